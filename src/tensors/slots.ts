@@ -1,0 +1,106 @@
+/**
+ * Which tensors a decoder has: spec -> slots, in write order. A slot's `key` is ours and the same for every family;
+ * its Hugging Face name comes from the family's table (`names.ts`).
+ */
+import type { DecoderSpec, Ffn } from "../spec/types.js";
+
+export type SlotPart =
+  | "embed"
+  | "inputNorm"
+  | "q"
+  | "qBias"
+  | "k"
+  | "kBias"
+  | "v"
+  | "vBias"
+  | "qNorm"
+  | "kNorm"
+  | "o"
+  | "oBias"
+  | "ffnNorm"
+  | "gate"
+  | "gateBias"
+  | "up"
+  | "upBias"
+  | "down"
+  | "downBias"
+  | "router"
+  | "sharedGate"
+  | "sharedUp"
+  | "sharedDown"
+  | "sharedRouter"
+  | "finalNorm"
+  | "head";
+
+export interface SlotAt {
+  readonly part: SlotPart;
+  readonly layer?: number;
+  /** Set for `gate`, `up` and `down` of a routed expert. */
+  readonly expert?: number;
+}
+
+export interface Slot {
+  /** `embed`, `layers.3.q`, `layers.3.experts.5.gate`, ... */
+  readonly key: string;
+  readonly at: SlotAt;
+  /** Linear weights are [out, in]. */
+  readonly shape: readonly number[];
+}
+
+export function slotKey(at: SlotAt): string {
+  if (at.layer === undefined) return at.part;
+  if (at.expert === undefined) return `layers.${at.layer}.${at.part}`;
+  return `layers.${at.layer}.experts.${at.expert}.${at.part}`;
+}
+
+/** All tensors of a decoder, each exactly once, in write order. A tied head has no slot of its own. */
+export function slotsOf(spec: DecoderSpec): Slot[] {
+  const slots: Slot[] = [];
+  const add = (at: SlotAt, ...shape: number[]): void => void slots.push({ key: slotKey(at), at, shape });
+  const { heads, kvHeads, headDim, qkNorm, qkvBias, outBias } = spec.attn;
+  add({ part: "embed" }, spec.vocab, spec.hidden);
+  spec.layers.forEach(({ ffn }, layer) => {
+    add({ part: "inputNorm", layer }, spec.hidden);
+    add({ part: "q", layer }, heads * headDim, spec.hidden);
+    if (qkvBias) add({ part: "qBias", layer }, heads * headDim);
+    add({ part: "k", layer }, kvHeads * headDim, spec.hidden);
+    if (qkvBias) add({ part: "kBias", layer }, kvHeads * headDim);
+    add({ part: "v", layer }, kvHeads * headDim, spec.hidden);
+    if (qkvBias) add({ part: "vBias", layer }, kvHeads * headDim);
+    if (qkNorm) {
+      add({ part: "qNorm", layer }, headDim);
+      add({ part: "kNorm", layer }, headDim);
+    }
+    add({ part: "o", layer }, spec.hidden, heads * headDim);
+    if (outBias) add({ part: "oBias", layer }, spec.hidden);
+    add({ part: "ffnNorm", layer }, spec.hidden);
+    addFfn(ffn, layer, spec.hidden, add);
+  });
+  add({ part: "finalNorm" }, spec.hidden);
+  if (!spec.tiedHead) add({ part: "head" }, spec.vocab, spec.hidden);
+  return slots;
+}
+
+function addFfn(ffn: Ffn, layer: number, hidden: number, add: (at: SlotAt, ...shape: number[]) => void): void {
+  if (ffn.kind === "dense") {
+    add({ part: "gate", layer }, ffn.inner, hidden);
+    if (ffn.bias) add({ part: "gateBias", layer }, ffn.inner);
+    add({ part: "up", layer }, ffn.inner, hidden);
+    if (ffn.bias) add({ part: "upBias", layer }, ffn.inner);
+    add({ part: "down", layer }, hidden, ffn.inner);
+    if (ffn.bias) add({ part: "downBias", layer }, hidden);
+    return;
+  }
+  add({ part: "router", layer }, ffn.experts, hidden);
+  for (let expert = 0; expert < ffn.experts; expert++) {
+    add({ part: "gate", layer, expert }, ffn.inner, hidden);
+    add({ part: "up", layer, expert }, ffn.inner, hidden);
+    add({ part: "down", layer, expert }, hidden, ffn.inner);
+  }
+  if (ffn.shared !== null) {
+    add({ part: "sharedGate", layer }, ffn.shared.inner, hidden);
+    add({ part: "sharedUp", layer }, ffn.shared.inner, hidden);
+    add({ part: "sharedDown", layer }, hidden, ffn.shared.inner);
+    if (ffn.shared.gated) add({ part: "sharedRouter", layer }, 1, hidden);
+  }
+}
