@@ -1,0 +1,102 @@
+/**
+ * What a study found, as plain data: written as `result.json` by `study/`, read by the HTML report and the terminal table.
+ * Losses are mean next-token cross entropy in nats; tokens are training tokens after the parent; FLOPs count forward and
+ * backward (2 per multiply-add) of the further training of one arm.
+ */
+export interface StudyResult {
+  readonly version: 1;
+  readonly name: string;
+  /** ISO 8601. */
+  readonly startedAt: string;
+  readonly seconds: number;
+  readonly environment: {
+    readonly upcycle: string;
+    readonly node: string;
+    readonly onnxruntime: string;
+    readonly platform: string;
+    readonly cpu: string;
+    readonly threads: number;
+  };
+  readonly text: {
+    readonly sources: readonly { readonly name: string; readonly documents: number; readonly bytes: number }[];
+    readonly trainDocuments: number;
+    readonly heldOutDocuments: number;
+    readonly trainTokens: number;
+    readonly heldOutTokens: number;
+    readonly vocab: number;
+    readonly bytesPerToken: number;
+  };
+  readonly parent: {
+    readonly label: string;
+    /** Folder, relative to the run folder where it lies inside it. */
+    readonly path: string;
+    /** Tokens this study trained it on; null for a parent that the user brought. */
+    readonly tokens: number | null;
+    readonly params: ParamCount;
+    readonly loss: number;
+    /** Held-out loss while the parent was trained; empty for a parent that the user brought. */
+    readonly points: readonly LossPoint[];
+  };
+  readonly arms: readonly ArmResult[];
+  /** Sentences, most important first; computed, never hoped for. */
+  readonly findings: readonly string[];
+  /** Shell commands, in order, that make the same numbers again. */
+  readonly commands: readonly string[];
+  readonly seeds: readonly number[];
+}
+
+export interface ParamCount {
+  readonly total: number;
+  /** Used for one token, both embeddings included. */
+  readonly active: number;
+}
+
+export interface LossPoint {
+  readonly step: number;
+  readonly tokens: number;
+  readonly flops: number;
+  readonly loss: number;
+}
+
+/** Child against parent on held-out text, before any training step. */
+export interface Preservation {
+  readonly tokens: number;
+  readonly parentLoss: number;
+  readonly childLoss: number;
+  readonly maxAbsLogitDiff: number;
+  readonly meanAbsLogitDiff: number;
+  /** Largest absolute logit of the parent: the scale of the differences. */
+  readonly maxAbsLogit: number;
+}
+
+export interface ArmResult {
+  /** `dense`, `coarse`, ...: the key in the recipe. */
+  readonly id: string;
+  readonly label: string;
+  readonly kind: "dense" | "upcycled" | "scratch";
+  /** `E8G1T2`, or null for a dense arm. */
+  readonly recipe: string | null;
+  /** Router order, scaling and router std in words, or null for a dense arm. */
+  readonly router: string | null;
+  readonly params: ParamCount;
+  /** Forward and backward, per token. */
+  readonly flopsPerToken: number;
+  readonly runs: readonly ArmRun[];
+}
+
+export interface ArmRun {
+  readonly seed: number;
+  /** Folder inside the run folder. */
+  readonly path: string;
+  /** Null where there is no parent function to preserve (dense, from scratch). */
+  readonly preservation: Preservation | null;
+  /** Held-out loss; the first point is before the first step. */
+  readonly points: readonly LossPoint[];
+  readonly finalLoss: number;
+  readonly tokensPerSecond: number;
+  readonly peakRssBytes: number;
+  /** Load per expert, by MoE layer, as fractions of all assignments (each row sums to 1); empty for dense. */
+  readonly load: readonly { readonly step: number; readonly layers: readonly (readonly number[])[] }[];
+  /** Mean cosine similarity of each expert's weights to the part of the parent's FFN it came from, by MoE layer; empty where there is no parent. */
+  readonly similarity: readonly { readonly step: number; readonly layers: readonly number[] }[];
+}
