@@ -1,0 +1,70 @@
+/** A plan in words, for `--explain` and dry runs: read off the plan's expressions, not off the recipe. */
+import type { MoeFfn } from "../spec/types.js";
+import { factorOf, originOf, type Expr, type Shapes } from "./expr.js";
+import { sourceShapes, type PlannedTensor, type SurgeryPlan } from "./plan.js";
+import { recipeName } from "./recipe.js";
+import { formatFactor } from "./scaling.js";
+
+/** Lines without indentation: title, one line per kind of tensor, unused tensors, expectation, warnings. */
+export function explainPlan(plan: SurgeryPlan): string[] {
+  const { recipe, source, target } = plan;
+  const ffn = target.layers[0]!.ffn as MoeFfn;
+  const dense = source.layers[0]!.ffn.inner;
+  const shapes = sourceShapes(source);
+  return [
+    `${recipeName(recipe)}: ${source.family} to ${target.family}, ${ffn.experts} experts of size ${ffn.inner} in place of ` +
+      `one FFN of ${dense}, ${ffn.topK} per token, ${ffn.order} router`,
+    ...groupByPart(plan.outputs).map((group) => explainGroup(group, shapes)),
+    ...(plan.unused.length === 0 ? [] : [`not used: ${plan.unused.join(", ")}`]),
+    `function of the parent: ${kinds[plan.expected.kind]} (${plan.expected.why})`,
+    ...plan.warnings.map((warning) => `warning: ${warning}`),
+  ];
+}
+
+const kinds = {
+  exact: "kept exactly",
+  "constant-router": "kept exactly by a constant router, approximately by any other",
+  approximate: "kept approximately",
+} as const;
+
+/** `embed`, `q`, `experts.gate`, ...: a routed expert's matrices are another kind than a dense layer's. */
+function groupByPart(outputs: readonly PlannedTensor[]): [string, PlannedTensor[]][] {
+  const groups = new Map<string, PlannedTensor[]>();
+  for (const output of outputs) {
+    const { part, expert } = output.slot.at;
+    const name = expert === undefined ? part : `experts.${part}`;
+    const group = groups.get(name);
+    if (group === undefined) groups.set(name, [output]);
+    else group.push(output);
+  }
+  return [...groups];
+}
+
+function explainGroup([name, group]: [string, PlannedTensor[]], shapes: Shapes): string {
+  const count = group.length === 1 ? "" : ` (${group.length} tensors)`;
+  const first = group[0]!;
+  const distinct = new Set(group.map(({ value }) => describe(value, first.slot.shape[0]!, shapes)));
+  const [one, two, ...more] = [...distinct];
+  const text = two === undefined ? one : `${one}; ${two}${more.length === 0 ? "" : `; and so on, ${distinct.size} parts in turn`}`;
+  return `${name}${count}: ${text}`;
+}
+
+function describe(expr: Expr, rowCount: number, shapes: Shapes): string {
+  if (expr.op === "normal") {
+    const drawn = rowCount / expr.repeat;
+    const repeated = expr.repeat === 1 ? "" : `, each ${expr.repeat} times in a row`;
+    return `${drawn} row${drawn === 1 ? "" : "s"} drawn from a normal of std ${formatFactor(expr.std)}${repeated}`;
+  }
+  if (expr.op === "fill") return `filled with ${expr.value}`;
+  const origin = originOf(expr, shapes)!;
+  const part = origin.key.slice(origin.key.lastIndexOf(".") + 1);
+  const whole = shapes.get(origin.key)!;
+  const times = factorOf(expr) === 1 ? "" : `, times ${formatFactor(factorOf(expr))}`;
+  if (origin.rowCount < whole[0]!) {
+    return `rows ${origin.rowStart}..${origin.rowStart + origin.rowCount - 1} of the parent's ${part}${times}`;
+  }
+  if (whole.length > 1 && origin.columnCount < whole[1]!) {
+    return `columns ${origin.columnStart}..${origin.columnStart + origin.columnCount - 1} of the parent's ${part}${times}`;
+  }
+  return `copy of the parent's ${part}${times}`;
+}

@@ -1,0 +1,141 @@
+/**
+ * `Expr`: how one output tensor is made, as data. A new trick is a new op, never a callback, so that a plan can be
+ * printed, checked and written to a file. Matrices are [rows, columns] = [out, in].
+ */
+export type Expr =
+  /** A source tensor, unchanged. */
+  | { readonly op: "read"; readonly key: string }
+  | { readonly op: "rows"; readonly of: Expr; readonly start: number; readonly count: number }
+  | { readonly op: "columns"; readonly of: Expr; readonly start: number; readonly count: number }
+  | { readonly op: "scale"; readonly of: Expr; readonly by: number }
+  /**
+   * Normal deviates of mean 0 from the random stream `stream` (the output tensor's key, so that neither order nor
+   * threads matter). Every drawn row appears `repeat` times in a row: the virtual groups of a fine-grained router.
+   */
+  | { readonly op: "normal"; readonly std: number; readonly stream: string; readonly repeat: number }
+  | { readonly op: "fill"; readonly value: number };
+
+export const read = (key: string): Expr => ({ op: "read", key });
+export const rows = (of: Expr, start: number, count: number): Expr => ({ op: "rows", of, start, count });
+export const columns = (of: Expr, start: number, count: number): Expr => ({ op: "columns", of, start, count });
+/** Scaling by 1 is no operation: the bytes stay a copy. */
+export const scale = (of: Expr, by: number): Expr => (by === 1 ? of : { op: "scale", of, by });
+export const normal = (std: number, stream: string, repeat = 1): Expr => ({ op: "normal", std, stream, repeat });
+export const fill = (value: number): Expr => ({ op: "fill", value });
+
+/** Shapes of the source's tensors by slot key. */
+export type Shapes = ReadonlyMap<string, readonly number[]>;
+
+/** A rectangle of one source tensor; a vector is a matrix of one column. */
+export interface Region {
+  readonly key: string;
+  readonly rowStart: number;
+  readonly rowCount: number;
+  readonly columnStart: number;
+  readonly columnCount: number;
+  /** Columns of the whole source tensor: the distance between two rows. */
+  readonly stride: number;
+}
+
+/**
+ * The rectangle that an expression copies, or null if the expression computes anything (scale, normal, fill).
+ * Throws a plain error (a defect of the plan) for an unknown key or a rectangle outside the tensor.
+ */
+export function regionOf(expr: Expr, shapes: Shapes): Region | null {
+  switch (expr.op) {
+    case "read": {
+      const shape = shapes.get(expr.key);
+      if (shape === undefined) throw new Error(`plan reads ${expr.key}, which the source does not have`);
+      const stride = shape.length > 1 ? shape[1]! : 1;
+      return { key: expr.key, rowStart: 0, rowCount: shape[0]!, columnStart: 0, columnCount: stride, stride };
+    }
+    case "rows": {
+      const of = regionOf(expr.of, shapes);
+      if (of === null) return null;
+      checkRange(expr.start, expr.count, of.rowCount, `rows of ${of.key}`);
+      return { ...of, rowStart: of.rowStart + expr.start, rowCount: expr.count };
+    }
+    case "columns": {
+      const of = regionOf(expr.of, shapes);
+      if (of === null) return null;
+      checkRange(expr.start, expr.count, of.columnCount, `columns of ${of.key}`);
+      return { ...of, columnStart: of.columnStart + expr.start, columnCount: expr.count };
+    }
+    case "scale":
+    case "normal":
+    case "fill":
+      return null;
+  }
+}
+
+function checkRange(start: number, count: number, size: number, what: string): void {
+  if (!(Number.isInteger(start) && Number.isInteger(count) && start >= 0 && count > 0 && start + count <= size)) {
+    throw new Error(`plan takes ${what} ${start}..${start + count - 1} of ${size}`);
+  }
+}
+
+/** The rectangle that an expression's values come from, scaling set aside; null if they come from no source tensor. */
+export function originOf(expr: Expr, shapes: Shapes): Region | null {
+  return regionOf(unscaled(expr), shapes);
+}
+
+/** Scaling commutes with taking rows or columns, so it can be set aside and applied last. */
+function unscaled(expr: Expr): Expr {
+  if (expr.op === "scale") return unscaled(expr.of);
+  return expr.op === "rows" || expr.op === "columns" ? { ...expr, of: unscaled(expr.of) } : expr;
+}
+
+/** The product of all scales in an expression. */
+export function factorOf(expr: Expr): number {
+  switch (expr.op) {
+    case "scale":
+      return expr.by * factorOf(expr.of);
+    case "rows":
+    case "columns":
+      return factorOf(expr.of);
+    case "read":
+    case "normal":
+    case "fill":
+      return 1;
+  }
+}
+
+/** The source tensor that an expression reads, or null. */
+export function sourceKey(expr: Expr): string | null {
+  switch (expr.op) {
+    case "read":
+      return expr.key;
+    case "rows":
+    case "columns":
+    case "scale":
+      return sourceKey(expr.of);
+    case "normal":
+    case "fill":
+      return null;
+  }
+}
+
+/** Whether an expression gives a tensor of `shape`; `normal` and `fill` take any shape that their rows fit. */
+export function givesShape(expr: Expr, shape: readonly number[], shapes: Shapes): boolean {
+  if (expr.op === "fill") return true;
+  if (expr.op === "normal") return shape[0]! % expr.repeat === 0;
+  const origin = originOf(expr, shapes);
+  return origin !== null && origin.rowCount === shape[0] && origin.columnCount === (shape.length > 1 ? shape[1] : 1);
+}
+
+/** `scale(columns(layers.0.down, 0..703), 2)`: one line, equal for equal expressions. */
+export function printExpr(expr: Expr): string {
+  switch (expr.op) {
+    case "read":
+      return expr.key;
+    case "rows":
+    case "columns":
+      return `${expr.op}(${printExpr(expr.of)}, ${expr.start}..${expr.start + expr.count - 1})`;
+    case "scale":
+      return `scale(${printExpr(expr.of)}, ${expr.by})`;
+    case "normal":
+      return `normal(std ${expr.std}, stream ${expr.stream}, each row ${expr.repeat}x)`;
+    case "fill":
+      return `fill(${expr.value})`;
+  }
+}
