@@ -1,0 +1,89 @@
+/**
+ * `DecoderSpec` from and to a Hugging Face `config.json`. What a config says beyond mathematics (dropout, cache, router
+ * jitter: training-time noise or serving hints) is not read.
+ */
+import { inputError } from "../base/errors.js";
+import type { DecoderSpec, Family } from "./types.js";
+import { families } from "./types.js";
+import type { Dialect } from "./families/common.js";
+import { writeCommon } from "./families/common.js";
+import { ConfigReader } from "./families/reader.js";
+import { llama } from "./families/llama.js";
+import { mistral } from "./families/mistral.js";
+import { mixtral } from "./families/mixtral.js";
+import { qwen2 } from "./families/qwen2.js";
+import { qwen2Moe } from "./families/qwen2_moe.js";
+import { qwen3 } from "./families/qwen3.js";
+import { qwen3Moe } from "./families/qwen3_moe.js";
+
+const dialects: Readonly<Record<Family, Dialect>> = {
+  llama, mistral, qwen2, qwen3, mixtral, qwen2_moe: qwen2Moe, qwen3_moe: qwen3Moe,
+};
+
+/** Names that transformers gives to weight precisions. */
+export type ConfigDtype = "float32" | "bfloat16" | "float16";
+
+/**
+ * Reads a parsed `config.json`; `where` is the file's path, for errors. Absent keys mean what the family's transformers
+ * class says they mean; sizes must be present. Throws inputError naming file, key, value and what is supported.
+ */
+export function specFromConfig(config: unknown, where: string): DecoderSpec {
+  if (typeof config !== "object" || config === null || Array.isArray(config)) throw inputError("not a JSON object", { where });
+  const reader = new ConfigReader(config as Record<string, unknown>, where);
+  const type = reader.get("model_type");
+  if (typeof type !== "string" || !Object.hasOwn(dialects, type)) {
+    throw reader.fail("model_type", `one of ${families.join(", ")}`);
+  }
+  return dialects[type as Family].read(reader);
+}
+
+/**
+ * A config that transformers 4 and 5, vLLM and llama.cpp read as this spec. Serialise it with `stringifyConfig`.
+ * Throws inputError if the family has no way to say something the spec says.
+ */
+export function configFromSpec(spec: DecoderSpec, { dtype }: { dtype: ConfigDtype }): Record<string, unknown> {
+  const dialect = dialects[spec.family];
+  const config = {
+    architectures: [dialect.architecture],
+    model_type: spec.family,
+    // transformers 5 reads `dtype`, 4 reads `torch_dtype`.
+    dtype,
+    torch_dtype: dtype,
+    ...writeCommon(spec),
+    ...dialect.write(spec),
+  };
+  // Reading it back refuses impossible numbers (an odd head size, more kept experts than there are) before they are on disk.
+  dialect.read(new ConfigReader(config, `config of the ${spec.family} model to be written`));
+  return config;
+}
+
+/**
+ * Keys typed `float` in transformers 5's strict config classes. An integer literal in some of them makes
+ * `from_pretrained` fail, and `JSON.stringify(1.0)` is `1`.
+ */
+const floatKeys: ReadonlySet<string> = new Set([
+  "rms_norm_eps", "initializer_range", "attention_dropout", "rope_theta", "factor", "low_freq_factor", "high_freq_factor",
+  "router_aux_loss_coef", "router_jitter_noise", "partial_rotary_factor", "attention_factor", "routed_scaling_factor",
+]);
+
+/** JSON with sorted keys, indent 2 and a final newline (transformers' own layout), float keys always written as floats. */
+export function stringifyConfig(config: Readonly<Record<string, unknown>>): string {
+  return `${stringify(config, undefined, "")}\n`;
+}
+
+function stringify(value: unknown, key: string | undefined, indent: string): string {
+  const inside = `${indent}  `;
+  if (Array.isArray(value)) {
+    if (value.length === 0) return "[]";
+    return `[\n${value.map((entry) => inside + stringify(entry, key, inside)).join(",\n")}\n${indent}]`;
+  }
+  if (typeof value === "object" && value !== null) {
+    const keys = Object.keys(value).filter((name) => (value as Record<string, unknown>)[name] !== undefined).sort();
+    if (keys.length === 0) return "{}";
+    const lines = keys.map((name) => `${inside}${JSON.stringify(name)}: ${stringify((value as Record<string, unknown>)[name], name, inside)}`);
+    return `{\n${lines.join(",\n")}\n${indent}}`;
+  }
+  const text = JSON.stringify(value);
+  const isFloat = key !== undefined && floatKeys.has(key) && typeof value === "number";
+  return isFloat && /^-?\d+$/.test(text) ? `${text}.0` : text;
+}

@@ -1,0 +1,98 @@
+/** Mixture-of-experts keys shared by Mixtral, Qwen2-MoE and Qwen3-MoE. */
+import { inputError } from "../../base/errors.js";
+import type { AttentionSpec, DecoderSpec, DenseFfn, MoeFfn } from "../types.js";
+import type { Common } from "./common.js";
+import { refuse } from "./common.js";
+import type { ConfigReader } from "./reader.js";
+import { isInteger } from "./reader.js";
+
+const maxExperts = 65_536;
+
+/** `num_experts` and `num_local_experts` are two spellings of one number. */
+export function readExpertCount(config: ConfigReader, fallback: number): number {
+  const keys = ["num_experts", "num_local_experts"].filter((key) => config.has(key));
+  const counts = keys.map((key) => config.int(key, undefined, { max: maxExperts }));
+  if (counts.length === 2 && counts[0] !== counts[1]) {
+    throw inputError(`num_experts is ${counts[0]} but num_local_experts is ${counts[1]}`, { where: config.where });
+  }
+  return counts[0] ?? fallback;
+}
+
+export function readTopK(config: ConfigReader, experts: number, fallback: number): number {
+  const topK = config.int("num_experts_per_tok", fallback);
+  if (topK > experts) throw config.fail("num_experts_per_tok", `at most the number of experts (${experts})`);
+  return topK;
+}
+
+/** Qwen renormalises the kept probabilities only if `norm_topk_prob` is true; the class default is false. */
+export function readOrder(config: ConfigReader): MoeFfn["order"] {
+  return config.bool("norm_topk_prob", false) ? "topk-softmax" : "softmax-topk";
+}
+
+/**
+ * Which layers are sparse, by Qwen's rule: not in `mlp_only_layers`, and (layer + 1) a multiple of
+ * `decoder_sparse_step`. Throws inputError if none is.
+ */
+export function readSparseLayers(config: ConfigReader, layerCount: number): boolean[] {
+  const step = config.int("decoder_sparse_step", 1);
+  const dense = new Set(config.list("mlp_only_layers", isInteger, "a list of layer numbers") ?? []);
+  const sparse = Array.from({ length: layerCount }, (_, layer) => !dense.has(layer) && (layer + 1) % step === 0);
+  if (!sparse.includes(true)) {
+    throw inputError(`mlp_only_layers and decoder_sparse_step leave none of ${layerCount} layers with experts`, { where: config.where });
+  }
+  return sparse;
+}
+
+export function readAuxLossCoef(config: ConfigReader): number {
+  return config.positive("router_aux_loss_coef", 0.001, { zero: true });
+}
+
+/** Assembles the spec of a model whose layers are `moe`, or `dense` where `sparse[layer]` is false. */
+export function moeSpec(
+  { layerCount, ...common }: Common,
+  attn: Pick<AttentionSpec, "qkNorm" | "qkvBias" | "outBias">,
+  ffns: { readonly moe: MoeFfn; readonly dense: DenseFfn | null; readonly sparse: readonly boolean[] },
+  windows: readonly (number | null)[],
+  auxLossCoef: number,
+): DecoderSpec {
+  const layers = Array.from({ length: layerCount }, (_, layer) => ({
+    window: windows[layer] ?? null,
+    ffn: ffns.sparse[layer] ? structuredClone(ffns.moe) : { ...ffns.dense! },
+  }));
+  return { ...common, attn: { ...common.attn, ...attn }, layers, auxLossCoef };
+}
+
+/** The one kind of MoE layer and the one kind of dense layer (or null). Throws inputError if layers of a kind differ. */
+export function uniformFfns(spec: DecoderSpec): { moe: MoeFfn; dense: DenseFfn | null } {
+  const ffns = spec.layers.map(({ ffn }) => ffn);
+  const moes = ffns.filter((ffn) => ffn.kind === "moe");
+  const denses = ffns.filter((ffn) => ffn.kind === "dense");
+  const moe = moes[0];
+  if (moe === undefined) throw refuse(spec, "no mixture-of-experts layer");
+  const same = (a: MoeFfn): boolean =>
+    a.inner === moe.inner && a.experts === moe.experts && a.topK === moe.topK && a.order === moe.order &&
+    a.shared?.inner === moe.shared?.inner && a.shared?.gated === moe.shared?.gated;
+  if (!moes.every(same)) throw refuse(spec, "experts that differ between layers");
+  if (moe.topK > moe.experts) throw refuse(spec, `${moe.topK} experts per token out of ${moe.experts}`);
+  const dense = denses[0] ?? null;
+  if (denses.some((ffn) => ffn.inner !== dense!.inner)) throw refuse(spec, "dense FFNs that differ between layers");
+  if (denses.some((ffn) => ffn.bias)) throw refuse(spec, "FFN biases");
+  return { moe, dense };
+}
+
+/** Keys of Qwen2-MoE and Qwen3-MoE. */
+export function writeQwenExperts(spec: DecoderSpec): Record<string, unknown> {
+  const { moe, dense } = uniformFfns(spec);
+  return {
+    num_experts: moe.experts,
+    num_experts_per_tok: moe.topK,
+    moe_intermediate_size: moe.inner,
+    // Without dense layers nobody reads it, but the class wants a number: the active width, as Qwen's own files have it.
+    intermediate_size: dense?.inner ?? moe.inner * moe.topK,
+    norm_topk_prob: moe.order === "topk-softmax",
+    decoder_sparse_step: 1,
+    mlp_only_layers: spec.layers.flatMap(({ ffn }, layer) => (ffn.kind === "dense" ? [layer] : [])),
+    output_router_logits: false,
+    router_aux_loss_coef: spec.auxLossCoef,
+  };
+}

@@ -1,0 +1,46 @@
+/** Sliding-window settings: the same window on every layer (Mistral's way) or per layer (Qwen's way). */
+import type { DecoderSpec } from "../types.js";
+import type { ConfigReader } from "./reader.js";
+import { isString } from "./reader.js";
+import { refuse } from "./common.js";
+
+/** Qwen classes look at `sliding_window` only if `use_sliding_window` is true; its class default is 4096. */
+export function readQwenWindow(config: ConfigReader): number | null {
+  return config.bool("use_sliding_window", false) ? config.intOrNull("sliding_window", 4096) : null;
+}
+
+/**
+ * One window per layer from `layer_types`, or, when that is absent, from `isSliding(layer)`.
+ */
+export function readLayerWindows(config: ConfigReader, layers: number, isSliding: (layer: number) => boolean): (number | null)[] {
+  const window = readQwenWindow(config);
+  const types = config.list("layer_types", isString, "a list of attention types, one per layer");
+  if (types === null) return Array.from({ length: layers }, (_, layer) => (window !== null && isSliding(layer) ? window : null));
+  if (types.length !== layers) throw config.fail("layer_types", `${layers} entries, one per layer (found ${types.length})`);
+  return types.map((type) => {
+    if (type === "full_attention") return null;
+    if (type !== "sliding_attention") throw config.fail("layer_types", 'only "full_attention" and "sliding_attention"');
+    if (window === null) throw config.fail("layer_types", 'only "full_attention", because sliding windows are switched off');
+    return window;
+  });
+}
+
+/** The window shared by all layers. Throws inputError if they differ. */
+export function uniformWindow(spec: DecoderSpec): number | null {
+  const windows = new Set(spec.layers.map(({ window }) => window));
+  if (windows.size > 1) throw refuse(spec, "different attention windows on different layers");
+  return [...windows][0] ?? null;
+}
+
+/** Qwen's keys for per-layer windows; `max_window_layers` counts the full-attention layers that come first. */
+export function writeLayerWindows(spec: DecoderSpec): Record<string, unknown> {
+  const sizes = new Set(spec.layers.flatMap(({ window }) => (window === null ? [] : [window])));
+  if (sizes.size > 1) throw refuse(spec, `attention windows of several sizes (${[...sizes].join(", ")})`);
+  const firstSliding = spec.layers.findIndex(({ window }) => window !== null);
+  return {
+    use_sliding_window: sizes.size === 1,
+    sliding_window: [...sizes][0] ?? null,
+    max_window_layers: firstSliding === -1 ? spec.layers.length : firstSliding,
+    layer_types: spec.layers.map(({ window }) => (window === null ? "full_attention" : "sliding_attention")),
+  };
+}

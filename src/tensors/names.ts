@@ -1,0 +1,116 @@
+/**
+ * On-disk Hugging Face names of tensor slots, as tables: one row per part. `{layer}` and `{expert}` are filled in.
+ * These are the per-expert names that `save_pretrained` writes and that transformers 4 and 5, vLLM and llama.cpp read.
+ */
+import type { DecoderSpec, Family } from "../spec/types.js";
+import type { Slot, SlotAt, SlotPart } from "./slots.js";
+import { slotsOf } from "./slots.js";
+
+type ExpertPart = "gate" | "up" | "down";
+
+interface NameTable {
+  /** Null for parts the family does not have. */
+  readonly parts: Readonly<Record<SlotPart, string | null>>;
+  readonly experts: Readonly<Record<ExpertPart, string>> | null;
+}
+
+const layer = "model.layers.{layer}";
+const attention = `${layer}.self_attn`;
+
+const llamaParts: NameTable["parts"] = {
+  embed: "model.embed_tokens.weight",
+  inputNorm: `${layer}.input_layernorm.weight`,
+  q: `${attention}.q_proj.weight`,
+  qBias: `${attention}.q_proj.bias`,
+  k: `${attention}.k_proj.weight`,
+  kBias: `${attention}.k_proj.bias`,
+  v: `${attention}.v_proj.weight`,
+  vBias: `${attention}.v_proj.bias`,
+  qNorm: `${attention}.q_norm.weight`,
+  kNorm: `${attention}.k_norm.weight`,
+  o: `${attention}.o_proj.weight`,
+  oBias: `${attention}.o_proj.bias`,
+  ffnNorm: `${layer}.post_attention_layernorm.weight`,
+  gate: `${layer}.mlp.gate_proj.weight`,
+  gateBias: `${layer}.mlp.gate_proj.bias`,
+  up: `${layer}.mlp.up_proj.weight`,
+  upBias: `${layer}.mlp.up_proj.bias`,
+  down: `${layer}.mlp.down_proj.weight`,
+  downBias: `${layer}.mlp.down_proj.bias`,
+  router: null,
+  sharedGate: null,
+  sharedUp: null,
+  sharedDown: null,
+  sharedRouter: null,
+  finalNorm: "model.norm.weight",
+  head: "lm_head.weight",
+};
+
+const dense: NameTable = { parts: llamaParts, experts: null };
+
+const mixtral: NameTable = {
+  parts: {
+    ...llamaParts,
+    gate: null,
+    gateBias: null,
+    up: null,
+    upBias: null,
+    down: null,
+    downBias: null,
+    router: `${layer}.block_sparse_moe.gate.weight`,
+  },
+  experts: {
+    gate: `${layer}.block_sparse_moe.experts.{expert}.w1.weight`,
+    up: `${layer}.block_sparse_moe.experts.{expert}.w3.weight`,
+    down: `${layer}.block_sparse_moe.experts.{expert}.w2.weight`,
+  },
+};
+
+const qwenMoe: NameTable = {
+  parts: {
+    ...llamaParts,
+    router: `${layer}.mlp.gate.weight`,
+    sharedGate: `${layer}.mlp.shared_expert.gate_proj.weight`,
+    sharedUp: `${layer}.mlp.shared_expert.up_proj.weight`,
+    sharedDown: `${layer}.mlp.shared_expert.down_proj.weight`,
+    sharedRouter: `${layer}.mlp.shared_expert_gate.weight`,
+  },
+  experts: {
+    gate: `${layer}.mlp.experts.{expert}.gate_proj.weight`,
+    up: `${layer}.mlp.experts.{expert}.up_proj.weight`,
+    down: `${layer}.mlp.experts.{expert}.down_proj.weight`,
+  },
+};
+
+const tables: Readonly<Record<Family, NameTable>> = {
+  llama: dense,
+  mistral: dense,
+  qwen2: dense,
+  qwen3: dense,
+  mixtral,
+  qwen2_moe: qwenMoe,
+  qwen3_moe: qwenMoe,
+};
+
+export interface NamedSlot {
+  readonly slot: Slot;
+  readonly name: string;
+}
+
+/** The Hugging Face name of one slot. Asking for a part that the family does not have is a defect of the caller. */
+export function tensorName(spec: DecoderSpec, at: SlotAt): string {
+  const table = tables[spec.family];
+  const template = at.expert === undefined ? table.parts[at.part] : table.experts?.[at.part as ExpertPart];
+  if (template === null || template === undefined) throw new Error(`${spec.family} has no name for ${JSON.stringify(at)}`);
+  return template.replace("{layer}", String(at.layer)).replace("{expert}", String(at.expert));
+}
+
+/** Every slot of a decoder with its name, in write order. */
+export function namedSlots(spec: DecoderSpec): NamedSlot[] {
+  return slotsOf(spec).map((slot) => ({ slot, name: tensorName(spec, slot.at) }));
+}
+
+/** Buffers that old checkpoints store although they are computed from the config: nobody reads them, nobody misses them. */
+export function isComputedBuffer(name: string): boolean {
+  return /\.rotary_emb\.(inv_freq|cos_cached|sin_cached)$/.test(name);
+}
