@@ -1,0 +1,175 @@
+/**
+ * Script of the page, first part, as text (it runs in a browser, which this package's types do not know): one line chart
+ * with bands, a reading under the pointer or the arrow keys, and a redraw when the width, the theme or the medium changes.
+ * No back-quotes and no dollar-brace in here: the text stands in a template literal.
+ */
+export const chartScript = String.raw`
+"use strict";
+const report = JSON.parse(document.getElementById("report-data").textContent);
+const root = document.documentElement;
+const redraws = [];
+
+function variable(name) { return getComputedStyle(root).getPropertyValue(name).trim(); }
+
+function channels(hex) { return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)); }
+
+function faded(hex, alpha) { return "rgba(" + channels(hex).join(",") + "," + alpha + ")"; }
+
+/** Colour between two hex colours: part 0 is the first, 1 the second. */
+function mixed(from, to, part) {
+  const other = channels(to);
+  return "#" + channels(from).map((value, i) => Math.round(value + (other[i] - value) * part).toString(16).padStart(2, "0")).join("");
+}
+
+/** 1.23M; with tick, without trailing zeros. */
+function short(value, tick) {
+  const units = ["", "K", "M", "G", "T", "P", "E", "Z"];
+  let unit = 0;
+  while (Math.abs(value) >= 999.5 && unit < units.length - 1) { value /= 1000; unit += 1; }
+  return (tick ? String(Number(value.toPrecision(3))) : Number(value.toPrecision(3)) === 0 ? "0" : value.toPrecision(3)) + units[unit];
+}
+
+/** Values of a line on another grid of x, linear between its points, null outside of them. */
+function resampled(xs, ys, grid) {
+  let right = 0;
+  return grid.map((x) => {
+    if (xs.length === 0 || x < xs[0] || x > xs[xs.length - 1]) return null;
+    while (xs[right] < x) right += 1;
+    if (xs[right] === x) return ys[right];
+    const part = (x - xs[right - 1]) / (xs[right] - xs[right - 1]);
+    return ys[right - 1] + part * (ys[right] - ys[right - 1]);
+  });
+}
+
+/** Logarithmic ticks that are worth a label: 1, 2 and 5 of a decade, only 1 where there are many decades. */
+function logTick(value, scale) {
+  const lead = Number((value / Math.pow(10, Math.floor(Math.log10(value) + 1e-9))).toPrecision(3));
+  return scale.max / scale.min > 2000 ? lead === 1 : lead === 1 || lead === 2 || lead === 5;
+}
+
+/**
+ * Draws describe() into the figure with this id. describe returns { x, lines, xLog, xLabel, xWord, yRange, level, format }; a line is
+ * { label, colour, values, low, high, dash, width }, level a dashed horizontal { value, label }.
+ */
+function lineChart(id, describe) {
+  const figure = document.getElementById(id);
+  if (figure === null) return;
+  const host = figure.querySelector(".plot");
+  const readout = figure.querySelector(".readout");
+  let plot = null;
+  let spec = null;
+  let drawnWidth = 0;
+
+  function show(index) {
+    const at = index === null || index === undefined ? null : index;
+    const items = spec.lines.map((line) => {
+      const values = line.values;
+      let value = at === null ? null : values[at];
+      if (at === null) for (let i = values.length - 1; i >= 0 && value === null; i--) value = values[i];
+      return { line: line, text: value === null ? "–" : spec.format(value) };
+    });
+    readout.replaceChildren();
+    const head = document.createElement("li");
+    head.textContent = at === null ? "at the end" : "at " + short(spec.x[at]) + " " + spec.xWord;
+    readout.append(head);
+    for (const item of items) {
+      const entry = document.createElement("li");
+      const swatch = document.createElement("i");
+      swatch.className = "swatch";
+      swatch.style.background = item.line.colour;
+      const value = document.createElement("b");
+      value.textContent = item.text;
+      entry.append(swatch, item.line.label, value);
+      readout.append(entry);
+    }
+  }
+
+  function drawLevel(u) {
+    if (!spec.level) return;
+    const y = u.valToPos(spec.level.value, "y", true);
+    const box = u.bbox;
+    if (y < box.top || y > box.top + box.height) return;
+    const ratio = uPlot.pxRatio;
+    const context = u.ctx;
+    context.save();
+    context.strokeStyle = context.fillStyle = variable("--muted");
+    context.lineWidth = ratio;
+    context.setLineDash([5 * ratio, 4 * ratio]);
+    context.beginPath();
+    context.moveTo(box.left, y);
+    context.lineTo(box.left + box.width, y);
+    context.stroke();
+    context.font = 11.5 * ratio + "px " + getComputedStyle(document.body).fontFamily;
+    context.textAlign = "right";
+    context.textBaseline = "bottom";
+    context.fillText(spec.level.label, box.left + box.width - 2 * ratio, y - 3 * ratio);
+    context.restore();
+  }
+
+  function axis(extra) {
+    const font = "12px " + getComputedStyle(document.body).fontFamily;
+    const grid = { stroke: variable("--grid"), width: 1 };
+    return Object.assign({ stroke: variable("--muted"), font: font, labelFont: font, grid: grid, ticks: { show: false }, gap: 6 }, extra);
+  }
+
+  function draw() {
+    drawnWidth = root.dataset.print ? Math.min(host.clientWidth || 640, 640) : host.clientWidth;
+    if (drawnWidth === 0) return;
+    if (plot !== null) plot.destroy();
+    spec = describe();
+    const columns = [spec.x];
+    const series = [{}];
+    const bands = [];
+    const bare = { stroke: "transparent", width: 0, points: { show: false } };
+    for (const line of spec.lines) {
+      if (line.low) {
+        bands.push({ series: [columns.length + 1, columns.length], fill: faded(line.colour, 0.16) });
+        columns.push(line.low, line.high);
+        series.push(Object.assign({ band: true }, bare), Object.assign({ band: true }, bare));
+      }
+      columns.push(line.values);
+      series.push({ stroke: line.colour, width: line.width || 2, dash: line.dash, points: { show: false } });
+    }
+    const decimals = (step) => Math.max(0, Math.ceil(-Math.log10(step) - 1e-9));
+    const xAxis = { label: spec.xLabel, labelSize: 20, size: 30, space: 64, values: (u, splits) => splits.map((v) => (v === null ? "" : short(v, true))) };
+    if (spec.xLog) xAxis.filter = (u, splits) => splits.map((v) => (v > 0 && logTick(v, u.scales.x) ? v : null));
+    plot = new uPlot({
+      width: drawnWidth,
+      height: Math.round(Math.min(360, Math.max(270, drawnWidth * 0.62))),
+      legend: { show: false },
+      scales: {
+        x: { time: false, distr: spec.xLog ? 3 : 1, range: (u, min, max) => [min, max] },
+        y: { range: () => spec.yRange },
+      },
+      series: series,
+      bands: bands,
+      axes: [
+        axis(xAxis),
+        axis({ size: 46, space: 38, values: (u, splits, i, space, step) => splits.map((v) => v.toFixed(decimals(step))) }),
+      ],
+      cursor: { y: false, points: { size: (u, i) => (series[i].band ? 0 : 8), width: 0, fill: (u, i) => series[i].stroke }, drag: { x: true, y: false } },
+      hooks: { draw: [drawLevel], setCursor: [(u) => show(u.cursor.left < 0 ? null : u.cursor.idx)] },
+    }, columns, host);
+    show(null);
+  }
+
+  host.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step === undefined || plot === null) return;
+    event.preventDefault();
+    const from = plot.cursor.left < 0 || plot.cursor.idx === null ? spec.x.length : plot.cursor.idx;
+    const index = Math.min(spec.x.length - 1, Math.max(0, from + step));
+    plot.setCursor({ left: plot.valToPos(spec.x[index], "x"), top: 1 });
+  });
+  host.addEventListener("blur", () => { if (plot !== null) plot.setCursor({ left: -10, top: -10 }); });
+  new ResizeObserver(() => { if (host.clientWidth !== drawnWidth && !root.dataset.print) draw(); }).observe(host);
+  redraws.push(draw);
+  draw();
+}
+
+function redrawAll() { for (const redraw of redraws) redraw(); }
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+addEventListener("beforeprint", () => { root.dataset.print = "yes"; redrawAll(); });
+addEventListener("afterprint", () => { delete root.dataset.print; redrawAll(); });
+`;

@@ -1,0 +1,205 @@
+/** A made-up study with plausible curves: four arms, two seeds each, of a small parent. Numbers are drawn, not measured. */
+import { randomStream } from "../../src/base/random.js";
+import { findings } from "../../src/report/findings.js";
+import type { ArmResult, ArmRun, LossPoint, StudyResult } from "../../src/report/result.js";
+
+const steps = 600;
+const everySteps = 25;
+const tokensPerStep = 8192;
+const moeLayers = 4;
+const parentLoss = 4.1183;
+
+interface ArmPlan {
+  readonly id: string;
+  readonly label: string;
+  readonly kind: ArmResult["kind"];
+  readonly recipe: string | null;
+  readonly experts: number;
+  readonly params: ArmResult["params"];
+  readonly flopsPerToken: number;
+  readonly start: number;
+  readonly end: number;
+  readonly tokensPerSecond: number;
+  readonly peakRssBytes: number;
+}
+
+export const armPlans: readonly ArmPlan[] = [
+  {
+    id: "dense", label: "Continued dense", kind: "dense", recipe: null, experts: 0,
+    params: { total: 4_328_704, active: 4_328_704 }, flopsPerToken: 25.9e6,
+    start: parentLoss, end: 3.951, tokensPerSecond: 9412, peakRssBytes: 1.21e9,
+  },
+  {
+    id: "coarse", label: "Coarse experts", kind: "upcycled", recipe: "E8G1T2", experts: 8,
+    params: { total: 15_341_568, active: 5_903_616 }, flopsPerToken: 35.4e6,
+    start: parentLoss, end: 3.872, tokensPerSecond: 3724, peakRssBytes: 2.46e9,
+  },
+  {
+    id: "fine", label: "Fine-grained experts", kind: "upcycled", recipe: "E8G8T8", experts: 64,
+    params: { total: 15_399_936, active: 4_390_144 }, flopsPerToken: 26.3e6,
+    start: parentLoss, end: 3.903, tokensPerSecond: 2896, peakRssBytes: 2.71e9,
+  },
+  {
+    id: "scratch", label: "MoE from scratch", kind: "scratch", recipe: "E8G1T2", experts: 8,
+    params: { total: 15_341_568, active: 5_903_616 }, flopsPerToken: 35.4e6,
+    start: 8.3341, end: 4.417, tokensPerSecond: 3718, peakRssBytes: 2.46e9,
+  },
+];
+
+function lossCurve(plan: ArmPlan, seed: number): LossPoint[] {
+  const noise = new Float64Array(steps / everySteps + 2);
+  randomStream(seed, `fixture/${plan.id}`).normals(noise, 0, 0, 0.007);
+  const points: LossPoint[] = [];
+  for (let step = 0; step <= steps; step += everySteps) {
+    const part = step / steps;
+    const fall = plan.kind === "scratch" ? 1 - (1 + part * 60) ** -0.9 : part ** 0.55;
+    // Re-warming the learning rate lifts the loss of a trained parent for a short while.
+    const rewarm = plan.kind === "scratch" ? 0 : 0.06 * Math.sin(Math.PI * Math.min(1, part * 4)) * Math.exp(-6 * part);
+    const wiggle = step === 0 ? 0 : noise[0]! + 0.6 * noise[1 + step / everySteps]!;
+    const tokens = step * tokensPerStep;
+    points.push({ step, tokens, flops: tokens * plan.flopsPerToken, loss: plan.start + (plan.end - plan.start) * fall + rewarm + wiggle });
+  }
+  return points;
+}
+
+function expertLoad(plan: ArmPlan, seed: number): ArmRun["load"] {
+  if (plan.experts === 0) return [];
+  const lean = new Float64Array(moeLayers * plan.experts);
+  randomStream(seed, `fixture/load/${plan.id}`).normals(lean, 0);
+  return checkpoints().map((step) => ({
+    step,
+    layers: Array.from({ length: moeLayers }, (_, layer) => {
+      const strength = 0.25 + 0.75 * Math.exp(-step / 120) * (1 + layer / moeLayers);
+      const weights = Array.from({ length: plan.experts }, (_, expert) => {
+        const drift = Math.sin(step / 90 + expert * 2.4 + layer) * 0.12;
+        return Math.exp(strength * lean[layer * plan.experts + expert]! + drift);
+      });
+      const total = weights.reduce((sum, weight) => sum + weight, 0);
+      return weights.map((weight) => weight / total);
+    }),
+  }));
+}
+
+function similarity(plan: ArmPlan): ArmRun["similarity"] {
+  if (plan.kind !== "upcycled") return [];
+  const speed = plan.id === "fine" ? 0.14 : 0.09;
+  return checkpoints().map((step) => ({
+    step,
+    layers: Array.from({ length: moeLayers }, (_, layer) => 1 - speed * (1 + layer * 0.35) * (1 - Math.exp(-step / 260))),
+  }));
+}
+
+function checkpoints(): number[] {
+  return Array.from({ length: steps / 50 + 1 }, (_, i) => i * 50);
+}
+
+function armRun(plan: ArmPlan, seed: number): ArmRun {
+  const points = lossCurve(plan, seed);
+  const tiny = plan.id === "fine" ? 4.1e-5 : 1.3e-5;
+  return {
+    seed,
+    path: `runs/${plan.id}-seed${seed}`,
+    preservation:
+      plan.kind === "upcycled"
+        ? { tokens: 16_384, parentLoss, childLoss: parentLoss + tiny / 100, maxAbsLogitDiff: tiny * seed, meanAbsLogitDiff: tiny / 11, maxAbsLogit: 17.42 }
+        : null,
+    points,
+    finalLoss: points.at(-1)!.loss,
+    tokensPerSecond: plan.tokensPerSecond * (1 + 0.01 * seed),
+    peakRssBytes: plan.peakRssBytes,
+    load: expertLoad(plan, seed),
+    similarity: similarity(plan),
+  };
+}
+
+export function arm(plan: ArmPlan, seeds: readonly number[] = [1, 2]): ArmResult {
+  return {
+    id: plan.id,
+    label: plan.label,
+    kind: plan.kind,
+    recipe: plan.recipe,
+    router: plan.recipe === null ? null : "softmax, then top k; calibrated scale; router std 0.02",
+    params: plan.params,
+    flopsPerToken: plan.flopsPerToken,
+    runs: seeds.map((seed) => armRun(plan, seed)),
+  };
+}
+
+function parentPoints(): LossPoint[] {
+  return Array.from({ length: 25 }, (_, i) => {
+    const tokens = i * 50 * tokensPerStep;
+    const loss = parentLoss + (8.3299 - parentLoss) * ((1 + i * 1.6) ** -1.15 - 0.0145 * (i / 24));
+    return { step: i * 50, tokens, flops: tokens * 25.9e6, loss };
+  });
+}
+
+/** The study with `changes` on top; findings are computed anew from the changed numbers. */
+export function study(changes: Partial<Omit<StudyResult, "findings">> = {}): StudyResult {
+  const bare: Omit<StudyResult, "findings"> = {
+    version: 1,
+    name: "Quickstart: coarse, fine-grained and from scratch",
+    startedAt: "2026-03-14T09:26:53.000Z",
+    seconds: 9412,
+    environment: {
+      upcycle: "0.1.0",
+      node: "v20.19.4",
+      onnxruntime: "1.30.0",
+      platform: "linux x64",
+      cpu: "AMD EPYC 7B13 64-Core Processor",
+      threads: 2,
+    },
+    text: {
+      sources: [
+        { name: "Moby Dick", documents: 136, bytes: 1_215_236 },
+        { name: "State of the Union addresses", documents: 230, bytes: 10_361_482 },
+      ],
+      trainDocuments: 347,
+      heldOutDocuments: 19,
+      trainTokens: 2_713_402,
+      heldOutTokens: 148_231,
+      vocab: 4096,
+      bytesPerToken: 4.05,
+    },
+    parent: {
+      label: "Small Llama, 4 layers of width 256",
+      path: "parent",
+      tokens: 1200 * tokensPerStep,
+      params: { total: 4_328_704, active: 4_328_704 },
+      loss: parentLoss,
+      points: parentPoints(),
+    },
+    arms: armPlans.map((plan) => arm(plan)),
+    commands: [
+      "npm ci",
+      "node dist/cli/main.js study recipes/quickstart.yaml --seeds 1,2 --out runs/quickstart",
+      "node dist/cli/main.js report runs/quickstart",
+    ],
+    seeds: [1, 2],
+    ...changes,
+  };
+  return { ...bare, findings: findings(bare) };
+}
+
+/** An arm whose loss falls in a straight line, for tests that want round numbers: one run per list of losses. */
+export function plainArm(id: string, kind: ArmResult["kind"], losses: readonly (readonly number[])[], flopsPerToken = 10): ArmResult {
+  return {
+    id,
+    label: id,
+    kind,
+    recipe: kind === "dense" ? null : "E8G1T2",
+    router: null,
+    params: { total: 1000, active: 500 },
+    flopsPerToken,
+    runs: losses.map((values, index) => ({
+      seed: index + 1,
+      path: `${id}-${index + 1}`,
+      preservation: null,
+      points: values.map((loss, step) => ({ step, tokens: step * 100, flops: step * 100 * flopsPerToken, loss })),
+      finalLoss: values.at(-1)!,
+      tokensPerSecond: 1000,
+      peakRssBytes: 1e9,
+      load: [],
+      similarity: [],
+    })),
+  };
+}
