@@ -1,0 +1,119 @@
+/** The blocks that study and train files share. Descriptions go into the JSON Schema, so editors show them. */
+import { z } from "zod";
+
+const positiveInt = z.int().min(1);
+const fraction = z.number().min(0).max(1);
+
+export const builtinTexts = ["sotu", "moby-dick"] as const;
+
+export const textSchema = z
+  .strictObject({
+    builtin: z
+      .array(z.enum(builtinTexts))
+      .min(1)
+      .optional()
+      .describe("Texts that come with the toolkit: sotu (State of the Union addresses 1790-2021), moby-dick."),
+    files: z.array(z.string().min(1)).min(1).optional().describe("Your own text: .txt, .jsonl or .jsonl.gz files; a .txt file is one document."),
+    field: z.string().min(1).default("text").describe("Which field of a .jsonl line holds the text."),
+    heldOut: z
+      .number()
+      .gt(0)
+      .max(0.5)
+      .default(0.05)
+      .describe("Fraction of the documents that is never trained on; losses are measured there."),
+  })
+  .superRefine(({ builtin, files }, context) => {
+    if (builtin === undefined && files === undefined) {
+      context.addIssue({ code: "custom", path: [], message: 'text names no source: give "builtin" or "files"' });
+    }
+  })
+  .describe("What is trained and evaluated on.");
+
+export const tokenizerSchema = z
+  .strictObject({
+    vocab: z.int().min(260).max(1_000_000).describe("Size of the vocabulary to learn, at least the 256 bytes and 4 special tokens."),
+  })
+  .describe("A byte-pair tokenizer learnt from the training text; a model folder brings its own.");
+
+export const modelSchema = z
+  .strictObject({
+    family: z.enum(["llama", "qwen2", "qwen3"]).default("llama").describe("Hugging Face family of the new dense model."),
+    hidden: positiveInt.describe("Width of the residual stream."),
+    layers: positiveInt.describe("Number of blocks."),
+    heads: positiveInt.describe("Query heads."),
+    kvHeads: positiveInt.optional().describe("Key and value heads; as many as heads if left out."),
+    inner: positiveInt.describe("FFN hidden size; the recipe's G must divide it."),
+    headDim: positiveInt.optional().describe("Size of one head; hidden / heads if left out."),
+    tiedHead: z.boolean().default(true).describe("Use the embedding matrix as output head."),
+    ropeTheta: z.number().gt(0).default(10000).describe("Base of the rotary frequencies."),
+    normEps: z.number().gt(0).max(0.1).default(1e-5).describe("Epsilon of the RMS norms."),
+    maxPositions: positiveInt.default(2048).describe("Longest sequence that the model is meant for."),
+    initStd: z.number().gt(0).max(1).default(0.02).describe("Standard deviation of fresh weights."),
+  })
+  .superRefine(({ hidden, heads, kvHeads = heads, headDim }, context) => {
+    const refuse = (key: string, message: string): void => context.addIssue({ code: "custom", path: [key], message });
+    if (heads % kvHeads !== 0) refuse("kvHeads", `kvHeads ${kvHeads} does not divide heads ${heads}`);
+    if (headDim === undefined && hidden % heads !== 0) refuse("heads", `heads ${heads} does not divide hidden ${hidden}; set headDim`);
+    else if ((headDim ?? hidden / heads) % 2 !== 0) refuse("heads", `the size of a head is ${headDim ?? hidden / heads}, rotary positions need an even one`);
+  })
+  .describe("A new dense model, trained from scratch.");
+
+export const lrSchema = z
+  .strictObject({
+    peak: z.number().gt(0).max(10).describe("Highest learning rate."),
+    schedule: z
+      .enum(["constant", "linear", "cosine", "wsd"])
+      .default("cosine")
+      .describe("After warm-up: stay, fall in a line, fall in a cosine, or stay and fall in the last `decay` steps (wsd)."),
+    warmup: z.int().min(0).default(0).describe("Steps from 0 to the peak."),
+    final: fraction.default(0.1).describe("Learning rate at the end as a fraction of the peak."),
+    decay: positiveInt.optional().describe("wsd only: steps of the final fall; a fifth of the steps if left out."),
+  })
+  .describe("Learning rate.");
+
+export const optimizerSchema = z
+  .strictObject({
+    beta1: z.number().min(0).lt(1).default(0.9).describe("Decay of the first moment."),
+    beta2: z.number().min(0).lt(1).default(0.95).describe("Decay of the second moment."),
+    eps: z.number().gt(0).max(1).default(1e-8).describe("Added to the root of the second moment."),
+    weightDecay: z.number().min(0).max(10).default(0.1).describe("Decoupled weight decay; norms and biases are left out."),
+    clip: z.number().gt(0).max(1e9).default(1).describe("Largest global gradient norm."),
+  })
+  .describe("AdamW.");
+
+export const trainingSchema = z
+  .strictObject({
+    steps: positiveInt.describe("Optimizer steps."),
+    batch: positiveInt.describe("Sequences per micro-batch."),
+    sequence: z.int().min(2).max(1_000_000).describe("Tokens per sequence."),
+    accumulate: positiveInt.default(1).describe("Micro-batches per step; tokens per step = batch * sequence * accumulate."),
+    lr: lrSchema,
+    optimizer: optimizerSchema.prefault({}),
+    auxLoss: z.number().min(0).max(100).default(0.01).describe("Coefficient of the load-balancing loss; no effect on dense models."),
+    zLoss: z.number().min(0).max(100).default(0).describe("Coefficient of the router z-loss; no effect on dense models."),
+    evalEvery: positiveInt.default(50).describe("Steps between measurements of the held-out loss; first and last step are always measured."),
+    saveEvery: positiveInt.default(200).describe("Steps between checkpoints that a stopped run resumes from; the last step is always saved."),
+  })
+  .superRefine(({ steps, lr }, context) => {
+    const refuse = (key: string, message: string): void => context.addIssue({ code: "custom", path: ["lr", key], message });
+    if (lr.warmup > steps) refuse("warmup", `warmup ${lr.warmup} is longer than steps ${steps}`);
+    if (lr.decay === undefined) return;
+    if (lr.schedule !== "wsd") refuse("decay", `decay belongs to schedule wsd, the schedule is ${lr.schedule}`);
+    else if (lr.warmup + lr.decay > steps) refuse("decay", `warmup ${lr.warmup} and decay ${lr.decay} are longer than steps ${steps}`);
+  });
+
+export const evaluationSchema = z
+  .strictObject({
+    tokens: positiveInt.default(20_000).describe("Held-out tokens per measurement, always the same ones; all of them if there are fewer."),
+  })
+  .describe("How the held-out loss is measured; how often is evalEvery of the training block.");
+
+export const threadsSchema = positiveInt.max(1024).optional().describe("Threads of the engine; all physical cores if left out.");
+
+export type TextConfig = z.infer<typeof textSchema>;
+export type TokenizerConfig = z.infer<typeof tokenizerSchema>;
+export type ModelConfig = z.infer<typeof modelSchema>;
+export type LearningRate = z.infer<typeof lrSchema>;
+export type OptimizerConfig = z.infer<typeof optimizerSchema>;
+export type TrainingBlock = z.infer<typeof trainingSchema>;
+export type EvaluationConfig = z.infer<typeof evaluationSchema>;

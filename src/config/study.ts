@@ -1,0 +1,107 @@
+/** The study file: one parent, several arms that all get the same further training. */
+import { z } from "zod";
+import { evaluationSchema, modelSchema, textSchema, threadsSchema, tokenizerSchema, trainingSchema } from "./blocks.js";
+import { parseConfig } from "./validate.js";
+
+const label = z.string().min(1).max(60).optional().describe("Name in tables and charts; made from the arm if left out.");
+
+const denseArm = z
+  .strictObject({ kind: z.literal("dense"), label })
+  .describe("The parent, trained further as it is: what the others are compared with.");
+
+const upcycledArm = z
+  .strictObject({
+    kind: z.literal("upcycled"),
+    label,
+    recipe: z
+      .string()
+      .regex(/^E[1-9]\d{0,5}G[1-9]\d{0,5}T[1-9]\d{0,5}$/)
+      .describe("E<copies>G<parts>T<experts per token>, for example E8G1T2."),
+    router: z
+      .enum(["topk-softmax", "softmax-topk"])
+      .default("topk-softmax")
+      .describe("topk-softmax: softmax over the chosen experts. softmax-topk: over all experts, not renormalised."),
+    scaling: z
+      .enum(["exact", "paper", "none"])
+      .default("exact")
+      .describe("exact: the factor goes on down. paper: its cube root on gate, up and down. none: weights as they are."),
+    routerStd: z.number().min(0).max(10).default(0.02).describe("Standard deviation of the fresh router weights."),
+    target: z
+      .enum(["mixtral", "qwen2_moe", "qwen3_moe"])
+      .optional()
+      .describe("Hugging Face family to write; the simplest one that holds the parent if left out."),
+    allowUnevenTopK: z.boolean().default(false).describe("Accept a T that is not a multiple of G; starts far from the parent."),
+  })
+  .describe("The parent turned into a mixture of experts, then trained.");
+
+const scratchArm = z
+  .strictObject({
+    kind: z.literal("scratch"),
+    label,
+    like: z.string().min(1).describe("Arm whose shape this one has, with fresh random weights."),
+  })
+  .describe("The same shape as another arm, trained from random weights.");
+
+const armSchema = z.discriminatedUnion("kind", [denseArm, upcycledArm, scratchArm]);
+
+export const studySchema = z
+  .strictObject({
+    name: z
+      .string()
+      .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/)
+      .max(80)
+      .describe("Letters, digits, dots, dashes and underscores; names the run folder."),
+    seeds: z.array(z.int().min(0).max(1e9)).min(1).default([0]).describe("Each arm is run once per seed (routers, data order)."),
+    threads: threadsSchema,
+    text: textSchema,
+    parent: z.string().min(1).optional().describe("Folder of a trained dense model in Hugging Face format. Either this or model."),
+    model: modelSchema.optional(),
+    tokenizer: tokenizerSchema.optional(),
+    pretrain: trainingSchema.optional().describe("Training of the new parent; goes with model."),
+    continue: trainingSchema.describe("Further training, the same for every arm."),
+    evaluation: evaluationSchema.prefault({}),
+    arms: z
+      .record(z.string().regex(/^[a-z0-9][a-z0-9_-]*$/), armSchema)
+      .describe("Name of the arm (lower case, digits, dashes, underscores) to what it is."),
+  })
+  .superRefine((study, context) => {
+    const refuse = (path: string[], message: string): void => context.addIssue({ code: "custom", path, message });
+    checkParent(study, refuse);
+    if (Object.keys(study.arms).length === 0) refuse(["arms"], "arms is empty, expected at least one arm");
+    if (new Set(study.seeds).size < study.seeds.length) refuse(["seeds"], "seeds has the same seed twice");
+    for (const [id, arm] of Object.entries(study.arms)) {
+      if (arm.kind !== "scratch") continue;
+      const like = study.arms[arm.like];
+      if (like === undefined) refuse(["arms", id, "like"], `there is no arm "${arm.like}"`);
+      else if (like.kind === "scratch") refuse(["arms", id, "like"], `arm "${arm.like}" is itself a scratch arm`);
+    }
+    for (const block of ["pretrain", "continue"] as const) {
+      const sequence = study[block]?.sequence ?? 0;
+      if (study.model !== undefined && sequence > study.model.maxPositions) {
+        refuse([block, "sequence"], `sequence ${sequence} is longer than the model's maxPositions ${study.model.maxPositions}`);
+      }
+    }
+  });
+
+type Keys = Partial<Record<"parent" | "model" | "tokenizer" | "pretrain", unknown>>;
+
+/** A parent is either a folder, or a model block with its tokenizer and its training. */
+function checkParent(study: Keys, refuse: (path: string[], message: string) => void): void {
+  if (study.parent === undefined && study.model === undefined) {
+    refuse([], 'there is no parent: give "parent" (a model folder) or "model" with "tokenizer" and "pretrain"');
+  }
+  for (const key of ["model", "tokenizer", "pretrain"] as const) {
+    if (study.parent !== undefined && study[key] !== undefined) {
+      refuse([key], `"${key}" makes a new parent, but "parent" already names one; remove one of them`);
+    }
+    if (study.model !== undefined && study[key] === undefined) refuse([], `"${key}" is missing: a new model needs it`);
+  }
+}
+
+export type StudyConfig = z.infer<typeof studySchema>;
+export type StudyArm = z.infer<typeof armSchema>;
+
+/** Reads a study file. Throws `input` with one line that names file, line and key. */
+export function parseStudyConfig(text: string, file: string): StudyConfig {
+  return parseConfig(studySchema, text, file);
+}

@@ -1,0 +1,36 @@
+/** The file of `upcycle train`: one model, one training. */
+import { z } from "zod";
+import { evaluationSchema, modelSchema, textSchema, threadsSchema, tokenizerSchema, trainingSchema } from "./blocks.js";
+import { parseConfig } from "./validate.js";
+
+export const trainSchema = z
+  .strictObject({
+    out: z.string().min(1).describe("Folder that the trained model is written to."),
+    seed: z.int().min(0).max(1e9).default(0).describe("Of fresh weights and of the data order."),
+    threads: threadsSchema,
+    model: z
+      .union([z.string().min(1), modelSchema])
+      .describe("Folder of a model in Hugging Face format (dense or mixture of experts), or the shape of a new one."),
+    tokenizer: tokenizerSchema.optional(),
+    text: textSchema,
+    training: trainingSchema.describe("Steps, batch and learning rate."),
+    evaluation: evaluationSchema.prefault({}),
+  })
+  .superRefine(({ model, tokenizer, training }, context) => {
+    const refuse = (path: string[], message: string): void => context.addIssue({ code: "custom", path, message });
+    if (typeof model === "string") {
+      if (tokenizer !== undefined) refuse(["tokenizer"], "a model folder brings its own tokenizer; remove this block");
+      return;
+    }
+    if (tokenizer === undefined) refuse([], '"tokenizer" is missing: a new model needs it');
+    if (training.sequence > model.maxPositions) {
+      refuse(["training", "sequence"], `sequence ${training.sequence} is longer than the model's maxPositions ${model.maxPositions}`);
+    }
+  });
+
+export type TrainConfig = z.infer<typeof trainSchema>;
+
+/** Reads a train file. Throws `input` with one line that names file, line and key. */
+export function parseTrainConfig(text: string, file: string): TrainConfig {
+  return parseConfig(trainSchema, text, file);
+}

@@ -1,0 +1,277 @@
+import { describe, expect, it } from "vitest";
+import { UpcycleError } from "../../src/base/errors.js";
+import { parseStudyConfig, parseTrainConfig } from "../../src/config/index.js";
+
+const study = `name: small
+text:
+  builtin: [sotu]
+parent: models/base
+continue:
+  steps: 100
+  batch: 4
+  sequence: 64
+  lr:
+    peak: 1e-3
+arms:
+  dense: { kind: dense }
+  coarse:
+    kind: upcycled
+    recipe: E8G1T2
+`;
+
+const own = `model: { hidden: 32, layers: 2, heads: 4, inner: 64 }
+tokenizer: { vocab: 300 }
+pretrain: { steps: 10, batch: 2, sequence: 16, lr: { peak: 1e-3 } }
+`;
+
+const train = `out: runs/a
+model:
+  hidden: 32
+  layers: 2
+  heads: 4
+  inner: 64
+tokenizer: { vocab: 300 }
+text: { files: [a.txt] }
+training: { steps: 10, batch: 2, sequence: 16, lr: { peak: 1e-3 } }
+`;
+
+/** The one line that a user sees for `text` with `from` replaced by `to`. */
+function lineOf(from: string, to: string, text = study, parse: (text: string, file: string) => unknown = parseStudyConfig): string {
+  expect(text).toContain(from);
+  try {
+    parse(text.replace(from, to), "a.yaml");
+  } catch (error) {
+    if (error instanceof UpcycleError) return error.line;
+    throw error;
+  }
+  return "no error";
+}
+
+describe("study files", () => {
+  it("fill in defaults", () => {
+    expect(parseStudyConfig(study, "a.yaml")).toMatchInlineSnapshot(`
+      {
+        "arms": {
+          "coarse": {
+            "allowUnevenTopK": false,
+            "kind": "upcycled",
+            "recipe": "E8G1T2",
+            "router": "topk-softmax",
+            "routerStd": 0.02,
+            "scaling": "exact",
+          },
+          "dense": {
+            "kind": "dense",
+          },
+        },
+        "continue": {
+          "accumulate": 1,
+          "auxLoss": 0.01,
+          "batch": 4,
+          "evalEvery": 50,
+          "lr": {
+            "final": 0.1,
+            "peak": 0.001,
+            "schedule": "cosine",
+            "warmup": 0,
+          },
+          "optimizer": {
+            "beta1": 0.9,
+            "beta2": 0.95,
+            "clip": 1,
+            "eps": 1e-8,
+            "weightDecay": 0.1,
+          },
+          "saveEvery": 200,
+          "sequence": 64,
+          "steps": 100,
+          "zLoss": 0,
+        },
+        "evaluation": {
+          "tokens": 20000,
+        },
+        "name": "small",
+        "parent": "models/base",
+        "seeds": [
+          0,
+        ],
+        "text": {
+          "builtin": [
+            "sotu",
+          ],
+          "field": "text",
+          "heldOut": 0.05,
+        },
+      }
+    `);
+  });
+
+  it("unknown keys: which, where, what was meant", () => {
+    const lines = [
+      lineOf("  steps: 100", "  stepz: 100"),
+      lineOf("    peak: 1e-3", "    peak: 1e-3\n    warm_up: 5"),
+      lineOf("    recipe: E8G1T2", "    recipe: E8G1T2\n    routerstd: 0"),
+      lineOf("{ kind: dense }", "{ kind: dense, recipe: E8G1T2 }"),
+      lineOf("name: small", "name: small\ncolour: red"),
+      lineOf("  batch: 4", "  batch: 4\n  aux-loss: 0"),
+    ];
+    expect(lines).toMatchInlineSnapshot(`
+      [
+        "a.yaml:6 (continue.stepz): unknown key "stepz" (and 1 more problem); did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, auxLoss, zLoss, evalEvery, saveEvery",
+        "a.yaml:11 (continue.lr.warm_up): unknown key "warm_up"; did you mean "warmup"? valid keys: peak, schedule, warmup, final, decay",
+        "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, recipe, router, scaling, routerStd, target, allowUnevenTopK",
+        "a.yaml:12 (arms.dense.recipe): unknown key "recipe"; valid keys: kind, label",
+        "a.yaml:2 (colour): unknown key "colour"; valid keys: name, seeds, threads, text, parent, model, tokenizer, pretrain, continue, evaluation, arms",
+        "a.yaml:8 (continue.aux-loss): unknown key "aux-loss"; did you mean "auxLoss"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, auxLoss, zLoss, evalEvery, saveEvery",
+      ]
+    `);
+  });
+
+  it("wrong values: key, expected, found", () => {
+    const lines = [
+      lineOf("steps: 100", "steps: many"),
+      lineOf("steps: 100", "steps: 1.5"),
+      lineOf("steps: 100", "steps: 0"),
+      lineOf("steps: 100", "steps:"),
+      lineOf("peak: 1e-3", "peak: -1"),
+      lineOf("peak: 1e-3", "peak: .nan"),
+      lineOf("    peak: 1e-3", "    - 1e-3"),
+      lineOf("lr:\n    peak: 1e-3", "lr: 1e-3"),
+      lineOf("peak: 1e-3", "peak: 1e-3\n    schedule: cosin"),
+      lineOf("[sotu]", "[soto]"),
+      lineOf("[sotu]", "[]"),
+      lineOf("[sotu]", "sotu"),
+      lineOf("  builtin: [sotu]", "  heldOut: 0.1"),
+      lineOf("  builtin: [sotu]", "  builtin: [sotu]\n  heldOut: 0"),
+      lineOf("E8G1T2", "8x7"),
+      lineOf("kind: upcycled", "kind: upcycle"),
+      lineOf("kind: upcycled", "label: x"),
+      lineOf("name: small", "name: a/b"),
+      lineOf("name: small", "name: small\nseeds: [0, 1, 0]"),
+      lineOf("name: small", "name: small\nseeds: [0, x]"),
+      lineOf("  coarse:", "  Coarse arm:"),
+      lineOf("steps: 100\n  batch: 4", "batch: [4"),
+    ];
+    expect(lines).toMatchInlineSnapshot(`
+      [
+        "a.yaml:6 (continue.steps): expected a whole number of at least 1, found text "many"",
+        "a.yaml:6 (continue.steps): expected a whole number of at least 1, found 1.5",
+        "a.yaml:6 (continue.steps): expected a whole number of at least 1, found 0",
+        "a.yaml:6 (continue.steps): expected a whole number of at least 1, found nothing",
+        "a.yaml:10 (continue.lr.peak): expected a number above 0 and at most 10, found -1",
+        "a.yaml:10 (continue.lr.peak): expected a number above 0 and at most 10, found NaN",
+        "a.yaml:9 (continue.lr): expected a block of keys, found a list; its keys: peak, schedule, warmup, final, decay",
+        "a.yaml:9 (continue.lr): expected a block of keys, found 0.001; its keys: peak, schedule, warmup, final, decay",
+        "a.yaml:11 (continue.lr.schedule): expected one of "constant", "linear", "cosine", "wsd", found text "cosin"; did you mean "cosine"?",
+        "a.yaml:3 (text.builtin[0]): expected one of "sotu", "moby-dick", found text "soto"; did you mean "sotu"?",
+        "a.yaml:3 (text.builtin): expected a list of at least 1, found an empty list",
+        "a.yaml:3 (text.builtin): expected a list of at least 1, found text "sotu"",
+        "a.yaml:2 (text): text names no source: give "builtin" or "files"",
+        "a.yaml:4 (text.heldOut): expected a number above 0 and at most 0.5, found 0",
+        "a.yaml:15 (arms.coarse.recipe): expected text (E<copies>G<parts>T<experts per token>, for example E8G1T2), found text "8x7"",
+        "a.yaml:14 (arms.coarse.kind): expected one of "dense", "upcycled", "scratch", found text "upcycle"; did you mean "upcycled"?",
+        "a.yaml:13 (arms.coarse): "kind" is missing, expected one of "dense", "upcycled", "scratch"",
+        "a.yaml:1 (name): expected text (Letters, digits, dots, dashes and underscores; names the run folder), found text "a/b"",
+        "a.yaml:2 (seeds): seeds has the same seed twice",
+        "a.yaml:2 (seeds[1]): expected a whole number from 0 to 1000000000, found text "x"",
+        "a.yaml:13 (arms.Coarse arm): "Coarse arm" cannot be a name here; use lower-case letters, digits, dashes and underscores",
+        "a.yaml:7:3: this is not valid YAML: Flow sequence in block collection must be sufficiently indented and end with a ]",
+      ]
+    `);
+  });
+
+  it("keys that do not fit together", () => {
+    const scratch = "  scratch: { kind: scratch, like: LIKE }\n  again: { kind: scratch, like: coarse }\narms:";
+    const lines = [
+      lineOf("parent: models/base\n", ""),
+      lineOf("parent: models/base", "parent: models/base\ntokenizer: { vocab: 300 }"),
+      lineOf("parent: models/base\n", own.replace(/tokenizer.*\n/, "")),
+      lineOf("parent: models/base\n", own.replace("sequence: 16", "sequence: 4096")),
+      lineOf("parent: models/base\n", own.replace("heads: 4", "heads: 5")),
+      lineOf("parent: models/base\n", own.replace("heads: 4", "heads: 4, kvHeads: 3")),
+      lineOf("arms:", scratch.replace("LIKE", "coarze").replace(/^(.*)\narms:/s, "arms:\n$1")),
+      lineOf("arms:", scratch.replace("LIKE", "again").replace(/^(.*)\narms:/s, "arms:\n$1")),
+      lineOf("peak: 1e-3", "peak: 1e-3\n    warmup: 101"),
+      lineOf("peak: 1e-3", "peak: 1e-3\n    decay: 10"),
+      lineOf("peak: 1e-3", "peak: 1e-3\n    schedule: wsd\n    warmup: 60\n    decay: 50"),
+      lineOf(study.slice(study.indexOf("  dense:")), "  {}\n"),
+    ];
+    expect(lines).toMatchInlineSnapshot(`
+      [
+        "a.yaml:1: there is no parent: give "parent" (a model folder) or "model" with "tokenizer" and "pretrain"",
+        "a.yaml:5 (tokenizer): "tokenizer" makes a new parent, but "parent" already names one; remove one of them",
+        "a.yaml:1: "tokenizer" is missing: a new model needs it",
+        "a.yaml:6 (pretrain.sequence): sequence 4096 is longer than the model's maxPositions 2048",
+        "a.yaml:4 (model.heads): heads 5 does not divide hidden 32; set headDim",
+        "a.yaml:4 (model.kvHeads): kvHeads 3 does not divide heads 4",
+        "a.yaml:12 (arms.scratch.like): there is no arm "coarze"",
+        "a.yaml:12 (arms.scratch.like): arm "again" is itself a scratch arm",
+        "a.yaml:11 (continue.lr.warmup): warmup 101 is longer than steps 100",
+        "a.yaml:11 (continue.lr.decay): decay belongs to schedule wsd, the schedule is cosine",
+        "a.yaml:13 (continue.lr.decay): warmup 60 and decay 50 are longer than steps 100",
+        "a.yaml:11 (arms): arms is empty, expected at least one arm",
+      ]
+    `);
+    expect(lineOf("parent: models/base\n", own)).toBe("no error");
+  });
+
+  it("text that is not YAML", () => {
+    const lines = [
+      lineOf("arms:", "arms: {"),
+      lineOf("  batch: 4", "\tbatch: 4"),
+      lineOf("  batch: 4", "  batch: 4\n  batch: 5"),
+      lineOf("name: small", "name: *small"),
+      lineOf(study, ""),
+      lineOf(study, "# nothing\n"),
+      lineOf(study, "just text"),
+      lineOf("name: small", "name: small\n---\nname: b"),
+    ];
+    expect(lines).toMatchInlineSnapshot(`
+      [
+        "a.yaml:13:3: this is not valid YAML: Missing , between flow map items",
+        "a.yaml:7:1: this is not valid YAML: Tabs are not allowed as indentation",
+        "a.yaml:8:3: this is not valid YAML: Map keys must be unique",
+        "a.yaml: this YAML cannot be resolved: Unresolved alias (the anchor must be set before the alias): small",
+        "a.yaml: the file is empty",
+        "a.yaml: the file is empty",
+        "a.yaml:1: expected a block of keys, found text "just text"; its keys: name, seeds, threads, text, parent, model, tokenizer, pretrain, continue, evaluation, arms",
+        "a.yaml:2:1: this is not valid YAML: several documents in one file, expected one",
+      ]
+    `);
+  });
+});
+
+describe("train files", () => {
+  const of = (from: string, to: string): string => lineOf(from, to, train, parseTrainConfig);
+
+  it("take a folder or a new model", () => {
+    expect(parseTrainConfig(train, "a.yaml").model).toMatchObject({ hidden: 32, tiedHead: true });
+    const folder = train.replace(/model:[^]*?tokenizer.*\n/, "model: runs/b\n");
+    expect(parseTrainConfig(folder, "a.yaml").model).toBe("runs/b");
+  });
+
+  it("say what is wrong", () => {
+    const lines = [
+      of("  hidden: 32", "  hiden: 32"),
+      of("  hidden: 32", "  hidden: wide"),
+      of("tokenizer: { vocab: 300 }\n", ""),
+      of("tokenizer: { vocab: 300 }", "tokenizer: { vocab: 100 }"),
+      of(/model:[^]*?(?=tokenizer)/.exec(train)![0], "model: runs/b\n"),
+      of(/model:[^]*?(?=tokenizer)/.exec(train)![0], "model: 3\n"),
+      of("sequence: 16", "sequence: 4096"),
+      of("files", "file"),
+    ];
+    expect(lines).toMatchInlineSnapshot(`
+      [
+        "a.yaml:3 (model.hiden): unknown key "hiden"; did you mean "hidden"? valid keys: family, hidden, layers, heads, kvHeads, inner, headDim, tiedHead, ropeTheta, normEps, maxPositions, initStd",
+        "a.yaml:3 (model.hidden): expected a whole number of at least 1, found text "wide"",
+        "a.yaml:1: "tokenizer" is missing: a new model needs it",
+        "a.yaml:7 (tokenizer.vocab): expected a whole number from 260 to 1000000, found 100",
+        "a.yaml:3 (tokenizer): a model folder brings its own tokenizer; remove this block",
+        "a.yaml:2 (model): expected text or a block of keys, found 3",
+        "a.yaml:9 (training.sequence): sequence 4096 is longer than the model's maxPositions 2048",
+        "a.yaml:8 (text.file): unknown key "file" (and 1 more problem); did you mean "files"? valid keys: builtin, files, field, heldOut",
+      ]
+    `);
+  });
+});
