@@ -1,0 +1,142 @@
+/**
+ * The graph IR: a list of typed values and a list of nodes in topological order, as plain data.
+ *
+ * Primitives live at the level of the field (attention, rms_norm, top-k routing, grouped matmul over experts, ...), so that each
+ * backend can lower them its own way; the few elementwise ones only glue them. Every primitive has a shape rule (`shapes.ts`), a
+ * reference evaluation (`reference.ts`), a gradient rule (`grad/rules.ts`) and a lowering (`onnx/`), each held in a table typed over
+ * all primitives, so that a missing entry does not compile.
+ *
+ * Gradient primitives (`...Grad`) take the forward inputs and the output's gradient only: what a backend keeps from its forward
+ * pass (probabilities, 1/rms, sigmoids) is its own business.
+ *
+ * Dimension letters: N tokens (= B batch x S sequence), H hidden, V vocabulary, E experts, K top-k, R = N*K routed rows, D head size.
+ */
+
+export type DType = "f32" | "int";
+
+export type ValueId = number;
+
+export interface ValueType {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+
+export interface Value extends ValueType {
+  readonly name?: string;
+}
+
+export interface AttentionAttrs {
+  readonly batch: number;
+  readonly sequence: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /** Factor on the scores, usually headDim^-0.5. */
+  readonly scale: number;
+  /** A query at position i sees positions j with i - window < j <= i; null: all j <= i. */
+  readonly window: number | null;
+}
+
+export interface RopeAttrs {
+  readonly batch: number;
+  readonly sequence: number;
+  readonly heads: number;
+  readonly headDim: number;
+  /** Rotate backwards (the gradient of the rotation). */
+  readonly inverse: boolean;
+}
+
+type None = Record<string, never>;
+
+/** Attributes of each primitive. The comments give inputs -> outputs. */
+export interface PrimAttrs {
+  /** -> any shape; `values` holds one number for all elements or one per element. */
+  constant: { readonly dtype: DType; readonly shape: readonly number[]; readonly values: readonly number[] | Float32Array };
+  /** (a, b) -> broadcast as in NumPy. */
+  add: None;
+  sub: None;
+  mul: None;
+  /** (x) -> x * by */
+  scale: { readonly by: number };
+  sigmoid: None;
+  /** (int) -> f32 */
+  toFloat: None;
+  /** (x) -> same elements, other shape */
+  reshape: { readonly shape: readonly number[] };
+  /** (x) -> summed over `axes` */
+  reduceSum: { readonly axes: readonly number[]; readonly keepDims: boolean };
+  /** (x [..., n]) -> same shape, over the last axis */
+  softmax: None;
+  /** (y = softmax(x), dy) -> dx */
+  softmaxGrad: None;
+  /** (x [..., n]) -> [...] */
+  logSumExp: None;
+  /** (a [M, K] or [K, M] if transA, b [K, N] or [N, K] if transB) -> [M, N] */
+  matmul: { readonly transA: boolean; readonly transB: boolean };
+  /** (table [V, H], ids [N]) -> [N, H] */
+  embedding: None;
+  /** (ids [N], dy [N, H]) -> [V, H] */
+  embeddingGrad: { readonly vocab: number };
+  /** (x [..., H], weight [H]) -> x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019, eq. 4) */
+  rmsNorm: { readonly eps: number };
+  /** (x, weight, dy) -> (dx, dweight) */
+  rmsNormGrad: { readonly eps: number };
+  /** (x [N, heads*D], cos [S, D/2], sin [S, D/2]) -> [N, heads*D]; pairs are (i, i + D/2) of each head (RoFormer, in the half-split layout) */
+  rope: RopeAttrs;
+  /** (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*D]) -> [N, heads*D], causal; query head h reads key head floor(h * kvHeads / heads) */
+  attention: AttentionAttrs;
+  /** (q, k, v, dout) -> (dq, dk, dv) */
+  attentionGrad: AttentionAttrs;
+  /** (gate, up) -> silu(gate) * up (Shazeer 2020) */
+  swiglu: None;
+  /** (gate, up, dh) -> (dgate, dup) */
+  swigluGrad: None;
+  /** (x [N, H], head [V, H], targets [N]) -> [] mean of -log softmax(x headᵀ)[target] over targets >= 0; negative targets are ignored */
+  headCrossEntropy: None;
+  /** (x, head, targets, dloss []) -> (dx, dhead) */
+  headCrossEntropyGrad: None;
+  /** (logits [N, E]) -> (weights [N, K], experts [N, K] int), largest first, ties to the lowest index */
+  routeTopK: { readonly k: number; readonly order: "softmax-topk" | "topk-softmax" };
+  /** (logits [N, E], experts [N, K], dweights [N, K]) -> dlogits */
+  routeTopKGrad: { readonly order: "softmax-topk" | "topk-softmax" };
+  /** (experts [N, K]) -> (order [R]: slot n*K + k at each sorted place, inverse [R]: place of each slot, counts [E]); stable by slot */
+  expertSort: { readonly experts: number };
+  /** (x [N, H], order [R], inverse [R]) -> [R, H]: each token once per chosen expert, sorted by expert */
+  dispatch: { readonly k: number };
+  /** (dy [R, H], inverse [R]) -> [N, H] */
+  dispatchGrad: { readonly k: number };
+  /** (y [R, H], weights [N, K], order, inverse) -> [N, H]: weighted sum of each token's experts */
+  combine: None;
+  /** (y, weights, order, inverse, dout [N, H]) -> (dy [R, H], dweights [N, K]) */
+  combineGrad: None;
+  /** (x [R, A], counts [E], w_0 .. w_{E-1}) -> [R, B]: rows of expert e times w_e ([B, A] if transB, else [A, B]) */
+  groupedMatmul: { readonly transB: boolean };
+  /** (x [R, A], dy [R, B], counts [E]) -> E times [B, A]: dy_eᵀ x_e, zeros for an empty expert */
+  groupedMatmulGradW: None;
+}
+
+export type Prim = keyof PrimAttrs;
+
+export type Node = {
+  [P in Prim]: {
+    readonly prim: P;
+    readonly in: readonly ValueId[];
+    readonly out: readonly ValueId[];
+    readonly attrs: PrimAttrs[P];
+  };
+}[Prim];
+
+export type NodeOf<P extends Prim> = Extract<Node, { prim: P }>;
+
+export interface Graph {
+  /** Indexed by `ValueId`. */
+  readonly values: readonly Value[];
+  /** Topological order; `verify` proves it. */
+  readonly nodes: readonly Node[];
+  readonly inputs: readonly ValueId[];
+  readonly outputs: readonly ValueId[];
+}
+
+export function elements(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
+}

@@ -1,0 +1,360 @@
+/**
+ * Plain evaluation of a graph in float64: the meaning of every primitive, and the oracle that backends are tested against.
+ * Written for clarity, not speed. Integers travel in Float64Arrays too.
+ */
+import { elements, type AttentionAttrs, type Graph, type NodeOf, type Prim, type RopeAttrs, type ValueId, type ValueType } from "./ir.js";
+import { expertSort, groupedMatmul, groupedMatmulGradW, routeTopK, routeTopKGrad } from "./reference-moe.js";
+
+export type Tensor = ValueType & { readonly data: Float64Array };
+
+export type Evaluate<P extends Prim> = (node: NodeOf<P>, inputs: readonly Tensor[], outputs: readonly ValueType[]) => Float64Array[];
+
+const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
+
+/** For each element of `shape`, the index of the element of `small` it broadcasts from. */
+export function broadcastIndex(small: readonly number[], shape: readonly number[]): Int32Array {
+  const index = new Int32Array(elements(shape));
+  const pad = shape.length - small.length;
+  const strides: number[] = new Array<number>(shape.length).fill(0);
+  let stride = 1;
+  for (let axis = shape.length - 1; axis >= pad; axis--) {
+    const size = small[axis - pad]!;
+    strides[axis] = size === 1 ? 0 : stride;
+    stride *= size;
+  }
+  const at = new Array<number>(shape.length).fill(0);
+  for (let i = 0, offset = 0; i < index.length; i++) {
+    index[i] = offset;
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      at[axis]!++;
+      offset += strides[axis]!;
+      if (at[axis]! < shape[axis]!) break;
+      offset -= strides[axis]! * shape[axis]!;
+      at[axis] = 0;
+    }
+  }
+  return index;
+}
+
+function elementwise(f: (a: number, b: number) => number) {
+  return (_: unknown, [a, b]: readonly Tensor[], [out]: readonly ValueType[]): Float64Array[] => {
+    const ia = broadcastIndex(a!.shape, out!.shape);
+    const ib = broadcastIndex(b!.shape, out!.shape);
+    return [Float64Array.from(ia, (at, i) => f(a!.data[at]!, b!.data[ib[i]!]!))];
+  };
+}
+
+function map(f: (x: number) => number) {
+  return (_: unknown, [x]: readonly Tensor[]): Float64Array[] => [x!.data.map(f)];
+}
+
+/** Calls `f` with the start of each row of length `last axis`. */
+function rows(tensor: ValueType, f: (start: number, length: number, row: number) => void): void {
+  const length = tensor.shape.at(-1)!;
+  const count = elements(tensor.shape) / length;
+  for (let row = 0; row < count; row++) f(row * length, length, row);
+}
+
+export function softmaxRow(x: Float64Array, start: number, length: number, out: Float64Array): void {
+  let max = -Infinity;
+  for (let i = 0; i < length; i++) max = Math.max(max, x[start + i]!);
+  let sum = 0;
+  for (let i = 0; i < length; i++) sum += out[start + i] = Math.exp(x[start + i]! - max);
+  for (let i = 0; i < length; i++) out[start + i]! /= sum;
+}
+
+export function logSumExpRow(x: Float64Array, start: number, length: number): number {
+  let max = -Infinity;
+  for (let i = 0; i < length; i++) max = Math.max(max, x[start + i]!);
+  let sum = 0;
+  for (let i = 0; i < length; i++) sum += Math.exp(x[start + i]! - max);
+  return max + Math.log(sum);
+}
+
+/** out [m, n] += op(a) [m, k] times op(b) [k, n], from element offsets. */
+export function matmulInto(
+  out: Float64Array, a: Float64Array, b: Float64Array, m: number, k: number, n: number, transA: boolean, transB: boolean, at = { out: 0, a: 0, b: 0 },
+): void {
+  for (let i = 0; i < m; i++) {
+    for (let j = 0; j < n; j++) {
+      let sum = 0;
+      for (let p = 0; p < k; p++) {
+        sum += a[at.a + (transA ? p * m + i : i * k + p)]! * b[at.b + (transB ? j * k + p : p * n + j)]!;
+      }
+      out[at.out + i * n + j]! += sum;
+    }
+  }
+}
+
+function rope(attrs: RopeAttrs, x: Float64Array, cos: Float64Array, sin: Float64Array): Float64Array {
+  const out = new Float64Array(x.length);
+  const half = attrs.headDim / 2;
+  const sign = attrs.inverse ? -1 : 1;
+  for (let row = 0; row < attrs.batch * attrs.sequence; row++) {
+    const position = row % attrs.sequence;
+    for (let head = 0; head < attrs.heads; head++) {
+      const start = (row * attrs.heads + head) * attrs.headDim;
+      for (let i = 0; i < half; i++) {
+        const c = cos[position * half + i]!;
+        const s = sign * sin[position * half + i]!;
+        out[start + i] = x[start + i]! * c - x[start + half + i]! * s;
+        out[start + half + i] = x[start + half + i]! * c + x[start + i]! * s;
+      }
+    }
+  }
+  return out;
+}
+
+/** Visits every (query row, head) with its visible keys' probabilities. */
+function eachQuery(
+  attrs: AttentionAttrs, q: Float64Array, k: Float64Array,
+  visit: (at: { query: number; keys: readonly number[]; probabilities: Float64Array }) => void,
+): void {
+  const { batch, sequence, heads, kvHeads, headDim, scale, window } = attrs;
+  for (let b = 0; b < batch; b++) {
+    for (let i = 0; i < sequence; i++) {
+      for (let head = 0; head < heads; head++) {
+        const query = ((b * sequence + i) * heads + head) * headDim;
+        const kvHead = Math.floor((head * kvHeads) / heads);
+        const first = window === null ? 0 : Math.max(0, i - window + 1);
+        const keys: number[] = [];
+        const scores = new Float64Array(i - first + 1);
+        for (let j = first; j <= i; j++) {
+          const key = ((b * sequence + j) * kvHeads + kvHead) * headDim;
+          let dot = 0;
+          for (let d = 0; d < headDim; d++) dot += q[query + d]! * k[key + d]!;
+          scores[keys.push(key) - 1] = dot * scale;
+        }
+        const probabilities = new Float64Array(scores.length);
+        softmaxRow(scores, 0, scores.length, probabilities);
+        visit({ query, keys, probabilities });
+      }
+    }
+  }
+}
+
+const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
+  constant: ({ attrs }) => {
+    const size = elements(attrs.shape);
+    return [attrs.values.length === size ? Float64Array.from(attrs.values) : new Float64Array(size).fill(attrs.values[0]!)];
+  },
+  add: elementwise((a, b) => a + b),
+  sub: elementwise((a, b) => a - b),
+  mul: elementwise((a, b) => a * b),
+  scale: ({ attrs }, [x]) => [x!.data.map((value) => value * attrs.by)],
+  sigmoid: map(sigmoid),
+  toFloat: map((x) => x),
+  reshape: (_, [x]) => [x!.data.slice()],
+  reduceSum({ attrs }, [x]) {
+    const kept = x!.shape.map((size, axis) => (attrs.axes.includes(axis) ? 1 : size));
+    const out = new Float64Array(elements(kept));
+    broadcastIndex(kept, x!.shape).forEach((to, from) => (out[to]! += x!.data[from]!));
+    return [out];
+  },
+  softmax(_, [x]) {
+    const out = new Float64Array(x!.data.length);
+    rows(x!, (start, length) => softmaxRow(x!.data, start, length, out));
+    return [out];
+  },
+  softmaxGrad(_, [y, dy]) {
+    const out = new Float64Array(y!.data.length);
+    rows(y!, (start, length) => {
+      let dot = 0;
+      for (let i = start; i < start + length; i++) dot += y!.data[i]! * dy!.data[i]!;
+      for (let i = start; i < start + length; i++) out[i] = y!.data[i]! * (dy!.data[i]! - dot);
+    });
+    return [out];
+  },
+  logSumExp(_, [x], [type]) {
+    const out = new Float64Array(elements(type!.shape));
+    rows(x!, (start, length, row) => (out[row] = logSumExpRow(x!.data, start, length)));
+    return [out];
+  },
+  matmul({ attrs }, [a, b], [type]) {
+    const out = new Float64Array(elements(type!.shape));
+    const k = attrs.transA ? a!.shape[0]! : a!.shape[1]!;
+    matmulInto(out, a!.data, b!.data, type!.shape[0]!, k, type!.shape[1]!, attrs.transA, attrs.transB);
+    return [out];
+  },
+  embedding(_, [table, ids], [type]) {
+    const hidden = type!.shape[1]!;
+    const out = new Float64Array(elements(type!.shape));
+    ids!.data.forEach((id, row) => out.set(table!.data.subarray(id * hidden, (id + 1) * hidden), row * hidden));
+    return [out];
+  },
+  embeddingGrad(_, [ids, dy], [type]) {
+    const hidden = type!.shape[1]!;
+    const out = new Float64Array(elements(type!.shape));
+    ids!.data.forEach((id, row) => {
+      for (let i = 0; i < hidden; i++) out[id * hidden + i]! += dy!.data[row * hidden + i]!;
+    });
+    return [out];
+  },
+  rmsNorm({ attrs }, [x, weight]) {
+    const out = new Float64Array(x!.data.length);
+    rows(x!, (start, length) => {
+      const r = rmsScale(x!.data, start, length, attrs.eps);
+      for (let i = 0; i < length; i++) out[start + i] = x!.data[start + i]! * r * weight!.data[i]!;
+    });
+    return [out];
+  },
+  rmsNormGrad({ attrs }, [x, weight, dy]) {
+    const dx = new Float64Array(x!.data.length);
+    const dweight = new Float64Array(weight!.data.length);
+    rows(x!, (start, length) => {
+      const r = rmsScale(x!.data, start, length, attrs.eps);
+      let mean = 0;
+      for (let i = 0; i < length; i++) {
+        const hat = x!.data[start + i]! * r;
+        const gradient = dy!.data[start + i]!;
+        dweight[i]! += gradient * hat;
+        mean += (gradient * weight!.data[i]! * hat) / length;
+      }
+      for (let i = 0; i < length; i++) {
+        dx[start + i] = r * (dy!.data[start + i]! * weight!.data[i]! - x!.data[start + i]! * r * mean);
+      }
+    });
+    return [dx, dweight];
+  },
+  rope: ({ attrs }, [x, cos, sin]) => [rope(attrs, x!.data, cos!.data, sin!.data)],
+  attention({ attrs }, [q, k, v]) {
+    const out = new Float64Array(q!.data.length);
+    eachQuery(attrs, q!.data, k!.data, ({ query, keys, probabilities }) => {
+      keys.forEach((key, j) => {
+        for (let d = 0; d < attrs.headDim; d++) out[query + d]! += probabilities[j]! * v!.data[key + d]!;
+      });
+    });
+    return [out];
+  },
+  attentionGrad({ attrs }, [q, k, v, dout]) {
+    const dq = new Float64Array(q!.data.length);
+    const dk = new Float64Array(k!.data.length);
+    const dv = new Float64Array(v!.data.length);
+    const { headDim, scale } = attrs;
+    eachQuery(attrs, q!.data, k!.data, ({ query, keys, probabilities }) => {
+      const dp = new Float64Array(keys.length);
+      let dot = 0;
+      keys.forEach((key, j) => {
+        for (let d = 0; d < headDim; d++) {
+          dp[j]! += dout!.data[query + d]! * v!.data[key + d]!;
+          dv[key + d]! += probabilities[j]! * dout!.data[query + d]!;
+        }
+        dot += dp[j]! * probabilities[j]!;
+      });
+      keys.forEach((key, j) => {
+        const ds = scale * probabilities[j]! * (dp[j]! - dot);
+        for (let d = 0; d < headDim; d++) {
+          dq[query + d]! += ds * k!.data[key + d]!;
+          dk[key + d]! += ds * q!.data[query + d]!;
+        }
+      });
+    });
+    return [dq, dk, dv];
+  },
+  swiglu: (_, [gate, up]) => [gate!.data.map((g, i) => g * sigmoid(g) * up!.data[i]!)],
+  swigluGrad(_, [gate, up, dh]) {
+    const dgate = gate!.data.map((g, i) => {
+      const s = sigmoid(g);
+      return dh!.data[i]! * up!.data[i]! * s * (1 + g * (1 - s));
+    });
+    const dup = gate!.data.map((g, i) => dh!.data[i]! * g * sigmoid(g));
+    return [dgate, dup];
+  },
+  headCrossEntropy(_, [x, head, targets]) {
+    const { logits, vocab, counted } = headLogits(x!, head!, targets!);
+    let loss = 0;
+    targets!.data.forEach((target, row) => {
+      if (target >= 0) loss += (logSumExpRow(logits, row * vocab, vocab) - logits[row * vocab + target]!) / counted;
+    });
+    return [Float64Array.of(loss)];
+  },
+  headCrossEntropyGrad(_, [x, head, targets, dloss]) {
+    const { logits, vocab, counted } = headLogits(x!, head!, targets!);
+    const dlogits = new Float64Array(logits.length);
+    targets!.data.forEach((target, row) => {
+      if (target < 0) return;
+      softmaxRow(logits, row * vocab, vocab, dlogits);
+      dlogits[row * vocab + target]! -= 1;
+      for (let i = row * vocab; i < (row + 1) * vocab; i++) dlogits[i]! *= dloss!.data[0]! / counted;
+    });
+    const [tokens, hidden] = x!.shape as [number, number];
+    const dx = new Float64Array(x!.data.length);
+    const dhead = new Float64Array(head!.data.length);
+    matmulInto(dx, dlogits, head!.data, tokens, vocab, hidden, false, false);
+    matmulInto(dhead, dlogits, x!.data, vocab, tokens, hidden, true, false);
+    return [dx, dhead];
+  },
+  routeTopK: ({ attrs }, [logits]) => routeTopK(logits!, attrs.k, attrs.order),
+  routeTopKGrad: ({ attrs }, [logits, experts, dweights]) => [routeTopKGrad(logits!, experts!, dweights!, attrs.order)],
+  expertSort: ({ attrs }, [experts]) => expertSort(experts!.data, attrs.experts),
+  dispatch({ attrs }, [x, order]) {
+    const hidden = x!.shape[1]!;
+    const out = new Float64Array(order!.data.length * hidden);
+    order!.data.forEach((slot, place) => {
+      const token = Math.floor(slot / attrs.k);
+      out.set(x!.data.subarray(token * hidden, (token + 1) * hidden), place * hidden);
+    });
+    return [out];
+  },
+  dispatchGrad({ attrs }, [dy, inverse], [type]) {
+    const hidden = dy!.shape[1]!;
+    const out = new Float64Array(elements(type!.shape));
+    inverse!.data.forEach((place, slot) => {
+      const token = Math.floor(slot / attrs.k);
+      for (let i = 0; i < hidden; i++) out[token * hidden + i]! += dy!.data[place * hidden + i]!;
+    });
+    return [out];
+  },
+  combine(_, [y, weights, , inverse], [type]) {
+    const hidden = y!.shape[1]!;
+    const k = weights!.shape[1]!;
+    const out = new Float64Array(elements(type!.shape));
+    inverse!.data.forEach((place, slot) => {
+      const token = Math.floor(slot / k);
+      for (let i = 0; i < hidden; i++) out[token * hidden + i]! += weights!.data[slot]! * y!.data[place * hidden + i]!;
+    });
+    return [out];
+  },
+  combineGrad(_, [y, weights, , inverse, dout]) {
+    const hidden = y!.shape[1]!;
+    const k = weights!.shape[1]!;
+    const dy = new Float64Array(y!.data.length);
+    const dweights = new Float64Array(weights!.data.length);
+    inverse!.data.forEach((place, slot) => {
+      const token = Math.floor(slot / k);
+      for (let i = 0; i < hidden; i++) {
+        dy[place * hidden + i] = weights!.data[slot]! * dout!.data[token * hidden + i]!;
+        dweights[slot]! += y!.data[place * hidden + i]! * dout!.data[token * hidden + i]!;
+      }
+    });
+    return [dy, dweights];
+  },
+  groupedMatmul: ({ attrs }, inputs, [type]) => [groupedMatmul(inputs, attrs.transB, type!)],
+  groupedMatmulGradW: (_, [x, dy, counts], types) => groupedMatmulGradW(x!, dy!, counts!, types),
+};
+
+function rmsScale(x: Float64Array, start: number, length: number, eps: number): number {
+  let square = 0;
+  for (let i = start; i < start + length; i++) square += x[i]! * x[i]!;
+  return 1 / Math.sqrt(square / length + eps);
+}
+
+function headLogits(x: Tensor, head: Tensor, targets: Tensor): { logits: Float64Array; vocab: number; counted: number } {
+  const [tokens, hidden] = x.shape as [number, number];
+  const vocab = head.shape[0]!;
+  const logits = new Float64Array(tokens * vocab);
+  matmulInto(logits, x.data, head.data, tokens, hidden, vocab, false, true);
+  return { logits, vocab, counted: Math.max(1, targets.data.filter((target) => target >= 0).length) };
+}
+
+/** Values of all graph outputs, in order. `feeds` holds one tensor per graph input, by input name or position. */
+export function evaluate(graph: Graph, feeds: readonly Float64Array[]): Tensor[] {
+  const data = new Map<ValueId, Tensor>();
+  graph.inputs.forEach((id, i) => data.set(id, { ...graph.values[id]!, data: feeds[i]! }));
+  for (const node of graph.nodes) {
+    const run = evaluators[node.prim] as Evaluate<Prim>;
+    const results = run(node as never, node.in.map((id) => data.get(id)!), node.out.map((id) => graph.values[id]!));
+    node.out.forEach((id, i) => data.set(id, { ...graph.values[id]!, data: results[i]! }));
+  }
+  return graph.outputs.map((id) => data.get(id)!);
+}

@@ -1,0 +1,38 @@
+/** Vector kernels in WebAssembly SIMD: byte offsets, counts in floats (multiples of 4). */
+import { kernelsBase64 } from "./kernels-wasm.js";
+
+export interface Kernels {
+  /** dst[i] += src[i] */
+  add(dst: number, src: number, count: number): void;
+  /** Sum of squares, accumulated in float64. */
+  sumSquares(x: number, count: number): number;
+  /** One AdamW update in place; see kernels.wat for the formula. */
+  adamw(
+    p: number, m: number, v: number, g: number, count: number,
+    gradScale: number, beta1: number, oneMinusBeta1: number, beta2: number, oneMinusBeta2: number,
+    rate: number, correct: number, eps: number, keep: number,
+  ): void;
+}
+
+// TypeScript ships the types of WebAssembly with the browser's only; these are the parts used here.
+interface WasmMemory {
+  readonly buffer: ArrayBuffer;
+}
+interface Wasm {
+  Module: new (bytes: Uint8Array) => object;
+  Instance: new (module: object, imports: object) => { readonly exports: unknown };
+  Memory: new (limits: { readonly initial: number; readonly maximum: number }) => WasmMemory;
+}
+const wasm = (globalThis as unknown as { WebAssembly: Wasm }).WebAssembly;
+
+let compiled: object | undefined;
+
+/** A block of memory of fixed size, and kernels that work in it. At most 4 GiB. */
+export function kernelMemory(bytes: number): { readonly buffer: ArrayBuffer; readonly kernels: Kernels } {
+  const pages = Math.max(1, Math.ceil(bytes / 65536));
+  if (pages > 65536) throw new Error(`${bytes} bytes do not fit one WebAssembly memory`);
+  const memory = new wasm.Memory({ initial: pages, maximum: pages });
+  compiled ??= new wasm.Module(Uint8Array.from(atob(kernelsBase64), (char) => char.charCodeAt(0)));
+  const instance = new wasm.Instance(compiled, { env: { memory } });
+  return { buffer: memory.buffer, kernels: instance.exports as Kernels };
+}

@@ -1,0 +1,72 @@
+/**
+ * State of one lowering: which ONNX name holds each IR value.
+ *
+ * Two tricks live here. (1) A routed value [R, ...] may exist as one tensor or as segments, one per expert; segments are joined
+ * only when somebody needs the whole, so a chain of expert operations never copies rows together and apart again.
+ * (2) What a forward lowering has computed (probabilities, 1/rms, sigmoids) is remembered under a key made of the
+ * primitive's inputs, so that the gradient primitive, which names only those inputs, finds it again.
+ */
+import type { Graph, ValueId } from "../graph/ir.js";
+import { Emitter } from "./emitter.js";
+
+export interface Segments {
+  /** The counts [E] that cut the rows. */
+  readonly counts: ValueId;
+  readonly names: readonly string[];
+}
+
+export class Lowering {
+  readonly emitter = new Emitter();
+  private readonly whole = new Map<ValueId, string>();
+  private readonly cut = new Map<ValueId, Segments[]>();
+  private readonly remembered = new Map<string, string[]>();
+
+  constructor(readonly graph: Graph) {}
+
+  shape(id: ValueId): readonly number[] {
+    return this.graph.values[id]!.shape;
+  }
+
+  set(id: ValueId, name: string): void {
+    this.whole.set(id, name);
+  }
+
+  setSegments(id: ValueId, segments: Segments): void {
+    this.cut.set(id, [...(this.cut.get(id) ?? []), segments]);
+  }
+
+  /** The value as one tensor. */
+  get(id: ValueId): string {
+    const known = this.whole.get(id);
+    if (known !== undefined) return known;
+    const segments = this.cut.get(id)?.[0];
+    if (segments === undefined) throw new Error(`value %${id} was never lowered`);
+    const joined = this.emitter.op("Concat", segments.names, { axis: 0 });
+    this.whole.set(id, joined);
+    return joined;
+  }
+
+  /** The value cut into one tensor per expert. */
+  segments(id: ValueId, counts: ValueId): readonly string[] {
+    const known = this.cut.get(id)?.find((segments) => segments.counts === counts);
+    if (known !== undefined) return known.names;
+    const names = this.emitter.emit("Split", [this.get(id), this.get(counts)], { axis: 0 }, this.shape(counts)[0]!);
+    this.setSegments(id, { counts, names });
+    return names;
+  }
+
+  /** Counts by which all of these values are already cut and not joined, or null. */
+  commonCounts(ids: readonly ValueId[]): ValueId | null {
+    const [first, ...rest] = ids.map((id) => (this.whole.has(id) ? [] : (this.cut.get(id) ?? [])).map(({ counts }) => counts));
+    return first!.find((counts) => rest.every((other) => other.includes(counts))) ?? null;
+  }
+
+  /** Computes once per key; later calls get the same names. */
+  remember(key: string, make: () => string[]): string[] {
+    const known = this.remembered.get(key);
+    if (known !== undefined) return known;
+    const made = make();
+    this.remembered.set(key, made);
+    return made;
+  }
+}

@@ -1,0 +1,59 @@
+/** Collects ONNX nodes and constants; names are generated, small constants are shared. */
+import type { Attribute, OnnxNode, OnnxTensor } from "./proto.js";
+
+export class Emitter {
+  readonly nodes: OnnxNode[] = [];
+  readonly initializers: OnnxTensor[] = [];
+  private readonly shared = new Map<string, string>();
+  private count = 0;
+
+  /** Adds a node and returns its output names. */
+  emit(op: string, inputs: readonly string[], attributes: Readonly<Record<string, Attribute>> = {}, outputs = 1, domain?: string): string[] {
+    const names = Array.from({ length: outputs }, () => `t${this.count++}`);
+    this.nodes.push({ op, inputs, outputs: names, attributes, domain });
+    return names;
+  }
+
+  /** Adds a node with one output. */
+  op(op: string, inputs: readonly string[], attributes: Readonly<Record<string, Attribute>> = {}): string {
+    return this.emit(op, inputs, attributes)[0]!;
+  }
+
+  /** `alpha * op(a) op(b)` over the last two axes; transposes cost nothing in com.microsoft's FusedMatMul. */
+  matmul(a: string, b: string, { transA = false, transB = false, alpha = 1 } = {}): string {
+    if (!transA && !transB && alpha === 1) return this.op("MatMul", [a, b]);
+    return this.emit("FusedMatMul", [a, b], { transA: Number(transA), transB: Number(transB), alpha: { float: alpha } }, 1, "com.microsoft")[0]!;
+  }
+
+  reshape(x: string, shape: readonly number[]): string {
+    return this.op("Reshape", [x, this.ints(shape)]);
+  }
+
+  sum(x: string, axes: readonly number[], keepDims: boolean): string {
+    return this.op("ReduceSum", [x, this.ints(axes)], { keepdims: Number(keepDims) });
+  }
+
+  /** A float constant; one value with a larger shape is not expanded by the caller but kept as given. */
+  floats(values: ArrayLike<number>, shape: readonly number[] = []): string {
+    return this.constant("float", Float32Array.from(values), shape);
+  }
+
+  /** A one-dimensional int64 constant, unless `shape` says otherwise. */
+  ints(values: ArrayLike<number>, shape: readonly number[] = [values.length]): string {
+    return this.constant("int64", BigInt64Array.from(Array.from(values), (value) => BigInt(value)), shape);
+  }
+
+  int(value: number): string {
+    return this.ints([value], []);
+  }
+
+  private constant(type: "float" | "int64", data: Float32Array | BigInt64Array, shape: readonly number[]): string {
+    const key = data.length <= 64 ? `${type}|${shape.join()}|${data.join()}` : undefined;
+    const known = key === undefined ? undefined : this.shared.get(key);
+    if (known !== undefined) return known;
+    const name = `c${this.count++}`;
+    this.initializers.push({ name, type, shape, data });
+    if (key !== undefined) this.shared.set(key, name);
+    return name;
+  }
+}

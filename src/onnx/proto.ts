@@ -1,0 +1,160 @@
+/**
+ * Writes ONNX ModelProto bytes (protobuf wire format; field numbers from onnx/onnx.proto3, IR version 9).
+ * Only what a flat graph with static shapes and small initializers needs.
+ */
+
+export type OnnxType = "float" | "int64" | "bool";
+const typeCode: Readonly<Record<OnnxType, number>> = { float: 1, int64: 7, bool: 9 };
+
+export type Attribute = number | string | readonly number[] | { readonly float: number };
+
+export interface OnnxNode {
+  readonly op: string;
+  readonly domain?: string;
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  readonly attributes?: Readonly<Record<string, Attribute>>;
+}
+
+export interface OnnxTensor {
+  readonly name: string;
+  readonly type: OnnxType;
+  readonly shape: readonly number[];
+  readonly data: Float32Array | BigInt64Array;
+}
+
+export interface OnnxValue {
+  readonly name: string;
+  readonly type: OnnxType;
+  readonly shape: readonly number[];
+}
+
+export interface OnnxModel {
+  readonly nodes: readonly OnnxNode[];
+  readonly initializers: readonly OnnxTensor[];
+  readonly inputs: readonly OnnxValue[];
+  readonly outputs: readonly OnnxValue[];
+}
+
+/** Grows by doubling; length-delimited parts are written to a child and copied in. */
+class Writer {
+  private buffer = new Uint8Array(256);
+  private length = 0;
+  private static readonly text = new TextEncoder();
+
+  private room(extra: number): void {
+    if (this.length + extra <= this.buffer.length) return;
+    const grown = new Uint8Array(Math.max(this.buffer.length * 2, this.length + extra));
+    grown.set(this.buffer.subarray(0, this.length));
+    this.buffer = grown;
+  }
+
+  private varint(value: number | bigint): void {
+    this.room(10);
+    let rest = BigInt.asUintN(64, BigInt(value));
+    while (rest > 127n) {
+      this.buffer[this.length++] = Number(rest & 127n) | 128;
+      rest >>= 7n;
+    }
+    this.buffer[this.length++] = Number(rest);
+  }
+
+  int(field: number, value: number): void {
+    this.varint(field << 3);
+    this.varint(value);
+  }
+
+  float(field: number, value: number): void {
+    this.varint((field << 3) | 5);
+    this.room(4);
+    new DataView(this.buffer.buffer).setFloat32(this.length, value, true);
+    this.length += 4;
+  }
+
+  bytes(field: number, value: Uint8Array): void {
+    this.varint((field << 3) | 2);
+    this.varint(value.length);
+    this.room(value.length);
+    this.buffer.set(value, this.length);
+    this.length += value.length;
+  }
+
+  string(field: number, value: string): void {
+    this.bytes(field, Writer.text.encode(value));
+  }
+
+  message(field: number, write: (child: Writer) => void): void {
+    const child = new Writer();
+    write(child);
+    this.bytes(field, child.finish());
+  }
+
+  finish(): Uint8Array {
+    return this.buffer.subarray(0, this.length);
+  }
+}
+
+function writeAttribute(w: Writer, name: string, value: Attribute): void {
+  w.string(1, name);
+  if (typeof value === "string") {
+    w.string(4, value);
+    w.int(20, 3);
+  } else if (typeof value === "number") {
+    w.int(3, value);
+    w.int(20, 2);
+  } else if ("float" in value) {
+    w.float(2, value.float);
+    w.int(20, 1);
+  } else {
+    for (const item of value) w.int(8, item);
+    w.int(20, 7);
+  }
+}
+
+function writeValue(w: Writer, value: OnnxValue): void {
+  w.string(1, value.name);
+  w.message(2, (type) =>
+    type.message(1, (tensor) => {
+      tensor.int(1, typeCode[value.type]);
+      tensor.message(2, (shape) => {
+        for (const size of value.shape) shape.message(1, (dim) => dim.int(1, size));
+      });
+    }),
+  );
+}
+
+/** Bytes of an ONNX model with the standard operators (opset 18) and com.microsoft's (version 1). */
+export function encodeModel(model: OnnxModel): Uint8Array {
+  const w = new Writer();
+  w.int(1, 9);
+  w.string(2, "upcycle");
+  w.message(7, (graph) => {
+    for (const node of model.nodes) {
+      graph.message(1, (n) => {
+        for (const input of node.inputs) n.string(1, input);
+        for (const output of node.outputs) n.string(2, output);
+        n.string(4, node.op);
+        for (const [name, value] of Object.entries(node.attributes ?? {})) n.message(5, (a) => writeAttribute(a, name, value));
+        if (node.domain !== undefined) n.string(7, node.domain);
+      });
+    }
+    graph.string(2, "step");
+    for (const tensor of model.initializers) {
+      graph.message(5, (t) => {
+        for (const size of tensor.shape) t.int(1, size);
+        t.int(2, typeCode[tensor.type]);
+        t.string(8, tensor.name);
+        t.bytes(9, new Uint8Array(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength));
+      });
+    }
+    for (const input of model.inputs) graph.message(11, (v) => writeValue(v, input));
+    for (const output of model.outputs) graph.message(12, (v) => writeValue(v, output));
+  });
+  for (const [domain, version] of [["", 18], ["com.microsoft", 1]] as const) {
+    w.message(8, (opset) => {
+      opset.string(1, domain);
+      opset.int(2, version);
+    });
+  }
+  return w.finish();
+}

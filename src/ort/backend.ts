@@ -1,0 +1,82 @@
+/** The onnxruntime backend: each runtime lives in a worker thread of its own. */
+import { Worker } from "node:worker_threads";
+import type { LogitsProgram, TrainProgram } from "../step/programs.js";
+import type { Backend, ForwardRuntime, TrainRuntime } from "../step/runtime.js";
+import type { Call, Reply } from "./worker.js";
+
+/** Calls methods of the runtime hosted by `worker.ts`. */
+class Remote {
+  private readonly worker: Worker;
+  private readonly waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
+  private next = 0;
+  private failure: Error | undefined;
+
+  constructor() {
+    // Tests run the sources; the worker needs compiled code, which the build has put beside them.
+    const here = import.meta.url;
+    this.worker = new Worker(here.endsWith(".ts") ? new URL("../../dist/ort/worker.js", here) : new URL("./worker.js", here));
+    this.worker.unref();
+    this.worker.on("message", ({ id, result, error }: Reply) => {
+      const call = this.waiting.get(id)!;
+      this.waiting.delete(id);
+      if (this.waiting.size === 0) this.worker.unref();
+      if (error === undefined) call.resolve(result);
+      else call.reject(Object.assign(new Error(error.message), { stack: error.stack }));
+    });
+    this.worker.on("error", (error: unknown) => this.fail(error instanceof Error ? error : new Error(String(error))));
+    this.worker.on("exit", (code) => this.fail(new Error(`the engine's thread ended with code ${code}`)));
+  }
+
+  private fail(error: Error): void {
+    this.failure ??= error;
+    for (const { reject } of this.waiting.values()) reject(this.failure);
+    this.waiting.clear();
+  }
+
+  call<T>(method: string, ...args: readonly unknown[]): Promise<T> {
+    if (this.failure !== undefined) return Promise.reject(this.failure);
+    return new Promise((resolve, reject) => {
+      const id = this.next++;
+      this.waiting.set(id, { resolve: resolve as (value: unknown) => void, reject });
+      this.worker.ref();
+      this.worker.postMessage({ id, method, args } satisfies Call);
+    });
+  }
+
+  async end(): Promise<void> {
+    await this.call("close");
+    this.failure = new Error("the runtime is closed");
+    await this.worker.terminate();
+  }
+}
+
+export const onnxruntimeBackend: Backend = {
+  name: "onnxruntime",
+  async openTrain(program: TrainProgram, options): Promise<TrainRuntime> {
+    const remote = new Remote();
+    await remote.call("openTrain", program, options);
+    return {
+      step: (batches, optimizer) => remote.call("step", batches, optimizer),
+      evaluate: (batch) => remote.call("evaluate", batch),
+      read: (kind, key) => remote.call("read", kind, key),
+      write: (kind, key, data) => remote.call("write", kind, key, data),
+      peakMemory: () => remote.call("peakMemory"),
+      close: () => remote.end(),
+    };
+  },
+  async openForward(options): Promise<ForwardRuntime> {
+    const remote = new Remote();
+    await remote.call("openForward", options);
+    const known = new Set<string>();
+    return {
+      write: (key, data) => remote.call("write", key, data),
+      run(name: string, program: LogitsProgram, feeds) {
+        // The worker keeps compiled programs by name; send the graph only once.
+        const sent = known.has(name) ? { params: program.params } : program;
+        known.add(name);
+        return remote.call("run", name, sent, feeds);
+      },
+      close: () => remote.end(),
+    };
+  },
+};

@@ -1,0 +1,75 @@
+/** The only file that touches onnxruntime-node. */
+import * as ort from "onnxruntime-node";
+import type { Graph } from "../graph/ir.js";
+import { elements } from "../graph/ir.js";
+import { lower } from "../onnx/lower.js";
+
+export type FeedData = Int32Array | Float32Array;
+
+export const onnxruntimeVersion: string = ort.env.versions.node ?? "unknown";
+
+/** A compiled graph. */
+export interface Session {
+  /** Inputs in graph order; `outputs[i]` is a buffer to write output i into, or null to get a fresh one. */
+  run(inputs: readonly ort.Tensor[], outputs: readonly (ort.Tensor | null)[]): Promise<readonly ort.Tensor[]>;
+  close(): Promise<void>;
+}
+
+export function tensor(data: Float32Array, shape: readonly number[]): ort.Tensor {
+  return new ort.Tensor("float32", data, shape);
+}
+
+export function intTensor(data: Int32Array): ort.Tensor {
+  return new ort.Tensor("int64", BigInt64Array.from(data, (value) => BigInt(value)), [data.length]);
+}
+
+export function numbers(value: ort.Tensor): number[] {
+  return Array.from(value.data as ArrayLike<number | bigint>, Number);
+}
+
+export function floats(value: ort.Tensor): Float32Array {
+  return value.data as Float32Array;
+}
+
+/** Lowers and compiles a graph for the CPU. */
+export async function openSession(graph: Graph, { threads }: { readonly threads: number }): Promise<Session> {
+  const program = lower(graph);
+  const session = await ort.InferenceSession.create(program.bytes, {
+    executionProviders: ["cpu"],
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+    executionMode: "sequential",
+    graphOptimizationLevel: "all",
+    // The memory pattern preallocates the sum of all activations; without it peak memory is a third lower at the same speed.
+    enableMemPattern: false,
+    enableCpuMemArena: true,
+    logSeverityLevel: 3,
+  });
+  return {
+    async run(inputs, outputs) {
+      const feeds: Record<string, ort.Tensor> = {};
+      program.inputs.forEach((name, i) => (feeds[name] = inputs[i]!));
+      const fetches: Record<string, ort.Tensor | null> = {};
+      program.outputs.forEach((name, i) => (fetches[name] = outputs[i] ?? null));
+      const results = await session.run(feeds, fetches);
+      return program.outputs.map((name) => results[name] as ort.Tensor);
+    },
+    close: () => session.release(),
+  };
+}
+
+/** Evaluates a graph once, on data in the order of its inputs: for tests and oracles. */
+export async function evaluateOnce(graph: Graph, feeds: readonly FeedData[], threads = 1): Promise<{ data: number[]; shape: readonly number[] }[]> {
+  const session = await openSession(graph, { threads });
+  const inputs = graph.inputs.map((id, i) => {
+    const { dtype, shape } = graph.values[id]!;
+    const data = feeds[i]!;
+    if (data.length !== elements(shape)) throw new Error(`feed ${i} has ${data.length} elements, expected ${elements(shape)}`);
+    return dtype === "f32"
+      ? tensor(Float32Array.from(data), shape)
+      : new ort.Tensor("int64", BigInt64Array.from(data, (value) => BigInt(value)), shape);
+  });
+  const results = await session.run(inputs, []);
+  await session.close();
+  return results.map((result) => ({ data: numbers(result), shape: result.dims }));
+}

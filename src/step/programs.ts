@@ -1,0 +1,133 @@
+/**
+ * What a backend is asked to run: graphs whose inputs and outputs have meanings.
+ * Parameters are inputs of the graph, named by slot key; a backend binds them to state that it owns.
+ */
+import { backward } from "../grad/backward.js";
+import type { Graph, ValueId } from "../graph/ir.js";
+import { prune, verify } from "../graph/passes.js";
+import { buildDecoder, type Decoder } from "../net/decoder.js";
+import { balanceLoss, routerZLoss } from "../net/losses.js";
+import type { DecoderSpec } from "../spec/types.js";
+
+export interface ParamInfo {
+  readonly key: string;
+  readonly shape: readonly number[];
+}
+
+/** Where each output of a loss graph stands in `graph.outputs`. */
+export interface LossOutputs {
+  /** Mean next-token cross entropy. */
+  readonly loss: number;
+  readonly balance: number | null;
+  readonly z: number | null;
+  /** Tokens per expert [E], one for each MoE layer. */
+  readonly counts: readonly number[];
+}
+
+export interface LossProgram {
+  /** Inputs: ids [N], targets [N], then all parameters. */
+  readonly graph: Graph;
+  readonly params: readonly ParamInfo[];
+  readonly outputs: LossOutputs;
+}
+
+export interface TrainProgram extends LossProgram {
+  /** Outputs of gradient p stand at `gradients + p`. Gradients are of loss + auxCoef * balance + zCoef * z. */
+  readonly gradients: number;
+  /** The same network without gradients, for evaluation with the same state. */
+  readonly evaluation: LossProgram;
+}
+
+export interface LogitsProgram {
+  /** Inputs: ids [N], then (if `picksRows`) rows [R], then all parameters. Output: logits [N or R, V]. */
+  readonly graph: Graph;
+  readonly params: readonly ParamInfo[];
+  readonly picksRows: boolean;
+}
+
+export interface TrainShape {
+  /** Sequences per micro-batch. */
+  readonly batch: number;
+  /** Tokens per sequence. */
+  readonly sequence: number;
+  /** Coefficient of the load-balancing loss. */
+  readonly auxCoef: number;
+  /** Coefficient of the router z-loss. */
+  readonly zCoef: number;
+}
+
+interface Built extends LossOutputs {
+  readonly decoder: Decoder;
+  readonly targets: ValueId;
+  readonly ids: { readonly loss: ValueId; readonly balance: ValueId | null; readonly z: ValueId | null };
+  readonly values: readonly ValueId[];
+}
+
+function buildLosses(spec: DecoderSpec, shape: { readonly batch: number; readonly sequence: number }): Built {
+  const decoder = buildDecoder(spec, shape);
+  const { builder: b, routers } = decoder;
+  const targets = b.input("targets", "int", [shape.batch * shape.sequence]);
+  const loss = b.op("headCrossEntropy", [decoder.hidden, decoder.head, targets], {});
+  const moe = routers.length > 0;
+  const balance = moe ? balanceLoss(b, routers) : null;
+  const z = moe ? routerZLoss(b, routers) : null;
+  const values = [loss, ...(balance === null ? [] : [balance]), ...(z === null ? [] : [z]), ...routers.map(({ counts }) => counts)];
+  const first = values.length - routers.length;
+  return {
+    decoder, targets, values,
+    ids: { loss, balance, z },
+    loss: 0,
+    balance: moe ? 1 : null,
+    z: moe ? 2 : null,
+    counts: routers.map((_, i) => first + i),
+  };
+}
+
+const paramsOf = (decoder: Decoder): ParamInfo[] => decoder.params.map(({ slot }) => ({ key: slot.key, shape: slot.shape }));
+
+/** Puts inputs in the promised order, drops dead nodes and proves the result. */
+function close(decoder: Decoder, feeds: readonly ValueId[], outputs: readonly ValueId[]): Graph {
+  const inputs = [...feeds, ...decoder.params.map(({ id }) => id)];
+  const graph = prune({ ...decoder.builder.finish(outputs), inputs });
+  verify(graph);
+  return graph;
+}
+
+export function lossProgram(spec: DecoderSpec, shape: { readonly batch: number; readonly sequence: number }): LossProgram {
+  const built = buildLosses(spec, shape);
+  const { loss, balance, z, counts } = built;
+  const graph = close(built.decoder, [built.decoder.ids, built.targets], built.values);
+  return { graph, params: paramsOf(built.decoder), outputs: { loss, balance, z, counts } };
+}
+
+/** Forward, backward and losses of one micro-batch as one graph. */
+export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram {
+  const built = buildLosses(spec, shape);
+  const { decoder, ids, loss, balance, z, counts } = built;
+  const b = decoder.builder;
+  let total = ids.loss;
+  if (ids.balance !== null && shape.auxCoef !== 0) total = b.add(total, b.scale(ids.balance, shape.auxCoef));
+  if (ids.z !== null && shape.zCoef !== 0) total = b.add(total, b.scale(ids.z, shape.zCoef));
+  const gradients = backward(b, total, decoder.params.map(({ id }) => id));
+  const graph = close(decoder, [decoder.ids, built.targets], [...built.values, ...gradients]);
+  return {
+    graph,
+    params: paramsOf(decoder),
+    outputs: { loss, balance, z, counts },
+    gradients: built.values.length,
+    evaluation: lossProgram(spec, shape),
+  };
+}
+
+/** Logits of all rows, or only of rows chosen at run time. */
+export function logitsProgram(
+  spec: DecoderSpec, shape: { readonly batch: number; readonly sequence: number; readonly rows?: number },
+): LogitsProgram {
+  const decoder = buildDecoder(spec, shape);
+  const b = decoder.builder;
+  const rows = shape.rows === undefined ? null : b.input("rows", "int", [shape.rows]);
+  const hidden = rows === null ? decoder.hidden : b.op("embedding", [decoder.hidden, rows], {});
+  const logits = b.linear(hidden, decoder.head);
+  const graph = close(decoder, rows === null ? [decoder.ids] : [decoder.ids, rows], [logits]);
+  return { graph, params: paramsOf(decoder), picksRows: rows !== null };
+}

@@ -1,0 +1,75 @@
+/**
+ * The one narrow interface behind which a backend lives: compile a program, own the state, run, read metrics.
+ * State never crosses the interface during training; only token ids go in and a few numbers come out.
+ */
+import type { LogitsProgram, TrainProgram } from "./programs.js";
+
+export interface MicroBatch {
+  /** [batch * sequence] */
+  readonly ids: Int32Array;
+  /** [batch * sequence]; negative targets are ignored. */
+  readonly targets: Int32Array;
+}
+
+/** AdamW with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2, as torch.optim.AdamW computes it). */
+export interface AdamW {
+  readonly learningRate: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
+  readonly weightDecay: number;
+  /** `matrices`: no decay on norms and biases; `all`: on every parameter. */
+  readonly decayOn: "matrices" | "all";
+  /** Largest gradient norm over all parameters, or null for no clipping. */
+  readonly clipNorm: number | null;
+  /** 1 for the first update: the bias corrections need it. */
+  readonly update: number;
+}
+
+export interface LossMetrics {
+  /** Mean next-token cross entropy in nats. */
+  readonly loss: number;
+  /** Load-balancing loss before its coefficient, or null for a dense model. */
+  readonly balanceLoss: number | null;
+  readonly zLoss: number | null;
+  /** Tokens per expert, by MoE layer. */
+  readonly counts: readonly (readonly number[])[];
+}
+
+export interface StepMetrics extends LossMetrics {
+  /** Before clipping. */
+  readonly gradNorm: number;
+  /** False if loss or gradient was not finite: then no weight was touched. */
+  readonly applied: boolean;
+}
+
+export type StateKind = "weight" | "moment1" | "moment2";
+
+export interface TrainRuntime {
+  /** One update from the mean gradient of the micro-batches. */
+  step(batches: readonly MicroBatch[], optimizer: AdamW): Promise<StepMetrics>;
+  /** Losses of one batch with the current weights. */
+  evaluate(batch: MicroBatch): Promise<LossMetrics>;
+  read(kind: StateKind, key: string): Promise<Float32Array>;
+  write(kind: StateKind, key: string, data: Float32Array): Promise<void>;
+  /** Largest resident memory of the process so far, in bytes. */
+  peakMemory(): Promise<number>;
+  close(): Promise<void>;
+}
+
+export interface ForwardRuntime {
+  write(key: string, data: Float32Array): Promise<void>;
+  /** Programs are compiled once per `name`. Returns the program's single output. */
+  run(name: string, program: LogitsProgram, feeds: readonly Int32Array[]): Promise<Float32Array>;
+  close(): Promise<void>;
+}
+
+export interface BackendOptions {
+  readonly threads: number;
+}
+
+export interface Backend {
+  readonly name: string;
+  openTrain(program: TrainProgram, options: BackendOptions & { readonly accumulate: boolean }): Promise<TrainRuntime>;
+  openForward(options: BackendOptions): Promise<ForwardRuntime>;
+}

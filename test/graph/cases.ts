@@ -1,0 +1,164 @@
+/**
+ * One small random instance of every primitive: builds a graph around it. Typed over all primitives, so a new one without a case does
+ * not compile. Shapes vary with the seed.
+ */
+import { randomStream, type RandomStream } from "../../src/base/random.js";
+import { GraphBuilder } from "../../src/graph/builder.js";
+import { elements, type Graph, type Prim, type ValueId } from "../../src/graph/ir.js";
+
+export interface Case {
+  readonly graph: Graph;
+  readonly feeds: readonly Float64Array[];
+}
+
+class CaseBuilder {
+  readonly b = new GraphBuilder();
+  readonly feeds: Float64Array[] = [];
+  private readonly stream: RandomStream;
+  private drawn = 0;
+
+  constructor(prim: string, seed: number) {
+    this.stream = randomStream(seed, prim);
+  }
+
+  /** Whole number in [low, high]. */
+  pick(low: number, high: number): number {
+    return low + Math.floor(this.stream.uniformAt(1_000_000 + this.drawn++) * (high - low + 1));
+  }
+
+  normal(...shape: number[]): ValueId {
+    const data = new Float32Array(elements(shape));
+    this.stream.normals(data, 4096 * this.drawn++);
+    this.feeds.push(Float64Array.from(data));
+    return this.b.input(`x${this.feeds.length}`, "f32", shape);
+  }
+
+  /** Fixed numbers that no gradient reaches, such as rope tables. */
+  table(...shape: number[]): ValueId {
+    const data = new Float32Array(elements(shape));
+    this.stream.normals(data, 4096 * this.drawn++);
+    return this.b.constant(data, shape);
+  }
+
+  ints(values: ArrayLike<number>, ...shape: number[]): ValueId {
+    this.feeds.push(Float64Array.from(values));
+    return this.b.input(`n${this.feeds.length}`, "int", shape);
+  }
+
+  randomInts(low: number, high: number, ...shape: number[]): ValueId {
+    return this.ints(Array.from({ length: elements(shape) }, () => this.pick(low, high)), ...shape);
+  }
+}
+
+type Make = (c: CaseBuilder) => readonly ValueId[];
+
+const matrix = (c: CaseBuilder): ValueId => c.normal(c.pick(1, 5), c.pick(1, 6));
+
+function attentionCase(c: CaseBuilder, prim: "attention" | "attentionGrad"): readonly ValueId[] {
+  const [batch, sequence, kvHeads, group, half] = [c.pick(1, 2), c.pick(1, 6), c.pick(1, 2), c.pick(1, 3), c.pick(1, 3)];
+  const headDim = 2 * half;
+  const rows = batch * sequence;
+  const window = c.pick(0, 1) === 0 ? null : c.pick(1, sequence);
+  const q = c.normal(rows, kvHeads * group * headDim);
+  const k = c.normal(rows, kvHeads * headDim);
+  const v = c.normal(rows, kvHeads * headDim);
+  const attrs = { batch, sequence, heads: kvHeads * group, kvHeads, headDim, scale: 0.7, window };
+  if (prim === "attention") return c.b.apply("attention", [q, k, v], attrs);
+  return c.b.apply("attentionGrad", [q, k, v, c.normal(rows, kvHeads * group * headDim)], attrs);
+}
+
+/** Routed operands: N tokens, top k of E experts, some experts empty. */
+function routed(c: CaseBuilder): { k: number; experts: number; tokens: number; order: ValueId; inverse: ValueId; counts: ValueId } {
+  const [tokens, experts] = [c.pick(1, 6), c.pick(2, 5)];
+  const k = c.pick(1, experts);
+  const chosen: number[] = [];
+  for (let token = 0; token < tokens; token++) {
+    const first = c.pick(0, experts - 1);
+    for (let i = 0; i < k; i++) chosen.push((first + i) % experts);
+  }
+  const [order, inverse, counts] = c.b.apply("expertSort", [c.ints(chosen, tokens, k)], { experts }) as [ValueId, ValueId, ValueId];
+  return { k, experts, tokens, order, inverse, counts };
+}
+
+const targetsOf = (c: CaseBuilder, tokens: number, vocab: number): ValueId =>
+  c.ints(Array.from({ length: tokens }, (_, i) => (i % 3 === 2 ? -1 : c.pick(0, vocab - 1))), tokens);
+
+export const cases: { readonly [P in Prim]: Make } = {
+  constant: (c) => [c.b.add(c.b.constant([2.5], [2, 3]), c.b.constant([1, 2, 3, 4, 5, 6], [2, 3]))],
+  add: (c) => [c.b.add(c.normal(2, 3), c.normal(3))],
+  sub: (c) => [c.b.op("sub", [c.normal(2, 1), c.normal(2, 3)], {})],
+  mul: (c) => [c.b.mul(c.normal(2, 1, 3), c.normal(4, 1))],
+  scale: (c) => [c.b.scale(matrix(c), -1.5)],
+  sigmoid: (c) => [c.b.op("sigmoid", [matrix(c)], {})],
+  toFloat: (c) => [c.b.op("toFloat", [c.randomInts(0, 9, 4)], {})],
+  reshape: (c) => [c.b.reshape(c.normal(2, 6), [3, 4])],
+  reduceSum: (c) => [c.b.op("reduceSum", [c.normal(2, 3, 4)], { axes: [0, 2], keepDims: c.pick(0, 1) === 0 })],
+  softmax: (c) => [c.b.op("softmax", [matrix(c)], {})],
+  softmaxGrad: (c) => {
+    const x = c.normal(3, 4);
+    return [c.b.op("softmaxGrad", [c.b.op("softmax", [x], {}), c.normal(3, 4)], {})];
+  },
+  logSumExp: (c) => [c.b.op("logSumExp", [matrix(c)], {})],
+  matmul: (c) => {
+    const [m, k, n, transA, transB] = [c.pick(1, 4), c.pick(1, 4), c.pick(1, 4), c.pick(0, 1) === 1, c.pick(0, 1) === 1];
+    return [c.b.op("matmul", [transA ? c.normal(k, m) : c.normal(m, k), transB ? c.normal(n, k) : c.normal(k, n)], { transA, transB })];
+  },
+  embedding: (c) => [c.b.op("embedding", [c.normal(5, 3), c.randomInts(0, 4, 7)], {})],
+  embeddingGrad: (c) => [c.b.op("embeddingGrad", [c.randomInts(0, 4, 7), c.normal(7, 3)], { vocab: 5 })],
+  rmsNorm: (c) => [c.b.op("rmsNorm", [c.normal(2, 3, 4), c.normal(4)], { eps: 1e-3 })],
+  rmsNormGrad: (c) => c.b.apply("rmsNormGrad", [c.normal(5, 4), c.normal(4), c.normal(5, 4)], { eps: 1e-3 }),
+  rope: (c) => {
+    const attrs = { batch: 2, sequence: c.pick(1, 4), heads: c.pick(1, 3), headDim: 2 * c.pick(1, 3), inverse: c.pick(0, 1) === 1 };
+    const table = [attrs.sequence, attrs.headDim / 2] as const;
+    return [c.b.op("rope", [c.normal(2 * attrs.sequence, attrs.heads * attrs.headDim), c.table(...table), c.table(...table)], attrs)];
+  },
+  attention: (c) => attentionCase(c, "attention"),
+  attentionGrad: (c) => attentionCase(c, "attentionGrad"),
+  swiglu: (c) => [c.b.op("swiglu", [c.normal(3, 4), c.normal(3, 4)], {})],
+  swigluGrad: (c) => c.b.apply("swigluGrad", [c.normal(3, 4), c.normal(3, 4), c.normal(3, 4)], {}),
+  headCrossEntropy: (c) => [c.b.op("headCrossEntropy", [c.normal(6, 3), c.normal(5, 3), targetsOf(c, 6, 5)], {})],
+  headCrossEntropyGrad: (c) => c.b.apply("headCrossEntropyGrad", [c.normal(6, 3), c.normal(5, 3), targetsOf(c, 6, 5), c.normal()], {}),
+  routeTopK: (c) => c.b.apply("routeTopK", [c.normal(4, 5)], { k: c.pick(1, 5), order: c.pick(0, 1) === 0 ? "softmax-topk" : "topk-softmax" }),
+  routeTopKGrad: (c) => {
+    const [k, order] = [c.pick(1, 5), c.pick(0, 1) === 0 ? ("softmax-topk" as const) : ("topk-softmax" as const)];
+    const logits = c.normal(4, 5);
+    const [, experts] = c.b.apply("routeTopK", [logits], { k, order });
+    return [c.b.op("routeTopKGrad", [logits, experts!, c.normal(4, k)], { order })];
+  },
+  expertSort: (c) => {
+    const { order, inverse, counts } = routed(c);
+    return [order, inverse, counts];
+  },
+  dispatch: (c) => {
+    const { order, inverse, k, tokens } = routed(c);
+    return [c.b.op("dispatch", [c.normal(tokens, 3), order, inverse], { k })];
+  },
+  dispatchGrad: (c) => {
+    const { inverse, k, tokens } = routed(c);
+    return [c.b.op("dispatchGrad", [c.normal(tokens * k, 3), inverse], { k })];
+  },
+  combine: (c) => {
+    const { order, inverse, k, tokens } = routed(c);
+    return [c.b.op("combine", [c.normal(tokens * k, 3), c.normal(tokens, k), order, inverse], {})];
+  },
+  combineGrad: (c) => {
+    const { order, inverse, k, tokens } = routed(c);
+    return c.b.apply("combineGrad", [c.normal(tokens * k, 3), c.normal(tokens, k), order, inverse, c.normal(tokens, 3)], {});
+  },
+  groupedMatmul: (c) => {
+    const { counts, k, tokens, experts } = routed(c);
+    const transB = c.pick(0, 1) === 1;
+    const weights = Array.from({ length: experts }, () => (transB ? c.normal(2, 3) : c.normal(3, 2)));
+    return [c.b.op("groupedMatmul", [c.normal(tokens * k, 3), counts, ...weights], { transB })];
+  },
+  groupedMatmulGradW: (c) => {
+    const { counts, k, tokens } = routed(c);
+    return c.b.apply("groupedMatmulGradW", [c.normal(tokens * k, 3), c.normal(tokens * k, 2), counts], {});
+  },
+};
+
+export function makeCase(prim: Prim, seed: number): Case {
+  const c = new CaseBuilder(prim, seed);
+  const outputs = cases[prim](c);
+  return { graph: c.b.finish(outputs), feeds: c.feeds };
+}
