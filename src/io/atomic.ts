@@ -1,0 +1,167 @@
+/**
+ * Files and folders that are either complete or absent under their name, whatever interrupts the writing: everything is
+ * written beside (`.NAME.partial-PID`), flushed to disk, and renamed. Nothing named `.NAME.partial-*` is ever finished.
+ */
+import { mkdir, open, readdir, rename, rm, rmdir, stat } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { inputError } from "../base/errors.js";
+import { fsError, withFsErrors } from "./fs-errors.js";
+
+/** A folder being written beside its final place. */
+export interface StagedDirectory {
+  /** Where to write; removed by `discard`, renamed by `commit`. */
+  readonly path: string;
+  /** Flushes the folder and gives it its final name. Files in it must have been flushed by whoever wrote them. */
+  commit(): Promise<void>;
+  /** Removes what was staged; never fails, for use after another failure. */
+  discard(): Promise<void>;
+}
+
+/** Replaces or creates a file. A reader sees the old content or the new, never a mixture. */
+export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
+  const temporary = partialName(path, process.pid);
+  try {
+    await writeFileSynced(temporary, data);
+    await rename(temporary, path);
+    await syncDirectory(dirname(resolve(path)));
+  } catch (cause) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw fsError(cause, path, "write file");
+  }
+}
+
+/** Writes a value as indented JSON with a final newline, atomically. */
+export async function writeJson(path: string, value: unknown): Promise<void> {
+  await writeFileAtomic(path, `${JSON.stringify(value, null, 2)}\n`);
+}
+
+/** Writes a new file and flushes it to disk; for files inside a staged folder, which need no atomicity of their own. */
+export async function writeFileSynced(path: string, data: string | Uint8Array): Promise<void> {
+  await withFsErrors(path, "write file", async () => {
+    const handle = await open(path, "w");
+    try {
+      await writeAll(handle, typeof data === "string" ? new TextEncoder().encode(data) : data, 0);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  });
+}
+
+/** Writes every byte at `position`; a single `write` may stop early and takes at most 2 GiB. */
+export async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  const chunk = 1 << 28;
+  for (let done = 0; done < bytes.byteLength; ) {
+    const { bytesWritten } = await handle.write(bytes, done, Math.min(chunk, bytes.byteLength - done), position + done);
+    done += bytesWritten;
+  }
+}
+
+/**
+ * Starts writing a folder that will be named `final` once complete. Creates the parent folders, removes partial folders
+ * of processes that no longer run, and puts back an old version that an interrupted replacement had moved aside.
+ * Throws inputError if `final` is a file, or a non-empty folder and `overwrite` is not set.
+ */
+export async function stageDirectory(final: string, { overwrite = false } = {}): Promise<StagedDirectory> {
+  const target = resolve(final);
+  const path = partialName(target, process.pid);
+  const previous = previousName(target);
+  await withFsErrors(final, "create folder", async () => {
+    await mkdir(dirname(target), { recursive: true });
+    if (await exists(target)) await rm(previous, { recursive: true, force: true });
+    else if (await exists(previous)) await rename(previous, target);
+    if (!overwrite) await requireEmptyOrAbsent(target, final);
+    else if ((await exists(target)) && !(await stat(target)).isDirectory()) throw inputError("this is a file, expected a folder", { where: final });
+    await removeStalePartials(target);
+    await mkdir(path);
+  });
+  return {
+    path,
+    commit: () => withFsErrors(final, "finish folder", () => replaceDirectory(path, target, previous, overwrite, final)),
+    discard: () => rm(path, { recursive: true, force: true }).catch(() => undefined),
+  };
+}
+
+async function replaceDirectory(staged: string, target: string, previous: string, overwrite: boolean, final: string): Promise<void> {
+  await syncDirectory(staged);
+  if (!overwrite) await requireEmptyOrAbsent(target, final);
+  if (await exists(target)) {
+    if ((await readdir(target)).length === 0) {
+      await rmdir(target);
+    } else {
+      // The old folder keeps a name until the new one has its own: at every moment one of the two is complete on disk.
+      await rm(previous, { recursive: true, force: true });
+      await rename(target, previous);
+    }
+  }
+  try {
+    await rename(staged, target);
+  } catch (cause) {
+    if (await exists(previous)) await rename(previous, target);
+    throw cause;
+  }
+  await syncDirectory(dirname(target));
+  await rm(previous, { recursive: true, force: true });
+}
+
+/** Where a replaced folder lives between the two renames of a replacement. */
+export function previousName(path: string): string {
+  return join(dirname(path), `.${basename(path)}.previous`);
+}
+
+function partialName(path: string, pid: number): string {
+  const target = resolve(path);
+  return join(dirname(target), `.${basename(target)}.partial-${pid}`);
+}
+
+/** Removes partial folders of this target whose writer is gone (or is this very process, starting again). */
+async function removeStalePartials(target: string): Promise<void> {
+  const prefix = `.${basename(target)}.partial-`;
+  for (const name of await readdir(dirname(target))) {
+    const pid = name.startsWith(prefix) ? Number(name.slice(prefix.length)) : NaN;
+    if (!Number.isInteger(pid) || (pid !== process.pid && isRunning(pid))) continue;
+    await rm(join(dirname(target), name), { recursive: true, force: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (cause) {
+    return (cause as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
+
+async function requireEmptyOrAbsent(target: string, final: string): Promise<void> {
+  if (!(await exists(target))) return;
+  if (!(await stat(target)).isDirectory()) throw inputError("this is a file, expected a folder", { where: final });
+  const found = await readdir(target);
+  if (found.length > 0) {
+    throw inputError(`folder exists and is not empty (${found.length} entries, such as ${found[0]})`, {
+      where: final, hint: "choose another folder, or ask to overwrite this one",
+    });
+  }
+}
+
+export async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return false;
+    throw cause;
+  }
+}
+
+/** Makes renames and new names in a folder survive a power cut. */
+async function syncDirectory(path: string): Promise<void> {
+  if (process.platform === "win32") return; // Folders cannot be opened there; NTFS journals names by itself.
+  const handle = await open(path, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

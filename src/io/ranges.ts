@@ -1,0 +1,72 @@
+/** Reading parts of files, without ever loading a whole one. */
+import { open } from "node:fs/promises";
+import { inputError } from "../base/errors.js";
+import { fsError, withFsErrors } from "./fs-errors.js";
+
+export interface RangeFile {
+  readonly path: string;
+  /** Bytes in the file when it was opened. */
+  readonly size: number;
+  /** A fresh buffer with exactly `length` bytes from `offset`. Throws inputError if the file ends before. */
+  read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
+  close(): Promise<void>;
+}
+
+/** One system call reads at most 2 GiB; smaller pieces also keep a slow disk interruptible. */
+const largestRead = 1 << 28;
+
+/** Opens a file for reading. Throws inputError if it is missing, forbidden or a folder. */
+export async function openRanges(path: string): Promise<RangeFile> {
+  const handle = await withFsErrors(path, "open file", () => open(path, "r"));
+  let size: number;
+  try {
+    const info = await handle.stat();
+    if (!info.isFile()) throw inputError(info.isDirectory() ? "this is a folder, expected a file" : "this is not a regular file", { where: path });
+    size = info.size;
+  } catch (cause) {
+    await handle.close();
+    throw fsError(cause, path, "open file");
+  }
+  return {
+    path,
+    size,
+    read: (offset, length) => withFsErrors(path, "read file", async () => {
+      if (offset < 0 || length < 0 || offset + length > size) {
+        throw inputError(`asked for bytes ${offset} to ${offset + length}, the file has ${size}`, { where: path });
+      }
+      const bytes = new Uint8Array(length);
+      for (let done = 0; done < length; ) {
+        const { bytesRead } = await handle.read(bytes, done, Math.min(largestRead, length - done), offset + done);
+        if (bytesRead === 0) throw inputError(`file ends at byte ${offset + done}, it had ${size} when opened`, { where: path, hint: "something else is changing it" });
+        done += bytesRead;
+      }
+      return bytes;
+    }),
+    close: () => handle.close(),
+  };
+}
+
+/** A whole small text file as UTF-8. Throws inputError if it is missing, larger than `maxBytes`, or not UTF-8. */
+export async function readText(path: string, maxBytes: number = 1 << 30): Promise<string> {
+  const file = await openRanges(path);
+  try {
+    if (file.size > maxBytes) throw inputError(`file has ${file.size} bytes, limit ${maxBytes}`, { where: path });
+    const bytes = await file.read(0, file.size);
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    if (cause instanceof TypeError) throw inputError("file is not UTF-8 text", { where: path, cause });
+    throw cause;
+  } finally {
+    await file.close();
+  }
+}
+
+/** A JSON file. Throws inputError if it is missing or not JSON. */
+export async function readJson(path: string): Promise<unknown> {
+  const text = await readText(path);
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw inputError(`not valid JSON (${(cause as Error).message})`, { where: path, cause });
+  }
+}

@@ -1,0 +1,31 @@
+/** Free disk space, asked before writing rather than found out at 99 %. */
+import { statfs } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import { stopError } from "../base/errors.js";
+import { fsError } from "./fs-errors.js";
+
+/** Bytes an ordinary user may still write under `dir`, which need not exist yet. */
+export async function freeBytes(dir: string): Promise<number> {
+  for (let at = resolve(dir); ; at = dirname(at)) {
+    try {
+      const { bavail, bsize } = await statfs(at);
+      return bavail * bsize;
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== "ENOENT" || at === dirname(at)) throw fsError(cause, dir, "look up free space");
+    }
+  }
+}
+
+/** Throws stopError if fewer than `bytes` are free under `dir`. */
+export async function requireFreeSpace(dir: string, bytes: number): Promise<void> {
+  const free = await freeBytes(dir);
+  if (free < bytes) {
+    throw stopError(`not enough disk space: ${gigabytes(bytes)} needed, ${gigabytes(free)} free`, {
+      where: dir, hint: "free some space or write to another disk",
+    });
+  }
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(bytes < 1e9 ? 3 : 1)} GB`;
+}
