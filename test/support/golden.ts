@@ -1,0 +1,49 @@
+/** Reading the golden models that Hugging Face transformers computed. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseSafetensors } from "../../src/format/safetensors.js";
+
+export const goldenDir = fileURLToPath(new URL("../golden/", import.meta.url));
+
+export interface GoldenTensor {
+  readonly shape: readonly number[];
+  readonly data: Float32Array | Int32Array;
+}
+
+/** All F32 and I32 tensors of a small file. */
+export function readTensors(path: string): Map<string, GoldenTensor> {
+  const file = new Uint8Array(readFileSync(path));
+  return new Map(
+    [...parseSafetensors(file, path).tensors].map(([name, { dtype, shape, begin, end }]) => {
+      const bytes = file.slice(begin, end).buffer;
+      return [name, { shape, data: dtype === "I32" ? new Int32Array(bytes) : new Float32Array(bytes) }];
+    }),
+  );
+}
+
+export const goldenModels = [
+  "dense/llama", "dense/llama_tied", "dense/llama3_rope", "dense/mistral", "dense/qwen2", "dense/qwen3",
+  "moe/mixtral", "moe/qwen2_moe", "moe/qwen3_moe", "moe/qwen3_moe_mixed", "moe/qwen3_moe_norm",
+] as const;
+
+export const goldenTrajectories = ["train/llama", "train/mixtral", "train/qwen3_moe", "train/qwen3_moe_norm"] as const;
+
+export const golden = (name: string, ...file: string[]): string => join(goldenDir, name, ...file);
+
+/** ||a - b|| / ||b|| */
+export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let difference = 0;
+  let norm = 0;
+  for (let i = 0; i < b.length; i++) {
+    difference += (a[i]! - b[i]!) ** 2;
+    norm += b[i]! ** 2;
+  }
+  return Math.sqrt(difference / Math.max(norm, 1e-30));
+}
+
+/** Inputs and next-token targets of sequences [B, S]; the last position of each has no target, as in transformers' loss. */
+export function shifted(ids: ArrayLike<number>, sequence: number): { ids: Int32Array; targets: Int32Array } {
+  const all = Int32Array.from(ids);
+  return { ids: all, targets: all.map((_, i) => (i % sequence === sequence - 1 ? -1 : all[i + 1]!)) };
+}
