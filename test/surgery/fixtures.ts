@@ -1,7 +1,8 @@
 /** Small dense specs of each source family, random source tensors, and a plain double-precision FFN and MoE layer. */
 import { randomStream } from "../../src/base/random.js";
+import { fromFloat32 } from "../../src/numeric/dtype.js";
 import type { DecoderSpec, MoeFfn } from "../../src/spec/types.js";
-import { evaluateFloat32 } from "../../src/surgery/evaluate.js";
+import { evaluateFloat32, type StoredTensor } from "../../src/surgery/evaluate.js";
 import { sourceShapes, type SurgeryPlan } from "../../src/surgery/plan.js";
 import { slotsOf } from "../../src/tensors/slots.js";
 
@@ -50,7 +51,7 @@ export async function evaluatePlan(plan: SurgeryPlan, tensors: ReadonlyMap<strin
   const context = {
     shapes: sourceShapes(plan.source),
     seed: plan.recipe.seed,
-    readFloat32: async (key: string): Promise<Float32Array> => tensors.get(key)!,
+    readBytes: async (key: string): Promise<StoredTensor> => ({ dtype: "F32", bytes: fromFloat32("F32", tensors.get(key)!) }),
   };
   const out = new Map<string, Float32Array>();
   for (const { slot, value } of plan.outputs) out.set(slot.key, await evaluateFloat32(value, slot.shape, context));

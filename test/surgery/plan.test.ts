@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { fromFloat32, toFloat32, type FloatDtype } from "../../src/numeric/dtype.js";
 import { cosineSimilarity } from "../../src/numeric/similarity.js";
-import { evaluateCopy, evaluateFloat32 } from "../../src/surgery/evaluate.js";
+import { evaluate, evaluateFloat32, type StoredTensor } from "../../src/surgery/evaluate.js";
 import { explainPlan } from "../../src/surgery/explain.js";
 import { columns, fill, givesShape, normal, originOf, printExpr, read, regionOf, rows, scale } from "../../src/surgery/expr.js";
 import { expertOrigins, originValues } from "../../src/surgery/lineage.js";
@@ -82,7 +83,12 @@ describe("plans", () => {
 describe("expressions", () => {
   const shapes = new Map([["w", [6, 4]], ["b", [6]]]);
   const values = Float32Array.from({ length: 24 }, (_, i) => i);
-  const context = { shapes, seed: 3, readFloat32: async (): Promise<Float32Array> => values };
+  const stored = (dtype: FloatDtype, of = values) => ({
+    shapes,
+    seed: 3,
+    readBytes: async (): Promise<StoredTensor> => ({ dtype, bytes: fromFloat32(dtype, of) }),
+  });
+  const context = stored("F32");
 
   it("take rectangles, through scales", async () => {
     const expr = scale(columns(scale(rows(read("w"), 2, 3), 2), 1, 2), 0.5);
@@ -101,13 +107,33 @@ describe("expressions", () => {
     expect(() => givesShape(read("x"), [3, 4], shapes)).toThrow("plan reads x, which the source does not have");
   });
 
-  it("copies are the source's bytes, in any dtype", async () => {
-    const stored = { dtype: "BF16" as const, bytes: Uint8Array.from({ length: 48 }, (_, i) => i) };
-    const copy = await evaluateCopy(columns(rows(read("w"), 1, 2), 2, 2), shapes, async () => stored);
-    expect(copy).toEqual({ dtype: "BF16", bytes: Uint8Array.from([12, 13, 14, 15, 20, 21, 22, 23]) });
-    expect(await evaluateCopy(scale(read("w"), 2), shapes, async () => stored)).toBeNull();
-    // Whole rows are a view: nothing is copied.
-    expect((await evaluateCopy(rows(read("w"), 0, 3), shapes, async () => stored))!.bytes.buffer).toBe(stored.bytes.buffer);
+  it("copies are the source's bytes, whatever they mean", async () => {
+    const bytes = Uint8Array.from({ length: 48 }, (_, i) => 255 - i);
+    for (const dtype of ["BF16", "F16"] as const) {
+      const raw = { ...context, readBytes: async (): Promise<StoredTensor> => ({ dtype, bytes }) };
+      const copy = await evaluate(columns(rows(read("w"), 1, 2), 2, 2), [2, 2], dtype, raw);
+      expect([...copy]).toEqual([243, 242, 241, 240, 235, 234, 233, 232]);
+      // Whole rows are a view: nothing is copied.
+      expect((await evaluate(rows(read("w"), 0, 3), [3, 4], dtype, raw)).buffer).toBe(bytes.buffer);
+    }
+  });
+
+  it("power-of-two scales only touch the exponent, in any dtype; others round once", async () => {
+    for (const dtype of ["BF16", "F16", "F32"] as const) {
+      const doubled = await evaluate(scale(read("w"), 8), [6, 4], dtype, stored(dtype));
+      expect(toFloat32(dtype, doubled)).toEqual(values.map((x) => 8 * x));
+      const third = await evaluate(scale(read("w"), 1 / 3), [6, 4], dtype, stored(dtype));
+      expect(third).toEqual(fromFloat32(dtype, values.map((x) => x / 3)));
+    }
+    // The source is not written into.
+    expect(values[1]).toBe(1);
+  });
+
+  it("refuse what float16 cannot hold", async () => {
+    const large = values.map((x) => 4000 * x);
+    await expect(evaluate(scale(read("w"), 2), [6, 4], "F16", stored("BF16", large))).rejects.toThrow("does not fit into float16");
+    await expect(evaluate(read("w"), [6, 4], "F16", stored("BF16", large))).rejects.toThrow("does not fit into float16");
+    await expect(evaluate(rows(read("w"), 0, 2), [2, 4], "F16", stored("BF16", large))).resolves.toHaveLength(16);
   });
 
   it("scale, fill and repeat normal rows", async () => {
