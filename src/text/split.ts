@@ -47,10 +47,10 @@ export function splitDocuments<D extends { readonly text: string }>(
   }
   const groups = groupByText(documents, settings.seed);
   if (groups.length < 2) {
-    throw inputError(
-      `too little text to split: found ${groups.length} different non-empty document${groups.length === 1 ? "" : "s"}, needed at least 2`,
-      { hint: "give more documents, or cut the text into several files of one folder" },
-    );
+    const found = `${groups.length} different non-empty document${groups.length === 1 ? "" : "s"}`;
+    throw inputError(`too little text to split: found ${found}, needed at least 2`, {
+      hint: "give more documents, or cut the text into several files of one folder",
+    });
   }
   const chosen = chooseHeldOut(groups, settings.heldOut);
   let totalBytes = 0;

@@ -35,7 +35,9 @@ export async function readSpecialIds(folder: string, tokenToId: (token: string) 
 /** A token is written as its text or as an object with `content`. */
 function idOfName(name: unknown, key: string, file: string, tokenToId: (token: string) => number | null): number {
   const content = typeof name === "object" && name !== null ? (name as Json)["content"] : name;
-  if (typeof content !== "string") throw inputError(`${key} is neither a string nor an object with "content"`, { where: file });
+  if (typeof content !== "string") {
+    throw inputError(`${key} is neither a string nor an object with "content"`, { where: file });
+  }
   const id = tokenToId(content);
   if (id === null) throw inputError(`${key} is "${content}", which the tokenizer does not have`, { where: file });
   return id;
@@ -55,6 +57,8 @@ async function readJsonIfThere(file: string): Promise<Json> {
   } catch (cause) {
     throw inputError("the file is not JSON", { where: file, hint: "it may be cut short: fetch it again", cause });
   }
-  if (typeof json !== "object" || json === null || Array.isArray(json)) throw inputError("the file is not a JSON object", { where: file });
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw inputError("the file is not a JSON object", { where: file });
+  }
   return json as Json;
 }

@@ -106,7 +106,9 @@ async function runTrainer(input: string, output: string): Promise<void> {
 function assemble(merges: readonly [string, string][], vocab: number, specialTokens: readonly string[]): unknown {
   const ids = new Map<string, number>();
   for (const token of [...specialTokens, ...byteLevelAlphabet().sort()]) {
-    if (ids.has(token)) throw inputError(`the special token "${token}" is also the character of a byte`, { hint: "use a longer one" });
+    if (ids.has(token)) {
+      throw inputError(`the special token "${token}" is also the character of a byte`, { hint: "use a longer one" });
+    }
     ids.set(token, ids.size);
   }
   let used = 0;
