@@ -20,7 +20,7 @@ export type BuiltinCorpus = "sotu" | "moby-dick";
 
 export type CorpusSource =
   | { readonly builtin: BuiltinCorpus }
-  /** A .txt, .jsonl or .jsonl.gz file, or a folder of such; in .jsonl the text is under the key `field`, by default "text". */
+  /** A .txt, .jsonl or .jsonl.gz file, or a folder of such; `field` is where .jsonl has the text, by default "text". */
   | { readonly path: string; readonly field?: string | undefined };
 
 interface Builtin {
@@ -85,7 +85,8 @@ async function listFiles(source: CorpusSource): Promise<{ files: string[]; where
     }
     return { files: [path], where: path, field };
   }
-  const names = (await withFsErrors(path, "read folder", () => readdir(path))).filter((name) => known(name) && !name.startsWith("."));
+  const all = await withFsErrors(path, "read folder", () => readdir(path));
+  const names = all.filter((name) => known(name) && !name.startsWith("."));
   if (names.length === 0) throw inputError(`the folder has no file that ends in ${extensions.join(", ")}`, { where: path });
   return { files: inOrder(path, names), where: path, field };
 }
