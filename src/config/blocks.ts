@@ -13,7 +13,11 @@ export const textSchema = z
       .min(1)
       .optional()
       .describe("Texts that come with the toolkit: sotu (State of the Union addresses 1790-2021), moby-dick."),
-    files: z.array(z.string().min(1)).min(1).optional().describe("Your own text: .txt, .jsonl or .jsonl.gz files; a .txt file is one document."),
+    files: z
+      .array(z.string().min(1))
+      .min(1)
+      .optional()
+      .describe("Your own text: .txt, .jsonl or .jsonl.gz files; a .txt file is one document."),
     field: z.string().min(1).default("text").describe("Which field of a .jsonl line holds the text."),
     heldOut: z
       .number()
@@ -53,8 +57,9 @@ export const modelSchema = z
   .superRefine(({ hidden, heads, kvHeads = heads, headDim }, context) => {
     const refuse = (key: string, message: string): void => context.addIssue({ code: "custom", path: [key], message });
     if (heads % kvHeads !== 0) refuse("kvHeads", `kvHeads ${kvHeads} does not divide heads ${heads}`);
-    if (headDim === undefined && hidden % heads !== 0) refuse("heads", `heads ${heads} does not divide hidden ${hidden}; set headDim`);
-    else if ((headDim ?? hidden / heads) % 2 !== 0) refuse("heads", `the size of a head is ${headDim ?? hidden / heads}, rotary positions need an even one`);
+    const size = headDim ?? hidden / heads;
+    if (!Number.isInteger(size)) refuse("heads", `heads ${heads} does not divide hidden ${hidden}; set headDim`);
+    else if (size % 2 !== 0) refuse("heads", `the size of a head is ${size}, rotary positions need an even one`);
   })
   .describe("A new dense model, trained from scratch.");
 
@@ -91,8 +96,12 @@ export const trainingSchema = z
     optimizer: optimizerSchema.prefault({}),
     auxLoss: z.number().min(0).max(100).default(0.01).describe("Coefficient of the load-balancing loss; no effect on dense models."),
     zLoss: z.number().min(0).max(100).default(0).describe("Coefficient of the router z-loss; no effect on dense models."),
-    evalEvery: positiveInt.default(50).describe("Steps between measurements of the held-out loss; first and last step are always measured."),
-    saveEvery: positiveInt.default(200).describe("Steps between checkpoints that a stopped run resumes from; the last step is always saved."),
+    evalEvery: positiveInt
+      .default(50)
+      .describe("Steps between measurements of the held-out loss; first and last step are always measured."),
+    saveEvery: positiveInt
+      .default(200)
+      .describe("Steps between checkpoints that a stopped run resumes from; the last step is always saved."),
   })
   .superRefine(({ steps, lr }, context) => {
     const refuse = (key: string, message: string): void => context.addIssue({ code: "custom", path: ["lr", key], message });
@@ -104,7 +113,9 @@ export const trainingSchema = z
 
 export const evaluationSchema = z
   .strictObject({
-    tokens: positiveInt.default(20_000).describe("Held-out tokens per measurement, always the same ones; all of them if there are fewer."),
+    tokens: positiveInt
+      .default(20_000)
+      .describe("Held-out tokens per measurement, always the same ones; all of them if there are fewer."),
   })
   .describe("How the held-out loss is measured; how often is evalEvery of the training block.");
 

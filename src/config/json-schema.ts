@@ -54,9 +54,9 @@ export function child(data: unknown, step: PropertyKey): unknown {
 function branches(node: JsonSchema, data: unknown): JsonSchema[] {
   const choices = node.oneOf ?? node.anyOf;
   if (choices === undefined) return [node];
-  const chosen = choices.filter((choice) =>
-    Object.entries(choice.properties ?? {}).every(([key, { const: wanted }]) => wanted === undefined || wanted === child(data, key)),
-  );
+  const fits = ([key, property]: [string, JsonSchema]): boolean =>
+    property.const === undefined || property.const === child(data, key);
+  const chosen = choices.filter((choice) => Object.entries(choice.properties ?? {}).every(fits));
   return (chosen.length > 0 ? chosen : choices).flatMap((choice) => branches(choice, data));
 }
 
@@ -82,7 +82,8 @@ function describeType(node: JsonSchema): string {
     case "boolean":
       return "true or false";
     case "string":
-      return node.pattern === undefined || node.description === undefined ? "text" : `text (${node.description.replace(/\.$/, "")})`;
+      if (node.pattern === undefined || node.description === undefined) return "text";
+      return `text (${node.description.replace(/\.$/, "")})`;
     case "array":
       return node.minItems === undefined ? "a list" : `a list of at least ${node.minItems}`;
     case "object":

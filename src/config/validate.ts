@@ -29,7 +29,8 @@ function readDocument(document: Document.Parsed, lines: LineCounter, file: strin
   const problem = document.errors[0];
   if (problem !== undefined) {
     const { line, col } = lines.linePos(problem.pos[0]);
-    const message = problem.code === "MULTIPLE_DOCS" ? "several documents in one file, expected one" : problem.message.split("\n")[0];
+    const several = problem.code === "MULTIPLE_DOCS";
+    const message = several ? "several documents in one file, expected one" : problem.message.split("\n")[0];
     throw inputError(`this is not valid YAML: ${message}`, { where: `${file}:${line}:${col}`, cause: problem });
   }
   let data: unknown;
@@ -68,6 +69,7 @@ function describeIssue(issue: Issue, others: number, place: Place): UpcycleError
 
 function wording(issue: Issue, { data, schema }: Place): { path: Path; message: string; hint?: string } {
   const { path } = issue;
+  const last = String(path.at(-1));
   const found = path.reduce<unknown>(child, data);
   if (issue.code === "custom") {
     const [message, hint] = issue.message.split("; ");
@@ -80,14 +82,15 @@ function wording(issue: Issue, { data, schema }: Place): { path: Path; message: 
     const free = known.filter((name) => child(found, name) === undefined);
     const meant = nearest(key, free);
     const valid = `valid keys: ${known.join(", ")}`;
-    return { path: [...path, key], message: `unknown key "${key}"`, hint: meant === undefined ? valid : `did you mean "${meant}"? ${valid}` };
+    const hint = meant === undefined ? valid : `did you mean "${meant}"? ${valid}`;
+    return { path: [...path, key], message: `unknown key "${key}"`, hint };
   }
   if (issue.code === "invalid_key") {
-    return { path, message: `"${String(path.at(-1))}" cannot be a name here`, hint: "use lower-case letters, digits, dashes and underscores" };
+    return { path, message: `"${last}" cannot be a name here`, hint: "use lower-case letters, digits, dashes and underscores" };
   }
   const nodes = schemasAt(schema, path, data);
   const expected = describeExpected(nodes);
-  if (found === undefined) return { path: path.slice(0, -1), message: `"${String(path.at(-1))}" is missing, expected ${expected}` };
+  if (found === undefined) return { path: path.slice(0, -1), message: `"${last}" is missing, expected ${expected}` };
   const message = `expected ${expected}, found ${describeFound(found)}`;
   const meant = typeof found === "string" ? nearest(found, wordsOf(nodes).map(String)) : undefined;
   if (meant !== undefined) return { path, message, hint: `did you mean "${meant}"?` };

@@ -128,7 +128,8 @@ function planFor(checkpoint: Checkpoint, { recipe, dtype, maxShardBytes }: PlanO
   const plan = planUpcycle(checkpoint.spec, recipe);
   const written = dtype ?? (checkpoint.dtype === "F64" ? "F32" : checkpoint.dtype);
   const { unused } = checkpoint;
-  const leftOver = unused.length === 0 ? [] : [`${unused.length} tensor${unused.length === 1 ? "" : "s"} of the source not used: ${listed(unused)}`];
+  const tensors = unused.length === 1 ? "1 tensor" : `${unused.length} tensors`;
+  const leftOver = unused.length === 0 ? [] : [`${tensors} of the source not used: ${listed(unused)}`];
   return {
     plan,
     dtype: written,

@@ -29,7 +29,9 @@ const float16Overflow = 65520;
  * everything else goes through float32 and is rounded to `dtype` once.
  * Throws `input` if a value does not fit into float16.
  */
-export async function evaluate(expr: Expr, shape: readonly number[], dtype: FloatDtype, context: EvaluationContext): Promise<Uint8Array> {
+export async function evaluate(
+  expr: Expr, shape: readonly number[], dtype: FloatDtype, context: EvaluationContext,
+): Promise<Uint8Array> {
   const region = originOf(expr, context.shapes);
   if (region === null) return encode(drawn(expr, shape, context.seed), dtype, expr);
   const whole = await context.readBytes(region.key);
@@ -104,7 +106,8 @@ function encode(values: Float32Array, dtype: FloatDtype, expr: Expr): Uint8Array
 export function copyRegion<A extends Float32Array | Uint8Array>(whole: A, region: Region): A {
   const { rowStart, rowCount, columnStart, columnCount, stride } = region;
   if (columnCount === stride) return whole.subarray(rowStart * stride, (rowStart + rowCount) * stride) as A;
-  const out = (whole instanceof Float32Array ? new Float32Array(rowCount * columnCount) : new Uint8Array(rowCount * columnCount)) as A;
+  const count = rowCount * columnCount;
+  const out = (whole instanceof Float32Array ? new Float32Array(count) : new Uint8Array(count)) as A;
   for (let row = 0; row < rowCount; row++) {
     const from = (rowStart + row) * stride + columnStart;
     out.set(whole.subarray(from, from + columnCount), row * columnCount);

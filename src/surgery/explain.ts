@@ -45,7 +45,8 @@ function explainGroup([name, group]: [string, PlannedTensor[]], shapes: Shapes):
   const first = group[0]!;
   const distinct = new Set(group.map(({ value }) => describe(value, first.slot.shape[0]!, shapes)));
   const [one, two, ...more] = [...distinct];
-  const text = two === undefined ? one : `${one}; ${two}${more.length === 0 ? "" : `; and so on, ${distinct.size} parts in turn`}`;
+  const rest = more.length === 0 ? "" : `; and so on, ${distinct.size} parts in turn`;
+  const text = two === undefined ? one : `${one}; ${two}${rest}`;
   return `${name}${count}: ${text}`;
 }
 

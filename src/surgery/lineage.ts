@@ -27,7 +27,8 @@ export interface ExpertOrigin {
 export function expertOrigins(parent: DecoderSpec, child: DecoderSpec): ExpertOrigin[] {
   if (parent.layers.length !== child.layers.length || parent.hidden !== child.hidden) {
     throw inputError(
-      `the model has ${child.layers.length} layers of width ${child.hidden}, the parent ${parent.layers.length} of width ${parent.hidden}`,
+      `the model has ${child.layers.length} layers of width ${child.hidden}, ` +
+        `the parent ${parent.layers.length} of width ${parent.hidden}`,
       { hint: "give the parent that this model was made from" },
     );
   }
@@ -41,7 +42,8 @@ export function expertOrigins(parent: DecoderSpec, child: DecoderSpec): ExpertOr
         hint: "give the parent that this model was made from",
       });
     }
-    return Array.from({ length: ffn.experts }, (_, expert) => originsOfExpert(layer, expert, ffn.inner, whole, parent.hidden)).flat();
+    const experts = Array.from({ length: ffn.experts }, (_, expert) => expert);
+    return experts.flatMap((expert) => originsOfExpert(layer, expert, ffn.inner, whole, parent.hidden));
   });
 }
 

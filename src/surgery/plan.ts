@@ -132,15 +132,16 @@ function checkOutputs(outputs: readonly PlannedTensor[], shapes: Shapes): void {
 
 /** Known limits of the programs that serve the result (llama.cpp `conversion/`, read in 2026). */
 function servingWarnings({ order }: UpcycleRecipe, source: DecoderSpec, family: TargetFamily): string[] {
+  const others = "transformers and vLLM do not";
   const warnings: string[] = [];
   if (family === "qwen2_moe" && order === "topk-softmax") {
-    warnings.push("llama.cpp ignores norm_topk_prob=true of qwen2_moe and would compute another function; transformers and vLLM do not");
+    warnings.push(`llama.cpp ignores norm_topk_prob=true of qwen2_moe and would compute another function; ${others}`);
   }
   if (family === "qwen3_moe" && order === "softmax-topk") {
-    warnings.push("llama.cpp ignores norm_topk_prob=false of qwen3_moe and would compute another function; transformers and vLLM do not");
+    warnings.push(`llama.cpp ignores norm_topk_prob=false of qwen3_moe and would compute another function; ${others}`);
   }
   if (family === "qwen2_moe" && source.tiedHead) {
-    warnings.push("llama.cpp wants an untied output head for qwen2_moe; transformers and vLLM do not");
+    warnings.push(`llama.cpp wants an untied output head for qwen2_moe; ${others}`);
   }
   return warnings;
 }

@@ -67,10 +67,11 @@ export function expectedPreservation(recipe: UpcycleRecipe, source: DecoderSpec)
     return approximate(`a factor of ${formatFactor(factors.gate)} on gate does not pass through silu; exact scaling puts it on down`);
   }
   if (order === "topk-softmax") {
+    const copies = topK === granularity ? "1 whole copy" : `${topK / granularity} whole copies`;
     return {
       kind: "exact",
       exactAtStart: true,
-      why: `the selected weights sum to 1 and cover ${topK / granularity} whole ${topK === granularity ? "copy" : "copies"} of the FFN, for any router`,
+      why: `the selected weights sum to 1 and cover ${copies} of the FFN, for any router`,
     };
   }
   if (topK === expansion * granularity) {
@@ -94,7 +95,8 @@ export function recipeWarnings(recipe: UpcycleRecipe): string[] {
   const warnings: string[] = [];
   if (order === "topk-softmax" && topK === 1) {
     warnings.push(
-      "the softmax over one expert is always 1: the router gets no gradient from the language-modelling loss; use softmax-topk for top 1",
+      "the softmax over one expert is always 1: the router gets no gradient from the language-modelling loss; " +
+        "use softmax-topk for top 1",
     );
   }
   if (topK % granularity !== 0) {
