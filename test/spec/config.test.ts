@@ -1,0 +1,237 @@
+import { readFileSync } from "node:fs";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { UpcycleError } from "../../src/base/errors.js";
+import { configFromSpec, specFromConfig, stringifyConfig } from "../../src/spec/config.js";
+import type { DecoderSpec } from "../../src/spec/types.js";
+import { families, specOf } from "./arbitrary.js";
+
+const golden = (name: string): Record<string, unknown> =>
+  JSON.parse(readFileSync(new URL(`../golden/${name}/config.json`, import.meta.url), "utf8")) as Record<string, unknown>;
+const read = (config: unknown): DecoderSpec => specFromConfig(config, "m/config.json");
+const without = (config: Record<string, unknown>, ...keys: string[]): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(config).filter(([key]) => !keys.includes(key)));
+
+describe("round trip", () => {
+  test.each(families)("%s: the spec survives config and JSON text", (family) => {
+    fc.assert(fc.property(specOf(family), (spec) => {
+      const text = stringifyConfig(configFromSpec(spec, { dtype: "bfloat16" }));
+      expect(read(JSON.parse(text))).toEqual(spec);
+    }), { numRuns: 200 });
+  });
+
+  test.each(families)("%s: what HF wrote says the same after we write it", (family) => {
+    const spec = read(golden(family.includes("moe") || family === "mixtral" ? `moe/${family}` : `dense/${family}`));
+    expect(read(configFromSpec(spec, { dtype: "float32" }))).toEqual(spec);
+  });
+
+  test("no float key is ever written as an integer", () => {
+    const floats = /"(rms_norm_eps|rope_theta|factor|low_freq_factor|high_freq_factor|router_aux_loss_coef|router_jitter_noise|initializer_range|attention_dropout)": (.*?),?$/gm;
+    fc.assert(fc.property(fc.constantFrom(...families).chain(specOf), (spec) => {
+      for (const [, key, literal] of stringifyConfig(configFromSpec(spec, { dtype: "float16" })).matchAll(floats)) expect(`${key} ${literal}`).toMatch(/[.e]/);
+    }));
+  });
+});
+
+describe("configFromSpec", () => {
+  const mixtral = read(golden("moe/mixtral"));
+
+  test("mixtral text", () => {
+    expect(stringifyConfig(configFromSpec(mixtral, { dtype: "bfloat16" }))).toBe(`{
+  "architectures": [
+    "MixtralForCausalLM"
+  ],
+  "attention_dropout": 0.0,
+  "bos_token_id": 1,
+  "dtype": "bfloat16",
+  "eos_token_id": 2,
+  "head_dim": 8,
+  "hidden_act": "silu",
+  "hidden_size": 32,
+  "initializer_range": 0.02,
+  "intermediate_size": 64,
+  "max_position_embeddings": 128,
+  "model_type": "mixtral",
+  "num_attention_heads": 4,
+  "num_experts_per_tok": 2,
+  "num_hidden_layers": 2,
+  "num_key_value_heads": 2,
+  "num_local_experts": 4,
+  "output_router_logits": false,
+  "pad_token_id": 0,
+  "rms_norm_eps": 0.00001,
+  "rope_parameters": {
+    "rope_theta": 1000000.0,
+    "rope_type": "default"
+  },
+  "rope_scaling": null,
+  "rope_theta": 1000000.0,
+  "router_aux_loss_coef": 0.001,
+  "router_jitter_noise": 0.0,
+  "sliding_window": null,
+  "tie_word_embeddings": false,
+  "torch_dtype": "bfloat16",
+  "use_cache": true,
+  "vocab_size": 96
+}
+`);
+  });
+
+  test("rope is written flat and nested", () => {
+    expect(configFromSpec(read(golden("dense/llama3_rope")), { dtype: "float32" })).toMatchObject({
+      rope_theta: 10000,
+      rope_scaling: { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 32 },
+      rope_parameters: { rope_type: "llama3", rope_theta: 10000, factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 32 },
+    });
+  });
+
+  test("qwen families write num_experts, mlp_only_layers and norm_topk_prob", () => {
+    const config = configFromSpec(read(golden("moe/qwen3_moe_mixed")), { dtype: "float32" });
+    expect(config).toMatchObject({ num_experts: 8, mlp_only_layers: [0], norm_topk_prob: true, intermediate_size: 64, moe_intermediate_size: 16 });
+    expect(config).not.toHaveProperty("num_local_experts");
+  });
+
+  test.each<[string, DecoderSpec, string]>([
+    ["dense layer", { ...mixtral, layers: [mixtral.layers[0]!, { window: null, ffn: { kind: "dense", inner: 64, bias: false } }] }, "a mixtral model cannot have dense layers"],
+    ["order", { ...mixtral, layers: mixtral.layers.map(({ window, ffn }) => ({ window, ffn: { ...ffn, order: "softmax-topk" } as typeof ffn })) }, "not renormalised"],
+    ["bias", { ...mixtral, attn: { ...mixtral.attn, qkvBias: true } }, "cannot have query, key and value biases"],
+    ["windows", { ...mixtral, layers: [mixtral.layers[0]!, { ...mixtral.layers[1]!, window: 4 }] }, "different attention windows"],
+    ["family", { ...mixtral, family: "llama" }, "a llama model cannot have mixture-of-experts layers"],
+    ["odd head", { ...mixtral, attn: { ...mixtral.attn, headDim: 7 } }, "the head size is 7"],
+    ["groups", { ...mixtral, attn: { ...mixtral.attn, kvHeads: 3 } }, "num_key_value_heads is 3, expected a divisor of num_attention_heads (4)"],
+  ])("refuses what the family cannot say: %s", (_, spec, message) => {
+    expect(() => configFromSpec(spec, { dtype: "float32" })).toThrow(UpcycleError);
+    expect(() => configFromSpec(spec, { dtype: "float32" })).toThrow(message);
+  });
+});
+
+describe("class defaults for absent keys", () => {
+  const window = (config: unknown): (number | null)[] => read(config).layers.map((layer) => layer.window);
+
+  test("mistral: no sliding_window key means 4096, null means none", () => {
+    const config = golden("dense/mistral");
+    expect(window(config)).toEqual([null, null]);
+    expect(window({ ...config, sliding_window: 7 })).toEqual([7, 7]);
+    expect(window(without(config, "sliding_window"))).toEqual([4096, 4096]);
+  });
+
+  test("qwen2 and qwen3: windows from layer_types, else from max_window_layers, only if switched on", () => {
+    for (const family of ["qwen2", "qwen3"]) {
+      const config = { ...golden(`dense/${family}`), sliding_window: 16, max_window_layers: 1 };
+      expect(window(without(config, "layer_types"))).toEqual([null, null]);
+      expect(window({ ...without(config, "layer_types"), use_sliding_window: true })).toEqual([null, 16]);
+      expect(window({ ...config, use_sliding_window: true, layer_types: ["sliding_attention", "full_attention"] })).toEqual([16, null]);
+      expect(() => read({ ...config, layer_types: ["sliding_attention", "full_attention"] })).toThrow("sliding windows are switched off");
+    }
+  });
+
+  test("qwen2_moe slides on even layers below max_window_layers, qwen3_moe on all", () => {
+    const on = { use_sliding_window: true, sliding_window: 5 };
+    expect(window({ ...without(golden("moe/qwen2_moe"), "layer_types"), ...on })).toEqual([5, null]);
+    expect(window({ ...golden("moe/qwen3_moe"), ...on })).toEqual([5, 5]);
+  });
+
+  test("biases", () => {
+    expect(read(golden("dense/qwen2")).attn).toMatchObject({ qkvBias: true, outBias: false });
+    expect(read(without(golden("moe/qwen2_moe"), "qkv_bias")).attn.qkvBias).toBe(true);
+    expect(read({ ...golden("dense/llama"), attention_bias: true, mlp_bias: true })).toMatchObject({
+      attn: { qkvBias: true, outBias: true }, layers: [{ ffn: { bias: true } }, { ffn: { bias: true } }],
+    });
+  });
+
+  test("heads: null and absent head_dim, absent and null num_key_value_heads", () => {
+    const llama = golden("dense/llama");
+    expect(read({ ...llama, head_dim: null }).attn.headDim).toBe(8);
+    expect(read(without(llama, "head_dim", "num_key_value_heads")).attn).toMatchObject({ headDim: 8, kvHeads: 4 });
+    expect(read({ ...golden("moe/mixtral"), num_key_value_heads: null }).attn.kvHeads).toBe(4);
+    expect(read(without(golden("dense/qwen3"), "head_dim")).attn.headDim).toBe(128);
+  });
+
+  test("routing", () => {
+    const moe = (config: unknown): unknown => read(config).layers[0]!.ffn;
+    expect(moe(golden("moe/mixtral"))).toEqual({ kind: "moe", inner: 64, experts: 4, topK: 2, order: "topk-softmax", shared: null });
+    expect(moe(golden("moe/qwen2_moe"))).toEqual({ kind: "moe", inner: 16, experts: 4, topK: 2, order: "softmax-topk", shared: { inner: 32, gated: true } });
+    expect(moe(without(golden("moe/qwen3_moe"), "norm_topk_prob"))).toMatchObject({ order: "softmax-topk", experts: 8 });
+    expect(moe(golden("moe/qwen3_moe_norm"))).toMatchObject({ order: "topk-softmax" });
+    expect(moe({ ...without(golden("moe/qwen3_moe"), "num_local_experts"), num_experts: 16 })).toMatchObject({ experts: 16 });
+    expect(read(golden("moe/qwen3_moe_mixed")).layers.map(({ ffn }) => ffn.kind)).toEqual(["dense", "moe"]);
+    expect(read({ ...golden("moe/qwen3_moe"), decoder_sparse_step: 2 }).layers.map(({ ffn }) => ffn.kind)).toEqual(["dense", "moe"]);
+    expect(moe({ ...golden("moe/qwen2_moe"), shared_expert_intermediate_size: 0 })).toMatchObject({ shared: null });
+  });
+
+  test("tokens", () => {
+    expect(read({ ...without(golden("dense/llama"), "bos_token_id"), eos_token_id: [5, 6], pad_token_id: -1 }).tokens).toEqual({ bos: 1, eos: [5, 6], pad: null });
+    expect(read(without(golden("dense/qwen2"), "bos_token_id", "eos_token_id", "pad_token_id")).tokens).toEqual({ bos: null, eos: [], pad: null });
+  });
+
+  test("rope: flat, nested, old spelling, absent", () => {
+    const bare = without(golden("dense/llama"), "rope_parameters");
+    expect(read(bare).attn.rope).toEqual({ theta: 10_000, scaling: { kind: "none" } });
+    expect(read(without(golden("moe/mixtral"), "rope_parameters")).attn.rope.theta).toBe(1_000_000);
+    expect(read({ ...bare, rope_theta: 5e5, rope_scaling: { type: "linear", factor: 2 } }).attn.rope).toEqual({ theta: 5e5, scaling: { kind: "linear", factor: 2 } });
+    expect(read({ ...bare, rope_theta: 5e5, rope_parameters: { rope_type: "default" } }).attn.rope.theta).toBe(5e5);
+    expect(read({ ...bare, rope_parameters: { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, rope_theta: 3 }, original_max_position_embeddings: 9 }).attn.rope)
+      .toMatchObject({ theta: 3, scaling: { originalMaxPositions: 9 } });
+  });
+});
+
+describe("what cannot be read", () => {
+  const llama = golden("dense/llama");
+  const moe = golden("moe/qwen3_moe");
+  test.each<[unknown, string]>([
+    [null, "m/config.json: not a JSON object"],
+    [[], "m/config.json: not a JSON object"],
+    [{}, "m/config.json: model_type is missing, expected one of llama, mistral, qwen2, qwen3, mixtral, qwen2_moe, qwen3_moe"],
+    [{ model_type: "gpt2" }, 'm/config.json: model_type is "gpt2", expected one of llama'],
+    [{ model_type: "toString" }, 'model_type is "toString"'],
+    [without(llama, "hidden_size"), "m/config.json: hidden_size is missing, expected an integer from 1"],
+    [{ ...llama, hidden_size: 32.5 }, "hidden_size is 32.5, expected an integer"],
+    [{ ...llama, hidden_size: "32" }, 'hidden_size is "32"'],
+    [{ ...llama, num_hidden_layers: 1e9 }, "num_hidden_layers is 1000000000, expected an integer from 1 to 10000"],
+    [{ ...llama, hidden_act: "gelu" }, 'm/config.json: hidden_act is "gelu", expected "silu"'],
+    [{ ...llama, rms_norm_eps: 0 }, "rms_norm_eps is 0, expected a number above 0"],
+    [{ ...llama, head_dim: 5 }, "the head size is 5, expected an even number"],
+    [{ ...llama, head_dim: null, num_attention_heads: 6 }, "num_attention_heads is 6, expected a divisor of hidden_size (32)"],
+    [{ ...llama, num_key_value_heads: 3 }, "num_key_value_heads is 3, expected a divisor of num_attention_heads (4)"],
+    [{ ...llama, rope_parameters: { rope_type: "yarn", rope_theta: 1 } }, 'rope_parameters.rope_type is "yarn", expected one of "default", "linear", "llama3"'],
+    [{ ...llama, rope_scaling: { type: "dynamic", factor: 2 } }, 'rope_scaling.type is "dynamic"'],
+    [{ ...llama, rope_theta: 5 }, "rope_theta is given as 5 and as 10000"],
+    [{ ...llama, rope_scaling: { rope_type: "linear", factor: 2 } }, "rope_scaling and rope_parameters disagree"],
+    [{ ...llama, rope_parameters: { full_attention: { rope_theta: 3 } } }, "rope_parameters.full_attention is"],
+    [{ ...llama, partial_rotary_factor: 0.5 }, "partial_rotary_factor is 0.5, expected 1"],
+    [{ ...llama, quantization_config: { quant_method: "gptq" } }, "use the unquantized checkpoint"],
+    [{ ...moe, clip_qkv: 8 }, "clip_qkv is 8, expected no such key"],
+    [{ ...moe, num_experts_per_tok: 9 }, "num_experts_per_tok is 9, expected at most the number of experts (8)"],
+    [{ ...moe, num_experts: 9 }, "num_experts is 9 but num_local_experts is 8"],
+    [{ ...moe, mlp_only_layers: [0, 1] }, "leave none of 2 layers with experts"],
+    [{ ...moe, router_aux_loss_coef: -1 }, "router_aux_loss_coef is -1"],
+    [{ ...golden("dense/qwen2"), layer_types: ["full_attention"] }, "expected 2 entries, one per layer (found 1)"],
+    [{ ...golden("dense/qwen2"), layer_types: ["full_attention", "linear_attention"] }, 'expected only "full_attention" and "sliding_attention"'],
+    [{ ...golden("dense/mistral"), sliding_window: 0 }, "sliding_window is 0, expected an integer from 1"],
+  ])("%#: one clear line", (config, line) => {
+    try {
+      read(config);
+      expect.unreachable();
+    } catch (error) {
+      expect(error).toBeInstanceOf(UpcycleError);
+      expect((error as UpcycleError).line).toContain(line);
+      expect((error as UpcycleError).line).not.toContain("\n");
+    }
+  });
+
+  test("any change of any key is read or refused, never anything else", () => {
+    const configs = ["dense/llama3_rope", "dense/mistral", "dense/qwen2", "dense/qwen3", "moe/mixtral", "moe/qwen2_moe", "moe/qwen3_moe"].map(golden);
+    const change = fc.constantFrom(...configs).chain((config) => fc.tuple(
+      fc.constant(config),
+      fc.constantFrom(...Object.keys(config), "rope_scaling", "rope_theta", "quantization_config"),
+      fc.oneof(fc.jsonValue(), fc.constantFrom(null, 0, -1, 1e308, true, "", [], {}, undefined)),
+    ));
+    fc.assert(fc.property(change, ([config, key, value]) => {
+      try {
+        read({ ...config, [key]: value });
+      } catch (error) {
+        expect(error).toBeInstanceOf(UpcycleError);
+      }
+    }), { numRuns: 2000 });
+  });
+});
