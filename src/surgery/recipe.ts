@@ -34,8 +34,10 @@ export interface UpcycleRecipe extends RecipeShape {
   readonly routerStd: number;
   readonly seed: number;
   /** Accept a T that is not a multiple of G, although no whole copy of the FFN is selected then. */
-  readonly allowUnevenTopK?: boolean;
+  readonly allowUnevenTopK: boolean;
 }
+
+export type RecipeOptions = { readonly [K in Exclude<keyof UpcycleRecipe, keyof RecipeShape>]?: UpcycleRecipe[K] | undefined };
 
 /** Router std 0.02 is the usual `initializer_range`; the order and scaling keep the function for any router. */
 export const recipeDefaults = {
@@ -44,6 +46,7 @@ export const recipeDefaults = {
   scaling: "exact",
   routerStd: 0.02,
   seed: 0,
+  allowUnevenTopK: false,
 } as const satisfies Omit<UpcycleRecipe, keyof RecipeShape>;
 
 /** `E8G1T2` -> numbers. Throws `input` if the text is not of that form. */
@@ -62,9 +65,17 @@ export function recipeName({ expansion, granularity, topK }: RecipeShape): strin
   return `E${expansion}G${granularity}T${topK}`;
 }
 
-/** A checked recipe from its name; whatever `options` leaves out takes `recipeDefaults`. Throws like `checkRecipe`. */
-export function upcycleRecipe(name: string, options: Partial<Omit<UpcycleRecipe, keyof RecipeShape>> = {}): UpcycleRecipe {
-  const recipe: UpcycleRecipe = { ...recipeDefaults, ...options, ...parseRecipeName(name) };
+/** A checked recipe from its name; what `options` leaves out or undefined takes `recipeDefaults`. Throws like `checkRecipe`. */
+export function upcycleRecipe(name: string, options: RecipeOptions = {}): UpcycleRecipe {
+  const recipe: UpcycleRecipe = {
+    ...parseRecipeName(name),
+    target: options.target ?? recipeDefaults.target,
+    order: options.order ?? recipeDefaults.order,
+    scaling: options.scaling ?? recipeDefaults.scaling,
+    routerStd: options.routerStd ?? recipeDefaults.routerStd,
+    seed: options.seed ?? recipeDefaults.seed,
+    allowUnevenTopK: options.allowUnevenTopK ?? recipeDefaults.allowUnevenTopK,
+  };
   checkRecipe(recipe);
   return recipe;
 }
@@ -85,7 +96,7 @@ export function checkRecipe(recipe: UpcycleRecipe): void {
   if (topK > experts) {
     throw inputError(`T is ${topK} but there are only E*G = ${experts} experts`, { where, hint: `use T of at most ${experts}` });
   }
-  if (topK % granularity !== 0 && recipe.allowUnevenTopK !== true) throw unevenTopK(recipe, where);
+  if (topK % granularity !== 0 && !recipe.allowUnevenTopK) throw unevenTopK(recipe, where);
   if (!Number.isFinite(routerStd) || routerStd < 0) {
     throw inputError(`router std is ${routerStd}, expected a number of at least 0`, { where });
   }

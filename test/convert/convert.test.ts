@@ -59,7 +59,7 @@ describe("conversion", () => {
     }
     expect(await readRecord(out)).toEqual(record);
     expect(record.parent.name).toBe(name);
-    expect(recipeOf(record)).toEqual({ ...upcycleRecipe(recipe, options), target: plan.target.family, allowUnevenTopK: false });
+    expect(recipeOf(record)).toEqual({ ...upcycleRecipe(recipe, options), target: plan.target.family });
     await parent.close();
     await child.close();
   });

@@ -38,6 +38,14 @@ describe("recipe names", () => {
   });
 });
 
+describe("recipe options", () => {
+  it("take defaults where left out or undefined", () => {
+    const defaults = { expansion: 8, granularity: 1, topK: 2, target: null, order: "topk-softmax", scaling: "exact" };
+    const recipe = upcycleRecipe("E8G1T2", { target: undefined, seed: 3, routerStd: 0 });
+    expect(recipe).toEqual({ ...defaults, routerStd: 0, seed: 3, allowUnevenTopK: false });
+  });
+});
+
 describe("refusals", () => {
   it("of recipes", () => {
     const lines = [
