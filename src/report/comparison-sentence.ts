@@ -1,5 +1,5 @@
 /** One comparison of two arms as a sentence that claims no more than the seeds bear out. */
-import { percent, significant } from "../base/format.js";
+import { percent } from "../base/format.js";
 import type { Comparison } from "./statistics.js";
 import { amount, lossWithRange, nats } from "./wording.js";
 
@@ -37,14 +37,13 @@ function size(comparison: Comparison): string {
 }
 
 function evidence(comparison: Comparison): string {
+  const widest = Math.max(comparison.a.max - comparison.a.min, comparison.b.max - comparison.b.min);
   switch (comparison.verdict) {
     case "within":
       return "; the ranges of the seeds overlap";
     case "narrow":
     case "clear":
-      return Number.isFinite(comparison.timesSpread)
-        ? `, ${significant(comparison.timesSpread, 2)} times the wider range of seeds`
-        : "; the seeds of each arm agree exactly";
+      return widest === 0 ? "; the seeds of each arm agree exactly" : `; the seeds of one arm differ by up to ${nats(widest)}`;
     case "unknown":
       return "; with one seed nothing says whether this is more than chance";
   }

@@ -73,13 +73,14 @@ function againstScratch(upcycled: readonly ArmResult[], scratch: ArmResult | nul
     parentTokens === null ? "the parent's own training" : `the ${compact(parentTokens)} tokens that the parent was trained on`;
   const sentence = `${comparisonSentence(best.label, scratch.label, comparison)} This does not count ${parentCost}.`;
   const tokens = best.runs.map((run) => firstReach(run.points, "tokens", comparison.b.mean));
-  if (tokens.some((count) => count === null)) return [sentence];
-  const needed = mean(tokens as number[]);
-  const reach =
-    needed === 0
-      ? `${best.label} was there before its first step`
-      : `${best.label} was there after ${compact(needed)} tokens (${percent(needed / comparison.at)})`;
-  return [sentence, `${scratch.label} needed ${compact(comparison.at)} tokens to come to ${fixed(comparison.b.mean)}; ${reach}.`];
+  const needed = tokens.some((count) => count === null) ? Number.NaN : mean(tokens as number[]);
+  // At 0 the upcycled arm began where scratch ended; that scratch ended above the parent is said elsewhere.
+  if (!(needed > 0)) return [sentence];
+  return [
+    sentence,
+    `${scratch.label} needed ${compact(comparison.at)} tokens to come to ${fixed(comparison.b.mean)}; ` +
+      `${best.label} was there after ${compact(Math.round(needed))} tokens (${percent(needed / comparison.at)}).`,
+  ];
 }
 
 function coarseAgainstFine(upcycled: readonly ArmResult[]): string[] {
@@ -105,7 +106,7 @@ function finalLosses(result: Found): string[] {
   const spreadWords = result.arms.some((arm) => arm.runs.length > 1)
     ? `mean over the seeds, lowest to highest seed in brackets, ${seedCounts(result.arms)}`
     : "one seed per arm, so the spread is unknown";
-  return [`Final held-out loss (${spreadWords}): ${list(ends)}.`, ...sentences];
+  return [`Final held-out loss: ${list(ends)} (${spreadWords}).`, ...sentences];
 }
 
 function seedCounts(arms: readonly ArmResult[]): string {
@@ -171,8 +172,8 @@ function scale(result: Found): string[] {
   const fewer = published.tokens / tokens;
   if (smaller > 2 || fewer > 2) {
     sentences.push(
-      `The smallest published comparison we stand beside has ${compact(published.params, 1)} parameters and ` +
-      `${compact(published.tokens)} tokens${gap(smaller, fewer)}. The order of the arms may change with scale.`,
+      `The smallest published comparison that we stand beside (${compact(published.params, 1)} parameters, ` +
+        `${compact(published.tokens)} tokens) used ${gap(smaller, fewer)}; the order of the arms may change with scale.`,
     );
   }
   if (passes > 1.05) {
@@ -187,5 +188,5 @@ function gap(smaller: number, fewer: number): string {
     ...(smaller > 2 ? [`${compact(smaller, 2)} times the parameters`] : []),
     ...(fewer > 2 ? [`${compact(fewer, 2)} times the tokens`] : []),
   ];
-  return `: ${list(parts)}`;
+  return list(parts);
 }

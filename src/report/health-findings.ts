@@ -55,13 +55,10 @@ function balanceSentence(arm: ArmResult): string[] {
   const busiest = Math.max(...found.flatMap((one) => one.busiest));
   const dead = Math.max(...found.map((one) => one.dead));
   const experts = found[0]!.experts;
-  const deadWords =
-    dead === 0
-      ? `none of its ${experts} experts is dead`
-      : `${plural(dead, "expert is", "experts are")} dead of ${experts}`;
+  const claim = dead === 0 ? `No expert of ${arm.label} is dead` : `${plural(dead, "expert")} of ${arm.label} ${dead === 1 ? "is" : "are"} dead`;
   return [
-    `${arm.label}: at the end the busiest expert of any layer took ${significant(busiest, 2)} times an equal share, ` +
-      `and ${deadWords} (below ${percent(deadShare, 1)} of an equal share)${worstOf(arm)}.`,
+    `${claim}: at the end the busiest of its ${experts} experts took ${significant(busiest, 2)} times an equal share` +
+      `${worstOf(arm)}; dead means below ${percent(deadShare, 1)} of an equal share.`,
   ];
 }
 
@@ -83,6 +80,6 @@ function similaritySentence(arm: ArmResult): string[] {
         ? "have begun to move apart from the parent's weights"
         : "have moved well apart from the parent's weights";
   const layers = layerCount > 1 ? `, layers ${fixed(Math.min(...byLayer))} to ${fixed(Math.max(...byLayer))}` : "";
-  return [`${arm.label}: the experts ${claim}: mean cosine similarity ${fixed(now)} (${fixed(before)} at the start${layers}).`];
+  return [`In ${arm.label} the experts ${claim}: mean cosine similarity ${fixed(now)} (${fixed(before)} at the start${layers}).`];
 }
 

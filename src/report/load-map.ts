@@ -17,7 +17,7 @@ export function loadSection(data: ReportData): string {
 function legend(): string {
   const names = loadSteps.map((step, index) => (index === 0 ? `dead (< ${step})` : `${loadSteps[index - 1]}–${step}`));
   const items = [...names, `≥ ${loadSteps.at(-1)}`].map((name, index) => `<li><i class="cell l${index}"></i>${name}</li>`);
-  return `<ul class="scale" aria-label="Colour scale: load as a multiple of an equal share">${items.join("")}</ul>`;
+  return `<ul class="scale" aria-label="Colour scale: load as a multiple of an equal share">${items.join("")}<li>times an equal share</li></ul>`;
 }
 
 function loadMap(arm: ArmView, index: number): string {
@@ -38,10 +38,25 @@ function loadMap(arm: ArmView, index: number): string {
     <output>step ${run.steps[last]!}</output>
   </div>
   <div class="grid${experts > 16 ? " many" : ""}" role="img" aria-label="${summary(shares)}">
+    ${numbers(experts, arm.load.group)}
     ${shares.map((layer, at) => row(layer, at, arm.load!.group)).join("\n    ")}
   </div>
   <p class="map-readout muted" aria-live="polite">At step ${run.steps[last]!}, seed ${escapeHtml(String(run.seed))}.</p>
 </figure>`;
+}
+
+/** Expert numbers above the columns: every one where there is room, otherwise the first of each group. */
+function numbers(experts: number, group: number): string {
+  const groups: string[] = [];
+  const every = experts <= 16 ? 1 : Math.max(group === experts ? 8 : group, Math.ceil(experts / 16));
+  for (let start = 0; start < experts; start += group) {
+    const names = Array.from({ length: Math.min(group, experts - start) }, (_, i) => {
+      const expert = start + i;
+      return `<span>${expert % every === 0 ? expert : ""}</span>`;
+    });
+    groups.push(`<span class="group" style="--n:${names.length}">${names.join("")}</span>`);
+  }
+  return `<div class="row numbers"><span class="layer"></span><span class="cells">${groups.join("")}</span><span class="busiest">busiest</span></div>`;
 }
 
 function summary(shares: readonly (readonly number[])[]): string {

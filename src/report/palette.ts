@@ -14,7 +14,7 @@ export const pageTone: Tone = { light: "#fcfcfb", dark: "#15181c" };
 /** CSS variable `--arm-<index>`. The first is for dense arms, the second for arms from scratch, the rest for upcycled ones. */
 export const armTones: readonly Tone[] = [
   { light: "#33383f", dark: "#d5dae0" },
-  { light: "#a8467d", dark: "#e08fbd" },
+  { light: "#a8467d", dark: "#ca5fa0" },
   { light: "#0068b4", dark: "#56aef0" },
   { light: "#d2540a", dark: "#f08a3c" },
   { light: "#008a63", dark: "#2fc095" },

@@ -8,6 +8,8 @@ export const chartScript = String.raw`
 const report = JSON.parse(document.getElementById("report-data").textContent);
 const root = document.documentElement;
 const redraws = [];
+/** Half of the narrowest common page (A4, Letter) between its margins, in CSS pixels. */
+const paperWidth = 325;
 
 function variable(name) { return getComputedStyle(root).getPropertyValue(name).trim(); }
 
@@ -41,15 +43,22 @@ function resampled(xs, ys, grid) {
   });
 }
 
-/** Logarithmic ticks that are worth a label: 1, 2 and 5 of a decade, only 1 where there are many decades. */
-function logTick(value, scale) {
-  const lead = Number((value / Math.pow(10, Math.floor(Math.log10(value) + 1e-9))).toPrecision(3));
-  return scale.max / scale.min > 2000 ? lead === 1 : lead === 1 || lead === 2 || lead === 5;
+/** Logarithmic ticks: 1, 2 and 5 of every decade, only 1 where there are many decades. (uPlot's own start at the first point.) */
+function logTicks(min, max) {
+  const leads = max / min > 500 ? [1] : [1, 2, 5];
+  const ticks = [];
+  for (let decade = Math.floor(Math.log10(min)); decade <= Math.log10(max); decade++) {
+    for (const lead of leads) {
+      const tick = lead * Math.pow(10, decade);
+      if (tick >= min && tick <= max) ticks.push(tick);
+    }
+  }
+  return ticks;
 }
 
 /**
  * Draws describe() into the figure with this id. describe returns { x, lines, xLog, xLabel, xWord, yRange, level, format }; a line is
- * { label, colour, values, low, high, dash, width }, level a dashed horizontal { value, label }.
+ * { label, colour, values, low, high, dash, width }, level a dashed horizontal { value, label, below }.
  */
 function lineChart(id, describe) {
   const figure = document.getElementById(id);
@@ -101,8 +110,9 @@ function lineChart(id, describe) {
     context.stroke();
     context.font = 11.5 * ratio + "px " + getComputedStyle(document.body).fontFamily;
     context.textAlign = "right";
-    context.textBaseline = "bottom";
-    context.fillText(spec.level.label, box.left + box.width - 2 * ratio, y - 3 * ratio);
+    const above = !spec.level.below;
+    context.textBaseline = above ? "bottom" : "top";
+    context.fillText(spec.level.label, box.left + box.width - 2 * ratio, y + (above ? -3 : 4) * ratio);
     context.restore();
   }
 
@@ -113,7 +123,7 @@ function lineChart(id, describe) {
   }
 
   function draw() {
-    drawnWidth = root.dataset.print ? Math.min(host.clientWidth || 640, 640) : host.clientWidth;
+    drawnWidth = root.dataset.print ? paperWidth : host.clientWidth;
     if (drawnWidth === 0) return;
     if (plot !== null) plot.destroy();
     spec = describe();
@@ -132,11 +142,15 @@ function lineChart(id, describe) {
     }
     const decimals = (step) => Math.max(0, Math.ceil(-Math.log10(step) - 1e-9));
     const xAxis = { label: spec.xLabel, labelSize: 20, size: 30, space: 64, values: (u, splits) => splits.map((v) => (v === null ? "" : short(v, true))) };
-    if (spec.xLog) xAxis.filter = (u, splits) => splits.map((v) => (v > 0 && logTick(v, u.scales.x) ? v : null));
+    if (spec.xLog) {
+      xAxis.splits = (u, i, min, max) => logTicks(min, max);
+      xAxis.filter = (u, splits) => splits;
+    }
     plot = new uPlot({
       width: drawnWidth,
       height: Math.round(Math.min(360, Math.max(270, drawnWidth * 0.62))),
       legend: { show: false },
+      padding: [8, 14, 0, 0],
       scales: {
         x: { time: false, distr: spec.xLog ? 3 : 1, range: (u, min, max) => [min, max] },
         y: { range: () => spec.yRange },

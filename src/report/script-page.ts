@@ -69,10 +69,11 @@ function lossSpec(axis) {
 function imbalanceSpec() {
   const arms = report.arms.filter((arm) => arm.imbalance !== null);
   const grid = [...new Set(arms.flatMap((arm) => arm.imbalance.steps))].sort((a, b) => a - b);
+  const top = Math.max(1.1, ...arms.flatMap((arm) => arm.imbalance.high));
   return {
     x: grid, xLog: false, xWord: "steps", xLabel: "training step", format: (value) => value.toFixed(2) + "×",
-    yRange: [0.9, padded(1, Math.max(...arms.flatMap((arm) => arm.imbalance.high)))[1]],
-    level: { value: 1, label: "perfect balance" },
+    yRange: [1 - 0.14 * (top - 1), top + 0.05 * (top - 1)],
+    level: { value: 1, label: "perfect balance", below: true },
     lines: arms.map((arm) => ({
       label: arm.label, colour: toneOf(arm), dash: dashOf(arm),
       values: resampled(arm.imbalance.steps, arm.imbalance.mean, grid),
@@ -103,7 +104,7 @@ function loadMap(figure) {
   const load = report.arms[Number(figure.dataset.load)].load;
   const grid = figure.querySelector(".grid");
   const cells = [...grid.querySelectorAll(".cell")];
-  const busiest = [...grid.querySelectorAll(".busiest")];
+  const busiest = [...grid.querySelectorAll(".row:not(.numbers) .busiest")];
   const select = figure.querySelector("select");
   const slider = figure.querySelector("input");
   const output = figure.querySelector("output");

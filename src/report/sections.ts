@@ -13,15 +13,15 @@ export function header(result: StudyResult): string {
   const runs = result.arms.reduce((sum, arm) => sum + arm.runs.length, 0);
   const facts = [
     `<time datetime="${escapeHtml(result.startedAt)}">${escapeHtml(result.startedAt.slice(0, 10))}</time>`,
-    `${plural(runs, "run")} of ${plural(result.arms.length, "arm")}`,
-    `${plural(result.seeds.length, "seed")}`,
-    duration(result.seconds),
+    `<em>${plural(runs, "run")} of ${plural(result.arms.length, "arm")}</em>`,
+    `<em>${plural(result.seeds.length, "seed")}</em>`,
+    `<em>${duration(result.seconds)}</em>`,
   ];
   const answer = result.findings[0];
   return `<header>
   <p class="kicker">Upcycle study</p>
   <h1>${escapeHtml(result.name)}</h1>
-  ${answer === undefined ? "" : `<p class="answer">${escapeHtml(answer)}</p>`}
+  ${answer === undefined ? "" : `<p class="answer">${sentence(answer)}</p>`}
   <p class="facts">${facts.join(" <span aria-hidden=\"true\">·</span> ")}</p>
 </header>`;
 }
@@ -71,8 +71,22 @@ function differenceTile(name: string, comparison: Comparison | null): Tile[] {
 }
 
 export function findingsSection(result: StudyResult): string {
-  const items = result.findings.slice(1).map((finding) => `<li>${escapeHtml(finding)}</li>`);
+  const items = result.findings.slice(1).map((finding) => `<li>${emphasized(finding)}</li>`);
   return items.length === 0 ? "" : section("findings", "What was found", `<ul class="findings">${items.join("")}</ul>`);
+}
+
+const longestClaim = 110;
+
+/** The claim before the first colon stands out; the numbers behind it follow. */
+function emphasized(finding: string): string {
+  const colon = finding.indexOf(": ");
+  if (colon < 0 || colon > longestClaim) return sentence(finding);
+  return `<b>${sentence(finding.slice(0, colon))}:</b>${sentence(finding.slice(colon + 1))}`;
+}
+
+/** Escaped; the minus of 1.2e-6 and the space before a percent sign do not break lines. */
+function sentence(text: string): string {
+  return escapeHtml(text.replace(/(\de)-(\d)/g, "$1\u2011$2").replace(/ %/g, "\u00a0%"));
 }
 
 export function lossSection(result: StudyResult): string {

@@ -21,10 +21,10 @@ body { margin: 0; background: var(--page); color: var(--ink); overflow-wrap: bre
 main, footer { max-width: 70rem; margin: 0 auto; padding: 0 clamp(1rem, 4vw, 2.5rem); }
 header { padding: clamp(2rem, 6vw, 4.5rem) 0 1.75rem; }
 .kicker { margin: 0 0 .6rem; font-size: .78rem; font-weight: 600; letter-spacing: .09em; text-transform: uppercase; color: var(--accent); }
-h1 { margin: 0; max-width: 26ch; font-size: clamp(1.75rem, 4.6vw, 2.75rem); line-height: 1.12; letter-spacing: -.022em; font-weight: 680; text-wrap: balance; }
+h1 { margin: 0; max-width: 30ch; font-size: clamp(1.75rem, 4.6vw, 2.75rem); line-height: 1.12; letter-spacing: -.022em; font-weight: 680; text-wrap: balance; }
 .answer { margin: 1.4rem 0 0; max-width: 62ch; font-size: clamp(1.08rem, 2vw, 1.28rem); line-height: 1.5; text-wrap: pretty; }
 .facts { margin: 1.2rem 0 0; color: var(--muted); font-size: .92rem; }
-.facts span { margin: 0 .3em; }
+.facts span { margin: 0 .3em; } .facts { display: flex; flex-wrap: wrap; row-gap: .1rem; } .facts > :not(span) { white-space: nowrap; font-style: normal; }
 section { margin: 0 0 3.25rem; }
 h2 { margin: 0 0 1rem; padding-top: 1.1rem; border-top: 2px solid var(--ink); font-size: 1.32rem; line-height: 1.25; letter-spacing: -.012em; font-weight: 660; }
 h3 { margin: 2rem 0 .4rem; font-size: 1.02rem; line-height: 1.35; font-weight: 640; }
@@ -41,16 +41,17 @@ html:not(.with-script) .scripted { display: none !important; }
 ${armTones.map((_, index) => `.tone-${index} { --swatch: var(--arm-${index}); }`).join("\n")}`;
 
 const tiles = `
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.6rem, 1fr)); gap: 1px; margin: 0 0 .6rem; background: var(--rule);
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.6rem, 1fr)); gap: 1px; margin: 0 0 .6rem; background: var(--surface);
   border: 1px solid var(--rule); border-radius: 10px; overflow: hidden; }
-.tiles > div { padding: .95rem 1rem 1rem; background: var(--surface); }
+.tiles > div { padding: .95rem 1rem 1rem; outline: 1px solid var(--rule); }
 .tiles dt { font-size: .84rem; line-height: 1.3; color: var(--muted); }
 .tiles dd { margin: .3rem 0 0; }
 .tiles b { display: block; font-size: 1.62rem; line-height: 1.2; font-weight: 620; letter-spacing: -.02em; font-variant-numeric: tabular-nums; }
-.tiles dd span { font-size: .8rem; line-height: 1.35; color: var(--muted); font-variant-numeric: tabular-nums; }
+.tiles dd span { display: block; font-size: .8rem; line-height: 1.35; color: var(--muted); font-variant-numeric: tabular-nums; }
 .findings { margin: 0; padding: 0; list-style: none; }
-.findings li { break-inside: avoid; padding: .7rem 0 .75rem; border-bottom: 1px solid var(--rule); font-size: .95rem; line-height: 1.5; }
-@media (min-width: 56rem) { .findings { columns: 2; column-gap: 3rem; } .findings li:first-child { padding-top: 0; } }`;
+.findings b { font-weight: 600; }
+.findings li { break-inside: avoid; margin: 0 0 .7rem; padding: 0 0 .75rem; border-bottom: 1px solid var(--rule); font-size: .95rem; line-height: 1.5; }
+@media (min-width: 56rem) { .findings { columns: 2; column-gap: 3rem; } }`;
 
 const tables = `
 .frame { margin: 0 0 1.5rem; overflow-x: auto; }
@@ -90,7 +91,7 @@ const charts = `
 figure { margin: 0; min-width: 0; }
 figcaption { margin-bottom: .5rem; font-size: .93rem; }
 figcaption b { font-weight: 600; }
-.plot { min-height: 18rem; }
+.plot { min-height: 270px; }
 .plot .uplot { font-family: inherit; }
 .plot .u-cursor-x { border-right: 1px solid var(--muted); }
 .plot .u-select { background: color-mix(in srgb, var(--accent) 16%, transparent); }
@@ -101,7 +102,7 @@ figcaption b { font-weight: 600; }
 const maps = `
 .scale { display: flex; flex-wrap: wrap; gap: .25rem .95rem; margin: 0 0 1.2rem; padding: 0; list-style: none; font-size: .8rem; color: var(--muted); font-variant-numeric: tabular-nums; }
 .scale .cell { display: inline-block; width: 1.05rem; height: .8rem; margin-right: .4rem; vertical-align: -.06rem; }
-.maps { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 2rem 2.25rem; }
+.maps { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 2rem 2.25rem; grid-auto-flow: dense; }
 .map:has(.many) { grid-column: 1 / -1; }
 .map-controls { display: flex; align-items: center; gap: .75rem; margin-bottom: .6rem; font-size: .84rem; }
 .map-controls input { flex: 1 1 8rem; min-width: 4rem; max-width: 22rem; accent-color: var(--accent); }
@@ -109,6 +110,9 @@ const maps = `
 .row { display: flex; align-items: center; gap: .5rem; margin-bottom: 3px; font-size: .78rem; color: var(--muted); font-variant-numeric: tabular-nums; }
 .layer { flex: 0 0 1.3rem; text-align: right; }
 .busiest { flex: 0 0 2.7rem; }
+.numbers { align-items: end; margin-bottom: 1px; font-size: .7rem; line-height: 1.2; }
+.numbers .group span { flex: 1 1 0; min-width: 0; white-space: nowrap; }
+.numbers .layer { font-size: .7rem; }
 .cells { display: flex; flex: 1 1 0; min-width: 0; gap: 3px; }
 .many .cells { gap: clamp(2px, .55vw, 7px); }
 .group { display: flex; flex: var(--n) 1 0; min-width: 0; gap: 2px; }
@@ -119,15 +123,20 @@ const maps = `
 .l0 { background: var(--page); box-shadow: inset 0 0 0 1.5px var(--ink); }
 ${[1, 2, 3, 4, 5, 6, 7].map((step) => `.l${step} { background: var(--l${step}); }`).join(" ")}
 .map-readout { margin: .45rem 0 0 1.8rem; font-size: .82rem; }
-@media (max-width: 44rem) { .maps { grid-template-columns: minmax(0, 1fr); } }`;
+@media (max-width: 44rem) {
+  .maps { grid-template-columns: minmax(0, 1fr); } .many .numbers { display: none; }
+  .many .cells { flex-wrap: wrap; } .many .group { flex: 1 0 21%; } .many .group .cell { height: 1.1rem; } .many .row { margin-bottom: 9px; }
+}`;
 
 /** Print is light, whatever the screen is: the script sets `data-print` while it redraws the charts for paper. */
 const print = `
 @media print {
-  body { font-size: 10pt; } main, footer { max-width: none; padding: 0; }
+  body { font-size: 9.5pt; background: none; } main, footer { max-width: none; padding: 0; }
   header { padding-top: 0; } section { margin-bottom: 1.5rem; }
   .controls, .map-controls, button { display: none !important; }
-  figure, tr, .tiles, .commands { break-inside: avoid; } h2, h3, .lead { break-after: avoid; }
+  figure, tr, .frame, .tiles, .commands { break-inside: avoid; } h2, h3, .lead { break-after: avoid; }
+  .tiles { grid-template-columns: repeat(3, 1fr); } .findings { columns: 2; column-gap: 2rem; }
+  .charts { grid-template-columns: 1fr 1fr; gap: 1rem; } .frame { overflow: visible; } table { font-size: 8.5pt; } tbody th { white-space: normal; }
   .swatch { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   pre { white-space: pre-wrap; }
 }

@@ -30,12 +30,12 @@ export const armPlans: readonly ArmPlan[] = [
     start: parentLoss, end: 3.951, tokensPerSecond: 9412, peakRssBytes: 1.21e9,
   },
   {
-    id: "coarse", label: "Coarse experts", kind: "upcycled", recipe: "E8G1T2", experts: 8,
+    id: "coarse", label: "Coarse upcycled", kind: "upcycled", recipe: "E8G1T2", experts: 8,
     params: { total: 15_341_568, active: 5_903_616 }, flopsPerToken: 35.4e6,
     start: parentLoss, end: 3.872, tokensPerSecond: 3724, peakRssBytes: 2.46e9,
   },
   {
-    id: "fine", label: "Fine-grained experts", kind: "upcycled", recipe: "E8G8T8", experts: 64,
+    id: "fine", label: "Fine upcycled", kind: "upcycled", recipe: "E8G8T8", experts: 64,
     params: { total: 15_399_936, active: 4_390_144 }, flopsPerToken: 26.3e6,
     start: parentLoss, end: 3.903, tokensPerSecond: 2896, peakRssBytes: 2.71e9,
   },
@@ -128,7 +128,7 @@ export function arm(plan: ArmPlan, seeds: readonly number[] = [1, 2]): ArmResult
 function parentPoints(): LossPoint[] {
   return Array.from({ length: 25 }, (_, i) => {
     const tokens = i * 50 * tokensPerStep;
-    const loss = parentLoss + (8.3299 - parentLoss) * ((1 + i * 1.6) ** -1.15 - 0.0145 * (i / 24));
+    const loss = parentLoss + (8.3299 - parentLoss) * ((1 + i * 1.6) ** -1.15 - (1 + 24 * 1.6) ** -1.15 * (i / 24));
     return { step: i * 50, tokens, flops: tokens * 25.9e6, loss };
   });
 }
@@ -137,7 +137,7 @@ function parentPoints(): LossPoint[] {
 export function study(changes: Partial<Omit<StudyResult, "findings">> = {}): StudyResult {
   const bare: Omit<StudyResult, "findings"> = {
     version: 1,
-    name: "Quickstart: coarse, fine-grained and from scratch",
+    name: "Does upcycling a small Llama pay off?",
     startedAt: "2026-03-14T09:26:53.000Z",
     seconds: 9412,
     environment: {
