@@ -22,7 +22,7 @@ export interface StagedDirectory {
 export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
   const temporary = partialName(path, process.pid);
   try {
-    await writeFileSynced(temporary, data);
+    await writeAndFlush(temporary, data);
     await rename(temporary, path);
     await syncDirectory(dirname(resolve(path)));
   } catch (cause) {
@@ -38,15 +38,17 @@ export async function writeJson(path: string, value: unknown): Promise<void> {
 
 /** Writes a new file and flushes it to disk; for files inside a staged folder, which need no atomicity of their own. */
 export async function writeFileSynced(path: string, data: string | Uint8Array): Promise<void> {
-  await withFsErrors(path, "write file", async () => {
-    const handle = await open(path, "w");
-    try {
-      await writeAll(handle, typeof data === "string" ? new TextEncoder().encode(data) : data, 0);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-  });
+  await withFsErrors(path, "write file", () => writeAndFlush(path, data));
+}
+
+async function writeAndFlush(path: string, data: string | Uint8Array): Promise<void> {
+  const handle = await open(path, "w");
+  try {
+    await writeAll(handle, typeof data === "string" ? new TextEncoder().encode(data) : data, 0);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
 }
 
 /** Writes every byte at `position`; a single `write` may stop early and takes at most 2 GiB. */
@@ -69,8 +71,8 @@ export async function stageDirectory(final: string, { overwrite = false } = {}):
   const previous = previousName(target);
   await withFsErrors(final, "create folder", async () => {
     await mkdir(dirname(target), { recursive: true });
-    if (await exists(target)) await rm(previous, { recursive: true, force: true });
-    else if (await exists(previous)) await rename(previous, target);
+    await restoreReplaced(target);
+    await rm(previous, { recursive: true, force: true });
     if (!overwrite) await requireEmptyOrAbsent(target, final);
     else if ((await exists(target)) && !(await stat(target)).isDirectory()) throw inputError("this is a file, expected a folder", { where: final });
     await removeStalePartials(target);
@@ -103,6 +105,13 @@ async function replaceDirectory(staged: string, target: string, previous: string
   }
   await syncDirectory(dirname(target));
   await rm(previous, { recursive: true, force: true });
+}
+
+/** Puts back the old version of a folder whose replacement was cut off between its two renames; else does nothing. */
+export async function restoreReplaced(final: string): Promise<void> {
+  const target = resolve(final);
+  const previous = previousName(target);
+  if (!(await exists(target)) && (await exists(previous))) await rename(previous, target);
 }
 
 /** Where a replaced folder lives between the two renames of a replacement. */
