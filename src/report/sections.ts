@@ -101,7 +101,7 @@ export function lossSection(result: StudyResult): string {
   ${chart("loss-tokens", "Loss against tokens", "Held-out loss against training tokens, one line per arm")}
   ${chart("loss-flops", "Loss against FLOPs", "Held-out loss against training FLOPs, one line per arm")}
 </div>
-<p class="note">Lines are means over the seeds, bands run from the lowest to the highest seed, and the dashed line is the parent
+<p class="note scripted">Lines are means over the seeds, bands run from the lowest to the highest seed, and the dashed line is the parent
 (${fixed(result.parent.loss)}). Drag across a chart to zoom in, double-click to zoom out; arrow keys move the reading on a chart that has the focus.
 <span id="loss-outside"></span></p>
 <noscript>${lossTable(result)}</noscript>`;
@@ -121,16 +121,16 @@ export function expertsSection(data: ReportData): string {
   const similar = data.arms
     .map((arm, index) => arm.similarity === null ? "" : chart(`similarity-${index}`, arm.label, `Cosine similarity of experts to the parent's FFN by layer, ${arm.label}`, arm.tone))
     .join("");
-  const similarity = similar === "" ? "" : `<h3>Experts against the parent's FFN</h3>
+  const similarity = similar === "" ? "" : `<div class="scripted"><h3>Experts against the parent's FFN</h3>
 <p class="lead">Mean cosine similarity of each expert's weights to the part of the parent that it began as, by layer: 1 is an untouched copy.</p>
-<div class="charts">${similar}</div>`;
+<div class="charts">${similar}</div></div>`;
   return section("experts", "The experts", `
 <h3>Load per expert</h3>
 <p class="lead">The share of assignments that each expert took, as a multiple of an equal share. Rows are MoE layers, columns experts; the number at the end of a row is its busiest expert.</p>
 ${maps}
-<h3>Imbalance over time</h3>
+<div class="scripted"><h3>Imbalance over time</h3>
 <p class="lead">Busiest expert as a multiple of an equal share, mean over the layers: 1 is perfect balance.</p>
-<div class="charts">${chart("imbalance", "", "Busiest expert as a multiple of an equal share against training steps, one line per MoE arm")}</div>
+<div class="charts">${chart("imbalance", "", "Busiest expert as a multiple of an equal share against training steps, one line per MoE arm")}</div></div>
 ${similarity}`);
 }
 
@@ -138,8 +138,8 @@ export function armsSection(result: StudyResult): string {
   const routers = result.arms
     .filter((arm) => arm.router !== null)
     .map((arm) => `<div><dt>${escapeHtml(arm.label)}</dt><dd>${escapeHtml(arm.router!)}</dd></div>`);
-  const list = routers.length === 0 ? "" : `<h3>Routers</h3><dl class="facts-list">${routers.join("")}</dl>`;
-  return section("arms", "The arms", armsTable(result) + seedsTable(result) + list);
+  const list = routers.length === 0 ? "" : `<div><p class="caption">Routers</p><dl class="facts-list">${routers.join("")}</dl></div>`;
+  return section("arms", "The arms", `${armsTable(result)}<div class="columns">${seedsTable(result)}${list}</div>`);
 }
 
 export function setupSection(result: StudyResult): string {

@@ -56,13 +56,14 @@ const tiles = `
 const tables = `
 .frame { margin: 0 0 1.5rem; overflow-x: auto; }
 table { width: 100%; border-collapse: collapse; font-size: .9rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
-caption { padding: 0 0 .5rem; text-align: left; color: var(--muted); font-size: .875rem; }
+caption, .caption { margin: 0; padding: 0 0 .5rem; text-align: left; color: var(--muted); font-size: .875rem; }
 th, td { padding: .55rem .9rem .55rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--rule); }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { vertical-align: bottom; font-weight: 600; font-size: .82rem; color: var(--muted); border-bottom-color: var(--ink); }
 tbody th { font-weight: 560; white-space: nowrap; }
 tbody th code { color: var(--muted); font-weight: 400; }
 td.number, th.number { text-align: right; }
+thead th.number { min-width: 5.2rem; }
 td.number { white-space: nowrap; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: 1.5rem 2.5rem; }
 .facts-list { margin: 0; font-size: .93rem; }
