@@ -4,7 +4,11 @@ import { fileURLToPath } from "node:url";
 
 export const goldenRoot = fileURLToPath(new URL("golden", import.meta.url));
 
-export const goldenModels = ["dense", "moe", "train"].flatMap((kind) => readdirSync(`${goldenRoot}/${kind}`).sort().map((name) => `${kind}/${name}`));
+export const goldenModels = ["dense", "moe", "train"].flatMap((kind) =>
+  readdirSync(`${goldenRoot}/${kind}`)
+    .sort()
+    .map((name) => `${kind}/${name}`),
+);
 
 export const goldenDir = (model: string): string => `${goldenRoot}/${model}`;
 
@@ -12,5 +16,7 @@ export const readGolden = (model: string, file: string): Buffer => readFileSync(
 
 /** Names of a golden model's weight files. */
 export function goldenFiles(model: string): string[] {
-  return readdirSync(goldenDir(model)).filter((file) => /^model.*\.safetensors$/.test(file)).sort();
+  return readdirSync(goldenDir(model))
+    .filter((file) => /^model.*\.safetensors$/.test(file))
+    .sort();
 }

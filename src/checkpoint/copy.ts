@@ -6,8 +6,17 @@ import { withFsErrors } from "../io/fs-errors.js";
 
 /** Copied unchanged if present; they do not depend on the architecture. */
 export const carriedFiles: readonly string[] = [
-  "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
-  "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "LICENSE",
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "tokenizer.model",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+  "merges.txt",
+  "chat_template.jinja",
+  "chat_template.json",
+  "LICENSE",
 ];
 
 /** Names of the carried files that `from` has, with the sum of their sizes in bytes. */

@@ -63,7 +63,8 @@ interface Located extends StoredTensor {
 export async function openCheckpoint(dir: string): Promise<Checkpoint> {
   await requireFolder(dir);
   const configPath = join(dir, "config.json");
-  if (!(await exists(configPath))) throw inputError("folder has no config.json", { where: dir, hint: "expected a Hugging Face model folder" });
+  if (!(await exists(configPath)))
+    throw inputError("folder has no config.json", { where: dir, hint: "expected a Hugging Face model folder" });
   const config = await readJson(configPath);
   const spec = specFromConfig(config, configPath);
   const files: RangeFile[] = [];
@@ -79,8 +80,12 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
 }
 
 function assemble(
-  dir: string, spec: DecoderSpec, config: Record<string, unknown>, located: ReadonlyMap<string, Located>,
-  slots: readonly NamedSlot[], files: readonly RangeFile[],
+  dir: string,
+  spec: DecoderSpec,
+  config: Record<string, unknown>,
+  located: ReadonlyMap<string, Located>,
+  slots: readonly NamedSlot[],
+  files: readonly RangeFile[],
 ): Checkpoint {
   const bySlot = new Map(slots.map(({ slot, name }) => [slot.key, located.get(name)!]));
   const find = (slotKey: string): Located => {
@@ -93,7 +98,10 @@ function assemble(
     return { dtype: dtype as FloatDtype, bytes: await source.read(begin, bytes) };
   };
   const used = new Set(slots.map(({ name }) => name));
-  const tensors = [...located].map(([name, { file, dtype, shape, bytes }]): [string, StoredTensor] => [name, { file, dtype, shape, bytes }]);
+  const tensors = [...located].map(([name, { file, dtype, shape, bytes }]): [string, StoredTensor] => [
+    name,
+    { file, dtype, shape, bytes },
+  ]);
   return {
     dir,
     spec,
@@ -109,7 +117,8 @@ function assemble(
     async readRows(slotKey, start, count) {
       const { source, begin, bytes, dtype, shape } = find(slotKey);
       const rows = shape[0] ?? 1;
-      if (!(start >= 0 && count >= 0 && start + count <= rows)) throw new Error(`rows ${start} to ${start + count} of ${slotKey}, which has ${rows}`);
+      if (!(start >= 0 && count >= 0 && start + count <= rows))
+        throw new Error(`rows ${start} to ${start + count} of ${slotKey}, which has ${rows}`);
       const rowBytes = rows === 0 ? 0 : bytes / rows;
       return toFloat32(dtype as FloatDtype, await source.read(begin + start * rowBytes, count * rowBytes));
     },
@@ -121,14 +130,17 @@ function assemble(
 
 function dominantDtype(tensors: readonly StoredTensor[]): FloatDtype {
   const bytes = new Map<FloatDtype, number>();
-  for (const { dtype, bytes: size } of tensors) bytes.set(dtype as FloatDtype, (bytes.get(dtype as FloatDtype) ?? 0) + size);
+  for (const { dtype, bytes: size } of tensors)
+    bytes.set(dtype as FloatDtype, (bytes.get(dtype as FloatDtype) ?? 0) + size);
   return [...bytes].reduce((a, b) => (b[1] > a[1] ? b : a))[0];
 }
 
 async function requireFolder(dir: string): Promise<void> {
   if (!(await withFsErrors(dir, "open model folder", () => exists(dir)))) {
     const previous = previousName(resolve(dir));
-    const hint = (await exists(previous)) ? `an interrupted replacement left the old version in ${basename(previous)} beside it; rename that back` : undefined;
+    const hint = (await exists(previous))
+      ? `an interrupted replacement left the old version in ${basename(previous)} beside it; rename that back`
+      : undefined;
     throw inputError("no such folder", { where: dir, hint });
   }
   const info = await withFsErrors(dir, "open model folder", () => stat(dir));
@@ -139,25 +151,33 @@ async function requireFolder(dir: string): Promise<void> {
 async function locateTensors(dir: string, files: RangeFile[]): Promise<Map<string, Located>> {
   const indexPath = join(dir, indexFileName);
   // A single file wins over an index, as in transformers.
-  const index = !(await exists(join(dir, singleFileName))) && (await exists(indexPath)) ? parseIndex(await readText(indexPath), indexPath) : null;
+  const index =
+    !(await exists(join(dir, singleFileName))) && (await exists(indexPath))
+      ? parseIndex(await readText(indexPath), indexPath)
+      : null;
   if (index === null && !(await exists(join(dir, singleFileName)))) throw await noWeights(dir);
   const names = index === null ? [singleFileName] : [...new Set(index.values())].sort();
   const located = new Map<string, Located>();
   for (const name of names) {
     const path = join(dir, name);
-    if (!(await exists(path))) throw inputError(`${name} is missing, ${indexFileName} lists it`, { where: dir, hint: "copy or download it again" });
+    if (!(await exists(path)))
+      throw inputError(`${name} is missing, ${indexFileName} lists it`, { where: dir, hint: "copy or download it again" });
     const source = await openRanges(path);
     files.push(source);
     for (const [tensor, { dtype, shape, begin }] of (await readHeader(source)).tensors) {
       if (index !== null && index.get(tensor) !== name) {
         const listed = index.get(tensor);
-        throw inputError(`tensor ${tensor} is in this file, ${indexFileName} ${listed === undefined ? "does not list it" : `says ${listed}`}`, { where: path });
+        throw inputError(
+          `tensor ${tensor} is in this file, ${indexFileName} ${listed === undefined ? "does not list it" : `says ${listed}`}`,
+          { where: path },
+        );
       }
       located.set(tensor, { file: name, dtype, shape, bytes: tensorBytes(dtype, shape), source, begin });
     }
   }
   for (const [tensor, file] of index ?? []) {
-    if (!located.has(tensor)) throw inputError(`tensor ${tensor} is not in this file, ${indexFileName} says it is`, { where: join(dir, file) });
+    if (!located.has(tensor))
+      throw inputError(`tensor ${tensor} is not in this file, ${indexFileName} says it is`, { where: join(dir, file) });
   }
   return located;
 }
@@ -174,30 +194,46 @@ async function noWeights(dir: string): Promise<UpcycleError> {
   const pickled = found.find((name) => /^pytorch_model.*\.(bin|index\.json)$/.test(name));
   if (pickled !== undefined) {
     return inputError(`weights are only in ${pickled}, expected safetensors`, {
-      where: dir, hint: "convert them first, for instance by loading and saving the model with transformers",
+      where: dir,
+      hint: "convert them first, for instance by loading and saving the model with transformers",
     });
   }
   const shard = found.find((name) => /^model-\d+-of-\d+\.safetensors$/.test(name));
-  if (shard !== undefined) return inputError(`folder has ${shard} but no ${indexFileName}`, { where: dir, hint: "copy or download it again" });
+  if (shard !== undefined)
+    return inputError(`folder has ${shard} but no ${indexFileName}`, { where: dir, hint: "copy or download it again" });
   return inputError(`folder has no ${singleFileName} and no ${indexFileName}`, { where: dir });
 }
 
-function requireSlots(slots: readonly NamedSlot[], located: ReadonlyMap<string, Located>, dir: string, spec: DecoderSpec): void {
+function requireSlots(
+  slots: readonly NamedSlot[],
+  located: ReadonlyMap<string, Located>,
+  dir: string,
+  spec: DecoderSpec,
+): void {
   const missing = slots.filter(({ name }) => !located.has(name)).map(({ name }) => name);
   if (missing.length > 0) {
     const more = missing.length === 1 ? "" : ` and ${missing.length - 1} more`;
-    throw inputError(`tensor ${missing[0]}${more} missing, config.json (${spec.family}, ${spec.layers.length} layers) asks for ${slots.length}`, {
-      where: dir, hint: "the weights do not belong to this config.json, or the download is incomplete",
-    });
+    throw inputError(
+      `tensor ${missing[0]}${more} missing, config.json (${spec.family}, ${spec.layers.length} layers) asks for ${slots.length}`,
+      {
+        where: dir,
+        hint: "the weights do not belong to this config.json, or the download is incomplete",
+      },
+    );
   }
   for (const { slot, name } of slots) {
     const { shape, dtype, file } = located.get(name)!;
     const where = join(dir, file);
     if (shape.join() !== slot.shape.join()) {
-      throw inputError(`tensor ${name} has shape [${shape.join(", ")}], config.json asks for [${slot.shape.join(", ")}]`, { where });
+      throw inputError(`tensor ${name} has shape [${shape.join(", ")}], config.json asks for [${slot.shape.join(", ")}]`, {
+        where,
+      });
     }
     if (!isFloatDtype(dtype)) {
-      throw inputError(`tensor ${name} is stored as ${dtype}, expected F32, F16, BF16 or F64`, { where, hint: "quantized weights are not supported" });
+      throw inputError(`tensor ${name} is stored as ${dtype}, expected F32, F16, BF16 or F64`, {
+        where,
+        hint: "quantized weights are not supported",
+      });
     }
   }
 }

@@ -25,7 +25,13 @@ export function countParams(spec: DecoderSpec): ParamCount {
 
 function attentionParams({ heads, kvHeads, headDim, qkvBias, outBias, qkNorm }: AttentionSpec, hidden: number): number {
   const qkvRows = (heads + 2 * kvHeads) * headDim;
-  return qkvRows * hidden + hidden * heads * headDim + (qkvBias ? qkvRows : 0) + (outBias ? hidden : 0) + (qkNorm ? 2 * headDim : 0);
+  return (
+    qkvRows * hidden +
+    hidden * heads * headDim +
+    (qkvBias ? qkvRows : 0) +
+    (outBias ? hidden : 0) +
+    (qkNorm ? 2 * headDim : 0)
+  );
 }
 
 function ffnParams(ffn: Ffn, hidden: number, which: "total" | "active"): number {

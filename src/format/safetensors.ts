@@ -11,8 +11,21 @@ import { duplicateKey } from "./duplicate-key.js";
 
 /** Bytes per element of the dtypes the format knows. */
 export const itemSizes = {
-  F64: 8, F32: 4, F16: 2, BF16: 2, F8_E4M3: 1, F8_E5M2: 1,
-  I64: 8, I32: 4, I16: 2, I8: 1, U64: 8, U32: 4, U16: 2, U8: 1, BOOL: 1,
+  F64: 8,
+  F32: 4,
+  F16: 2,
+  BF16: 2,
+  F8_E4M3: 1,
+  F8_E5M2: 1,
+  I64: 8,
+  I32: 4,
+  I16: 2,
+  I8: 1,
+  U64: 8,
+  U32: 4,
+  U16: 2,
+  U8: 1,
+  BOOL: 1,
 } as const;
 export type Dtype = keyof typeof itemSizes;
 
@@ -59,17 +72,25 @@ export function tensorBytes(dtype: Dtype, shape: readonly number[]): number {
 /** Length of the JSON header, read from a file's first 8 bytes and checked against the file's size. */
 export function headerLength(first: Uint8Array, fileBytes: number, where: string): number {
   if (first.byteLength < lengthBytes || fileBytes < lengthBytes) {
-    throw inputError(`file has ${Math.min(first.byteLength, fileBytes)} bytes, a safetensors file has at least ${lengthBytes}`, {
-      where, hint: "the file is empty or cut short; copy or download it again",
-    });
+    throw inputError(
+      `file has ${Math.min(first.byteLength, fileBytes)} bytes, a safetensors file has at least ${lengthBytes}`,
+      {
+        where,
+        hint: "the file is empty or cut short; copy or download it again",
+      },
+    );
   }
   const length = new DataView(first.buffer, first.byteOffset, lengthBytes).getBigUint64(0, true);
   if (length > BigInt(maxHeaderBytes)) {
-    throw inputError(`header length is ${length} bytes, limit ${maxHeaderBytes}`, { where, hint: "this is not a safetensors file" });
+    throw inputError(`header length is ${length} bytes, limit ${maxHeaderBytes}`, {
+      where,
+      hint: "this is not a safetensors file",
+    });
   }
   if (Number(length) > fileBytes - lengthBytes) {
     throw inputError(`header length is ${length} bytes but the file ends ${fileBytes - lengthBytes} bytes after it`, {
-      where, hint: "the file is cut short or not a safetensors file; copy or download it again",
+      where,
+      hint: "the file is cut short or not a safetensors file; copy or download it again",
     });
   }
   return Number(length);
@@ -102,7 +123,8 @@ function parseEntries(json: Uint8Array, where: string): [string, unknown][] {
   if (!isRecord(parsed)) throw inputError("header is not a JSON object", { where });
   // JSON.parse keeps the last of two equal keys without a word.
   const twice = duplicateKey(text);
-  if (twice !== undefined) throw inputError(`header has ${JSON.stringify(twice)} twice, every name may occur once`, { where });
+  if (twice !== undefined)
+    throw inputError(`header has ${JSON.stringify(twice)} twice, every name may occur once`, { where });
   return Object.entries(parsed);
 }
 
@@ -131,7 +153,8 @@ function parseTensor(name: string, entry: unknown, dataStart: number, fileBytes:
   const [begin, end] = offsets as [number, number];
   const available = fileBytes - dataStart;
   if (begin > end) throw fail(`data_offsets begin at ${begin}, after their end ${end}`);
-  if (end > available) throw fail(`data ends at byte ${end}, but the file holds only ${available} bytes of data (is it cut short?)`);
+  if (end > available)
+    throw fail(`data ends at byte ${end}, but the file holds only ${available} bytes of data (is it cut short?)`);
   const size = tensorBytes(dtype as Dtype, shape as number[]);
   if (size !== end - begin) {
     throw fail(`data_offsets span ${end - begin} bytes, but ${dtype} [${shape.join(", ")}] takes ${size}`);
@@ -140,45 +163,60 @@ function parseTensor(name: string, entry: unknown, dataStart: number, fileBytes:
 }
 
 /** Tensors sorted by offset must touch each other and fill the file. */
-function requireTiling(tensors: readonly [string, TensorInfo][], dataStart: number, fileBytes: number, where: string): void {
+function requireTiling(
+  tensors: readonly [string, TensorInfo][],
+  dataStart: number,
+  fileBytes: number,
+  where: string,
+): void {
   let reached = dataStart;
   let before = "the header";
   for (const [name, { begin, end }] of tensors) {
-    if (begin < reached) throw inputError(`tensor ${name} begins ${reached - begin} bytes before ${before} ends`, { where });
-    if (begin > reached) throw inputError(`${begin - reached} bytes between ${before} and tensor ${name} belong to no tensor`, { where });
+    if (begin < reached)
+      throw inputError(`tensor ${name} begins ${reached - begin} bytes before ${before} ends`, { where });
+    if (begin > reached)
+      throw inputError(`${begin - reached} bytes between ${before} and tensor ${name} belong to no tensor`, { where });
     reached = end;
     before = `tensor ${name}`;
   }
-  if (reached !== fileBytes) throw inputError(`${fileBytes - reached} bytes after ${before} belong to no tensor`, { where });
+  if (reached !== fileBytes)
+    throw inputError(`${fileBytes - reached} bytes after ${before} belong to no tensor`, { where });
 }
 
 /**
  * Lays tensors out in the order given, wider dtypes first so that each stays aligned to its item size (as the
  * reference writer does), and writes the header padded with spaces to a multiple of 8 bytes.
  */
-export function planHeader(tensors: readonly TensorMeta[], metadata: Readonly<Record<string, string>> = { format: "pt" }): HeaderPlan {
+export function planHeader(
+  tensors: readonly TensorMeta[],
+  metadata: Readonly<Record<string, string>> = { format: "pt" },
+): HeaderPlan {
   const ordered = [...tensors].sort((a, b) => itemSizes[b.dtype] - itemSizes[a.dtype]);
   const offsets = new Map<string, { dtype: Dtype; shape: readonly number[]; begin: number; end: number }>();
   let end = 0;
   for (const { name, dtype, shape } of ordered) {
-    if (name === "__metadata__" || offsets.has(name)) throw inputError(`tensor name ${JSON.stringify(name)} is reserved or used twice`);
+    if (name === "__metadata__" || offsets.has(name))
+      throw inputError(`tensor name ${JSON.stringify(name)} is reserved or used twice`);
     const begin = end;
     end += tensorBytes(dtype, shape);
     offsets.set(name, { dtype, shape, begin, end });
   }
   const entries = [...offsets].map(([name, at]): [string, unknown] => [
-    name, { dtype: at.dtype, shape: at.shape, data_offsets: [at.begin, at.end] },
+    name,
+    { dtype: at.dtype, shape: at.shape, data_offsets: [at.begin, at.end] },
   ]);
   // fromEntries defines own properties, so a tensor named __proto__ is a name like any other.
   const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries([["__metadata__", metadata], ...entries])));
   const padded = Math.ceil(json.byteLength / 8) * 8;
-  if (padded > maxHeaderBytes) throw inputError(`header would take ${padded} bytes, limit ${maxHeaderBytes}; use smaller shards`);
+  if (padded > maxHeaderBytes)
+    throw inputError(`header would take ${padded} bytes, limit ${maxHeaderBytes}; use smaller shards`);
   const bytes = new Uint8Array(lengthBytes + padded).fill(0x20);
   new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true);
   bytes.set(json, lengthBytes);
   const dataStart = bytes.byteLength;
   const placed = [...offsets].map(([name, at]): [string, TensorInfo] => [
-    name, { dtype: at.dtype, shape: at.shape, begin: at.begin + dataStart, end: at.end + dataStart },
+    name,
+    { dtype: at.dtype, shape: at.shape, begin: at.begin + dataStart, end: at.end + dataStart },
   ]);
   return { tensors: new Map(placed), metadata, dataStart, bytes, fileBytes: dataStart + end };
 }
@@ -191,14 +229,16 @@ export function parseSafetensors(file: Uint8Array, where: string): Header {
 
 /** A whole file in memory: for small things such as optimizer state of tiny models and test fixtures. */
 export function encodeSafetensors(
-  tensors: readonly (TensorMeta & { readonly bytes: Uint8Array })[], metadata?: Readonly<Record<string, string>>,
+  tensors: readonly (TensorMeta & { readonly bytes: Uint8Array })[],
+  metadata?: Readonly<Record<string, string>>,
 ): Uint8Array {
   const plan = planHeader(tensors, metadata);
   const file = new Uint8Array(plan.fileBytes);
   file.set(plan.bytes);
   for (const { name, bytes } of tensors) {
     const { begin, end } = plan.tensors.get(name)!;
-    if (bytes.byteLength !== end - begin) throw inputError(`tensor ${name} has ${bytes.byteLength} bytes, its shape takes ${end - begin}`);
+    if (bytes.byteLength !== end - begin)
+      throw inputError(`tensor ${name} has ${bytes.byteLength} bytes, its shape takes ${end - begin}`);
     file.set(bytes, begin);
   }
   return file;

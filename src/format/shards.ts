@@ -51,7 +51,9 @@ export function shardName(index: number, count: number): string {
 }
 
 function indexText(shards: readonly Shard[]): string {
-  const parameters = shards.flatMap((shard) => shard.tensors).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  const parameters = shards
+    .flatMap((shard) => shard.tensors)
+    .reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   const files = shards.flatMap(({ file, tensors }) => tensors.map(({ name }): [string, string] => [name, file]));
   files.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
   const index = {
@@ -81,7 +83,10 @@ export function parseIndex(text: string, where: string): Map<string, string> {
   const files = new Map<string, string>();
   for (const [name, file] of Object.entries(map)) {
     if (typeof file !== "string" || !/^[^/\\]+\.safetensors$/.test(file)) {
-      throw inputError(`tensor ${name} is mapped to ${JSON.stringify(file)}, expected a .safetensors file beside the index`, { where });
+      throw inputError(
+        `tensor ${name} is mapped to ${JSON.stringify(file)}, expected a .safetensors file beside the index`,
+        { where },
+      );
     }
     files.set(name, file);
   }

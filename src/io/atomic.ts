@@ -54,7 +54,7 @@ async function writeAndFlush(path: string, data: string | Uint8Array): Promise<v
 /** Writes every byte at `position`; a single `write` may stop early and takes at most 2 GiB. */
 export async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
   const chunk = 1 << 28;
-  for (let done = 0; done < bytes.byteLength; ) {
+  for (let done = 0; done < bytes.byteLength;) {
     const { bytesWritten } = await handle.write(bytes, done, Math.min(chunk, bytes.byteLength - done), position + done);
     done += bytesWritten;
   }
@@ -74,7 +74,8 @@ export async function stageDirectory(final: string, { overwrite = false } = {}):
     await restoreReplaced(target);
     await rm(previous, { recursive: true, force: true });
     if (!overwrite) await requireEmptyOrAbsent(target, final);
-    else if ((await exists(target)) && !(await stat(target)).isDirectory()) throw inputError("this is a file, expected a folder", { where: final });
+    else if ((await exists(target)) && !(await stat(target)).isDirectory())
+      throw inputError("this is a file, expected a folder", { where: final });
     await removeStalePartials(target);
     await mkdir(path);
   });
@@ -85,7 +86,13 @@ export async function stageDirectory(final: string, { overwrite = false } = {}):
   };
 }
 
-async function replaceDirectory(staged: string, target: string, previous: string, overwrite: boolean, final: string): Promise<void> {
+async function replaceDirectory(
+  staged: string,
+  target: string,
+  previous: string,
+  overwrite: boolean,
+  final: string,
+): Promise<void> {
   await syncDirectory(staged);
   if (!overwrite) await requireEmptyOrAbsent(target, final);
   if (await exists(target)) {
@@ -149,18 +156,20 @@ async function requireEmptyOrAbsent(target: string, final: string): Promise<void
   const found = await readdir(target);
   if (found.length > 0) {
     throw inputError(`folder exists and is not empty (${found.length} entries, such as ${found[0]})`, {
-      where: final, hint: "choose another folder, or ask to overwrite this one",
+      where: final,
+      hint: "choose another folder, or ask to overwrite this one",
     });
   }
 }
 
+/** Whether anything has this name. Throws inputError if that cannot be known (a forbidden folder, a file on the way). */
 export async function exists(path: string): Promise<boolean> {
   try {
     await stat(path);
     return true;
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "ENOENT") return false;
-    throw cause;
+    throw fsError(cause, path, "look up path");
   }
 }
 

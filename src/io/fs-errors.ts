@@ -8,8 +8,10 @@ import { UpcycleError, inputError, stopError } from "../base/errors.js";
 export function fsError(cause: unknown, path: string, doing: string): UpcycleError {
   if (cause instanceof UpcycleError) return cause;
   const code = (cause as NodeJS.ErrnoException | null)?.code;
-  const input = (message: string, hint?: string): UpcycleError => inputError(`cannot ${doing}: ${message}`, { where: path, hint, cause });
-  const stop = (message: string, hint?: string): UpcycleError => stopError(`cannot ${doing}: ${message}`, { where: path, hint, cause });
+  const input = (message: string, hint?: string): UpcycleError =>
+    inputError(`cannot ${doing}: ${message}`, { where: path, hint, cause });
+  const stop = (message: string, hint?: string): UpcycleError =>
+    stopError(`cannot ${doing}: ${message}`, { where: path, hint, cause });
   switch (code) {
     case "ENOENT":
       return input("no such file or folder");

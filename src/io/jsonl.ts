@@ -92,7 +92,7 @@ async function cutTornLine(handle: FileHandle): Promise<void> {
 /** Offset just after the last newline before `end`; 0 if there is none. */
 async function lastNewline(handle: FileHandle, end: number): Promise<number> {
   const block = new Uint8Array(65_536);
-  for (let stop = end; stop > 0; ) {
+  for (let stop = end; stop > 0;) {
     const start = Math.max(0, stop - block.byteLength);
     const { bytesRead } = await handle.read(block, 0, stop - start, start);
     const at = block.subarray(0, bytesRead).lastIndexOf(10);

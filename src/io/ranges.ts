@@ -21,7 +21,10 @@ export async function openRanges(path: string): Promise<RangeFile> {
   let size: number;
   try {
     const info = await handle.stat();
-    if (!info.isFile()) throw inputError(info.isDirectory() ? "this is a folder, expected a file" : "this is not a regular file", { where: path });
+    if (!info.isFile())
+      throw inputError(info.isDirectory() ? "this is a folder, expected a file" : "this is not a regular file", {
+        where: path,
+      });
     size = info.size;
   } catch (cause) {
     await handle.close();
@@ -30,18 +33,23 @@ export async function openRanges(path: string): Promise<RangeFile> {
   return {
     path,
     size,
-    read: (offset, length) => withFsErrors(path, "read file", async () => {
-      if (offset < 0 || length < 0 || offset + length > size) {
-        throw inputError(`asked for bytes ${offset} to ${offset + length}, the file has ${size}`, { where: path });
-      }
-      const bytes = new Uint8Array(length);
-      for (let done = 0; done < length; ) {
-        const { bytesRead } = await handle.read(bytes, done, Math.min(largestRead, length - done), offset + done);
-        if (bytesRead === 0) throw inputError(`file ends at byte ${offset + done}, it had ${size} when opened`, { where: path, hint: "something else is changing it" });
-        done += bytesRead;
-      }
-      return bytes;
-    }),
+    read: (offset, length) =>
+      withFsErrors(path, "read file", async () => {
+        if (offset < 0 || length < 0 || offset + length > size) {
+          throw inputError(`asked for bytes ${offset} to ${offset + length}, the file has ${size}`, { where: path });
+        }
+        const bytes = new Uint8Array(length);
+        for (let done = 0; done < length;) {
+          const { bytesRead } = await handle.read(bytes, done, Math.min(largestRead, length - done), offset + done);
+          if (bytesRead === 0)
+            throw inputError(`file ends at byte ${offset + done}, it had ${size} when opened`, {
+              where: path,
+              hint: "something else is changing it",
+            });
+          done += bytesRead;
+        }
+        return bytes;
+      }),
     close: () => handle.close(),
   };
 }

@@ -11,7 +11,8 @@ export async function freeBytes(dir: string): Promise<number> {
       const { bavail, bsize } = await statfs(at);
       return bavail * bsize;
     } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== "ENOENT" || at === dirname(at)) throw fsError(cause, dir, "look up free space");
+      if ((cause as NodeJS.ErrnoException).code !== "ENOENT" || at === dirname(at))
+        throw fsError(cause, dir, "look up free space");
     }
   }
 }
@@ -21,7 +22,8 @@ export async function requireFreeSpace(dir: string, bytes: number): Promise<void
   const free = await freeBytes(dir);
   if (free < bytes) {
     throw stopError(`not enough disk space: ${gigabytes(bytes)} needed, ${gigabytes(free)} free`, {
-      where: dir, hint: "free some space or write to another disk",
+      where: dir,
+      hint: "free some space or write to another disk",
     });
   }
 }

@@ -19,7 +19,8 @@ export function isFloatDtype(dtype: string): dtype is FloatDtype {
 const hostIsLittleEndian = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
 function requireLittleEndian(): void {
-  if (!hostIsLittleEndian) throw stopError("this machine is big-endian; weights can only be read on little-endian machines");
+  if (!hostIsLittleEndian)
+    throw stopError("this machine is big-endian; weights can only be read on little-endian machines");
 }
 
 /** The same bytes at an offset that a typed array of `itemSize` may start at; copies only if it has to. */

@@ -17,7 +17,13 @@ import { qwen3 } from "./families/qwen3.js";
 import { qwen3Moe } from "./families/qwen3_moe.js";
 
 const dialects: Readonly<Record<Family, Dialect>> = {
-  llama, mistral, qwen2, qwen3, mixtral, qwen2_moe: qwen2Moe, qwen3_moe: qwen3Moe,
+  llama,
+  mistral,
+  qwen2,
+  qwen3,
+  mixtral,
+  qwen2_moe: qwen2Moe,
+  qwen3_moe: qwen3Moe,
 };
 
 /** Names that transformers gives to weight precisions. */
@@ -28,7 +34,8 @@ export type ConfigDtype = "float32" | "bfloat16" | "float16";
  * class says they mean; sizes must be present. Throws inputError naming file, key, value and what is supported.
  */
 export function specFromConfig(config: unknown, where: string): DecoderSpec {
-  if (typeof config !== "object" || config === null || Array.isArray(config)) throw inputError("not a JSON object", { where });
+  if (typeof config !== "object" || config === null || Array.isArray(config))
+    throw inputError("not a JSON object", { where });
   const reader = new ConfigReader(config as Record<string, unknown>, where);
   const type = reader.get("model_type");
   if (typeof type !== "string" || !Object.hasOwn(dialects, type)) {
@@ -62,8 +69,18 @@ export function configFromSpec(spec: DecoderSpec, { dtype }: { dtype: ConfigDtyp
  * `from_pretrained` fail, and `JSON.stringify(1.0)` is `1`.
  */
 const floatKeys: ReadonlySet<string> = new Set([
-  "rms_norm_eps", "initializer_range", "attention_dropout", "rope_theta", "factor", "low_freq_factor", "high_freq_factor",
-  "router_aux_loss_coef", "router_jitter_noise", "partial_rotary_factor", "attention_factor", "routed_scaling_factor",
+  "rms_norm_eps",
+  "initializer_range",
+  "attention_dropout",
+  "rope_theta",
+  "factor",
+  "low_freq_factor",
+  "high_freq_factor",
+  "router_aux_loss_coef",
+  "router_jitter_noise",
+  "partial_rotary_factor",
+  "attention_factor",
+  "routed_scaling_factor",
 ]);
 
 /** JSON with sorted keys, indent 2 and a final newline (transformers' own layout), float keys always written as floats. */
@@ -78,9 +95,13 @@ function stringify(value: unknown, key: string | undefined, indent: string): str
     return `[\n${value.map((entry) => inside + stringify(entry, key, inside)).join(",\n")}\n${indent}]`;
   }
   if (typeof value === "object" && value !== null) {
-    const keys = Object.keys(value).filter((name) => (value as Record<string, unknown>)[name] !== undefined).sort();
+    const keys = Object.keys(value)
+      .filter((name) => (value as Record<string, unknown>)[name] !== undefined)
+      .sort();
     if (keys.length === 0) return "{}";
-    const lines = keys.map((name) => `${inside}${JSON.stringify(name)}: ${stringify((value as Record<string, unknown>)[name], name, inside)}`);
+    const lines = keys.map(
+      (name) => `${inside}${JSON.stringify(name)}: ${stringify((value as Record<string, unknown>)[name], name, inside)}`,
+    );
     return `{\n${lines.join(",\n")}\n${indent}}`;
   }
   const text = JSON.stringify(value);

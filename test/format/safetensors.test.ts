@@ -7,14 +7,20 @@ import type { Dtype } from "../../src/format/safetensors.js";
 import { floatBytes } from "../../src/numeric/dtype.js";
 
 const dtypes = Object.keys(itemSizes) as Dtype[];
-const tensors = fc.uniqueArray(
-  fc.record({
-    name: fc.oneof(fc.string({ minLength: 1, unit: "grapheme" }), fc.constantFrom("__proto__", "0", "a.weight", 'quo"te')).filter((name) => name !== "__metadata__"),
-    dtype: fc.constantFrom(...dtypes),
-    shape: fc.array(fc.nat(5), { maxLength: 3 }),
-  }),
-  { selector: ({ name }) => name, maxLength: 8 },
-).map((list) => list.map((tensor, i) => ({ ...tensor, bytes: new Uint8Array(tensorBytes(tensor.dtype, tensor.shape)).fill(i + 1) })));
+const tensors = fc
+  .uniqueArray(
+    fc.record({
+      name: fc
+        .oneof(fc.string({ minLength: 1, unit: "grapheme" }), fc.constantFrom("__proto__", "0", "a.weight", 'quo"te'))
+        .filter((name) => name !== "__metadata__"),
+      dtype: fc.constantFrom(...dtypes),
+      shape: fc.array(fc.nat(5), { maxLength: 3 }),
+    }),
+    { selector: ({ name }) => name, maxLength: 8 },
+  )
+  .map((list) =>
+    list.map((tensor, i) => ({ ...tensor, bytes: new Uint8Array(tensorBytes(tensor.dtype, tensor.shape)).fill(i + 1) })),
+  );
 
 /** A file around any header text. */
 function file(header: string, dataBytes: number): Uint8Array {
@@ -30,19 +36,21 @@ const entry = (change: object, dataBytes = 16): Uint8Array =>
 
 describe("safetensors", () => {
   test("what is written is read back, aligned and tiled", () => {
-    fc.assert(fc.property(tensors, fc.dictionary(fc.string(), fc.string()), (list, metadata) => {
-      const bytes = encodeSafetensors(list, metadata);
-      const header = parseSafetensors(bytes, "t");
-      expect(header.dataStart % 8).toBe(0);
-      expect(header.metadata).toEqual(metadata);
-      expect([...header.tensors.keys()].sort()).toEqual(list.map(({ name }) => name).sort());
-      for (const { name, dtype, shape, bytes: data } of list) {
-        const info = header.tensors.get(name)!;
-        expect(info).toMatchObject({ dtype, shape });
-        expect(info.begin % itemSizes[dtype]).toBe(0);
-        expect(bytes.subarray(info.begin, info.end)).toEqual(data);
-      }
-    }));
+    fc.assert(
+      fc.property(tensors, fc.dictionary(fc.string(), fc.string()), (list, metadata) => {
+        const bytes = encodeSafetensors(list, metadata);
+        const header = parseSafetensors(bytes, "t");
+        expect(header.dataStart % 8).toBe(0);
+        expect(header.metadata).toEqual(metadata);
+        expect([...header.tensors.keys()].sort()).toEqual(list.map(({ name }) => name).sort());
+        for (const { name, dtype, shape, bytes: data } of list) {
+          const info = header.tensors.get(name)!;
+          expect(info).toMatchObject({ dtype, shape });
+          expect(info.begin % itemSizes[dtype]).toBe(0);
+          expect(bytes.subarray(info.begin, info.end)).toEqual(data);
+        }
+      }),
+    );
   });
 
   test("the header says format pt and is padded with spaces", () => {
@@ -76,8 +84,16 @@ describe("safetensors", () => {
     ["beyond the file", entry({}, 15), /data ends at byte 16, but the file holds only 15/],
     ["bytes left over", entry({}, 20), /4 bytes after tensor w belong to no tensor/],
     ["hole", file('{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', 2), /1 bytes between the header and tensor a/],
-    ["overlap", file('{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}', 3), /tensor b begins 1 bytes before tensor a ends/],
-    ["twice", file('{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1), /"a" twice/],
+    [
+      "overlap",
+      file('{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}', 3),
+      /tensor b begins 1 bytes before tensor a ends/,
+    ],
+    [
+      "twice",
+      file('{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1),
+      /"a" twice/,
+    ],
     ["metadata", file('{"__metadata__":{"format":1}}', 0), /__metadata__.format is 1, expected a string/],
   ])("refuses: %s", (_, bytes, message) => {
     expect(() => parseSafetensors(bytes, "x.safetensors")).toThrow(message);
@@ -86,30 +102,49 @@ describe("safetensors", () => {
 
   test("mutated files are read or refused, never anything else", () => {
     const mutation = fc.record({ at: fc.nat(), byte: fc.nat(255), cut: fc.option(fc.nat()) });
-    fc.assert(fc.property(tensors, fc.array(mutation, { minLength: 1, maxLength: 4 }), (list, mutations) => {
-      let bytes = encodeSafetensors(list);
-      for (const { at, byte, cut } of mutations) {
-        if (bytes.byteLength > 0) bytes[at % bytes.byteLength] = byte;
-        if (cut !== null) bytes = bytes.slice(0, cut % (bytes.byteLength + 1));
-      }
-      try {
-        for (const { begin, end } of parseSafetensors(bytes, "t").tensors.values()) expect(end <= bytes.byteLength && begin <= end).toBe(true);
-      } catch (error) {
-        expect(error).toBeInstanceOf(UpcycleError);
-      }
-    }), { numRuns: 2000 });
+    fc.assert(
+      fc.property(tensors, fc.array(mutation, { minLength: 1, maxLength: 4 }), (list, mutations) => {
+        let bytes = encodeSafetensors(list);
+        for (const { at, byte, cut } of mutations) {
+          if (bytes.byteLength > 0) bytes[at % bytes.byteLength] = byte;
+          if (cut !== null) bytes = bytes.slice(0, cut % (bytes.byteLength + 1));
+        }
+        try {
+          for (const { begin, end } of parseSafetensors(bytes, "t").tensors.values())
+            expect(end <= bytes.byteLength && begin <= end).toBe(true);
+        } catch (error) {
+          expect(error).toBeInstanceOf(UpcycleError);
+        }
+      }),
+      { numRuns: 2000 },
+    );
   });
 
   test("any JSON as header is read or refused", () => {
-    fc.assert(fc.property(fc.dictionary(fc.constantFrom("a", "b", "__metadata__"), fc.oneof(fc.jsonValue(), fc.record({
-      dtype: fc.constantFrom("F32", "U8", 3), shape: fc.array(fc.oneof(fc.nat(3), fc.jsonValue()), { maxLength: 2 }), data_offsets: fc.array(fc.nat(20), { maxLength: 3 }),
-    }))), fc.nat(32), (header, size) => {
-      try {
-        parseSafetensors(file(JSON.stringify(header), size), "t");
-      } catch (error) {
-        expect(error).toBeInstanceOf(UpcycleError);
-      }
-    }), { numRuns: 1000 });
+    fc.assert(
+      fc.property(
+        fc.dictionary(
+          fc.constantFrom("a", "b", "__metadata__"),
+          fc.oneof(
+            fc.jsonValue(),
+            fc.record({
+              dtype: fc.constantFrom("F32", "U8", 3),
+              shape: fc.array(fc.oneof(fc.nat(3), fc.jsonValue()), { maxLength: 2 }),
+              data_offsets: fc.array(fc.nat(20), { maxLength: 3 }),
+            }),
+          ),
+        ),
+        fc.nat(32),
+        (header, size) => {
+          try {
+            parseSafetensors(file(JSON.stringify(header), size), "t");
+          } catch (error) {
+            expect(error).toBeInstanceOf(UpcycleError);
+          }
+        },
+      ),
+      { numRuns: 1000 },
+    );
   });
 });
 

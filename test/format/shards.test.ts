@@ -5,25 +5,36 @@ import { UpcycleError } from "../../src/base/errors.js";
 import { tensorBytes } from "../../src/format/safetensors.js";
 import { parseIndex, planShards, shardName } from "../../src/format/shards.js";
 
-const tensors = fc.array(fc.record({ dtype: fc.constantFrom("F32" as const, "BF16" as const), shape: fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 2 }) }), { minLength: 1, maxLength: 20 })
+const tensors = fc
+  .array(
+    fc.record({
+      dtype: fc.constantFrom("F32" as const, "BF16" as const),
+      shape: fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 2 }),
+    }),
+    { minLength: 1, maxLength: 20 },
+  )
   .map((list) => list.map((tensor, i) => ({ name: `t${i}`, ...tensor })));
 
 describe("planShards", () => {
   test("keeps order, respects the limit, and the index says where everything is", () => {
-    fc.assert(fc.property(tensors, fc.integer({ min: 1, max: 400 }), (list, maxBytes) => {
-      const { shards, index } = planShards(list, maxBytes);
-      expect(shards.flatMap((shard) => shard.tensors)).toEqual(list);
-      for (const [i, shard] of shards.entries()) {
-        expect(shard.tensors.length).toBeGreaterThan(0);
-        expect(shard.bytes).toBe(shard.tensors.reduce((sum, { dtype, shape }) => sum + tensorBytes(dtype, shape), 0));
-        expect(shard.bytes <= maxBytes || shard.tensors.length === 1).toBe(true);
-        expect(shard.file).toBe(shardName(i, shards.length));
-      }
-      expect(index === null).toBe(shards.length === 1);
-      if (index === null) return;
-      const where = new Map(shards.flatMap(({ file, tensors: inside }) => inside.map(({ name }): [string, string] => [name, file])));
-      expect(parseIndex(index, "i")).toEqual(where);
-    }));
+    fc.assert(
+      fc.property(tensors, fc.integer({ min: 1, max: 400 }), (list, maxBytes) => {
+        const { shards, index } = planShards(list, maxBytes);
+        expect(shards.flatMap((shard) => shard.tensors)).toEqual(list);
+        for (const [i, shard] of shards.entries()) {
+          expect(shard.tensors.length).toBeGreaterThan(0);
+          expect(shard.bytes).toBe(shard.tensors.reduce((sum, { dtype, shape }) => sum + tensorBytes(dtype, shape), 0));
+          expect(shard.bytes <= maxBytes || shard.tensors.length === 1).toBe(true);
+          expect(shard.file).toBe(shardName(i, shards.length));
+        }
+        expect(index === null).toBe(shards.length === 1);
+        if (index === null) return;
+        const where = new Map(
+          shards.flatMap(({ file, tensors: inside }) => inside.map(({ name }): [string, string] => [name, file])),
+        );
+        expect(parseIndex(index, "i")).toEqual(where);
+      }),
+    );
   });
 
   test("names files as transformers does", () => {
@@ -33,7 +44,13 @@ describe("planShards", () => {
 
   test("writes the index transformers wrote", () => {
     const golden = readFileSync(new URL("../golden/moe/mixtral/model.safetensors.index.json", import.meta.url), "utf8");
-    const { index } = planShards([{ name: "b", dtype: "BF16", shape: [2, 3] }, { name: "a", dtype: "F32", shape: [5] }], 20);
+    const { index } = planShards(
+      [
+        { name: "b", dtype: "BF16", shape: [2, 3] },
+        { name: "a", dtype: "F32", shape: [5] },
+      ],
+      20,
+    );
     expect(index).toBe(`{
   "metadata": {
     "total_parameters": 11,
@@ -45,7 +62,13 @@ describe("planShards", () => {
   }
 }
 `);
-    expect(golden.split("\n").slice(0, 5)).toEqual(["{", '  "metadata": {', '    "total_parameters": 61856,', '    "total_size": 247424', "  },"]);
+    expect(golden.split("\n").slice(0, 5)).toEqual([
+      "{",
+      '  "metadata": {',
+      '    "total_parameters": 61856,',
+      '    "total_size": 247424',
+      "  },",
+    ]);
   });
 
   test("refuses a limit of zero", () => {

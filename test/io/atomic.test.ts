@@ -15,7 +15,10 @@ const fresh = (): string => {
   return dir;
 };
 const failure = async (promise: Promise<unknown>): Promise<UpcycleError> => {
-  const error: unknown = await promise.then(() => undefined, (cause: unknown) => cause);
+  const error: unknown = await promise.then(
+    () => undefined,
+    (cause: unknown) => cause,
+  );
   expect(error).toBeInstanceOf(UpcycleError);
   return error as UpcycleError;
 };
@@ -34,7 +37,9 @@ describe("writeFileAtomic", () => {
   test("a failure leaves the old content and names the file", async () => {
     const dir = fresh();
     writeFileSync(join(dir, "file"), "");
-    expect((await failure(writeFileAtomic(join(dir, "missing", "a"), "x"))).line).toBe(`${join(dir, "missing", "a")}: cannot write file: no such file or folder`);
+    expect((await failure(writeFileAtomic(join(dir, "missing", "a"), "x"))).line).toBe(
+      `${join(dir, "missing", "a")}: cannot write file: no such file or folder`,
+    );
     expect((await failure(writeFileAtomic(join(dir, "file", "a"), "x"))).line).toContain("a part of this path is a file");
     mkdirSync(join(dir, "folder", "inside"), { recursive: true });
     expect((await failure(writeFileAtomic(join(dir, "folder"), "x"))).kind).toBe("input");
@@ -70,7 +75,9 @@ describe("stageDirectory", () => {
     writeFileSync(join(stage.path, "a"), "1");
     await stage.commit();
     const error = await failure(stageDirectory(join(dir, "model")));
-    expect(error.line).toBe(`${join(dir, "model")}: folder exists and is not empty (1 entries, such as a); choose another folder, or ask to overwrite this one`);
+    expect(error.line).toBe(
+      `${join(dir, "model")}: folder exists and is not empty (1 entries, such as a); choose another folder, or ask to overwrite this one`,
+    );
     const second = await stageDirectory(join(dir, "model"), { overwrite: true });
     writeFileSync(join(second.path, "b"), "2");
     expect(readdirSync(join(dir, "model"))).toEqual(["a"]);
@@ -78,7 +85,10 @@ describe("stageDirectory", () => {
     expect(readdirSync(join(dir, "model"))).toEqual(["b"]);
     expect(readdirSync(dir)).toEqual(["model"]);
     writeFileSync(join(dir, "file"), "");
-    for (const overwrite of [false, true]) expect((await failure(stageDirectory(join(dir, "file"), { overwrite }))).message).toBe("this is a file, expected a folder");
+    for (const overwrite of [false, true])
+      expect((await failure(stageDirectory(join(dir, "file"), { overwrite }))).message).toBe(
+        "this is a file, expected a folder",
+      );
     expect((await failure(stageDirectory(join(dir, "file", "model")))).kind).toBe("input");
   });
 
@@ -96,7 +106,8 @@ describe("stageDirectory", () => {
     const dir = fresh();
     const dead = ".model.partial-4194305"; // Above the largest pid Linux gives out.
     const alive = `.model.partial-${process.ppid}`;
-    for (const name of [dead, alive, ".model.partial-notes", ".other.partial-4194305", `.model.partial-${process.pid}`]) mkdirSync(join(dir, name, "x"), { recursive: true });
+    for (const name of [dead, alive, ".model.partial-notes", ".other.partial-4194305", `.model.partial-${process.pid}`])
+      mkdirSync(join(dir, name, "x"), { recursive: true });
     const stage = await stageDirectory(join(dir, "model"));
     expect(readdirSync(stage.path)).toEqual([]);
     await stage.commit();
@@ -128,13 +139,24 @@ describe("stageDirectory", () => {
 describe("errors of the operating system", () => {
   test.skipIf(!existsSync("/dev/full"))("a full disk stops with a hint", async () => {
     const handle = await open("/dev/full", "w");
-    const error = await failure(withFsErrors("w.safetensors", "write weights", () => writeAll(handle, new Uint8Array(4096), 0)));
+    const error = await failure(
+      withFsErrors("w.safetensors", "write weights", () => writeAll(handle, new Uint8Array(4096), 0)),
+    );
     await handle.close();
     expect(error.kind).toBe("stopped");
-    expect(error.line).toBe("w.safetensors: cannot write weights: the disk is full; free some space or write to another disk, then run again");
+    expect(error.line).toBe(
+      "w.safetensors: cannot write weights: the disk is full; free some space or write to another disk, then run again",
+    );
   });
 
-  test.each([["EACCES", "input"], ["EROFS", "input"], ["EISDIR", "input"], ["EDQUOT", "stopped"], ["EMFILE", "stopped"], ["EIO", "stopped"]])("%s is %s", (code, kind) => {
+  test.each([
+    ["EACCES", "input"],
+    ["EROFS", "input"],
+    ["EISDIR", "input"],
+    ["EDQUOT", "stopped"],
+    ["EMFILE", "stopped"],
+    ["EIO", "stopped"],
+  ])("%s is %s", (code, kind) => {
     expect(fsError(Object.assign(new Error("boom"), { code }), "p", "read file")).toMatchObject({ kind, where: "p" });
   });
 });

@@ -10,14 +10,21 @@ import { temporaryFolder } from "./temporary.js";
 
 const root = temporaryFolder();
 const path = (name: string): string => join(root, name);
-const line = (promise: Promise<unknown>): Promise<string> => promise.then(() => "no error", (error: unknown) => {
-  expect(error).toBeInstanceOf(UpcycleError);
-  return (error as UpcycleError).line;
-});
+const line = (promise: Promise<unknown>): Promise<string> =>
+  promise.then(
+    () => "no error",
+    (error: unknown) => {
+      expect(error).toBeInstanceOf(UpcycleError);
+      return (error as UpcycleError).line;
+    },
+  );
 
 describe("openRanges", () => {
   test("reads exactly what is asked for", async () => {
-    writeFileSync(path("bytes"), Uint8Array.from({ length: 100 }, (_, i) => i));
+    writeFileSync(
+      path("bytes"),
+      Uint8Array.from({ length: 100 }, (_, i) => i),
+    );
     const file = await openRanges(path("bytes"));
     expect(file.size).toBe(100);
     expect([...(await file.read(98, 2))]).toEqual([98, 99]);
@@ -50,7 +57,9 @@ describe("free space", () => {
   test("looks at the nearest folder that exists", async () => {
     expect(await freeBytes(join(root, "not", "yet"))).toBeGreaterThan(0);
     await requireFreeSpace(root, 1);
-    expect(await line(requireFreeSpace(join(root, "new"), 1e18))).toMatch(/not enough disk space: 1000000000.0 GB needed, .* GB free; free some space/);
+    expect(await line(requireFreeSpace(join(root, "new"), 1e18))).toMatch(
+      /not enough disk space: 1000000000.0 GB needed, .* GB free; free some space/,
+    );
   });
 });
 
@@ -69,17 +78,19 @@ describe("jsonl", () => {
   test("cut anywhere: complete lines are kept, the torn one is dropped, appending goes on", async () => {
     const records = [{ a: 1 }, { text: "é\n" }, 12345, [1, 2]];
     const whole = Buffer.from(records.map((record) => `${JSON.stringify(record)}\n`).join(""));
-    await fc.assert(fc.asyncProperty(fc.nat(whole.byteLength), fc.constantFrom("", "\0\0\0\n"), async (cut, garbage) => {
-      const complete = records.slice(0, whole.subarray(0, cut).toString().split("\n").length - 1);
-      writeFileSync(path("torn"), whole.subarray(0, cut));
-      // Blocks allocated but never written read as zeros after a power cut.
-      if (garbage !== "" && whole[cut - 1] === 10) appendFileSync(path("torn"), garbage);
-      expect(await readJsonl(path("torn"))).toEqual(complete);
-      const log = await openJsonl(path("torn"));
-      await log.append("next");
-      await log.close();
-      expect(await readJsonl(path("torn"))).toEqual([...complete, "next"]);
-    }));
+    await fc.assert(
+      fc.asyncProperty(fc.nat(whole.byteLength), fc.constantFrom("", "\0\0\0\n"), async (cut, garbage) => {
+        const complete = records.slice(0, whole.subarray(0, cut).toString().split("\n").length - 1);
+        writeFileSync(path("torn"), whole.subarray(0, cut));
+        // Blocks allocated but never written read as zeros after a power cut.
+        if (garbage !== "" && whole[cut - 1] === 10) appendFileSync(path("torn"), garbage);
+        expect(await readJsonl(path("torn"))).toEqual(complete);
+        const log = await openJsonl(path("torn"));
+        await log.append("next");
+        await log.close();
+        expect(await readJsonl(path("torn"))).toEqual([...complete, "next"]);
+      }),
+    );
   });
 
   test("a long torn line is cut as well", async () => {

@@ -36,17 +36,30 @@ describe("16-bit floats", () => {
 
   test("every float16 pattern decodes to its defined value", () => {
     const decoded = toFloat32("F16", allHalves());
-    for (let half = 0; half < 65536; half++) if (!Object.is(decoded[half], f16Value(half))) expect([half, decoded[half]]).toEqual([half, f16Value(half)]);
+    for (let half = 0; half < 65536; half++)
+      if (!Object.is(decoded[half], f16Value(half))) expect([half, decoded[half]]).toEqual([half, f16Value(half)]);
   });
 
   test("bfloat16 is the upper half of float32", () => {
-    expect([...toFloat32("BF16", Uint8Array.of(0x80, 0x3f, 0x49, 0x40, 0x80, 0xff, 1, 0))]).toEqual([1, 3.140625, -Infinity, 2 ** -133]);
+    expect([...toFloat32("BF16", Uint8Array.of(0x80, 0x3f, 0x49, 0x40, 0x80, 0xff, 1, 0))]).toEqual([
+      1,
+      3.140625,
+      -Infinity,
+      2 ** -133,
+    ]);
   });
 
   test("float16 encoding rounds to nearest even, subnormals included", () => {
     const finite = Array.from({ length: 0x7c00 }, (_, pattern) => ({ value: f16Value(pattern), pattern }));
-    const value = fc.oneof(fc.float({ noNaN: true, min: 0 }), fc.float({ noNaN: true, min: 0, max: Math.fround(2e-4) }), fc.float({ noNaN: true, min: 1, max: 70000 }));
-    fc.assert(fc.property(value, (x) => one("F16", x) === nearest(x, finite, 65520) && one("F16", -x) === -one("F16", x)), { numRuns: 300 });
+    const value = fc.oneof(
+      fc.float({ noNaN: true, min: 0 }),
+      fc.float({ noNaN: true, min: 0, max: Math.fround(2e-4) }),
+      fc.float({ noNaN: true, min: 1, max: 70000 }),
+    );
+    fc.assert(
+      fc.property(value, (x) => one("F16", x) === nearest(x, finite, 65520) && one("F16", -x) === -one("F16", x)),
+      { numRuns: 300 },
+    );
     // Exact ties between neighbours, all over the range.
     for (let pattern = 0; pattern < 0x7bff; pattern += 7) {
       const tie = (f16Value(pattern) + f16Value(pattern + 1)) / 2;
@@ -57,12 +70,14 @@ describe("16-bit floats", () => {
   test("bfloat16 encoding rounds to nearest even", () => {
     const bits = new Uint32Array(1);
     const float = new Float32Array(bits.buffer);
-    fc.assert(fc.property(fc.integer({ min: 0, max: 0x7f7f }), fc.integer({ min: 0, max: 0xffff }), (high, low) => {
-      bits[0] = (high << 16) | low;
-      const up = low > 0x8000 || (low === 0x8000 && high % 2 === 1);
-      const expected = new Float32Array(Uint32Array.of((high + (up ? 1 : 0)) << 16).buffer)[0]!;
-      return one("BF16", float[0]!) === expected;
-    }));
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 0x7f7f }), fc.integer({ min: 0, max: 0xffff }), (high, low) => {
+        bits[0] = (high << 16) | low;
+        const up = low > 0x8000 || (low === 0x8000 && high % 2 === 1);
+        const expected = new Float32Array(Uint32Array.of((high + (up ? 1 : 0)) << 16).buffer)[0]!;
+        return one("BF16", float[0]!) === expected;
+      }),
+    );
   });
 
   test("limits, infinities and NaN", () => {
@@ -75,25 +90,34 @@ describe("16-bit floats", () => {
     expect(one("BF16", -Infinity)).toBe(-Infinity);
     // NaN whose payload lies only in the bits that are dropped.
     const quiet = new Float32Array(Uint32Array.of(0x7f800001, 0xff800001).buffer);
-    for (const dtype of ["F16", "BF16"] as const) expect([...toFloat32(dtype, fromFloat32(dtype, quiet))]).toEqual([NaN, NaN]);
+    for (const dtype of ["F16", "BF16"] as const)
+      expect([...toFloat32(dtype, fromFloat32(dtype, quiet))]).toEqual([NaN, NaN]);
   });
 });
 
 describe("other dtypes", () => {
   test("F64 keeps every float32 and rounds doubles", () => {
-    fc.assert(fc.property(fc.float32Array(), (values) => {
-      expect(toFloat32("F64", fromFloat32("F64", values))).toEqual(values);
-    }));
+    fc.assert(
+      fc.property(fc.float32Array(), (values) => {
+        expect(toFloat32("F64", fromFloat32("F64", values))).toEqual(values);
+      }),
+    );
     expect(toFloat32("F64", new Uint8Array(Float64Array.of(0.1).buffer))[0]).toBe(Math.fround(0.1));
   });
 
   test("unaligned bytes decode like aligned ones", () => {
-    fc.assert(fc.property(fc.float32Array({ noNaN: true }), fc.constantFrom<FloatDtype>("F64", "F32", "F16", "BF16"), (values, dtype) => {
-      const bytes = fromFloat32(dtype, values);
-      const shifted = new Uint8Array(bytes.byteLength + 1);
-      shifted.set(bytes, 1);
-      expect(toFloat32(dtype, shifted.subarray(1))).toEqual(toFloat32(dtype, bytes.slice()));
-    }));
+    fc.assert(
+      fc.property(
+        fc.float32Array({ noNaN: true }),
+        fc.constantFrom<FloatDtype>("F64", "F32", "F16", "BF16"),
+        (values, dtype) => {
+          const bytes = fromFloat32(dtype, values);
+          const shifted = new Uint8Array(bytes.byteLength + 1);
+          shifted.set(bytes, 1);
+          expect(toFloat32(dtype, shifted.subarray(1))).toEqual(toFloat32(dtype, bytes.slice()));
+        },
+      ),
+    );
   });
 
   test("a broken length is an input error", () => {

@@ -9,7 +9,10 @@ const scaling: fc.Arbitrary<RopeScaling> = fc.oneof(
   fc.constant({ kind: "none" } as const),
   fc.record({ kind: fc.constant("linear" as const), factor: fc.oneof(positive, fc.integer({ min: 1, max: 64 })) }),
   fc.record({
-    kind: fc.constant("llama3" as const), factor: positive, lowFreqFactor: fc.constantFrom(1, 0.5), highFreqFactor: positive,
+    kind: fc.constant("llama3" as const),
+    factor: positive,
+    lowFreqFactor: fc.constantFrom(1, 0.5),
+    highFreqFactor: positive,
     originalMaxPositions: fc.integer({ min: 1, max: 8192 }),
   }),
 );
@@ -29,59 +32,111 @@ const traits: Readonly<Record<Family, Traits>> = {
   mistral: { qkNorm: false, qkvBias: false, outBias: "none", window: "uniform", ffnBias: false, moe: null },
   qwen2: { qkNorm: false, qkvBias: true, outBias: "none", window: "layers", ffnBias: false, moe: null },
   qwen3: { qkNorm: true, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, moe: null },
-  mixtral: { qkNorm: false, qkvBias: false, outBias: "none", window: "uniform", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
-  qwen2_moe: { qkNorm: false, qkvBias: "any", outBias: "none", window: "layers", ffnBias: false, moe: { mixed: true, anyOrder: true, shared: true } },
-  qwen3_moe: { qkNorm: true, qkvBias: "any", outBias: "same", window: "uniform", ffnBias: false, moe: { mixed: true, anyOrder: true, shared: false } },
+  mixtral: {
+    qkNorm: false,
+    qkvBias: false,
+    outBias: "none",
+    window: "uniform",
+    ffnBias: false,
+    moe: { mixed: false, anyOrder: false, shared: false },
+  },
+  qwen2_moe: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "none",
+    window: "layers",
+    ffnBias: false,
+    moe: { mixed: true, anyOrder: true, shared: true },
+  },
+  qwen3_moe: {
+    qkNorm: true,
+    qkvBias: "any",
+    outBias: "same",
+    window: "uniform",
+    ffnBias: false,
+    moe: { mixed: true, anyOrder: true, shared: false },
+  },
 };
 
 function moeFfn({ anyOrder, shared }: NonNullable<Traits["moe"]>): fc.Arbitrary<MoeFfn> {
-  return fc.record({
-    inner: fc.integer({ min: 1, max: 40 }),
-    topK: fc.integer({ min: 1, max: 4 }),
-    spare: fc.nat(5),
-    order: fc.constantFrom("topk-softmax" as const, ...(anyOrder ? (["softmax-topk"] as const) : [])),
-    shared: shared ? fc.option(fc.record({ inner: fc.integer({ min: 1, max: 40 }), gated: fc.constant(true) })) : fc.constant(null),
-  }).map(({ spare, topK, ...ffn }) => ({ kind: "moe", experts: topK + spare, topK, ...ffn }));
+  return fc
+    .record({
+      inner: fc.integer({ min: 1, max: 40 }),
+      topK: fc.integer({ min: 1, max: 4 }),
+      spare: fc.nat(5),
+      order: fc.constantFrom("topk-softmax" as const, ...(anyOrder ? (["softmax-topk"] as const) : [])),
+      shared: shared
+        ? fc.option(fc.record({ inner: fc.integer({ min: 1, max: 40 }), gated: fc.constant(true) }))
+        : fc.constant(null),
+    })
+    .map(({ spare, topK, ...ffn }) => ({ kind: "moe", experts: topK + spare, topK, ...ffn }));
 }
 
 export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
   const { qkNorm, qkvBias, outBias, window, ffnBias, moe } = traits[family];
-  return fc.record({
-    groups: fc.integer({ min: 1, max: 4 }),
-    kvHeads: fc.integer({ min: 1, max: 4 }),
-    headDim: fc.integer({ min: 1, max: 8 }).map((half) => 2 * half),
-    hiddenPerHead: fc.integer({ min: 1, max: 16 }),
-    bias: qkvBias === "any" ? fc.boolean() : fc.constant(qkvBias),
-    theta: fc.oneof(positive, fc.constantFrom(10_000, 500_000)),
-    scaling,
-    dense: fc.record({ kind: fc.constant("dense" as const), inner: fc.integer({ min: 1, max: 80 }), bias: ffnBias ? fc.boolean() : fc.constant(false) }),
-    moe: moe === null ? fc.constant(null) : moeFfn(moe),
-    // Layer 0 is always sparse in a MoE, so that at least one is.
-    layers: fc.array(fc.record({ sparse: fc.boolean(), slides: fc.boolean() }), { minLength: 1, maxLength: 5 }),
-    size: window === "none" ? fc.constant(null) : fc.option(fc.integer({ min: 1, max: 9000 })),
-    rest: fc.record({
-      vocab: fc.integer({ min: 1, max: 300 }),
-      tiedHead: fc.boolean(),
-      normEps: positive,
-      maxPositions: fc.integer({ min: 1, max: 200_000 }),
-      tokens: fc.record({ bos: fc.option(token), eos: fc.array(token, { maxLength: 3 }), pad: fc.option(token) }),
-      initStd: fc.oneof(fc.constant(0), fc.constant(1), positive),
-    }),
-    coef: fc.oneof(fc.constant(0), fc.constant(1), positive),
-  }).map(({ groups, kvHeads, headDim, hiddenPerHead, bias, theta, scaling: ropeScaling, dense, moe: sparseFfn, layers, size, rest, coef }) => ({
-    family,
-    ...rest,
-    hidden: hiddenPerHead * groups * kvHeads,
-    attn: {
-      heads: groups * kvHeads, kvHeads, headDim, qkNorm, qkvBias: bias, outBias: outBias === "same" && bias,
-      rope: { theta, scaling: ropeScaling },
-    },
-    layers: layers.map(({ sparse, slides }, layer) => {
-      const ffn: Ffn = sparseFfn !== null && (sparse || layer === 0 || !moe!.mixed) ? sparseFfn : dense;
-      return { window: window === "uniform" || slides ? size : null, ffn };
-    }),
-    auxLossCoef: sparseFfn === null ? 0 : coef,
-  }));
+  return fc
+    .record({
+      groups: fc.integer({ min: 1, max: 4 }),
+      kvHeads: fc.integer({ min: 1, max: 4 }),
+      headDim: fc.integer({ min: 1, max: 8 }).map((half) => 2 * half),
+      hiddenPerHead: fc.integer({ min: 1, max: 16 }),
+      bias: qkvBias === "any" ? fc.boolean() : fc.constant(qkvBias),
+      theta: fc.oneof(positive, fc.constantFrom(10_000, 500_000)),
+      scaling,
+      dense: fc.record({
+        kind: fc.constant("dense" as const),
+        inner: fc.integer({ min: 1, max: 80 }),
+        bias: ffnBias ? fc.boolean() : fc.constant(false),
+      }),
+      moe: moe === null ? fc.constant(null) : moeFfn(moe),
+      // Layer 0 is always sparse in a MoE, so that at least one is.
+      layers: fc.array(fc.record({ sparse: fc.boolean(), slides: fc.boolean() }), { minLength: 1, maxLength: 5 }),
+      size: window === "none" ? fc.constant(null) : fc.option(fc.integer({ min: 1, max: 9000 })),
+      rest: fc.record({
+        vocab: fc.integer({ min: 1, max: 300 }),
+        tiedHead: fc.boolean(),
+        normEps: positive,
+        maxPositions: fc.integer({ min: 1, max: 200_000 }),
+        tokens: fc.record({ bos: fc.option(token), eos: fc.array(token, { maxLength: 3 }), pad: fc.option(token) }),
+        initStd: fc.oneof(fc.constant(0), fc.constant(1), positive),
+      }),
+      coef: fc.oneof(fc.constant(0), fc.constant(1), positive),
+    })
+    .map(
+      ({
+        groups,
+        kvHeads,
+        headDim,
+        hiddenPerHead,
+        bias,
+        theta,
+        scaling: ropeScaling,
+        dense,
+        moe: sparseFfn,
+        layers,
+        size,
+        rest,
+        coef,
+      }) => ({
+        family,
+        ...rest,
+        hidden: hiddenPerHead * groups * kvHeads,
+        attn: {
+          heads: groups * kvHeads,
+          kvHeads,
+          headDim,
+          qkNorm,
+          qkvBias: bias,
+          outBias: outBias === "same" && bias,
+          rope: { theta, scaling: ropeScaling },
+        },
+        layers: layers.map(({ sparse, slides }, layer) => {
+          const ffn: Ffn = sparseFfn !== null && (sparse || layer === 0 || !moe!.mixed) ? sparseFfn : dense;
+          return { window: window === "uniform" || slides ? size : null, ffn };
+        }),
+        auxLossCoef: sparseFfn === null ? 0 : coef,
+      }),
+    );
 }
 
 export { families } from "../../src/spec/types.js";

@@ -14,10 +14,13 @@ const without = (config: Record<string, unknown>, ...keys: string[]): Record<str
 
 describe("round trip", () => {
   test.each(families)("%s: the spec survives config and JSON text", (family) => {
-    fc.assert(fc.property(specOf(family), (spec) => {
-      const text = stringifyConfig(configFromSpec(spec, { dtype: "bfloat16" }));
-      expect(read(JSON.parse(text))).toEqual(spec);
-    }), { numRuns: 200 });
+    fc.assert(
+      fc.property(specOf(family), (spec) => {
+        const text = stringifyConfig(configFromSpec(spec, { dtype: "bfloat16" }));
+        expect(read(JSON.parse(text))).toEqual(spec);
+      }),
+      { numRuns: 200 },
+    );
   });
 
   test.each(families)("%s: what HF wrote says the same after we write it", (family) => {
@@ -26,10 +29,14 @@ describe("round trip", () => {
   });
 
   test("no float key is ever written as an integer", () => {
-    const floats = /"(rms_norm_eps|rope_theta|factor|low_freq_factor|high_freq_factor|router_aux_loss_coef|router_jitter_noise|initializer_range|attention_dropout)": (.*?),?$/gm;
-    fc.assert(fc.property(fc.constantFrom(...families).chain(specOf), (spec) => {
-      for (const [, key, literal] of stringifyConfig(configFromSpec(spec, { dtype: "float16" })).matchAll(floats)) expect(`${key} ${literal}`).toMatch(/[.e]/);
-    }));
+    const floats =
+      /"(rms_norm_eps|rope_theta|factor|low_freq_factor|high_freq_factor|router_aux_loss_coef|router_jitter_noise|initializer_range|attention_dropout)": (.*?),?$/gm;
+    fc.assert(
+      fc.property(fc.constantFrom(...families).chain(specOf), (spec) => {
+        for (const [, key, literal] of stringifyConfig(configFromSpec(spec, { dtype: "float16" })).matchAll(floats))
+          expect(`${key} ${literal}`).toMatch(/[.e]/);
+      }),
+    );
   });
 });
 
@@ -80,25 +87,63 @@ describe("configFromSpec", () => {
   test("rope is written flat and nested", () => {
     expect(configFromSpec(read(golden("dense/llama3_rope")), { dtype: "float32" })).toMatchObject({
       rope_theta: 10000,
-      rope_scaling: { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 32 },
-      rope_parameters: { rope_type: "llama3", rope_theta: 10000, factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 32 },
+      rope_scaling: {
+        rope_type: "llama3",
+        factor: 8,
+        low_freq_factor: 1,
+        high_freq_factor: 4,
+        original_max_position_embeddings: 32,
+      },
+      rope_parameters: {
+        rope_type: "llama3",
+        rope_theta: 10000,
+        factor: 8,
+        low_freq_factor: 1,
+        high_freq_factor: 4,
+        original_max_position_embeddings: 32,
+      },
     });
   });
 
   test("qwen families write num_experts, mlp_only_layers and norm_topk_prob", () => {
     const config = configFromSpec(read(golden("moe/qwen3_moe_mixed")), { dtype: "float32" });
-    expect(config).toMatchObject({ num_experts: 8, mlp_only_layers: [0], norm_topk_prob: true, intermediate_size: 64, moe_intermediate_size: 16 });
+    expect(config).toMatchObject({
+      num_experts: 8,
+      mlp_only_layers: [0],
+      norm_topk_prob: true,
+      intermediate_size: 64,
+      moe_intermediate_size: 16,
+    });
     expect(config).not.toHaveProperty("num_local_experts");
   });
 
   test.each<[string, DecoderSpec, string]>([
-    ["dense layer", { ...mixtral, layers: [mixtral.layers[0]!, { window: null, ffn: { kind: "dense", inner: 64, bias: false } }] }, "a mixtral model cannot have dense layers"],
-    ["order", { ...mixtral, layers: mixtral.layers.map(({ window, ffn }) => ({ window, ffn: { ...ffn, order: "softmax-topk" } as typeof ffn })) }, "not renormalised"],
+    [
+      "dense layer",
+      { ...mixtral, layers: [mixtral.layers[0]!, { window: null, ffn: { kind: "dense", inner: 64, bias: false } }] },
+      "a mixtral model cannot have dense layers",
+    ],
+    [
+      "order",
+      {
+        ...mixtral,
+        layers: mixtral.layers.map(({ window, ffn }) => ({ window, ffn: { ...ffn, order: "softmax-topk" } as typeof ffn })),
+      },
+      "not renormalised",
+    ],
     ["bias", { ...mixtral, attn: { ...mixtral.attn, qkvBias: true } }, "cannot have query, key and value biases"],
-    ["windows", { ...mixtral, layers: [mixtral.layers[0]!, { ...mixtral.layers[1]!, window: 4 }] }, "different attention windows"],
+    [
+      "windows",
+      { ...mixtral, layers: [mixtral.layers[0]!, { ...mixtral.layers[1]!, window: 4 }] },
+      "different attention windows",
+    ],
     ["family", { ...mixtral, family: "llama" }, "a llama model cannot have mixture-of-experts layers"],
     ["odd head", { ...mixtral, attn: { ...mixtral.attn, headDim: 7 } }, "the head size is 7"],
-    ["groups", { ...mixtral, attn: { ...mixtral.attn, kvHeads: 3 } }, "num_key_value_heads is 3, expected a divisor of num_attention_heads (4)"],
+    [
+      "groups",
+      { ...mixtral, attn: { ...mixtral.attn, kvHeads: 3 } },
+      "num_key_value_heads is 3, expected a divisor of num_attention_heads (4)",
+    ],
   ])("refuses what the family cannot say: %s", (_, spec, message) => {
     expect(() => configFromSpec(spec, { dtype: "float32" })).toThrow(UpcycleError);
     expect(() => configFromSpec(spec, { dtype: "float32" })).toThrow(message);
@@ -120,8 +165,12 @@ describe("class defaults for absent keys", () => {
       const config = { ...golden(`dense/${family}`), sliding_window: 16, max_window_layers: 1 };
       expect(window(without(config, "layer_types"))).toEqual([null, null]);
       expect(window({ ...without(config, "layer_types"), use_sliding_window: true })).toEqual([null, 16]);
-      expect(window({ ...config, use_sliding_window: true, layer_types: ["sliding_attention", "full_attention"] })).toEqual([16, null]);
-      expect(() => read({ ...config, layer_types: ["sliding_attention", "full_attention"] })).toThrow("sliding windows are switched off");
+      expect(window({ ...config, use_sliding_window: true, layer_types: ["sliding_attention", "full_attention"] })).toEqual(
+        [16, null],
+      );
+      expect(() => read({ ...config, layer_types: ["sliding_attention", "full_attention"] })).toThrow(
+        "sliding windows are switched off",
+      );
     }
   });
 
@@ -135,7 +184,8 @@ describe("class defaults for absent keys", () => {
     expect(read(golden("dense/qwen2")).attn).toMatchObject({ qkvBias: true, outBias: false });
     expect(read(without(golden("moe/qwen2_moe"), "qkv_bias")).attn.qkvBias).toBe(true);
     expect(read({ ...golden("dense/llama"), attention_bias: true, mlp_bias: true })).toMatchObject({
-      attn: { qkvBias: true, outBias: true }, layers: [{ ffn: { bias: true } }, { ffn: { bias: true } }],
+      attn: { qkvBias: true, outBias: true },
+      layers: [{ ffn: { bias: true } }, { ffn: { bias: true } }],
     });
   });
 
@@ -149,29 +199,62 @@ describe("class defaults for absent keys", () => {
 
   test("routing", () => {
     const moe = (config: unknown): unknown => read(config).layers[0]!.ffn;
-    expect(moe(golden("moe/mixtral"))).toEqual({ kind: "moe", inner: 64, experts: 4, topK: 2, order: "topk-softmax", shared: null });
-    expect(moe(golden("moe/qwen2_moe"))).toEqual({ kind: "moe", inner: 16, experts: 4, topK: 2, order: "softmax-topk", shared: { inner: 32, gated: true } });
+    expect(moe(golden("moe/mixtral"))).toEqual({
+      kind: "moe",
+      inner: 64,
+      experts: 4,
+      topK: 2,
+      order: "topk-softmax",
+      shared: null,
+    });
+    expect(moe(golden("moe/qwen2_moe"))).toEqual({
+      kind: "moe",
+      inner: 16,
+      experts: 4,
+      topK: 2,
+      order: "softmax-topk",
+      shared: { inner: 32, gated: true },
+    });
     expect(moe(without(golden("moe/qwen3_moe"), "norm_topk_prob"))).toMatchObject({ order: "softmax-topk", experts: 8 });
     expect(moe(golden("moe/qwen3_moe_norm"))).toMatchObject({ order: "topk-softmax" });
-    expect(moe({ ...without(golden("moe/qwen3_moe"), "num_local_experts"), num_experts: 16 })).toMatchObject({ experts: 16 });
+    expect(moe({ ...without(golden("moe/qwen3_moe"), "num_local_experts"), num_experts: 16 })).toMatchObject({
+      experts: 16,
+    });
     expect(read(golden("moe/qwen3_moe_mixed")).layers.map(({ ffn }) => ffn.kind)).toEqual(["dense", "moe"]);
-    expect(read({ ...golden("moe/qwen3_moe"), decoder_sparse_step: 2 }).layers.map(({ ffn }) => ffn.kind)).toEqual(["dense", "moe"]);
+    expect(read({ ...golden("moe/qwen3_moe"), decoder_sparse_step: 2 }).layers.map(({ ffn }) => ffn.kind)).toEqual([
+      "dense",
+      "moe",
+    ]);
     expect(moe({ ...golden("moe/qwen2_moe"), shared_expert_intermediate_size: 0 })).toMatchObject({ shared: null });
   });
 
   test("tokens", () => {
-    expect(read({ ...without(golden("dense/llama"), "bos_token_id"), eos_token_id: [5, 6], pad_token_id: -1 }).tokens).toEqual({ bos: 1, eos: [5, 6], pad: null });
-    expect(read(without(golden("dense/qwen2"), "bos_token_id", "eos_token_id", "pad_token_id")).tokens).toEqual({ bos: null, eos: [], pad: null });
+    expect(
+      read({ ...without(golden("dense/llama"), "bos_token_id"), eos_token_id: [5, 6], pad_token_id: -1 }).tokens,
+    ).toEqual({ bos: 1, eos: [5, 6], pad: null });
+    expect(read(without(golden("dense/qwen2"), "bos_token_id", "eos_token_id", "pad_token_id")).tokens).toEqual({
+      bos: null,
+      eos: [],
+      pad: null,
+    });
   });
 
   test("rope: flat, nested, old spelling, absent", () => {
     const bare = without(golden("dense/llama"), "rope_parameters");
     expect(read(bare).attn.rope).toEqual({ theta: 10_000, scaling: { kind: "none" } });
     expect(read(without(golden("moe/mixtral"), "rope_parameters")).attn.rope.theta).toBe(1_000_000);
-    expect(read({ ...bare, rope_theta: 5e5, rope_scaling: { type: "linear", factor: 2 } }).attn.rope).toEqual({ theta: 5e5, scaling: { kind: "linear", factor: 2 } });
+    expect(read({ ...bare, rope_theta: 5e5, rope_scaling: { type: "linear", factor: 2 } }).attn.rope).toEqual({
+      theta: 5e5,
+      scaling: { kind: "linear", factor: 2 },
+    });
     expect(read({ ...bare, rope_theta: 5e5, rope_parameters: { rope_type: "default" } }).attn.rope.theta).toBe(5e5);
-    expect(read({ ...bare, rope_parameters: { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, rope_theta: 3 }, original_max_position_embeddings: 9 }).attn.rope)
-      .toMatchObject({ theta: 3, scaling: { originalMaxPositions: 9 } });
+    expect(
+      read({
+        ...bare,
+        rope_parameters: { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, rope_theta: 3 },
+        original_max_position_embeddings: 9,
+      }).attn.rope,
+    ).toMatchObject({ theta: 3, scaling: { originalMaxPositions: 9 } });
   });
 });
 
@@ -181,7 +264,10 @@ describe("what cannot be read", () => {
   test.each<[unknown, string]>([
     [null, "m/config.json: not a JSON object"],
     [[], "m/config.json: not a JSON object"],
-    [{}, "m/config.json: model_type is missing, expected one of llama, mistral, qwen2, qwen3, mixtral, qwen2_moe, qwen3_moe"],
+    [
+      {},
+      "m/config.json: model_type is missing, expected one of llama, mistral, qwen2, qwen3, mixtral, qwen2_moe, qwen3_moe",
+    ],
     [{ model_type: "gpt2" }, 'm/config.json: model_type is "gpt2", expected one of llama'],
     [{ model_type: "toString" }, 'model_type is "toString"'],
     [without(llama, "hidden_size"), "m/config.json: hidden_size is missing, expected an integer from 1"],
@@ -191,9 +277,15 @@ describe("what cannot be read", () => {
     [{ ...llama, hidden_act: "gelu" }, 'm/config.json: hidden_act is "gelu", expected "silu"'],
     [{ ...llama, rms_norm_eps: 0 }, "rms_norm_eps is 0, expected a number above 0"],
     [{ ...llama, head_dim: 5 }, "the head size is 5, expected an even number"],
-    [{ ...llama, head_dim: null, num_attention_heads: 6 }, "num_attention_heads is 6, expected a divisor of hidden_size (32)"],
+    [
+      { ...llama, head_dim: null, num_attention_heads: 6 },
+      "num_attention_heads is 6, expected a divisor of hidden_size (32)",
+    ],
     [{ ...llama, num_key_value_heads: 3 }, "num_key_value_heads is 3, expected a divisor of num_attention_heads (4)"],
-    [{ ...llama, rope_parameters: { rope_type: "yarn", rope_theta: 1 } }, 'rope_parameters.rope_type is "yarn", expected one of "default", "linear", "llama3"'],
+    [
+      { ...llama, rope_parameters: { rope_type: "yarn", rope_theta: 1 } },
+      'rope_parameters.rope_type is "yarn", expected one of "default", "linear", "llama3"',
+    ],
     [{ ...llama, rope_scaling: { type: "dynamic", factor: 2 } }, 'rope_scaling.type is "dynamic"'],
     [{ ...llama, rope_theta: 5 }, "rope_theta is given as 5 and as 10000"],
     [{ ...llama, rope_scaling: { rope_type: "linear", factor: 2 } }, "rope_scaling and rope_parameters disagree"],
@@ -206,7 +298,10 @@ describe("what cannot be read", () => {
     [{ ...moe, mlp_only_layers: [0, 1] }, "leave none of 2 layers with experts"],
     [{ ...moe, router_aux_loss_coef: -1 }, "router_aux_loss_coef is -1"],
     [{ ...golden("dense/qwen2"), layer_types: ["full_attention"] }, "expected 2 entries, one per layer (found 1)"],
-    [{ ...golden("dense/qwen2"), layer_types: ["full_attention", "linear_attention"] }, 'expected only "full_attention" and "sliding_attention"'],
+    [
+      { ...golden("dense/qwen2"), layer_types: ["full_attention", "linear_attention"] },
+      'expected only "full_attention" and "sliding_attention"',
+    ],
     [{ ...golden("dense/mistral"), sliding_window: 0 }, "sliding_window is 0, expected an integer from 1"],
   ])("%#: one clear line", (config, line) => {
     try {
@@ -220,18 +315,33 @@ describe("what cannot be read", () => {
   });
 
   test("any change of any key is read or refused, never anything else", () => {
-    const configs = ["dense/llama3_rope", "dense/mistral", "dense/qwen2", "dense/qwen3", "moe/mixtral", "moe/qwen2_moe", "moe/qwen3_moe"].map(golden);
-    const change = fc.constantFrom(...configs).chain((config) => fc.tuple(
-      fc.constant(config),
-      fc.constantFrom(...Object.keys(config), "rope_scaling", "rope_theta", "quantization_config"),
-      fc.oneof(fc.jsonValue(), fc.constantFrom(null, 0, -1, 1e308, true, "", [], {}, undefined)),
-    ));
-    fc.assert(fc.property(change, ([config, key, value]) => {
-      try {
-        read({ ...config, [key]: value });
-      } catch (error) {
-        expect(error).toBeInstanceOf(UpcycleError);
-      }
-    }), { numRuns: 2000 });
+    const configs = [
+      "dense/llama3_rope",
+      "dense/mistral",
+      "dense/qwen2",
+      "dense/qwen3",
+      "moe/mixtral",
+      "moe/qwen2_moe",
+      "moe/qwen3_moe",
+    ].map(golden);
+    const change = fc
+      .constantFrom(...configs)
+      .chain((config) =>
+        fc.tuple(
+          fc.constant(config),
+          fc.constantFrom(...Object.keys(config), "rope_scaling", "rope_theta", "quantization_config"),
+          fc.oneof(fc.jsonValue(), fc.constantFrom(null, 0, -1, 1e308, true, "", [], {}, undefined)),
+        ),
+      );
+    fc.assert(
+      fc.property(change, ([config, key, value]) => {
+        try {
+          read({ ...config, [key]: value });
+        } catch (error) {
+          expect(error).toBeInstanceOf(UpcycleError);
+        }
+      }),
+      { numRuns: 2000 },
+    );
   });
 });

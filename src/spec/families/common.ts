@@ -59,7 +59,12 @@ export function readCommon(config: ConfigReader, family: Family, defaults: Defau
     tiedHead: config.bool("tie_word_embeddings", false),
     normEps: config.positive("rms_norm_eps", defaults.normEps),
     maxPositions: config.int("max_position_embeddings", defaults.maxPositions),
-    attn: { heads, kvHeads, headDim: readHeadDim(config, hidden, heads, defaults), rope: readRope(config, defaults.ropeTheta) },
+    attn: {
+      heads,
+      kvHeads,
+      headDim: readHeadDim(config, hidden, heads, defaults),
+      rope: readRope(config, defaults.ropeTheta),
+    },
     layerCount: config.int("num_hidden_layers", undefined, { max: maxLayers }),
     tokens: readTokens(config, defaults),
     initStd: config.positive("initializer_range", 0.02, { zero: true }),
@@ -78,7 +83,9 @@ function readHeadDim(config: ConfigReader, hidden: number, heads: number, defaul
   }
   const headDim = given ?? hidden / heads;
   if (headDim % 2 !== 0) {
-    throw inputError(`the head size is ${headDim}, expected an even number (rotary embedding turns pairs)`, { where: config.where });
+    throw inputError(`the head size is ${headDim}, expected an even number (rotary embedding turns pairs)`, {
+      where: config.where,
+    });
   }
   return headDim;
 }
@@ -126,11 +133,16 @@ export function refuse(spec: DecoderSpec, what: string): UpcycleError {
 }
 
 /** Throws inputError if the attention has something the family does not. */
-export function requireAttention(spec: DecoderSpec, allowed: { qkNorm: boolean; qkvBias: boolean | "any"; outBias: boolean | "any" }): void {
+export function requireAttention(
+  spec: DecoderSpec,
+  allowed: { qkNorm: boolean; qkvBias: boolean | "any"; outBias: boolean | "any" },
+): void {
   const { qkNorm, qkvBias, outBias } = spec.attn;
   if (qkNorm !== allowed.qkNorm) throw refuse(spec, `${qkNorm ? "" : "no "}norm on queries and keys`);
-  if (allowed.qkvBias !== "any" && qkvBias !== allowed.qkvBias) throw refuse(spec, `${qkvBias ? "" : "no "}query, key and value biases`);
-  if (allowed.outBias !== "any" && outBias !== allowed.outBias) throw refuse(spec, `${outBias ? "" : "no "}output projection bias`);
+  if (allowed.qkvBias !== "any" && qkvBias !== allowed.qkvBias)
+    throw refuse(spec, `${qkvBias ? "" : "no "}query, key and value biases`);
+  if (allowed.outBias !== "any" && outBias !== allowed.outBias)
+    throw refuse(spec, `${outBias ? "" : "no "}output projection bias`);
 }
 
 /** One `attention_bias` key governs all four projections. */
@@ -147,7 +159,8 @@ export function uniformDense(spec: DecoderSpec, allowBias: boolean): DenseFfn {
   if (first === undefined) throw refuse(spec, "zero layers");
   for (const ffn of found) {
     if (ffn.kind !== "dense") throw refuse(spec, "mixture-of-experts layers");
-    if (first.kind !== "dense" || ffn.inner !== first.inner || ffn.bias !== first.bias) throw refuse(spec, "FFNs that differ between layers");
+    if (first.kind !== "dense" || ffn.inner !== first.inner || ffn.bias !== first.bias)
+      throw refuse(spec, "FFNs that differ between layers");
     if (ffn.bias && !allowBias) throw refuse(spec, "FFN biases");
   }
   if (spec.auxLossCoef !== 0) throw refuse(spec, "a load-balancing loss");
@@ -161,6 +174,9 @@ export function denseSpec(
   ffn: DenseFfn,
   windows: readonly (number | null)[],
 ): DecoderSpec {
-  const layers: LayerSpec[] = Array.from({ length: layerCount }, (_, layer) => ({ window: windows[layer] ?? null, ffn: { ...ffn } }));
+  const layers: LayerSpec[] = Array.from({ length: layerCount }, (_, layer) => ({
+    window: windows[layer] ?? null,
+    ffn: { ...ffn },
+  }));
   return { ...common, attn: { ...common.attn, ...attn }, layers, auxLossCoef: 0 };
 }

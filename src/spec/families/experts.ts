@@ -38,7 +38,9 @@ export function readSparseLayers(config: ConfigReader, layerCount: number): bool
   const dense = new Set(config.list("mlp_only_layers", isInteger, "a list of layer numbers") ?? []);
   const sparse = Array.from({ length: layerCount }, (_, layer) => !dense.has(layer) && (layer + 1) % step === 0);
   if (!sparse.includes(true)) {
-    throw inputError(`mlp_only_layers and decoder_sparse_step leave none of ${layerCount} layers with experts`, { where: config.where });
+    throw inputError(`mlp_only_layers and decoder_sparse_step leave none of ${layerCount} layers with experts`, {
+      where: config.where,
+    });
   }
   return sparse;
 }
@@ -70,8 +72,12 @@ export function uniformFfns(spec: DecoderSpec): { moe: MoeFfn; dense: DenseFfn |
   const moe = moes[0];
   if (moe === undefined) throw refuse(spec, "no mixture-of-experts layer");
   const same = (a: MoeFfn): boolean =>
-    a.inner === moe.inner && a.experts === moe.experts && a.topK === moe.topK && a.order === moe.order &&
-    a.shared?.inner === moe.shared?.inner && a.shared?.gated === moe.shared?.gated;
+    a.inner === moe.inner &&
+    a.experts === moe.experts &&
+    a.topK === moe.topK &&
+    a.order === moe.order &&
+    a.shared?.inner === moe.shared?.inner &&
+    a.shared?.gated === moe.shared?.gated;
   if (!moes.every(same)) throw refuse(spec, "experts that differ between layers");
   if (moe.topK > moe.experts) throw refuse(spec, `${moe.topK} experts per token out of ${moe.experts}`);
   const dense = denses[0] ?? null;

@@ -4,7 +4,15 @@ import type { Defaults, Dialect } from "./common.js";
 import { denseSpec, readCommon, refuse, requireAttention, sharedAttentionBias, uniformDense } from "./common.js";
 import type { ConfigReader } from "./reader.js";
 
-const defaults: Defaults = { kvHeads: "heads", headDim: "derived", maxPositions: 2048, normEps: 1e-6, ropeTheta: 10_000, bos: 1, eos: 2 };
+const defaults: Defaults = {
+  kvHeads: "heads",
+  headDim: "derived",
+  maxPositions: 2048,
+  normEps: 1e-6,
+  ropeTheta: 10_000,
+  bos: 1,
+  eos: 2,
+};
 
 export const llama: Dialect = {
   family: "llama",
@@ -20,7 +28,8 @@ export const llama: Dialect = {
     const ffn = uniformDense(spec, true);
     if (spec.layers.some(({ window }) => window !== null)) throw refuse(spec, "a sliding attention window");
     // transformers 5 validates this even though head_dim is given.
-    if (spec.hidden % spec.attn.heads !== 0) throw refuse(spec, `hidden size ${spec.hidden} with ${spec.attn.heads} heads (not a multiple)`);
+    if (spec.hidden % spec.attn.heads !== 0)
+      throw refuse(spec, `hidden size ${spec.hidden} with ${spec.attn.heads} heads (not a multiple)`);
     return { intermediate_size: ffn.inner, attention_bias: sharedAttentionBias(spec), mlp_bias: ffn.bias };
   },
 };

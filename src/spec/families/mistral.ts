@@ -5,7 +5,15 @@ import { denseSpec, readCommon, requireAttention, uniformDense } from "./common.
 import type { ConfigReader } from "./reader.js";
 import { uniformWindow } from "./windows.js";
 
-const defaults: Defaults = { kvHeads: 8, headDim: "derived", maxPositions: 131_072, normEps: 1e-6, ropeTheta: 10_000, bos: 1, eos: 2 };
+const defaults: Defaults = {
+  kvHeads: 8,
+  headDim: "derived",
+  maxPositions: 131_072,
+  normEps: 1e-6,
+  ropeTheta: 10_000,
+  bos: 1,
+  eos: 2,
+};
 
 export const mistral: Dialect = {
   family: "mistral",

@@ -6,7 +6,15 @@ import { moeSpec, readAuxLossCoef, readExpertCount, readTopK, uniformFfns } from
 import type { ConfigReader } from "./reader.js";
 import { uniformWindow } from "./windows.js";
 
-const defaults: Defaults = { kvHeads: 8, headDim: "derived", maxPositions: 131_072, normEps: 1e-5, ropeTheta: 1_000_000, bos: 1, eos: 2 };
+const defaults: Defaults = {
+  kvHeads: 8,
+  headDim: "derived",
+  maxPositions: 131_072,
+  normEps: 1e-5,
+  ropeTheta: 1_000_000,
+  bos: 1,
+  eos: 2,
+};
 
 export const mixtral: Dialect = {
   family: "mixtral",
@@ -15,8 +23,12 @@ export const mixtral: Dialect = {
     const common = readCommon(config, "mixtral", defaults);
     const experts = readExpertCount(config, 8);
     const moe = {
-      kind: "moe", inner: config.int("intermediate_size"), experts, topK: readTopK(config, experts, 2),
-      order: "topk-softmax", shared: null,
+      kind: "moe",
+      inner: config.int("intermediate_size"),
+      experts,
+      topK: readTopK(config, experts, 2),
+      order: "topk-softmax",
+      shared: null,
     } as const;
     const every = <T>(value: T): T[] => Array<T>(common.layerCount).fill(value);
     const windows = every(config.intOrNull("sliding_window", null));

@@ -5,7 +5,15 @@ import { denseSpec, readCommon, requireAttention, uniformDense } from "./common.
 import type { ConfigReader } from "./reader.js";
 import { readLayerWindows, writeLayerWindows } from "./windows.js";
 
-const defaults: Defaults = { kvHeads: 32, headDim: "derived", maxPositions: 32_768, normEps: 1e-6, ropeTheta: 10_000, bos: null, eos: null };
+const defaults: Defaults = {
+  kvHeads: 32,
+  headDim: "derived",
+  maxPositions: 32_768,
+  normEps: 1e-6,
+  ropeTheta: 10_000,
+  bos: null,
+  eos: null,
+};
 
 export const qwen2: Dialect = {
   family: "qwen2",

@@ -2,11 +2,28 @@
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention } from "./common.js";
-import { moeSpec, readAuxLossCoef, readExpertCount, readOrder, readSparseLayers, readTopK, writeQwenExperts, uniformFfns } from "./experts.js";
+import {
+  moeSpec,
+  readAuxLossCoef,
+  readExpertCount,
+  readOrder,
+  readSparseLayers,
+  readTopK,
+  writeQwenExperts,
+  uniformFfns,
+} from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 import { readLayerWindows, writeLayerWindows } from "./windows.js";
 
-const defaults: Defaults = { kvHeads: 16, headDim: "derived", maxPositions: 32_768, normEps: 1e-6, ropeTheta: 10_000, bos: null, eos: null };
+const defaults: Defaults = {
+  kvHeads: 16,
+  headDim: "derived",
+  maxPositions: 32_768,
+  normEps: 1e-6,
+  ropeTheta: 10_000,
+  bos: null,
+  eos: null,
+};
 
 export const qwen2Moe: Dialect = {
   family: "qwen2_moe",
@@ -17,11 +34,19 @@ export const qwen2Moe: Dialect = {
     // 0 is how this family says "no shared expert"; transformers and vLLM both load it.
     const sharedInner = config.int("shared_expert_intermediate_size", 5632, { min: 0 });
     const moe = {
-      kind: "moe", inner: config.int("moe_intermediate_size", 1408), experts, topK: readTopK(config, experts, 4),
-      order: readOrder(config), shared: sharedInner === 0 ? null : { inner: sharedInner, gated: true },
+      kind: "moe",
+      inner: config.int("moe_intermediate_size", 1408),
+      experts,
+      topK: readTopK(config, experts, 4),
+      order: readOrder(config),
+      shared: sharedInner === 0 ? null : { inner: sharedInner, gated: true },
     } as const;
     const sparse = readSparseLayers(config, common.layerCount);
-    const dense = { kind: "dense", inner: sparse.includes(false) ? config.int("intermediate_size") : 1, bias: false } as const;
+    const dense = {
+      kind: "dense",
+      inner: sparse.includes(false) ? config.int("intermediate_size") : 1,
+      bias: false,
+    } as const;
     // Unlike qwen2, this class slides on the even layers below max_window_layers (transformers 5, configuration_qwen2_moe.py).
     const below = config.int("max_window_layers", 28, { min: 0 });
     const windows = readLayerWindows(config, common.layerCount, (layer) => layer % 2 === 0 && layer < below);

@@ -2,11 +2,28 @@
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention, sharedAttentionBias } from "./common.js";
-import { moeSpec, readAuxLossCoef, readExpertCount, readOrder, readSparseLayers, readTopK, writeQwenExperts, uniformFfns } from "./experts.js";
+import {
+  moeSpec,
+  readAuxLossCoef,
+  readExpertCount,
+  readOrder,
+  readSparseLayers,
+  readTopK,
+  writeQwenExperts,
+  uniformFfns,
+} from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 import { readQwenWindow, uniformWindow } from "./windows.js";
 
-const defaults: Defaults = { kvHeads: 4, headDim: "derived", maxPositions: 32_768, normEps: 1e-6, ropeTheta: 10_000, bos: null, eos: null };
+const defaults: Defaults = {
+  kvHeads: 4,
+  headDim: "derived",
+  maxPositions: 32_768,
+  normEps: 1e-6,
+  ropeTheta: 10_000,
+  bos: null,
+  eos: null,
+};
 
 export const qwen3Moe: Dialect = {
   family: "qwen3_moe",
@@ -15,11 +32,19 @@ export const qwen3Moe: Dialect = {
     const common = readCommon(config, "qwen3_moe", defaults);
     const experts = readExpertCount(config, 128);
     const moe = {
-      kind: "moe", inner: config.int("moe_intermediate_size", 768), experts, topK: readTopK(config, experts, 8),
-      order: readOrder(config), shared: null,
+      kind: "moe",
+      inner: config.int("moe_intermediate_size", 768),
+      experts,
+      topK: readTopK(config, experts, 8),
+      order: readOrder(config),
+      shared: null,
     } as const;
     const sparse = readSparseLayers(config, common.layerCount);
-    const dense = { kind: "dense", inner: sparse.includes(false) ? config.int("intermediate_size") : 1, bias: false } as const;
+    const dense = {
+      kind: "dense",
+      inner: sparse.includes(false) ? config.int("intermediate_size") : 1,
+      bias: false,
+    } as const;
     // This class has no layer_types: a window, if switched on, is on every layer.
     const windows = Array<number | null>(common.layerCount).fill(readQwenWindow(config));
     const bias = config.bool("attention_bias", false);

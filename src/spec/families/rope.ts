@@ -17,7 +17,10 @@ export function readRope(config: ConfigReader, defaultTheta: number): Rope {
   }
   const thetas = [config, ...dicts].filter((keys) => keys.has("rope_theta")).map((keys) => keys.positive("rope_theta"));
   if (new Set(thetas).size > 1) {
-    throw inputError(`rope_theta is given as ${thetas.join(" and as ")}`, { where: config.where, hint: "keep the right one" });
+    throw inputError(`rope_theta is given as ${thetas.join(" and as ")}`, {
+      where: config.where,
+      hint: "keep the right one",
+    });
   }
   const scalings = dicts.map((keys) => readScaling(keys, config));
   if (new Set(scalings.map((scaling) => JSON.stringify(scaling))).size > 1) {

@@ -12,15 +12,21 @@ export function readQwenWindow(config: ConfigReader): number | null {
 /**
  * One window per layer from `layer_types`, or, when that is absent, from `isSliding(layer)`.
  */
-export function readLayerWindows(config: ConfigReader, layers: number, isSliding: (layer: number) => boolean): (number | null)[] {
+export function readLayerWindows(
+  config: ConfigReader,
+  layers: number,
+  isSliding: (layer: number) => boolean,
+): (number | null)[] {
   const window = readQwenWindow(config);
   const types = config.list("layer_types", isString, "a list of attention types, one per layer");
-  if (types === null) return Array.from({ length: layers }, (_, layer) => (window !== null && isSliding(layer) ? window : null));
+  if (types === null)
+    return Array.from({ length: layers }, (_, layer) => (window !== null && isSliding(layer) ? window : null));
   if (types.length !== layers) throw config.fail("layer_types", `${layers} entries, one per layer (found ${types.length})`);
   return types.map((type) => {
     if (type === "full_attention") return null;
     if (type !== "sliding_attention") throw config.fail("layer_types", 'only "full_attention" and "sliding_attention"');
-    if (window === null) throw config.fail("layer_types", 'only "full_attention", because sliding windows are switched off');
+    if (window === null)
+      throw config.fail("layer_types", 'only "full_attention", because sliding windows are switched off');
     return window;
   });
 }
