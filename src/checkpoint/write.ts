@@ -51,6 +51,9 @@ export interface WriteOptions {
   readonly carry?: string | undefined;
   /** Further files by name; they win over carried ones. */
   readonly files?: Readonly<Record<string, string | Uint8Array>> | undefined;
+  /** Adds larger further files to the unfinished folder; they take `extraBytes`. */
+  readonly finish?: ((folder: string) => Promise<void>) | undefined;
+  readonly extraBytes?: number | undefined;
   /** Most bytes of tensors per file (default 5 GB). */
   readonly maxShardBytes?: number | undefined;
   readonly onProgress?: ((progress: WriteProgress) => void) | undefined;
@@ -88,7 +91,7 @@ export async function writeCheckpoint(options: WriteOptions): Promise<WrittenChe
   }
   const carried = carry === undefined ? { names: [], bytes: 0 } : await findCarried(carry);
   const weightBytes = shards.reduce((sum, { header }) => sum + header.fileBytes, 0);
-  await requireFreeSpace(dir, weightBytes + carried.bytes + sizeOf(extras) + sizeOf(files));
+  await requireFreeSpace(dir, weightBytes + carried.bytes + sizeOf(extras) + sizeOf(files) + (options.extraBytes ?? 0));
 
   const stage = await stageDirectory(dir, { overwrite: options.overwrite });
   try {
@@ -96,6 +99,7 @@ export async function writeCheckpoint(options: WriteOptions): Promise<WrittenChe
     const report = progressOf(shards, dtype, options.onProgress);
     for (const shard of shards) await writeShard(stage.path, shard, options, report);
     for (const [name, data] of Object.entries({ ...files, ...extras })) await writeFileSynced(join(stage.path, name), data);
+    await options.finish?.(stage.path);
     await stage.commit();
   } catch (cause) {
     await stage.discard();

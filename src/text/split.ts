@@ -33,8 +33,9 @@ const CLOSE_ENOUGH = 0.9;
 
 /**
  * Takes documents in a seeded random order for as long as they fit into `heldOut` of the bytes; where no document
- * fits, the shortest one. So the held-out part is at most the wanted share, or one document.
- * Throws an input error for a fraction outside (0, 1) and for fewer than two different documents.
+ * fits, the shortest one. So the held-out part is at most the wanted share, or one document. A text that is all one document
+ * is cut once, near its end.
+ * Throws an input error for a fraction outside (0, 1) and for no text.
  */
 export function splitDocuments<D extends { readonly text: string }>(
   documents: readonly D[],
@@ -46,12 +47,8 @@ export function splitDocuments<D extends { readonly text: string }>(
     });
   }
   const groups = groupByText(documents, settings.seed);
-  if (groups.length < 2) {
-    const found = `${groups.length} different non-empty document${groups.length === 1 ? "" : "s"}`;
-    throw inputError(`too little text to split: found ${found}, needed at least 2`, {
-      hint: "give more documents, or cut the text into several files of one folder",
-    });
-  }
+  if (groups.length === 0) throw inputError("too little text to split: every document is empty", { hint: "give some text" });
+  if (groups.length === 1) return splitInTwo(documents.find(({ text }) => text !== "")!, settings.heldOut);
   const chosen = chooseHeldOut(groups, settings.heldOut);
   let totalBytes = 0;
   for (const group of groups) totalBytes += group.bytes;
@@ -64,6 +61,26 @@ export function splitDocuments<D extends { readonly text: string }>(
     trainBytes: totalBytes - heldOutBytes,
     heldOutBytes,
   };
+}
+
+/**
+ * The only document there is, cut once: its end is held out. The cut is the last paragraph or line break before the wanted
+ * place; half the held-out part may be lost to it, no more.
+ */
+function splitInTwo<D extends { readonly text: string }>(document: D, fraction: number): DocumentSplit<D> {
+  const { text } = document;
+  const wanted = Math.floor(text.length * (1 - fraction));
+  const earliest = Math.floor(text.length * (1 - 2 * fraction));
+  const breaks = ["\n\n", "\n", " "].map((mark) => ({ mark, at: text.lastIndexOf(mark, wanted) })).filter(({ at }) => at > Math.max(0, earliest));
+  const first = breaks[0];
+  if (first === undefined) {
+    throw inputError(`too little text to split: found one document of ${text.length} characters and no place to cut it`, {
+      hint: "give more documents",
+    });
+  }
+  const cut = first.at + first.mark.length;
+  const [train, heldOut] = [{ ...document, text: text.slice(0, cut) }, { ...document, text: text.slice(cut) }];
+  return { train: [train], heldOut: [heldOut], trainBytes: utf8Length(train.text), heldOutBytes: utf8Length(heldOut.text) };
 }
 
 /** One group per different non-empty text, in rank order. */

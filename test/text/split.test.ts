@@ -67,11 +67,21 @@ describe("splitDocuments", () => {
     }
   });
 
+  test("cuts a text that is one document at a paragraph near its end", () => {
+    const text = Array.from({ length: 40 }, (_, i) => `Paragraph ${i} of the only document.`).join("\n\n");
+    const { train, heldOut, trainBytes, heldOutBytes } = splitDocuments(documentsOf([text]), { seed: 0, heldOut: 0.1 });
+    expect(train[0]!.text + heldOut[0]!.text).toBe(text);
+    expect(heldOut[0]!.text.startsWith("Paragraph")).toBe(true);
+    expect(trainBytes + heldOutBytes).toBe(text.length);
+    expect(heldOutBytes / text.length).toBeGreaterThanOrEqual(0.1);
+    expect(heldOutBytes / text.length).toBeLessThan(0.2);
+  });
+
   test("says what is missing", () => {
     expect(() => splitDocuments(documentsOf(["x", "", "x"]), { seed: 0, heldOut: 0.1 })).toThrow(
-      "too little text to split: found 1 different non-empty document, needed at least 2",
+      "too little text to split: found one document of 1 characters and no place to cut it",
     );
-    expect(() => splitDocuments([], { seed: 0, heldOut: 0.1 })).toThrow("found 0 different non-empty documents");
+    expect(() => splitDocuments([], { seed: 0, heldOut: 0.1 })).toThrow("too little text to split: every document is empty");
     for (const heldOut of [0, 1, -0.1, NaN]) {
       expect(() => splitDocuments(documentsOf(["x", "y"]), { seed: 0, heldOut })).toThrow("between 0 and 1");
     }

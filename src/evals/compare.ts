@@ -1,0 +1,77 @@
+/** How far a child's function is from its parent's, measured on tokens. */
+import { inputError } from "../base/errors.js";
+import type { Preservation } from "../report/result.js";
+import { evalBatches } from "../text/batches.js";
+import type { RunnableModel } from "./model.js";
+
+/** Rows of logits held at once: bounds memory at about 2 * ROWS * vocabulary floats. */
+const ROWS = 1024;
+
+/**
+ * Losses of both models and the differences of their logits over the first `limitTokens` predicted tokens.
+ * Throws inputError if the vocabularies differ or there are fewer than two tokens.
+ */
+export async function compareModels(
+  parent: RunnableModel, child: RunnableModel, tokens: Int32Array, { sequence, limitTokens }: { readonly sequence: number; readonly limitTokens: number },
+): Promise<Preservation> {
+  const vocab = parent.spec.vocab;
+  if (child.spec.vocab !== vocab) {
+    throw inputError(`its vocabulary has ${child.spec.vocab} tokens, that of ${parent.dir} ${vocab}`, { where: child.dir });
+  }
+  const batch = batchFor(sequence, limitTokens);
+  const total = { count: 0, parent: 0, child: 0, largestDifference: 0, difference: 0, largest: 0 };
+  for (const { inputs, targets, count } of evalBatches(tokens, { batch, sequence, limitTokens })) {
+    const [a, b] = await Promise.all([parent.logits(inputs, { batch, sequence }), child.logits(inputs, { batch, sequence })]);
+    targets.forEach((target, row) => {
+      if (target < 0) return;
+      const start = row * vocab;
+      for (let i = start; i < start + vocab; i++) {
+        const difference = Math.abs(a[i]! - b[i]!);
+        total.difference += difference;
+        // Written so that a NaN is kept rather than skipped.
+        if (!(difference <= total.largestDifference)) total.largestDifference = difference;
+        total.largest = Math.max(total.largest, Math.abs(a[i]!));
+      }
+      total.parent += tokenLoss(a, start, vocab, target);
+      total.child += tokenLoss(b, start, vocab, target);
+    });
+    total.count += count;
+  }
+  return {
+    tokens: total.count,
+    parentLoss: total.parent / total.count,
+    childLoss: total.child / total.count,
+    maxAbsLogitDiff: total.largestDifference,
+    meanAbsLogitDiff: total.difference / (total.count * vocab),
+    maxAbsLogit: total.largest,
+  };
+}
+
+/** Mean next-token loss of one model over the first `limitTokens` predicted tokens. */
+export async function meanLoss(
+  model: RunnableModel, tokens: Int32Array, { sequence, limitTokens }: { readonly sequence: number; readonly limitTokens: number },
+): Promise<{ readonly loss: number; readonly tokens: number }> {
+  const batch = batchFor(sequence, limitTokens);
+  const vocab = model.spec.vocab;
+  let sum = 0;
+  let counted = 0;
+  for (const { inputs, targets, count } of evalBatches(tokens, { batch, sequence, limitTokens })) {
+    const logits = await model.logits(inputs, { batch, sequence });
+    targets.forEach((target, row) => (sum += target < 0 ? 0 : tokenLoss(logits, row * vocab, vocab, target)));
+    counted += count;
+  }
+  return { loss: sum / counted, tokens: counted };
+}
+
+function batchFor(sequence: number, limitTokens: number): number {
+  return Math.max(1, Math.floor(Math.min(ROWS, limitTokens) / sequence));
+}
+
+/** -log softmax(logits)[target], in float64. */
+function tokenLoss(logits: Float32Array, start: number, vocab: number, target: number): number {
+  let max = -Infinity;
+  for (let i = start; i < start + vocab; i++) max = Math.max(max, logits[i]!);
+  let sum = 0;
+  for (let i = start; i < start + vocab; i++) sum += Math.exp(logits[i]! - max);
+  return max + Math.log(sum) - logits[start + target]!;
+}

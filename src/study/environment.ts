@@ -1,0 +1,16 @@
+/** What the numbers were measured on. */
+import { arch, cpus, platform, release } from "node:os";
+import { toolVersion } from "../convert/version.js";
+import { onnxruntimeVersion } from "../ort/session.js";
+import type { StudyResult } from "../report/result.js";
+
+export function environment(threads: number): StudyResult["environment"] {
+  return {
+    upcycle: toolVersion,
+    node: process.versions.node,
+    onnxruntime: onnxruntimeVersion,
+    platform: `${platform()} ${release()} ${arch()}`,
+    cpu: `${cpus()[0]?.model.trim() ?? "unknown"} x ${cpus().length}`,
+    threads,
+  };
+}

@@ -1,0 +1,65 @@
+/** What a study will run, decided before anything runs: arms with their shapes, costs and folders. */
+import { countParams } from "../cost/params.js";
+import { trainFlopsPerToken } from "../cost/flops.js";
+import type { StudyArm, StudyConfig, TrainingBlock } from "../config/index.js";
+import type { ParamCount } from "../report/result.js";
+import type { DecoderSpec } from "../spec/types.js";
+import { planUpcycle } from "../surgery/plan.js";
+import { upcycleRecipe, type UpcycleRecipe } from "../surgery/recipe.js";
+
+export interface PlannedArm {
+  readonly id: string;
+  readonly label: string;
+  readonly kind: StudyArm["kind"];
+  readonly spec: DecoderSpec;
+  readonly params: ParamCount;
+  /** Forward and backward. */
+  readonly flopsPerToken: number;
+  readonly recipeName: string | null;
+  /** With the study's seed filled in. */
+  readonly recipe: ((seed: number) => UpcycleRecipe) | null;
+  /** In words, for the report. */
+  readonly router: string | null;
+}
+
+export const tokensOf = (block: TrainingBlock): number => block.steps * block.batch * block.sequence * block.accumulate;
+
+/** Resolves every arm against the parent's shape. Throws inputError for a recipe that the parent cannot be turned into. */
+export function planArms(config: StudyConfig, parent: DecoderSpec): PlannedArm[] {
+  return Object.entries(config.arms).map(([id, arm]) => {
+    const shape = arm.kind === "scratch" ? config.arms[arm.like]! : arm;
+    const recipe = shape.kind === "upcycled" ? recipeOf(shape) : null;
+    const spec = recipe === null ? parent : planUpcycle(parent, recipe(0)).target;
+    const { total, active } = countParams(spec);
+    const recipeName = shape.kind === "upcycled" ? shape.recipe.toUpperCase() : null;
+    return {
+      id, kind: arm.kind, spec, recipeName,
+      label: arm.label ?? labelOf(arm, recipeName),
+      params: { total, active },
+      flopsPerToken: trainFlopsPerToken(spec, config.continue.sequence),
+      recipe: arm.kind === "upcycled" ? recipe : null,
+      router: shape.kind === "upcycled" ? routerWords(shape, arm.kind) : null,
+    };
+  });
+}
+
+type UpcycledArm = Extract<StudyArm, { kind: "upcycled" }>;
+
+function recipeOf({ recipe, target, router, scaling, routerStd, allowUnevenTopK }: UpcycledArm): (seed: number) => UpcycleRecipe {
+  return (seed) => upcycleRecipe(recipe, { target, order: router, scaling, routerStd, allowUnevenTopK, seed });
+}
+
+function labelOf(arm: StudyArm, recipe: string | null): string {
+  switch (arm.kind) {
+    case "dense":
+      return "continued dense";
+    case "upcycled":
+      return `upcycled ${recipe}`;
+    case "scratch":
+      return recipe === null ? "dense from scratch" : `${recipe} from scratch`;
+  }
+}
+
+function routerWords({ router, scaling, routerStd }: UpcycledArm, kind: StudyArm["kind"]): string {
+  return kind === "scratch" ? router : `${router}, scaling ${scaling}, router std ${routerStd}`;
+}

@@ -1,0 +1,94 @@
+/** The metrics log of a run: one JSON object a line, append-only. */
+import { join } from "node:path";
+import { inputError } from "../base/errors.js";
+import { readJsonl } from "../io/jsonl.js";
+
+export interface StepRecord {
+  readonly type: "step";
+  /** Updates done, 1 for the first. */
+  readonly step: number;
+  readonly tokens: number;
+  readonly loss: number;
+  readonly balanceLoss: number | null;
+  readonly zLoss: number | null;
+  readonly gradNorm: number;
+  readonly learningRate: number;
+  /** Wall-clock milliseconds of the step. */
+  readonly ms: number;
+}
+
+export interface EvalRecord {
+  readonly type: "eval";
+  readonly step: number;
+  readonly tokens: number;
+  readonly loss: number;
+  /** Fractions of all assignments per expert, by MoE layer. */
+  readonly load: readonly (readonly number[])[];
+  /** Mean expert-to-dense cosine similarity, by MoE layer; empty without a parent. */
+  readonly similarity: readonly number[];
+}
+
+/** From here on steps beyond `step` that stand above are void: the run went on from its last checkpoint. */
+export interface ResumeRecord {
+  readonly type: "resume";
+  readonly step: number;
+}
+
+export interface DoneRecord {
+  readonly type: "done";
+  readonly step: number;
+  readonly peakRssBytes: number;
+}
+
+export type MetricRecord = StepRecord | EvalRecord | ResumeRecord | DoneRecord;
+
+export interface RunMetrics {
+  readonly steps: readonly StepRecord[];
+  readonly evals: readonly EvalRecord[];
+  readonly done: DoneRecord | null;
+}
+
+export const metricsFile = "metrics.jsonl";
+
+/** Applies resumptions: what a run has measured, each step once. Throws inputError for lines that are no records. */
+export function effectiveMetrics(records: readonly unknown[], where: string): RunMetrics {
+  let steps: StepRecord[] = [];
+  let evals: EvalRecord[] = [];
+  let done: DoneRecord | null = null;
+  records.forEach((value, line) => {
+    const record = value as MetricRecord;
+    switch (record?.type) {
+      case "step":
+        steps.push(record);
+        break;
+      case "eval":
+        // A run that went on from nothing measures its start again.
+        if (evals.at(-1)?.step === record.step) evals.pop();
+        evals.push(record);
+        break;
+      case "done":
+        done = record;
+        break;
+      case "resume":
+        steps = steps.filter(({ step }) => step <= record.step);
+        // The evaluation at the checkpoint's own step is made before the checkpoint is saved, so it stays.
+        evals = evals.filter(({ step }) => step <= record.step);
+        done = null;
+        break;
+      default:
+        throw inputError("this line is no metrics record", { where: `${where}:${line + 1}` });
+    }
+  });
+  return { steps, evals, done };
+}
+
+export async function readMetrics(runDir: string): Promise<RunMetrics> {
+  const path = join(runDir, metricsFile);
+  return effectiveMetrics(await readJsonl(path), path);
+}
+
+/** Median tokens per second over the steps, the first two left out where there are more. */
+export function tokensPerSecond(steps: readonly StepRecord[], tokensPerStep: number): number {
+  const times = steps.slice(steps.length > 4 ? 2 : 0).map(({ ms }) => ms).sort((a, b) => a - b);
+  return times.length === 0 ? 0 : (tokensPerStep / times[times.length >> 1]!) * 1000;
+}

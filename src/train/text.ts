@@ -1,0 +1,75 @@
+/** From the text block of a file to token streams: documents -> split -> tokenizer -> packed tokens. */
+import { basename } from "node:path";
+import { inputError } from "../base/errors.js";
+import type { TextConfig } from "../config/index.js";
+import { readDocuments, type CorpusDocument, type CorpusSource } from "../io/corpus.js";
+import { tokenPacker } from "../text/pack.js";
+import { splitDocuments, utf8Length, type DocumentSplit } from "../text/split.js";
+import type { TextTokenizer } from "../tokenizer/load.js";
+
+export interface Corpus {
+  readonly sources: readonly { readonly name: string; readonly documents: number; readonly bytes: number }[];
+  readonly split: DocumentSplit<CorpusDocument>;
+}
+
+export interface TokenizedCorpus {
+  readonly train: Int32Array;
+  readonly heldOut: Int32Array;
+  /** Mean bytes of text per token of the training part. */
+  readonly bytesPerToken: number;
+}
+
+/**
+ * The split never depends on a run's seed: every run of every study on one text holds out the same documents, so that losses can be
+ * compared.
+ */
+const SPLIT_SEED = "held-out";
+
+/** Reads all documents and splits them. Throws inputError for unreadable or too little text. */
+export async function readCorpus(text: TextConfig): Promise<Corpus> {
+  const sources: (CorpusSource & { name: string })[] = [
+    ...(text.builtin ?? []).map((builtin) => ({ builtin, name: builtin })),
+    ...(text.files ?? []).map((path) => ({ path, field: text.field, name: basename(path) })),
+  ];
+  const facts: { name: string; documents: number; bytes: number }[] = [];
+  const documents: CorpusDocument[] = [];
+  for (const source of sources) {
+    const first = documents.length;
+    let bytes = 0;
+    for await (const document of readDocuments(source)) {
+      documents.push(document);
+      bytes += utf8Length(document.text);
+    }
+    facts.push({ name: source.name, documents: documents.length - first, bytes });
+  }
+  return { sources: facts, split: splitDocuments(documents, { seed: SPLIT_SEED, heldOut: text.heldOut }) };
+}
+
+/** Token streams with an end-of-text token after every document. Throws inputError if the tokenizer has no such token. */
+export async function tokenizeCorpus(corpus: Corpus, tokenizer: TextTokenizer, eosOfModel: number | undefined): Promise<TokenizedCorpus> {
+  const endOfText = tokenizer.eosId ?? eosOfModel ?? tokenizer.bosId;
+  if (endOfText === undefined) {
+    throw inputError("the tokenizer names no eos_token, which separates documents", { hint: "add eos_token to tokenizer_config.json" });
+  }
+  const pack = async (documents: readonly CorpusDocument[]): Promise<Int32Array> => {
+    const packer = tokenPacker(endOfText);
+    for await (const ids of tokenizer.encodeAll(documents.map(({ text }) => text))) packer.add(ids);
+    return packer.finish().tokens;
+  };
+  const train = await pack(corpus.split.train);
+  const heldOut = await pack(corpus.split.heldOut);
+  return { train, heldOut, bytesPerToken: corpus.split.trainBytes / train.length };
+}
+
+/** Throws inputError where a training could not fill its first batch or measure a loss. */
+export function requireEnoughText(corpus: TokenizedCorpus, block: { readonly batch: number; readonly sequence: number }): void {
+  const needed = block.batch * block.sequence + 1;
+  if (corpus.train.length < needed) {
+    throw inputError(`too little text: ${corpus.train.length} training tokens, one batch of ${block.batch} x ${block.sequence} needs ${needed}`, {
+      where: "text", hint: "give more text, or lower batch or sequence",
+    });
+  }
+  if (corpus.heldOut.length < 2) {
+    throw inputError(`too little text: ${corpus.heldOut.length} held-out tokens, a loss needs at least 2`, { where: "text", hint: "give more text or raise heldOut" });
+  }
+}
