@@ -98,8 +98,9 @@ export async function writeCheckpoint(options: WriteOptions): Promise<WrittenChe
     if (carry !== undefined) await copyFiles(carry, stage.path, carried.names.filter((name) => !Object.hasOwn(files, name)));
     const report = progressOf(shards, dtype, options.onProgress);
     for (const shard of shards) await writeShard(stage.path, shard, options, report);
-    for (const [name, data] of Object.entries({ ...files, ...extras })) await writeFileSynced(join(stage.path, name), data);
     await options.finish?.(stage.path);
+    // config.json comes last: a folder without it is no model.
+    for (const [name, data] of Object.entries({ ...files, ...extras })) await writeFileSynced(join(stage.path, name), data);
     await stage.commit();
   } catch (cause) {
     await stage.discard();

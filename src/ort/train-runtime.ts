@@ -20,6 +20,7 @@ export async function openTrainRuntime(
   const gradients = bind("gradient");
   const accumulated = options.accumulate ? bind("accumulated") : gradients;
   const free = new Array<null>(program.gradients).fill(null);
+  let peakRss = 0;
   const feed = (batch: MicroBatch): ort.Tensor[] => [intTensor(batch.ids), intTensor(batch.targets), ...weights];
 
   return {
@@ -31,6 +32,8 @@ export async function openTrainRuntime(
         parts.push(readLosses(results, program.outputs));
         if (i > 0) state.addGradients();
       }
+      // onnxruntime's arena keeps what a step has used, so the memory right after a step is its peak.
+      peakRss = Math.max(peakRss, process.memoryUsage.rss());
       const where = options.accumulate ? "accumulated" : "gradient";
       const mean = 1 / batches.length;
       const gradNorm = state.gradientNorm(where, mean);
@@ -53,8 +56,7 @@ export async function openTrainRuntime(
       view.set(data);
       return Promise.resolve();
     },
-    // Kilobytes on every platform, by Node's documentation of resourceUsage.
-    peakMemory: () => Promise.resolve(process.resourceUsage().maxRSS * 1024),
+    peakMemory: () => Promise.resolve(peakRss),
     async close() {
       await session.close();
       await evaluation?.close();

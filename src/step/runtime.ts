@@ -52,7 +52,7 @@ export interface TrainRuntime {
   evaluate(batch: MicroBatch): Promise<LossMetrics>;
   read(kind: StateKind, key: string): Promise<Float32Array>;
   write(kind: StateKind, key: string, data: Float32Array): Promise<void>;
-  /** Largest resident memory of the process so far, in bytes. */
+  /** Largest resident memory of the process right after a step of this runtime, in bytes. */
   peakMemory(): Promise<number>;
   close(): Promise<void>;
 }

@@ -1,0 +1,68 @@
+/** Events of trainings and studies as lines for a terminal. */
+import { duration, rate } from "../base/format.js";
+import type { StudyEvent } from "../study/run.js";
+import type { TrainEvent } from "../train/run.js";
+import type { Terminal } from "./terminal.js";
+
+/** Smooths the speed over the last steps, so that the line does not flicker. */
+const RECENT = 8;
+
+/** Shows one training's events. `name` stands at the head of each line; `overall` adds the state of a larger whole. */
+export function trainingView(terminal: Terminal, name: string): (event: TrainEvent, overall?: string) => void {
+  let steps = 0;
+  let perStep = 0;
+  let recent: number[] = [];
+  return (event, overall = "") => {
+    switch (event.type) {
+      case "open":
+        steps = event.steps;
+        perStep = event.tokensPerStep;
+        recent = [];
+        terminal.note(event.step === 0 ? `${name}: ${steps} steps of ${perStep} tokens` : `${name}: going on after step ${event.step} of ${steps}`);
+        break;
+      case "step": {
+        recent = [...recent.slice(1 - RECENT), event.ms];
+        const ms = recent.reduce((a, b) => a + b, 0) / recent.length;
+        const eta = ((steps - event.step) * ms) / 1000;
+        terminal.progress(
+          `${name}  step ${event.step}/${steps}  loss ${event.loss.toFixed(3)}  ${rate((perStep / ms) * 1000)}  ETA ${duration(eta)}${overall}`,
+        );
+        break;
+      }
+      case "eval":
+        terminal.note(`${name}  step ${event.step}/${steps}  held-out loss ${event.loss.toFixed(4)}`);
+        break;
+      case "save":
+      case "done":
+        break;
+    }
+  };
+}
+
+/** Shows a study's events, with the time left for the whole, judged by the FLOPs still to do. */
+export function studyView(terminal: Terminal, now: () => number): (event: StudyEvent) => void {
+  let run = "";
+  let view = trainingView(terminal, "");
+  let first: { at: number; done: number } | undefined;
+  return (event) => {
+    switch (event.type) {
+      case "phase":
+        terminal.note(event.label);
+        break;
+      case "note":
+        terminal.note(`  ${event.text}`);
+        break;
+      case "train": {
+        if (event.run !== run) {
+          run = event.run;
+          view = trainingView(terminal, run);
+        }
+        first ??= { at: now(), done: event.done };
+        const worked = event.done - first.done;
+        const left = worked > 0 ? duration((((event.total - event.done) / worked) * (now() - first.at)) / 1000) : "?";
+        view(event.event, `  study ${Math.floor((100 * event.done) / event.total)}%, ${left} left`);
+        break;
+      }
+    }
+  };
+}
