@@ -156,7 +156,7 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   matmul: (ctx, { in: [a, b], out, attrs }) => ctx.set(out[0]!, ctx.emitter.matmul(ctx.get(a!), ctx.get(b!), attrs)),
   embedding: (ctx, { in: [table, ids], out }) => ctx.set(out[0]!, ctx.emitter.op("Gather", [ctx.get(table!), ctx.get(ids!)], { axis: 0 })),
   embeddingGrad(ctx, { in: [ids, dy], out, attrs }) {
-    // ScatterElements adds duplicates on one thread; ScatterND with reduction races (see docs/engine.md).
+    // ScatterElements adds duplicates one after another; ScatterND with a reduction is not safe with duplicates on several threads.
     const e = ctx.emitter;
     const [tokens, hidden] = ctx.shape(dy!) as [number, number];
     const zero = e.op("Expand", [e.floats([0]), e.ints([attrs.vocab, hidden])]);

@@ -22,6 +22,7 @@ import { readJson } from "../io/ranges.js";
 import { requireFreeSpace } from "../io/space.js";
 import { findings } from "../report/findings.js";
 import type { ArmResult, ArmRun, LossPoint, Preservation, StudyResult } from "../report/result.js";
+import type { DecoderSpec } from "../spec/types.js";
 import type { Backend } from "../step/runtime.js";
 import { freshTensor } from "../train/init.js";
 import { readCorpus, type Corpus } from "../train/text.js";
@@ -61,6 +62,7 @@ export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEven
   const arms = planArms(config, ground.spec);
   yield { type: "note", text: textNote(ground) };
 
+  await requireSpace(options, ground, arms);
   const meter = new FlopMeter(config, ground, arms);
   const parent = yield* makeParent(options, ground, meter);
   const runs = new Map<string, ArmRun[]>(arms.map(({ id }) => [id, []]));
@@ -115,6 +117,23 @@ async function claimFolder({ config, dir, threads }: StudyOptions): Promise<Stud
   await writeJson(path, record);
   return record;
 }
+
+/**
+ * Every run keeps its last checkpoint with two moments and its best one; an upcycled arm also its start. One more checkpoint is on
+ * disk while it replaces the last. Runs that have a checkpoint already have taken most of their space.
+ */
+async function requireSpace({ config, dir }: StudyOptions, ground: Ground, arms: readonly PlannedArm[]): Promise<void> {
+  const weights = (spec: DecoderSpec): number => 4 * countParams(spec).total;
+  const runs = [
+    ...(config.parent === undefined ? [{ path: "parent", bytes: 4 * weights(ground.spec) }] : []),
+    ...arms.flatMap((arm) => config.seeds.map((seed) => ({ path: armPath(arm.id, seed), bytes: (arm.recipe === null ? 4 : 5) * weights(arm.spec) }))),
+  ];
+  let needed = 3 * Math.max(...arms.map(({ spec }) => weights(spec)));
+  for (const { path, bytes } of runs) if (!(await exists(join(dir, path, "last")))) needed += bytes;
+  await requireFreeSpace(dir, needed);
+}
+
+const armPath = (id: string, seed: number): string => join("arms", id, `seed-${seed}`);
 
 /** Share of the study's training that is done, in FLOPs. */
 class FlopMeter {
@@ -200,7 +219,7 @@ async function* runArm(
 ): AsyncGenerator<StudyEvent, ArmRun> {
   const { config, dir } = options;
   const name = `${arm.label}, seed ${seed}`;
-  const path = join("arms", arm.id, `seed-${seed}`);
+  const path = armPath(arm.id, seed);
   const start = join(dir, path, "start");
   let preservation: Preservation | null = null;
   if (arm.recipe !== null) {
