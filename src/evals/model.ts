@@ -19,7 +19,12 @@ export async function openModel(dir: string, backend: Backend, threads: number):
   try {
     const { spec } = checkpoint;
     const runtime = await backend.openForward({ threads });
-    for (const { key } of slotsOf(spec)) await runtime.write(key, await checkpoint.readFloat32(key));
+    try {
+      for (const { key } of slotsOf(spec)) await runtime.write(key, await checkpoint.readFloat32(key));
+    } catch (cause) {
+      await runtime.close();
+      throw cause;
+    }
     const programs = new Map<string, LogitsProgram>();
     return {
       dir, spec,

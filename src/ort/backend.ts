@@ -17,7 +17,8 @@ class Remote {
     this.worker = new Worker(here.endsWith(".ts") ? new URL("../../dist/ort/worker.js", here) : new URL("./worker.js", here));
     this.worker.unref();
     this.worker.on("message", ({ id, result, error }: Reply) => {
-      const call = this.waiting.get(id)!;
+      const call = this.waiting.get(id);
+      if (call === undefined) return;
       this.waiting.delete(id);
       if (this.waiting.size === 0) this.worker.unref();
       if (error === undefined) call.resolve(result);
@@ -43,10 +44,24 @@ class Remote {
     });
   }
 
+  /** The first call, which gives the thread its runtime; a thread without one is of no use. */
+  async open(method: string, ...args: readonly unknown[]): Promise<void> {
+    try {
+      await this.call(method, ...args);
+    } catch (cause) {
+      await this.worker.terminate();
+      throw cause;
+    }
+  }
+
+  /** Ends the thread; harmless where it has ended already, so that cleaning up never hides why. */
   async end(): Promise<void> {
-    await this.call("close");
-    this.failure = new Error("the runtime is closed");
-    await this.worker.terminate();
+    try {
+      if (this.failure === undefined) await this.call("close");
+    } finally {
+      this.failure ??= new Error("the runtime is closed");
+      await this.worker.terminate();
+    }
   }
 }
 
@@ -54,7 +69,7 @@ export const onnxruntimeBackend: Backend = {
   name: "onnxruntime",
   async openTrain(program: TrainProgram, options): Promise<TrainRuntime> {
     const remote = new Remote();
-    await remote.call("openTrain", program, options);
+    await remote.open("openTrain", program, options);
     return {
       step: (batches, optimizer) => remote.call("step", batches, optimizer),
       evaluate: (batch) => remote.call("evaluate", batch),
@@ -66,7 +81,7 @@ export const onnxruntimeBackend: Backend = {
   },
   async openForward(options): Promise<ForwardRuntime> {
     const remote = new Remote();
-    await remote.call("openForward", options);
+    await remote.open("openForward", options);
     const known = new Set<string>();
     return {
       write: (key, data) => remote.call("write", key, data),

@@ -32,6 +32,7 @@ export class TrainState {
   constructor(
     readonly params: readonly ParamInfo[],
     private readonly accumulate: boolean,
+    arenaBytes = ARENA_BYTES,
   ) {
     const sections = accumulate ? 5 : 4;
     const padded = params.map(({ shape }) => Math.ceil(elements(shape) / ALIGN) * ALIGN);
@@ -39,7 +40,7 @@ export class TrainState {
     while (first < params.length) {
       let last = first;
       let floats = 0;
-      while (last < params.length && (floats + padded[last]!) * sections * 4 <= ARENA_BYTES) floats += padded[last++]!;
+      while (last < params.length && (floats + padded[last]!) * sections * 4 <= arenaBytes) floats += padded[last++]!;
       if (last === first) throw new Error(`parameter ${params[first]!.key} alone exceeds one WebAssembly memory`);
       this.allocate(params.slice(first, last), padded.slice(first, last), floats, sections);
       first = last;

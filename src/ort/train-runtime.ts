@@ -13,7 +13,7 @@ export async function openTrainRuntime(
 ): Promise<TrainRuntime> {
   const state = new TrainState(program.params, options.accumulate);
   const session = await openSession(program.graph, options);
-  let evaluation: Session | undefined;
+  let evaluation: Promise<Session> | undefined;
   const bind = (kind: "weight" | "gradient" | "accumulated"): ort.Tensor[] =>
     program.params.map(({ key, shape }) => tensor(state.view(kind, key), shape));
   const weights = bind("weight");
@@ -46,8 +46,8 @@ export async function openTrainRuntime(
       return { ...losses, gradNorm, applied };
     },
     async evaluate(batch: MicroBatch): Promise<LossMetrics> {
-      evaluation ??= await openSession(program.evaluation.graph, options);
-      return readLosses(await evaluation.run(feed(batch), []), program.evaluation.outputs);
+      evaluation ??= openSession(program.evaluation.graph, options);
+      return readLosses(await (await evaluation).run(feed(batch), []), program.evaluation.outputs);
     },
     read: (kind: StateKind, key: string) => Promise.resolve(state.view(kind, key).slice()),
     write(kind: StateKind, key: string, data: Float32Array) {
@@ -59,7 +59,7 @@ export async function openTrainRuntime(
     peakMemory: () => Promise.resolve(peakRss),
     async close() {
       await session.close();
-      await evaluation?.close();
+      await (await evaluation?.catch(() => null))?.close();
     },
   };
 }

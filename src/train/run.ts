@@ -87,18 +87,21 @@ export async function* trainRun(options: RunOptions): AsyncGenerator<TrainEvent,
   yield { type: "open", step: start, steps: block.steps, tokensPerStep };
 
   const shape = { batch: block.batch, sequence: block.sequence, auxCoef: block.auxLoss, zCoef: block.zLoss };
-  const runtime = await options.backend.openTrain(trainProgram(spec, shape), { threads: options.threads, accumulate: block.accumulate > 1 });
   const log = await openJsonl(join(dir, metricsFile));
   try {
-    if (progress === null) for (const slot of slotsOf(spec)) await runtime.write("weight", slot.key, await options.initial(slot));
-    else await loadState(last, spec, runtime);
-    await log.append({ type: "resume", step: start });
-    yield* loop(options, runtime, log, { step: start, best: progress?.bestLoss ?? null, ms: progress?.ms ?? 0, saved: start }, tokensPerStep);
-    await log.append({ type: "done", step: block.steps, peakRssBytes: await runtime.peakMemory() });
-    await log.sync();
+    const runtime = await options.backend.openTrain(trainProgram(spec, shape), { threads: options.threads, accumulate: block.accumulate > 1 });
+    try {
+      if (progress === null) for (const slot of slotsOf(spec)) await runtime.write("weight", slot.key, await options.initial(slot));
+      else await loadState(last, spec, runtime);
+      await log.append({ type: "resume", step: start });
+      yield* loop(options, runtime, log, { step: start, best: progress?.bestLoss ?? null, ms: progress?.ms ?? 0, saved: start, measured: null }, tokensPerStep);
+      await log.append({ type: "done", step: block.steps, peakRssBytes: await runtime.peakMemory() });
+      await log.sync();
+    } finally {
+      await runtime.close();
+    }
   } finally {
     await log.close();
-    await runtime.close();
   }
   const result = resultOf(await readMetrics(dir), tokensPerStep, last);
   yield { type: "done", result };
@@ -111,12 +114,22 @@ interface LoopState {
   ms: number;
   /** Step of the checkpoint in `last/`. */
   saved: number;
+  /** Step whose weights are known to give a finite loss. */
+  measured: number | null;
 }
 
 async function* loop(options: RunOptions, runtime: TrainRuntime, log: JsonlWriter, state: LoopState, tokensPerStep: number): AsyncGenerator<TrainEvent> {
   const { dir, block, signal } = options;
   const micro = openBatches(options.text.train, { batch: block.batch, sequence: block.sequence, seed: options.seed });
+  /** A checkpoint replaces the one before it, so weights that give no finite loss must not become one. */
+  const requireFiniteLoss = async (): Promise<void> => {
+    if (state.measured === state.step) return;
+    const { inputs, targets } = micro.at(state.step * block.accumulate);
+    const { loss } = await runtime.evaluate({ ids: inputs, targets });
+    if (!Number.isFinite(loss)) throw diverged(`the loss after step ${state.step} is ${loss}`, options, state);
+  };
   const save = async (): Promise<TrainEvent> => {
+    await requireFiniteLoss();
     await log.sync();
     await saveState({
       dir: join(dir, "last"), spec: options.spec, runtime, carry: options.carry,
@@ -156,10 +169,7 @@ async function oneStep(options: RunOptions, runtime: TrainRuntime, batchAt: Read
     learningRate, beta1, beta2, eps, weightDecay, decayOn: "matrices", clipNorm: clip, update: step,
   });
   if (!applied) {
-    throw stopError(`step ${step}: loss ${loss}, gradient norm ${gradNorm}; neither may be NaN or infinite`, {
-      where: options.dir,
-      hint: `the last good checkpoint (step ${state.saved}) is kept; lower the learning rate (peak ${block.lr.peak}) or lengthen the warm-up`,
-    });
+    throw diverged(`step ${step}: loss ${loss}, gradient norm ${gradNorm}; neither may be NaN or infinite`, options, state);
   }
   const ms = performance.now() - started;
   state.step = step;
@@ -172,10 +182,9 @@ async function evaluate(options: RunOptions, runtime: TrainRuntime, log: JsonlWr
   const { block, text, evaluationTokens, similarity } = options;
   const { loss, load } = await measure(runtime, text.heldOut, { batch: block.batch, sequence: block.sequence, limitTokens: evaluationTokens });
   if (!Number.isFinite(loss)) {
-    throw stopError(`the held-out loss after step ${state.step} is ${loss}`, {
-      where: options.dir, hint: `the last good checkpoint (step ${state.saved}) is kept; lower the learning rate`,
-    });
+    throw diverged(`the held-out loss after step ${state.step} is ${loss}`, options, state);
   }
+  state.measured = state.step;
   const record: EvalRecord = {
     type: "eval", step: state.step, tokens: state.step * tokensPerStep, loss, load,
     similarity: similarity === undefined ? [] : await similarity((key) => runtime.read("weight", key)),
@@ -187,6 +196,11 @@ async function evaluate(options: RunOptions, runtime: TrainRuntime, log: JsonlWr
     if (state.step > 0) await saveState({ dir: join(options.dir, "best"), spec: options.spec, runtime, carry: options.carry, progress: null });
   }
   return record;
+}
+
+function diverged(message: string, { dir, block }: RunOptions, { saved }: LoopState): Error {
+  const kept = saved > 0 ? `the last good checkpoint (step ${saved}) is kept; ` : "";
+  return stopError(message, { where: dir, hint: `${kept}lower the learning rate (peak ${block.lr.peak}) or lengthen the warm-up` });
 }
 
 /** Creates the folder or checks that it holds this very run; checks free space before any work. */
