@@ -4,8 +4,8 @@ import type { Preservation } from "../report/result.js";
 import { evalBatches } from "../text/batches.js";
 import type { RunnableModel } from "./model.js";
 
-/** Rows of logits held at once: bounds memory at about 2 * ROWS * vocabulary floats. */
-const ROWS = 1024;
+/** Logits of one model held at once, unless a single sequence needs more: 64 MB of floats. */
+const MOST_LOGITS = 1 << 24;
 
 /**
  * Losses of both models and the differences of their logits over the first `limitTokens` predicted tokens.
@@ -18,7 +18,7 @@ export async function compareModels(
   if (child.spec.vocab !== vocab) {
     throw inputError(`its vocabulary has ${child.spec.vocab} tokens, that of ${parent.dir} ${vocab}`, { where: child.dir });
   }
-  const batch = batchFor(sequence, limitTokens);
+  const batch = batchFor(sequence, limitTokens, vocab);
   const total = { count: 0, parent: 0, child: 0, largestDifference: 0, difference: 0, largest: 0 };
   for (const { inputs, targets, count } of evalBatches(tokens, { batch, sequence, limitTokens })) {
     const [a, b] = await Promise.all([parent.logits(inputs, { batch, sequence }), child.logits(inputs, { batch, sequence })]);
@@ -51,8 +51,8 @@ export async function compareModels(
 export async function meanLoss(
   model: RunnableModel, tokens: Int32Array, { sequence, limitTokens }: { readonly sequence: number; readonly limitTokens: number },
 ): Promise<{ readonly loss: number; readonly tokens: number }> {
-  const batch = batchFor(sequence, limitTokens);
   const vocab = model.spec.vocab;
+  const batch = batchFor(sequence, limitTokens, vocab);
   let sum = 0;
   let counted = 0;
   for (const { inputs, targets, count } of evalBatches(tokens, { batch, sequence, limitTokens })) {
@@ -63,8 +63,9 @@ export async function meanLoss(
   return { loss: sum / counted, tokens: counted };
 }
 
-function batchFor(sequence: number, limitTokens: number): number {
-  return Math.max(1, Math.floor(Math.min(ROWS, limitTokens) / sequence));
+/** Sequences per batch; one batch of at most 1024 tokens is enough to keep the engine busy. */
+function batchFor(sequence: number, limitTokens: number, vocab: number): number {
+  return Math.max(1, Math.floor(Math.min(1024, limitTokens, MOST_LOGITS / vocab) / sequence));
 }
 
 /** -log softmax(logits)[target], in float64. */
