@@ -1,42 +1,74 @@
 #!/usr/bin/env node
 /** The command line: parses, calls one command, turns failures into one line and an exit code. */
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, Option } from "commander";
 import { UpcycleError } from "../base/errors.js";
 import { toolVersion } from "../convert/version.js";
+import { convertCommand } from "./convert.js";
+import { forwardCommand } from "./forward.js";
+import { generateCommand } from "./generate.js";
+import { inspectCommand } from "./inspect.js";
 import { quickstartCommand, studyCommand } from "./study.js";
+import { quietBrokenPipe } from "./terminal.js";
+import { trainCommand } from "./train.js";
+import { verifyCommand } from "./verify.js";
 
 export function buildProgram(): Command {
   const program = new Command("upcycle")
     .description("Turn trained dense language models into mixtures of experts, train them, and see what it bought.")
     .version(toolVersion)
-    .option("--debug", "show stacks of errors")
+    .option("--debug", "show the stacks of errors; before or after the command")
     .enablePositionalOptions()
-    .showHelpAfterError("(upcycle --help, or upcycle COMMAND --help, shows what is valid)");
-  for (const command of [quickstartCommand(), studyCommand()]) {
-    program.addCommand(command.option("--debug", "show stacks of errors"));
-  }
-  for (const command of [program, ...program.commands]) command.exitOverride();
+    .addHelpText("after", "\nupcycle COMMAND --help shows a command's options and an example.\n\nExample:\n  $ upcycle quickstart");
+  const commands = [
+    quickstartCommand(), studyCommand(), trainCommand(), convertCommand(), verifyCommand(), inspectCommand(), forwardCommand(), generateCommand(),
+  ];
+  for (const command of commands) program.addCommand(command.addOption(new Option("--debug").hideHelp()));
+  // Commander prints an error in two lines and more; `main` prints it in one.
+  for (const command of [program, ...commands]) command.exitOverride().configureOutput({ outputError: () => undefined });
   return program;
 }
 
 export async function main(args: readonly string[]): Promise<number> {
   const debug = args.includes("--debug");
+  const program = buildProgram();
+  if (args.every((arg) => arg === "--debug")) {
+    program.outputHelp();
+    return 0;
+  }
   try {
-    await buildProgram().parseAsync([...args], { from: "user" });
+    await program.parseAsync([...args], { from: "user" });
     return 0;
   } catch (error) {
-    // Commander has already printed its own message, or the help that was asked for.
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-    if (error instanceof UpcycleError) {
-      process.stderr.write(`upcycle: ${error.line}\n`);
-      if (debug) process.stderr.write(`${error.stack}\n`);
-      return error.exitCode;
-    }
-    const { message, stack } = error instanceof Error ? error : new Error(String(error));
-    process.stderr.write(`upcycle: internal error: ${message.replace(/\s*\n\s*/g, " ")}; this is a defect, --debug shows where\n`);
+    if (error instanceof CommanderError && error.exitCode === 0) return 0; // --help and --version.
+    const { line, exitCode, stack } = describe(error, program, args);
+    process.stderr.write(`upcycle: ${line}\n`);
     if (debug) process.stderr.write(`${stack}\n`);
-    return 1;
+    return exitCode;
   }
 }
 
+interface Description {
+  readonly line: string;
+  readonly exitCode: number;
+  readonly stack?: string | undefined;
+}
+
+function describe(error: unknown, program: Command, args: readonly string[]): Description {
+  if (error instanceof UpcycleError) return error;
+  if (error instanceof CommanderError) return { line: usageLine(error, program, args), exitCode: 2, stack: error.stack };
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  const line = `internal error: ${message.replace(/\s*\n\s*/g, " ")}; this is a defect, --debug shows where`;
+  return { line, exitCode: 1, stack };
+}
+
+/** Commander's message as one line, with its own suggestion or where to look. */
+function usageLine({ message }: CommanderError, program: Command, args: readonly string[]): string {
+  const [first = "", suggestion] = message.replace(/^error: /, "").split("\n");
+  const meant = /^\(Did you mean (.*)\?\)$/.exec(suggestion ?? "")?.[1];
+  if (meant !== undefined) return `${first}; did you mean ${meant}?`;
+  const command = args.find((arg) => program.commands.some((known) => known.name() === arg));
+  return `${first}; see upcycle ${command === undefined ? "" : `${command} `}--help`;
+}
+
+quietBrokenPipe();
 process.exitCode = await main(process.argv.slice(2));

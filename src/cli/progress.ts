@@ -1,8 +1,12 @@
 /** Events of trainings and studies as lines for a terminal. */
-import { duration, rate } from "../base/format.js";
+import { bytes, duration, percent, rate } from "../base/format.js";
+import type { ConvertEvent } from "../convert/convert.js";
 import type { StudyEvent } from "../study/run.js";
 import type { TrainEvent } from "../train/run.js";
 import type { Terminal } from "./terminal.js";
+
+/** What trainings do on Ctrl-C. */
+export const savingWords = "finishing the step in hand and saving";
 
 /** Smooths the speed over the last steps, so that the line does not flicker. */
 const RECENT = 8;
@@ -61,6 +65,22 @@ export function studyView(terminal: Terminal, now: () => number): (event: StudyE
         const worked = event.done - first.done;
         const left = worked > 0 ? duration((((event.total - event.done) / worked) * (now() - first.at)) / 1000) : "?";
         view(event.event, `  study ${Math.floor((100 * event.done) / event.total)}%, ${left} left`);
+        break;
+      }
+    }
+  };
+}
+
+/** Shows a conversion: its warnings, then how far it is. */
+export function conversionView(terminal: Terminal): (event: ConvertEvent) => void {
+  return (event) => {
+    switch (event.type) {
+      case "planned":
+        for (const warning of event.warnings) terminal.note(`warning: ${warning}`);
+        break;
+      case "progress": {
+        const { done, total, bytesPerSecond, tensor } = event;
+        terminal.progress(`converting  ${percent(done / total, 3)} of ${bytes(total)}  ${bytes(bytesPerSecond)}/s  ETA ${duration((total - done) / bytesPerSecond)}  ${tensor}`);
         break;
       }
     }

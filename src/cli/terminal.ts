@@ -3,6 +3,8 @@
 export interface Terminal {
   /** Results: a line on stdout. */
   out(line: string): void;
+  /** Results: a part of a line on stdout. */
+  write(text: string): void;
   /** A line on stderr that stays. */
   note(line: string): void;
   /** The state of a long command: rewritten in place on a terminal; elsewhere a plain line, at most one every few seconds. */
@@ -23,6 +25,7 @@ export interface TerminalStreams {
 }
 
 export function openTerminal({ stdout, stderr, now }: TerminalStreams, quiet: boolean): Terminal {
+  // A rewritten line is on the screen and not ended yet.
   let shown = false;
   let last = -Infinity;
   const settle = (): void => {
@@ -33,6 +36,10 @@ export function openTerminal({ stdout, stderr, now }: TerminalStreams, quiet: bo
     out(line) {
       settle();
       stdout.write(`${line}\n`);
+    },
+    write(text) {
+      settle();
+      stdout.write(text);
     },
     note(line) {
       if (quiet) return;
@@ -54,4 +61,18 @@ export function openTerminal({ stdout, stderr, now }: TerminalStreams, quiet: bo
     },
     settle,
   };
+}
+
+/**
+ * A reader that has seen enough (`| head`) closes the pipe. Results go to stdout when the work is done, or are the work, so there is
+ * nothing left to do; but a training whose progress nobody reads any more goes on.
+ */
+export function quietBrokenPipe(): void {
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    process.exit(0);
+  });
+  process.stderr.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+  });
 }

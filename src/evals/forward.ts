@@ -1,7 +1,7 @@
 /** `upcycle forward`: logits of given token ids, file to file. */
 import { basename, dirname, join } from "node:path";
 import { rename, rm } from "node:fs/promises";
-import { inputError } from "../base/errors.js";
+import { inputError, interruptedError } from "../base/errors.js";
 import { planHeader } from "../format/safetensors.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { requireFreeSpace } from "../io/space.js";
@@ -39,27 +39,31 @@ export async function readInputIds(path: string): Promise<InputIds> {
   }
 }
 
-/** Writes `logits` [B, T, V] float32, one sequence at a time; the file gets its name when it is complete. */
-export async function writeLogits(model: RunnableModel, input: InputIds, path: string): Promise<{ readonly shape: readonly number[] }> {
-  const shape = [input.batch, input.sequence, model.spec.vocab];
+/**
+ * Writes `logits` [B, T, V] float32, one sequence in memory at a time; the file gets its name when it is complete.
+ * `signal` stops between two sequences and leaves nothing.
+ */
+export async function writeLogits(
+  model: RunnableModel, { ids, batch, sequence }: InputIds, path: string, signal?: AbortSignal,
+): Promise<{ readonly shape: readonly number[] }> {
+  const shape = [batch, sequence, model.spec.vocab];
   const meta = { name: "logits", dtype: "F32" as const, shape };
   const partial = join(dirname(path), `.${basename(path)}.partial`);
-  const rowBytes = input.sequence * model.spec.vocab * 4;
   await requireFreeSpace(dirname(path), planHeader([meta]).fileBytes);
   try {
-    await writeTensorFile(partial, [meta], async () => {
-      const all = new Uint8Array(input.batch * rowBytes);
-      for (let row = 0; row < input.batch; row++) {
-        const ids = input.ids.slice(row * input.sequence, (row + 1) * input.sequence);
-        const logits = await model.logits(ids, { batch: 1, sequence: input.sequence });
-        all.set(new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength), row * rowBytes);
-      }
-      return all;
-    });
+    await writeTensorFile(partial, [meta], () => rows(model, { ids, batch, sequence }, path, signal));
     await withFsErrors(path, "name file", () => rename(partial, path));
   } catch (cause) {
-    await rm(partial, { force: true });
+    await rm(partial, { force: true }).catch(() => undefined);
     throw cause;
   }
   return { shape };
+}
+
+async function* rows(model: RunnableModel, { ids, batch, sequence }: InputIds, path: string, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+  for (let row = 0; row < batch; row++) {
+    if (signal?.aborted === true) throw interruptedError("stopped, nothing was written", { where: path });
+    const logits = await model.logits(ids.slice(row * sequence, (row + 1) * sequence), { batch: 1, sequence });
+    yield new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength);
+  }
 }

@@ -35,25 +35,32 @@ export async function openTensorFile(path: string): Promise<TensorFile> {
   }
 }
 
+/** A tensor's bytes at once, or in consecutive pieces, so that a large one is never in memory as a whole. */
+export type TensorBytes = Promise<Uint8Array> | AsyncIterable<Uint8Array>;
+
 /**
  * Writes a file tensor by tensor, each asked for when its turn comes, and flushes it. Not atomic: for files of a staged folder.
- * Throws inputError or stopError as the disk says.
+ * Throws inputError or stopError as the disk says; what `bytesOf` throws passes through.
  */
 export async function writeTensorFile(
-  path: string, tensors: readonly TensorMeta[], bytesOf: (name: string) => Promise<Uint8Array>, metadata?: Readonly<Record<string, string>>,
+  path: string, tensors: readonly TensorMeta[], bytesOf: (name: string) => TensorBytes, metadata?: Readonly<Record<string, string>>,
 ): Promise<void> {
   const plan = planHeader(tensors, metadata);
-  const handle = await withFsErrors(path, "write file", () => open(path, "w"));
+  const onDisk = <T>(run: () => Promise<T>): Promise<T> => withFsErrors(path, "write file", run);
+  const handle = await onDisk(() => open(path, "w"));
   try {
-    await withFsErrors(path, "write file", async () => {
-      await writeAll(handle, plan.bytes, 0);
-      for (const [name, { begin, end }] of plan.tensors) {
-        const bytes = await bytesOf(name);
-        if (bytes.byteLength !== end - begin) throw new Error(`${name}: got ${bytes.byteLength} bytes, expected ${end - begin}`);
-        await writeAll(handle, bytes, begin);
+    await onDisk(() => writeAll(handle, plan.bytes, 0));
+    for (const [name, { begin, end }] of plan.tensors) {
+      const made = bytesOf(name);
+      let at = begin;
+      for await (const bytes of Symbol.asyncIterator in made ? made : [made]) {
+        const start = at;
+        at += bytes.byteLength;
+        if (at <= end) await onDisk(() => writeAll(handle, bytes, start));
       }
-      await handle.sync();
-    });
+      if (at !== end) throw new Error(`${name}: got ${at - begin} bytes, expected ${end - begin}`);
+    }
+    await onDisk(() => handle.sync());
   } finally {
     await handle.close();
   }

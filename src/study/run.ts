@@ -24,12 +24,13 @@ import { findings } from "../report/findings.js";
 import type { ArmResult, ArmRun, LossPoint, Preservation, StudyResult } from "../report/result.js";
 import type { DecoderSpec } from "../spec/types.js";
 import type { Backend } from "../step/runtime.js";
+import { describeText, type Ground } from "../train/ground.js";
 import { freshTensor } from "../train/init.js";
 import { readCorpus, type Corpus } from "../train/text.js";
 import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "../train/run.js";
 import { similarityTo } from "../train/similarity.js";
 import { environment } from "./environment.js";
-import { prepareGround, type Ground } from "./parent.js";
+import { prepareGround } from "./parent.js";
 import { planArms, tokensOf, type PlannedArm } from "./plan.js";
 
 export interface StudyOptions {
@@ -60,7 +61,7 @@ export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEven
   yield { type: "phase", label: config.parent === undefined ? "learning the tokenizer" : "opening the parent" };
   const ground = await prepareGround(config, corpus, dir);
   const arms = planArms(config, ground.spec);
-  yield { type: "note", text: textNote(ground) };
+  yield { type: "note", text: describeText(ground) };
 
   await requireSpace(options, ground, arms);
   const meter = new FlopMeter(config, ground, arms);
@@ -285,11 +286,6 @@ async function measurePreservation(options: StudyOptions, ground: Ground, parent
 function preservationNote(name: string, { parentLoss, childLoss, maxAbsLogitDiff, maxAbsLogit }: Preservation): string {
   return `${name}: loss ${childLoss.toFixed(4)} against the parent's ${parentLoss.toFixed(4)}, largest logit difference ` +
     `${maxAbsLogitDiff.toExponential(1)} of ${maxAbsLogit.toPrecision(3)}`;
-}
-
-function textNote({ tokens, corpus, tokenizer }: Ground): string {
-  return `${corpus.split.train.length} documents, ${tokens.train.length} tokens to train on; ` +
-    `${corpus.split.heldOut.length} documents, ${tokens.heldOut.length} tokens held out; vocabulary ${tokenizer.vocab}`;
 }
 
 function textFacts(corpus: Corpus, { tokens, tokenizer }: Ground): StudyResult["text"] {

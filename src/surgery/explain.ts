@@ -3,7 +3,7 @@ import type { MoeFfn } from "../spec/types.js";
 import { factorOf, originOf, type Expr, type Shapes } from "./expr.js";
 import { sourceShapes, type PlannedTensor, type SurgeryPlan } from "./plan.js";
 import { recipeName } from "./recipe.js";
-import { formatFactor } from "./scaling.js";
+import { formatFactor, type ExpectedPreservation } from "./scaling.js";
 
 /** Lines without indentation: title, one line per kind of tensor, unused tensors, expectation, warnings. */
 export function explainPlan(plan: SurgeryPlan): string[] {
@@ -16,9 +16,14 @@ export function explainPlan(plan: SurgeryPlan): string[] {
       `one FFN of ${dense}, ${ffn.topK} per token, ${ffn.order} router`,
     ...groupByPart(plan.outputs).map((group) => explainGroup(group, shapes)),
     ...(plan.unused.length === 0 ? [] : [`not used: ${plan.unused.join(", ")}`]),
-    `function of the parent: ${kinds[plan.expected.kind]} (${plan.expected.why})`,
+    explainExpectation(plan.expected),
     ...plan.warnings.map((warning) => `warning: ${warning}`),
   ];
+}
+
+/** How well the parent's function is expected to be kept, and why, in one line. */
+export function explainExpectation({ kind, why }: ExpectedPreservation): string {
+  return `function of the parent: ${kinds[kind]} (${why})`;
 }
 
 const kinds = {

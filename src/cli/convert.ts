@@ -1,0 +1,107 @@
+/** `upcycle convert` */
+import { Command } from "commander";
+import { bytes, compact, duration, wrap } from "../base/format.js";
+import type { WriteDtype } from "../checkpoint/write.js";
+import { convertCheckpoint, planConversion, type Conversion, type ConversionPlan } from "../convert/convert.js";
+import { countParams } from "../cost/params.js";
+import type { RouterOrder } from "../spec/types.js";
+import { explainExpectation, explainPlan } from "../surgery/explain.js";
+import { recipeDefaults, recipeName, scalings, targetFamilies, upcycleRecipe, type Scaling, type TargetFamily } from "../surgery/recipe.js";
+import { openContext, shownPath } from "./context.js";
+import { byteSize, oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
+import { conversionView } from "./progress.js";
+
+interface ConvertFlags extends CommonFlags {
+  readonly recipe: string;
+  readonly target?: TargetFamily | "auto";
+  readonly router: RouterOrder;
+  readonly scaling: Scaling;
+  readonly routerStd: number;
+  readonly seed: number;
+  readonly out?: string;
+  readonly dtype?: keyof typeof dtypes;
+  readonly shardSize?: number;
+  readonly overwrite?: boolean;
+  readonly dryRun?: boolean;
+  readonly allowUnevenTopk?: boolean;
+}
+
+const dtypes = { float32: "F32", bfloat16: "BF16", float16: "F16" } as const satisfies Record<string, WriteDtype>;
+const dtypeNames = Object.keys(dtypes) as (keyof typeof dtypes)[];
+const columns = 80;
+
+export function convertCommand(): Command {
+  const command = new Command("convert")
+    .description("upcycle a dense model folder into a mixture-of-experts model folder")
+    .argument("<model>", "dense model folder (Hugging Face: config.json, safetensors)")
+    .requiredOption("--recipe <name>", "E<copies>G<parts>T<experts per token>, for example E8G1T2")
+    .option("--target <family>", `auto (simplest exact), ${targetFamilies.join(", ")}`, oneOf("--target", ["auto", ...targetFamilies]), "auto")
+    .option("--router <order>", "topk-softmax, softmax-topk", oneOf("--router", ["topk-softmax", "softmax-topk"]), recipeDefaults.order)
+    .option("--scaling <how>", "exact, paper, none", oneOf("--scaling", scalings), recipeDefaults.scaling)
+    .option("--router-std <number>", "standard deviation of the fresh router", realNumber("--router-std", 0), recipeDefaults.routerStd)
+    .option("--seed <n>", "of the fresh router", wholeNumber("--seed", 0), recipeDefaults.seed)
+    .option("--out <dir>", "folder to make (needed unless --dry-run)")
+    .option("--dtype <name>", `${dtypeNames.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeNames))
+    .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
+    .option("--overwrite", "replace the folder if it is there")
+    .option("--dry-run", "say what would be made, tensor by tensor; write nothing")
+    .option("--allow-uneven-topk", "accept a T that is not a multiple of G")
+    .action(execute);
+  return withExample(withJson(command), "upcycle convert models/dense --recipe E8G1T2 --out models/moe");
+}
+
+async function execute(source: string, flags: ConvertFlags, command: Command): Promise<void> {
+  const { terminal, json, signal } = openContext({ json: flags.json, stopping: "removing what was begun" });
+  const { target, router: order, scaling, routerStd, seed, allowUnevenTopk } = flags;
+  const recipe = upcycleRecipe(flags.recipe, {
+    order, scaling, routerStd, seed, allowUnevenTopK: allowUnevenTopk, target: target === "auto" ? null : target,
+  });
+  const options = { source, recipe, dtype: flags.dtype && dtypes[flags.dtype], maxShardBytes: flags.shardSize };
+  if (flags.dryRun === true) {
+    const planned = await planConversion(options);
+    if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
+    else [...explainPlan(planned.plan).flatMap(folded), sizeLine(planned), "dry run: nothing was written"].forEach((line) => terminal.out(line));
+    return;
+  }
+  const { out } = flags;
+  if (out === undefined) return command.error("error: required option '--out <dir>' not specified");
+  const view = conversionView(terminal);
+  const made = await convertCheckpoint({ ...options, out, signal, overwrite: flags.overwrite, onEvent: view });
+  if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made) }));
+  else report(made, source).forEach((line) => terminal.out(line));
+}
+
+function facts({ plan, dtype, weightBytes, warnings }: ConversionPlan): Record<string, unknown> {
+  const { recipe, source, target, factors, expected } = plan;
+  return {
+    name: recipeName(recipe),
+    recipe: { ...recipe, target: target.family },
+    dtype: dtypeNames.find((name) => dtypes[name] === dtype),
+    weightBytes, factors, expected, warnings,
+    params: countParams(target),
+    parentParams: countParams(source),
+  };
+}
+
+function report(made: Conversion, source: string): string[] {
+  const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
+  return [
+    ...folded(explainPlan(made.plan)[0]!),
+    sizeLine(made),
+    ...folded(explainExpectation(made.plan.expected)),
+    `${files} written in ${duration(made.seconds)}`,
+    `to measure: upcycle verify ${shownPath(source)} ${shownPath(made.dir)}`,
+    `model: ${shownPath(made.dir)}`,
+  ];
+}
+
+function sizeLine({ plan, dtype, weightBytes }: ConversionPlan): string {
+  const { total, active } = countParams(plan.target);
+  const parent = compact(countParams(plan.source).total);
+  return `parameters: ${compact(total)}, ${compact(active)} active (parent ${parent}); ${bytes(weightBytes, 3)} as ${dtypeNames.find((name) => dtypes[name] === dtype)}`;
+}
+
+/** A long line, continued with an indentation. */
+function folded(line: string): string[] {
+  return wrap(line, columns - 2).map((part, i) => (i === 0 ? part : `  ${part}`));
+}

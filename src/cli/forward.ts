@@ -1,0 +1,37 @@
+/** `upcycle forward` */
+import { Command } from "commander";
+import { readInputIds, writeLogits } from "../evals/forward.js";
+import { openModel } from "../evals/model.js";
+import { onnxruntimeBackend } from "../ort/backend.js";
+import { openContext, shownPath } from "./context.js";
+import { defaultThreads, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
+
+interface ForwardFlags extends CommonFlags {
+  readonly inputIds: string;
+  readonly output: string;
+}
+
+export function forwardCommand(): Command {
+  const command = new Command("forward")
+    .description("compute the logits of given token ids, file to file")
+    .argument("<model>", "model folder (Hugging Face: config.json, safetensors)")
+    .requiredOption("--input-ids <file>", "safetensors file with input_ids [B, T], int32 or int64")
+    .requiredOption("--output <file>", "safetensors file to write, with logits [B, T, V] in float32")
+    .action(execute);
+  return withExample(withJson(withThreads(command)), "upcycle forward moe --input-ids in.safetensors --output out.safetensors");
+}
+
+async function execute(dir: string, { inputIds, output, threads, json: asJson }: ForwardFlags): Promise<void> {
+  const { terminal, json, signal } = openContext({ json: asJson, stopping: "removing what was begun" });
+  const input = await readInputIds(inputIds);
+  const model = await openModel(dir, onnxruntimeBackend, threads ?? defaultThreads());
+  try {
+    const started = performance.now();
+    const { shape } = await writeLogits(model, input, output, signal);
+    const seconds = (performance.now() - started) / 1000;
+    if (json) terminal.out(JSON.stringify({ output, shape, seconds }));
+    else terminal.out(`logits: ${shownPath(output)} [${shape.join(", ")}]`);
+  } finally {
+    await model.close();
+  }
+}

@@ -1,0 +1,86 @@
+/** `upcycle inspect` */
+import { Command } from "commander";
+import { bytes, compact, flops, grouped, table, wrap } from "../base/format.js";
+import { inspectModel, type LayerGroup, type ModelFacts } from "../convert/inspect.js";
+import type { UpcycleRecord } from "../convert/record.js";
+import type { DecoderSpec, Rope } from "../spec/types.js";
+import { openContext, shownPath } from "./context.js";
+import { withExample, withJson, type CommonFlags } from "./options.js";
+
+interface InspectFlags extends CommonFlags {
+  readonly tensors?: boolean;
+}
+
+const columns = 80;
+const labelWidth = 13;
+
+export function inspectCommand(): Command {
+  const command = new Command("inspect")
+    .description("say what a model folder holds; reads no weights")
+    .argument("<model>", "model folder (Hugging Face: config.json, safetensors)")
+    .option("--tensors", "list every tensor")
+    .action(execute);
+  return withExample(withJson(command), "upcycle inspect models/moe");
+}
+
+async function execute(dir: string, flags: InspectFlags): Promise<void> {
+  const { terminal, json } = openContext({ json: flags.json });
+  const { tensors, ...facts } = await inspectModel(dir);
+  if (json) {
+    terminal.out(JSON.stringify(flags.tensors === true ? { ...facts, tensors } : facts));
+    return;
+  }
+  describe(facts).forEach(([label, text]) => labelled(label, text).forEach((line) => terminal.out(line)));
+  if (flags.tensors !== true) return;
+  const rows = tensors.map(({ name, dtype, shape, bytes: size }) => [name, dtype, `[${shape.join(", ")}]`, bytes(size)]);
+  terminal.out("");
+  terminal.out(table([["tensor", "dtype", "shape", "size"], ...rows], ["left", "left", "left", "right"], columns));
+}
+
+function describe(facts: Omit<ModelFacts, "tensors">): [string, string][] {
+  const { spec, params, flopsPerToken: { sequence, forward, train }, weightFiles, unused, upcycle } = facts;
+  const files = weightFiles.length === 1 ? "1 file" : `${weightFiles.length} files`;
+  return [
+    ["model", shownPath(facts.dir)],
+    ["family", spec.family],
+    ["shape", `hidden ${spec.hidden}, ${spec.layers.length} layers, vocabulary ${grouped(spec.vocab)}, ${spec.tiedHead ? "tied head" : "own head"}, ${grouped(spec.maxPositions)} positions`],
+    ["attention", attention(spec)],
+    ...facts.layers.map((group): [string, string] => [layerNames(group), layer(group)]),
+    ["parameters", `${compact(params.total)} (${grouped(params.total)}), ${compact(params.active)} active per token`],
+    ["on disk", `${bytes(facts.bytesOnDisk, 3)} in ${files}, ${facts.dtype}`],
+    ["FLOPs", `${flops(forward)} per token forward, ${flops(train)} in training, at sequence ${grouped(sequence)}`],
+    ...(unused.length === 0 ? [] : [["unused", `${unused.length} tensors: ${unused.join(", ")}`] as [string, string]]),
+    ...(upcycle === null ? [] : [["upcycled", record(upcycle)] as [string, string]]),
+  ];
+}
+
+function attention({ attn }: DecoderSpec): string {
+  const { heads, kvHeads, headDim, qkNorm, qkvBias, rope } = attn;
+  const extras = [qkNorm ? "normalised queries and keys" : "", qkvBias ? "biases" : ""].filter((text) => text !== "");
+  return [`${heads} heads of ${headDim}, ${kvHeads} key-value heads`, `rope ${ropeWords(rope)}`, ...extras].join(", ");
+}
+
+function ropeWords({ theta, scaling }: Rope): string {
+  return scaling.kind === "none" ? String(theta) : `${theta} with ${scaling.kind} scaling by ${scaling.factor}`;
+}
+
+function layerNames({ first, last }: LayerGroup): string {
+  return first === last ? `layer ${first}` : `layers ${first}-${last}`;
+}
+
+function layer({ layer: { ffn, window } }: LayerGroup): string {
+  const near = window === null ? "" : `, window of ${grouped(window)} tokens`;
+  if (ffn.kind === "dense") return `dense, FFN ${grouped(ffn.inner)}${near}`;
+  const shared = ffn.shared === null ? "" : `, ${ffn.shared.gated ? "gated " : ""}shared expert of ${grouped(ffn.shared.inner)}`;
+  return `MoE, ${ffn.experts} experts of ${grouped(ffn.inner)}, top ${ffn.topK}, ${ffn.order} router${shared}${near}`;
+}
+
+function record({ name, parent, recipe, expected }: UpcycleRecord): string {
+  return `${name} from ${parent.name} (${parent.family}), ${recipe.order}, scaling ${recipe.scaling}, router std ` +
+    `${recipe.routerStd}, seed ${recipe.seed}; ${expected.exactAtStart ? "exact" : "not exact"} at the start: ${expected.why}`;
+}
+
+/** `label  text`, the text continued below itself. */
+function labelled(label: string, text: string): string[] {
+  return wrap(text, columns - labelWidth).map((part, i) => (i === 0 ? label : "").padEnd(labelWidth) + part);
+}

@@ -1,0 +1,87 @@
+/** Options that several commands have, and readers of their values. */
+import { cpus } from "node:os";
+import type { Command } from "commander";
+import { inputError } from "../base/errors.js";
+import { nearest } from "../config/index.js";
+
+/** `--threads` and `--json`, in that order after a command's own options. */
+export interface CommonFlags {
+  readonly threads?: number;
+  readonly json?: boolean;
+}
+
+export function withThreads(command: Command, otherwise = "all cores"): Command {
+  return command.option("--threads <n>", `threads of the engine (default: ${otherwise})`, wholeNumber("--threads", 1, 1024));
+}
+
+export function withJson(command: Command): Command {
+  return command.option("--json", "print the result as JSON on stdout, nothing else");
+}
+
+/** Every help ends with a command line that works. */
+export function withExample(command: Command, example: string, remark = ""): Command {
+  return command.addHelpText("after", `${remark === "" ? "" : `\n${remark}\n`}\nExample:\n  $ ${example}`);
+}
+
+/** Threads to use where the user names none: one for each core. */
+export function defaultThreads(): number {
+  return Math.max(1, cpus().length);
+}
+
+/** A whole number from the command line. Throws inputError naming the option. */
+export function wholeNumber(option: string, low: number, high = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || value < low || value > high) {
+      throw inputError(`"${text}" is not a whole number ${range(low, high)}`, { where: option });
+    }
+    return value;
+  };
+}
+
+/** A number from the command line. Throws inputError naming the option. */
+export function realNumber(option: string, low: number, high = Infinity): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    // Number() also reads "0x10" and "Infinity", which nobody means here.
+    if (!/^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) || !(value >= low && value <= high)) {
+      throw inputError(`"${text}" is not a number ${range(low, high)}`, { where: option });
+    }
+    return value;
+  };
+}
+
+function range(low: number, high: number): string {
+  return high === Infinity || high === Number.MAX_SAFE_INTEGER ? `from ${low}` : `from ${low} to ${high}`;
+}
+
+/** One of a few words from the command line. Throws inputError naming the option and the valid words. */
+export function oneOf<T extends string>(option: string, words: readonly T[]): (text: string) => T {
+  return (text) => {
+    const found = words.find((word) => word === text);
+    if (found !== undefined) return found;
+    const meant = nearest(text, words);
+    throw inputError(`"${text}" is not one of ${words.join(", ")}`, { where: option, hint: meant && `did you mean ${meant}?` });
+  };
+}
+
+const byteUnits: Readonly<Record<string, number>> = {
+  B: 1, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12, KIB: 2 ** 10, MIB: 2 ** 20, GIB: 2 ** 30, TIB: 2 ** 40,
+};
+
+/** A size such as 5GB (10^9 bytes) or 512MiB (2^20 bytes). Throws inputError naming the option. */
+export function byteSize(option: string): (text: string) => number {
+  return (text) => {
+    const [, number = "", unit = ""] = /^(\d+(?:\.\d+)?) ?([a-z]+)$/i.exec(text.trim()) ?? [];
+    const bytes = Math.floor(Number(number) * (byteUnits[unit.toUpperCase()] ?? NaN));
+    if (!(bytes >= 1 && bytes <= Number.MAX_SAFE_INTEGER)) {
+      throw inputError(`"${text}" is not a size`, { where: option, hint: "write a number and a unit: 500MB, 5GB, 4GiB" });
+    }
+    return bytes;
+  };
+}
+
+/** For options that may be given several times: all values, in order. */
+export function collect(value: string, before: readonly string[] | undefined): readonly string[] {
+  return [...(before ?? []), value];
+}

@@ -1,0 +1,78 @@
+/** `upcycle train` */
+import { join } from "node:path";
+import { Command } from "commander";
+import { bytes, duration, rate, wrap } from "../base/format.js";
+import { parseTrainConfig } from "../config/index.js";
+import { readText } from "../io/ranges.js";
+import { onnxruntimeBackend } from "../ort/backend.js";
+import type { EvalRecord } from "../train/records.js";
+import { trainFromConfig } from "../train/from-config.js";
+import type { RunResult } from "../train/run.js";
+import { openContext, shownPath } from "./context.js";
+import { defaultThreads, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
+import { savingWords, trainingView } from "./progress.js";
+
+interface TrainFlags extends CommonFlags {
+  readonly out?: string;
+}
+
+export function trainCommand(): Command {
+  const command = new Command("train")
+    .description("train a new model, or an existing one further, on text")
+    .argument("<file>", "train file (YAML; see recipes/train.yaml)")
+    .option("--out <dir>", "run folder (default: the file's); the same folder goes on where it was stopped")
+    .action(execute);
+  return withExample(withJson(withThreads(command, "the file's, else all cores")), "upcycle train recipes/train.yaml --out runs/small");
+}
+
+async function execute(file: string, flags: TrainFlags): Promise<void> {
+  const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
+  const config = parseTrainConfig(await readText(file), shownPath(file));
+  const dir = flags.out ?? config.out;
+  const threads = flags.threads ?? config.threads ?? defaultThreads();
+  const view = trainingView(terminal, "train");
+  const events = trainFromConfig({ config, dir, threads, signal, backend: onnxruntimeBackend });
+  for (;;) {
+    const next = await events.next();
+    if (next.done === true) {
+      if (json) terminal.out(JSON.stringify(summary(next.value, dir)));
+      else show(next.value, dir).forEach((line) => terminal.out(line));
+      return;
+    }
+    const event = next.value;
+    if (event.type === "phase") terminal.note(event.label);
+    else if (event.type === "note") wrap(event.text, 78).forEach((line) => terminal.note(`  ${line}`));
+    else view(event);
+  }
+}
+
+const lowest = ({ metrics }: RunResult): EvalRecord => metrics.evals.reduce((a, b) => (b.loss < a.loss ? b : a));
+
+function summary(result: RunResult, dir: string): Record<string, unknown> {
+  const { steps, evals } = result.metrics;
+  const best = lowest(result);
+  return {
+    model: result.last,
+    best: best.step === 0 ? null : join(dir, "best"),
+    steps: steps.at(-1)?.step ?? 0,
+    tokens: steps.at(-1)?.tokens ?? 0,
+    finalLoss: result.finalLoss,
+    bestLoss: best.loss,
+    evals: evals.map(({ step, tokens, loss }) => ({ step, tokens, loss })),
+    tokensPerSecond: result.tokensPerSecond,
+    peakRssBytes: result.peakRssBytes,
+  };
+}
+
+function show(result: RunResult, dir: string): string[] {
+  const { steps, evals } = result.metrics;
+  const best = lowest(result);
+  const seconds = steps.reduce((sum, { ms }) => sum + ms / 1000, 0);
+  const memory = result.peakRssBytes === 0 ? "" : `, peak memory ${bytes(result.peakRssBytes)}`;
+  return [
+    `held-out loss ${evals[0]!.loss.toFixed(4)} -> ${result.finalLoss.toFixed(4)}; ${steps.length} steps in ${duration(seconds)}, ${rate(result.tokensPerSecond)}${memory}`,
+    // The weights that went in are not kept a second time.
+    ...(best.step === 0 ? [] : [`best: ${shownPath(join(dir, "best"))} (held-out loss ${best.loss.toFixed(4)} after step ${best.step})`]),
+    `model: ${shownPath(result.last)}`,
+  ];
+}

@@ -1,0 +1,79 @@
+/**
+ * Upcycle as a library: everything the command line does, typed. Turns a dense model folder into a mixture of experts and measures it:
+ *
+ * ```js
+ * import { compareModels, convertCheckpoint, onnxruntimeBackend, openModel, upcycleRecipe } from "upcycle";
+ * await convertCheckpoint({ source: "dense", recipe: upcycleRecipe("E8G1T2"), out: "moe" });
+ * const models = await Promise.all(["dense", "moe"].map((dir) => openModel(dir, onnxruntimeBackend, 1)));
+ * const { maxAbsLogitDiff } = await compareModels(models[0], models[1], Int32Array.of(1, 2, 3, 4), { sequence: 3, limitTokens: 3 });
+ * console.log(maxAbsLogitDiff);
+ * await Promise.all(models.map((model) => model.close()));
+ * ```
+ *
+ * Failures that a caller can cause are `UpcycleError`s; paths are relative to the working folder; nothing is written to the console.
+ */
+
+// Errors.
+export { UpcycleError, exitCodes, type Failure, type FailureKind } from "./base/errors.js";
+
+// What a decoder is: the description that everything else interprets.
+export { configFromSpec, specFromConfig, stringifyConfig, type ConfigDtype } from "./spec/config.js";
+export {
+  families, isMoe, type AttentionSpec, type DecoderSpec, type DenseFfn, type Family, type Ffn, type LayerSpec, type MoeFfn, type Rope,
+  type RopeScaling, type RouterOrder, type SpecialTokens,
+} from "./spec/types.js";
+export { slotsOf, type Slot, type SlotAt, type SlotPart } from "./tensors/slots.js";
+export { namedSlots, tensorName, type NamedSlot } from "./tensors/names.js";
+
+// What it costs.
+export { forwardFlopsPerToken, trainFlopsPerToken } from "./cost/flops.js";
+export { countParams, type ParamCount } from "./cost/params.js";
+
+// Model folders.
+export { openCheckpoint, type Checkpoint, type StoredTensor } from "./checkpoint/open.js";
+export { writeCheckpoint, type TensorValue, type WriteDtype, type WriteOptions, type WriteProgress, type WrittenCheckpoint } from "./checkpoint/write.js";
+export { inspectModel, type LayerGroup, type ModelFacts } from "./convert/inspect.js";
+export { openTokenizer, type TextTokenizer } from "./tokenizer/load.js";
+export { textStream, type TextStream } from "./tokenizer/stream.js";
+
+// Upcycling: a recipe, a plan as data, a folder.
+export { parseRecipeName, recipeName, upcycleRecipe, type RecipeOptions, type Scaling, type TargetFamily, type UpcycleRecipe } from "./surgery/recipe.js";
+export { planUpcycle, type PlannedTensor, type SurgeryPlan } from "./surgery/plan.js";
+export type { ExpectedPreservation, Factors } from "./surgery/scaling.js";
+export type { Expr } from "./surgery/expr.js";
+export { explainPlan } from "./surgery/explain.js";
+export { convertCheckpoint, planConversion, type Conversion, type ConversionPlan, type ConvertEvent, type ConvertOptions } from "./convert/convert.js";
+export { readRecord, recipeOf, type UpcycleRecord } from "./convert/record.js";
+
+// Training and studies: async generators of events, each folder goes on where it was stopped.
+export {
+  jsonSchema, parseStudyConfig, parseTrainConfig, studySchema, trainSchema, type ModelConfig, type StudyConfig, type TextConfig, type TrainConfig,
+  type TrainingBlock,
+} from "./config/index.js";
+export { trainRun, type RunOptions, type RunResult, type TrainEvent } from "./train/run.js";
+export { trainFromConfig, type TrainFileEvent, type TrainFileOptions } from "./train/from-config.js";
+export { freshTensor, newModelSpec } from "./train/init.js";
+export { readMetrics, type EvalRecord, type RunMetrics, type StepRecord } from "./train/records.js";
+export { runStudy, type StudyEvent, type StudyOptions } from "./study/run.js";
+export { writeReport } from "./study/report.js";
+export { renderHtml } from "./report/html.js";
+export { terminalTable } from "./report/terminal.js";
+export type { ArmResult, ArmRun, LossPoint, Preservation, StudyResult } from "./report/result.js";
+
+// Running models.
+export { openModel, type RunnableModel } from "./evals/model.js";
+export { compareModels, meanLoss } from "./evals/compare.js";
+export { generate, type GenerateSettings } from "./evals/generate.js";
+export { readInputIds, writeLogits, type InputIds } from "./evals/forward.js";
+export { onnxruntimeBackend } from "./ort/backend.js";
+export type { AdamW, Backend, BackendOptions, ForwardRuntime, LossMetrics, MicroBatch, StateKind, StepMetrics, TrainRuntime } from "./step/runtime.js";
+
+// The graph: build, verify, print, differentiate, evaluate as a reference, lower to ONNX.
+export { GraphBuilder } from "./graph/builder.js";
+export { print, prune, verify } from "./graph/passes.js";
+export type { Graph, Node, Prim, PrimAttrs, Value, ValueId, ValueType } from "./graph/ir.js";
+export { evaluate, type Tensor } from "./graph/reference.js";
+export { backward } from "./grad/backward.js";
+export { lower, type OnnxProgram } from "./onnx/lower.js";
+export { buildDecoder, type Decoder } from "./net/decoder.js";
+export { logitsProgram, lossProgram, trainProgram, type LogitsProgram, type LossProgram, type TrainProgram } from "./step/programs.js";

@@ -1,0 +1,38 @@
+/** Text from tokens as they come. */
+import type { TextTokenizer } from "./load.js";
+
+export interface TextStream {
+  /** The text that this token completes; empty while a character is still missing bytes. */
+  push(id: number): Promise<string>;
+  /** What is left at the end: the beginning of a character that never came, as U+FFFD. */
+  end(): Promise<string>;
+}
+
+/**
+ * Streams the text that follows `before`. A token may hold part of a character, and how a token is written may depend on the one
+ * before it, so text is the difference of two decodings that share a few tokens, shown once it does not end in U+FFFD (as
+ * text-generation-inference streams: `decode_token` in its `models/model.py`). All pieces together are the decoding of all tokens.
+ */
+export function textStream(tokenizer: Pick<TextTokenizer, "decode">, before: Int32Array): TextStream {
+  // `ids` are the tokens that are still decoded; the first `shown` of them are on the screen.
+  let ids = Array.from(before.slice(-CONTEXT));
+  let shown = ids.length;
+  const rest = async (): Promise<string> => {
+    const [old, all] = await Promise.all([tokenizer.decode(ids.slice(0, shown)), tokenizer.decode(ids)]);
+    return all.slice(old.length);
+  };
+  return {
+    async push(id) {
+      ids.push(id);
+      const text = await rest();
+      if (text === "" || text.endsWith("\uFFFD")) return "";
+      ids = ids.slice(shown);
+      shown = ids.length;
+      return text;
+    },
+    end: rest,
+  };
+}
+
+/** Tokens of the prompt that the first decodings see: enough for any character, which has at most four bytes. */
+const CONTEXT = 8;

@@ -1,0 +1,60 @@
+/**
+ * A train file, run: one model, one training.
+ *
+ *   1 read and split text   2 model: open a folder, or learn a tokenizer for a new one   3 tokens   4 `trainRun`
+ */
+import { join } from "node:path";
+import { openCheckpoint } from "../checkpoint/open.js";
+import type { TrainConfig } from "../config/index.js";
+import { exists } from "../io/atomic.js";
+import type { Backend } from "../step/runtime.js";
+import { describeText, layGround, newBase, openBase } from "./ground.js";
+import { freshTensor } from "./init.js";
+import { trainRun, type RunResult, type TrainEvent } from "./run.js";
+import { readCorpus } from "./text.js";
+
+export interface TrainFileOptions {
+  readonly config: TrainConfig;
+  /** Run folder: the file's `out`, unless the caller knows better. */
+  readonly dir: string;
+  readonly backend: Backend;
+  readonly threads: number;
+  /** Aborting finishes the step in hand, saves and throws `interrupted`. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export type TrainFileEvent =
+  | { readonly type: "phase"; readonly label: string }
+  | { readonly type: "note"; readonly text: string }
+  | TrainEvent;
+
+/** Runs, or goes on with, the training of a train file. Throws like `trainRun`, and inputError for text or model that cannot be used. */
+export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerator<TrainFileEvent, RunResult> {
+  const { config, dir, backend, threads, signal } = options;
+  const { model, tokenizer, training, seed } = config;
+  // `trainRun` refuses a folder that holds another run, so a tokenizer beside a `run.json` is this run's own. Asked first, because a
+  // folder that cannot be used should be known before minutes of reading.
+  const reuse = await exists(join(dir, "run.json"));
+  yield { type: "phase", label: "reading text" };
+  const corpus = await readCorpus(config.text);
+  const isNew = typeof model !== "string";
+  yield { type: "phase", label: isNew ? "learning the tokenizer" : "opening the model" };
+  const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus, dir, reuse }) : await openBase(model);
+  const { spec } = base;
+  const ground = await layGround(base, corpus, [training]);
+  yield { type: "note", text: describeText(ground) };
+  const source = isNew ? null : await openCheckpoint(model);
+  try {
+    return yield* trainRun({
+      dir, spec, seed, threads, backend, signal,
+      block: training,
+      initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(spec, slot, seed)),
+      carry: ground.carry,
+      text: ground.tokens,
+      evaluationTokens: config.evaluation.tokens,
+      identity: { model, tokenizer: tokenizer ?? null, text: config.text },
+    });
+  } finally {
+    await source?.close();
+  }
+}

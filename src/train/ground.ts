@@ -1,0 +1,86 @@
+/** What a training stands on: a model's shape with its tokenizer, and the text as that tokenizer's tokens. */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { inputError } from "../base/errors.js";
+import { openCheckpoint } from "../checkpoint/open.js";
+import type { ModelConfig, TokenizerConfig } from "../config/index.js";
+import { exists, writeFileAtomic } from "../io/atomic.js";
+import { withFsErrors } from "../io/fs-errors.js";
+import type { DecoderSpec } from "../spec/types.js";
+import { tokenizerConfig } from "../tokenizer/config.js";
+import { openTokenizer, type TextTokenizer } from "../tokenizer/load.js";
+import { trainByteLevelBpe } from "../tokenizer/train.js";
+import { newModelSpec } from "./init.js";
+import { requireEnoughText, tokenizeCorpus, type Corpus, type TokenizedCorpus } from "./text.js";
+
+export interface ModelBase {
+  readonly spec: DecoderSpec;
+  readonly tokenizer: TextTokenizer;
+  /** Folder whose tokenizer files every checkpoint carries. */
+  readonly carry: string;
+}
+
+export interface Ground extends ModelBase {
+  readonly corpus: Corpus;
+  readonly tokens: TokenizedCorpus;
+}
+
+/** Shape and tokenizer of a model folder. Throws inputError if either is missing or they do not fit together. */
+export async function openBase(dir: string): Promise<ModelBase> {
+  const checkpoint = await openCheckpoint(dir);
+  await checkpoint.close();
+  const { spec } = checkpoint;
+  const tokenizer = await openTokenizer(dir);
+  if (tokenizer.vocab > spec.vocab) {
+    throw inputError(`the tokenizer has ${tokenizer.vocab} tokens, the model's embedding ${spec.vocab} rows`, { where: dir });
+  }
+  return { spec, tokenizer, carry: dir };
+}
+
+export interface NewBase {
+  readonly model: ModelConfig;
+  readonly tokenizer: TokenizerConfig;
+  readonly corpus: Corpus;
+  /** Run folder; the tokenizer goes to `tokenizer/` in it. */
+  readonly dir: string;
+  /** Take the tokenizer that is there already: only for a folder that is known to hold this very run. */
+  readonly reuse: boolean;
+}
+
+/** Shape of a new model, and a tokenizer learnt from the training part of the text. */
+export async function newBase({ model, tokenizer: { vocab }, corpus, dir, reuse }: NewBase): Promise<ModelBase> {
+  const carry = join(dir, "tokenizer");
+  const config = join(carry, "tokenizer_config.json");
+  if (!reuse || !(await exists(config))) {
+    const json = await trainByteLevelBpe(corpus.split.train.map(({ text }) => text), { vocab });
+    await withFsErrors(carry, "create tokenizer folder", () => mkdir(carry, { recursive: true }));
+    await writeFileAtomic(join(carry, "tokenizer.json"), json);
+    // The last file: its presence says that the tokenizer is complete.
+    await writeFileAtomic(config, tokenizerConfig({ maxLength: model.maxPositions }));
+  }
+  const tokenizer = await openTokenizer(carry);
+  return { tokenizer, carry, spec: newModelSpec(model, tokenizer.vocab, tokenizer.eosId ?? null) };
+}
+
+/**
+ * Tokenizes the text for a model; `blocks` are the trainings to come. Throws inputError where the text is too short for one of them
+ * or a sequence longer than the model's positions.
+ */
+export async function layGround(
+  base: ModelBase, corpus: Corpus, blocks: readonly { readonly batch: number; readonly sequence: number }[],
+): Promise<Ground> {
+  const { spec, tokenizer, carry } = base;
+  for (const { sequence } of blocks) {
+    if (sequence <= spec.maxPositions) continue;
+    throw inputError(`sequence ${sequence} is longer than the model's ${spec.maxPositions} positions`, { where: carry, hint: "lower sequence" });
+  }
+  const tokens = await tokenizeCorpus(corpus, tokenizer, spec.tokens.eos[0]);
+  for (const block of blocks) requireEnoughText(tokens, block);
+  return { ...base, corpus, tokens };
+}
+
+/** The text in one line. */
+export function describeText({ tokens, corpus, tokenizer }: Ground): string {
+  return `${corpus.split.train.length} documents, ${tokens.train.length} tokens to train on; ` +
+    `${corpus.split.heldOut.length} documents, ${tokens.heldOut.length} tokens held out; vocabulary ${tokenizer.vocab}`;
+}
