@@ -14,7 +14,9 @@ class Remote {
   constructor() {
     // Tests run the sources; the worker needs compiled code, which the build has put beside them.
     const here = import.meta.url;
-    this.worker = new Worker(here.endsWith(".ts") ? new URL("../../dist/ort/worker.js", here) : new URL("./worker.js", here));
+    const file = here.endsWith(".ts") ? new URL("../../dist/ort/worker.js", here) : new URL("./worker.js", here);
+    // Flags of the process, such as --input-type, are about its own script.
+    this.worker = new Worker(file, { execArgv: [] });
     this.worker.unref();
     this.worker.on("message", ({ id, result, error }: Reply) => {
       const call = this.waiting.get(id);
