@@ -1,0 +1,209 @@
+/** The corners of every lowering where an engine is most likely to be wrong, against the reference evaluation. */
+import { describe, expect, it } from "vitest";
+import { backward } from "../../src/grad/backward.js";
+import { randomStream } from "../../src/base/random.js";
+import { GraphBuilder } from "../../src/graph/builder.js";
+import type { AttentionAttrs, Graph, ValueId } from "../../src/graph/ir.js";
+import { prune, verify } from "../../src/graph/passes.js";
+import { evaluate } from "../../src/graph/reference.js";
+import { evaluateOnce } from "../../src/ort/session.js";
+
+const orders = ["topk-softmax", "softmax-topk"] as const;
+
+function normals(name: string, count: number, std = 1): Float32Array {
+  const out = new Float32Array(count);
+  randomStream(11, name).normals(out, 0, 0, std);
+  return out;
+}
+
+async function agree(graph: Graph, feeds: readonly Float32Array[], tolerance = 2e-5): Promise<number[][]> {
+  verify(graph);
+  const expected = evaluate(graph, feeds.map((feed) => Float64Array.from(feed)));
+  const actual = await evaluateOnce(graph, feeds, 2);
+  expected.forEach(({ data }, i) => {
+    expect(actual[i]!.data.length).toBe(data.length);
+    data.forEach((value, at) => {
+      const found = actual[i]!.data[at]!;
+      if (!(Math.abs(found - value) <= tolerance * (1 + Math.abs(value)))) expect.fail(`output ${i}[${at}]: ${found}, expected ${value}`);
+    });
+  });
+  return actual.map(({ data }) => data);
+}
+
+interface MoeShape {
+  readonly tokens: number;
+  readonly hidden: number;
+  readonly inner: number;
+  readonly experts: number;
+  readonly k: number;
+  readonly order: (typeof orders)[number];
+}
+
+/** One MoE layer on given logits, its weighted sum as loss, and gradients of everything. */
+function moeLayer({ tokens, hidden, inner, experts, k, order }: MoeShape): Graph {
+  const b = new GraphBuilder();
+  const logits = b.input("logits", "f32", [tokens, experts]);
+  const x = b.input("x", "f32", [tokens, hidden]);
+  const mix = b.input("mix", "f32", [tokens, hidden]);
+  const weights = (name: string, shape: number[]): ValueId[] => Array.from({ length: experts }, (_, e) => b.input(`${name}${e}`, "f32", shape));
+  const [gate, up, down] = [weights("gate", [inner, hidden]), weights("up", [inner, hidden]), weights("down", [hidden, inner])];
+  const [kept, chosen] = b.apply("routeTopK", [logits], { k, order }) as [ValueId, ValueId];
+  const [sorted, inverse, counts] = b.apply("expertSort", [chosen], { experts }) as [ValueId, ValueId, ValueId];
+  const rows = b.op("dispatch", [x, sorted, inverse], { k });
+  const grouped = (input: ValueId, w: ValueId[]): ValueId => b.op("groupedMatmul", [input, counts, ...w], { transB: true });
+  const out = b.op("combine", [grouped(b.op("swiglu", [grouped(rows, gate), grouped(rows, up)], {}), down), kept, sorted, inverse], {});
+  const loss = b.op("reduceSum", [b.mul(out, mix)], { axes: [0, 1], keepDims: false });
+  const gradients = backward(b, loss, [logits, x, ...gate, ...up, ...down]);
+  return prune(b.finish([out, chosen, counts, ...gradients]));
+}
+
+async function checkMoe(shape: MoeShape, logits: Float32Array): Promise<{ chosen: number[]; counts: number[] }> {
+  const { tokens, hidden, inner, experts } = shape;
+  const weights = Array.from({ length: 3 * experts }, (_, i) => normals(`w${i}`, hidden * inner, 0.5));
+  const [, chosen, counts] = await agree(moeLayer(shape), [logits, normals("x", tokens * hidden), normals("mix", tokens * hidden), ...weights]);
+  return { chosen: chosen!, counts: counts! };
+}
+
+describe.each(orders)("experts, %s", (order) => {
+  const shape = { tokens: 5, hidden: 4, inner: 3, experts: 6, k: 2, order };
+
+  it("all tokens to the same experts, the others empty", async () => {
+    const logits = Float32Array.from({ length: 30 }, (_, i) => [0, -9, 3, -9, 5, -9][i % 6]!);
+    const { chosen, counts } = await checkMoe(shape, logits);
+    expect(chosen).toEqual([4, 2, 4, 2, 4, 2, 4, 2, 4, 2]);
+    expect(counts).toEqual([0, 0, 5, 0, 5, 0]);
+  });
+
+  it("equal logits choose the lowest index, for every k", async () => {
+    for (const k of [1, 2, 3, 5, 6]) {
+      for (const experts of [6, 64]) {
+        const value = Float32Array.from({ length: 5 * experts }, (_, i) => Math.floor(i / experts) - 2);
+        const { chosen, counts } = await checkMoe({ ...shape, k, experts }, value);
+        expect(chosen).toEqual(Array.from({ length: 5 * k }, (_, i) => i % k));
+        expect(counts).toEqual(Array.from({ length: experts }, (_, e) => (e < k ? 5 : 0)));
+      }
+    }
+  });
+
+  it("ties between groups of equal logits go to whole groups, lowest first", async () => {
+    // 4 groups of 4 equal logits; two groups tie for the second place.
+    const logits = Float32Array.from({ length: 5 * 16 }, (_, i) => [1, 0, 1, 2][Math.floor((i % 16) / 4)]!);
+    const { chosen } = await checkMoe({ ...shape, experts: 16, k: 8 }, logits);
+    expect(chosen.slice(0, 8)).toEqual([12, 13, 14, 15, 0, 1, 2, 3]);
+  });
+
+  it("every expert chosen", async () => {
+    const { counts } = await checkMoe({ ...shape, k: 6 }, normals("all", 30));
+    expect(counts).toEqual([5, 5, 5, 5, 5, 5]);
+  });
+
+  it("one token, one expert each", async () => {
+    const { chosen } = await checkMoe({ ...shape, tokens: 1, k: 1 }, Float32Array.of(0, 1, 5, 2, 3, -1));
+    expect(chosen).toEqual([2]);
+  });
+
+  it("logits far apart", async () => {
+    await checkMoe(shape, normals("far", 30, 200));
+  });
+});
+
+/** Attention restated: every query, every head, loops only. */
+function plainAttention(q: Float32Array, k: Float32Array, v: Float32Array, a: AttentionAttrs): Float64Array {
+  const out = new Float64Array(q.length);
+  const group = a.heads / a.kvHeads;
+  const at = (row: number, head: number, heads: number): number => (row * heads + head) * a.headDim;
+  for (let b = 0; b < a.batch; b++) {
+    for (let h = 0; h < a.heads; h++) {
+      for (let i = 0; i < a.sequence; i++) {
+        const scores: number[] = [];
+        for (let j = 0; j < a.sequence; j++) {
+          let dot = 0;
+          for (let d = 0; d < a.headDim; d++) {
+            dot += q[at(b * a.sequence + i, h, a.heads) + d]! * k[at(b * a.sequence + j, Math.floor(h / group), a.kvHeads) + d]!;
+          }
+          scores.push(j > i || (a.window !== null && i - j >= a.window) ? 0 : Math.exp(dot * a.scale));
+        }
+        const sum = scores.reduce((x, y) => x + y);
+        scores.forEach((score, j) => {
+          for (let d = 0; d < a.headDim; d++) {
+            out[at(b * a.sequence + i, h, a.heads) + d]! += (score / sum) * v[at(b * a.sequence + j, Math.floor(h / group), a.kvHeads) + d]!;
+          }
+        });
+      }
+    }
+  }
+  return out;
+}
+
+describe("attention on longer sequences", () => {
+  const base = { batch: 2, sequence: 37, headDim: 4, scale: 0.5 };
+  it.each([
+    [4, 4, null], [4, 2, null], [6, 1, null], [4, 2, 1], [4, 2, 5], [2, 2, 36], [4, 1, 37], [4, 2, 100],
+  ])("%i query heads on %i key heads, window %s", async (heads, kvHeads, window) => {
+    const attrs = { ...base, heads, kvHeads, window };
+    const rows = base.batch * base.sequence;
+    const feeds = [heads, kvHeads, kvHeads, heads].map((count, i) => normals(`attention ${i} ${heads} ${kvHeads}`, rows * count * base.headDim));
+    const b = new GraphBuilder();
+    const [q, k, v, mix] = [heads, kvHeads, kvHeads, heads].map((count, i) => b.input(`x${i}`, "f32", [rows, count * base.headDim])) as [ValueId, ValueId, ValueId, ValueId];
+    const out = b.op("attention", [q, k, v], attrs);
+    const loss = b.op("reduceSum", [b.mul(out, mix)], { axes: [0, 1], keepDims: false });
+    const graph = prune(b.finish([out, ...backward(b, loss, [q, k, v])]));
+    const [found] = await agree(graph, feeds);
+    const expected = plainAttention(feeds[0]!, feeds[1]!, feeds[2]!, attrs);
+    found!.forEach((value, i) => {
+      if (Math.abs(value - expected[i]!) > 1e-5) expect.fail(`[${i}]: ${value}, expected ${expected[i]}`);
+    });
+  });
+});
+
+describe("numbers at the edge", () => {
+  it("softmax, log-sum-exp and cross entropy of large logits neither overflow nor vanish", async () => {
+    const b = new GraphBuilder();
+    const x = b.input("x", "f32", [3, 4]);
+    const head = b.input("head", "f32", [4, 4]);
+    const targets = b.input("targets", "int", [3]);
+    const loss = b.op("headCrossEntropy", [x, head, targets], {});
+    const z = b.op("logSumExp", [x], {});
+    const total = b.add(loss, b.scale(b.op("reduceSum", [b.mul(z, z)], { axes: [0], keepDims: false }), 1e-4));
+    const graph = prune(b.finish([b.op("softmax", [x], {}), z, loss, ...backward(b, total, [x, head])]));
+    const logits = Float32Array.of(1000, 999, -1000, 0, -500, -501, -502, -503, 88, 89, 90, 91);
+    const identity = Float32Array.of(1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1);
+    await agree(graph, [logits, identity, Float32Array.of(1, 3, 0)]);
+  });
+
+  it("a text without any target has loss 0 and no gradient", async () => {
+    const b = new GraphBuilder();
+    const x = b.input("x", "f32", [3, 2]);
+    const head = b.input("head", "f32", [4, 2]);
+    const targets = b.input("targets", "int", [3]);
+    const loss = b.op("headCrossEntropy", [x, head, targets], {});
+    const [value, dx, dhead] = await agree(prune(b.finish([loss, ...backward(b, loss, [x, head])])), [
+      normals("x0", 6), normals("h0", 8), Float32Array.of(-1, -1, -100),
+    ]);
+    expect(Math.abs(value![0]!)).toBe(0);
+    expect([...dx!, ...dhead!].every((g) => Math.abs(g) === 0)).toBe(true);
+  });
+
+  it("rms norm of zeros is zeros, and eps lies under the root", async () => {
+    const b = new GraphBuilder();
+    const x = b.input("x", "f32", [2, 3]);
+    const w = b.input("w", "f32", [3]);
+    const y = b.op("rmsNorm", [x, w], { eps: 0.5 });
+    const loss = b.op("reduceSum", [y], { axes: [0, 1], keepDims: false });
+    const [out] = await agree(prune(b.finish([y, ...backward(b, loss, [x, w])])), [Float32Array.of(0, 0, 0, 1, -2, 0.5), Float32Array.of(1, 2, 3)]);
+    const r = 1 / Math.sqrt((1 + 4 + 0.25) / 3 + 0.5);
+    [0, 0, 0, r, -4 * r, 1.5 * r].forEach((value, i) => expect(out![i]).toBeCloseTo(value, 6));
+  });
+
+  it("repeated tokens add up in the embedding's gradient", async () => {
+    const b = new GraphBuilder();
+    const ids = b.input("ids", "int", [4096]);
+    const dy = b.input("dy", "f32", [4096, 2]);
+    const graph = b.finish([b.op("embeddingGrad", [ids, dy], { vocab: 3 })]);
+    const feeds = [Float32Array.from({ length: 4096 }, (_, i) => i % 3), new Float32Array(8192).fill(1)];
+    for (let run = 0; run < 3; run++) {
+      const [gradient] = await agree(graph, feeds);
+      expect(gradient).toEqual([1366, 1366, 1365, 1365, 1365, 1365]);
+    }
+  });
+});
