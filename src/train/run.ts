@@ -94,8 +94,11 @@ export async function* trainRun(options: RunOptions): AsyncGenerator<TrainEvent,
       if (progress === null) for (const slot of slotsOf(spec)) await runtime.write("weight", slot.key, await options.initial(slot));
       else await loadState(last, spec, runtime);
       await log.append({ type: "resume", step: start });
-      yield* loop(options, runtime, log, { step: start, best: progress?.bestLoss ?? null, ms: progress?.ms ?? 0, saved: start, measured: null }, tokensPerStep);
-      await log.append({ type: "done", step: block.steps, peakRssBytes: await runtime.peakMemory() });
+      const state: LoopState = {
+        step: start, best: progress?.bestLoss ?? null, ms: progress?.ms ?? 0, peakRss: progress?.peakRssBytes ?? 0, saved: start, measured: null,
+      };
+      yield* loop(options, runtime, log, state, tokensPerStep);
+      await log.append({ type: "done", step: block.steps, peakRssBytes: state.peakRss });
       await log.sync();
     } finally {
       await runtime.close();
@@ -112,6 +115,8 @@ interface LoopState {
   step: number;
   best: number | null;
   ms: number;
+  /** Over all processes that have worked on this run. */
+  peakRss: number;
   /** Step of the checkpoint in `last/`. */
   saved: number;
   /** Step whose weights are known to give a finite loss. */
@@ -131,9 +136,10 @@ async function* loop(options: RunOptions, runtime: TrainRuntime, log: JsonlWrite
   const save = async (): Promise<TrainEvent> => {
     await requireFiniteLoss();
     await log.sync();
+    state.peakRss = Math.max(state.peakRss, await runtime.peakMemory());
     await saveState({
       dir: join(dir, "last"), spec: options.spec, runtime, carry: options.carry,
-      progress: { step: state.step, bestLoss: state.best, ms: state.ms },
+      progress: { step: state.step, bestLoss: state.best, ms: state.ms, peakRssBytes: state.peakRss },
     });
     state.saved = state.step;
     return { type: "save", step: state.step, dir: join(dir, "last") };

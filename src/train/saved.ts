@@ -17,6 +17,8 @@ export interface Progress {
   readonly bestLoss: number | null;
   /** Milliseconds spent training so far. */
   readonly ms: number;
+  /** Largest resident memory of any process so far. */
+  readonly peakRssBytes: number;
 }
 
 const progressFile = "training.json";
@@ -62,20 +64,23 @@ export async function savedProgress(dir: string): Promise<Progress | null> {
   if (!Number.isInteger(value?.step) || typeof value?.ms !== "number") {
     throw inputError("this is not the progress of a run", { where: path, hint: "remove the run folder to start again" });
   }
-  return { step: value.step!, ms: value.ms, bestLoss: value.bestLoss ?? null };
+  return { step: value.step!, ms: value.ms, bestLoss: value.bestLoss ?? null, peakRssBytes: value.peakRssBytes ?? 0 };
 }
 
 /** Loads weights and moments into a runtime. */
 export async function loadState(dir: string, spec: DecoderSpec, runtime: TrainRuntime): Promise<void> {
   const checkpoint = await openCheckpoint(dir);
-  const optimizer = await openTensorFile(join(dir, momentsFile));
   try {
-    for (const { key } of slotsOf(spec)) {
-      await runtime.write("weight", key, await checkpoint.readFloat32(key));
-      for (const kind of moments) await runtime.write(kind, key, new Float32Array((await optimizer.read(`${kind}.${key}`)).buffer));
+    const optimizer = await openTensorFile(join(dir, momentsFile));
+    try {
+      for (const { key } of slotsOf(spec)) {
+        await runtime.write("weight", key, await checkpoint.readFloat32(key));
+        for (const kind of moments) await runtime.write(kind, key, new Float32Array((await optimizer.read(`${kind}.${key}`)).buffer));
+      }
+    } finally {
+      await optimizer.close();
     }
   } finally {
-    await optimizer.close();
     await checkpoint.close();
   }
 }

@@ -1,0 +1,10 @@
+/** The engine in this thread: the same computation as the worker's, with no need of a build. */
+import { openForwardRuntime } from "../../src/ort/forward-runtime.js";
+import { openTrainRuntime } from "../../src/ort/train-runtime.js";
+import type { Backend } from "../../src/step/runtime.js";
+
+export const inThread: Backend = {
+  name: "onnxruntime in this thread",
+  openTrain: openTrainRuntime,
+  openForward: (options) => Promise.resolve(openForwardRuntime(options)),
+};

@@ -1,0 +1,263 @@
+import { appendFileSync, existsSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, it } from "vitest";
+import { openCheckpoint } from "../../src/checkpoint/open.js";
+import { meanLoss } from "../../src/evals/compare.js";
+import { openModel } from "../../src/evals/model.js";
+import { UpcycleError } from "../../src/base/errors.js";
+import { learningRateAt } from "../../src/step/schedule.js";
+import { readMetrics } from "../../src/train/records.js";
+import { trainRun, type TrainEvent } from "../../src/train/run.js";
+import { temporaryFolder } from "../io/temporary.js";
+import { inThread } from "../support/backend.js";
+import { block, changedBackend, denseSpec, finish, moeSpec, remains, runOptions, text } from "../support/runs.js";
+
+const root = temporaryFolder();
+let made = 0;
+const fresh = (): string => join(root, `run${made++}`);
+const whole = join(root, "whole");
+let expected: Awaited<ReturnType<typeof remains>>;
+
+beforeAll(async () => {
+  await finish(runOptions(whole));
+  expected = await remains(whole);
+});
+
+async function failure(promise: Promise<unknown>): Promise<UpcycleError> {
+  const error: unknown = await promise.then(() => "no error", (cause: unknown) => cause);
+  if (!(error instanceof UpcycleError)) throw new Error(`expected an UpcycleError, got ${String(error)}`);
+  return error;
+}
+
+const progressOf = (dir: string): { step: number } => JSON.parse(readFileSync(join(dir, "last/training.json"), "utf8")) as { step: number };
+const partials = (dir: string): string[] => readdirSync(dir).filter((name) => name.startsWith("."));
+
+describe("a run", () => {
+  it("tells what it does, learns, and leaves an ordinary model", async () => {
+    const events: TrainEvent[] = [];
+    const dir = fresh();
+    const result = await finish(runOptions(dir), (event) => void events.push(event));
+    expect(events.map((event) => ("step" in event ? `${event.type} ${event.step}` : event.type))).toEqual([
+      "open 0", "eval 0", "step 1", "step 2", "step 3", "save 3", "step 4", "eval 4", "step 5", "step 6", "save 6", "step 7", "step 8", "eval 8",
+      "step 9", "save 9", "step 10", "step 11", "step 12", "eval 12", "save 12", "done",
+    ]);
+    const { steps, evals, done } = result.metrics;
+    expect(steps.map(({ tokens }) => tokens)).toEqual(Array.from({ length: 12 }, (_, i) => 64 * (i + 1)));
+    expect(steps.map(({ learningRate }) => learningRate)).toEqual(steps.map(({ step }) => learningRateAt(block.lr, 12, step)));
+    expect(evals.at(-1)!.loss).toBeLessThan(evals[0]!.loss);
+    expect(result.finalLoss).toBe(evals.at(-1)!.loss);
+    for (const { load } of evals) for (const layer of load) expect(layer.reduce((a, b) => a + b)).toBeCloseTo(1, 12);
+    expect(done).toMatchObject({ step: 12 });
+    expect(result.peakRssBytes).toBeGreaterThan(1e7);
+    expect(await remains(dir)).toEqual(expected);
+    expect(partials(dir)).toEqual([]);
+    // best/ holds the weights of the lowest held-out loss.
+    const model = await openModel(join(dir, "best"), inThread, 1);
+    const measured = await meanLoss(model, text(150, "held-out"), { sequence: 16, limitTokens: 100 });
+    expect(Math.abs(measured.loss - Math.min(...evals.map(({ loss }) => loss)))).toBeLessThan(1e-5);
+    expect(model.spec).toEqual(moeSpec);
+    await model.close();
+  });
+
+  it("that is finished says so again without computing", async () => {
+    const untouched = changedBackend(() => ({ step: () => Promise.reject(new Error("computed")) }));
+    const events: string[] = [];
+    const result = await finish(runOptions(whole, { backend: untouched }), ({ type }) => void events.push(type));
+    expect(events).toEqual(["done"]);
+    expect(result.metrics.steps.length).toBe(12);
+  });
+
+  it("closes its runtime and log whoever walks away", async () => {
+    let closed = 0;
+    const backend = changedBackend((runtime) => ({ close: () => (closed++, runtime.close()) }));
+    const events = trainRun(runOptions(fresh(), { backend }));
+    for await (const event of events) if (event.type === "step") break;
+    expect(closed).toBe(1);
+    await expect(finish(runOptions(fresh(), { backend, initial: () => Promise.reject(new Error("no weights")) }))).rejects.toThrow("no weights");
+    expect(closed).toBe(2);
+  });
+
+  it("measures similarity with every evaluation", async () => {
+    const seen: string[] = [];
+    const result = await finish(runOptions(fresh(), {
+      block: { ...block, steps: 4 },
+      similarity: async (read) => {
+        seen.push(String((await read("layers.0.router")).length));
+        return [0.5, 0.25];
+      },
+    }));
+    expect(seen).toEqual(["64", "64"]);
+    expect(result.metrics.evals.map(({ similarity }) => similarity)).toEqual([[0.5, 0.25], [0.5, 0.25]]);
+  });
+
+  it("of a dense model has no expert load", async () => {
+    const { metrics } = await finish(runOptions(fresh(), { spec: denseSpec, block: { ...block, steps: 2, accumulate: 1 } }));
+    expect(metrics.evals.every(({ load }) => load.length === 0)).toBe(true);
+    expect(metrics.steps.every(({ balanceLoss, zLoss }) => balanceLoss === null && zLoss === null)).toBe(true);
+  });
+});
+
+describe("stopping by signal and going on", () => {
+  it.each([0, 1, 3, 4, 7, 11])("after step %i gives the same numbers and the same bytes", async (at) => {
+    const dir = fresh();
+    const controller = new AbortController();
+    const stopped = await failure(finish(runOptions(dir, { signal: controller.signal }), (event) => {
+      if ((event.type === "step" && event.step === at) || (event.type === "eval" && at === 0)) controller.abort();
+    }));
+    expect(stopped).toMatchObject({ kind: "interrupted", message: `stopped after step ${at} of 12` });
+    expect(progressOf(dir).step).toBe(at);
+    // Stopped again at once: nothing moves.
+    expect((await failure(finish(runOptions(dir, { signal: AbortSignal.abort() })))).kind).toBe("interrupted");
+    const opened: number[] = [];
+    await finish(runOptions(dir), (event) => void (event.type === "open" && opened.push(event.step)));
+    expect(opened).toEqual([at]);
+    expect(await remains(dir)).toEqual(expected);
+  });
+
+  it("many times over", async () => {
+    const dir = fresh();
+    for (let step = 2; step < 12; step += 2) {
+      const controller = new AbortController();
+      await failure(finish(runOptions(dir, { signal: controller.signal }), (event) => void (event.type === "step" && event.step === step && controller.abort())));
+    }
+    await finish(runOptions(dir));
+    expect(await remains(dir)).toEqual(expected);
+  });
+});
+
+describe("a loss that is not finite", () => {
+  /** Weights become NaN right before (0) or right after (1) computing step `at`. */
+  const poisoned = (at: number, when: 0 | 1) =>
+    changedBackend((runtime) => {
+      let step = 0;
+      const poison = (): Promise<void> => runtime.write("weight", "finalNorm", new Float32Array(16).fill(NaN));
+      return {
+        async step(batches, optimizer) {
+          step++;
+          if (step === at && when === 0) await poison();
+          const metrics = await runtime.step(batches, optimizer);
+          if (step === at && when === 1) await poison();
+          return metrics;
+        },
+      };
+    });
+
+  it.each([
+    ["in a step", poisoned(5, 0), {}, 3, /^step 5: loss NaN, gradient norm NaN/],
+    ["in the held-out text", poisoned(8, 1), {}, 6, /^the held-out loss after step 8 is NaN/],
+    ["about to be saved", poisoned(6, 1), {}, 3, /^the loss after step 6 is NaN/],
+  ])("%s stops the run and keeps the last good checkpoint, from which it can go on", async (_, backend, changes, kept, message) => {
+    const dir = fresh();
+    const stopped = await failure(finish(runOptions(dir, { backend, ...changes })));
+    expect(stopped.kind).toBe("stopped");
+    expect(stopped.message).toMatch(message);
+    expect(stopped.hint).toContain(`the last good checkpoint (step ${kept}) is kept`);
+    expect(progressOf(dir).step).toBe(kept);
+    await finish(runOptions(dir));
+    expect(await remains(dir)).toEqual(expected);
+  });
+
+  it("from a learning rate beyond reason", async () => {
+    const dir = fresh();
+    const stopped = await failure(finish(runOptions(dir, { block: { ...block, saveEvery: 1, lr: { ...block.lr, peak: 1e30 } } })));
+    expect(stopped).toMatchObject({ kind: "stopped", exitCode: 1 });
+    expect(stopped.line).toContain("lower the learning rate (peak 1e+30)");
+    expect(stopped.line).not.toContain("\n");
+    expect(stopped.hint).not.toContain("step 0");
+  });
+});
+
+describe("a checkpoint that cannot be written", () => {
+  const full = (): Error => Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+
+  it.each([0, 20, 70])("after %i tensors leaves the one before as it was", async (tensors) => {
+    const dir = fresh();
+    let saves = 0;
+    let reads = 0;
+    const backend = changedBackend((runtime) => ({
+      peakMemory: () => (saves++, (reads = 0), runtime.peakMemory()),
+      // The second save of last/ fails; similarity is not measured here, so every read belongs to a save.
+      read: (kind, key) => (saves === 2 && reads++ === tensors ? Promise.reject(full()) : runtime.read(kind, key)),
+    }));
+    const before: Record<string, Buffer> = {};
+    await expect(finish(runOptions(dir, { backend }), (event) => {
+      if (event.type === "save") for (const name of readdirSync(event.dir)) before[name] = readFileSync(join(event.dir, name));
+    })).rejects.toThrow("no space left");
+    expect(progressOf(dir).step).toBe(3);
+    expect(readdirSync(join(dir, "last")).sort()).toEqual(Object.keys(before).sort());
+    for (const [name, bytes] of Object.entries(before)) expect(readFileSync(join(dir, "last", name)).equals(bytes), name).toBe(true);
+    expect(partials(dir)).toEqual([]);
+    await finish(runOptions(dir));
+    expect(await remains(dir)).toEqual(expected);
+  });
+});
+
+describe("a folder", () => {
+  it.each([
+    ["seed", { seed: 5 }], ["training", { block: { ...block, steps: 13 } }], ["training", { block: { ...block, lr: { ...block.lr, peak: 1 } } }],
+    ["spec", { spec: denseSpec }], ["evaluationTokens", { evaluationTokens: 99 }], ["threads", { threads: 2 }],
+    ["model", { identity: { model: "other" } }], ["parent", { identity: { model: "tiny", parent: "new" } }],
+  ])("of a run with another %s is refused", async (what, changes) => {
+    const error = await failure(finish(runOptions(whole, changes)));
+    expect(error.line.replace(root, "ROOT")).toBe(
+      `ROOT/whole/run.json: this folder holds another run: its ${what} differs; choose another folder, or remove this one to start again`);
+    expect(error.exitCode).toBe(2);
+    expect(await remains(whole)).toEqual(expected);
+  });
+
+  it("that cannot be made is bad input", async () => {
+    writeFileSync(join(root, "file"), "");
+    expect((await failure(finish(runOptions(join(root, "file", "run"))))).kind).toBe("input");
+  });
+
+  it("whose log ends in half a line, or lacks what the checkpoint outlived, goes on", async () => {
+    for (const torn of ['{"type":"step","step":7,"to', '{"type":"step"', "\u0000\u0000\u0000\n"]) {
+      const dir = fresh();
+      const controller = new AbortController();
+      await failure(finish(runOptions(dir, { signal: controller.signal }), (event) => void (event.type === "step" && event.step === 6 && controller.abort())));
+      appendFileSync(join(dir, "metrics.jsonl"), torn);
+      await finish(runOptions(dir));
+      expect(await remains(dir)).toEqual(expected);
+    }
+  });
+
+  it("whose last checkpoint is damaged says so", async () => {
+    const dir = fresh();
+    const controller = new AbortController();
+    await failure(finish(runOptions(dir, { signal: controller.signal }), (event) => void (event.type === "step" && event.step === 6 && controller.abort())));
+    const path = join(dir, "last/optimizer.safetensors");
+    writeFileSync(path, readFileSync(path).subarray(0, 5000));
+    const error = await failure(finish(runOptions(dir)));
+    expect(error.kind).toBe("input");
+    expect(error.line).toContain("optimizer.safetensors");
+    writeFileSync(join(dir, "last/training.json"), "{}");
+    expect((await failure(finish(runOptions(dir)))).message).toBe("this is not the progress of a run");
+  });
+
+  it("whose checkpoint was being replaced when the power went gets the old one back", async () => {
+    const dir = fresh();
+    const controller = new AbortController();
+    await failure(finish(runOptions(dir, { signal: controller.signal }), (event) => void (event.type === "step" && event.step === 6 && controller.abort())));
+    renameSync(join(dir, "last"), join(dir, ".last.previous"));
+    await finish(runOptions(dir));
+    expect(await remains(dir)).toEqual(expected);
+    expect(existsSync(join(dir, ".last.previous"))).toBe(false);
+  });
+
+  it("that lost its checkpoints starts again and counts each step once", async () => {
+    const dir = fresh();
+    const controller = new AbortController();
+    await failure(finish(runOptions(dir, { signal: controller.signal }), (event) => void (event.type === "step" && event.step === 6 && controller.abort())));
+    rmSync(join(dir, "last"), { recursive: true });
+    await finish(runOptions(dir));
+    expect(await remains(dir)).toEqual(expected);
+    expect((await readMetrics(dir)).steps.length).toBe(12);
+  });
+
+  it("holds moments that a run needs to go on, and weights that anyone can open", async () => {
+    const checkpoint = await openCheckpoint(join(whole, "last"));
+    expect(checkpoint.unused).toEqual([]);
+    expect(checkpoint.dtype).toBe("F32");
+    await checkpoint.close();
+  });
+});
