@@ -18,7 +18,8 @@ export interface Schedule {
 export function learningRateAt(lr: Schedule, steps: number, step: number): number {
   if (step <= lr.warmup) return (lr.peak * step) / lr.warmup;
   const low = lr.peak * lr.final;
-  const between = (from: number): number => (steps === from ? 1 : (step - from) / (steps - from));
+  // A run of a single step has no way to fall.
+  const between = (from: number): number => (steps === from ? 0 : (step - from) / (steps - from));
   const first = Math.max(1, lr.warmup);
   switch (lr.schedule) {
     case "constant":
