@@ -3,6 +3,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    globalSetup: ["./test/global-setup.ts"],
     // Two engines at once would fight over the same cores; files run one after another, fast ones first.
     fileParallelism: false,
     testTimeout: 60_000,

@@ -31,18 +31,24 @@ export { countParams, type ParamCount } from "./cost/params.js";
 
 // Model folders.
 export { openCheckpoint, type Checkpoint, type StoredTensor } from "./checkpoint/open.js";
-export { writeCheckpoint, type TensorValue, type WriteDtype, type WriteOptions, type WriteProgress, type WrittenCheckpoint } from "./checkpoint/write.js";
+export {
+  writeCheckpoint, type TensorValue, type WriteDtype, type WriteOptions, type WriteProgress, type WrittenCheckpoint,
+} from "./checkpoint/write.js";
 export { inspectModel, type LayerGroup, type ModelFacts } from "./convert/inspect.js";
 export { openTokenizer, type TextTokenizer } from "./tokenizer/load.js";
 export { textStream, type TextStream } from "./tokenizer/stream.js";
 
 // Upcycling: a recipe, a plan as data, a folder.
-export { parseRecipeName, recipeName, upcycleRecipe, type RecipeOptions, type Scaling, type TargetFamily, type UpcycleRecipe } from "./surgery/recipe.js";
+export {
+  parseRecipeName, recipeName, upcycleRecipe, type RecipeOptions, type Scaling, type TargetFamily, type UpcycleRecipe,
+} from "./surgery/recipe.js";
 export { planUpcycle, type PlannedTensor, type SurgeryPlan } from "./surgery/plan.js";
 export type { ExpectedPreservation, Factors } from "./surgery/scaling.js";
 export type { Expr } from "./surgery/expr.js";
 export { explainPlan } from "./surgery/explain.js";
-export { convertCheckpoint, planConversion, type Conversion, type ConversionPlan, type ConvertEvent, type ConvertOptions } from "./convert/convert.js";
+export {
+  convertCheckpoint, planConversion, type Conversion, type ConversionPlan, type ConvertEvent, type ConvertOptions,
+} from "./convert/convert.js";
 export { readRecord, recipeOf, type UpcycleRecord } from "./convert/record.js";
 
 // Training and studies: async generators of events, each folder goes on where it was stopped.
@@ -66,7 +72,9 @@ export { compareModels, meanLoss } from "./evals/compare.js";
 export { generate, type GenerateSettings } from "./evals/generate.js";
 export { readInputIds, writeLogits, type InputIds } from "./evals/forward.js";
 export { onnxruntimeBackend } from "./ort/backend.js";
-export type { AdamW, Backend, BackendOptions, ForwardRuntime, LossMetrics, MicroBatch, StateKind, StepMetrics, TrainRuntime } from "./step/runtime.js";
+export type {
+  AdamW, Backend, BackendOptions, ForwardRuntime, LossMetrics, MicroBatch, StateKind, StepMetrics, TrainRuntime,
+} from "./step/runtime.js";
 
 // The graph: build, verify, print, differentiate, evaluate as a reference, lower to ONNX.
 export { GraphBuilder } from "./graph/builder.js";

@@ -28,6 +28,7 @@ interface ConvertFlags extends CommonFlags {
 
 const dtypes = { float32: "F32", bfloat16: "BF16", float16: "F16" } as const satisfies Record<string, WriteDtype>;
 const dtypeNames = Object.keys(dtypes) as (keyof typeof dtypes)[];
+const nameOf = (dtype: WriteDtype): string => dtypeNames.find((name) => dtypes[name] === dtype)!;
 const columns = 80;
 
 export function convertCommand(): Command {
@@ -76,7 +77,7 @@ function facts({ plan, dtype, weightBytes, warnings }: ConversionPlan): Record<s
   return {
     name: recipeName(recipe),
     recipe: { ...recipe, target: target.family },
-    dtype: dtypeNames.find((name) => dtypes[name] === dtype),
+    dtype: nameOf(dtype),
     weightBytes, factors, expected, warnings,
     params: countParams(target),
     parentParams: countParams(source),
@@ -98,7 +99,7 @@ function report(made: Conversion, source: string): string[] {
 function sizeLine({ plan, dtype, weightBytes }: ConversionPlan): string {
   const { total, active } = countParams(plan.target);
   const parent = compact(countParams(plan.source).total);
-  return `parameters: ${compact(total)}, ${compact(active)} active (parent ${parent}); ${bytes(weightBytes, 3)} as ${dtypeNames.find((name) => dtypes[name] === dtype)}`;
+  return `parameters: ${compact(total)}, ${compact(active)} active (parent ${parent}); ${bytes(weightBytes, 3)} as ${nameOf(dtype)}`;
 }
 
 /** A long line, continued with an indentation. */

@@ -43,7 +43,7 @@ function describe(facts: Omit<ModelFacts, "tensors">): [string, string][] {
   return [
     ["model", shownPath(facts.dir)],
     ["family", spec.family],
-    ["shape", `hidden ${spec.hidden}, ${spec.layers.length} layers, vocabulary ${grouped(spec.vocab)}, ${spec.tiedHead ? "tied head" : "own head"}, ${grouped(spec.maxPositions)} positions`],
+    ["shape", shape(spec)],
     ["attention", attention(spec)],
     ...facts.layers.map((group): [string, string] => [layerNames(group), layer(group)]),
     ["parameters", `${compact(params.total)} (${grouped(params.total)}), ${compact(params.active)} active per token`],
@@ -52,6 +52,10 @@ function describe(facts: Omit<ModelFacts, "tensors">): [string, string][] {
     ...(unused.length === 0 ? [] : [["unused", `${unused.length} tensors: ${unused.join(", ")}`] as [string, string]]),
     ...(upcycle === null ? [] : [["upcycled", record(upcycle)] as [string, string]]),
   ];
+}
+
+function shape({ hidden, layers, vocab, tiedHead, maxPositions }: DecoderSpec): string {
+  return `hidden ${hidden}, ${layers.length} layers, vocabulary ${grouped(vocab)}, ${tiedHead ? "tied" : "own"} head, ${grouped(maxPositions)} positions`;
 }
 
 function attention({ attn }: DecoderSpec): string {

@@ -39,7 +39,8 @@ export async function main(args: readonly string[]): Promise<number> {
     await program.parseAsync([...args], { from: "user" });
     return 0;
   } catch (error) {
-    if (error instanceof CommanderError && error.exitCode === 0) return 0; // --help and --version.
+    // --help, --version; and help that was shown instead of a line about what is wrong.
+    if (error instanceof CommanderError && (error.exitCode === 0 || error.code === "commander.help")) return error.exitCode === 0 ? 0 : 2;
     const { line, exitCode, stack } = describe(error, program, args);
     process.stderr.write(`upcycle: ${line}\n`);
     if (debug) process.stderr.write(`${stack}\n`);
@@ -63,7 +64,7 @@ function describe(error: unknown, program: Command, args: readonly string[]): De
 
 /** Commander's message as one line, with its own suggestion or where to look. */
 function usageLine({ message }: CommanderError, program: Command, args: readonly string[]): string {
-  const [first = "", suggestion] = message.replace(/^error: /, "").split("\n");
+  const [first = "", suggestion] = message.replace(/^error: /, "").replace(/\.$/, "").split("\n");
   const meant = /^\(Did you mean (.*)\?\)$/.exec(suggestion ?? "")?.[1];
   if (meant !== undefined) return `${first}; did you mean ${meant}?`;
   const command = args.find((arg) => program.commands.some((known) => known.name() === arg));

@@ -80,7 +80,10 @@ export function conversionView(terminal: Terminal): (event: ConvertEvent) => voi
         break;
       case "progress": {
         const { done, total, bytesPerSecond, tensor } = event;
-        terminal.progress(`converting  ${percent(done / total, 3)} of ${bytes(total)}  ${bytes(bytesPerSecond)}/s  ETA ${duration((total - done) / bytesPerSecond)}  ${tensor}`);
+        const eta = (total - done) / bytesPerSecond;
+        terminal.progress(
+          `converting  ${percent(done / total, 3)} of ${bytes(total)}  ${bytes(bytesPerSecond)}/s  ETA ${duration(eta)}  ${tensor}`,
+        );
         break;
       }
     }

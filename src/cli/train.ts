@@ -70,7 +70,8 @@ function show(result: RunResult, dir: string): string[] {
   const seconds = steps.reduce((sum, { ms }) => sum + ms / 1000, 0);
   const memory = result.peakRssBytes === 0 ? "" : `, peak memory ${bytes(result.peakRssBytes)}`;
   return [
-    `held-out loss ${evals[0]!.loss.toFixed(4)} -> ${result.finalLoss.toFixed(4)}; ${steps.length} steps in ${duration(seconds)}, ${rate(result.tokensPerSecond)}${memory}`,
+    `held-out loss ${evals[0]!.loss.toFixed(4)} -> ${result.finalLoss.toFixed(4)}`,
+    `${steps.length} steps in ${duration(seconds)}, ${rate(result.tokensPerSecond)}${memory}`,
     // The weights that went in are not kept a second time.
     ...(best.step === 0 ? [] : [`best: ${shownPath(join(dir, "best"))} (held-out loss ${best.loss.toFixed(4)} after step ${best.step})`]),
     `model: ${shownPath(result.last)}`,

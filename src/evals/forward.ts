@@ -49,7 +49,7 @@ export async function writeLogits(
   const shape = [batch, sequence, model.spec.vocab];
   const meta = { name: "logits", dtype: "F32" as const, shape };
   const partial = join(dirname(path), `.${basename(path)}.partial`);
-  await requireFreeSpace(dirname(path), planHeader([meta]).fileBytes);
+  await requireFreeSpace(path, planHeader([meta]).fileBytes);
   try {
     await writeTensorFile(partial, [meta], () => rows(model, { ids, batch, sequence }, path, signal));
     await withFsErrors(path, "name file", () => rename(partial, path));

@@ -39,7 +39,8 @@ export async function sampleTokens({ dir, spec, files, limit }: SampleRequest): 
     if (ids.length >= limit) break;
   }
   if (ids.length < 2) throw inputError(`too little text: ${ids.length} tokens, a comparison needs at least 2`, { where: files.join(", ") });
-  return { tokens: Int32Array.from(ids.slice(0, limit)), source: files.length === 0 ? "State of the Union addresses" : files.map((file) => basename(file)).join(", ") };
+  const source = files.length === 0 ? "State of the Union addresses" : files.map((file) => basename(file)).join(", ");
+  return { tokens: Int32Array.from(ids.slice(0, limit)), source };
 }
 
 async function* texts(sources: readonly CorpusSource[]): AsyncGenerator<string> {

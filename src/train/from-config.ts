@@ -4,6 +4,7 @@
  *   1 read and split text   2 model: open a folder, or learn a tokenizer for a new one   3 tokens   4 `trainRun`
  */
 import { join } from "node:path";
+import { interruptedError } from "../base/errors.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import type { TrainConfig } from "../config/index.js";
 import { exists } from "../io/atomic.js";
@@ -37,11 +38,14 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
   const reuse = await exists(join(dir, "run.json"));
   yield { type: "phase", label: "reading text" };
   const corpus = await readCorpus(config.text);
+  goOnUnlessAborted(options);
   const isNew = typeof model !== "string";
-  yield { type: "phase", label: isNew ? "learning the tokenizer" : "opening the model" };
+  yield { type: "phase", label: !isNew ? "opening the model" : reuse ? "opening the tokenizer" : "learning the tokenizer" };
   const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus, dir, reuse }) : await openBase(model);
+  goOnUnlessAborted(options);
   const { spec } = base;
   const ground = await layGround(base, corpus, [training]);
+  goOnUnlessAborted(options);
   yield { type: "note", text: describeText(ground) };
   const source = isNew ? null : await openCheckpoint(model);
   try {
@@ -57,4 +61,9 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
   } finally {
     await source?.close();
   }
+}
+
+/** Reading much text takes minutes, and until the first step there is nothing to save. */
+function goOnUnlessAborted({ signal, dir }: TrainFileOptions): void {
+  if (signal?.aborted === true) throw interruptedError("stopped before the training began", { where: dir });
 }

@@ -1,0 +1,147 @@
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { join, relative } from "node:path";
+import { describe, expect, it } from "vitest";
+import { temporaryFolder } from "../io/temporary.js";
+import { golden, readTensors } from "../support/golden.js";
+import { copyModel, editHeader, upcycle, upcycleJson } from "./upcycle.js";
+
+const dir = temporaryFolder();
+const llama = golden("dense/llama");
+
+describe("convert, inspect and verify", () => {
+  const moe = join(dir, "moe");
+
+  it("make an MoE, describe it and find the parent's function in it", async () => {
+    const made = await upcycle("convert", llama, "--recipe", "E4G2T4", "--target", "mixtral", "--out", moe);
+    expect(made.code).toBe(0);
+    expect(made.stdout.trimEnd().split("\n").slice(-2)).toEqual([`to measure: upcycle verify ${relative(process.cwd(), llama)} ${moe}`, `model: ${moe}`]);
+    expect(made.stdout).toContain("kept exactly");
+
+    const facts = await upcycleJson("inspect", moe);
+    expect(facts).toMatchObject({
+      dir: moe, dtype: "F32", unused: [], weightFiles: ["model.safetensors"],
+      layers: [{ first: 0, last: 1, layer: { ffn: { kind: "moe", experts: 8, topK: 4, order: "topk-softmax", shared: null } } }],
+      upcycle: { name: "E4G2T4", parent: { name: "llama", family: "llama" } },
+    });
+    expect(facts).not.toHaveProperty("tensors");
+
+    const found = await upcycleJson("verify", llama, moe, "--tokens", "200", "--sequence", "32", "--threads", "1");
+    expect(Object.keys(found)).toEqual(["maxAbsLogitDiff", "meanAbsLogitDiff", "denseLoss", "moeLoss", "maxAbsLogit", "relative", "tokens", "source"]);
+    expect(found).toMatchObject({ tokens: 200, source: "random token ids (the model has no tokenizer.json)" });
+    expect(found.relative).toBeLessThanOrEqual(1e-5);
+    expect(found.moeLoss).toBeCloseTo(found.denseLoss as number, 5);
+  });
+
+  it("say in words what verify measured", async () => {
+    const same = await upcycle("verify", llama, llama, "--tokens", "64", "--threads", "1");
+    expect(same).toMatchObject({ code: 0, stdout: expect.stringContaining("The two models compute the same function, to the last bit.") });
+    const other = await upcycle("verify", llama, golden("dense/mistral"), "--tokens", "64", "--threads", "1");
+    expect(other).toMatchObject({ code: 0, stdout: expect.stringContaining("do not compute the same function") });
+  });
+
+  it("write shards in another precision, and nothing in a dry run", async () => {
+    const options = ["convert", llama, "--recipe", "E2G1T1", "--router", "softmax-topk", "--router-std", "0", "--seed", "7", "--dtype", "bfloat16"];
+    const sharded = join(dir, "sharded");
+    const dry = await upcycleJson(...options, "--dry-run");
+    expect(dry).toMatchObject({ dryRun: true, name: "E2G1T1", dtype: "bfloat16", recipe: { target: "qwen2_moe", seed: 7 }, expected: { exactAtStart: true } });
+    const made = await upcycleJson(...options, "--out", sharded, "--shard-size", "40KB");
+    expect(made).toMatchObject({ dryRun: false, model: sharded, params: dry.params });
+    expect((made.weightFiles as string[]).length).toBeGreaterThan(1);
+    const again = await upcycle(...options, "--out", sharded);
+    expect(again.stderr).toMatch(/folder exists and is not empty/);
+    expect(again.code).toBe(2);
+    expect((await upcycle(...options, "--out", sharded, "--overwrite")).code).toBe(0);
+    expect(readdirSync(sharded)).toContain("model.safetensors");
+  });
+
+  it("list tensors for people and for programs", async () => {
+    const text = await upcycle("inspect", golden("moe/qwen3_moe_mixed"), "--tensors");
+    expect(text.stdout).toMatch(/^layer 0 +dense, FFN 64\nlayer 1 +MoE, 8 experts of 16, top 2/m);
+    expect(text.stdout).toContain("model.layers.1.mlp.experts.7.up_proj.weight");
+    expect(Math.max(...text.stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
+    const { tensors } = await upcycleJson("inspect", llama, "--tensors");
+    expect(tensors).toContainEqual({ name: "model.norm.weight", file: "model.safetensors", dtype: "F32", shape: [32], bytes: 128 });
+  });
+});
+
+describe("forward", () => {
+  it.each(["dense/qwen3", "moe/mixtral"])("writes the logits that transformers computes for %s", async (name) => {
+    const expected = golden(name, "expected.safetensors");
+    const output = join(dir, `${name.replace("/", "-")}.safetensors`);
+    const { shape } = await upcycleJson("forward", golden(name), "--input-ids", expected, "--output", output, "--threads", "1");
+    expect(shape).toEqual([2, 24, 96]);
+    const [want, found] = [readTensors(expected).get("logits")!, readTensors(output).get("logits")!];
+    expect(found.shape).toEqual(want.shape);
+    expect(Math.max(...want.data.map((value, i) => Math.abs(value - found.data[i]!)))).toBeLessThanOrEqual(1e-4);
+  });
+});
+
+describe("a model that cannot be used is one line and exit 2", () => {
+  const weights = "model.safetensors";
+  const damaged = (name: string, damage: (folder: string) => void): string => {
+    const folder = copyModel(llama, join(dir, name));
+    damage(folder);
+    return folder;
+  };
+
+  it.each<[string, () => string, string]>([
+    ["missing folder", () => join(dir, "none"), ": no such folder"],
+    ["no model", () => dir, ": folder has no config.json; expected a Hugging Face model folder"],
+    [
+      "missing tensor",
+      () => damaged("missing", (folder) => editHeader(join(folder, weights), (header) => {
+        header["model.other.weight"] = header["model.norm.weight"]!;
+        delete header["model.norm.weight"];
+      })),
+      ": tensor model.norm.weight missing, config.json (llama, 2 layers) asks for 21; the weights do not belong to this config.json, or the download is incomplete",
+    ],
+    [
+      "truncated file",
+      () => damaged("short", (folder) => writeFileSync(join(folder, weights), readFileSync(join(folder, weights)).subarray(0, 90_000))),
+      "/model.safetensors: tensor model.layers.1.self_attn.k_proj.weight: data ends at byte 88576, but the file holds only 87896 bytes of data (is it cut short?)",
+    ],
+    [
+      "wrong dtype",
+      () => damaged("dtype", (folder) => editHeader(join(folder, weights), (header) => (header["model.norm.weight"]!.dtype = "I32"))),
+      "/model.safetensors: tensor model.norm.weight is stored as I32, expected F32, F16, BF16 or F64; quantized weights are not supported",
+    ],
+  ])("%s", async (_, make, line) => {
+    const folder = make();
+    for (const command of [["inspect", folder], ["convert", folder, "--recipe", "E4G1T2", "--out", join(dir, "never")]]) {
+      const { code, stdout, stderr } = await upcycle(...command);
+      expect([code, stdout]).toEqual([2, ""]);
+      expect(stderr.replaceAll("\\", "/")).toMatch(/^[^\n]*\n$/);
+      expect(stderr.replaceAll("\\", "/").startsWith(`upcycle: ${folder.replaceAll("\\", "/")}${line}`), stderr).toBe(true);
+    }
+    expect(existsSync(join(dir, "never"))).toBe(false);
+  });
+
+  it.each<[string, string[], string]>([
+    [
+      "T not a multiple of G", ["convert", llama, "--recipe", "E4G4T6", "--out", join(dir, "never")],
+      "recipe E4G4T6: T = 6 is not a multiple of G = 4, so tokens would get incomplete copies of the FFN; use T4 or T8, or insist with allowUnevenTopK and expect to start far from the parent",
+    ],
+    [
+      "convert under a file", ["convert", llama, "--recipe", "E4G1T2", "--out", join(llama, "config.json", "moe")],
+      `${join(llama, "config.json", "moe")}: cannot look up free space: a part of this path is a file, expected a folder`,
+    ],
+    [
+      "forward under a file", ["forward", llama, "--input-ids", golden("dense/llama", "expected.safetensors"), "--output", join(llama, "config.json", "x")],
+      `${join(llama, "config.json", "x")}: cannot look up free space: a part of this path is a file, expected a folder`,
+    ],
+    [
+      "ids that are none", ["forward", llama, "--input-ids", golden("dense/llama", "model.safetensors"), "--output", join(dir, "never")],
+      `${golden("dense/llama", "model.safetensors")}: no tensor input_ids, found lm_head.weight`,
+    ],
+    [
+      "text without tokenizer", ["verify", llama, llama, "--text", join(dir, "none.txt")],
+      `${llama}: the folder has no tokenizer.json`,
+    ],
+  ])("%s", async (_, args, line) => {
+    const { code, stdout, stderr } = await upcycle(...args, ...(args[0] === "verify" ? ["--json"] : []));
+    expect([code, stdout]).toEqual([2, ""]);
+    expect(stderr.startsWith(`upcycle: ${line}`), stderr).toBe(true);
+    expect(stderr.split("\n")).toHaveLength(2);
+    expect(existsSync(join(dir, "never"))).toBe(false);
+  });
+});

@@ -1,0 +1,160 @@
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, it } from "vitest";
+import { readMetrics } from "../../src/train/records.js";
+import { temporaryFolder } from "../io/temporary.js";
+import { writeText, writeTrainFile } from "./tiny.js";
+import { start, upcycle, upcycleJson } from "./upcycle.js";
+
+const dir = temporaryFolder();
+writeText(dir);
+const run = join(dir, "run");
+const last = join(run, "last");
+
+/** All that a run measured, without times. */
+async function measured(folder: string): Promise<unknown> {
+  const { steps, evals } = await readMetrics(folder);
+  return { steps: steps.map((step) => ({ ...step, ms: 0 })), evals };
+}
+
+describe("train, then use what was trained", () => {
+  beforeAll(async () => {
+    const { code, stdout, stderr } = await upcycle("train", writeTrainFile(dir, "train.yaml"));
+    expect(code, stderr).toBe(0);
+    expect(stderr).toContain("train  step 20/20  held-out loss");
+    expect(stdout.trimEnd().split("\n").at(-1)).toBe(`model: ${last}`);
+  });
+
+  it("gives the result of a finished run again, as JSON too", async () => {
+    const summary = await upcycleJson("train", join(dir, "train.yaml"));
+    expect(Object.keys(summary)).toEqual(["model", "best", "steps", "tokens", "finalLoss", "bestLoss", "evals", "tokensPerSecond", "peakRssBytes"]);
+    expect(summary).toMatchObject({ model: last, best: join(run, "best"), steps: 20, tokens: 640 });
+    expect((summary.evals as { step: number }[]).map(({ step }) => step)).toEqual([0, 10, 20]);
+    expect(readdirSync(last)).toEqual(expect.arrayContaining(["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]));
+  });
+
+  it("goes on with a model folder, in another run folder", async () => {
+    const file = writeTrainFile(dir, "further.yaml", { model: last, tokenizer: undefined, out: join(dir, "unused"), training: { steps: 5 } });
+    const { evals, model } = await upcycleJson("train", file, "--out", join(dir, "further"));
+    expect(model).toBe(join(dir, "further", "last"));
+    const before = await upcycleJson("train", join(dir, "train.yaml"));
+    expect((evals as { loss: number }[])[0]!.loss).toBe(before.finalLoss);
+    expect(existsSync(join(dir, "unused"))).toBe(false);
+  });
+
+  it("refuses a folder that holds another run", async () => {
+    const file = writeTrainFile(dir, "other.yaml", { training: { steps: 30 } });
+    const { code, stderr } = await upcycle("train", file, "--json");
+    expect([code, stderr]).toEqual([2, `upcycle: ${join(run, "run.json")}: this folder holds another run: its training differs; choose another folder, or remove this one to start again\n`]);
+  });
+
+  it("measures an upcycled model on text and generates from it", async () => {
+    const moe = join(dir, "moe");
+    await upcycleJson("convert", last, "--recipe", "E2G2T2", "--out", moe);
+    const found = await upcycleJson("verify", last, moe, "--text", join(dir, "text.txt"), "--tokens", "128", "--threads", "1");
+    expect(found).toMatchObject({ tokens: 128, source: "text.txt" });
+    expect(found.relative).toBeLessThanOrEqual(1e-5);
+    expect(await upcycleJson("verify", last, moe, "--tokens", "64", "--threads", "1")).toMatchObject({ source: "State of the Union addresses" });
+
+    const options = ["generate", moe, "--prompt", "the whale 🐋", "--max-new-tokens", "24", "--seed", "5", "--threads", "1"];
+    const written = await upcycleJson(...options);
+    expect(Object.keys(written)).toEqual(["prompt", "text", "tokens", "tokensPerSecond"]);
+    const streamed = await upcycle(...options);
+    expect(streamed).toMatchObject({ code: 0, stdout: `the whale 🐋${written.text as string}\n` });
+    expect((await upcycle("generate", moe, "--prompt", "", "--json")).stderr).toBe("upcycle: the prompt has no tokens; give some text to go on from\n");
+  });
+
+  it("ends quietly when the reader of its output has gone", async () => {
+    const { process: child, outcome } = start(["generate", last, "--prompt", "a", "--max-new-tokens", "5000", "--threads", "1"]);
+    child.stdout!.once("data", () => child.stdout!.destroy());
+    const { code, stderr } = await outcome;
+    expect([code, stderr]).toEqual([0, ""]);
+  });
+});
+
+describe("a train file that cannot be run is one line and exit 2", () => {
+  it.each<[string, Parameters<typeof writeTrainFile>[2], string]>([
+    ["unknown key", { sede: 1 }, 'FILE:33 (sede): unknown key "sede"; did you mean "seed"? valid keys: out, seed, threads, model, tokenizer, text, training, evaluation'],
+    ["too little text", { training: { batch: 2000 } }, "text: too little text: "],
+    ["folder under a file", { out: join(dir, "text.txt", "run") }, `${join(dir, "text.txt", "run", "run.json")}: cannot look up path: a part of this path is a file, expected a folder`],
+    ["missing text", { text: { files: [join(dir, "none.txt")] } }, `${join(dir, "none.txt")}: cannot read text: no such file or folder`],
+    ["long sequence", { training: { sequence: 65 } }, "FILE:"],
+  ])("%s", async (name, changes, line) => {
+    const file = writeTrainFile(dir, "bad.yaml", { out: join(dir, "bad", name), ...changes });
+    const { code, stdout, stderr } = await upcycle("train", file, "--json");
+    expect([code, stdout]).toEqual([2, ""]);
+    expect(stderr.split("\n")).toHaveLength(2);
+    expect(stderr.startsWith(`upcycle: ${line.replace("FILE", file)}`), stderr).toBe(true);
+  });
+
+  it("missing file", async () => {
+    expect(await upcycle("train", join(dir, "none.yaml"))).toEqual({
+      code: 2, stdout: "", stderr: `upcycle: ${join(dir, "none.yaml")}: cannot open file: no such file or folder\n`,
+    });
+  });
+});
+
+describe("a run that has to stop", () => {
+  it("keeps the last good checkpoint when numbers explode, and exits with 1", async () => {
+    // 1 - lr * decay is -99: weights leave float32 within some twenty steps.
+    const training = { steps: 60, saveEvery: 2, lr: { peak: 10, schedule: "constant" }, optimizer: { weightDecay: 10 } };
+    const folder = join(dir, "exploding");
+    const { code, stdout, stderr } = await upcycle("train", writeTrainFile(dir, "exploding.yaml", { out: folder, training }), "--json");
+    expect([code, stdout]).toEqual([1, ""]);
+    expect(stderr).toMatch(/^upcycle: [^\n]*the last good checkpoint \(step \d+\) is kept[^\n]*\n$/);
+    expect((await upcycleJson("inspect", join(folder, "last"))).dir).toBe(join(folder, "last"));
+  });
+
+  // Windows cannot send the signal of Ctrl-C to a child process.
+  it.skipIf(process.platform === "win32")("goes on after kill -9 and after Ctrl-C as if nothing had happened", async () => {
+    const training = { steps: 1200, saveEvery: 20, evalEvery: 300 };
+    const file = writeTrainFile(dir, "long.yaml", { out: join(dir, "whole"), training });
+    const whole = upcycle("train", file, "--json");
+    expect(await whole).toMatchObject({ code: 0, stderr: "" });
+
+    const folder = join(dir, "stopped");
+    const killed = start(["train", file, "--out", folder]);
+    await killed.saw("step 300/1200  held-out");
+    killed.process.kill("SIGKILL");
+    expect((await killed.outcome).code).toBeNull();
+
+    const stopped = start(["train", file, "--out", folder]);
+    await stopped.saw("/1200  loss");
+    stopped.process.kill("SIGINT");
+    const { code, stdout, stderr } = await stopped.outcome;
+    expect([code, stdout]).toEqual([130, ""]);
+    expect(stderr.trimEnd().split("\n").slice(-2)).toEqual([
+      "stopping: finishing the step in hand and saving (once more to stop at once)",
+      expect.stringMatching(/^upcycle: .*stopped: stopped after step \d+ of 1200; run the same command again to go on$/),
+    ]);
+
+    const { model, steps } = await upcycleJson("train", file, "--out", folder);
+    expect(steps).toBe(1200);
+    expect(await measured(folder)).toEqual(await measured(join(dir, "whole")));
+    expect(readFileSync(join(model as string, "model.safetensors"))).toEqual(readFileSync(join(dir, "whole", "last", "model.safetensors")));
+  });
+
+  it.skipIf(process.platform === "win32")("leaves nothing of a conversion that is interrupted", async () => {
+    const out = join(dir, "interrupted", "moe");
+    mkdirSync(join(dir, "interrupted"));
+    writeFileSync(join(dir, "interrupted", "other"), "");
+    const running = start(["convert", last, "--recipe", "E2000G1T2", "--out", out]);
+    await running.saw("converting");
+    running.process.kill("SIGINT");
+    const { code, stdout, stderr } = await running.outcome;
+    expect([code, stdout]).toEqual([130, ""]);
+    expect(stderr.trimEnd().split("\n").at(-1)).toBe(`upcycle: ${out}: conversion stopped, nothing was written`);
+    expect(readdirSync(join(dir, "interrupted"))).toEqual(["other"]);
+  });
+
+  it.skipIf(process.platform === "win32")("ends the line of a text that is interrupted", async () => {
+    const running = start(["generate", last, "--prompt", "the sea", "--max-new-tokens", "100000", "--threads", "1"]);
+    await running.saw("the sea");
+    // The handler is there before the prompt is shown.
+    running.process.kill("SIGINT");
+    const { code, stdout, stderr } = await running.outcome;
+    expect(code).toBe(130);
+    expect(stdout.endsWith("\n")).toBe(true);
+    expect(stderr).toMatch(/^upcycle: stopped after \d+ tokens\n$/);
+  });
+});

@@ -1,0 +1,60 @@
+import { describe, expect, it } from "vitest";
+import { upcycle } from "./upcycle.js";
+
+const commands = ["quickstart", "study", "train", "convert", "verify", "inspect", "forward", "generate"];
+
+describe("help", () => {
+  it("is what upcycle alone shows", async () => {
+    const [alone, asked, debug] = await Promise.all([upcycle(), upcycle("--help"), upcycle("--debug")]);
+    expect(alone.code).toBe(0);
+    expect(alone.stdout).toContain("Usage: upcycle [options] [command]");
+    expect(asked).toEqual(alone);
+    expect(debug).toEqual(alone);
+    expect(alone.stdout.match(/--debug/g)).toHaveLength(1);
+    for (const command of commands) expect(alone.stdout).toMatch(new RegExp(`^  ${command} `, "m"));
+  });
+
+  it.each(commands)("of %s ends with an example and fits 80 columns", async (command) => {
+    const { code, stdout, stderr } = await upcycle(command, "--help");
+    expect([code, stderr]).toEqual([0, ""]);
+    expect(stdout.trimEnd().split("\n").slice(-2)).toEqual(["Example:", expect.stringMatching(new RegExp(`^  \\$ upcycle ${command}\\b`))]);
+    expect(stdout).toContain("--json");
+    expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
+  });
+
+  it("prints the version", async () => {
+    expect(await upcycle("--version")).toEqual({ code: 0, stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/), stderr: "" });
+  });
+});
+
+describe("a wrong command line", () => {
+  it.each([
+    [["convrt", "x"], "unknown command 'convrt'; did you mean convert?"],
+    [["nonsense"], "unknown command 'nonsense'; see upcycle --help"],
+    [["train", "x.yaml", "--thread", "2"], "unknown option '--thread'; did you mean --threads?"],
+    [["inspect", "x", "--nonsense"], "unknown option '--nonsense'; see upcycle inspect --help"],
+    [["train"], "missing required argument 'file'; see upcycle train --help"],
+    [["train", "a", "b"], "too many arguments for 'train'. Expected 1 argument but got 2; see upcycle train --help"],
+    [["convert", "x"], "required option '--recipe <name>' not specified; see upcycle convert --help"],
+    [["convert", "x", "--recipe", "E8G1T2"], "required option '--out <dir>' not specified; see upcycle convert --help"],
+    [["train", "x.yaml", "--threads", "0"], '--threads: "0" is not a whole number from 1 to 1024'],
+    [["convert", "x", "--recipe", "E8G1T2", "--target", "mixtrl"], '--target: "mixtrl" is not one of auto, mixtral, qwen2_moe, qwen3_moe; did you mean mixtral?'],
+    [["convert", "x", "--recipe", "E8G1T2", "--router-std", "-1"], '--router-std: "-1" is not a number from 0'],
+    [["convert", "x", "--recipe", "E8G1T2", "--shard-size", "5"], '--shard-size: "5" is not a size; write a number and a unit: 500MB, 5GB, 4GiB'],
+    [["convert", "x", "--recipe", "8x2", "--out", "y"], '"8x2" is not a recipe name; write E<copies>G<parts>T<experts per token>, for example E8G1T2'],
+    [["generate", "x", "--prompt", "a", "--top-p", "0x1"], '--top-p: "0x1" is not a number from 0 to 1'],
+  ])("%j says so in one line and exits with 2", async (args, line) => {
+    expect(await upcycle(...args)).toEqual({ code: 2, stdout: "", stderr: `upcycle: ${line}\n` });
+  });
+
+  it("takes the last of an option given twice", async () => {
+    const { code, stderr } = await upcycle("convert", "nowhere", "--recipe", "bad", "--recipe", "E2G1T1", "--out", "a", "--out", "b");
+    expect([code, stderr]).toEqual([2, "upcycle: nowhere: no such folder\n"]);
+  });
+
+  it("shows a stack with --debug, before or after the command", async () => {
+    const [before, after] = await Promise.all([upcycle("--debug", "inspect", "nowhere"), upcycle("inspect", "nowhere", "--debug")]);
+    expect(after).toEqual(before);
+    expect(before.stderr).toMatch(/^upcycle: nowhere: no such folder\nUpcycleError: no such folder\n +at /);
+  });
+});

@@ -1,0 +1,18 @@
+/** Child processes and worker threads run compiled code: builds it if a source is newer than its output. */
+import { execSync } from "node:child_process";
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+const modified = (path: string): number => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? -Infinity;
+
+function isStale(): boolean {
+  const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
+  return sources.some((file) => modified(join(root, "src", file)) > modified(join(root, "dist", file.replace(/\.ts$/, ".js"))));
+}
+
+export default function setup(): void {
+  if (isStale()) execSync("npm run build", { cwd: root, stdio: "inherit" });
+}
