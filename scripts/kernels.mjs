@@ -1,5 +1,6 @@
 // Assembles src/numeric/kernels.wat into src/numeric/kernels-wasm.ts.
 import { readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import wabtFactory from "wabt";
 
 export async function assemble() {
@@ -10,4 +11,4 @@ export async function assemble() {
   return `/** Generated from kernels.wat by scripts/kernels.mjs: do not edit. */\nexport const kernelsBase64 = [\n${lines.join("\n")}\n].join("");\n`;
 }
 
-if (process.argv[1] === new URL(import.meta.url).pathname) writeFileSync(new URL("../src/numeric/kernels-wasm.ts", import.meta.url), await assemble());
+if (process.argv[1] === fileURLToPath(import.meta.url)) writeFileSync(new URL("../src/numeric/kernels-wasm.ts", import.meta.url), await assemble());

@@ -157,7 +157,7 @@ async function requireEmptyOrAbsent(target: string, final: string): Promise<void
   if (found.length > 0) {
     throw inputError(`folder exists and is not empty (${found.length} entries, such as ${found[0]})`, {
       where: final,
-      hint: "choose another folder, or ask to overwrite this one",
+      hint: "choose another folder, or replace this one (--overwrite)",
     });
   }
 }

@@ -111,7 +111,7 @@ function unevenTopK({ granularity, topK, expansion }: RecipeShape, where: string
   const choices = below === 0 ? `T${above}` : `T${below} or T${above}`;
   return inputError(`T = ${topK} is not a multiple of G = ${granularity}, so tokens would get incomplete copies of the FFN`, {
     where,
-    hint: `use ${choices}, or insist with allowUnevenTopK and expect to start far from the parent`,
+    hint: `use ${choices}, or insist (--allow-uneven-topk, in a study allowUnevenTopK: true) and expect to start far from the parent`,
   });
 }
 

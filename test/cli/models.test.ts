@@ -119,7 +119,7 @@ describe("a model that cannot be used is one line and exit 2", () => {
   it.each<[string, string[], string]>([
     [
       "T not a multiple of G", ["convert", llama, "--recipe", "E4G4T6", "--out", join(dir, "never")],
-      "recipe E4G4T6: T = 6 is not a multiple of G = 4, so tokens would get incomplete copies of the FFN; use T4 or T8, or insist with allowUnevenTopK and expect to start far from the parent",
+      "recipe E4G4T6: T = 6 is not a multiple of G = 4, so tokens would get incomplete copies of the FFN; use T4 or T8, or insist (--allow-uneven-topk, in a study allowUnevenTopK: true) and expect to start far from the parent",
     ],
     [
       "convert under a file", ["convert", llama, "--recipe", "E4G1T2", "--out", join(llama, "config.json", "moe")],

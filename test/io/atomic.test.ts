@@ -76,7 +76,7 @@ describe("stageDirectory", () => {
     await stage.commit();
     const error = await failure(stageDirectory(join(dir, "model")));
     expect(error.line).toBe(
-      `${join(dir, "model")}: folder exists and is not empty (1 entries, such as a); choose another folder, or ask to overwrite this one`,
+      `${join(dir, "model")}: folder exists and is not empty (1 entries, such as a); choose another folder, or replace this one (--overwrite)`,
     );
     const second = await stageDirectory(join(dir, "model"), { overwrite: true });
     writeFileSync(join(second.path, "b"), "2");

@@ -59,8 +59,8 @@ describe("refusals", () => {
     ].map(lineOf);
     expect(lines).toMatchInlineSnapshot(`
       [
-        "recipe E8G8T4: T = 4 is not a multiple of G = 8, so tokens would get incomplete copies of the FFN; use T8, or insist with allowUnevenTopK and expect to start far from the parent",
-        "recipe E8G8T12: T = 12 is not a multiple of G = 8, so tokens would get incomplete copies of the FFN; use T8 or T16, or insist with allowUnevenTopK and expect to start far from the parent",
+        "recipe E8G8T4: T = 4 is not a multiple of G = 8, so tokens would get incomplete copies of the FFN; use T8, or insist (--allow-uneven-topk, in a study allowUnevenTopK: true) and expect to start far from the parent",
+        "recipe E8G8T12: T = 12 is not a multiple of G = 8, so tokens would get incomplete copies of the FFN; use T8 or T16, or insist (--allow-uneven-topk, in a study allowUnevenTopK: true) and expect to start far from the parent",
         "recipe E4G1T5: T is 5 but there are only E*G = 4 experts; use T of at most 4",
         "recipe E1G1T1: E*G is 1: one expert is the dense model again; use E or G of at least 2",
         "recipe E8G1T2: router std is -1, expected a number of at least 0",
