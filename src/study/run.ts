@@ -6,7 +6,7 @@
  *
  * Every part lands in the run folder when it is finished, so the same command goes on where the last one was stopped.
  */
-import { mkdir } from "node:fs/promises";
+import { mkdir, readdir } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { inputError } from "../base/errors.js";
 import { openCheckpoint } from "../checkpoint/open.js";
@@ -52,10 +52,28 @@ export type StudyEvent =
 /** Preservation is a spot check: enough tokens for three digits of loss, few enough to wait for. */
 const PRESERVATION_TOKENS = 8192;
 
+/**
+ * Runs, or goes on with, a study. Throws inputError for a folder that holds another study, for text, a parent or a recipe that cannot be
+ * used; stopError and interruptedError like `trainRun`.
+ */
 export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEvent, StudyResult> {
-  const { config, dir } = options;
   const started = Date.now();
   const record = await claimFolder(options);
+  const seconds = (): number => record.seconds + (Date.now() - started) / 1000;
+  const remember = (): Promise<void> => writeJson(join(options.dir, "study.json"), { ...record, seconds: seconds() });
+  try {
+    const result = yield* measureStudy(options, record.startedAt, seconds);
+    await remember();
+    return result;
+  } catch (cause) {
+    // A stopped command's time counts too, but failing to note it must not hide why it stopped.
+    await remember().catch(() => undefined);
+    throw cause;
+  }
+}
+
+async function* measureStudy(options: StudyOptions, startedAt: string, seconds: () => number): AsyncGenerator<StudyEvent, StudyResult> {
+  const { config, dir } = options;
   yield { type: "phase", label: "reading text" };
   const corpus = await readCorpus(config.text);
   yield { type: "phase", label: config.parent === undefined ? "learning the tokenizer" : "opening the parent" };
@@ -70,13 +88,11 @@ export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEven
   for (const seed of config.seeds) {
     for (const arm of arms) runs.get(arm.id)!.push(yield* runArm(options, ground, parent.dir, arm, seed, meter));
   }
-  const seconds = record.seconds + (Date.now() - started) / 1000;
-  await writeJson(join(dir, "study.json"), { ...record, seconds });
   const found: Omit<StudyResult, "findings"> = {
     version: 1,
     name: config.name,
-    startedAt: record.startedAt,
-    seconds,
+    startedAt,
+    seconds: seconds(),
     environment: environment(options.threads),
     text: textFacts(corpus, ground),
     parent: parent.result,
@@ -95,7 +111,7 @@ export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEven
 interface StudyRecord {
   readonly config: StudyConfig;
   readonly startedAt: string;
-  /** Of earlier, finished commands on this folder. */
+  /** Of earlier commands on this folder, save those that were killed. */
   readonly seconds: number;
 }
 
@@ -107,10 +123,11 @@ async function claimFolder({ config, dir, threads }: StudyOptions): Promise<Stud
     const found = (await readJson(path)) as StudyRecord;
     const keys = [...new Set([...Object.keys(found.config), ...Object.keys(resolved)])] as (keyof StudyConfig)[];
     const other = keys.find((key) => JSON.stringify(found.config[key]) !== JSON.stringify(resolved[key]));
-    if (other !== undefined) {
+    // A study that was refused before it made anything, for a mistyped path say, may be corrected.
+    if (other !== undefined && (await readdir(dir)).some((name) => name !== "study.json")) {
       throw inputError(`this folder holds a study with another "${other}"`, { where: dir, hint: "choose another --out, or remove the folder to start again" });
     }
-    return found;
+    if (other === undefined) return found;
   }
   const record: StudyRecord = { config: resolved, startedAt: new Date().toISOString(), seconds: 0 };
   await requireFreeSpace(dir, 64 * 1024 ** 2);

@@ -1,0 +1,275 @@
+/** A whole study, as small as one can be: real text files, a real tokenizer, every kind of arm. */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, it } from "vitest";
+import { UpcycleError } from "../../src/base/errors.js";
+import { randomStream } from "../../src/base/random.js";
+import { openCheckpoint } from "../../src/checkpoint/open.js";
+import { parseStudyConfig, type StudyConfig } from "../../src/config/index.js";
+import { countParams } from "../../src/cost/params.js";
+import type { StudyResult } from "../../src/report/result.js";
+import { writeReport } from "../../src/study/report.js";
+import { runStudy, type StudyEvent } from "../../src/study/run.js";
+import { temporaryFolder } from "../io/temporary.js";
+import { inThread } from "../support/backend.js";
+
+const root = temporaryFolder();
+const corpus = join(root, "corpus.jsonl");
+const words = "the a whale ship sea of in and union state people year congress captain white great night wind every war peace law".split(" ");
+
+/** Sixty documents of sentences that repeat enough for a small model to learn something. */
+function writeCorpus(): void {
+  const stream = randomStream(2, "corpus");
+  let drawn = 0;
+  const word = (): string => words[Math.floor(stream.uniformAt(drawn++) ** 2 * words.length)]!;
+  const sentence = (): string => `${Array.from({ length: 8 }, word).join(" ")}.`;
+  const lines = Array.from({ length: 60 }, () => JSON.stringify({ text: Array.from({ length: 6 }, sentence).join(" ") }));
+  writeFileSync(corpus, `${lines.join("\n")}\n`);
+}
+
+const training = (steps: number): string =>
+  `{steps: ${steps}, batch: 4, sequence: 16, lr: {peak: 1e-2, schedule: cosine, warmup: 2, final: 0.1}, evalEvery: 3, saveEvery: 4}`;
+
+const yaml = (changes = ""): string => `
+name: tiny
+seeds: [0, 7]
+text: {files: [${JSON.stringify(corpus)}], heldOut: 0.1}
+tokenizer: {vocab: 300}
+model: {hidden: 16, layers: 2, heads: 2, kvHeads: 1, inner: 32, maxPositions: 64}
+pretrain: ${training(12)}
+continue: ${training(6)}
+evaluation: {tokens: 200}
+arms:
+  dense: {kind: dense}
+  coarse: {kind: upcycled, recipe: E4G1T2, label: whole copies}
+  fine: {kind: upcycled, recipe: E4G4T4, routerStd: 1}
+  soft: {kind: upcycled, recipe: E4G2T4, router: softmax-topk, routerStd: 0}
+  scratch: {kind: scratch, like: coarse}
+${changes}`;
+
+const config = (text = yaml()): StudyConfig => parseStudyConfig(text, "study.yaml");
+
+interface Options {
+  readonly config?: StudyConfig;
+  readonly dir: string;
+  readonly signal?: AbortSignal;
+}
+
+async function run({ config: chosen = config(), dir, signal }: Options, onEvent?: (event: StudyEvent) => void): Promise<StudyResult> {
+  const events = runStudy({ config: chosen, dir, backend: inThread, threads: 1, command: "upcycle study tiny.yaml", signal });
+  for (;;) {
+    const next = await events.next();
+    if (next.done === true) return next.value;
+    onEvent?.(next.value);
+  }
+}
+
+async function failure(promise: Promise<unknown>): Promise<UpcycleError> {
+  const error: unknown = await promise.then(() => "no error", (cause: unknown) => cause);
+  if (!(error instanceof UpcycleError)) throw new Error(`expected an UpcycleError, got ${String(error)}`);
+  return error;
+}
+
+/** A result without what depends on the clock and the machine. Findings are words about the same numbers. */
+function timeless(result: StudyResult): unknown {
+  const { startedAt: _, seconds: __, environment: ___, ...rest } = result;
+  return {
+    ...rest,
+    findings: rest.findings.filter((sentence) => !/token.*s\b|memory|GB|MB/i.test(sentence)),
+    arms: rest.arms.map((arm) => ({ ...arm, runs: arm.runs.map(({ tokensPerSecond: ____, peakRssBytes: _____, ...measured }) => measured) })),
+  };
+}
+
+const whole = join(root, "whole");
+const events: StudyEvent[] = [];
+let result: StudyResult;
+beforeAll(async () => {
+  writeCorpus();
+  result = await run({ dir: whole }, (event) => void events.push(event));
+});
+
+const arm = (id: string): StudyResult["arms"][number] => result.arms.find((found) => found.id === id)!;
+
+describe("a study's result", () => {
+  it("is what result.json says, and can be drawn", async () => {
+    expect(JSON.parse(readFileSync(join(whole, "result.json"), "utf8"))).toEqual(result);
+    const report = await writeReport(whole, result);
+    expect(readFileSync(report, "utf8")).toContain("whole copies");
+    expect(result).toMatchObject({ version: 1, name: "tiny", seeds: [0, 7], commands: ["upcycle study tiny.yaml"], environment: { threads: 1 } });
+    expect(result.seconds).toBeGreaterThan(0);
+    expect(result.findings.length).toBeGreaterThan(2);
+  });
+
+  it("describes the text", () => {
+    const { text } = result;
+    expect(text.sources).toEqual([{ name: "corpus.jsonl", documents: 60, bytes: expect.any(Number) as number }]);
+    expect(text.trainDocuments + text.heldOutDocuments).toBe(60);
+    expect(text.heldOutDocuments).toBeGreaterThanOrEqual(5);
+    expect(text.vocab).toBe(300);
+    expect(text.bytesPerToken).toBeGreaterThan(1.5);
+    expect(text.trainTokens).toBeGreaterThan(10 * text.heldOutTokens * 0.8);
+  });
+
+  it("has the parent it trained, an ordinary folder", async () => {
+    const { parent } = result;
+    expect(parent).toMatchObject({ path: "parent/last", tokens: 12 * 64, label: "dense parent, trained here" });
+    expect(parent.points.map(({ step }) => step)).toEqual([0, 3, 6, 9, 12]);
+    expect(parent.points.at(-1)!.loss).toBe(parent.loss);
+    expect(parent.loss).toBeLessThan(parent.points[0]!.loss - 0.2);
+    const checkpoint = await openCheckpoint(join(whole, parent.path));
+    const { total, active } = countParams(checkpoint.spec);
+    expect(parent.params).toEqual({ total, active });
+    await checkpoint.close();
+    for (const name of ["tokenizer.json", "tokenizer_config.json"]) expect(existsSync(join(whole, parent.path, name)), name).toBe(true);
+  });
+
+  it("has every arm with every seed on the same tokens, each with its checkpoints", async () => {
+    expect(result.arms.map(({ id, kind, label, recipe }) => [id, kind, label, recipe])).toEqual([
+      ["dense", "dense", "continued dense", null],
+      ["coarse", "upcycled", "whole copies", "E4G1T2"],
+      ["fine", "upcycled", "upcycled E4G4T4", "E4G4T4"],
+      ["soft", "upcycled", "upcycled E4G2T4", "E4G2T4"],
+      ["scratch", "scratch", "E4G1T2 from scratch", "E4G1T2"],
+    ]);
+    for (const { id, runs, flopsPerToken, params } of result.arms) {
+      expect(runs.map(({ seed }) => seed)).toEqual([0, 7]);
+      for (const { path, points, finalLoss, tokensPerSecond, peakRssBytes } of runs) {
+        expect(points.map(({ step, tokens }) => [step, tokens])).toEqual([[0, 0], [3, 192], [6, 384]]);
+        expect(points.map(({ flops }) => flops)).toEqual([0, 192 * flopsPerToken, 384 * flopsPerToken]);
+        expect(finalLoss).toBe(points.at(-1)!.loss);
+        expect(tokensPerSecond).toBeGreaterThan(0);
+        expect(peakRssBytes).toBeGreaterThan(1e7);
+        const checkpoint = await openCheckpoint(join(whole, path, "last"));
+        const { total, active } = countParams(checkpoint.spec);
+        expect(params, id).toEqual({ total, active });
+        await checkpoint.close();
+        expect(existsSync(join(whole, path, "last/tokenizer.json"))).toBe(true);
+      }
+      expect(runs[0]!.points, id).not.toEqual(runs[1]!.points);
+    }
+    expect(arm("fine").params.total).toBeGreaterThan(arm("dense").params.total);
+    expect(arm("scratch").params).toEqual(arm("coarse").params);
+  });
+
+  it("starts upcycled arms at the parent's loss, and scratch far from it", () => {
+    for (const id of ["dense", "coarse", "fine", "soft"]) {
+      for (const { points } of arm(id).runs) expect(Math.abs(points[0]!.loss - result.parent.loss), id).toBeLessThan(1e-4);
+    }
+    for (const { points } of arm("scratch").runs) expect(points[0]!.loss).toBeGreaterThan(result.parent.loss + 0.2);
+  });
+
+  it("measures preservation, expert load and similarity where there is something to measure", () => {
+    for (const id of ["coarse", "fine", "soft"]) {
+      for (const { preservation, load, similarity } of arm(id).runs) {
+        expect(preservation!.tokens).toBe(200);
+        expect(preservation!.maxAbsLogitDiff / preservation!.maxAbsLogit, id).toBeLessThanOrEqual(1e-5);
+        expect(load.map(({ step }) => step)).toEqual([0, 3, 6]);
+        for (const { layers } of load) {
+          expect(layers.length).toBe(2);
+          for (const layer of layers) expect(layer.reduce((a, b) => a + b)).toBeCloseTo(1, 9);
+        }
+        expect(similarity[0]!.layers.every((cosine) => cosine > 1 - 1e-6)).toBe(true);
+        expect(similarity.at(-1)!.layers.every((cosine) => cosine < 1 - 1e-6 && cosine > 0.5)).toBe(true);
+      }
+    }
+    for (const { preservation, similarity, load } of arm("scratch").runs) expect([preservation, similarity, load.length]).toEqual([null, [], 3]);
+    for (const { preservation, similarity, load } of arm("dense").runs) expect([preservation, similarity, load]).toEqual([null, [], []]);
+  });
+
+  it("counts its progress from nothing to everything", () => {
+    const trained = events.filter((event) => event.type === "train");
+    let last = 0;
+    for (const { done, total } of trained) {
+      expect(done).toBeGreaterThanOrEqual(last);
+      expect(done).toBeLessThanOrEqual(total * (1 + 1e-12));
+      last = done;
+    }
+    expect(last / trained[0]!.total).toBeCloseTo(1, 12);
+    expect(new Set(trained.map(({ run: name }) => name)).size).toBe(11);
+  });
+});
+
+describe("the same command again", () => {
+  it("on a finished study trains nothing and finds the same", async () => {
+    const kinds = new Set<string>();
+    const again = await run({ dir: whole }, (event) => void (event.type === "train" && kinds.add(event.event.type)));
+    expect([...kinds]).toEqual(["done"]);
+    expect(timeless(again)).toEqual(timeless(result));
+  });
+
+  it("after being stopped, here and there, ends with the same result", async () => {
+    const dir = join(root, "stopped");
+    const stops = [5, 9, 23, 40];
+    for (const stop of stops) {
+      const controller = new AbortController();
+      let seen = 0;
+      const error = await failure(run({ dir, signal: controller.signal }, (event) => void (event.type === "train" && ++seen === stop && controller.abort())));
+      expect(error.kind).toBe("interrupted");
+    }
+    const { seconds } = JSON.parse(readFileSync(join(dir, "study.json"), "utf8")) as { seconds: number };
+    expect(seconds).toBeGreaterThan(0.05);
+    const found = await run({ dir });
+    expect(timeless(found)).toEqual(timeless(result));
+    expect(found.seconds).toBeGreaterThan(seconds);
+  });
+
+  it("with another config is refused, naming the key", async () => {
+    for (const [key, text] of [
+      ["seeds", yaml().replace("[0, 7]", "[0, 8]")], ["continue", yaml().replace("steps: 6", "steps: 7")], ["arms", yaml("  more: {kind: upcycled, recipe: E2G1T1}")],
+    ] as const) {
+      const error = await failure(run({ dir: whole, config: config(text) }));
+      expect(error.kind).toBe("input");
+      expect(error.message).toBe(`this folder holds a study with another "${key}"`);
+    }
+    expect(JSON.parse(readFileSync(join(whole, "result.json"), "utf8"))).toMatchObject({ seeds: [0, 7] });
+  });
+});
+
+describe("a parent that the user brings", () => {
+  const own = (parent: string, more = ""): StudyConfig => config(`
+name: own
+seeds: [3]
+text: {files: [${JSON.stringify(join(root, "own.txt"))}], heldOut: 0.2}
+parent: ${JSON.stringify(parent)}
+continue: ${training(4)}
+evaluation: {tokens: 150}
+arms:
+  dense: {kind: dense}
+  coarse: {kind: upcycled, recipe: E2G2T2}
+${more}`);
+  beforeAll(() => writeFileSync(join(root, "own.txt"), Array.from({ length: 120 }, (_, i) => `The ${words[i % words.length]} of the sea and the ${words[(i * 7) % words.length]}. `).join("\n\n")));
+
+  it("is measured as it is and upcycled with its own tokenizer, on the user's text", async () => {
+    const parent = join(whole, "parent/last");
+    const found = await run({ dir: join(root, "own"), config: own(parent) });
+    expect(found.parent).toMatchObject({ path: parent, tokens: null, points: [] });
+    expect(found.text).toMatchObject({ vocab: 300, sources: [{ name: "own.txt" }] });
+    expect(found.arms.map(({ id, runs }) => [id, runs.length])).toEqual([["dense", 1], ["coarse", 1]]);
+    for (const { runs } of found.arms) expect(Math.abs(runs[0]!.points[0]!.loss - found.parent.loss)).toBeLessThan(1e-4);
+    const { maxAbsLogitDiff, maxAbsLogit } = found.arms[1]!.runs[0]!.preservation!;
+    expect(maxAbsLogitDiff / maxAbsLogit).toBeLessThanOrEqual(1e-5);
+    // Nothing is written into the user's folder, and its tokenizer goes along.
+    expect(readFileSync(join(root, "own", found.arms[1]!.runs[0]!.path, "last/tokenizer.json"))).toEqual(readFileSync(join(parent, "tokenizer.json")));
+    expect(existsSync(join(root, "own", "parent"))).toBe(false);
+  });
+
+  it("is refused, in one line, if it is no dense model, has no tokenizer, or cannot be cut so", async () => {
+    const lines = [];
+    for (const [index, chosen] of [
+      own(join(whole, arm("coarse").runs[0]!.path, "last")), own(join(root, "nothing")), own(join(whole, "parent/last"), "  odd: {kind: upcycled, recipe: E2G3T3}"),
+    ].entries()) {
+      const error = await failure(run({ dir: join(root, `refused${index}`), config: chosen }));
+      expect(error.exitCode).toBe(2);
+      lines.push(error.line.replaceAll(root, "ROOT"));
+    }
+    // A refused study made nothing, so its folder can be used for the corrected one.
+    expect((await run({ dir: join(root, "refused1"), config: own(join(whole, "parent/last")) })).arms.length).toBe(2);
+    expect(lines).toMatchInlineSnapshot(`
+      [
+        "ROOT/whole/arms/coarse/seed-0/last: this mixtral model is already a mixture of experts, a parent must be dense",
+        "ROOT/nothing: no such folder",
+        "recipe E2G3T3: the FFN size 32 (layer 0) is not divisible by G = 3; use a G that divides it: 1, 2, 4, 8, 16, 32",
+      ]
+    `);
+  });
+});
