@@ -11,6 +11,7 @@ import { runStudy } from "../study/run.js";
 import { openContext, shownPath } from "./context.js";
 import { defaultThreads, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { savingWords, studyView } from "./progress.js";
+import { convertLine, studyLine, verifyLine } from "./reproduce.js";
 
 interface StudyFlags extends CommonFlags {
   readonly out?: string;
@@ -45,7 +46,8 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
   const events = runStudy({
     config, dir, threads, signal,
     backend: onnxruntimeBackend,
-    command: `${command} --out ${shownPath(dir)} --threads ${threads}`,
+    command: studyLine(command, dir, threads),
+    conversionCommands: (parent, recipe, out) => [convertLine(parent, recipe, out), verifyLine(parent, out)],
   });
   const view = studyView(terminal, () => performance.now());
   for (;;) {

@@ -23,6 +23,7 @@ import { requireFreeSpace } from "../io/space.js";
 import { findings } from "../report/findings.js";
 import type { ArmResult, ArmRun, LossPoint, Preservation, StudyResult } from "../report/result.js";
 import type { DecoderSpec } from "../spec/types.js";
+import type { UpcycleRecipe } from "../surgery/recipe.js";
 import type { Backend } from "../step/runtime.js";
 import { describeText, type Ground } from "../train/ground.js";
 import { freshTensor } from "../train/init.js";
@@ -40,6 +41,8 @@ export interface StudyOptions {
   readonly threads: number;
   /** Commands that make this study again, as the user would type them. */
   readonly command: string;
+  /** The commands that do one arm's conversion alone, for the report. */
+  readonly conversionCommands?: ((parent: string, recipe: UpcycleRecipe, out: string) => readonly string[]) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -100,12 +103,20 @@ async function* measureStudy(options: StudyOptions, startedAt: string, seconds: 
       const { id, label, kind, params, flopsPerToken, router, recipeName } = arm;
       return { id, label, kind, params, flopsPerToken, router, recipe: recipeName, runs: runs.get(id)! };
     }),
-    commands: [options.command],
+    commands: [options.command, ...conversionCommands(options, parent.dir, arms)],
     seeds: config.seeds,
   };
   const result: StudyResult = { ...found, findings: findings(found) };
   await writeJson(join(dir, "result.json"), result);
   return result;
+}
+
+function conversionCommands({ config, dir, conversionCommands: commandsOf }: StudyOptions, parent: string, arms: readonly PlannedArm[]): string[] {
+  return arms.flatMap(({ id, recipe }) =>
+    recipe === null || commandsOf === undefined
+      ? []
+      : config.seeds.flatMap((seed) => [...commandsOf(parent, recipe(seed), join(dir, `${id}-seed-${seed}`))]),
+  );
 }
 
 interface StudyRecord {
