@@ -6,6 +6,7 @@ import { meanLoss } from "../../src/evals/compare.js";
 import { openModel } from "../../src/evals/model.js";
 import { UpcycleError } from "../../src/base/errors.js";
 import { learningRateAt } from "../../src/step/schedule.js";
+import { openBatches } from "../../src/text/batches.js";
 import { readMetrics } from "../../src/train/records.js";
 import { trainRun, type TrainEvent } from "../../src/train/run.js";
 import { temporaryFolder } from "../io/temporary.js";
@@ -57,6 +58,43 @@ describe("a run", () => {
     expect(Math.abs(measured.loss - Math.min(...evals.map(({ loss }) => loss)))).toBeLessThan(1e-5);
     expect(model.spec).toEqual(moeSpec);
     await model.close();
+  });
+
+  it("feeds each step its own micro-batches, in the order of the data, also after going on", async () => {
+    const dir = fresh();
+    const fed: Int32Array[] = [];
+    const backend = changedBackend((runtime) => ({
+      step: (batches, optimizer) => (fed.push(...batches.flatMap(({ ids, targets }) => [ids, targets])), runtime.step(batches, optimizer)),
+    }));
+    const controller = new AbortController();
+    await failure(finish(runOptions(dir, { backend, signal: controller.signal }), (event) => void (event.type === "step" && event.step === 5 && controller.abort())));
+    await finish(runOptions(dir, { backend }));
+    const { at } = openBatches(text(800, "train"), { batch: 2, sequence: 16, seed: 4 });
+    expect(fed).toEqual(Array.from({ length: 24 }, (_, i) => at(i)).flatMap(({ inputs, targets }) => [inputs, targets]));
+  });
+
+  it("keeps the weights of the lowest held-out loss, also when it was before going on", async () => {
+    // Held-out losses as given, by step: the second is the lowest.
+    const given = new Map([[0, 9], [4, 3], [8, 5], [12, 4]]);
+    const dir = fresh();
+    let step = 0;
+    const backend = changedBackend((runtime) => ({
+      step: (batches, optimizer) => ((step = optimizer.update), runtime.step(batches, optimizer)),
+      evaluate: async (batch) => ({ ...(await runtime.evaluate(batch)), loss: given.get(step) ?? 1 }),
+    }));
+    const kept: string[] = [];
+    const watch = (event: TrainEvent): void => {
+      if (event.type === "step") kept.push(existsSync(join(dir, "best")) ? String(readFileSync(join(dir, "best/model.safetensors")).equals(readFileSync(join(dir, "four")))) : "none");
+    };
+    const controller = new AbortController();
+    await failure(finish(runOptions(dir, { backend, signal: controller.signal }), (event) => {
+      if (event.type === "eval" && event.step === 4) writeFileSync(join(dir, "four"), readFileSync(join(dir, "best/model.safetensors")));
+      if (event.type === "step" && event.step === 6) controller.abort();
+      watch(event);
+    }));
+    await finish(runOptions(dir, { backend }), watch);
+    expect(kept).toEqual([...Array<string>(4).fill("none"), ...Array<string>(8).fill("true")]);
+    expect(readFileSync(join(dir, "best/model.safetensors")).equals(readFileSync(join(dir, "four")))).toBe(true);
   });
 
   it("that is finished says so again without computing", async () => {
