@@ -1,0 +1,184 @@
+/**
+ * Makes model folders with this toolkit and has Hugging Face transformers read them:
+ *
+ *   node test/external/check.mjs --python PYTHON [--work DIR]
+ *
+ * Every case is a folder plus the logits of our own engine; `manifest.json` lists them for `transformers_check.py`.
+ * Without --python the cases are only written, to DIR. Needs `npm run build` first.
+ */
+import { spawnSync } from "node:child_process";
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { openCheckpoint } from "../../dist/checkpoint/open.js";
+import { writeCheckpoint } from "../../dist/checkpoint/write.js";
+import { convertCheckpoint } from "../../dist/convert/convert.js";
+import { parseTrainConfig } from "../../dist/config/index.js";
+import { openModel } from "../../dist/evals/model.js";
+import { openTensorFile, writeTensorFile } from "../../dist/io/tensor-file.js";
+import { onnxruntimeBackend } from "../../dist/ort/backend.js";
+import { upcycleRecipe } from "../../dist/surgery/recipe.js";
+import { exactTargets } from "../../dist/surgery/targets.js";
+import { tokenizerConfig } from "../../dist/tokenizer/config.js";
+import { openTokenizer } from "../../dist/tokenizer/load.js";
+import { trainByteLevelBpe } from "../../dist/tokenizer/train.js";
+import { freshTensor, newModelSpec } from "../../dist/train/init.js";
+import { trainRun } from "../../dist/train/run.js";
+import { readCorpus, tokenizeCorpus } from "../../dist/train/text.js";
+import { texts } from "./texts.mjs";
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const golden = (model) => here(`../golden/${model}`);
+const { values: flags } = parseArgs({ options: { python: { type: "string" }, work: { type: "string" } } });
+const work = flags.work ?? (await mkdtemp(join(tmpdir(), "upcycle-external-")));
+const cases = [];
+
+/** Logits of our engine for ids [B, T], beside the model folder. */
+async function ownLogits(dir, { ids, batch, sequence }, file) {
+  const model = await openModel(dir, onnxruntimeBackend, 1);
+  const logits = await model.logits(ids, { batch, sequence });
+  const tensors = [
+    { name: "input_ids", dtype: "I32", shape: [batch, sequence] },
+    { name: "logits", dtype: "F32", shape: [batch, sequence, model.spec.vocab] },
+  ];
+  const bytes = (data) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  await writeTensorFile(file, tensors, async (name) => bytes(name === "logits" ? logits : ids));
+  await model.close();
+}
+
+/** `facts` say what the case is; `parent` is a folder whose logits its own should equal. */
+async function addCase(name, dir, input, facts) {
+  const ours = `${dir}.ours.safetensors`;
+  await ownLogits(dir, input, ours);
+  cases.push({ name, dir, ours, ...facts });
+}
+
+async function goldenIds(model) {
+  const file = await openTensorFile(join(golden(model), "expected.safetensors"));
+  const [batch, sequence] = file.tensors.get("input_ids").shape;
+  const ids = new Int32Array((await file.read("input_ids")).buffer);
+  await file.close();
+  return { ids, batch, sequence };
+}
+
+async function specOf(dir) {
+  const checkpoint = await openCheckpoint(dir);
+  await checkpoint.close();
+  return checkpoint.spec;
+}
+
+/** Every dense golden model x recipe x router order x family that holds it x router std. */
+async function conversions() {
+  for (const source of await readdir(golden("dense"))) {
+    const model = `dense/${source}`;
+    const input = await goldenIds(model);
+    const spec = await specOf(golden(model));
+    for (const recipe of ["E8G1T2", "E8G8T8"]) {
+      for (const order of ["topk-softmax", "softmax-topk"]) {
+        for (const target of exactTargets(spec, order)) {
+          for (const routerStd of [0.02, 0]) {
+            const name = `${source} ${recipe} ${target} ${order} ${routerStd}`;
+            const out = join(work, name.replaceAll(" ", "-"));
+            await convertCheckpoint({ source: golden(model), recipe: upcycleRecipe(recipe, { target, order, routerStd }), out });
+            await addCase(name, out, input, { kind: "convert", parent: golden(model), source, recipe, target, order, routerStd });
+          }
+        }
+      }
+    }
+  }
+}
+
+/** Golden models written again: as they are, in two-byte precisions, and in many files. */
+async function rewrites() {
+  for (const kind of ["dense", "moe"]) {
+    for (const source of await readdir(golden(kind))) {
+      const model = `${kind}/${source}`;
+      const input = await goldenIds(model);
+      const forms = [
+        { as: "float32", dtype: "F32" },
+        { as: "bfloat16", dtype: "BF16" },
+        { as: "float16", dtype: "F16" },
+        { as: "float32, many files", dtype: "F32", maxShardBytes: 20_000 },
+      ];
+      for (const { as, ...form } of kind === "moe" ? forms : forms.slice(0, 2)) {
+        const dir = join(work, `${kind}-${source}-${as.replaceAll(/\W+/g, "-")}`);
+        const checkpoint = await openCheckpoint(golden(model));
+        const tensor = ({ key }) => checkpoint.readFloat32(key);
+        await writeCheckpoint({ dir, spec: checkpoint.spec, tensor, carry: golden(model), ...form });
+        await checkpoint.close();
+        const same = form.dtype === "F32" ? { parent: golden(model) } : {};
+        await addCase(`${model} as ${as}`, dir, input, { kind: "rewrite", source: model, as, dtype: as.split(",")[0], ...same });
+      }
+    }
+  }
+}
+
+/** Token ids of our tokenizer for texts that are awkward, for AutoTokenizer to repeat. */
+async function tokenizerFacts(dir) {
+  const tokenizer = await openTokenizer(dir);
+  const encoded = [];
+  for (const text of texts) {
+    const plain = Array.from(await tokenizer.encode(text));
+    const special = Array.from(await tokenizer.encode(text, { addSpecialTokens: true }));
+    encoded.push({ text, plain, special, decoded: await tokenizer.decode(plain) });
+  }
+  return { tokenizer: encoded, eos: tokenizer.eosId ?? null };
+}
+
+/** A tokenizer, a dense model of each family that we train and the MoE made of it, each trained for a few steps. */
+async function trainings() {
+  const config = parseTrainConfig(
+    JSON.stringify({
+      out: "unused", tokenizer: { vocab: 600 }, text: { builtin: ["moby-dick"] },
+      model: { hidden: 32, layers: 2, heads: 4, kvHeads: 2, inner: 64, maxPositions: 256 },
+      training: { steps: 6, batch: 2, sequence: 64, lr: { peak: 3e-3 }, evalEvery: 3 },
+    }),
+    "train.yaml",
+  );
+  const corpus = await readCorpus(config.text);
+  const carry = join(work, "tokenizer");
+  await mkdir(carry);
+  await writeFile(join(carry, "tokenizer.json"), await trainByteLevelBpe(corpus.split.train.map(({ text }) => text), config.tokenizer));
+  await writeFile(join(carry, "tokenizer_config.json"), tokenizerConfig({ maxLength: config.model.maxPositions }));
+  const tokenizer = await openTokenizer(carry);
+  const text = await tokenizeCorpus(corpus, tokenizer, undefined);
+  const input = { ids: text.heldOut.slice(0, 96), batch: 2, sequence: 48 };
+  const train = async (name, spec, initial) => {
+    const dir = join(work, name.replaceAll(/\W+/g, "-"));
+    const options = { dir, spec, initial, carry, text, block: config.training, evaluationTokens: 500, seed: 0, threads: 1, identity: {} };
+    for await (const event of trainRun({ ...options, backend: onnxruntimeBackend })) void event;
+    for (const which of ["last", "best"]) {
+      const folder = join(dir, which);
+      await addCase(`${name}, ${which}`, folder, input, { kind: "train", ...(await tokenizerFacts(folder)) });
+    }
+    return join(dir, "last");
+  };
+  for (const family of ["llama", "qwen2", "qwen3"]) {
+    const spec = newModelSpec({ ...config.model, family, tiedHead: family !== "qwen3" }, tokenizer.vocab, tokenizer.eosId ?? null);
+    const dense = await train(`${family} from scratch`, spec, async (slot) => freshTensor(spec, slot, 0));
+    for (const order of ["topk-softmax", "softmax-topk"]) {
+      for (const target of exactTargets(spec, order)) {
+        const name = `${target} E4G2T4 ${order} of the ${family}`;
+        const out = join(work, name.replaceAll(/\W+/g, "-"), "start");
+        await convertCheckpoint({ source: dense, recipe: upcycleRecipe("E4G2T4", { target, order }), out });
+        const child = await openCheckpoint(out);
+        await train(`${name}, trained`, child.spec, (slot) => child.readFloat32(slot.key));
+        await child.close();
+      }
+    }
+  }
+}
+
+await mkdir(work, { recursive: true });
+await conversions();
+await rewrites();
+await trainings();
+await writeFile(join(work, "manifest.json"), JSON.stringify(cases, null, 1));
+console.error(`${cases.length} cases in ${work}`);
+if (flags.python !== undefined) {
+  const { status } = spawnSync(flags.python, [here("transformers_check.py"), join(work, "manifest.json")], { stdio: "inherit" });
+  process.exitCode = status ?? 1;
+  if (flags.work === undefined) await rm(work, { recursive: true });
+}

@@ -1,0 +1,23 @@
+/** Texts on which tokenizers like to disagree. */
+export const texts = [
+  "",
+  " ",
+  "Call me Ishmael. Some years ago",
+  "  two  spaces   three    four ",
+  "tab\tnewline\nreturn\r\nblank\n\n\nlines \n end\t\t",
+  "don't you've I'LL we'Re 'tis",
+  "12345 1,234.50 3.14e-10 0x7f",
+  "naïve café, Ünïcödé, Ångström",
+  "nai\u0308ve cafe\u0301 (combining marks)",
+  "Привет, мир! Γειά σου. שלום مرحبا",
+  "日本語とEnglish混在、한국어 ไทย",
+  "👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽 🇺🇳",
+  "no\u00a0break\u2003em\u3000ideographic\u200bzero\u200dwidth\ufeffmark",
+  "control \u0000 \u0001 \u001b[0m \u007f \u0085",
+  "<|endoftext|> in<|endoftext|>side <|endoftext|",
+  "hello , world . do n't ( spaces before marks ) !",
+  "a".repeat(300),
+  `${" ".repeat(50)}x${"\n".repeat(20)}y`,
+  "…—–‘’“” ©®™ ½ ² ₃ ﬁ Ⅷ",
+  "\u{10ffff}\u{1f9ff} 𝔘𝔫𝔦𝔠𝔬𝔡𝔢",
+];
