@@ -277,7 +277,9 @@ describe("a folder", () => {
     const controller = new AbortController();
     await failure(finish(runOptions(dir, { signal: controller.signal }), (event) => void (event.type === "step" && event.step === 6 && controller.abort())));
     renameSync(join(dir, "last"), join(dir, ".last.previous"));
-    await finish(runOptions(dir));
+    const opened: number[] = [];
+    await finish(runOptions(dir), (event) => void (event.type === "open" && opened.push(event.step)));
+    expect(opened).toEqual([6]);
     expect(await remains(dir)).toEqual(expected);
     expect(existsSync(join(dir, ".last.previous"))).toBe(false);
   });
