@@ -12,6 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { randomStream } from "../../dist/base/random.js";
 import { openCheckpoint } from "../../dist/checkpoint/open.js";
 import { writeCheckpoint } from "../../dist/checkpoint/write.js";
 import { convertCheckpoint } from "../../dist/convert/convert.js";
@@ -19,6 +20,7 @@ import { parseTrainConfig } from "../../dist/config/index.js";
 import { openModel } from "../../dist/evals/model.js";
 import { openTensorFile, writeTensorFile } from "../../dist/io/tensor-file.js";
 import { onnxruntimeBackend } from "../../dist/ort/backend.js";
+import { isMoe } from "../../dist/spec/types.js";
 import { upcycleRecipe } from "../../dist/surgery/recipe.js";
 import { exactTargets } from "../../dist/surgery/targets.js";
 import { tokenizerConfig } from "../../dist/tokenizer/config.js";
@@ -90,6 +92,78 @@ async function conversions() {
   }
 }
 
+/** What the golden models do not have: each line is a golden model and what of its spec is changed. */
+const changes = {
+  "llama with biases": ["dense/llama", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: ffns(spec, { bias: true }) })],
+  "llama with linear rope": ["dense/llama", (spec) => ({ ...spec, attn: { ...spec.attn, rope: { theta: 500, scaling: { kind: "linear", factor: 4 } } } })],
+  "llama with wide heads": ["dense/llama", (spec) => ({ ...spec, attn: { ...spec.attn, kvHeads: 1, headDim: 16 } })],
+  "mistral with a window": ["dense/mistral", (spec) => ({ ...spec, layers: windows(spec, [5, 5]) })],
+  "qwen2 with a window": ["dense/qwen2", (spec) => ({ ...spec, tiedHead: true, layers: windows(spec, [null, 5]) })],
+  "qwen3 with a window and biases": [
+    "dense/qwen3", (spec) => ({ ...spec, attn: { ...spec.attn, headDim: 12, qkvBias: true, outBias: true }, layers: windows(spec, [5, null]) }),
+  ],
+  "mixtral with a window": ["moe/mixtral", (spec) => ({ ...spec, tiedHead: true, layers: windows(spec, [5, 5]) })],
+  "qwen2_moe with a window": ["moe/qwen2_moe", (spec) => ({ ...spec, layers: windows(spec, [null, 5]) })],
+  "qwen2_moe without biases": [
+    "moe/qwen2_moe", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: false }, layers: ffns(spec, { order: "topk-softmax" }) }),
+  ],
+  "qwen3_moe with a window and biases": [
+    "moe/qwen3_moe", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: windows(spec, [5, 5]) }),
+  ],
+};
+const ffns = ({ layers }, change) => layers.map((layer) => ({ ...layer, ffn: { ...layer.ffn, ...change } }));
+const windows = ({ layers }, sizes) => layers.map((layer, i) => ({ ...layer, window: sizes[i] }));
+
+/** Large enough that biases, windows and angles show in the logits. */
+function randomTensor({ key, shape }) {
+  const data = new Float32Array(shape.reduce((a, b) => a * b, 1));
+  randomStream(1, key).normals(data, 0, 0, 0.3);
+  return /[nN]orm$/.test(key) ? data.map((value) => 1 + value) : data;
+}
+
+async function variants() {
+  for (const [name, [model, change]] of Object.entries(changes)) {
+    const input = await goldenIds(model);
+    const spec = change(await specOf(golden(model)));
+    const dir = join(work, name.replaceAll(" ", "-"));
+    await writeCheckpoint({ dir, spec, dtype: "F32", tensor: async (slot) => randomTensor(slot) });
+    await addCase(name, dir, input, { kind: "variant", save: `${dir}.saved` });
+    if (isMoe(spec)) continue;
+    for (const target of exactTargets(spec, "topk-softmax")) {
+      const out = `${dir}-as-${target}`;
+      await convertCheckpoint({ source: dir, recipe: upcycleRecipe("E8G8T8", { target }), out });
+      const facts = { recipe: "E8G8T8", target, order: "topk-softmax", routerStd: 0.02 };
+      await addCase(`${name} as ${target}`, out, input, { kind: "convert", parent: dir, source: name, ...facts });
+    }
+  }
+}
+
+/** Models that transformers has opened and saved again mean the same to us: equal specs, equal logits. */
+async function readBack() {
+  const wrong = [];
+  const saved = cases.filter(({ save }) => save !== undefined);
+  for (const { name, dir, save, ours } of saved) {
+    try {
+      const specs = [await specOf(dir), await specOf(save)].map((spec) => JSON.stringify({ ...spec, tokens: null }));
+      if (specs[0] !== specs[1]) wrong.push(`${name}: transformers saved ${specs[1]}, it was ${specs[0]}`);
+      const first = await openTensorFile(ours);
+      const [batch, sequence] = first.tensors.get("input_ids").shape;
+      const ids = new Int32Array((await first.read("input_ids")).buffer);
+      const expected = new Float32Array((await first.read("logits")).buffer);
+      await first.close();
+      const model = await openModel(save, onnxruntimeBackend, 1);
+      const logits = await model.logits(ids, { batch, sequence });
+      await model.close();
+      if (logits.some((value, i) => value !== expected[i])) wrong.push(`${name}: other logits after transformers saved it`);
+    } catch (error) {
+      wrong.push(`${name}: ${error.message}`);
+    }
+  }
+  console.log(`\n${saved.length} models saved again by transformers and opened by us, ${wrong.length} problems`);
+  for (const problem of wrong) console.log(`- ${problem}`);
+  return wrong.length;
+}
+
 /** Golden models written again: as they are, in two-byte precisions, and in many files. */
 async function rewrites() {
   for (const kind of ["dense", "moe"]) {
@@ -109,7 +183,8 @@ async function rewrites() {
         await writeCheckpoint({ dir, spec: checkpoint.spec, tensor, carry: golden(model), ...form });
         await checkpoint.close();
         const same = form.dtype === "F32" ? { parent: golden(model) } : {};
-        await addCase(`${model} as ${as}`, dir, input, { kind: "rewrite", source: model, as, dtype: as.split(",")[0], ...same });
+        const save = as === "float32" ? { save: `${dir}.saved` } : {};
+        await addCase(`${model} as ${as}`, dir, input, { kind: "rewrite", source: model, as, dtype: as.split(",")[0], ...same, ...save });
       }
     }
   }
@@ -131,7 +206,7 @@ async function tokenizerFacts(dir) {
 async function trainings() {
   const config = parseTrainConfig(
     JSON.stringify({
-      out: "unused", tokenizer: { vocab: 600 }, text: { builtin: ["moby-dick"] },
+      out: "unused", tokenizer: { vocab: 4096 }, text: { builtin: ["moby-dick"] },
       model: { hidden: 32, layers: 2, heads: 4, kvHeads: 2, inner: 64, maxPositions: 256 },
       training: { steps: 6, batch: 2, sequence: 64, lr: { peak: 3e-3 }, evalEvery: 3 },
     }),
@@ -173,12 +248,14 @@ async function trainings() {
 
 await mkdir(work, { recursive: true });
 await conversions();
+await variants();
 await rewrites();
 await trainings();
 await writeFile(join(work, "manifest.json"), JSON.stringify(cases, null, 1));
 console.error(`${cases.length} cases in ${work}`);
 if (flags.python !== undefined) {
   const { status } = spawnSync(flags.python, [here("transformers_check.py"), join(work, "manifest.json")], { stdio: "inherit" });
-  process.exitCode = status ?? 1;
+  const wrong = await readBack();
+  process.exitCode = wrong > 0 ? 1 : (status ?? 1);
   if (flags.work === undefined) await rm(work, { recursive: true });
 }
