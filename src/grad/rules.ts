@@ -37,6 +37,16 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
     const y = node.out[0]!;
     return [b.mul(d!, b.op("sub", [y, b.mul(y, y)], {}))];
   },
+  tanh: (b, node, [d]) => {
+    const y = node.out[0]!;
+    return [b.op("sub", [d!, b.mul(d!, b.mul(y, y))], {})];
+  },
+  activation: (b, node, [d]) => [b.op("activationGrad", [node.in[0]!, d!], node.attrs)],
+  activationGrad: "second derivative",
+  clamp: (b, node, [d]) => [b.op("clampGrad", [node.in[0]!, d!], node.attrs)],
+  clampGrad: "second derivative",
+  layerNorm: (b, node, [d]) => [b.op("layerNormGrad", [node.in[0]!, d!], node.attrs)],
+  layerNormGrad: "second derivative",
   toFloat: "integer output",
   reshape: (b, node, [d]) => [b.reshape(d!, b.shape(node.in[0]!))],
   reduceSum: (b, node, [d]) => {
@@ -74,7 +84,7 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   attentionGrad: "second derivative",
   swiglu: (b, node, [d]) => b.apply("swigluGrad", [...node.in, d!], {}),
   swigluGrad: "second derivative",
-  headCrossEntropy: (b, node, [d]) => [...b.apply("headCrossEntropyGrad", [...node.in, d!], {}), null],
+  headCrossEntropy: (b, node, [d]) => [...b.apply("headCrossEntropyGrad", [...node.in, d!], node.attrs), null],
   headCrossEntropyGrad: "second derivative",
   routeTopK: (b, node, [d]) => [d === null ? null : b.op("routeTopKGrad", [node.in[0]!, node.out[1]!, d!], { order: node.attrs.order })],
   routeTopKGrad: "second derivative",

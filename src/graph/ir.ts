@@ -35,6 +35,10 @@ export interface AttentionAttrs {
   readonly scale: number;
   /** A query at position i sees positions j with i - window < j <= i; null: all j <= i. */
   readonly window: number | null;
+  /** Scores become softcap * tanh(score / softcap) before the mask; null: they stay. */
+  readonly softcap: number | null;
+  /** A further input, sinks [heads]: each head's softmax has one more logit, whose share of the probability is dropped. */
+  readonly sinks: boolean;
 }
 
 export interface RopeAttrs {
@@ -42,9 +46,16 @@ export interface RopeAttrs {
   readonly sequence: number;
   readonly heads: number;
   readonly headDim: number;
+  /** How many of each head's first elements turn; the rest pass through. */
+  readonly rotary: number;
+  /** Pairs are (2i, 2i + 1) instead of (i, i + rotary / 2). */
+  readonly interleaved: boolean;
   /** Rotate backwards (the gradient of the rotation). */
   readonly inverse: boolean;
 }
+
+/** `gelu` is x * Phi(x); `geluTanh` its tanh approximation (Hendrycks & Gimpel 2016); `relu2` is relu(x)^2 (So et al. 2021). */
+export type ActivationKind = "silu" | "gelu" | "geluTanh" | "relu" | "relu2";
 
 type None = Record<string, never>;
 
@@ -59,6 +70,14 @@ export interface PrimAttrs {
   /** (x) -> x * by */
   scale: { readonly by: number };
   sigmoid: None;
+  tanh: None;
+  activation: { readonly kind: ActivationKind };
+  /** (x, dy) -> dx */
+  activationGrad: { readonly kind: ActivationKind };
+  /** (x) -> x limited to [low, high] */
+  clamp: { readonly low: number; readonly high: number };
+  /** (x, dy) -> dy where low <= x <= high, else 0 */
+  clampGrad: { readonly low: number; readonly high: number };
   /** (int) -> f32 */
   toFloat: None;
   /** (x) -> same elements, other shape */
@@ -81,20 +100,30 @@ export interface PrimAttrs {
   rmsNorm: { readonly eps: number };
   /** (x, weight, dy) -> (dx, dweight) */
   rmsNormGrad: { readonly eps: number };
-  /** (x [N, heads*D], cos [S, D/2], sin [S, D/2]) -> [N, heads*D]; pairs are (i, i + D/2) of each head (RoFormer, in the half-split layout) */
+  /** (x [..., H]) -> (x - mean) / sqrt(var + eps) over the last axis, without weight and bias (Ba et al. 2016) */
+  layerNorm: { readonly eps: number };
+  /** (x, dy) -> dx */
+  layerNormGrad: { readonly eps: number };
+  /** (x [N, heads*D], cos [S, rotary/2], sin [S, rotary/2]) -> [N, heads*D] (RoFormer, Su et al. 2021) */
   rope: RopeAttrs;
-  /** (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*D]) -> [N, heads*D], causal; query head h reads key head floor(h * kvHeads / heads) */
+  /**
+   * (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*D], sinks [heads] if asked for) -> [N, heads*D], causal; query head h reads
+   * key head floor(h * kvHeads / heads)
+   */
   attention: AttentionAttrs;
-  /** (q, k, v, dout) -> (dq, dk, dv) */
+  /** (q, k, v, sinks if asked for, dout) -> (dq, dk, dv, dsinks if asked for) */
   attentionGrad: AttentionAttrs;
   /** (gate, up) -> silu(gate) * up (Shazeer 2020) */
   swiglu: None;
   /** (gate, up, dh) -> (dgate, dup) */
   swigluGrad: None;
-  /** (x [N, H], head [V, H], targets [N]) -> [] mean of -log softmax(x headᵀ)[target] over targets >= 0; negative targets are ignored */
-  headCrossEntropy: None;
+  /**
+   * (x [N, H], head [V, H], targets [N]) -> [] mean of -log softmax(logits)[target] over targets >= 0, logits = x headᵀ, through
+   * softcap * tanh(logits / softcap) if softcap is given; negative targets are ignored
+   */
+  headCrossEntropy: { readonly softcap: number | null };
   /** (x, head, targets, dloss []) -> (dx, dhead) */
-  headCrossEntropyGrad: None;
+  headCrossEntropyGrad: { readonly softcap: number | null };
   /** (logits [N, E]) -> (weights [N, K], experts [N, K] int), largest first, ties to the lowest index */
   routeTopK: { readonly k: number; readonly order: "softmax-topk" | "topk-softmax" };
   /** (logits [N, E], experts [N, K], dweights [N, K]) -> dlogits */

@@ -2,7 +2,9 @@
  * Plain evaluation of a graph in float64: the meaning of every primitive, and the oracle that backends are tested against.
  * Written for clarity, not speed. Integers travel in Float64Arrays too.
  */
-import { elements, type AttentionAttrs, type Graph, type NodeOf, type Prim, type RopeAttrs, type ValueId, type ValueType } from "./ir.js";
+import { activations } from "./activations.js";
+import { elements, type Graph, type NodeOf, type Prim, type RopeAttrs, type ValueId, type ValueType } from "./ir.js";
+import { attention, attentionGrad } from "./reference-attention.js";
 import { expertSort, groupedMatmul, groupedMatmulGradW, routeTopK, routeTopKGrad } from "./reference-moe.js";
 
 export type Tensor = ValueType & { readonly data: Float64Array };
@@ -87,50 +89,23 @@ export function matmulInto(
 }
 
 function rope(attrs: RopeAttrs, x: Float64Array, cos: Float64Array, sin: Float64Array): Float64Array {
-  const out = new Float64Array(x.length);
-  const half = attrs.headDim / 2;
+  const out = x.slice();
+  const half = attrs.rotary / 2;
   const sign = attrs.inverse ? -1 : 1;
   for (let row = 0; row < attrs.batch * attrs.sequence; row++) {
     const position = row % attrs.sequence;
     for (let head = 0; head < attrs.heads; head++) {
       const start = (row * attrs.heads + head) * attrs.headDim;
       for (let i = 0; i < half; i++) {
+        const [a, b] = attrs.interleaved ? [start + 2 * i, start + 2 * i + 1] : [start + i, start + half + i];
         const c = cos[position * half + i]!;
         const s = sign * sin[position * half + i]!;
-        out[start + i] = x[start + i]! * c - x[start + half + i]! * s;
-        out[start + half + i] = x[start + half + i]! * c + x[start + i]! * s;
+        out[a] = x[a]! * c - x[b]! * s;
+        out[b] = x[b]! * c + x[a]! * s;
       }
     }
   }
   return out;
-}
-
-/** Visits every (query row, head) with its visible keys' probabilities. */
-function eachQuery(
-  attrs: AttentionAttrs, q: Float64Array, k: Float64Array,
-  visit: (at: { query: number; keys: readonly number[]; probabilities: Float64Array }) => void,
-): void {
-  const { batch, sequence, heads, kvHeads, headDim, scale, window } = attrs;
-  for (let b = 0; b < batch; b++) {
-    for (let i = 0; i < sequence; i++) {
-      for (let head = 0; head < heads; head++) {
-        const query = ((b * sequence + i) * heads + head) * headDim;
-        const kvHead = Math.floor((head * kvHeads) / heads);
-        const first = window === null ? 0 : Math.max(0, i - window + 1);
-        const keys: number[] = [];
-        const scores = new Float64Array(i - first + 1);
-        for (let j = first; j <= i; j++) {
-          const key = ((b * sequence + j) * kvHeads + kvHead) * headDim;
-          let dot = 0;
-          for (let d = 0; d < headDim; d++) dot += q[query + d]! * k[key + d]!;
-          scores[keys.push(key) - 1] = dot * scale;
-        }
-        const probabilities = new Float64Array(scores.length);
-        softmaxRow(scores, 0, scores.length, probabilities);
-        visit({ query, keys, probabilities });
-      }
-    }
-  }
 }
 
 const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
@@ -143,6 +118,30 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
   mul: elementwise((a, b) => a * b),
   scale: ({ attrs }, [x]) => [x!.data.map((value) => value * attrs.by)],
   sigmoid: map(sigmoid),
+  tanh: map(Math.tanh),
+  activation: ({ attrs }, [x]) => [x!.data.map(activations[attrs.kind].value)],
+  activationGrad: ({ attrs }, [x, dy]) => [x!.data.map((value, i) => activations[attrs.kind].slope(value) * dy!.data[i]!)],
+  clamp: ({ attrs }, [x]) => [x!.data.map((value) => Math.min(attrs.high, Math.max(attrs.low, value)))],
+  clampGrad: ({ attrs }, [x, dy]) => [x!.data.map((value, i) => (value >= attrs.low && value <= attrs.high ? dy!.data[i]! : 0))],
+  layerNorm({ attrs }, [x]) {
+    const out = new Float64Array(x!.data.length);
+    rows(x!, (start, length) => out.set(standardised(x!.data, start, length, attrs.eps).hat, start));
+    return [out];
+  },
+  layerNormGrad({ attrs }, [x, dy]) {
+    const dx = new Float64Array(x!.data.length);
+    rows(x!, (start, length) => {
+      const { hat, inverse } = standardised(x!.data, start, length, attrs.eps);
+      let sum = 0;
+      let dot = 0;
+      for (let i = 0; i < length; i++) {
+        sum += dy!.data[start + i]! / length;
+        dot += (dy!.data[start + i]! * hat[i]!) / length;
+      }
+      for (let i = 0; i < length; i++) dx[start + i] = inverse * (dy!.data[start + i]! - sum - hat[i]! * dot);
+    });
+    return [dx];
+  },
   toFloat: map((x) => x),
   reshape: (_, [x]) => [x!.data.slice()],
   reduceSum({ attrs }, [x]) {
@@ -217,40 +216,8 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
     return [dx, dweight];
   },
   rope: ({ attrs }, [x, cos, sin]) => [rope(attrs, x!.data, cos!.data, sin!.data)],
-  attention({ attrs }, [q, k, v]) {
-    const out = new Float64Array(q!.data.length);
-    eachQuery(attrs, q!.data, k!.data, ({ query, keys, probabilities }) => {
-      keys.forEach((key, j) => {
-        for (let d = 0; d < attrs.headDim; d++) out[query + d]! += probabilities[j]! * v!.data[key + d]!;
-      });
-    });
-    return [out];
-  },
-  attentionGrad({ attrs }, [q, k, v, dout]) {
-    const dq = new Float64Array(q!.data.length);
-    const dk = new Float64Array(k!.data.length);
-    const dv = new Float64Array(v!.data.length);
-    const { headDim, scale } = attrs;
-    eachQuery(attrs, q!.data, k!.data, ({ query, keys, probabilities }) => {
-      const dp = new Float64Array(keys.length);
-      let dot = 0;
-      keys.forEach((key, j) => {
-        for (let d = 0; d < headDim; d++) {
-          dp[j]! += dout!.data[query + d]! * v!.data[key + d]!;
-          dv[key + d]! += probabilities[j]! * dout!.data[query + d]!;
-        }
-        dot += dp[j]! * probabilities[j]!;
-      });
-      keys.forEach((key, j) => {
-        const ds = scale * probabilities[j]! * (dp[j]! - dot);
-        for (let d = 0; d < headDim; d++) {
-          dq[query + d]! += ds * k!.data[key + d]!;
-          dk[key + d]! += ds * q!.data[query + d]!;
-        }
-      });
-    });
-    return [dq, dk, dv];
-  },
+  attention: ({ attrs }, inputs) => [attention(attrs, inputs)],
+  attentionGrad: ({ attrs }, inputs) => attentionGrad(attrs, inputs),
   swiglu: (_, [gate, up]) => [gate!.data.map((g, i) => g * sigmoid(g) * up!.data[i]!)],
   swigluGrad(_, [gate, up, dh]) {
     const dgate = gate!.data.map((g, i) => {
@@ -260,22 +227,25 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
     const dup = gate!.data.map((g, i) => dh!.data[i]! * g * sigmoid(g));
     return [dgate, dup];
   },
-  headCrossEntropy(_, [x, head, targets]) {
-    const { logits, vocab, counted } = headLogits(x!, head!, targets!);
+  headCrossEntropy({ attrs }, [x, head, targets]) {
+    const { logits, vocab, counted } = headLogits(x!, head!, targets!, attrs.softcap);
     let loss = 0;
     targets!.data.forEach((target, row) => {
       if (target >= 0) loss += (logSumExpRow(logits, row * vocab, vocab) - logits[row * vocab + target]!) / counted;
     });
     return [Float64Array.of(loss)];
   },
-  headCrossEntropyGrad(_, [x, head, targets, dloss]) {
-    const { logits, vocab, counted } = headLogits(x!, head!, targets!);
+  headCrossEntropyGrad({ attrs }, [x, head, targets, dloss]) {
+    const { logits, vocab, counted } = headLogits(x!, head!, targets!, attrs.softcap);
     const dlogits = new Float64Array(logits.length);
     targets!.data.forEach((target, row) => {
       if (target < 0) return;
       softmaxRow(logits, row * vocab, vocab, dlogits);
       dlogits[row * vocab + target]! -= 1;
-      for (let i = row * vocab; i < (row + 1) * vocab; i++) dlogits[i]! *= dloss!.data[0]! / counted;
+      for (let i = row * vocab; i < (row + 1) * vocab; i++) {
+        const slope = attrs.softcap === null ? 1 : 1 - (logits[i]! / attrs.softcap) ** 2;
+        dlogits[i]! *= (slope * dloss!.data[0]!) / counted;
+      }
     });
     const [tokens, hidden] = x!.shape as [number, number];
     const dx = new Float64Array(x!.data.length);
@@ -339,11 +309,21 @@ function rmsScale(x: Float64Array, start: number, length: number, eps: number): 
   return 1 / Math.sqrt(square / length + eps);
 }
 
-function headLogits(x: Tensor, head: Tensor, targets: Tensor): { logits: Float64Array; vocab: number; counted: number } {
+/** One row minus its mean, over its standard deviation. */
+function standardised(x: Float64Array, start: number, length: number, eps: number): { hat: Float64Array; inverse: number } {
+  const row = x.subarray(start, start + length);
+  const mean = row.reduce((a, b) => a + b, 0) / length;
+  const variance = row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / length;
+  const inverse = 1 / Math.sqrt(variance + eps);
+  return { hat: row.map((value) => (value - mean) * inverse), inverse };
+}
+
+function headLogits(x: Tensor, head: Tensor, targets: Tensor, softcap: number | null): { logits: Float64Array; vocab: number; counted: number } {
   const [tokens, hidden] = x.shape as [number, number];
   const vocab = head.shape[0]!;
   const logits = new Float64Array(tokens * vocab);
   matmulInto(logits, x.data, head.data, tokens, hidden, vocab, false, true);
+  if (softcap !== null) logits.forEach((value, i) => (logits[i] = softcap * Math.tanh(value / softcap)));
   return { logits, vocab, counted: Math.max(1, targets.data.filter((target) => target >= 0).length) };
 }
 

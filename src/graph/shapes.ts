@@ -56,12 +56,20 @@ function unary(_: unknown, inputs: readonly ValueType[]): ValueType[] {
   return [inputs[0]!];
 }
 
+function pairwise(_: unknown, inputs: readonly ValueType[]): ValueType[] {
+  arity(inputs, 2);
+  float(inputs[0]!, "x");
+  same(inputs[0]!.shape, inputs[1]!.shape, "x and dy");
+  return [inputs[0]!];
+}
+
 function attentionShapes(attrs: AttentionAttrs, inputs: readonly ValueType[]): void {
   const rows = attrs.batch * attrs.sequence;
   expect(attrs.heads % attrs.kvHeads === 0, () => `${attrs.heads} heads are no multiple of ${attrs.kvHeads} key/value heads`);
   same(inputs[0]!.shape, [rows, attrs.heads * attrs.headDim], "q");
   same(inputs[1]!.shape, [rows, attrs.kvHeads * attrs.headDim], "k");
   same(inputs[2]!.shape, [rows, attrs.kvHeads * attrs.headDim], "v");
+  if (attrs.sinks) same(inputs[3]!.shape, [attrs.heads], "sinks");
 }
 
 export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
@@ -75,6 +83,13 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
   mul: binary,
   scale: unary,
   sigmoid: unary,
+  tanh: unary,
+  activation: unary,
+  activationGrad: pairwise,
+  clamp: unary,
+  clampGrad: pairwise,
+  layerNorm: unary,
+  layerNormGrad: pairwise,
   toFloat(_, inputs) {
     arity(inputs, 1);
     whole(inputs[0]!, "input");
@@ -93,11 +108,7 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     return [f32(...(keepDims ? shape.map((size, axis) => (axes.includes(axis) ? 1 : size)) : shape.filter((_, axis) => !axes.includes(axis))))];
   },
   softmax: unary,
-  softmaxGrad(_, inputs) {
-    arity(inputs, 2);
-    same(inputs[0]!.shape, inputs[1]!.shape, "y and dy");
-    return [inputs[0]!];
-  },
+  softmaxGrad: pairwise,
   logSumExp(_, inputs) {
     arity(inputs, 1);
     float(inputs[0]!, "input");
@@ -140,22 +151,23 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
   },
   rope(attrs, inputs) {
     arity(inputs, 3);
-    expect(attrs.headDim % 2 === 0, () => `head size ${attrs.headDim} is odd`);
+    const { rotary, headDim } = attrs;
+    expect(rotary % 2 === 0 && rotary > 0 && rotary <= headDim, () => `${rotary} rotary elements of a head of ${headDim}`);
     same(inputs[0]!.shape, [attrs.batch * attrs.sequence, attrs.heads * attrs.headDim], "x");
-    same(inputs[1]!.shape, [attrs.sequence, attrs.headDim / 2], "cos");
-    same(inputs[2]!.shape, [attrs.sequence, attrs.headDim / 2], "sin");
+    same(inputs[1]!.shape, [attrs.sequence, rotary / 2], "cos");
+    same(inputs[2]!.shape, [attrs.sequence, rotary / 2], "sin");
     return [inputs[0]!];
   },
   attention(attrs, inputs) {
-    arity(inputs, 3);
+    arity(inputs, attrs.sinks ? 4 : 3);
     attentionShapes(attrs, inputs);
     return [inputs[0]!];
   },
   attentionGrad(attrs, inputs) {
-    arity(inputs, 4);
+    arity(inputs, attrs.sinks ? 5 : 4);
     attentionShapes(attrs, inputs);
-    same(inputs[0]!.shape, inputs[3]!.shape, "q and dout");
-    return [inputs[0]!, inputs[1]!, inputs[2]!];
+    same(inputs[0]!.shape, inputs.at(-1)!.shape, "q and dout");
+    return inputs.slice(0, -1);
   },
   swiglu: (_, inputs) => {
     arity(inputs, 2);

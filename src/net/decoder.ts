@@ -83,14 +83,15 @@ function attention(ctx: Context, x: ValueId, { window }: LayerSpec, layer: numbe
       const split = b.reshape(y, [batch * sequence * count, headDim]);
       y = b.reshape(b.op("rmsNorm", [split, param(weight, layer)], { eps: spec.normEps }), [batch * sequence, count * headDim]);
     }
-    return b.op("rope", [y, cos, sin], { batch, sequence, heads: count, headDim, inverse: false });
+    return b.op("rope", [y, cos, sin], { batch, sequence, heads: count, headDim, rotary: headDim, interleaved: false, inverse: false });
   };
   const q = turn(project("q", "qBias"), heads, "qNorm");
   const k = turn(project("k", "kBias"), kvHeads, "kNorm");
   const v = project("v", "vBias");
   // A window that no query can leave is no window: the graph stays the same for short sequences.
   const seen = window !== null && window < sequence ? window : null;
-  const mixed = b.op("attention", [q, k, v], { batch, sequence, heads, kvHeads, headDim, scale: headDim ** -0.5, window: seen });
+  const shape = { batch, sequence, heads, kvHeads, headDim };
+  const mixed = b.op("attention", [q, k, v], { ...shape, scale: headDim ** -0.5, window: seen, softcap: null, sinks: false });
   return b.linear(mixed, param("o", layer), outBias ? param("oBias", layer) : undefined);
 }
 

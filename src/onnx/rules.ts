@@ -1,6 +1,8 @@
 /** Lowering of every primitive to ONNX operators. Experts are in `rules-moe.ts`. */
-import { elements, type AttentionAttrs, type Node, type NodeOf, type Prim, type RopeAttrs, type ValueId } from "../graph/ir.js";
+import { elements, type ActivationKind, type Node, type NodeOf, type Prim, type ValueId } from "../graph/ir.js";
 import type { Lowering } from "./context.js";
+import { attentionRules } from "./rules-attention.js";
+import { headRules } from "./rules-head.js";
 import { moeRules } from "./rules-moe.js";
 
 export type LoweringRule<P extends Prim> = (ctx: Lowering, node: NodeOf<P>) => void;
@@ -19,7 +21,7 @@ function elementwise<P extends Prim>(lower: (ctx: Lowering, inputs: readonly str
   };
 }
 
-function simple(op: "Add" | "Sub" | "Mul" | "Sigmoid") {
+function simple(op: "Add" | "Sub" | "Mul" | "Sigmoid" | "Tanh") {
   return (ctx: Lowering, node: Node): void => ctx.set(node.out[0]!, ctx.emitter.op(op, node.in.map((id) => ctx.get(id))));
 }
 
@@ -38,93 +40,89 @@ function normalised(ctx: Lowering, x: ValueId, weight: ValueId, eps: number): st
   );
 }
 
-function rope(ctx: Lowering, x: string, cos: string, sin: string, attrs: RopeAttrs): string {
+/** (x - mean) / std, mean and 1 / std over the last axis. */
+function standardised(ctx: Lowering, x: ValueId, eps: number): string[] {
   const e = ctx.emitter;
-  const { batch, sequence, heads, headDim } = attrs;
-  const signed = attrs.inverse ? ctx.remember(`neg ${sin}`, () => [e.op("Neg", [sin])])[0]! : sin;
-  const rows = e.reshape(x, [batch, sequence, heads * headDim]);
-  const [turned] = e.emit("RotaryEmbedding", [rows, e.ints([0]), cos, signed], { interleaved: 0 }, 1, "com.microsoft");
-  return e.reshape(turned!, [batch * sequence, heads * headDim]);
+  const hidden = ctx.shape(x).at(-1)!;
+  return ctx.remember(`standardised ${x} ${eps}`, () => {
+    const ones = ctx.remember(`ones ${hidden}`, () => [e.floats(new Float32Array(hidden).fill(1), [hidden])])[0]!;
+    return e.emit("LayerNormalization", [ctx.get(x), ones], { axis: -1, epsilon: { float: eps }, stash_type: 1 }, 3);
+  });
 }
 
-interface AttentionParts {
-  /** [B, kvHeads, G*S, D] with G = heads / kvHeads query heads per key head. */
-  readonly q: string;
-  readonly k: string;
-  readonly v: string;
-  /** [B, kvHeads, G*S, S] */
-  readonly probabilities: string;
-  /** [B, kvHeads, G*S, D] */
-  readonly out: string;
-}
+/** sqrt(2 / pi) and the cubic coefficient of the tanh approximation of gelu. */
+const GELU_TANH = { factor: Math.sqrt(2 / Math.PI), cubic: 0.044715 };
 
-/** [N, kvHeads*G*D] -> [B, kvHeads, G*S, D]; G = 1 for keys and values. */
-function splitHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: number): string {
+/** tanh(sqrt(2/pi) (x + 0.044715 x^3)) */
+function geluTanhPart(ctx: Lowering, x: string): string {
   const e = ctx.emitter;
-  const { batch, sequence, kvHeads, headDim } = a;
-  if (group === 1) return e.op("Transpose", [e.reshape(x, [batch, sequence, kvHeads, headDim])], { perm: [0, 2, 1, 3] });
-  const turned = e.op("Transpose", [e.reshape(x, [batch, sequence, kvHeads, group, headDim])], { perm: [0, 2, 3, 1, 4] });
-  return e.reshape(turned, [batch, kvHeads, group * sequence, headDim]);
-}
-
-function joinHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: number): string {
-  const e = ctx.emitter;
-  const { batch, sequence, kvHeads, headDim } = a;
-  const columns = kvHeads * group * headDim;
-  if (group === 1) return e.reshape(e.op("Transpose", [x], { perm: [0, 2, 1, 3] }), [batch * sequence, columns]);
-  const open = e.reshape(x, [batch, kvHeads, group, sequence, headDim]);
-  return e.reshape(e.op("Transpose", [open], { perm: [0, 3, 1, 2, 4] }), [batch * sequence, columns]);
-}
-
-/** Additive mask [G*S, S]: 0 where a query sees a key, else a number so low that its probability underflows to 0. */
-function mask(ctx: Lowering, a: AttentionAttrs): string {
-  const { sequence, heads, kvHeads, window } = a;
-  const group = heads / kvHeads;
-  return ctx.remember(`mask ${group} ${sequence} ${window}`, () => {
-    const values = new Float32Array(group * sequence * sequence);
-    for (let row = 0; row < group * sequence; row++) {
-      const query = row % sequence;
-      for (let key = 0; key < sequence; key++) {
-        const seen = key <= query && (window === null || key > query - window);
-        values[row * sequence + key] = seen ? 0 : -1e30;
-      }
-    }
-    return [ctx.emitter.floats(values, [group * sequence, sequence])];
+  return ctx.remember(`geluTanh ${x}`, () => {
+    const inner = e.op("Add", [e.op("Mul", [e.op("Mul", [x, x]), e.floats([GELU_TANH.cubic])]), e.floats([1])]);
+    return [e.op("Tanh", [e.op("Mul", [e.op("Mul", [inner, x]), e.floats([GELU_TANH.factor])])])];
   })[0]!;
 }
 
-function attentionParts(ctx: Lowering, [qId, kId, vId]: readonly ValueId[], a: AttentionAttrs): AttentionParts {
+/** Phi(x), the normal distribution function. */
+function normalCumulative(ctx: Lowering, x: string): string {
   const e = ctx.emitter;
-  const [q, k, v, probabilities, out] = ctx.remember(`attention ${qId} ${kId} ${vId} ${JSON.stringify(a)}`, () => {
-    const group = a.heads / a.kvHeads;
-    const qh = splitHeads(ctx, ctx.get(qId!), a, group);
-    const kh = splitHeads(ctx, ctx.get(kId!), a, 1);
-    const vh = splitHeads(ctx, ctx.get(vId!), a, 1);
-    const scores = e.matmul(qh, kh, { transB: true, alpha: a.scale });
-    const p = e.op("Softmax", [e.op("Add", [scores, mask(ctx, a)])], { axis: -1 });
-    return [qh, kh, vh, p, e.matmul(p, vh)];
-  }) as [string, string, string, string, string];
-  return { q, k, v, probabilities, out };
+  return ctx.remember(`phi ${x}`, () => {
+    const part = e.op("Erf", [e.op("Mul", [x, e.floats([Math.SQRT1_2])])]);
+    return [e.op("Mul", [e.op("Add", [part, e.floats([1])]), e.floats([0.5])])];
+  })[0]!;
 }
 
-/** softmax(x headᵀ) [N, V] and, per row, the weight of its loss in the mean: 1/counted, or 0 for an ignored target. */
-function headParts(ctx: Lowering, [x, head, targets]: readonly ValueId[]): { logits: string; targets: string; weight: string } {
+function activation(ctx: Lowering, kind: ActivationKind, x: string): string {
   const e = ctx.emitter;
-  const [logits, safe, weight] = ctx.remember(`head ${x} ${head} ${targets}`, () => {
-    const tokens = ctx.shape(targets!)[0]!;
-    const column = e.reshape(ctx.get(targets!), [tokens, 1]);
-    const valid = e.op("Cast", [e.op("GreaterOrEqual", [column, e.int(0)])], { to: 1 });
-    const counted = e.op("Max", [e.sum(valid, [0, 1], false), e.floats([1])]);
-    return [
-      e.matmul(ctx.get(x!), ctx.get(head!), { transB: true }),
-      e.op("Max", [column, e.int(0)]),
-      e.op("Div", [valid, counted]),
-    ];
-  }) as [string, string, string];
-  return { logits, targets: safe, weight };
+  switch (kind) {
+    case "silu":
+      return siluOf(ctx, x);
+    case "gelu":
+      return e.op("Mul", [x, normalCumulative(ctx, x)]);
+    case "geluTanh":
+      return e.op("Mul", [e.op("Mul", [x, e.floats([0.5])]), e.op("Add", [geluTanhPart(ctx, x), e.floats([1])])]);
+    case "relu":
+      return e.op("Relu", [x]);
+    case "relu2": {
+      const positive = e.op("Relu", [x]);
+      return e.op("Mul", [positive, positive]);
+    }
+  }
+}
+
+/** Derivative of an activation at x. */
+function slope(ctx: Lowering, kind: ActivationKind, x: string): string {
+  const e = ctx.emitter;
+  const times = (a: string, b: string): string => e.op("Mul", [a, b]);
+  const plus = (a: string, b: string): string => e.op("Add", [a, b]);
+  switch (kind) {
+    case "silu":
+      return siluSlope(ctx, x);
+    case "gelu": {
+      const density = times(e.op("Exp", [times(times(x, x), e.floats([-0.5]))]), e.floats([1 / Math.sqrt(2 * Math.PI)]));
+      return plus(normalCumulative(ctx, x), times(x, density));
+    }
+    case "geluTanh": {
+      const t = geluTanhPart(ctx, x);
+      const bend = plus(times(times(x, x), e.floats([3 * GELU_TANH.cubic * GELU_TANH.factor])), e.floats([GELU_TANH.factor]));
+      const curve = times(times(x, bend), e.op("Sub", [e.floats([1]), times(t, t)]));
+      return times(plus(plus(t, e.floats([1])), curve), e.floats([0.5]));
+    }
+    case "relu":
+      return e.op("Cast", [e.op("Greater", [x, e.floats([0])])], { to: 1 });
+    case "relu2":
+      return times(e.op("Relu", [x]), e.floats([2]));
+  }
+}
+
+/** silu' = sigmoid * (1 + x - silu) */
+function siluSlope(ctx: Lowering, x: string): string {
+  const e = ctx.emitter;
+  return e.op("Mul", [e.op("Add", [e.op("Sub", [x, siluOf(ctx, x)]), e.floats([1])]), sigmoidOf(ctx, x)]);
 }
 
 export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
+  ...attentionRules,
+  ...headRules,
   ...moeRules,
   constant(ctx, { out, attrs }) {
     const size = elements(attrs.shape);
@@ -137,6 +135,19 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   sub: simple("Sub"),
   mul: simple("Mul"),
   sigmoid: simple("Sigmoid"),
+  tanh: simple("Tanh"),
+  activation: elementwise((ctx, [x], _, { attrs }) => [activation(ctx, attrs.kind, x!)]),
+  activationGrad: elementwise((ctx, [x, dy], _, { attrs }) => [ctx.emitter.op("Mul", [slope(ctx, attrs.kind, x!), dy!])]),
+  clamp: (ctx, { in: [x], out, attrs }) => {
+    const e = ctx.emitter;
+    ctx.set(out[0]!, e.op("Clip", [ctx.get(x!), e.floats([attrs.low]), e.floats([attrs.high])]));
+  },
+  clampGrad: (ctx, { in: [x, dy], out, attrs }) => {
+    const e = ctx.emitter;
+    const above = e.op("GreaterOrEqual", [ctx.get(x!), e.floats([attrs.low])]);
+    const below = e.op("LessOrEqual", [ctx.get(x!), e.floats([attrs.high])]);
+    ctx.set(out[0]!, e.op("Where", [e.op("And", [above, below]), ctx.get(dy!), e.floats([0])]));
+  },
   scale: elementwise((ctx, [x], _, { attrs }) => [ctx.emitter.op("Mul", [x!, ctx.emitter.floats([attrs.by])])]),
   toFloat: (ctx, { in: [x], out }) => ctx.set(out[0]!, ctx.emitter.op("Cast", [ctx.get(x!)], { to: 1 })),
   reshape: (ctx, { in: [x], out, attrs }) => ctx.set(out[0]!, ctx.emitter.reshape(ctx.get(x!), attrs.shape)),
@@ -175,52 +186,18 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
     const rows = Array.from({ length: axes - 1 }, (_, axis) => axis);
     ctx.set(out[1]!, e.sum(e.op("Mul", [ctx.get(dy!), hat]), rows, false));
   },
-  rope: (ctx, { in: [x, cos, sin], out, attrs }) => ctx.set(out[0]!, rope(ctx, ctx.get(x!), ctx.get(cos!), ctx.get(sin!), attrs)),
-  attention(ctx, node) {
-    const group = node.attrs.heads / node.attrs.kvHeads;
-    ctx.set(node.out[0]!, joinHeads(ctx, attentionParts(ctx, node.in, node.attrs).out, node.attrs, group));
-  },
-  attentionGrad(ctx, { in: inputs, out, attrs }) {
+  layerNorm: (ctx, { in: [x], out, attrs }) => ctx.set(out[0]!, standardised(ctx, x!, attrs.eps)[0]!),
+  layerNormGrad(ctx, { in: [x, dy], out, attrs }) {
     const e = ctx.emitter;
-    const group = attrs.heads / attrs.kvHeads;
-    const { q, k, v, probabilities, out: forward } = attentionParts(ctx, inputs, attrs);
-    const dout = splitHeads(ctx, ctx.get(inputs[3]!), attrs, group);
-    // Rows of dp·p sum to dout·out, so the [S, S] product need not be summed (Dao et al. 2022, appendix B.4).
-    const dot = e.sum(e.op("Mul", [dout, forward]), [3], true);
-    const dp = e.matmul(dout, v, { transB: true });
-    const dscores = e.op("Mul", [e.op("Sub", [dp, dot]), probabilities]);
-    // Key and value gradients sum over the G query heads of a group because those are rows of one matrix here.
-    ctx.set(out[0]!, joinHeads(ctx, e.matmul(dscores, k, { alpha: attrs.scale }), attrs, group));
-    ctx.set(out[1]!, joinHeads(ctx, e.matmul(dscores, q, { transA: true, alpha: attrs.scale }), attrs, 1));
-    ctx.set(out[2]!, joinHeads(ctx, e.matmul(probabilities, dout, { transA: true }), attrs, 1));
+    const [hat, , inverse] = standardised(ctx, x!, attrs.eps) as [string, string, string];
+    const mean = (y: string): string => e.op("ReduceMean", [y, e.ints([ctx.shape(x!).length - 1])], { keepdims: 1 });
+    const dx = ctx.get(dy!);
+    const dot = mean(e.op("Mul", [dx, hat]));
+    ctx.set(out[0]!, e.op("Mul", [e.op("Sub", [e.op("Sub", [dx, mean(dx)]), e.op("Mul", [hat, dot])]), inverse]));
   },
   swiglu: elementwise((ctx, [gate, up]) => [ctx.emitter.op("Mul", [siluOf(ctx, gate!), up!])]),
   swigluGrad: elementwise((ctx, [gate, up, dh]) => {
     const e = ctx.emitter;
-    const sigmoid = sigmoidOf(ctx, gate!);
-    const silu = siluOf(ctx, gate!);
-    // silu' = sigmoid * (1 + gate - silu)
-    const slope = e.op("Mul", [e.op("Add", [e.op("Sub", [gate!, silu]), e.floats([1])]), sigmoid]);
-    return [e.op("Mul", [e.op("Mul", [dh!, up!]), slope]), e.op("Mul", [dh!, silu])];
+    return [e.op("Mul", [e.op("Mul", [dh!, up!]), siluSlope(ctx, gate!)]), e.op("Mul", [dh!, siluOf(ctx, gate!)])];
   }),
-  headCrossEntropy(ctx, { in: inputs, out }) {
-    const e = ctx.emitter;
-    const { logits, targets, weight } = headParts(ctx, inputs);
-    const logProbability = ctx.remember(`logSoftmax ${logits}`, () => [e.op("LogSoftmax", [logits], { axis: -1 })])[0]!;
-    const picked = e.op("GatherElements", [logProbability, targets], { axis: 1 });
-    ctx.set(out[0]!, e.op("Neg", [e.sum(e.op("Mul", [picked, weight]), [0, 1], false)]));
-  },
-  headCrossEntropyGrad(ctx, { in: inputs, out }) {
-    const e = ctx.emitter;
-    const [x, head, , dloss] = inputs as [ValueId, ValueId, ValueId, ValueId];
-    const { logits, targets, weight } = headParts(ctx, inputs);
-    const tokens = ctx.shape(x)[0]!;
-    const probabilities = e.op("Softmax", [logits], { axis: -1 });
-    const minusOne = e.op("Expand", [e.floats([-1]), e.ints([tokens, 1])]);
-    const dlogits = e.op("ScatterElements", [probabilities, targets, minusOne], { axis: 1, reduction: "add" });
-    // The row weights go onto [N, H] on both sides instead of onto [N, V].
-    const rowWeight = e.op("Mul", [weight, ctx.get(dloss)]);
-    ctx.set(out[0]!, e.op("Mul", [e.matmul(dlogits, ctx.get(head)), rowWeight]));
-    ctx.set(out[1]!, e.matmul(dlogits, e.op("Mul", [ctx.get(x), rowWeight]), { transA: true }));
-  },
 };

@@ -67,7 +67,7 @@ function buildLosses(spec: DecoderSpec, shape: { readonly batch: number; readonl
   const decoder = buildDecoder(spec, shape);
   const { builder: b, routers } = decoder;
   const targets = b.input("targets", "int", [shape.batch * shape.sequence]);
-  const loss = b.op("headCrossEntropy", [decoder.hidden, decoder.head, targets], {});
+  const loss = b.op("headCrossEntropy", [decoder.hidden, decoder.head, targets], { softcap: null });
   const moe = routers.length > 0;
   const balance = moe ? balanceLoss(b, routers) : null;
   const z = moe ? routerZLoss(b, routers) : null;

@@ -52,6 +52,8 @@ class CaseBuilder {
 
 type Make = (c: CaseBuilder) => readonly ValueId[];
 
+const activationKinds = ["silu", "gelu", "geluTanh", "relu", "relu2"] as const;
+
 const matrix = (c: CaseBuilder): ValueId => c.normal(c.pick(1, 5), c.pick(1, 6));
 
 function attentionCase(c: CaseBuilder, prim: "attention" | "attentionGrad"): readonly ValueId[] {
@@ -62,9 +64,12 @@ function attentionCase(c: CaseBuilder, prim: "attention" | "attentionGrad"): rea
   const q = c.normal(rows, kvHeads * group * headDim);
   const k = c.normal(rows, kvHeads * headDim);
   const v = c.normal(rows, kvHeads * headDim);
-  const attrs = { batch, sequence, heads: kvHeads * group, kvHeads, headDim, scale: 0.7, window };
-  if (prim === "attention") return c.b.apply("attention", [q, k, v], attrs);
-  return c.b.apply("attentionGrad", [q, k, v, c.normal(rows, kvHeads * group * headDim)], attrs);
+  const softcap = c.pick(0, 1) === 0 ? null : 1.5;
+  const sinks = c.pick(0, 1) === 1;
+  const attrs = { batch, sequence, heads: kvHeads * group, kvHeads, headDim, scale: 0.7, window, softcap, sinks };
+  const inputs = [q, k, v, ...(sinks ? [c.normal(kvHeads * group)] : [])];
+  if (prim === "attention") return c.b.apply("attention", inputs, attrs);
+  return c.b.apply("attentionGrad", [...inputs, c.normal(rows, kvHeads * group * headDim)], attrs);
 }
 
 /** Routed operands: N tokens, top k of E experts, some experts empty. */
@@ -90,6 +95,13 @@ export const cases: { readonly [P in Prim]: Make } = {
   mul: (c) => [c.b.mul(c.normal(2, 1, 3), c.normal(4, 1))],
   scale: (c) => [c.b.scale(matrix(c), -1.5)],
   sigmoid: (c) => [c.b.op("sigmoid", [matrix(c)], {})],
+  tanh: (c) => [c.b.op("tanh", [matrix(c)], {})],
+  activation: (c) => activationKinds.map((kind) => c.b.op("activation", [matrix(c)], { kind })),
+  activationGrad: (c) => activationKinds.map((kind) => c.b.op("activationGrad", [c.normal(3, 4), c.normal(3, 4)], { kind })),
+  clamp: (c) => [c.b.op("clamp", [c.normal(3, 4)], { low: -0.5, high: 0.7 })],
+  clampGrad: (c) => [c.b.op("clampGrad", [c.normal(3, 4), c.normal(3, 4)], { low: -0.5, high: 0.7 })],
+  layerNorm: (c) => [c.b.op("layerNorm", [c.normal(2, 3, 4)], { eps: 1e-3 })],
+  layerNormGrad: (c) => [c.b.op("layerNormGrad", [c.normal(5, 4), c.normal(5, 4)], { eps: 1e-3 })],
   toFloat: (c) => [c.b.op("toFloat", [c.randomInts(0, 9, 4)], {})],
   reshape: (c) => [c.b.reshape(c.normal(2, 6), [3, 4])],
   reduceSum: (c) => [c.b.op("reduceSum", [c.normal(2, 3, 4)], { axes: [0, 2], keepDims: c.pick(0, 1) === 0 })],
@@ -108,16 +120,20 @@ export const cases: { readonly [P in Prim]: Make } = {
   rmsNorm: (c) => [c.b.op("rmsNorm", [c.normal(2, 3, 4), c.normal(4)], { eps: 1e-3 })],
   rmsNormGrad: (c) => c.b.apply("rmsNormGrad", [c.normal(5, 4), c.normal(4), c.normal(5, 4)], { eps: 1e-3 }),
   rope: (c) => {
-    const attrs = { batch: 2, sequence: c.pick(1, 4), heads: c.pick(1, 3), headDim: 2 * c.pick(1, 3), inverse: c.pick(0, 1) === 1 };
-    const table = [attrs.sequence, attrs.headDim / 2] as const;
+    const rotary = 2 * c.pick(1, 3);
+    const attrs = {
+      batch: 2, sequence: c.pick(1, 4), heads: c.pick(1, 3), headDim: rotary + 2 * c.pick(0, 1), rotary,
+      interleaved: c.pick(0, 1) === 1, inverse: c.pick(0, 1) === 1,
+    };
+    const table = [attrs.sequence, rotary / 2] as const;
     return [c.b.op("rope", [c.normal(2 * attrs.sequence, attrs.heads * attrs.headDim), c.table(...table), c.table(...table)], attrs)];
   },
   attention: (c) => attentionCase(c, "attention"),
   attentionGrad: (c) => attentionCase(c, "attentionGrad"),
   swiglu: (c) => [c.b.op("swiglu", [c.normal(3, 4), c.normal(3, 4)], {})],
   swigluGrad: (c) => c.b.apply("swigluGrad", [c.normal(3, 4), c.normal(3, 4), c.normal(3, 4)], {}),
-  headCrossEntropy: (c) => [c.b.op("headCrossEntropy", [c.normal(6, 3), c.normal(5, 3), targetsOf(c, 6, 5)], {})],
-  headCrossEntropyGrad: (c) => c.b.apply("headCrossEntropyGrad", [c.normal(6, 3), c.normal(5, 3), targetsOf(c, 6, 5), c.normal()], {}),
+  headCrossEntropy: (c) => [c.b.op("headCrossEntropy", [c.normal(6, 3), c.normal(5, 3), targetsOf(c, 6, 5)], { softcap: c.pick(0, 1) === 0 ? null : 1.5 })],
+  headCrossEntropyGrad: (c) => c.b.apply("headCrossEntropyGrad", [c.normal(6, 3), c.normal(5, 3), targetsOf(c, 6, 5), c.normal()], { softcap: c.pick(0, 1) === 0 ? null : 1.5 }),
   routeTopK: (c) => c.b.apply("routeTopK", [c.normal(4, 5)], { k: c.pick(1, 5), order: c.pick(0, 1) === 0 ? "softmax-topk" : "topk-softmax" }),
   routeTopKGrad: (c) => {
     const [k, order] = [c.pick(1, 5), c.pick(0, 1) === 0 ? ("softmax-topk" as const) : ("topk-softmax" as const)];

@@ -68,10 +68,10 @@ describe("shape errors name the primitive and the sizes", () => {
     ["toFloat", () => b.op("toFloat", [m23], {}), "toFloat: input must be int"],
     ["embedding", () => b.op("embedding", [m23, m23], {}), "embedding: ids must have 1 axes"],
     ["rmsNorm", () => b.op("rmsNorm", [m23, row], { eps: 1e-5 }), "rmsNorm: last axis and weight: [3] and [5] differ"],
-    ["rope of odd heads", () => b.op("rope", [m23, row, row], { batch: 1, sequence: 2, heads: 1, headDim: 3, inverse: false }), "rope: head size 3 is odd"],
-    ["attention", () => b.op("attention", [m23, m23, m23], { batch: 1, sequence: 2, heads: 3, kvHeads: 2, headDim: 1, scale: 1, window: null }), "attention: 3 heads are no multiple of 2"],
+    ["rope of odd heads", () => b.op("rope", [m23, row, row], { batch: 1, sequence: 2, heads: 1, headDim: 3, rotary: 3, interleaved: false, inverse: false }), "rope: 3 rotary elements of a head of 3"],
+    ["attention", () => b.op("attention", [m23, m23, m23], { batch: 1, sequence: 2, heads: 3, kvHeads: 2, headDim: 1, scale: 1, window: null, softcap: null, sinks: false }), "attention: 3 heads are no multiple of 2"],
     ["swiglu", () => b.op("swiglu", [m23, m45], {}), "swiglu: gate and up: [2,3] and [4,5] differ"],
-    ["headCrossEntropy", () => b.op("headCrossEntropy", [m23, m45, ids], {}), "headCrossEntropy: hidden sizes 3 and 5 differ"],
+    ["headCrossEntropy", () => b.op("headCrossEntropy", [m23, m45, ids], { softcap: null }), "headCrossEntropy: hidden sizes 3 and 5 differ"],
     ["routeTopK", () => b.op("routeTopK", [m23], { k: 4, order: "softmax-topk" }), "routeTopK: top-4 of 3 experts"],
     ["groupedMatmul", () => b.op("groupedMatmul", [m23, ids, m45], { transB: true }), "groupedMatmul: counts: [2] and [1] differ"],
     ["a missing input", () => b.op("sigmoid", [], {}), "sigmoid: takes 1 inputs, got 0"],
@@ -89,7 +89,7 @@ describe("prune", () => {
     const unused = b.input("unused", "f32", [1]);
     b.op("sigmoid", [b.add(x, x)], {});
     const targets = b.input("targets", "int", [2]);
-    const loss = b.op("headCrossEntropy", [b.op("sigmoid", [x], {}), w, targets], {});
+    const loss = b.op("headCrossEntropy", [b.op("sigmoid", [x], {}), w, targets], { softcap: null });
     // The weight's gradient is computed by the same node as the hidden state's: one used output keeps a node.
     const [gradient] = backward(b, loss, [w]);
     const whole = b.finish([loss, gradient!]);
@@ -134,9 +134,9 @@ it("prints an attention and mixture-of-experts block", () => {
     %18: f32[3,4] = embedding(%embed, %ids)
     %19: f32[3,4] = rmsNorm(%18, %layers.0.inputNorm) {eps=0.00001}
     %20: f32[3,4] = matmul(%19, %layers.0.q) {transB}
-    %21: f32[3,4] = rope(%20, %16, %17) {batch=1 sequence=3 heads=2 headDim=2}
+    %21: f32[3,4] = rope(%20, %16, %17) {batch=1 sequence=3 heads=2 headDim=2 rotary=2}
     %22: f32[3,2] = matmul(%19, %layers.0.k) {transB}
-    %23: f32[3,2] = rope(%22, %16, %17) {batch=1 sequence=3 heads=1 headDim=2}
+    %23: f32[3,2] = rope(%22, %16, %17) {batch=1 sequence=3 heads=1 headDim=2 rotary=2}
     %24: f32[3,2] = matmul(%19, %layers.0.v) {transB}
     %25: f32[3,4] = attention(%21, %23, %24) {batch=1 sequence=3 heads=2 kvHeads=1 headDim=2 scale=0.7071067811865475}
     %26: f32[3,4] = matmul(%25, %layers.0.o) {transB}

@@ -1,0 +1,87 @@
+/** Reference evaluation of attention (see `reference.ts`). */
+import type { AttentionAttrs } from "./ir.js";
+import type { Tensor } from "./reference.js";
+
+interface Query {
+  /** First element of this query head. */
+  readonly at: number;
+  readonly head: number;
+  /** First element of each visible key head. */
+  readonly keys: readonly number[];
+  readonly probabilities: Float64Array;
+  /** Slope of the softcap at each score; 1 without softcap. */
+  readonly slopes: Float64Array;
+  /** Probability that the sink takes. */
+  readonly sink: number;
+}
+
+/** Visits every (query row, head) with its visible keys. */
+function eachQuery(attrs: AttentionAttrs, q: Float64Array, k: Float64Array, sinks: Float64Array | null, visit: (query: Query) => void): void {
+  const { batch, sequence, heads, kvHeads, headDim, scale, window, softcap } = attrs;
+  for (let b = 0; b < batch; b++) {
+    for (let i = 0; i < sequence; i++) {
+      for (let head = 0; head < heads; head++) {
+        const at = ((b * sequence + i) * heads + head) * headDim;
+        const kvHead = Math.floor((head * kvHeads) / heads);
+        const first = window === null ? 0 : Math.max(0, i - window + 1);
+        const keys = Array.from({ length: i - first + 1 }, (_, j) => ((b * sequence + first + j) * kvHeads + kvHead) * headDim);
+        const slopes = new Float64Array(keys.length).fill(1);
+        const scores = Float64Array.from(keys, (key, j) => {
+          let dot = 0;
+          for (let d = 0; d < headDim; d++) dot += q[at + d]! * k[key + d]!;
+          if (softcap === null) return dot * scale;
+          const t = Math.tanh((dot * scale) / softcap);
+          slopes[j] = 1 - t * t;
+          return softcap * t;
+        });
+        const max = scores.reduce((a, c) => Math.max(a, c), sinks === null ? -Infinity : sinks[head]!);
+        const spare = sinks === null ? 0 : Math.exp(sinks[head]! - max);
+        const weights = scores.map((score) => Math.exp(score - max));
+        const sum = weights.reduce((a, c) => a + c, spare);
+        visit({ at, head, keys, slopes, probabilities: weights.map((weight) => weight / sum), sink: spare / sum });
+      }
+    }
+  }
+}
+
+export function attention(attrs: AttentionAttrs, inputs: readonly Tensor[]): Float64Array {
+  const [q, k, v, sinks] = inputs as [Tensor, Tensor, Tensor, Tensor | undefined];
+  const out = new Float64Array(q.data.length);
+  eachQuery(attrs, q.data, k.data, sinks?.data ?? null, ({ at, keys, probabilities }) => {
+    keys.forEach((key, j) => {
+      for (let d = 0; d < attrs.headDim; d++) out[at + d]! += probabilities[j]! * v.data[key + d]!;
+    });
+  });
+  return out;
+}
+
+export function attentionGrad(attrs: AttentionAttrs, inputs: readonly Tensor[]): Float64Array[] {
+  const [q, k, v] = inputs as [Tensor, Tensor, Tensor];
+  const sinks = attrs.sinks ? inputs[3]! : null;
+  const dout = inputs.at(-1)!;
+  const dq = new Float64Array(q.data.length);
+  const dk = new Float64Array(k.data.length);
+  const dv = new Float64Array(v.data.length);
+  const dsinks = new Float64Array(attrs.heads);
+  const { headDim, scale } = attrs;
+  eachQuery(attrs, q.data, k.data, sinks?.data ?? null, ({ at, head, keys, probabilities, slopes, sink }) => {
+    const dp = new Float64Array(keys.length);
+    let dot = 0;
+    keys.forEach((key, j) => {
+      for (let d = 0; d < headDim; d++) {
+        dp[j]! += dout.data[at + d]! * v.data[key + d]!;
+        dv[key + d]! += probabilities[j]! * dout.data[at + d]!;
+      }
+      dot += dp[j]! * probabilities[j]!;
+    });
+    dsinks[head]! -= sink * dot;
+    keys.forEach((key, j) => {
+      const ds = scale * slopes[j]! * probabilities[j]! * (dp[j]! - dot);
+      for (let d = 0; d < headDim; d++) {
+        dq[at + d]! += ds * k.data[key + d]!;
+        dk[key + d]! += ds * q.data[at + d]!;
+      }
+    });
+  });
+  return sinks === null ? [dq, dk, dv] : [dq, dk, dv, dsinks];
+}
