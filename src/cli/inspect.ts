@@ -58,10 +58,11 @@ function shape({ hidden, layers, vocab, tiedHead, maxPositions }: DecoderSpec): 
   return `hidden ${hidden}, ${layers.length} layers, vocabulary ${grouped(vocab)}, ${tiedHead ? "tied" : "own"} head, ${grouped(maxPositions)} positions`;
 }
 
-function attention({ attn }: DecoderSpec): string {
-  const { heads, kvHeads, headDim, qkNorm, qkvBias, rope } = attn;
-  const extras = [qkNorm ? "normalised queries and keys" : "", qkvBias ? "biases" : ""].filter((text) => text !== "");
-  return [`${heads} heads of ${headDim}, ${kvHeads} key-value heads`, `rope ${ropeWords(rope)}`, ...extras].join(", ");
+function attention({ attn, layers }: DecoderSpec): string {
+  const { heads, kvHeads, headDim, qkNorm, qkvBias } = attn;
+  const ropes = [...new Set(layers.map(({ rope }) => (rope === null ? "no rope" : `rope ${ropeWords(rope)}`)))];
+  const extras = [qkNorm !== null ? "normalised queries and keys" : "", qkvBias ? "biases" : ""].filter((text) => text !== "");
+  return [`${heads} heads of ${headDim}, ${kvHeads} key-value heads`, ...ropes, ...extras].join(", ");
 }
 
 function ropeWords({ theta, scaling }: Rope): string {

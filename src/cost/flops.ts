@@ -22,7 +22,7 @@ export function trainFlopsPerToken(spec: DecoderSpec, sequence: number): number 
 }
 
 function ffnMultiplyAdds(ffn: Ffn, hidden: number): number {
-  if (ffn.kind === "dense") return 3 * hidden * ffn.inner;
+  if (ffn.kind === "dense") return (ffn.gated ? 3 : 2) * hidden * ffn.inner;
   const shared = ffn.shared === null ? 0 : 3 * hidden * ffn.shared.inner + (ffn.shared.gated ? hidden : 0);
   return hidden * ffn.experts + ffn.topK * 3 * hidden * ffn.inner + shared;
 }

@@ -46,7 +46,7 @@ export class GraphBuilder {
     return this.op("reshape", [x], { shape });
   }
 
-  constant(values: readonly number[] | Float32Array, shape: readonly number[], dtype: DType = "f32"): ValueId {
+  constant(values: readonly number[] | Float32Array | Int32Array, shape: readonly number[], dtype: DType = "f32"): ValueId {
     return this.op("constant", [], { dtype, shape, values });
   }
 

@@ -62,7 +62,7 @@ type None = Record<string, never>;
 /** Attributes of each primitive. The comments give inputs -> outputs. */
 export interface PrimAttrs {
   /** -> any shape; `values` holds one number for all elements or one per element. */
-  constant: { readonly dtype: DType; readonly shape: readonly number[]; readonly values: readonly number[] | Float32Array };
+  constant: { readonly dtype: DType; readonly shape: readonly number[]; readonly values: readonly number[] | Float32Array | Int32Array };
   /** (a, b) -> broadcast as in NumPy. */
   add: None;
   sub: None;

@@ -1,13 +1,13 @@
 /**
  * DecoderSpec -> forward graph. One function a block; parameters are graph inputs named by slot key.
  *
- * ids [N] -> embedding -> per layer: x += attention(rmsNorm(x)); x += ffn(rmsNorm(x)) -> rmsNorm -> head.
+ * ids [N] -> embedding -> per layer: attention and FFN with norms where the block has them -> norm -> head.
  * Letters: N tokens = B batch x S sequence, H hidden, E experts, K top-k.
  */
 import { GraphBuilder } from "../graph/builder.js";
 import type { ValueId } from "../graph/ir.js";
-import type { DecoderSpec, LayerSpec, MoeFfn } from "../spec/types.js";
-import { slotKey, slotsOf, type Slot, type SlotPart } from "../tensors/slots.js";
+import type { ActivationKind, DecoderSpec, LayerSpec, MoeFfn, NormSpec, Rope } from "../spec/types.js";
+import { normPlaces, slotKey, slotsOf, type Slot, type SlotPart } from "../tensors/slots.js";
 import { ropeTables } from "./rope.js";
 
 export interface RouterValues {
@@ -36,12 +36,19 @@ interface Shape {
   readonly sequence: number;
 }
 
+interface RopeTables {
+  readonly cos: ValueId;
+  readonly sin: ValueId;
+}
+
+type NormPart = "inputNorm" | "ffnNorm" | "postAttentionNorm" | "postFfnNorm" | "finalNorm";
+
 interface Context extends Shape {
   readonly b: GraphBuilder;
   readonly spec: DecoderSpec;
   readonly param: (part: SlotPart, layer?: number, expert?: number) => ValueId;
-  readonly cos: ValueId;
-  readonly sin: ValueId;
+  /** Tables of one kind of rope, shared by the layers that use it. */
+  readonly rope: (settings: Rope) => RopeTables;
   readonly routers: RouterValues[];
 }
 
@@ -51,39 +58,83 @@ export function buildDecoder(spec: DecoderSpec, { batch, sequence }: Shape): Dec
   const ids = b.input("ids", "int", [batch * sequence]);
   const params = slotsOf(spec).map((slot) => ({ slot, id: b.input(slot.key, "f32", slot.shape) }));
   const byKey = new Map(params.map(({ slot, id }) => [slot.key, id]));
-  const tables = ropeTables(spec.attn.rope, spec.attn.headDim, sequence);
-  const tableShape = [sequence, spec.attn.headDim / 2];
+  const tables = new Map<string, RopeTables>();
   const ctx: Context = {
     b, spec, batch, sequence,
     param: (part, layer, expert) => byKey.get(slotKey({ part, layer, expert }))!,
-    cos: b.constant(tables.cos, tableShape),
-    sin: b.constant(tables.sin, tableShape),
+    rope(settings) {
+      const key = JSON.stringify(settings);
+      const known = tables.get(key);
+      if (known !== undefined) return known;
+      const { cos, sin } = ropeTables(settings, sequence);
+      const shape = [sequence, settings.rotary / 2];
+      const made = { cos: b.constant(cos, shape), sin: b.constant(sin, shape) };
+      tables.set(key, made);
+      return made;
+    },
     routers: [],
   };
-  let x = b.op("embedding", [ctx.param("embed"), ids], {});
-  spec.layers.forEach((layer, index) => {
-    x = b.add(x, attention(ctx, norm(ctx, x, "inputNorm", index), layer, index));
-    x = b.add(x, ffn(ctx, norm(ctx, x, "ffnNorm", index), layer, index));
-  });
-  const hidden = b.op("rmsNorm", [x, ctx.param("finalNorm")], { eps: spec.normEps });
+  let x = b.scale(b.op("embedding", [ctx.param("embed"), ids], {}), spec.multipliers.embedding);
+  if (spec.learnedPositions) {
+    const positions = b.constant(Int32Array.from({ length: batch * sequence }, (_, row) => row % sequence), [batch * sequence], "int");
+    x = b.add(x, b.op("embedding", [ctx.param("positions"), positions], {}));
+  }
+  spec.layers.forEach((layer, index) => (x = block(ctx, x, layer, index)));
+  // A constant factor on the logits is one on the hidden states.
+  const hidden = b.scale(norm(ctx, x, "finalNorm"), spec.multipliers.logits);
   return { builder: b, ids, params, hidden, head: ctx.param(spec.tiedHead ? "embed" : "head"), routers: ctx.routers };
 }
 
-function norm({ b, spec, param }: Context, x: ValueId, part: SlotPart, layer: number): ValueId {
-  return b.op("rmsNorm", [x, param(part, layer)], { eps: spec.normEps });
+function block(ctx: Context, x: ValueId, layer: LayerSpec, index: number): ValueId {
+  const { b, spec } = ctx;
+  const { before, beforeFfn, after } = normPlaces(spec.block);
+  const into = (y: ValueId, part: NormPart): ValueId => (before ? norm(ctx, y, part, index) : y);
+  const outOf = (y: ValueId, part: NormPart): ValueId => b.scale(after ? norm(ctx, y, part, index) : y, spec.multipliers.residual);
+  const first = into(x, "inputNorm");
+  const attended = b.add(x, outOf(attention(ctx, first, layer, index), "postAttentionNorm"));
+  if (spec.block === "parallel" || spec.block === "parallel-shared") {
+    return b.add(attended, outOf(ffn(ctx, beforeFfn ? norm(ctx, x, "ffnNorm", index) : first, layer, index), "postFfnNorm"));
+  }
+  return b.add(attended, outOf(ffn(ctx, into(attended, "ffnNorm"), layer, index), "postFfnNorm"));
 }
 
-function attention(ctx: Context, x: ValueId, { window }: LayerSpec, layer: number): ValueId {
-  const { b, spec, param, batch, sequence, cos, sin } = ctx;
-  const { heads, kvHeads, headDim, qkNorm, qkvBias, outBias } = spec.attn;
-  const project = (weight: SlotPart, bias: SlotPart): ValueId => b.linear(x, param(weight, layer), qkvBias ? param(bias, layer) : undefined);
+function norm({ b, spec, param }: Context, x: ValueId, part: NormPart, layer?: number): ValueId {
+  const weight = spec.norm.weight === "none" ? null : param(part, layer);
+  return normalise(b, x, spec.norm, weight, spec.norm.bias ? param(`${part}Bias`, layer) : null);
+}
+
+/** A norm over the last axis with its weight and bias as the spec says. */
+function normalise(b: GraphBuilder, x: ValueId, spec: NormSpec, weight: ValueId | null, bias: ValueId | null): ValueId {
+  const size = b.shape(x).at(-1)!;
+  const factor = weight !== null && spec.weight === "one-plus" ? b.add(weight, b.constant([1], [])) : weight;
+  let y: ValueId;
+  if (spec.kind === "rms") {
+    y = b.op("rmsNorm", [x, factor ?? b.constant([1], [size])], { eps: spec.eps });
+  } else {
+    y = b.op("layerNorm", [x], { eps: spec.eps });
+    if (factor !== null) y = b.mul(y, factor);
+  }
+  return bias === null ? y : b.add(y, bias);
+}
+
+function attention(ctx: Context, x: ValueId, { window, rope }: LayerSpec, layer: number): ValueId {
+  const { b, spec, param, batch, sequence } = ctx;
+  const { heads, kvHeads, headDim, qkNorm, qkvBias, outBias, scale, softcap, clip } = spec.attn;
+  const project = (weight: SlotPart, bias: SlotPart): ValueId => {
+    const y = b.linear(x, param(weight, layer), qkvBias ? param(bias, layer) : undefined);
+    return clip === null ? y : b.op("clamp", [y], { low: -clip, high: clip });
+  };
   const turn = (projected: ValueId, count: number, weight: SlotPart): ValueId => {
     let y = projected;
-    if (qkNorm) {
-      const split = b.reshape(y, [batch * sequence * count, headDim]);
-      y = b.reshape(b.op("rmsNorm", [split, param(weight, layer)], { eps: spec.normEps }), [batch * sequence, count * headDim]);
+    if (qkNorm !== null) {
+      const whole = b.shape(y);
+      const rows = qkNorm.span === "head" ? b.reshape(y, [batch * sequence * count, headDim]) : y;
+      y = b.reshape(normalise(b, rows, qkNorm.norm, param(weight, layer), null), whole);
     }
-    return b.op("rope", [y, cos, sin], { batch, sequence, heads: count, headDim, rotary: headDim, interleaved: false, inverse: false });
+    if (rope === null) return y;
+    const { cos, sin } = ctx.rope(rope);
+    const { rotary, interleaved } = rope;
+    return b.op("rope", [y, cos, sin], { batch, sequence, heads: count, headDim, rotary, interleaved, inverse: false });
   };
   const q = turn(project("q", "qBias"), heads, "qNorm");
   const k = turn(project("k", "kBias"), kvHeads, "kNorm");
@@ -91,7 +142,7 @@ function attention(ctx: Context, x: ValueId, { window }: LayerSpec, layer: numbe
   // A window that no query can leave is no window: the graph stays the same for short sequences.
   const seen = window !== null && window < sequence ? window : null;
   const shape = { batch, sequence, heads, kvHeads, headDim };
-  const mixed = b.op("attention", [q, k, v], { ...shape, scale: headDim ** -0.5, window: seen, softcap: null, sinks: false });
+  const mixed = b.op("attention", [q, k, v], { ...shape, scale, window: seen, softcap, sinks: false });
   return b.linear(mixed, param("o", layer), outBias ? param("oBias", layer) : undefined);
 }
 
@@ -99,9 +150,16 @@ function ffn(ctx: Context, x: ValueId, { ffn: spec }: LayerSpec, layer: number):
   if (spec.kind === "moe") return moe(ctx, x, spec, layer);
   const { b, param } = ctx;
   const bias = (part: SlotPart): ValueId | undefined => (spec.bias ? param(part, layer) : undefined);
-  const gate = b.linear(x, param("gate", layer), bias("gateBias"));
   const up = b.linear(x, param("up", layer), bias("upBias"));
-  return b.linear(b.op("swiglu", [gate, up], {}), param("down", layer), bias("downBias"));
+  const inner = spec.gated
+    ? gated(b, b.linear(x, param("gate", layer), bias("gateBias")), up, spec.activation)
+    : b.op("activation", [up], { kind: spec.activation });
+  return b.linear(inner, param("down", layer), bias("downBias"));
+}
+
+/** act(gate) * up; SiLU's has a primitive of its own. */
+function gated(b: GraphBuilder, gate: ValueId, up: ValueId, kind: ActivationKind): ValueId {
+  return kind === "silu" ? b.op("swiglu", [gate, up], {}) : b.mul(b.op("activation", [gate], { kind }), up);
 }
 
 function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
@@ -114,11 +172,11 @@ function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
   const each = (part: SlotPart): ValueId[] => Array.from({ length: ffn.experts }, (_, expert) => param(part, layer, expert));
   const rows = b.op("dispatch", [x, order, inverse], { k: ffn.topK });
   const grouped = (input: ValueId, part: SlotPart): ValueId => b.op("groupedMatmul", [input, counts, ...each(part)], { transB: true });
-  const inner = b.op("swiglu", [grouped(rows, "gate"), grouped(rows, "up")], {});
+  const inner = gated(b, grouped(rows, "gate"), grouped(rows, "up"), ffn.activation);
   const routed = b.op("combine", [grouped(inner, "down"), weights, order, inverse], {});
   if (ffn.shared === null) return routed;
 
-  const sharedInner = b.op("swiglu", [b.linear(x, param("sharedGate", layer)), b.linear(x, param("sharedUp", layer))], {});
+  const sharedInner = gated(b, b.linear(x, param("sharedGate", layer)), b.linear(x, param("sharedUp", layer)), ffn.activation);
   let shared = b.linear(sharedInner, param("sharedDown", layer));
   if (ffn.shared.gated) shared = b.mul(shared, b.op("sigmoid", [b.linear(x, param("sharedRouter", layer))], {}));
   return b.add(routed, shared);

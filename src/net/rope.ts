@@ -1,9 +1,9 @@
-/** Rotary angles per position: cos and sin tables [S, D/2]. */
+/** Rotary angles per position: cos and sin tables [S, rotary/2]. */
 import type { Rope } from "../spec/types.js";
 
-/** Inverse frequencies [D/2], in radians per position. */
-export function ropeFrequencies(rope: Rope, headDim: number): Float64Array {
-  const base = Float64Array.from({ length: headDim / 2 }, (_, i) => rope.theta ** ((-2 * i) / headDim));
+/** Inverse frequencies [rotary/2], in radians per position. */
+export function ropeFrequencies(rope: Rope): Float64Array {
+  const base = Float64Array.from({ length: rope.rotary / 2 }, (_, i) => rope.theta ** ((-2 * i) / rope.rotary));
   const { scaling } = rope;
   switch (scaling.kind) {
     case "none":
@@ -28,9 +28,9 @@ export function ropeFrequencies(rope: Rope, headDim: number): Float64Array {
 }
 
 /** Tables for positions 0..sequence-1; float32 like transformers', computed in float64. */
-export function ropeTables(rope: Rope, headDim: number, sequence: number): { cos: Float32Array; sin: Float32Array } {
-  const frequencies = ropeFrequencies(rope, headDim);
-  const half = headDim / 2;
+export function ropeTables(rope: Rope, sequence: number): { cos: Float32Array; sin: Float32Array } {
+  const frequencies = ropeFrequencies(rope);
+  const half = rope.rotary / 2;
   const cos = new Float32Array(sequence * half);
   const sin = new Float32Array(sequence * half);
   for (let position = 0; position < sequence; position++) {

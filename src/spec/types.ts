@@ -22,19 +22,44 @@ export type RopeScaling =
 export interface Rope {
   readonly theta: number;
   readonly scaling: RopeScaling;
+  /** How many of each head's first elements turn. */
+  readonly rotary: number;
+  /** Pairs are neighbours (2i, 2i + 1) instead of halves (i, i + rotary / 2). */
+  readonly interleaved: boolean;
 }
+
+export interface NormSpec {
+  /** `rms`: x / rms(x); `layer`: (x - mean) / std. */
+  readonly kind: "rms" | "layer";
+  /** How the stored weight acts: as it is, as 1 + weight (Gemma), or there is none (OLMo). */
+  readonly weight: "scale" | "one-plus" | "none";
+  readonly bias: boolean;
+  readonly eps: number;
+}
+
+/** Norm on queries and keys: over each head (Qwen3) or over all heads together (OLMo 2), before rope. */
+export interface QkNorm {
+  readonly span: "head" | "full";
+  readonly norm: NormSpec;
+}
+
+export type ActivationKind = "silu" | "gelu" | "geluTanh" | "relu" | "relu2";
 
 export interface AttentionSpec {
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
-  /** RMSNorm over each head's query and key before rope (Qwen3). */
-  readonly qkNorm: boolean;
+  readonly qkNorm: QkNorm | null;
   /** Biases on the query, key and value projections. */
   readonly qkvBias: boolean;
   /** Bias on the output projection. */
   readonly outBias: boolean;
-  readonly rope: Rope;
+  /** Factor on the scores, usually headDim^-0.5. */
+  readonly scale: number;
+  /** Scores become softcap * tanh(score / softcap). */
+  readonly softcap: number | null;
+  /** Projected queries, keys and values are limited to [-clip, clip]. */
+  readonly clip: number | null;
 }
 
 /**
@@ -48,12 +73,16 @@ export interface DenseFfn {
   /** FFN hidden size. */
   readonly inner: number;
   readonly bias: boolean;
+  readonly activation: ActivationKind;
+  /** Gated: down(act(gate x) * up x); else down(act(up x)). */
+  readonly gated: boolean;
 }
 
 export interface MoeFfn {
   readonly kind: "moe";
-  /** Hidden size of one expert. */
+  /** Hidden size of one expert. Experts and shared expert are gated and have no biases. */
   readonly inner: number;
+  readonly activation: ActivationKind;
   /** Number of routed experts (E*G). */
   readonly experts: number;
   /** Experts per token (T). */
@@ -63,13 +92,30 @@ export interface MoeFfn {
   readonly shared: { readonly inner: number; readonly gated: boolean } | null;
 }
 
-/** All FFNs here are gated with SiLU (SwiGLU): down(silu(gate x) * up x). */
 export type Ffn = DenseFfn | MoeFfn;
 
 export interface LayerSpec {
   /** Sliding-window size in tokens (a query sees itself and `window - 1` tokens before it), or null for full attention. */
   readonly window: number | null;
+  /** Null: this layer's attention knows no positions. */
+  readonly rope: Rope | null;
   readonly ffn: Ffn;
+}
+
+/**
+ * Where norms stand. `pre`: x += f(norm(x)). `post`: x += norm(f(x)) (OLMo 2). `sandwich`: x += norm(f(norm(x))) (Gemma 2).
+ * `parallel`: x += attention(norm(x)) + ffn(norm'(x)) (GPT-NeoX); `parallel-shared`: both read one norm (Cohere).
+ */
+export type BlockKind = "pre" | "post" | "sandwich" | "parallel" | "parallel-shared";
+
+/** Constant factors, 1 where a family has none. */
+export interface Multipliers {
+  /** On the embeddings' output. */
+  readonly embedding: number;
+  /** On what attention and FFN add to the residual stream. */
+  readonly residual: number;
+  /** On the logits. */
+  readonly logits: number;
 }
 
 export interface SpecialTokens {
@@ -84,8 +130,14 @@ export interface DecoderSpec {
   readonly hidden: number;
   /** The output head is the embedding matrix. */
   readonly tiedHead: boolean;
-  readonly normEps: number;
+  readonly norm: NormSpec;
+  readonly block: BlockKind;
+  readonly multipliers: Multipliers;
+  /** Logits become softcap * tanh(logit / softcap). */
+  readonly logitSoftcap: number | null;
   readonly maxPositions: number;
+  /** A learnt vector for each of `maxPositions` positions is added to the embeddings (GPT-2). */
+  readonly learnedPositions: boolean;
   readonly attn: AttentionSpec;
   /** One entry per block: dense and MoE may mix. */
   readonly layers: readonly LayerSpec[];
@@ -95,6 +147,19 @@ export interface DecoderSpec {
   /** Coefficient of the load-balancing auxiliary loss; 0 for dense models. */
   readonly auxLossCoef: number;
 }
+
+/** RMSNorm with a plain weight, as Llama has it. */
+export function rmsNorm(eps: number): NormSpec {
+  return { kind: "rms", weight: "scale", bias: false, eps };
+}
+
+/** What most families share: pre-norm blocks, no multipliers, no caps, no learnt positions. */
+export const plainBlocks = {
+  block: "pre",
+  multipliers: { embedding: 1, residual: 1, logits: 1 },
+  logitSoftcap: null,
+  learnedPositions: false,
+} as const satisfies Partial<DecoderSpec>;
 
 /** True if any block is a mixture of experts. */
 export function isMoe(spec: DecoderSpec): boolean {

@@ -67,7 +67,7 @@ function buildLosses(spec: DecoderSpec, shape: { readonly batch: number; readonl
   const decoder = buildDecoder(spec, shape);
   const { builder: b, routers } = decoder;
   const targets = b.input("targets", "int", [shape.batch * shape.sequence]);
-  const loss = b.op("headCrossEntropy", [decoder.hidden, decoder.head, targets], { softcap: null });
+  const loss = b.op("headCrossEntropy", [decoder.hidden, decoder.head, targets], { softcap: spec.logitSoftcap });
   const moe = routers.length > 0;
   const balance = moe ? balanceLoss(b, routers) : null;
   const z = moe ? routerZLoss(b, routers) : null;
@@ -127,7 +127,9 @@ export function logitsProgram(
   const b = decoder.builder;
   const rows = shape.rows === undefined ? null : b.input("rows", "int", [shape.rows]);
   const hidden = rows === null ? decoder.hidden : b.op("embedding", [decoder.hidden, rows], {});
-  const logits = b.linear(hidden, decoder.head);
+  const raw = b.linear(hidden, decoder.head);
+  const cap = spec.logitSoftcap;
+  const logits = cap === null ? raw : b.scale(b.op("tanh", [b.scale(raw, 1 / cap)], {}), cap);
   const graph = close(decoder, rows === null ? [decoder.ids] : [decoder.ids, rows], [logits]);
   return { graph, params: paramsOf(decoder), picksRows: rows !== null };
 }

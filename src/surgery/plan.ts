@@ -6,7 +6,7 @@
  * replica always get equal logits and a top T of k*G takes k whole replicas ("virtual group initialisation", He et al.
  * 2024, arXiv 2410.07524, section 2.3). With G = 1 this is sparse upcycling (Komatsuzaki et al. 2022, arXiv 2212.05055).
  */
-import type { DecoderSpec, MoeFfn } from "../spec/types.js";
+import type { DecoderSpec, Ffn, MoeFfn } from "../spec/types.js";
 import { slotKey, slotsOf, type Slot } from "../tensors/slots.js";
 import { columns, fill, givesShape, normal, printExpr, read, rows, scale, sourceKey, type Expr, type Shapes } from "./expr.js";
 import { checkRecipe, checkSource, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
@@ -71,9 +71,10 @@ export function sourceShapes(source: DecoderSpec): Shapes {
 }
 
 function targetSpec(source: DecoderSpec, recipe: UpcycleRecipe, family: TargetFamily): DecoderSpec {
-  const moe = ({ inner }: { inner: number }): MoeFfn => ({
+  const moe = ({ inner, activation }: Ffn): MoeFfn => ({
     kind: "moe",
     inner: inner / recipe.granularity,
+    activation,
     experts: recipe.expansion * recipe.granularity,
     topK: recipe.topK,
     order: recipe.order,
@@ -82,7 +83,7 @@ function targetSpec(source: DecoderSpec, recipe: UpcycleRecipe, family: TargetFa
   return {
     ...source,
     family,
-    layers: source.layers.map(({ window, ffn }) => ({ window, ffn: moe(ffn) })),
+    layers: source.layers.map((layer) => ({ ...layer, ffn: moe(layer.ffn) })),
     auxLossCoef,
   };
 }

@@ -5,6 +5,7 @@
  * Rows read in transformers 5.18.0 (`modeling_mixtral.py`, `modeling_qwen2_moe.py`, `modeling_qwen3_moe.py`).
  */
 import { inputError } from "../base/errors.js";
+import { departures } from "../spec/plain.js";
 import type { DecoderSpec, RouterOrder } from "../spec/types.js";
 import { targetFamilies, type TargetFamily } from "./recipe.js";
 
@@ -47,11 +48,12 @@ export function obstacles(source: DecoderSpec, order: RouterOrder, target: Targe
   if (!able.orders.includes(order)) {
     found.push(`${target} always renormalises the selected experts (${able.orders.join(", ")}), it has no ${order} router`);
   }
+  for (const departure of departures(source)) found.push(`${target} cannot have ${departure}`);
   if (qkvBias && !able.qkvBias) found.push(`${target} has no query, key and value biases`);
   if (outBias) found.push(`${target} has no bias on the attention output`);
   if (source.layers.some(({ ffn }) => ffn.kind === "dense" && ffn.bias)) found.push(`${target} has no biases in its experts`);
-  if (qkNorm && able.qkNorm === "never") found.push(`${target} has no norm on queries and keys`);
-  if (!qkNorm && able.qkNorm === "always") found.push(`${target} always normalises queries and keys`);
+  if (qkNorm !== null && able.qkNorm === "never") found.push(`${target} has no norm on queries and keys`);
+  if (qkNorm === null && able.qkNorm === "always") found.push(`${target} always normalises queries and keys`);
   if (sizes.size > 0 && able.window === "none") found.push(`${target} has no sliding window`);
   if (sizes.size > 1) found.push(`${target} has one sliding-window size, the source has ${sizes.size}`);
   if (sizes.size === 1 && able.window === "uniform" && windows.includes(null)) {

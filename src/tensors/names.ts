@@ -19,7 +19,11 @@ const attention = `${layer}.self_attn`;
 
 const llamaParts: NameTable["parts"] = {
   embed: "model.embed_tokens.weight",
+  positions: null,
   inputNorm: `${layer}.input_layernorm.weight`,
+  inputNormBias: null,
+  postAttentionNorm: null,
+  postAttentionNormBias: null,
   q: `${attention}.q_proj.weight`,
   qBias: `${attention}.q_proj.bias`,
   k: `${attention}.k_proj.weight`,
@@ -31,6 +35,7 @@ const llamaParts: NameTable["parts"] = {
   o: `${attention}.o_proj.weight`,
   oBias: `${attention}.o_proj.bias`,
   ffnNorm: `${layer}.post_attention_layernorm.weight`,
+  ffnNormBias: null,
   gate: `${layer}.mlp.gate_proj.weight`,
   gateBias: `${layer}.mlp.gate_proj.bias`,
   up: `${layer}.mlp.up_proj.weight`,
@@ -42,7 +47,10 @@ const llamaParts: NameTable["parts"] = {
   sharedUp: null,
   sharedDown: null,
   sharedRouter: null,
+  postFfnNorm: null,
+  postFfnNormBias: null,
   finalNorm: "model.norm.weight",
+  finalNormBias: null,
   head: "lm_head.weight",
 };
 

@@ -2,11 +2,13 @@
  * Which tensors a decoder has: spec -> slots, in write order. A slot's `key` is ours and the same for every family;
  * its Hugging Face name comes from the family's table (`names.ts`).
  */
-import type { DecoderSpec, Ffn } from "../spec/types.js";
+import type { BlockKind, DecoderSpec, Ffn } from "../spec/types.js";
 
 export type SlotPart =
   | "embed"
+  | "positions"
   | "inputNorm"
+  | "inputNormBias"
   | "q"
   | "qBias"
   | "k"
@@ -17,7 +19,10 @@ export type SlotPart =
   | "kNorm"
   | "o"
   | "oBias"
+  | "postAttentionNorm"
+  | "postAttentionNormBias"
   | "ffnNorm"
+  | "ffnNormBias"
   | "gate"
   | "gateBias"
   | "up"
@@ -29,7 +34,10 @@ export type SlotPart =
   | "sharedUp"
   | "sharedDown"
   | "sharedRouter"
+  | "postFfnNorm"
+  | "postFfnNormBias"
   | "finalNorm"
+  | "finalNormBias"
   | "head";
 
 export interface SlotAt {
@@ -47,6 +55,17 @@ export interface Slot {
   readonly shape: readonly number[];
 }
 
+type NormPart = "inputNorm" | "postAttentionNorm" | "ffnNorm" | "postFfnNorm" | "finalNorm";
+
+/** Which norms a block has: before attention, before the FFN, after both. */
+export function normPlaces(block: BlockKind): { readonly before: boolean; readonly beforeFfn: boolean; readonly after: boolean } {
+  return {
+    before: block !== "post",
+    beforeFfn: block !== "post" && block !== "parallel-shared",
+    after: block === "post" || block === "sandwich",
+  };
+}
+
 export function slotKey(at: SlotAt): string {
   if (at.layer === undefined) return at.part;
   if (at.expert === undefined) return `layers.${at.layer}.${at.part}`;
@@ -58,33 +77,43 @@ export function slotsOf(spec: DecoderSpec): Slot[] {
   const slots: Slot[] = [];
   const add = (at: SlotAt, ...shape: number[]): void => void slots.push({ key: slotKey(at), at, shape });
   const { heads, kvHeads, headDim, qkNorm, qkvBias, outBias } = spec.attn;
+  const { before, beforeFfn, after } = normPlaces(spec.block);
+  const norm = (wanted: boolean, part: NormPart, layer?: number): void => {
+    if (wanted && spec.norm.weight !== "none") add({ part, layer }, spec.hidden);
+    if (wanted && spec.norm.bias) add({ part: `${part}Bias`, layer }, spec.hidden);
+  };
   add({ part: "embed" }, spec.vocab, spec.hidden);
+  if (spec.learnedPositions) add({ part: "positions" }, spec.maxPositions, spec.hidden);
   spec.layers.forEach(({ ffn }, layer) => {
-    add({ part: "inputNorm", layer }, spec.hidden);
+    norm(before, "inputNorm", layer);
     add({ part: "q", layer }, heads * headDim, spec.hidden);
     if (qkvBias) add({ part: "qBias", layer }, heads * headDim);
     add({ part: "k", layer }, kvHeads * headDim, spec.hidden);
     if (qkvBias) add({ part: "kBias", layer }, kvHeads * headDim);
     add({ part: "v", layer }, kvHeads * headDim, spec.hidden);
     if (qkvBias) add({ part: "vBias", layer }, kvHeads * headDim);
-    if (qkNorm) {
-      add({ part: "qNorm", layer }, headDim);
-      add({ part: "kNorm", layer }, headDim);
+    if (qkNorm !== null) {
+      add({ part: "qNorm", layer }, qkNorm.span === "head" ? headDim : heads * headDim);
+      add({ part: "kNorm", layer }, qkNorm.span === "head" ? headDim : kvHeads * headDim);
     }
     add({ part: "o", layer }, spec.hidden, heads * headDim);
     if (outBias) add({ part: "oBias", layer }, spec.hidden);
-    add({ part: "ffnNorm", layer }, spec.hidden);
+    norm(after, "postAttentionNorm", layer);
+    norm(beforeFfn, "ffnNorm", layer);
     addFfn(ffn, layer, spec.hidden, add);
+    norm(after, "postFfnNorm", layer);
   });
-  add({ part: "finalNorm" }, spec.hidden);
+  norm(true, "finalNorm");
   if (!spec.tiedHead) add({ part: "head" }, spec.vocab, spec.hidden);
   return slots;
 }
 
 function addFfn(ffn: Ffn, layer: number, hidden: number, add: (at: SlotAt, ...shape: number[]) => void): void {
   if (ffn.kind === "dense") {
-    add({ part: "gate", layer }, ffn.inner, hidden);
-    if (ffn.bias) add({ part: "gateBias", layer }, ffn.inner);
+    if (ffn.gated) {
+      add({ part: "gate", layer }, ffn.inner, hidden);
+      if (ffn.bias) add({ part: "gateBias", layer }, ffn.inner);
+    }
     add({ part: "up", layer }, ffn.inner, hidden);
     if (ffn.bias) add({ part: "upBias", layer }, ffn.inner);
     add({ part: "down", layer }, hidden, ffn.inner);

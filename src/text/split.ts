@@ -71,7 +71,7 @@ function splitInTwo<D extends { readonly text: string }>(document: D, fraction: 
   const { text } = document;
   const wanted = Math.floor(text.length * (1 - fraction));
   const earliest = Math.floor(text.length * (1 - 2 * fraction));
-  const breaks = ["\n\n", "\n", " "].map((mark) => ({ mark, at: text.lastIndexOf(mark, wanted) })).filter(({ at }) => at > Math.max(0, earliest));
+  const breaks = ["\n\n", "\n", " "].map((mark) => ({ mark, at: text.lastIndexOf(mark, wanted - mark.length) })).filter(({ at }) => at > Math.max(0, earliest));
   const first = breaks[0];
   if (first === undefined) {
     throw inputError(`too little text to split: found one document of ${text.length} characters and no place to cut it`, {

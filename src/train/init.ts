@@ -1,11 +1,12 @@
 /** Where a run's first weights come from. */
 import { randomStream } from "../base/random.js";
 import type { ModelConfig } from "../config/index.js";
-import type { DecoderSpec } from "../spec/types.js";
-import type { Slot } from "../tensors/slots.js";
+import { plainAttention, plainRope } from "../spec/plain.js";
+import { plainBlocks, rmsNorm, type DecoderSpec } from "../spec/types.js";
+import type { Slot, SlotPart } from "../tensors/slots.js";
 import { elements } from "../graph/ir.js";
 
-const norms = new Set(["inputNorm", "ffnNorm", "finalNorm", "qNorm", "kNorm"]);
+const norms = new Set<SlotPart>(["inputNorm", "ffnNorm", "postAttentionNorm", "postFfnNorm", "finalNorm", "qNorm", "kNorm"]);
 
 /**
  * A freshly drawn tensor: norms are 1, biases 0, all else normal with the spec's `initStd`, as transformers initialises these families.
@@ -13,7 +14,8 @@ const norms = new Set(["inputNorm", "ffnNorm", "finalNorm", "qNorm", "kNorm"]);
  */
 export function freshTensor(spec: DecoderSpec, slot: Slot, seed: number): Float32Array {
   const data = new Float32Array(elements(slot.shape));
-  if (norms.has(slot.at.part)) return data.fill(1);
+  // A weight that acts as 1 + w starts at 0; queries and keys follow the same rule in the families that have both.
+  if (norms.has(slot.at.part)) return data.fill(spec.norm.weight === "one-plus" ? 0 : 1);
   if (slot.at.part.endsWith("Bias")) return data;
   randomStream(seed, `init ${slot.key}`).normals(data, 0, 0, spec.initStd);
   return data;
@@ -21,23 +23,25 @@ export function freshTensor(spec: DecoderSpec, slot: Slot, seed: number): Float3
 
 /** The spec of a new dense model; the vocabulary comes from its tokenizer. */
 export function newModelSpec(model: ModelConfig, vocab: number, eos: number | null): DecoderSpec {
+  const headDim = model.headDim ?? model.hidden / model.heads;
   return {
+    ...plainBlocks,
     family: model.family,
     vocab,
     hidden: model.hidden,
     tiedHead: model.tiedHead,
-    normEps: model.normEps,
+    norm: rmsNorm(model.normEps),
     maxPositions: model.maxPositions,
     attn: {
-      heads: model.heads,
-      kvHeads: model.kvHeads ?? model.heads,
-      headDim: model.headDim ?? model.hidden / model.heads,
-      qkNorm: model.family === "qwen3",
+      ...plainAttention({ heads: model.heads, kvHeads: model.kvHeads ?? model.heads, headDim }),
+      qkNorm: model.family === "qwen3" ? { span: "head", norm: rmsNorm(model.normEps) } : null,
       qkvBias: model.family === "qwen2",
-      outBias: false,
-      rope: { theta: model.ropeTheta, scaling: { kind: "none" } },
     },
-    layers: Array.from({ length: model.layers }, () => ({ window: null, ffn: { kind: "dense", inner: model.inner, bias: false } })),
+    layers: Array.from({ length: model.layers }, () => ({
+      window: null,
+      rope: plainRope(model.ropeTheta, headDim),
+      ffn: { kind: "dense", inner: model.inner, bias: false, activation: "silu", gated: true },
+    })),
     tokens: { bos: null, eos: eos === null ? [] : [eos], pad: null },
     initStd: model.initStd,
     auxLossCoef: 0,

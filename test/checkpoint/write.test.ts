@@ -120,8 +120,8 @@ describe("writing", () => {
     const model = await spec();
     const dir = fresh();
     const layers = Array.from({ length: 9000 }, () => ({
-      window: null,
-      ffn: { kind: "dense", inner: 2 ** 29, bias: false } as const,
+      ...model.layers[0]!,
+      ffn: { kind: "dense", inner: 2 ** 29, bias: false, activation: "silu", gated: true } as const,
     }));
     const error = await failure(writeCheckpoint({ dir, spec: { ...model, layers }, dtype: "F32", tensor: zeros }));
     expect(error.kind).toBe("stopped");

@@ -92,15 +92,23 @@ async function conversions() {
   }
 }
 
+/** The same model with heads of another size. */
+function withHeads(spec, headDim) {
+  const layers = spec.layers.map((layer) => ({ ...layer, rope: { ...layer.rope, rotary: headDim } }));
+  return { ...spec, attn: { ...spec.attn, headDim, scale: headDim ** -0.5 }, layers };
+}
+
 /** What the golden models do not have: each line is a golden model and what of its spec is changed. */
 const changes = {
   "llama with biases": ["dense/llama", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: ffns(spec, { bias: true }) })],
-  "llama with linear rope": ["dense/llama", (spec) => ({ ...spec, attn: { ...spec.attn, rope: { theta: 500, scaling: { kind: "linear", factor: 4 } } } })],
-  "llama with wide heads": ["dense/llama", (spec) => ({ ...spec, attn: { ...spec.attn, kvHeads: 1, headDim: 16 } })],
+  "llama with linear rope": ["dense/llama", (spec) => ({
+    ...spec, layers: spec.layers.map((layer) => ({ ...layer, rope: { ...layer.rope, theta: 500, scaling: { kind: "linear", factor: 4 } } })),
+  })],
+  "llama with wide heads": ["dense/llama", (spec) => withHeads({ ...spec, attn: { ...spec.attn, kvHeads: 1 } }, 16)],
   "mistral with a window": ["dense/mistral", (spec) => ({ ...spec, layers: windows(spec, [5, 5]) })],
   "qwen2 with a window": ["dense/qwen2", (spec) => ({ ...spec, tiedHead: true, layers: windows(spec, [null, 5]) })],
   "qwen3 with a window and biases": [
-    "dense/qwen3", (spec) => ({ ...spec, attn: { ...spec.attn, headDim: 12, qkvBias: true, outBias: true }, layers: windows(spec, [5, null]) }),
+    "dense/qwen3", (spec) => withHeads({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: windows(spec, [5, null]) }, 12),
   ],
   "mixtral with a window": ["moe/mixtral", (spec) => ({ ...spec, tiedHead: true, layers: windows(spec, [5, 5]) })],
   "qwen2_moe with a window": ["moe/qwen2_moe", (spec) => ({ ...spec, layers: windows(spec, [null, 5]) })],

@@ -5,7 +5,8 @@ import type { Graph, Node, Value, ValueId } from "../../src/graph/ir.js";
 import { print, prune, verify } from "../../src/graph/passes.js";
 import { evaluate } from "../../src/graph/reference.js";
 import { logitsProgram, lossProgram } from "../../src/step/programs.js";
-import type { DecoderSpec } from "../../src/spec/types.js";
+import { plainAttention, plainRope } from "../../src/spec/plain.js";
+import { plainBlocks, rmsNorm, type DecoderSpec } from "../../src/spec/types.js";
 
 /** x [2, 3] -> sigmoid -> times w [4, 3] transposed. */
 function small(): { graph: Graph; x: ValueId; w: ValueId; s: ValueId; y: ValueId } {
@@ -18,9 +19,9 @@ function small(): { graph: Graph; x: ValueId; w: ValueId; s: ValueId; y: ValueId
 }
 
 const spec: DecoderSpec = {
-  family: "mixtral", vocab: 7, hidden: 4, tiedHead: true, normEps: 1e-5, maxPositions: 8,
-  attn: { heads: 2, kvHeads: 1, headDim: 2, qkNorm: false, qkvBias: false, outBias: false, rope: { theta: 100, scaling: { kind: "none" } } },
-  layers: [{ window: null, ffn: { kind: "moe", inner: 3, experts: 2, topK: 1, order: "topk-softmax", shared: null } }],
+  family: "mixtral", vocab: 7, hidden: 4, tiedHead: true, ...plainBlocks, norm: rmsNorm(1e-5), maxPositions: 8,
+  attn: plainAttention({ heads: 2, kvHeads: 1, headDim: 2 }),
+  layers: [{ window: null, rope: plainRope(100, 2), ffn: { kind: "moe", activation: "silu", inner: 3, experts: 2, topK: 1, order: "topk-softmax", shared: null } }],
   tokens: { bos: null, eos: [], pad: null }, initStd: 0.02, auxLossCoef: 0.01,
 };
 
@@ -129,18 +130,18 @@ it("prints an attention and mixture-of-experts block", () => {
     input %layers.0.experts.1.up: f32[3,4]
     input %layers.0.experts.1.down: f32[4,3]
     input %finalNorm: f32[4]
-    %16: f32[3,1] = constant() {1 0.5403022766113281 -0.416146844625473}
-    %17: f32[3,1] = constant() {0 0.8414709568023682 0.9092974066734314}
-    %18: f32[3,4] = embedding(%embed, %ids)
-    %19: f32[3,4] = rmsNorm(%18, %layers.0.inputNorm) {eps=0.00001}
-    %20: f32[3,4] = matmul(%19, %layers.0.q) {transB}
-    %21: f32[3,4] = rope(%20, %16, %17) {batch=1 sequence=3 heads=2 headDim=2 rotary=2}
-    %22: f32[3,2] = matmul(%19, %layers.0.k) {transB}
-    %23: f32[3,2] = rope(%22, %16, %17) {batch=1 sequence=3 heads=1 headDim=2 rotary=2}
-    %24: f32[3,2] = matmul(%19, %layers.0.v) {transB}
+    %16: f32[3,4] = embedding(%embed, %ids)
+    %17: f32[3,4] = rmsNorm(%16, %layers.0.inputNorm) {eps=0.00001}
+    %18: f32[3,4] = matmul(%17, %layers.0.q) {transB}
+    %19: f32[3,1] = constant() {1 0.5403022766113281 -0.416146844625473}
+    %20: f32[3,1] = constant() {0 0.8414709568023682 0.9092974066734314}
+    %21: f32[3,4] = rope(%18, %19, %20) {batch=1 sequence=3 heads=2 headDim=2 rotary=2}
+    %22: f32[3,2] = matmul(%17, %layers.0.k) {transB}
+    %23: f32[3,2] = rope(%22, %19, %20) {batch=1 sequence=3 heads=1 headDim=2 rotary=2}
+    %24: f32[3,2] = matmul(%17, %layers.0.v) {transB}
     %25: f32[3,4] = attention(%21, %23, %24) {batch=1 sequence=3 heads=2 kvHeads=1 headDim=2 scale=0.7071067811865475}
     %26: f32[3,4] = matmul(%25, %layers.0.o) {transB}
-    %27: f32[3,4] = add(%18, %26)
+    %27: f32[3,4] = add(%16, %26)
     %28: f32[3,4] = rmsNorm(%27, %layers.0.ffnNorm) {eps=0.00001}
     %29: f32[3,2] = matmul(%28, %layers.0.router) {transB}
     %30: f32[3,1], %31: int[3,1] = routeTopK(%29) {k=1 order=topk-softmax}

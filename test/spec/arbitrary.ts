@@ -1,5 +1,7 @@
 /** Random valid specs of every family, for property tests. */
 import fc from "fast-check";
+import { plainAttention, plainRope } from "../../src/spec/plain.js";
+import { plainBlocks, rmsNorm } from "../../src/spec/types.js";
 import type { DecoderSpec, Family, Ffn, MoeFfn, RopeScaling } from "../../src/spec/types.js";
 
 const positive = fc.double({ min: 1e-12, max: 1e12, noNaN: true, noDefaultInfinity: true });
@@ -69,7 +71,7 @@ function moeFfn({ anyOrder, shared }: NonNullable<Traits["moe"]>): fc.Arbitrary<
         ? fc.option(fc.record({ inner: fc.integer({ min: 1, max: 40 }), gated: fc.constant(true) }))
         : fc.constant(null),
     })
-    .map(({ spare, topK, ...ffn }) => ({ kind: "moe", experts: topK + spare, topK, ...ffn }));
+    .map(({ spare, topK, ...ffn }) => ({ kind: "moe", activation: "silu", experts: topK + spare, topK, ...ffn }));
 }
 
 export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
@@ -87,6 +89,8 @@ export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
         kind: fc.constant("dense" as const),
         inner: fc.integer({ min: 1, max: 80 }),
         bias: ffnBias ? fc.boolean() : fc.constant(false),
+        activation: fc.constant("silu" as const),
+        gated: fc.constant(true),
       }),
       moe: moe === null ? fc.constant(null) : moeFfn(moe),
       // Layer 0 is always sparse in a MoE, so that at least one is.
@@ -95,11 +99,11 @@ export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
       rest: fc.record({
         vocab: fc.integer({ min: 1, max: 300 }),
         tiedHead: fc.boolean(),
-        normEps: positive,
         maxPositions: fc.integer({ min: 1, max: 200_000 }),
         tokens: fc.record({ bos: fc.option(token), eos: fc.array(token, { maxLength: 3 }), pad: fc.option(token) }),
         initStd: fc.oneof(fc.constant(0), fc.constant(1), positive),
       }),
+      eps: positive,
       coef: fc.oneof(fc.constant(0), fc.constant(1), positive),
     })
     .map(
@@ -116,23 +120,23 @@ export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
         layers,
         size,
         rest,
+        eps,
         coef,
       }) => ({
+        ...plainBlocks,
         family,
         ...rest,
+        norm: rmsNorm(eps),
         hidden: hiddenPerHead * groups * kvHeads,
         attn: {
-          heads: groups * kvHeads,
-          kvHeads,
-          headDim,
-          qkNorm,
+          ...plainAttention({ heads: groups * kvHeads, kvHeads, headDim }),
+          qkNorm: qkNorm ? { span: "head" as const, norm: rmsNorm(eps) } : null,
           qkvBias: bias,
           outBias: outBias === "same" && bias,
-          rope: { theta, scaling: ropeScaling },
         },
         layers: layers.map(({ sparse, slides }, layer) => {
           const ffn: Ffn = sparseFfn !== null && (sparse || layer === 0 || !moe!.mixed) ? sparseFfn : dense;
-          return { window: window === "uniform" || slides ? size : null, ffn };
+          return { window: window === "uniform" || slides ? size : null, rope: { ...plainRope(theta, headDim), scaling: ropeScaling }, ffn };
         }),
         auxLossCoef: sparseFfn === null ? 0 : coef,
       }),

@@ -3,8 +3,19 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
 import { configFromSpec, specFromConfig, stringifyConfig } from "../../src/spec/config.js";
-import type { DecoderSpec } from "../../src/spec/types.js";
+import type { DecoderSpec, Rope } from "../../src/spec/types.js";
 import { families, specOf } from "./arbitrary.js";
+import { plainRope } from "../../src/spec/plain.js";
+
+/** The same model with heads of another size. */
+function withHeads(spec: DecoderSpec, headDim: number): DecoderSpec {
+  return {
+    ...spec,
+    attn: { ...spec.attn, headDim, scale: headDim ** -0.5 },
+    layers: spec.layers.map((layer) => ({ ...layer, rope: plainRope(10_000, headDim) })),
+  };
+}
+
 
 const golden = (name: string): Record<string, unknown> =>
   JSON.parse(readFileSync(new URL(`../golden/${name}/config.json`, import.meta.url), "utf8")) as Record<string, unknown>;
@@ -120,14 +131,14 @@ describe("configFromSpec", () => {
   test.each<[string, DecoderSpec, string]>([
     [
       "dense layer",
-      { ...mixtral, layers: [mixtral.layers[0]!, { window: null, ffn: { kind: "dense", inner: 64, bias: false } }] },
+      { ...mixtral, layers: [mixtral.layers[0]!, { ...mixtral.layers[0]!, ffn: { kind: "dense", inner: 64, bias: false, activation: "silu", gated: true } }] },
       "a mixtral model cannot have dense layers",
     ],
     [
       "order",
       {
         ...mixtral,
-        layers: mixtral.layers.map(({ window, ffn }) => ({ window, ffn: { ...ffn, order: "softmax-topk" } as typeof ffn })),
+        layers: mixtral.layers.map((layer) => ({ ...layer, ffn: { ...layer.ffn, order: "softmax-topk" } as typeof layer.ffn })),
       },
       "not renormalised",
     ],
@@ -138,7 +149,9 @@ describe("configFromSpec", () => {
       "different attention windows",
     ],
     ["family", { ...mixtral, family: "llama" }, "a llama model cannot have mixture-of-experts layers"],
-    ["odd head", { ...mixtral, attn: { ...mixtral.attn, headDim: 7 } }, "the head size is 7"],
+    ["odd head", withHeads(mixtral, 7), "the head size is 7"],
+    ["scale", { ...mixtral, attn: { ...mixtral.attn, scale: 1 } }, "a mixtral model cannot have an attention scale of 1"],
+    ["block", { ...mixtral, block: "parallel" }, "a mixtral model cannot have parallel blocks"],
     [
       "groups",
       { ...mixtral, attn: { ...mixtral.attn, kvHeads: 3 } },
@@ -201,6 +214,7 @@ describe("class defaults for absent keys", () => {
     const moe = (config: unknown): unknown => read(config).layers[0]!.ffn;
     expect(moe(golden("moe/mixtral"))).toEqual({
       kind: "moe",
+      activation: "silu",
       inner: 64,
       experts: 4,
       topK: 2,
@@ -209,6 +223,7 @@ describe("class defaults for absent keys", () => {
     });
     expect(moe(golden("moe/qwen2_moe"))).toEqual({
       kind: "moe",
+      activation: "silu",
       inner: 16,
       experts: 4,
       topK: 2,
@@ -241,19 +256,20 @@ describe("class defaults for absent keys", () => {
 
   test("rope: flat, nested, old spelling, absent", () => {
     const bare = without(golden("dense/llama"), "rope_parameters");
-    expect(read(bare).attn.rope).toEqual({ theta: 10_000, scaling: { kind: "none" } });
-    expect(read(without(golden("moe/mixtral"), "rope_parameters")).attn.rope.theta).toBe(1_000_000);
-    expect(read({ ...bare, rope_theta: 5e5, rope_scaling: { type: "linear", factor: 2 } }).attn.rope).toEqual({
-      theta: 5e5,
+    const rope = (config: unknown): Rope => read(config).layers[0]!.rope!;
+    expect(rope(bare)).toEqual(plainRope(10_000, 8));
+    expect(rope(without(golden("moe/mixtral"), "rope_parameters")).theta).toBe(1_000_000);
+    expect(rope({ ...bare, rope_theta: 5e5, rope_scaling: { type: "linear", factor: 2 } })).toEqual({
+      ...plainRope(5e5, 8),
       scaling: { kind: "linear", factor: 2 },
     });
-    expect(read({ ...bare, rope_theta: 5e5, rope_parameters: { rope_type: "default" } }).attn.rope.theta).toBe(5e5);
+    expect(rope({ ...bare, rope_theta: 5e5, rope_parameters: { rope_type: "default" } }).theta).toBe(5e5);
     expect(
-      read({
+      rope({
         ...bare,
         rope_parameters: { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, rope_theta: 3 },
         original_max_position_embeddings: 9,
-      }).attn.rope,
+      }),
     ).toMatchObject({ theta: 3, scaling: { originalMaxPositions: 9 } });
   });
 });

@@ -4,7 +4,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { randomStream } from "../../src/base/random.js";
 import type { TrainingBlock } from "../../src/config/index.js";
-import type { DecoderSpec } from "../../src/spec/types.js";
+import { plainAttention, plainRope } from "../../src/spec/plain.js";
+import { plainBlocks, rmsNorm, type DecoderSpec } from "../../src/spec/types.js";
 import type { Backend, TrainRuntime } from "../../src/step/runtime.js";
 import { freshTensor } from "../../src/train/init.js";
 import { readMetrics, type RunMetrics } from "../../src/train/records.js";
@@ -12,14 +13,14 @@ import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "../.
 import { inThread } from "./backend.js";
 
 export const moeSpec: DecoderSpec = {
-  family: "mixtral", vocab: 64, hidden: 16, tiedHead: true, normEps: 1e-5, maxPositions: 64,
-  attn: { heads: 2, kvHeads: 1, headDim: 8, qkNorm: false, qkvBias: false, outBias: false, rope: { theta: 10000, scaling: { kind: "none" } } },
-  layers: Array.from({ length: 2 }, () => ({ window: null, ffn: { kind: "moe", inner: 24, experts: 4, topK: 2, order: "topk-softmax", shared: null } as const })),
+  family: "mixtral", vocab: 64, hidden: 16, tiedHead: true, ...plainBlocks, norm: rmsNorm(1e-5), maxPositions: 64,
+  attn: plainAttention({ heads: 2, kvHeads: 1, headDim: 8 }),
+  layers: Array.from({ length: 2 }, () => ({ window: null, rope: plainRope(10000, 8), ffn: { kind: "moe", activation: "silu", inner: 24, experts: 4, topK: 2, order: "topk-softmax", shared: null } as const })),
   tokens: { bos: null, eos: [0], pad: null }, initStd: 0.05, auxLossCoef: 0.01,
 };
 
 export const denseSpec: DecoderSpec = {
-  ...moeSpec, family: "llama", auxLossCoef: 0, layers: moeSpec.layers.map(() => ({ window: null, ffn: { kind: "dense", inner: 32, bias: false } })),
+  ...moeSpec, family: "llama", auxLossCoef: 0, layers: moeSpec.layers.map(() => ({ window: null, rope: plainRope(10000, 8), ffn: { kind: "dense", inner: 32, bias: false, activation: "silu", gated: true } })),
 };
 
 export const block: TrainingBlock = {

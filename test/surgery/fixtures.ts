@@ -1,7 +1,8 @@
 /** Small dense specs of each source family, random source tensors, and a plain double-precision FFN and MoE layer. */
 import { randomStream } from "../../src/base/random.js";
 import { fromFloat32 } from "../../src/numeric/dtype.js";
-import type { DecoderSpec, MoeFfn } from "../../src/spec/types.js";
+import { plainAttention, plainRope } from "../../src/spec/plain.js";
+import { plainBlocks, rmsNorm, type DecoderSpec, type MoeFfn } from "../../src/spec/types.js";
 import { evaluateFloat32, type StoredTensor } from "../../src/surgery/evaluate.js";
 import { sourceShapes, type SurgeryPlan } from "../../src/surgery/plan.js";
 import { slotsOf } from "../../src/tensors/slots.js";
@@ -13,20 +14,18 @@ export function denseSpec(family: "llama" | "mistral" | "qwen2" | "qwen3", chang
     vocab: 40,
     hidden: 16,
     tiedHead: false,
-    normEps: 1e-5,
+    ...plainBlocks,
+    norm: rmsNorm(1e-5),
     maxPositions: 64,
     attn: {
-      heads: 4,
-      kvHeads: 2,
-      headDim: 4,
-      qkNorm: family === "qwen3",
+      ...plainAttention({ heads: 4, kvHeads: 2, headDim: 4 }),
+      qkNorm: family === "qwen3" ? { span: "head", norm: rmsNorm(1e-5) } : null,
       qkvBias: family === "qwen2",
-      outBias: false,
-      rope: { theta: 10000, scaling: { kind: "none" } },
     },
     layers: Array.from({ length: layerCount }, () => ({
       window: family === "mistral" ? 8 : null,
-      ffn: { kind: "dense", inner, bias: false } as const,
+      rope: plainRope(10000, 4),
+      ffn: { kind: "dense", inner, bias: false, activation: "silu", gated: true } as const,
     })),
     tokens: { bos: null, eos: [], pad: null },
     initStd: 0.02,

@@ -33,7 +33,7 @@ describe("plans", () => {
     const source = denseSpec("qwen3", { tiedHead: true });
     const { target } = planUpcycle(source, upcycleRecipe("E8G1T2"));
     expect({ ...target, family: source.family, layers: source.layers, auxLossCoef: 0 }).toEqual(source);
-    expect(target.layers[0]!.ffn).toEqual({ kind: "moe", inner: 48, experts: 8, topK: 2, order: "topk-softmax", shared: null });
+    expect(target.layers[0]!.ffn).toEqual({ kind: "moe", activation: "silu", inner: 48, experts: 8, topK: 2, order: "topk-softmax", shared: null });
   });
 
   it("explain themselves", () => {

@@ -44,7 +44,7 @@ describe("targets", () => {
   });
 
   it("refusals name the reason and what would work", () => {
-    const biased = { ...llama, layers: llama.layers.map((layer) => ({ ...layer, ffn: { kind: "dense", inner: 48, bias: true } as const })) };
+    const biased = { ...llama, layers: llama.layers.map((layer) => ({ ...layer, ffn: { kind: "dense", inner: 48, bias: true, activation: "silu", gated: true } as const })) };
     const lines = [
       () => chooseTarget(qwen2, "topk-softmax", "mixtral"),
       () => chooseTarget(qwen3, "topk-softmax", "mixtral"),

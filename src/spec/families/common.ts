@@ -4,7 +4,9 @@
  */
 import { inputError } from "../../base/errors.js";
 import type { UpcycleError } from "../../base/errors.js";
-import type { AttentionSpec, DecoderSpec, DenseFfn, Family, LayerSpec, SpecialTokens } from "../types.js";
+import { departures } from "../plain.js";
+import { plainBlocks, rmsNorm } from "../types.js";
+import type { AttentionSpec, DecoderSpec, DenseFfn, Family, LayerSpec, Rope, SpecialTokens } from "../types.js";
 import type { ConfigReader } from "./reader.js";
 import { isInteger } from "./reader.js";
 import { readRope, writeRope } from "./rope.js";
@@ -39,8 +41,17 @@ const maxLayers = 10_000;
 const inexpressible = ["quantization_config", "clip_qkv", "attn_logit_softcapping", "final_logit_softcapping"];
 
 export interface Common extends Omit<DecoderSpec, "attn" | "layers" | "auxLossCoef"> {
-  readonly attn: Pick<AttentionSpec, "heads" | "kvHeads" | "headDim" | "rope">;
+  readonly attn: Omit<AttentionSpec, "qkNorm" | "qkvBias" | "outBias">;
+  readonly rope: Rope;
   readonly layerCount: number;
+}
+
+/** What a family's attention may have beyond the common part. */
+export interface AttentionOptions {
+  /** Norm over each query and key head, of the same kind and epsilon as the block's. */
+  readonly qkNorm: boolean;
+  readonly qkvBias: boolean;
+  readonly outBias: boolean;
 }
 
 /** Sizes are required, everything else falls back to the family's class default. */
@@ -52,19 +63,17 @@ export function readCommon(config: ConfigReader, family: Family, defaults: Defau
   const heads = config.int("num_attention_heads");
   const kvHeads = config.intOrNull("num_key_value_heads", defaults.kvHeads === "heads" ? null : defaults.kvHeads) ?? heads;
   if (heads % kvHeads !== 0) throw config.fail("num_key_value_heads", `a divisor of num_attention_heads (${heads})`);
+  const headDim = readHeadDim(config, hidden, heads, defaults);
   return {
+    ...plainBlocks,
     family,
     vocab: config.int("vocab_size"),
     hidden,
     tiedHead: config.bool("tie_word_embeddings", false),
-    normEps: config.positive("rms_norm_eps", defaults.normEps),
+    norm: rmsNorm(config.positive("rms_norm_eps", defaults.normEps)),
     maxPositions: config.int("max_position_embeddings", defaults.maxPositions),
-    attn: {
-      heads,
-      kvHeads,
-      headDim: readHeadDim(config, hidden, heads, defaults),
-      rope: readRope(config, defaults.ropeTheta),
-    },
+    attn: { heads, kvHeads, headDim, scale: headDim ** -0.5, softcap: null, clip: null },
+    rope: readRope(config, defaults.ropeTheta, headDim),
     layerCount: config.int("num_hidden_layers", undefined, { max: maxLayers }),
     tokens: readTokens(config, defaults),
     initStd: config.positive("initializer_range", 0.02, { zero: true }),
@@ -103,8 +112,12 @@ function readTokens(config: ConfigReader, defaults: Defaults): SpecialTokens {
   return { bos: one("bos_token_id", defaults.bos), eos: [...eos], pad: one("pad_token_id", null) };
 }
 
-/** The keys all families write. */
+/** The keys all families write. Throws inputError for a spec that is no Llama-like decoder. */
 export function writeCommon(spec: DecoderSpec): Record<string, unknown> {
+  const [departure] = departures(spec);
+  if (departure !== undefined) throw refuse(spec, departure);
+  const rope = spec.layers[0]?.rope;
+  if (rope === undefined || rope === null) throw refuse(spec, "zero layers");
   const { bos, eos, pad } = spec.tokens;
   return {
     vocab_size: spec.vocab,
@@ -115,7 +128,7 @@ export function writeCommon(spec: DecoderSpec): Record<string, unknown> {
     num_key_value_heads: spec.attn.kvHeads,
     head_dim: spec.attn.headDim,
     max_position_embeddings: spec.maxPositions,
-    rms_norm_eps: spec.normEps,
+    rms_norm_eps: spec.norm.eps,
     initializer_range: spec.initStd,
     attention_dropout: 0,
     tie_word_embeddings: spec.tiedHead,
@@ -123,7 +136,7 @@ export function writeCommon(spec: DecoderSpec): Record<string, unknown> {
     bos_token_id: bos,
     eos_token_id: eos.length === 0 ? null : eos.length === 1 ? eos[0] : eos,
     pad_token_id: pad,
-    ...writeRope(spec.attn.rope),
+    ...writeRope(rope),
   };
 }
 
@@ -137,7 +150,8 @@ export function requireAttention(
   spec: DecoderSpec,
   allowed: { qkNorm: boolean; qkvBias: boolean | "any"; outBias: boolean | "any" },
 ): void {
-  const { qkNorm, qkvBias, outBias } = spec.attn;
+  const { qkvBias, outBias } = spec.attn;
+  const qkNorm = spec.attn.qkNorm !== null;
   if (qkNorm !== allowed.qkNorm) throw refuse(spec, `${qkNorm ? "" : "no "}norm on queries and keys`);
   if (allowed.qkvBias !== "any" && qkvBias !== allowed.qkvBias)
     throw refuse(spec, `${qkvBias ? "" : "no "}query, key and value biases`);
@@ -167,16 +181,22 @@ export function uniformDense(spec: DecoderSpec, allowBias: boolean): DenseFfn {
   return first as DenseFfn;
 }
 
+/** The common part of an attention with a family's own. */
+export function attentionOf(common: Pick<Common, "attn" | "norm">, { qkNorm, qkvBias, outBias }: AttentionOptions): AttentionSpec {
+  return { ...common.attn, qkNorm: qkNorm ? { span: "head", norm: common.norm } : null, qkvBias, outBias };
+}
+
 /** Assembles the spec of a dense model. */
 export function denseSpec(
-  { layerCount, ...common }: Common,
-  attn: Pick<AttentionSpec, "qkNorm" | "qkvBias" | "outBias">,
-  ffn: DenseFfn,
+  { layerCount, rope, ...common }: Common,
+  attn: AttentionOptions,
+  ffn: Pick<DenseFfn, "inner" | "bias">,
   windows: readonly (number | null)[],
 ): DecoderSpec {
   const layers: LayerSpec[] = Array.from({ length: layerCount }, (_, layer) => ({
     window: windows[layer] ?? null,
-    ffn: { ...ffn },
+    rope,
+    ffn: { kind: "dense", inner: ffn.inner, bias: ffn.bias, activation: "silu", gated: true },
   }));
-  return { ...common, attn: { ...common.attn, ...attn }, layers, auxLossCoef: 0 };
+  return { ...common, attn: attentionOf(common, attn), layers, auxLossCoef: 0 };
 }

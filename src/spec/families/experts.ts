@@ -1,8 +1,8 @@
 /** Mixture-of-experts keys shared by Mixtral, Qwen2-MoE and Qwen3-MoE. */
 import { inputError } from "../../base/errors.js";
-import type { AttentionSpec, DecoderSpec, DenseFfn, MoeFfn } from "../types.js";
-import type { Common } from "./common.js";
-import { refuse } from "./common.js";
+import type { DecoderSpec, DenseFfn, MoeFfn } from "../types.js";
+import type { AttentionOptions, Common } from "./common.js";
+import { attentionOf, refuse } from "./common.js";
 import type { ConfigReader } from "./reader.js";
 import { isInteger } from "./reader.js";
 
@@ -51,17 +51,20 @@ export function readAuxLossCoef(config: ConfigReader): number {
 
 /** Assembles the spec of a model whose layers are `moe`, or `dense` where `sparse[layer]` is false. */
 export function moeSpec(
-  { layerCount, ...common }: Common,
-  attn: Pick<AttentionSpec, "qkNorm" | "qkvBias" | "outBias">,
-  ffns: { readonly moe: MoeFfn; readonly dense: DenseFfn | null; readonly sparse: readonly boolean[] },
+  { layerCount, rope, ...common }: Common,
+  attn: AttentionOptions,
+  ffns: { readonly moe: Omit<MoeFfn, "activation">; readonly dense: Pick<DenseFfn, "inner"> | null; readonly sparse: readonly boolean[] },
   windows: readonly (number | null)[],
   auxLossCoef: number,
 ): DecoderSpec {
   const layers = Array.from({ length: layerCount }, (_, layer) => ({
     window: windows[layer] ?? null,
-    ffn: ffns.sparse[layer] ? structuredClone(ffns.moe) : { ...ffns.dense! },
+    rope,
+    ffn: ffns.sparse[layer]
+      ? { ...structuredClone(ffns.moe), activation: "silu" as const }
+      : { kind: "dense" as const, inner: ffns.dense!.inner, bias: false, activation: "silu" as const, gated: true },
   }));
-  return { ...common, attn: { ...common.attn, ...attn }, layers, auxLossCoef };
+  return { ...common, attn: attentionOf(common, attn), layers, auxLossCoef };
 }
 
 /** The one kind of MoE layer and the one kind of dense layer (or null). Throws inputError if layers of a kind differ. */

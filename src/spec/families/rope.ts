@@ -7,7 +7,7 @@ import type { Rope, RopeScaling } from "../types.js";
 import type { ConfigReader } from "./reader.js";
 
 /** Throws inputError if a form asks for more than default, linear or llama3 rope, or if the forms disagree. */
-export function readRope(config: ConfigReader, defaultTheta: number): Rope {
+export function readRope(config: ConfigReader, defaultTheta: number, headDim: number): Rope {
   const nested = config.object("rope_parameters");
   const flat = config.object("rope_scaling");
   const dicts = [nested, flat].filter((keys) => keys !== null);
@@ -26,7 +26,7 @@ export function readRope(config: ConfigReader, defaultTheta: number): Rope {
   if (new Set(scalings.map((scaling) => JSON.stringify(scaling))).size > 1) {
     throw inputError("rope_scaling and rope_parameters disagree", { where: config.where, hint: "remove the wrong one" });
   }
-  return { theta: thetas[0] ?? defaultTheta, scaling: scalings[0] ?? { kind: "none" } };
+  return { theta: thetas[0] ?? defaultTheta, scaling: scalings[0] ?? { kind: "none" }, rotary: headDim, interleaved: false };
 }
 
 function requireFullRotation(config: ConfigReader): void {

@@ -1,0 +1,39 @@
+/** What Llama and its kin have in common, and in what a decoder departs from it. */
+import type { AttentionSpec, DecoderSpec, Rope } from "./types.js";
+
+/** Rope over the whole head, in halves, unscaled. */
+export function plainRope(theta: number, headDim: number): Rope {
+  return { theta, scaling: { kind: "none" }, rotary: headDim, interleaved: false };
+}
+
+/** Attention without norms, biases, caps or clipping. */
+export function plainAttention(size: Pick<AttentionSpec, "heads" | "kvHeads" | "headDim">): AttentionSpec {
+  return { ...size, qkNorm: null, qkvBias: false, outBias: false, scale: size.headDim ** -0.5, softcap: null, clip: null };
+}
+
+/** What the spec has beyond a Llama-like decoder, in words; empty for Llama, Mistral, Qwen and Mixtral. */
+export function departures(spec: DecoderSpec): string[] {
+  const { embedding, residual, logits } = spec.multipliers;
+  const { scale, softcap, clip, headDim, qkNorm } = spec.attn;
+  const { kind, weight, bias } = spec.norm;
+  const found: string[] = [];
+  const add = (departs: boolean, words: string): void => {
+    if (departs) found.push(words);
+  };
+  add(kind !== "rms" || weight !== "scale" || bias, "norms other than RMSNorm with a plain weight");
+  add(
+    qkNorm !== null && (qkNorm.span !== "head" || JSON.stringify(qkNorm.norm) !== JSON.stringify(spec.norm)),
+    "a norm on queries and keys other than RMSNorm over each head",
+  );
+  add(spec.block !== "pre", `${spec.block} blocks`);
+  add(embedding !== 1 || residual !== 1 || logits !== 1, "multipliers");
+  add(spec.logitSoftcap !== null || softcap !== null, "soft caps");
+  add(clip !== null, "clipped queries, keys and values");
+  add(spec.learnedPositions, "learnt positions");
+  add(scale !== headDim ** -0.5, `an attention scale of ${scale}`);
+  const [first] = spec.layers;
+  add(spec.layers.some(({ rope }) => rope === null || JSON.stringify(rope) !== JSON.stringify(first!.rope)), "layers with different ropes, or none");
+  add(spec.layers.some(({ rope }) => rope !== null && (rope.rotary !== headDim || rope.interleaved)), "rope over a part of the head or over neighbouring pairs");
+  add(spec.layers.some(({ ffn }) => ffn.activation !== "silu" || (ffn.kind === "dense" && !ffn.gated)), "FFNs other than SwiGLU");
+  return found;
+}
