@@ -18,6 +18,7 @@ import { compareModels, meanLoss } from "../evals/compare.js";
 import { openModel } from "../evals/model.js";
 import { exists, writeJson } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
+import { lockFolder } from "../io/lock.js";
 import { readJson } from "../io/ranges.js";
 import { requireFreeSpace } from "../io/space.js";
 import { findings } from "../report/findings.js";
@@ -61,6 +62,16 @@ const PRESERVATION_TOKENS = 8192;
  */
 export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEvent, StudyResult> {
   const started = Date.now();
+  await withFsErrors(options.dir, "create run folder", () => mkdir(options.dir, { recursive: true }));
+  const release = await lockFolder(options.dir);
+  try {
+    return yield* lockedStudy(options, started);
+  } finally {
+    await release();
+  }
+}
+
+async function* lockedStudy(options: StudyOptions, started: number): AsyncGenerator<StudyEvent, StudyResult> {
   const record = await claimFolder(options);
   const seconds = (): number => record.seconds + (Date.now() - started) / 1000;
   const remember = (): Promise<void> => writeJson(join(options.dir, "study.json"), { ...record, seconds: seconds() });
@@ -135,14 +146,13 @@ async function claimFolder({ config, dir, threads }: StudyOptions): Promise<Stud
     const keys = [...new Set([...Object.keys(found.config), ...Object.keys(resolved)])] as (keyof StudyConfig)[];
     const other = keys.find((key) => JSON.stringify(found.config[key]) !== JSON.stringify(resolved[key]));
     // A study that was refused before it made anything, for a mistyped path say, may be corrected.
-    if (other !== undefined && (await readdir(dir)).some((name) => name !== "study.json")) {
+    if (other !== undefined && (await readdir(dir)).some((name) => name !== "study.json" && name !== ".lock")) {
       throw inputError(`this folder holds a study with another "${other}"`, { where: dir, hint: "choose another --out, or remove the folder to start again" });
     }
     if (other === undefined) return found;
   }
   const record: StudyRecord = { config: resolved, startedAt: new Date().toISOString(), seconds: 0 };
   await requireFreeSpace(dir, 64 * 1024 ** 2);
-  await withFsErrors(dir, "create run folder", () => mkdir(dir, { recursive: true }));
   await writeJson(path, record);
   return record;
 }

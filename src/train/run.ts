@@ -13,6 +13,7 @@ import type { TrainingBlock } from "../config/index.js";
 import { exists, writeJson } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { openJsonl, type JsonlWriter } from "../io/jsonl.js";
+import { lockFolder } from "../io/lock.js";
 import { readJson } from "../io/ranges.js";
 import { requireFreeSpace } from "../io/space.js";
 import type { DecoderSpec } from "../spec/types.js";
@@ -70,9 +71,19 @@ export interface RunResult {
  * disk is full (the last checkpoint stays); interruptedError after saving when the signal was raised.
  */
 export async function* trainRun(options: RunOptions): AsyncGenerator<TrainEvent, RunResult> {
-  const { dir, spec, block } = options;
+  const { dir, block } = options;
   const tokensPerStep = block.batch * block.sequence * block.accumulate;
   await claimFolder(options);
+  const release = await lockFolder(dir);
+  try {
+    return yield* work(options, tokensPerStep);
+  } finally {
+    await release();
+  }
+}
+
+async function* work(options: RunOptions, tokensPerStep: number): AsyncGenerator<TrainEvent, RunResult> {
+  const { dir, spec, block } = options;
   const last = join(dir, "last");
   const progress = await savedProgress(last);
   const start = progress?.step ?? 0;

@@ -1,0 +1,50 @@
+/** One command at a time in a folder: two writers would mix their logs and replace each other's checkpoints. */
+import { open, readFile, rm } from "node:fs/promises";
+import { resolve } from "node:path";
+import { inputError } from "../base/errors.js";
+import { isRunning } from "./atomic.js";
+import { withFsErrors } from "./fs-errors.js";
+
+const lockName = ".lock";
+
+/** Locks of this very process: a lock with our process id that is not here was left by an earlier process with the same id. */
+const held = new Set<string>();
+
+/**
+ * Takes the folder, which must exist, and returns the function that gives it back. The lock of a process that no longer runs is taken over,
+ * so a killed command never keeps a folder.
+ * Throws inputError naming the process that holds it.
+ */
+export async function lockFolder(dir: string): Promise<() => Promise<void>> {
+  const path = resolve(dir, lockName);
+  const release = async (): Promise<void> => {
+    held.delete(path);
+    await rm(path, { force: true });
+  };
+  for (let attempt = 0; attempt < 2; attempt++) {
+    if (await create(path)) {
+      held.add(path);
+      return release;
+    }
+    const owner = Number(await readFile(path, "utf8").catch(() => ""));
+    if (owner === process.pid ? held.has(path) : Number.isInteger(owner) && owner > 0 && isRunning(owner)) break;
+    await withFsErrors(path, "remove the lock of a process that ended", () => rm(path, { force: true }));
+  }
+  const owner = await readFile(path, "utf8").catch(() => "unknown");
+  throw inputError(`another command (process ${owner.trim()}) is working in this folder`, { where: dir, hint: `wait for it, choose another folder, or remove ${lockName} there if no such command runs` });
+}
+
+/** Writes our process id unless the file is there. */
+async function create(path: string): Promise<boolean> {
+  return withFsErrors(path, "lock the folder", async () => {
+    try {
+      const handle = await open(path, "wx");
+      await handle.writeFile(String(process.pid));
+      await handle.close();
+      return true;
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code === "EEXIST") return false;
+      throw cause;
+    }
+  });
+}
