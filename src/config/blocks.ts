@@ -94,7 +94,7 @@ export const trainingSchema = z
     accumulate: positiveInt.default(1).describe("Micro-batches per step; tokens per step = batch * sequence * accumulate."),
     lr: lrSchema,
     optimizer: optimizerSchema.prefault({}),
-    auxLoss: z.number().min(0).max(100).default(0.01).describe("Coefficient of the load-balancing loss; no effect on dense models."),
+    auxLoss: z.number().min(0).max(100).default(0.01).describe("Coefficient of the load-balancing loss, which is computed per micro-batch; no effect on dense models."),
     zLoss: z.number().min(0).max(100).default(0).describe("Coefficient of the router z-loss; no effect on dense models."),
     evalEvery: positiveInt
       .default(50)
