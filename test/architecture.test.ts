@@ -6,13 +6,13 @@ import { describe, expect, test } from "vitest";
 
 const floors = [
   ["base"],
-  ["spec", "graph", "numeric", "format", "text", "config"],
+  ["spec", "graph", "numeric", "format", "text", "config", "laws"],
   ["tensors", "grad", "onnx"],
   ["cost", "net", "surgery"],
   ["step", "report"],
   ["io", "ort", "tokenizer"],
   ["checkpoint"],
-  ["convert", "train", "evals"],
+  ["convert", "train", "evals", "fit"],
   ["study"],
   ["cli"],
 ];

@@ -1,0 +1,87 @@
+/** Whether points can be fitted at all, said in a sentence that helps; and what looks wrong but can be fitted. */
+import { inputError } from "../base/errors.js";
+import { significant } from "../base/format.js";
+import type { Law, Points } from "./types.js";
+
+export interface CheckOptions {
+  /** File or other origin, for errors. */
+  readonly where?: string;
+  /** Columns whose unit the user has stated: their sizes are taken as meant. */
+  readonly stated?: readonly string[];
+}
+
+/** Raw counts below this are not sizes or token counts of any model: the column is in thousands, millions or billions. */
+const smallestCount = 1000;
+const largestCount = 1e20;
+/** Above it a "loss" is rather a perplexity. */
+const largestLoss = 20;
+/** One column whose values span this much mixes units. */
+const widestSpan = 1e8;
+
+/** Warnings, one sentence each. Throws inputError where a fit would be meaningless. */
+export function checkPoints(law: Law, points: Points, { where, stated = [] }: CheckOptions = {}): readonly string[] {
+  const fail = (message: string, hint?: string): never => {
+    throw inputError(message, { where, hint });
+  };
+  const warnings: string[] = [];
+  const p = law.parameters.length;
+  for (const { name, meaning } of law.columns) {
+    const values = points.columns[name] ?? fail(`the law ${law.id} needs a column ${name} (${meaning})`, `name it: --columns ${name}=YOUR_COLUMN`);
+    const wanted = countsFrom(name);
+    for (let i = 0; i < points.n; i++) {
+      const value = values[i]!;
+      if (!Number.isFinite(value)) fail(`point ${i + 1}: ${name} is ${value}`, "leave that row out, or correct it");
+      if (!(value > wanted.above)) fail(`point ${i + 1}: ${name} is ${value}, expected more than ${wanted.above}`, "leave that row out, or correct it");
+      if (wanted.below !== undefined && value >= wanted.below) fail(`point ${i + 1}: ${name} is ${value}, expected less than ${wanted.below}`);
+    }
+  }
+  for (let i = 0; i < points.n; i++) {
+    const loss = points.loss[i]!;
+    if (!Number.isFinite(loss)) fail(`point ${i + 1}: loss is ${loss}`, "leave runs that diverged out");
+    if (loss <= 0) fail(`point ${i + 1}: loss is ${loss}`, "a cross entropy is positive; is the column a logarithm or a difference?");
+  }
+  if (points.n <= p) {
+    fail(
+      `${points.n} point${points.n === 1 ? "" : "s"} for a law with ${p} parameters (${law.parameters.map(({ name }) => name).join(", ")})`,
+      `at least ${p + 1} are needed to say anything, several per parameter to say it with some certainty`,
+    );
+  }
+  for (const { name } of law.columns) checkColumn(law, points, name, stated.includes(name), fail, warnings);
+  const [low, high] = [Math.min(...points.loss), Math.max(...points.loss)];
+  if (high === low) fail(`every loss is ${low}`, "nothing depends on anything here; check the column");
+  if (low > largestLoss) fail(`every loss is above ${largestLoss} (smallest: ${significant(low)})`, "expected nats per token; is this column a perplexity? Then take its logarithm");
+  if (high > largestLoss) warnings.push(`Losses go up to ${significant(high)}: expected nats per token. Is a point a perplexity, or from a run that diverged?`);
+  if (points.n < 3 * p) warnings.push(`${points.n} points for ${p} parameters are few: intervals are wide and depend on every point.`);
+  return warnings;
+}
+
+function checkColumn(law: Law, points: Points, name: string, stated: boolean, fail: (message: string, hint?: string) => never, warnings: string[]): void {
+  const values = points.columns[name]!;
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  if (high === low) {
+    fail(`every point has ${name} = ${significant(low, 4)}, so nothing about ${name} can be learnt`, alternative(law, name));
+  }
+  if (!countColumns.has(name)) return;
+  if (!stated && high < smallestCount) {
+    fail(`${name} goes from ${significant(low)} to ${significant(high)}, expected raw counts`, `if it is in billions, write --columns ${name}=YOUR_COLUMN*1e9`);
+  }
+  if (!stated && low > largestCount) fail(`${name} starts at ${significant(low)}, more than any model has seen`, `check its unit; --columns ${name}=YOUR_COLUMN*1e-9 scales it`);
+  if (high / low > widestSpan) {
+    const [smallest, largest] = [values.indexOf(low) + 1, values.indexOf(high) + 1];
+    fail(`${name} spans a factor of ${significant(high / low)}: ${significant(low)} at point ${smallest}, ${significant(high)} at point ${largest}`, "are some rows in other units than the rest?");
+  }
+  if (high / low < 3) warnings.push(`${name} varies only by a factor of ${significant(high / low)}: its exponent will hardly be identified.`);
+}
+
+const countColumns: ReadonlySet<string> = new Set(["N", "D", "D1", "D2"]);
+
+function countsFrom(name: string): { above: number; below?: number } {
+  return name === "S" ? { above: -1e-12, below: 1 } : { above: 0 };
+}
+
+/** A law that does without a column that is constant. */
+function alternative(law: Law, name: string): string {
+  if (law.id.startsWith("upcycling") && name === "N") return "with one model size, fit --law upcycling-data";
+  return `add runs with other values of ${name}`;
+}

@@ -1,0 +1,78 @@
+/** Routed language models: bilinear in the logs of size and effective experts. */
+import { generalLaw, mean, meanLog } from "../general.js";
+import { solve } from "../linear.js";
+import { product } from "../starts.js";
+import type { Law, Points } from "../types.js";
+import { effectiveExperts } from "./effective-experts.js";
+
+/**
+ * Internal: a' = a + c m_E, b' = b + c m_N and d' = d + a m_N + b m_E + c m_N m_E are slopes and value in the middle of the data, with m_N
+ * the mean of log10 N and m_E that of log10 E; then ln Es, and ln(Em / Es - 1), so that Em stays above Es.
+ */
+export const clark: Law = generalLaw({
+  id: "clark",
+  title: "routed language models",
+  formula: "log10 L(N, E) = a log10 N + b log10 Ehat + c log10 N log10 Ehat + d, 1/Ehat = 1/(E - 1 + 1/(1/Es - 1/Em)) + 1/Em",
+  source: "Clark et al. 2022 (arXiv 2202.01169), equation 8 with the saturation of section 4",
+  columns: [
+    { name: "N", meaning: "parameters of the dense model before routing", unit: "parameters" },
+    { name: "E", meaning: "experts, 1 for a dense model", unit: "experts" },
+  ],
+  parameters: [
+    { name: "a", meaning: "slope in log10 N", unit: "1", role: "exponent" },
+    { name: "b", meaning: "slope in log10 Ehat", unit: "1", role: "exponent" },
+    { name: "c", meaning: "interaction of size and experts", unit: "1 per decade", role: "exponent" },
+    { name: "d", meaning: "offset", unit: "log10(nats/token)", role: "shape" },
+    { name: "Es", meaning: "what one expert counts as", unit: "experts", role: "coefficient" },
+    { name: "Em", meaning: "what infinitely many experts count as", unit: "experts", role: "coefficient" },
+  ],
+  note: "fitted by its authors with squared errors of log10 L",
+  center: (points) => [meanLog(points, "N") / Math.LN10, meanLog(points, "E") / Math.LN10],
+  place: ([mN, mE], places, row) => {
+    const u = Math.log10(places.columns.N![row]!) - mN!;
+    const experts = places.columns.E![row]!;
+    return (theta, slopes) => {
+      const start = Math.exp(theta[4]!);
+      const ratio = Math.exp(theta[5]!);
+      const { logEhat, dLogStart, dLogMax } = effectiveExperts(experts, start, start * (1 + ratio));
+      const v = logEhat / Math.LN10 - mE!;
+      const dv = theta[1]! + theta[2]! * u;
+      slopes[0] = u * Math.LN10;
+      slopes[1] = v * Math.LN10;
+      slopes[2] = u * v * Math.LN10;
+      slopes[3] = Math.LN10;
+      slopes[4] = dv * (dLogStart + dLogMax);
+      slopes[5] = (dv * dLogMax * ratio) / (1 + ratio);
+      return (theta[0]! * u + dv * v + theta[3]!) * Math.LN10;
+    };
+  },
+  natural: ([a, b, c, d, logStart, logRatio], [mN, mE]) => {
+    const [slopeN, slopeE] = [a! - c! * mE!, b! - c! * mN!];
+    const start = Math.exp(logStart!);
+    return Float64Array.of(slopeN, slopeE, c!, d! - slopeN * mN! - slopeE * mE! - c! * mN! * mE!, start, start * (1 + Math.exp(logRatio!)));
+  },
+  internal: ([a, b, c, d, start, max], [mN, mE]) =>
+    Float64Array.of(a! + c! * mE!, b! + c! * mN!, c!, d! + a! * mN! + b! * mE! + c! * mN! * mE!, Math.log(start!), Math.log(max! / start! - 1)),
+  lower: [-2, -2, -1, -5, -3, -4],
+  upper: [2, 2, 1, 5, 6, 12],
+  candidates: (points, center) => product([[1.2, 2, 4, 8], [10, 50, 200, 800, 3000]]).map(([start, ratio]) => linearStart(points, center, start!, ratio!)),
+});
+
+/** For given Es and Em the rest is linear least squares. */
+function linearStart(points: Points, [mN, mE]: readonly number[], start: number, ratio: number): Float64Array {
+  const rows = Array.from({ length: points.n }, (_, i) => {
+    const u = Math.log10(points.columns.N![i]!) - mN!;
+    const v = effectiveExperts(points.columns.E![i]!, start, start * (1 + ratio)).logEhat / Math.LN10 - mE!;
+    return [u, v, u * v, 1];
+  });
+  const logs = points.loss.map(Math.log10);
+  const gram = new Float64Array(16);
+  const right = new Float64Array(4);
+  rows.forEach((row, i) =>
+    row.forEach((value, j) => {
+      right[j]! += value * logs[i]!;
+      row.forEach((other, k) => (gram[j * 4 + k]! += value * other + (j === k ? 1e-12 : 0)));
+    }));
+  const [a, b, c, d] = solve(gram, 4, right) ?? [0, 0, 0, mean(logs)];
+  return Float64Array.of(a!, b!, c!, d!, Math.log(start), Math.log(ratio));
+}

@@ -1,0 +1,102 @@
+/** Laws that are no plain sums of powers: they bring their own evaluation; this adds what all share. */
+import { finishStarts } from "./starts.js";
+import type { BoundLaw, Evaluator, Functional, Law, Places, Points } from "./types.js";
+
+export interface GeneralLaw extends Omit<Law, "bind"> {
+  /** What the internal parameters are centred on. */
+  center(points: Points): readonly number[];
+  /** ln L at one place and its derivatives with respect to the internal parameters, written into `slopes`. */
+  place(center: readonly number[], places: Places, row: number): (theta: Float64Array, slopes: Float64Array) => number;
+  natural(theta: Float64Array, center: readonly number[]): Float64Array;
+  internal(natural: Float64Array, center: readonly number[]): Float64Array;
+  readonly lower: readonly number[];
+  readonly upper: readonly number[];
+  /** Internal starting values, most promising first; the best by the squared objective are kept. */
+  candidates(points: Points, center: readonly number[]): readonly Float64Array[];
+}
+
+export function generalLaw(definition: GeneralLaw): Law {
+  const { id, title, formula, source, columns, parameters, note } = definition;
+  const law: Law = {
+    id, title, formula, source, columns, parameters, ...(note !== undefined && { note }),
+    bind: (points) => bindGeneral(law, definition, points),
+  };
+  return law;
+}
+
+function evaluator(definition: GeneralLaw, center: readonly number[], places: Places, p: number): Evaluator {
+  const rows = Array.from({ length: places.n }, (_, row) => definition.place(center, places, row));
+  const slopes = new Float64Array(p);
+  return {
+    n: places.n,
+    evaluate(theta, out, jacobian) {
+      for (let i = 0; i < rows.length; i++) {
+        slopes.fill(0);
+        out[i] = rows[i]!(theta, slopes);
+        if (jacobian !== null) for (let j = 0; j < p; j++) jacobian[j * rows.length + i] = slopes[j]!;
+      }
+    },
+  };
+}
+
+function bindGeneral(law: Law, definition: GeneralLaw, points: Points): BoundLaw {
+  const p = law.parameters.length;
+  const center = definition.center(points);
+  const own = evaluator(definition, center, points, p);
+  const logLoss = points.loss.map(Math.log);
+  const squares = (theta: Float64Array): number => {
+    const out = new Float64Array(points.n);
+    own.evaluate(theta, out, null);
+    const sum = out.reduce((total, value, i) => total + (value - logLoss[i]!) ** 2, 0);
+    return Number.isFinite(sum) ? sum : Infinity;
+  };
+  const bound: BoundLaw = {
+    law, p,
+    lower: Float64Array.from(definition.lower),
+    upper: Float64Array.from(definition.upper),
+    ...own,
+    natural: (theta) => definition.natural(theta, center),
+    coordinate: (j) => numericFunctional((theta) => {
+      const value = definition.natural(theta, center)[j]!;
+      return law.parameters[j]!.role === "coefficient" ? Math.log(value) : value;
+    }),
+    internal: (natural) => definition.internal(natural, center),
+    at: (places) => evaluator(definition, center, places, p),
+    projectedStarts: (count) => {
+      const ranked = finishStarts(definition.candidates(points, center), bound).map((theta) => ({ theta, value: squares(theta) }));
+      return ranked.sort((one, other) => one.value - other.value).slice(0, count).map(({ theta }) => theta);
+    },
+    gridStarts: () => finishStarts(definition.candidates(points, center), bound),
+  };
+  return bound;
+}
+
+/** Gradient by central differences: internal parameters are of order one, so one step size suits all. */
+export function numericFunctional(value: (theta: Float64Array) => number): Functional {
+  const step = 1e-5;
+  return {
+    at(theta, gradient) {
+      if (gradient !== null) {
+        const moved = theta.slice();
+        for (let k = 0; k < theta.length; k++) {
+          moved[k] = theta[k]! + step;
+          const above = value(moved);
+          moved[k] = theta[k]! - step;
+          gradient[k] = (above - value(moved)) / (2 * step);
+          moved[k] = theta[k]!;
+        }
+      }
+      return value(theta);
+    },
+  };
+}
+
+export function mean(values: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i]!;
+  return sum / values.length;
+}
+
+export function meanLog(points: Points, column: string): number {
+  return mean(points.columns[column]!.map(Math.log));
+}

@@ -1,0 +1,91 @@
+/** What a fit does not know: parameters the data leave open, and predictions beyond the data. */
+import { percent, significant } from "../base/format.js";
+import type { BootstrapInterval } from "./bootstrap.js";
+import type { Fit } from "./fit.js";
+import { inverse } from "./linear.js";
+import type { Problem } from "./local-fit.js";
+import { Objective } from "./objective.js";
+import { unscaledCurvature, type Profile } from "./profile.js";
+import type { Places, Points } from "./types.js";
+
+export interface Warning {
+  readonly kind: "not-converged" | "few-starts" | "at-bound" | "open-interval" | "sign" | "correlated" | "intervals-differ" | "extrapolation";
+  readonly parameters: readonly string[];
+  /** One sentence. */
+  readonly text: string;
+}
+
+/** Correlated beyond this, two internal parameters can trade against each other almost freely. */
+const strongCorrelation = 0.99;
+/** Below this share of starts at the optimum another, better one may have been missed. */
+const fewStarts = 0.05;
+
+/** Intervals are optional; with them the warnings say more. */
+export interface Intervals {
+  readonly profile?: Readonly<Record<string, Profile>>;
+  readonly bootstrap?: Readonly<Record<string, BootstrapInterval>>;
+}
+
+export function identificationWarnings(fit: Fit, problem: Problem, { profile = {}, bootstrap = {} }: Intervals = {}): readonly Warning[] {
+  const warnings: Warning[] = [];
+  const add = (kind: Warning["kind"], parameters: readonly string[], text: string): void => void warnings.push({ kind, parameters, text });
+  if (fit.status === "iteration-limit") add("not-converged", [], "The fit stopped at its iteration limit: these numbers are the best seen, not an optimum.");
+  if (fit.starts.share < fewStarts && fit.starts.atOptimum < 3) {
+    add("few-starts", [], `Only ${fit.starts.atOptimum} of ${fit.starts.tried} starts reached this optimum: there may be a better one; try --grid.`);
+  }
+  for (const name of fit.atBound) {
+    add("at-bound", [name], `${name} ended on its bound (${significant(fit.params[name]!, 3)}): the data do not identify it.`);
+  }
+  for (const { name } of fit.law.parameters) {
+    const found = profile[name];
+    if (found === undefined || fit.atBound.includes(name)) continue;
+    const sides = [...(found.lowOpen ? ["below"] : []), ...(found.highOpen ? ["above"] : [])];
+    if (sides.length > 0) add("open-interval", [name], `${name} is not bounded from ${sides.join(" or ")}: its profile is flat there.`);
+    else if (found.low < 0 && found.high > 0) add("sign", [name], `The sign of ${name} is not identified: its ${percent(found.level)} interval contains 0.`);
+  }
+  for (const { name } of fit.law.parameters) {
+    const [one, other] = [profile[name], bootstrap[name]];
+    if (one === undefined || other === undefined || one.lowOpen || one.highOpen) continue;
+    const ratio = (other.high - other.low) / (one.high - one.low);
+    if (ratio > 1.5) {
+      add("intervals-differ", [name], `The bootstrap interval of ${name} is ${significant(ratio, 2)} times its profile interval: residuals are not alike everywhere, so trust the bootstrap.`);
+    }
+  }
+  for (const [one, other, correlation] of correlations(fit, problem)) {
+    add("correlated", [one, other], `${one} and ${other} trade against each other (correlation ${correlation.toFixed(3)}, in the middle of the data).`);
+  }
+  return warnings;
+}
+
+/** Pairs of internal parameters whose estimates are strongly correlated. */
+function correlations(fit: Fit, problem: Problem): readonly [string, string, number][] {
+  const { bound, logLoss, weights } = problem;
+  const objective = new Objective(bound, logLoss, weights, "mse", 0);
+  const covariance = inverse(unscaledCurvature(problem, fit.theta, objective), bound.p);
+  if (covariance === null) return [];
+  const found: [string, string, number][] = [];
+  const names = fit.law.parameters.map(({ name }) => name);
+  for (let j = 0; j < bound.p; j++) {
+    for (let k = j + 1; k < bound.p; k++) {
+      if (fit.atBound.includes(names[j]!) || fit.atBound.includes(names[k]!)) continue;
+      const value = covariance[j * bound.p + k]! / Math.sqrt(covariance[j * bound.p + j]! * covariance[k * bound.p + k]!);
+      if (Math.abs(value) > strongCorrelation) found.push([names[j]!, names[k]!, value]);
+    }
+  }
+  return found;
+}
+
+/** How far a place lies outside the range of each column, as sentences; empty inside. */
+export function extrapolationWarnings(points: Points, place: Places): readonly Warning[] {
+  return Object.entries(place.columns).flatMap(([name, [value]]): Warning[] => {
+    const known = points.columns[name];
+    if (known === undefined || value === undefined) return [];
+    const [low, high] = [known.reduce((a, b) => Math.min(a, b)), known.reduce((a, b) => Math.max(a, b))];
+    if (value >= low && value <= high) return [];
+    const [factor, side] = value > high ? [value / high, "above the largest"] : [low / value, "below the smallest"];
+    return [{
+      kind: "extrapolation", parameters: [],
+      text: `${name} = ${significant(value, 3)} lies a factor of ${significant(factor, 2)} ${side} fitted (${significant(value > high ? high : low, 3)}): this prediction extrapolates.`,
+    }];
+  });
+}

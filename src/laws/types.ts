@@ -1,0 +1,114 @@
+/**
+ * What a scaling law is to the fitter: a prediction of a loss from a few columns, smooth in a few parameters. Fitting works on
+ * ln L and on INTERNAL parameters, chosen so that the problem is well scaled (logarithms of coefficients, logs of columns centred on the
+ * data); people see NATURAL parameters, those of the printed formula.
+ */
+
+export interface Column {
+  readonly name: string;
+  readonly meaning: string;
+  readonly unit: string;
+}
+
+/**
+ * `coefficient`: positive, fitted as its logarithm. `constant`: positive, does not depend on any column (irreducible loss).
+ * `exponent`: a power, any sign that its bounds allow. `shape`: anything else.
+ */
+export type ParameterRole = "coefficient" | "constant" | "exponent" | "shape";
+
+export interface Parameter {
+  readonly name: string;
+  readonly meaning: string;
+  readonly unit: string;
+  readonly role: ParameterRole;
+}
+
+/** Observations as columns of equal length. Losses in nats per token, sizes as raw counts. */
+export interface Points {
+  readonly n: number;
+  readonly columns: Readonly<Record<string, Float64Array>>;
+  readonly loss: Float64Array;
+  /** Which training run a point is from: points of one run are resampled together. */
+  readonly cluster?: readonly string[];
+  /** Which of several laws with shared parameters a point belongs to. */
+  readonly group?: readonly string[];
+}
+
+/** Columns to predict for; `group` as in `Points`. */
+export type Places = Pick<Points, "n" | "columns" | "group">;
+
+export interface Law {
+  /** As on the command line: `chinchilla`. */
+  readonly id: string;
+  readonly title: string;
+  /** In the names of `columns` and `parameters`. */
+  readonly formula: string;
+  /** Paper and equation, or who defined it. */
+  readonly source: string;
+  readonly columns: readonly Column[];
+  readonly parameters: readonly Parameter[];
+  /** What a user of this law should know. */
+  readonly note?: string;
+  /** The law on these points: centred on them, with bounds and starting values that suit them. */
+  bind(points: Points): BoundLaw;
+}
+
+/** ln of the predictions at fixed places. */
+export interface Evaluator {
+  readonly n: number;
+  /**
+   * Writes ln L of every place into `out`; where `jacobian` is given, also d ln L_i / d theta_j into `jacobian[j * n + i]`.
+   * Every entry of `jacobian` is written.
+   */
+  evaluate(theta: Float64Array, out: Float64Array, jacobian: Float64Array | null): void;
+}
+
+/** A smooth function of the internal parameters. */
+export interface Functional {
+  /** The value; fills `gradient` where given. */
+  at(theta: Float64Array, gradient: Float64Array | null): number;
+}
+
+export interface BoundLaw extends Evaluator {
+  readonly law: Law;
+  /** Number of internal parameters, which is that of natural ones, in the same order. */
+  readonly p: number;
+  /** Box of the internal parameters: wide; a fit that ends on it has not identified the parameter. */
+  readonly lower: Float64Array;
+  readonly upper: Float64Array;
+  natural(theta: Float64Array): Float64Array;
+  internal(natural: Float64Array): Float64Array;
+  /** Natural parameter number j as profiles follow it: coefficients as their logarithm, all others as they are. */
+  coordinate(j: number): Functional;
+  /** The same internal parameters at other places. */
+  at(places: Places): Evaluator;
+  /** Internal starting values found by variable projection, most promising first. */
+  projectedStarts(count: number): readonly Float64Array[];
+  /** Internal starting values of the full grid. */
+  gridStarts(): readonly Float64Array[];
+}
+
+/** Natural parameters by name. */
+export type Params = Readonly<Record<string, number>>;
+
+export function paramsOf(law: Law, natural: ArrayLike<number>): Params {
+  return Object.fromEntries(law.parameters.map(({ name }, j) => [name, natural[j]!]));
+}
+
+export function naturalOf(law: Law, params: Params): Float64Array {
+  return Float64Array.from(law.parameters, ({ name }) => params[name] ?? NaN);
+}
+
+export function placesOf(columns: Readonly<Record<string, ArrayLike<number>>>, group?: readonly string[]): Places {
+  const n = Object.values(columns)[0]?.length ?? 0;
+  return { n, columns: Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, Float64Array.from(values)])), ...(group && { group }) };
+}
+
+/** Losses the law predicts with these natural parameters. */
+export function predict(law: Law, params: Params, places: Places): Float64Array {
+  // A law bound to the places themselves: centring changes the internal parameters, never the prediction.
+  const bound = law.bind({ ...places, loss: new Float64Array(places.n).fill(1) });
+  const out = new Float64Array(places.n);
+  bound.evaluate(bound.internal(naturalOf(law, params)), out, null);
+  return out.map(Math.exp);
+}
