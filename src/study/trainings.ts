@@ -1,0 +1,149 @@
+/** The trainings of a study: its parent, and one arm with one seed. */
+import { join, relative } from "node:path";
+import { openCheckpoint } from "../checkpoint/open.js";
+import { convertCheckpoint } from "../convert/convert.js";
+import { countParams } from "../cost/params.js";
+import { trainFlopsPerToken } from "../cost/flops.js";
+import { compareModels, meanLoss } from "../evals/compare.js";
+import { openModel } from "../evals/model.js";
+import { exists, writeJson } from "../io/atomic.js";
+import { readJson } from "../io/ranges.js";
+import type { ArmRun, LossPoint, Preservation, StudyResult } from "../report/result.js";
+import { freshTensor } from "../train/init.js";
+import { trainRun, type RunOptions, type RunResult } from "../train/run.js";
+import { similarityTo } from "../train/similarity.js";
+import { armPath } from "./folder.js";
+import type { FlopMeter } from "./meter.js";
+import type { Ground } from "../train/ground.js";
+import { tokensOf, type PlannedArm } from "./plan.js";
+import type { StudyEvent, StudyOptions } from "./types.js";
+
+/** Preservation is a spot check: enough tokens for three digits of loss, few enough to wait for. */
+const PRESERVATION_TOKENS = 8192;
+
+export interface Parent {
+  readonly dir: string;
+  readonly result: StudyResult["parent"];
+}
+
+/** Trains the parent, or measures the one that the user brought. */
+export async function* makeParent(options: StudyOptions, ground: Ground, meter: FlopMeter): AsyncGenerator<StudyEvent, Parent> {
+  const { config, dir } = options;
+  const { total, active } = countParams(ground.spec);
+  const base = { params: { total, active } };
+  if (config.parent !== undefined) {
+    yield { type: "phase", label: "measuring the parent" };
+    const loss = await parentLoss(options, ground, config.parent);
+    return { dir: config.parent, result: { ...base, label: config.parent, path: config.parent, tokens: null, loss, points: [] } };
+  }
+  const block = config.pretrain!;
+  const seed = config.seeds[0]!;
+  const flopsPerToken = trainFlopsPerToken(ground.spec, block.sequence);
+  const run = trainRun({
+    ...commonOptions(options, ground),
+    dir: join(dir, "parent"), spec: ground.spec, block, seed,
+    initial: (slot) => Promise.resolve(freshTensor(ground.spec, slot, seed)),
+    identity: { study: config.name, arm: "parent", text: config.text },
+  });
+  const result = yield* meter.watch("dense parent", flopsPerToken, run);
+  const loss = result.finalLoss;
+  return {
+    dir: result.last,
+    result: {
+      ...base, loss, label: "dense parent, trained here", path: relative(dir, result.last), tokens: tokensOf(block),
+      points: pointsOf(result, flopsPerToken),
+    },
+  };
+}
+
+async function parentLoss({ config, backend, threads }: StudyOptions, ground: Ground, dir: string): Promise<number> {
+  const model = await openModel(dir, backend, threads);
+  try {
+    const { sequence } = config.continue;
+    return (await meanLoss(model, ground.tokens.heldOut, { sequence, limitTokens: config.evaluation.tokens })).loss;
+  } finally {
+    await model.close();
+  }
+}
+
+function commonOptions(options: StudyOptions, ground: Ground): Pick<RunOptions, "text" | "carry" | "threads" | "backend" | "signal" | "evaluationTokens"> {
+  return {
+    text: { train: ground.tokens.train, heldOut: ground.tokens.heldOut },
+    carry: ground.carry, threads: options.threads, backend: options.backend, signal: options.signal,
+    evaluationTokens: options.config.evaluation.tokens,
+  };
+}
+
+/** Converts if the arm is upcycled, measures what was preserved, trains. */
+export async function* runArm(
+  options: StudyOptions, ground: Ground, parentDir: string, arm: PlannedArm, seed: number, meter: FlopMeter,
+): AsyncGenerator<StudyEvent, ArmRun> {
+  const { config, dir } = options;
+  const name = `${arm.label}, seed ${seed}`;
+  const path = armPath(arm.id, seed);
+  const start = join(dir, path, "start");
+  let preservation: Preservation | null = null;
+  if (arm.recipe !== null) {
+    if (!(await exists(start))) {
+      yield { type: "phase", label: `${name}: converting` };
+      await convertCheckpoint({ source: parentDir, recipe: arm.recipe(seed), out: start, dtype: "F32", signal: options.signal });
+    }
+    yield { type: "phase", label: `${name}: measuring preservation` };
+    preservation = await measurePreservation(options, ground, parentDir, start, join(dir, path, "preservation.json"));
+    yield { type: "note", text: preservationNote(name, preservation) };
+  }
+  const source = arm.kind === "scratch" ? null : await openCheckpoint(arm.kind === "dense" ? parentDir : start);
+  const parent = arm.kind === "upcycled" ? await openCheckpoint(parentDir) : null;
+  try {
+    const run = trainRun({
+      ...commonOptions(options, ground),
+      dir: join(dir, path), spec: arm.spec, block: config.continue, seed,
+      initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(arm.spec, slot, seed)),
+      identity: { study: config.name, arm: arm.id, text: config.text, kind: arm.kind, recipe: arm.recipe?.(seed) ?? null },
+      similarity: parent === null ? undefined : await similarityTo(parent, arm.spec),
+    });
+    const result = yield* meter.watch(name, arm.flopsPerToken, run);
+    return armRun(seed, path, preservation, result, arm.flopsPerToken);
+  } finally {
+    await source?.close();
+    await parent?.close();
+  }
+}
+
+function armRun(seed: number, path: string, preservation: Preservation | null, result: RunResult, flopsPerToken: number): ArmRun {
+  const { evals } = result.metrics;
+  return {
+    seed, path, preservation,
+    points: pointsOf(result, flopsPerToken),
+    finalLoss: result.finalLoss,
+    tokensPerSecond: result.tokensPerSecond,
+    peakRssBytes: result.peakRssBytes,
+    load: evals.filter(({ load }) => load.length > 0).map(({ step, load }) => ({ step, layers: load })),
+    similarity: evals.filter(({ similarity }) => similarity.length > 0).map(({ step, similarity }) => ({ step, layers: similarity })),
+  };
+}
+
+function pointsOf(result: RunResult, flopsPerToken: number): LossPoint[] {
+  return result.metrics.evals.map(({ step, tokens, loss }) => ({ step, tokens, loss, flops: tokens * flopsPerToken }));
+}
+
+async function measurePreservation(options: StudyOptions, ground: Ground, parentDir: string, childDir: string, file: string): Promise<Preservation> {
+  if (await exists(file)) return (await readJson(file)) as Preservation;
+  const { config, backend, threads } = options;
+  const parent = await openModel(parentDir, backend, threads);
+  const child = await openModel(childDir, backend, threads);
+  try {
+    const limitTokens = Math.min(PRESERVATION_TOKENS, config.evaluation.tokens);
+    const measured = await compareModels(parent, child, ground.tokens.heldOut, { sequence: config.continue.sequence, limitTokens });
+    await writeJson(file, measured);
+    return measured;
+  } finally {
+    await parent.close();
+    await child.close();
+  }
+}
+
+function preservationNote(name: string, { parentLoss, childLoss, maxAbsLogitDiff, maxAbsLogit }: Preservation): string {
+  return `${name}: loss ${childLoss.toFixed(4)} against the parent's ${parentLoss.toFixed(4)}, largest logit difference ` +
+    `${maxAbsLogitDiff.toExponential(1)} of ${maxAbsLogit.toPrecision(3)}`;
+}
