@@ -11,6 +11,7 @@ import { ConfigReader } from "./families/reader.js";
 import { llama } from "./families/llama.js";
 import { mistral } from "./families/mistral.js";
 import { mixtral } from "./families/mixtral.js";
+import { nemotron } from "./families/nemotron.js";
 import { qwen2 } from "./families/qwen2.js";
 import { qwen2Moe } from "./families/qwen2_moe.js";
 import { qwen3 } from "./families/qwen3.js";
@@ -21,6 +22,7 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   mistral,
   qwen2,
   qwen3,
+  nemotron,
   mixtral,
   qwen2_moe: qwen2Moe,
   qwen3_moe: qwen3Moe,
@@ -56,12 +58,32 @@ export function configFromSpec(spec: DecoderSpec, { dtype }: { dtype: ConfigDtyp
     // transformers 5 reads `dtype`, 4 reads `torch_dtype`.
     dtype,
     torch_dtype: dtype,
-    ...writeCommon(spec),
+    ...writeCommon(spec, dialect.defaults),
     ...dialect.write(spec),
   };
   // Reading it back refuses impossible numbers (an odd head size, more kept experts than there are) before they are on disk.
-  dialect.read(new ConfigReader(config, `config of the ${spec.family} model to be written`));
+  const read = dialect.read(new ConfigReader(config, `config of the ${spec.family} model to be written`));
+  const lost = difference(spec, read, "");
+  if (lost !== null) throw inputError(`a ${spec.family} model cannot have ${lost}`);
   return config;
+}
+
+/** The first place where `found` does not say what `wanted` says, as `PATH VALUE`; null if there is none. */
+function difference(wanted: unknown, found: unknown, path: string): string | null {
+  const isObject = (value: unknown): value is object => typeof value === "object" && value !== null;
+  if (isObject(wanted) && isObject(found)) {
+    for (const key of new Set([...Object.keys(wanted), ...Object.keys(found)])) {
+      const inside = (value: object): unknown => (value as Record<string, unknown>)[key];
+      const lost = difference(inside(wanted), inside(found), path === "" ? key : `${path}.${key}`);
+      if (lost !== null) return lost;
+    }
+    return null;
+  }
+  // A factor stored as its reciprocal may come back with its last bit changed; Gemma's embedding factor is rounded to the
+  // weights' type, so that one model has slightly different ones in two types.
+  const tolerance = path === "multipliers.embedding" ? 2 ** -8 : 1e-12;
+  const near = typeof wanted === "number" && typeof found === "number" && Math.abs(wanted - found) <= tolerance * Math.abs(wanted);
+  return near || Object.is(wanted, found) ? null : `${path} ${JSON.stringify(wanted)}`;
 }
 
 /**
@@ -70,6 +92,10 @@ export function configFromSpec(spec: DecoderSpec, { dtype }: { dtype: ConfigDtyp
  */
 const floatKeys: ReadonlySet<string> = new Set([
   "rms_norm_eps",
+  "norm_eps",
+  "norm_epsilon",
+  "layer_norm_eps",
+  "logit_scale",
   "initializer_range",
   "attention_dropout",
   "rope_theta",

@@ -56,6 +56,14 @@ const llamaParts: NameTable["parts"] = {
 
 const dense: NameTable = { parts: llamaParts, experts: null };
 
+const layerNormBiases = {
+  inputNormBias: `${layer}.input_layernorm.bias`,
+  ffnNormBias: `${layer}.post_attention_layernorm.bias`,
+  finalNormBias: "model.norm.bias",
+};
+
+const nemotron: NameTable = { parts: { ...llamaParts, ...layerNormBiases, gate: null, gateBias: null }, experts: null };
+
 const mixtral: NameTable = {
   parts: {
     ...llamaParts,
@@ -95,6 +103,7 @@ const tables: Readonly<Record<Family, NameTable>> = {
   mistral: dense,
   qwen2: dense,
   qwen3: dense,
+  nemotron,
   mixtral,
   qwen2_moe: qwenMoe,
   qwen3_moe: qwenMoe,

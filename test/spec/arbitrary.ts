@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { plainAttention, plainRope } from "../../src/spec/plain.js";
 import { plainBlocks, rmsNorm } from "../../src/spec/types.js";
-import type { DecoderSpec, Family, Ffn, MoeFfn, RopeScaling } from "../../src/spec/types.js";
+import type { ActivationKind, BlockKind, DecoderSpec, Family, Ffn, MoeFfn, NormSpec, RopeScaling } from "../../src/spec/types.js";
 
 const positive = fc.double({ min: 1e-12, max: 1e12, noNaN: true, noDefaultInfinity: true });
 const token = fc.nat(200_000);
@@ -25,7 +25,18 @@ interface Traits {
   readonly qkvBias: boolean | "any";
   readonly outBias: "same" | "none";
   readonly window: "none" | "uniform" | "layers";
-  readonly ffnBias: boolean;
+  /** `same`: the attention's. */
+  readonly ffnBias: boolean | "same";
+  /** Absent: RMSNorm with a plain weight. */
+  readonly norm?: Omit<NormSpec, "eps">;
+  readonly blocks?: readonly BlockKind[];
+  /** FFNs of any activation, with a gate or without. */
+  readonly ffn?: { readonly gated: boolean };
+  readonly partialRotary?: true;
+  readonly interleaved?: true;
+  readonly logitScale?: true;
+  /** All heads together are as wide as the model. */
+  readonly square?: true;
   readonly moe: null | { readonly mixed: boolean; readonly anyOrder: boolean; readonly shared: boolean };
 }
 
@@ -34,6 +45,17 @@ const traits: Readonly<Record<Family, Traits>> = {
   mistral: { qkNorm: false, qkvBias: false, outBias: "none", window: "uniform", ffnBias: false, moe: null },
   qwen2: { qkNorm: false, qkvBias: true, outBias: "none", window: "layers", ffnBias: false, moe: null },
   qwen3: { qkNorm: true, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, moe: null },
+  nemotron: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "none",
+    ffnBias: true,
+    norm: { kind: "layer", weight: "one-plus", bias: true },
+    ffn: { gated: false },
+    partialRotary: true,
+    moe: null,
+  },
   mixtral: {
     qkNorm: false,
     qkvBias: false,
@@ -74,8 +96,11 @@ function moeFfn({ anyOrder, shared }: NonNullable<Traits["moe"]>): fc.Arbitrary<
     .map(({ spare, topK, ...ffn }) => ({ kind: "moe", activation: "silu", experts: topK + spare, topK, ...ffn }));
 }
 
+const anyActivation = fc.constantFrom<ActivationKind>("silu", "gelu", "geluTanh", "relu", "relu2");
+
 export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
-  const { qkNorm, qkvBias, outBias, window, ffnBias, moe } = traits[family];
+  const { qkNorm, qkvBias, outBias, window, ffnBias, moe, ...other } = traits[family];
+  const { norm = rmsNorm(0), blocks = ["pre"], ffn, partialRotary, interleaved = false, logitScale, square } = other;
   return fc
     .record({
       groups: fc.integer({ min: 1, max: 4 }),
@@ -88,9 +113,9 @@ export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
       dense: fc.record({
         kind: fc.constant("dense" as const),
         inner: fc.integer({ min: 1, max: 80 }),
-        bias: ffnBias ? fc.boolean() : fc.constant(false),
-        activation: fc.constant("silu" as const),
-        gated: fc.constant(true),
+        bias: ffnBias === true ? fc.boolean() : fc.constant(false),
+        activation: ffn === undefined ? fc.constant<ActivationKind>("silu") : anyActivation,
+        gated: fc.constant(ffn?.gated ?? true),
       }),
       moe: moe === null ? fc.constant(null) : moeFfn(moe),
       // Layer 0 is always sparse in a MoE, so that at least one is.
@@ -103,6 +128,10 @@ export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
         tokens: fc.record({ bos: fc.option(token), eos: fc.array(token, { maxLength: 3 }), pad: fc.option(token) }),
         initStd: fc.oneof(fc.constant(0), fc.constant(1), positive),
       }),
+      block: fc.constantFrom(...blocks),
+      // A share of the head, made an even number of its elements.
+      turned: partialRotary ? fc.double({ min: 0, max: 1, noNaN: true }) : fc.constant(1),
+      logits: logitScale ? positive : fc.constant(1),
       eps: positive,
       coef: fc.oneof(fc.constant(0), fc.constant(1), positive),
     })
@@ -120,14 +149,19 @@ export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
         layers,
         size,
         rest,
+        block,
+        turned,
+        logits,
         eps,
         coef,
       }) => ({
         ...plainBlocks,
         family,
         ...rest,
-        norm: rmsNorm(eps),
-        hidden: hiddenPerHead * groups * kvHeads,
+        block,
+        multipliers: { ...plainBlocks.multipliers, logits },
+        norm: { ...norm, eps },
+        hidden: (square ? headDim : hiddenPerHead) * groups * kvHeads,
         attn: {
           ...plainAttention({ heads: groups * kvHeads, kvHeads, headDim }),
           qkNorm: qkNorm ? { span: "head" as const, norm: rmsNorm(eps) } : null,
@@ -135,8 +169,13 @@ export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
           outBias: outBias === "same" && bias,
         },
         layers: layers.map(({ sparse, slides }, layer) => {
-          const ffn: Ffn = sparseFfn !== null && (sparse || layer === 0 || !moe!.mixed) ? sparseFfn : dense;
-          return { window: window === "uniform" || slides ? size : null, rope: { ...plainRope(theta, headDim), scaling: ropeScaling }, ffn };
+          const denseFfn = ffnBias === "same" ? { ...dense, bias } : dense;
+          const rotary = Math.max(2, 2 * Math.floor((turned * headDim) / 2));
+          return {
+            window: window === "uniform" || slides ? size : null,
+            rope: { ...plainRope(theta, headDim), scaling: ropeScaling, rotary, interleaved },
+            ffn: (sparseFfn !== null && (sparse || layer === 0 || !moe!.mixed) ? sparseFfn : denseFfn) satisfies Ffn as Ffn,
+          };
         }),
         auxLossCoef: sparseFfn === null ? 0 : coef,
       }),

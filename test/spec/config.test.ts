@@ -41,7 +41,7 @@ describe("round trip", () => {
 
   test("no float key is ever written as an integer", () => {
     const floats =
-      /"(rms_norm_eps|rope_theta|factor|low_freq_factor|high_freq_factor|router_aux_loss_coef|router_jitter_noise|initializer_range|attention_dropout)": (.*?),?$/gm;
+      /"(rms_norm_eps|norm_eps|norm_epsilon|layer_norm_eps|logit_scale|partial_rotary_factor|rope_theta|factor|low_freq_factor|high_freq_factor|router_aux_loss_coef|router_jitter_noise|initializer_range|attention_dropout)": (.*?),?$/gm;
     fc.assert(
       fc.property(fc.constantFrom(...families).chain(specOf), (spec) => {
         for (const [, key, literal] of stringifyConfig(configFromSpec(spec, { dtype: "float16" })).matchAll(floats))
@@ -150,6 +150,11 @@ describe("configFromSpec", () => {
     ],
     ["family", { ...mixtral, family: "llama" }, "a llama model cannot have mixture-of-experts layers"],
     ["odd head", withHeads(mixtral, 7), "the head size is 7"],
+    [
+      "norm",
+      { ...read(golden("dense/nemotron")), norm: { kind: "rms", weight: "scale", bias: false, eps: 1e-5 } },
+      'a nemotron model cannot have norm.kind "rms"',
+    ],
     ["scale", { ...mixtral, attn: { ...mixtral.attn, scale: 1 } }, "a mixtral model cannot have an attention scale of 1"],
     ["block", { ...mixtral, block: "parallel" }, "a mixtral model cannot have parallel blocks"],
     [
@@ -243,6 +248,12 @@ describe("class defaults for absent keys", () => {
     expect(moe({ ...golden("moe/qwen2_moe"), shared_expert_intermediate_size: 0 })).toMatchObject({ shared: null });
   });
 
+  test("nemotron: half of each head turns, the activation is squared ReLU", () => {
+    const config = without(golden("dense/nemotron"), "rope_parameters", "partial_rotary_factor", "hidden_act", "norm_eps", "bos_token_id", "initializer_range");
+    expect(read(config)).toEqual({ ...read(golden("dense/nemotron")), tokens: { bos: 2, eos: [2], pad: 0 } });
+    expect(read({ ...config, partial_rotary_factor: 1 }).layers[0]!.rope!.rotary).toBe(8);
+  });
+
   test("tokens", () => {
     expect(
       read({ ...without(golden("dense/llama"), "bos_token_id"), eos_token_id: [5, 6], pad_token_id: -1 }).tokens,
@@ -276,13 +287,14 @@ describe("class defaults for absent keys", () => {
 
 describe("what cannot be read", () => {
   const llama = golden("dense/llama");
+  const nemotron = golden("dense/nemotron");
   const moe = golden("moe/qwen3_moe");
   test.each<[unknown, string]>([
     [null, "m/config.json: not a JSON object"],
     [[], "m/config.json: not a JSON object"],
     [
       {},
-      "m/config.json: model_type is missing, expected one of llama, mistral, qwen2, qwen3, mixtral, qwen2_moe, qwen3_moe",
+      `m/config.json: model_type is missing, expected one of ${families.join(", ")}`,
     ],
     [{ model_type: "gpt2" }, 'm/config.json: model_type is "gpt2", expected one of llama'],
     [{ model_type: "toString" }, 'model_type is "toString"'],
@@ -307,6 +319,9 @@ describe("what cannot be read", () => {
     [{ ...llama, rope_scaling: { rope_type: "linear", factor: 2 } }, "rope_scaling and rope_parameters disagree"],
     [{ ...llama, rope_parameters: { full_attention: { rope_theta: 3 } } }, "rope_parameters.full_attention is"],
     [{ ...llama, partial_rotary_factor: 0.5 }, "partial_rotary_factor is 0.5, expected 1"],
+    [{ ...nemotron, partial_rotary_factor: 0.25 }, "partial_rotary_factor is given as 0.25 and as 0.5"],
+    [{ ...nemotron, rope_parameters: {}, partial_rotary_factor: 0.1 }, "turns an even number of each head's 8 elements (found 0)"],
+    [{ ...nemotron, hidden_act: "quick_gelu" }, 'hidden_act is "quick_gelu", expected "silu" or "gelu" or'],
     [{ ...llama, quantization_config: { quant_method: "gptq" } }, "use the unquantized checkpoint"],
     [{ ...moe, clip_qkv: 8 }, "clip_qkv is 8, expected no such key"],
     [{ ...moe, num_experts_per_tok: 9 }, "num_experts_per_tok is 9, expected at most the number of experts (8)"],
@@ -336,6 +351,7 @@ describe("what cannot be read", () => {
       "dense/mistral",
       "dense/qwen2",
       "dense/qwen3",
+      "dense/nemotron",
       "moe/mixtral",
       "moe/qwen2_moe",
       "moe/qwen3_moe",

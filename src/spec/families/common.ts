@@ -6,7 +6,7 @@ import { inputError } from "../../base/errors.js";
 import type { UpcycleError } from "../../base/errors.js";
 import { departures } from "../plain.js";
 import { plainBlocks, rmsNorm } from "../types.js";
-import type { AttentionSpec, DecoderSpec, DenseFfn, Family, LayerSpec, Rope, SpecialTokens } from "../types.js";
+import type { ActivationKind, AttentionSpec, DecoderSpec, DenseFfn, Family, LayerSpec, NormSpec, QkNorm, Rope, SpecialTokens } from "../types.js";
 import type { ConfigReader } from "./reader.js";
 import { isInteger } from "./reader.js";
 import { readRope, writeRope } from "./rope.js";
@@ -18,20 +18,38 @@ export interface Dialect {
   readonly architecture: string;
   /** Throws inputError if a key is missing, wrong, or asks for something a spec cannot say. */
   read(config: ConfigReader): DecoderSpec;
+  /** Given by families that are not Llama-like: what they start from, for `writeCommon`. */
+  readonly defaults?: Defaults;
   /** The keys beyond `writeCommon`. Throws inputError if the family has no way to say what the spec says. */
   write(spec: DecoderSpec): Record<string, unknown>;
 }
 
-/** What a class assumes when a key is absent. */
+/** What a class assumes when a key is absent, and what its modelling code fixes. Left out: as Llama has it. */
 export interface Defaults {
   readonly kvHeads: number | "heads";
   /** `derived`: hidden size / heads. */
   readonly headDim: number | "derived";
   readonly maxPositions: number;
   readonly normEps: number;
-  readonly ropeTheta: number;
+  /** Null: the key must be there, because versions of the class disagree. */
+  readonly ropeTheta: number | null;
   readonly bos: number | null;
   readonly eos: number | null;
+  readonly pad?: number;
+  readonly tiedHead?: boolean;
+  readonly initStd?: number;
+  /** Key of the norms' epsilon; null if the class fixes it. */
+  readonly normKey?: string | null;
+  readonly norm?: Omit<NormSpec, "eps">;
+  /** If given, `hidden_act` may be any activation that a spec can say. */
+  readonly activation?: ActivationKind;
+  /** Keys of the activation, the first one present counts; `hidden_act` if left out. */
+  readonly activationKeys?: readonly string[];
+  /** Those of the keys that other families refuse which this one reads itself. */
+  readonly reads?: readonly string[];
+  /** `partial_rotary_factor`; if left out, rope turns whole heads. */
+  readonly partialRotary?: number;
+  readonly interleavedRope?: boolean;
 }
 
 /** Enough for any model; stops a typing error from building a billion layers. */
@@ -43,22 +61,29 @@ const inexpressible = ["quantization_config", "clip_qkv", "attn_logit_softcappin
 export interface Common extends Omit<DecoderSpec, "attn" | "layers" | "auxLossCoef"> {
   readonly attn: Omit<AttentionSpec, "qkNorm" | "qkvBias" | "outBias">;
   readonly rope: Rope;
+  readonly activation: ActivationKind;
   readonly layerCount: number;
 }
 
 /** What a family's attention may have beyond the common part. */
 export interface AttentionOptions {
-  /** Norm over each query and key head, of the same kind and epsilon as the block's. */
-  readonly qkNorm: boolean;
+  /** Norm on queries and keys, of the same kind and epsilon as the block's; true: over each head. */
+  readonly qkNorm: boolean | QkNorm["span"];
   readonly qkvBias: boolean;
   readonly outBias: boolean;
 }
 
 /** Sizes are required, everything else falls back to the family's class default. */
 export function readCommon(config: ConfigReader, family: Family, defaults: Defaults): Common {
-  for (const key of inexpressible) if (config.has(key)) throw config.fail(key, "no such key", hintFor(key));
-  const act = config.get("hidden_act") ?? "silu";
-  if (act !== "silu" && act !== "swish") throw config.fail("hidden_act", '"silu"');
+  const base = readBase(config, family, defaults);
+  return { ...base, rope: readRope(config, base.attn.headDim, defaults) };
+}
+
+/** The common part without the rope, for families whose layers have different ones. */
+export function readBase(config: ConfigReader, family: Family, defaults: Defaults): Omit<Common, "rope"> {
+  for (const key of inexpressible) {
+    if (config.has(key) && !defaults.reads?.includes(key)) throw config.fail(key, "no such key", hintFor(key));
+  }
   const hidden = config.int("hidden_size");
   const heads = config.int("num_attention_heads");
   const kvHeads = config.intOrNull("num_key_value_heads", defaults.kvHeads === "heads" ? null : defaults.kvHeads) ?? heads;
@@ -69,15 +94,38 @@ export function readCommon(config: ConfigReader, family: Family, defaults: Defau
     family,
     vocab: config.int("vocab_size"),
     hidden,
-    tiedHead: config.bool("tie_word_embeddings", false),
-    norm: rmsNorm(config.positive("rms_norm_eps", defaults.normEps)),
+    tiedHead: config.bool("tie_word_embeddings", defaults.tiedHead ?? false),
+    norm: { ...(defaults.norm ?? rmsNorm(0)), eps: readEps(config, defaults) },
     maxPositions: config.int("max_position_embeddings", defaults.maxPositions),
     attn: { heads, kvHeads, headDim, scale: headDim ** -0.5, softcap: null, clip: null },
-    rope: readRope(config, defaults.ropeTheta, headDim),
+    activation: readActivation(config, defaults),
     layerCount: config.int("num_hidden_layers", undefined, { max: maxLayers }),
     tokens: readTokens(config, defaults),
-    initStd: config.positive("initializer_range", 0.02, { zero: true }),
+    initStd: config.positive("initializer_range", defaults.initStd ?? 0.02, { zero: true }),
   };
+}
+
+/** Names in transformers' `ACT2FN` (activations.py); the first of each kind is the one written. */
+const activationNames: Readonly<Record<ActivationKind, readonly [string, ...string[]]>> = {
+  silu: ["silu", "swish"],
+  gelu: ["gelu"],
+  geluTanh: ["gelu_pytorch_tanh", "gelu_new"],
+  relu: ["relu"],
+  relu2: ["relu2"],
+};
+
+function readEps(config: ConfigReader, { normKey = "rms_norm_eps", normEps }: Defaults): number {
+  return normKey === null ? normEps : config.positive(normKey, normEps);
+}
+
+/** `fallback` undefined: the family has SiLU only. */
+function readActivation(config: ConfigReader, { activation: fallback, activationKeys: keys = ["hidden_act"] }: Defaults): ActivationKind {
+  const key = keys.find((name) => config.has(name)) ?? keys[0]!;
+  const found = config.get(key) ?? activationNames[fallback ?? "silu"][0];
+  const kinds = fallback === undefined ? (["silu"] as const) : (Object.keys(activationNames) as ActivationKind[]);
+  const kind = kinds.find((name) => activationNames[name].some((spelling) => spelling === found));
+  if (kind === undefined) throw config.fail(key, kinds.map((name) => JSON.stringify(activationNames[name][0])).join(" or "));
+  return kind;
 }
 
 function hintFor(key: string): string | undefined {
@@ -109,26 +157,31 @@ function readTokens(config: ConfigReader, defaults: Defaults): SpecialTokens {
     ? config.list("eos_token_id", isInteger, "token ids")!
     : [one("eos_token_id", defaults.eos)].filter((id) => id !== null);
   if (eos.some((id) => id < 0)) throw config.fail("eos_token_id", "token ids from 0");
-  return { bos: one("bos_token_id", defaults.bos), eos: [...eos], pad: one("pad_token_id", null) };
+  return { bos: one("bos_token_id", defaults.bos), eos: [...eos], pad: one("pad_token_id", defaults.pad ?? null) };
 }
 
-/** The keys all families write. Throws inputError for a spec that is no Llama-like decoder. */
-export function writeCommon(spec: DecoderSpec): Record<string, unknown> {
+/**
+ * The keys all families write. Without `defaults` the family is a Llama-like decoder, and a spec that is not is refused;
+ * with them, what the keys cannot say shows when the config is read back (`configFromSpec`).
+ */
+export function writeCommon(spec: DecoderSpec, defaults?: Defaults): Record<string, unknown> {
   const [departure] = departures(spec);
-  if (departure !== undefined) throw refuse(spec, departure);
-  const rope = spec.layers[0]?.rope;
-  if (rope === undefined || rope === null) throw refuse(spec, "zero layers");
+  if (departure !== undefined && defaults === undefined) throw refuse(spec, departure);
+  if (spec.layers.length === 0) throw refuse(spec, "zero layers");
+  const rope = spec.layers.map((layer) => layer.rope).find((one) => one !== null);
+  const { normKey = "rms_norm_eps", activationKeys = ["hidden_act"] } = defaults ?? {};
+  const activation = activationNames[spec.layers[0]!.ffn.activation][0];
   const { bos, eos, pad } = spec.tokens;
   return {
     vocab_size: spec.vocab,
     hidden_size: spec.hidden,
-    hidden_act: "silu",
+    ...Object.fromEntries(activationKeys.map((key) => [key, activation])),
     num_hidden_layers: spec.layers.length,
     num_attention_heads: spec.attn.heads,
     num_key_value_heads: spec.attn.kvHeads,
     head_dim: spec.attn.headDim,
     max_position_embeddings: spec.maxPositions,
-    rms_norm_eps: spec.norm.eps,
+    ...(normKey === null ? {} : { [normKey]: spec.norm.eps }),
     initializer_range: spec.initStd,
     attention_dropout: 0,
     tie_word_embeddings: spec.tiedHead,
@@ -136,7 +189,7 @@ export function writeCommon(spec: DecoderSpec): Record<string, unknown> {
     bos_token_id: bos,
     eos_token_id: eos.length === 0 ? null : eos.length === 1 ? eos[0] : eos,
     pad_token_id: pad,
-    ...writeRope(rope),
+    ...(rope === undefined ? {} : writeRope(rope, defaults?.partialRotary === undefined ? null : spec.attn.headDim)),
   };
 }
 
@@ -173,7 +226,7 @@ export function uniformDense(spec: DecoderSpec, allowBias: boolean): DenseFfn {
   if (first === undefined) throw refuse(spec, "zero layers");
   for (const ffn of found) {
     if (ffn.kind !== "dense") throw refuse(spec, "mixture-of-experts layers");
-    if (first.kind !== "dense" || ffn.inner !== first.inner || ffn.bias !== first.bias)
+    if (JSON.stringify(ffn) !== JSON.stringify({ ...ffn, ...first }))
       throw refuse(spec, "FFNs that differ between layers");
     if (ffn.bias && !allowBias) throw refuse(spec, "FFN biases");
   }
@@ -183,20 +236,22 @@ export function uniformDense(spec: DecoderSpec, allowBias: boolean): DenseFfn {
 
 /** The common part of an attention with a family's own. */
 export function attentionOf(common: Pick<Common, "attn" | "norm">, { qkNorm, qkvBias, outBias }: AttentionOptions): AttentionSpec {
-  return { ...common.attn, qkNorm: qkNorm ? { span: "head", norm: common.norm } : null, qkvBias, outBias };
+  const span = qkNorm === true ? "head" : qkNorm;
+  return { ...common.attn, qkNorm: span === false ? null : { span, norm: common.norm }, qkvBias, outBias };
 }
 
-/** Assembles the spec of a dense model. */
+/** Assembles the spec of a dense model; without `ropes` every layer has the common one. */
 export function denseSpec(
-  { layerCount, rope, ...common }: Common,
+  { layerCount, rope, activation, ...common }: Common,
   attn: AttentionOptions,
-  ffn: Pick<DenseFfn, "inner" | "bias">,
+  ffn: Pick<DenseFfn, "inner" | "bias"> & { readonly gated?: boolean },
   windows: readonly (number | null)[],
+  ropes?: readonly (Rope | null)[],
 ): DecoderSpec {
   const layers: LayerSpec[] = Array.from({ length: layerCount }, (_, layer) => ({
     window: windows[layer] ?? null,
-    rope,
-    ffn: { kind: "dense", inner: ffn.inner, bias: ffn.bias, activation: "silu", gated: true },
+    rope: ropes === undefined ? rope : ropes[layer]!,
+    ffn: { kind: "dense", inner: ffn.inner, bias: ffn.bias, activation, gated: ffn.gated ?? true },
   }));
   return { ...common, attn: attentionOf(common, attn), layers, auxLossCoef: 0 };
 }

@@ -51,7 +51,7 @@ export function readAuxLossCoef(config: ConfigReader): number {
 
 /** Assembles the spec of a model whose layers are `moe`, or `dense` where `sparse[layer]` is false. */
 export function moeSpec(
-  { layerCount, rope, ...common }: Common,
+  { layerCount, rope, activation, ...common }: Common,
   attn: AttentionOptions,
   ffns: { readonly moe: Omit<MoeFfn, "activation">; readonly dense: Pick<DenseFfn, "inner"> | null; readonly sparse: readonly boolean[] },
   windows: readonly (number | null)[],
@@ -61,8 +61,8 @@ export function moeSpec(
     window: windows[layer] ?? null,
     rope,
     ffn: ffns.sparse[layer]
-      ? { ...structuredClone(ffns.moe), activation: "silu" as const }
-      : { kind: "dense" as const, inner: ffns.dense!.inner, bias: false, activation: "silu" as const, gated: true },
+      ? { ...structuredClone(ffns.moe), activation }
+      : { kind: "dense" as const, inner: ffns.dense!.inner, bias: false, activation, gated: true },
   }));
   return { ...common, attn: attentionOf(common, attn), layers, auxLossCoef };
 }

@@ -6,12 +6,21 @@ import { inputError } from "../../base/errors.js";
 import type { Rope, RopeScaling } from "../types.js";
 import type { ConfigReader } from "./reader.js";
 
+/** What a family's rope is when its keys are absent. */
+export interface RopeDefaults {
+  /** Null: the key must be there. */
+  readonly ropeTheta: number | null;
+  /** Left out: the family turns whole heads. */
+  readonly partialRotary?: number;
+  readonly interleavedRope?: boolean;
+}
+
 /** Throws inputError if a form asks for more than default, linear or llama3 rope, or if the forms disagree. */
-export function readRope(config: ConfigReader, defaultTheta: number, headDim: number): Rope {
+export function readRope(config: ConfigReader, headDim: number, defaults: RopeDefaults): Rope {
   const nested = config.object("rope_parameters");
   const flat = config.object("rope_scaling");
   const dicts = [nested, flat].filter((keys) => keys !== null);
-  for (const keys of [config, ...dicts]) requireFullRotation(keys);
+  const rotary = readRotary([config, ...dicts], headDim, defaults.partialRotary);
   for (const type of ["full_attention", "sliding_attention"]) {
     if (nested?.has(type)) throw nested.fail(type, "one rope for all layers");
   }
@@ -26,13 +35,29 @@ export function readRope(config: ConfigReader, defaultTheta: number, headDim: nu
   if (new Set(scalings.map((scaling) => JSON.stringify(scaling))).size > 1) {
     throw inputError("rope_scaling and rope_parameters disagree", { where: config.where, hint: "remove the wrong one" });
   }
-  return { theta: thetas[0] ?? defaultTheta, scaling: scalings[0] ?? { kind: "none" }, rotary: headDim, interleaved: false };
+  const theta = thetas[0] ?? defaults.ropeTheta;
+  if (theta === null) throw config.fail("rope_theta", "a number above 0 (versions of transformers assume different ones)");
+  return { theta, scaling: scalings[0] ?? { kind: "none" }, rotary, interleaved: defaults.interleavedRope ?? false };
 }
 
-function requireFullRotation(config: ConfigReader): void {
-  if (config.has("partial_rotary_factor") && config.get("partial_rotary_factor") !== 1) {
-    throw config.fail("partial_rotary_factor", "1 (rotary embedding over the whole head)");
+const partialKey = "partial_rotary_factor";
+
+/** How many elements of a head turn; transformers cuts the product off (`int(head_dim * factor)`). */
+function readRotary(places: readonly ConfigReader[], headDim: number, fallback: number | undefined): number {
+  const given = places.filter((keys) => keys.has(partialKey));
+  if (fallback === undefined) {
+    for (const keys of given) if (keys.get(partialKey) !== 1) throw keys.fail(partialKey, "1 (rotary embedding over the whole head)");
+    return headDim;
   }
+  const factors = given.map((keys) => keys.positive(partialKey));
+  if (new Set(factors).size > 1) {
+    throw inputError(`${partialKey} is given as ${factors.join(" and as ")}`, { where: places[0]!.where, hint: "keep the right one" });
+  }
+  const rotary = Math.trunc(headDim * (factors[0] ?? fallback));
+  if (rotary < 2 || rotary > headDim || rotary % 2 !== 0) {
+    throw (given[0] ?? places[0]!).fail(partialKey, `a factor that turns an even number of each head's ${headDim} elements (found ${rotary})`);
+  }
+  return rotary;
 }
 
 /** `keys` is `rope_scaling` or `rope_parameters`; older files say `type` for `rope_type`. */
@@ -60,14 +85,22 @@ function readScaling(keys: ConfigReader, config: ConfigReader): RopeScaling {
   }
 }
 
-/** Flat and nested keys with the same values. */
-export function writeRope(rope: Rope): Record<string, unknown> {
+/** Flat and nested keys with the same values; `partialOf` is the head size in families that turn a part of each head. */
+export function writeRope(rope: Rope, partialOf: number | null): Record<string, unknown> {
   const scaling = writeScaling(rope.scaling);
+  const partial = partialOf === null ? {} : { [partialKey]: rotaryFactor(rope.rotary, partialOf) };
   return {
     rope_theta: rope.theta,
     rope_scaling: scaling,
-    rope_parameters: { rope_type: "default", ...scaling, rope_theta: rope.theta },
+    rope_parameters: { rope_type: "default", ...scaling, ...partial, rope_theta: rope.theta },
+    ...partial,
   };
+}
+
+/** A factor whose product with the head size, cut off, is `rotary`, whatever rounding does. */
+function rotaryFactor(rotary: number, headDim: number): number {
+  const factor = rotary / headDim;
+  return Math.trunc(headDim * factor) === rotary ? factor : (rotary + 0.25) / headDim;
 }
 
 function writeScaling(scaling: RopeScaling): Record<string, unknown> | null {
