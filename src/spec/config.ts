@@ -16,6 +16,7 @@ import { qwen2 } from "./families/qwen2.js";
 import { qwen2Moe } from "./families/qwen2_moe.js";
 import { qwen3 } from "./families/qwen3.js";
 import { qwen3Moe } from "./families/qwen3_moe.js";
+import { starcoder2 } from "./families/starcoder2.js";
 
 const dialects: Readonly<Record<Family, Dialect>> = {
   llama,
@@ -23,6 +24,7 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   qwen2,
   qwen3,
   nemotron,
+  starcoder2,
   mixtral,
   qwen2_moe: qwen2Moe,
   qwen3_moe: qwen3Moe,

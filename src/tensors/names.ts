@@ -64,6 +64,20 @@ const layerNormBiases = {
 
 const nemotron: NameTable = { parts: { ...llamaParts, ...layerNormBiases, gate: null, gateBias: null }, experts: null };
 
+const starcoder2: NameTable = {
+  parts: {
+    ...llamaParts,
+    ...layerNormBiases,
+    gate: null,
+    gateBias: null,
+    up: `${layer}.mlp.c_fc.weight`,
+    upBias: `${layer}.mlp.c_fc.bias`,
+    down: `${layer}.mlp.c_proj.weight`,
+    downBias: `${layer}.mlp.c_proj.bias`,
+  },
+  experts: null,
+};
+
 const mixtral: NameTable = {
   parts: {
     ...llamaParts,
@@ -104,6 +118,7 @@ const tables: Readonly<Record<Family, NameTable>> = {
   qwen2: dense,
   qwen3: dense,
   nemotron,
+  starcoder2,
   mixtral,
   qwen2_moe: qwenMoe,
   qwen3_moe: qwenMoe,

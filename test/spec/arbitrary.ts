@@ -56,6 +56,16 @@ const traits: Readonly<Record<Family, Traits>> = {
     partialRotary: true,
     moe: null,
   },
+  starcoder2: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "uniform",
+    ffnBias: "same",
+    norm: { kind: "layer", weight: "scale", bias: true },
+    ffn: { gated: false },
+    moe: null,
+  },
   mixtral: {
     qkNorm: false,
     qkvBias: false,

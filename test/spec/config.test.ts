@@ -151,6 +151,11 @@ describe("configFromSpec", () => {
     ["family", { ...mixtral, family: "llama" }, "a llama model cannot have mixture-of-experts layers"],
     ["odd head", withHeads(mixtral, 7), "the head size is 7"],
     [
+      "biases",
+      { ...read(golden("dense/starcoder2")), attn: { ...read(golden("dense/starcoder2")).attn, qkvBias: false, outBias: false } },
+      "a starcoder2 model cannot have biases in only one of attention and FFN",
+    ],
+    [
       "norm",
       { ...read(golden("dense/nemotron")), norm: { kind: "rms", weight: "scale", bias: false, eps: 1e-5 } },
       'a nemotron model cannot have norm.kind "rms"',
@@ -254,6 +259,12 @@ describe("class defaults for absent keys", () => {
     expect(read({ ...config, partial_rotary_factor: 1 }).layers[0]!.rope!.rotary).toBe(8);
   });
 
+  test("starcoder2: biases everywhere, no window, a tied head", () => {
+    const config = without(golden("dense/starcoder2"), "use_bias", "sliding_window", "tie_word_embeddings", "num_key_value_heads");
+    expect(read(config)).toEqual({ ...read(golden("dense/starcoder2")), tiedHead: true });
+    expect(window({ ...config, sliding_window: 9 })).toEqual([9, 9]);
+  });
+
   test("tokens", () => {
     expect(
       read({ ...without(golden("dense/llama"), "bos_token_id"), eos_token_id: [5, 6], pad_token_id: -1 }).tokens,
@@ -352,6 +363,7 @@ describe("what cannot be read", () => {
       "dense/qwen2",
       "dense/qwen3",
       "dense/nemotron",
+      "dense/starcoder2",
       "moe/mixtral",
       "moe/qwen2_moe",
       "moe/qwen3_moe",

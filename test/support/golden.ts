@@ -24,7 +24,7 @@ export function readTensors(path: string): Map<string, GoldenTensor> {
 
 export const goldenModels = [
   "dense/llama", "dense/llama_tied", "dense/llama3_rope", "dense/mistral", "dense/qwen2", "dense/qwen3",
-  "dense/nemotron",
+  "dense/nemotron", "dense/starcoder2",
   "moe/mixtral", "moe/qwen2_moe", "moe/qwen3_moe", "moe/qwen3_moe_mixed", "moe/qwen3_moe_norm",
 ] as const;
 
