@@ -8,14 +8,22 @@ import { families } from "./types.js";
 import type { Dialect } from "./families/common.js";
 import { writeCommon } from "./families/common.js";
 import { ConfigReader } from "./families/reader.js";
+import { gemma } from "./families/gemma.js";
+import { gemma2 } from "./families/gemma2.js";
+import { gemma3Text } from "./families/gemma3_text.js";
+import { granite } from "./families/granite.js";
 import { llama } from "./families/llama.js";
 import { mistral } from "./families/mistral.js";
 import { mixtral } from "./families/mixtral.js";
 import { nemotron } from "./families/nemotron.js";
+import { olmo } from "./families/olmo.js";
+import { olmo2 } from "./families/olmo2.js";
+import { olmo3 } from "./families/olmo3.js";
 import { qwen2 } from "./families/qwen2.js";
 import { qwen2Moe } from "./families/qwen2_moe.js";
 import { qwen3 } from "./families/qwen3.js";
 import { qwen3Moe } from "./families/qwen3_moe.js";
+import { smollm3 } from "./families/smollm3.js";
 import { starcoder2 } from "./families/starcoder2.js";
 
 const dialects: Readonly<Record<Family, Dialect>> = {
@@ -25,6 +33,14 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   qwen3,
   nemotron,
   starcoder2,
+  gemma,
+  gemma2,
+  gemma3_text: gemma3Text,
+  granite,
+  smollm3,
+  olmo2,
+  olmo3,
+  olmo,
   mixtral,
   qwen2_moe: qwen2Moe,
   qwen3_moe: qwen3Moe,
@@ -83,7 +99,7 @@ function difference(wanted: unknown, found: unknown, path: string): string | nul
   }
   // A factor stored as its reciprocal may come back with its last bit changed; Gemma's embedding factor is rounded to the
   // weights' type, so that one model has slightly different ones in two types.
-  const tolerance = path === "multipliers.embedding" ? 2 ** -8 : 1e-12;
+  const tolerance = path === "multipliers.embedding" ? 2 ** -7 : 1e-12;
   const near = typeof wanted === "number" && typeof found === "number" && Math.abs(wanted - found) <= tolerance * Math.abs(wanted);
   return near || Object.is(wanted, found) ? null : `${path} ${JSON.stringify(wanted)}`;
 }
@@ -98,6 +114,9 @@ const floatKeys: ReadonlySet<string> = new Set([
   "norm_epsilon",
   "layer_norm_eps",
   "logit_scale",
+  "attn_logit_softcapping",
+  "final_logit_softcapping",
+  "clip_qkv",
   "initializer_range",
   "attention_dropout",
   "rope_theta",

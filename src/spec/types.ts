@@ -3,7 +3,10 @@
  * Tensor names, network, cost and checkpoint configs are interpreters of it; none of them adds knowledge.
  */
 
-export const families = ["llama", "mistral", "qwen2", "qwen3", "nemotron", "starcoder2", "mixtral", "qwen2_moe", "qwen3_moe"] as const;
+export const families = [
+  "llama", "mistral", "qwen2", "qwen3", "nemotron", "starcoder2", "gemma", "gemma2", "gemma3_text", "granite",
+  "smollm3", "olmo2", "olmo3", "olmo", "mixtral", "qwen2_moe", "qwen3_moe",
+] as const;
 /** Hugging Face `model_type`: chooses a naming table and a config dialect, nothing else. */
 export type Family = (typeof families)[number];
 

@@ -78,6 +78,17 @@ const starcoder2: NameTable = {
   experts: null,
 };
 
+/** Gemma 2 and 3 and OLMo 2 and 3: norms behind attention and FFN, and Gemma's before the FFN has another name. */
+const postNorms: NameTable = {
+  parts: {
+    ...llamaParts,
+    postAttentionNorm: `${layer}.post_attention_layernorm.weight`,
+    ffnNorm: `${layer}.pre_feedforward_layernorm.weight`,
+    postFfnNorm: `${layer}.post_feedforward_layernorm.weight`,
+  },
+  experts: null,
+};
+
 const mixtral: NameTable = {
   parts: {
     ...llamaParts,
@@ -119,6 +130,14 @@ const tables: Readonly<Record<Family, NameTable>> = {
   qwen3: dense,
   nemotron,
   starcoder2,
+  gemma: dense,
+  gemma2: postNorms,
+  gemma3_text: postNorms,
+  granite: dense,
+  smollm3: dense,
+  olmo2: postNorms,
+  olmo3: postNorms,
+  olmo: dense,
   mixtral,
   qwen2_moe: qwenMoe,
   qwen3_moe: qwenMoe,

@@ -1,5 +1,6 @@
 /** Random valid specs of every family, for property tests. */
 import fc from "fast-check";
+import { bends } from "./bends.js";
 import { plainAttention, plainRope } from "../../src/spec/plain.js";
 import { plainBlocks, rmsNorm } from "../../src/spec/types.js";
 import type { ActivationKind, BlockKind, DecoderSpec, Family, Ffn, MoeFfn, NormSpec, RopeScaling } from "../../src/spec/types.js";
@@ -66,6 +67,14 @@ const traits: Readonly<Record<Family, Traits>> = {
     ffn: { gated: false },
     moe: null,
   },
+  gemma: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, ffn: { gated: true }, moe: null },
+  gemma2: { qkNorm: false, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, ffn: { gated: true }, moe: null },
+  gemma3_text: { qkNorm: false, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, ffn: { gated: true }, moe: null },
+  granite: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: true, moe: null },
+  smollm3: { qkNorm: false, qkvBias: "any", outBias: "same", window: "layers", ffnBias: true, moe: null },
+  olmo2: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: null },
+  olmo3: { qkNorm: false, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, moe: null },
+  olmo: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: null },
   mixtral: {
     qkNorm: false,
     qkvBias: false,
@@ -109,6 +118,10 @@ function moeFfn({ anyOrder, shared }: NonNullable<Traits["moe"]>): fc.Arbitrary<
 const anyActivation = fc.constantFrom<ActivationKind>("silu", "gelu", "geluTanh", "relu", "relu2");
 
 export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
+  return llamaLike(family).chain(bends[family] ?? ((spec) => fc.constant(spec)));
+}
+
+function llamaLike(family: Family): fc.Arbitrary<DecoderSpec> {
   const { qkNorm, qkvBias, outBias, window, ffnBias, moe, ...other } = traits[family];
   const { norm = rmsNorm(0), blocks = ["pre"], ffn, partialRotary, interleaved = false, logitScale, square } = other;
   return fc

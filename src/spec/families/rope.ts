@@ -3,7 +3,7 @@
  * `rope_parameters`; both forms are read, and both are written because vLLM and transformers 4 read only the flat one.
  */
 import { inputError } from "../../base/errors.js";
-import type { Rope, RopeScaling } from "../types.js";
+import type { DecoderSpec, Rope, RopeScaling } from "../types.js";
 import type { ConfigReader } from "./reader.js";
 
 /** What a family's rope is when its keys are absent. */
@@ -118,4 +118,65 @@ function writeScaling(scaling: RopeScaling): Record<string, unknown> | null {
         original_max_position_embeddings: scaling.originalMaxPositions,
       };
   }
+}
+
+/** The ropes of layers with full attention and of layers with a sliding window. */
+export interface RopesByType {
+  readonly full: Rope;
+  readonly sliding: Rope;
+}
+
+/** What a family with a rope per attention type assumes, and its flat key for the sliding layers' theta. */
+export interface RopesByTypeDefaults {
+  readonly full: number;
+  readonly sliding: number;
+  readonly slidingKey: string;
+}
+
+/**
+ * `rope_parameters` with an entry per attention type (transformers 5), or the flat keys of transformers 4, whose
+ * `rope_scaling` is for full attention only. Throws inputError if both are given and disagree.
+ */
+export function readRopesByType(config: ConfigReader, headDim: number, defaults: RopesByTypeDefaults): RopesByType {
+  const nested = config.object("rope_parameters");
+  if (nested !== null && !nested.has("full_attention") && !nested.has("sliding_attention")) {
+    throw config.fail("rope_parameters", "an entry for full_attention and one for sliding_attention");
+  }
+  const one = (type: keyof RopesByType, flatTheta: string, flatScaling: ConfigReader | null): Rope => {
+    const own = nested?.object(`${type}_attention`) ?? null;
+    const thetas = [
+      ...(config.has(flatTheta) ? [config.positive(flatTheta)] : []),
+      ...(own?.has("rope_theta") ? [own.positive("rope_theta")] : []),
+    ];
+    const dicts = [own, flatScaling].filter((keys) => keys !== null);
+    readRotary([config, ...dicts], headDim, undefined);
+    const scalings = dicts.map((keys) => readScaling(keys, config));
+    if (thetas[0] !== thetas.at(-1) || JSON.stringify(scalings[0]) !== JSON.stringify(scalings.at(-1))) {
+      throw inputError(`rope_parameters.${type}_attention and the flat rope keys disagree`, { where: config.where, hint: "remove the wrong one" });
+    }
+    return { theta: thetas[0] ?? defaults[type], scaling: scalings[0] ?? { kind: "none" }, rotary: headDim, interleaved: false };
+  };
+  return { full: one("full", "rope_theta", config.object("rope_scaling")), sliding: one("sliding", defaults.slidingKey, null) };
+}
+
+/** Nested keys, and flat ones if those can say the same. */
+export function writeRopesByType({ full, sliding }: RopesByType, { slidingKey }: RopesByTypeDefaults): Record<string, unknown> {
+  const entry = (rope: Rope): Record<string, unknown> => ({ rope_type: "default", ...writeScaling(rope.scaling), rope_theta: rope.theta });
+  const flat = sliding.scaling.kind === "none" && (slidingKey !== "rope_theta" || sliding.theta === full.theta);
+  return {
+    [slidingKey]: flat ? sliding.theta : undefined,
+    rope_theta: flat ? full.theta : undefined,
+    rope_scaling: flat ? writeScaling(full.scaling) : undefined,
+    rope_parameters: { full_attention: entry(full), sliding_attention: entry(sliding) },
+  };
+}
+
+/** The ropes of a spec by attention type; a type that no layer has gets the family's default. Null if a layer has none. */
+export function ropesByTypeOf(spec: DecoderSpec, defaults: RopesByTypeDefaults): RopesByType | null {
+  if (spec.layers.some(({ rope }) => rope === null)) return null;
+  const plain = (theta: number): Rope => ({ theta, scaling: { kind: "none" }, rotary: spec.attn.headDim, interleaved: false });
+  return {
+    full: spec.layers.find(({ window }) => window === null)?.rope ?? plain(defaults.full),
+    sliding: spec.layers.find(({ window }) => window !== null)?.rope ?? plain(defaults.sliding),
+  };
 }

@@ -5,8 +5,8 @@ import { isString } from "./reader.js";
 import { refuse } from "./common.js";
 
 /** Qwen classes look at `sliding_window` only if `use_sliding_window` is true; its class default is 4096. */
-export function readQwenWindow(config: ConfigReader): number | null {
-  return config.bool("use_sliding_window", false) ? config.intOrNull("sliding_window", 4096) : null;
+export function readQwenWindow(config: ConfigReader, fallback: number | null = 4096): number | null {
+  return config.bool("use_sliding_window", false) ? config.intOrNull("sliding_window", fallback) : null;
 }
 
 /**
@@ -16,8 +16,8 @@ export function readLayerWindows(
   config: ConfigReader,
   layers: number,
   isSliding: (layer: number) => boolean,
+  window: number | null = readQwenWindow(config),
 ): (number | null)[] {
-  const window = readQwenWindow(config);
   const types = config.list("layer_types", isString, "a list of attention types, one per layer");
   if (types === null)
     return Array.from({ length: layers }, (_, layer) => (window !== null && isSliding(layer) ? window : null));
@@ -40,13 +40,21 @@ export function uniformWindow(spec: DecoderSpec): number | null {
 
 /** Qwen's keys for per-layer windows; `max_window_layers` counts the full-attention layers that come first. */
 export function writeLayerWindows(spec: DecoderSpec): Record<string, unknown> {
-  const sizes = new Set(spec.layers.flatMap(({ window }) => (window === null ? [] : [window])));
-  if (sizes.size > 1) throw refuse(spec, `attention windows of several sizes (${[...sizes].join(", ")})`);
+  const keys = writeLayerTypes(spec);
   const firstSliding = spec.layers.findIndex(({ window }) => window !== null);
   return {
-    use_sliding_window: sizes.size === 1,
-    sliding_window: [...sizes][0] ?? null,
+    use_sliding_window: firstSliding !== -1,
     max_window_layers: firstSliding === -1 ? spec.layers.length : firstSliding,
+    ...keys,
+  };
+}
+
+/** One window size and which layers have it. Throws inputError if there are several sizes. */
+export function writeLayerTypes(spec: DecoderSpec): Record<string, unknown> {
+  const sizes = new Set(spec.layers.flatMap(({ window }) => (window === null ? [] : [window])));
+  if (sizes.size > 1) throw refuse(spec, `attention windows of several sizes (${[...sizes].join(", ")})`);
+  return {
+    sliding_window: [...sizes][0] ?? null,
     layer_types: spec.layers.map(({ window }) => (window === null ? "full_attention" : "sliding_attention")),
   };
 }
