@@ -12,6 +12,7 @@ import { gemma } from "./families/gemma.js";
 import { gemma2 } from "./families/gemma2.js";
 import { gemma3Text } from "./families/gemma3_text.js";
 import { granite } from "./families/granite.js";
+import { cohere } from "./families/cohere.js";
 import { llama } from "./families/llama.js";
 import { mistral } from "./families/mistral.js";
 import { mixtral } from "./families/mixtral.js";
@@ -24,6 +25,7 @@ import { qwen2Moe } from "./families/qwen2_moe.js";
 import { qwen3 } from "./families/qwen3.js";
 import { qwen3Moe } from "./families/qwen3_moe.js";
 import { smollm3 } from "./families/smollm3.js";
+import { stablelm } from "./families/stablelm.js";
 import { starcoder2 } from "./families/starcoder2.js";
 
 const dialects: Readonly<Record<Family, Dialect>> = {
@@ -33,6 +35,8 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   qwen3,
   nemotron,
   starcoder2,
+  stablelm,
+  cohere,
   gemma,
   gemma2,
   gemma3_text: gemma3Text,

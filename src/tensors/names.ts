@@ -64,6 +64,8 @@ const layerNormBiases = {
 
 const nemotron: NameTable = { parts: { ...llamaParts, ...layerNormBiases, gate: null, gateBias: null }, experts: null };
 
+const stablelm: NameTable = { parts: { ...llamaParts, ...layerNormBiases }, experts: null };
+
 const starcoder2: NameTable = {
   parts: {
     ...llamaParts,
@@ -130,6 +132,8 @@ const tables: Readonly<Record<Family, NameTable>> = {
   qwen3: dense,
   nemotron,
   starcoder2,
+  stablelm,
+  cohere: dense,
   gemma: dense,
   gemma2: postNorms,
   gemma3_text: postNorms,

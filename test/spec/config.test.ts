@@ -156,6 +156,12 @@ describe("configFromSpec", () => {
       "a starcoder2 model cannot have biases in only one of attention and FFN",
     ],
     [
+      "sandwich blocks",
+      { ...read(golden("dense/stablelm")), block: "sandwich" },
+      "a stablelm model cannot have sandwich blocks",
+    ],
+    ["post blocks", { ...read(golden("dense/cohere")), block: "post" }, 'a cohere model cannot have block "post"'],
+    [
       "norm",
       { ...read(golden("dense/nemotron")), norm: { kind: "rms", weight: "scale", bias: false, eps: 1e-5 } },
       'a nemotron model cannot have norm.kind "rms"',
@@ -265,6 +271,19 @@ describe("class defaults for absent keys", () => {
     expect(window({ ...config, sliding_window: 9 })).toEqual([9, 9]);
   });
 
+  test("stablelm: a quarter of each head turns, blocks in sequence or in parallel", () => {
+    const config = without(golden("dense/stablelm"), "rope_parameters", "partial_rotary_factor", "use_qkv_bias", "use_parallel_residual", "layer_norm_eps");
+    expect(read(config)).toEqual(read(golden("dense/stablelm")));
+    expect(read(config).layers[0]!.rope!.rotary).toBe(2);
+    expect(read({ ...config, use_parallel_residual: true, use_qkv_bias: true })).toMatchObject({ block: "parallel-shared", attn: { qkvBias: true, outBias: false } });
+  });
+
+  test("cohere: a tied head, logits times 1/16", () => {
+    const config = without(golden("dense/cohere"), "logit_scale", "tie_word_embeddings", "attention_bias", "use_qk_norm", "pad_token_id");
+    expect(read(config)).toEqual(read(golden("dense/cohere")));
+    expect(read({ ...config, logit_scale: 2 }).multipliers).toEqual({ embedding: 1, residual: 1, logits: 2 });
+  });
+
   test("tokens", () => {
     expect(
       read({ ...without(golden("dense/llama"), "bos_token_id"), eos_token_id: [5, 6], pad_token_id: -1 }).tokens,
@@ -333,6 +352,10 @@ describe("what cannot be read", () => {
     [{ ...nemotron, partial_rotary_factor: 0.25 }, "partial_rotary_factor is given as 0.25 and as 0.5"],
     [{ ...nemotron, rope_parameters: {}, partial_rotary_factor: 0.1 }, "turns an even number of each head's 8 elements (found 0)"],
     [{ ...nemotron, hidden_act: "quick_gelu" }, 'hidden_act is "quick_gelu", expected "silu" or "gelu" or'],
+    [{ ...golden("dense/stablelm"), qk_layernorm: true }, "qk_layernorm is true, expected false"],
+    [{ ...golden("dense/stablelm"), head_dim: 16 }, "head_dim is 16, expected 8, hidden_size / num_attention_heads"],
+    [{ ...golden("dense/cohere"), use_qk_norm: true }, "use_qk_norm is true, expected false"],
+    [without(golden("dense/cohere"), "rope_parameters"), "rope_theta is missing, expected a number above 0"],
     [{ ...llama, quantization_config: { quant_method: "gptq" } }, "use the unquantized checkpoint"],
     [{ ...moe, clip_qkv: 8 }, "clip_qkv is 8, expected no such key"],
     [{ ...moe, num_experts_per_tok: 9 }, "num_experts_per_tok is 9, expected at most the number of experts (8)"],
@@ -364,6 +387,8 @@ describe("what cannot be read", () => {
       "dense/qwen3",
       "dense/nemotron",
       "dense/starcoder2",
+      "dense/stablelm",
+      "dense/cohere",
       "moe/mixtral",
       "moe/qwen2_moe",
       "moe/qwen3_moe",

@@ -1,0 +1,49 @@
+/**
+ * Command R: LayerNorm without bias, a parallel block that shares one norm, rope over neighbouring pairs, scaled logits
+ * (transformers, configuration_cohere.py and modeling_cohere.py).
+ */
+import type { DecoderSpec } from "../types.js";
+import type { Defaults, Dialect } from "./common.js";
+import { denseSpec, readCommon, requireAttention, sharedAttentionBias, uniformDense } from "./common.js";
+import type { ConfigReader } from "./reader.js";
+
+const defaults: Defaults = {
+  kvHeads: "heads",
+  headDim: "derived",
+  maxPositions: 8192,
+  normEps: 1e-5,
+  normKey: "layer_norm_eps",
+  norm: { kind: "layer", weight: "scale", bias: false },
+  activation: "silu",
+  // transformers 4 assumes 10000, transformers 5 assumes 500000.
+  ropeTheta: null,
+  interleavedRope: true,
+  bos: 5,
+  eos: 255_001,
+  pad: 0,
+  tiedHead: true,
+};
+
+export const cohere: Dialect = {
+  family: "cohere",
+  architecture: "CohereForCausalLM",
+  defaults,
+  read(config: ConfigReader): DecoderSpec {
+    if (config.bool("use_qk_norm", false)) throw config.fail("use_qk_norm", "false (a norm weight of its own for each head cannot be said)");
+    const common = readCommon(config, "cohere", defaults);
+    const bias = config.bool("attention_bias", false);
+    const ffn = { inner: config.int("intermediate_size"), bias: false };
+    const spec = denseSpec(common, { qkNorm: false, qkvBias: bias, outBias: bias }, ffn, []);
+    const multipliers = { ...spec.multipliers, logits: config.positive("logit_scale", 0.0625) };
+    return { ...spec, block: "parallel-shared", multipliers };
+  },
+  write(spec: DecoderSpec): Record<string, unknown> {
+    requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });
+    return {
+      intermediate_size: uniformDense(spec, false).inner,
+      attention_bias: sharedAttentionBias(spec),
+      logit_scale: spec.multipliers.logits,
+      use_qk_norm: false,
+    };
+  },
+};
