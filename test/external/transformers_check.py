@@ -20,6 +20,8 @@ torch.set_num_threads(1)
 
 SAME_LOGITS = 1e-4
 KEPT_FUNCTION = 1e-5
+# Opened in float32, transformers multiplies by Gemma's embedding factor in float32; we take the one of the folder's precision.
+OTHER_FACTOR = 1e-3
 problems = []
 
 
@@ -89,7 +91,7 @@ def check_convert(case):
 
 def check_rewrite(case):
     check_logits(case)
-    if not case["difference"] <= SAME_LOGITS:
+    if not case["difference"] <= (OTHER_FACTOR if case["refactored"] else SAME_LOGITS):
         fail(case, f"logits differ by {case['difference']:.1e}")
     if case.get("kept", 0) != 0:
         fail(case, f"rewriting changed the logits by {case['kept']:.1e}")

@@ -169,6 +169,14 @@ describe("configFromSpec", () => {
     ["scale", { ...mixtral, attn: { ...mixtral.attn, scale: 1 } }, "a mixtral model cannot have an attention scale of 1"],
     ["block", { ...mixtral, block: "parallel" }, "a mixtral model cannot have parallel blocks"],
     [
+      "gemma scale",
+      { ...read(golden("dense/gemma2")), attn: { ...read(golden("dense/gemma2")).attn, scale: 0.3 } },
+      "an attention scale of 0.3 (not one over the square root of an integer)",
+    ],
+    ["gemma factor", { ...read(golden("dense/gemma")), multipliers: { embedding: 1, residual: 1, logits: 1 } }, "a gemma model cannot have multipliers.embedding 1"],
+    ["olmo2 block", { ...read(golden("dense/olmo2")), block: "pre" }, "a olmo2 model cannot have pre blocks"],
+    ["olmo3 rope", { ...read(golden("dense/olmo3")), layers: read(golden("dense/olmo3")).layers.map((layer) => ({ ...layer, rope: null })) }, "cannot have layers without rope"],
+    [
       "groups",
       { ...mixtral, attn: { ...mixtral.attn, kvHeads: 3 } },
       "num_key_value_heads is 3, expected a divisor of num_attention_heads (4)",
@@ -284,6 +292,81 @@ describe("class defaults for absent keys", () => {
     expect(read({ ...config, logit_scale: 2 }).multipliers).toEqual({ embedding: 1, residual: 1, logits: 2 });
   });
 
+  test("gemma: the embedding factor has the type of the weights, the activation is the tanh GELU, the head is tied", () => {
+    const gemma = golden("dense/gemma");
+    const factor = (config: unknown): number => read(config).multipliers.embedding;
+    expect(factor(gemma)).toBe(Math.fround(Math.sqrt(32)));
+    expect(factor(without(gemma, "dtype"))).toBe(Math.fround(Math.sqrt(32)));
+    // PyTorch: torch.tensor(3072 ** 0.5).bfloat16() is 55.5, .half() is 55.4375.
+    expect(factor({ ...gemma, hidden_size: 3072, dtype: "bfloat16" })).toBe(55.5);
+    expect(factor({ ...without(gemma, "dtype"), hidden_size: 3072, torch_dtype: "float16" })).toBe(55.4375);
+    expect(read(without(gemma, "hidden_act", "tie_word_embeddings", "head_dim"))).toMatchObject({
+      tiedHead: true,
+      attn: { headDim: 256 },
+      layers: [{ ffn: { activation: "geluTanh" } }, {}],
+    });
+    expect(read({ ...gemma, hidden_act: "gelu", hidden_activation: "gelu_pytorch_tanh" }).layers[0]!.ffn.activation).toBe("geluTanh");
+  });
+
+  test("gemma2: caps, scale and windows", () => {
+    const gemma2 = golden("dense/gemma2");
+    const bare = without(gemma2, "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "layer_types", "sliding_window");
+    expect(read(bare)).toMatchObject({ logitSoftcap: 30, block: "sandwich", attn: { softcap: 50, scale: 1 / 16 } });
+    expect(window(bare)).toEqual([4096, null]);
+    expect(read({ ...bare, attn_logit_softcapping: null, final_logit_softcapping: null })).toMatchObject({ logitSoftcap: null, attn: { softcap: null } });
+    expect(window({ ...bare, sliding_window: null })).toEqual([null, null]);
+  });
+
+  test("gemma3_text and olmo3: a rope per attention type, nested and flat", () => {
+    const flat = without(golden("dense/gemma3_text"), "rope_parameters", "layer_types");
+    const thetas = (config: unknown): number[] => read(config).layers.map(({ rope }) => rope!.theta);
+    expect(thetas({ ...flat, sliding_window_pattern: 2 })).toEqual([10_000, 1_000_000]);
+    expect(window({ ...flat, sliding_window_pattern: 2, sliding_window: 9 })).toEqual([9, null]);
+    const scaled = { ...flat, sliding_window_pattern: 2, rope_theta: 7, rope_local_base_freq: 5, rope_scaling: { rope_type: "linear", factor: 8 } };
+    const spec = read(scaled);
+    expect(spec.layers.map(({ rope }) => rope)).toEqual([plainRope(5, 8), { ...plainRope(7, 8), scaling: { kind: "linear", factor: 8 } }]);
+    expect(configFromSpec(spec, { dtype: "float32" })).toMatchObject({
+      rope_theta: 7,
+      rope_local_base_freq: 5,
+      rope_scaling: { rope_type: "linear", factor: 8 },
+      rope_parameters: { full_attention: { rope_theta: 7, rope_type: "linear", factor: 8 }, sliding_attention: { rope_theta: 5, rope_type: "default" } },
+    });
+    const olmo3 = { ...without(golden("dense/olmo3"), "rope_parameters"), layer_types: ["full_attention", "sliding_attention"] };
+    expect(thetas(olmo3)).toEqual([500_000, 500_000]);
+    expect(read({ ...olmo3, rope_theta: 3, rope_scaling: { rope_type: "linear", factor: 2 } }).layers.map(({ rope }) => rope)).toEqual([
+      { ...plainRope(3, 8), scaling: { kind: "linear", factor: 2 } },
+      plainRope(3, 8),
+    ]);
+    // The flat keys of olmo3 have one theta for both.
+    const two = read({ ...olmo3, rope_parameters: { full_attention: { rope_theta: 3 }, sliding_attention: { rope_theta: 4 } } });
+    expect(without(configFromSpec(two, { dtype: "float32" }), "rope_parameters").rope_theta).toBeUndefined();
+    expect(window(without({ ...olmo3, num_hidden_layers: 5, sliding_window: 3 }, "layer_types"))).toEqual([3, 3, 3, null, 3]);
+  });
+
+  test("granite: logits are divided, attention_multiplier is the scale also when absent", () => {
+    const granite = golden("dense/granite");
+    expect(read(granite)).toMatchObject({ multipliers: { embedding: 12, residual: 0.22, logits: 1 / 8 }, attn: { scale: 0.25 } });
+    expect(read(without(granite, "attention_multiplier", "logits_scaling"))).toMatchObject({ multipliers: { logits: 1 }, attn: { scale: 1 } });
+  });
+
+  test("smollm3: every fourth layer has no rope, and only such layers slide", () => {
+    const smollm3 = { ...without(golden("dense/smollm3"), "no_rope_layers", "layer_types"), num_hidden_layers: 5 };
+    expect(read(smollm3).layers.map(({ rope }) => rope === null)).toEqual([false, false, false, true, false]);
+    expect(read({ ...smollm3, no_rope_layer_interval: 2 }).layers.map(({ rope }) => rope === null)).toEqual([false, true, false, true, false]);
+    expect(window({ ...smollm3, use_sliding_window: true, sliding_window: 6 })).toEqual([null, null, null, 6, null]);
+    expect(window({ ...smollm3, use_sliding_window: true })).toEqual([null, null, null, null, null]);
+  });
+
+  test("olmo2 and olmo: where norms stand and what they are", () => {
+    const rms = { kind: "rms", weight: "scale", bias: false, eps: 1e-5 };
+    expect(read(golden("dense/olmo2"))).toMatchObject({ block: "post", norm: rms, attn: { qkNorm: { span: "full", norm: rms } } });
+    expect(read({ ...golden("dense/olmo"), clip_qkv: 8 })).toMatchObject({
+      block: "pre",
+      norm: { kind: "layer", weight: "none", bias: false, eps: 1e-5 },
+      attn: { clip: 8, qkNorm: null },
+    });
+  });
+
   test("tokens", () => {
     expect(
       read({ ...without(golden("dense/llama"), "bos_token_id"), eos_token_id: [5, 6], pad_token_id: -1 }).tokens,
@@ -367,6 +450,18 @@ describe("what cannot be read", () => {
       { ...golden("dense/qwen2"), layer_types: ["full_attention", "linear_attention"] },
       'expected only "full_attention" and "sliding_attention"',
     ],
+    [{ ...golden("dense/gemma"), hidden_act: "gelu" }, 'hidden_act is "gelu", expected "gelu_pytorch_tanh"'],
+    [{ ...golden("dense/gemma2"), use_bidirectional_attention: true }, "use_bidirectional_attention is true, expected false or null"],
+    [{ ...golden("dense/gemma3_text"), attn_logit_softcapping: 50 }, "attn_logit_softcapping is 50, expected no such key"],
+    [{ ...golden("dense/gemma3_text"), rope_theta: 5 }, "rope_parameters.full_attention and the flat rope keys disagree"],
+    [{ ...golden("dense/olmo3"), rope_parameters: { rope_theta: 5 } }, "expected an entry for full_attention and one for sliding_attention"],
+    [
+      { ...golden("dense/olmo3"), rope_parameters: { full_attention: { rope_type: "yarn", factor: 8 } } },
+      'rope_parameters.full_attention.rope_type is "yarn", expected one of "default", "linear", "llama3"',
+    ],
+    [{ ...golden("dense/granite"), logits_scaling: 0 }, "logits_scaling is 0, expected a number above 0"],
+    [{ ...golden("dense/smollm3"), no_rope_layers: [1] }, "no_rope_layers is [1], expected 0 or 1 for each of 2 layers"],
+    [{ ...golden("dense/olmo"), clip_qkv: -1 }, "clip_qkv is -1, expected a number above 0"],
     [{ ...golden("dense/mistral"), sliding_window: 0 }, "sliding_window is 0, expected an integer from 1"],
   ])("%#: one clear line", (config, line) => {
     try {
@@ -389,6 +484,13 @@ describe("what cannot be read", () => {
       "dense/starcoder2",
       "dense/stablelm",
       "dense/cohere",
+      "dense/gemma",
+      "dense/gemma2",
+      "dense/gemma3_text",
+      "dense/granite",
+      "dense/smollm3",
+      "dense/olmo3",
+      "dense/olmo",
       "moe/mixtral",
       "moe/qwen2_moe",
       "moe/qwen3_moe",

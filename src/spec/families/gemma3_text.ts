@@ -16,9 +16,6 @@ const defaults: Defaults = { ...gemmaDefaults, kvHeads: 4, maxPositions: 131_072
 
 const ropes = { full: 1_000_000, sliding: 10_000, slidingKey: "rope_local_base_freq" } as const;
 
-/** Files of transformers 4 say `sliding_window_pattern`, transformers 5 keeps it as `_sliding_window_pattern`. */
-const patternKeys = ["sliding_window_pattern", "_sliding_window_pattern"] as const;
-
 export const gemma3Text: Dialect = {
   family: "gemma3_text",
   architecture: "Gemma3ForCausalLM",
@@ -26,7 +23,8 @@ export const gemma3Text: Dialect = {
   read(config: ConfigReader): DecoderSpec {
     requireCausal(config);
     const common = sandwiched(config, readBase(config, "gemma3_text", defaults), { scores: null, logits: null });
-    const pattern = config.int(patternKeys.find((key) => config.has(key)) ?? patternKeys[0], 6);
+    // Older files have no `layer_types`; `_sliding_window_pattern`, which transformers 5 saves, is not read back by it.
+    const pattern = config.int("sliding_window_pattern", 6);
     const window = config.intOrNull("sliding_window", 4096);
     const windows = readLayerWindows(config, common.layerCount, (layer) => (layer + 1) % pattern !== 0, window);
     const { full, sliding } = readRopesByType(config, common.attn.headDim, ropes);
