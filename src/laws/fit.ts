@@ -1,7 +1,7 @@
 /** Fits a law to points: many starts, the best optimum, and how far it can be trusted to be one. */
+import { defaultLimits, type SolverLimits } from "./box.js";
 import { fitFrom, type LocalFit, type Problem } from "./local-fit.js";
 import { defaultDelta, type Loss } from "./loss.js";
-import { defaultLimits, type SolverLimits } from "./solvers.js";
 import { paramsOf, type BoundLaw, type Law, type Params, type Points } from "./types.js";
 
 /**
@@ -81,7 +81,7 @@ export function bestOf(problem: Problem, points: Points, found: readonly LocalFi
   const atOptimum = found.filter(({ objective }) => objective <= close).length;
   const atBound = bound.law.parameters.filter((_, j) => best.theta[j]! <= bound.lower[j]! || best.theta[j]! >= bound.upper[j]!).map(({ name }) => name);
   const residuals = new Float64Array(points.n);
-  bound.evaluate(best.theta, residuals, null);
+  bound.evaluate(best.theta, residuals);
   for (let i = 0; i < residuals.length; i++) residuals[i]! -= logLoss[i]!;
   return {
     law: bound.law, loss, bound, theta: best.theta,

@@ -26,16 +26,26 @@ export function generalLaw(definition: GeneralLaw): Law {
 
 function evaluator(definition: GeneralLaw, center: readonly number[], places: Places, p: number): Evaluator {
   const rows = Array.from({ length: places.n }, (_, row) => definition.place(center, places, row));
+  const n = rows.length;
   const slopes = new Float64Array(p);
+  const all = new Float64Array(n * p);
   return {
-    n: places.n,
-    evaluate(theta, out, jacobian) {
-      for (let i = 0; i < rows.length; i++) {
+    n,
+    evaluate(theta, out) {
+      for (let i = 0; i < n; i++) {
         slopes.fill(0);
         out[i] = rows[i]!(theta, slopes);
-        if (jacobian !== null) for (let j = 0; j < p; j++) jacobian[j * rows.length + i] = slopes[j]!;
+        for (let j = 0; j < p; j++) all[j * n + i] = slopes[j]!;
       }
     },
+    pullback(weights, gradient) {
+      for (let j = 0; j < p; j++) {
+        let sum = 0;
+        for (let i = 0; i < n; i++) sum += weights[i]! * all[j * n + i]!;
+        gradient[j] = sum;
+      }
+    },
+    jacobian: (out) => out.set(all),
   };
 }
 
@@ -46,7 +56,7 @@ function bindGeneral(law: Law, definition: GeneralLaw, points: Points): BoundLaw
   const logLoss = points.loss.map(Math.log);
   const squares = (theta: Float64Array): number => {
     const out = new Float64Array(points.n);
-    own.evaluate(theta, out, null);
+    own.evaluate(theta, out);
     const sum = out.reduce((total, value, i) => total + (value - logLoss[i]!) ** 2, 0);
     return Number.isFinite(sum) ? sum : Infinity;
   };

@@ -1,8 +1,10 @@
 /** From one start to one local optimum, for each loss. */
+import { bfgs } from "./bfgs.js";
+import { defaultLimits, type LocalMinimum, type SolverLimits } from "./box.js";
+import { levenberg } from "./levenberg.js";
 import { solve } from "./linear.js";
 import type { Loss } from "./loss.js";
 import { Objective, type Penalty } from "./objective.js";
-import { bfgs, defaultLimits, levenberg, type LocalMinimum, type SolverLimits } from "./solvers.js";
 import type { BoundLaw } from "./types.js";
 
 export interface Problem {
@@ -82,7 +84,7 @@ type Corner = Pick<LocalFit, "theta" | "objective" | "gradientNorm" | "converged
  * multipliers leave over is the gradient norm.
  */
 function throughPoints(objective: Objective, from: Float64Array, free: readonly number[]): Corner | null {
-  const { law, weights, residuals, jacobian } = objective;
+  const { law, weights, residuals } = objective;
   const n = law.n;
   const k = free.length;
   const gradient = new Float64Array(from.length);
@@ -94,6 +96,7 @@ function throughPoints(objective: Objective, from: Float64Array, free: readonly 
   const off = order.slice(k);
   if (on.length < k) return null;
   const matrix = new Float64Array(k * k);
+  let jacobian = objective.slopesOfPoints();
   for (let iteration = 0; iteration < 4; iteration++) {
     on.forEach((i, row) => free.forEach((j, column) => (matrix[row * k + column] = jacobian[j * n + i]!)));
     const step = solve(matrix, k, Float64Array.from(on, (i) => -residuals[i]!));
@@ -101,6 +104,7 @@ function throughPoints(objective: Objective, from: Float64Array, free: readonly 
     free.forEach((j, column) => (theta[j]! += step[column]!));
     if (free.some((j) => theta[j]! < law.lower[j]! || theta[j]! > law.upper[j]!)) return null;
     objective.value(theta, gradient);
+    jacobian = objective.slopesOfPoints();
   }
   const slopes = Float64Array.from(free, (j) => off.reduce((sum, i) => sum + weights[i]! * side(residuals[i]!) * jacobian[j * n + i]!, 0));
   const transposed = new Float64Array(k * k);

@@ -16,7 +16,7 @@ export interface Penalty {
 export class Objective {
   readonly p: number;
   readonly residuals: Float64Array;
-  readonly jacobian: Float64Array;
+  private readonly jacobian: Float64Array;
   penalty: Penalty | null = null;
   /** Evaluations with a gradient so far. */
   evaluations = 0;
@@ -50,12 +50,12 @@ export class Objective {
     return this.scale * this.weights.reduce((sum, w) => sum + w, 0) * 0.5e-30;
   }
 
-  /** The scaled objective at `theta`; fills `gradient`. Leaves residuals and Jacobian of this point. */
+  /** The scaled objective at `theta`; fills `gradient`. Leaves the residuals of this point. */
   value(theta: Float64Array, gradient: Float64Array): number {
-    const { law, logLoss, weights, residuals, jacobian, slopes, delta, scale, p } = this;
+    const { law, logLoss, weights, residuals, slopes, delta, scale, p } = this;
     const n = law.n;
     this.evaluations += 1;
-    law.evaluate(theta, residuals, jacobian);
+    law.evaluate(theta, residuals);
     let sum = 0;
     for (let i = 0; i < n; i++) {
       const r = residuals[i]! - logLoss[i]!;
@@ -73,12 +73,7 @@ export class Objective {
       }
     }
     sum *= scale;
-    for (let j = 0; j < p; j++) {
-      let slope = 0;
-      const offset = j * n;
-      for (let i = 0; i < n; i++) slope += slopes[i]! * jacobian[offset + i]!;
-      gradient[j] = slope;
-    }
+    law.pullback(slopes, gradient);
     if (this.penalty !== null) {
       const { of, target } = this.penalty;
       const weight = this.penalty.weight * scale;
@@ -96,6 +91,7 @@ export class Objective {
   curvature(out: Float64Array): void {
     const { law, weights, residuals, jacobian, slopes, delta, scale, p } = this;
     const n = law.n;
+    law.jacobian(jacobian);
     for (let i = 0; i < n; i++) {
       const size = Math.abs(residuals[i]!);
       slopes[i] = weights[i]! * scale * (size <= delta ? 1 : delta / size);
@@ -109,6 +105,12 @@ export class Objective {
         out[j * p + k] = out[k * p + j] = sum;
       }
     }
+  }
+
+  /** d ln L_i / d theta_j of the last evaluated point, at [j * n + i]. */
+  slopesOfPoints(): Float64Array {
+    this.law.jacobian(this.jacobian);
+    return this.jacobian;
   }
 
   /** The data's part of the last evaluated point, without the penalty, unscaled as `unscaledObjective`. */

@@ -3,7 +3,10 @@
  * law (S = {D1}, {D2}, {D1, D2}), fine-grained and sparse MoE laws. One implementation serves them all: ln L is a log-sum-exp of forms
  * linear in (ln c, p).
  *
- * Internal parameters are those of the same formula with every ln x replaced by ln x - mean(ln x), taken over the points a term applies to. An
+ * The constant is a parameter as it stands, from 0 on: in it the law is linear, and a fit that wants it below zero stops at zero instead of
+ * wandering off in its logarithm.
+ *
+ * All other internal parameters are those of the same formula with every ln x replaced by ln x - mean(ln x), taken over the points a term applies to. An
  * internal coefficient is then ln of the term's size in the middle of the data, and an internal exponent the slope there. Without centring the
  * upcycling law cannot be fitted even to noiseless data. Expanding the products gives the way back:
  * ln c = ln c' - sum_j s_j p_j prod m, and for the exponent of a lower product s_k p_k = s_k p_k' - sum_(S_j contains S_k) s_j p_j m.
@@ -49,6 +52,8 @@ export interface PowerSum {
 /** A term laid out for evaluation: parameter indices, and one centred product of logs per exponent. */
 interface TermData {
   readonly coefficient: number;
+  /** The coefficient stands for itself, not for its logarithm. */
+  readonly plain: boolean;
   readonly exponents: readonly number[];
   readonly rows: Int32Array;
   /** Per exponent: sign * product of centred logs, one value per row of `rows`. */
@@ -98,26 +103,34 @@ function layOut(sum: PowerSum, places: Places, means: Means): TermData[] {
     const centred = (name: string, row: number): number => log(name, row) - means[k]![name]!;
     return {
       coefficient: index.get(term.coefficient)!,
+      plain: sum.parameters[index.get(term.coefficient)!]!.role === "constant",
       exponents: term.powers.map(({ exponent }) => index.get(exponent)!),
       rows,
       features: term.powers.map(({ sign, logs }) => Float64Array.from([...rows], (row) => logs.reduce<number>((value, name) => value * centred(name, row), sign))),
-      values: new Float64Array(rows.length),
+      // Of a constant: its slope.
+      values: new Float64Array(rows.length).fill(1),
     };
   });
 }
 
 function evaluator(n: number, terms: readonly TermData[]): Evaluator {
   const total = new Float64Array(n);
+  const scaled = new Float64Array(n);
   return {
     n,
-    evaluate(theta, out, jacobian) {
+    evaluate(theta, out) {
       total.fill(0);
-      for (const { coefficient, exponents, rows, features, values } of terms) {
-        values.fill(theta[coefficient]!);
+      for (const { coefficient, plain, exponents, rows, features, values } of terms) {
+        const start = theta[coefficient]!;
+        if (plain) {
+          for (let i = 0; i < rows.length; i++) total[rows[i]!]! += start;
+          continue;
+        }
         for (let j = 0; j < exponents.length; j++) {
           const power = theta[exponents[j]!]!;
           const feature = features[j]!;
-          for (let i = 0; i < values.length; i++) values[i]! += power * feature[i]!;
+          if (j === 0) for (let i = 0; i < values.length; i++) values[i] = start + power * feature[i]!;
+          else for (let i = 0; i < values.length; i++) values[i]! += power * feature[i]!;
         }
         for (let i = 0; i < values.length; i++) {
           const value = Math.exp(values[i]!);
@@ -126,18 +139,30 @@ function evaluator(n: number, terms: readonly TermData[]): Evaluator {
         }
       }
       for (let i = 0; i < n; i++) out[i] = Math.log(total[i]!);
-      if (jacobian === null) return;
-      jacobian.fill(0);
+    },
+    pullback(slopes, gradient) {
+      gradient.fill(0);
+      for (let i = 0; i < n; i++) scaled[i] = slopes[i]! / total[i]!;
+      for (const { coefficient, exponents, rows, features, values } of terms) {
+        let sum = 0;
+        for (let i = 0; i < values.length; i++) sum += scaled[rows[i]!]! * values[i]!;
+        gradient[coefficient]! += sum;
+        for (let j = 0; j < exponents.length; j++) {
+          const feature = features[j]!;
+          sum = 0;
+          for (let i = 0; i < values.length; i++) sum += scaled[rows[i]!]! * values[i]! * feature[i]!;
+          gradient[exponents[j]!]! += sum;
+        }
+      }
+    },
+    jacobian(out) {
+      out.fill(0);
       for (const { coefficient, exponents, rows, features, values } of terms) {
         for (let i = 0; i < values.length; i++) {
           const row = rows[i]!;
-          values[i]! /= total[row]!;
-          jacobian[coefficient * n + row]! += values[i]!;
-        }
-        for (let j = 0; j < exponents.length; j++) {
-          const offset = exponents[j]! * n;
-          const feature = features[j]!;
-          for (let i = 0; i < values.length; i++) jacobian[offset + rows[i]!]! += values[i]! * feature[i]!;
+          const share = values[i]! / total[row]!;
+          out[coefficient * n + row]! += share;
+          for (let j = 0; j < exponents.length; j++) out[exponents[j]! * n + row]! += share * features[j]![i]!;
         }
       }
     },
@@ -166,7 +191,8 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
       }
     });
   };
-  const isLog = sum.parameters.map(({ role }) => role === "coefficient" || role === "constant");
+  const isLog = sum.parameters.map(({ role }) => role === "coefficient");
+  const isConstant = sum.parameters.map(({ role }) => role === "constant");
   const logged = (natural: Float64Array): Float64Array => natural.map((value, j) => (isLog[j] ? Math.log(value) : value));
   const fromLogs = (logs: Float64Array): Float64Array => {
     const theta = logs.slice();
@@ -186,13 +212,11 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
   const natural = (theta: Float64Array): Float64Array => naturalLogs(theta).map((value, j) => (isLog[j] ? Math.exp(value) : value));
   const coordinate = (j: number): Functional => {
     const slopes = Float64Array.from({ length: p }, (_, k) => naturalLogs(Float64Array.from({ length: p }, (__, i) => (i === k ? 1 : 0)))[j]!);
-    const constant = sum.parameters[j]!.role === "constant";
     return {
       at(theta, gradient) {
+        gradient?.set(slopes);
         let value = 0;
         for (let k = 0; k < p; k++) value += slopes[k]! * theta[k]!;
-        if (constant) value = Math.exp(value);
-        if (gradient !== null) for (let k = 0; k < p; k++) gradient[k] = constant ? value * slopes[k]! : slopes[k]!;
         return value;
       },
     };
@@ -200,8 +224,8 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
 
   const logLoss = points.loss.map(Math.log);
   const [low, high] = [logLoss.reduce((a, b) => Math.min(a, b), Infinity), logLoss.reduce((a, b) => Math.max(a, b), -Infinity)];
-  const lower = Float64Array.from(sum.parameters, ({ name }, j) => (isLog[j] ? low - smallestShare : (sum.bounds?.[name]?.[0] ?? 0)));
-  const upper = Float64Array.from(sum.parameters, ({ name }, j) => (isLog[j] ? high + 40 : (sum.bounds?.[name]?.[1] ?? 5)));
+  const lower = Float64Array.from(sum.parameters, ({ name }, j) => (isLog[j] ? low - smallestShare : isConstant[j] ? 0 : (sum.bounds?.[name]?.[0] ?? 0)));
+  const upper = Float64Array.from(sum.parameters, ({ name }, j) => (isLog[j] ? high + 40 : isConstant[j] ? 10 * Math.exp(high) : (sum.bounds?.[name]?.[1] ?? 5)));
   const bound: BoundLaw = {
     law, p, lower, upper, natural, coordinate,
     ...evaluator(points.n, terms),
@@ -209,7 +233,7 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
     at: (places) => evaluator(places.n, layOut(sum, places, means)),
     projectedStarts: (count) => {
       if (sum.projectedStarts !== undefined) return finishStarts(sum.projectedStarts(points, bound, count), bound);
-      const exponents = sum.parameters.filter((_, j) => !isLog[j]).map(({ name }) => name);
+      const exponents = sum.parameters.filter((_, j) => !isLog[j] && !isConstant[j]).map(({ name }) => name);
       const scan = exponents.map((name) => sum.scan?.[name] ?? defaultScan(exponents.length));
       const found = projectStarts({
         n: points.n, p, loss: points.loss, terms,
@@ -220,10 +244,10 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
     gridStarts: () => {
       if (sum.grid !== undefined) {
         const lists = sum.parameters.map(({ name }) => sum.grid![name]!);
-        return finishStarts(product(lists).map((values) => fromLogs(Float64Array.from(values))), bound);
+        return finishStarts(product(lists).map((values) => fromLogs(Float64Array.from(values, (value, j) => (isConstant[j] ? Math.exp(value) : value)))), bound);
       }
       const middle = logLoss.reduce((a, b) => a + b, 0) / points.n;
-      const lists = sum.parameters.map(({ name }, j) => (isLog[j] ? [middle - 2.5, middle - 0.7] : (sum.scan?.[name]?.filter((_, i) => i % 2 === 0) ?? [0.05, 0.2, 0.6])));
+      const lists = sum.parameters.map(({ name }, j) => (isLog[j] ? [middle - 2.5, middle - 0.7] : isConstant[j] ? [Math.exp(middle - 2.5), Math.exp(middle - 0.7)] : (sum.scan?.[name]?.filter((_, i) => i % 2 === 0) ?? [0.05, 0.2, 0.6])));
       return finishStarts(product(lists).map((values) => Float64Array.from(values)), bound);
     },
   };

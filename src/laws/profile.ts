@@ -174,8 +174,11 @@ export function logPrediction(fit: Fit, place: Places): Functional {
   const jacobian = new Float64Array(evaluator.n * fit.bound.p);
   return {
     at(theta, gradient) {
-      evaluator.evaluate(theta, out, gradient === null ? null : jacobian);
-      if (gradient !== null) for (let j = 0; j < fit.bound.p; j++) gradient[j] = jacobian[j * evaluator.n]!;
+      evaluator.evaluate(theta, out);
+      if (gradient !== null) {
+        evaluator.jacobian(jacobian);
+        for (let j = 0; j < fit.bound.p; j++) gradient[j] = jacobian[j * evaluator.n]!;
+      }
       return out[0]!;
     },
   };

@@ -26,6 +26,7 @@ export interface Projection {
   readonly loss: Float64Array;
   readonly terms: readonly {
     readonly exponents: readonly number[];
+    readonly plain: boolean;
     readonly rows: Int32Array;
     readonly features: readonly Float64Array[];
   }[];
@@ -69,7 +70,7 @@ export function projectStarts({ n, p, loss, terms, nonlinear, scan, linear }: Pr
     const start = theta.slice();
     // A vanished term starts at a hundredth of the largest, from where it can still grow.
     const floor = 0.01 * Math.max(...x);
-    linear.forEach((j, t) => (start[j] = Math.log(Math.max(x[t]!, floor))));
+    linear.forEach((j, t) => (start[j] = terms[t]!.plain ? Math.max(x[t]!, floor) : Math.log(Math.max(x[t]!, floor))));
     best.push({ value, theta: start });
     best.sort((one, other) => one.value - other.value);
     best.length = Math.min(best.length, count);

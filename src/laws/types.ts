@@ -53,14 +53,15 @@ export interface Law {
   bind(points: Points): BoundLaw;
 }
 
-/** ln of the predictions at fixed places. */
+/** ln of the predictions at fixed places. The last two methods are about the last evaluated parameters. */
 export interface Evaluator {
   readonly n: number;
-  /**
-   * Writes ln L of every place into `out`; where `jacobian` is given, also d ln L_i / d theta_j into `jacobian[j * n + i]`.
-   * Every entry of `jacobian` is written.
-   */
-  evaluate(theta: Float64Array, out: Float64Array, jacobian: Float64Array | null): void;
+  /** Writes ln L of every place into `out`. */
+  evaluate(theta: Float64Array, out: Float64Array): void;
+  /** Writes sum_i slopes_i d ln L_i / d theta_j into `gradient`. */
+  pullback(slopes: Float64Array, gradient: Float64Array): void;
+  /** Writes d ln L_i / d theta_j into `out[j * n + i]`. */
+  jacobian(out: Float64Array): void;
 }
 
 /** A smooth function of the internal parameters. */
@@ -109,6 +110,6 @@ export function predict(law: Law, params: Params, places: Places): Float64Array 
   // A law bound to the places themselves: centring changes the internal parameters, never the prediction.
   const bound = law.bind({ ...places, loss: new Float64Array(places.n).fill(1) });
   const out = new Float64Array(places.n);
-  bound.evaluate(bound.internal(naturalOf(law, params)), out, null);
+  bound.evaluate(bound.internal(naturalOf(law, params)), out);
   return out.map(Math.exp);
 }

@@ -33,14 +33,19 @@ describe.each(laws.map((known) => [known.id, known] as const))("%s", (_, known) 
     const { n, p } = bound;
     const jacobian = new Float64Array(n * p);
     const [here, above, below] = [new Float64Array(n), new Float64Array(n), new Float64Array(n)];
-    bound.evaluate(theta, here, jacobian);
+    bound.evaluate(theta, here);
+    bound.jacobian(jacobian);
+    const slopes = Float64Array.from({ length: n }, (_, i) => Math.sin(i));
+    const pulled = new Float64Array(p);
+    bound.pullback(slopes, pulled);
     for (let j = 0; j < p; j++) {
       const moved = theta.slice();
       moved[j]! += 1e-6;
-      bound.evaluate(moved, above, null);
+      bound.evaluate(moved, above);
       moved[j]! -= 2e-6;
-      bound.evaluate(moved, below, null);
+      bound.evaluate(moved, below);
       for (let i = 0; i < n; i++) expect(jacobian[j * n + i]).toBeCloseTo((above[i]! - below[i]!) / 2e-6, 7);
+      expect(pulled[j]).toBeCloseTo(slopes.reduce((sum, slope, i) => sum + slope * jacobian[j * n + i]!, 0), 10);
     }
   });
 
@@ -60,7 +65,7 @@ describe.each(laws.map((known) => [known.id, known] as const))("%s", (_, known) 
     const elsewhere = known.bind(simulated(known, params, placesFor({ ...known, columns: known.columns })));
     const one = placesOf(Object.fromEntries(known.columns.map(({ name }) => [name, [values[name]![1]! * 0.9]])));
     const out = new Float64Array(1);
-    elsewhere.at(one).evaluate(elsewhere.internal(naturalOf(known, params)), out, null);
+    elsewhere.at(one).evaluate(elsewhere.internal(naturalOf(known, params)), out);
     expect(Math.exp(out[0]!)).toBeCloseTo(predict(known, params, one)[0]!, 10);
   });
 
