@@ -14,11 +14,11 @@ import { withFsErrors } from "../io/fs-errors.js";
 import type { RangeFile } from "../io/ranges.js";
 import { openRanges, readJson, readText } from "../io/ranges.js";
 import type { FloatDtype } from "../numeric/dtype.js";
-import { isFloatDtype, toFloat32 } from "../numeric/dtype.js";
+import { floatBytes, isFloatDtype, toFloat32 } from "../numeric/dtype.js";
 import { specFromConfig } from "../spec/config.js";
 import type { DecoderSpec } from "../spec/types.js";
-import { isComputedBuffer, namedSlots } from "../tensors/names.js";
-import type { NamedSlot } from "../tensors/names.js";
+import { isComputedBuffer } from "../tensors/names.js";
+import { isWhole, placements, takeSlot, type Placement } from "../tensors/placement.js";
 
 export interface StoredTensor {
   /** File name inside the folder. */
@@ -70,7 +70,7 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
   const files: RangeFile[] = [];
   try {
     const located = await locateTensors(dir, files);
-    const slots = namedSlots(spec);
+    const slots = placements(spec);
     requireSlots(slots, located, dir, spec);
     return assemble(dir, spec, config as Record<string, unknown>, located, slots, files);
   } catch (cause) {
@@ -84,18 +84,19 @@ function assemble(
   spec: DecoderSpec,
   config: Record<string, unknown>,
   located: ReadonlyMap<string, Located>,
-  slots: readonly NamedSlot[],
+  slots: readonly Placement[],
   files: readonly RangeFile[],
 ): Checkpoint {
-  const bySlot = new Map(slots.map(({ slot, name }) => [slot.key, located.get(name)!]));
-  const find = (slotKey: string): Located => {
+  const bySlot = new Map(slots.map((place) => [place.slot.key, { ...located.get(place.name)!, place }]));
+  const find = (slotKey: string): Located & { readonly place: Placement } => {
     const tensor = bySlot.get(slotKey);
     if (tensor === undefined) throw new Error(`no slot ${slotKey} in ${dir}`);
     return tensor;
   };
   const readBytes = async (slotKey: string): Promise<{ dtype: FloatDtype; bytes: Uint8Array }> => {
-    const { source, begin, bytes, dtype } = find(slotKey);
-    return { dtype: dtype as FloatDtype, bytes: await source.read(begin, bytes) };
+    const { source, begin, bytes, dtype, place } = find(slotKey);
+    const stored = await source.read(begin, bytes);
+    return { dtype: dtype as FloatDtype, bytes: isWhole(place) ? stored : takeSlot(place, stored, floatBytes[dtype as FloatDtype]) };
   };
   const used = new Set(slots.map(({ name }) => name));
   const tensors = [...located].map(([name, { file, dtype, shape, bytes }]): [string, StoredTensor] => [
@@ -115,11 +116,17 @@ function assemble(
       return toFloat32(dtype, bytes);
     },
     async readRows(slotKey, start, count) {
-      const { source, begin, bytes, dtype, shape } = find(slotKey);
+      const { source, begin, dtype, place } = find(slotKey);
+      const { shape } = place.slot;
       const rows = shape[0] ?? 1;
+      const bytes = shape.reduce((a, b) => a * b, floatBytes[dtype as FloatDtype]);
       if (!(start >= 0 && count >= 0 && start + count <= rows))
         throw new Error(`rows ${start} to ${start + count} of ${slotKey}, which has ${rows}`);
       const rowBytes = rows === 0 ? 0 : bytes / rows;
+      if (!isWhole(place)) {
+        const own = await readBytes(slotKey);
+        return toFloat32(own.dtype, own.bytes.slice(start * rowBytes, (start + count) * rowBytes));
+      }
       return toFloat32(dtype as FloatDtype, await source.read(begin + start * rowBytes, count * rowBytes));
     },
     async close() {
@@ -205,27 +212,28 @@ async function noWeights(dir: string): Promise<UpcycleError> {
 }
 
 function requireSlots(
-  slots: readonly NamedSlot[],
+  slots: readonly Placement[],
   located: ReadonlyMap<string, Located>,
   dir: string,
   spec: DecoderSpec,
 ): void {
-  const missing = slots.filter(({ name }) => !located.has(name)).map(({ name }) => name);
+  const names = [...new Set(slots.map(({ name }) => name))];
+  const missing = names.filter((name) => !located.has(name));
   if (missing.length > 0) {
     const more = missing.length === 1 ? "" : ` and ${missing.length - 1} more`;
     throw inputError(
-      `tensor ${missing[0]}${more} missing, config.json (${spec.family}, ${spec.layers.length} layers) asks for ${slots.length}`,
+      `tensor ${missing[0]}${more} missing, config.json (${spec.family}, ${spec.layers.length} layers) asks for ${names.length}`,
       {
         where: dir,
         hint: "the weights do not belong to this config.json, or the download is incomplete",
       },
     );
   }
-  for (const { slot, name } of slots) {
+  for (const { shape: wanted, name } of slots) {
     const { shape, dtype, file } = located.get(name)!;
     const where = join(dir, file);
-    if (shape.join() !== slot.shape.join()) {
-      throw inputError(`tensor ${name} has shape [${shape.join(", ")}], config.json asks for [${slot.shape.join(", ")}]`, {
+    if (shape.join() !== wanted.join()) {
+      throw inputError(`tensor ${name} has shape [${shape.join(", ")}], config.json asks for [${wanted.join(", ")}]`, {
         where,
       });
     }

@@ -19,7 +19,7 @@ import { convertBytes, floatBytes, fromFloat32 } from "../numeric/dtype.js";
 import type { ConfigDtype } from "../spec/config.js";
 import { configFromSpec, stringifyConfig } from "../spec/config.js";
 import type { DecoderSpec } from "../spec/types.js";
-import { namedSlots } from "../tensors/names.js";
+import { isWhole, putSlot, storedTensors, type Placement } from "../tensors/placement.js";
 import type { Slot } from "../tensors/slots.js";
 import { copyFiles, findCarried } from "./copy.js";
 
@@ -45,7 +45,7 @@ export interface WriteOptions {
   readonly dir: string;
   readonly spec: DecoderSpec;
   readonly dtype: WriteDtype;
-  /** Called once per slot, in write order, the next call only after the previous tensor is written. */
+  /** Called once per slot, in the order of the stored tensors, the next call only after the previous slot is written. */
   readonly tensor: (slot: Slot) => Promise<TensorValue>;
   /** A model folder whose tokenizer and generation files are copied. */
   readonly carry?: string | undefined;
@@ -72,7 +72,8 @@ export interface WrittenCheckpoint {
 interface ShardFile {
   readonly file: string;
   readonly header: HeaderPlan;
-  readonly slots: readonly { readonly slot: Slot; readonly name: string }[];
+  /** Stored tensors in file order, each with the slots that lie in it. */
+  readonly tensors: readonly { readonly name: string; readonly slots: readonly Placement[] }[];
 }
 
 /**
@@ -115,29 +116,33 @@ export function plannedWeightBytes(spec: DecoderSpec, dtype: WriteDtype, maxShar
 }
 
 function planFiles(spec: DecoderSpec, dtype: WriteDtype, maxShardBytes: number | undefined): { shards: ShardFile[]; index: string | null } {
-  const named = namedSlots(spec);
-  const slotOf = new Map(named.map(({ slot, name }) => [name, slot]));
-  const plan = planShards(named.map(({ slot, name }) => ({ name, dtype, shape: slot.shape })), maxShardBytes);
+  const stored = storedTensors(spec);
+  const plan = planShards([...stored].map(([name, [first]]) => ({ name, dtype, shape: first!.shape })), maxShardBytes);
   const shards = plan.shards.map(({ file, tensors }) => ({
-    file, header: planHeader(tensors), slots: tensors.map(({ name }) => ({ name, slot: slotOf.get(name)! })),
+    file, header: planHeader(tensors), tensors: tensors.map(({ name }) => ({ name, slots: stored.get(name)! })),
   }));
   return { shards, index: plan.index };
 }
 
-async function writeShard(folder: string, { file, header, slots }: ShardFile, options: WriteOptions, report: (name: string, bytes: number) => void): Promise<void> {
+async function writeShard(folder: string, { file, header, tensors }: ShardFile, options: WriteOptions, report: (name: string, bytes: number) => void): Promise<void> {
   const path = join(folder, file);
   const fail = { path: join(options.dir, file), doing: "write weights" };
   const handle = await withFsErrors(fail.path, fail.doing, () => open(path, "wx"));
   try {
     await withFsErrors(fail.path, fail.doing, () => writeAll(handle, header.bytes, 0));
-    for (const { slot, name } of slots) {
+    for (const { name, slots } of tensors) {
       const { begin, end } = header.tensors.get(name)!;
-      const bytes = encode(await options.tensor(slot), options.dtype);
-      if (bytes.byteLength !== end - begin) {
-        throw new Error(`${slot.key}: got ${bytes.byteLength} bytes, ${options.dtype} [${slot.shape.join(", ")}] takes ${end - begin}`);
+      // Slots that share a tensor are put together in memory.
+      const together = isWhole(slots[0]!) ? null : new Uint8Array(end - begin);
+      for (const place of slots) {
+        const bytes = encode(await options.tensor(place.slot), options.dtype);
+        requireSize(place.slot, bytes, options.dtype);
+        if (together === null) await withFsErrors(fail.path, fail.doing, () => writeAll(handle, bytes, begin));
+        else putSlot(place, together, bytes, floatBytes[options.dtype]);
+        // The last slot is done when its tensor is written.
+        if (together !== null && place === slots.at(-1)) await withFsErrors(fail.path, fail.doing, () => writeAll(handle, together, begin));
+        report(name, bytes.byteLength);
       }
-      await withFsErrors(fail.path, fail.doing, () => writeAll(handle, bytes, begin));
-      report(name, bytes.byteLength);
     }
     await withFsErrors(fail.path, fail.doing, () => handle.sync());
   } finally {
@@ -145,12 +150,17 @@ async function writeShard(folder: string, { file, header, slots }: ShardFile, op
   }
 }
 
+function requireSize({ key, shape }: Slot, bytes: Uint8Array, dtype: WriteDtype): void {
+  const expected = shape.reduce((a, b) => a * b, floatBytes[dtype]);
+  if (bytes.byteLength !== expected) throw new Error(`${key}: got ${bytes.byteLength} bytes, ${dtype} [${shape.join(", ")}] takes ${expected}`);
+}
+
 function encode(value: TensorValue, dtype: WriteDtype): Uint8Array {
   return value instanceof Float32Array ? fromFloat32(dtype, value) : convertBytes(value.dtype, dtype, value.bytes);
 }
 
 function progressOf(shards: readonly ShardFile[], dtype: WriteDtype, onProgress: WriteOptions["onProgress"]): (name: string, bytes: number) => void {
-  const slots = shards.flatMap((shard) => shard.slots);
+  const slots = shards.flatMap((shard) => shard.tensors.flatMap((tensor) => tensor.slots));
   const totalBytes = slots.reduce((sum, { slot }) => sum + floatBytes[dtype] * slot.shape.reduce((a, b) => a * b, 1), 0);
   let tensors = 0;
   let written = 0;

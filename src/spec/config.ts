@@ -20,6 +20,7 @@ import { nemotron } from "./families/nemotron.js";
 import { olmo } from "./families/olmo.js";
 import { olmo2 } from "./families/olmo2.js";
 import { olmo3 } from "./families/olmo3.js";
+import { phi3 } from "./families/phi3.js";
 import { qwen2 } from "./families/qwen2.js";
 import { qwen2Moe } from "./families/qwen2_moe.js";
 import { qwen3 } from "./families/qwen3.js";
@@ -37,6 +38,7 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   starcoder2,
   stablelm,
   cohere,
+  phi3,
   gemma,
   gemma2,
   gemma3_text: gemma3Text,

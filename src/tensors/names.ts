@@ -91,6 +91,19 @@ const postNorms: NameTable = {
   experts: null,
 };
 
+/** Fused: `placement.ts` says which rows are whose. */
+const phi3: NameTable = {
+  parts: {
+    ...llamaParts,
+    q: `${attention}.qkv_proj.weight`,
+    k: `${attention}.qkv_proj.weight`,
+    v: `${attention}.qkv_proj.weight`,
+    gate: `${layer}.mlp.gate_up_proj.weight`,
+    up: `${layer}.mlp.gate_up_proj.weight`,
+  },
+  experts: null,
+};
+
 const mixtral: NameTable = {
   parts: {
     ...llamaParts,
@@ -134,6 +147,7 @@ const tables: Readonly<Record<Family, NameTable>> = {
   starcoder2,
   stablelm,
   cohere: dense,
+  phi3,
   gemma: dense,
   gemma2: postNorms,
   gemma3_text: postNorms,
@@ -152,7 +166,7 @@ export interface NamedSlot {
   readonly name: string;
 }
 
-/** The Hugging Face name of one slot. Asking for a part that the family does not have is a defect of the caller. */
+/** The Hugging Face name of the tensor that holds one slot. Asking for a part that the family does not have is a defect of the caller. */
 export function tensorName(spec: DecoderSpec, at: SlotAt): string {
   const table = tables[spec.family];
   const template = at.expert === undefined ? table.parts[at.part] : table.experts?.[at.part as ExpertPart];

@@ -36,6 +36,8 @@ interface Traits {
   readonly partialRotary?: true;
   readonly interleaved?: true;
   readonly logitScale?: true;
+  /** Rope without scaling. */
+  readonly unscaled?: true;
   /** All heads together are as wide as the model. */
   readonly square?: true;
   readonly moe: null | { readonly mixed: boolean; readonly anyOrder: boolean; readonly shared: boolean };
@@ -101,6 +103,17 @@ const traits: Readonly<Record<Family, Traits>> = {
     logitScale: true,
     moe: null,
   },
+  phi3: {
+    qkNorm: false,
+    qkvBias: false,
+    outBias: "none",
+    window: "uniform",
+    ffnBias: false,
+    ffn: { gated: true },
+    partialRotary: true,
+    unscaled: true,
+    moe: null,
+  },
   mixtral: {
     qkNorm: false,
     qkvBias: false,
@@ -149,7 +162,7 @@ export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
 
 function llamaLike(family: Family): fc.Arbitrary<DecoderSpec> {
   const { qkNorm, qkvBias, outBias, window, ffnBias, moe, ...other } = traits[family];
-  const { norm = rmsNorm(0), blocks = ["pre"], ffn, partialRotary, interleaved = false, logitScale, square } = other;
+  const { norm = rmsNorm(0), blocks = ["pre"], ffn, partialRotary, interleaved = false, logitScale, unscaled, square } = other;
   return fc
     .record({
       groups: fc.integer({ min: 1, max: 4 }),
@@ -158,7 +171,7 @@ function llamaLike(family: Family): fc.Arbitrary<DecoderSpec> {
       hiddenPerHead: fc.integer({ min: 1, max: 16 }),
       bias: qkvBias === "any" ? fc.boolean() : fc.constant(qkvBias),
       theta: fc.oneof(positive, fc.constantFrom(10_000, 500_000)),
-      scaling,
+      scaling: unscaled ? fc.constant<RopeScaling>({ kind: "none" }) : scaling,
       dense: fc.record({
         kind: fc.constant("dense" as const),
         inner: fc.integer({ min: 1, max: 80 }),

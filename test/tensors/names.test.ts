@@ -2,7 +2,8 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { parseSafetensors } from "../../src/format/safetensors.js";
 import { specFromConfig } from "../../src/spec/config.js";
-import { isComputedBuffer, namedSlots, tensorName } from "../../src/tensors/names.js";
+import { isComputedBuffer, tensorName } from "../../src/tensors/names.js";
+import { isWhole, placements, putSlot, storedTensors, takeSlot } from "../../src/tensors/placement.js";
 import { families, specOf } from "../spec/arbitrary.js";
 import { goldenFiles, goldenModels, readGolden } from "../golden.js";
 
@@ -12,17 +13,28 @@ describe("tensorName", () => {
     const stored = new Map(
       goldenFiles(model).flatMap((file) => [...parseSafetensors(readGolden(model, file), file).tensors]),
     );
-    const ours = namedSlots(spec);
-    expect(ours.map(({ name }) => name).sort()).toEqual([...stored.keys()].sort());
-    for (const { slot, name } of ours) expect([name, slot.shape]).toEqual([name, stored.get(name)!.shape]);
+    const ours = placements(spec);
+    expect([...new Set(ours.map(({ name }) => name))].sort()).toEqual([...stored.keys()].sort());
+    for (const { shape, name } of ours) expect([name, shape]).toEqual([name, stored.get(name)!.shape]);
   });
 
-  test("names are unique and complete for every spec of every family", () => {
+  test("names are complete and slots fill their tensors without overlap for every spec of every family", () => {
     fc.assert(
       fc.property(fc.constantFrom(...families).chain(specOf), (spec) => {
-        const names = namedSlots(spec).map(({ name }) => name);
-        expect(new Set(names).size).toBe(names.length);
-        expect(names.join()).not.toMatch(/[{}]|undefined/);
+        const tensors = storedTensors(spec);
+        expect([...tensors.keys()].join()).not.toMatch(/[{}]|undefined/);
+        for (const slots of tensors.values()) {
+          if (slots.length === 1 && isWhole(slots[0]!)) continue;
+          const stored = new Uint8Array(slots[0]!.shape.reduce((a, b) => a * b, 1));
+          slots.forEach((place, i) => {
+            expect(place.shape).toEqual(slots[0]!.shape);
+            const own = new Uint8Array(place.slot.shape.reduce((a, b) => a * b, 1)).fill(i + 1);
+            expect(takeSlot(place, stored, 1)).toEqual(own.map(() => 0));
+            putSlot(place, stored, own, 1);
+            expect(takeSlot(place, stored, 1)).toEqual(own);
+          });
+          expect(stored).not.toContain(0);
+        }
       }),
     );
   });
