@@ -11,6 +11,7 @@ import { ConfigReader } from "./families/reader.js";
 import { gemma } from "./families/gemma.js";
 import { gemma2 } from "./families/gemma2.js";
 import { gemma3Text } from "./families/gemma3_text.js";
+import { gptNeox } from "./families/gpt_neox.js";
 import { granite } from "./families/granite.js";
 import { cohere } from "./families/cohere.js";
 import { llama } from "./families/llama.js";
@@ -39,6 +40,7 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   stablelm,
   cohere,
   phi3,
+  gpt_neox: gptNeox,
   gemma,
   gemma2,
   gemma3_text: gemma3Text,
@@ -132,6 +134,7 @@ const floatKeys: ReadonlySet<string> = new Set([
   "router_aux_loss_coef",
   "router_jitter_noise",
   "partial_rotary_factor",
+  "rotary_pct",
   "attention_factor",
   "routed_scaling_factor",
 ]);

@@ -4,7 +4,7 @@
  */
 
 export const families = [
-  "llama", "mistral", "qwen2", "qwen3", "nemotron", "starcoder2", "stablelm", "cohere", "phi3", "gemma", "gemma2", "gemma3_text", "granite",
+  "llama", "mistral", "qwen2", "qwen3", "nemotron", "starcoder2", "stablelm", "cohere", "phi3", "gpt_neox", "gemma", "gemma2", "gemma3_text", "granite",
   "smollm3", "olmo2", "olmo3", "olmo", "mixtral", "qwen2_moe", "qwen3_moe",
 ] as const;
 /** Hugging Face `model_type`: chooses a naming table and a config dialect, nothing else. */

@@ -104,6 +104,41 @@ const phi3: NameTable = {
   experts: null,
 };
 
+const neoxLayer = "gpt_neox.layers.{layer}";
+const neoxFused = `${neoxLayer}.attention.query_key_value`;
+
+/** Fused: `placement.ts` says which rows are whose. */
+const gptNeox: NameTable = {
+  parts: {
+    ...llamaParts,
+    embed: "gpt_neox.embed_in.weight",
+    inputNorm: `${neoxLayer}.input_layernorm.weight`,
+    inputNormBias: `${neoxLayer}.input_layernorm.bias`,
+    q: `${neoxFused}.weight`,
+    qBias: `${neoxFused}.bias`,
+    k: `${neoxFused}.weight`,
+    kBias: `${neoxFused}.bias`,
+    v: `${neoxFused}.weight`,
+    vBias: `${neoxFused}.bias`,
+    qNorm: null,
+    kNorm: null,
+    o: `${neoxLayer}.attention.dense.weight`,
+    oBias: `${neoxLayer}.attention.dense.bias`,
+    ffnNorm: `${neoxLayer}.post_attention_layernorm.weight`,
+    ffnNormBias: `${neoxLayer}.post_attention_layernorm.bias`,
+    gate: null,
+    gateBias: null,
+    up: `${neoxLayer}.mlp.dense_h_to_4h.weight`,
+    upBias: `${neoxLayer}.mlp.dense_h_to_4h.bias`,
+    down: `${neoxLayer}.mlp.dense_4h_to_h.weight`,
+    downBias: `${neoxLayer}.mlp.dense_4h_to_h.bias`,
+    finalNorm: "gpt_neox.final_layer_norm.weight",
+    finalNormBias: "gpt_neox.final_layer_norm.bias",
+    head: "embed_out.weight",
+  },
+  experts: null,
+};
+
 const mixtral: NameTable = {
   parts: {
     ...llamaParts,
@@ -148,6 +183,7 @@ const tables: Readonly<Record<Family, NameTable>> = {
   stablelm,
   cohere: dense,
   phi3,
+  gpt_neox: gptNeox,
   gemma: dense,
   gemma2: postNorms,
   gemma3_text: postNorms,
@@ -179,7 +215,10 @@ export function namedSlots(spec: DecoderSpec): NamedSlot[] {
   return slotsOf(spec).map((slot) => ({ slot, name: tensorName(spec, slot.at) }));
 }
 
-/** Buffers that old checkpoints store although they are computed from the config: nobody reads them, nobody misses them. */
+/**
+ * Buffers that old checkpoints store although they are computed from the config (rope's, and GPT-NeoX's causal mask): nobody
+ * reads them, nobody misses them.
+ */
 export function isComputedBuffer(name: string): boolean {
-  return /\.rotary_emb\.(inv_freq|cos_cached|sin_cached)$/.test(name);
+  return /\.rotary_emb\.(inv_freq|cos_cached|sin_cached)$|\.attention\.(bias|masked_bias)$/.test(name);
 }

@@ -46,7 +46,14 @@ const phi3: Shares = ({ attn: { heads, kvHeads, headDim } }, part, inner) => {
   return ffn === -1 ? null : stacked([inner, inner], ffn);
 };
 
-const sharesOf: Readonly<Partial<Record<Family, Shares>>> = { phi3 };
+/** modeling_gpt_neox.py: each head's query, key and value rows in turn. */
+const gptNeox: Shares = ({ attn: { heads, headDim } }, part) => {
+  const index = (["q", "k", "v", "qBias", "kBias", "vBias"] as const).indexOf(part as "q") % 3;
+  if (index === -1) return null;
+  return { of: 3 * heads * headDim, rows: { start: index * headDim, run: headDim, period: 3 * headDim } };
+};
+
+const sharesOf: Readonly<Partial<Record<Family, Shares>>> = { phi3, gpt_neox: gptNeox };
 
 /** Every slot with its place, in the order of `namedSlots`. The slots of one stored tensor fill it without overlap. */
 export function placements(spec: DecoderSpec): Placement[] {

@@ -27,7 +27,7 @@ interface Traits {
   readonly outBias: "same" | "none";
   readonly window: "none" | "uniform" | "layers";
   /** `same`: the attention's. */
-  readonly ffnBias: boolean | "same";
+  readonly ffnBias: boolean | "same" | "always";
   /** Absent: RMSNorm with a plain weight. */
   readonly norm?: Omit<NormSpec, "eps">;
   readonly blocks?: readonly BlockKind[];
@@ -36,6 +36,8 @@ interface Traits {
   readonly partialRotary?: true;
   readonly interleaved?: true;
   readonly logitScale?: true;
+  /** As many key heads as query heads. */
+  readonly ungrouped?: true;
   /** Rope without scaling. */
   readonly unscaled?: true;
   /** All heads together are as wide as the model. */
@@ -114,6 +116,20 @@ const traits: Readonly<Record<Family, Traits>> = {
     unscaled: true,
     moe: null,
   },
+  gpt_neox: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "none",
+    ffnBias: "always",
+    norm: { kind: "layer", weight: "scale", bias: true },
+    blocks: ["pre", "parallel"],
+    ffn: { gated: false },
+    partialRotary: true,
+    square: true,
+    ungrouped: true,
+    moe: null,
+  },
   mixtral: {
     qkNorm: false,
     qkvBias: false,
@@ -162,10 +178,10 @@ export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
 
 function llamaLike(family: Family): fc.Arbitrary<DecoderSpec> {
   const { qkNorm, qkvBias, outBias, window, ffnBias, moe, ...other } = traits[family];
-  const { norm = rmsNorm(0), blocks = ["pre"], ffn, partialRotary, interleaved = false, logitScale, unscaled, square } = other;
+  const { norm = rmsNorm(0), blocks = ["pre"], ffn, partialRotary, interleaved = false, logitScale, unscaled, square, ungrouped } = other;
   return fc
     .record({
-      groups: fc.integer({ min: 1, max: 4 }),
+      groups: fc.integer({ min: 1, max: ungrouped ? 1 : 4 }),
       kvHeads: fc.integer({ min: 1, max: 4 }),
       headDim: fc.integer({ min: 1, max: 8 }).map((half) => 2 * half),
       hiddenPerHead: fc.integer({ min: 1, max: 16 }),
@@ -175,7 +191,7 @@ function llamaLike(family: Family): fc.Arbitrary<DecoderSpec> {
       dense: fc.record({
         kind: fc.constant("dense" as const),
         inner: fc.integer({ min: 1, max: 80 }),
-        bias: ffnBias === true ? fc.boolean() : fc.constant(false),
+        bias: ffnBias === true ? fc.boolean() : fc.constant(ffnBias === "always"),
         activation: ffn === undefined ? fc.constant<ActivationKind>("silu") : anyActivation,
         gated: fc.constant(ffn?.gated ?? true),
       }),

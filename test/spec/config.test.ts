@@ -367,6 +367,14 @@ describe("class defaults for absent keys", () => {
     });
   });
 
+  test("gpt_neox: rotary_pct and rotary_emb_base, parallel blocks", () => {
+    const config = without(golden("dense/gpt_neox"), "rope_parameters", "use_parallel_residual", "attention_bias");
+    expect(read(config)).toEqual(read(golden("dense/gpt_neox")));
+    const other = read({ ...config, rotary_pct: 0.5, rotary_emb_base: 7, use_parallel_residual: false });
+    expect(other).toMatchObject({ block: "pre", layers: [{ rope: { theta: 7, rotary: 4 } }, {}] });
+    expect(configFromSpec(other, { dtype: "float32" })).toMatchObject({ rotary_pct: 0.5, rotary_emb_base: 7 });
+  });
+
   test("tokens", () => {
     expect(
       read({ ...without(golden("dense/llama"), "bos_token_id"), eos_token_id: [5, 6], pad_token_id: -1 }).tokens,
@@ -440,6 +448,8 @@ describe("what cannot be read", () => {
     [{ ...golden("dense/cohere"), use_qk_norm: true }, "use_qk_norm is true, expected false"],
     [without(golden("dense/cohere"), "rope_parameters"), "rope_theta is missing, expected a number above 0"],
     [{ ...golden("dense/phi3"), rope_parameters: { rope_type: "longrope" } }, 'rope_parameters.rope_type is "longrope"'],
+    [{ ...golden("dense/gpt_neox"), num_key_value_heads: 2 }, "num_key_value_heads is 2, expected 4"],
+    [{ ...golden("dense/gpt_neox"), rotary_pct: -1 }, "rotary_pct is -1, expected a number above 0"],
     [{ ...llama, quantization_config: { quant_method: "gptq" } }, "use the unquantized checkpoint"],
     [{ ...moe, clip_qkv: 8 }, "clip_qkv is 8, expected no such key"],
     [{ ...moe, num_experts_per_tok: 9 }, "num_experts_per_tok is 9, expected at most the number of experts (8)"],
@@ -493,6 +503,7 @@ describe("what cannot be read", () => {
       "dense/olmo3",
       "dense/olmo",
       "dense/phi3",
+      "dense/gpt_neox",
       "moe/mixtral",
       "moe/qwen2_moe",
       "moe/qwen3_moe",

@@ -24,7 +24,7 @@ export function readTensors(path: string): Map<string, GoldenTensor> {
 
 export const goldenModels = [
   "dense/llama", "dense/llama_tied", "dense/llama3_rope", "dense/mistral", "dense/qwen2", "dense/qwen3",
-  "dense/nemotron", "dense/starcoder2", "dense/stablelm", "dense/cohere", "dense/phi3",
+  "dense/nemotron", "dense/starcoder2", "dense/stablelm", "dense/cohere", "dense/phi3", "dense/gpt_neox",
   "dense/gemma", "dense/gemma2", "dense/gemma3_text", "dense/granite", "dense/smollm3", "dense/olmo2", "dense/olmo3", "dense/olmo",
   "moe/mixtral", "moe/qwen2_moe", "moe/qwen3_moe", "moe/qwen3_moe_mixed", "moe/qwen3_moe_norm",
 ] as const;

@@ -47,8 +47,20 @@ describe("tensorName", () => {
     expect(() => tensorName(spec, { part: "gate", layer: 1 })).toThrow('mixtral has no name for {"part":"gate","layer":1}');
   });
 
+  test("a slot stored as columns is turned round", () => {
+    const slot = { key: "layers.0.k", at: { part: "k", layer: 0 }, shape: [2, 3] } as const;
+    const place = { slot, name: "c_attn", shape: [3, 6], rows: { start: 2, run: 2, period: 6 }, transposed: true };
+    const stored = Uint8Array.from({ length: 18 }, (_, i) => i);
+    expect([...takeSlot(place, stored, 1)]).toEqual([2, 8, 14, 3, 9, 15]);
+    const copy = new Uint8Array(18);
+    putSlot(place, copy, takeSlot(place, stored, 1), 1);
+    expect([...copy.slice(6, 12)]).toEqual([0, 0, 8, 9, 0, 0]);
+  });
+
   test("computed buffers", () => {
     expect(isComputedBuffer("model.layers.0.self_attn.rotary_emb.inv_freq")).toBe(true);
+    expect(isComputedBuffer("gpt_neox.layers.0.attention.masked_bias")).toBe(true);
+    expect(isComputedBuffer("gpt_neox.layers.0.attention.dense.bias")).toBe(false);
     expect(isComputedBuffer("model.layers.0.self_attn.q_proj.weight")).toBe(false);
   });
 });

@@ -50,6 +50,8 @@ export interface Defaults {
   /** `partial_rotary_factor`; if left out, rope turns whole heads. */
   readonly partialRotary?: number;
   readonly interleavedRope?: boolean;
+  /** Usual key -> the family's own spelling of it. */
+  readonly names?: Readonly<Record<string, string>>;
 }
 
 /** Enough for any model; stops a typing error from building a billion layers. */
@@ -172,7 +174,7 @@ export function writeCommon(spec: DecoderSpec, defaults?: Defaults): Record<stri
   const { normKey = "rms_norm_eps", activationKeys = ["hidden_act"] } = defaults ?? {};
   const activation = activationNames[spec.layers[0]!.ffn.activation][0];
   const { bos, eos, pad } = spec.tokens;
-  return {
+  const keys = {
     vocab_size: spec.vocab,
     hidden_size: spec.hidden,
     ...Object.fromEntries(activationKeys.map((key) => [key, activation])),
@@ -191,6 +193,8 @@ export function writeCommon(spec: DecoderSpec, defaults?: Defaults): Record<stri
     pad_token_id: pad,
     ...(rope === undefined ? {} : writeRope(rope, defaults?.partialRotary === undefined ? null : spec.attn.headDim)),
   };
+  const names = new Map(Object.entries(defaults?.names ?? {}));
+  return Object.fromEntries(Object.entries(keys).map(([key, value]) => [names.get(key) ?? key, value]));
 }
 
 /** A spec that its family's config cannot say. */

@@ -20,11 +20,23 @@ export class ConfigReader {
     readonly where: string,
     /** Path of the enclosing object, with its dot: `rope_scaling.`. */
     private readonly prefix: string = "",
+    /** The file's own spelling of some keys. */
+    private readonly names: Readonly<Record<string, string>> = {},
   ) {}
+
+  /** The same object, some of whose keys this family spells otherwise; objects inside it keep the usual names. */
+  renamed(names: Readonly<Record<string, string>>): ConfigReader {
+    return new ConfigReader(this.values, this.where, this.prefix, names);
+  }
+
+  private spelled(key: string): string {
+    return Object.hasOwn(this.names, key) ? this.names[key]! : key;
+  }
 
   /** The raw value; undefined if the key is absent. */
   get(key: string): unknown {
-    return Object.hasOwn(this.values, key) ? this.values[key] : undefined;
+    const name = this.spelled(key);
+    return Object.hasOwn(this.values, name) ? this.values[name] : undefined;
   }
 
   /** True if the key is present and not null. */
@@ -36,7 +48,7 @@ export class ConfigReader {
     const found = this.get(key);
     const text = found === undefined ? "missing" : JSON.stringify(found);
     const short = text.length > 80 ? `${text.slice(0, 77)}...` : text;
-    return inputError(`${this.prefix}${key} is ${short}, expected ${expected}`, { where: this.where, hint });
+    return inputError(`${this.prefix}${this.spelled(key)} is ${short}, expected ${expected}`, { where: this.where, hint });
   }
 
   int(key: string, fallback?: number, { min = 1, max = largestInt }: IntRange = {}): number {
