@@ -4,6 +4,7 @@ import { Command, CommanderError, Option } from "commander";
 import { UpcycleError } from "../base/errors.js";
 import { toolVersion } from "../convert/version.js";
 import { convertCommand } from "./convert.js";
+import { fitCommand } from "./fit.js";
 import { forwardCommand } from "./forward.js";
 import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
@@ -20,7 +21,7 @@ export function buildProgram(): Command {
     .enablePositionalOptions()
     .addHelpText("after", "\nupcycle COMMAND --help shows a command's options and an example.\n\nExample:\n  $ upcycle quickstart");
   const commands = [
-    quickstartCommand(), studyCommand(), trainCommand(), convertCommand(), verifyCommand(), inspectCommand(), forwardCommand(), generateCommand(),
+    quickstartCommand(), studyCommand(), trainCommand(), convertCommand(), verifyCommand(), inspectCommand(), forwardCommand(), generateCommand(), fitCommand(),
   ];
   for (const command of commands) program.addCommand(command.addOption(new Option("--debug").hideHelp()));
   // Commander prints an error in two lines and more; `main` prints it in one.

@@ -1,6 +1,6 @@
 /** Whether points can be fitted at all, said in a sentence that helps; and what looks wrong but can be fitted. */
 import { inputError } from "../base/errors.js";
-import { significant } from "../base/format.js";
+import { compact, significant } from "../base/format.js";
 import type { Law, Points } from "./types.js";
 
 export interface CheckOptions {
@@ -25,10 +25,11 @@ export function checkPoints(law: Law, points: Points, { where, stated = [] }: Ch
   };
   const warnings: string[] = [];
   const p = law.parameters.length;
+  checkGroups(law, points, fail);
   for (const { name, meaning } of law.columns) {
     const values = points.columns[name] ?? fail(`the law ${law.id} needs a column ${name} (${meaning})`, `name it: --columns ${name}=YOUR_COLUMN`);
     const wanted = countsFrom(name);
-    for (let i = 0; i < points.n; i++) {
+    for (const i of rowsUsing(law, points, name)) {
       const value = values[i]!;
       if (!Number.isFinite(value)) fail(`point ${i + 1}: ${name} is ${value}`, "leave that row out, or correct it");
       if (!(value > wanted.above)) fail(`point ${i + 1}: ${name} is ${value}, expected more than ${wanted.above}`, "leave that row out, or correct it");
@@ -56,11 +57,12 @@ export function checkPoints(law: Law, points: Points, { where, stated = [] }: Ch
 }
 
 function checkColumn(law: Law, points: Points, name: string, stated: boolean, fail: (message: string, hint?: string) => never, warnings: string[]): void {
-  const values = points.columns[name]!;
+  const rows = rowsUsing(law, points, name);
+  const values = Float64Array.from(rows, (i) => points.columns[name]![i]!);
   let [low, high] = [Infinity, -Infinity];
   for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
   if (high === low) {
-    fail(`every point has ${name} = ${significant(low, 4)}, so nothing about ${name} can be learnt`, alternative(law, name));
+    fail(`every point has ${name} = ${compact(low, 4)}, so nothing about ${name} can be learnt`, alternative(law, name));
   }
   if (!countColumns.has(name)) return;
   if (!stated && high < smallestCount) {
@@ -68,10 +70,33 @@ function checkColumn(law: Law, points: Points, name: string, stated: boolean, fa
   }
   if (!stated && low > largestCount) fail(`${name} starts at ${significant(low)}, more than any model has seen`, `check its unit; --columns ${name}=YOUR_COLUMN*1e-9 scales it`);
   if (high / low > widestSpan) {
-    const [smallest, largest] = [values.indexOf(low) + 1, values.indexOf(high) + 1];
-    fail(`${name} spans a factor of ${significant(high / low)}: ${significant(low)} at point ${smallest}, ${significant(high)} at point ${largest}`, "are some rows in other units than the rest?");
+    const [smallest, largest] = [rows[values.indexOf(low)]! + 1, rows[values.indexOf(high)]! + 1];
+    fail(`${name} spans a factor of ${significant(high / low)}: ${compact(low)} at point ${smallest}, ${compact(high)} at point ${largest}`, "are some rows in other units than the rest?");
   }
   if (high / low < 3) warnings.push(`${name} varies only by a factor of ${significant(high / low)}: its exponent will hardly be identified.`);
+}
+
+/** Every group has points, every point a known group, and each group more points than its law has columns. */
+function checkGroups(law: Law, points: Points, fail: (message: string, hint?: string) => never): void {
+  if (law.groups === undefined) return;
+  const names = law.groups.map(({ name }) => name);
+  const list = names.join(", ");
+  const group = points.group ?? fail(`the law ${law.id} needs to know which points are ${list}`, "add a column group, or name it: --columns group=YOUR_COLUMN");
+  group.forEach((name, i) => {
+    if (!names.includes(name)) fail(`point ${i + 1}: group is "${name}", expected one of ${list}`);
+  });
+  for (const { name, columns } of law.groups) {
+    const count = group.filter((found) => found === name).length;
+    if (count < 2 * columns.length + 2) fail(`${count} point${count === 1 ? "" : "s"} of group ${name}, expected at least ${2 * columns.length + 2}`);
+  }
+}
+
+/** Points whose prediction uses the column. */
+function rowsUsing(law: Law, points: Points, column: string): readonly number[] {
+  const all = Array.from({ length: points.n }, (_, i) => i);
+  if (law.groups === undefined) return all;
+  const using = new Set(law.groups.filter(({ columns }) => columns.includes(column)).map(({ name }) => name));
+  return all.filter((i) => using.has(points.group?.[i] ?? ""));
 }
 
 const countColumns: ReadonlySet<string> = new Set(["N", "D", "D1", "D2"]);

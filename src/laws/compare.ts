@@ -36,6 +36,30 @@ export function criteria(fit: Fit, points: Points, options: FitOptions = {}): Cr
   };
 }
 
+/** How well a fit describes the points it was fitted to. */
+export interface Quality {
+  /** Root mean square and mean absolute error of L, in nats. */
+  readonly rmse: number;
+  readonly mae: number;
+  /** Root mean square of ln-residuals. */
+  readonly logRmse: number;
+  /** Share of the variance of L that is described. */
+  readonly r2: number;
+}
+
+export function qualityOf({ residuals }: Fit, { loss, n }: Points): Quality {
+  const mean = loss.reduce((sum, value) => sum + value, 0) / n;
+  let [squares, absolute, logs, variance] = [0, 0, 0, 0];
+  for (let i = 0; i < n; i++) {
+    const error = loss[i]! * Math.expm1(residuals[i]!);
+    squares += error * error;
+    absolute += Math.abs(error);
+    logs += residuals[i]! ** 2;
+    variance += (loss[i]! - mean) ** 2;
+  }
+  return { rmse: Math.sqrt(squares / n), mae: absolute / n, logRmse: Math.sqrt(logs / n), r2: 1 - squares / variance };
+}
+
 /** Size times all tokens where there are both, else the size: what grows with the compute of a run. */
 export function scaleOf({ n, columns }: Places): Float64Array {
   const { N, D, D1, D2 } = columns;

@@ -1,5 +1,5 @@
 /** What a fit does not know: parameters the data leave open, and predictions beyond the data. */
-import { percent, significant } from "../base/format.js";
+import { compact, percent, significant } from "../base/format.js";
 import type { BootstrapInterval } from "./bootstrap.js";
 import type { Fit } from "./fit.js";
 import { inverse } from "./linear.js";
@@ -19,6 +19,9 @@ export interface Warning {
 const strongCorrelation = 0.99;
 /** Below this share of starts at the optimum another, better one may have been missed. */
 const fewStarts = 0.05;
+
+/** A bootstrap interval this much wider than the profile's shows residuals that are not alike. */
+const muchWider = 1.5;
 
 /** Intervals are optional; with them the warnings say more. */
 export interface Intervals {
@@ -43,13 +46,16 @@ export function identificationWarnings(fit: Fit, problem: Problem, { profile = {
     if (sides.length > 0) add("open-interval", [name], `${name} is not bounded from ${sides.join(" or ")}: its profile is flat there.`);
     else if (found.low < 0 && found.high > 0) add("sign", [name], `The sign of ${name} is not identified: its ${percent(found.level)} interval contains 0.`);
   }
-  for (const { name } of fit.law.parameters) {
+  const wider = fit.law.parameters.flatMap(({ name }): [string, number][] => {
     const [one, other] = [profile[name], bootstrap[name]];
-    if (one === undefined || other === undefined || one.lowOpen || one.highOpen) continue;
+    if (one === undefined || other === undefined || one.lowOpen || one.highOpen) return [];
     const ratio = (other.high - other.low) / (one.high - one.low);
-    if (ratio > 1.5) {
-      add("intervals-differ", [name], `The bootstrap interval of ${name} is ${significant(ratio, 2)} times its profile interval: residuals are not alike everywhere, so trust the bootstrap.`);
-    }
+    return ratio > muchWider ? [[name, ratio]] : [];
+  });
+  if (wider.length > 0) {
+    const [names, ratios] = [wider.map(([name]) => name), wider.map(([, ratio]) => ratio)];
+    const [low, high] = [significant(Math.min(...ratios), 2), significant(Math.max(...ratios), 2)];
+    add("intervals-differ", names, `Bootstrap intervals of ${names.join(", ")} are ${low === high ? low : `${low} to ${high}`} times as wide as profile intervals: residuals are not alike everywhere, so trust the bootstrap.`);
   }
   for (const [one, other, correlation] of correlations(fit, problem)) {
     add("correlated", [one, other], `${one} and ${other} trade against each other (correlation ${correlation.toFixed(3)}, in the middle of the data).`);
@@ -85,7 +91,7 @@ export function extrapolationWarnings(points: Points, place: Places): readonly W
     const [factor, side] = value > high ? [value / high, "above the largest"] : [low / value, "below the smallest"];
     return [{
       kind: "extrapolation", parameters: [],
-      text: `${name} = ${significant(value, 3)} lies a factor of ${significant(factor, 2)} ${side} fitted (${significant(value > high ? high : low, 3)}): this prediction extrapolates.`,
+      text: `${name} = ${compact(value)} lies a factor of ${significant(factor, 2)} ${side} fitted (${compact(value > high ? high : low)}): this prediction extrapolates.`,
     }];
   });
 }

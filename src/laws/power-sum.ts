@@ -34,8 +34,10 @@ export interface PowerSum {
   readonly formula: string;
   readonly source: string;
   readonly note?: string;
+  readonly groups?: Law["groups"];
   readonly columns: readonly Column[];
   readonly parameters: readonly Parameter[];
+  /** A column that only some groups use may hold NaN for the others. */
   readonly terms: readonly PowerTerm[];
   /** Quantities whose logs appear in terms but are no columns, such as D1 + D2. */
   readonly derived?: Readonly<Record<string, (column: (name: string) => number) => number>>;
@@ -246,6 +248,7 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
         const lists = sum.parameters.map(({ name }) => sum.grid![name]!);
         return finishStarts(product(lists).map((values) => fromLogs(Float64Array.from(values, (value, j) => (isConstant[j] ? Math.exp(value) : value)))), bound);
       }
+      if (sum.projectedStarts !== undefined) return bound.projectedStarts(Infinity);
       const middle = logLoss.reduce((a, b) => a + b, 0) / points.n;
       const lists = sum.parameters.map(({ name }, j) => (isLog[j] ? [middle - 2.5, middle - 0.7] : isConstant[j] ? [Math.exp(middle - 2.5), Math.exp(middle - 0.7)] : (sum.scan?.[name]?.filter((_, i) => i % 2 === 0) ?? [0.05, 0.2, 0.6])));
       return finishStarts(product(lists).map((values) => Float64Array.from(values)), bound);

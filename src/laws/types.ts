@@ -49,6 +49,8 @@ export interface Law {
   readonly parameters: readonly Parameter[];
   /** What a user of this law should know. */
   readonly note?: string;
+  /** Of a law over several groups of points: the columns each group needs. */
+  readonly groups?: readonly { readonly name: string; readonly columns: readonly string[] }[];
   /** The law on these points: centred on them, with bounds and starting values that suit them. */
   bind(points: Points): BoundLaw;
 }

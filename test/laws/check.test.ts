@@ -33,14 +33,14 @@ describe("points", () => {
     ["a negative loss", changed(({ loss }) => (loss[0] = -1)), "point 1: loss is -1; a cross entropy is positive; is the column a logarithm or a difference?"],
     ["a size that is no number", changed(({ columns }) => (columns.N![1] = NaN)), "point 2: N is NaN; leave that row out, or correct it"],
     ["no tokens", changed(({ columns }) => (columns.D![1] = 0)), "point 2: D is 0, expected more than 0; leave that row out, or correct it"],
-    ["one size", changed(({ columns }) => columns.N!.fill(1e9)), "every point has N = 1000000000, so nothing about N can be learnt; add runs with other values of N"],
+    ["one size", changed(({ columns }) => columns.N!.fill(1e9)), "every point has N = 1.000B, so nothing about N can be learnt; add runs with other values of N"],
     ["one loss", changed(({ loss }) => loss.fill(2.5)), "every loss is 2.5; nothing depends on anything here; check the column"],
     ["billions", changed(({ columns }) => columns.N!.forEach((value, i, all) => (all[i] = value / 1e9))),
       "N goes from 0.100 to 10.0, expected raw counts; if it is in billions, write --columns N=YOUR_COLUMN*1e9"],
     ["nano-tokens", changed(({ columns }) => columns.D!.forEach((value, i, all) => (all[i] = value * 1e15))),
       "D starts at 1.00e24, more than any model has seen; check its unit; --columns D=YOUR_COLUMN*1e-9 scales it"],
     ["mixed units", changed(({ columns }) => (columns.N![7] = 1)),
-      "N spans a factor of 10000000000: 1.00 at point 8, 10000000000 at point 21; are some rows in other units than the rest?"],
+      "N spans a factor of 10000000000: 1 at point 8, 10.0B at point 21; are some rows in other units than the rest?"],
     ["perplexities", changed(({ loss }) => loss.forEach((value, i) => (loss[i] = Math.exp(value) * 4))), "every loss is above 20 (smallest: "],
   ])("refused: %s", (_, points, line) => {
     expect(refusal(points).startsWith(line), refusal(points)).toBe(true);

@@ -157,6 +157,6 @@ describe("comparing laws", () => {
   it("says how far a prediction lies beyond the points", () => {
     const [warning, ...others] = extrapolationWarnings(points, placesOf({ N: [7e10], D1: [3e10], D2: [1e10] }));
     expect(others).toEqual([]);
-    expect(warning!.text).toBe("N = 70000000000 lies a factor of 64 above the largest fitted (1100000000): this prediction extrapolates.");
+    expect(warning!.text).toBe("N = 70.0B lies a factor of 64 above the largest fitted (1.10B): this prediction extrapolates.");
   });
 });

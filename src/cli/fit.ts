@@ -1,0 +1,197 @@
+/** `upcycle fit` */
+import { Command } from "commander";
+import { inputError } from "../base/errors.js";
+import { compact, duration, significant, table, wrap } from "../base/format.js";
+import { nearest } from "../config/index.js";
+import { parseMapping } from "../fit/columns.js";
+import { runFit, type FitProgress, type FitReport } from "../fit/fit.js";
+import { readPoints, type Dropped, type ReadPoints } from "../fit/points.js";
+import { laws, lawById, lawOf, type LawName } from "../laws/catalogue.js";
+import { defaultDelta, lossNames, type LossName } from "../laws/loss.js";
+import { openContext, shownPath } from "./context.js";
+import { collect, defaultThreads, oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
+
+interface FitFlags extends CommonFlags {
+  readonly law: string;
+  readonly loss: LossName;
+  readonly delta: number;
+  readonly columns?: string;
+  readonly start?: string;
+  readonly maxLoss?: number;
+  readonly cluster?: string;
+  readonly bootstrap: number;
+  readonly profile?: boolean;
+  readonly level: number;
+  readonly compare?: string;
+  readonly predict?: readonly string[];
+  readonly grid?: boolean;
+  readonly seed: number;
+}
+
+const columns = 80;
+const labelWidth = 12;
+/** Milliseconds of work without a word. */
+const patience = 1000;
+
+export function fitCommand(): Command {
+  const command = new Command("fit")
+    .description("fit a scaling law to losses of trained models")
+    .argument("<file>", "CSV, JSON lines, or a folder of this tool's runs")
+    .requiredOption("--law <law>", "name below, or a formula in quotes")
+    .option("--columns <list>", "where columns are: N=params,D=tokens*1e9,loss=loss")
+    .option("--loss <name>", `loss of ln-residuals: ${lossNames.join(", ")}`, oneOf("--loss", lossNames), "huber")
+    .option("--delta <number>", "threshold of Huber's loss", realNumber("--delta", 1e-12, 1e6), defaultDelta)
+    .option("--max-loss <nats>", "leave out points with a larger loss", realNumber("--max-loss", 0))
+    .option("--bootstrap <n>", "fits of resampled points, for intervals", wholeNumber("--bootstrap", 0, 1e6), 0)
+    .option("--cluster <column>", "resample whole runs, named in this column")
+    .option("--profile", "intervals by profile likelihood")
+    .option("--level <part>", "confidence of intervals", realNumber("--level", 0.5, 0.9999), 0.95)
+    .option("--predict <list>", "a place to predict, N=7e10,D=1e12; repeatable", collect)
+    .option("--compare <laws>", "other laws fitted to the same points: a,b")
+    .option("--start <list>", "where a formula's search begins: A=400,alpha=0.3")
+    .option("--grid", "all starts of the law's grid instead of projection")
+    .option("--seed <n>", "of the resampling", wholeNumber("--seed", 0), 0)
+    .option("--threads <n>", "worker threads (default: all cores)", wholeNumber("--threads", 1, 1024))
+    .action(execute);
+  const names = wrap(`Laws: ${laws.map(({ id }) => id).join(", ")}.`, columns).join("\n");
+  const remark = `${names}\nSizes and tokens are raw counts, losses nats per token.`;
+  return withExample(withJson(command), "upcycle fit runs.csv --law chinchilla --bootstrap 1000 --profile", remark);
+}
+
+async function execute(file: string, flags: FitFlags): Promise<void> {
+  const { terminal, json } = openContext({ json: flags.json });
+  const mapping = flags.columns === undefined ? new Map<string, string>() : parseMapping(flags.columns);
+  const name = lawName(flags.law, [...mapping.keys()], numbers(flags.start, "--start"));
+  const law = lawOf(name);
+  const compare = (flags.compare ?? "").split(",").filter((text) => text !== "").map((text) => lawName(text, [...mapping.keys()], {}));
+  const read = await readPoints(file, law, { mapping, cluster: flags.cluster, maxLoss: flags.maxLoss, compare: compare.map(lawOf) });
+  const started = performance.now();
+  const report = await runFit(
+    {
+      law: name, points: read.points, where: shownPath(file), stated: read.stated,
+      loss: { name: flags.loss, delta: flags.loss === "huber" ? flags.delta : 0 },
+      starts: flags.grid === true ? "grid" : "projection",
+      bootstrap: flags.bootstrap, profile: flags.profile === true, level: flags.level, seed: flags.seed,
+      threads: flags.threads ?? defaultThreads(), compare,
+      predict: (flags.predict ?? []).map((text) => numbers(text, "--predict")),
+    },
+    (state) => {
+      if (performance.now() - started > patience) terminal.progress(progressLine(state));
+    },
+  );
+  terminal.settle();
+  if (json) {
+    terminal.out(JSON.stringify(asJson(report, read)));
+    return;
+  }
+  const seconds = (performance.now() - started) / 1000;
+  for (const line of describe(report, read, shownPath(file), seconds)) terminal.out(line);
+}
+
+/** A law of the catalogue, or a formula. Throws inputError for anything else. */
+function lawName(text: string, mapped: readonly string[], start: Readonly<Record<string, number>>): LawName {
+  if (lawById(text) !== undefined) return { id: text };
+  if (/[-+*/^=()]\s*[\w(]/.test(text) && !/^[a-z]+(-[a-z]+)*$/.test(text)) return { formula: text, columns: mapped.filter((name) => name !== "loss"), start };
+  const names = laws.map(({ id }) => id);
+  const meant = nearest(text, names);
+  throw inputError(`"${text}" is not a law`, { where: "--law", hint: meant === undefined ? `laws: ${names.join(", ")}; or a formula such as "A*N^-a + E"` : `did you mean ${meant}?` });
+}
+
+/** `A=400,alpha=0.3`. Throws inputError naming the option. */
+function numbers(text: string | undefined, option: string): Readonly<Record<string, number>> {
+  const pairs = (text ?? "").split(",").filter((part) => part.trim() !== "");
+  return Object.fromEntries(pairs.map((part) => {
+    const [name = "", value = ""] = part.split("=").map((side) => side.trim());
+    if (name === "") throw inputError(`"${part.trim()}" is not NAME=NUMBER`, { where: option });
+    return [name, realNumber(option, -Infinity)(value)];
+  }));
+}
+
+function progressLine({ what, done, total }: FitProgress): string {
+  return `${what}  ${done}/${total}`;
+}
+
+function asJson(report: FitReport, { points, columns: from, dropped, rows }: ReadPoints): Record<string, unknown> {
+  const { fit, profiles, bootstrap, quality, predictions, notes, warnings, comparison } = report;
+  const names = fit.law.parameters.map(({ name }) => name);
+  const intervals = Object.fromEntries(
+    names.filter((name) => profiles[name] !== undefined || bootstrap[name] !== undefined).map((name) => [name, { bootstrap: bootstrap[name] ?? null, profile: profiles[name] ?? null }]),
+  );
+  return {
+    law: fit.law.id, formula: fit.law.formula, source: fit.law.source,
+    params: fit.params, intervals,
+    objective: fit.objective, status: fit.status, atBound: fit.atBound, gradientNorm: fit.gradientNorm, starts: fit.starts,
+    loss: fit.loss.name === "huber" ? fit.loss : { name: fit.loss.name },
+    quality, n: points.n, rows, columns: from, dropped, predictions, comparison, notes, warnings,
+  };
+}
+
+function describe(report: FitReport, read: ReadPoints, file: string, seconds: number): string[] {
+  const { fit, quality, predictions, comparison, notes, warnings } = report;
+  const { law, loss, starts } = fit;
+  const lines = [
+    ...labelled("law", `${law.id}: ${law.formula}`),
+    ...labelled("source", law.source),
+    ...labelled("points", `${read.points.n} of ${read.rows} in ${file}${read.dropped.length === 0 ? "" : `; left out: ${reasons(read.dropped)}`}`),
+    ...labelled("columns", Object.entries(read.columns).map(([name, from]) => (name === from ? name : `${name} = ${from}`)).join(", ")),
+    ...labelled("loss", `${loss.name}${loss.name === "huber" ? ` with delta ${loss.delta}` : ""} of ln-residuals, summed: ${fit.objective.toPrecision(10)}`),
+    ...labelled("fit", `${statusWords(fit.status)}; ${starts.atOptimum} of ${starts.tried} starts ended here; gradient ${significant(fit.gradientNorm, 2)}; ${duration(seconds)}`),
+    ...labelled("residuals", `RMSE ${significant(quality.rmse)} nats, of ln L ${significant(quality.logRmse)}; R2 ${quality.r2.toFixed(5)}`),
+    "",
+    parameterTable(report),
+  ];
+  for (const { at, loss: value, profile, bootstrap } of predictions) {
+    const place = Object.entries(at).map(([name, size]) => `${name} = ${compact(size)}`).join(", ");
+    const ranges = [...(bootstrap === null ? [] : [`${range(bootstrap.low, bootstrap.high)} by bootstrap`]), ...(profile === null ? [] : [`${range(profile.low, profile.high)} by profile`])];
+    lines.push("", ...labelled("prediction", `L = ${value.toFixed(4)} nats at ${place}${ranges.length === 0 ? "" : `; ${ranges.join(", ")}`}`));
+  }
+  if (comparison.length > 0) lines.push("", comparisonTable(report));
+  const remarks = [...notes, ...warnings.map(({ text }) => text), ...predictions.flatMap((prediction) => prediction.warnings.map(({ text }) => text))];
+  if (remarks.length > 0) lines.push("");
+  for (const text of remarks) lines.push(...labelled("warning", text));
+  return lines;
+}
+
+const statusWords = (status: FitReport["fit"]["status"]): string => ({ converged: "converged", "at-bound": "at a bound", "iteration-limit": "NOT converged" })[status];
+
+/** Reasons with how many rows each, and the first lines. */
+function reasons(dropped: readonly Dropped[]): string {
+  const lines = new Map<string, number[]>();
+  for (const { line, reason } of dropped) lines.set(reason, [...(lines.get(reason) ?? []), line]);
+  return [...lines].map(([reason, at]) => `${reason} (line${at.length === 1 ? "" : "s"} ${at.slice(0, 5).join(", ")}${at.length > 5 ? ", ..." : ""})`).join("; ");
+}
+
+function parameterTable({ fit, profiles, bootstrap }: FitReport): string {
+  const level = Object.values(profiles)[0]?.level ?? Object.values(bootstrap)[0]?.level;
+  const percent = level === undefined ? "" : `${significant(100 * level, 2)} %`;
+  const [withBootstrap, withProfile] = [Object.keys(bootstrap).length > 0, Object.keys(profiles).length > 0];
+  const heading = ["", "value", ...(withBootstrap ? [`${percent} bootstrap`, "std. error"] : []), ...(withProfile ? [`${percent} profile`] : []), ...(withBootstrap || withProfile ? [] : ["meaning"])];
+  const rows = fit.law.parameters.map(({ name, meaning }) => {
+    const [drawn, found] = [bootstrap[name], profiles[name]];
+    return [
+      name, digits(fit.params[name]!),
+      ...(drawn === undefined ? [] : [range(drawn.low, drawn.high), significant(drawn.standardError)]),
+      ...(found === undefined ? [] : [`${found.lowOpen ? "open" : digits(found.low, 4)} .. ${found.highOpen ? "open" : digits(found.high, 4)}`]),
+      ...(withBootstrap || withProfile ? [] : [meaning]),
+    ];
+  });
+  const alignment = heading.map((name, i) => (i === 0 || name === "meaning" ? ("left" as const) : ("right" as const)));
+  return table([heading, ...rows], alignment, columns);
+}
+
+function comparisonTable({ comparison }: FitReport): string {
+  const best = Math.min(...comparison.map(({ aic }) => aic));
+  const rows = comparison.map(({ law, k, aic, bic, heldOut }) => [
+    law, String(k - 1), (aic - best).toFixed(1), aic.toFixed(1), bic.toFixed(1), heldOut === null ? "n/a" : significant(heldOut.rmse), heldOut === null ? "n/a" : significant(heldOut.bias, 2),
+  ]);
+  return table([["law", "parameters", "AIC - best", "AIC", "BIC", "held-out RMSE", "bias"], ...rows], ["left", "right", "right", "right", "right", "right", "right"], columns);
+}
+
+/** Six significant digits: an exponent printed with two moves predictions by percents. */
+const digits = (value: number, count = 6): string => significant(value, count);
+const range = (low: number, high: number): string => `${digits(low, 4)} .. ${digits(high, 4)}`;
+
+/** `label  text`, the text continued below itself. */
+function labelled(label: string, text: string): string[] {
+  return wrap(text, columns - labelWidth).map((part, i) => (i === 0 ? label : "").padEnd(labelWidth) + part);
+}

@@ -1,0 +1,171 @@
+/** A fit from points to everything a report says about it: optimum, intervals, comparison, warnings. */
+import { inputError } from "../base/errors.js";
+import { naturalDraws, summarise, type BootstrapInterval } from "../laws/bootstrap.js";
+import { lawOf, type LawName } from "../laws/catalogue.js";
+import { checkPoints } from "../laws/check.js";
+import { criteria, qualityOf, type Criteria, type Quality } from "../laws/compare.js";
+import { bestOf, fitLaw, problemOf, startsOf, type Fit, type StartMethod } from "../laws/fit.js";
+import { extrapolationWarnings, identificationWarnings, type Warning } from "../laws/identification.js";
+import type { Problem } from "../laws/local-fit.js";
+import type { Loss } from "../laws/loss.js";
+import { profileParameter, profilePrediction, type Profile } from "../laws/profile.js";
+import { placesOf, predict, type Law, type Points } from "../laws/types.js";
+import type { Job } from "./jobs.js";
+import { openPool } from "./pool.js";
+
+export interface FitRequest {
+  readonly law: LawName;
+  readonly points: Points;
+  /** Origin of the points, for errors. */
+  readonly where?: string;
+  readonly loss: Loss;
+  readonly starts: StartMethod;
+  /** Bootstrap draws; 0 for none. */
+  readonly bootstrap: number;
+  readonly profile: boolean;
+  /** Confidence of intervals, such as 0.95. */
+  readonly level: number;
+  readonly seed: number;
+  readonly threads: number;
+  /** Further laws fitted to the same points. */
+  readonly compare: readonly LawName[];
+  /** Columns of one place each. */
+  readonly predict: readonly Readonly<Record<string, number>>[];
+  /** Columns whose unit the user stated. */
+  readonly stated?: readonly string[];
+}
+
+export interface Prediction {
+  readonly at: Readonly<Record<string, number>>;
+  readonly loss: number;
+  readonly profile: Profile | null;
+  readonly bootstrap: BootstrapInterval | null;
+  readonly warnings: readonly Warning[];
+}
+
+export interface FitReport {
+  readonly fit: Fit;
+  readonly quality: Quality;
+  readonly profiles: Readonly<Record<string, Profile>>;
+  readonly bootstrap: Readonly<Record<string, BootstrapInterval>>;
+  /** Natural parameters of every draw, by parameter. */
+  readonly draws: Readonly<Record<string, Float64Array>>;
+  readonly predictions: readonly Prediction[];
+  /** Sentences about the points. */
+  readonly notes: readonly string[];
+  readonly warnings: readonly Warning[];
+  /** This law first. Empty unless a comparison was asked for. */
+  readonly comparison: readonly Criteria[];
+}
+
+export interface FitProgress {
+  readonly what: "starts" | "bootstrap" | "profile" | "comparison";
+  readonly done: number;
+  readonly total: number;
+}
+
+/** Pieces of work do not depend on the number of threads, so neither do results. */
+const startsPerJob = 50;
+const drawsPerJob = 50;
+/** Fewer starts than this are done before a thread has started. */
+const startsWorthThreads = 200;
+const drawsWorthThreads = 200;
+
+/** Throws inputError for points that cannot be fitted. */
+export async function runFit(request: FitRequest, progress: (state: FitProgress) => void = () => undefined): Promise<FitReport> {
+  const { points, loss, bootstrap, seed } = request;
+  const law = lawOf(request.law);
+  const notes = checkPoints(law, points, { ...(request.where !== undefined && { where: request.where }), ...(request.stated && { stated: request.stated }) });
+  checkPlaces(law, request.predict);
+  const bound = law.bind(points);
+  const problem = problemOf(bound, points, loss);
+  const starts = startsOf(bound, { starts: request.starts });
+  const worth = starts.length >= startsWorthThreads || bootstrap >= drawsWorthThreads;
+  const pool = openPool({ law: request.law, points, loss }, worth ? request.threads : 1);
+  try {
+    const batches = pieces(starts.length, startsPerJob).map(([from, to]): Extract<Job, { type: "starts" }> => ({ type: "starts", starts: starts.slice(from, to) }));
+    const local = (await pool.run(batches, (done) => progress({ what: "starts", done, total: batches.length }))).flat();
+    const fit = bestOf(problem, points, local);
+    const jobs = pieces(bootstrap, drawsPerJob).map(([from, to]): Extract<Job, { type: "bootstrap" }> => ({ type: "bootstrap", optimum: fit.theta, seed, from, to }));
+    const parts = await pool.run(jobs, (done) => progress({ what: "bootstrap", done, total: jobs.length }));
+    const draws = joined(parts);
+    return report(request, law, problem, fit, draws, notes, progress);
+  } finally {
+    await pool.close();
+  }
+}
+
+function report(
+  { points, loss, level, profile, compare, predict: places }: FitRequest, law: Law, problem: Problem, fit: Fit, draws: Float64Array,
+  notes: readonly string[], progress: (state: FitProgress) => void,
+): FitReport {
+  const natural = draws.length === 0 ? [] : naturalDraws(fit.bound, draws);
+  const profiles: Record<string, Profile> = {};
+  const intervals: Record<string, BootstrapInterval> = {};
+  law.parameters.forEach(({ name }, j) => {
+    if (profile) {
+      profiles[name] = profileParameter(fit, problem, j, { level });
+      progress({ what: "profile", done: j + 1, total: law.parameters.length });
+    }
+    if (natural.length > 0) intervals[name] = summarise(natural[j]!, level);
+  });
+  const comparison = compare.length === 0 ? [] : [
+    criteria(fit, points),
+    ...compare.map((name, i) => {
+      const other = lawOf(name);
+      checkPoints(other, points);
+      progress({ what: "comparison", done: i + 1, total: compare.length });
+      return criteria(fitLaw(other, points, { loss }), points);
+    }),
+  ];
+  return {
+    fit, profiles, notes, quality: qualityOf(fit, points), comparison,
+    bootstrap: intervals,
+    draws: Object.fromEntries(natural.map((values, j) => [law.parameters[j]!.name, values])),
+    predictions: places.map((at) => predictionAt(at, points, problem, fit, draws, { profile, level })),
+    warnings: identificationWarnings(fit, problem, { profile: profiles, bootstrap: intervals }),
+  };
+}
+
+function predictionAt(
+  at: Readonly<Record<string, number>>, points: Points, problem: Problem, fit: Fit, draws: Float64Array, { profile, level }: { profile: boolean; level: number },
+): Prediction {
+  const place = placesOf(Object.fromEntries(Object.entries(at).map(([name, value]) => [name, [value]])));
+  const p = fit.bound.p;
+  const evaluator = fit.bound.at(place);
+  const out = new Float64Array(1);
+  const values = Float64Array.from({ length: draws.length / p }, (_, i) => {
+    evaluator.evaluate(draws.subarray(i * p, (i + 1) * p), out);
+    return Math.exp(out[0]!);
+  });
+  return {
+    at,
+    loss: predict(fit.law, fit.params, place)[0]!,
+    profile: profile ? profilePrediction(fit, problem, place, { level }) : null,
+    bootstrap: values.length === 0 ? null : summarise(values, level),
+    warnings: extrapolationWarnings(points, place),
+  };
+}
+
+function checkPlaces(law: Law, places: FitRequest["predict"]): void {
+  for (const at of places) {
+    if (law.groups !== undefined) throw inputError(`the law ${law.id} is several laws; predict with one of them`);
+    for (const { name } of law.columns) {
+      if (!(at[name]! > 0) && !(name === "S" && at[name] === 0)) throw inputError(`a prediction of ${law.id} needs ${name}`, { where: "--predict", hint: `write ${law.columns.map((column) => `${column.name}=...`).join(",")}` });
+    }
+  }
+}
+
+function pieces(count: number, size: number): [number, number][] {
+  return Array.from({ length: Math.ceil(count / size) }, (_, i) => [i * size, Math.min(count, (i + 1) * size)]);
+}
+
+function joined(parts: readonly Float64Array[]): Float64Array {
+  const out = new Float64Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}

@@ -1,0 +1,123 @@
+/** Tables of text cells from files: CSV (comma, semicolon or tab), JSON lines, a JSON list; also compressed with gzip. */
+import { gunzipSync } from "node:zlib";
+import { readFile } from "node:fs/promises";
+import { inputError } from "../base/errors.js";
+import { withFsErrors } from "../io/fs-errors.js";
+
+export interface Table {
+  readonly headers: readonly string[];
+  /** Cells by row; an absent value is "". */
+  readonly rows: readonly (readonly string[])[];
+  /** Line of the file each row stands on, from 1. */
+  readonly lines: readonly number[];
+}
+
+const largestFile = 1 << 28;
+
+/** Reads a table. Throws inputError for files that hold none. */
+export async function readTable(path: string): Promise<Table> {
+  const bytes = await withFsErrors(path, "open file", () => readFile(path));
+  if (bytes.byteLength > largestFile) throw inputError(`file has ${bytes.byteLength} bytes, limit ${largestFile}`, { where: path });
+  if (bytes.subarray(0, 4).toString("latin1") === "PAR1") {
+    throw inputError("this is a Parquet file, which cannot be read yet", { where: path, hint: "export it as CSV or JSON lines" });
+  }
+  let text: string;
+  try {
+    const plain = bytes[0] === 0x1f && bytes[1] === 0x8b ? gunzipSync(bytes, { maxOutputLength: largestFile }) : bytes;
+    text = new TextDecoder("utf-8", { fatal: true }).decode(plain);
+  } catch (cause) {
+    throw inputError("file is not UTF-8 text, nor such text compressed with gzip", { where: path, cause });
+  }
+  const first = text.trimStart()[0];
+  if (first === undefined) throw inputError("the file is empty", { where: path });
+  if (first === "{") return fromObjects(parseLines(text, path), path);
+  if (first === "[") return fromObjects(parseList(text, path), path);
+  return parseCsv(text, path);
+}
+
+interface Row {
+  readonly line: number;
+  readonly value: unknown;
+}
+
+function parseLines(text: string, path: string): Row[] {
+  return text.split("\n").flatMap((line, i): Row[] => {
+    if (line.trim() === "") return [];
+    try {
+      return [{ line: i + 1, value: JSON.parse(line) as unknown }];
+    } catch (cause) {
+      throw inputError("this line is not JSON", { where: `${path}:${i + 1}`, cause, hint: "expected one object per line" });
+    }
+  });
+}
+
+function parseList(text: string, path: string): Row[] {
+  try {
+    return (JSON.parse(text) as unknown[]).map((value, i) => ({ line: i + 1, value }));
+  } catch (cause) {
+    throw inputError(`not valid JSON (${(cause as Error).message})`, { where: path, cause });
+  }
+}
+
+function fromObjects(objects: readonly Row[], path: string): Table {
+  const headers: string[] = [];
+  const known = new Set<string>();
+  for (const { line, value } of objects) {
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
+      throw inputError("this is no object with named values", { where: `${path}:${line}`, hint: 'expected for example {"N": 1e8, "D": 1e10, "loss": 2.9}' });
+    }
+    for (const name of Object.keys(value)) {
+      if (!known.has(name)) headers.push(name);
+      known.add(name);
+    }
+  }
+  const cell = (value: unknown): string => (value === undefined || value === null || typeof value === "object" ? "" : String(value));
+  return { headers, rows: objects.map(({ value }) => headers.map((name) => cell((value as Record<string, unknown>)[name]))), lines: objects.map(({ line }) => line) };
+}
+
+/** RFC 4180, with any of three separators, whichever the heading has most of. */
+export function parseCsv(text: string, path: string): Table {
+  const source = text.replace(/^\ufeff/, "");
+  const heading = source.slice(0, source.search(/\r?\n|$/));
+  const separator = [",", ";", "\t"].reduce((best, next) => (heading.split(next).length > heading.split(best).length ? next : best));
+  const records: { line: number; cells: string[] }[] = [];
+  let line = 1;
+  let cells: string[] = [];
+  let cell = "";
+  let quoted = false;
+  let start = 1;
+  const end = (): void => {
+    cells.push(cell.trim());
+    if (cells.some((value) => value !== "")) records.push({ line: start, cells });
+    cells = [];
+    cell = "";
+    start = line;
+  };
+  for (let i = 0; i < source.length; i++) {
+    const character = source[i]!;
+    if (character === "\n") line += 1;
+    if (quoted) {
+      if (character !== '"') cell += character;
+      else if (source[i + 1] === '"') {
+        cell += '"';
+        i += 1;
+      } else quoted = false;
+    } else if (character === '"' && cell.trim() === "") {
+      quoted = true;
+      cell = "";
+    } else if (character === separator) {
+      cells.push(cell.trim());
+      cell = "";
+    } else if (character === "\n") end();
+    else if (character !== "\r") cell += character;
+  }
+  if (quoted) throw inputError("a quoted cell is not closed", { where: `${path}:${start}` });
+  if (cell !== "" || cells.length > 0) end();
+  const [head, ...rows] = records;
+  if (head === undefined || rows.length === 0) throw inputError("expected a line of column names and lines of values", { where: path });
+  const twice = head.cells.find((name, i) => name !== "" && head.cells.indexOf(name) !== i);
+  if (twice !== undefined) throw inputError(`two columns are called "${twice}"`, { where: `${path}:1` });
+  const ragged = rows.find(({ cells: found }) => found.length !== head.cells.length);
+  if (ragged !== undefined) throw inputError(`${ragged.cells.length} cells, the heading has ${head.cells.length}`, { where: `${path}:${ragged.line}` });
+  return { headers: head.cells, rows: rows.map(({ cells: found }) => found), lines: rows.map(({ line: at }) => at) };
+}

@@ -1,0 +1,90 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { publishedById } from "../../src/laws/published.js";
+import { dataFile, haveData, law, simulated, upcyclingGrid } from "../laws/data.js";
+import { temporaryFolder } from "../io/temporary.js";
+import { upcycle, upcycleJson } from "./upcycle.js";
+
+const dir = temporaryFolder();
+const truth = publishedById("liew-upcycled")!.params;
+const write = (name: string, noise: number): string => {
+  const { columns, loss } = simulated(law("upcycling"), truth, upcyclingGrid, noise, 1);
+  const path = join(dir, name);
+  const rows = Array.from(loss, (value, i) => [columns.N![i], columns.D1![i], columns.D2![i]! / 1e9, value].join(","));
+  writeFileSync(path, ["N,D1,D2 (billions),loss", ...rows].join("\n"));
+  return path;
+};
+
+describe("upcycle fit", () => {
+  const exact = write("exact.csv", 0);
+  const noisy = write("noisy.csv", 0.005);
+  const columns = ["--columns", "D2=D2 (billions)*1e9"];
+
+  it("prints the parameters as JSON and nothing else", async () => {
+    const found = await upcycleJson("fit", exact, "--law", "upcycling", ...columns);
+    expect(Object.keys(found).slice(0, 7)).toEqual(["law", "formula", "source", "params", "intervals", "objective", "status"]);
+    expect(found).toMatchObject({ law: "upcycling", status: "converged", n: 64, dropped: [], columns: { D2: "D2 (billions)*1e9" }, intervals: {} });
+    const params = found.params as Record<string, number>;
+    expect(Object.keys(params).sort()).toEqual(["A", "B", "E", "alpha1", "alpha2", "alpha3", "beta"]);
+    for (const [name, value] of Object.entries(truth)) expect(params[name]! / value).toBeCloseTo(1, 8);
+  });
+
+  it("gives intervals, predictions and comparisons, the same for any number of threads", async () => {
+    const options = ["fit", noisy, "--law", "upcycling", ...columns, "--loss", "mse", "--bootstrap", "250", "--profile", "--level", "0.9", "--predict", "N=7e9,D1=3e11,D2=1e11", "--compare", "upcycling-no-interaction,upcycling-total"];
+    const [one, two] = await Promise.all([upcycleJson(...options, "--threads", "1"), upcycleJson(...options, "--threads", "2")]);
+    expect(two).toEqual(one);
+    expect(one).toMatchObject({
+      intervals: { alpha3: { bootstrap: { level: 0.9 }, profile: { level: 0.9, lowOpen: false } }, E: { profile: { lowOpen: true } } },
+      predictions: [{ at: { N: 7e9 }, warnings: [{ kind: "extrapolation" }, { kind: "extrapolation" }, { kind: "extrapolation" }] }],
+      comparison: [{ law: "upcycling" }, { law: "upcycling-no-interaction" }, { law: "upcycling-total" }],
+    });
+  });
+
+  it("tells people the same in 80 columns", async () => {
+    const { code, stdout, stderr } = await upcycle("fit", noisy, "--law", "upcycling", ...columns, "--bootstrap", "50", "--profile", "--compare", "upcycling-additive", "--predict", "N=7e9,D1=3e11,D2=1e11");
+    expect([code, stderr]).toEqual([0, ""]);
+    expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
+    expect(stdout).toMatch(/^law +upcycling: L\(D1, D2, N\) = A D1\^-alpha1/m);
+    expect(stdout).toMatch(/^points +64 of 64 in /m);
+    expect(stdout).toMatch(/^fit +converged; 8 of 8 starts ended here/m);
+    expect(stdout).toMatch(/^alpha3 +0\.00\d+ /m);
+    expect(stdout).toMatch(/^prediction +L = 1\.\d{4} nats at N = 7\.00B, D1 = 300B, D2 = 100B; /m);
+    expect(stdout).toMatch(/^upcycling-additive +7 /m);
+    expect(stdout).toMatch(/^warning +E is not bounded from below/m);
+  });
+
+  it("takes a formula", async () => {
+    const found = await upcycleJson("fit", exact, "--law", "A*D1^-a*(1e9*H)^-b + B*N^-c", "--columns", "H=D2 (billions)", "--start", "A=10,a=0.05,b=0.05,B=8,c=0.1", "--loss", "mse");
+    expect(found).toMatchObject({ law: "expression", formula: "L(D1, H, N) = A*D1^-a*(1e9*H)^-b + B*N^-c", status: "converged" });
+  });
+
+  it.skipIf(!haveData)("reproduces Chinchilla from the raw columns of the file", async () => {
+    const file = dataFile("epoch-chinchilla", "svg_extracted_data.csv");
+    const options = ["fit", file, "--law", "chinchilla", "--columns", "N=Model Size,D=Training FLOP/(6*N)", "--max-loss", "3.44"];
+    const found = await upcycleJson(...options);
+    expect(found).toMatchObject({ n: 240, rows: 245, status: "converged" });
+    expect(found.objective).toBeLessThanOrEqual(0.00101827401781);
+    expect(found.quality).toMatchObject({ rmse: expect.closeTo(0.02182, 5), mae: expect.closeTo(0.01257, 5), r2: expect.closeTo(0.99421, 5), logRmse: expect.closeTo(0.00755, 5) });
+    const absolute = await upcycleJson(...options, "--loss", "lad");
+    expect(absolute.objective).toBeLessThanOrEqual(1.1294948);
+  });
+
+  it.each<[string, string[], string]>([
+    ["no law", ["fit", exact], "required option '--law <law>' not specified; see upcycle fit --help"],
+    ["a wrong law", ["fit", exact, "--law", "upcyling"], '--law: "upcyling" is not a law; did you mean upcycling?'],
+    ["a column that is not there", ["fit", exact, "--law", "upcycling"], `${exact}: no column for D2 (tokens the upcycled model was trained on since); name it: --columns D2=COLUMN; columns of the file: N, D1, D2 (billions), loss`],
+    ["units off", ["fit", exact, "--law", "upcycling", "--columns", "D2=D2 (billions)"], `${exact}: D2 goes from 0.900 to 37.0, expected raw counts; if it is in billions, write --columns D2=YOUR_COLUMN*1e9`],
+    ["a bad start", ["fit", exact, "--law", "A*N^-a", "--start", "A=x"], '--start: "x" is not a number from -Infinity'],
+    ["no such file", ["fit", join(dir, "none.csv"), "--law", "chinchilla"], `${join(dir, "none.csv")}: cannot open: no such file or folder`],
+  ])("%s is one line and exit 2", async (_, args, line) => {
+    expect(await upcycle(...args)).toEqual({ code: 2, stdout: "", stderr: `upcycle: ${line}\n` });
+  });
+
+  it("has a help with an example, in 80 columns", async () => {
+    const { stdout } = await upcycle("fit", "--help");
+    expect(stdout.trimEnd().split("\n").at(-1)).toBe("  $ upcycle fit runs.csv --law chinchilla --bootstrap 1000 --profile");
+    expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
+    for (const id of ["chinchilla", "upcycling", "ludziejewski"]) expect(stdout).toContain(id);
+  });
+});

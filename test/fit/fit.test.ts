@@ -1,0 +1,58 @@
+import { describe, expect, it } from "vitest";
+import { runFit, type FitRequest } from "../../src/fit/fit.js";
+import { openPool } from "../../src/fit/pool.js";
+import { publishedById } from "../../src/laws/published.js";
+import { gridOf, law, simulated, spaced } from "../laws/data.js";
+
+const points = simulated(law("chinchilla"), publishedById("hoffmann")!.params, gridOf({ N: spaced(1e8, 1e10, 6), D: spaced(1e9, 1e11, 6) }), 0.005, 1);
+const request: FitRequest = {
+  law: { id: "chinchilla" }, points, loss: { name: "huber", delta: 1e-3 }, starts: "projection", bootstrap: 200, profile: true, level: 0.9, seed: 3, threads: 1,
+  compare: [{ id: "kaplan" }], predict: [{ N: 1e11, D: 1e12 }],
+};
+
+describe("a whole fit", () => {
+  it("is the same on any number of threads", async () => {
+    const [one, three] = await Promise.all([runFit(request), runFit({ ...request, threads: 3 })]);
+    expect(three.fit.theta).toEqual(one.fit.theta);
+    expect(three.draws).toEqual(one.draws);
+    expect(three.predictions).toEqual(one.predictions);
+    expect(one.draws.A).toHaveLength(200);
+    const [prediction] = one.predictions;
+    expect(prediction!.loss).toBeGreaterThan(prediction!.profile!.low);
+    expect(prediction!.loss).toBeLessThan(prediction!.bootstrap!.high);
+    expect(prediction!.warnings.map(({ kind }) => kind)).toEqual(["extrapolation", "extrapolation"]);
+    expect(one.comparison.map((entry) => entry.law)).toEqual(["chinchilla", "kaplan"]);
+    expect(one.comparison[0]!.aic).toBeLessThan(one.comparison[1]!.aic);
+  });
+
+  it("runs a grid over threads and tells how far it is", async () => {
+    const seen: string[] = [];
+    const small = { ...request, starts: "grid" as const, bootstrap: 0, profile: false, compare: [], predict: [], law: { id: "upcycling-data" } };
+    const places = gridOf({ D1: spaced(2e9, 7e10, 4), D2: spaced(1e9, 4e10, 4) });
+    const made = simulated(law("upcycling-data"), { A: 12, alpha1: 0.05, alpha2: 0.1, alpha3: 8e-4, E: 1.2 }, places);
+    const { fit } = await runFit({ ...small, points: made, threads: 2 }, ({ what, done, total }) => seen.push(`${what} ${done}/${total}`));
+    expect(fit.params.alpha3).toBeCloseTo(8e-4, 10);
+    expect(fit.starts.share).toBeGreaterThan(0.5);
+    expect(seen.at(-1)).toMatch(/^starts (\d+)\/\1$/);
+  });
+
+  it("takes formulas to threads", async () => {
+    const formula = { formula: "A * N^-a + B * D^-b + C", columns: [], start: {} };
+    const [named, written] = await Promise.all([runFit({ ...request, compare: [] }), runFit({ ...request, law: formula, threads: 2, compare: [] })]);
+    expect(written.fit.objective).toBeCloseTo(named.fit.objective, 12);
+    expect(written.fit.params.a).toBeCloseTo(named.fit.params.alpha!, 6);
+  });
+
+  it("refuses what cannot be fitted", async () => {
+    await expect(runFit({ ...request, points: { ...points, n: 3, loss: points.loss.slice(0, 3) } })).rejects.toThrow("3 points for a law with 5 parameters");
+    await expect(runFit({ ...request, predict: [{ N: 1e9 }] })).rejects.toThrow("a prediction of chinchilla needs D");
+  });
+});
+
+describe("a pool", () => {
+  it("passes on what goes wrong in a thread", async () => {
+    const pool = openPool({ law: { id: "chinchilla" }, points, loss: request.loss }, 2);
+    await expect(pool.run([{ type: "starts", starts: [null as unknown as Float64Array] }, { type: "starts", starts: [] }])).rejects.toThrow();
+    await pool.close();
+  });
+});
