@@ -180,11 +180,11 @@ function parameterTable({ fit, profiles, bootstrap }: FitReport): string {
 }
 
 function comparisonTable({ comparison }: FitReport): string {
-  const best = Math.min(...comparison.map(({ aic }) => aic));
-  const rows = comparison.map(({ law, k, aic, bic, heldOut }) => [
-    law, String(k - 1), (aic - best).toFixed(1), aic.toFixed(1), bic.toFixed(1), heldOut === null ? "n/a" : significant(heldOut.rmse), heldOut === null ? "n/a" : significant(heldOut.bias, 2),
+  const [aic, bic] = [Math.min(...comparison.map((entry) => entry.aic)), Math.min(...comparison.map((entry) => entry.bic))];
+  const rows = comparison.map(({ law, k, heldOut, ...entry }) => [
+    law, String(k - 1), (entry.aic - aic).toFixed(1), (entry.bic - bic).toFixed(1), significant(heldOut?.rmse ?? NaN), significant(heldOut?.bias ?? NaN, 2),
   ]);
-  return table([["law", "parameters", "AIC - best", "AIC", "BIC", "held-out RMSE", "bias"], ...rows], ["left", "right", "right", "right", "right", "right", "right"], columns);
+  return table([["law", "params", "AIC - best", "BIC - best", "held-out RMSE", "bias"], ...rows], ["left", "right", "right", "right", "right", "right"], columns);
 }
 
 /** Six significant digits: an exponent printed with two moves predictions by percents. */
