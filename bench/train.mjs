@@ -298,7 +298,7 @@ try {
         upcycle: toolVersion, node: process.versions.node, onnxruntime: onnxruntimeVersion,
         ...(python === null ? {} : { torch: samples[sizes[0]].torch[0].engine, python: samples[sizes[0]].torch[0].python }),
       },
-      config: { rounds, steps: Number(steps), threads: Number(threads), ...shape, optimizer: { ...optimizer, learningRate: 1e-3 }, torchEnv: flags["torch-env"] },
+      config: { rounds, steps: Number(steps), threads: Number(threads), ...shape, optimizer: { ...optimizer, learningRate: 1e-3 }, torchEnv: flags["torch-env"], busy: Number(flags.busy) },
       ratio: Object.fromEntries(sizes.map((size) => [size, results[size].ratio?.median ?? null])),
       results, samples,
     };
