@@ -1,12 +1,12 @@
 /**
  * Profile likelihood: how much worse the best fit gets when one quantity (a parameter, or a prediction) is held at another value. Its interval
- * is the set of values whose deviance, twice the loss of log-likelihood, stays below the threshold; flat valleys and bounds show as open
+ * is the set of values whose deviance (`deviance.ts`) stays below the threshold; flat valleys and bounds show as open
  * ends, where standard errors would show a number.
  *
  * A quantity is held near a target by a penalty W/2 (g - target)^2; the optimum with the penalty is exactly the constrained optimum for the
  * value of g that it reaches, whatever W is, so W only has to be large enough to move it.
  */
-import { logLikelihood, studentQuantile } from "./distributions.js";
+import { devianceOf } from "./deviance.js";
 import type { Fit } from "./fit.js";
 import { inverse } from "./linear.js";
 import { fitFrom, type LocalFit, type Problem } from "./local-fit.js";
@@ -29,15 +29,6 @@ export interface Profile {
   /** Values tried, ascending, the optimum among them. */
   readonly curve: readonly ProfilePoint[];
   readonly threshold: number;
-}
-
-/**
- * Deviance at which an interval of this level ends: chi-squared with one degree of freedom for many points. For few, Student's t enters as it
- * does for squared losses, where n ln(1 + t^2 / (n - p)) makes the interval of a linear law exact.
- */
-export function devianceThreshold(level: number, n: number, p: number): number {
-  const freedom = Math.max(1, n - p);
-  return n * Math.log1p(studentQuantile((1 + level) / 2, freedom) ** 2 / freedom);
 }
 
 export interface ProfileOptions {
@@ -73,11 +64,8 @@ export function profile(fit: Fit, problem: Problem, quantity: Functional, { leve
 
 function groundOf(fit: Fit, problem: Problem, quantity: Functional, level: number): Ground {
   const { bound, logLoss, weights, loss } = problem;
-  const n = weights.reduce((sum, weight) => sum + weight, 0);
   const { p } = bound;
-  const threshold = devianceThreshold(level, n, p);
-  const best = logLikelihood(loss, fit.objective, n);
-  const deviance = (objective: number): number => Math.max(0, 2 * (best - logLikelihood(loss, objective, n)));
+  const { threshold, of: deviance } = devianceOf(loss, fit.objective, fit.residuals, p, level);
   const gradient = new Float64Array(p);
   const center = quantity.at(fit.theta, gradient);
   const matrix = unscaledCurvature(problem, fit.theta, new Objective(bound, logLoss, weights, loss.name, ladSmoothing(fit, loss.delta)));

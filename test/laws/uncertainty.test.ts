@@ -1,10 +1,12 @@
 import { describe, expect, it } from "vitest";
+import { randomStream } from "../../src/base/random.js";
 import { bootstrapDraws, naturalDraws, summarise } from "../../src/laws/bootstrap.js";
 import { criteria, heldOutLargest } from "../../src/laws/compare.js";
+import { devianceOf } from "../../src/laws/deviance.js";
 import { erf, logLikelihood, quantile, studentQuantile } from "../../src/laws/distributions.js";
 import { fitLaw, problemOf } from "../../src/laws/fit.js";
 import { extrapolationWarnings, identificationWarnings } from "../../src/laws/identification.js";
-import { devianceThreshold, profileParameter, profilePrediction } from "../../src/laws/profile.js";
+import { profileParameter, profilePrediction } from "../../src/laws/profile.js";
 import { publishedById } from "../../src/laws/published.js";
 import { placesOf, predict } from "../../src/laws/types.js";
 import { chinchillaPoints, gridOf, haveData, law, simulated, spaced, upcyclingGrid } from "./data.js";
@@ -20,7 +22,6 @@ describe("distributions", () => {
     expect(studentQuantile(0.95, 1)).toBeCloseTo(6.313751514675043, 8);
     expect(studentQuantile(0.975, 1e6)).toBeCloseTo(1.9599664, 5);
     expect(quantile([0, 1, 2, 3], 0.5)).toBe(1.5);
-    expect(devianceThreshold(0.95, 1e6, 5)).toBeCloseTo(3.8415, 3);
   });
 
   it("Huber's likelihood lies between the normal and Laplace's", () => {
@@ -35,6 +36,29 @@ describe("distributions", () => {
   });
 });
 
+describe("deviances", () => {
+  // Normal residuals with standard deviation 0.01: quantiles of many equal probabilities.
+  const residuals = new Float64Array(20_000);
+  randomStream(0, "deviance").normals(residuals, 0, 0, 0.01);
+  const squares = residuals.reduce((sum, r) => sum + r * r, 0);
+
+  it("reject at chi-squared's quantile for many points", () => {
+    const { threshold, of } = devianceOf(mse, squares, residuals, 5, 0.95);
+    expect(threshold).toBeCloseTo(3.8415, 2);
+    expect(of(squares + 1e-4)).toBeCloseTo(1, 1);
+    expect(of(squares * 0.9)).toBe(0);
+  });
+
+  it("know what a rise of Huber's loss means for normal residuals", () => {
+    const rise = 1e-6;
+    // E psi' / E psi^2 of a normal distribution: 1 / sigma^2 for a wide threshold, 2 phi(0) / (sigma delta) for a narrow one.
+    const of = (delta: number): number => devianceOf({ name: "huber", delta }, 1, residuals, 5, 0.95).of(1 + rise) / (2 * rise);
+    expect(of(1) * 1e-4).toBeCloseTo(1, 1);
+    expect((of(1e-4) * 1e-6) / 0.798).toBeCloseTo(1, 1);
+    expect(devianceOf({ name: "lad", delta: 0 }, 1, residuals, 5, 0.95).of(2) / 2 / 79.8).toBeCloseTo(1, 1);
+  });
+});
+
 describe("profiles", () => {
   it("are symmetric where noise is so small that the law is linear", () => {
     const places = gridOf({ N: spaced(1e8, 1e10, 5), D: spaced(1e9, 1e11, 5) });
@@ -45,15 +69,15 @@ describe("profiles", () => {
     expect((high - fit.params.alpha!) / (fit.params.alpha! - low)).toBeCloseTo(1, 2);
   });
 
-  it("cover the truth as often as they say (upcycling law, 0.5 % noise, 20 studies)", () => {
+  it.each([mse, { name: "huber", delta: 1e-3 } as const])("cover the truth as often as they say (upcycling law, 0.5 %% noise, 20 studies, %j)", (loss) => {
     const held = placesOf({ N: [7e9], D1: [3e11], D2: [1e11] });
     const wanted = predict(law("upcycling"), truth, held)[0]!;
     const covered: Record<string, number> = {};
     const studies = 20;
     for (let seed = 0; seed < studies; seed++) {
       const points = simulated(law("upcycling"), truth, upcyclingGrid, 0.005, seed);
-      const fit = fitLaw(law("upcycling"), points, { loss: mse });
-      const problem = problemOf(fit.bound, points, mse);
+      const fit = fitLaw(law("upcycling"), points, { loss });
+      const problem = problemOf(fit.bound, points, loss);
       const count = (name: string, value: number, profile: ReturnType<typeof profileParameter>): void => {
         const inside = (profile.lowOpen || value >= profile.low) && (profile.highOpen || value <= profile.high);
         covered[name] = (covered[name] ?? 0) + Number(inside);
