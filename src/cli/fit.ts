@@ -1,13 +1,19 @@
 /** `upcycle fit` */
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { compact, duration, significant, table, wrap } from "../base/format.js";
 import { nearest } from "../config/index.js";
+import { toolVersion } from "../convert/version.js";
 import { parseMapping } from "../fit/columns.js";
 import { runFit, type FitProgress, type FitReport } from "../fit/fit.js";
 import { readPoints, type Dropped, type ReadPoints } from "../fit/points.js";
+import { writeFileAtomic } from "../io/atomic.js";
+import { readText } from "../io/ranges.js";
 import { laws, lawById, lawOf, type LawName } from "../laws/catalogue.js";
 import { defaultDelta, lossNames, type LossName } from "../laws/loss.js";
+import { renderLawHtml } from "../report/law-page.js";
 import { openContext, shownPath } from "./context.js";
 import { collect, defaultThreads, oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 
@@ -26,6 +32,7 @@ interface FitFlags extends CommonFlags {
   readonly predict?: readonly string[];
   readonly grid?: boolean;
   readonly seed: number;
+  readonly html?: string;
 }
 
 const columns = 80;
@@ -52,6 +59,7 @@ export function fitCommand(): Command {
     .option("--grid", "all starts of the law's grid instead of projection")
     .option("--seed <n>", "of the resampling", wholeNumber("--seed", 0), 0)
     .option("--threads <n>", "worker threads (default: all cores)", wholeNumber("--threads", 1, 1024))
+    .option("--html <file>", "write a page with charts")
     .action(execute);
   const names = wrap(`Laws: ${laws.map(({ id }) => id).join(", ")}.`, columns).join("\n");
   const remark = `${names}\nSizes and tokens are raw counts, losses nats per token.`;
@@ -80,12 +88,30 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
     },
   );
   terminal.settle();
+  if (flags.html !== undefined) await writePage(flags.html, report, read, shownPath(file));
   if (json) {
     terminal.out(JSON.stringify(asJson(report, read)));
     return;
   }
   const seconds = (performance.now() - started) / 1000;
   for (const line of describe(report, read, shownPath(file), seconds)) terminal.out(line);
+  if (flags.html !== undefined) terminal.out(`report: ${shownPath(flags.html)}`);
+}
+
+async function writePage(path: string, report: FitReport, read: ReadPoints, file: string): Promise<void> {
+  const uplot = join(dirname(createRequire(import.meta.url).resolve("uplot/package.json")), "dist");
+  const [uplotJs, uplotCss] = await Promise.all([readText(join(uplot, "uPlot.iife.min.js")), readText(join(uplot, "uPlot.min.css"))]);
+  const quoted = (text: string): string => (/^[\w./:=,+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+  const page = renderLawHtml(
+    {
+      ...report, points: read.points, rows: read.rows, columns: read.columns, file, version: toolVersion,
+      leftOut: read.dropped.length === 0 ? "" : reasons(read.dropped),
+      warnings: remarks(report),
+      command: `upcycle ${process.argv.slice(2).map(quoted).join(" ")}`,
+    },
+    { uplotJs, uplotCss },
+  );
+  await writeFileAtomic(path, page);
 }
 
 /** A law of the catalogue, or a formula. Throws inputError for anything else. */
@@ -127,7 +153,7 @@ function asJson(report: FitReport, { points, columns: from, dropped, rows }: Rea
 }
 
 function describe(report: FitReport, read: ReadPoints, file: string, seconds: number): string[] {
-  const { fit, quality, predictions, comparison, notes, warnings } = report;
+  const { fit, quality, predictions, comparison } = report;
   const { law, loss, starts } = fit;
   const lines = [
     ...labelled("law", `${law.id}: ${law.formula}`),
@@ -146,10 +172,14 @@ function describe(report: FitReport, read: ReadPoints, file: string, seconds: nu
     lines.push("", ...labelled("prediction", `L = ${value.toFixed(4)} nats at ${place}${ranges.length === 0 ? "" : `; ${ranges.join(", ")}`}`));
   }
   if (comparison.length > 0) lines.push("", comparisonTable(report));
-  const remarks = [...notes, ...warnings.map(({ text }) => text), ...predictions.flatMap((prediction) => prediction.warnings.map(({ text }) => text))];
-  if (remarks.length > 0) lines.push("");
-  for (const text of remarks) lines.push(...labelled("warning", text));
+  if (remarks(report).length > 0) lines.push("");
+  for (const text of remarks(report)) lines.push(...labelled("warning", text));
   return lines;
+}
+
+/** Everything a reader should be careful about, a sentence each. */
+function remarks({ notes, warnings, predictions }: FitReport): string[] {
+  return [...notes, ...warnings.map(({ text }) => text), ...predictions.flatMap((prediction) => prediction.warnings.map(({ text }) => text))];
 }
 
 const statusWords = (status: FitReport["fit"]["status"]): string => ({ converged: "converged", "at-bound": "at a bound", "iteration-limit": "NOT converged" })[status];
@@ -184,7 +214,7 @@ function comparisonTable({ comparison }: FitReport): string {
   const rows = comparison.map(({ law, k, heldOut, ...entry }) => [
     law, String(k - 1), (entry.aic - aic).toFixed(1), (entry.bic - bic).toFixed(1), significant(heldOut?.rmse ?? NaN), significant(heldOut?.bias ?? NaN, 2),
   ]);
-  return table([["law", "params", "AIC - best", "BIC - best", "held-out RMSE", "bias"], ...rows], ["left", "right", "right", "right", "right", "right"], columns);
+  return table([["law", "params", "AIC - best", "BIC - best", "held-out", "bias"], ...rows], ["left", "right", "right", "right", "right", "right"], columns);
 }
 
 /** Six significant digits: an exponent printed with two moves predictions by percents. */

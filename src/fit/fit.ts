@@ -1,6 +1,6 @@
 /** A fit from points to everything a report says about it: optimum, intervals, comparison, warnings. */
 import { inputError } from "../base/errors.js";
-import { naturalDraws, summarise, type BootstrapInterval } from "../laws/bootstrap.js";
+import { clusterCount, naturalDraws, summarise, type BootstrapInterval } from "../laws/bootstrap.js";
 import { lawOf, type LawName } from "../laws/catalogue.js";
 import { checkPoints } from "../laws/check.js";
 import { criteria, qualityOf, type Criteria, type Quality } from "../laws/compare.js";
@@ -71,12 +71,17 @@ const drawsPerJob = 50;
 const startsWorthThreads = 200;
 const drawsWorthThreads = 200;
 
+/** Resampling fewer runs than this understates how much they differ. */
+const fewRuns = 10;
+
 /** Throws inputError for points that cannot be fitted. */
 export async function runFit(request: FitRequest, progress: (state: FitProgress) => void = () => undefined): Promise<FitReport> {
   const { points, loss, bootstrap, seed } = request;
   const law = lawOf(request.law);
   const notes = checkPoints(law, points, { ...(request.where !== undefined && { where: request.where }), ...(request.stated && { stated: request.stated }) });
   checkPlaces(law, request.predict);
+  const runs = clusterCount(points);
+  const few = bootstrap > 0 && points.cluster !== undefined && runs < fewRuns ? [`Only ${runs} runs to resample: bootstrap intervals will be too narrow.`] : [];
   const bound = law.bind(points);
   const problem = problemOf(bound, points, loss);
   const starts = startsOf(bound, { starts: request.starts });
@@ -89,7 +94,7 @@ export async function runFit(request: FitRequest, progress: (state: FitProgress)
     const jobs = pieces(bootstrap, drawsPerJob).map(([from, to]): Extract<Job, { type: "bootstrap" }> => ({ type: "bootstrap", optimum: fit.theta, seed, from, to }));
     const parts = await pool.run(jobs, (done) => progress({ what: "bootstrap", done, total: jobs.length }));
     const draws = joined(parts);
-    return report(request, law, problem, fit, draws, notes, progress);
+    return report(request, law, problem, fit, draws, [...notes, ...few], progress);
   } finally {
     await pool.close();
   }

@@ -12,7 +12,7 @@ export interface CheckOptions {
 
 /** Raw counts below this are not sizes or token counts of any model: the column is in thousands, millions or billions. */
 const smallestCount = 1000;
-const largestCount = 1e20;
+const largestCount = 1e15;
 /** Above it a "loss" is rather a perplexity. */
 const largestLoss = 20;
 /** One column whose values span this much mixes units. */

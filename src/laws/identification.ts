@@ -57,25 +57,27 @@ export function identificationWarnings(fit: Fit, problem: Problem, { profile = {
     const [low, high] = [significant(Math.min(...ratios), 2), significant(Math.max(...ratios), 2)];
     add("intervals-differ", names, `Bootstrap intervals of ${names.join(", ")} are ${low === high ? low : `${low} to ${high}`} times as wide as profile intervals: residuals are not alike everywhere, so trust the bootstrap.`);
   }
-  for (const [one, other, correlation] of correlations(fit, problem)) {
-    add("correlated", [one, other], `${one} and ${other} trade against each other (correlation ${correlation.toFixed(3)}, in the middle of the data).`);
+  const pairs = correlations(fit, problem);
+  if (pairs.length > 0) {
+    const list = pairs.map(([one, other]) => `${one} and ${other}`).join(", ");
+    add("correlated", [...new Set(pairs.flatMap(([one, other]) => [one, other]))], `Nearly free to trade against each other (correlation above ${strongCorrelation}): ${list}.`);
   }
   return warnings;
 }
 
 /** Pairs of internal parameters whose estimates are strongly correlated. */
-function correlations(fit: Fit, problem: Problem): readonly [string, string, number][] {
+function correlations(fit: Fit, problem: Problem): readonly [string, string][] {
   const { bound, logLoss, weights } = problem;
   const objective = new Objective(bound, logLoss, weights, "mse", 0);
   const covariance = inverse(unscaledCurvature(problem, fit.theta, objective), bound.p);
   if (covariance === null) return [];
-  const found: [string, string, number][] = [];
+  const found: [string, string][] = [];
   const names = fit.law.parameters.map(({ name }) => name);
   for (let j = 0; j < bound.p; j++) {
     for (let k = j + 1; k < bound.p; k++) {
       if (fit.atBound.includes(names[j]!) || fit.atBound.includes(names[k]!)) continue;
       const value = covariance[j * bound.p + k]! / Math.sqrt(covariance[j * bound.p + j]! * covariance[k * bound.p + k]!);
-      if (Math.abs(value) > strongCorrelation) found.push([names[j]!, names[k]!, value]);
+      if (Math.abs(value) > strongCorrelation) found.push([names[j]!, names[k]!]);
     }
   }
   return found;

@@ -43,6 +43,12 @@ describe("a whole fit", () => {
     expect(written.fit.params.a).toBeCloseTo(named.fit.params.alpha!, 6);
   });
 
+  it("says when too few runs are resampled", async () => {
+    const cluster = Array.from({ length: points.n }, (_, i) => String(i % 4));
+    const { notes } = await runFit({ ...request, points: { ...points, cluster }, bootstrap: 5, profile: false, compare: [], predict: [] });
+    expect(notes).toEqual(["Only 4 runs to resample: bootstrap intervals will be too narrow."]);
+  });
+
   it("refuses what cannot be fitted", async () => {
     await expect(runFit({ ...request, points: { ...points, n: 3, loss: points.loss.slice(0, 3) } })).rejects.toThrow("3 points for a law with 5 parameters");
     await expect(runFit({ ...request, predict: [{ N: 1e9 }] })).rejects.toThrow("a prediction of chinchilla needs D");

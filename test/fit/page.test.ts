@@ -1,0 +1,78 @@
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { runFit } from "../../src/fit/fit.js";
+import { publishedById } from "../../src/laws/published.js";
+import { renderLawHtml } from "../../src/report/law-page.js";
+import { lawScript } from "../../src/report/law-script.js";
+import { lawCharts, type Chart, type LawResult } from "../../src/report/law-view.js";
+import { chartScript } from "../../src/report/script-chart.js";
+import { gridOf, law, simulated, spaced, upcyclingGrid } from "../laws/data.js";
+
+const asset = (name: string): string => readFileSync(new URL(`../../node_modules/uplot/dist/${name}`, import.meta.url), "utf8");
+const assets = { uplotJs: asset("uPlot.iife.min.js"), uplotCss: asset("uPlot.min.css") };
+
+async function resultOf(id: string, published: string, places: ReturnType<typeof gridOf>, predict: Record<string, number>[]): Promise<LawResult> {
+  const points = simulated(law(id), publishedById(published)!.params, places, 0.005, 1);
+  const report = await runFit({
+    law: { id }, points, loss: { name: "mse", delta: 0 }, starts: "projection", bootstrap: 60, profile: true, level: 0.9, seed: 0, threads: 1,
+    compare: [{ id: id === "chinchilla" ? "kaplan" : "upcycling-total" }], predict,
+  });
+  return {
+    ...report, points, warnings: report.warnings.map(({ text }) => text), file: "<b>runs</b>.csv", rows: 70, leftOut: "N is missing (line 3)",
+    columns: { N: "params" }, version: "0.0.0", command: "upcycle fit '<b>'",
+  };
+}
+
+describe("the page of a fit", async () => {
+  const upcycling = await resultOf("upcycling", "liew-upcycled", upcyclingGrid, []);
+  const chinchilla = await resultOf("chinchilla", "hoffmann", gridOf({ N: spaced(1e8, 1e10, 9), D: spaced(1e9, 1e11, 9) }), [{ N: 1e11, D: 1e12 }]);
+  const html = renderLawHtml(chinchilla, assets);
+
+  it("refers to nothing outside of itself and escapes what users gave", () => {
+    expect(html).not.toMatch(/(src|href|action|poster|data)\s*=\s*["']?\s*(https?:)?\/\//i);
+    expect(html).not.toMatch(/@import|<iframe|<img|fetch\(|XMLHttpRequest/i);
+    expect(html).toContain("default-src 'none'");
+    expect(html).not.toContain("<b>runs</b>");
+    expect(html.length).toBeLessThan(400_000);
+  });
+
+  it("has scripts that parse, and closes every element", () => {
+    expect(() => new Function(chartScript + lawScript)).not.toThrow();
+    expect(chartScript + lawScript).not.toContain("</");
+    const body = html.replace(/<script[\s\S]*?<\/script>/g, "").replace(/<style[\s\S]*?<\/style>/g, "");
+    const open: string[] = [];
+    for (const [, slash, name] of body.matchAll(/<(\/?)([a-z][a-z0-9]*)\b[^>]*>/g)) {
+      if (["meta", "link", "input", "br"].includes(name!)) continue;
+      if (slash === "") open.push(name!);
+      else expect(open.pop()).toBe(name);
+    }
+    expect(open).toEqual([]);
+  });
+
+  it("has a figure for every chart, and the numbers in tables", () => {
+    const { charts } = JSON.parse(/id="report-data">([^<]*)</.exec(html)![1]!) as { charts: Chart[] };
+    for (const { id } of charts) expect(html).toContain(`<figure id="${id}">`);
+    expect(charts.map(({ id }) => id)).toEqual([
+      "loss-0", "loss-1", "residuals", "isoflop", "profile-A", "profile-B", "profile-E", "profile-alpha", "profile-beta", "cloud-0", "cloud-1", "cloud-2",
+    ]);
+    for (const words of ["Held-out", "90 % bootstrap", "Predictions", "kaplan", "N = 100B, D = 1.00T"]) expect(html).toContain(words);
+  });
+
+  it("draws loss against D2 by D1 for upcycled models", () => {
+    const charts = lawCharts(upcycling);
+    const [first] = charts;
+    expect([first!.title, first!.series.map(({ label }) => label)]).toEqual([
+      "Loss against D2, by D1",
+      ["D1 2.00B", "D1 2.00B, fit", "D1 6.66B", "D1 6.66B, fit", "D1 22.2B", "D1 22.2B, fit", "D1 74.0B", "D1 74.0B, fit"],
+    ]);
+    expect(charts.find(({ id }) => id === "profile-E")!.note).toContain("It is open");
+    for (const { series } of charts) for (const { x, y } of series) expect([x.length, [...x, ...y].every(Number.isFinite)]).toEqual([y.length, true]);
+  });
+
+  it("has profiles that are smooth and lowest at the optimum", () => {
+    const { series } = lawCharts(chinchilla).find(({ id }) => id === "profile-alpha")!;
+    const lowest = series[0]!.y.indexOf(Math.min(...series[0]!.y));
+    expect(series[0]!.x[lowest]).toBeCloseTo(chinchilla.fit.params.alpha!, 5);
+    expect(series[0]!.x.length).toBeGreaterThan(40);
+  });
+});
