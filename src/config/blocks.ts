@@ -41,7 +41,8 @@ export const tokenizerSchema = z
 
 export const modelSchema = z
   .strictObject({
-    family: z.enum(["llama", "qwen2", "qwen3"]).default("llama").describe("Hugging Face family of the new dense model."),
+    // Not qwen2: transformers opens its own tokenizer class for that family, whatever tokenizer.json says.
+    family: z.enum(["llama", "qwen3"]).default("llama").describe("Hugging Face family of the new dense model."),
     hidden: positiveInt.describe("Width of the residual stream."),
     layers: positiveInt.describe("Number of blocks."),
     heads: positiveInt.describe("Query heads."),

@@ -166,7 +166,7 @@ function scale(result: Found): string[] {
   const passes = (tokens + (result.parent.tokens ?? 0)) / result.text.trainTokens;
   const sentences = [
     `Scale: a parent of ${compact(params)} parameters and ${compact(tokens)} further tokens per arm ` +
-      `(${significant(tokens / params, 2)} per parameter), judged on ${compact(result.text.heldOutTokens)} held-out tokens.`,
+      `(${significant(tokens / params, 2)} per parameter), judged on ${compact(result.text.judgedTokens)} held-out tokens.`,
   ];
   const smaller = published.params / params;
   const fewer = published.tokens / tokens;

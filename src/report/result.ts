@@ -23,6 +23,8 @@ export interface StudyResult {
     readonly heldOutDocuments: number;
     readonly trainTokens: number;
     readonly heldOutTokens: number;
+    /** Held-out tokens that each loss is measured on. */
+    readonly judgedTokens: number;
     readonly vocab: number;
     readonly bytesPerToken: number;
   };

@@ -157,7 +157,7 @@ export function setupSection(result: StudyResult): string {
     ["Text", [
       ["Sources", sources.join("; ")],
       ["Training", `${plural(text.trainDocuments, "document")}, ${compact(text.trainTokens)} tokens`],
-      ["Held out", `${plural(text.heldOutDocuments, "document")}, ${compact(text.heldOutTokens)} tokens`],
+      ["Held out", `${plural(text.heldOutDocuments, "document")}, ${compact(text.heldOutTokens)} tokens, losses on ${compact(text.judgedTokens)} of them`],
       ["Tokenizer", `${grouped(text.vocab)} tokens, ${significant(text.bytesPerToken, 3)} bytes each`],
     ]],
     ["Machine", [

@@ -77,7 +77,7 @@ async function* measureStudy(options: StudyOptions, startedAt: string, seconds: 
     startedAt,
     seconds: seconds(),
     environment: environment(options.threads),
-    text: textFacts(corpus, ground),
+    text: textFacts(corpus, ground, config.evaluation.tokens),
     parent: parent.result,
     arms: arms.map((arm): ArmResult => {
       const { id, label, kind, params, flopsPerToken, router, recipeName } = arm;
@@ -99,13 +99,15 @@ function conversionCommands({ config, dir, conversionCommands: commandsOf }: Stu
   );
 }
 
-function textFacts(corpus: Corpus, { tokens, tokenizer }: Ground): StudyResult["text"] {
+function textFacts(corpus: Corpus, { tokens, tokenizer }: Ground, evaluationTokens: number): StudyResult["text"] {
   return {
     sources: corpus.sources,
     trainDocuments: corpus.split.train.length,
     heldOutDocuments: corpus.split.heldOut.length,
     trainTokens: tokens.train.length,
     heldOutTokens: tokens.heldOut.length,
+    // The first token has nothing before it to predict it from.
+    judgedTokens: Math.min(evaluationTokens, tokens.heldOut.length - 1),
     vocab: tokenizer.vocab,
     bytesPerToken: tokens.bytesPerToken,
   };

@@ -35,7 +35,6 @@ export function newModelSpec(model: ModelConfig, vocab: number, eos: number | nu
     attn: {
       ...plainAttention({ heads: model.heads, kvHeads: model.kvHeads ?? model.heads, headDim }),
       qkNorm: model.family === "qwen3" ? { span: "head", norm: rmsNorm(model.normEps) } : null,
-      qkvBias: model.family === "qwen2",
     },
     layers: Array.from({ length: model.layers }, () => ({
       window: null,

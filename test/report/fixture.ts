@@ -157,6 +157,7 @@ export function study(changes: Partial<Omit<StudyResult, "findings">> = {}): Stu
       heldOutDocuments: 19,
       trainTokens: 2_713_402,
       heldOutTokens: 148_231,
+      judgedTokens: 20_000,
       vocab: 4096,
       bytesPerToken: 4.05,
     },
