@@ -76,7 +76,7 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
   const started = performance.now();
   const report = await runFit(
     {
-      law: name, points: read.points, where: shownPath(file), stated: read.stated,
+      law: name, points: read.points, where: shownPath(file), stated: read.stated, lines: read.lines,
       loss: { name: flags.loss, delta: flags.loss === "huber" ? flags.delta : 0 },
       starts: flags.grid === true ? "grid" : "projection",
       bootstrap: flags.bootstrap, profile: flags.profile === true, level: flags.level, seed: flags.seed,

@@ -18,6 +18,8 @@ export interface FitRequest {
   readonly points: Points;
   /** Origin of the points, for errors. */
   readonly where?: string;
+  /** Line of each point there. */
+  readonly lines?: readonly number[];
   readonly loss: Loss;
   readonly starts: StartMethod;
   /** Bootstrap draws; 0 for none. */
@@ -78,7 +80,10 @@ const fewRuns = 10;
 export async function runFit(request: FitRequest, progress: (state: FitProgress) => void = () => undefined): Promise<FitReport> {
   const { points, loss, bootstrap, seed } = request;
   const law = lawOf(request.law);
-  const notes = checkPoints(law, points, { ...(request.where !== undefined && { where: request.where }), ...(request.stated && { stated: request.stated }) });
+  const { where, stated, lines } = request;
+  const notes = checkPoints(law, points, {
+    ...(where !== undefined && { where }), ...(stated && { stated }), ...(lines && { pointName: (i: number) => `line ${lines[i]}` }),
+  });
   checkPlaces(law, request.predict);
   const runs = clusterCount(points);
   const few = bootstrap > 0 && points.cluster !== undefined && runs < fewRuns ? [`Only ${runs} runs to resample: bootstrap intervals will be too narrow.`] : [];

@@ -15,6 +15,8 @@ export interface Dropped {
 
 export interface ReadPoints {
   readonly points: Points;
+  /** Line of the file of each point, from 1. */
+  readonly lines: readonly number[];
   /** Column of the law -> what it was read from. */
   readonly columns: Readonly<Record<string, string>>;
   /** Columns whose unit the user stated. */
@@ -75,6 +77,10 @@ export function pointsFrom({ headers, rows, lines }: Table, path: string, law: L
     if (reason === null) kept.push(row);
     else dropped.push({ line: lines[row]!, reason });
   });
+  if (kept.length === 0) {
+    const [first] = dropped;
+    throw inputError(`none of ${rows.length} rows can be used`, { where: path, ...(first && { hint: `line ${first.line}: ${first.reason}` }) });
+  }
   const take = (column: Float64Array): Float64Array => Float64Array.from(kept, (row) => column[row]!);
   for (const row of kept) {
     if (values.loss![row]! <= 0) {
@@ -89,6 +95,7 @@ export function pointsFrom({ headers, rows, lines }: Table, path: string, law: L
       ...(cluster !== undefined && { cluster: kept.map((row) => rows[row]![at.get(cluster)!]!) }),
       ...(group !== undefined && { group: kept.map((row) => group[row]!) }),
     },
+    lines: kept.map((row) => lines[row]!),
     columns: Object.fromEntries(wanted.map((name) => [name, texts[name]!])),
     stated, dropped, rows: rows.length,
   };

@@ -6,6 +6,8 @@ import type { Law, Points } from "./types.js";
 export interface CheckOptions {
   /** File or other origin, for errors. */
   readonly where?: string;
+  /** What point i is called, such as its line in the file; "point 1" and so on where left out. */
+  readonly pointName?: (i: number) => string;
   /** Columns whose unit the user has stated: their sizes are taken as meant. */
   readonly stated?: readonly string[];
 }
@@ -19,27 +21,27 @@ const largestLoss = 20;
 const widestSpan = 1e8;
 
 /** Warnings, one sentence each. Throws inputError where a fit would be meaningless. */
-export function checkPoints(law: Law, points: Points, { where, stated = [] }: CheckOptions = {}): readonly string[] {
+export function checkPoints(law: Law, points: Points, { where, stated = [], pointName = (i) => `point ${i + 1}` }: CheckOptions = {}): readonly string[] {
   const fail = (message: string, hint?: string): never => {
     throw inputError(message, { where, hint });
   };
   const warnings: string[] = [];
   const p = law.parameters.length;
-  checkGroups(law, points, fail);
+  checkGroups(law, points, pointName, fail);
   for (const { name, meaning } of law.columns) {
     const values = points.columns[name] ?? fail(`the law ${law.id} needs a column ${name} (${meaning})`, `name it: --columns ${name}=YOUR_COLUMN`);
     const wanted = countsFrom(name);
     for (const i of rowsUsing(law, points, name)) {
       const value = values[i]!;
-      if (!Number.isFinite(value)) fail(`point ${i + 1}: ${name} is ${value}`, "leave that row out, or correct it");
-      if (!(value > wanted.above)) fail(`point ${i + 1}: ${name} is ${value}, expected more than ${wanted.above}`, "leave that row out, or correct it");
-      if (wanted.below !== undefined && value >= wanted.below) fail(`point ${i + 1}: ${name} is ${value}, expected less than ${wanted.below}`);
+      if (!Number.isFinite(value)) fail(`${pointName(i)}: ${name} is ${value}`, "leave that row out, or correct it");
+      if (!(value > wanted.above)) fail(`${pointName(i)}: ${name} is ${value}, expected more than ${wanted.above}`, "leave that row out, or correct it");
+      if (wanted.below !== undefined && value >= wanted.below) fail(`${pointName(i)}: ${name} is ${value}, expected less than ${wanted.below}`);
     }
   }
   for (let i = 0; i < points.n; i++) {
     const loss = points.loss[i]!;
-    if (!Number.isFinite(loss)) fail(`point ${i + 1}: loss is ${loss}`, "leave runs that diverged out");
-    if (loss <= 0) fail(`point ${i + 1}: loss is ${loss}`, "a cross entropy is positive; is the column a logarithm or a difference?");
+    if (!Number.isFinite(loss)) fail(`${pointName(i)}: loss is ${loss}`, "leave runs that diverged out");
+    if (loss <= 0) fail(`${pointName(i)}: loss is ${loss}`, "a cross entropy is positive; is the column a logarithm or a difference?");
   }
   if (points.n <= p) {
     fail(
@@ -47,7 +49,7 @@ export function checkPoints(law: Law, points: Points, { where, stated = [] }: Ch
       `at least ${p + 1} are needed to say anything, several per parameter to say it with some certainty`,
     );
   }
-  for (const { name } of law.columns) checkColumn(law, points, name, stated.includes(name), fail, warnings);
+  for (const { name } of law.columns) checkColumn(law, points, name, { stated: stated.includes(name), pointName, fail, warnings });
   const [low, high] = [Math.min(...points.loss), Math.max(...points.loss)];
   if (high === low) fail(`every loss is ${low}`, "nothing depends on anything here; check the column");
   if (low > largestLoss) fail(`every loss is above ${largestLoss} (smallest: ${significant(low)})`, "expected nats per token; is this column a perplexity? Then take its logarithm");
@@ -56,7 +58,14 @@ export function checkPoints(law: Law, points: Points, { where, stated = [] }: Ch
   return warnings;
 }
 
-function checkColumn(law: Law, points: Points, name: string, stated: boolean, fail: (message: string, hint?: string) => never, warnings: string[]): void {
+interface ColumnCheck {
+  readonly stated: boolean;
+  readonly pointName: (i: number) => string;
+  readonly fail: (message: string, hint?: string) => never;
+  readonly warnings: string[];
+}
+
+function checkColumn(law: Law, points: Points, name: string, { stated, pointName, fail, warnings }: ColumnCheck): void {
   const rows = rowsUsing(law, points, name);
   const values = Float64Array.from(rows, (i) => points.columns[name]![i]!);
   let [low, high] = [Infinity, -Infinity];
@@ -70,20 +79,20 @@ function checkColumn(law: Law, points: Points, name: string, stated: boolean, fa
   }
   if (!stated && low > largestCount) fail(`${name} starts at ${significant(low)}, more than any model has seen`, `check its unit; --columns ${name}=YOUR_COLUMN*1e-9 scales it`);
   if (high / low > widestSpan) {
-    const [smallest, largest] = [rows[values.indexOf(low)]! + 1, rows[values.indexOf(high)]! + 1];
-    fail(`${name} spans a factor of ${significant(high / low)}: ${compact(low)} at point ${smallest}, ${compact(high)} at point ${largest}`, "are some rows in other units than the rest?");
+    const [smallest, largest] = [low, high].map((value) => pointName(rows[values.indexOf(value)]!));
+    fail(`${name} spans a factor of ${(high / low).toExponential(1).replace("e+", "e")}: ${compact(low)} at ${smallest}, ${compact(high)} at ${largest}`, "are some rows in other units than the rest?");
   }
   if (high / low < 3) warnings.push(`${name} varies only by a factor of ${significant(high / low)}: its exponent will hardly be identified.`);
 }
 
 /** Every group has points, every point a known group, and each group more points than its law has columns. */
-function checkGroups(law: Law, points: Points, fail: (message: string, hint?: string) => never): void {
+function checkGroups(law: Law, points: Points, pointName: (i: number) => string, fail: (message: string, hint?: string) => never): void {
   if (law.groups === undefined) return;
   const names = law.groups.map(({ name }) => name);
   const list = names.join(", ");
   const group = points.group ?? fail(`the law ${law.id} needs to know which points are ${list}`, "add a column group, or name it: --columns group=YOUR_COLUMN");
   group.forEach((name, i) => {
-    if (!names.includes(name)) fail(`point ${i + 1}: group is "${name}", expected one of ${list}`);
+    if (!names.includes(name)) fail(`${pointName(i)}: group is "${name}", expected one of ${list}`);
   });
   for (const { name, columns } of law.groups) {
     const count = group.filter((found) => found === name).length;

@@ -9,7 +9,7 @@ import { unscaledCurvature, type Profile } from "./profile.js";
 import type { Places, Points } from "./types.js";
 
 export interface Warning {
-  readonly kind: "not-converged" | "few-starts" | "at-bound" | "open-interval" | "sign" | "correlated" | "intervals-differ" | "extrapolation";
+  readonly kind: "not-converged" | "few-starts" | "flat" | "at-bound" | "open-interval" | "sign" | "correlated" | "intervals-differ" | "extrapolation";
   readonly parameters: readonly string[];
   /** One sentence. */
   readonly text: string;
@@ -35,6 +35,13 @@ export function identificationWarnings(fit: Fit, problem: Problem, { profile = {
   if (fit.status === "iteration-limit") add("not-converged", [], "The fit stopped at its iteration limit: these numbers are the best seen, not an optimum.");
   if (fit.starts.share < fewStarts && fit.starts.atOptimum < 3) {
     add("few-starts", [], `Only ${fit.starts.atOptimum} of ${fit.starts.tried} starts reached this optimum: there may be a better one; try --grid.`);
+  }
+  if (fit.loss.name !== "mse") {
+    const near = fit.loss.name === "huber" ? fit.loss.delta : 1e-9;
+    const held = fit.residuals.filter((r) => Math.abs(r) <= near).length;
+    if (held < fit.theta.length - fit.atBound.length) {
+      add("flat", [], `Other parameters fit equally well: only ${held} residuals lie within ${significant(near, 2)} of zero, and the loss is a straight line beyond; try a larger --delta, or --loss mse.`);
+    }
   }
   for (const name of fit.atBound) {
     add("at-bound", [name], `${name} ended on its bound (${significant(fit.params[name]!, 3)}): the data do not identify it.`);

@@ -76,6 +76,7 @@ describe("points", () => {
 
   it.each<[string, () => Promise<unknown>, string | RegExp]>([
     ["a negative loss", () => read(file("negative.csv", "N,D,loss\n1e8,2e9,-1.1\n")), /negative\.csv:2: loss is -1\.1; a cross entropy is positive; is the column a logarithm or a difference\?$/],
+    ["nothing usable", () => read(file("nan.csv", "N,D,loss\n1e8,2e9,NaN\n")), /nan\.csv: none of 1 rows can be used; line 2: loss is missing or no number$/],
     ["no column", () => read(file("short.csv", "N,loss\n1e8,2\n")), /short\.csv: no column for D \(training tokens seen\); name it: --columns D=COLUMN; columns of the file: N, loss$/],
     ["an unknown column", () => read(file("short2.csv", "N,loss\n1e8,2\n"), "D=Tokens*2"), "--columns: D=Tokens*2: there is no column Tokens; columns of the file: N, loss"],
     ["a bad mapping", () => read(file("short3.csv", "N,loss\n1e8,2\n"), "D"), '--columns: "D" is not NAME=COLUMN; write for example N=params,D=tokens*1e9,loss=final_loss'],

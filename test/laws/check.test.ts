@@ -40,7 +40,7 @@ describe("points", () => {
     ["nano-tokens", changed(({ columns }) => columns.D!.forEach((value, i, all) => (all[i] = value * 1e15))),
       "D starts at 1.00e24, more than any model has seen; check its unit; --columns D=YOUR_COLUMN*1e-9 scales it"],
     ["mixed units", changed(({ columns }) => (columns.N![7] = 1)),
-      "N spans a factor of 10000000000: 1 at point 8, 10.0B at point 21; are some rows in other units than the rest?"],
+      "N spans a factor of 1.0e10: 1 at point 8, 10.0B at point 21; are some rows in other units than the rest?"],
     ["perplexities", changed(({ loss }) => loss.forEach((value, i) => (loss[i] = Math.exp(value) * 4))), "every loss is above 20 (smallest: "],
   ])("refused: %s", (_, points, line) => {
     expect(refusal(points).startsWith(line), refusal(points)).toBe(true);
@@ -50,6 +50,11 @@ describe("points", () => {
     expect(refusal(good, "upcycling")).toBe("the law upcycling needs a column D1 (tokens the dense parent had seen); name it: --columns D1=YOUR_COLUMN");
     const oneSize = { ...simulated(law("upcycling"), publishedById("liew-upcycled")!.params, upcyclingGrid) };
     expect(refusal({ ...oneSize, columns: { ...oneSize.columns, N: new Float64Array(64).fill(1e9) } }, "upcycling")).toMatch(/with one model size, fit --law upcycling-data$/);
+  });
+
+  it("are called by their lines where these are known", () => {
+    const points = changed(({ loss }) => (loss[3] = NaN));
+    expect(refusal(points, "chinchilla", { pointName: (i: number) => `line ${i + 2}`, where: "runs.csv" })).toBe("runs.csv: line 5: loss is NaN; leave runs that diverged out");
   });
 
   it("in stated units are taken as meant", () => {

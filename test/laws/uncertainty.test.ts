@@ -100,6 +100,16 @@ describe("profiles", () => {
     expect(warnings.map(({ kind, parameters }) => `${kind} ${parameters.join()}`)).toContain("open-interval E");
   });
 
+  it("warn of a straight bottom that many parameters share", () => {
+    // Four losses at every place, none near another: their median is a whole range.
+    const places = gridOf({ N: spaced(1e8, 1e10, 4), D: spaced(1e9, 1e11, 4), H: [1, 2, 3, 4] });
+    const points = simulated(law("chinchilla"), publishedById("hoffmann")!.params, places);
+    const spread = { ...points, loss: points.loss.map((value, i) => value * (1 + 0.02 * (points.columns.H![i]! - 2.5))) };
+    const fit = fitLaw(law("chinchilla"), spread);
+    const kinds = identificationWarnings(fit, problemOf(fit.bound, spread, fit.loss)).map(({ kind }) => kind);
+    expect(kinds).toContain("flat");
+  });
+
   it("and bootstrap agree where residuals are alike", () => {
     const places = gridOf({ N: spaced(1e8, 1e10, 6), D: spaced(1e9, 1e11, 6) });
     const points = simulated(law("chinchilla"), publishedById("hoffmann")!.params, places, 0.002, 5);
