@@ -10,7 +10,7 @@ import type { WriteDtype, WriteOptions } from "../../src/checkpoint/write.js";
 import { encodeSafetensors, parseSafetensors } from "../../src/format/safetensors.js";
 import type { TensorMeta } from "../../src/format/safetensors.js";
 import { slotsOf } from "../../src/tensors/slots.js";
-import { goldenDir } from "../golden.js";
+import { golden } from "../support/golden.js";
 import { temporaryFolder } from "../io/temporary.js";
 
 /** Removed when the test file is done. */
@@ -57,7 +57,7 @@ export type Tensor = TensorMeta & { bytes: Uint8Array };
 /** A copy of a golden single-file model whose tensors went through `change`. */
 export function variant(model: string, change: (tensors: Tensor[]) => Tensor[] = (tensors) => tensors): string {
   const dir = fresh();
-  cpSync(goldenDir(model), dir, { recursive: true });
+  cpSync(golden(model), dir, { recursive: true });
   const path = join(dir, "model.safetensors");
   const file = new Uint8Array(readFileSync(path));
   const tensors = [...parseSafetensors(file, path).tensors].map(([name, { dtype, shape, begin, end }]) => ({

@@ -4,12 +4,12 @@ import { describe, expect, test } from "vitest";
 import { plannedWeightBytes } from "../../src/checkpoint/write.js";
 import { fromFloat32, toFloat32 } from "../../src/numeric/dtype.js";
 import { slotsOf } from "../../src/tensors/slots.js";
-import { goldenDir, goldenModels } from "../golden.js";
+import { golden, goldenFolders } from "../support/golden.js";
 import { allBytes, fresh, rewrite, variant, withCheckpoint } from "./folders.js";
 
 describe("golden models", () => {
-  test.each(goldenModels)("%s opens, and rewriting it changes no byte of any tensor", async (model) => {
-    await withCheckpoint(goldenDir(model), async (source) => {
+  test.each(goldenFolders)("%s opens, and rewriting it changes no byte of any tensor", async (model) => {
+    await withCheckpoint(golden(model), async (source) => {
       expect(source.unused).toEqual([]);
       expect(source.dtype).toBe("F32");
       const dir = fresh();
@@ -27,7 +27,7 @@ describe("golden models", () => {
   });
 
   test("sharded and whole give the same", async () => {
-    await withCheckpoint(goldenDir("moe/mixtral"), async (source) => {
+    await withCheckpoint(golden("moe/mixtral"), async (source) => {
       const dir = fresh();
       const progress: number[] = [];
       await rewrite(source, dir, { maxShardBytes: 30_000, onProgress: ({ bytes }) => progress.push(bytes) });
@@ -44,7 +44,7 @@ describe("golden models", () => {
   });
 
   test("reads values, rows and stored bytes", async () => {
-    await withCheckpoint(goldenDir("moe/qwen2_moe"), async (source) => {
+    await withCheckpoint(golden("moe/qwen2_moe"), async (source) => {
       const whole = await source.readFloat32("layers.1.experts.3.down");
       expect(whole).toHaveLength(32 * 16);
       expect(await source.readRows("layers.1.experts.3.down", 5, 2)).toEqual(whole.slice(5 * 16, 7 * 16));
@@ -62,7 +62,7 @@ describe("golden models", () => {
   });
 
   test.each(["F16", "BF16"] as const)("%s folders hold the rounded values and say so", async (dtype) => {
-    await withCheckpoint(goldenDir("dense/llama"), async (source) => {
+    await withCheckpoint(golden("dense/llama"), async (source) => {
       const dir = fresh();
       await rewrite(source, dir, { dtype, tensor: ({ key }) => source.readFloat32(key) });
       await withCheckpoint(dir, async (copy) => {

@@ -3,13 +3,13 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../src/checkpoint/open.js";
 import { previousName } from "../../src/io/atomic.js";
-import { goldenDir } from "../golden.js";
+import { golden } from "../support/golden.js";
 import { failure, fresh, root, variant } from "./folders.js";
 
 describe("folders that cannot be opened", () => {
   const cases: [string, () => string, string][] = [
     ["no folder", () => join(root, "nowhere"), "nowhere: no such folder"],
-    ["a file", () => join(goldenDir("dense/llama"), "config.json"), "this is a file, expected a model folder"],
+    ["a file", () => join(golden("dense/llama"), "config.json"), "this is a file, expected a model folder"],
     [
       "no config",
       () => {
@@ -122,7 +122,7 @@ describe("folders that cannot be opened", () => {
   test("index and files must agree", async () => {
     const sharded = (edit: (map: Record<string, string>) => void): string => {
       const dir = fresh();
-      cpSync(goldenDir("moe/mixtral"), dir, { recursive: true });
+      cpSync(golden("moe/mixtral"), dir, { recursive: true });
       const path = join(dir, "model.safetensors.index.json");
       const index = JSON.parse(readFileSync(path, "utf8")) as { weight_map: Record<string, string> };
       edit(index.weight_map);

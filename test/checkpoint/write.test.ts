@@ -7,13 +7,13 @@ import { writeCheckpoint } from "../../src/checkpoint/write.js";
 import type { WriteOptions } from "../../src/checkpoint/write.js";
 import { previousName } from "../../src/io/atomic.js";
 import { namedSlots } from "../../src/tensors/names.js";
-import { goldenDir } from "../golden.js";
+import { golden } from "../support/golden.js";
 import { allBytes, failure, fresh, rewrite, variant, withCheckpoint } from "./folders.js";
 
 describe("writing", () => {
   const zeros: WriteOptions["tensor"] = ({ shape }) => Promise.resolve(new Float32Array(shape.reduce((a, b) => a * b, 1)));
   const spec = (): Promise<Checkpoint["spec"]> =>
-    withCheckpoint(goldenDir("dense/qwen3"), (checkpoint) => Promise.resolve(checkpoint.spec));
+    withCheckpoint(golden("dense/qwen3"), (checkpoint) => Promise.resolve(checkpoint.spec));
 
   test("asks for every slot once, in write order, and copies carried and further files", async () => {
     const source = variant("dense/qwen3");

@@ -5,13 +5,14 @@ import { countParams } from "../../src/cost/params.js";
 import { parseSafetensors } from "../../src/format/safetensors.js";
 import { specFromConfig } from "../../src/spec/config.js";
 import { slotsOf } from "../../src/tensors/slots.js";
-import { goldenFiles, goldenModels, readGolden } from "../golden.js";
+import { readFileSync } from "node:fs";
+import { golden, goldenFolders, weightFiles } from "../support/golden.js";
 import { families, specOf } from "../spec/arbitrary.js";
 
 const elements = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 const sum = (numbers: readonly number[]): number => numbers.reduce((a, b) => a + b, 0);
 const goldenSpec = (model: string): ReturnType<typeof specFromConfig> =>
-  specFromConfig(JSON.parse(readGolden(model, "config.json").toString()), model);
+  specFromConfig(JSON.parse(readFileSync(golden(model, "config.json")).toString()), model);
 
 const mixtral8x7b = {
   model_type: "mixtral",
@@ -54,14 +55,14 @@ const qwen3A3b = {
 };
 
 describe("countParams", () => {
-  const index = JSON.parse(readGolden("", "index.json").toString()) as Record<string, [number, number, string]>;
+  const index = JSON.parse(readFileSync(golden("", "index.json"), "utf8")) as Record<string, [number, number, string]>;
 
-  test.each(goldenModels)("%s: formula = slots = stored elements = what transformers counted", (model) => {
+  test.each(goldenFolders)("%s: formula = slots = stored elements = what transformers counted", (model) => {
     const spec = goldenSpec(model);
     const { total } = countParams(spec);
     expect(total).toBe(sum(slotsOf(spec).map(({ shape }) => elements(shape))));
-    const stored = goldenFiles(model).flatMap((file) => [
-      ...parseSafetensors(readGolden(model, file), file).tensors.values(),
+    const stored = weightFiles(model).flatMap((file) => [
+      ...parseSafetensors(readFileSync(golden(model, file)), file).tensors.values(),
     ]);
     expect(total).toBe(sum(stored.map(({ shape }) => elements(shape))));
     if (!model.startsWith("train/")) expect(total).toBe(index[model]![1]);

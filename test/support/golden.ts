@@ -1,10 +1,10 @@
 /** Reading the golden models that Hugging Face transformers computed. */
-import { readFileSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseSafetensors } from "../../src/format/safetensors.js";
 
-export const goldenDir = fileURLToPath(new URL("../golden/", import.meta.url));
+const goldenDir = fileURLToPath(new URL("../golden/", import.meta.url));
 
 export interface GoldenTensor {
   readonly shape: readonly number[];
@@ -22,14 +22,21 @@ export function readTensors(path: string): Map<string, GoldenTensor> {
   );
 }
 
-export const goldenModels = [
-  "dense/llama", "dense/llama_tied", "dense/llama3_rope", "dense/mistral", "dense/qwen2", "dense/qwen3",
-  "dense/nemotron", "dense/starcoder2", "dense/stablelm", "dense/cohere", "dense/phi3", "dense/gpt_neox",
-  "dense/gemma", "dense/gemma2", "dense/gemma3_text", "dense/granite", "dense/smollm3", "dense/olmo2", "dense/olmo3", "dense/olmo",
-  "moe/mixtral", "moe/qwen2_moe", "moe/qwen3_moe", "moe/qwen3_moe_mixed", "moe/qwen3_moe_norm",
-] as const;
+const modelsOf = (kind: string): string[] => readdirSync(join(goldenDir, kind)).sort().map((name) => `${kind}/${name}`);
 
-export const goldenTrajectories = ["train/llama", "train/mixtral", "train/qwen3_moe", "train/qwen3_moe_norm"] as const;
+/** Models with expected logits and loss. */
+export const goldenModels = ["dense", "moe"].flatMap(modelsOf);
+
+/** Models with first gradients and a training trajectory. */
+export const goldenTrajectories = modelsOf("train");
+
+/** Every golden model folder. */
+export const goldenFolders = [...goldenModels, ...goldenTrajectories];
+
+/** Names of a golden model's weight files. */
+export function weightFiles(name: string): string[] {
+  return readdirSync(golden(name)).filter((file) => /^model.*\.safetensors$/.test(file)).sort();
+}
 
 export const golden = (name: string, ...file: string[]): string => join(goldenDir, name, ...file);
 

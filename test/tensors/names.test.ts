@@ -5,13 +5,14 @@ import { specFromConfig } from "../../src/spec/config.js";
 import { isComputedBuffer, tensorName } from "../../src/tensors/names.js";
 import { isWhole, placements, putSlot, storedTensors, takeSlot } from "../../src/tensors/placement.js";
 import { families, specOf } from "../spec/arbitrary.js";
-import { goldenFiles, goldenModels, readGolden } from "../golden.js";
+import { readFileSync } from "node:fs";
+import { golden, goldenFolders, weightFiles } from "../support/golden.js";
 
 describe("tensorName", () => {
-  test.each(goldenModels)("%s: our slots are exactly the tensors transformers wrote", (model) => {
-    const spec = specFromConfig(JSON.parse(readGolden(model, "config.json").toString()), model);
+  test.each(goldenFolders)("%s: our slots are exactly the tensors transformers wrote", (model) => {
+    const spec = specFromConfig(JSON.parse(readFileSync(golden(model, "config.json")).toString()), model);
     const stored = new Map(
-      goldenFiles(model).flatMap((file) => [...parseSafetensors(readGolden(model, file), file).tensors]),
+      weightFiles(model).flatMap((file) => [...parseSafetensors(readFileSync(golden(model, file)), file).tensors]),
     );
     const ours = placements(spec);
     expect([...new Set(ours.map(({ name }) => name))].sort()).toEqual([...stored.keys()].sort());
@@ -40,7 +41,7 @@ describe("tensorName", () => {
   });
 
   test("a part the family does not have is a defect", () => {
-    const spec = specFromConfig(JSON.parse(readGolden("moe/mixtral", "config.json").toString()), "mixtral");
+    const spec = specFromConfig(JSON.parse(readFileSync(golden("moe/mixtral", "config.json")).toString()), "mixtral");
     expect(tensorName(spec, { part: "up", layer: 1, expert: 3 })).toBe(
       "model.layers.1.block_sparse_moe.experts.3.w3.weight",
     );
