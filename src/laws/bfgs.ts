@@ -108,7 +108,7 @@ export function bfgs(objective: Objective, start: Float64Array, limits: SolverLi
 }
 
 /** Part of the objective that a step may still promise when held parameters are looked at again. */
-const settled = 1e-5;
+const settled = 1e-2;
 
 /** Fills `direction` with -H g over the free parameters and returns its slope. */
 function descent(metric: Float64Array, gradient: Float64Array, free: Uint8Array, direction: Float64Array): number {

@@ -20,7 +20,7 @@ export interface SolverLimits {
 export const defaultLimits: SolverLimits = { iterations: 500, tolerance: 1e-14 };
 
 /** Longest step of one parameter in one iteration: internal parameters are logarithms and slopes, of order one. */
-export const longestStep = 2;
+export const longestStep = 3;
 
 /** Parameters that may move: not those on a bound with the downhill direction pointing out. */
 export function freeParameters(theta: Float64Array, gradient: Float64Array, { lower, upper }: Objective["law"], free: Uint8Array): number {

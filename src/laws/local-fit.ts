@@ -1,6 +1,7 @@
 /** From one start to one local optimum, for each loss. */
 import { bfgs } from "./bfgs.js";
 import { defaultLimits, type LocalMinimum, type SolverLimits } from "./box.js";
+import { mean } from "./general.js";
 import { levenberg } from "./levenberg.js";
 import { solve } from "./linear.js";
 import type { Loss } from "./loss.js";
@@ -32,9 +33,32 @@ export function fitFrom(problem: Problem, start: Float64Array, penalty: Penalty 
   const { bound, logLoss, weights, loss } = problem;
   const objective = new Objective(bound, logLoss, weights, loss.name, loss.delta);
   objective.penalty = penalty;
-  if (loss.name === "lad") return leastAbsolute(objective, start, limits);
-  const found = loss.name === "mse" ? levenberg(objective, start, limits) : bfgs(objective, start, limits);
+  if (loss.name === "mse") {
+    const found = levenberg(objective, start, limits);
+    return finished(objective, loss, found, found.converged);
+  }
+  const near = approached(objective, start, limits);
+  if (loss.name === "lad") return leastAbsolute(objective, near, limits);
+  const found = bfgs(objective, near, limits);
   return finished(objective, loss, found, found.converged);
+}
+
+/** Residuals of ln L that are larger than this on average belong to a start far from any fit. */
+const farResidual = 0.1;
+
+/**
+ * From far away a small threshold makes the objective a narrow bent valley, along which BFGS takes a hundred steps; squares for all but gross
+ * residuals lead to its bottom in a few.
+ */
+function approached(objective: Objective, start: Float64Array, limits: SolverLimits): Float64Array {
+  const { delta } = objective;
+  if (delta >= farResidual) return start;
+  objective.value(start, new Float64Array(start.length));
+  if (mean(objective.residuals.map(Math.abs)) <= farResidual) return start;
+  objective.delta = farResidual;
+  const { theta } = levenberg(objective, start, { iterations: Math.min(200, limits.iterations), tolerance: 1e-3 });
+  objective.delta = delta;
+  return theta;
 }
 
 function finished(objective: Objective, loss: Loss, found: LocalMinimum, converged: boolean): LocalFit {
