@@ -43,7 +43,7 @@ const patience = 1000;
 export function fitCommand(): Command {
   const command = new Command("fit")
     .description("fit a scaling law to losses of trained models")
-    .argument("<file>", "CSV, JSON lines, or a folder of this tool's runs")
+    .argument("<file>", "CSV, JSON lines, Parquet, or a folder of runs")
     .requiredOption("--law <law>", "name below, or a formula in quotes")
     .option("--columns <list>", "where columns are: N=params,D=tokens*1e9,loss=loss")
     .option("--loss <name>", `loss of ln-residuals: ${lossNames.join(", ")}`, oneOf("--loss", lossNames), "huber")

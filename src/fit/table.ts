@@ -1,4 +1,4 @@
-/** Tables of text cells from files: CSV (comma, semicolon or tab), JSON lines, a JSON list; also compressed with gzip. */
+/** Tables of text cells from files: CSV (comma, semicolon or tab), JSON lines, a JSON list, also compressed with gzip; and Parquet. */
 import { gunzipSync } from "node:zlib";
 import { readFile } from "node:fs/promises";
 import { inputError } from "../base/errors.js";
@@ -19,7 +19,7 @@ export async function readTable(path: string): Promise<Table> {
   const bytes = await withFsErrors(path, "open file", () => readFile(path));
   if (bytes.byteLength > largestFile) throw inputError(`file has ${bytes.byteLength} bytes, limit ${largestFile}`, { where: path });
   if (bytes.subarray(0, 4).toString("latin1") === "PAR1") {
-    throw inputError("this is a Parquet file, which cannot be read yet", { where: path, hint: "export it as CSV or JSON lines" });
+    return fromParquet(bytes, path);
   }
   let text: string;
   try {
@@ -57,6 +57,19 @@ function parseList(text: string, path: string): Row[] {
   } catch (cause) {
     throw inputError(`not valid JSON (${(cause as Error).message})`, { where: path, cause });
   }
+}
+
+/** Parquet by hyparquet, which has no native code; loaded only where it is needed. A row's "line" is its number. */
+async function fromParquet(bytes: Uint8Array, path: string): Promise<Table> {
+  const { parquetReadObjects } = await import("hyparquet");
+  let rows: Record<string, unknown>[];
+  try {
+    rows = await parquetReadObjects({ file: new Uint8Array(bytes).buffer });
+  } catch (cause) {
+    throw inputError(`this Parquet file cannot be read (${(cause as Error).message})`, { where: path, hint: "compress it with Snappy or not at all, or export it as CSV", cause });
+  }
+  if (rows.length === 0) throw inputError("the file holds no rows", { where: path });
+  return fromObjects(rows.map((value, i) => ({ line: i + 1, value })), path);
 }
 
 function fromObjects(objects: readonly Row[], path: string): Table {

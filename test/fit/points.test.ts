@@ -64,6 +64,23 @@ describe("points", () => {
     }
   });
 
+  it("come from Parquet", async () => {
+    // N (64-bit integers), D, loss (the second is null) and run of two rows, written by hyparquet-writer.
+    const bytes = Buffer.from(
+      [
+        "UEFSMRUGFSQVKFwVBBUAFQQVABUEFQAAAAMDEDwA4fUFAAAAAADKmjsAAAAAFQYVJBUoXBUEFQAVBBUAFQQVAAAAAwMQPAAAAABlzd1BAAAAAGXN7UEVBhUUFRhcFQQVAhUEFQAVBBUA",
+        "AAADAQgcAAAAAAAACkAVBhUYFRxcFQQVABUEFQAVBBUAAAADAwokAQAAAGEBAAAAYhUEGVxIBHJvb3QVCAAVBCUCGAFOABUKJQIYAUQAFQolAhgEbG9zcwAVDCUCGANydW4lAAAWBBkc",
+        "GUwmCBwVBBkVABkYAU4VAhYEFk4WUiYIPDYAKAgAypo7AAAAABgIAOH1BQAAAAAAGRwVBhUAFQIAAAAmWhwVChkVABkYAUQVAhYEFk4WUiZaPDYAKAgAAAAAZc3tQRgIAAAAAGXN3UE2",
+        "AAAZHBUGFQAVAgAAACasARwVChkVABkYBGxvc3MVAhYEFj4WQiasATw2AigIAAAAAAAACkAYCAAAAAAAAApANgAAGRwVBhUAFQIAAAAm7gEcFQwZFQAZGANydW4VAhYEFkIWRibuATw2",
+        "ACgBYhgBYQAZHBUGFQAVAgAAABacAhYENqwCACgJaHlwYXJxdWV0GUwcAAAcAAAcAAAcAAAAQAEAAFBBUjE=",
+      ].join(""),
+      "base64",
+    );
+    const { points, dropped } = await read(file("two.parquet", bytes), "", { cluster: "run" });
+    expect(points).toEqual({ n: 1, columns: { N: Float64Array.of(1e8), D: Float64Array.of(2e9) }, loss: Float64Array.of(3.25), cluster: ["a"] });
+    expect(dropped).toEqual([{ line: 2, reason: "loss is missing or no number" }]);
+  });
+
   it("that lack something are left out with the reason", async () => {
     const path = file("gaps.csv", "N,D,loss\n1e8,2e9,3.1\n,2e9,3\n1e8,x,3\n1e8,2e9,NaN\n1e8,2e9,Infinity\n0,2e9,3\n1e8,2e9,9\n");
     const { points, dropped, rows } = await read(path, "", { maxLoss: 5 });
@@ -82,7 +99,7 @@ describe("points", () => {
     ["a bad mapping", () => read(file("short3.csv", "N,loss\n1e8,2\n"), "D"), '--columns: "D" is not NAME=COLUMN; write for example N=params,D=tokens*1e9,loss=final_loss'],
     ["a broken formula", () => read(file("short4.csv", "N,loss\n1e8,2\n"), "D=N*"), "--columns: cannot read D=N*; columns of the file: N, loss"],
     ["no such run column", () => read(file("short5.csv", "N,D,loss\n1e8,1e9,2\n"), "", { cluster: "run" }), "--cluster: there is no column run; columns of the file: N, D, loss"],
-    ["Parquet", () => read(file("x.parquet", "PAR1....")), /x\.parquet: this is a Parquet file, which cannot be read yet; export it as CSV or JSON lines$/],
+    ["broken Parquet", () => read(file("x.parquet", "PAR1....")), /x\.parquet: this Parquet file cannot be read \(.*\); compress it with Snappy or not at all, or export it as CSV$/],
     ["bytes", () => read(file("x.bin", Uint8Array.of(0xff, 0xfe, 0x00))), /x\.bin: file is not UTF-8 text, nor such text compressed with gzip$/],
     ["nothing", () => read(file("empty.csv", " \n")), /empty\.csv: the file is empty$/],
     ["broken JSON", () => read(file("broken.jsonl", '{"N":1}\n{"N":')), /broken\.jsonl:2: this line is not JSON; expected one object per line$/],
