@@ -1,15 +1,18 @@
 import { gzipSync } from "node:zlib";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
+import { countParams } from "../../src/cost/params.js";
 import { parseMapping } from "../../src/fit/columns.js";
 import { readPoints, type ReadOptions } from "../../src/fit/points.js";
 import { ofStudy } from "../../src/fit/runs.js";
 import { parseCsv } from "../../src/fit/table.js";
 import type { StudyResult } from "../../src/report/result.js";
+import { specFromConfig } from "../../src/spec/config.js";
 import { law } from "../laws/data.js";
 import { temporaryFolder } from "../io/temporary.js";
+import { golden } from "../support/golden.js";
 
 const dir = temporaryFolder();
 const file = (name: string, data: string | Uint8Array): string => {
@@ -126,6 +129,18 @@ describe("runs of the tool", () => {
       [join("s", "arms/coarse/seed-1"), "upcycled", 1e6, null, 4e6, 2e6, 3.7],
       [join("s", "arms/scratch/seed-1"), "moe", 1e6, 2e6, null, null, 4.1],
     ]);
+  });
+
+  it("of single trainings count their last evaluation, once they are done", async () => {
+    const spec = specFromConfig(JSON.parse(readFileSync(golden("dense/llama", "config.json"), "utf8")), "config.json");
+    const evals = [{ type: "eval", step: 0, tokens: 0, loss: 9 }, { type: "step", step: 1 }, { type: "eval", step: 5, tokens: 5000, loss: 4.5 }];
+    const lines = (records: object[]): string => records.map((record) => `${JSON.stringify(record)}\n`).join("");
+    for (const [name, records] of [["done", [...evals, { type: "done", step: 5 }]], ["stopped", evals]] as const) {
+      file(`trained/${name}/run.json`, JSON.stringify({ spec }));
+      file(`trained/${name}/metrics.jsonl`, lines([...records]));
+    }
+    const { points } = await read(join(dir, "trained"), "", { cluster: "run" });
+    expect(points).toEqual({ n: 1, columns: { N: Float64Array.of(countParams(spec).total), D: Float64Array.of(5000) }, loss: Float64Array.of(4.5), cluster: ["done"] });
   });
 
   it("are found in folders, those a law is about", async () => {
