@@ -85,3 +85,10 @@ export { backward } from "./grad/backward.js";
 export { lower, type OnnxProgram } from "./onnx/lower.js";
 export { buildDecoder, type Decoder } from "./net/decoder.js";
 export { logitsProgram, lossProgram, trainProgram, type LogitsProgram, type LossProgram, type TrainProgram } from "./step/programs.js";
+
+// Scaling laws: the catalogue, published coefficients, fits from files.
+export { lawById, laws } from "./laws/catalogue.js";
+export { published, publishedById } from "./laws/published.js";
+export { fitLaw } from "./laws/fit.js";
+export { runFit } from "./fit/fit.js";
+export type { Law, Points } from "./laws/types.js";
