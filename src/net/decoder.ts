@@ -7,7 +7,7 @@
 import { GraphBuilder } from "../graph/builder.js";
 import type { ValueId } from "../graph/ir.js";
 import type { ActivationKind, DecoderSpec, LayerSpec, MoeFfn, NormSpec, Rope } from "../spec/types.js";
-import { normPlaces, slotKey, slotsOf, type Slot, type SlotPart } from "../tensors/slots.js";
+import { normPlaces, slotKey, slotsOf, type NormPart, type Slot, type SlotPart } from "../tensors/slots.js";
 import { ropeTables } from "./rope.js";
 
 export interface RouterValues {
@@ -40,8 +40,6 @@ interface RopeTables {
   readonly cos: ValueId;
   readonly sin: ValueId;
 }
-
-type NormPart = "inputNorm" | "ffnNorm" | "postAttentionNorm" | "postFfnNorm" | "finalNorm";
 
 interface Context extends Shape {
   readonly b: GraphBuilder;

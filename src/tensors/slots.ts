@@ -55,7 +55,7 @@ export interface Slot {
   readonly shape: readonly number[];
 }
 
-type NormPart = "inputNorm" | "postAttentionNorm" | "ffnNorm" | "postFfnNorm" | "finalNorm";
+export type NormPart = "inputNorm" | "postAttentionNorm" | "ffnNorm" | "postFfnNorm" | "finalNorm";
 
 /** Which norms a block has: before attention, before the FFN, after both. */
 export function normPlaces(block: BlockKind): { readonly before: boolean; readonly beforeFfn: boolean; readonly after: boolean } {
