@@ -1,19 +1,55 @@
 /**
  * Matrix-multiplication FLOPs per token, two per multiply-add. Norms, softmax, rope, biases and the embedding look-up
- * are left out, as is usual (Kaplan et al. 2020, section 2.1). Attention is counted as it is computed here: dense
- * `sequence` x `sequence` scores, causal or windowed masks save nothing.
+ * are left out, as is usual (Kaplan et al. 2020, section 2.1).
  */
-import type { DecoderSpec, Ffn } from "../spec/types.js";
+import type { AttentionSpec, DecoderSpec } from "../spec/types.js";
+import { attentionMatrices, ffnMatrices } from "./params.js";
 
-/** FLOPs of a forward pass over `sequence` tokens, divided by `sequence`. */
+/**
+ * Pairs of tokens whose scores are counted. `dense`: all sequence x sequence, as this package's engine computes them; `causal`: only
+ * those that a mask leaves, as flash attention does.
+ */
+export type AttentionCount = "dense" | "causal";
+
+/** FLOPs of a forward pass for one token, by what is computed. */
+export interface ForwardFlops {
+  readonly projections: number;
+  /** Scores and weighted values. */
+  readonly attention: number;
+  readonly ffn: number;
+  readonly router: number;
+  /** The `topK` routed experts of a token. */
+  readonly experts: number;
+  readonly shared: number;
+  readonly head: number;
+  readonly total: number;
+}
+
+/**
+ * What a training step computes again in the backward pass instead of keeping it. `selective`: cheap functions (norms, activation
+ * functions), no matrix products; `full`: every block from its input (Korthikanti et al. 2022, arXiv 2205.05198).
+ */
+export type Recompute = "none" | "selective" | "full";
+
+export function forwardFlops(spec: DecoderSpec, sequence: number, count: AttentionCount): ForwardFlops {
+  const sums = { projections: 0, attention: 0, ffn: 0, router: 0, experts: 0, shared: 0 };
+  for (const { ffn, window } of spec.layers) {
+    sums.projections += 2 * attentionMatrices(spec.attn, spec.hidden);
+    sums.attention += 2 * attentionPerPair(spec.attn) * (count === "dense" ? sequence : seenTokens(sequence, window));
+    const matrices = ffnMatrices(ffn, spec.hidden);
+    sums.ffn += 2 * matrices.ffn;
+    sums.router += 2 * matrices.router;
+    sums.experts += ffn.kind === "moe" ? 2 * ffn.topK * matrices.expert : 0;
+    sums.shared += 2 * matrices.shared;
+  }
+  const head = 2 * spec.vocab * spec.hidden;
+  const { projections, attention, ffn, router, experts, shared } = sums;
+  return { ...sums, head, total: projections + attention + ffn + router + experts + shared + head };
+}
+
+/** FLOPs of a forward pass over `sequence` tokens, divided by `sequence`; attention as it is computed here, without savings by masks. */
 export function forwardFlopsPerToken(spec: DecoderSpec, sequence: number): number {
-  const { heads, kvHeads, headDim } = spec.attn;
-  const projections = (2 * heads + 2 * kvHeads) * headDim * spec.hidden;
-  // Scores and weighted values: each token meets `sequence` others in every head.
-  const attention = 2 * heads * headDim * sequence;
-  const ffns = spec.layers.reduce((sum, { ffn }) => sum + ffnMultiplyAdds(ffn, spec.hidden), 0);
-  const head = spec.vocab * spec.hidden;
-  return 2 * (spec.layers.length * (projections + attention) + ffns + head);
+  return forwardFlops(spec, sequence, "dense").total;
 }
 
 /** Forward and backward: the backward pass multiplies twice as much (gradients of inputs and of weights). */
@@ -21,8 +57,18 @@ export function trainFlopsPerToken(spec: DecoderSpec, sequence: number): number 
   return 3 * forwardFlopsPerToken(spec, sequence);
 }
 
-function ffnMultiplyAdds(ffn: Ffn, hidden: number): number {
-  if (ffn.kind === "dense") return (ffn.gated ? 3 : 2) * hidden * ffn.inner;
-  const shared = ffn.shared === null ? 0 : 3 * hidden * ffn.shared.inner + (ffn.shared.gated ? hidden : 0);
-  return hidden * ffn.experts + ffn.topK * 3 * hidden * ffn.inner + shared;
+/** FLOPs per token that recomputation adds to forward and backward: with `full`, the blocks' forward pass once more, not the head's. */
+export function recomputedFlops({ total, head }: ForwardFlops, recompute: Recompute): number {
+  return recompute === "full" ? total - head : 0;
+}
+
+/** Multiply-adds for one pair of tokens: a score and a weighted value in every head. */
+function attentionPerPair({ heads, headDim }: AttentionSpec): number {
+  return heads * 2 * headDim;
+}
+
+/** Tokens that a token sees on average, itself included. */
+function seenTokens(sequence: number, window: number | null): number {
+  const w = Math.min(window ?? sequence, sequence);
+  return w - (w * (w - 1)) / (2 * sequence);
 }

@@ -1,5 +1,5 @@
 /** Parameters of a decoder by formula. `tensors/` counts the same by adding up shapes; a test holds the two equal. */
-import type { AttentionSpec, BlockKind, DecoderSpec, Ffn } from "../spec/types.js";
+import type { AttentionSpec, BlockKind, DecoderSpec, Ffn, LayerSpec } from "../spec/types.js";
 
 export interface ParamCount {
   readonly total: number;
@@ -9,40 +9,67 @@ export interface ParamCount {
   readonly embedding: number;
 }
 
+/** Parameters of one block by what they do. */
+export interface LayerParams {
+  readonly attention: number;
+  readonly norms: number;
+  /** A dense FFN. */
+  readonly ffn: number;
+  readonly router: number;
+  /** All routed experts together. */
+  readonly experts: number;
+  readonly shared: number;
+}
+
 const normsPerLayer = { pre: 2, post: 2, sandwich: 4, parallel: 2, "parallel-shared": 1 } as const satisfies Record<BlockKind, number>;
 
 export function countParams(spec: DecoderSpec): ParamCount {
   const embedding = spec.vocab * spec.hidden * (spec.tiedHead ? 1 : 2);
-  const vectors = (spec.norm.weight === "none" ? 0 : 1) + (spec.norm.bias ? 1 : 0);
-  const norms = (normsPerLayer[spec.block] * spec.layers.length + 1) * vectors * spec.hidden;
   const positions = spec.learnedPositions ? spec.maxPositions * spec.hidden : 0;
-  const always = embedding + positions + norms + spec.layers.length * attentionParams(spec.attn, spec.hidden);
-  let total = always;
-  let active = always;
-  for (const { ffn } of spec.layers) {
-    total += ffnParams(ffn, spec.hidden, "total");
-    active += ffnParams(ffn, spec.hidden, "active");
+  let total = embedding + positions + normVectors(spec) * spec.hidden;
+  let active = total;
+  for (const layer of spec.layers) {
+    const { attention, norms, ffn, router, experts, shared } = layerParams(spec, layer);
+    const always = attention + norms + ffn + router + shared;
+    total += always + experts;
+    active += always + (layer.ffn.kind === "moe" ? (experts / layer.ffn.experts) * layer.ffn.topK : 0);
   }
   return { total, active, embedding };
 }
 
-function attentionParams({ heads, kvHeads, headDim, qkvBias, outBias, qkNorm }: AttentionSpec, hidden: number): number {
+export function layerParams(spec: DecoderSpec, { ffn }: LayerSpec): LayerParams {
+  const attention = attentionMatrices(spec.attn, spec.hidden) + attentionVectors(spec.attn, spec.hidden);
+  const norms = normsPerLayer[spec.block] * normVectors(spec) * spec.hidden;
+  if (ffn.kind === "dense") {
+    const biases = ffn.bias ? (ffn.gated ? 2 : 1) * ffn.inner + spec.hidden : 0;
+    return { attention, norms, ffn: ffnMatrices(ffn, spec.hidden).ffn + biases, router: 0, experts: 0, shared: 0 };
+  }
+  const { router, expert, shared } = ffnMatrices(ffn, spec.hidden);
+  return { attention, norms, ffn: 0, router, experts: ffn.experts * expert, shared };
+}
+
+/** Weights of matrices of an FFN, one expert counted once: also what one token multiplies. */
+export function ffnMatrices(ffn: Ffn, hidden: number): { readonly ffn: number; readonly router: number; readonly expert: number; readonly shared: number } {
+  if (ffn.kind === "dense") return { ffn: (ffn.gated ? 3 : 2) * hidden * ffn.inner, router: 0, expert: 0, shared: 0 };
+  const shared = ffn.shared === null ? 0 : 3 * hidden * ffn.shared.inner + (ffn.shared.gated ? hidden : 0);
+  return { ffn: 0, router: ffn.experts * hidden, expert: 3 * hidden * ffn.inner, shared };
+}
+
+/** Weights of the query, key, value and output projections. */
+export function attentionMatrices({ heads, kvHeads, headDim }: AttentionSpec, hidden: number): number {
+  return (2 * heads + 2 * kvHeads) * headDim * hidden;
+}
+
+function attentionVectors({ heads, kvHeads, headDim, qkvBias, outBias, qkNorm }: AttentionSpec, hidden: number): number {
   const qkvRows = (heads + 2 * kvHeads) * headDim;
   return (
-    qkvRows * hidden +
-    hidden * heads * headDim +
     (qkvBias ? qkvRows : 0) +
     (outBias ? hidden : 0) +
     (qkNorm === null ? 0 : qkNorm.span === "head" ? 2 * headDim : (heads + kvHeads) * headDim)
   );
 }
 
-function ffnParams(ffn: Ffn, hidden: number, which: "total" | "active"): number {
-  if (ffn.kind === "dense") {
-    const inward = ffn.gated ? 2 : 1;
-    return (inward + 1) * hidden * ffn.inner + (ffn.bias ? inward * ffn.inner + hidden : 0);
-  }
-  const experts = which === "total" ? ffn.experts : ffn.topK;
-  const shared = ffn.shared === null ? 0 : 3 * hidden * ffn.shared.inner + (ffn.shared.gated ? hidden : 0);
-  return ffn.experts * hidden + experts * 3 * hidden * ffn.inner + shared;
+/** Vectors of size hidden in one norm. */
+function normVectors({ norm }: DecoderSpec): number {
+  return (norm.weight === "none" ? 0 : 1) + (norm.bias ? 1 : 0);
 }
