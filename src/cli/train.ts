@@ -55,6 +55,7 @@ function summary(result: RunResult, dir: string): Record<string, unknown> {
     model: result.last,
     best: best.step === 0 ? null : join(dir, "best"),
     steps: steps.at(-1)?.step ?? 0,
+    ended: result.metrics.done?.reason ?? "steps",
     tokens: steps.at(-1)?.tokens ?? 0,
     finalLoss: result.finalLoss,
     bestLoss: best.loss,
@@ -71,7 +72,7 @@ function show(result: RunResult, dir: string): string[] {
   const memory = result.peakRssBytes === 0 ? "" : `, peak memory ${bytes(result.peakRssBytes)}`;
   return [
     `held-out loss ${evals[0]!.loss.toFixed(4)} -> ${result.finalLoss.toFixed(4)}`,
-    `${steps.length} steps in ${duration(seconds)}, ${rate(result.tokensPerSecond)}${memory}`,
+    `${steps.length} steps in ${duration(seconds)}${result.metrics.done?.reason === "time" ? " (its time budget)" : ""}, ${rate(result.tokensPerSecond)}${memory}`,
     // The weights that went in are not kept a second time.
     ...(best.step === 0 ? [] : [`best: ${shownPath(join(dir, "best"))} (held-out loss ${best.loss.toFixed(4)} after step ${best.step})`]),
     `model: ${shownPath(result.last)}`,

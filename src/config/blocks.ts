@@ -2,7 +2,6 @@
 import { z } from "zod";
 
 const positiveInt = z.int().min(1);
-const fraction = z.number().min(0).max(1);
 
 export const builtinTexts = ["sotu", "moby-dick"] as const;
 
@@ -64,54 +63,6 @@ export const modelSchema = z
   })
   .describe("A new dense model, trained from scratch.");
 
-export const lrSchema = z
-  .strictObject({
-    peak: z.number().gt(0).max(10).describe("Highest learning rate."),
-    schedule: z
-      .enum(["constant", "linear", "cosine", "wsd"])
-      .default("cosine")
-      .describe("After warm-up: stay, fall in a line, fall in a cosine, or stay and fall in the last `decay` steps (wsd)."),
-    warmup: z.int().min(0).default(0).describe("Steps from 0 to the peak."),
-    final: fraction.default(0.1).describe("Learning rate at the end as a fraction of the peak."),
-    decay: positiveInt.optional().describe("wsd only: steps of the final fall; a fifth of the steps if left out."),
-  })
-  .describe("Learning rate.");
-
-export const optimizerSchema = z
-  .strictObject({
-    beta1: z.number().min(0).lt(1).default(0.9).describe("Decay of the first moment."),
-    beta2: z.number().min(0).lt(1).default(0.95).describe("Decay of the second moment."),
-    eps: z.number().gt(0).max(1).default(1e-8).describe("Added to the root of the second moment."),
-    weightDecay: z.number().min(0).max(10).default(0.1).describe("Decoupled weight decay; norms and biases are left out."),
-    clip: z.number().gt(0).max(1e9).default(1).describe("Largest global gradient norm."),
-  })
-  .describe("AdamW.");
-
-export const trainingSchema = z
-  .strictObject({
-    steps: positiveInt.describe("Optimizer steps."),
-    batch: positiveInt.describe("Sequences per micro-batch."),
-    sequence: z.int().min(2).max(1_000_000).describe("Tokens per sequence."),
-    accumulate: positiveInt.default(1).describe("Micro-batches per step; tokens per step = batch * sequence * accumulate."),
-    lr: lrSchema,
-    optimizer: optimizerSchema.prefault({}),
-    auxLoss: z.number().min(0).max(100).default(0.01).describe("Coefficient of the load-balancing loss, which is computed per micro-batch; no effect on dense models."),
-    zLoss: z.number().min(0).max(100).default(0).describe("Coefficient of the router z-loss; no effect on dense models."),
-    evalEvery: positiveInt
-      .default(50)
-      .describe("Steps between measurements of the held-out loss; first and last step are always measured."),
-    saveEvery: positiveInt
-      .default(200)
-      .describe("Steps between checkpoints that a stopped run resumes from; the last step is always saved."),
-  })
-  .superRefine(({ steps, lr }, context) => {
-    const refuse = (key: string, message: string): void => context.addIssue({ code: "custom", path: ["lr", key], message });
-    if (lr.warmup > steps) refuse("warmup", `warmup ${lr.warmup} is longer than steps ${steps}`);
-    if (lr.decay === undefined) return;
-    if (lr.schedule !== "wsd") refuse("decay", `decay belongs to schedule wsd, the schedule is ${lr.schedule}`);
-    else if (lr.warmup + lr.decay > steps) refuse("decay", `warmup ${lr.warmup} and decay ${lr.decay} are longer than steps ${steps}`);
-  });
-
 export const evaluationSchema = z
   .strictObject({
     tokens: positiveInt
@@ -125,7 +76,4 @@ export const threadsSchema = positiveInt.max(1024).optional().describe("Threads 
 export type TextConfig = z.infer<typeof textSchema>;
 export type TokenizerConfig = z.infer<typeof tokenizerSchema>;
 export type ModelConfig = z.infer<typeof modelSchema>;
-export type LearningRate = z.infer<typeof lrSchema>;
-export type OptimizerConfig = z.infer<typeof optimizerSchema>;
-export type TrainingBlock = z.infer<typeof trainingSchema>;
 export type EvaluationConfig = z.infer<typeof evaluationSchema>;

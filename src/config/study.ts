@@ -1,6 +1,7 @@
 /** The study file: one parent, several arms that all get the same further training. */
 import { z } from "zod";
-import { evaluationSchema, modelSchema, textSchema, threadsSchema, tokenizerSchema, trainingSchema } from "./blocks.js";
+import { evaluationSchema, modelSchema, textSchema, threadsSchema, tokenizerSchema } from "./blocks.js";
+import { trainingSchema } from "./training.js";
 import { parseConfig } from "./validate.js";
 
 const label = z.string().min(1).max(60).optional().describe("Name in tables and charts; made from the arm if left out.");

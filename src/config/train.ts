@@ -1,6 +1,7 @@
 /** The file of `upcycle train`: one model, one training. */
 import { z } from "zod";
-import { evaluationSchema, modelSchema, textSchema, threadsSchema, tokenizerSchema, trainingSchema } from "./blocks.js";
+import { evaluationSchema, modelSchema, textSchema, threadsSchema, tokenizerSchema } from "./blocks.js";
+import { budgetedTrainingSchema } from "./training.js";
 import { parseConfig } from "./validate.js";
 
 export const trainSchema = z
@@ -13,7 +14,7 @@ export const trainSchema = z
       .describe("Folder of a model in Hugging Face format (dense or mixture of experts), or the shape of a new one."),
     tokenizer: tokenizerSchema.optional(),
     text: textSchema,
-    training: trainingSchema.describe("Steps, batch and learning rate."),
+    training: budgetedTrainingSchema.describe("Length, batch and learning rate."),
     evaluation: evaluationSchema.prefault({}),
   })
   .superRefine(({ model, tokenizer, training }, context) => {

@@ -1,5 +1,6 @@
 /** Graph -> ONNX model bytes. Inputs are named `i0, i1, ...` and outputs `o0, o1, ...` in the graph's order. */
 import type { Graph, Prim } from "../graph/ir.js";
+import { liveNodes, refuseRaces } from "./check.js";
 import { Lowering } from "./context.js";
 import { encodeModel, type OnnxType, type OnnxValue } from "./proto.js";
 import { loweringRules, type LoweringRule } from "./rules.js";
@@ -27,7 +28,9 @@ export function lower(graph: Graph): OnnxProgram {
   });
   // Identity outputs keep names stable even where an output is an input or appears twice; onnxruntime removes the copies.
   const ends = graph.outputs.map((id, i) => ({ op: "Identity", inputs: [ctx.get(id)], outputs: [`o${i}`] }));
-  const { nodes, initializers } = ctx.emitter;
-  const bytes = encodeModel({ nodes: [...nodes, ...ends], initializers, inputs, outputs });
+  const { initializers } = ctx.emitter;
+  const nodes = liveNodes([...ctx.emitter.nodes, ...ends], outputs.map(({ name }) => name));
+  refuseRaces(nodes, initializers);
+  const bytes = encodeModel({ nodes, initializers, inputs, outputs });
   return { bytes, inputs: inputs.map(({ name }) => name), outputs: outputs.map(({ name }) => name) };
 }

@@ -1,7 +1,7 @@
 /** A training run on onnxruntime, in this thread. `worker.ts` hosts it, so that the event loop stays free. */
 import type * as ort from "onnxruntime-node";
-import type { LossOutputs, TrainProgram } from "../step/programs.js";
-import type { AdamW, BackendOptions, LossMetrics, MicroBatch, StateKind, StepMetrics, TrainRuntime } from "../step/runtime.js";
+import type { LossOutputs, ParamInfo, TrainProgram } from "../step/programs.js";
+import type { AdamW, LossMetrics, MicroBatch, StateKind, StepMetrics, TrainOptions, TrainRuntime } from "../step/runtime.js";
 import { intTensor, numbers, openSession, tensor, type Session } from "./session.js";
 import { TrainState } from "./state.js";
 
@@ -9,16 +9,18 @@ import { TrainState } from "./state.js";
 const CLIP_EPS = 1e-6;
 
 export async function openTrainRuntime(
-  program: TrainProgram, options: BackendOptions & { readonly accumulate: boolean },
+  program: TrainProgram, options: TrainOptions,
 ): Promise<TrainRuntime> {
-  const state = new TrainState(program.params, options.accumulate);
+  const trained = new Set(program.trained.map(({ key }) => key));
+  const frozen = new Set(program.params.map(({ key }) => key).filter((key) => !trained.has(key)));
+  const state = new TrainState(program.params, { accumulate: options.accumulate, tuning: options.tuning, frozen });
   const session = await openSession(program.graph, options);
   let evaluation: Promise<Session> | undefined;
-  const bind = (kind: "weight" | "gradient" | "accumulated"): ort.Tensor[] =>
-    program.params.map(({ key, shape }) => tensor(state.view(kind, key), shape));
-  const weights = bind("weight");
-  const gradients = bind("gradient");
-  const accumulated = options.accumulate ? bind("accumulated") : gradients;
+  const bind = (kind: "weight" | "gradient" | "accumulated", params: readonly ParamInfo[]): ort.Tensor[] =>
+    params.map(({ key, shape }) => tensor(state.view(kind, key), shape));
+  const weights = bind("weight", program.params);
+  const gradients = bind("gradient", program.trained);
+  const accumulated = options.accumulate ? bind("accumulated", program.trained) : gradients;
   const free = new Array<null>(program.gradients).fill(null);
   let peakRss = 0;
   const feed = (batch: MicroBatch): ort.Tensor[] => [intTensor(batch.ids), intTensor(batch.targets), ...weights];

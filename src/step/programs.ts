@@ -32,8 +32,10 @@ export interface LossProgram {
 }
 
 export interface TrainProgram extends LossProgram {
-  /** Outputs of gradient p stand at `gradients + p`. Gradients are of loss + auxCoef * balance + zCoef * z. */
+  /** Output `gradients + i` is the gradient of `trained[i]`. Gradients are of loss + auxCoef * balance + zCoef * z. */
   readonly gradients: number;
+  /** Parameters with a gradient, in the order of `params`: all but the frozen ones. */
+  readonly trained: readonly ParamInfo[];
   /** The same network without gradients, for evaluation with the same state. */
   readonly evaluation: LossProgram;
 }
@@ -54,6 +56,8 @@ export interface TrainShape {
   readonly auxCoef: number;
   /** Coefficient of the router z-loss. */
   readonly zCoef: number;
+  /** Keys of parameters that get no gradient; backward nodes that only they need are left out. */
+  readonly frozen?: ReadonlySet<string> | undefined;
 }
 
 interface Built extends LossOutputs {
@@ -108,13 +112,15 @@ export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram
   let total = ids.loss;
   if (ids.balance !== null && shape.auxCoef !== 0) total = b.add(total, b.scale(ids.balance, shape.auxCoef));
   if (ids.z !== null && shape.zCoef !== 0) total = b.add(total, b.scale(ids.z, shape.zCoef));
-  const gradients = backward(b, total, decoder.params.map(({ id }) => id));
+  const trained = decoder.params.filter(({ slot }) => shape.frozen?.has(slot.key) !== true);
+  const gradients = backward(b, total, trained.map(({ id }) => id));
   const graph = close(decoder, [decoder.ids, built.targets], [...built.values, ...gradients]);
   return {
     graph,
     params: paramsOf(decoder),
     outputs: { loss, balance, z, counts },
     gradients: built.values.length,
+    trained: trained.map(({ slot }) => ({ key: slot.key, shape: slot.shape })),
     evaluation: lossProgram(spec, shape),
   };
 }

@@ -26,6 +26,14 @@ export interface AdamW {
   readonly update: number;
 }
 
+/** How one parameter departs from the common settings. */
+export interface ParamTuning {
+  /** Factor on the learning rate. */
+  readonly rate: number;
+  /** Weight decay in place of the common one, or null; `decayOn` says as ever where decay applies. */
+  readonly decay: number | null;
+}
+
 export interface LossMetrics {
   /** Mean next-token cross entropy in nats. */
   readonly loss: number;
@@ -50,6 +58,7 @@ export interface TrainRuntime {
   step(batches: readonly MicroBatch[], optimizer: AdamW): Promise<StepMetrics>;
   /** Losses of one batch with the current weights. */
   evaluate(batch: MicroBatch): Promise<LossMetrics>;
+  /** Moments exist only for parameters that are trained. */
   read(kind: StateKind, key: string): Promise<Float32Array>;
   write(kind: StateKind, key: string, data: Float32Array): Promise<void>;
   /** Largest resident memory of the process right after a step of this runtime, in bytes. */
@@ -68,8 +77,15 @@ export interface BackendOptions {
   readonly threads: number;
 }
 
+export interface TrainOptions extends BackendOptions {
+  /** Steps may have several micro-batches. */
+  readonly accumulate: boolean;
+  /** By parameter key; what is left out follows the common settings. */
+  readonly tuning?: Readonly<Record<string, ParamTuning>> | undefined;
+}
+
 export interface Backend {
   readonly name: string;
-  openTrain(program: TrainProgram, options: BackendOptions & { readonly accumulate: boolean }): Promise<TrainRuntime>;
+  openTrain(program: TrainProgram, options: TrainOptions): Promise<TrainRuntime>;
   openForward(options: BackendOptions): Promise<ForwardRuntime>;
 }

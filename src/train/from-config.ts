@@ -5,10 +5,17 @@
  */
 import { join } from "node:path";
 import { interruptedError } from "../base/errors.js";
+import { compact } from "../base/format.js";
 import { openCheckpoint } from "../checkpoint/open.js";
-import type { TrainConfig } from "../config/index.js";
+import type { TrainConfig, TrainingBlock } from "../config/index.js";
+import { trainFlopsPerToken } from "../cost/flops.js";
 import { exists } from "../io/atomic.js";
+import { elements } from "../graph/ir.js";
+import type { DecoderSpec } from "../spec/types.js";
+import { withSteps } from "../step/budget.js";
+import { planParameters } from "../step/groups.js";
 import type { Backend } from "../step/runtime.js";
+import { slotsOf, type Slot } from "../tensors/slots.js";
 import { describeText, layGround, newBase, openBase } from "./ground.js";
 import { freshTensor } from "./init.js";
 import { trainRun, type RunResult, type TrainEvent } from "./run.js";
@@ -44,14 +51,17 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
   const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus, dir, reuse }) : await openBase(model);
   goOnUnlessAborted(options);
   const { spec } = base;
-  const ground = await layGround(base, corpus, [training]);
+  const block = withSteps(training, trainFlopsPerToken(spec, training.sequence));
+  const ground = await layGround(base, corpus, [block]);
   goOnUnlessAborted(options);
   yield { type: "note", text: describeText(ground) };
+  const frozen = describeFrozen(spec, block);
+  if (frozen !== null) yield { type: "note", text: frozen };
   const source = isNew ? null : await openCheckpoint(model);
   try {
     return yield* trainRun({
       dir, spec, seed, threads, backend, signal,
-      block: training,
+      block,
       initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(spec, slot, seed)),
       carry: ground.carry,
       text: ground.tokens,
@@ -61,6 +71,15 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
   } finally {
     await source?.close();
   }
+}
+
+/** What is frozen, in one line, or null. */
+function describeFrozen(spec: DecoderSpec, block: TrainingBlock): string | null {
+  const { frozen } = planParameters(spec, block);
+  if (frozen.size === 0) return null;
+  const slots = slotsOf(spec);
+  const sum = (some: readonly Slot[]): number => some.reduce((total, { shape }) => total + elements(shape), 0);
+  return `training ${compact(sum(slots.filter(({ key }) => !frozen.has(key))))} of ${compact(sum(slots))} parameters, ${frozen.size} tensors are frozen`;
 }
 
 /** Reading much text takes minutes, and until the first step there is nothing to save. */

@@ -37,6 +37,8 @@ export interface ResumeRecord {
 export interface DoneRecord {
   readonly type: "done";
   readonly step: number;
+  /** Why it ended: the schedule was over, or the time budget. Absent in logs of old. */
+  readonly reason?: "steps" | "time";
   readonly peakRssBytes: number;
 }
 

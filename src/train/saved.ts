@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { inputError } from "../base/errors.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { writeCheckpoint } from "../checkpoint/write.js";
+import { elements } from "../graph/ir.js";
 import { exists, restoreReplaced } from "../io/atomic.js";
 import { readJson } from "../io/ranges.js";
 import { openTensorFile, writeTensorFile } from "../io/tensor-file.js";
@@ -31,6 +32,8 @@ export interface SaveOptions {
   readonly dir: string;
   readonly spec: DecoderSpec;
   readonly runtime: TrainRuntime;
+  /** Keys without moments. */
+  readonly frozen: ReadonlySet<string>;
   /** Folder whose tokenizer files come along. */
   readonly carry: string | undefined;
   /** Null: weights only. */
@@ -38,15 +41,16 @@ export interface SaveOptions {
 }
 
 /** Replaces `dir` with the current state; at every moment the old or the new one is complete on disk. */
-export async function saveState({ dir, spec, runtime, carry, progress }: SaveOptions): Promise<void> {
+export async function saveState({ dir, spec, runtime, frozen, carry, progress }: SaveOptions): Promise<void> {
+  const trained = slotsOf(spec).filter(({ key }) => !frozen.has(key));
   await writeCheckpoint({
     dir, spec, dtype: "F32", carry, overwrite: true,
     tensor: (slot) => runtime.read("weight", slot.key),
     files: progress === null ? {} : { [progressFile]: `${JSON.stringify(progress)}\n` },
-    extraBytes: progress === null ? 0 : 2 * 4 * slotsOf(spec).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
+    extraBytes: progress === null ? 0 : 2 * 4 * trained.reduce((sum, { shape }) => sum + elements(shape), 0),
     finish: async (folder) => {
       if (progress === null) return;
-      const tensors = moments.flatMap((kind) => slotsOf(spec).map(({ key, shape }) => ({ name: `${kind}.${key}`, dtype: "F32" as const, shape })));
+      const tensors = moments.flatMap((kind) => trained.map(({ key, shape }) => ({ name: `${kind}.${key}`, dtype: "F32" as const, shape })));
       await writeTensorFile(join(folder, momentsFile), tensors, async (name) => {
         const [kind, ...key] = name.split(".");
         return bytesOf(await runtime.read(kind as StateKind, key.join(".")));
@@ -68,14 +72,14 @@ export async function savedProgress(dir: string): Promise<Progress | null> {
 }
 
 /** Loads weights and moments into a runtime. */
-export async function loadState(dir: string, spec: DecoderSpec, runtime: TrainRuntime): Promise<void> {
+export async function loadState(dir: string, spec: DecoderSpec, frozen: ReadonlySet<string>, runtime: TrainRuntime): Promise<void> {
   const checkpoint = await openCheckpoint(dir);
   try {
     const optimizer = await openTensorFile(join(dir, momentsFile));
     try {
       for (const { key } of slotsOf(spec)) {
         await runtime.write("weight", key, await checkpoint.readFloat32(key));
-        for (const kind of moments) await runtime.write(kind, key, new Float32Array((await optimizer.read(`${kind}.${key}`)).buffer));
+        for (const kind of frozen.has(key) ? [] : moments) await runtime.write(kind, key, new Float32Array((await optimizer.read(`${kind}.${key}`)).buffer));
       }
     } finally {
       await optimizer.close();

@@ -27,7 +27,7 @@ describe("train, then use what was trained", () => {
 
   it("gives the result of a finished run again, as JSON too", async () => {
     const summary = await upcycleJson("train", join(dir, "train.yaml"));
-    expect(Object.keys(summary)).toEqual(["model", "best", "steps", "tokens", "finalLoss", "bestLoss", "evals", "tokensPerSecond", "peakRssBytes"]);
+    expect(Object.keys(summary)).toEqual(["model", "best", "steps", "ended", "tokens", "finalLoss", "bestLoss", "evals", "tokensPerSecond", "peakRssBytes"]);
     expect(summary).toMatchObject({ model: last, best: join(run, "best"), steps: 20, tokens: 640 });
     expect((summary.evals as { step: number }[]).map(({ step }) => step)).toEqual([0, 10, 20]);
     expect(readdirSync(last)).toEqual(expect.arrayContaining(["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]));

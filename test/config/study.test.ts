@@ -117,12 +117,12 @@ describe("study files", () => {
     ];
     expect(lines).toMatchInlineSnapshot(`
       [
-        "a.yaml:6 (continue.stepz): unknown key "stepz" (and 1 more problem); did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, auxLoss, zLoss, evalEvery, saveEvery",
+        "a.yaml:6 (continue.stepz): unknown key "stepz" (and 1 more problem); did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, auxLoss, zLoss, evalEvery, saveEvery",
         "a.yaml:11 (continue.lr.warm_up): unknown key "warm_up"; did you mean "warmup"? valid keys: peak, schedule, warmup, final, decay",
         "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, recipe, router, scaling, routerStd, target, allowUnevenTopK",
         "a.yaml:12 (arms.dense.recipe): unknown key "recipe"; valid keys: kind, label",
         "a.yaml:2 (colour): unknown key "colour"; valid keys: name, seeds, threads, text, parent, model, tokenizer, pretrain, continue, evaluation, arms",
-        "a.yaml:8 (continue.aux-loss): unknown key "aux-loss"; did you mean "auxLoss"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, auxLoss, zLoss, evalEvery, saveEvery",
+        "a.yaml:8 (continue.aux-loss): unknown key "aux-loss"; did you mean "auxLoss"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, auxLoss, zLoss, evalEvery, saveEvery",
       ]
     `);
   });
@@ -271,6 +271,43 @@ describe("train files", () => {
         "a.yaml:2 (model): expected text or a block of keys, found 3",
         "a.yaml:9 (training.sequence): sequence 4096 is longer than the model's maxPositions 2048",
         "a.yaml:8 (text.file): unknown key "file" (and 1 more problem); did you mean "files"? valid keys: builtin, files, field, heldOut",
+      ]
+    `);
+  });
+});
+
+describe("the training block of a train file", () => {
+  const withTraining = (changes: string): string =>
+    lineOf("training: { steps: 10, ", `training: { ${changes}`, train, parseTrainConfig);
+
+  it("takes groups, frozen parts and budgets", () => {
+    const { training } = parseTrainConfig(train.replace("{ steps: 10, ", '{ budget: { tokens: 1e9, time: 90m, flops: 1e18 }, groups: { router: { lr: 2 }, experts: { freeze: true } }, freeze: [embed, "layers.0.*"], '), "a.yaml");
+    expect(training).toMatchObject({
+      budget: { tokens: 1e9, time: "90m", flops: 1e18 }, groups: { router: { lr: 2 }, experts: { freeze: true } }, freeze: ["embed", "layers.0.*"],
+    });
+    expect(training.steps).toBeUndefined();
+  });
+
+  it("refuses what makes no sense, in one line", () => {
+    const lines = [
+      withTraining(""), withTraining("budget: { time: 90m }, "), withTraining("steps: 10, budget: { time: 90 }, "), withTraining("steps: 10, budget: { time: 90x }, "),
+      withTraining("steps: 10, budget: { token: 5 }, "), withTraining("steps: 10, budget: { tokens: 0.5 }, "), withTraining("steps: 10, groups: { routers: { lr: 2 } }, "),
+      withTraining("steps: 10, groups: { router: { lr: 0 } }, "), withTraining("steps: 10, freeze: [], "), withTraining('steps: 10, freeze: ["a b"], '),
+      lineOf("  steps: 100", "  steps: 100\n  budget: { tokens: 5 }"),
+    ];
+    expect(lines).toMatchInlineSnapshot(`
+      [
+        "a.yaml:9 (training): the length of the training is missing: give "steps", or "tokens" or "flops" in "budget"",
+        "a.yaml:9 (training): the length of the training is missing: give "steps", or "tokens" or "flops" in "budget"",
+        "a.yaml:9 (training.budget.time): expected text (a number and s, m, h or d, such as 90m: time spent in steps after which the run ends in good order; may be raised later), found 90",
+        "a.yaml:9 (training.budget.time): expected text (a number and s, m, h or d, such as 90m: time spent in steps after which the run ends in good order; may be raised later), found text "90x"",
+        "a.yaml:9 (training.budget.token): unknown key "token"; did you mean "tokens"? valid keys: time, tokens, flops",
+        "a.yaml:9 (training.budget.tokens): expected a whole number of at least 1, found 0.5",
+        "a.yaml:9 (training.groups.routers): unknown key "routers"; did you mean "router"? valid keys: router, experts, rest",
+        "a.yaml:9 (training.groups.router.lr): expected a number above 0 and at most 1000, found 0",
+        "a.yaml:9 (training.freeze): expected a list of at least 1, found an empty list",
+        "a.yaml:9 (training.freeze[0]): expected text (Letters, digits, dots and stars), found text "a b"",
+        "a.yaml:7 (continue.budget): unknown key "budget"; valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, auxLoss, zLoss, evalEvery, saveEvery",
       ]
     `);
   });

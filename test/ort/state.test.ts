@@ -29,7 +29,7 @@ const snapshot = (state: TrainState): Record<string, number[]> =>
 
 describe("train state", () => {
   it("gives every parameter five regions that share nothing", () => {
-    const state = new TrainState(params, true);
+    const state = new TrainState(params, { accumulate: true });
     let number = 0;
     for (const { key } of params) for (const kind of kinds) state.view(kind, key).fill(++number);
     number = 0;
@@ -46,7 +46,7 @@ describe("train state", () => {
   });
 
   it("views are the state, not copies", () => {
-    const state = new TrainState(params, false);
+    const state = new TrainState(params, { accumulate: false });
     state.view("weight", "b")[3] = 5;
     expect(state.view("weight", "b")[3]).toBe(5);
     expect(() => state.view("accumulated", "b")).toThrow("without accumulation");
@@ -54,8 +54,8 @@ describe("train state", () => {
   });
 
   it.each([[1, padded * 5 * 4], [2, 80 * 5 * 4], [3, 48 * 5 * 4]])("computes the same in %i arenas", (arenas, bytes) => {
-    const one = new TrainState(params, true);
-    const several = new TrainState(params, true, bytes);
+    const one = new TrainState(params, { accumulate: true });
+    const several = new TrainState(params, { accumulate: true, arenaBytes: bytes });
     expect(new Set(params.map(({ key }) => several.view("weight", key).buffer)).size).toBe(arenas);
     for (const state of [one, several]) {
       fill(state);
@@ -67,11 +67,11 @@ describe("train state", () => {
   });
 
   it("refuses a parameter larger than an arena, naming it", () => {
-    expect(() => new TrainState(params, true, 47 * 5 * 4)).toThrow("parameter e alone exceeds one WebAssembly memory");
+    expect(() => new TrainState(params, { accumulate: true, arenaBytes: 47 * 5 * 4 })).toThrow("parameter e alone exceeds one WebAssembly memory");
   });
 
   it("norm is that of all gradients, padding included as zeros after updates", () => {
-    const state = new TrainState(params, true);
+    const state = new TrainState(params, { accumulate: true });
     fill(state);
     let squares = 0;
     for (const { key } of params) for (const g of state.view("gradient", key)) squares += g * g;
@@ -87,7 +87,7 @@ describe("train state", () => {
   });
 
   it("accumulates", () => {
-    const state = new TrainState(params, true);
+    const state = new TrainState(params, { accumulate: true });
     fill(state);
     const before = snapshot(state);
     state.addGradients();
@@ -100,7 +100,7 @@ describe("train state", () => {
 
   it.each([["matrices", ["a", "d"]], ["all", ["a", "b", "c", "d", "e"]]] as const)("decays %s", (decayOn, decayed) => {
     // With zero gradients and moments the only change is p * (1 - rate * decay).
-    const state = new TrainState(params, false);
+    const state = new TrainState(params, { accumulate: false });
     for (const { key } of params) state.view("weight", key).fill(2);
     state.update("gradient", 1, { ...adamw, decayOn });
     for (const { key } of params) {
@@ -112,12 +112,42 @@ describe("train state", () => {
   it("corrects the bias by the number of the update", () => {
     // At update t with fresh moments, m/(1-b1^t) and v/(1-b2^t) are g(1-b1)/(1-b1^t) and g²(1-b2)/(1-b2^t).
     for (const update of [1, 2, 10]) {
-      const state = new TrainState([{ key: "w", shape: [4, 4] }], false);
+      const state = new TrainState([{ key: "w", shape: [4, 4] }], { accumulate: false });
       state.view("gradient", "w").fill(0.5);
       state.update("gradient", 1, { ...adamw, weightDecay: 0, update });
       const m = (0.5 * 0.1) / (1 - 0.9 ** update);
       const v = (0.25 * 0.05) / (1 - 0.95 ** update);
       expect(state.view("weight", "w")[5]!).toBeCloseTo(-0.1 * m / (Math.sqrt(v) + 1e-8), 6);
     }
+  });
+
+  it("keeps no moments and no gradients of what is frozen, and leaves it as it is", () => {
+    const state = new TrainState(params, { accumulate: false, frozen: new Set(["b", "d"]) });
+    for (const { key } of params) state.view("weight", key).fill(2);
+    for (const key of ["a", "c", "e"]) state.view("gradient", key).fill(1);
+    expect(() => state.view("moment1", "b")).toThrow("b is frozen and has no moment1");
+    expect(() => state.view("gradient", "d")).toThrow("d is frozen and has no gradient");
+    expect(state.gradientNorm("gradient", 1)).toBeCloseTo(Math.sqrt(15 + 1 + 33), 12);
+    state.update("gradient", 1, adamw);
+    for (const { key } of params) expect(state.view("weight", key).every((x) => x === 2), key).toBe(key === "b" || key === "d");
+    // 4 of [a, c, e] and one of [b, d], each padded.
+    expect(state.view("weight", "a").buffer.byteLength).toBe(65536 * Math.ceil((4 * (16 + 16 + 48) + 16 + 32) * 4 / 65536));
+  });
+
+  it("gives each parameter its own rate and decay", () => {
+    const tuning = { a: { rate: 3, decay: null }, d: { rate: 1, decay: 0 }, b: { rate: 1, decay: 0.9 } };
+    const tuned = new TrainState(params, { accumulate: true, tuning });
+    const at = (learningRate: number, weightDecay: number): TrainState => {
+      const state = new TrainState(params, { accumulate: true });
+      fill(state);
+      state.update("gradient", 1, { ...adamw, learningRate, weightDecay });
+      return state;
+    };
+    fill(tuned);
+    tuned.update("gradient", 1, adamw);
+    expect(tuned.view("weight", "a")).toEqual(at(3 * adamw.learningRate, 0.5).view("weight", "a"));
+    expect(tuned.view("weight", "d")).toEqual(at(adamw.learningRate, 0).view("weight", "d"));
+    for (const key of ["b", "c", "e"]) expect(tuned.view("weight", key), key).toEqual(at(adamw.learningRate, 0.5).view("weight", key));
+    expect(tuned.view("weight", "a")).not.toEqual(at(adamw.learningRate, 0.5).view("weight", "a"));
   });
 });

@@ -1,14 +1,16 @@
 import { appendFileSync, existsSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it, vi } from "vitest";
 import { openCheckpoint } from "../../src/checkpoint/open.js";
 import { meanLoss } from "../../src/evals/compare.js";
 import { openModel } from "../../src/evals/model.js";
 import { UpcycleError } from "../../src/base/errors.js";
 import { learningRateAt } from "../../src/step/schedule.js";
 import { openBatches } from "../../src/text/batches.js";
+import { slotsOf } from "../../src/tensors/slots.js";
+import { freshTensor } from "../../src/train/init.js";
 import { readMetrics } from "../../src/train/records.js";
-import { trainRun, type TrainEvent } from "../../src/train/run.js";
+import { trainRun, type RunOptions, type TrainEvent } from "../../src/train/run.js";
 import { temporaryFolder } from "../io/temporary.js";
 import { inThread } from "../support/backend.js";
 import { block, changedBackend, denseSpec, finish, moeSpec, remains, runOptions, text } from "../support/runs.js";
@@ -95,6 +97,47 @@ describe("a run", () => {
     await finish(runOptions(dir, { backend }), watch);
     expect(kept).toEqual([...Array<string>(4).fill("none"), ...Array<string>(8).fill("true")]);
     expect(readFileSync(join(dir, "best/model.safetensors")).equals(readFileSync(join(dir, "four")))).toBe(true);
+  });
+
+  it("leaves frozen parameters as they were, keeps no moments of them, and goes on exactly", async () => {
+    const changes = { block: { ...block, freeze: ["layers.0.*"], groups: { router: { freeze: true }, experts: { lr: 0.5 } } } };
+    const [one, two] = [fresh(), fresh()];
+    await finish(runOptions(one, changes));
+    const controller = new AbortController();
+    await failure(finish(runOptions(two, { ...changes, signal: controller.signal }), (event) => void (event.type === "step" && event.step === 5 && controller.abort())));
+    await finish(runOptions(two, changes));
+    expect(await remains(two)).toEqual(await remains(one));
+    const checkpoint = await openCheckpoint(join(one, "last"));
+    const moments = readFileSync(join(one, "last/optimizer.safetensors")).toString("latin1");
+    for (const slot of slotsOf(moeSpec)) {
+      const frozen = slot.key.startsWith("layers.0.") || slot.key.endsWith("router");
+      const same = (await checkpoint.readFloat32(slot.key)).join() === freshTensor(moeSpec, slot, 1).join();
+      expect([slot.key, same, moments.includes(`"moment1.${slot.key}"`)]).toEqual([slot.key, frozen, !frozen]);
+    }
+    await checkpoint.close();
+  });
+
+  it("ends in good order when its time is up, and goes on when it gets more", async () => {
+    const dir = fresh();
+    const limited = (time: string): Partial<RunOptions> => ({ block: { ...block, budget: { time } } });
+    // Each step counts as 10 s.
+    const slow = changedBackend((runtime) => ({ step: (batches, optimizer) => ((clock += 10_000), runtime.step(batches, optimizer)) }));
+    let clock = 0;
+    const real = performance.now.bind(performance);
+    const spy = vi.spyOn(performance, "now").mockImplementation(() => real() + clock);
+    try {
+      const first = await finish(runOptions(dir, { ...limited("45s"), backend: slow }));
+      expect(first.metrics.done).toMatchObject({ step: 5, reason: "time" });
+      expect(first.metrics.evals.map(({ step }) => step)).toEqual([0, 4, 5]);
+      expect(progressOf(dir).step).toBe(5);
+      expect((await finish(runOptions(dir, { ...limited("45s"), backend: changedBackend(() => ({ step: () => Promise.reject(new Error("computed")) })) }))).metrics.steps.length).toBe(5);
+      const second = await finish(runOptions(dir, { ...limited("1h"), backend: slow }));
+      expect(second.metrics.done).toMatchObject({ step: 12, reason: "steps" });
+    } finally {
+      spy.mockRestore();
+    }
+    const { files } = await remains(dir);
+    expect(files["last/model.safetensors"]).toBe(expected.files["last/model.safetensors"]);
   });
 
   it("that is finished says so again without computing", async () => {

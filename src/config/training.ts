@@ -1,0 +1,122 @@
+/** The training block: length, batch, learning rate, optimizer, parameter groups, budget. Descriptions go into the JSON Schema. */
+import { z } from "zod";
+
+const positiveInt = z.int().min(1);
+const fraction = z.number().min(0).max(1);
+
+export const lrSchema = z
+  .strictObject({
+    peak: z.number().gt(0).max(10).describe("Highest learning rate."),
+    schedule: z
+      .enum(["constant", "linear", "cosine", "wsd"])
+      .default("cosine")
+      .describe("After warm-up: stay, fall in a line, fall in a cosine, or stay and fall in the last `decay` steps (wsd)."),
+    warmup: z.int().min(0).default(0).describe("Steps from 0 to the peak."),
+    final: fraction.default(0.1).describe("Learning rate at the end as a fraction of the peak."),
+    decay: positiveInt.optional().describe("wsd only: steps of the final fall; a fifth of the steps if left out."),
+  })
+  .describe("Learning rate.");
+
+export const optimizerSchema = z
+  .strictObject({
+    beta1: z.number().min(0).lt(1).default(0.9).describe("Decay of the first moment."),
+    beta2: z.number().min(0).lt(1).default(0.95).describe("Decay of the second moment."),
+    eps: z.number().gt(0).max(1).default(1e-8).describe("Added to the root of the second moment."),
+    weightDecay: z.number().min(0).max(10).default(0.1).describe("Decoupled weight decay; norms and biases are left out."),
+    clip: z.number().gt(0).max(1e9).default(1).describe("Largest global gradient norm."),
+  })
+  .describe("AdamW.");
+
+const groupSchema = z.strictObject({
+  lr: z.number().gt(0).max(1000).optional().describe("Factor on the learning rate; 1 if left out."),
+  weightDecay: z.number().min(0).max(10).optional().describe("In place of the optimizer's weightDecay; norms and biases stay without."),
+  freeze: z.boolean().optional().describe("Keep these weights as they are: no gradient is computed and no optimizer state kept."),
+});
+
+export const groupsSchema = z
+  .strictObject({
+    router: groupSchema.optional().describe("Router weights, also the gate of a shared expert."),
+    experts: groupSchema.optional().describe("Weights of the routed experts."),
+    rest: groupSchema.optional().describe("Everything else: embeddings, attention, norms, dense FFNs, shared experts, head."),
+  })
+  .describe("Settings of parts of the model; a part that the model does not have is passed over.");
+
+const freezeSchema = z
+  .array(z.string().regex(/^[A-Za-z0-9.*]+$/).describe("Letters, digits, dots and stars."))
+  .min(1)
+  .describe('Parameters to keep as they are, by name with stars: "embed", "layers.0.*", "layers.*.q", "layers.*.experts.3.*".');
+
+const trainingShape = {
+  batch: positiveInt.describe("Sequences per micro-batch."),
+  sequence: z.int().min(2).max(1_000_000).describe("Tokens per sequence."),
+  accumulate: positiveInt.default(1).describe("Micro-batches per step; tokens per step = batch * sequence * accumulate."),
+  lr: lrSchema,
+  optimizer: optimizerSchema.prefault({}),
+  groups: groupsSchema.optional(),
+  freeze: freezeSchema.optional(),
+  auxLoss: z.number().min(0).max(100).default(0.01).describe("Coefficient of the load-balancing loss, which is computed per micro-batch; no effect on dense models."),
+  zLoss: z.number().min(0).max(100).default(0).describe("Coefficient of the router z-loss; no effect on dense models."),
+  evalEvery: positiveInt
+    .default(50)
+    .describe("Steps between measurements of the held-out loss; first and last step are always measured."),
+  saveEvery: positiveInt
+    .default(200)
+    .describe("Steps between checkpoints that a stopped run resumes from; the last step is always saved."),
+};
+
+type Refuse = (path: string[], message: string) => void;
+
+function checkDecay({ schedule, decay }: LearningRate, refuse: Refuse): void {
+  if (decay !== undefined && schedule !== "wsd") refuse(["lr", "decay"], `decay belongs to schedule wsd, the schedule is ${schedule}`);
+}
+
+export const trainingSchema = z.strictObject({ steps: positiveInt.describe("Optimizer steps."), ...trainingShape }).superRefine(({ steps, lr }, context) => {
+  const refuse: Refuse = (path, message) => context.addIssue({ code: "custom", path, message });
+  checkDecay(lr, refuse);
+  const problem = scheduleProblem(lr, steps);
+  if (problem !== null) refuse(["lr", problem.key], problem.message);
+});
+
+export const budgetSchema = z
+  .strictObject({
+    time: z
+      .string()
+      .regex(/^\d+(\.\d+)?[smhd]$/)
+      .optional()
+      .describe("a number and s, m, h or d, such as 90m: time spent in steps after which the run ends in good order; may be raised later."),
+    tokens: positiveInt.optional().describe("Tokens to train on."),
+    flops: z.number().gt(0).optional().describe("Matrix FLOPs of forward and backward passes to spend, as upcycle inspect counts them."),
+  })
+  .describe("Where to stop besides steps. The smallest of steps, tokens and flops is the length of the schedule.");
+
+/** The training block of a train file: as many steps as its budget allows. */
+export const budgetedTrainingSchema = z
+  .strictObject({
+    steps: positiveInt.optional().describe("Optimizer steps; may be left out where the budget names tokens or flops."),
+    budget: budgetSchema.optional(),
+    ...trainingShape,
+  })
+  .superRefine(({ steps, budget, lr }, context) => {
+    const refuse: Refuse = (path, message) => context.addIssue({ code: "custom", path, message });
+    checkDecay(lr, refuse);
+    if (steps === undefined && budget?.tokens === undefined && budget?.flops === undefined) {
+      refuse([], 'the length of the training is missing: give "steps", or "tokens" or "flops" in "budget"');
+    }
+    const problem = steps === undefined ? null : scheduleProblem(lr, steps);
+    if (problem !== null) refuse(["lr", problem.key], problem.message);
+  });
+
+/** Why a schedule does not fit into its steps, or null. */
+export function scheduleProblem({ warmup, decay }: LearningRate, steps: number): { readonly key: "warmup" | "decay"; readonly message: string } | null {
+  if (warmup > steps) return { key: "warmup", message: `warmup ${warmup} is longer than steps ${steps}` };
+  if (decay !== undefined && warmup + decay > steps) return { key: "decay", message: `warmup ${warmup} and decay ${decay} are longer than steps ${steps}` };
+  return null;
+}
+
+export type LearningRate = z.infer<typeof lrSchema>;
+export type OptimizerConfig = z.infer<typeof optimizerSchema>;
+/** A training whose length is known. */
+export type TrainingBlock = z.infer<typeof trainingSchema> & { readonly budget?: Budget | undefined };
+export type BudgetedBlock = z.infer<typeof budgetedTrainingSchema>;
+export type Budget = z.infer<typeof budgetSchema>;
+export type ParameterGroups = z.infer<typeof groupsSchema>;

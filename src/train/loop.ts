@@ -1,0 +1,122 @@
+/** The loop of a training run: step, log, measure, save. */
+import { join } from "node:path";
+import { interruptedError, stopError } from "../base/errors.js";
+import type { TrainingBlock } from "../config/index.js";
+import type { JsonlWriter } from "../io/jsonl.js";
+import { timeBudget } from "../step/budget.js";
+import type { TrainRuntime } from "../step/runtime.js";
+import { learningRateAt } from "../step/schedule.js";
+import { openBatches } from "../text/batches.js";
+import { measure } from "./measure.js";
+import type { EvalRecord, StepRecord } from "./records.js";
+import type { RunOptions, TrainEvent } from "./run.js";
+import { saveState } from "./saved.js";
+
+export const tokensPerStep = ({ batch, sequence, accumulate }: TrainingBlock): number => batch * sequence * accumulate;
+
+export interface LoopState {
+  step: number;
+  best: number | null;
+  ms: number;
+  /** Over all processes that have worked on this run. */
+  peakRss: number;
+  /** Step of the checkpoint in `last/`. */
+  saved: number;
+  /** Step whose weights are known to give a finite loss. */
+  measured: number | null;
+}
+
+export interface Engine {
+  readonly runtime: TrainRuntime;
+  readonly log: JsonlWriter;
+  readonly frozen: ReadonlySet<string>;
+}
+
+/** Steps until the schedule or the time is over; the last one is measured and saved. Changes `state`. */
+export async function* trainLoop(options: RunOptions, engine: Engine, state: LoopState): AsyncGenerator<TrainEvent> {
+  const { dir, block, signal } = options;
+  const { runtime, log } = engine;
+  const timeLimit = timeBudget(block.budget);
+  const micro = openBatches(options.text.train, { batch: block.batch, sequence: block.sequence, seed: options.seed });
+  /** A checkpoint replaces the one before it, so weights that give no finite loss must not become one. */
+  const requireFiniteLoss = async (): Promise<void> => {
+    if (state.measured === state.step) return;
+    const { inputs, targets } = micro.at(state.step * block.accumulate);
+    const { loss } = await runtime.evaluate({ ids: inputs, targets });
+    if (!Number.isFinite(loss)) throw diverged(`the loss after step ${state.step} is ${loss}`, options, state);
+  };
+  const save = async (): Promise<TrainEvent> => {
+    await requireFiniteLoss();
+    await log.sync();
+    state.peakRss = Math.max(state.peakRss, await runtime.peakMemory());
+    await saveState({
+      dir: join(dir, "last"), spec: options.spec, runtime, carry: options.carry, frozen: engine.frozen,
+      progress: { step: state.step, bestLoss: state.best, ms: state.ms, peakRssBytes: state.peakRss },
+    });
+    state.saved = state.step;
+    return { type: "save", step: state.step, dir: join(dir, "last") };
+  };
+  if (state.step === 0) yield await evaluate(options, engine, state);
+  while (state.step < block.steps && state.ms < timeLimit) {
+    if (signal?.aborted === true) {
+      if (state.saved < state.step || state.step === 0) yield await save();
+      throw interruptedError(`stopped after step ${state.step} of ${block.steps}`, { where: dir, hint: "run the same command again to go on" });
+    }
+    const record = await oneStep(options, runtime, micro.at, state);
+    await log.append(record);
+    yield record;
+    const atEnd = state.step === block.steps || state.ms >= timeLimit;
+    if (atEnd || state.step % block.evalEvery === 0) yield await evaluate(options, engine, state);
+    if (atEnd || state.step % block.saveEvery === 0) yield await save();
+  }
+}
+
+type ReadBatch = ReturnType<typeof openBatches>["at"];
+
+async function oneStep(options: RunOptions, runtime: TrainRuntime, batchAt: ReadBatch, state: LoopState): Promise<StepRecord> {
+  const { block } = options;
+  const started = performance.now();
+  const step = state.step + 1;
+  const batches = Array.from({ length: block.accumulate }, (_, i) => {
+    const { inputs, targets } = batchAt(state.step * block.accumulate + i);
+    return { ids: inputs, targets };
+  });
+  const { beta1, beta2, eps, weightDecay, clip } = block.optimizer;
+  const learningRate = learningRateAt(block.lr, block.steps, step);
+  const { loss, balanceLoss, zLoss, gradNorm, applied } = await runtime.step(batches, {
+    learningRate, beta1, beta2, eps, weightDecay, decayOn: "matrices", clipNorm: clip, update: step,
+  });
+  if (!applied) {
+    throw diverged(`step ${step}: loss ${loss}, gradient norm ${gradNorm}; neither may be NaN or infinite`, options, state);
+  }
+  const ms = performance.now() - started;
+  state.step = step;
+  state.ms += ms;
+  return { type: "step", step, tokens: step * tokensPerStep(block), loss, balanceLoss, zLoss, gradNorm, learningRate, ms };
+}
+
+/** Held-out loss, expert load and similarity; keeps the best weights. */
+async function evaluate(options: RunOptions, { runtime, log, frozen }: Engine, state: LoopState): Promise<EvalRecord> {
+  const { block, text, evaluationTokens, similarity } = options;
+  const { loss, load } = await measure(runtime, text.heldOut, { batch: block.batch, sequence: block.sequence, limitTokens: evaluationTokens });
+  if (!Number.isFinite(loss)) {
+    throw diverged(`the held-out loss after step ${state.step} is ${loss}`, options, state);
+  }
+  state.measured = state.step;
+  const record: EvalRecord = {
+    type: "eval", step: state.step, tokens: state.step * tokensPerStep(block), loss, load,
+    similarity: similarity === undefined ? [] : await similarity((key) => runtime.read("weight", key)),
+  };
+  await log.append(record);
+  if (state.best === null || loss < state.best) {
+    state.best = loss;
+    // The first measurement is of the model that went in: keeping it again would be a copy.
+    if (state.step > 0) await saveState({ dir: join(options.dir, "best"), spec: options.spec, runtime, carry: options.carry, frozen, progress: null });
+  }
+  return record;
+}
+
+function diverged(message: string, { dir, block }: RunOptions, { saved }: LoopState): Error {
+  const kept = saved > 0 ? `the last good checkpoint (step ${saved}) is kept; ` : "";
+  return stopError(message, { where: dir, hint: `${kept}lower the learning rate (peak ${block.lr.peak}) or lengthen the warm-up` });
+}
