@@ -1,7 +1,7 @@
 /** `upcycle inspect` */
 import { Command } from "commander";
 import { bytes, compact, flops, grouped, table, wrap } from "../base/format.js";
-import { inspectModel, type LayerGroup, type ModelFacts } from "../convert/inspect.js";
+import { inspectModel, type LayerGroup, type ModelFacts, type StoredFormat } from "../convert/inspect.js";
 import type { UpcycleRecord } from "../convert/record.js";
 import type { DecoderSpec, Rope } from "../spec/types.js";
 import { openContext, shownPath } from "./context.js";
@@ -32,7 +32,9 @@ async function execute(dir: string, flags: InspectFlags): Promise<void> {
   }
   describe(facts).forEach(([label, text]) => labelled(label, text).forEach((line) => terminal.out(line)));
   if (flags.tensors !== true) return;
-  const rows = tensors.map(({ name, dtype, shape, bytes: size }) => [name, dtype, `[${shape.join(", ")}]`, bytes(size)]);
+  const rows = tensors.map(({ name, dtype, scales, shape, bytes: size }) => [
+    name, scales === undefined ? dtype : `${dtype}, scales ${scales.per}`, `[${shape.join(", ")}]`, bytes(size),
+  ]);
   terminal.out("");
   terminal.out(table([["tensor", "dtype", "shape", "size"], ...rows], ["left", "left", "left", "right"], columns));
 }
@@ -47,11 +49,20 @@ function describe(facts: Omit<ModelFacts, "tensors">): [string, string][] {
     ["attention", attention(spec)],
     ...facts.layers.map((group): [string, string] => [layerNames(group), layer(group)]),
     ["parameters", `${compact(params.total)} (${grouped(params.total)}), ${compact(params.active)} active per token`],
-    ["on disk", `${bytes(facts.bytesOnDisk, 3)} in ${files}, ${facts.dtype}`],
+    ["on disk", `${bytes(facts.bytesOnDisk, 3)} in ${files}, ${stored(facts.formats)}`],
     ["FLOPs", `${flops(forward)} per token forward, ${flops(train)} in training, at sequence ${grouped(sequence)}`],
     ...(unused.length === 0 ? [] : [["unused", `${unused.length} tensors: ${unused.join(", ")}`] as [string, string]]),
+    ...facts.notes.map((note): [string, string] => ["note", note]),
     ...(upcycle === null ? [] : [["upcycled", record(upcycle)] as [string, string]]),
   ];
+}
+
+/** `F32`; or every format with its size, and what it is read as. */
+function stored(formats: readonly StoredFormat[]): string {
+  if (formats.length === 1 && formats[0]!.scales === null && formats[0]!.readAs === null) return formats[0]!.dtype;
+  const parts = formats.map(({ dtype, scales, readAs, bytes: size }) =>
+    `${bytes(size, 3)} ${dtype}${scales === null ? "" : ` with scales ${scales}`}${readAs === null ? "" : ` (read as ${readAs})`}`);
+  return parts.join(", ");
 }
 
 function shape({ hidden, layers, vocab, tiedHead, maxPositions }: DecoderSpec): string {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { openCheckpoint, type StoredTensor } from "../checkpoint/open.js";
 import { forwardFlopsPerToken, trainFlopsPerToken } from "../cost/flops.js";
 import { countParams, type ParamCount } from "../cost/params.js";
+import type { Dtype } from "../format/safetensors.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import type { FloatDtype } from "../numeric/dtype.js";
 import type { DecoderSpec, LayerSpec } from "../spec/types.js";
@@ -19,13 +20,26 @@ export interface LayerGroup {
   readonly layer: LayerSpec;
 }
 
+/** Tensors stored alike. */
+export interface StoredFormat {
+  readonly dtype: Dtype;
+  /** What one scale stands for, such as `per row`; null: no scales. */
+  readonly scales: string | null;
+  /** The precision they are read in, where that is not the stored one; null: as stored. */
+  readonly readAs: FloatDtype | null;
+  readonly tensors: number;
+  readonly bytes: number;
+}
+
 export interface ModelFacts {
   readonly dir: string;
   readonly spec: DecoderSpec;
   readonly layers: readonly LayerGroup[];
   readonly params: ParamCount;
-  /** The dtype that holds most of the weights' bytes. */
+  /** The precision that most of the weights are read in. */
   readonly dtype: FloatDtype;
+  /** How the tensors are stored, the largest share first. */
+  readonly formats: readonly StoredFormat[];
   /** Of the weight files, headers included. */
   readonly bytesOnDisk: number;
   readonly weightFiles: readonly string[];
@@ -33,6 +47,8 @@ export interface ModelFacts {
   /** Stored tensors that the model does not read. */
   readonly unused: readonly string[];
   readonly tensors: readonly (StoredTensor & { readonly name: string })[];
+  /** What else is to know about how the files were read. */
+  readonly notes: readonly string[];
   /** How the model was made, if it was upcycled here. */
   readonly upcycle: UpcycleRecord | null;
 }
@@ -41,7 +57,7 @@ export interface ModelFacts {
 export async function inspectModel(dir: string): Promise<ModelFacts> {
   const checkpoint = await openCheckpoint(dir);
   await checkpoint.close();
-  const { spec, dtype, unused } = checkpoint;
+  const { spec, dtype, unused, notes } = checkpoint;
   const tensors = [...checkpoint.tensors].map(([name, tensor]) => ({ name, ...tensor }));
   const weightFiles = [...new Set(tensors.map(({ file }) => file))].sort();
   let bytesOnDisk = 0;
@@ -51,12 +67,23 @@ export async function inspectModel(dir: string): Promise<ModelFacts> {
   }
   const sequence = Math.min(FLOPS_SEQUENCE, spec.maxPositions);
   return {
-    dir, spec, dtype, bytesOnDisk, weightFiles, unused, tensors,
+    dir, spec, dtype, bytesOnDisk, weightFiles, unused, notes, tensors,
+    formats: storedFormats(tensors),
     layers: groupLayers(spec.layers),
     params: countParams(spec),
     flopsPerToken: { sequence, forward: forwardFlopsPerToken(spec, sequence), train: trainFlopsPerToken(spec, sequence) },
     upcycle: await readRecord(dir),
   };
+}
+
+function storedFormats(tensors: readonly StoredTensor[]): StoredFormat[] {
+  const formats = new Map<string, StoredFormat>();
+  for (const { dtype, readAs = null, scales, bytes } of tensors) {
+    const per = scales?.per ?? null;
+    const known = formats.get(`${dtype} ${per}`);
+    formats.set(`${dtype} ${per}`, { dtype, scales: per, readAs, tensors: (known?.tensors ?? 0) + 1, bytes: (known?.bytes ?? 0) + bytes });
+  }
+  return [...formats.values()].sort((a, b) => b.bytes - a.bytes);
 }
 
 function groupLayers(layers: readonly LayerSpec[]): LayerGroup[] {

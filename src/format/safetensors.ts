@@ -17,6 +17,8 @@ export const itemSizes = {
   BF16: 2,
   F8_E4M3: 1,
   F8_E5M2: 1,
+  /** Powers of two, for scales. */
+  F8_E8M0: 1,
   I64: 8,
   I32: 4,
   I16: 2,

@@ -64,10 +64,10 @@ function indexText(shards: readonly Shard[]): string {
 }
 
 /**
- * Reads an index: tensor name -> file name. Files must lie in the index's own folder.
+ * Reads an index: tensor name -> file name. Files must end in `extension` and lie in the index's own folder.
  * `metadata` is not judged: totals on the Hub are often stale, and the files themselves are checked anyway.
  */
-export function parseIndex(text: string, where: string): Map<string, string> {
+export function parseIndex(text: string, where: string, extension = "safetensors"): Map<string, string> {
   let parsed: unknown;
   try {
     parsed = JSON.parse(text);
@@ -82,9 +82,9 @@ export function parseIndex(text: string, where: string): Map<string, string> {
   if (twice !== undefined) throw inputError(`index has ${JSON.stringify(twice)} twice`, { where });
   const files = new Map<string, string>();
   for (const [name, file] of Object.entries(map)) {
-    if (typeof file !== "string" || !/^[^/\\]+\.safetensors$/.test(file)) {
+    if (typeof file !== "string" || /[/\\]/.test(file) || !file.endsWith(`.${extension}`) || file.length === extension.length + 1) {
       throw inputError(
-        `tensor ${name} is mapped to ${JSON.stringify(file)}, expected a .safetensors file beside the index`,
+        `tensor ${name} is mapped to ${JSON.stringify(file)}, expected a .${extension} file beside the index`,
         { where },
       );
     }

@@ -4,6 +4,7 @@
  */
 import { inputError } from "../base/errors.js";
 import type { DecoderSpec, Family } from "./types.js";
+import { readQuantization } from "./quantization.js";
 import { families } from "./types.js";
 import type { Dialect } from "./families/common.js";
 import { writeCommon } from "./families/common.js";
@@ -69,6 +70,8 @@ export function specFromConfig(config: unknown, where: string): DecoderSpec {
   if (typeof type !== "string" || !Object.hasOwn(dialects, type)) {
     throw reader.fail("model_type", `one of ${families.join(", ")}`);
   }
+  // Also refuses what cannot be read; how 8-bit weights are stored is no matter of the spec.
+  readQuantization(config, where);
   return dialects[type as Family].read(reader);
 }
 

@@ -74,7 +74,7 @@ describe("folders that cannot be opened", () => {
         variant("dense/llama", (tensors) =>
           tensors.map((tensor) => (tensor.name === "model.norm.weight" ? { ...tensor, dtype: "I32" } : tensor)),
         ),
-      "tensor model.norm.weight is stored as I32, expected F32, F16, BF16 or F64",
+      "tensor model.norm.weight is stored as I32, expected F32, BF16, F16, F64, F8_E4M3 or F8_E5M2",
     ],
     [
       "cut short",

@@ -103,7 +103,7 @@ describe("a model that cannot be used is one line and exit 2", () => {
     [
       "wrong dtype",
       () => damaged("dtype", (folder) => editHeader(join(folder, weights), (header) => (header["model.norm.weight"]!.dtype = "I32"))),
-      "/model.safetensors: tensor model.norm.weight is stored as I32, expected F32, F16, BF16 or F64; quantized weights are not supported",
+      "/model.safetensors: tensor model.norm.weight is stored as I32, expected F32, BF16, F16, F64, F8_E4M3 or F8_E5M2; use the unquantized model it was made from",
     ],
   ])("%s", async (_, make, line) => {
     const folder = make();

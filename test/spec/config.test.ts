@@ -450,7 +450,7 @@ describe("what cannot be read", () => {
     [{ ...golden("dense/phi3"), rope_parameters: { rope_type: "longrope" } }, 'rope_parameters.rope_type is "longrope"'],
     [{ ...golden("dense/gpt_neox"), num_key_value_heads: 2 }, "num_key_value_heads is 2, expected 4"],
     [{ ...golden("dense/gpt_neox"), rotary_pct: -1 }, "rotary_pct is -1, expected a number above 0"],
-    [{ ...llama, quantization_config: { quant_method: "gptq" } }, "use the unquantized checkpoint"],
+    [{ ...llama, quantization_config: { quant_method: "gptq" } }, 'quant_method "gptq", expected 8-bit floats'],
     [{ ...moe, clip_qkv: 8 }, "clip_qkv is 8, expected no such key"],
     [{ ...moe, num_experts_per_tok: 9 }, "num_experts_per_tok is 9, expected at most the number of experts (8)"],
     [{ ...moe, num_experts: 9 }, "num_experts is 9 but num_local_experts is 8"],

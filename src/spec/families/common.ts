@@ -58,7 +58,7 @@ export interface Defaults {
 const maxLayers = 10_000;
 
 /** Keys that change the mathematics in ways a spec cannot say, wherever they are set. */
-const inexpressible = ["quantization_config", "clip_qkv", "attn_logit_softcapping", "final_logit_softcapping"];
+const inexpressible = ["clip_qkv", "attn_logit_softcapping", "final_logit_softcapping"];
 
 export interface Common extends Omit<DecoderSpec, "attn" | "layers" | "auxLossCoef"> {
   readonly attn: Omit<AttentionSpec, "qkNorm" | "qkvBias" | "outBias">;
@@ -84,7 +84,7 @@ export function readCommon(config: ConfigReader, family: Family, defaults: Defau
 /** The common part without the rope, for families whose layers have different ones. */
 export function readBase(config: ConfigReader, family: Family, defaults: Defaults): Omit<Common, "rope"> {
   for (const key of inexpressible) {
-    if (config.has(key) && !defaults.reads?.includes(key)) throw config.fail(key, "no such key", hintFor(key));
+    if (config.has(key) && !defaults.reads?.includes(key)) throw config.fail(key, "no such key");
   }
   const hidden = config.int("hidden_size");
   const heads = config.int("num_attention_heads");
@@ -128,10 +128,6 @@ function readActivation(config: ConfigReader, { activation: fallback, activation
   const kind = kinds.find((name) => activationNames[name].some((spelling) => spelling === found));
   if (kind === undefined) throw config.fail(key, kinds.map((name) => JSON.stringify(activationNames[name][0])).join(" or "));
   return kind;
-}
-
-function hintFor(key: string): string | undefined {
-  return key === "quantization_config" ? "use the unquantized checkpoint (float32, float16 or bfloat16)" : undefined;
 }
 
 function readHeadDim(config: ConfigReader, hidden: number, heads: number, defaults: Defaults): number {

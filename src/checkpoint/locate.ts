@@ -1,0 +1,95 @@
+/** Finds every stored tensor of a model folder from its index and the headers of its files; reads no weights. */
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { UpcycleError, inputError } from "../base/errors.js";
+import type { Header } from "../format/safetensors.js";
+import { headerLength, lengthBytes, parseHeader, tensorBytes } from "../format/safetensors.js";
+import { indexFileName, parseIndex, singleFileName } from "../format/shards.js";
+import { exists } from "../io/atomic.js";
+import { withFsErrors } from "../io/fs-errors.js";
+import type { RangeFile } from "../io/ranges.js";
+import { openRanges, readText } from "../io/ranges.js";
+import { contiguous, type Located } from "./stored.js";
+
+/** One way to store weights: the names of its files, and what a file of it holds. */
+interface Container {
+  readonly single: string;
+  readonly index: string;
+  readonly extension: string;
+  tensorsOf(source: RangeFile, name: string): Promise<Iterable<readonly [string, Located]>>;
+}
+
+const safetensors: Container = {
+  single: singleFileName,
+  index: indexFileName,
+  extension: "safetensors",
+  async tensorsOf(source, file) {
+    const { tensors } = await readHeader(source);
+    return [...tensors].map(([name, { dtype, shape, begin }]) => [
+      name, contiguous(source, begin, { file, dtype, shape, bytes: tensorBytes(dtype, shape) }),
+    ] as const);
+  },
+};
+
+/** In order of preference. */
+const containers: readonly Container[] = [safetensors];
+
+/** Opened files are added to `files` at once, for the caller to close. Throws inputError for what is missing, damaged or contradictory. */
+export async function locateTensors(dir: string, files: RangeFile[]): Promise<Map<string, Located>> {
+  for (const container of containers) {
+    // A single file wins over an index, as in transformers.
+    if (await exists(join(dir, container.single))) return readFiles(dir, container, null, files);
+    const indexPath = join(dir, container.index);
+    if (await exists(indexPath)) return readFiles(dir, container, parseIndex(await readText(indexPath), indexPath, container.extension), files);
+  }
+  throw await noWeights(dir);
+}
+
+async function readFiles(dir: string, container: Container, index: ReadonlyMap<string, string> | null, files: RangeFile[]): Promise<Map<string, Located>> {
+  const names = index === null ? [container.single] : [...new Set(index.values())].sort();
+  const located = new Map<string, Located>();
+  for (const name of names) {
+    const path = join(dir, name);
+    if (!(await exists(path)))
+      throw inputError(`${name} is missing, ${container.index} lists it`, { where: dir, hint: "copy or download it again" });
+    const source = await openRanges(path);
+    files.push(source);
+    for (const [tensor, found] of await container.tensorsOf(source, name)) {
+      if (index !== null && index.get(tensor) !== name) {
+        const listed = index.get(tensor);
+        throw inputError(
+          `tensor ${tensor} is in this file, ${container.index} ${listed === undefined ? "does not list it" : `says ${listed}`}`,
+          { where: path },
+        );
+      }
+      located.set(tensor, found);
+    }
+  }
+  for (const [tensor, file] of index ?? []) {
+    if (!located.has(tensor))
+      throw inputError(`tensor ${tensor} is not in this file, ${container.index} says it is`, { where: join(dir, file) });
+  }
+  return located;
+}
+
+/** The header of one open safetensors file. */
+async function readHeader(file: RangeFile): Promise<Header> {
+  const first = await file.read(0, Math.min(lengthBytes, file.size));
+  const length = headerLength(first, file.size, file.path);
+  return parseHeader(await file.read(lengthBytes, length), file.size, file.path);
+}
+
+async function noWeights(dir: string): Promise<UpcycleError> {
+  const found = await withFsErrors(dir, "list folder", () => readdir(dir));
+  const pickled = found.find((name) => /^pytorch_model.*\.(bin|index\.json)$/.test(name));
+  if (pickled !== undefined) {
+    return inputError(`weights are only in ${pickled}, expected safetensors`, {
+      where: dir,
+      hint: "convert them first, for instance by loading and saving the model with transformers",
+    });
+  }
+  const shard = found.find((name) => /^model-\d+-of-\d+\.safetensors$/.test(name));
+  if (shard !== undefined)
+    return inputError(`folder has ${shard} but no ${indexFileName}`, { where: dir, hint: "copy or download it again" });
+  return inputError(`folder has no ${singleFileName} and no ${indexFileName}`, { where: dir });
+}

@@ -1,0 +1,40 @@
+/** A stored tensor: what it is, where it lies, and how to read a part of it as numbers. */
+import type { Dtype } from "../format/safetensors.js";
+import { itemSizes } from "../format/safetensors.js";
+import type { RangeFile } from "../io/ranges.js";
+import type { FloatDtype } from "../numeric/dtype.js";
+import { isFloatDtype } from "../numeric/dtype.js";
+
+export interface StoredTensor {
+  /** File name inside the folder. */
+  readonly file: string;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  /** Stored size. */
+  readonly bytes: number;
+  /** The precision it is read in, where that is not the stored one. */
+  readonly readAs?: FloatDtype;
+  /** Scales that its values are multiplied by, if there are any. */
+  readonly scales?: { readonly tensor: string; /** Such as `per row`. */ readonly per: string };
+}
+
+export interface Located extends StoredTensor {
+  /** The precision that `read` gives; null if the tensor holds no floating-point numbers. */
+  readonly presented: FloatDtype | null;
+  /** `count` elements from element `start` on, in row-major order, little-endian in the `presented` precision (else as stored). */
+  read(start: number, count: number): Promise<Uint8Array<ArrayBuffer>>;
+}
+
+/** A tensor whose elements lie one after the other from byte `begin` of a file. */
+export function contiguous(source: RangeFile, begin: number, tensor: StoredTensor): Located {
+  const size = itemSizes[tensor.dtype];
+  return {
+    ...tensor,
+    presented: isFloatDtype(tensor.dtype) ? tensor.dtype : null,
+    read: (start, count) => source.read(begin + start * size, count * size),
+  };
+}
+
+export function elements(shape: readonly number[]): number {
+  return shape.reduce((a, b) => a * b, 1);
+}
