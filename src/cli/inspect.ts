@@ -3,7 +3,7 @@ import { Command } from "commander";
 import { bytes, compact, flops, grouped, table, wrap } from "../base/format.js";
 import { inspectModel, type LayerGroup, type ModelFacts, type StoredFormat } from "../convert/inspect.js";
 import type { UpcycleRecord } from "../convert/record.js";
-import type { DecoderSpec, Rope } from "../spec/types.js";
+import { routerOrder, type DecoderSpec, type Rope, type RouterSpec } from "../spec/types.js";
 import { openContext, shownPath } from "./context.js";
 import { withExample, withJson, type CommonFlags } from "./options.js";
 
@@ -77,7 +77,8 @@ function attention({ attn, layers }: DecoderSpec): string {
 }
 
 function ropeWords({ theta, scaling }: Rope): string {
-  return scaling.kind === "none" ? String(theta) : `${theta} with ${scaling.kind} scaling by ${scaling.factor}`;
+  if (scaling.kind === "none") return String(theta);
+  return `${theta} with ${scaling.kind} scaling${"factor" in scaling ? ` by ${scaling.factor}` : ` beyond ${grouped(scaling.originalMaxPositions)} positions`}`;
 }
 
 function layerNames({ first, last }: LayerGroup): string {
@@ -88,7 +89,13 @@ function layer({ layer: { ffn, window } }: LayerGroup): string {
   const near = window === null ? "" : `, window of ${grouped(window)} tokens`;
   if (ffn.kind === "dense") return `dense, FFN ${grouped(ffn.inner)}${near}`;
   const shared = ffn.shared === null ? "" : `, ${ffn.shared.gated ? "gated " : ""}shared expert of ${grouped(ffn.shared.inner)}`;
-  return `MoE, ${ffn.experts} experts of ${grouped(ffn.inner)}, top ${ffn.topK}, ${ffn.order} router${shared}${near}`;
+  return `MoE, ${ffn.experts} experts of ${grouped(ffn.inner)}, top ${ffn.topK}, ${routerWords(ffn.router)} router${shared}${near}`;
+}
+
+function routerWords(router: RouterSpec): string {
+  if (router.score === "sparsemixer") return router.score;
+  const groups = router.groups === null ? "" : `, ${router.groups.kept} of ${router.groups.count} groups,`;
+  return (router.score === "softmax" ? routerOrder(router) : `${router.score}${router.renormalise === null ? "" : ", renormalised,"}`) + groups;
 }
 
 function record({ name, parent, recipe, expected }: UpcycleRecord): string {

@@ -63,8 +63,8 @@ export function recomputedFlops({ total, head }: ForwardFlops, recompute: Recomp
 }
 
 /** Multiply-adds for one pair of tokens: a score and a weighted value in every head. */
-function attentionPerPair({ heads, headDim }: AttentionSpec): number {
-  return heads * 2 * headDim;
+function attentionPerPair({ heads, headDim, latent }: AttentionSpec): number {
+  return heads * (headDim + (latent?.valueDim ?? headDim));
 }
 
 /** Tokens that a token sees on average, itself included. */

@@ -40,31 +40,36 @@ export function countParams(spec: DecoderSpec): ParamCount {
 export function layerParams(spec: DecoderSpec, { ffn }: LayerSpec): LayerParams {
   const attention = attentionMatrices(spec.attn, spec.hidden) + attentionVectors(spec.attn, spec.hidden);
   const norms = normsPerLayer[spec.block] * normVectors(spec) * spec.hidden;
-  if (ffn.kind === "dense") {
-    const biases = ffn.bias ? (ffn.gated ? 2 : 1) * ffn.inner + spec.hidden : 0;
-    return { attention, norms, ffn: ffnMatrices(ffn, spec.hidden).ffn + biases, router: 0, experts: 0, shared: 0 };
-  }
-  const { router, expert, shared } = ffnMatrices(ffn, spec.hidden);
-  return { attention, norms, ffn: 0, router, experts: ffn.experts * expert, shared };
+  const matrices = ffnMatrices(ffn, spec.hidden);
+  const biases = ffn.bias ? (ffn.gated ? 2 : 1) * ffn.inner + spec.hidden : 0;
+  if (ffn.kind === "dense") return { attention, norms, ffn: matrices.ffn + biases, router: 0, experts: 0, shared: 0 };
+  const routerVectors = (ffn.router.bias ? ffn.experts : 0) + (ffn.router.correctionBias ? ffn.experts : 0);
+  const { router, expert, shared } = matrices;
+  return { attention, norms, ffn: 0, router: router + routerVectors, experts: ffn.experts * (expert + biases), shared };
 }
 
 /** Weights of matrices of an FFN, one expert counted once: also what one token multiplies. */
 export function ffnMatrices(ffn: Ffn, hidden: number): { readonly ffn: number; readonly router: number; readonly expert: number; readonly shared: number } {
-  if (ffn.kind === "dense") return { ffn: (ffn.gated ? 3 : 2) * hidden * ffn.inner, router: 0, expert: 0, shared: 0 };
-  const shared = ffn.shared === null ? 0 : 3 * hidden * ffn.shared.inner + (ffn.shared.gated ? hidden : 0);
-  return { ffn: 0, router: ffn.experts * hidden, expert: 3 * hidden * ffn.inner, shared };
+  const matrices = ffn.gated ? 3 : 2;
+  if (ffn.kind === "dense") return { ffn: matrices * hidden * ffn.inner, router: 0, expert: 0, shared: 0 };
+  const shared = ffn.shared === null ? 0 : matrices * hidden * ffn.shared.inner + (ffn.shared.gated ? hidden : 0);
+  return { ffn: 0, router: ffn.experts * hidden, expert: matrices * hidden * ffn.inner, shared };
 }
 
-/** Weights of the query, key, value and output projections. */
-export function attentionMatrices({ heads, kvHeads, headDim }: AttentionSpec, hidden: number): number {
-  return (2 * heads + 2 * kvHeads) * headDim * hidden;
+/** Weights of the query, key, value and output projections, or of those to and from the latents. */
+export function attentionMatrices({ heads, kvHeads, headDim, latent }: AttentionSpec, hidden: number): number {
+  if (latent === null) return (2 * heads + 2 * kvHeads) * headDim * hidden;
+  const { queryRank, kvRank, ropeDim, valueDim } = latent;
+  const query = queryRank === null ? hidden * heads * headDim : queryRank * (hidden + heads * headDim);
+  return query + hidden * (kvRank + ropeDim) + kvRank * heads * (headDim - ropeDim + valueDim) + heads * valueDim * hidden;
 }
 
-function attentionVectors({ heads, kvHeads, headDim, qkvBias, outBias, qkNorm }: AttentionSpec, hidden: number): number {
-  const qkvRows = (heads + 2 * kvHeads) * headDim;
+function attentionVectors({ heads, kvHeads, headDim, qkvBias, outBias, qkNorm, sinks, latent }: AttentionSpec, hidden: number): number {
+  const always = (outBias ? hidden : 0) + (sinks ? heads : 0);
+  if (latent !== null) return always + latent.kvRank + (latent.queryRank ?? 0);
   return (
-    (qkvBias ? qkvRows : 0) +
-    (outBias ? hidden : 0) +
+    always +
+    (qkvBias ? (heads + 2 * kvHeads) * headDim : 0) +
     (qkNorm === null ? 0 : qkNorm.span === "head" ? 2 * headDim : (heads + kvHeads) * headDim)
   );
 }

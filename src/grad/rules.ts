@@ -80,13 +80,19 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
     const [, cos, sin] = node.in as [ValueId, ValueId, ValueId];
     return [b.op("rope", [d!, cos, sin], { ...node.attrs, inverse: !node.attrs.inverse }), null, null];
   },
+  joinHeads: (b, node, [d]) => b.apply("joinHeadsGrad", [...node.in, d!], node.attrs),
+  joinHeadsGrad: "second derivative",
   attention: (b, node, [d]) => b.apply("attentionGrad", [...node.in, d!], node.attrs),
   attentionGrad: "second derivative",
   swiglu: (b, node, [d]) => b.apply("swigluGrad", [...node.in, d!], {}),
   swigluGrad: "second derivative",
   headCrossEntropy: (b, node, [d]) => [...b.apply("headCrossEntropyGrad", [...node.in, d!], node.attrs), null],
   headCrossEntropyGrad: "second derivative",
-  routeTopK: (b, node, [d]) => [d === null ? null : b.op("routeTopKGrad", [node.in[0]!, node.out[1]!, d!], { order: node.attrs.order })],
+  // The correction bias moves the choice only, which has no gradient.
+  routeTopK: (b, node, [d]) => {
+    const dlogits = d === null || d === undefined ? null : b.op("routeTopKGrad", [node.in[0]!, node.out[1]!, d], { rule: node.attrs.rule });
+    return node.attrs.rule.corrected ? [dlogits, null] : [dlogits];
+  },
   routeTopKGrad: "second derivative",
   expertSort: "integer output",
   dispatch: (b, node, [d]) => [b.op("dispatchGrad", [d!, node.in[2]!], node.attrs), null, null],
@@ -99,5 +105,7 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
     const [left, right] = node.attrs.transB ? [x, d!] : [d!, x];
     return [dx, null, ...b.apply("groupedMatmulGradW", [left, right, counts], {})];
   },
+  groupedBias: (b, node, [d]) => [d!, null, ...b.apply("groupedBiasGrad", [d!, node.in[1]!], {})],
+  groupedBiasGrad: "second derivative",
   groupedMatmulGradW: "second derivative",
 };

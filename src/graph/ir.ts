@@ -31,6 +31,8 @@ export interface AttentionAttrs {
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
+  /** Size of a head's value, usually headDim. */
+  readonly valueDim: number;
   /** Factor on the scores, usually headDim^-0.5. */
   readonly scale: number;
   /** A query at position i sees positions j with i - window < j <= i; null: all j <= i. */
@@ -46,9 +48,11 @@ export interface RopeAttrs {
   readonly sequence: number;
   readonly heads: number;
   readonly headDim: number;
-  /** How many of each head's first elements turn; the rest pass through. */
+  /** First element of a head that turns. */
+  readonly offset: number;
+  /** How many elements from there turn; the rest pass through. */
   readonly rotary: number;
-  /** Pairs are (2i, 2i + 1) instead of (i, i + rotary / 2). */
+  /** Pairs are (2i, 2i + 1) instead of (i, i + rotary / 2), from `offset`. */
   readonly interleaved: boolean;
   /** Rotate backwards (the gradient of the rotation). */
   readonly inverse: boolean;
@@ -56,6 +60,21 @@ export interface RopeAttrs {
 
 /** `gelu` is x * Phi(x); `geluTanh` its tanh approximation (Hendrycks & Gimpel 2016); `relu2` is relu(x)^2 (So et al. 2021). */
 export type ActivationKind = "silu" | "gelu" | "geluTanh" | "relu" | "relu2";
+
+/**
+ * From logits to weights, see `RouterSpec`: scores -> choice by score + correction within the best groups -> weights = scores of the
+ * chosen, renormalised by max(sum + plus, atLeast), times scaling.
+ */
+export interface RouteRule {
+  readonly score: "softmax" | "sigmoid" | "sparsemixer";
+  /** Of `sparsemixer`. */
+  readonly jitter: number;
+  readonly renormalise: { readonly plus: number; readonly atLeast: number } | null;
+  readonly groups: { readonly count: number; readonly kept: number } | null;
+  /** A second input, [E], is added to the scores for the choice. */
+  readonly corrected: boolean;
+  readonly scaling: number;
+}
 
 type None = Record<string, never>;
 
@@ -106,8 +125,12 @@ export interface PrimAttrs {
   layerNormGrad: { readonly eps: number };
   /** (x [N, heads*D], cos [S, rotary/2], sin [S, rotary/2]) -> [N, heads*D] (RoFormer, Su et al. 2021) */
   rope: RopeAttrs;
+  /** (own [N, heads*A], shared [N, B]) -> [N, heads*(A+B)]: each head's own elements, then the shared ones */
+  joinHeads: { readonly heads: number };
+  /** (own, shared, dy) -> (down, dshared) */
+  joinHeadsGrad: { readonly heads: number };
   /**
-   * (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*D], sinks [heads] if asked for) -> [N, heads*D], causal; query head h reads
+   * (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*valueDim], sinks [heads] if asked for) -> [N, heads*valueDim], causal; query head h reads
    * key head floor(h * kvHeads / heads)
    */
   attention: AttentionAttrs;
@@ -124,10 +147,10 @@ export interface PrimAttrs {
   headCrossEntropy: { readonly softcap: number | null };
   /** (x, head, targets, dloss []) -> (dx, dhead) */
   headCrossEntropyGrad: { readonly softcap: number | null };
-  /** (logits [N, E]) -> (weights [N, K], experts [N, K] int), largest first, ties to the lowest index */
-  routeTopK: { readonly k: number; readonly order: "softmax-topk" | "topk-softmax" };
+  /** (logits [N, E], correction [E] if asked for) -> (weights [N, K], experts [N, K] int), best choice first, ties to the lowest index */
+  routeTopK: { readonly k: number; readonly rule: RouteRule };
   /** (logits [N, E], experts [N, K], dweights [N, K]) -> dlogits */
-  routeTopKGrad: { readonly order: "softmax-topk" | "topk-softmax" };
+  routeTopKGrad: { readonly rule: RouteRule };
   /** (experts [N, K]) -> (order [R]: slot n*K + k at each sorted place, inverse [R]: place of each slot, counts [E]); stable by slot */
   expertSort: { readonly experts: number };
   /** (x [N, H], order [R], inverse [R]) -> [R, H]: each token once per chosen expert, sorted by expert */
@@ -140,6 +163,10 @@ export interface PrimAttrs {
   combineGrad: None;
   /** (x [R, A], counts [E], w_0 .. w_{E-1}) -> [R, B]: rows of expert e times w_e ([B, A] if transB, else [A, B]) */
   groupedMatmul: { readonly transB: boolean };
+  /** (y [R, B], counts [E], b_0 .. b_{E-1} [B]) -> y with b_e added to the rows of expert e */
+  groupedBias: None;
+  /** (dy [R, B], counts [E]) -> E times [B]: sums over each expert's rows */
+  groupedBiasGrad: None;
   /** (x [R, A], dy [R, B], counts [E]) -> E times [B, A]: dy_eᵀ x_e, zeros for an empty expert */
   groupedMatmulGradW: None;
 }

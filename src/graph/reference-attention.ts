@@ -3,11 +3,13 @@ import type { AttentionAttrs } from "./ir.js";
 import type { Tensor } from "./reference.js";
 
 interface Query {
-  /** First element of this query head. */
+  /** First element of this query head, and of its output. */
   readonly at: number;
+  readonly outAt: number;
   readonly head: number;
-  /** First element of each visible key head. */
+  /** First element of each visible key head, and of its value head. */
   readonly keys: readonly number[];
+  readonly values: readonly number[];
   readonly probabilities: Float64Array;
   /** Slope of the softcap at each score; 1 without softcap. */
   readonly slopes: Float64Array;
@@ -17,14 +19,16 @@ interface Query {
 
 /** Visits every (query row, head) with its visible keys. */
 function eachQuery(attrs: AttentionAttrs, q: Float64Array, k: Float64Array, sinks: Float64Array | null, visit: (query: Query) => void): void {
-  const { batch, sequence, heads, kvHeads, headDim, scale, window, softcap } = attrs;
+  const { batch, sequence, heads, kvHeads, headDim, valueDim, scale, window, softcap } = attrs;
   for (let b = 0; b < batch; b++) {
     for (let i = 0; i < sequence; i++) {
       for (let head = 0; head < heads; head++) {
-        const at = ((b * sequence + i) * heads + head) * headDim;
+        const query = (b * sequence + i) * heads + head;
+        const at = query * headDim;
         const kvHead = Math.floor((head * kvHeads) / heads);
         const first = window === null ? 0 : Math.max(0, i - window + 1);
-        const keys = Array.from({ length: i - first + 1 }, (_, j) => ((b * sequence + first + j) * kvHeads + kvHead) * headDim);
+        const seen = Array.from({ length: i - first + 1 }, (_, j) => (b * sequence + first + j) * kvHeads + kvHead);
+        const keys = seen.map((key) => key * headDim);
         const slopes = new Float64Array(keys.length).fill(1);
         const scores = Float64Array.from(keys, (key, j) => {
           let dot = 0;
@@ -38,7 +42,10 @@ function eachQuery(attrs: AttentionAttrs, q: Float64Array, k: Float64Array, sink
         const spare = sinks === null ? 0 : Math.exp(sinks[head]! - max);
         const weights = scores.map((score) => Math.exp(score - max));
         const sum = weights.reduce((a, c) => a + c, spare);
-        visit({ at, head, keys, slopes, probabilities: weights.map((weight) => weight / sum), sink: spare / sum });
+        visit({
+          at, outAt: query * valueDim, head, keys, values: seen.map((key) => key * valueDim), slopes,
+          probabilities: weights.map((weight) => weight / sum), sink: spare / sum,
+        });
       }
     }
   }
@@ -46,10 +53,10 @@ function eachQuery(attrs: AttentionAttrs, q: Float64Array, k: Float64Array, sink
 
 export function attention(attrs: AttentionAttrs, inputs: readonly Tensor[]): Float64Array {
   const [q, k, v, sinks] = inputs as [Tensor, Tensor, Tensor, Tensor | undefined];
-  const out = new Float64Array(q.data.length);
-  eachQuery(attrs, q.data, k.data, sinks?.data ?? null, ({ at, keys, probabilities }) => {
-    keys.forEach((key, j) => {
-      for (let d = 0; d < attrs.headDim; d++) out[at + d]! += probabilities[j]! * v.data[key + d]!;
+  const out = new Float64Array(q.shape[0]! * attrs.heads * attrs.valueDim);
+  eachQuery(attrs, q.data, k.data, sinks?.data ?? null, ({ outAt, values, probabilities }) => {
+    values.forEach((value, j) => {
+      for (let d = 0; d < attrs.valueDim; d++) out[outAt + d]! += probabilities[j]! * v.data[value + d]!;
     });
   });
   return out;
@@ -63,14 +70,14 @@ export function attentionGrad(attrs: AttentionAttrs, inputs: readonly Tensor[]):
   const dk = new Float64Array(k.data.length);
   const dv = new Float64Array(v.data.length);
   const dsinks = new Float64Array(attrs.heads);
-  const { headDim, scale } = attrs;
-  eachQuery(attrs, q.data, k.data, sinks?.data ?? null, ({ at, head, keys, probabilities, slopes, sink }) => {
+  const { headDim, valueDim, scale } = attrs;
+  eachQuery(attrs, q.data, k.data, sinks?.data ?? null, ({ at, outAt, head, keys, values, probabilities, slopes, sink }) => {
     const dp = new Float64Array(keys.length);
     let dot = 0;
-    keys.forEach((key, j) => {
-      for (let d = 0; d < headDim; d++) {
-        dp[j]! += dout.data[at + d]! * v.data[key + d]!;
-        dv[key + d]! += probabilities[j]! * dout.data[at + d]!;
+    values.forEach((value, j) => {
+      for (let d = 0; d < valueDim; d++) {
+        dp[j]! += dout.data[outAt + d]! * v.data[value + d]!;
+        dv[value + d]! += probabilities[j]! * dout.data[outAt + d]!;
       }
       dot += dp[j]! * probabilities[j]!;
     });

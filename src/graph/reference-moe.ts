@@ -1,49 +1,6 @@
-/** Reference evaluation of routing and expert primitives (see `reference.ts`). */
-import { elements, type PrimAttrs, type ValueType } from "./ir.js";
-import { matmulInto, softmaxRow, type Tensor } from "./reference.js";
-
-type Order = PrimAttrs["routeTopK"]["order"];
-
-export function routeTopK(logits: Tensor, k: number, order: Order): Float64Array[] {
-  const [tokens, experts] = logits.shape as [number, number];
-  const weights = new Float64Array(tokens * k);
-  const chosen = new Float64Array(tokens * k);
-  const all = new Float64Array(logits.data.length);
-  for (let token = 0; token < tokens; token++) {
-    const start = token * experts;
-    softmaxRow(logits.data, start, experts, all);
-    // Sort is stable, so ties keep the lowest index first.
-    const ranked = Array.from({ length: experts }, (_, e) => e).sort((a, b) => logits.data[start + b]! - logits.data[start + a]!);
-    const top = ranked.slice(0, k);
-    const mass = order === "topk-softmax" ? top.reduce((sum, e) => sum + all[start + e]!, 0) : 1;
-    top.forEach((expert, i) => {
-      chosen[token * k + i] = expert;
-      weights[token * k + i] = all[start + expert]! / mass;
-    });
-  }
-  return [weights, chosen];
-}
-
-export function routeTopKGrad(logits: Tensor, chosen: Tensor, dweights: Tensor, order: Order): Float64Array {
-  const [tokens, experts] = logits.shape as [number, number];
-  const k = chosen.shape[1]!;
-  const out = new Float64Array(logits.data.length);
-  const all = new Float64Array(logits.data.length);
-  for (let token = 0; token < tokens; token++) {
-    const start = token * experts;
-    softmaxRow(logits.data, start, experts, all);
-    const top = Array.from(chosen.data.subarray(token * k, (token + 1) * k));
-    const mass = order === "topk-softmax" ? top.reduce((sum, e) => sum + all[start + e]!, 0) : 1;
-    let dot = 0;
-    top.forEach((expert, i) => (dot += (all[start + expert]! / mass) * dweights.data[token * k + i]!));
-    if (order === "softmax-topk") for (let e = 0; e < experts; e++) out[start + e] = -all[start + e]! * dot;
-    top.forEach((expert, i) => {
-      const weight = all[start + expert]! / mass;
-      out[start + expert]! += weight * (order === "topk-softmax" ? dweights.data[token * k + i]! - dot : dweights.data[token * k + i]!);
-    });
-  }
-  return out;
-}
+/** Reference evaluation of expert primitives (see `reference.ts`). */
+import { elements, type ValueType } from "./ir.js";
+import { matmulInto, type Tensor } from "./reference.js";
 
 export function expertSort(experts: Float64Array, count: number): Float64Array[] {
   const slots = Array.from(experts.keys()).sort((a, b) => experts[a]! - experts[b]! || a - b);
@@ -76,6 +33,26 @@ export function groupedMatmulGradW(x: Tensor, dy: Tensor, counts: Tensor, types:
     // dyᵀ [outer, rows] times x [rows, inner]
     matmulInto(out, dy.data.subarray(row * outer, (row + rows) * outer), x.data.subarray(row * inner), outer, rows, inner, true, false);
     row += rows;
+    return out;
+  });
+}
+
+export function groupedBias(inputs: readonly Tensor[]): Float64Array {
+  const [y, counts, ...biases] = inputs as [Tensor, Tensor, ...Tensor[]];
+  const out = y.data.slice();
+  let at = 0;
+  biases.forEach((bias, expert) => {
+    for (const end = at + counts.data[expert]! * bias.data.length; at < end; at++) out[at]! += bias.data[at % bias.data.length]!;
+  });
+  return out;
+}
+
+export function groupedBiasGrad(dy: Tensor, counts: Tensor, types: readonly ValueType[]): Float64Array[] {
+  let at = 0;
+  return types.map(({ shape }, expert) => {
+    const width = shape[0]!;
+    const out = new Float64Array(width);
+    for (const end = at + counts.data[expert]! * width; at < end; at++) out[at % width]! += dy.data[at]!;
     return out;
   });
 }

@@ -5,7 +5,8 @@
 import { activations } from "./activations.js";
 import { elements, type Graph, type NodeOf, type Prim, type RopeAttrs, type ValueId, type ValueType } from "./ir.js";
 import { attention, attentionGrad } from "./reference-attention.js";
-import { expertSort, groupedMatmul, groupedMatmulGradW, routeTopK, routeTopKGrad } from "./reference-moe.js";
+import { expertSort, groupedBias, groupedBiasGrad, groupedMatmul, groupedMatmulGradW } from "./reference-moe.js";
+import { routeTopK, routeTopKGrad } from "./reference-route.js";
 
 export type Tensor = ValueType & { readonly data: Float64Array };
 
@@ -95,7 +96,7 @@ function rope(attrs: RopeAttrs, x: Float64Array, cos: Float64Array, sin: Float64
   for (let row = 0; row < attrs.batch * attrs.sequence; row++) {
     const position = row % attrs.sequence;
     for (let head = 0; head < attrs.heads; head++) {
-      const start = (row * attrs.heads + head) * attrs.headDim;
+      const start = (row * attrs.heads + head) * attrs.headDim + attrs.offset;
       for (let i = 0; i < half; i++) {
         const [a, b] = attrs.interleaved ? [start + 2 * i, start + 2 * i + 1] : [start + i, start + half + i];
         const c = cos[position * half + i]!;
@@ -216,6 +217,31 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
     return [dx, dweight];
   },
   rope: ({ attrs }, [x, cos, sin]) => [rope(attrs, x!.data, cos!.data, sin!.data)],
+  joinHeads({ attrs: { heads } }, [own, shared], [type]) {
+    const [a, b] = [own!.shape[1]! / heads, shared!.shape[1]!];
+    const out = new Float64Array(elements(type!.shape));
+    for (let row = 0; row < own!.shape[0]!; row++) {
+      for (let head = 0; head < heads; head++) {
+        const [from, to] = [(row * heads + head) * a, (row * heads + head) * (a + b)];
+        out.set(own!.data.subarray(from, from + a), to);
+        out.set(shared!.data.subarray(row * b, (row + 1) * b), to + a);
+      }
+    }
+    return [out];
+  },
+  joinHeadsGrad({ attrs: { heads } }, [own, shared, dy]) {
+    const [a, b] = [own!.shape[1]! / heads, shared!.shape[1]!];
+    const down = new Float64Array(own!.data.length);
+    const dshared = new Float64Array(shared!.data.length);
+    for (let row = 0; row < own!.shape[0]!; row++) {
+      for (let head = 0; head < heads; head++) {
+        const [to, from] = [(row * heads + head) * a, (row * heads + head) * (a + b)];
+        down.set(dy!.data.subarray(from, from + a), to);
+        for (let i = 0; i < b; i++) dshared[row * b + i]! += dy!.data[from + a + i]!;
+      }
+    }
+    return [down, dshared];
+  },
   attention: ({ attrs }, inputs) => [attention(attrs, inputs)],
   attentionGrad: ({ attrs }, inputs) => attentionGrad(attrs, inputs),
   swiglu: (_, [gate, up]) => [gate!.data.map((g, i) => g * sigmoid(g) * up!.data[i]!)],
@@ -254,8 +280,8 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
     matmulInto(dhead, dlogits, x!.data, vocab, tokens, hidden, true, false);
     return [dx, dhead];
   },
-  routeTopK: ({ attrs }, [logits]) => routeTopK(logits!, attrs.k, attrs.order),
-  routeTopKGrad: ({ attrs }, [logits, experts, dweights]) => [routeTopKGrad(logits!, experts!, dweights!, attrs.order)],
+  routeTopK: ({ attrs }, [logits, correction]) => routeTopK(logits!, correction ?? null, attrs.k, attrs.rule),
+  routeTopKGrad: ({ attrs }, [logits, experts, dweights]) => [routeTopKGrad(logits!, experts!, dweights!, attrs.rule)],
   expertSort: ({ attrs }, [experts]) => expertSort(experts!.data, attrs.experts),
   dispatch({ attrs }, [x, order]) {
     const hidden = x!.shape[1]!;
@@ -300,6 +326,8 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
     return [dy, dweights];
   },
   groupedMatmul: ({ attrs }, inputs, [type]) => [groupedMatmul(inputs, attrs.transB, type!)],
+  groupedBias: (_, inputs) => [groupedBias(inputs)],
+  groupedBiasGrad: (_, [dy, counts], types) => groupedBiasGrad(dy!, counts!, types),
   groupedMatmulGradW: (_, [x, dy, counts], types) => groupedMatmulGradW(x!, dy!, counts!, types),
 };
 

@@ -68,7 +68,7 @@ function attentionShapes(attrs: AttentionAttrs, inputs: readonly ValueType[]): v
   expect(attrs.heads % attrs.kvHeads === 0, () => `${attrs.heads} heads are no multiple of ${attrs.kvHeads} key/value heads`);
   same(inputs[0]!.shape, [rows, attrs.heads * attrs.headDim], "q");
   same(inputs[1]!.shape, [rows, attrs.kvHeads * attrs.headDim], "k");
-  same(inputs[2]!.shape, [rows, attrs.kvHeads * attrs.headDim], "v");
+  same(inputs[2]!.shape, [rows, attrs.kvHeads * attrs.valueDim], "v");
   if (attrs.sinks) same(inputs[3]!.shape, [attrs.heads], "sinks");
 }
 
@@ -151,22 +151,36 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
   },
   rope(attrs, inputs) {
     arity(inputs, 3);
-    const { rotary, headDim } = attrs;
-    expect(rotary % 2 === 0 && rotary > 0 && rotary <= headDim, () => `${rotary} rotary elements of a head of ${headDim}`);
+    const { rotary, headDim, offset } = attrs;
+    const fits = rotary % 2 === 0 && rotary > 0 && offset >= 0 && offset + rotary <= headDim;
+    expect(fits, () => `${rotary} rotary elements from ${offset} of a head of ${headDim}`);
     same(inputs[0]!.shape, [attrs.batch * attrs.sequence, attrs.heads * attrs.headDim], "x");
     same(inputs[1]!.shape, [attrs.sequence, rotary / 2], "cos");
     same(inputs[2]!.shape, [attrs.sequence, rotary / 2], "sin");
     return [inputs[0]!];
   },
+  joinHeads({ heads }, inputs) {
+    arity(inputs, 2);
+    const [own, shared] = inputs as [ValueType, ValueType];
+    expect(own.shape[0] === shared.shape[0], () => "own and shared differ in rows");
+    expect(own.shape[1]! % heads === 0, () => `${own.shape[1]} elements for ${heads} heads`);
+    return [f32(own.shape[0]!, own.shape[1]! + heads * shared.shape[1]!)];
+  },
+  joinHeadsGrad({ heads }, inputs) {
+    arity(inputs, 3);
+    const [own, shared, dy] = inputs as [ValueType, ValueType, ValueType];
+    same(dy.shape, [own.shape[0]!, own.shape[1]! + heads * shared.shape[1]!], "dy");
+    return [own, shared];
+  },
   attention(attrs, inputs) {
     arity(inputs, attrs.sinks ? 4 : 3);
     attentionShapes(attrs, inputs);
-    return [inputs[0]!];
+    return [f32(inputs[0]!.shape[0]!, attrs.heads * attrs.valueDim)];
   },
   attentionGrad(attrs, inputs) {
     arity(inputs, attrs.sinks ? 5 : 4);
     attentionShapes(attrs, inputs);
-    same(inputs[0]!.shape, inputs.at(-1)!.shape, "q and dout");
+    same(inputs.at(-1)!.shape, [inputs[0]!.shape[0]!, attrs.heads * attrs.valueDim], "dout");
     return inputs.slice(0, -1);
   },
   swiglu: (_, inputs) => {
@@ -191,11 +205,18 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     same(inputs[3]!.shape, [], "dloss");
     return [inputs[0]!, inputs[1]!];
   },
-  routeTopK({ k }, inputs) {
-    arity(inputs, 1);
+  routeTopK({ k, rule }, inputs) {
+    arity(inputs, rule.corrected ? 2 : 1);
     rank(inputs[0]!, 2, "logits");
     const [tokens, experts] = inputs[0]!.shape as [number, number];
     expect(k >= 1 && k <= experts, () => `top-${k} of ${experts} experts`);
+    if (rule.corrected) same(inputs[1]!.shape, [experts], "correction");
+    expect(rule.score !== "sparsemixer" || (k === 2 && rule.groups === null && !rule.corrected), () => "sparsemixer takes two experts of all, uncorrected");
+    if (rule.groups !== null) {
+      const { count, kept } = rule.groups;
+      expect(experts % count === 0 && kept >= 1 && kept <= count, () => `${kept} of ${count} groups of ${experts} experts`);
+      expect(k <= (experts / count) * kept, () => `top-${k} of ${(experts / count) * kept} experts in ${kept} groups`);
+    }
     return [f32(tokens, k), int(tokens, k)];
   },
   routeTopKGrad(_, inputs) {
@@ -241,6 +262,20 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     const [inner, outer] = transB ? [first.shape[1]!, first.shape[0]!] : [first.shape[0]!, first.shape[1]!];
     expect(x.shape[1] === inner, () => `inner sizes ${x.shape[1]} and ${inner} differ`);
     return [f32(x.shape[0]!, outer)];
+  },
+  groupedBias(_, inputs) {
+    expect(inputs.length >= 3, () => `takes y, counts and at least one bias, got ${inputs.length} inputs`);
+    const [y, counts, ...biases] = inputs as [ValueType, ValueType, ...ValueType[]];
+    whole(counts, "counts");
+    same(counts.shape, [biases.length], "counts");
+    for (const bias of biases) same(bias.shape, [y.shape[1]!], "expert bias");
+    return [y];
+  },
+  groupedBiasGrad(_, inputs) {
+    arity(inputs, 2);
+    const [dy, counts] = inputs as [ValueType, ValueType];
+    whole(counts, "counts");
+    return Array.from({ length: counts.shape[0]! }, () => f32(dy.shape[1]!));
   },
   groupedMatmulGradW(_, inputs) {
     arity(inputs, 3);

@@ -5,8 +5,8 @@
  * Letters: N tokens = B batch x S sequence, H hidden, E experts, K top-k.
  */
 import { GraphBuilder } from "../graph/builder.js";
-import type { ValueId } from "../graph/ir.js";
-import type { ActivationKind, DecoderSpec, LayerSpec, MoeFfn, NormSpec, Rope } from "../spec/types.js";
+import type { RouteRule, ValueId } from "../graph/ir.js";
+import type { ActivationKind, AttentionSpec, ClampedGlu, DecoderSpec, LatentAttention, LayerSpec, MoeFfn, NormSpec, Rope, RouterSpec } from "../spec/types.js";
 import { normPlaces, slotKey, slotsOf, type NormPart, type Slot, type SlotPart } from "../tensors/slots.js";
 import { ropeTables } from "./rope.js";
 
@@ -115,33 +115,76 @@ function normalise(b: GraphBuilder, x: ValueId, spec: NormSpec, weight: ValueId 
   return bias === null ? y : b.add(y, bias);
 }
 
-function attention(ctx: Context, x: ValueId, { window, rope }: LayerSpec, layer: number): ValueId {
+function attention(ctx: Context, x: ValueId, layer: LayerSpec, index: number): ValueId {
   const { b, spec, param, batch, sequence } = ctx;
-  const { heads, kvHeads, headDim, qkNorm, qkvBias, outBias, scale, softcap, clip } = spec.attn;
+  const { heads, kvHeads, headDim, outBias, scale, softcap, sinks, latent } = spec.attn;
+  const { q, k, v } = latent === null ? projected(ctx, x, layer, index) : fromLatents(ctx, x, latent, layer, index);
+  const { window } = layer;
+  // A window that no query can leave is no window: the graph stays the same for short sequences.
+  const seen = window !== null && window < sequence ? window : null;
+  const shape = { batch, sequence, heads, kvHeads, headDim, valueDim: latent?.valueDim ?? headDim };
+  const inputs = [q, k, v, ...(sinks ? [param("sinks", index)] : [])];
+  const mixed = b.op("attention", inputs, { ...shape, scale, window: seen, softcap, sinks });
+  return b.linear(mixed, param("o", index), outBias ? param("oBias", index) : undefined);
+}
+
+interface Attended {
+  readonly q: ValueId;
+  readonly k: ValueId;
+  readonly v: ValueId;
+}
+
+/** Queries, keys and values straight from the hidden states. */
+function projected(ctx: Context, x: ValueId, { rope }: LayerSpec, layer: number): Attended {
+  const { b, spec, param } = ctx;
+  const { heads, kvHeads, headDim, qkNorm, qkvBias, clip } = spec.attn;
   const project = (weight: SlotPart, bias: SlotPart): ValueId => {
     const y = b.linear(x, param(weight, layer), qkvBias ? param(bias, layer) : undefined);
     return clip === null ? y : b.op("clamp", [y], { low: -clip, high: clip });
   };
-  const turn = (projected: ValueId, count: number, weight: SlotPart): ValueId => {
-    let y = projected;
-    if (qkNorm !== null) {
-      const whole = b.shape(y);
-      const rows = qkNorm.span === "head" ? b.reshape(y, [batch * sequence * count, headDim]) : y;
-      y = b.reshape(normalise(b, rows, qkNorm.norm, param(weight, layer), null), whole);
-    }
-    if (rope === null) return y;
-    const { cos, sin } = ctx.rope(rope);
-    const { rotary, interleaved } = rope;
-    return b.op("rope", [y, cos, sin], { batch, sequence, heads: count, headDim, rotary, interleaved, inverse: false });
+  const turn = (y: ValueId, count: number, weight: SlotPart): ValueId => {
+    const normed = (z: ValueId): ValueId => (qkNorm === null ? z : headNorm(ctx, z, count, qkNorm, param(weight, layer)));
+    if (rope === null) return normed(y);
+    const turned = (z: ValueId): ValueId => rotate(ctx, z, rope, count, headDim, 0);
+    return qkNorm?.afterRope === true ? normed(turned(y)) : turned(normed(y));
   };
-  const q = turn(project("q", "qBias"), heads, "qNorm");
-  const k = turn(project("k", "kBias"), kvHeads, "kNorm");
-  const v = project("v", "vBias");
-  // A window that no query can leave is no window: the graph stays the same for short sequences.
-  const seen = window !== null && window < sequence ? window : null;
-  const shape = { batch, sequence, heads, kvHeads, headDim };
-  const mixed = b.op("attention", [q, k, v], { ...shape, scale, window: seen, softcap, sinks: false });
-  return b.linear(mixed, param("o", layer), outBias ? param("oBias", layer) : undefined);
+  return { q: turn(project("q", "qBias"), heads, "qNorm"), k: turn(project("k", "kBias"), kvHeads, "kNorm"), v: project("v", "vBias") };
+}
+
+/** Multi-head latent attention: see `LatentAttention`. */
+function fromLatents(ctx: Context, x: ValueId, { queryRank, norm: latentNorm, ropeDim }: LatentAttention, { rope }: LayerSpec, layer: number): Attended {
+  const { b, spec, param } = ctx;
+  const { heads, headDim } = spec.attn;
+  const latent = (down: SlotPart, weight: SlotPart): ValueId => normalise(b, b.linear(x, param(down, layer)), latentNorm, param(weight, layer), null);
+  const turn = (y: ValueId, count: number, size: number): ValueId => (rope === null ? y : rotate(ctx, y, rope, count, size, size - ropeDim));
+  const q = b.linear(queryRank === null ? x : latent("qDown", "qLatentNorm"), param("q", layer));
+  const kv = latent("kvDown", "kvLatentNorm");
+  const shared = turn(b.linear(x, param("kRope", layer)), 1, ropeDim);
+  return {
+    q: turn(q, heads, headDim),
+    k: b.op("joinHeads", [b.linear(kv, param("k", layer)), shared], { heads }),
+    v: b.linear(kv, param("v", layer)),
+  };
+}
+
+/** Norm on queries or keys [N, count * D]. */
+function headNorm({ b, spec, batch, sequence }: Context, y: ValueId, count: number, { span, norm: of }: NonNullable<AttentionSpec["qkNorm"]>, weight: ValueId): ValueId {
+  const whole = b.shape(y);
+  if (span === "full") return normalise(b, y, of, weight, null);
+  const { headDim } = spec.attn;
+  const rows = batch * sequence;
+  if (span === "head") return b.reshape(normalise(b, b.reshape(y, [rows * count, headDim]), of, weight, null), whole);
+  // Heads have weights of their own: normalise without one, then multiply.
+  const plain = normalise(b, b.reshape(y, [rows * count, headDim]), { ...of, weight: "none" }, null, null);
+  return b.mul(b.reshape(plain, whole), of.weight === "one-plus" ? b.add(weight, b.constant([1], [])) : weight);
+}
+
+/** Rope on [N, count * size], from element `offset` of each head. */
+function rotate(ctx: Context, y: ValueId, rope: Rope, heads: number, headDim: number, offset: number): ValueId {
+  const { batch, sequence } = ctx;
+  const { cos, sin } = ctx.rope(rope);
+  const { rotary, interleaved } = rope;
+  return ctx.b.op("rope", [y, cos, sin], { batch, sequence, heads, headDim, offset, rotary, interleaved, inverse: false });
 }
 
 function ffn(ctx: Context, x: ValueId, { ffn: spec }: LayerSpec, layer: number): ValueId {
@@ -160,22 +203,48 @@ function gated(b: GraphBuilder, gate: ValueId, up: ValueId, kind: ActivationKind
   return kind === "silu" ? b.op("swiglu", [gate, up], {}) : b.mul(b.op("activation", [gate], { kind }), up);
 }
 
+/** gpt-oss's gated unit: see `ClampedGlu` (modeling_gpt_oss.py, GptOssExperts). */
+function clampedGlu(b: GraphBuilder, gate: ValueId, up: ValueId, { alpha, limit }: ClampedGlu): ValueId {
+  const low = b.op("clamp", [gate], { low: -3e38, high: limit });
+  const one = b.add(b.op("clamp", [up], { low: -limit, high: limit }), b.constant([1], []));
+  return b.mul(b.mul(low, b.op("sigmoid", [b.scale(low, alpha)], {})), one);
+}
+
+/** A spec's router as the routing primitive wants it. */
+export function routeRule({ score, jitter, renormalise, groups, correctionBias: corrected, scaling }: RouterSpec): RouteRule {
+  return { score, jitter, renormalise, groups, corrected, scaling };
+}
+
 function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
   const { b, param, routers } = ctx;
-  const logits = b.linear(x, param("router", layer));
-  const [weights, chosen] = b.apply("routeTopK", [logits], { k: ffn.topK, order: ffn.order }) as [ValueId, ValueId];
+  const { router } = ffn;
+  const logits = b.linear(x, param("router", layer), router.bias ? param("routerBias", layer) : undefined);
+  const rule = routeRule(router);
+  const scored = rule.corrected ? [logits, param("routerCorrection", layer)] : [logits];
+  const [weights, chosen] = b.apply("routeTopK", scored, { k: ffn.topK, rule }) as [ValueId, ValueId];
   const [order, inverse, counts] = b.apply("expertSort", [chosen], { experts: ffn.experts }) as [ValueId, ValueId, ValueId];
   routers.push({ layer, experts: ffn.experts, logits, counts });
 
   const each = (part: SlotPart): ValueId[] => Array.from({ length: ffn.experts }, (_, expert) => param(part, layer, expert));
   const rows = b.op("dispatch", [x, order, inverse], { k: ffn.topK });
-  const grouped = (input: ValueId, part: SlotPart): ValueId => b.op("groupedMatmul", [input, counts, ...each(part)], { transB: true });
-  const inner = gated(b, grouped(rows, "gate"), grouped(rows, "up"), ffn.activation);
-  const routed = b.op("combine", [grouped(inner, "down"), weights, order, inverse], {});
-  if (ffn.shared === null) return routed;
+  const grouped = (input: ValueId, part: "gate" | "up" | "down"): ValueId => {
+    const y = b.op("groupedMatmul", [input, counts, ...each(part)], { transB: true });
+    return ffn.bias ? b.op("groupedBias", [y, counts, ...each(`${part}Bias`)], {}) : y;
+  };
+  const inner = (): ValueId => {
+    if (!ffn.gated) return b.op("activation", [grouped(rows, "up")], { kind: ffn.activation });
+    const [gate, up] = [grouped(rows, "gate"), grouped(rows, "up")];
+    return ffn.clampedGlu === null ? gated(b, gate, up, ffn.activation) : clampedGlu(b, gate, up, ffn.clampedGlu);
+  };
+  const routed = b.op("combine", [grouped(inner(), "down"), weights, order, inverse], {});
+  return ffn.shared === null ? routed : b.add(routed, sharedExpert(ctx, x, ffn, layer));
+}
 
-  const sharedInner = gated(b, b.linear(x, param("sharedGate", layer)), b.linear(x, param("sharedUp", layer)), ffn.activation);
-  let shared = b.linear(sharedInner, param("sharedDown", layer));
-  if (ffn.shared.gated) shared = b.mul(shared, b.op("sigmoid", [b.linear(x, param("sharedRouter", layer))], {}));
-  return b.add(routed, shared);
+function sharedExpert({ b, param }: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
+  const up = b.linear(x, param("sharedUp", layer));
+  const inner = ffn.gated
+    ? gated(b, b.linear(x, param("sharedGate", layer)), up, ffn.activation)
+    : b.op("activation", [up], { kind: ffn.activation });
+  const out = b.linear(inner, param("sharedDown", layer));
+  return ffn.shared!.gated ? b.mul(out, b.op("sigmoid", [b.linear(x, param("sharedRouter", layer))], {})) : out;
 }

@@ -1,11 +1,11 @@
 /**
- * Lowering of routing and experts. Dispatch is gather-only: rows are sorted by expert, cut into one segment per expert, multiplied
+ * Lowering of experts; routing is in `rules-route.ts`. Dispatch is gather-only: rows are sorted by expert, cut into one segment per expert, multiplied
  * by that expert's own matrices and gathered back, so no expert ever drops a token and nothing is scattered with duplicates.
  */
 import type { NodeOf, Prim, ValueId } from "../graph/ir.js";
 import type { Lowering } from "./context.js";
 
-type MoePrim = "routeTopK" | "routeTopKGrad" | "expertSort" | "dispatch" | "dispatchGrad" | "combine" | "combineGrad" | "groupedMatmul" | "groupedMatmulGradW";
+type MoePrim = "expertSort" | "dispatch" | "dispatchGrad" | "combine" | "combineGrad" | "groupedMatmul" | "groupedMatmulGradW" | "groupedBias" | "groupedBiasGrad";
 type Rules = { readonly [P in Extract<Prim, MoePrim>]: (ctx: Lowering, node: NodeOf<P>) => void };
 
 /** Token index of each sorted row: order / k. */
@@ -22,42 +22,7 @@ function byToken(ctx: Lowering, rows: ValueId, inverse: ValueId, k: number): str
   ])[0]!;
 }
 
-function softmaxOf(ctx: Lowering, logits: ValueId): string {
-  return ctx.remember(`softmax ${logits}`, () => [ctx.emitter.op("Softmax", [ctx.get(logits)], { axis: -1 })])[0]!;
-}
-
 export const moeRules: Rules = {
-  routeTopK(ctx, { in: [logits], out, attrs }) {
-    const e = ctx.emitter;
-    const [values, experts] = e.emit("TopK", [ctx.get(logits!), e.ints([attrs.k])], { axis: -1, largest: 1, sorted: 1 }, 2);
-    ctx.set(out[1]!, experts!);
-    ctx.set(
-      out[0]!,
-      attrs.order === "topk-softmax"
-        ? ctx.remember(`kept ${logits} ${out[1]!}`, () => [e.op("Softmax", [values!], { axis: -1 })])[0]!
-        : e.op("GatherElements", [softmaxOf(ctx, logits!), experts!], { axis: -1 }),
-    );
-  },
-  routeTopKGrad(ctx, { in: [logits, experts, dweights], out, attrs }) {
-    const e = ctx.emitter;
-    const shape = e.ints(ctx.shape(logits!));
-    const zeros = e.op("Expand", [e.floats([0]), shape]);
-    const scatter = (values: string): string => e.op("ScatterElements", [zeros, ctx.get(experts!), values], { axis: -1 });
-    const times = (a: string, b: string): string => e.op("Mul", [a, b]);
-    const given = ctx.get(dweights!);
-    if (attrs.order === "topk-softmax") {
-      const kept = ctx.remember(`kept ${logits} ${experts}`, () => [
-        e.op("Softmax", [e.op("GatherElements", [ctx.get(logits!), ctx.get(experts!)], { axis: -1 })], { axis: -1 }),
-      ])[0]!;
-      const dot = e.sum(times(kept, given), [1], true);
-      ctx.set(out[0]!, scatter(times(kept, e.op("Sub", [given, dot]))));
-      return;
-    }
-    const all = softmaxOf(ctx, logits!);
-    const spread = scatter(given);
-    const dot = e.sum(times(all, spread), [1], true);
-    ctx.set(out[0]!, times(all, e.op("Sub", [spread, dot])));
-  },
   expertSort(ctx, { in: [experts], out, attrs }) {
     const e = ctx.emitter;
     const rows = ctx.shape(out[0]!)[0]!;
@@ -102,5 +67,13 @@ export const moeRules: Rules = {
     const left = ctx.segments(dy!, counts!);
     const right = ctx.segments(x!, counts!);
     out.forEach((id, expert) => ctx.set(id, ctx.emitter.matmul(left[expert]!, right[expert]!, { transA: true })));
+  },
+  groupedBias(ctx, { in: [y, counts, ...biases], out }) {
+    const rows = ctx.segments(y!, counts!);
+    ctx.setSegments(out[0]!, { counts: counts!, names: biases.map((bias, expert) => ctx.emitter.op("Add", [rows[expert]!, ctx.get(bias)])) });
+  },
+  groupedBiasGrad(ctx, { in: [dy, counts], out }) {
+    const rows = ctx.segments(dy!, counts!);
+    out.forEach((id, expert) => ctx.set(id, ctx.emitter.sum(rows[expert]!, [0], false)));
   },
 };

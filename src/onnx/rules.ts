@@ -4,6 +4,7 @@ import type { Lowering } from "./context.js";
 import { attentionRules } from "./rules-attention.js";
 import { headRules } from "./rules-head.js";
 import { moeRules } from "./rules-moe.js";
+import { routeRules } from "./rules-route.js";
 
 export type LoweringRule<P extends Prim> = (ctx: Lowering, node: NodeOf<P>) => void;
 
@@ -124,6 +125,7 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   ...attentionRules,
   ...headRules,
   ...moeRules,
+  ...routeRules,
   constant(ctx, { out, attrs }) {
     const size = elements(attrs.shape);
     const e = ctx.emitter;

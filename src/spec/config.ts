@@ -139,6 +139,8 @@ const floatKeys: ReadonlySet<string> = new Set([
   "partial_rotary_factor",
   "rotary_pct",
   "attention_factor",
+  "beta_fast",
+  "beta_slow",
   "routed_scaling_factor",
 ]);
 

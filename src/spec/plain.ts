@@ -8,13 +8,13 @@ export function plainRope(theta: number, headDim: number): Rope {
 
 /** Attention without norms, biases, caps or clipping. */
 export function plainAttention(size: Pick<AttentionSpec, "heads" | "kvHeads" | "headDim">): AttentionSpec {
-  return { ...size, qkNorm: null, qkvBias: false, outBias: false, scale: size.headDim ** -0.5, softcap: null, clip: null };
+  return { ...size, qkNorm: null, qkvBias: false, outBias: false, scale: size.headDim ** -0.5, softcap: null, clip: null, sinks: false, latent: null };
 }
 
 /** What the spec has beyond a Llama-like decoder, in words; empty for Llama, Mistral, Qwen and Mixtral. */
 export function departures(spec: DecoderSpec): string[] {
   const { embedding, residual, logits } = spec.multipliers;
-  const { scale, softcap, clip, headDim, qkNorm } = spec.attn;
+  const { scale, softcap, clip, headDim, qkNorm, sinks, latent } = spec.attn;
   const { kind, weight, bias } = spec.norm;
   const found: string[] = [];
   const add = (departs: boolean, words: string): void => {
@@ -22,13 +22,15 @@ export function departures(spec: DecoderSpec): string[] {
   };
   add(kind !== "rms" || weight !== "scale" || bias, "norms other than RMSNorm with a plain weight");
   add(
-    qkNorm !== null && (qkNorm.span !== "head" || JSON.stringify(qkNorm.norm) !== JSON.stringify(spec.norm)),
+    qkNorm !== null && (qkNorm.span !== "head" || qkNorm.afterRope || JSON.stringify(qkNorm.norm) !== JSON.stringify(spec.norm)),
     "a norm on queries and keys other than RMSNorm over each head",
   );
   add(spec.block !== "pre", `${spec.block} blocks`);
   add(embedding !== 1 || residual !== 1 || logits !== 1, "multipliers");
   add(spec.logitSoftcap !== null || softcap !== null, "soft caps");
   add(clip !== null, "clipped queries, keys and values");
+  add(sinks, "attention sinks");
+  add(latent !== null, "multi-head latent attention");
   add(spec.learnedPositions, "learnt positions");
   add(scale !== headDim ** -0.5, `an attention scale of ${scale}`);
   const [first] = spec.layers;

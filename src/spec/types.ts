@@ -20,6 +20,28 @@ export type RopeScaling =
       readonly lowFreqFactor: number;
       readonly highFreqFactor: number;
       readonly originalMaxPositions: number;
+    }
+  /** YaRN (Peng et al. 2023, arXiv 2309.00071): interpolates slow waves, keeps fast ones. */
+  | {
+      readonly kind: "yarn";
+      readonly factor: number;
+      readonly betaFast: number;
+      readonly betaSlow: number;
+      readonly originalMaxPositions: number;
+      /** The ramp's ends are rounded to whole dimensions. */
+      readonly truncate: boolean;
+      /** On cos and sin. */
+      readonly attentionFactor: number;
+    }
+  /** LongRoPE (Ding et al. 2024, arXiv 2402.13753): every frequency is divided by a factor of its own. */
+  | {
+      readonly kind: "longrope";
+      /** [rotary / 2] each; `long` where the sequence is longer than `originalMaxPositions`. */
+      readonly short: readonly number[];
+      readonly long: readonly number[];
+      readonly originalMaxPositions: number;
+      /** On cos and sin. */
+      readonly attentionFactor: number;
     };
 
 export interface Rope {
@@ -40,9 +62,29 @@ export interface NormSpec {
   readonly eps: number;
 }
 
-/** Norm on queries and keys: over each head (Qwen3) or over all heads together (OLMo 2), before rope. */
+/**
+ * Norm on queries and keys. `head`: over each head, all heads share the weight (Qwen3); `own-head`: over each head with a weight of
+ * its own (StableLM 2 12B, Cohere); `full`: over all heads together (OLMo 2).
+ */
 export interface QkNorm {
-  readonly span: "head" | "full";
+  readonly span: "head" | "own-head" | "full";
+  readonly norm: NormSpec;
+  /** Behind rope instead of before it (HunYuan). */
+  readonly afterRope: boolean;
+}
+
+/**
+ * Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): keys and values come from a normalised latent of
+ * `kvRank`, queries from one of `queryRank` (null: straight from the hidden states). Each head's query and key are `headDim -
+ * ropeDim` elements without positions, then `ropeDim` with rope; the latter are one key for all heads.
+ */
+export interface LatentAttention {
+  readonly queryRank: number | null;
+  readonly kvRank: number;
+  readonly ropeDim: number;
+  /** Size of a head's value. */
+  readonly valueDim: number;
+  /** Of the latents. */
   readonly norm: NormSpec;
 }
 
@@ -63,6 +105,10 @@ export interface AttentionSpec {
   readonly softcap: number | null;
   /** Projected queries, keys and values are limited to [-clip, clip]. */
   readonly clip: number | null;
+  /** Each head's softmax has one more, learnt logit, whose share of the probability is dropped (gpt-oss). */
+  readonly sinks: boolean;
+  /** Null: queries, keys and values are projected from the hidden states. With it `kvHeads` is `heads`, and there are no biases and no `qkNorm`. */
+  readonly latent: LatentAttention | null;
 }
 
 /**
@@ -81,16 +127,53 @@ export interface DenseFfn {
   readonly gated: boolean;
 }
 
+/**
+ * From router logits to chosen experts and their weights:
+ * scores = `score`(logits); choice = scores + correction bias, limited to the best groups; the top T by choice are kept;
+ * weights = their scores (without the bias), renormalised if asked for, times `scaling`.
+ */
+export interface RouterSpec {
+  /**
+   * `sparsemixer` (Phi-3.5-MoE; Liu et al. 2024, arXiv 2409.12136, as transformers evaluates it): T is 2; the two largest logits in turn, each
+   * weighted by the softmax over the logits within 2 * `jitter` of it.
+   */
+  readonly score: "softmax" | "sigmoid" | "sparsemixer";
+  /** Of `sparsemixer`; 0 otherwise. */
+  readonly jitter: number;
+  /** Kept weights are divided by max(their sum + `plus`, `atLeast`); null: they stay. */
+  readonly renormalise: { readonly plus: number; readonly atLeast: number } | null;
+  /** Experts in `count` equal groups, ranked by the sum of their two best choices; only the best `kept` groups may be chosen from (DeepSeek-V3). */
+  readonly groups: { readonly count: number; readonly kept: number } | null;
+  /** A stored vector [E] is added to the scores for the choice only (Wang et al. 2024, arXiv 2408.15664). No gradient reaches it. */
+  readonly correctionBias: boolean;
+  /** Factor on the weights (`routed_scaling_factor`). */
+  readonly scaling: number;
+  /** The router's linear layer has a bias (gpt-oss). */
+  readonly bias: boolean;
+}
+
+/** Inputs of the gated unit are limited and its pieces changed (gpt-oss): gate' = min(gate, limit), up' = clamp(up, +-limit); gate' sigmoid(alpha gate') (up' + 1). */
+export interface ClampedGlu {
+  readonly alpha: number;
+  readonly limit: number;
+}
+
 export interface MoeFfn {
   readonly kind: "moe";
-  /** Hidden size of one expert. Experts and shared expert are gated and have no biases. */
+  /** Hidden size of one expert. */
   readonly inner: number;
   readonly activation: ActivationKind;
+  /** Experts and shared expert: down(act(gate x) * up x); else down(act(up x)). */
+  readonly gated: boolean;
+  /** Routed experts have biases. The shared expert has none. */
+  readonly bias: boolean;
+  /** If set, it takes the place of `activation` in routed experts. */
+  readonly clampedGlu: ClampedGlu | null;
   /** Number of routed experts (E*G). */
   readonly experts: number;
   /** Experts per token (T). */
   readonly topK: number;
-  readonly order: RouterOrder;
+  readonly router: RouterSpec;
   /** Always-on expert; `gated` multiplies its output by the sigmoid of a learnt linear gate (Qwen2-MoE). */
   readonly shared: { readonly inner: number; readonly gated: boolean } | null;
 }
@@ -155,6 +238,20 @@ export interface DecoderSpec {
 export function rmsNorm(eps: number): NormSpec {
   return { kind: "rms", weight: "scale", bias: false, eps };
 }
+
+/** The router of Mixtral (`topk-softmax`) or of Qwen2-MoE as released (`softmax-topk`). */
+export function softmaxRouter(order: RouterOrder): RouterSpec {
+  const renormalise = order === "topk-softmax" ? { plus: 0, atLeast: 0 } : null;
+  return { score: "softmax", jitter: 0, renormalise, groups: null, correctionBias: false, scaling: 1, bias: false };
+}
+
+/** Whether kept weights are renormalised; for softmax scores that is softmax over the kept logits. */
+export function routerOrder(router: RouterSpec): RouterOrder {
+  return router.renormalise === null ? "softmax-topk" : "topk-softmax";
+}
+
+/** Experts like a Llama-like FFN: gated, without biases. */
+export const plainExperts = { gated: true, bias: false, clampedGlu: null } as const satisfies Partial<MoeFfn>;
 
 /** What most families share: pre-norm blocks, no multipliers, no caps, no learnt positions. */
 export const plainBlocks = {

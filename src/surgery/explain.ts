@@ -1,5 +1,5 @@
 /** A plan in words, for `--explain` and dry runs: read off the plan's expressions, not off the recipe. */
-import type { MoeFfn } from "../spec/types.js";
+import { routerOrder, type MoeFfn } from "../spec/types.js";
 import { factorOf, originOf, type Expr, type Shapes } from "./expr.js";
 import { sourceShapes, type PlannedTensor, type SurgeryPlan } from "./plan.js";
 import { recipeName } from "./recipe.js";
@@ -13,7 +13,7 @@ export function explainPlan(plan: SurgeryPlan): string[] {
   const shapes = sourceShapes(source);
   return [
     `${recipeName(recipe)}: ${source.family} to ${target.family}, ${ffn.experts} experts of size ${ffn.inner} in place of ` +
-      `one FFN of ${dense}, ${ffn.topK} per token, ${ffn.order} router`,
+      `one FFN of ${dense}, ${ffn.topK} per token, ${routerOrder(ffn.router)} router`,
     ...groupByPart(plan.outputs).map((group) => explainGroup(group, shapes)),
     ...(plan.unused.length === 0 ? [] : [`not used: ${plan.unused.join(", ")}`]),
     explainExpectation(plan.expected),

@@ -6,7 +6,7 @@
  * replica always get equal logits and a top T of k*G takes k whole replicas ("virtual group initialisation", He et al.
  * 2024, arXiv 2410.07524, section 2.3). With G = 1 this is sparse upcycling (Komatsuzaki et al. 2022, arXiv 2212.05055).
  */
-import type { DecoderSpec, Ffn, MoeFfn } from "../spec/types.js";
+import { plainExperts, softmaxRouter, type DecoderSpec, type Ffn, type MoeFfn } from "../spec/types.js";
 import { slotKey, slotsOf, type Slot } from "../tensors/slots.js";
 import { columns, fill, givesShape, normal, printExpr, read, rows, scale, sourceKey, type Expr, type Shapes } from "./expr.js";
 import { checkRecipe, checkSource, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
@@ -77,7 +77,8 @@ function targetSpec(source: DecoderSpec, recipe: UpcycleRecipe, family: TargetFa
     activation,
     experts: recipe.expansion * recipe.granularity,
     topK: recipe.topK,
-    order: recipe.order,
+    ...plainExperts,
+    router: softmaxRouter(recipe.order),
     shared: targetAbilities[family].sharedExpert ? { inner: inner / recipe.granularity, gated: true } : null,
   });
   return {

@@ -6,12 +6,13 @@ import type { DecoderSpec, Family } from "../spec/types.js";
 import type { Slot, SlotAt, SlotPart } from "./slots.js";
 import { slotsOf } from "./slots.js";
 
-type ExpertPart = "gate" | "up" | "down";
+type ExpertPart = "gate" | "gateBias" | "up" | "upBias" | "down" | "downBias";
 
 interface NameTable {
   /** Null for parts the family does not have. */
   readonly parts: Readonly<Record<SlotPart, string | null>>;
-  readonly experts: Readonly<Record<ExpertPart, string>> | null;
+  /** Of the routed experts. */
+  readonly experts: Readonly<Partial<Record<ExpertPart, string>>> | null;
 }
 
 const layer = "model.layers.{layer}";
@@ -32,6 +33,12 @@ const llamaParts: NameTable["parts"] = {
   vBias: `${attention}.v_proj.bias`,
   qNorm: `${attention}.q_norm.weight`,
   kNorm: `${attention}.k_norm.weight`,
+  sinks: null,
+  qDown: null,
+  qLatentNorm: null,
+  kvDown: null,
+  kvLatentNorm: null,
+  kRope: null,
   o: `${attention}.o_proj.weight`,
   oBias: `${attention}.o_proj.bias`,
   ffnNorm: `${layer}.post_attention_layernorm.weight`,
@@ -43,6 +50,8 @@ const llamaParts: NameTable["parts"] = {
   down: `${layer}.mlp.down_proj.weight`,
   downBias: `${layer}.mlp.down_proj.bias`,
   router: null,
+  routerBias: null,
+  routerCorrection: null,
   sharedGate: null,
   sharedUp: null,
   sharedDown: null,

@@ -4,7 +4,7 @@
  */
 import type { DecoderSpec, Family } from "../spec/types.js";
 import { namedSlots, type NamedSlot } from "./names.js";
-import type { SlotPart } from "./slots.js";
+import type { Slot, SlotPart } from "./slots.js";
 
 /** Runs of `run` rows, `period` apart, the first at `start`. */
 export interface RowRuns {
@@ -13,44 +13,75 @@ export interface RowRuns {
   readonly period: number;
 }
 
+/**
+ * Element (i, j) of a slot lies at element `base + row(i) * rowStride + j * columnStride` of its stored tensor, where row(i) takes
+ * `rows` in order. A vector is a matrix of one column.
+ */
+export interface Layout {
+  readonly base: number;
+  readonly rows: RowRuns;
+  readonly rowStride: number;
+  readonly columnStride: number;
+}
+
 export interface Placement extends NamedSlot {
   /** Of the tensor called `name`, as it is stored. */
   readonly shape: readonly number[];
-  /** Which of the tensor's rows are the slot's, in order; null: all. */
-  readonly rows: RowRuns | null;
-  /** Stored as [in, out]; `rows` are then columns. */
-  readonly transposed: boolean;
+  /** Null: the stored tensor is the slot, byte for byte. */
+  readonly layout: Layout | null;
 }
 
-interface Share {
-  /** Rows of the stored tensor. */
-  readonly of: number;
-  readonly rows: RowRuns | null;
-  readonly transposed?: boolean;
+/** A slot's share in its stored tensor. */
+export interface Share {
+  /** Of the stored tensor. */
+  readonly shape: readonly number[];
+  readonly layout: Layout | null;
 }
 
-/** The share that a part has in its stored tensor; null: it is a tensor of its own. `inner` is the layer's FFN size. */
-type Shares = (spec: DecoderSpec, part: SlotPart, inner: number) => Share | null;
+/** The share that a slot has in its stored tensor; null: it is a tensor of its own. */
+export type Shares = (spec: DecoderSpec, slot: Slot) => Share | null;
 
-/** The `index`-th of the parts that lie one after the other, with so many rows each. */
-function stacked(sizes: readonly number[], index: number): Share {
+const width = ({ shape }: Slot): number => shape.slice(1).reduce((a, b) => a * b, 1);
+
+/** Whole rows of a stored matrix with `of` rows. */
+export function rowsOf(slot: Slot, of: number, rows: RowRuns): Share {
+  return { shape: [of, ...slot.shape.slice(1)], layout: { base: 0, rows, rowStride: width(slot), columnStride: 1 } };
+}
+
+/** Columns of a stored [in, out] matrix with `of` columns; a vector stays one. */
+export function transposedRowsOf(slot: Slot, of: number, rows: RowRuns): Share {
+  return slot.shape.length === 1 ? rowsOf(slot, of, rows) : { shape: [width(slot), of], layout: { base: 0, rows, rowStride: 1, columnStride: of } };
+}
+
+/** The `index`-th of parts that lie one after the other, with so many rows each: their number and its rows. */
+export function stacked(sizes: readonly number[], index: number): readonly [number, RowRuns] {
   const of = sizes.reduce((a, b) => a + b, 0);
-  return { of, rows: { start: sizes.slice(0, index).reduce((a, b) => a + b, 0), run: sizes[index]!, period: of } };
+  return [of, { start: sizes.slice(0, index).reduce((a, b) => a + b, 0), run: sizes[index]!, period: of }];
 }
+
+/** Rows of one expert's matrix in a tensor [experts, `of`, columns] that holds all of them. */
+export function expertRows(slot: Slot, experts: number, of: number, rows: RowRuns): Share {
+  const columns = width(slot);
+  return { shape: [experts, of, ...slot.shape.slice(1)], layout: { base: slot.at.expert! * of * columns, rows, rowStride: columns, columnStride: 1 } };
+}
+
+const indexIn = (parts: readonly SlotPart[], { at }: Slot): number => parts.indexOf(at.part);
 
 /** modeling_phi3.py: the rows of all query heads, of all key heads, of all value heads; gate rows, then up rows. */
-const phi3: Shares = ({ attn: { heads, kvHeads, headDim } }, part, inner) => {
-  const attention = (["q", "k", "v"] as const).indexOf(part as "q");
-  if (attention !== -1) return stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention);
-  const ffn = (["gate", "up"] as const).indexOf(part as "up");
-  return ffn === -1 ? null : stacked([inner, inner], ffn);
+const phi3: Shares = ({ attn: { heads, kvHeads, headDim }, layers }, slot) => {
+  const attention = indexIn(["q", "k", "v"], slot);
+  if (attention !== -1) return rowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
+  const ffn = indexIn(["gate", "up"], slot);
+  if (ffn === -1) return null;
+  const { inner } = layers[slot.at.layer!]!.ffn;
+  return rowsOf(slot, ...stacked([inner, inner], ffn));
 };
 
 /** modeling_gpt_neox.py: each head's query, key and value rows in turn. */
-const gptNeox: Shares = ({ attn: { heads, headDim } }, part) => {
-  const index = (["q", "k", "v", "qBias", "kBias", "vBias"] as const).indexOf(part as "q") % 3;
+const gptNeox: Shares = ({ attn: { heads, headDim } }, slot) => {
+  const index = indexIn(["q", "k", "v", "qBias", "kBias", "vBias"], slot) % 3;
   if (index === -1) return null;
-  return { of: 3 * heads * headDim, rows: { start: index * headDim, run: headDim, period: 3 * headDim } };
+  return rowsOf(slot, 3 * heads * headDim, { start: index * headDim, run: headDim, period: 3 * headDim });
 };
 
 const sharesOf: Readonly<Partial<Record<Family, Shares>>> = { phi3, gpt_neox: gptNeox };
@@ -59,12 +90,8 @@ const sharesOf: Readonly<Partial<Record<Family, Shares>>> = { phi3, gpt_neox: gp
 export function placements(spec: DecoderSpec): Placement[] {
   const shares = sharesOf[spec.family];
   return namedSlots(spec).map(({ slot, name }) => {
-    const { part, layer } = slot.at;
-    const share = shares?.(spec, part, layer === undefined ? 0 : spec.layers[layer]!.ffn.inner) ?? null;
-    if (share === null) return { slot, name, shape: slot.shape, rows: null, transposed: false };
-    const shape = [share.of, ...slot.shape.slice(1)];
-    const transposed = share.transposed === true;
-    return { slot, name, shape: transposed ? shape.reverse() : shape, rows: share.rows, transposed };
+    const share = shares?.(spec, slot) ?? { shape: slot.shape, layout: null };
+    return { slot, name, ...share };
   });
 }
 
@@ -80,36 +107,45 @@ export function storedTensors(spec: DecoderSpec): Map<string, Placement[]> {
 }
 
 /** True if the stored tensor is the slot, byte for byte. */
-export function isWhole({ rows, transposed }: Placement): boolean {
-  return rows === null && !transposed;
+export function isWhole({ layout }: Placement): boolean {
+  return layout === null;
+}
+
+/** `count` elements from `from` of the slot lie in one piece from `at` in the stored tensor. */
+export interface Piece {
+  readonly at: number;
+  readonly from: number;
+  readonly count: number;
+}
+
+/** The pieces of rows `first` to `first + count` of a slot, in the slot's order; offsets count elements, `from` from the slot's beginning. */
+export function* piecesOf({ slot, layout }: Placement, first = 0, count = slot.shape[0] ?? 1): Generator<Piece> {
+  const columns = width(slot);
+  if (layout === null) {
+    yield { at: first * columns, from: first * columns, count: count * columns };
+    return;
+  }
+  const { base, rows: { start, run, period }, rowStride, columnStride } = layout;
+  for (let row = first; row < first + count; ) {
+    const at = base + (start + Math.floor(row / run) * period + (row % run)) * rowStride;
+    const from = row * columns;
+    // Rows that follow each other without a gap are one piece.
+    const inRun = Math.min(run - (row % run), first + count - row);
+    const together = columnStride === 1 && rowStride === columns ? inRun : 1;
+    if (columnStride === 1 || columns === 1) yield { at, from, count: together * columns };
+    else for (let column = 0; column < columns; column++) yield { at: at + column * columnStride, from: from + column, count: 1 };
+    row += together;
+  }
 }
 
 /** A slot's bytes out of those of its stored tensor; elements have `size` bytes. */
 export function takeSlot(place: Placement, stored: Uint8Array, size: number): Uint8Array {
   const own = new Uint8Array(place.slot.shape.reduce((a, b) => a * b, size));
-  forEachPiece(place, size, (at, from, bytes) => own.set(stored.subarray(at, at + bytes), from));
+  for (const { at, from, count } of piecesOf(place)) own.set(stored.subarray(at * size, (at + count) * size), from * size);
   return own;
 }
 
 /** Puts a slot's bytes at their place in the stored tensor. */
 export function putSlot(place: Placement, stored: Uint8Array, own: Uint8Array, size: number): void {
-  forEachPiece(place, size, (at, from, bytes) => stored.set(own.subarray(from, from + bytes), at));
-}
-
-/** Pieces that are contiguous in both: `bytes` bytes from `at` in the stored tensor are those from `from` in the slot. */
-function forEachPiece(place: Placement, size: number, piece: (at: number, from: number, bytes: number) => void): void {
-  const [count = 1, ...rest] = place.slot.shape;
-  const width = rest.reduce((a, b) => a * b, 1);
-  const { start, run, period } = place.rows ?? { start: 0, run: count, period: count };
-  const storedRows = place.shape.at(-1)!;
-  for (let row = 0; row < count; row += run) {
-    const at = start + (row / run) * period;
-    if (!place.transposed) {
-      piece(at * width * size, row * width * size, run * width * size);
-      continue;
-    }
-    for (let i = 0; i < run; i++) {
-      for (let j = 0; j < width; j++) piece((j * storedRows + at + i) * size, ((row + i) * width + j) * size, size);
-    }
-  }
+  for (const { at, from, count } of piecesOf(place)) stored.set(own.subarray(from * size, (from + count) * size), at * size);
 }

@@ -17,6 +17,12 @@ export type SlotPart =
   | "vBias"
   | "qNorm"
   | "kNorm"
+  | "sinks"
+  | "qDown"
+  | "qLatentNorm"
+  | "kvDown"
+  | "kvLatentNorm"
+  | "kRope"
   | "o"
   | "oBias"
   | "postAttentionNorm"
@@ -30,6 +36,8 @@ export type SlotPart =
   | "down"
   | "downBias"
   | "router"
+  | "routerBias"
+  | "routerCorrection"
   | "sharedGate"
   | "sharedUp"
   | "sharedDown"
@@ -43,7 +51,7 @@ export type SlotPart =
 export interface SlotAt {
   readonly part: SlotPart;
   readonly layer?: number;
-  /** Set for `gate`, `up` and `down` of a routed expert. */
+  /** Set for `gate`, `up`, `down` and their biases of a routed expert. */
   readonly expert?: number;
 }
 
@@ -66,6 +74,11 @@ export function normPlaces(block: BlockKind): { readonly before: boolean; readon
   };
 }
 
+/** True for state that no gradient reaches: the correction bias, which balancing moves by its own rule. */
+export function isBuffer({ part }: SlotAt): boolean {
+  return part === "routerCorrection";
+}
+
 export function slotKey(at: SlotAt): string {
   if (at.layer === undefined) return at.part;
   if (at.expert === undefined) return `layers.${at.layer}.${at.part}`;
@@ -75,8 +88,7 @@ export function slotKey(at: SlotAt): string {
 /** All tensors of a decoder, each exactly once, in write order. A tied head has no slot of its own. */
 export function slotsOf(spec: DecoderSpec): Slot[] {
   const slots: Slot[] = [];
-  const add = (at: SlotAt, ...shape: number[]): void => void slots.push({ key: slotKey(at), at, shape });
-  const { heads, kvHeads, headDim, qkNorm, qkvBias, outBias } = spec.attn;
+  const add: Add = (at, ...shape) => void slots.push({ key: slotKey(at), at, shape });
   const { before, beforeFfn, after } = normPlaces(spec.block);
   const norm = (wanted: boolean, part: NormPart, layer?: number): void => {
     if (wanted && spec.norm.weight !== "none") add({ part, layer }, spec.hidden);
@@ -86,18 +98,7 @@ export function slotsOf(spec: DecoderSpec): Slot[] {
   if (spec.learnedPositions) add({ part: "positions" }, spec.maxPositions, spec.hidden);
   spec.layers.forEach(({ ffn }, layer) => {
     norm(before, "inputNorm", layer);
-    add({ part: "q", layer }, heads * headDim, spec.hidden);
-    if (qkvBias) add({ part: "qBias", layer }, heads * headDim);
-    add({ part: "k", layer }, kvHeads * headDim, spec.hidden);
-    if (qkvBias) add({ part: "kBias", layer }, kvHeads * headDim);
-    add({ part: "v", layer }, kvHeads * headDim, spec.hidden);
-    if (qkvBias) add({ part: "vBias", layer }, kvHeads * headDim);
-    if (qkNorm !== null) {
-      add({ part: "qNorm", layer }, qkNorm.span === "head" ? headDim : heads * headDim);
-      add({ part: "kNorm", layer }, qkNorm.span === "head" ? headDim : kvHeads * headDim);
-    }
-    add({ part: "o", layer }, spec.hidden, heads * headDim);
-    if (outBias) add({ part: "oBias", layer }, spec.hidden);
+    addAttention(spec, layer, add);
     norm(after, "postAttentionNorm", layer);
     norm(beforeFfn, "ffnNorm", layer);
     addFfn(ffn, layer, spec.hidden, add);
@@ -108,26 +109,58 @@ export function slotsOf(spec: DecoderSpec): Slot[] {
   return slots;
 }
 
-function addFfn(ffn: Ffn, layer: number, hidden: number, add: (at: SlotAt, ...shape: number[]) => void): void {
-  if (ffn.kind === "dense") {
-    if (ffn.gated) {
-      add({ part: "gate", layer }, ffn.inner, hidden);
-      if (ffn.bias) add({ part: "gateBias", layer }, ffn.inner);
+type Add = (at: SlotAt, ...shape: number[]) => void;
+
+function addAttention({ attn, hidden }: DecoderSpec, layer: number, add: Add): void {
+  const { heads, kvHeads, headDim, qkNorm, qkvBias, outBias, sinks, latent } = attn;
+  const valueDim = latent?.valueDim ?? headDim;
+  if (latent === null) {
+    add({ part: "q", layer }, heads * headDim, hidden);
+    if (qkvBias) add({ part: "qBias", layer }, heads * headDim);
+    add({ part: "k", layer }, kvHeads * headDim, hidden);
+    if (qkvBias) add({ part: "kBias", layer }, kvHeads * headDim);
+    add({ part: "v", layer }, kvHeads * headDim, hidden);
+    if (qkvBias) add({ part: "vBias", layer }, kvHeads * headDim);
+  } else {
+    const { queryRank, kvRank, ropeDim } = latent;
+    if (queryRank !== null) {
+      add({ part: "qDown", layer }, queryRank, hidden);
+      add({ part: "qLatentNorm", layer }, queryRank);
     }
-    add({ part: "up", layer }, ffn.inner, hidden);
-    if (ffn.bias) add({ part: "upBias", layer }, ffn.inner);
-    add({ part: "down", layer }, hidden, ffn.inner);
-    if (ffn.bias) add({ part: "downBias", layer }, hidden);
-    return;
+    add({ part: "q", layer }, heads * headDim, queryRank ?? hidden);
+    add({ part: "kvDown", layer }, kvRank, hidden);
+    add({ part: "kRope", layer }, ropeDim, hidden);
+    add({ part: "kvLatentNorm", layer }, kvRank);
+    add({ part: "k", layer }, heads * (headDim - ropeDim), kvRank);
+    add({ part: "v", layer }, heads * valueDim, kvRank);
   }
-  add({ part: "router", layer }, ffn.experts, hidden);
-  for (let expert = 0; expert < ffn.experts; expert++) {
-    add({ part: "gate", layer, expert }, ffn.inner, hidden);
+  if (qkNorm !== null) {
+    add({ part: "qNorm", layer }, qkNorm.span === "head" ? headDim : heads * headDim);
+    add({ part: "kNorm", layer }, qkNorm.span === "head" ? headDim : kvHeads * headDim);
+  }
+  if (sinks) add({ part: "sinks", layer }, heads);
+  add({ part: "o", layer }, hidden, heads * valueDim);
+  if (outBias) add({ part: "oBias", layer }, hidden);
+}
+
+function addFfn(ffn: Ffn, layer: number, hidden: number, add: Add): void {
+  const one = (expert: number | undefined): void => {
+    if (ffn.gated) {
+      add({ part: "gate", layer, expert }, ffn.inner, hidden);
+      if (ffn.bias) add({ part: "gateBias", layer, expert }, ffn.inner);
+    }
     add({ part: "up", layer, expert }, ffn.inner, hidden);
+    if (ffn.bias) add({ part: "upBias", layer, expert }, ffn.inner);
     add({ part: "down", layer, expert }, hidden, ffn.inner);
-  }
+    if (ffn.bias) add({ part: "downBias", layer, expert }, hidden);
+  };
+  if (ffn.kind === "dense") return one(undefined);
+  add({ part: "router", layer }, ffn.experts, hidden);
+  if (ffn.router.bias) add({ part: "routerBias", layer }, ffn.experts);
+  if (ffn.router.correctionBias) add({ part: "routerCorrection", layer }, ffn.experts);
+  for (let expert = 0; expert < ffn.experts; expert++) one(expert);
   if (ffn.shared !== null) {
-    add({ part: "sharedGate", layer }, ffn.shared.inner, hidden);
+    if (ffn.gated) add({ part: "sharedGate", layer }, ffn.shared.inner, hidden);
     add({ part: "sharedUp", layer }, ffn.shared.inner, hidden);
     add({ part: "sharedDown", layer }, hidden, ffn.shared.inner);
     if (ffn.shared.gated) add({ part: "sharedRouter", layer }, 1, hidden);

@@ -3,10 +3,10 @@ import { randomStream } from "../base/random.js";
 import type { ModelConfig } from "../config/index.js";
 import { plainAttention, plainRope } from "../spec/plain.js";
 import { plainBlocks, rmsNorm, type DecoderSpec } from "../spec/types.js";
-import type { Slot, SlotPart } from "../tensors/slots.js";
+import { isBuffer, type Slot, type SlotPart } from "../tensors/slots.js";
 import { elements } from "../graph/ir.js";
 
-const norms = new Set<SlotPart>(["inputNorm", "ffnNorm", "postAttentionNorm", "postFfnNorm", "finalNorm", "qNorm", "kNorm"]);
+const norms = new Set<SlotPart>(["inputNorm", "ffnNorm", "postAttentionNorm", "postFfnNorm", "finalNorm", "qNorm", "kNorm", "qLatentNorm", "kvLatentNorm"]);
 
 /**
  * A freshly drawn tensor: norms are 1, biases 0, all else normal with the spec's `initStd`, as transformers initialises these families.
@@ -16,7 +16,7 @@ export function freshTensor(spec: DecoderSpec, slot: Slot, seed: number): Float3
   const data = new Float32Array(elements(slot.shape));
   // A weight that acts as 1 + w starts at 0; queries and keys follow the same rule in the families that have both.
   if (norms.has(slot.at.part)) return data.fill(spec.norm.weight === "one-plus" ? 0 : 1);
-  if (slot.at.part.endsWith("Bias")) return data;
+  if (slot.at.part.endsWith("Bias") || isBuffer(slot.at)) return data;
   randomStream(seed, `init ${slot.key}`).normals(data, 0, 0, spec.initStd);
   return data;
 }
@@ -34,7 +34,7 @@ export function newModelSpec(model: ModelConfig, vocab: number, eos: number | nu
     maxPositions: model.maxPositions,
     attn: {
       ...plainAttention({ heads: model.heads, kvHeads: model.kvHeads ?? model.heads, headDim }),
-      qkNorm: model.family === "qwen3" ? { span: "head", norm: rmsNorm(model.normEps) } : null,
+      qkNorm: model.family === "qwen3" ? { span: "head", norm: rmsNorm(model.normEps), afterRope: false } : null,
     },
     layers: Array.from({ length: model.layers }, () => ({
       window: null,

@@ -4,7 +4,7 @@
  */
 import { randomStream, type RandomStream } from "../../src/base/random.js";
 import { GraphBuilder } from "../../src/graph/builder.js";
-import { elements, type Graph, type Prim, type ValueId } from "../../src/graph/ir.js";
+import { elements, type Graph, type Prim, type RouteRule, type ValueId } from "../../src/graph/ir.js";
 
 export interface Case {
   readonly graph: Graph;
@@ -59,17 +59,18 @@ const matrix = (c: CaseBuilder): ValueId => c.normal(c.pick(1, 5), c.pick(1, 6))
 function attentionCase(c: CaseBuilder, prim: "attention" | "attentionGrad"): readonly ValueId[] {
   const [batch, sequence, kvHeads, group, half] = [c.pick(1, 2), c.pick(1, 6), c.pick(1, 2), c.pick(1, 3), c.pick(1, 3)];
   const headDim = 2 * half;
+  const valueDim = c.pick(1, 4);
   const rows = batch * sequence;
   const window = c.pick(0, 1) === 0 ? null : c.pick(1, sequence);
   const q = c.normal(rows, kvHeads * group * headDim);
   const k = c.normal(rows, kvHeads * headDim);
-  const v = c.normal(rows, kvHeads * headDim);
+  const v = c.normal(rows, kvHeads * valueDim);
   const softcap = c.pick(0, 1) === 0 ? null : 1.5;
   const sinks = c.pick(0, 1) === 1;
-  const attrs = { batch, sequence, heads: kvHeads * group, kvHeads, headDim, scale: 0.7, window, softcap, sinks };
+  const attrs = { batch, sequence, heads: kvHeads * group, kvHeads, headDim, valueDim, scale: 0.7, window, softcap, sinks };
   const inputs = [q, k, v, ...(sinks ? [c.normal(kvHeads * group)] : [])];
   if (prim === "attention") return c.b.apply("attention", inputs, attrs);
-  return c.b.apply("attentionGrad", [...inputs, c.normal(rows, kvHeads * group * headDim)], attrs);
+  return c.b.apply("attentionGrad", [...inputs, c.normal(rows, kvHeads * group * valueDim)], attrs);
 }
 
 /** Routed operands: N tokens, top k of E experts, some experts empty. */
@@ -83,6 +84,26 @@ function routed(c: CaseBuilder): { k: number; experts: number; tokens: number; o
   }
   const [order, inverse, counts] = c.b.apply("expertSort", [c.ints(chosen, tokens, k)], { experts }) as [ValueId, ValueId, ValueId];
   return { k, experts, tokens, order, inverse, counts };
+}
+
+/** Every kind of routing: scores, renormalisation with and without a floor, groups, correction, scaling. */
+function routeCase(c: CaseBuilder): { readonly k: number; readonly rule: RouteRule; readonly experts: number } {
+  if (c.pick(0, 4) === 0) {
+    const rule = { score: "sparsemixer", jitter: c.pick(0, 2) * 0.2, renormalise: null, groups: null, corrected: false, scaling: 1 } as const;
+    return { k: 2, experts: 5, rule };
+  }
+  const count = c.pick(1, 3);
+  const size = c.pick(2, 3);
+  const kept = c.pick(1, count);
+  const rule: RouteRule = {
+    score: c.pick(0, 1) === 0 ? "softmax" : "sigmoid",
+    jitter: 0,
+    renormalise: [null, { plus: 0, atLeast: 0 }, { plus: 0.3, atLeast: 0 }, { plus: 0, atLeast: 0.6 }][c.pick(0, 3)]!,
+    groups: count === 1 ? null : { count, kept },
+    corrected: c.pick(0, 1) === 1,
+    scaling: c.pick(0, 1) === 0 ? 1 : 2.5,
+  };
+  return { k: c.pick(1, count === 1 ? size : kept * size), rule, experts: count * size };
 }
 
 const targetsOf = (c: CaseBuilder, tokens: number, vocab: number): ValueId =>
@@ -121,12 +142,21 @@ export const cases: { readonly [P in Prim]: Make } = {
   rmsNormGrad: (c) => c.b.apply("rmsNormGrad", [c.normal(5, 4), c.normal(4), c.normal(5, 4)], { eps: 1e-3 }),
   rope: (c) => {
     const rotary = 2 * c.pick(1, 3);
+    const offset = 2 * c.pick(0, 1);
     const attrs = {
-      batch: 2, sequence: c.pick(1, 4), heads: c.pick(1, 3), headDim: rotary + 2 * c.pick(0, 1), rotary,
+      batch: 2, sequence: c.pick(1, 4), heads: c.pick(1, 3), headDim: offset + rotary + 2 * c.pick(0, 1), offset, rotary,
       interleaved: c.pick(0, 1) === 1, inverse: c.pick(0, 1) === 1,
     };
     const table = [attrs.sequence, rotary / 2] as const;
     return [c.b.op("rope", [c.normal(2 * attrs.sequence, attrs.heads * attrs.headDim), c.table(...table), c.table(...table)], attrs)];
+  },
+  joinHeads: (c) => {
+    const heads = c.pick(1, 3);
+    return [c.b.op("joinHeads", [c.normal(4, heads * c.pick(1, 3)), c.normal(4, c.pick(1, 2))], { heads })];
+  },
+  joinHeadsGrad: (c) => {
+    const [heads, a, b] = [c.pick(1, 3), c.pick(1, 3), c.pick(1, 2)];
+    return c.b.apply("joinHeadsGrad", [c.normal(4, heads * a), c.normal(4, b), c.normal(4, heads * (a + b))], { heads });
   },
   attention: (c) => attentionCase(c, "attention"),
   attentionGrad: (c) => attentionCase(c, "attentionGrad"),
@@ -134,12 +164,15 @@ export const cases: { readonly [P in Prim]: Make } = {
   swigluGrad: (c) => c.b.apply("swigluGrad", [c.normal(3, 4), c.normal(3, 4), c.normal(3, 4)], {}),
   headCrossEntropy: (c) => [c.b.op("headCrossEntropy", [c.normal(6, 3), c.normal(5, 3), targetsOf(c, 6, 5)], { softcap: c.pick(0, 1) === 0 ? null : 1.5 })],
   headCrossEntropyGrad: (c) => c.b.apply("headCrossEntropyGrad", [c.normal(6, 3), c.normal(5, 3), targetsOf(c, 6, 5), c.normal()], { softcap: c.pick(0, 1) === 0 ? null : 1.5 }),
-  routeTopK: (c) => c.b.apply("routeTopK", [c.normal(4, 5)], { k: c.pick(1, 5), order: c.pick(0, 1) === 0 ? "softmax-topk" : "topk-softmax" }),
+  routeTopK: (c) => {
+    const { k, rule, experts } = routeCase(c);
+    return c.b.apply("routeTopK", [c.normal(4, experts), ...(rule.corrected ? [c.table(experts)] : [])], { k, rule });
+  },
   routeTopKGrad: (c) => {
-    const [k, order] = [c.pick(1, 5), c.pick(0, 1) === 0 ? ("softmax-topk" as const) : ("topk-softmax" as const)];
-    const logits = c.normal(4, 5);
-    const [, experts] = c.b.apply("routeTopK", [logits], { k, order });
-    return [c.b.op("routeTopKGrad", [logits, experts!, c.normal(4, k)], { order })];
+    const { k, rule, experts } = routeCase(c);
+    const logits = c.normal(4, experts);
+    const [, chosen] = c.b.apply("routeTopK", [logits, ...(rule.corrected ? [c.table(experts)] : [])], { k, rule });
+    return [c.b.op("routeTopKGrad", [logits, chosen!, c.normal(4, k)], { rule })];
   },
   expertSort: (c) => {
     const { order, inverse, counts } = routed(c);
@@ -166,6 +199,14 @@ export const cases: { readonly [P in Prim]: Make } = {
     const transB = c.pick(0, 1) === 1;
     const weights = Array.from({ length: experts }, () => (transB ? c.normal(2, 3) : c.normal(3, 2)));
     return [c.b.op("groupedMatmul", [c.normal(tokens * k, 3), counts, ...weights], { transB })];
+  },
+  groupedBias: (c) => {
+    const { counts, experts, k, tokens } = routed(c);
+    return [c.b.op("groupedBias", [c.normal(tokens * k, 3), counts, ...Array.from({ length: experts }, () => c.normal(3))], {})];
+  },
+  groupedBiasGrad: (c) => {
+    const { counts, k, tokens } = routed(c);
+    return c.b.apply("groupedBiasGrad", [c.normal(tokens * k, 3), counts], {});
   },
   groupedMatmulGradW: (c) => {
     const { counts, k, tokens } = routed(c);

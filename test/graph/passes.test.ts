@@ -6,7 +6,8 @@ import { print, prune, verify } from "../../src/graph/passes.js";
 import { evaluate } from "../../src/graph/reference.js";
 import { logitsProgram, lossProgram } from "../../src/step/programs.js";
 import { plainAttention, plainRope } from "../../src/spec/plain.js";
-import { plainBlocks, rmsNorm, type DecoderSpec } from "../../src/spec/types.js";
+import { routeRule } from "../../src/net/decoder.js";
+import { plainBlocks, plainExperts, rmsNorm, softmaxRouter, type DecoderSpec } from "../../src/spec/types.js";
 
 /** x [2, 3] -> sigmoid -> times w [4, 3] transposed. */
 function small(): { graph: Graph; x: ValueId; w: ValueId; s: ValueId; y: ValueId } {
@@ -21,7 +22,7 @@ function small(): { graph: Graph; x: ValueId; w: ValueId; s: ValueId; y: ValueId
 const spec: DecoderSpec = {
   family: "mixtral", vocab: 7, hidden: 4, tiedHead: true, ...plainBlocks, norm: rmsNorm(1e-5), maxPositions: 8,
   attn: plainAttention({ heads: 2, kvHeads: 1, headDim: 2 }),
-  layers: [{ window: null, rope: plainRope(100, 2), ffn: { kind: "moe", activation: "silu", inner: 3, experts: 2, topK: 1, order: "topk-softmax", shared: null } }],
+  layers: [{ window: null, rope: plainRope(100, 2), ffn: { kind: "moe", activation: "silu", inner: 3, experts: 2, topK: 1, router: softmaxRouter("topk-softmax"), ...plainExperts, shared: null } }],
   tokens: { bos: null, eos: [], pad: null }, initStd: 0.02, auxLossCoef: 0.01,
 };
 
@@ -69,11 +70,11 @@ describe("shape errors name the primitive and the sizes", () => {
     ["toFloat", () => b.op("toFloat", [m23], {}), "toFloat: input must be int"],
     ["embedding", () => b.op("embedding", [m23, m23], {}), "embedding: ids must have 1 axes"],
     ["rmsNorm", () => b.op("rmsNorm", [m23, row], { eps: 1e-5 }), "rmsNorm: last axis and weight: [3] and [5] differ"],
-    ["rope of odd heads", () => b.op("rope", [m23, row, row], { batch: 1, sequence: 2, heads: 1, headDim: 3, rotary: 3, interleaved: false, inverse: false }), "rope: 3 rotary elements of a head of 3"],
-    ["attention", () => b.op("attention", [m23, m23, m23], { batch: 1, sequence: 2, heads: 3, kvHeads: 2, headDim: 1, scale: 1, window: null, softcap: null, sinks: false }), "attention: 3 heads are no multiple of 2"],
+    ["rope of odd heads", () => b.op("rope", [m23, row, row], { batch: 1, sequence: 2, heads: 1, headDim: 3, offset: 0, rotary: 3, interleaved: false, inverse: false }), "rope: 3 rotary elements from 0 of a head of 3"],
+    ["attention", () => b.op("attention", [m23, m23, m23], { batch: 1, sequence: 2, heads: 3, kvHeads: 2, headDim: 1, valueDim: 1, scale: 1, window: null, softcap: null, sinks: false }), "attention: 3 heads are no multiple of 2"],
     ["swiglu", () => b.op("swiglu", [m23, m45], {}), "swiglu: gate and up: [2,3] and [4,5] differ"],
     ["headCrossEntropy", () => b.op("headCrossEntropy", [m23, m45, ids], { softcap: null }), "headCrossEntropy: hidden sizes 3 and 5 differ"],
-    ["routeTopK", () => b.op("routeTopK", [m23], { k: 4, order: "softmax-topk" }), "routeTopK: top-4 of 3 experts"],
+    ["routeTopK", () => b.op("routeTopK", [m23], { k: 4, rule: routeRule(softmaxRouter("softmax-topk")) }), "routeTopK: top-4 of 3 experts"],
     ["groupedMatmul", () => b.op("groupedMatmul", [m23, ids, m45], { transB: true }), "groupedMatmul: counts: [2] and [1] differ"],
     ["a missing input", () => b.op("sigmoid", [], {}), "sigmoid: takes 1 inputs, got 0"],
   ];
@@ -135,16 +136,16 @@ it("prints an attention and mixture-of-experts block", () => {
     %18: f32[3,4] = matmul(%17, %layers.0.q) {transB}
     %19: f32[3,1] = constant() {1 0.5403022766113281 -0.416146844625473}
     %20: f32[3,1] = constant() {0 0.8414709568023682 0.9092974066734314}
-    %21: f32[3,4] = rope(%18, %19, %20) {batch=1 sequence=3 heads=2 headDim=2 rotary=2}
+    %21: f32[3,4] = rope(%18, %19, %20) {batch=1 sequence=3 heads=2 headDim=2 offset=0 rotary=2}
     %22: f32[3,2] = matmul(%17, %layers.0.k) {transB}
-    %23: f32[3,2] = rope(%22, %19, %20) {batch=1 sequence=3 heads=1 headDim=2 rotary=2}
+    %23: f32[3,2] = rope(%22, %19, %20) {batch=1 sequence=3 heads=1 headDim=2 offset=0 rotary=2}
     %24: f32[3,2] = matmul(%17, %layers.0.v) {transB}
-    %25: f32[3,4] = attention(%21, %23, %24) {batch=1 sequence=3 heads=2 kvHeads=1 headDim=2 scale=0.7071067811865475}
+    %25: f32[3,4] = attention(%21, %23, %24) {batch=1 sequence=3 heads=2 kvHeads=1 headDim=2 valueDim=2 scale=0.7071067811865475}
     %26: f32[3,4] = matmul(%25, %layers.0.o) {transB}
     %27: f32[3,4] = add(%16, %26)
     %28: f32[3,4] = rmsNorm(%27, %layers.0.ffnNorm) {eps=0.00001}
     %29: f32[3,2] = matmul(%28, %layers.0.router) {transB}
-    %30: f32[3,1], %31: int[3,1] = routeTopK(%29) {k=1 order=topk-softmax}
+    %30: f32[3,1], %31: int[3,1] = routeTopK(%29) {k=1 rule=[object Object]}
     %32: int[3], %33: int[3], %34: int[2] = expertSort(%31) {experts=2}
     %35: f32[3,4] = dispatch(%28, %32, %33) {k=1}
     %36: f32[3,3] = groupedMatmul(%35, %34, %layers.0.experts.0.gate, %layers.0.experts.1.gate) {transB}

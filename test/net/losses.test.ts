@@ -4,7 +4,8 @@ import { GraphBuilder } from "../../src/graph/builder.js";
 import type { ValueId } from "../../src/graph/ir.js";
 import { prune, verify } from "../../src/graph/passes.js";
 import { evaluate } from "../../src/graph/reference.js";
-import type { RouterValues } from "../../src/net/decoder.js";
+import { routeRule, type RouterValues } from "../../src/net/decoder.js";
+import { softmaxRouter } from "../../src/spec/types.js";
 import { balanceLoss, routerZLoss } from "../../src/net/losses.js";
 
 const softmax = (row: readonly number[]): number[] => {
@@ -39,7 +40,7 @@ function routersOf(layers: readonly (readonly number[][])[], experts: number, k:
   const feeds = layers.map((layer) => Float64Array.from(layer.flat()));
   const routers = layers.map((layer, i) => {
     const logits = b.input(`l${i}`, "f32", [layer.length, experts]);
-    const [, chosen] = b.apply("routeTopK", [logits], { k, order: "softmax-topk" }) as [ValueId, ValueId];
+    const [, chosen] = b.apply("routeTopK", [logits], { k, rule: routeRule(softmaxRouter("softmax-topk")) }) as [ValueId, ValueId];
     const [, , counts] = b.apply("expertSort", [chosen], { experts }) as [ValueId, ValueId, ValueId];
     return { layer: i, experts, logits, counts };
   });

@@ -18,9 +18,9 @@ function llama3(theta: number, headDim: number, factor: number, low: number, hig
 
 describe("rotary frequencies", () => {
   it("are theta^(-2i/D), divided by a linear factor", () => {
-    const plain = ropeFrequencies({ ...plainRope(10000, 8), scaling: { kind: "none" } });
+    const plain = ropeFrequencies({ ...plainRope(10000, 8), scaling: { kind: "none" } }, 1);
     expect([...plain].map((x) => Number(x.toPrecision(12)))).toEqual([1, 0.1, 0.01, 0.001]);
-    expect([...ropeFrequencies({ ...plainRope(10000, 8), scaling: { kind: "linear", factor: 4 } })]).toEqual([...plain].map((x) => x / 4));
+    expect([...ropeFrequencies({ ...plainRope(10000, 8), scaling: { kind: "linear", factor: 4 } }, 1)]).toEqual([...plain].map((x) => x / 4));
   });
 
   it("llama3: agree with transformers' formula; long waves are slowed, short ones kept", () => {
@@ -33,8 +33,8 @@ describe("rotary frequencies", () => {
         ({ theta, half, factor, low, spread, original }) => {
           const high = low + spread;
           const scaling = { kind: "llama3" as const, factor, lowFreqFactor: low, highFreqFactor: high, originalMaxPositions: original };
-          const found = ropeFrequencies({ ...plainRope(theta, 2 * half), scaling });
-          const plain = ropeFrequencies(plainRope(theta, 2 * half));
+          const found = ropeFrequencies({ ...plainRope(theta, 2 * half), scaling }, 1);
+          const plain = ropeFrequencies(plainRope(theta, 2 * half), 1);
           llama3(theta, 2 * half, factor, low, high, original).forEach((value, i) => expect(found[i]! / value).toBeCloseTo(1, 12));
           found.forEach((value, i) => {
             expect(value).toBeLessThanOrEqual(plain[i]! * (1 + 1e-12));
@@ -47,8 +47,8 @@ describe("rotary frequencies", () => {
 
   it("llama3 with Llama 3.1's numbers", () => {
     const scaling = { kind: "llama3" as const, factor: 8, lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositions: 8192 };
-    const found = ropeFrequencies({ ...plainRope(500_000, 128), scaling });
-    const plain = ropeFrequencies({ ...plainRope(500_000, 128), scaling: { kind: "none" } });
+    const found = ropeFrequencies({ ...plainRope(500_000, 128), scaling }, 1);
+    const plain = ropeFrequencies({ ...plainRope(500_000, 128), scaling: { kind: "none" } }, 1);
     const ratio = [...found].map((x, i) => x / plain[i]!);
     expect(ratio[0]).toBe(1);
     expect(ratio[28]).toBe(1);
@@ -63,7 +63,7 @@ describe("rotary frequencies", () => {
   it("tables hold cos and sin of position times frequency", () => {
     const rope = plainRope(100, 6);
     const { cos, sin } = ropeTables(rope, 5);
-    const frequencies = ropeFrequencies(rope);
+    const frequencies = ropeFrequencies(rope, 5);
     for (let position = 0; position < 5; position++) {
       frequencies.forEach((frequency, i) => {
         expect(cos[position * 3 + i]).toBe(Math.fround(Math.cos(position * frequency)));

@@ -4,6 +4,8 @@ import { backward } from "../../src/grad/backward.js";
 import { randomStream } from "../../src/base/random.js";
 import { GraphBuilder } from "../../src/graph/builder.js";
 import type { AttentionAttrs, Graph, ValueId } from "../../src/graph/ir.js";
+import { routeRule } from "../../src/net/decoder.js";
+import { softmaxRouter } from "../../src/spec/types.js";
 import { prune, verify } from "../../src/graph/passes.js";
 import { evaluate } from "../../src/graph/reference.js";
 import { evaluateOnce } from "../../src/ort/session.js";
@@ -47,7 +49,7 @@ function moeLayer({ tokens, hidden, inner, experts, k, order }: MoeShape): Graph
   const mix = b.input("mix", "f32", [tokens, hidden]);
   const weights = (name: string, shape: number[]): ValueId[] => Array.from({ length: experts }, (_, e) => b.input(`${name}${e}`, "f32", shape));
   const [gate, up, down] = [weights("gate", [inner, hidden]), weights("up", [inner, hidden]), weights("down", [hidden, inner])];
-  const [kept, chosen] = b.apply("routeTopK", [logits], { k, order }) as [ValueId, ValueId];
+  const [kept, chosen] = b.apply("routeTopK", [logits], { k, rule: routeRule(softmaxRouter(order)) }) as [ValueId, ValueId];
   const [sorted, inverse, counts] = b.apply("expertSort", [chosen], { experts }) as [ValueId, ValueId, ValueId];
   const rows = b.op("dispatch", [x, sorted, inverse], { k });
   const grouped = (input: ValueId, w: ValueId[]): ValueId => b.op("groupedMatmul", [input, counts, ...w], { transB: true });
@@ -140,7 +142,7 @@ describe("attention on longer sequences", () => {
   it.each([
     [4, 4, null], [4, 2, null], [6, 1, null], [4, 2, 1], [4, 2, 5], [2, 2, 36], [4, 1, 37], [4, 2, 100],
   ])("%i query heads on %i key heads, window %s", async (heads, kvHeads, window) => {
-    const attrs = { ...base, heads, kvHeads, window };
+    const attrs = { ...base, valueDim: base.headDim, heads, kvHeads, window };
     const rows = base.batch * base.sequence;
     const feeds = [heads, kvHeads, kvHeads, heads].map((count, i) => normals(`attention ${i} ${heads} ${kvHeads}`, rows * count * base.headDim));
     const b = new GraphBuilder();

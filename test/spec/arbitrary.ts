@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { bends } from "./bends.js";
 import { plainAttention, plainRope } from "../../src/spec/plain.js";
-import { plainBlocks, rmsNorm } from "../../src/spec/types.js";
+import { plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../../src/spec/types.js";
 import type { ActivationKind, BlockKind, DecoderSpec, Family, Ffn, MoeFfn, NormSpec, RopeScaling } from "../../src/spec/types.js";
 
 const positive = fc.double({ min: 1e-12, max: 1e12, noNaN: true, noDefaultInfinity: true });
@@ -167,7 +167,7 @@ function moeFfn({ anyOrder, shared }: NonNullable<Traits["moe"]>): fc.Arbitrary<
         ? fc.option(fc.record({ inner: fc.integer({ min: 1, max: 40 }), gated: fc.constant(true) }))
         : fc.constant(null),
     })
-    .map(({ spare, topK, ...ffn }) => ({ kind: "moe", activation: "silu", experts: topK + spare, topK, ...ffn }));
+    .map(({ spare, topK, order, ...ffn }) => ({ kind: "moe", activation: "silu", experts: topK + spare, topK, router: softmaxRouter(order), ...plainExperts, ...ffn }));
 }
 
 const anyActivation = fc.constantFrom<ActivationKind>("silu", "gelu", "geluTanh", "relu", "relu2");
@@ -242,7 +242,7 @@ function llamaLike(family: Family): fc.Arbitrary<DecoderSpec> {
         hidden: (square ? headDim : hiddenPerHead) * groups * kvHeads,
         attn: {
           ...plainAttention({ heads: groups * kvHeads, kvHeads, headDim }),
-          qkNorm: qkNorm ? { span: "head" as const, norm: rmsNorm(eps) } : null,
+          qkNorm: qkNorm ? { span: "head" as const, norm: rmsNorm(eps), afterRope: false } : null,
           qkvBias: bias,
           outBias: outBias === "same" && bias,
         },

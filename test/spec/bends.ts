@@ -20,7 +20,7 @@ function gemma(spec: DecoderSpec): DecoderSpec {
   return { ...spec, norm: { ...spec.norm, weight: "one-plus" }, multipliers };
 }
 
-const normed = (spec: DecoderSpec, span: QkNorm["span"]): DecoderSpec => ({ ...spec, attn: { ...spec.attn, qkNorm: { span, norm: spec.norm } } });
+const normed = (spec: DecoderSpec, span: QkNorm["span"]): DecoderSpec => ({ ...spec, attn: { ...spec.attn, qkNorm: { span, norm: spec.norm, afterRope: false } } });
 
 /** Sliding layers get a rope of their own. */
 const roped = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>

@@ -3,7 +3,8 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
 import { configFromSpec, specFromConfig, stringifyConfig } from "../../src/spec/config.js";
-import type { DecoderSpec, Rope } from "../../src/spec/types.js";
+import { plainExperts, softmaxRouter } from "../../src/spec/types.js";
+import type { DecoderSpec, MoeFfn, Rope } from "../../src/spec/types.js";
 import { families, specOf } from "./arbitrary.js";
 import { plainRope } from "../../src/spec/plain.js";
 
@@ -138,7 +139,7 @@ describe("configFromSpec", () => {
       "order",
       {
         ...mixtral,
-        layers: mixtral.layers.map((layer) => ({ ...layer, ffn: { ...layer.ffn, order: "softmax-topk" } as typeof layer.ffn })),
+        layers: mixtral.layers.map((layer) => ({ ...layer, ffn: { ...layer.ffn, router: softmaxRouter("softmax-topk") } as MoeFfn })),
       },
       "not renormalised",
     ],
@@ -242,7 +243,8 @@ describe("class defaults for absent keys", () => {
       inner: 64,
       experts: 4,
       topK: 2,
-      order: "topk-softmax",
+      router: softmaxRouter("topk-softmax"),
+      ...plainExperts,
       shared: null,
     });
     expect(moe(golden("moe/qwen2_moe"))).toEqual({
@@ -251,11 +253,12 @@ describe("class defaults for absent keys", () => {
       inner: 16,
       experts: 4,
       topK: 2,
-      order: "softmax-topk",
+      router: softmaxRouter("softmax-topk"),
+      ...plainExperts,
       shared: { inner: 32, gated: true },
     });
-    expect(moe(without(golden("moe/qwen3_moe"), "norm_topk_prob"))).toMatchObject({ order: "softmax-topk", experts: 8 });
-    expect(moe(golden("moe/qwen3_moe_norm"))).toMatchObject({ order: "topk-softmax" });
+    expect(moe(without(golden("moe/qwen3_moe"), "norm_topk_prob"))).toMatchObject({ router: softmaxRouter("softmax-topk"), experts: 8 });
+    expect(moe(golden("moe/qwen3_moe_norm"))).toMatchObject({ router: softmaxRouter("topk-softmax") });
     expect(moe({ ...without(golden("moe/qwen3_moe"), "num_local_experts"), num_experts: 16 })).toMatchObject({
       experts: 16,
     });
@@ -432,8 +435,8 @@ describe("what cannot be read", () => {
     ],
     [{ ...llama, num_key_value_heads: 3 }, "num_key_value_heads is 3, expected a divisor of num_attention_heads (4)"],
     [
-      { ...llama, rope_parameters: { rope_type: "yarn", rope_theta: 1 } },
-      'rope_parameters.rope_type is "yarn", expected one of "default", "linear", "llama3"',
+      { ...llama, rope_parameters: { rope_type: "ntk", rope_theta: 1 } },
+      'rope_parameters.rope_type is "ntk", expected one of "default", "linear", "llama3", "yarn", "longrope"',
     ],
     [{ ...llama, rope_scaling: { type: "dynamic", factor: 2 } }, 'rope_scaling.type is "dynamic"'],
     [{ ...llama, rope_theta: 5 }, "rope_theta is given as 5 and as 10000"],
@@ -447,7 +450,12 @@ describe("what cannot be read", () => {
     [{ ...golden("dense/stablelm"), head_dim: 16 }, "head_dim is 16, expected 8, hidden_size / num_attention_heads"],
     [{ ...golden("dense/cohere"), use_qk_norm: true }, "use_qk_norm is true, expected false"],
     [without(golden("dense/cohere"), "rope_parameters"), "rope_theta is missing, expected a number above 0"],
-    [{ ...golden("dense/phi3"), rope_parameters: { rope_type: "longrope" } }, 'rope_parameters.rope_type is "longrope"'],
+    [
+      { ...golden("dense/phi3"), rope_parameters: { rope_type: "longrope" } },
+      "rope_parameters.short_factor is missing, expected 4 numbers, one for each rotated pair",
+    ],
+    [{ ...llama, rope_scaling: { rope_type: "longrope", short_factor: [1, 1, 1, 1], long_factor: [1, 2, 3] } }, "rope_scaling.long_factor is [1,2,3]"],
+    [{ ...llama, rope_scaling: { type: "yarn", factor: 0 } }, "rope_scaling.factor is 0, expected a number above 0"],
     [{ ...golden("dense/gpt_neox"), num_key_value_heads: 2 }, "num_key_value_heads is 2, expected 4"],
     [{ ...golden("dense/gpt_neox"), rotary_pct: -1 }, "rotary_pct is -1, expected a number above 0"],
     [{ ...llama, quantization_config: { quant_method: "gptq" } }, 'quant_method "gptq", expected 8-bit floats'],
@@ -467,8 +475,8 @@ describe("what cannot be read", () => {
     [{ ...golden("dense/gemma3_text"), rope_theta: 5 }, "rope_parameters.full_attention and the flat rope keys disagree"],
     [{ ...golden("dense/olmo3"), rope_parameters: { rope_theta: 5 } }, "expected an entry for full_attention and one for sliding_attention"],
     [
-      { ...golden("dense/olmo3"), rope_parameters: { full_attention: { rope_type: "yarn", factor: 8 } } },
-      'rope_parameters.full_attention.rope_type is "yarn", expected one of "default", "linear", "llama3"',
+      { ...golden("dense/olmo3"), rope_parameters: { full_attention: { rope_type: "ntk", factor: 8 } } },
+      'rope_parameters.full_attention.rope_type is "ntk", expected one of "default", "linear", "llama3", "yarn", "longrope"',
     ],
     [{ ...golden("dense/granite"), logits_scaling: 0 }, "logits_scaling is 0, expected a number above 0"],
     [{ ...golden("dense/smollm3"), no_rope_layers: [1] }, "no_rope_layers is [1], expected 0 or 1 for each of 2 layers"],

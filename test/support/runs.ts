@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { randomStream } from "../../src/base/random.js";
 import type { TrainingBlock } from "../../src/config/index.js";
 import { plainAttention, plainRope } from "../../src/spec/plain.js";
-import { plainBlocks, rmsNorm, type DecoderSpec } from "../../src/spec/types.js";
+import { plainBlocks, plainExperts, rmsNorm, softmaxRouter, type DecoderSpec } from "../../src/spec/types.js";
 import type { Backend, TrainRuntime } from "../../src/step/runtime.js";
 import { freshTensor } from "../../src/train/init.js";
 import { readMetrics, type RunMetrics } from "../../src/train/records.js";
@@ -15,7 +15,7 @@ import { inThread } from "./backend.js";
 export const moeSpec: DecoderSpec = {
   family: "mixtral", vocab: 64, hidden: 16, tiedHead: true, ...plainBlocks, norm: rmsNorm(1e-5), maxPositions: 64,
   attn: plainAttention({ heads: 2, kvHeads: 1, headDim: 8 }),
-  layers: Array.from({ length: 2 }, () => ({ window: null, rope: plainRope(10000, 8), ffn: { kind: "moe", activation: "silu", inner: 24, experts: 4, topK: 2, order: "topk-softmax", shared: null } as const })),
+  layers: Array.from({ length: 2 }, () => ({ window: null, rope: plainRope(10000, 8), ffn: { kind: "moe", activation: "silu", inner: 24, experts: 4, topK: 2, router: softmaxRouter("topk-softmax"), ...plainExperts, shared: null } as const })),
   tokens: { bos: null, eos: [0], pad: null }, initStd: 0.05, auxLossCoef: 0.01,
 };
 

@@ -2,7 +2,7 @@
 import { randomStream } from "../../src/base/random.js";
 import { fromFloat32 } from "../../src/numeric/dtype.js";
 import { plainAttention, plainRope } from "../../src/spec/plain.js";
-import { plainBlocks, rmsNorm, type DecoderSpec, type MoeFfn } from "../../src/spec/types.js";
+import { plainBlocks, rmsNorm, routerOrder, type DecoderSpec, type MoeFfn } from "../../src/spec/types.js";
 import { evaluateFloat32, type StoredTensor } from "../../src/surgery/evaluate.js";
 import { sourceShapes, type SurgeryPlan } from "../../src/surgery/plan.js";
 import { slotsOf } from "../../src/tensors/slots.js";
@@ -19,7 +19,7 @@ export function denseSpec(family: "llama" | "mistral" | "qwen2" | "qwen3", chang
     maxPositions: 64,
     attn: {
       ...plainAttention({ heads: 4, kvHeads: 2, headDim: 4 }),
-      qkNorm: family === "qwen3" ? { span: "head", norm: rmsNorm(1e-5) } : null,
+      qkNorm: family === "qwen3" ? { span: "head", norm: rmsNorm(1e-5), afterRope: false } : null,
       qkvBias: family === "qwen2",
     },
     layers: Array.from({ length: layerCount }, () => ({
@@ -72,7 +72,8 @@ export function ffn(gate: Float32Array, up: Float32Array, down: Float32Array, x:
 
 /** Layer 0's MoE for one token: output, and the chosen experts. */
 export function moe(spec: DecoderSpec, tensors: ReadonlyMap<string, Float32Array>, x: readonly number[]): { y: number[]; chosen: number[] } {
-  const { experts, topK, order, shared } = spec.layers[0]!.ffn as MoeFfn;
+  const { experts, topK, router, shared } = spec.layers[0]!.ffn as MoeFfn;
+  const order = routerOrder(router);
   const at = (key: string): Float32Array => tensors.get(`layers.0.${key}`)!;
   const logits = matVec(at("router"), x);
   const chosen = Array.from({ length: experts }, (_, e) => e).sort((a, b) => logits[b]! - logits[a]! || a - b).slice(0, topK);

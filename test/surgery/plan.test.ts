@@ -7,6 +7,7 @@ import { explainPlan } from "../../src/surgery/explain.js";
 import { columns, fill, givesShape, normal, originOf, printExpr, read, regionOf, rows, scale } from "../../src/surgery/expr.js";
 import { expertOrigins, originValues } from "../../src/surgery/lineage.js";
 import { planUpcycle, sourceShapes } from "../../src/surgery/plan.js";
+import { plainExperts, softmaxRouter } from "../../src/spec/types.js";
 import { upcycleRecipe } from "../../src/surgery/recipe.js";
 import { slotsOf } from "../../src/tensors/slots.js";
 import { denseSpec, evaluatePlan, randomTensors } from "./fixtures.js";
@@ -33,7 +34,7 @@ describe("plans", () => {
     const source = denseSpec("qwen3", { tiedHead: true });
     const { target } = planUpcycle(source, upcycleRecipe("E8G1T2"));
     expect({ ...target, family: source.family, layers: source.layers, auxLossCoef: 0 }).toEqual(source);
-    expect(target.layers[0]!.ffn).toEqual({ kind: "moe", activation: "silu", inner: 48, experts: 8, topK: 2, order: "topk-softmax", shared: null });
+    expect(target.layers[0]!.ffn).toEqual({ kind: "moe", activation: "silu", inner: 48, experts: 8, topK: 2, router: softmaxRouter("topk-softmax"), ...plainExperts, shared: null });
   });
 
   it("explain themselves", () => {

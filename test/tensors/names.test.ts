@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { parseSafetensors } from "../../src/format/safetensors.js";
 import { specFromConfig } from "../../src/spec/config.js";
 import { isComputedBuffer, tensorName } from "../../src/tensors/names.js";
-import { isWhole, placements, putSlot, storedTensors, takeSlot } from "../../src/tensors/placement.js";
+import { isWhole, placements, putSlot, storedTensors, takeSlot, transposedRowsOf } from "../../src/tensors/placement.js";
 import { families, specOf } from "../spec/arbitrary.js";
 import { readFileSync } from "node:fs";
 import { golden, goldenFolders, weightFiles } from "../support/golden.js";
@@ -50,7 +50,7 @@ describe("tensorName", () => {
 
   test("a slot stored as columns is turned round", () => {
     const slot = { key: "layers.0.k", at: { part: "k", layer: 0 }, shape: [2, 3] } as const;
-    const place = { slot, name: "c_attn", shape: [3, 6], rows: { start: 2, run: 2, period: 6 }, transposed: true };
+    const place = { slot, name: "c_attn", ...transposedRowsOf(slot, 6, { start: 2, run: 2, period: 6 }) };
     const stored = Uint8Array.from({ length: 18 }, (_, i) => i);
     expect([...takeSlot(place, stored, 1)]).toEqual([2, 8, 14, 3, 9, 15]);
     const copy = new Uint8Array(18);

@@ -50,6 +50,8 @@ export interface Defaults {
   /** `partial_rotary_factor`; if left out, rope turns whole heads. */
   readonly partialRotary?: number;
   readonly interleavedRope?: boolean;
+  /** What a top-level `original_max_position_embeddings` is when absent, in classes that have one. */
+  readonly originalMaxPositions?: number;
   /** Usual key -> the family's own spelling of it. */
   readonly names?: Readonly<Record<string, string>>;
 }
@@ -70,7 +72,7 @@ export interface Common extends Omit<DecoderSpec, "attn" | "layers" | "auxLossCo
 /** What a family's attention may have beyond the common part. */
 export interface AttentionOptions {
   /** Norm on queries and keys, of the same kind and epsilon as the block's; true: over each head. */
-  readonly qkNorm: boolean | QkNorm["span"];
+  readonly qkNorm: boolean | Exclude<QkNorm["span"], "own-head">;
   readonly qkvBias: boolean;
   readonly outBias: boolean;
 }
@@ -99,7 +101,7 @@ export function readBase(config: ConfigReader, family: Family, defaults: Default
     tiedHead: config.bool("tie_word_embeddings", defaults.tiedHead ?? false),
     norm: { ...(defaults.norm ?? rmsNorm(0)), eps: readEps(config, defaults) },
     maxPositions: config.int("max_position_embeddings", defaults.maxPositions),
-    attn: { heads, kvHeads, headDim, scale: headDim ** -0.5, softcap: null, clip: null },
+    attn: { heads, kvHeads, headDim, scale: headDim ** -0.5, softcap: null, clip: null, sinks: false, latent: null },
     activation: readActivation(config, defaults),
     layerCount: config.int("num_hidden_layers", undefined, { max: maxLayers }),
     tokens: readTokens(config, defaults),
@@ -237,7 +239,7 @@ export function uniformDense(spec: DecoderSpec, allowBias: boolean): DenseFfn {
 /** The common part of an attention with a family's own. */
 export function attentionOf(common: Pick<Common, "attn" | "norm">, { qkNorm, qkvBias, outBias }: AttentionOptions): AttentionSpec {
   const span = qkNorm === true ? "head" : qkNorm;
-  return { ...common.attn, qkNorm: span === false ? null : { span, norm: common.norm }, qkvBias, outBias };
+  return { ...common.attn, qkNorm: span === false ? null : { span, norm: common.norm, afterRope: false }, qkvBias, outBias };
 }
 
 /** Assembles the spec of a dense model; without `ropes` every layer has the common one. */

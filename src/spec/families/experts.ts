@@ -1,6 +1,7 @@
 /** Mixture-of-experts keys shared by Mixtral, Qwen2-MoE and Qwen3-MoE. */
 import { inputError } from "../../base/errors.js";
-import type { DecoderSpec, DenseFfn, MoeFfn } from "../types.js";
+import { routerOrder, softmaxRouter } from "../types.js";
+import type { DecoderSpec, DenseFfn, MoeFfn, RouterOrder, RouterSpec } from "../types.js";
 import type { AttentionOptions, Common } from "./common.js";
 import { attentionOf, refuse } from "./common.js";
 import type { ConfigReader } from "./reader.js";
@@ -25,8 +26,22 @@ export function readTopK(config: ConfigReader, experts: number, fallback: number
 }
 
 /** Qwen renormalises the kept probabilities only if `norm_topk_prob` is true; the class default is false. */
-export function readOrder(config: ConfigReader): MoeFfn["order"] {
-  return config.bool("norm_topk_prob", false) ? "topk-softmax" : "softmax-topk";
+export function readSoftmaxRouter(config: ConfigReader, fallback = false): RouterSpec {
+  return softmaxRouter(config.bool("norm_topk_prob", fallback) ? "topk-softmax" : "softmax-topk");
+}
+
+/** The order of a plain softmax router. Throws inputError if the spec's router is anything else. */
+export function requireSoftmaxRouter(spec: DecoderSpec, { router }: MoeFfn): RouterOrder {
+  const order = routerOrder(router);
+  if (JSON.stringify(router) !== JSON.stringify(softmaxRouter(order))) throw refuse(spec, `a router other than ${order} over plain logits`);
+  return order;
+}
+
+/** Throws inputError if experts are not like a Llama-like FFN: gated, without biases, nothing clamped. */
+export function requirePlainExperts(spec: DecoderSpec, moe: MoeFfn): void {
+  if (!moe.gated) throw refuse(spec, "experts without a gate");
+  if (moe.bias) throw refuse(spec, "experts with biases");
+  if (moe.clampedGlu !== null) throw refuse(spec, "a clamped gated unit");
 }
 
 /**
@@ -74,14 +89,7 @@ export function uniformFfns(spec: DecoderSpec): { moe: MoeFfn; dense: DenseFfn |
   const denses = ffns.filter((ffn) => ffn.kind === "dense");
   const moe = moes[0];
   if (moe === undefined) throw refuse(spec, "no mixture-of-experts layer");
-  const same = (a: MoeFfn): boolean =>
-    a.inner === moe.inner &&
-    a.experts === moe.experts &&
-    a.topK === moe.topK &&
-    a.order === moe.order &&
-    a.shared?.inner === moe.shared?.inner &&
-    a.shared?.gated === moe.shared?.gated;
-  if (!moes.every(same)) throw refuse(spec, "experts that differ between layers");
+  if (!moes.every((other) => JSON.stringify(other) === JSON.stringify({ ...other, ...moe }))) throw refuse(spec, "experts that differ between layers");
   if (moe.topK > moe.experts) throw refuse(spec, `${moe.topK} experts per token out of ${moe.experts}`);
   const dense = denses[0] ?? null;
   if (denses.some((ffn) => ffn.inner !== dense!.inner)) throw refuse(spec, "dense FFNs that differ between layers");
@@ -92,13 +100,14 @@ export function uniformFfns(spec: DecoderSpec): { moe: MoeFfn; dense: DenseFfn |
 /** Keys of Qwen2-MoE and Qwen3-MoE. */
 export function writeQwenExperts(spec: DecoderSpec): Record<string, unknown> {
   const { moe, dense } = uniformFfns(spec);
+  requirePlainExperts(spec, moe);
   return {
     num_experts: moe.experts,
     num_experts_per_tok: moe.topK,
     moe_intermediate_size: moe.inner,
     // Without dense layers nobody reads it, but the class wants a number: the active width, as Qwen's own files have it.
     intermediate_size: dense?.inner ?? moe.inner * moe.topK,
-    norm_topk_prob: moe.order === "topk-softmax",
+    norm_topk_prob: requireSoftmaxRouter(spec, moe) === "topk-softmax",
     decoder_sparse_step: 1,
     mlp_only_layers: spec.layers.flatMap(({ ffn }, layer) => (ffn.kind === "dense" ? [layer] : [])),
     output_router_logits: false,

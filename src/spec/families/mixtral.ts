@@ -1,8 +1,9 @@
 /** Mixtral: mistral attention, every layer a mixture of experts, kept router weights always renormalised. */
+import { plainExperts, softmaxRouter } from "../types.js";
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention } from "./common.js";
-import { moeSpec, readAuxLossCoef, readExpertCount, readTopK, uniformFfns } from "./experts.js";
+import { moeSpec, readAuxLossCoef, readExpertCount, readTopK, requirePlainExperts, requireSoftmaxRouter, uniformFfns } from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 import { uniformWindow } from "./windows.js";
 
@@ -27,7 +28,8 @@ export const mixtral: Dialect = {
       inner: config.int("intermediate_size"),
       experts,
       topK: readTopK(config, experts, 2),
-      order: "topk-softmax",
+      router: softmaxRouter("topk-softmax"),
+      ...plainExperts,
       shared: null,
     } as const;
     const every = <T>(value: T): T[] => Array<T>(common.layerCount).fill(value);
@@ -40,7 +42,8 @@ export const mixtral: Dialect = {
     const { moe, dense } = uniformFfns(spec);
     if (dense !== null) throw refuse(spec, "dense layers beside mixture-of-experts layers");
     if (moe.shared !== null) throw refuse(spec, "a shared expert");
-    if (moe.order !== "topk-softmax") throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
+    requirePlainExperts(spec, moe);
+    if (requireSoftmaxRouter(spec, moe) !== "topk-softmax") throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
     return {
       intermediate_size: moe.inner,
       num_local_experts: moe.experts,

@@ -1,4 +1,5 @@
 /** Qwen1.5-MoE and Qwen2-57B-A14B: qwen2 attention, many small experts, and a shared expert behind a sigmoid gate. */
+import { plainExperts } from "../types.js";
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention } from "./common.js";
@@ -6,7 +7,7 @@ import {
   moeSpec,
   readAuxLossCoef,
   readExpertCount,
-  readOrder,
+  readSoftmaxRouter,
   readSparseLayers,
   readTopK,
   writeQwenExperts,
@@ -38,7 +39,8 @@ export const qwen2Moe: Dialect = {
       inner: config.int("moe_intermediate_size", 1408),
       experts,
       topK: readTopK(config, experts, 4),
-      order: readOrder(config),
+      router: readSoftmaxRouter(config),
+      ...plainExperts,
       shared: sharedInner === 0 ? null : { inner: sharedInner, gated: true },
     } as const;
     const sparse = readSparseLayers(config, common.layerCount);

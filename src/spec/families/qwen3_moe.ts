@@ -1,4 +1,5 @@
 /** Qwen3-30B-A3B and its kin: qwen3 attention, many small experts, no shared expert. */
+import { plainExperts } from "../types.js";
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention, sharedAttentionBias } from "./common.js";
@@ -6,7 +7,7 @@ import {
   moeSpec,
   readAuxLossCoef,
   readExpertCount,
-  readOrder,
+  readSoftmaxRouter,
   readSparseLayers,
   readTopK,
   writeQwenExperts,
@@ -36,7 +37,8 @@ export const qwen3Moe: Dialect = {
       inner: config.int("moe_intermediate_size", 768),
       experts,
       topK: readTopK(config, experts, 8),
-      order: readOrder(config),
+      router: readSoftmaxRouter(config),
+      ...plainExperts,
       shared: null,
     } as const;
     const sparse = readSparseLayers(config, common.layerCount);

@@ -13,9 +13,11 @@ export interface RopeDefaults {
   /** Left out: the family turns whole heads. */
   readonly partialRotary?: number;
   readonly interleavedRope?: boolean;
+  /** The class's default of a top-level `original_max_position_embeddings` (Phi-3). */
+  readonly originalMaxPositions?: number;
 }
 
-/** Throws inputError if a form asks for more than default, linear or llama3 rope, or if the forms disagree. */
+/** Throws inputError if a form asks for another kind of rope than a spec can say, or if the forms disagree. */
 export function readRope(config: ConfigReader, headDim: number, defaults: RopeDefaults): Rope {
   const nested = config.object("rope_parameters");
   const flat = config.object("rope_scaling");
@@ -31,7 +33,7 @@ export function readRope(config: ConfigReader, headDim: number, defaults: RopeDe
       hint: "keep the right one",
     });
   }
-  const scalings = dicts.map((keys) => readScaling(keys, config));
+  const scalings = dicts.map((keys) => readScaling(keys, config, rotary, defaults));
   if (new Set(scalings.map((scaling) => JSON.stringify(scaling))).size > 1) {
     throw inputError("rope_scaling and rope_parameters disagree", { where: config.where, hint: "remove the wrong one" });
   }
@@ -61,7 +63,7 @@ function readRotary(places: readonly ConfigReader[], headDim: number, fallback: 
 }
 
 /** `keys` is `rope_scaling` or `rope_parameters`; older files say `type` for `rope_type`. */
-function readScaling(keys: ConfigReader, config: ConfigReader): RopeScaling {
+function readScaling(keys: ConfigReader, config: ConfigReader, rotary: number, defaults?: RopeDefaults): RopeScaling {
   const key = keys.has("rope_type") || !keys.has("type") ? "rope_type" : "type";
   const kind = keys.get(key) ?? "default";
   switch (kind) {
@@ -80,9 +82,62 @@ function readScaling(keys: ConfigReader, config: ConfigReader): RopeScaling {
         originalMaxPositions: owner.int("original_max_position_embeddings"),
       };
     }
+    case "yarn": {
+      const originalMaxPositions = readOriginalMax(keys, config, defaults);
+      const factor = keys.has("factor") ? keys.positive("factor") : config.int("max_position_embeddings") / originalMaxPositions;
+      return {
+        kind: "yarn",
+        factor,
+        betaFast: keys.has("beta_fast") ? keys.positive("beta_fast") : 32,
+        betaSlow: keys.has("beta_slow") ? keys.positive("beta_slow") : 1,
+        originalMaxPositions,
+        truncate: keys.bool("truncate", true),
+        attentionFactor: keys.has("attention_factor") ? keys.positive("attention_factor") : yarnAttentionFactor(keys, factor),
+      };
+    }
+    // Phi-3's first files call it "su".
+    case "su":
+    case "longrope": {
+      const originalMaxPositions = readOriginalMax(keys, config, defaults);
+      const factor = keys.has("factor") ? keys.positive("factor") : config.int("max_position_embeddings", originalMaxPositions) / originalMaxPositions;
+      return {
+        kind: "longrope",
+        short: readFactors(keys, "short_factor", rotary),
+        long: readFactors(keys, "long_factor", rotary),
+        originalMaxPositions,
+        attentionFactor: keys.has("attention_factor")
+          ? keys.positive("attention_factor")
+          : factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalMaxPositions)),
+      };
+    }
     default:
-      throw keys.fail(key, 'one of "default", "linear", "llama3"');
+      throw keys.fail(key, 'one of "default", "linear", "llama3", "yarn", "longrope"');
   }
+}
+
+/** transformers gives the top-level key the last word (modeling_rope_utils.py, standardize_rope_params). */
+function readOriginalMax(keys: ConfigReader, config: ConfigReader, defaults: RopeDefaults | undefined): number {
+  const key = "original_max_position_embeddings";
+  if (config.has(key)) return config.int(key);
+  if (defaults?.originalMaxPositions !== undefined) return defaults.originalMaxPositions;
+  return keys.has(key) ? keys.int(key) : config.int("max_position_embeddings");
+}
+
+/** YaRN's `mscale` for a factor: 0.1 * weight * ln(factor) + 1. */
+export function yarnMscale(factor: number, weight: number): number {
+  return factor <= 1 ? 1 : 0.1 * weight * Math.log(factor) + 1;
+}
+
+function yarnAttentionFactor(keys: ConfigReader, factor: number): number {
+  const [one, all] = (["mscale", "mscale_all_dim"] as const).map((key) => (keys.has(key) ? keys.positive(key, undefined, { zero: true }) : 0)) as [number, number];
+  return one !== 0 && all !== 0 ? yarnMscale(factor, one) / yarnMscale(factor, all) : yarnMscale(factor, 1);
+}
+
+function readFactors(keys: ConfigReader, key: string, rotary: number): readonly number[] {
+  const isFactor = (value: unknown): value is number => typeof value === "number" && Number.isFinite(value) && value > 0;
+  const factors = keys.list(key, isFactor, "a list of numbers above 0");
+  if (factors?.length !== rotary / 2) throw keys.fail(key, `${rotary / 2} numbers, one for each rotated pair`);
+  return factors;
 }
 
 /** Flat and nested keys with the same values; `partialOf` is the head size in families that turn a part of each head. */
@@ -117,6 +172,24 @@ function writeScaling(scaling: RopeScaling): Record<string, unknown> | null {
         high_freq_factor: scaling.highFreqFactor,
         original_max_position_embeddings: scaling.originalMaxPositions,
       };
+    case "yarn":
+      return {
+        rope_type: "yarn",
+        factor: scaling.factor,
+        beta_fast: scaling.betaFast,
+        beta_slow: scaling.betaSlow,
+        original_max_position_embeddings: scaling.originalMaxPositions,
+        truncate: scaling.truncate,
+        attention_factor: scaling.attentionFactor,
+      };
+    case "longrope":
+      return {
+        rope_type: "longrope",
+        short_factor: scaling.short,
+        long_factor: scaling.long,
+        original_max_position_embeddings: scaling.originalMaxPositions,
+        attention_factor: scaling.attentionFactor,
+      };
   }
 }
 
@@ -149,8 +222,8 @@ export function readRopesByType(config: ConfigReader, headDim: number, defaults:
       ...(own?.has("rope_theta") ? [own.positive("rope_theta")] : []),
     ];
     const dicts = [own, flatScaling].filter((keys) => keys !== null);
-    readRotary([config, ...dicts], headDim, undefined);
-    const scalings = dicts.map((keys) => readScaling(keys, config));
+    const rotary = readRotary([config, ...dicts], headDim, undefined);
+    const scalings = dicts.map((keys) => readScaling(keys, config, rotary));
     if (thetas[0] !== thetas.at(-1) || JSON.stringify(scalings[0]) !== JSON.stringify(scalings.at(-1))) {
       throw inputError(`rope_parameters.${type}_attention and the flat rope keys disagree`, { where: config.where, hint: "remove the wrong one" });
     }
