@@ -1,26 +1,17 @@
 /**
  * Recipe + dense spec -> `SurgeryPlan`: what every tensor of the MoE model is made of, as plain data.
  *
- * Expert e = replica * G + part (parts fastest): expert e holds part e mod G of the FFN's hidden units, that is rows of
- * gate and up and columns of down. The router draws E rows and repeats each G times, so that the G experts of one
- * replica always get equal logits and a top T of k*G takes k whole replicas ("virtual group initialisation", He et al.
- * 2024, arXiv 2410.07524, section 2.3). With G = 1 this is sparse upcycling (Komatsuzaki et al. 2022, arXiv 2212.05055).
+ *   source -> experts in the place of FFNs (experts.ts) -> what the target family can say (adapt.ts) -> outputs
  */
-import { plainExperts, softmaxRouter, type DecoderSpec, type Ffn, type MoeFfn } from "../spec/types.js";
-import { slotKey, slotsOf, type Slot } from "../tensors/slots.js";
-import { columns, fill, givesShape, normal, printExpr, read, rows, scale, sourceKey, type Expr, type Shapes } from "./expr.js";
+import type { DecoderSpec } from "../spec/types.js";
+import { slotsOf, type Slot } from "../tensors/slots.js";
+import { adapt } from "./adapt.js";
+import { draftOf } from "./draft.js";
+import { upcycleFfns } from "./experts.js";
+import { givesShape, printExpr, sourceKey, type Expr, type Shapes } from "./expr.js";
 import { checkRecipe, checkSource, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
 import { expectedPreservation, recipeWarnings, scaleFactors, type ExpectedPreservation, type Factors } from "./scaling.js";
-import { chooseTarget, targetAbilities } from "./targets.js";
-
-/** Best of 1e-2..1e-3 in He et al. 2024, section 3; a run may set its own. */
-const auxLossCoef = 0.01;
-
-/**
- * The zero shared expert's gate row is drawn, not zero: llama.cpp computes the gate as silu(x)/x, which is 0/0 for an
- * all-zero row. Its value does not matter for the function, because the shared down matrix is zero.
- */
-const sharedRouterStd = 1e-3;
+import { chooseTarget, targets } from "./targets.js";
 
 export interface SurgeryPlan {
   readonly recipe: UpcycleRecipe;
@@ -48,9 +39,9 @@ export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe): Surgery
   checkRecipe(recipe);
   checkSource(recipe, source);
   const family = chooseTarget(source, recipe.order, recipe.target);
-  const target = targetSpec(source, recipe, family);
   const factors = scaleFactors(recipe);
-  const outputs = slotsOf(target).map((slot) => ({ slot, value: valueOf(slot, target, recipe, factors) }));
+  const { spec: target, values } = adapt(upcycleFfns(draftOf(source), recipe, targets[family], factors), family);
+  const outputs = slotsOf(target).map((slot) => ({ slot, value: values.get(slot.key)! }));
   checkOutputs(outputs, sourceShapes(source));
   const used = new Set(outputs.map(({ value }) => sourceKey(value)));
   return {
@@ -68,59 +59,6 @@ export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe): Surgery
 /** Shapes of a spec's tensors by key. */
 export function sourceShapes(source: DecoderSpec): Shapes {
   return new Map(slotsOf(source).map(({ key, shape }) => [key, shape]));
-}
-
-function targetSpec(source: DecoderSpec, recipe: UpcycleRecipe, family: TargetFamily): DecoderSpec {
-  const moe = ({ inner, activation }: Ffn): MoeFfn => ({
-    kind: "moe",
-    inner: inner / recipe.granularity,
-    activation,
-    experts: recipe.expansion * recipe.granularity,
-    topK: recipe.topK,
-    ...plainExperts,
-    router: softmaxRouter(recipe.order),
-    shared: targetAbilities[family].sharedExpert ? { inner: inner / recipe.granularity, gated: true } : null,
-  });
-  return {
-    ...source,
-    family,
-    layers: source.layers.map((layer) => ({ ...layer, ffn: moe(layer.ffn) })),
-    auxLossCoef,
-  };
-}
-
-function valueOf({ key, at }: Slot, target: DecoderSpec, recipe: UpcycleRecipe, factors: Factors): Expr {
-  const { part, layer, expert } = at;
-  const inner = layer === undefined ? 0 : target.layers[layer]!.ffn.inner;
-  const dense = (densePart: "gate" | "up" | "down"): Expr => read(slotKey({ part: densePart, layer }));
-  const start = expert === undefined ? 0 : (expert % recipe.granularity) * inner;
-  switch (part) {
-    case "router":
-      return recipe.routerStd === 0 ? fill(0) : normal(recipe.routerStd, key, recipe.granularity);
-    case "gate":
-      return scale(cut(rows, dense("gate"), start, inner, recipe), factors.gate);
-    case "up":
-      return scale(cut(rows, dense("up"), start, inner, recipe), factors.up);
-    case "down":
-      return scale(cut(columns, dense("down"), start, inner, recipe), factors.down);
-    // A shared expert that adds nothing: only its down matrix is zero, gate and up are a copy of the FFN's first part,
-    // because with all three at zero no gradient would ever reach it.
-    case "sharedGate":
-      return cut(rows, dense("gate"), 0, inner, recipe);
-    case "sharedUp":
-      return cut(rows, dense("up"), 0, inner, recipe);
-    case "sharedDown":
-      return fill(0);
-    case "sharedRouter":
-      return normal(sharedRouterStd, key);
-    default:
-      return read(key);
-  }
-}
-
-/** One part of a matrix; the whole matrix, as a plain copy, where G is 1. */
-function cut(take: typeof rows, of: Expr, start: number, count: number, { granularity }: UpcycleRecipe): Expr {
-  return granularity === 1 ? of : take(of, start, count);
 }
 
 /** A plan that reads what is not there or gives a wrong shape is a defect of ours: a plain error. */

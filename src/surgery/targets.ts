@@ -6,41 +6,44 @@
  */
 import { inputError } from "../base/errors.js";
 import { departures } from "../spec/plain.js";
-import type { DecoderSpec, RouterOrder } from "../spec/types.js";
+import { softmaxRouter, type DecoderSpec, type RouterOrder, type RouterSpec } from "../spec/types.js";
 import { targetFamilies, type TargetFamily } from "./recipe.js";
 
-interface TargetAbilities {
+export interface Target {
   readonly orders: readonly RouterOrder[];
   readonly qkvBias: boolean;
   /** `always`: the family normalises queries and keys whether one likes it or not. */
   readonly qkNorm: "never" | "always";
   /** Sliding windows: on every layer alike, on chosen layers, or on none. */
   readonly window: "uniform" | "perLayer" | "none";
-  /** Has an always-on expert that cannot be left out; the plan gives it a zero output. */
-  readonly sharedExpert: boolean;
+  readonly router: (order: RouterOrder) => RouterSpec;
+  /** Has an always-on expert that cannot be left out, behind a sigmoid gate or not; the plan gives it a zero output. */
+  readonly sharedExpert: "gated" | "plain" | null;
 }
 
-export const targetAbilities: Readonly<Record<TargetFamily, TargetAbilities>> = {
-  mixtral: { orders: ["topk-softmax"], qkvBias: false, qkNorm: "never", window: "uniform", sharedExpert: false },
+export const targets: Readonly<Record<TargetFamily, Target>> = {
+  mixtral: { orders: ["topk-softmax"], qkvBias: false, qkNorm: "never", window: "uniform", router: softmaxRouter, sharedExpert: null },
   qwen2_moe: {
     orders: ["topk-softmax", "softmax-topk"],
     qkvBias: true,
     qkNorm: "never",
     window: "perLayer",
-    sharedExpert: true,
+    router: softmaxRouter,
+    sharedExpert: "gated",
   },
   qwen3_moe: {
     orders: ["topk-softmax", "softmax-topk"],
     qkvBias: false,
     qkNorm: "always",
     window: "none",
-    sharedExpert: false,
+    router: softmaxRouter,
+    sharedExpert: null,
   },
 };
 
 /** Why `target` cannot hold `source` with this router order; empty if it can. */
 export function obstacles(source: DecoderSpec, order: RouterOrder, target: TargetFamily): string[] {
-  const able = targetAbilities[target];
+  const able = targets[target];
   const { qkvBias, qkNorm, outBias } = source.attn;
   const windows = source.layers.map((layer) => layer.window);
   const sizes = new Set(windows.filter((window) => window !== null));
