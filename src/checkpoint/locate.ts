@@ -4,11 +4,12 @@ import { join } from "node:path";
 import { UpcycleError, inputError } from "../base/errors.js";
 import type { Header } from "../format/safetensors.js";
 import { headerLength, lengthBytes, parseHeader, tensorBytes } from "../format/safetensors.js";
-import { indexFileName, parseIndex, singleFileName } from "../format/shards.js";
+import { indexFileName, parseIndex, pickledFileName, pickledIndexFileName, singleFileName } from "../format/shards.js";
 import { exists } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import type { RangeFile } from "../io/ranges.js";
 import { openRanges, readText } from "../io/ranges.js";
+import { pickledTensors } from "./pickled.js";
 import { contiguous, type Located } from "./stored.js";
 
 /** One way to store weights: the names of its files, and what a file of it holds. */
@@ -31,8 +32,10 @@ const safetensors: Container = {
   },
 };
 
+const pickled: Container = { single: pickledFileName, index: pickledIndexFileName, extension: "bin", tensorsOf: pickledTensors };
+
 /** In order of preference. */
-const containers: readonly Container[] = [safetensors];
+const containers: readonly Container[] = [safetensors, pickled];
 
 /** Opened files are added to `files` at once, for the caller to close. Throws inputError for what is missing, damaged or contradictory. */
 export async function locateTensors(dir: string, files: RangeFile[]): Promise<Map<string, Located>> {
@@ -81,15 +84,10 @@ async function readHeader(file: RangeFile): Promise<Header> {
 
 async function noWeights(dir: string): Promise<UpcycleError> {
   const found = await withFsErrors(dir, "list folder", () => readdir(dir));
-  const pickled = found.find((name) => /^pytorch_model.*\.(bin|index\.json)$/.test(name));
-  if (pickled !== undefined) {
-    return inputError(`weights are only in ${pickled}, expected safetensors`, {
-      where: dir,
-      hint: "convert them first, for instance by loading and saving the model with transformers",
-    });
+  const shard = found.map((name) => /^(model|pytorch_model)-\d+-of-\d+\.(safetensors|bin)$/.exec(name)).find((match) => match !== null);
+  if (shard != null) {
+    const index = shard[2] === "bin" ? pickledIndexFileName : indexFileName;
+    return inputError(`folder has ${shard[0]} but no ${index}`, { where: dir, hint: "copy or download it again" });
   }
-  const shard = found.find((name) => /^model-\d+-of-\d+\.safetensors$/.test(name));
-  if (shard !== undefined)
-    return inputError(`folder has ${shard} but no ${indexFileName}`, { where: dir, hint: "copy or download it again" });
-  return inputError(`folder has no ${singleFileName} and no ${indexFileName}`, { where: dir });
+  return inputError(`folder has no ${singleFileName}, no ${indexFileName} and no ${pickledFileName}`, { where: dir });
 }

@@ -1,5 +1,5 @@
 /**
- * Opens a model folder (config.json and safetensors files) as a spec and its tensors. Everything that can be known
+ * Opens a model folder (config.json and weight files) as a spec and its tensors. Everything that can be known
  * without reading weights is checked here, once, so that a run does not find out after an hour.
  */
 import { stat } from "node:fs/promises";

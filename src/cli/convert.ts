@@ -34,7 +34,7 @@ const columns = 80;
 export function convertCommand(): Command {
   const command = new Command("convert")
     .description("upcycle a dense model folder into a mixture-of-experts model folder")
-    .argument("<model>", "dense model folder (Hugging Face: config.json, safetensors)")
+    .argument("<model>", "dense model folder (Hugging Face: config.json, weights)")
     .requiredOption("--recipe <name>", "E<copies>G<parts>T<experts per token>, for example E8G1T2")
     .option("--target <family>", `auto (simplest exact), ${targetFamilies.join(", ")}`, oneOf("--target", ["auto", ...targetFamilies]), "auto")
     .option("--router <order>", "topk-softmax, softmax-topk", oneOf("--router", ["topk-softmax", "softmax-topk"]), recipeDefaults.order)

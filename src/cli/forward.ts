@@ -14,7 +14,7 @@ interface ForwardFlags extends CommonFlags {
 export function forwardCommand(): Command {
   const command = new Command("forward")
     .description("compute the logits of given token ids, file to file")
-    .argument("<model>", "model folder (Hugging Face: config.json, safetensors)")
+    .argument("<model>", "model folder (Hugging Face: config.json, weights)")
     .requiredOption("--input-ids <file>", "safetensors file with input_ids [B, T], int32 or int64")
     .requiredOption("--output <file>", "safetensors file to write, with logits [B, T, V] in float32")
     .action(execute);

@@ -17,7 +17,7 @@ const labelWidth = 13;
 export function inspectCommand(): Command {
   const command = new Command("inspect")
     .description("say what a model folder holds; reads no weights")
-    .argument("<model>", "model folder (Hugging Face: config.json, safetensors)")
+    .argument("<model>", "model folder (Hugging Face: config.json, weights)")
     .option("--tensors", "list every tensor")
     .action(execute);
   return withExample(withJson(command), "upcycle inspect models/moe");
@@ -41,7 +41,8 @@ async function execute(dir: string, flags: InspectFlags): Promise<void> {
 
 function describe(facts: Omit<ModelFacts, "tensors">): [string, string][] {
   const { spec, params, flopsPerToken: { sequence, forward, train }, weightFiles, unused, upcycle } = facts;
-  const files = weightFiles.length === 1 ? "1 file" : `${weightFiles.length} files`;
+  const pickled = weightFiles.some((file) => file.endsWith(".bin")) ? " of torch.save" : "";
+  const files = `${weightFiles.length === 1 ? "1 file" : `${weightFiles.length} files`}${pickled}`;
   return [
     ["model", shownPath(facts.dir)],
     ["family", spec.family],

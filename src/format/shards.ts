@@ -11,6 +11,9 @@ import { duplicateKey } from "./duplicate-key.js";
 export const defaultShardBytes = 5_000_000_000;
 export const singleFileName = "model.safetensors";
 export const indexFileName = "model.safetensors.index.json";
+/** What transformers called them before safetensors. */
+export const pickledFileName = "pytorch_model.bin";
+export const pickledIndexFileName = "pytorch_model.bin.index.json";
 
 export interface Shard {
   readonly file: string;

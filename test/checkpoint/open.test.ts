@@ -29,22 +29,13 @@ describe("folders that cannot be opened", () => {
       "config.json: not valid JSON",
     ],
     [
-      "only pickled weights",
-      () => {
-        const dir = variant("dense/llama");
-        renameSync(join(dir, "model.safetensors"), join(dir, "pytorch_model.bin"));
-        return dir;
-      },
-      "weights are only in pytorch_model.bin, expected safetensors; convert them first",
-    ],
-    [
       "no weights",
       () => {
         const dir = variant("dense/llama");
         rmSync(join(dir, "model.safetensors"));
         return dir;
       },
-      "folder has no model.safetensors and no model.safetensors.index.json",
+      "folder has no model.safetensors, no model.safetensors.index.json and no pytorch_model.bin",
     ],
     [
       "shards without index",
