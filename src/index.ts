@@ -32,7 +32,7 @@ export { countParams, type ParamCount } from "./cost/params.js";
 // Model folders.
 export { openCheckpoint, type Checkpoint, type StoredTensor } from "./checkpoint/open.js";
 export {
-  writeCheckpoint, type TensorValue, type WriteDtype, type WriteOptions, type WriteProgress, type WrittenCheckpoint,
+  writeCheckpoint, type TensorValue, type Weights, type WriteDtype, type WriteOptions, type WriteProgress, type WrittenCheckpoint,
 } from "./checkpoint/write.js";
 export { inspectModel, type LayerGroup, type ModelFacts } from "./convert/inspect.js";
 export { openTokenizer, type TextTokenizer } from "./tokenizer/load.js";

@@ -15,10 +15,12 @@ import { specFromConfig } from "../spec/config.js";
 import { readQuantization } from "../spec/quantization.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { isComputedBuffer } from "../tensors/names.js";
+import type { Region } from "../surgery/expr.js";
 import { isWhole, placements, takeSlot, type Placement } from "../tensors/placement.js";
 import { locateTensors } from "./locate.js";
 import { dequantizedDtype, isActivationScale, withScales } from "./scales.js";
 import { elements, type Located, type StoredTensor } from "./stored.js";
+import { openRegionReader } from "./region.js";
 
 export type { StoredTensor } from "./stored.js";
 
@@ -39,6 +41,10 @@ export interface Checkpoint {
   readFloat32(slotKey: string): Promise<Float32Array>;
   /** The stored bytes, little-endian; 8-bit weights come multiplied by their scales, in the model's own precision. */
   readBytes(slotKey: string): Promise<{ dtype: FloatDtype; bytes: Uint8Array }>;
+  /** The precision that `readBytes` and `readRegion` give. */
+  dtypeOf(slotKey: string): FloatDtype;
+  /** A rectangle of the slot `region.key`, its rows one after the other; it may lie in `into`, from its beginning. Do not write into it otherwise. */
+  readRegion(region: Region, into?: Uint8Array): Promise<{ dtype: FloatDtype; bytes: Uint8Array }>;
   /** Rows `start` to `start + count` along the first axis. */
   readRows(slotKey: string, start: number, count: number): Promise<Float32Array>;
   /** Releases the open files. */
@@ -92,6 +98,7 @@ function assemble(
     const stored = await read(0, elements(shape));
     return { dtype, bytes: isWhole(place) ? stored : takeSlot(place, stored, floatBytes[dtype]) };
   };
+  const readRegion = openRegionReader();
   const used = new Set(slots.map(({ name }) => name));
   const tensors = [...located].map(([name, { file, dtype, shape, bytes, readAs, scales: own }]): [string, StoredTensor] => [
     name,
@@ -107,6 +114,11 @@ function assemble(
     notes: notesOn(others.filter(isActivationScale)),
     dtype: dominantDtype([...bySlot.values()]),
     readBytes,
+    dtypeOf: (slotKey) => find(slotKey).presented!,
+    readRegion(region, into) {
+      const { presented, shape, read, place } = find(region.key);
+      return readRegion({ name: place.name, dtype: presented!, count: elements(shape), layout: place.layout, read }, region, into);
+    },
     async readFloat32(slotKey) {
       const { dtype, bytes } = await readBytes(slotKey);
       return toFloat32(dtype, bytes);

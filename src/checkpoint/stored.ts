@@ -21,8 +21,11 @@ export interface StoredTensor {
 export interface Located extends StoredTensor {
   /** The precision that `read` gives; null if the tensor holds no floating-point numbers. */
   readonly presented: FloatDtype | null;
-  /** `count` elements from element `start` on, in row-major order, little-endian in the `presented` precision (else as stored). */
-  read(start: number, count: number): Promise<Uint8Array<ArrayBuffer>>;
+  /**
+   * `count` elements from element `start` on, in row-major order, little-endian in the `presented` precision (else as stored). They may lie in
+   * `into`, from its beginning.
+   */
+  read(start: number, count: number, into?: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
 }
 
 /** A tensor whose elements lie one after the other from byte `begin` of a file. */
@@ -31,7 +34,7 @@ export function contiguous(source: RangeFile, begin: number, tensor: StoredTenso
   return {
     ...tensor,
     presented: isFloatDtype(tensor.dtype) ? tensor.dtype : null,
-    read: (start, count) => source.read(begin + start * size, count * size),
+    read: (start, count, into) => source.read(begin + start * size, count * size, into),
   };
 }
 

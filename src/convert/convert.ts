@@ -1,20 +1,19 @@
 /**
- * Upcycles a dense model folder into an MoE model folder, one tensor at a time.
+ * Upcycles a dense model folder into an MoE model folder, chunk by chunk.
  *
- *   open -> plan -> (per tensor: read, evaluate, write) -> config, tokenizer, upcycle.json -> rename into place
+ *   open -> plan -> (per chunk: read, evaluate, write to each of its places) -> config, tokenizer, upcycle.json -> rename into place
  *
- * Memory: the largest tensor, or the FFN of one layer twice (as stored, and cut into experts).
+ * Memory: a few chunks, whatever the model's size.
  */
 import { realpath } from "node:fs/promises";
 import { basename, resolve, sep } from "node:path";
 import { inputError, interruptedError } from "../base/errors.js";
 import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
-import { plannedWeightBytes, writeCheckpoint, type WriteDtype } from "../checkpoint/write.js";
-import { evaluate, type StoredTensor } from "../surgery/evaluate.js";
-import { printExpr, sourceKey } from "../surgery/expr.js";
+import { plannedWeightBytes, writeCheckpoint, type Weights, type WriteDtype } from "../checkpoint/write.js";
+import { evaluateArea } from "../surgery/evaluate.js";
+import { printExpr } from "../surgery/expr.js";
 import { planUpcycle, sourceShapes, type SurgeryPlan } from "../surgery/plan.js";
 import type { UpcycleRecipe } from "../surgery/recipe.js";
-import type { Slot } from "../tensors/slots.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
 import { toolVersion } from "./version.js";
 
@@ -30,7 +29,7 @@ export interface ConvertOptions {
   /** Replace `out` if it is there. */
   readonly overwrite?: boolean | undefined;
   readonly onEvent?: ((event: ConvertEvent) => void) | undefined;
-  /** Stops between two tensors; nothing is left behind. */
+  /** Stops between two chunks; nothing is left behind. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -38,7 +37,7 @@ export type ConvertEvent =
   | ({ readonly type: "planned" } & ConversionPlan)
   | {
       readonly type: "progress";
-      /** Hugging Face name of the tensor just written. */
+      /** Hugging Face name of the tensor just worked on. */
       readonly tensor: string;
       /** Bytes of weights. */
       readonly done: number;
@@ -89,15 +88,13 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
     const planned = planFor(checkpoint, options);
     onEvent?.({ type: "planned", ...planned });
     const record = recordOf(planned.plan, basename(resolve(source)), toolVersion, planned.warnings);
-    const tensor = tensorMaker(checkpoint, planned);
     const written = await writeCheckpoint({
       dir: out,
       spec: planned.plan.target,
       dtype: planned.dtype,
-      tensor: (slot) => {
+      weights: weightsOf(checkpoint, planned.plan, () => {
         if (signal?.aborted === true) throw interruptedError("conversion stopped, nothing was written", { where: out });
-        return tensor(slot);
-      },
+      }),
       carry: source,
       files: { [recordFile]: `${JSON.stringify(record, null, 2)}\n` },
       maxShardBytes: options.maxShardBytes,
@@ -142,47 +139,18 @@ function listed(names: readonly string[]): string {
   return names.length <= 3 ? names.join(", ") : `${names.slice(0, 3).join(", ")}, ...`;
 }
 
-/**
- * Gives the stored form of one output after another, in write order. Within a layer every source tensor is read once
- * and every distinct part is cut, scaled and rounded once, however many experts are copies of it.
- */
-function tensorMaker(checkpoint: Checkpoint, { plan, dtype }: ConversionPlan): (slot: Slot) => Promise<StoredTensor> {
+/** Every rectangle of every output, as the plan says; `proceed` may throw before any of them. */
+function weightsOf(checkpoint: Checkpoint, plan: SurgeryPlan, proceed: () => void): Weights {
   const values = new Map(plan.outputs.map(({ slot, value }) => [slot.key, value]));
-  const uses = countUses(plan);
-  const sources = new Map<string, Promise<StoredTensor>>();
-  const parts = new Map<string, Promise<Uint8Array>>();
-  let currentLayer: number | undefined;
-  const readBytes = (key: string): Promise<StoredTensor> =>
-    uses.get(key) === 1 ? checkpoint.readBytes(key) : remember(sources, key, () => checkpoint.readBytes(key));
-  const context = { shapes: sourceShapes(plan.source), seed: plan.recipe.seed, readBytes };
-  return async ({ key, at, shape }) => {
-    if (at.layer !== currentLayer) {
-      sources.clear();
-      parts.clear();
-      currentLayer = at.layer;
-    }
-    const value = values.get(key)!;
-    const source = sourceKey(value);
-    const shared = source !== null && uses.get(source)! > 1;
-    const make = (): Promise<Uint8Array> => evaluate(value, shape, dtype, context);
-    return { dtype, bytes: await (shared ? remember(parts, printExpr(value), make) : make()) };
+  const context = {
+    shapes: sourceShapes(plan.source), seed: plan.recipe.seed, known: new Map<string, Promise<unknown>>(),
+    dtypeOf: (key: string) => checkpoint.dtypeOf(key), readRegion: checkpoint.readRegion,
   };
-}
-
-/** How many outputs read each source tensor. */
-function countUses(plan: SurgeryPlan): Map<string, number> {
-  const uses = new Map<string, number>();
-  for (const { value } of plan.outputs) {
-    const key = sourceKey(value);
-    if (key !== null) uses.set(key, (uses.get(key) ?? 0) + 1);
-  }
-  return uses;
-}
-
-function remember<V>(known: Map<string, Promise<V>>, key: string, make: () => Promise<V>): Promise<V> {
-  const found = known.get(key);
-  if (found !== undefined) return found;
-  const made = make();
-  known.set(key, made);
-  return made;
+  return {
+    area: (slot, area, dtype, into) => {
+      proceed();
+      return evaluateArea(values.get(slot.key)!, slot.shape, area, dtype, context, into);
+    },
+    sameAs: ({ key }) => printExpr(values.get(key)!),
+  };
 }

@@ -7,8 +7,8 @@ export interface RangeFile {
   readonly path: string;
   /** Bytes in the file when it was opened. */
   readonly size: number;
-  /** A fresh buffer with exactly `length` bytes from `offset`. Throws inputError if the file ends before. */
-  read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** Exactly `length` bytes from `offset`: at the beginning of `into` if they fit there, else in a fresh buffer. Throws inputError if the file ends before. */
+  read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   close(): Promise<void>;
 }
 
@@ -33,12 +33,12 @@ export async function openRanges(path: string): Promise<RangeFile> {
   return {
     path,
     size,
-    read: (offset, length) =>
+    read: (offset, length, into) =>
       withFsErrors(path, "read file", async () => {
         if (offset < 0 || length < 0 || offset + length > size) {
           throw inputError(`asked for bytes ${offset} to ${offset + length}, the file has ${size}`, { where: path });
         }
-        const bytes = new Uint8Array(length);
+        const bytes = (into !== undefined && into.byteLength >= length ? into.subarray(0, length) : new Uint8Array(length)) as Uint8Array<ArrayBuffer>;
         for (let done = 0; done < length;) {
           const { bytesRead } = await handle.read(bytes, done, Math.min(largestRead, length - done), offset + done);
           if (bytesRead === 0)

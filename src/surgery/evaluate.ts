@@ -1,46 +1,67 @@
 /**
- * Evaluates the expressions of a plan to stored bytes. Pure: where source tensors come from is the caller's business.
- * Results may be views of the source's bytes; do not write into them.
+ * Evaluates the expressions of a plan to stored bytes, rows at a time: memory follows the rows asked for, never the tensor. Pure: where
+ * source tensors come from is the caller's business. Results may be views of the source's bytes; do not write into them.
  */
 import { inputError } from "../base/errors.js";
-import { randomStream } from "../base/random.js";
-import { convertBytes, fromFloat32, toFloat32, type FloatDtype } from "../numeric/dtype.js";
+import { floatBytes, fromFloat32, toFloat32, type FloatDtype } from "../numeric/dtype.js";
 import { factorOf, originOf, printExpr, type Expr, type Region, type Shapes } from "./expr.js";
+import { halvesTable, lookUp } from "./table.js";
+import { matrixShape, regionIn, requireInside, valuesOf, type Area, type EvaluationContext, type StoredTensor } from "./values.js";
 
-/** A tensor as it lies in a file: row-major, little-endian. */
-export interface StoredTensor {
-  readonly dtype: FloatDtype;
-  readonly bytes: Uint8Array;
-}
-
-export interface EvaluationContext {
-  /** Shapes of the source's tensors by slot key. */
-  readonly shapes: Shapes;
-  readonly seed: number;
-  /** A whole source tensor. */
-  readonly readBytes: (key: string) => Promise<StoredTensor>;
-}
+export type { Area, EvaluationContext, StoredTensor } from "./values.js";
 
 /** float16 rounds everything from here on to infinity. */
 const float16Overflow = 65520;
 
+/** Elements computed at a time. */
+const computedAtOnce = 1 << 16;
+/** Elements converted at a time: reading them takes longer than asking for them. */
+const convertedAtOnce = 1 << 18;
+
 /**
- * The bytes of `expr`, of shape `shape`, in `dtype`. A pure copy in the source's own dtype is the source's bytes;
- * everything else goes through float32 and is rounded to `dtype` once.
+ * Rows `rowStart` to `rowStart + rowCount` of `expr`, of shape `shape`, in `dtype`. `into` is memory that the result may lie in, from its beginning.
+ * A pure copy in the source's own dtype is the source's bytes; everything else goes through float32 and is rounded to `dtype` once.
  * Throws `input` if a value does not fit into float16.
  */
-export async function evaluate(
-  expr: Expr, shape: readonly number[], dtype: FloatDtype, context: EvaluationContext,
+export function evaluateRows(
+  expr: Expr, shape: readonly number[], rowStart: number, rowCount: number, dtype: FloatDtype, context: EvaluationContext, into?: Uint8Array,
 ): Promise<Uint8Array> {
-  const region = originOf(expr, context.shapes);
-  if (region === null) return encode(drawn(expr, shape, context.seed), dtype, expr);
-  const whole = await context.readBytes(region.key);
-  const part = takePart(whole, region, context.shapes);
+  const [, columnCount] = matrixShape(shape);
+  return evaluateArea(expr, shape, { rowStart, rowCount, columnStart: 0, columnCount }, dtype, context, into);
+}
+
+/** Like `evaluateRows`, for a rectangle of the output, row-major. */
+export async function evaluateArea(
+  expr: Expr, shape: readonly number[], area: Area, dtype: FloatDtype, context: EvaluationContext, into?: Uint8Array,
+): Promise<Uint8Array> {
+  requireInside(expr, shape, area);
+  const origin = originOf(expr, context.shapes);
   const factor = factorOf(expr);
-  if (factor !== 1) return encode(scaled(whole.dtype, part, factor), dtype, expr);
-  // Float32 is only gone through where an overflow is possible: the other conversions cannot fail.
-  if (dtype === "F16" && whole.dtype !== "F16") return encode(toFloat32(whole.dtype, part), dtype, expr);
-  return convertBytes(whole.dtype, dtype, part);
+  const from = origin === null ? null : context.dtypeOf(origin.key);
+  if (origin !== null && factor === 1 && from === dtype) return (await readSized(origin, area, context, into)).bytes;
+  const out = memory(into, area, dtype);
+  const [, columns] = matrixShape(shape);
+  const rowBytes = area.columnCount * floatBytes[dtype];
+  const step = Math.max(1, Math.floor((origin === null ? computedAtOnce : convertedAtOnce) / Math.max(1, area.columnCount)));
+  const scratch = from === null ? undefined : new Uint8Array(Math.min(step, area.rowCount) * area.columnCount * floatBytes[from]);
+  const table = from === null ? null : tableFor(from, dtype, factor, shape);
+  for (let row = 0; row < area.rowCount; row += step) {
+    const part = { ...area, rowStart: area.rowStart + row, rowCount: Math.min(step, area.rowCount - row) };
+    const target = out.subarray(row * rowBytes, (row + part.rowCount) * rowBytes);
+    if (origin === null) {
+      target.set(encode(Float32Array.from(await valuesOf(expr, part, columns, context)), dtype, expr));
+      continue;
+    }
+    const read = await readSized(origin, part, context, scratch);
+    if (table !== null) lookUp(table, read.bytes, target);
+    else target.set(encode(scaled(toFloat32(read.dtype, read.bytes), factor), dtype, expr));
+  }
+  return out;
+}
+
+/** The bytes of the whole of `expr`. */
+export function evaluate(expr: Expr, shape: readonly number[], dtype: FloatDtype, context: EvaluationContext): Promise<Uint8Array> {
+  return evaluateRows(expr, shape, 0, matrixShape(shape)[0], dtype, context);
 }
 
 /** The values of `expr` in float32. */
@@ -48,45 +69,41 @@ export async function evaluateFloat32(expr: Expr, shape: readonly number[], cont
   return toFloat32("F32", await evaluate(expr, shape, "F32", context));
 }
 
-function takePart({ bytes }: StoredTensor, region: Region, shapes: Shapes): Uint8Array {
-  const width = bytes.length / elementCount(shapes.get(region.key)!);
-  if (!Number.isInteger(width)) throw new Error(`${region.key}: ${bytes.length} bytes do not fit its shape`);
-  // A row of n elements is a row of n * width bytes.
-  return copyRegion(bytes, {
-    ...region,
-    columnStart: region.columnStart * width,
-    columnCount: region.columnCount * width,
-    stride: region.stride * width,
-  });
+/** A reader of rectangles for tensors that can only be read as a whole. */
+export function regionsOfWhole(shapes: Shapes, readBytes: (key: string) => Promise<StoredTensor>): EvaluationContext["readRegion"] {
+  return async (region) => {
+    const { dtype, bytes } = await readBytes(region.key);
+    const [rows, columns] = matrixShape(shapes.get(region.key)!);
+    const width = bytes.length / (rows * columns);
+    if (!Number.isInteger(width)) throw new Error(`${region.key}: ${bytes.length} bytes do not fit its shape`);
+    // A row of n elements is a row of n * width bytes.
+    const { columnStart, columnCount, stride } = region;
+    const part = { ...region, columnStart: columnStart * width, columnCount: columnCount * width, stride: stride * width };
+    return { dtype, bytes: copyRegion(bytes, part) };
+  };
+}
+
+function memory(into: Uint8Array | undefined, { rowCount, columnCount }: Area, dtype: FloatDtype): Uint8Array {
+  const bytes = rowCount * columnCount * floatBytes[dtype];
+  return into !== undefined && into.byteLength >= bytes ? into.subarray(0, bytes) : new Uint8Array(bytes);
+}
+
+async function readSized(origin: Region, area: Area, context: EvaluationContext, into?: Uint8Array): Promise<StoredTensor> {
+  const read = await context.readRegion(regionIn(origin, area), into);
+  const expected = area.rowCount * area.columnCount * floatBytes[read.dtype];
+  if (read.bytes.byteLength !== expected) throw new Error(`${origin.key}: got ${read.bytes.byteLength} bytes, expected ${expected}`);
+  return read;
+}
+
+/** A table pays off where it is used more often than it has entries. It would not see overflows to float16. */
+function tableFor(from: FloatDtype, to: FloatDtype, factor: number, shape: readonly number[]): ReturnType<typeof halvesTable> | null {
+  const large = shape.reduce((a, b) => a * b, 1) > 1 << 16;
+  return large && (from === "BF16" || from === "F16") && to !== "F16" && to !== "F64" ? halvesTable(from, to, factor) : null;
 }
 
 /** Each product is taken in double precision and rounded to float32. */
-function scaled(dtype: FloatDtype, bytes: Uint8Array, factor: number): Float32Array {
-  return toFloat32(dtype, bytes).map((value) => value * factor);
-}
-
-/** Values that come from no source tensor. */
-function drawn(expr: Expr, shape: readonly number[], seed: number): Float32Array {
-  const base = expr.op === "scale" ? expr.of : expr;
-  const factor = factorOf(expr);
-  if (base.op === "fill") return new Float32Array(elementCount(shape)).fill(base.value * factor);
-  if (base.op === "normal") return drawRows(base.std * factor, base.stream, base.repeat, shape, seed);
-  throw new Error(`plan takes a part of drawn values: ${printExpr(expr)}`);
-}
-
-/** Normal rows from the beginning of the stream, each `repeat` times in a row. */
-function drawRows(std: number, stream: string, repeat: number, shape: readonly number[], seed: number): Float32Array {
-  const total = elementCount(shape);
-  const width = total / shape[0]!;
-  const values = new Float32Array(total / repeat);
-  randomStream(seed, stream).normals(values, 0, 0, std);
-  if (repeat === 1) return values;
-  const out = new Float32Array(total);
-  for (let row = 0; row < shape[0]!; row++) {
-    const from = Math.floor(row / repeat) * width;
-    out.set(values.subarray(from, from + width), row * width);
-  }
-  return out;
+function scaled(values: Float32Array, factor: number): Float32Array {
+  return factor === 1 ? values : values.map((value) => value * factor);
 }
 
 function encode(values: Float32Array, dtype: FloatDtype, expr: Expr): Uint8Array {
@@ -113,8 +130,4 @@ export function copyRegion<A extends Float32Array | Uint8Array>(whole: A, region
     out.set(whole.subarray(from, from + columnCount), row * columnCount);
   }
   return out;
-}
-
-function elementCount(shape: readonly number[]): number {
-  return shape.reduce((product, size) => product * size, 1);
 }

@@ -149,3 +149,20 @@ export function takeSlot(place: Placement, stored: Uint8Array, size: number): Ui
 export function putSlot(place: Placement, stored: Uint8Array, own: Uint8Array, size: number): void {
   for (const { at, from, count } of piecesOf(place)) stored.set(own.subarray(from * size, (from + count) * size), at * size);
 }
+
+/** Rows that follow each other in the stored tensor too: slot rows from `row` on lie at stored rows from `at` on. */
+export interface RowSpan {
+  readonly row: number;
+  readonly at: number;
+  readonly count: number;
+}
+
+/** The spans of slot rows `first` to `first + count`, in order. */
+export function* rowSpans({ start, run, period }: RowRuns, first: number, count: number): Generator<RowSpan> {
+  for (let row = first; row < first + count;) {
+    const within = row % run;
+    const together = period === run ? first + count - row : Math.min(run - within, first + count - row);
+    yield { row, at: start + Math.floor(row / run) * period + within, count: together };
+    row += together;
+  }
+}

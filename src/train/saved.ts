@@ -45,7 +45,7 @@ export async function saveState({ dir, spec, runtime, frozen, carry, progress }:
   const trained = slotsOf(spec).filter(({ key }) => !frozen.has(key));
   await writeCheckpoint({
     dir, spec, dtype: "F32", carry, overwrite: true,
-    tensor: (slot) => runtime.read("weight", slot.key),
+    weights: (slot) => runtime.read("weight", slot.key),
     files: progress === null ? {} : { [progressFile]: `${JSON.stringify(progress)}\n` },
     extraBytes: progress === null ? 0 : 2 * 4 * trained.reduce((sum, { shape }) => sum + elements(shape), 0),
     finish: async (folder) => {

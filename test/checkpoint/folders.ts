@@ -32,7 +32,7 @@ export const rewrite = (source: Checkpoint, dir: string, extra: Partial<WriteOpt
     dir,
     spec: source.spec,
     dtype: source.dtype as WriteDtype,
-    tensor: ({ key }) => source.readBytes(key),
+    weights: ({ key }) => source.readBytes(key),
     carry: source.dir,
     ...extra,
   });

@@ -64,7 +64,7 @@ describe("golden models", () => {
   test.each(["F16", "BF16"] as const)("%s folders hold the rounded values and say so", async (dtype) => {
     await withCheckpoint(golden("dense/llama"), async (source) => {
       const dir = fresh();
-      await rewrite(source, dir, { dtype, tensor: ({ key }) => source.readFloat32(key) });
+      await rewrite(source, dir, { dtype, weights: ({ key }) => source.readFloat32(key) });
       await withCheckpoint(dir, async (copy) => {
         expect(copy.dtype).toBe(dtype);
         expect(copy.config).toMatchObject({

@@ -4,14 +4,14 @@ import { describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../src/checkpoint/open.js";
 import type { Checkpoint } from "../../src/checkpoint/open.js";
 import { writeCheckpoint } from "../../src/checkpoint/write.js";
-import type { WriteOptions } from "../../src/checkpoint/write.js";
 import { previousName } from "../../src/io/atomic.js";
 import { namedSlots } from "../../src/tensors/names.js";
+import type { Slot } from "../../src/tensors/slots.js";
 import { golden } from "../support/golden.js";
 import { allBytes, failure, fresh, rewrite, variant, withCheckpoint } from "./folders.js";
 
 describe("writing", () => {
-  const zeros: WriteOptions["tensor"] = ({ shape }) => Promise.resolve(new Float32Array(shape.reduce((a, b) => a * b, 1)));
+  const zeros: (slot: Slot) => Promise<Float32Array> = ({ shape }) => Promise.resolve(new Float32Array(shape.reduce((a, b) => a * b, 1)));
   const spec = (): Promise<Checkpoint["spec"]> =>
     withCheckpoint(golden("dense/qwen3"), (checkpoint) => Promise.resolve(checkpoint.spec));
 
@@ -28,7 +28,7 @@ describe("writing", () => {
       dtype: "BF16",
       carry: source,
       files: { "README.md": "hello", "generation_config.json": "{}" },
-      tensor: (slot) => {
+      weights: (slot) => {
         asked.push(slot.key);
         return zeros(slot);
       },
@@ -48,11 +48,11 @@ describe("writing", () => {
     const dir = variant("dense/llama");
     const before = readdirSync(dir);
     const model = await spec();
-    expect((await failure(writeCheckpoint({ dir, spec: model, dtype: "F32", tensor: zeros }))).message).toContain(
+    expect((await failure(writeCheckpoint({ dir, spec: model, dtype: "F32", weights: zeros }))).message).toContain(
       "folder exists and is not empty",
     );
     expect(readdirSync(dir)).toEqual(before);
-    await writeCheckpoint({ dir, spec: model, dtype: "F32", tensor: zeros, overwrite: true, carry: dir });
+    await writeCheckpoint({ dir, spec: model, dtype: "F32", weights: zeros, overwrite: true, carry: dir });
     expect(readdirSync(dir).sort()).toEqual(["config.json", "generation_config.json", "model.safetensors"]);
     await withCheckpoint(dir, (checkpoint) => Promise.resolve(expect(checkpoint.spec).toEqual(model)));
     expect(existsSync(previousName(dir))).toBe(false);
@@ -70,15 +70,15 @@ describe("writing", () => {
   test("a failure in the middle leaves nothing, or the old folder", async () => {
     const model = await spec();
     let calls = 0;
-    const failing: WriteOptions["tensor"] = (slot) => (++calls % 7 === 0 ? Promise.reject(new Error("boom")) : zeros(slot));
+    const failing: (slot: Slot) => Promise<Float32Array> = (slot) => (++calls % 7 === 0 ? Promise.reject(new Error("boom")) : zeros(slot));
     const parent = fresh();
     mkdirSync(parent);
-    await expect(writeCheckpoint({ dir: join(parent, "m"), spec: model, dtype: "F32", tensor: failing })).rejects.toThrow(
+    await expect(writeCheckpoint({ dir: join(parent, "m"), spec: model, dtype: "F32", weights: failing })).rejects.toThrow(
       "boom",
     );
     expect(readdirSync(parent)).toEqual([]);
     const dir = variant("dense/llama");
-    await expect(writeCheckpoint({ dir, spec: model, dtype: "F32", tensor: failing, overwrite: true })).rejects.toThrow(
+    await expect(writeCheckpoint({ dir, spec: model, dtype: "F32", weights: failing, overwrite: true })).rejects.toThrow(
       "boom",
     );
     await withCheckpoint(dir, (checkpoint) => Promise.resolve(expect(checkpoint.spec.family).toBe("llama")));
@@ -93,7 +93,7 @@ describe("writing", () => {
       spec: model,
       dtype: "F32",
       maxShardBytes: 20_000,
-      tensor: async (slot) => {
+      weights: async (slot) => {
         expect(existsSync(join(parent, "m"))).toBe(false);
         const partial = readdirSync(parent);
         expect(partial).toHaveLength(1);
@@ -110,7 +110,7 @@ describe("writing", () => {
     const model = await spec();
     const file = fresh();
     writeFileSync(file, "");
-    const write = (dir: string): Promise<unknown> => writeCheckpoint({ dir, spec: model, dtype: "F32", tensor: zeros });
+    const write = (dir: string): Promise<unknown> => writeCheckpoint({ dir, spec: model, dtype: "F32", weights: zeros });
     expect((await failure(write(join(file, "below")))).kind).toBe("input");
     expect((await failure(write(file))).message).toContain("this is a file");
     expect((await failure(write("/proc/none/m"))).line).toContain("/proc/none/m");
@@ -123,7 +123,7 @@ describe("writing", () => {
       ...model.layers[0]!,
       ffn: { kind: "dense", inner: 2 ** 29, bias: false, activation: "silu", gated: true } as const,
     }));
-    const error = await failure(writeCheckpoint({ dir, spec: { ...model, layers }, dtype: "F32", tensor: zeros }));
+    const error = await failure(writeCheckpoint({ dir, spec: { ...model, layers }, dtype: "F32", weights: zeros }));
     expect(error.kind).toBe("stopped");
     expect(error.line).toMatch(/not enough disk space: \d+\.\d GB needed/);
     expect(existsSync(dir)).toBe(false);
@@ -132,11 +132,11 @@ describe("writing", () => {
   test("a wrong amount of data, and names that are taken", async () => {
     const model = await spec();
     await expect(
-      writeCheckpoint({ dir: fresh(), spec: model, dtype: "F32", tensor: () => Promise.resolve(new Float32Array(3)) }),
+      writeCheckpoint({ dir: fresh(), spec: model, dtype: "F32", weights: () => Promise.resolve(new Float32Array(3)) }),
     ).rejects.toThrow("embed: got 12 bytes, F32 [96, 32] takes 12288");
     for (const name of ["config.json", "model.safetensors", "../x", ""]) {
       expect(
-        (await failure(writeCheckpoint({ dir: fresh(), spec: model, dtype: "F32", tensor: zeros, files: { [name]: "" } })))
+        (await failure(writeCheckpoint({ dir: fresh(), spec: model, dtype: "F32", weights: zeros, files: { [name]: "" } })))
           .message,
       ).toContain("cannot be a further file");
     }

@@ -10,7 +10,7 @@ import { convertCheckpoint, planConversion, type ConvertEvent } from "../../src/
 import { readRecord, recipeOf } from "../../src/convert/record.js";
 import { fromFloat32, toFloat32 } from "../../src/numeric/dtype.js";
 import { cosineSimilarity } from "../../src/numeric/similarity.js";
-import { evaluate } from "../../src/surgery/evaluate.js";
+import { evaluate, regionsOfWhole } from "../../src/surgery/evaluate.js";
 import { expertOrigins, originValues } from "../../src/surgery/lineage.js";
 import { sourceShapes } from "../../src/surgery/plan.js";
 import { upcycleRecipe } from "../../src/surgery/recipe.js";
@@ -47,7 +47,8 @@ describe("conversion", () => {
     expect(child.spec).toEqual(plan.target);
     expect(child.unused).toEqual([]);
     expect(weightFiles.reduce((sum, file) => sum + statSync(join(out, file)).size, 0)).toBe(weightBytes);
-    const context = { shapes: sourceShapes(plan.source), seed: plan.recipe.seed, readBytes: parent.readBytes };
+    const shapes = sourceShapes(plan.source);
+    const context = { shapes, seed: plan.recipe.seed, dtypeOf: parent.dtypeOf, readRegion: regionsOfWhole(shapes, parent.readBytes) };
     for (const { slot, value } of plan.outputs) {
       const { dtype, bytes } = await child.readBytes(slot.key);
       expect(dtype).toBe(parent.dtype);

@@ -3,7 +3,7 @@ import { randomStream } from "../../src/base/random.js";
 import { fromFloat32 } from "../../src/numeric/dtype.js";
 import { plainAttention, plainRope } from "../../src/spec/plain.js";
 import { plainBlocks, rmsNorm, routerOrder, type DecoderSpec, type MoeFfn } from "../../src/spec/types.js";
-import { evaluateFloat32, type StoredTensor } from "../../src/surgery/evaluate.js";
+import { evaluateFloat32, regionsOfWhole, type EvaluationContext } from "../../src/surgery/evaluate.js";
 import { sourceShapes, type SurgeryPlan } from "../../src/surgery/plan.js";
 import { slotsOf } from "../../src/tensors/slots.js";
 
@@ -47,10 +47,10 @@ export function randomTensors(spec: DecoderSpec, std: number, seed = 7): Map<str
 
 /** Every output of a plan. */
 export async function evaluatePlan(plan: SurgeryPlan, tensors: ReadonlyMap<string, Float32Array>): Promise<Map<string, Float32Array>> {
-  const context = {
-    shapes: sourceShapes(plan.source),
-    seed: plan.recipe.seed,
-    readBytes: async (key: string): Promise<StoredTensor> => ({ dtype: "F32", bytes: fromFloat32("F32", tensors.get(key)!) }),
+  const shapes = sourceShapes(plan.source);
+  const context: EvaluationContext = {
+    shapes, seed: plan.recipe.seed, dtypeOf: () => "F32",
+    readRegion: regionsOfWhole(shapes, async (key) => ({ dtype: "F32", bytes: fromFloat32("F32", tensors.get(key)!) })),
   };
   const out = new Map<string, Float32Array>();
   for (const { slot, value } of plan.outputs) out.set(slot.key, await evaluateFloat32(value, slot.shape, context));

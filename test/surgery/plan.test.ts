@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { fromFloat32, toFloat32, type FloatDtype } from "../../src/numeric/dtype.js";
 import { cosineSimilarity } from "../../src/numeric/similarity.js";
-import { evaluate, evaluateFloat32, type StoredTensor } from "../../src/surgery/evaluate.js";
+import { evaluate, evaluateFloat32, regionsOfWhole, type EvaluationContext } from "../../src/surgery/evaluate.js";
 import { explainPlan } from "../../src/surgery/explain.js";
 import { columns, fill, givesShape, normal, originOf, printExpr, read, regionOf, rows, scale } from "../../src/surgery/expr.js";
 import { expertOrigins, originValues } from "../../src/surgery/lineage.js";
@@ -84,11 +84,10 @@ describe("plans", () => {
 describe("expressions", () => {
   const shapes = new Map([["w", [6, 4]], ["b", [6]]]);
   const values = Float32Array.from({ length: 24 }, (_, i) => i);
-  const stored = (dtype: FloatDtype, of = values) => ({
-    shapes,
-    seed: 3,
-    readBytes: async (): Promise<StoredTensor> => ({ dtype, bytes: fromFloat32(dtype, of) }),
+  const raw = (dtype: FloatDtype, bytes: Uint8Array): EvaluationContext => ({
+    shapes, seed: 3, dtypeOf: () => dtype, readRegion: regionsOfWhole(shapes, () => Promise.resolve({ dtype, bytes })),
   });
+  const stored = (dtype: FloatDtype, of = values): EvaluationContext => raw(dtype, fromFloat32(dtype, of));
   const context = stored("F32");
 
   it("take rectangles, through scales", async () => {
@@ -111,11 +110,10 @@ describe("expressions", () => {
   it("copies are the source's bytes, whatever they mean", async () => {
     const bytes = Uint8Array.from({ length: 48 }, (_, i) => 255 - i);
     for (const dtype of ["BF16", "F16"] as const) {
-      const raw = { ...context, readBytes: async (): Promise<StoredTensor> => ({ dtype, bytes }) };
-      const copy = await evaluate(columns(rows(read("w"), 1, 2), 2, 2), [2, 2], dtype, raw);
+      const copy = await evaluate(columns(rows(read("w"), 1, 2), 2, 2), [2, 2], dtype, raw(dtype, bytes));
       expect([...copy]).toEqual([243, 242, 241, 240, 235, 234, 233, 232]);
       // Whole rows are a view: nothing is copied.
-      expect((await evaluate(rows(read("w"), 0, 3), [3, 4], dtype, raw)).buffer).toBe(bytes.buffer);
+      expect((await evaluate(rows(read("w"), 0, 3), [3, 4], dtype, raw(dtype, bytes))).buffer).toBe(bytes.buffer);
     }
   });
 

@@ -1,0 +1,110 @@
+/** Reads rectangles of slots out of stored tensors, of any layout, in memory that does not grow with the tensor. */
+import { floatBytes, type FloatDtype } from "../numeric/dtype.js";
+import type { Region } from "../surgery/expr.js";
+import type { StoredTensor } from "../surgery/values.js";
+import { rowSpans, type Layout } from "../tensors/placement.js";
+
+/** A stored tensor that a slot lies in. */
+export interface RegionSource {
+  /** Equal for slots of the same stored tensor. */
+  readonly name: string;
+  readonly dtype: FloatDtype;
+  /** Elements of the stored tensor. */
+  readonly count: number;
+  /** Null: the stored tensor is the slot. */
+  readonly layout: Layout | null;
+  /** `count` stored elements from `start` on; may lie in `into`, from its beginning. */
+  readonly read: (start: number, count: number, into?: Uint8Array) => Promise<Uint8Array>;
+}
+
+/** Pieces shorter than this are cut out of blocks that are read as a whole and kept for the next pieces. */
+const shortPiece = 1 << 17;
+const blockBytes = 1 << 20;
+
+/** Reads with a memory of `cacheBytes` for tensors that are read in short pieces. */
+export function openRegionReader(cacheBytes = 32 << 20): (source: RegionSource, region: Region, into?: Uint8Array) => Promise<StoredTensor> {
+  const blocks = new Map<string, Promise<Uint8Array>>();
+  const most = Math.max(1, Math.floor(cacheBytes / blockBytes));
+
+  /** One block of a stored tensor, the least recently used one forgotten for it. */
+  const block = (source: RegionSource, index: number): Promise<Uint8Array> => {
+    const key = `${index} ${source.name}`;
+    let found = blocks.get(key);
+    if (found === undefined) {
+      const elements = blockBytes / floatBytes[source.dtype];
+      found = source.read(index * elements, Math.min(elements, source.count - index * elements));
+      found.catch(() => blocks.delete(key));
+      if (blocks.size >= most) blocks.delete(blocks.keys().next().value!);
+    } else {
+      blocks.delete(key);
+    }
+    blocks.set(key, found);
+    return found;
+  };
+
+  /** Puts consecutive stored elements to `at` bytes of `out`. */
+  const copy = async (source: RegionSource, start: number, count: number, out: Uint8Array, at: number): Promise<void> => {
+    const size = floatBytes[source.dtype];
+    if (count * size >= shortPiece) {
+      const target = out.subarray(at, at + count * size);
+      const bytes = await source.read(start, count, target);
+      if (bytes.buffer !== target.buffer || bytes.byteOffset !== target.byteOffset) target.set(bytes);
+      return;
+    }
+    const elements = blockBytes / size;
+    for (let done = 0; done < count;) {
+      const index = Math.floor((start + done) / elements);
+      const first = start + done - index * elements;
+      const some = Math.min(count - done, elements - first);
+      out.set((await block(source, index)).subarray(first * size, (first + some) * size), at + done * size);
+      done += some;
+    }
+  };
+
+  return async (source, { rowStart, rowCount, columnStart, columnCount, stride }, into) => {
+    const { dtype, layout } = source;
+    const size = floatBytes[dtype];
+    const bytes = rowCount * columnCount * size;
+    // Whole rows that lie one after the other need no copy.
+    const runs = layout === null ? null : [...rowSpans(layout.rows, rowStart, rowCount)];
+    const oneRun = runs === null || (runs.length === 1 && layout!.columnStride === 1 && layout!.rowStride === stride);
+    if (columnCount === stride && oneRun && bytes >= shortPiece) {
+      const first = runs === null ? rowStart * stride : layout!.base + runs[0]!.at * stride;
+      return { dtype, bytes: await source.read(first, rowCount * columnCount, into) };
+    }
+    const out = into !== undefined && into.byteLength >= bytes ? into.subarray(0, bytes) : new Uint8Array(bytes);
+    const { base, rowStride, columnStride } = layout ?? { base: 0, rowStride: stride, columnStride: 1 };
+    for (const { row, at, count } of runs ?? [{ row: rowStart, at: rowStart, count: rowCount }]) {
+      const first = row - rowStart;
+      if (columnStride !== 1 && stride > 1) {
+        await copyTransposed(source, { start: base + at * rowStride + columnStart * columnStride, count, columnCount, columnStride }, out.subarray(first * columnCount * size, (first + count) * columnCount * size));
+      } else if (columnCount === stride && rowStride === stride) {
+        await copy(source, base + at * rowStride, count * stride, out, first * columnCount * size);
+      } else {
+        for (let i = 0; i < count; i++) await copy(source, base + (at + i) * rowStride + columnStart, columnCount, out, (first + i) * columnCount * size);
+      }
+    }
+    return { dtype, bytes: out };
+  };
+
+  /** Slot rows that are columns of the stored matrix: reads each stored row's part and turns it. */
+  async function copyTransposed(
+    source: RegionSource, { start, count, columnCount, columnStride }: { start: number; count: number; columnCount: number; columnStride: number }, out: Uint8Array,
+  ): Promise<void> {
+    const size = floatBytes[source.dtype];
+    const line = new Uint8Array(count * size);
+    const [from, to] = [asElements(line, size), asElements(out.byteOffset % size === 0 ? out : new Uint8Array(count * columnCount * size), size)];
+    for (let column = 0; column < columnCount; column++) {
+      await copy(source, start + column * columnStride, count, line, 0);
+      for (let row = 0; row < count; row++) to[row * columnCount + column] = from[row]!;
+    }
+    if (to.buffer !== out.buffer) out.set(new Uint8Array(to.buffer));
+  }
+}
+
+/** Bit patterns, so that no value changes on its way. */
+function asElements({ buffer, byteOffset, byteLength }: Uint8Array, size: number): Uint16Array | Uint32Array | Float64Array {
+  const count = Math.floor(byteLength / size);
+  if (size === 2) return new Uint16Array(buffer, byteOffset, count);
+  return size === 4 ? new Uint32Array(buffer, byteOffset, count) : new Float64Array(buffer, byteOffset, count);
+}

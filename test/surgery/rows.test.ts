@@ -1,0 +1,107 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { floatBytes, fromFloat32, type FloatDtype } from "../../src/numeric/dtype.js";
+import { evaluate, evaluateArea, evaluateRows, regionsOfWhole, type EvaluationContext } from "../../src/surgery/evaluate.js";
+import { columns, fill, normal, read, rows, scale, type Expr } from "../../src/surgery/expr.js";
+import { halvesTable, lookUp } from "../../src/surgery/table.js";
+import { eachRows, remembered } from "../../src/surgery/values.js";
+
+const shapes = new Map([["w", [48, 20]]]);
+const values = Float32Array.from({ length: 960 }, (_, i) => Math.sin(i) * 3);
+
+function contextOf(dtype: FloatDtype, inMemoryGiven: boolean): EvaluationContext {
+  const whole = regionsOfWhole(shapes, () => Promise.resolve({ dtype, bytes: fromFloat32(dtype, values) }));
+  return {
+    shapes, seed: 11, known: new Map(), dtypeOf: () => dtype,
+    readRegion: async (region, into) => {
+      const part = await whole(region);
+      if (!inMemoryGiven || into === undefined || into.byteLength < part.bytes.byteLength) return part;
+      into.set(part.bytes);
+      return { dtype, bytes: into.subarray(0, part.bytes.byteLength) };
+    },
+  };
+}
+
+const exprs: [Expr, number[]][] = [
+  [read("w"), [48, 20]],
+  [rows(read("w"), 5, 30), [30, 20]],
+  [columns(read("w"), 3, 11), [48, 11]],
+  [scale(columns(rows(read("w"), 2, 9), 1, 7), 1.7), [9, 7]],
+  [normal(0.3, "router", 3), [48, 20]],
+  [scale(normal(0.3, "b"), 2), [48]],
+  [fill(0.25), [48, 20]],
+];
+
+describe("rows", () => {
+  it("are the same however an output is cut, and wherever its bytes may lie", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...exprs), fc.constantFrom<FloatDtype>("F32", "BF16", "F16"), fc.constantFrom<FloatDtype>("F32", "BF16", "F64"),
+        fc.array(fc.nat(47), { maxLength: 4 }), fc.boolean(), fc.nat(9),
+        async ([expr, shape], dtype, from, cuts, inMemoryGiven, room) => {
+          const context = contextOf(from, inMemoryGiven);
+          const whole = await evaluate(expr, shape, dtype, context);
+          const rowBytes = (shape[1] ?? 1) * floatBytes[dtype];
+          const bounds = [0, ...cuts.map((cut) => cut % shape[0]!).sort((a, b) => a - b), shape[0]!];
+          const parts: Uint8Array[] = [];
+          for (let i = 1; i < bounds.length; i++) {
+            const count = bounds[i]! - bounds[i - 1]!;
+            const into = new Uint8Array(count * rowBytes + room);
+            parts.push((await evaluateRows(expr, shape, bounds[i - 1]!, count, dtype, context, into)).slice());
+          }
+          expect(Buffer.concat(parts).equals(whole)).toBe(true);
+        },
+      ),
+    );
+  });
+
+  it("and rectangles are parts of the whole", async () => {
+    for (const [expr, shape] of exprs) {
+      if (shape.length === 1) continue;
+      const context = contextOf("F32", false);
+      const whole = new Float32Array((await evaluate(expr, shape, "F32", context)).slice().buffer);
+      const area = { rowStart: 2, rowCount: 5, columnStart: 1, columnCount: 4 };
+      const part = new Float32Array((await evaluateArea(expr, shape, area, "F32", context)).slice().buffer);
+      expect([...part]).toEqual(Array.from({ length: 20 }, (_, i) => whole[(2 + Math.floor(i / 4)) * shape[1]! + 1 + (i % 4)]));
+    }
+  });
+
+  it("outside the output are a defect", async () => {
+    await expect(evaluateRows(read("w"), [48, 20], 40, 9, "F32", contextOf("F32", false))).rejects.toThrow("rows 40+9, columns 0+20 of [48, 20]: w");
+  });
+});
+
+describe("tables of 16-bit values", () => {
+  it("give the bits that the arithmetic gives", () => {
+    const patterns = new Uint8Array(Uint16Array.from({ length: 65536 }, (_, i) => i).buffer);
+    for (const from of ["BF16", "F16"] as const) {
+      // A copy into the same precision changes no bit, not even those of a NaN.
+      const out = new Uint8Array(patterns.length);
+      lookUp(halvesTable(from, from, 1), patterns, out);
+      expect(Buffer.compare(out, patterns)).toBe(0);
+    }
+    const half = new Uint8Array(patterns.length);
+    lookUp(halvesTable("BF16", "BF16", 0.1), patterns, half);
+    const three = new Uint16Array(half.buffer)[0x4040]!;
+    expect(three).toBe(new Uint16Array(fromFloat32("BF16", Float32Array.of(Math.fround(3 * 0.1))).slice().buffer)[0]);
+  });
+
+  it("work at any byte", () => {
+    const bytes = new Uint8Array(9).fill(1);
+    const out = new Uint8Array(17);
+    lookUp(halvesTable("BF16", "F32", 1), bytes.subarray(1), out.subarray(1));
+    expect([...out]).toEqual([0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1]);
+  });
+});
+
+describe("sums over whole tensors", () => {
+  it("visit every value once, in order, and are kept", async () => {
+    const context = contextOf("F32", false);
+    let sum = 0;
+    await eachRows(scale(read("w"), 2), [48, 20], context, (part) => part.forEach((value) => (sum += value)));
+    expect(sum).toBeCloseTo(2 * values.reduce((a, b) => a + b, 0), 6);
+    let computed = 0;
+    const compute = (): Promise<number> => Promise.resolve(++computed);
+    expect([await remembered(context, "mean w", compute), await remembered(context, "mean w", compute)]).toEqual([1, 1]);
+  });
+});
