@@ -41,7 +41,7 @@ async function execute(file: string, flags: TrainFlags): Promise<void> {
     }
     const event = next.value;
     if (event.type === "phase") terminal.note(event.label);
-    else if (event.type === "note") wrap(event.text, 78).forEach((line) => terminal.note(`  ${line}`));
+    else if (event.type === "note") (event.text.length > 78 ? wrap(event.text, 78) : [event.text]).forEach((line) => terminal.note(`  ${line}`));
     else view(event);
   }
 }
@@ -59,7 +59,7 @@ function summary(result: RunResult, dir: string): Record<string, unknown> {
     tokens: steps.at(-1)?.tokens ?? 0,
     finalLoss: result.finalLoss,
     bestLoss: best.loss,
-    evals: evals.map(({ step, tokens, loss }) => ({ step, tokens, loss })),
+    evals: evals.map(({ step, tokens, loss, parts }) => ({ step, tokens, loss, parts })),
     tokensPerSecond: result.tokensPerSecond,
     peakRssBytes: result.peakRssBytes,
   };

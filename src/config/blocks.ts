@@ -5,30 +5,68 @@ const positiveInt = z.int().min(1);
 
 export const builtinTexts = ["sotu", "moby-dick"] as const;
 
+const heldOutSchema = z
+  .number()
+  .gt(0)
+  .max(0.5)
+  .default(0.05)
+  .describe("Fraction of the documents that is never trained on; losses are measured there.");
+
+const fieldSchema = z.string().min(1).default("text").describe("Which field of a .jsonl line, or column of a .parquet file, holds the text.");
+
+const textShape = {
+  builtin: z
+    .array(z.enum(builtinTexts))
+    .min(1)
+    .optional()
+    .describe("Texts that come with the toolkit: sotu (State of the Union addresses 1790-2021), moby-dick."),
+  files: z
+    .array(z.string().min(1))
+    .min(1)
+    .optional()
+    .describe("Your own text: .txt, .jsonl, .jsonl.gz or .parquet files, or folders of such; a .txt file is one document."),
+  field: fieldSchema,
+  heldOut: heldOutSchema,
+};
+
 export const textSchema = z
-  .strictObject({
-    builtin: z
-      .array(z.enum(builtinTexts))
-      .min(1)
-      .optional()
-      .describe("Texts that come with the toolkit: sotu (State of the Union addresses 1790-2021), moby-dick."),
-    files: z
-      .array(z.string().min(1))
-      .min(1)
-      .optional()
-      .describe("Your own text: .txt, .jsonl or .jsonl.gz files; a .txt file is one document."),
-    field: z.string().min(1).default("text").describe("Which field of a .jsonl line holds the text."),
-    heldOut: z
-      .number()
-      .gt(0)
-      .max(0.5)
-      .default(0.05)
-      .describe("Fraction of the documents that is never trained on; losses are measured there."),
-  })
+  .strictObject(textShape)
   .superRefine(({ builtin, files }, context) => {
     if (builtin === undefined && files === undefined) {
       context.addIssue({ code: "custom", path: [], message: 'text names no source: give "builtin" or "files"' });
     }
+  })
+  .describe("What is trained and evaluated on.");
+
+const mixPartSchema = z
+  .strictObject({
+    name: z.string().min(1).max(60).optional().describe("In logs; the file's name if left out. Also names the random order, so a moved file keeps it."),
+    weight: z.number().gt(0).max(1e12).describe("Share of the trained sequences, relative to the other parts."),
+    builtin: z.enum(builtinTexts).optional().describe("A text that comes with the toolkit."),
+    path: z
+      .string()
+      .min(1)
+      .optional()
+      .describe("Text (.txt, .jsonl, .jsonl.gz, .parquet, or a folder of such), or tokens that Megatron-LM prepared (.bin with its .idx)."),
+    field: fieldSchema,
+    heldOut: z.number().gt(0).max(0.5).optional().describe("In place of the common fraction."),
+  })
+  .superRefine(({ builtin, path }, context) => {
+    if ((builtin === undefined) === (path === undefined)) {
+      context.addIssue({ code: "custom", path: [], message: 'a part of the mixture has one source: give either "path" or "builtin"' });
+    }
+  });
+
+/** Text of a train file: one stream, or a mixture. */
+export const trainTextSchema = z
+  .strictObject({
+    ...textShape,
+    mix: z.array(mixPartSchema).min(1).optional().describe("Several texts with weights, in place of builtin and files."),
+  })
+  .superRefine(({ builtin, files, mix }, context) => {
+    const refuse = (path: string[], message: string): void => context.addIssue({ code: "custom", path, message });
+    if (builtin === undefined && files === undefined && mix === undefined) refuse([], 'text names no source: give "builtin", "files" or "mix"');
+    if (mix !== undefined && (builtin !== undefined || files !== undefined)) refuse(["mix"], '"mix" stands alone; name the other texts as parts of it');
   })
   .describe("What is trained and evaluated on.");
 
@@ -74,6 +112,8 @@ export const evaluationSchema = z
 export const threadsSchema = positiveInt.max(1024).optional().describe("Threads of the engine; all physical cores if left out.");
 
 export type TextConfig = z.infer<typeof textSchema>;
+export type TrainTextConfig = z.infer<typeof trainTextSchema>;
+export type MixPartConfig = z.infer<typeof mixPartSchema>;
 export type TokenizerConfig = z.infer<typeof tokenizerSchema>;
 export type ModelConfig = z.infer<typeof modelSchema>;
 export type EvaluationConfig = z.infer<typeof evaluationSchema>;

@@ -1,6 +1,6 @@
 /** The file of `upcycle train`: one model, one training. */
 import { z } from "zod";
-import { evaluationSchema, modelSchema, textSchema, threadsSchema, tokenizerSchema } from "./blocks.js";
+import { evaluationSchema, modelSchema, threadsSchema, tokenizerSchema, trainTextSchema } from "./blocks.js";
 import { budgetedTrainingSchema } from "./training.js";
 import { parseConfig } from "./validate.js";
 
@@ -13,7 +13,7 @@ export const trainSchema = z
       .union([z.string().min(1), modelSchema])
       .describe("Folder of a model in Hugging Face format (dense or mixture of experts), or the shape of a new one."),
     tokenizer: tokenizerSchema.optional(),
-    text: textSchema,
+    text: trainTextSchema,
     training: budgetedTrainingSchema.describe("Length, batch and learning rate."),
     evaluation: evaluationSchema.prefault({}),
   })

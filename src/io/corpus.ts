@@ -7,9 +7,10 @@ import type { Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { inputError, type UpcycleError } from "../base/errors.js";
 import { fsError, withFsErrors } from "./fs-errors.js";
+import { readParquetText } from "./parquet.js";
 
 export interface CorpusDocument {
-  /** File name, or `file:line` for a document of a .jsonl file. */
+  /** File name, or `file:line` for a document of a .jsonl or .parquet file. */
   readonly name: string;
   /** Never empty. */
   readonly text: string;
@@ -20,7 +21,7 @@ export type BuiltinCorpus = "sotu" | "moby-dick";
 
 export type CorpusSource =
   | { readonly builtin: BuiltinCorpus }
-  /** A .txt, .jsonl or .jsonl.gz file, or a folder of such; `field` is where .jsonl has the text, by default "text". */
+  /** A .txt, .jsonl, .jsonl.gz or .parquet file, or a folder of such; `field` is where the latter have the text, by default "text". */
   | { readonly path: string; readonly field?: string | undefined };
 
 interface Builtin {
@@ -40,7 +41,7 @@ const builtins: Readonly<Record<BuiltinCorpus, Builtin>> = {
 
 export const builtinCorpora = Object.keys(builtins) as readonly BuiltinCorpus[];
 
-const extensions = [".txt", ".jsonl", ".jsonl.gz"] as const;
+const extensions = [".txt", ".jsonl", ".jsonl.gz", ".parquet"] as const;
 
 /** Longest document in bytes: a JavaScript string holds about twice this many UTF-16 units. */
 const LONGEST_DOCUMENT = 256 * 1024 * 1024;
@@ -55,7 +56,7 @@ export async function* readDocuments(source: CorpusSource): AsyncGenerator<Corpu
   const { files, where, field } = await listFiles(source);
   let found = 0;
   for (const file of files) {
-    const documents = file.endsWith(".txt") ? readTextFile(file) : readJsonLines(file, field);
+    const documents = file.endsWith(".txt") ? readTextFile(file) : file.endsWith(".parquet") ? readParquetText(file, field) : readJsonLines(file, field);
     for await (const document of documents) {
       if (document.text === "") continue;
       found++;
@@ -80,6 +81,9 @@ async function listFiles(source: CorpusSource): Promise<{ files: string[]; where
   const known = (name: string): boolean => extensions.some((extension) => name.endsWith(extension));
   const status = await withFsErrors(path, "read text", () => stat(path));
   if (!status.isDirectory()) {
+    if (/\.(bin|idx)$/.test(path)) {
+      throw inputError("this holds tokens, not text", { where: path, hint: "tokenised data goes into text.mix of a train file" });
+    }
     if (!known(path)) {
       throw inputError(`unknown kind of text file, expected ${extensions.join(", ")} or a folder`, { where: path });
     }

@@ -13,6 +13,9 @@
 import { inputError } from "../base/errors.js";
 import { randomStream } from "../base/random.js";
 
+/** Tokens of a text; ids below 65536 may be kept in 16 bits. */
+export type TokenRow = Int32Array | Uint16Array;
+
 /** A target that carries no loss. */
 export const IGNORED_TARGET = -1;
 
@@ -58,7 +61,7 @@ export function windowOrder(windows: number, seed: number | string, epoch: numbe
  * A reader of training batches. It keeps the order of the last epoch it read, which changes its speed only.
  * Throws an input error for sizes below 1 and for a text shorter than one window.
  */
-export function openBatches(tokens: Int32Array, settings: BatchSettings): BatchReader {
+export function openBatches(tokens: TokenRow, settings: BatchSettings): BatchReader {
   const { batch, sequence, seed } = settings;
   checkSizes(batch, sequence);
   const windows = windowCount(tokens.length, sequence);
@@ -92,7 +95,7 @@ export function openBatches(tokens: Int32Array, settings: BatchSettings): BatchR
 }
 
 /** One training batch on its own; to read many, `openBatches` saves working out each epoch's order again. */
-export function batchAt(tokens: Int32Array, settings: BatchSettings & { readonly step: number }): Batch {
+export function batchAt(tokens: TokenRow, settings: BatchSettings & { readonly step: number }): Batch {
   return openBatches(tokens, settings).at(settings.step);
 }
 
@@ -114,7 +117,7 @@ export interface EvalBatch extends Batch {
  * real tokens of its row, so causal attention never sees it.
  * Throws an input error for sizes below 1, a limit below 1, and fewer than two tokens.
  */
-export function* evalBatches(tokens: Int32Array, settings: EvalSettings): Generator<EvalBatch> {
+export function* evalBatches(tokens: TokenRow, settings: EvalSettings): Generator<EvalBatch> {
   const { batch, sequence, limitTokens } = settings;
   checkSizes(batch, sequence);
   if (limitTokens !== undefined && !(limitTokens >= 1)) {

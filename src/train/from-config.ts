@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { interruptedError } from "../base/errors.js";
 import { compact } from "../base/format.js";
 import { openCheckpoint } from "../checkpoint/open.js";
-import type { TrainConfig, TrainingBlock } from "../config/index.js";
+import type { TrainConfig, TrainingBlock, TrainTextConfig } from "../config/index.js";
 import { trainFlopsPerToken } from "../cost/flops.js";
 import { exists } from "../io/atomic.js";
 import { elements } from "../graph/ir.js";
@@ -16,9 +16,12 @@ import { withSteps } from "../step/budget.js";
 import { planParameters } from "../step/groups.js";
 import type { Backend } from "../step/runtime.js";
 import { slotsOf, type Slot } from "../tensors/slots.js";
-import { describeText, layGround, newBase, openBase } from "./ground.js";
+import { describeText, layGround, newBase, openBase, requirePositions, type ModelBase } from "./ground.js";
 import { freshTensor } from "./init.js";
-import { trainRun, type RunResult, type TrainEvent } from "./run.js";
+import {
+  describeMixture, heldOutParts, learnableTexts, readMixture, requireEnoughOfEach, tokenizeMixture, trainingParts,
+} from "./mixture.js";
+import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "./run.js";
 import { readCorpus } from "./text.js";
 
 export interface TrainFileOptions {
@@ -44,27 +47,25 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
   // folder that cannot be used should be known before minutes of reading.
   const reuse = await exists(join(dir, "run.json"));
   yield { type: "phase", label: "reading text" };
-  const corpus = await readCorpus(config.text);
+  const text = await readText(config.text);
   goOnUnlessAborted(options);
   const isNew = typeof model !== "string";
   yield { type: "phase", label: !isNew ? "opening the model" : reuse ? "opening the tokenizer" : "learning the tokenizer" };
-  const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus, dir, reuse }) : await openBase(model);
+  const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus: { split: { train: text.learnable() } }, dir, reuse }) : await openBase(model);
   goOnUnlessAborted(options);
   const { spec } = base;
   const block = withSteps(training, trainFlopsPerToken(spec, training.sequence));
-  const ground = await layGround(base, corpus, [block]);
+  const { train, heldOut, notes } = await text.tokenize(base, block);
   goOnUnlessAborted(options);
-  yield { type: "note", text: describeText(ground) };
-  const frozen = describeFrozen(spec, block);
-  if (frozen !== null) yield { type: "note", text: frozen };
+  for (const note of [...notes, ...describeFrozen(spec, block)]) yield { type: "note", text: note };
   const source = isNew ? null : await openCheckpoint(model);
   try {
     return yield* trainRun({
       dir, spec, seed, threads, backend, signal,
       block,
       initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(spec, slot, seed)),
-      carry: ground.carry,
-      text: ground.tokens,
+      carry: base.carry,
+      text: { train, heldOut },
       evaluationTokens: config.evaluation.tokens,
       identity: { model, tokenizer: tokenizer ?? null, text: config.text },
     });
@@ -73,13 +74,43 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
   }
 }
 
-/** What is frozen, in one line, or null. */
-function describeFrozen(spec: DecoderSpec, block: TrainingBlock): string | null {
+/** Text that is read but not yet tokenized: one stream, or the parts of a mixture. */
+interface ReadText {
+  /** What a new tokenizer may learn from. */
+  readonly learnable: () => readonly { readonly text: string }[];
+  readonly tokenize: (base: ModelBase, block: TrainingBlock) => Promise<RunOptions["text"] & { readonly notes: readonly string[] }>;
+}
+
+async function readText(config: TrainTextConfig): Promise<ReadText> {
+  if (config.mix === undefined) {
+    const corpus = await readCorpus(config);
+    return {
+      learnable: () => corpus.split.train,
+      async tokenize(base, block) {
+        const ground = await layGround(base, corpus, [block]);
+        return { train: ground.tokens.train, heldOut: ground.tokens.heldOut, notes: [describeText(ground)] };
+      },
+    };
+  }
+  const parts = await readMixture(config);
+  return {
+    learnable: () => learnableTexts(parts),
+    async tokenize(base, block) {
+      requirePositions(base, block.sequence);
+      const tokenized = await tokenizeMixture(parts, base.tokenizer, base.spec.tokens.eos[0]);
+      requireEnoughOfEach(tokenized, block);
+      return { train: trainingParts(tokenized), heldOut: heldOutParts(tokenized), notes: describeMixture(tokenized, block) };
+    },
+  };
+}
+
+/** What is frozen, in a line, or nothing. */
+function describeFrozen(spec: DecoderSpec, block: TrainingBlock): string[] {
   const { frozen } = planParameters(spec, block);
-  if (frozen.size === 0) return null;
+  if (frozen.size === 0) return [];
   const slots = slotsOf(spec);
   const sum = (some: readonly Slot[]): number => some.reduce((total, { shape }) => total + elements(shape), 0);
-  return `training ${compact(sum(slots.filter(({ key }) => !frozen.has(key))))} of ${compact(sum(slots))} parameters, ${frozen.size} tensors are frozen`;
+  return [`training ${compact(sum(slots.filter(({ key }) => !frozen.has(key))))} of ${compact(sum(slots))} parameters, ${frozen.size} tensors are frozen`];
 }
 
 /** Reading much text takes minutes, and until the first step there is nothing to save. */

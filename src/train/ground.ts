@@ -40,7 +40,8 @@ export async function openBase(dir: string): Promise<ModelBase> {
 export interface NewBase {
   readonly model: ModelConfig;
   readonly tokenizer: TokenizerConfig;
-  readonly corpus: Corpus;
+  /** The training part of the text, from which the tokenizer is learnt. */
+  readonly corpus: { readonly split: { readonly train: readonly { readonly text: string }[] } };
   /** Run folder; the tokenizer goes to `tokenizer/` in it. */
   readonly dir: string;
   /** Take the tokenizer that is there already: only for a folder that is known to hold this very run. */
@@ -62,6 +63,12 @@ export async function newBase({ model, tokenizer: { vocab }, corpus, dir, reuse 
   return { tokenizer, carry, spec: newModelSpec(model, tokenizer.vocab, tokenizer.eosId ?? null) };
 }
 
+/** Throws inputError where a sequence is longer than the model's positions. */
+export function requirePositions({ spec, carry }: ModelBase, sequence: number): void {
+  if (sequence <= spec.maxPositions) return;
+  throw inputError(`sequence ${sequence} is longer than the model's ${spec.maxPositions} positions`, { where: carry, hint: "lower sequence" });
+}
+
 /**
  * Tokenizes the text for a model; `blocks` are the trainings to come. Throws inputError where the text is too short for one of them
  * or a sequence longer than the model's positions.
@@ -69,11 +76,8 @@ export async function newBase({ model, tokenizer: { vocab }, corpus, dir, reuse 
 export async function layGround(
   base: ModelBase, corpus: Corpus, blocks: readonly { readonly batch: number; readonly sequence: number }[],
 ): Promise<Ground> {
-  const { spec, tokenizer, carry } = base;
-  for (const { sequence } of blocks) {
-    if (sequence <= spec.maxPositions) continue;
-    throw inputError(`sequence ${sequence} is longer than the model's ${spec.maxPositions} positions`, { where: carry, hint: "lower sequence" });
-  }
+  const { spec, tokenizer } = base;
+  for (const { sequence } of blocks) requirePositions(base, sequence);
   const tokens = await tokenizeCorpus(corpus, tokenizer, spec.tokens.eos[0]);
   for (const block of blocks) requireEnoughText(tokens, block);
   return { ...base, corpus, tokens };

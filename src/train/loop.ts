@@ -6,8 +6,9 @@ import type { JsonlWriter } from "../io/jsonl.js";
 import { timeBudget } from "../step/budget.js";
 import type { TrainRuntime } from "../step/runtime.js";
 import { learningRateAt } from "../step/schedule.js";
-import { openBatches } from "../text/batches.js";
-import { measure } from "./measure.js";
+import { openBatches, type BatchReader } from "../text/batches.js";
+import { openMix } from "../text/mix.js";
+import { measureAll } from "./measure.js";
 import type { EvalRecord, StepRecord } from "./records.js";
 import type { RunOptions, TrainEvent } from "./run.js";
 import { saveState } from "./saved.js";
@@ -37,7 +38,9 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
   const { dir, block, signal } = options;
   const { runtime, log } = engine;
   const timeLimit = timeBudget(block.budget);
-  const micro = openBatches(options.text.train, { batch: block.batch, sequence: block.sequence, seed: options.seed });
+  const order = { batch: block.batch, sequence: block.sequence, seed: options.seed };
+  const { train } = options.text;
+  const micro = ArrayBuffer.isView(train) ? openBatches(train, order) : openMix(train, order);
   /** A checkpoint replaces the one before it, so weights that give no finite loss must not become one. */
   const requireFiniteLoss = async (): Promise<void> => {
     if (state.measured === state.step) return;
@@ -71,9 +74,7 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
   }
 }
 
-type ReadBatch = ReturnType<typeof openBatches>["at"];
-
-async function oneStep(options: RunOptions, runtime: TrainRuntime, batchAt: ReadBatch, state: LoopState): Promise<StepRecord> {
+async function oneStep(options: RunOptions, runtime: TrainRuntime, batchAt: BatchReader["at"], state: LoopState): Promise<StepRecord> {
   const { block } = options;
   const started = performance.now();
   const step = state.step + 1;
@@ -98,13 +99,13 @@ async function oneStep(options: RunOptions, runtime: TrainRuntime, batchAt: Read
 /** Held-out loss, expert load and similarity; keeps the best weights. */
 async function evaluate(options: RunOptions, { runtime, log, frozen }: Engine, state: LoopState): Promise<EvalRecord> {
   const { block, text, evaluationTokens, similarity } = options;
-  const { loss, load } = await measure(runtime, text.heldOut, { batch: block.batch, sequence: block.sequence, limitTokens: evaluationTokens });
+  const { loss, load, parts } = await measureAll(runtime, text.heldOut, { batch: block.batch, sequence: block.sequence, limitTokens: evaluationTokens });
   if (!Number.isFinite(loss)) {
     throw diverged(`the held-out loss after step ${state.step} is ${loss}`, options, state);
   }
   state.measured = state.step;
   const record: EvalRecord = {
-    type: "eval", step: state.step, tokens: state.step * tokensPerStep(block), loss, load,
+    type: "eval", step: state.step, tokens: state.step * tokensPerStep(block), loss, load, ...(parts === null ? {} : { parts }),
     similarity: similarity === undefined ? [] : await similarity((key) => runtime.read("weight", key)),
   };
   await log.append(record);

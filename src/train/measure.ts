@@ -1,6 +1,7 @@
 /** Held-out loss and expert load of the current weights. */
 import type { TrainRuntime } from "../step/runtime.js";
-import { evalBatches, type EvalSettings } from "../text/batches.js";
+import { evalBatches, type EvalSettings, type TokenRow } from "../text/batches.js";
+import { shares, type MixPart } from "../text/mix.js";
 
 export interface Measured {
   /** Mean next-token cross entropy in nats over all measured tokens. */
@@ -9,7 +10,25 @@ export interface Measured {
   readonly load: number[][];
 }
 
-export async function measure(runtime: TrainRuntime, tokens: Int32Array, settings: EvalSettings): Promise<Measured> {
+/** Of one row of tokens, or of the parts of a mixture: there the weighted mean of losses and loads, each part measured on its share of the tokens. */
+export async function measureAll(
+  runtime: TrainRuntime, text: TokenRow | readonly MixPart[], settings: EvalSettings & { readonly limitTokens: number },
+): Promise<Measured & { readonly parts: Readonly<Record<string, number>> | null }> {
+  if (ArrayBuffer.isView(text)) return { ...(await measure(runtime, text, settings)), parts: null };
+  const parts: Record<string, number> = {};
+  let loss = 0;
+  let load: number[][] = [];
+  for (const [i, share] of shares(text).entries()) {
+    const { name, tokens } = text[i]!;
+    const found = await measure(runtime, tokens, { ...settings, limitTokens: Math.max(1, Math.round(settings.limitTokens * share)) });
+    parts[name] = found.loss;
+    loss += share * found.loss;
+    load = found.load.map((layer, l) => layer.map((value, e) => share * value + (load[l]?.[e] ?? 0)));
+  }
+  return { loss, load, parts };
+}
+
+export async function measure(runtime: TrainRuntime, tokens: TokenRow, settings: EvalSettings): Promise<Measured> {
   let sum = 0;
   let count = 0;
   let load: number[][] = [];

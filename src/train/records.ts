@@ -22,6 +22,8 @@ export interface EvalRecord {
   readonly step: number;
   readonly tokens: number;
   readonly loss: number;
+  /** Loss of each part of a mixture, by name; `loss` is their weighted mean. */
+  readonly parts?: Readonly<Record<string, number>>;
   /** Fractions of all assignments per expert, by MoE layer. */
   readonly load: readonly (readonly number[])[];
   /** Mean expert-to-dense cosine similarity, by MoE layer; empty without a parent. */

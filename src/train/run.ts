@@ -16,6 +16,8 @@ import { planParameters } from "../step/groups.js";
 import { trainProgram } from "../step/programs.js";
 import type { Backend } from "../step/runtime.js";
 import { slotsOf, type Slot } from "../tensors/slots.js";
+import type { TokenRow } from "../text/batches.js";
+import type { MixPart } from "../text/mix.js";
 import { claimFolder } from "./claim.js";
 import { tokensPerStep, trainLoop, type LoopState } from "./loop.js";
 import { metricsFile, readMetrics, tokensPerSecond, type EvalRecord, type RunMetrics, type StepRecord } from "./records.js";
@@ -28,7 +30,8 @@ export interface RunOptions {
   readonly initial: (slot: Slot) => Promise<Float32Array>;
   /** Folder whose tokenizer files every checkpoint carries. */
   readonly carry: string | undefined;
-  readonly text: { readonly train: Int32Array; readonly heldOut: Int32Array };
+  /** One row of tokens, or parts with weights; the held-out loss of parts is their weighted mean. */
+  readonly text: { readonly train: TokenRow | readonly MixPart[]; readonly heldOut: TokenRow | readonly MixPart[] };
   readonly block: TrainingBlock;
   readonly evaluationTokens: number;
   /** Of the data order. */

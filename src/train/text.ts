@@ -23,7 +23,7 @@ export interface TokenizedCorpus {
  * The split never depends on a run's seed: every run of every study on one text holds out the same documents, so that losses can be
  * compared.
  */
-const SPLIT_SEED = "held-out";
+export const SPLIT_SEED = "held-out";
 
 /** Reads all documents and splits them. Throws inputError for unreadable or too little text. */
 export async function readCorpus(text: TextConfig): Promise<Corpus> {
@@ -45,19 +45,25 @@ export async function readCorpus(text: TextConfig): Promise<Corpus> {
   return { sources: facts, split: splitDocuments(documents, { seed: SPLIT_SEED, heldOut: text.heldOut }) };
 }
 
+/** The token that ends a document. Throws inputError if the tokenizer has no such token. */
+export function endOfText(tokenizer: TextTokenizer, eosOfModel: number | undefined): number {
+  const end = tokenizer.eosId ?? eosOfModel ?? tokenizer.bosId;
+  if (end !== undefined) return end;
+  throw inputError("the tokenizer names no eos_token, which separates documents", { hint: "add eos_token to tokenizer_config.json" });
+}
+
+/** One row of tokens, `end` after every document. */
+export async function encodeDocuments(documents: readonly CorpusDocument[], tokenizer: TextTokenizer, end: number): Promise<Int32Array> {
+  const packer = tokenPacker(end);
+  for await (const ids of tokenizer.encodeAll(documents.map(({ text }) => text))) packer.add(ids);
+  return packer.finish().tokens;
+}
+
 /** Token streams with an end-of-text token after every document. Throws inputError if the tokenizer has no such token. */
 export async function tokenizeCorpus(corpus: Corpus, tokenizer: TextTokenizer, eosOfModel: number | undefined): Promise<TokenizedCorpus> {
-  const endOfText = tokenizer.eosId ?? eosOfModel ?? tokenizer.bosId;
-  if (endOfText === undefined) {
-    throw inputError("the tokenizer names no eos_token, which separates documents", { hint: "add eos_token to tokenizer_config.json" });
-  }
-  const pack = async (documents: readonly CorpusDocument[]): Promise<Int32Array> => {
-    const packer = tokenPacker(endOfText);
-    for await (const ids of tokenizer.encodeAll(documents.map(({ text }) => text))) packer.add(ids);
-    return packer.finish().tokens;
-  };
-  const train = await pack(corpus.split.train);
-  const heldOut = await pack(corpus.split.heldOut);
+  const end = endOfText(tokenizer, eosOfModel);
+  const train = await encodeDocuments(corpus.split.train, tokenizer, end);
+  const heldOut = await encodeDocuments(corpus.split.heldOut, tokenizer, end);
   return { train, heldOut, bytesPerToken: corpus.split.trainBytes / train.length };
 }
 

@@ -42,6 +42,17 @@ describe("train, then use what was trained", () => {
     expect(existsSync(join(dir, "unused"))).toBe(false);
   });
 
+  it("trains on a mixture", async () => {
+    const mix = [{ path: join(dir, "text.txt"), weight: 3 }, { builtin: "moby-dick", weight: 1 }];
+    const file = writeTrainFile(dir, "mix.yaml", { model: last, tokenizer: undefined, out: join(dir, "mixed"), text: { mix }, training: { steps: 4 } });
+    const { code, stderr } = await upcycle("train", file);
+    expect(code, stderr).toBe(0);
+    expect(stderr).toMatch(/\n {2}part +share +training tokens +held out +epochs\n {2}-.*\n {2}text.txt +75 % .*\n {2}moby-dick +25 % /);
+    const { evals } = await upcycleJson("train", file);
+    const { loss, parts } = (evals as { loss: number; parts: Record<string, number> }[]).at(-1)!;
+    expect(loss).toBeCloseTo(0.75 * parts["text.txt"]! + 0.25 * parts["moby-dick"]!, 12);
+  });
+
   it("refuses a folder that holds another run", async () => {
     const file = writeTrainFile(dir, "other.yaml", { training: { steps: 30 } });
     const { code, stderr } = await upcycle("train", file, "--json");

@@ -270,7 +270,7 @@ describe("train files", () => {
         "a.yaml:3 (tokenizer): a model folder brings its own tokenizer; remove this block",
         "a.yaml:2 (model): expected text or a block of keys, found 3",
         "a.yaml:9 (training.sequence): sequence 4096 is longer than the model's maxPositions 2048",
-        "a.yaml:8 (text.file): unknown key "file" (and 1 more problem); did you mean "files"? valid keys: builtin, files, field, heldOut",
+        "a.yaml:8 (text.file): unknown key "file" (and 1 more problem); did you mean "files"? valid keys: builtin, files, field, heldOut, mix",
       ]
     `);
   });
@@ -308,6 +308,27 @@ describe("the training block of a train file", () => {
         "a.yaml:9 (training.freeze): expected a list of at least 1, found an empty list",
         "a.yaml:9 (training.freeze[0]): expected text (Letters, digits, dots and stars), found text "a b"",
         "a.yaml:7 (continue.budget): unknown key "budget"; valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, auxLoss, zLoss, evalEvery, saveEvery",
+      ]
+    `);
+  });
+
+  it("takes a mixture in place of files", () => {
+    const mixed = (mix: string): string => lineOf("text: { files: [a.txt] }", `text: ${mix}`, train, parseTrainConfig);
+    expect(mixed("{ mix: [{ path: a.parquet, weight: 0.7, field: body }, { builtin: sotu, weight: 2 }, { path: b.bin, weight: 1, name: b, heldOut: 0.01 }] }")).toBe("no error");
+    expect([mixed("{}"), mixed("{ mix: [] }"), mixed("{ mix: [{ path: a.txt, weight: 1 }], files: [b.txt] }"), mixed("{ mix: [{ weight: 1 }] }"),
+      mixed("{ mix: [{ path: a.txt, builtin: sotu, weight: 1 }] }"), mixed("{ mix: [{ path: a.txt }] }"), mixed("{ mix: [{ path: a.txt, weight: 0 }] }"), mixed("{ mixture: [] }"),
+      lineOf("  builtin: [sotu]", "  mix: [{ path: a.txt, weight: 1 }]"),
+    ]).toMatchInlineSnapshot(`
+      [
+        "a.yaml:8 (text): text names no source: give "builtin", "files" or "mix"",
+        "a.yaml:8 (text.mix): expected a list of at least 1, found an empty list",
+        "a.yaml:8 (text.mix): "mix" stands alone; name the other texts as parts of it",
+        "a.yaml:8 (text.mix[0]): a part of the mixture has one source: give either "path" or "builtin"",
+        "a.yaml:8 (text.mix[0]): a part of the mixture has one source: give either "path" or "builtin"",
+        "a.yaml:8 (text.mix[0]): "weight" is missing, expected a number above 0 and at most 1000000000000",
+        "a.yaml:8 (text.mix[0].weight): expected a number above 0 and at most 1000000000000, found 0",
+        "a.yaml:8 (text.mixture): unknown key "mixture" (and 1 more problem); valid keys: builtin, files, field, heldOut, mix",
+        "a.yaml:3 (text.mix): unknown key "mix" (and 1 more problem); valid keys: builtin, files, field, heldOut",
       ]
     `);
   });

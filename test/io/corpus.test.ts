@@ -85,11 +85,11 @@ describe("text files", () => {
       "empty.txt: holds no text: every document is empty; give a file with text",
     );
     expect(await failure({ path: await file("a.pdf", "x") })).toBe(
-      "a.pdf: unknown kind of text file, expected .txt, .jsonl, .jsonl.gz or a folder",
+      "a.pdf: unknown kind of text file, expected .txt, .jsonl, .jsonl.gz, .parquet or a folder",
     );
     await file("other/a.pdf", "x");
     expect(await failure({ path: join(folder, "other") })).toBe(
-      "other: the folder has no file that ends in .txt, .jsonl, .jsonl.gz",
+      "other: the folder has no file that ends in .txt, .jsonl, .jsonl.gz, .parquet",
     );
     expect(await failure({ path: await file("latin.txt", Uint8Array.of(99, 97, 102, 0xe9)) })).toBe(
       "latin.txt: the text is not valid UTF-8; convert it first, for example with iconv -t utf-8",

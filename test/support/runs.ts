@@ -38,6 +38,11 @@ export function text(count: number, name: string, vocab = 64): Int32Array {
   return out;
 }
 
+/** Options of a run on one text. */
+export type PlainOptions = RunOptions & { readonly text: { readonly train: Int32Array; readonly heldOut: Int32Array } };
+
+export function runOptions(dir: string): PlainOptions;
+export function runOptions<C extends Partial<RunOptions>>(dir: string, changes: C): C extends { text: unknown } ? RunOptions : PlainOptions;
 export function runOptions(dir: string, changes: Partial<RunOptions> = {}): RunOptions {
   const spec = changes.spec ?? moeSpec;
   return {

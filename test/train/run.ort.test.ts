@@ -117,6 +117,25 @@ describe("a run", () => {
     await checkpoint.close();
   });
 
+  it("on a mixture measures each part, and goes on exactly", async () => {
+    const mixture = {
+      text: {
+        train: [{ name: "a", weight: 3, tokens: text(500, "train") }, { name: "b", weight: 1, tokens: Uint16Array.from(text(200, "other")) }],
+        heldOut: [{ name: "a", weight: 3, tokens: text(150, "held-out") }, { name: "b", weight: 1, tokens: text(90, "other held-out") }],
+      },
+    };
+    const [one, two] = [fresh(), fresh()];
+    const { metrics } = await finish(runOptions(one, mixture));
+    for (const { loss, parts, load } of metrics.evals) {
+      expect(loss).toBeCloseTo(0.75 * parts!.a! + 0.25 * parts!.b!, 12);
+      for (const layer of load) expect(layer.reduce((a, b) => a + b)).toBeCloseTo(1, 12);
+    }
+    const controller = new AbortController();
+    await failure(finish(runOptions(two, { ...mixture, signal: controller.signal }), (event) => void (event.type === "step" && event.step === 5 && controller.abort())));
+    await finish(runOptions(two, mixture));
+    expect(await remains(two)).toEqual(await remains(one));
+  });
+
   it("ends in good order when its time is up, and goes on when it gets more", async () => {
     const dir = fresh();
     const limited = (time: string): Partial<RunOptions> => ({ block: { ...block, budget: { time } } });
