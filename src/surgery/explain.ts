@@ -62,6 +62,9 @@ function describe(expr: Expr, rowCount: number, shapes: Shapes): string {
     return `${drawn} row${drawn === 1 ? "" : "s"} drawn from a normal of std ${formatFactor(expr.std)}${repeated}`;
   }
   if (expr.op === "fill") return `filled with ${expr.value}`;
+  if (expr.op === "offset") return `${describe(expr.of, rowCount, shapes)}, plus ${formatFactor(expr.by)}`;
+  if (expr.op === "permuteRows") return `${describe(expr.of, rowCount, shapes)}, reordered in every ${expr.order.length} rows`;
+  if (expr.op === "scale" && originOf(expr, shapes) === null) return `${describe(expr.of, rowCount, shapes)}, times ${formatFactor(expr.by)}`;
   const origin = originOf(expr, shapes)!;
   const part = origin.key.slice(origin.key.lastIndexOf(".") + 1);
   const whole = shapes.get(origin.key)!;

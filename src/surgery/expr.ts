@@ -8,6 +8,10 @@ export type Expr =
   | { readonly op: "rows"; readonly of: Expr; readonly start: number; readonly count: number }
   | { readonly op: "columns"; readonly of: Expr; readonly start: number; readonly count: number }
   | { readonly op: "scale"; readonly of: Expr; readonly by: number }
+  /** `by` added to every element. */
+  | { readonly op: "offset"; readonly of: Expr; readonly by: number }
+  /** Rows reordered alike in every run of `order.length` rows: row i of a run is its row `order[i]` before. */
+  | { readonly op: "permuteRows"; readonly of: Expr; readonly order: readonly number[] }
   /**
    * Normal deviates of mean 0 from the random stream `stream` (the output tensor's key, so that neither order nor
    * threads matter). Every drawn row appears `repeat` times in a row: the virtual groups of a fine-grained router.
@@ -20,6 +24,8 @@ export const rows = (of: Expr, start: number, count: number): Expr => ({ op: "ro
 export const columns = (of: Expr, start: number, count: number): Expr => ({ op: "columns", of, start, count });
 /** Scaling by 1 is no operation: the bytes stay a copy. */
 export const scale = (of: Expr, by: number): Expr => (by === 1 ? of : { op: "scale", of, by });
+export const offset = (of: Expr, by: number): Expr => ({ op: "offset", of, by });
+export const permuteRows = (of: Expr, order: readonly number[]): Expr => ({ op: "permuteRows", of, order });
 export const normal = (std: number, stream: string, repeat = 1): Expr => ({ op: "normal", std, stream, repeat });
 export const fill = (value: number): Expr => ({ op: "fill", value });
 
@@ -38,7 +44,7 @@ export interface Region {
 }
 
 /**
- * The rectangle that an expression copies, or null if the expression computes anything (scale, normal, fill).
+ * The rectangle that an expression copies, or null if the expression computes anything.
  * Throws a plain error (a defect of the plan) for an unknown key or a rectangle outside the tensor.
  */
 export function regionOf(expr: Expr, shapes: Shapes): Region | null {
@@ -62,6 +68,8 @@ export function regionOf(expr: Expr, shapes: Shapes): Region | null {
       return { ...of, columnStart: of.columnStart + expr.start, columnCount: expr.count };
     }
     case "scale":
+    case "offset":
+    case "permuteRows":
     case "normal":
     case "fill":
       return null;
@@ -94,6 +102,8 @@ export function factorOf(expr: Expr): number {
     case "columns":
       return factorOf(expr.of);
     case "read":
+    case "offset":
+    case "permuteRows":
     case "normal":
     case "fill":
       return 1;
@@ -108,6 +118,8 @@ export function sourceKey(expr: Expr): string | null {
     case "rows":
     case "columns":
     case "scale":
+    case "offset":
+    case "permuteRows":
       return sourceKey(expr.of);
     case "normal":
     case "fill":
@@ -119,6 +131,8 @@ export function sourceKey(expr: Expr): string | null {
 export function givesShape(expr: Expr, shape: readonly number[], shapes: Shapes): boolean {
   if (expr.op === "fill") return true;
   if (expr.op === "normal") return shape[0]! % expr.repeat === 0;
+  if (expr.op === "offset" || expr.op === "scale") return givesShape(expr.of, shape, shapes);
+  if (expr.op === "permuteRows") return shape[0]! % expr.order.length === 0 && givesShape(expr.of, shape, shapes);
   const origin = originOf(expr, shapes);
   return origin !== null && origin.rowCount === shape[0] && origin.columnCount === (shape.length > 1 ? shape[1] : 1);
 }
@@ -133,6 +147,10 @@ export function printExpr(expr: Expr): string {
       return `${expr.op}(${printExpr(expr.of)}, ${expr.start}..${expr.start + expr.count - 1})`;
     case "scale":
       return `scale(${printExpr(expr.of)}, ${expr.by})`;
+    case "offset":
+      return `offset(${printExpr(expr.of)}, ${expr.by})`;
+    case "permuteRows":
+      return `permuteRows(${printExpr(expr.of)}, ${expr.order.join(" ")})`;
     case "normal":
       return `normal(std ${expr.std}, stream ${expr.stream}, each row ${expr.repeat}x)`;
     case "fill":

@@ -62,6 +62,24 @@ export async function valuesOf(expr: Expr, area: Area, columns: number, context:
       for (let i = 0; i < values.length; i++) values[i]! *= expr.by;
       return values;
     }
+    case "offset": {
+      const values = await valuesOf(expr.of, area, columns, context);
+      for (let i = 0; i < values.length; i++) values[i]! += expr.by;
+      return values;
+    }
+    case "permuteRows": {
+      const { of, order } = expr;
+      const values = new Float64Array(rowCount * columnCount);
+      const first = rowStart - (rowStart % order.length);
+      for (let run = first; run < rowStart + rowCount; run += order.length) {
+        const before = await valuesOf(of, { ...area, rowStart: run, rowCount: order.length }, columns, context);
+        order.forEach((from, i) => {
+          const row = run + i - rowStart;
+          if (row >= 0 && row < rowCount) values.set(before.subarray(from * columnCount, (from + 1) * columnCount), row * columnCount);
+        });
+      }
+      return values;
+    }
     case "normal": {
       const values = new Float64Array(rowCount * columnCount);
       const stream = randomStream(context.seed, expr.stream);

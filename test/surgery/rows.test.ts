@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { floatBytes, fromFloat32, type FloatDtype } from "../../src/numeric/dtype.js";
 import { evaluate, evaluateArea, evaluateRows, regionsOfWhole, type EvaluationContext } from "../../src/surgery/evaluate.js";
-import { columns, fill, normal, read, rows, scale, type Expr } from "../../src/surgery/expr.js";
+import { columns, fill, normal, offset, permuteRows, read, rows, scale, type Expr } from "../../src/surgery/expr.js";
 import { halvesTable, lookUp } from "../../src/surgery/table.js";
 import { eachRows, remembered } from "../../src/surgery/values.js";
 
@@ -30,6 +30,8 @@ const exprs: [Expr, number[]][] = [
   [normal(0.3, "router", 3), [48, 20]],
   [scale(normal(0.3, "b"), 2), [48]],
   [fill(0.25), [48, 20]],
+  [offset(rows(read("w"), 3, 8), 1), [8, 20]],
+  [permuteRows(scale(read("w"), 3), [2, 0, 3, 1]), [48, 20]],
 ];
 
 describe("rows", () => {
@@ -64,6 +66,11 @@ describe("rows", () => {
       const part = new Float32Array((await evaluateArea(expr, shape, area, "F32", context)).slice().buffer);
       expect([...part]).toEqual(Array.from({ length: 20 }, (_, i) => whole[(2 + Math.floor(i / 4)) * shape[1]! + 1 + (i % 4)]));
     }
+  });
+
+  it("are reordered within every run", async () => {
+    const found = new Float32Array((await evaluate(permuteRows(read("w"), [2, 0, 1]), [48, 20], "F32", contextOf("F32", false))).slice().buffer);
+    [2, 0, 1, 5, 3, 4].forEach((from, row) => expect(found.subarray(row * 20, (row + 1) * 20)).toEqual(values.subarray(from * 20, (from + 1) * 20)));
   });
 
   it("outside the output are a defect", async () => {
