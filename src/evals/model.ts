@@ -42,7 +42,8 @@ export async function openModel(dir: string, backend: Backend, threads: number):
   }
 }
 
-function requireIds(ids: Int32Array, vocab: number, where: string): void {
+/** Throws inputError for an id outside the vocabulary. */
+export function requireIds(ids: Int32Array, vocab: number, where: string): void {
   const bad = ids.find((id) => id < 0 || id >= vocab);
   if (bad !== undefined) throw inputError(`token id ${bad} is outside the vocabulary 0..${vocab - 1}`, { where });
 }

@@ -31,7 +31,7 @@ export interface Decoder {
   readonly routers: readonly RouterValues[];
 }
 
-interface Shape {
+export interface BatchShape {
   readonly batch: number;
   readonly sequence: number;
 }
@@ -41,7 +41,8 @@ interface RopeTables {
   readonly sin: ValueId;
 }
 
-interface Context extends Shape {
+/** Where a network is being built. */
+export interface NetContext extends BatchShape {
   readonly b: GraphBuilder;
   readonly spec: DecoderSpec;
   readonly param: (part: SlotPart, layer?: number, expert?: number) => ValueId;
@@ -50,16 +51,14 @@ interface Context extends Shape {
   readonly routers: RouterValues[];
 }
 
-/** Builds the network up to the last hidden states; losses and heads are added by the caller. */
-export function buildDecoder(spec: DecoderSpec, { batch, sequence }: Shape): Decoder {
-  const b = new GraphBuilder();
-  const ids = b.input("ids", "int", [batch * sequence]);
-  const params = slotsOf(spec).map((slot) => ({ slot, id: b.input(slot.key, "f32", slot.shape) }));
-  const byKey = new Map(params.map(({ slot, id }) => [slot.key, id]));
+type Context = NetContext;
+
+/** A context over `b`; `input` gives the graph input of a slot, by its key. */
+export function netContext(b: GraphBuilder, spec: DecoderSpec, { batch, sequence }: BatchShape, input: (slotKey: string) => ValueId): NetContext {
   const tables = new Map<string, RopeTables>();
-  const ctx: Context = {
+  return {
     b, spec, batch, sequence,
-    param: (part, layer, expert) => byKey.get(slotKey({ part, layer, expert }))!,
+    param: (part, layer, expert) => input(slotKey({ part, layer, expert })),
     rope(settings) {
       const key = JSON.stringify(settings);
       const known = tables.get(key);
@@ -72,28 +71,65 @@ export function buildDecoder(spec: DecoderSpec, { batch, sequence }: Shape): Dec
     },
     routers: [],
   };
-  let x = b.scale(b.op("embedding", [ctx.param("embed"), ids], {}), spec.multipliers.embedding);
-  if (spec.learnedPositions) {
-    const positions = b.constant(Int32Array.from({ length: batch * sequence }, (_, row) => row % sequence), [batch * sequence], "int");
-    x = b.add(x, b.op("embedding", [ctx.param("positions"), positions], {}));
-  }
+}
+
+/** Builds the network up to the last hidden states; losses and heads are added by the caller. */
+export function buildDecoder(spec: DecoderSpec, shape: BatchShape): Decoder {
+  const b = new GraphBuilder();
+  const ids = b.input("ids", "int", [shape.batch * shape.sequence]);
+  const params = slotsOf(spec).map((slot) => ({ slot, id: b.input(slot.key, "f32", slot.shape) }));
+  const byKey = new Map(params.map(({ slot, id }) => [slot.key, id]));
+  const ctx = netContext(b, spec, shape, (key) => byKey.get(key)!);
+  let x = embedded(ctx, ids);
   spec.layers.forEach((layer, index) => (x = block(ctx, x, layer, index)));
-  // A constant factor on the logits is one on the hidden states.
-  const hidden = b.scale(norm(ctx, x, "finalNorm"), spec.multipliers.logits);
-  return { builder: b, ids, params, hidden, head: ctx.param(spec.tiedHead ? "embed" : "head"), routers: ctx.routers };
+  return { builder: b, ids, params, hidden: finalHidden(ctx, x), head: ctx.param(spec.tiedHead ? "embed" : "head"), routers: ctx.routers };
+}
+
+/** ids [N] -> residual stream [N, H]. */
+export function embedded({ b, spec, param, batch, sequence }: Context, ids: ValueId): ValueId {
+  const x = b.scale(b.op("embedding", [param("embed"), ids], {}), spec.multipliers.embedding);
+  if (!spec.learnedPositions) return x;
+  const positions = b.constant(Int32Array.from({ length: batch * sequence }, (_, row) => row % sequence), [batch * sequence], "int");
+  return b.add(x, b.op("embedding", [param("positions"), positions], {}));
+}
+
+/** Residual stream behind the last block -> what the head reads. A constant factor on the logits is one on the hidden states. */
+export function finalHidden(ctx: Context, x: ValueId): ValueId {
+  return ctx.b.scale(norm(ctx, x, "finalNorm"), ctx.spec.multipliers.logits);
+}
+
+/** True if the FFN reads the residual stream in front of attention, not behind it. */
+export function isParallel({ block }: DecoderSpec): boolean {
+  return block === "parallel" || block === "parallel-shared";
 }
 
 function block(ctx: Context, x: ValueId, layer: LayerSpec, index: number): ValueId {
   const { b, spec } = ctx;
-  const { before, beforeFfn, after } = normPlaces(spec.block);
-  const into = (y: ValueId, part: NormPart): ValueId => (before ? norm(ctx, y, part, index) : y);
-  const outOf = (y: ValueId, part: NormPart): ValueId => b.scale(after ? norm(ctx, y, part, index) : y, spec.multipliers.residual);
-  const first = into(x, "inputNorm");
-  const attended = b.add(x, outOf(attention(ctx, first, layer, index), "postAttentionNorm"));
-  if (spec.block === "parallel" || spec.block === "parallel-shared") {
-    return b.add(attended, outOf(ffn(ctx, beforeFfn ? norm(ctx, x, "ffnNorm", index) : first, layer, index), "postFfnNorm"));
-  }
-  return b.add(attended, outOf(ffn(ctx, into(attended, "ffnNorm"), layer, index), "postFfnNorm"));
+  const normed = attentionInput(ctx, x, index);
+  const attended = b.add(x, attentionBranch(ctx, normed, layer, index));
+  return b.add(attended, ffnBranch(ctx, isParallel(spec) ? x : attended, layer, index, normed));
+}
+
+/** What attention reads of the residual stream. */
+export function attentionInput(ctx: Context, x: ValueId, index: number): ValueId {
+  return normPlaces(ctx.spec.block).before ? norm(ctx, x, "inputNorm", index) : x;
+}
+
+/** What attention adds to the residual stream. */
+export function attentionBranch(ctx: Context, normed: ValueId, layer: LayerSpec, index: number): ValueId {
+  return added(ctx, attention(ctx, normed, layer, index), "postAttentionNorm", index);
+}
+
+/** What the FFN adds to the residual stream `x`; `normed` is attention's input, which `parallel-shared` blocks share. */
+export function ffnBranch(ctx: Context, x: ValueId, layer: LayerSpec, index: number, normed: ValueId): ValueId {
+  const { before, beforeFfn } = normPlaces(ctx.spec.block);
+  const input = beforeFfn ? norm(ctx, x, "ffnNorm", index) : before ? normed : x;
+  return added(ctx, ffn(ctx, input, layer, index), "postFfnNorm", index);
+}
+
+function added(ctx: Context, y: ValueId, part: NormPart, index: number): ValueId {
+  const { after } = normPlaces(ctx.spec.block);
+  return ctx.b.scale(after ? norm(ctx, y, part, index) : y, ctx.spec.multipliers.residual);
 }
 
 function norm({ b, spec, param }: Context, x: ValueId, part: NormPart, layer?: number): ValueId {

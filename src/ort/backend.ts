@@ -1,7 +1,7 @@
 /** The onnxruntime backend: each runtime lives in a worker thread of its own. */
 import { Worker } from "node:worker_threads";
 import type { LogitsProgram, TrainProgram } from "../step/programs.js";
-import type { Backend, ForwardRuntime, TrainRuntime } from "../step/runtime.js";
+import type { Backend, ForwardRuntime, OperationRuntime, TrainRuntime } from "../step/runtime.js";
 import type { Call, Reply } from "./worker.js";
 
 /** Calls methods of the runtime hosted by `worker.ts`. */
@@ -37,12 +37,17 @@ class Remote {
   }
 
   call<T>(method: string, ...args: readonly unknown[]): Promise<T> {
+    return this.send(method, args, []);
+  }
+
+  /** Buffers in `given` move to the thread instead of being copied. */
+  send<T>(method: string, args: readonly unknown[], given: readonly ArrayBuffer[]): Promise<T> {
     if (this.failure !== undefined) return Promise.reject(this.failure);
     return new Promise((resolve, reject) => {
       const id = this.next++;
       this.waiting.set(id, { resolve: resolve as (value: unknown) => void, reject });
       this.worker.ref();
-      this.worker.postMessage({ id, method, args } satisfies Call);
+      this.worker.postMessage({ id, method, args } satisfies Call, given);
     });
   }
 
@@ -93,6 +98,14 @@ export const onnxruntimeBackend: Backend = {
         known.add(name);
         return remote.call("run", name, sent, feeds);
       },
+      close: () => remote.end(),
+    };
+  },
+  async openOperations(options): Promise<OperationRuntime> {
+    const remote = new Remote();
+    await remote.open("openOperations", options);
+    return {
+      run: (name, graph, feeds, given = []) => remote.send("run", [name, graph, feeds], given.map((i) => feeds[i]!.buffer as ArrayBuffer)),
       close: () => remote.end(),
     };
   },

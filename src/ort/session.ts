@@ -23,6 +23,11 @@ export function intTensor(data: Int32Array): ort.Tensor {
   return new ort.Tensor("int64", BigInt64Array.from(data, (value) => BigInt(value)), [data.length]);
 }
 
+/** Integers become int64. */
+export function shapedTensor(data: FeedData, shape: readonly number[]): ort.Tensor {
+  return data instanceof Float32Array ? tensor(data, shape) : new ort.Tensor("int64", BigInt64Array.from(data, (value) => BigInt(value)), shape);
+}
+
 export function numbers(value: ort.Tensor): number[] {
   return Array.from(value.data as ArrayLike<number | bigint>, Number);
 }
@@ -31,8 +36,14 @@ export function floats(value: ort.Tensor): Float32Array {
   return value.data as Float32Array;
 }
 
+export interface SessionOptions {
+  readonly threads: number;
+  /** Keep memory between runs (default); without it each run allocates and frees what it needs. */
+  readonly arena?: boolean;
+}
+
 /** Lowers and compiles a graph for the CPU. */
-export async function openSession(graph: Graph, { threads }: { readonly threads: number }): Promise<Session> {
+export async function openSession(graph: Graph, { threads, arena = true }: SessionOptions): Promise<Session> {
   const program = lower(graph);
   const session = await ort.InferenceSession.create(program.bytes, {
     executionProviders: ["cpu"],
@@ -42,7 +53,7 @@ export async function openSession(graph: Graph, { threads }: { readonly threads:
     graphOptimizationLevel: "all",
     // The memory pattern preallocates the sum of all activations; without it peak memory is a third lower at the same speed.
     enableMemPattern: false,
-    enableCpuMemArena: true,
+    enableCpuMemArena: arena,
     logSeverityLevel: 3,
   });
   return {

@@ -1,7 +1,8 @@
 /** Hosts one runtime in a worker thread: onnxruntime's run() blocks the thread that calls it. Messages are method calls. */
 import { parentPort } from "node:worker_threads";
-import type { ForwardRuntime, TrainRuntime } from "../step/runtime.js";
+import type { ForwardRuntime, OperationRuntime, TrainRuntime } from "../step/runtime.js";
 import { openForwardRuntime } from "./forward-runtime.js";
+import { openOperationRuntime } from "./operation-runtime.js";
 import { openTrainRuntime } from "./train-runtime.js";
 
 export interface Call {
@@ -16,7 +17,7 @@ export interface Reply {
   readonly error?: { readonly message: string; readonly stack?: string };
 }
 
-let runtime: TrainRuntime | ForwardRuntime | undefined;
+let runtime: TrainRuntime | ForwardRuntime | OperationRuntime | undefined;
 
 async function answer({ method, args }: Call): Promise<unknown> {
   if (method === "openTrain") {
@@ -25,6 +26,10 @@ async function answer({ method, args }: Call): Promise<unknown> {
   }
   if (method === "openForward") {
     runtime = openForwardRuntime(...(args as Parameters<typeof openForwardRuntime>));
+    return undefined;
+  }
+  if (method === "openOperations") {
+    runtime = openOperationRuntime(...(args as Parameters<typeof openOperationRuntime>));
     return undefined;
   }
   if (runtime === undefined) throw new Error(`${method} before open`);

@@ -2,6 +2,7 @@
  * The one narrow interface behind which a backend lives: compile a program, own the state, run, read metrics.
  * State never crosses the interface during training; only token ids go in and a few numbers come out.
  */
+import type { Graph } from "../graph/ir.js";
 import type { LogitsProgram, TrainProgram } from "./programs.js";
 
 export interface MicroBatch {
@@ -73,6 +74,19 @@ export interface ForwardRuntime {
   close(): Promise<void>;
 }
 
+/** Float32 for values, int32 for indices and counts. */
+export type ArrayData = Float32Array | Int32Array;
+
+/** Runs graphs that hold no state: everything comes in, everything goes out. For models that are too large to hold. */
+export interface OperationRuntime {
+  /**
+   * Graphs are compiled once per `name`. Feeds in the order of the graph's inputs, outputs in that of its outputs. Feeds at the
+   * places named in `given` belong to the runtime from then on.
+   */
+  run(name: string, graph: Graph, feeds: readonly ArrayData[], given?: readonly number[]): Promise<readonly ArrayData[]>;
+  close(): Promise<void>;
+}
+
 export interface BackendOptions {
   readonly threads: number;
 }
@@ -88,4 +102,5 @@ export interface Backend {
   readonly name: string;
   openTrain(program: TrainProgram, options: TrainOptions): Promise<TrainRuntime>;
   openForward(options: BackendOptions): Promise<ForwardRuntime>;
+  openOperations(options: BackendOptions): Promise<OperationRuntime>;
 }

@@ -1,5 +1,6 @@
 /** The engine in this thread: the same computation as the worker's, with no need of a build. */
 import { openForwardRuntime } from "../../src/ort/forward-runtime.js";
+import { openOperationRuntime } from "../../src/ort/operation-runtime.js";
 import { openTrainRuntime } from "../../src/ort/train-runtime.js";
 import type { Backend } from "../../src/step/runtime.js";
 
@@ -7,4 +8,5 @@ export const inThread: Backend = {
   name: "onnxruntime in this thread",
   openTrain: openTrainRuntime,
   openForward: (options) => Promise.resolve(openForwardRuntime(options)),
+  openOperations: (options) => Promise.resolve(openOperationRuntime(options)),
 };

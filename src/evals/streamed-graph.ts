@@ -1,0 +1,185 @@
+/**
+ * Evaluates a part of a decoder node by node, so that no more than a piece of one weight is ever in memory as float32: matrix
+ * products read their weight in runs of rows, routed experts one after the other. Everything else is one small compiled graph a node.
+ */
+import type { Graph, Node, NodeOf, PrimAttrs, ValueId } from "../graph/ir.js";
+import { elements } from "../graph/ir.js";
+import { GraphBuilder } from "../graph/builder.js";
+import type { DecoderPart } from "../net/parts.js";
+import type { ArrayData, OperationRuntime } from "../step/runtime.js";
+
+/** Where weights come from: an open checkpoint is one. */
+export interface WeightSource {
+  readFloat32(slotKey: string): Promise<Float32Array>;
+  /** Rows along the first axis. */
+  readRows(slotKey: string, start: number, count: number): Promise<Float32Array>;
+}
+
+export interface StreamSettings {
+  readonly weights: WeightSource;
+  readonly operations: OperationRuntime;
+  /** Most elements of a weight in one piece. */
+  readonly pieceElements?: number | undefined;
+  /** Asked between two pieces; throws to stop. */
+  readonly checkpoint?: (() => void) | undefined;
+}
+
+/** 64 MB of float32; two are in memory, one being read while the other is used. */
+export const pieceElements = 1 << 24;
+
+type Settings = Required<Pick<StreamSettings, "pieceElements">> & StreamSettings;
+
+/** The part's one output. `activations` stand in the order of its first inputs. */
+export async function evaluateStreamed(part: DecoderPart, activations: readonly ArrayData[], stream: StreamSettings): Promise<Float32Array> {
+  const settings = { ...stream, pieceElements: stream.pieceElements ?? pieceElements };
+  const { graph, params } = part;
+  const keys = new Map<ValueId, string>();
+  const known = new Map<ValueId, ArrayData>();
+  graph.inputs.forEach((id, i) => {
+    if (i < activations.length) known.set(id, activations[i]!);
+    else keys.set(id, params[i - activations.length]!);
+  });
+  const lastUse = lastUses(graph);
+  for (const [index, node] of graph.nodes.entries()) {
+    settings.checkpoint?.();
+    const outputs = await evaluateNode(node, graph, keys, known, settings);
+    node.out.forEach((id, i) => known.set(id, outputs[i]!));
+    for (const id of node.in) if (lastUse.get(id) === index) known.delete(id);
+  }
+  return known.get(graph.outputs[0]!) as Float32Array;
+}
+
+/** For each value the node that reads it last; outputs are never done with. */
+function lastUses({ nodes, outputs }: Graph): Map<ValueId, number> {
+  const last = new Map<ValueId, number>();
+  nodes.forEach((node, index) => node.in.forEach((id) => last.set(id, index)));
+  for (const id of outputs) last.set(id, Infinity);
+  return last;
+}
+
+async function evaluateNode(
+  node: Node, { values }: Graph, keys: ReadonlyMap<ValueId, string>, known: ReadonlyMap<ValueId, ArrayData>, settings: Settings,
+): Promise<readonly ArrayData[]> {
+  const shape = (id: ValueId): readonly number[] => values[id]!.shape;
+  switch (node.prim) {
+    case "constant":
+      return [constant(node.attrs)];
+    case "reshape":
+      return [known.get(node.in[0]!)!];
+    case "embedding": {
+      const [table, ids] = node.in as [ValueId, ValueId];
+      const key = keys.get(table);
+      if (key !== undefined) return [await gather(key, shape(table)[1]!, known.get(ids) as Int32Array, settings)];
+      break;
+    }
+    case "matmul": {
+      const [x, weight] = node.in as [ValueId, ValueId];
+      const key = keys.get(weight);
+      if (key === undefined || !isLinear(node)) break;
+      return [await linear(known.get(x) as Float32Array, shape(x)[0]!, key, shape(weight), settings)];
+    }
+    case "groupedMatmul": {
+      const [x, counts, ...experts] = node.in as [ValueId, ValueId, ...ValueId[]];
+      const names = experts.map((id) => keys.get(id));
+      if (!node.attrs.transB || names.includes(undefined)) break;
+      return [await grouped(known.get(x) as Float32Array, known.get(counts) as Int32Array, names as string[], shape(experts[0]!), settings)];
+    }
+    default:
+  }
+  return alone(node, values, keys, known, settings);
+}
+
+const isLinear = ({ attrs }: NodeOf<"matmul">): boolean => attrs.transB && !attrs.transA;
+
+function constant({ dtype, shape, values }: PrimAttrs["constant"]): ArrayData {
+  const count = elements(shape);
+  const fresh = dtype === "f32" ? new Float32Array(count) : new Int32Array(count);
+  if (values.length === 1) fresh.fill(values[0]!);
+  else fresh.set(values);
+  return fresh;
+}
+
+/** Rows read at once from an embedding table. */
+const GATHERED = 64;
+
+async function gather(key: string, width: number, ids: Int32Array, { weights }: Settings): Promise<Float32Array> {
+  const rows = new Map<number, Float32Array>();
+  const distinct = [...new Set(ids)];
+  for (let i = 0; i < distinct.length; i += GATHERED) {
+    await Promise.all(distinct.slice(i, i + GATHERED).map(async (id) => rows.set(id, await weights.readRows(key, id, 1))));
+  }
+  const out = new Float32Array(ids.length * width);
+  ids.forEach((id, i) => out.set(rows.get(id)!, i * width));
+  return out;
+}
+
+/** x [N, A] times a stored weight [B, A], transposed, a run of the weight's rows at a time; the next is read meanwhile. */
+async function linear(x: Float32Array, rows: number, key: string, weight: readonly number[], settings: Settings): Promise<Float32Array> {
+  const [size, width] = weight as [number, number];
+  const { weights, pieceElements: most } = settings;
+  const step = Math.min(size, Math.max(1, Math.floor(most / width)));
+  const readAt = (start: number): Promise<Float32Array> => weights.readRows(key, start, Math.min(step, size - start));
+  const out = new Float32Array(rows * size);
+  let waiting = readAt(0);
+  for (let start = 0; start < size; start += step) {
+    settings.checkpoint?.();
+    const piece = await waiting;
+    if (start + step < size) {
+      waiting = readAt(start + step);
+      // What goes wrong is thrown where it is awaited, even if the product fails first.
+      waiting.catch(() => undefined);
+    }
+    const count = Math.min(step, size - start);
+    const y = await product(x, rows, piece, count, width, settings);
+    if (count === size) return y;
+    for (let row = 0; row < rows; row++) out.set(y.subarray(row * count, (row + 1) * count), row * size + start);
+  }
+  return out;
+}
+
+/** x [N, A] times w [B, A], transposed. `w` is given away. */
+async function product(x: Float32Array, rows: number, w: Float32Array, size: number, width: number, { operations }: Settings): Promise<Float32Array> {
+  const b = new GraphBuilder();
+  const graph = b.finish([b.linear(b.input("x", "f32", [rows, width]), b.input("w", "f32", [size, width]))]);
+  const given = w.byteLength === w.buffer.byteLength ? [1] : [];
+  const [y] = await operations.run(`linear ${rows} ${width} ${size}`, graph, [x, w], given);
+  return y as Float32Array;
+}
+
+/** Each expert's rows of x times its weight, one expert at a time; experts without rows are not read. */
+async function grouped(
+  x: Float32Array, counts: Int32Array, keys: readonly string[], weight: readonly number[], settings: Settings,
+): Promise<Float32Array> {
+  const [size, width] = weight as [number, number];
+  const out = new Float32Array((x.length / width) * size);
+  let done = 0;
+  for (const [expert, key] of keys.entries()) {
+    const count = counts[expert]!;
+    if (count === 0) continue;
+    // Rounded up, so that a few compiled graphs serve all loads.
+    const padded = new Float32Array(roundedUp(count) * width);
+    padded.set(x.subarray(done * width, (done + count) * width));
+    const y = await linear(padded, roundedUp(count), key, weight, settings);
+    out.set(y.subarray(0, count * size), done * size);
+    done += count;
+  }
+  return out;
+}
+
+const roundedUp = (count: number): number => (count <= 16 ? 2 ** Math.ceil(Math.log2(count)) : Math.ceil(count / 32) * 32);
+
+/** One node as a graph of its own; the parameters it reads are read whole. */
+async function alone(
+  node: Node, values: Graph["values"], keys: ReadonlyMap<ValueId, string>, known: ReadonlyMap<ValueId, ArrayData>, { operations, weights }: Settings,
+): Promise<readonly ArrayData[]> {
+  const inputs = [...new Set(node.in)];
+  const renamed = new Map([...inputs, ...node.out].map((id, i) => [id, i]));
+  const graph: Graph = {
+    values: [...renamed.keys()].map((id) => ({ dtype: values[id]!.dtype, shape: values[id]!.shape })),
+    nodes: [{ ...node, in: node.in.map((id) => renamed.get(id)!), out: node.out.map((id) => renamed.get(id)!) } as Node],
+    inputs: inputs.map((id) => renamed.get(id)!),
+    outputs: node.out.map((id) => renamed.get(id)!),
+  };
+  const feeds = await Promise.all(inputs.map(async (id) => known.get(id) ?? (await weights.readFloat32(keys.get(id)!))));
+  return operations.run(JSON.stringify(graph), graph, feeds);
+}
