@@ -174,17 +174,15 @@ interface Attended {
 function projected(ctx: Context, x: ValueId, { rope }: LayerSpec, layer: number): Attended {
   const { b, spec, param } = ctx;
   const { heads, kvHeads, headDim, qkNorm, qkvBias, clip } = spec.attn;
-  const project = (weight: SlotPart, bias: SlotPart): ValueId => {
-    const y = b.linear(x, param(weight, layer), qkvBias ? param(bias, layer) : undefined);
-    return clip === null ? y : b.op("clamp", [y], { low: -clip, high: clip });
-  };
+  const project = (weight: SlotPart, bias: SlotPart): ValueId => b.linear(x, param(weight, layer), qkvBias ? param(bias, layer) : undefined);
+  const limited = (y: ValueId): ValueId => (clip === null ? y : b.op("clamp", [y], { low: -clip, high: clip }));
   const turn = (y: ValueId, count: number, weight: SlotPart): ValueId => {
-    const normed = (z: ValueId): ValueId => (qkNorm === null ? z : headNorm(ctx, z, count, qkNorm, param(weight, layer)));
-    if (rope === null) return normed(y);
-    const turned = (z: ValueId): ValueId => rotate(ctx, z, rope, count, headDim, 0);
-    return qkNorm?.afterRope === true ? normed(turned(y)) : turned(normed(y));
+    const normed = (z: ValueId, behindRope: boolean): ValueId =>
+      qkNorm === null || qkNorm.afterRope !== behindRope ? z : headNorm(ctx, z, count, qkNorm, param(weight, layer));
+    const ready = limited(normed(y, false));
+    return normed(rope === null ? ready : rotate(ctx, ready, rope, count, headDim, 0), true);
   };
-  return { q: turn(project("q", "qBias"), heads, "qNorm"), k: turn(project("k", "kBias"), kvHeads, "kNorm"), v: project("v", "vBias") };
+  return { q: turn(project("q", "qBias"), heads, "qNorm"), k: turn(project("k", "kBias"), kvHeads, "kNorm"), v: limited(project("v", "vBias")) };
 }
 
 /** Multi-head latent attention: see `LatentAttention`. */

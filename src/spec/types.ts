@@ -103,7 +103,7 @@ export interface AttentionSpec {
   readonly scale: number;
   /** Scores become softcap * tanh(score / softcap). */
   readonly softcap: number | null;
-  /** Projected queries, keys and values are limited to [-clip, clip]. */
+  /** Queries and keys (before rope; behind a `qkNorm` that stands before rope) and values are limited to [-clip, clip]. */
   readonly clip: number | null;
   /** Each head's softmax has one more, learnt logit, whose share of the probability is dropped (gpt-oss). */
   readonly sinks: boolean;
@@ -243,6 +243,12 @@ export function rmsNorm(eps: number): NormSpec {
 export function softmaxRouter(order: RouterOrder): RouterSpec {
   const renormalise = order === "topk-softmax" ? { plus: 0, atLeast: 0 } : null;
   return { score: "softmax", jitter: 0, renormalise, groups: null, correctionBias: false, scaling: 1, bias: false };
+}
+
+/** The router of DeepSeek-V3 (arXiv 2412.19437, equations 13-16): sigmoid scores, a correction bias, weights renormalised (plus 1e-20) and scaled. */
+export function sigmoidRouter({ groups, renormalised, scaling }: { groups: RouterSpec["groups"]; renormalised: boolean; scaling: number }): RouterSpec {
+  const renormalise = renormalised ? { plus: 1e-20, atLeast: 0 } : null;
+  return { score: "sigmoid", jitter: 0, renormalise, groups, correctionBias: true, scaling, bias: false };
 }
 
 /** Whether kept weights are renormalised; for softmax scores that is softmax over the kept logits. */

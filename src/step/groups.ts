@@ -2,7 +2,7 @@
 import { inputError } from "../base/errors.js";
 import type { ParameterGroups } from "../config/index.js";
 import type { DecoderSpec } from "../spec/types.js";
-import { slotsOf, type Slot } from "../tensors/slots.js";
+import { isBuffer, slotsOf, type Slot } from "../tensors/slots.js";
 import type { ParamTuning } from "./runtime.js";
 
 export type ParamGroup = keyof ParameterGroups;
@@ -14,7 +14,7 @@ export interface ParameterSettings {
 }
 
 export interface ParameterPlan {
-  /** Keys that get no gradient and keep their value. */
+  /** Keys that get no gradient and keep their value; buffers always. */
   readonly frozen: ReadonlySet<string>;
   /** For every other key that differs from the common settings. */
   readonly tuning: Readonly<Record<string, ParamTuning>>;
@@ -29,7 +29,7 @@ export function groupOf({ at }: Slot): ParamGroup {
 /** Throws inputError for a pattern that names no parameter, and where nothing is left to train. */
 export function planParameters(spec: DecoderSpec, { groups = {}, freeze = [] }: ParameterSettings): ParameterPlan {
   const slots = slotsOf(spec);
-  const frozen = new Set(slots.filter((slot) => groups[groupOf(slot)]?.freeze === true).map(({ key }) => key));
+  const frozen = new Set(slots.filter((slot) => isBuffer(slot.at) || groups[groupOf(slot)]?.freeze === true).map(({ key }) => key));
   for (const pattern of freeze) {
     const matches = patternTest(pattern);
     const found = slots.filter(({ key }) => matches(key));

@@ -8,6 +8,7 @@ import { prune, verify } from "../graph/passes.js";
 import { buildDecoder, type Decoder } from "../net/decoder.js";
 import { balanceLoss, routerZLoss } from "../net/losses.js";
 import type { DecoderSpec } from "../spec/types.js";
+import { isBuffer } from "../tensors/slots.js";
 
 export interface ParamInfo {
   readonly key: string;
@@ -34,7 +35,7 @@ export interface LossProgram {
 export interface TrainProgram extends LossProgram {
   /** Output `gradients + i` is the gradient of `trained[i]`. Gradients are of loss + auxCoef * balance + zCoef * z. */
   readonly gradients: number;
-  /** Parameters with a gradient, in the order of `params`: all but the frozen ones. */
+  /** Parameters with a gradient, in the order of `params`: all but buffers and frozen ones. */
   readonly trained: readonly ParamInfo[];
   /** The same network without gradients, for evaluation with the same state. */
   readonly evaluation: LossProgram;
@@ -112,7 +113,7 @@ export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram
   let total = ids.loss;
   if (ids.balance !== null && shape.auxCoef !== 0) total = b.add(total, b.scale(ids.balance, shape.auxCoef));
   if (ids.z !== null && shape.zCoef !== 0) total = b.add(total, b.scale(ids.z, shape.zCoef));
-  const trained = decoder.params.filter(({ slot }) => shape.frozen?.has(slot.key) !== true);
+  const trained = decoder.params.filter(({ slot }) => !isBuffer(slot.at) && shape.frozen?.has(slot.key) !== true);
   const gradients = backward(b, total, trained.map(({ id }) => id));
   const graph = close(decoder, [decoder.ids, built.targets], [...built.values, ...gradients]);
   return {

@@ -15,7 +15,7 @@ import type { DecoderSpec } from "../spec/types.js";
 import { withSteps } from "../step/budget.js";
 import { planParameters } from "../step/groups.js";
 import type { Backend } from "../step/runtime.js";
-import { slotsOf, type Slot } from "../tensors/slots.js";
+import { isBuffer, slotsOf, type Slot } from "../tensors/slots.js";
 import { describeText, layGround, newBase, openBase, requirePositions, type ModelBase } from "./ground.js";
 import { freshTensor } from "./init.js";
 import {
@@ -107,10 +107,11 @@ async function readText(config: TrainTextConfig): Promise<ReadText> {
 /** What is frozen, in a line, or nothing. */
 function describeFrozen(spec: DecoderSpec, block: TrainingBlock): string[] {
   const { frozen } = planParameters(spec, block);
-  if (frozen.size === 0) return [];
-  const slots = slotsOf(spec);
+  const slots = slotsOf(spec).filter(({ at }) => !isBuffer(at));
+  const still = slots.filter(({ key }) => frozen.has(key)).length;
+  if (still === 0) return [];
   const sum = (some: readonly Slot[]): number => some.reduce((total, { shape }) => total + elements(shape), 0);
-  return [`training ${compact(sum(slots.filter(({ key }) => !frozen.has(key))))} of ${compact(sum(slots))} parameters, ${frozen.size} tensors are frozen`];
+  return [`training ${compact(sum(slots.filter(({ key }) => !frozen.has(key))))} of ${compact(sum(slots))} parameters, ${still} tensors are frozen`];
 }
 
 /** Reading much text takes minutes, and until the first step there is nothing to save. */

@@ -3,6 +3,7 @@ import { UpcycleError } from "../../src/base/errors.js";
 import { lower } from "../../src/onnx/lower.js";
 import { groupOf, planParameters } from "../../src/step/groups.js";
 import { trainProgram } from "../../src/step/programs.js";
+import { sigmoidRouter } from "../../src/spec/types.js";
 import { slotsOf } from "../../src/tensors/slots.js";
 import { denseSpec, moeSpec } from "../support/runs.js";
 
@@ -34,6 +35,18 @@ describe("groups", () => {
     expect(tuning["layers.0.experts.2.up"]).toEqual({ rate: 1, decay: 0 });
     expect(Object.keys(tuning).length).toBe(2 + 2 * 4 * 3);
     expect(planParameters(denseSpec, { groups: { router: { lr: 3 } } }).tuning).toEqual({});
+  });
+
+  it("leave a correction bias alone, without being told", () => {
+    const router = sigmoidRouter({ groups: null, renormalised: true, scaling: 1 });
+    const spec = { ...moeSpec, layers: moeSpec.layers.map((layer) => ({ ...layer, ffn: { ...layer.ffn, router } })) } as typeof moeSpec;
+    expect(planParameters(spec, { groups: { router: { lr: 3 } } })).toMatchObject({
+      frozen: new Set(["layers.0.routerCorrection", "layers.1.routerCorrection"]),
+      tuning: { "layers.0.router": { rate: 3 } },
+    });
+    const program = trainProgram(spec, { batch: 1, sequence: 8, auxCoef: 0.01, zCoef: 0 });
+    expect(program.params.length - program.trained.length).toBe(2);
+    expect(program.graph.outputs.length).toBe(program.gradients + program.trained.length);
   });
 
   it("freeze by group and by pattern, where a dot is a dot", () => {

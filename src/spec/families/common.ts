@@ -29,6 +29,8 @@ export interface Defaults {
   readonly kvHeads: number | "heads";
   /** `derived`: hidden size / heads. */
   readonly headDim: number | "derived";
+  /** Reads the head size from keys other than `head_dim`. */
+  readonly readHeadDim?: (config: ConfigReader) => number;
   readonly maxPositions: number;
   readonly normEps: number;
   /** Null: the key must be there, because versions of the class disagree. */
@@ -75,6 +77,16 @@ export interface AttentionOptions {
   readonly qkNorm: boolean | Exclude<QkNorm["span"], "own-head">;
   readonly qkvBias: boolean;
   readonly outBias: boolean;
+}
+
+/**
+ * Throws inputError if a key that the class does not look at, or whose other values a spec cannot say, is there with another value
+ * than the given one.
+ */
+export function requireKeys(config: ConfigReader, keys: Readonly<Record<string, unknown>>): void {
+  for (const [key, value] of Object.entries(keys)) {
+    if (config.has(key) && JSON.stringify(config.get(key)) !== JSON.stringify(value)) throw config.fail(key, JSON.stringify(value));
+  }
 }
 
 /** Sizes are required, everything else falls back to the family's class default. */
@@ -134,7 +146,7 @@ function readActivation(config: ConfigReader, { activation: fallback, activation
 
 function readHeadDim(config: ConfigReader, hidden: number, heads: number, defaults: Defaults): number {
   const fallback = defaults.headDim === "derived" ? null : defaults.headDim;
-  const given = config.intOrNull("head_dim", fallback);
+  const given = defaults.readHeadDim?.(config) ?? config.intOrNull("head_dim", fallback);
   if (given === null && hidden % heads !== 0) {
     throw config.fail("num_attention_heads", `a divisor of hidden_size (${hidden}), because head_dim is not given`);
   }

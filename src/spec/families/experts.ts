@@ -1,27 +1,27 @@
-/** Mixture-of-experts keys shared by Mixtral, Qwen2-MoE and Qwen3-MoE. */
+/** Mixture-of-experts keys that several families share: counts, which layers are sparse, softmax routers. */
 import { inputError } from "../../base/errors.js";
 import { routerOrder, softmaxRouter } from "../types.js";
-import type { DecoderSpec, DenseFfn, MoeFfn, RouterOrder, RouterSpec } from "../types.js";
+import type { DecoderSpec, DenseFfn, MoeFfn, Rope, RouterOrder, RouterSpec } from "../types.js";
 import type { AttentionOptions, Common } from "./common.js";
 import { attentionOf, refuse } from "./common.js";
 import type { ConfigReader } from "./reader.js";
-import { isInteger } from "./reader.js";
+import { isInteger, isString } from "./reader.js";
 
 const maxExperts = 65_536;
 
-/** `num_experts` and `num_local_experts` are two spellings of one number. */
-export function readExpertCount(config: ConfigReader, fallback: number): number {
-  const keys = ["num_experts", "num_local_experts"].filter((key) => config.has(key));
+/** The family's own key and `num_local_experts` are two spellings of one number. Without a fallback one must be there. */
+export function readExpertCount(config: ConfigReader, fallback: number | undefined, own = "num_experts"): number {
+  const keys = [own, "num_local_experts"].filter((key) => config.has(key));
   const counts = keys.map((key) => config.int(key, undefined, { max: maxExperts }));
   if (counts.length === 2 && counts[0] !== counts[1]) {
-    throw inputError(`num_experts is ${counts[0]} but num_local_experts is ${counts[1]}`, { where: config.where });
+    throw inputError(`${own} is ${counts[0]} but num_local_experts is ${counts[1]}`, { where: config.where });
   }
-  return counts[0] ?? fallback;
+  return counts[0] ?? config.int(own, fallback, { max: maxExperts });
 }
 
-export function readTopK(config: ConfigReader, experts: number, fallback: number): number {
-  const topK = config.int("num_experts_per_tok", fallback);
-  if (topK > experts) throw config.fail("num_experts_per_tok", `at most the number of experts (${experts})`);
+export function readTopK(config: ConfigReader, experts: number, fallback: number | undefined, key = "num_experts_per_tok"): number {
+  const topK = config.int(key, fallback);
+  if (topK > experts) throw config.fail(key, `at most the number of experts (${experts})`);
   return topK;
 }
 
@@ -60,21 +60,57 @@ export function readSparseLayers(config: ConfigReader, layerCount: number): bool
   return sparse;
 }
 
-export function readAuxLossCoef(config: ConfigReader): number {
-  return config.positive("router_aux_loss_coef", 0.001, { zero: true });
+/** DeepSeek's rule: the first `first_k_dense_replace` layers are dense. Throws inputError if all are. */
+export function readLeadingDense(config: ConfigReader, layerCount: number, fallback: number): boolean[] {
+  const dense = config.int("first_k_dense_replace", fallback, { min: 0 });
+  if (dense >= layerCount) throw config.fail("first_k_dense_replace", `fewer dense layers than the ${layerCount} there are`);
+  return Array.from({ length: layerCount }, (_, layer) => layer >= dense);
 }
 
-/** Assembles the spec of a model whose layers are `moe`, or `dense` where `sparse[layer]` is false. */
+/** Throws inputError if a dense layer follows a sparse one. */
+export function writeLeadingDense(spec: DecoderSpec): Record<string, unknown> {
+  const sparse = spec.layers.map(({ ffn }) => ffn.kind === "moe");
+  const first = sparse.indexOf(true);
+  if (sparse.lastIndexOf(false) > first) throw refuse(spec, "a dense layer behind a mixture-of-experts layer");
+  return { first_k_dense_replace: first };
+}
+
+/** One of "dense" and "sparse" for each layer; if absent, `isSparse(layer)`. Throws inputError if all are dense. */
+export function readMlpLayerTypes(config: ConfigReader, layerCount: number, isSparse: (layer: number) => boolean): boolean[] {
+  const types = config.list("mlp_layer_types", isString, 'a list of "dense" and "sparse", one per layer');
+  const sparse = types?.map((type) => type === "sparse") ?? Array.from({ length: layerCount }, (_, layer) => isSparse(layer));
+  const expected = `"dense" or "sparse" for each of ${layerCount} layers, at least one of them "sparse"`;
+  if (types?.some((type) => type !== "sparse" && type !== "dense") || sparse.length !== layerCount || !sparse.includes(true)) {
+    throw config.fail("mlp_layer_types", expected);
+  }
+  return sparse;
+}
+
+export function writeMlpLayerTypes(spec: DecoderSpec): Record<string, unknown> {
+  return { mlp_layer_types: spec.layers.map(({ ffn }) => (ffn.kind === "moe" ? "sparse" : "dense")) };
+}
+
+/** Inner size of the dense layers; without dense layers nobody reads it. */
+export function readDenseInner(config: ConfigReader, sparse: readonly boolean[]): Pick<DenseFfn, "inner"> {
+  return { inner: sparse.includes(false) ? config.int("intermediate_size") : 1 };
+}
+
+export function readAuxLossCoef(config: ConfigReader, fallback = 0.001): number {
+  return config.positive("router_aux_loss_coef", fallback, { zero: true });
+}
+
+/** Assembles the spec of a model whose layers are `moe`, or `dense` where `sparse[layer]` is false; without `ropes` every layer has the common one. */
 export function moeSpec(
   { layerCount, rope, activation, ...common }: Common,
   attn: AttentionOptions,
   ffns: { readonly moe: Omit<MoeFfn, "activation">; readonly dense: Pick<DenseFfn, "inner"> | null; readonly sparse: readonly boolean[] },
   windows: readonly (number | null)[],
   auxLossCoef: number,
+  ropes?: readonly Rope[],
 ): DecoderSpec {
   const layers = Array.from({ length: layerCount }, (_, layer) => ({
     window: windows[layer] ?? null,
-    rope,
+    rope: ropes?.[layer] ?? rope,
     ffn: ffns.sparse[layer]
       ? { ...structuredClone(ffns.moe), activation }
       : { kind: "dense" as const, inner: ffns.dense!.inner, bias: false, activation, gated: true },

@@ -6,6 +6,7 @@ import { readCommon, refuse, requireAttention } from "./common.js";
 import {
   moeSpec,
   readAuxLossCoef,
+  readDenseInner,
   readExpertCount,
   readSoftmaxRouter,
   readSparseLayers,
@@ -44,11 +45,7 @@ export const qwen2Moe: Dialect = {
       shared: sharedInner === 0 ? null : { inner: sharedInner, gated: true },
     } as const;
     const sparse = readSparseLayers(config, common.layerCount);
-    const dense = {
-      kind: "dense",
-      inner: sparse.includes(false) ? config.int("intermediate_size") : 1,
-      bias: false,
-    } as const;
+    const dense = readDenseInner(config, sparse);
     // Unlike qwen2, this class slides on the even layers below max_window_layers (transformers 5, configuration_qwen2_moe.py).
     const below = config.int("max_window_layers", 28, { min: 0 });
     const windows = readLayerWindows(config, common.layerCount, (layer) => layer % 2 === 0 && layer < below);

@@ -6,6 +6,7 @@ import { readCommon, refuse, requireAttention, sharedAttentionBias } from "./com
 import {
   moeSpec,
   readAuxLossCoef,
+  readDenseInner,
   readExpertCount,
   readSoftmaxRouter,
   readSparseLayers,
@@ -42,11 +43,7 @@ export const qwen3Moe: Dialect = {
       shared: null,
     } as const;
     const sparse = readSparseLayers(config, common.layerCount);
-    const dense = {
-      kind: "dense",
-      inner: sparse.includes(false) ? config.int("intermediate_size") : 1,
-      bias: false,
-    } as const;
+    const dense = readDenseInner(config, sparse);
     // This class has no layer_types: a window, if switched on, is on every layer.
     const windows = Array<number | null>(common.layerCount).fill(readQwenWindow(config));
     const bias = config.bool("attention_bias", false);

@@ -1,0 +1,13 @@
+/** Which tensors stay in float32 whatever the precision of the rest. */
+import type { DecoderSpec } from "../spec/types.js";
+import type { Slot } from "./slots.js";
+
+/**
+ * True for slots that transformers keeps in float32 in a model of any precision: correction biases (`_keep_in_fp32_modules_strict` of
+ * modeling_deepseek_v3.py and its kin), whose steps are smaller than what bfloat16 resolves, and HunYuan's router (`HunYuanMoEV1Gate`).
+ */
+export function keepsFloat32({ family }: DecoderSpec, { at: { part } }: Slot): boolean {
+  return part === "routerCorrection" || (part === "router" && float32Routers.has(family));
+}
+
+const float32Routers: ReadonlySet<string> = new Set(["hunyuan_v1_moe"]);
