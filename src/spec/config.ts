@@ -14,6 +14,8 @@ import { gemma2 } from "./families/gemma2.js";
 import { gemma3Text } from "./families/gemma3_text.js";
 import { gptNeox } from "./families/gpt_neox.js";
 import { granite } from "./families/granite.js";
+import { graniteMoe } from "./families/granitemoe.js";
+import { graniteMoeSwa } from "./families/granitemoe_swa.js";
 import { cohere } from "./families/cohere.js";
 import { llama } from "./families/llama.js";
 import { mistral } from "./families/mistral.js";
@@ -23,6 +25,7 @@ import { olmo } from "./families/olmo.js";
 import { olmo2 } from "./families/olmo2.js";
 import { olmo3 } from "./families/olmo3.js";
 import { phi3 } from "./families/phi3.js";
+import { phimoe } from "./families/phimoe.js";
 import { qwen2 } from "./families/qwen2.js";
 import { qwen2Moe } from "./families/qwen2_moe.js";
 import { qwen3 } from "./families/qwen3.js";
@@ -53,6 +56,9 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   mixtral,
   qwen2_moe: qwen2Moe,
   qwen3_moe: qwen3Moe,
+  granitemoe: graniteMoe,
+  granitemoe_swa: graniteMoeSwa,
+  phimoe,
 };
 
 /** Names that transformers gives to weight precisions. */
@@ -136,6 +142,10 @@ const floatKeys: ReadonlySet<string> = new Set([
   "high_freq_factor",
   "router_aux_loss_coef",
   "router_jitter_noise",
+  "input_jitter_noise",
+  "layer_rope_theta",
+  "short_mscale",
+  "long_mscale",
   "partial_rotary_factor",
   "rotary_pct",
   "attention_factor",

@@ -166,6 +166,39 @@ const mixtral: NameTable = {
   },
 };
 
+const blockSparse = `${layer}.block_sparse_moe`;
+const noDenseFfn = { gate: null, gateBias: null, up: null, upBias: null, down: null, downBias: null };
+
+/** Fused: `placement.ts` says which part of the tensor is whose. */
+const graniteMoe: NameTable = {
+  parts: { ...llamaParts, ...noDenseFfn, router: `${blockSparse}.router.layer.weight` },
+  experts: {
+    gate: `${blockSparse}.input_linear.weight`,
+    up: `${blockSparse}.input_linear.weight`,
+    down: `${blockSparse}.output_linear.weight`,
+  },
+};
+
+/** Fused: `placement.ts` says which part of the tensor is whose. */
+const graniteMoeSwa: NameTable = {
+  parts: {
+    ...llamaParts,
+    ...noDenseFfn,
+    sinks: `${attention}.sinks`,
+    router: `${blockSparse}.router.weight`,
+    sharedGate: `${layer}.shared_mlp.input_linear.weight`,
+    sharedUp: `${layer}.shared_mlp.input_linear.weight`,
+    sharedDown: `${layer}.shared_mlp.output_linear.weight`,
+  },
+  experts: {
+    gate: `${blockSparse}.experts.gate_up_proj`,
+    up: `${blockSparse}.experts.gate_up_proj`,
+    down: `${blockSparse}.experts.down_proj`,
+  },
+};
+
+const phimoe: NameTable = { parts: { ...mixtral.parts, ...layerNormBiases }, experts: mixtral.experts };
+
 const qwenMoe: NameTable = {
   parts: {
     ...llamaParts,
@@ -204,6 +237,9 @@ const tables: Readonly<Record<Family, NameTable>> = {
   mixtral,
   qwen2_moe: qwenMoe,
   qwen3_moe: qwenMoe,
+  granitemoe: graniteMoe,
+  granitemoe_swa: graniteMoeSwa,
+  phimoe,
 };
 
 export interface NamedSlot {

@@ -84,7 +84,18 @@ const gptNeox: Shares = ({ attn: { heads, headDim } }, slot) => {
   return rowsOf(slot, 3 * heads * headDim, { start: index * headDim, run: headDim, period: 3 * headDim });
 };
 
-const sharesOf: Readonly<Partial<Record<Family, Shares>>> = { phi3, gpt_neox: gptNeox };
+/** modeling_granitemoe.py: one tensor for all experts, of each the gate rows, then the up rows; the shared expert likewise. */
+const graniteMoe: Shares = ({ layers }, slot) => {
+  const ffn = slot.at.layer === undefined ? undefined : layers[slot.at.layer]!.ffn;
+  if (ffn?.kind !== "moe") return null;
+  const shared = indexIn(["sharedGate", "sharedUp"], slot);
+  if (shared !== -1) return rowsOf(slot, ...stacked([ffn.shared!.inner, ffn.shared!.inner], shared));
+  if (slot.at.expert === undefined) return null;
+  const sizes = slot.at.part === "down" ? [slot.shape[0]!] : [ffn.inner, ffn.inner];
+  return expertRows(slot, ffn.experts, ...stacked(sizes, slot.at.part === "up" ? 1 : 0));
+};
+
+const sharesOf: Readonly<Partial<Record<Family, Shares>>> = { phi3, gpt_neox: gptNeox, granitemoe: graniteMoe, granitemoe_swa: graniteMoe };
 
 /** Every slot with its place, in the order of `namedSlots`. The slots of one stored tensor fill it without overlap. */
 export function placements(spec: DecoderSpec): Placement[] {

@@ -154,6 +154,18 @@ const traits: Readonly<Record<Family, Traits>> = {
     ffnBias: false,
     moe: { mixed: true, anyOrder: true, shared: false },
   },
+  granitemoe: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
+  granitemoe_swa: { qkNorm: false, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: true } },
+  phimoe: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "uniform",
+    ffnBias: false,
+    norm: { kind: "layer", weight: "scale", bias: true },
+    unscaled: true,
+    moe: { mixed: false, anyOrder: false, shared: false },
+  },
 };
 
 function moeFfn({ anyOrder, shared }: NonNullable<Traits["moe"]>): fc.Arbitrary<MoeFfn> {

@@ -1,6 +1,6 @@
 /** What families whose decoders depart far from Llama's do to a Llama-like spec. */
 import fc from "fast-check";
-import type { DecoderSpec, Family, QkNorm, Rope } from "../../src/spec/types.js";
+import type { DecoderSpec, Family, MoeFfn, QkNorm, Rope, RopeScaling } from "../../src/spec/types.js";
 
 type Bend = (spec: DecoderSpec) => fc.Arbitrary<DecoderSpec>;
 
@@ -41,18 +41,49 @@ const sandwich = (spec: DecoderSpec, caps: boolean): fc.Arbitrary<DecoderSpec> =
 
 const postNormed = (spec: DecoderSpec): DecoderSpec => normed({ ...spec, block: "post" }, "full");
 
+const granite = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
+  fc
+    .record({ embedding: positive, residual: positive, divisor: fc.integer({ min: 1, max: 64 }), scale: positive })
+    .map(({ embedding, residual, divisor, scale }) => ({
+      ...spec,
+      multipliers: { embedding, residual, logits: 1 / divisor },
+      attn: { ...spec.attn, scale },
+    }));
+
+/** Each layer with a rope base of its own, or without rope. */
+const thetas = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
+  fc
+    .array(fc.option(positive), { minLength: spec.layers.length, maxLength: spec.layers.length })
+    .map((bases) => ({ ...spec, layers: spec.layers.map((layer, i) => ({ ...layer, rope: bases[i] === null ? null : { ...layer.rope!, theta: bases[i]! } })) }));
+
+/** Every mixture of experts changed alike. */
+const experts = (spec: DecoderSpec, change: (ffn: MoeFfn) => Partial<MoeFfn>): DecoderSpec => ({
+  ...spec,
+  layers: spec.layers.map((layer) => (layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, ...change(layer.ffn) } } : layer)),
+});
+
+const phimoe = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
+  fc.record({ jitter: fc.oneof(fc.constant(0), positive), rope: fc.option(longrope(spec)) }).map(({ jitter, rope }) => {
+    const router = { score: "sparsemixer", jitter, renormalise: null, groups: null, correctionBias: false, scaling: 1, bias: false } as const;
+    const mixed = experts(spec, ({ experts: count }) => ({ topK: 2, experts: Math.max(2, count), router }));
+    return rope === null ? mixed : { ...mixed, layers: mixed.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling: rope } })) };
+  });
+
+/** Fits the spec's rope. */
+const longrope = ({ layers: [first] }: DecoderSpec): fc.Arbitrary<RopeScaling> => {
+  const factors = fc.array(positive, { minLength: first!.rope!.rotary / 2, maxLength: first!.rope!.rotary / 2 });
+  return fc.record({ kind: fc.constant("longrope" as const), short: factors, long: factors, originalMaxPositions: fc.integer({ min: 1, max: 8192 }), attentionFactor: positive });
+};
+
 export const bends: Readonly<Partial<Record<Family, Bend>>> = {
   gemma: (spec) => fc.constant(gemma(spec)),
   gemma2: (spec) => sandwich(spec, true),
   gemma3_text: (spec) => sandwich(spec, false).map((bent) => normed(bent, "head")).chain(roped),
-  granite: (spec) =>
-    fc
-      .record({ embedding: positive, residual: positive, divisor: fc.integer({ min: 1, max: 64 }), scale: positive })
-      .map(({ embedding, residual, divisor, scale }) => ({
-        ...spec,
-        multipliers: { embedding, residual, logits: 1 / divisor },
-        attn: { ...spec.attn, scale },
-      })),
+  granite,
+  granitemoe: granite,
+  granitemoe_swa: (spec) =>
+    granite(experts({ ...spec, attn: { ...spec.attn, sinks: true } }, ({ shared }) => ({ shared: shared === null ? null : { ...shared, gated: false } }))).chain(thetas),
+  phimoe,
   smollm3: (spec) =>
     fc
       .array(fc.boolean(), { minLength: spec.layers.length, maxLength: spec.layers.length })

@@ -133,6 +133,13 @@ export function uniformFfns(spec: DecoderSpec): { moe: MoeFfn; dense: DenseFfn |
   return { moe, dense };
 }
 
+/** The one kind of MoE layer of a family that has no other. Throws inputError if layers differ or one is dense. */
+export function everyLayerMoe(spec: DecoderSpec): MoeFfn {
+  const { moe, dense } = uniformFfns(spec);
+  if (dense !== null) throw refuse(spec, "dense layers beside mixture-of-experts layers");
+  return moe;
+}
+
 /** Keys of Qwen2-MoE and Qwen3-MoE. */
 export function writeQwenExperts(spec: DecoderSpec): Record<string, unknown> {
   const { moe, dense } = uniformFfns(spec);

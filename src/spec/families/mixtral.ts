@@ -3,7 +3,7 @@ import { plainExperts, softmaxRouter } from "../types.js";
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention } from "./common.js";
-import { moeSpec, readAuxLossCoef, readExpertCount, readTopK, requirePlainExperts, requireSoftmaxRouter, uniformFfns } from "./experts.js";
+import { everyLayerMoe, moeSpec, readAuxLossCoef, readExpertCount, readTopK, requirePlainExperts, requireSoftmaxRouter } from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 import { uniformWindow } from "./windows.js";
 
@@ -39,8 +39,7 @@ export const mixtral: Dialect = {
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: false, outBias: false });
-    const { moe, dense } = uniformFfns(spec);
-    if (dense !== null) throw refuse(spec, "dense layers beside mixture-of-experts layers");
+    const moe = everyLayerMoe(spec);
     if (moe.shared !== null) throw refuse(spec, "a shared expert");
     requirePlainExperts(spec, moe);
     if (requireSoftmaxRouter(spec, moe) !== "topk-softmax") throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
