@@ -1,8 +1,10 @@
 /** The files of a model folder that are neither config nor weights: tokenizer, generation settings, licence. */
-import { readFile, stat } from "node:fs/promises";
+import { readFile, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { exists, writeFileSynced } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
+import { readJson } from "../io/ranges.js";
+import { carriedTokenizerConfig } from "../tokenizer/carried.js";
 
 /** Copied unchanged if present; they do not depend on the architecture. */
 export const carriedFiles: readonly string[] = [
@@ -16,18 +18,35 @@ export const carriedFiles: readonly string[] = [
   "merges.txt",
   "chat_template.jinja",
   "chat_template.json",
-  "LICENSE",
 ];
 
-/** Names of the carried files that `from` has, with the sum of their sizes in bytes. */
+/** Licences ask to travel with what is made of the model, under any of their usual names. */
+const legalFile = /^(licen[cs]e|notice|copying|use_policy)([._-].*)?$/i;
+
+/** Whether a file of this name goes along; weights of other formats, remote code and notes of the parent stay behind. */
+export function isCarried(name: string): boolean {
+  return carriedFiles.includes(name) || legalFile.test(name);
+}
+
+const made = "tokenizer_config.json";
+
+/**
+ * Names of the files that `from` gives, with the sum of their sizes in bytes. `tokenizer_config.json` is among them also where
+ * `from` has none but needs one (`carriedTokenizerConfig`).
+ */
 export async function findCarried(from: string): Promise<{ names: string[]; bytes: number }> {
   const names: string[] = [];
   let bytes = 0;
-  for (const name of carriedFiles) {
-    const path = join(from, name);
-    if (!(await withFsErrors(path, "copy file", () => exists(path)))) continue;
+  for (const name of (await withFsErrors(from, "list folder", () => readdir(from))).filter(isCarried).sort()) {
+    const info = await withFsErrors(join(from, name), "copy file", () => stat(join(from, name)));
+    if (!info.isFile()) continue;
     names.push(name);
-    bytes += (await stat(path)).size;
+    bytes += info.size;
+  }
+  const config = await tokenizerConfigFor(from);
+  if (config !== null) {
+    if (!names.includes(made)) names.push(made);
+    bytes += Buffer.byteLength(config);
   }
   return { names, bytes };
 }
@@ -36,6 +55,21 @@ export async function findCarried(from: string): Promise<{ names: string[]; byte
 export async function copyFiles(from: string, to: string, names: readonly string[]): Promise<void> {
   for (const name of names) {
     const source = join(from, name);
-    await writeFileSynced(join(to, name), await withFsErrors(source, "copy file", () => readFile(source)));
+    const changed = name === made ? await tokenizerConfigFor(from) : null;
+    await writeFileSynced(join(to, name), changed ?? (await withFsErrors(source, "copy file", () => readFile(source))));
   }
+}
+
+async function tokenizerConfigFor(from: string): Promise<string | null> {
+  const read = async (name: string): Promise<Readonly<Record<string, unknown>> | null> => {
+    const path = join(from, name);
+    const json = (await withFsErrors(path, "copy file", () => exists(path))) ? await readJson(path) : null;
+    return typeof json === "object" && !Array.isArray(json) ? (json as Readonly<Record<string, unknown>> | null) : null;
+  };
+  const tokenizerConfig = await read(made);
+  // The common case, without reading a tokenizer of many megabytes.
+  if (typeof tokenizerConfig?.["tokenizer_class"] === "string" && tokenizerConfig["auto_map"] === undefined) return null;
+  return carriedTokenizerConfig({
+    tokenizerConfig, specialTokens: await read("special_tokens_map.json"), tokenizer: await read("tokenizer.json"), config: await read("config.json"),
+  });
 }

@@ -61,6 +61,12 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   phimoe,
 };
 
+/**
+ * Whose config layout is written: the release that written models are checked with. transformers takes a folder without this key for a
+ * Mistral of old, and warns of a wrong tokenizer if the vocabulary is large (`tokenization_utils_tokenizers.py`, 5.18).
+ */
+const transformersVersion = "5.18.0";
+
 /** Names that transformers gives to weight precisions. */
 export type ConfigDtype = "float32" | "bfloat16" | "float16";
 
@@ -93,6 +99,7 @@ export function configFromSpec(spec: DecoderSpec, { dtype }: { dtype: ConfigDtyp
     // transformers 5 reads `dtype`, 4 reads `torch_dtype`.
     dtype,
     torch_dtype: dtype,
+    transformers_version: transformersVersion,
     ...writeCommon(spec, dialect.defaults),
     ...dialect.write(spec),
   };

@@ -40,6 +40,8 @@ describe("writing", () => {
       "generation_config.json",
       "model.safetensors",
       "tokenizer.json",
+      // Without it transformers would take the tokenizer for that of the new family.
+      "tokenizer_config.json",
     ]);
     expect(readFileSync(join(dir, "generation_config.json"), "utf8")).toBe("{}");
   });

@@ -91,6 +91,7 @@ describe("configFromSpec", () => {
   "sliding_window": null,
   "tie_word_embeddings": false,
   "torch_dtype": "bfloat16",
+  "transformers_version": "5.18.0",
   "use_cache": true,
   "vocab_size": 96
 }
