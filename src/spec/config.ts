@@ -9,6 +9,7 @@ import { families } from "./types.js";
 import type { Dialect } from "./families/common.js";
 import { writeCommon } from "./families/common.js";
 import { ConfigReader } from "./families/reader.js";
+import { flexOlmo } from "./families/flex_olmo.js";
 import { gemma } from "./families/gemma.js";
 import { gemma2 } from "./families/gemma2.js";
 import { gemma3Text } from "./families/gemma3_text.js";
@@ -18,12 +19,14 @@ import { graniteMoe } from "./families/granitemoe.js";
 import { graniteMoeSwa } from "./families/granitemoe_swa.js";
 import { cohere } from "./families/cohere.js";
 import { llama } from "./families/llama.js";
+import { mellum } from "./families/mellum.js";
 import { mistral } from "./families/mistral.js";
 import { mixtral } from "./families/mixtral.js";
 import { nemotron } from "./families/nemotron.js";
 import { olmo } from "./families/olmo.js";
 import { olmo2 } from "./families/olmo2.js";
 import { olmo3 } from "./families/olmo3.js";
+import { olmoe } from "./families/olmoe.js";
 import { phi3 } from "./families/phi3.js";
 import { phimoe } from "./families/phimoe.js";
 import { qwen2 } from "./families/qwen2.js";
@@ -56,6 +59,9 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   mixtral,
   qwen2_moe: qwen2Moe,
   qwen3_moe: qwen3Moe,
+  olmoe,
+  flex_olmo: flexOlmo,
+  mellum,
   granitemoe: graniteMoe,
   granitemoe_swa: graniteMoeSwa,
   phimoe,

@@ -215,6 +215,8 @@ const qwenMoe: NameTable = {
   },
 };
 
+const flexOlmo: NameTable = { parts: { ...postNorms.parts, router: qwenMoe.parts.router }, experts: qwenMoe.experts };
+
 const tables: Readonly<Record<Family, NameTable>> = {
   llama: dense,
   mistral: dense,
@@ -237,6 +239,9 @@ const tables: Readonly<Record<Family, NameTable>> = {
   mixtral,
   qwen2_moe: qwenMoe,
   qwen3_moe: qwenMoe,
+  olmoe: qwenMoe,
+  flex_olmo: flexOlmo,
+  mellum: qwenMoe,
   granitemoe: graniteMoe,
   granitemoe_swa: graniteMoeSwa,
   phimoe,

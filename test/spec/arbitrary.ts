@@ -154,6 +154,9 @@ const traits: Readonly<Record<Family, Traits>> = {
     ffnBias: false,
     moe: { mixed: true, anyOrder: true, shared: false },
   },
+  olmoe: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, square: true, moe: { mixed: false, anyOrder: true, shared: false } },
+  flex_olmo: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: { mixed: false, anyOrder: true, shared: false } },
+  mellum: { qkNorm: true, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, moe: { mixed: true, anyOrder: true, shared: false } },
   granitemoe: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
   granitemoe_swa: { qkNorm: false, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: true } },
   phimoe: {

@@ -88,6 +88,9 @@ export const bends: Readonly<Partial<Record<Family, Bend>>> = {
     fc
       .array(fc.boolean(), { minLength: spec.layers.length, maxLength: spec.layers.length })
       .map((has) => ({ ...spec, layers: spec.layers.map((layer, i) => ({ ...layer, rope: has[i] ? layer.rope : null })) })),
+  olmoe: (spec) => fc.option(positive).map((clip) => normed({ ...spec, attn: { ...spec.attn, clip } }, "full")),
+  flex_olmo: (spec) => fc.constant(postNormed(spec)),
+  mellum: roped,
   olmo2: (spec) => fc.constant(postNormed(spec)),
   olmo3: (spec) => roped(postNormed(spec)),
   olmo: (spec) =>

@@ -142,6 +142,15 @@ export function everyLayerMoe(spec: DecoderSpec): MoeFfn {
 
 /** Keys of Qwen2-MoE and Qwen3-MoE. */
 export function writeQwenExperts(spec: DecoderSpec): Record<string, unknown> {
+  return {
+    ...writeSmallExperts(spec),
+    decoder_sparse_step: 1,
+    mlp_only_layers: spec.layers.flatMap(({ ffn }, layer) => (ffn.kind === "dense" ? [layer] : [])),
+  };
+}
+
+/** Experts with a size of their own (`moe_intermediate_size`) and a softmax router. */
+export function writeSmallExperts(spec: DecoderSpec): Record<string, unknown> {
   const { moe, dense } = uniformFfns(spec);
   requirePlainExperts(spec, moe);
   return {
@@ -151,8 +160,6 @@ export function writeQwenExperts(spec: DecoderSpec): Record<string, unknown> {
     // Without dense layers nobody reads it, but the class wants a number: the active width, as Qwen's own files have it.
     intermediate_size: dense?.inner ?? moe.inner * moe.topK,
     norm_topk_prob: requireSoftmaxRouter(spec, moe) === "topk-softmax",
-    decoder_sparse_step: 1,
-    mlp_only_layers: spec.layers.flatMap(({ ffn }, layer) => (ffn.kind === "dense" ? [layer] : [])),
     output_router_logits: false,
     router_aux_loss_coef: spec.auxLossCoef,
   };

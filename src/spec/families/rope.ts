@@ -199,11 +199,11 @@ export interface RopesByType {
   readonly sliding: Rope;
 }
 
-/** What a family with a rope per attention type assumes, and its flat key for the sliding layers' theta. */
+/** What a family with a rope per attention type assumes, and its flat key for the sliding layers' theta; null: its class reads no flat keys at all. */
 export interface RopesByTypeDefaults {
   readonly full: number;
   readonly sliding: number;
-  readonly slidingKey: string;
+  readonly slidingKey: string | null;
 }
 
 /**
@@ -215,10 +215,10 @@ export function readRopesByType(config: ConfigReader, headDim: number, defaults:
   if (nested !== null && !nested.has("full_attention") && !nested.has("sliding_attention")) {
     throw config.fail("rope_parameters", "an entry for full_attention and one for sliding_attention");
   }
-  const one = (type: keyof RopesByType, flatTheta: string, flatScaling: ConfigReader | null): Rope => {
+  const one = (type: keyof RopesByType, flatTheta: string | null, flatScaling: ConfigReader | null): Rope => {
     const own = nested?.object(`${type}_attention`) ?? null;
     const thetas = [
-      ...(config.has(flatTheta) ? [config.positive(flatTheta)] : []),
+      ...(flatTheta !== null && config.has(flatTheta) ? [config.positive(flatTheta)] : []),
       ...(own?.has("rope_theta") ? [own.positive("rope_theta")] : []),
     ];
     const dicts = [own, flatScaling].filter((keys) => keys !== null);
@@ -229,18 +229,23 @@ export function readRopesByType(config: ConfigReader, headDim: number, defaults:
     }
     return { theta: thetas[0] ?? defaults[type], scaling: scalings[0] ?? { kind: "none" }, rotary: headDim, interleaved: false };
   };
-  return { full: one("full", "rope_theta", config.object("rope_scaling")), sliding: one("sliding", defaults.slidingKey, null) };
+  const { slidingKey } = defaults;
+  const full = slidingKey === null ? one("full", null, null) : one("full", "rope_theta", config.object("rope_scaling"));
+  return { full, sliding: one("sliding", slidingKey, null) };
 }
 
 /** Nested keys, and flat ones if those can say the same. */
 export function writeRopesByType({ full, sliding }: RopesByType, { slidingKey }: RopesByTypeDefaults): Record<string, unknown> {
   const entry = (rope: Rope): Record<string, unknown> => ({ rope_type: "default", ...writeScaling(rope.scaling), rope_theta: rope.theta });
+  const nested = { rope_parameters: { full_attention: entry(full), sliding_attention: entry(sliding) } };
+  // Undefined takes back the flat keys that all families write.
+  if (slidingKey === null) return { rope_theta: undefined, rope_scaling: undefined, ...nested };
   const flat = sliding.scaling.kind === "none" && (slidingKey !== "rope_theta" || sliding.theta === full.theta);
   return {
     [slidingKey]: flat ? sliding.theta : undefined,
     rope_theta: flat ? full.theta : undefined,
     rope_scaling: flat ? writeScaling(full.scaling) : undefined,
-    rope_parameters: { full_attention: entry(full), sliding_attention: entry(sliding) },
+    ...nested,
   };
 }
 
