@@ -51,6 +51,20 @@ export function realNumber(option: string, low: number, high = Infinity): (text:
   };
 }
 
+const quantityUnits: Readonly<Record<string, number>> = { "": 1, K: 1e3, M: 1e6, B: 1e9, G: 1e9, T: 1e12 };
+
+/** A number that may end in K, M, B (or G) or T: 50K, 7B, 2T, 1e12. Throws inputError naming the option. */
+export function quantity(option: string, low: number, high = 1e18): (text: string) => number {
+  return (text) => {
+    const [, number = "", unit = "?"] = /^(\d+\.?\d*(?:e\+?\d+)?)([kmbgt]?)$/i.exec(text.trim()) ?? [];
+    const value = Number(number) * (quantityUnits[unit.toUpperCase()] ?? NaN);
+    if (!(value >= low && value <= high)) {
+      throw inputError(`"${text}" is not a number ${range(low, high)}`, { where: option, hint: "write 50000, 50K, 7B, 2T or 1e12" });
+    }
+    return value;
+  };
+}
+
 function range(low: number, high: number): string {
   return high === Infinity || high === Number.MAX_SAFE_INTEGER ? `from ${low}` : `from ${low} to ${high}`;
 }

@@ -4,5 +4,6 @@ export type { EvaluationConfig, MixPartConfig, ModelConfig, TextConfig, Tokenize
 export { scheduleProblem, type Budget, type BudgetedBlock, type LearningRate, type OptimizerConfig, type ParameterGroups, type TrainingBlock } from "./training.js";
 export { parseStudyConfig, studySchema, type StudyArm, type StudyConfig } from "./study.js";
 export { parseTrainConfig, trainSchema, type TrainConfig } from "./train.js";
+export { hardwareSchema, parseHardware, type GpuEntry, type HardwareTable } from "./hardware.js";
 export { jsonSchema } from "./json-schema.js";
 export { nearest } from "./nearest.js";

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { upcycle } from "./upcycle.js";
 
-const commands = ["quickstart", "study", "train", "convert", "verify", "inspect", "forward", "generate", "fit"];
+const commands = ["quickstart", "study", "train", "convert", "verify", "inspect", "forward", "generate", "fit", "plan"];
 
 describe("help", () => {
   it("is what upcycle alone shows", async () => {

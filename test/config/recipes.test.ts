@@ -1,7 +1,7 @@
 /** The files in recipes/: the committed JSON Schemas are the generated ones, and every example is valid. */
 import { readFileSync, readdirSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { jsonSchema, parseStudyConfig, parseTrainConfig, studySchema, trainSchema } from "../../src/config/index.js";
+import { hardwareSchema, jsonSchema, parseHardware, parseStudyConfig, parseTrainConfig, studySchema, trainSchema } from "../../src/config/index.js";
 
 const folder = new URL("../../recipes/", import.meta.url);
 const textOf = (name: string): string => readFileSync(new URL(name, folder), "utf8");
@@ -10,6 +10,7 @@ describe("recipes", () => {
   it.each([
     ["study", studySchema],
     ["train", trainSchema],
+    ["hardware", hardwareSchema],
   ] as const)("%s.schema.json is up to date (npm run build && node scripts/schemas.mjs)", (name, schema) => {
     expect(textOf(`${name}.schema.json`)).toBe(`${JSON.stringify(jsonSchema(schema), null, 2)}\n`);
   });
@@ -17,9 +18,10 @@ describe("recipes", () => {
   const examples = readdirSync(folder).filter((name) => name.endsWith(".yaml"));
   it.each(examples)("%s is valid and names its schema", (name) => {
     const text = textOf(name);
-    const [, kind] = /^# yaml-language-server: \$schema=(study|train)\.schema\.json\n/.exec(text)!;
+    const [, kind] = /^# yaml-language-server: \$schema=(study|train|hardware)\.schema\.json\n/.exec(text)!;
     if (kind === "study") parseStudyConfig(text, name);
-    else parseTrainConfig(text, name);
+    else if (kind === "train") parseTrainConfig(text, name);
+    else parseHardware([{ text, file: name }]);
   });
 
   it("every key of the schemas is described", () => {
@@ -37,6 +39,7 @@ describe("recipes", () => {
     };
     walk(jsonSchema(studySchema), "study");
     walk(jsonSchema(trainSchema), "train");
+    walk(jsonSchema(hardwareSchema), "hardware");
     expect(missing).toEqual([]);
   });
 });

@@ -1,0 +1,84 @@
+/**
+ * Until when upcycling is ahead of a mixture trained from scratch. Both definitions are OURS (the paper's own D* was not available):
+ *
+ * sunk: the parent exists and costs nothing; both sides get D2 tokens; D* is the first D2 where the mixture from scratch catches up.
+ * charged: the parent's D1 tokens count too: the mixture from scratch gets D1 / r + D2 tokens, r = 1 for equal tokens, r = FLOPs per token of the
+ * mixture over the dense model's for equal FLOPs.
+ *
+ * The laws have different limits at infinite data, so the curves cross a second time, in the other direction, at 1e13 tokens and more. A head start
+ * cannot grow, so such a crossing is an artefact of extrapolation unless points as large were fitted.
+ */
+import type { Curves } from "./coefficients.js";
+
+/** Tokens at which the sign changes: `behind` upcycled falls behind, `ahead` it overtakes. */
+export interface Crossing {
+  readonly tokens: number;
+  readonly to: "behind" | "ahead";
+}
+
+export interface CatchUp {
+  /** `at`: from `tokens` on scratch is ahead. `always-ahead`: upcycled never falls behind. `never-ahead`: no D2 at which upcycled is ahead that could be believed. */
+  readonly outcome: "at" | "always-ahead" | "never-ahead";
+  /** Null unless `at`. */
+  readonly tokens: number | null;
+  /** An overtaking beyond the fitted tokens, not believed. */
+  readonly artefact: number | null;
+}
+
+const [lowest, highest, perDecade] = [1e6, 1e18, 10];
+
+/** Tokens of the scan: logarithmic steps. (A bracket over the whole range would miss curves that cross twice.) */
+const steps = Array.from({ length: 12 * perDecade + 1 }, (_, i) => lowest * (highest / lowest) ** (i / (12 * perDecade)));
+
+/** Sign changes of `lead`, smallest first. */
+export function crossings(lead: (tokens: number) => number): Crossing[] {
+  const found: Crossing[] = [];
+  let before = lead(steps[0]!);
+  for (let i = 1; i < steps.length; i++) {
+    const here = lead(steps[i]!);
+    if (before > 0 !== here > 0) found.push({ tokens: root(lead, steps[i - 1]!, steps[i]!, before), to: here > 0 ? "ahead" : "behind" });
+    before = here;
+  }
+  return found;
+}
+
+/** Bisection in the logarithm, to 1e-10. */
+function root(lead: (tokens: number) => number, low: number, high: number, atLow: number): number {
+  let [a, b] = [Math.log(low), Math.log(high)];
+  while (b - a > 1e-10) {
+    const middle = (a + b) / 2;
+    if (lead(Math.exp(middle)) > 0 === atLow > 0) a = middle;
+    else b = middle;
+  }
+  return Math.exp((a + b) / 2);
+}
+
+export interface CatchUpOptions {
+  readonly size: number;
+  /** D1. */
+  readonly seen: number;
+  /** Tokens the mixture from scratch gets for the parent's training: 0 (sunk) or D1 / r. */
+  readonly credit: number;
+  /** Largest number of tokens the laws were fitted on. */
+  readonly fitted: number;
+}
+
+export function catchUp(curves: Curves, { size, seen, credit, fitted }: CatchUpOptions): CatchUp {
+  const lead = (tokens: number): number => curves.scratch(size, credit + tokens) - curves.upcycled(size, seen, tokens);
+  const all = crossings(lead);
+  const startsAhead = lead(steps[0]!) > 0;
+  const overtaking = all.find(({ to }) => to === "ahead");
+  const falling = all.find(({ to }) => to === "behind");
+  const artefact = overtaking !== undefined && overtaking.tokens > fitted ? overtaking.tokens : null;
+  if (startsAhead || (overtaking !== undefined && artefact === null)) {
+    return falling === undefined ? { outcome: "always-ahead", tokens: null, artefact: null } : { outcome: "at", tokens: falling.tokens, artefact };
+  }
+  return { outcome: "never-ahead", tokens: null, artefact };
+}
+
+/** First D2 at which the upcycled law is below the parent's loss: before, it does not hold. Null: never. */
+export function validFrom(curves: Curves, size: number, seen: number): number | null {
+  const parent = curves.dense(size, seen);
+  if (parent - curves.upcycled(size, seen, lowest) > 0) return 0;
+  return crossings((tokens) => parent - curves.upcycled(size, seen, tokens))[0]?.tokens ?? null;
+}
