@@ -1,26 +1,32 @@
 /** `upcycle verify` */
 import { Command } from "commander";
-import { compact, grouped, significant, table, wrap } from "../base/format.js";
+import { stopError } from "../base/errors.js";
+import { compact, significant, table } from "../base/format.js";
+import { openCheckpoint } from "../checkpoint/open.js";
+import { readRecord, type UpcycleRecord } from "../convert/record.js";
 import { countParams } from "../cost/params.js";
-import { compareModels } from "../evals/compare.js";
-import { openModel, type RunnableModel } from "../evals/model.js";
-import { sampleTokens } from "../evals/sample-tokens.js";
+import { measurePreservation } from "../evals/preservation.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
-import type { Preservation } from "../report/result.js";
-import { openContext } from "./context.js";
-import { collect, defaultThreads, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
+import type { PreservationReport } from "../report/preservation.js";
+import { openContext, shownPath } from "./context.js";
+import { byteSize, collect, defaultThreads, realNumber, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
+import { preservationLines, preservationView } from "./preservation.js";
 
 interface VerifyFlags extends CommonFlags {
   readonly text?: readonly string[];
-  readonly tokens: number;
+  readonly tokens?: number;
   readonly sequence: number;
+  readonly memory?: number;
+  readonly tolerance?: number;
 }
 
-/** What float32 arithmetic in another order leaves of exact preservation, as a fraction of the largest logit. */
-const ROUNDING = 1e-5;
-
-const textHelp = "text to measure on: .txt, .jsonl, .jsonl.gz or a folder; may be given again " +
+export const textHelp = "text to measure on: .txt, .jsonl, .jsonl.gz or a folder; may be given again " +
   "(default: built-in text, or random ids for a model without tokenizer)";
+
+const remark = `Models that do not fit into --memory are measured layer by layer, their weights
+streamed from disk; a few GB are enough for any size. Exit code 1: the models
+differ by more than --tolerance; without it, by more than rounding although
+the child's upcycle.json promises the parent's function.`;
 
 export function verifyCommand(): Command {
   const command = new Command("verify")
@@ -28,67 +34,57 @@ export function verifyCommand(): Command {
     .argument("<dense>", "folder of the dense parent")
     .argument("<moe>", "folder of the upcycled model")
     .option("--text <file>", textHelp, collect)
-    .option("--tokens <n>", "tokens to predict", wholeNumber("--tokens", 1), 4096)
+    .option("--tokens <n>", "tokens to predict (default: 4096, streamed 512)", wholeNumber("--tokens", 1))
     .option("--sequence <n>", "tokens per sequence, at most the model's positions", wholeNumber("--sequence", 1), 256)
+    .option("--memory <size>", "memory that may be used, 4GB for example (default: half of the machine's)", byteSize("--memory"))
+    .option("--tolerance <number>", "largest difference to accept, as a fraction of the largest logit", realNumber("--tolerance", 0))
     .action(execute);
-  return withExample(withJson(withThreads(command)), "upcycle verify models/dense models/moe --text book.txt");
+  return withExample(withJson(withThreads(command)), "upcycle verify models/dense models/moe --text book.txt", remark);
 }
 
 async function execute(denseDir: string, moeDir: string, flags: VerifyFlags): Promise<void> {
   const { terminal, json } = openContext({ json: flags.json });
-  const threads = flags.threads ?? defaultThreads();
-  terminal.note("opening the models");
-  const dense = await openModel(denseDir, onnxruntimeBackend, threads);
-  try {
-    const moe = await openModel(moeDir, onnxruntimeBackend, threads);
-    try {
-      // One more than is predicted: nothing predicts the first.
-      const { tokens, source } = await sampleTokens({ dir: denseDir, spec: dense.spec, files: flags.text ?? [], limit: flags.tokens + 1 });
-      const sequence = Math.min(flags.sequence, dense.spec.maxPositions, moe.spec.maxPositions, tokens.length - 1);
-      terminal.note(`measuring on ${grouped(tokens.length - 1)} tokens of ${source}`);
-      const found = await compareModels(dense, moe, tokens, { sequence, limitTokens: flags.tokens });
-      if (json) terminal.out(JSON.stringify(summary(found, source)));
-      else show(dense, moe, found).forEach((line) => terminal.out(line));
-    } finally {
-      await moe.close();
-    }
-  } finally {
-    await dense.close();
+  const { text, tokens, sequence, memory, tolerance } = flags;
+  const found = await measurePreservation({
+    parent: denseDir, child: moeDir, text, tokens, sequence, memory, threads: flags.threads ?? defaultThreads(), backend: onnxruntimeBackend,
+    onEvent: preservationView(terminal),
+  });
+  const record = await readRecord(moeDir);
+  if (json) terminal.out(JSON.stringify(summary(found)));
+  else [...(await modelLines(denseDir, moeDir, found)), "", ...preservationLines(found)].forEach((line) => terminal.out(line));
+  requirePreserved(found, record, tolerance, moeDir);
+}
+
+/** Throws stopError, exit code 1, where the difference is larger than the user or the model's own record allows. */
+function requirePreserved({ relative, verdict }: PreservationReport, record: UpcycleRecord | null, tolerance: number | undefined, dir: string): void {
+  // Written so that a NaN fails.
+  const within = (limit: number): boolean => relative <= limit;
+  const where = shownPath(dir);
+  if (tolerance !== undefined) {
+    if (!within(tolerance)) throw stopError(`the logits differ by ${significant(relative)} of the largest, more than --tolerance ${tolerance}`, { where });
+  } else if (record?.expected.exactAtStart === true && !within(verdict.tolerance)) {
+    throw stopError(`the logits differ by ${significant(relative)} of the largest, but upcycle.json promises the function of ${record.parent.name}`, {
+      where, hint: "is this the parent, or has the model been changed since? --tolerance sets another limit",
+    });
   }
 }
 
-const relativeError = ({ maxAbsLogitDiff, maxAbsLogit }: Preservation): number => maxAbsLogitDiff / maxAbsLogit;
-
-function summary(found: Preservation, source: string): Record<string, unknown> {
-  const { parentLoss: denseLoss, childLoss: moeLoss, maxAbsLogitDiff, meanAbsLogitDiff, maxAbsLogit, tokens } = found;
-  return { maxAbsLogitDiff, meanAbsLogitDiff, denseLoss, moeLoss, maxAbsLogit, relative: relativeError(found), tokens, source };
-}
-
-function show(dense: RunnableModel, moe: RunnableModel, found: Preservation): string[] {
-  const row = ({ spec }: RunnableModel, loss: number): string[] => {
-    const { total, active } = countParams(spec);
-    return [spec.family, compact(total), compact(active), loss.toFixed(5)];
+function summary(found: PreservationReport): Record<string, unknown> {
+  const { parentLoss: denseLoss, childLoss: moeLoss, maxAbsLogitDiff, meanAbsLogitDiff, maxAbsLogit, relative, tokens, source, ...rest } = found;
+  const { klDivergence, topAgreement, sequence, streamed, precision, layers, verdict } = rest;
+  return {
+    maxAbsLogitDiff, meanAbsLogitDiff, denseLoss, moeLoss, maxAbsLogit, relative, tokens, source, sequence, klDivergence, topAgreement, streamed, precision,
+    layers, verdict,
   };
-  const models = [
-    ["", "family", "parameters", "active", "loss"],
-    ["dense", ...row(dense, found.parentLoss)],
-    ["MoE", ...row(moe, found.childLoss)],
-  ];
-  const relative = relativeError(found);
-  return [
-    table(models, ["left", "left", "right", "right", "right"]),
-    "",
-    `largest logit difference  ${significant(found.maxAbsLogitDiff)}, ${significant(relative)} of the largest logit`,
-    `largest logit             ${significant(found.maxAbsLogit)}`,
-    `mean logit difference     ${significant(found.meanAbsLogitDiff)}`,
-    "",
-    ...wrap(verdict(relative), 80),
-  ];
 }
 
-function verdict(relative: number): string {
-  if (!Number.isFinite(relative)) return "A logit is not a number: one of the models has diverged or is damaged.";
-  if (relative === 0) return "The two models compute the same function, to the last bit.";
-  if (relative <= ROUNDING) return "The two models compute the same function, up to rounding.";
-  return `The two models do not compute the same function: logits differ by up to ${significant(100 * relative)} % of the largest.`;
+async function modelLines(denseDir: string, moeDir: string, found: PreservationReport): Promise<string[]> {
+  const row = async (name: string, dir: string, loss: number): Promise<string[]> => {
+    const { spec, close } = await openCheckpoint(dir);
+    await close();
+    const { total, active } = countParams(spec);
+    return [name, spec.family, compact(total), compact(active), loss.toFixed(5)];
+  };
+  const rows = [["", "family", "parameters", "active", "loss"], await row("dense", denseDir, found.parentLoss), await row("MoE", moeDir, found.childLoss)];
+  return [table(rows, ["left", "left", "right", "right", "right"])];
 }

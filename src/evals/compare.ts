@@ -1,7 +1,8 @@
 /** How far a child's function is from its parent's, measured on tokens. */
 import { inputError } from "../base/errors.js";
-import type { Preservation } from "../report/result.js";
+import type { Comparison } from "../report/preservation.js";
 import { evalBatches } from "../text/batches.js";
+import { comparer } from "./logit-meter.js";
 import type { RunnableModel } from "./model.js";
 
 /** Logits of one model held at once, unless a single sequence needs more: 64 MB of floats. */
@@ -13,38 +14,24 @@ const MOST_LOGITS = 1 << 24;
  */
 export async function compareModels(
   parent: RunnableModel, child: RunnableModel, tokens: Int32Array, { sequence, limitTokens }: { readonly sequence: number; readonly limitTokens: number },
-): Promise<Preservation> {
-  const vocab = parent.spec.vocab;
-  if (child.spec.vocab !== vocab) {
-    throw inputError(`its vocabulary has ${child.spec.vocab} tokens, that of ${parent.dir} ${vocab}`, { where: child.dir });
-  }
+): Promise<Comparison> {
+  const { vocab } = parent.spec;
+  requireOneVocabulary(parent, child);
   const batch = batchFor(sequence, limitTokens, vocab);
-  const total = { count: 0, parent: 0, child: 0, largestDifference: 0, difference: 0, largest: 0 };
-  for (const { inputs, targets, count } of evalBatches(tokens, { batch, sequence, limitTokens })) {
+  const compared = comparer(vocab);
+  for (const { inputs, targets } of evalBatches(tokens, { batch, sequence, limitTokens })) {
     const [a, b] = await Promise.all([parent.logits(inputs, { batch, sequence }), child.logits(inputs, { batch, sequence })]);
-    targets.forEach((target, row) => {
-      if (target < 0) return;
-      const start = row * vocab;
-      for (let i = start; i < start + vocab; i++) {
-        const difference = Math.abs(a[i]! - b[i]!);
-        total.difference += difference;
-        // Written so that a NaN is kept rather than skipped.
-        if (!(difference <= total.largestDifference)) total.largestDifference = difference;
-        total.largest = Math.max(total.largest, Math.abs(a[i]!));
-      }
-      total.parent += tokenLoss(a, start, vocab, target);
-      total.child += tokenLoss(b, start, vocab, target);
-    });
-    total.count += count;
+    const meter = compared.open(targets);
+    meter.add(a, b, 0, vocab);
+    meter.close();
   }
-  return {
-    tokens: total.count,
-    parentLoss: total.parent / total.count,
-    childLoss: total.child / total.count,
-    maxAbsLogitDiff: total.largestDifference,
-    meanAbsLogitDiff: total.difference / (total.count * vocab),
-    maxAbsLogit: total.largest,
-  };
+  return compared.result();
+}
+
+/** Throws inputError if the two do not speak of the same tokens. */
+export function requireOneVocabulary(parent: RunnableModel, child: RunnableModel): void {
+  if (child.spec.vocab === parent.spec.vocab) return;
+  throw inputError(`its vocabulary has ${child.spec.vocab} tokens, that of ${parent.dir} ${parent.spec.vocab}`, { where: child.dir });
 }
 
 /** Mean next-token loss of one model over the first `limitTokens` predicted tokens. */

@@ -1,6 +1,7 @@
 /** A model folder opened for running: its weights in a forward runtime. */
 import { inputError } from "../base/errors.js";
 import { openCheckpoint } from "../checkpoint/open.js";
+import type { FloatDtype } from "../numeric/dtype.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { logitsProgram, type LogitsProgram } from "../step/programs.js";
 import type { Backend } from "../step/runtime.js";
@@ -9,6 +10,8 @@ import { slotsOf } from "../tensors/slots.js";
 export interface RunnableModel {
   readonly dir: string;
   readonly spec: DecoderSpec;
+  /** What most of the weights are stored in. */
+  readonly precision: FloatDtype;
   /** Logits [rows or B*S, V] for ids [B*S]; `rows` picks positions of the flattened batch. */
   logits(ids: Int32Array, shape: { readonly batch: number; readonly sequence: number }, rows?: Int32Array): Promise<Float32Array>;
   close(): Promise<void>;
@@ -27,7 +30,7 @@ export async function openModel(dir: string, backend: Backend, threads: number):
     }
     const programs = new Map<string, LogitsProgram>();
     return {
-      dir, spec,
+      dir, spec, precision: checkpoint.dtype,
       logits(ids, { batch, sequence }, rows) {
         requireIds(ids, spec.vocab, dir);
         const name = `${batch}x${sequence}x${rows?.length ?? "all"}`;

@@ -46,7 +46,7 @@ export async function openStreamedModel(dir: string, backend: Backend, options: 
   const run = (part: ReturnType<typeof parts.final>, ...activations: ArrayData[]): Promise<Float32Array> => evaluateStreamed(part, activations, stream);
   const rowsOf = (x: Float32Array): number => x.length / width;
   const model: StreamedModel = {
-    dir, spec,
+    dir, spec, precision: checkpoint.dtype,
     embed(ids, shape) {
       requireIds(ids, vocab, dir);
       return run(parts.embedding(shape), ids);

@@ -26,7 +26,10 @@ describe("convert, inspect and verify", () => {
     expect(facts).not.toHaveProperty("tensors");
 
     const found = await upcycleJson("verify", llama, moe, "--tokens", "200", "--sequence", "32", "--threads", "1");
-    expect(Object.keys(found)).toEqual(["maxAbsLogitDiff", "meanAbsLogitDiff", "denseLoss", "moeLoss", "maxAbsLogit", "relative", "tokens", "source"]);
+    expect(Object.keys(found)).toEqual([
+      "maxAbsLogitDiff", "meanAbsLogitDiff", "denseLoss", "moeLoss", "maxAbsLogit", "relative", "tokens", "source", "sequence", "klDivergence", "topAgreement",
+      "streamed", "precision", "layers", "verdict",
+    ]);
     expect(found).toMatchObject({ tokens: 200, source: "random token ids (the model has no tokenizer.json)" });
     expect(found.relative).toBeLessThanOrEqual(1e-5);
     expect(found.moeLoss).toBeCloseTo(found.denseLoss as number, 5);
@@ -37,6 +40,22 @@ describe("convert, inspect and verify", () => {
     expect(same).toMatchObject({ code: 0, stdout: expect.stringContaining("The two models compute the same function, to the last bit.") });
     const other = await upcycle("verify", llama, golden("dense/mistral"), "--tokens", "64", "--threads", "1");
     expect(other).toMatchObject({ code: 0, stdout: expect.stringContaining("do not compute the same function") });
+  });
+
+  it("verify streams what does not fit, and fails where a promise or a tolerance is not kept", async () => {
+    const options = ["--tokens", "64", "--threads", "1"];
+    const found = await upcycleJson("verify", llama, moe, ...options, "--memory", "1MB");
+    expect(found).toMatchObject({ streamed: true, precision: { parent: "F32", child: "F32" }, verdict: { tolerance: 1e-5 } });
+    expect((found.layers as { relative: number }[]).map(({ relative }) => relative <= 1e-6)).toEqual([true, true]);
+    // Another model's child: the record promises its own parent's function.
+    const broken = await upcycle("verify", golden("dense/llama_tied"), moe, ...options);
+    expect(broken.code).toBe(1);
+    expect(broken.stdout).toContain("do not compute the same function");
+    expect(broken.stderr).toMatch(/moe: the logits differ by .* of the largest, but upcycle.json promises the function of llama; is this the parent/);
+    expect((await upcycle("verify", golden("dense/llama_tied"), moe, ...options, "--tolerance", "1e9")).code).toBe(0);
+    const strict = await upcycle("verify", llama, moe, ...options, "--tolerance", "1e-30", "--json");
+    expect(strict).toMatchObject({ code: 1, stderr: expect.stringMatching(/of the largest, more than --tolerance 1e-30\n$/) });
+    expect(JSON.parse(strict.stdout)).toMatchObject({ tokens: 64 });
   });
 
   it("write shards in another precision, and nothing in a dry run", async () => {
