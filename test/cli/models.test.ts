@@ -20,7 +20,7 @@ describe("convert, inspect and verify", () => {
     const facts = await upcycleJson("inspect", moe);
     expect(facts).toMatchObject({
       dir: moe, dtype: "F32", unused: [], weightFiles: ["model.safetensors"],
-      layers: [{ first: 0, last: 1, layer: { ffn: { kind: "moe", experts: 8, topK: 4, order: "topk-softmax", shared: null } } }],
+      layers: [{ first: 0, last: 1, layer: { ffn: { kind: "moe", experts: 8, topK: 4, shared: null } } }],
       upcycle: { name: "E4G2T4", parent: { name: "llama", family: "llama" } },
     });
     expect(facts).not.toHaveProperty("tensors");
