@@ -36,8 +36,10 @@ import { qwen3Moe } from "./families/qwen3_moe.js";
 import { smollm3 } from "./families/smollm3.js";
 import { stablelm } from "./families/stablelm.js";
 import { starcoder2 } from "./families/starcoder2.js";
+import { upcycle } from "./families/upcycle.js";
 
 const dialects: Readonly<Record<Family, Dialect>> = {
+  upcycle,
   llama,
   mistral,
   qwen2,
@@ -106,7 +108,7 @@ export function configFromSpec(spec: DecoderSpec, { dtype }: { dtype: ConfigDtyp
     dtype,
     torch_dtype: dtype,
     transformers_version: transformersVersion,
-    ...writeCommon(spec, dialect.defaults),
+    ...(dialect.standalone ? {} : writeCommon(spec, dialect.defaults)),
     ...dialect.write(spec),
   };
   // Reading it back refuses impossible numbers (an odd head size, more kept experts than there are) before they are on disk.

@@ -4,12 +4,13 @@
  */
 
 export const families = [
+  "upcycle",
   "llama", "mistral", "qwen2", "qwen3", "nemotron", "starcoder2", "stablelm", "cohere", "phi3", "gpt_neox", "gemma", "gemma2", "gemma3_text", "granite",
   "smollm3", "olmo2", "olmo3", "olmo", "mixtral", "qwen2_moe", "qwen3_moe",
   "olmoe", "flex_olmo", "mellum",
   "granitemoe", "granitemoe_swa", "phimoe",
 ] as const;
-/** Hugging Face `model_type`: chooses a naming table and a config dialect, nothing else. */
+/** Hugging Face `model_type`, or `upcycle`, our own format: chooses a naming table and a config dialect, nothing else. */
 export type Family = (typeof families)[number];
 
 /** How rotary frequencies are scaled for long contexts. */

@@ -38,8 +38,8 @@ function moeSpec(source: DecoderSpec, recipe: UpcycleRecipe, target: Target): De
     experts: recipe.expansion * recipe.granularity,
     topK: recipe.topK,
     ...plainExperts,
-    router: target.router(recipe.order),
-    shared: target.sharedExpert === null ? null : { inner: inner / recipe.granularity, gated: target.sharedExpert === "gated" },
+    router: target.routers[recipe.order]!,
+    shared: target.sharedExpert?.required === true ? { inner: inner / recipe.granularity, gated: target.sharedExpert.gated } : null,
   });
   return {
     ...source,
@@ -56,6 +56,8 @@ function valueOf({ key, at }: Slot, target: DecoderSpec, recipe: UpcycleRecipe, 
   switch (part) {
     case "router":
       return recipe.routerStd === 0 ? fill(0) : normal(recipe.routerStd, key, recipe.granularity);
+    case "routerCorrection":
+      return fill(0);
     case "gate":
       return scale(cut(rows, dense("gate"), start, inner, recipe), factors.gate);
     case "up":

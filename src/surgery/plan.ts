@@ -5,13 +5,12 @@
  */
 import type { DecoderSpec } from "../spec/types.js";
 import { slotsOf, type Slot } from "../tensors/slots.js";
-import { adapt } from "./adapt.js";
+import { chooseTarget } from "./choose.js";
 import { draftOf } from "./draft.js";
 import { upcycleFfns } from "./experts.js";
 import { givesShape, printExpr, sourceKey, type Expr, type Shapes } from "./expr.js";
 import { checkRecipe, checkSource, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
 import { expectedPreservation, recipeWarnings, scaleFactors, type ExpectedPreservation, type Factors } from "./scaling.js";
-import { chooseTarget, targets } from "./targets.js";
 
 export interface SurgeryPlan {
   readonly recipe: UpcycleRecipe;
@@ -38,9 +37,10 @@ export interface PlannedTensor {
 export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe): SurgeryPlan {
   checkRecipe(recipe);
   checkSource(recipe, source);
-  const family = chooseTarget(source, recipe.order, recipe.target);
   const factors = scaleFactors(recipe);
-  const { spec: target, values } = adapt(upcycleFfns(draftOf(source), recipe, targets[family], factors), family);
+  const start = draftOf(source);
+  const { family, draft } = chooseTarget(source, recipe, (into) => upcycleFfns(start, recipe, into, factors));
+  const { spec: target, values } = draft;
   const outputs = slotsOf(target).map((slot) => ({ slot, value: values.get(slot.key)! }));
   checkOutputs(outputs, sourceShapes(source));
   const used = new Set(outputs.map(({ value }) => sourceKey(value)));

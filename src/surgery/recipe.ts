@@ -8,7 +8,10 @@
 import { inputError } from "../base/errors.js";
 import type { DecoderSpec, RouterOrder } from "../spec/types.js";
 
-export const targetFamilies = ["mixtral", "qwen2_moe", "qwen3_moe"] as const;
+export const targetFamilies = [
+  "mixtral", "qwen3_moe", "qwen2_moe", "granitemoe", "granitemoe_swa", "phimoe",
+  "upcycle",
+] as const;
 /** MoE families that an upcycled model can be written as. */
 export type TargetFamily = (typeof targetFamilies)[number];
 

@@ -217,7 +217,45 @@ const qwenMoe: NameTable = {
 
 const flexOlmo: NameTable = { parts: { ...postNorms.parts, router: qwenMoe.parts.router }, experts: qwenMoe.experts };
 
+/** Our own format has a name for every part. */
+const upcycle: NameTable = {
+  parts: {
+    ...llamaParts,
+    ...layerNormBiases,
+    positions: "model.embed_positions.weight",
+    sinks: `${attention}.sinks`,
+    qDown: `${attention}.q_down.weight`,
+    qLatentNorm: `${attention}.q_latent_norm.weight`,
+    kvDown: `${attention}.kv_down.weight`,
+    kvLatentNorm: `${attention}.kv_latent_norm.weight`,
+    kRope: `${attention}.k_rope.weight`,
+    // `post_attention_layernorm` means different norms in different families.
+    ffnNorm: `${layer}.ffn_norm.weight`,
+    ffnNormBias: `${layer}.ffn_norm.bias`,
+    postAttentionNorm: `${layer}.post_attention_norm.weight`,
+    postAttentionNormBias: `${layer}.post_attention_norm.bias`,
+    postFfnNorm: `${layer}.post_ffn_norm.weight`,
+    postFfnNormBias: `${layer}.post_ffn_norm.bias`,
+    router: `${layer}.moe.router.weight`,
+    routerBias: `${layer}.moe.router.bias`,
+    routerCorrection: `${layer}.moe.router.correction`,
+    sharedGate: `${layer}.moe.shared.gate_proj.weight`,
+    sharedUp: `${layer}.moe.shared.up_proj.weight`,
+    sharedDown: `${layer}.moe.shared.down_proj.weight`,
+    sharedRouter: `${layer}.moe.shared.router.weight`,
+  },
+  experts: {
+    gate: `${layer}.moe.experts.{expert}.gate_proj.weight`,
+    gateBias: `${layer}.moe.experts.{expert}.gate_proj.bias`,
+    up: `${layer}.moe.experts.{expert}.up_proj.weight`,
+    upBias: `${layer}.moe.experts.{expert}.up_proj.bias`,
+    down: `${layer}.moe.experts.{expert}.down_proj.weight`,
+    downBias: `${layer}.moe.experts.{expert}.down_proj.bias`,
+  },
+};
+
 const tables: Readonly<Record<Family, NameTable>> = {
+  upcycle,
   llama: dense,
   mistral: dense,
   qwen2: dense,

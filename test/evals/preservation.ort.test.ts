@@ -9,7 +9,7 @@ import { openModel } from "../../src/evals/model.js";
 import { GraphBuilder } from "../../src/graph/builder.js";
 import { evaluateOnce } from "../../src/ort/session.js";
 import type { Preservation } from "../../src/report/result.js";
-import { exactTargets } from "../../src/surgery/targets.js";
+import { holders } from "../../src/surgery/survey.js";
 import { upcycleRecipe, type RecipeOptions } from "../../src/surgery/recipe.js";
 import { temporaryFolder } from "../io/temporary.js";
 import { inThread } from "../support/backend.js";
@@ -42,7 +42,7 @@ async function measure(name: string, recipe: string, options: RecipeOptions = {}
 const targetsOf = async (name: string, order: "topk-softmax" | "softmax-topk") => {
   const checkpoint = await openCheckpoint(golden(name));
   await checkpoint.close();
-  return exactTargets(checkpoint.spec, order);
+  return holders(checkpoint.spec, upcycleRecipe("E8G1T2", { order }));
 };
 
 describe.each(parents)("%s", (name) => {

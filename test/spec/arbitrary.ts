@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { bends } from "./bends.js";
 import { plainAttention, plainRope } from "../../src/spec/plain.js";
-import { plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../../src/spec/types.js";
+import { families, plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../../src/spec/types.js";
 import type { ActivationKind, BlockKind, DecoderSpec, Family, Ffn, MoeFfn, NormSpec, RopeScaling } from "../../src/spec/types.js";
 
 const positive = fc.double({ min: 1e-12, max: 1e12, noNaN: true, noDefaultInfinity: true });
@@ -146,6 +146,8 @@ const traits: Readonly<Record<Family, Traits>> = {
     ffnBias: false,
     moe: { mixed: true, anyOrder: true, shared: true },
   },
+  // Made of the others, see `anything`.
+  upcycle: { qkNorm: false, qkvBias: false, outBias: "none", window: "none", ffnBias: false, moe: null },
   qwen3_moe: {
     qkNorm: true,
     qkvBias: "any",
@@ -188,7 +190,30 @@ function moeFfn({ anyOrder, shared }: NonNullable<Traits["moe"]>): fc.Arbitrary<
 const anyActivation = fc.constantFrom<ActivationKind>("silu", "gelu", "geluTanh", "relu", "relu2");
 
 export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
+  if (family === "upcycle") return fc.constantFrom(...families.filter((other) => other !== family)).chain(specOf).chain(anything);
   return llamaLike(family).chain(bends[family] ?? ((spec) => fc.constant(spec)));
+}
+
+/** What no released family combines. */
+function anything(spec: DecoderSpec): fc.Arbitrary<DecoderSpec> {
+  return fc
+    .record({
+      block: fc.constantFrom<BlockKind>("pre", "post", "sandwich", "parallel", "parallel-shared"),
+      norm: fc.record({ kind: fc.constantFrom("rms" as const, "layer" as const), weight: fc.constantFrom("scale" as const, "one-plus" as const, "none" as const), bias: fc.boolean() }),
+      gated: fc.boolean(), bias: fc.boolean(), sinks: fc.boolean(), routerBias: fc.boolean(), correctionBias: fc.boolean(), positions: fc.boolean(),
+    })
+    .map(({ block, norm, gated, bias, sinks, routerBias, correctionBias, positions }) => ({
+      ...spec,
+      family: "upcycle",
+      block,
+      norm: { ...spec.norm, ...norm },
+      learnedPositions: positions,
+      attn: { ...spec.attn, sinks },
+      layers: spec.layers.map((layer) => {
+        const { ffn } = layer;
+        return { ...layer, ffn: ffn.kind === "dense" ? { ...ffn, gated, bias } : { ...ffn, gated, bias, router: { ...ffn.router, bias: routerBias, correctionBias } } };
+      }),
+    }));
 }
 
 function llamaLike(family: Family): fc.Arbitrary<DecoderSpec> {

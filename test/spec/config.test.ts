@@ -36,7 +36,7 @@ describe("round trip", () => {
     );
   });
 
-  test.each(families)("%s: what HF wrote says the same after we write it", (family) => {
+  test.each(families.filter((family) => family !== "upcycle"))("%s: what HF wrote says the same after we write it", (family) => {
     const spec = read(golden(isMoe(family) ? `moe/${family}` : `dense/${family}`));
     expect(read(configFromSpec(spec, { dtype: "float32" }))).toEqual(spec);
   });
@@ -422,7 +422,7 @@ describe("what cannot be read", () => {
       {},
       `m/config.json: model_type is missing, expected one of ${families.join(", ")}`,
     ],
-    [{ model_type: "gpt2" }, 'm/config.json: model_type is "gpt2", expected one of llama'],
+    [{ model_type: "gpt2" }, 'm/config.json: model_type is "gpt2", expected one of upcycle, llama'],
     [{ model_type: "toString" }, 'model_type is "toString"'],
     [without(llama, "hidden_size"), "m/config.json: hidden_size is missing, expected an integer from 1"],
     [{ ...llama, hidden_size: 32.5 }, "hidden_size is 32.5, expected an integer"],

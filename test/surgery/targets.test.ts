@@ -1,7 +1,10 @@
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
 import type { DecoderSpec } from "../../src/spec/types.js";
-import { chooseTarget, defaultTarget, exactTargets } from "../../src/surgery/targets.js";
+import type { RouterOrder } from "../../src/spec/types.js";
+import { planUpcycle } from "../../src/surgery/plan.js";
+import { upcycleRecipe, type TargetFamily } from "../../src/surgery/recipe.js";
+import { holders } from "../../src/surgery/survey.js";
 import { denseSpec } from "./fixtures.js";
 
 const llama = denseSpec("llama");
@@ -27,6 +30,11 @@ function lineOf(run: () => unknown): string {
   return "no error";
 }
 
+const chooseTarget = (source: DecoderSpec, order: RouterOrder, target: TargetFamily | null): string =>
+  planUpcycle(source, upcycleRecipe("E8G1T2", { order, target })).target.family;
+const defaultTarget = (source: DecoderSpec, order: RouterOrder): string => chooseTarget(source, order, null);
+const exactTargets = (source: DecoderSpec, order: RouterOrder): string[] => holders(source, upcycleRecipe("E8G1T2", { order }));
+
 describe("targets", () => {
   it("defaults", () => {
     const of = (spec: DecoderSpec): string[] => (["topk-softmax", "softmax-topk"] as const).map((order) => defaultTarget(spec, order));
@@ -36,11 +44,11 @@ describe("targets", () => {
     expect(of(qwen3)).toEqual(["qwen3_moe", "qwen3_moe"]);
   });
 
-  it("all that hold a source", () => {
-    expect(exactTargets(llama, "topk-softmax")).toEqual(["mixtral", "qwen2_moe"]);
-    expect(exactTargets(withWindows(llama, [8, null]), "topk-softmax")).toEqual(["qwen2_moe"]);
-    expect(exactTargets(withWindows(llama, [8, 16]), "topk-softmax")).toEqual([]);
-    expect(exactTargets(withWindows(qwen3, [8, 8]), "topk-softmax")).toEqual([]);
+  it("all that hold a source, our own format last", () => {
+    expect(exactTargets(llama, "topk-softmax")).toEqual(["mixtral", "qwen2_moe", "granitemoe", "granitemoe_swa", "upcycle"]);
+    expect(exactTargets(withWindows(llama, [8, null]), "topk-softmax")).toEqual(["qwen2_moe", "granitemoe_swa", "upcycle"]);
+    expect(exactTargets(withWindows(llama, [8, 16]), "topk-softmax")).toEqual(["upcycle"]);
+    expect(exactTargets(withWindows(qwen3, [8, 8]), "topk-softmax")).toEqual(["qwen3_moe", "upcycle"]);
   });
 
   it("refusals name the reason and what would work", () => {
@@ -58,15 +66,15 @@ describe("targets", () => {
     ].map(lineOf);
     expect(lines).toMatchInlineSnapshot(`
       [
-        "target mixtral, topk-softmax: mixtral cannot hold this qwen2 model: mixtral has no query, key and value biases; these can: qwen2_moe",
-        "target mixtral, topk-softmax: mixtral cannot hold this qwen3 model: mixtral has no norm on queries and keys; these can: qwen3_moe",
-        "target qwen2_moe, softmax-topk: qwen2_moe cannot hold this qwen3 model: qwen2_moe has no norm on queries and keys; these can: qwen3_moe",
-        "target mixtral, softmax-topk: mixtral cannot hold this llama model: mixtral always renormalises the selected experts (topk-softmax), it has no softmax-topk router; these can: qwen2_moe",
-        "target qwen3_moe, topk-softmax: qwen3_moe cannot hold this llama model: qwen3_moe always normalises queries and keys; these can: mixtral, qwen2_moe",
-        "target qwen3_moe, topk-softmax: qwen3_moe cannot hold this qwen3 model: qwen3_moe has no sliding window; none of mixtral, qwen2_moe, qwen3_moe can",
-        "target mixtral, topk-softmax: mixtral cannot hold this mistral model: mixtral has the sliding window on all layers or none; these can: qwen2_moe",
-        "llama, topk-softmax: no MoE family that we write can hold this llama model: qwen2_moe has no bias on the attention output; known targets: mixtral, qwen2_moe, qwen3_moe",
-        "llama, topk-softmax: no MoE family that we write can hold this llama model: mixtral has no biases in its experts; known targets: mixtral, qwen2_moe, qwen3_moe",
+        "target mixtral, topk-softmax: mixtral cannot hold this qwen2 model: a mixtral model cannot have query, key and value biases; these can: qwen2_moe, granitemoe, granitemoe_swa, upcycle",
+        "target mixtral, topk-softmax: mixtral cannot hold this qwen3 model: a mixtral model cannot have a norm on queries and keys; these can: qwen3_moe, upcycle",
+        "target qwen2_moe, softmax-topk: qwen2_moe cannot hold this qwen3 model: a qwen2_moe model cannot have a norm on queries and keys; these can: qwen3_moe, upcycle",
+        "target mixtral, softmax-topk: mixtral cannot hold this llama model: mixtral always renormalises the selected experts (topk-softmax), it has no softmax-topk router; these can: qwen2_moe, upcycle",
+        "target qwen3_moe, topk-softmax: qwen3_moe cannot hold this llama model: a qwen3_moe model cannot have queries and keys without a norm; these can: mixtral, qwen2_moe, granitemoe, granitemoe_swa, upcycle",
+        "no error",
+        "target mixtral, topk-softmax: mixtral cannot hold this mistral model: a mixtral model cannot have different attention windows on different layers; these can: qwen2_moe, granitemoe_swa, upcycle",
+        "no error",
+        "no error",
       ]
     `);
   });

@@ -18,6 +18,8 @@ export interface Dialect {
   readonly architecture: string;
   /** Throws inputError if a key is missing, wrong, or asks for something a spec cannot say. */
   read(config: ConfigReader): DecoderSpec;
+  /** Writes the whole config itself, without `writeCommon`. */
+  readonly standalone?: true;
   /** Given by families that are not Llama-like: what they start from, for `writeCommon`. */
   readonly defaults?: Defaults;
   /** The keys beyond `writeCommon`. Throws inputError if the family has no way to say what the spec says. */
@@ -219,11 +221,11 @@ export function requireAttention(
 ): void {
   const { qkvBias, outBias } = spec.attn;
   const qkNorm = spec.attn.qkNorm !== null;
-  if (qkNorm !== allowed.qkNorm) throw refuse(spec, `${qkNorm ? "" : "no "}norm on queries and keys`);
+  if (qkNorm !== allowed.qkNorm) throw refuse(spec, qkNorm ? "a norm on queries and keys" : "queries and keys without a norm");
   if (allowed.qkvBias !== "any" && qkvBias !== allowed.qkvBias)
-    throw refuse(spec, `${qkvBias ? "" : "no "}query, key and value biases`);
+    throw refuse(spec, qkvBias ? "query, key and value biases" : "queries, keys and values without biases");
   if (allowed.outBias !== "any" && outBias !== allowed.outBias)
-    throw refuse(spec, `${outBias ? "" : "no "}output projection bias`);
+    throw refuse(spec, outBias ? "an output projection bias" : "an output projection without a bias");
 }
 
 /** One `attention_bias` key governs all four projections. */

@@ -43,7 +43,7 @@ describe("flex_olmo", () => {
   test("refusals", () => {
     refuses(() => read({ ...config, clip_qkv: 8 }), "clip_qkv is 8, expected no such key");
     refuses(() => write({ ...spec, block: "pre" }), "a flex_olmo model cannot have pre blocks");
-    refuses(() => write({ ...spec, attn: { ...spec.attn, qkNorm: null } }), "a flex_olmo model cannot have no norm on queries and keys");
+    refuses(() => write({ ...spec, attn: { ...spec.attn, qkNorm: null } }), "a flex_olmo model cannot have queries and keys without a norm");
     refuses(() => write({ ...spec, attn: { ...spec.attn, qkvBias: true } }), "a bias on only some of the attention projections");
   });
 });

@@ -1,0 +1,84 @@
+/**
+ * Which MoE families hold an upcycled decoder, found by trying: the draft is brought into the family's form, and the family's config
+ * dialect, which refuses whatever it cannot say, is the judge.
+ */
+import { inputError, UpcycleError } from "../base/errors.js";
+import { configFromSpec } from "../spec/config.js";
+import type { DecoderSpec, RouterOrder } from "../spec/types.js";
+import { adapt } from "./adapt.js";
+import type { Draft } from "./draft.js";
+import { targetFamilies, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
+import { targets, type Target } from "./targets.js";
+
+/** Makes the draft for one target's router and shared expert. */
+export type MakeDraft = (target: Target) => Draft;
+
+export type Trial =
+  | { readonly family: TargetFamily; readonly draft: Draft; readonly obstacle: null }
+  | { readonly family: TargetFamily; readonly draft: null; /** Why not, in words. */ readonly obstacle: string };
+
+/** What comes of writing the draft as a model of `family`. */
+export function tryTarget(family: TargetFamily, { order, topK }: Pick<UpcycleRecipe, "order" | "topK">, make: MakeDraft): Trial {
+  const fail = (obstacle: string): Trial => ({ family, draft: null, obstacle });
+  const target = targets[family];
+  if (target.routers[order] === undefined) {
+    const has = Object.keys(target.routers).join(", ");
+    return fail(`${family} always renormalises the selected experts (${has}), it has no ${order} router`);
+  }
+  if (target.topK !== undefined && target.topK !== topK) return fail(`${family} always selects ${target.topK} experts per token`);
+  try {
+    const draft = adapt(make(target), family);
+    configFromSpec(draft.spec, { dtype: "float32" });
+    return { family, draft, obstacle: null };
+  } catch (error) {
+    if (error instanceof UpcycleError && error.kind === "input") return fail(error.message);
+    throw error;
+  }
+}
+
+/** How many tensors outside the experts are anything but copies: what a target costs in rounding and readability. */
+function changes({ spec, values }: Draft): number {
+  const own = /\.(router\w*|shared\w*|experts\.\d+\.\w+)$/;
+  let count = spec.family === "upcycle" ? Infinity : 0;
+  for (const [key, value] of values) if (!own.test(key) && value.op !== "read") count += 1;
+  return count;
+}
+
+/** All families in order of preference: those that need the fewest tensors changed first, otherwise as listed. */
+export function tryTargets(recipe: Pick<UpcycleRecipe, "order" | "topK">, make: MakeDraft): Trial[] {
+  const trials = targetFamilies.map((family) => tryTarget(family, recipe, make));
+  const cost = (trial: Trial): number => (trial.draft === null ? Infinity : Math.min(changes(trial.draft), Number.MAX_VALUE));
+  return trials.map((trial, i) => ({ trial, i, cost: cost(trial) })).sort((a, b) => (a.cost === b.cost ? a.i - b.i : a.cost - b.cost)).map(({ trial }) => trial);
+}
+
+/**
+ * The recipe's target, or the best one where it leaves that open.
+ * Throws `input` if none can hold the source, or not the wanted one, naming those that can.
+ */
+export function chooseTarget(source: DecoderSpec, recipe: UpcycleRecipe, make: MakeDraft): { readonly family: TargetFamily; readonly draft: Draft } {
+  const wanted = recipe.target;
+  if (wanted !== null) {
+    const trial = tryTarget(wanted, recipe, make);
+    if (trial.draft !== null) return trial;
+    const others = familiesOf(tryTargets(recipe, make));
+    throw inputError(`${wanted} cannot hold this ${source.family} model: ${trial.obstacle}`, {
+      where: `target ${wanted}, ${recipe.order}`,
+      hint: others.length > 0 ? `these can: ${others.join(", ")}` : (otherOrderHint(recipe, make) ?? `none of ${targetFamilies.join(", ")} can`),
+    });
+  }
+  const trials = tryTargets(recipe, make);
+  const [best] = trials;
+  if (best !== undefined && best.draft !== null) return best;
+  throw inputError(`no MoE family that we write can hold this ${source.family} model: ${trials.map(({ obstacle }) => obstacle).join("; ")}`, {
+    where: `${source.family}, ${recipe.order}`,
+    hint: otherOrderHint(recipe, make) ?? `known targets: ${targetFamilies.join(", ")}`,
+  });
+}
+
+const familiesOf = (trials: readonly Trial[]): TargetFamily[] => trials.flatMap(({ family, draft }) => (draft === null ? [] : [family]));
+
+function otherOrderHint(recipe: UpcycleRecipe, make: MakeDraft): string | undefined {
+  const other: RouterOrder = recipe.order === "topk-softmax" ? "softmax-topk" : "topk-softmax";
+  const held = familiesOf(tryTargets({ ...recipe, order: other }, make));
+  return held.length === 0 ? undefined : `with the router order ${other}: ${held.join(", ")}`;
+}

@@ -1,0 +1,46 @@
+/** Every family against one source: which hold the upcycled model, for which router order, and which programs run the result. */
+import { inputError } from "../base/errors.js";
+import type { DecoderSpec, RouterOrder } from "../spec/types.js";
+import { tryTargets } from "./choose.js";
+import { draftOf } from "./draft.js";
+import { upcycleFfns } from "./experts.js";
+import { checkRecipe, checkSource, upcycleRecipe, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
+import { expectedPreservation, scaleFactors, type ExpectedPreservation } from "./scaling.js";
+
+export interface Verdict {
+  readonly family: TargetFamily;
+  readonly order: RouterOrder;
+  /** Null: the family cannot hold the model; `obstacle` says why. */
+  readonly expected: ExpectedPreservation | null;
+  readonly obstacle: string | null;
+}
+
+/** Verdicts on all families for one recipe, best first. Throws `input` for a recipe that fits no source like this one. */
+export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): Verdict[] {
+  checkRecipe(recipe);
+  checkSource(recipe, source);
+  const start = draftOf(source);
+  const factors = scaleFactors(recipe);
+  return tryTargets(recipe, (target) => upcycleFfns(start, recipe, target, factors)).map(({ family, draft, obstacle }) => ({
+    family, order: recipe.order, obstacle, expected: draft === null ? null : expectedPreservation(recipe, source),
+  }));
+}
+
+/** The families that hold `source` for a recipe, best first. */
+export function holders(source: DecoderSpec, recipe: UpcycleRecipe = upcycleRecipe("E8G1T2")): TargetFamily[] {
+  return surveyRecipe(source, recipe).flatMap(({ family, obstacle }) => (obstacle === null ? [family] : []));
+}
+
+/** Families that are read, run and trained, but are no targets, and why. */
+export const neverTargets: Readonly<Record<string, string>> = {
+  olmoe: "normalises queries and keys over all heads in front of pre-norm blocks, which no dense family that we read does",
+  deepseek_v3: "its latent attention holds one rotary key for all heads, so grouped or multi-head keys with rope do not fit",
+  gpt_oss: "its experts clamp their gated unit and add 1 to the up branch, which no dense family does",
+  hunyuan_v1_moe: "normalises queries and keys behind rope, which no dense family that we read does",
+};
+
+/** Throws `input` with the reason if `family` is known to be no target. */
+export function refuseNeverTarget(family: string): void {
+  const why = Object.hasOwn(neverTargets, family) ? neverTargets[family] : undefined;
+  if (why !== undefined) throw inputError(`${family} is no target: it ${why}`, { hint: "upcycle targets MODEL lists those that are" });
+}
