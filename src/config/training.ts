@@ -19,13 +19,44 @@ export const lrSchema = z
 
 export const optimizerSchema = z
   .strictObject({
+    method: z
+      .enum(["adamw", "muon"])
+      .optional()
+      .describe("adamw if left out; muon: Muon for hidden matrices (attention, FFNs, each expert), AdamW for embeddings, head, norms, biases and routers."),
+    momentum: z.number().min(0).lt(1).optional().describe("muon only: decay of its momentum; 0.95 if left out."),
+    nesterov: z.boolean().optional().describe("muon only: Nesterov momentum; true if left out."),
+    muonScale: z
+      .enum(["rms", "spectral"])
+      .optional()
+      .describe("muon only. rms (if left out): updates as large as AdamW's, so that lr and weightDecay fit both. spectral: the square root of max(1, rows / columns)."),
     beta1: z.number().min(0).lt(1).default(0.9).describe("Decay of the first moment."),
     beta2: z.number().min(0).lt(1).default(0.95).describe("Decay of the second moment."),
     eps: z.number().gt(0).max(1).default(1e-8).describe("Added to the root of the second moment."),
     weightDecay: z.number().min(0).max(10).default(0.1).describe("Decoupled weight decay; norms and biases are left out."),
     clip: z.number().gt(0).max(1e9).default(1).describe("Largest global gradient norm."),
   })
-  .describe("AdamW.");
+  .superRefine(({ method, ...rest }, context) => {
+    if (method === "muon") return;
+    for (const key of ["momentum", "nesterov", "muonScale"] as const) {
+      if (rest[key] !== undefined) context.addIssue({ code: "custom", path: [key], message: `${key} belongs to method muon; set method: muon` });
+    }
+  })
+  .describe("AdamW, or Muon beside it.");
+
+export const guardSchema = z
+  .strictObject({
+    window: z.int().min(8).max(10_000).default(100).describe("Applied steps that the next one is compared with; the guard begins when there are as many."),
+    deviations: z.number().gt(0).max(1000).default(6).describe("A step is skipped whose loss or gradient norm is more than this many standard deviations above the mean."),
+    patience: positiveInt.default(10).describe("Skipped steps in a row after which the run stops."),
+  })
+  .describe("Spike guard: skip steps that stand far out.");
+
+export const averageSchema = z
+  .strictObject({
+    decay: z.number().gt(0).lt(1).describe("Share of the average that stays at each step, such as 0.999."),
+    evaluate: z.boolean().default(false).describe("Measure held-out losses with the averaged weights; best/ then holds them."),
+  })
+  .describe("Exponential moving average of the weights; at the end it lies in average/ as a model.");
 
 const groupSchema = z.strictObject({
   lr: z.number().gt(0).max(1000).optional().describe("Factor on the learning rate; 1 if left out."),
@@ -54,6 +85,12 @@ const trainingShape = {
   optimizer: optimizerSchema.prefault({}),
   groups: groupsSchema.optional(),
   freeze: freezeSchema.optional(),
+  guard: guardSchema.optional(),
+  average: averageSchema.optional(),
+  checkpoints: z
+    .enum(["float32", "bfloat16"])
+    .optional()
+    .describe("Precision of the saved models; float32 if left out. Training and resuming are in float32 either way: with bfloat16 the weights lie beside the moments."),
   auxLoss: z.number().min(0).max(100).default(0.01).describe("Coefficient of the load-balancing loss, which is computed per micro-batch; no effect on dense models."),
   zLoss: z.number().min(0).max(100).default(0).describe("Coefficient of the router z-loss; no effect on dense models."),
   evalEvery: positiveInt
@@ -119,4 +156,5 @@ export type OptimizerConfig = z.infer<typeof optimizerSchema>;
 export type TrainingBlock = z.infer<typeof trainingSchema> & { readonly budget?: Budget | undefined };
 export type BudgetedBlock = z.infer<typeof budgetedTrainingSchema>;
 export type Budget = z.infer<typeof budgetSchema>;
+export type GuardConfig = z.infer<typeof guardSchema>;
 export type ParameterGroups = z.infer<typeof groupsSchema>;

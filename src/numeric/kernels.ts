@@ -4,6 +4,8 @@ import { kernelsBase64 } from "./kernels-wasm.js";
 export interface Kernels {
   /** dst[i] += src[i] */
   add(dst: number, src: number, count: number): void;
+  /** dst[i] = a * dst[i] + b * src[i] */
+  blend(dst: number, src: number, count: number, a: number, b: number): void;
   /** Sum of squares, accumulated in float64. */
   sumSquares(x: number, count: number): number;
   /** One AdamW update in place; see kernels.wat for the formula. */

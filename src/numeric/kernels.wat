@@ -15,6 +15,20 @@
         (local.set $src (i32.add (local.get $src) (i32.const 16)))
         (br $next))))
 
+  ;; dst[i] = a * dst[i] + b * src[i]
+  (func (export "blend") (param $dst i32) (param $src i32) (param $n i32) (param $a f32) (param $b f32)
+    (local $end i32)
+    (local.set $end (i32.add (local.get $dst) (i32.shl (local.get $n) (i32.const 2))))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $dst) (local.get $end)))
+        (v128.store (local.get $dst)
+          (f32x4.add (f32x4.mul (v128.load (local.get $dst)) (f32x4.splat (local.get $a)))
+                     (f32x4.mul (v128.load (local.get $src)) (f32x4.splat (local.get $b)))))
+        (local.set $dst (i32.add (local.get $dst) (i32.const 16)))
+        (local.set $src (i32.add (local.get $src) (i32.const 16)))
+        (br $next))))
+
   ;; sum of x[i]^2, accumulated in float64
   (func (export "sumSquares") (param $x i32) (param $n i32) (result f64)
     (local $end i32) (local $v v128) (local $low v128) (local $high v128) (local $a v128) (local $b v128)

@@ -78,8 +78,8 @@ export const onnxruntimeBackend: Backend = {
     const remote = new Remote();
     await remote.open("openTrain", program, options);
     return {
-      step: (batches, optimizer) => remote.call("step", batches, optimizer),
-      evaluate: (batch) => remote.call("evaluate", batch),
+      step: (batches, settings) => remote.call("step", batches, settings),
+      evaluate: (batch, weights) => remote.call("evaluate", batch, weights),
       read: (kind, key) => remote.call("read", kind, key),
       write: (kind, key, data) => remote.call("write", kind, key, data),
       peakMemory: () => remote.call("peakMemory"),

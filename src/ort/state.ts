@@ -5,7 +5,8 @@
 import { elements } from "../graph/ir.js";
 import { kernelMemory, type Kernels } from "../numeric/kernels.js";
 import type { ParamInfo } from "../step/programs.js";
-import type { AdamW, ParamTuning, StateKind } from "../step/runtime.js";
+import { MUON_EPS, muonScale } from "../step/muon.js";
+import type { AdamW, ParamTuning, StateKind, StepSettings } from "../step/runtime.js";
 
 export type RegionKind = StateKind | "gradient" | "accumulated";
 
@@ -21,7 +22,7 @@ interface Region {
 
 /** A region that is trained. */
 interface TrainedRegion extends Region {
-  readonly offsets: Region["offsets"] & Readonly<Record<"weight" | "moment1" | "moment2" | "gradient", number>>;
+  readonly offsets: Region["offsets"] & Readonly<Record<"weight" | "moment1" | "gradient", number>>;
 }
 
 interface Arena {
@@ -39,10 +40,21 @@ export interface StateOptions {
   /** Keys that have weights only. */
   readonly frozen?: ReadonlySet<string>;
   readonly tuning?: Readonly<Record<string, ParamTuning>> | undefined;
+  /** Keep averages of the weights. */
+  readonly average?: boolean | undefined;
   readonly arenaBytes?: number;
 }
 
-const order = ["weight", "moment1", "moment2", "gradient", "accumulated"] as const satisfies readonly RegionKind[];
+const order = ["weight", "moment1", "moment2", "average", "gradient", "accumulated"] as const satisfies readonly RegionKind[];
+
+/** Whether a parameter has a region of this kind. */
+function keeps({ accumulate, average, frozen, tuning }: StateOptions, key: string, kind: RegionKind): boolean {
+  if (kind === "weight") return true;
+  if (frozen?.has(key) === true) return false;
+  if (kind === "accumulated") return accumulate;
+  if (kind === "average") return average === true;
+  return kind !== "moment2" || tuning?.[key]?.method !== "muon";
+}
 
 interface Planned {
   readonly param: ParamInfo;
@@ -58,11 +70,11 @@ export class TrainState {
     readonly params: readonly ParamInfo[],
     private readonly options: StateOptions,
   ) {
-    const { accumulate, frozen, arenaBytes = ARENA_BYTES } = options;
+    const { arenaBytes = ARENA_BYTES } = options;
     let waiting: Planned[] = [];
     let floats = 0;
     for (const param of params) {
-      const kinds = order.filter((kind) => kind === "weight" || (frozen?.has(param.key) !== true && (kind !== "accumulated" || accumulate)));
+      const kinds = order.filter((kind) => keeps(options, param.key, kind));
       const padded = Math.ceil(elements(param.shape) / ALIGN) * ALIGN;
       const size = padded * kinds.length;
       if (size * 4 > arenaBytes) throw new Error(`parameter ${param.key} alone exceeds one WebAssembly memory`);
@@ -99,7 +111,7 @@ export class TrainState {
     if (region === undefined) throw new Error(`no parameter ${key}`);
     if (kind === "accumulated" && !this.options.accumulate) throw new Error("this state was opened without accumulation");
     const offset = region.offsets[kind];
-    if (offset === undefined) throw new Error(`${key} is frozen and has no ${kind}`);
+    if (offset === undefined) throw new Error(`${key} has no ${kind}: ${region.offsets.gradient === undefined ? "it is frozen" : "this run keeps none"}`);
     return new Float32Array(region.arena.buffer, offset, region.count);
   }
 
@@ -115,18 +127,46 @@ export class TrainState {
     return Math.sqrt(sum) * scale;
   }
 
-  /** One AdamW update from the gradients in `where`, each first multiplied by `scale`. */
-  update(where: "gradient" | "accumulated", scale: number, o: AdamW): void {
-    const correct = 1 / Math.sqrt(1 - o.beta2 ** o.update);
-    for (const { key, arena, padded, shape, offsets } of this.trained) {
-      const tuning = this.options.tuning?.[key];
-      const learningRate = o.learningRate * (tuning?.rate ?? 1);
-      const rate = learningRate / (1 - o.beta1 ** o.update);
-      const decay = o.decayOn === "all" || shape.length > 1 ? (tuning?.decay ?? o.weightDecay) : 0;
-      arena.kernels.adamw(
-        offsets.weight, offsets.moment1, offsets.moment2, offsets[where]!, padded,
-        scale, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, rate, correct, o.eps, 1 - learningRate * decay,
-      );
+  /** One update from the gradients in `where`, each first multiplied by `scale`; `orthogonalize` is for parameters of Muon. */
+  async update(where: "gradient" | "accumulated", scale: number, o: StepSettings, orthogonalize?: Orthogonalize): Promise<void> {
+    for (const region of this.trained) {
+      if (this.options.tuning?.[region.key]?.method === "muon") await this.updateMuon(region, where, scale, o, orthogonalize!);
+      else this.updateAdamW(region, where, scale, o);
+      const { arena, padded, offsets } = region;
+      if (o.averageDecay !== undefined) arena.kernels.blend(offsets.average!, offsets.weight, padded, o.averageDecay, 1 - o.averageDecay);
     }
   }
+
+  private rates({ key, shape }: TrainedRegion, o: AdamW): { readonly rate: number; readonly decay: number } {
+    const tuning = this.options.tuning?.[key];
+    return { rate: o.learningRate * (tuning?.rate ?? 1), decay: o.decayOn === "all" || shape.length > 1 ? (tuning?.decay ?? o.weightDecay) : 0 };
+  }
+
+  private updateAdamW(region: TrainedRegion, where: "gradient" | "accumulated", scale: number, o: AdamW): void {
+    const { arena, padded, offsets } = region;
+    const { rate, decay } = this.rates(region, o);
+    arena.kernels.adamw(
+      offsets.weight, offsets.moment1, offsets.moment2!, offsets[where]!, padded, scale, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2,
+      rate / (1 - o.beta1 ** o.update), 1 / Math.sqrt(1 - o.beta2 ** o.update), o.eps, 1 - rate * decay,
+    );
+  }
+
+  /** As torch.optim.Muon: m = mu m + (1 - mu) g; u = (1 - mu) g + mu m, or m without Nesterov; p = p (1 - rate decay) - rate factor NS(u / |u|). */
+  private async updateMuon(region: TrainedRegion, where: "gradient" | "accumulated", scale: number, o: StepSettings, orthogonalize: Orthogonalize): Promise<void> {
+    const { arena: { kernels, buffer }, count, padded, shape, offsets } = region;
+    const { momentum, nesterov, scale: kind } = o.muon!;
+    const { rate, decay } = this.rates(region, o);
+    const scratch = offsets[where]!;
+    kernels.blend(offsets.moment1, scratch, padded, momentum, (1 - momentum) * scale);
+    kernels.blend(scratch, offsets.moment1, padded, nesterov ? (1 - momentum) * scale : 0, nesterov ? momentum : 1);
+    const norm = Math.max(Math.sqrt(kernels.sumSquares(scratch, padded)), MUON_EPS);
+    kernels.blend(scratch, scratch, padded, 1 / norm, 0);
+    const [rows, columns] = shape as [number, number];
+    const view = new Float32Array(buffer, scratch, count);
+    view.set(await orthogonalize(view, rows, columns));
+    kernels.blend(offsets.weight, scratch, padded, 1 - rate * decay, -rate * muonScale(kind, rows, columns));
+  }
 }
+
+/** Newton-Schulz iteration of a matrix of norm 1. */
+export type Orthogonalize = (x: Float32Array, rows: number, columns: number) => Promise<Float32Array>;

@@ -1,9 +1,10 @@
 /** A training run on onnxruntime, in this thread. `worker.ts` hosts it, so that the event loop stays free. */
 import type * as ort from "onnxruntime-node";
 import type { LossOutputs, ParamInfo, TrainProgram } from "../step/programs.js";
-import type { AdamW, LossMetrics, MicroBatch, StateKind, StepMetrics, TrainOptions, TrainRuntime } from "../step/runtime.js";
-import { intTensor, numbers, openSession, tensor, type Session } from "./session.js";
-import { TrainState } from "./state.js";
+import { newtonSchulz } from "../step/muon.js";
+import type { BackendOptions, LossMetrics, MicroBatch, StateKind, StepMetrics, StepSettings, TrainOptions, TrainRuntime } from "../step/runtime.js";
+import { floats, intTensor, numbers, openSession, tensor, type Session } from "./session.js";
+import { TrainState, type Orthogonalize, type RegionKind } from "./state.js";
 
 /** As torch.nn.utils.clip_grad_norm_ has it. */
 const CLIP_EPS = 1e-6;
@@ -13,20 +14,22 @@ export async function openTrainRuntime(
 ): Promise<TrainRuntime> {
   const trained = new Set(program.trained.map(({ key }) => key));
   const frozen = new Set(program.params.map(({ key }) => key).filter((key) => !trained.has(key)));
-  const state = new TrainState(program.params, { accumulate: options.accumulate, tuning: options.tuning, frozen });
+  const state = new TrainState(program.params, { accumulate: options.accumulate, tuning: options.tuning, average: options.average, frozen });
+  const muon = openOrthogonalizer(options);
   const session = await openSession(program.graph, options);
   let evaluation: Promise<Session> | undefined;
-  const bind = (kind: "weight" | "gradient" | "accumulated", params: readonly ParamInfo[]): ort.Tensor[] =>
+  const bind = (kind: RegionKind, params: readonly ParamInfo[]): ort.Tensor[] =>
     params.map(({ key, shape }) => tensor(state.view(kind, key), shape));
   const weights = bind("weight", program.params);
   const gradients = bind("gradient", program.trained);
   const accumulated = options.accumulate ? bind("accumulated", program.trained) : gradients;
   const free = new Array<null>(program.gradients).fill(null);
   let peakRss = 0;
-  const feed = (batch: MicroBatch): ort.Tensor[] => [intTensor(batch.ids), intTensor(batch.targets), ...weights];
+  const averages = options.average === true ? program.params.map(({ key, shape }) => tensor(state.view(trained.has(key) ? "average" : "weight", key), shape)) : null;
+  const feed = (batch: MicroBatch, params = weights): ort.Tensor[] => [intTensor(batch.ids), intTensor(batch.targets), ...params];
 
   return {
-    async step(batches: readonly MicroBatch[], optimizer: AdamW): Promise<StepMetrics> {
+    async step(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics> {
       if (batches.length > 1 && !options.accumulate) throw new Error("this run was opened without gradient accumulation");
       const parts: LossMetrics[] = [];
       for (const [i, batch] of batches.entries()) {
@@ -40,16 +43,20 @@ export async function openTrainRuntime(
       const mean = 1 / batches.length;
       const gradNorm = state.gradientNorm(where, mean);
       const losses = averageLosses(parts);
-      const applied = Number.isFinite(gradNorm) && Number.isFinite(losses.loss);
+      const finite = Number.isFinite(gradNorm) && Number.isFinite(losses.loss);
+      const { limits, clipNorm } = settings;
+      const spike = !finite || limits === undefined ? null : losses.loss > limits.loss ? "loss" : gradNorm > limits.gradNorm ? "gradient" : null;
+      const applied = finite && spike === null;
       if (applied) {
-        const clip = optimizer.clipNorm === null ? 1 : Math.min(1, optimizer.clipNorm / (gradNorm + CLIP_EPS));
-        state.update(where, mean * clip, optimizer);
+        const clip = clipNorm === null ? 1 : Math.min(1, clipNorm / (gradNorm + CLIP_EPS));
+        await state.update(where, mean * clip, settings, muon.run);
       }
-      return { ...losses, gradNorm, applied };
+      return { ...losses, gradNorm, applied, spike };
     },
-    async evaluate(batch: MicroBatch): Promise<LossMetrics> {
+    async evaluate(batch: MicroBatch, kind: "weight" | "average" = "weight"): Promise<LossMetrics> {
+      if (kind === "average" && averages === null) throw new Error("this run keeps no averages");
       evaluation ??= openSession(program.evaluation.graph, options);
-      return readLosses(await (await evaluation).run(feed(batch), []), program.evaluation.outputs);
+      return readLosses(await (await evaluation).run(feed(batch, kind === "average" ? averages! : weights), []), program.evaluation.outputs);
     },
     read: (kind: StateKind, key: string) => Promise.resolve(state.view(kind, key).slice()),
     write(kind: StateKind, key: string, data: Float32Array) {
@@ -61,7 +68,25 @@ export async function openTrainRuntime(
     peakMemory: () => Promise.resolve(peakRss),
     async close() {
       await session.close();
+      await muon.close();
       await (await evaluation?.catch(() => null))?.close();
+    },
+  };
+}
+
+/** Newton-Schulz graphs, compiled once per shape. */
+function openOrthogonalizer(options: BackendOptions): { readonly run: Orthogonalize; close(): Promise<void> } {
+  const sessions = new Map<string, Promise<Session>>();
+  return {
+    async run(x, rows, columns) {
+      const name = `${rows}x${columns}`;
+      const session = sessions.get(name) ?? openSession(newtonSchulz(rows, columns), options);
+      sessions.set(name, session);
+      const [result] = await (await session).run([tensor(x, [rows, columns])], []);
+      return floats(result!);
+    },
+    async close() {
+      for (const session of sessions.values()) await (await session.catch(() => null))?.close();
     },
   };
 }

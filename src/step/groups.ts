@@ -3,6 +3,7 @@ import { inputError } from "../base/errors.js";
 import type { ParameterGroups } from "../config/index.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { isBuffer, slotsOf, type Slot } from "../tensors/slots.js";
+import { takesMuon } from "./muon.js";
 import type { ParamTuning } from "./runtime.js";
 
 export type ParamGroup = keyof ParameterGroups;
@@ -11,10 +12,11 @@ export interface ParameterSettings {
   readonly groups?: ParameterGroups | undefined;
   /** Slot keys, `*` stands for any text. */
   readonly freeze?: readonly string[] | undefined;
+  readonly optimizer?: { readonly method?: "adamw" | "muon" | undefined } | undefined;
 }
 
 export interface ParameterPlan {
-  /** Keys that get no gradient and keep their value; buffers always. */
+  /** Keys that get no gradient: frozen ones, and state that moves by a rule of its own. */
   readonly frozen: ReadonlySet<string>;
   /** For every other key that differs from the common settings. */
   readonly tuning: Readonly<Record<string, ParamTuning>>;
@@ -27,7 +29,7 @@ export function groupOf({ at }: Slot): ParamGroup {
 }
 
 /** Throws inputError for a pattern that names no parameter, and where nothing is left to train. */
-export function planParameters(spec: DecoderSpec, { groups = {}, freeze = [] }: ParameterSettings): ParameterPlan {
+export function planParameters(spec: DecoderSpec, { groups = {}, freeze = [], optimizer }: ParameterSettings): ParameterPlan {
   const slots = slotsOf(spec);
   const frozen = new Set(slots.filter((slot) => isBuffer(slot.at) || groups[groupOf(slot)]?.freeze === true).map(({ key }) => key));
   for (const pattern of freeze) {
@@ -44,8 +46,9 @@ export function planParameters(spec: DecoderSpec, { groups = {}, freeze = [] }: 
   const tuning = Object.fromEntries(
     trained.flatMap((slot): [string, ParamTuning][] => {
       const settings = groups[groupOf(slot)];
-      if (settings?.lr === undefined && settings?.weightDecay === undefined) return [];
-      return [[slot.key, { rate: settings.lr ?? 1, decay: settings.weightDecay ?? null }]];
+      const muon = optimizer?.method === "muon" && takesMuon(slot);
+      if (settings?.lr === undefined && settings?.weightDecay === undefined && !muon) return [];
+      return [[slot.key, { rate: settings?.lr ?? 1, decay: settings?.weightDecay ?? null, ...(muon ? { method: "muon" as const } : {}) }]];
     }),
   );
   return { frozen, tuning };

@@ -33,6 +33,27 @@ export interface ParamTuning {
   readonly rate: number;
   /** Weight decay in place of the common one, or null; `decayOn` says as ever where decay applies. */
   readonly decay: number | null;
+  /** AdamW if left out. Muon takes matrices, and keeps one moment. */
+  readonly method?: "muon" | undefined;
+}
+
+/** Muon (Jordan 2024, github.com/KellerJordan/Muon), for parameters whose tuning names it; see `muon.ts`. */
+export interface Muon {
+  readonly momentum: number;
+  readonly nesterov: boolean;
+  /** See `muonScale`. */
+  readonly scale: MuonScale;
+}
+
+export type MuonScale = "rms" | "spectral";
+
+/** One update: AdamW, and what stands beside it. */
+export interface StepSettings extends AdamW {
+  readonly muon?: Muon | undefined;
+  /** Averaged weights become decay * average + (1 - decay) * weight after the update; only where the run was opened with `average`. */
+  readonly averageDecay?: number | undefined;
+  /** Above these the step is a spike: weights, moments and averages stay as they are. */
+  readonly limits?: { readonly loss: number; readonly gradNorm: number } | undefined;
 }
 
 export interface LossMetrics {
@@ -48,18 +69,20 @@ export interface LossMetrics {
 export interface StepMetrics extends LossMetrics {
   /** Before clipping. */
   readonly gradNorm: number;
-  /** False if loss or gradient was not finite: then no weight was touched. */
+  /** False if loss or gradient was not finite, or a spike: then no weight was touched. */
   readonly applied: boolean;
+  /** What exceeded its limit. */
+  readonly spike: "loss" | "gradient" | null;
 }
 
-export type StateKind = "weight" | "moment1" | "moment2";
+export type StateKind = "weight" | "moment1" | "moment2" | "average";
 
 export interface TrainRuntime {
   /** One update from the mean gradient of the micro-batches. */
-  step(batches: readonly MicroBatch[], optimizer: AdamW): Promise<StepMetrics>;
-  /** Losses of one batch with the current weights. */
-  evaluate(batch: MicroBatch): Promise<LossMetrics>;
-  /** Moments exist only for parameters that are trained. */
+  step(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics>;
+  /** Losses of one batch with the current weights, or with their averages. */
+  evaluate(batch: MicroBatch, weights?: "weight" | "average"): Promise<LossMetrics>;
+  /** Moments and averages exist only for parameters that are trained, the second moment only for AdamW. */
   read(kind: StateKind, key: string): Promise<Float32Array>;
   write(kind: StateKind, key: string, data: Float32Array): Promise<void>;
   /** Largest resident memory of the process right after a step of this runtime, in bytes. */
@@ -96,6 +119,8 @@ export interface TrainOptions extends BackendOptions {
   readonly accumulate: boolean;
   /** By parameter key; what is left out follows the common settings. */
   readonly tuning?: Readonly<Record<string, ParamTuning>> | undefined;
+  /** Keep a running average of every trained parameter. */
+  readonly average?: boolean | undefined;
 }
 
 export interface Backend {

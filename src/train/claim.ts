@@ -26,9 +26,9 @@ export async function claimFolder(options: RunOptions): Promise<void> {
     }
     return;
   }
-  // Two checkpoints are on disk while one replaces the other, each with weights and two moments; and the best weights.
+  // Two checkpoints are on disk while one replaces the other, each with weights, two moments and perhaps averages; and two models more.
   const weights = 4 * slotsOf(spec).reduce((sum, { shape }) => sum + elements(shape), 0);
-  await requireFreeSpace(dir, 8 * weights);
+  await requireFreeSpace(dir, (block.average === undefined ? 8 : 10) * weights);
   await withFsErrors(dir, "create run folder", () => mkdir(dir, { recursive: true }));
   await writeJson(path, wanted);
 }

@@ -8,10 +8,11 @@ import type { TrainRuntime } from "../step/runtime.js";
 import { learningRateAt } from "../step/schedule.js";
 import { openBatches, type BatchReader } from "../text/batches.js";
 import { openMix } from "../text/mix.js";
+import { afterStep, guardLimits, type GuardState } from "./guard.js";
 import { measureAll } from "./measure.js";
 import type { EvalRecord, StepRecord } from "./records.js";
 import type { RunOptions, TrainEvent } from "./run.js";
-import { saveState } from "./saved.js";
+import { saveState, type StateLayout } from "./saved.js";
 
 export const tokensPerStep = ({ batch, sequence, accumulate }: TrainingBlock): number => batch * sequence * accumulate;
 
@@ -23,6 +24,7 @@ export interface LoopState {
   peakRss: number;
   /** Step of the checkpoint in `last/`. */
   saved: number;
+  guard: GuardState;
   /** Step whose weights are known to give a finite loss. */
   measured: number | null;
 }
@@ -30,7 +32,7 @@ export interface LoopState {
 export interface Engine {
   readonly runtime: TrainRuntime;
   readonly log: JsonlWriter;
-  readonly frozen: ReadonlySet<string>;
+  readonly layout: StateLayout;
 }
 
 /** Steps until the schedule or the time is over; the last one is measured and saved. Changes `state`. */
@@ -53,8 +55,8 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
     await log.sync();
     state.peakRss = Math.max(state.peakRss, await runtime.peakMemory());
     await saveState({
-      dir: join(dir, "last"), spec: options.spec, runtime, carry: options.carry, frozen: engine.frozen,
-      progress: { step: state.step, bestLoss: state.best, ms: state.ms, peakRssBytes: state.peakRss },
+      dir: join(dir, "last"), spec: options.spec, runtime, carry: options.carry, layout: engine.layout,
+      progress: { step: state.step, bestLoss: state.best, ms: state.ms, peakRssBytes: state.peakRss, guard: block.guard === undefined ? undefined : state.guard },
     });
     state.saved = state.step;
     return { type: "save", step: state.step, dir: join(dir, "last") };
@@ -70,6 +72,7 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
     yield record;
     const atEnd = state.step === block.steps || state.ms >= timeLimit;
     if (atEnd || state.step % block.evalEvery === 0) yield await evaluate(options, engine, state);
+    if (atEnd && block.average !== undefined) await saveModel(options, engine, "average", true);
     if (atEnd || state.step % block.saveEvery === 0) yield await save();
   }
 }
@@ -82,24 +85,37 @@ async function oneStep(options: RunOptions, runtime: TrainRuntime, batchAt: Batc
     const { inputs, targets } = batchAt(state.step * block.accumulate + i);
     return { ids: inputs, targets };
   });
-  const { beta1, beta2, eps, weightDecay, clip } = block.optimizer;
+  const { beta1, beta2, eps, weightDecay, clip, momentum = 0.95, nesterov = true, muonScale = "rms" } = block.optimizer;
+  const { guard, average } = block;
   const learningRate = learningRateAt(block.lr, block.steps, step);
-  const { loss, balanceLoss, zLoss, gradNorm, applied } = await runtime.step(batches, {
-    learningRate, beta1, beta2, eps, weightDecay, decayOn: "matrices", clipNorm: clip, update: step,
+  const { loss, balanceLoss, zLoss, gradNorm, applied, spike } = await runtime.step(batches, {
+    learningRate, beta1, beta2, eps, weightDecay, decayOn: "matrices", clipNorm: clip, update: guard === undefined ? step : state.guard.updates + 1,
+    muon: block.optimizer.method === "muon" ? { momentum, nesterov, scale: muonScale } : undefined,
+    averageDecay: average?.decay,
+    limits: guard === undefined ? undefined : guardLimits(state.guard, guard),
   });
-  if (!applied) {
+  if (guard !== undefined) state.guard = afterStep(state.guard, guard, { loss, gradNorm, applied });
+  if (guard !== undefined && spike !== null && state.guard.skipped >= guard.patience) {
+    const kept = state.saved > 0 ? `the last checkpoint (step ${state.saved}) is kept; ` : "";
+    throw stopError(`${state.guard.skipped} steps in a row were skipped as spikes, the last with loss ${loss} and gradient norm ${gradNorm}`, {
+      where: options.dir, hint: `${kept}look at the data, lower the learning rate, or raise guard.deviations or guard.patience`,
+    });
+  }
+  if (!applied && spike === null) {
     throw diverged(`step ${step}: loss ${loss}, gradient norm ${gradNorm}; neither may be NaN or infinite`, options, state);
   }
   const ms = performance.now() - started;
   state.step = step;
   state.ms += ms;
-  return { type: "step", step, tokens: step * tokensPerStep(block), loss, balanceLoss, zLoss, gradNorm, learningRate, ms };
+  return { type: "step", step, tokens: step * tokensPerStep(block), loss, balanceLoss, zLoss, gradNorm, learningRate, ms, ...(spike === null ? {} : { skipped: spike }) };
 }
 
 /** Held-out loss, expert load and similarity; keeps the best weights. */
-async function evaluate(options: RunOptions, { runtime, log, frozen }: Engine, state: LoopState): Promise<EvalRecord> {
+async function evaluate(options: RunOptions, engine: Engine, state: LoopState): Promise<EvalRecord> {
   const { block, text, evaluationTokens, similarity } = options;
-  const { loss, load, parts } = await measureAll(runtime, text.heldOut, { batch: block.batch, sequence: block.sequence, limitTokens: evaluationTokens });
+  const { runtime, log } = engine;
+  const weights = block.average?.evaluate === true ? "average" : "weight";
+  const { loss, load, parts } = await measureAll(runtime, text.heldOut, { batch: block.batch, sequence: block.sequence, limitTokens: evaluationTokens, weights });
   if (!Number.isFinite(loss)) {
     throw diverged(`the held-out loss after step ${state.step} is ${loss}`, options, state);
   }
@@ -112,9 +128,14 @@ async function evaluate(options: RunOptions, { runtime, log, frozen }: Engine, s
   if (state.best === null || loss < state.best) {
     state.best = loss;
     // The first measurement is of the model that went in: keeping it again would be a copy.
-    if (state.step > 0) await saveState({ dir: join(options.dir, "best"), spec: options.spec, runtime, carry: options.carry, frozen, progress: null });
+    if (state.step > 0) await saveModel(options, engine, "best", weights === "average");
   }
   return record;
+}
+
+/** A model without the state of its training. */
+function saveModel({ dir, spec, carry }: RunOptions, { runtime, layout }: Engine, name: string, averaged: boolean): Promise<void> {
+  return saveState({ dir: join(dir, name), spec, runtime, carry, layout, progress: null, averaged });
 }
 
 function diverged(message: string, { dir, block }: RunOptions, { saved }: LoopState): Error {

@@ -10,9 +10,14 @@ export interface Measured {
   readonly load: number[][];
 }
 
+export interface MeasureSettings extends EvalSettings {
+  /** Which weights are measured; the current ones if left out. */
+  readonly weights?: "weight" | "average";
+}
+
 /** Of one row of tokens, or of the parts of a mixture: there the weighted mean of losses and loads, each part measured on its share of the tokens. */
 export async function measureAll(
-  runtime: TrainRuntime, text: TokenRow | readonly MixPart[], settings: EvalSettings & { readonly limitTokens: number },
+  runtime: TrainRuntime, text: TokenRow | readonly MixPart[], settings: MeasureSettings & { readonly limitTokens: number },
 ): Promise<Measured & { readonly parts: Readonly<Record<string, number>> | null }> {
   if (ArrayBuffer.isView(text)) return { ...(await measure(runtime, text, settings)), parts: null };
   const parts: Record<string, number> = {};
@@ -28,12 +33,12 @@ export async function measureAll(
   return { loss, load, parts };
 }
 
-export async function measure(runtime: TrainRuntime, tokens: TokenRow, settings: EvalSettings): Promise<Measured> {
+export async function measure(runtime: TrainRuntime, tokens: TokenRow, settings: MeasureSettings): Promise<Measured> {
   let sum = 0;
   let count = 0;
   let load: number[][] = [];
   for (const batch of evalBatches(tokens, settings)) {
-    const { loss, counts } = await runtime.evaluate({ ids: batch.inputs, targets: batch.targets });
+    const { loss, counts } = await runtime.evaluate({ ids: batch.inputs, targets: batch.targets }, settings.weights);
     sum += loss * batch.count;
     count += batch.count;
     // The last batch may be padded, and padding is routed too: it counts only where there is nothing else.

@@ -13,6 +13,8 @@ export interface StepRecord {
   readonly zLoss: number | null;
   readonly gradNorm: number;
   readonly learningRate: number;
+  /** What made the spike guard skip this step; absent where it was applied. */
+  readonly skipped?: "loss" | "gradient";
   /** Wall-clock milliseconds of the step. */
   readonly ms: number;
 }

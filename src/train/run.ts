@@ -3,8 +3,8 @@
  *
  *   open or resume -> [evaluate at 0] -> for each step: batches -> update -> log; every so often evaluate, save -> done
  *
- * The folder holds `run.json` (what this run is), `metrics.jsonl`, `last/` (weights, moments, step) and `best/` (weights with the
- * lowest held-out loss). A run that was stopped at any moment goes on from `last/` with the same numbers to the last bit.
+ * The folder holds `run.json` (what this run is), `metrics.jsonl`, `last/` (weights, moments, step), `best/` (weights with the
+ * lowest held-out loss) and, where weights are averaged, `average/` at the end. A run that was stopped at any moment goes on from `last/` with the same numbers to the last bit.
  */
 import { join } from "node:path";
 import type { TrainingBlock } from "../config/index.js";
@@ -14,14 +14,15 @@ import type { DecoderSpec } from "../spec/types.js";
 import { timeBudget } from "../step/budget.js";
 import { planParameters } from "../step/groups.js";
 import { trainProgram } from "../step/programs.js";
-import type { Backend } from "../step/runtime.js";
+import type { Backend, TrainRuntime } from "../step/runtime.js";
 import { slotsOf, type Slot } from "../tensors/slots.js";
 import type { TokenRow } from "../text/batches.js";
 import type { MixPart } from "../text/mix.js";
 import { claimFolder } from "./claim.js";
+import { freshGuard } from "./guard.js";
 import { tokensPerStep, trainLoop, type LoopState } from "./loop.js";
 import { metricsFile, readMetrics, tokensPerSecond, type EvalRecord, type RunMetrics, type StepRecord } from "./records.js";
-import { loadState, savedProgress } from "./saved.js";
+import { loadState, savedProgress, stateLayout, type StateLayout } from "./saved.js";
 
 export interface RunOptions {
   readonly dir: string;
@@ -93,19 +94,23 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   }
   yield { type: "open", step: start, steps: block.steps, tokensPerStep: tokensPerStep(block) };
 
-  const { frozen, tuning } = planParameters(spec, block);
+  const plan = planParameters(spec, block);
+  const { frozen, tuning } = plan;
+  const average = block.average !== undefined;
+  const layout = stateLayout(plan, { dtype: block.checkpoints === "bfloat16" ? "BF16" : "F32", average });
   const shape = { batch: block.batch, sequence: block.sequence, auxCoef: block.auxLoss, zCoef: block.zLoss, frozen };
   const log = await openJsonl(join(dir, metricsFile));
   try {
-    const runtime = await options.backend.openTrain(trainProgram(spec, shape), { threads: options.threads, accumulate: block.accumulate > 1, tuning });
+    const runtime = await options.backend.openTrain(trainProgram(spec, shape), { threads: options.threads, accumulate: block.accumulate > 1, tuning, average });
     try {
-      if (progress === null) for (const slot of slotsOf(spec)) await runtime.write("weight", slot.key, await options.initial(slot));
-      else await loadState(last, spec, frozen, runtime);
+      if (progress === null) await writeInitial(options, layout, runtime);
+      else await loadState(last, spec, layout, runtime);
       await log.append({ type: "resume", step: start });
       const state: LoopState = {
         step: start, best: progress?.bestLoss ?? null, ms: progress?.ms ?? 0, peakRss: progress?.peakRssBytes ?? 0, saved: start, measured: null,
+        guard: progress?.guard ?? freshGuard,
       };
-      yield* trainLoop(options, { runtime, log, frozen }, state);
+      yield* trainLoop(options, { runtime, log, layout }, state);
       await log.append({ type: "done", step: state.step, reason: state.step >= block.steps ? "steps" : "time", peakRssBytes: state.peakRss });
       await log.sync();
     } finally {
@@ -117,6 +122,14 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   const result = resultOf(await readMetrics(dir), tokensPerStep(block), last);
   yield { type: "done", result };
   return result;
+}
+
+async function writeInitial({ spec, initial }: RunOptions, layout: StateLayout, runtime: TrainRuntime): Promise<void> {
+  for (const slot of slotsOf(spec)) {
+    const data = await initial(slot);
+    await runtime.write("weight", slot.key, data);
+    if (layout.kinds(slot.key).includes("average")) await runtime.write("average", slot.key, data);
+  }
 }
 
 function resultOf(metrics: RunMetrics, perStep: number, last: string): RunResult {

@@ -2,14 +2,16 @@
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
 import { openCheckpoint } from "../checkpoint/open.js";
-import { writeCheckpoint } from "../checkpoint/write.js";
+import { writeCheckpoint, type WriteDtype } from "../checkpoint/write.js";
 import { elements } from "../graph/ir.js";
 import { exists, restoreReplaced } from "../io/atomic.js";
 import { readJson } from "../io/ranges.js";
 import { openTensorFile, writeTensorFile } from "../io/tensor-file.js";
 import type { DecoderSpec } from "../spec/types.js";
+import type { ParameterPlan } from "../step/groups.js";
 import type { StateKind, TrainRuntime } from "../step/runtime.js";
 import { slotsOf } from "../tensors/slots.js";
+import type { GuardState } from "./guard.js";
 
 /** Beside the weights in `last/`. */
 export interface Progress {
@@ -20,11 +22,36 @@ export interface Progress {
   readonly ms: number;
   /** Largest resident memory of any process so far. */
   readonly peakRssBytes: number;
+  /** What the spike guard goes by; absent without one. */
+  readonly guard?: GuardState | undefined;
 }
 
 const progressFile = "training.json";
 const momentsFile = "optimizer.safetensors";
-const moments = ["moment1", "moment2"] as const satisfies readonly StateKind[];
+
+/** What a checkpoint holds beside the model. */
+export interface StateLayout {
+  /** Precision of the model's files; other than F32, the weights themselves lie beside the moments. */
+  readonly dtype: WriteDtype;
+  /** Float32 tensors to keep per parameter. */
+  readonly kinds: (key: string) => readonly StateKind[];
+}
+
+const kindOrder = ["weight", "moment1", "moment2", "average"] as const satisfies readonly StateKind[];
+
+/** What an exact resume needs for each parameter. */
+export function stateLayout({ frozen, tuning }: ParameterPlan, { dtype, average }: { readonly dtype: WriteDtype; readonly average: boolean }): StateLayout {
+  return {
+    dtype,
+    kinds: (key) =>
+      kindOrder.filter((kind) => {
+        if (kind === "weight") return dtype !== "F32";
+        if (frozen.has(key)) return false;
+        if (kind === "average") return average;
+        return kind !== "moment2" || tuning[key]?.method !== "muon";
+      }),
+  };
+}
 
 const bytesOf = (data: Float32Array): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 
@@ -32,25 +59,26 @@ export interface SaveOptions {
   readonly dir: string;
   readonly spec: DecoderSpec;
   readonly runtime: TrainRuntime;
-  /** Keys without moments. */
-  readonly frozen: ReadonlySet<string>;
+  readonly layout: StateLayout;
   /** Folder whose tokenizer files come along. */
   readonly carry: string | undefined;
   /** Null: weights only. */
   readonly progress: Progress | null;
+  /** The model is made of these instead of the weights; where a parameter has no average, of its weight. */
+  readonly averaged?: boolean;
 }
 
 /** Replaces `dir` with the current state; at every moment the old or the new one is complete on disk. */
-export async function saveState({ dir, spec, runtime, frozen, carry, progress }: SaveOptions): Promise<void> {
-  const trained = slotsOf(spec).filter(({ key }) => !frozen.has(key));
+export async function saveState({ dir, spec, runtime, layout, carry, progress, averaged = false }: SaveOptions): Promise<void> {
+  const tensors = kindOrder.flatMap((kind) =>
+    slotsOf(spec).filter(({ key }) => layout.kinds(key).includes(kind)).map(({ key, shape }) => ({ name: `${kind}.${key}`, dtype: "F32" as const, shape })));
   await writeCheckpoint({
-    dir, spec, dtype: "F32", carry, overwrite: true,
-    weights: (slot) => runtime.read("weight", slot.key),
+    dir, spec, dtype: layout.dtype, carry, overwrite: true,
+    weights: ({ key }) => runtime.read(averaged && layout.kinds(key).includes("average") ? "average" : "weight", key),
     files: progress === null ? {} : { [progressFile]: `${JSON.stringify(progress)}\n` },
-    extraBytes: progress === null ? 0 : 2 * 4 * trained.reduce((sum, { shape }) => sum + elements(shape), 0),
+    extraBytes: progress === null ? 0 : 4 * tensors.reduce((sum, { shape }) => sum + elements(shape), 0),
     finish: async (folder) => {
       if (progress === null) return;
-      const tensors = moments.flatMap((kind) => trained.map(({ key, shape }) => ({ name: `${kind}.${key}`, dtype: "F32" as const, shape })));
       await writeTensorFile(join(folder, momentsFile), tensors, async (name) => {
         const [kind, ...key] = name.split(".");
         return bytesOf(await runtime.read(kind as StateKind, key.join(".")));
@@ -68,18 +96,19 @@ export async function savedProgress(dir: string): Promise<Progress | null> {
   if (!Number.isInteger(value?.step) || typeof value?.ms !== "number") {
     throw inputError("this is not the progress of a run", { where: path, hint: "remove the run folder to start again" });
   }
-  return { step: value.step!, ms: value.ms, bestLoss: value.bestLoss ?? null, peakRssBytes: value.peakRssBytes ?? 0 };
+  return { step: value.step!, ms: value.ms, bestLoss: value.bestLoss ?? null, peakRssBytes: value.peakRssBytes ?? 0, guard: value.guard };
 }
 
 /** Loads weights and moments into a runtime. */
-export async function loadState(dir: string, spec: DecoderSpec, frozen: ReadonlySet<string>, runtime: TrainRuntime): Promise<void> {
+export async function loadState(dir: string, spec: DecoderSpec, layout: StateLayout, runtime: TrainRuntime): Promise<void> {
   const checkpoint = await openCheckpoint(dir);
   try {
     const optimizer = await openTensorFile(join(dir, momentsFile));
     try {
       for (const { key } of slotsOf(spec)) {
-        await runtime.write("weight", key, await checkpoint.readFloat32(key));
-        for (const kind of frozen.has(key) ? [] : moments) await runtime.write(kind, key, new Float32Array((await optimizer.read(`${kind}.${key}`)).buffer));
+        const kinds = layout.kinds(key);
+        if (!kinds.includes("weight")) await runtime.write("weight", key, await checkpoint.readFloat32(key));
+        for (const kind of kinds) await runtime.write(kind, key, new Float32Array((await optimizer.read(`${kind}.${key}`)).buffer));
       }
     } finally {
       await optimizer.close();

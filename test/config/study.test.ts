@@ -117,12 +117,12 @@ describe("study files", () => {
     ];
     expect(lines).toMatchInlineSnapshot(`
       [
-        "a.yaml:6 (continue.stepz): unknown key "stepz" (and 1 more problem); did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, auxLoss, zLoss, evalEvery, saveEvery",
+        "a.yaml:6 (continue.stepz): unknown key "stepz" (and 1 more problem); did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, auxLoss, zLoss, evalEvery, saveEvery",
         "a.yaml:11 (continue.lr.warm_up): unknown key "warm_up"; did you mean "warmup"? valid keys: peak, schedule, warmup, final, decay",
         "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, recipe, router, scaling, routerStd, target, allowUnevenTopK",
         "a.yaml:12 (arms.dense.recipe): unknown key "recipe"; valid keys: kind, label",
         "a.yaml:2 (colour): unknown key "colour"; valid keys: name, seeds, threads, text, parent, model, tokenizer, pretrain, continue, evaluation, arms",
-        "a.yaml:8 (continue.aux-loss): unknown key "aux-loss"; did you mean "auxLoss"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, auxLoss, zLoss, evalEvery, saveEvery",
+        "a.yaml:8 (continue.aux-loss): unknown key "aux-loss"; did you mean "auxLoss"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, auxLoss, zLoss, evalEvery, saveEvery",
       ]
     `);
   });
@@ -307,7 +307,28 @@ describe("the training block of a train file", () => {
         "a.yaml:9 (training.groups.router.lr): expected a number above 0 and at most 1000, found 0",
         "a.yaml:9 (training.freeze): expected a list of at least 1, found an empty list",
         "a.yaml:9 (training.freeze[0]): expected text (Letters, digits, dots and stars), found text "a b"",
-        "a.yaml:7 (continue.budget): unknown key "budget"; valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, auxLoss, zLoss, evalEvery, saveEvery",
+        "a.yaml:7 (continue.budget): unknown key "budget"; valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, auxLoss, zLoss, evalEvery, saveEvery",
+      ]
+    `);
+  });
+
+  it("takes Muon, a guard, averages and the precision of checkpoints, and refuses what does not belong together", () => {
+    const lines = ["optimizer: { method: muon, momentum: 0.9, muonScale: spectral }, guard: {}, average: { decay: 0.99 }, checkpoints: bfloat16, ",
+      "optimizer: { momentum: 0.9 }, ", "optimizer: { method: moun }, ", "optimizer: { method: muon, momentum: 1 }, ", "guard: { window: 2 }, ", "guard: true, ",
+      "average: {}, ", "average: { decay: 1 }, ", "average: 0.9, ", "checkpoints: bf16, ",
+    ].map((changes) => withTraining(`steps: 10, ${changes}`));
+    expect(lines).toMatchInlineSnapshot(`
+      [
+        "no error",
+        "a.yaml:9 (training.optimizer.momentum): momentum belongs to method muon; set method: muon",
+        "a.yaml:9 (training.optimizer.method): expected one of "adamw", "muon", found text "moun"; did you mean "muon"?",
+        "a.yaml:9 (training.optimizer.momentum): expected a number of at least 0 and below 1, found 1",
+        "a.yaml:9 (training.guard.window): expected a whole number from 8 to 10000, found 2",
+        "a.yaml:9 (training.guard): expected a block of keys, found true; its keys: window, deviations, patience",
+        "a.yaml:9 (training.average): "decay" is missing, expected a number above 0 and below 1",
+        "a.yaml:9 (training.average.decay): expected a number above 0 and below 1, found 1",
+        "a.yaml:9 (training.average): expected a block of keys, found 0.9; its keys: decay, evaluate",
+        "a.yaml:9 (training.checkpoints): expected one of "float32", "bfloat16", found text "bf16"",
       ]
     `);
   });

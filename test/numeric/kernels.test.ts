@@ -28,6 +28,15 @@ it("kernels-wasm.ts is kernels.wat, assembled", async () => {
   expect(readFileSync(new URL("../../src/numeric/kernels-wasm.ts", import.meta.url), "utf8")).toBe(await assemble());
 });
 
+it("blend is a dst + b src, to the rounding of float32, also onto itself", () => {
+  const [a, b] = [normals(24, "dst"), normals(24, "src")];
+  const { kernels, views, at } = regions(a, b);
+  kernels.blend(at(0), at(1), 20, 0.75, -3);
+  expect(views[0]).toEqual(a.map((x, i) => (i < 20 ? Math.fround(Math.fround(x * 0.75) + Math.fround(b[i]! * -3)) : x)));
+  kernels.blend(at(1), at(1), 24, 0.5, 0);
+  expect(views[1]).toEqual(b.map((x) => x * 0.5));
+});
+
 describe("add and sumSquares", () => {
   it("agree with plain loops and touch nothing else", () => {
     fc.assert(

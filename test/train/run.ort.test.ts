@@ -5,6 +5,8 @@ import { openCheckpoint } from "../../src/checkpoint/open.js";
 import { meanLoss } from "../../src/evals/compare.js";
 import { openModel } from "../../src/evals/model.js";
 import { UpcycleError } from "../../src/base/errors.js";
+import type { TrainingBlock } from "../../src/config/index.js";
+import { openTensorFile } from "../../src/io/tensor-file.js";
 import { learningRateAt } from "../../src/step/schedule.js";
 import { openBatches } from "../../src/text/batches.js";
 import { slotsOf } from "../../src/tensors/slots.js";
@@ -115,6 +117,102 @@ describe("a run", () => {
       expect([slot.key, same, moments.includes(`"moment1.${slot.key}"`)]).toEqual([slot.key, frozen, !frozen]);
     }
     await checkpoint.close();
+  });
+
+  it("skips spikes, says so, counts updates without them, and goes on exactly", async () => {
+    // Before two of the steps the last norm is blown up, so that loss and gradient stand out; afterwards it is put back.
+    const guard = { window: 8, deviations: 6, patience: 3 };
+    const changes = (): Partial<RunOptions> => ({
+      block: { ...block, steps: 24, guard, lr: { ...block.lr, peak: 1e-2 }, saveEvery: 5 },
+      backend: changedBackend((runtime) => ({
+        step: async (batches, settings) => {
+          seen.push(settings.update);
+          const good = await runtime.read("weight", "finalNorm");
+          const bad = fed === 14 || fed === 18;
+          fed++;
+          if (bad) await runtime.write("weight", "finalNorm", good.map((x, at) => (at % 2 === 0 ? 90 : -90) * x));
+          const metrics = await runtime.step(batches, settings);
+          if (bad) await runtime.write("weight", "finalNorm", good);
+          return metrics;
+        },
+      })),
+    });
+    const seen: number[] = [];
+    let fed = 0;
+    const [one, two] = [fresh(), fresh()];
+    const { metrics } = await finish(runOptions(one, changes()));
+    expect(metrics.steps.filter(({ skipped }) => skipped !== undefined).map(({ step, skipped }) => [step, skipped])).toEqual([[15, "loss"], [19, "loss"]]);
+    expect(seen).toEqual([...Array.from({ length: 15 }, (_, i) => i + 1), 15, 16, 17, 18, 18, 19, 20, 21, 22]);
+    fed = 0;
+    const controller = new AbortController();
+    await failure(finish(runOptions(two, { ...changes(), signal: controller.signal }), (event) => void (event.type === "step" && event.step === 16 && controller.abort())));
+    await finish(runOptions(two, changes()));
+    expect(await remains(two)).toEqual(await remains(one));
+  });
+
+  it("stops when all that comes is spikes", async () => {
+    const dir = fresh();
+    const backend = changedBackend((runtime) => ({
+      step: (batches, settings) => runtime.step(batches, settings.limits === undefined ? settings : { ...settings, limits: { loss: 1e9, gradNorm: 0 } }),
+    }));
+    const stopped = await failure(finish(runOptions(dir, { backend, block: { ...block, guard: { window: 8, deviations: 6, patience: 3 } } })));
+    expect(stopped.kind).toBe("stopped");
+    expect(stopped.message).toMatch(/^3 steps in a row were skipped as spikes, the last with loss [\d.]+ and gradient norm [\d.]+$/);
+    expect(stopped.hint).toContain("the last checkpoint (step 9) is kept");
+  });
+
+  it.each<[string, Partial<TrainingBlock>]>([
+    ["averaged weights", { average: { decay: 0.8, evaluate: false } }],
+    ["averaged weights, which are measured", { average: { decay: 0.8, evaluate: true } }],
+    ["bfloat16 checkpoints", { checkpoints: "bfloat16", average: { decay: 0.5, evaluate: false } }],
+    ["Muon", { optimizer: { ...block.optimizer, method: "muon" } }],
+    ["Muon, frozen parts and all the rest", { optimizer: { ...block.optimizer, method: "muon", nesterov: false, muonScale: "spectral" }, freeze: ["layers.1.*"], average: { decay: 0.9, evaluate: true }, checkpoints: "bfloat16" }],
+  ])("with %s goes on exactly", async (_, changes) => {
+    const options = { block: { ...block, ...changes } };
+    const [one, two] = [fresh(), fresh()];
+    const { metrics } = await finish(runOptions(one, options));
+    expect(metrics.evals.at(-1)!.loss).toBeLessThan(metrics.evals[0]!.loss);
+    const controller = new AbortController();
+    await failure(finish(runOptions(two, { ...options, signal: controller.signal }), (event) => void (event.type === "step" && event.step === 5 && controller.abort())));
+    await finish(runOptions(two, options));
+    expect(await remains(two)).toEqual(await remains(one));
+    expect(existsSync(join(one, "average"))).toBe(changes.average !== undefined);
+  });
+
+  it("averages as the formula says, and leaves the average as a model", async () => {
+    const dir = fresh();
+    const weights: number[] = [];
+    const backend = changedBackend((runtime) => ({
+      step: async (batches, settings) => {
+        const metrics = await runtime.step(batches, settings);
+        weights.push((await runtime.read("weight", "layers.0.q"))[7]!);
+        return metrics;
+      },
+    }));
+    const { metrics } = await finish(runOptions(dir, { backend, block: { ...block, average: { decay: 0.75, evaluate: true } } }));
+    const slot = slotsOf(moeSpec).find(({ key }) => key === "layers.0.q")!;
+    const expectedAverage = weights.reduce((average, weight) => 0.75 * average + 0.25 * weight, freshTensor(moeSpec, slot, 1)[7]!);
+    const model = await openCheckpoint(join(dir, "average"));
+    expect((await model.readFloat32("layers.0.q"))[7]!).toBeCloseTo(expectedAverage, 6);
+    await model.close();
+    // What was measured at the end is the average.
+    const opened = await openModel(join(dir, "average"), inThread, 1);
+    const measured = await meanLoss(opened, text(150, "held-out"), { sequence: 16, limitTokens: 100 });
+    expect(Math.abs(measured.loss - metrics.evals.at(-1)!.loss)).toBeLessThan(1e-5);
+    await opened.close();
+  });
+
+  it("saves models in bfloat16 and goes on from float32", async () => {
+    const dir = fresh();
+    await finish(runOptions(dir, { block: { ...block, checkpoints: "bfloat16" } }));
+    const checkpoint = await openCheckpoint(join(dir, "last"));
+    expect(checkpoint.dtype).toBe("BF16");
+    await checkpoint.close();
+    const whole32 = await openCheckpoint(join(whole, "last"));
+    const master = await openTensorFile(join(dir, "last", "optimizer.safetensors"));
+    for (const { key } of slotsOf(moeSpec)) expect(new Float32Array((await master.read(`weight.${key}`)).buffer), key).toEqual(await whole32.readFloat32(key));
+    await whole32.close();
+    await master.close();
   });
 
   it("on a mixture measures each part, and goes on exactly", async () => {
