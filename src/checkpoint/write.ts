@@ -5,12 +5,11 @@
  *
  *   spec -> slots with names -> shards and headers -> free space? -> staged folder -> chunks -> rename
  */
-import { open } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { inputError } from "../base/errors.js";
+import { UpcycleError, inputError } from "../base/errors.js";
 import { indexFileName } from "../format/shards.js";
-import { stageDirectory, writeAll, writeFileSynced } from "../io/atomic.js";
-import { withFsErrors } from "../io/fs-errors.js";
+import { stageDirectory, writeFileSynced } from "../io/atomic.js";
 import { requireFreeSpace } from "../io/space.js";
 import type { FloatDtype } from "../numeric/dtype.js";
 import { convertBytes, floatBytes, fromFloat32 } from "../numeric/dtype.js";
@@ -20,10 +19,13 @@ import type { DecoderSpec } from "../spec/types.js";
 import { copyRegion } from "../surgery/evaluate.js";
 import { matrixShape } from "../surgery/values.js";
 import type { Slot } from "../tensors/slots.js";
+import { openAttempt, type Attempt, type Identity } from "./attempt.js";
+import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "./chunk-writer.js";
 import { planChunks } from "./chunks.js";
 import { copyFiles, findCarried } from "./copy.js";
-import { fillChunk, type MakeArea } from "./fill.js";
+import type { MakeArea } from "./fill.js";
 import { planFiles, type FilePlan, type PlannedFile, type SlotDtype, type WriteDtype } from "./plan-files.js";
+import { createWeightFiles, fillWeightFiles } from "./weight-files.js";
 
 export type { SlotDtype, WriteDtype } from "./plan-files.js";
 
@@ -36,7 +38,19 @@ export type Weights =
   /** Whole tensors: asked for once per slot, in the order of the stored tensors; the slots of one stored tensor are kept together. */
   | ((slot: Slot) => Promise<TensorValue>)
   /** Rectangles of slots, for tensors that are too large to hold. */
-  | { readonly area: MakeArea; /** Equal for slots with equal values, which are then made once. */ readonly sameAs?: (slot: Slot) => string };
+  | AreaWeights;
+
+export interface AreaWeights {
+  /** Equal for slots with equal values, which are then made once. */
+  readonly sameAs?: (slot: Slot) => string;
+  /** Makes and writes chunks, on this thread or others. */
+  readonly open: (target: ChunkTarget) => Promise<ChunkWriter> | ChunkWriter;
+}
+
+/** Rectangles made on this thread. */
+export function areaWeights(area: MakeArea, sameAs?: (slot: Slot) => string): AreaWeights {
+  return { open: (target) => openChunkWriter(target, area), ...(sameAs === undefined ? {} : { sameAs }) };
+}
 
 export interface WriteProgress {
   /** Hugging Face name of the tensor just worked on. */
@@ -64,8 +78,22 @@ export interface WriteOptions {
   /** Most bytes of tensors per file (default 5 GB). */
   readonly maxShardBytes?: number | undefined;
   readonly onProgress?: ((progress: WriteProgress) => void) | undefined;
+  /** Go on where an earlier, interrupted attempt at the same folder stopped, and leave what is done for the next one after a failure. */
+  readonly resume?: ResumeOptions | undefined;
+  /** Stops between two chunks. */
+  readonly signal?: AbortSignal | undefined;
+  /** Bytes made in one go, and bytes after which they are flushed to disk and recorded: for tests and measurements. */
+  readonly pace?: { readonly chunkBytes?: number | undefined; readonly flushBytes?: number | undefined; readonly direct?: boolean | undefined } | undefined;
   /** Replace a non-empty folder. The old one stays on disk until the new one is complete. */
   readonly overwrite?: boolean | undefined;
+}
+
+export interface ResumeOptions {
+  readonly identity: Identity;
+  /** The identity's sources as they are now, looked at once more before the folder gets its name. */
+  readonly sources: () => Promise<Identity["sources"]>;
+  /** What was found: bytes that are there already, or the name of other unfinished work that was removed. */
+  readonly onFound?: ((found: { readonly bytes: number; readonly totalBytes: number } | { readonly replaced: string }) => void) | undefined;
 }
 
 export interface WrittenCheckpoint {
@@ -79,7 +107,7 @@ export interface WrittenCheckpoint {
 /**
  * Writes config.json, the weights, the index if there are several files, carried and further files.
  * Throws inputError if `dir` is taken or cannot be written to, or the spec cannot be said in its family's config;
- * stopError if the disk is (or would be) full. After a failure `dir` is as it was before.
+ * stopError if the disk is (or would be) full; `interrupted` for the signal. After a failure `dir` is as it was before.
  */
 export async function writeCheckpoint(options: WriteOptions): Promise<WrittenCheckpoint> {
   const { dir, spec, dtype, carry, files = {} } = options;
@@ -91,21 +119,56 @@ export async function writeCheckpoint(options: WriteOptions): Promise<WrittenChe
     if (taken || /[/\\]|^\.{0,2}$/.test(name)) throw inputError(`${JSON.stringify(name)} cannot be a further file of a model folder`, { where: dir });
   }
   const carried = carry === undefined ? { names: [], bytes: 0 } : await findCarried(carry);
-  await requireFreeSpace(dir, plan.weightBytes + carried.bytes + sizeOf(extras) + sizeOf(files) + (options.extraBytes ?? 0));
+  const extraBytes = carried.bytes + sizeOf(extras) + sizeOf(files) + (options.extraBytes ?? 0);
 
-  const stage = await stageDirectory(dir, { overwrite: options.overwrite });
+  const attempt = options.resume === undefined ? await onlyAttempt(options, plan, extraBytes) : await openAttempt(dir, { overwrite: options.overwrite, identity: options.resume.identity, files: plan.files });
+  const written = { dir, weightFiles: plan.files.map(({ file }) => file), weightBytes: plan.weightBytes };
+  if (attempt.finished) return written;
   try {
-    if (carry !== undefined) await copyFiles(carry, stage.path, carried.names.filter((name) => !Object.hasOwn(files, name)));
-    await writeWeights(stage.path, plan, options);
-    await options.finish?.(stage.path);
+    if (options.resume !== undefined) await requireFreeSpace(dir, plan.weightBytes + extraBytes - (await allocated(attempt.path, plan)));
+    await writeWeights(attempt, plan, options);
+    if (carry !== undefined) await copyFiles(carry, attempt.path, carried.names.filter((name) => !Object.hasOwn(files, name)));
+    await options.finish?.(attempt.path);
+    await requireSameSources(options.resume);
     // config.json comes last: a folder without it is no model.
-    for (const [name, data] of Object.entries({ ...files, ...extras })) await writeFileSynced(join(stage.path, name), data);
-    await stage.commit();
+    for (const [name, data] of Object.entries({ ...files, ...extras })) await writeFileSynced(join(attempt.path, name), data);
+    await attempt.commit();
   } catch (cause) {
-    await stage.discard();
+    // A full disk, Ctrl-C, a forbidden file: what is done stays. A value that cannot be written would be met again.
+    if (cause instanceof UpcycleError && cause.kind === "input" && cause.cause === undefined) await attempt.discard();
+    else await attempt.leave();
     throw cause;
   }
-  return { dir, weightFiles: plan.files.map(({ file }) => file), weightBytes: plan.weightBytes };
+  return written;
+}
+
+/** A folder that is made in one go, or not at all. */
+async function onlyAttempt({ dir, overwrite }: WriteOptions, plan: FilePlan, extraBytes: number): Promise<Attempt> {
+  await requireFreeSpace(dir, plan.weightBytes + extraBytes);
+  const { path, commit, discard } = await stageDirectory(dir, { overwrite });
+  try {
+    await createWeightFiles(path, plan.files, dir);
+  } catch (cause) {
+    await discard();
+    throw cause;
+  }
+  return { path, done: new Set(), replaced: null, finished: false, record: () => Promise.resolve(), commit, leave: discard, discard };
+}
+
+/** Bytes of disk that the files of an earlier attempt take already. */
+async function allocated(folder: string, { files }: FilePlan): Promise<number> {
+  const sizes = await Promise.all(files.map(async ({ file }) => (await stat(join(folder, file))).blocks * 512));
+  return sizes.reduce((a, b) => a + b, 0);
+}
+
+/** Weights read from a source that changed meanwhile are of no use. */
+async function requireSameSources(resume: ResumeOptions | undefined): Promise<void> {
+  if (resume === undefined) return;
+  const now = await resume.sources();
+  for (const [path, before] of Object.entries(resume.identity.sources)) {
+    if (now[path] === before) continue;
+    throw inputError(`the source changed while it was read: the file was ${before} and is ${now[path] ?? "gone"}`, { where: path, hint: "run again when nothing changes it" });
+  }
 }
 
 /** Exact size in bytes of the weight files that `writeCheckpoint` would write. */
@@ -113,26 +176,27 @@ export function plannedWeightBytes(spec: DecoderSpec, dtype: SlotDtype, maxShard
   return planFiles(spec, dtype, maxShardBytes).weightBytes;
 }
 
-async function writeWeights(folder: string, { files }: FilePlan, { dir, weights, onProgress }: WriteOptions): Promise<void> {
-  const make = typeof weights === "function" ? areasOfWhole(weights, files) : weights.area;
-  const chunks = planChunks(files, undefined, typeof weights === "function" ? undefined : weights.sameAs);
-  const totalBytes = chunks.reduce((sum, { bytes, places }) => sum + bytes * places.length, 0);
-  const memory = new Uint8Array(Math.max(...chunks.map(({ bytes }) => bytes)));
-  const failing = <T>(file: string, run: () => Promise<T>): Promise<T> => withFsErrors(join(dir, file), "write weights", run);
-  const handles = await Promise.all(files.map(({ file }) => failing(file, () => open(join(folder, file), "wx"))));
+async function writeWeights(attempt: Attempt, { files }: FilePlan, options: WriteOptions): Promise<void> {
+  const { dir, weights, resume, onProgress, signal, pace = {} } = options;
+  const inTurn = typeof weights === "function";
+  const chunks = planChunks(files, pace.chunkBytes, inTurn ? undefined : weights.sameAs);
+  const sum = (some: (index: number) => boolean): number => chunks.reduce((total, { bytes, places }, i) => total + (some(i) ? bytes * places.length : 0), 0);
+  const totalBytes = sum(() => true);
+  if (attempt.replaced !== null) resume?.onFound?.({ replaced: attempt.replaced });
+  if (attempt.done.size > 0) resume?.onFound?.({ bytes: sum((i) => attempt.done.has(i)), totalBytes });
+  const target: ChunkTarget = {
+    folder: attempt.path, shownAs: dir, files: files.map(({ file }) => file), direct: pace.direct ?? resume !== undefined,
+    chunkBytes: Math.max(0, ...chunks.map(({ bytes }) => bytes)),
+  };
+  const writer = await (inTurn ? openChunkWriter(target, areasOfWhole(weights, files), 1) : weights.open(target));
   try {
-    for (const [i, { file, header }] of files.entries()) await failing(file, () => writeAll(handles[i]!, header.bytes, 0));
-    let written = 0;
-    for (const chunk of chunks) {
-      const out = memory.subarray(0, chunk.bytes);
-      await fillChunk(chunk, make, out);
-      for (const { file, offset } of chunk.places) await failing(files[file]!.file, () => writeAll(handles[file]!, out, offset));
-      written += chunk.bytes * chunk.places.length;
-      onProgress?.({ name: chunk.name, bytes: written, totalBytes });
-    }
-    for (const [i, { file }] of files.entries()) await failing(file, () => handles[i]!.sync());
+    await fillWeightFiles({
+      folder: attempt.path, shownAs: dir, files, chunks, done: attempt.done, writer, flushBytes: pace.flushBytes, signal,
+      onFlushed: (flushed) => attempt.record(flushed),
+      onWritten: ({ name }, bytes) => onProgress?.({ name, bytes, totalBytes }),
+    });
   } finally {
-    await Promise.all(handles.map((handle) => handle.close()));
+    await writer.close();
   }
 }
 

@@ -30,6 +30,8 @@ const dtypes = { float32: "F32", bfloat16: "BF16", float16: "F16" } as const sat
 const dtypeNames = Object.keys(dtypes) as (keyof typeof dtypes)[];
 const nameOf = (dtype: WriteDtype): string => dtypeNames.find((name) => dtypes[name] === dtype)!;
 const columns = 80;
+/** The disk is what a conversion waits for. */
+const defaultConvertThreads = 1;
 
 export function convertCommand(): Command {
   const command = new Command("convert")
@@ -45,14 +47,15 @@ export function convertCommand(): Command {
     .option("--dtype <name>", `${dtypeNames.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeNames))
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")
+    .option("--threads <n>", "threads that compute; the result does not depend on it", wholeNumber("--threads", 1, 64), defaultConvertThreads)
     .option("--dry-run", "say what would be made, tensor by tensor; write nothing")
     .option("--allow-uneven-topk", "accept a T that is not a multiple of G")
     .action(execute);
-  return withExample(withJson(command), "upcycle convert models/dense --recipe E8G1T2 --out models/moe");
+  return withExample(withJson(command), "upcycle convert models/dense --recipe E8G1T2 --out models/moe", "An interrupted conversion goes on when the same command is given again.");
 }
 
 async function execute(source: string, flags: ConvertFlags, command: Command): Promise<void> {
-  const { terminal, json, signal } = openContext({ json: flags.json, stopping: "removing what was begun" });
+  const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   const { target, router: order, scaling, routerStd, seed, allowUnevenTopk } = flags;
   const recipe = upcycleRecipe(flags.recipe, {
     order, scaling, routerStd, seed, allowUnevenTopK: allowUnevenTopk, target: target === "auto" ? null : target,
@@ -67,7 +70,7 @@ async function execute(source: string, flags: ConvertFlags, command: Command): P
   const { out } = flags;
   if (out === undefined) return command.error("error: required option '--out <dir>' not specified");
   const view = conversionView(terminal);
-  const made = await convertCheckpoint({ ...options, out, signal, overwrite: flags.overwrite, onEvent: view });
+  const made = await convertCheckpoint({ ...options, out, signal, threads: flags.threads, overwrite: flags.overwrite, onEvent: view });
   if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made) }));
   else report(made, source).forEach((line) => terminal.out(line));
 }

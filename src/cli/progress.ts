@@ -78,6 +78,12 @@ export function conversionView(terminal: Terminal): (event: ConvertEvent) => voi
       case "planned":
         for (const warning of event.warnings) terminal.note(`warning: ${warning}`);
         break;
+      case "resumed":
+        terminal.note(`going on where it was interrupted: ${percent(event.done / event.total, 3)} of ${bytes(event.total)} are there`);
+        break;
+      case "replaced":
+        terminal.note(`an unfinished conversion to the same folder was removed (${event.name}, other settings or another version)`);
+        break;
       case "progress": {
         const { done, total, bytesPerSecond, tensor } = event;
         const eta = (total - done) / bytesPerSecond;

@@ -3,18 +3,21 @@
  *
  *   open -> plan -> (per chunk: read, evaluate, write to each of its places) -> config, tokenizer, upcycle.json -> rename into place
  *
- * Memory: a few chunks, whatever the model's size.
+ * Memory: a few chunks, whatever the model's size. A conversion that was interrupted goes on when it is asked for again.
  */
 import { realpath } from "node:fs/promises";
 import { basename, resolve, sep } from "node:path";
-import { inputError, interruptedError } from "../base/errors.js";
+import { inputError } from "../base/errors.js";
 import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
-import { plannedWeightBytes, writeCheckpoint, type Weights, type WriteDtype } from "../checkpoint/write.js";
-import { evaluateArea } from "../surgery/evaluate.js";
+import { areaWeights, plannedWeightBytes, writeCheckpoint, type AreaWeights, type WriteDtype, type WriteOptions } from "../checkpoint/write.js";
 import { printExpr } from "../surgery/expr.js";
-import { planUpcycle, sourceShapes, type SurgeryPlan } from "../surgery/plan.js";
+import { planUpcycle, type SurgeryPlan } from "../surgery/plan.js";
 import type { UpcycleRecipe } from "../surgery/recipe.js";
+import type { Slot } from "../tensors/slots.js";
+import { areasOf } from "./areas.js";
+import { identityOf, sourceStamps } from "./identity.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
+import { openThreads } from "./threads.js";
 import { toolVersion } from "./version.js";
 
 export interface ConvertOptions {
@@ -29,12 +32,19 @@ export interface ConvertOptions {
   /** Replace `out` if it is there. */
   readonly overwrite?: boolean | undefined;
   readonly onEvent?: ((event: ConvertEvent) => void) | undefined;
-  /** Stops between two chunks; nothing is left behind. */
+  /** Threads that make chunks (default 1: this one). The bytes do not depend on it. */
+  readonly threads?: number | undefined;
+  /** Stops between two chunks; the same conversion, asked for again, goes on from there. */
   readonly signal?: AbortSignal | undefined;
+  /** Bytes made in one go, and bytes after which they are flushed and recorded: for tests and measurements. */
+  readonly pace?: WriteOptions["pace"];
 }
 
 export type ConvertEvent =
   | ({ readonly type: "planned" } & ConversionPlan)
+  /** An earlier attempt had written `done` bytes of weights, or other unfinished work was removed. */
+  | { readonly type: "resumed"; readonly done: number; readonly total: number }
+  | { readonly type: "replaced"; readonly name: string }
   | {
       readonly type: "progress";
       /** Hugging Face name of the tensor just worked on. */
@@ -88,19 +98,34 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
     const planned = planFor(checkpoint, options);
     onEvent?.({ type: "planned", ...planned });
     const record = recordOf(planned.plan, basename(resolve(source)), toolVersion, planned.warnings);
+    const files = { [recordFile]: `${JSON.stringify(record, null, 2)}\n` };
+    const identity = await identityOf(planned.plan, {
+      version: toolVersion, dtype: planned.dtype, maxShardBytes: options.maxShardBytes ?? null, chunkBytes: options.pace?.chunkBytes ?? null, files,
+    }, checkpoint);
+    let [began, before] = [performance.now(), 0];
     const written = await writeCheckpoint({
       dir: out,
       spec: planned.plan.target,
       dtype: planned.dtype,
-      weights: weightsOf(checkpoint, planned.plan, () => {
-        if (signal?.aborted === true) throw interruptedError("conversion stopped, nothing was written", { where: out });
-      }),
+      weights: weightsOf(checkpoint, planned.plan, options.threads ?? 1),
       carry: source,
-      files: { [recordFile]: `${JSON.stringify(record, null, 2)}\n` },
+      files,
       maxShardBytes: options.maxShardBytes,
       overwrite: options.overwrite,
+      signal,
+      pace: options.pace,
+      resume: {
+        identity,
+        sources: () => sourceStamps(checkpoint),
+        onFound: (found) => {
+          if ("replaced" in found) return onEvent?.({ type: "replaced", name: found.replaced });
+          [began, before] = [performance.now(), found.bytes];
+          onEvent?.({ type: "resumed", done: found.bytes, total: found.totalBytes });
+        },
+      },
       onProgress: ({ name, bytes, totalBytes }) => {
-        onEvent?.({ type: "progress", tensor: name, done: bytes, total: totalBytes, bytesPerSecond: bytes / seconds() });
+        const bytesPerSecond = (bytes - before) / Math.max(1e-3, (performance.now() - began) / 1000);
+        onEvent?.({ type: "progress", tensor: name, done: bytes, total: totalBytes, bytesPerSecond });
       },
     });
     return { ...planned, dir: out, weightFiles: written.weightFiles, record, seconds: seconds() };
@@ -139,18 +164,11 @@ function listed(names: readonly string[]): string {
   return names.length <= 3 ? names.join(", ") : `${names.slice(0, 3).join(", ")}, ...`;
 }
 
-/** Every rectangle of every output, as the plan says; `proceed` may throw before any of them. */
-function weightsOf(checkpoint: Checkpoint, plan: SurgeryPlan, proceed: () => void): Weights {
-  const values = new Map(plan.outputs.map(({ slot, value }) => [slot.key, value]));
-  const context = {
-    shapes: sourceShapes(plan.source), seed: plan.recipe.seed, known: new Map<string, Promise<unknown>>(),
-    dtypeOf: (key: string) => checkpoint.dtypeOf(key), readRegion: checkpoint.readRegion,
-  };
-  return {
-    area: (slot, area, dtype, into) => {
-      proceed();
-      return evaluateArea(values.get(slot.key)!, slot.shape, area, dtype, context, into);
-    },
-    sameAs: ({ key }) => printExpr(values.get(key)!),
-  };
+function weightsOf(checkpoint: Checkpoint, { outputs, recipe }: SurgeryPlan, threads: number): AreaWeights {
+  const values = outputs.map(({ slot, value }) => [slot.key, value] as const);
+  const texts = new Map(values.map(([key, value]) => [key, printExpr(value)]));
+  const sameAs = ({ key }: Slot): string => texts.get(key)!;
+  const plan = { seed: recipe.seed, values };
+  if (threads <= 1) return areaWeights(areasOf(checkpoint, plan), sameAs);
+  return { sameAs, open: (target) => openThreads({ source: checkpoint.dir, plan, target }, threads) };
 }

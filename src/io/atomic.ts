@@ -7,6 +7,7 @@ import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { inputError } from "../base/errors.js";
 import { fsError, withFsErrors } from "./fs-errors.js";
+import { isRunning, lockFolder } from "./lock.js";
 
 /** A folder being written beside its final place. */
 export interface StagedDirectory {
@@ -73,9 +74,7 @@ export async function stageDirectory(final: string, { overwrite = false } = {}):
     await mkdir(dirname(target), { recursive: true });
     await restoreReplaced(target);
     await rm(previous, { recursive: true, force: true });
-    if (!overwrite) await requireEmptyOrAbsent(target, final);
-    else if ((await exists(target)) && !(await stat(target)).isDirectory())
-      throw inputError("this is a file, expected a folder", { where: final });
+    await requireReplaceable(target, final, overwrite);
     await removeStalePartials(target);
     await mkdir(path);
   });
@@ -114,6 +113,60 @@ async function replaceDirectory(
   await rm(previous, { recursive: true, force: true });
 }
 
+/**
+ * Like `stageDirectory`, for a folder that is made over several attempts: its place, `.NAME.unfinished`, is the same each time and stays after a
+ * failure. `path` is in it; beside `path` there is room for what the making itself has to remember. One process at a time works there.
+ * Throws inputError like `stageDirectory`, and if another process is at work.
+ */
+export async function stageForAttempts(final: string, { overwrite = false } = {}): Promise<AttemptedDirectory> {
+  const target = resolve(final);
+  const room = unfinishedName(target);
+  const path = join(room, "folder");
+  await withFsErrors(final, "create folder", async () => {
+    await mkdir(dirname(target), { recursive: true });
+    await restoreReplaced(target);
+    if (!(await exists(room))) await requireReplaceable(target, final, overwrite);
+    await mkdir(room, { recursive: true });
+  });
+  const release = await lockFolder(room);
+  const remove = async (): Promise<void> => {
+    await rm(room, { recursive: true, force: true }).catch(() => undefined);
+    await release();
+  };
+  return {
+    path, room, release,
+    async requireFree() {
+      await withFsErrors(final, "create folder", () => requireReplaceable(target, final, overwrite));
+    },
+    async commit() {
+      await withFsErrors(final, "finish folder", () => replaceDirectory(path, target, previousName(target), overwrite, final));
+      await remove();
+    },
+    discard: remove,
+  };
+}
+
+/** A folder being made over several attempts. */
+export interface AttemptedDirectory extends StagedDirectory {
+  /** Holds `path`, and files that do not belong to the result. */
+  readonly room: string;
+  /** Throws inputError if the final name is taken and may not be replaced. */
+  requireFree(): Promise<void>;
+  /** Leaves everything for the next attempt. */
+  release(): Promise<void>;
+}
+
+/** Where a folder is made over several attempts. */
+export function unfinishedName(path: string): string {
+  const target = resolve(path);
+  return join(dirname(target), `.${basename(target)}.unfinished`);
+}
+
+async function requireReplaceable(target: string, final: string, overwrite: boolean): Promise<void> {
+  if (!overwrite) await requireEmptyOrAbsent(target, final);
+  else if ((await exists(target)) && !(await stat(target)).isDirectory()) throw inputError("this is a file, expected a folder", { where: final });
+}
+
 /** Puts back the old version of a folder whose replacement was cut off between its two renames; else does nothing. */
 export async function restoreReplaced(final: string): Promise<void> {
   const target = resolve(final);
@@ -141,16 +194,6 @@ async function removeStalePartials(target: string): Promise<void> {
   }
 }
 
-/** Whether a process of this machine runs under this id. */
-export function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (cause) {
-    return (cause as NodeJS.ErrnoException).code === "EPERM";
-  }
-}
-
 async function requireEmptyOrAbsent(target: string, final: string): Promise<void> {
   if (!(await exists(target))) return;
   if (!(await stat(target)).isDirectory()) throw inputError("this is a file, expected a folder", { where: final });
@@ -175,7 +218,7 @@ export async function exists(path: string): Promise<boolean> {
 }
 
 /** Makes renames and new names in a folder survive a power cut. */
-async function syncDirectory(path: string): Promise<void> {
+export async function syncDirectory(path: string): Promise<void> {
   if (process.platform === "win32") return; // Folders cannot be opened there; NTFS journals names by itself.
   const handle = await open(path, "r");
   try {

@@ -2,7 +2,6 @@
 import { open, readFile, rm } from "node:fs/promises";
 import { resolve } from "node:path";
 import { inputError } from "../base/errors.js";
-import { isRunning } from "./atomic.js";
 import { withFsErrors } from "./fs-errors.js";
 
 const lockName = ".lock";
@@ -47,4 +46,14 @@ async function create(path: string): Promise<boolean> {
       throw cause;
     }
   });
+}
+
+/** Whether a process of this machine runs under this id. */
+export function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (cause) {
+    return (cause as NodeJS.ErrnoException).code === "EPERM";
+  }
 }

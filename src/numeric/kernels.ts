@@ -27,6 +27,12 @@ interface Wasm {
 }
 const wasm = (globalThis as unknown as { WebAssembly: Wasm }).WebAssembly;
 
+/** Zeroed memory of at least so many bytes that begins at a page: WebAssembly memories do, in every engine. */
+export function pageMemory(bytes: number): ArrayBuffer {
+  const pages = Math.ceil(bytes / 65536);
+  return new wasm.Memory({ initial: pages, maximum: pages }).buffer;
+}
+
 let compiled: object | undefined;
 
 /** A block of memory of fixed size, and kernels that work in it. At most 4 GiB. */

@@ -1,0 +1,75 @@
+/** Makes chunks and writes them to their places: on this thread, with a few under way at a time. */
+import { join } from "node:path";
+import { withFsErrors } from "../io/fs-errors.js";
+import { openForOffsets, runMemory, type OffsetFile, type RunMemory } from "../io/offsets.js";
+import type { Chunk } from "./chunks.js";
+import { fillChunk, type MakeArea } from "./fill.js";
+
+export interface ChunkWriter {
+  /** How many `write` may be under way at once. */
+  readonly inFlight: number;
+  /** The chunk is in the hands of the system, not yet on disk. */
+  write(chunk: Chunk): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface ChunkTarget {
+  /** Folder of the weight files, which exist. */
+  readonly folder: string;
+  /** What errors call it. */
+  readonly shownAs: string;
+  readonly files: readonly string[];
+  /** Of the largest chunk. */
+  readonly chunkBytes: number;
+  /** Write past the page cache where the system can. */
+  readonly direct: boolean;
+}
+
+/** While one chunk is written, the next is read. */
+const defaultInFlight = 3;
+/** Open files per writer. */
+const mostFiles = 8;
+
+export function openChunkWriter({ folder, shownAs, files, chunkBytes, direct }: ChunkTarget, make: MakeArea, inFlight = defaultInFlight): ChunkWriter {
+  const free: RunMemory[] = [];
+  const open = new Map<number, { file: Promise<OffsetFile>; users: number }>();
+
+  const closeIdle = async (): Promise<void> => {
+    const idle = [...open].filter(([, { users }]) => users === 0).slice(0, Math.max(0, open.size - mostFiles));
+    for (const [index] of idle) open.delete(index);
+    for (const [, { file }] of idle) await (await file).close();
+  };
+  const writeAt = async (index: number, bytes: Uint8Array, offset: number): Promise<void> => {
+    const name = files[index]!;
+    const entry = open.get(index) ?? { file: openForOffsets(join(folder, name), direct), users: 0 };
+    open.set(index, entry);
+    entry.users++;
+    try {
+      await withFsErrors(join(shownAs, name), "write weights", async () => (await entry.file).write(bytes, offset));
+    } finally {
+      entry.users--;
+    }
+    if (open.size > mostFiles) await closeIdle();
+  };
+  return {
+    inFlight,
+    async write(chunk) {
+      const memory = free.pop() ?? runMemory(chunkBytes);
+      try {
+        let run = memory.at(chunk.places[0]!.offset, chunk.bytes);
+        await fillChunk(chunk, make, run);
+        for (const { file, offset } of chunk.places) {
+          run = memory.moved(run, offset);
+          await writeAt(file, run, offset);
+        }
+      } finally {
+        free.push(memory);
+      }
+    },
+    async close() {
+      const all = [...open.values()];
+      open.clear();
+      for (const { file } of all) await (await file.catch(() => undefined))?.close();
+    },
+  };
+}

@@ -1,0 +1,43 @@
+/** What a conversion is made of, in a form that can be compared after an interruption. */
+import { createHash } from "node:crypto";
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { Identity } from "../checkpoint/attempt.js";
+import type { Checkpoint } from "../checkpoint/open.js";
+import { printExpr } from "../surgery/expr.js";
+import type { SurgeryPlan } from "../surgery/plan.js";
+import { recipeName } from "../surgery/recipe.js";
+
+/** What else the bytes and their order depend on. */
+export interface Settings {
+  readonly version: string;
+  readonly dtype: string;
+  readonly maxShardBytes: number | null;
+  readonly chunkBytes: number | null;
+  /** Texts of further files. */
+  readonly files: Readonly<Record<string, string>>;
+}
+
+export async function identityOf(plan: SurgeryPlan, settings: Settings, source: Checkpoint): Promise<Identity> {
+  const outputs = plan.outputs.map(({ slot, value }) => [slot.key, slot.shape, printExpr(value)]);
+  const request = createHash("sha256").update(JSON.stringify([settings, plan.recipe, plan.target, outputs])).digest("hex");
+  return { name: `${recipeName(plan.recipe)} of ${plan.source.family} as ${settings.dtype}`, request, sources: await sourceStamps(source) };
+}
+
+/** Size, time and declared tensors of every file that weights are read from, and of config.json. */
+export async function sourceStamps(source: Checkpoint): Promise<Identity["sources"]> {
+  const tensors = new Map<string, unknown[]>([["config.json", [source.config]]]);
+  for (const [name, { file, dtype, shape }] of source.tensors) {
+    const known = tensors.get(file);
+    if (known === undefined) tensors.set(file, [[name, dtype, shape]]);
+    else known.push([name, dtype, shape]);
+  }
+  const stamps: Record<string, string> = {};
+  for (const [file, declared] of [...tensors].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    const path = join(source.dir, file);
+    const info = await stat(path).catch(() => null);
+    const hash = createHash("sha256").update(JSON.stringify(declared)).digest("hex").slice(0, 12);
+    if (info !== null) stamps[path] = `${info.size} bytes of ${info.mtime.toISOString()}, header ${hash}`;
+  }
+  return stamps;
+}

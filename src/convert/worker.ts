@@ -1,0 +1,72 @@
+/** A thread that makes and writes chunks: the first message says of what and where to, each further one is a chunk. */
+import { parentPort } from "node:worker_threads";
+import { UpcycleError, type FailureKind } from "../base/errors.js";
+import type { Chunk } from "../checkpoint/chunks.js";
+import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "../checkpoint/chunk-writer.js";
+import { openCheckpoint } from "../checkpoint/open.js";
+import { areasOf, type AreaPlan } from "./areas.js";
+
+export interface Ground {
+  /** Folder of the source. */
+  readonly source: string;
+  readonly plan: AreaPlan;
+  readonly target: ChunkTarget;
+}
+
+export type Request = { readonly ground: Ground } | { readonly id: number; readonly chunk: Chunk } | { readonly close: true };
+
+export interface Failed {
+  readonly message: string;
+  readonly stack: string | undefined;
+  /** Set for an UpcycleError. */
+  readonly kind: FailureKind | undefined;
+  readonly where: string | undefined;
+  readonly hint: string | undefined;
+}
+
+/** `id` of the chunk written; null once everything is closed. */
+export type Reply = { readonly id: number | null; readonly error?: Failed };
+
+interface Hands {
+  readonly writer: ChunkWriter;
+  close(): Promise<void>;
+}
+
+async function openHands({ source, plan, target }: Ground): Promise<Hands> {
+  const checkpoint = await openCheckpoint(source);
+  const writer = openChunkWriter(target, areasOf(checkpoint, plan));
+  return {
+    writer,
+    async close() {
+      await writer.close();
+      await checkpoint.close();
+    },
+  };
+}
+
+function failed(error: unknown): Failed {
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  const known = error instanceof UpcycleError ? error : undefined;
+  return { message, stack, kind: known?.kind, where: known?.where, hint: known?.hint };
+}
+
+let hands: Promise<Hands> | undefined;
+
+parentPort?.on("message", (request: Request) => {
+  if ("ground" in request) {
+    hands = openHands(request.ground);
+    // Heard with the first chunk.
+    hands.catch(() => undefined);
+    return;
+  }
+  const id = "id" in request ? request.id : null;
+  const work = async (): Promise<void> => {
+    const { writer, close } = await hands!;
+    if ("chunk" in request) await writer.write(request.chunk);
+    else await close();
+  };
+  work().then(
+    () => parentPort!.postMessage({ id } satisfies Reply),
+    (error: unknown) => parentPort!.postMessage({ id, error: failed(error) } satisfies Reply),
+  );
+});

@@ -1,0 +1,83 @@
+/**
+ * Writing files at known offsets, past the page cache where the system can (O_DIRECT): weights are written once and read much later, if at
+ * all, and should not push out what other programs have cached. Direct writes take whole pages from aligned memory; what does not fill a
+ * page at the ends of a run goes through the cache.
+ */
+import { constants, open, type FileHandle } from "node:fs/promises";
+import { pageMemory } from "../numeric/kernels.js";
+import { writeAll } from "./atomic.js";
+
+/** Alignment of direct writes, in the file and in memory: the largest block size in use. */
+const page = 4096;
+/** Shorter runs are not worth a trip to the disk of their own. */
+const shortestDirect = 64 << 10;
+
+/** Memory for a run of at most `bytes` bytes that can be written directly to any offset. */
+export interface RunMemory {
+  /** `bytes` bytes that lie in memory as their offset in the file wants it. */
+  at(offset: number, bytes: number): Uint8Array;
+  /** The same bytes, moved for another offset if they have to be. */
+  moved(run: Uint8Array, offset: number): Uint8Array;
+}
+
+export function runMemory(bytes: number): RunMemory {
+  const memory = new Uint8Array(pageMemory(bytes + page));
+  const at = (offset: number, count: number): Uint8Array => memory.subarray(offset % page, (offset % page) + count);
+  return {
+    at,
+    moved(run, offset) {
+      const to = at(offset, run.byteLength);
+      if (to.byteOffset !== run.byteOffset) memory.copyWithin(to.byteOffset, run.byteOffset, run.byteOffset + run.byteLength);
+      return to;
+    },
+  };
+}
+
+export interface OffsetFile {
+  /** Writes bytes that `runMemory` placed for this offset, or any others, which then go through the page cache. */
+  write(bytes: Uint8Array, offset: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Opens an existing file. `direct` false: everything goes through the page cache. Throws what the system says. */
+export async function openForOffsets(path: string, direct = true): Promise<OffsetFile> {
+  const cached = await open(path, "r+");
+  let past = direct ? await openDirect(path) : null;
+  const writeDirect = async (bytes: Uint8Array, offset: number): Promise<void> => {
+    try {
+      if (past !== null) return await writeAll(past, bytes, offset);
+    } catch (cause) {
+      // Some file systems take the flag and refuse the write.
+      if ((cause as NodeJS.ErrnoException).code !== "EINVAL") throw cause;
+      const refused = past;
+      past = null;
+      await refused?.close();
+    }
+    await writeAll(cached, bytes, offset);
+  };
+  return {
+    async write(bytes, offset) {
+      const head = Math.min(bytes.byteLength, (page - (offset % page)) % page);
+      const whole = bytes.byteLength - head - ((bytes.byteLength - head) % page);
+      if (past === null || whole < shortestDirect || (bytes.byteOffset + head) % page !== 0) return writeAll(cached, bytes, offset);
+      await Promise.all([
+        writeDirect(bytes.subarray(head, head + whole), offset + head),
+        head === 0 ? undefined : writeAll(cached, bytes.subarray(0, head), offset),
+        head + whole === bytes.byteLength ? undefined : writeAll(cached, bytes.subarray(head + whole), offset + head + whole),
+      ]);
+    },
+    async close() {
+      await Promise.all([cached.close(), past?.close()]);
+    },
+  };
+}
+
+async function openDirect(path: string): Promise<FileHandle | null> {
+  // Absent on macOS and Windows.
+  const flag = (constants as { readonly O_DIRECT?: number }).O_DIRECT;
+  if (flag === undefined) return null;
+  return open(path, constants.O_WRONLY | flag).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === "EINVAL" || cause.code === "ENOTSUP") return null;
+    throw cause;
+  });
+}

@@ -1,0 +1,7 @@
+import { createHash } from "node:crypto";
+import { readFileSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+
+/** Hashes of all files of a folder, by name. */
+export const hashes = (dir: string): string[] =>
+  readdirSync(dir).sort().map((name) => `${name} ${createHash("sha256").update(readFileSync(join(dir, name))).digest("hex")}`);
