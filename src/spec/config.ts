@@ -10,6 +10,9 @@ import type { Dialect } from "./families/common.js";
 import { writeCommon } from "./families/common.js";
 import { ConfigReader } from "./families/reader.js";
 import { flexOlmo } from "./families/flex_olmo.js";
+import { ernie45Moe } from "./families/ernie4_5_moe.js";
+import { gptOss } from "./families/gpt_oss.js";
+import { lfm2Moe } from "./families/lfm2_moe.js";
 import { gemma } from "./families/gemma.js";
 import { gemma2 } from "./families/gemma2.js";
 import { gemma3Text } from "./families/gemma3_text.js";
@@ -67,6 +70,9 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   granitemoe: graniteMoe,
   granitemoe_swa: graniteMoeSwa,
   phimoe,
+  ernie4_5_moe: ernie45Moe,
+  lfm2_moe: lfm2Moe,
+  gpt_oss: gptOss,
 };
 
 /**
@@ -159,6 +165,8 @@ const floatKeys: ReadonlySet<string> = new Set([
   "router_jitter_noise",
   "input_jitter_noise",
   "layer_rope_theta",
+  "moe_norm_min",
+  "swiglu_limit",
   "short_mscale",
   "long_mscale",
   "partial_rotary_factor",

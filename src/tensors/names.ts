@@ -254,6 +254,65 @@ const upcycle: NameTable = {
   },
 };
 
+const ernie45Moe: NameTable = {
+  parts: {
+    ...qwenMoe.parts,
+    routerCorrection: `${layer}.mlp.moe_statics.e_score_correction_bias`,
+    sharedGate: `${layer}.mlp.shared_experts.gate_proj.weight`,
+    sharedUp: `${layer}.mlp.shared_experts.up_proj.weight`,
+    sharedDown: `${layer}.mlp.shared_experts.down_proj.weight`,
+    sharedRouter: null,
+  },
+  experts: qwenMoe.experts,
+};
+
+const lfm2Ffn = `${layer}.feed_forward`;
+
+const lfm2Moe: NameTable = {
+  parts: {
+    ...llamaParts,
+    inputNorm: `${layer}.operator_norm.weight`,
+    qNorm: `${attention}.q_layernorm.weight`,
+    kNorm: `${attention}.k_layernorm.weight`,
+    o: `${attention}.out_proj.weight`,
+    oBias: null,
+    ffnNorm: `${layer}.ffn_norm.weight`,
+    ...noDenseFfn,
+    gate: `${lfm2Ffn}.w1.weight`,
+    up: `${lfm2Ffn}.w3.weight`,
+    down: `${lfm2Ffn}.w2.weight`,
+    router: `${lfm2Ffn}.gate.weight`,
+    routerCorrection: `${lfm2Ffn}.expert_bias`,
+    finalNorm: "model.embedding_norm.weight",
+  },
+  experts: {
+    gate: `${lfm2Ffn}.experts.{expert}.w1.weight`,
+    up: `${lfm2Ffn}.experts.{expert}.w3.weight`,
+    down: `${lfm2Ffn}.experts.{expert}.w2.weight`,
+  },
+};
+
+const ossExperts = `${layer}.mlp.experts`;
+
+/** Fused: `placement.ts` says which part of the tensor is whose. */
+const gptOss: NameTable = {
+  parts: {
+    ...llamaParts,
+    ...noDenseFfn,
+    sinks: `${attention}.sinks`,
+    router: `${layer}.mlp.router.weight`,
+    routerBias: `${layer}.mlp.router.bias`,
+  },
+  experts: {
+    gate: `${ossExperts}.gate_up_proj`,
+    gateBias: `${ossExperts}.gate_up_proj_bias`,
+    up: `${ossExperts}.gate_up_proj`,
+    upBias: `${ossExperts}.gate_up_proj_bias`,
+    down: `${ossExperts}.down_proj`,
+    downBias: `${ossExperts}.down_proj_bias`,
+  },
+};
+
 const tables: Readonly<Record<Family, NameTable>> = {
   upcycle,
   llama: dense,
@@ -283,6 +342,9 @@ const tables: Readonly<Record<Family, NameTable>> = {
   granitemoe: graniteMoe,
   granitemoe_swa: graniteMoeSwa,
   phimoe,
+  ernie4_5_moe: ernie45Moe,
+  lfm2_moe: lfm2Moe,
+  gpt_oss: gptOss,
 };
 
 export interface NamedSlot {

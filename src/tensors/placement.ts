@@ -65,6 +65,13 @@ export function expertRows(slot: Slot, experts: number, of: number, rows: RowRun
   return { shape: [experts, of, ...slot.shape.slice(1)], layout: { base: slot.at.expert! * of * columns, rows, rowStride: columns, columnStride: 1 } };
 }
 
+/** The same of a tensor [experts, columns, `of`], which holds the matrices the other way round; vectors stay as they are. */
+export function expertColumns(slot: Slot, experts: number, of: number, rows: RowRuns): Share {
+  if (slot.shape.length === 1) return expertRows(slot, experts, of, rows);
+  const columns = width(slot);
+  return { shape: [experts, columns, of], layout: { base: slot.at.expert! * columns * of, rows, rowStride: 1, columnStride: of } };
+}
+
 const indexIn = (parts: readonly SlotPart[], { at }: Slot): number => parts.indexOf(at.part);
 
 /** modeling_phi3.py: the rows of all query heads, of all key heads, of all value heads; gate rows, then up rows. */
@@ -95,7 +102,27 @@ const graniteMoe: Shares = ({ layers }, slot) => {
   return expertRows(slot, ffn.experts, ...stacked(sizes, slot.at.part === "up" ? 1 : 0));
 };
 
-const sharesOf: Readonly<Partial<Record<Family, Shares>>> = { phi3, gpt_neox: gptNeox, granitemoe: graniteMoe, granitemoe_swa: graniteMoe };
+/** modeling_gpt_oss.py: matrices are stored [in, out], of gate and up every other column. */
+const gptOss: Shares = ({ layers }, slot) => {
+  if (slot.at.expert === undefined) return null;
+  const ffn = layers[slot.at.layer!]!.ffn;
+  if (ffn.kind !== "moe") return null;
+  const start = indexIn(["gate", "up", "gateBias", "upBias"], slot);
+  const [of, rows] = start === -1 ? stacked([slot.shape[0]!], 0) : [2 * ffn.inner, { start: start % 2, run: 1, period: 2 }];
+  return expertColumns(slot, ffn.experts, of, rows);
+};
+
+/** modeling_ernie4_5_moe.py: the correction bias of what could be several groups of experts. */
+const ernie: Shares = (_, { at, shape }) => (at.part === "routerCorrection" ? { shape: [1, ...shape], layout: null } : null);
+
+const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
+  phi3,
+  gpt_neox: gptNeox,
+  granitemoe: graniteMoe,
+  granitemoe_swa: graniteMoe,
+  ernie4_5_moe: ernie,
+  gpt_oss: gptOss,
+};
 
 /** Every slot with its place, in the order of `namedSlots`. The slots of one stored tensor fill it without overlap. */
 export function placements(spec: DecoderSpec): Placement[] {

@@ -171,6 +171,17 @@ const traits: Readonly<Record<Family, Traits>> = {
     unscaled: true,
     moe: { mixed: false, anyOrder: false, shared: false },
   },
+  ernie4_5_moe: {
+    qkNorm: false,
+    qkvBias: false,
+    outBias: "none",
+    window: "none",
+    ffnBias: false,
+    interleaved: true,
+    moe: { mixed: false, anyOrder: false, shared: true },
+  },
+  lfm2_moe: { qkNorm: true, qkvBias: false, outBias: "none", window: "none", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
+  gpt_oss: { qkNorm: false, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
 };
 
 function moeFfn({ anyOrder, shared }: NonNullable<Traits["moe"]>): fc.Arbitrary<MoeFfn> {

@@ -69,6 +69,48 @@ const phimoe = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
     return rope === null ? mixed : { ...mixed, layers: mixed.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling: rope } })) };
   });
 
+/** The chosen layers become dense. */
+const denseAt = (spec: DecoderSpec, inner: number, bias: boolean, isDense: (layer: number) => boolean): DecoderSpec => {
+  const dense = { kind: "dense", inner, bias, activation: "silu", gated: true } as const;
+  return { ...spec, layers: spec.layers.map((layer, i) => (isDense(i) ? { ...layer, ffn: dense } : layer)) };
+};
+
+const ernie = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> => {
+  const last = spec.layers.length - 1;
+  const size = fc.integer({ min: 1, max: 40 });
+  return fc
+    .record({ start: fc.nat(last), interval: fc.integer({ min: 1, max: 3 }), end: fc.nat(last), atLeast: fc.constantFrom(0, 1, 1e-12), inner: size, shared: fc.nat(3), bias: fc.boolean() })
+    .map(({ start, interval, end, atLeast, inner, shared, bias: wanted }) => {
+      const bias = wanted && shared === 0;
+      const router = { score: "softmax", jitter: 0, renormalise: { plus: 0, atLeast }, groups: null, correctionBias: true, scaling: 1, bias: false } as const;
+      const mixed = experts({ ...spec, attn: { ...spec.attn, qkvBias: bias, outBias: bias } }, (ffn) => ({
+        router, shared: shared === 0 ? null : { inner: ffn.inner * shared, gated: false },
+      }));
+      const sparse = (layer: number): boolean => (layer + 1) % interval === 0 && layer >= start && layer <= end;
+      // At least one layer keeps its experts.
+      return denseAt(mixed, inner, bias, spec.layers.some((_, i) => sparse(i)) ? (i) => !sparse(i) : (i) => i !== start);
+    });
+};
+
+const lfm2 = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
+  fc
+    .record({ leading: fc.nat(spec.layers.length - 1), inner: fc.integer({ min: 1, max: 40 }), renormalised: fc.boolean(), correctionBias: fc.boolean(), scaling: positive })
+    .map(({ leading, inner, renormalised, correctionBias, scaling }) => {
+      const renormalise = renormalised ? { plus: 1e-6, atLeast: 0 } : null;
+      const router = { score: "sigmoid", jitter: 0, renormalise, groups: null, correctionBias, scaling, bias: false } as const;
+      return denseAt(experts(spec, () => ({ router })), inner, false, (layer) => layer < leading);
+    });
+
+const gptOss = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> => {
+  const sunk = { ...spec, attn: { ...spec.attn, sinks: true } };
+  const bent = experts(sunk, ({ router }) => ({ router: { ...router, bias: true }, bias: true, clampedGlu: { alpha: 1.702, limit: 7 } }));
+  const yarn = fc.record({
+    kind: fc.constant("yarn" as const), factor: positive, betaFast: positive, betaSlow: positive,
+    originalMaxPositions: fc.integer({ min: 1, max: 8192 }), truncate: fc.boolean(), attentionFactor: positive,
+  });
+  return fc.option(yarn).map((scaling) => (scaling === null ? bent : { ...bent, layers: bent.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling } })) }));
+};
+
 /** Fits the spec's rope. */
 const longrope = ({ layers: [first] }: DecoderSpec): fc.Arbitrary<RopeScaling> => {
   const factors = fc.array(positive, { minLength: first!.rope!.rotary / 2, maxLength: first!.rope!.rotary / 2 });
@@ -84,6 +126,9 @@ export const bends: Readonly<Partial<Record<Family, Bend>>> = {
   granitemoe_swa: (spec) =>
     granite(experts({ ...spec, attn: { ...spec.attn, sinks: true } }, ({ shared }) => ({ shared: shared === null ? null : { ...shared, gated: false } }))).chain(thetas),
   phimoe,
+  ernie4_5_moe: ernie,
+  lfm2_moe: lfm2,
+  gpt_oss: gptOss,
   smollm3: (spec) =>
     fc
       .array(fc.boolean(), { minLength: spec.layers.length, maxLength: spec.layers.length })

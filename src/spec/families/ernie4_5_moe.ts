@@ -1,0 +1,109 @@
+/**
+ * ERNIE 4.5: rope over neighbouring pairs, experts chosen by softmax probability plus a correction bias, shared experts (transformers,
+ * configuration_ernie4_5_moe.py and modeling_ernie4_5_moe.py).
+ */
+import { plainExperts } from "../types.js";
+import type { DecoderSpec, Ffn, RouterSpec } from "../types.js";
+import type { Defaults, Dialect } from "./common.js";
+import { readCommon, refuse, requireAttention, sharedAttentionBias } from "./common.js";
+import { moeSpec, readAuxLossCoef, readDenseInner, readTopK, requirePlainExperts, uniformFfns } from "./experts.js";
+import type { ConfigReader } from "./reader.js";
+
+const defaults: Defaults = {
+  kvHeads: 4,
+  headDim: "derived",
+  maxPositions: 131_072,
+  normEps: 1e-5,
+  activation: "silu",
+  ropeTheta: 500_000,
+  interleavedRope: true,
+  bos: 1,
+  eos: 2,
+  pad: 0,
+  tiedHead: true,
+};
+
+const router = (atLeast: number): RouterSpec => ({
+  score: "softmax", jitter: 0, renormalise: { plus: 0, atLeast }, groups: null, correctionBias: true, scaling: 1, bias: false,
+});
+
+/** From `moe_layer_start_index` to `moe_layer_end_index`, and (layer + 1) a multiple of `moe_layer_interval`. */
+function readSparse(config: ConfigReader, layers: number): boolean[] {
+  const start = config.int("moe_layer_start_index", 1, { min: 0 });
+  const given = config.int("moe_layer_end_index", -1, { min: -1 });
+  const end = given === -1 ? layers - 1 : given;
+  const interval = config.int("moe_layer_interval", 1);
+  const sparse = Array.from({ length: layers }, (_, layer) => (layer + 1) % interval === 0 && layer >= start && layer <= end);
+  if (!sparse.includes(true)) throw config.fail("moe_layer_start_index", `a layer number that leaves one of ${layers} layers with experts`);
+  return sparse;
+}
+
+function writeSparse(spec: DecoderSpec): Record<string, unknown> {
+  const sparse = spec.layers.flatMap(({ ffn }, layer) => (ffn.kind === "moe" ? [layer] : []));
+  const [start, second] = sparse as [number, number?];
+  const end = sparse.at(-1)!;
+  const interval = second === undefined ? 1 : second - start;
+  const expected = spec.layers.map((_, layer) => (layer + 1) % interval === 0 && layer >= start && layer <= end);
+  if (spec.layers.some(({ ffn }, layer) => (ffn.kind === "moe") !== expected[layer])) {
+    throw refuse(spec, "mixtures of experts other than at every n-th layer from a first to a last one");
+  }
+  return { moe_layer_start_index: start, moe_layer_end_index: end, moe_layer_interval: interval };
+}
+
+const withBias = (ffn: Ffn, bias: boolean): Ffn => (ffn.kind === "dense" ? { ...ffn, bias } : ffn);
+const withBiases = (spec: DecoderSpec, bias: boolean): DecoderSpec => ({
+  ...spec, layers: spec.layers.map((layer) => ({ ...layer, ffn: withBias(layer.ffn, bias) })),
+});
+
+export const ernie45Moe: Dialect = {
+  family: "ernie4_5_moe",
+  architecture: "Ernie4_5_MoeForCausalLM",
+  defaults,
+  read(config: ConfigReader): DecoderSpec {
+    const common = readCommon(config, "ernie4_5_moe", defaults);
+    const experts = config.int("moe_num_experts", 64);
+    const inner = config.int("moe_intermediate_size", 1536);
+    const count = config.int("moe_num_shared_experts", 2, { min: 0 });
+    const moe = {
+      kind: "moe",
+      inner,
+      experts,
+      topK: readTopK(config, experts, 6, "moe_k"),
+      router: router(config.positive("moe_norm_min", 1e-12, { zero: true })),
+      ...plainExperts,
+      // Several shared experts are one of their size together.
+      shared: count === 0 ? null : { inner: inner * count, gated: false },
+    } as const;
+    const bias = config.bool("use_bias", false);
+    if (bias && count > 0) throw config.fail("use_bias", "false (biases in shared experts cannot be said)");
+    const sparse = readSparse(config, common.layerCount);
+    const ffns = { moe, dense: readDenseInner(config, sparse), sparse };
+    return withBiases(moeSpec(common, { qkNorm: false, qkvBias: bias, outBias: bias }, ffns, [], readAuxLossCoef(config)), bias);
+  },
+  write(spec: DecoderSpec): Record<string, unknown> {
+    requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });
+    if (spec.layers.some(({ window }) => window !== null)) throw refuse(spec, "a sliding attention window");
+    const bias = sharedAttentionBias(spec);
+    if (spec.layers.some(({ ffn }) => ffn.kind === "dense" && ffn.bias !== bias)) throw refuse(spec, "biases in only one of attention and FFN");
+    const { moe, dense } = uniformFfns(withBiases(spec, false));
+    requirePlainExperts(spec, moe);
+    const { router: { score, renormalise }, shared } = moe;
+    if (score !== "softmax") throw refuse(spec, `a ${score} router`);
+    if (renormalise === null) throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
+    if (shared?.gated) throw refuse(spec, "a shared expert behind a gate");
+    if (shared !== null && shared.inner % moe.inner !== 0) throw refuse(spec, `a shared expert of ${shared.inner}, not a multiple of an expert's ${moe.inner}`);
+    if (bias && shared !== null) throw refuse(spec, "biases beside a shared expert");
+    return {
+      intermediate_size: dense?.inner ?? moe.inner * moe.topK,
+      moe_intermediate_size: moe.inner,
+      moe_num_experts: moe.experts,
+      moe_k: moe.topK,
+      moe_num_shared_experts: shared === null ? 0 : shared.inner / moe.inner,
+      moe_norm_min: renormalise.atLeast,
+      use_bias: bias,
+      ...writeSparse(spec),
+      output_router_logits: false,
+      router_aux_loss_coef: spec.auxLossCoef,
+    };
+  },
+};
