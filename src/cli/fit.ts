@@ -1,6 +1,4 @@
 /** `upcycle fit` */
-import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { compact, duration, significant, table, wrap } from "../base/format.js";
@@ -10,10 +8,10 @@ import { parseMapping } from "../fit/columns.js";
 import { runFit, type FitProgress, type FitReport } from "../fit/fit.js";
 import { readPoints, type Dropped, type ReadPoints } from "../fit/points.js";
 import { writeFileAtomic } from "../io/atomic.js";
-import { readText } from "../io/ranges.js";
 import { laws, lawById, lawOf, type LawName } from "../laws/catalogue.js";
 import { defaultDelta, lossNames, type LossName } from "../laws/loss.js";
 import { renderLawHtml } from "../report/law-page.js";
+import { chartAssets, commandLine } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
 import { collect, defaultThreads, oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 
@@ -99,17 +97,14 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
 }
 
 async function writePage(path: string, report: FitReport, read: ReadPoints, file: string): Promise<void> {
-  const uplot = join(dirname(createRequire(import.meta.url).resolve("uplot/package.json")), "dist");
-  const [uplotJs, uplotCss] = await Promise.all([readText(join(uplot, "uPlot.iife.min.js")), readText(join(uplot, "uPlot.min.css"))]);
-  const quoted = (text: string): string => (/^[\w./:=,+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
   const page = renderLawHtml(
     {
       ...report, points: read.points, rows: read.rows, columns: read.columns, file, version: toolVersion,
       leftOut: read.dropped.length === 0 ? "" : reasons(read.dropped),
       warnings: remarks(report),
-      command: `upcycle ${process.argv.slice(2).map(quoted).join(" ")}`,
+      command: commandLine(),
     },
-    { uplotJs, uplotCss },
+    await chartAssets(),
   );
   await writeFileAtomic(path, page);
 }

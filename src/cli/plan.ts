@@ -6,16 +6,19 @@ import { inputError } from "../base/errors.js";
 import { grouped, wrap } from "../base/format.js";
 import { nearest, parseHardware, type HardwareTable } from "../config/index.js";
 import { toolVersion } from "../convert/version.js";
+import { writeFileAtomic } from "../io/atomic.js";
 import { readJson, readText } from "../io/ranges.js";
 import { armKinds, fittedCoefficients, publishedCoefficients, type ArmKind, type Coefficients, type FitDocument } from "../plan/coefficients.js";
 import { gpuOf, type Gpu } from "../plan/hardware.js";
 import { makePlan, type PlanRequest } from "../plan/plan.js";
 import { parseShape, presets, shapeOfSize, shapeSpec } from "../plan/shape.js";
 import { defaultSpeed } from "../plan/speed.js";
+import { renderPlanHtml } from "../report/plan-page.js";
 import { planText } from "../report/plan-terminal.js";
 import { specFromConfig } from "../spec/config.js";
 import { isMoe, type DecoderSpec } from "../spec/types.js";
 import { parseRecipeName, recipeDefaults, checkRecipe } from "../surgery/recipe.js";
+import { chartAssets, commandLine, plannerBundle } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
 import { collect, quantity, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 
@@ -45,6 +48,7 @@ interface PlanFlags extends CommonFlags {
   readonly draws: number;
   readonly seed: number;
   readonly full?: boolean;
+  readonly html?: string;
 }
 
 export function planCommand(): Command {
@@ -76,6 +80,7 @@ export function planCommand(): Command {
     .option("--draws <n>", "draws of the coefficients", wholeNumber("--draws", 0, 20000), 500)
     .option("--seed <n>", "of the draws", wholeNumber("--seed", 0), 0)
     .option("--full", "every table, sum and reason")
+    .option("--html <file>", "write a page with sliders")
     .action(execute);
   const remark = [
     `Presets: ${presets.map(({ id }) => id).join(", ")}.`,
@@ -88,11 +93,16 @@ async function execute(model: string | undefined, flags: PlanFlags): Promise<voi
   const { terminal, json } = openContext({ json: flags.json });
   const request = await requestOf(model, flags);
   const plan = makePlan(request);
+  if (flags.html !== undefined) {
+    const assets = { ...(await chartAssets()), liveJs: await plannerBundle() };
+    await writeFileAtomic(flags.html, renderPlanHtml({ request, command: commandLine(), version: toolVersion }, assets));
+  }
   if (json) {
     terminal.out(JSON.stringify({ upcycle: toolVersion, ...plan }));
     return;
   }
   terminal.out(planText(plan, shapeWords(request.spec), flags.full === true));
+  if (flags.html !== undefined) terminal.out(`\nreport: ${shownPath(flags.html)}`);
 }
 
 async function requestOf(model: string | undefined, flags: PlanFlags): Promise<PlanRequest> {

@@ -25,7 +25,7 @@ export function planText(plan: Plan, shape: string, full: boolean): string {
     ...(full ? plan.advice.flatMap(({ what, value, why }) => labelled(what, `${value}: ${why}`, 20)) : labelled("train with", plan.advice.map(({ what, value }) => `${what} ${value}`).join("; "))),
     "",
     ...plan.notes.flatMap(({ text }) => labelled("note", text)),
-    ...(full ? [] : ["", ...wrap("--full shows FLOPs, seconds, the sums and what the answer hangs on.", columns)]),
+    ...(full ? [] : ["", ...wrap("--full shows FLOPs, seconds, the sums and what the answer hangs on; --html FILE writes a page with sliders.", columns)]),
   ];
   return lines.join("\n");
 }

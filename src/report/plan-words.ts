@@ -53,7 +53,7 @@ export function planAnswer(plan: Plan): readonly string[] {
     dense: `Train the dense model on: ${tokens}, no better (${comparison}).${aheadOfDense === null ? "" : ` At equal tokens upcycling moves ahead at ${compact(aheadOfDense)}.`}`,
     scratch: `By the laws a mixture from scratch gets furthest: ${tokens}, ${fixed(-against, 4)} nats above it (${comparison}).${gain > 0 ? " Upcycling still beats training the dense model on." : ""}`,
   };
-  const sure = best.share === null ? "" : best.share >= 0.9 ? `The order holds in ${percent(best.share)} of draws of the coefficients.` : `Too close to call: only ${percent(best.share)} of draws of the coefficients agree.`;
+  const sure = best.share === null ? "" : best.share >= 0.7 ? `The order holds in ${percent(best.share)} of draws of the coefficients.` : `Too close to call: only ${percent(best.share)} of draws of the coefficients agree.`;
   const hang = plan.sensitivity.filter(({ decides }) => decides).map(({ assumption }) => assumption.split(",")[0]!);
   const star = recipes.find(({ name }) => name === main)?.sunk;
   const until = star === undefined ? "" : star.outcome === "at" ? `Scratch catches up with the upcycled model at D* = ${compact(star.tokens!)} tokens, the parent's training not counted.` : star.outcome === "always-ahead" ? "Scratch never catches up within the laws, the parent's training not counted." : "Scratch is ahead from the first token on.";

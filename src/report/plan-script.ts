@@ -1,0 +1,57 @@
+/**
+ * Script of a plan's page, as text (it runs in a browser): after `chartScript` and the bundled planner. Sliders -> changes -> `upcyclePlan.render` -> markup
+ * and chart. No back-quotes and no dollar-brace in here: the text stands in a template literal.
+ */
+export const planScript = String.raw`
+const changes = {};
+let chart = report.chart;
+const panel = document.getElementById("sliders");
+const sliders = [...panel.querySelectorAll("input")];
+const problem = document.getElementById("problem");
+const body = document.querySelector("main");
+
+function chartSpec() {
+  return {
+    x: chart.x, xLog: true, xWord: "further tokens", xLabel: "further tokens, D2", format: (value) => value.toFixed(4), yRange: [chart.low, chart.high],
+    level: { value: chart.parent, label: "the dense model as it is" },
+    lines: chart.lines.map((line) => ({ label: line.label, colour: variable("--arm-" + line.tone), values: line.values, low: line.low, high: line.high })),
+  };
+}
+
+function show(result) {
+  for (const key of Object.keys(result.values)) {
+    const output = panel.querySelector("output[data-for=" + key + "]");
+    if (output !== null) output.textContent = result.values[key];
+  }
+  problem.textContent = result.ok ? "" : result.error;
+  body.classList.toggle("stale", !result.ok);
+  if (!result.ok) return;
+  for (const place of document.querySelectorAll("[data-live]")) place.innerHTML = result.sections[place.dataset.live];
+  chart = result.chart;
+  redrawAll();
+}
+
+let waiting = false;
+function update() {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => {
+    waiting = false;
+    show(upcyclePlan.render(report.request, changes));
+  });
+}
+
+for (const slider of sliders) {
+  slider.addEventListener("input", () => {
+    const value = Math.pow(Number(slider.dataset.base), Number(slider.value));
+    changes[slider.dataset.key] = slider.dataset.base === "2" ? Math.round(value) : Number(value.toPrecision(3));
+    update();
+  });
+}
+document.getElementById("reset").addEventListener("click", () => {
+  for (const key of Object.keys(changes)) delete changes[key];
+  for (const slider of sliders) slider.value = slider.defaultValue;
+  update();
+});
+lineChart("plan-loss", chartSpec);
+`;
