@@ -11,6 +11,7 @@ import { inspectCommand } from "./inspect.js";
 import { planCommand } from "./plan.js";
 import { quickstartCommand, studyCommand } from "./study.js";
 import { quietBrokenPipe } from "./terminal.js";
+import { targetsCommand } from "./targets.js";
 import { trainCommand } from "./train.js";
 import { verifyCommand } from "./verify.js";
 
@@ -23,7 +24,7 @@ export function buildProgram(): Command {
     .addHelpText("after", "\nupcycle COMMAND --help shows a command's options and an example.\n\nExample:\n  $ upcycle quickstart");
   const commands = [
     quickstartCommand(), studyCommand(), trainCommand(), convertCommand(), verifyCommand(), inspectCommand(), forwardCommand(), generateCommand(), fitCommand(),
-    planCommand(),
+    planCommand(), targetsCommand(),
   ];
   for (const command of commands) program.addCommand(command.addOption(new Option("--debug").hideHelp()));
   // Commander prints an error in two lines and more; `main` prints it in one.

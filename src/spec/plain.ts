@@ -12,7 +12,7 @@ export function plainAttention(size: Pick<AttentionSpec, "heads" | "kvHeads" | "
 }
 
 /** What the spec has beyond a Llama-like decoder, in words; empty for Llama, Mistral, Qwen and Mixtral. */
-export function departures(spec: DecoderSpec): string[] {
+export function departures(spec: DecoderSpec, { anyActivation = false } = {}): string[] {
   const { embedding, residual, logits } = spec.multipliers;
   const { scale, softcap, clip, headDim, qkNorm, sinks, latent } = spec.attn;
   const { kind, weight, bias } = spec.norm;
@@ -36,6 +36,6 @@ export function departures(spec: DecoderSpec): string[] {
   const [first] = spec.layers;
   add(spec.layers.some(({ rope }) => rope === null || JSON.stringify(rope) !== JSON.stringify(first!.rope)), "layers with different ropes, or none");
   add(spec.layers.some(({ rope }) => rope !== null && (rope.rotary !== headDim || rope.interleaved)), "rope over a part of the head or over neighbouring pairs");
-  add(spec.layers.some(({ ffn }) => ffn.activation !== "silu" || (ffn.kind === "dense" && !ffn.gated)), "FFNs other than SwiGLU");
+  add(spec.layers.some(({ ffn }) => (ffn.activation !== "silu" && !anyActivation) || (ffn.kind === "dense" && !ffn.gated)), anyActivation ? "FFNs without a gate" : "FFNs other than SwiGLU");
   return found;
 }

@@ -5,6 +5,7 @@ import { tryTargets } from "./choose.js";
 import { draftOf } from "./draft.js";
 import { upcycleFfns } from "./experts.js";
 import { checkRecipe, checkSource, upcycleRecipe, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
+import { servingOf, type Serving } from "./serving.js";
 import { expectedPreservation, scaleFactors, type ExpectedPreservation } from "./scaling.js";
 
 export interface Verdict {
@@ -13,6 +14,8 @@ export interface Verdict {
   /** Null: the family cannot hold the model; `obstacle` says why. */
   readonly expected: ExpectedPreservation | null;
   readonly obstacle: string | null;
+  /** Which programs run the result; empty with an obstacle. */
+  readonly serving: readonly Serving[];
 }
 
 /** Verdicts on all families for one recipe, best first. Throws `input` for a recipe that fits no source like this one. */
@@ -22,7 +25,9 @@ export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): Verdic
   const start = draftOf(source);
   const factors = scaleFactors(recipe);
   return tryTargets(recipe, (target) => upcycleFfns(start, recipe, target, factors)).map(({ family, draft, obstacle }) => ({
-    family, order: recipe.order, obstacle, expected: draft === null ? null : expectedPreservation(recipe, source),
+    family, order: recipe.order, obstacle,
+    expected: draft === null ? null : expectedPreservation(recipe, source),
+    serving: draft === null ? [] : servingOf({ ...draft.spec, family }),
   }));
 }
 

@@ -42,5 +42,7 @@ export const targets: Readonly<Record<TargetFamily, Target>> = {
     rewrites: [plainNormWeights, allAttentionBiases, halves, idleSinks],
   },
   phimoe: { routers: { "topk-softmax": sparsemixer }, sharedExpert: null, mixedLayers: false, topK: 2, rewrites: [...folded, allAttentionBiases, halves, wholeHeadRope] },
+  flex_olmo: { routers: bothSoftmax, sharedExpert: null, mixedLayers: false, rewrites: [...folded, halves] },
+  mellum: { routers: bothSoftmax, sharedExpert: null, mixedLayers: true, rewrites: [...folded, halves] },
   upcycle: { routers: bothSoftmax, sharedExpert: { gated: false, required: false }, mixedLayers: true, rewrites: [] },
 };

@@ -47,6 +47,8 @@ export interface Defaults {
   readonly norm?: Omit<NormSpec, "eps">;
   /** If given, `hidden_act` may be any activation that a spec can say. */
   readonly activation?: ActivationKind;
+  /** Beside the activation nothing departs from Llama. */
+  readonly llamaLike?: true;
   /** Keys of the activation, the first one present counts; `hidden_act` if left out. */
   readonly activationKeys?: readonly string[];
   /** Those of the keys that other families refuse which this one reads itself. */
@@ -179,8 +181,8 @@ function readTokens(config: ConfigReader, defaults: Defaults): SpecialTokens {
  * with them, what the keys cannot say shows when the config is read back (`configFromSpec`).
  */
 export function writeCommon(spec: DecoderSpec, defaults?: Defaults): Record<string, unknown> {
-  const [departure] = departures(spec);
-  if (departure !== undefined && defaults === undefined) throw refuse(spec, departure);
+  const [departure] = departures(spec, { anyActivation: defaults?.activation !== undefined });
+  if (departure !== undefined && (defaults === undefined || defaults.llamaLike === true)) throw refuse(spec, departure);
   if (spec.layers.length === 0) throw refuse(spec, "zero layers");
   const rope = spec.layers.map((layer) => layer.rope).find((one) => one !== null);
   const { normKey = "rms_norm_eps", activationKeys = ["hidden_act"] } = defaults ?? {};

@@ -11,6 +11,8 @@ const defaults: Defaults = {
   kvHeads: 8,
   headDim: "derived",
   maxPositions: 131_072,
+  activation: "silu",
+  llamaLike: true,
   normEps: 1e-5,
   ropeTheta: 1_000_000,
   bos: 1,
@@ -20,6 +22,7 @@ const defaults: Defaults = {
 export const mixtral: Dialect = {
   family: "mixtral",
   architecture: "MixtralForCausalLM",
+  defaults,
   read(config: ConfigReader): DecoderSpec {
     const common = readCommon(config, "mixtral", defaults);
     const experts = readExpertCount(config, 8);

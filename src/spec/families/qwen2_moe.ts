@@ -21,6 +21,8 @@ const defaults: Defaults = {
   kvHeads: 16,
   headDim: "derived",
   maxPositions: 32_768,
+  activation: "silu",
+  llamaLike: true,
   normEps: 1e-6,
   ropeTheta: 10_000,
   bos: null,
@@ -30,6 +32,7 @@ const defaults: Defaults = {
 export const qwen2Moe: Dialect = {
   family: "qwen2_moe",
   architecture: "Qwen2MoeForCausalLM",
+  defaults,
   read(config: ConfigReader): DecoderSpec {
     const common = readCommon(config, "qwen2_moe", defaults);
     const experts = readExpertCount(config, 60);

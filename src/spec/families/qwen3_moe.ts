@@ -21,6 +21,8 @@ const defaults: Defaults = {
   kvHeads: 4,
   headDim: "derived",
   maxPositions: 32_768,
+  activation: "silu",
+  llamaLike: true,
   normEps: 1e-6,
   ropeTheta: 10_000,
   bos: null,
@@ -30,6 +32,7 @@ const defaults: Defaults = {
 export const qwen3Moe: Dialect = {
   family: "qwen3_moe",
   architecture: "Qwen3MoeForCausalLM",
+  defaults,
   read(config: ConfigReader): DecoderSpec {
     const common = readCommon(config, "qwen3_moe", defaults);
     const experts = readExpertCount(config, 128);

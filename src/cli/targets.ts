@@ -1,0 +1,73 @@
+/** `upcycle targets` */
+import { Command } from "commander";
+import { table, wrap } from "../base/format.js";
+import { openCheckpoint } from "../checkpoint/open.js";
+import type { RouterOrder } from "../spec/types.js";
+import { parseRecipeName, recipeName, upcycleRecipe } from "../surgery/recipe.js";
+import { programs, type Support } from "../surgery/serving.js";
+import { neverTargets, surveyRecipe, type Verdict } from "../surgery/survey.js";
+import { openContext } from "./context.js";
+import { withExample, withJson, type CommonFlags } from "./options.js";
+
+interface TargetsFlags extends CommonFlags {
+  readonly recipe: string;
+}
+
+const columns = 80;
+const orders: readonly RouterOrder[] = ["topk-softmax", "softmax-topk"];
+
+export function targetsCommand(): Command {
+  const command = new Command("targets")
+    .description("say which MoE families can hold an upcycled model, exactly or not, and which programs run it")
+    .argument("<model>", "dense model folder (Hugging Face: config.json, weights)")
+    .option("--recipe <name>", "E<copies>G<parts>T<experts per token>", "E8G1T2")
+    .action(execute);
+  return withExample(withJson(command), "upcycle targets models/dense");
+}
+
+async function execute(dir: string, flags: TargetsFlags): Promise<void> {
+  const { terminal, json } = openContext({ json: flags.json });
+  const shape = parseRecipeName(flags.recipe);
+  const checkpoint = await openCheckpoint(dir);
+  await checkpoint.close();
+  const { spec } = checkpoint;
+  const verdicts = orders.flatMap((order) => surveyRecipe(spec, upcycleRecipe(recipeName(shape), { order })));
+  if (json) {
+    terminal.out(JSON.stringify({ family: spec.family, recipe: recipeName(shape), targets: verdicts, never: neverTargets }));
+    return;
+  }
+  terminal.out(`${spec.family} with ${recipeName(shape)}`);
+  for (const order of orders) section(verdicts.filter((verdict) => verdict.order === order), order).forEach((line) => terminal.out(line));
+  terminal.out("");
+  terminal.out("read, run and trained, but never targets");
+  for (const [family, why] of Object.entries(neverTargets)) labelled(family, why).forEach((line) => terminal.out(line));
+}
+
+const meanings: Readonly<Record<RouterOrder, string>> = {
+  "topk-softmax": "the selected experts' weights sum to 1",
+  "softmax-topk": "the selected experts' weights are not renormalised",
+};
+
+const marks: Readonly<Record<Support, string>> = { same: "yes", other: "WRONG", no: "no", unknown: "untested" };
+
+function section(verdicts: readonly Verdict[], order: RouterOrder): string[] {
+  const held = verdicts.filter(({ obstacle }) => obstacle === null);
+  const rows = held.map(({ family, expected, serving }) => [
+    family, expected!.kind === "exact" ? "exact" : expected!.kind === "constant-router" ? "exact if the router is constant" : "approximate",
+    ...serving.map(({ support }) => marks[support]),
+  ]);
+  const notes = held.flatMap(({ family, serving }) => serving.flatMap(({ program, support, note }) => (note === null || support === "no" ? [] : [`${family} in ${program}: ${note}`])));
+  return [
+    "",
+    `${order}: ${meanings[order]}`,
+    ...(rows.length === 0 ? [] : table([["target", "function", ...programs], ...rows], ["left", "left", "left", "left", "left", "left"], columns)),
+    ...notes.flatMap((note) => wrap(note, columns - 4).map((line, i) => `${i === 0 ? "  " : "    "}${line}`)),
+    ...verdicts.flatMap(({ family, obstacle }) => (obstacle === null ? [] : labelled(family, obstacle))),
+  ];
+}
+
+/** `family  why`, the reason continued below itself. */
+function labelled(family: string, why: string): string[] {
+  const width = 18;
+  return wrap(why, columns - width).map((line, i) => (i === 0 ? `  ${family}` : "").padEnd(width) + line);
+}

@@ -1,0 +1,62 @@
+/** Every dense golden model in every family that says it can hold it: the child's logits are the parent's. */
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { openCheckpoint } from "../../src/checkpoint/open.js";
+import { convertCheckpoint } from "../../src/convert/convert.js";
+import { compareModels } from "../../src/evals/compare.js";
+import { openModel } from "../../src/evals/model.js";
+import { upcycleRecipe } from "../../src/surgery/recipe.js";
+import { holders } from "../../src/surgery/survey.js";
+import { temporaryFolder } from "../io/temporary.js";
+import { inThread } from "../support/backend.js";
+import { golden, readTensors } from "../support/golden.js";
+
+/** Of the parent's largest absolute logit, in float32. */
+const EXACT = 1e-5;
+const root = temporaryFolder();
+const ungated = ["gpt_neox", "nemotron", "starcoder2", "gpt2"];
+const parents = readdirSync(golden("dense")).filter((name) => !ungated.includes(name)).map((name) => `dense/${name}`);
+let made = 0;
+
+/** What the compatibility notes call exact, beside our own format; a family may hold more. */
+const promised: Readonly<Record<string, readonly string[]>> = {
+  "dense/llama": ["mixtral", "granitemoe", "qwen2_moe"],
+  "dense/llama_tied": ["mixtral", "granitemoe", "qwen2_moe"],
+  "dense/llama3_rope": ["mixtral", "granitemoe", "qwen2_moe"],
+  "dense/mistral": ["mixtral"],
+  "dense/qwen2": ["qwen2_moe", "granitemoe"],
+  "dense/qwen3": ["qwen3_moe", "mellum"],
+  "dense/olmo2": ["flex_olmo"],
+  "dense/phi3": ["mixtral"],
+  "dense/gemma": ["granitemoe", "mixtral"],
+  "dense/granite": ["granitemoe"],
+  "dense/smollm3": ["granitemoe_swa"],
+};
+
+describe.each(parents)("%s", (name) => {
+  const ids = Int32Array.from(readTensors(golden(name, "expected.safetensors")).get("input_ids")!.data);
+
+  it.each([
+    ["E8G2T4", "topk-softmax", 0.5],
+    ["E4G1T2", "topk-softmax", 0.5],
+    ["E4G1T2", "softmax-topk", 0],
+  ] as const)("%s, %s, router std %s", async (recipeName, order, routerStd) => {
+    const checkpoint = await openCheckpoint(golden(name));
+    await checkpoint.close();
+    const families = holders(checkpoint.spec, upcycleRecipe(recipeName, { order, routerStd }));
+    expect(families).toContain("upcycle");
+    if (order === "topk-softmax") expect(families).toEqual(expect.arrayContaining([...(promised[name] ?? [])]));
+    const parent = await openModel(golden(name), inThread, 1);
+    for (const target of families.filter((family) => family !== "phimoe")) {
+      const out = join(root, `m${made++}`);
+      await convertCheckpoint({ source: golden(name), recipe: upcycleRecipe(recipeName, { order, routerStd, target, seed: 5 }), out });
+      const child = await openModel(out, inThread, 1);
+      const { maxAbsLogitDiff, maxAbsLogit, tokens } = await compareModels(parent, child, ids, { sequence: 24, limitTokens: 1000 });
+      await child.close();
+      expect(tokens).toBeGreaterThan(20);
+      expect(maxAbsLogitDiff / maxAbsLogit, target).toBeLessThanOrEqual(EXACT);
+    }
+    await parent.close();
+  });
+});
