@@ -9,6 +9,8 @@ import { families } from "./types.js";
 import type { Dialect } from "./families/common.js";
 import { writeCommon } from "./families/common.js";
 import { ConfigReader } from "./families/reader.js";
+import { deepseekV3 } from "./families/deepseek_v3.js";
+import { dots1 } from "./families/dots1.js";
 import { flexOlmo } from "./families/flex_olmo.js";
 import { ernie45Moe } from "./families/ernie4_5_moe.js";
 import { gptOss } from "./families/gpt_oss.js";
@@ -16,11 +18,14 @@ import { lfm2Moe } from "./families/lfm2_moe.js";
 import { gemma } from "./families/gemma.js";
 import { gemma2 } from "./families/gemma2.js";
 import { gemma3Text } from "./families/gemma3_text.js";
+import { glm4Moe } from "./families/glm4_moe.js";
 import { gptNeox } from "./families/gpt_neox.js";
 import { granite } from "./families/granite.js";
 import { graniteMoe } from "./families/granitemoe.js";
 import { graniteMoeSwa } from "./families/granitemoe_swa.js";
 import { cohere } from "./families/cohere.js";
+import { hunyuanV1Moe } from "./families/hunyuan_v1_moe.js";
+import { hyV3 } from "./families/hy_v3.js";
 import { llama } from "./families/llama.js";
 import { mellum } from "./families/mellum.js";
 import { mistral } from "./families/mistral.js";
@@ -37,6 +42,7 @@ import { qwen2Moe } from "./families/qwen2_moe.js";
 import { qwen3 } from "./families/qwen3.js";
 import { qwen3Moe } from "./families/qwen3_moe.js";
 import { smollm3 } from "./families/smollm3.js";
+import { solarOpen } from "./families/solar_open.js";
 import { stablelm } from "./families/stablelm.js";
 import { starcoder2 } from "./families/starcoder2.js";
 import { upcycle } from "./families/upcycle.js";
@@ -67,6 +73,12 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   olmoe,
   flex_olmo: flexOlmo,
   mellum,
+  dots1,
+  glm4_moe: glm4Moe,
+  solar_open: solarOpen,
+  hy_v3: hyV3,
+  hunyuan_v1_moe: hunyuanV1Moe,
+  deepseek_v3: deepseekV3,
   granitemoe: graniteMoe,
   granitemoe_swa: graniteMoeSwa,
   phimoe,
@@ -175,6 +187,9 @@ const floatKeys: ReadonlySet<string> = new Set([
   "beta_fast",
   "beta_slow",
   "routed_scaling_factor",
+  "router_scaling_factor",
+  "mscale",
+  "mscale_all_dim",
 ]);
 
 /** JSON with sorted keys, indent 2 and a final newline (transformers' own layout), float keys always written as floats. */

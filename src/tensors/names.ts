@@ -313,6 +313,56 @@ const gptOss: NameTable = {
   },
 };
 
+const sharedNames = (prefix: string): Pick<NameTable["parts"], "sharedGate" | "sharedUp" | "sharedDown" | "sharedRouter"> => ({
+  sharedGate: `${prefix}.gate_proj.weight`,
+  sharedUp: `${prefix}.up_proj.weight`,
+  sharedDown: `${prefix}.down_proj.weight`,
+  sharedRouter: null,
+});
+
+/** DeepSeek-V3's experts. */
+const routed: NameTable = {
+  parts: { ...qwenMoe.parts, routerCorrection: `${layer}.mlp.gate.e_score_correction_bias`, ...sharedNames(`${layer}.mlp.shared_experts`) },
+  experts: qwenMoe.experts,
+};
+
+/** `placement.ts` says which rows are whose. */
+const deepseekV3: NameTable = {
+  parts: {
+    ...routed.parts,
+    qDown: `${attention}.q_a_proj.weight`,
+    qLatentNorm: `${attention}.q_a_layernorm.weight`,
+    q: `${attention}.q_b_proj.weight`,
+    kvDown: `${attention}.kv_a_proj_with_mqa.weight`,
+    kRope: `${attention}.kv_a_proj_with_mqa.weight`,
+    kvLatentNorm: `${attention}.kv_a_layernorm.weight`,
+    k: `${attention}.kv_b_proj.weight`,
+    v: `${attention}.kv_b_proj.weight`,
+  },
+  experts: routed.experts,
+};
+
+const hyV3: NameTable = {
+  parts: {
+    ...routed.parts,
+    router: `${layer}.mlp.router.gate.weight`,
+    routerCorrection: `${layer}.mlp.expert_bias`,
+    ...sharedNames(`${layer}.mlp.shared_mlp`),
+  },
+  experts: routed.experts,
+};
+
+const hunyuanV1Moe: NameTable = {
+  parts: {
+    ...qwenMoe.parts,
+    qNorm: `${attention}.query_layernorm.weight`,
+    kNorm: `${attention}.key_layernorm.weight`,
+    router: `${layer}.mlp.gate.wg.weight`,
+    ...sharedNames(`${layer}.mlp.shared_mlp`),
+  },
+  experts: qwenMoe.experts,
+};
+
 const tables: Readonly<Record<Family, NameTable>> = {
   upcycle,
   llama: dense,
@@ -339,6 +389,12 @@ const tables: Readonly<Record<Family, NameTable>> = {
   olmoe: qwenMoe,
   flex_olmo: flexOlmo,
   mellum: qwenMoe,
+  dots1: routed,
+  glm4_moe: routed,
+  solar_open: routed,
+  hy_v3: hyV3,
+  hunyuan_v1_moe: hunyuanV1Moe,
+  deepseek_v3: deepseekV3,
   granitemoe: graniteMoe,
   granitemoe_swa: graniteMoeSwa,
   phimoe,
@@ -352,9 +408,16 @@ export interface NamedSlot {
   readonly name: string;
 }
 
+/** DeepSeek-V3 without a query latent has queries under their usual name. */
+const directQueries: NameTable = { ...deepseekV3, parts: { ...deepseekV3.parts, q: llamaParts.q } };
+
+function tableOf({ family, attn }: DecoderSpec): NameTable {
+  return family === "deepseek_v3" && attn.latent?.queryRank === null ? directQueries : tables[family];
+}
+
 /** The Hugging Face name of the tensor that holds one slot. Asking for a part that the family does not have is a defect of the caller. */
 export function tensorName(spec: DecoderSpec, at: SlotAt): string {
-  const table = tables[spec.family];
+  const table = tableOf(spec);
   const template = at.expert === undefined ? table.parts[at.part] : table.experts?.[at.part as ExpertPart];
   if (template === null || template === undefined) throw new Error(`${spec.family} has no name for ${JSON.stringify(at)}`);
   return template.replace("{layer}", String(at.layer)).replace("{expert}", String(at.expert));

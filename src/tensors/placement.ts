@@ -115,9 +115,21 @@ const gptOss: Shares = ({ layers }, slot) => {
 /** modeling_ernie4_5_moe.py: the correction bias of what could be several groups of experts. */
 const ernie: Shares = (_, { at, shape }) => (at.part === "routerCorrection" ? { shape: [1, ...shape], layout: null } : null);
 
+/** modeling_deepseek_v3.py: the rows of the latent, then those of the common key; of each head the key rows, then the value rows. */
+const deepseekV3: Shares = ({ attn: { heads, headDim, latent } }, slot) => {
+  const { kvRank, ropeDim, valueDim } = latent!;
+  const down = indexIn(["kvDown", "kRope"], slot);
+  if (down !== -1) return rowsOf(slot, ...stacked([kvRank, ropeDim], down));
+  const up = indexIn(["k", "v"], slot);
+  if (up === -1) return null;
+  const [period, rows] = stacked([headDim - ropeDim, valueDim], up);
+  return rowsOf(slot, heads * period, rows);
+};
+
 const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
   phi3,
   gpt_neox: gptNeox,
+  deepseek_v3: deepseekV3,
   granitemoe: graniteMoe,
   granitemoe_swa: graniteMoe,
   ernie4_5_moe: ernie,

@@ -1,5 +1,5 @@
 /** Which tensors stay in float32 whatever the precision of the rest. */
-import type { DecoderSpec } from "../spec/types.js";
+import type { DecoderSpec, Family } from "../spec/types.js";
 import type { Slot } from "./slots.js";
 
 /**
@@ -11,4 +11,4 @@ export function keepsFloat32({ family }: DecoderSpec, { at: { part } }: Slot): b
   return part === "routerCorrection" || (part === "router" && float32Routers.has(family));
 }
 
-const float32Routers: ReadonlySet<string> = new Set(["hunyuan_v1_moe", "ernie4_5_moe"]);
+const float32Routers: ReadonlySet<Family> = new Set(["hunyuan_v1_moe", "ernie4_5_moe"]);

@@ -1,5 +1,6 @@
 /** What families whose decoders depart far from Llama's do to a Llama-like spec. */
 import fc from "fast-check";
+import { routedBends } from "./bends-routed.js";
 import type { DecoderSpec, Family, MoeFfn, QkNorm, Rope, RopeScaling } from "../../src/spec/types.js";
 
 type Bend = (spec: DecoderSpec) => fc.Arbitrary<DecoderSpec>;
@@ -136,6 +137,7 @@ export const bends: Readonly<Partial<Record<Family, Bend>>> = {
   olmoe: (spec) => fc.option(positive).map((clip) => normed({ ...spec, attn: { ...spec.attn, clip } }, "full")),
   flex_olmo: (spec) => fc.constant(postNormed(spec)),
   mellum: roped,
+  ...routedBends,
   olmo2: (spec) => fc.constant(postNormed(spec)),
   olmo3: (spec) => roped(postNormed(spec)),
   olmo: (spec) =>

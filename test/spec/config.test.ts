@@ -43,7 +43,7 @@ describe("round trip", () => {
 
   test("no float key is ever written as an integer", () => {
     const floats =
-      /"(rms_norm_eps|norm_eps|norm_epsilon|layer_norm_eps|attn_logit_softcapping|final_logit_softcapping|clip_qkv|logit_scale|partial_rotary_factor|rope_theta|factor|low_freq_factor|high_freq_factor|router_aux_loss_coef|router_jitter_noise|input_jitter_noise|moe_norm_min|routed_scaling_factor|initializer_range|attention_dropout)": (.*?),?$/gm;
+      /"(rms_norm_eps|norm_eps|norm_epsilon|layer_norm_eps|attn_logit_softcapping|final_logit_softcapping|clip_qkv|logit_scale|partial_rotary_factor|rope_theta|factor|low_freq_factor|high_freq_factor|router_aux_loss_coef|router_jitter_noise|routed_scaling_factor|router_scaling_factor|mscale|mscale_all_dim|input_jitter_noise|moe_norm_min|routed_scaling_factor|initializer_range|attention_dropout)": (.*?),?$/gm;
     fc.assert(
       fc.property(fc.constantFrom(...families).chain(specOf), (spec) => {
         for (const [, key, literal] of stringifyConfig(configFromSpec(spec, { dtype: "float16" })).matchAll(floats))
@@ -520,6 +520,12 @@ describe("what cannot be read", () => {
       "moe/olmoe",
       "moe/flex_olmo",
       "moe/mellum",
+      "moe/dots1",
+      "moe/glm4_moe",
+      "moe/solar_open",
+      "moe/hy_v3",
+      "moe/hunyuan_v1_moe",
+      "moe/deepseek_v3",
       "moe/granitemoe",
       "moe/granitemoe_swa",
       "moe/phimoe",

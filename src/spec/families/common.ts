@@ -31,7 +31,7 @@ export interface Defaults {
   readonly kvHeads: number | "heads";
   /** `derived`: hidden size / heads. */
   readonly headDim: number | "derived";
-  /** Reads the head size from keys other than `head_dim`. */
+  /** Reads the head size from keys other than `head_dim`; it may be odd. */
   readonly readHeadDim?: (config: ConfigReader) => number;
   readonly maxPositions: number;
   readonly normEps: number;
@@ -150,7 +150,8 @@ function readActivation(config: ConfigReader, { activation: fallback, activation
 
 function readHeadDim(config: ConfigReader, hidden: number, heads: number, defaults: Defaults): number {
   const fallback = defaults.headDim === "derived" ? null : defaults.headDim;
-  const given = defaults.readHeadDim?.(config) ?? config.intOrNull("head_dim", fallback);
+  if (defaults.readHeadDim !== undefined) return defaults.readHeadDim(config);
+  const given = config.intOrNull("head_dim", fallback);
   if (given === null && hidden % heads !== 0) {
     throw config.fail("num_attention_heads", `a divisor of hidden_size (${hidden}), because head_dim is not given`);
   }
