@@ -47,6 +47,11 @@ const rows: Readonly<Record<TargetFamily, (order: RouterOrder) => Row>> = {
     transformers: "same", vLLM: ["unknown", "registers PhiMoEForCausalLM; jitter 0 was not tried"], "llama.cpp": ["unknown", "registers PhiMoEForCausalLM; its router is a plain top-2 softmax"],
     "Megatron-Bridge": noBridge,
   }),
+  ernie4_5_moe: (order) => ({
+    transformers: "same", vLLM: order === "topk-softmax" ? "same" : ["other", "does not read moe_norm_min"], "llama.cpp": order === "topk-softmax" ? "same" : ["unknown", "moe_norm_min was not looked for"],
+    "Megatron-Bridge": order === "topk-softmax" ? "same" : "unknown",
+  }),
+  lfm2_moe: () => ({ transformers: "same", vLLM: ["unknown", "the 1e-6 in the renormalisation was not looked for"], "llama.cpp": "unknown", "Megatron-Bridge": noBridge }),
   flex_olmo: (order) => ({
     transformers: "same", vLLM: order === "softmax-topk" ? "same" : ["other", "never renormalises flex_olmo"], "llama.cpp": none("not in its map"), "Megatron-Bridge": noBridge,
   }),

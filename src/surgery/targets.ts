@@ -25,6 +25,12 @@ export interface Target {
 const bothSoftmax = { "topk-softmax": softmaxRouter("topk-softmax"), "softmax-topk": softmaxRouter("softmax-topk") };
 const onlyRenormalised = { "topk-softmax": softmaxRouter("topk-softmax") };
 
+/** Sigmoid scores with a correction bias, renormalised; the bias starts at zero, so that it changes no choice. */
+const sigmoid = (plus: number): RouterSpec => ({ ...softmaxRouter("topk-softmax"), score: "sigmoid", renormalise: { plus, atLeast: 0 }, correctionBias: true });
+
+/** The sum of softmax weights is at most 1, so a floor of 1 under the divisor leaves them as they are. */
+const ernie = (atLeast: number): RouterSpec => ({ ...softmaxRouter("topk-softmax"), renormalise: { plus: 0, atLeast }, correctionBias: true });
+
 /** With jitter 0 only the largest logit is near itself, so the two experts' weights are 1 and 1, whatever the logits. */
 const sparsemixer: RouterSpec = { ...softmaxRouter("softmax-topk"), score: "sparsemixer" };
 
@@ -41,6 +47,11 @@ export const targets: Readonly<Record<TargetFamily, Target>> = {
     routers: onlyRenormalised, sharedExpert: { gated: false, required: false }, mixedLayers: false,
     rewrites: [plainNormWeights, allAttentionBiases, halves, idleSinks],
   },
+  ernie4_5_moe: {
+    routers: { "topk-softmax": ernie(1e-12), "softmax-topk": ernie(1) }, sharedExpert: { gated: false, required: false }, mixedLayers: true,
+    rewrites: [...folded, allAttentionBiases, ropePairs(true)],
+  },
+  lfm2_moe: { routers: { "topk-softmax": sigmoid(1e-6) }, sharedExpert: null, mixedLayers: true, rewrites: [...folded, halves] },
   phimoe: { routers: { "topk-softmax": sparsemixer }, sharedExpert: null, mixedLayers: false, topK: 2, rewrites: [...folded, allAttentionBiases, halves, wholeHeadRope] },
   flex_olmo: { routers: bothSoftmax, sharedExpert: null, mixedLayers: false, rewrites: [...folded, halves] },
   mellum: { routers: bothSoftmax, sharedExpert: null, mixedLayers: true, rewrites: [...folded, halves] },
