@@ -38,6 +38,11 @@ export { inspectModel, type LayerGroup, type ModelFacts } from "./convert/inspec
 export { openTokenizer, type TextTokenizer } from "./tokenizer/load.js";
 export { textStream, type TextStream } from "./tokenizer/stream.js";
 
+// Models of the Hugging Face Hub, as folders of its cache.
+export { fetchModel, type FetchOptions, type HubEvent } from "./hub/fetch.js";
+export { isHubReference } from "./hub/reference.js";
+export { hubSettings, type HubSettings } from "./hub/settings.js";
+
 // Upcycling: a recipe, a plan as data, a folder.
 export {
   parseRecipeName, recipeName, upcycleRecipe, type RecipeOptions, type Scaling, type TargetFamily, type UpcycleRecipe,

@@ -12,13 +12,13 @@ const floors = [
   ["step", "plan"],
   ["report"],
   ["io", "ort", "tokenizer"],
-  ["checkpoint"],
+  ["checkpoint", "hub"],
   ["convert", "train", "evals", "fit"],
   ["study"],
   ["cli"],
 ];
 const LAST_PURE_FLOOR = 5;
-const onlyImporter: Record<string, string> = { "onnxruntime-node": "ort", tokenizers: "tokenizer" };
+const onlyImporter: Record<string, string> = { "onnxruntime-node": "ort", tokenizers: "tokenizer", "@huggingface/hub": "hub" };
 const impure = /\bDate\.now\b|\bnew Date\s*\(\s*\)|\bMath\.random\b|\bprocess\.\w|\bperformance\.now\b/;
 
 const root = fileURLToPath(new URL("../src", import.meta.url));

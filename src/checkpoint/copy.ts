@@ -1,32 +1,11 @@
 /** The files of a model folder that are neither config nor weights: tokenizer, generation settings, licence. */
 import { readFile, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { isCarried } from "../format/model-files.js";
 import { exists, writeFileSynced } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { readJson } from "../io/ranges.js";
 import { carriedTokenizerConfig } from "../tokenizer/carried.js";
-
-/** Copied unchanged if present; they do not depend on the architecture. */
-export const carriedFiles: readonly string[] = [
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "tokenizer.model",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "merges.txt",
-  "chat_template.jinja",
-  "chat_template.json",
-];
-
-/** Licences ask to travel with what is made of the model, under any of their usual names. */
-const legalFile = /^(licen[cs]e|notice|copying|use_policy)([._-].*)?$/i;
-
-/** Whether a file of this name goes along; weights of other formats, remote code and notes of the parent stay behind. */
-export function isCarried(name: string): boolean {
-  return carriedFiles.includes(name) || legalFile.test(name);
-}
 
 const made = "tokenizer_config.json";
 

@@ -4,10 +4,12 @@ import { bytes, compact, duration, wrap } from "../base/format.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { convertCheckpoint, planConversion, type Conversion, type ConversionPlan } from "../convert/convert.js";
 import { countParams } from "../cost/params.js";
+import { isHubReference } from "../hub/reference.js";
 import type { RouterOrder } from "../spec/types.js";
 import { explainExpectation, explainPlan } from "../surgery/explain.js";
 import { recipeDefaults, recipeName, scalings, targetFamilies, upcycleRecipe, type Scaling, type TargetFamily } from "../surgery/recipe.js";
 import { openContext, shownPath } from "./context.js";
+import { modelFolder, orHub } from "./model-folder.js";
 import { byteSize, oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { conversionView } from "./progress.js";
 
@@ -36,7 +38,7 @@ const defaultConvertThreads = 1;
 export function convertCommand(): Command {
   const command = new Command("convert")
     .description("upcycle a dense model folder into a mixture-of-experts model folder")
-    .argument("<model>", "dense model folder (Hugging Face: config.json, weights)")
+    .argument("<model>", `dense model folder (Hugging Face: config.json, weights), ${orHub}`)
     .requiredOption("--recipe <name>", "E<copies>G<parts>T<experts per token>, for example E8G1T2")
     .option("--target <family>", `auto (simplest exact), ${targetFamilies.join(", ")}`, oneOf("--target", ["auto", ...targetFamilies]), "auto")
     .option("--router <order>", "topk-softmax, softmax-topk", oneOf("--router", ["topk-softmax", "softmax-topk"]), recipeDefaults.order)
@@ -54,12 +56,13 @@ export function convertCommand(): Command {
   return withExample(withJson(command), "upcycle convert models/dense --recipe E8G1T2 --out models/moe", "An interrupted conversion goes on when the same command is given again.");
 }
 
-async function execute(source: string, flags: ConvertFlags, command: Command): Promise<void> {
-  const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
+async function execute(model: string, flags: ConvertFlags, command: Command): Promise<void> {
   const { target, router: order, scaling, routerStd, seed, allowUnevenTopk } = flags;
   const recipe = upcycleRecipe(flags.recipe, {
     order, scaling, routerStd, seed, allowUnevenTopK: allowUnevenTopk, target: target === "auto" ? null : target,
   });
+  const source = await modelFolder(model, flags.json);
+  const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   const options = { source, recipe, dtype: flags.dtype && dtypes[flags.dtype], maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {
     const planned = await planConversion(options);
@@ -72,7 +75,7 @@ async function execute(source: string, flags: ConvertFlags, command: Command): P
   const view = conversionView(terminal);
   const made = await convertCheckpoint({ ...options, out, signal, threads: flags.threads, overwrite: flags.overwrite, onEvent: view });
   if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made) }));
-  else report(made, source).forEach((line) => terminal.out(line));
+  else report(made, model).forEach((line) => terminal.out(line));
 }
 
 function facts({ plan, dtype, weightBytes, warnings }: ConversionPlan): Record<string, unknown> {
@@ -94,7 +97,7 @@ function report(made: Conversion, source: string): string[] {
     sizeLine(made),
     ...folded(explainExpectation(made.plan.expected)),
     `${files} written in ${duration(made.seconds)}`,
-    `to measure: upcycle verify ${shownPath(source)} ${shownPath(made.dir)}`,
+    `to measure: upcycle verify ${isHubReference(source) ? source : shownPath(source)} ${shownPath(made.dir)}`,
     `model: ${shownPath(made.dir)}`,
   ];
 }

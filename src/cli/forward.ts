@@ -4,6 +4,7 @@ import { readInputIds, writeLogits } from "../evals/forward.js";
 import { openModel } from "../evals/model.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { openContext, shownPath } from "./context.js";
+import { modelFolder, orHub } from "./model-folder.js";
 import { defaultThreads, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 
 interface ForwardFlags extends CommonFlags {
@@ -14,16 +15,17 @@ interface ForwardFlags extends CommonFlags {
 export function forwardCommand(): Command {
   const command = new Command("forward")
     .description("compute the logits of given token ids, file to file")
-    .argument("<model>", "model folder (Hugging Face: config.json, weights)")
+    .argument("<model>", `model folder (Hugging Face: config.json, weights), ${orHub}`)
     .requiredOption("--input-ids <file>", "safetensors file with input_ids [B, T], int32 or int64")
     .requiredOption("--output <file>", "safetensors file to write, with logits [B, T, V] in float32")
     .action(execute);
   return withExample(withJson(withThreads(command)), "upcycle forward moe --input-ids in.safetensors --output out.safetensors");
 }
 
-async function execute(dir: string, { inputIds, output, threads, json: asJson }: ForwardFlags): Promise<void> {
-  const { terminal, json, signal } = openContext({ json: asJson, stopping: "removing what was begun" });
+async function execute(name: string, { inputIds, output, threads, json: asJson }: ForwardFlags): Promise<void> {
   const input = await readInputIds(inputIds);
+  const dir = await modelFolder(name, asJson);
+  const { terminal, json, signal } = openContext({ json: asJson, stopping: "removing what was begun" });
   const model = await openModel(dir, onnxruntimeBackend, threads ?? defaultThreads());
   try {
     const started = performance.now();

@@ -8,6 +8,7 @@ import { onnxruntimeBackend } from "../ort/backend.js";
 import { openTokenizer } from "../tokenizer/load.js";
 import { textStream } from "../tokenizer/stream.js";
 import { openContext, type CommandContext } from "./context.js";
+import { modelFolder, orHub } from "./model-folder.js";
 import { defaultThreads, realNumber, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 
 interface GenerateFlags extends CommonFlags {
@@ -22,7 +23,7 @@ interface GenerateFlags extends CommonFlags {
 export function generateCommand(): Command {
   const command = new Command("generate")
     .description("let a model go on from a prompt")
-    .argument("<model>", "model folder with a tokenizer.json")
+    .argument("<model>", `model folder with a tokenizer.json, ${orHub}`)
     .requiredOption("--prompt <text>", "text to go on from")
     .option("--max-new-tokens <n>", "stop after this many tokens", wholeNumber("--max-new-tokens", 1), 100)
     .option("--temperature <t>", "0 takes the likeliest token, 1 is the model's own distribution", realNumber("--temperature", 0), 0.8)
@@ -33,7 +34,8 @@ export function generateCommand(): Command {
   return withExample(withJson(withThreads(command)), 'upcycle generate runs/small/last --prompt "The Congress of" --seed 1');
 }
 
-async function execute(dir: string, flags: GenerateFlags): Promise<void> {
+async function execute(name: string, flags: GenerateFlags): Promise<void> {
+  const dir = await modelFolder(name, flags.json);
   const context = openContext({ json: flags.json, stopping: "" });
   const model = await openModel(dir, onnxruntimeBackend, flags.threads ?? defaultThreads());
   try {

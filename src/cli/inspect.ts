@@ -5,6 +5,7 @@ import { inspectModel, type LayerGroup, type ModelFacts, type StoredFormat } fro
 import type { UpcycleRecord } from "../convert/record.js";
 import { routerOrder, type DecoderSpec, type Rope, type RouterSpec } from "../spec/types.js";
 import { openContext, shownPath } from "./context.js";
+import { modelFolder, orHub } from "./model-folder.js";
 import { withExample, withJson, type CommonFlags } from "./options.js";
 
 interface InspectFlags extends CommonFlags {
@@ -17,13 +18,14 @@ const labelWidth = 13;
 export function inspectCommand(): Command {
   const command = new Command("inspect")
     .description("say what a model folder holds; reads no weights")
-    .argument("<model>", "model folder (Hugging Face: config.json, weights)")
+    .argument("<model>", `model folder (Hugging Face: config.json, weights), ${orHub}`)
     .option("--tensors", "list every tensor")
     .action(execute);
   return withExample(withJson(command), "upcycle inspect models/moe");
 }
 
-async function execute(dir: string, flags: InspectFlags): Promise<void> {
+async function execute(name: string, flags: InspectFlags): Promise<void> {
+  const dir = await modelFolder(name, flags.json);
   const { terminal, json } = openContext({ json: flags.json });
   const { tensors, ...facts } = await inspectModel(dir);
   if (json) {

@@ -9,6 +9,7 @@ import { measurePreservation } from "../evals/preservation.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import type { PreservationReport } from "../report/preservation.js";
 import { openContext, shownPath } from "./context.js";
+import { modelFolder, orHub } from "./model-folder.js";
 import { byteSize, collect, defaultThreads, realNumber, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { preservationLines, preservationView } from "./preservation.js";
 
@@ -31,8 +32,8 @@ the child's upcycle.json promises the parent's function.`;
 export function verifyCommand(): Command {
   const command = new Command("verify")
     .description("measure how far an MoE model's function is from its dense parent's")
-    .argument("<dense>", "folder of the dense parent")
-    .argument("<moe>", "folder of the upcycled model")
+    .argument("<dense>", `folder of the dense parent, ${orHub}`)
+    .argument("<moe>", `folder of the upcycled model, ${orHub}`)
     .option("--text <file>", textHelp, collect)
     .option("--tokens <n>", "tokens to predict (default: 4096, streamed 512)", wholeNumber("--tokens", 1))
     .option("--sequence <n>", "tokens per sequence, at most the model's positions", wholeNumber("--sequence", 1), 256)
@@ -42,7 +43,9 @@ export function verifyCommand(): Command {
   return withExample(withJson(withThreads(command)), "upcycle verify models/dense models/moe --text book.txt", remark);
 }
 
-async function execute(denseDir: string, moeDir: string, flags: VerifyFlags): Promise<void> {
+async function execute(denseName: string, moeName: string, flags: VerifyFlags): Promise<void> {
+  const denseDir = await modelFolder(denseName, flags.json);
+  const moeDir = await modelFolder(moeName, flags.json);
   const { terminal, json } = openContext({ json: flags.json });
   const { text, tokens, sequence, memory, tolerance } = flags;
   const found = await measurePreservation({

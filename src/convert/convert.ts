@@ -6,10 +6,11 @@
  * Memory: a few chunks, whatever the model's size. A conversion that was interrupted goes on when it is asked for again.
  */
 import { realpath } from "node:fs/promises";
-import { basename, resolve, sep } from "node:path";
+import { resolve, sep } from "node:path";
 import { inputError } from "../base/errors.js";
 import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
 import { areaWeights, plannedWeightBytes, writeCheckpoint, type AreaWeights, type WriteDtype, type WriteOptions } from "../checkpoint/write.js";
+import { modelName } from "../hub/reference.js";
 import { printExpr } from "../surgery/expr.js";
 import { planUpcycle, type SurgeryPlan } from "../surgery/plan.js";
 import type { UpcycleRecipe } from "../surgery/recipe.js";
@@ -97,7 +98,7 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
   try {
     const planned = planFor(checkpoint, options);
     onEvent?.({ type: "planned", ...planned });
-    const record = recordOf(planned.plan, basename(resolve(source)), toolVersion, planned.warnings);
+    const record = recordOf(planned.plan, modelName(source), toolVersion, planned.warnings);
     const files = { [recordFile]: `${JSON.stringify(record, null, 2)}\n` };
     const identity = await identityOf(planned.plan, {
       version: toolVersion, dtype: planned.dtype, maxShardBytes: options.maxShardBytes ?? null, chunkBytes: options.pace?.chunkBytes ?? null, files,
@@ -156,7 +157,7 @@ function planFor(checkpoint: Checkpoint, { recipe, dtype, maxShardBytes }: PlanO
     plan,
     dtype: written,
     weightBytes: plannedWeightBytes(plan.target, written, maxShardBytes),
-    warnings: [...plan.warnings, ...leftOver],
+    warnings: [...plan.warnings, ...leftOver, ...checkpoint.notes],
   };
 }
 

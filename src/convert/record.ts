@@ -40,7 +40,7 @@ const recordSchema = z.object({
 
 export type UpcycleRecord = z.infer<typeof recordSchema>;
 
-/** What is known of a plan's making. `parentName` is the folder's base name; `version` is this tool's. */
+/** What is known of a plan's making. `parentName` is `modelName` of its folder; `version` is this tool's. */
 export function recordOf(plan: SurgeryPlan, parentName: string, version: string, warnings: readonly string[]): UpcycleRecord {
   const { recipe, target, source, factors, expected } = plan;
   const family = targetFamilies.find((name) => name === target.family)!;

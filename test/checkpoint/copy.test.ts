@@ -1,7 +1,8 @@
 import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { copyFiles, findCarried, isCarried } from "../../src/checkpoint/copy.js";
+import { copyFiles, findCarried } from "../../src/checkpoint/copy.js";
+import { isCarried } from "../../src/format/model-files.js";
 import { failure, fresh } from "./folders.js";
 
 function folder(files: Readonly<Record<string, string>>): string {

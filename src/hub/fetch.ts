@@ -1,0 +1,175 @@
+/**
+ * A model of the Hugging Face Hub as a folder: downloaded once into the cache that Python's huggingface_hub uses as well
+ * (`models--ORG--NAME/{blobs,snapshots,refs}`), only the files a model needs, resumable, each checked.
+ *
+ *   revision -> commit -> list of files -> those needed -> blobs -> links in the snapshot, config.json last -> ref
+ */
+import { mkdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { listFiles, modelInfo } from "@huggingface/hub";
+import { UpcycleError, inputError } from "../base/errors.js";
+import { isCarried, weightSources } from "../format/model-files.js";
+import { parseIndex } from "../format/shards.js";
+import { exists, writeFileAtomic } from "../io/atomic.js";
+import { withFsErrors } from "../io/fs-errors.js";
+import { lockFolder } from "../io/lock.js";
+import { readText } from "../io/ranges.js";
+import { requireFreeSpace } from "../io/space.js";
+import { fetchBlob, linkBlob, type RemoteFile } from "./blob.js";
+import { connectionTo, type Connection } from "./connection.js";
+import { parseHubReference, type HubReference } from "./reference.js";
+import { hubSettings, type HubSettings } from "./settings.js";
+
+export type HubEvent =
+  | { readonly type: "commit"; readonly commit: string }
+  /** Bytes of all files that are needed: those here, those in all. */
+  | { readonly type: "progress"; readonly file: string; readonly done: number; readonly total: number }
+  | { readonly type: "cached"; readonly why: string };
+
+export interface FetchOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onEvent?: ((event: HubEvent) => void) | undefined;
+  /** From the environment where left out. */
+  readonly settings?: HubSettings | undefined;
+  /** Milliseconds before the first new attempt after a broken line. */
+  readonly retryMs?: number | undefined;
+}
+
+/**
+ * The folder of `hf://org/name[@revision]`. Throws inputError for a model that is not there, not allowed or has no weights we read;
+ * stopError where the network or disk fails, and interruptedError after Ctrl-C: what has come is kept, and the next call goes on.
+ */
+export async function fetchModel(model: string, { signal, onEvent, settings: given, retryMs = 1000 }: FetchOptions = {}): Promise<string> {
+  const reference = parseHubReference(model);
+  const settings = given ?? (await hubSettings());
+  const repoDir = join(settings.cacheDir, `models--${reference.repo.replaceAll("/", "--")}`);
+  if (settings.offline) return (await cachedSnapshot(repoDir, reference)) ?? notCached(model, "HF_HUB_OFFLINE is set");
+  const connection = connectionTo(reference, settings, signal);
+  let commit: string;
+  try {
+    commit = await commitOf(reference, settings, connection);
+  } catch (cause) {
+    // Without a network, what came over it before still serves; a refusal counts.
+    const cached = connection.reached() || signal?.aborted === true ? null : await cachedSnapshot(repoDir, reference);
+    if (cached === null || !(cause instanceof UpcycleError)) throw cause;
+    onEvent?.({ type: "cached", why: cause.message });
+    return cached;
+  }
+  onEvent?.({ type: "commit", commit });
+  await withFsErrors(repoDir, "create folder", () => mkdir(repoDir, { recursive: true }));
+  const release = await lockFolder(repoDir);
+  try {
+    return await fetchSnapshot({ model, reference, settings, connection, repoDir, commit, onEvent, retryMs });
+  } finally {
+    await release();
+  }
+}
+
+interface Snapshot extends Pick<FetchOptions, "onEvent"> {
+  readonly model: string;
+  readonly reference: HubReference;
+  readonly settings: HubSettings;
+  readonly connection: Connection;
+  readonly repoDir: string;
+  readonly commit: string;
+  readonly retryMs: number;
+}
+
+async function fetchSnapshot(options: Snapshot): Promise<string> {
+  const { model, reference, settings, connection, repoDir, commit, onEvent, retryMs } = options;
+  const listed = await remoteFiles(options);
+  const snapshot = join(repoDir, "snapshots", commit);
+  const blobOf = ({ checksum }: RemoteFile): string => join(repoDir, "blobs", checksum);
+  const state = { done: 0, total: 0 };
+  const bring = async (file: RemoteFile): Promise<void> => {
+    const pointer = join(snapshot, file.path);
+    const report = (done: number): void => onEvent?.({ type: "progress", file: file.path, done: state.done + done, total: state.total });
+    if (!(await exists(pointer))) {
+      if (!(await exists(blobOf(file)))) {
+        const from = { repo: reference.repo, revision: commit, hubUrl: settings.endpoint, ...(settings.token === undefined ? {} : { accessToken: settings.token }) };
+        await fetchBlob({ file, from, blob: blobOf(file), connection, onBytes: report, retryMs });
+      }
+      await linkBlob(blobOf(file), pointer);
+    }
+    state.done += file.size;
+    report(0);
+  };
+
+  const config = listed.get("config.json");
+  if (config === undefined) throw inputError("the model has no config.json", { where: model, hint: "expected a model in the format of transformers" });
+  const source = weightSources.find(({ file }) => listed.has(file));
+  if (source === undefined) {
+    const others = [...listed.keys()].filter((name) => /\.(gguf|bin|pt|pth|h5|msgpack|onnx|safetensors)$/.test(name));
+    throw inputError(`the model has neither ${weightSources.map(({ file }) => file).join(", ")}${others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`}`, { where: model });
+  }
+  const first = [...listed.values()].filter(({ path }) => isCarried(path) || path === source.file);
+  const small = first.filter(({ path }) => path !== source.file || source.shards !== null);
+  const sizeOf = (files: readonly RemoteFile[]): number => files.reduce((sum, { size }) => sum + size, 0);
+  state.total = sizeOf(first) + config.size;
+  for (const file of small) await bring(file);
+  const weights = source.shards === null ? [listed.get(source.file)!] : await shardsOf(join(snapshot, source.file), source.shards, listed);
+  state.total = state.done + sizeOf(weights) + config.size;
+  let missing = 0;
+  for (const file of weights) if (!(await exists(blobOf(file)))) missing += file.size;
+  await requireFreeSpace(repoDir, missing);
+  for (const file of weights) await bring(file);
+  // A snapshot with a config.json is complete, and one that a ref names can be used without a network.
+  await bring(config);
+  if (reference.revision !== commit) {
+    const ref = join(repoDir, "refs", reference.revision);
+    await withFsErrors(ref, "write file", () => mkdir(join(ref, ".."), { recursive: true }));
+    await writeFileAtomic(ref, commit);
+  }
+  return snapshot;
+}
+
+async function shardsOf(index: string, extension: string, listed: ReadonlyMap<string, RemoteFile>): Promise<RemoteFile[]> {
+  const names = [...new Set(parseIndex(await readText(index), index, extension).values())].sort();
+  return names.map((name) => {
+    const file = listed.get(name);
+    if (file === undefined) throw inputError(`the index lists ${name}, which the model does not have`, { where: index });
+    return file;
+  });
+}
+
+async function commitOf({ repo, revision }: HubReference, { endpoint, token }: HubSettings, connection: Connection): Promise<string> {
+  if (token !== undefined && !token.startsWith("hf_")) throw inputError('the token of the Hub does not begin with "hf_"', { where: "HF_TOKEN" });
+  try {
+    const { sha } = await modelInfo({
+      name: repo, revision, hubUrl: endpoint, fetch: connection.fetch, additionalFields: ["sha"], ...(token === undefined ? {} : { accessToken: token }),
+    });
+    if (typeof sha !== "string" || !/^[0-9a-f]{40}$/.test(sha)) throw inputError(`${endpoint} names no commit of the model`, { where: repo, hint: "check HF_ENDPOINT" });
+    return sha;
+  } catch (cause) {
+    throw connection.failure(cause);
+  }
+}
+
+/** The files beside the model's config.json. */
+async function remoteFiles({ reference: { repo }, settings: { endpoint, token }, connection, commit }: Snapshot): Promise<Map<string, RemoteFile>> {
+  const found = new Map<string, RemoteFile>();
+  try {
+    const entries = listFiles({ repo, revision: commit, hubUrl: endpoint, fetch: connection.fetch, ...(token === undefined ? {} : { accessToken: token }) });
+    for await (const { type, path, size, oid, lfs } of entries) {
+      const checksum = lfs?.oid ?? oid;
+      // Checksums and names become paths.
+      if (type !== "file" || !/^[^/\\]+$/.test(path) || checksum === undefined || !/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(checksum)) continue;
+      found.set(path, { path, size: lfs?.size ?? size, checksum, large: lfs !== undefined });
+    }
+  } catch (cause) {
+    throw connection.failure(cause);
+  }
+  return found;
+}
+
+/** The snapshot that an earlier download completed. */
+async function cachedSnapshot(repoDir: string, { revision }: HubReference): Promise<string | null> {
+  const ref = join(repoDir, "refs", revision);
+  const commit = /^[0-9a-f]{40}$/.test(revision) ? revision : (await readFile(ref, "utf8").catch(() => "")).trim();
+  const snapshot = join(repoDir, "snapshots", commit);
+  return /^[0-9a-f]{40}$/.test(commit) && (await exists(join(snapshot, "config.json"))) ? snapshot : null;
+}
+
+function notCached(model: string, why: string): never {
+  throw inputError(`the model is not in the cache, and ${why}`, { where: model, hint: "download it with a network first" });
+}

@@ -1,0 +1,41 @@
+/** `hf://org/name@revision`: a model of the Hugging Face Hub where a folder could stand. */
+import { basename, resolve } from "node:path";
+import { inputError } from "../base/errors.js";
+
+export interface HubReference {
+  /** `org/name`, or `name` for the oldest models. */
+  readonly repo: string;
+  /** Branch, tag or commit; `main` where none is given. */
+  readonly revision: string;
+}
+
+const scheme = "hf://";
+
+export function isHubReference(model: string): boolean {
+  return model.startsWith(scheme);
+}
+
+/** The Hub's own rules for names: letters, digits, `-`, `_`, `.`; none of the last three doubled or at an end. */
+const name = /^[A-Za-z0-9](?:[A-Za-z0-9]|[-_.](?=[A-Za-z0-9]))*$/;
+
+/** What to call a model folder: its base name, or `org/name` for a snapshot in the Hub's cache, whose base name is a commit. */
+export function modelName(folder: string): string {
+  const path = resolve(folder);
+  const [, repo] = /[/\\]models--([^/\\]+)[/\\]snapshots[/\\][0-9a-f]{40}$/.exec(path) ?? [];
+  return repo === undefined ? basename(path) : repo.replace("--", "/");
+}
+
+/** Throws inputError for anything but `hf://[org/]name[@revision]`. */
+export function parseHubReference(model: string): HubReference {
+  const rest = model.slice(scheme.length);
+  const at = rest.indexOf("@");
+  const repo = at < 0 ? rest : rest.slice(0, at);
+  const revision = at < 0 ? "main" : rest.slice(at + 1);
+  const parts = repo.split("/");
+  // Revisions become folder names of the cache.
+  const badRevision = !/^[A-Za-z0-9][A-Za-z0-9._/-]*$/.test(revision) || revision.split("/").some((part) => /^\.*$/.test(part));
+  if (!isHubReference(model) || parts.length > 2 || !parts.every((part) => part.length <= 96 && name.test(part)) || badRevision) {
+    throw inputError(`"${model}" is no model of the Hub`, { hint: "write hf://org/name or hf://org/name@revision" });
+  }
+  return { repo, revision };
+}

@@ -1,0 +1,50 @@
+import { mkdtempSync, readFileSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { fakeHub, type FakeHub } from "../hub/server.js";
+import { temporaryFolder } from "../io/temporary.js";
+import { golden } from "../support/golden.js";
+import { start, upcycle, upcycleJson } from "./upcycle.js";
+
+const root = temporaryFolder();
+const file = (name: string): Uint8Array => new Uint8Array(readFileSync(join(golden("dense/llama"), name)));
+let hub: FakeHub;
+
+beforeAll(async () => {
+  hub = await fakeHub("org/tiny", { "config.json": file("config.json"), "model.safetensors": file("model.safetensors") });
+  vi.stubEnv("HF_ENDPOINT", hub.endpoint);
+  vi.stubEnv("HF_TOKEN", "");
+  vi.stubEnv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1");
+});
+afterAll(async () => {
+  vi.unstubAllEnvs();
+  await hub.close();
+});
+
+describe("hf:// where a model folder could stand", () => {
+  it("is downloaded, interrupted, taken up again, inspected and converted", async () => {
+    const cache = mkdtempSync(join(root, "cache-"));
+    vi.stubEnv("HF_HUB_CACHE", cache);
+    hub.trouble.slow = true;
+    const running = start(["inspect", "hf://org/tiny"]);
+    await running.saw("downloading");
+    running.process.kill("SIGINT");
+    const stopped = await running.outcome;
+    expect(stopped.stderr).toMatch(/^hf:\/\/org\/tiny: commit 0123456789ab\ndownloading .*\nupcycle: hf:\/\/org\/tiny: download stopped; run the same command to go on\n$/s);
+    expect(stopped.code).toBe(130);
+    hub.trouble.slow = false;
+    const facts = await upcycleJson("inspect", "hf://org/tiny@v1");
+    expect(facts).toMatchObject({ spec: { family: "llama" }, weightFiles: ["model.safetensors"] });
+    const made = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "moe"));
+    expect(made.code, made.stderr).toBe(0);
+    expect(made.stdout).toContain("upcycle verify hf://org/tiny ");
+    expect(readdirSync(join(root, "moe"))).toContain("model.safetensors");
+    expect(JSON.parse(readFileSync(join(root, "moe", "upcycle.json"), "utf8"))).toMatchObject({ parent: { name: "org/tiny" } });
+  });
+
+  it("a name that is none, or not there, is one line", async () => {
+    vi.stubEnv("HF_HUB_CACHE", mkdtempSync(join(root, "cache-")));
+    expect(await upcycle("inspect", "hf://org")).toMatchObject({ code: 2, stderr: expect.stringMatching(/^upcycle: hf:\/\/org: the Hub has no such model; [^\n]*\n$/) as string });
+    expect(await upcycle("inspect", "hf://a/b/c")).toMatchObject({ code: 2, stderr: 'upcycle: "hf://a/b/c" is no model of the Hub; write hf://org/name or hf://org/name@revision\n' });
+  });
+});

@@ -1,0 +1,103 @@
+/** A Hub of one model on this machine: the requests that the library makes, and the failures that a network has. */
+import { createHash } from "node:crypto";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+
+export interface FakeHub {
+  readonly endpoint: string;
+  /** `METHOD PATH RANGE` of every request so far. */
+  readonly requests: string[];
+  /** What may go wrong; tests set and reset it. */
+  readonly trouble: Trouble;
+  close(): Promise<void>;
+}
+
+export interface Trouble {
+  /** Answers every request with this status, and this `X-Error-Code`. */
+  status?: number | undefined;
+  code?: string | undefined;
+  /** Only this token may read. */
+  token?: string | undefined;
+  /** Breaks the line after so many bytes of a file, as often as `breaks` says. */
+  breakAfter?: number | undefined;
+  breaks?: number | undefined;
+  /** Changes a byte of this file. */
+  damage?: string | undefined;
+  /** Sends whole files whatever part is asked for. */
+  wholeOnly?: boolean | undefined;
+  /** Bytes a second, for downloads that are to be interrupted. */
+  slow?: boolean | undefined;
+}
+
+export const commit = "0123456789abcdef0123456789abcdef01234567";
+
+/** Files above this many bytes are kept as large files, with a SHA-256. */
+const largeFrom = 1000;
+
+export async function fakeHub(repo: string, files: Readonly<Record<string, Uint8Array>>): Promise<FakeHub> {
+  const requests: string[] = [];
+  const trouble: Trouble = {};
+  const answer = (request: IncomingMessage, response: ServerResponse): void => {
+    const { pathname } = new URL(request.url!, "http://hub");
+    const range = request.headers.range ?? "";
+    requests.push(`${request.method} ${pathname} ${range}`.trim());
+    const fail = (status: number, code: string): void => {
+      response.writeHead(status, { "content-type": "application/json", "x-error-code": code }).end(JSON.stringify({ error: code }));
+    };
+    const json = (value: unknown): void => void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(value));
+    if (trouble.status !== undefined) return fail(trouble.status, trouble.code ?? "");
+    if (trouble.token !== undefined && request.headers.authorization !== `Bearer ${trouble.token}`) return fail(request.headers.authorization === undefined ? 401 : 403, "GatedRepo");
+    const [, revision] = new RegExp(`^/api/models/${repo}/revision/([^/]+)$`).exec(pathname) ?? [];
+    if (revision !== undefined) {
+      if (!["main", "v1", commit].includes(decodeURIComponent(revision))) return fail(404, "RevisionNotFound");
+      return json({ _id: "1", id: repo, sha: commit, private: false, downloads: 0, gated: false, likes: 0, lastModified: "2026-01-01T00:00:00Z" });
+    }
+    if (pathname === `/api/models/${repo}/tree/${commit}`) return json([{ type: "directory", path: "onnx", oid: "0".repeat(40), size: 0 }, ...Object.entries(files).map(listed)]);
+    const [, name] = new RegExp(`^/${repo}/resolve/${commit}/([^/]+)$`).exec(pathname) ?? [];
+    const content = name === undefined || !Object.hasOwn(files, name) ? undefined : files[name];
+    if (content === undefined) return fail(404, name === undefined ? "RepoNotFound" : "EntryNotFound");
+    send(response, name!, content, range);
+  };
+
+  function send(response: ServerResponse, name: string, content: Uint8Array, range: string): void {
+    const bytes = Uint8Array.from(content);
+    if (trouble.damage === name) bytes[bytes.length - 1]! ^= 1;
+    const [, first, last] = /^bytes=(\d+)-(\d*)$/.exec(range) ?? [];
+    const probe = range === "bytes=0-0";
+    const part = first !== undefined && (trouble.wholeOnly !== true || probe);
+    const [from, to] = part ? [Number(first), last === "" ? bytes.length : Math.min(bytes.length, Number(last) + 1)] : [0, bytes.length];
+    const body = bytes.subarray(from, to);
+    response.writeHead(part ? 206 : 200, {
+      etag: `"${listed([name, content]).oid}"`,
+      "content-length": body.length,
+      ...(part ? { "content-range": `bytes ${from}-${to - 1}/${bytes.length}` } : {}),
+    });
+    if (!probe && trouble.breakAfter !== undefined && (trouble.breaks ?? 0) > 0 && body.length > trouble.breakAfter) {
+      trouble.breaks!--;
+      response.write(body.subarray(0, trouble.breakAfter), () => setTimeout(() => response.destroy(), 20));
+      return;
+    }
+    if (trouble.slow === true && !probe && body.length > largeFrom) {
+      response.write(body.subarray(0, body.length / 2));
+      return;
+    }
+    response.end(body);
+  }
+
+  const server = createServer(answer);
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return {
+    endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    requests, trouble,
+    close: async () => {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+function listed([path, bytes]: [string, Uint8Array]): { type: string; path: string; oid: string; size: number; lfs?: object } {
+  const oid = createHash("sha1").update(`blob ${bytes.length}\0`).update(bytes).digest("hex");
+  const lfs = { oid: createHash("sha256").update(bytes).digest("hex"), size: bytes.length, pointerSize: 130 };
+  return { type: "file", path, oid, size: bytes.length, ...(bytes.length > largeFrom ? { lfs } : {}) };
+}
