@@ -55,15 +55,17 @@ const marks: Readonly<Record<Support, string>> = { same: "yes", other: "WRONG", 
 function section(verdicts: readonly Verdict[], order: RouterOrder): string[] {
   const held = verdicts.filter(({ obstacle }) => obstacle === null);
   const rows = held.map(({ family, expected, serving }) => [
-    family, expected!.kind === "exact" ? "exact" : expected!.kind === "constant-router" ? "exact if the router is constant" : "approximate",
+    family, expected!.kind === "exact" ? "exact" : expected!.kind === "constant-router" ? "exact *" : "approximate",
     ...serving.map(({ support }) => marks[support]),
   ]);
   const notes = held.flatMap(({ family, serving }) => serving.flatMap(({ program, support, note }) => (note === null || support === "no" ? [] : [`${family} in ${program}: ${note}`])));
   return [
     "",
     `${order}: ${meanings[order]}`,
-    ...(rows.length === 0 ? [] : table([["target", "function", ...programs], ...rows], ["left", "left", "left", "left", "left", "left"], columns)),
+    ...(rows.length === 0 ? [] : table([["target", "function", ...programs], ...rows], ["left", "left", "left", "left", "left", "left"], columns).split("\n")),
+    ...(held.some(({ expected }) => expected!.kind === "constant-router") ? ["  * while all router logits are equal; otherwise approximate"] : []),
     ...notes.flatMap((note) => wrap(note, columns - 4).map((line, i) => `${i === 0 ? "  " : "    "}${line}`)),
+    ...(held.length < verdicts.length ? ["", "cannot hold it"] : []),
     ...verdicts.flatMap(({ family, obstacle }) => (obstacle === null ? [] : labelled(family, obstacle))),
   ];
 }

@@ -4,7 +4,7 @@
  * converters; Megatron-Bridge: its bridges at commit 067f987d (August 2026). Versions differ: a statement here is a reason to test, not a promise.
  */
 import type { DecoderSpec } from "../spec/types.js";
-import { isMoe, routerOrder, type MoeFfn, type RouterOrder } from "../spec/types.js";
+import { isMoe, type MoeFfn, type RouterOrder } from "../spec/types.js";
 import type { TargetFamily } from "./recipe.js";
 
 export const programs = ["transformers", "vLLM", "llama.cpp", "Megatron-Bridge"] as const;
@@ -65,10 +65,9 @@ const rows: Readonly<Record<TargetFamily, (order: RouterOrder) => Row>> = {
 const siluOnly: ReadonlySet<Program> = new Set(["vLLM", "llama.cpp"]);
 
 /** What each program makes of an upcycled model of a target family. */
-export function servingOf(spec: DecoderSpec & { readonly family: TargetFamily }): Serving[] {
+export function servingOf(spec: DecoderSpec & { readonly family: TargetFamily }, order: RouterOrder): Serving[] {
   const moes = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []));
   const [first] = moes as [MoeFfn, ...MoeFfn[]];
-  const order = routerOrder(first.router);
   const row = rows[spec.family](order);
   return programs.map((program) => {
     const entry = row[program];

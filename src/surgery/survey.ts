@@ -27,7 +27,7 @@ export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): Verdic
   return tryTargets(recipe, (target) => upcycleFfns(start, recipe, target, factors)).map(({ family, draft, obstacle }) => ({
     family, order: recipe.order, obstacle,
     expected: draft === null ? null : expectedPreservation(recipe, source),
-    serving: draft === null ? [] : servingOf({ ...draft.spec, family }),
+    serving: draft === null ? [] : servingOf({ ...draft.spec, family }, recipe.order),
   }));
 }
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { upcycle } from "./upcycle.js";
 
-const commands = ["quickstart", "study", "train", "convert", "verify", "inspect", "forward", "generate", "fit", "plan"];
+const commands = ["quickstart", "study", "train", "convert", "verify", "inspect", "forward", "generate", "fit", "plan", "targets"];
 
 describe("help", () => {
   it("is what upcycle alone shows", async () => {
