@@ -72,9 +72,11 @@ export { terminalTable } from "./report/terminal.js";
 export type { ArmResult, ArmRun, LossPoint, Preservation, StudyResult } from "./report/result.js";
 
 // Running models.
-export { openModel, type RunnableModel } from "./evals/model.js";
+export { openModel, type RunnableModel, type TextModel } from "./evals/model.js";
 export { compareModels, meanLoss } from "./evals/compare.js";
-export { generate, type GenerateSettings } from "./evals/generate.js";
+export { generate, generateBatch, type GeneratedToken, type GenerateSettings } from "./evals/generate.js";
+export { startDecoding, type Decoding, type Timings } from "./evals/decoding.js";
+export { slidingPerplexity, type Perplexity, type PerplexitySettings } from "./evals/perplexity.js";
 export { readInputIds, writeLogits, type InputIds } from "./evals/forward.js";
 export { onnxruntimeBackend } from "./ort/backend.js";
 export type {

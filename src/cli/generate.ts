@@ -1,18 +1,21 @@
 /** `upcycle generate` */
 import { Command } from "commander";
-import { interruptedError } from "../base/errors.js";
+import { inputError, interruptedError } from "../base/errors.js";
 import { rate } from "../base/format.js";
-import { generate } from "../evals/generate.js";
-import { openModel, type RunnableModel } from "../evals/model.js";
+import type { Timings } from "../evals/decoding.js";
+import { generateBatch } from "../evals/generate.js";
+import { openModel, type TextModel } from "../evals/model.js";
+import { readText } from "../io/ranges.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { openTokenizer } from "../tokenizer/load.js";
 import { textStream } from "../tokenizer/stream.js";
 import { openContext, type CommandContext } from "./context.js";
 import { modelFolder, orHub } from "./model-folder.js";
-import { defaultThreads, realNumber, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
+import { collect, defaultThreads, realNumber, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 
 interface GenerateFlags extends CommonFlags {
-  readonly prompt: string;
+  readonly prompt?: readonly string[];
+  readonly prompts?: string;
   readonly maxNewTokens: number;
   readonly temperature: number;
   readonly topK?: number;
@@ -22,9 +25,10 @@ interface GenerateFlags extends CommonFlags {
 
 export function generateCommand(): Command {
   const command = new Command("generate")
-    .description("let a model go on from a prompt")
+    .description("let a model go on from a prompt, or from several at once")
     .argument("<model>", `model folder with a tokenizer.json, ${orHub}`)
-    .requiredOption("--prompt <text>", "text to go on from")
+    .option("--prompt <text>", "text to go on from; give it several times to go on from several texts at once", collect)
+    .option("--prompts <file>", "file with one prompt per line")
     .option("--max-new-tokens <n>", "stop after this many tokens", wholeNumber("--max-new-tokens", 1), 100)
     .option("--temperature <t>", "0 takes the likeliest token, 1 is the model's own distribution", realNumber("--temperature", 0), 0.8)
     .option("--top-k <n>", "choose among the n likeliest tokens", wholeNumber("--top-k", 1))
@@ -35,43 +39,71 @@ export function generateCommand(): Command {
 }
 
 async function execute(name: string, flags: GenerateFlags): Promise<void> {
+  const prompts = await promptsOf(flags);
   const dir = await modelFolder(name, flags.json);
   const context = openContext({ json: flags.json, stopping: "" });
   const model = await openModel(dir, onnxruntimeBackend, flags.threads ?? defaultThreads());
   try {
-    await goOn(model, flags, context);
+    await goOn(model, prompts, flags, context);
   } finally {
     await model.close();
   }
 }
 
-/** The prompt and what follows on stdout as it comes; or all at the end, as JSON. */
-async function goOn(model: RunnableModel, flags: GenerateFlags, { terminal, json, signal }: CommandContext): Promise<void> {
-  const { prompt, maxNewTokens, temperature, topK, topP, seed } = flags;
+async function promptsOf({ prompt = [], prompts }: GenerateFlags): Promise<readonly string[]> {
+  if (prompts !== undefined && prompt.length > 0) throw inputError("prompts are given twice", { where: "--prompts", hint: "give either --prompt or --prompts" });
+  if (prompts === undefined && prompt.length === 0) throw inputError("no prompt is given", { where: "--prompt", hint: "give --prompt TEXT, or --prompts FILE with one per line" });
+  const lines = prompts === undefined ? prompt : (await readText(prompts)).split(/\r?\n/).filter((line) => line !== "");
+  if (lines.length === 0) throw inputError("the file has no prompts", { where: prompts!, hint: "write one per line" });
+  return lines;
+}
+
+interface Written {
+  readonly prompt: string;
+  text: string;
+  tokens: number;
+}
+
+/** One prompt: it and what follows on stdout as it comes. Several: each when it is complete. JSON: all at the end. */
+async function goOn(model: TextModel, prompts: readonly string[], flags: GenerateFlags, { terminal, json, signal }: CommandContext): Promise<void> {
+  const { maxNewTokens, temperature, topK, topP, seed } = flags;
   const tokenizer = await openTokenizer(model.dir);
   const stop = [...model.spec.tokens.eos, ...(tokenizer.eosId === undefined ? [] : [tokenizer.eosId])];
-  const ids = await tokenizer.encode(prompt, { addSpecialTokens: true });
-  const stream = textStream(tokenizer, ids);
-  let text = "";
-  let tokens = 0;
-  const show = (piece: string): void => {
-    text += piece;
-    if (!json && piece !== "") terminal.write(piece);
+  const ids = await Promise.all(prompts.map((prompt) => tokenizer.encode(prompt, { addSpecialTokens: true })));
+  const streams = ids.map((each) => textStream(tokenizer, each));
+  const written = prompts.map((prompt): Written => ({ prompt, text: "", tokens: 0 }));
+  const streaming = !json && prompts.length === 1;
+  let timings: Timings | undefined;
+  const show = (row: number, piece: string): void => {
+    written[row]!.text += piece;
+    if (streaming && piece !== "") terminal.write(piece);
   };
-  if (!json) terminal.write(prompt);
+  if (streaming) terminal.write(prompts[0]!);
   const started = performance.now();
+  const total = (): number => written.reduce((sum, { tokens }) => sum + tokens, 0);
   try {
-    for await (const id of generate(model, ids, { maxNewTokens, temperature, topK, topP, seed, stop, signal })) {
-      tokens += 1;
-      show(await stream.push(id));
+    const settings = { maxNewTokens, temperature, topK, topP, seed, stop, signal, onTimings: (found: Timings) => (timings = found) };
+    for await (const { row, id } of generateBatch(model, ids, settings)) {
+      written[row]!.tokens += 1;
+      show(row, await streams[row]!.push(id));
+      if (!streaming && !json) terminal.progress(`${total()} tokens in ${prompts.length} texts`);
     }
-    show(await stream.end());
+    for (const [row, stream] of streams.entries()) show(row, await stream.end());
   } finally {
     // Whatever happened, an error or the shell's next prompt begins on a line of its own.
-    if (!json) terminal.write("\n");
+    if (streaming) terminal.write("\n");
   }
-  if (signal.aborted) throw interruptedError(`stopped after ${tokens} tokens`);
-  const tokensPerSecond = (tokens / (performance.now() - started)) * 1000;
-  if (json) terminal.out(JSON.stringify({ prompt, text, tokens, tokensPerSecond }));
-  else terminal.note(`${tokens} tokens, ${rate(tokensPerSecond)}`);
+  if (signal.aborted) throw interruptedError(`stopped after ${total()} tokens`);
+  const speeds = speedsOf(timings, total(), performance.now() - started);
+  if (json) return terminal.out(JSON.stringify(prompts.length === 1 ? { ...written[0], ...speeds } : { texts: written, tokens: total(), ...speeds }));
+  if (!streaming) for (const { prompt, text } of written) terminal.out(`${prompt}${text}\n`);
+  const read = speeds.promptTokensPerSecond === null ? "" : `, prompt read at ${rate(speeds.promptTokensPerSecond)}`;
+  terminal.note(`${total()} tokens, ${rate(speeds.tokensPerSecond)}${read}`);
+}
+
+/** Compiling is left out where the engine counted; a text of one token is all prompt. */
+function speedsOf(timings: Timings | undefined, tokens: number, ms: number): { readonly tokensPerSecond: number; readonly promptTokensPerSecond: number | null } {
+  if (timings === undefined) return { tokensPerSecond: (tokens / ms) * 1000, promptTokensPerSecond: null };
+  const { promptTokens, promptMs, newTokens, newMs } = timings;
+  return { tokensPerSecond: newTokens > 0 ? (newTokens / newMs) * 1000 : (tokens / ms) * 1000, promptTokensPerSecond: (promptTokens / promptMs) * 1000 };
 }

@@ -8,6 +8,7 @@ import { fitCommand } from "./fit.js";
 import { forwardCommand } from "./forward.js";
 import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
+import { perplexityCommand } from "./perplexity.js";
 import { planCommand } from "./plan.js";
 import { quickstartCommand, studyCommand } from "./study.js";
 import { quietBrokenPipe } from "./terminal.js";
@@ -23,8 +24,8 @@ export function buildProgram(): Command {
     .enablePositionalOptions()
     .addHelpText("after", "\nupcycle COMMAND --help shows a command's options and an example.\n\nExample:\n  $ upcycle quickstart");
   const commands = [
-    quickstartCommand(), studyCommand(), trainCommand(), convertCommand(), verifyCommand(), inspectCommand(), forwardCommand(), generateCommand(), fitCommand(),
-    planCommand(), targetsCommand(),
+    quickstartCommand(), studyCommand(), trainCommand(), convertCommand(), verifyCommand(), inspectCommand(), forwardCommand(), generateCommand(),
+    perplexityCommand(), fitCommand(), planCommand(), targetsCommand(),
   ];
   for (const command of commands) program.addCommand(command.addOption(new Option("--debug").hideHelp()));
   // Commander prints an error in two lines and more; `main` prints it in one.

@@ -1,41 +1,90 @@
 /** Text from a model, token by token. */
 import { inputError } from "../base/errors.js";
-import { randomStream } from "../base/random.js";
+import { randomStream, type RandomStream } from "../base/random.js";
 import { sampleToken, type SampleSettings } from "../text/sample.js";
-import type { RunnableModel } from "./model.js";
+import { startDecoding, type Decoding, type Timings } from "./decoding.js";
+import { requireIds, type TextModel } from "./model.js";
 
 export interface GenerateSettings extends SampleSettings {
+  /** Per text. */
   readonly maxNewTokens: number;
   readonly seed: number;
-  /** Ids that end the text. */
+  /** Ids that end a text. */
   readonly stop: readonly number[];
   readonly signal?: AbortSignal | undefined;
+  /** Told how long prompts and tokens have taken so far, compiling left out, after every token. */
+  readonly onTimings?: ((timings: Timings) => void) | undefined;
 }
 
-/** Shortest compiled context; longer ones double, so a long text compiles only a few graphs. */
+export interface GeneratedToken {
+  /** Which prompt it goes on from. */
+  readonly row: number;
+  readonly id: number;
+}
+
+/** Shortest compiled context of a sliding window; longer ones double. */
 const FIRST_CONTEXT = 32;
+/** Room in the cache for new tokens at the start, however many may come. */
+const EXPECTED_TOKENS = 256;
+
+/** Yields the new token ids of one text; see `generateBatch`. */
+export async function* generate(model: TextModel, prompt: Int32Array, settings: GenerateSettings): AsyncGenerator<number> {
+  for await (const { id } of generateBatch(model, [prompt], settings)) yield id;
+}
 
 /**
- * Yields new token ids. Each is computed from the whole text so far, padded on the right to the compiled length, which causal
- * attention and per-token routing make invisible. A text longer than the model's positions slides its window.
+ * Goes on from several prompts at once, of any lengths; tokens come as they are chosen, row by row. Keys and values of what has been seen are kept.
+ * A text longer than the model's positions slides its window, and is then computed anew for every token. Row 0 draws the same numbers as a prompt on its own.
+ * Throws inputError for no prompt, an empty one and unknown ids.
  */
-export async function* generate(model: RunnableModel, prompt: Int32Array, settings: GenerateSettings): AsyncGenerator<number> {
-  if (prompt.length === 0) throw inputError("the prompt has no tokens", { hint: "give some text to go on from" });
-  const stream = randomStream(settings.seed, "generate");
-  const longest = model.spec.maxPositions;
-  const text = Array.from(prompt);
-  for (let i = 0; i < settings.maxNewTokens; i++) {
-    if (settings.signal?.aborted === true) return;
-    const seen = text.slice(-longest);
-    let sequence = FIRST_CONTEXT;
-    while (sequence < seen.length) sequence *= 2;
-    sequence = Math.min(sequence, longest);
-    const ids = new Int32Array(sequence);
-    ids.set(seen);
-    const logits = await model.logits(ids, { batch: 1, sequence }, Int32Array.of(seen.length - 1));
-    const next = sampleToken(logits, settings, stream.uniformAt(i));
-    if (settings.stop.includes(next)) return;
-    text.push(next);
-    yield next;
+export async function* generateBatch(model: TextModel, prompts: readonly Int32Array[], settings: GenerateSettings): AsyncGenerator<GeneratedToken> {
+  if (prompts.length === 0) throw inputError("there is no prompt");
+  prompts.forEach((prompt, row) => {
+    if (prompt.length > 0) return;
+    const which = prompts.length === 1 ? "the prompt" : `prompt ${row + 1}`;
+    throw inputError(`${which} has no tokens`, { hint: "give some text to go on from" });
+  });
+  for (const prompt of prompts) requireIds(prompt, model.spec.vocab, model.dir);
+  const { maxPositions, vocab } = model.spec;
+  const { maxNewTokens, stop, signal, seed } = settings;
+  const texts = prompts.map((prompt) => Array.from(prompt));
+  const streams = prompts.map((_, row): RandomStream => randomStream(seed, row === 0 ? "generate" : `generate/${row}`));
+  const going = new Set(prompts.keys());
+  let decoding: Decoding | undefined;
+  for (let i = 0; i < maxNewTokens && going.size > 0; i++) {
+    const chosen: (number | null)[] = texts.map(() => null);
+    for (const [row, text] of texts.entries()) {
+      if (signal?.aborted === true) return;
+      if (!going.has(row)) continue;
+      let logits: Float32Array;
+      if (text.length > maxPositions) logits = await slidingLogits(model, text);
+      else {
+        decoding ??= await startDecoding(model, texts.map((t) => (t.length > maxPositions ? [] : t)), Math.min(maxNewTokens, EXPECTED_TOKENS));
+        logits = decoding.logits.subarray(row * vocab, (row + 1) * vocab);
+      }
+      const next = sampleToken(logits, settings, streams[row]!.uniformAt(i));
+      if (decoding !== undefined) settings.onTimings?.(decoding.timings);
+      if (stop.includes(next)) {
+        going.delete(row);
+        continue;
+      }
+      text.push(next);
+      if (text.length <= maxPositions) chosen[row] = next;
+      yield { row, id: next };
+    }
+    const last = i + 1 === maxNewTokens;
+    if (decoding !== undefined && !last && signal?.aborted !== true && chosen.some((id) => id !== null)) decoding = await decoding.next(chosen);
   }
+}
+
+/** Logits behind the last tokens that the model has positions for, computed from scratch, padded on the right to the compiled length. */
+async function slidingLogits(model: TextModel, text: readonly number[]): Promise<Float32Array> {
+  const longest = model.spec.maxPositions;
+  const seen = text.slice(-longest);
+  let sequence = FIRST_CONTEXT;
+  while (sequence < seen.length) sequence *= 2;
+  sequence = Math.min(sequence, longest);
+  const ids = new Int32Array(sequence);
+  ids.set(seen);
+  return model.logits(ids, { batch: 1, sequence }, Int32Array.of(seen.length - 1));
 }

@@ -3,8 +3,9 @@ import { inputError } from "../base/errors.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import type { FloatDtype } from "../numeric/dtype.js";
 import type { DecoderSpec } from "../spec/types.js";
-import { logitsProgram, type LogitsProgram } from "../step/programs.js";
-import type { Backend } from "../step/runtime.js";
+import { extendProgram, logitsProgram, meanLossProgram, type ExtendProgram, type LogitsProgram } from "../step/programs.js";
+import type { CachedShape } from "../net/cached.js";
+import type { Backend, Extended, ExtendFeeds } from "../step/runtime.js";
 import { slotsOf } from "../tensors/slots.js";
 
 export interface RunnableModel {
@@ -17,7 +18,15 @@ export interface RunnableModel {
   close(): Promise<void>;
 }
 
-export async function openModel(dir: string, backend: Backend, threads: number): Promise<RunnableModel> {
+/** A model whose weights are in memory: it also goes on from what it has seen, and gives losses without logits. */
+export interface TextModel extends RunnableModel {
+  /** New tokens behind the model's one cache of keys and values; see `ForwardRuntime.extend`. */
+  extend(shape: CachedShape, feeds: ExtendFeeds): Promise<Extended>;
+  /** Mean loss over the targets that are not negative, ids and targets [B*S]. */
+  loss(ids: Int32Array, targets: Int32Array, shape: { readonly batch: number; readonly sequence: number }): Promise<number>;
+}
+
+export async function openModel(dir: string, backend: Backend, threads: number): Promise<TextModel> {
   const checkpoint = await openCheckpoint(dir);
   try {
     const { spec } = checkpoint;
@@ -29,6 +38,7 @@ export async function openModel(dir: string, backend: Backend, threads: number):
       throw cause;
     }
     const programs = new Map<string, LogitsProgram>();
+    const extensions = new Map<string, ExtendProgram>();
     return {
       dir, spec, precision: checkpoint.dtype,
       logits(ids, { batch, sequence }, rows) {
@@ -37,6 +47,20 @@ export async function openModel(dir: string, backend: Backend, threads: number):
         const program = programs.get(name) ?? logitsProgram(spec, { batch, sequence, rows: rows?.length });
         programs.set(name, program);
         return runtime.run(name, program, rows === undefined ? [ids] : [ids, rows]);
+      },
+      extend(shape, feeds) {
+        requireIds(feeds.ids, spec.vocab, dir);
+        const name = `extend ${shape.batch}x${shape.tokens}x${shape.capacity}x${shape.positions}`;
+        const program = extensions.get(name) ?? extendProgram(spec, shape);
+        extensions.set(name, program);
+        return runtime.extend(name, program, feeds);
+      },
+      async loss(ids, targets, { batch, sequence }) {
+        requireIds(ids, spec.vocab, dir);
+        const name = `loss ${batch}x${sequence}`;
+        const program = programs.get(name) ?? meanLossProgram(spec, { batch, sequence });
+        programs.set(name, program);
+        return (await runtime.run(name, program, [ids, targets]))[0]!;
       },
       close: () => runtime.close(),
     };

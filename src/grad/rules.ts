@@ -12,7 +12,7 @@ type InGrads = (ValueId | null)[];
 
 export type GradRule<P extends Prim> = (b: GraphBuilder, node: NodeOf<P>, dout: OutGrads) => InGrads;
 /** Reason why a primitive is never differentiated. */
-export type NoGradient = "no inputs" | "integer output" | "second derivative";
+export type NoGradient = "no inputs" | "integer output" | "second derivative" | "inference only";
 
 /** Sums `x` over the axes along which `shape` was broadcast. */
 function unbroadcast(b: GraphBuilder, x: ValueId, shape: readonly number[]): ValueId {
@@ -84,6 +84,7 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   joinHeadsGrad: "second derivative",
   attention: (b, node, [d]) => b.apply("attentionGrad", [...node.in, d!], node.attrs),
   attentionGrad: "second derivative",
+  cachedAttention: "inference only",
   swiglu: (b, node, [d]) => b.apply("swigluGrad", [...node.in, d!], {}),
   swigluGrad: "second derivative",
   headCrossEntropy: (b, node, [d]) => [...b.apply("headCrossEntropyGrad", [...node.in, d!], node.attrs), null],

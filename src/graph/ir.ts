@@ -43,6 +43,12 @@ export interface AttentionAttrs {
   readonly sinks: boolean;
 }
 
+/** Attention of new tokens behind a cache of past ones; `sequence` counts the new ones. */
+export interface CachedAttentionAttrs extends AttentionAttrs {
+  /** Keys that each cache has room for. */
+  readonly capacity: number;
+}
+
 export interface RopeAttrs {
   readonly batch: number;
   readonly sequence: number;
@@ -136,6 +142,12 @@ export interface PrimAttrs {
   attention: AttentionAttrs;
   /** (q, k, v, sinks if asked for, dout) -> (dq, dk, dv, dsinks if asked for) */
   attentionGrad: AttentionAttrs;
+  /**
+   * (q, k, v of S new tokens in each of B rows as for attention, past keys [B, kvHeads, C, D], past values [B, kvHeads, C, valueDim], lengths [B] int,
+   * sinks if asked for) -> [N, heads*valueDim]; new token i of row b stands at position lengths[b] + i and sees the row's first lengths[b] past keys and the new ones up
+   * to its own, as far as the window goes
+   */
+  cachedAttention: CachedAttentionAttrs;
   /** (gate, up) -> silu(gate) * up (Shazeer 2020) */
   swiglu: None;
   /** (gate, up, dh) -> (dgate, dup) */

@@ -5,6 +5,7 @@
 import { activations } from "./activations.js";
 import { elements, type Graph, type NodeOf, type Prim, type RopeAttrs, type ValueId, type ValueType } from "./ir.js";
 import { attention, attentionGrad } from "./reference-attention.js";
+import { cachedAttention } from "./reference-cache.js";
 import { expertSort, groupedBias, groupedBiasGrad, groupedMatmul, groupedMatmulGradW } from "./reference-moe.js";
 import { routeTopK, routeTopKGrad } from "./reference-route.js";
 
@@ -244,6 +245,7 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
   },
   attention: ({ attrs }, inputs) => [attention(attrs, inputs)],
   attentionGrad: ({ attrs }, inputs) => attentionGrad(attrs, inputs),
+  cachedAttention: ({ attrs }, inputs) => [cachedAttention(attrs, inputs)],
   swiglu: (_, [gate, up]) => [gate!.data.map((g, i) => g * sigmoid(g) * up!.data[i]!)],
   swigluGrad(_, [gate, up, dh]) {
     const dgate = gate!.data.map((g, i) => {

@@ -177,6 +177,17 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     attentionShapes(attrs, inputs);
     return [f32(inputs[0]!.shape[0]!, attrs.heads * attrs.valueDim)];
   },
+  cachedAttention(attrs, inputs) {
+    arity(inputs, attrs.sinks ? 7 : 6);
+    const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity } = attrs;
+    attentionShapes({ ...attrs, sinks: false }, inputs);
+    same(inputs[3]!.shape, [batch, kvHeads, capacity, headDim], "past keys");
+    same(inputs[4]!.shape, [batch, kvHeads, capacity, valueDim], "past values");
+    whole(inputs[5]!, "lengths");
+    same(inputs[5]!.shape, [batch], "lengths");
+    if (attrs.sinks) same(inputs[6]!.shape, [heads], "sinks");
+    return [f32(batch * sequence, heads * valueDim)];
+  },
   attentionGrad(attrs, inputs) {
     arity(inputs, attrs.sinks ? 5 : 4);
     attentionShapes(attrs, inputs);

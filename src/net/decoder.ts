@@ -5,7 +5,7 @@
  * Letters: N tokens = B batch x S sequence, H hidden, E experts, K top-k.
  */
 import { GraphBuilder } from "../graph/builder.js";
-import type { RouteRule, ValueId } from "../graph/ir.js";
+import type { AttentionAttrs, RouteRule, ValueId } from "../graph/ir.js";
 import type { ActivationKind, AttentionSpec, ClampedGlu, DecoderSpec, LatentAttention, LayerSpec, MoeFfn, NormSpec, Rope, RouterSpec } from "../spec/types.js";
 import { normPlaces, slotKey, slotsOf, type NormPart, type Slot, type SlotPart } from "../tensors/slots.js";
 import { ropeTables } from "./rope.js";
@@ -49,6 +49,10 @@ export interface NetContext extends BatchShape {
   /** Tables of one kind of rope, shared by the layers that use it. */
   readonly rope: (settings: Rope) => RopeTables;
   readonly routers: RouterValues[];
+  /** Position of each token [N], int; row by row from 0 if left out. */
+  readonly positions?: ValueId | undefined;
+  /** Attention in place of the plain one over `batch` x `sequence`; `attrs.window` is the layer's own. */
+  readonly attend?: ((inputs: readonly ValueId[], attrs: AttentionAttrs, layer: number) => ValueId) | undefined;
 }
 
 type Context = NetContext;
@@ -86,10 +90,10 @@ export function buildDecoder(spec: DecoderSpec, shape: BatchShape): Decoder {
 }
 
 /** ids [N] -> residual stream [N, H]. */
-export function embedded({ b, spec, param, batch, sequence }: Context, ids: ValueId): ValueId {
+export function embedded({ b, spec, param, batch, sequence, positions: given }: Context, ids: ValueId): ValueId {
   const x = b.scale(b.op("embedding", [param("embed"), ids], {}), spec.multipliers.embedding);
   if (!spec.learnedPositions) return x;
-  const positions = b.constant(Int32Array.from({ length: batch * sequence }, (_, row) => row % sequence), [batch * sequence], "int");
+  const positions = given ?? b.constant(Int32Array.from({ length: batch * sequence }, (_, row) => row % sequence), [batch * sequence], "int");
   return b.add(x, b.op("embedding", [param("positions"), positions], {}));
 }
 
@@ -160,7 +164,8 @@ function attention(ctx: Context, x: ValueId, layer: LayerSpec, index: number): V
   const seen = window !== null && window < sequence ? window : null;
   const shape = { batch, sequence, heads, kvHeads, headDim, valueDim: latent?.valueDim ?? headDim };
   const inputs = [q, k, v, ...(sinks ? [param("sinks", index)] : [])];
-  const mixed = b.op("attention", inputs, { ...shape, scale, window: seen, softcap, sinks });
+  const attrs = { ...shape, scale, softcap, sinks };
+  const mixed = ctx.attend?.(inputs, { ...attrs, window }, index) ?? b.op("attention", inputs, { ...attrs, window: seen });
   return b.linear(mixed, param("o", index), outBias ? param("oBias", index) : undefined);
 }
 

@@ -42,7 +42,7 @@ interface AttentionParts {
 }
 
 /** [N, kvHeads*G*D] -> [B, kvHeads, G*S, D]; G = 1 for keys and values. */
-function splitHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: number, headDim: number): string {
+export function splitHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: number, headDim: number): string {
   const e = ctx.emitter;
   const { batch, sequence, kvHeads } = a;
   if (group === 1) return e.op("Transpose", [e.reshape(x, [batch, sequence, kvHeads, headDim])], { perm: [0, 2, 1, 3] });
@@ -50,7 +50,7 @@ function splitHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: number, 
   return e.reshape(turned, [batch, kvHeads, group * sequence, headDim]);
 }
 
-function mergeHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: number, headDim: number): string {
+export function mergeHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: number, headDim: number): string {
   const e = ctx.emitter;
   const { batch, sequence, kvHeads } = a;
   const columns = kvHeads * group * headDim;

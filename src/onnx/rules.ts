@@ -2,6 +2,7 @@
 import { elements, type ActivationKind, type Node, type NodeOf, type Prim, type ValueId } from "../graph/ir.js";
 import type { Lowering } from "./context.js";
 import { attentionRules } from "./rules-attention.js";
+import { cacheRules } from "./rules-cache.js";
 import { headRules } from "./rules-head.js";
 import { moeRules } from "./rules-moe.js";
 import { routeRules } from "./rules-route.js";
@@ -123,6 +124,7 @@ function siluSlope(ctx: Lowering, x: string): string {
 
 export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   ...attentionRules,
+  ...cacheRules,
   ...headRules,
   ...moeRules,
   ...routeRules,

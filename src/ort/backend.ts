@@ -1,6 +1,6 @@
 /** The onnxruntime backend: each runtime lives in a worker thread of its own. */
 import { Worker } from "node:worker_threads";
-import type { LogitsProgram, TrainProgram } from "../step/programs.js";
+import type { ExtendProgram, LogitsProgram, TrainProgram } from "../step/programs.js";
 import type { Backend, ForwardRuntime, OperationRuntime, TrainRuntime } from "../step/runtime.js";
 import type { Call, Reply } from "./worker.js";
 
@@ -97,6 +97,11 @@ export const onnxruntimeBackend: Backend = {
         const sent = known.has(name) ? { params: program.params } : program;
         known.add(name);
         return remote.call("run", name, sent, feeds);
+      },
+      extend(name: string, program: ExtendProgram, feeds) {
+        const sent = known.has(name) ? { ...program, graph: null } : program;
+        known.add(name);
+        return remote.call("extend", name, sent, feeds);
       },
       close: () => remote.end(),
     };

@@ -5,6 +5,8 @@
 import { backward } from "../grad/backward.js";
 import type { Graph, ValueId } from "../graph/ir.js";
 import { prune, verify } from "../graph/passes.js";
+import type { GraphBuilder } from "../graph/builder.js";
+import { buildCachedDecoder, type CachedShape, type KeyValue } from "../net/cached.js";
 import { buildDecoder, type Decoder } from "../net/decoder.js";
 import { balanceLoss, routerZLoss } from "../net/losses.js";
 import type { DecoderSpec } from "../spec/types.js";
@@ -105,6 +107,12 @@ export function lossProgram(spec: DecoderSpec, shape: { readonly batch: number; 
   return { graph, params: paramsOf(built.decoder), outputs: { loss, balance, z, counts } };
 }
 
+/** Inputs as of a loss program, the mean cross entropy as the only output. */
+export function meanLossProgram(spec: DecoderSpec, shape: { readonly batch: number; readonly sequence: number }): LogitsProgram {
+  const { graph, params, outputs } = lossProgram(spec, shape);
+  return { graph: prune({ ...graph, outputs: [graph.outputs[outputs.loss]!] }), params, picksRows: false };
+}
+
 /** Forward, backward and losses of one micro-batch as one graph. */
 export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram {
   const built = buildLosses(spec, shape);
@@ -133,10 +141,43 @@ export function logitsProgram(
   const decoder = buildDecoder(spec, shape);
   const b = decoder.builder;
   const rows = shape.rows === undefined ? null : b.input("rows", "int", [shape.rows]);
-  const hidden = rows === null ? decoder.hidden : b.op("embedding", [decoder.hidden, rows], {});
-  const raw = b.linear(hidden, decoder.head);
-  const cap = spec.logitSoftcap;
-  const logits = cap === null ? raw : b.scale(b.op("tanh", [b.scale(raw, 1 / cap)], {}), cap);
+  const logits = logitsOf(b, spec, decoder, rows);
   const graph = close(decoder, rows === null ? [decoder.ids] : [decoder.ids, rows], [logits]);
   return { graph, params: paramsOf(decoder), picksRows: rows !== null };
+}
+
+function logitsOf(b: GraphBuilder, { logitSoftcap: cap }: DecoderSpec, { hidden, head }: Pick<Decoder, "hidden" | "head">, rows: ValueId | null): ValueId {
+  const raw = b.linear(rows === null ? hidden : b.op("embedding", [hidden, rows], {}), head);
+  return cap === null ? raw : b.scale(b.op("tanh", [b.scale(raw, 1 / cap)], {}), cap);
+}
+
+export interface ExtendProgram {
+  /**
+   * Inputs: ids [B*T], positions [B*T], lengths [B] (only with a past), rows [B], past keys and values by layer (only with a past), then all parameters.
+   * Outputs: logits of the chosen rows [B, V], then keys and values of the new tokens by layer, [B*T, kvHeads * size].
+   */
+  readonly graph: Graph;
+  readonly params: readonly ParamInfo[];
+  readonly shape: CachedShape;
+  readonly layers: number;
+  readonly kvHeads: number;
+  readonly keyDim: number;
+  readonly valueDim: number;
+}
+
+/** T new tokens in each of B rows behind a cache of keys and values. */
+export function extendProgram(spec: DecoderSpec, shape: CachedShape): ExtendProgram {
+  const decoder = buildCachedDecoder(spec, shape);
+  const { builder: b, ids, positions, lengths, past, present, params } = decoder;
+  const rows = b.input("rows", "int", [shape.batch]);
+  const flat = (pairs: readonly KeyValue[]): ValueId[] => pairs.flatMap(({ k, v }) => [k, v]);
+  const inputs = [ids, positions, ...(lengths === null ? [] : [lengths]), rows, ...flat(past), ...params.map(({ id }) => id)];
+  const graph = prune({ ...b.finish([logitsOf(b, spec, decoder, rows), ...flat(present)]), inputs });
+  verify(graph);
+  const { kvHeads, headDim, latent } = spec.attn;
+  return {
+    graph, shape, kvHeads,
+    params: params.map(({ slot }) => ({ key: slot.key, shape: slot.shape })),
+    layers: spec.layers.length, keyDim: headDim, valueDim: latent?.valueDim ?? headDim,
+  };
 }

@@ -3,7 +3,7 @@
  * State never crosses the interface during training; only token ids go in and a few numbers come out.
  */
 import type { Graph } from "../graph/ir.js";
-import type { LogitsProgram, TrainProgram } from "./programs.js";
+import type { ExtendProgram, LogitsProgram, TrainProgram } from "./programs.js";
 
 export interface MicroBatch {
   /** [batch * sequence] */
@@ -90,10 +90,31 @@ export interface TrainRuntime {
   close(): Promise<void>;
 }
 
+export interface ExtendFeeds {
+  /** [B*T]; what is not needed at a row's end is filled with any id. */
+  readonly ids: Int32Array;
+  /** Tokens of each row that the cache holds [B]. */
+  readonly lengths: Int32Array;
+  /** Of the T new tokens of each row, how many are real and join the cache [B]; the logits are those of the last of them, of no use where there is none. */
+  readonly counts: Int32Array;
+  /** Keys that the cache must have room for afterwards, in a program without a past. */
+  readonly capacity: number;
+}
+
+export interface Extended {
+  readonly logits: Float32Array;
+  readonly ms: number;
+}
+
 export interface ForwardRuntime {
   write(key: string, data: Float32Array): Promise<void>;
   /** Programs are compiled once per `name`. Returns the program's single output. */
   run(name: string, program: LogitsProgram, feeds: readonly Int32Array[]): Promise<Float32Array>;
+  /**
+   * Runs new tokens behind the runtime's one cache of keys and values and appends theirs to it; returns logits [B, V] and the milliseconds it took. Programs are compiled once
+   * per `name`, which is not counted. A program without a past begins the cache anew; one of another capacity moves it.
+   */
+  extend(name: string, program: ExtendProgram, feeds: ExtendFeeds): Promise<Extended>;
   close(): Promise<void>;
 }
 

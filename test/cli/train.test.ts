@@ -69,10 +69,33 @@ describe("train, then use what was trained", () => {
 
     const options = ["generate", moe, "--prompt", "the whale 🐋", "--max-new-tokens", "24", "--seed", "5", "--threads", "1"];
     const written = await upcycleJson(...options);
-    expect(Object.keys(written)).toEqual(["prompt", "text", "tokens", "tokensPerSecond"]);
+    expect(Object.keys(written)).toEqual(["prompt", "text", "tokens", "tokensPerSecond", "promptTokensPerSecond"]);
     const streamed = await upcycle(...options);
     expect(streamed).toMatchObject({ code: 0, stdout: `the whale 🐋${written.text as string}\n` });
     expect((await upcycle("generate", moe, "--prompt", "", "--json")).stderr).toBe("upcycle: the prompt has no tokens; give some text to go on from\n");
+  });
+
+  it("generates from several prompts at once", async () => {
+    writeFileSync(join(dir, "prompts.txt"), "the whale\nship and sea and wind\n\n");
+    const options = ["generate", last, "--max-new-tokens", "6", "--temperature", "0", "--threads", "1"];
+    const several = await upcycleJson(...options, "--prompts", join(dir, "prompts.txt"));
+    const texts = several.texts as { prompt: string; text: string; tokens: number }[];
+    expect(texts.map(({ prompt }) => prompt)).toEqual(["the whale", "ship and sea and wind"]);
+    for (const { prompt, text } of texts) expect((await upcycleJson(...options, "--prompt", prompt)).text).toBe(text);
+    const { stdout } = await upcycle(...options, "--prompt", texts[0]!.prompt, "--prompt", texts[1]!.prompt);
+    expect(stdout).toBe(texts.map(({ prompt, text }) => `${prompt}${text}\n\n`).join(""));
+    expect((await upcycle("generate", last)).stderr).toBe("upcycle: --prompt: no prompt is given; give --prompt TEXT, or --prompts FILE with one per line\n");
+    expect((await upcycle("generate", last, "--prompt", "a", "--prompts", "b")).stderr).toBe("upcycle: --prompts: prompts are given twice; give either --prompt or --prompts\n");
+  });
+
+  it("measures perplexity on long text", async () => {
+    const found = await upcycleJson("perplexity", last, join(dir, "text.txt"), "--sequence", "16", "--stride", "8", "--threads", "1");
+    expect(Object.keys(found)).toEqual(["perplexity", "loss", "bitsPerByte", "tokens", "sequence", "stride", "tokensPerSecond"]);
+    expect(found.perplexity).toBeCloseTo(Math.exp(found.loss as number), 9);
+    expect(found.bitsPerByte).toBeCloseTo(((found.loss as number) * (found.tokens as number)) / Math.LN2 / readFileSync(join(dir, "text.txt")).length, 9);
+    const { code, stdout } = await upcycle("perplexity", last, join(dir, "text.txt"), "--sequence", "16", "--stride", "8", "--threads", "1");
+    expect([code, stdout]).toEqual([0, `perplexity ${(found.perplexity as number).toPrecision(6)}, loss ${(found.loss as number).toFixed(4)} nats per token, ${(found.bitsPerByte as number).toFixed(4)} bits per byte\n`]);
+    expect((await upcycle("perplexity", last, join(dir, "text.txt"), "--sequence", "65")).stderr).toMatch(/: a window of 65 tokens, expected 2 to the model's 64 positions\n$/);
   });
 
   it("ends quietly when the reader of its output has gone", async () => {

@@ -114,7 +114,7 @@ describe("forward", () => {
     let closed = 0;
     const failing = {
       ...inThread,
-      openForward: () => Promise.resolve({ write: () => Promise.reject(new Error("no room")), run: () => Promise.reject(new Error("run")), close: () => Promise.resolve(void closed++) }),
+      openForward: () => Promise.resolve({ write: () => Promise.reject(new Error("no room")), run: () => Promise.reject(new Error("run")), extend: () => Promise.reject(new Error("extend")), close: () => Promise.resolve(void closed++) }),
     };
     await expect(openModel(golden("dense/llama"), failing, 1)).rejects.toThrow("no room");
     expect(closed).toBe(1);

@@ -1,8 +1,8 @@
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { generate, type GenerateSettings } from "../../src/evals/generate.js";
-import { openModel, type RunnableModel } from "../../src/evals/model.js";
+import { generate, generateBatch, type GenerateSettings } from "../../src/evals/generate.js";
+import { openModel, type TextModel } from "../../src/evals/model.js";
 import { argmax } from "../../src/text/sample.js";
 import { temporaryFolder } from "../io/temporary.js";
 import { inThread } from "../support/backend.js";
@@ -11,18 +11,18 @@ import { golden } from "../support/golden.js";
 const root = temporaryFolder();
 const prompt = Int32Array.of(5, 17, 80);
 const greedy: GenerateSettings = { temperature: 0, maxNewTokens: 45, seed: 0, stop: [] };
-let model: RunnableModel;
+let model: TextModel;
 beforeAll(async () => void (model = await openModel(golden("moe/qwen3_moe"), inThread, 1)));
 afterAll(() => model.close());
 
-async function collect(from: RunnableModel, start: Int32Array, settings: GenerateSettings): Promise<number[]> {
+async function collect(from: TextModel, start: Int32Array, settings: GenerateSettings): Promise<number[]> {
   const out: number[] = [];
   for await (const id of generate(from, start, settings)) out.push(id);
   return out;
 }
 
 /** Argmax of a full forward over exactly the last `window` tokens, again and again. */
-async function chain(from: RunnableModel, start: Int32Array, count: number, window = Infinity): Promise<number[]> {
+async function chain(from: TextModel, start: Int32Array, count: number, window = Infinity): Promise<number[]> {
   const text = Array.from(start);
   for (let i = 0; i < count; i++) {
     const seen = Int32Array.from(text.slice(-window));
@@ -46,9 +46,34 @@ describe("generation", () => {
     const short = await openModel(dir, inThread, 1);
     expect(short.spec.maxPositions).toBe(positions);
     const lengths = new Set<number>();
-    const watched: RunnableModel = { ...short, logits: (ids, shape, rows) => (lengths.add(shape.sequence), short.logits(ids, shape, rows)) };
+    const watched: TextModel = { ...short, logits: (ids, shape, rows) => (lengths.add(shape.sequence), short.logits(ids, shape, rows)) };
     expect(await collect(watched, prompt, greedy)).toEqual(await chain(short, prompt, 45, positions));
     expect(Math.max(...lengths)).toBe(positions);
+    await short.close();
+  });
+
+  it("of several prompts gives each the text that it has alone, however long they are and whenever they end", async () => {
+    const prompts = [prompt, Int32Array.from({ length: 70 }, (_, i) => (i * 7) % 96), Int32Array.of(9)];
+    const alone = await Promise.all(prompts.map((text) => chain(model, text, 45)));
+    const stop = [alone[2]![20]!];
+    const ended = (text: readonly number[]): readonly number[] => (text.includes(stop[0]!) ? text.slice(0, text.indexOf(stop[0]!)) : text);
+    for (const [settings, expected] of [[greedy, alone], [{ ...greedy, stop }, alone.map(ended)]] as const) {
+      const out: number[][] = prompts.map(() => []);
+      for await (const { row, id } of generateBatch(model, prompts, settings)) out[row]!.push(id);
+      expect(out).toEqual(expected);
+    }
+  });
+
+  it("of several prompts slides the windows of those that have become too long, and only theirs", async () => {
+    const dir = join(root, "batch");
+    cpSync(golden("moe/qwen3_moe"), dir, { recursive: true });
+    const path = join(dir, "config.json");
+    writeFileSync(path, readFileSync(path, "utf8").replace(/"max_position_embeddings": \d+/, '"max_position_embeddings": 24'));
+    const short = await openModel(dir, inThread, 1);
+    const prompts = [prompt, Int32Array.from({ length: 30 }, (_, i) => (i * 5) % 96), Int32Array.from({ length: 20 }, (_, i) => (i * 11) % 96)];
+    const out: number[][] = prompts.map(() => []);
+    for await (const { row, id } of generateBatch(short, prompts, { ...greedy, maxNewTokens: 12 })) out[row]!.push(id);
+    expect(out).toEqual(await Promise.all(prompts.map((text) => chain(short, text, 12, 24))));
     await short.close();
   });
 
@@ -75,6 +100,9 @@ describe("generation", () => {
 
   it("refuses an empty prompt and unknown ids", async () => {
     await expect(collect(model, new Int32Array(0), greedy)).rejects.toThrow("the prompt has no tokens");
+    const nothing = generateBatch(model, [prompt, new Int32Array(0)], greedy);
+    await expect(nothing.next()).rejects.toThrow("prompt 2 has no tokens");
+    await expect(generateBatch(model, [], greedy).next()).rejects.toThrow("there is no prompt");
     await expect(collect(model, Int32Array.of(96), greedy)).rejects.toThrow("token id 96 is outside the vocabulary 0..95");
   });
 });

@@ -73,6 +73,22 @@ function attentionCase(c: CaseBuilder, prim: "attention" | "attentionGrad"): rea
   return c.b.apply("attentionGrad", [...inputs, c.normal(rows, kvHeads * group * valueDim)], attrs);
 }
 
+function cachedCase(c: CaseBuilder): readonly ValueId[] {
+  const [batch, sequence, kvHeads, group, headDim, valueDim] = [c.pick(1, 3), c.pick(1, 3), c.pick(1, 2), c.pick(1, 3), c.pick(1, 4), c.pick(1, 4)];
+  const capacity = c.pick(1, 5);
+  const heads = kvHeads * group;
+  const sinks = c.pick(0, 1) === 1;
+  const inputs = [
+    c.normal(batch * sequence, heads * headDim), c.normal(batch * sequence, kvHeads * headDim), c.normal(batch * sequence, kvHeads * valueDim),
+    c.normal(batch, kvHeads, capacity, headDim), c.normal(batch, kvHeads, capacity, valueDim),
+    c.ints(Array.from({ length: batch }, () => c.pick(0, capacity)), batch), ...(sinks ? [c.normal(heads)] : []),
+  ];
+  const window = c.pick(0, 1) === 0 ? null : c.pick(1, capacity + sequence);
+  return c.b.apply("cachedAttention", inputs, {
+    batch, sequence, heads, kvHeads, headDim, valueDim, capacity, window, sinks, scale: 0.7, softcap: c.pick(0, 1) === 0 ? null : 1.5,
+  });
+}
+
 /** Routed operands: N tokens, top k of E experts, some experts empty. */
 function routed(c: CaseBuilder): { k: number; experts: number; tokens: number; order: ValueId; inverse: ValueId; counts: ValueId } {
   const [tokens, experts] = [c.pick(1, 6), c.pick(2, 5)];
@@ -160,6 +176,7 @@ export const cases: { readonly [P in Prim]: Make } = {
   },
   attention: (c) => attentionCase(c, "attention"),
   attentionGrad: (c) => attentionCase(c, "attentionGrad"),
+  cachedAttention: cachedCase,
   swiglu: (c) => [c.b.op("swiglu", [c.normal(3, 4), c.normal(3, 4)], {})],
   swigluGrad: (c) => c.b.apply("swigluGrad", [c.normal(3, 4), c.normal(3, 4), c.normal(3, 4)], {}),
   headCrossEntropy: (c) => [c.b.op("headCrossEntropy", [c.normal(6, 3), c.normal(5, 3), targetsOf(c, 6, 5)], { softcap: c.pick(0, 1) === 0 ? null : 1.5 })],

@@ -1,0 +1,102 @@
+/** Several texts that grow token by token: what is known of them lies in the model's cache of keys and values. */
+import type { DecoderSpec } from "../spec/types.js";
+import type { TextModel } from "./model.js";
+
+export interface Timings {
+  readonly promptTokens: number;
+  readonly promptMs: number;
+  /** Tokens computed one by one, and their time. */
+  readonly newTokens: number;
+  readonly newMs: number;
+}
+
+export interface Decoding {
+  /** Logits [B, V] of each row's next token; only rows that have one in `ids`, or in the prompts, are of use. */
+  readonly logits: Float32Array;
+  readonly timings: Timings;
+  /** Goes on with one token in each row; null where a row has ended. */
+  next(ids: readonly (number | null)[]): Promise<Decoding>;
+}
+
+/** Prompt tokens computed at once in each row: scores grow with their square. */
+const PIECE = 512;
+/** Lengths are rounded up, so that few graphs are compiled. */
+const STEP = 32;
+const SMALLEST_CACHE = 64;
+
+/**
+ * Reads the prompts, all rows side by side; shorter ones are filled up behind their end, where causal attention never sees it. A row may have
+ * no token. No text may come to more tokens than the model has positions. One decoding at a time: the model has one cache.
+ */
+export async function startDecoding(model: TextModel, prompts: readonly (readonly number[])[], expected: number): Promise<Decoding> {
+  const texts = prompts.map((prompt) => [...prompt]);
+  const longest = Math.max(...texts.map(({ length }) => length));
+  const { logits, room, ms } = await readAll(model, texts, Math.min(longest + expected, model.spec.maxPositions));
+  const promptTokens = texts.reduce((sum, { length }) => sum + length, 0);
+  return decodingOf(model, texts, room, logits, { promptTokens, promptMs: ms, newTokens: 0, newMs: 0 });
+}
+
+interface Room {
+  readonly capacity: number;
+  /** Length of the rope tables. */
+  readonly positions: number;
+}
+
+/** Room for `needed` tokens. Rope whose frequencies change with the text's length changes where it must, not before. */
+function roomFor(spec: DecoderSpec, needed: number): Room {
+  const original = Math.min(...spec.layers.map(({ rope }) => (rope?.scaling.kind === "longrope" ? rope.scaling.originalMaxPositions : Infinity)));
+  let capacity = SMALLEST_CACHE;
+  while (capacity < needed) capacity *= 2;
+  if (original === Infinity) return { capacity, positions: Math.min(capacity, spec.maxPositions) };
+  return needed <= original ? { capacity: Math.min(capacity, original), positions: original } : { capacity, positions: spec.maxPositions };
+}
+
+/** Computes whole texts into an empty cache. */
+async function readAll(model: TextModel, texts: readonly (readonly number[])[], needed: number): Promise<{ logits: Float32Array; room: Room; ms: number }> {
+  const { spec } = model;
+  const batch = texts.length;
+  const longest = Math.max(...texts.map(({ length }) => length));
+  const room = roomFor(spec, needed);
+  const logits = new Float32Array(batch * spec.vocab);
+  let ms = 0;
+  // Pieces are as long as the cache at most, so that its place for padding is never written beyond.
+  for (let first = 0; first < longest; first += PIECE) {
+    const left = longest - first;
+    const tokens = Math.min(PIECE, room.capacity, Math.ceil(left / STEP) * STEP);
+    const counts = Int32Array.from(texts, ({ length }) => Math.min(tokens, Math.max(0, length - first)));
+    const ids = new Int32Array(batch * tokens);
+    texts.forEach((text, row) => ids.set(text.slice(first, first + counts[row]!), row * tokens));
+    const found = await model.extend(
+      { batch, tokens, capacity: first === 0 ? 0 : room.capacity, positions: room.positions },
+      { ids, counts, lengths: Int32Array.from(texts, ({ length }) => Math.min(first, length)), capacity: room.capacity },
+    );
+    ms += found.ms;
+    counts.forEach((count, row) => {
+      if (count > 0) logits.set(found.logits.subarray(row * spec.vocab, (row + 1) * spec.vocab), row * spec.vocab);
+    });
+  }
+  return { logits, room, ms };
+}
+
+function decodingOf(model: TextModel, texts: readonly number[][], room: Room, logits: Float32Array, timings: Timings): Decoding {
+  return {
+    logits, timings,
+    async next(ids) {
+      const lengths = Int32Array.from(texts, ({ length }) => length);
+      ids.forEach((id, row) => id !== null && texts[row]!.push(id));
+      const added = ids.filter((id) => id !== null).length;
+      const needed = Math.max(...texts.map(({ length }) => length));
+      const grown = needed <= room.capacity ? room : roomFor(model.spec, needed);
+      // Keys that were turned at the old frequencies are of no use at the new ones.
+      const found = grown.positions !== room.positions && hasLongRope(model.spec)
+        ? await readAll(model, texts, needed)
+        : await model.extend(
+            { batch: texts.length, tokens: 1, ...grown },
+            { ids: Int32Array.from(ids, (id) => id ?? 0), lengths, counts: Int32Array.from(ids, (id) => (id === null ? 0 : 1)), capacity: grown.capacity },
+          );
+      return decodingOf(model, texts, grown, found.logits, { ...timings, newTokens: timings.newTokens + added, newMs: timings.newMs + found.ms });
+    },
+  };
+}
+
+const hasLongRope = ({ layers }: DecoderSpec): boolean => layers.some(({ rope }) => rope?.scaling.kind === "longrope");
