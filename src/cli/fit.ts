@@ -5,7 +5,7 @@ import { compact, duration, significant, table, wrap } from "../base/format.js";
 import { nearest } from "../config/index.js";
 import { toolVersion } from "../convert/version.js";
 import { parseMapping } from "../fit/columns.js";
-import { runFit, type FitProgress, type FitReport } from "../fit/fit.js";
+import { runFit, type FitProgress, type FitReport, type PredictAt } from "../fit/fit.js";
 import { readPoints, type Dropped, type ReadPoints } from "../fit/points.js";
 import { writeFileAtomic } from "../io/atomic.js";
 import { laws, lawById, lawOf, type LawName } from "../laws/catalogue.js";
@@ -26,6 +26,7 @@ interface FitFlags extends CommonFlags {
   readonly bootstrap: number;
   readonly profile?: boolean;
   readonly level: number;
+  readonly draws?: boolean;
   readonly compare?: string;
   readonly predict?: readonly string[];
   readonly grid?: boolean;
@@ -51,7 +52,8 @@ export function fitCommand(): Command {
     .option("--cluster <column>", "resample whole runs, named in this column")
     .option("--profile", "intervals by profile likelihood")
     .option("--level <part>", "confidence of intervals", realNumber("--level", 0.5, 0.9999), 0.95)
-    .option("--predict <list>", "a place to predict, N=7e10,D=1e12; repeatable", collect)
+    .option("--predict <list>", "a place to predict, N=7e10,D=1e12 (group=moe); repeatable", collect)
+    .option("--draws", "parameters of every resampled fit in the JSON, for plans")
     .option("--compare <laws>", "other laws fitted to the same points: a,b")
     .option("--start <list>", "where a formula's search begins: A=400,alpha=0.3")
     .option("--grid", "all starts of the law's grid instead of projection")
@@ -70,6 +72,7 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
   const name = lawName(flags.law, [...mapping.keys()], numbers(flags.start, "--start"));
   const law = lawOf(name);
   const compare = (flags.compare ?? "").split(",").filter((text) => text !== "").map((text) => lawName(text, [...mapping.keys()], {}));
+  if (flags.draws === true && (flags.bootstrap === 0 || flags.json !== true)) throw inputError("needs --bootstrap and --json", { where: "--draws", hint: "for example --bootstrap 400 --draws --json" });
   const read = await readPoints(file, law, { mapping, cluster: flags.cluster, maxLoss: flags.maxLoss, compare: compare.map(lawOf) });
   const started = performance.now();
   const report = await runFit(
@@ -79,7 +82,7 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
       starts: flags.grid === true ? "grid" : "projection",
       bootstrap: flags.bootstrap, profile: flags.profile === true, level: flags.level, seed: flags.seed,
       threads: flags.threads ?? defaultThreads(), compare,
-      predict: (flags.predict ?? []).map((text) => numbers(text, "--predict")),
+      predict: (flags.predict ?? []).map(placeOf),
     },
     (state) => {
       if (performance.now() - started > patience) terminal.progress(progressLine(state));
@@ -88,7 +91,7 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
   terminal.settle();
   if (flags.html !== undefined) await writePage(flags.html, report, read, shownPath(file));
   if (json) {
-    terminal.out(JSON.stringify(asJson(report, read)));
+    terminal.out(JSON.stringify({ ...asJson(report, read), ...(flags.draws === true && { draws: listed(report.draws) }) }));
     return;
   }
   const seconds = (performance.now() - started) / 1000;
@@ -118,6 +121,12 @@ function lawName(text: string, mapped: readonly string[], start: Readonly<Record
   throw inputError(`"${text}" is not a law`, { where: "--law", hint: meant === undefined ? `laws: ${names.join(", ")}; or a formula such as "A*N^-a + E"` : `did you mean ${meant}?` });
 }
 
+/** `N=7e10,D=1e12`, of a law over groups with `group=dense`. Throws inputError naming the option. */
+function placeOf(text: string): PredictAt {
+  const [, group] = /(?:^|,)\s*group\s*=\s*([^,]*)/.exec(text) ?? [];
+  return { columns: numbers(text.replace(/(^|,)\s*group\s*=[^,]*/, ""), "--predict"), ...(group !== undefined && { group: group.trim() }) };
+}
+
 /** `A=400,alpha=0.3`. Throws inputError naming the option. */
 function numbers(text: string | undefined, option: string): Readonly<Record<string, number>> {
   const pairs = (text ?? "").split(",").filter((part) => part.trim() !== "");
@@ -143,8 +152,23 @@ function asJson(report: FitReport, { points, columns: from, dropped, rows }: Rea
     params: fit.params, intervals,
     objective: fit.objective, status: fit.status, atBound: fit.atBound, gradientNorm: fit.gradientNorm, starts: fit.starts,
     loss: fit.loss.name === "huber" ? fit.loss : { name: fit.loss.name },
-    quality, n: points.n, rows, columns: from, dropped, predictions, comparison, notes, warnings,
+    quality, n: points.n, ranges: ranges(points), rows, columns: from, dropped, predictions, comparison, notes, warnings,
   };
+}
+
+/** Most draws that are written: a plan needs no more. */
+const mostDraws = 1000;
+
+function listed(draws: FitReport["draws"]): Record<string, number[]> {
+  return Object.fromEntries(Object.entries(draws).map(([name, values]) => [name, [...values.subarray(0, mostDraws)]]));
+}
+
+/** Smallest and largest value of each column. */
+function ranges({ columns: values }: ReadPoints["points"]): Record<string, [number, number]> {
+  return Object.fromEntries(Object.entries(values).map(([name, column]) => {
+    const known = column.filter(Number.isFinite);
+    return [name, [known.reduce((a, b) => Math.min(a, b), Infinity), known.reduce((a, b) => Math.max(a, b), -Infinity)]];
+  }));
 }
 
 function describe(report: FitReport, read: ReadPoints, file: string, seconds: number): string[] {
@@ -161,8 +185,8 @@ function describe(report: FitReport, read: ReadPoints, file: string, seconds: nu
     "",
     parameterTable(report),
   ];
-  for (const { at, loss: value, profile, bootstrap } of predictions) {
-    const place = Object.entries(at).map(([name, size]) => `${name} = ${compact(size)}`).join(", ");
+  for (const { at, group, loss: value, profile, bootstrap } of predictions) {
+    const place = (group === null ? "" : `${group}, `) + Object.entries(at).map(([name, size]) => `${name} = ${compact(size)}`).join(", ");
     const ranges = [...(bootstrap === null ? [] : [`${range(bootstrap.low, bootstrap.high)} by bootstrap`]), ...(profile === null ? [] : [`${range(profile.low, profile.high)} by profile`])];
     lines.push("", ...labelled("prediction", `L = ${value.toFixed(4)} nats at ${place}${ranges.length === 0 ? "" : `; ${ranges.join(", ")}`}`));
   }

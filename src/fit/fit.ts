@@ -3,7 +3,7 @@ import { inputError } from "../base/errors.js";
 import { clusterCount, naturalDraws, summarise, type BootstrapInterval } from "../laws/bootstrap.js";
 import { lawOf, type LawName } from "../laws/catalogue.js";
 import { checkPoints } from "../laws/check.js";
-import { criteria, qualityOf, type Criteria, type Quality } from "../laws/compare.js";
+import { criteria, pick, qualityOf, type Criteria, type Quality } from "../laws/compare.js";
 import { bestOf, fitLaw, problemOf, startsOf, type Fit, type StartMethod } from "../laws/fit.js";
 import { extrapolationWarnings, identificationWarnings, type Warning } from "../laws/identification.js";
 import type { Problem } from "../laws/local-fit.js";
@@ -31,14 +31,20 @@ export interface FitRequest {
   readonly threads: number;
   /** Further laws fitted to the same points. */
   readonly compare: readonly LawName[];
-  /** Columns of one place each. */
-  readonly predict: readonly Readonly<Record<string, number>>[];
+  readonly predict: readonly PredictAt[];
   /** Columns whose unit the user stated. */
   readonly stated?: readonly string[];
 }
 
+/** A place to predict for; `group` says which law of several. */
+export interface PredictAt {
+  readonly columns: Readonly<Record<string, number>>;
+  readonly group?: string;
+}
+
 export interface Prediction {
   readonly at: Readonly<Record<string, number>>;
+  readonly group: string | null;
   readonly loss: number;
   readonly profile: Profile | null;
   readonly bootstrap: BootstrapInterval | null;
@@ -138,9 +144,13 @@ function report(
 }
 
 function predictionAt(
-  at: Readonly<Record<string, number>>, points: Points, problem: Problem, fit: Fit, draws: Float64Array, { profile, level }: { profile: boolean; level: number },
+  { columns, group }: PredictAt, points: Points, problem: Problem, fit: Fit, draws: Float64Array, { profile, level }: { profile: boolean; level: number },
 ): Prediction {
-  const place = placesOf(Object.fromEntries(Object.entries(at).map(([name, value]) => [name, [value]])));
+  // Columns that the group's law does not use.
+  const unused = Object.fromEntries(fit.law.columns.filter(({ name }) => columns[name] === undefined).map(({ name }) => [name, [NaN]]));
+  const given = Object.fromEntries(Object.entries(columns).map(([name, value]) => [name, [value]]));
+  const place = placesOf({ ...given, ...unused }, group === undefined ? undefined : [group]);
+  const alike = group === undefined ? points : pick(points, Array.from({ length: points.n }, (_, i) => i).filter((i) => points.group?.[i] === group));
   const p = fit.bound.p;
   const evaluator = fit.bound.at(place);
   const out = new Float64Array(1);
@@ -149,19 +159,25 @@ function predictionAt(
     return Math.exp(out[0]!);
   });
   return {
-    at,
+    at: columns, group: group ?? null,
     loss: predict(fit.law, fit.params, place)[0]!,
     profile: profile ? profilePrediction(fit, problem, place, { level }) : null,
     bootstrap: values.length === 0 ? null : summarise(values, level),
-    warnings: extrapolationWarnings(points, place),
+    warnings: extrapolationWarnings(alike, placesOf(given)),
   };
 }
 
 function checkPlaces(law: Law, places: FitRequest["predict"]): void {
-  for (const at of places) {
-    if (law.groups !== undefined) throw inputError(`the law ${law.id} is several laws; predict with one of them`);
-    for (const { name } of law.columns) {
-      if (!(at[name]! > 0) && !(name === "S" && at[name] === 0)) throw inputError(`a prediction of ${law.id} needs ${name}`, { where: "--predict", hint: `write ${law.columns.map((column) => `${column.name}=...`).join(",")}` });
+  const where = "--predict";
+  for (const { columns, group } of places) {
+    const part = law.groups?.find(({ name }) => name === group);
+    if (law.groups !== undefined && part === undefined) {
+      throw inputError(group === undefined ? `the law ${law.id} is several laws: which one?` : `"${group}" is no group of ${law.id}`, { where, hint: `write group=${law.groups.map(({ name }) => name).join("|")},...` });
+    }
+    if (law.groups === undefined && group !== undefined) throw inputError(`the law ${law.id} has no groups`, { where });
+    const wanted = part?.columns ?? law.columns.map(({ name }) => name);
+    for (const name of wanted) {
+      if (!(columns[name]! > 0) && !(name === "S" && columns[name] === 0)) throw inputError(`a prediction of ${law.id} needs ${name}`, { where, hint: `write ${[...(group === undefined ? [] : [`group=${group}`]), ...wanted.map((column) => `${column}=...`)].join(",")}` });
     }
   }
 }

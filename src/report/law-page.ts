@@ -18,7 +18,7 @@ export function renderLawHtml(result: LawResult, assets: ReportAssets): string {
     tiles(result),
     section("parameters", "Parameters", parameterTable(result)),
     result.warnings.length === 0 ? "" : section("warnings", "What to be careful about", `<ul class="findings">${result.warnings.map((text) => `<li>${escapeHtml(text)}</li>`).join("")}</ul>`),
-    section("fit", "Fit and residuals", figures([...of("loss-"), ...of("residuals"), ...of("isoflop")])),
+    section("fit", "Fit and residuals", figures([...of("loss-"), ...of("residuals"), ...of("contours"), ...of("isoflop")])),
     result.predictions.length === 0 ? "" : section("predictions", "Predictions", predictionTable(result)),
     of("profile-").length === 0 ? "" : section("profiles", "Profiles", figures(of("profile-"))),
     of("cloud-").length === 0 ? "" : section("clouds", "Bootstrap", figures(of("cloud-"))),
@@ -93,8 +93,8 @@ function parameterTable({ fit, profiles, bootstrap }: LawResult): string {
 
 function predictionTable({ predictions }: LawResult): string {
   const interval = (found: { low: number; high: number } | null): string => (found === null ? "" : range(fixed(found.low, 4), fixed(found.high, 4)));
-  const rows = predictions.map(({ at, loss, bootstrap, profile }) => [
-    escapeHtml(Object.entries(at).map(([name, value]) => `${name} = ${compact(value)}`).join(", ")), fixed(loss, 4), interval(bootstrap), interval(profile),
+  const rows = predictions.map(({ at, group, loss, bootstrap, profile }) => [
+    escapeHtml((group === null ? "" : `${group}, `) + Object.entries(at).map(([name, value]) => `${name} = ${compact(value)}`).join(", ")), fixed(loss, 4), interval(bootstrap), interval(profile),
   ]);
   return table(["Place", "Loss", "Bootstrap", "Profile"], rows, 4);
 }

@@ -25,7 +25,7 @@ function lawChart(chart) {
   }
   const ys = rows.map((row) => row[2]).concat(chart.level === null ? [] : [chart.level]);
   const xRange = ends(columns[0], chart.xLog);
-  const yRange = ends(ys, false);
+  const yRange = ends(ys, chart.yLog);
 
   function drawLevel(u) {
     if (chart.level === null) return;
@@ -69,14 +69,19 @@ function lawChart(chart) {
       xAxis.splits = (u, i, min, max) => logTicks(min, max);
       xAxis.filter = (u, splits) => splits;
     }
+    const yAxis = { label: chart.yLabel, size: 54, space: 36, values: (u, splits, i, space, step) => splits.map(chart.yLog ? (v) => (v === null ? "" : short(v, true)) : plain(step)) };
+    if (chart.yLog) {
+      yAxis.splits = (u, i, min, max) => logTicks(min, max);
+      yAxis.filter = (u, splits) => splits;
+    }
     plot = new uPlot({
       width: drawnWidth,
       height: Math.round(Math.min(360, Math.max(260, drawnWidth * 0.62))),
       legend: { show: false },
       padding: [8, 14, 0, 0],
-      scales: { x: { time: false, distr: chart.xLog ? 3 : 1, range: () => xRange }, y: { range: () => yRange } },
+      scales: { x: { time: false, distr: chart.xLog ? 3 : 1, range: () => xRange }, y: { distr: chart.yLog ? 3 : 1, range: () => yRange } },
       series: series,
-      axes: [axis(xAxis), axis({ label: chart.yLabel, size: 54, space: 36, values: (u, splits, i, space, step) => splits.map(plain(step)) })],
+      axes: [axis(xAxis), axis(yAxis)],
       cursor: { show: false },
       hooks: { draw: [drawLevel] },
     }, columns, host);

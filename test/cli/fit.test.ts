@@ -2,7 +2,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { publishedById } from "../../src/laws/published.js";
-import { dataFile, haveData, law, simulated, upcyclingGrid } from "../laws/data.js";
+import { dataFile, haveData, law, simulated, together, upcyclingGrid } from "../laws/data.js";
 import { temporaryFolder } from "../io/temporary.js";
 import { upcycle, upcycleJson } from "./upcycle.js";
 
@@ -54,6 +54,25 @@ describe("upcycle fit", () => {
     expect(stdout).toMatch(/^warning +E is not bounded from below/m);
   });
 
+  it("gives a plan coefficients with draws and ranges, and predicts by group", async () => {
+    const { columns: at, loss, group } = together(0.003);
+    const table = join(dir, "together.csv");
+    const cell = (value: number | undefined): string => (value === undefined || Number.isNaN(value) ? "" : String(value));
+    writeFileSync(table, ["group,N,D,D1,D2,loss", ...group!.map((name, i) => [name, ...["N", "D", "D1", "D2"].map((column) => cell(at[column]![i])), loss[i]].join(","))].join("\n"));
+    const found = await upcycleJson("fit", table, "--law", "upcycling-shared", "--loss", "mse", "--bootstrap", "60", "--draws", "--predict", "group=upcycled,N=1e9,D1=5e10,D2=1e10");
+    expect(found).toMatchObject({ law: "upcycling-shared", predictions: [{ group: "upcycled", at: { D1: 5e10 } }], ranges: { N: [1e8, 1.1e9], D: [1e9, 1e11] } });
+    expect((found.draws as Record<string, number[]>)["upcycled.alpha3"]).toHaveLength(60);
+    const file = join(dir, "together.json");
+    writeFileSync(file, JSON.stringify(found));
+    const plan = await upcycleJson("plan", "--preset", "llama-3.2-1b", "--d1", "50B", "--tokens", "10B", "--coefficients", file, "--fitted-recipe", "E8G1T2");
+    expect(plan).toMatchObject({ coefficients: { published: false, uncertainty: "draws", recipe: "E8G1T2", ranges: { tokens: [0.9e9, 1e11] } }, draws: 60 });
+    // Close to Table 2, from which the points were made.
+    const arms = plan.arms as { loss: number; interval: { low: number; high: number } }[];
+    const published = await upcycleJson("plan", "--preset", "llama-3.2-1b", "--d1", "50B", "--tokens", "10B");
+    (published.arms as { loss: number }[]).slice(0, 3).forEach(({ loss: wanted }, i) => expect(Math.abs(arms[i]!.loss / wanted - 1)).toBeLessThan(0.01));
+    for (const { loss: value, interval } of arms) expect(interval.low < value && value < interval.high).toBe(true);
+  });
+
   it("takes a formula", async () => {
     const found = await upcycleJson("fit", exact, "--law", "A*D1^-a*(1e9*H)^-b + B*N^-c", "--columns", "H=D2 (billions)", "--start", "A=10,a=0.05,b=0.05,B=8,c=0.1", "--loss", "mse");
     expect(found).toMatchObject({ law: "expression", formula: "L(D1, H, N) = A*D1^-a*(1e9*H)^-b + B*N^-c", status: "converged" });
@@ -76,6 +95,7 @@ describe("upcycle fit", () => {
     ["a column that is not there", ["fit", exact, "--law", "upcycling"], `${exact}: no column for D2 (tokens the upcycled model was trained on since); name it: --columns D2=COLUMN; columns of the file: N, D1, D2 (billions), loss`],
     ["units off", ["fit", exact, "--law", "upcycling", "--columns", "D2=D2 (billions)"], `${exact}: D2 goes from 0.900 to 37.0, expected raw counts; if it is in billions, write --columns D2=YOUR_COLUMN*1e9`],
     ["a bad start", ["fit", exact, "--law", "A*N^-a", "--start", "A=x"], '--start: "x" is not a number from -Infinity'],
+    ["draws for nothing", ["fit", exact, "--law", "upcycling", ...columns, "--draws"], "--draws: needs --bootstrap and --json; for example --bootstrap 400 --draws --json"],
     ["no such file", ["fit", join(dir, "none.csv"), "--law", "chinchilla"], `${join(dir, "none.csv")}: cannot open: no such file or folder`],
   ])("%s is one line and exit 2", async (_, args, line) => {
     expect(await upcycle(...args)).toEqual({ code: 2, stdout: "", stderr: `upcycle: ${line}\n` });

@@ -2,12 +2,12 @@ import { describe, expect, it } from "vitest";
 import { runFit, type FitRequest } from "../../src/fit/fit.js";
 import { openPool } from "../../src/fit/pool.js";
 import { publishedById } from "../../src/laws/published.js";
-import { gridOf, law, simulated, spaced } from "../laws/data.js";
+import { gridOf, law, simulated, spaced, together } from "../laws/data.js";
 
 const points = simulated(law("chinchilla"), publishedById("hoffmann")!.params, gridOf({ N: spaced(1e8, 1e10, 6), D: spaced(1e9, 1e11, 6) }), 0.005, 1);
 const request: FitRequest = {
   law: { id: "chinchilla" }, points, loss: { name: "huber", delta: 1e-3 }, starts: "projection", bootstrap: 200, profile: true, level: 0.9, seed: 3, threads: 1,
-  compare: [{ id: "kaplan" }], predict: [{ N: 1e11, D: 1e12 }],
+  compare: [{ id: "kaplan" }], predict: [{ columns: { N: 1e11, D: 1e12 } }],
 };
 
 describe("a whole fit", () => {
@@ -49,9 +49,28 @@ describe("a whole fit", () => {
     expect(notes).toEqual(["Only 4 runs to resample: bootstrap intervals will be too narrow."]);
   });
 
+  it("predicts with each of several laws fitted together", async () => {
+    const groups = { ...request, law: { id: "upcycling-shared" }, points: together(0.003), compare: [], bootstrap: 40, loss: { name: "mse", delta: 0 } as const };
+    const { predictions } = await runFit({
+      ...groups, predict: [{ columns: { N: 7e9, D1: 1e11, D2: 5e10 }, group: "upcycled" }, { columns: { N: 5e8, D: 2e10 }, group: "moe" }, { columns: { N: 5e8, D: 2e10 }, group: "dense" }],
+    });
+    const truth = [16.3 * 1e11 ** -0.043 * 5e10 ** (-0.085 + 7.98e-4 * Math.log(1e11)) + 8.53 * 7e9 ** -0.112 + 0.165, 32 * 2e10 ** -0.161 + 7.05 * 5e8 ** -0.08 + 0.165, 8.83 * 2e10 ** -0.088 + 12.3 * 5e8 ** -0.116 + 0.165];
+    expect(predictions.map(({ group }) => group)).toEqual(["upcycled", "moe", "dense"]);
+    predictions.forEach(({ loss, profile, bootstrap }, i) => {
+      expect(Math.abs(loss / truth[i]! - 1)).toBeLessThan(0.01);
+      expect(profile!.low < loss && loss < profile!.high && bootstrap!.low < bootstrap!.high).toBe(true);
+    });
+    expect(predictions.map(({ warnings }) => warnings.length)).toEqual([3, 0, 0]);
+    const refused = (predict: FitRequest["predict"], line: string): Promise<void> => expect(runFit({ ...groups, bootstrap: 0, predict })).rejects.toThrow(line);
+    await refused([{ columns: { N: 1e9, D: 1e9 } }], "the law upcycling-shared is several laws: which one?");
+    await refused([{ columns: { N: 1e9, D: 1e9 }, group: "mixture" }], '"mixture" is no group of upcycling-shared');
+    await refused([{ columns: { N: 1e9, D: 1e9 }, group: "upcycled" }], "a prediction of upcycling-shared needs D1");
+    await expect(runFit({ ...request, predict: [{ columns: { N: 1e9, D: 1e9 }, group: "dense" }] })).rejects.toThrow("the law chinchilla has no groups");
+  });
+
   it("refuses what cannot be fitted", async () => {
     await expect(runFit({ ...request, points: { ...points, n: 3, loss: points.loss.slice(0, 3) } })).rejects.toThrow("3 points for a law with 5 parameters");
-    await expect(runFit({ ...request, predict: [{ N: 1e9 }] })).rejects.toThrow("a prediction of chinchilla needs D");
+    await expect(runFit({ ...request, predict: [{ columns: { N: 1e9 } }] })).rejects.toThrow("a prediction of chinchilla needs D");
   });
 });
 

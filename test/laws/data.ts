@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { randomStream } from "../../src/base/random.js";
 import { lawById } from "../../src/laws/catalogue.js";
+import { publishedById } from "../../src/laws/published.js";
 import { placesOf, predict, type Law, type Params, type Places, type Points } from "../../src/laws/types.js";
 
 const folder = fileURLToPath(new URL("../../../shared/data/scaling-laws/", import.meta.url));
@@ -32,6 +33,22 @@ export function simulated(from: Law, params: Params, places: Places, noise = 0, 
 
 /** The reference's grid for the upcycling law: N 0.11-1.1B, D1 2-74B, D2 0.9-37B. */
 export const upcyclingGrid = gridOf({ N: spaced(0.11e9, 1.1e9, 4), D1: spaced(2e9, 74e9, 4), D2: spaced(0.9e9, 37e9, 4) });
+
+/** Parameters of upcycling-shared as in Table 2 of Liew et al. */
+export const table2 = Object.fromEntries([
+  ...(["dense", "moe", "upcycled"] as const).flatMap((group) =>
+    Object.entries(publishedById(`liew-${group}`)!.params).filter(([name]) => name !== "E").map(([name, value]) => [`${group}.${name}`, value])),
+  ["E", 0.165],
+]) as Record<string, number>;
+
+/** Dense, MoE and upcycled models with one E, with noise on ln L. */
+export function together(noise: number, seed = 0): Points {
+  const scratch = gridOf({ N: spaced(1e8, 1e9, 4), D: spaced(1e9, 1e11, 5) });
+  const parts: [string, Places][] = [["dense", scratch], ["moe", scratch], ["upcycled", upcyclingGrid]];
+  const column = (name: string): number[] => parts.flatMap(([, { columns, n }]) => [...(columns[name] ?? new Float64Array(n).fill(NaN))]);
+  const group = parts.flatMap(([name, { n }]) => new Array<string>(n).fill(name));
+  return { ...simulated(law("upcycling-shared"), table2, placesOf({ N: column("N"), D: column("D"), D1: column("D1"), D2: column("D2") }, group), noise, seed), group };
+}
 
 /** 240 points of Hoffmann et al. as read off their figure: D = C / 6N, the five largest losses left out. */
 export function chinchillaPoints(): Points {

@@ -7,10 +7,13 @@ import { randomStream } from "../../src/base/random.js";
 import { openCheckpoint } from "../../src/checkpoint/open.js";
 import { parseStudyConfig, type StudyConfig } from "../../src/config/index.js";
 import { countParams } from "../../src/cost/params.js";
+import { readPoints } from "../../src/fit/points.js";
+import { lawById } from "../../src/laws/catalogue.js";
 import type { StudyResult } from "../../src/report/result.js";
 import { writeReport } from "../../src/study/report.js";
 import { runStudy, type StudyEvent } from "../../src/study/run.js";
 import { temporaryFolder } from "../io/temporary.js";
+import { upcycle, upcycleJson } from "../cli/upcycle.js";
 import { inThread } from "../support/backend.js";
 
 const root = temporaryFolder();
@@ -186,6 +189,26 @@ describe("a study's result", () => {
     }
     expect(last / trained[0]!.total).toBeCloseTo(1, 12);
     expect(new Set(trained.map(({ run: name }) => name)).size).toBe(11);
+  });
+});
+
+describe("a study's folder", () => {
+  it("is read by upcycle fit: a point for each finished model", async () => {
+    const { points } = await readPoints(whole, lawById("upcycling-shared")!, { mapping: new Map() });
+    const seen = result.parent.tokens!;
+    expect(points.group!.filter((name) => name === "upcycled")).toHaveLength(6);
+    expect([...points.loss].sort()).toEqual([result.parent.loss, ...result.arms.flatMap(({ runs }) => runs.map(({ finalLoss }) => finalLoss))].sort());
+    points.group!.forEach((name, i) => {
+      const { N, D, D1, D2 } = points.columns;
+      expect(N![i]).toBe(result.parent.params.total);
+      if (name === "upcycled") expect([D1![i], D2![i]]).toEqual([seen, result.arms[1]!.runs[0]!.points.at(-1)!.tokens]);
+      else expect(D![i]).toBeGreaterThan(0);
+    });
+    // The law of one size over the parent, the dense arms and those from scratch.
+    const found = await upcycleJson("fit", whole, "--law", "A*D^-a", "--columns", "D=D", "--start", "A=10,a=0.1", "--loss", "mse");
+    expect(found).toMatchObject({ n: 5, rows: 5, dropped: [], status: "converged" });
+    const refused = await upcycle("fit", whole, "--law", "upcycling");
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringMatching(/whole: 6 points for a law with 7 parameters/)]);
   });
 });
 
