@@ -9,7 +9,8 @@ import { inputError } from "../base/errors.js";
 import type { DecoderSpec, RouterOrder } from "../spec/types.js";
 
 export const targetFamilies = [
-  "mixtral", "qwen3_moe", "qwen2_moe", "granitemoe", "granitemoe_swa", "flex_olmo", "ernie4_5_moe", "mellum", "lfm2_moe", "phimoe",
+  "mixtral", "qwen3_moe", "qwen2_moe", "granitemoe", "granitemoe_swa", "flex_olmo", "glm4_moe", "ernie4_5_moe", "dots1", "solar_open",
+  "mellum", "hy_v3", "lfm2_moe", "phimoe",
   "upcycle",
 ] as const;
 /** MoE families that an upcycled model can be written as. */

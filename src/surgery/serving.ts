@@ -51,6 +51,10 @@ const rows: Readonly<Record<TargetFamily, (order: RouterOrder) => Row>> = {
     transformers: "same", vLLM: order === "topk-softmax" ? "same" : ["other", "does not read moe_norm_min"], "llama.cpp": order === "topk-softmax" ? "same" : ["unknown", "moe_norm_min was not looked for"],
     "Megatron-Bridge": order === "topk-softmax" ? "same" : "unknown",
   }),
+  glm4_moe: () => ({ transformers: "same", vLLM: "same", "llama.cpp": "same", "Megatron-Bridge": "same" }),
+  dots1: () => ({ transformers: "same", vLLM: "same", "llama.cpp": "same", "Megatron-Bridge": noBridge }),
+  solar_open: () => ({ transformers: "same", vLLM: notListed, "llama.cpp": "same", "Megatron-Bridge": noBridge }),
+  hy_v3: () => ({ transformers: "same", vLLM: notListed, "llama.cpp": none("not in its map"), "Megatron-Bridge": "same" }),
   lfm2_moe: () => ({ transformers: "same", vLLM: ["unknown", "the 1e-6 in the renormalisation was not looked for"], "llama.cpp": "unknown", "Megatron-Bridge": noBridge }),
   flex_olmo: (order) => ({
     transformers: "same", vLLM: order === "softmax-topk" ? "same" : ["other", "never renormalises flex_olmo"], "llama.cpp": none("not in its map"), "Megatron-Bridge": noBridge,

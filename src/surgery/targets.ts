@@ -34,6 +34,8 @@ const ernie = (atLeast: number): RouterSpec => ({ ...softmaxRouter("topk-softmax
 /** With jitter 0 only the largest logit is near itself, so the two experts' weights are 1 and 1, whatever the logits. */
 const sparsemixer: RouterSpec = { ...softmaxRouter("softmax-topk"), score: "sparsemixer" };
 
+const plainShared = { gated: false, required: true };
+
 const halves = ropePairs(false);
 const folded = [plainNormWeights, foldEmbedding, foldLogits, foldResidual, foldAttentionScale];
 
@@ -51,6 +53,10 @@ export const targets: Readonly<Record<TargetFamily, Target>> = {
     routers: { "topk-softmax": ernie(1e-12), "softmax-topk": ernie(1) }, sharedExpert: { gated: false, required: false }, mixedLayers: true,
     rewrites: [...folded, allAttentionBiases, ropePairs(true)],
   },
+  glm4_moe: { routers: { "topk-softmax": sigmoid(1e-20) }, sharedExpert: plainShared, mixedLayers: true, rewrites: [...folded, halves] },
+  dots1: { routers: { "topk-softmax": sigmoid(1e-20) }, sharedExpert: plainShared, mixedLayers: true, rewrites: [...folded, allAttentionBiases, halves] },
+  solar_open: { routers: { "topk-softmax": sigmoid(1e-20) }, sharedExpert: plainShared, mixedLayers: false, rewrites: [...folded, halves] },
+  hy_v3: { routers: { "topk-softmax": sigmoid(1e-20) }, sharedExpert: plainShared, mixedLayers: true, rewrites: [...folded, allAttentionBiases, halves] },
   lfm2_moe: { routers: { "topk-softmax": sigmoid(1e-6) }, sharedExpert: null, mixedLayers: true, rewrites: [...folded, halves] },
   phimoe: { routers: { "topk-softmax": sparsemixer }, sharedExpert: null, mixedLayers: false, topK: 2, rewrites: [...folded, allAttentionBiases, halves, wholeHeadRope] },
   flex_olmo: { routers: bothSoftmax, sharedExpert: null, mixedLayers: false, rewrites: [...folded, halves] },

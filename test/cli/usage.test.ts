@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { targetFamilies } from "../../src/surgery/recipe.js";
 import { upcycle } from "./upcycle.js";
 
 const commands = ["quickstart", "study", "train", "convert", "verify", "inspect", "forward", "generate", "fit", "plan", "targets"];
@@ -38,7 +39,7 @@ describe("a wrong command line", () => {
     [["convert", "x"], "required option '--recipe <name>' not specified; see upcycle convert --help"],
     [["convert", "x", "--recipe", "E8G1T2"], "required option '--out <dir>' not specified; see upcycle convert --help"],
     [["train", "x.yaml", "--threads", "0"], '--threads: "0" is not a whole number from 1 to 1024'],
-    [["convert", "x", "--recipe", "E8G1T2", "--target", "mixtrl"], '--target: "mixtrl" is not one of auto, mixtral, qwen2_moe, qwen3_moe; did you mean mixtral?'],
+    [["convert", "x", "--recipe", "E8G1T2", "--target", "mixtrl"], `--target: "mixtrl" is not one of auto, ${targetFamilies.join(", ")}; did you mean mixtral?`],
     [["convert", "x", "--recipe", "E8G1T2", "--router-std", "-1"], '--router-std: "-1" is not a number from 0'],
     [["convert", "x", "--recipe", "E8G1T2", "--shard-size", "5"], '--shard-size: "5" is not a size; write a number and a unit: 500MB, 5GB, 4GiB'],
     [["convert", "x", "--recipe", "8x2", "--out", "y"], '"8x2" is not a recipe name; write E<copies>G<parts>T<experts per token>, for example E8G1T2'],

@@ -21,12 +21,12 @@ let made = 0;
 
 /** What the compatibility notes call exact, beside our own format; a family may hold more. */
 const promised: Readonly<Record<string, readonly string[]>> = {
-  "dense/llama": ["mixtral", "granitemoe", "qwen2_moe", "ernie4_5_moe"],
+  "dense/llama": ["mixtral", "granitemoe", "qwen2_moe", "ernie4_5_moe", "glm4_moe", "solar_open"],
   "dense/llama_tied": ["mixtral", "granitemoe", "qwen2_moe"],
   "dense/llama3_rope": ["mixtral", "granitemoe", "qwen2_moe"],
   "dense/mistral": ["mixtral"],
-  "dense/qwen2": ["qwen2_moe", "granitemoe"],
-  "dense/qwen3": ["qwen3_moe", "mellum", "lfm2_moe"],
+  "dense/qwen2": ["qwen2_moe", "granitemoe", "glm4_moe"],
+  "dense/qwen3": ["qwen3_moe", "mellum", "lfm2_moe", "dots1", "glm4_moe", "hy_v3"],
   "dense/olmo2": ["flex_olmo"],
   "dense/phi3": ["mixtral"],
   "dense/gemma": ["granitemoe", "mixtral"],
