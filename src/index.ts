@@ -45,10 +45,11 @@ export { hubSettings, type HubSettings } from "./hub/settings.js";
 
 // Upcycling: a recipe, a plan as data, a folder.
 export {
-  parseRecipeName, recipeName, upcycleRecipe, type RecipeOptions, type Scaling, type TargetFamily, type UpcycleRecipe,
+  parseRecipeName, recipeName, upcycleRecipe, type Noise, type RecipeOptions, type Scaling, type TargetFamily, type UpcycleRecipe,
 } from "./surgery/recipe.js";
 export { planUpcycle, type PlannedTensor, type SurgeryPlan } from "./surgery/plan.js";
-export type { ExpectedPreservation, Factors } from "./surgery/scaling.js";
+export type { ExpectedPreservation } from "./surgery/expectation.js";
+export type { Factors } from "./surgery/scaling.js";
 export type { Expr } from "./surgery/expr.js";
 export { explainPlan } from "./surgery/explain.js";
 export {

@@ -7,29 +7,46 @@ import { z } from "zod";
 import { inputError } from "../base/errors.js";
 import { exists } from "../io/atomic.js";
 import { readJson } from "../io/ranges.js";
-import { checkRecipe, recipeName, scalings, targetFamilies, type UpcycleRecipe } from "../surgery/recipe.js";
+import { checkRecipe, expertInits, recipeDefaults, recipeName, scalings, targetFamilies, type UpcycleRecipe } from "../surgery/recipe.js";
+import type { Factors } from "../surgery/scaling.js";
 import type { SurgeryPlan } from "../surgery/plan.js";
 
 export const recordFile = "upcycle.json";
 
-/** Unknown keys are kept out of the way, not refused: a later version may write more. */
+const factorsSchema = z.object({ output: z.number(), gate: z.number(), up: z.number(), down: z.number(), downBias: z.number().default(1) });
+
+/** What version 1 did not write has the value that version 1 always had. */
+const recipeSchema = z.object({
+  expansion: z.int(),
+  granularity: z.int(),
+  topK: z.int(),
+  target: z.enum(targetFamilies),
+  order: z.enum(["topk-softmax", "softmax-topk"]),
+  scaling: z.enum(scalings),
+  routerStd: z.number(),
+  seed: z.int(),
+  allowUnevenTopK: z.boolean(),
+  experts: z.enum(expertInits).default(recipeDefaults.experts),
+  noise: z.object({ std: z.number(), relative: z.boolean(), fraction: z.number() }).nullable().default(recipeDefaults.noise),
+  drop: z.number().default(recipeDefaults.drop),
+  permute: z.boolean().default(recipeDefaults.permute),
+  shared: z.int().nullable().default(recipeDefaults.shared),
+  layers: z.string().default(recipeDefaults.layers),
+  pad: z.boolean().default(recipeDefaults.pad),
+  auxLossCoef: z.number().default(recipeDefaults.auxLossCoef),
+});
+
+/** Unknown keys are kept out of the way, not refused: a later version may write more. Version 1 had one set of factors for all layers. */
 const recordSchema = z.object({
-  version: z.literal(1),
+  version: z.union([z.literal(1), z.literal(2)]),
   upcycle: z.string(),
   parent: z.object({ name: z.string(), family: z.string() }),
   name: z.string(),
-  recipe: z.object({
-    expansion: z.int(),
-    granularity: z.int(),
-    topK: z.int(),
-    target: z.enum(targetFamilies),
-    order: z.enum(["topk-softmax", "softmax-topk"]),
-    scaling: z.enum(scalings),
-    routerStd: z.number(),
-    seed: z.int(),
-    allowUnevenTopK: z.boolean(),
-  }),
-  factors: z.object({ output: z.number(), gate: z.number(), up: z.number(), down: z.number() }),
+  recipe: recipeSchema,
+  factors: z.union([
+    z.array(factorsSchema.extend({ layers: z.string() })),
+    factorsSchema.transform((factors) => [{ layers: "all", ...factors }]),
+  ]),
   expected: z.object({
     kind: z.enum(["exact", "constant-router", "approximate"]),
     exactAtStart: z.boolean(),
@@ -38,22 +55,38 @@ const recordSchema = z.object({
   warnings: z.array(z.string()),
 });
 
-export type UpcycleRecord = z.infer<typeof recordSchema>;
+export type UpcycleRecord = z.output<typeof recordSchema>;
 
 /** What is known of a plan's making. `parentName` is `modelName` of its folder; `version` is this tool's. */
 export function recordOf(plan: SurgeryPlan, parentName: string, version: string, warnings: readonly string[]): UpcycleRecord {
-  const { recipe, target, source, factors, expected } = plan;
+  const { recipe, target, source, expected } = plan;
   const family = targetFamilies.find((name) => name === target.family)!;
   return {
-    version: 1,
+    version: 2,
     upcycle: version,
     parent: { name: parentName, family: source.family },
     name: recipeName(recipe),
     recipe: { ...recipe, target: family },
-    factors: { ...factors },
+    factors: factorRuns(plan.factors),
     expected: { ...expected },
     warnings: [...warnings],
   };
+}
+
+/** Factors with the layers that have them, as ranges of neighbours: `0-31`. Dense layers have none. */
+export function factorRuns(factors: SurgeryPlan["factors"]): UpcycleRecord["factors"] {
+  const runs: (Factors & { from: number; to: number })[] = [];
+  factors.forEach((own, layer) => {
+    const last = runs.at(-1);
+    if (own === null) return;
+    if (last?.to === layer - 1 && sameFactors(last, own)) last.to = layer;
+    else runs.push({ ...own, from: layer, to: layer });
+  });
+  return runs.map(({ from, to, ...own }) => ({ layers: from === to ? `${from}` : `${from}-${to}`, ...own }));
+}
+
+function sameFactors(a: Factors, b: Factors): boolean {
+  return a.output === b.output && a.gate === b.gate && a.up === b.up && a.down === b.down && a.downBias === b.downBias;
 }
 
 /** The record of a model folder, or null if it has none. Throws `input` if it is there but unreadable. */
@@ -62,10 +95,10 @@ export async function readRecord(dir: string): Promise<UpcycleRecord | null> {
   if (!(await exists(path))) return null;
   const parsed = recordSchema.safeParse(await readJson(path));
   if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0]!;
+  const issue = parsed.error.issues.find(({ path }) => path[0] === "version") ?? parsed.error.issues[0]!;
   throw inputError(`${issue.path.join(".") || "content"}: ${issue.message}`, {
     where: path,
-    hint: "this file was not written by this version of upcycle; remove it to go on without it",
+    hint: "this version of upcycle reads records of versions 1 and 2; remove the file to go on without it",
   });
 }
 

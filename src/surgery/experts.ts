@@ -4,18 +4,20 @@
  * Expert e = replica * G + part (parts fastest): expert e holds part e mod G of the FFN's hidden units, that is rows of
  * gate and up and columns of down. The router draws E rows and repeats each G times, so that the G experts of one
  * replica always get equal logits and a top T of k*G takes k whole replicas ("virtual group initialisation", He et al.
- * 2024, arXiv 2410.07524, section 2.3). With G = 1 this is sparse upcycling (Komatsuzaki et al. 2022, arXiv 2212.05055).
+ * 2024, arXiv 2410.07524, section 2.3). With G = 1 this is sparse upcycling (Komatsuzaki et al. 2022, arXiv 2212.05055), with E = 1
+ * and T < G a split without replication (MoEfication, Zhang et al. 2022, arXiv 2110.01786): every part has a router row of its own.
+ *
+ * A shared expert either adds nothing, or takes the first S hidden units out of the routed experts' hands.
  */
-import { plainExperts, type DecoderSpec, type Ffn, type MoeFfn } from "../spec/types.js";
-import { slotKey, slotsOf, type Slot } from "../tensors/slots.js";
+import { inputError } from "../base/errors.js";
+import { plainExperts, type DecoderSpec, type DenseFfn, type LayerSpec, type MoeFfn, type RouterSpec } from "../spec/types.js";
+import { slotKey, slotsOf, type Slot, type SlotPart } from "../tensors/slots.js";
 import type { Draft } from "./draft.js";
-import { columns, fill, normal, read, rows, scale, type Expr } from "./expr.js";
-import type { UpcycleRecipe } from "./recipe.js";
-import type { Factors } from "./scaling.js";
+import { columns, fill, normal, pad, read, rows, scale, type Axis, type Expr } from "./expr.js";
+import { chosenLayers } from "./layers.js";
+import { partSize, type UpcycleRecipe } from "./recipe.js";
+import { layerFactors, type Factors } from "./scaling.js";
 import type { Target } from "./targets.js";
-
-/** Best of 1e-2..1e-3 in He et al. 2024, section 3; a run may set its own. */
-const auxLossCoef = 0.01;
 
 /**
  * The zero shared expert's gate row is drawn, not zero: llama.cpp computes the gate as silu(x)/x, which is 0/0 for an
@@ -23,64 +25,150 @@ const auxLossCoef = 0.01;
  */
 const sharedRouterStd = 1e-3;
 
-/** The target says which router and which shared expert it has; everything else stays as the draft has it. */
-export function upcycleFfns(draft: Draft, recipe: UpcycleRecipe, target: Target, factors: Factors): Draft {
-  const spec = moeSpec(draft.spec, recipe, target);
-  const values = slotsOf(spec).map((slot) => [slot.key, draft.values.get(slot.key) ?? valueOf(slot, spec, recipe, factors)] as const);
+/**
+ * The target says which router and which shared expert it has; everything else stays as the draft has it.
+ * Throws `input` if the recipe wants a shared expert that the target does not have.
+ */
+export function upcycleFfns(draft: Draft, recipe: UpcycleRecipe, target: Target): Draft {
+  const router = target.routers[recipe.order]!;
+  if (recipe.shared !== null && target.sharedExpert === null) throw inputError("it has no shared expert");
+  const factors = layerFactors(recipe, router, draft.spec);
+  const spec = moeSpec(draft.spec, recipe, target, router);
+  const values = slotsOf(spec).map((slot) => [slot.key, draft.values.get(slot.key) ?? valueOf(slot, draft.spec, spec, recipe, factors)] as const);
   return { spec, values: new Map(values) };
 }
 
-function moeSpec(source: DecoderSpec, recipe: UpcycleRecipe, target: Target): DecoderSpec {
-  const moe = ({ inner, activation }: Ffn): MoeFfn => ({
-    kind: "moe",
-    inner: inner / recipe.granularity,
-    activation,
-    experts: recipe.expansion * recipe.granularity,
-    topK: recipe.topK,
-    ...plainExperts,
-    router: target.routers[recipe.order]!,
-    shared: target.sharedExpert?.required === true ? { inner: inner / recipe.granularity, gated: target.sharedExpert.gated } : null,
-  });
+function moeSpec(source: DecoderSpec, recipe: UpcycleRecipe, { sharedExpert }: Target, router: RouterSpec): DecoderSpec {
+  const chosen = chosenLayers(recipe, source.layers.length);
+  const moe = ({ inner: whole, activation, gated, bias }: DenseFfn): MoeFfn => {
+    const inner = partSize(recipe, whole);
+    return {
+      kind: "moe",
+      inner,
+      activation,
+      experts: recipe.expansion * recipe.granularity,
+      topK: recipe.topK,
+      ...plainExperts,
+      gated,
+      bias,
+      router,
+      shared: recipe.shared !== null || sharedExpert?.required === true ? { inner: recipe.shared ?? inner, gated: sharedExpert!.gated } : null,
+    };
+  };
   return {
     ...source,
-    layers: source.layers.map((layer) => ({ ...layer, ffn: moe(layer.ffn) })),
-    auxLossCoef,
+    layers: source.layers.map((layer, index): LayerSpec => (chosen[index] ? { ...layer, ffn: moe(layer.ffn as DenseFfn) } : layer)),
+    auxLossCoef: recipe.auxLossCoef,
   };
 }
 
-function valueOf({ key, at }: Slot, target: DecoderSpec, recipe: UpcycleRecipe, factors: Factors): Expr {
+function valueOf({ key, at }: Slot, source: DecoderSpec, target: DecoderSpec, recipe: UpcycleRecipe, allFactors: readonly (Factors | null)[]): Expr {
   const { part, layer, expert } = at;
-  const inner = layer === undefined ? 0 : target.layers[layer]!.ffn.inner;
-  const dense = (densePart: "gate" | "up" | "down"): Expr => read(slotKey({ part: densePart, layer }));
-  const start = expert === undefined ? 0 : (expert % recipe.granularity) * inner;
+  const factors = layer === undefined ? null : allFactors[layer];
+  if (layer === undefined || factors === null || factors === undefined) throw new Error(`nothing says what ${key} is made of`);
+  const cut: Cut = { recipe, layer, whole: source.layers[layer]!.ffn.inner, hidden: source.hidden, inner: (target.layers[layer]!.ffn as MoeFfn).inner };
+  if (expert !== undefined) return expertValue(part, key, expert, cut, factors, source.initStd);
   switch (part) {
     case "router":
-      return recipe.routerStd === 0 ? fill(0) : normal(recipe.routerStd, key, recipe.granularity);
+      return recipe.routerStd === 0 ? fill(0) : normal(recipe.routerStd, key, rowRepeats(recipe));
+    case "routerBias":
     case "routerCorrection":
       return fill(0);
-    case "gate":
-      return scale(cut(rows, dense("gate"), start, inner, recipe), factors.gate);
-    case "up":
-      return scale(cut(rows, dense("up"), start, inner, recipe), factors.up);
-    case "down":
-      return scale(cut(columns, dense("down"), start, inner, recipe), factors.down);
-    // A shared expert that adds nothing: only its down matrix is zero, gate and up are a copy of the FFN's first part,
-    // because with all three at zero no gradient would ever reach it.
     case "sharedGate":
-      return cut(rows, dense("gate"), 0, inner, recipe);
     case "sharedUp":
-      return cut(rows, dense("up"), 0, inner, recipe);
     case "sharedDown":
-      return fill(0);
     case "sharedRouter":
-      return normal(sharedRouterStd, key);
+      return sharedValue(part, key, cut, (target.layers[layer]!.ffn as MoeFfn).shared!.gated);
     default:
       throw new Error(`nothing says what ${key} is made of`);
   }
 }
 
-/** One part of a matrix; the whole matrix, as a plain copy, where G is 1. */
-function cut(take: typeof rows, of: Expr, start: number, count: number, { granularity }: UpcycleRecipe): Expr {
-  return granularity === 1 ? of : take(of, start, count);
+/** How many experts in a row share a router row. */
+function rowRepeats({ expansion, granularity, topK }: UpcycleRecipe): number {
+  return expansion === 1 && topK < granularity ? 1 : granularity;
 }
 
+/** Which hidden units of a layer's FFN an expert gets. */
+interface Cut {
+  readonly recipe: UpcycleRecipe;
+  readonly layer: number;
+  /** Hidden units of the dense FFN. */
+  readonly whole: number;
+  readonly hidden: number;
+  /** Of an expert. */
+  readonly inner: number;
+}
+
+function expertValue(part: SlotPart, key: string, expert: number, cut: Cut, factors: Factors, initStd: number): Expr {
+  const { recipe, inner } = cut;
+  const start = (recipe.shared ?? 0) + (expert % recipe.granularity) * inner;
+  const [axis, factor] = treatment(part, factors);
+  const random = recipe.experts === "random";
+  if (axis === null) return random ? fill(0) : scale(read(slotKey({ part, layer: cut.layer })), factor);
+  if (random) return part === "gateBias" || part === "upBias" ? fill(0) : normal(initStd, key);
+  const matrix = axis === "columns" || part === "gate" || part === "up";
+  return scale(changed(units(part, axis, start, inner, cut), axis, matrix, key, expert, cut), factor);
+}
+
+/** Along which axis a tensor's hidden units lie (null: the bias behind down has none), and the factor it takes. */
+function treatment(part: SlotPart, { gate, up, down, downBias }: Factors): readonly [Axis | null, number] {
+  switch (part) {
+    case "gate":
+    case "gateBias":
+      return ["rows", gate];
+    case "up":
+    case "upBias":
+      return ["rows", up];
+    case "down":
+      return ["columns", down];
+    case "downBias":
+      return [null, downBias];
+    default:
+      throw new Error(`experts have no ${part}`);
+  }
+}
+
+/** `count` hidden units from `start` on: the tensor itself where these are all, with zero units where it has fewer. */
+function units(part: SlotPart, axis: Axis, start: number, count: number, { layer, whole, hidden }: Cut): Expr {
+  const dense = read(slotKey({ part, layer }));
+  if (start === 0 && count === whole) return dense;
+  const present = Math.min(count, whole - start);
+  const taken = axis === "rows" ? rows(dense, start, present) : columns(dense, start, present);
+  if (present === count) return taken;
+  return axis === "columns" ? pad(taken, hidden, count) : pad(taken, count, part === "gateBias" || part === "upBias" ? 1 : hidden);
+}
+
+/**
+ * Drop, noise and permutation, as the recipe says. The units that an expert loses, and their order, are the same in all its tensors;
+ * noise is on matrices only.
+ */
+function changed(of: Expr, axis: Axis, matrix: boolean, key: string, expert: number, { recipe, layer, inner }: Cut): Expr {
+  const { drop, noise, permute } = recipe;
+  const own = `layers.${layer}.experts.${expert}`;
+  const count = Math.floor(drop * inner);
+  let value = of;
+  if (count > 0) value = { op: "redraw", of: value, axis, count, choice: `${own}.drop`, stream: `${key}.drop` };
+  if (matrix && noise !== null && noise.std > 0 && noise.fraction > 0) value = { op: "noise", of: value, ...noise, stream: `${key}.noise` };
+  return permute ? { op: "shuffle", of: value, axis, stream: `${own}.order` } : value;
+}
+
+/**
+ * The first S units as they are; a sigmoid gate with a row of zeros halves the output, which doubling down undoes. Without S a shared
+ * expert that adds nothing: only its down matrix is zero, gate and up are a copy of the FFN's first units, because with all
+ * three at zero no gradient would ever reach it.
+ */
+function sharedValue(part: "sharedGate" | "sharedUp" | "sharedDown" | "sharedRouter", key: string, cut: Cut, gated: boolean): Expr {
+  const { shared } = cut.recipe;
+  const size = shared ?? cut.inner;
+  switch (part) {
+    case "sharedGate":
+      return units("gate", "rows", 0, size, cut);
+    case "sharedUp":
+      return units("up", "rows", 0, size, cut);
+    case "sharedDown":
+      return shared === null ? fill(0) : scale(units("down", "columns", 0, size, cut), gated ? 2 : 1);
+    case "sharedRouter":
+      return shared === null ? normal(sharedRouterStd, key) : fill(0);
+  }
+}

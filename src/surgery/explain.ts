@@ -1,19 +1,22 @@
 /** A plan in words, for `--explain` and dry runs: read off the plan's expressions, not off the recipe. */
-import { routerOrder, type MoeFfn } from "../spec/types.js";
+import { routerOrder } from "../spec/types.js";
 import { factorOf, originOf, type Expr, type Shapes } from "./expr.js";
 import { sourceShapes, type PlannedTensor, type SurgeryPlan } from "./plan.js";
 import { recipeName } from "./recipe.js";
-import { formatFactor, type ExpectedPreservation } from "./scaling.js";
+import type { ExpectedPreservation } from "./expectation.js";
+import { formatFactor } from "./scaling.js";
 
 /** Lines without indentation: title, one line per kind of tensor, unused tensors, expectation, warnings. */
 export function explainPlan(plan: SurgeryPlan): string[] {
   const { recipe, source, target } = plan;
-  const ffn = target.layers[0]!.ffn as MoeFfn;
-  const dense = source.layers[0]!.ffn.inner;
+  const chosen = target.layers.flatMap(({ ffn }, layer) => (ffn.kind === "moe" ? [{ ffn, layer }] : []));
+  const { ffn, layer } = chosen[0]!;
+  const dense = source.layers[layer]!.ffn.inner;
   const shapes = sourceShapes(source);
+  const where = chosen.length === target.layers.length ? "" : ` in ${chosen.length} of ${target.layers.length} layers`;
   return [
     `${recipeName(recipe)}: ${source.family} to ${target.family}, ${ffn.experts} experts of size ${ffn.inner} in place of ` +
-      `one FFN of ${dense}, ${ffn.topK} per token, ${routerOrder(ffn.router)} router`,
+      `one FFN of ${dense}${where}, ${ffn.topK} per token, ${routerOrder(ffn.router)} router`,
     ...groupByPart(plan.outputs).map((group) => explainGroup(group, shapes)),
     ...(plan.unused.length === 0 ? [] : [`not used: ${plan.unused.join(", ")}`]),
     explainExpectation(plan.expected),
@@ -65,6 +68,13 @@ function describe(expr: Expr, rowCount: number, shapes: Shapes): string {
   if (expr.op === "offset") return `${describe(expr.of, rowCount, shapes)}, plus ${formatFactor(expr.by)}`;
   if (expr.op === "permuteRows") return `${describe(expr.of, rowCount, shapes)}, reordered in every ${expr.order.length} rows`;
   if (expr.op === "scale" && originOf(expr, shapes) === null) return `${describe(expr.of, rowCount, shapes)}, times ${formatFactor(expr.by)}`;
+  if (expr.op === "pad") return `${describe(expr.of, rowCount, shapes)}, filled with zeros to ${expr.rowCount} x ${expr.columnCount}`;
+  if (expr.op === "noise") {
+    const on = expr.fraction === 1 ? "" : ` on ${formatFactor(100 * expr.fraction)} % of the elements`;
+    return `${describe(expr.of, rowCount, shapes)}, plus noise of std ${formatFactor(expr.std)}${expr.relative ? " times their own" : ""}${on}`;
+  }
+  if (expr.op === "redraw") return `${describe(expr.of, rowCount, shapes)}, ${expr.count} of its ${expr.axis} drawn afresh with their mean and std`;
+  if (expr.op === "shuffle") return `${describe(expr.of, rowCount, shapes)}, ${expr.axis} in an order of its own`;
   const origin = originOf(expr, shapes)!;
   const part = origin.key.slice(origin.key.lastIndexOf(".") + 1);
   const whole = shapes.get(origin.key)!;

@@ -17,7 +17,22 @@ export type Expr =
    * threads matter). Every drawn row appears `repeat` times in a row: the virtual groups of a fine-grained router.
    */
   | { readonly op: "normal"; readonly std: number; readonly stream: string; readonly repeat: number }
-  | { readonly op: "fill"; readonly value: number };
+  | { readonly op: "fill"; readonly value: number }
+  /** Zeros behind the last row and the last column, up to `rowCount` x `columnCount`. */
+  | { readonly op: "pad"; readonly of: Expr; readonly rowCount: number; readonly columnCount: number }
+  /**
+   * Normal deviates of mean 0 added to a share `fraction` of the elements. Their std is `std`, times that of `of`'s own elements if `relative`.
+   */
+  | { readonly op: "noise"; readonly of: Expr; readonly std: number; readonly relative: boolean; readonly fraction: number; readonly stream: string }
+  /**
+   * `count` rows (or columns), chosen by the random stream `choice`, are drawn afresh from a normal with the mean and the standard deviation of
+   * the elements that they had (Drop-Upcycling, arXiv 2502.19261, section 3). Expressions with one `choice` lose the same units.
+   */
+  | { readonly op: "redraw"; readonly of: Expr; readonly axis: Axis; readonly count: number; readonly choice: string; readonly stream: string }
+  /** Rows (or columns) in a random order; expressions with one `stream` get the same order. */
+  | { readonly op: "shuffle"; readonly of: Expr; readonly axis: Axis; readonly stream: string };
+
+export type Axis = "rows" | "columns";
 
 export const read = (key: string): Expr => ({ op: "read", key });
 export const rows = (of: Expr, start: number, count: number): Expr => ({ op: "rows", of, start, count });
@@ -28,6 +43,7 @@ export const offset = (of: Expr, by: number): Expr => ({ op: "offset", of, by })
 export const permuteRows = (of: Expr, order: readonly number[]): Expr => ({ op: "permuteRows", of, order });
 export const normal = (std: number, stream: string, repeat = 1): Expr => ({ op: "normal", std, stream, repeat });
 export const fill = (value: number): Expr => ({ op: "fill", value });
+export const pad = (of: Expr, rowCount: number, columnCount: number): Expr => ({ op: "pad", of, rowCount, columnCount });
 
 /** Shapes of the source's tensors by slot key. */
 export type Shapes = ReadonlyMap<string, readonly number[]>;
@@ -72,6 +88,10 @@ export function regionOf(expr: Expr, shapes: Shapes): Region | null {
     case "permuteRows":
     case "normal":
     case "fill":
+    case "pad":
+    case "noise":
+    case "redraw":
+    case "shuffle":
       return null;
   }
 }
@@ -101,40 +121,52 @@ export function factorOf(expr: Expr): number {
     case "rows":
     case "columns":
       return factorOf(expr.of);
-    case "read":
-    case "offset":
-    case "permuteRows":
-    case "normal":
-    case "fill":
+    default:
       return 1;
   }
 }
 
-/** The source tensor that an expression reads, or null. */
-export function sourceKey(expr: Expr): string | null {
+/** The source tensors that an expression reads. */
+export function sourceKeys(expr: Expr): readonly string[] {
+  if (expr.op === "read") return [expr.key];
+  return "of" in expr ? sourceKeys(expr.of) : [];
+}
+
+/**
+ * Rows and columns of an expression's whole, a vector being one column; null for `normal` and `fill`, which take any shape.
+ * Throws a plain error (a defect of the plan) for an unknown key or a part outside its tensor.
+ */
+export function sizeOf(expr: Expr, shapes: Shapes): readonly [rows: number, columns: number] | null {
   switch (expr.op) {
-    case "read":
-      return expr.key;
+    case "read": {
+      const { rowCount, columnCount } = regionOf(expr, shapes)!;
+      return [rowCount, columnCount];
+    }
     case "rows":
-    case "columns":
-    case "scale":
-    case "offset":
-    case "permuteRows":
-      return sourceKey(expr.of);
+    case "columns": {
+      const of = sizeOf(expr.of, shapes);
+      if (of === null) throw new Error(`plan takes a part of drawn values: ${printExpr(expr)}`);
+      const [whole, other] = expr.op === "rows" ? of : [of[1], of[0]];
+      checkRange(expr.start, expr.count, whole, `${expr.op} of ${printExpr(expr.of)}`);
+      return expr.op === "rows" ? [expr.count, other] : [other, expr.count];
+    }
+    case "pad":
+      return [expr.rowCount, expr.columnCount];
     case "normal":
     case "fill":
       return null;
+    default:
+      return sizeOf(expr.of, shapes);
   }
 }
 
 /** Whether an expression gives a tensor of `shape`; `normal` and `fill` take any shape that their rows fit. */
 export function givesShape(expr: Expr, shape: readonly number[], shapes: Shapes): boolean {
-  if (expr.op === "fill") return true;
   if (expr.op === "normal") return shape[0]! % expr.repeat === 0;
-  if (expr.op === "offset" || expr.op === "scale") return givesShape(expr.of, shape, shapes);
   if (expr.op === "permuteRows") return shape[0]! % expr.order.length === 0 && givesShape(expr.of, shape, shapes);
-  const origin = originOf(expr, shapes);
-  return origin !== null && origin.rowCount === shape[0] && origin.columnCount === (shape.length > 1 ? shape[1] : 1);
+  const size = sizeOf(expr, shapes);
+  if (size === null) return true;
+  return size[0] === shape[0] && size[1] === shape.slice(1).reduce((a, b) => a * b, 1);
 }
 
 /** `scale(columns(layers.0.down, 0..703), 2)`: one line, equal for equal expressions. */
@@ -155,5 +187,15 @@ export function printExpr(expr: Expr): string {
       return `normal(std ${expr.std}, stream ${expr.stream}, each row ${expr.repeat}x)`;
     case "fill":
       return `fill(${expr.value})`;
+    case "pad":
+      return `pad(${printExpr(expr.of)}, ${expr.rowCount} x ${expr.columnCount})`;
+    case "noise": {
+      const share = expr.fraction === 1 ? "" : `, on ${expr.fraction} of the elements`;
+      return `noise(${printExpr(expr.of)}, std ${expr.std}${expr.relative ? " of its own" : ""}${share}, stream ${expr.stream})`;
+    }
+    case "redraw":
+      return `redraw(${printExpr(expr.of)}, ${expr.count} ${expr.axis}, choice ${expr.choice}, stream ${expr.stream})`;
+    case "shuffle":
+      return `shuffle(${printExpr(expr.of)}, ${expr.axis}, stream ${expr.stream})`;
   }
 }

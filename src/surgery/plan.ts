@@ -8,15 +8,18 @@ import { slotsOf, type Slot } from "../tensors/slots.js";
 import { chooseTarget } from "./choose.js";
 import { draftOf } from "./draft.js";
 import { upcycleFfns } from "./experts.js";
-import { givesShape, printExpr, sourceKey, type Expr, type Shapes } from "./expr.js";
+import { givesShape, printExpr, sourceKeys, type Expr, type Shapes } from "./expr.js";
 import { checkRecipe, checkSource, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
-import { expectedPreservation, recipeWarnings, scaleFactors, type ExpectedPreservation, type Factors } from "./scaling.js";
+import { expectedPreservation, recipeWarnings, type ExpectedPreservation } from "./expectation.js";
+import { layerFactors, type Factors } from "./scaling.js";
+import { targets } from "./targets.js";
 
 export interface SurgeryPlan {
   readonly recipe: UpcycleRecipe;
   readonly source: DecoderSpec;
   readonly target: DecoderSpec;
-  readonly factors: Factors;
+  /** Of every layer in turn; null where a layer keeps its dense FFN. */
+  readonly factors: readonly (Factors | null)[];
   /** Exactly one per target slot, in write order. */
   readonly outputs: readonly PlannedTensor[];
   /** Source slots that nothing reads. */
@@ -37,22 +40,22 @@ export interface PlannedTensor {
 export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe): SurgeryPlan {
   checkRecipe(recipe);
   checkSource(recipe, source);
-  const factors = scaleFactors(recipe);
   const start = draftOf(source);
-  const { family, draft } = chooseTarget(source, recipe, (into) => upcycleFfns(start, recipe, into, factors));
+  const { family, draft } = chooseTarget(source, recipe, (into) => upcycleFfns(start, recipe, into));
+  const router = targets[family].routers[recipe.order]!;
   const { spec: target, values } = draft;
   const outputs = slotsOf(target).map((slot) => ({ slot, value: values.get(slot.key)! }));
   checkOutputs(outputs, sourceShapes(source));
-  const used = new Set(outputs.map(({ value }) => sourceKey(value)));
+  const used = new Set(outputs.flatMap(({ value }) => sourceKeys(value)));
   return {
     recipe,
     source,
     target,
-    factors,
+    factors: layerFactors(recipe, router, source),
     outputs,
     unused: slotsOf(source).map(({ key }) => key).filter((key) => !used.has(key)),
-    warnings: [...recipeWarnings(recipe), ...servingWarnings(recipe, source, family)],
-    expected: expectedPreservation(recipe, source),
+    warnings: [...recipeWarnings(recipe, router), ...servingWarnings(recipe, source, family)],
+    expected: expectedPreservation(recipe, source, router),
   };
 }
 

@@ -7,6 +7,7 @@
  */
 import { inputError } from "../base/errors.js";
 import type { DecoderSpec, RouterOrder } from "../spec/types.js";
+import { chosenLayers, layerRanges } from "./layers.js";
 
 export const targetFamilies = [
   "mixtral", "qwen3_moe", "qwen2_moe", "granitemoe", "granitemoe_swa", "flex_olmo", "glm4_moe", "ernie4_5_moe", "dots1", "solar_open",
@@ -19,6 +20,19 @@ export type TargetFamily = (typeof targetFamilies)[number];
 export const scalings = ["exact", "paper", "none"] as const;
 /** Where the factor that restores the FFN's output size goes; see `scaling.ts`. */
 export type Scaling = (typeof scalings)[number];
+
+export const expertInits = ["copies", "random"] as const;
+/** What experts start from: the dense FFN's weights, or fresh ones of the source's `initStd`. */
+export type ExpertInit = (typeof expertInits)[number];
+
+/** Gaussian noise on the experts' matrices. */
+export interface Noise {
+  /** Standard deviation: of the noise itself, or in units of each expert matrix's own standard deviation. */
+  readonly std: number;
+  readonly relative: boolean;
+  /** Share of the elements that get noise, in (0, 1]. */
+  readonly fraction: number;
+}
 
 export interface RecipeShape {
   /** E: whole copies of the dense FFN. */
@@ -39,6 +53,20 @@ export interface UpcycleRecipe extends RecipeShape {
   readonly seed: number;
   /** Accept a T that is not a multiple of G, although no whole copy of the FFN is selected then. */
   readonly allowUnevenTopK: boolean;
+  readonly experts: ExpertInit;
+  readonly noise: Noise | null;
+  /** Drop-Upcycling (Nakamura et al. 2025, arXiv 2502.19261): share of each expert's hidden units that is drawn afresh, in [0, 1]. */
+  readonly drop: number;
+  /** Each expert has its hidden units in an order of its own; changes no function. */
+  readonly permute: boolean;
+  /** FFN hidden units that the shared expert takes; the routed experts share the others. Null: a shared expert, where there is one, adds nothing. */
+  readonly shared: number | null;
+  /** Which layers get experts: `all`, `even`, `odd`, or numbers and ranges from 0 such as `0,4-7,12-`; see `chosenLayers`. */
+  readonly layers: string;
+  /** Fill the FFN with zero units up to a multiple of G. */
+  readonly pad: boolean;
+  /** Coefficient of the load-balancing loss that goes into the config. */
+  readonly auxLossCoef: number;
 }
 
 export type RecipeOptions = { readonly [K in Exclude<keyof UpcycleRecipe, keyof RecipeShape>]?: UpcycleRecipe[K] | undefined };
@@ -51,6 +79,15 @@ export const recipeDefaults = {
   routerStd: 0.02,
   seed: 0,
   allowUnevenTopK: false,
+  experts: "copies",
+  noise: null,
+  drop: 0,
+  permute: false,
+  shared: null,
+  layers: "all",
+  pad: false,
+  /** Best of 1e-2..1e-3 in He et al. 2024, section 3; a run may set its own. */
+  auxLossCoef: 0.01,
 } as const satisfies Omit<UpcycleRecipe, keyof RecipeShape>;
 
 /** `E8G1T2` -> numbers. Throws `input` if the text is not of that form. */
@@ -71,23 +108,47 @@ export function recipeName({ expansion, granularity, topK }: RecipeShape): strin
 
 /** A checked recipe from its name; what `options` leaves out or undefined takes `recipeDefaults`. Throws like `checkRecipe`. */
 export function upcycleRecipe(name: string, options: RecipeOptions = {}): UpcycleRecipe {
-  const recipe: UpcycleRecipe = {
-    ...parseRecipeName(name),
-    target: options.target ?? recipeDefaults.target,
-    order: options.order ?? recipeDefaults.order,
-    scaling: options.scaling ?? recipeDefaults.scaling,
-    routerStd: options.routerStd ?? recipeDefaults.routerStd,
-    seed: options.seed ?? recipeDefaults.seed,
-    allowUnevenTopK: options.allowUnevenTopK ?? recipeDefaults.allowUnevenTopK,
-  };
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const recipe: UpcycleRecipe = { ...parseRecipeName(name), ...recipeDefaults, ...given };
   checkRecipe(recipe);
   return recipe;
 }
 
 /** Refuses (`input`) a recipe that makes no sense for any source. */
 export function checkRecipe(recipe: UpcycleRecipe): void {
-  const { expansion, granularity, topK, routerStd, seed } = recipe;
   const where = `recipe ${recipeName(recipe)}`;
+  checkShape(recipe, where);
+  const atLeast = (value: number, least: number, name: string): void => {
+    if (!Number.isFinite(value) || value < least) throw inputError(`${name} is ${value}, expected a number of at least ${least}`, { where });
+  };
+  const share = (value: number, name: string): void => {
+    if (!(value >= 0 && value <= 1)) throw inputError(`${name} is ${value}, expected a number from 0 to 1`, { where });
+  };
+  const { routerStd, seed, noise, drop, shared, experts, permute } = recipe;
+  atLeast(routerStd, 0, "router std");
+  atLeast(recipe.auxLossCoef, 0, "the coefficient of the auxiliary loss");
+  if (!Number.isSafeInteger(seed) || seed < 0) {
+    throw inputError(`seed is ${seed}, expected a whole number of at least 0`, { where });
+  }
+  share(drop, "the drop ratio");
+  if (noise !== null) {
+    atLeast(noise.std, 0, "the noise's std");
+    share(noise.fraction, "the noise's fraction");
+  }
+  if (shared !== null && (!Number.isSafeInteger(shared) || shared < 1)) {
+    throw inputError(`the shared expert's size is ${shared}, expected a whole number of at least 1`, { where });
+  }
+  if (experts === "random" && (noise !== null || drop > 0 || permute)) {
+    throw inputError("random experts have nothing of the dense FFN that noise, drop or permutation could act on", {
+      where,
+      hint: "leave those out, or start from copies",
+    });
+  }
+  layerRanges(recipe.layers);
+}
+
+function checkShape(recipe: UpcycleRecipe, where: string): void {
+  const { expansion, granularity, topK } = recipe;
   for (const [letter, value] of [["E", expansion], ["G", granularity], ["T", topK]] as const) {
     if (!Number.isSafeInteger(value) || value < 1) {
       throw inputError(`${letter} is ${value}, expected a whole number of at least 1`, { where });
@@ -100,13 +161,8 @@ export function checkRecipe(recipe: UpcycleRecipe): void {
   if (topK > experts) {
     throw inputError(`T is ${topK} but there are only E*G = ${experts} experts`, { where, hint: `use T of at most ${experts}` });
   }
-  if (topK % granularity !== 0 && !recipe.allowUnevenTopK) throw unevenTopK(recipe, where);
-  if (!Number.isFinite(routerStd) || routerStd < 0) {
-    throw inputError(`router std is ${routerStd}, expected a number of at least 0`, { where });
-  }
-  if (!Number.isSafeInteger(seed) || seed < 0) {
-    throw inputError(`seed is ${seed}, expected a whole number of at least 0`, { where });
-  }
+  // A single copy has no others to be taken for: the FFN is split, and T says how much of it a token gets.
+  if (topK % granularity !== 0 && expansion > 1 && !recipe.allowUnevenTopK) throw unevenTopK(recipe, where);
 }
 
 function unevenTopK({ granularity, topK, expansion }: RecipeShape, where: string): Error {
@@ -120,8 +176,11 @@ function unevenTopK({ granularity, topK, expansion }: RecipeShape, where: string
 }
 
 /** Refuses (`input`) a source that this recipe cannot cut: already MoE, or an FFN size that G does not divide. */
-export function checkSource(recipe: RecipeShape, source: DecoderSpec): void {
+export function checkSource(given: RecipeShape & Partial<UpcycleRecipe>, source: DecoderSpec): void {
+  const recipe = { ...recipeDefaults, ...given };
   const where = `recipe ${recipeName(recipe)}`;
+  const { granularity, shared } = recipe;
+  const chosen = chosenLayers(recipe, source.layers.length);
   source.layers.forEach(({ ffn }, layer) => {
     if (ffn.kind === "moe") {
       throw inputError(`layer ${layer} of the source is already a mixture of ${ffn.experts} experts`, {
@@ -129,12 +188,30 @@ export function checkSource(recipe: RecipeShape, source: DecoderSpec): void {
         hint: "upcycling starts from a dense model",
       });
     }
-    if (ffn.inner % recipe.granularity !== 0) {
-      const divisors = Array.from({ length: Math.min(ffn.inner, 64) }, (_, i) => i + 1).filter((g) => ffn.inner % g === 0);
-      throw inputError(`the FFN size ${ffn.inner} (layer ${layer}) is not divisible by G = ${recipe.granularity}`, {
-        where,
-        hint: `use a G that divides it: ${divisors.join(", ")}`,
-      });
+    if (!chosen[layer]) return;
+    const routed = ffn.inner - (shared ?? 0);
+    if (routed < granularity) {
+      throw inputError(`a shared expert of ${shared} leaves ${routed} of the FFN's ${ffn.inner} units (layer ${layer}) for G = ${granularity} parts`, { where });
+    }
+    if (shared !== null && ffn.bias) throw inputError(`the FFN of layer ${layer} has biases, which a shared expert cannot take`, { where });
+    if (routed % granularity !== 0 && !recipe.pad) throw indivisible(recipe, ffn.inner, layer, where);
+    if (partSize(recipe, ffn.inner) * (granularity - 1) >= routed) {
+      throw inputError(`with padding, ${routed} units (layer ${layer}) fill fewer than G = ${granularity} parts`, { where, hint: "use a smaller G" });
     }
   });
+}
+
+function indivisible({ granularity, shared }: UpcycleRecipe, inner: number, layer: number, where: string): Error {
+  const routed = inner - (shared ?? 0);
+  const divisors = Array.from({ length: Math.min(routed, 64) }, (_, i) => i + 1).filter((g) => routed % g === 0);
+  const what = shared === null ? `the FFN size ${inner}` : `the FFN size ${inner} less the shared ${shared}`;
+  return inputError(`${what} (layer ${layer}) is not divisible by G = ${granularity}`, {
+    where,
+    hint: `use a G that divides it: ${divisors.join(", ")}; or fill it with zero units (--pad, in files pad: true)`,
+  });
+}
+
+/** Hidden size of one routed expert cut out of an FFN of `inner` units; more than its share where the recipe pads. */
+export function partSize({ granularity, shared }: Pick<UpcycleRecipe, "granularity" | "shared">, inner: number): number {
+  return Math.ceil((inner - (shared ?? 0)) / granularity);
 }

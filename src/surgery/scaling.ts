@@ -1,111 +1,77 @@
 /**
- * How much the experts' weights are scaled so that the MoE layer's output is as large as the dense FFN's, and what that
- * is worth: the statement of how well the function is kept.
+ * How much the experts' weights are scaled so that the MoE layer's output is as large as the dense FFN's.
  *
- * Output factor s (He et al. 2024, arXiv 2410.07524, equation 2; Megatron-Core `upcycling_utils.py`):
- * - topk-softmax: the T selected weights sum to 1 and hold T/G whole copies, so each part counts 1/G: s = G, for any router.
- * - softmax-topk with equal logits: each weight is 1/(E*G) and each part is picked T/G times: s = E*G*G/T.
+ * Output factor (He et al. 2024, arXiv 2410.07524, equation 2; Megatron-Core `upcycling_utils.py`), for any router: with w the weight that
+ * each of T selected experts gets from equal logits, each of G parts is picked T/G times, so s = G / (T w).
+ * - renormalised weights: w = 1/T, s = G, for any logits.
+ * - softmax without renormalising: w = 1/(E*G), s = E*G*G/T.
+ * - sigmoid without renormalising: w = 1/2, s = 2G/T.
  *
- * Where s goes, for down(silu(gate x) * up x):
- * - `exact`: all of it on down. The output is linear in down, so this is exact; sqrt(s) on up and on down is too
+ * Where s goes, for down(act(gate x) * up x) or down(act(up x)):
+ * - `exact`: all of it on down. The output is linear in down, so this is exact; sqrt(s) on up and on down of a gated FFN is too
  *   (linear in both), but irrational for most s, whereas s itself is a power of two whenever E, G and T are, and
  *   multiplying a float by a power of two changes its exponent only: bit-exact even in bfloat16.
- * - `paper`: s^(1/3) on gate, up and down, as the paper and Megatron-Core do. silu is not homogeneous, so the function
- *   changes (relative FFN error at unit pre-activations: about 20 % for E8G8T8 topk-softmax, 31 % softmax-topk); kept for
- *   reproduction.
+ * - `paper`: s^(1/3) on every matrix of a gated FFN or one with squared ReLU, s^(1/2) on both matrices otherwise, as Megatron-Core does, which
+ *   multiplies float32 by float32: so the factor is a float32. Exact only where the activation is homogeneous (`isHomogeneous`): silu and
+ *   gelu are not (relative FFN error at unit pre-activations: about 20 % for E8G8T8 topk-softmax, 31 % softmax-topk); kept for reproduction.
  * - `none`: weights as they are.
+ *
+ * Biases in front of the activation take their matrix's factor. The one behind down is not part of the copies' sum: every selected
+ * expert adds it with its weight, so it is divided by their sum T w.
  */
-import type { DecoderSpec } from "../spec/types.js";
-import { recipeName, type UpcycleRecipe } from "./recipe.js";
+import type { ActivationKind, DecoderSpec, RouterSpec } from "../spec/types.js";
+import { chosenLayers } from "./layers.js";
+import type { UpcycleRecipe } from "./recipe.js";
 
+/** Of one layer's experts. */
 export interface Factors {
   /** s: what the layer's output must be multiplied by. */
   readonly output: number;
+  /** On gate and its bias. */
   readonly gate: number;
+  /** On up and its bias. */
   readonly up: number;
   readonly down: number;
+  readonly downBias: number;
 }
 
-/** Factors for the experts' three matrices. */
-export function scaleFactors(recipe: UpcycleRecipe): Factors {
-  const { expansion, granularity, topK } = recipe;
-  const output = recipe.order === "topk-softmax" ? granularity : (expansion * granularity * granularity) / topK;
-  switch (recipe.scaling) {
-    case "exact":
-      return { output, gate: 1, up: 1, down: output };
-    case "paper": {
-      const third = Math.cbrt(output);
-      return { output, gate: third, up: third, down: third };
-    }
-    case "none":
-      return { output, gate: 1, up: 1, down: 1 };
-  }
+/** What of an FFN decides where factors may go. */
+export interface FfnKind {
+  readonly gated: boolean;
+  readonly activation: ActivationKind;
 }
 
-/** What the arithmetic promises before anything is measured. */
-export interface ExpectedPreservation {
-  /** `exact`: for any router. `constant-router`: exact while all router logits are equal. `approximate`: never exact. */
-  readonly kind: "exact" | "constant-router" | "approximate";
-  /** Holds for the router that this recipe draws, up to rounding. */
-  readonly exactAtStart: boolean;
-  /** One sentence. */
-  readonly why: string;
+/** Factors for the experts that take an FFN's place behind `router`. */
+export function scaleFactors(recipe: UpcycleRecipe, router: RouterSpec, ffn: FfnKind): Factors {
+  const { granularity, topK, scaling } = recipe;
+  const weight = selectedWeight(router, recipe.expansion * granularity, topK);
+  // Fewer selected experts than parts: none is picked twice, and adding them once each is the least-squares answer for parts that are
+  // independent of each other. The paper's formula knows no such case.
+  const output = (topK < granularity && scaling !== "paper" ? topK : granularity) / (topK * weight);
+  if (scaling === "none") return { output, gate: 1, up: 1, down: 1, downBias: 1 };
+  const downBias = 1 / (topK * weight);
+  if (scaling === "exact") return { output, gate: 1, up: 1, down: output, downBias };
+  const each = Math.fround(output ** (ffn.gated || ffn.activation === "relu2" ? 1 / 3 : 1 / 2));
+  return { output, gate: each, up: each, down: each, downBias };
 }
 
-/** How well the upcycled model computes the parent's function, and why. */
-export function expectedPreservation(recipe: UpcycleRecipe, source: DecoderSpec): ExpectedPreservation {
-  const { expansion, granularity, topK, order, scaling } = recipe;
-  const factors = scaleFactors(recipe);
-  const approximate = (why: string): ExpectedPreservation => ({ kind: "approximate", exactAtStart: false, why });
-  if (topK % granularity !== 0) {
-    return approximate(`top ${topK} does not hold whole groups of ${granularity} parts, so parts of the FFN are missing or doubled`);
-  }
-  if (scaling === "none" && factors.output !== 1) {
-    return approximate(`unscaled experts give about 1/${formatFactor(factors.output)} of the dense FFN's output`);
-  }
-  if (scaling === "paper" && factors.output !== 1) {
-    return approximate(`a factor of ${formatFactor(factors.gate)} on gate does not pass through silu; exact scaling puts it on down`);
-  }
-  if (order === "topk-softmax") {
-    const copies = topK === granularity ? "1 whole copy" : `${topK / granularity} whole copies`;
-    return {
-      kind: "exact",
-      exactAtStart: true,
-      why: `the selected weights sum to 1 and cover ${copies} of the FFN, for any router`,
-    };
-  }
-  if (topK === expansion * granularity) {
-    return { kind: "exact", exactAtStart: true, why: "every expert is selected, so the weights sum to 1 for any router" };
-  }
-  const constant = recipe.routerStd === 0;
-  const logitStd = recipe.routerStd * Math.sqrt(source.hidden);
-  return {
-    kind: "constant-router",
-    exactAtStart: constant,
-    why: constant
-      ? `all router logits are equal, so the selected weights sum to ${topK}/${expansion * granularity}; training moves them`
-      : `the selected weights sum to ${topK}/${expansion * granularity} only for equal logits; ` +
-        `router std ${recipe.routerStd} at hidden size ${source.hidden} gives logits of std ${logitStd.toPrecision(2)}`,
-  };
+/** Of every layer in turn; null where a layer keeps its dense FFN. */
+export function layerFactors(recipe: UpcycleRecipe, router: RouterSpec, source: DecoderSpec): readonly (Factors | null)[] {
+  const chosen = chosenLayers(recipe, source.layers.length);
+  return source.layers.map(({ ffn }, layer) => (chosen[layer] ? scaleFactors(recipe, router, ffn) : null));
 }
 
-/** Remarks on a recipe that works but may surprise. */
-export function recipeWarnings(recipe: UpcycleRecipe): string[] {
-  const { order, topK, granularity, routerStd } = recipe;
-  const warnings: string[] = [];
-  if (order === "topk-softmax" && topK === 1) {
-    warnings.push(
-      "the softmax over one expert is always 1: the router gets no gradient from the language-modelling loss; " +
-        "use softmax-topk for top 1",
-    );
-  }
-  if (topK % granularity !== 0) {
-    warnings.push(`${recipeName(recipe)}: top ${topK} is not a multiple of G = ${granularity}; expect a very high loss at the start`);
-  }
-  if (routerStd === 0) {
-    warnings.push("router std 0: all logits tie, so every token goes to the same experts until training moves the router");
-  }
-  return warnings;
+/** The weight of each of `topK` selected experts while all logits are zero. */
+export function selectedWeight({ score, renormalise, scaling }: RouterSpec, experts: number, topK: number): number {
+  const one = score === "softmax" ? 1 / experts : score === "sigmoid" ? 1 / 2 : 1;
+  const divisor = renormalise === null ? 1 : Math.max(topK * one + renormalise.plus, renormalise.atLeast);
+  // Divided by T rather than multiplied by its inverse where that is the same: 1/T then is what 1 / T gives.
+  return (divisor === topK * one ? 1 / topK : one / divisor) * scaling;
+}
+
+/** Whether c on the matrices in front of the activation, and on down, multiplies the output by the power of c that `paper` expects. */
+export function isHomogeneous({ gated, activation }: FfnKind): boolean {
+  return activation === "relu" || (activation === "relu2" && !gated);
 }
 
 /** At most four digits, no trailing zeros. */

@@ -4,9 +4,10 @@ import type { DecoderSpec, RouterOrder } from "../spec/types.js";
 import { tryTargets } from "./choose.js";
 import { draftOf } from "./draft.js";
 import { upcycleFfns } from "./experts.js";
+import { expectedPreservation, type ExpectedPreservation } from "./expectation.js";
 import { checkRecipe, checkSource, upcycleRecipe, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
 import { servingOf, type Serving } from "./serving.js";
-import { expectedPreservation, scaleFactors, type ExpectedPreservation } from "./scaling.js";
+import { targets } from "./targets.js";
 
 export interface Verdict {
   readonly family: TargetFamily;
@@ -23,10 +24,9 @@ export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): Verdic
   checkRecipe(recipe);
   checkSource(recipe, source);
   const start = draftOf(source);
-  const factors = scaleFactors(recipe);
-  return tryTargets(recipe, (target) => upcycleFfns(start, recipe, target, factors)).map(({ family, draft, obstacle }) => ({
+  return tryTargets(recipe, (target) => upcycleFfns(start, recipe, target)).map(({ family, draft, obstacle }) => ({
     family, order: recipe.order, obstacle,
-    expected: draft === null ? null : expectedPreservation(recipe, source),
+    expected: draft === null ? null : expectedPreservation(recipe, source, targets[family].routers[recipe.order]!),
     serving: draft === null ? [] : servingOf({ ...draft.spec, family }, recipe.order),
   }));
 }

@@ -9,6 +9,7 @@
 import { randomStream } from "../base/random.js";
 import { toFloat32, type FloatDtype } from "../numeric/dtype.js";
 import { printExpr, regionOf, type Expr, type Region, type Shapes } from "./expr.js";
+import { noisy, padded, redrawn, shuffled } from "./units.js";
 
 /** A tensor, or a rectangle of one, as it lies in a file: row-major, little-endian. */
 export interface StoredTensor {
@@ -92,6 +93,14 @@ export async function valuesOf(expr: Expr, area: Area, columns: number, context:
     }
     case "fill":
       return new Float64Array(rowCount * columnCount).fill(expr.value);
+    case "pad":
+      return padded(expr, area, context);
+    case "noise":
+      return noisy(expr, area, columns, context);
+    case "redraw":
+      return redrawn(expr, area, context);
+    case "shuffle":
+      return shuffled(expr, area, context);
   }
 }
 

@@ -131,7 +131,7 @@ describe("conversion", () => {
       ]
     `);
     writeFileSync(join(out, "upcycle.json"), '{"version":2}');
-    expect(await lineOf(readRecord(out))).toMatchInlineSnapshot(`"ROOT/out12/upcycle.json: version: Invalid input: expected 1; this file was not written by this version of upcycle; remove it to go on without it"`);
+    expect(await lineOf(readRecord(out))).toMatchInlineSnapshot(`"ROOT/out12/upcycle.json: upcycle: Invalid input: expected string, received undefined; this version of upcycle reads records of versions 1 and 2; remove the file to go on without it"`);
     expect(await readRecord(golden("llama"))).toBeNull();
   });
 });

@@ -2,7 +2,13 @@
 import { randomStream } from "../../src/base/random.js";
 import { fromFloat32 } from "../../src/numeric/dtype.js";
 import { plainAttention, plainRope } from "../../src/spec/plain.js";
-import { plainBlocks, rmsNorm, routerOrder, type DecoderSpec, type MoeFfn } from "../../src/spec/types.js";
+import { erf } from "../../src/graph/activations.js";
+import { plainBlocks, rmsNorm, type ActivationKind, type DecoderSpec, type MoeFfn, type RouterSpec } from "../../src/spec/types.js";
+import { draftOf } from "../../src/surgery/draft.js";
+import { upcycleFfns } from "../../src/surgery/experts.js";
+import type { UpcycleRecipe } from "../../src/surgery/recipe.js";
+import type { FfnKind } from "../../src/surgery/scaling.js";
+import { targets, type Target } from "../../src/surgery/targets.js";
 import { evaluateFloat32, regionsOfWhole, type EvaluationContext } from "../../src/surgery/evaluate.js";
 import { sourceShapes, type SurgeryPlan } from "../../src/surgery/plan.js";
 import { slotsOf } from "../../src/tensors/slots.js";
@@ -45,16 +51,33 @@ export function randomTensors(spec: DecoderSpec, std: number, seed = 7): Map<str
   );
 }
 
-/** Every output of a plan. */
-export async function evaluatePlan(plan: SurgeryPlan, tensors: ReadonlyMap<string, Float32Array>): Promise<Map<string, Float32Array>> {
-  const shapes = sourceShapes(plan.source);
-  const context: EvaluationContext = {
-    shapes, seed: plan.recipe.seed, dtypeOf: () => "F32",
+/** Where a plan's sources are float32 tensors in memory. */
+export function contextOf(source: DecoderSpec, seed: number, tensors: ReadonlyMap<string, Float32Array>): EvaluationContext {
+  const shapes = sourceShapes(source);
+  return {
+    shapes, seed, known: new Map(), dtypeOf: () => "F32",
     readRegion: regionsOfWhole(shapes, async (key) => ({ dtype: "F32", bytes: fromFloat32("F32", tensors.get(key)!) })),
   };
+}
+
+/** Every output of a plan. */
+export function evaluatePlan(plan: SurgeryPlan, tensors: ReadonlyMap<string, Float32Array>): Promise<Map<string, Float32Array>> {
+  return evaluateAll(plan.outputs, contextOf(plan.source, plan.recipe.seed, tensors));
+}
+
+export async function evaluateAll(outputs: SurgeryPlan["outputs"], context: EvaluationContext): Promise<Map<string, Float32Array>> {
   const out = new Map<string, Float32Array>();
-  for (const { slot, value } of plan.outputs) out.set(slot.key, await evaluateFloat32(value, slot.shape, context));
+  for (const { slot, value } of outputs) out.set(slot.key, await evaluateFloat32(value, slot.shape, context));
   return out;
+}
+
+/** Layer 0's relative error (see `ffnError`) behind any router, whether a released family has it or not. */
+export async function draftError(source: DecoderSpec, recipe: UpcycleRecipe, router: RouterSpec, sharedExpert: Target["sharedExpert"] = null): Promise<number> {
+  const target = { ...targets.upcycle, routers: { [recipe.order]: router }, sharedExpert };
+  const { spec, values } = upcycleFfns(draftOf(source), recipe, target);
+  const tensors = randomTensors(source, 0.2);
+  const outputs = slotsOf(spec).map((slot) => ({ slot, value: values.get(slot.key)! }));
+  return ffnError({ source, target: spec }, tensors, await evaluateAll(outputs, contextOf(source, recipe.seed, tensors)));
 }
 
 /** y = W x for row-major W [rows, x.length], in double precision. */
@@ -63,45 +86,67 @@ export function matVec(weights: ArrayLike<number>, x: readonly number[]): number
   return Array.from({ length: rows }, (_, row) => x.reduce((sum, value, column) => sum + weights[row * x.length + column]! * value, 0));
 }
 
-/** down(silu(gate x) * up x). */
-export function ffn(gate: Float32Array, up: Float32Array, down: Float32Array, x: readonly number[]): number[] {
-  const g = matVec(gate, x);
-  const u = matVec(up, x);
-  return matVec(down, g.map((value, i) => (value / (1 + Math.exp(-value))) * u[i]!));
+/** An FFN's tensors by part. */
+export type FfnTensors = (part: "gate" | "gateBias" | "up" | "upBias" | "down" | "downBias") => ArrayLike<number> | undefined;
+
+const activations: Readonly<Record<ActivationKind, (x: number) => number>> = {
+  silu: (x) => x / (1 + Math.exp(-x)),
+  gelu: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
+  geluTanh: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+  relu: (x) => Math.max(0, x),
+  relu2: (x) => Math.max(0, x) ** 2,
+};
+
+/** down(act(gate x) * up x) or down(act(up x)), with biases where there are any. */
+export function ffn({ gated, activation }: FfnKind, at: FfnTensors, x: readonly number[]): number[] {
+  const act = activations[activation];
+  const linear = (weight: "gate" | "up" | "down", input: readonly number[]): number[] =>
+    matVec(at(weight)!, input).map((value, i) => value + (at(`${weight}Bias`)?.[i] ?? 0));
+  const up = linear("up", x);
+  return linear("down", gated ? linear("gate", x).map((value, i) => act(value) * up[i]!) : up.map(act));
+}
+
+/** The chosen experts and their weights. */
+function route({ experts, topK, router }: MoeFfn, logits: readonly number[]): [expert: number, weight: number][] {
+  const order = Array.from({ length: experts }, (_, e) => e).sort((a, b) => logits[b]! - logits[a]! || a - b);
+  const chosen = order.slice(0, topK);
+  if (router.score === "sparsemixer") return chosen.map((e) => [e, router.scaling]);
+  const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
+  const score = (e: number): number => (router.score === "sigmoid" ? 1 / (1 + Math.exp(-logits[e]!)) : Math.exp(logits[e]!) / total);
+  const { renormalise } = router;
+  const divisor = renormalise === null ? 1 : Math.max(chosen.reduce((sum, e) => sum + score(e), 0) + renormalise.plus, renormalise.atLeast);
+  return chosen.map((e) => [e, (score(e) / divisor) * router.scaling]);
 }
 
 /** Layer 0's MoE for one token: output, and the chosen experts. */
 export function moe(spec: DecoderSpec, tensors: ReadonlyMap<string, Float32Array>, x: readonly number[]): { y: number[]; chosen: number[] } {
-  const { experts, topK, router, shared } = spec.layers[0]!.ffn as MoeFfn;
-  const order = routerOrder(router);
+  const layer = spec.layers[0]!.ffn as MoeFfn;
   const at = (key: string): Float32Array => tensors.get(`layers.0.${key}`)!;
-  const logits = matVec(at("router"), x);
-  const chosen = Array.from({ length: experts }, (_, e) => e).sort((a, b) => logits[b]! - logits[a]! || a - b).slice(0, topK);
-  const pool = order === "topk-softmax" ? chosen : logits.map((_, e) => e);
-  const total = pool.reduce((sum, e) => sum + Math.exp(logits[e]!), 0);
+  const routed = route(layer, matVec(at("router"), x));
   const y = x.map(() => 0);
-  for (const e of chosen) {
-    const weight = Math.exp(logits[e]!) / total;
-    const part = ffn(at(`experts.${e}.gate`), at(`experts.${e}.up`), at(`experts.${e}.down`), x);
-    part.forEach((value, i) => (y[i]! += weight * value));
+  for (const [e, weight] of routed) {
+    ffn(layer, (part) => tensors.get(`layers.0.experts.${e}.${part}`), x).forEach((value, i) => (y[i]! += weight * value));
   }
-  if (shared !== null) {
-    const open = 1 / (1 + Math.exp(-matVec(at("sharedRouter"), x)[0]!));
-    ffn(at("sharedGate"), at("sharedUp"), at("sharedDown"), x).forEach((value, i) => (y[i]! += open * value));
+  if (layer.shared !== null) {
+    const open = layer.shared.gated ? 1 / (1 + Math.exp(-matVec(at("sharedRouter"), x)[0]!)) : 1;
+    const shared: FfnTensors = (part) => tensors.get(`layers.0.shared${part[0]!.toUpperCase()}${part.slice(1)}`);
+    ffn(layer, shared, x).forEach((value, i) => (y[i]! += open * value));
   }
-  return { y, chosen };
+  return { y, chosen: routed.map(([e]) => e) };
 }
 
 /** Relative error over several random tokens of unit RMS: |moe - dense| / |dense|. */
-export function ffnError(plan: SurgeryPlan, source: ReadonlyMap<string, Float32Array>, target: ReadonlyMap<string, Float32Array>, tokens = 12): number {
+export function ffnError(
+  { source: from, target: to }: Pick<SurgeryPlan, "source" | "target">, source: ReadonlyMap<string, Float32Array>, target: ReadonlyMap<string, Float32Array>, tokens = 12,
+): number {
   let difference = 0;
   let size = 0;
   for (let token = 0; token < tokens; token++) {
-    const values = new Float64Array(plan.source.hidden);
+    const values = new Float64Array(from.hidden);
     randomStream(1, `x${token}`).normals(values, 0);
     const x = [...values];
-    const dense = ffn(source.get("layers.0.gate")!, source.get("layers.0.up")!, source.get("layers.0.down")!, x);
-    const { y } = moe(plan.target, target, x);
+    const dense = ffn(from.layers[0]!.ffn, (part) => source.get(`layers.0.${part}`), x);
+    const { y } = moe(to, target, x);
     dense.forEach((value, i) => {
       difference += (value - y[i]!) ** 2;
       size += value ** 2;

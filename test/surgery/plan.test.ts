@@ -102,7 +102,7 @@ describe("expressions", () => {
     expect(givesShape(rows(read("b"), 0, 2), [2], shapes)).toBe(true);
     expect(givesShape(rows(read("w"), 0, 2), [2, 3], shapes)).toBe(false);
     expect(givesShape(normal(1, "s", 2), [3, 4], shapes)).toBe(false);
-    expect(givesShape(rows(fill(0), 0, 1), [1, 4], shapes)).toBe(false);
+    expect(() => givesShape(rows(fill(0), 0, 1), [1, 4], shapes)).toThrow("plan takes a part of drawn values: rows(fill(0), 0..0)");
     expect(() => givesShape(rows(read("w"), 4, 3), [3, 4], shapes)).toThrow("plan takes rows of w 4..6 of 6");
     expect(() => givesShape(read("x"), [3, 4], shapes)).toThrow("plan reads x, which the source does not have");
   });
