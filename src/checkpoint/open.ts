@@ -14,7 +14,7 @@ import { floatBytes, toFloat32 } from "../numeric/dtype.js";
 import { specFromConfig } from "../spec/config.js";
 import { readQuantization } from "../spec/quantization.js";
 import type { DecoderSpec } from "../spec/types.js";
-import { isComputedBuffer } from "../tensors/names.js";
+import { isComputedBuffer, olderName } from "../tensors/names.js";
 import type { Region } from "../surgery/expr.js";
 import { isWhole, placements, takeSlot, type Placement } from "../tensors/placement.js";
 import { locateTensors } from "./locate.js";
@@ -64,9 +64,9 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
   const spec = specFromConfig(config, configPath);
   const files: RangeFile[] = [];
   try {
-    const stored = await locateTensors(dir, files);
     const slots = placements(spec);
     const wanted = new Set(slots.map(({ name }) => name));
+    const stored = underCurrentNames(spec, wanted, await locateTensors(dir, files));
     const settings = config as Record<string, unknown>;
     const { tensors, scales } = withScales(stored, wanted, readQuantization(config, configPath), dequantizedDtype(settings), dir);
     requireSlots(slots, tensors, dir, spec);
@@ -75,6 +75,16 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
     await Promise.all(files.map((file) => file.close()));
     throw cause;
   }
+}
+
+/** The tensors of old files, whose names have changed since, under their names of today. */
+function underCurrentNames(spec: DecoderSpec, wanted: ReadonlySet<string>, located: ReadonlyMap<string, Located>): Map<string, Located> {
+  const renamed = new Map<string, string>();
+  for (const name of wanted) {
+    const older = olderName(spec, name);
+    if (older !== null && !located.has(name)) renamed.set(older, name);
+  }
+  return new Map([...located].map(([name, tensor]) => [renamed.get(name) ?? name, tensor]));
 }
 
 function assemble(

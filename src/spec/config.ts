@@ -12,6 +12,8 @@ import { ConfigReader } from "./families/reader.js";
 import { deepseekV3 } from "./families/deepseek_v3.js";
 import { dots1 } from "./families/dots1.js";
 import { flexOlmo } from "./families/flex_olmo.js";
+import { dbrx } from "./families/dbrx.js";
+import { gpt2 } from "./families/gpt2.js";
 import { ernie45Moe } from "./families/ernie4_5_moe.js";
 import { gptOss } from "./families/gpt_oss.js";
 import { lfm2Moe } from "./families/lfm2_moe.js";
@@ -85,6 +87,8 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   ernie4_5_moe: ernie45Moe,
   lfm2_moe: lfm2Moe,
   gpt_oss: gptOss,
+  dbrx,
+  gpt2,
 };
 
 /**
@@ -119,7 +123,7 @@ export function specFromConfig(config: unknown, where: string): DecoderSpec {
  */
 export function configFromSpec(spec: DecoderSpec, { dtype }: { dtype: ConfigDtype }): Record<string, unknown> {
   const dialect = dialects[spec.family];
-  const config = {
+  const config = nested({
     architectures: [dialect.architecture],
     model_type: spec.family,
     // transformers 5 reads `dtype`, 4 reads `torch_dtype`.
@@ -128,11 +132,23 @@ export function configFromSpec(spec: DecoderSpec, { dtype }: { dtype: ConfigDtyp
     transformers_version: transformersVersion,
     ...(dialect.standalone ? {} : writeCommon(spec, dialect.defaults)),
     ...dialect.write(spec),
-  };
+  });
   // Reading it back refuses impossible numbers (an odd head size, more kept experts than there are) before they are on disk.
   const read = dialect.read(new ConfigReader(config, `config of the ${spec.family} model to be written`));
   const lost = difference(spec, read, "");
   if (lost !== null) throw inputError(`a ${spec.family} model cannot have ${lost}`);
+  return config;
+}
+
+/** `attn_config.clip_qkv` becomes an entry of the object `attn_config`. */
+function nested(keys: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const config: Record<string, unknown> = {};
+  for (const [path, value] of Object.entries(keys)) {
+    const names = path.split(".");
+    const last = names.pop()!;
+    const place = names.reduce((inside, name) => (inside[name] ??= {}) as Record<string, unknown>, config);
+    place[last] = value;
+  }
   return config;
 }
 
@@ -178,6 +194,9 @@ const floatKeys: ReadonlySet<string> = new Set([
   "input_jitter_noise",
   "layer_rope_theta",
   "moe_norm_min",
+  "moe_loss_weight",
+  "moe_normalize_expert_weights",
+  "layer_norm_epsilon",
   "swiglu_limit",
   "short_mscale",
   "long_mscale",

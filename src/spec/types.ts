@@ -8,7 +8,7 @@ export const families = [
   "llama", "mistral", "qwen2", "qwen3", "nemotron", "starcoder2", "stablelm", "cohere", "phi3", "gpt_neox", "gemma", "gemma2", "gemma3_text", "granite",
   "smollm3", "olmo2", "olmo3", "olmo", "mixtral", "qwen2_moe", "qwen3_moe",
   "olmoe", "flex_olmo", "mellum", "dots1", "glm4_moe", "solar_open", "hy_v3", "hunyuan_v1_moe", "deepseek_v3",
-  "granitemoe", "granitemoe_swa", "phimoe", "ernie4_5_moe", "lfm2_moe", "gpt_oss",
+  "granitemoe", "granitemoe_swa", "phimoe", "ernie4_5_moe", "lfm2_moe", "gpt_oss", "dbrx", "gpt2",
 ] as const;
 /** Hugging Face `model_type`, or `upcycle`, our own format: chooses a naming table and a config dialect, nothing else. */
 export type Family = (typeof families)[number];

@@ -363,6 +363,60 @@ const hunyuanV1Moe: NameTable = {
   experts: qwenMoe.experts,
 };
 
+const dbrxBlock = "transformer.blocks.{layer}";
+const dbrxAttention = `${dbrxBlock}.norm_attn_norm`;
+const dbrxExperts = `${dbrxBlock}.ffn.experts.mlp`;
+
+/** Fused: `placement.ts` says which part of the tensor is whose. */
+const dbrx: NameTable = {
+  parts: {
+    ...llamaParts,
+    ...noDenseFfn,
+    embed: "transformer.wte.weight",
+    inputNorm: `${dbrxAttention}.norm_1.weight`,
+    q: `${dbrxAttention}.attn.Wqkv.weight`,
+    k: `${dbrxAttention}.attn.Wqkv.weight`,
+    v: `${dbrxAttention}.attn.Wqkv.weight`,
+    o: `${dbrxAttention}.attn.out_proj.weight`,
+    ffnNorm: `${dbrxAttention}.norm_2.weight`,
+    router: `${dbrxBlock}.ffn.router.layer.weight`,
+    finalNorm: "transformer.norm_f.weight",
+  },
+  experts: { gate: `${dbrxExperts}.w1`, up: `${dbrxExperts}.v1`, down: `${dbrxExperts}.w2` },
+};
+
+const gpt2Layer = "transformer.h.{layer}";
+
+/** Stored [in, out], query, key and value in one: `placement.ts` says which columns are whose. */
+const gpt2: NameTable = {
+  parts: {
+    ...llamaParts,
+    embed: "transformer.wte.weight",
+    positions: "transformer.wpe.weight",
+    inputNorm: `${gpt2Layer}.ln_1.weight`,
+    inputNormBias: `${gpt2Layer}.ln_1.bias`,
+    q: `${gpt2Layer}.attn.c_attn.weight`,
+    qBias: `${gpt2Layer}.attn.c_attn.bias`,
+    k: `${gpt2Layer}.attn.c_attn.weight`,
+    kBias: `${gpt2Layer}.attn.c_attn.bias`,
+    v: `${gpt2Layer}.attn.c_attn.weight`,
+    vBias: `${gpt2Layer}.attn.c_attn.bias`,
+    o: `${gpt2Layer}.attn.c_proj.weight`,
+    oBias: `${gpt2Layer}.attn.c_proj.bias`,
+    ffnNorm: `${gpt2Layer}.ln_2.weight`,
+    ffnNormBias: `${gpt2Layer}.ln_2.bias`,
+    gate: null,
+    gateBias: null,
+    up: `${gpt2Layer}.mlp.c_fc.weight`,
+    upBias: `${gpt2Layer}.mlp.c_fc.bias`,
+    down: `${gpt2Layer}.mlp.c_proj.weight`,
+    downBias: `${gpt2Layer}.mlp.c_proj.bias`,
+    finalNorm: "transformer.ln_f.weight",
+    finalNormBias: "transformer.ln_f.bias",
+  },
+  experts: null,
+};
+
 const tables: Readonly<Record<Family, NameTable>> = {
   upcycle,
   llama: dense,
@@ -401,6 +455,8 @@ const tables: Readonly<Record<Family, NameTable>> = {
   ernie4_5_moe: ernie45Moe,
   lfm2_moe: lfm2Moe,
   gpt_oss: gptOss,
+  dbrx,
+  gpt2,
 };
 
 export interface NamedSlot {
@@ -429,9 +485,17 @@ export function namedSlots(spec: DecoderSpec): NamedSlot[] {
 }
 
 /**
- * Buffers that old checkpoints store although they are computed from the config (rope's, and GPT-NeoX's causal mask): nobody
+ * What a family's old files call a tensor that new ones call `name`: GPT-2's first files lack the prefix of the class that holds the
+ * model. Null if there is no older name.
+ */
+export function olderName({ family }: DecoderSpec, name: string): string | null {
+  return family === "gpt2" && name.startsWith("transformer.") ? name.slice("transformer.".length) : null;
+}
+
+/**
+ * Buffers that old checkpoints store although they are computed from the config (rope's, and the causal masks of GPT-NeoX and GPT-2): nobody
  * reads them, nobody misses them.
  */
 export function isComputedBuffer(name: string): boolean {
-  return /\.rotary_emb\.(inv_freq|cos_cached|sin_cached)$|\.attention\.(bias|masked_bias)$/.test(name);
+  return /\.rotary_emb\.(inv_freq|cos_cached|sin_cached)$|\.(attention|attn)\.(bias|masked_bias)$/.test(name);
 }

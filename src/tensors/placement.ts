@@ -126,6 +126,27 @@ const deepseekV3: Shares = ({ attn: { heads, headDim, latent } }, slot) => {
   return rowsOf(slot, heads * period, rows);
 };
 
+/** modeling_dbrx.py: rows of all experts one after the other, w2 the other way round; query, key and value rows in one tensor. */
+const dbrx: Shares = ({ attn: { heads, kvHeads, headDim }, layers }, slot) => {
+  const attention = indexIn(["q", "k", "v"], slot);
+  if (attention !== -1) return rowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
+  const { expert } = slot.at;
+  const ffn = expert === undefined ? undefined : layers[slot.at.layer!]!.ffn;
+  if (ffn?.kind !== "moe") return null;
+  if (slot.at.part !== "down") return rowsOf(slot, ffn.experts * ffn.inner, { start: expert! * ffn.inner, run: ffn.inner, period: ffn.inner });
+  const hidden = slot.shape[0]!;
+  const rows = { start: 0, run: hidden, period: hidden };
+  return { shape: [ffn.experts * ffn.inner, hidden], layout: { base: expert! * ffn.inner * hidden, rows, rowStride: 1, columnStride: hidden } };
+};
+
+/** modeling_gpt2.py, `Conv1D`: matrices are stored [in, out], of `c_attn` the columns of query, key and value. */
+const gpt2: Shares = (_, slot) => {
+  const [rows] = slot.shape as [number];
+  const attention = indexIn(["q", "k", "v", "qBias", "kBias", "vBias"], slot);
+  if (attention !== -1) return transposedRowsOf(slot, ...stacked([rows, rows, rows], attention % 3));
+  return indexIn(["o", "up", "down"], slot) === -1 ? null : transposedRowsOf(slot, ...stacked([rows], 0));
+};
+
 const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
   phi3,
   gpt_neox: gptNeox,
@@ -134,6 +155,8 @@ const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
   granitemoe_swa: graniteMoe,
   ernie4_5_moe: ernie,
   gpt_oss: gptOss,
+  dbrx,
+  gpt2,
 };
 
 /** Every slot with its place, in the order of `namedSlots`. The slots of one stored tensor fill it without overlap. */

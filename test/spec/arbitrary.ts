@@ -187,6 +187,28 @@ const traits: Readonly<Record<Family, Traits>> = {
     moe: { mixed: false, anyOrder: false, shared: true },
   },
   lfm2_moe: { qkNorm: true, qkvBias: false, outBias: "none", window: "none", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
+  dbrx: {
+    qkNorm: false,
+    qkvBias: false,
+    outBias: "none",
+    window: "none",
+    ffnBias: false,
+    norm: { kind: "layer", weight: "scale", bias: false },
+    square: true,
+    moe: { mixed: false, anyOrder: true, shared: false },
+  },
+  gpt2: {
+    qkNorm: false,
+    qkvBias: true,
+    outBias: "same",
+    window: "none",
+    ffnBias: "always",
+    norm: { kind: "layer", weight: "scale", bias: true },
+    ffn: { gated: false },
+    square: true,
+    ungrouped: true,
+    moe: null,
+  },
   gpt_oss: { qkNorm: false, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
 };
 

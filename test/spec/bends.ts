@@ -127,9 +127,19 @@ export const bends: Readonly<Partial<Record<Family, Bend>>> = {
   granitemoe_swa: (spec) =>
     granite(experts({ ...spec, attn: { ...spec.attn, sinks: true } }, ({ shared }) => ({ shared: shared === null ? null : { ...shared, gated: false } }))).chain(thetas),
   phimoe,
+  phi3: (spec) =>
+    fc.option(longrope(spec)).map((rope) =>
+      rope === null
+        ? spec
+        : { ...spec, hidden: spec.attn.heads * spec.attn.headDim, layers: spec.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling: rope } })) },
+    ),
   ernie4_5_moe: ernie,
   lfm2_moe: lfm2,
   gpt_oss: gptOss,
+  dbrx: (spec) => fc.option(positive).map((clip) => ({ ...spec, tiedHead: false, norm: { ...spec.norm, eps: 1e-5 }, attn: { ...spec.attn, clip } })),
+  // Positions are parameters here: not as many as elsewhere.
+  gpt2: (spec) =>
+    fc.constant({ ...spec, learnedPositions: true, maxPositions: 64 + (spec.maxPositions % 64), layers: spec.layers.map((layer) => ({ ...layer, rope: null })) }),
   smollm3: (spec) =>
     fc
       .array(fc.boolean(), { minLength: spec.layers.length, maxLength: spec.layers.length })

@@ -43,7 +43,7 @@ describe("round trip", () => {
 
   test("no float key is ever written as an integer", () => {
     const floats =
-      /"(rms_norm_eps|norm_eps|norm_epsilon|layer_norm_eps|attn_logit_softcapping|final_logit_softcapping|clip_qkv|logit_scale|partial_rotary_factor|rope_theta|factor|low_freq_factor|high_freq_factor|router_aux_loss_coef|router_jitter_noise|routed_scaling_factor|router_scaling_factor|mscale|mscale_all_dim|input_jitter_noise|moe_norm_min|routed_scaling_factor|initializer_range|attention_dropout)": (.*?),?$/gm;
+      /"(rms_norm_eps|norm_eps|norm_epsilon|layer_norm_eps|attn_logit_softcapping|final_logit_softcapping|clip_qkv|logit_scale|partial_rotary_factor|rope_theta|factor|low_freq_factor|high_freq_factor|router_aux_loss_coef|router_jitter_noise|routed_scaling_factor|router_scaling_factor|mscale|mscale_all_dim|input_jitter_noise|moe_norm_min|moe_loss_weight|moe_normalize_expert_weights|layer_norm_epsilon|routed_scaling_factor|initializer_range|attention_dropout)": (.*?),?$/gm;
     fc.assert(
       fc.property(fc.constantFrom(...families).chain(specOf), (spec) => {
         for (const [, key, literal] of stringifyConfig(configFromSpec(spec, { dtype: "float16" })).matchAll(floats))
@@ -422,7 +422,7 @@ describe("what cannot be read", () => {
       {},
       `m/config.json: model_type is missing, expected one of ${families.join(", ")}`,
     ],
-    [{ model_type: "gpt2" }, 'm/config.json: model_type is "gpt2", expected one of upcycle, llama'],
+    [{ model_type: "gpt3" }, 'm/config.json: model_type is "gpt3", expected one of upcycle, llama'],
     [{ model_type: "toString" }, 'model_type is "toString"'],
     [without(llama, "hidden_size"), "m/config.json: hidden_size is missing, expected an integer from 1"],
     [{ ...llama, hidden_size: 32.5 }, "hidden_size is 32.5, expected an integer"],
@@ -532,6 +532,8 @@ describe("what cannot be read", () => {
       "moe/ernie4_5_moe",
       "moe/lfm2_moe",
       "moe/gpt_oss",
+      "moe/dbrx",
+      "dense/gpt2",
     ].map(golden);
     const change = fc
       .constantFrom(...configs)

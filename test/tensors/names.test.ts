@@ -61,6 +61,8 @@ describe("tensorName", () => {
   test("computed buffers", () => {
     expect(isComputedBuffer("model.layers.0.self_attn.rotary_emb.inv_freq")).toBe(true);
     expect(isComputedBuffer("gpt_neox.layers.0.attention.masked_bias")).toBe(true);
+    expect(isComputedBuffer("h.0.attn.bias")).toBe(true);
+    expect(isComputedBuffer("transformer.h.0.attn.c_attn.bias")).toBe(false);
     expect(isComputedBuffer("gpt_neox.layers.0.attention.dense.bias")).toBe(false);
     expect(isComputedBuffer("model.layers.0.self_attn.q_proj.weight")).toBe(false);
   });

@@ -10,6 +10,7 @@ import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention, sharedAttentionBias } from "./common.js";
 import { everyLayerMoe, moeSpec, readAuxLossCoef, readExpertCount, requirePlainExperts } from "./experts.js";
 import type { ConfigReader } from "./reader.js";
+import { requireLongrope } from "./rope.js";
 import { uniformWindow } from "./windows.js";
 
 const defaults: Defaults = {
@@ -31,9 +32,9 @@ const sparseMixer = (jitter: number): RouterSpec => ({
 /** The class multiplies cos and sin by `short_mscale` or `long_mscale` and knows no attention factor. */
 function readRopeFactor(config: ConfigReader, rope: Rope): Rope {
   const { scaling } = rope;
-  if (scaling.kind === "none") return rope;
+  requireLongrope(config, rope);
+  if (scaling.kind !== "longrope") return rope;
   const keys = [config.object("rope_parameters"), config.object("rope_scaling")].filter((one) => one !== null);
-  if (scaling.kind !== "longrope") throw keys[0]!.fail(keys[0]!.has("rope_type") ? "rope_type" : "type", '"default" or "longrope"');
   const factors = keys.flatMap((one) => [one.positive("short_mscale"), one.positive("long_mscale")]);
   if (new Set(factors).size > 1) {
     throw inputError(`short_mscale and long_mscale are ${[...new Set(factors)].join(" and ")}, expected one number`, { where: config.where });

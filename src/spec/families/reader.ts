@@ -29,6 +29,16 @@ export class ConfigReader {
     return new ConfigReader(this.values, this.where, this.prefix, names);
   }
 
+  /** The same object with the entries of the objects under `keys` (outer ones first) as entries of its own: `attn_config.clip_qkv`. */
+  flattened(keys: readonly string[]): ConfigReader {
+    const values: Record<string, unknown> = { ...this.values };
+    for (const key of keys) {
+      const inner = new ConfigReader(values, this.where).object(key);
+      for (const [name, value] of Object.entries(inner?.values ?? {})) values[`${key}.${name}`] = value;
+    }
+    return new ConfigReader(values, this.where, this.prefix, this.names);
+  }
+
   private spelled(key: string): string {
     return Object.hasOwn(this.names, key) ? this.names[key]! : key;
   }

@@ -42,6 +42,13 @@ export function readRope(config: ConfigReader, headDim: number, defaults: RopeDe
   return { theta, scaling: scalings[0] ?? { kind: "none" }, rotary, interleaved: defaults.interleavedRope ?? false };
 }
 
+/** Throws inputError if a rope is scaled other than by LongRoPE, for classes that know no other. */
+export function requireLongrope(config: ConfigReader, { scaling: { kind } }: Rope): void {
+  if (kind === "none" || kind === "longrope") return;
+  const keys = (config.object("rope_parameters") ?? config.object("rope_scaling"))!;
+  throw keys.fail(keys.has("rope_type") ? "rope_type" : "type", '"default" or "longrope"');
+}
+
 const partialKey = "partial_rotary_factor";
 
 /** How many elements of a head turn; transformers cuts the product off (`int(head_dim * factor)`). */
