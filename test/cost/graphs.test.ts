@@ -146,6 +146,24 @@ describe("saved activations are those that the graph's backward pass reads", () 
 });
 
 describe("published mixtures", () => {
+  const olmoe = {
+    model_type: "olmoe", hidden_size: 2048, intermediate_size: 1024, num_hidden_layers: 16, num_attention_heads: 16, num_key_value_heads: 16, num_experts: 64,
+    num_experts_per_tok: 8, vocab_size: 50304, norm_topk_prob: false, tie_word_embeddings: false, rope_theta: 10000, max_position_embeddings: 4096,
+  };
+  // Without the layer for multi-token prediction.
+  const deepseekV3 = {
+    model_type: "deepseek_v3", hidden_size: 7168, intermediate_size: 18432, moe_intermediate_size: 2048, num_hidden_layers: 61, num_attention_heads: 128, num_key_value_heads: 128,
+    q_lora_rank: 1536, kv_lora_rank: 512, qk_nope_head_dim: 128, qk_rope_head_dim: 64, v_head_dim: 128, n_routed_experts: 256, n_shared_experts: 1, num_experts_per_tok: 8,
+    n_group: 8, topk_group: 4, first_k_dense_replace: 3, vocab_size: 129280, tie_word_embeddings: false, rope_theta: 10000, max_position_embeddings: 163840, routed_scaling_factor: 2.5,
+  };
+  it.each([["OLMoE", olmoe, 6_919_161_856, "1.28"], ["DeepSeek-V3", deepseekV3, 671_026_419_200, "37.55"]] as const)("%s", (_, config, total, active) => {
+    const found = countParams(specFromConfig(config, "config.json"));
+    expect(found.total).toBe(total);
+    expect((found.active / 1e9).toFixed(2)).toBe(active);
+    // The other definition: neither embedding.
+    expect(found.embedding).toBe(2 * config.vocab_size * config.hidden_size);
+  });
+
   const nemotron = presetSpec("nemotron-4-15b");
   const billions = (value: number): string => (value / 1e9).toFixed(2);
 

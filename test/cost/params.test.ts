@@ -99,31 +99,19 @@ describe("countParams", () => {
 });
 
 describe("flops", () => {
-  const matrices = new Set([
-    "q",
-    "k",
-    "v",
-    "o",
-    "gate",
-    "up",
-    "down",
-    "router",
-    "sharedGate",
-    "sharedUp",
-    "sharedDown",
-    "sharedRouter",
-    "head",
-  ]);
+  /** Everything that is multiplied with a token's vector: all matrices but those that are looked up in. */
+  const isMatrix = ({ at, shape }: ReturnType<typeof slotsOf>[number]): boolean => shape.length === 2 && at.part !== "embed" && at.part !== "positions";
 
   test("forward = 2 x active matrix parameters + attention", () => {
     fc.assert(
       fc.property(fc.constantFrom(...families).chain(specOf), fc.integer({ min: 1, max: 4096 }), (spec, sequence) => {
-        const used = slotsOf(spec).filter(({ at }) => {
+        const used = slotsOf(spec).filter((slot) => {
+          const { at } = slot;
           const ffn = at.layer === undefined ? undefined : spec.layers[at.layer]!.ffn;
-          return matrices.has(at.part) && !(ffn?.kind === "moe" && at.expert !== undefined && at.expert >= ffn.topK);
+          return isMatrix(slot) && !(ffn?.kind === "moe" && at.expert !== undefined && at.expert >= ffn.topK);
         });
         const tiedHead = spec.tiedHead ? spec.vocab * spec.hidden : 0;
-        const attention = spec.layers.length * 4 * spec.attn.heads * spec.attn.headDim * sequence;
+        const attention = spec.layers.length * 2 * spec.attn.heads * (spec.attn.headDim + (spec.attn.latent?.valueDim ?? spec.attn.headDim)) * sequence;
         expect(forwardFlopsPerToken(spec, sequence)).toBe(
           2 * (sum(used.map(({ shape }) => elements(shape))) + tiedHead) + attention,
         );

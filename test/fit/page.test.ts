@@ -89,7 +89,7 @@ describe("the page of a fit", async () => {
       const size = Number(/N = (\d+)M/.exec(chart.note)?.[1] ?? NaN) * 1e6;
       for (const { label, x, y } of lines) {
         x.forEach((value, i) => {
-          const at = group === "moe" ? { N: value, D: y[i]! } : { N: size, D1: value, D2: y[i]! };
+          const at: Record<string, number> = group === "moe" ? { N: value, D: y[i]! } : { N: size, D1: value, D2: y[i]! };
           // The size in the note has three digits, and lines are straight between the steps of a grid.
           expect(Math.abs(lossFunction(of, params, group)(at) - Number(label))).toBeLessThan(3e-3);
         });
