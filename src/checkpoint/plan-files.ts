@@ -3,13 +3,14 @@ import { planHeader, type HeaderPlan } from "../format/safetensors.js";
 import { planShards } from "../format/shards.js";
 import type { FloatDtype } from "../numeric/dtype.js";
 import type { DecoderSpec } from "../spec/types.js";
+import { keepsFloat32 } from "../tensors/precision.js";
 import { storedTensors, type Placement } from "../tensors/placement.js";
 import type { Slot } from "../tensors/slots.js";
 
 /** Precisions a model folder is written in. */
 export type WriteDtype = Exclude<FloatDtype, "F64">;
 
-/** The precision of each slot: one for all, or a choice for each (a router in float32 beside bfloat16 experts). */
+/** The precision of each slot: one for all but what the family keeps in float32, or a choice for each (a router in float32 beside bfloat16 experts). */
 export type SlotDtype = WriteDtype | ((slot: Slot) => WriteDtype);
 
 export interface PlannedTensor {
@@ -40,7 +41,8 @@ export interface FilePlan {
 /** Throws inputError for a shard size that makes no sense. */
 export function planFiles(spec: DecoderSpec, dtype: SlotDtype, maxShardBytes?: number): FilePlan {
   const stored = storedTensors(spec);
-  const { shards, index } = planShards([...stored].map(([name, slots]) => ({ name, dtype: dtypeOfAll(name, slots, dtype), shape: slots[0]!.shape })), maxShardBytes);
+  const dtypeOf = typeof dtype === "function" ? dtype : (slot: Slot): WriteDtype => (keepsFloat32(spec, slot) ? "F32" : dtype);
+  const { shards, index } = planShards([...stored].map(([name, slots]) => ({ name, dtype: dtypeOfAll(name, slots, dtypeOf), shape: slots[0]!.shape })), maxShardBytes);
   const files = shards.map(({ file, tensors }) => {
     const header = planHeader(tensors);
     const planned = [...header.tensors].map(([name, { dtype: own, begin, end }]) => ({ name, dtype: own as WriteDtype, slots: stored.get(name)!, begin, end }));
@@ -49,9 +51,8 @@ export function planFiles(spec: DecoderSpec, dtype: SlotDtype, maxShardBytes?: n
   return { files, index, weightBytes: files.reduce((sum, { header }) => sum + header.fileBytes, 0) };
 }
 
-function dtypeOfAll(name: string, slots: readonly Placement[], dtype: SlotDtype): WriteDtype {
-  if (typeof dtype === "string") return dtype;
-  const [first, ...others] = slots.map(({ slot }) => dtype(slot));
+function dtypeOfAll(name: string, slots: readonly Placement[], dtypeOf: (slot: Slot) => WriteDtype): WriteDtype {
+  const [first, ...others] = slots.map(({ slot }) => dtypeOf(slot));
   if (others.some((other) => other !== first)) throw new Error(`the slots of ${name} are to be written in several precisions`);
   return first!;
 }

@@ -63,7 +63,7 @@ export interface WriteOptions {
   /** The folder to make; parents are made as needed. */
   readonly dir: string;
   readonly spec: DecoderSpec;
-  /** Of config.json, and of every slot unless `slotDtype` says otherwise. */
+  /** Of config.json, and of every slot that the family does not keep in float32, unless `slotDtype` says otherwise. */
   readonly dtype: WriteDtype;
   readonly slotDtype?: ((slot: Slot) => WriteDtype) | undefined;
   /** Where the weights come from. */

@@ -20,7 +20,7 @@ import { parseTrainConfig } from "../../dist/config/index.js";
 import { openModel } from "../../dist/evals/model.js";
 import { openTensorFile, writeTensorFile } from "../../dist/io/tensor-file.js";
 import { onnxruntimeBackend } from "../../dist/ort/backend.js";
-import { isMoe, softmaxRouter } from "../../dist/spec/types.js";
+import { isMoe, sigmoidRouter, softmaxRouter } from "../../dist/spec/types.js";
 import { upcycleRecipe } from "../../dist/surgery/recipe.js";
 import { holders } from "../../dist/surgery/survey.js";
 import { tokenizerConfig } from "../../dist/tokenizer/config.js";
@@ -140,7 +140,40 @@ const changes = {
   "olmo3 with one window and a scaled rope": ["dense/olmo3", (spec) => ({ ...spec, layers: ropes({ layers: windows(spec, [5, null]) }, [{ theta: 20 }, { theta: 20, ...linear }]) })],
   "olmo3 with two ropes": ["dense/olmo3", (spec) => ({ ...spec, layers: ropes({ layers: windows(spec, [null, 5]) }, [{ theta: 50 }, { theta: 20 }]) })],
   "olmo with clipped projections and biases": ["dense/olmo", (spec) => ({ ...spec, attn: { ...spec.attn, clip: 0.5, qkvBias: true, outBias: true } })],
+  "olmoe with clipping behind the norm": ["moe/olmoe", (spec) => ({ ...spec, attn: { ...spec.attn, clip: 0.5, qkvBias: true, outBias: true } })],
+  "flex_olmo with biases, renormalised": [
+    "moe/flex_olmo", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: moes(spec, { router: softmaxRouter("topk-softmax") }) }),
+  ],
+  "mellum with a dense layer, a window and two ropes": ["moe/mellum", (spec) => ({
+    ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true },
+    layers: windows({ layers: ropes({ layers: firstDense(spec) }, [{ theta: 20 }, linear]) }, [5, null]),
+  })],
+  "dots1 with groups, a window and biases": ["moe/dots1", (spec) => ({
+    ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: windows({ layers: moes(spec, grouped) }, [null, 5]),
+  })],
+  "dots1 without a shared expert": ["moe/dots1", (spec) => ({ ...spec, layers: moes(spec, { shared: null }) })],
+  "glm4_moe with norms, biases and a wider shared expert": ["moe/glm4_moe", (spec) => ({
+    ...spec, attn: { ...spec.attn, qkNorm: { span: "head", norm: spec.norm, afterRope: false }, qkvBias: true }, layers: moes(spec, { ...grouped, shared: { inner: 32, gated: false } }),
+  })],
+  "solar_open with half of each head turning, YaRN and biases": ["moe/solar_open", (spec) => ({
+    ...spec, attn: { ...spec.attn, qkvBias: true }, layers: moes({ layers: ropes(spec, [{ rotary: 4, ...yarn }, { rotary: 4, ...yarn }]) }, grouped),
+  })],
+  "hy_v3 with biases and two shared experts": [
+    "moe/hy_v3", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: moes(spec, { shared: { inner: 32, gated: false } }) }),
+  ],
+  "hunyuan_v1_moe with biases and wide heads": ["moe/hunyuan_v1_moe", (spec) => withHeads({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true } }, 12)],
+  "deepseek_v3 with YaRN as released": ["moe/deepseek_v3", (spec) => ({
+    ...spec, attn: { ...spec.attn, scale: 12 ** -0.5 * (0.1 * Math.log(40) + 1) ** 2 }, layers: ropes(spec, [yarn, yarn]),
+  })],
+  "deepseek_v3 without a query latent, halves turning": ["moe/deepseek_v3", (spec) => ({
+    ...spec, attn: { ...spec.attn, latent: { ...spec.attn.latent, queryRank: null, valueDim: 6 } },
+    layers: ropes({ layers: moes(spec, grouped) }, [{ interleaved: false }, { interleaved: false }]),
+  })],
 };
+const yarn = { scaling: { kind: "yarn", factor: 40, betaFast: 32, betaSlow: 1, originalMaxPositions: 16, truncate: true, attentionFactor: 1 } };
+const grouped = { topK: 3, router: sigmoidRouter({ groups: { count: 4, kept: 2 }, renormalised: false, scaling: 1.5 }) };
+const moes = ({ layers }, change) => layers.map((layer) => (layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, ...change } } : layer));
+const firstDense = ({ layers }) => layers.map((layer, i) => (i === 0 ? { ...layer, ffn: { kind: "dense", inner: 64, bias: false, activation: "silu", gated: true } } : layer));
 const linear = { scaling: { kind: "linear", factor: 4 } };
 /** Null: no rope on that layer. */
 const ropes = ({ layers }, changed) => layers.map((layer, i) => ({ ...layer, rope: changed[i] === null ? null : { ...layer.rope, ...changed[i] } }));
