@@ -192,7 +192,7 @@ async function variants() {
     const input = await goldenIds(model);
     const spec = change(await specOf(golden(model)));
     const dir = join(work, name.replaceAll(" ", "-"));
-    await writeCheckpoint({ dir, spec, dtype: "F32", tensor: async (slot) => randomTensor(slot) });
+    await writeCheckpoint({ dir, spec, dtype: "F32", weights: async (slot) => randomTensor(slot) });
     await addCase(name, dir, input, { kind: "variant", save: `${dir}.saved` });
     if (isMoe(spec)) continue;
     for (const target of holders(spec).filter(isReleased)) {
@@ -245,8 +245,8 @@ async function rewrites() {
       for (const { as, ...form } of kind === "moe" ? forms : forms.slice(0, 2)) {
         const dir = join(work, `${kind}-${source}-${as.replaceAll(/\W+/g, "-")}`);
         const checkpoint = await openCheckpoint(golden(model));
-        const tensor = ({ key }) => checkpoint.readFloat32(key);
-        await writeCheckpoint({ dir, spec: checkpoint.spec, tensor, carry: golden(model), ...form });
+        const weights = ({ key }) => checkpoint.readFloat32(key);
+        await writeCheckpoint({ dir, spec: checkpoint.spec, weights, carry: golden(model), ...form });
         await checkpoint.close();
         const same = form.dtype === "F32" ? { parent: golden(model) } : {};
         // Gemma's embedding factor is rounded to the type of the weights.
