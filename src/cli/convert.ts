@@ -10,8 +10,10 @@ import { explainExpectation, explainPlan } from "../surgery/explain.js";
 import { recipeDefaults, recipeName, scalings, targetFamilies, upcycleRecipe, type Scaling, type TargetFamily } from "../surgery/recipe.js";
 import { openContext, shownPath } from "./context.js";
 import { modelFolder, orHub } from "./model-folder.js";
-import { byteSize, oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
+import { byteSize, collect, oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { conversionView } from "./progress.js";
+import { proofLines, prove, requireText, type Proof } from "./proof.js";
+import { textHelp } from "./verify.js";
 
 interface ConvertFlags extends CommonFlags {
   readonly recipe: string;
@@ -26,6 +28,9 @@ interface ConvertFlags extends CommonFlags {
   readonly overwrite?: boolean;
   readonly dryRun?: boolean;
   readonly allowUnevenTopk?: boolean;
+  /** False after --no-report. */
+  readonly report: boolean;
+  readonly text?: readonly string[];
 }
 
 const dtypes = { float32: "F32", bfloat16: "BF16", float16: "F16" } as const satisfies Record<string, WriteDtype>;
@@ -52,6 +57,8 @@ export function convertCommand(): Command {
     .option("--threads <n>", "threads that compute; the result does not depend on it", wholeNumber("--threads", 1, 64), defaultConvertThreads)
     .option("--dry-run", "say what would be made, tensor by tensor; write nothing")
     .option("--allow-uneven-topk", "accept a T that is not a multiple of G")
+    .option("--text <file>", textHelp, collect)
+    .option("--no-report", "do not measure how much of the parent's function was kept")
     .action(execute);
   return withExample(withJson(command), "upcycle convert models/dense --recipe E8G1T2 --out models/moe", "An interrupted conversion goes on when the same command is given again.");
 }
@@ -72,10 +79,12 @@ async function execute(model: string, flags: ConvertFlags, command: Command): Pr
   }
   const { out } = flags;
   if (out === undefined) return command.error("error: required option '--out <dir>' not specified");
+  if (flags.report && flags.text !== undefined) await requireText(source, flags.text);
   const view = conversionView(terminal);
   const made = await convertCheckpoint({ ...options, out, signal, threads: flags.threads, overwrite: flags.overwrite, onEvent: view });
-  if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made) }));
-  else report(made, model).forEach((line) => terminal.out(line));
+  const proof = flags.report ? await prove(made, source, { text: flags.text, threads: flags.threads, terminal, signal }) : null;
+  if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof }));
+  else report(made, model, proof).forEach((line) => terminal.out(line));
 }
 
 function facts({ plan, dtype, weightBytes, warnings }: ConversionPlan): Record<string, unknown> {
@@ -90,14 +99,15 @@ function facts({ plan, dtype, weightBytes, warnings }: ConversionPlan): Record<s
   };
 }
 
-function report(made: Conversion, source: string): string[] {
+function report(made: Conversion, source: string, proof: Proof | null): string[] {
   const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
   return [
     ...folded(explainPlan(made.plan)[0]!),
     sizeLine(made),
     ...folded(explainExpectation(made.plan.expected)),
     `${files} written in ${duration(made.seconds)}`,
-    `to measure: upcycle verify ${isHubReference(source) ? source : shownPath(source)} ${shownPath(made.dir)}`,
+    ...(proof === null ? [] : proofLines(proof)),
+    ...(proof?.preservation == null ? [`to measure: upcycle verify ${isHubReference(source) ? source : shownPath(source)} ${shownPath(made.dir)}`] : []),
     `model: ${shownPath(made.dir)}`,
   ];
 }

@@ -17,6 +17,8 @@ import type { UpcycleRecipe } from "../surgery/recipe.js";
 import type { Slot } from "../tensors/slots.js";
 import { areasOf } from "./areas.js";
 import { identityOf, sourceStamps } from "./identity.js";
+import { cardFile, modelCard, type CardFacts } from "./card.js";
+import { readParentCard } from "./parent-card.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
 import { openThreads } from "./threads.js";
 import { toolVersion } from "./version.js";
@@ -69,6 +71,8 @@ export interface Conversion extends ConversionPlan {
   readonly dir: string;
   readonly weightFiles: readonly string[];
   readonly record: UpcycleRecord;
+  /** What README.md in the folder says; nothing has been measured yet. */
+  readonly card: CardFacts;
   readonly seconds: number;
 }
 
@@ -98,8 +102,9 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
   try {
     const planned = planFor(checkpoint, options);
     onEvent?.({ type: "planned", ...planned });
+    const card = await cardOf(checkpoint, planned);
     const record = recordOf(planned.plan, modelName(source), toolVersion, planned.warnings);
-    const files = { [recordFile]: `${JSON.stringify(record, null, 2)}\n` };
+    const files = { [recordFile]: `${JSON.stringify(record, null, 2)}\n`, [cardFile]: modelCard(card) };
     const identity = await identityOf(planned.plan, {
       version: toolVersion, dtype: planned.dtype, maxShardBytes: options.maxShardBytes ?? null, chunkBytes: options.pace?.chunkBytes ?? null, files,
     }, checkpoint);
@@ -129,10 +134,15 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
         onEvent?.({ type: "progress", tensor: name, done: bytes, total: totalBytes, bytesPerSecond });
       },
     });
-    return { ...planned, dir: out, weightFiles: written.weightFiles, record, seconds: seconds() };
+    return { ...planned, dir: out, weightFiles: written.weightFiles, record, card, seconds: seconds() };
   } finally {
     await checkpoint.close();
   }
+}
+
+async function cardOf({ dir, config }: Checkpoint, { plan, dtype, weightBytes, warnings }: ConversionPlan): Promise<CardFacts> {
+  const parent = await readParentCard(dir, config);
+  return { parentName: modelName(dir), parent, plan, dtype, weightBytes, warnings, preservation: null };
 }
 
 /** Replacing a folder that is or holds the source would destroy the parent. */

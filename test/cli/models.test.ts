@@ -12,7 +12,7 @@ describe("convert, inspect and verify", () => {
   const moe = join(dir, "moe");
 
   it("make an MoE, describe it and find the parent's function in it", async () => {
-    const made = await upcycle("convert", llama, "--recipe", "E4G2T4", "--target", "mixtral", "--out", moe);
+    const made = await upcycle("convert", llama, "--recipe", "E4G2T4", "--target", "mixtral", "--out", moe, "--no-report");
     expect(made.code).toBe(0);
     expect(made.stdout.trimEnd().split("\n").slice(-2)).toEqual([`to measure: upcycle verify ${relative(process.cwd(), llama)} ${moe}`, `model: ${moe}`]);
     expect(made.stdout).toContain("kept exactly");
@@ -33,6 +33,36 @@ describe("convert, inspect and verify", () => {
     expect(found).toMatchObject({ tokens: 200, source: "random token ids (the model has no tokenizer.json)" });
     expect(found.relative).toBeLessThanOrEqual(1e-5);
     expect(found.moeLoss).toBeCloseTo(found.denseLoss as number, 5);
+  });
+
+  it("end with a report, in the folder, in the card and on the screen", async () => {
+    const out = join(dir, "proven");
+    const made = await upcycle("convert", llama, "--recipe", "E4G1T2", "--out", out, "--threads", "1");
+    expect(made.code).toBe(0);
+    expect(made.stdout).toContain("The two models compute the same function, up to rounding.");
+    expect(made.stderr).toContain("measuring on 256 tokens of random token ids (the model has no tokenizer.json), weights streamed from disk");
+    expect(made.stdout).not.toContain("to measure:");
+    expect(Math.max(...made.stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
+    const report = JSON.parse(readFileSync(join(out, "preservation.json"), "utf8")) as Record<string, unknown>;
+    expect(report).toMatchObject({ version: 1, tokens: 256, streamed: true, verdict: { kind: "same" } });
+    expect(readFileSync(join(out, "README.md"), "utf8")).toContain("Measured on 256 tokens of random token ids");
+    const plain = await upcycleJson("convert", llama, "--recipe", "E4G1T2", "--out", join(dir, "unproven"), "--no-report");
+    expect(plain).not.toHaveProperty("preservation");
+    expect(existsSync(join(dir, "unproven", "preservation.json"))).toBe(false);
+    expect(readFileSync(join(dir, "unproven", "README.md"), "utf8")).toContain("Not measured");
+  });
+
+  it("leave the model where it cannot be measured, and look at the text before anything is made", async () => {
+    const source = copyModel(llama, join(dir, "broken-tokenizer"));
+    writeFileSync(join(source, "tokenizer.json"), "{}");
+    const out = join(dir, "unmeasured");
+    const made = await upcycle("convert", source, "--recipe", "E2G1T1", "--out", out, "--json");
+    expect(made.code).toBe(0);
+    expect(JSON.parse(made.stdout)).toMatchObject({ model: out, preservation: null });
+    expect((await upcycle("inspect", out)).code).toBe(0);
+    const missing = await upcycle("convert", llama, "--recipe", "E2G1T1", "--out", join(dir, "never"), "--text", join(dir, "no.txt"));
+    expect(missing.code).toBe(2);
+    expect(existsSync(join(dir, "never"))).toBe(false);
   });
 
   it("say in words what verify measured", async () => {

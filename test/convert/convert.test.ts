@@ -122,7 +122,7 @@ describe("conversion", () => {
     ];
     expect(lines).toMatchInlineSnapshot(`
       [
-        "ROOT/out12: folder exists and is not empty (4 entries, such as config.json); choose another folder, or replace this one (--overwrite)",
+        "ROOT/out12: folder exists and is not empty (5 entries, such as README.md); choose another folder, or replace this one (--overwrite)",
         "recipe E4G1T2: layer 0 of the source is already a mixture of 4 experts; upcycling starts from a dense model",
         "GOLDEN/llama: this is the source folder itself; choose another folder to write to",
         "ROOT: the source folder lies inside this folder; choose another folder to write to",

@@ -1,0 +1,66 @@
+/** The end of a conversion: what of the parent's function was kept, measured, written beside the model and shown. */
+import { join } from "node:path";
+import { interruptedError, UpcycleError } from "../base/errors.js";
+import { duration } from "../base/format.js";
+import { openCheckpoint } from "../checkpoint/open.js";
+import { cardFile, modelCard, reportFile } from "../convert/card.js";
+import type { Conversion } from "../convert/convert.js";
+import { measurePreservation } from "../evals/preservation.js";
+import { sampleTokens } from "../evals/sample-tokens.js";
+import { writeFileAtomic, writeJson } from "../io/atomic.js";
+import { onnxruntimeBackend } from "../ort/backend.js";
+import type { PreservationReport } from "../report/preservation.js";
+import { shownPath } from "./context.js";
+import { preservationLines, preservationView } from "./preservation.js";
+import type { Terminal } from "./terminal.js";
+
+export interface Proof {
+  /** Null: it could not be measured. */
+  readonly preservation: PreservationReport | null;
+  readonly reportSeconds: number;
+}
+
+interface ProofOptions {
+  readonly text: readonly string[] | undefined;
+  readonly threads: number;
+  readonly terminal: Terminal;
+  readonly signal: AbortSignal;
+}
+
+/** A few hundred tokens say whether the function was kept; `verify` measures on more. */
+const reportTokens = 256;
+
+/** Throws inputError for text that cannot be read, before anything is converted. */
+export async function requireText(source: string, files: readonly string[]): Promise<void> {
+  const { spec, dir, close } = await openCheckpoint(source);
+  await close();
+  await sampleTokens({ dir, spec, files, limit: 2 });
+}
+
+/**
+ * Writes `preservation.json` and the measured values into the card. The model is complete by then: what goes wrong here is a
+ * warning, and the conversion stands.
+ */
+export async function prove({ dir, card }: Conversion, source: string, { text, threads, terminal, signal }: ProofOptions): Promise<Proof> {
+  const started = performance.now();
+  const seconds = (): number => (performance.now() - started) / 1000;
+  try {
+    const preservation = await measurePreservation({
+      parent: source, child: dir, text, threads, signal, tokens: reportTokens, memory: 0, backend: onnxruntimeBackend, onEvent: preservationView(terminal),
+    });
+    await writeJson(join(dir, reportFile), preservation);
+    await writeFileAtomic(join(dir, cardFile), modelCard({ ...card, preservation }));
+    return { preservation, reportSeconds: seconds() };
+  } catch (cause) {
+    if (signal.aborted) {
+      throw interruptedError("the model is complete, measuring it was stopped", { where: shownPath(dir), hint: "upcycle verify measures it" });
+    }
+    const why = cause instanceof UpcycleError ? cause.line : cause instanceof Error ? cause.message.replace(/\s*\n\s*/g, " ") : String(cause);
+    terminal.note(`warning: the model is complete, but it could not be measured: ${why}`);
+    return { preservation: null, reportSeconds: seconds() };
+  }
+}
+
+export function proofLines({ preservation, reportSeconds }: Proof): string[] {
+  return preservation === null ? [] : ["", ...preservationLines(preservation), `measured in ${duration(reportSeconds)}`, ""];
+}

@@ -1,0 +1,124 @@
+/** The model card, README.md in a converted model's folder, with the front matter that the Hugging Face Hub reads. */
+import { stringify } from "yaml";
+import { bytes, compact, percent, significant } from "../base/format.js";
+import type { WriteDtype } from "../checkpoint/write.js";
+import { countParams } from "../cost/params.js";
+import { worstLayer, type PreservationReport } from "../report/preservation.js";
+import { explainExpectation, explainPlan } from "../surgery/explain.js";
+import type { SurgeryPlan } from "../surgery/plan.js";
+import { recipeName } from "../surgery/recipe.js";
+import type { ParentCard } from "./parent-card.js";
+import { toolVersion } from "./version.js";
+
+const dtypeNames: Readonly<Record<WriteDtype, string>> = { F32: "float32", BF16: "bfloat16", F16: "float16" };
+
+export const cardFile = "README.md";
+export const reportFile = "preservation.json";
+
+export interface CardFacts {
+  readonly parentName: string;
+  readonly parent: ParentCard;
+  readonly plan: SurgeryPlan;
+  readonly dtype: WriteDtype;
+  readonly weightBytes: number;
+  readonly warnings: readonly string[];
+  /** Null: not measured. */
+  readonly preservation: PreservationReport | null;
+}
+
+/** The card's text. Equal facts give equal text: no times, no paths. */
+export function modelCard(facts: CardFacts): string {
+  return [
+    "---", stringify(frontMatter(facts)).trimEnd(), "---", "",
+    `# ${facts.parentName} ${recipeName(facts.plan.recipe)}`, "",
+    `A mixture of experts, upcycled from ${bold(facts.parent.repository ?? facts.parentName)} with Upcycle ${toolVersion}.`, "",
+    ...rows(summary(facts)), "",
+    "`upcycle.json` holds the recipe in full.", "",
+    "## The parent's function", "",
+    `${sentence(explainExpectation(facts.plan.expected))}`, "",
+    ...measured(facts.preservation), "",
+    "## Loading", "",
+    ...loading(facts), "",
+  ].join("\n");
+}
+
+function frontMatter({ parent, plan }: CardFacts): Record<string, unknown> {
+  const { license, licenseName, licenseLink, languages, repository } = parent;
+  const only = (key: string, value: unknown): Record<string, unknown> => (value === null ? {} : { [key]: value });
+  return {
+    ...only("license", license),
+    ...only("license_name", licenseName),
+    ...only("license_link", licenseLink),
+    ...(languages.length === 0 ? {} : { language: [...languages] }),
+    ...only("base_model", repository),
+    ...(loadsElsewhere(plan) ? { library_name: "transformers" } : {}),
+    pipeline_tag: "text-generation",
+    tags: ["moe", "mixture-of-experts", "upcycled", plan.target.family],
+  };
+}
+
+/** Our own format is read by this project alone. */
+const loadsElsewhere = ({ target }: SurgeryPlan): boolean => (target.family as string) !== "upcycle";
+
+function summary({ parentName, parent, plan, dtype, weightBytes }: CardFacts): [string, string][] {
+  const { recipe, source, target } = plan;
+  const { total, active } = countParams(target);
+  const router = recipe.routerStd === 0 ? "all zero" : `normal, standard deviation ${recipe.routerStd}`;
+  return [
+    ["parent", `${parentName} (${source.family}), ${compact(countParams(source).total)} parameters`],
+    ["parameters", `${compact(total)}, ${compact(active)} active for each token`],
+    ["recipe", explainPlan(plan)[0]!],
+    ["router", `${recipe.order}, ${router}`],
+    ["scaling", recipe.scaling],
+    ["seed", String(recipe.seed)],
+    ["weights", `${bytes(weightBytes, 3)} as ${dtypeNames[dtype]}`],
+    ["licence", licence(parent)],
+  ];
+}
+
+function licence({ license, licenseName, licenseFrom, licenseFiles }: ParentCard): string {
+  const files = licenseFiles.length === 0 ? "" : `; ${licenseFiles.join(", ")} beside this file`;
+  if (license === null) return `not stated by the parent's README.md or config.json${files}`;
+  return `${licenseName === null ? license : `${license} (${licenseName})`}, as the parent's ${licenseFrom} says${files}`;
+}
+
+function measured(found: PreservationReport | null): string[] {
+  if (found === null) return ["Not measured. `upcycle verify PARENT THIS` does."];
+  const worst = worstLayer(found.layers);
+  return [
+    `Measured on ${found.tokens} tokens of ${found.source}, the parent and this model evaluated in float32:`, "",
+    ...rows([
+      ["largest logit difference", `${significant(found.maxAbsLogitDiff)}, ${significant(found.relative)} of the largest logit`],
+      ["mean logit difference", significant(found.meanAbsLogitDiff)],
+      ["loss of the parent", found.parentLoss.toFixed(5)],
+      ["loss of this model", found.childLoss.toFixed(5)],
+      ["KL divergence", `${significant(found.klDivergence)} nats`],
+      ["same likeliest token", percent(found.topAgreement, 4)],
+      ...(worst === null ? [] : [["relative error of an FFN", `${significant(worst.relative)} at most (layer ${worst.layer})`] as [string, string]]),
+    ]), "",
+    found.verdict.words, `\`${reportFile}\` has it by layer.`,
+  ];
+}
+
+function loading({ plan, warnings }: CardFacts): string[] {
+  const notes = warnings.map((warning) => `- ${sentence(warning)}`);
+  if (!loadsElsewhere(plan)) {
+    return ["No released architecture can hold this model: only Upcycle loads it (`upcycle generate`, `train`, `verify`).", ...(notes.length === 0 ? [] : ["", ...notes])];
+  }
+  return [
+    "```python", "from transformers import AutoModelForCausalLM", 'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", dtype="auto")', "```", "",
+    "```sh", "vllm serve path/to/this/folder", "```",
+    ...(notes.length === 0 ? [] : ["", ...notes]),
+  ];
+}
+
+/** A table without a heading, as Markdown has it. */
+function rows(cells: readonly (readonly [string, string])[]): string[] {
+  return ["| | |", "|---|---|", ...cells.map(([key, value]) => `| ${key} | ${value.replace(/[\r\n]+/g, " ").replaceAll("|", "\\|")} |`)];
+}
+
+const bold = (text: string): string => `**${text}**`;
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+}

@@ -1,0 +1,62 @@
+/** What a model folder says of itself for people: licence, languages, its name on the Hugging Face Hub. */
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { parse } from "yaml";
+import { exists } from "../io/atomic.js";
+import { withFsErrors } from "../io/fs-errors.js";
+import { readText } from "../io/ranges.js";
+
+export interface ParentCard {
+  /** Identifier such as `apache-2.0`, as the Hub's model cards have it; null where nothing says it. */
+  readonly license: string | null;
+  /** Of a licence called `other`. */
+  readonly licenseName: string | null;
+  readonly licenseLink: string | null;
+  /** Where `license` was found. */
+  readonly licenseFrom: string | null;
+  /** Files that hold a licence or a notice. */
+  readonly licenseFiles: readonly string[];
+  readonly languages: readonly string[];
+  /** `org/name` on the Hub, if the folder knows it. */
+  readonly repository: string | null;
+}
+
+/** A card is text: what is larger is something else. */
+const largestCard = 4e6;
+
+/** Nothing here is needed to convert, so what cannot be read counts as not said. */
+export async function readParentCard(dir: string, config: Readonly<Record<string, unknown>>): Promise<ParentCard> {
+  const front = await frontMatter(join(dir, "README.md")).catch(() => null);
+  const said = text(front?.["license"]);
+  const configured = text(config["license"]);
+  const names = await withFsErrors(dir, "list folder", () => readdir(dir)).catch(() => []);
+  const path = text(config["_name_or_path"]);
+  return {
+    license: said ?? configured,
+    licenseName: text(front?.["license_name"]),
+    licenseLink: text(front?.["license_link"]),
+    licenseFrom: said !== null ? "README.md" : configured !== null ? "config.json" : null,
+    licenseFiles: names.filter((name) => /^(licen[cs]e|notice|copying|use_policy)([._-].*)?$/i.test(name)).sort(),
+    languages: list(front?.["language"]),
+    // A path of somebody's disk has other characters or more parts.
+    repository: path !== null && /^[\w-][\w.-]*\/[\w-][\w.-]*$/.test(path) ? path : null,
+  };
+}
+
+async function frontMatter(path: string): Promise<Readonly<Record<string, unknown>> | null> {
+  if (!(await exists(path))) return null;
+  const [, yaml] = /^---[ \t]*\r?\n([\s\S]*?)\r?\n---[ \t]*(\r?\n|$)/.exec(await readText(path, largestCard)) ?? [];
+  const found: unknown = yaml === undefined ? null : parse(yaml, { maxAliasCount: 10 });
+  return typeof found === "object" && found !== null && !Array.isArray(found) ? (found as Record<string, unknown>) : null;
+}
+
+/** One short line, or nothing. */
+function text(value: unknown): string | null {
+  const one: unknown = Array.isArray(value) && value.length === 1 ? value[0] : value;
+  return typeof one === "string" && one.trim() !== "" && one.length <= 300 && !/[\r\n]/.test(one) ? one.trim() : null;
+}
+
+function list(value: unknown): string[] {
+  const all: readonly unknown[] = Array.isArray(value) ? value : [value];
+  return all.map(text).filter((one) => one !== null);
+}
