@@ -10,7 +10,7 @@ import { explainExpectation, explainPlan } from "../surgery/explain.js";
 import { recipeDefaults, recipeName, scalings, targetFamilies, upcycleRecipe, type Scaling, type TargetFamily } from "../surgery/recipe.js";
 import { openContext, shownPath } from "./context.js";
 import { modelFolder, orHub } from "./model-folder.js";
-import { byteSize, collect, oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
+import { byteSize, collect, defaultThreads, oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { conversionView } from "./progress.js";
 import { proofLines, prove, requireText, type Proof } from "./proof.js";
 import { textHelp } from "./verify.js";
@@ -54,7 +54,7 @@ export function convertCommand(): Command {
     .option("--dtype <name>", `${dtypeNames.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeNames))
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")
-    .option("--threads <n>", "threads that compute; the result does not depend on it", wholeNumber("--threads", 1, 64), defaultConvertThreads)
+    .option("--threads <n>", `threads that compute (default: ${defaultConvertThreads} to convert, all cores to measure)`, wholeNumber("--threads", 1, 64))
     .option("--dry-run", "say what would be made, tensor by tensor; write nothing")
     .option("--allow-uneven-topk", "accept a T that is not a multiple of G")
     .option("--text <file>", textHelp, collect)
@@ -81,8 +81,8 @@ async function execute(model: string, flags: ConvertFlags, command: Command): Pr
   if (out === undefined) return command.error("error: required option '--out <dir>' not specified");
   if (flags.report && flags.text !== undefined) await requireText(source, flags.text);
   const view = conversionView(terminal);
-  const made = await convertCheckpoint({ ...options, out, signal, threads: flags.threads, overwrite: flags.overwrite, onEvent: view });
-  const proof = flags.report ? await prove(made, source, { text: flags.text, threads: flags.threads, terminal, signal }) : null;
+  const made = await convertCheckpoint({ ...options, out, signal, threads: flags.threads ?? defaultConvertThreads, overwrite: flags.overwrite, onEvent: view });
+  const proof = flags.report ? await prove(made, source, { text: flags.text, threads: flags.threads ?? defaultThreads(), terminal, signal }) : null;
   if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof }));
   else report(made, model, proof).forEach((line) => terminal.out(line));
 }

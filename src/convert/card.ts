@@ -31,7 +31,7 @@ export function modelCard(facts: CardFacts): string {
   return [
     "---", stringify(frontMatter(facts)).trimEnd(), "---", "",
     `# ${facts.parentName} ${recipeName(facts.plan.recipe)}`, "",
-    `A mixture of experts, upcycled from ${bold(facts.parent.repository ?? facts.parentName)} with Upcycle ${toolVersion}.`, "",
+    `A mixture of experts, upcycled from ${bold(repositoryOf(facts) ?? facts.parentName)} with Upcycle ${toolVersion}.`, "",
     ...rows(summary(facts)), "",
     "`upcycle.json` holds the recipe in full.", "",
     "## The parent's function", "",
@@ -42,8 +42,9 @@ export function modelCard(facts: CardFacts): string {
   ].join("\n");
 }
 
-function frontMatter({ parent, plan }: CardFacts): Record<string, unknown> {
-  const { license, licenseName, licenseLink, languages, repository } = parent;
+function frontMatter({ parentName, parent, plan }: CardFacts): Record<string, unknown> {
+  const { license, licenseName, licenseLink, languages } = parent;
+  const repository = repositoryOf({ parentName, parent });
   const only = (key: string, value: unknown): Record<string, unknown> => (value === null ? {} : { [key]: value });
   return {
     ...only("license", license),
@@ -56,6 +57,9 @@ function frontMatter({ parent, plan }: CardFacts): Record<string, unknown> {
     tags: ["moe", "mixture-of-experts", "upcycled", plan.target.family],
   };
 }
+
+/** A parent from the Hub is called by its name there. */
+const repositoryOf = ({ parentName, parent }: Pick<CardFacts, "parentName" | "parent">): string | null => (parentName.includes("/") ? parentName : parent.repository);
 
 /** Our own format is read by this project alone. */
 const loadsElsewhere = ({ target }: SurgeryPlan): boolean => (target.family as string) !== "upcycle";
