@@ -3,31 +3,27 @@ import { Command } from "commander";
 import { bytes, compact, duration, wrap } from "../base/format.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { convertCheckpoint, planConversion, type Conversion, type ConversionPlan } from "../convert/convert.js";
+import { factorRuns } from "../convert/record.js";
+import { forwardFlops } from "../cost/flops.js";
 import { countParams } from "../cost/params.js";
+import type { DecoderSpec } from "../spec/types.js";
 import { isHubReference } from "../hub/reference.js";
-import type { RouterOrder } from "../spec/types.js";
 import { explainExpectation, explainPlan } from "../surgery/explain.js";
-import { recipeDefaults, recipeName, scalings, targetFamilies, upcycleRecipe, type Scaling, type TargetFamily } from "../surgery/recipe.js";
+import { recipeName } from "../surgery/recipe.js";
 import { openContext, shownPath } from "./context.js";
 import { modelFolder, orHub } from "./model-folder.js";
-import { byteSize, collect, defaultThreads, oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
+import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { conversionView } from "./progress.js";
 import { proofLines, prove, requireText, type Proof } from "./proof.js";
+import { recipeOfFlags, withRecipe, type RecipeFlags } from "./recipe-options.js";
 import { textHelp } from "./verify.js";
 
-interface ConvertFlags extends CommonFlags {
-  readonly recipe: string;
-  readonly target?: TargetFamily | "auto";
-  readonly router: RouterOrder;
-  readonly scaling: Scaling;
-  readonly routerStd: number;
-  readonly seed: number;
+interface ConvertFlags extends CommonFlags, RecipeFlags {
   readonly out?: string;
   readonly dtype?: keyof typeof dtypes;
   readonly shardSize?: number;
   readonly overwrite?: boolean;
   readonly dryRun?: boolean;
-  readonly allowUnevenTopk?: boolean;
   /** False after --no-report. */
   readonly report: boolean;
   readonly text?: readonly string[];
@@ -43,20 +39,14 @@ const defaultConvertThreads = 1;
 export function convertCommand(): Command {
   const command = new Command("convert")
     .description("upcycle a dense model folder into a mixture-of-experts model folder")
-    .argument("<model>", `dense model folder (Hugging Face: config.json, weights), ${orHub}`)
-    .requiredOption("--recipe <name>", "E<copies>G<parts>T<experts per token>, for example E8G1T2")
-    .option("--target <family>", `auto (simplest exact), ${targetFamilies.join(", ")}`, oneOf("--target", ["auto", ...targetFamilies]), "auto")
-    .option("--router <order>", "topk-softmax, softmax-topk", oneOf("--router", ["topk-softmax", "softmax-topk"]), recipeDefaults.order)
-    .option("--scaling <how>", "exact, paper, none", oneOf("--scaling", scalings), recipeDefaults.scaling)
-    .option("--router-std <number>", "standard deviation of the fresh router", realNumber("--router-std", 0), recipeDefaults.routerStd)
-    .option("--seed <n>", "of the fresh router", wholeNumber("--seed", 0), recipeDefaults.seed)
+    .argument("<model>", `dense model folder (Hugging Face: config.json, weights), ${orHub}`);
+  withRecipe(command)
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
     .option("--dtype <name>", `${dtypeNames.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeNames))
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")
     .option("--threads <n>", `threads that compute (default: ${defaultConvertThreads} to convert, all cores to measure)`, wholeNumber("--threads", 1, 64))
     .option("--dry-run", "say what would be made, tensor by tensor; write nothing")
-    .option("--allow-uneven-topk", "accept a T that is not a multiple of G")
     .option("--text <file>", textHelp, collect)
     .option("--no-report", "do not measure how much of the parent's function was kept")
     .action(execute);
@@ -64,17 +54,14 @@ export function convertCommand(): Command {
 }
 
 async function execute(model: string, flags: ConvertFlags, command: Command): Promise<void> {
-  const { target, router: order, scaling, routerStd, seed, allowUnevenTopk } = flags;
-  const recipe = upcycleRecipe(flags.recipe, {
-    order, scaling, routerStd, seed, allowUnevenTopK: allowUnevenTopk, target: target === "auto" ? null : target,
-  });
+  const recipe = await recipeOfFlags(flags);
   const source = await modelFolder(model, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   const options = { source, recipe, dtype: flags.dtype && dtypes[flags.dtype], maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {
     const planned = await planConversion(options);
     if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
-    else [...explainPlan(planned.plan).flatMap(folded), sizeLine(planned), "dry run: nothing was written"].forEach((line) => terminal.out(line));
+    else [...explainPlan(planned.plan).flatMap(folded), ...folded(sizeLine(planned)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
     return;
   }
   const { out } = flags;
@@ -93,9 +80,11 @@ function facts({ plan, dtype, weightBytes, warnings }: ConversionPlan): Record<s
     name: recipeName(recipe),
     recipe: { ...recipe, target: target.family },
     dtype: nameOf(dtype),
-    weightBytes, factors, expected, warnings,
+    weightBytes, factors: factorRuns(factors), expected, warnings,
     params: countParams(target),
     parentParams: countParams(source),
+    flopsPerToken: flopsOf(target),
+    parentFlopsPerToken: flopsOf(source),
   };
 }
 
@@ -103,7 +92,7 @@ function report(made: Conversion, source: string, proof: Proof | null): string[]
   const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
   return [
     ...folded(explainPlan(made.plan)[0]!),
-    sizeLine(made),
+    ...folded(sizeLine(made)),
     ...folded(explainExpectation(made.plan.expected)),
     `${files} written in ${duration(made.seconds)}`,
     ...(proof === null ? [] : proofLines(proof)),
@@ -112,10 +101,17 @@ function report(made: Conversion, source: string, proof: Proof | null): string[]
   ];
 }
 
+/** Matrix products of one token's forward pass, attention's scores left out: they depend on the context. */
+function flopsOf(spec: DecoderSpec): number {
+  const { total, attention } = forwardFlops(spec, 1, "causal");
+  return total - attention;
+}
+
 function sizeLine({ plan, dtype, weightBytes }: ConversionPlan): string {
   const { total, active } = countParams(plan.target);
   const parent = compact(countParams(plan.source).total);
-  return `parameters: ${compact(total)}, ${compact(active)} active (parent ${parent}); ${bytes(weightBytes, 3)} as ${nameOf(dtype)}`;
+  const flops = `${compact(flopsOf(plan.target))} FLOPs per token, attention's scores left out (parent ${compact(flopsOf(plan.source))})`;
+  return `parameters: ${compact(total)}, ${compact(active)} active (parent ${parent}); ${bytes(weightBytes, 3)} as ${nameOf(dtype)}; ${flops}`;
 }
 
 /** A long line, continued with an indentation. */

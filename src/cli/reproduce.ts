@@ -1,17 +1,27 @@
 /** The commands that make a study's numbers again, as a user would type them. */
-import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
+import { recipeDefaults, recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
+import { noiseWords } from "../surgery/recipe-config.js";
 import { shownPath } from "./context.js";
 
 const quoted = (path: string): string => (/^[\w./~-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
 
 /** `upcycle convert` with everything said. */
 export function convertLine(parent: string, recipe: UpcycleRecipe, out: string): string {
-  const { target, order, scaling, routerStd, seed, allowUnevenTopK } = recipe;
+  const { target, order, scaling, routerStd, seed, allowUnevenTopK, experts, noise, drop, permute, shared, layers, pad, auxLossCoef } = recipe;
+  const flag = (said: boolean, words: string): string[] => (said ? [words] : []);
   return [
     `upcycle convert ${quoted(shownPath(parent))} --recipe ${recipeName(recipe)}`,
     ...(target === null ? [] : [`--target ${target}`]),
     `--router ${order} --scaling ${scaling} --router-std ${routerStd} --seed ${seed} --dtype float32`,
-    ...(allowUnevenTopK ? ["--allow-uneven-topk"] : []),
+    ...flag(experts !== recipeDefaults.experts, `--experts ${experts}`),
+    ...(noise === null ? [] : [`--noise ${noiseWords(noise)}`, ...flag(noise.fraction !== 1, `--noise-fraction ${noise.fraction}`)]),
+    ...flag(drop !== 0, `--drop ${drop}`),
+    ...flag(permute, "--permute"),
+    ...flag(shared !== null, `--shared ${shared}`),
+    ...flag(layers !== recipeDefaults.layers, `--layers ${layers}`),
+    ...flag(pad, "--pad"),
+    ...flag(auxLossCoef !== recipeDefaults.auxLossCoef, `--aux-loss ${auxLossCoef}`),
+    ...flag(allowUnevenTopK, "--allow-uneven-topk"),
     `--out ${quoted(shownPath(out))}`,
   ].join(" ");
 }

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { evaluationSchema, modelSchema, textSchema, threadsSchema, tokenizerSchema } from "./blocks.js";
 import { trainingSchema } from "./training.js";
+import { recipeKeys } from "./recipe.js";
 import { parseConfig } from "./validate.js";
 
 const label = z.string().min(1).max(60).optional().describe("Name in tables and charts; made from the arm if left out.");
@@ -14,24 +15,7 @@ const upcycledArm = z
   .strictObject({
     kind: z.literal("upcycled"),
     label,
-    recipe: z
-      .string()
-      .regex(/^E[1-9]\d{0,5}G[1-9]\d{0,5}T[1-9]\d{0,5}$/)
-      .describe("E<copies>G<parts>T<experts per token>, for example E8G1T2."),
-    router: z
-      .enum(["topk-softmax", "softmax-topk"])
-      .default("topk-softmax")
-      .describe("topk-softmax: softmax over the chosen experts. softmax-topk: over all experts, not renormalised."),
-    scaling: z
-      .enum(["exact", "paper", "none"])
-      .default("exact")
-      .describe("exact: the factor goes on down. paper: its cube root on gate, up and down. none: weights as they are."),
-    routerStd: z.number().min(0).max(10).default(0.02).describe("Standard deviation of the fresh router weights."),
-    target: z
-      .enum(["mixtral", "qwen2_moe", "qwen3_moe"])
-      .optional()
-      .describe("Hugging Face family to write; the simplest one that holds the parent if left out."),
-    allowUnevenTopK: z.boolean().default(false).describe("Accept a T that is not a multiple of G; starts far from the parent."),
+    ...recipeKeys,
   })
   .describe("The parent turned into a mixture of experts, then trained.");
 

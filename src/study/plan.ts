@@ -5,7 +5,8 @@ import type { StudyArm, StudyConfig, TrainingBlock } from "../config/index.js";
 import type { ParamCount } from "../report/result.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { planUpcycle } from "../surgery/plan.js";
-import { upcycleRecipe, type UpcycleRecipe } from "../surgery/recipe.js";
+import type { UpcycleRecipe } from "../surgery/recipe.js";
+import { recipeFromConfig } from "../surgery/recipe-config.js";
 
 export interface PlannedArm {
   readonly id: string;
@@ -45,8 +46,9 @@ export function planArms(config: StudyConfig, parent: DecoderSpec): PlannedArm[]
 
 type UpcycledArm = Extract<StudyArm, { kind: "upcycled" }>;
 
-function recipeOf({ recipe, target, router, scaling, routerStd, allowUnevenTopK }: UpcycledArm): (seed: number) => UpcycleRecipe {
-  return (seed) => upcycleRecipe(recipe, { target, order: router, scaling, routerStd, allowUnevenTopK, seed });
+function recipeOf(arm: UpcycledArm): (seed: number) => UpcycleRecipe {
+  const config = Object.fromEntries(Object.entries(arm).filter(([key]) => key !== "kind" && key !== "label")) as Omit<UpcycledArm, "kind" | "label">;
+  return (seed) => recipeFromConfig({ ...config, seed });
 }
 
 function labelOf(arm: StudyArm, recipe: string | null): string {

@@ -40,6 +40,8 @@ describe("a wrong command line", () => {
     [["convert", "x", "--recipe", "E8G1T2"], "required option '--out <dir>' not specified; see upcycle convert --help"],
     [["train", "x.yaml", "--threads", "0"], '--threads: "0" is not a whole number from 1 to 1024'],
     [["convert", "x", "--recipe", "E8G1T2", "--target", "mixtrl"], `--target: "mixtrl" is not one of auto, ${targetFamilies.join(", ")}; did you mean mixtral?`],
+    [["convert", "x", "--recipe", "E8G1T2", "--drop", "2"], '--drop: "2" is not a number from 0 to 1'],
+    [["convert", "x", "--recipe", "E8G1T2", "--noise", "much", "--out", "y"], 'noise: "much" is no amount of noise; write a standard deviation such as 0.01, or a share of each tensor\'s own such as 1%'],
     [["convert", "x", "--recipe", "E8G1T2", "--router-std", "-1"], '--router-std: "-1" is not a number from 0'],
     [["convert", "x", "--recipe", "E8G1T2", "--shard-size", "5"], '--shard-size: "5" is not a size; write a number and a unit: 500MB, 5GB, 4GiB'],
     [["convert", "x", "--recipe", "8x2", "--out", "y"], '"8x2" is not a recipe name; write E<copies>G<parts>T<experts per token>, for example E8G1T2'],

@@ -1,7 +1,8 @@
 /** The files in recipes/: the committed JSON Schemas are the generated ones, and every example is valid. */
 import { readFileSync, readdirSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { hardwareSchema, jsonSchema, parseHardware, parseStudyConfig, parseTrainConfig, studySchema, trainSchema } from "../../src/config/index.js";
+import { hardwareSchema, jsonSchema, parseHardware, parseRecipeConfig, parseStudyConfig, parseTrainConfig, recipeSchema, studySchema, trainSchema } from "../../src/config/index.js";
+import { recipeFromConfig } from "../../src/surgery/recipe-config.js";
 
 const folder = new URL("../../recipes/", import.meta.url);
 const textOf = (name: string): string => readFileSync(new URL(name, folder), "utf8");
@@ -11,6 +12,7 @@ describe("recipes", () => {
     ["study", studySchema],
     ["train", trainSchema],
     ["hardware", hardwareSchema],
+    ["recipe", recipeSchema],
   ] as const)("%s.schema.json is up to date (npm run build && node scripts/schemas.mjs)", (name, schema) => {
     expect(textOf(`${name}.schema.json`)).toBe(`${JSON.stringify(jsonSchema(schema), null, 2)}\n`);
   });
@@ -18,9 +20,10 @@ describe("recipes", () => {
   const examples = readdirSync(folder).filter((name) => name.endsWith(".yaml"));
   it.each(examples)("%s is valid and names its schema", (name) => {
     const text = textOf(name);
-    const [, kind] = /^# yaml-language-server: \$schema=(study|train|hardware)\.schema\.json\n/.exec(text)!;
+    const [, kind] = /^# yaml-language-server: \$schema=(study|train|hardware|recipe)\.schema\.json\n/.exec(text)!;
     if (kind === "study") parseStudyConfig(text, name);
     else if (kind === "train") parseTrainConfig(text, name);
+    else if (kind === "recipe") recipeFromConfig(parseRecipeConfig(text, name));
     else parseHardware([{ text, file: name }]);
   });
 
@@ -40,6 +43,7 @@ describe("recipes", () => {
     walk(jsonSchema(studySchema), "study");
     walk(jsonSchema(trainSchema), "train");
     walk(jsonSchema(hardwareSchema), "hardware");
+    walk(jsonSchema(recipeSchema), "recipe");
     expect(missing).toEqual([]);
   });
 });

@@ -54,7 +54,15 @@ describe("study files", () => {
         "arms": {
           "coarse": {
             "allowUnevenTopK": false,
+            "auxLossCoef": 0.01,
+            "drop": 0,
+            "experts": "copies",
             "kind": "upcycled",
+            "layers": "all",
+            "noise": 0,
+            "noiseFraction": 1,
+            "pad": false,
+            "permute": false,
             "recipe": "E8G1T2",
             "router": "topk-softmax",
             "routerStd": 0.02,
@@ -119,7 +127,7 @@ describe("study files", () => {
       [
         "a.yaml:6 (continue.stepz): unknown key "stepz" (and 1 more problem); did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, auxLoss, zLoss, evalEvery, saveEvery",
         "a.yaml:11 (continue.lr.warm_up): unknown key "warm_up"; did you mean "warmup"? valid keys: peak, schedule, warmup, final, decay",
-        "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, recipe, router, scaling, routerStd, target, allowUnevenTopK",
+        "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, recipe, router, scaling, routerStd, target, allowUnevenTopK, experts, noise, noiseFraction, drop, permute, shared, layers, pad, auxLossCoef",
         "a.yaml:12 (arms.dense.recipe): unknown key "recipe"; valid keys: kind, label",
         "a.yaml:2 (colour): unknown key "colour"; valid keys: name, seeds, threads, text, parent, model, tokenizer, pretrain, continue, evaluation, arms",
         "a.yaml:8 (continue.aux-loss): unknown key "aux-loss"; did you mean "auxLoss"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, auxLoss, zLoss, evalEvery, saveEvery",

@@ -1,0 +1,50 @@
+/** What a recipe says, as keys of YAML files: of a recipe file for `upcycle convert`, and of the upcycled arms of a study. */
+import { z } from "zod";
+import { parseConfig } from "./validate.js";
+
+const share = z.number().min(0).max(1);
+
+export const recipeKeys = {
+  recipe: z
+    .string()
+    .regex(/^E[1-9]\d{0,5}G[1-9]\d{0,5}T[1-9]\d{0,5}$/)
+    .describe("E<copies>G<parts>T<experts per token>, for example E8G1T2."),
+  router: z
+    .enum(["topk-softmax", "softmax-topk"])
+    .default("topk-softmax")
+    .describe("topk-softmax: softmax over the chosen experts. softmax-topk: over all experts, not renormalised."),
+  scaling: z
+    .enum(["exact", "paper", "none"])
+    .default("exact")
+    .describe("exact: the factor goes on down. paper: its root on every matrix, as Megatron-Core does. none: weights as they are."),
+  routerStd: z.number().min(0).max(10).default(0.02).describe("Standard deviation of the fresh router weights."),
+  target: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("Hugging Face family to write, such as mixtral (upcycle targets lists them); the simplest one that holds the parent if left out."),
+  allowUnevenTopK: z.boolean().default(false).describe("Accept a T that is not a multiple of G; starts far from the parent."),
+  experts: z.enum(["copies", "random"]).default("copies").describe("What experts start from: the parent's FFN, or fresh weights."),
+  noise: z
+    .union([z.number().min(0), z.string().regex(/^\d+(\.\d+)?%$/)])
+    .default(0)
+    .describe('Gaussian noise on the experts: its standard deviation, or a share of each tensor\'s own such as "1%".'),
+  noiseFraction: share.default(1).describe("Share of the elements that get noise."),
+  drop: share.default(0).describe("Drop-Upcycling: share of each expert's hidden units that is drawn afresh."),
+  permute: z.boolean().default(false).describe("Give every expert's hidden units an order of their own; changes no function."),
+  shared: z.int().min(1).optional().describe("Hidden units of the FFN that go to a shared expert; the routed experts share the others."),
+  layers: z.string().default("all").describe("Layers that get experts: all, even, odd, or numbers and ranges from 0, such as 0,4-7,12-."),
+  pad: z.boolean().default(false).describe("Fill the FFN with zero units where G does not divide its size."),
+  auxLossCoef: z.number().min(0).max(1).default(0.01).describe("Coefficient of the load-balancing loss in the model's config."),
+};
+
+export const recipeSchema = z
+  .strictObject({ ...recipeKeys, seed: z.int().min(0).default(0).describe("Of everything that is drawn.") })
+  .describe("How a dense model is turned into a mixture of experts.");
+
+export type RecipeConfig = z.output<typeof recipeSchema>;
+
+/** Reads a recipe file. Throws `input` with one line that names file, line and key. */
+export function parseRecipeConfig(text: string, file: string): RecipeConfig {
+  return parseConfig(recipeSchema, text, file);
+}
