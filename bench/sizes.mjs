@@ -1,6 +1,6 @@
 // Reference sizes of the training benchmark: fp32, AdamW, batch 8 x sequence 256.
 import { plainAttention, plainRope } from "../dist/spec/plain.js";
-import { plainBlocks, rmsNorm } from "../dist/spec/types.js";
+import { plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../dist/spec/types.js";
 
 export const shape = { batch: 8, sequence: 256, auxCoef: 0, zCoef: 0 };
 
@@ -10,7 +10,7 @@ const base = {
   tokens: { bos: null, eos: [], pad: null }, initStd: 0.02, auxLossCoef: 0,
 };
 const layers = (ffn) => Array.from({ length: 4 }, () => ({ window: null, rope: plainRope(10000, 64), ffn }));
-const moe = (experts, topK, inner) => layers({ kind: "moe", activation: "silu", inner, experts, topK, order: "topk-softmax", shared: null });
+const moe = (experts, topK, inner) => layers({ kind: "moe", activation: "silu", inner, experts, topK, router: softmaxRouter("topk-softmax"), ...plainExperts, shared: null });
 
 export const specs = {
   dense: { ...base, family: "llama", layers: layers({ kind: "dense", inner: 704, bias: false, activation: "silu", gated: true }) },
