@@ -98,6 +98,7 @@ function readLosses(results: readonly ort.Tensor[], outputs: LossOutputs): LossM
     balanceLoss: scalar(outputs.balance),
     zLoss: scalar(outputs.z),
     counts: outputs.counts.map((index) => numbers(results[index]!)),
+    entropy: outputs.entropy.map((index) => scalar(index)!),
   };
 }
 
@@ -108,6 +109,7 @@ function averageLosses(parts: readonly LossMetrics[]): LossMetrics {
     loss: mean((part) => part.loss)!,
     balanceLoss: mean((part) => part.balanceLoss),
     zLoss: mean((part) => part.zLoss),
+    entropy: [],
     counts: parts[0]!.counts.map((layer, l) => layer.map((_, e) => parts.reduce((sum, part) => sum + part.counts[l]![e]!, 0))),
   };
 }

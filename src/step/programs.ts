@@ -8,6 +8,7 @@ import { prune, verify } from "../graph/passes.js";
 import type { GraphBuilder } from "../graph/builder.js";
 import { buildCachedDecoder, type CachedShape, type KeyValue } from "../net/cached.js";
 import { buildDecoder, type Decoder } from "../net/decoder.js";
+import { routerEntropy } from "../net/router-entropy.js";
 import { balanceLoss, routerZLoss } from "../net/losses.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { isBuffer } from "../tensors/slots.js";
@@ -25,6 +26,8 @@ export interface LossOutputs {
   readonly z: number | null;
   /** Tokens per expert [E], one for each MoE layer. */
   readonly counts: readonly number[];
+  /** Mean router entropy, one for each MoE layer; none in a graph with gradients. */
+  readonly entropy: readonly number[];
 }
 
 export interface LossProgram {
@@ -87,6 +90,7 @@ function buildLosses(spec: DecoderSpec, shape: { readonly batch: number; readonl
     balance: moe ? 1 : null,
     z: moe ? 2 : null,
     counts: routers.map((_, i) => first + i),
+    entropy: [],
   };
 }
 
@@ -102,9 +106,10 @@ function close(decoder: Decoder, feeds: readonly ValueId[], outputs: readonly Va
 
 export function lossProgram(spec: DecoderSpec, shape: { readonly batch: number; readonly sequence: number }): LossProgram {
   const built = buildLosses(spec, shape);
-  const { loss, balance, z, counts } = built;
-  const graph = close(built.decoder, [built.decoder.ids, built.targets], built.values);
-  return { graph, params: paramsOf(built.decoder), outputs: { loss, balance, z, counts } };
+  const { loss, balance, z, counts, decoder, values } = built;
+  const entropies = decoder.routers.map(({ logits }) => routerEntropy(decoder.builder, logits));
+  const graph = close(decoder, [decoder.ids, built.targets], [...values, ...entropies]);
+  return { graph, params: paramsOf(decoder), outputs: { loss, balance, z, counts, entropy: entropies.map((_, i) => values.length + i) } };
 }
 
 /** Inputs as of a loss program, the mean cross entropy as the only output. */
@@ -127,7 +132,7 @@ export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram
   return {
     graph,
     params: paramsOf(decoder),
-    outputs: { loss, balance, z, counts },
+    outputs: { loss, balance, z, counts, entropy: [] },
     gradients: built.values.length,
     trained: trained.map(({ slot }) => ({ key: slot.key, shape: slot.shape })),
     evaluation: lossProgram(spec, shape),

@@ -64,6 +64,8 @@ export interface LossMetrics {
   readonly zLoss: number | null;
   /** Tokens per expert, by MoE layer. */
   readonly counts: readonly (readonly number[])[];
+  /** Mean entropy of the router's softmax in nats, by MoE layer; empty for a training step. */
+  readonly entropy: readonly number[];
 }
 
 export interface StepMetrics extends LossMetrics {

@@ -9,7 +9,7 @@ import { learningRateAt } from "../step/schedule.js";
 import { openBatches, type BatchReader } from "../text/batches.js";
 import { openMix } from "../text/mix.js";
 import { afterStep, guardLimits, type GuardState } from "./guard.js";
-import { measureAll } from "./measure.js";
+import { measureAll, routingRecord } from "./measure.js";
 import type { EvalRecord, StepRecord } from "./records.js";
 import type { RunOptions, TrainEvent } from "./run.js";
 import { saveState, type StateLayout } from "./saved.js";
@@ -115,13 +115,13 @@ async function evaluate(options: RunOptions, engine: Engine, state: LoopState): 
   const { block, text, evaluationTokens, similarity } = options;
   const { runtime, log } = engine;
   const weights = block.average?.evaluate === true ? "average" : "weight";
-  const { loss, load, parts } = await measureAll(runtime, text.heldOut, { batch: block.batch, sequence: block.sequence, limitTokens: evaluationTokens, weights });
+  const { loss, load, entropy, parts } = await measureAll(runtime, text.heldOut, { batch: block.batch, sequence: block.sequence, limitTokens: evaluationTokens, weights });
   if (!Number.isFinite(loss)) {
     throw diverged(`the held-out loss after step ${state.step} is ${loss}`, options, state);
   }
   state.measured = state.step;
   const record: EvalRecord = {
-    type: "eval", step: state.step, tokens: state.step * tokensPerStep(block), loss, load, ...(parts === null ? {} : { parts }),
+    type: "eval", step: state.step, tokens: state.step * tokensPerStep(block), loss, load, ...(parts === null ? {} : { parts }), ...routingRecord({ load, entropy }),
     similarity: similarity === undefined ? [] : await similarity((key) => runtime.read("weight", key)),
   };
   await log.append(record);

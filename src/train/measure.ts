@@ -1,5 +1,7 @@
 /** Held-out loss and expert load of the current weights. */
 import type { TrainRuntime } from "../step/runtime.js";
+import { deadShare } from "../report/statistics.js";
+import type { RoutingRecord } from "./records.js";
 import { evalBatches, type EvalSettings, type TokenRow } from "../text/batches.js";
 import { shares, type MixPart } from "../text/mix.js";
 
@@ -8,6 +10,8 @@ export interface Measured {
   readonly loss: number;
   /** Fractions of all assignments per expert, by MoE layer. */
   readonly load: number[][];
+  /** Mean entropy of each router's softmax, in nats. */
+  readonly entropy: number[];
 }
 
 export interface MeasureSettings extends EvalSettings {
@@ -23,29 +27,47 @@ export async function measureAll(
   const parts: Record<string, number> = {};
   let loss = 0;
   let load: number[][] = [];
+  let entropy: number[] = [];
   for (const [i, share] of shares(text).entries()) {
     const { name, tokens } = text[i]!;
     const found = await measure(runtime, tokens, { ...settings, limitTokens: Math.max(1, Math.round(settings.limitTokens * share)) });
     parts[name] = found.loss;
     loss += share * found.loss;
     load = found.load.map((layer, l) => layer.map((value, e) => share * value + (load[l]?.[e] ?? 0)));
+    entropy = found.entropy.map((value, l) => share * value + (entropy[l] ?? 0));
   }
-  return { loss, load, parts };
+  return { loss, load, entropy, parts };
 }
 
 export async function measure(runtime: TrainRuntime, tokens: TokenRow, settings: MeasureSettings): Promise<Measured> {
   let sum = 0;
   let count = 0;
   let load: number[][] = [];
+  let entropies: number[] = [];
+  let batches = 0;
   for (const batch of evalBatches(tokens, settings)) {
-    const { loss, counts } = await runtime.evaluate({ ids: batch.inputs, targets: batch.targets }, settings.weights);
+    const { loss, counts, entropy } = await runtime.evaluate({ ids: batch.inputs, targets: batch.targets }, settings.weights);
     sum += loss * batch.count;
     count += batch.count;
     // The last batch may be padded, and padding is routed too: it counts only where there is nothing else.
     if (load.length > 0 && batch.count < settings.batch * settings.sequence) continue;
+    batches++;
+    entropies = entropy.map((value, l) => value + (entropies[l] ?? 0));
     load = counts.map((layer, l) => layer.map((value, e) => value + (load[l]?.[e] ?? 0)));
   }
-  return { loss: sum / count, load: load.map((layer) => fractions(layer)) };
+  return { loss: sum / count, load: load.map((layer) => fractions(layer)), entropy: entropies.map((value) => value / batches) };
+}
+
+/** What a log says of routing, or nothing for a dense model. */
+export function routingRecord({ load, entropy }: Pick<Measured, "load" | "entropy">): { readonly routing?: RoutingRecord } {
+  if (load.length === 0) return {};
+  return {
+    routing: {
+      entropy,
+      maxViolation: load.map((layer) => Math.max(...layer) * layer.length - 1),
+      dead: load.map((layer) => layer.flatMap((value, expert) => (value * layer.length < deadShare ? [expert] : []))),
+    },
+  };
 }
 
 function fractions(counts: readonly number[]): number[] {

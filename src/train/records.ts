@@ -28,8 +28,20 @@ export interface EvalRecord {
   readonly parts?: Readonly<Record<string, number>>;
   /** Fractions of all assignments per expert, by MoE layer. */
   readonly load: readonly (readonly number[])[];
+  /** By MoE layer, over the held-out text; absent in logs of old and for dense models. */
+  readonly routing?: RoutingRecord;
   /** Mean expert-to-dense cosine similarity, by MoE layer; empty without a parent. */
   readonly similarity: readonly number[];
+}
+
+/** What the load does not show at a glance, by MoE layer. */
+export interface RoutingRecord {
+  /** Mean entropy of the router's softmax, in nats. */
+  readonly entropy: readonly number[];
+  /** Largest load over the mean load, less 1 (Wang et al. 2024, auxiliary-loss-free balancing, equation 4). */
+  readonly maxViolation: readonly number[];
+  /** Experts with less than a hundredth of an equal share. */
+  readonly dead: readonly (readonly number[])[];
 }
 
 /** From here on steps beyond `step` that stand above are void: the run went on from its last checkpoint. */

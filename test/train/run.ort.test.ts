@@ -52,6 +52,10 @@ describe("a run", () => {
     expect(evals.at(-1)!.loss).toBeLessThan(evals[0]!.loss);
     expect(result.finalLoss).toBe(evals.at(-1)!.loss);
     for (const { load } of evals) for (const layer of load) expect(layer.reduce((a, b) => a + b)).toBeCloseTo(1, 12);
+    for (const { routing } of evals) {
+      expect(routing!.entropy.every((value) => value > 0 && value <= Math.log(4) + 1e-6)).toBe(true);
+      expect([routing!.entropy.length, routing!.maxViolation.length, routing!.dead.length]).toEqual([2, 2, 2]);
+    }
     expect(done).toMatchObject({ step: 12 });
     expect(result.peakRssBytes).toBeGreaterThan(1e7);
     expect(await remains(dir)).toEqual(expected);
