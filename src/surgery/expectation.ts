@@ -49,8 +49,10 @@ function byRouter(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpec
   const experts = expansion * granularity;
   if (router.score === "sparsemixer") return bySparsemixer(recipe, router);
   if (isRenormalised(router, experts, topK)) {
+    const plus = router.renormalise!.plus;
+    const rest = plus > 1e-12 ? ` (${plus} is added to the divisor)` : "";
     const copies = topK === granularity ? "1 whole copy" : `${topK / granularity} whole copies`;
-    return { kind: "exact", exactAtStart: true, why: `the selected weights sum to ${router.scaling} and cover ${copies} of the FFN, for any router` };
+    return { kind: "exact", exactAtStart: true, why: `the selected weights sum to ${router.scaling} and cover ${copies} of the FFN, for any router${rest}` };
   }
   const softmax = router.score === "softmax";
   if (softmax && topK === experts) {

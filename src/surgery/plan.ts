@@ -9,7 +9,8 @@ import { chooseTarget } from "./choose.js";
 import { draftOf } from "./draft.js";
 import { upcycleFfns } from "./experts.js";
 import { givesShape, printExpr, sourceKeys, type Expr, type Shapes } from "./expr.js";
-import { checkRecipe, checkSource, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
+import { checkRecipe, checkSource, type UpcycleRecipe } from "./recipe.js";
+import { servingWarnings } from "./serving.js";
 import { expectedPreservation, recipeWarnings, type ExpectedPreservation } from "./expectation.js";
 import { layerFactors, type Factors } from "./scaling.js";
 import { targets } from "./targets.js";
@@ -54,7 +55,7 @@ export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe): Surgery
     factors: layerFactors(recipe, router, source),
     outputs,
     unused: slotsOf(source).map(({ key }) => key).filter((key) => !used.has(key)),
-    warnings: [...recipeWarnings(recipe, router), ...servingWarnings(recipe, source, family)],
+    warnings: [...recipeWarnings(recipe, router), ...servingWarnings({ ...target, family }, recipe.order)],
     expected: expectedPreservation(recipe, source, router),
   };
 }
@@ -71,20 +72,4 @@ function checkOutputs(outputs: readonly PlannedTensor[], shapes: Shapes): void {
       throw new Error(`plan gives ${slot.key} [${slot.shape.join(", ")}] a wrong shape: ${printExpr(value)}`);
     }
   }
-}
-
-/** Known limits of the programs that serve the result (llama.cpp `conversion/`, read in 2026). */
-function servingWarnings({ order }: UpcycleRecipe, source: DecoderSpec, family: TargetFamily): string[] {
-  const others = "transformers and vLLM do not";
-  const warnings: string[] = [];
-  if (family === "qwen2_moe" && order === "topk-softmax") {
-    warnings.push(`llama.cpp ignores norm_topk_prob=true of qwen2_moe and would compute another function; ${others}`);
-  }
-  if (family === "qwen3_moe" && order === "softmax-topk") {
-    warnings.push(`llama.cpp ignores norm_topk_prob=false of qwen3_moe and would compute another function; ${others}`);
-  }
-  if (family === "qwen2_moe" && source.tiedHead) {
-    warnings.push(`llama.cpp wants an untied output head for qwen2_moe; ${others}`);
-  }
-  return warnings;
 }

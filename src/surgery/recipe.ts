@@ -11,7 +11,7 @@ import { chosenLayers, layerRanges } from "./layers.js";
 
 export const targetFamilies = [
   "mixtral", "qwen3_moe", "qwen2_moe", "granitemoe", "granitemoe_swa", "flex_olmo", "glm4_moe", "ernie4_5_moe", "dots1", "solar_open",
-  "mellum", "hy_v3", "lfm2_moe", "phimoe",
+  "mellum", "hy_v3", "lfm2_moe", "dbrx", "phimoe",
   "upcycle",
 ] as const;
 /** MoE families that an upcycled model can be written as. */

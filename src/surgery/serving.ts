@@ -55,6 +55,7 @@ const rows: Readonly<Record<TargetFamily, (order: RouterOrder) => Row>> = {
   dots1: () => ({ transformers: "same", vLLM: "same", "llama.cpp": "same", "Megatron-Bridge": noBridge }),
   solar_open: () => ({ transformers: "same", vLLM: notListed, "llama.cpp": "same", "Megatron-Bridge": noBridge }),
   hy_v3: () => ({ transformers: "same", vLLM: notListed, "llama.cpp": none("not in its map"), "Megatron-Bridge": "same" }),
+  dbrx: () => ({ transformers: "same", vLLM: "same", "llama.cpp": "same", "Megatron-Bridge": noBridge }),
   lfm2_moe: () => ({ transformers: "same", vLLM: ["unknown", "the 1e-6 in the renormalisation was not looked for"], "llama.cpp": "unknown", "Megatron-Bridge": noBridge }),
   flex_olmo: (order) => ({
     transformers: "same", vLLM: order === "softmax-topk" ? "same" : ["other", "never renormalises flex_olmo"], "llama.cpp": none("not in its map"), "Megatron-Bridge": noBridge,
@@ -65,6 +66,12 @@ const rows: Readonly<Record<TargetFamily, (order: RouterOrder) => Row>> = {
     return { transformers: own, vLLM: own, "llama.cpp": own, "Megatron-Bridge": own };
   },
 };
+
+/** What a user must know before serving a planned model, in words. */
+export function servingWarnings(spec: DecoderSpec & { readonly family: TargetFamily }, order: RouterOrder): string[] {
+  if (spec.family === "upcycle") return ["no released architecture can hold this model, so it is written in upcycle's own format, which nothing else loads"];
+  return servingOf(spec, order).flatMap(({ program, support, note }) => (support === "other" ? [`${program} ${note} and would compute another function`] : []));
+}
 
 const siluOnly: ReadonlySet<Program> = new Set(["vLLM", "llama.cpp"]);
 

@@ -6,7 +6,7 @@
 import { softmaxRouter, type RouterOrder, type RouterSpec } from "../spec/types.js";
 import type { TargetFamily } from "./recipe.js";
 import {
-  allAttentionBiases, foldAttentionScale, foldEmbedding, foldLogits, foldResidual, idleSinks, plainNormWeights, ropePairs, wholeHeadRope, type Rewrite,
+  allAttentionBiases, foldAttentionScale, foldEmbedding, foldLogits, foldResidual, idleSinks, plainNormWeights, ropePairs, untieHead, wholeHeadRope, type Rewrite,
 } from "./rewrites.js";
 
 export interface Target {
@@ -27,6 +27,9 @@ const onlyRenormalised = { "topk-softmax": softmaxRouter("topk-softmax") };
 
 /** Sigmoid scores with a correction bias, renormalised; the bias starts at zero, so that it changes no choice. */
 const sigmoid = (plus: number): RouterSpec => ({ ...softmaxRouter("topk-softmax"), score: "sigmoid", renormalise: { plus, atLeast: 0 }, correctionBias: true });
+
+/** DeepSeek's router: renormalised or not. */
+const deepseek = { "topk-softmax": sigmoid(1e-20), "softmax-topk": { ...sigmoid(0), renormalise: null } };
 
 /** The sum of softmax weights is at most 1, so a floor of 1 under the divisor leaves them as they are. */
 const ernie = (atLeast: number): RouterSpec => ({ ...softmaxRouter("topk-softmax"), renormalise: { plus: 0, atLeast }, correctionBias: true });
@@ -53,11 +56,12 @@ export const targets: Readonly<Record<TargetFamily, Target>> = {
     routers: { "topk-softmax": ernie(1e-12), "softmax-topk": ernie(1) }, sharedExpert: { gated: false, required: false }, mixedLayers: true,
     rewrites: [...folded, allAttentionBiases, ropePairs(true)],
   },
-  glm4_moe: { routers: { "topk-softmax": sigmoid(1e-20) }, sharedExpert: plainShared, mixedLayers: true, rewrites: [...folded, halves] },
-  dots1: { routers: { "topk-softmax": sigmoid(1e-20) }, sharedExpert: plainShared, mixedLayers: true, rewrites: [...folded, allAttentionBiases, halves] },
-  solar_open: { routers: { "topk-softmax": sigmoid(1e-20) }, sharedExpert: plainShared, mixedLayers: false, rewrites: [...folded, halves] },
+  glm4_moe: { routers: deepseek, sharedExpert: plainShared, mixedLayers: true, rewrites: [...folded, halves] },
+  dots1: { routers: deepseek, sharedExpert: plainShared, mixedLayers: true, rewrites: [...folded, allAttentionBiases, halves] },
+  solar_open: { routers: deepseek, sharedExpert: plainShared, mixedLayers: false, rewrites: [...folded, halves] },
   hy_v3: { routers: { "topk-softmax": sigmoid(1e-20) }, sharedExpert: plainShared, mixedLayers: true, rewrites: [...folded, allAttentionBiases, halves] },
   lfm2_moe: { routers: { "topk-softmax": sigmoid(1e-6) }, sharedExpert: null, mixedLayers: true, rewrites: [...folded, halves] },
+  dbrx: { routers: bothSoftmax, sharedExpert: null, mixedLayers: false, rewrites: [...folded, untieHead, halves] },
   phimoe: { routers: { "topk-softmax": sparsemixer }, sharedExpert: null, mixedLayers: false, topK: 2, rewrites: [...folded, allAttentionBiases, halves, wholeHeadRope] },
   flex_olmo: { routers: bothSoftmax, sharedExpert: null, mixedLayers: false, rewrites: [...folded, halves] },
   mellum: { routers: bothSoftmax, sharedExpert: null, mixedLayers: true, rewrites: [...folded, halves] },

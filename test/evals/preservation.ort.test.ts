@@ -9,6 +9,7 @@ import { openModel } from "../../src/evals/model.js";
 import { GraphBuilder } from "../../src/graph/builder.js";
 import { evaluateOnce } from "../../src/ort/session.js";
 import type { Preservation } from "../../src/report/result.js";
+import { targets as table } from "../../src/surgery/targets.js";
 import { holders } from "../../src/surgery/survey.js";
 import { upcycleRecipe, type RecipeOptions } from "../../src/surgery/recipe.js";
 import { temporaryFolder } from "../io/temporary.js";
@@ -17,6 +18,8 @@ import { golden, readTensors } from "../support/golden.js";
 
 /** Of the parent's largest absolute logit, in float32. */
 const EXACT = 1e-5;
+/** LFM2 adds 1e-6 to a divisor that a random router of large logits can make as small as 0.01. */
+const exactFor = (target: string): number => (target === "lfm2_moe" ? 1e-4 : EXACT);
 const parents = ["dense/llama", "dense/llama_tied", "dense/mistral", "dense/qwen2", "dense/qwen3"] as const;
 const root = temporaryFolder();
 let made = 0;
@@ -52,7 +55,7 @@ describe.each(parents)("%s", (name) => {
     for (const target of targets) {
       for (const [recipe, routerStd] of [["E4G1T2", 0.02], ["E4G1T1", 1], ["E8G1T2", 1], ["E8G8T8", 0.02], ["E4G8T16", 1], ["E3G4T8", 1], ["E8G8T8", 0]] as const) {
         const { error, parentLoss, childLoss, maxAbsLogit, tokens } = await measure(name, recipe, { target, routerStd, seed: 5 });
-        expect(error, `${target} ${recipe} std ${routerStd}`).toBeLessThanOrEqual(EXACT);
+        expect(error, `${target} ${recipe} std ${routerStd}`).toBeLessThanOrEqual(exactFor(target));
         expect(Math.abs(parentLoss - childLoss)).toBeLessThan(1e-5);
         expect(tokens).toBe(47);
         expect(maxAbsLogit).toBeGreaterThan(0.1);
@@ -71,7 +74,8 @@ describe.each(parents)("%s", (name) => {
         expect(small.error, `${target} ${recipe} small`).toBeGreaterThan(EXACT);
         expect(large.error, `${target} ${recipe} large`).toBeGreaterThan(small.error);
       }
-      // All experts chosen: the weights sum to 1 whatever the router says.
+      // All experts chosen: softmax weights sum to 1 whatever the router says.
+      if (table[target].routers["softmax-topk"]!.score !== "softmax") continue;
       expect((await measure(name, "E4G1T4", { target, order: "softmax-topk", routerStd: 1 })).error).toBeLessThanOrEqual(EXACT);
     }
   });

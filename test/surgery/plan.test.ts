@@ -60,6 +60,7 @@ describe("plans", () => {
     const paper = upcycleRecipe("E4G4T4", { order: "softmax-topk", scaling: "paper" });
     expect(explainPlan(planUpcycle(denseSpec("qwen2", { tiedHead: true }), paper)).slice(-9)).toMatchInlineSnapshot(`
       [
+        "experts.gate (32 tensors): rows 0..11 of the parent's gate, times 2.52; rows 12..23 of the parent's gate, times 2.52; and so on, 4 parts in turn",
         "experts.up (32 tensors): rows 0..11 of the parent's up, times 2.52; rows 12..23 of the parent's up, times 2.52; and so on, 4 parts in turn",
         "experts.down (32 tensors): columns 0..11 of the parent's down, times 2.52; columns 12..23 of the parent's down, times 2.52; and so on, 4 parts in turn",
         "sharedGate (2 tensors): rows 0..11 of the parent's gate",
@@ -68,7 +69,6 @@ describe("plans", () => {
         "sharedRouter (2 tensors): 1 row drawn from a normal of std 0.001",
         "finalNorm: copy of the parent's finalNorm",
         "function of the parent: kept approximately (a factor of 2.52 on gate does not pass through silu; exact scaling puts it on down)",
-        "warning: llama.cpp wants an untied output head for qwen2_moe; transformers and vLLM do not",
       ]
     `);
   });

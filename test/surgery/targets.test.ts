@@ -68,8 +68,8 @@ describe("targets", () => {
       [
         "target mixtral, topk-softmax: mixtral cannot hold this qwen2 model: a mixtral model cannot have query, key and value biases; these can: qwen2_moe, glm4_moe, solar_open, granitemoe, granitemoe_swa, ernie4_5_moe, upcycle",
         "target mixtral, topk-softmax: mixtral cannot hold this qwen3 model: a mixtral model cannot have a norm on queries and keys; these can: qwen3_moe, glm4_moe, dots1, mellum, hy_v3, lfm2_moe, upcycle",
-        "target qwen2_moe, softmax-topk: qwen2_moe cannot hold this qwen3 model: a qwen2_moe model cannot have a norm on queries and keys; these can: qwen3_moe, mellum, upcycle",
-        "target mixtral, softmax-topk: mixtral cannot hold this llama model: mixtral always renormalises the selected experts (topk-softmax), it has no softmax-topk router; these can: qwen2_moe, ernie4_5_moe, upcycle",
+        "target qwen2_moe, softmax-topk: qwen2_moe cannot hold this qwen3 model: a qwen2_moe model cannot have a norm on queries and keys; these can: qwen3_moe, glm4_moe, dots1, mellum, upcycle",
+        "target mixtral, softmax-topk: mixtral cannot hold this llama model: mixtral always renormalises the selected experts (topk-softmax), it has no softmax-topk router; these can: qwen2_moe, glm4_moe, solar_open, ernie4_5_moe, upcycle",
         "target qwen3_moe, topk-softmax: qwen3_moe cannot hold this llama model: a qwen3_moe model cannot have queries and keys without a norm; these can: mixtral, qwen2_moe, granitemoe, glm4_moe, solar_open, granitemoe_swa, ernie4_5_moe, upcycle",
         "no error",
         "target mixtral, topk-softmax: mixtral cannot hold this mistral model: a mixtral model cannot have different attention windows on different layers; these can: qwen2_moe, granitemoe_swa, upcycle",
