@@ -169,6 +169,24 @@ const changes = {
     ...spec, attn: { ...spec.attn, latent: { ...spec.attn.latent, queryRank: null, valueDim: 6 } },
     layers: ropes({ layers: moes(spec, grouped) }, [{ interleaved: false }, { interleaved: false }]),
   })],
+  "phi3 with LongRoPE, short factors": ["dense/phi3", (spec) => longrope(spec, 64)],
+  "phi3 with LongRoPE, long factors": ["dense/phi3", (spec) => longrope(spec, 16)],
+  // Its 5.18 class takes the short factors at every length.
+  "phimoe with LongRoPE and biases": ["moe/phimoe", (spec) => longrope({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true } }, 64)],
+  "granitemoe_swa with windows, ropes and a shared expert": ["moe/granitemoe_swa", (spec) => ({
+    ...spec, layers: ffns({ layers: windows({ layers: ropes(spec, [{ theta: 50 }, { ...spec.layers[0].rope, theta: 20 }]) }, [null, 5]) }, { shared: { inner: 24, gated: false } }),
+  })],
+  "dbrx without a limit and not renormalised": ["moe/dbrx", (spec) => ({
+    ...spec, attn: { ...spec.attn, clip: null }, layers: ffns(spec, { router: softmaxRouter("softmax-topk") }),
+  })],
+  "ernie4_5_moe with a floor of 1": ["moe/ernie4_5_moe", (spec) => ({ ...spec, layers: routers(spec, { renormalise: { plus: 0, atLeast: 1 } }) })],
+  "lfm2_moe not renormalised, scaled": ["moe/lfm2_moe", (spec) => ({ ...spec, layers: routers(spec, { renormalise: null, correctionBias: false, scaling: 1.5 }) })],
+};
+const routers = ({ layers }, change) =>
+  layers.map((layer) => (layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, router: { ...layer.ffn.router, ...change } } } : layer));
+const longrope = (spec, originalMaxPositions) => {
+  const scaling = { kind: "longrope", short: [1, 1.1, 1.2, 1.3], long: [1, 2, 3, 4], originalMaxPositions, attentionFactor: 1.2 };
+  return { ...spec, layers: ropes(spec, [{ scaling }, { scaling }]) };
 };
 const yarn = { scaling: { kind: "yarn", factor: 40, betaFast: 32, betaSlow: 1, originalMaxPositions: 16, truncate: true, attentionFactor: 1 } };
 const grouped = { topK: 3, router: sigmoidRouter({ groups: { count: 4, kept: 2 }, renormalised: false, scaling: 1.5 }) };

@@ -9,7 +9,7 @@ import { readCommon, refuse, requireAttention, requireKeys, sharedAttentionBias 
 import { everyLayerMoe, moeSpec, readAuxLossCoef, readExpertCount, readTopK } from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 import { yarnMscale } from "./rope.js";
-import { readLayerWindows, writeLayerTypes } from "./windows.js";
+import { readLayerWindows, writeLayerTypesSized } from "./windows.js";
 
 const defaults: Defaults = {
   kvHeads: 8,
@@ -74,7 +74,7 @@ export const gptOss: Dialect = {
       attention_bias: sharedAttentionBias(spec),
       output_router_logits: false,
       router_aux_loss_coef: spec.auxLossCoef,
-      ...writeLayerTypes(spec),
+      ...writeLayerTypesSized(spec, 128),
     };
   },
 };

@@ -9,7 +9,7 @@ import { everyLayerMoe, moeSpec, readAuxLossCoef } from "./experts.js";
 import { withGraniteFactors } from "./granite.js";
 import { graniteMoeDefaults, readGraniteExperts, writeGraniteExperts } from "./granitemoe.js";
 import type { ConfigReader } from "./reader.js";
-import { readLayerWindows, writeLayerTypes } from "./windows.js";
+import { readLayerWindows, writeLayerTypesSized } from "./windows.js";
 
 const defaults: Defaults = graniteMoeDefaults;
 
@@ -50,7 +50,7 @@ export const graniteMoeSwa: Dialect = {
       ...writeGraniteExperts(spec),
       shared_intermediate_size: shared?.inner ?? 0,
       layer_rope_theta: spec.layers.map(({ rope }) => rope?.theta ?? 0),
-      ...writeLayerTypes(spec),
+      ...writeLayerTypesSized(spec, 128),
     };
   },
 };

@@ -58,3 +58,9 @@ export function writeLayerTypes(spec: DecoderSpec): Record<string, unknown> {
     layer_types: spec.layers.map(({ window }) => (window === null ? "full_attention" : "sliding_attention")),
   };
 }
+
+/** The same for classes that compute a mask for sliding layers even if there are none, and fail without a size: `unused` stands in. */
+export function writeLayerTypesSized(spec: DecoderSpec, unused: number): Record<string, unknown> {
+  const keys = writeLayerTypes(spec);
+  return { ...keys, sliding_window: keys["sliding_window"] ?? unused };
+}

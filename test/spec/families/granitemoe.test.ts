@@ -36,7 +36,7 @@ describe("granitemoe_swa", () => {
     const bare = { ...without(config, "layer_types", "layer_rope_theta", "sliding_window"), num_hidden_layers: 5 };
     expect(read(bare).layers.map(({ window }) => window)).toEqual([null, 128, 128, 128, null]);
     expect(read(bare).layers.map(({ rope }) => rope!.theta)).toEqual(Array(5).fill(10_000));
-    expect(write(spec)).toMatchObject({ layer_rope_theta: [10_000, 0], layer_types: ["full_attention", "full_attention"], sliding_window: null });
+    expect(write(spec)).toMatchObject({ layer_rope_theta: [10_000, 0], layer_types: ["full_attention", "full_attention"], sliding_window: 128 });
   });
 
   test("a shared expert is there if it has a size", () => {
