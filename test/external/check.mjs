@@ -151,12 +151,11 @@ const changes = {
   "dots1 with groups, a window and biases": ["moe/dots1", (spec) => ({
     ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: windows({ layers: moes(spec, grouped) }, [null, 5]),
   })],
-  "dots1 without a shared expert": ["moe/dots1", (spec) => ({ ...spec, layers: moes(spec, { shared: null }) })],
   "glm4_moe with norms, biases and a wider shared expert": ["moe/glm4_moe", (spec) => ({
     ...spec, attn: { ...spec.attn, qkNorm: { span: "head", norm: spec.norm, afterRope: false }, qkvBias: true }, layers: moes(spec, { ...grouped, shared: { inner: 32, gated: false } }),
   })],
-  "solar_open with half of each head turning, YaRN and biases": ["moe/solar_open", (spec) => ({
-    ...spec, attn: { ...spec.attn, qkvBias: true }, layers: moes({ layers: ropes(spec, [{ rotary: 4, ...yarn }, { rotary: 4, ...yarn }]) }, grouped),
+  "solar_open with YaRN and biases": ["moe/solar_open", (spec) => ({
+    ...spec, attn: { ...spec.attn, qkvBias: true }, layers: moes({ layers: ropes(spec, [yarn, yarn]) }, grouped),
   })],
   "hy_v3 with biases and two shared experts": [
     "moe/hy_v3", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: moes(spec, { shared: { inner: 32, gated: false } }) }),

@@ -160,7 +160,7 @@ const traits: Readonly<Record<Family, Traits>> = {
   flex_olmo: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: { mixed: false, anyOrder: true, shared: false } },
   dots1: { qkNorm: true, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, moe: { mixed: true, anyOrder: false, shared: false } },
   glm4_moe: { qkNorm: false, qkvBias: "any", outBias: "none", window: "none", ffnBias: false, partialRotary: true, moe: { mixed: true, anyOrder: false, shared: false } },
-  solar_open: { qkNorm: false, qkvBias: "any", outBias: "none", window: "none", ffnBias: false, partialRotary: true, moe: { mixed: false, anyOrder: false, shared: false } },
+  solar_open: { qkNorm: false, qkvBias: "any", outBias: "none", window: "none", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
   hy_v3: { qkNorm: true, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: { mixed: true, anyOrder: false, shared: false } },
   hunyuan_v1_moe: { qkNorm: true, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
   deepseek_v3: { qkNorm: false, qkvBias: false, outBias: "none", window: "none", ffnBias: false, ungrouped: true, moe: { mixed: true, anyOrder: false, shared: false } },

@@ -16,7 +16,6 @@ const defaults: Defaults = {
   maxPositions: 131_072,
   normEps: 1e-5,
   ropeTheta: 1_000_000,
-  partialRotary: 1,
   bos: null,
   eos: null,
 };

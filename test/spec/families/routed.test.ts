@@ -103,6 +103,8 @@ describe("solar_open", () => {
 
   test("refusals", () => {
     refuses(() => read({ ...config, use_qk_norm: true }), "use_qk_norm is true, expected false");
+    // transformers makes tables for a part of the head, but turns the whole of it.
+    refuses(() => read({ ...config, partial_rotary_factor: 0.5 }), "partial_rotary_factor is 0.5, expected 1");
     refuses(() => read({ ...config, first_k_dense_replace: 1 }), "first_k_dense_replace is 1, expected 0");
     refuses(() => write({ ...read(goldenConfig("moe/glm4_moe")), family: "solar_open" }), "a solar_open model cannot have dense layers");
   });
