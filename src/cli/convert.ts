@@ -3,19 +3,22 @@ import { Command } from "commander";
 import { bytes, compact, duration, wrap } from "../base/format.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { convertCheckpoint, planConversion, type Conversion, type ConversionPlan } from "../convert/convert.js";
+import { calibrate } from "../evals/calibrate.js";
 import { factorRuns } from "../convert/record.js";
 import { forwardFlops } from "../cost/flops.js";
 import { countParams } from "../cost/params.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { isHubReference } from "../hub/reference.js";
 import { explainExpectation, explainPlan } from "../surgery/explain.js";
-import { recipeName } from "../surgery/recipe.js";
+import { onnxruntimeBackend } from "../ort/backend.js";
+import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
 import { openContext, shownPath } from "./context.js";
 import { modelFolder, orHub } from "./model-folder.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { conversionView } from "./progress.js";
 import { proofLines, prove, requireText, type Proof } from "./proof.js";
 import { recipeOfFlags, withRecipe, type RecipeFlags } from "./recipe-options.js";
+import type { Terminal } from "./terminal.js";
 import { textHelp } from "./verify.js";
 
 interface ConvertFlags extends CommonFlags, RecipeFlags {
@@ -54,9 +57,10 @@ export function convertCommand(): Command {
 }
 
 async function execute(model: string, flags: ConvertFlags, command: Command): Promise<void> {
-  const recipe = await recipeOfFlags(flags);
+  const asked = await recipeOfFlags(flags);
   const source = await modelFolder(model, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
+  const recipe = asked.scaling === "calibrated" ? await calibrated(asked, source, flags, terminal, signal) : asked;
   const options = { source, recipe, dtype: flags.dtype && dtypes[flags.dtype], maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {
     const planned = await planConversion(options);
@@ -72,6 +76,13 @@ async function execute(model: string, flags: ConvertFlags, command: Command): Pr
   const proof = flags.report ? await prove(made, source, { text: flags.text, threads: flags.threads ?? defaultThreads(), terminal, signal }) : null;
   if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof }));
   else report(made, model, proof).forEach((line) => terminal.out(line));
+}
+
+/** The recipe with the factors measured on the parent. */
+async function calibrated(recipe: UpcycleRecipe, source: string, { text, threads }: ConvertFlags, terminal: Terminal, signal: AbortSignal): Promise<UpcycleRecipe> {
+  const measured = await calibrate({ source, recipe, text, threads: threads ?? defaultThreads(), backend: onnxruntimeBackend, signal });
+  terminal.note(`calibrated on ${measured.tokens} tokens of ${measured.source}`);
+  return measured.recipe;
 }
 
 function facts({ plan, dtype, weightBytes, warnings }: ConversionPlan): Record<string, unknown> {

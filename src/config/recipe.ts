@@ -14,9 +14,12 @@ export const recipeKeys = {
     .default("topk-softmax")
     .describe("topk-softmax: softmax over the chosen experts. softmax-topk: over all experts, not renormalised."),
   scaling: z
-    .enum(["exact", "paper", "none"])
+    .enum(["exact", "paper", "calibrated", "none"])
     .default("exact")
-    .describe("exact: the factor goes on down. paper: its root on every matrix, as Megatron-Core does. none: weights as they are."),
+    .describe(
+      "exact: the factor goes on down. paper: its root on every matrix, as Megatron-Core does. calibrated (softmax-topk, upcycle convert only): on down, " +
+        "measured for each layer. none: weights as they are.",
+    ),
   routerStd: z.number().min(0).max(10).default(0.02).describe("Standard deviation of the fresh router weights."),
   target: z
     .string()

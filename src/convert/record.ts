@@ -33,6 +33,7 @@ const recipeSchema = z.object({
   shared: z.int().nullable().default(recipeDefaults.shared),
   layers: z.string().default(recipeDefaults.layers),
   pad: z.boolean().default(recipeDefaults.pad),
+  calibration: z.array(z.number().nullable()).nullable().default(recipeDefaults.calibration),
   auxLossCoef: z.number().default(recipeDefaults.auxLossCoef),
 });
 
@@ -66,7 +67,7 @@ export function recordOf(plan: SurgeryPlan, parentName: string, version: string,
     upcycle: version,
     parent: { name: parentName, family: source.family },
     name: recipeName(recipe),
-    recipe: { ...recipe, target: family },
+    recipe: { ...recipe, target: family, calibration: recipe.calibration === null ? null : [...recipe.calibration] },
     factors: factorRuns(plan.factors),
     expected: { ...expected },
     warnings: [...warnings],

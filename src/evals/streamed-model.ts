@@ -14,6 +14,8 @@ export interface StreamedModel extends RunnableModel {
   attention(layer: number, x: Float32Array, shape: BatchShape): Promise<Float32Array>;
   /** What one layer's FFN adds to x [rows, H]; rows are independent of each other. */
   ffn(layer: number, x: Float32Array): Promise<Float32Array>;
+  /** What one layer's FFN reads of x [rows, H], behind its norm. */
+  ffnInput(layer: number, x: Float32Array): Promise<Float32Array>;
   final(x: Float32Array): Promise<Float32Array>;
   /** Logits [rows, count] of tokens `first` to `first + count` of the vocabulary, for hidden states from `final`. */
   head(hidden: Float32Array, first: number, count: number): Promise<Float32Array>;
@@ -53,6 +55,8 @@ export async function openStreamedModel(dir: string, backend: Backend, options: 
     },
     attention: (layer, x, shape) => run(parts.attention(layer, shape), x),
     ffn: (layer, x) => run(parts.ffn(layer, rowsOf(x)), x),
+    // Where there is no norm the part has no nodes, and its input is its output.
+    ffnInput: async (layer, x) => (await run(parts.ffnInput(layer, rowsOf(x)), x)) ?? x,
     final: (x) => run(parts.final(rowsOf(x)), x),
     async head(hidden, first, count) {
       const weights = await checkpoint.readRows(spec.tiedHead ? "embed" : "head", first, count);

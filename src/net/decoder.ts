@@ -126,9 +126,13 @@ export function attentionBranch(ctx: Context, normed: ValueId, layer: LayerSpec,
 
 /** What the FFN adds to the residual stream `x`; `normed` is attention's input, which `parallel-shared` blocks share. */
 export function ffnBranch(ctx: Context, x: ValueId, layer: LayerSpec, index: number, normed: ValueId): ValueId {
+  return added(ctx, ffn(ctx, ffnInput(ctx, x, index, normed), layer, index), "postFfnNorm", index);
+}
+
+/** What the FFN and its router read; `normed` as in `ffnBranch`. */
+export function ffnInput(ctx: Context, x: ValueId, index: number, normed: ValueId): ValueId {
   const { before, beforeFfn } = normPlaces(ctx.spec.block);
-  const input = beforeFfn ? norm(ctx, x, "ffnNorm", index) : before ? normed : x;
-  return added(ctx, ffn(ctx, input, layer, index), "postFfnNorm", index);
+  return beforeFfn ? norm(ctx, x, "ffnNorm", index) : before ? normed : x;
 }
 
 function added(ctx: Context, y: ValueId, part: NormPart, index: number): ValueId {

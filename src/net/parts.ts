@@ -7,7 +7,7 @@ import type { DType, Graph, ValueId } from "../graph/ir.js";
 import { prune } from "../graph/passes.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { slotsOf } from "../tensors/slots.js";
-import { attentionBranch, attentionInput, embedded, ffnBranch, finalHidden, netContext, type BatchShape, type NetContext } from "./decoder.js";
+import { attentionBranch, attentionInput, embedded, ffnBranch, ffnInput, finalHidden, netContext, type BatchShape, type NetContext } from "./decoder.js";
 
 export interface DecoderPart {
   /** Inputs: the activations, then the parameters. */
@@ -23,6 +23,8 @@ export interface DecoderParts {
   attention(layer: number, shape: BatchShape): DecoderPart;
   /** x [N, H] -> what the FFN adds, its norms and factors included [N, H]. */
   ffn(layer: number, rows: number): DecoderPart;
+  /** x [N, H] -> what the FFN and its router read [N, H] */
+  ffnInput(layer: number, rows: number): DecoderPart;
   /** x [N, H] -> what the head reads [N, H] */
   final(rows: number): DecoderPart;
   /** (hidden [N, H], rows of the head [C, H]) -> logits [N, C]; the head's rows are given as an activation. */
@@ -57,6 +59,8 @@ export function decoderParts(spec: DecoderSpec): DecoderParts {
     ffn: (layer, rows) =>
       part(oneSequence(rows), [stream(rows)], (ctx, [x]) =>
         ffnBranch(ctx, x!, spec.layers[layer]!, layer, spec.block === "parallel-shared" ? attentionInput(ctx, x!, layer) : x!)),
+    ffnInput: (layer, rows) =>
+      part(oneSequence(rows), [stream(rows)], (ctx, [x]) => ffnInput(ctx, x!, layer, spec.block === "parallel-shared" ? attentionInput(ctx, x!, layer) : x!)),
     final: (rows) => part(oneSequence(rows), [stream(rows)], (ctx, [x]) => finalHidden(ctx, x!)),
     head: (rows, columns) =>
       part(oneSequence(rows), [stream(rows), ["head", "f32", [columns, spec.hidden]]], ({ b }, [hidden, head]) => {

@@ -35,6 +35,9 @@ function departure(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpe
       ? `unscaled experts give about 1/${formatFactor(output)} of the dense FFN's output`
       : `unscaled experts give about ${formatFactor(1 / output)} times the dense FFN's output`;
   }
+  if (scaling === "calibrated" && recipe.routerStd > 0 && topK < granularity * recipe.expansion) {
+    return "each layer's factor fits the selected probability mass on the measured text in the mean, not for every token";
+  }
   if (scaling === "paper" && output !== 1 && !ffns.every(isHomogeneous)) {
     const [{ gated, activation }] = ffns.filter((ffn) => !isHomogeneous(ffn)) as [(typeof ffns)[number]];
     const [factor, part] = gated ? [gate, "gate"] : [up, "up"];

@@ -3,13 +3,15 @@
  *
  *   source -> experts in the place of FFNs (experts.ts) -> what the target family can say (adapt.ts) -> outputs
  */
+import { inputError } from "../base/errors.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { slotsOf, type Slot } from "../tensors/slots.js";
 import { chooseTarget } from "./choose.js";
 import { draftOf } from "./draft.js";
 import { upcycleFfns } from "./experts.js";
 import { givesShape, printExpr, sourceKeys, type Expr, type Shapes } from "./expr.js";
-import { checkRecipe, checkSource, type UpcycleRecipe } from "./recipe.js";
+import { chosenLayers } from "./layers.js";
+import { checkRecipe, checkSource, recipeName, type UpcycleRecipe } from "./recipe.js";
 import { servingWarnings } from "./serving.js";
 import { expectedPreservation, recipeWarnings, type ExpectedPreservation } from "./expectation.js";
 import { layerFactors, type Factors } from "./scaling.js";
@@ -41,6 +43,7 @@ export interface PlannedTensor {
 export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe): SurgeryPlan {
   checkRecipe(recipe);
   checkSource(recipe, source);
+  if (recipe.scaling === "calibrated") checkCalibration(recipe, source);
   const start = draftOf(source);
   const { family, draft } = chooseTarget(source, recipe, (into) => upcycleFfns(start, recipe, into));
   const router = targets[family].routers[recipe.order]!;
@@ -58,6 +61,17 @@ export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe): Surgery
     warnings: [...recipeWarnings(recipe, router), ...servingWarnings({ ...target, family }, recipe.order)],
     expected: expectedPreservation(recipe, source, router),
   };
+}
+
+function checkCalibration(recipe: UpcycleRecipe, source: DecoderSpec): void {
+  const where = `recipe ${recipeName(recipe)}`;
+  const { calibration } = recipe;
+  if (calibration === null) {
+    throw inputError("calibrated scaling has no measured factors", { where, hint: "upcycle convert measures them; elsewhere use exact scaling" });
+  }
+  const chosen = chosenLayers(recipe, source.layers.length);
+  const wrong = calibration.length !== chosen.length || chosen.some((moe, layer) => moe && !(calibration[layer]! > 0 && Number.isFinite(calibration[layer])));
+  if (wrong) throw inputError(`the measured factors do not fit the model's ${chosen.length} layers`, { where, hint: "measure them with this model and recipe" });
 }
 
 /** Shapes of a spec's tensors by key. */

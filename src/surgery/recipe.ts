@@ -17,7 +17,7 @@ export const targetFamilies = [
 /** MoE families that an upcycled model can be written as. */
 export type TargetFamily = (typeof targetFamilies)[number];
 
-export const scalings = ["exact", "paper", "none"] as const;
+export const scalings = ["exact", "paper", "calibrated", "none"] as const;
 /** Where the factor that restores the FFN's output size goes; see `scaling.ts`. */
 export type Scaling = (typeof scalings)[number];
 
@@ -48,6 +48,8 @@ export interface UpcycleRecipe extends RecipeShape {
   readonly target: TargetFamily | null;
   readonly order: RouterOrder;
   readonly scaling: Scaling;
+  /** Output factor of every layer, as measured for `calibrated` (`evals/calibrate.ts`); null entries for dense layers. Null: not measured. */
+  readonly calibration: readonly (number | null)[] | null;
   /** Standard deviation of the fresh router rows; 0 gives a constant router. */
   readonly routerStd: number;
   readonly seed: number;
@@ -76,6 +78,7 @@ export const recipeDefaults = {
   target: null,
   order: "topk-softmax",
   scaling: "exact",
+  calibration: null,
   routerStd: 0.02,
   seed: 0,
   allowUnevenTopK: false,
@@ -131,6 +134,12 @@ export function checkRecipe(recipe: UpcycleRecipe): void {
     throw inputError(`seed is ${seed}, expected a whole number of at least 0`, { where });
   }
   share(drop, "the drop ratio");
+  if (recipe.scaling === "calibrated" && recipe.order !== "softmax-topk") {
+    throw inputError(`calibrated scaling fits weights that are not renormalised, the router order is ${recipe.order}`, {
+      where,
+      hint: "use exact scaling, or the order softmax-topk",
+    });
+  }
   if (noise !== null) {
     atLeast(noise.std, 0, "the noise's std");
     share(noise.fraction, "the noise's fraction");

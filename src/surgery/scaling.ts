@@ -14,6 +14,8 @@
  * - `paper`: s^(1/3) on every matrix of a gated FFN or one with squared ReLU, s^(1/2) on both matrices otherwise, as Megatron-Core does, which
  *   multiplies float32 by float32: so the factor is a float32. Exact only where the activation is homogeneous (`isHomogeneous`): silu and
  *   gelu are not (relative FFN error at unit pre-activations: about 20 % for E8G8T8 topk-softmax, 31 % softmax-topk); kept for reproduction.
+ * - `calibrated`: like `exact`, with a factor measured for each layer in place of the formula's, which holds for equal logits only: the selected
+ *   weights of a token sum to m, so the output is s m / G times the FFN's, and s = G E[m] / E[m^2] makes the mean squared error smallest.
  * - `none`: weights as they are.
  *
  * Biases in front of the activation take their matrix's factor. The one behind down is not part of the copies' sum: every selected
@@ -41,8 +43,8 @@ export interface FfnKind {
   readonly activation: ActivationKind;
 }
 
-/** Factors for the experts that take an FFN's place behind `router`. */
-export function scaleFactors(recipe: UpcycleRecipe, router: RouterSpec, ffn: FfnKind): Factors {
+/** Factors for the experts that take an FFN's place behind `router`; `measured` is the layer's factor for `calibrated` scaling. */
+export function scaleFactors(recipe: UpcycleRecipe, router: RouterSpec, ffn: FfnKind, measured: number | null = null): Factors {
   const { granularity, topK, scaling } = recipe;
   const weight = selectedWeight(router, recipe.expansion * granularity, topK);
   // Fewer selected experts than parts: none is picked twice, and adding them once each is the least-squares answer for parts that are
@@ -50,7 +52,8 @@ export function scaleFactors(recipe: UpcycleRecipe, router: RouterSpec, ffn: Ffn
   const output = (topK < granularity && scaling !== "paper" ? topK : granularity) / (topK * weight);
   if (scaling === "none") return { output, gate: 1, up: 1, down: 1, downBias: 1 };
   const downBias = 1 / (topK * weight);
-  if (scaling === "exact") return { output, gate: 1, up: 1, down: output, downBias };
+  if (scaling === "calibrated" && measured !== null) return { output: measured, gate: 1, up: 1, down: measured, downBias: measured / granularity };
+  if (scaling === "exact" || scaling === "calibrated") return { output, gate: 1, up: 1, down: output, downBias };
   const each = Math.fround(output ** (ffn.gated || ffn.activation === "relu2" ? 1 / 3 : 1 / 2));
   return { output, gate: each, up: each, down: each, downBias };
 }
@@ -58,7 +61,7 @@ export function scaleFactors(recipe: UpcycleRecipe, router: RouterSpec, ffn: Ffn
 /** Of every layer in turn; null where a layer keeps its dense FFN. */
 export function layerFactors(recipe: UpcycleRecipe, router: RouterSpec, source: DecoderSpec): readonly (Factors | null)[] {
   const chosen = chosenLayers(recipe, source.layers.length);
-  return source.layers.map(({ ffn }, layer) => (chosen[layer] ? scaleFactors(recipe, router, ffn) : null));
+  return source.layers.map(({ ffn }, layer) => (chosen[layer] ? scaleFactors(recipe, router, ffn, recipe.calibration?.[layer]) : null));
 }
 
 /** The weight of each of `topK` selected experts while all logits are zero. */
