@@ -1,6 +1,6 @@
 /**
  * Rewrites of a draft that keep its function: each changes the spec and the tensors together. Rounding aside they are exact;
- * the sources are numbered T1..T6 and section 3 of the compatibility notes in docs/targets.md.
+ * docs/targets.md lists them.
  */
 import type { AttentionSpec, DecoderSpec, NormSpec, Rope } from "../spec/types.js";
 import { slotsOf, type Slot, type SlotPart } from "../tensors/slots.js";
