@@ -1,114 +1,252 @@
 /**
- * Feeds damaged model files to the readers: `npm run build && node bench/fuzz.mjs --cases 1000000 [--seed 1]`.
- * Every case must end in a result or an error with a hint (UpcycleError), in time, and ask for no more bytes than the file has.
- * Exits with 1 and prints the case (kind, seed, number) where one does not; the same seed and number make the same case.
+ * Feeds damaged and absurd safetensors headers, shard indexes, configs and torch archives to their readers: `node bench/fuzz.mjs [--cases 1000000]
+ * [--seed N] [--out FILE]` (after npm run build).
+ *
+ * Every case must end as a value that is true to the bytes, or as an inputError of one line; in time, and without memory that the input
+ * does not account for (the process runs with a heap of 256 MB, and its resident set is watched). The first case that does not is printed and
+ * ends the run with code 1. Cases are a function of seed and number. Writes bench/results/DATE-fuzz.json.
  */
-import { Buffer } from "node:buffer";
-import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { cpus, platform, release, totalmem } from "node:os";
+import { dirname, join } from "node:path";
+import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { TextDecoder, TextEncoder, parseArgs } from "node:util";
+import { UpcycleError } from "../dist/base/errors.js";
 import { pickledTensors } from "../dist/checkpoint/pickled.js";
-import { parseSafetensors } from "../dist/format/safetensors.js";
+import { toolVersion } from "../dist/convert/version.js";
+import { encodeSafetensors, itemSizes, parseSafetensors, tensorBytes } from "../dist/format/safetensors.js";
 import { parseIndex } from "../dist/format/shards.js";
 import { specFromConfig } from "../dist/spec/config.js";
 import { slotsOf } from "../dist/tensors/slots.js";
 
-const { values: options } = parseArgs({ options: { cases: { type: "string", default: "100000" }, seed: { type: "string", default: "1" } } });
-const cases = Number(options.cases);
-const folder = (name) => fileURLToPath(new URL(`../test/golden/${name}`, import.meta.url));
-const golden = (name) => new Uint8Array(readFileSync(folder(name)));
-/** A case may take this long: machines stall, but a hang does not end. */
-const slowestMs = 5000;
+const { values: flags } = parseArgs({ options: { cases: { type: "string", default: "1000000" }, seed: { type: "string", default: "1" }, out: { type: "string" }, inner: { type: "boolean", default: false } } });
+const HEAP_MB = 256;
+const MOST_RSS = 700e6;
+/** Machines stall, but a hang does not end. */
+const SLOWEST_MS = 5000;
 
-/** Numbers from 0 up to `below`, by seed (a linear congruential generator: speed matters, quality does not). */
-function random(seed) {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
+if (!flags.inner) {
+  const { status } = spawnSync(process.execPath, [`--max-old-space-size=${HEAP_MB}`, fileURLToPath(import.meta.url), ...process.argv.slice(2), "--inner"], { stdio: "inherit" });
+  process.exit(status ?? 1);
+}
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const golden = here("../test/golden");
+const configs = readdirSync(golden, { recursive: true, encoding: "utf8" }).filter((path) => path.endsWith("config.json") && !path.includes("generation") && !path.includes("tokenizer"))
+  .sort().map((path) => readFileSync(join(golden, path), "utf8"));
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** Draws of one case. */
+function drawer(number) {
+  // A mixed counter: speed matters here, quality does not.
+  let state = (Math.imul(Number(flags.seed), 0x9e3779b1) + Math.imul(number, 0x85ebca6b)) >>> 0;
+  const unit = () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+  const below = (n) => Math.floor(unit() * n);
+  return { unit, below, pick: (list) => list[below(list.length)], chance: (p) => unit() < p };
+}
+
+const absurd = [
+  null, true, false, 0, -1, 1, 2, 3, 0.5, -0.5, 1e-9, 1e9, 2 ** 31, 2 ** 32, 2 ** 53, 2 ** 53 + 2, 1e21, 1e308, -1e308, "", "x", "0", "1e9", "NaN", "Infinity", "__proto__", "\u0000", "é\ud800",
+  [], {}, [[]], [0], [1, 2], [-1], [2 ** 32, 2 ** 32], [null], ["a"], { a: 1 }, { __proto__: null }, "F32", "BF16", "I64", "default", "yarn", "llama3", "softmax", "sigmoid", "silu", "gelu", "full_attention", "sliding_attention",
+];
+const deep = (n) => "[".repeat(n) + "]".repeat(n);
+
+function mutateBytes(bytes, { below, pick, chance }) {
+  let out = bytes;
+  for (let i = 1 + below(4); i > 0; i--) {
+    const at = below(out.length + 1);
+    switch (below(6)) {
+      case 0: out = out.slice(); if (out.length > 0) out[at % out.length] = below(256); break;
+      case 1: out = out.slice(0, at); break;
+      case 2: out = Uint8Array.of(...out.subarray(0, at), ...encoder.encode(pick(["{", "}", "[", "]", ",", ":", "\"", "0", "-", "e9", "\\u0000", "null", " ", "999999999999"])), ...out.subarray(at)); break;
+      case 3: out = Uint8Array.of(...out.subarray(0, at), ...out.subarray(Math.min(out.length, at + 1 + below(8)))); break;
+      case 4: if (out.length >= 8) { out = out.slice(); new DataView(out.buffer).setBigUint64(0, BigInt(chance(0.5) ? below(2 * out.length) : Math.floor(2 ** (below(64)))), true); } break;
+      case 5: out = Uint8Array.of(...out, ...new Uint8Array(below(64))); break;
+    }
+  }
+  return out;
+}
+
+/** A value with some of its parts, at any depth, replaced, removed or added. */
+function mutateJson(value, random) {
+  const { below, pick, chance } = random;
+  const paths = [];
+  const walk = (node, path) => {
+    paths.push(path);
+    if (typeof node === "object" && node !== null && path.length < 4) for (const key of Object.keys(node)) walk(node[key], [...path, key]);
+  };
+  walk(value, []);
+  let out = globalThis.structuredClone(value);
+  for (let i = 1 + below(3); i > 0; i--) {
+    const path = pick(paths);
+    if (path.length === 0) {
+      if (chance(0.02)) out = globalThis.structuredClone(pick(absurd));
+      continue;
+    }
+    let node = out;
+    for (const key of path.slice(0, -1)) node = typeof node === "object" && node !== null ? node[key] : undefined;
+    if (typeof node !== "object" || node === null) continue;
+    const key = path.at(-1);
+    if (chance(0.15)) delete node[key];
+    else if (chance(0.1)) node[pick(["__metadata__", "rope_scaling", "layer_types", "num_experts", "x"])] = globalThis.structuredClone(pick(absurd));
+    else node[key] = globalThis.structuredClone(pick(absurd));
+  }
+  return out;
+}
+
+function safetensorsCase(random) {
+  const { below, pick, chance } = random;
+  const tensors = Array.from({ length: below(4) }, (_, i) => {
+    const dtype = pick(Object.keys(itemSizes));
+    const shape = Array.from({ length: below(4) }, () => below(4));
+    return { name: chance(0.05) ? pick(["__proto__", "", "constructor", "é"]) + i : `t${i}`, dtype, shape, bytes: new Uint8Array(tensorBytes(dtype, shape)) };
+  });
+  let file = encodeSafetensors(tensors);
+  if (chance(0.6)) {
+    const length = Number(new DataView(file.buffer).getBigUint64(0, true));
+    const json = mutateJson(JSON.parse(decoder.decode(file.subarray(8, 8 + length))), random);
+    let text = JSON.stringify(json) ?? "null";
+    if (chance(0.05)) text = text.replace("{", `{"t0":${deep(1 + below(5000))},`);
+    const bytes = encoder.encode(text);
+    const size = new Uint8Array(8);
+    new DataView(size.buffer).setBigUint64(0, BigInt(bytes.length), true);
+    file = Uint8Array.of(...size, ...bytes, ...file.subarray(8 + length));
+  }
+  if (chance(0.6)) file = mutateBytes(file, random);
+  return {
+    input: file,
+    run() {
+      const { tensors: found } = parseSafetensors(file, "f.safetensors");
+      let reached = null;
+      for (const [name, { begin, end, dtype, shape }] of found) {
+        if (!(begin <= end && end <= file.length && end - begin === tensorBytes(dtype, shape) && (reached === null || begin === reached))) throw new Error(`untrue header: ${name}`);
+        reached = end;
+      }
+      if (reached !== null && reached !== file.length) throw new Error("bytes that belong to no tensor");
+    },
   };
 }
 
-/** A few bytes changed, most of them near one of `places`; one in ten is cut short as well. */
-function damaged(bytes, next, places) {
-  const changed = Uint8Array.from(bytes);
-  for (let i = next(6); i >= 0; i--) {
-    const [from, to] = places[next(places.length)];
-    changed[from + next(to - from)] = next(4) === 0 ? [0, 1, 0x7f, 0x80, 0xff, 0x22, 0x7b, 0x2e][next(8)] : next(256);
-  }
-  return next(10) === 0 ? changed.subarray(0, next(changed.length)) : changed;
+function indexCase(random) {
+  const { below, pick, chance } = random;
+  const weights = Object.fromEntries(Array.from({ length: below(5) }, (_, i) => [`w${i}`, pick(["model-00001-of-00002.safetensors", "a.safetensors", "../a.safetensors", "/etc/x.safetensors", "b.bin", ".."])]));
+  let text = JSON.stringify(mutateJson({ metadata: { total_size: below(100) }, weight_map: weights }, random)) ?? "";
+  if (chance(0.02)) text = deep(1 + below(20000));
+  if (chance(0.5)) text = decoder.decode(mutateBytes(encoder.encode(text), random));
+  return {
+    input: encoder.encode(text),
+    run() {
+      for (const file of parseIndex(text, "i.json").values()) if (/[/\\]|^\.\.$/.test(file)) throw new Error(`leaves the folder: ${file}`);
+    },
+  };
 }
 
-const odd = [0, -1, 1, 2, 7, 0.5, 1e9, 2 ** 31, 2 ** 53, 1e308, NaN, "", "8", "llama", null, true, false, [], [1], ["full_attention"], {}, { rope_type: "yarn" }, { quant_method: "fp8" }];
-
-/** A config with some values replaced, removed, or taken from another family's. */
-function oddConfig(configs, next) {
-  const config = { ...configs[next(configs.length)] };
-  const other = configs[next(configs.length)];
-  for (let i = next(5); i >= 0; i--) {
-    const keys = Object.keys(next(3) === 0 ? other : config);
-    const key = keys[next(keys.length)];
-    const action = next(4);
-    if (action === 0) delete config[key];
-    else if (action === 1 && key in other) config[key] = other[key];
-    else config[key] = odd[next(odd.length)];
-  }
-  return config;
-}
-
-const configs = ["dense", "moe"].flatMap((kind) => readdirSync(folder(kind)).map((name) => `${kind}/${name}/config.json`))
-  .filter((path) => existsSync(folder(path))).map((path) => JSON.parse(readFileSync(folder(path), "utf8")));
-
-const archive = golden("pickled/tensors.bin");
-const weights = golden("pickled/expected.safetensors");
-const headerBytes = 8 + Number(new DataView(weights.buffer, weights.byteOffset).getBigUint64(0, true));
-const shards = golden("moe/mixtral/model.safetensors.index.json");
-
-const kinds = {
-  safetensors: (next) => void parseSafetensors(damaged(weights, next, [[0, 8], [8, Math.min(headerBytes, weights.length)]]), "case"),
-  index: (next) => void parseIndex(Buffer.from(damaged(shards, next, [[0, shards.length]])).toString(), "case"),
-  config: (next) => {
-    // A config may ask for a large model; counting its slots must stay possible.
-    const spec = specFromConfig(oddConfig(configs, next), "case");
-    if (spec.layers.length < 100 && spec.layers.every(({ ffn }) => ffn.kind === "dense" || ffn.experts < 1000)) slotsOf(spec);
-  },
-  archive: async (next) => {
-    const bytes = damaged(archive, next, [[0, 100], [64, 2300], [archive.length - 2400, archive.length]]);
-    const source = {
-      path: "case", size: bytes.length, close: async () => undefined,
-      async read(offset, length) {
-        if (!(offset >= 0 && length >= 0 && offset + length <= bytes.length)) throw new Error(`reads ${offset} to ${offset + length} of ${bytes.length}`);
-        return bytes.slice(offset, offset + length);
-      },
-    };
-    for (const [, { shape, bytes: size, read }] of await pickledTensors(source, "case")) {
-      if (size > bytes.length) throw new Error(`a tensor of ${size} bytes in a file of ${bytes.length}`);
-      await read(0, shape.reduce((a, b) => a * b, 1));
-    }
-  },
-};
-
-const started = performance.now();
-const tally = Object.fromEntries(Object.keys(kinds).map((kind) => [kind, { cases: 0, accepted: 0, refused: 0, slowestMs: 0 }]));
-for (let number = 0; number < cases; number++) {
-  const kind = Object.keys(kinds)[number % 4];
-  const seed = (Math.imul(Number(options.seed), 0x9e3779b1) + Math.imul(number, 0x85ebca6b)) >>> 0;
-  const at = performance.now();
-  let failure = null;
+function configCase(random) {
+  const { pick, chance } = random;
+  let value = JSON.parse(pick(configs));
+  for (let i = 0; i < (chance(0.3) ? 2 : 1); i++) value = mutateJson(value, random);
+  let text = JSON.stringify(value) ?? "null";
+  if (chance(0.1)) text = decoder.decode(mutateBytes(encoder.encode(text), random));
+  let parsed;
   try {
-    await kinds[kind](random(seed));
-    tally[kind].accepted++;
-  } catch (error) {
-    tally[kind].refused++;
-    if (error.name !== "UpcycleError" || error.line.includes("\n")) failure = error;
+    parsed = JSON.parse(text);
+  } catch {
+    // The reader of JSON files says so before any config is looked at.
+    parsed = text;
   }
-  const ms = performance.now() - at;
-  tally[kind].cases++;
-  tally[kind].slowestMs = Math.max(tally[kind].slowestMs, Math.round(ms));
-  if (failure !== null || ms > slowestMs) {
-    console.error(`${kind}, case ${number} of seed ${options.seed}: ${failure === null ? `took ${Math.round(ms)} ms` : failure.stack}`);
+  return {
+    input: encoder.encode(text),
+    run() {
+      const spec = specFromConfig(parsed, "config.json");
+      // A config may ask for a large model; its slots are not counted here then.
+      if (spec.layers.length > 200 || spec.layers.some(({ ffn }) => ffn.kind === "moe" && ffn.experts > 1000)) return;
+      for (const { key, shape } of slotsOf(spec)) {
+        if (!shape.every((size) => Number.isSafeInteger(size) && size > 0)) throw new Error(`slot ${key} [${shape}]`);
+      }
+    },
+  };
+}
+
+const archive = new Uint8Array(readFileSync(join(golden, "pickled/tensors.bin")));
+
+function archiveCase(random) {
+  const { below, pick, chance } = random;
+  const bytes = archive.slice();
+  const places = [[0, 100], [64, 2300], [archive.length - 2400, archive.length]];
+  for (let i = 1 + below(6); i > 0; i--) {
+    const [from, to] = pick(places);
+    bytes[from + below(to - from)] = chance(0.25) ? pick([0, 1, 0x7f, 0x80, 0xff, 0x22, 0x7b, 0x2e]) : below(256);
+  }
+  const file = chance(0.1) ? bytes.subarray(0, below(bytes.length)) : bytes;
+  const source = {
+    path: "case.bin", size: file.length, close: async () => undefined,
+    async read(offset, length) {
+      if (!(offset >= 0 && length >= 0 && offset + length <= file.length)) throw new Error(`reads ${offset} to ${offset + length} of ${file.length}`);
+      return file.slice(offset, offset + length);
+    },
+  };
+  return {
+    input: file,
+    async run() {
+      for (const [, { shape, bytes: size, read }] of await pickledTensors(source, "case.bin")) {
+        if (size > file.length) throw new Error(`a tensor of ${size} bytes in a file of ${file.length}`);
+        await read(0, shape.reduce((a, b) => a * b, 1));
+      }
+    },
+  };
+}
+
+const kinds = { safetensors: safetensorsCase, index: indexCase, config: configCase, archive: archiveCase };
+const counts = Object.fromEntries(Object.keys(kinds).map((kind) => [kind, { cases: 0, values: 0, refused: 0 }]));
+/** Cheap kinds and those with many branches oftener. */
+const order = ["safetensors", "config", "index", "config", "safetensors", "config", "safetensors", "config", "index", "archive"];
+const total = Number(flags.cases);
+const began = new Date();
+let slowest = { ms: 0 };
+let peak = 0;
+for (let number = 0; number < total; number++) {
+  const kind = order[number % order.length];
+  const one = kinds[kind](drawer(number));
+  counts[kind].cases++;
+  const start = performance.now();
+  let problem = null;
+  try {
+    await one.run();
+    counts[kind].values++;
+  } catch (error) {
+    if (error instanceof UpcycleError && error.kind === "input" && !error.line.includes("\n")) counts[kind].refused++;
+    else problem = error instanceof Error ? error.stack : String(error);
+  }
+  const ms = performance.now() - start;
+  if (ms > slowest.ms) slowest = { ms, number, kind };
+  if (ms > SLOWEST_MS) problem ??= `took ${ms.toFixed(0)} ms`;
+  if (number % 500 === 0) {
+    peak = Math.max(peak, process.memoryUsage().rss);
+    if (peak > MOST_RSS) problem ??= `resident set of ${(peak / 1e6).toFixed(0)} MB`;
+  }
+  if (problem !== null) {
+    console.error(`case ${number} of seed ${flags.seed} (${kind}): ${problem}\n${decoder.decode(one.input).slice(0, 4000)}`);
     process.exit(1);
   }
+  if (number % 50_000 === 49_999) process.stderr.write(`${number + 1} cases\n`);
 }
-console.table(tally);
-console.log(`${cases} cases in ${((performance.now() - started) / 1000).toFixed(0)} s, no crash, no hang, no read beyond a file`);
+const report = {
+  date: began.toISOString(), seconds: (Date.now() - began) / 1000, seed: flags.seed,
+  hardware: { cpu: cpus()[0].model.trim(), cores: cpus().length, memoryBytes: totalmem(), system: `${platform()} ${release()}` },
+  versions: { upcycle: toolVersion, node: process.versions.node },
+  cases: total, ...counts, slowest, peakRssBytes: peak, heapLimitMB: HEAP_MB, failures: 0,
+};
+console.log(JSON.stringify(report, null, 1));
+const file = flags.out ?? here(`results/${began.toISOString().slice(0, 10)}-fuzz.json`);
+if (file !== "-") {
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, `${JSON.stringify(report, null, 1)}\n`);
+}

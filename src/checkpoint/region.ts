@@ -21,25 +21,52 @@ export interface RegionSource {
 const shortPiece = 1 << 17;
 const blockBytes = 1 << 20;
 
+interface Block {
+  readonly memory: Uint8Array;
+  /** The block's bytes, in `memory` or elsewhere. */
+  readonly bytes: Promise<Uint8Array>;
+  /** Readers that have not copied yet what they want. */
+  users: number;
+}
+
 /** Reads with a memory of `cacheBytes` for tensors that are read in short pieces. */
-export function openRegionReader(cacheBytes = 32 << 20): (source: RegionSource, region: Region, into?: Uint8Array) => Promise<StoredTensor> {
-  const blocks = new Map<string, Promise<Uint8Array>>();
+export function openRegionReader(cacheBytes = 24 << 20): (source: RegionSource, region: Region, into?: Uint8Array) => Promise<StoredTensor> {
+  const blocks = new Map<string, Block>();
   const most = Math.max(1, Math.floor(cacheBytes / blockBytes));
 
-  /** One block of a stored tensor, the least recently used one forgotten for it. */
-  const block = (source: RegionSource, index: number): Promise<Uint8Array> => {
+  /** Memory of the least recently used block that nobody is reading, which is forgotten; fresh memory while there is room. */
+  const spare = (): Uint8Array => {
+    if (blocks.size >= most) {
+      for (const [key, { users, memory }] of blocks) {
+        if (users > 0) continue;
+        blocks.delete(key);
+        return memory;
+      }
+    }
+    return new Uint8Array(blockBytes);
+  };
+
+  /** Copies a part of one block of a stored tensor; `from`, `count`: elements in the block; `at`: bytes in `out`. */
+  const copyFromBlock = async (source: RegionSource, index: number, from: number, count: number, out: Uint8Array, at: number): Promise<void> => {
+    const size = floatBytes[source.dtype];
     const key = `${index} ${source.name}`;
     let found = blocks.get(key);
     if (found === undefined) {
-      const elements = blockBytes / floatBytes[source.dtype];
-      found = source.read(index * elements, Math.min(elements, source.count - index * elements));
-      found.catch(() => blocks.delete(key));
-      if (blocks.size >= most) blocks.delete(blocks.keys().next().value!);
+      const elements = blockBytes / size;
+      const memory = spare();
+      const bytes = source.read(index * elements, Math.min(elements, source.count - index * elements), memory);
+      found = { memory, bytes, users: 0 };
+      bytes.catch(() => blocks.delete(key));
     } else {
       blocks.delete(key);
     }
     blocks.set(key, found);
-    return found;
+    found.users++;
+    try {
+      out.set((await found.bytes).subarray(from * size, (from + count) * size), at);
+    } finally {
+      found.users--;
+    }
   };
 
   /** Puts consecutive stored elements to `at` bytes of `out`. */
@@ -56,7 +83,7 @@ export function openRegionReader(cacheBytes = 32 << 20): (source: RegionSource, 
       const index = Math.floor((start + done) / elements);
       const first = start + done - index * elements;
       const some = Math.min(count - done, elements - first);
-      out.set((await block(source, index)).subarray(first * size, (first + some) * size), at + done * size);
+      await copyFromBlock(source, index, first, some, out, at + done * size);
       done += some;
     }
   };

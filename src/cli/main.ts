@@ -3,39 +3,45 @@
 import { Command, CommanderError, Option } from "commander";
 import { UpcycleError } from "../base/errors.js";
 import { toolVersion } from "../convert/version.js";
-import { convertCommand } from "./convert.js";
-import { fitCommand } from "./fit.js";
-import { forwardCommand } from "./forward.js";
-import { generateCommand } from "./generate.js";
-import { inspectCommand } from "./inspect.js";
-import { perplexityCommand } from "./perplexity.js";
-import { planCommand } from "./plan.js";
-import { quickstartCommand, studyCommand } from "./study.js";
 import { quietBrokenPipe } from "./terminal.js";
-import { targetsCommand } from "./targets.js";
-import { trainCommand } from "./train.js";
-import { verifyCommand } from "./verify.js";
 
-export function buildProgram(): Command {
+/** In the order of the help. Each is loaded when it is needed: a command waits for its own code alone. */
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  quickstart: async () => (await import("./study.js")).quickstartCommand(),
+  study: async () => (await import("./study.js")).studyCommand(),
+  train: async () => (await import("./train.js")).trainCommand(),
+  convert: async () => (await import("./convert.js")).convertCommand(),
+  verify: async () => (await import("./verify.js")).verifyCommand(),
+  inspect: async () => (await import("./inspect.js")).inspectCommand(),
+  forward: async () => (await import("./forward.js")).forwardCommand(),
+  generate: async () => (await import("./generate.js")).generateCommand(),
+  perplexity: async () => (await import("./perplexity.js")).perplexityCommand(),
+  fit: async () => (await import("./fit.js")).fitCommand(),
+  plan: async () => (await import("./plan.js")).planCommand(),
+  targets: async () => (await import("./targets.js")).targetsCommand(),
+};
+
+/** The program with the command that the arguments name, or with all where they name none. */
+export async function buildProgram(args: readonly string[]): Promise<Command> {
   const program = new Command("upcycle")
     .description("Turn trained dense language models into mixtures of experts, train them, and see what it bought.")
     .version(toolVersion)
     .option("--debug", "show the stacks of errors; before or after the command")
     .enablePositionalOptions()
     .addHelpText("after", "\nupcycle COMMAND --help shows a command's options and an example.\n\nExample:\n  $ upcycle quickstart");
-  const commands = [
-    quickstartCommand(), studyCommand(), trainCommand(), convertCommand(), verifyCommand(), inspectCommand(), forwardCommand(), generateCommand(),
-    perplexityCommand(), fitCommand(), planCommand(), targetsCommand(),
-  ];
-  for (const command of commands) program.addCommand(command.addOption(new Option("--debug").hideHelp()));
+  // The program's own options take no values, so the first word is the command.
+  const named = args.find((arg) => !arg.startsWith("-")) ?? "";
+  const loaders = Object.hasOwn(commands, named) ? [commands[named]!] : Object.values(commands);
+  const loaded = await Promise.all(loaders.map((load) => load()));
+  for (const command of loaded) program.addCommand(command.addOption(new Option("--debug").hideHelp()));
   // Commander prints an error in two lines and more; `main` prints it in one.
-  for (const command of [program, ...commands]) command.exitOverride().configureOutput({ outputError: () => undefined });
+  for (const command of [program, ...loaded]) command.exitOverride().configureOutput({ outputError: () => undefined });
   return program;
 }
 
 export async function main(args: readonly string[]): Promise<number> {
   const debug = args.includes("--debug");
-  const program = buildProgram();
+  const program = await buildProgram(args);
   if (args.every((arg) => arg === "--debug")) {
     program.outputHelp();
     return 0;

@@ -7,6 +7,7 @@
  */
 import { inputError } from "../base/errors.js";
 import type { UpcycleError } from "../base/errors.js";
+import { shown } from "../base/shown.js";
 import { duplicateKey } from "./duplicate-key.js";
 
 /** Bytes per element of the dtypes the format knows. */
@@ -131,26 +132,26 @@ function parseEntries(json: Uint8Array, where: string): [string, unknown][] {
 }
 
 function parseMetadata(entry: unknown, where: string): Record<string, string> {
-  if (!isRecord(entry)) throw inputError(`__metadata__ is ${show(entry)}, expected an object of strings`, { where });
+  if (!isRecord(entry)) throw inputError(`__metadata__ is ${shown(entry)}, expected an object of strings`, { where });
   for (const [key, value] of Object.entries(entry)) {
-    if (typeof value !== "string") throw inputError(`__metadata__.${key} is ${show(value)}, expected a string`, { where });
+    if (typeof value !== "string") throw inputError(`__metadata__.${key} is ${shown(value)}, expected a string`, { where });
   }
   return entry as Record<string, string>;
 }
 
 function parseTensor(name: string, entry: unknown, dataStart: number, fileBytes: number, where: string): TensorInfo {
   const fail = (message: string): UpcycleError => inputError(`tensor ${name}: ${message}`, { where });
-  if (!isRecord(entry)) throw fail(`entry is ${show(entry)}, expected an object`);
+  if (!isRecord(entry)) throw fail(`entry is ${shown(entry)}, expected an object`);
   const { dtype, shape, data_offsets: offsets } = entry;
   if (typeof dtype !== "string" || !Object.hasOwn(itemSizes, dtype)) {
-    throw fail(`dtype is ${show(dtype)}, expected one of ${Object.keys(itemSizes).join(", ")}`);
+    throw fail(`dtype is ${shown(dtype)}, expected one of ${Object.keys(itemSizes).join(", ")}`);
   }
-  if (!Array.isArray(shape)) throw fail(`shape is ${show(shape)}, expected a list of sizes`);
+  if (!Array.isArray(shape)) throw fail(`shape is ${shown(shape)}, expected a list of sizes`);
   for (const size of shape) {
-    if (!isCount(size)) throw fail(`shape has ${show(size)}, expected integers from 0`);
+    if (!isCount(size)) throw fail(`shape has ${shown(size)}, expected integers from 0`);
   }
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)) {
-    throw fail(`data_offsets are ${show(offsets)}, expected [begin, end]`);
+    throw fail(`data_offsets are ${shown(offsets)}, expected [begin, end]`);
   }
   const [begin, end] = offsets as [number, number];
   const available = fileBytes - dataStart;
@@ -254,8 +255,3 @@ function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-/** A found value, short enough for one line of an error. */
-function show(value: unknown): string {
-  const text = value === undefined ? "missing" : JSON.stringify(value);
-  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
-}

@@ -3,6 +3,7 @@
  * Source: transformers `save_pretrained` (names, index layout, sorted keys, indent 2, trailing newline).
  */
 import { inputError } from "../base/errors.js";
+import { shown } from "../base/shown.js";
 import { tensorBytes } from "./safetensors.js";
 import type { TensorMeta } from "./safetensors.js";
 import { duplicateKey } from "./duplicate-key.js";
@@ -87,7 +88,7 @@ export function parseIndex(text: string, where: string, extension = "safetensors
   for (const [name, file] of Object.entries(map)) {
     if (typeof file !== "string" || /[/\\]/.test(file) || !file.endsWith(`.${extension}`) || file.length === extension.length + 1) {
       throw inputError(
-        `tensor ${name} is mapped to ${JSON.stringify(file)}, expected a .${extension} file beside the index`,
+        `tensor ${name} is mapped to ${shown(file)}, expected a .${extension} file beside the index`,
         { where },
       );
     }

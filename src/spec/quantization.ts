@@ -4,6 +4,7 @@
  * Sources: transformers `utils/quantization_config.py`, compressed-tensors `QuantizationConfig`, NVIDIA ModelOpt's export.
  */
 import { inputError } from "../base/errors.js";
+import { shown } from "../base/shown.js";
 import type { UpcycleError } from "../base/errors.js";
 
 export interface Quantization {
@@ -29,7 +30,7 @@ const usualRemedy = "use the unquantized model it was made from, or a version of
 export function readQuantization(config: unknown, where: string): Quantization | null {
   const found = isObject(config) ? (config["quantization_config"] ?? config["compression_config"]) : undefined;
   if (found === undefined || found === null) return null;
-  if (!isObject(found)) throw inputError(`quantization_config is ${show(found)}, expected an object`, { where });
+  if (!isObject(found)) throw inputError(`quantization_config is ${shown(found)}, expected an object`, { where });
   const method = found["quant_method"];
   const fail = (what: string, hint = usualRemedy): UpcycleError =>
     inputError(`quantization_config ${what}, expected 8-bit floats (fp8, fbgemm_fp8, or compressed-tensors float-quantized) or none`, { where, hint });
@@ -38,19 +39,19 @@ export function readQuantization(config: unknown, where: string): Quantization |
     case "fbgemm_fp8":
       return { method, block: readBlock(found["weight_block_size"], "quantization_config.weight_block_size", where) };
     case "modelopt":
-      if (found["quant_algo"] !== "FP8") throw fail(`has quant_algo ${show(found["quant_algo"])} of modelopt`);
+      if (found["quant_algo"] !== "FP8") throw fail(`has quant_algo ${shown(found["quant_algo"])} of modelopt`);
       return { method, block: null };
     case "compressed-tensors":
       return { method, block: readCompressed(found, where, fail) };
     default:
-      throw fail(`has quant_method ${show(method)}`, typeof method === "string" && Object.hasOwn(remedies, method) ? remedies[method] : undefined);
+      throw fail(`has quant_method ${shown(method)}`, typeof method === "string" && Object.hasOwn(remedies, method) ? remedies[method] : undefined);
   }
 }
 
 /** Every group must be 8-bit floats without zero points or rotations; blocks of groups, where there are any, must agree. */
 function readCompressed(config: Json, where: string, fail: (what: string) => UpcycleError): readonly [number, number] | null {
   const format = config["format"];
-  if (format !== "float-quantized" && format !== "naive-quantized") throw fail(`has format ${show(format)} of compressed-tensors`);
+  if (format !== "float-quantized" && format !== "naive-quantized") throw fail(`has format ${shown(format)} of compressed-tensors`);
   for (const key of ["transform_config", "sparsity_config"] as const) {
     const extra = config[key];
     const none = extra === undefined || extra === null || (isObject(extra) && (Object.keys(extra).length === 0 || extra["format"] === "dense"));
@@ -62,7 +63,7 @@ function readCompressed(config: Json, where: string, fail: (what: string) => Upc
   for (const [name, group] of groups) {
     const weights = isObject(group) ? group["weights"] : undefined;
     if (!isObject(weights) || weights["num_bits"] !== 8 || weights["type"] !== "float") {
-      throw fail(`has weights ${show(weights)} in config_groups.${name}`);
+      throw fail(`has weights ${shown(weights)} in config_groups.${name}`);
     }
     const own = readBlock(weights["block_structure"], `quantization_config.config_groups.${name}.weights.block_structure`, where);
     if (own !== null && block !== null && own.join() !== block.join()) throw fail(`has blocks of ${block.join(" x ")} and of ${own.join(" x ")}`);
@@ -78,14 +79,10 @@ function readBlock(found: unknown, key: string, where: string): readonly [number
   if (Array.isArray(sizes) && sizes.length === 2 && sizes.every((size) => Number.isSafeInteger(size) && size > 0)) {
     return [sizes[0] as number, sizes[1] as number];
   }
-  throw inputError(`${key} is ${show(found)}, expected [rows, columns]`, { where });
+  throw inputError(`${key} is ${shown(found)}, expected [rows, columns]`, { where });
 }
 
 function isObject(value: unknown): value is Json {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function show(value: unknown): string {
-  const text = value === undefined ? "missing" : JSON.stringify(value);
-  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
-}

@@ -43,7 +43,7 @@ export async function evaluateArea(
   const [, columns] = matrixShape(shape);
   const rowBytes = area.columnCount * floatBytes[dtype];
   const step = Math.max(1, Math.floor((origin === null ? computedAtOnce : convertedAtOnce) / Math.max(1, area.columnCount)));
-  const scratch = from === null ? undefined : new Uint8Array(Math.min(step, area.rowCount) * area.columnCount * floatBytes[from]);
+  const scratch = from === null ? undefined : borrow(Math.min(step, area.rowCount) * area.columnCount * floatBytes[from]);
   const table = from === null ? null : tableFor(from, dtype, factor, shape);
   for (let row = 0; row < area.rowCount; row += step) {
     const part = { ...area, rowStart: area.rowStart + row, rowCount: Math.min(step, area.rowCount - row) };
@@ -56,7 +56,19 @@ export async function evaluateArea(
     if (table !== null) lookUp(table, read.bytes, target);
     else target.set(encode(scaled(toFloat32(read.dtype, read.bytes), factor), dtype, expr));
   }
+  if (scratch !== undefined) spare.push(scratch);
   return out;
+}
+
+/** Memory that was read into and converted, for the next call: fresh memory for every chunk would keep the garbage collector busy. */
+const spare: Uint8Array[] = [];
+const mostSpare = 4;
+
+function borrow(bytes: number): Uint8Array {
+  const found = spare.pop();
+  if (found !== undefined && found.byteLength >= bytes) return found;
+  spare.length = Math.min(spare.length, mostSpare);
+  return new Uint8Array(bytes);
 }
 
 /** The bytes of the whole of `expr`. */

@@ -163,7 +163,9 @@ describe("a source that changes", () => {
     );
     rmSync(unfinishedName(out), { recursive: true });
     await convertCheckpoint(options(out, { source }));
-    expect(hashes(out).filter((line) => !line.startsWith("upcycle.json"))).toEqual((await expected()).filter((line) => !line.startsWith("upcycle.json")));
+    // The record and the card name the source's folder.
+    const weights = (lines: readonly string[]): string[] => lines.filter((line) => line.startsWith("model"));
+    expect(weights(hashes(out))).toEqual(weights(await expected()));
   });
 
   it("while it is read is an error, and nothing read from it is kept", async () => {

@@ -3,6 +3,7 @@
  * Read defaults come from transformers' configuration classes (v5.18 and the last v4), stated per family.
  */
 import { inputError } from "../../base/errors.js";
+import { jsonText } from "../../base/shown.js";
 import type { UpcycleError } from "../../base/errors.js";
 import { departures } from "../plain.js";
 import { plainBlocks, rmsNorm } from "../types.js";
@@ -89,7 +90,7 @@ export interface AttentionOptions {
  */
 export function requireKeys(config: ConfigReader, keys: Readonly<Record<string, unknown>>): void {
   for (const [key, value] of Object.entries(keys)) {
-    if (config.has(key) && JSON.stringify(config.get(key)) !== JSON.stringify(value)) throw config.fail(key, JSON.stringify(value));
+    if (config.has(key) && jsonText(config.get(key)) !== jsonText(value)) throw config.fail(key, JSON.stringify(value));
   }
 }
 

@@ -5,6 +5,7 @@
  */
 import { inputError } from "../../base/errors.js";
 import type { UpcycleError } from "../../base/errors.js";
+import { shown } from "../../base/shown.js";
 
 export interface IntRange {
   readonly min?: number;
@@ -55,10 +56,7 @@ export class ConfigReader {
   }
 
   fail(key: string, expected: string, hint?: string): UpcycleError {
-    const found = this.get(key);
-    const text = found === undefined ? "missing" : JSON.stringify(found);
-    const short = text.length > 80 ? `${text.slice(0, 77)}...` : text;
-    return inputError(`${this.prefix}${this.spelled(key)} is ${short}, expected ${expected}`, { where: this.where, hint });
+    return inputError(`${this.prefix}${this.spelled(key)} is ${shown(this.get(key), 80)}, expected ${expected}`, { where: this.where, hint });
   }
 
   int(key: string, fallback?: number, { min = 1, max = largestInt }: IntRange = {}): number {

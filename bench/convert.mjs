@@ -1,0 +1,155 @@
+/**
+ * The conversion benchmark: `npm run bench:convert -- [options]`.
+ *
+ * Upcycles a Llama-shaped model of 542M bfloat16 parameters by the command line, in turns with writing as many bytes raw and flushed (the
+ * faster of O_DIRECT and the page cache, by median; dd beside them), each in a process of its own. Wall time is from start to end of the
+ * process; memory is the largest resident set that the system saw. Prints a table and writes bench/results/DATE-convert.json.
+ */
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { cpus, loadavg, platform, release, tmpdir, totalmem } from "node:os";
+import { dirname, join } from "node:path";
+import { performance } from "node:perf_hooks";
+import { clearInterval, setInterval } from "node:timers";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { toolVersion } from "../dist/convert/version.js";
+import { sourceSpec, writeSource } from "./convert-source.mjs";
+
+const help = `node bench/convert.mjs [options]
+  --rounds N     of each measurement, in turns (default 5)
+  --folder DIR   on the disk to measure (default: the system's temporary folder); takes 12 GB, with --memory 25 GB, removed at the end
+  --threads LIST of the conversion (default 1,2)
+  --memory       also: peak memory for more experts, small shards, and a model with an embedding of 4 GB (one run each)
+  --out FILE     result file ("-" for none)`;
+const { values: flags } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "5" }, folder: { type: "string", default: tmpdir() }, threads: { type: "string", default: "1,2" },
+    memory: { type: "boolean", default: false }, out: { type: "string" }, help: { type: "boolean", default: false },
+  },
+});
+if (flags.help) {
+  console.log(help);
+  process.exit(0);
+}
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const folder = mkdtempSync(join(flags.folder, "upcycle-bench-"));
+const rounds = Number(flags.rounds);
+const threads = flags.threads.split(",");
+
+/** Runs a command to its end: seconds and the largest resident set in bytes. */
+function measure(command, args) {
+  return new Promise((resolve, reject) => {
+    const start = performance.now();
+    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
+    let peak = 0;
+    let err = "";
+    const look = () => {
+      try {
+        peak = Math.max(peak, 1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))?.[1] ?? 0));
+      } catch {
+        // It has ended, or this is not Linux.
+      }
+    };
+    const timer = setInterval(look, 10);
+    child.stdout.resume();
+    child.stderr.on("data", (data) => (err += data));
+    child.on("error", reject);
+    child.on("close", (code) => {
+      clearInterval(timer);
+      const seconds = (performance.now() - start) / 1000;
+      if (code === 0) resolve({ seconds, peakBytes: peak, load: loadavg()[0] });
+      else reject(new Error(`${command} ${args.join(" ")}: ${err.trim()}`));
+    });
+  });
+}
+
+const cli = here("../dist/cli/main.js");
+const moe = join(folder, "moe");
+async function convert(source, args) {
+  const sample = await measure(process.execPath, [cli, "convert", source, "--out", moe, "--json", ...noReport, ...args]);
+  rmSync(moe, { recursive: true });
+  return sample;
+}
+async function raw(bytes, how) {
+  const path = join(folder, "raw");
+  const sample = how === "dd"
+    ? await measure("dd", ["if=/dev/zero", `of=${path}`, "bs=8M", `count=${Math.ceil(bytes / (8 << 20))}`, "oflag=direct", "conv=fsync"])
+    : await measure(process.execPath, [here("convert-raw.mjs"), path, String(bytes), how]);
+  rmSync(path);
+  return sample;
+}
+
+/** The report after a conversion is another matter; older versions have none. */
+const noReport = spawnSync(process.execPath, [cli, "convert", "--help"], { encoding: "utf8" }).stdout.includes("--no-report") ? ["--no-report"] : [];
+const plannedBytes = (source, recipe) =>
+  JSON.parse(spawnSync(process.execPath, [cli, "convert", source, "--recipe", recipe, "--dry-run", "--json"], { encoding: "utf8", maxBuffer: 1 << 28 }).stdout).weightBytes;
+
+const sorted = (samples, key) => samples.map((sample) => sample[key]).sort((a, b) => a - b);
+const median = (samples, key) => sorted(samples, key)[samples.length >> 1];
+const summary = (samples, key) => ({ median: median(samples, key), min: sorted(samples, key)[0], max: sorted(samples, key).at(-1) });
+
+const recipes = ["E8G1T2", "E8G8T8"];
+const targets = { E8G1T2: 1.15, E8G8T8: 1.3 };
+
+try {
+  const began = new Date();
+  const source = join(folder, "dense");
+  await writeSource(source, sourceSpec());
+  const bytes = plannedBytes(source, "E8G1T2");
+  const cases = [
+    ...["direct", "cached", "dd"].map((how) => [`raw ${how}`, () => raw(bytes, how)]),
+    ...recipes.flatMap((recipe) => threads.map((count) => [`${recipe}, ${count} thread${count === "1" ? "" : "s"}`, () => convert(source, ["--recipe", recipe, "--threads", count])])),
+  ];
+  const samples = Object.fromEntries(cases.map(([name]) => [name, []]));
+  for (let round = 0; round < rounds; round++) {
+    // Another one begins each round, so that none always follows the same one.
+    for (let i = 0; i < cases.length; i++) {
+      const [name, run] = cases[(i + round) % cases.length];
+      const sample = await run();
+      samples[name].push(sample);
+      process.stderr.write(`round ${round + 1}  ${name}  ${sample.seconds.toFixed(2)} s  ${(sample.peakBytes / 1e6).toFixed(0)} MB  load ${sample.load.toFixed(1)}\n`);
+    }
+  }
+  const reference = ["raw direct", "raw cached"].reduce((a, b) => (median(samples[b], "seconds") < median(samples[a], "seconds") ? b : a));
+  const results = Object.fromEntries(Object.entries(samples).map(([name, all]) => [name, {
+    seconds: summary(all, "seconds"), peakBytes: summary(all, "peakBytes"),
+    ratio: summary(all.map(({ seconds }, i) => ({ ratio: seconds / samples[reference][i].seconds })), "ratio"),
+    ratioOfFastest: sorted(all, "seconds")[0] / sorted(samples[reference], "seconds")[0],
+    target: targets[name.slice(0, 6)] ?? null,
+  }]));
+
+  const memory = {};
+  if (flags.memory) {
+    const wide = join(folder, "wide");
+    await writeSource(wide, sourceSpec({ layers: 2, vocab: 256_000, hidden: 8192, inner: 4096, heads: 64, kvHeads: 8 }));
+    memory["shards of 200 MB"] = await convert(source, ["--recipe", "E8G1T2", "--shard-size", "200MB"]);
+    memory["16 experts"] = await convert(source, ["--recipe", "E16G1T2"]);
+    memory["128 experts of an eighth"] = await convert(source, ["--recipe", "E16G8T8"]);
+    memory["embedding of 4 GB"] = await convert(wide, ["--recipe", "E4G1T2"]);
+    memory["embedding of 4 GB to float32, 2 threads"] = await convert(wide, ["--recipe", "E2G1T2", "--dtype", "float32", "--threads", "2"]);
+  }
+
+  console.log(`${(bytes / 1e9).toFixed(2)} GB; ratio to ${reference}, round by round`);
+  console.log("| what | seconds | ratio | target | peak MB |\n|---|---|---|---|---|");
+  const range = ({ median: middle, min, max }) => `${middle.toFixed(2)} (${min.toFixed(2)}-${max.toFixed(2)})`;
+  for (const [name, { seconds, ratio, target, peakBytes }] of Object.entries(results)) {
+    console.log(`| ${name} | ${range(seconds)} | ${range(ratio)} | ${target ?? ""} | ${(peakBytes.max / 1e6).toFixed(0)} |`);
+  }
+  for (const [name, { seconds, peakBytes }] of Object.entries(memory)) console.log(`| ${name} | ${seconds.toFixed(2)} | | | ${(peakBytes / 1e6).toFixed(0)} |`);
+  const out = flags.out ?? here(`results/${began.toISOString().slice(0, 10)}-convert.json`);
+  if (out !== "-") {
+    const report = {
+      date: began.toISOString(),
+      hardware: { cpu: cpus()[0].model.trim(), cores: cpus().length, memoryBytes: totalmem(), system: `${platform()} ${release()}` },
+      versions: { upcycle: toolVersion, node: process.versions.node },
+      config: { rounds, bytes, sourceBytes: statSync(join(source, "model.safetensors")).size, reference, report: noReport.length === 0 ? "none yet" : "off" },
+      results, memory, samples,
+    };
+    mkdirSync(dirname(out), { recursive: true });
+    writeFileSync(out, `${JSON.stringify(report, null, 1)}\n`);
+    console.log(`result: ${out}`);
+  }
+} finally {
+  if (existsSync(folder)) rmSync(folder, { recursive: true });
+}

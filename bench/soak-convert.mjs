@@ -1,0 +1,101 @@
+/**
+ * Kills conversions at random moments, again and again: `node bench/soak-convert.mjs [--kills 200] [--out FILE]` (after npm run build).
+ *
+ * A child process converts a small model in many chunks and prints a line after each. It is killed (SIGKILL) after a random number of lines and
+ * some milliseconds, or while it starts; the same conversion is begun again, on another number of threads, until it ends. After every kill the
+ * folder must be absent, or complete with the right bytes; at the end too, with nothing beside it. Writes bench/results/DATE-soak-convert.json.
+ */
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpus, platform, release, tmpdir, totalmem } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { randomStream } from "../dist/base/random.js";
+import { convertCheckpoint } from "../dist/convert/convert.js";
+import { toolVersion } from "../dist/convert/version.js";
+import { upcycleRecipe } from "../dist/surgery/recipe.js";
+import { sourceSpec, writeSource } from "./convert-source.mjs";
+
+const { values: flags } = parseArgs({ options: { kills: { type: "string", default: "200" }, seed: { type: "string", default: String(Date.now()) }, out: { type: "string" } } });
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), "upcycle-soak-"));
+const source = join(folder, "dense");
+const random = randomStream(flags.seed, "soak");
+let drawn = 0;
+const draw = () => random.uniformAt(drawn++);
+
+// Large enough for direct writes, small enough for a run of half a second.
+const options = { source, recipe: upcycleRecipe("E4G2T4", { seed: 3 }), maxShardBytes: 4_000_000, pace: { chunkBytes: 100_000, flushBytes: 1_000_000 } };
+const script = `
+  import { writeSync } from "node:fs";
+  import { convertCheckpoint } from ${JSON.stringify(new URL("../dist/convert/convert.js", import.meta.url).href)};
+  const [, out, threads] = process.argv.slice(1);
+  try {
+    await convertCheckpoint({ ...${JSON.stringify(options)}, out, threads: Number(threads), onEvent: ({ type }) => writeSync(1, type === "progress" ? "." : type[0]) });
+  } catch (error) {
+    writeSync(1, "\\n" + (error.line ?? error.stack));
+    process.exit(error.exitCode ?? 70);
+  }`;
+
+const hashes = (dir) => readdirSync(dir).sort().map((name) => `${name} ${createHash("sha256").update(readFileSync(join(dir, name))).digest("hex")}`).join("\n");
+
+function attempt(out, threads, lines, delay) {
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, ["--input-type=module", "-e", script, "script", out, String(threads)], { stdio: ["ignore", "pipe", "inherit"] });
+    let text = "";
+    const kill = () => setTimeout(() => child.kill("SIGKILL"), delay);
+    if (lines === 0) kill();
+    child.stdout.on("data", (data) => {
+      const before = text.length;
+      text += data;
+      if (before < lines && text.length >= lines) kill();
+    });
+    child.on("close", (code, signal) => resolve({ code, signal, text }));
+  });
+}
+
+const began = new Date();
+const counts = { kills: 0, conversions: 0, resumed: 0, killedWhileStarting: 0, killedAfterTheRename: 0 };
+try {
+  await writeSource(source, sourceSpec({ layers: 2, hidden: 256, inner: 704, vocab: 2048, heads: 4, kvHeads: 2 }));
+  const reference = join(folder, "reference");
+  await convertCheckpoint({ ...options, out: reference });
+  const expected = hashes(reference);
+  const chunks = (await attempt(join(folder, "count"), 1, Infinity, 0)).text.length;
+  while (counts.kills < Number(flags.kills)) {
+    const out = join(folder, `out${counts.conversions++}`);
+    for (;;) {
+      const starting = draw() < 0.1;
+      // Some kills fall behind the last chunk: into the last files, the rename, the tidying up.
+      const { code, signal, text } = await attempt(out, 1 + Math.floor(draw() * 3), starting ? 0 : 1 + Math.floor(draw() * chunks * 0.7), draw() * (starting ? 400 : 15));
+      if (text.includes("r")) counts.resumed++;
+      if (existsSync(out) && hashes(out) !== expected) throw new Error(`wrong bytes in ${out} after ${signal ?? code}: ${text}`);
+      if (signal === "SIGKILL") {
+        counts.kills++;
+        if (starting) counts.killedWhileStarting++;
+        if (existsSync(out)) counts.killedAfterTheRename++;
+      } else if (code !== 0 && !(code === 2 && text.includes("not empty") && existsSync(out))) {
+        throw new Error(`exit ${code}: ${text}`);
+      } else if (existsSync(out)) break;
+    }
+    const beside = readdirSync(folder).filter((name) => name.startsWith(".") && !name.includes("unfinished"));
+    if (beside.length > 0) throw new Error(`left beside: ${beside.join(", ")}`);
+    rmSync(out, { recursive: true });
+    rmSync(join(folder, `.out${counts.conversions - 1}.unfinished`), { recursive: true, force: true });
+    process.stderr.write(`${counts.kills} kills, ${counts.conversions} conversions\n`);
+  }
+  const report = {
+    date: began.toISOString(), seconds: (Date.now() - began) / 1000, seed: flags.seed,
+    hardware: { cpu: cpus()[0].model.trim(), cores: cpus().length, memoryBytes: totalmem(), system: `${platform()} ${release()}` },
+    versions: { upcycle: toolVersion, node: process.versions.node },
+    chunks: chunks - 1, ...counts, wrong: 0,
+  };
+  console.log(JSON.stringify(report, null, 1));
+  const file = flags.out ?? here(`results/${began.toISOString().slice(0, 10)}-soak-convert.json`);
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, `${JSON.stringify(report, null, 1)}\n`);
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
