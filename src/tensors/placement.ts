@@ -147,7 +147,12 @@ const gpt2: Shares = (_, slot) => {
   return indexIn(["o", "up", "down"], slot) === -1 ? null : transposedRowsOf(slot, ...stacked([rows], 0));
 };
 
+/** modeling_cohere.py: the weights of norms on queries and keys are [heads, head size]. */
+const cohere: Shares = ({ attn: { headDim } }, slot) =>
+  slot.at.part === "qNorm" || slot.at.part === "kNorm" ? { shape: [slot.shape[0]! / headDim, headDim], layout: null } : null;
+
 const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
+  cohere,
   phi3,
   gpt_neox: gptNeox,
   deepseek_v3: deepseekV3,

@@ -139,6 +139,7 @@ const changes = {
   "olmo2 with biases": ["dense/olmo2", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true } })],
   "olmo3 with one window and a scaled rope": ["dense/olmo3", (spec) => ({ ...spec, layers: ropes({ layers: windows(spec, [5, null]) }, [{ theta: 20 }, { theta: 20, ...linear }]) })],
   "olmo3 with two ropes": ["dense/olmo3", (spec) => ({ ...spec, layers: ropes({ layers: windows(spec, [null, 5]) }, [{ theta: 50 }, { theta: 20 }]) })],
+  "cohere with norms on queries and keys": ["dense/cohere", (spec) => ({ ...spec, attn: { ...spec.attn, qkNorm: { span: "own-head", norm: spec.norm, afterRope: false } } })],
   "olmo with clipped projections and biases": ["dense/olmo", (spec) => ({ ...spec, attn: { ...spec.attn, clip: 0.5, qkvBias: true, outBias: true } })],
   "olmoe with clipping behind the norm": ["moe/olmoe", (spec) => ({ ...spec, attn: { ...spec.attn, clip: 0.5, qkvBias: true, outBias: true } })],
   "flex_olmo with biases, renormalised": [

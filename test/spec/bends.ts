@@ -148,6 +148,7 @@ export const bends: Readonly<Partial<Record<Family, Bend>>> = {
   flex_olmo: (spec) => fc.constant(postNormed(spec)),
   mellum: roped,
   ...routedBends,
+  cohere: (spec) => fc.boolean().map((norms) => (norms ? normed(spec, "own-head") : spec)),
   olmo2: (spec) => fc.constant(postNormed(spec)),
   olmo3: (spec) => roped(postNormed(spec)),
   olmo: (spec) =>

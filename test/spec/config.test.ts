@@ -450,7 +450,7 @@ describe("what cannot be read", () => {
     [{ ...nemotron, hidden_act: "quick_gelu" }, 'hidden_act is "quick_gelu", expected "silu" or "gelu" or'],
     [{ ...golden("dense/stablelm"), qk_layernorm: true }, "qk_layernorm is true, expected false"],
     [{ ...golden("dense/stablelm"), head_dim: 16 }, "head_dim is 16, expected 8, hidden_size / num_attention_heads"],
-    [{ ...golden("dense/cohere"), use_qk_norm: true }, "use_qk_norm is true, expected false"],
+    [{ ...golden("dense/cohere"), use_qk_norm: "yes" }, 'use_qk_norm is "yes", expected true or false'],
     [without(golden("dense/cohere"), "rope_parameters"), "rope_theta is missing, expected a number above 0"],
     [
       { ...golden("dense/phi3"), rope_parameters: { rope_type: "longrope" } },

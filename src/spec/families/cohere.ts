@@ -1,6 +1,6 @@
 /**
- * Command R: LayerNorm without bias, a parallel block that shares one norm, rope over neighbouring pairs, scaled logits
- * (transformers, configuration_cohere.py and modeling_cohere.py).
+ * Command R, and R+ with its norms on queries and keys: LayerNorm without bias, a parallel block that shares one norm, rope over
+ * neighbouring pairs, scaled logits (transformers, configuration_cohere.py and modeling_cohere.py).
  */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
@@ -29,21 +29,21 @@ export const cohere: Dialect = {
   architecture: "CohereForCausalLM",
   defaults,
   read(config: ConfigReader): DecoderSpec {
-    if (config.bool("use_qk_norm", false)) throw config.fail("use_qk_norm", "false (a norm weight of its own for each head cannot be said)");
     const common = readCommon(config, "cohere", defaults);
     const bias = config.bool("attention_bias", false);
     const ffn = { inner: config.int("intermediate_size"), bias: false };
-    const spec = denseSpec(common, { qkNorm: false, qkvBias: bias, outBias: bias }, ffn, []);
+    const spec = denseSpec(common, { qkNorm: config.bool("use_qk_norm", false) && "own-head", qkvBias: bias, outBias: bias }, ffn, []);
     const multipliers = { ...spec.multipliers, logits: config.positive("logit_scale", 0.0625) };
     return { ...spec, block: "parallel-shared", multipliers };
   },
   write(spec: DecoderSpec): Record<string, unknown> {
-    requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });
+    const qkNorm = spec.attn.qkNorm !== null;
+    requireAttention(spec, { qkNorm, qkvBias: "any", outBias: "any" });
     return {
       intermediate_size: uniformDense(spec, false).inner,
       attention_bias: sharedAttentionBias(spec),
       logit_scale: spec.multipliers.logits,
-      use_qk_norm: false,
+      use_qk_norm: qkNorm,
     };
   },
 };

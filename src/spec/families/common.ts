@@ -79,7 +79,7 @@ export interface Common extends Omit<DecoderSpec, "attn" | "layers" | "auxLossCo
 /** What a family's attention may have beyond the common part. */
 export interface AttentionOptions {
   /** Norm on queries and keys, of the same kind and epsilon as the block's; true: over each head. */
-  readonly qkNorm: boolean | Exclude<QkNorm["span"], "own-head">;
+  readonly qkNorm: boolean | QkNorm["span"];
   readonly qkvBias: boolean;
   readonly outBias: boolean;
 }
