@@ -134,15 +134,16 @@ function assemble(
       return toFloat32(dtype, bytes);
     },
     async readRows(slotKey, start, count) {
-      const { presented, read, place } = find(slotKey);
+      const { presented, shape, read, place } = find(slotKey);
       const dtype = presented!;
       const [rows = 1, ...rest] = place.slot.shape;
       if (!(start >= 0 && count >= 0 && start + count <= rows))
         throw new Error(`rows ${start} to ${start + count} of ${slotKey}, which has ${rows}`);
       const width = elements(rest);
       if (isWhole(place)) return toFloat32(dtype, await read(start * width, count * width));
-      const size = width * floatBytes[dtype];
-      return toFloat32(dtype, (await readBytes(slotKey)).bytes.slice(start * size, (start + count) * size));
+      const source = { name: place.name, dtype, count: elements(shape), layout: place.layout, read };
+      const region = { key: slotKey, rowStart: start, rowCount: count, columnStart: 0, columnCount: width, stride: width };
+      return toFloat32(dtype, (await readRegion(source, region)).bytes);
     },
     async close() {
       await Promise.all(files.map((file) => file.close()));

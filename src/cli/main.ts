@@ -12,6 +12,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   train: async () => (await import("./train.js")).trainCommand(),
   convert: async () => (await import("./convert.js")).convertCommand(),
   verify: async () => (await import("./verify.js")).verifyCommand(),
+  diff: async () => (await import("./diff.js")).diffCommand(),
   inspect: async () => (await import("./inspect.js")).inspectCommand(),
   forward: async () => (await import("./forward.js")).forwardCommand(),
   generate: async () => (await import("./generate.js")).generateCommand(),

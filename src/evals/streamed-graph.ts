@@ -141,9 +141,13 @@ async function linear(x: Float32Array, rows: number, key: string, weight: readon
 async function product(x: Float32Array, rows: number, w: Float32Array, size: number, width: number, { operations }: Settings): Promise<Float32Array> {
   const b = new GraphBuilder();
   const graph = b.finish([b.linear(b.input("x", "f32", [rows, width]), b.input("w", "f32", [size, width]))]);
-  const given = w.byteLength === w.buffer.byteLength ? [1] : [];
-  const [y] = await operations.run(`linear ${rows} ${width} ${size}`, graph, [x, w], given);
+  const [y] = await operations.run(`linear ${rows} ${width} ${size}`, graph, [x, w], givenAway(w, 1));
   return y as Float32Array;
+}
+
+/** The place of a feed that the runtime may keep: not a view of what somebody else holds. */
+export function givenAway(feed: ArrayData, place: number): readonly number[] {
+  return feed.byteLength === feed.buffer.byteLength ? [place] : [];
 }
 
 /** Each expert's rows of x times its weight, one expert at a time; experts without rows are not read. */
