@@ -1,32 +1,60 @@
 /** One prediction at a time, for searches that ask thousands of times: a law with its parameters as a plain function of the columns. */
 import type { PowerSum } from "./power-sum.js";
-import { naturalOf, placesOf, predict, type Law, type Params } from "./types.js";
+import { placesOf, predict, type Law, type Params } from "./types.js";
 
-export type Columns = Readonly<Record<string, number>>;
+/** Loss in nats per token; the columns are those it was made for, in that order. */
+export type LossFunction = (a: number, b?: number, c?: number) => number;
 
-/** Loss in nats per token at a place. Sums of powers are evaluated directly, all other laws through `predict`; a law over groups needs its `group`. */
-export function lossFunction(law: Law, params: Params, group?: string): (at: Columns) => number {
+/**
+ * The law as a function of up to three columns, in the order of `names`, for any parameters. Sums of powers are evaluated directly, all other laws
+ * through `predict`; a law over groups needs its `group`.
+ */
+export function lossFunctions(law: Law, names: readonly string[], group?: string): (params: Params) => LossFunction {
   const { terms, derived = {} } = law as Law & Partial<PowerSum>;
-  if (terms === undefined) return (at) => predict(law, params, placesOf(Object.fromEntries(Object.entries(at).map(([name, value]) => [name, [value]])), group === undefined ? undefined : [group]))[0]!;
-  const values = new Map([...naturalOf(law, params)].map((value, j) => [law.parameters[j]!.name, value]));
-  const parts = terms
-    .filter(({ groups }) => groups === undefined || groups.includes(group ?? ""))
-    .map(({ coefficient, powers }) => ({
-      coefficient: values.get(coefficient)!,
-      powers: powers.map(({ exponent, sign, logs }) => ({ factor: sign * values.get(exponent)!, logs })),
-    }));
-  return (at) => {
-    const column = (name: string): number => at[name] ?? NaN;
-    let loss = 0;
-    for (const { coefficient, powers } of parts) {
-      let exponent = 0;
-      for (const { factor, logs } of powers) {
-        let product = factor;
-        for (const name of logs) product *= Math.log(derived[name] === undefined ? column(name) : derived[name](column));
-        exponent += product;
+  if (terms === undefined) {
+    const groups = group === undefined ? undefined : [group];
+    return (params) => (...values) => predict(law, params, placesOf(Object.fromEntries(names.map((name, i) => [name, [values[i] ?? NaN]])), groups))[0]!;
+  }
+  const used = terms.filter(({ groups }) => groups === undefined || groups.includes(group ?? ""));
+  // Logs of the columns, then of derived quantities.
+  const logged = [...names, ...Object.keys(derived)];
+  const powers = used.flatMap(({ powers: all }) => all);
+  const ends = Int32Array.from(used.reduce<number[]>((found, term) => [...found, (found.at(-1) ?? 0) + term.powers.length], []));
+  const first = Int32Array.from(powers, ({ logs }) => logged.indexOf(logs[0]!));
+  // -1: one log only.
+  const second = Int32Array.from(powers, ({ logs }) => (logs.length < 2 ? -1 : logged.indexOf(logs[1]!)));
+  const makers = Object.values(derived);
+  const values = new Float64Array(names.length);
+  const logs = new Float64Array(logged.length);
+  const column = (name: string): number => values[names.indexOf(name)] ?? NaN;
+  return (params) => {
+    const coefficients = new Float64Array(used.length);
+    const factors = new Float64Array(powers.length);
+    used.forEach(({ coefficient }, t) => (coefficients[t] = params[coefficient] ?? NaN));
+    powers.forEach(({ exponent, sign }, i) => (factors[i] = sign * (params[exponent] ?? NaN)));
+    return (a, b = NaN, c = NaN) => {
+      logs[0] = Math.log(a);
+      if (names.length > 1) logs[1] = Math.log(b);
+      if (names.length > 2) logs[2] = Math.log(c);
+      if (makers.length > 0) {
+        [values[0], values[1], values[2]] = [a, b, c];
+        makers.forEach((make, i) => (logs[names.length + i] = Math.log(make(column))));
       }
-      loss += coefficient * Math.exp(exponent);
-    }
-    return loss;
+      let loss = 0;
+      let at = 0;
+      for (let t = 0; t < coefficients.length; t++) {
+        let exponent = 0;
+        for (; at < ends[t]!; at++) {
+          const product = factors[at]! * logs[first[at]!]!;
+          exponent += second[at]! < 0 ? product : product * logs[second[at]!]!;
+        }
+        loss += coefficients[t]! * Math.exp(exponent);
+      }
+      return loss;
+    };
   };
+}
+
+export function lossFunction(law: Law, params: Params, names: readonly string[], group?: string): LossFunction {
+  return lossFunctions(law, names, group)(params);
 }

@@ -5,7 +5,7 @@
 import { inputError } from "../base/errors.js";
 import { randomStream } from "../base/random.js";
 import { lawById } from "../laws/catalogue.js";
-import { lossFunction } from "../laws/evaluate.js";
+import { lossFunctions } from "../laws/evaluate.js";
 import { publishedById } from "../laws/published.js";
 import type { Params } from "../laws/types.js";
 
@@ -69,42 +69,43 @@ export function publishedCoefficients(): Coefficients {
 }
 
 export function curvesOf(arms: Coefficients["arms"]): Curves {
-  const [dense, scratch, upcycled] = armKinds.map((kind) => lossFunction(lawById(arms[kind].law)!, arms[kind].params, arms[kind].group)) as [
-    ReturnType<typeof lossFunction>, ReturnType<typeof lossFunction>, ReturnType<typeof lossFunction>,
-  ];
-  return {
-    dense: (N, D) => dense({ N, D }),
-    scratch: (N, D) => scratch({ N, D }),
-    upcycled: (N, D1, D2) => upcycled({ N, D1, D2 }),
-  };
+  return curveMaker(arms)(mapArms((kind) => arms[kind].params));
+}
+
+function curveMaker(arms: Coefficients["arms"]): (params: Readonly<Record<ArmKind, Params>>) => Curves {
+  const of = (kind: ArmKind, ...names: readonly string[]): ReturnType<typeof lossFunctions> => lossFunctions(lawById(arms[kind].law)!, names, arms[kind].group);
+  const [dense, scratch, upcycled] = [of("dense", "N", "D"), of("scratch", "N", "D"), of("upcycled", "N", "D1", "D2")];
+  return (params) => ({ dense: dense(params.dense), scratch: scratch(params.scratch), upcycled: upcycled(params.upcycled) });
 }
 
 /** Curves under the known uncertainty, the same for a seed. Empty where none is known. E, which the published laws share, is drawn once. */
 export function curveDraws({ arms, uncertainty }: Coefficients, count: number, seed: number): readonly Curves[] {
+  const make = curveMaker(arms);
   switch (uncertainty.kind) {
     case "none":
       return [];
     case "rounding": {
       const stream = randomStream(seed, "rounding");
-      const names = [...new Set(armKinds.flatMap((kind) => Object.keys(arms[kind].params).map((name) => drawName(kind, name))))];
-      return Array.from({ length: count }, (_, draw) => {
-        const shift = (kind: ArmKind, name: string): number => {
-          const at = draw * names.length + names.indexOf(drawName(kind, name));
-          return (2 * stream.uniformAt(at) - 1) * (uncertainty.half[kind][name] ?? 0);
-        };
-        return curvesOf(mapArms((kind) => ({ ...arms[kind], params: Object.fromEntries(Object.entries(arms[kind].params).map(([name, value]) => [name, value + shift(kind, name)])) })));
-      });
+      // E is one number in all three laws, so it has one deviation.
+      const names = [...new Set(armKinds.flatMap((kind) => Object.keys(arms[kind].params).map((name) => (name === "E" ? name : `${kind}.${name}`))))];
+      const tables = mapArms((kind) => Object.entries(arms[kind].params).map(([name, value]) => ({
+        name, value, half: uncertainty.half[kind][name] ?? 0, at: names.indexOf(name === "E" ? name : `${kind}.${name}`),
+      })));
+      return Array.from({ length: count }, (_, draw) =>
+        make(mapArms((kind) => {
+          const params: Record<string, number> = {};
+          for (const { name, value, half, at } of tables[kind]) params[name] = value + (2 * stream.uniformAt(draw * names.length + at) - 1) * half;
+          return params;
+        })));
     }
     case "draws": {
       const { draws } = uncertainty;
       const most = Math.min(...armKinds.map((kind) => Math.min(...Object.values(draws[kind]).map((values) => values.length))), count);
       return Array.from({ length: most }, (_, draw) =>
-        curvesOf(mapArms((kind) => ({ ...arms[kind], params: Object.fromEntries(Object.entries(draws[kind]).map(([name, values]) => [name, values[draw]!])) }))));
+        make(mapArms((kind) => Object.fromEntries(Object.entries(draws[kind]).map(([name, values]) => [name, values[draw]!])))));
     }
   }
 }
-
-const drawName = (kind: ArmKind, name: string): string => (name === "E" ? name : `${kind}.${name}`);
 
 export function mapArms<T>(make: (kind: ArmKind) => T): Record<ArmKind, T> {
   return { dense: make("dense"), scratch: make("scratch"), upcycled: make("upcycled") };

@@ -25,27 +25,31 @@ export interface CatchUp {
   readonly artefact: number | null;
 }
 
-const [lowest, highest, perDecade] = [1e6, 1e18, 10];
+const lowest = 1e6;
+const decades = 12;
 
-/** Tokens of the scan: logarithmic steps. (A bracket over the whole range would miss curves that cross twice.) */
-const steps = Array.from({ length: 12 * perDecade + 1 }, (_, i) => lowest * (highest / lowest) ** (i / (12 * perDecade)));
+/** Tokens of a scan: logarithmic steps. (A bracket over the whole range would miss curves that cross twice.) */
+const scan = (perDecade: number): readonly number[] => Array.from({ length: decades * perDecade + 1 }, (_, i) => lowest * 10 ** (i / perDecade));
+/** Fine for answers; coarse for draws, of which only the spread is wanted. */
+const scans = { fine: { steps: scan(10), tolerance: 1e-10 }, coarse: { steps: scan(3), tolerance: 1e-3 } } as const;
 
 /** Sign changes of `lead`, smallest first. */
-export function crossings(lead: (tokens: number) => number): Crossing[] {
+export function crossings(lead: (tokens: number) => number, detail: keyof typeof scans = "fine"): Crossing[] {
+  const { steps, tolerance } = scans[detail];
   const found: Crossing[] = [];
   let before = lead(steps[0]!);
   for (let i = 1; i < steps.length; i++) {
     const here = lead(steps[i]!);
-    if (before > 0 !== here > 0) found.push({ tokens: root(lead, steps[i - 1]!, steps[i]!, before), to: here > 0 ? "ahead" : "behind" });
+    if (before > 0 !== here > 0) found.push({ tokens: root(lead, steps[i - 1]!, steps[i]!, before, tolerance), to: here > 0 ? "ahead" : "behind" });
     before = here;
   }
   return found;
 }
 
-/** Bisection in the logarithm, to 1e-10. */
-function root(lead: (tokens: number) => number, low: number, high: number, atLow: number): number {
+/** Bisection in the logarithm. */
+function root(lead: (tokens: number) => number, low: number, high: number, atLow: number, tolerance: number): number {
   let [a, b] = [Math.log(low), Math.log(high)];
-  while (b - a > 1e-10) {
+  while (b - a > tolerance) {
     const middle = (a + b) / 2;
     if (lead(Math.exp(middle)) > 0 === atLow > 0) a = middle;
     else b = middle;
@@ -61,12 +65,13 @@ export interface CatchUpOptions {
   readonly credit: number;
   /** Largest number of tokens the laws were fitted on. */
   readonly fitted: number;
+  readonly detail?: keyof typeof scans;
 }
 
-export function catchUp(curves: Curves, { size, seen, credit, fitted }: CatchUpOptions): CatchUp {
+export function catchUp(curves: Curves, { size, seen, credit, fitted, detail }: CatchUpOptions): CatchUp {
   const lead = (tokens: number): number => curves.scratch(size, credit + tokens) - curves.upcycled(size, seen, tokens);
-  const all = crossings(lead);
-  const startsAhead = lead(steps[0]!) > 0;
+  const all = crossings(lead, detail);
+  const startsAhead = lead(lowest) > 0;
   const overtaking = all.find(({ to }) => to === "ahead");
   const falling = all.find(({ to }) => to === "behind");
   const artefact = overtaking !== undefined && overtaking.tokens > fitted ? overtaking.tokens : null;

@@ -63,10 +63,10 @@ export interface LayoutRequest {
 export interface LayoutResult {
   /** Null: nothing fits. */
   readonly best: Placed | null;
-  /** Combinations looked at, and how many of them fit. */
+  /** Combinations of degrees and micro-batch looked at, and how many of them fit with some recomputation. */
   readonly tried: number;
   readonly fitting: number;
-  /** The smallest total bytes per GPU among all, fitting or not. */
+  /** The smallest bytes per GPU among all, activations left out where the rest alone is too much. */
   readonly leastBytes: number;
 }
 
@@ -79,19 +79,31 @@ const contextFrom = 8192;
 
 export function bestLayout(request: LayoutRequest): LayoutResult {
   const prepared = prepare(request);
+  const { memory } = request.gpu;
+  const [one, other] = [new Float64Array(6), new Float64Array(6)];
   let best: Placed | null = null;
   let [tried, fitting, leastBytes] = [0, 0, Infinity];
-  for (const layout of candidates(request, prepared)) {
+  for (const base of candidates(request, prepared)) {
     tried += 1;
-    const bytes = bytesOf(request, prepared, layout);
-    leastBytes = Math.min(leastBytes, bytes.total);
-    if (bytes.total > request.gpu.memory) continue;
-    fitting += 1;
-    const placed = timed(request, prepared, layout, bytes);
-    if (best === null || placed.tokensPerSecond > best.tokensPerSecond * 1.002) best = placed;
+    // Recomputing is never faster: the first that fits is the best of its layout.
+    for (const recompute of recomputes) {
+      const layout: Layout = { ...base, recompute };
+      const sums = fullest(request, prepared, layout, one, other);
+      const states = sums[TOTAL]! - sums[ACTIVATIONS]!;
+      // Weights and states alone do not fit: recomputing cannot help.
+      leastBytes = Math.min(leastBytes, states > memory ? states : sums[TOTAL]!);
+      if (states > memory) break;
+      if (sums[TOTAL]! > memory) continue;
+      fitting += 1;
+      const placed = timed(request, prepared, layout, bytesFrom(sums, memory));
+      if (best === null || placed.tokensPerSecond > best.tokensPerSecond * 1.002) best = placed;
+      break;
+    }
   }
   return { best, tried, fitting, leastBytes };
 }
+
+const recomputes: readonly Recompute[] = ["none", "selective", "full"];
 
 /** Fewest GPUs, whole nodes from one node on, on which anything fits; null above 65,536. */
 export function fewestGpus(request: LayoutRequest): number | null {
@@ -111,7 +123,7 @@ export interface Prepared {
   readonly moe: MoeFfn | null;
   readonly moeLayers: number;
   readonly embedding: number;
-  readonly activations: Map<string, Float64Array>;
+  readonly activations: Map<number, Float64Array>;
 }
 
 function prepare({ spec, sequence }: LayoutRequest): Prepared {
@@ -132,7 +144,7 @@ function prepare({ spec, sequence }: LayoutRequest): Prepared {
 
 const powers = (most: number): number[] => Array.from({ length: Math.floor(Math.log2(Math.max(1, most))) + 1 }, (_, i) => 2 ** i);
 
-function* candidates({ spec, gpu, gpus, sequence, batchTokens }: LayoutRequest, { moe }: Prepared): Generator<Layout> {
+function* candidates({ spec, gpu, gpus, sequence, batchTokens }: LayoutRequest, { moe }: Prepared): Generator<Omit<Layout, "recompute">> {
   const layers = spec.layers.length;
   const sequences = Math.max(1, Math.round(batchTokens / sequence));
   const { heads, kvHeads } = spec.attn;
@@ -153,9 +165,7 @@ function* candidates({ spec, gpu, gpus, sequence, batchTokens }: LayoutRequest, 
               const microBatches = Math.round(sequences / (dp * microBatch));
               if (microBatches < 1) continue;
               const chunks = pp === 1 || microBatches % pp !== 0 ? [1] : [1, 2, 4].filter((v) => (layers / pp) % v === 0);
-              for (const vpp of chunks) {
-                for (const recompute of ["none", "selective", "full"] as const) yield { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches, recompute };
-              }
+              for (const vpp of chunks) yield { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches };
             }
           }
         }
@@ -164,38 +174,53 @@ function* candidates({ spec, gpu, gpus, sequence, batchTokens }: LayoutRequest, 
   }
 }
 
-/** The fullest GPU is one of the first stage (most micro-batches in flight) or of the last (head and logits). */
-function bytesOf({ spec, gpu, sequence }: LayoutRequest, prepared: Prepared, layout: Layout): Bytes {
-  const { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches } = layout;
+/** Places in the working memory of one candidate: no object is made of those that do not fit. */
+const [PLAIN, EXPERT, OPTIMIZER, ACTIVATIONS, LOGITS, TOTAL] = [0, 1, 2, 3, 4, 5] as const;
+
+/** Writes the sums of the fullest GPU: one of the first stage (most micro-batches in flight) or of the last (head and logits). */
+function fullest(request: LayoutRequest, prepared: Prepared, layout: Layout, out: Float64Array, spare: Float64Array): Float64Array {
+  stageBytes(request, prepared, layout, 0, out);
+  if (layout.pp === 1) return out;
+  stageBytes(request, prepared, layout, layout.pp - 1, spare);
+  return spare[TOTAL]! > out[TOTAL]! ? spare : out;
+}
+
+function stageBytes({ spec, gpu, sequence }: LayoutRequest, prepared: Prepared, layout: Layout, index: number, out: Float64Array): void {
+  const { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches, recompute } = layout;
   const perStage = spec.layers.length / pp;
   const tokens = (sequence * microBatch) / cp;
   const perLayer = activationSums(spec, prepared, layout);
-  const stage = (index: number): Bytes => {
-    const [from, to] = [index * perStage, (index + 1) * perStage];
-    const [first, last] = [index === 0, index === pp - 1];
-    // A tied matrix lies on the first stage and, where that is another, on the last.
-    const matrices = (first ? 1 : 0) + (last && (pp > 1 || !spec.tiedHead) ? 1 : 0);
-    const positions = first && spec.learnedPositions ? spec.maxPositions * spec.hidden : 0;
-    const plainParams = (prepared.cut[to]! - prepared.cut[from]! + matrices * prepared.embedding) / tp + prepared.whole[to]! - prepared.whole[from]! + positions + (last ? spec.hidden : 0);
-    const expertParams = (prepared.experts[to]! - prepared.experts[from]!) / (ep * etp);
-    const params = plainParams + expertParams;
-    const inFlight = Math.min(pp - index, microBatches) * (vpp > 1 ? 1 + (pp - 1) / (pp * vpp) : 1);
-    const kept = (perLayer[to]! - perLayer[from]!) * tokens * inFlight;
-    const optimizer = bytesPerParam.optimizer * (plainParams / (dp * cp) + expertParams / edp);
-    const parts = {
-      weights: bytesPerParam.weights * params, gradients: bytesPerParam.gradients * params, optimizer,
-      activations: kept + (layout.recompute === "full" ? workingSet(spec, layout) * tokens : 0) + (first ? 2 * spec.hidden * tokens / tp : 0),
-      logits: last ? headActivationBytes(spec, tp) * tokens : 0,
-      reserve: reserved(gpu.memory),
-    };
-    return { plainParams, expertParams, ...parts, total: Object.values(parts).reduce((sum, value) => sum + value, 0) };
+  const from = index * perStage;
+  const to = from + perStage;
+  const first = index === 0;
+  const last = index === pp - 1;
+  // A tied matrix lies on the first stage and, where that is another, on the last.
+  const matrices = (first ? 1 : 0) + (last && (pp > 1 || !spec.tiedHead) ? 1 : 0);
+  const positions = first && spec.learnedPositions ? spec.maxPositions * spec.hidden : 0;
+  const plain = (prepared.cut[to]! - prepared.cut[from]! + matrices * prepared.embedding) / tp + prepared.whole[to]! - prepared.whole[from]! + positions + (last ? spec.hidden : 0);
+  const expert = (prepared.experts[to]! - prepared.experts[from]!) / (ep * etp);
+  const inFlight = Math.min(pp - index, microBatches) * (vpp > 1 ? 1 + (pp - 1) / (pp * vpp) : 1);
+  const optimizer = bytesPerParam.optimizer * (plain / (dp * cp) + expert / edp);
+  const activations = (perLayer[to]! - perLayer[from]!) * tokens * inFlight + (recompute === "full" ? workingSet(spec, layout) * tokens : 0) + (first ? (2 * spec.hidden * tokens) / tp : 0);
+  const logits = last ? headActivationBytes(spec, tp) * tokens : 0;
+  out[PLAIN] = plain;
+  out[EXPERT] = expert;
+  out[OPTIMIZER] = optimizer;
+  out[ACTIVATIONS] = activations;
+  out[LOGITS] = logits;
+  out[TOTAL] = (bytesPerParam.weights + bytesPerParam.gradients) * (plain + expert) + optimizer + activations + logits + reserved(gpu.memory);
+}
+
+function bytesFrom(sums: Float64Array, memory: number): Bytes {
+  const params = sums[PLAIN]! + sums[EXPERT]!;
+  return {
+    plainParams: sums[PLAIN]!, expertParams: sums[EXPERT]!, weights: bytesPerParam.weights * params, gradients: bytesPerParam.gradients * params, optimizer: sums[OPTIMIZER]!,
+    activations: sums[ACTIVATIONS]!, logits: sums[LOGITS]!, reserve: reserved(memory), total: sums[TOTAL]!,
   };
-  const [one, other] = [stage(0), stage(pp - 1)];
-  return one.total >= other.total ? one : other;
 }
 
 function activationSums(spec: DecoderSpec, { activations }: Prepared, { tp, etp, recompute }: Layout): Float64Array {
-  const key = `${tp} ${etp} ${recompute}`;
+  const key = (tp * 1024 + etp) * 4 + recomputes.indexOf(recompute);
   const known = activations.get(key);
   if (known !== undefined) return known;
   const sums = new Float64Array(spec.layers.length + 1);

@@ -139,7 +139,8 @@ export function makePlan(request: PlanRequest): Plan {
   const context: Context = { request, size, curves, draws, models };
   const arms = models.flatMap((model, i) => (i === 0 ? [armPlan(context, "dense", model)] : [armPlan(context, "upcycled", model), armPlan(context, "scratch", model)]));
   const fitted = coefficients.ranges.tokens?.[1] ?? Infinity;
-  const recipes = models.slice(1).map((model) => recipePlan(context, model, fitted));
+  const sunkInterval = sunkIntervalOf(context, fitted);
+  const recipes = models.slice(1).map((model) => recipePlan(context, model, fitted, sunkInterval));
   const first = request.recipes.find((recipe) => recipeName(recipe) === coefficients.recipe) ?? request.recipes[0];
   const mainName = first === undefined ? null : recipeName(first);
   const main = arms.find(({ id, recipe }) => id === "upcycled" && recipe === mainName);
@@ -221,19 +222,23 @@ function bestArm({ request, size, draws }: Context, arms: readonly ArmPlan[], ma
   return { arm, share: wins.length / draws.length };
 }
 
-/** Draws that are searched for crossings: fewer than for losses, a search is a few hundred predictions. */
+/** Draws that are searched for crossings: fewer than for losses, a search is a hundred predictions. */
 const searchedDraws = 200;
 
-function recipePlan({ request, size, curves, draws, models }: Context, model: ModelPlan, fitted: number): RecipePlan {
+/** Interval of D* with the parent sunk: the same for all recipes, because the laws are. */
+function sunkIntervalOf({ request: { seen, level }, size, draws }: Context, fitted: number): RecipePlan["sunkInterval"] {
+  const drawn = draws.slice(0, searchedDraws).map((one) => catchUp(one, { size, seen, credit: 0, fitted, detail: "coarse" }).tokens);
+  const interval = intervalOf(drawn.flatMap((tokens) => (tokens === null ? [] : [tokens])), level);
+  return interval === null ? null : { ...interval, share: drawn.filter((tokens) => tokens !== null).length / drawn.length };
+}
+
+function recipePlan({ request, size, curves, models }: Context, model: ModelPlan, fitted: number, sunkInterval: RecipePlan["sunkInterval"]): RecipePlan {
   const { seen, coefficients } = request;
   const ratio = model.flops.total / models[0]!.flops.total;
-  const sunk = catchUp(curves, { size, seen, credit: 0, fitted });
-  const drawn = draws.slice(0, searchedDraws).map((one) => catchUp(one, { size, seen, credit: 0, fitted }).tokens);
-  const interval = intervalOf(drawn.flatMap((tokens) => (tokens === null ? [] : [tokens])), request.level);
   const compute = armCompute(request, model);
   return {
-    name: recipeName(model.recipe!), ratio, sunk,
-    sunkInterval: interval === null ? null : { ...interval, share: drawn.filter((tokens) => tokens !== null).length / drawn.length },
+    name: recipeName(model.recipe!), ratio, sunkInterval,
+    sunk: catchUp(curves, { size, seen, credit: 0, fitted }),
     chargedTokens: catchUp(curves, { size, seen, credit: seen, fitted }),
     chargedFlops: catchUp(curves, { size, seen, credit: seen / ratio, fitted }),
     optimum: compute === null ? null : computeOptimal(coefficients.arms.upcycled, curves, { compute, seen, ratio }),

@@ -85,13 +85,13 @@ describe("the page of a fit", async () => {
       const chart = lawCharts(result).find(({ id }) => id === (group === "" ? "contours" : `contours-${group}`))!;
       const { params, law: of } = result.fit;
       const lines = chart.series.filter(({ kind }) => kind === "line");
+      const [moe, upcycled] = [lossFunction(of, params, ["N", "D"], group), lossFunction(of, params, ["N", "D1", "D2"], group)];
       expect([chart.xLog, chart.yLog, lines.length]).toEqual([true, true, 5]);
       const size = Number(/N = (\d+)M/.exec(chart.note)?.[1] ?? NaN) * 1e6;
       for (const { label, x, y } of lines) {
         x.forEach((value, i) => {
-          const at: Record<string, number> = group === "moe" ? { N: value, D: y[i]! } : { N: size, D1: value, D2: y[i]! };
           // The size in the note has three digits, and lines are straight between the steps of a grid.
-          expect(Math.abs(lossFunction(of, params, group)(at) - Number(label))).toBeLessThan(3e-3);
+          expect(Math.abs((group === "moe" ? moe(value, y[i]) : upcycled(size, value, y[i])) - Number(label))).toBeLessThan(3e-3);
         });
       }
     }
@@ -104,7 +104,7 @@ describe("the page of a fit", async () => {
     for (const { label, x, y } of chart.series) {
       const compute = Number(label.split(" ")[0]);
       x.forEach((size, i) => {
-        const exact = lossFunction(upcycling.fit.law, upcycling.fit.params)({ N: size, D1: seen, D2: compute / (6 * size) });
+        const exact = lossFunction(upcycling.fit.law, upcycling.fit.params, ["N", "D1", "D2"])(size, seen, compute / (6 * size));
         // The compute in the label has two digits.
         expect(Math.abs(y[i]! - exact)).toBeLessThan(0.02);
       });

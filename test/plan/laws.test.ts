@@ -17,8 +17,10 @@ describe("a law as a function of its columns", () => {
   it.each(published.map((set) => [set.id, set] as const))("%s predicts as the law does", (_, { law: id, params }) => {
     const law = lawById(id)!;
     const at = { N: 3e9, D: 7e10, D1: 2e11, D2: 3e10, E: 8, G: 4, S: 0.5 };
-    const places = placesOf(Object.fromEntries(law.columns.map(({ name }) => [name, [at[name as keyof typeof at]]])));
-    within(lossFunction(law, params)(at), predict(law, params, places)[0]!, 1e-12);
+    const names = law.columns.map(({ name }) => name);
+    const values = names.map((name) => at[name as keyof typeof at]) as [number, number, number];
+    const places = placesOf(Object.fromEntries(names.map((name, i) => [name, [values[i]!]])));
+    within(lossFunction(law, params, names)(...values), predict(law, params, places)[0]!, 1e-12);
   });
 
   it("takes the group of a law over groups", () => {
@@ -26,14 +28,14 @@ describe("a law as a function of its columns", () => {
     const params = Object.fromEntries([
       ...armKinds.flatMap((kind) => Object.entries(table2.arms[kind].params).map(([name, value]) => [name === "E" ? name : `${kind === "scratch" ? "moe" : kind}.${name}`, value])),
     ]) as Record<string, number>;
-    within(lossFunction(law, params, "upcycled")({ N: 1e9, D1: 5e10, D2: 1e10 }), curves.upcycled(1e9, 5e10, 1e10), 1e-12);
-    within(lossFunction(law, params, "moe")({ N: 1e9, D: 1e10 }), curves.scratch(1e9, 1e10), 1e-12);
+    within(lossFunction(law, params, ["N", "D1", "D2"], "upcycled")(1e9, 5e10, 1e10), curves.upcycled(1e9, 5e10, 1e10), 1e-12);
+    within(lossFunction(law, params, ["N", "D"], "moe")(1e9, 1e10), curves.scratch(1e9, 1e10), 1e-12);
   });
 
   it("derives D1 + D2 where a law wants it", () => {
     const law = laws.find(({ id }) => id === "upcycling-total")!;
     const params = { A: 12, alpha: 0.12, B: 8, beta: 0.11, E: 0.3 };
-    within(lossFunction(law, params)({ N: 1e9, D1: 5e10, D2: 1e10 }), 12 * 6e10 ** -0.12 + 8 * 1e9 ** -0.11 + 0.3, 1e-12);
+    within(lossFunction(law, params, ["D2", "N", "D1"])(1e10, 1e9, 5e10), 12 * 6e10 ** -0.12 + 8 * 1e9 ** -0.11 + 0.3, 1e-12);
   });
 });
 
