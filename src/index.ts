@@ -72,6 +72,13 @@ export { renderHtml } from "./report/html.js";
 export { terminalTable } from "./report/terminal.js";
 export type { ArmResult, ArmRun, LossPoint, Preservation, StudyResult } from "./report/result.js";
 
+// Plans: dense model, recipes, budget and hardware to predicted losses, cost and layout.
+export { makePlan, type ArmPlan, type ModelPlan, type Plan, type PlanRequest } from "./plan/plan.js";
+export { fittedCoefficients, publishedCoefficients, type Coefficients } from "./plan/coefficients.js";
+export { gpuOf, type Gpu } from "./plan/hardware.js";
+export { mixtureOf, presets, shapeOfSize, shapeSpec } from "./plan/shape.js";
+export { defaultSpeed } from "./plan/speed.js";
+
 // Running models.
 export { openModel, type RunnableModel, type TextModel } from "./evals/model.js";
 export { compareModels, meanLoss } from "./evals/compare.js";
