@@ -88,7 +88,7 @@ describe("upcycle plan", () => {
     ["NaN tokens", ["plan", "--size", "7B", "--d1", "NaN", "--money", "1"], '--d1: "NaN" is not a number from 1 to 1000000000000000000; write 50000, 50K, 7B, 2T or 1e12'],
     ["a wrong recipe", [...plan, "--recipe", "E8T2"], '"E8T2" is not a recipe name; write E<copies>G<parts>T<experts per token>, for example E8G1T2'],
     ["T no multiple of G", [...plan, "--recipe", "E8G8T4"], "recipe E8G8T4: T = 4 is not a multiple of G = 8, so tokens would get incomplete copies of the FFN; use T8, or insist (--allow-uneven-topk, in a study allowUnevenTopK: true) and expect to start far from the parent"],
-    ["a G that does not divide", [...plan, "--recipe", "E8G3T3"], "recipe E8G3T3: the FFN size 11008 (layer 0) is not divisible by G = 3; use a G that divides it: 1, 2, 4, 8, 16, 32, 43, 64"],
+    ["a G that does not divide", [...plan, "--recipe", "E8G3T3"], "recipe E8G3T3: the FFN size 11008 (layer 0) is not divisible by G = 3; use a G that divides it: 1, 2, 4, 8, 16, 32, 43, 64; or fill it with zero units (--pad, in files pad: true)"],
     ["a wrong GPU", [...plan, "--gpu", "h100-sxn"], '--gpu: "h100-sxn" is not in the table of GPUs; did you mean h100-sxm? known: a100-40gb, a100-80gb, h100-sxm, h200-sxm, b200-sxm, l40s, mi300x, rtx-4090; add yours with --hardware'],
     ["a typo in the hardware file", [...plan, "--hardware", bad], `${bad}:2 (gpus.h100-sxm.pricePerHou): unknown key "pricePerHou"; did you mean "pricePerHour"? valid keys: title, peakTflops, memoryGB, hbmTBs, intraGBs, interGBs, gpusPerNode, pricePerHour, sources`],
     ["a GPU that lacks figures", [...plan, "--hardware", partial], `${partial}:2 (gpus.toy): "peakTflops" is missing, expected a block of keys (and 5 more problems)`],
