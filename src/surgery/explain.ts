@@ -75,6 +75,8 @@ function describe(expr: Expr, rowCount: number, shapes: Shapes): string {
   }
   if (expr.op === "redraw") return `${describe(expr.of, rowCount, shapes)}, ${expr.count} of its ${expr.axis} drawn afresh with their mean and std`;
   if (expr.op === "shuffle") return `${describe(expr.of, rowCount, shapes)}, ${expr.axis} in an order of its own`;
+  if (expr.op === "mean") return `average of ${expr.parts.length}: ${describe(expr.parts[0]!, rowCount, shapes)}, ...`;
+  if (expr.op === "concat") return `${expr.parts.length} joined by ${expr.axis}: ${describe(expr.parts[0]!, rowCount, shapes)}, ...`;
   const origin = originOf(expr, shapes)!;
   const part = origin.key.slice(origin.key.lastIndexOf(".") + 1);
   const whole = shapes.get(origin.key)!;

@@ -29,8 +29,12 @@ export type Expr =
    * the elements that they had (Drop-Upcycling, arXiv 2502.19261, section 3). Expressions with one `choice` lose the same units.
    */
   | { readonly op: "redraw"; readonly of: Expr; readonly axis: Axis; readonly count: number; readonly choice: string; readonly stream: string }
-  /** Rows (or columns) in a random order; expressions with one `stream` get the same order. */
-  | { readonly op: "shuffle"; readonly of: Expr; readonly axis: Axis; readonly stream: string };
+  /** Rows (or columns) in a random order; expressions with one `stream` get the same order. `undo`: that order is taken back. */
+  | { readonly op: "shuffle"; readonly of: Expr; readonly axis: Axis; readonly stream: string; readonly undo?: true }
+  /** Weighted average of operands of one shape: sum of weight * operand over the sum of the weights, one positive or zero weight each. */
+  | { readonly op: "mean"; readonly parts: readonly Expr[]; readonly weights: readonly number[] }
+  /** Operands one below the other (`rows`) or side by side (`columns`). */
+  | { readonly op: "concat"; readonly parts: readonly Expr[]; readonly axis: Axis };
 
 export type Axis = "rows" | "columns";
 
@@ -43,6 +47,9 @@ export const offset = (of: Expr, by: number): Expr => ({ op: "offset", of, by })
 export const permuteRows = (of: Expr, order: readonly number[]): Expr => ({ op: "permuteRows", of, order });
 export const normal = (std: number, stream: string, repeat = 1): Expr => ({ op: "normal", std, stream, repeat });
 export const fill = (value: number): Expr => ({ op: "fill", value });
+/** The average of equal operands is each of them: one operand stays a copy. */
+export const mean = (parts: readonly Expr[], weights: readonly number[]): Expr => (parts.length === 1 ? parts[0]! : { op: "mean", parts, weights });
+export const concat = (parts: readonly Expr[], axis: Axis): Expr => (parts.length === 1 ? parts[0]! : { op: "concat", parts, axis });
 export const pad = (of: Expr, rowCount: number, columnCount: number): Expr => ({ op: "pad", of, rowCount, columnCount });
 
 /** Shapes of the source's tensors by slot key. */
@@ -92,6 +99,8 @@ export function regionOf(expr: Expr, shapes: Shapes): Region | null {
     case "noise":
     case "redraw":
     case "shuffle":
+    case "mean":
+    case "concat":
       return null;
   }
 }
@@ -129,6 +138,7 @@ export function factorOf(expr: Expr): number {
 /** The source tensors that an expression reads. */
 export function sourceKeys(expr: Expr): readonly string[] {
   if (expr.op === "read") return [expr.key];
+  if ("parts" in expr) return expr.parts.flatMap(sourceKeys);
   return "of" in expr ? sourceKeys(expr.of) : [];
 }
 
@@ -155,9 +165,26 @@ export function sizeOf(expr: Expr, shapes: Shapes): readonly [rows: number, colu
     case "normal":
     case "fill":
       return null;
+    case "mean":
+      return equalSize(expr.parts, expr, shapes);
+    case "concat": {
+      const sizes = expr.parts.map((part) => sizeOf(part, shapes));
+      const [along, across] = expr.axis === "rows" ? ([0, 1] as const) : ([1, 0] as const);
+      if (sizes.some((size) => size === null || size[across] !== sizes[0]![across])) throw new Error(`plan joins what does not fit together: ${printExpr(expr)}`);
+      const sum = sizes.reduce((total, size) => total + size![along], 0);
+      return expr.axis === "rows" ? [sum, sizes[0]![1]] : [sizes[0]![0], sum];
+    }
     default:
       return sizeOf(expr.of, shapes);
   }
+}
+
+function equalSize(parts: readonly Expr[], whole: Expr, shapes: Shapes): readonly [rows: number, columns: number] {
+  const [first, ...others] = parts.map((part) => sizeOf(part, shapes));
+  if (first == null || others.some((size) => size === null || size[0] !== first[0] || size[1] !== first[1])) {
+    throw new Error(`plan averages what has different sizes: ${printExpr(whole)}`);
+  }
+  return first;
 }
 
 /** Whether an expression gives a tensor of `shape`; `normal` and `fill` take any shape that their rows fit. */
@@ -196,6 +223,12 @@ export function printExpr(expr: Expr): string {
     case "redraw":
       return `redraw(${printExpr(expr.of)}, ${expr.count} ${expr.axis}, choice ${expr.choice}, stream ${expr.stream})`;
     case "shuffle":
-      return `shuffle(${printExpr(expr.of)}, ${expr.axis}, stream ${expr.stream})`;
+      return `${expr.undo ? "unshuffle" : "shuffle"}(${printExpr(expr.of)}, ${expr.axis}, stream ${expr.stream})`;
+    case "mean": {
+      const equal = expr.weights.every((weight) => weight === expr.weights[0]);
+      return `mean(${expr.parts.map((part, i) => (equal ? printExpr(part) : `${expr.weights[i]} ${printExpr(part)}`)).join(", ")})`;
+    }
+    case "concat":
+      return `concat(${expr.axis}: ${expr.parts.map(printExpr).join(", ")})`;
   }
 }

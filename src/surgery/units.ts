@@ -58,13 +58,13 @@ export async function redrawn(expr: Op<"redraw">, area: Area, context: Evaluatio
   return values;
 }
 
-export async function shuffled({ of, axis, stream }: Op<"shuffle">, area: Area, context: EvaluationContext): Promise<Float64Array> {
+export async function shuffled({ of, axis, stream, undo }: Op<"shuffle">, area: Area, context: EvaluationContext): Promise<Float64Array> {
   const [rows, columns] = requiredSize(of, context);
   const { rowStart, rowCount, columnStart, columnCount } = area;
-  const order = await remembered(context, `order ${stream} of ${axis === "rows" ? rows : columns}`, () => {
+  const order = await remembered(context, `${undo ? "order back" : "order"} ${stream} of ${axis === "rows" ? rows : columns}`, () => {
     const made = new Int32Array(axis === "rows" ? rows : columns);
     randomStream(context.seed, stream).permutation(made);
-    return Promise.resolve(made);
+    return Promise.resolve(undo ? inverse(made) : made);
   });
   const values = new Float64Array(rowCount * columnCount);
   if (axis === "rows") {
@@ -79,6 +79,12 @@ export async function shuffled({ of, axis, stream }: Op<"shuffle">, area: Area, 
     for (let i = 0; i < columnCount; i++) values[row * columnCount + i] = whole[row * columns + order[columnStart + i]!]!;
   }
   return values;
+}
+
+function inverse(order: Int32Array): Int32Array {
+  const back = new Int32Array(order.length);
+  order.forEach((from, to) => (back[from] = to));
+  return back;
 }
 
 /** Which of `size` units are among the `count` that `choice` drops: 1 for each of them. */

@@ -9,6 +9,7 @@
 import { randomStream } from "../base/random.js";
 import { toFloat32, type FloatDtype } from "../numeric/dtype.js";
 import { printExpr, regionOf, type Expr, type Region, type Shapes } from "./expr.js";
+import { averaged, joined } from "./combine.js";
 import { noisy, padded, redrawn, shuffled } from "./units.js";
 
 /** A tensor, or a rectangle of one, as it lies in a file: row-major, little-endian. */
@@ -101,6 +102,10 @@ export async function valuesOf(expr: Expr, area: Area, columns: number, context:
       return redrawn(expr, area, context);
     case "shuffle":
       return shuffled(expr, area, context);
+    case "mean":
+      return averaged(expr, area, columns, context);
+    case "concat":
+      return joined(expr, area, context);
   }
 }
 

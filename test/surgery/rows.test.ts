@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { floatBytes, fromFloat32, type FloatDtype } from "../../src/numeric/dtype.js";
 import { evaluate, evaluateArea, evaluateRows, regionsOfWhole, type EvaluationContext } from "../../src/surgery/evaluate.js";
-import { columns, fill, normal, offset, permuteRows, read, rows, scale, type Expr } from "../../src/surgery/expr.js";
+import { columns, concat, fill, mean, normal, pad, offset, permuteRows, read, rows, scale, sizeOf, type Expr } from "../../src/surgery/expr.js";
 import { halvesTable, lookUp } from "../../src/surgery/table.js";
 import { eachRows, remembered } from "../../src/surgery/values.js";
 
@@ -32,6 +32,10 @@ const exprs: [Expr, number[]][] = [
   [fill(0.25), [48, 20]],
   [offset(rows(read("w"), 3, 8), 1), [8, 20]],
   [permuteRows(scale(read("w"), 3), [2, 0, 3, 1]), [48, 20]],
+  [mean([rows(read("w"), 5, 12), scale(rows(read("w"), 20, 12), 3), rows(read("w"), 1, 12)], [1, 2, 0.3]), [12, 20]],
+  [concat([rows(read("w"), 40, 8), mean([rows(read("w"), 3, 5), rows(read("w"), 9, 5)], [1, 1])], "rows"), [13, 20]],
+  [scale(concat([columns(read("w"), 7, 3), columns(read("w"), 2, 1), pad(columns(read("w"), 0, 4), 48, 6)], "columns"), 0.7), [48, 10]],
+  [{ op: "shuffle", of: read("w"), axis: "columns", stream: "s", undo: true }, [48, 20]],
 ];
 
 describe("rows", () => {
@@ -71,6 +75,38 @@ describe("rows", () => {
   it("are reordered within every run", async () => {
     const found = new Float32Array((await evaluate(permuteRows(read("w"), [2, 0, 1]), [48, 20], "F32", contextOf("F32", false))).slice().buffer);
     [2, 0, 1, 5, 3, 4].forEach((from, row) => expect(found.subarray(row * 20, (row + 1) * 20)).toEqual(values.subarray(from * 20, (from + 1) * 20)));
+  });
+
+  it("of an average are the weighted means, and exactly the operand where all are equal, down to the sign of a zero", async () => {
+    const part = (start: number): Expr => rows(read("w"), start, 4);
+    const context = contextOf("F32", false);
+    const found = new Float32Array((await evaluate(mean([part(0), part(4), part(8)], [1, 2, 5]), [4, 20], "F32", context)).slice().buffer);
+    found.forEach((value, i) => expect(value).toBe(Math.fround((values[i]! + 2 * values[i + 80]! + 5 * values[i + 160]!) / 8)));
+    for (const count of [2, 3, 7, 60]) {
+      const equal = mean(Array.from({ length: count }, () => scale(part(0), -1)), Array.from({ length: count }, () => 1));
+      const bytes = await evaluate(equal, [4, 20], "F32", context);
+      expect(Buffer.compare(bytes, await evaluate(scale(part(0), -1), [4, 20], "F32", context))).toBe(0);
+    }
+  });
+
+  it("that were joined from parts are the whole again, and a shuffle taken back is none", async () => {
+    const context = contextOf("F32", false);
+    const whole = await evaluate(read("w"), [48, 20], "F32", context);
+    const same = async (expr: Expr): Promise<void> => expect(Buffer.compare(await evaluate(expr, [48, 20], "F32", context), whole)).toBe(0);
+    await same(concat([rows(read("w"), 0, 5), rows(read("w"), 5, 1), rows(read("w"), 6, 42)], "rows"));
+    await same(concat([columns(read("w"), 0, 19), columns(read("w"), 19, 1)], "columns"));
+    for (const axis of ["rows", "columns"] as const) {
+      const there: Expr = { op: "shuffle", of: read("w"), axis, stream: "s" };
+      expect(Buffer.compare(await evaluate(there, [48, 20], "F32", context), whole)).not.toBe(0);
+      await same({ op: "shuffle", of: there, axis, stream: "s", undo: true });
+    }
+  });
+
+  it("of operands that do not fit together are a defect", async () => {
+    const context = contextOf("F32", false);
+    expect(() => sizeOf(mean([rows(read("w"), 0, 4), rows(read("w"), 0, 5)], [1, 1]), shapes)).toThrow("plan averages what has different sizes: mean(rows(w, 0..3), rows(w, 0..4))");
+    expect(() => sizeOf(concat([rows(read("w"), 0, 4), read("w")], "columns"), shapes)).toThrow("plan joins what does not fit together: concat(columns: rows(w, 0..3), w)");
+    await expect(evaluate(concat([fill(1), read("w")], "rows"), [49, 20], "F32", context)).rejects.toThrow("plan joins what does not fit together");
   });
 
   it("outside the output are a defect", async () => {

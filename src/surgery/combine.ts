@@ -1,0 +1,53 @@
+/** Values of the expressions that put several operands together: averages, and operands joined by rows or columns. */
+import { sizeOf, type Expr } from "./expr.js";
+import { valuesOf, type Area, type EvaluationContext } from "./values.js";
+
+type Op<Name extends Expr["op"]> = Extract<Expr, { readonly op: Name }>;
+
+/**
+ * Summed in double precision and divided once, so that the average of equal float32 values with equal weights is that value: sums of fewer
+ * than 2^29 of them are exact.
+ */
+export async function averaged({ parts, weights }: Op<"mean">, area: Area, columns: number, context: EvaluationContext): Promise<Float64Array> {
+  const total = weights.reduce((a, b) => a + b, 0);
+  let sum: Float64Array | undefined;
+  for (const [i, part] of parts.entries()) {
+    const weight = weights[i]!;
+    if (weight === 0) continue;
+    const values = await valuesOf(part, area, columns, context);
+    // The first operand is no addend to zero: 0 + -0 is 0.
+    const before: Float64Array | undefined = sum;
+    if (before === undefined) {
+      if (weight !== 1) for (let at = 0; at < values.length; at++) values[at]! *= weight;
+      sum = values;
+    } else {
+      for (let at = 0; at < values.length; at++) before[at]! += weight * values[at]!;
+    }
+  }
+  if (sum === undefined) throw new Error("plan averages with weights that are all zero");
+  for (let at = 0; at < sum.length; at++) sum[at]! /= total;
+  return sum;
+}
+
+export async function joined(expr: Op<"concat">, area: Area, context: EvaluationContext): Promise<Float64Array> {
+  const { parts, axis } = expr;
+  // Also refuses operands that do not fit together.
+  sizeOf(expr, context.shapes);
+  const { rowStart, rowCount, columnStart, columnCount } = area;
+  const [start, count] = axis === "rows" ? [rowStart, rowCount] : [columnStart, columnCount];
+  const values = new Float64Array(rowCount * columnCount);
+  let before = 0;
+  for (const part of parts) {
+    const [rows, columns] = sizeOf(part, context.shapes)!;
+    const size = axis === "rows" ? rows : columns;
+    const [from, to] = [Math.max(start, before), Math.min(start + count, before + size)];
+    if (from < to) {
+      const inside = axis === "rows" ? { ...area, rowStart: from - before, rowCount: to - from } : { ...area, columnStart: from - before, columnCount: to - from };
+      const own = await valuesOf(part, inside, columns, context);
+      if (axis === "rows") values.set(own, (from - start) * columnCount);
+      else for (let row = 0; row < rowCount; row++) values.set(own.subarray(row * (to - from), (row + 1) * (to - from)), row * columnCount + from - start);
+    }
+    before += size;
+  }
+  return values;
+}
