@@ -1,6 +1,8 @@
 /** Operating-system failures as errors a user can act on. */
 import { UpcycleError, inputError, stopError } from "../base/errors.js";
 
+const fileOnTheWay = "a part of this path is a file, expected a folder";
+
 /**
  * Turns whatever a file operation threw into an UpcycleError naming the path. Things the user can point elsewhere
  * (missing, forbidden, a folder for a file) are input errors; a full disk and failing hardware stop the run.
@@ -23,8 +25,10 @@ export function fsError(cause: unknown, path: string, doing: string): UpcycleErr
     case "EISDIR":
       return input("this is a folder, expected a file");
     case "ENOTDIR":
-      return input("a part of this path is a file, expected a folder");
+      return input(fileOnTheWay);
     case "EEXIST":
+      // A recursive mkdir takes folders that are there already; what it meets is a file.
+      return input((cause as NodeJS.ErrnoException).syscall === "mkdir" ? fileOnTheWay : "it already exists");
     case "ENOTEMPTY":
       return input("it already exists");
     case "ENOSPC":

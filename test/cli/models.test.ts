@@ -172,7 +172,7 @@ describe("a model that cannot be used is one line and exit 2", () => {
     ],
     [
       "convert under a file", ["convert", llama, "--recipe", "E4G1T2", "--out", join(llama, "config.json", "moe")],
-      `${join(llama, "config.json", "moe")}: cannot look up free space: a part of this path is a file, expected a folder`,
+      `${join(llama, "config.json", "moe")}: cannot create folder: a part of this path is a file, expected a folder`,
     ],
     [
       "forward under a file", ["forward", llama, "--input-ids", golden("dense/llama", "expected.safetensors"), "--output", join(llama, "config.json", "x")],

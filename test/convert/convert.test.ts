@@ -97,7 +97,9 @@ describe("conversion", () => {
     const progress = events.filter((event) => event.type === "progress");
     expect(progress.length).toBeGreaterThan(10);
     expect(progress.at(-1)!.done).toBe(progress.at(-1)!.total);
-    expect(progress.at(-1)!.tensor).toBe("lm_head.weight");
+    // Chunks are written a few at a time: which of the last ones ends last is open.
+    expect(progress.map(({ tensor }) => tensor)).toContain("lm_head.weight");
+    expect(progress.map(({ done }) => done)).toEqual(progress.map(({ done }) => done).sort((a, b) => a - b));
     expect(progress.every(({ bytesPerSecond }) => bytesPerSecond > 0)).toBe(true);
     expect(readFileSync(join(out, "generation_config.json"))).toEqual(readFileSync(join(golden("llama"), "generation_config.json")));
   });
