@@ -54,7 +54,7 @@ export const targets: Readonly<Record<TargetFamily, Target>> = {
   },
   ernie4_5_moe: {
     routers: { "topk-softmax": ernie(1e-12), "softmax-topk": ernie(1) }, sharedExpert: { gated: false, required: false }, mixedLayers: true,
-    rewrites: [...folded, allAttentionBiases, ropePairs(true)],
+    rewrites: [...folded, ropePairs(true)],
   },
   glm4_moe: { routers: deepseek, sharedExpert: plainShared, mixedLayers: true, rewrites: [...folded, halves] },
   dots1: { routers: deepseek, sharedExpert: plainShared, mixedLayers: true, rewrites: [...folded, allAttentionBiases, halves] },

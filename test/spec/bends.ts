@@ -80,16 +80,15 @@ const ernie = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> => {
   const last = spec.layers.length - 1;
   const size = fc.integer({ min: 1, max: 40 });
   return fc
-    .record({ start: fc.nat(last), interval: fc.integer({ min: 1, max: 3 }), end: fc.nat(last), atLeast: fc.constantFrom(0, 1, 1e-12), inner: size, shared: fc.nat(3), bias: fc.boolean() })
-    .map(({ start, interval, end, atLeast, inner, shared, bias: wanted }) => {
-      const bias = wanted && shared === 0;
+    .record({ start: fc.nat(last), interval: fc.integer({ min: 1, max: 3 }), end: fc.nat(last), atLeast: fc.constantFrom(0, 1, 1e-12), inner: size, shared: fc.nat(3) })
+    .map(({ start, interval, end, atLeast, inner, shared }) => {
       const router = { score: "softmax", jitter: 0, renormalise: { plus: 0, atLeast }, groups: null, correctionBias: true, scaling: 1, bias: false } as const;
-      const mixed = experts({ ...spec, attn: { ...spec.attn, qkvBias: bias, outBias: bias } }, (ffn) => ({
+      const mixed = experts(spec, (ffn) => ({
         router, shared: shared === 0 ? null : { inner: ffn.inner * shared, gated: false },
       }));
       const sparse = (layer: number): boolean => (layer + 1) % interval === 0 && layer >= start && layer <= end;
       // At least one layer keeps its experts.
-      return denseAt(mixed, inner, bias, spec.layers.some((_, i) => sparse(i)) ? (i) => !sparse(i) : (i) => i !== start);
+      return denseAt(mixed, inner, false, spec.layers.some((_, i) => sparse(i)) ? (i) => !sparse(i) : (i) => i !== start);
     });
 };
 

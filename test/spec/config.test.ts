@@ -25,12 +25,15 @@ const read = (config: unknown): DecoderSpec => specFromConfig(config, "m/config.
 const without = (config: Record<string, unknown>, ...keys: string[]): Record<string, unknown> =>
   Object.fromEntries(Object.entries(config).filter(([key]) => !keys.includes(key)));
 
+/** Factors that are written as others (reciprocals, YaRN's mscale) may come back with their last bits changed. */
+const rounded = (spec: DecoderSpec): unknown => JSON.parse(JSON.stringify(spec, (_, value: unknown) => (typeof value === "number" ? Number(value.toPrecision(12)) : value)));
+
 describe("round trip", () => {
   test.each(families)("%s: the spec survives config and JSON text", (family) => {
     fc.assert(
       fc.property(specOf(family), (spec) => {
         const text = stringifyConfig(configFromSpec(spec, { dtype: "bfloat16" }));
-        expect(read(JSON.parse(text))).toEqual(spec);
+        expect(rounded(read(JSON.parse(text)))).toEqual(rounded(spec));
       }),
       { numRuns: 200 },
     );

@@ -66,7 +66,7 @@ describe("targets", () => {
     ].map(lineOf);
     expect(lines).toMatchInlineSnapshot(`
       [
-        "target mixtral, topk-softmax: mixtral cannot hold this qwen2 model: a mixtral model cannot have query, key and value biases; these can: qwen2_moe, glm4_moe, solar_open, granitemoe, granitemoe_swa, ernie4_5_moe, upcycle",
+        "target mixtral, topk-softmax: mixtral cannot hold this qwen2 model: a mixtral model cannot have query, key and value biases; these can: qwen2_moe, glm4_moe, solar_open, granitemoe, granitemoe_swa, upcycle",
         "target mixtral, topk-softmax: mixtral cannot hold this qwen3 model: a mixtral model cannot have a norm on queries and keys; these can: qwen3_moe, glm4_moe, dots1, mellum, hy_v3, lfm2_moe, upcycle",
         "target qwen2_moe, softmax-topk: qwen2_moe cannot hold this qwen3 model: a qwen2_moe model cannot have a norm on queries and keys; these can: qwen3_moe, glm4_moe, dots1, mellum, upcycle",
         "target mixtral, softmax-topk: mixtral cannot hold this llama model: mixtral always renormalises the selected experts (topk-softmax), it has no softmax-topk router; these can: qwen2_moe, glm4_moe, solar_open, ernie4_5_moe, upcycle",

@@ -3,9 +3,9 @@
  * configuration_ernie4_5_moe.py and modeling_ernie4_5_moe.py).
  */
 import { plainExperts } from "../types.js";
-import type { DecoderSpec, Ffn, RouterSpec } from "../types.js";
+import type { DecoderSpec, RouterSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
-import { readCommon, refuse, requireAttention, sharedAttentionBias } from "./common.js";
+import { readCommon, refuse, requireAttention } from "./common.js";
 import { moeSpec, readAuxLossCoef, readDenseInner, readTopK, requirePlainExperts, uniformFfns } from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 
@@ -50,11 +50,6 @@ function writeSparse(spec: DecoderSpec): Record<string, unknown> {
   return { moe_layer_start_index: start, moe_layer_end_index: end, moe_layer_interval: interval };
 }
 
-const withBias = (ffn: Ffn, bias: boolean): Ffn => (ffn.kind === "dense" ? { ...ffn, bias } : ffn);
-const withBiases = (spec: DecoderSpec, bias: boolean): DecoderSpec => ({
-  ...spec, layers: spec.layers.map((layer) => ({ ...layer, ffn: withBias(layer.ffn, bias) })),
-});
-
 export const ernie45Moe: Dialect = {
   family: "ernie4_5_moe",
   architecture: "Ernie4_5_MoeForCausalLM",
@@ -74,25 +69,21 @@ export const ernie45Moe: Dialect = {
       // Several shared experts are one of their size together.
       shared: count === 0 ? null : { inner: inner * count, gated: false },
     } as const;
-    const bias = config.bool("use_bias", false);
-    if (bias && count > 0) throw config.fail("use_bias", "false (biases in shared experts cannot be said)");
+    if (config.bool("use_bias", false)) throw config.fail("use_bias", "false (the output head would have a bias too, which cannot be said)");
     const sparse = readSparse(config, common.layerCount);
     const ffns = { moe, dense: readDenseInner(config, sparse), sparse };
-    return withBiases(moeSpec(common, { qkNorm: false, qkvBias: bias, outBias: bias }, ffns, [], readAuxLossCoef(config)), bias);
+    return moeSpec(common, { qkNorm: false, qkvBias: false, outBias: false }, ffns, [], readAuxLossCoef(config));
   },
   write(spec: DecoderSpec): Record<string, unknown> {
-    requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });
+    requireAttention(spec, { qkNorm: false, qkvBias: false, outBias: false });
     if (spec.layers.some(({ window }) => window !== null)) throw refuse(spec, "a sliding attention window");
-    const bias = sharedAttentionBias(spec);
-    if (spec.layers.some(({ ffn }) => ffn.kind === "dense" && ffn.bias !== bias)) throw refuse(spec, "biases in only one of attention and FFN");
-    const { moe, dense } = uniformFfns(withBiases(spec, false));
+    const { moe, dense } = uniformFfns(spec);
     requirePlainExperts(spec, moe);
     const { router: { score, renormalise }, shared } = moe;
     if (score !== "softmax") throw refuse(spec, `a ${score} router`);
     if (renormalise === null) throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
     if (shared?.gated) throw refuse(spec, "a shared expert behind a gate");
     if (shared !== null && shared.inner % moe.inner !== 0) throw refuse(spec, `a shared expert of ${shared.inner}, not a multiple of an expert's ${moe.inner}`);
-    if (bias && shared !== null) throw refuse(spec, "biases beside a shared expert");
     return {
       intermediate_size: dense?.inner ?? moe.inner * moe.topK,
       moe_intermediate_size: moe.inner,
@@ -100,7 +91,7 @@ export const ernie45Moe: Dialect = {
       moe_k: moe.topK,
       moe_num_shared_experts: shared === null ? 0 : shared.inner / moe.inner,
       moe_norm_min: renormalise.atLeast,
-      use_bias: bias,
+      use_bias: false,
       ...writeSparse(spec),
       output_router_logits: false,
       router_aux_loss_coef: spec.auxLossCoef,
