@@ -55,6 +55,8 @@ export { explainPlan } from "./surgery/explain.js";
 export {
   convertCheckpoint, planConversion, type Conversion, type ConversionPlan, type ConvertEvent, type ConvertOptions,
 } from "./convert/convert.js";
+export { mergeCheckpoint, planMerging, type MergeEvent, type MergeOptions, type Merged, type MergingPlan } from "./convert/merge.js";
+export type { MergeChoice, MergePlan } from "./surgery/merge.js";
 export { readRecord, recipeOf, type UpcycleRecord } from "./convert/record.js";
 
 // Training and studies: async generators of events, each folder goes on where it was stopped.

@@ -11,6 +11,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   study: async () => (await import("./study.js")).studyCommand(),
   train: async () => (await import("./train.js")).trainCommand(),
   convert: async () => (await import("./convert.js")).convertCommand(),
+  merge: async () => (await import("./merge.js")).mergeCommand(),
   verify: async () => (await import("./verify.js")).verifyCommand(),
   diff: async () => (await import("./diff.js")).diffCommand(),
   inspect: async () => (await import("./inspect.js")).inspectCommand(),

@@ -1,6 +1,7 @@
 /** Events of trainings and studies as lines for a terminal. */
 import { bytes, duration, percent, rate } from "../base/format.js";
 import type { ConvertEvent } from "../convert/convert.js";
+import type { MergeEvent } from "../convert/merge.js";
 import type { StudyEvent } from "../study/run.js";
 import type { TrainEvent } from "../train/run.js";
 import type { Terminal } from "./terminal.js";
@@ -71,8 +72,8 @@ export function studyView(terminal: Terminal, now: () => number): (event: StudyE
   };
 }
 
-/** Shows a conversion: its warnings, then how far it is. */
-export function conversionView(terminal: Terminal): (event: ConvertEvent) => void {
+/** Shows a conversion or a merge: its warnings, then how far it is. */
+export function conversionView(terminal: Terminal, doing = "converting"): (event: ConvertEvent | MergeEvent) => void {
   return (event) => {
     switch (event.type) {
       case "planned":
@@ -88,7 +89,7 @@ export function conversionView(terminal: Terminal): (event: ConvertEvent) => voi
         const { done, total, bytesPerSecond, tensor } = event;
         const eta = (total - done) / bytesPerSecond;
         terminal.progress(
-          `converting  ${percent(done / total, 3)} of ${bytes(total)}  ${bytes(bytesPerSecond)}/s  ETA ${duration(eta)}  ${tensor}`,
+          `${doing}  ${percent(done / total, 3)} of ${bytes(total)}  ${bytes(bytesPerSecond)}/s  ETA ${duration(eta)}  ${tensor}`,
         );
         break;
       }

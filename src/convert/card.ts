@@ -10,7 +10,7 @@ import { recipeName } from "../surgery/recipe.js";
 import type { ParentCard } from "./parent-card.js";
 import { toolVersion } from "./version.js";
 
-const dtypeNames: Readonly<Record<WriteDtype, string>> = { F32: "float32", BF16: "bfloat16", F16: "float16" };
+export const dtypeNames: Readonly<Record<WriteDtype, string>> = { F32: "float32", BF16: "bfloat16", F16: "float16" };
 
 export const cardFile = "README.md";
 export const reportFile = "preservation.json";
@@ -43,6 +43,12 @@ export function modelCard(facts: CardFacts): string {
 }
 
 function frontMatter({ parentName, parent, plan }: CardFacts): Record<string, unknown> {
+  const library = loadsElsewhere(plan) ? { library_name: "transformers" } : {};
+  return { ...parentMatter(parentName, parent), ...library, pipeline_tag: "text-generation", tags: ["moe", "mixture-of-experts", "upcycled", plan.target.family] };
+}
+
+/** What a model inherits: licence, languages, and its parent's name where the Hub has it. */
+export function parentMatter(parentName: string, parent: ParentCard): Record<string, unknown> {
   const { license, licenseName, licenseLink, languages } = parent;
   const repository = repositoryOf({ parentName, parent });
   const only = (key: string, value: unknown): Record<string, unknown> => (value === null ? {} : { [key]: value });
@@ -52,9 +58,6 @@ function frontMatter({ parentName, parent, plan }: CardFacts): Record<string, un
     ...only("license_link", licenseLink),
     ...(languages.length === 0 ? {} : { language: [...languages] }),
     ...only("base_model", repository),
-    ...(loadsElsewhere(plan) ? { library_name: "transformers" } : {}),
-    pipeline_tag: "text-generation",
-    tags: ["moe", "mixture-of-experts", "upcycled", plan.target.family],
   };
 }
 
@@ -80,7 +83,7 @@ function summary({ parentName, parent, plan, dtype, weightBytes }: CardFacts): [
   ];
 }
 
-function licence({ license, licenseName, licenseFrom, licenseFiles }: ParentCard): string {
+export function licence({ license, licenseName, licenseFrom, licenseFiles }: ParentCard): string {
   const files = licenseFiles.length === 0 ? "" : `; ${licenseFiles.join(", ")} beside this file`;
   if (license === null) return `not stated by the parent's README.md or config.json${files}`;
   return `${licenseName === null ? license : `${license} (${licenseName})`}, as the parent's ${licenseFrom} says${files}`;
@@ -117,7 +120,7 @@ function loading({ plan, warnings }: CardFacts): string[] {
 }
 
 /** A table without a heading, as Markdown has it. */
-function rows(cells: readonly (readonly [string, string])[]): string[] {
+export function rows(cells: readonly (readonly [string, string])[]): string[] {
   return ["| | |", "|---|---|", ...cells.map(([key, value]) => `| ${key} | ${value.replace(/[\r\n]+/g, " ").replaceAll("|", "\\|")} |`)];
 }
 

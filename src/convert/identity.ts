@@ -5,8 +5,7 @@ import { join } from "node:path";
 import type { Identity } from "../checkpoint/attempt.js";
 import type { Checkpoint } from "../checkpoint/open.js";
 import { printExpr } from "../surgery/expr.js";
-import type { SurgeryPlan } from "../surgery/plan.js";
-import { recipeName } from "../surgery/recipe.js";
+import type { Work } from "./execute.js";
 
 /** What else the bytes and their order depend on. */
 export interface Settings {
@@ -18,10 +17,10 @@ export interface Settings {
   readonly files: Readonly<Record<string, string>>;
 }
 
-export async function identityOf(plan: SurgeryPlan, settings: Settings, source: Checkpoint): Promise<Identity> {
-  const outputs = plan.outputs.map(({ slot, value }) => [slot.key, slot.shape, printExpr(value)]);
-  const request = createHash("sha256").update(JSON.stringify([settings, plan.recipe, plan.target, outputs])).digest("hex");
-  return { name: `${recipeName(plan.recipe)} of ${plan.source.family} as ${settings.dtype}`, request, sources: await sourceStamps(source) };
+export async function identityOf(work: Pick<Work, "name" | "settings" | "target" | "outputs">, settings: Settings, source: Checkpoint): Promise<Identity> {
+  const outputs = work.outputs.map(({ slot, value }) => [slot.key, slot.shape, printExpr(value)]);
+  const request = createHash("sha256").update(JSON.stringify([settings, work.settings, work.target, outputs])).digest("hex");
+  return { name: `${work.name} as ${settings.dtype}`, request, sources: await sourceStamps(source) };
 }
 
 /** Size, time and declared tensors of every file that weights are read from, and of config.json. */

@@ -7,6 +7,7 @@ import { z } from "zod";
 import { inputError } from "../base/errors.js";
 import { exists } from "../io/atomic.js";
 import { readJson } from "../io/ranges.js";
+import { chosenLayers } from "../surgery/layers.js";
 import { checkRecipe, expertInits, recipeDefaults, recipeName, scalings, targetFamilies, type UpcycleRecipe } from "../surgery/recipe.js";
 import type { Factors } from "../surgery/scaling.js";
 import type { SurgeryPlan } from "../surgery/plan.js";
@@ -84,6 +85,12 @@ export function factorRuns(factors: SurgeryPlan["factors"]): UpcycleRecord["fact
     else runs.push({ ...own, from: layer, to: layer });
   });
   return runs.map(({ from, to, ...own }) => ({ layers: from === to ? `${from}` : `${from}-${to}`, ...own }));
+}
+
+/** The factors of every one of `count` layers; null for those without experts. Throws `input` for layers that the model does not have. */
+export function factorsByLayer({ factors }: Pick<UpcycleRecord, "factors">, count: number): (Factors | null)[] {
+  const runs = factors.map((run) => ({ run, chosen: chosenLayers(run, count) }));
+  return Array.from({ length: count }, (_, layer) => runs.find(({ chosen }) => chosen[layer])?.run ?? null);
 }
 
 function sameFactors(a: Factors, b: Factors): boolean {

@@ -80,7 +80,7 @@ export function sourceShapes(source: DecoderSpec): Shapes {
 }
 
 /** A plan that reads what is not there or gives a wrong shape is a defect of ours: a plain error. */
-function checkOutputs(outputs: readonly PlannedTensor[], shapes: Shapes): void {
+export function checkOutputs(outputs: readonly PlannedTensor[], shapes: Shapes): void {
   for (const { slot, value } of outputs) {
     if (!givesShape(value, slot.shape, shapes)) {
       throw new Error(`plan gives ${slot.key} [${slot.shape.join(", ")}] a wrong shape: ${printExpr(value)}`);

@@ -1,0 +1,117 @@
+/** Writes what a plan says into a model folder, chunk by chunk; goes on where an earlier attempt at the same stopped. */
+import { realpath } from "node:fs/promises";
+import { resolve, sep } from "node:path";
+import { inputError } from "../base/errors.js";
+import type { Checkpoint } from "../checkpoint/open.js";
+import { areaWeights, writeCheckpoint, type AreaWeights, type SlotDtype, type WriteDtype, type WriteOptions, type WrittenCheckpoint } from "../checkpoint/write.js";
+import type { DecoderSpec } from "../spec/types.js";
+import { printExpr } from "../surgery/expr.js";
+import type { PlannedTensor } from "../surgery/plan.js";
+import type { Slot } from "../tensors/slots.js";
+import { areasOf } from "./areas.js";
+import { identityOf, sourceStamps } from "./identity.js";
+import { openThreads } from "./threads.js";
+import { toolVersion } from "./version.js";
+
+/** What is made of a source. */
+export interface Work {
+  /** In a few words, for whoever finds it unfinished. */
+  readonly name: string;
+  /** What else its bytes depend on, as plain data. */
+  readonly settings: unknown;
+  readonly target: DecoderSpec;
+  readonly outputs: readonly PlannedTensor[];
+  /** Of everything drawn. */
+  readonly seed: number;
+  readonly dtype: WriteDtype;
+  /** Of single slots, where they differ. */
+  readonly slotDtype?: Exclude<SlotDtype, WriteDtype> | undefined;
+  /** Texts of further files. */
+  readonly files: Readonly<Record<string, string>>;
+}
+
+export interface ExecuteOptions {
+  /** Folder to make. */
+  readonly out: string;
+  readonly maxShardBytes?: number | undefined;
+  /** Replace `out` if it is there. */
+  readonly overwrite?: boolean | undefined;
+  /** Threads that make chunks (default 1: this one). The bytes do not depend on it. */
+  readonly threads?: number | undefined;
+  /** Stops between two chunks; the same work, asked for again, goes on from there. */
+  readonly signal?: AbortSignal | undefined;
+  /** Bytes made in one go, and bytes after which they are flushed and recorded: for tests and measurements. */
+  readonly pace?: WriteOptions["pace"];
+}
+
+export type ExecuteEvent =
+  /** An earlier attempt had written `done` bytes of weights, or other unfinished work was removed. */
+  | { readonly type: "resumed"; readonly done: number; readonly total: number }
+  | { readonly type: "replaced"; readonly name: string }
+  | {
+      readonly type: "progress";
+      /** Hugging Face name of the tensor just worked on. */
+      readonly tensor: string;
+      /** Bytes of weights. */
+      readonly done: number;
+      readonly total: number;
+      readonly bytesPerSecond: number;
+    };
+
+/** Throws `input` for a folder that cannot be used, `stopped` for a full disk, `interrupted` when the signal fires. */
+export async function executeWork(
+  checkpoint: Checkpoint, work: Work, { out, threads = 1, maxShardBytes, overwrite, signal, pace }: ExecuteOptions, onEvent?: (event: ExecuteEvent) => void,
+): Promise<WrittenCheckpoint> {
+  const { target, dtype, slotDtype, files } = work;
+  const identity = await identityOf(work, { version: toolVersion, dtype, maxShardBytes: maxShardBytes ?? null, chunkBytes: pace?.chunkBytes ?? null, files }, checkpoint);
+  let [began, before] = [performance.now(), 0];
+  return writeCheckpoint({
+    dir: out, spec: target, dtype, slotDtype, weights: weightsOf(checkpoint, work, threads), carry: checkpoint.dir, files, maxShardBytes, overwrite, signal, pace,
+    resume: {
+      identity,
+      sources: () => sourceStamps(checkpoint),
+      onFound: (found) => {
+        if ("replaced" in found) return onEvent?.({ type: "replaced", name: found.replaced });
+        [began, before] = [performance.now(), found.bytes];
+        onEvent?.({ type: "resumed", done: found.bytes, total: found.totalBytes });
+      },
+    },
+    onProgress: ({ name, bytes, totalBytes }) => {
+      const bytesPerSecond = (bytes - before) / Math.max(1e-3, (performance.now() - began) / 1000);
+      onEvent?.({ type: "progress", tensor: name, done: bytes, total: totalBytes, bytesPerSecond });
+    },
+  });
+}
+
+function weightsOf(checkpoint: Checkpoint, { outputs, seed }: Work, threads: number): AreaWeights {
+  const values = outputs.map(({ slot, value }) => [slot.key, value] as const);
+  const texts = new Map(values.map(([key, value]) => [key, printExpr(value)]));
+  const sameAs = ({ key }: Slot): string => texts.get(key)!;
+  const plan = { seed, values };
+  if (threads <= 1) return areaWeights(areasOf(checkpoint, plan), sameAs);
+  return { sameAs, open: (target) => openThreads({ source: checkpoint.dir, plan, target }, threads) };
+}
+
+/** Replacing a folder that is or holds the source would destroy it. Throws `input`. */
+export async function requireApart(source: string, out: string): Promise<void> {
+  const real = (path: string): Promise<string> => realpath(path).catch(() => resolve(path));
+  const [from, to] = [await real(source), await real(out)];
+  if (`${from}${sep}`.startsWith(`${to}${sep}`)) {
+    throw inputError(from === to ? "this is the source folder itself" : "the source folder lies inside this folder", {
+      where: out,
+      hint: "choose another folder to write to",
+    });
+  }
+}
+
+/** The precision to write where none is asked for. */
+export function ownDtype({ dtype }: Checkpoint): WriteDtype {
+  return dtype === "F64" ? "F32" : dtype;
+}
+
+/** Remarks on the source's files. */
+export function fileWarnings({ unused, notes }: Checkpoint): string[] {
+  const listed = unused.length <= 3 ? unused.join(", ") : `${unused.slice(0, 3).join(", ")}, ...`;
+  const tensors = unused.length === 1 ? "1 tensor" : `${unused.length} tensors`;
+  return [...(unused.length === 0 ? [] : [`${tensors} of the source not used: ${listed}`]), ...notes];
+}

@@ -1,0 +1,147 @@
+/** Merges the experts of an MoE model folder into a dense model folder: the way back from upcycling (`surgery/merge.ts`). */
+import { stringify } from "yaml";
+import { inputError } from "../base/errors.js";
+import { bytes, compact } from "../base/format.js";
+import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
+import { plannedWeightBytes, type WriteDtype } from "../checkpoint/write.js";
+import { countParams } from "../cost/params.js";
+import { modelName } from "../hub/reference.js";
+import { planMerge, type MergeChoice, type MergeLineage, type MergePlan } from "../surgery/merge.js";
+import { recipeName } from "../surgery/recipe.js";
+import { slotsOf } from "../tensors/slots.js";
+import { cardFile, dtypeNames, licence, parentMatter, rows } from "./card.js";
+import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
+import { readParentCard } from "./parent-card.js";
+import { factorsByLayer, readRecord, recipeOf } from "./record.js";
+import { toolVersion } from "./version.js";
+
+/** In a merged model's folder: how it was made. */
+export const mergeFile = "merge.json";
+
+export interface MergeOptions extends ExecuteOptions {
+  /** MoE model folder; an `upcycle.json` in it says how its experts were made. */
+  readonly source: string;
+  readonly choice: MergeChoice;
+  /** Precision to write; the source's own if left out (float32 for a float64 source). */
+  readonly dtype?: WriteDtype | undefined;
+  readonly onEvent?: ((event: MergeEvent) => void) | undefined;
+}
+
+export type MergeEvent = ({ readonly type: "planned" } & MergingPlan) | ExecuteEvent;
+
+export interface MergingPlan {
+  readonly plan: MergePlan;
+  readonly dtype: WriteDtype;
+  readonly weightBytes: number;
+  readonly warnings: readonly string[];
+}
+
+export interface Merged extends MergingPlan {
+  readonly dir: string;
+  readonly weightFiles: readonly string[];
+  readonly seconds: number;
+}
+
+type PlanOptions = Pick<MergeOptions, "source" | "choice" | "dtype" | "maxShardBytes">;
+
+/** What `mergeCheckpoint` would do; reads no weights but shared experts that must be zero, writes nothing. Throws like it. */
+export async function planMerging(options: PlanOptions): Promise<MergingPlan> {
+  const checkpoint = await openCheckpoint(options.source);
+  try {
+    return await planFor(checkpoint, options);
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+/**
+ * Makes the dense model folder; `out` appears only when it is complete, and an interrupted merge goes on when asked for again.
+ * Throws `input` for a source, choice or folder that cannot be used, `stopped` for a full disk, `interrupted` when `signal` fires.
+ */
+export async function mergeCheckpoint(options: MergeOptions): Promise<Merged> {
+  const { source, out, onEvent } = options;
+  await requireApart(source, out);
+  const started = performance.now();
+  const checkpoint = await openCheckpoint(source);
+  try {
+    const planned = await planFor(checkpoint, options);
+    onEvent?.({ type: "planned", ...planned });
+    const { plan, dtype } = planned;
+    const files = { [mergeFile]: `${JSON.stringify(recordOf(planned, modelName(source)), null, 2)}\n`, [cardFile]: await cardOf(checkpoint, planned) };
+    const work = {
+      name: `merge of ${plan.source.family}`, settings: { choice: plan.choice, lineage: plan.lineage }, target: plan.target, outputs: plan.outputs, seed: plan.lineage?.recipe.seed ?? 0, dtype, files,
+    };
+    const { weightFiles } = await executeWork(checkpoint, work, options, onEvent);
+    return { ...planned, dir: out, weightFiles, seconds: (performance.now() - started) / 1000 };
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+async function planFor(checkpoint: Checkpoint, { choice, dtype, maxShardBytes }: PlanOptions): Promise<MergingPlan> {
+  const plan = planMerge(checkpoint.spec, choice, await lineageOf(checkpoint));
+  for (const key of plan.zeros) await requireZero(checkpoint, key);
+  const written = dtype ?? ownDtype(checkpoint);
+  return { plan, dtype: written, weightBytes: plannedWeightBytes(plan.target, written, maxShardBytes), warnings: [...mergeWarnings(plan), ...fileWarnings(checkpoint)] };
+}
+
+async function lineageOf({ dir, spec }: Checkpoint): Promise<MergeLineage | null> {
+  const record = await readRecord(dir);
+  if (record === null) return null;
+  return { recipe: recipeOf(record), family: record.parent.family, factors: factorsByLayer(record, spec.layers.length) };
+}
+
+/** Values looked at in one go. */
+const lookedAt = 1 << 20;
+
+async function requireZero(checkpoint: Checkpoint, key: string): Promise<void> {
+  const [rowCount = 1, columns = 1] = slotsOf(checkpoint.spec).find((slot) => slot.key === key)!.shape;
+  const step = Math.max(1, Math.floor(lookedAt / columns));
+  for (let start = 0; start < rowCount; start += step) {
+    const values = await checkpoint.readRows(key, start, Math.min(step, rowCount - start));
+    if (values.some((value) => value !== 0)) {
+      throw inputError("the shared expert is always added and is not zero, so it is no part of what the routed experts average to", {
+        where: `${checkpoint.dir}, ${key}`,
+        hint: "only a shared expert that adds nothing, or one that upcycle.json says is a part of the FFN (--shared), can be merged",
+      });
+    }
+  }
+}
+
+function mergeWarnings({ lineage, source, target }: MergePlan): string[] {
+  const gated = lineage?.recipe.shared != null && source.layers.some(({ ffn }) => ffn.kind === "moe" && ffn.shared?.gated === true);
+  return [
+    ...(gated ? ["the shared expert's gate is taken to be a half, as upcycling started it; what training made of it is lost"] : []),
+    ...(lineage?.recipe.pad === true ? ["units of zeros that filled the last part stay in the FFN: they change nothing"] : []),
+    ...(target.family === "upcycle" && lineage?.family !== "upcycle" ? ["no dense family says what upcycling or the model's own family changed: written in our own format, which only upcycle loads"] : []),
+  ];
+}
+
+function recordOf({ plan, warnings }: MergingPlan, name: string): Record<string, unknown> {
+  const { lineage, choice, source, how, kept } = plan;
+  return {
+    version: 1, upcycle: toolVersion, from: { name, family: source.family }, recipe: lineage === null ? null : recipeName(lineage.recipe),
+    ...(choice.kind === "expert" ? { expert: choice.index } : { weights: choice.weights ?? "uniform" }), how, kept, warnings,
+  };
+}
+
+async function cardOf({ dir, config }: Checkpoint, { plan, dtype, weightBytes, warnings }: MergingPlan): Promise<string> {
+  const [name, parent] = [modelName(dir), await readParentCard(dir, config)];
+  const library = plan.target.family === "upcycle" ? {} : { library_name: "transformers" };
+  const matter = { ...parentMatter(name, parent), ...library, pipeline_tag: "text-generation", tags: ["merge", plan.target.family] };
+  return [
+    "---", stringify(matter).trimEnd(), "---", "",
+    `# ${name} merged`, "",
+    `A dense model, merged from the experts of **${name}** with Upcycle ${toolVersion}.`, "",
+    ...rows([
+      ["from", `${name} (${plan.source.family}), ${compact(countParams(plan.source).total)} parameters`],
+      ["parameters", compact(countParams(plan.target).total)],
+      ["family", plan.target.family],
+      ["made of", plan.how],
+      ["function", plan.kept],
+      ["weights", `${bytes(weightBytes, 3)} as ${dtypeNames[dtype]}`],
+      ["licence", licence(parent)],
+    ]), "",
+    ...(warnings.length === 0 ? [] : [...warnings.map((warning) => `- ${warning}`), ""]),
+  ].join("\n");
+}
