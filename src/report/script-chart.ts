@@ -25,7 +25,7 @@ function mixed(from, to, part) {
 
 /** 1.23M; with tick, without trailing zeros. */
 function short(value, tick) {
-  const units = ["", "K", "M", "G", "T", "P", "E", "Z"];
+  const units = ["", "K", "M", "B", "T", "P", "E", "Z"];
   let unit = 0;
   while (Math.abs(value) >= 999.5 && unit < units.length - 1) { value /= 1000; unit += 1; }
   return (tick ? String(Number(value.toPrecision(3))) : Number(value.toPrecision(3)) === 0 ? "0" : value.toPrecision(3)) + units[unit];
