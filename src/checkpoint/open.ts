@@ -10,7 +10,7 @@ import { withFsErrors } from "../io/fs-errors.js";
 import type { RangeFile } from "../io/ranges.js";
 import { readJson } from "../io/ranges.js";
 import type { FloatDtype } from "../numeric/dtype.js";
-import { floatBytes, toFloat32 } from "../numeric/dtype.js";
+import { floatBytes, storedPlace, toFloat32 } from "../numeric/dtype.js";
 import { specFromConfig } from "../spec/config.js";
 import { readQuantization } from "../spec/quantization.js";
 import type { DecoderSpec } from "../spec/types.js";
@@ -45,8 +45,8 @@ export interface Checkpoint {
   dtypeOf(slotKey: string): FloatDtype;
   /** A rectangle of the slot `region.key`, its rows one after the other; it may lie in `into`, from its beginning. Do not write into it otherwise. */
   readRegion(region: Region, into?: Uint8Array): Promise<{ dtype: FloatDtype; bytes: Uint8Array }>;
-  /** Rows `start` to `start + count` along the first axis. */
-  readRows(slotKey: string, start: number, count: number): Promise<Float32Array>;
+  /** Rows `start` to `start + count` along the first axis; at the beginning of `memory`, if there is any and they fit. */
+  readRows(slotKey: string, start: number, count: number, memory?: ArrayBuffer): Promise<Float32Array>;
   /** Releases the open files. */
   close(): Promise<void>;
 }
@@ -133,17 +133,19 @@ function assemble(
       const { dtype, bytes } = await readBytes(slotKey);
       return toFloat32(dtype, bytes);
     },
-    async readRows(slotKey, start, count) {
+    async readRows(slotKey, start, count, memory) {
       const { presented, shape, read, place } = find(slotKey);
       const dtype = presented!;
       const [rows = 1, ...rest] = place.slot.shape;
       if (!(start >= 0 && count >= 0 && start + count <= rows))
         throw new Error(`rows ${start} to ${start + count} of ${slotKey}, which has ${rows}`);
       const width = elements(rest);
-      if (isWhole(place)) return toFloat32(dtype, await read(start * width, count * width));
+      const room = memory !== undefined && memory.byteLength >= 4 * count * width ? memory : undefined;
+      const into = room && storedPlace(dtype, count * width, room);
+      if (isWhole(place)) return toFloat32(dtype, await read(start * width, count * width, into), room);
       const source = { name: place.name, dtype, count: elements(shape), layout: place.layout, read };
       const region = { key: slotKey, rowStart: start, rowCount: count, columnStart: 0, columnCount: width, stride: width };
-      return toFloat32(dtype, (await readRegion(source, region)).bytes);
+      return toFloat32(dtype, (await readRegion(source, region, into)).bytes, room);
     },
     async close() {
       await Promise.all(files.map((file) => file.close()));

@@ -2,18 +2,12 @@
  * Evaluates a part of a decoder node by node, so that no more than a piece of one weight is ever in memory as float32: matrix
  * products read their weight in runs of rows, routed experts one after the other. Everything else is one small compiled graph a node.
  */
-import type { Graph, Node, NodeOf, PrimAttrs, ValueId } from "../graph/ir.js";
+import type { Graph, Node, PrimAttrs, ValueId } from "../graph/ir.js";
 import { elements } from "../graph/ir.js";
 import { GraphBuilder } from "../graph/builder.js";
 import type { DecoderPart } from "../net/parts.js";
 import type { ArrayData, OperationRuntime } from "../step/runtime.js";
-
-/** Where weights come from: an open checkpoint is one. */
-export interface WeightSource {
-  readFloat32(slotKey: string): Promise<Float32Array>;
-  /** Rows along the first axis. */
-  readRows(slotKey: string, start: number, count: number): Promise<Float32Array>;
-}
+import { openPieces, rowsAtOnce, streamedWeights, type PieceReader, type WeightSource } from "./weight-pieces.js";
 
 export interface StreamSettings {
   readonly weights: WeightSource;
@@ -27,11 +21,10 @@ export interface StreamSettings {
 /** 64 MB of float32; two are in memory, one being read while the other is used. */
 export const pieceElements = 1 << 24;
 
-type Settings = Required<Pick<StreamSettings, "pieceElements">> & StreamSettings;
+type Settings = Required<Pick<StreamSettings, "pieceElements">> & StreamSettings & { readonly pieces: PieceReader };
 
 /** The part's one output. `activations` stand in the order of its first inputs. */
 export async function evaluateStreamed(part: DecoderPart, activations: readonly ArrayData[], stream: StreamSettings): Promise<Float32Array> {
-  const settings = { ...stream, pieceElements: stream.pieceElements ?? pieceElements };
   const { graph, params } = part;
   const keys = new Map<ValueId, string>();
   const known = new Map<ValueId, ArrayData>();
@@ -39,6 +32,8 @@ export async function evaluateStreamed(part: DecoderPart, activations: readonly 
     if (i < activations.length) known.set(id, activations[i]!);
     else keys.set(id, params[i - activations.length]!);
   });
+  const sized = { ...stream, pieceElements: stream.pieceElements ?? pieceElements };
+  const settings = { ...sized, pieces: openPieces(graph, keys, known, sized) };
   const lastUse = lastUses(graph);
   for (const [index, node] of graph.nodes.entries()) {
     settings.checkpoint?.();
@@ -58,9 +53,16 @@ function lastUses({ nodes, outputs }: Graph): Map<ValueId, number> {
 }
 
 async function evaluateNode(
-  node: Node, { values }: Graph, keys: ReadonlyMap<ValueId, string>, known: ReadonlyMap<ValueId, ArrayData>, settings: Settings,
+  node: Node, graph: Graph, keys: ReadonlyMap<ValueId, string>, known: ReadonlyMap<ValueId, ArrayData>, settings: Settings,
 ): Promise<readonly ArrayData[]> {
+  const { values } = graph;
   const shape = (id: ValueId): readonly number[] => values[id]!.shape;
+  const streamed = streamedWeights(node, graph, keys);
+  if (streamed !== null) {
+    const x = known.get(node.in[0]!) as Float32Array;
+    if (streamed.counts === null) return [await linear(x, shape(node.in[0]!)[0]!, streamed.keys[0]!, streamed.shape, settings)];
+    return [await grouped(x, known.get(streamed.counts) as Int32Array, streamed.keys, streamed.shape, settings)];
+  }
   switch (node.prim) {
     case "constant":
       return [constant(node.attrs)];
@@ -72,24 +74,10 @@ async function evaluateNode(
       if (key !== undefined) return [await gather(key, shape(table)[1]!, known.get(ids) as Int32Array, settings)];
       break;
     }
-    case "matmul": {
-      const [x, weight] = node.in as [ValueId, ValueId];
-      const key = keys.get(weight);
-      if (key === undefined || !isLinear(node)) break;
-      return [await linear(known.get(x) as Float32Array, shape(x)[0]!, key, shape(weight), settings)];
-    }
-    case "groupedMatmul": {
-      const [x, counts, ...experts] = node.in as [ValueId, ValueId, ...ValueId[]];
-      const names = experts.map((id) => keys.get(id));
-      if (!node.attrs.transB || names.includes(undefined)) break;
-      return [await grouped(known.get(x) as Float32Array, known.get(counts) as Int32Array, names as string[], shape(experts[0]!), settings)];
-    }
     default:
   }
   return alone(node, values, keys, known, settings);
 }
-
-const isLinear = ({ attrs }: NodeOf<"matmul">): boolean => attrs.transB && !attrs.transA;
 
 function constant({ dtype, shape, values }: PrimAttrs["constant"]): ArrayData {
   const count = elements(shape);
@@ -113,41 +101,27 @@ async function gather(key: string, width: number, ids: Int32Array, { weights }: 
   return out;
 }
 
-/** x [N, A] times a stored weight [B, A], transposed, a run of the weight's rows at a time; the next is read meanwhile. */
+/** x [N, A] times a stored weight [B, A], transposed, a run of the weight's rows at a time. */
 async function linear(x: Float32Array, rows: number, key: string, weight: readonly number[], settings: Settings): Promise<Float32Array> {
   const [size, width] = weight as [number, number];
-  const { weights, pieceElements: most } = settings;
-  const step = Math.min(size, Math.max(1, Math.floor(most / width)));
-  const readAt = (start: number): Promise<Float32Array> => weights.readRows(key, start, Math.min(step, size - start));
-  const out = new Float32Array(rows * size);
-  let waiting = readAt(0);
+  const step = rowsAtOnce(weight, settings.pieceElements);
+  const out = step === size ? null : new Float32Array(rows * size);
   for (let start = 0; start < size; start += step) {
     settings.checkpoint?.();
-    const piece = await waiting;
-    if (start + step < size) {
-      waiting = readAt(start + step);
-      // What goes wrong is thrown where it is awaited, even if the product fails first.
-      waiting.catch(() => undefined);
-    }
     const count = Math.min(step, size - start);
-    const y = await product(x, rows, piece, count, width, settings);
-    if (count === size) return y;
+    const y = await product(x, rows, await settings.pieces.take(key, start), count, width, settings);
+    if (out === null) return y;
     for (let row = 0; row < rows; row++) out.set(y.subarray(row * count, (row + 1) * count), row * size + start);
   }
-  return out;
+  return out!;
 }
 
 /** x [N, A] times w [B, A], transposed. `w` is given away. */
 async function product(x: Float32Array, rows: number, w: Float32Array, size: number, width: number, { operations }: Settings): Promise<Float32Array> {
   const b = new GraphBuilder();
   const graph = b.finish([b.linear(b.input("x", "f32", [rows, width]), b.input("w", "f32", [size, width]))]);
-  const [y] = await operations.run(`linear ${rows} ${width} ${size}`, graph, [x, w], givenAway(w, 1));
+  const [y] = await operations.run(`linear ${rows} ${width} ${size}`, graph, [x, w], [1]);
   return y as Float32Array;
-}
-
-/** The place of a feed that the runtime may keep: not a view of what somebody else holds. */
-export function givenAway(feed: ArrayData, place: number): readonly number[] {
-  return feed.byteLength === feed.buffer.byteLength ? [place] : [];
 }
 
 /** Each expert's rows of x times its weight, one expert at a time; experts without rows are not read. */

@@ -5,7 +5,7 @@ import { decoderParts } from "../net/parts.js";
 import type { DecoderSpec } from "../spec/types.js";
 import type { ArrayData, Backend } from "../step/runtime.js";
 import { requireIds, type RunnableModel } from "./model.js";
-import { evaluateStreamed, givenAway, pieceElements as defaultPiece } from "./streamed-graph.js";
+import { evaluateStreamed, pieceElements as defaultPiece } from "./streamed-graph.js";
 
 export interface StreamedModel extends RunnableModel {
   /** ids [N] -> residual stream [N, H]. Throws inputError for an id outside the vocabulary. */
@@ -59,9 +59,9 @@ export async function openStreamedModel(dir: string, backend: Backend, options: 
     ffnInput: async (layer, x) => (await run(parts.ffnInput(layer, rowsOf(x)), x)) ?? x,
     final: (x) => run(parts.final(rowsOf(x)), x),
     async head(hidden, first, count) {
-      const weights = await checkpoint.readRows(spec.tiedHead ? "embed" : "head", first, count);
+      const weights = await checkpoint.readRows(spec.tiedHead ? "embed" : "head", first, count, runtime.memory(4 * count * width));
       const { graph } = parts.head(rowsOf(hidden), count);
-      const [logits] = await runtime.run(`head ${rowsOf(hidden)} ${count}`, graph, [hidden, weights], givenAway(weights, 1));
+      const [logits] = await runtime.run(`head ${rowsOf(hidden)} ${count}`, graph, [hidden, weights], [1]);
       return logits as Float32Array;
     },
     async logits(ids, shape, rows) {

@@ -4,10 +4,15 @@ import type { ExtendProgram, LogitsProgram, TrainProgram } from "../step/program
 import type { Backend, ForwardRuntime, OperationRuntime, TrainRuntime } from "../step/runtime.js";
 import type { Call, Reply } from "./worker.js";
 
+/** One feed at work and one being made, and another size of each. */
+const mostSpare = 4;
+
 /** Calls methods of the runtime hosted by `worker.ts`. */
 class Remote {
   private readonly worker: Worker;
   private readonly waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
+  /** Memory that has come back from the thread, smallest first. */
+  private readonly spare: ArrayBuffer[] = [];
   private next = 0;
   private failure: Error | undefined;
 
@@ -18,7 +23,8 @@ class Remote {
     // Flags of the process, such as --input-type, are about its own script.
     this.worker = new Worker(file, { execArgv: [] });
     this.worker.unref();
-    this.worker.on("message", ({ id, result, error }: Reply) => {
+    this.worker.on("message", ({ id, result, error, returned }: Reply) => {
+      this.keep(returned);
       const call = this.waiting.get(id);
       if (call === undefined) return;
       this.waiting.delete(id);
@@ -40,14 +46,25 @@ class Remote {
     return this.send(method, args, []);
   }
 
-  /** Buffers in `given` move to the thread instead of being copied. */
-  send<T>(method: string, args: readonly unknown[], given: readonly ArrayBuffer[]): Promise<T> {
+  private keep(buffers: readonly ArrayBuffer[]): void {
+    this.spare.push(...buffers);
+    this.spare.sort((a, b) => a.byteLength - b.byteLength);
+    this.spare.splice(0, this.spare.length - mostSpare);
+  }
+
+  memory(bytes: number): ArrayBuffer {
+    const place = this.spare.findIndex(({ byteLength }) => byteLength >= bytes);
+    return place < 0 ? new ArrayBuffer(bytes) : this.spare.splice(place, 1)[0]!;
+  }
+
+  /** Buffers in `given` move to the thread instead of being copied, and serve `memory` when they are back. */
+  send<T>(method: string, args: readonly unknown[], given: ArrayBuffer[]): Promise<T> {
     if (this.failure !== undefined) return Promise.reject(this.failure);
     return new Promise((resolve, reject) => {
       const id = this.next++;
       this.waiting.set(id, { resolve: resolve as (value: unknown) => void, reject });
       this.worker.ref();
-      this.worker.postMessage({ id, method, args } satisfies Call, given);
+      this.worker.postMessage({ id, method, args, given } satisfies Call, given);
     });
   }
 
@@ -111,6 +128,7 @@ export const onnxruntimeBackend: Backend = {
     await remote.open("openOperations", options);
     return {
       run: (name, graph, feeds, given = []) => remote.send("run", [name, graph, feeds], given.map((i) => feeds[i]!.buffer as ArrayBuffer)),
+      memory: (bytes) => remote.memory(bytes),
       close: () => remote.end(),
     };
   },

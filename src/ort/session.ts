@@ -40,10 +40,12 @@ export interface SessionOptions {
   readonly threads: number;
   /** Keep memory between runs (default); without it each run allocates and frees what it needs. */
   readonly arena?: boolean;
+  /** Threads without work wait actively for a while (default): right for one session, not for many that take turns. */
+  readonly spin?: boolean;
 }
 
 /** Lowers and compiles a graph for the CPU. */
-export async function openSession(graph: Graph, { threads, arena = true }: SessionOptions): Promise<Session> {
+export async function openSession(graph: Graph, { threads, arena = true, spin = true }: SessionOptions): Promise<Session> {
   const program = lower(graph);
   const session = await ort.InferenceSession.create(program.bytes, {
     executionProviders: ["cpu"],
@@ -55,6 +57,7 @@ export async function openSession(graph: Graph, { threads, arena = true }: Sessi
     enableMemPattern: false,
     enableCpuMemArena: arena,
     logSeverityLevel: 3,
+    ...(spin ? {} : { extra: { session: { intra_op: { allow_spinning: "0" } } } }),
   });
   return {
     async run(inputs, outputs) {

@@ -9,12 +9,15 @@ export interface Call {
   readonly id: number;
   readonly method: string;
   readonly args: readonly unknown[];
+  /** Buffers among the arguments that have moved here; they move back with the reply. */
+  readonly given: ArrayBuffer[];
 }
 
 export interface Reply {
   readonly id: number;
   readonly result?: unknown;
   readonly error?: { readonly message: string; readonly stack?: string };
+  readonly returned: readonly ArrayBuffer[];
 }
 
 let runtime: TrainRuntime | ForwardRuntime | OperationRuntime | undefined;
@@ -37,8 +40,6 @@ async function answer({ method, args }: Call): Promise<unknown> {
 }
 
 parentPort?.on("message", (call: Call) => {
-  answer(call).then(
-    (result) => parentPort!.postMessage({ id: call.id, result } satisfies Reply),
-    (error: Error) => parentPort!.postMessage({ id: call.id, error: { message: error.message, stack: error.stack } } satisfies Reply),
-  );
+  const reply = (outcome: Pick<Reply, "result" | "error">): void => parentPort!.postMessage({ id: call.id, ...outcome, returned: call.given } satisfies Reply, call.given);
+  answer(call).then((result) => reply({ result }), ({ message, stack }: Error) => reply({ error: { message, stack } }));
 });

@@ -127,9 +127,11 @@ export type ArrayData = Float32Array | Int32Array;
 export interface OperationRuntime {
   /**
    * Graphs are compiled once per `name`. Feeds in the order of the graph's inputs, outputs in that of its outputs. Feeds at the
-   * places named in `given` belong to the runtime from then on.
+   * places named in `given` belong to the runtime from then on; they lie in `memory`.
    */
   run(name: string, graph: Graph, feeds: readonly ArrayData[], given?: readonly number[]): Promise<readonly ArrayData[]>;
+  /** At least so many bytes, for a feed to give away; what was given comes round again. Holds anything. */
+  memory(bytes: number): ArrayBuffer;
   close(): Promise<void>;
 }
 

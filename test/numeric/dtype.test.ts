@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
-import { convertBytes, fromFloat32, toFloat32 } from "../../src/numeric/dtype.js";
+import { convertBytes, floatBytes, fromFloat32, storedPlace, toFloat32 } from "../../src/numeric/dtype.js";
 import type { FloatDtype } from "../../src/numeric/dtype.js";
 
 const allHalves = (): Uint8Array => new Uint8Array(Uint16Array.from({ length: 65536 }, (_, i) => i).buffer);
@@ -130,4 +130,22 @@ describe("other dtypes", () => {
     expect(convertBytes("F16", "F16", bytes)).toBe(bytes);
     expect(toFloat32("BF16", convertBytes("F32", "BF16", fromFloat32("F32", Float32Array.of(1.5))))[0]).toBe(1.5);
   });
+});
+
+test("values decoded into the memory that their bytes lie in are the same, however many", () => {
+  fc.assert(
+    fc.property(fc.constantFrom<FloatDtype>("F64", "F32", "F16", "BF16"), fc.integer({ min: 0, max: 70 }), fc.nat(20), fc.nat(), (dtype, count, more, seed) => {
+      const bytes = Uint8Array.from({ length: count * floatBytes[dtype] }, (_, i) => Math.imul(seed + i, 2654435761) >>> 24);
+      const memory = new ArrayBuffer(4 * (count + more));
+      const place = storedPlace(dtype, count, memory);
+      place?.set(bytes);
+      expect(place === undefined).toBe(dtype === "F64");
+      const found = toFloat32(dtype, place ?? bytes, memory);
+      expect([found.buffer === memory, found.byteOffset, found.length]).toEqual([true, 0, count]);
+      const bits = (values: Float32Array): Uint32Array => new Uint32Array(values.buffer, values.byteOffset, count);
+      // Narrowing a float64 may choose another NaN.
+      if (dtype === "F64") expect(found).toEqual(toFloat32(dtype, bytes));
+      else expect(bits(found)).toEqual(bits(toFloat32(dtype, bytes)));
+    }),
+  );
 });
