@@ -8,7 +8,7 @@ import { factorRuns } from "../convert/record.js";
 import { forwardFlops } from "../cost/flops.js";
 import { countParams } from "../cost/params.js";
 import type { DecoderSpec } from "../spec/types.js";
-import { isHubReference } from "../hub/reference.js";
+import { isHubReference, modelName } from "../hub/reference.js";
 import { explainExpectation, explainPlan } from "../surgery/explain.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
@@ -17,7 +17,7 @@ import { modelFolder, orHub } from "./model-folder.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { conversionView } from "./progress.js";
 import { proofLines, prove, requireText, type Proof } from "./proof.js";
-import { recipeOfFlags, withRecipe, type RecipeFlags } from "./recipe-options.js";
+import { askedOfFlags, withRecipe, type RecipeFlags } from "./recipe-options.js";
 import type { Terminal } from "./terminal.js";
 import { textHelp } from "./verify.js";
 
@@ -34,6 +34,7 @@ interface ConvertFlags extends CommonFlags, RecipeFlags {
 
 const dtypes = { float32: "F32", bfloat16: "BF16", float16: "F16" } as const satisfies Record<string, WriteDtype>;
 const dtypeNames = Object.keys(dtypes) as (keyof typeof dtypes)[];
+const dtypeOf = (name: keyof typeof dtypes | undefined): WriteDtype | undefined => name && dtypes[name];
 const nameOf = (dtype: WriteDtype): string => dtypeNames.find((name) => dtypes[name] === dtype)!;
 const columns = 80;
 /** The disk is what a conversion waits for. */
@@ -42,7 +43,7 @@ const defaultConvertThreads = 1;
 export function convertCommand(): Command {
   const command = new Command("convert")
     .description("upcycle a dense model folder into a mixture-of-experts model folder")
-    .argument("<model>", `dense model folder (Hugging Face: config.json, weights), ${orHub}`);
+    .argument("[model]", `dense model folder (Hugging Face: config.json, weights), ${orHub}`);
   withRecipe(command)
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
     .option("--dtype <name>", `${dtypeNames.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeNames))
@@ -56,16 +57,26 @@ export function convertCommand(): Command {
   return withExample(withJson(command), "upcycle convert models/dense --recipe E8G1T2 --out models/moe", "An interrupted conversion goes on when the same command is given again.");
 }
 
-async function execute(model: string, flags: ConvertFlags, command: Command): Promise<void> {
-  const asked = await recipeOfFlags(flags);
-  const source = await modelFolder(model, flags.json);
+/** Each model's folder, one after the other. A name of a mergekit file that is no folder says so before it is fetched. */
+async function modelFolders(models: readonly string[], fromFile: boolean, json: boolean | undefined): Promise<string[]> {
+  const folders: string[] = [];
+  for (const model of models) {
+    if (fromFile && isHubReference(model)) openContext({ json }).terminal.note(`${model.slice(5)}: no such folder, so taken as ${model}`);
+    folders.push(await modelFolder(model, json));
+  }
+  return folders;
+}
+
+async function execute(given: string | undefined, flags: ConvertFlags, command: Command): Promise<void> {
+  const { models, recipe: asked, dtype: said } = await askedOfFlags(given, flags, command);
+  const [source, ...parents] = (await modelFolders(models, given === undefined, flags.json)) as [string, ...string[]];
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   const recipe = asked.scaling === "calibrated" ? await calibrated(asked, source, flags, terminal, signal) : asked;
-  const options = { source, recipe, dtype: flags.dtype && dtypes[flags.dtype], maxShardBytes: flags.shardSize };
+  const options = { source, parents, recipe, dtype: dtypeOf(flags.dtype ?? said ?? undefined), maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {
     const planned = await planConversion(options);
     if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
-    else [...explainPlan(planned.plan).flatMap(folded), ...folded(sizeLine(planned)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
+    else [...explainPlan(planned.plan, [source, ...parents].map(modelName)).flatMap(folded), ...folded(sizeLine(planned)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
     return;
   }
   const { out } = flags;
@@ -75,7 +86,7 @@ async function execute(model: string, flags: ConvertFlags, command: Command): Pr
   const made = await convertCheckpoint({ ...options, out, signal, threads: flags.threads ?? defaultConvertThreads, overwrite: flags.overwrite, onEvent: view });
   const proof = flags.report ? await prove(made, source, { text: flags.text, threads: flags.threads ?? defaultThreads(), terminal, signal }) : null;
   if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof }));
-  else report(made, model, proof).forEach((line) => terminal.out(line));
+  else report(made, models[0]!, proof).forEach((line) => terminal.out(line));
 }
 
 /** The recipe with the factors measured on the parent. */

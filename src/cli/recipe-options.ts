@@ -1,22 +1,31 @@
 /** The options of `upcycle convert` that say a recipe: a name or a file, and what overrides the file. */
+import { dirname, isAbsolute, resolve } from "node:path";
 import type { Command } from "commander";
-import { parseRecipeConfig, type RecipeConfig } from "../config/index.js";
+import { inputError } from "../base/errors.js";
+import { parseMergekitConfig, parseRecipeConfig, type MergekitConfig, type RecipeConfig } from "../config/index.js";
+import { isHubReference, parseHubReference } from "../hub/reference.js";
+import { exists } from "../io/atomic.js";
 import { readText } from "../io/ranges.js";
-import { expertInits, recipeDefaults, scalings, targetFamilies, type UpcycleRecipe } from "../surgery/recipe.js";
+import { expertInits, otherTensors, recipeDefaults, scalings, targetFamilies, type UpcycleRecipe } from "../surgery/recipe.js";
+import { mergekitPlan } from "../surgery/mergekit.js";
 import { recipeFromConfig } from "../surgery/recipe-config.js";
 import { shownPath } from "./context.js";
 import { oneOf, realNumber, wholeNumber } from "./options.js";
 
 /** Keys as in recipe files, apart from a few shorter ones. */
 export interface RecipeFlags extends Partial<Omit<RecipeConfig, "recipe" | "allowUnevenTopK" | "auxLossCoef">> {
-  readonly recipe: string;
+  readonly recipe?: string;
+  readonly mergekit?: string;
+  readonly others?: UpcycleRecipe["others"];
   readonly allowUnevenTopk?: boolean;
   readonly auxLoss?: number;
 }
 
 export function withRecipe(command: Command): Command {
   return command
-    .requiredOption("--recipe <name>", "E<copies>G<parts>T<experts per token>, for example E8G1T2, or a .yaml file with these options as keys")
+    .option("--recipe <name>", "E<copies>G<parts>T<experts per token>, for example E8G1T2, or a .yaml file with these options as keys")
+    .option("--mergekit <file>", "instead of model and recipe: several dense models as experts, in a .yaml file of mergekit-moe")
+    .option("--others <whose>", `with --mergekit, all but the experts: ${otherTensors.join(", ")} (default: ${recipeDefaults.others})`, oneOf("--others", otherTensors))
     .option("--target <family>", `auto (simplest exact), ${targetFamilies.join(", ")}`, oneOf("--target", ["auto", ...targetFamilies]))
     .option("--router <order>", `topk-softmax, softmax-topk (default: ${recipeDefaults.order})`, oneOf("--router", ["topk-softmax", "softmax-topk"]))
     .option("--scaling <how>", `${scalings.join(", ")} (default: ${recipeDefaults.scaling})`, oneOf("--scaling", scalings))
@@ -34,14 +43,64 @@ export function withRecipe(command: Command): Command {
     .option("--allow-uneven-topk", "accept a T that is not a multiple of G");
 }
 
-/** The recipe of the flags; those that are given come before the file's keys. Throws `input` for a file or a recipe that cannot be used. */
-export async function recipeOfFlags(flags: RecipeFlags): Promise<UpcycleRecipe> {
-  const { recipe, allowUnevenTopk, auxLoss, ...all } = flags;
+/** Models by name, the base first, and the recipe. */
+export interface AskedConversion {
+  readonly models: readonly string[];
+  readonly recipe: UpcycleRecipe;
+  readonly dtype?: MergekitConfig["dtype"];
+}
+
+/**
+ * What the flags ask for; those that are given come before a file's keys. Throws `input` for a file or a recipe that cannot be used.
+ */
+export async function askedOfFlags(model: string | undefined, flags: RecipeFlags, command: Command): Promise<AskedConversion> {
+  const { recipe, mergekit, others, experts, shared } = flags;
+  if (mergekit === undefined) {
+    if (others !== undefined) throw inputError("--others is about several models, which only --mergekit names");
+    if (model === undefined) return command.error("error: missing required argument 'model'");
+    if (recipe === undefined) return command.error("error: required option '--recipe <name>' not specified");
+    return { models: [model], recipe: await recipeOfFlags({ ...flags, recipe }) };
+  }
+  if (model !== undefined || recipe !== undefined) {
+    throw inputError(`--mergekit says which models become experts, ${model === undefined ? `--recipe ${recipe}` : `"${model}"`} is one too many`, { hint: "leave it out" });
+  }
+  if (experts !== undefined || shared !== undefined) throw inputError(`${experts === undefined ? "--shared" : "--experts"} does not go with --mergekit`);
+  const file = shownPath(mergekit);
+  const config = parseMergekitConfig(await readText(mergekit), file);
+  const plan = mergekitPlan(config, file, { ...given(flags), others });
+  return { models: await Promise.all(plan.models.map((name) => modelBeside(mergekit, name))), recipe: plan.recipe, dtype: config.dtype };
+}
+
+/**
+ * A model of a mergekit file: a folder beside the file or here; what is none, as `hf://`. Throws `input` for a path that leads nowhere.
+ */
+async function modelBeside(file: string, name: string): Promise<string> {
+  if (isHubReference(name)) return name;
+  for (const path of [resolve(dirname(file), name), resolve(name)]) if (await exists(path)) return path;
+  if (!isAbsolute(name) && !/^[.~]|[\\]/.test(name)) {
+    const hub = `hf://${name}`;
+    try {
+      parseHubReference(hub);
+      return hub;
+    } catch {
+      // Neither a folder nor such a name: said below.
+    }
+  }
+  throw inputError(`no such folder: ${name}`, { where: shownPath(file), hint: "write a folder, as seen from this file or from here, or a model of the Hub such as org/name" });
+}
+
+async function recipeOfFlags(flags: RecipeFlags & { readonly recipe: string }): Promise<UpcycleRecipe> {
+  const { recipe } = flags;
   const isFile = /\.ya?ml$/i.test(recipe);
   const file = isFile ? parseRecipeConfig(await readText(recipe), shownPath(recipe)) : { recipe };
+  return recipeFromConfig({ ...file, ...given(flags) });
+}
+
+/** The keys that were said. */
+function given({ allowUnevenTopk, auxLoss, ...all }: RecipeFlags): Partial<Omit<RecipeConfig, "recipe">> {
   const { target, router, scaling, routerStd, seed, experts, noise, noiseFraction, drop, permute, shared, layers, pad } = all;
   const said = {
     target, router, scaling, routerStd, seed, experts, noise, noiseFraction, drop, permute, shared, layers, pad, allowUnevenTopK: allowUnevenTopk, auxLossCoef: auxLoss,
   };
-  return recipeFromConfig({ ...file, ...Object.fromEntries(Object.entries(said).filter(([, value]) => value !== undefined)) });
+  return Object.fromEntries(Object.entries(said).filter(([, value]) => value !== undefined));
 }

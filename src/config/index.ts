@@ -4,6 +4,7 @@ export type { EvaluationConfig, MixPartConfig, ModelConfig, TextConfig, Tokenize
 export { scheduleProblem, type Budget, type BudgetedBlock, type GuardConfig, type LearningRate, type OptimizerConfig, type ParameterGroups, type TrainingBlock } from "./training.js";
 export { parseStudyConfig, studySchema, type StudyArm, type StudyConfig } from "./study.js";
 export { parseRecipeConfig, recipeSchema, type RecipeConfig } from "./recipe.js";
+export { mergekitGates, mergekitSchema, modelWords, parseMergekitConfig, type MergekitConfig } from "./mergekit.js";
 export { parseTrainConfig, trainSchema, type TrainConfig } from "./train.js";
 export { hardwareSchema, parseHardware, type GpuEntry, type HardwareTable } from "./hardware.js";
 export { jsonSchema } from "./json-schema.js";

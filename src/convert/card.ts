@@ -18,6 +18,8 @@ export const reportFile = "preservation.json";
 export interface CardFacts {
   readonly parentName: string;
   readonly parent: ParentCard;
+  /** Further dense models that gave experts. */
+  readonly experts: readonly { readonly name: string; readonly card: ParentCard }[];
   readonly plan: SurgeryPlan;
   readonly dtype: WriteDtype;
   readonly weightBytes: number;
@@ -42,9 +44,11 @@ export function modelCard(facts: CardFacts): string {
   ].join("\n");
 }
 
-function frontMatter({ parentName, parent, plan }: CardFacts): Record<string, unknown> {
+function frontMatter({ parentName, parent, experts, plan }: CardFacts): Record<string, unknown> {
   const library = loadsElsewhere(plan) ? { library_name: "transformers" } : {};
-  return { ...parentMatter(parentName, parent), ...library, pipeline_tag: "text-generation", tags: ["moe", "mixture-of-experts", "upcycled", plan.target.family] };
+  const repositories = [{ parentName, parent }, ...experts.map(({ name, card }) => ({ parentName: name, parent: card }))].map(repositoryOf).filter((one) => one !== null);
+  const several = repositories.length > 1 ? { base_model: repositories } : {};
+  return { ...parentMatter(parentName, parent), ...several, ...library, pipeline_tag: "text-generation", tags: ["moe", "mixture-of-experts", "upcycled", plan.target.family] };
 }
 
 /** What a model inherits: licence, languages, and its parent's name where the Hub has it. */
@@ -67,20 +71,30 @@ const repositoryOf = ({ parentName, parent }: Pick<CardFacts, "parentName" | "pa
 /** Our own format is read by this project alone. */
 const loadsElsewhere = ({ target }: SurgeryPlan): boolean => (target.family as string) !== "upcycle";
 
-function summary({ parentName, parent, plan, dtype, weightBytes }: CardFacts): [string, string][] {
+function summary({ parentName, parent, experts, plan, dtype, weightBytes }: CardFacts): [string, string][] {
   const { recipe, source, target } = plan;
   const { total, active } = countParams(target);
-  const router = recipe.routerStd === 0 ? "all zero" : `normal, standard deviation ${recipe.routerStd}`;
   return [
     ["parent", `${parentName} (${source.family}), ${compact(countParams(source).total)} parameters`],
+    ...experts.map(({ name, card }, i): [string, string] => [`parent ${i + 1}`, `${name}, licence: ${licence(card)}`]),
+    ...(recipe.parents === null ? [] : [
+      ["experts from", recipe.parents.map(({ source: from }) => [parentName, ...experts.map(({ name }) => name)][from]!).join(", ")] as [string, string],
+      ["all other tensors", recipe.others === "base" ? `from ${parentName}` : "the mean over the models that gave experts"] as [string, string],
+    ]),
     ["parameters", `${compact(total)}, ${compact(active)} active for each token`],
     ["recipe", explainPlan(plan)[0]!],
-    ["router", `${recipe.order}, ${router}`],
+    ["router", `${recipe.order}, ${routerWords(recipe)}`],
     ["scaling", recipe.scaling],
     ["seed", String(recipe.seed)],
     ["weights", `${bytes(weightBytes, 3)} as ${dtypeNames[dtype]}`],
     ["licence", licence(parent)],
   ];
+}
+
+function routerWords({ routerInit, routerStd }: SurgeryPlan["recipe"]): string {
+  if (routerInit === null) return routerStd === 0 ? "all zero" : `normal, standard deviation ${routerStd}`;
+  if (routerInit.kind === "uniform_random") return "uniform between -1 and 1 over the root of the hidden size";
+  return `from the base's ${routerInit.kind === "hidden" ? "hidden states" : "token embeddings"} of prompts`;
 }
 
 export function licence({ license, licenseName, licenseFrom, licenseFiles }: ParentCard): string {

@@ -5,21 +5,29 @@
  *
  * Memory: a few chunks, whatever the model's size. A conversion that was interrupted goes on when it is asked for again.
  */
-import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
+import { inputError } from "../base/errors.js";
+import type { Checkpoint } from "../checkpoint/open.js";
 import { plannedWeightBytes, type WriteDtype } from "../checkpoint/write.js";
 import { modelName } from "../hub/reference.js";
+import { requireAgreement } from "../surgery/agree.js";
 import { planUpcycle, type SurgeryPlan } from "../surgery/plan.js";
 import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
+import type { RouterRows } from "../surgery/router-rows.js";
 import { cardFile, modelCard, type CardFacts } from "./card.js";
 import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
 import { readParentCard } from "./parent-card.js";
+import { closeParents, openParents } from "./parents.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
 import { toolVersion } from "./version.js";
 
 export interface ConvertOptions extends ExecuteOptions {
   /** Dense model folder. */
   readonly source: string;
+  /** Folders of further dense models, 1 and up in the recipe's `parents`; `source` is the base. */
+  readonly parents?: readonly string[] | undefined;
   readonly recipe: UpcycleRecipe;
+  /** Of a recipe whose router is made from prompts: its rows (`evals/prompt-router.ts`). A plan can be made without them. */
+  readonly routerRows?: RouterRows | undefined;
   /** Precision to write; the source's own if left out (float32 for a float64 source). */
   readonly dtype?: WriteDtype | undefined;
   readonly onEvent?: ((event: ConvertEvent) => void) | undefined;
@@ -45,15 +53,15 @@ export interface Conversion extends ConversionPlan {
   readonly seconds: number;
 }
 
-type PlanOptions = Pick<ConvertOptions, "source" | "recipe" | "dtype" | "maxShardBytes">;
+type PlanOptions = Pick<ConvertOptions, "source" | "parents" | "recipe" | "routerRows" | "dtype" | "maxShardBytes">;
 
 /** What `convertCheckpoint` would do, from config and file headers alone; writes nothing. Throws like it. */
 export async function planConversion(options: PlanOptions): Promise<ConversionPlan> {
-  const checkpoint = await openCheckpoint(options.source);
+  const parents = await openParents([options.source, ...(options.parents ?? [])]);
   try {
-    return planFor(checkpoint, options);
+    return planFor(parents, options);
   } finally {
-    await checkpoint.close();
+    await closeParents(parents);
   }
 }
 
@@ -64,34 +72,45 @@ export async function planConversion(options: PlanOptions): Promise<ConversionPl
  */
 export async function convertCheckpoint(options: ConvertOptions): Promise<Conversion> {
   const { source, out, onEvent } = options;
-  await requireApart(source, out);
+  const folders = [source, ...(options.parents ?? [])];
+  for (const folder of folders) await requireApart(folder, out);
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
-  const checkpoint = await openCheckpoint(source);
+  const parents = await openParents(folders);
   try {
-    const planned = planFor(checkpoint, options);
+    const planned = planFor(parents, options);
+    requireData(planned.plan);
     onEvent?.({ type: "planned", ...planned });
-    const card = await cardOf(checkpoint, planned);
-    const record = recordOf(planned.plan, modelName(source), toolVersion, planned.warnings);
+    const card = await cardOf(parents, planned);
+    const record = recordOf(planned.plan, folders.map(modelName), toolVersion, planned.warnings);
     const files = { [recordFile]: `${JSON.stringify(record, null, 2)}\n`, [cardFile]: modelCard(card) };
     const { plan, dtype } = planned;
     const work = {
-      name: `${recipeName(plan.recipe)} of ${plan.source.family}`, settings: plan.recipe, target: plan.target, outputs: plan.outputs, seed: plan.recipe.seed, dtype, files,
+      name: `${recipeName(plan.recipe)} of ${plan.source.family}`, settings: plan.recipe, target: plan.target, outputs: plan.outputs, data: plan.data, seed: plan.recipe.seed, dtype, files,
     };
-    const written = await executeWork(checkpoint, work, options, onEvent);
+    const written = await executeWork(parents, work, options, onEvent);
     return { ...planned, dir: out, weightFiles: written.weightFiles, record, card, seconds: seconds() };
   } finally {
-    await checkpoint.close();
+    await closeParents(parents);
   }
 }
 
-async function cardOf({ dir, config }: Checkpoint, { plan, dtype, weightBytes, warnings }: ConversionPlan): Promise<CardFacts> {
-  const parent = await readParentCard(dir, config);
-  return { parentName: modelName(dir), parent, plan, dtype, weightBytes, warnings, preservation: null };
+/** A plan without its router rows can be shown, not carried out. */
+function requireData({ data, recipe, outputs }: SurgeryPlan): void {
+  if (!outputs.some(({ value }) => value.op === "data" && !data.some(({ name }) => name === value.name))) return;
+  throw inputError("the router is to be made from prompts, and its rows were not given", { where: `recipe ${recipeName(recipe)}`, hint: "make them with promptRouter" });
 }
 
-function planFor(checkpoint: Checkpoint, { recipe, dtype, maxShardBytes }: PlanOptions): ConversionPlan {
-  const plan = planUpcycle(checkpoint.spec, recipe);
-  const written = dtype ?? ownDtype(checkpoint);
-  return { plan, dtype: written, weightBytes: plannedWeightBytes(plan.target, written, maxShardBytes), warnings: [...plan.warnings, ...fileWarnings(checkpoint)] };
+async function cardOf(parents: readonly Checkpoint[], { plan, dtype, weightBytes, warnings }: ConversionPlan): Promise<CardFacts> {
+  const [base, ...experts] = await Promise.all(parents.map(async ({ dir, config }) => ({ name: modelName(dir), card: await readParentCard(dir, config) })));
+  return { parentName: base!.name, parent: base!.card, experts, plan, dtype, weightBytes, warnings, preservation: null };
+}
+
+function planFor(parents: readonly Checkpoint[], { recipe, routerRows, dtype, maxShardBytes }: PlanOptions): ConversionPlan {
+  const differences = requireAgreement(parents.map(({ dir, spec }) => ({ name: dir, spec })), recipe);
+  const [base, ...others] = parents as [Checkpoint, ...Checkpoint[]];
+  const plan = planUpcycle(base.spec, recipe, routerRows);
+  const written = dtype ?? ownDtype(base);
+  const warnings = [...plan.warnings, ...differences, ...fileWarnings(base), ...others.flatMap((other) => fileWarnings(other).map((words) => `${modelName(other.dir)}: ${words}`))];
+  return { plan, dtype: written, weightBytes: plannedWeightBytes(plan.target, written, maxShardBytes), warnings };
 }

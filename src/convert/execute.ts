@@ -7,6 +7,7 @@ import { areaWeights, writeCheckpoint, type AreaWeights, type SlotDtype, type Wr
 import type { DecoderSpec } from "../spec/types.js";
 import { printExpr } from "../surgery/expr.js";
 import type { PlannedTensor } from "../surgery/plan.js";
+import type { PlanMatrix } from "../surgery/router-rows.js";
 import type { Slot } from "../tensors/slots.js";
 import { areasOf } from "./areas.js";
 import { identityOf, sourceStamps } from "./identity.js";
@@ -21,6 +22,8 @@ export interface Work {
   readonly settings: unknown;
   readonly target: DecoderSpec;
   readonly outputs: readonly PlannedTensor[];
+  /** Matrices that outputs name. */
+  readonly data?: readonly PlanMatrix[] | undefined;
   /** Of everything drawn. */
   readonly seed: number;
   readonly dtype: WriteDtype;
@@ -58,18 +61,18 @@ export type ExecuteEvent =
       readonly bytesPerSecond: number;
     };
 
-/** Throws `input` for a folder that cannot be used, `stopped` for a full disk, `interrupted` when the signal fires. */
+/** `sources`: the base first, whose tokenizer is carried along. Throws `input` for a folder that cannot be used, `stopped` for a full disk, `interrupted` when the signal fires. */
 export async function executeWork(
-  checkpoint: Checkpoint, work: Work, { out, threads = 1, maxShardBytes, overwrite, signal, pace }: ExecuteOptions, onEvent?: (event: ExecuteEvent) => void,
+  sources: readonly Checkpoint[], work: Work, { out, threads = 1, maxShardBytes, overwrite, signal, pace }: ExecuteOptions, onEvent?: (event: ExecuteEvent) => void,
 ): Promise<WrittenCheckpoint> {
   const { target, dtype, slotDtype, files } = work;
-  const identity = await identityOf(work, { version: toolVersion, dtype, maxShardBytes: maxShardBytes ?? null, chunkBytes: pace?.chunkBytes ?? null, files }, checkpoint);
+  const identity = await identityOf(work, { version: toolVersion, dtype, maxShardBytes: maxShardBytes ?? null, chunkBytes: pace?.chunkBytes ?? null, files }, sources);
   let [began, before] = [performance.now(), 0];
   return writeCheckpoint({
-    dir: out, spec: target, dtype, slotDtype, weights: weightsOf(checkpoint, work, threads), carry: checkpoint.dir, files, maxShardBytes, overwrite, signal, pace,
+    dir: out, spec: target, dtype, slotDtype, weights: weightsOf(sources, work, threads), carry: sources[0]!.dir, files, maxShardBytes, overwrite, signal, pace,
     resume: {
       identity,
-      sources: () => sourceStamps(checkpoint),
+      sources: () => sourceStamps(sources),
       onFound: (found) => {
         if ("replaced" in found) return onEvent?.({ type: "replaced", name: found.replaced });
         [began, before] = [performance.now(), found.bytes];
@@ -83,13 +86,13 @@ export async function executeWork(
   });
 }
 
-function weightsOf(checkpoint: Checkpoint, { outputs, seed }: Work, threads: number): AreaWeights {
+function weightsOf(sources: readonly Checkpoint[], { outputs, seed, data = [] }: Work, threads: number): AreaWeights {
   const values = outputs.map(({ slot, value }) => [slot.key, value] as const);
   const texts = new Map(values.map(([key, value]) => [key, printExpr(value)]));
   const sameAs = ({ key }: Slot): string => texts.get(key)!;
-  const plan = { seed, values };
-  if (threads <= 1) return areaWeights(areasOf(checkpoint, plan), sameAs);
-  return { sameAs, open: (target) => openThreads({ source: checkpoint.dir, plan, target }, threads) };
+  const plan = { seed, values, data };
+  if (threads <= 1) return areaWeights(areasOf(sources, plan), sameAs);
+  return { sameAs, open: (target) => openThreads({ sources: sources.map(({ dir }) => dir), plan, target }, threads) };
 }
 
 /** Replacing a folder that is or holds the source would destroy it. Throws `input`. */

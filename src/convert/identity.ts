@@ -17,14 +17,19 @@ export interface Settings {
   readonly files: Readonly<Record<string, string>>;
 }
 
-export async function identityOf(work: Pick<Work, "name" | "settings" | "target" | "outputs">, settings: Settings, source: Checkpoint): Promise<Identity> {
+export async function identityOf(work: Pick<Work, "name" | "settings" | "target" | "outputs" | "data">, settings: Settings, parents: readonly Checkpoint[]): Promise<Identity> {
   const outputs = work.outputs.map(({ slot, value }) => [slot.key, slot.shape, printExpr(value)]);
-  const request = createHash("sha256").update(JSON.stringify([settings, work.settings, work.target, outputs])).digest("hex");
-  return { name: `${work.name} as ${settings.dtype}`, request, sources: await sourceStamps(source) };
+  const hash = createHash("sha256").update(JSON.stringify([settings, work.settings, work.target, outputs]));
+  for (const { name, values } of work.data ?? []) hash.update(name).update(Float64Array.from(values));
+  return { name: `${work.name} as ${settings.dtype}`, request: hash.digest("hex"), sources: await sourceStamps(parents) };
 }
 
 /** Size, time and declared tensors of every file that weights are read from, and of config.json. */
-export async function sourceStamps(source: Checkpoint): Promise<Identity["sources"]> {
+export async function sourceStamps(parents: readonly Checkpoint[]): Promise<Identity["sources"]> {
+  return Object.assign({}, ...(await Promise.all(parents.map(stampsOf)))) as Identity["sources"];
+}
+
+async function stampsOf(source: Checkpoint): Promise<Identity["sources"]> {
   const tensors = new Map<string, unknown[]>([["config.json", [source.config]]]);
   for (const [name, { file, dtype, shape }] of source.tensors) {
     const known = tensors.get(file);

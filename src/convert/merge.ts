@@ -71,7 +71,7 @@ export async function mergeCheckpoint(options: MergeOptions): Promise<Merged> {
     const work = {
       name: `merge of ${plan.source.family}`, settings: { choice: plan.choice, lineage: plan.lineage }, target: plan.target, outputs: plan.outputs, seed: plan.lineage?.recipe.seed ?? 0, dtype, files,
     };
-    const { weightFiles } = await executeWork(checkpoint, work, options, onEvent);
+    const { weightFiles } = await executeWork([checkpoint], work, options, onEvent);
     return { ...planned, dir: out, weightFiles, seconds: (performance.now() - started) / 1000 };
   } finally {
     await checkpoint.close();

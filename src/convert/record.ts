@@ -8,7 +8,7 @@ import { inputError } from "../base/errors.js";
 import { exists } from "../io/atomic.js";
 import { readJson } from "../io/ranges.js";
 import { chosenLayers } from "../surgery/layers.js";
-import { checkRecipe, expertInits, recipeDefaults, recipeName, scalings, targetFamilies, type UpcycleRecipe } from "../surgery/recipe.js";
+import { checkRecipe, expertInits, otherTensors, recipeDefaults, recipeName, scalings, targetFamilies, type UpcycleRecipe } from "../surgery/recipe.js";
 import type { Factors } from "../surgery/scaling.js";
 import type { SurgeryPlan } from "../surgery/plan.js";
 
@@ -25,9 +25,15 @@ const recipeSchema = z.object({
   order: z.enum(["topk-softmax", "softmax-topk"]),
   scaling: z.enum(scalings),
   routerStd: z.number(),
+  routerInit: z.union([
+    z.object({ kind: z.enum(["hidden", "cheap_embed"]), prompts: z.array(z.object({ positive: z.array(z.string()), negative: z.array(z.string()) })) }),
+    z.object({ kind: z.literal("uniform_random") }),
+  ]).nullable().default(recipeDefaults.routerInit),
   seed: z.int(),
   allowUnevenTopK: z.boolean(),
   experts: z.enum(expertInits).default(recipeDefaults.experts),
+  parents: z.array(z.object({ source: z.int(), noise: z.number(), scale: z.number() })).nullable().default(recipeDefaults.parents),
+  others: z.enum(otherTensors).default(recipeDefaults.others),
   noise: z.object({ std: z.number(), relative: z.boolean(), fraction: z.number() }).nullable().default(recipeDefaults.noise),
   drop: z.number().default(recipeDefaults.drop),
   permute: z.boolean().default(recipeDefaults.permute),
@@ -43,6 +49,8 @@ const recordSchema = z.object({
   version: z.union([z.literal(1), z.literal(2)]),
   upcycle: z.string(),
   parent: z.object({ name: z.string(), family: z.string() }),
+  /** Names of all dense models where there are several, the base first: what `source` of the recipe's parents counts. */
+  parents: z.array(z.string()).optional(),
   name: z.string(),
   recipe: recipeSchema,
   factors: z.union([
@@ -59,19 +67,31 @@ const recordSchema = z.object({
 
 export type UpcycleRecord = z.output<typeof recordSchema>;
 
-/** What is known of a plan's making. `parentName` is `modelName` of its folder; `version` is this tool's. */
-export function recordOf(plan: SurgeryPlan, parentName: string, version: string, warnings: readonly string[]): UpcycleRecord {
+/** What is known of a plan's making. `names` are `modelName` of the parents' folders, the base first; `version` is this tool's. */
+export function recordOf(plan: SurgeryPlan, names: readonly string[], version: string, warnings: readonly string[]): UpcycleRecord {
   const { recipe, target, source, expected } = plan;
   const family = targetFamilies.find((name) => name === target.family)!;
   return {
     version: 2,
     upcycle: version,
-    parent: { name: parentName, family: source.family },
+    parent: { name: names[0]!, family: source.family },
+    ...(names.length > 1 ? { parents: [...names] } : {}),
     name: recipeName(recipe),
-    recipe: { ...recipe, target: family, calibration: recipe.calibration === null ? null : [...recipe.calibration] },
+    recipe: { ...recipe, target: family, ...mutable(recipe) },
     factors: factorRuns(plan.factors),
     expected: { ...expected },
     warnings: [...warnings],
+  };
+}
+
+/** Lists as the schema has them. */
+function mutable({ calibration, parents, routerInit }: UpcycleRecipe): Pick<UpcycleRecord["recipe"], "calibration" | "parents" | "routerInit"> {
+  const prompts = (init: Extract<UpcycleRecipe["routerInit"], { readonly prompts: unknown }>): { positive: string[]; negative: string[] }[] =>
+    init.prompts.map(({ positive, negative }) => ({ positive: [...positive], negative: [...negative] }));
+  return {
+    calibration: calibration === null ? null : [...calibration],
+    parents: parents === null ? null : parents.map((parent) => ({ ...parent })),
+    routerInit: routerInit === null || routerInit.kind === "uniform_random" ? routerInit : { kind: routerInit.kind, prompts: prompts(routerInit) },
   };
 }
 

@@ -3,12 +3,12 @@ import { parentPort } from "node:worker_threads";
 import { UpcycleError, type FailureKind } from "../base/errors.js";
 import type { Chunk } from "../checkpoint/chunks.js";
 import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "../checkpoint/chunk-writer.js";
-import { openCheckpoint } from "../checkpoint/open.js";
 import { areasOf, type AreaPlan } from "./areas.js";
+import { closeParents, openParents } from "./parents.js";
 
 export interface Ground {
-  /** Folder of the source. */
-  readonly source: string;
+  /** Folders of the parents, the base first. */
+  readonly sources: readonly string[];
   readonly plan: AreaPlan;
   readonly target: ChunkTarget;
 }
@@ -32,14 +32,14 @@ interface Hands {
   close(): Promise<void>;
 }
 
-async function openHands({ source, plan, target }: Ground): Promise<Hands> {
-  const checkpoint = await openCheckpoint(source);
-  const writer = openChunkWriter(target, areasOf(checkpoint, plan));
+async function openHands({ sources, plan, target }: Ground): Promise<Hands> {
+  const parents = await openParents(sources);
+  const writer = openChunkWriter(target, areasOf(parents, plan));
   return {
     writer,
     async close() {
       await writer.close();
-      await checkpoint.close();
+      await closeParents(parents);
     },
   };
 }

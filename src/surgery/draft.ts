@@ -4,7 +4,8 @@
  */
 import type { DecoderSpec } from "../spec/types.js";
 import { slotsOf } from "../tensors/slots.js";
-import { read, type Expr } from "./expr.js";
+import { mean, read, type Expr } from "./expr.js";
+import type { UpcycleRecipe } from "./recipe.js";
 
 export interface Draft {
   readonly spec: DecoderSpec;
@@ -12,7 +13,8 @@ export interface Draft {
   readonly values: ReadonlyMap<string, Expr>;
 }
 
-/** The source, unchanged. */
-export function draftOf(source: DecoderSpec): Draft {
-  return { spec: source, values: new Map(slotsOf(source).map(({ key }) => [key, read(key)])) };
+/** The source, unchanged; of several parents the first, or the mean of those that give experts. */
+export function draftOf(source: DecoderSpec, { parents, others }: Pick<UpcycleRecipe, "parents" | "others"> = { parents: null, others: "base" }): Draft {
+  const from = parents === null || others === "base" ? [0] : [...new Set(parents.map((parent) => parent.source))].sort((a, b) => a - b);
+  return { spec: source, values: new Map(slotsOf(source).map(({ key }) => [key, mean(from.map((one) => read(key, one)), from.map(() => 1))])) };
 }

@@ -37,7 +37,7 @@ export async function evaluateArea(
   requireInside(expr, shape, area);
   const origin = originOf(expr, context.shapes);
   const factor = factorOf(expr);
-  const from = origin === null ? null : context.dtypeOf(origin.key);
+  const from = origin === null ? null : context.dtypeOf(origin.key, origin.source);
   if (origin !== null && factor === 1 && from === dtype) return (await readSized(origin, area, context, into)).bytes;
   const out = memory(into, area, dtype);
   const [, columns] = matrixShape(shape);

@@ -25,6 +25,8 @@ function departure(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpe
   const chosen = chosenLayers(recipe, source.layers.length);
   const ffns = source.layers.filter((_, layer) => chosen[layer]).map(({ ffn }) => ffn);
   const { output, gate, up } = scaleFactors(recipe, router, ffns[0]!);
+  const foreign = foreignTo(recipe);
+  if (foreign !== null) return foreign;
   if (recipe.experts === "random") return "the experts are drawn afresh and know nothing of the FFN";
   if (recipe.drop > 0) return `${formatFactor(100 * recipe.drop)} % of each expert's hidden units are drawn afresh`;
   if (noise !== null && noise.std > 0 && noise.fraction > 0) return "the experts are copies with noise";
@@ -35,7 +37,7 @@ function departure(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpe
       ? `unscaled experts give about 1/${formatFactor(output)} of the dense FFN's output`
       : `unscaled experts give about ${formatFactor(1 / output)} times the dense FFN's output`;
   }
-  if (scaling === "calibrated" && recipe.routerStd > 0 && topK < granularity * recipe.expansion) {
+  if (scaling === "calibrated" && (recipe.routerStd > 0 || recipe.routerInit !== null) && topK < granularity * recipe.expansion) {
     return "each layer's factor fits the selected probability mass on the measured text in the mean, not for every token";
   }
   if (scaling === "paper" && output !== 1 && !ffns.every(isHomogeneous)) {
@@ -43,6 +45,16 @@ function departure(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpe
     const [factor, part] = gated ? [gate, "gate"] : [up, "up"];
     return `a factor of ${formatFactor(factor)} on ${part} does not pass through ${activation}; exact scaling puts it on down`;
   }
+  return null;
+}
+
+/** Why the model is another than its base, where other parents take part. */
+function foreignTo({ parents, others }: UpcycleRecipe): string | null {
+  if (parents === null) return null;
+  const sources = new Set(parents.map(({ source }) => source));
+  if (sources.size > 1) return `the experts are the FFNs of ${sources.size} models${others === "average" ? ", all else is their mean" : ""}`;
+  if (!sources.has(0)) return "the experts are the FFNs of another model than the base";
+  if (parents.some(({ noise, scale }) => noise > 0 || scale !== 1)) return "the experts have noise or factors of their own";
   return null;
 }
 
@@ -61,8 +73,9 @@ function byRouter(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpec
   if (softmax && topK === experts) {
     return { kind: "exact", exactAtStart: true, why: "every expert is selected, so the weights sum to 1 for any router" };
   }
-  const constant = routerStd === 0;
+  const constant = routerStd === 0 && recipe.routerInit === null;
   const sum = softmax ? `${topK}/${experts}` : `${topK}/2`;
+  const drawn = recipe.routerInit === null;
   const logitStd = routerStd * Math.sqrt(source.hidden);
   return {
     kind: "constant-router",
@@ -70,16 +83,16 @@ function byRouter(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpec
     why: constant
       ? `all router logits are equal, so the selected weights sum to ${sum}; training moves them`
       : `the selected weights sum to ${sum} only for ${softmax ? "equal" : "zero"} logits; ` +
-        `router std ${routerStd} at hidden size ${source.hidden} gives logits of std ${logitStd.toPrecision(2)}`,
+        (drawn ? `router std ${routerStd} at hidden size ${source.hidden} gives logits of std ${logitStd.toPrecision(2)}` : "this router's differ"),
   };
 }
 
 /** Two weights, each a softmax over the logits that are close to the largest: 1 and 1 if none but itself is. */
-function bySparsemixer({ granularity, routerStd }: UpcycleRecipe, { jitter }: RouterSpec): ExpectedPreservation {
+function bySparsemixer({ granularity, routerStd, routerInit }: UpcycleRecipe, { jitter }: RouterSpec): ExpectedPreservation {
   const approximate = (why: string): ExpectedPreservation => ({ kind: "approximate", exactAtStart: false, why });
   if (jitter > 0) return approximate(`sparsemixer with jitter ${jitter} shares each weight among logits that are close to the largest`);
   if (granularity > 1) return approximate("sparsemixer shares a weight among equal logits, which the parts of one copy have");
-  if (routerStd === 0) return approximate("sparsemixer shares a weight among equal logits, which a router of zeros has");
+  if (routerStd === 0 && routerInit === null) return approximate("sparsemixer shares a weight among equal logits, which a router of zeros has");
   return { kind: "exact", exactAtStart: true, why: "sparsemixer without jitter gives both selected experts the weight 1, for any router without ties" };
 }
 
@@ -106,7 +119,7 @@ export function recipeWarnings(recipe: UpcycleRecipe, router: RouterSpec): strin
   if (expansion === 1 && topK < granularity) {
     warnings.push(`${recipeName(recipe)}: a token gets ${topK} of ${granularity} parts, chosen by an untrained router; expect a high loss at the start`);
   }
-  if (routerStd === 0) {
+  if (routerStd === 0 && recipe.routerInit === null) {
     warnings.push("router std 0: all logits tie, so every token goes to the same experts until training moves the router");
   }
   return warnings;

@@ -70,6 +70,7 @@ function valueOf({ key, at }: Slot, source: DecoderSpec, target: DecoderSpec, re
   if (expert !== undefined) return expertValue(part, key, expert, cut, factors, source.initStd);
   switch (part) {
     case "router":
+      if (recipe.routerInit !== null) return { op: "data", name: key, rowCount: recipe.expansion * (recipe.granularity / rowRepeats(recipe)), columnCount: source.hidden, repeat: rowRepeats(recipe) };
       return recipe.routerStd === 0 ? fill(0) : normal(recipe.routerStd, key, rowRepeats(recipe));
     case "routerBias":
     case "routerCorrection":
@@ -103,12 +104,18 @@ interface Cut {
 function expertValue(part: SlotPart, key: string, expert: number, cut: Cut, factors: Factors, initStd: number): Expr {
   const { recipe, inner } = cut;
   const start = (recipe.shared ?? 0) + (expert % recipe.granularity) * inner;
-  const [axis, factor] = treatment(part, factors);
+  const parent = recipe.parents?.[Math.floor(expert / recipe.granularity)] ?? null;
+  const [axis, own] = treatment(part, factors);
+  const factor = part === "down" || part === "downBias" ? own * (parent?.scale ?? 1) : own;
   const random = recipe.experts === "random";
-  if (axis === null) return random ? fill(0) : scale(read(slotKey({ part, layer: cut.layer })), factor);
+  if (axis === null) return random ? fill(0) : scale(read(slotKey({ part, layer: cut.layer }), parent?.source), factor);
   if (random) return part === "gateBias" || part === "upBias" ? fill(0) : normal(initStd, key);
   const matrix = axis === "columns" || part === "gate" || part === "up";
-  return scale(changed(units(part, axis, start, inner, cut), axis, matrix, key, expert, cut), factor);
+  const dense = units(part, axis, start, inner, cut, parent?.source);
+  const noisy: Expr = matrix && parent !== null && parent.noise > 0
+    ? { op: "noise", of: dense, std: parent.noise, relative: false, fraction: 1, stream: `${key}.parentNoise` }
+    : dense;
+  return scale(changed(noisy, axis, matrix, key, expert, cut), factor);
 }
 
 /** Along which axis a tensor's hidden units lie (null: the bias behind down has none), and the factor it takes. */
@@ -130,8 +137,8 @@ function treatment(part: SlotPart, { gate, up, down, downBias }: Factors): reado
 }
 
 /** `count` hidden units from `start` on: the tensor itself where these are all, with zero units where it has fewer. */
-function units(part: SlotPart, axis: Axis, start: number, count: number, { layer, whole, hidden }: Cut): Expr {
-  const dense = read(slotKey({ part, layer }));
+function units(part: SlotPart, axis: Axis, start: number, count: number, { layer, whole, hidden }: Cut, source = 0): Expr {
+  const dense = read(slotKey({ part, layer }), source);
   if (start === 0 && count === whole) return dense;
   const present = Math.min(count, whole - start);
   const taken = axis === "rows" ? rows(dense, start, present) : columns(dense, start, present);

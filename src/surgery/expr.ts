@@ -3,8 +3,10 @@
  * printed, checked and written to a file. Matrices are [rows, columns] = [out, in].
  */
 export type Expr =
-  /** A source tensor, unchanged. */
-  | { readonly op: "read"; readonly key: string }
+  /** A source tensor, unchanged. `source`: which of several parents it is of; left out, the first. */
+  | { readonly op: "read"; readonly key: string; readonly source?: number }
+  /** A matrix of `rowCount` rows that the plan carries under `name`, each row `repeat` times in a row: router rows made from prompts. */
+  | { readonly op: "data"; readonly name: string; readonly rowCount: number; readonly columnCount: number; readonly repeat: number }
   | { readonly op: "rows"; readonly of: Expr; readonly start: number; readonly count: number }
   | { readonly op: "columns"; readonly of: Expr; readonly start: number; readonly count: number }
   | { readonly op: "scale"; readonly of: Expr; readonly by: number }
@@ -38,7 +40,7 @@ export type Expr =
 
 export type Axis = "rows" | "columns";
 
-export const read = (key: string): Expr => ({ op: "read", key });
+export const read = (key: string, source = 0): Expr => (source === 0 ? { op: "read", key } : { op: "read", key, source });
 export const rows = (of: Expr, start: number, count: number): Expr => ({ op: "rows", of, start, count });
 export const columns = (of: Expr, start: number, count: number): Expr => ({ op: "columns", of, start, count });
 /** Scaling by 1 is no operation: the bytes stay a copy. */
@@ -58,6 +60,8 @@ export type Shapes = ReadonlyMap<string, readonly number[]>;
 /** A rectangle of one source tensor; a vector is a matrix of one column. */
 export interface Region {
   readonly key: string;
+  /** Which parent's; left out, the first's. */
+  readonly source?: number;
   readonly rowStart: number;
   readonly rowCount: number;
   readonly columnStart: number;
@@ -76,7 +80,7 @@ export function regionOf(expr: Expr, shapes: Shapes): Region | null {
       const shape = shapes.get(expr.key);
       if (shape === undefined) throw new Error(`plan reads ${expr.key}, which the source does not have`);
       const stride = shape.length > 1 ? shape[1]! : 1;
-      return { key: expr.key, rowStart: 0, rowCount: shape[0]!, columnStart: 0, columnCount: stride, stride };
+      return { key: expr.key, ...(expr.source === undefined ? {} : { source: expr.source }), rowStart: 0, rowCount: shape[0]!, columnStart: 0, columnCount: stride, stride };
     }
     case "rows": {
       const of = regionOf(expr.of, shapes);
@@ -90,6 +94,7 @@ export function regionOf(expr: Expr, shapes: Shapes): Region | null {
       checkRange(expr.start, expr.count, of.columnCount, `columns of ${of.key}`);
       return { ...of, columnStart: of.columnStart + expr.start, columnCount: expr.count };
     }
+    case "data":
     case "scale":
     case "offset":
     case "permuteRows":
@@ -135,11 +140,11 @@ export function factorOf(expr: Expr): number {
   }
 }
 
-/** The source tensors that an expression reads. */
-export function sourceKeys(expr: Expr): readonly string[] {
-  if (expr.op === "read") return [expr.key];
-  if ("parts" in expr) return expr.parts.flatMap(sourceKeys);
-  return "of" in expr ? sourceKeys(expr.of) : [];
+/** The tensors of one parent, the first if left out, that an expression reads. */
+export function sourceKeys(expr: Expr, source = 0): readonly string[] {
+  if (expr.op === "read") return (expr.source ?? 0) === source ? [expr.key] : [];
+  if ("parts" in expr) return expr.parts.flatMap((part) => sourceKeys(part, source));
+  return "of" in expr ? sourceKeys(expr.of, source) : [];
 }
 
 /**
@@ -162,9 +167,8 @@ export function sizeOf(expr: Expr, shapes: Shapes): readonly [rows: number, colu
     }
     case "pad":
       return [expr.rowCount, expr.columnCount];
-    case "normal":
-    case "fill":
-      return null;
+    case "data":
+      return [expr.rowCount * expr.repeat, expr.columnCount];
     case "mean":
       return equalSize(expr.parts, expr, shapes);
     case "concat": {
@@ -174,6 +178,9 @@ export function sizeOf(expr: Expr, shapes: Shapes): readonly [rows: number, colu
       const sum = sizes.reduce((total, size) => total + size![along], 0);
       return expr.axis === "rows" ? [sum, sizes[0]![1]] : [sizes[0]![0], sum];
     }
+    case "normal":
+    case "fill":
+      return null;
     default:
       return sizeOf(expr.of, shapes);
   }
@@ -200,7 +207,9 @@ export function givesShape(expr: Expr, shape: readonly number[], shapes: Shapes)
 export function printExpr(expr: Expr): string {
   switch (expr.op) {
     case "read":
-      return expr.key;
+      return expr.source === undefined ? expr.key : `${expr.key} of parent ${expr.source}`;
+    case "data":
+      return `data(${expr.name}, ${expr.rowCount} x ${expr.columnCount}, each row ${expr.repeat}x)`;
     case "rows":
     case "columns":
       return `${expr.op}(${printExpr(expr.of)}, ${expr.start}..${expr.start + expr.count - 1})`;

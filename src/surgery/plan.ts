@@ -12,6 +12,7 @@ import { upcycleFfns } from "./experts.js";
 import { givesShape, printExpr, sourceKeys, type Expr, type Shapes } from "./expr.js";
 import { chosenLayers } from "./layers.js";
 import { checkRecipe, checkSource, recipeName, type UpcycleRecipe } from "./recipe.js";
+import { routerData, type PlanMatrix, type RouterRows } from "./router-rows.js";
 import { servingWarnings } from "./serving.js";
 import { expectedPreservation, recipeWarnings, type ExpectedPreservation } from "./expectation.js";
 import { layerFactors, type Factors } from "./scaling.js";
@@ -27,6 +28,8 @@ export interface SurgeryPlan {
   readonly outputs: readonly PlannedTensor[];
   /** Source slots that nothing reads. */
   readonly unused: readonly string[];
+  /** Matrices that expressions name: router rows that were made for this model. */
+  readonly data: readonly PlanMatrix[];
   readonly warnings: readonly string[];
   readonly expected: ExpectedPreservation;
 }
@@ -37,14 +40,14 @@ export interface PlannedTensor {
 }
 
 /**
- * Plans the upcycling of `source`.
+ * Plans the upcycling of `source`, the base where there are several parents, which must agree with it (`agree.ts`). `rows`: of a router made from prompts.
  * Throws `input` for a recipe or target that cannot work with this source, saying what would.
  */
-export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe): SurgeryPlan {
+export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe, rows?: RouterRows): SurgeryPlan {
   checkRecipe(recipe);
   checkSource(recipe, source);
   if (recipe.scaling === "calibrated") checkCalibration(recipe, source);
-  const start = draftOf(source);
+  const start = draftOf(source, recipe);
   const { family, draft } = chooseTarget(source, recipe, (into) => upcycleFfns(start, recipe, into));
   const router = targets[family].routers[recipe.order]!;
   const { spec: target, values } = draft;
@@ -58,6 +61,7 @@ export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe): Surgery
     factors: layerFactors(recipe, router, source),
     outputs,
     unused: slotsOf(source).map(({ key }) => key).filter((key) => !used.has(key)),
+    data: routerData(source, recipe, rows),
     warnings: [...recipeWarnings(recipe, router), ...servingWarnings({ ...target, family }, recipe.order)],
     expected: expectedPreservation(recipe, source, router),
   };

@@ -1,13 +1,16 @@
 /** Recipes as files and options say them -> `UpcycleRecipe`. */
 import { inputError } from "../base/errors.js";
 import { nearest, type RecipeConfig } from "../config/index.js";
-import { targetFamilies, upcycleRecipe, type Noise, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
+import { targetFamilies, upcycleRecipe, type Noise, type RecipeOptions, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
+
+/** What several parents, or a router that is not drawn, add to a recipe's keys. */
+export type RecipeExtras = Pick<RecipeOptions, "parents" | "others" | "routerInit">;
 
 /** The recipe that keys of a file or options say; what is left out takes `recipeDefaults`. Throws `input` like `checkRecipe`. */
-export function recipeFromConfig(config: Pick<RecipeConfig, "recipe"> & { readonly [K in keyof RecipeConfig]?: RecipeConfig[K] | undefined }): UpcycleRecipe {
+export function recipeFromConfig(config: Pick<RecipeConfig, "recipe"> & { readonly [K in keyof RecipeConfig]?: RecipeConfig[K] | undefined }, extras: RecipeExtras = {}): UpcycleRecipe {
   const { recipe, router, noise, noiseFraction, target, ...same } = config;
   return upcycleRecipe(recipe, {
-    ...same, order: router,
+    ...same, ...extras, order: router,
     target: target === undefined || target === "auto" ? null : familyOf(target),
     noise: noise === undefined ? undefined : noiseOf(noise, noiseFraction ?? 1),
   });

@@ -34,6 +34,32 @@ export interface Noise {
   readonly fraction: number;
 }
 
+export const otherTensors = ["base", "average"] as const;
+
+/** Whose FFN a copy is, where several dense parents become experts (Branch-Train-MiX, Sukhbaatar et al. 2024, arXiv 2403.07816). */
+export interface ExpertParent {
+  /** Which of the conversion's models: 0 is the base. */
+  readonly source: number;
+  /** Standard deviation of Gaussian noise on its matrices. */
+  readonly noise: number;
+  /** Factor on its output. */
+  readonly scale: number;
+}
+
+/** Texts that an expert should be chosen for, and not. */
+export interface ExpertPrompts {
+  readonly positive: readonly string[];
+  readonly negative: readonly string[];
+}
+
+/**
+ * Router rows that are not plain normal deviates. `hidden`, `cheap_embed`: from the base's hidden states, or token embeddings, of each copy's
+ * prompts (`evals/prompt-router.ts`). `uniform_random`: from U(-1/sqrt(H), 1/sqrt(H)), the default of `torch.nn.Linear`.
+ */
+export type RouterInit =
+  | { readonly kind: "hidden" | "cheap_embed"; readonly prompts: readonly ExpertPrompts[] }
+  | { readonly kind: "uniform_random" };
+
 export interface RecipeShape {
   /** E: whole copies of the dense FFN. */
   readonly expansion: number;
@@ -52,10 +78,16 @@ export interface UpcycleRecipe extends RecipeShape {
   readonly calibration: readonly (number | null)[] | null;
   /** Standard deviation of the fresh router rows; 0 gives a constant router. */
   readonly routerStd: number;
+  /** Null: normal deviates of `routerStd`. */
+  readonly routerInit: RouterInit | null;
   readonly seed: number;
   /** Accept a T that is not a multiple of G, although no whole copy of the FFN is selected then. */
   readonly allowUnevenTopK: boolean;
   readonly experts: ExpertInit;
+  /** Whose FFN each of the E copies is; null: all are the one parent's. */
+  readonly parents: readonly ExpertParent[] | null;
+  /** With `parents`: tensors outside the experts are the base's, or the mean over the models that give experts. */
+  readonly others: (typeof otherTensors)[number];
   readonly noise: Noise | null;
   /** Drop-Upcycling (Nakamura et al. 2025, arXiv 2502.19261): share of each expert's hidden units that is drawn afresh, in [0, 1]. */
   readonly drop: number;
@@ -80,9 +112,12 @@ export const recipeDefaults = {
   scaling: "exact",
   calibration: null,
   routerStd: 0.02,
+  routerInit: null,
   seed: 0,
   allowUnevenTopK: false,
   experts: "copies",
+  parents: null,
+  others: "base",
   noise: null,
   drop: 0,
   permute: false,
@@ -154,6 +189,37 @@ export function checkRecipe(recipe: UpcycleRecipe): void {
     });
   }
   layerRanges(recipe.layers);
+  checkParents(recipe, where);
+  checkRouterInit(recipe, where);
+}
+
+function checkParents({ parents, others, expansion, shared, experts, scaling }: UpcycleRecipe, where: string): void {
+  if (parents === null) {
+    if (others !== "base") throw inputError("there is one parent, nothing to average", { where, hint: "leave others out, or name several parents" });
+    return;
+  }
+  if (parents.length !== expansion) throw inputError(`${parents.length} parents for ${expansion} copies, expected one for each`, { where });
+  parents.forEach(({ source, noise, scale }, copy) => {
+    if (!Number.isSafeInteger(source) || source < 0) throw inputError(`the parent of copy ${copy} is number ${source}, expected a whole number of at least 0`, { where });
+    if (!(noise >= 0 && noise < Infinity)) throw inputError(`the noise on copy ${copy} is ${noise}, expected a number of at least 0`, { where });
+    if (!Number.isFinite(scale)) throw inputError(`the factor on copy ${copy} is ${scale}, expected a number`, { where });
+  });
+  if (experts === "random") throw inputError("random experts have nothing of their parents", { where, hint: "start from copies" });
+  if (shared !== null) throw inputError("a shared expert takes units of one FFN, and there are several parents", { where, hint: "leave the shared expert out" });
+  if (scaling === "calibrated") throw inputError("calibrated scaling measures one parent, and there are several", { where, hint: "use exact scaling" });
+}
+
+function checkRouterInit({ routerInit, expansion, granularity, topK }: UpcycleRecipe, where: string): void {
+  if (routerInit === null || routerInit.kind === "uniform_random") return;
+  const { prompts } = routerInit;
+  if (expansion === 1 && topK < granularity) throw inputError("with one copy the parts have no prompts to tell them apart", { where, hint: "use a drawn router" });
+  if (prompts.length !== expansion) throw inputError(`prompts for ${prompts.length} copies, the recipe has ${expansion}`, { where, hint: "give one entry of prompts for each copy" });
+  const empty = prompts.findIndex(({ positive }) => positive.length === 0);
+  if (empty >= 0) throw inputError(`copy ${empty} has no positive prompts`, { where });
+  const [first, ...more] = prompts.map((entry) => JSON.stringify([entry.positive, entry.negative]));
+  if (more.length > 0 && more.every((text) => text === first)) {
+    throw inputError("all copies have the same prompts, so the router could not tell them apart", { where, hint: "say for each what it is good at, or use a drawn router" });
+  }
 }
 
 function checkShape(recipe: UpcycleRecipe, where: string): void {

@@ -23,12 +23,14 @@ export interface EvaluationContext {
   readonly shapes: Shapes;
   readonly seed: number;
   /** The precision that a source tensor is read in. */
-  readonly dtypeOf: (key: string) => FloatDtype;
+  readonly dtypeOf: (key: string, source?: number) => FloatDtype;
   /**
    * A rectangle of a source tensor, its rows one after the other. `into` is memory that the result may lie in, from its beginning; whether it
    * does is the reader's choice.
    */
   readonly readRegion: (region: Region, into?: Uint8Array) => Promise<StoredTensor>;
+  /** Matrices that the plan carries, row-major, by name. */
+  readonly data?: ReadonlyMap<string, Float32Array> | undefined;
   /** What was computed from whole tensors, by what it depends on; kept as long as the context. Left out: nothing is kept. */
   readonly known?: Map<string, Promise<unknown>>;
 }
@@ -55,6 +57,8 @@ export async function valuesOf(expr: Expr, area: Area, columns: number, context:
       const { dtype, bytes } = await context.readRegion(regionIn(regionOf(expr, context.shapes)!, area));
       return new Float64Array(toFloat32(dtype, bytes));
     }
+    case "data":
+      return carried(expr, area, context);
     case "rows":
       return valuesOf(expr.of, { ...area, rowStart: rowStart + expr.start }, columns, context);
     case "columns":
@@ -107,6 +111,18 @@ export async function valuesOf(expr: Expr, area: Area, columns: number, context:
     case "concat":
       return joined(expr, area, context);
   }
+}
+
+function carried({ name, rowCount: held, columnCount: width, repeat }: Extract<Expr, { readonly op: "data" }>, area: Area, { data }: EvaluationContext): Float64Array {
+  const matrix = data?.get(name);
+  if (matrix?.length !== held * width) throw new Error(`the plan carries no ${held} x ${width} matrix ${name}`);
+  const { rowStart, rowCount, columnStart, columnCount } = area;
+  const values = new Float64Array(rowCount * columnCount);
+  for (let row = 0; row < rowCount; row++) {
+    const from = Math.floor((rowStart + row) / repeat) * width + columnStart;
+    values.set(matrix.subarray(from, from + columnCount), row * columnCount);
+  }
+  return values;
 }
 
 /** The rectangle of the source that `area` of the rectangle `whole` is. */

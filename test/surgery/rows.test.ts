@@ -10,9 +10,10 @@ const shapes = new Map([["w", [48, 20]]]);
 const values = Float32Array.from({ length: 960 }, (_, i) => Math.sin(i) * 3);
 
 function contextOf(dtype: FloatDtype, inMemoryGiven: boolean): EvaluationContext {
-  const whole = regionsOfWhole(shapes, () => Promise.resolve({ dtype, bytes: fromFloat32(dtype, values) }));
+  const parents = [1, 2, 3].map((factor) => regionsOfWhole(shapes, () => Promise.resolve({ dtype, bytes: fromFloat32(dtype, values.map((value) => value * factor)) })));
+  const whole: EvaluationContext["readRegion"] = (region) => parents[region.source ?? 0]!(region);
   return {
-    shapes, seed: 11, known: new Map(), dtypeOf: () => dtype,
+    shapes, seed: 11, data, known: new Map(), dtypeOf: () => dtype,
     readRegion: async (region, into) => {
       const part = await whole(region);
       if (!inMemoryGiven || into === undefined || into.byteLength < part.bytes.byteLength) return part;
@@ -36,7 +37,11 @@ const exprs: [Expr, number[]][] = [
   [concat([rows(read("w"), 40, 8), mean([rows(read("w"), 3, 5), rows(read("w"), 9, 5)], [1, 1])], "rows"), [13, 20]],
   [scale(concat([columns(read("w"), 7, 3), columns(read("w"), 2, 1), pad(columns(read("w"), 0, 4), 48, 6)], "columns"), 0.7), [48, 10]],
   [{ op: "shuffle", of: read("w"), axis: "columns", stream: "s", undo: true }, [48, 20]],
+  [mean([read("w"), scale(read("w", 1), 3), read("w", 2)], [1, 1, 1]), [48, 20]],
+  [rows(mean([read("w"), read("w", 1)], [1, 1]), 4, 9), [9, 20]],
+  [{ op: "data", name: "router", rowCount: 24, columnCount: 20, repeat: 2 }, [48, 20]],
 ];
+const data = new Map([["router", values.subarray(480)]]);
 
 describe("rows", () => {
   it("are the same however an output is cut, and wherever its bytes may lie", async () => {
@@ -70,6 +75,13 @@ describe("rows", () => {
       const part = new Float32Array((await evaluateArea(expr, shape, area, "F32", context)).slice().buffer);
       expect([...part]).toEqual(Array.from({ length: 20 }, (_, i) => whole[(2 + Math.floor(i / 4)) * shape[1]! + 1 + (i % 4)]));
     }
+  });
+
+  it("of a mean are each parent's share, of data the rows that the plan carries", async () => {
+    const at = async (expr: Expr): Promise<number[]> => [...new Float32Array((await evaluateRows(expr, [48, 20], 5, 1, "F32", contextOf("F32", false))).slice().buffer)];
+    expect(await at(mean([read("w"), read("w", 2)], [1, 1]))).toEqual([...values.subarray(100, 120)].map((value) => Math.fround((value + Math.fround(3 * value)) / 2)));
+    expect(await at({ op: "data", name: "router", rowCount: 24, columnCount: 20, repeat: 2 })).toEqual([...values.subarray(480 + 40, 480 + 60)]);
+    await expect(at({ op: "data", name: "lost", rowCount: 24, columnCount: 20, repeat: 2 })).rejects.toThrow("the plan carries no 24 x 20 matrix lost");
   });
 
   it("are reordered within every run", async () => {

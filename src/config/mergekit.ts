@@ -1,0 +1,60 @@
+/**
+ * The files of `mergekit-moe`, read as they are: keys and defaults of `MoEMergeConfig` and `Expert` in the public repository arcee-ai/mergekit,
+ * mergekit/moe/config.py; models as `ModelReference` writes them.
+ */
+import { z } from "zod";
+import { parseConfig } from "./validate.js";
+
+/** A key of mergekit's whose use we refuse; empty it says nothing. */
+const absent = (why: string): z.ZodType => z.unknown().refine((value) => value == null || (Array.isArray(value) && value.length === 0), why).optional();
+
+const path = z.string().min(1);
+const modelSchema = z
+  .union([
+    path,
+    z.strictObject({
+      model: z.union([path, z.strictObject({ path, revision: path.nullish() })]),
+      lora: absent("adapters (lora) are not merged here; merge them into the model first"),
+      override_architecture: absent("a model cannot be taken for another architecture's; leave the key out"),
+    }),
+  ])
+  .describe("A folder, or a model of the Hugging Face Hub: org/name or org/name@revision.");
+
+const prompts = z.array(z.string()).nullish();
+
+const expertSchema = z.strictObject({
+  source_model: modelSchema,
+  positive_prompts: prompts.describe("Texts that this expert should be chosen for."),
+  negative_prompts: prompts.describe("Texts that it should not be chosen for."),
+  noise_scale: z.number().min(0).nullish().describe("Standard deviation of Gaussian noise on its matrices."),
+  residual_scale: z.number().nullish().describe("Factor on its down matrix."),
+});
+
+export const mergekitGates = ["hidden", "cheap_embed", "random", "uniform_random"] as const;
+
+export const mergekitSchema = z
+  .strictObject({
+    base_model: modelSchema,
+    experts: z.array(expertSchema).min(2).max(4096),
+    gate_mode: z.enum(mergekitGates).default("hidden"),
+    dtype: z.enum(["float32", "bfloat16", "float16"]).nullish(),
+    experts_per_token: z.int().min(1).default(2),
+    shared_experts: absent("shared experts of other models cannot be made here; leave the key out, or make them experts"),
+    architecture: z.string().nullish().describe("mixtral, qwen2 or qwen3; the simplest family that holds the models if left out."),
+  })
+  .describe("A mixture of several dense models, as mergekit-moe describes it.");
+
+export type MergekitConfig = z.output<typeof mergekitSchema>;
+
+/** Reads such a file. Throws `input` with one line that names file, line and key. */
+export function parseMergekitConfig(text: string, file: string): MergekitConfig {
+  return parseConfig(mergekitSchema, text, file);
+}
+
+/** `name` or `name@revision`. */
+export function modelWords(model: MergekitConfig["base_model"]): string {
+  if (typeof model === "string") return model;
+  const { model: inner } = model;
+  if (typeof inner === "string") return inner;
+  return inner.revision == null ? inner.path : `${inner.path}@${inner.revision}`;
+}
