@@ -35,10 +35,11 @@ let waiting = false;
 function update() {
   if (waiting) return;
   waiting = true;
-  requestAnimationFrame(() => {
+  // Not an animation frame: a page that is not shown gets none.
+  setTimeout(() => {
     waiting = false;
     show(upcyclePlan.render(report.request, changes));
-  });
+  }, 16);
 }
 
 for (const slider of sliders) {
