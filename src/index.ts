@@ -52,12 +52,17 @@ export type { ExpectedPreservation } from "./surgery/expectation.js";
 export type { Factors } from "./surgery/scaling.js";
 export type { Expr } from "./surgery/expr.js";
 export { explainPlan } from "./surgery/explain.js";
+export { surveyRecipe, type Verdict as TargetVerdict } from "./surgery/survey.js";
+export { servingOf, type Program, type Serving, type Support } from "./surgery/serving.js";
 export {
   convertCheckpoint, planConversion, type Conversion, type ConversionPlan, type ConvertEvent, type ConvertOptions,
 } from "./convert/convert.js";
 export { mergeCheckpoint, planMerging, type MergeEvent, type MergeOptions, type Merged, type MergingPlan } from "./convert/merge.js";
 export type { MergeChoice, MergePlan } from "./surgery/merge.js";
 export { readRecord, recipeOf, type UpcycleRecord } from "./convert/record.js";
+export { modelCard, type CardFacts } from "./convert/card.js";
+export { readParentCard, type ParentCard } from "./convert/parent-card.js";
+export { diffCheckpoints, type CheckpointDiff, type ConfigDiff, type DiffOptions, type Difference, type TensorDiff } from "./convert/diff.js";
 
 // Training and studies: async generators of events, each folder goes on where it was stopped.
 export {
@@ -84,6 +89,8 @@ export { defaultSpeed } from "./plan/speed.js";
 // Running models.
 export { openModel, type RunnableModel, type TextModel } from "./evals/model.js";
 export { compareModels, meanLoss } from "./evals/compare.js";
+export { measurePreservation, type PreservationEvent, type PreservationOptions } from "./evals/preservation.js";
+export type { Comparison, LayerError, PreservationReport, Verdict } from "./report/preservation.js";
 export { generate, generateBatch, type GeneratedToken, type GenerateSettings } from "./evals/generate.js";
 export { startDecoding, type Decoding, type Timings } from "./evals/decoding.js";
 export { slidingPerplexity, type Perplexity, type PerplexitySettings } from "./evals/perplexity.js";

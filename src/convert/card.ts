@@ -6,6 +6,7 @@ import { countParams } from "../cost/params.js";
 import { worstLayer, type PreservationReport } from "../report/preservation.js";
 import { explainExpectation, explainPlan } from "../surgery/explain.js";
 import type { SurgeryPlan } from "../surgery/plan.js";
+import { servingOf, type Support } from "../surgery/serving.js";
 import { recipeName } from "../surgery/recipe.js";
 import type { ParentCard } from "./parent-card.js";
 import { toolVersion } from "./version.js";
@@ -121,17 +122,27 @@ function measured(found: PreservationReport | null): string[] {
   ];
 }
 
+/** How to load it, and what each program makes of it. */
 function loading({ plan, warnings }: CardFacts): string[] {
   const notes = warnings.map((warning) => `- ${sentence(warning)}`);
+  const remarks = notes.length === 0 ? [] : ["", ...notes];
   if (!loadsElsewhere(plan)) {
-    return ["No released architecture can hold this model: only Upcycle loads it (`upcycle generate`, `train`, `verify`).", ...(notes.length === 0 ? [] : ["", ...notes])];
+    return ["No released architecture can hold this model: only Upcycle loads it (`upcycle generate`, `train`, `verify`).", ...remarks];
   }
+  const serving = servingOf(plan.target as Parameters<typeof servingOf>[0], plan.recipe.order);
+  const served = serving.some(({ program, support }) => program === "vLLM" && support === "same");
   return [
     "```python", "from transformers import AutoModelForCausalLM", 'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", dtype="auto")', "```", "",
-    "```sh", "vllm serve path/to/this/folder", "```",
-    ...(notes.length === 0 ? [] : ["", ...notes]),
+    ...(served ? ["```sh", "vllm serve path/to/this/folder", "```", ""] : []),
+    ...rows(serving.map(({ program, support, note }) => [program, note === null ? supportWords[support] : `${supportWords[support]}: ${note}`])), "",
+    "As read in the sources of these programs; versions differ.",
+    ...remarks,
   ];
 }
+
+const supportWords: Readonly<Record<Support, string>> = {
+  same: "computes the same function", other: "loads it, but computes **another function**", no: "does not load it", unknown: "not known",
+};
 
 /** A table without a heading, as Markdown has it. */
 export function rows(cells: readonly (readonly [string, string])[]): string[] {

@@ -73,6 +73,22 @@ describe("the model card", () => {
     expect(body).not.toContain(root);
   });
 
+  it("says which programs load it with the same function", async () => {
+    const cardOf = async (source: string, name: string, ...recipe: Parameters<typeof upcycleRecipe>): Promise<string> => {
+      await convertCheckpoint({ source, recipe: upcycleRecipe(...recipe), out: join(root, name) });
+      return readFileSync(join(root, name, "README.md"), "utf8");
+    };
+    const mixtral = await cardOf(parent, "served", "E8G1T2");
+    expect(mixtral).toContain("| vLLM | computes the same function |");
+    expect(mixtral).toContain("| Megatron-Bridge | does not load it: has no bridge |");
+    expect(mixtral).toContain("vllm serve");
+    const granite = await cardOf(parent, "unserved", "E8G1T2", { target: "granitemoe_swa" });
+    expect(granite).toContain("| vLLM | does not load it");
+    expect(granite).not.toContain("vllm serve");
+    const qwen = await cardOf(golden("dense/qwen3"), "other", "E8G1T2", { target: "qwen3_moe", order: "softmax-topk" });
+    expect(qwen).toContain("| llama.cpp | loads it, but computes **another function**: always renormalises qwen3_moe |");
+  });
+
   it("is the same for the same conversion, wherever it goes", async () => {
     const cards: string[] = [];
     for (const name of ["first", "second"]) {
