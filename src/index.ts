@@ -58,6 +58,8 @@ export {
   convertCheckpoint, planConversion, type Conversion, type ConversionPlan, type ConvertEvent, type ConvertOptions,
 } from "./convert/convert.js";
 export { mergeCheckpoint, planMerging, type MergeEvent, type MergeOptions, type Merged, type MergingPlan } from "./convert/merge.js";
+export { multiplyExperts, planMultiplying, type Multiplied, type MultiplyEvent, type MultiplyingPlan, type MultiplyOptions } from "./convert/multiply.js";
+export type { MultiplyPlan, MultiplyRecipe } from "./surgery/multiply.js";
 export type { MergeChoice, MergePlan } from "./surgery/merge.js";
 export { readRecord, recipeOf, type UpcycleRecord } from "./convert/record.js";
 export { modelCard, type CardFacts } from "./convert/card.js";

@@ -1,8 +1,10 @@
 /** `upcycle convert` */
 import { Command } from "commander";
+import { inputError } from "../base/errors.js";
 import { bytes, compact, duration, wrap } from "../base/format.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { convertCheckpoint, planConversion, type Conversion, type ConversionPlan } from "../convert/convert.js";
+import { modelCard } from "../convert/card.js";
 import { calibrate } from "../evals/calibrate.js";
 import { factorRuns } from "../convert/record.js";
 import { forwardFlops } from "../cost/flops.js";
@@ -15,6 +17,7 @@ import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
 import { openContext, shownPath } from "./context.js";
 import { modelFolder, orHub } from "./model-folder.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
+import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { conversionView } from "./progress.js";
 import { proofLines, prove, requireText, type Proof } from "./proof.js";
 import { askedOfFlags, withRecipe, type RecipeFlags } from "./recipe-options.js";
@@ -22,6 +25,8 @@ import type { Terminal } from "./terminal.js";
 import { textHelp } from "./verify.js";
 
 interface ConvertFlags extends CommonFlags, RecipeFlags {
+  readonly expertMultiply?: number;
+  readonly topk?: number;
   readonly out?: string;
   readonly dtype?: keyof typeof dtypes;
   readonly shardSize?: number;
@@ -45,6 +50,8 @@ export function convertCommand(): Command {
     .description("upcycle a dense model folder into a mixture-of-experts model folder")
     .argument("[model]", `dense model folder (Hugging Face: config.json, weights), ${orHub}`);
   withRecipe(command)
+    .option("--expert-multiply <m>", "make a mixture out of a mixture: every expert m times (in place of --recipe)", wholeNumber("--expert-multiply", 2, 65_536))
+    .option("--topk <t>", "experts per token with --expert-multiply (default: m times the model's)", wholeNumber("--topk", 1))
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
     .option("--dtype <name>", `${dtypeNames.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeNames))
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
@@ -68,6 +75,14 @@ async function modelFolders(models: readonly string[], fromFile: boolean, json: 
 }
 
 async function execute(given: string | undefined, flags: ConvertFlags, command: Command): Promise<void> {
+  if (flags.expertMultiply !== undefined) {
+    const wanted = multiplyRecipe(flags);
+    if (given === undefined) return command.error("error: missing required argument 'model'");
+    const context = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
+    const done = await runMultiply(await modelFolder(given, flags.json), wanted, dtypeOf(flags.dtype), flags, context);
+    return done ? undefined : command.error("error: required option '--out <dir>' not specified");
+  }
+  if (flags.topk !== undefined) throw inputError("goes with --expert-multiply; a recipe's T says how many experts a token gets", { where: "--topk" });
   const { models, recipe: asked, dtype: said } = await askedOfFlags(given, flags, command);
   const [source, ...parents] = (await modelFolders(models, given === undefined, flags.json)) as [string, ...string[]];
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
@@ -84,7 +99,7 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   if (flags.report && flags.text !== undefined) await requireText(source, flags.text);
   const view = conversionView(terminal);
   const made = await convertCheckpoint({ ...options, out, signal, threads: flags.threads ?? defaultConvertThreads, overwrite: flags.overwrite, onEvent: view });
-  const proof = flags.report ? await prove(made, source, { text: flags.text, threads: flags.threads ?? defaultThreads(), terminal, signal }) : null;
+  const proof = flags.report ? await prove({ dir: made.dir, card: (preservation) => modelCard({ ...made.card, preservation }) }, source, { text: flags.text, threads: flags.threads ?? defaultThreads(), terminal, signal }) : null;
   if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof }));
   else report(made, models[0]!, proof).forEach((line) => terminal.out(line));
 }

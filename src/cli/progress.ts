@@ -2,6 +2,7 @@
 import { bytes, duration, percent, rate } from "../base/format.js";
 import type { ConvertEvent } from "../convert/convert.js";
 import type { MergeEvent } from "../convert/merge.js";
+import type { MultiplyEvent } from "../convert/multiply.js";
 import type { StudyEvent } from "../study/run.js";
 import type { TrainEvent } from "../train/run.js";
 import type { Terminal } from "./terminal.js";
@@ -73,7 +74,7 @@ export function studyView(terminal: Terminal, now: () => number): (event: StudyE
 }
 
 /** Shows a conversion or a merge: its warnings, then how far it is. */
-export function conversionView(terminal: Terminal, doing = "converting"): (event: ConvertEvent | MergeEvent) => void {
+export function conversionView(terminal: Terminal, doing = "converting"): (event: ConvertEvent | MergeEvent | MultiplyEvent) => void {
   return (event) => {
     switch (event.type) {
       case "planned":

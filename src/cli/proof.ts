@@ -3,8 +3,7 @@ import { join } from "node:path";
 import { interruptedError, UpcycleError } from "../base/errors.js";
 import { duration } from "../base/format.js";
 import { openCheckpoint } from "../checkpoint/open.js";
-import { cardFile, modelCard, reportFile } from "../convert/card.js";
-import type { Conversion } from "../convert/convert.js";
+import { cardFile, reportFile } from "../convert/card.js";
 import { measurePreservation } from "../evals/preservation.js";
 import { sampleTokens } from "../evals/sample-tokens.js";
 import { writeFileAtomic, writeJson } from "../io/atomic.js";
@@ -41,7 +40,7 @@ export async function requireText(source: string, files: readonly string[]): Pro
  * Writes `preservation.json` and the measured values into the card. The model is complete by then: what goes wrong here is a
  * warning, and the conversion stands.
  */
-export async function prove({ dir, card }: Conversion, source: string, { text, threads, terminal, signal }: ProofOptions): Promise<Proof> {
+export async function prove({ dir, card }: { readonly dir: string; readonly card: (preservation: PreservationReport) => string }, source: string, { text, threads, terminal, signal }: ProofOptions): Promise<Proof> {
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
   try {
@@ -49,7 +48,7 @@ export async function prove({ dir, card }: Conversion, source: string, { text, t
       parent: source, child: dir, text, threads, signal, tokens: reportTokens, memory: 0, backend: onnxruntimeBackend, onEvent: preservationView(terminal),
     });
     await writeJson(join(dir, reportFile), preservation);
-    await writeFileAtomic(join(dir, cardFile), modelCard({ ...card, preservation }));
+    await writeFileAtomic(join(dir, cardFile), card(preservation));
     return { preservation, reportSeconds: seconds() };
   } catch (cause) {
     if (signal.aborted) {

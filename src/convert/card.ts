@@ -104,7 +104,7 @@ export function licence({ license, licenseName, licenseFrom, licenseFiles }: Par
   return `${licenseName === null ? license : `${license} (${licenseName})`}, as the parent's ${licenseFrom} says${files}`;
 }
 
-function measured(found: PreservationReport | null): string[] {
+export function measured(found: PreservationReport | null): string[] {
   if (found === null) return ["Not measured. `upcycle verify PARENT THIS` does."];
   const worst = worstLayer(found.layers);
   return [

@@ -1,17 +1,14 @@
 /** Merges the experts of an MoE model folder into a dense model folder: the way back from upcycling (`surgery/merge.ts`). */
-import { stringify } from "yaml";
 import { inputError } from "../base/errors.js";
-import { bytes, compact } from "../base/format.js";
 import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
 import { plannedWeightBytes, type WriteDtype } from "../checkpoint/write.js";
-import { countParams } from "../cost/params.js";
 import { modelName } from "../hub/reference.js";
 import { planMerge, type MergeChoice, type MergeLineage, type MergePlan } from "../surgery/merge.js";
 import { recipeName } from "../surgery/recipe.js";
 import { slotsOf } from "../tensors/slots.js";
-import { cardFile, dtypeNames, licence, parentMatter, rows } from "./card.js";
+import { cardFile } from "./card.js";
+import { derivedCard } from "./derived-card.js";
 import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
-import { readParentCard } from "./parent-card.js";
 import { factorsByLayer, readRecord, recipeOf } from "./record.js";
 import { toolVersion } from "./version.js";
 
@@ -125,23 +122,9 @@ function recordOf({ plan, warnings }: MergingPlan, name: string): Record<string,
   };
 }
 
-async function cardOf({ dir, config }: Checkpoint, { plan, dtype, weightBytes, warnings }: MergingPlan): Promise<string> {
-  const [name, parent] = [modelName(dir), await readParentCard(dir, config)];
-  const library = plan.target.family === "upcycle" ? {} : { library_name: "transformers" };
-  const matter = { ...parentMatter(name, parent), ...library, pipeline_tag: "text-generation", tags: ["merge", plan.target.family] };
-  return [
-    "---", stringify(matter).trimEnd(), "---", "",
-    `# ${name} merged`, "",
-    `A dense model, merged from the experts of **${name}** with Upcycle ${toolVersion}.`, "",
-    ...rows([
-      ["from", `${name} (${plan.source.family}), ${compact(countParams(plan.source).total)} parameters`],
-      ["parameters", compact(countParams(plan.target).total)],
-      ["family", plan.target.family],
-      ["made of", plan.how],
-      ["function", plan.kept],
-      ["weights", `${bytes(weightBytes, 3)} as ${dtypeNames[dtype]}`],
-      ["licence", licence(parent)],
-    ]), "",
-    ...(warnings.length === 0 ? [] : [...warnings.map((warning) => `- ${warning}`), ""]),
-  ].join("\n");
+async function cardOf(checkpoint: Checkpoint, { plan, dtype, weightBytes, warnings }: MergingPlan): Promise<string> {
+  return derivedCard(checkpoint, {
+    title: "merged", what: "A dense model, merged from the experts of", tags: ["merge"], target: plan.target, dtype, weightBytes, warnings,
+    summary: [["made of", plan.how], ["function", plan.kept]],
+  });
 }

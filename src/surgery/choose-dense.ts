@@ -18,10 +18,11 @@ const siblings: Readonly<Partial<Record<string, Family>>> = {
 export function denseTarget(spec: DecoderSpec, suggested: readonly (string | undefined)[]): DecoderSpec {
   const first = suggested.flatMap((name) => denseFamilies.filter((family) => family === name || family === siblings[name ?? ""]));
   const candidates = [...first, ...denseFamilies].map((family): DecoderSpec => ({ ...spec, family }));
-  return candidates.find((candidate) => isSaid(candidate)) ?? { ...spec, family: "upcycle" };
+  return candidates.find((candidate) => canSay(candidate)) ?? { ...spec, family: "upcycle" };
 }
 
-function isSaid(spec: DecoderSpec): boolean {
+/** Whether the spec's own family can say it. */
+export function canSay(spec: DecoderSpec): boolean {
   try {
     configFromSpec(spec, { dtype: "float32" });
     return true;

@@ -201,6 +201,9 @@ function words(source: DecoderSpec, choice: MergeChoice, lineage: MergeLineage |
   }
   const { recipe } = lineage;
   if (recipe.experts === "random") return { how, kept: "nothing of the parent's FFN: the experts were drawn afresh" };
+  if (recipe.parents !== null) {
+    return { how, kept: `${choice.kind === "expert" ? "the FFN of the one parent that the expert was" : "the average of the parents' FFNs"}, with the noise and the scale that the recipe gave it` };
+  }
   const changed = [...(recipe.drop > 0 ? ["redrawn units"] : []), ...(recipe.noise !== null && recipe.noise.std > 0 && recipe.noise.fraction > 0 ? ["noise"] : [])];
   if (changed.length > 0) return { how, kept: `the parent's FFN apart from the experts' ${changed.join(" and ")}, averaged` };
   return { how, kept: `the parent's FFN if the experts are untouched, ${factors.every(isPowerOfTwo) ? "to the last bit" : "to a rounding"}; the trained experts' average otherwise` };

@@ -37,6 +37,8 @@ describe("a wrong command line", () => {
     [["train"], "missing required argument 'file'; see upcycle train --help"],
     [["train", "a", "b"], "too many arguments for 'train'. Expected 1 argument but got 2; see upcycle train --help"],
     [["convert", "x"], "required option '--recipe <name>' not specified; see upcycle convert --help"],
+    [["convert", "x", "--expert-multiply", "2", "--drop", "0.5"], "--drop: does not go with --expert-multiply, which copies experts as they are; leave it out; --topk, --router-std and --seed do"],
+    [["convert", "x", "--recipe", "E8G1T2", "--topk", "2"], "--topk: goes with --expert-multiply; a recipe's T says how many experts a token gets"],
     [["convert", "x", "--recipe", "E8G1T2"], "required option '--out <dir>' not specified; see upcycle convert --help"],
     [["train", "x.yaml", "--threads", "0"], '--threads: "0" is not a whole number from 1 to 1024'],
     [["convert", "x", "--recipe", "E8G1T2", "--target", "mixtrl"], `--target: "mixtrl" is not one of auto, ${targetFamilies.join(", ")}; did you mean mixtral?`],

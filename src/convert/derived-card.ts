@@ -1,0 +1,45 @@
+/** The model card of a model that was made of another mixture of experts: merged, or with its experts multiplied. */
+import { stringify } from "yaml";
+import { bytes, compact } from "../base/format.js";
+import type { Checkpoint } from "../checkpoint/open.js";
+import type { WriteDtype } from "../checkpoint/write.js";
+import { countParams } from "../cost/params.js";
+import { modelName } from "../hub/reference.js";
+import type { DecoderSpec } from "../spec/types.js";
+import { dtypeNames, licence, parentMatter, rows } from "./card.js";
+import { readParentCard } from "./parent-card.js";
+import { toolVersion } from "./version.js";
+
+export interface DerivedCardFacts {
+  /** Behind the source's name. */
+  readonly title: string;
+  /** `A dense model, merged from the experts of`: the source's name follows. */
+  readonly what: string;
+  readonly tags: readonly string[];
+  readonly target: DecoderSpec;
+  readonly dtype: WriteDtype;
+  readonly weightBytes: number;
+  readonly summary: readonly (readonly [string, string])[];
+  readonly warnings: readonly string[];
+}
+
+/** The card's text. Equal facts give equal text: no times, no paths. */
+export async function derivedCard({ dir, config, spec }: Checkpoint, { title, what, tags, target, dtype, weightBytes, summary, warnings }: DerivedCardFacts): Promise<string> {
+  const [name, parent] = [modelName(dir), await readParentCard(dir, config)];
+  const library = target.family === "upcycle" ? {} : { library_name: "transformers" };
+  const matter = { ...parentMatter(name, parent), ...library, pipeline_tag: "text-generation", tags: [...tags, target.family] };
+  return [
+    "---", stringify(matter).trimEnd(), "---", "",
+    `# ${name} ${title}`, "",
+    `${what} **${name}** with Upcycle ${toolVersion}.`, "",
+    ...rows([
+      ["from", `${name} (${spec.family}), ${compact(countParams(spec).total)} parameters`],
+      ["parameters", compact(countParams(target).total)],
+      ["family", target.family],
+      ...summary,
+      ["weights", `${bytes(weightBytes, 3)} as ${dtypeNames[dtype]}`],
+      ["licence", licence(parent)],
+    ]), "",
+    ...(warnings.length === 0 ? [] : [...warnings.map((warning) => `- ${warning}`), ""]),
+  ].join("\n");
+}
