@@ -52,6 +52,9 @@ export type { ExpectedPreservation } from "./surgery/expectation.js";
 export type { Factors } from "./surgery/scaling.js";
 export type { Expr } from "./surgery/expr.js";
 export { explainPlan } from "./surgery/explain.js";
+export { mergekitPlan, type MergekitPlan } from "./surgery/mergekit.js";
+export { parseMergekitConfig, type MergekitConfig } from "./config/index.js";
+export { promptRouter, type PromptRouter, type PromptRouterOptions } from "./evals/prompt-router.js";
 export { surveyRecipe, type Verdict as TargetVerdict } from "./surgery/survey.js";
 export { servingOf, type Program, type Serving, type Support } from "./surgery/serving.js";
 export {

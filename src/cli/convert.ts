@@ -1,11 +1,12 @@
 /** `upcycle convert` */
 import { Command } from "commander";
-import { inputError } from "../base/errors.js";
+import { inputError, interruptedError } from "../base/errors.js";
 import { bytes, compact, duration, wrap } from "../base/format.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { convertCheckpoint, planConversion, type Conversion, type ConversionPlan } from "../convert/convert.js";
 import { modelCard } from "../convert/card.js";
 import { calibrate } from "../evals/calibrate.js";
+import { promptRouter } from "../evals/prompt-router.js";
 import { factorRuns } from "../convert/record.js";
 import { forwardFlops } from "../cost/flops.js";
 import { countParams } from "../cost/params.js";
@@ -14,6 +15,7 @@ import { isHubReference, modelName } from "../hub/reference.js";
 import { explainExpectation, explainPlan } from "../surgery/explain.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
+import type { RouterRows } from "../surgery/router-rows.js";
 import { openContext, shownPath } from "./context.js";
 import { modelFolder, orHub } from "./model-folder.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
@@ -86,8 +88,10 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   const { models, recipe: asked, dtype: said } = await askedOfFlags(given, flags, command);
   const [source, ...parents] = (await modelFolders(models, given === undefined, flags.json)) as [string, ...string[]];
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
-  const recipe = asked.scaling === "calibrated" ? await calibrated(asked, source, flags, terminal, signal) : asked;
-  const options = { source, parents, recipe, dtype: dtypeOf(flags.dtype ?? said ?? undefined), maxShardBytes: flags.shardSize };
+  // A dry run shows what the router will be made from, and reads no weights; calibration needs it as it will be.
+  const routerRows = flags.dryRun === true && asked.scaling !== "calibrated" ? undefined : await promptedRouter(asked, source, terminal, signal);
+  const recipe = asked.scaling === "calibrated" ? await calibrated(asked, source, routerRows, flags, terminal, signal) : asked;
+  const options = { source, parents, recipe, routerRows, dtype: dtypeOf(flags.dtype ?? said ?? undefined), maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {
     const planned = await planConversion(options);
     if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
@@ -104,9 +108,27 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   else report(made, models[0]!, proof).forEach((line) => terminal.out(line));
 }
 
+/** The rows of a router that is made from prompts. */
+async function promptedRouter({ routerInit, ...recipe }: UpcycleRecipe, source: string, terminal: Terminal, signal: AbortSignal): Promise<RouterRows | undefined> {
+  if (routerInit === null || routerInit.kind === "uniform_random") return undefined;
+  const onLayer = (done: number, total: number): void => terminal.progress(`reading prompts  layer ${done} of ${total}`);
+  try {
+    // One thread, so that the model's bytes do not depend on their number.
+    const { rows, warnings } = await promptRouter({
+      source, recipe: { ...recipe, routerInit }, threads: 1, backend: onnxruntimeBackend, signal, onLayer,
+    });
+    warnings.forEach((warning) => terminal.note(`warning: ${warning}`));
+    return rows;
+  } catch (cause) {
+    throw signal.aborted ? interruptedError("stopped while reading prompts, nothing was written") : cause;
+  } finally {
+    terminal.settle();
+  }
+}
+
 /** The recipe with the factors measured on the parent. */
-async function calibrated(recipe: UpcycleRecipe, source: string, { text, threads }: ConvertFlags, terminal: Terminal, signal: AbortSignal): Promise<UpcycleRecipe> {
-  const measured = await calibrate({ source, recipe, text, threads: threads ?? defaultThreads(), backend: onnxruntimeBackend, signal });
+async function calibrated(recipe: UpcycleRecipe, source: string, routerRows: RouterRows | undefined, { text, threads }: ConvertFlags, terminal: Terminal, signal: AbortSignal): Promise<UpcycleRecipe> {
+  const measured = await calibrate({ source, recipe, routerRows, text, threads: threads ?? defaultThreads(), backend: onnxruntimeBackend, signal });
   terminal.note(`calibrated on ${measured.tokens} tokens of ${measured.source}`);
   return measured.recipe;
 }

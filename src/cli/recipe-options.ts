@@ -92,8 +92,11 @@ async function modelBeside(file: string, name: string): Promise<string> {
 async function recipeOfFlags(flags: RecipeFlags & { readonly recipe: string }): Promise<UpcycleRecipe> {
   const { recipe } = flags;
   const isFile = /\.ya?ml$/i.test(recipe);
-  const file = isFile ? parseRecipeConfig(await readText(recipe), shownPath(recipe)) : { recipe };
-  return recipeFromConfig({ ...file, ...given(flags) });
+  const file = isFile ? parseRecipeConfig(await readText(recipe), shownPath(recipe)) : { recipe, router: undefined };
+  const said = given(flags);
+  // The order that a flag says leaves what else a file says about the router.
+  const router = typeof said.router === "string" && typeof file.router === "object" ? { router: { ...file.router, order: said.router } } : {};
+  return recipeFromConfig({ ...file, ...said, ...router });
 }
 
 /** The keys that were said. */

@@ -41,8 +41,23 @@ export const recipeKeys = {
   auxLossCoef: z.number().min(0).max(1).default(0.01).describe("Coefficient of the load-balancing loss in the model's config."),
 };
 
+const texts = z.union([z.string(), z.array(z.string())]);
+
+/** The router in full: what its rows start from, too. */
+const routerSchema = z.strictObject({
+  order: recipeKeys.router,
+  init: z
+    .enum(["normal", "hidden", "cheap_embed", "uniform_random"])
+    .default("normal")
+    .describe("What its rows start from: normal deviates of routerStd, the parent's hidden states or token embeddings of each copy's prompts, or torch's default for a linear layer."),
+  prompts: z
+    .array(z.union([z.string(), z.array(z.string()), z.strictObject({ positive: texts.describe("Texts that the copy should be chosen for."), negative: texts.default([]).describe("Texts that it should not be chosen for.") })]))
+    .optional()
+    .describe("For each copy: a text, several, or positive and negative ones. Of hidden and cheap_embed."),
+});
+
 export const recipeSchema = z
-  .strictObject({ ...recipeKeys, seed: z.int().min(0).default(0).describe("Of everything that is drawn.") })
+  .strictObject({ ...recipeKeys, router: z.union([routerSchema, recipeKeys.router.unwrap()]).default("topk-softmax").describe(`${recipeKeys.router.description} Or a block of keys that also says what its rows start from.`), seed: z.int().min(0).default(0).describe("Of everything that is drawn.") })
   .describe("How a dense model is turned into a mixture of experts.");
 
 export type RecipeConfig = z.output<typeof recipeSchema>;

@@ -9,6 +9,7 @@ import type { Backend } from "../step/runtime.js";
 import { evaluateFloat32 } from "../surgery/evaluate.js";
 import { planUpcycle } from "../surgery/plan.js";
 import type { UpcycleRecipe } from "../surgery/recipe.js";
+import { matricesOf, type RouterRows } from "../surgery/router-rows.js";
 import { sampleTokens } from "./sample-tokens.js";
 import { openStreamedModel, plus } from "./streamed-model.js";
 
@@ -16,6 +17,8 @@ export interface CalibrationOptions {
   /** The dense model's folder. */
   readonly source: string;
   readonly recipe: UpcycleRecipe;
+  /** Of a router made from prompts. */
+  readonly routerRows?: RouterRows | undefined;
   /** Text files or folders; none: built-in text, or random ids for a model without tokenizer. */
   readonly text?: readonly string[] | undefined;
   /** Tokens to measure on; 4096 when left out. */
@@ -39,11 +42,11 @@ export interface Calibration {
 }
 
 /** Throws inputError for a model, recipe or text that cannot be used. */
-export async function calibrate({ source: dir, recipe, text = [], tokens: limit = 4096, sequence = 256, backend, threads, signal, onLayer }: CalibrationOptions): Promise<Calibration> {
+export async function calibrate({ source: dir, recipe, routerRows, text = [], tokens: limit = 4096, sequence = 256, backend, threads, signal, onLayer }: CalibrationOptions): Promise<Calibration> {
   const model = await openStreamedModel(dir, backend, { threads, signal });
   try {
     const { spec } = model;
-    const routers = await routersOf(spec, recipe);
+    const routers = await routersOf(spec, recipe, routerRows);
     const { tokens, source } = await sampleTokens({ dir, spec, files: text, limit });
     const length = Math.min(sequence, spec.maxPositions, tokens.length);
     const starts = Array.from({ length: Math.floor(tokens.length / length) }, (_, i) => i * length);
@@ -70,13 +73,13 @@ export async function calibrate({ source: dir, recipe, text = [], tokens: limit 
   }
 }
 
-/** The router rows [E, H] that the recipe draws for each layer; null for layers that stay dense. */
-async function routersOf(spec: DecoderSpec, recipe: UpcycleRecipe): Promise<(Float32Array | null)[]> {
-  const plan = planUpcycle(spec, { ...recipe, scaling: "none" });
+/** The router rows [E, H] that the recipe draws, or was given, for each layer; null for layers that stay dense. */
+async function routersOf(spec: DecoderSpec, recipe: UpcycleRecipe, rows: RouterRows | undefined): Promise<(Float32Array | null)[]> {
+  const plan = planUpcycle(spec, { ...recipe, scaling: "none" }, rows);
   const nothing = (): never => {
     throw new Error("a fresh router reads the source");
   };
-  const context = { shapes: new Map(), seed: recipe.seed, dtypeOf: nothing, readRegion: nothing };
+  const context = { shapes: new Map(), seed: recipe.seed, data: matricesOf(plan.data), dtypeOf: nothing, readRegion: nothing };
   const byLayer = new Map(plan.outputs.filter(({ slot }) => slot.at.part === "router").map((output) => [output.slot.at.layer, output]));
   return inTurn([...spec.layers.keys()], async (layer) => {
     const output = byLayer.get(layer);

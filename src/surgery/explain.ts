@@ -74,7 +74,7 @@ function describe(expr: Expr, rowCount: number, words: Words): string {
     const parts = expr.parts.map((one) => describe(one, rowCount, words).replace(/^copy of /, ""));
     return parts.length <= 3 ? `mean of ${parts.join(" and ")}` : `mean of ${parts.length}: ${parts[0]}, ${parts[1]}, ...`;
   }
-  if (expr.op === "data") return `${expr.rowCount} rows made for this model${expr.repeat === 1 ? "" : `, each ${expr.repeat} times in a row`}`;
+  if (expr.op === "data") return `${expr.rowCount} rows made from prompts or drawn uniformly${expr.repeat === 1 ? "" : `, each ${expr.repeat} times in a row`}`;
   if (expr.op === "normal") {
     const drawn = rowCount / expr.repeat;
     const repeated = expr.repeat === 1 ? "" : `, each ${expr.repeat} times in a row`;

@@ -1,7 +1,7 @@
 /** Recipes as files and options say them -> `UpcycleRecipe`. */
 import { inputError } from "../base/errors.js";
 import { nearest, type RecipeConfig } from "../config/index.js";
-import { targetFamilies, upcycleRecipe, type Noise, type RecipeOptions, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
+import { targetFamilies, upcycleRecipe, type ExpertPrompts, type Noise, type RecipeOptions, type RouterInit, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
 
 /** What several parents, or a router that is not drawn, add to a recipe's keys. */
 export type RecipeExtras = Pick<RecipeOptions, "parents" | "others" | "routerInit">;
@@ -10,10 +10,27 @@ export type RecipeExtras = Pick<RecipeOptions, "parents" | "others" | "routerIni
 export function recipeFromConfig(config: Pick<RecipeConfig, "recipe"> & { readonly [K in keyof RecipeConfig]?: RecipeConfig[K] | undefined }, extras: RecipeExtras = {}): UpcycleRecipe {
   const { recipe, router, noise, noiseFraction, target, ...same } = config;
   return upcycleRecipe(recipe, {
-    ...same, ...extras, order: router,
+    ...same,
+    order: typeof router === "object" ? router.order : router,
+    routerInit: typeof router === "object" ? initOf(router) : undefined,
+    ...extras,
     target: target === undefined || target === "auto" ? null : familyOf(target),
     noise: noise === undefined ? undefined : noiseOf(noise, noiseFraction ?? 1),
   });
+}
+
+type SaidRouter = Exclude<RecipeConfig["router"], string>;
+
+function initOf({ init, prompts }: SaidRouter): RouterInit | null {
+  if (init === "normal" || init === "uniform_random") {
+    if (prompts !== undefined) throw inputError(`prompts are for the inits hidden and cheap_embed, this one is ${init}`, { where: "router", hint: "say init: hidden, or leave the prompts out" });
+    return init === "normal" ? null : { kind: init };
+  }
+  if (prompts === undefined) throw inputError(`${init} needs prompts, a list with an entry for each copy`, { where: "router", hint: "add prompts, or use init: normal" });
+  const list = (said: string | readonly string[]): readonly string[] => (typeof said === "string" ? [said] : said);
+  const entry = (said: (typeof prompts)[number]): ExpertPrompts =>
+    typeof said === "object" && "positive" in said ? { positive: list(said.positive), negative: list(said.negative) } : { positive: list(said), negative: [] };
+  return { kind: init, prompts: prompts.map(entry) };
 }
 
 function familyOf(name: string): TargetFamily {
