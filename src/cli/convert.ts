@@ -102,7 +102,7 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   if (out === undefined) return command.error("error: required option '--out <dir>' not specified");
   if (flags.report && flags.text !== undefined) await requireText(source, flags.text);
   const view = conversionView(terminal);
-  const made = await convertCheckpoint({ ...options, out, signal, threads: flags.threads ?? defaultConvertThreads, overwrite: flags.overwrite, onEvent: view });
+  const made = await convertCheckpoint({ ...options, out, signal, threads: flags.threads ?? defaultConvertThreads, overwrite: flags.overwrite, acceptFinished: flags.report, onEvent: view });
   const proof = flags.report ? await prove({ dir: made.dir, card: (preservation) => modelCard({ ...made.card, preservation }) }, source, { text: flags.text, threads: flags.threads ?? defaultThreads(), terminal, signal }) : null;
   if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof }));
   else report(made, models[0]!, proof).forEach((line) => terminal.out(line));
@@ -153,7 +153,7 @@ function report(made: Conversion, source: string, proof: Proof | null): string[]
     ...folded(explainPlan(made.plan)[0]!),
     ...folded(sizeLine(made)),
     ...folded(explainExpectation(made.plan.expected)),
-    `${files} written in ${duration(made.seconds)}`,
+    made.found ? `${files} found, of the same conversion` : `${files} written in ${duration(made.seconds)}`,
     ...(proof === null ? [] : proofLines(proof)),
     ...(proof?.preservation == null ? [`to measure: upcycle verify ${isHubReference(source) ? source : shownPath(source)} ${shownPath(made.dir)}`] : []),
     `model: ${shownPath(made.dir)}`,

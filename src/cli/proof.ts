@@ -52,7 +52,7 @@ export async function prove({ dir, card }: { readonly dir: string; readonly card
     return { preservation, reportSeconds: seconds() };
   } catch (cause) {
     if (signal.aborted) {
-      throw interruptedError("the model is complete, measuring it was stopped", { where: shownPath(dir), hint: "upcycle verify measures it" });
+      throw interruptedError("the model is complete, measuring it was stopped", { where: shownPath(dir), hint: "the same command measures it, or upcycle verify" });
     }
     const why = cause instanceof UpcycleError ? cause.line : cause instanceof Error ? cause.message.replace(/\s*\n\s*/g, " ") : String(cause);
     terminal.note(`warning: the model is complete, but it could not be measured: ${why}`);

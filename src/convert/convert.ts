@@ -14,6 +14,7 @@ import { planUpcycle, type SurgeryPlan } from "../surgery/plan.js";
 import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
 import type { RouterRows } from "../surgery/router-rows.js";
 import { cardFile, modelCard, type CardFacts } from "./card.js";
+import { finishedFiles } from "./finished.js";
 import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
 import { readParentCard } from "./parent-card.js";
 import { closeParents, openParents } from "./parents.js";
@@ -30,6 +31,8 @@ export interface ConvertOptions extends ExecuteOptions {
   readonly routerRows?: RouterRows | undefined;
   /** Precision to write; the source's own if left out (float32 for a float64 source). */
   readonly dtype?: WriteDtype | undefined;
+  /** Take `out` as it is, instead of refusing it, where it is this conversion's result and has not been measured. */
+  readonly acceptFinished?: boolean | undefined;
   readonly onEvent?: ((event: ConvertEvent) => void) | undefined;
 }
 
@@ -51,6 +54,8 @@ export interface Conversion extends ConversionPlan {
   /** What README.md in the folder says; nothing has been measured yet. */
   readonly card: CardFacts;
   readonly seconds: number;
+  /** It was there already (`acceptFinished`). */
+  readonly found: boolean;
 }
 
 type PlanOptions = Pick<ConvertOptions, "source" | "parents" | "recipe" | "routerRows" | "dtype" | "maxShardBytes">;
@@ -85,11 +90,16 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
     const record = recordOf(planned.plan, folders.map(modelName), toolVersion, planned.warnings);
     const files = { [recordFile]: `${JSON.stringify(record, null, 2)}\n`, [cardFile]: modelCard(card) };
     const { plan, dtype } = planned;
+    // Router rows that were given are in none of the files that are compared.
+    if (options.acceptFinished === true && options.overwrite !== true && plan.data.length === 0) {
+      const weightFiles = await finishedFiles(out, { spec: plan.target, dtype, maxShardBytes: options.maxShardBytes, files }, parents);
+      if (weightFiles !== null) return { ...planned, dir: out, weightFiles, record, card, seconds: seconds(), found: true };
+    }
     const work = {
       name: `${recipeName(plan.recipe)} of ${plan.source.family}`, settings: plan.recipe, target: plan.target, outputs: plan.outputs, data: plan.data, seed: plan.recipe.seed, dtype, files,
     };
     const written = await executeWork(parents, work, options, onEvent);
-    return { ...planned, dir: out, weightFiles: written.weightFiles, record, card, seconds: seconds() };
+    return { ...planned, dir: out, weightFiles: written.weightFiles, record, card, seconds: seconds(), found: false };
   } finally {
     await closeParents(parents);
   }

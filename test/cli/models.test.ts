@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync, readdirSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { describe, expect, it } from "vitest";
 import { temporaryFolder } from "../io/temporary.js";
@@ -50,6 +50,17 @@ describe("convert, inspect and verify", () => {
     expect(plain).not.toHaveProperty("preservation");
     expect(existsSync(join(dir, "unproven", "preservation.json"))).toBe(false);
     expect(readFileSync(join(dir, "unproven", "README.md"), "utf8")).toContain("Not measured");
+    // Complete, but not measured: the same command with a report measures it; once it has, the folder is taken.
+    const before = statSync(join(dir, "unproven", "model.safetensors")).mtimeMs;
+    const later = await upcycle("convert", llama, "--recipe", "E4G1T2", "--out", join(dir, "unproven"));
+    expect(later.code, later.stderr).toBe(0);
+    expect(later.stdout).toContain("1 weight file found, of the same conversion");
+    expect(existsSync(join(dir, "unproven", "preservation.json"))).toBe(true);
+    expect(statSync(join(dir, "unproven", "model.safetensors")).mtimeMs).toBe(before);
+    for (const recipe of ["E4G1T2", "E8G1T2"]) {
+      const again = await upcycle("convert", llama, "--recipe", recipe, "--out", join(dir, "unproven"));
+      expect([again.code, again.stderr.includes("folder exists and is not empty")]).toEqual([2, true]);
+    }
   });
 
   it("leave the model where it cannot be measured, and look at the text before anything is made", async () => {

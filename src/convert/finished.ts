@@ -1,0 +1,38 @@
+/** Whether a folder is what a conversion would make: for one that was stopped after its model was complete, before it was measured. */
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { Checkpoint } from "../checkpoint/open.js";
+import { planFiles, type WriteDtype } from "../checkpoint/plan-files.js";
+import { exists } from "../io/atomic.js";
+import { readText } from "../io/ranges.js";
+import type { DecoderSpec } from "../spec/types.js";
+
+export interface Expected {
+  readonly spec: DecoderSpec;
+  readonly dtype: WriteDtype;
+  readonly maxShardBytes: number | undefined;
+  /** Texts that the conversion writes beside the weights; a card that has been measured since differs. */
+  readonly files: Readonly<Record<string, string>>;
+}
+
+/** Names of the weight files, or null: equal texts, weight files of the right sizes, and no file of the source changed since. */
+export async function finishedFiles(dir: string, { spec, dtype, maxShardBytes, files }: Expected, sources: readonly Checkpoint[]): Promise<string[] | null> {
+  const config = join(dir, "config.json");
+  // What is wrong with the path is said where the folder is made.
+  const made = (await stat(config).catch(() => null))?.mtimeMs;
+  if (made === undefined) return null;
+  for (const [name, text] of Object.entries(files)) {
+    const path = join(dir, name);
+    if (!(await exists(path)) || (await readText(path)) !== text) return null;
+  }
+  const weights = planFiles(spec, dtype, maxShardBytes).files;
+  for (const { file, header } of weights) {
+    if ((await stat(join(dir, file)).catch(() => null))?.size !== header.fileBytes) return null;
+  }
+  for (const source of sources) {
+    for (const file of new Set(["config.json", ...[...source.tensors.values()].map((tensor) => tensor.file)])) {
+      if ((await stat(join(source.dir, file))).mtimeMs > made) return null;
+    }
+  }
+  return weights.map(({ file }) => file);
+}
