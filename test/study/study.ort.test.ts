@@ -291,7 +291,7 @@ ${more}`);
       [
         "ROOT/whole/arms/coarse/seed-0/last: this mixtral model is already a mixture of experts, a parent must be dense",
         "ROOT/nothing: no such folder",
-        "recipe E2G3T3: the FFN size 32 (layer 0) is not divisible by G = 3; use a G that divides it: 1, 2, 4, 8, 16, 32",
+        "recipe E2G3T3: the FFN size 32 (layer 0) is not divisible by G = 3; use a G that divides it: 1, 2, 4, 8, 16, 32; or fill it with zero units (--pad, in files pad: true)",
       ]
     `);
   });
