@@ -31,6 +31,7 @@ interface ConvertFlags extends CommonFlags, RecipeFlags {
   readonly topk?: number;
   readonly out?: string;
   readonly dtype?: keyof typeof dtypes;
+  readonly routerDtype?: keyof typeof dtypes;
   readonly shardSize?: number;
   readonly overwrite?: boolean;
   readonly dryRun?: boolean;
@@ -56,6 +57,7 @@ export function convertCommand(): Command {
     .option("--topk <t>", "experts per token with --expert-multiply (default: m times the model's)", wholeNumber("--topk", 1))
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
     .option("--dtype <name>", `${dtypeNames.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeNames))
+    .option("--router-dtype <name>", "of the routers alone (default: like the rest)", oneOf("--router-dtype", dtypeNames))
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")
     .option("--threads <n>", `threads that compute (default: ${defaultConvertThreads} to convert, all cores to measure)`, wholeNumber("--threads", 1, 64))
@@ -91,7 +93,7 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   // A dry run shows what the router will be made from, and reads no weights; calibration needs it as it will be.
   const routerRows = flags.dryRun === true && asked.scaling !== "calibrated" ? undefined : await promptedRouter(asked, source, terminal, signal);
   const recipe = asked.scaling === "calibrated" ? await calibrated(asked, source, routerRows, flags, terminal, signal) : asked;
-  const options = { source, parents, recipe, routerRows, dtype: dtypeOf(flags.dtype ?? said ?? undefined), maxShardBytes: flags.shardSize };
+  const options = { source, parents, recipe, routerRows, dtype: dtypeOf(flags.dtype ?? said ?? undefined), routerDtype: dtypeOf(flags.routerDtype), maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {
     const planned = await planConversion(options);
     if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
@@ -133,12 +135,13 @@ async function calibrated(recipe: UpcycleRecipe, source: string, routerRows: Rou
   return measured.recipe;
 }
 
-function facts({ plan, dtype, weightBytes, warnings }: ConversionPlan): Record<string, unknown> {
+function facts({ plan, dtype, routerDtype, weightBytes, warnings }: ConversionPlan): Record<string, unknown> {
   const { recipe, source, target, factors, expected } = plan;
   return {
     name: recipeName(recipe),
     recipe: { ...recipe, target: target.family },
     dtype: nameOf(dtype),
+    routerDtype: routerDtype === null ? null : nameOf(routerDtype),
     weightBytes, factors: factorRuns(factors), expected, warnings,
     params: countParams(target),
     parentParams: countParams(source),

@@ -13,6 +13,8 @@ import { requireAgreement } from "../surgery/agree.js";
 import { planUpcycle, type SurgeryPlan } from "../surgery/plan.js";
 import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
 import type { RouterRows } from "../surgery/router-rows.js";
+import { isRouter, keepsFloat32 } from "../tensors/precision.js";
+import type { Slot } from "../tensors/slots.js";
 import { cardFile, modelCard, type CardFacts } from "./card.js";
 import { finishedFiles } from "./finished.js";
 import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
@@ -31,6 +33,8 @@ export interface ConvertOptions extends ExecuteOptions {
   readonly routerRows?: RouterRows | undefined;
   /** Precision to write; the source's own if left out (float32 for a float64 source). */
   readonly dtype?: WriteDtype | undefined;
+  /** Precision of the routers; like the rest if left out (some families keep theirs in float32 anyway). */
+  readonly routerDtype?: WriteDtype | undefined;
   /** Take `out` as it is, instead of refusing it, where it is this conversion's result and has not been measured. */
   readonly acceptFinished?: boolean | undefined;
   readonly onEvent?: ((event: ConvertEvent) => void) | undefined;
@@ -41,6 +45,7 @@ export type ConvertEvent = ({ readonly type: "planned" } & ConversionPlan) | Exe
 export interface ConversionPlan {
   readonly plan: SurgeryPlan;
   readonly dtype: WriteDtype;
+  readonly routerDtype: WriteDtype | null;
   /** Size of the weight files that will be written, headers included. */
   readonly weightBytes: number;
   /** The plan's warnings and those about the source's files. */
@@ -58,7 +63,7 @@ export interface Conversion extends ConversionPlan {
   readonly found: boolean;
 }
 
-type PlanOptions = Pick<ConvertOptions, "source" | "parents" | "recipe" | "routerRows" | "dtype" | "maxShardBytes">;
+type PlanOptions = Pick<ConvertOptions, "source" | "parents" | "recipe" | "routerRows" | "dtype" | "routerDtype" | "maxShardBytes">;
 
 /** What `convertCheckpoint` would do, from config and file headers alone; writes nothing. Throws like it. */
 export async function planConversion(options: PlanOptions): Promise<ConversionPlan> {
@@ -89,14 +94,15 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
     const card = await cardOf(parents, planned);
     const record = recordOf(planned.plan, folders.map(modelName), toolVersion, planned.warnings);
     const files = { [recordFile]: `${JSON.stringify(record, null, 2)}\n`, [cardFile]: modelCard(card) };
-    const { plan, dtype } = planned;
+    const { plan, dtype, routerDtype } = planned;
+    const slotDtype = slotDtypeOf(planned);
     // Router rows that were given are in none of the files that are compared.
     if (options.acceptFinished === true && options.overwrite !== true && plan.data.length === 0) {
-      const weightFiles = await finishedFiles(out, { spec: plan.target, dtype, maxShardBytes: options.maxShardBytes, files }, parents);
+      const weightFiles = await finishedFiles(out, { spec: plan.target, dtype: slotDtype, maxShardBytes: options.maxShardBytes, files }, parents);
       if (weightFiles !== null) return { ...planned, dir: out, weightFiles, record, card, seconds: seconds(), found: true };
     }
     const work = {
-      name: `${recipeName(plan.recipe)} of ${plan.source.family}`, settings: plan.recipe, target: plan.target, outputs: plan.outputs, data: plan.data, seed: plan.recipe.seed, dtype, files,
+      name: `${recipeName(plan.recipe)} of ${plan.source.family}`, settings: { recipe: plan.recipe, routerDtype }, slotDtype, target: plan.target, outputs: plan.outputs, data: plan.data, seed: plan.recipe.seed, dtype, files,
     };
     const written = await executeWork(parents, work, options, onEvent);
     return { ...planned, dir: out, weightFiles: written.weightFiles, record, card, seconds: seconds(), found: false };
@@ -116,11 +122,17 @@ async function cardOf(parents: readonly Checkpoint[], { plan, dtype, weightBytes
   return { parentName: base!.name, parent: base!.card, experts, plan, dtype, weightBytes, warnings, preservation: null };
 }
 
-function planFor(parents: readonly Checkpoint[], { recipe, routerRows, dtype, maxShardBytes }: PlanOptions): ConversionPlan {
+/** Of each slot. */
+function slotDtypeOf({ plan: { target }, dtype, routerDtype }: Pick<ConversionPlan, "plan" | "dtype" | "routerDtype">): (slot: Slot) => WriteDtype {
+  return (slot) => (routerDtype !== null && isRouter(slot) ? routerDtype : keepsFloat32(target, slot) ? "F32" : dtype);
+}
+
+function planFor(parents: readonly Checkpoint[], { recipe, routerRows, dtype, routerDtype = undefined, maxShardBytes }: PlanOptions): ConversionPlan {
   const differences = requireAgreement(parents.map(({ dir, spec }) => ({ name: dir, spec })), recipe);
   const [base, ...others] = parents as [Checkpoint, ...Checkpoint[]];
   const plan = planUpcycle(base.spec, recipe, routerRows);
   const written = dtype ?? ownDtype(base);
   const warnings = [...plan.warnings, ...differences, ...fileWarnings(base), ...others.flatMap((other) => fileWarnings(other).map((words) => `${modelName(other.dir)}: ${words}`))];
-  return { plan, dtype: written, weightBytes: plannedWeightBytes(plan.target, written, maxShardBytes), warnings };
+  const precision = { plan, dtype: written, routerDtype: routerDtype ?? null };
+  return { ...precision, weightBytes: plannedWeightBytes(plan.target, slotDtypeOf(precision), maxShardBytes), warnings };
 }

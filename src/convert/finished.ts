@@ -2,14 +2,14 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Checkpoint } from "../checkpoint/open.js";
-import { planFiles, type WriteDtype } from "../checkpoint/plan-files.js";
+import { planFiles, type SlotDtype } from "../checkpoint/plan-files.js";
 import { exists } from "../io/atomic.js";
 import { readText } from "../io/ranges.js";
 import type { DecoderSpec } from "../spec/types.js";
 
 export interface Expected {
   readonly spec: DecoderSpec;
-  readonly dtype: WriteDtype;
+  readonly dtype: SlotDtype;
   readonly maxShardBytes: number | undefined;
   /** Texts that the conversion writes beside the weights; a card that has been measured since differs. */
   readonly files: Readonly<Record<string, string>>;

@@ -11,4 +11,9 @@ export function keepsFloat32({ family }: DecoderSpec, { at: { part } }: Slot): b
   return part === "routerCorrection" || (part === "router" && float32Routers.has(family));
 }
 
+/** True for the matrix and bias that give router logits. */
+export function isRouter({ at: { part } }: Slot): boolean {
+  return part === "router" || part === "routerBias";
+}
+
 const float32Routers: ReadonlySet<Family> = new Set(["hunyuan_v1_moe", "ernie4_5_moe"]);

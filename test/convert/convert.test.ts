@@ -89,6 +89,18 @@ describe("conversion", () => {
     await child.close();
   });
 
+  it("keeps routers in a precision of their own", async () => {
+    const out = fresh();
+    const made = await convertCheckpoint({ source: golden("llama"), recipe: upcycleRecipe("E4G2T4"), out, dtype: "BF16", routerDtype: "F32" });
+    const child = await openCheckpoint(out);
+    const dtypes = new Map([...child.tensors].map(([name, { dtype }]) => [name, dtype]));
+    expect(dtypes.get("model.layers.1.block_sparse_moe.gate.weight")).toBe("F32");
+    expect([...dtypes.values()].filter((dtype) => dtype === "F32")).toHaveLength(2);
+    expect(dtypes.get("model.layers.1.self_attn.q_proj.weight")).toBe("BF16");
+    expect(made.weightBytes).toBe(statSync(join(out, "model.safetensors")).size);
+    await child.close();
+  });
+
   it("reports plan, bytes and rate, and carries the parent's other files", async () => {
     const events: ConvertEvent[] = [];
     const out = fresh();
@@ -124,7 +136,7 @@ describe("conversion", () => {
     ];
     expect(lines).toMatchInlineSnapshot(`
       [
-        "ROOT/out12: folder exists and is not empty (5 entries, such as README.md); choose another folder, or replace this one (--overwrite)",
+        "ROOT/out13: folder exists and is not empty (5 entries, such as README.md); choose another folder, or replace this one (--overwrite)",
         "recipe E4G1T2: layer 0 of the source is already a mixture of 4 experts; upcycling starts from a dense model",
         "GOLDEN/llama: this is the source folder itself; choose another folder to write to",
         "ROOT: the source folder lies inside this folder; choose another folder to write to",
@@ -133,7 +145,7 @@ describe("conversion", () => {
       ]
     `);
     writeFileSync(join(out, "upcycle.json"), '{"version":2}');
-    expect(await lineOf(readRecord(out))).toMatchInlineSnapshot(`"ROOT/out12/upcycle.json: upcycle: Invalid input: expected string, received undefined; this version of upcycle reads records of versions 1 and 2; remove the file to go on without it"`);
+    expect(await lineOf(readRecord(out))).toMatchInlineSnapshot(`"ROOT/out13/upcycle.json: upcycle: Invalid input: expected string, received undefined; this version of upcycle reads records of versions 1 and 2; remove the file to go on without it"`);
     expect(await readRecord(golden("llama"))).toBeNull();
   });
 });
