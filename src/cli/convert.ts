@@ -45,8 +45,8 @@ const dtypeNames = Object.keys(dtypes) as (keyof typeof dtypes)[];
 const dtypeOf = (name: keyof typeof dtypes | undefined): WriteDtype | undefined => name && dtypes[name];
 const nameOf = (dtype: WriteDtype): string => dtypeNames.find((name) => dtypes[name] === dtype)!;
 const columns = 80;
-/** The disk is what a conversion waits for. */
-const defaultConvertThreads = 1;
+/** Computing beside writing; more threads only wait for the disk. */
+const defaultConvertThreads = Math.min(2, defaultThreads());
 
 export function convertCommand(): Command {
   const command = new Command("convert")
@@ -60,7 +60,7 @@ export function convertCommand(): Command {
     .option("--router-dtype <name>", "of the routers alone (default: like the rest)", oneOf("--router-dtype", dtypeNames))
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")
-    .option("--threads <n>", `threads that compute (default: ${defaultConvertThreads} to convert, all cores to measure)`, wholeNumber("--threads", 1, 64))
+    .option("--threads <n>", `threads that compute (default: at most 2 to convert, all cores to measure)`, wholeNumber("--threads", 1, 64))
     .option("--dry-run", "say what would be made, tensor by tensor; write nothing")
     .option("--text <file>", textHelp, collect)
     .option("--no-report", "do not measure how much of the parent's function was kept")

@@ -7,6 +7,7 @@ import { configFromSpec } from "../spec/config.js";
 import type { DecoderSpec, RouterOrder } from "../spec/types.js";
 import { adapt } from "./adapt.js";
 import type { Draft } from "./draft.js";
+import { expectedPreservation } from "./expectation.js";
 import { targetFamilies, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
 import { targets, type Target } from "./targets.js";
 
@@ -37,18 +38,32 @@ export function tryTarget(family: TargetFamily, { order, topK }: Pick<UpcycleRec
 }
 
 /** How many tensors outside the experts are anything but copies: what a target costs in rounding and readability. */
-function changes({ spec, values }: Draft): number {
+function changes({ values }: Draft): number {
   const own = /\.(router\w*|shared\w*|experts\.\d+\.\w+)$/;
-  let count = spec.family === "upcycle" ? Infinity : 0;
+  let count = 0;
   for (const [key, value] of values) if (!own.test(key) && value.op !== "read") count += 1;
   return count;
 }
 
-/** All families in order of preference: those that need the fewest tensors changed first, otherwise as listed. */
-export function tryTargets(recipe: Pick<UpcycleRecipe, "order" | "topK">, make: MakeDraft): Trial[] {
+const ranks = { exact: 0, "constant-router": 1, approximate: 2 } as const;
+
+/**
+ * All families in order of preference: those that keep the function best first, then those that need the fewest tensors changed, then as
+ * listed; our own format behind every other, and last of all those that cannot hold the source.
+ */
+export function tryTargets(source: DecoderSpec, recipe: UpcycleRecipe, make: MakeDraft): Trial[] {
   const trials = targetFamilies.map((family) => tryTarget(family, recipe, make));
-  const cost = (trial: Trial): number => (trial.draft === null ? Infinity : Math.min(changes(trial.draft), Number.MAX_VALUE));
-  return trials.map((trial, i) => ({ trial, i, cost: cost(trial) })).sort((a, b) => (a.cost === b.cost ? a.i - b.i : a.cost - b.cost)).map(({ trial }) => trial);
+  const cost = ({ family, draft }: Trial): readonly number[] => {
+    if (draft === null) return [2];
+    const router = targets[family].routers[recipe.order]!;
+    return [family === "upcycle" ? 1 : 0, ranks[expectedPreservation(recipe, source, router).kind], changes(draft)];
+  };
+  return trials.map((trial, i) => ({ trial, cost: [...cost(trial), i] })).sort((a, b) => firstDifference(a.cost, b.cost)).map(({ trial }) => trial);
+}
+
+function firstDifference(a: readonly number[], b: readonly number[]): number {
+  const at = a.findIndex((value, i) => value !== b[i]);
+  return at === -1 ? 0 : a[at]! - b[at]!;
 }
 
 /**
@@ -60,25 +75,25 @@ export function chooseTarget(source: DecoderSpec, recipe: UpcycleRecipe, make: M
   if (wanted !== null) {
     const trial = tryTarget(wanted, recipe, make);
     if (trial.draft !== null) return trial;
-    const others = familiesOf(tryTargets(recipe, make));
+    const others = familiesOf(tryTargets(source, recipe, make));
     throw inputError(`${wanted} cannot hold this ${source.family} model: ${trial.obstacle}`, {
       where: `target ${wanted}, ${recipe.order}`,
-      hint: others.length > 0 ? `these can: ${others.join(", ")}` : (otherOrderHint(recipe, make) ?? `none of ${targetFamilies.join(", ")} can`),
+      hint: others.length > 0 ? `these can: ${others.join(", ")}` : (otherOrderHint(source, recipe, make) ?? `none of ${targetFamilies.join(", ")} can`),
     });
   }
-  const trials = tryTargets(recipe, make);
+  const trials = tryTargets(source, recipe, make);
   const [best] = trials;
   if (best !== undefined && best.draft !== null) return best;
   throw inputError(`no MoE family that we write can hold this ${source.family} model: ${trials.map(({ obstacle }) => obstacle).join("; ")}`, {
     where: `${source.family}, ${recipe.order}`,
-    hint: otherOrderHint(recipe, make) ?? `known targets: ${targetFamilies.join(", ")}`,
+    hint: otherOrderHint(source, recipe, make) ?? `known targets: ${targetFamilies.join(", ")}`,
   });
 }
 
 const familiesOf = (trials: readonly Trial[]): TargetFamily[] => trials.flatMap(({ family, draft }) => (draft === null ? [] : [family]));
 
-function otherOrderHint(recipe: UpcycleRecipe, make: MakeDraft): string | undefined {
+function otherOrderHint(source: DecoderSpec, recipe: UpcycleRecipe, make: MakeDraft): string | undefined {
   const other: RouterOrder = recipe.order === "topk-softmax" ? "softmax-topk" : "topk-softmax";
-  const held = familiesOf(tryTargets({ ...recipe, order: other }, make));
+  const held = familiesOf(tryTargets(source, { ...recipe, order: other }, make));
   return held.length === 0 ? undefined : `with the router order ${other}: ${held.join(", ")}`;
 }

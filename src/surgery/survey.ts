@@ -24,7 +24,7 @@ export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): Verdic
   checkRecipe(recipe);
   checkSource(recipe, source);
   const start = draftOf(source);
-  return tryTargets(recipe, (target) => upcycleFfns(start, recipe, target)).map(({ family, draft, obstacle }) => ({
+  return tryTargets(source, recipe, (target) => upcycleFfns(start, recipe, target)).map(({ family, draft, obstacle }) => ({
     family, order: recipe.order, obstacle,
     expected: draft === null ? null : expectedPreservation(recipe, source, targets[family].routers[recipe.order]!),
     serving: draft === null ? [] : servingOf({ ...draft.spec, family }, recipe.order),

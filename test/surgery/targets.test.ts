@@ -51,6 +51,13 @@ describe("targets", () => {
     expect(exactTargets(withWindows(qwen3, [8, 8]), "topk-softmax")).toEqual(["qwen3_moe", "dots1", "mellum", "upcycle"]);
   });
 
+  it("a released family goes before our own format, also where it keeps the function only approximately", () => {
+    const source = { ...llama, norm: { kind: "layer", weight: "scale", bias: true, eps: 1e-5 } } as const;
+    expect(exactTargets(source, "topk-softmax")).toEqual(["phimoe", "upcycle"]);
+    const plan = planUpcycle(source, upcycleRecipe("E8G1T2", { routerStd: 0 }));
+    expect([plan.target.family, plan.expected.kind]).toEqual(["phimoe", "approximate"]);
+  });
+
   it("refusals name the reason and what would work", () => {
     const biased = { ...llama, layers: llama.layers.map((layer) => ({ ...layer, ffn: { kind: "dense", inner: 48, bias: true, activation: "silu", gated: true } as const })) };
     const lines = [
