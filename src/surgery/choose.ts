@@ -48,15 +48,16 @@ function changes({ values }: Draft): number {
 const ranks = { exact: 0, "constant-router": 1, approximate: 2 } as const;
 
 /**
- * All families in order of preference: those that keep the function best first, then those that need the fewest tensors changed, then as
- * listed; our own format behind every other, and last of all those that cannot hold the source.
+ * All families in order of preference: those with softmax scores first, then those that keep the function best, then those that need the
+ * fewest tensors changed, then as listed; our own format behind every other, and last of all those that cannot hold the source.
  */
 export function tryTargets(source: DecoderSpec, recipe: UpcycleRecipe, make: MakeDraft): Trial[] {
   const trials = targetFamilies.map((family) => tryTarget(family, recipe, make));
   const cost = ({ family, draft }: Trial): readonly number[] => {
     if (draft === null) return [2];
     const router = targets[family].routers[recipe.order]!;
-    return [family === "upcycle" ? 1 : 0, ranks[expectedPreservation(recipe, source, router).kind], changes(draft)];
+    // A router order is about softmax: other scores are a family's peculiarity, which nobody gets without asking.
+    return [family === "upcycle" ? 1 : 0, router.score === "softmax" ? 0 : 1, ranks[expectedPreservation(recipe, source, router).kind], changes(draft)];
   };
   return trials.map((trial, i) => ({ trial, cost: [...cost(trial), i] })).sort((a, b) => firstDifference(a.cost, b.cost)).map(({ trial }) => trial);
 }

@@ -140,7 +140,7 @@ describe("conversion", () => {
         "recipe E4G1T2: layer 0 of the source is already a mixture of 4 experts; upcycling starts from a dense model",
         "GOLDEN/llama: this is the source folder itself; choose another folder to write to",
         "ROOT: the source folder lies inside this folder; choose another folder to write to",
-        "target mixtral, topk-softmax: mixtral cannot hold this qwen3 model: a mixtral model cannot have a norm on queries and keys; these can: qwen3_moe, glm4_moe, dots1, mellum, hy_v3, lfm2_moe, upcycle",
+        "target mixtral, topk-softmax: mixtral cannot hold this qwen3 model: a mixtral model cannot have a norm on queries and keys; these can: qwen3_moe, mellum, glm4_moe, dots1, hy_v3, lfm2_moe, upcycle",
         "ROOT/nothing: no such folder",
       ]
     `);

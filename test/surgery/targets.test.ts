@@ -45,7 +45,7 @@ describe("targets", () => {
   });
 
   it("all that hold a source, our own format last", () => {
-    expect(exactTargets(llama, "topk-softmax")).toEqual(["mixtral", "qwen2_moe", "granitemoe", "glm4_moe", "solar_open", "granitemoe_swa", "ernie4_5_moe", "upcycle"]);
+    expect(exactTargets(llama, "topk-softmax")).toEqual(["mixtral", "qwen2_moe", "granitemoe", "granitemoe_swa", "ernie4_5_moe", "glm4_moe", "solar_open", "upcycle"]);
     expect(exactTargets(withWindows(llama, [8, null]), "topk-softmax")).toEqual(["qwen2_moe", "granitemoe_swa", "upcycle"]);
     expect(exactTargets(withWindows(llama, [8, 16]), "topk-softmax")).toEqual(["upcycle"]);
     expect(exactTargets(withWindows(qwen3, [8, 8]), "topk-softmax")).toEqual(["qwen3_moe", "dots1", "mellum", "upcycle"]);
@@ -73,11 +73,11 @@ describe("targets", () => {
     ].map(lineOf);
     expect(lines).toMatchInlineSnapshot(`
       [
-        "target mixtral, topk-softmax: mixtral cannot hold this qwen2 model: a mixtral model cannot have query, key and value biases; these can: qwen2_moe, glm4_moe, solar_open, granitemoe, granitemoe_swa, upcycle",
-        "target mixtral, topk-softmax: mixtral cannot hold this qwen3 model: a mixtral model cannot have a norm on queries and keys; these can: qwen3_moe, glm4_moe, dots1, mellum, hy_v3, lfm2_moe, upcycle",
-        "target qwen2_moe, softmax-topk: qwen2_moe cannot hold this qwen3 model: a qwen2_moe model cannot have a norm on queries and keys; these can: qwen3_moe, glm4_moe, dots1, mellum, upcycle",
-        "target mixtral, softmax-topk: mixtral cannot hold this llama model: mixtral always renormalises the selected experts (topk-softmax), it has no softmax-topk router; these can: qwen2_moe, glm4_moe, solar_open, ernie4_5_moe, upcycle",
-        "target qwen3_moe, topk-softmax: qwen3_moe cannot hold this llama model: a qwen3_moe model cannot have queries and keys without a norm; these can: mixtral, qwen2_moe, granitemoe, glm4_moe, solar_open, granitemoe_swa, ernie4_5_moe, upcycle",
+        "target mixtral, topk-softmax: mixtral cannot hold this qwen2 model: a mixtral model cannot have query, key and value biases; these can: qwen2_moe, granitemoe, granitemoe_swa, glm4_moe, solar_open, upcycle",
+        "target mixtral, topk-softmax: mixtral cannot hold this qwen3 model: a mixtral model cannot have a norm on queries and keys; these can: qwen3_moe, mellum, glm4_moe, dots1, hy_v3, lfm2_moe, upcycle",
+        "target qwen2_moe, softmax-topk: qwen2_moe cannot hold this qwen3 model: a qwen2_moe model cannot have a norm on queries and keys; these can: qwen3_moe, mellum, glm4_moe, dots1, upcycle",
+        "target mixtral, softmax-topk: mixtral cannot hold this llama model: mixtral always renormalises the selected experts (topk-softmax), it has no softmax-topk router; these can: qwen2_moe, ernie4_5_moe, glm4_moe, solar_open, upcycle",
+        "target qwen3_moe, topk-softmax: qwen3_moe cannot hold this llama model: a qwen3_moe model cannot have queries and keys without a norm; these can: mixtral, qwen2_moe, granitemoe, granitemoe_swa, ernie4_5_moe, glm4_moe, solar_open, upcycle",
         "no error",
         "target mixtral, topk-softmax: mixtral cannot hold this mistral model: a mixtral model cannot have different attention windows on different layers; these can: qwen2_moe, granitemoe_swa, upcycle",
         "no error",
