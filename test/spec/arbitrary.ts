@@ -250,7 +250,10 @@ function anything(spec: DecoderSpec): fc.Arbitrary<DecoderSpec> {
       attn: { ...spec.attn, sinks },
       layers: spec.layers.map((layer) => {
         const { ffn } = layer;
-        return { ...layer, ffn: ffn.kind === "dense" ? { ...ffn, gated, bias } : { ...ffn, gated, bias, router: { ...ffn.router, bias: routerBias, correctionBias } } };
+        if (ffn.kind === "dense") return { ...layer, ffn: { ...ffn, gated, bias } };
+        // Sparsemixer selects by logits alone.
+        const corrected = correctionBias && ffn.router.score !== "sparsemixer";
+        return { ...layer, ffn: { ...ffn, gated, bias, router: { ...ffn.router, bias: routerBias, correctionBias: corrected } } };
       }),
     }));
 }

@@ -116,12 +116,15 @@ function contradiction({ attn, layers }: DecoderSpec): string | null {
       return `layer ${layer} needs ${turn.rotary / 2} short and long factors`;
     }
     if (own.kind === "dense") continue;
-    const { experts, topK, router: { groups, score } } = own;
+    const { experts, topK, router: { groups, score, correctionBias, renormalise } } = own;
     if (topK > experts) return `layer ${layer} selects ${topK} of ${experts} experts`;
     if (groups !== null && (experts % groups.count !== 0 || groups.kept > groups.count || topK > (experts / groups.count) * groups.kept)) {
       return `layer ${layer} selects ${topK} experts from ${groups.kept} of ${groups.count} groups of ${experts}`;
     }
     if (score === "sparsemixer" && topK !== 2) return `layer ${layer}: sparsemixer selects 2 experts, not ${topK}`;
+    if (score === "sparsemixer" && (groups !== null || correctionBias || renormalise !== null)) {
+      return `layer ${layer}: sparsemixer selects among all experts by their logits, without groups, correction or renormalisation`;
+    }
   }
   return null;
 }
