@@ -96,10 +96,10 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   },
   routeTopKGrad: "second derivative",
   expertSort: "integer output",
-  dispatch: (b, node, [d]) => [b.op("dispatchGrad", [d!, node.in[2]!], node.attrs), null, null],
-  dispatchGrad: "second derivative",
-  combine: (b, node, [d]) => [...b.apply("combineGrad", [...node.in, d!], {}), null, null],
-  combineGrad: "second derivative",
+  dispatch: (b, node, [d]) => [b.op("combine", [d!, node.in[1]!, node.in[2]!], node.attrs), null, null],
+  combine: (b, node, [d]) => [b.op("dispatch", [d!, node.in[1]!, node.in[2]!], node.attrs), null, null],
+  weigh: (b, node, [d]) => [...b.apply("weighGrad", [...node.in, d!], {}), null, null],
+  weighGrad: "second derivative",
   groupedMatmul: (b, node, [d]) => {
     const [x, counts, ...weights] = node.in as [ValueId, ValueId, ...ValueId[]];
     const dx = b.op("groupedMatmul", [d!, counts, ...weights], { transB: !node.attrs.transB });

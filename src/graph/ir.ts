@@ -167,12 +167,12 @@ export interface PrimAttrs {
   expertSort: { readonly experts: number };
   /** (x [N, H], order [R], inverse [R]) -> [R, H]: each token once per chosen expert, sorted by expert */
   dispatch: { readonly k: number };
-  /** (dy [R, H], inverse [R]) -> [N, H] */
-  dispatchGrad: { readonly k: number };
-  /** (y [R, H], weights [N, K], order, inverse) -> [N, H]: weighted sum of each token's experts */
-  combine: None;
-  /** (y, weights, order, inverse, dout [N, H]) -> (dy [R, H], dweights [N, K]) */
-  combineGrad: None;
+  /** (y [R, H], order [R], inverse [R]) -> [N, H]: sum over each token's experts; the transpose of `dispatch` */
+  combine: { readonly k: number };
+  /** (y [R, H], weights [N, K], order, inverse) -> [R, H]: each row times the weight of its slot */
+  weigh: None;
+  /** (y, weights, order, inverse, dout [R, H]) -> (dy [R, H], dweights [N, K]) */
+  weighGrad: None;
   /** (x [R, A], counts [E], w_0 .. w_{E-1}) -> [R, B]: rows of expert e times w_e ([B, A] if transB, else [A, B]) */
   groupedMatmul: { readonly transB: boolean };
   /** (y [R, B], counts [E], b_0 .. b_{E-1} [B]) -> y with b_e added to the rows of expert e */

@@ -294,38 +294,25 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
     });
     return [out];
   },
-  dispatchGrad({ attrs }, [dy, inverse], [type]) {
-    const hidden = dy!.shape[1]!;
+  combine({ attrs }, [y, , inverse], [type]) {
+    const hidden = y!.shape[1]!;
     const out = new Float64Array(elements(type!.shape));
     inverse!.data.forEach((place, slot) => {
       const token = Math.floor(slot / attrs.k);
-      for (let i = 0; i < hidden; i++) out[token * hidden + i]! += dy!.data[place * hidden + i]!;
+      for (let i = 0; i < hidden; i++) out[token * hidden + i]! += y!.data[place * hidden + i]!;
     });
     return [out];
   },
-  combine(_, [y, weights, , inverse], [type]) {
+  weigh(_, [y, weights, order]) {
     const hidden = y!.shape[1]!;
-    const k = weights!.shape[1]!;
-    const out = new Float64Array(elements(type!.shape));
-    inverse!.data.forEach((place, slot) => {
-      const token = Math.floor(slot / k);
-      for (let i = 0; i < hidden; i++) out[token * hidden + i]! += weights!.data[slot]! * y!.data[place * hidden + i]!;
-    });
-    return [out];
+    return [y!.data.map((value, i) => value * weights!.data[order!.data[Math.floor(i / hidden)]!]!)];
   },
-  combineGrad(_, [y, weights, , inverse, dout]) {
+  weighGrad(_, [y, weights, order, , dout]) {
     const hidden = y!.shape[1]!;
-    const k = weights!.shape[1]!;
-    const dy = new Float64Array(y!.data.length);
+    const slotOf = (i: number): number => order!.data[Math.floor(i / hidden)]!;
     const dweights = new Float64Array(weights!.data.length);
-    inverse!.data.forEach((place, slot) => {
-      const token = Math.floor(slot / k);
-      for (let i = 0; i < hidden; i++) {
-        dy[place * hidden + i] = weights!.data[slot]! * dout!.data[token * hidden + i]!;
-        dweights[slot]! += y!.data[place * hidden + i]! * dout!.data[token * hidden + i]!;
-      }
-    });
-    return [dy, dweights];
+    dout!.data.forEach((value, i) => (dweights[slotOf(i)]! += value * y!.data[i]!));
+    return [dout!.data.map((value, i) => value * weights!.data[slotOf(i)]!), dweights];
   },
   groupedMatmul: ({ attrs }, inputs, [type]) => [groupedMatmul(inputs, attrs.transB, type!)],
   groupedBias: (_, inputs) => [groupedBias(inputs)],

@@ -249,19 +249,23 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     same(inputs[2]!.shape, [tokens * k], "inverse");
     return [f32(tokens * k, hidden)];
   },
-  dispatchGrad({ k }, inputs) {
-    arity(inputs, 2);
+  combine({ k }, inputs) {
+    arity(inputs, 3);
     const [rows, hidden] = inputs[0]!.shape as [number, number];
     expect(rows % k === 0, () => `${rows} rows for top-${k}`);
+    same(inputs[1]!.shape, [rows], "order");
+    same(inputs[2]!.shape, [rows], "inverse");
     return [f32(rows / k, hidden)];
   },
-  combine(_, inputs) {
+  weigh(_, inputs) {
     arity(inputs, 4);
-    return [combineShape(inputs)];
+    weighed(inputs);
+    return [inputs[0]!];
   },
-  combineGrad(_, inputs) {
+  weighGrad(_, inputs) {
     arity(inputs, 5);
-    same(combineShape(inputs).shape, inputs[4]!.shape, "output and dout");
+    weighed(inputs);
+    same(inputs[0]!.shape, inputs[4]!.shape, "y and dout");
     return [inputs[0]!, inputs[1]!];
   },
   groupedMatmul({ transB }, inputs) {
@@ -305,14 +309,13 @@ function headShapes(inputs: readonly ValueType[]): void {
   same(targets.shape, [x.shape[0]!], "targets");
 }
 
-function combineShape(inputs: readonly ValueType[]): ValueType {
+function weighed(inputs: readonly ValueType[]): void {
   const [y, weights, order, inverse] = inputs as [ValueType, ValueType, ValueType, ValueType];
   rank(weights, 2, "weights");
   const rows = elements(weights.shape);
   same([y.shape[0]!], [rows], "rows and weights");
   same(order.shape, [rows], "order");
   same(inverse.shape, [rows], "inverse");
-  return f32(weights.shape[0]!, y.shape[1]!);
 }
 
 /** Output types of one primitive. Throws an Error naming the primitive and the sizes: a defect of the caller, not of the user. */

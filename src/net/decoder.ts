@@ -279,7 +279,11 @@ function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
     const [gate, up] = [grouped(rows, "gate"), grouped(rows, "up")];
     return ffn.clampedGlu === null ? gated(b, gate, up, ffn.activation) : clampedGlu(b, gate, up, ffn.clampedGlu);
   };
-  const routed = b.op("combine", [grouped(inner(), "down"), weights, order, inverse], {});
+  const weighed = (y: ValueId): ValueId => b.op("weigh", [y, weights, order, inverse], {});
+  // The weights commute with the down projection, a bias apart: they go where rows are narrower.
+  const early = ffn.inner < ctx.spec.hidden && !ffn.bias;
+  const out = early ? grouped(weighed(inner()), "down") : weighed(grouped(inner(), "down"));
+  const routed = b.op("combine", [out, order, inverse], { k: ffn.topK });
   return ffn.shared === null ? routed : b.add(routed, sharedExpert(ctx, x, ffn, layer));
 }
 

@@ -21,10 +21,28 @@ export class Lowering {
   private readonly cut = new Map<ValueId, Segments[]>();
   private readonly remembered = new Map<string, string[]>();
 
+  private readonly sorts = new Map<ValueId, ValueId>();
+
   constructor(readonly graph: Graph) {}
+
+  /** Says which counts [E] cut the rows that an order or its inverse [R] stands for. */
+  setCounts(id: ValueId, counts: ValueId): void {
+    this.sorts.set(id, counts);
+  }
+
+  /** The counts that belong to an order or inverse; null where it did not come out of a sort of this graph. */
+  countsOf(id: ValueId): ValueId | null {
+    return this.sorts.get(id) ?? null;
+  }
 
   shape(id: ValueId): readonly number[] {
     return this.graph.values[id]!.shape;
+  }
+
+  /** Whether a value is the constant 1. */
+  isOne(id: ValueId): boolean {
+    const node = this.graph.nodes.find(({ out }) => out.includes(id));
+    return node?.prim === "constant" && node.attrs.values.length === 1 && node.attrs.values[0] === 1;
   }
 
   set(id: ValueId, name: string): void {

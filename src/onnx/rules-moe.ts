@@ -1,11 +1,11 @@
 /**
- * Lowering of experts; routing is in `rules-route.ts`. Dispatch is gather-only: rows are sorted by expert, cut into one segment per expert, multiplied
- * by that expert's own matrices and gathered back, so no expert ever drops a token and nothing is scattered with duplicates.
+ * Lowering of experts; routing is in `rules-route.ts`. Dispatch is gather-only: slots are sorted by expert, each expert gathers the rows of its tokens,
+ * multiplies them by its own matrices, and the results are gathered back, so no expert ever drops a token and nothing is scattered with duplicates.
  */
 import type { NodeOf, Prim, ValueId } from "../graph/ir.js";
 import type { Lowering } from "./context.js";
 
-type MoePrim = "expertSort" | "dispatch" | "dispatchGrad" | "combine" | "combineGrad" | "groupedMatmul" | "groupedMatmulGradW" | "groupedBias" | "groupedBiasGrad";
+type MoePrim = "expertSort" | "dispatch" | "combine" | "weigh" | "weighGrad" | "groupedMatmul" | "groupedMatmulGradW" | "groupedBias" | "groupedBiasGrad";
 type Rules = { readonly [P in Extract<Prim, MoePrim>]: (ctx: Lowering, node: NodeOf<P>) => void };
 
 /** Token index of each sorted row: order / k. */
@@ -13,13 +13,25 @@ function tokensOf(ctx: Lowering, order: ValueId, k: number): string {
   return ctx.remember(`tokens ${order} ${k}`, () => [ctx.emitter.op("Div", [ctx.get(order), ctx.emitter.int(k)])])[0]!;
 }
 
-/** Routed rows [R, H] back in token order: [N, K, H]. */
-function byToken(ctx: Lowering, rows: ValueId, inverse: ValueId, k: number): string {
-  const size = ctx.shape(inverse)[0]!;
+/** Token indices cut by expert: [R_e] each. */
+function tokenSegments(ctx: Lowering, order: ValueId, counts: ValueId, k: number): string[] {
+  return ctx.remember(`tokens ${order} ${k} by ${counts}`, () =>
+    ctx.emitter.emit("Split", [tokensOf(ctx, order, k), ctx.get(counts)], { axis: 0 }, ctx.shape(counts)[0]!));
+}
+
+/** Weights [N, K] in sorted order: [R, 1]. */
+function sortedWeights(ctx: Lowering, weights: ValueId, order: ValueId): string {
   const e = ctx.emitter;
-  return ctx.remember(`byToken ${rows} ${inverse} ${k}`, () => [
-    e.op("Gather", [ctx.get(rows), e.reshape(ctx.get(inverse), [size / k, k])], { axis: 0 }),
+  const rows = ctx.shape(order)[0]!;
+  return ctx.remember(`weights ${weights} ${order}`, () => [
+    e.reshape(e.op("Gather", [e.reshape(ctx.get(weights), [rows]), ctx.get(order)], { axis: 0 }), [rows, 1]),
   ])[0]!;
+}
+
+/** Sorted weights cut by expert: [R_e, 1] each. */
+function weightSegments(ctx: Lowering, weights: ValueId, order: ValueId, counts: ValueId): string[] {
+  return ctx.remember(`weights ${weights} ${order} by ${counts}`, () =>
+    ctx.emitter.emit("Split", [sortedWeights(ctx, weights, order), ctx.get(counts)], { axis: 0 }, ctx.shape(counts)[0]!));
 }
 
 export const moeRules: Rules = {
@@ -33,30 +45,59 @@ export const moeRules: Rules = {
     const [, order] = e.emit("TopK", [key, e.ints([rows])], { axis: 0, largest: 0, sorted: 1 }, 2);
     ctx.set(out[0]!, order!);
     ctx.set(out[1]!, e.op("ScatterElements", [iota, order!, iota], { axis: 0 }));
-    const oneHot = e.op("OneHot", [flat, e.ints([attrs.experts]), e.ints([0, 1])], { axis: -1 });
-    ctx.set(out[2]!, e.sum(oneHot, [0], false));
+    const ones = e.op("Expand", [e.ints([1]), e.ints([rows])]);
+    const none = e.op("Expand", [e.ints([0]), e.ints([attrs.experts])]);
+    ctx.set(out[2]!, e.op("ScatterElements", [none, flat, ones], { axis: 0, reduction: "add" }));
+    for (const id of [out[0]!, out[1]!]) ctx.setCounts(id, out[2]!);
   },
   dispatch(ctx, { in: [x, order], out, attrs }) {
-    ctx.set(out[0]!, ctx.emitter.op("Gather", [ctx.get(x!), tokensOf(ctx, order!, attrs.k)], { axis: 0 }));
-  },
-  dispatchGrad(ctx, { in: [dy, inverse], out, attrs }) {
-    ctx.set(out[0]!, ctx.emitter.sum(byToken(ctx, dy!, inverse!, attrs.k), [1], false));
-  },
-  combine(ctx, { in: [y, weights, , inverse], out }) {
     const e = ctx.emitter;
-    const [tokens, k] = ctx.shape(weights!) as [number, number];
-    const weighted = e.op("Mul", [byToken(ctx, y!, inverse!, k), e.reshape(ctx.get(weights!), [tokens, k, 1])]);
-    ctx.set(out[0]!, e.sum(weighted, [1], false));
+    const counts = ctx.countsOf(order!);
+    if (counts === null) {
+      ctx.set(out[0]!, e.op("Gather", [ctx.get(x!), tokensOf(ctx, order!, attrs.k)], { axis: 0 }));
+      return;
+    }
+    const names = tokenSegments(ctx, order!, counts, attrs.k).map((tokens) => e.op("Gather", [ctx.get(x!), tokens], { axis: 0 }));
+    ctx.setSegments(out[0]!, { counts, names });
   },
-  combineGrad(ctx, { in: [y, weights, order, inverse, dout], out }) {
+  combine(ctx, { in: [y, , inverse], out, attrs: { k } }) {
     const e = ctx.emitter;
-    const [tokens, k] = ctx.shape(weights!) as [number, number];
-    const rowWeights = e.op("Gather", [e.reshape(ctx.get(weights!), [tokens * k]), ctx.get(order!)], { axis: 0 });
-    const routed = e.op("Gather", [ctx.get(dout!), tokensOf(ctx, order!, k)], { axis: 0 });
-    ctx.set(out[0]!, e.op("Mul", [routed, e.reshape(rowWeights, [tokens * k, 1])]));
-    const hidden = ctx.shape(dout!)[1]!;
-    const product = e.op("Mul", [byToken(ctx, y!, inverse!, k), e.reshape(ctx.get(dout!), [tokens, 1, hidden])]);
-    ctx.set(out[1]!, e.sum(product, [2], false));
+    const [tokens, hidden] = ctx.shape(out[0]!) as [number, number];
+    const places = ctx.remember(`places ${inverse} ${k}`, () => [e.op("Transpose", [e.reshape(ctx.get(inverse!), [tokens, k])], { perm: [1, 0] })])[0]!;
+    const rows = e.op("Gather", [ctx.get(y!), places], { axis: 0 });
+    if (k === 1) {
+      ctx.set(out[0]!, e.reshape(rows, [tokens, hidden]));
+      return;
+    }
+    // Times a row of ones: faster than a reduction over an outer axis.
+    const ones = ctx.remember(`ones ${k}`, () => [e.floats(new Float32Array(k).fill(1), [1, k])])[0]!;
+    ctx.set(out[0]!, e.reshape(e.op("MatMul", [ones, e.reshape(rows, [k, tokens * hidden])]), [tokens, hidden]));
+  },
+  weigh(ctx, { in: [y, weights, order], out }) {
+    const e = ctx.emitter;
+    const counts = ctx.countsOf(order!);
+    if (counts === null) {
+      ctx.set(out[0]!, e.op("Mul", [ctx.get(y!), sortedWeights(ctx, weights!, order!)]));
+      return;
+    }
+    const factors = weightSegments(ctx, weights!, order!, counts);
+    ctx.setSegments(out[0]!, { counts, names: ctx.segments(y!, counts).map((rows, expert) => e.op("Mul", [rows, factors[expert]!])) });
+  },
+  weighGrad(ctx, { in: [y, weights, order, inverse, dout], out }) {
+    const e = ctx.emitter;
+    const counts = ctx.countsOf(order!);
+    const dot = (a: string, b: string): string => e.sum(e.op("Mul", [a, b]), [1], false);
+    let dots: string;
+    if (counts === null) {
+      ctx.set(out[0]!, e.op("Mul", [ctx.get(dout!), sortedWeights(ctx, weights!, order!)]));
+      dots = dot(ctx.get(y!), ctx.get(dout!));
+    } else {
+      const factors = weightSegments(ctx, weights!, order!, counts);
+      const [rows, drows] = [ctx.segments(y!, counts), ctx.segments(dout!, counts)];
+      ctx.setSegments(out[0]!, { counts, names: drows.map((row, expert) => e.op("Mul", [row, factors[expert]!])) });
+      dots = e.op("Concat", rows.map((row, expert) => dot(row, drows[expert]!)), { axis: 0 });
+    }
+    ctx.set(out[1]!, e.reshape(e.op("Gather", [dots, ctx.get(inverse!)], { axis: 0 }), ctx.shape(weights!)));
   },
   groupedMatmul(ctx, { in: [x, counts, ...weights], out, attrs }) {
     const rows = ctx.segments(x!, counts!);

@@ -23,7 +23,7 @@ function elementwise<P extends Prim>(lower: (ctx: Lowering, inputs: readonly str
   };
 }
 
-function simple(op: "Add" | "Sub" | "Mul" | "Sigmoid" | "Tanh") {
+function simple(op: "Sub" | "Mul" | "Sigmoid" | "Tanh") {
   return (ctx: Lowering, node: Node): void => ctx.set(node.out[0]!, ctx.emitter.op(op, node.in.map((id) => ctx.get(id))));
 }
 
@@ -33,6 +33,10 @@ function sigmoidOf(ctx: Lowering, gate: string): string {
 
 function siluOf(ctx: Lowering, gate: string): string {
   return ctx.remember(`silu ${gate}`, () => [ctx.emitter.op("Mul", [gate, sigmoidOf(ctx, gate)])])[0]!;
+}
+
+function swigluOf(ctx: Lowering, gate: string, up: string): string {
+  return ctx.remember(`swiglu ${gate} ${up}`, () => [ctx.emitter.op("Mul", [siluOf(ctx, gate), up])])[0]!;
 }
 
 /** y and 1/rms of a normalisation. */
@@ -135,7 +139,7 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
     const one = attrs.values.length === 1 && size !== 1;
     ctx.set(out[0]!, one ? e.op("Expand", [make(attrs.values, []), e.ints(attrs.shape)]) : make(attrs.values, attrs.shape));
   },
-  add: simple("Add"),
+  add: elementwise((ctx, names) => [ctx.emitter.op("Add", names)]),
   sub: simple("Sub"),
   mul: simple("Mul"),
   sigmoid: simple("Sigmoid"),
@@ -199,9 +203,12 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
     const dot = mean(e.op("Mul", [dx, hat]));
     ctx.set(out[0]!, e.op("Mul", [e.op("Sub", [e.op("Sub", [dx, mean(dx)]), e.op("Mul", [hat, dot])]), inverse]));
   },
-  swiglu: elementwise((ctx, [gate, up]) => [ctx.emitter.op("Mul", [siluOf(ctx, gate!), up!])]),
+  swiglu: elementwise((ctx, [gate, up]) => [swigluOf(ctx, gate!, up!)]),
   swigluGrad: elementwise((ctx, [gate, up, dh]) => {
     const e = ctx.emitter;
-    return [e.op("Mul", [e.op("Mul", [dh!, up!]), siluSlope(ctx, gate!)]), e.op("Mul", [dh!, siluOf(ctx, gate!)])];
+    // With h = silu(gate) up: up silu'(gate) = h + sigmoid(gate) (up - h), so that the gate itself need not be kept.
+    const h = swigluOf(ctx, gate!, up!);
+    const slopeTimesUp = e.op("Add", [h, e.op("Mul", [sigmoidOf(ctx, gate!), e.op("Sub", [up!, h])])]);
+    return [e.op("Mul", [dh!, slopeTimesUp]), e.op("Mul", [dh!, siluOf(ctx, gate!)])];
   }),
 };

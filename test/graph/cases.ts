@@ -199,17 +199,17 @@ export const cases: { readonly [P in Prim]: Make } = {
     const { order, inverse, k, tokens } = routed(c);
     return [c.b.op("dispatch", [c.normal(tokens, 3), order, inverse], { k })];
   },
-  dispatchGrad: (c) => {
-    const { inverse, k, tokens } = routed(c);
-    return [c.b.op("dispatchGrad", [c.normal(tokens * k, 3), inverse], { k })];
-  },
   combine: (c) => {
     const { order, inverse, k, tokens } = routed(c);
-    return [c.b.op("combine", [c.normal(tokens * k, 3), c.normal(tokens, k), order, inverse], {})];
+    return [c.b.op("combine", [c.normal(tokens * k, 3), order, inverse], { k })];
   },
-  combineGrad: (c) => {
+  weigh: (c) => {
     const { order, inverse, k, tokens } = routed(c);
-    return c.b.apply("combineGrad", [c.normal(tokens * k, 3), c.normal(tokens, k), order, inverse, c.normal(tokens, 3)], {});
+    return [c.b.op("weigh", [c.normal(tokens * k, 3), c.normal(tokens, k), order, inverse], {})];
+  },
+  weighGrad: (c) => {
+    const { order, inverse, k, tokens } = routed(c);
+    return c.b.apply("weighGrad", [c.normal(tokens * k, 3), c.normal(tokens, k), order, inverse, c.normal(tokens * k, 3)], {});
   },
   groupedMatmul: (c) => {
     const { counts, k, tokens, experts } = routed(c);

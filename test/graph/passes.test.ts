@@ -151,11 +151,12 @@ it("prints an attention and mixture-of-experts block", () => {
     %36: f32[3,3] = groupedMatmul(%35, %34, %layers.0.experts.0.gate, %layers.0.experts.1.gate) {transB}
     %37: f32[3,3] = groupedMatmul(%35, %34, %layers.0.experts.0.up, %layers.0.experts.1.up) {transB}
     %38: f32[3,3] = swiglu(%36, %37)
-    %39: f32[3,4] = groupedMatmul(%38, %34, %layers.0.experts.0.down, %layers.0.experts.1.down) {transB}
-    %40: f32[3,4] = combine(%39, %30, %32, %33)
-    %41: f32[3,4] = add(%27, %40)
-    %42: f32[3,4] = rmsNorm(%41, %finalNorm) {eps=0.00001}
-    %43: f32[3,7] = matmul(%42, %embed) {transB}
-    output %43"
+    %39: f32[3,3] = weigh(%38, %30, %32, %33)
+    %40: f32[3,4] = groupedMatmul(%39, %34, %layers.0.experts.0.down, %layers.0.experts.1.down) {transB}
+    %41: f32[3,4] = combine(%40, %32, %33) {k=1}
+    %42: f32[3,4] = add(%27, %41)
+    %43: f32[3,4] = rmsNorm(%42, %finalNorm) {eps=0.00001}
+    %44: f32[3,7] = matmul(%43, %embed) {transB}
+    output %44"
   `);
 });

@@ -1,4 +1,5 @@
 /** The corners of every lowering where an engine is most likely to be wrong, against the reference evaluation. */
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { backward } from "../../src/grad/backward.js";
 import { randomStream } from "../../src/base/random.js";
@@ -8,6 +9,8 @@ import { routeRule } from "../../src/net/decoder.js";
 import { softmaxRouter } from "../../src/spec/types.js";
 import { prune, verify } from "../../src/graph/passes.js";
 import { evaluate } from "../../src/graph/reference.js";
+import { queryBlocks } from "../../src/onnx/rules-attention.js";
+import { chunkLengths } from "../../src/onnx/rules-head.js";
 import { evaluateOnce } from "../../src/ort/session.js";
 
 const orders = ["topk-softmax", "softmax-topk"] as const;
@@ -53,7 +56,8 @@ function moeLayer({ tokens, hidden, inner, experts, k, order }: MoeShape): Graph
   const [sorted, inverse, counts] = b.apply("expertSort", [chosen], { experts }) as [ValueId, ValueId, ValueId];
   const rows = b.op("dispatch", [x, sorted, inverse], { k });
   const grouped = (input: ValueId, w: ValueId[]): ValueId => b.op("groupedMatmul", [input, counts, ...w], { transB: true });
-  const out = b.op("combine", [grouped(b.op("swiglu", [grouped(rows, gate), grouped(rows, up)], {}), down), kept, sorted, inverse], {});
+  const outputs = grouped(b.op("swiglu", [grouped(rows, gate), grouped(rows, up)], {}), down);
+  const out = b.op("combine", [b.op("weigh", [outputs, kept, sorted, inverse], {}), sorted, inverse], { k });
   const loss = b.op("reduceSum", [b.mul(out, mix)], { axes: [0, 1], keepDims: false });
   const gradients = backward(b, loss, [logits, x, ...gate, ...up, ...down]);
   return prune(b.finish([out, chosen, counts, ...gradients]));
@@ -155,6 +159,55 @@ describe("attention on longer sequences", () => {
     found!.forEach((value, i) => {
       if (Math.abs(value - expected[i]!) > 1e-5) expect.fail(`[${i}]: ${value}, expected ${expected[i]}`);
     });
+  });
+});
+
+describe("attention in blocks of queries", () => {
+  it.each([
+    { sequence: 255, window: null, softcap: null, sinks: false, kvHeads: 2 },
+    { sequence: 256, window: null, softcap: null, sinks: false, kvHeads: 1 },
+    { sequence: 300, window: null, softcap: 2, sinks: true, kvHeads: 2 },
+    { sequence: 300, window: 1, softcap: null, sinks: false, kvHeads: 1 },
+    { sequence: 390, window: 128, softcap: null, sinks: true, kvHeads: 1 },
+    { sequence: 513, window: 129, softcap: 3, sinks: false, kvHeads: 2 },
+  ])("$sequence tokens, window $window, softcap $softcap, sinks $sinks, 2 query heads on $kvHeads", async (shape) => {
+    const attrs = { batch: 2, heads: 2, headDim: 2, valueDim: 3, scale: 0.7, ...shape };
+    const rows = attrs.batch * attrs.sequence;
+    const sizes = [[rows, 4], [rows, attrs.kvHeads * 2], [rows, attrs.kvHeads * 3], ...(attrs.sinks ? [[2]] : []), [rows, 6]];
+    const b = new GraphBuilder();
+    const inputs = sizes.map((size, i) => b.input(`x${i}`, "f32", size));
+    const out = b.op("attention", inputs.slice(0, -1), attrs);
+    const loss = b.op("reduceSum", [b.mul(out, inputs.at(-1)!)], { axes: [0, 1], keepDims: false });
+    const graph = prune(b.finish([out, ...backward(b, loss, inputs.slice(0, -1))]));
+    await agree(graph, sizes.map((size, i) => normals(`blocks ${i} ${shape.sequence}`, size.reduce((x, y) => x * y, 1))), 5e-5);
+  });
+
+  it("cover every pair of query and key that the mask lets through, once", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 5000 }), fc.option(fc.integer({ min: 1, max: 5000 })), (sequence, window) => {
+        const blocks = queryBlocks({ sequence, window });
+        expect(blocks.reduce((at, { start, length }) => (start === at ? at + length : NaN), 0)).toBe(sequence);
+        const starts = new Set(blocks.map(({ start }) => start));
+        for (const { start, length, from, to } of blocks) {
+          expect(from).toBeLessThanOrEqual(window === null ? 0 : Math.max(0, start - window + 1));
+          expect(to).toBe(start + length);
+          expect(starts.has(from)).toBe(true);
+        }
+      }),
+    );
+  });
+});
+
+describe("the head in runs of tokens", () => {
+  it.each([null, 2])("loss and gradients of more logits than are made at once, softcap %s", async (softcap) => {
+    const [tokens, hidden, vocab] = [1100, 2, 4200];
+    expect(chunkLengths(tokens, vocab)).toEqual([366, 367, 367]);
+    const b = new GraphBuilder();
+    const [x, head, targets] = [b.input("x", "f32", [tokens, hidden]), b.input("head", "f32", [vocab, hidden]), b.input("targets", "int", [tokens])];
+    const loss = b.op("headCrossEntropy", [x, head, targets], { softcap });
+    const graph = prune(b.finish([loss, ...backward(b, loss, [x, head]), ...backward(b, b.scale(loss, 3), [x, head])]));
+    const ids = Float32Array.from({ length: tokens }, (_, i) => (i % 7 === 3 ? -100 : (i * 911) % vocab));
+    await agree(graph, [normals("hx", tokens * hidden, 2), normals("hh", vocab * hidden, 2), ids]);
   });
 });
 
