@@ -1,87 +1,85 @@
 /**
  * The bound of a training step: node bench/gemm.mjs dense|moe|fine ROUNDS THREADS -> one JSON line.
  *
- * Takes every matrix product of the step's graph (forward, gradient of the input, gradient of the weight, attention, head) with its
- * shape and transpositions, puts them into one ONNX graph without anything else, and runs that in onnxruntime. Rows are
- * shared out evenly among experts. What the step takes beyond this time is everything that is no matrix product.
+ * Runs the step's graph once with onnxruntime's profiler, takes every matrix product that it executed with the shapes it had (rows of each expert
+ * included), puts them into one ONNX graph without anything else, and runs that in onnxruntime. What the step takes beyond this time is
+ * everything that is no matrix product.
  */
+import { mkdtemp, readFile, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import * as ort from "onnxruntime-node";
 import { Emitter } from "../dist/onnx/emitter.js";
+import { lower } from "../dist/onnx/lower.js";
 import { encodeModel } from "../dist/onnx/proto.js";
 import { trainProgram } from "../dist/step/programs.js";
-import { shape, specs } from "./sizes.mjs";
+import { measured } from "./sizes.mjs";
+import { startTokens, startWeight } from "./start.mjs";
 
-/** Different operands of one shape in a segmented product; as many inputs as experts would cost time of their own. */
-const SEGMENT_BUFFERS = 16;
+/** Different operands of one shape; as many inputs as products would cost time of their own. */
+const BUFFERS = 16;
 const LARGE = 2048;
+const product = new Set(["MatMul", "FusedMatMul", "Gemm"]);
 
-/**
- * Products of one node as { a, b, transA, transB }; an operand is { id, dims }: equal ids are equal tensors.
- * `dims` are as stored, that is before transposition.
- */
-function productsOf(node, shapeOf) {
-  const value = (id) => ({ id: `v${id}`, dims: shapeOf(id) });
-  const product = (a, b, transA = false, transB = false) => ({ a, b, transA, transB });
-  switch (node.prim) {
-    case "matmul":
-      return [product(value(node.in[0]), value(node.in[1]), node.attrs.transA, node.attrs.transB)];
-    case "groupedMatmul": {
-      const [x, , ...weights] = node.in;
-      const [rows, inner] = shapeOf(x);
-      return weights.map((weight, e) => product(segment(e, [rows / weights.length, inner]), value(weight), false, node.attrs.transB));
-    }
-    case "groupedMatmulGradW": {
-      const [x, dy] = node.in.map(shapeOf);
-      const rows = x[0] / node.out.length;
-      return node.out.map((_, e) => product(segment(e, [rows, dy[1]]), segment(e + 1, [rows, x[1]]), true));
-    }
-    case "attention":
-    case "attentionGrad": {
-      const { batch, sequence, heads, kvHeads, headDim } = node.attrs;
-      const group = heads / kvHeads;
-      const name = `${node.prim}${node.in.join()}`;
-      const part = (id, ...dims) => ({ id: `${name}${id}`, dims: [batch, kvHeads, ...dims] });
-      const [q, out] = ["q", "out"].map((id) => part(id, group * sequence, headDim));
-      const [k, v] = ["k", "v"].map((id) => part(id, sequence, headDim));
-      const [p, dp] = ["p", "dp"].map((id) => part(id, group * sequence, sequence));
-      if (node.prim === "attention") return [product(q, k, false, true), product(p, v)];
-      return [product(out, v, false, true), product(dp, k), product(dp, q, true), product(p, out, true)];
-    }
-    case "headCrossEntropy":
-      return [product(value(node.in[0]), value(node.in[1]), false, true)];
-    case "headCrossEntropyGrad": {
-      const [x, head] = node.in;
-      const dlogits = { id: `dlogits${x}`, dims: [shapeOf(x)[0], shapeOf(head)[0]] };
-      return [product(dlogits, value(head)), product(dlogits, value(x), true)];
-    }
-    default:
-      return [];
+/** The products of one run of the step as { a, b, transA, transB, result }, shapes as stored, that is before transposition. */
+async function productsOf(program, spec, shape, threads) {
+  const folder = await mkdtemp(join(tmpdir(), "upcycle-gemm-"));
+  try {
+    const { bytes, inputs } = lower(program.graph);
+    const session = await ort.InferenceSession.create(bytes, {
+      executionProviders: ["cpu"], intraOpNumThreads: threads, interOpNumThreads: 1, executionMode: "sequential", graphOptimizationLevel: "all",
+      enableMemPattern: false, enableCpuMemArena: true, logSeverityLevel: 3, enableProfiling: true, profileFilePrefix: join(folder, "step"),
+    });
+    const tokens = startTokens(spec.vocab, 0, shape);
+    const ints = (data) => new ort.Tensor("int64", BigInt64Array.from(data, (value) => BigInt(value)), [data.length]);
+    const weights = program.params.map(({ key, shape: dims }) => new ort.Tensor("float32", startWeight(key, dims), dims));
+    const values = [ints(tokens.slice(0, -1)), ints(tokens.slice(1)), ...weights];
+    await session.run(Object.fromEntries(inputs.map((name, i) => [name, values[i]])));
+    session.endProfiling();
+    await session.release();
+    const [file] = await readdir(folder);
+    const events = JSON.parse(await readFile(join(folder, file), "utf8"));
+    return events.filter(({ name, args }) => name.endsWith("_kernel_time") && product.has(args?.op_name)).map(({ args }) => productOf(args));
+  } finally {
+    await rm(folder, { recursive: true });
   }
 }
 
-function segment(expert, dims) {
-  return { id: `s${expert % SEGMENT_BUFFERS}x${dims}`, dims };
+/** Which operands are transposed follows from the shapes; where both ways fit, the speed is that of either. */
+function productOf({ op_name: op, input_type_shape: operands, output_type_shape: [{ float: result }] }) {
+  const [a, b] = operands.slice(0, 2).map(({ float }) => float);
+  const fits = (transA, transB) => {
+    const [m, k] = transA ? [a.at(-1), a.at(-2)] : [a.at(-2), a.at(-1)];
+    const [k2, n] = transB ? [b.at(-1), b.at(-2)] : [b.at(-2), b.at(-1)];
+    return m === result.at(-2) && k === k2 && n === result.at(-1);
+  };
+  const ways = [[false, false], [false, true], [true, false], [true, true]];
+  // A product that is written as a fused one has a transposition or a factor.
+  const [transA, transB] = (op === "FusedMatMul" ? [...ways.slice(1), ways[0]] : ways).find(([x, y]) => fits(x, y));
+  return { a, b, transA, transB, result };
 }
 
-function resultDims({ a, b, transA, transB }) {
-  const rows = a.dims.at(transA ? -1 : -2);
-  const columns = b.dims.at(transB ? -2 : -1);
-  return [...a.dims.slice(0, -2), rows, columns];
-}
-
-function flopsOf(product) {
-  const inner = product.a.dims.at(product.transA ? -2 : -1);
-  return 2 * inner * resultDims(product).reduce((x, y) => x * y, 1);
+function flopsOf({ a, transA, result }) {
+  return 2 * a.at(transA ? -2 : -1) * result.reduce((x, y) => x * y, 1);
 }
 
 /** Median milliseconds of one run of a graph that holds these products. */
 async function timeOf(products, rounds, threads) {
   const emitter = new Emitter();
-  const operands = new Map(products.flatMap(({ a, b }) => [a, b]).map(({ id, dims }) => [id, dims]));
-  const names = products.map(({ a, b, transA, transB }) => emitter.matmul(a.id, b.id, { transA, transB }));
+  const operands = new Map();
+  const used = new Map();
+  const operand = (dims) => {
+    const count = used.get(`${dims}`) ?? 0;
+    used.set(`${dims}`, count + 1);
+    const name = `v${dims.join("x")}_${count % BUFFERS}`;
+    operands.set(name, dims);
+    return name;
+  };
+  // Experts without tokens make empty products, which take no time worth counting.
+  const names = products.filter(({ result, a }) => !result.includes(0) && !a.includes(0)).map(({ a, b, transA, transB }) => emitter.matmul(operand(a), operand(b), { transA, transB }));
   const inputs = [...operands].map(([name, dims]) => ({ name, type: "float", shape: dims }));
-  const output = { name: names.at(-1), type: "float", shape: resultDims(products.at(-1)) };
+  const output = { name: names.at(-1), type: "float", shape: products.at(-1).result };
   const bytes = encodeModel({ nodes: emitter.nodes, initializers: [], inputs, outputs: [output] });
   const session = await ort.InferenceSession.create(bytes, {
     executionProviders: ["cpu"], intraOpNumThreads: threads, interOpNumThreads: 1, executionMode: "sequential",
@@ -105,12 +103,11 @@ async function timeOf(products, rounds, threads) {
 }
 
 const [, , size = "dense", rounds = "8", threads = "2"] = process.argv;
-const { graph } = trainProgram(specs[size], shape);
-const products = graph.nodes.flatMap((node) => productsOf(node, (id) => graph.values[id].shape));
-const flops = products.reduce((sum, product) => sum + flopsOf(product), 0);
+const { spec, shape } = measured(size);
+const products = await productsOf(trainProgram(spec, shape), spec, shape, Number(threads));
+const flops = products.reduce((sum, one) => sum + flopsOf(one), 0);
 const { medianMs: gemmMs, minMs } = await timeOf(products, Number(rounds), Number(threads));
-const square = (id) => ({ id, dims: [LARGE, LARGE] });
-const large = [{ a: square("a"), b: square("b"), transA: false, transB: true }];
+const large = [{ a: [LARGE, LARGE], b: [LARGE, LARGE], transA: false, transB: true, result: [LARGE, LARGE] }];
 const largeMs = (await timeOf(large, Number(rounds), Number(threads))).minMs;
 const { user, system } = process.cpuUsage();
 console.log(JSON.stringify({

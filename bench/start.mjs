@@ -18,9 +18,9 @@ export function startWeight(key, dims) {
 }
 
 /** The tokens of one step, and the one that follows them; low ids are frequent. */
-export function startTokens(vocab, step) {
+export function startTokens(vocab, step, { batch, sequence } = shape) {
   const stream = randomStream(0, "tokens");
-  const count = shape.batch * shape.sequence;
+  const count = batch * sequence;
   const first = (step % PERIOD) * count;
   return Int32Array.from({ length: count + 1 }, (_, i) => Math.floor(stream.uniformAt(first + i) ** 2 * vocab));
 }

@@ -2,11 +2,11 @@
 import { performance } from "node:perf_hooks";
 import { onnxruntimeBackend } from "../dist/ort/backend.js";
 import { trainProgram } from "../dist/step/programs.js";
-import { shape, specs } from "./sizes.mjs";
+import { measured } from "./sizes.mjs";
 import { optimizer, startTokens, startWeight } from "./start.mjs";
 
 const [, , size = "dense", steps = "8", threads = "2", learningRate = "1e-3"] = process.argv;
-const spec = specs[size];
+const { spec, shape } = measured(size);
 const opened = performance.now();
 const program = trainProgram(spec, shape);
 const runtime = await onnxruntimeBackend.openTrain(program, { threads: Number(threads), accumulate: false });
@@ -21,7 +21,7 @@ const settings = { ...optimizer, learningRate: Number(learningRate), decayOn: "a
 const times = [];
 const losses = [];
 for (let step = 0; step < Number(steps); step++) {
-  const tokens = startTokens(spec.vocab, step);
+  const tokens = startTokens(spec.vocab, step, shape);
   const batch = { ids: tokens.slice(0, -1), targets: tokens.slice(1) };
   const start = performance.now();
   const { loss } = await runtime.step([batch], { ...settings, update: step + 1 });

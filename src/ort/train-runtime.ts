@@ -1,8 +1,10 @@
 /** A training run on onnxruntime, in this thread. `worker.ts` hosts it, so that the event loop stays free. */
 import type * as ort from "onnxruntime-node";
+import { elements } from "../graph/ir.js";
 import type { LossOutputs, ParamInfo, TrainProgram } from "../step/programs.js";
 import { newtonSchulz } from "../step/muon.js";
 import type { BackendOptions, LossMetrics, MicroBatch, StateKind, StepMetrics, StepSettings, TrainOptions, TrainRuntime } from "../step/runtime.js";
+import { addRows, takeRowGradients } from "./row-gradients.js";
 import { floats, intTensor, numbers, openSession, tensor, type Session } from "./session.js";
 import { TrainState, type Orthogonalize, type RegionKind } from "./state.js";
 
@@ -16,7 +18,8 @@ export async function openTrainRuntime(
   const frozen = new Set(program.params.map(({ key }) => key).filter((key) => !trained.has(key)));
   const state = new TrainState(program.params, { accumulate: options.accumulate, tuning: options.tuning, average: options.average, frozen });
   const muon = openOrthogonalizer(options);
-  const session = await openSession(program.graph, options);
+  const { graph, gradients: rowGradients } = takeRowGradients(program.graph, program.gradients);
+  const session = await openSession(graph, options);
   let evaluation: Promise<Session> | undefined;
   const bind = (kind: RegionKind, params: readonly ParamInfo[]): ort.Tensor[] =>
     params.map(({ key, shape }) => tensor(state.view(kind, key), shape));
@@ -24,6 +27,19 @@ export async function openTrainRuntime(
   const gradients = bind("gradient", program.trained);
   const accumulated = options.accumulate ? bind("accumulated", program.trained) : gradients;
   const free = new Array<null>(program.gradients).fill(null);
+  /** Where each output goes: those before the gradients anywhere, gradients into `target`, rows of embeddings into memory of their own. */
+  const rowTensors = rowGradients.map(({ rows }) => emptyTensor(graph.values[graph.outputs[rows]!]!.shape));
+  const outputsInto = (target: readonly ort.Tensor[]): (ort.Tensor | null)[] => {
+    const places: (ort.Tensor | null)[] = [...free, ...target];
+    rowGradients.forEach(({ rows }, i) => (places[rows] = rowTensors[i]!));
+    return places;
+  };
+  const addEmbeddingRows = (target: readonly ort.Tensor[], batch: MicroBatch): void =>
+    rowGradients.forEach(({ output, rest }, i) => {
+      const table = floats(target[output - program.gradients]!);
+      if (!rest) table.fill(0);
+      addRows(table, batch.ids, floats(rowTensors[i]!));
+    });
   let peakRss = 0;
   const averages = options.average === true ? program.params.map(({ key, shape }) => tensor(state.view(trained.has(key) ? "average" : "weight", key), shape)) : null;
   const feed = (batch: MicroBatch, params = weights): ort.Tensor[] => [intTensor(batch.ids), intTensor(batch.targets), ...params];
@@ -33,7 +49,9 @@ export async function openTrainRuntime(
       if (batches.length > 1 && !options.accumulate) throw new Error("this run was opened without gradient accumulation");
       const parts: LossMetrics[] = [];
       for (const [i, batch] of batches.entries()) {
-        const results = await session.run(feed(batch), [...free, ...(i === 0 ? accumulated : gradients)]);
+        const target = i === 0 ? accumulated : gradients;
+        const results = await session.run(feed(batch), outputsInto(target));
+        addEmbeddingRows(target, batch);
         parts.push(readLosses(results, program.outputs));
         if (i > 0) state.addGradients();
       }
@@ -73,6 +91,8 @@ export async function openTrainRuntime(
     },
   };
 }
+
+const emptyTensor = (shape: readonly number[]): ort.Tensor => tensor(new Float32Array(elements(shape)), shape);
 
 /** Newton-Schulz graphs, compiled once per shape. */
 function openOrthogonalizer(options: BackendOptions): { readonly run: Orthogonalize; close(): Promise<void> } {
