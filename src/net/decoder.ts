@@ -265,7 +265,7 @@ function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
   const rule = routeRule(router);
   const scored = rule.corrected ? [logits, param("routerCorrection", layer)] : [logits];
   const [weights, chosen] = b.apply("routeTopK", scored, { k: ffn.topK, rule }) as [ValueId, ValueId];
-  const [order, inverse, counts] = b.apply("expertSort", [chosen], { experts: ffn.experts }) as [ValueId, ValueId, ValueId];
+  const [order, inverse, counts] = b.apply("expertSort", [chosen], { experts: ffn.experts, drops: false }) as [ValueId, ValueId, ValueId];
   routers.push({ layer, experts: ffn.experts, logits, counts });
 
   const each = (part: SlotPart): ValueId[] => Array.from({ length: ffn.experts }, (_, expert) => param(part, layer, expert));

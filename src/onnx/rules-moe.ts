@@ -1,6 +1,6 @@
 /**
  * Lowering of experts; routing is in `rules-route.ts`. Dispatch is gather-only: rows are sorted by expert, cut into one segment per expert, multiplied
- * by that expert's own matrices and gathered back, so no expert ever drops a token and nothing is scattered with duplicates.
+ * by that expert's own matrices and gathered back, so nothing is scattered with duplicates. Rows that a capacity has dropped are a last segment, of zeros.
  */
 import type { NodeOf, Prim, ValueId } from "../graph/ir.js";
 import type { Lowering } from "./context.js";
@@ -22,6 +22,16 @@ function byToken(ctx: Lowering, rows: ValueId, inverse: ValueId, k: number): str
   ])[0]!;
 }
 
+/** As many rows of zeros as `rows` has. */
+function zeroRows(ctx: Lowering, rows: string, width: number): string {
+  const e = ctx.emitter;
+  const shape = ctx.remember(`zero rows ${rows} ${width}`, () => {
+    const count = e.op("Slice", [e.op("Shape", [rows]), e.ints([0]), e.ints([1])]);
+    return [e.op("Expand", [e.floats([0]), e.op("Concat", [count, e.ints([width])], { axis: 0 })])];
+  });
+  return shape[0]!;
+}
+
 export const moeRules: Rules = {
   expertSort(ctx, { in: [experts], out, attrs }) {
     const e = ctx.emitter;
@@ -33,8 +43,10 @@ export const moeRules: Rules = {
     const [, order] = e.emit("TopK", [key, e.ints([rows])], { axis: 0, largest: 0, sorted: 1 }, 2);
     ctx.set(out[0]!, order!);
     ctx.set(out[1]!, e.op("ScatterElements", [iota, order!, iota], { axis: 0 }));
-    const oneHot = e.op("OneHot", [flat, e.ints([attrs.experts]), e.ints([0, 1])], { axis: -1 });
-    ctx.set(out[2]!, e.sum(oneHot, [0], false));
+    const oneHot = e.op("OneHot", [flat, e.ints([attrs.experts + Number(attrs.drops)]), e.ints([0, 1])], { axis: -1 });
+    const counts = e.sum(oneHot, [0], false);
+    if (attrs.drops) ctx.setCuts(out[2]!, counts);
+    ctx.set(out[2]!, attrs.drops ? e.op("Slice", [counts, e.ints([0]), e.ints([attrs.experts])]) : counts);
   },
   dispatch(ctx, { in: [x, order], out, attrs }) {
     ctx.set(out[0]!, ctx.emitter.op("Gather", [ctx.get(x!), tokensOf(ctx, order!, attrs.k)], { axis: 0 }));
@@ -61,7 +73,8 @@ export const moeRules: Rules = {
   groupedMatmul(ctx, { in: [x, counts, ...weights], out, attrs }) {
     const rows = ctx.segments(x!, counts!);
     const names = weights.map((weight, expert) => ctx.emitter.matmul(rows[expert]!, ctx.get(weight), { transB: attrs.transB }));
-    ctx.setSegments(out[0]!, { counts: counts!, names });
+    const rest = rows.slice(weights.length).map((nobodys) => zeroRows(ctx, nobodys, ctx.shape(out[0]!)[1]!));
+    ctx.setSegments(out[0]!, { counts: counts!, names: [...names, ...rest] });
   },
   groupedMatmulGradW(ctx, { in: [x, dy, counts], out }) {
     const left = ctx.segments(dy!, counts!);
@@ -70,7 +83,8 @@ export const moeRules: Rules = {
   },
   groupedBias(ctx, { in: [y, counts, ...biases], out }) {
     const rows = ctx.segments(y!, counts!);
-    ctx.setSegments(out[0]!, { counts: counts!, names: biases.map((bias, expert) => ctx.emitter.op("Add", [rows[expert]!, ctx.get(bias)])) });
+    const names = biases.map((bias, expert) => ctx.emitter.op("Add", [rows[expert]!, ctx.get(bias)]));
+    ctx.setSegments(out[0]!, { counts: counts!, names: [...names, ...rows.slice(biases.length)] });
   },
   groupedBiasGrad(ctx, { in: [dy, counts], out }) {
     const rows = ctx.segments(dy!, counts!);

@@ -41,7 +41,7 @@ function routersOf(layers: readonly (readonly number[][])[], experts: number, k:
   const routers = layers.map((layer, i) => {
     const logits = b.input(`l${i}`, "f32", [layer.length, experts]);
     const [, chosen] = b.apply("routeTopK", [logits], { k, rule: routeRule(softmaxRouter("softmax-topk")) }) as [ValueId, ValueId];
-    const [, , counts] = b.apply("expertSort", [chosen], { experts }) as [ValueId, ValueId, ValueId];
+    const [, , counts] = b.apply("expertSort", [chosen], { experts, drops: false }) as [ValueId, ValueId, ValueId];
     return { layer: i, experts, logits, counts };
   });
   return { b, routers, feeds };
