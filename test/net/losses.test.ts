@@ -40,9 +40,10 @@ function routersOf(layers: readonly (readonly number[][])[], experts: number, k:
   const feeds = layers.map((layer) => Float64Array.from(layer.flat()));
   const routers = layers.map((layer, i) => {
     const logits = b.input(`l${i}`, "f32", [layer.length, experts]);
-    const [, chosen] = b.apply("routeTopK", [logits], { k, rule: routeRule(softmaxRouter("softmax-topk")) }) as [ValueId, ValueId];
+    const rule = routeRule(softmaxRouter("softmax-topk"));
+    const [, chosen] = b.apply("routeTopK", [logits], { k, rule }) as [ValueId, ValueId];
     const [, , counts] = b.apply("expertSort", [chosen], { experts, drops: false }) as [ValueId, ValueId, ValueId];
-    return { layer: i, experts, logits, counts };
+    return { layer: i, experts, topK: k, rule, logits, chosen, counts, kept: null, jitter: null };
   });
   return { b, routers, feeds };
 }
