@@ -97,7 +97,7 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   routeTopKGrad: "second derivative",
   routeWeights: (b, node, [d]) => [b.op("routeTopKGrad", [...node.in, d!], { rule: node.attrs.rule }), null],
   sinkhorn: "a choice",
-  expertCapacity: "a choice",
+  expertCapacity: "integer output",
   expertCounts: "integer output",
   expertSort: "integer output",
   dispatch: (b, node, [d]) => [b.op("dispatchGrad", [d!, node.in[2]!], node.attrs), null, null],

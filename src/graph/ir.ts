@@ -175,15 +175,16 @@ export interface PrimAttrs {
    */
   sinkhorn: { readonly iterations: number; readonly tolerance: number };
   /**
-   * (weights [N, K], experts [N, K]) -> (keep [N, K] f32: 1 or 0, experts [N, K] with `experts` in place of a dropped choice): of the choices of one expert the
-   * `rows` best stay; best by weight, or by position, the first ones; ties to the first
+   * (weights [N, K], experts [N, K]) -> experts [N, K], with `experts` in place of a dropped choice: of the choices of one expert the `rows` best stay; best by weight,
+   * or by position, the first ones; ties to the first
    */
   expertCapacity: { readonly experts: number; readonly rows: number; readonly by: "weight" | "position" };
   /** (experts [N, K]) -> [pieces, E] int: how often each expert was chosen, in each of `pieces` equal runs of tokens */
   expertCounts: { readonly experts: number; readonly pieces: number };
   /**
    * (experts [N, K]) -> (order [R]: slot n*K + k at each sorted place, inverse [R]: place of each slot, counts [E]); stable by slot. With `drops` a slot may say E: it
-   * sorts last and is counted nowhere, and the rows behind the last expert's are nobody's: the grouped products make zeros of them and gradients of weights pass them over.
+   * sorts last and is counted nowhere, and the rows behind the last expert's are nobody's: grouped products make zeros of them, there and back, and gradients of weights pass them over, so that a dropped
+   * choice adds nothing and moves nothing.
    */
   expertSort: { readonly experts: number; readonly drops: boolean };
   /** (x [N, H], order [R], inverse [R]) -> [R, H]: each token once per chosen expert, sorted by expert */

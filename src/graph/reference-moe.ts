@@ -18,15 +18,15 @@ export function expertCounts(experts: Float64Array, count: number, pieces: numbe
   return counts;
 }
 
-export function expertCapacity(weights: Float64Array, experts: Float64Array, attrs: PrimAttrs["expertCapacity"]): Float64Array[] {
-  const keep = new Float64Array(experts.length);
+export function expertCapacity(weights: Float64Array, experts: Float64Array, attrs: PrimAttrs["expertCapacity"]): Float64Array {
+  const out = new Float64Array(experts.length).fill(attrs.experts);
   for (let expert = 0; expert < attrs.experts; expert++) {
     const slots = Array.from(experts.keys()).filter((slot) => experts[slot] === expert);
     // The sort is stable: equal weights stay in the order of their slots.
     if (attrs.by === "weight") slots.sort((a, b) => weights[b]! - weights[a]!);
-    for (const slot of slots.slice(0, attrs.rows)) keep[slot] = 1;
+    for (const slot of slots.slice(0, attrs.rows)) out[slot] = expert;
   }
-  return [keep, experts.map((expert, slot) => (keep[slot] === 1 ? expert : attrs.experts))];
+  return out;
 }
 
 export function groupedMatmul(inputs: readonly Tensor[], transB: boolean, type: ValueType): Float64Array {

@@ -286,7 +286,7 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
   routeTopKGrad: ({ attrs }, [logits, experts, dweights]) => [routeTopKGrad(logits!, experts!, dweights!, attrs.rule)],
   routeWeights: ({ attrs }, [logits, experts]) => [routeWeights(logits!, experts!, attrs.rule)],
   sinkhorn: ({ attrs }, [logits]) => [sinkhorn(logits!, attrs)],
-  expertCapacity: ({ attrs }, [weights, experts]) => expertCapacity(weights!.data, experts!.data, attrs),
+  expertCapacity: ({ attrs }, [weights, experts]) => [expertCapacity(weights!.data, experts!.data, attrs)],
   expertCounts: ({ attrs }, [experts]) => [expertCounts(experts!.data, attrs.experts, attrs.pieces)],
   expertSort: ({ attrs }, [experts]) => expertSort(experts!.data, attrs.experts),
   dispatch({ attrs }, [x, order]) {

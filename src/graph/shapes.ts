@@ -254,7 +254,7 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     whole(inputs[1]!, "experts");
     same(inputs[0]!.shape, inputs[1]!.shape, "weights and experts");
     expect(rows >= 1 && rows <= inputs[0]!.shape[0]!, () => `a capacity of ${rows} rows for ${inputs[0]!.shape[0]} tokens`);
-    return [inputs[0]!, inputs[1]!];
+    return [inputs[1]!];
   },
   expertCounts({ experts, pieces }, inputs) {
     arity(inputs, 1);

@@ -5,7 +5,7 @@
  * Letters: N tokens = B batch x S sequence, H hidden, E experts, K top-k.
  */
 import { GraphBuilder } from "../graph/builder.js";
-import type { AttentionAttrs, PrimAttrs, RouteRule, ValueId } from "../graph/ir.js";
+import type { AttentionAttrs, RouteRule, ValueId } from "../graph/ir.js";
 import type { ActivationKind, AttentionSpec, ClampedGlu, DecoderSpec, LatentAttention, LayerSpec, MoeFfn, NormSpec, Rope, RouterSpec } from "../spec/types.js";
 import { normPlaces, slotKey, slotsOf, type NormPart, type Slot, type SlotPart } from "../tensors/slots.js";
 import { ropeTables } from "./rope.js";
@@ -33,7 +33,7 @@ export interface TrainingRouting {
   readonly jitter: boolean;
   /** Experts are chosen by Sinkhorn's balanced matrix (Clark et al. 2022, arXiv 2202.01169); their weights are those of the router's rule, as ever. */
   readonly sinkhorn: boolean;
-  /** Each expert takes ceil(factor * N * K / E) choices of a batch at most, the rest add nothing; null: dropless. */
+  /** Each expert takes ceil(factor * N * K / E) choices of a batch at most, the rest add nothing, and a token's other weights stay as they are; null: dropless. */
   readonly capacity: { readonly factor: number; readonly by: "weight" | "position" } | null;
 }
 
@@ -286,10 +286,10 @@ function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
   const read = jitter === null ? x : b.mul(x, jitter);
   const logits = b.linear(read, param("router", layer), router.bias ? param("routerBias", layer) : undefined);
   const rule = routeRule(router);
-  const [score, chosen] = ctx.routing?.sinkhorn === true ? balancedChoice(b, logits, topK, rule)
+  const [weights, chosen] = ctx.routing?.sinkhorn === true ? balancedChoice(b, logits, topK, rule)
     : b.apply("routeTopK", rule.corrected ? [logits, param("routerCorrection", layer)] : [logits], { k: topK, rule }) as [ValueId, ValueId];
   const rows = expertRows(b.shape(chosen), experts, ctx.routing?.capacity);
-  const [weights, served] = rows === null ? [score, chosen] : withinCapacity(b, score, chosen, { experts, rows, by: ctx.routing!.capacity!.by });
+  const served = rows === null ? chosen : b.op("expertCapacity", [weights, chosen], { experts, rows, by: ctx.routing!.capacity!.by });
   const [order, inverse, counts] = b.apply("expertSort", [served], { experts, drops: rows !== null }) as [ValueId, ValueId, ValueId];
   const wanted = rows === null ? counts : b.reshape(b.op("expertCounts", [chosen], { experts, pieces: 1 }), [experts]);
   routers.push({ layer, experts, topK, rule, logits, chosen, jitter, counts: wanted, kept: ctx.routing?.capacity == null ? null : counts });
@@ -327,12 +327,6 @@ function expertRows([tokens, k]: readonly number[], experts: number, capacity: T
   // No expert is chosen twice by a token.
   const rows = Math.ceil(((tokens! * k!) / experts) * capacity.factor);
   return rows >= tokens! ? null : rows;
-}
-
-/** A dropped choice weighs nothing; what is left of a token's weights is not renormalised. */
-function withinCapacity(b: GraphBuilder, weights: ValueId, chosen: ValueId, attrs: PrimAttrs["expertCapacity"]): readonly [ValueId, ValueId] {
-  const [keep, served] = b.apply("expertCapacity", [weights, chosen], attrs) as [ValueId, ValueId];
-  return [b.mul(weights, keep), served];
 }
 
 function sharedExpert({ b, param }: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {

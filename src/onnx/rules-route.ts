@@ -166,8 +166,7 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
     const [tokens, k] = ctx.shape(experts!) as [number, number];
     const rank = attrs.by === "weight" ? ctx.get(weights!) : e.op("Expand", [e.floats([1]), e.ints([tokens, k])]);
     const keep = keptChoices(ctx, rank, ctx.get(experts!), tokens, attrs);
-    ctx.set(out[0]!, keep);
-    ctx.set(out[1]!, e.op("Where", [e.op("Greater", [keep, e.floats([0])]), ctx.get(experts!), e.int(attrs.experts)]));
+    ctx.set(out[0]!, e.op("Where", [e.op("Greater", [keep, e.floats([0])]), ctx.get(experts!), e.int(attrs.experts)]));
   },
   expertCounts(ctx, { in: [experts], out, attrs }) {
     const e = ctx.emitter;

@@ -205,7 +205,7 @@ export const cases: { readonly [P in Prim]: Make } = {
     const by = c.pick(0, 1) === 0 ? "weight" : "position";
     // Few different weights, so that there are ties.
     const weights = c.b.constant(Array.from({ length: tokens * k }, () => c.pick(1, 3) / 4), [tokens, k]);
-    return c.b.apply("expertCapacity", [weights, c.ints(choices(c, tokens, experts, k), tokens, k)], { experts, rows: c.pick(1, tokens), by });
+    return [c.b.op("expertCapacity", [weights, c.ints(choices(c, tokens, experts, k), tokens, k)], { experts, rows: c.pick(1, tokens), by })];
   },
   expertCounts: (c) => {
     const [pieces, size, experts] = [c.pick(1, 3), c.pick(1, 3), c.pick(2, 4)];

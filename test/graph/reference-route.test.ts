@@ -75,11 +75,11 @@ describe("capacity", () => {
     for (const [policy, by] of [["probs", "weight"], ["position", "position"]] as const) {
       const [weights, chosen] = run((b) => {
         const [w, c] = b.apply("routeTopK", [b.input("logits", "f32", [tokens, experts])], { k, rule: plain("softmax", renormalised) }) as [ValueId, ValueId];
-        const [keep] = b.apply("expertCapacity", [w, c], { experts, rows: Math.min(capacity, tokens), by }) as [ValueId];
-        return [b.mul(w, keep), c];
+        return [w, b.op("expertCapacity", [w, c], { experts, rows: Math.min(capacity, tokens), by })];
       }, [logits.flat()]) as [number[], number[]];
-      const dense = Array.from({ length: tokens }, () => new Array<number>(experts).fill(0));
+      const dense = Array.from({ length: tokens }, () => new Array<number>(experts + 1).fill(0));
       chosen.forEach((expert, slot) => (dense[Math.floor(slot / k)]![expert] = weights[slot]!));
+      for (const row of dense) row.pop();
       dense.forEach((row, t) => row.forEach((weight, e) => expect(weight, `${policy} token ${t} expert ${e}`).toBeCloseTo(wanted[policy][t]![e]!, 10)));
     }
   });
@@ -95,13 +95,12 @@ describe("capacity", () => {
       const chosen = Array.from({ length: tokens }, (_, t) => noise[t]! % experts).flatMap((first) => Array.from({ length: k }, (_, i) => (first + i) % experts));
       const weights = chosen.map((_, slot) => noise[(slot * 7) % 40]! / 4);
       const attrs: PrimAttrs["expertCapacity"] = { experts, rows, by };
-      const [keep, served, counts, order] = run((b) => {
-        const [kept, left] = b.apply("expertCapacity", [b.input("w", "f32", [tokens, k]), b.input("c", "int", [tokens, k])], attrs) as [ValueId, ValueId];
+      const [served, counts, order] = run((b) => {
+        const left = b.op("expertCapacity", [b.input("w", "f32", [tokens, k]), b.input("c", "int", [tokens, k])], attrs);
         const [sorted, , sizes] = b.apply("expertSort", [left], { experts, drops: true }) as [ValueId, ValueId, ValueId];
-        return [kept, left, sizes, sorted];
-      }, [weights, chosen]) as [number[], number[], number[], number[]];
+        return [left, sizes, sorted];
+      }, [weights, chosen]) as [number[], number[], number[]];
       const expected = kept(weights, chosen, rows, by);
-      expect(keep).toEqual(expected);
       expect(served).toEqual(chosen.map((expert, slot) => (expected[slot] === 1 ? expert : experts)));
       expect(counts).toEqual(Array.from({ length: experts }, (_, e) => Math.min(rows, chosen.filter((expert) => expert === e).length)));
       // Dropped slots sort last, in their order.
@@ -109,9 +108,9 @@ describe("capacity", () => {
     }));
   });
 
-  it.each([["weight", [0, 1, 1, 0]], ["position", [1, 1, 0, 0]]] as const)("all tokens to one expert, by %s", (by, expected) => {
-    const [keep] = run((b) => b.apply("expertCapacity", [b.input("w", "f32", [4, 1]), b.input("c", "int", [4, 1])], { experts: 3, rows: 2, by }), [[0.1, 0.4, 0.4, 0.3], [1, 1, 1, 1]]);
-    expect(keep).toEqual(expected);
+  it.each([["weight", [3, 1, 1, 3]], ["position", [1, 1, 3, 3]]] as const)("all tokens to one expert, by %s", (by, expected) => {
+    const [served] = run((b) => b.apply("expertCapacity", [b.input("w", "f32", [4, 1]), b.input("c", "int", [4, 1])], { experts: 3, rows: 2, by }), [[0.1, 0.4, 0.4, 0.3], [1, 1, 1, 1]]);
+    expect(served).toEqual(expected);
   });
 });
 
