@@ -80,11 +80,11 @@ const freezeSchema = z
 export const routingSchema = z
   .strictObject({
     balance: z
-      .enum(["model", "layer", "sequence", "batch", "running"])
+      .enum(["model", "layer", "sequence", "global", "running"])
       .optional()
       .describe(
         "What auxLoss is taken over. model (if left out): all layers of a micro-batch together, as transformers. The others layer by layer, added, 1 where balanced: over a micro-batch " +
-          "(Megatron's aux_loss), each sequence (seq_aux_loss), the whole step (batch: exact, one more forward pass), or the step's micro-batches so far (running: global_aux_loss).",
+          "(Megatron's aux_loss), each sequence (seq_aux_loss), the whole step (global: exact, one more forward pass), or the step's micro-batches so far (running: global_aux_loss).",
       ),
     bias: z.number().gt(0).max(1).optional().describe("Balancing without a loss: after each step the bias of an expert moves by this much, up if it was chosen too rarely (DeepSeek-V3; 0.001 there). For routers with a correction bias."),
     sinkhorn: z.boolean().optional().describe("Choose experts by Sinkhorn's balanced matrix in training; evaluation chooses the best scores. With auxLoss: 0."),

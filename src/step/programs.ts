@@ -105,7 +105,7 @@ function buildLosses(spec: DecoderSpec, shape: { readonly batch: number; readonl
     if (jitter === null) return [];
     return [{ id: jitter, feed: { kind: "jitter", layer, shape: b.shape(jitter), elements: elements(b.shape(jitter)) } as const }];
   });
-  const overStep = moe && (routing.balance === "batch" || routing.balance === "running");
+  const overStep = moe && (routing.balance === "global" || routing.balance === "running");
   const shares = overStep ? routers.map((router) => scoreCounts(b, router, 1)) : [];
   let elsewhere: Elsewhere[] | undefined;
   if (overStep) {
@@ -167,7 +167,7 @@ export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram
     params: paramsOf(decoder),
     outputs,
     feeds: feeds.map(({ feed }) => feed),
-    shares: shares.length === 0 ? null : { graph: close(decoder, inputs, shares), counts: shares.map((_, i) => values.length + i), ahead: shape.routing?.balance === "batch" },
+    shares: shares.length === 0 ? null : { graph: close(decoder, inputs, shares), counts: shares.map((_, i) => values.length + i), ahead: shape.routing?.balance === "global" },
     gradients: values.length + shares.length,
     trained: trained.map(({ slot }) => ({ key: slot.key, shape: slot.shape })),
     evaluation: lossProgram(spec, shape),

@@ -8,7 +8,7 @@ import { slotKey } from "../tensors/slots.js";
 import type { Draw } from "./runtime.js";
 
 /** What the shares of the load-balancing loss are taken over; see `docs/training.md`. */
-export type BalanceOver = "model" | "layer" | "sequence" | "batch" | "running";
+export type BalanceOver = "model" | "layer" | "sequence" | "global" | "running";
 
 export interface RoutingSettings extends TrainingRouting {
   readonly balance: BalanceOver;
@@ -18,31 +18,30 @@ export interface RoutingSettings extends TrainingRouting {
 export function routingSettings({ routing, accumulate }: { readonly routing?: RoutingConfig | undefined; readonly accumulate: number }): RoutingSettings {
   const { balance = "model", sinkhorn = false, capacity, jitter = 0 } = routing ?? {};
   return {
-    balance: accumulate === 1 && (balance === "batch" || balance === "running") ? "layer" : balance,
+    balance: accumulate === 1 && (balance === "global" || balance === "running") ? "layer" : balance,
     sinkhorn,
     jitter: jitter > 0,
     capacity: capacity === undefined ? null : { factor: capacity.factor, by: capacity.drop === "probs" ? "weight" : "position" },
   };
 }
 
-const where = "training.routing";
-
-/** Throws inputError where the settings do not fit the model. */
-export function checkRouting(spec: DecoderSpec, { routing }: { readonly routing?: RoutingConfig | undefined }): void {
+/** Throws inputError where the settings do not fit the model; `block` is the name of the block that has them. */
+export function checkRouting(spec: DecoderSpec, { routing }: { readonly routing?: RoutingConfig | undefined }, block = "training"): void {
+  const where = `${block}.routing`;
   if (routing === undefined) return;
   const moe = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []));
   if (moe.length === 0) throw inputError("this model is dense, it has no routers", { where, hint: "remove routing, or upcycle the model first" });
   if (routing.bias !== undefined && moe.some(({ router }) => !router.correctionBias)) {
     throw inputError(`routers of the family ${spec.family} have no bias to balance experts with`, {
-      where: `${where}.bias`, hint: "convert with --correction-bias (targets glm4_moe, ernie4_5_moe, dots1, upcycle and others hold one), or balance by auxLoss",
+      where: `${where}.bias`, hint: "make it with upcycle convert --correction-bias (in files correctionBias: true), or balance by auxLoss",
     });
   }
-  if (routing.sinkhorn === true) checkSinkhorn(moe);
+  if (routing.sinkhorn === true) checkSinkhorn(moe, `${where}.sinkhorn`);
 }
 
-function checkSinkhorn(moe: readonly MoeFfn[]): void {
+function checkSinkhorn(moe: readonly MoeFfn[], where: string): void {
   const refuse = (what: string, hint: string): never => {
-    throw inputError(`Sinkhorn routing does not go with ${what}`, { where: `${where}.sinkhorn`, hint });
+    throw inputError(`Sinkhorn routing does not go with ${what}`, { where, hint });
   };
   const other = "balance by auxLoss or routing.bias instead";
   for (const { router, topK } of moe) {

@@ -32,7 +32,7 @@ export function planArms(config: StudyConfig, parent: DecoderSpec): PlannedArm[]
     const shape = arm.kind === "scratch" ? config.arms[arm.like]! : arm;
     const recipe = shape.kind === "upcycled" ? recipeOf(shape) : null;
     const spec = recipe === null ? parent : planUpcycle(parent, recipe(0)).target;
-    if (isMoe(spec)) checkRouting(spec, config.continue);
+    if (isMoe(spec)) checkRouting(spec, config.continue, `arm ${id}, continue`);
     const { total, active } = countParams(spec);
     const recipeName = shape.kind === "upcycled" ? shape.recipe.toUpperCase() : null;
     return {

@@ -158,7 +158,7 @@ const sigmoid = sigmoidRouter({ groups: { count: 2, kept: 1 }, renormalised: tru
 const kinds: readonly (readonly [string, RouterSpec, RoutingSettings, Partial<MoeFfn>?])[] = [
   ["loss over layers", topK, { ...settings, balance: "layer" }],
   ["loss over sequences", topK, { ...settings, balance: "sequence" }],
-  ["loss over a step", topK, { ...settings, balance: "batch" }],
+  ["loss over a step", topK, { ...settings, balance: "global" }],
   ["loss over sequences of sigmoid scores, groups and a bias", sigmoid, { ...settings, balance: "sequence" }],
   ["loss over micro-batches so far, of sigmoid scores", sigmoid, { ...settings, balance: "running" }],
   ["capacity by weight", topK, { ...settings, capacity: { factor: 0.7, by: "weight" } }],

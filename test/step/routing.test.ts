@@ -32,7 +32,7 @@ it("refuses what the model cannot have, in one line", () => {
   ]).toMatchInlineSnapshot(`
     [
       "training.routing: this model is dense, it has no routers; remove routing, or upcycle the model first",
-      "training.routing.bias: routers of the family mixtral have no bias to balance experts with; convert with --correction-bias (targets glm4_moe, ernie4_5_moe, dots1, upcycle and others hold one), or balance by auxLoss",
+      "training.routing.bias: routers of the family mixtral have no bias to balance experts with; make it with upcycle convert --correction-bias (in files correctionBias: true), or balance by auxLoss",
       "training.routing.sinkhorn: Sinkhorn routing does not go with a router that chooses within groups of experts; balance by auxLoss or routing.bias instead",
       "training.routing.sinkhorn: Sinkhorn routing does not go with a router that has a correction bias, which evaluation would choose by; balance by auxLoss or routing.bias instead",
       "training.routing.sinkhorn: Sinkhorn routing does not go with a sparsemixer router, whose weights hang on its own choices; balance by auxLoss instead",
@@ -49,7 +49,7 @@ it("refuses what the model cannot have, in one line", () => {
 it("says in settings what a block says, and that one micro-batch is the whole step", () => {
   const plain = { balance: "model", sinkhorn: false, jitter: false, capacity: null };
   expect(routingSettings({ accumulate: 2 })).toEqual(plain);
-  expect(routingSettings({ accumulate: 2, routing: { balance: "batch", jitter: 0.1 } })).toEqual({ ...plain, balance: "batch", jitter: true });
+  expect(routingSettings({ accumulate: 2, routing: { balance: "global", jitter: 0.1 } })).toEqual({ ...plain, balance: "global", jitter: true });
   expect(routingSettings({ accumulate: 1, routing: { balance: "running", capacity: { factor: 2, drop: "position" } } })).toEqual({ ...plain, balance: "layer", capacity: { factor: 2, by: "position" } });
 });
 

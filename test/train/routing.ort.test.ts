@@ -31,14 +31,14 @@ const corrected = routed(sigmoidRouter({ groups: null, renormalised: true, scali
 const runs: readonly (readonly [string, RoutingConfig, DecoderSpec, Partial<TrainingBlock>?])[] = [
   ["a loss over layers", { balance: "layer" }, moeSpec],
   ["a loss over sequences", { balance: "sequence" }, moeSpec],
-  ["a loss over the step", { balance: "batch" }, moeSpec],
+  ["a loss over the step", { balance: "global" }, moeSpec],
   ["a loss over micro-batches so far", { balance: "running" }, moeSpec],
   ["an expert bias", { bias: 0.01 }, corrected],
   ["an expert bias, averages and bfloat16", { bias: 0.001, balance: "sequence" }, corrected, { checkpoints: "bfloat16", average: { decay: 0.9, evaluate: true } }],
   ["Sinkhorn", { sinkhorn: true }, routed(softmaxRouter("softmax-topk"), 1), { auxLoss: 0 }],
   ["capacity", { capacity: { factor: 0.75, drop: "probs" } }, moeSpec],
   ["jitter", { jitter: 0.1 }, moeSpec],
-  ["everything that goes together", { jitter: 0.05, capacity: { factor: 1, drop: "position" }, balance: "batch", bias: 0.01 }, corrected],
+  ["everything that goes together", { jitter: 0.05, capacity: { factor: 1, drop: "position" }, balance: "global", bias: 0.01 }, corrected],
 ];
 
 describe.each(runs.map(([name, routing, spec, more = {}]) => [name, routing, spec, more] as const))("with %s", (_, routing, spec, more) => {
@@ -140,7 +140,7 @@ describe("shares over several micro-batches", () => {
 
   it.each([["softmax", moeSpec], ["sigmoid with a bias", corrected]] as const)("%s: over the step, two micro-batches are one batch of twice the size", async (_, spec) => {
     const whole = await open(spec, 4, "layer", 1);
-    const parts = await open(spec, 2, "batch", 2);
+    const parts = await open(spec, 2, "global", 2);
     for (let step = 0; step < 3; step++) {
       const [a, b] = [micro(2 * step), micro(2 * step + 1)];
       const together = await whole.step([{ ids: join2(a.ids, b.ids), targets: join2(a.targets, b.targets) }], adamw(step + 1, { learningRate: 1e-4 }));
@@ -169,7 +169,7 @@ describe("shares over several micro-batches", () => {
     const alone = [await lossOf("layer", a), await lossOf("layer", b)] as const;
     const running = [await lossOf("running", a, b), await lossOf("running", b, a)] as const;
     // Each order has one micro-batch by its own shares and the other by those of both.
-    expect(await lossOf("batch", a, b)).toBeCloseTo(running[0] + running[1] - (alone[0] + alone[1]) / 2, 5);
+    expect(await lossOf("global", a, b)).toBeCloseTo(running[0] + running[1] - (alone[0] + alone[1]) / 2, 5);
     expect(Math.abs(running[0] - running[1])).toBeGreaterThan(1e-5);
     expect(await lossOf("running", a, a)).toBeCloseTo(alone[0], 5);
   });
