@@ -42,8 +42,9 @@ export interface Elsewhere {
  * How often each expert is among a token's K best scores [pieces, E], int: as the routers choose, but for correction bias and groups, which
  * DeepSeek-V3 (equation 18) and Megatron-Core (`compute_routing_scores_for_aux_loss`) leave out of the loss.
  */
-export function scoreCounts(b: GraphBuilder, { experts, topK, rule, logits, chosen }: Balanced, pieces: number): ValueId {
+export function scoreCounts(b: GraphBuilder, { experts, topK, rule, logits, chosen, counts }: Balanced, pieces: number): ValueId {
   const plain = !rule.corrected && rule.groups === null;
+  if (plain && pieces === 1) return b.reshape(counts, [1, experts]);
   const best = plain ? chosen : b.apply("routeTopK", [logits], { k: topK, rule: { ...rule, renormalise: null, groups: null, corrected: false, scaling: 1 } })[1]!;
   return b.op("expertCounts", [best], { experts, pieces });
 }
