@@ -62,6 +62,8 @@ export interface RandomStream {
   normals(out: Float32Array | Float64Array, start: number, mean?: number, std?: number): void;
   /** Uniform in [0, 1) with 32 bits: number `index` of this stream. */
   uniformAt(index: number): number;
+  /** Fills `out` with numbers 0, 1, ... of this stream, uniform in [low, high). */
+  uniforms(out: Float32Array, low: number, high: number): void;
   /** Fills `out` with a permutation of 0..out.length-1 (Fisher-Yates). */
   permutation(out: Int32Array | Uint32Array): void;
 }
@@ -99,6 +101,13 @@ export function randomStream(seed: number | string, name: string): RandomStream 
           loaded = at;
         }
         out[i] = mean + std * four[index % 4]!;
+      }
+    },
+    uniforms(out, low, high) {
+      const step = (high - low) / 0x100000000;
+      for (let i = 0; i < out.length; i += 4) {
+        block(i / 4);
+        for (let j = 0; j < 4 && i + j < out.length; j++) out[i + j] = low + step * words[j]!;
       }
     },
     permutation(out) {

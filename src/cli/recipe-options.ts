@@ -39,6 +39,7 @@ export function withRecipe(command: Command): Command {
     .option("--shared <n>", "hidden units of the FFN that go to a shared expert", wholeNumber("--shared", 1))
     .option("--layers <list>", "layers that get experts: all, even, odd, 0,4-7,12- (default: all)")
     .option("--pad", "fill the FFN with zero units where G does not divide its size")
+    .option("--correction-bias", "routers with a bias that training can balance experts with")
     .option("--aux-loss <number>", `coefficient of the balance loss in the config (default: ${recipeDefaults.auxLossCoef})`, realNumber("--aux-loss", 0, 1))
     .option("--allow-uneven-topk", "accept a T that is not a multiple of G");
 }
@@ -101,9 +102,10 @@ async function recipeOfFlags(flags: RecipeFlags & { readonly recipe: string }): 
 
 /** The keys that were said. */
 function given({ allowUnevenTopk, auxLoss, ...all }: RecipeFlags): Partial<Omit<RecipeConfig, "recipe">> {
-  const { target, router, scaling, routerStd, seed, experts, noise, noiseFraction, drop, permute, shared, layers, pad } = all;
+  const { target, router, scaling, routerStd, seed, experts, noise, noiseFraction, drop, permute, shared, layers, pad, correctionBias } = all;
   const said = {
-    target, router, scaling, routerStd, seed, experts, noise, noiseFraction, drop, permute, shared, layers, pad, allowUnevenTopK: allowUnevenTopk, auxLossCoef: auxLoss,
+    target, router, scaling, routerStd, seed, experts, noise, noiseFraction, drop, permute, shared, layers, pad, correctionBias, allowUnevenTopK: allowUnevenTopk,
+    auxLossCoef: auxLoss,
   };
   return Object.fromEntries(Object.entries(said).filter(([, value]) => value !== undefined));
 }

@@ -7,7 +7,7 @@ const quoted = (path: string): string => (/^[\w./~-]+$/.test(path) ? path : `'${
 
 /** `upcycle convert` with everything said. */
 export function convertLine(parent: string, recipe: UpcycleRecipe, out: string): string {
-  const { target, order, scaling, routerStd, seed, allowUnevenTopK, experts, noise, drop, permute, shared, layers, pad, auxLossCoef } = recipe;
+  const { target, order, scaling, routerStd, seed, allowUnevenTopK, experts, noise, drop, permute, shared, layers, pad, auxLossCoef, correctionBias } = recipe;
   const flag = (said: boolean, words: string): string[] => (said ? [words] : []);
   return [
     `upcycle convert ${quoted(shownPath(parent))} --recipe ${recipeName(recipe)}`,
@@ -20,6 +20,7 @@ export function convertLine(parent: string, recipe: UpcycleRecipe, out: string):
     ...flag(shared !== null, `--shared ${shared}`),
     ...flag(layers !== recipeDefaults.layers, `--layers ${layers}`),
     ...flag(pad, "--pad"),
+    ...flag(correctionBias, "--correction-bias"),
     ...flag(auxLossCoef !== recipeDefaults.auxLossCoef, `--aux-loss ${auxLossCoef}`),
     ...flag(allowUnevenTopK, "--allow-uneven-topk"),
     `--out ${quoted(shownPath(out))}`,

@@ -38,6 +38,7 @@ export const recipeKeys = {
   shared: z.int().min(1).optional().describe("Hidden units of the FFN that go to a shared expert; the routed experts share the others."),
   layers: z.string().default("all").describe("Layers that get experts: all, even, odd, or numbers and ranges from 0, such as 0,4-7,12-."),
   pad: z.boolean().default(false).describe("Fill the FFN with zero units where G does not divide its size."),
+  correctionBias: z.boolean().default(false).describe("Give routers a correction bias, zero at first, that training can balance experts with (routing.bias); leaves the families that hold one."),
   auxLossCoef: z.number().min(0).max(1).default(0.01).describe("Coefficient of the load-balancing loss in the model's config."),
 };
 

@@ -60,6 +60,9 @@ export const studySchema = z
       if (like === undefined) refuse(["arms", id, "like"], `there is no arm "${arm.like}"`);
       else if (like.kind === "scratch") refuse(["arms", id, "like"], `arm "${arm.like}" is itself a scratch arm`);
     }
+    if (study.pretrain?.routing !== undefined) refuse(["pretrain", "routing"], "the parent is dense, it has no routers; remove routing");
+    const dense = (arm: StudyArm | undefined): boolean => arm?.kind === "dense" || (arm?.kind === "scratch" && dense(study.arms[arm.like]));
+    if (study.continue.routing !== undefined && Object.values(study.arms).every(dense)) refuse(["continue", "routing"], "no arm is a mixture of experts; remove routing");
     for (const block of ["pretrain", "continue"] as const) {
       const sequence = study[block]?.sequence ?? 0;
       if (study.model !== undefined && sequence > study.model.maxPositions) {

@@ -77,6 +77,28 @@ const freezeSchema = z
   .min(1)
   .describe('Parameters to keep as they are, by name with stars: "embed", "layers.0.*", "layers.*.q", "layers.*.experts.3.*".');
 
+export const routingSchema = z
+  .strictObject({
+    balance: z
+      .enum(["model", "layer", "sequence", "global", "running"])
+      .optional()
+      .describe(
+        "What auxLoss is taken over. model (if left out): all layers of a micro-batch together, as transformers. The others layer by layer, added, 1 where balanced: over a micro-batch " +
+          "(Megatron's aux_loss), each sequence (seq_aux_loss), the whole step (global: exact, one more forward pass), or the step's micro-batches so far (running: global_aux_loss).",
+      ),
+    bias: z.number().gt(0).max(1).optional().describe("Balancing without a loss: after each step the bias of an expert moves by this much, up if it was chosen too rarely (DeepSeek-V3; 0.001 there). For routers with a correction bias."),
+    sinkhorn: z.boolean().optional().describe("Choose experts by Sinkhorn's balanced matrix in training; evaluation chooses the best scores. With auxLoss: 0."),
+    capacity: z
+      .strictObject({
+        factor: z.number().gt(0).max(1000).describe("An expert takes at most factor times its equal share of a micro-batch's choices, rounded up."),
+        drop: z.enum(["probs", "position"]).default("probs").describe("Which choices go: those with the lowest weight, or those that come last."),
+      })
+      .optional()
+      .describe("Token dropping in training; evaluation drops nothing. Dropless if left out."),
+    jitter: z.number().gt(0).lt(1).optional().describe("Multiply the routers' inputs by numbers uniform in [1 - jitter, 1 + jitter] in training."),
+  })
+  .describe("Routing of MoE models in training: balancing, capacity, noise.");
+
 const trainingShape = {
   batch: positiveInt.describe("Sequences per micro-batch."),
   sequence: z.int().min(2).max(1_000_000).describe("Tokens per sequence."),
@@ -91,8 +113,9 @@ const trainingShape = {
     .enum(["float32", "bfloat16"])
     .optional()
     .describe("Precision of the saved models; float32 if left out. Training and resuming are in float32 either way: with bfloat16 the weights lie beside the moments."),
-  auxLoss: z.number().min(0).max(100).default(0.01).describe("Coefficient of the load-balancing loss, which is computed per micro-batch; no effect on dense models."),
+  auxLoss: z.number().min(0).max(100).default(0.01).describe("Coefficient of the load-balancing loss, see routing.balance; 0 for none; no effect on dense models."),
   zLoss: z.number().min(0).max(100).default(0).describe("Coefficient of the router z-loss; no effect on dense models."),
+  routing: routingSchema.optional(),
   evalEvery: positiveInt
     .default(50)
     .describe("Steps between measurements of the held-out loss; first and last step are always measured."),
@@ -103,13 +126,22 @@ const trainingShape = {
 
 type Refuse = (path: string[], message: string) => void;
 
+/** Settings of routing that contradict each other. */
+function checkRouting({ auxLoss, routing }: { readonly auxLoss: number; readonly routing?: RoutingConfig | undefined }, refuse: Refuse): void {
+  const { sinkhorn, bias, balance } = routing ?? {};
+  if (sinkhorn === true && auxLoss !== 0) refuse(["routing", "sinkhorn"], `Sinkhorn routing balances by itself and takes no load-balancing loss; set auxLoss: 0 (it is ${auxLoss})`);
+  if (sinkhorn === true && bias !== undefined) refuse(["routing", "bias"], "Sinkhorn routing balances by itself; remove bias or sinkhorn");
+  if (balance !== undefined && auxLoss === 0) refuse(["routing", "balance"], "balance says what the load-balancing loss is taken over, but auxLoss is 0; remove one of them");
+}
+
 function checkDecay({ schedule, decay }: LearningRate, refuse: Refuse): void {
   if (decay !== undefined && schedule !== "wsd") refuse(["lr", "decay"], `decay belongs to schedule wsd, the schedule is ${schedule}`);
 }
 
-export const trainingSchema = z.strictObject({ steps: positiveInt.describe("Optimizer steps."), ...trainingShape }).superRefine(({ steps, lr }, context) => {
+export const trainingSchema = z.strictObject({ steps: positiveInt.describe("Optimizer steps."), ...trainingShape }).superRefine(({ steps, lr, ...rest }, context) => {
   const refuse: Refuse = (path, message) => context.addIssue({ code: "custom", path, message });
   checkDecay(lr, refuse);
+  checkRouting(rest, refuse);
   const problem = scheduleProblem(lr, steps);
   if (problem !== null) refuse(["lr", problem.key], problem.message);
 });
@@ -133,9 +165,10 @@ export const budgetedTrainingSchema = z
     budget: budgetSchema.optional(),
     ...trainingShape,
   })
-  .superRefine(({ steps, budget, lr }, context) => {
+  .superRefine(({ steps, budget, lr, ...rest }, context) => {
     const refuse: Refuse = (path, message) => context.addIssue({ code: "custom", path, message });
     checkDecay(lr, refuse);
+    checkRouting(rest, refuse);
     if (steps === undefined && budget?.tokens === undefined && budget?.flops === undefined) {
       refuse([], 'the length of the training is missing: give "steps", or "tokens" or "flops" in "budget"');
     }
@@ -157,4 +190,5 @@ export type TrainingBlock = z.infer<typeof trainingSchema> & { readonly budget?:
 export type BudgetedBlock = z.infer<typeof budgetedTrainingSchema>;
 export type Budget = z.infer<typeof budgetSchema>;
 export type GuardConfig = z.infer<typeof guardSchema>;
+export type RoutingConfig = z.infer<typeof routingSchema>;
 export type ParameterGroups = z.infer<typeof groupsSchema>;

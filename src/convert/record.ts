@@ -42,6 +42,7 @@ const recipeSchema = z.object({
   pad: z.boolean().default(recipeDefaults.pad),
   calibration: z.array(z.number().nullable()).nullable().default(recipeDefaults.calibration),
   auxLossCoef: z.number().default(recipeDefaults.auxLossCoef),
+  correctionBias: z.boolean().default(recipeDefaults.correctionBias),
 });
 
 /** Unknown keys are kept out of the way, not refused: a later version may write more. Version 1 had one set of factors for all layers. */

@@ -27,7 +27,8 @@ export function backward(b: GraphBuilder, loss: ValueId, wrt: readonly ValueId[]
     if (!node.out.some((id) => depends.has(id) && parts.has(id))) continue;
     const rule = gradRules[node.prim] as GradRule<Prim> | string;
     if (typeof rule === "string") {
-      if (rule === "integer output") continue;
+      // What only moves a choice is constant almost everywhere.
+      if (rule === "integer output" || rule === "a choice") continue;
       throw new Error(`${node.prim} has no gradient: ${rule}`);
     }
     const gradients = rule(b, node as NodeOf<Prim>, node.out.map(gradientOf));

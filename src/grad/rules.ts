@@ -12,7 +12,7 @@ type InGrads = (ValueId | null)[];
 
 export type GradRule<P extends Prim> = (b: GraphBuilder, node: NodeOf<P>, dout: OutGrads) => InGrads;
 /** Reason why a primitive is never differentiated. */
-export type NoGradient = "no inputs" | "integer output" | "second derivative" | "inference only";
+export type NoGradient = "no inputs" | "integer output" | "a choice" | "second derivative" | "inference only";
 
 /** Sums `x` over the axes along which `shape` was broadcast. */
 function unbroadcast(b: GraphBuilder, x: ValueId, shape: readonly number[]): ValueId {
@@ -95,6 +95,10 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
     return node.attrs.rule.corrected ? [dlogits, null] : [dlogits];
   },
   routeTopKGrad: "second derivative",
+  routeWeights: (b, node, [d]) => [b.op("routeTopKGrad", [...node.in, d!], { rule: node.attrs.rule }), null],
+  sinkhorn: "a choice",
+  expertCapacity: "integer output",
+  expertCounts: "integer output",
   expertSort: "integer output",
   dispatch: (b, node, [d]) => [b.op("combine", [d!, node.in[1]!, node.in[2]!], node.attrs), null, null],
   combine: (b, node, [d]) => [b.op("dispatch", [d!, node.in[1]!, node.in[2]!], node.attrs), null, null],

@@ -82,6 +82,9 @@ export interface RouteRule {
   readonly scaling: number;
 }
 
+/** Added to column sums, so that an expert that no token's logits reach keeps a finite factor (megatron/core/transformer/moe/moe_utils.py, sinkhorn). */
+export const SINKHORN_EPS = 1e-8;
+
 type None = Record<string, never>;
 
 /** Attributes of each primitive. The comments give inputs -> outputs. */
@@ -163,8 +166,27 @@ export interface PrimAttrs {
   routeTopK: { readonly k: number; readonly rule: RouteRule };
   /** (logits [N, E], experts [N, K], dweights [N, K]) -> dlogits */
   routeTopKGrad: { readonly rule: RouteRule };
-  /** (experts [N, K]) -> (order [R]: slot n*K + k at each sorted place, inverse [R]: place of each slot, counts [E]); stable by slot */
-  expertSort: { readonly experts: number };
+  /** (logits [N, E], experts [N, K]) -> [N, K]: the weights that `rule` gives to choices made elsewhere; not of `sparsemixer` */
+  routeWeights: { readonly rule: RouteRule };
+  /**
+   * (logits [N, E]) -> u [E], the log column factors of Sinkhorn's iteration on exp(logits) with equal row sums and equal column sums (Clark et al. 2022, arXiv 2202.01169,
+   * appendix B): from v = 1, v_e <- (1/E) / (sum_n r_n exp(l_ne)) with r_n = (1/N) / (sum_e v_e exp(l_ne)), until v moves by `tolerance` or less in the mean, at most
+   * `iterations` times; u = log v. Within a row, logits + u stand in the order of the balanced matrix.
+   */
+  sinkhorn: { readonly iterations: number; readonly tolerance: number };
+  /**
+   * (weights [N, K], experts [N, K]) -> experts [N, K], with `experts` in place of a dropped choice: of the choices of one expert the `rows` best stay; best by weight,
+   * or by position, the first ones; ties to the first
+   */
+  expertCapacity: { readonly experts: number; readonly rows: number; readonly by: "weight" | "position" };
+  /** (experts [N, K]) -> [pieces, E] int: how often each expert was chosen, in each of `pieces` equal runs of tokens */
+  expertCounts: { readonly experts: number; readonly pieces: number };
+  /**
+   * (experts [N, K]) -> (order [R]: slot n*K + k at each sorted place, inverse [R]: place of each slot, counts [E]); stable by slot. With `drops` a slot may say E: it
+   * sorts last and is counted nowhere, and the rows behind the last expert's are nobody's: grouped products make zeros of them, there and back, and gradients of weights pass them over, so that a dropped
+   * choice adds nothing and moves nothing.
+   */
+  expertSort: { readonly experts: number; readonly drops: boolean };
   /** (x [N, H], order [R], inverse [R]) -> [R, H]: each token once per chosen expert, sorted by expert */
   dispatch: { readonly k: number };
   /** (y [R, H], order [R], inverse [R]) -> [N, H]: sum over each token's experts; the transpose of `dispatch` */
@@ -175,7 +197,7 @@ export interface PrimAttrs {
   weighGrad: None;
   /** (x [R, A], counts [E], w_0 .. w_{E-1}) -> [R, B]: rows of expert e times w_e ([B, A] if transB, else [A, B]) */
   groupedMatmul: { readonly transB: boolean };
-  /** (y [R, B], counts [E], b_0 .. b_{E-1} [B]) -> y with b_e added to the rows of expert e */
+  /** (y [R, B], counts [E], b_0 .. b_{E-1} [B]) -> y with b_e added to the rows of expert e, nobody's rows as they are */
   groupedBias: None;
   /** (dy [R, B], counts [E]) -> E times [B]: sums over each expert's rows */
   groupedBiasGrad: None;

@@ -1,14 +1,32 @@
 /** Reference evaluation of expert primitives (see `reference.ts`). */
-import { elements, type ValueType } from "./ir.js";
+import { elements, type PrimAttrs, type ValueType } from "./ir.js";
 import { matmulInto, type Tensor } from "./reference.js";
 
 export function expertSort(experts: Float64Array, count: number): Float64Array[] {
   const slots = Array.from(experts.keys()).sort((a, b) => experts[a]! - experts[b]! || a - b);
   const inverse = new Float64Array(experts.length);
   slots.forEach((slot, place) => (inverse[slot] = place));
-  const counts = new Float64Array(count);
-  for (const expert of experts) counts[expert]!++;
-  return [Float64Array.from(slots), inverse, counts];
+  return [Float64Array.from(slots), inverse, expertCounts(experts, count, 1)];
+}
+
+export function expertCounts(experts: Float64Array, count: number, pieces: number): Float64Array {
+  const counts = new Float64Array(pieces * count);
+  const size = experts.length / pieces;
+  experts.forEach((expert, slot) => {
+    if (expert < count) counts[Math.floor(slot / size) * count + expert]!++;
+  });
+  return counts;
+}
+
+export function expertCapacity(weights: Float64Array, experts: Float64Array, attrs: PrimAttrs["expertCapacity"]): Float64Array {
+  const out = new Float64Array(experts.length).fill(attrs.experts);
+  for (let expert = 0; expert < attrs.experts; expert++) {
+    const slots = Array.from(experts.keys()).filter((slot) => experts[slot] === expert);
+    // The sort is stable: equal weights stay in the order of their slots.
+    if (attrs.by === "weight") slots.sort((a, b) => weights[b]! - weights[a]!);
+    for (const slot of slots.slice(0, attrs.rows)) out[slot] = expert;
+  }
+  return out;
 }
 
 export function groupedMatmul(inputs: readonly Tensor[], transB: boolean, type: ValueType): Float64Array {

@@ -1,5 +1,5 @@
 /** Reference evaluation of routing (see `reference.ts`). */
-import type { RouteRule } from "./ir.js";
+import { SINKHORN_EPS, type PrimAttrs, type RouteRule } from "./ir.js";
 import { softmaxRow, type Tensor } from "./reference.js";
 
 /** Indices of the `count` largest, largest first, ties to the lowest index (the sort is stable). */
@@ -64,6 +64,43 @@ export function routeTopK(logits: Tensor, correction: Tensor | null, k: number, 
     weights.set(kept.map((score) => (rule.scaling * score) / divisorOf(kept, rule)), token * k);
   }
   return [weights, chosen];
+}
+
+export function routeWeights(logits: Tensor, chosen: Tensor, rule: RouteRule): Float64Array {
+  const experts = logits.shape[1]!;
+  const k = chosen.shape[1]!;
+  const out = new Float64Array(chosen.data.length);
+  for (let token = 0; token < logits.shape[0]!; token++) {
+    const scores = scoresOf(logits.data.subarray(token * experts, (token + 1) * experts), rule);
+    const kept = Array.from(chosen.data.subarray(token * k, (token + 1) * k), (expert) => scores[expert]!);
+    out.set(kept.map((score) => (rule.scaling * score) / divisorOf(kept, rule)), token * k);
+  }
+  return out;
+}
+
+/** Rows are taken relative to their largest logit: what that changes, the row factors take up. */
+export function sinkhorn(logits: Tensor, { iterations, tolerance }: PrimAttrs["sinkhorn"]): Float64Array {
+  const [tokens, experts] = logits.shape as [number, number];
+  const cost = new Float64Array(logits.data.length);
+  for (let token = 0; token < tokens; token++) {
+    const own = logits.data.subarray(token * experts, (token + 1) * experts);
+    const max = own.reduce((a, b) => Math.max(a, b), -Infinity);
+    own.forEach((logit, e) => (cost[token * experts + e] = Math.exp(logit - max)));
+  }
+  let column = new Float64Array(experts).fill(1);
+  for (let i = 0; i < iterations; i++) {
+    const sums = new Float64Array(experts);
+    for (let token = 0; token < tokens; token++) {
+      const own = cost.subarray(token * experts, (token + 1) * experts);
+      const row = 1 / (tokens * own.reduce((sum, value, e) => sum + value * column[e]!, 0));
+      own.forEach((value, e) => (sums[e]! += row * value));
+    }
+    const next = sums.map((sum) => 1 / (experts * (sum + SINKHORN_EPS)));
+    const moved = next.reduce((sum, value, e) => sum + Math.abs(value - column[e]!), 0) / experts;
+    column = next;
+    if (moved <= tolerance) break;
+  }
+  return column.map(Math.log);
 }
 
 export function routeTopKGrad(logits: Tensor, chosen: Tensor, dweights: Tensor, rule: RouteRule): Float64Array {

@@ -6,8 +6,8 @@ import { activations } from "./activations.js";
 import { elements, type Graph, type NodeOf, type Prim, type RopeAttrs, type ValueId, type ValueType } from "./ir.js";
 import { attention, attentionGrad } from "./reference-attention.js";
 import { cachedAttention } from "./reference-cache.js";
-import { expertSort, groupedBias, groupedBiasGrad, groupedMatmul, groupedMatmulGradW } from "./reference-moe.js";
-import { routeTopK, routeTopKGrad } from "./reference-route.js";
+import { expertCapacity, expertCounts, expertSort, groupedBias, groupedBiasGrad, groupedMatmul, groupedMatmulGradW } from "./reference-moe.js";
+import { routeTopK, routeTopKGrad, routeWeights, sinkhorn } from "./reference-route.js";
 
 export type Tensor = ValueType & { readonly data: Float64Array };
 
@@ -284,6 +284,10 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
   },
   routeTopK: ({ attrs }, [logits, correction]) => routeTopK(logits!, correction ?? null, attrs.k, attrs.rule),
   routeTopKGrad: ({ attrs }, [logits, experts, dweights]) => [routeTopKGrad(logits!, experts!, dweights!, attrs.rule)],
+  routeWeights: ({ attrs }, [logits, experts]) => [routeWeights(logits!, experts!, attrs.rule)],
+  sinkhorn: ({ attrs }, [logits]) => [sinkhorn(logits!, attrs)],
+  expertCapacity: ({ attrs }, [weights, experts]) => [expertCapacity(weights!.data, experts!.data, attrs)],
+  expertCounts: ({ attrs }, [experts]) => [expertCounts(experts!.data, attrs.experts, attrs.pieces)],
   expertSort: ({ attrs }, [experts]) => expertSort(experts!.data, attrs.experts),
   dispatch({ attrs }, [x, order]) {
     const hidden = x!.shape[1]!;

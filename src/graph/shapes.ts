@@ -236,6 +236,32 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     same(inputs[1]!.shape, inputs[2]!.shape, "experts and dweights");
     return [inputs[0]!];
   },
+  routeWeights({ rule }, inputs) {
+    arity(inputs, 2);
+    whole(inputs[1]!, "experts");
+    expect(inputs[0]!.shape[0] === inputs[1]!.shape[0], () => "logits and experts differ in rows");
+    expect(rule.score !== "sparsemixer", () => "sparsemixer's weights hang on its own choices");
+    return [f32(...inputs[1]!.shape)];
+  },
+  sinkhorn({ iterations, tolerance }, inputs) {
+    arity(inputs, 1);
+    rank(inputs[0]!, 2, "logits");
+    expect(iterations >= 1 && tolerance >= 0, () => `${iterations} iterations to a tolerance of ${tolerance}`);
+    return [f32(inputs[0]!.shape[1]!)];
+  },
+  expertCapacity({ rows }, inputs) {
+    arity(inputs, 2);
+    whole(inputs[1]!, "experts");
+    same(inputs[0]!.shape, inputs[1]!.shape, "weights and experts");
+    expect(rows >= 1 && rows <= inputs[0]!.shape[0]!, () => `a capacity of ${rows} rows for ${inputs[0]!.shape[0]} tokens`);
+    return [inputs[1]!];
+  },
+  expertCounts({ experts, pieces }, inputs) {
+    arity(inputs, 1);
+    whole(inputs[0]!, "experts");
+    expect(inputs[0]!.shape[0]! % pieces === 0, () => `${inputs[0]!.shape[0]} tokens in ${pieces} pieces`);
+    return [int(pieces, experts)];
+  },
   expertSort({ experts }, inputs) {
     arity(inputs, 1);
     whole(inputs[0]!, "experts");

@@ -13,10 +13,28 @@ import { ropeTables } from "./rope.js";
 export interface RouterValues {
   readonly layer: number;
   readonly experts: number;
+  readonly topK: number;
+  readonly rule: RouteRule;
   /** [N, E] */
   readonly logits: ValueId;
-  /** Tokens per expert [E], int. */
+  /** [N, K], int */
+  readonly chosen: ValueId;
+  /** How often each expert was chosen [E], int. */
   readonly counts: ValueId;
+  /** How many of those choices a capacity has left [E], int; null without one. */
+  readonly kept: ValueId | null;
+  /** The input that the router's input is multiplied by [N, H]; null without jitter. */
+  readonly jitter: ValueId | null;
+}
+
+/** How routers work in training only. */
+export interface TrainingRouting {
+  /** The router's input is multiplied by numbers from outside (Fedus et al. 2021, section 2.4; they are drawn around 1). What the experts read is not. */
+  readonly jitter: boolean;
+  /** Experts are chosen by Sinkhorn's balanced matrix (Clark et al. 2022, arXiv 2202.01169); their weights are those of the router's rule, as ever. */
+  readonly sinkhorn: boolean;
+  /** Each expert takes ceil(factor * N * K / E) choices of a batch at most, the rest add nothing, and a token's other weights stay as they are; null: dropless. */
+  readonly capacity: { readonly factor: number; readonly by: "weight" | "position" } | null;
 }
 
 export interface Decoder {
@@ -49,6 +67,8 @@ export interface NetContext extends BatchShape {
   /** Tables of one kind of rope, shared by the layers that use it. */
   readonly rope: (settings: Rope) => RopeTables;
   readonly routers: RouterValues[];
+  /** In training; null or left out: the model as it is. */
+  readonly routing?: TrainingRouting | null | undefined;
   /** Position of each token [N], int; row by row from 0 if left out. */
   readonly positions?: ValueId | undefined;
   /** Attention in place of the plain one over `batch` x `sequence`; `attrs.window` is the layer's own. */
@@ -78,12 +98,12 @@ export function netContext(b: GraphBuilder, spec: DecoderSpec, { batch, sequence
 }
 
 /** Builds the network up to the last hidden states; losses and heads are added by the caller. */
-export function buildDecoder(spec: DecoderSpec, shape: BatchShape): Decoder {
+export function buildDecoder(spec: DecoderSpec, shape: BatchShape, routing: TrainingRouting | null = null): Decoder {
   const b = new GraphBuilder();
   const ids = b.input("ids", "int", [shape.batch * shape.sequence]);
   const params = slotsOf(spec).map((slot) => ({ slot, id: b.input(slot.key, "f32", slot.shape) }));
   const byKey = new Map(params.map(({ slot, id }) => [slot.key, id]));
-  const ctx = netContext(b, spec, shape, (key) => byKey.get(key)!);
+  const ctx = { ...netContext(b, spec, shape, (key) => byKey.get(key)!), routing };
   let x = embedded(ctx, ids);
   spec.layers.forEach((layer, index) => (x = block(ctx, x, layer, index)));
   return { builder: b, ids, params, hidden: finalHidden(ctx, x), head: ctx.param(spec.tiedHead ? "embed" : "head"), routers: ctx.routers };
@@ -261,22 +281,28 @@ export function routeRule({ score, jitter, renormalise, groups, correctionBias: 
 function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
   const { b, param, routers } = ctx;
   const { router } = ffn;
-  const logits = b.linear(x, param("router", layer), router.bias ? param("routerBias", layer) : undefined);
+  const { experts, topK } = ffn;
+  const jitter = ctx.routing?.jitter === true ? b.input(`jitter.${layer}`, "f32", b.shape(x)) : null;
+  const read = jitter === null ? x : b.mul(x, jitter);
+  const logits = b.linear(read, param("router", layer), router.bias ? param("routerBias", layer) : undefined);
   const rule = routeRule(router);
-  const scored = rule.corrected ? [logits, param("routerCorrection", layer)] : [logits];
-  const [weights, chosen] = b.apply("routeTopK", scored, { k: ffn.topK, rule }) as [ValueId, ValueId];
-  const [order, inverse, counts] = b.apply("expertSort", [chosen], { experts: ffn.experts }) as [ValueId, ValueId, ValueId];
-  routers.push({ layer, experts: ffn.experts, logits, counts });
+  const [weights, chosen] = ctx.routing?.sinkhorn === true ? balancedChoice(b, logits, topK, rule)
+    : b.apply("routeTopK", rule.corrected ? [logits, param("routerCorrection", layer)] : [logits], { k: topK, rule }) as [ValueId, ValueId];
+  const rows = expertRows(b.shape(chosen), experts, ctx.routing?.capacity);
+  const served = rows === null ? chosen : b.op("expertCapacity", [weights, chosen], { experts, rows, by: ctx.routing!.capacity!.by });
+  const [order, inverse, counts] = b.apply("expertSort", [served], { experts, drops: rows !== null }) as [ValueId, ValueId, ValueId];
+  const wanted = rows === null ? counts : b.reshape(b.op("expertCounts", [chosen], { experts, pieces: 1 }), [experts]);
+  routers.push({ layer, experts, topK, rule, logits, chosen, jitter, counts: wanted, kept: ctx.routing?.capacity == null ? null : counts });
 
-  const each = (part: SlotPart): ValueId[] => Array.from({ length: ffn.experts }, (_, expert) => param(part, layer, expert));
-  const rows = b.op("dispatch", [x, order, inverse], { k: ffn.topK });
+  const each = (part: SlotPart): ValueId[] => Array.from({ length: experts }, (_, expert) => param(part, layer, expert));
+  const dispatched = b.op("dispatch", [x, order, inverse], { k: topK });
   const grouped = (input: ValueId, part: "gate" | "up" | "down"): ValueId => {
     const y = b.op("groupedMatmul", [input, counts, ...each(part)], { transB: true });
     return ffn.bias ? b.op("groupedBias", [y, counts, ...each(`${part}Bias`)], {}) : y;
   };
   const inner = (): ValueId => {
-    if (!ffn.gated) return b.op("activation", [grouped(rows, "up")], { kind: ffn.activation });
-    const [gate, up] = [grouped(rows, "gate"), grouped(rows, "up")];
+    if (!ffn.gated) return b.op("activation", [grouped(dispatched, "up")], { kind: ffn.activation });
+    const [gate, up] = [grouped(dispatched, "gate"), grouped(dispatched, "up")];
     return ffn.clampedGlu === null ? gated(b, gate, up, ffn.activation) : clampedGlu(b, gate, up, ffn.clampedGlu);
   };
   const weighed = (y: ValueId): ValueId => b.op("weigh", [y, weights, order, inverse], {});
@@ -285,6 +311,26 @@ function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
   const out = early ? grouped(weighed(inner()), "down") : weighed(grouped(inner(), "down"));
   const routed = b.op("combine", [out, order, inverse], { k: ffn.topK });
   return ffn.shared === null ? routed : b.add(routed, sharedExpert(ctx, x, ffn, layer));
+}
+
+/** Sinkhorn's iteration settles long before on the logits of a router; one that has not is cut off there. */
+const SINKHORN = { iterations: 32, tolerance: 1e-4 };
+/** For the choice alone: top k of the logits. */
+const byLogit: RouteRule = { score: "softmax", jitter: 0, renormalise: null, groups: null, corrected: false, scaling: 1 };
+
+/** Weights and choices [N, K]: the top k of the balanced matrix. */
+function balancedChoice(b: GraphBuilder, logits: ValueId, k: number, rule: RouteRule): readonly [ValueId, ValueId] {
+  const balanced = b.add(logits, b.op("sinkhorn", [logits], SINKHORN));
+  const chosen = b.apply("routeTopK", [balanced], { k, rule: byLogit })[1]!;
+  return [b.op("routeWeights", [logits, chosen], { rule }), chosen];
+}
+
+/** Choices that an expert takes at most, or null where that leaves all (megatron/core/transformer/moe/moe_utils.py, get_capacity). */
+function expertRows([tokens, k]: readonly number[], experts: number, capacity: TrainingRouting["capacity"] | undefined): number | null {
+  if (capacity === null || capacity === undefined) return null;
+  // No expert is chosen twice by a token.
+  const rows = Math.ceil(((tokens! * k!) / experts) * capacity.factor);
+  return rows >= tokens! ? null : rows;
 }
 
 function sharedExpert({ b, param }: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {

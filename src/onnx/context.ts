@@ -19,6 +19,7 @@ export class Lowering {
   readonly emitter = new Emitter();
   private readonly whole = new Map<ValueId, string>();
   private readonly cut = new Map<ValueId, Segments[]>();
+  private readonly cuts = new Map<ValueId, string>();
   private readonly remembered = new Map<string, string[]>();
 
   private readonly sorts = new Map<ValueId, ValueId>();
@@ -64,13 +65,25 @@ export class Lowering {
     return joined;
   }
 
-  /** The value cut into one tensor per expert. */
+  /** Counts that leave rows for nobody are cut with `name` [E + 1], which counts those too. */
+  setCuts(counts: ValueId, name: string): void {
+    this.cuts.set(counts, name);
+  }
+
+  /** The value cut into one tensor per expert, and a last one where rows may be nobody's. */
   segments(id: ValueId, counts: ValueId): readonly string[] {
     const known = this.cut.get(id)?.find((segments) => segments.counts === counts);
     if (known !== undefined) return known.names;
-    const names = this.emitter.emit("Split", [this.get(id), this.get(counts)], { axis: 0 }, this.shape(counts)[0]!);
+    const names = this.cutRows(this.get(id), counts);
     this.setSegments(id, { counts, names });
     return names;
+  }
+
+  /** A tensor of one row a slot, in sorted order, cut in the same way. */
+  cutRows(name: string, counts: ValueId): string[] {
+    const cuts = this.cuts.get(counts);
+    const parts = this.shape(counts)[0]! + (cuts === undefined ? 0 : 1);
+    return this.emitter.emit("Split", [name, cuts ?? this.get(counts)], { axis: 0 }, parts);
   }
 
   /** Counts by which all of these values are already cut and not joined, or null. */

@@ -1,6 +1,7 @@
 /**
  * Lowering of experts; routing is in `rules-route.ts`. Dispatch is gather-only: slots are sorted by expert, each expert gathers the rows of its tokens,
- * multiplies them by its own matrices, and the results are gathered back, so no expert ever drops a token and nothing is scattered with duplicates.
+ * multiplies them by its own matrices, and the results are gathered back, so nothing is scattered with duplicates. Rows that a capacity has dropped are a
+ * last segment, of zeros.
  */
 import type { NodeOf, Prim, ValueId } from "../graph/ir.js";
 import type { Lowering } from "./context.js";
@@ -16,7 +17,7 @@ function tokensOf(ctx: Lowering, order: ValueId, k: number): string {
 /** Token indices cut by expert: [R_e] each. */
 function tokenSegments(ctx: Lowering, order: ValueId, counts: ValueId, k: number): string[] {
   return ctx.remember(`tokens ${order} ${k} by ${counts}`, () =>
-    ctx.emitter.emit("Split", [tokensOf(ctx, order, k), ctx.get(counts)], { axis: 0 }, ctx.shape(counts)[0]!));
+    ctx.cutRows(tokensOf(ctx, order, k), counts));
 }
 
 /** Weights [N, K] in sorted order: [R, 1]. */
@@ -31,7 +32,17 @@ function sortedWeights(ctx: Lowering, weights: ValueId, order: ValueId): string 
 /** Sorted weights cut by expert: [R_e, 1] each. */
 function weightSegments(ctx: Lowering, weights: ValueId, order: ValueId, counts: ValueId): string[] {
   return ctx.remember(`weights ${weights} ${order} by ${counts}`, () =>
-    ctx.emitter.emit("Split", [sortedWeights(ctx, weights, order), ctx.get(counts)], { axis: 0 }, ctx.shape(counts)[0]!));
+    ctx.cutRows(sortedWeights(ctx, weights, order), counts));
+}
+
+/** As many rows of zeros as `rows` has. */
+function zeroRows(ctx: Lowering, rows: string, width: number): string {
+  const e = ctx.emitter;
+  const shape = ctx.remember(`zero rows ${rows} ${width}`, () => {
+    const count = e.op("Slice", [e.op("Shape", [rows]), e.ints([0]), e.ints([1])]);
+    return [e.op("Expand", [e.floats([0]), e.op("Concat", [count, e.ints([width])], { axis: 0 })])];
+  });
+  return shape[0]!;
 }
 
 export const moeRules: Rules = {
@@ -46,8 +57,10 @@ export const moeRules: Rules = {
     ctx.set(out[0]!, order!);
     ctx.set(out[1]!, e.op("ScatterElements", [iota, order!, iota], { axis: 0 }));
     const ones = e.op("Expand", [e.ints([1]), e.ints([rows])]);
-    const none = e.op("Expand", [e.ints([0]), e.ints([attrs.experts])]);
-    ctx.set(out[2]!, e.op("ScatterElements", [none, flat, ones], { axis: 0, reduction: "add" }));
+    const none = e.op("Expand", [e.ints([0]), e.ints([attrs.experts + Number(attrs.drops)])]);
+    const counts = e.op("ScatterElements", [none, flat, ones], { axis: 0, reduction: "add" });
+    if (attrs.drops) ctx.setCuts(out[2]!, counts);
+    ctx.set(out[2]!, attrs.drops ? e.op("Slice", [counts, e.ints([0]), e.ints([attrs.experts])]) : counts);
     for (const id of [out[0]!, out[1]!]) ctx.setCounts(id, out[2]!);
   },
   dispatch(ctx, { in: [x, order], out, attrs }) {
@@ -102,7 +115,8 @@ export const moeRules: Rules = {
   groupedMatmul(ctx, { in: [x, counts, ...weights], out, attrs }) {
     const rows = ctx.segments(x!, counts!);
     const names = weights.map((weight, expert) => ctx.emitter.matmul(rows[expert]!, ctx.get(weight), { transB: attrs.transB }));
-    ctx.setSegments(out[0]!, { counts: counts!, names });
+    const rest = rows.slice(weights.length).map((nobodys) => zeroRows(ctx, nobodys, ctx.shape(out[0]!)[1]!));
+    ctx.setSegments(out[0]!, { counts: counts!, names: [...names, ...rest] });
   },
   groupedMatmulGradW(ctx, { in: [x, dy, counts], out }) {
     const left = ctx.segments(dy!, counts!);
@@ -111,7 +125,8 @@ export const moeRules: Rules = {
   },
   groupedBias(ctx, { in: [y, counts, ...biases], out }) {
     const rows = ctx.segments(y!, counts!);
-    ctx.setSegments(out[0]!, { counts: counts!, names: biases.map((bias, expert) => ctx.emitter.op("Add", [rows[expert]!, ctx.get(bias)])) });
+    const names = biases.map((bias, expert) => ctx.emitter.op("Add", [rows[expert]!, ctx.get(bias)]));
+    ctx.setSegments(out[0]!, { counts: counts!, names: [...names, ...rows.slice(biases.length)] });
   },
   groupedBiasGrad(ctx, { in: [dy, counts], out }) {
     const rows = ctx.segments(dy!, counts!);

@@ -1,5 +1,5 @@
 /** Lowering of routing: scores, choice and weights of each token's experts. */
-import type { NodeOf, RouteRule, ValueId } from "../graph/ir.js";
+import { SINKHORN_EPS, type NodeOf, type PrimAttrs, type RouteRule, type ValueId } from "../graph/ir.js";
 import type { Lowering } from "./context.js";
 
 /** Below every score and logit; its softmax underflows to 0. */
@@ -8,6 +8,14 @@ const LOWEST = -1e30;
 /** Plain softmax and plain renormalisation: the weights are a softmax over the kept logits. */
 function isKeptSoftmax({ score, renormalise, groups, corrected, scaling }: RouteRule): boolean {
   return score === "softmax" && renormalise !== null && renormalise.plus === 0 && renormalise.atLeast === 0 && groups === null && !corrected && scaling === 1;
+}
+
+/** Softmax over the kept logits [N, K]. */
+function keptSoftmax(ctx: Lowering, logits: ValueId, experts: ValueId): string {
+  const e = ctx.emitter;
+  return ctx.remember(`kept ${logits} ${experts}`, () => [
+    e.op("Softmax", [e.op("GatherElements", [ctx.get(logits), ctx.get(experts)], { axis: -1 })], { axis: -1 }),
+  ])[0]!;
 }
 
 function scoresOf(ctx: Lowering, logits: ValueId, { score }: RouteRule): string {
@@ -80,7 +88,22 @@ function throughSoftmax(ctx: Lowering, y: string, dy: string): string {
   return e.op("Mul", [y, e.op("Sub", [dy, e.sum(e.op("Mul", [y, dy]), [1], true)])]);
 }
 
-type RoutePrims = "routeTopK" | "routeTopKGrad";
+/**
+ * Marks of the choices that stay, [N, K]: each expert's best `rows` tokens of all, those that did not choose it last. TopK gives ties to the lowest index,
+ * and within a token an expert is chosen once, so that ties go to the first slot.
+ */
+function keptChoices(ctx: Lowering, weights: string, experts: string, tokens: number, { experts: count, rows }: PrimAttrs["expertCapacity"]): string {
+  const e = ctx.emitter;
+  const none = e.op("Expand", [e.floats([-1]), e.ints([tokens, count])]);
+  const wanted = e.op("Transpose", [e.op("ScatterElements", [none, experts, weights], { axis: 1 })], { perm: [1, 0] });
+  const [, places] = e.emit("TopK", [wanted, e.ints([rows])], { axis: 1, largest: 1, sorted: 1 }, 2);
+  const zeros = e.op("Expand", [e.floats([0]), e.ints([count, tokens])]);
+  const ones = e.op("Expand", [e.floats([1]), e.ints([count, rows])]);
+  const open = e.op("Transpose", [e.op("ScatterElements", [zeros, places!, ones], { axis: 1 })], { perm: [1, 0] });
+  return e.op("GatherElements", [open, experts], { axis: 1 });
+}
+
+type RoutePrims = "routeTopK" | "routeTopKGrad" | "routeWeights" | "sinkhorn" | "expertCapacity" | "expertCounts";
 
 export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: NodeOf<P>) => void } = {
   routeTopK(ctx, { in: [logits, correction], out, attrs: { k, rule } }) {
@@ -111,16 +134,53 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
     const [kept, divisor] = keptScores(ctx, logits!, experts, rule);
     ctx.set(weights, scaled(ctx, divisor === "" ? kept : e.op("Div", [kept, divisor]), rule.scaling));
   },
+  routeWeights(ctx, { in: [logits, experts], out, attrs: { rule } }) {
+    if (isKeptSoftmax(rule)) {
+      ctx.set(out[0]!, keptSoftmax(ctx, logits!, experts!));
+      return;
+    }
+    const [kept, divisor] = keptScores(ctx, logits!, experts!, rule);
+    ctx.set(out[0]!, scaled(ctx, divisor === "" ? kept : ctx.emitter.op("Div", [kept, divisor]), rule.scaling));
+  },
+  sinkhorn(ctx, { in: [logits], out, attrs: { iterations, tolerance } }) {
+    const e = ctx.emitter;
+    const [tokens, experts] = ctx.shape(logits!) as [number, number];
+    const x = ctx.get(logits!);
+    const cost = e.op("Exp", [e.op("Sub", [x, e.op("ReduceMax", [x, e.ints([1])], { keepdims: 1 })])]);
+    let column = e.op("Expand", [e.floats([1]), e.ints([experts, 1])]);
+    let moved = "";
+    for (let i = 0; i < iterations; i++) {
+      const row = e.op("Div", [e.floats([1 / tokens]), e.matmul(cost, column)]);
+      const sums = e.matmul(cost, row, { transA: true });
+      const next = e.op("Div", [e.floats([1 / experts]), e.op("Add", [sums, e.floats([SINKHORN_EPS])])]);
+      const distance = e.op("ReduceMean", [e.op("Abs", [e.op("Sub", [next, column])]), e.ints([0, 1])], { keepdims: 0 });
+      // What has settled stays, so that more iterations than needed change nothing.
+      const live = moved === "" ? "" : e.op("Greater", [moved, e.floats([tolerance])]);
+      column = live === "" ? next : e.op("Where", [live, next, column]);
+      moved = live === "" ? distance : e.op("Where", [live, distance, moved]);
+    }
+    ctx.set(out[0]!, e.reshape(e.op("Log", [column]), [experts]));
+  },
+  expertCapacity(ctx, { in: [weights, experts], out, attrs }) {
+    const e = ctx.emitter;
+    const [tokens, k] = ctx.shape(experts!) as [number, number];
+    const rank = attrs.by === "weight" ? ctx.get(weights!) : e.op("Expand", [e.floats([1]), e.ints([tokens, k])]);
+    const keep = keptChoices(ctx, rank, ctx.get(experts!), tokens, attrs);
+    ctx.set(out[0]!, e.op("Where", [e.op("Greater", [keep, e.floats([0])]), ctx.get(experts!), e.int(attrs.experts)]));
+  },
+  expertCounts(ctx, { in: [experts], out, attrs }) {
+    const e = ctx.emitter;
+    const rows = ctx.shape(experts!).reduce((a, b) => a * b, 1) / attrs.pieces;
+    const oneHot = e.op("OneHot", [e.reshape(ctx.get(experts!), [attrs.pieces, rows]), e.ints([attrs.experts]), e.ints([0, 1])], { axis: -1 });
+    ctx.set(out[0]!, e.sum(oneHot, [1], false));
+  },
   routeTopKGrad(ctx, { in: [logits, experts, dweights], out, attrs: { rule } }) {
     const e = ctx.emitter;
     const zeros = e.op("Expand", [e.floats([0]), e.ints(ctx.shape(logits!))]);
     const scatter = (indices: string, values: string): string => e.op("ScatterElements", [zeros, indices, values], { axis: -1 });
     const chosen = ctx.get(experts!);
     if (isKeptSoftmax(rule)) {
-      const kept = ctx.remember(`kept ${logits} ${experts}`, () => [
-        e.op("Softmax", [e.op("GatherElements", [ctx.get(logits!), chosen], { axis: -1 })], { axis: -1 }),
-      ])[0]!;
-      ctx.set(out[0]!, scatter(chosen, throughSoftmax(ctx, kept, ctx.get(dweights!))));
+      ctx.set(out[0]!, scatter(chosen, throughSoftmax(ctx, keptSoftmax(ctx, logits!, experts!), ctx.get(dweights!))));
       return;
     }
     const given = scaled(ctx, ctx.get(dweights!), rule.scaling);

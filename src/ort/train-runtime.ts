@@ -6,6 +6,7 @@ import { newtonSchulz } from "../step/muon.js";
 import type { BackendOptions, LossMetrics, MicroBatch, StateKind, StepMetrics, StepSettings, TrainOptions, TrainRuntime } from "../step/runtime.js";
 import { addRows, takeRowGradients } from "./row-gradients.js";
 import { floats, intTensor, numbers, openSession, tensor, type Session } from "./session.js";
+import { openRoutingFeeds } from "./routing-feeds.js";
 import { TrainState, type Orthogonalize, type RegionKind } from "./state.js";
 
 /** As torch.nn.utils.clip_grad_norm_ has it. */
@@ -42,17 +43,20 @@ export async function openTrainRuntime(
     });
   let peakRss = 0;
   const averages = options.average === true ? program.params.map(({ key, shape }) => tensor(state.view(trained.has(key) ? "average" : "weight", key), shape)) : null;
-  const feed = (batch: MicroBatch, params = weights): ort.Tensor[] => [intTensor(batch.ids), intTensor(batch.targets), ...params];
+  const feed = (batch: MicroBatch, params = weights, routing: readonly ort.Tensor[] = []): ort.Tensor[] => [intTensor(batch.ids), intTensor(batch.targets), ...routing, ...params];
+  const routing = openRoutingFeeds(program, options);
 
   return {
     async step(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics> {
       if (batches.length > 1 && !options.accumulate) throw new Error("this run was opened without gradient accumulation");
       const parts: LossMetrics[] = [];
+      const feedsOf = await routing.begin(batches, settings.draw, (batch, feeds) => feed(batch, weights, feeds));
       for (const [i, batch] of batches.entries()) {
         const target = i === 0 ? accumulated : gradients;
-        const results = await session.run(feed(batch), outputsInto(target));
+        const results = await session.run(feed(batch, weights, feedsOf.next(i)), outputsInto(target));
         addEmbeddingRows(target, batch);
         parts.push(readLosses(results, program.outputs));
+        feedsOf.done(results);
         if (i > 0) state.addGradients();
       }
       // onnxruntime's arena keeps what a step has used, so the memory right after a step is its peak.
@@ -86,6 +90,7 @@ export async function openTrainRuntime(
     peakMemory: () => Promise.resolve(peakRss),
     async close() {
       await session.close();
+      await routing.close();
       await muon.close();
       await (await evaluation?.catch(() => null))?.close();
     },
@@ -118,6 +123,7 @@ function readLosses(results: readonly ort.Tensor[], outputs: LossOutputs): LossM
     balanceLoss: scalar(outputs.balance),
     zLoss: scalar(outputs.z),
     counts: outputs.counts.map((index) => numbers(results[index]!)),
+    kept: outputs.kept.map((index) => numbers(results[index]!)),
     entropy: outputs.entropy.map((index) => scalar(index)!),
   };
 }
@@ -125,11 +131,14 @@ function readLosses(results: readonly ort.Tensor[], outputs: LossOutputs): LossM
 function averageLosses(parts: readonly LossMetrics[]): LossMetrics {
   const mean = (pick: (part: LossMetrics) => number | null): number | null =>
     pick(parts[0]!) === null ? null : parts.reduce((sum, part) => sum + pick(part)! / parts.length, 0);
+  const total = (pick: (part: LossMetrics) => readonly (readonly number[])[]): number[][] =>
+    pick(parts[0]!).map((layer, l) => layer.map((_, e) => parts.reduce((sum, part) => sum + pick(part)[l]![e]!, 0)));
   return {
     loss: mean((part) => part.loss)!,
     balanceLoss: mean((part) => part.balanceLoss),
     zLoss: mean((part) => part.zLoss),
-    entropy: [],
-    counts: parts[0]!.counts.map((layer, l) => layer.map((_, e) => parts.reduce((sum, part) => sum + part.counts[l]![e]!, 0))),
+    entropy: parts[0]!.entropy.map((_, l) => mean((part) => part.entropy[l]!)!),
+    counts: total((part) => part.counts),
+    kept: total((part) => part.kept),
   };
 }

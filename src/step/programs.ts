@@ -3,15 +3,16 @@
  * Parameters are inputs of the graph, named by slot key; a backend binds them to state that it owns.
  */
 import { backward } from "../grad/backward.js";
-import type { Graph, ValueId } from "../graph/ir.js";
+import { elements, type Graph, type ValueId } from "../graph/ir.js";
 import { prune, verify } from "../graph/passes.js";
 import type { GraphBuilder } from "../graph/builder.js";
 import { buildCachedDecoder, type CachedShape, type KeyValue } from "../net/cached.js";
 import { buildDecoder, type Decoder } from "../net/decoder.js";
 import { routerEntropy } from "../net/router-entropy.js";
-import { balanceLoss, routerZLoss } from "../net/losses.js";
+import { balanceLoss, layerBalanceLoss, routerZLoss, scoreCounts, type Elsewhere } from "../net/losses.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { isBuffer } from "../tensors/slots.js";
+import type { RoutingFeed, RoutingSettings } from "./routing.js";
 
 export interface ParamInfo {
   readonly key: string;
@@ -24,9 +25,11 @@ export interface LossOutputs {
   readonly loss: number;
   readonly balance: number | null;
   readonly z: number | null;
-  /** Tokens per expert [E], one for each MoE layer. */
+  /** How often each expert was chosen [E], one for each MoE layer. */
   readonly counts: readonly number[];
-  /** Mean router entropy, one for each MoE layer; none in a graph with gradients. */
+  /** How many of those choices a capacity has left [E], one for each MoE layer, or none. */
+  readonly kept: readonly number[];
+  /** Mean router entropy, one for each MoE layer. */
   readonly entropy: readonly number[];
 }
 
@@ -38,6 +41,17 @@ export interface LossProgram {
 }
 
 export interface TrainProgram extends LossProgram {
+  /** Inputs between targets and parameters. */
+  readonly feeds: readonly RoutingFeed[];
+  /** Where the balance loss goes by the shares of several micro-batches. */
+  readonly shares: {
+    /** Inputs as of the program; outputs: the counts [1, E] that shares are made of, one for each MoE layer. */
+    readonly graph: Graph;
+    /** Where those counts stand in the program's own outputs. */
+    readonly counts: readonly number[];
+    /** Every micro-batch goes by the shares of the whole step, so that they must be known before; else by those up to itself. */
+    readonly ahead: boolean;
+  } | null;
   /** Output `gradients + i` is the gradient of `trained[i]`. Gradients are of loss + auxCoef * balance + zCoef * z. */
   readonly gradients: number;
   /** Parameters with a gradient, in the order of `params`: all but buffers and frozen ones. */
@@ -62,36 +76,59 @@ export interface TrainShape {
   readonly auxCoef: number;
   /** Coefficient of the router z-loss. */
   readonly zCoef: number;
+  /** Plain routing and a balance loss over all layers together if left out. */
+  readonly routing?: RoutingSettings | undefined;
   /** Keys of parameters that get no gradient; backward nodes that only they need are left out. */
   readonly frozen?: ReadonlySet<string> | undefined;
 }
 
-interface Built extends LossOutputs {
+interface Built {
   readonly decoder: Decoder;
   readonly targets: ValueId;
   readonly ids: { readonly loss: ValueId; readonly balance: ValueId | null; readonly z: ValueId | null };
   readonly values: readonly ValueId[];
+  readonly outputs: LossOutputs;
+  readonly feeds: readonly { readonly id: ValueId; readonly feed: RoutingFeed }[];
+  /** Counts that shares over several micro-batches are made of. */
+  readonly shares: readonly ValueId[];
 }
 
-function buildLosses(spec: DecoderSpec, shape: { readonly batch: number; readonly sequence: number }): Built {
-  const decoder = buildDecoder(spec, shape);
+const plainRouting: RoutingSettings = { balance: "model", jitter: false, sinkhorn: false, capacity: null };
+
+function buildLosses(spec: DecoderSpec, shape: { readonly batch: number; readonly sequence: number }, routing = plainRouting): Built {
+  const decoder = buildDecoder(spec, shape, routing);
   const { builder: b, routers } = decoder;
   const targets = b.input("targets", "int", [shape.batch * shape.sequence]);
   const loss = b.op("headCrossEntropy", [decoder.hidden, decoder.head, targets], { softcap: spec.logitSoftcap });
   const moe = routers.length > 0;
-  const balance = moe ? balanceLoss(b, routers) : null;
+  const feeds: { id: ValueId; feed: RoutingFeed }[] = routers.flatMap(({ jitter, layer }) => {
+    if (jitter === null) return [];
+    return [{ id: jitter, feed: { kind: "jitter", layer, shape: b.shape(jitter), elements: elements(b.shape(jitter)) } as const }];
+  });
+  const overStep = moe && (routing.balance === "global" || routing.balance === "running");
+  const shares = overStep ? routers.map((router) => scoreCounts(b, router, 1)) : [];
+  let elsewhere: Elsewhere[] | undefined;
+  if (overStep) {
+    const perToken = b.input("shares.perToken", "f32", []);
+    elsewhere = routers.map(({ experts, layer }) => ({ counts: b.input(`shares.${layer}`, "f32", [experts]), perToken }));
+    elsewhere.forEach(({ counts }, index) => feeds.push({ id: counts, feed: { kind: "elsewhere", index, shape: b.shape(counts) } }));
+    feeds.push({ id: perToken, feed: { kind: "perToken", shape: [] } });
+  }
+  const balanced = (): ValueId =>
+    routing.balance === "model" ? balanceLoss(b, routers) : layerBalanceLoss(b, routers, { pieces: routing.balance === "sequence" ? shape.batch : 1, elsewhere });
+  const balance = moe ? balanced() : null;
   const z = moe ? routerZLoss(b, routers) : null;
-  const values = [loss, ...(balance === null ? [] : [balance]), ...(z === null ? [] : [z]), ...routers.map(({ counts }) => counts)];
-  const first = values.length - routers.length;
-  return {
-    decoder, targets, values,
-    ids: { loss, balance, z },
-    loss: 0,
-    balance: moe ? 1 : null,
-    z: moe ? 2 : null,
-    counts: routers.map((_, i) => first + i),
-    entropy: [],
+  const values: ValueId[] = [];
+  const put = (ids: readonly (ValueId | null)[]): number[] => ids.flatMap((id) => (id === null ? [] : [values.push(id) - 1]));
+  const outputs: LossOutputs = {
+    loss: put([loss])[0]!,
+    balance: put([balance])[0] ?? null,
+    z: put([z])[0] ?? null,
+    counts: put(routers.map(({ counts }) => counts)),
+    kept: put(routers.map(({ kept }) => kept)),
+    entropy: put(routers.map(({ logits }) => routerEntropy(b, logits))),
   };
+  return { decoder, targets, values, outputs, ids: { loss, balance, z }, feeds, shares };
 }
 
 const paramsOf = (decoder: Decoder): ParamInfo[] => decoder.params.map(({ slot }) => ({ key: slot.key, shape: slot.shape }));
@@ -105,11 +142,8 @@ function close(decoder: Decoder, feeds: readonly ValueId[], outputs: readonly Va
 }
 
 export function lossProgram(spec: DecoderSpec, shape: { readonly batch: number; readonly sequence: number }): LossProgram {
-  const built = buildLosses(spec, shape);
-  const { loss, balance, z, counts, decoder, values } = built;
-  const entropies = decoder.routers.map(({ logits }) => routerEntropy(decoder.builder, logits));
-  const graph = close(decoder, [decoder.ids, built.targets], [...values, ...entropies]);
-  return { graph, params: paramsOf(decoder), outputs: { loss, balance, z, counts, entropy: entropies.map((_, i) => values.length + i) } };
+  const { decoder, targets, values, outputs } = buildLosses(spec, shape);
+  return { graph: close(decoder, [decoder.ids, targets], values), params: paramsOf(decoder), outputs };
 }
 
 /** Inputs as of a loss program, the mean cross entropy as the only output. */
@@ -120,20 +154,21 @@ export function meanLossProgram(spec: DecoderSpec, shape: { readonly batch: numb
 
 /** Forward, backward and losses of one micro-batch as one graph. */
 export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram {
-  const built = buildLosses(spec, shape);
-  const { decoder, ids, loss, balance, z, counts } = built;
+  const { decoder, targets, values, outputs, ids, feeds, shares } = buildLosses(spec, shape, shape.routing);
   const b = decoder.builder;
   let total = ids.loss;
   if (ids.balance !== null && shape.auxCoef !== 0) total = b.add(total, b.scale(ids.balance, shape.auxCoef));
   if (ids.z !== null && shape.zCoef !== 0) total = b.add(total, b.scale(ids.z, shape.zCoef));
   const trained = decoder.params.filter(({ slot }) => !isBuffer(slot.at) && shape.frozen?.has(slot.key) !== true);
   const gradients = backward(b, total, trained.map(({ id }) => id));
-  const graph = close(decoder, [decoder.ids, built.targets], [...built.values, ...gradients]);
+  const inputs = [decoder.ids, targets, ...feeds.map(({ id }) => id)];
   return {
-    graph,
+    graph: close(decoder, inputs, [...values, ...shares, ...gradients]),
     params: paramsOf(decoder),
-    outputs: { loss, balance, z, counts, entropy: [] },
-    gradients: built.values.length,
+    outputs,
+    feeds: feeds.map(({ feed }) => feed),
+    shares: shares.length === 0 ? null : { graph: close(decoder, inputs, shares), counts: shares.map((_, i) => values.length + i), ahead: shape.routing?.balance === "global" },
+    gradients: values.length + shares.length,
     trained: trained.map(({ slot }) => ({ key: slot.key, shape: slot.shape })),
     evaluation: lossProgram(spec, shape),
   };

@@ -47,11 +47,21 @@ export interface Muon {
 
 export type MuonScale = "rms" | "spectral";
 
+/** What a step's random numbers are a function of, with micro-batch and layer. */
+export interface Draw {
+  readonly seed: number;
+  readonly step: number;
+  /** Routers' inputs are multiplied by numbers uniform in [1 - jitter, 1 + jitter). */
+  readonly jitter: number;
+}
+
 /** One update: AdamW, and what stands beside it. */
 export interface StepSettings extends AdamW {
   readonly muon?: Muon | undefined;
   /** Averaged weights become decay * average + (1 - decay) * weight after the update; only where the run was opened with `average`. */
   readonly averageDecay?: number | undefined;
+  /** For programs that feed on random numbers. */
+  readonly draw?: Draw | undefined;
   /** Above these the step is a spike: weights, moments and averages stay as they are. */
   readonly limits?: { readonly loss: number; readonly gradNorm: number } | undefined;
 }
@@ -62,9 +72,11 @@ export interface LossMetrics {
   /** Load-balancing loss before its coefficient, or null for a dense model. */
   readonly balanceLoss: number | null;
   readonly zLoss: number | null;
-  /** Tokens per expert, by MoE layer. */
+  /** How often each expert was chosen, by MoE layer. */
   readonly counts: readonly (readonly number[])[];
-  /** Mean entropy of the router's softmax in nats, by MoE layer; empty for a training step. */
+  /** How many of those choices a capacity has left, by MoE layer; empty where nothing is dropped. */
+  readonly kept: readonly (readonly number[])[];
+  /** Mean entropy of the router's softmax in nats, by MoE layer. */
   readonly entropy: readonly number[];
 }
 

@@ -3,7 +3,8 @@ import { countParams } from "../cost/params.js";
 import { trainFlopsPerToken } from "../cost/flops.js";
 import type { StudyArm, StudyConfig, TrainingBlock } from "../config/index.js";
 import type { ParamCount } from "../report/result.js";
-import type { DecoderSpec } from "../spec/types.js";
+import { isMoe, type DecoderSpec } from "../spec/types.js";
+import { checkRouting } from "../step/routing.js";
 import { planUpcycle } from "../surgery/plan.js";
 import type { UpcycleRecipe } from "../surgery/recipe.js";
 import { recipeFromConfig } from "../surgery/recipe-config.js";
@@ -31,6 +32,7 @@ export function planArms(config: StudyConfig, parent: DecoderSpec): PlannedArm[]
     const shape = arm.kind === "scratch" ? config.arms[arm.like]! : arm;
     const recipe = shape.kind === "upcycled" ? recipeOf(shape) : null;
     const spec = recipe === null ? parent : planUpcycle(parent, recipe(0)).target;
+    if (isMoe(spec)) checkRouting(spec, config.continue, `arm ${id}, continue`);
     const { total, active } = countParams(spec);
     const recipeName = shape.kind === "upcycled" ? shape.recipe.toUpperCase() : null;
     return {

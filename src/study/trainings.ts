@@ -9,6 +9,7 @@ import { openModel } from "../evals/model.js";
 import { exists, writeJson } from "../io/atomic.js";
 import { readJson } from "../io/ranges.js";
 import type { ArmRun, LossPoint, Preservation, StudyResult } from "../report/result.js";
+import { isMoe } from "../spec/types.js";
 import { freshTensor } from "../train/init.js";
 import { trainRun, type RunOptions, type RunResult } from "../train/run.js";
 import { similarityTo } from "../train/similarity.js";
@@ -97,7 +98,7 @@ export async function* runArm(
   try {
     const run = trainRun({
       ...commonOptions(options, ground),
-      dir: join(dir, path), spec: arm.spec, block: config.continue, seed,
+      dir: join(dir, path), spec: arm.spec, seed, block: isMoe(arm.spec) ? config.continue : { ...config.continue, routing: undefined },
       initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(arm.spec, slot, seed)),
       identity: { study: config.name, arm: arm.id, text: config.text, kind: arm.kind, recipe: arm.recipe?.(seed) ?? null },
       similarity: parent === null ? undefined : await similarityTo(parent, arm.spec),

@@ -9,7 +9,7 @@ import { adapt } from "./adapt.js";
 import type { Draft } from "./draft.js";
 import { expectedPreservation } from "./expectation.js";
 import { targetFamilies, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
-import { targets, type Target } from "./targets.js";
+import { routerOf, targets, type Target } from "./targets.js";
 
 /** Makes the draft for one target's router and shared expert. */
 export type MakeDraft = (target: Target) => Draft;
@@ -55,7 +55,7 @@ export function tryTargets(source: DecoderSpec, recipe: UpcycleRecipe, make: Mak
   const trials = targetFamilies.map((family) => tryTarget(family, recipe, make));
   const cost = ({ family, draft }: Trial): readonly number[] => {
     if (draft === null) return [2];
-    const router = targets[family].routers[recipe.order]!;
+    const router = routerOf(targets[family], recipe)!;
     // A router order is about softmax: other scores are a family's peculiarity, which nobody gets without asking.
     return [family === "upcycle" ? 1 : 0, router.score === "softmax" ? 0 : 1, ranks[expectedPreservation(recipe, source, router).kind], changes(draft)];
   };

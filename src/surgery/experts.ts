@@ -17,7 +17,7 @@ import { columns, fill, normal, pad, read, rows, scale, type Axis, type Expr } f
 import { chosenLayers } from "./layers.js";
 import { partSize, type UpcycleRecipe } from "./recipe.js";
 import { layerFactors, type Factors } from "./scaling.js";
-import type { Target } from "./targets.js";
+import { routerOf, type Target } from "./targets.js";
 
 /**
  * The zero shared expert's gate row is drawn, not zero: llama.cpp computes the gate as silu(x)/x, which is 0/0 for an
@@ -30,7 +30,7 @@ const sharedRouterStd = 1e-3;
  * Throws `input` if the recipe wants a shared expert that the target does not have.
  */
 export function upcycleFfns(draft: Draft, recipe: UpcycleRecipe, target: Target): Draft {
-  const router = target.routers[recipe.order]!;
+  const router = routerOf(target, recipe)!;
   if (recipe.shared !== null && target.sharedExpert === null) throw inputError("it has no shared expert");
   const factors = layerFactors(recipe, router, draft.spec);
   const spec = moeSpec(draft.spec, recipe, target, router);

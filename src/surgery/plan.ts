@@ -16,7 +16,7 @@ import { routerData, type PlanMatrix, type RouterRows } from "./router-rows.js";
 import { servingWarnings } from "./serving.js";
 import { expectedPreservation, recipeWarnings, type ExpectedPreservation } from "./expectation.js";
 import { layerFactors, type Factors } from "./scaling.js";
-import { targets } from "./targets.js";
+import { routerOf, targets } from "./targets.js";
 
 export interface SurgeryPlan {
   readonly recipe: UpcycleRecipe;
@@ -49,7 +49,7 @@ export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe, rows?: R
   if (recipe.scaling === "calibrated") checkCalibration(recipe, source);
   const start = draftOf(source, recipe);
   const { family, draft } = chooseTarget(source, recipe, (into) => upcycleFfns(start, recipe, into));
-  const router = targets[family].routers[recipe.order]!;
+  const router = routerOf(targets[family], recipe)!;
   const { spec: target, values } = draft;
   const outputs = slotsOf(target).map((slot) => ({ slot, value: values.get(slot.key)! }));
   checkOutputs(outputs, sourceShapes(source));

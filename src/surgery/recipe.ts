@@ -101,6 +101,8 @@ export interface UpcycleRecipe extends RecipeShape {
   readonly pad: boolean;
   /** Coefficient of the load-balancing loss that goes into the config. */
   readonly auxLossCoef: number;
+  /** Routers have a correction bias, zero at first, which training can balance experts with (Wang et al. 2024, arXiv 2408.15664); only families that hold one are targets. */
+  readonly correctionBias: boolean;
 }
 
 export type RecipeOptions = { readonly [K in Exclude<keyof UpcycleRecipe, keyof RecipeShape>]?: UpcycleRecipe[K] | undefined };
@@ -126,6 +128,7 @@ export const recipeDefaults = {
   pad: false,
   /** Best of 1e-2..1e-3 in He et al. 2024, section 3; a run may set its own. */
   auxLossCoef: 0.01,
+  correctionBias: false,
 } as const satisfies Omit<UpcycleRecipe, keyof RecipeShape>;
 
 /** `E8G1T2` -> numbers. Throws `input` if the text is not of that form. */

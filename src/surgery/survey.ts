@@ -7,7 +7,7 @@ import { upcycleFfns } from "./experts.js";
 import { expectedPreservation, type ExpectedPreservation } from "./expectation.js";
 import { checkRecipe, checkSource, upcycleRecipe, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
 import { servingOf, type Serving } from "./serving.js";
-import { targets } from "./targets.js";
+import { routerOf, targets } from "./targets.js";
 
 export interface Verdict {
   readonly family: TargetFamily;
@@ -26,7 +26,7 @@ export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): Verdic
   const start = draftOf(source);
   return tryTargets(source, recipe, (target) => upcycleFfns(start, recipe, target)).map(({ family, draft, obstacle }) => ({
     family, order: recipe.order, obstacle,
-    expected: draft === null ? null : expectedPreservation(recipe, source, targets[family].routers[recipe.order]!),
+    expected: draft === null ? null : expectedPreservation(recipe, source, routerOf(targets[family], recipe)!),
     serving: draft === null ? [] : servingOf({ ...draft.spec, family }, recipe.order),
   }));
 }

@@ -4,7 +4,7 @@
  * (`choose.ts`), so nothing is stated twice. Rows read in transformers 5.18.0, modeling_<family>.py.
  */
 import { softmaxRouter, type RouterOrder, type RouterSpec } from "../spec/types.js";
-import type { TargetFamily } from "./recipe.js";
+import type { TargetFamily, UpcycleRecipe } from "./recipe.js";
 import {
   allAttentionBiases, foldAttentionScale, foldEmbedding, foldLogits, foldResidual, idleSinks, plainNormWeights, ropePairs, untieHead, wholeHeadRope, type Rewrite,
 } from "./rewrites.js";
@@ -20,6 +20,15 @@ export interface Target {
   readonly topK?: number;
   /** In order. */
   readonly rewrites: readonly Rewrite[];
+}
+
+/**
+ * The router that a recipe gets in a target, or undefined where the target does not know the order. A correction bias that the recipe asks for is added to
+ * every router; whether the family can say so is for its config dialect to judge.
+ */
+export function routerOf({ routers }: Target, { order, correctionBias }: Pick<UpcycleRecipe, "order" | "correctionBias">): RouterSpec | undefined {
+  const router = routers[order];
+  return router === undefined || !correctionBias ? router : { ...router, correctionBias };
 }
 
 const bothSoftmax = { "topk-softmax": softmaxRouter("topk-softmax"), "softmax-topk": softmaxRouter("softmax-topk") };

@@ -14,6 +14,7 @@ import { elements } from "../graph/ir.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { withSteps } from "../step/budget.js";
 import { planParameters } from "../step/groups.js";
+import { checkRouting } from "../step/routing.js";
 import type { Backend } from "../step/runtime.js";
 import { isBuffer, slotsOf, type Slot } from "../tensors/slots.js";
 import { describeText, layGround, newBase, openBase, requirePositions, type ModelBase } from "./ground.js";
@@ -55,6 +56,7 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
   goOnUnlessAborted(options);
   const { spec } = base;
   const block = withSteps(training, trainFlopsPerToken(spec, training.sequence));
+  checkRouting(spec, block);
   const { train, heldOut, notes } = await text.tokenize(base, block);
   goOnUnlessAborted(options);
   for (const note of [...notes, ...describeFrozen(spec, block)]) yield { type: "note", text: note };

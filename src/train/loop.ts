@@ -4,12 +4,13 @@ import { interruptedError, stopError } from "../base/errors.js";
 import type { TrainingBlock } from "../config/index.js";
 import type { JsonlWriter } from "../io/jsonl.js";
 import { timeBudget } from "../step/budget.js";
+import { correctionKeys, movedBias } from "../step/routing.js";
 import type { TrainRuntime } from "../step/runtime.js";
 import { learningRateAt } from "../step/schedule.js";
 import { openBatches, type BatchReader } from "../text/batches.js";
 import { openMix } from "../text/mix.js";
 import { afterStep, guardLimits, type GuardState } from "./guard.js";
-import { measureAll, routingRecord } from "./measure.js";
+import { measureAll, routingRecord, trainedRouting } from "./measure.js";
 import type { EvalRecord, StepRecord } from "./records.js";
 import type { RunOptions, TrainEvent } from "./run.js";
 import { saveState, type StateLayout } from "./saved.js";
@@ -86,12 +87,13 @@ async function oneStep(options: RunOptions, runtime: TrainRuntime, batchAt: Batc
     return { ids: inputs, targets };
   });
   const { beta1, beta2, eps, weightDecay, clip, momentum = 0.95, nesterov = true, muonScale = "rms" } = block.optimizer;
-  const { guard, average } = block;
+  const { guard, average, routing } = block;
   const learningRate = learningRateAt(block.lr, block.steps, step);
-  const { loss, balanceLoss, zLoss, gradNorm, applied, spike } = await runtime.step(batches, {
+  const { loss, balanceLoss, zLoss, gradNorm, applied, spike, counts, kept, entropy } = await runtime.step(batches, {
     learningRate, beta1, beta2, eps, weightDecay, decayOn: "matrices", clipNorm: clip, update: guard === undefined ? step : state.guard.updates + 1,
     muon: block.optimizer.method === "muon" ? { momentum, nesterov, scale: muonScale } : undefined,
     averageDecay: average?.decay,
+    draw: routing?.jitter === undefined ? undefined : { seed: options.seed, step, jitter: routing.jitter },
     limits: guard === undefined ? undefined : guardLimits(state.guard, guard),
   });
   if (guard !== undefined) state.guard = afterStep(state.guard, guard, { loss, gradNorm, applied });
@@ -104,10 +106,16 @@ async function oneStep(options: RunOptions, runtime: TrainRuntime, batchAt: Batc
   if (!applied && spike === null) {
     throw diverged(`step ${step}: loss ${loss}, gradient norm ${gradNorm}; neither may be NaN or infinite`, options, state);
   }
+  if (applied && routing?.bias !== undefined) await moveBiases(options, runtime, counts, routing.bias);
   const ms = performance.now() - started;
   state.step = step;
   state.ms += ms;
-  return { type: "step", step, tokens: step * tokensPerStep(block), loss, balanceLoss, zLoss, gradNorm, learningRate, ms, ...(spike === null ? {} : { skipped: spike }) };
+  return { type: "step", step, tokens: step * tokensPerStep(block), loss, balanceLoss, zLoss, gradNorm, learningRate, ms, ...trainedRouting({ counts, kept, entropy }, step % block.evalEvery === 0), ...(spike === null ? {} : { skipped: spike }) };
+}
+
+/** The biases lie with the weights, so that checkpoints hold them and evaluation routes by them. */
+async function moveBiases({ spec }: RunOptions, runtime: TrainRuntime, counts: readonly (readonly number[])[], rate: number): Promise<void> {
+  for (const [i, key] of correctionKeys(spec).entries()) await runtime.write("weight", key, movedBias(await runtime.read("weight", key), counts[i]!, rate));
 }
 
 /** Held-out loss, expert load and similarity; keeps the best weights. */

@@ -1,7 +1,7 @@
 /** Held-out loss and expert load of the current weights. */
-import type { TrainRuntime } from "../step/runtime.js";
+import type { LossMetrics, TrainRuntime } from "../step/runtime.js";
 import { deadShare } from "../report/statistics.js";
-import type { RoutingRecord } from "./records.js";
+import type { RoutingRecord, TrainedRouting } from "./records.js";
 import { evalBatches, type EvalSettings, type TokenRow } from "../text/batches.js";
 import { shares, type MixPart } from "../text/mix.js";
 
@@ -68,6 +68,16 @@ export function routingRecord({ load, entropy }: Pick<Measured, "load" | "entrop
       dead: load.map((layer) => layer.flatMap((value, expert) => (value * layer.length < deadShare ? [expert] : []))),
     },
   };
+}
+
+/** What a log says of the routing of one step, or nothing for a dense model. */
+export function trainedRouting({ counts, kept, entropy }: Pick<LossMetrics, "counts" | "kept" | "entropy">, withLoad: boolean): { readonly routing?: TrainedRouting } {
+  const load = counts.map(fractions);
+  const { routing } = routingRecord({ load, entropy: [...entropy] });
+  if (routing === undefined) return {};
+  const sum = (layer: readonly number[]): number => layer.reduce((a, b) => a + b, 0);
+  const dropped = kept.length === 0 ? {} : { dropped: kept.map((layer, l) => 1 - sum(layer) / sum(counts[l]!)) };
+  return { routing: { ...routing, ...dropped, ...(withLoad ? { load } : {}) } };
 }
 
 function fractions(counts: readonly number[]): number[] {

@@ -13,6 +13,8 @@ export interface StepRecord {
   readonly zLoss: number | null;
   readonly gradNorm: number;
   readonly learningRate: number;
+  /** Of the step's micro-batches; absent in logs of old and for dense models. */
+  readonly routing?: TrainedRouting;
   /** What made the spike guard skip this step; absent where it was applied. */
   readonly skipped?: "loss" | "gradient";
   /** Wall-clock milliseconds of the step. */
@@ -34,7 +36,7 @@ export interface EvalRecord {
   readonly similarity: readonly number[];
 }
 
-/** What the load does not show at a glance, by MoE layer. */
+/** What the load does not show at a glance, by MoE layer; in training of the choices before any is dropped. */
 export interface RoutingRecord {
   /** Mean entropy of the router's softmax, in nats. */
   readonly entropy: readonly number[];
@@ -42,6 +44,13 @@ export interface RoutingRecord {
   readonly maxViolation: readonly number[];
   /** Experts with less than a hundredth of an equal share. */
   readonly dead: readonly (readonly number[])[];
+}
+
+export interface TrainedRouting extends RoutingRecord {
+  /** Share of the choices that a capacity has dropped, by MoE layer; absent without one. */
+  readonly dropped?: readonly number[];
+  /** Fractions of all choices per expert, by MoE layer, those that were dropped included; at steps that are measured on held-out text too. */
+  readonly load?: readonly (readonly number[])[];
 }
 
 /** From here on steps beyond `step` that stand above are void: the run went on from its last checkpoint. */

@@ -14,6 +14,7 @@ import type { DecoderSpec } from "../spec/types.js";
 import { timeBudget } from "../step/budget.js";
 import { planParameters } from "../step/groups.js";
 import { trainProgram } from "../step/programs.js";
+import { checkRouting, routingSettings } from "../step/routing.js";
 import type { Backend, TrainRuntime } from "../step/runtime.js";
 import { slotsOf, type Slot } from "../tensors/slots.js";
 import type { TokenRow } from "../text/batches.js";
@@ -65,11 +66,12 @@ export interface RunResult {
 
 /**
  * Runs, or goes on with, a training run.
- * Throws inputError if the folder holds another run or cannot be written to; stopError if loss or gradient stop being finite or the
+ * Throws inputError if the folder holds another run or cannot be written to, and for routing that the model cannot have; stopError if loss or gradient stop being finite or the
  * disk is full (the last checkpoint stays); interruptedError after saving when the signal was raised.
  */
 export async function* trainRun(options: RunOptions): AsyncGenerator<TrainEvent, RunResult> {
   const { dir } = options;
+  checkRouting(options.spec, options.block);
   await claimFolder(options);
   const release = await lockFolder(dir);
   try {
@@ -98,7 +100,7 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   const { frozen, tuning } = plan;
   const average = block.average !== undefined;
   const layout = stateLayout(plan, { dtype: block.checkpoints === "bfloat16" ? "BF16" : "F32", average });
-  const shape = { batch: block.batch, sequence: block.sequence, auxCoef: block.auxLoss, zCoef: block.zLoss, frozen };
+  const shape = { batch: block.batch, sequence: block.sequence, auxCoef: block.auxLoss, zCoef: block.zLoss, frozen, routing: routingSettings(block) };
   const log = await openJsonl(join(dir, metricsFile));
   try {
     const runtime = await options.backend.openTrain(trainProgram(spec, shape), { threads: options.threads, accumulate: block.accumulate > 1, tuning, average });

@@ -55,6 +55,7 @@ describe("study files", () => {
           "coarse": {
             "allowUnevenTopK": false,
             "auxLossCoef": 0.01,
+            "correctionBias": false,
             "drop": 0,
             "experts": "copies",
             "kind": "upcycled",
@@ -125,12 +126,12 @@ describe("study files", () => {
     ];
     expect(lines).toMatchInlineSnapshot(`
       [
-        "a.yaml:6 (continue.stepz): unknown key "stepz" (and 1 more problem); did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, auxLoss, zLoss, evalEvery, saveEvery",
+        "a.yaml:6 (continue.stepz): unknown key "stepz" (and 1 more problem); did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, auxLoss, zLoss, routing, evalEvery, saveEvery",
         "a.yaml:11 (continue.lr.warm_up): unknown key "warm_up"; did you mean "warmup"? valid keys: peak, schedule, warmup, final, decay",
-        "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, recipe, router, scaling, routerStd, target, allowUnevenTopK, experts, noise, noiseFraction, drop, permute, shared, layers, pad, auxLossCoef",
+        "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, recipe, router, scaling, routerStd, target, allowUnevenTopK, experts, noise, noiseFraction, drop, permute, shared, layers, pad, correctionBias, auxLossCoef",
         "a.yaml:12 (arms.dense.recipe): unknown key "recipe"; valid keys: kind, label",
         "a.yaml:2 (colour): unknown key "colour"; valid keys: name, seeds, threads, text, parent, model, tokenizer, pretrain, continue, evaluation, arms",
-        "a.yaml:8 (continue.aux-loss): unknown key "aux-loss"; did you mean "auxLoss"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, auxLoss, zLoss, evalEvery, saveEvery",
+        "a.yaml:8 (continue.aux-loss): unknown key "aux-loss"; did you mean "auxLoss"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, auxLoss, zLoss, routing, evalEvery, saveEvery",
       ]
     `);
   });
@@ -315,9 +316,37 @@ describe("the training block of a train file", () => {
         "a.yaml:9 (training.groups.router.lr): expected a number above 0 and at most 1000, found 0",
         "a.yaml:9 (training.freeze): expected a list of at least 1, found an empty list",
         "a.yaml:9 (training.freeze[0]): expected text (Letters, digits, dots and stars), found text "a b"",
-        "a.yaml:7 (continue.budget): unknown key "budget"; valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, auxLoss, zLoss, evalEvery, saveEvery",
+        "a.yaml:7 (continue.budget): unknown key "budget"; valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, auxLoss, zLoss, routing, evalEvery, saveEvery",
       ]
     `);
+  });
+
+  it("takes routing, and refuses what contradicts itself, is no number, or has no routers", () => {
+    const lines = ["routing: { balance: sequence, bias: 0.001, capacity: { factor: 1.25 }, jitter: 0.01 }, ", "auxLoss: 0, routing: { sinkhorn: true, capacity: { factor: 1, drop: position } }, ",
+      "routing: { sinkhorn: true }, ", "auxLoss: 0, routing: { sinkhorn: true, bias: 0.1 }, ", "auxLoss: 0, routing: { balance: global }, ", "routing: { balance: batch }, ", "routing: { jitter: 1 }, ",
+      "routing: { capacity: 1.25 }, ", "routing: { capacity: { factor: 0 } }, ", "routing: { capacity: { factor: 1, drop: last } }, ", "routing: { capacityFactor: 1 }, ", "routing: { bias: 0 }, ",
+    ].map((changes) => withTraining(`steps: 10, ${changes}`));
+    expect([...lines, lineOf("continue:\n", "continue:\n  routing: { sinkhorn: true }\n"), lineOf("parent: models/base\n", own.replace("steps: 10, ", "steps: 10, routing: { jitter: 0.1 }, "))]).toMatchInlineSnapshot(`
+      [
+        "no error",
+        "no error",
+        "a.yaml:9 (training.routing.sinkhorn): Sinkhorn routing balances by itself and takes no load-balancing loss; set auxLoss: 0 (it is 0.01)",
+        "a.yaml:9 (training.routing.bias): Sinkhorn routing balances by itself; remove bias or sinkhorn",
+        "a.yaml:9 (training.routing.balance): balance says what the load-balancing loss is taken over, but auxLoss is 0; remove one of them",
+        "a.yaml:9 (training.routing.balance): expected one of "model", "layer", "sequence", "global", "running", found text "batch"",
+        "a.yaml:9 (training.routing.jitter): expected a number above 0 and below 1, found 1",
+        "a.yaml:9 (training.routing.capacity): expected a block of keys, found 1.25; its keys: factor, drop",
+        "a.yaml:9 (training.routing.capacity.factor): expected a number above 0 and at most 1000, found 0",
+        "a.yaml:9 (training.routing.capacity.drop): expected one of "probs", "position", found text "last"",
+        "a.yaml:9 (training.routing.capacityFactor): unknown key "capacityFactor"; valid keys: balance, bias, sinkhorn, capacity, jitter",
+        "a.yaml:9 (training.routing.bias): expected a number above 0 and at most 1, found 0",
+        "a.yaml:6 (continue.routing.sinkhorn): Sinkhorn routing balances by itself and takes no load-balancing loss; set auxLoss: 0 (it is 0.01)",
+        "a.yaml:6 (pretrain.routing): the parent is dense, it has no routers; remove routing",
+      ]
+    `);
+    expect(parseTrainConfig(train.replace("{ steps: 10, ", "{ steps: 10, routing: { capacity: { factor: 2 } }, "), "a.yaml").training.routing).toEqual({ capacity: { factor: 2, drop: "probs" } });
+    const dense = study.replace(/\n {2}coarse:[\s\S]*$/, "\n").replace("continue:\n", "continue:\n  routing: { jitter: 0.1 }\n");
+    expect(() => parseStudyConfig(dense, "a.yaml")).toThrow("no arm is a mixture of experts");
   });
 
   it("takes Muon, a guard, averages and the precision of checkpoints, and refuses what does not belong together", () => {

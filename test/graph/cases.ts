@@ -89,16 +89,18 @@ function cachedCase(c: CaseBuilder): readonly ValueId[] {
   });
 }
 
-/** Routed operands: N tokens, top k of E experts, some experts empty. */
+/** Experts of N tokens, k each, all different. */
+function choices(c: CaseBuilder, tokens: number, experts: number, k: number): number[] {
+  return Array.from({ length: tokens }, () => c.pick(0, experts - 1)).flatMap((first) => Array.from({ length: k }, (_, i) => (first + i) % experts));
+}
+
+/** Routed operands: N tokens, top k of E experts, some experts empty, some choices dropped. */
 function routed(c: CaseBuilder): { k: number; experts: number; tokens: number; order: ValueId; inverse: ValueId; counts: ValueId } {
   const [tokens, experts] = [c.pick(1, 6), c.pick(2, 5)];
   const k = c.pick(1, experts);
-  const chosen: number[] = [];
-  for (let token = 0; token < tokens; token++) {
-    const first = c.pick(0, experts - 1);
-    for (let i = 0; i < k; i++) chosen.push((first + i) % experts);
-  }
-  const [order, inverse, counts] = c.b.apply("expertSort", [c.ints(chosen, tokens, k)], { experts }) as [ValueId, ValueId, ValueId];
+  const drops = c.pick(0, 1) === 1;
+  const chosen = choices(c, tokens, experts, k).map((expert) => (drops && c.pick(0, 2) === 0 ? experts : expert));
+  const [order, inverse, counts] = c.b.apply("expertSort", [c.ints(chosen, tokens, k)], { experts, drops }) as [ValueId, ValueId, ValueId];
   return { k, experts, tokens, order, inverse, counts };
 }
 
@@ -190,6 +192,25 @@ export const cases: { readonly [P in Prim]: Make } = {
     const logits = c.normal(4, experts);
     const [, chosen] = c.b.apply("routeTopK", [logits, ...(rule.corrected ? [c.table(experts)] : [])], { k, rule });
     return [c.b.op("routeTopKGrad", [logits, chosen!, c.normal(4, k)], { rule })];
+  },
+  routeWeights: (c) => {
+    const { k, rule, experts } = routeCase(c);
+    const plain = { ...rule, score: rule.score === "sparsemixer" ? "softmax" : rule.score } as const;
+    return [c.b.op("routeWeights", [c.normal(4, experts), c.ints(choices(c, 4, experts, k), 4, k)], { rule: plain })];
+  },
+  sinkhorn: (c) => [c.b.op("sinkhorn", [matrix(c)], { iterations: c.pick(1, 12), tolerance: 1e-4 })],
+  expertCapacity: (c) => {
+    const [tokens, experts] = [c.pick(1, 6), c.pick(2, 5)];
+    const k = c.pick(1, experts);
+    const by = c.pick(0, 1) === 0 ? "weight" : "position";
+    // Few different weights, so that there are ties.
+    const weights = c.b.constant(Array.from({ length: tokens * k }, () => c.pick(1, 3) / 4), [tokens, k]);
+    return [c.b.op("expertCapacity", [weights, c.ints(choices(c, tokens, experts, k), tokens, k)], { experts, rows: c.pick(1, tokens), by })];
+  },
+  expertCounts: (c) => {
+    const [pieces, size, experts] = [c.pick(1, 3), c.pick(1, 3), c.pick(2, 4)];
+    const k = c.pick(1, experts);
+    return [c.b.op("expertCounts", [c.ints(choices(c, pieces * size, experts, k), pieces * size, k)], { experts, pieces })];
   },
   expertSort: (c) => {
     const { order, inverse, counts } = routed(c);

@@ -1,12 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { randomStream } from "../../src/base/random.js";
 import { GraphBuilder } from "../../src/graph/builder.js";
-import type { ValueId } from "../../src/graph/ir.js";
+import type { RouteRule, ValueId } from "../../src/graph/ir.js";
 import { prune, verify } from "../../src/graph/passes.js";
 import { evaluate } from "../../src/graph/reference.js";
 import { routeRule, type RouterValues } from "../../src/net/decoder.js";
 import { softmaxRouter } from "../../src/spec/types.js";
-import { balanceLoss, routerZLoss } from "../../src/net/losses.js";
+import { balanceLoss, layerBalanceLoss, routerZLoss } from "../../src/net/losses.js";
+import { backward } from "../../src/grad/backward.js";
+import { megatronRouting } from "../support/megatron.js";
 
 const softmax = (row: readonly number[]): number[] => {
   const max = Math.max(...row);
@@ -40,9 +42,10 @@ function routersOf(layers: readonly (readonly number[][])[], experts: number, k:
   const feeds = layers.map((layer) => Float64Array.from(layer.flat()));
   const routers = layers.map((layer, i) => {
     const logits = b.input(`l${i}`, "f32", [layer.length, experts]);
-    const [, chosen] = b.apply("routeTopK", [logits], { k, rule: routeRule(softmaxRouter("softmax-topk")) }) as [ValueId, ValueId];
-    const [, , counts] = b.apply("expertSort", [chosen], { experts }) as [ValueId, ValueId, ValueId];
-    return { layer: i, experts, logits, counts };
+    const rule = routeRule(softmaxRouter("softmax-topk"));
+    const [, chosen] = b.apply("routeTopK", [logits], { k, rule }) as [ValueId, ValueId];
+    const [, , counts] = b.apply("expertSort", [chosen], { experts, drops: false }) as [ValueId, ValueId, ValueId];
+    return { layer: i, experts, topK: k, rule, logits, chosen, counts, kept: null, jitter: null };
   });
   return { b, routers, feeds };
 }
@@ -78,5 +81,68 @@ describe("router losses", () => {
     const one = routersOf(randomLayers(1, 2, 4, 1), 4, 1);
     const other = { ...one.routers[0]!, experts: 5 };
     expect(() => balanceLoss(one.b, [one.routers[0]!, other])).toThrow("different numbers of experts");
+  });
+});
+
+describe("load balancing layer by layer", () => {
+  const ruleOf = (score: "softmax" | "sigmoid", changes: Partial<RouteRule> = {}): RouteRule => ({ ...routeRule(softmaxRouter("topk-softmax")), score, ...changes });
+
+  /** One router on given logits; the correction, where the rule takes one, is a constant. */
+  function routerOn(b: GraphBuilder, name: string, [tokens, experts]: readonly [number, number], k: number, rule: RouteRule): RouterValues {
+    const logits = b.input(name, "f32", [tokens, experts]);
+    const correction = rule.corrected ? [b.constant(Array.from({ length: experts }, (_, e) => -3 * e), [experts])] : [];
+    const [, chosen] = b.apply("routeTopK", [logits, ...correction], { k, rule }) as [ValueId, ValueId];
+    const counts = b.reshape(b.op("expertCounts", [chosen], { experts, pieces: 1 }), [experts]);
+    return { layer: 0, experts, topK: k, rule, logits, chosen, counts, kept: null, jitter: null };
+  }
+
+  it.each(megatronRouting.loss.flatMap((found) => (["layer", "sequence", "running"] as const).map((over) => [found.score, over, found] as const)))(
+    "%s scores, over a %s: Megatron's values and gradients", (score, over, { batch, k, logits, ...wanted }) => {
+      // Bias and groups move the choice, but not what the loss goes by.
+      for (const rule of [ruleOf(score), ruleOf(score, { corrected: true }), ruleOf(score, { groups: { count: 5, kept: 2 } })]) {
+        const [tokens, experts] = [logits[0]!.length, logits[0]![0]!.length];
+        const b = new GraphBuilder();
+        const routers = logits.map((_, micro) => routerOn(b, `l${micro}`, [tokens, experts], k, rule));
+        const before = routers.map((_, micro) => ({ counts: b.input(`n${micro}`, "f32", [experts]), perToken: b.constant([1 / (tokens * (micro + 1))], []) }));
+        const losses = routers.map((router, micro) =>
+          layerBalanceLoss(b, [router], { pieces: over === "sequence" ? batch : 1, elsewhere: over === "running" ? [before[micro]!] : undefined }));
+        const gradients = backward(b, losses.reduce((sum, loss) => b.add(sum, loss)), routers.map((router) => router.logits));
+        const graph = prune(b.finish([...losses, ...gradients]));
+        verify(graph);
+        // Of each micro-batch, how often each expert is among the best k scores, which go as the logits.
+        const counts = logits.map((micro) => {
+          const sum = new Array<number>(experts).fill(0);
+          for (const row of micro) for (const e of row.map((_, i) => i).sort((x, y) => row[y]! - row[x]! || x - y).slice(0, k)) sum[e]!++;
+          return sum;
+        });
+        const earlier = counts.map((_, micro) => counts.slice(0, micro).reduce((sum, part) => sum.map((n, e) => n + part[e]!), new Array<number>(experts).fill(0)));
+        const feeds = graph.inputs.map((id) => {
+          const name = graph.values[id]!.name!;
+          return Float64Array.from(name.startsWith("l") ? logits[Number(name.slice(1))]!.flat() : earlier[Number(name.slice(1))]!);
+        });
+        const results = evaluate(graph, feeds);
+        wanted[over].values.forEach((value, micro) => expect(results[micro]!.data[0]).toBeCloseTo(value, 9));
+        wanted[over].gradient.forEach((matrix, micro) =>
+          matrix.flat().forEach((value, i) => expect(results[logits.length + micro]!.data[i], `${micro}[${i}]`).toBeCloseTo(value, 8)));
+      }
+    });
+
+  it("adds layers, which may have different numbers of experts, and is 1 for each that is balanced", () => {
+    const b = new GraphBuilder();
+    const routers = [routerOn(b, "a", [4, 2], 1, ruleOf("softmax")), routerOn(b, "b", [6, 3], 1, ruleOf("softmax"))];
+    const one = (e: number, size: number): number[] => Array.from({ length: size }, (_, i) => (i === e ? 9 : 0));
+    const feeds = [[0, 1, 0, 1].flatMap((e) => one(e, 2)), [0, 1, 2, 0, 1, 2].flatMap((e) => one(e, 3))];
+    const [loss] = evaluate(b.finish([layerBalanceLoss(b, routers, {})]), feeds.map((data) => Float64Array.from(data)));
+    expect(loss!.data[0]).toBeCloseTo(2, 12);
+  });
+
+  it("is E / K times the best share where all go to one expert, and takes a single token", () => {
+    for (const tokens of [1, 5]) {
+      const b = new GraphBuilder();
+      const router = routerOn(b, "a", [tokens, 4], 1, ruleOf("softmax"));
+      const row = [3, 0, 0, 0];
+      const [loss] = evaluate(b.finish([layerBalanceLoss(b, [router], { pieces: tokens })]), [Float64Array.from(Array.from({ length: tokens }, () => row).flat())]);
+      expect(loss!.data[0]).toBeCloseTo(4 * softmax(row)[0]!, 12);
+    }
   });
 });

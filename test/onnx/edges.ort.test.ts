@@ -53,7 +53,7 @@ function moeLayer({ tokens, hidden, inner, experts, k, order }: MoeShape): Graph
   const weights = (name: string, shape: number[]): ValueId[] => Array.from({ length: experts }, (_, e) => b.input(`${name}${e}`, "f32", shape));
   const [gate, up, down] = [weights("gate", [inner, hidden]), weights("up", [inner, hidden]), weights("down", [hidden, inner])];
   const [kept, chosen] = b.apply("routeTopK", [logits], { k, rule: routeRule(softmaxRouter(order)) }) as [ValueId, ValueId];
-  const [sorted, inverse, counts] = b.apply("expertSort", [chosen], { experts }) as [ValueId, ValueId, ValueId];
+  const [sorted, inverse, counts] = b.apply("expertSort", [chosen], { experts, drops: false }) as [ValueId, ValueId, ValueId];
   const rows = b.op("dispatch", [x, sorted, inverse], { k });
   const grouped = (input: ValueId, w: ValueId[]): ValueId => b.op("groupedMatmul", [input, counts, ...w], { transB: true });
   const outputs = grouped(b.op("swiglu", [grouped(rows, gate), grouped(rows, up)], {}), down);

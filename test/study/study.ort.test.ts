@@ -276,6 +276,26 @@ ${more}`);
     expect(existsSync(join(root, "own", "parent"))).toBe(false);
   });
 
+  it("trains mixtures with the routing that the study asks for, and the dense model without", async () => {
+    const parent = join(whole, "parent/last");
+    const asked = (arms: string): StudyConfig => {
+      const { continue: block, ...rest } = own(parent, arms);
+      return { ...rest, continue: { ...block, routing: { bias: 0.01, capacity: { factor: 1, drop: "probs" } } } };
+    };
+    const refused = await failure(run({ dir: join(root, "no-bias"), config: asked("") }));
+    expect(refused.line).toMatch(/^arm coarse, continue\.routing\.bias: routers of the family mixtral have no bias to balance experts with; make it with upcycle convert --correction-bias/);
+    const dir = join(root, "routed");
+    const biased = asked("  biased: {kind: upcycled, recipe: E4G1T2, correctionBias: true}");
+    const arms = Object.fromEntries(Object.entries(biased.arms).filter(([id]) => id !== "coarse"));
+    const found = await run({ dir, config: { ...biased, arms } });
+    const of = (id: string): string => join(dir, found.arms.find((one) => one.id === id)!.runs[0]!.path);
+    const trainingOf = (id: string): unknown => (JSON.parse(readFileSync(join(of(id), "run.json"), "utf8")) as { training: { routing?: unknown } }).training.routing;
+    expect([trainingOf("dense"), trainingOf("biased")]).toEqual([undefined, { bias: 0.01, capacity: { factor: 1, drop: "probs" } }]);
+    const checkpoint = await openCheckpoint(join(of("biased"), "last"));
+    expect((await checkpoint.readFloat32("layers.1.routerCorrection")).some((value) => value !== 0)).toBe(true);
+    await checkpoint.close();
+  });
+
   it("is refused, in one line, if it is no dense model, has no tokenizer, or cannot be cut so", async () => {
     const lines = [];
     for (const [index, chosen] of [

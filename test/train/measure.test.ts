@@ -7,7 +7,7 @@ const settings = { batch: 1, sequence: 4, limitTokens: 8 };
 /** Loss, counts and entropy made from the first id of a batch. */
 const runtime = {
   evaluate: ({ ids }: { readonly ids: Int32Array }): Promise<LossMetrics> => Promise.resolve({
-    loss: ids[0]!, balanceLoss: null, zLoss: null, counts: [[ids[0]!, 4 - ids[0]!, 0]], entropy: [ids[0]! / 10],
+    loss: ids[0]!, balanceLoss: null, zLoss: null, counts: [[ids[0]!, 4 - ids[0]!, 0]], kept: [], entropy: [ids[0]! / 10],
   }),
 } as unknown as TrainRuntime;
 
