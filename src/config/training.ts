@@ -113,6 +113,10 @@ const trainingShape = {
     .enum(["float32", "bfloat16"])
     .optional()
     .describe("Precision of the saved models; float32 if left out. Training and resuming are in float32 either way: with bfloat16 the weights lie beside the moments."),
+  resetAttention: z
+    .boolean()
+    .optional()
+    .describe("Documents that share a sequence do not see each other, and positions count from each document's start; false if left out. Documents end with the tokenizer's end-of-text token."),
   auxLoss: z.number().min(0).max(100).default(0.01).describe("Coefficient of the load-balancing loss, see routing.balance; 0 for none; no effect on dense models."),
   zLoss: z.number().min(0).max(100).default(0).describe("Coefficient of the router z-loss; no effect on dense models."),
   routing: routingSchema.optional(),

@@ -73,6 +73,8 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
     const [table, ids] = node.in as [ValueId, ValueId];
     return [b.op("embeddingGrad", [ids, d!], { vocab: b.shape(table)[0]! }), null];
   },
+  documents: "integer output",
+  documentPositions: "integer output",
   embeddingGrad: "second derivative",
   rmsNorm: (b, node, [d]) => b.apply("rmsNormGrad", [...node.in, d!], node.attrs),
   rmsNormGrad: "second derivative",
@@ -82,7 +84,7 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   },
   joinHeads: (b, node, [d]) => b.apply("joinHeadsGrad", [...node.in, d!], node.attrs),
   joinHeadsGrad: "second derivative",
-  attention: (b, node, [d]) => b.apply("attentionGrad", [...node.in, d!], node.attrs),
+  attention: (b, node, [d]) => [...b.apply("attentionGrad", [...node.in, d!], node.attrs), ...(node.attrs.documents === true ? [null] : [])],
   attentionGrad: "second derivative",
   cachedAttention: "inference only",
   swiglu: (b, node, [d]) => b.apply("swigluGrad", [...node.in, d!], {}),

@@ -41,6 +41,13 @@ export interface AttentionAttrs {
   readonly softcap: number | null;
   /** A further input, sinks [heads]: each head's softmax has one more logit, whose share of the probability is dropped. */
   readonly sinks: boolean;
+  /** A last input, documents [N] int: queries see only keys of the same document. */
+  readonly documents?: boolean | undefined;
+}
+
+export interface DocumentAttrs {
+  readonly batch: number;
+  readonly sequence: number;
 }
 
 /** Attention of new tokens behind a cache of past ones; `sequence` counts the new ones. */
@@ -122,6 +129,10 @@ export interface PrimAttrs {
   matmul: { readonly transA: boolean; readonly transB: boolean };
   /** (table [V, H], ids [N]) -> [N, H] */
   embedding: None;
+  /** (ids [N]) -> [N] int: to which document of its row a token belongs, that is how many tokens `end` stand before it */
+  documents: DocumentAttrs & { readonly end: number };
+  /** (documents [N]) -> [N] int: each token's place within its document */
+  documentPositions: DocumentAttrs;
   /** (ids [N], dy [N, H]) -> [V, H] */
   embeddingGrad: { readonly vocab: number };
   /** (x [..., H], weight [H]) -> x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019, eq. 4) */
@@ -139,11 +150,11 @@ export interface PrimAttrs {
   /** (own, shared, dy) -> (down, dshared) */
   joinHeadsGrad: { readonly heads: number };
   /**
-   * (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*valueDim], sinks [heads] if asked for) -> [N, heads*valueDim], causal; query head h reads
+   * (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*valueDim], sinks [heads] and documents [N] if asked for) -> [N, heads*valueDim], causal; query head h reads
    * key head floor(h * kvHeads / heads)
    */
   attention: AttentionAttrs;
-  /** (q, k, v, sinks if asked for, dout) -> (dq, dk, dv, dsinks if asked for) */
+  /** (q, k, v, sinks and documents if asked for, dout) -> (dq, dk, dv, dsinks if asked for) */
   attentionGrad: AttentionAttrs;
   /**
    * (q, k, v of S new tokens in each of B rows as for attention, past keys [B, kvHeads, C, D], past values [B, kvHeads, C, valueDim], lengths [B] int,

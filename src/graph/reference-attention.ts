@@ -1,5 +1,5 @@
 /** Reference evaluation of attention (see `reference.ts`). */
-import type { AttentionAttrs } from "./ir.js";
+import type { AttentionAttrs, DocumentAttrs } from "./ir.js";
 import type { Tensor } from "./reference.js";
 
 interface Query {
@@ -18,7 +18,10 @@ interface Query {
 }
 
 /** Visits every (query row, head) with its visible keys. */
-function eachQuery(attrs: AttentionAttrs, q: Float64Array, k: Float64Array, sinks: Float64Array | null, visit: (query: Query) => void): void {
+function eachQuery(attrs: AttentionAttrs, inputs: readonly Tensor[], visit: (query: Query) => void): void {
+  const [q, k] = [inputs[0]!.data, inputs[1]!.data];
+  const sinks = attrs.sinks ? inputs[3]!.data : null;
+  const documents = attrs.documents === true ? inputs[attrs.sinks ? 4 : 3]!.data : null;
   const { batch, sequence, heads, kvHeads, headDim, valueDim, scale, window, softcap } = attrs;
   for (let b = 0; b < batch; b++) {
     for (let i = 0; i < sequence; i++) {
@@ -27,7 +30,9 @@ function eachQuery(attrs: AttentionAttrs, q: Float64Array, k: Float64Array, sink
         const at = query * headDim;
         const kvHead = Math.floor((head * kvHeads) / heads);
         const first = window === null ? 0 : Math.max(0, i - window + 1);
-        const seen = Array.from({ length: i - first + 1 }, (_, j) => (b * sequence + first + j) * kvHeads + kvHead);
+        const together = Array.from({ length: i - first + 1 }, (_, j) => b * sequence + first + j)
+          .filter((key) => documents === null || documents[key] === documents[b * sequence + i]);
+        const seen = together.map((key) => key * kvHeads + kvHead);
         const keys = seen.map((key) => key * headDim);
         const slopes = new Float64Array(keys.length).fill(1);
         const scores = Float64Array.from(keys, (key, j) => {
@@ -52,9 +57,9 @@ function eachQuery(attrs: AttentionAttrs, q: Float64Array, k: Float64Array, sink
 }
 
 export function attention(attrs: AttentionAttrs, inputs: readonly Tensor[]): Float64Array {
-  const [q, k, v, sinks] = inputs as [Tensor, Tensor, Tensor, Tensor | undefined];
+  const [q, , v] = inputs as [Tensor, Tensor, Tensor];
   const out = new Float64Array(q.shape[0]! * attrs.heads * attrs.valueDim);
-  eachQuery(attrs, q.data, k.data, sinks?.data ?? null, ({ outAt, values, probabilities }) => {
+  eachQuery(attrs, inputs, ({ outAt, values, probabilities }) => {
     values.forEach((value, j) => {
       for (let d = 0; d < attrs.valueDim; d++) out[outAt + d]! += probabilities[j]! * v.data[value + d]!;
     });
@@ -64,14 +69,13 @@ export function attention(attrs: AttentionAttrs, inputs: readonly Tensor[]): Flo
 
 export function attentionGrad(attrs: AttentionAttrs, inputs: readonly Tensor[]): Float64Array[] {
   const [q, k, v] = inputs as [Tensor, Tensor, Tensor];
-  const sinks = attrs.sinks ? inputs[3]! : null;
   const dout = inputs.at(-1)!;
   const dq = new Float64Array(q.data.length);
   const dk = new Float64Array(k.data.length);
   const dv = new Float64Array(v.data.length);
   const dsinks = new Float64Array(attrs.heads);
   const { headDim, valueDim, scale } = attrs;
-  eachQuery(attrs, q.data, k.data, sinks?.data ?? null, ({ at, outAt, head, keys, values, probabilities, slopes, sink }) => {
+  eachQuery(attrs, inputs, ({ at, outAt, head, keys, values, probabilities, slopes, sink }) => {
     const dp = new Float64Array(keys.length);
     let dot = 0;
     values.forEach((value, j) => {
@@ -90,5 +94,18 @@ export function attentionGrad(attrs: AttentionAttrs, inputs: readonly Tensor[]):
       }
     });
   });
-  return sinks === null ? [dq, dk, dv] : [dq, dk, dv, dsinks];
+  return attrs.sinks ? [dq, dk, dv, dsinks] : [dq, dk, dv];
 }
+
+/** For each token of each row, what `next` makes of the token and the value before it; null at the start of a row. */
+function along({ batch, sequence }: DocumentAttrs, next: (row: number, before: number | null) => number): Float64Array {
+  const out = new Float64Array(batch * sequence);
+  out.forEach((_, row) => (out[row] = next(row, row % sequence === 0 ? null : out[row - 1]!)));
+  return out;
+}
+
+export const documents = (attrs: DocumentAttrs, end: number, ids: Float64Array): Float64Array =>
+  along(attrs, (row, before) => (before === null ? 0 : before + Number(ids[row - 1] === end)));
+
+export const documentPositions = (attrs: DocumentAttrs, of: Float64Array): Float64Array =>
+  along(attrs, (row, before) => (before !== null && of[row - 1] === of[row] ? before + 1 : 0));

@@ -4,7 +4,7 @@
  */
 import { activations } from "./activations.js";
 import { elements, type Graph, type NodeOf, type Prim, type RopeAttrs, type ValueId, type ValueType } from "./ir.js";
-import { attention, attentionGrad } from "./reference-attention.js";
+import { attention, attentionGrad, documentPositions, documents } from "./reference-attention.js";
 import { cachedAttention } from "./reference-cache.js";
 import { expertCapacity, expertCounts, expertSort, groupedBias, groupedBiasGrad, groupedMatmul, groupedMatmulGradW } from "./reference-moe.js";
 import { routeTopK, routeTopKGrad, routeWeights, sinkhorn } from "./reference-route.js";
@@ -183,6 +183,8 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
     ids!.data.forEach((id, row) => out.set(table!.data.subarray(id * hidden, (id + 1) * hidden), row * hidden));
     return [out];
   },
+  documents: ({ attrs }, [ids]) => [documents(attrs, attrs.end, ids!.data)],
+  documentPositions: ({ attrs }, [of]) => [documentPositions(attrs, of!.data)],
   embeddingGrad(_, [ids, dy], [type]) {
     const hidden = type!.shape[1]!;
     const out = new Float64Array(elements(type!.shape));

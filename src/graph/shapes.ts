@@ -1,5 +1,5 @@
 /** Shape rules: input types -> output types of every primitive, or an error that names the primitive. */
-import { elements, type AttentionAttrs, type Prim, type PrimAttrs, type ValueType } from "./ir.js";
+import { elements, type AttentionAttrs, type DocumentAttrs, type Prim, type PrimAttrs, type ValueType } from "./ir.js";
 
 type ShapeRule<P extends Prim> = (attrs: PrimAttrs[P], inputs: readonly ValueType[]) => ValueType[];
 
@@ -70,6 +70,20 @@ function attentionShapes(attrs: AttentionAttrs, inputs: readonly ValueType[]): v
   same(inputs[1]!.shape, [rows, attrs.kvHeads * attrs.headDim], "k");
   same(inputs[2]!.shape, [rows, attrs.kvHeads * attrs.valueDim], "v");
   if (attrs.sinks) same(inputs[3]!.shape, [attrs.heads], "sinks");
+  if (attrs.documents !== true) return;
+  const documents = inputs[attrs.sinks ? 4 : 3]!;
+  whole(documents, "documents");
+  same(documents.shape, [rows], "documents");
+}
+
+/** Inputs of attention without a gradient. */
+const attentionInputs = ({ sinks, documents }: AttentionAttrs): number => 3 + Number(sinks) + Number(documents === true);
+
+function perToken({ batch, sequence }: DocumentAttrs, inputs: readonly ValueType[]): ValueType[] {
+  arity(inputs, 1);
+  whole(inputs[0]!, "input");
+  same(inputs[0]!.shape, [batch * sequence], "tokens");
+  return [int(batch * sequence)];
 }
 
 export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
@@ -133,6 +147,8 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     whole(inputs[1]!, "ids");
     return [f32(inputs[1]!.shape[0]!, inputs[0]!.shape[1]!)];
   },
+  documents: perToken,
+  documentPositions: perToken,
   embeddingGrad({ vocab }, inputs) {
     arity(inputs, 2);
     whole(inputs[0]!, "ids");
@@ -173,14 +189,14 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     return [own, shared];
   },
   attention(attrs, inputs) {
-    arity(inputs, attrs.sinks ? 4 : 3);
+    arity(inputs, attentionInputs(attrs));
     attentionShapes(attrs, inputs);
     return [f32(inputs[0]!.shape[0]!, attrs.heads * attrs.valueDim)];
   },
   cachedAttention(attrs, inputs) {
     arity(inputs, attrs.sinks ? 7 : 6);
     const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity } = attrs;
-    attentionShapes({ ...attrs, sinks: false }, inputs);
+    attentionShapes({ ...attrs, sinks: false, documents: false }, inputs);
     same(inputs[3]!.shape, [batch, kvHeads, capacity, headDim], "past keys");
     same(inputs[4]!.shape, [batch, kvHeads, capacity, valueDim], "past values");
     whole(inputs[5]!, "lengths");
@@ -189,10 +205,10 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     return [f32(batch * sequence, heads * valueDim)];
   },
   attentionGrad(attrs, inputs) {
-    arity(inputs, attrs.sinks ? 5 : 4);
+    arity(inputs, attentionInputs(attrs) + 1);
     attentionShapes(attrs, inputs);
     same(inputs.at(-1)!.shape, [inputs[0]!.shape[0]!, attrs.heads * attrs.valueDim], "dout");
-    return inputs.slice(0, -1);
+    return inputs.slice(0, attrs.sinks ? 4 : 3);
   },
   swiglu: (_, inputs) => {
     arity(inputs, 2);

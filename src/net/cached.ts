@@ -6,8 +6,7 @@ import { GraphBuilder } from "../graph/builder.js";
 import type { ValueId } from "../graph/ir.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { slotsOf, type Slot } from "../tensors/slots.js";
-import { attentionBranch, attentionInput, embedded, ffnBranch, finalHidden, isParallel, netContext, type NetContext } from "./decoder.js";
-import { ropeTables } from "./rope.js";
+import { attentionBranch, attentionInput, embedded, ffnBranch, finalHidden, isParallel, netContext, ropeTablesOf, type NetContext } from "./decoder.js";
 
 export interface CachedShape {
   readonly batch: number;
@@ -55,21 +54,11 @@ export function buildCachedDecoder(spec: DecoderSpec, { batch, tokens, capacity,
   const params = slotsOf(spec).map((slot) => ({ slot, id: b.input(slot.key, "f32", slot.shape) }));
   const byKey = new Map(params.map(({ slot, id }) => [slot.key, id]));
   const present: KeyValue[] = [];
-  const tables = new Map<string, { cos: ValueId; sin: ValueId }>();
   // One row of N tokens: whatever works token by token need not know about rows, and rope takes each token's own angles.
   const ctx: NetContext = {
     ...netContext(b, spec, { batch: 1, sequence: rows }, (key) => byKey.get(key)!),
     positions,
-    rope(settings) {
-      const key = JSON.stringify(settings);
-      const known = tables.get(key);
-      if (known !== undefined) return known;
-      const { cos, sin } = ropeTables(settings, tableLength);
-      const pick = (table: Float32Array): ValueId => b.op("embedding", [b.constant(table, [tableLength, settings.rotary / 2]), positions], {});
-      const made = { cos: pick(cos), sin: pick(sin) };
-      tables.set(key, made);
-      return made;
-    },
+    rope: ropeTablesOf(b, tableLength, positions),
     attend([q, k, v, ...sinks], attrs, layer) {
       present[layer] = { k: k!, v: v! };
       const shape = { ...attrs, batch, sequence: tokens };

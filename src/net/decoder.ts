@@ -52,11 +52,15 @@ export interface Decoder {
 export interface BatchShape {
   readonly batch: number;
   readonly sequence: number;
+  /** Documents end with this token; attention does not look beyond their ends, and positions count from their starts. Left out: rows are one text. */
+  readonly documentEnd?: number | undefined;
 }
 
 interface RopeTables {
   readonly cos: ValueId;
   readonly sin: ValueId;
+  /** Angles of each token [N, rotary/2], not of each position [S, rotary/2]. */
+  readonly perToken: boolean;
 }
 
 /** Where a network is being built. */
@@ -69,6 +73,8 @@ export interface NetContext extends BatchShape {
   readonly routers: RouterValues[];
   /** In training; null or left out: the model as it is. */
   readonly routing?: TrainingRouting | null | undefined;
+  /** Document of each token within its row [N], int, where documents are kept apart. */
+  readonly documents?: ValueId | undefined;
   /** Position of each token [N], int; row by row from 0 if left out. */
   readonly positions?: ValueId | undefined;
   /** Attention in place of the plain one over `batch` x `sequence`; `attrs.window` is the layer's own. */
@@ -79,21 +85,29 @@ type Context = NetContext;
 
 /** A context over `b`; `input` gives the graph input of a slot, by its key. */
 export function netContext(b: GraphBuilder, spec: DecoderSpec, { batch, sequence }: BatchShape, input: (slotKey: string) => ValueId): NetContext {
-  const tables = new Map<string, RopeTables>();
   return {
     b, spec, batch, sequence,
     param: (part, layer, expert) => input(slotKey({ part, layer, expert })),
-    rope(settings) {
-      const key = JSON.stringify(settings);
-      const known = tables.get(key);
-      if (known !== undefined) return known;
-      const { cos, sin } = ropeTables(settings, sequence);
-      const shape = [sequence, settings.rotary / 2];
-      const made = { cos: b.constant(cos, shape), sin: b.constant(sin, shape) };
-      tables.set(key, made);
-      return made;
-    },
+    rope: ropeTablesOf(b, sequence),
     routers: [],
+  };
+}
+
+/** Tables of `length` positions; with `positions` [N], each token's own rows of them. */
+export function ropeTablesOf(b: GraphBuilder, length: number, positions?: ValueId): NetContext["rope"] {
+  const tables = new Map<string, RopeTables>();
+  return (settings) => {
+    const key = JSON.stringify(settings);
+    const known = tables.get(key);
+    if (known !== undefined) return known;
+    const { cos, sin } = ropeTables(settings, length);
+    const table = (values: Float32Array): ValueId => {
+      const whole = b.constant(values, [length, settings.rotary / 2]);
+      return positions === undefined ? whole : b.op("embedding", [whole, positions], {});
+    };
+    const made = { cos: table(cos), sin: table(sin), perToken: positions !== undefined };
+    tables.set(key, made);
+    return made;
   };
 }
 
@@ -103,10 +117,17 @@ export function buildDecoder(spec: DecoderSpec, shape: BatchShape, routing: Trai
   const ids = b.input("ids", "int", [shape.batch * shape.sequence]);
   const params = slotsOf(spec).map((slot) => ({ slot, id: b.input(slot.key, "f32", slot.shape) }));
   const byKey = new Map(params.map(({ slot, id }) => [slot.key, id]));
-  const ctx = { ...netContext(b, spec, shape, (key) => byKey.get(key)!), routing };
+  const ctx = { ...netContext(b, spec, shape, (key) => byKey.get(key)!), ...apart(b, ids, shape), routing };
   let x = embedded(ctx, ids);
   spec.layers.forEach((layer, index) => (x = block(ctx, x, layer, index)));
   return { builder: b, ids, params, hidden: finalHidden(ctx, x), head: ctx.param(spec.tiedHead ? "embed" : "head"), routers: ctx.routers };
+}
+
+function apart(b: GraphBuilder, ids: ValueId, { batch, sequence, documentEnd }: BatchShape): Partial<Pick<Context, "documents" | "positions" | "rope">> {
+  if (documentEnd === undefined) return {};
+  const documents = b.op("documents", [ids], { batch, sequence, end: documentEnd });
+  const positions = b.op("documentPositions", [documents], { batch, sequence });
+  return { documents, positions, rope: ropeTablesOf(b, sequence, positions) };
 }
 
 /** ids [N] -> residual stream [N, H]. */
@@ -187,8 +208,9 @@ function attention(ctx: Context, x: ValueId, layer: LayerSpec, index: number): V
   // A window that no query can leave is no window: the graph stays the same for short sequences.
   const seen = window !== null && window < sequence ? window : null;
   const shape = { batch, sequence, heads, kvHeads, headDim, valueDim: latent?.valueDim ?? headDim };
-  const inputs = [q, k, v, ...(sinks ? [param("sinks", index)] : [])];
-  const attrs = { ...shape, scale, softcap, sinks };
+  const documents = ctx.documents === undefined ? [] : [ctx.documents];
+  const inputs = [q, k, v, ...(sinks ? [param("sinks", index)] : []), ...documents];
+  const attrs = { ...shape, scale, softcap, sinks, ...(documents.length === 0 ? {} : { documents: true }) };
   const mixed = ctx.attend?.(inputs, { ...attrs, window }, index) ?? b.op("attention", inputs, { ...attrs, window: seen });
   return b.linear(mixed, param("o", index), outBias ? param("oBias", index) : undefined);
 }
@@ -244,10 +266,10 @@ function headNorm({ b, spec, batch, sequence }: Context, y: ValueId, count: numb
 
 /** Rope on [N, count * size], from element `offset` of each head. */
 function rotate(ctx: Context, y: ValueId, rope: Rope, heads: number, headDim: number, offset: number): ValueId {
-  const { batch, sequence } = ctx;
-  const { cos, sin } = ctx.rope(rope);
+  const { cos, sin, perToken } = ctx.rope(rope);
   const { rotary, interleaved } = rope;
-  return ctx.b.op("rope", [y, cos, sin], { batch, sequence, heads, headDim, offset, rotary, interleaved, inverse: false });
+  const grid = perToken ? { batch: 1, sequence: ctx.batch * ctx.sequence } : { batch: ctx.batch, sequence: ctx.sequence };
+  return ctx.b.op("rope", [y, cos, sin], { ...grid, heads, headDim, offset, rotary, interleaved, inverse: false });
 }
 
 function ffn(ctx: Context, x: ValueId, { ffn: spec }: LayerSpec, layer: number): ValueId {

@@ -26,6 +26,9 @@ function ropeBehind(ctx: Lowering, x: string, cos: string, sin: string, attrs: R
   return e.reshape(e.op("Concat", [before, e.reshape(turned, [rows, rest])], { axis: 1 }), [batch * sequence, heads * headDim]);
 }
 
+/** Added to a score that the mask drops: so low that its probability underflows to 0. */
+const UNSEEN = -1e30;
+
 /** Queries `start` to `start + length` of each sequence, and the keys `from` to `to` that any of them sees. */
 interface QueryBlock {
   readonly start: number;
@@ -130,7 +133,7 @@ function sumOverBlocks(ctx: Lowering, parts: readonly string[], blocks: readonly
   return e.op("Concat", sums, { axis: 2 });
 }
 
-/** Additive mask [G*L, M] of a block: 0 where a query sees a key, else a number so low that its probability underflows to 0. */
+/** Additive mask [G*L, M] of a block: 0 where a query sees a key. */
 function mask(ctx: Lowering, { heads, kvHeads, window }: AttentionAttrs, { start, length, from, to }: QueryBlock): string {
   const group = heads / kvHeads;
   const keys = to - from;
@@ -141,10 +144,29 @@ function mask(ctx: Lowering, { heads, kvHeads, window }: AttentionAttrs, { start
       const query = start + (row % length);
       for (let key = from; key < to; key++) {
         const seen = key <= query && (window === null || key > query - window);
-        values[row * keys + key - from] = seen ? 0 : -1e30;
+        values[row * keys + key - from] = seen ? 0 : UNSEEN;
       }
     }
     return [ctx.emitter.floats(values, [group * length, keys])];
+  })[0]!;
+}
+
+/**
+ * The mask of a block for each row of the batch [B, 1, G*L, M], where documents keep to themselves: [G*L, M] without. Layers share it.
+ */
+function maskOf(ctx: Lowering, a: AttentionAttrs, block: QueryBlock, documents: ValueId | undefined): string {
+  const plain = mask(ctx, a, block);
+  if (documents === undefined) return plain;
+  const { batch, sequence } = a;
+  const group = a.heads / a.kvHeads;
+  const { start, length, from, to } = block;
+  const e = ctx.emitter;
+  return ctx.remember(`documents ${documents} ${group} ${start} ${length} ${from} ${to} ${plain}`, () => {
+    const whole = e.reshape(ctx.get(documents), [batch, sequence]);
+    const part = (first: number, end: number): string => e.op("Slice", [whole, e.ints([first]), e.ints([end]), e.ints([1])]);
+    const queries = e.op("Expand", [e.reshape(part(start, start + length), [batch, 1, length, 1]), e.ints([batch, group, length, 1])]);
+    const same = e.op("Equal", [e.reshape(queries, [batch, 1, group * length, 1]), e.reshape(part(from, to), [batch, 1, 1, to - from])]);
+    return [e.op("Where", [same, plain, e.floats([UNSEEN])])];
   })[0]!;
 }
 
@@ -163,8 +185,10 @@ function softmaxWithSink(ctx: Lowering, scores: string, sinks: ValueId | undefin
 
 function attentionParts(ctx: Lowering, inputs: readonly ValueId[], a: AttentionAttrs): readonly BlockParts[] {
   const e = ctx.emitter;
-  const [qId, kId, vId, sinks] = inputs as [ValueId, ValueId, ValueId, ValueId | undefined];
-  const key = `attention ${qId} ${kId} ${vId} ${a.sinks ? sinks : ""} ${JSON.stringify(a)}`;
+  const [qId, kId, vId] = inputs as [ValueId, ValueId, ValueId];
+  const sinks = a.sinks ? inputs[3] : undefined;
+  const documents = a.documents === true ? inputs[a.sinks ? 4 : 3] : undefined;
+  const key = `attention ${qId} ${kId} ${vId} ${sinks} ${documents} ${JSON.stringify(a)}`;
   const blocks = queryBlocks(a);
   const fields = 7;
   const names = ctx.remember(key, () => {
@@ -180,7 +204,7 @@ function attentionParts(ctx: Lowering, inputs: readonly ValueId[], a: AttentionA
         tanh = e.op("Tanh", [scores]);
         scores = e.op("Mul", [tanh, e.floats([a.softcap])]);
       }
-      const [p, spare] = softmaxWithSink(ctx, e.op("Add", [scores, mask(ctx, a, block)]), a.sinks ? sinks : undefined, a, block);
+      const [p, spare] = softmaxWithSink(ctx, e.op("Add", [scores, maskOf(ctx, a, block, documents)]), sinks, a, block);
       return [q, k, v, p, spare, tanh, e.matmul(p, v)];
     });
   });
@@ -190,9 +214,23 @@ function attentionParts(ctx: Lowering, inputs: readonly ValueId[], a: AttentionA
   });
 }
 
-type AttentionPrims = "rope" | "joinHeads" | "joinHeadsGrad" | "attention" | "attentionGrad";
+type AttentionPrims = "documents" | "documentPositions" | "rope" | "joinHeads" | "joinHeadsGrad" | "attention" | "attentionGrad";
 
 export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, node: NodeOf<P>) => void } = {
+  documents(ctx, { in: [ids], out, attrs: { batch, sequence, end } }) {
+    const e = ctx.emitter;
+    const ends = e.op("Cast", [e.op("Equal", [e.reshape(ctx.get(ids!), [batch, sequence]), e.int(end)])], { to: 7 });
+    ctx.set(out[0]!, e.reshape(e.op("CumSum", [ends, e.int(1)], { exclusive: 1 }), [batch * sequence]));
+  },
+  documentPositions(ctx, { in: [of], out, attrs: { batch, sequence } }) {
+    // A token's position less the number of tokens of documents before its own, which is where its document begins.
+    const e = ctx.emitter;
+    const rows = e.reshape(ctx.get(of!), [batch, sequence]);
+    const before = e.op("Less", [e.reshape(rows, [batch, 1, sequence]), e.reshape(rows, [batch, sequence, 1])]);
+    const starts = e.sum(e.op("Cast", [before], { to: 7 }), [2], false);
+    const iota = e.ints(Array.from({ length: sequence }, (_, i) => i), [1, sequence]);
+    ctx.set(out[0]!, e.reshape(e.op("Sub", [iota, starts]), [batch * sequence]));
+  },
   rope: (ctx, { in: [x, cos, sin], out, attrs }) => ctx.set(out[0]!, rope(ctx, ctx.get(x!), ctx.get(cos!), ctx.get(sin!), attrs)),
   joinHeads(ctx, { in: [own, shared], out, attrs: { heads } }) {
     const e = ctx.emitter;

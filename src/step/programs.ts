@@ -7,7 +7,7 @@ import { elements, type Graph, type ValueId } from "../graph/ir.js";
 import { prune, verify } from "../graph/passes.js";
 import type { GraphBuilder } from "../graph/builder.js";
 import { buildCachedDecoder, type CachedShape, type KeyValue } from "../net/cached.js";
-import { buildDecoder, type Decoder } from "../net/decoder.js";
+import { buildDecoder, type BatchShape, type Decoder } from "../net/decoder.js";
 import { routerEntropy } from "../net/router-entropy.js";
 import { balanceLoss, layerBalanceLoss, routerZLoss, scoreCounts, type Elsewhere } from "../net/losses.js";
 import type { DecoderSpec } from "../spec/types.js";
@@ -67,11 +67,8 @@ export interface LogitsProgram {
   readonly picksRows: boolean;
 }
 
-export interface TrainShape {
-  /** Sequences per micro-batch. */
-  readonly batch: number;
-  /** Tokens per sequence. */
-  readonly sequence: number;
+/** `batch`: sequences per micro-batch. */
+export interface TrainShape extends BatchShape {
   /** Coefficient of the load-balancing loss. */
   readonly auxCoef: number;
   /** Coefficient of the router z-loss. */
@@ -95,7 +92,7 @@ interface Built {
 
 const plainRouting: RoutingSettings = { balance: "model", jitter: false, sinkhorn: false, capacity: null };
 
-function buildLosses(spec: DecoderSpec, shape: { readonly batch: number; readonly sequence: number }, routing = plainRouting): Built {
+function buildLosses(spec: DecoderSpec, shape: BatchShape, routing = plainRouting): Built {
   const decoder = buildDecoder(spec, shape, routing);
   const { builder: b, routers } = decoder;
   const targets = b.input("targets", "int", [shape.batch * shape.sequence]);
@@ -141,13 +138,13 @@ function close(decoder: Decoder, feeds: readonly ValueId[], outputs: readonly Va
   return graph;
 }
 
-export function lossProgram(spec: DecoderSpec, shape: { readonly batch: number; readonly sequence: number }): LossProgram {
+export function lossProgram(spec: DecoderSpec, shape: BatchShape): LossProgram {
   const { decoder, targets, values, outputs } = buildLosses(spec, shape);
   return { graph: close(decoder, [decoder.ids, targets], values), params: paramsOf(decoder), outputs };
 }
 
 /** Inputs as of a loss program, the mean cross entropy as the only output. */
-export function meanLossProgram(spec: DecoderSpec, shape: { readonly batch: number; readonly sequence: number }): LogitsProgram {
+export function meanLossProgram(spec: DecoderSpec, shape: BatchShape): LogitsProgram {
   const { graph, params, outputs } = lossProgram(spec, shape);
   return { graph: prune({ ...graph, outputs: [graph.outputs[outputs.loss]!] }), params, picksRows: false };
 }
@@ -176,7 +173,7 @@ export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram
 
 /** Logits of all rows, or only of rows chosen at run time. */
 export function logitsProgram(
-  spec: DecoderSpec, shape: { readonly batch: number; readonly sequence: number; readonly rows?: number },
+  spec: DecoderSpec, shape: BatchShape & { readonly rows?: number },
 ): LogitsProgram {
   const decoder = buildDecoder(spec, shape);
   const b = decoder.builder;

@@ -67,9 +67,10 @@ async function parentLoss({ config, backend, threads }: StudyOptions, ground: Gr
   }
 }
 
-function commonOptions(options: StudyOptions, ground: Ground): Pick<RunOptions, "text" | "carry" | "threads" | "backend" | "signal" | "evaluationTokens"> {
+function commonOptions(options: StudyOptions, ground: Ground): Pick<RunOptions, "text" | "documentEnd" | "carry" | "threads" | "backend" | "signal" | "evaluationTokens"> {
   return {
     text: { train: ground.tokens.train, heldOut: ground.tokens.heldOut },
+    documentEnd: ground.tokens.end,
     carry: ground.carry, threads: options.threads, backend: options.backend, signal: options.signal,
     evaluationTokens: options.config.evaluation.tokens,
   };

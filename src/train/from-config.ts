@@ -23,7 +23,7 @@ import {
   describeMixture, heldOutParts, learnableTexts, readMixture, requireEnoughOfEach, tokenizeMixture, trainingParts,
 } from "./mixture.js";
 import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "./run.js";
-import { readCorpus } from "./text.js";
+import { endOfText, readCorpus } from "./text.js";
 
 export interface TrainFileOptions {
   readonly config: TrainConfig;
@@ -57,7 +57,7 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
   const { spec } = base;
   const block = withSteps(training, trainFlopsPerToken(spec, training.sequence));
   checkRouting(spec, block);
-  const { train, heldOut, notes } = await text.tokenize(base, block);
+  const { train, heldOut, end, notes } = await text.tokenize(base, block);
   goOnUnlessAborted(options);
   for (const note of [...notes, ...describeFrozen(spec, block)]) yield { type: "note", text: note };
   const source = isNew ? null : await openCheckpoint(model);
@@ -67,7 +67,7 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
       block,
       initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(spec, slot, seed)),
       carry: base.carry,
-      text: { train, heldOut },
+      text: { train, heldOut }, documentEnd: end,
       evaluationTokens: config.evaluation.tokens,
       identity: { model, tokenizer: tokenizer ?? null, text: config.text },
     });
@@ -80,7 +80,7 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
 interface ReadText {
   /** What a new tokenizer may learn from. */
   readonly learnable: () => readonly { readonly text: string }[];
-  readonly tokenize: (base: ModelBase, block: TrainingBlock) => Promise<RunOptions["text"] & { readonly notes: readonly string[] }>;
+  readonly tokenize: (base: ModelBase, block: TrainingBlock) => Promise<RunOptions["text"] & { readonly end: number; readonly notes: readonly string[] }>;
 }
 
 async function readText(config: TrainTextConfig): Promise<ReadText> {
@@ -90,7 +90,8 @@ async function readText(config: TrainTextConfig): Promise<ReadText> {
       learnable: () => corpus.split.train,
       async tokenize(base, block) {
         const ground = await layGround(base, corpus, [block]);
-        return { train: ground.tokens.train, heldOut: ground.tokens.heldOut, notes: [describeText(ground)] };
+        const { train, heldOut, end } = ground.tokens;
+        return { train, heldOut, end, notes: [describeText(ground)] };
       },
     };
   }
@@ -99,9 +100,10 @@ async function readText(config: TrainTextConfig): Promise<ReadText> {
     learnable: () => learnableTexts(parts),
     async tokenize(base, block) {
       requirePositions(base, block.sequence);
-      const tokenized = await tokenizeMixture(parts, base.tokenizer, base.spec.tokens.eos[0]);
+      const end = endOfText(base.tokenizer, base.spec.tokens.eos[0]);
+      const tokenized = await tokenizeMixture(parts, base.tokenizer, end);
       requireEnoughOfEach(tokenized, block);
-      return { train: trainingParts(tokenized), heldOut: heldOutParts(tokenized), notes: describeMixture(tokenized, block) };
+      return { train: trainingParts(tokenized), heldOut: heldOutParts(tokenized), end, notes: describeMixture(tokenized, block) };
     },
   };
 }

@@ -9,7 +9,7 @@ import { windowCount, type TokenRow } from "../text/batches.js";
 import { shares, type MixPart } from "../text/mix.js";
 import { splitDocuments } from "../text/split.js";
 import type { TextTokenizer } from "../tokenizer/load.js";
-import { encodeDocuments, endOfText, SPLIT_SEED } from "./text.js";
+import { encodeDocuments, SPLIT_SEED } from "./text.js";
 
 interface PartBase {
   readonly name: string;
@@ -92,9 +92,8 @@ export function learnableTexts(parts: readonly CorpusPart[]): readonly CorpusDoc
   });
 }
 
-/** Throws inputError for tokens that the tokenizer does not have. */
-export async function tokenizeMixture(parts: readonly CorpusPart[], tokenizer: TextTokenizer, eosOfModel: number | undefined): Promise<TokenizedPart[]> {
-  const end = endOfText(tokenizer, eosOfModel);
+/** Text gets the token `end` behind every document. Throws inputError for tokens that the tokenizer does not have. */
+export async function tokenizeMixture(parts: readonly CorpusPart[], tokenizer: TextTokenizer, end: number): Promise<TokenizedPart[]> {
   const tokenized: TokenizedPart[] = [];
   for (const part of parts) {
     const { name, weight } = part;

@@ -34,6 +34,8 @@ export interface RunOptions {
   readonly carry: string | undefined;
   /** One row of tokens, or parts with weights; the held-out loss of parts is their weighted mean. */
   readonly text: { readonly train: TokenRow | readonly MixPart[]; readonly heldOut: TokenRow | readonly MixPart[] };
+  /** The token that ends every document. */
+  readonly documentEnd: number;
   readonly block: TrainingBlock;
   readonly evaluationTokens: number;
   /** Of the data order. */
@@ -100,7 +102,8 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   const { frozen, tuning } = plan;
   const average = block.average !== undefined;
   const layout = stateLayout(plan, { dtype: block.checkpoints === "bfloat16" ? "BF16" : "F32", average });
-  const shape = { batch: block.batch, sequence: block.sequence, auxCoef: block.auxLoss, zCoef: block.zLoss, frozen, routing: routingSettings(block) };
+  const documentEnd = block.resetAttention === true ? options.documentEnd : undefined;
+  const shape = { batch: block.batch, sequence: block.sequence, documentEnd, auxCoef: block.auxLoss, zCoef: block.zLoss, frozen, routing: routingSettings(block) };
   const log = await openJsonl(join(dir, metricsFile));
   try {
     const runtime = await options.backend.openTrain(trainProgram(spec, shape), { threads: options.threads, accumulate: block.accumulate > 1, tuning, average });

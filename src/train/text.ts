@@ -13,6 +13,8 @@ export interface Corpus {
 }
 
 export interface TokenizedCorpus {
+  /** The token behind every document. */
+  readonly end: number;
   readonly train: Int32Array;
   readonly heldOut: Int32Array;
   /** Mean bytes of text per token of the training part. */
@@ -64,7 +66,7 @@ export async function tokenizeCorpus(corpus: Corpus, tokenizer: TextTokenizer, e
   const end = endOfText(tokenizer, eosOfModel);
   const train = await encodeDocuments(corpus.split.train, tokenizer, end);
   const heldOut = await encodeDocuments(corpus.split.heldOut, tokenizer, end);
-  return { train, heldOut, bytesPerToken: corpus.split.trainBytes / train.length };
+  return { end, train, heldOut, bytesPerToken: corpus.split.trainBytes / train.length };
 }
 
 /** Throws inputError where a training could not fill its first batch or measure a loss. */

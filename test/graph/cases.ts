@@ -67,10 +67,18 @@ function attentionCase(c: CaseBuilder, prim: "attention" | "attentionGrad"): rea
   const v = c.normal(rows, kvHeads * valueDim);
   const softcap = c.pick(0, 1) === 0 ? null : 1.5;
   const sinks = c.pick(0, 1) === 1;
-  const attrs = { batch, sequence, heads: kvHeads * group, kvHeads, headDim, valueDim, scale: 0.7, window, softcap, sinks };
-  const inputs = [q, k, v, ...(sinks ? [c.normal(kvHeads * group)] : [])];
+  const documents = c.pick(0, 1) === 1;
+  const attrs = { batch, sequence, heads: kvHeads * group, kvHeads, headDim, valueDim, scale: 0.7, window, softcap, sinks, documents };
+  const inputs = [q, k, v, ...(sinks ? [c.normal(kvHeads * group)] : []), ...(documents ? [documentsOf(c, batch, sequence)] : [])];
   if (prim === "attention") return c.b.apply("attention", inputs, attrs);
   return c.b.apply("attentionGrad", [...inputs, c.normal(rows, kvHeads * group * valueDim)], attrs);
+}
+
+/** Documents of random lengths in each row. */
+function documentsOf(c: CaseBuilder, batch: number, sequence: number): ValueId {
+  const starts = Array.from({ length: batch * sequence }, (_, i) => (i % sequence === 0 ? -1 : c.pick(0, 1)));
+  let document = 0;
+  return c.ints(starts.map((start) => (document = start < 0 ? 0 : document + start)), batch * sequence);
 }
 
 function cachedCase(c: CaseBuilder): readonly ValueId[] {
@@ -155,6 +163,8 @@ export const cases: { readonly [P in Prim]: Make } = {
     return [c.b.op("matmul", [transA ? c.normal(k, m) : c.normal(m, k), transB ? c.normal(n, k) : c.normal(k, n)], { transA, transB })];
   },
   embedding: (c) => [c.b.op("embedding", [c.normal(5, 3), c.randomInts(0, 4, 7)], {})],
+  documents: (c) => [c.b.op("documents", [c.randomInts(0, 3, 12)], { batch: 3, sequence: 4, end: 2 })],
+  documentPositions: (c) => [c.b.op("documentPositions", [documentsOf(c, 3, 4)], { batch: 3, sequence: 4 })],
   embeddingGrad: (c) => [c.b.op("embeddingGrad", [c.randomInts(0, 4, 7), c.normal(7, 3)], { vocab: 5 })],
   rmsNorm: (c) => [c.b.op("rmsNorm", [c.normal(2, 3, 4), c.normal(4)], { eps: 1e-3 })],
   rmsNormGrad: (c) => c.b.apply("rmsNormGrad", [c.normal(5, 4), c.normal(4), c.normal(5, 4)], { eps: 1e-3 }),

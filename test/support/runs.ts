@@ -48,6 +48,7 @@ export function runOptions(dir: string, changes: Partial<RunOptions> = {}): RunO
   return {
     dir, spec, block, carry: undefined, evaluationTokens: 100, seed: 4, threads: 1, backend: inThread,
     initial: (slot) => Promise.resolve(freshTensor(spec, slot, 1)),
+    documentEnd: 0,
     text: { train: text(800, "train"), heldOut: text(150, "held-out") },
     identity: { model: "tiny" },
     ...changes,

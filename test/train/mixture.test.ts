@@ -37,7 +37,7 @@ const texts = Array.from({ length: 20 }, (_, i) => `document ${"abcdefghijklmnop
 describe("a mixture", () => {
   it("never trains on what another part holds out", async () => {
     const parts = await read(part({ path: lines("a.jsonl", texts) }), part({ path: lines("b.jsonl", [...texts.slice(5), "only b 1", "only b 2", "only b 3"]), heldOut: 0.4 }));
-    const [a, b] = await tokenizeMixture(parts, tokenizer, undefined);
+    const [a, b] = await tokenizeMixture(parts, tokenizer, 10);
     const documents = (tokens: ArrayLike<number>): string[] => String.fromCharCode(...Array.from(tokens)).split("\n").filter((text) => text !== "");
     const held = new Set([...documents(a!.heldOut), ...documents(b!.heldOut)]);
     expect(held.size).toBeGreaterThan(4);
@@ -50,7 +50,7 @@ describe("a mixture", () => {
     const prefix = join(dir, "ready");
     writeIndexed(prefix, Array.from({ length: 10 }, (_, i) => [[20 + i, 30 + i, 40 + i, 10]]));
     const parts = await read(part({ path: `${prefix}.bin` }), part({ path: lines("c.jsonl", texts), name: "text", weight: 3 }));
-    const [ready] = await tokenizeMixture(parts, tokenizer, undefined);
+    const [ready] = await tokenizeMixture(parts, tokenizer, 10);
     expect(ready).toMatchObject({ name: "ready", weight: 1, warning: null });
     expect([...ready!.train].slice(-4)).toEqual([27, 37, 47, 10]);
     expect([...ready!.heldOut]).toEqual([28, 38, 48, 10, 29, 39, 49, 10]);
@@ -60,10 +60,10 @@ describe("a mixture", () => {
   it("refuses another tokenizer's tokens, and says so where documents do not end as they should", async () => {
     const prefix = join(dir, "foreign");
     writeIndexed(prefix, [[[1, 2, 3]], [[4, 128, 5]]]);
-    expect(await failure(tokenizeMixture(await read(part({ path: `${prefix}.idx` })), tokenizer, undefined))).toBe(
+    expect(await failure(tokenizeMixture(await read(part({ path: `${prefix}.idx` })), tokenizer, 10))).toBe(
       "foreign.idx: holds token 128, the model's tokenizer ends at 127; prepare it with this model's tokenizer");
     writeIndexed(prefix, [[[1, 2, 3]], [[4, 127, 5]]]);
-    const tokenized = await tokenizeMixture(await read(part({ path: `${prefix}.idx` })), tokenizer, undefined);
+    const tokenized = await tokenizeMixture(await read(part({ path: `${prefix}.idx` })), tokenizer, 10);
     expect(tokenized[0]!.warning).toBe("foreign: no document ends with the tokenizer's end-of-text token 10; was it prepared with this tokenizer and --append-eod?");
   });
 
