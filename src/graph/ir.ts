@@ -180,9 +180,9 @@ export interface PrimAttrs {
   /** (logits [N, E], experts [N, K]) -> [N, K]: the weights that `rule` gives to choices made elsewhere; not of `sparsemixer` */
   routeWeights: { readonly rule: RouteRule };
   /**
-   * (logits [N, E]) -> u [E], the log column factors of Sinkhorn's iteration on exp(logits) with equal row sums and equal column sums (Clark et al. 2022, arXiv 2202.01169,
+   * (logits [N, E]) -> v [E], the column factors of Sinkhorn's iteration on exp(logits) with equal row sums and equal column sums (Clark et al. 2022, arXiv 2202.01169,
    * appendix B): from v = 1, v_e <- (1/E) / (sum_n r_n exp(l_ne)) with r_n = (1/N) / (sum_e v_e exp(l_ne)), until v moves by `tolerance` or less in the mean, at most
-   * `iterations` times; u = log v. Within a row, logits + u stand in the order of the balanced matrix.
+   * `iterations` times. Within a row, softmax(logits) * v stands in the order of the balanced matrix. Columns that are equal have equal factors.
    */
   sinkhorn: { readonly iterations: number; readonly tolerance: number };
   /**

@@ -100,7 +100,7 @@ export function sinkhorn(logits: Tensor, { iterations, tolerance }: PrimAttrs["s
     column = next;
     if (moved <= tolerance) break;
   }
-  return column.map(Math.log);
+  return column;
 }
 
 export function routeTopKGrad(logits: Tensor, chosen: Tensor, dweights: Tensor, rule: RouteRule): Float64Array {

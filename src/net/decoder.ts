@@ -337,12 +337,12 @@ function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
 
 /** Sinkhorn's iteration settles long before on the logits of a router; one that has not is cut off there. */
 const SINKHORN = { iterations: 32, tolerance: 1e-4 };
-/** For the choice alone: top k of the logits. */
+/** For the choice alone: top k of what is given. */
 const byLogit: RouteRule = { score: "softmax", jitter: 0, renormalise: null, groups: null, corrected: false, scaling: 1 };
 
 /** Weights and choices [N, K]: the top k of the balanced matrix. */
 function balancedChoice(b: GraphBuilder, logits: ValueId, k: number, rule: RouteRule): readonly [ValueId, ValueId] {
-  const balanced = b.add(logits, b.op("sinkhorn", [logits], SINKHORN));
+  const balanced = b.mul(b.op("softmax", [logits], {}), b.op("sinkhorn", [logits], SINKHORN));
   const chosen = b.apply("routeTopK", [balanced], { k, rule: byLogit })[1]!;
   return [b.op("routeWeights", [logits, chosen], { rule }), chosen];
 }

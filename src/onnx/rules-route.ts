@@ -147,11 +147,12 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
     const [tokens, experts] = ctx.shape(logits!) as [number, number];
     const x = ctx.get(logits!);
     const cost = e.op("Exp", [e.op("Sub", [x, e.op("ReduceMax", [x, e.ints([1])], { keepdims: 1 })])]);
-    let column = e.op("Expand", [e.floats([1]), e.ints([experts, 1])]);
+    let column = e.op("Expand", [e.floats([1]), e.ints([1, experts])]);
     let moved = "";
     for (let i = 0; i < iterations; i++) {
-      const row = e.op("Div", [e.floats([1 / tokens]), e.matmul(cost, column)]);
-      const sums = e.matmul(cost, row, { transA: true });
+      // Sums by adding rows, not by a matrix product, which may add up its columns in different orders: experts with equal logits must stay tied.
+      const row = e.op("Div", [e.floats([1 / tokens]), e.sum(e.op("Mul", [cost, column]), [1], true)]);
+      const sums = e.sum(e.op("Mul", [cost, row]), [0], true);
       const next = e.op("Div", [e.floats([1 / experts]), e.op("Add", [sums, e.floats([SINKHORN_EPS])])]);
       const distance = e.op("ReduceMean", [e.op("Abs", [e.op("Sub", [next, column])]), e.ints([0, 1])], { keepdims: 0 });
       // What has settled stays, so that more iterations than needed change nothing.
@@ -159,7 +160,7 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
       column = live === "" ? next : e.op("Where", [live, next, column]);
       moved = live === "" ? distance : e.op("Where", [live, distance, moved]);
     }
-    ctx.set(out[0]!, e.reshape(e.op("Log", [column]), [experts]));
+    ctx.set(out[0]!, e.reshape(column, [experts]));
   },
   expertCapacity(ctx, { in: [weights, experts], out, attrs }) {
     const e = ctx.emitter;

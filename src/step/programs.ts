@@ -12,7 +12,7 @@ import { routerEntropy } from "../net/router-entropy.js";
 import { balanceLoss, layerBalanceLoss, routerZLoss, scoreCounts, type Elsewhere } from "../net/losses.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { isBuffer } from "../tensors/slots.js";
-import type { RoutingFeed, RoutingSettings } from "./routing.js";
+import { sharesBalance, type RoutingFeed, type RoutingSettings } from "./routing.js";
 
 export interface ParamInfo {
   readonly key: string;
@@ -113,7 +113,8 @@ function buildLosses(spec: DecoderSpec, shape: BatchShape, routing = plainRoutin
   }
   const balanced = (): ValueId =>
     routing.balance === "model" ? balanceLoss(b, routers) : layerBalanceLoss(b, routers, { pieces: routing.balance === "sequence" ? shape.batch : 1, elsewhere });
-  const balance = moe ? balanced() : null;
+  // Without a loss in it, a network needs no balance that its layers cannot share.
+  const balance = moe && (routing.balance !== "model" || sharesBalance(spec)) ? balanced() : null;
   const z = moe ? routerZLoss(b, routers) : null;
   const values: ValueId[] = [];
   const put = (ids: readonly (ValueId | null)[]): number[] => ids.flatMap((id) => (id === null ? [] : [values.push(id) - 1]));
@@ -153,6 +154,7 @@ export function meanLossProgram(spec: DecoderSpec, shape: BatchShape): LogitsPro
 export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram {
   const { decoder, targets, values, outputs, ids, feeds, shares } = buildLosses(spec, shape, shape.routing);
   const b = decoder.builder;
+  if (shape.auxCoef !== 0 && ids.z !== null && ids.balance === null) throw new Error("layers with different numbers of experts share no balance loss");
   let total = ids.loss;
   if (ids.balance !== null && shape.auxCoef !== 0) total = b.add(total, b.scale(ids.balance, shape.auxCoef));
   if (ids.z !== null && shape.zCoef !== 0) total = b.add(total, b.scale(ids.z, shape.zCoef));

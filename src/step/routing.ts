@@ -26,10 +26,14 @@ export function routingSettings({ routing, accumulate }: { readonly routing?: Ro
 }
 
 /** Throws inputError where the settings do not fit the model; `block` is the name of the block that has them. */
-export function checkRouting(spec: DecoderSpec, { routing }: { readonly routing?: RoutingConfig | undefined }, block = "training"): void {
+export function checkRouting(spec: DecoderSpec, { routing, auxLoss }: { readonly routing?: RoutingConfig | undefined; readonly auxLoss: number }, block = "training"): void {
   const where = `${block}.routing`;
-  if (routing === undefined) return;
   const moe = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []));
+  if (auxLoss !== 0 && (routing?.balance ?? "model") === "model" && !sharesBalance(spec)) {
+    const counts = [...new Set(moe.map(({ experts }) => experts))].join(", ");
+    throw inputError(`layers with different numbers of experts (${counts}) share no load-balancing loss`, { where: `${where}.balance`, hint: "balance: layer has one for each" });
+  }
+  if (routing === undefined) return;
   if (moe.length === 0) throw inputError("this model is dense, it has no routers", { where, hint: "remove routing, or upcycle the model first" });
   if (routing.bias !== undefined && moe.some(({ router }) => !router.correctionBias)) {
     throw inputError(`routers of the family ${spec.family} have no bias to balance experts with`, {
@@ -50,6 +54,11 @@ function checkSinkhorn(moe: readonly MoeFfn[], where: string): void {
     if (router.correctionBias) refuse("a router that has a correction bias, which evaluation would choose by", other);
     if (router.renormalise !== null && topK === 1 && router.renormalise.plus === 0) refuse("one renormalised expert per token: its weight is always 1, so the router would learn nothing", "use a router that is not renormalised (softmax-topk)");
   }
+}
+
+/** Whether all MoE layers have the same number of experts, so that one load-balancing loss can be taken over them together. */
+export function sharesBalance({ layers }: DecoderSpec): boolean {
+  return new Set(layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn.experts] : []))).size < 2;
 }
 
 /** An input of a training graph beside tokens and parameters. */

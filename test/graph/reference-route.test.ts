@@ -28,18 +28,18 @@ describe("Sinkhorn", () => {
 
   it.each(megatronRouting.sinkhorn.map((found, i) => [i, found] as const))("Megatron's choices and weights, case %i", (_, { k, logits, matrix, chosen, weights }) => {
     const [tokens, experts] = [logits.length, logits[0]!.length];
-    const [u, picked, given] = run((b) => {
+    const [v, picked, given] = run((b) => {
       const l = b.input("logits", "f32", [tokens, experts]);
-      const potential = b.op("sinkhorn", [l], settle);
-      const best = b.apply("routeTopK", [b.add(l, potential)], { k, rule: plain("softmax", false) })[1]!;
-      return [potential, best, b.op("routeWeights", [l, best], { rule: plain(k === 1 ? "sigmoid" : "softmax", false) })];
+      const factors = b.op("sinkhorn", [l], settle);
+      const best = b.apply("routeTopK", [b.mul(b.op("softmax", [l], {}), factors)], { k, rule: plain("softmax", false) })[1]!;
+      return [factors, best, b.op("routeWeights", [l, best], { rule: plain(k === 1 ? "sigmoid" : "softmax", false) })];
     }, [logits.flat()]) as [number[], number[], number[]];
     const pairs = rowsOf(picked, k).map((row, t) => row.map((expert, i) => [expert, rowsOf(given, k)[t]![i]!] as const).sort((a, b) => a[0] - b[0]));
     expect(pairs.map((row) => row.map(([expert]) => expert))).toEqual(chosen);
     pairs.forEach((row, t) => row.forEach(([, weight], i) => expect(weight).toBeCloseTo(weights[t]![i]!, 10)));
     // Megatron's matrix, up to the size of each row and the eps in it.
     logits.forEach((row, t) => {
-      const own = softmax(row.map((logit, e) => logit + u[e]!));
+      const own = softmax(row.map((logit, e) => logit + Math.log(v[e]!)));
       const total = matrix[t]!.reduce((a, x) => a + x, 0);
       own.forEach((share, e) => expect(share).toBeCloseTo(matrix[t]![e]! / total, 6));
     });
@@ -48,15 +48,15 @@ describe("Sinkhorn", () => {
   it("balances whatever it is given: columns of the scaled matrix have equal sums", () => {
     fc.assert(fc.property(fc.integer({ min: 1, max: 12 }), fc.integer({ min: 1, max: 6 }), fc.integer(), (tokens, experts, seed) => {
       const logits = Array.from({ length: tokens * experts }, (_, i) => 2 * Math.sin(seed + 7.3 * i));
-      const [u] = run((b) => [b.op("sinkhorn", [b.input("l", "f32", [tokens, experts])], { iterations: 2000, tolerance: 0 })], [logits]) as [number[]];
-      const shares = rowsOf(logits, experts).map((row) => softmax(row.map((logit, e) => logit + u[e]!)));
+      const [v] = run((b) => [b.op("sinkhorn", [b.input("l", "f32", [tokens, experts])], { iterations: 2000, tolerance: 0 })], [logits]) as [number[]];
+      const shares = rowsOf(logits, experts).map((row) => softmax(row.map((logit, e) => logit + Math.log(v[e]!))));
       for (let e = 0; e < experts; e++) expect(shares.reduce((sum, row) => sum + row[e]!, 0)).toBeCloseTo(tokens / experts, 5);
     }), { numRuns: 30 });
   });
 
   it("stays finite for logits whose exponentials do not", () => {
-    const [u] = run((b) => [b.op("sinkhorn", [b.input("l", "f32", [2, 3])], settle)], [[1000, 0, -1000, 999, 3, -500]]) as [number[]];
-    expect(u.every(Number.isFinite)).toBe(true);
+    const [v] = run((b) => [b.op("sinkhorn", [b.input("l", "f32", [2, 3])], settle)], [[1000, 0, -1000, 999, 3, -500]]) as [number[]];
+    expect(v.every((factor) => Number.isFinite(factor) && factor > 0)).toBe(true);
   });
 });
 

@@ -42,18 +42,24 @@ interface MoeShape {
   readonly experts: number;
   readonly k: number;
   readonly order: (typeof orders)[number];
+  readonly capacity?: { readonly rows: number; readonly by: "weight" | "position" };
+  readonly sinkhorn?: boolean;
 }
 
 /** One MoE layer on given logits, its weighted sum as loss, and gradients of everything. */
-function moeLayer({ tokens, hidden, inner, experts, k, order }: MoeShape): Graph {
+function moeLayer({ tokens, hidden, inner, experts, k, order, capacity, sinkhorn = false }: MoeShape): Graph {
   const b = new GraphBuilder();
   const logits = b.input("logits", "f32", [tokens, experts]);
   const x = b.input("x", "f32", [tokens, hidden]);
   const mix = b.input("mix", "f32", [tokens, hidden]);
   const weights = (name: string, shape: number[]): ValueId[] => Array.from({ length: experts }, (_, e) => b.input(`${name}${e}`, "f32", shape));
   const [gate, up, down] = [weights("gate", [inner, hidden]), weights("up", [inner, hidden]), weights("down", [hidden, inner])];
-  const [kept, chosen] = b.apply("routeTopK", [logits], { k, rule: routeRule(softmaxRouter(order)) }) as [ValueId, ValueId];
-  const [sorted, inverse, counts] = b.apply("expertSort", [chosen], { experts, drops: false }) as [ValueId, ValueId, ValueId];
+  const rule = routeRule(softmaxRouter(order));
+  const choice = sinkhorn ? b.mul(b.op("softmax", [logits], {}), b.op("sinkhorn", [logits], { iterations: 32, tolerance: 1e-4 })) : logits;
+  const [score, best] = b.apply("routeTopK", [choice], { k, rule }) as [ValueId, ValueId];
+  const kept = sinkhorn ? b.op("routeWeights", [logits, best], { rule }) : score;
+  const chosen = capacity === undefined ? best : b.op("expertCapacity", [kept, best], { experts, ...capacity });
+  const [sorted, inverse, counts] = b.apply("expertSort", [chosen], { experts, drops: capacity !== undefined }) as [ValueId, ValueId, ValueId];
   const rows = b.op("dispatch", [x, sorted, inverse], { k });
   const grouped = (input: ValueId, w: ValueId[]): ValueId => b.op("groupedMatmul", [input, counts, ...w], { transB: true });
   const outputs = grouped(b.op("swiglu", [grouped(rows, gate), grouped(rows, up)], {}), down);
@@ -110,6 +116,35 @@ describe.each(orders)("experts, %s", (order) => {
 
   it("logits far apart", async () => {
     await checkMoe(shape, normals("far", 30, 200));
+  });
+
+  it.each(["weight", "position"] as const)("a capacity by %s: all tokens to the same experts, ties, hardly any room, room for all", async (by) => {
+    const same = Float32Array.from({ length: 30 }, (_, i) => [0, -9, 3, -9, 5, -9][i % 6]!);
+    // Equal weights: the first tokens stay.
+    const { chosen, counts } = await checkMoe({ ...shape, capacity: { rows: 2, by } }, same);
+    expect(chosen).toEqual([4, 2, 4, 2, 6, 6, 6, 6, 6, 6]);
+    expect(counts).toEqual([0, 0, 2, 0, 2, 0]);
+    expect((await checkMoe({ ...shape, capacity: { rows: 1, by } }, normals("room", 30))).counts.every((count) => count <= 1)).toBe(true);
+    expect((await checkMoe({ ...shape, capacity: { rows: 5, by } }, same)).counts).toEqual([0, 0, 5, 0, 5, 0]);
+    expect((await checkMoe({ ...shape, tokens: 1, k: 1, capacity: { rows: 1, by } }, Float32Array.of(0, 1, 5, 2, 3, -1))).chosen).toEqual([2]);
+    expect((await checkMoe({ ...shape, k: 6, capacity: { rows: 3, by } }, new Float32Array(30))).counts).toEqual([3, 3, 3, 3, 3, 3]);
+  });
+
+  it("Sinkhorn: one token, as many tokens as experts, equal logits, every expert chosen, logits that one expert has to itself", async () => {
+    // Balanced, one token's row is all equal: rounding says which expert it gets, the weight is that expert's own all the same.
+    const alone = { ...shape, tokens: 1, k: 1, sinkhorn: true };
+    const weights = Array.from({ length: 18 }, (_, i) => normals(`w${i}`, 12, 0.5));
+    const results = await evaluateOnce(moeLayer(alone), [Float32Array.of(0, 1, 5, 2, 3, -1), normals("x", 4), normals("mix", 4), ...weights]);
+    expect(results[2]!.data.reduce((a, c) => a + c)).toBe(1);
+    for (const { data } of results) expect(data.every(Number.isFinite)).toBe(true);
+    // Each token is a little closer to an expert of its own than to the first, which all would choose.
+    const own = Float32Array.from({ length: 36 }, (_, i) => (i % 6 === 0 ? 2 : i % 6 === Math.floor(i / 6) ? 1 : 0));
+    const wide = { ...shape, tokens: 6, k: 1, sinkhorn: true };
+    expect((await checkMoe({ ...wide, sinkhorn: false }, own)).counts).toEqual([6, 0, 0, 0, 0, 0]);
+    expect((await checkMoe(wide, own)).counts).toEqual([1, 1, 1, 1, 1, 1]);
+    await checkMoe({ ...shape, sinkhorn: true }, new Float32Array(30));
+    expect((await checkMoe({ ...shape, k: 6, sinkhorn: true }, normals("sink", 30))).counts).toEqual([5, 5, 5, 5, 5, 5]);
+    await checkMoe({ ...shape, sinkhorn: true }, Float32Array.from({ length: 30 }, (_, i) => (i % 6 === 2 ? 6 : Math.sin(i))));
   });
 });
 

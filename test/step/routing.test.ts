@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
 import type { RoutingConfig } from "../../src/config/index.js";
-import { plainExperts, sigmoidRouter, softmaxRouter, type DecoderSpec, type RouterSpec } from "../../src/spec/types.js";
+import { plainExperts, sigmoidRouter, softmaxRouter, type DecoderSpec, type MoeFfn, type RouterSpec } from "../../src/spec/types.js";
+import { trainProgram } from "../../src/step/programs.js";
 import { checkRouting, correctionKeys, elsewhereOf, movedBias, routingFeeds, routingSettings, type RoutingFeed } from "../../src/step/routing.js";
 import { slotsOf } from "../../src/tensors/slots.js";
 import { megatronRouting } from "../support/megatron.js";
@@ -24,7 +25,7 @@ function lineOf(run: () => unknown): string {
 }
 
 it("refuses what the model cannot have, in one line", () => {
-  const line = (spec: DecoderSpec, routing: RoutingConfig): string => lineOf(() => checkRouting(spec, { routing }));
+  const line = (spec: DecoderSpec, routing: RoutingConfig): string => lineOf(() => checkRouting(spec, { routing, auxLoss: 0 }));
   const sparsemixer: RouterSpec = { ...softmaxRouter("softmax-topk"), score: "sparsemixer" };
   expect([
     line(denseSpec, { jitter: 0.1 }), line(moeSpec, { bias: 0.001 }), line(deepseek, { sinkhorn: true }), line(routed({ ...sigmoidRouter({ groups: null, renormalised: true, scaling: 1 }) }), { sinkhorn: true }),
@@ -43,7 +44,19 @@ it("refuses what the model cannot have, in one line", () => {
     [moeSpec, { sinkhorn: true, jitter: 0.1 }], [deepseek, { bias: 0.001, capacity: { factor: 1, drop: "probs" } }], [routed(softmaxRouter("softmax-topk"), 1), { sinkhorn: true }],
   ];
   for (const [spec, routing] of fine) expect(line(spec, routing)).toBe("no error");
-  expect(lineOf(() => checkRouting(denseSpec, {}))).toBe("no error");
+  expect(lineOf(() => checkRouting(denseSpec, { auxLoss: 0.01 }))).toBe("no error");
+});
+
+it("wants a loss of its own for each of layers with different numbers of experts", () => {
+  const mixed: DecoderSpec = { ...deepseek, layers: deepseek.layers.map((layer, i) => ({ ...layer, ffn: { ...layer.ffn, experts: 4 + 2 * i } as MoeFfn })) };
+  expect(lineOf(() => checkRouting(mixed, { auxLoss: 0.01 }))).toBe("training.routing.balance: layers with different numbers of experts (4, 6) share no load-balancing loss; balance: layer has one for each");
+  const fine = [{ auxLoss: 0 }, { auxLoss: 0.01, routing: { balance: "layer" } }] as const;
+  for (const block of fine) {
+    checkRouting(mixed, block);
+    const { outputs, evaluation } = trainProgram(mixed, { batch: 1, sequence: 4, auxCoef: block.auxLoss, zCoef: 0, routing: routingSettings({ ...block, accumulate: 1 }) });
+    expect([outputs.balance === null, evaluation.outputs.balance]).toEqual([block.auxLoss === 0, null]);
+  }
+  expect(() => trainProgram(mixed, { batch: 1, sequence: 4, auxCoef: 0.1, zCoef: 0 })).toThrow("different numbers of experts");
 });
 
 it("says in settings what a block says, and that one micro-batch is the whole step", () => {
