@@ -21,7 +21,7 @@ export class Lowering {
   private readonly cut = new Map<ValueId, Segments[]>();
   private readonly remembered = new Map<string, string[]>();
 
-  constructor(readonly graph: Graph) {}
+  constructor(readonly graph: Graph, private readonly turned: ReadonlySet<ValueId> = new Set()) {}
 
   shape(id: ValueId): readonly number[] {
     return this.graph.values[id]!.shape;
@@ -44,6 +44,11 @@ export class Lowering {
     const joined = this.emitter.op("Concat", segments.names, { axis: 0 });
     this.whole.set(id, joined);
     return joined;
+  }
+
+  /** `alpha * x wᵀ` for a weight [out, in], which may have come turned. */
+  linear(x: string, weight: ValueId, alpha = 1): string {
+    return this.emitter.matmul(x, this.get(weight), { transB: !this.turned.has(weight), alpha });
   }
 
   /** The value cut into one tensor per expert. */

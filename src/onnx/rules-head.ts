@@ -20,7 +20,7 @@ function headParts(ctx: Lowering, [x, head, targets]: readonly ValueId[], softca
     const column = e.reshape(ctx.get(targets!), [tokens, 1]);
     const valid = e.op("Cast", [e.op("GreaterOrEqual", [column, e.int(0)])], { to: 1 });
     const counted = e.op("Max", [e.sum(valid, [0, 1], false), e.floats([1])]);
-    const raw = e.matmul(ctx.get(x!), ctx.get(head!), { transB: true, alpha: softcap === null ? 1 : 1 / softcap });
+    const raw = ctx.linear(ctx.get(x!), head!, softcap === null ? 1 : 1 / softcap);
     const tanh = softcap === null ? "" : e.op("Tanh", [raw]);
     return [
       softcap === null ? raw : e.op("Mul", [tanh, e.floats([softcap])]),

@@ -60,7 +60,8 @@ export const moeRules: Rules = {
   },
   groupedMatmul(ctx, { in: [x, counts, ...weights], out, attrs }) {
     const rows = ctx.segments(x!, counts!);
-    const names = weights.map((weight, expert) => ctx.emitter.matmul(rows[expert]!, ctx.get(weight), { transB: attrs.transB }));
+    const times = (x: string, weight: ValueId): string => (attrs.transB ? ctx.linear(x, weight) : ctx.emitter.matmul(x, ctx.get(weight)));
+    const names = weights.map((weight, expert) => times(rows[expert]!, weight));
     ctx.setSegments(out[0]!, { counts: counts!, names });
   },
   groupedMatmulGradW(ctx, { in: [x, dy, counts], out }) {
