@@ -28,8 +28,6 @@ export interface LowerOptions {
   readonly outputs?: readonly Port[] | undefined;
   /** Inputs whose data belong to the model, as initializers. */
   readonly stored?: ReadonlyMap<ValueId, ExternalData | LaterData> | undefined;
-  /** Stored inputs are inputs still: what they hold is what a run takes that is not fed with something else. */
-  readonly overridable?: boolean | undefined;
   /** Inputs that come with their two axes exchanged; only `turnable` ones. */
   readonly turned?: ReadonlySet<ValueId> | undefined;
   readonly version?: string | undefined;
@@ -40,10 +38,9 @@ const onnxType = { f32: "float", int: "int64" } as const satisfies Record<string
 
 /** Lowers a verified, pruned graph. */
 export function lower(graph: Graph, options: LowerOptions = {}): OnnxProgram {
-  const { stored = new Map<ValueId, never>(), overridable = false, turned, version, metadata } = options;
+  const { stored = new Map<ValueId, never>(), turned, version, metadata } = options;
   const ctx = new Lowering(graph, turned);
   const { initializers } = ctx.emitter;
-  const fed: string[] = [];
   const inputs: OnnxValue[] = [];
   const weights: OnnxTensor[] = [];
   graph.inputs.forEach((id, i) => {
@@ -51,9 +48,8 @@ export function lower(graph: Graph, options: LowerOptions = {}): OnnxProgram {
     const { name, shape = turned?.has(id) === true ? own.toReversed() : own } = options.inputs?.[i] ?? { name: `i${i}` };
     const value = { name, type: onnxType[dtype], shape };
     const data = stored.get(id);
-    if (data !== undefined) weights.push({ ...value, data });
-    else fed.push(name);
-    if (data === undefined || overridable) inputs.push(value);
+    if (data === undefined) inputs.push(value);
+    else weights.push({ ...value, data });
     requireElements(name, shape, own);
     ctx.set(id, shape === own || turned?.has(id) === true ? name : ctx.emitter.reshape(name, own));
   });
@@ -75,7 +71,7 @@ export function lower(graph: Graph, options: LowerOptions = {}): OnnxProgram {
   const nodes = liveNodes([...ctx.emitter.nodes, ...ends], outputs.map(({ name }) => name));
   refuseRaces(nodes, initializers);
   const encoded = encodeModel({ nodes, initializers: [...initializers, ...weights], inputs, outputs, version, metadata });
-  return { ...encoded, inputs: fed, outputs: outputs.map(({ name }) => name) };
+  return { ...encoded, inputs: inputs.map(({ name }) => name), outputs: outputs.map(({ name }) => name) };
 }
 
 function requireElements(name: string, shape: readonly number[], own: readonly number[]): void {
