@@ -16,6 +16,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   diff: async () => (await import("./diff.js")).diffCommand(),
   inspect: async () => (await import("./inspect.js")).inspectCommand(),
   forward: async () => (await import("./forward.js")).forwardCommand(),
+  "export-onnx": async () => (await import("./export-onnx.js")).exportOnnxCommand(),
   generate: async () => (await import("./generate.js")).generateCommand(),
   perplexity: async () => (await import("./perplexity.js")).perplexityCommand(),
   fit: async () => (await import("./fit.js")).fitCommand(),

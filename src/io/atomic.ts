@@ -32,6 +32,45 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array): 
   }
 }
 
+/** A file being written beside its final place. */
+export interface StagedFile {
+  /** Bytes behind what was written so far. */
+  append(bytes: Uint8Array): Promise<void>;
+  /** Flushes the file and gives it its final name, replacing what has it. */
+  commit(): Promise<void>;
+  /** Removes what was staged; never fails, for use after another failure. Does nothing after `commit`. */
+  discard(): Promise<void>;
+}
+
+/** Starts writing a file that gets its name once it is complete, for contents that are not in memory as a whole. */
+export async function stageFile(path: string): Promise<StagedFile> {
+  const temporary = partialName(path, process.pid);
+  const onDisk = <T>(run: () => Promise<T>): Promise<T> => withFsErrors(path, "write file", run);
+  const handle = await onDisk(() => open(temporary, "w"));
+  let length = 0;
+  let committed = false;
+  return {
+    async append(bytes) {
+      await onDisk(() => writeAll(handle, bytes, length));
+      length += bytes.byteLength;
+    },
+    commit: () =>
+      onDisk(async () => {
+        await handle.sync();
+        await handle.close();
+        await rename(temporary, path);
+        committed = true;
+        await syncDirectory(dirname(resolve(path)));
+      }),
+    async discard() {
+      if (committed) return;
+      // Closing twice is no error.
+      await handle.close().catch(() => undefined);
+      await rm(temporary, { force: true }).catch(() => undefined);
+    },
+  };
+}
+
 /** Writes a value as indented JSON with a final newline, atomically. */
 export async function writeJson(path: string, value: unknown): Promise<void> {
   await writeFileAtomic(path, `${JSON.stringify(value, null, 2)}\n`);

@@ -23,7 +23,7 @@ export function refuseRaces(nodes: readonly OnnxNode[], initializers: readonly O
     if (op !== "ScatterND" || (attributes?.reduction ?? "none") === "none") continue;
     const indices = initializers.find(({ name }) => name === inputs[1]);
     const where = `ScatterND ${outputs[0]} with reduction ${String(attributes!.reduction)}`;
-    if (indices === undefined) throw new Error(`${where}: its indices are computed and may repeat, which races; use ScatterElements`);
+    if (indices === undefined || !ArrayBuffer.isView(indices.data)) throw new Error(`${where}: its indices are computed and may repeat, which races; use ScatterElements`);
     const width = indices.shape.at(-1)!;
     const rows = new Set<string>();
     for (let at = 0; at < indices.data.length; at += width) rows.add(indices.data.subarray(at, at + width).join());

@@ -24,7 +24,7 @@ export class Lowering {
 
   private readonly sorts = new Map<ValueId, ValueId>();
 
-  constructor(readonly graph: Graph) {}
+  constructor(readonly graph: Graph, private readonly turned: ReadonlySet<ValueId> = new Set()) {}
 
   /** Says which counts [E] cut the rows that an order or its inverse [R] stands for. */
   setCounts(id: ValueId, counts: ValueId): void {
@@ -63,6 +63,11 @@ export class Lowering {
     const joined = this.emitter.op("Concat", segments.names, { axis: 0 });
     this.whole.set(id, joined);
     return joined;
+  }
+
+  /** `alpha * x wᵀ` for a weight [out, in], which may have come turned. */
+  linear(x: string, weight: ValueId, alpha = 1): string {
+    return this.emitter.matmul(x, this.get(weight), { transB: !this.turned.has(weight), alpha });
   }
 
   /** Counts that leave rows for nobody are cut with `name` [E + 1], which counts those too. */

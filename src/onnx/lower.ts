@@ -1,36 +1,89 @@
-/** Graph -> ONNX model bytes. Inputs are named `i0, i1, ...` and outputs `o0, o1, ...` in the graph's order. */
-import type { Graph, Prim } from "../graph/ir.js";
+/** Graph -> ONNX model bytes. */
+import type { Graph, Prim, ValueId } from "../graph/ir.js";
+import { elements } from "../graph/ir.js";
 import { liveNodes, refuseRaces } from "./check.js";
 import { Lowering } from "./context.js";
-import { encodeModel, type OnnxType, type OnnxValue } from "./proto.js";
+import { encodeModel, type ExternalData, type Hole, type LaterData, type OnnxTensor, type OnnxType, type OnnxValue } from "./proto.js";
 import { loweringRules, type LoweringRule } from "./rules.js";
 
 export interface OnnxProgram {
+  /** Without the bytes of holes, which only weights that are `later` leave. */
   readonly bytes: Uint8Array;
+  readonly holes: readonly Hole[];
+  /** What a run must be fed, in the graph's order: inputs that are not stored. */
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
+}
+
+/** How an input or output is called; a shape other than the graph's has the same elements. */
+export interface Port {
+  readonly name: string;
+  readonly shape?: readonly number[] | undefined;
+}
+
+export interface LowerOptions {
+  /** In the graph's order; `i0, i1, ...` if left out. */
+  readonly inputs?: readonly Port[] | undefined;
+  /** In the graph's order; `o0, o1, ...` if left out. */
+  readonly outputs?: readonly Port[] | undefined;
+  /** Inputs whose data belong to the model, as initializers. */
+  readonly stored?: ReadonlyMap<ValueId, ExternalData | LaterData> | undefined;
+  /** Inputs that come with their two axes exchanged; only `turnable` ones. */
+  readonly turned?: ReadonlySet<ValueId> | undefined;
+  readonly version?: string | undefined;
+  readonly metadata?: Readonly<Record<string, string>> | undefined;
 }
 
 const onnxType = { f32: "float", int: "int64" } as const satisfies Record<string, OnnxType>;
 
 /** Lowers a verified, pruned graph. */
-export function lower(graph: Graph): OnnxProgram {
-  const ctx = new Lowering(graph);
-  const inputs: OnnxValue[] = graph.inputs.map((id, i) => {
-    const { dtype, shape } = graph.values[id]!;
-    ctx.set(id, `i${i}`);
-    return { name: `i${i}`, type: onnxType[dtype], shape };
+export function lower(graph: Graph, options: LowerOptions = {}): OnnxProgram {
+  const { stored = new Map<ValueId, never>(), turned, version, metadata } = options;
+  const ctx = new Lowering(graph, turned);
+  const { initializers } = ctx.emitter;
+  const inputs: OnnxValue[] = [];
+  const weights: OnnxTensor[] = [];
+  graph.inputs.forEach((id, i) => {
+    const { dtype, shape: own } = graph.values[id]!;
+    const { name, shape = turned?.has(id) === true ? own.toReversed() : own } = options.inputs?.[i] ?? { name: `i${i}` };
+    const value = { name, type: onnxType[dtype], shape };
+    const data = stored.get(id);
+    if (data === undefined) inputs.push(value);
+    else weights.push({ ...value, data });
+    requireElements(name, shape, own);
+    ctx.set(id, shape === own || turned?.has(id) === true ? name : ctx.emitter.reshape(name, own));
   });
   for (const node of graph.nodes) (loweringRules[node.prim] as LoweringRule<Prim>)(ctx, node as never);
   const outputs: OnnxValue[] = graph.outputs.map((id, i) => {
-    const { dtype, shape } = graph.values[id]!;
-    return { name: `o${i}`, type: onnxType[dtype], shape };
+    const { dtype, shape: own } = graph.values[id]!;
+    const { name, shape = own } = options.outputs?.[i] ?? { name: `o${i}` };
+    requireElements(name, shape, own);
+    return { name, type: onnxType[dtype], shape };
   });
   // Identity outputs keep names stable even where an output is an input or appears twice; onnxruntime removes the copies.
-  const ends = graph.outputs.map((id, i) => ({ op: "Identity", inputs: [ctx.get(id)], outputs: [`o${i}`] }));
-  const { initializers } = ctx.emitter;
+  const ends = graph.outputs.map((id, i) => {
+    const { name, shape } = outputs[i]!;
+    const from = ctx.get(id);
+    return shape === graph.values[id]!.shape
+      ? { op: "Identity", inputs: [from], outputs: [name] }
+      : { op: "Reshape", inputs: [from, ctx.emitter.ints(shape)], outputs: [name] };
+  });
   const nodes = liveNodes([...ctx.emitter.nodes, ...ends], outputs.map(({ name }) => name));
   refuseRaces(nodes, initializers);
-  const bytes = encodeModel({ nodes, initializers, inputs, outputs });
-  return { bytes, inputs: inputs.map(({ name }) => name), outputs: outputs.map(({ name }) => name) };
+  const encoded = encodeModel({ nodes, initializers: [...initializers, ...weights], inputs, outputs, version, metadata });
+  return { ...encoded, inputs: inputs.map(({ name }) => name), outputs: outputs.map(({ name }) => name) };
+}
+
+function requireElements(name: string, shape: readonly number[], own: readonly number[]): void {
+  if (elements(shape) !== elements(own)) throw new Error(`${name} has shape [${shape.join(", ")}], the graph's value [${own.join(", ")}]`);
+}
+
+/** Inputs that are only ever the second factor of products x Wᵀ: they may as well come as [in, out], see `LowerOptions.turned`. */
+export function turnable({ inputs, outputs, nodes, values }: Graph): Set<ValueId> {
+  const found = new Set(inputs.filter((id) => values[id]!.shape.length === 2 && !outputs.includes(id)));
+  for (const { prim, in: used, attrs } of nodes) {
+    const first = prim === "matmul" && attrs.transB && !attrs.transA ? 1 : prim === "groupedMatmul" && attrs.transB ? 2 : prim === "headCrossEntropy" ? 1 : Infinity;
+    used.forEach((id, i) => (i < first || (prim === "headCrossEntropy" && i > 1)) && found.delete(id));
+  }
+  return found;
 }

@@ -1,6 +1,7 @@
 /**
  * Writes ONNX ModelProto bytes (protobuf wire format; field numbers from onnx/onnx.proto3, IR version 9).
- * Only what a flat graph with static shapes and small initializers needs.
+ * Only what a flat graph with static shapes needs. Large initializers need not be in memory: they lie in a file of their own, or are
+ * left as holes that whoever writes the file fills.
  */
 
 export type OnnxType = "float" | "int64" | "bool";
@@ -16,11 +17,25 @@ export interface OnnxNode {
   readonly attributes?: Readonly<Record<string, Attribute>>;
 }
 
+/** Bytes in another file, beside the model (TensorProto.external_data). */
+export interface ExternalData {
+  readonly location: string;
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/** Bytes of this very file that are written later. */
+export interface LaterData {
+  readonly later: true;
+  readonly bytes: number;
+}
+
 export interface OnnxTensor {
   readonly name: string;
   readonly type: OnnxType;
   readonly shape: readonly number[];
-  readonly data: Float32Array | BigInt64Array;
+  /** Little-endian. */
+  readonly data: Float32Array | BigInt64Array | ExternalData | LaterData;
 }
 
 export interface OnnxValue {
@@ -34,12 +49,30 @@ export interface OnnxModel {
   readonly initializers: readonly OnnxTensor[];
   readonly inputs: readonly OnnxValue[];
   readonly outputs: readonly OnnxValue[];
+  /** Version of the program that makes the model. */
+  readonly version?: string | undefined;
+  readonly metadata?: Readonly<Record<string, string>> | undefined;
+}
+
+/** Where `bytes` bytes of an initializer belong: in front of byte `at` of what was encoded. */
+export interface Hole {
+  readonly name: string;
+  readonly at: number;
+  readonly bytes: number;
+}
+
+export interface EncodedModel {
+  /** Without the holes' bytes. */
+  readonly bytes: Uint8Array;
+  /** In the order of the file. */
+  readonly holes: readonly Hole[];
 }
 
 /** Grows by doubling; length-delimited parts are written to a child and copied in. */
 class Writer {
   private buffer = new Uint8Array(256);
   private length = 0;
+  private readonly holes: Hole[] = [];
   private static readonly text = new TextEncoder();
 
   private room(extra: number): void {
@@ -83,14 +116,27 @@ class Writer {
     this.bytes(field, Writer.text.encode(value));
   }
 
+  /** Bytes that are not here yet. */
+  hole(field: number, name: string, bytes: number): void {
+    this.varint((field << 3) | 2);
+    this.varint(bytes);
+    this.holes.push({ name, at: this.length, bytes });
+  }
+
   message(field: number, write: (child: Writer) => void): void {
     const child = new Writer();
     write(child);
-    this.bytes(field, child.finish());
+    const { bytes, holes } = child.finish();
+    this.varint((field << 3) | 2);
+    this.varint(holes.reduce((sum, hole) => sum + hole.bytes, bytes.length));
+    this.room(bytes.length);
+    this.buffer.set(bytes, this.length);
+    for (const hole of holes) this.holes.push({ ...hole, at: hole.at + this.length });
+    this.length += bytes.length;
   }
 
-  finish(): Uint8Array {
-    return this.buffer.subarray(0, this.length);
+  finish(): EncodedModel {
+    return { bytes: this.buffer.subarray(0, this.length), holes: this.holes };
   }
 }
 
@@ -123,11 +169,29 @@ function writeValue(w: Writer, value: OnnxValue): void {
   );
 }
 
-/** Bytes of an ONNX model with the standard operators (opset 18) and com.microsoft's (version 1). */
-export function encodeModel(model: OnnxModel): Uint8Array {
+function writeTensor(w: Writer, { name, type, shape, data }: OnnxTensor): void {
+  for (const size of shape) w.int(1, size);
+  w.int(2, typeCode[type]);
+  w.string(8, name);
+  if (ArrayBuffer.isView(data)) {
+    w.bytes(9, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  } else if ("later" in data) {
+    w.hole(9, name, data.bytes);
+  } else {
+    const entry = (key: string, value: string | number): void => w.message(13, (e) => [e.string(1, key), e.string(2, String(value))]);
+    entry("location", data.location);
+    entry("offset", data.offset);
+    entry("length", data.bytes);
+    w.int(14, 1);
+  }
+}
+
+/** An ONNX model with the standard operators (opset 18) and com.microsoft's (version 1). */
+export function encodeModel(model: OnnxModel): EncodedModel {
   const w = new Writer();
   w.int(1, 9);
   w.string(2, "upcycle");
+  if (model.version !== undefined) w.string(3, model.version);
   w.message(7, (graph) => {
     for (const node of model.nodes) {
       graph.message(1, (n) => {
@@ -139,14 +203,7 @@ export function encodeModel(model: OnnxModel): Uint8Array {
       });
     }
     graph.string(2, "step");
-    for (const tensor of model.initializers) {
-      graph.message(5, (t) => {
-        for (const size of tensor.shape) t.int(1, size);
-        t.int(2, typeCode[tensor.type]);
-        t.string(8, tensor.name);
-        t.bytes(9, new Uint8Array(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength));
-      });
-    }
+    for (const tensor of model.initializers) graph.message(5, (t) => writeTensor(t, tensor));
     for (const input of model.inputs) graph.message(11, (v) => writeValue(v, input));
     for (const output of model.outputs) graph.message(12, (v) => writeValue(v, output));
   });
@@ -156,5 +213,6 @@ export function encodeModel(model: OnnxModel): Uint8Array {
       opset.int(2, version);
     });
   }
+  for (const [key, value] of Object.entries(model.metadata ?? {})) w.message(14, (entry) => [entry.string(1, key), entry.string(2, value)]);
   return w.finish();
 }

@@ -44,13 +44,12 @@ function computeHead(ctx: Lowering, [x, head, targets]: readonly [ValueId, Value
   const counted = e.op("Max", [e.sum(valid, [0, 1], false), e.floats([1])]);
   /** Hidden states [n, H]; targets [n, 1], ignored ones replaced by 0; each row's share of the mean [n, 1], 0 for an ignored target. */
   const [rows, safe, shares] = [ctx.get(x), e.op("Max", [column, e.int(0)]), e.op("Div", [valid, counted])].map(cut) as [string[], string[], string[]];
-  const weight = ctx.get(head);
   const dx: string[] = [];
   let [loss, dhead, before] = ["", "", ""];
   lengths.forEach((length, i) => {
     // A zero out of the run before: onnxruntime orders nodes by what they need, and would make all logits first.
     const own = before === "" ? rows[i]! : e.op("Add", [rows[i]!, before]);
-    const raw = e.matmul(own, weight, { transB: true, alpha: softcap === null ? 1 : 1 / softcap });
+    const raw = ctx.linear(own, head, softcap === null ? 1 : 1 / softcap);
     const squashed = softcap === null ? "" : e.op("Tanh", [raw]);
     const logProbabilities = e.op("LogSoftmax", [softcap === null ? raw : e.op("Mul", [squashed, e.floats([softcap])])], { axis: -1 });
     const picked = e.op("GatherElements", [logProbabilities, safe[i]!], { axis: 1 });
@@ -63,7 +62,7 @@ function computeHead(ctx: Lowering, [x, head, targets]: readonly [ValueId, Value
     // The shares go onto [n, H] on both sides instead of onto [n, V].
     const weighed = e.op("Mul", [own, shares[i]!]);
     dhead = dhead === "" ? e.matmul(dlogits, weighed, { transA: true }) : e.op("Gemm", [dlogits, weighed, dhead], { transA: 1 });
-    dx.push(e.op("Mul", [e.matmul(dlogits, weight), shares[i]!]));
+    dx.push(e.op("Mul", [e.matmul(dlogits, ctx.get(head)), shares[i]!]));
     const corner = (whole: string): string => e.op("Slice", [whole, e.ints([0, 0]), e.ints([1, 1])]);
     before = e.op("Mul", [e.op("Add", [corner(dx[i]!), corner(dhead)]), e.floats([0])]);
   });

@@ -114,7 +114,8 @@ export const moeRules: Rules = {
   },
   groupedMatmul(ctx, { in: [x, counts, ...weights], out, attrs }) {
     const rows = ctx.segments(x!, counts!);
-    const names = weights.map((weight, expert) => ctx.emitter.matmul(rows[expert]!, ctx.get(weight), { transB: attrs.transB }));
+    const times = (x: string, weight: ValueId): string => (attrs.transB ? ctx.linear(x, weight) : ctx.emitter.matmul(x, ctx.get(weight)));
+    const names = weights.map((weight, expert) => times(rows[expert]!, weight));
     const rest = rows.slice(weights.length).map((nobodys) => zeroRows(ctx, nobodys, ctx.shape(out[0]!)[1]!));
     ctx.setSegments(out[0]!, { counts: counts!, names: [...names, ...rest] });
   },

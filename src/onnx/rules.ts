@@ -172,7 +172,10 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
     const e = ctx.emitter;
     ctx.set(out[0]!, e.op("ReduceLogSumExp", [ctx.get(x!), e.ints([-1])], { keepdims: 0 }));
   },
-  matmul: (ctx, { in: [a, b], out, attrs }) => ctx.set(out[0]!, ctx.emitter.matmul(ctx.get(a!), ctx.get(b!), attrs)),
+  matmul: (ctx, { in: [a, b], out, attrs }) => {
+    const plain = !attrs.transA && attrs.transB;
+    ctx.set(out[0]!, plain ? ctx.linear(ctx.get(a!), b!) : ctx.emitter.matmul(ctx.get(a!), ctx.get(b!), attrs));
+  },
   embedding: (ctx, { in: [table, ids], out }) => ctx.set(out[0]!, ctx.emitter.op("Gather", [ctx.get(table!), ctx.get(ids!)], { axis: 0 })),
   embeddingGrad(ctx, { in: [ids, dy], out, attrs }) {
     // ScatterElements adds duplicates one after another; ScatterND with a reduction is not safe with duplicates on several threads.

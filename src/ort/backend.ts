@@ -110,13 +110,13 @@ export const onnxruntimeBackend: Backend = {
     return {
       write: (key, data) => remote.call("write", key, data),
       run(name: string, program: LogitsProgram, feeds) {
-        // The worker keeps compiled programs by name; send the graph only once.
-        const sent = known.has(name) ? { params: program.params } : program;
+        // The worker keeps programs by name; send each only once.
+        const sent = known.has(name) ? null : program;
         known.add(name);
         return remote.call("run", name, sent, feeds);
       },
       extend(name: string, program: ExtendProgram, feeds) {
-        const sent = known.has(name) ? { ...program, graph: null } : program;
+        const sent = known.has(name) ? null : program;
         known.add(name);
         return remote.call("extend", name, sent, feeds);
       },

@@ -1,45 +1,104 @@
 /** Forward graphs over one set of weights, in this thread. */
+import { totalmem } from "node:os";
 import type * as ort from "onnxruntime-node";
-import type { Graph } from "../graph/ir.js";
+import type { ValueId } from "../graph/ir.js";
+import { turnable } from "../onnx/lower.js";
 import type { ExtendProgram, LogitsProgram, ParamInfo } from "../step/programs.js";
 import type { BackendOptions, ExtendFeeds, ForwardRuntime } from "../step/runtime.js";
 import { append, emptyCache, moved, type Cache } from "./cache.js";
 import { floats, intTensor, openSession, tensor, type Session } from "./session.js";
 
+/** Weights of up to this share of the machine's memory are kept a second time, packed, while tokens come one by one. */
+const PACKED_SHARE = 1 / 4;
+/** Elements up to which an input is stored rather than fed: feeding has a price of its own. */
+const SMALL = 1 << 16;
+
+interface Weight {
+  readonly data: Float32Array;
+  /** Held as [in, out]. */
+  readonly turned: boolean;
+}
+
+/** A program, and what is made of it when it first runs. */
+interface Known<P extends LogitsProgram | ExtendProgram> {
+  readonly program: P;
+  /** Of its parameters, those that it reads turned. */
+  readonly turned: ReadonlySet<string>;
+  readonly ids: ReadonlyMap<string, ValueId>;
+  // A promise, so that two calls at once compile once.
+  session?: Promise<Session> | undefined;
+  /** Parameters that are fed, made once: a text asks for them once per token. */
+  bound?: readonly ort.Tensor[] | undefined;
+}
+
 export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
-  const weights = new Map<string, Float32Array>();
-  // Promises, so that two calls at once compile a program once.
-  const sessions = new Map<string, Promise<Session>>();
-  const bound = new Map<string, readonly ort.Tensor[]>();
+  const weights = new Map<string, Weight>();
+  const programs = new Map<string, Known<LogitsProgram>>();
+  const extensions = new Map<string, Known<ExtendProgram>>();
+  /** The one program that holds packed weights. */
+  let packed: Known<ExtendProgram> | undefined;
   let cache: Cache | undefined;
-  const compiled = (name: string, graph: Graph): Promise<Session> => {
-    const session = sessions.get(name) ?? openSession(graph, options);
-    sessions.set(name, session);
-    return session;
-  };
-  /** Weights as tensors, made once per program: a text asks for them once per token. */
-  const paramsOf = (name: string, params: readonly ParamInfo[]): readonly ort.Tensor[] => {
-    const made = bound.get(name) ?? params.map(({ key, shape }) => {
-      const data = weights.get(key);
-      if (data === undefined) throw new Error(`weight ${key} was never written`);
-      return tensor(data, shape);
-    });
-    bound.set(name, made);
+
+  const known = <P extends LogitsProgram | ExtendProgram>(among: Map<string, Known<P>>, name: string, program: P): Known<P> => {
+    const found = among.get(name);
+    if (found !== undefined) return found;
+    const { graph, params } = program;
+    const ids = new Map(params.map(({ key }, i) => [key, graph.inputs[graph.inputs.length - params.length + i]!]));
+    const free = turnable(graph);
+    const made: Known<P> = { program, ids, turned: new Set([...ids].flatMap(([key, id]) => (free.has(id) ? [key] : []))) };
+    among.set(name, made);
     return made;
   };
+  /** A weight the way a program reads it. It is in memory in one way only: all programs of a model read it alike. */
+  const held = ({ key, shape }: ParamInfo, turned: boolean): Float32Array => {
+    const weight = weights.get(key);
+    if (weight === undefined) throw new Error(`weight ${key} was never written`);
+    if (weight.turned === turned) return weight.data;
+    const [rows, columns] = shape as [number, number];
+    const data = turned ? transposed(weight.data, rows, columns) : transposed(weight.data, columns, rows);
+    weights.set(key, { data, turned });
+    return data;
+  };
+  const unpack = async (): Promise<void> => {
+    const session = packed?.session;
+    if (packed !== undefined) [packed.session, packed.bound, packed] = [undefined, undefined, undefined];
+    await (await session?.catch(() => null))?.close();
+  };
+  const opened = async (of: Known<LogitsProgram | ExtendProgram>, stored: readonly ParamInfo[] = []): Promise<readonly [Session, readonly ort.Tensor[]]> => {
+    const { program, ids, turned } = of;
+    const inside = new Set(stored.map(({ key }) => key));
+    of.session ??= openSession(program.graph, {
+      ...options, turned: new Set([...turned].map((key) => ids.get(key)!)), stored: new Map(stored.map((param) => [ids.get(param.key)!, held(param, turned.has(param.key))])),
+    });
+    of.bound ??= program.params.filter(({ key }) => !inside.has(key)).map((param) => {
+      const { key, shape } = param;
+      return tensor(held(param, turned.has(key)), turned.has(key) ? shape.toReversed() : shape);
+    });
+    return [await of.session, of.bound];
+  };
+  const packing = async (of: Known<ExtendProgram>): Promise<readonly [Session, readonly ort.Tensor[]]> => {
+    const bytes = [...weights.values()].reduce((sum, { data }) => sum + data.byteLength, 0);
+    if (of.program.shape.tokens > 1 || bytes > totalmem() * PACKED_SHARE) return opened(of);
+    if (packed !== of) await unpack();
+    packed = of;
+    return opened(of, of.program.params.filter(({ key, shape }) => of.turned.has(key) || shape.reduce((a, b) => a * b, 1) <= SMALL));
+  };
+
   return {
-    write(key, data) {
-      weights.set(key, data);
-      bound.clear();
-      return Promise.resolve();
+    async write(key, data) {
+      weights.set(key, { data, turned: false });
+      for (const each of [...programs.values(), ...extensions.values()]) each.bound = undefined;
+      await unpack();
     },
     async run(name: string, program: LogitsProgram, feeds: readonly Int32Array[]) {
-      const session = await compiled(name, program.graph);
-      const [logits] = await session.run([...feeds.map(intTensor), ...paramsOf(name, program.params)], []);
+      const [session, params] = await opened(known(programs, name, program));
+      const [logits] = await session.run([...feeds.map(intTensor), ...params], []);
       return floats(logits!);
     },
-    async extend(name: string, program: ExtendProgram, { ids, lengths, counts, capacity }: ExtendFeeds) {
-      const session = await compiled(name, program.graph);
+    async extend(name: string, given: ExtendProgram, { ids, lengths, counts, capacity }: ExtendFeeds) {
+      const of = known(extensions, name, given);
+      const { program } = of;
+      const [session, params] = await packing(of);
       const started = performance.now();
       const { batch, tokens, capacity: past, positions: most } = program.shape;
       if (past === 0) cache = emptyCache(program, batch, capacity);
@@ -51,16 +110,31 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
       if (counts.some((count, row) => lengths[row]! + count > room)) throw new Error(`the cache has room for ${room} keys`);
       const sizes = cache.data.map((data, i): ort.Tensor => tensor(data, [batch, program.kvHeads, room, i % 2 === 0 ? program.keyDim : program.valueDim]));
       const ints = [ids, positions, ...(past === 0 ? [] : [lengths]), rows].map(intTensor);
-      const [logits, ...present] = await session.run([...ints, ...(past === 0 ? [] : sizes), ...paramsOf(name, program.params)], []);
+      const [logits, ...present] = await session.run([...ints, ...(past === 0 ? [] : sizes), ...params], []);
       append(cache, program, tokens, present.map(floats), { lengths, counts });
       return { logits: floats(logits!), ms: performance.now() - started };
     },
     async close() {
-      for (const session of sessions.values()) await (await session.catch(() => null))?.close();
-      sessions.clear();
-      bound.clear();
+      for (const { session } of [...programs.values(), ...extensions.values()]) await (await session?.catch(() => null))?.close();
+      programs.clear();
+      extensions.clear();
+      packed = undefined;
       cache = undefined;
       weights.clear();
     },
   };
+}
+
+/** [rows, columns] -> [columns, rows], in tiles that stay in the cache. */
+function transposed(data: Float32Array, rows: number, columns: number): Float32Array {
+  const tile = 32;
+  const out = new Float32Array(data.length);
+  for (let top = 0; top < rows; top += tile) {
+    for (let left = 0; left < columns; left += tile) {
+      for (let row = top; row < Math.min(rows, top + tile); row++) {
+        for (let column = left; column < Math.min(columns, left + tile); column++) out[column * rows + row] = data[row * columns + column]!;
+      }
+    }
+  }
+  return out;
 }

@@ -1,6 +1,6 @@
 /** The only file that touches onnxruntime-node. */
 import * as ort from "onnxruntime-node";
-import type { Graph } from "../graph/ir.js";
+import type { Graph, ValueId } from "../graph/ir.js";
 import { elements } from "../graph/ir.js";
 import { lower } from "../onnx/lower.js";
 
@@ -42,11 +42,16 @@ export interface SessionOptions {
   readonly arena?: boolean;
   /** Threads without work wait actively for a while (default): right for one session, not for many that take turns. */
   readonly spin?: boolean;
+  /** Inputs that come with their axes exchanged: see `turnable`. */
+  readonly turned?: ReadonlySet<ValueId>;
+  /** Data of inputs that are never fed: onnxruntime copies them and packs matrices the way its products read them, which pays with few rows. */
+  readonly stored?: ReadonlyMap<ValueId, Float32Array>;
 }
 
-/** Lowers and compiles a graph for the CPU. */
-export async function openSession(graph: Graph, { threads, arena = true, spin = true }: SessionOptions): Promise<Session> {
-  const program = lower(graph);
+/** Lowers and compiles a graph for the CPU. Inputs are then those that are not stored. */
+export async function openSession(graph: Graph, { threads, arena = true, spin = true, turned, stored = new Map<ValueId, never>() }: SessionOptions): Promise<Session> {
+  const places = new Map([...stored].map(([id, { byteLength }]) => [id, { location: `${id}`, offset: 0, bytes: byteLength }]));
+  const program = lower(graph, { turned, stored: places });
   const session = await ort.InferenceSession.create(program.bytes, {
     executionProviders: ["cpu"],
     intraOpNumThreads: threads,
@@ -57,6 +62,8 @@ export async function openSession(graph: Graph, { threads, arena = true, spin = 
     enableMemPattern: false,
     enableCpuMemArena: arena,
     logSeverityLevel: 3,
+    // Only bytes are taken.
+    externalData: [...stored].map(([id, { buffer, byteOffset, byteLength }]) => ({ path: `${id}`, data: new Uint8Array(buffer, byteOffset, byteLength) })),
     ...(spin ? {} : { extra: { session: { intra_op: { allow_spinning: "0" } } } }),
   });
   return {

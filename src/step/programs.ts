@@ -185,7 +185,8 @@ export function logitsProgram(
   return { graph, params: paramsOf(decoder), picksRows: rows !== null };
 }
 
-function logitsOf(b: GraphBuilder, { logitSoftcap: cap }: DecoderSpec, { hidden, head }: Pick<Decoder, "hidden" | "head">, rows: ValueId | null): ValueId {
+/** Logits of the hidden states [N, H], or of chosen rows of them. */
+export function logitsOf(b: GraphBuilder, { logitSoftcap: cap }: DecoderSpec, { hidden, head }: Pick<Decoder, "hidden" | "head">, rows: ValueId | null): ValueId {
   const raw = b.linear(rows === null ? hidden : b.op("embedding", [hidden, rows], {}), head);
   return cap === null ? raw : b.scale(b.op("tanh", [b.scale(raw, 1 / cap)], {}), cap);
 }

@@ -136,6 +136,28 @@ describe("forward", () => {
   });
 });
 
+describe("export-onnx", () => {
+  it("writes a file, says what goes in and comes out, and refuses what does not go together", async () => {
+    const out = join(dir, "exported.onnx");
+    const options = ["export-onnx", golden("moe/mixtral"), "--out", out, "--batch", "2", "--sequence", "8"];
+    const made = await upcycle(...options);
+    expect(made.code, made.stderr).toBe(0);
+    expect(made.stdout).toMatch(/^\S+ parameters, \S+ [kM]B, written in .*\ninputs: ids \[2, 8\]\noutputs: logits \[2, 8, 96\]\nmodel: .*exported\.onnx\n$/);
+    expect(readFileSync(out).subarray(0, 2)).toEqual(Buffer.from([8, 9]));
+    const found = await upcycleJson(...options, "--training", "--overwrite", "--weights", "beside");
+    expect(found).toMatchObject({ out, data: `${out}.data`, graph: { kind: "training", batch: 2, sequence: 8, zCoef: 0 } });
+    expect((found.outputs as { name: string }[]).map(({ name }) => name).slice(0, 5)).toEqual(["loss", "balance_loss", "z_loss", "expert_counts.0", "expert_counts.1"]);
+    for (const [more, line] of [
+      [[], `upcycle: ${out}: file exists; choose another name, or replace it (--overwrite)`],
+      [["--overwrite", "--z-loss", "1"], "upcycle: --z-loss: is only for a training graph; add --training, or leave it out"],
+      [["--training", "--rows", "last"], "upcycle: --rows: a training graph has no logits; leave out --rows or --training"],
+    ] as const) {
+      const { code, stderr } = await upcycle(...options, ...more);
+      expect([code, stderr.trimEnd()]).toEqual([2, line]);
+    }
+  });
+});
+
 describe("a model that cannot be used is one line and exit 2", () => {
   const weights = "model.safetensors";
   const damaged = (name: string, damage: (folder: string) => void): string => {

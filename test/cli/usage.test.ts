@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { targetFamilies } from "../../src/surgery/recipe.js";
 import { upcycle } from "./upcycle.js";
 
-const commands = ["quickstart", "study", "train", "convert", "merge", "verify", "diff", "inspect", "forward", "generate", "fit", "plan", "targets"];
+const commands = ["quickstart", "study", "train", "convert", "merge", "verify", "diff", "inspect", "forward", "export-onnx", "generate", "perplexity", "fit", "plan", "targets"];
 
 describe("help", () => {
   it("is what upcycle alone shows", async () => {
