@@ -101,6 +101,7 @@ export { startDecoding, type Decoding, type Timings } from "./evals/decoding.js"
 export { slidingPerplexity, type Perplexity, type PerplexitySettings } from "./evals/perplexity.js";
 export { readInputIds, writeLogits, type InputIds } from "./evals/forward.js";
 export { onnxruntimeBackend } from "./ort/backend.js";
+export { referenceBackend } from "./reference/backend.js";
 export type {
   AdamW, Backend, BackendOptions, ForwardRuntime, LossMetrics, MicroBatch, StateKind, StepMetrics, TrainRuntime,
 } from "./step/runtime.js";

@@ -11,7 +11,7 @@ const floors = [
   ["net", "surgery"],
   ["step", "plan"],
   ["report"],
-  ["io", "ort", "tokenizer"],
+  ["io", "ort", "reference", "tokenizer"],
   ["checkpoint", "hub"],
   ["convert", "train", "evals", "fit"],
   ["study"],
@@ -19,6 +19,9 @@ const floors = [
 ];
 const LAST_PURE_FLOOR = 5;
 const onlyImporter: Record<string, string> = { "onnxruntime-node": "ort", tokenizers: "tokenizer", "@huggingface/hub": "hub" };
+/** Backends are chosen above: everything below speaks to `step/runtime.ts`. A study names the engine's version in its results. */
+const backends = ["ort", "reference"];
+const choosers = ["study", "cli"];
 const impure = /\bDate\.now\b|\bnew Date\s*\(\s*\)|\bMath\.random\b|\bprocess\.\w|\bperformance\.now\b/;
 
 const root = fileURLToPath(new URL("../src", import.meta.url));
@@ -42,6 +45,7 @@ function breaches(file: string): string[] {
       if (folder === undefined ? other === "cli" : other !== folder && !(floorOf(other) >= 0 && floorOf(other) < floor)) {
         found.push(`imports ${name}, which is not on a lower floor`);
       }
+      if (folder !== undefined && backends.includes(other) && other !== folder && !choosers.includes(folder)) found.push(`imports ${name}, a backend`);
     } else {
       if (floor <= LAST_PURE_FLOOR && isNode(name!)) found.push(`imports ${name}, which floors 0-5 may not`);
       const only = onlyImporter[name!];

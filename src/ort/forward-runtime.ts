@@ -4,8 +4,8 @@ import type * as ort from "onnxruntime-node";
 import type { ValueId } from "../graph/ir.js";
 import { turnable } from "../onnx/lower.js";
 import type { ExtendProgram, LogitsProgram, ParamInfo } from "../step/programs.js";
+import { append, cacheFor, cacheShape, extendInputs, type Cache } from "../step/cache.js";
 import type { BackendOptions, ExtendFeeds, ForwardRuntime } from "../step/runtime.js";
-import { append, emptyCache, moved, type Cache } from "./cache.js";
 import { floats, intTensor, openSession, tensor, type Session } from "./session.js";
 
 /** Weights of up to this share of the machine's memory are kept a second time, packed, while tokens come one by one. */
@@ -37,7 +37,7 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
   const extensions = new Map<string, Known<ExtendProgram>>();
   /** The one program that holds packed weights. */
   let packed: Known<ExtendProgram> | undefined;
-  let cache: Cache | undefined;
+  let cache: Cache<Float32Array> | undefined;
 
   const known = <P extends LogitsProgram | ExtendProgram>(among: Map<string, Known<P>>, name: string, program: P): Known<P> => {
     const found = among.get(name);
@@ -95,23 +95,17 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
       const [logits] = await session.run([...feeds.map(intTensor), ...params], []);
       return floats(logits!);
     },
-    async extend(name: string, given: ExtendProgram, { ids, lengths, counts, capacity }: ExtendFeeds) {
+    async extend(name: string, given: ExtendProgram, feeds: ExtendFeeds) {
       const of = known(extensions, name, given);
       const { program } = of;
       const [session, params] = await packing(of);
       const started = performance.now();
-      const { batch, tokens, capacity: past, positions: most } = program.shape;
-      if (past === 0) cache = emptyCache(program, batch, capacity);
-      else if (cache === undefined) throw new Error("there is no past to go on from");
-      else if (cache.capacity !== past) cache = moved(cache, program, batch, past);
-      const room = cache.capacity;
-      const positions = Int32Array.from(ids, (_, i) => Math.min(lengths[Math.floor(i / tokens)]! + (i % tokens), most - 1));
-      const rows = Int32Array.from(counts, (count, row) => row * tokens + Math.max(0, count - 1));
-      if (counts.some((count, row) => lengths[row]! + count > room)) throw new Error(`the cache has room for ${room} keys`);
-      const sizes = cache.data.map((data, i): ort.Tensor => tensor(data, [batch, program.kvHeads, room, i % 2 === 0 ? program.keyDim : program.valueDim]));
-      const ints = [ids, positions, ...(past === 0 ? [] : [lengths]), rows].map(intTensor);
-      const [logits, ...present] = await session.run([...ints, ...(past === 0 ? [] : sizes), ...params], []);
-      append(cache, program, tokens, present.map(floats), { lengths, counts });
+      const past = cacheFor(Float32Array, cache, program, feeds.capacity);
+      cache = past;
+      const ints = extendInputs(program, feeds, past.capacity).map(intTensor);
+      const cached = program.shape.capacity === 0 ? [] : past.data.map((data, i): ort.Tensor => tensor(data, cacheShape(program, i, past.capacity)));
+      const [logits, ...present] = await session.run([...ints, ...cached, ...params], []);
+      append(past, program, present.map(floats), feeds);
       return { logits: floats(logits!), ms: performance.now() - started };
     },
     async close() {

@@ -6,7 +6,8 @@ import { elements } from "../graph/ir.js";
 import { kernelMemory, type Kernels } from "../numeric/kernels.js";
 import type { ParamInfo } from "../step/programs.js";
 import { MUON_EPS, muonScale } from "../step/muon.js";
-import type { AdamW, ParamTuning, StateKind, StepSettings } from "../step/runtime.js";
+import type { StateKind, StepSettings } from "../step/runtime.js";
+import { keepsState, missingState, ratesOf, unknownParameter, usesMuon, type StateOptions } from "../step/state.js";
 
 export type RegionKind = StateKind | "gradient" | "accumulated";
 
@@ -35,25 +36,17 @@ const ALIGN = 16;
 /** A WebAssembly memory ends at 4 GiB; parameters beyond go to the next one. */
 const ARENA_BYTES = 4 * 1024 ** 3 - 65536;
 
-export interface StateOptions {
+export interface ArenaOptions extends StateOptions {
   readonly accumulate: boolean;
-  /** Keys that have weights only. */
-  readonly frozen?: ReadonlySet<string>;
-  readonly tuning?: Readonly<Record<string, ParamTuning>> | undefined;
-  /** Keep averages of the weights. */
-  readonly average?: boolean | undefined;
   readonly arenaBytes?: number;
 }
 
 const order = ["weight", "moment1", "moment2", "average", "gradient", "accumulated"] as const satisfies readonly RegionKind[];
 
 /** Whether a parameter has a region of this kind. */
-function keeps({ accumulate, average, frozen, tuning }: StateOptions, key: string, kind: RegionKind): boolean {
-  if (kind === "weight") return true;
-  if (frozen?.has(key) === true) return false;
-  if (kind === "accumulated") return accumulate;
-  if (kind === "average") return average === true;
-  return kind !== "moment2" || tuning?.[key]?.method !== "muon";
+function keeps(options: ArenaOptions, key: string, kind: RegionKind): boolean {
+  if (kind === "gradient" || kind === "accumulated") return options.frozen?.has(key) !== true && (kind === "gradient" || options.accumulate);
+  return keepsState(options, key, kind);
 }
 
 interface Planned {
@@ -68,7 +61,7 @@ export class TrainState {
 
   constructor(
     readonly params: readonly ParamInfo[],
-    private readonly options: StateOptions,
+    private readonly options: ArenaOptions,
   ) {
     const { arenaBytes = ARENA_BYTES } = options;
     let waiting: Planned[] = [];
@@ -108,10 +101,10 @@ export class TrainState {
 
   view(kind: RegionKind, key: string): Float32Array {
     const region = this.regions.get(key);
-    if (region === undefined) throw new Error(`no parameter ${key}`);
+    if (region === undefined) throw unknownParameter(key);
     if (kind === "accumulated" && !this.options.accumulate) throw new Error("this state was opened without accumulation");
     const offset = region.offsets[kind];
-    if (offset === undefined) throw new Error(`${key} has no ${kind}: ${region.offsets.gradient === undefined ? "it is frozen" : "this run keeps none"}`);
+    if (offset === undefined) throw missingState(key, kind, region.offsets.gradient === undefined);
     return new Float32Array(region.arena.buffer, offset, region.count);
   }
 
@@ -130,21 +123,16 @@ export class TrainState {
   /** One update from the gradients in `where`, each first multiplied by `scale`; `orthogonalize` is for parameters of Muon. */
   async update(where: "gradient" | "accumulated", scale: number, o: StepSettings, orthogonalize?: Orthogonalize): Promise<void> {
     for (const region of this.trained) {
-      if (this.options.tuning?.[region.key]?.method === "muon") await this.updateMuon(region, where, scale, o, orthogonalize!);
+      if (usesMuon(this.options, region.key)) await this.updateMuon(region, where, scale, o, orthogonalize!);
       else this.updateAdamW(region, where, scale, o);
       const { arena, padded, offsets } = region;
       if (o.averageDecay !== undefined) arena.kernels.blend(offsets.average!, offsets.weight, padded, o.averageDecay, 1 - o.averageDecay);
     }
   }
 
-  private rates({ key, shape }: TrainedRegion, o: AdamW): { readonly rate: number; readonly decay: number } {
-    const tuning = this.options.tuning?.[key];
-    return { rate: o.learningRate * (tuning?.rate ?? 1), decay: o.decayOn === "all" || shape.length > 1 ? (tuning?.decay ?? o.weightDecay) : 0 };
-  }
-
-  private updateAdamW(region: TrainedRegion, where: "gradient" | "accumulated", scale: number, o: AdamW): void {
+  private updateAdamW(region: TrainedRegion, where: "gradient" | "accumulated", scale: number, o: StepSettings): void {
     const { arena, padded, offsets } = region;
-    const { rate, decay } = this.rates(region, o);
+    const { rate, decay } = ratesOf(this.options, region, o);
     arena.kernels.adamw(
       offsets.weight, offsets.moment1, offsets.moment2!, offsets[where]!, padded, scale, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2,
       rate / (1 - o.beta1 ** o.update), 1 / Math.sqrt(1 - o.beta2 ** o.update), o.eps, 1 - rate * decay,
@@ -155,7 +143,7 @@ export class TrainState {
   private async updateMuon(region: TrainedRegion, where: "gradient" | "accumulated", scale: number, o: StepSettings, orthogonalize: Orthogonalize): Promise<void> {
     const { arena: { kernels, buffer }, count, padded, shape, offsets } = region;
     const { momentum, nesterov, scale: kind } = o.muon!;
-    const { rate, decay } = this.rates(region, o);
+    const { rate, decay } = ratesOf(this.options, region, o);
     const scratch = offsets[where]!;
     kernels.blend(offsets.moment1, scratch, padded, momentum, (1 - momentum) * scale);
     kernels.blend(scratch, offsets.moment1, padded, nesterov ? (1 - momentum) * scale : 0, nesterov ? momentum : 1);
