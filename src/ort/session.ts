@@ -2,7 +2,7 @@
 import * as ort from "onnxruntime-node";
 import type { Graph } from "../graph/ir.js";
 import { elements } from "../graph/ir.js";
-import { lower } from "../onnx/lower.js";
+import { lower, type OnnxProgram } from "../onnx/lower.js";
 
 export type FeedData = Int32Array | Float32Array;
 
@@ -45,8 +45,11 @@ export interface SessionOptions {
 }
 
 /** Lowers and compiles a graph for the CPU. */
-export async function openSession(graph: Graph, { threads, arena = true, spin = true }: SessionOptions): Promise<Session> {
-  const program = lower(graph);
+export async function openSession(graph: Graph, options: SessionOptions): Promise<Session> {
+  return createSession(lower(graph), options);
+}
+
+export async function createSession(program: OnnxProgram, { threads, arena = true, spin = true }: SessionOptions): Promise<Session> {
   const session = await ort.InferenceSession.create(program.bytes, {
     executionProviders: ["cpu"],
     intraOpNumThreads: threads,
