@@ -80,7 +80,7 @@ async function timeOf(products, rounds, threads) {
   const names = products.filter(({ result, a }) => !result.includes(0) && !a.includes(0)).map(({ a, b, transA, transB }) => emitter.matmul(operand(a), operand(b), { transA, transB }));
   const inputs = [...operands].map(([name, dims]) => ({ name, type: "float", shape: dims }));
   const output = { name: names.at(-1), type: "float", shape: products.at(-1).result };
-  const bytes = encodeModel({ nodes: emitter.nodes, initializers: [], inputs, outputs: [output] });
+  const { bytes } = encodeModel({ nodes: emitter.nodes, initializers: [], inputs, outputs: [output] });
   const session = await ort.InferenceSession.create(bytes, {
     executionProviders: ["cpu"], intraOpNumThreads: threads, interOpNumThreads: 1, executionMode: "sequential",
     // Optimization would drop every product but the last, because nothing uses them.

@@ -30,7 +30,8 @@ export class Emitter {
   }
 
   sum(x: string, axes: readonly number[], keepDims: boolean): string {
-    return this.op("ReduceSum", [x, this.ints(axes)], { keepdims: Number(keepDims) });
+    // To ReduceSum no axes are all axes.
+    return axes.length === 0 ? x : this.op("ReduceSum", [x, this.ints(axes)], { keepdims: Number(keepDims) });
   }
 
   /** A float constant; one value with a larger shape is not expanded by the caller but kept as given. */

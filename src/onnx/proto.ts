@@ -68,9 +68,14 @@ export interface EncodedModel {
   readonly holes: readonly Hole[];
 }
 
-/** Grows by doubling; length-delimited parts are written to a child and copied in. */
+/** Most bytes of a varint: 64 bits in groups of seven. */
+const VARINT = 10;
+
+/**
+ * Grows by doubling. A length-delimited part is written in place behind room for one byte of length; a part of 128 bytes or more moves up to make room for the rest.
+ */
 class Writer {
-  private buffer = new Uint8Array(256);
+  private buffer = new Uint8Array(1 << 16);
   private length = 0;
   private readonly holes: Hole[] = [];
   private static readonly text = new TextEncoder();
@@ -82,14 +87,18 @@ class Writer {
     this.buffer = grown;
   }
 
-  private varint(value: number | bigint): void {
-    this.room(10);
-    let rest = BigInt.asUintN(64, BigInt(value));
-    while (rest > 127n) {
-      this.buffer[this.length++] = Number(rest & 127n) | 128;
-      rest >>= 7n;
+  /** Negative numbers are written as 64-bit two's complement. */
+  private varint(value: number): void {
+    this.room(VARINT);
+    if (value < 0 || value >= 2 ** 31) {
+      let rest = BigInt.asUintN(64, BigInt(value));
+      for (; rest > 127n; rest >>= 7n) this.buffer[this.length++] = Number(rest & 127n) | 128;
+      this.buffer[this.length++] = Number(rest);
+      return;
     }
-    this.buffer[this.length++] = Number(rest);
+    let rest = value;
+    for (; rest > 127; rest >>>= 7) this.buffer[this.length++] = (rest & 127) | 128;
+    this.buffer[this.length++] = rest;
   }
 
   int(field: number, value: number): void {
@@ -113,7 +122,11 @@ class Writer {
   }
 
   string(field: number, value: string): void {
-    this.bytes(field, Writer.text.encode(value));
+    this.part(field, () => {
+      // A character of UTF-16 takes at most three bytes of UTF-8.
+      this.room(3 * value.length);
+      this.length += Writer.text.encodeInto(value, this.buffer.subarray(this.length)).written;
+    });
   }
 
   /** Bytes that are not here yet. */
@@ -123,16 +136,29 @@ class Writer {
     this.holes.push({ name, at: this.length, bytes });
   }
 
-  message(field: number, write: (child: Writer) => void): void {
-    const child = new Writer();
-    write(child);
-    const { bytes, holes } = child.finish();
+  message(field: number, write: (w: this) => void): void {
+    this.part(field, () => write(this));
+  }
+
+  private part(field: number, write: () => void): void {
     this.varint((field << 3) | 2);
-    this.varint(holes.reduce((sum, hole) => sum + hole.bytes, bytes.length));
-    this.room(bytes.length);
-    this.buffer.set(bytes, this.length);
-    for (const hole of holes) this.holes.push({ ...hole, at: hole.at + this.length });
-    this.length += bytes.length;
+    this.room(1);
+    const start = ++this.length;
+    const before = this.holes.length;
+    write();
+    const size = this.length - start;
+    const whole = this.holes.slice(before).reduce((sum, { bytes }) => sum + bytes, size);
+    if (whole < 128) {
+      this.buffer[start - 1] = whole;
+      return;
+    }
+    this.room(VARINT);
+    const shift = Math.floor(Math.log2(whole) / 7);
+    this.buffer.copyWithin(start + shift, start, start + size);
+    this.length = start - 1;
+    this.varint(whole);
+    this.length += size;
+    for (let i = before; i < this.holes.length; i++) this.holes[i] = { ...this.holes[i]!, at: this.holes[i]!.at + shift };
   }
 
   finish(): EncodedModel {

@@ -2,7 +2,7 @@
 import * as ort from "onnxruntime-node";
 import type { Graph, ValueId } from "../graph/ir.js";
 import { elements } from "../graph/ir.js";
-import { lower } from "../onnx/lower.js";
+import { lower, type OnnxProgram } from "../onnx/lower.js";
 
 export type FeedData = Int32Array | Float32Array;
 
@@ -49,9 +49,13 @@ export interface SessionOptions {
 }
 
 /** Lowers and compiles a graph for the CPU. Inputs are then those that are not stored. */
-export async function openSession(graph: Graph, { threads, arena = true, spin = true, turned, stored = new Map<ValueId, never>() }: SessionOptions): Promise<Session> {
+export function openSession(graph: Graph, options: SessionOptions): Promise<Session> {
+  const stored = options.stored ?? new Map<ValueId, never>();
   const places = new Map([...stored].map(([id, { byteLength }]) => [id, { location: `${id}`, offset: 0, bytes: byteLength }]));
-  const program = lower(graph, { turned, stored: places });
+  return createSession(lower(graph, { turned: options.turned, stored: places }), options);
+}
+
+export async function createSession(program: OnnxProgram, { threads, arena = true, spin = true, stored = new Map<ValueId, never>() }: SessionOptions): Promise<Session> {
   const session = await ort.InferenceSession.create(program.bytes, {
     executionProviders: ["cpu"],
     intraOpNumThreads: threads,

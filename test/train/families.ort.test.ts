@@ -1,5 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../src/checkpoint/open.js";
+import { randomStream } from "../../src/base/random.js";
+import { prune } from "../../src/graph/passes.js";
+import { evaluate } from "../../src/graph/reference.js";
+import { evaluateOnce } from "../../src/ort/session.js";
 import { openTrainRuntime } from "../../src/ort/train-runtime.js";
 import { planParameters } from "../../src/step/groups.js";
 import { trainProgram } from "../../src/step/programs.js";
@@ -8,8 +12,8 @@ import { golden, goldenModels, readTensors, shifted } from "../support/golden.js
 
 const settings = { learningRate: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, decayOn: "all", clipNorm: 1 } as const;
 
-describe("every family with experts learns", () => {
-  it.each(goldenModels.filter((name) => name.startsWith("moe/")))("%s: the loss falls, buffers keep every bit and have no moments", async (name) => {
+describe("every family learns", () => {
+  it.each(goldenModels)("%s: the loss falls, buffers keep every bit and have no moments", async (name) => {
     const checkpoint = await openCheckpoint(golden(name));
     const { spec } = checkpoint;
     const { data, shape } = readTensors(golden(name, "expected.safetensors")).get("input_ids")!;
@@ -34,5 +38,55 @@ describe("every family with experts learns", () => {
     for (const key of buffers) await expect((async () => runtime.read("moment1", key))()).rejects.toThrow(`${key} has no moment1`);
     await runtime.close();
     await checkpoint.close();
+  });
+});
+
+const norm = (x: Float64Array): number => Math.sqrt(x.reduce((sum, value) => sum + value * value, 0));
+/** Key without layer and expert. */
+const partOf = (key: string): string => key.replace(/[0-9]+/g, "*");
+const dot = (x: Float64Array, y: Float64Array): number => x.reduce((sum, value, i) => sum + value * y[i]!, 0);
+
+describe("gradients of every family", () => {
+  const [tokens, step, auxCoef, zCoef] = [8, 1e-5, 0.02, 1e-3];
+  it.each(goldenModels)("%s: of every parameter, those of finite differences in float64, and onnxruntime's are the reference's", async (name) => {
+    const checkpoint = await openCheckpoint(golden(name));
+    const { spec } = checkpoint;
+    const { frozen } = planParameters(spec, {});
+    const program = trainProgram(spec, { batch: 1, sequence: tokens, auxCoef, zCoef, frozen });
+    const { graph, params, trained, outputs } = program;
+    const weights: Float32Array[] = [];
+    for (const { key } of params) weights.push(await checkpoint.readFloat32(key));
+    await checkpoint.close();
+    const { ids, targets } = shifted(readTensors(golden(name, "expected.safetensors")).get("input_ids")!.data.subarray(0, tokens), tokens);
+    const feeds = [ids, targets, ...weights];
+    const exact: readonly Float64Array[] = feeds.map((feed) => Float64Array.from(feed));
+    const expected = evaluate(graph, exact).slice(program.gradients);
+    const actual = (await evaluateOnce(graph, feeds)).slice(program.gradients);
+    const losses = [[outputs.loss, 1], [outputs.balance, auxCoef], [outputs.z, zCoef]].filter((part): part is [number, number] => part[0] !== null);
+    const forward = prune({ ...graph, outputs: losses.map(([index]) => graph.outputs[index]!) });
+    const lossWith = (position: number, data: Float64Array): number =>
+      evaluate(forward, exact.with(position, data)).reduce((sum, { data: [value] }, i) => sum + value! * losses[i]![1], 0);
+    const moved = new Set<string>();
+    trained.forEach(({ key }, i) => {
+      const gradient = expected[i]!.data;
+      const size = norm(gradient);
+      // Experts without a token have no gradient.
+      if (size > 1e-9) moved.add(partOf(key));
+      expect(norm(gradient.map((g, at) => actual[i]!.data[at]! - g)), key).toBeLessThan(1e-4 * size + 1e-9);
+      const random = new Float64Array(gradient.length);
+      randomStream(1, key).normals(random, 0);
+      const length = norm(random);
+      // Along the gradient, so that the slope is not small by chance, and across it.
+      const direction = gradient.map((g, at) => (size === 0 ? 0 : g / size) + random[at]! / length);
+      const position = 2 + params.findIndex((param) => param.key === key);
+      const at = (by: number): number => lossWith(position, exact[position]!.map((w, n) => w + by * direction[n]!));
+      const numeric = (at(step) - at(-step)) / (2 * step);
+      const slope = dot(gradient, direction);
+      expect(Math.abs(numeric - slope), key).toBeLessThan(1e-4 * Math.abs(slope) + 1e-9);
+    });
+    const parts = new Set(trained.map(({ key }) => partOf(key)));
+    // Without rope a bias of the keys moves all scores of a query alike, which softmax does not see.
+    const still = spec.layers.every(({ rope }) => rope === null) && parts.has("layers.*.kBias") ? ["layers.*.kBias"] : [];
+    expect([...parts].filter((part) => !moved.has(part))).toEqual(still);
   });
 });

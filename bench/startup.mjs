@@ -1,0 +1,69 @@
+/**
+ * How long it takes until a training can make its first step, at the reference sizes: `npm run build && node bench/startup.mjs [--out FILE] [--rounds 5]`. Each round in a
+ * process of its own: spec -> graph, backward pass and proof (`program`), ONNX bytes (`lower`), onnxruntime's session (`session`); then the whole again as a caller pays it
+ * (`open`: program, worker thread, state, session). `again` is the second lowering of the same program in one process and `hash`
+ * a SHA-256 of its graph: what a cache of lowered bytes could save and what it would cost. Prints a table and writes bench/results/DATE-startup.json.
+ */
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { cpus, loadavg, release, totalmem } from "node:os";
+import { dirname } from "node:path";
+import { performance } from "node:perf_hooks";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { serialize } from "node:v8";
+import { shape, specs } from "./sizes.mjs";
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const phases = ["program", "lower", "session", "again", "hash", "open"];
+const target = 1000;
+const { values: flags } = parseArgs({ options: { one: { type: "string" }, out: { type: "string" }, rounds: { type: "string", default: "5" }, threads: { type: "string", default: "2" } } });
+const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
+
+if (flags.one !== undefined) {
+  const [{ trainProgram }, { lower }, { createSession }, { onnxruntimeBackend }] = await Promise.all(
+    ["step/programs", "onnx/lower", "ort/session", "ort/backend"].map((name) => import(`../dist/${name}.js`)),
+  );
+  const spec = specs[flags.one];
+  const threads = Number(flags.threads);
+  const times = {};
+  const timed = async (name, work) => {
+    const start = performance.now();
+    const result = await work();
+    times[name] = performance.now() - start;
+    return result;
+  };
+  const program = await timed("program", () => trainProgram(spec, shape));
+  const lowered = await timed("lower", () => lower(program.graph));
+  const session = await timed("session", () => createSession(lowered, { threads }));
+  await session.close();
+  await timed("again", () => lower(program.graph));
+  await timed("hash", () => createHash("sha256").update(serialize(program.graph)).digest("hex"));
+  const runtime = await timed("open", () => onnxruntimeBackend.openTrain(trainProgram(spec, shape), { threads, accumulate: false }));
+  await runtime.close();
+  console.log(JSON.stringify({ times, nodes: program.graph.nodes.length, bytes: lowered.bytes.length, parameters: program.params.length }));
+} else {
+  const loadBefore = loadavg()[0];
+  const results = Object.keys(specs).map((size) => {
+    const runs = Array.from({ length: Number(flags.rounds) }, () =>
+      JSON.parse(spawnSync(process.execPath, [here("startup.mjs"), "--one", size, "--threads", flags.threads], { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] }).stdout));
+    const medians = Object.fromEntries(phases.map((phase) => [phase, median(runs.map(({ times }) => times[phase]))]));
+    const total = median(runs.map(({ times: { program, lower, session } }) => program + lower + session));
+    const [{ nodes, bytes, parameters }] = runs;
+    return { size, nodes, bytes, parameters, medians, total, samples: runs.map(({ times }) => times) };
+  });
+  console.log(`milliseconds, medians of ${flags.rounds}; load before ${loadBefore.toFixed(2)}`);
+  for (const { size, medians, total } of results) {
+    const parts = phases.map((phase) => `${phase} ${medians[phase].toFixed(0)}`).join(", ");
+    console.log(`${size.padEnd(6)} program + lower + session ${total.toFixed(0)} (target ${target}: ${total <= target ? "met" : "MISSED"}); ${parts}`);
+  }
+  const date = new Date().toISOString();
+  const out = flags.out ?? here(`results/${date.slice(0, 10)}-startup.json`);
+  const { onnxruntimeVersion } = await import("../dist/ort/session.js");
+  mkdirSync(dirname(out), { recursive: true });
+  writeFileSync(out, `${JSON.stringify({
+    date, hardware: { cpu: cpus()[0]?.model, cores: cpus().length, memoryBytes: totalmem(), system: `${process.platform} ${release()}`, loadBefore },
+    versions: { node: process.versions.node, onnxruntime: onnxruntimeVersion }, threads: Number(flags.threads), target, results,
+  }, null, 1)}\n`);
+}
