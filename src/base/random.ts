@@ -62,7 +62,7 @@ export interface RandomStream {
   normals(out: Float32Array | Float64Array, start: number, mean?: number, std?: number): void;
   /** Uniform in [0, 1) with 32 bits: number `index` of this stream. */
   uniformAt(index: number): number;
-  /** Fills `out` with numbers 0, 1, ... of this stream, uniform in [low, high). */
+  /** Fills `out` with numbers 0, 1, ... of this stream, uniform from `low` to `high`, rounded to float32. */
   uniforms(out: Float32Array, low: number, high: number): void;
   /** Fills `out` with a permutation of 0..out.length-1 (Fisher-Yates). */
   permutation(out: Int32Array | Uint32Array): void;

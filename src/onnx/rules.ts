@@ -170,7 +170,7 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   },
   logSumExp(ctx, { in: [x], out }) {
     const e = ctx.emitter;
-    ctx.set(out[0]!, e.op("ReduceLogSumExp", [ctx.get(x!), e.ints([-1])], { keepdims: 0 }));
+    ctx.set(out[0]!, ctx.remember(`logSumExp ${x}`, () => [e.op("ReduceLogSumExp", [ctx.get(x!), e.ints([-1])], { keepdims: 0 })])[0]!);
   },
   matmul: (ctx, { in: [a, b], out, attrs }) => {
     const plain = !attrs.transA && attrs.transB;

@@ -51,7 +51,7 @@ export type MuonScale = "rms" | "spectral";
 export interface Draw {
   readonly seed: number;
   readonly step: number;
-  /** Routers' inputs are multiplied by numbers uniform in [1 - jitter, 1 + jitter). */
+  /** Routers' inputs are multiplied by numbers uniform from 1 - jitter to 1 + jitter. */
   readonly jitter: number;
 }
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
+import { randomStream } from "../../src/base/random.js";
 import type { RoutingConfig } from "../../src/config/index.js";
 import { plainExperts, sigmoidRouter, softmaxRouter, type DecoderSpec, type MoeFfn, type RouterSpec } from "../../src/spec/types.js";
 import { trainProgram } from "../../src/step/programs.js";
@@ -93,6 +94,9 @@ describe("what routers are fed", () => {
     // Of a uniform: (2 * 0.1)^2 / 12.
     expect(variance).toBeCloseTo(0.04 / 12, 4);
     expect(routingFeeds([jitter(0), jitter(1)], draw, 1, null)[0]).toEqual(one.slice(0, 40));
+    // Number by number what the stream of that name says.
+    const stream = randomStream(5, "router jitter 3 1 0");
+    one.subarray(0, 7).forEach((value, i) => expect(value).toBeCloseTo(0.9 + 0.2 * stream.uniformAt(i), 6));
     const others = [[draw, 0, 0], [draw, 1, 1], [{ ...draw, step: 4 }, 1, 0], [{ ...draw, seed: 6 }, 1, 0]] as const;
     for (const [other, micro, layer] of others) expect(routingFeeds([jitter(layer)], other, micro, null)[0]).not.toEqual(one.slice(0, 40));
     expect(() => routingFeeds([jitter(0)], undefined, 0, null)).toThrow("no seed");
