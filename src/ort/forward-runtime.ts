@@ -68,7 +68,8 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
     const { program, ids, turned } = of;
     const inside = new Set(stored.map(({ key }) => key));
     of.session ??= openSession(program.graph, {
-      ...options, turned: new Set([...turned].map((key) => ids.get(key)!)), stored: new Map(stored.map((param) => [ids.get(param.key)!, held(param, turned.has(param.key))])),
+      // Reading prompts and going on from them are sessions that take turns.
+      ...options, spin: "run", turned: new Set([...turned].map((key) => ids.get(key)!)), stored: new Map(stored.map((param) => [ids.get(param.key)!, held(param, turned.has(param.key))])),
     });
     of.bound ??= program.params.filter(({ key }) => !inside.has(key)).map((param) => {
       const { key, shape } = param;

@@ -40,8 +40,11 @@ export interface SessionOptions {
   readonly threads: number;
   /** Keep memory between runs (default); without it each run allocates and frees what it needs. */
   readonly arena?: boolean;
-  /** Threads without work wait actively for a while (default): right for one session, not for many that take turns. */
-  readonly spin?: boolean;
+  /**
+   * Threads without work wait actively for a while (default): right for one session, not for many that take turns. `run`: only while a run lasts, so that the
+   * threads of one session do not keep the cores from the next one's.
+   */
+  readonly spin?: boolean | "run";
   /** Inputs that come with their axes exchanged: see `turnable`. */
   readonly turned?: ReadonlySet<ValueId>;
   /** Data of inputs that are never fed: onnxruntime copies them and packs matrices the way its products read them, which pays with few rows. */
@@ -68,7 +71,7 @@ export async function createSession(program: OnnxProgram, { threads, arena = tru
     logSeverityLevel: 3,
     // Only bytes are taken.
     externalData: [...stored].map(([id, { buffer, byteOffset, byteLength }]) => ({ path: `${id}`, data: new Uint8Array(buffer, byteOffset, byteLength) })),
-    ...(spin ? {} : { extra: { session: { intra_op: { allow_spinning: "0" } } } }),
+    ...(spin === true ? {} : { extra: { session: spin === "run" ? { force_spinning_stop: "1" } : { intra_op: { allow_spinning: "0" } } } }),
   });
   return {
     async run(inputs, outputs) {
