@@ -2,7 +2,7 @@
 import { routerOrder, type DecoderSpec, type RouterSpec } from "../spec/types.js";
 import { chosenLayers } from "./layers.js";
 import { recipeName, type UpcycleRecipe } from "./recipe.js";
-import { formatFactor, isHomogeneous, scaleFactors } from "./scaling.js";
+import { formatFactor, isHomogeneous, scaleFactors, selectedWeight } from "./scaling.js";
 
 export interface ExpectedPreservation {
   /** `exact`: for any router. `constant-router`: exact while all router logits are equal (zero, where scores are sigmoids). `approximate`: never exact. */
@@ -44,6 +44,10 @@ function departure(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpe
     const [{ gated, activation }] = ffns.filter((ffn) => !isHomogeneous(ffn)) as [(typeof ffns)[number]];
     const [factor, part] = gated ? [gate, "gate"] : [up, "up"];
     return `a factor of ${formatFactor(factor)} on ${part} does not pass through ${activation}; exact scaling puts it on down`;
+  }
+  const sum = topK * selectedWeight(router, recipe.expansion * granularity, topK);
+  if (scaling === "paper" && sum !== 1 && ffns.some(({ bias }) => bias)) {
+    return `the bias behind down stays as it is, as in Megatron-Core, but the selected weights sum to ${formatFactor(sum)}; exact scaling takes this into account`;
   }
   return null;
 }
