@@ -60,7 +60,7 @@ export function convertCommand(): Command {
     .option("--router-dtype <name>", "of the routers alone (default: like the rest)", oneOf("--router-dtype", dtypeNames))
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")
-    .option("--threads <n>", `threads that compute (default: at most 2 to convert, all cores to measure)`, wholeNumber("--threads", 1, 64))
+    .option("--threads <n>", `threads that compute (default: at most 2 to convert, all cores to measure, 1 for prompts: the router's last bits depend on it)`, wholeNumber("--threads", 1, 64))
     .option("--dry-run", "say what would be made, tensor by tensor; write nothing")
     .option("--text <file>", textHelp, collect)
     .option("--no-report", "do not measure how much of the parent's function was kept")
@@ -91,7 +91,7 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   const [source, ...parents] = (await modelFolders(models, given === undefined, flags.json)) as [string, ...string[]];
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   // A dry run shows what the router will be made from, and reads no weights; calibration needs it as it will be.
-  const routerRows = flags.dryRun === true && asked.scaling !== "calibrated" ? undefined : await promptedRouter(asked, source, terminal, signal);
+  const routerRows = flags.dryRun === true && asked.scaling !== "calibrated" ? undefined : await promptedRouter(asked, source, flags.threads, terminal, signal);
   const recipe = asked.scaling === "calibrated" ? await calibrated(asked, source, routerRows, flags, terminal, signal) : asked;
   const options = { source, parents, recipe, routerRows, dtype: dtypeOf(flags.dtype ?? said ?? undefined), routerDtype: dtypeOf(flags.routerDtype), maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {
@@ -111,13 +111,13 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
 }
 
 /** The rows of a router that is made from prompts. */
-async function promptedRouter({ routerInit, ...recipe }: UpcycleRecipe, source: string, terminal: Terminal, signal: AbortSignal): Promise<RouterRows | undefined> {
+async function promptedRouter({ routerInit, ...recipe }: UpcycleRecipe, source: string, threads: number | undefined, terminal: Terminal, signal: AbortSignal): Promise<RouterRows | undefined> {
   if (routerInit === null || routerInit.kind === "uniform_random") return undefined;
   const onLayer = (done: number, total: number): void => terminal.progress(`reading prompts  layer ${done} of ${total}`);
   try {
-    // One thread, so that the model's bytes do not depend on their number.
+    // Sums over threads differ in their last bits. So it is one unless said otherwise: the model's bytes must not depend on the machine.
     const { rows, warnings } = await promptRouter({
-      source, recipe: { ...recipe, routerInit }, threads: 1, backend: onnxruntimeBackend, signal, onLayer,
+      source, recipe: { ...recipe, routerInit }, threads: threads ?? 1, backend: onnxruntimeBackend, signal, onLayer,
     });
     warnings.forEach((warning) => terminal.note(`warning: ${warning}`));
     return rows;

@@ -53,8 +53,9 @@ function departure(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpe
 }
 
 /** Why the model is another than its base, where other parents take part. */
-function foreignTo({ parents, others }: UpcycleRecipe): string | null {
+function foreignTo({ parents, sharedParent, others }: UpcycleRecipe): string | null {
   if (parents === null) return null;
+  if (sharedParent !== null) return "a whole FFN is added to the routed experts' as a shared expert";
   const sources = new Set(parents.map(({ source }) => source));
   if (sources.size > 1) return `the experts are the FFNs of ${sources.size} models${others === "average" ? ", all else is their mean" : ""}`;
   if (!sources.has(0)) return "the experts are the FFNs of another model than the base";
