@@ -47,10 +47,11 @@ const recipeSchema = z.object({
 });
 
 /** Unknown keys are kept out of the way, not refused: a later version may write more. Version 1 had one set of factors for all layers. */
-const recordSchema = z.object({
+export const recordSchema = z.object({
   version: z.union([z.literal(1), z.literal(2)]),
   upcycle: z.string(),
-  parent: z.object({ name: z.string(), family: z.string() }),
+  /** `inner`: hidden units of each layer's FFN, where the recipe filled the last part. */
+  parent: z.object({ name: z.string(), family: z.string(), inner: z.array(z.int()).optional() }),
   /** Names of all dense models where there are several, the base first: what `source` of the recipe's parents counts. */
   parents: z.array(z.string()).optional(),
   name: z.string(),
@@ -76,7 +77,7 @@ export function recordOf(plan: SurgeryPlan, names: readonly string[], version: s
   return {
     version: 2,
     upcycle: version,
-    parent: { name: names[0]!, family: source.family },
+    parent: { name: names[0]!, family: source.family, ...(recipe.pad ? { inner: source.layers.map(({ ffn }) => ffn.inner) } : {}) },
     ...(names.length > 1 ? { parents: [...names] } : {}),
     name: recipeName(recipe),
     recipe: { ...recipe, target: family, ...mutable(recipe) },
