@@ -11,6 +11,7 @@ import { factorRuns } from "../convert/record.js";
 import { forwardFlops } from "../cost/flops.js";
 import { countParams } from "../cost/params.js";
 import type { DecoderSpec } from "../spec/types.js";
+import type { FetchedPart } from "../hub/fetch.js";
 import { isHubReference, modelName } from "../hub/reference.js";
 import { explainExpectation, explainPlan } from "../surgery/explain.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
@@ -60,7 +61,7 @@ export function convertCommand(): Command {
     .option("--router-dtype <name>", "of the routers alone (default: like the rest)", oneOf("--router-dtype", dtypeNames))
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")
-    .option("--threads <n>", `threads that compute (default: at most 2 to convert, all cores to measure)`, wholeNumber("--threads", 1, 64))
+    .option("--threads <n>", `threads that compute (default: at most 2 to convert, all cores to measure, 1 for prompts: the router's last bits depend on it)`, wholeNumber("--threads", 1, 64))
     .option("--dry-run", "say what would be made, tensor by tensor; write nothing")
     .option("--text <file>", textHelp, collect)
     .option("--no-report", "do not measure how much of the parent's function was kept")
@@ -69,11 +70,11 @@ export function convertCommand(): Command {
 }
 
 /** Each model's folder, one after the other. A name of a mergekit file that is no folder says so before it is fetched. */
-async function modelFolders(models: readonly string[], fromFile: boolean, json: boolean | undefined): Promise<string[]> {
+async function modelFolders(models: readonly string[], fromFile: boolean, part: FetchedPart, json: boolean | undefined): Promise<string[]> {
   const folders: string[] = [];
   for (const model of models) {
     if (fromFile && isHubReference(model)) openContext({ json }).terminal.note(`${model.slice(5)}: no such folder, so taken as ${model}`);
-    folders.push(await modelFolder(model, json));
+    folders.push(await modelFolder(model, json, part));
   }
   return folders;
 }
@@ -83,15 +84,16 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
     const wanted = multiplyRecipe(flags);
     if (given === undefined) return command.error("error: missing required argument 'model'");
     const context = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
-    const done = await runMultiply(await modelFolder(given, flags.json), wanted, dtypeOf(flags.dtype), flags, context);
+    const done = await runMultiply(await modelFolder(given, flags.json, flags.dryRun === true ? "headers" : "all"), wanted, dtypeOf(flags.dtype), flags, context);
     return done ? undefined : command.error("error: required option '--out <dir>' not specified");
   }
   if (flags.topk !== undefined) throw inputError("goes with --expert-multiply; a recipe's T says how many experts a token gets", { where: "--topk" });
   const { models, recipe: asked, dtype: said } = await askedOfFlags(given, flags, command);
-  const [source, ...parents] = (await modelFolders(models, given === undefined, flags.json)) as [string, ...string[]];
+  const part = flags.dryRun === true && asked.scaling !== "calibrated" ? "headers" : "all";
+  const [source, ...parents] = (await modelFolders(models, given === undefined, part, flags.json)) as [string, ...string[]];
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   // A dry run shows what the router will be made from, and reads no weights; calibration needs it as it will be.
-  const routerRows = flags.dryRun === true && asked.scaling !== "calibrated" ? undefined : await promptedRouter(asked, source, terminal, signal);
+  const routerRows = part === "headers" ? undefined : await promptedRouter(asked, source, flags.threads, terminal, signal);
   const recipe = asked.scaling === "calibrated" ? await calibrated(asked, source, routerRows, flags, terminal, signal) : asked;
   const options = { source, parents, recipe, routerRows, dtype: dtypeOf(flags.dtype ?? said ?? undefined), routerDtype: dtypeOf(flags.routerDtype), maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {
@@ -111,13 +113,13 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
 }
 
 /** The rows of a router that is made from prompts. */
-async function promptedRouter({ routerInit, ...recipe }: UpcycleRecipe, source: string, terminal: Terminal, signal: AbortSignal): Promise<RouterRows | undefined> {
+async function promptedRouter({ routerInit, ...recipe }: UpcycleRecipe, source: string, threads: number | undefined, terminal: Terminal, signal: AbortSignal): Promise<RouterRows | undefined> {
   if (routerInit === null || routerInit.kind === "uniform_random") return undefined;
   const onLayer = (done: number, total: number): void => terminal.progress(`reading prompts  layer ${done} of ${total}`);
   try {
-    // One thread, so that the model's bytes do not depend on their number.
+    // Sums over threads differ in their last bits. So it is one unless said otherwise: the model's bytes must not depend on the machine.
     const { rows, warnings } = await promptRouter({
-      source, recipe: { ...recipe, routerInit }, threads: 1, backend: onnxruntimeBackend, signal, onLayer,
+      source, recipe: { ...recipe, routerInit }, threads: threads ?? 1, backend: onnxruntimeBackend, signal, onLayer,
     });
     warnings.forEach((warning) => terminal.note(`warning: ${warning}`));
     return rows;

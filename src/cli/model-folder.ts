@@ -1,15 +1,15 @@
 /** Where a command accepts a model: a folder, or `hf://org/name[@revision]`, which becomes a folder of the Hub's cache. */
 import { bytes, duration, percent } from "../base/format.js";
 import { isHubReference } from "../hub/reference.js";
-import type { HubEvent } from "../hub/fetch.js";
+import type { FetchedPart, HubEvent } from "../hub/fetch.js";
 import { openContext } from "./context.js";
 import type { Terminal } from "./terminal.js";
 
 /** For the help of arguments. */
 export const orHub = "or hf://org/name[@revision]";
 
-/** The folder itself, or the downloaded one, with progress on the terminal. Ctrl-C keeps what has come. Throws like `fetchModel`. */
-export async function modelFolder(model: string, json: boolean | undefined): Promise<string> {
+/** The folder itself, or the downloaded one (`part` of it: a folder of headers has no weights to read), with progress on the terminal. Ctrl-C keeps what has come. Throws like `fetchModel`. */
+export async function modelFolder(model: string, json: boolean | undefined, part: FetchedPart = "all"): Promise<string> {
   if (!isHubReference(model)) return model;
   const { terminal } = openContext({ json });
   // The library is large; commands that need no network start without it.
@@ -18,7 +18,7 @@ export async function modelFolder(model: string, json: boolean | undefined): Pro
   const stop = (): void => controller.abort();
   process.on("SIGINT", stop).on("SIGTERM", stop);
   try {
-    return await fetchModel(model, { signal: controller.signal, onEvent: downloadView(model, terminal, () => performance.now()) });
+    return await fetchModel(model, { part, signal: controller.signal, onEvent: downloadView(model, terminal, () => performance.now()) });
   } finally {
     process.off("SIGINT", stop).off("SIGTERM", stop);
     terminal.settle();

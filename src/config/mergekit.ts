@@ -39,8 +39,12 @@ export const mergekitSchema = z
     gate_mode: z.enum(mergekitGates).default("hidden"),
     dtype: z.enum(["float32", "bfloat16", "float16"]).nullish(),
     experts_per_token: z.int().min(1).default(2),
-    shared_experts: absent("shared experts of other models cannot be made here; leave the key out, or make them experts"),
-    architecture: z.string().nullish().describe("mixtral, qwen2 or qwen3; the simplest family that holds the models if left out."),
+    shared_experts: z
+      .array(expertSchema)
+      .nullish()
+      .refine((list) => (list?.length ?? 0) <= 1, "there can be one shared expert, as in mergekit")
+      .describe("A model whose FFNs are added for every token; behind a gate made from its prompts where the architecture has one (qwen)."),
+    architecture: z.string().nullish().describe("mixtral, qwen or qwen3; the simplest family that holds the models if left out."),
   })
   .describe("A mixture of several dense models, as mergekit-moe describes it.");
 

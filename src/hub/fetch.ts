@@ -16,6 +16,7 @@ import { lockFolder } from "../io/lock.js";
 import { readText } from "../io/ranges.js";
 import { requireFreeSpace } from "../io/space.js";
 import { fetchBlob, linkBlob, type RemoteFile } from "./blob.js";
+import { fetchHeader } from "./headers.js";
 import { connectionTo, type Connection } from "./connection.js";
 import { parseHubReference, type HubReference } from "./reference.js";
 import { hubSettings, type HubSettings } from "./settings.js";
@@ -26,7 +27,15 @@ export type HubEvent =
   | { readonly type: "progress"; readonly file: string; readonly done: number; readonly total: number }
   | { readonly type: "cached"; readonly why: string };
 
+/**
+ * How much of a model: `all` of it; its config, index and the `headers` of its safetensors files (`headers.ts`; all of a model of torch.save, whose
+ * files have none); or its `config` alone. What is in the cache as a whole is given as a whole.
+ */
+export type FetchedPart = "all" | "headers" | "config";
+
 export interface FetchOptions {
+  /** Default: all. */
+  readonly part?: FetchedPart | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onEvent?: ((event: HubEvent) => void) | undefined;
   /** From the environment where left out. */
@@ -39,7 +48,7 @@ export interface FetchOptions {
  * The folder of `hf://org/name[@revision]`. Throws inputError for a model that is not there, not allowed or has no weights we read;
  * stopError where the network or disk fails, and interruptedError after Ctrl-C: what has come is kept, and the next call goes on.
  */
-export async function fetchModel(model: string, { signal, onEvent, settings: given, retryMs = 1000 }: FetchOptions = {}): Promise<string> {
+export async function fetchModel(model: string, { part = "all", signal, onEvent, settings: given, retryMs = 1000 }: FetchOptions = {}): Promise<string> {
   const reference = parseHubReference(model);
   const settings = given ?? (await hubSettings());
   const repoDir = join(settings.cacheDir, `models--${reference.repo.replaceAll("/", "--")}`);
@@ -59,7 +68,7 @@ export async function fetchModel(model: string, { signal, onEvent, settings: giv
   await withFsErrors(repoDir, "create folder", () => mkdir(repoDir, { recursive: true }));
   const release = await lockFolder(repoDir);
   try {
-    return await fetchSnapshot({ model, reference, settings, connection, repoDir, commit, onEvent, retryMs });
+    return await fetchSnapshot({ model, part, reference, settings, connection, repoDir, commit, onEvent, retryMs });
   } finally {
     await release();
   }
@@ -67,6 +76,7 @@ export async function fetchModel(model: string, { signal, onEvent, settings: giv
 
 interface Snapshot extends Pick<FetchOptions, "onEvent"> {
   readonly model: string;
+  readonly part: FetchedPart;
   readonly reference: HubReference;
   readonly settings: HubSettings;
   readonly connection: Connection;
@@ -76,17 +86,18 @@ interface Snapshot extends Pick<FetchOptions, "onEvent"> {
 }
 
 async function fetchSnapshot(options: Snapshot): Promise<string> {
-  const { model, reference, settings, connection, repoDir, commit, onEvent, retryMs } = options;
-  const listed = await remoteFiles(options);
+  const { model, part, reference, settings, connection, repoDir, commit, onEvent, retryMs } = options;
   const snapshot = join(repoDir, "snapshots", commit);
+  if (part !== "all" && (await exists(join(snapshot, "config.json")))) return snapshot;
+  const listed = await remoteFiles(options);
+  const from = { repo: reference.repo, revision: commit, hubUrl: settings.endpoint, ...(settings.token === undefined ? {} : { accessToken: settings.token }) };
   const blobOf = ({ checksum }: RemoteFile): string => join(repoDir, "blobs", checksum);
   const state = { done: 0, total: 0 };
-  const bring = async (file: RemoteFile): Promise<void> => {
-    const pointer = join(snapshot, file.path);
+  const bring = async (file: RemoteFile, folder = snapshot): Promise<void> => {
+    const pointer = join(folder, file.path);
     const report = (done: number): void => onEvent?.({ type: "progress", file: file.path, done: state.done + done, total: state.total });
     if (!(await exists(pointer))) {
       if (!(await exists(blobOf(file)))) {
-        const from = { repo: reference.repo, revision: commit, hubUrl: settings.endpoint, ...(settings.token === undefined ? {} : { accessToken: settings.token }) };
         await fetchBlob({ file, from, blob: blobOf(file), connection, onBytes: report, retryMs });
       }
       await linkBlob(blobOf(file), pointer);
@@ -97,10 +108,24 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
 
   const config = listed.get("config.json");
   if (config === undefined) throw inputError("the model has no config.json", { where: model, hint: "expected a model in the format of transformers" });
+  if (part === "config") {
+    const folder = join(repoDir, "headers", commit);
+    state.total = config.size;
+    await bring(config, folder);
+    return folder;
+  }
   const source = weightSources.find(({ file }) => listed.has(file));
   if (source === undefined) {
     const others = [...listed.keys()].filter((name) => /\.(gguf|bin|pt|pth|h5|msgpack|onnx|safetensors)$/.test(name));
     throw inputError(`the model has neither ${weightSources.map(({ file }) => file).join(", ")}${others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`}`, { where: model });
+  }
+  if (part === "headers" && source.file.endsWith(source.shards === null ? ".safetensors" : ".safetensors.index.json")) {
+    const folder = join(repoDir, "headers", commit);
+    if (source.shards !== null) await bring(listed.get(source.file)!, folder);
+    const files = source.shards === null ? [listed.get(source.file)!] : await shardsOf(join(folder, source.file), source.shards, listed);
+    for (const file of files) if (!(await exists(join(folder, file.path)))) await fetchHeader({ file, from, connection }, join(folder, file.path));
+    await bring(config, folder);
+    return folder;
   }
   const first = [...listed.values()].filter(({ path }) => isCarried(path) || path === source.file);
   const small = first.filter(({ path }) => path !== source.file || source.shards !== null);

@@ -58,19 +58,22 @@ export function forwardExport(spec: DecoderSpec, { batch, sequence, rows, loss }
 }
 
 /**
- * `ids`, `targets` [B, S] -> `loss` [], of a mixture `balance_loss`, `z_loss` [] and `expert_counts.LAYER` [E], then `gradient.SLOT` of
+ * `ids`, `targets` [B, S] -> `loss` [], of a mixture `balance_loss`, `z_loss` [], `expert_counts.LAYER` [E] and `router_entropy.LAYER` [], then `gradient.SLOT` of
  * loss + auxCoef * balance_loss + zCoef * z_loss, in the slot's shape.
  */
 export function trainingExport(spec: DecoderSpec, { batch, sequence, auxCoef, zCoef }: TrainingExport): ExportedGraph {
-  const { graph, params, outputs, trained } = trainProgram(spec, { batch, sequence, auxCoef, zCoef });
-  const layers = spec.layers.flatMap(({ ffn }, layer) => (ffn.kind === "moe" ? [{ layer, experts: ffn.experts }] : []));
-  return named(graph, [batch, sequence], params, [
-    { name: "loss", shape: [] },
-    ...(outputs.balance === null ? [] : [{ name: "balance_loss", shape: [] }]),
-    ...(outputs.z === null ? [] : [{ name: "z_loss", shape: [] }]),
-    ...layers.map(({ layer, experts }) => ({ name: `expert_counts.${layer}`, shape: [experts] })),
-    ...trained.map(({ key, shape }) => ({ name: `gradient.${key}`, shape })),
-  ]);
+  const { graph, params, outputs, gradients, trained } = trainProgram(spec, { batch, sequence, auxCoef, zCoef });
+  const layers = spec.layers.flatMap(({ ffn }, layer) => (ffn.kind === "moe" ? [layer] : []));
+  const shapeOf = (index: number): readonly number[] => graph.values[graph.outputs[index]!]!.shape;
+  const port = (name: string, index: number | null) => (index === null ? [] : [{ name, index, shape: shapeOf(index) }]);
+  const ports = [
+    ...port("loss", outputs.loss), ...port("balance_loss", outputs.balance), ...port("z_loss", outputs.z),
+    ...layers.flatMap((layer, i) => port(`expert_counts.${layer}`, outputs.counts[i]!)),
+    ...layers.flatMap((layer, i) => port(`router_entropy.${layer}`, outputs.entropy[i]!)),
+    ...trained.flatMap(({ key }, i) => port(`gradient.${key}`, gradients + i)),
+  ];
+  const chosen = prune({ ...graph, outputs: ports.map(({ index }) => graph.outputs[index]!) });
+  return named(chosen, [batch, sequence], params, ports.map(({ name, shape }) => ({ name, shape })));
 }
 
 function named(graph: Graph, tokens: readonly number[], params: readonly ParamInfo[], outputs: readonly NamedPort[]): ExportedGraph {
