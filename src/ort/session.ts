@@ -9,7 +9,7 @@ export type FeedData = Int32Array | Float32Array;
 
 export const onnxruntimeVersion: string = ort.env.versions.node ?? "unknown";
 
-/** Nodes from which an optimised graph is kept on disk. The reference sizes have 614 (dense), 1,631 (8 experts) and 7,679 (64 experts); the first two open in under 100 ms without. */
+/** Nodes from which an optimised graph is kept on disk. The reference sizes have 614 (dense), 1,631 (8 experts) and 7,679 (64 experts); the first two open in about 50 and 100 ms without. */
 const WORTH_KEEPING = 3000;
 
 /** A compiled graph. */
