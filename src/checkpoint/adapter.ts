@@ -1,7 +1,7 @@
 /**
  * LoRA adapters of PEFT, merged into a model's weights as they are read: the same model, each of whose adapted slots is W + scale B A. What reads
  * weights (conversions, prompts, measurements) knows nothing of it. The adapter is of the STORED tensor's shape; a slot that is a part of one (Phi-3's queries) takes
- * its own rows of B. A and B are read when they are needed, and a few are kept: memory does not grow with the adapter.
+ * its own rows of B. A and B of a module are read when they are needed, and a few are kept: memory does not grow with the number of modules.
  *
  * Names and formulas as in the public repository huggingface/peft: src/peft/tuners/lora/layer.py (`get_delta_weight` of Linear and Embedding).
  */
