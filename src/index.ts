@@ -30,7 +30,7 @@ export { forwardFlopsPerToken, trainFlopsPerToken } from "./cost/flops.js";
 export { countParams, type ParamCount } from "./cost/params.js";
 
 // Model folders.
-export { openCheckpoint, type Checkpoint, type StoredTensor } from "./checkpoint/open.js";
+export { openCheckpoint, type Adapter, type Checkpoint, type ModelSource, type StoredTensor } from "./checkpoint/open.js";
 export {
   writeCheckpoint, type TensorValue, type Weights, type WriteDtype, type WriteOptions, type WriteProgress, type WrittenCheckpoint,
 } from "./checkpoint/write.js";

@@ -8,7 +8,7 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { listFiles, modelInfo } from "@huggingface/hub";
 import { UpcycleError, inputError } from "../base/errors.js";
-import { isCarried, weightSources } from "../format/model-files.js";
+import { adapterSources, isCarried, weightSources } from "../format/model-files.js";
 import { parseIndex } from "../format/shards.js";
 import { exists, writeFileAtomic } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
@@ -29,9 +29,12 @@ export type HubEvent =
 
 /**
  * How much of a model: `all` of it; its config, index and the `headers` of its safetensors files (`headers.ts`; all of a model of torch.save, whose
- * files have none); or its `config` alone. What is in the cache as a whole is given as a whole.
+ * files have none); or its `config` alone. What is in the cache as a whole is given as a whole. `adapter`: a LoRA adapter of PEFT, which is no model, as a whole.
  */
-export type FetchedPart = "all" | "headers" | "config";
+export type FetchedPart = "all" | "headers" | "config" | "adapter";
+
+/** The file that comes last: a snapshot that has it is complete. */
+const lastFile = (part: FetchedPart): string => (part === "adapter" ? "adapter_config.json" : "config.json");
 
 export interface FetchOptions {
   /** Default: all. */
@@ -52,14 +55,14 @@ export async function fetchModel(model: string, { part = "all", signal, onEvent,
   const reference = parseHubReference(model);
   const settings = given ?? (await hubSettings());
   const repoDir = join(settings.cacheDir, `models--${reference.repo.replaceAll("/", "--")}`);
-  if (settings.offline) return (await cachedSnapshot(repoDir, reference)) ?? notCached(model, "HF_HUB_OFFLINE is set");
+  if (settings.offline) return (await cachedSnapshot(repoDir, reference, part)) ?? notCached(model, "HF_HUB_OFFLINE is set");
   const connection = connectionTo(reference, settings, signal);
   let commit: string;
   try {
     commit = await commitOf(reference, settings, connection);
   } catch (cause) {
     // Without a network, what came over it before still serves; a refusal counts.
-    const cached = connection.reached() || signal?.aborted === true ? null : await cachedSnapshot(repoDir, reference);
+    const cached = connection.reached() || signal?.aborted === true ? null : await cachedSnapshot(repoDir, reference, part);
     if (cached === null || !(cause instanceof UpcycleError)) throw cause;
     onEvent?.({ type: "cached", why: cause.message });
     return cached;
@@ -88,7 +91,7 @@ interface Snapshot extends Pick<FetchOptions, "onEvent"> {
 async function fetchSnapshot(options: Snapshot): Promise<string> {
   const { model, part, reference, settings, connection, repoDir, commit, onEvent, retryMs } = options;
   const snapshot = join(repoDir, "snapshots", commit);
-  if (part !== "all" && (await exists(join(snapshot, "config.json")))) return snapshot;
+  if (part !== "all" && part !== "adapter" && (await exists(join(snapshot, "config.json")))) return snapshot;
   const listed = await remoteFiles(options);
   const from = { repo: reference.repo, revision: commit, hubUrl: settings.endpoint, ...(settings.token === undefined ? {} : { accessToken: settings.token }) };
   const blobOf = ({ checksum }: RemoteFile): string => join(repoDir, "blobs", checksum);
@@ -106,7 +109,8 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
     report(0);
   };
 
-  const config = listed.get("config.json");
+  const config = listed.get(lastFile(part));
+  if (config === undefined && part === "adapter") throw inputError("there is no adapter_config.json", { where: model, hint: "expected a LoRA adapter as PEFT saves it" });
   if (config === undefined) throw inputError("the model has no config.json", { where: model, hint: "expected a model in the format of transformers" });
   if (part === "config") {
     const folder = join(repoDir, "headers", commit);
@@ -114,10 +118,11 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
     await bring(config, folder);
     return folder;
   }
-  const source = weightSources.find(({ file }) => listed.has(file));
+  const sources = part === "adapter" ? adapterSources : weightSources;
+  const source = sources.find(({ file }) => listed.has(file));
   if (source === undefined) {
     const others = [...listed.keys()].filter((name) => /\.(gguf|bin|pt|pth|h5|msgpack|onnx|safetensors)$/.test(name));
-    throw inputError(`the model has neither ${weightSources.map(({ file }) => file).join(", ")}${others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`}`, { where: model });
+    throw inputError(`the model has neither ${sources.map(({ file }) => file).join(", ")}${others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`}`, { where: model });
   }
   if (part === "headers" && source.file.endsWith(source.shards === null ? ".safetensors" : ".safetensors.index.json")) {
     const folder = join(repoDir, "headers", commit);
@@ -127,7 +132,7 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
     await bring(config, folder);
     return folder;
   }
-  const first = [...listed.values()].filter(({ path }) => isCarried(path) || path === source.file);
+  const first = [...listed.values()].filter(({ path }) => (part !== "adapter" && isCarried(path)) || path === source.file);
   const small = first.filter(({ path }) => path !== source.file || source.shards !== null);
   const sizeOf = (files: readonly RemoteFile[]): number => files.reduce((sum, { size }) => sum + size, 0);
   state.total = sizeOf(first) + config.size;
@@ -138,7 +143,7 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
   for (const file of weights) if (!(await exists(blobOf(file)))) missing += file.size;
   await requireFreeSpace(repoDir, missing);
   for (const file of weights) await bring(file);
-  // A snapshot with a config.json is complete, and one that a ref names can be used without a network.
+  // A snapshot with its last file is complete, and one that a ref names can be used without a network.
   await bring(config);
   if (reference.revision !== commit) {
     const ref = join(repoDir, "refs", reference.revision);
@@ -188,11 +193,11 @@ async function remoteFiles({ reference: { repo }, settings: { endpoint, token },
 }
 
 /** The snapshot that an earlier download completed. */
-async function cachedSnapshot(repoDir: string, { revision }: HubReference): Promise<string | null> {
+async function cachedSnapshot(repoDir: string, { revision }: HubReference, part: FetchedPart): Promise<string | null> {
   const ref = join(repoDir, "refs", revision);
   const commit = /^[0-9a-f]{40}$/.test(revision) ? revision : (await readFile(ref, "utf8").catch(() => "")).trim();
   const snapshot = join(repoDir, "snapshots", commit);
-  return /^[0-9a-f]{40}$/.test(commit) && (await exists(join(snapshot, "config.json"))) ? snapshot : null;
+  return /^[0-9a-f]{40}$/.test(commit) && (await exists(join(snapshot, lastFile(part)))) ? snapshot : null;
 }
 
 function notCached(model: string, why: string): never {
