@@ -23,7 +23,7 @@ export {
   type RopeScaling, type RouterOrder, type SpecialTokens,
 } from "./spec/types.js";
 export { slotsOf, type Slot, type SlotAt, type SlotPart } from "./tensors/slots.js";
-export { namedSlots, tensorName, type NamedSlot } from "./tensors/names.js";
+export { namedSlots, tensorNames, type NamedSlot } from "./tensors/names.js";
 
 // What it costs.
 export { forwardFlopsPerToken, trainFlopsPerToken } from "./cost/flops.js";

@@ -6,7 +6,7 @@ import { z } from "zod";
 import { parseConfig } from "./validate.js";
 
 /** A key of mergekit's whose use we refuse; empty it says nothing. */
-const absent = (why: string): z.ZodType => z.unknown().refine((value) => value == null || (Array.isArray(value) && value.length === 0), why).optional();
+const absent = (why: string): z.ZodOptional<z.ZodUnknown> => z.unknown().refine((value) => value == null || (Array.isArray(value) && value.length === 0), why).optional();
 
 const path = z.string().min(1);
 const modelPath = z.union([path, z.strictObject({ path, revision: path.nullish() })]);
