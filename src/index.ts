@@ -23,14 +23,14 @@ export {
   type RopeScaling, type RouterOrder, type SpecialTokens,
 } from "./spec/types.js";
 export { slotsOf, type Slot, type SlotAt, type SlotPart } from "./tensors/slots.js";
-export { namedSlots, tensorName, type NamedSlot } from "./tensors/names.js";
+export { namedSlots, tensorNames, type NamedSlot } from "./tensors/names.js";
 
 // What it costs.
 export { forwardFlopsPerToken, trainFlopsPerToken } from "./cost/flops.js";
 export { countParams, type ParamCount } from "./cost/params.js";
 
 // Model folders.
-export { openCheckpoint, type Checkpoint, type StoredTensor } from "./checkpoint/open.js";
+export { openCheckpoint, type Adapter, type Checkpoint, type ModelSource, type StoredTensor } from "./checkpoint/open.js";
 export {
   writeCheckpoint, type TensorValue, type Weights, type WriteDtype, type WriteOptions, type WriteProgress, type WrittenCheckpoint,
 } from "./checkpoint/write.js";

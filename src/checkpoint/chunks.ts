@@ -4,7 +4,7 @@
  */
 import { floatBytes } from "../numeric/dtype.js";
 import { matrixShape, type Area } from "../surgery/values.js";
-import { rowSpans, type Layout } from "../tensors/placement.js";
+import { rowSpans, type Layout, type Placement } from "../tensors/placement.js";
 import type { Slot } from "../tensors/slots.js";
 import type { PlannedFile, PlannedTensor, WriteDtype } from "./plan-files.js";
 
@@ -12,8 +12,9 @@ import type { PlannedFile, PlannedTensor, WriteDtype } from "./plan-files.js";
 export interface ChunkPart {
   readonly slot: Slot;
   readonly area: Area;
-  /** The chunk is the rectangle, row by row; else its elements lie in the stored tensor like this ... */
+  /** The chunk is the rectangle, row by row; else the slot's elements from row `first` on lie in the stored tensor like this ... */
   readonly layout: Layout | null;
+  readonly first: number;
   /** ... whose element `origin` the chunk begins with. */
   readonly origin: number;
 }
@@ -82,38 +83,40 @@ interface Piece {
 }
 
 function* cut(tensor: PlannedTensor, chunkBytes: number): Generator<Piece> {
-  const layouts = tensor.slots;
-  if (layouts.every(({ slot, layout }) => layout === null || hasLongRuns(slot, layout, tensor))) {
-    for (const { slot, layout } of layouts) yield* cutRows(slot, layout, tensor.dtype, chunkBytes);
+  const { slots } = tensor;
+  if (slots.every((place) => place.layout === null || hasLongRuns(place, place.layout, tensor))) {
+    for (const place of slots) yield* cutRows(place, tensor.dtype, chunkBytes);
   } else {
-    yield* weave(layouts as readonly { slot: Slot; layout: Layout }[], tensor, chunkBytes);
+    yield* weave(slots as readonly Woven[], tensor, chunkBytes);
   }
 }
 
-function hasLongRuns({ shape }: Slot, { rows, rowStride, columnStride }: Layout, { dtype }: PlannedTensor): boolean {
-  const [count, columns] = matrixShape(shape);
+function hasLongRuns({ slot, count }: Placement, { rows, rowStride, columnStride }: Layout, { dtype }: PlannedTensor): boolean {
+  const [, columns] = matrixShape(slot.shape);
   const run = Math.min(rows.run, count) * columns * floatBytes[dtype];
   return (columnStride === 1 || columns === 1) && rowStride === columns && (run >= shortestRun || rows.run >= count);
 }
 
 /** Runs of whole rows of one slot that lie one after the other. */
-function* cutRows(slot: Slot, layout: Layout | null, dtype: WriteDtype, chunkBytes: number): Generator<Piece> {
-  const [count, columnCount] = matrixShape(slot.shape);
+function* cutRows({ slot, first, count, layout }: Placement, dtype: WriteDtype, chunkBytes: number): Generator<Piece> {
+  const [, columnCount] = matrixShape(slot.shape);
   const rowBytes = columnCount * floatBytes[dtype];
   const step = Math.max(1, Math.floor(chunkBytes / rowBytes));
   const base = (layout?.base ?? 0) * floatBytes[dtype];
   for (const span of layout === null ? [{ row: 0, at: 0, count }] : rowSpans(layout.rows, 0, count)) {
     for (let done = 0; done < span.count; done += step) {
       const rowCount = Math.min(step, span.count - done);
-      const area = { rowStart: span.row + done, rowCount, columnStart: 0, columnCount };
-      const part = { slot, area, layout: null, origin: 0 };
+      const area = { rowStart: first + span.row + done, rowCount, columnStart: 0, columnCount };
+      const part = { slot, area, layout: null, first, origin: 0 };
       yield { part, parts: [part], at: base + (span.at + done) * rowBytes, bytes: rowCount * rowBytes };
     }
   }
 }
 
+type Woven = Placement & { readonly layout: Layout };
+
 /** Slots whose rows alternate, or that lie turned: chunks are runs of the stored tensor's own lines, each with what every slot gives to it. */
-function* weave(slots: readonly { slot: Slot; layout: Layout }[], { begin, end, dtype, slots: places }: PlannedTensor, chunkBytes: number): Generator<Piece> {
+function* weave(slots: readonly Woven[], { begin, end, dtype, slots: places }: PlannedTensor, chunkBytes: number): Generator<Piece> {
   const size = floatBytes[dtype];
   const shape = places[0]!.shape;
   const line = shape.length > 1 ? shape.at(-1)! : 1;
@@ -122,22 +125,23 @@ function* weave(slots: readonly { slot: Slot; layout: Layout }[], { begin, end, 
   for (let first = 0; first < lines; first += step) {
     const count = Math.min(step, lines - first);
     const origin = first * line;
-    const parts = slots.flatMap(({ slot, layout }): ChunkPart[] => {
-      const area = areaWithin(slot, layout, line, first, count);
-      return area === null ? [] : [{ slot, area, layout, origin }];
+    const parts = slots.flatMap((place): ChunkPart[] => {
+      const area = areaWithin(place, line, first, count);
+      return area === null ? [] : [{ slot: place.slot, area, layout: place.layout, first: place.first, origin }];
     });
     yield { parts, at: origin * size, bytes: count * line * size };
   }
 }
 
 /** The rectangle of a slot that lies in so many lines of the stored tensor. */
-function areaWithin({ shape }: Slot, { base, rows, rowStride, columnStride }: Layout, line: number, first: number, count: number): Area | null {
-  const [rowCount, columnCount] = matrixShape(shape);
+function areaWithin({ slot, first: firstRow, count: rowCount, layout }: Woven, line: number, first: number, count: number): Area | null {
+  const { base, rows, rowStride, columnStride } = layout;
+  const [, columnCount] = matrixShape(slot.shape);
   if (columnStride !== 1 && columnCount > 1) {
     const from = first - Math.floor(base / line);
     const columnStart = Math.max(0, from);
     const columnEnd = Math.min(columnCount, from + count);
-    return columnEnd <= columnStart ? null : { rowStart: 0, rowCount, columnStart, columnCount: columnEnd - columnStart };
+    return columnEnd <= columnStart ? null : { rowStart: firstRow, rowCount, columnStart, columnCount: columnEnd - columnStart };
   }
   // Rows lie in rising order, so those between two lines follow each other in the slot.
   const rowsBefore = (stored: number): number => {
@@ -146,5 +150,5 @@ function areaWithin({ shape }: Slot, { base, rows, rowStride, columnStride }: La
   };
   const rowStart = rowsBefore(Math.ceil((first * line - base) / rowStride));
   const rowEnd = rowsBefore(Math.ceil(((first + count) * line - base) / rowStride));
-  return rowEnd <= rowStart ? null : { rowStart, rowCount: rowEnd - rowStart, columnStart: 0, columnCount };
+  return rowEnd <= rowStart ? null : { rowStart: firstRow + rowStart, rowCount: rowEnd - rowStart, columnStart: 0, columnCount };
 }

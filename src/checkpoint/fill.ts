@@ -21,8 +21,9 @@ export async function fillChunk({ dtype, parts }: Chunk, make: MakeArea, out: Ui
   }
 }
 
-function scatter(made: Uint8Array, { area, origin }: ChunkPart, { base, rows, rowStride, columnStride }: Layout, size: number, out: Uint8Array): void {
-  const { rowStart, rowCount, columnStart, columnCount } = area;
+function scatter(made: Uint8Array, { area, first, origin }: ChunkPart, { base, rows, rowStride, columnStride }: Layout, size: number, out: Uint8Array): void {
+  const { rowCount, columnStart, columnCount } = area;
+  const rowStart = area.rowStart - first;
   if (columnStride === 1 || columnCount === 1) {
     for (const { row, at, count } of rowSpans(rows, rowStart, rowCount)) {
       for (let i = 0; i < count; i++) {

@@ -17,15 +17,23 @@ import type { DecoderSpec } from "../spec/types.js";
 import { isComputedBuffer, olderName } from "../tensors/names.js";
 import type { Region } from "../surgery/expr.js";
 import { isWhole, placements, takeSlot, type Placement } from "../tensors/placement.js";
+import { withAdapter, type Adapter } from "./adapter.js";
+import type { Slot } from "../tensors/slots.js";
 import { locateTensors } from "./locate.js";
+import { modelFolderOf, type ModelSource } from "./model-source.js";
 import { dequantizedDtype, isActivationScale, withScales } from "./scales.js";
 import { elements, type Located, type StoredTensor } from "./stored.js";
-import { openRegionReader } from "./region.js";
+import { openRegionReader, type RegionSource } from "./region.js";
 
+export type { Adapter } from "./adapter.js";
+export type { ModelSource } from "./model-source.js";
 export type { StoredTensor } from "./stored.js";
 
 export interface Checkpoint {
+  /** Of config, tokenizer and weights. */
   readonly dir: string;
+  /** The LoRA adapter that is merged in. */
+  readonly adapter: Adapter | null;
   readonly spec: DecoderSpec;
   /** The parsed config.json. */
   readonly config: Readonly<Record<string, unknown>>;
@@ -35,11 +43,11 @@ export interface Checkpoint {
   readonly unused: readonly string[];
   /** What else a user should know about how the files were read. */
   readonly notes: readonly string[];
-  /** The precision that most of the weights are read in. */
+  /** The precision that most of the weights are read in, an adapter aside: what it changes is read in float32. */
   readonly dtype: FloatDtype;
   /** A whole tensor, row-major. Slot keys are those of `slotsOf(spec)`; an unknown key is a defect of the caller. */
   readFloat32(slotKey: string): Promise<Float32Array>;
-  /** The stored bytes, little-endian; 8-bit weights come multiplied by their scales, in the model's own precision. */
+  /** The stored bytes, little-endian; 8-bit weights come multiplied by their scales, in the model's own precision; what an adapter changes comes merged. */
   readBytes(slotKey: string): Promise<{ dtype: FloatDtype; bytes: Uint8Array }>;
   /** The precision that `readBytes` and `readRegion` give. */
   dtypeOf(slotKey: string): FloatDtype;
@@ -52,10 +60,21 @@ export interface Checkpoint {
 }
 
 /**
- * Opens a folder. Throws inputError, naming what was found and what was expected, if the folder is not a supported
- * model, a file is missing or cut short, or a tensor is missing, misshapen or not floating point.
+ * Opens a model. Throws inputError, naming what was found and what was expected, if the folder is not a supported
+ * model, a file is missing or cut short, or a tensor is missing, misshapen or not floating point; and for an adapter that cannot be merged in.
  */
-export async function openCheckpoint(dir: string): Promise<Checkpoint> {
+export async function openCheckpoint(source: ModelSource): Promise<Checkpoint> {
+  const base = await openFolder(modelFolderOf(source));
+  if (typeof source === "string") return base;
+  try {
+    return await withAdapter(base, source.adapter);
+  } catch (cause) {
+    await base.close();
+    throw cause;
+  }
+}
+
+async function openFolder(dir: string): Promise<Checkpoint> {
   await requireFolder(dir);
   const configPath = join(dir, "config.json");
   if (!(await exists(configPath)))
@@ -87,6 +106,14 @@ function underCurrentNames(spec: DecoderSpec, wanted: ReadonlySet<string>, locat
   return new Map([...located].map(([name, tensor]) => [renamed.get(name) ?? name, tensor]));
 }
 
+/** A slot and the stored tensors that hold it, in the order of its rows. */
+interface Held {
+  readonly slot: Slot;
+  /** Of all of them. */
+  readonly dtype: FloatDtype;
+  readonly parts: (RegionSource & { readonly place: Placement })[];
+}
+
 function assemble(
   dir: string,
   spec: DecoderSpec,
@@ -96,17 +123,26 @@ function assemble(
   scales: ReadonlySet<string>,
   files: readonly RangeFile[],
 ): Checkpoint {
-  const bySlot = new Map(slots.map((place) => [place.slot.key, { ...located.get(place.name)!, place }]));
-  const find = (slotKey: string): Located & { readonly place: Placement } => {
-    const tensor = bySlot.get(slotKey);
-    if (tensor === undefined) throw new Error(`no slot ${slotKey} in ${dir}`);
-    return tensor;
+  const bySlot = new Map<string, Held>();
+  for (const place of slots) {
+    const { presented, shape, read } = located.get(place.name)!;
+    const held = bySlot.get(place.slot.key) ?? { slot: place.slot, dtype: presented!, parts: [] };
+    held.parts.push({ place, name: place.name, dtype: presented!, count: elements(shape), first: place.first, rows: place.count, layout: place.layout, read });
+    bySlot.set(place.slot.key, held);
+  }
+  const find = (slotKey: string): Held => {
+    const held = bySlot.get(slotKey);
+    if (held === undefined) throw new Error(`no slot ${slotKey} in ${dir}`);
+    return held;
   };
   const readBytes = async (slotKey: string): Promise<{ dtype: FloatDtype; bytes: Uint8Array }> => {
-    const { presented, shape, read, place } = find(slotKey);
-    const dtype = presented!;
-    const stored = await read(0, elements(shape));
-    return { dtype, bytes: isWhole(place) ? stored : takeSlot(place, stored, floatBytes[dtype]) };
+    const { slot, dtype, parts } = find(slotKey);
+    const [first] = parts;
+    if (isWhole(first!.place)) return { dtype, bytes: await first!.read(0, first!.count) };
+    const size = floatBytes[dtype];
+    const bytes = new Uint8Array(elements(slot.shape) * size);
+    for (const { place, count, read } of parts) takeSlot(place, await read(0, count), bytes, size);
+    return { dtype, bytes };
   };
   const readRegion = openRegionReader();
   const used = new Set(slots.map(({ name }) => name));
@@ -117,6 +153,7 @@ function assemble(
   const others = [...located.keys()].filter((name) => !used.has(name) && !scales.has(name) && !isComputedBuffer(name)).sort();
   return {
     dir,
+    adapter: null,
     spec,
     config,
     tensors: new Map(tensors),
@@ -124,28 +161,24 @@ function assemble(
     notes: notesOn(others.filter(isActivationScale)),
     dtype: dominantDtype([...bySlot.values()]),
     readBytes,
-    dtypeOf: (slotKey) => find(slotKey).presented!,
-    readRegion(region, into) {
-      const { presented, shape, read, place } = find(region.key);
-      return readRegion({ name: place.name, dtype: presented!, count: elements(shape), layout: place.layout, read }, region, into);
-    },
+    dtypeOf: (slotKey) => find(slotKey).dtype,
+    readRegion: (region, into) => readRegion(find(region.key).parts, region, into),
     async readFloat32(slotKey) {
       const { dtype, bytes } = await readBytes(slotKey);
       return toFloat32(dtype, bytes);
     },
     async readRows(slotKey, start, count, memory) {
-      const { presented, shape, read, place } = find(slotKey);
-      const dtype = presented!;
-      const [rows = 1, ...rest] = place.slot.shape;
+      const { slot, dtype, parts } = find(slotKey);
+      const [rows = 1, ...rest] = slot.shape;
       if (!(start >= 0 && count >= 0 && start + count <= rows))
         throw new Error(`rows ${start} to ${start + count} of ${slotKey}, which has ${rows}`);
       const width = elements(rest);
       const room = memory !== undefined && memory.byteLength >= 4 * count * width ? memory : undefined;
       const into = room && storedPlace(dtype, count * width, room);
-      if (isWhole(place)) return toFloat32(dtype, await read(start * width, count * width, into), room);
-      const source = { name: place.name, dtype, count: elements(shape), layout: place.layout, read };
+      const [first] = parts;
+      if (isWhole(first!.place)) return toFloat32(dtype, await first!.read(start * width, count * width, into), room);
       const region = { key: slotKey, rowStart: start, rowCount: count, columnStart: 0, columnCount: width, stride: width };
-      return toFloat32(dtype, (await readRegion(source, region, into)).bytes, room);
+      return toFloat32(dtype, (await readRegion(parts, region, into)).bytes, room);
     },
     async close() {
       await Promise.all(files.map((file) => file.close()));
@@ -153,9 +186,9 @@ function assemble(
   };
 }
 
-function dominantDtype(tensors: readonly (Located & { readonly place: Placement })[]): FloatDtype {
+function dominantDtype(slots: readonly Held[]): FloatDtype {
   const counts = new Map<FloatDtype, number>();
-  for (const { presented, place } of tensors) counts.set(presented!, (counts.get(presented!) ?? 0) + elements(place.slot.shape));
+  for (const { slot, dtype } of slots) counts.set(dtype, (counts.get(dtype) ?? 0) + elements(slot.shape));
   return [...counts].reduce((a, b) => (b[1] > a[1] ? b : a))[0];
 }
 
@@ -196,7 +229,9 @@ function requireSlots(
       },
     );
   }
-  for (const { shape: wanted, name } of slots) {
+  const firstOf = new Map<string, Placement>();
+  for (const place of slots) {
+    const { slot, shape: wanted, name } = place;
     const { shape, dtype, presented, file } = located.get(name)!;
     const where = join(dir, file);
     if (shape.join() !== wanted.join()) {
@@ -209,6 +244,11 @@ function requireSlots(
         where,
         hint: "use the unquantized model it was made from",
       });
+    }
+    const first = firstOf.get(slot.key);
+    if (first === undefined) firstOf.set(slot.key, place);
+    else if (located.get(first.name)!.presented !== presented) {
+      throw inputError(`tensor ${name} is stored as ${dtype}, ${first.name} as ${located.get(first.name)!.dtype}, expected one precision for both`, { where });
     }
   }
 }

@@ -4,14 +4,17 @@ import type { Region } from "../surgery/expr.js";
 import type { StoredTensor } from "../surgery/values.js";
 import { rowSpans, type Layout } from "../tensors/placement.js";
 
-/** A stored tensor that a slot lies in. */
+/** A stored tensor that rows of a slot lie in. */
 export interface RegionSource {
   /** Equal for slots of the same stored tensor. */
   readonly name: string;
   readonly dtype: FloatDtype;
   /** Elements of the stored tensor. */
   readonly count: number;
-  /** Null: the stored tensor is the slot. */
+  /** The slot's rows that lie in it. */
+  readonly first: number;
+  readonly rows: number;
+  /** Null: the stored tensor is these rows. */
   readonly layout: Layout | null;
   /** `count` stored elements from `start` on; may lie in `into`, from its beginning. */
   readonly read: (start: number, count: number, into?: Uint8Array) => Promise<Uint8Array>;
@@ -29,8 +32,8 @@ interface Block {
   users: number;
 }
 
-/** Reads with a memory of `cacheBytes` for tensors that are read in short pieces. */
-export function openRegionReader(cacheBytes = 24 << 20): (source: RegionSource, region: Region, into?: Uint8Array) => Promise<StoredTensor> {
+/** Reads with a memory of `cacheBytes` for tensors that are read in short pieces; `sources` are the slot's, in the order of its rows, of one precision. */
+export function openRegionReader(cacheBytes = 24 << 20): (sources: readonly RegionSource[], region: Region, into?: Uint8Array) => Promise<StoredTensor> {
   const blocks = new Map<string, Block>();
   const most = Math.max(1, Math.floor(cacheBytes / blockBytes));
 
@@ -88,7 +91,26 @@ export function openRegionReader(cacheBytes = 24 << 20): (source: RegionSource, 
     }
   };
 
-  return async (source, { rowStart, rowCount, columnStart, columnCount, stride }, into) => {
+  return async (sources, region, into) => {
+    const { rowStart, rowCount, columnCount } = region;
+    const parts = sources.flatMap((source): [RegionSource, Region][] => {
+      const from = Math.max(rowStart, source.first);
+      const end = Math.min(rowStart + rowCount, source.first + source.rows);
+      return end <= from ? [] : [[source, { ...region, rowStart: from, rowCount: end - from }]];
+    });
+    const [only] = parts;
+    if (parts.length === 1) return readPart(...only!, into);
+    const { dtype } = sources[0]!;
+    const rowBytes = columnCount * floatBytes[dtype];
+    const out = into !== undefined && into.byteLength >= rowCount * rowBytes ? into.subarray(0, rowCount * rowBytes) : new Uint8Array(rowCount * rowBytes);
+    for (const [source, part] of parts) out.set((await readPart(source, part)).bytes, (part.rowStart - rowStart) * rowBytes);
+    return { dtype, bytes: out };
+  };
+
+  /** A rectangle of rows that all lie in `source`. */
+  async function readPart(source: RegionSource, region: Region, into?: Uint8Array): Promise<StoredTensor> {
+    const { rowCount, columnStart, columnCount, stride } = region;
+    const rowStart = region.rowStart - source.first;
     const { dtype, layout } = source;
     const size = floatBytes[dtype];
     const bytes = rowCount * columnCount * size;
@@ -112,7 +134,7 @@ export function openRegionReader(cacheBytes = 24 << 20): (source: RegionSource, 
       }
     }
     return { dtype, bytes: out };
-  };
+  }
 
   /** Slot rows that are columns of the stored matrix: reads each stored row's part and turns it. */
   async function copyTransposed(

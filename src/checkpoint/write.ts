@@ -200,9 +200,12 @@ async function writeWeights(attempt: Attempt, { files }: FilePlan, options: Writ
   }
 }
 
-/** Cuts rectangles out of whole tensors; those of one stored tensor are kept until another's turn. */
+/** Cuts rectangles out of whole slots; those of one stored tensor, or the slot of several, are kept until another's turn. */
 function areasOfWhole(tensor: (slot: Slot) => Promise<TensorValue>, files: readonly PlannedFile[]): MakeArea {
-  const storedAs = new Map(files.flatMap(({ tensors }) => tensors.flatMap(({ name, slots }) => slots.map(({ slot }): [string, string] => [slot.key, name]))));
+  const storedAs = new Map<string, string>();
+  for (const { name, slots } of files.flatMap(({ tensors }) => tensors)) {
+    for (const { slot } of slots) if (!storedAs.has(slot.key)) storedAs.set(slot.key, name);
+  }
   const held = new Map<string, Promise<Uint8Array>>();
   let current: string | undefined;
   return async (slot, { rowStart, rowCount, columnStart, columnCount }, dtype) => {

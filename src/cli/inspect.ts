@@ -25,7 +25,7 @@ export function inspectCommand(): Command {
 }
 
 async function execute(name: string, flags: InspectFlags): Promise<void> {
-  const dir = await modelFolder(name, flags.json);
+  const dir = await modelFolder(name, flags.json, "headers");
   const { terminal, json } = openContext({ json: flags.json });
   const { tensors, ...facts } = await inspectModel(dir);
   if (json) {

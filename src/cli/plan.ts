@@ -6,6 +6,7 @@ import { inputError } from "../base/errors.js";
 import { grouped, wrap } from "../base/format.js";
 import { nearest, parseHardware, type HardwareTable } from "../config/index.js";
 import { toolVersion } from "../convert/version.js";
+import { isHubReference } from "../hub/reference.js";
 import { writeFileAtomic } from "../io/atomic.js";
 import { readJson, readText } from "../io/ranges.js";
 import { armKinds, fittedCoefficients, publishedCoefficients, type ArmKind, type Coefficients, type FitDocument } from "../plan/coefficients.js";
@@ -20,6 +21,7 @@ import { isMoe, type DecoderSpec } from "../spec/types.js";
 import { parseRecipeName, recipeDefaults, checkRecipe } from "../surgery/recipe.js";
 import { chartAssets, commandLine, plannerBundle } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
+import { modelFolder, orHub } from "./model-folder.js";
 import { collect, quantity, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 
 interface PlanFlags extends CommonFlags {
@@ -54,7 +56,7 @@ interface PlanFlags extends CommonFlags {
 export function planCommand(): Command {
   const command = new Command("plan")
     .description("predict losses, cost and layout of upcycling a dense model")
-    .argument("[model]", "folder of a dense model; or use one of the next three")
+    .argument("[model]", `folder of a dense model, ${orHub} (of which only the config is fetched); or use one of the next three`)
     .option("--preset <name>", "a public model, named below")
     .option("--size <params>", "a usual shape of this size: 7B")
     .option("--shape <list>", "hidden=4096,layers=32,heads=32,inner=11008,vocab=32000")
@@ -134,17 +136,17 @@ interface DenseModel {
   readonly seen: number | null;
 }
 
-async function denseModel(model: string | undefined, { preset, size, shape, d1 }: PlanFlags): Promise<DenseModel> {
+async function denseModel(model: string | undefined, { preset, size, shape, d1, json }: PlanFlags): Promise<DenseModel> {
   const given = [model, preset, size, shape].filter((value) => value !== undefined).length;
   if (given !== 1) {
     throw inputError(given === 0 ? "no model" : "more than one model", { where: "upcycle plan", hint: "give one of: a folder, --preset, --size, --shape" });
   }
   const seen = d1 ?? null;
   if (model !== undefined) {
-    const file = join(model, "config.json");
+    const file = join(await modelFolder(model, json, "config"), "config.json");
     const spec = specFromConfig((await readJson(file)) as Record<string, unknown>, shownPath(file));
-    if (isMoe(spec)) throw inputError("this model is already a mixture of experts", { where: shownPath(model), hint: "a plan starts from a dense model" });
-    return { name: shownPath(model), spec, seen };
+    if (isMoe(spec)) throw inputError("this model is already a mixture of experts", { where: isHubReference(model) ? model : shownPath(model), hint: "a plan starts from a dense model" });
+    return { name: isHubReference(model) ? model.slice("hf://".length) : shownPath(model), spec, seen };
   }
   if (preset !== undefined) {
     const found = presets.find(({ id }) => id === preset);

@@ -27,7 +27,7 @@ export function targetsCommand(): Command {
 }
 
 async function execute(name: string, flags: TargetsFlags): Promise<void> {
-  const dir = await modelFolder(name, flags.json);
+  const dir = await modelFolder(name, flags.json, "headers");
   const { terminal, json } = openContext({ json: flags.json });
   const shape = parseRecipeName(flags.recipe);
   const checkpoint = await openCheckpoint(dir);

@@ -79,7 +79,8 @@ export async function diffCheckpoints(dirA: string, dirB: string, { onProgress, 
 }
 
 function slotsByKey({ spec }: Checkpoint): Map<string, { readonly name: string; readonly shape: readonly number[] }> {
-  return new Map(namedSlots(spec).map(({ slot, name }) => [slot.key, { name, shape: slot.shape }]));
+  // A slot that is several tensors is named by our own key.
+  return new Map(namedSlots(spec).map(({ slot, names }) => [slot.key, { name: names.length === 1 ? names[0]! : slot.key, shape: slot.shape }]));
 }
 
 async function diffTensor(

@@ -3,13 +3,13 @@ import { inputError } from "../base/errors.js";
 import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
 import { plannedWeightBytes, type WriteDtype } from "../checkpoint/write.js";
 import { modelName } from "../hub/reference.js";
-import { planMerge, type MergeChoice, type MergeLineage, type MergePlan } from "../surgery/merge.js";
+import { paddingOf, planMerge, type MergeChoice, type MergePlan } from "../surgery/merge.js";
 import { recipeName } from "../surgery/recipe.js";
 import { slotsOf } from "../tensors/slots.js";
 import { cardFile } from "./card.js";
 import { derivedCard } from "./derived-card.js";
 import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
-import { factorsByLayer, readRecord, recipeOf } from "./record.js";
+import { readLineage } from "./lineage.js";
 import { toolVersion } from "./version.js";
 
 /** In a merged model's folder: how it was made. */
@@ -76,16 +76,10 @@ export async function mergeCheckpoint(options: MergeOptions): Promise<Merged> {
 }
 
 async function planFor(checkpoint: Checkpoint, { choice, dtype, maxShardBytes }: PlanOptions): Promise<MergingPlan> {
-  const plan = planMerge(checkpoint.spec, choice, await lineageOf(checkpoint));
+  const plan = planMerge(checkpoint.spec, choice, await readLineage(checkpoint.dir, checkpoint.spec.layers.length));
   for (const key of plan.zeros) await requireZero(checkpoint, key);
   const written = dtype ?? ownDtype(checkpoint);
   return { plan, dtype: written, weightBytes: plannedWeightBytes(plan.target, written, maxShardBytes), warnings: [...mergeWarnings(plan), ...fileWarnings(checkpoint)] };
-}
-
-async function lineageOf({ dir, spec }: Checkpoint): Promise<MergeLineage | null> {
-  const record = await readRecord(dir);
-  if (record === null) return null;
-  return { recipe: recipeOf(record), family: record.parent.family, factors: factorsByLayer(record, spec.layers.length) };
 }
 
 /** Values looked at in one go. */
@@ -109,7 +103,7 @@ function mergeWarnings({ lineage, source, target }: MergePlan): string[] {
   const gated = lineage?.recipe.shared != null && source.layers.some(({ ffn }) => ffn.kind === "moe" && ffn.shared?.gated === true);
   return [
     ...(gated ? ["the shared expert's gate is taken to be a half, as upcycling started it; what training made of it is lost"] : []),
-    ...(lineage?.recipe.pad === true ? ["units of zeros that filled the last part stay in the FFN: they change nothing"] : []),
+    ...(lineage?.recipe.pad === true && paddingOf(lineage) === "stays" ? ["units that filled the last part stay in the FFN: zeros, unless noise, drop or training made something of them"] : []),
     ...(target.family === "upcycle" && lineage?.family !== "upcycle" ? ["no dense family says what upcycling or the model's own family changed: written in our own format, which only upcycle loads"] : []),
   ];
 }

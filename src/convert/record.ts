@@ -8,7 +8,7 @@ import { inputError } from "../base/errors.js";
 import { exists } from "../io/atomic.js";
 import { readJson } from "../io/ranges.js";
 import { chosenLayers } from "../surgery/layers.js";
-import { checkRecipe, expertInits, otherTensors, recipeDefaults, recipeName, scalings, targetFamilies, type UpcycleRecipe } from "../surgery/recipe.js";
+import { checkRecipe, expertInits, otherTensors, recipeDefaults, recipeName, scalings, targetFamilies, type ExpertPrompts, type UpcycleRecipe } from "../surgery/recipe.js";
 import type { Factors } from "../surgery/scaling.js";
 import type { SurgeryPlan } from "../surgery/plan.js";
 
@@ -33,6 +33,8 @@ const recipeSchema = z.object({
   allowUnevenTopK: z.boolean(),
   experts: z.enum(expertInits).default(recipeDefaults.experts),
   parents: z.array(z.object({ source: z.int(), noise: z.number(), scale: z.number() })).nullable().default(recipeDefaults.parents),
+  sharedParent: z.object({ source: z.int(), noise: z.number(), scale: z.number(), prompts: z.object({ positive: z.array(z.string()), negative: z.array(z.string()) }).nullable() })
+    .nullable().default(recipeDefaults.sharedParent),
   others: z.enum(otherTensors).default(recipeDefaults.others),
   noise: z.object({ std: z.number(), relative: z.boolean(), fraction: z.number() }).nullable().default(recipeDefaults.noise),
   drop: z.number().default(recipeDefaults.drop),
@@ -46,10 +48,11 @@ const recipeSchema = z.object({
 });
 
 /** Unknown keys are kept out of the way, not refused: a later version may write more. Version 1 had one set of factors for all layers. */
-const recordSchema = z.object({
+export const recordSchema = z.object({
   version: z.union([z.literal(1), z.literal(2)]),
   upcycle: z.string(),
-  parent: z.object({ name: z.string(), family: z.string() }),
+  /** `inner`: hidden units of each layer's FFN, where the recipe filled the last part. */
+  parent: z.object({ name: z.string(), family: z.string(), inner: z.array(z.int()).optional() }),
   /** Names of all dense models where there are several, the base first: what `source` of the recipe's parents counts. */
   parents: z.array(z.string()).optional(),
   name: z.string(),
@@ -75,7 +78,7 @@ export function recordOf(plan: SurgeryPlan, names: readonly string[], version: s
   return {
     version: 2,
     upcycle: version,
-    parent: { name: names[0]!, family: source.family },
+    parent: { name: names[0]!, family: source.family, ...(recipe.pad ? { inner: source.layers.map(({ ffn }) => ffn.inner) } : {}) },
     ...(names.length > 1 ? { parents: [...names] } : {}),
     name: recipeName(recipe),
     recipe: { ...recipe, target: family, ...mutable(recipe) },
@@ -86,13 +89,13 @@ export function recordOf(plan: SurgeryPlan, names: readonly string[], version: s
 }
 
 /** Lists as the schema has them. */
-function mutable({ calibration, parents, routerInit }: UpcycleRecipe): Pick<UpcycleRecord["recipe"], "calibration" | "parents" | "routerInit"> {
-  const prompts = (init: Extract<UpcycleRecipe["routerInit"], { readonly prompts: unknown }>): { positive: string[]; negative: string[] }[] =>
-    init.prompts.map(({ positive, negative }) => ({ positive: [...positive], negative: [...negative] }));
+function mutable({ calibration, parents, sharedParent, routerInit }: UpcycleRecipe): Pick<UpcycleRecord["recipe"], "calibration" | "parents" | "sharedParent" | "routerInit"> {
+  const texts = ({ positive, negative }: ExpertPrompts): { positive: string[]; negative: string[] } => ({ positive: [...positive], negative: [...negative] });
   return {
     calibration: calibration === null ? null : [...calibration],
     parents: parents === null ? null : parents.map((parent) => ({ ...parent })),
-    routerInit: routerInit === null || routerInit.kind === "uniform_random" ? routerInit : { kind: routerInit.kind, prompts: prompts(routerInit) },
+    sharedParent: sharedParent === null ? null : { ...sharedParent, prompts: sharedParent.prompts === null ? null : texts(sharedParent.prompts) },
+    routerInit: routerInit === null || routerInit.kind === "uniform_random" ? routerInit : { kind: routerInit.kind, prompts: routerInit.prompts.map(texts) },
   };
 }
 

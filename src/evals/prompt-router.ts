@@ -9,7 +9,8 @@
  */
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
-import { openCheckpoint } from "../checkpoint/open.js";
+import { modelFolderOf } from "../checkpoint/model-source.js";
+import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
 import { exists } from "../io/atomic.js";
 import type { DecoderSpec } from "../spec/types.js";
 import type { Backend } from "../step/runtime.js";
@@ -20,7 +21,7 @@ import { openStreamedModel, throughLayer } from "./streamed-model.js";
 
 export interface PromptRouterOptions {
   /** The base's folder, with its tokenizer. */
-  readonly source: string;
+  readonly source: ModelSource;
   readonly recipe: UpcycleRecipe;
   readonly backend: Backend;
   readonly threads: number;
@@ -29,7 +30,7 @@ export interface PromptRouterOptions {
 }
 
 export interface PromptRouter {
-  /** [E, H] for each layer. */
+  /** [E, H] for each layer, [E + 1, H] where the shared expert has prompts. */
   readonly rows: RouterRows;
   readonly warnings: readonly string[];
 }
@@ -43,47 +44,53 @@ const alike = 0.99;
  * Throws inputError for a model without tokenizer, a recipe without prompts, a prompt without tokens or longer than the model's positions, and
  * prompts whose rows vanish.
  */
-export async function promptRouter({ source: dir, recipe, backend, threads, signal, onLayer }: PromptRouterOptions): Promise<PromptRouter> {
+export async function promptRouter({ source, recipe, backend, threads, signal, onLayer }: PromptRouterOptions): Promise<PromptRouter> {
+  const dir = modelFolderOf(source);
   const { routerInit } = recipe;
   if (routerInit === null || routerInit.kind === "uniform_random") throw inputError("the recipe has no prompts", { where: `recipe ${recipeName(recipe)}` });
-  const { kind, prompts } = routerInit;
+  const { kind } = routerInit;
+  const shared = recipe.sharedParent?.prompts ?? null;
+  const prompts = shared === null ? routerInit.prompts : [...routerInit.prompts, shared];
   if (!(await exists(join(dir, "tokenizer.json")))) {
     throw inputError(`the router is to be made from prompts (${kind}), but the model has no tokenizer.json`, {
       where: dir, hint: "put its tokenizer beside it, or use a drawn router (gate_mode: random)",
     });
   }
-  const encoded = await encodePrompts(dir, prompts);
-  const rows = kind === "hidden" ? await hiddenRows(dir, encoded, backend, { threads, signal }, onLayer) : await embeddingRows(dir, encoded);
+  const encoded = await encodePrompts(dir, prompts, recipe.expansion);
+  const rows = kind === "hidden" ? await hiddenRows(source, encoded, backend, { threads, signal }, onLayer) : await embeddingRows(source, encoded);
   return { rows, warnings: alikeWarnings(rows, prompts.length) };
 }
 
 interface Encoded {
+  /** `copy 3`, or `the shared expert`. */
+  readonly whose: string;
   readonly positive: readonly Int32Array[];
   readonly negative: readonly Int32Array[];
 }
 
-async function encodePrompts(dir: string, prompts: readonly ExpertPrompts[]): Promise<Encoded[]> {
+async function encodePrompts(dir: string, prompts: readonly ExpertPrompts[], copies: number): Promise<Encoded[]> {
   const tokenizer = await openTokenizer(dir);
-  const encode = async (text: string, copy: number): Promise<Int32Array> => {
+  const encode = async (text: string, whose: string): Promise<Int32Array> => {
     const ids = await tokenizer.encode(text);
     const all = tokenizer.bosId === undefined ? ids : Int32Array.of(tokenizer.bosId, ...ids);
-    if (all.length === 0) throw inputError(`a prompt of copy ${copy} has no tokens: ${JSON.stringify(text)}`, { where: dir });
+    if (all.length === 0) throw inputError(`a prompt of ${whose} has no tokens: ${JSON.stringify(text)}`, { where: dir });
     return all;
   };
   const all: Encoded[] = [];
   for (const [copy, { positive, negative }] of prompts.entries()) {
-    all.push({ positive: await inTurn(positive, (text) => encode(text, copy)), negative: await inTurn(negative, (text) => encode(text, copy)) });
+    const whose = copy < copies ? `copy ${copy}` : "the shared expert";
+    all.push({ whose, positive: await inTurn(positive, (text) => encode(text, whose)), negative: await inTurn(negative, (text) => encode(text, whose)) });
   }
   return all;
 }
 
 /** One pass over the layers for all prompts: weights pass by once. */
 async function hiddenRows(
-  dir: string, encoded: readonly Encoded[], backend: Backend, options: { threads: number; signal: AbortSignal | undefined }, onLayer: PromptRouterOptions["onLayer"],
+  source: ModelSource, encoded: readonly Encoded[], backend: Backend, options: { threads: number; signal: AbortSignal | undefined }, onLayer: PromptRouterOptions["onLayer"],
 ): Promise<RouterRows> {
-  const model = await openStreamedModel(dir, backend, options);
+  const model = await openStreamedModel(source, backend, options);
   try {
-    const { spec } = model;
+    const { dir, spec } = model;
     requirePositions(encoded, spec, dir);
     const shapeOf = (ids: Int32Array): { batch: number; sequence: number } => ({ batch: 1, sequence: ids.length });
     const texts = encoded.flatMap(({ positive, negative }) => [...positive, ...negative]);
@@ -93,7 +100,7 @@ async function hiddenRows(
       const last = streams.map((x) => x.subarray(x.length - spec.hidden));
       let at = 0;
       const take = (count: number): Float64Array => averageOf(last.slice(at, (at += count)), spec.hidden);
-      rows.push(joined(encoded.map(({ positive, negative }, copy) => direction(take(positive.length), take(negative.length), `copy ${copy}, layer ${layer}`, dir)), spec.hidden));
+      rows.push(joined(encoded.map(({ whose, positive, negative }) => direction(take(positive.length), take(negative.length), `${whose}, layer ${layer}`, dir)), spec.hidden));
       // Nobody reads what leaves the last layer.
       if (layer + 1 < spec.layers.length) streams = await inTurn(streams, (x, i) => throughLayer(model, layer, x, shapeOf(texts[i]!)));
       onLayer?.(layer + 1, spec.layers.length);
@@ -104,10 +111,10 @@ async function hiddenRows(
   }
 }
 
-async function embeddingRows(dir: string, encoded: readonly Encoded[]): Promise<RouterRows> {
-  const checkpoint = await openCheckpoint(dir);
+async function embeddingRows(source: ModelSource, encoded: readonly Encoded[]): Promise<RouterRows> {
+  const checkpoint = await openCheckpoint(source);
   try {
-    const { hidden, layers, vocab } = checkpoint.spec;
+    const { dir, spec: { hidden, layers, vocab } } = checkpoint;
     const known = new Map<number, Float32Array>();
     for (const { positive, negative } of encoded) {
       for (const id of [...positive, ...negative].flatMap((ids) => [...ids])) {
@@ -116,7 +123,7 @@ async function embeddingRows(dir: string, encoded: readonly Encoded[]): Promise<
       }
     }
     const sumOf = (texts: readonly Int32Array[]): Float64Array => unit(averageOf(texts.flatMap((ids) => [...ids].map((id) => known.get(id)!)), hidden));
-    const own = joined(encoded.map(({ positive, negative }, copy) => direction(sumOf(positive), sumOf(negative), `copy ${copy}`, dir)), hidden);
+    const own = joined(encoded.map(({ whose, positive, negative }) => direction(sumOf(positive), sumOf(negative), whose, dir)), hidden);
     return layers.map(() => own);
   } finally {
     await checkpoint.close();
@@ -124,9 +131,9 @@ async function embeddingRows(dir: string, encoded: readonly Encoded[]): Promise<
 }
 
 function requirePositions(encoded: readonly Encoded[], { maxPositions }: DecoderSpec, dir: string): void {
-  encoded.forEach(({ positive, negative }, copy) => {
+  encoded.forEach(({ whose, positive, negative }) => {
     const longest = Math.max(...[...positive, ...negative].map((ids) => ids.length));
-    if (longest > maxPositions) throw inputError(`a prompt of copy ${copy} has ${longest} tokens, the model has ${maxPositions} positions`, { where: dir, hint: "shorten it" });
+    if (longest > maxPositions) throw inputError(`a prompt of ${whose} has ${longest} tokens, the model has ${maxPositions} positions`, { where: dir, hint: "shorten it" });
   });
 }
 

@@ -8,7 +8,7 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { listFiles, modelInfo } from "@huggingface/hub";
 import { UpcycleError, inputError } from "../base/errors.js";
-import { isCarried, weightSources } from "../format/model-files.js";
+import { adapterSources, isCarried, weightSources } from "../format/model-files.js";
 import { parseIndex } from "../format/shards.js";
 import { exists, writeFileAtomic } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
@@ -16,6 +16,7 @@ import { lockFolder } from "../io/lock.js";
 import { readText } from "../io/ranges.js";
 import { requireFreeSpace } from "../io/space.js";
 import { fetchBlob, linkBlob, type RemoteFile } from "./blob.js";
+import { fetchHeader } from "./headers.js";
 import { connectionTo, type Connection } from "./connection.js";
 import { parseHubReference, type HubReference } from "./reference.js";
 import { hubSettings, type HubSettings } from "./settings.js";
@@ -26,7 +27,18 @@ export type HubEvent =
   | { readonly type: "progress"; readonly file: string; readonly done: number; readonly total: number }
   | { readonly type: "cached"; readonly why: string };
 
+/**
+ * How much of a model: `all` of it; its config, index and the `headers` of its safetensors files (`headers.ts`; all of a model of torch.save, whose
+ * files have none); or its `config` alone. What is in the cache as a whole is given as a whole. `adapter`: a LoRA adapter of PEFT, which is no model, as a whole.
+ */
+export type FetchedPart = "all" | "headers" | "config" | "adapter";
+
+/** The file that comes last: a snapshot that has it is complete. */
+const lastFile = (part: FetchedPart): string => (part === "adapter" ? "adapter_config.json" : "config.json");
+
 export interface FetchOptions {
+  /** Default: all. */
+  readonly part?: FetchedPart | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onEvent?: ((event: HubEvent) => void) | undefined;
   /** From the environment where left out. */
@@ -39,18 +51,18 @@ export interface FetchOptions {
  * The folder of `hf://org/name[@revision]`. Throws inputError for a model that is not there, not allowed or has no weights we read;
  * stopError where the network or disk fails, and interruptedError after Ctrl-C: what has come is kept, and the next call goes on.
  */
-export async function fetchModel(model: string, { signal, onEvent, settings: given, retryMs = 1000 }: FetchOptions = {}): Promise<string> {
+export async function fetchModel(model: string, { part = "all", signal, onEvent, settings: given, retryMs = 1000 }: FetchOptions = {}): Promise<string> {
   const reference = parseHubReference(model);
   const settings = given ?? (await hubSettings());
   const repoDir = join(settings.cacheDir, `models--${reference.repo.replaceAll("/", "--")}`);
-  if (settings.offline) return (await cachedSnapshot(repoDir, reference)) ?? notCached(model, "HF_HUB_OFFLINE is set");
+  if (settings.offline) return (await cachedSnapshot(repoDir, reference, part)) ?? notCached(model, "HF_HUB_OFFLINE is set");
   const connection = connectionTo(reference, settings, signal);
   let commit: string;
   try {
     commit = await commitOf(reference, settings, connection);
   } catch (cause) {
     // Without a network, what came over it before still serves; a refusal counts.
-    const cached = connection.reached() || signal?.aborted === true ? null : await cachedSnapshot(repoDir, reference);
+    const cached = connection.reached() || signal?.aborted === true ? null : await cachedSnapshot(repoDir, reference, part);
     if (cached === null || !(cause instanceof UpcycleError)) throw cause;
     onEvent?.({ type: "cached", why: cause.message });
     return cached;
@@ -59,7 +71,7 @@ export async function fetchModel(model: string, { signal, onEvent, settings: giv
   await withFsErrors(repoDir, "create folder", () => mkdir(repoDir, { recursive: true }));
   const release = await lockFolder(repoDir);
   try {
-    return await fetchSnapshot({ model, reference, settings, connection, repoDir, commit, onEvent, retryMs });
+    return await fetchSnapshot({ model, part, reference, settings, connection, repoDir, commit, onEvent, retryMs });
   } finally {
     await release();
   }
@@ -67,6 +79,7 @@ export async function fetchModel(model: string, { signal, onEvent, settings: giv
 
 interface Snapshot extends Pick<FetchOptions, "onEvent"> {
   readonly model: string;
+  readonly part: FetchedPart;
   readonly reference: HubReference;
   readonly settings: HubSettings;
   readonly connection: Connection;
@@ -76,17 +89,18 @@ interface Snapshot extends Pick<FetchOptions, "onEvent"> {
 }
 
 async function fetchSnapshot(options: Snapshot): Promise<string> {
-  const { model, reference, settings, connection, repoDir, commit, onEvent, retryMs } = options;
-  const listed = await remoteFiles(options);
+  const { model, part, reference, settings, connection, repoDir, commit, onEvent, retryMs } = options;
   const snapshot = join(repoDir, "snapshots", commit);
+  if (part !== "all" && part !== "adapter" && (await exists(join(snapshot, "config.json")))) return snapshot;
+  const listed = await remoteFiles(options);
+  const from = { repo: reference.repo, revision: commit, hubUrl: settings.endpoint, ...(settings.token === undefined ? {} : { accessToken: settings.token }) };
   const blobOf = ({ checksum }: RemoteFile): string => join(repoDir, "blobs", checksum);
   const state = { done: 0, total: 0 };
-  const bring = async (file: RemoteFile): Promise<void> => {
-    const pointer = join(snapshot, file.path);
+  const bring = async (file: RemoteFile, folder = snapshot): Promise<void> => {
+    const pointer = join(folder, file.path);
     const report = (done: number): void => onEvent?.({ type: "progress", file: file.path, done: state.done + done, total: state.total });
     if (!(await exists(pointer))) {
       if (!(await exists(blobOf(file)))) {
-        const from = { repo: reference.repo, revision: commit, hubUrl: settings.endpoint, ...(settings.token === undefined ? {} : { accessToken: settings.token }) };
         await fetchBlob({ file, from, blob: blobOf(file), connection, onBytes: report, retryMs });
       }
       await linkBlob(blobOf(file), pointer);
@@ -95,14 +109,30 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
     report(0);
   };
 
-  const config = listed.get("config.json");
+  const config = listed.get(lastFile(part));
+  if (config === undefined && part === "adapter") throw inputError("there is no adapter_config.json", { where: model, hint: "expected a LoRA adapter as PEFT saves it" });
   if (config === undefined) throw inputError("the model has no config.json", { where: model, hint: "expected a model in the format of transformers" });
-  const source = weightSources.find(({ file }) => listed.has(file));
+  if (part === "config") {
+    const folder = join(repoDir, "headers", commit);
+    state.total = config.size;
+    await bring(config, folder);
+    return folder;
+  }
+  const sources = part === "adapter" ? adapterSources : weightSources;
+  const source = sources.find(({ file }) => listed.has(file));
   if (source === undefined) {
     const others = [...listed.keys()].filter((name) => /\.(gguf|bin|pt|pth|h5|msgpack|onnx|safetensors)$/.test(name));
-    throw inputError(`the model has neither ${weightSources.map(({ file }) => file).join(", ")}${others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`}`, { where: model });
+    throw inputError(`the model has neither ${sources.map(({ file }) => file).join(", ")}${others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`}`, { where: model });
   }
-  const first = [...listed.values()].filter(({ path }) => isCarried(path) || path === source.file);
+  if (part === "headers" && source.file.endsWith(source.shards === null ? ".safetensors" : ".safetensors.index.json")) {
+    const folder = join(repoDir, "headers", commit);
+    if (source.shards !== null) await bring(listed.get(source.file)!, folder);
+    const files = source.shards === null ? [listed.get(source.file)!] : await shardsOf(join(folder, source.file), source.shards, listed);
+    for (const file of files) if (!(await exists(join(folder, file.path)))) await fetchHeader({ file, from, connection }, join(folder, file.path));
+    await bring(config, folder);
+    return folder;
+  }
+  const first = [...listed.values()].filter(({ path }) => (part !== "adapter" && isCarried(path)) || path === source.file);
   const small = first.filter(({ path }) => path !== source.file || source.shards !== null);
   const sizeOf = (files: readonly RemoteFile[]): number => files.reduce((sum, { size }) => sum + size, 0);
   state.total = sizeOf(first) + config.size;
@@ -113,7 +143,7 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
   for (const file of weights) if (!(await exists(blobOf(file)))) missing += file.size;
   await requireFreeSpace(repoDir, missing);
   for (const file of weights) await bring(file);
-  // A snapshot with a config.json is complete, and one that a ref names can be used without a network.
+  // A snapshot with its last file is complete, and one that a ref names can be used without a network.
   await bring(config);
   if (reference.revision !== commit) {
     const ref = join(repoDir, "refs", reference.revision);
@@ -163,11 +193,11 @@ async function remoteFiles({ reference: { repo }, settings: { endpoint, token },
 }
 
 /** The snapshot that an earlier download completed. */
-async function cachedSnapshot(repoDir: string, { revision }: HubReference): Promise<string | null> {
+async function cachedSnapshot(repoDir: string, { revision }: HubReference, part: FetchedPart): Promise<string | null> {
   const ref = join(repoDir, "refs", revision);
   const commit = /^[0-9a-f]{40}$/.test(revision) ? revision : (await readFile(ref, "utf8").catch(() => "")).trim();
   const snapshot = join(repoDir, "snapshots", commit);
-  return /^[0-9a-f]{40}$/.test(commit) && (await exists(join(snapshot, "config.json"))) ? snapshot : null;
+  return /^[0-9a-f]{40}$/.test(commit) && (await exists(join(snapshot, lastFile(part)))) ? snapshot : null;
 }
 
 function notCached(model: string, why: string): never {

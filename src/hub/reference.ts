@@ -21,7 +21,7 @@ const name = /^[A-Za-z0-9](?:[A-Za-z0-9]|[-_.](?=[A-Za-z0-9]))*$/;
 /** What to call a model folder: its base name, or `org/name` for a snapshot in the Hub's cache, whose base name is a commit. */
 export function modelName(folder: string): string {
   const path = resolve(folder);
-  const [, repo] = /[/\\]models--([^/\\]+)[/\\]snapshots[/\\][0-9a-f]{40}$/.exec(path) ?? [];
+  const [, repo] = /[/\\]models--([^/\\]+)[/\\](?:snapshots|headers)[/\\][0-9a-f]{40}$/.exec(path) ?? [];
   return repo === undefined ? basename(path) : repo.replace("--", "/");
 }
 

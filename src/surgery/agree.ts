@@ -16,8 +16,8 @@ const onlyOthers = /^(vocab|tiedHead|layers\.\d+\.(rope|window)(\..*)?)$/;
 /**
  * Remarks on what differs. Throws inputError naming the first difference that rules a parent out, and for a recipe that asks for more parents.
  */
-export function requireAgreement([base, ...more]: readonly NamedSpec[], { parents, others }: Pick<UpcycleRecipe, "parents" | "others">): string[] {
-  const needed = Math.max(0, ...(parents ?? []).map(({ source }) => source));
+export function requireAgreement([base, ...more]: readonly NamedSpec[], { parents, sharedParent, others }: Pick<UpcycleRecipe, "parents" | "sharedParent" | "others">): string[] {
+  const needed = Math.max(0, sharedParent?.source ?? 0, ...(parents ?? []).map(({ source }) => source));
   if (base === undefined || needed > more.length) throw inputError(`the recipe takes experts from model ${needed}, there are models 0 to ${more.length}`, { hint: "name all parents" });
   const facts = factsOf(base.spec);
   return more.flatMap(({ name, spec }) => {

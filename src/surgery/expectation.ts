@@ -2,7 +2,7 @@
 import { routerOrder, type DecoderSpec, type RouterSpec } from "../spec/types.js";
 import { chosenLayers } from "./layers.js";
 import { recipeName, type UpcycleRecipe } from "./recipe.js";
-import { formatFactor, isHomogeneous, scaleFactors } from "./scaling.js";
+import { formatFactor, isHomogeneous, scaleFactors, selectedWeight } from "./scaling.js";
 
 export interface ExpectedPreservation {
   /** `exact`: for any router. `constant-router`: exact while all router logits are equal (zero, where scores are sigmoids). `approximate`: never exact. */
@@ -45,12 +45,17 @@ function departure(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpe
     const [factor, part] = gated ? [gate, "gate"] : [up, "up"];
     return `a factor of ${formatFactor(factor)} on ${part} does not pass through ${activation}; exact scaling puts it on down`;
   }
+  const sum = topK * selectedWeight(router, recipe.expansion * granularity, topK);
+  if (scaling === "paper" && sum !== 1 && ffns.some(({ bias }) => bias)) {
+    return `the bias behind down stays as it is, as in Megatron-Core, but the selected weights sum to ${formatFactor(sum)}; exact scaling takes this into account`;
+  }
   return null;
 }
 
 /** Why the model is another than its base, where other parents take part. */
-function foreignTo({ parents, others }: UpcycleRecipe): string | null {
+function foreignTo({ parents, sharedParent, others }: UpcycleRecipe): string | null {
   if (parents === null) return null;
+  if (sharedParent !== null) return "a whole FFN is added to the routed experts' as a shared expert";
   const sources = new Set(parents.map(({ source }) => source));
   if (sources.size > 1) return `the experts are the FFNs of ${sources.size} models${others === "average" ? ", all else is their mean" : ""}`;
   if (!sources.has(0)) return "the experts are the FFNs of another model than the base";

@@ -15,7 +15,7 @@ import { slotKey, slotsOf, type Slot, type SlotPart } from "../tensors/slots.js"
 import type { Draft } from "./draft.js";
 import { columns, fill, normal, pad, read, rows, scale, type Axis, type Expr } from "./expr.js";
 import { chosenLayers } from "./layers.js";
-import { partSize, type UpcycleRecipe } from "./recipe.js";
+import { partSize, type ExpertParent, type UpcycleRecipe } from "./recipe.js";
 import { layerFactors, type Factors } from "./scaling.js";
 import { routerOf, type Target } from "./targets.js";
 
@@ -31,11 +31,20 @@ const sharedRouterStd = 1e-3;
  */
 export function upcycleFfns(draft: Draft, recipe: UpcycleRecipe, target: Target): Draft {
   const router = routerOf(target, recipe)!;
-  if (recipe.shared !== null && target.sharedExpert === null) throw inputError("it has no shared expert");
+  checkShared(recipe, target);
   const factors = layerFactors(recipe, router, draft.spec);
   const spec = moeSpec(draft.spec, recipe, target, router);
   const values = slotsOf(spec).map((slot) => [slot.key, draft.values.get(slot.key) ?? valueOf(slot, draft.spec, spec, recipe, factors)] as const);
   return { spec, values: new Map(values) };
+}
+
+function checkShared({ shared, sharedParent, routerInit }: UpcycleRecipe, { sharedExpert }: Target): void {
+  if (shared === null && sharedParent === null) return;
+  if (sharedExpert === null) throw inputError("it has no shared expert");
+  if (sharedParent === null) return;
+  const prompted = routerInit !== null && routerInit.kind !== "uniform_random";
+  if (prompted && sharedExpert.gated && sharedParent.prompts === null) throw inputError("its shared expert has a gate, for which there are no prompts");
+  if (!sharedExpert.gated && sharedParent.prompts !== null) throw inputError("its shared expert has no gate that prompts could make");
 }
 
 function moeSpec(source: DecoderSpec, recipe: UpcycleRecipe, { sharedExpert }: Target, router: RouterSpec): DecoderSpec {
@@ -52,7 +61,9 @@ function moeSpec(source: DecoderSpec, recipe: UpcycleRecipe, { sharedExpert }: T
       gated,
       bias,
       router,
-      shared: recipe.shared !== null || sharedExpert?.required === true ? { inner: recipe.shared ?? inner, gated: sharedExpert!.gated } : null,
+      shared: recipe.shared !== null || recipe.sharedParent !== null || sharedExpert?.required === true
+        ? { inner: recipe.sharedParent === null ? (recipe.shared ?? inner) : whole, gated: sharedExpert!.gated }
+        : null,
     };
   };
   return {
@@ -70,8 +81,7 @@ function valueOf({ key, at }: Slot, source: DecoderSpec, target: DecoderSpec, re
   if (expert !== undefined) return expertValue(part, key, expert, cut, factors, source.initStd);
   switch (part) {
     case "router":
-      if (recipe.routerInit !== null) return { op: "data", name: key, rowCount: recipe.expansion * (recipe.granularity / rowRepeats(recipe)), columnCount: source.hidden, repeat: rowRepeats(recipe) };
-      return recipe.routerStd === 0 ? fill(0) : normal(recipe.routerStd, key, rowRepeats(recipe));
+      return routerValue(key, recipe, source.hidden, recipe.expansion * (recipe.granularity / rowRepeats(recipe)), rowRepeats(recipe));
     case "routerBias":
     case "routerCorrection":
       return fill(0);
@@ -83,6 +93,11 @@ function valueOf({ key, at }: Slot, source: DecoderSpec, target: DecoderSpec, re
     default:
       throw new Error(`nothing says what ${key} is made of`);
   }
+}
+
+function routerValue(key: string, { routerInit, routerStd }: UpcycleRecipe, hidden: number, rowCount: number, repeat: number): Expr {
+  if (routerInit !== null) return { op: "data", name: key, rowCount, columnCount: hidden, repeat };
+  return routerStd === 0 ? fill(0) : normal(routerStd, key, repeat);
 }
 
 /** How many experts in a row share a router row. */
@@ -112,10 +127,11 @@ function expertValue(part: SlotPart, key: string, expert: number, cut: Cut, fact
   if (random) return part === "gateBias" || part === "upBias" ? fill(0) : normal(initStd, key);
   const matrix = axis === "columns" || part === "gate" || part === "up";
   const dense = units(part, axis, start, inner, cut, parent?.source);
-  const noisy: Expr = matrix && parent !== null && parent.noise > 0
-    ? { op: "noise", of: dense, std: parent.noise, relative: false, fraction: 1, stream: `${key}.parentNoise` }
-    : dense;
-  return scale(changed(noisy, axis, matrix, key, expert, cut), factor);
+  return scale(changed(matrix ? withNoise(dense, parent, key) : dense, axis, matrix, key, expert, cut), factor);
+}
+
+function withNoise(of: Expr, parent: ExpertParent | null, key: string): Expr {
+  return parent === null || parent.noise === 0 ? of : { op: "noise", of, std: parent.noise, relative: false, fraction: 1, stream: `${key}.parentNoise` };
 }
 
 /** Along which axis a tensor's hidden units lie (null: the bias behind down has none), and the factor it takes. */
@@ -163,10 +179,16 @@ function changed(of: Expr, axis: Axis, matrix: boolean, key: string, expert: num
 /**
  * The first S units as they are; a sigmoid gate with a row of zeros halves the output, which doubling down undoes. Without S a shared
  * expert that adds nothing: only its down matrix is zero, gate and up are a copy of the FFN's first units, because with all
- * three at zero no gradient would ever reach it.
+ * three at zero no gradient would ever reach it. Another model's FFN as shared expert is taken as it is, its gate made like the router.
  */
 function sharedValue(part: "sharedGate" | "sharedUp" | "sharedDown" | "sharedRouter", key: string, cut: Cut, gated: boolean): Expr {
-  const { shared } = cut.recipe;
+  const { shared, sharedParent } = cut.recipe;
+  if (sharedParent !== null) {
+    if (part === "sharedRouter") return routerValue(key, cut.recipe, cut.hidden, 1, 1);
+    const own = ({ sharedGate: "gate", sharedUp: "up", sharedDown: "down" } as const)[part];
+    const noisy = withNoise(read(slotKey({ part: own, layer: cut.layer }), sharedParent.source), sharedParent, key);
+    return scale(noisy, part === "sharedDown" ? sharedParent.scale : 1);
+  }
   const size = shared ?? cut.inner;
   switch (part) {
     case "sharedGate":

@@ -14,7 +14,7 @@ import { inputError } from "../base/errors.js";
 import type { DecoderSpec, DenseFfn, MoeFfn } from "../spec/types.js";
 import { slotKey, slotsOf, type Slot, type SlotPart } from "../tensors/slots.js";
 import { denseTarget } from "./choose-dense.js";
-import { concat, mean, read, scale, sourceKeys, type Axis, type Expr } from "./expr.js";
+import { columns, concat, mean, read, rows, scale, sourceKeys, type Axis, type Expr } from "./expr.js";
 import { chosenLayers } from "./layers.js";
 import { checkOutputs, sourceShapes, type PlannedTensor } from "./plan.js";
 import { recipeName, type UpcycleRecipe } from "./recipe.js";
@@ -33,6 +33,10 @@ export interface MergeLineage {
   readonly family: string;
   /** Of every layer; null where it stayed dense. */
   readonly factors: readonly (Factors | null)[];
+  /** Hidden units of each layer of the parent, where the recipe filled the last part; null: not known. */
+  readonly inner: readonly number[] | null;
+  /** How many times there is each expert that the recipe made, one set of them behind the other (`multiply.ts`). */
+  readonly copies: number;
 }
 
 export interface MergePlan {
@@ -60,6 +64,8 @@ interface Layout {
   readonly by: Pick<Factors, "gate" | "up" | "down" | "downBias">;
   /** Units of a shared expert in front. */
   readonly shared: number;
+  /** Units of the routed experts of one replica, without those that filled the last part. */
+  readonly routed: number;
 }
 
 /** Throws `input` for a model, choice or record that cannot be merged. */
@@ -83,11 +89,15 @@ export function planMerge(source: DecoderSpec, choice: MergeChoice, lineage: Mer
   };
 }
 
-function checkLineage(source: DecoderSpec, { recipe }: MergeLineage): void {
+function checkLineage(source: DecoderSpec, { recipe, copies, inner }: MergeLineage): void {
   const { expansion, granularity } = recipe;
+  if (recipe.sharedParent !== null) {
+    throw inputError("every token gets a shared expert of another model as well as the routed ones, which no one FFN does", { hint: "only mixtures without one can be merged" });
+  }
+  if (inner !== null && inner.length !== source.layers.length) throw inputError(`upcycle.json knows the FFNs of ${inner.length} layers, the model has ${source.layers.length}`, { hint: "remove upcycle.json to merge whole experts" });
   const chosen = chosenLayers(recipe, source.layers.length);
   source.layers.forEach(({ ffn }, layer) => {
-    const fits = ffn.kind === "moe" ? chosen[layer] && ffn.experts === expansion * granularity : !chosen[layer];
+    const fits = ffn.kind === "moe" ? chosen[layer] && ffn.experts === copies * expansion * granularity : !chosen[layer];
     if (!fits) {
       throw inputError(`layer ${layer} has ${ffn.kind === "moe" ? `${ffn.experts} experts` : "a dense FFN"}, which the recipe ${recipeName(recipe)} in upcycle.json does not make`, {
         hint: "remove upcycle.json to merge whole experts",
@@ -104,10 +114,20 @@ function layoutOf(ffn: MoeFfn, layer: number, choice: MergeChoice, lineage: Merg
   const weights = weightsOf(choice, layer, replicas);
   if (lineage !== null) {
     const { gate, up, down, downBias } = lineage.factors[layer]!;
-    return { granularity, replicas, weights, shared, by: { gate: 1 / gate, up: 1 / up, down: 1 / down, downBias: 1 / downBias } };
+    const routed = paddingOf(lineage) === "goes" ? Math.min(lineage.inner![layer]! - shared, granularity * ffn.inner) : granularity * ffn.inner;
+    return { granularity, replicas, weights, shared, routed, by: { gate: 1 / gate, up: 1 / up, down: 1 / down, downBias: 1 / downBias } };
   }
   const sum = ffn.topK * selectedWeight(ffn.router, ffn.experts, ffn.topK);
-  return { granularity, replicas, weights, shared, by: { gate: 1, up: 1, down: sum, downBias: sum } };
+  return { granularity, replicas, weights, shared, routed: ffn.inner, by: { gate: 1, up: 1, down: sum, downBias: sum } };
+}
+
+/**
+ * Units that filled the last part are zero and get no gradient, so they go, where the parent's size is known. Noise and redrawn units have made units
+ * of their own of them, which stay.
+ */
+export function paddingOf({ recipe: { pad, noise, drop, parents }, inner }: MergeLineage): "none" | "goes" | "stays" {
+  if (!pad) return "none";
+  return inner !== null && noise === null && drop === 0 && (parents ?? []).every((parent) => parent.noise === 0) ? "goes" : "stays";
 }
 
 function weightsOf(choice: MergeChoice, layer: number, replicas: number): readonly number[] {
@@ -131,8 +151,8 @@ function weightsOf(choice: MergeChoice, layer: number, replicas: number): readon
   return numbers;
 }
 
-function denseFfn({ inner, bias, activation, gated }: MoeFfn, { granularity, shared }: Layout): DenseFfn {
-  return { kind: "dense", inner: granularity * inner + shared, bias, activation, gated };
+function denseFfn({ bias, activation, gated }: MoeFfn, { routed, shared }: Layout): DenseFfn {
+  return { kind: "dense", inner: routed + shared, bias, activation, gated };
 }
 
 function valueOf({ key, at: { part, layer } }: Slot, source: DecoderSpec, layouts: readonly (Layout | null)[], lineage: MergeLineage | null): Expr {
@@ -140,7 +160,9 @@ function valueOf({ key, at: { part, layer } }: Slot, source: DecoderSpec, layout
   const treated = layout === null ? null : treatment(part, layout.by);
   if (layer === undefined || layout === null || treated === null) return read(key);
   const [axis, by] = treated;
-  const routed = scale(averageOf(part, layer, axis, layout, lineage), by);
+  const { inner } = source.layers[layer]!.ffn;
+  const whole = scale(averageOf(part, layer, axis, layout, lineage), by);
+  const routed = axis === null || layout.routed === layout.granularity * inner ? whole : axis === "rows" ? rows(whole, 0, layout.routed) : columns(whole, 0, layout.routed);
   if (layout.shared === 0) return routed;
   const { shared } = source.layers[layer]!.ffn as MoeFfn;
   if (shared?.inner !== layout.shared) throw inputError(`layer ${layer} has no shared expert of ${layout.shared} units, which upcycle.json says it has`);
@@ -148,15 +170,23 @@ function valueOf({ key, at: { part, layer } }: Slot, source: DecoderSpec, layout
 }
 
 function averageOf(part: SlotPart, layer: number, axis: Axis | null, { granularity, replicas, weights }: Layout, lineage: MergeLineage | null): Expr {
+  const expansion = replicas / (lineage?.copies ?? 1);
   const one = (expert: number): Expr => {
     const own = read(slotKey({ part, layer, expert }));
-    return lineage?.recipe.permute === true && axis !== null ? { op: "shuffle", of: own, axis, stream: `layers.${layer}.experts.${expert}.order`, undo: true } : own;
+    const made = expert % (expansion * granularity);
+    return lineage?.recipe.permute === true && axis !== null ? { op: "shuffle", of: own, axis, stream: `layers.${layer}.experts.${made}.order`, undo: true } : own;
   };
   const taken = Array.from({ length: replicas }, (_, replica) => replica).filter((replica) => weights[replica] !== 0);
+  const ownFactor = (replica: number): number => {
+    const by = lineage?.recipe.parents?.[replica % expansion]?.scale ?? 1;
+    if (by === 0) throw inputError(`copy ${replica} was upcycled with the factor 0, so nothing of its down is left`, { hint: "leave it out: give it the weight 0, or pick another" });
+    return by;
+  };
   const whole = (replica: number): Expr => {
     const parts = Array.from({ length: granularity }, (_, i) => one(replica * granularity + i));
     // Behind down every part carries the whole bias.
-    return axis === null ? mean(parts, parts.map(() => 1)) : concat(parts, axis);
+    const together = axis === null ? mean(parts, parts.map(() => 1)) : concat(parts, axis);
+    return part === "down" || part === "downBias" ? scale(together, 1 / ownFactor(replica)) : together;
   };
   return mean(taken.map(whole), taken.map((replica) => weights[replica]!));
 }
@@ -202,7 +232,7 @@ function words(source: DecoderSpec, choice: MergeChoice, lineage: MergeLineage |
   const { recipe } = lineage;
   if (recipe.experts === "random") return { how, kept: "nothing of the parent's FFN: the experts were drawn afresh" };
   if (recipe.parents !== null) {
-    return { how, kept: `${choice.kind === "expert" ? "the FFN of the one parent that the expert was" : "the average of the parents' FFNs"}, with the noise and the scale that the recipe gave it` };
+    return { how, kept: `${choice.kind === "expert" ? "the FFN of the one parent that the expert was" : "the average of the parents' FFNs"}${recipe.parents.some(({ noise }) => noise > 0) ? ", with the noise that the recipe gave them" : ""}` };
   }
   const changed = [...(recipe.drop > 0 ? ["redrawn units"] : []), ...(recipe.noise !== null && recipe.noise.std > 0 && recipe.noise.fraction > 0 ? ["noise"] : [])];
   if (changed.length > 0) return { how, kept: `the parent's FFN apart from the experts' ${changed.join(" and ")}, averaged` };

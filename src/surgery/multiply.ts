@@ -35,6 +35,8 @@ export interface MultiplyPlan {
   readonly outputs: readonly PlannedTensor[];
   readonly warnings: readonly string[];
   readonly expected: ExpectedPreservation;
+  /** What down and its bias are multiplied by, in each layer; null where it is dense. */
+  readonly down: readonly (number | null)[];
   /** One sentence. */
   readonly how: string;
 }
@@ -59,6 +61,7 @@ export function planMultiply(source: DecoderSpec, recipe: MultiplyRecipe): Multi
   const after = target.layers.find(({ ffn }) => ffn.kind === "moe")!.ffn as MoeFfn;
   return {
     recipe, source, target, outputs,
+    down: source.layers.map(({ ffn }, layer) => (ffn.kind === "moe" ? downFactor(ffn, target.layers[layer]!.ffn as MoeFfn) : null)),
     expected: expectation(first, after, recipe),
     warnings: [
       ...(target.family === source.family ? [] : [`${source.family} cannot say a model of ${after.experts} experts, ${after.topK} per token: written in our own format, which only upcycle loads`]),

@@ -4,7 +4,7 @@ import { nearest, type RecipeConfig } from "../config/index.js";
 import { targetFamilies, upcycleRecipe, type ExpertPrompts, type Noise, type RecipeOptions, type RouterInit, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
 
 /** What several parents, or a router that is not drawn, add to a recipe's keys. */
-export type RecipeExtras = Pick<RecipeOptions, "parents" | "others" | "routerInit">;
+export type RecipeExtras = Pick<RecipeOptions, "parents" | "sharedParent" | "others" | "routerInit">;
 
 /** The recipe that keys of a file or options say; what is left out takes `recipeDefaults`. Throws `input` like `checkRecipe`. */
 export function recipeFromConfig(config: Pick<RecipeConfig, "recipe"> & { readonly [K in keyof RecipeConfig]?: RecipeConfig[K] | undefined }, extras: RecipeExtras = {}): UpcycleRecipe {

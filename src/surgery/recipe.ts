@@ -46,6 +46,12 @@ export interface ExpertParent {
   readonly scale: number;
 }
 
+/** The model whose whole FFN is the shared expert beside the routed ones. */
+export interface SharedParent extends ExpertParent {
+  /** What the rows of its gate are made from, where the router's are made from prompts and the target has a gate. */
+  readonly prompts: ExpertPrompts | null;
+}
+
 /** Texts that an expert should be chosen for, and not. */
 export interface ExpertPrompts {
   readonly positive: readonly string[];
@@ -86,6 +92,8 @@ export interface UpcycleRecipe extends RecipeShape {
   readonly experts: ExpertInit;
   /** Whose FFN each of the E copies is; null: all are the one parent's. */
   readonly parents: readonly ExpertParent[] | null;
+  /** With `parents`: whose whole FFN every token gets as well, nothing scaled to make up for it. Null: nobody's. */
+  readonly sharedParent: SharedParent | null;
   /** With `parents`: tensors outside the experts are the base's, or the mean over the models that give experts. */
   readonly others: (typeof otherTensors)[number];
   readonly noise: Noise | null;
@@ -119,6 +127,7 @@ export const recipeDefaults = {
   allowUnevenTopK: false,
   experts: "copies",
   parents: null,
+  sharedParent: null,
   others: "base",
   noise: null,
   drop: 0,
@@ -196,23 +205,27 @@ export function checkRecipe(recipe: UpcycleRecipe): void {
   checkRouterInit(recipe, where);
 }
 
-function checkParents({ parents, others, expansion, shared, experts, scaling }: UpcycleRecipe, where: string): void {
+function checkParents({ parents, sharedParent, others, expansion, shared, experts, scaling }: UpcycleRecipe, where: string): void {
   if (parents === null) {
+    if (sharedParent !== null) throw inputError("a model is the shared expert, but none are named for the routed ones", { where, hint: "name the parent of each copy" });
     if (others !== "base") throw inputError("there is one parent, nothing to average", { where, hint: "leave others out, or name several parents" });
     return;
   }
   if (parents.length !== expansion) throw inputError(`${parents.length} parents for ${expansion} copies, expected one for each`, { where });
-  parents.forEach(({ source, noise, scale }, copy) => {
-    if (!Number.isSafeInteger(source) || source < 0) throw inputError(`the parent of copy ${copy} is number ${source}, expected a whole number of at least 0`, { where });
-    if (!(noise >= 0 && noise < Infinity)) throw inputError(`the noise on copy ${copy} is ${noise}, expected a number of at least 0`, { where });
-    if (!Number.isFinite(scale)) throw inputError(`the factor on copy ${copy} is ${scale}, expected a number`, { where });
-  });
+  const check = ({ source, noise, scale }: ExpertParent, what: string): void => {
+    if (!Number.isSafeInteger(source) || source < 0) throw inputError(`the parent of ${what} is number ${source}, expected a whole number of at least 0`, { where });
+    if (!(noise >= 0 && noise < Infinity)) throw inputError(`the noise on ${what} is ${noise}, expected a number of at least 0`, { where });
+    if (!Number.isFinite(scale)) throw inputError(`the factor on ${what} is ${scale}, expected a number`, { where });
+  };
+  parents.forEach((parent, copy) => check(parent, `copy ${copy}`));
+  if (sharedParent !== null) check(sharedParent, "the shared expert");
   if (experts === "random") throw inputError("random experts have nothing of their parents", { where, hint: "start from copies" });
   if (shared !== null) throw inputError("a shared expert takes units of one FFN, and there are several parents", { where, hint: "leave the shared expert out" });
   if (scaling === "calibrated") throw inputError("calibrated scaling measures one parent, and there are several", { where, hint: "use exact scaling" });
 }
 
-function checkRouterInit({ routerInit, expansion, granularity, topK }: UpcycleRecipe, where: string): void {
+function checkRouterInit({ routerInit, sharedParent, expansion, granularity, topK }: UpcycleRecipe, where: string): void {
+  if (sharedParent?.prompts?.positive.length === 0) throw inputError("the shared expert has no positive prompts", { where });
   if (routerInit === null || routerInit.kind === "uniform_random") return;
   const { prompts } = routerInit;
   if (expansion === 1 && topK < granularity) throw inputError("with one copy the parts have no prompts to tell them apart", { where, hint: "use a drawn router" });
@@ -271,7 +284,7 @@ export function checkSource(given: RecipeShape & Partial<UpcycleRecipe>, source:
     if (routed < granularity) {
       throw inputError(`a shared expert of ${shared} leaves ${routed} of the FFN's ${ffn.inner} units (layer ${layer}) for G = ${granularity} parts`, { where });
     }
-    if (shared !== null && ffn.bias) throw inputError(`the FFN of layer ${layer} has biases, which a shared expert cannot take`, { where });
+    if ((shared !== null || recipe.sharedParent !== null) && ffn.bias) throw inputError(`the FFN of layer ${layer} has biases, which a shared expert cannot take`, { where });
     if (routed % granularity !== 0 && !recipe.pad) throw indivisible(recipe, ffn.inner, layer, where);
     if (partSize(recipe, ffn.inner) * (granularity - 1) >= routed) {
       throw inputError(`with padding, ${routed} units (layer ${layer}) fill fewer than G = ${granularity} parts`, { where, hint: "use a smaller G" });

@@ -12,7 +12,7 @@ export interface PlanMatrix {
   readonly values: readonly number[];
 }
 
-/** Of each layer in turn: one row of H values for each copy; null where a layer stays dense. */
+/** Of each layer in turn: one row of H values for each copy, and one more for a shared expert that has prompts; null where a layer stays dense. */
 export type RouterRows = readonly (Float32Array | null)[];
 
 /**
@@ -20,7 +20,7 @@ export type RouterRows = readonly (Float32Array | null)[];
  * Throws inputError for rows that do not fit the model.
  */
 export function routerData(source: DecoderSpec, recipe: UpcycleRecipe, rows: RouterRows | undefined): readonly PlanMatrix[] {
-  const { routerInit, expansion, seed } = recipe;
+  const { routerInit, expansion, seed, sharedParent } = recipe;
   const chosen = chosenLayers(recipe, source.layers.length);
   const data: PlanMatrix[] = [];
   if (routerInit === null || (routerInit.kind !== "uniform_random" && rows === undefined)) return data;
@@ -29,8 +29,16 @@ export function routerData(source: DecoderSpec, recipe: UpcycleRecipe, rows: Rou
     const key = slotKey({ part: "router", layer });
     // E rows, or with one copy that is split a row for each part.
     const count = expansion === 1 && recipe.topK < recipe.granularity ? recipe.granularity : expansion;
-    const values = routerInit.kind === "uniform_random" ? uniformRows(count, source.hidden, seed, key) : fitting(rows!, layer, count * source.hidden, recipe);
-    data.push({ name: key, values: [...values] });
+    const gate = slotKey({ part: "sharedRouter", layer });
+    if (routerInit.kind === "uniform_random") {
+      data.push({ name: key, values: [...uniformRows(count, source.hidden, seed, key)] });
+      if (sharedParent !== null) data.push({ name: gate, values: [...uniformRows(1, source.hidden, seed, gate)] });
+      continue;
+    }
+    const prompted = sharedParent !== null && sharedParent.prompts !== null;
+    const values = [...fitting(rows!, layer, (count + (prompted ? 1 : 0)) * source.hidden, recipe)];
+    data.push({ name: key, values: values.slice(0, count * source.hidden) });
+    if (prompted) data.push({ name: gate, values: values.slice(count * source.hidden) });
   }
   return data;
 }

@@ -19,7 +19,7 @@
  * - `none`: weights as they are.
  *
  * Biases in front of the activation take their matrix's factor. The one behind down is not part of the copies' sum: every selected
- * expert adds it with its weight, so it is divided by their sum T w.
+ * expert adds it with its weight, so it is divided by their sum T w. Except in `paper`: Megatron-Core leaves it as it is (`_process_fc2_bias_param`).
  */
 import type { ActivationKind, DecoderSpec, RouterSpec } from "../spec/types.js";
 import { chosenLayers } from "./layers.js";
@@ -47,15 +47,22 @@ export interface FfnKind {
 export function scaleFactors(recipe: UpcycleRecipe, router: RouterSpec, ffn: FfnKind, measured: number | null = null): Factors {
   const { granularity, topK, scaling } = recipe;
   const weight = selectedWeight(router, recipe.expansion * granularity, topK);
+  if (scaling === "paper") return paperFactors(recipe, weight, ffn);
   // Fewer selected experts than parts: none is picked twice, and adding them once each is the least-squares answer for parts that are
-  // independent of each other. The paper's formula knows no such case.
-  const output = (topK < granularity && scaling !== "paper" ? topK : granularity) / (topK * weight);
+  // independent of each other.
+  const output = Math.min(topK, granularity) / (topK * weight);
   if (scaling === "none") return { output, gate: 1, up: 1, down: 1, downBias: 1 };
   const downBias = 1 / (topK * weight);
   if (scaling === "calibrated" && measured !== null) return { output: measured, gate: 1, up: 1, down: measured, downBias: measured / granularity };
-  if (scaling === "exact" || scaling === "calibrated") return { output, gate: 1, up: 1, down: output, downBias };
-  const each = Math.fround(output ** (ffn.gated || ffn.activation === "relu2" ? 1 / 3 : 1 / 2));
-  return { output, gate: each, up: each, down: each, downBias };
+  return { output, gate: 1, up: 1, down: output, downBias };
+}
+
+/** In the order in which Megatron-Core computes, so that the factors are the same to the last bit. */
+function paperFactors({ expansion, granularity, topK }: UpcycleRecipe, weight: number, { gated, activation }: FfnKind): Factors {
+  const experts = expansion * granularity;
+  const output = weight === 1 / topK ? granularity : weight === 1 / experts ? (experts * granularity) / topK : granularity / (topK * weight);
+  const each = Math.fround(output ** (gated || activation === "relu2" ? 1 / 3 : 1 / 2));
+  return { output, gate: each, up: each, down: each, downBias: 1 };
 }
 
 /** Of every layer in turn; null where a layer keeps its dense FFN. */

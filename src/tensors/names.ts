@@ -1,5 +1,5 @@
 /**
- * On-disk Hugging Face names of tensor slots, as tables: one row per part. `{layer}` and `{expert}` are filled in.
+ * On-disk Hugging Face names of tensor slots, as tables: one row per part. `{layer}` and `{expert}` are filled in, `{head}` with each head in turn.
  * These are the per-expert names that `save_pretrained` writes and that transformers 4 and 5, vLLM and llama.cpp read.
  */
 import type { DecoderSpec, Family } from "../spec/types.js";
@@ -73,7 +73,16 @@ const layerNormBiases = {
 
 const nemotron: NameTable = { parts: { ...llamaParts, ...layerNormBiases, gate: null, gateBias: null }, experts: null };
 
-const stablelm: NameTable = { parts: { ...llamaParts, ...layerNormBiases }, experts: null };
+/** Norms on queries and keys are a tensor for each head. */
+const stablelm: NameTable = {
+  parts: {
+    ...llamaParts,
+    ...layerNormBiases,
+    qNorm: `${attention}.q_layernorm.norms.{head}.weight`,
+    kNorm: `${attention}.k_layernorm.norms.{head}.weight`,
+  },
+  experts: null,
+};
 
 const starcoder2: NameTable = {
   parts: {
@@ -461,7 +470,8 @@ const tables: Readonly<Record<Family, NameTable>> = {
 
 export interface NamedSlot {
   readonly slot: Slot;
-  readonly name: string;
+  /** Of the stored tensors that hold it: one, or several one after the other. */
+  readonly names: readonly string[];
 }
 
 /** DeepSeek-V3 without a query latent has queries under their usual name. */
@@ -471,17 +481,23 @@ function tableOf({ family, attn }: DecoderSpec): NameTable {
   return family === "deepseek_v3" && attn.latent?.queryRank === null ? directQueries : tables[family];
 }
 
-/** The Hugging Face name of the tensor that holds one slot. Asking for a part that the family does not have is a defect of the caller. */
-export function tensorName(spec: DecoderSpec, at: SlotAt): string {
+/**
+ * The Hugging Face names of the tensors that hold one slot, in the order of its rows; nearly always one. Asking for a part that the family
+ * does not have is a defect of the caller.
+ */
+export function tensorNames(spec: DecoderSpec, at: SlotAt): string[] {
   const table = tableOf(spec);
   const template = at.expert === undefined ? table.parts[at.part] : table.experts?.[at.part as ExpertPart];
   if (template === null || template === undefined) throw new Error(`${spec.family} has no name for ${JSON.stringify(at)}`);
-  return template.replace("{layer}", String(at.layer)).replace("{expert}", String(at.expert));
+  const name = template.replace("{layer}", String(at.layer)).replace("{expert}", String(at.expert));
+  if (!name.includes("{head}")) return [name];
+  const { heads, kvHeads } = spec.attn;
+  return Array.from({ length: at.part === "kNorm" ? kvHeads : heads }, (_, head) => name.replace("{head}", String(head)));
 }
 
-/** Every slot of a decoder with its name, in write order. */
+/** Every slot of a decoder with its names, in write order. */
 export function namedSlots(spec: DecoderSpec): NamedSlot[] {
-  return slotsOf(spec).map((slot) => ({ slot, name: tensorName(spec, slot.at) }));
+  return slotsOf(spec).map((slot) => ({ slot, names: tensorNames(spec, slot.at) }));
 }
 
 /**

@@ -1,9 +1,9 @@
 /**
  * Where each slot lies in the stored tensors. Most slots are a tensor of their own; some families store several slots as one
- * (query, key and value rows), or a matrix the other way round.
+ * (query, key and value rows), or a matrix the other way round, or one slot as several tensors (a norm's weight for each head).
  */
 import type { DecoderSpec, Family } from "../spec/types.js";
-import { namedSlots, type NamedSlot } from "./names.js";
+import { namedSlots } from "./names.js";
 import type { Slot, SlotPart } from "./slots.js";
 
 /** Runs of `run` rows, `period` apart, the first at `start`. */
@@ -14,7 +14,7 @@ export interface RowRuns {
 }
 
 /**
- * Element (i, j) of a slot lies at element `base + row(i) * rowStride + j * columnStride` of its stored tensor, where row(i) takes
+ * Element (i, j) of a placement's rows lies at element `base + row(i) * rowStride + j * columnStride` of its stored tensor, where row(i) takes
  * `rows` in order. A vector is a matrix of one column.
  */
 export interface Layout {
@@ -24,14 +24,21 @@ export interface Layout {
   readonly columnStride: number;
 }
 
-export interface Placement extends NamedSlot {
-  /** Of the tensor called `name`, as it is stored. */
+/** Rows of a slot, and where they lie in one stored tensor. */
+export interface Placement {
+  readonly slot: Slot;
+  /** Of the stored tensor. */
+  readonly name: string;
+  /** Of the stored tensor. */
   readonly shape: readonly number[];
-  /** Null: the stored tensor is the slot, byte for byte. */
+  /** The slot's rows `first` to `first + count`: all of them but where a slot lies in several tensors. */
+  readonly first: number;
+  readonly count: number;
+  /** Null: the stored tensor is these rows, byte for byte. */
   readonly layout: Layout | null;
 }
 
-/** A slot's share in its stored tensor. */
+/** A slot's share in the one stored tensor that holds it. */
 export interface Share {
   /** Of the stored tensor. */
   readonly shape: readonly number[];
@@ -164,12 +171,20 @@ const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
   gpt2,
 };
 
-/** Every slot with its place, in the order of `namedSlots`. The slots of one stored tensor fill it without overlap. */
+/**
+ * Every slot with its places, in the order of `namedSlots`; those of a slot in the order of its rows, which they divide evenly. The slots
+ * of one stored tensor fill it without overlap.
+ */
 export function placements(spec: DecoderSpec): Placement[] {
   const shares = sharesOf[spec.family];
-  return namedSlots(spec).map(({ slot, name }) => {
-    const share = shares?.(spec, slot) ?? { shape: slot.shape, layout: null };
-    return { slot, name, ...share };
+  return namedSlots(spec).flatMap(({ slot, names }) => {
+    const [rows = 1, ...rest] = slot.shape;
+    if (names.length === 1) {
+      const share = shares?.(spec, slot) ?? { shape: slot.shape, layout: null };
+      return [{ slot, name: names[0]!, first: 0, count: rows, ...share }];
+    }
+    const count = rows / names.length;
+    return names.map((name, i) => ({ slot, name, shape: [count, ...rest], first: i * count, count, layout: null }));
   });
 }
 
@@ -185,8 +200,8 @@ export function storedTensors(spec: DecoderSpec): Map<string, Placement[]> {
 }
 
 /** True if the stored tensor is the slot, byte for byte. */
-export function isWhole({ layout }: Placement): boolean {
-  return layout === null;
+export function isWhole({ slot, count, layout }: Placement): boolean {
+  return layout === null && count === (slot.shape[0] ?? 1);
 }
 
 /** `count` elements from `from` of the slot lie in one piece from `at` in the stored tensor. */
@@ -196,19 +211,19 @@ export interface Piece {
   readonly count: number;
 }
 
-/** The pieces of rows `first` to `first + count` of a slot, in the slot's order; offsets count elements, `from` from the slot's beginning. */
-export function* piecesOf({ slot, layout }: Placement, first = 0, count = slot.shape[0] ?? 1): Generator<Piece> {
+/** The pieces of a slot that lie in one stored tensor, in the slot's order; offsets count elements, `from` from the slot's beginning. */
+export function* piecesOf({ slot, first, count, layout }: Placement): Generator<Piece> {
   const columns = width(slot);
   if (layout === null) {
-    yield { at: first * columns, from: first * columns, count: count * columns };
+    yield { at: 0, from: first * columns, count: count * columns };
     return;
   }
   const { base, rows: { start, run, period }, rowStride, columnStride } = layout;
-  for (let row = first; row < first + count; ) {
+  for (let row = 0; row < count; ) {
     const at = base + (start + Math.floor(row / run) * period + (row % run)) * rowStride;
-    const from = row * columns;
+    const from = (first + row) * columns;
     // Rows that follow each other without a gap are one piece.
-    const inRun = Math.min(run - (row % run), first + count - row);
+    const inRun = Math.min(run - (row % run), count - row);
     const together = columnStride === 1 && rowStride === columns ? inRun : 1;
     if (columnStride === 1 || columns === 1) yield { at, from, count: together * columns };
     else for (let column = 0; column < columns; column++) yield { at: at + column * columnStride, from: from + column, count: 1 };
@@ -216,26 +231,24 @@ export function* piecesOf({ slot, layout }: Placement, first = 0, count = slot.s
   }
 }
 
-/** A slot's bytes out of those of its stored tensor; elements have `size` bytes. */
-export function takeSlot(place: Placement, stored: Uint8Array, size: number): Uint8Array {
-  const own = new Uint8Array(place.slot.shape.reduce((a, b) => a * b, size));
+/** Puts what of a slot lies in a stored tensor into the slot's bytes; elements have `size` bytes. */
+export function takeSlot(place: Placement, stored: Uint8Array, own: Uint8Array, size: number): void {
   for (const { at, from, count } of piecesOf(place)) own.set(stored.subarray(at * size, (at + count) * size), from * size);
-  return own;
 }
 
-/** Puts a slot's bytes at their place in the stored tensor. */
+/** Puts what of a slot lies in a stored tensor from the slot's bytes there. */
 export function putSlot(place: Placement, stored: Uint8Array, own: Uint8Array, size: number): void {
   for (const { at, from, count } of piecesOf(place)) stored.set(own.subarray(from * size, (from + count) * size), at * size);
 }
 
-/** Rows that follow each other in the stored tensor too: slot rows from `row` on lie at stored rows from `at` on. */
+/** Rows that follow each other in the stored tensor too: a placement's rows from `row` on lie at stored rows from `at` on. */
 export interface RowSpan {
   readonly row: number;
   readonly at: number;
   readonly count: number;
 }
 
-/** The spans of slot rows `first` to `first + count`, in order. */
+/** The spans of rows `first` to `first + count` of a placement, in order. */
 export function* rowSpans({ start, run, period }: RowRuns, first: number, count: number): Generator<RowSpan> {
   for (let row = first; row < first + count;) {
     const within = row % run;

@@ -9,7 +9,7 @@ import { matrixShape } from "../../src/surgery/values.js";
 import { putSlot, type Layout, type Placement, type RowRuns } from "../../src/tensors/placement.js";
 
 const place = (key: string, own: readonly number[], stored: readonly number[], layout: Layout | null): Placement => ({
-  slot: { key, at: { part: "q" }, shape: own }, name: "w", shape: stored, layout,
+  slot: { key, at: { part: "q" }, shape: own }, name: "w", shape: stored, first: 0, count: own[0]!, layout,
 });
 
 /** Rows of a stored matrix; or, turned, its columns, of which there are `of`. */

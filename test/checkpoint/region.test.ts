@@ -9,7 +9,7 @@ import { slotsOf } from "../../src/tensors/slots.js";
 import { golden } from "../support/golden.js";
 
 describe("regions", () => {
-  test.each(["dense/llama", "dense/phi3", "dense/gpt_neox"])("of %s are parts of its tensors", async (model) => {
+  test.each(["dense/llama", "dense/phi3", "dense/gpt_neox", "dense/stablelm_qk"])("of %s are parts of its tensors", async (model) => {
     const checkpoint = await openCheckpoint(golden(model));
     const slots = slotsOf(checkpoint.spec);
     await fc.assert(
@@ -37,7 +37,7 @@ describe("regions", () => {
     const bytes = new Uint8Array(stored.buffer);
     let reads = 0;
     const source = {
-      name: "w", dtype: "BF16" as const, count: rows * columns,
+      name: "w", dtype: "BF16" as const, count: rows * columns, first: 0, rows,
       layout: { base: 0, rows: { start: 0, run: rows, period: rows }, rowStride: 1, columnStride: rows },
       read: async (start: number, count: number) => {
         reads++;
@@ -46,10 +46,10 @@ describe("regions", () => {
     };
     const read = openRegionReader();
     const region = { key: "w", rowStart: 5, rowCount: 600, columnStart: 3, columnCount: 800, stride: columns };
-    const got = new Uint16Array((await read(source, region)).bytes.slice().buffer);
+    const got = new Uint16Array((await read([source], region)).bytes.slice().buffer);
     expect(got.every((value, k) => value === (((3 + (k % 800)) * rows + 5 + Math.floor(k / 800)) & 0xffff))).toBe(true);
     expect(reads).toBe(2);
-    await read(source, { ...region, columnCount: 7 });
+    await read([source], { ...region, columnCount: 7 });
     expect(reads).toBe(2);
   });
 });

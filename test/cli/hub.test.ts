@@ -1,7 +1,7 @@
 import { mkdtempSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { fakeHub, type FakeHub } from "../hub/server.js";
+import { commit, fakeHub, type FakeHub } from "../hub/server.js";
 import { temporaryFolder } from "../io/temporary.js";
 import { golden } from "../support/golden.js";
 import { start, upcycle, upcycleJson } from "./upcycle.js";
@@ -26,7 +26,7 @@ describe("hf:// where a model folder could stand", () => {
     const cache = mkdtempSync(join(root, "cache-"));
     vi.stubEnv("HF_HUB_CACHE", cache);
     hub.trouble.slow = true;
-    const running = start(["inspect", "hf://org/tiny"]);
+    const running = start(["convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "never")]);
     await running.saw("downloading");
     running.process.kill("SIGINT");
     const stopped = await running.outcome;
@@ -42,6 +42,36 @@ describe("hf:// where a model folder could stand", () => {
     expect(unmeasured.stdout).toContain("upcycle verify hf://org/tiny ");
     expect(readdirSync(join(root, "moe"))).toContain("model.safetensors");
     expect(JSON.parse(readFileSync(join(root, "moe", "upcycle.json"), "utf8"))).toMatchObject({ parent: { name: "org/tiny" } });
+  });
+
+  it("is not downloaded where nothing reads weights", async () => {
+    const cache = mkdtempSync(join(root, "cache-"));
+    vi.stubEnv("HF_HUB_CACHE", cache);
+    const bodies = (): string[] => hub.requests.filter((request) => request.includes("model.safetensors") && !request.endsWith("bytes=0-0"));
+    hub.requests.length = 0;
+    const plan = await upcycle("plan", "hf://org/tiny", "--d1", "1B", "--tokens", "1B", "--recipe", "E4G1T2");
+    expect(plan.code, plan.stderr).toBe(0);
+    expect(plan.stdout).toContain("org/tiny");
+    expect(hub.requests.filter((request) => request.includes("model.safetensors"))).toEqual([]);
+    const folder = golden("dense/llama");
+    const headers = join(cache, "models--org--tiny", "headers", commit);
+    expect(await upcycleJson("inspect", "hf://org/tiny", "--tensors")).toEqual({ ...(await upcycleJson("inspect", folder, "--tensors")), dir: headers });
+    const [length, header, ...more] = bodies();
+    expect(more).toEqual([]);
+    expect(length).toContain("bytes=0-7");
+    const { length: size } = file("model.safetensors");
+    expect(Number(/bytes=8-(\d+)$/.exec(header!)![1])).toBeLessThan(size / 2);
+    hub.requests.length = 0;
+    const verdicts = await upcycleJson("targets", "hf://org/tiny");
+    expect(verdicts).toEqual(await upcycleJson("targets", folder));
+    const shown = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--dry-run");
+    expect(shown.code, shown.stderr).toBe(0);
+    expect(shown.stdout).toBe((await upcycle("convert", folder, "--recipe", "E4G1T2", "--dry-run")).stdout);
+    // Headers once fetched are kept; none of this is taken for the model.
+    expect(bodies()).toEqual([]);
+    const made = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "whole"));
+    expect(made.stdout, made.stderr).toContain("The two models compute the same function");
+    expect((await upcycleJson("inspect", "hf://org/tiny")).dir).toBe(join(cache, "models--org--tiny", "snapshots", commit));
   });
 
   it("a name that is none, or not there, is one line", async () => {

@@ -7,12 +7,14 @@ import { UpcycleError } from "../../src/base/errors.js";
 import { openCheckpoint } from "../../src/checkpoint/open.js";
 import { writeCheckpoint } from "../../src/checkpoint/write.js";
 import { convertCheckpoint } from "../../src/convert/convert.js";
+import { multiplyExperts } from "../../src/convert/multiply.js";
 import { mergeCheckpoint, planMerging, type MergeEvent } from "../../src/convert/merge.js";
 import type { DecoderSpec, MoeFfn } from "../../src/spec/types.js";
 import { upcycleRecipe, type RecipeOptions } from "../../src/surgery/recipe.js";
 import type { MergeChoice } from "../../src/surgery/merge.js";
 import { slotsOf } from "../../src/tensors/slots.js";
 import { copyModel, upcycle, upcycleJson } from "../cli/upcycle.js";
+import { perturbed } from "../support/perturbed.js";
 import { hashes } from "./hashes.js";
 
 const golden = (name: string): string => fileURLToPath(new URL(`../golden/${name}`, import.meta.url));
@@ -86,6 +88,67 @@ describe("merging an untouched upcycled model", () => {
     const layers = (await tensorsOf(parent)).spec.layers.length;
     const calibration = "calibration" in options ? options.calibration.slice(0, layers) : undefined;
     await expectSame(await merged(await upcycled(name, recipe, { ...options, ...(calibration && { calibration }) })), parent);
+  });
+
+  it.each([
+    ["llama", "E3G5T5", { pad: true }], ["qwen2", "E2G5T5", { pad: true, shared: 30 }], ["llama", "E2G5T10", { pad: true, permute: true, order: "softmax-topk", routerStd: 0 }], ["gpt2", "E2G3T3", { pad: true }],
+  ] as const)("gives %s back after %s %j, without the units that filled the last part", async (name, recipe, options) => {
+    const parent = golden(`dense/${name}`);
+    const moe = await upcycled(name, recipe, { ...options, scaling: "none" });
+    await expectSame(await merged(moe), parent);
+    expect((await planMerging({ source: moe, choice: uniform })).warnings.join()).not.toContain("filled the last part");
+  });
+
+  it("keeps filled units that noise or an old record have made part of the FFN, and says so", async () => {
+    const noisy = await upcycled("llama", "E2G5T5", { pad: true, noise: { std: 0.01, relative: true, fraction: 1 } });
+    const { plan, warnings } = await planMerging({ source: noisy, choice: uniform });
+    const inner = (await tensorsOf(golden("dense/llama"))).spec.layers[0]!.ffn.inner;
+    expect(plan.target.layers[0]!.ffn.inner).toBe(5 * Math.ceil(inner / 5));
+    expect(warnings.join()).toContain("units that filled the last part stay in the FFN");
+    const old = await upcycled("llama", "E2G5T5", { pad: true });
+    const record = JSON.parse(readFileSync(join(old, "upcycle.json"), "utf8")) as { parent: { inner?: number[] } };
+    record.parent.inner = [inner];
+    writeFileSync(join(old, "upcycle.json"), JSON.stringify(record));
+    expect(await lineOf(planMerging({ source: old, choice: uniform }))).toContain("upcycle.json knows the FFNs of 1 layers, the model has 2");
+    delete record.parent.inner;
+    writeFileSync(join(old, "upcycle.json"), JSON.stringify(record));
+    expect((await planMerging({ source: old, choice: uniform })).warnings.join()).toContain("units that filled the last part stay");
+  });
+
+  it.each([["E2G2T2", { permute: true, seed: 3 }], ["E4G1T2", { order: "softmax-topk", routerStd: 0 }], ["E2G2T4", { permute: true, order: "softmax-topk" }]] as const)(
+    "gives the parent back after %s %j and its experts multiplied, once and again", async (recipe, options) => {
+      const [twice, again] = [fresh(), fresh()];
+      await multiplyExperts({ source: await upcycled("llama", recipe, options), recipe: { copies: 2, topK: null, routerStd: 0.1, seed: 0 }, out: twice });
+      await expectSame(await merged(twice), golden("dense/llama"));
+      await multiplyExperts({ source: twice, recipe: { copies: 2, topK: 2 * upcycleRecipe(recipe).topK, routerStd: 0, seed: 0 }, out: again });
+      await expectSame(await merged(again), golden("dense/llama"));
+      await expectSame(await merged(again, { kind: "expert", index: 3 }), golden("dense/llama"));
+      const file = join(again, "multiply.json");
+      writeFileSync(file, readFileSync(file, "utf8").replace('"copies": 4', '"copies": 1'));
+      expect(await lineOf(planMerging({ source: again, choice: uniform }))).toContain("lineage.copies: ");
+    });
+
+  it("with several parents gives each of them back, their factors undone, or their average", async () => {
+    const [base, coder] = [golden("dense/llama"), perturbed("dense/llama", fresh(), 1)];
+    const mix = fresh();
+    const parents = [{ source: 1, noise: 0, scale: 0.5 }, { source: 0, noise: 0, scale: -2 }, { source: 0, noise: 0, scale: 0 }];
+    await convertCheckpoint({ source: base, parents: [coder], recipe: upcycleRecipe("E3G2T2", { parents, permute: true }), out: mix });
+    const [b, c] = [await tensorsOf(base), await tensorsOf(coder)];
+    const [picked, other, both] = [await merged(mix, { kind: "expert", index: 0 }), await merged(mix, { kind: "expert", index: 1 }), await merged(mix, { kind: "mean", weights: [1, 1, 0] })];
+    const [one, two, mean] = [await tensorsOf(picked), await tensorsOf(other), await tensorsOf(both)];
+    for (const part of ["gate", "up", "down"]) {
+      const key = `layers.1.${part}`;
+      expect(one.tensors.get(key), key).toEqual(c.tensors.get(key));
+      expect(two.tensors.get(key), key).toEqual(b.tensors.get(key));
+      expect(mean.tensors.get(key), key).toEqual(c.tensors.get(key)!.map((value, i) => (value + b.tensors.get(key)![i]!) / 2));
+    }
+    expect(one.tensors.get("layers.1.q")).toEqual(b.tensors.get("layers.1.q"));
+    expect((await planMerging({ source: mix, choice: { kind: "expert", index: 0 } })).plan.kept).toBe("the FFN of the one parent that the expert was");
+    expect(await lineOf(planMerging({ source: mix, choice: uniform }))).toContain("copy 2 was upcycled with the factor 0, so nothing of its down is left; leave it out");
+    const shared = fresh();
+    const sharedParent = { source: 1, noise: 0, scale: 1, prompts: null };
+    await convertCheckpoint({ source: base, parents: [coder], recipe: upcycleRecipe("E2G1T2", { parents: parents.slice(0, 2), sharedParent }), out: shared });
+    expect(await lineOf(planMerging({ source: shared, choice: uniform }))).toContain("every token gets a shared expert of another model as well as the routed ones, which no one FFN does");
   });
 
   it("gives it back from any one replica, and from any weights", async () => {

@@ -144,6 +144,7 @@ describe("parents that cannot be joined", () => {
     expect(await tryWith([golden("dense/qwen3")], "E2G1T2", { parents: from(0, 1) })).toMatch(/^input: .*qwen3: attn\.qkNorm.* is .*, in BASE null/);
     expect(await tryWith([wide], "E2G1T2", { parents: from(0, 1), others: "average" })).toContain("ROOT/turned: layers.0.rope.theta is 500000, in BASE 10000");
     expect(await tryWith([coder], "E2G1T2", { parents: from(0, 2) })).toContain("the recipe takes experts from model 2, there are models 0 to 1");
+    expect(await tryWith([coder], "E2G1T2", { parents: from(0, 1), sharedParent: { source: 2, noise: 0, scale: 1, prompts: null } })).toContain("the recipe takes experts from model 2");
     expect(await tryWith([join(root, "nowhere")], "E2G1T2", { parents: from(0, 1) })).toContain("ROOT/nowhere: no such folder");
   });
 
@@ -168,6 +169,10 @@ describe("parents that cannot be joined", () => {
     expect(line("E2G1T2", { parents: from(0, 0.5) })).toContain("the parent of copy 1 is number 0.5");
     expect(line("E2G1T2", { parents: [{ source: 0, noise: -1, scale: 1 }, { source: 0, noise: 0, scale: 1 }] })).toContain("the noise on copy 0 is -1");
     expect(line("E2G1T2", { parents: [{ source: 0, noise: 0, scale: NaN }, { source: 0, noise: 0, scale: 1 }] })).toContain("the factor on copy 0 is NaN");
+    expect(line("E2G1T2", { sharedParent: { source: 0, noise: 0, scale: 1, prompts: null } })).toContain("a model is the shared expert, but none are named for the routed ones");
+    const shared = { source: 0, noise: 0, scale: 1, prompts: null };
+    expect(line("E2G1T2", { parents: from(0, 1), sharedParent: { ...shared, noise: -1 } })).toContain("the noise on the shared expert is -1");
+    expect(line("E2G1T2", { parents: from(0, 1), sharedParent: { ...shared, prompts: { positive: [], negative: [] } } })).toContain("the shared expert has no positive prompts");
     expect(line("E2G1T2", { others: "average" })).toContain("there is one parent, nothing to average");
   });
 });
@@ -187,6 +192,30 @@ describe("upcycle convert --mergekit", () => {
     await withModels([out], async (child) => expect(child.spec.layers[0]!.ffn).toMatchObject({ experts: 2, topK: 2 }));
   });
 
+  it("adds a shared expert as it is, behind a drawn gate or none", async () => {
+    const shared = "shared_experts: [{source_model: twin, residual_scale: 0.5}]\n";
+    const [gated, plain] = [fresh(), fresh()];
+    const text = `base_model: ${base}\ngate_mode: random\n${experts}${shared}`;
+    const found = await upcycleJson("convert", "--mergekit", file(`${text}architecture: qwen\n`), "--out", gated, "--no-report");
+    expect(found).toMatchObject({ recipe: { target: "qwen2_moe", parents: from(1, 2), sharedParent: { source: 3, noise: 0, scale: 0.5, prompts: null } } });
+    await upcycleJson("convert", "--mergekit", file(text), "--target", "ernie4_5_moe", "--out", plain, "--no-report");
+    await withModels([base, gated, plain], async (b, one, two) => {
+      const { inner } = b.spec.layers[0]!.ffn;
+      expect(one.spec.layers[0]!.ffn).toMatchObject({ inner, shared: { inner, gated: true } });
+      expect(two.spec.layers[1]!.ffn).toMatchObject({ inner, shared: { inner, gated: false } });
+      for (const child of [one, two]) {
+        for (const [part, from, by] of [["sharedGate", "gate", 1], ["sharedUp", "up", 1], ["sharedDown", "down", 0.5]] as const) {
+          expect(await child.readFloat32(`layers.1.${part}`)).toEqual((await b.readFloat32(`layers.1.${from}`)).map((value) => by * value));
+        }
+      }
+      const gate = await one.readFloat32("layers.0.sharedRouter");
+      expect(Math.hypot(...gate) / Math.sqrt(gate.length)).toBeGreaterThan(0.6);
+    });
+    const record = (await readRecord(gated))!;
+    expect(recipeOf(record).sharedParent).toEqual({ source: 3, noise: 0, scale: 0.5, prompts: null });
+    expect(record.expected.why).toBe("a whole FFN is added to the routed experts' as a shared expert");
+  });
+
   it("averages, proves and writes a card", async () => {
     const out = fresh();
     const { code, stdout } = await upcycle("convert", "--mergekit", file(`base_model: twin\ngate_mode: random\nexperts: [{source_model: ${base}}, {source_model: twin}]\n`), "--others", "average", "--out", out);
@@ -204,9 +233,10 @@ describe("upcycle convert --mergekit", () => {
     [`base_model: coder\n${experts}`, "gate_mode hidden needs prompts"],
     [`base_model: coder\ngate_mode: random\nexperts_per_token: 3\n${experts}`, "experts_per_token is 3, there are 2 experts"],
     [`base_model: ./missing\ngate_mode: random\n${experts}`, "no such folder: ./missing"],
-    [`base_model: coder+adapter\ngate_mode: random\n${experts}`, "asks for an adapter"],
-    [`base_model: coder\ngate_mode: random\narchitecture: deepseek\n${experts}`, '"deepseek" is no architecture that such a mixture can be written as'],
-    [`base_model: coder\ngate_mode: random\nshared_experts: [{source_model: poet}]\n${experts}`, "shared experts of other models cannot be made here"],
+    [`base_model: coder\ngate_mode: random\narchitecture: deepseek\n${experts}`, "DeepSeek-MoE's first architecture is none that we write; leave it out and say --target ernie4_5_moe"],
+    [`base_model: coder\ngate_mode: random\narchitecture: gpt\n${experts}`, '"gpt" is no architecture that such a mixture can be written as'],
+    [`base_model: coder\ngate_mode: random\nshared_experts: [{source_model: poet}, {source_model: coder}]\n${experts}`, "there can be one shared expert, as in mergekit"],
+    [`base_model: coder\ngate_mode: random\narchitecture: mixtral\nshared_experts: [{source_model: poet}]\n${experts}`, "mixtral cannot hold this llama model: it has no shared expert"],
   ])("refuses %j", async (text, words) => {
     const { code, stderr } = await upcycle("convert", "--mergekit", file(text), "--dry-run");
     expect(stderr).toContain(words);

@@ -165,6 +165,26 @@ describe("upcycle convert", () => {
     expect(readFileSync(join(out, "README.md"), "utf8")).toContain("from the base's hidden states of prompts");
   });
 
+  it("makes the gate of a shared expert from its prompts, and refuses where one of both is missing", async () => {
+    const mix = (name: string, shared: string): string => {
+      const path = join(root, name);
+      writeFileSync(path, `${readFileSync(file, "utf8")}shared_experts:\n  - source_model: base\n${shared}`);
+      return path;
+    };
+    const out = join(root, "gated");
+    const gated = mix("gated.yaml", "    positive_prompts: [the code]\n");
+    expect(await upcycleJson("convert", "--mergekit", gated, "--out", out, "--no-report")).toMatchObject({ recipe: { target: "qwen2_moe", sharedParent: { prompts: { positive: ["the code"], negative: [] } } } });
+    const { rows } = await make(recipe("hidden", [...prompts.slice(0, 2), { positive: ["the code"], negative: [] }]));
+    const child = await openCheckpoint(out);
+    near(await child.readFloat32("layers.1.sharedRouter"), [...rows[1]!.subarray(2 * child.spec.hidden)]);
+    near(await child.readFloat32("layers.1.router"), [...rows[1]!.subarray(0, 2 * child.spec.hidden)]);
+    await child.close();
+    const lineOfFile = async (path: string, target: string): Promise<string> => (await upcycle("convert", "--mergekit", path, "--target", target, "--dry-run")).stderr;
+    expect(await lineOfFile(gated, "ernie4_5_moe")).toContain("its shared expert has no gate that prompts could make");
+    expect(await lineOfFile(mix("bare.yaml", ""), "qwen2_moe")).toContain("its shared expert has a gate, for which there are no prompts");
+    expect(await lineOfFile(mix("negative.yaml", "    negative_prompts: [rhyme]\n"), "auto")).toContain("the shared expert has only negative prompts");
+  });
+
   it("calibrates with a router made from prompts", async () => {
     const path = join(root, "calibrated.yaml");
     writeFileSync(path, "recipe: E2G1T1\nscaling: calibrated\nrouter: {order: softmax-topk, init: hidden, prompts: [code, verse]}\n");

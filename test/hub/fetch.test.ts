@@ -80,6 +80,56 @@ describe("a model of the Hub", () => {
     expect(readdirSync(join(repoDir(), "refs")).sort()).toEqual(["main", "v1"]);
   });
 
+  test("is its headers alone, of the full length, where no weights are read", async () => {
+    const dir = await get(model, { part: "headers" });
+    expect(dir).toBe(join(repoDir(), "headers", commit));
+    expect(modelName(dir)).toBe("org/tiny");
+    expect(readdirSync(dir).sort()).toEqual(["config.json", "model.safetensors"]);
+    const found = new Uint8Array(readFileSync(join(dir, "model.safetensors")));
+    const end = 8 + Number(new DataView(weights.buffer, weights.byteOffset).getBigUint64(0, true));
+    expect(found.length).toBe(weights.length);
+    expect(found.subarray(0, end)).toEqual(weights.subarray(0, end));
+    expect(found.subarray(end).every((byte) => byte === 0)).toBe(true);
+    const whole = await get();
+    expect(readFileSync(join(whole, "model.safetensors")).equals(weights)).toBe(true);
+    expect(await get(model, { part: "headers" })).toBe(whole);
+    expect(await get(model, { part: "config" })).toBe(whole);
+  });
+
+  test("has headers that can be read, or none are kept", async () => {
+    const broken = await fakeHub("org/tiny", { "config.json": files["config.json"], "model.safetensors": text("not a header at all, but long enough for one") });
+    expect((await failure(get(model, { part: "headers", endpoint: broken.endpoint }))).line).toContain("hf://org/tiny/model.safetensors: header length is");
+    expect(existsSync(join(repoDir(), "headers", commit, "config.json"))).toBe(false);
+    await broken.close();
+    hub.trouble.wholeOnly = true;
+    expect((await failure(get(model, { part: "headers" }))).line).toContain("the server sends whole files only");
+    expect(existsSync(join(repoDir(), "headers", commit, "model.safetensors"))).toBe(false);
+  });
+
+  test("may be an adapter, which is no model: its config and weights alone", async () => {
+    const adapter = { "adapter_config.json": text("{}"), "adapter_model.safetensors": text("factors"), "adapter_model.bin": text("factors"), "tokenizer.json": text("{}"), "README.md": text("hello") };
+    const other = await fakeHub("org/tiny", adapter);
+    const dir = await get(model, { part: "adapter", endpoint: other.endpoint });
+    expect(readdirSync(dir).sort()).toEqual(["adapter_config.json", "adapter_model.safetensors"]);
+    expect(modelName(dir)).toBe("org/tiny");
+    expect(await get(model, { part: "adapter", offline: true })).toBe(dir);
+    await other.close();
+    cacheDir = join(root, String(counter++));
+    expect((await failure(get(model, { part: "adapter" }))).line).toContain("there is no adapter_config.json");
+  });
+
+  test("of torch.save has no headers: it comes as a whole", async () => {
+    const pickled = await fakeHub("org/tiny", { "config.json": text("{}"), "pytorch_model.bin": text("weights") });
+    expect(readdirSync(await get(model, { part: "headers", endpoint: pickled.endpoint })).sort()).toEqual(["config.json", "pytorch_model.bin"]);
+    await pickled.close();
+    const sharded = await fakeHub("org/tiny", {
+      "config.json": text("{}"), "model-00001-of-00001.safetensors": weights, "model.safetensors.index.json": text(JSON.stringify({ weight_map: { t: "model-00001-of-00001.safetensors" } })),
+    });
+    cacheDir = join(root, String(counter++));
+    expect(readdirSync(await get(model, { part: "headers", endpoint: sharded.endpoint })).sort()).toEqual(["config.json", "model-00001-of-00001.safetensors", "model.safetensors.index.json"]);
+    await sharded.close();
+  });
+
   test("comes in shards, or as pytorch_model.bin", async () => {
     const index = (names: string[]): Uint8Array => text(JSON.stringify({ weight_map: Object.fromEntries(names.map((name, i) => [`t${i}`, name])) }));
     const sharded = await fakeHub("org/tiny", {

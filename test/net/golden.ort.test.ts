@@ -84,7 +84,7 @@ describe("golden training runs of transformers", () => {
       const first = batchAt(0);
       const results = await evaluateOnce(program.graph, [first.ids, first.targets, ...weights]);
       const { namedSlots } = await import("../../src/tensors/names.js");
-      const names = new Map(namedSlots(checkpoint.spec).map(({ slot, name: tensor }) => [slot.key, tensor]));
+      const names = new Map(namedSlots(checkpoint.spec).map(({ slot, names: [tensor] }) => [slot.key, tensor!]));
       program.params.forEach(({ key }, i) => {
         const expected = goldenGradient(gradients, names.get(key)!);
         expect(relativeError(results[program.gradients + i]!.data, expected), key).toBeLessThan(1e-4);

@@ -21,7 +21,7 @@ function gemma(spec: DecoderSpec): DecoderSpec {
   return { ...spec, norm: { ...spec.norm, weight: "one-plus" }, multipliers };
 }
 
-const normed = (spec: DecoderSpec, span: QkNorm["span"]): DecoderSpec => ({ ...spec, attn: { ...spec.attn, qkNorm: { span, norm: spec.norm, afterRope: false } } });
+const normed = (spec: DecoderSpec, span: QkNorm["span"], norm = spec.norm): DecoderSpec => ({ ...spec, attn: { ...spec.attn, qkNorm: { span, norm, afterRope: false } } });
 
 /** Sliding layers get a rope of their own. */
 const roped = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
@@ -147,6 +147,7 @@ export const bends: Readonly<Partial<Record<Family, Bend>>> = {
   flex_olmo: (spec) => fc.constant(postNormed(spec)),
   mellum: roped,
   ...routedBends,
+  stablelm: (spec) => fc.boolean().map((norms) => (norms ? normed(spec, "own-head", { ...spec.norm, bias: false }) : spec)),
   cohere: (spec) => fc.boolean().map((norms) => (norms ? normed(spec, "own-head") : spec)),
   olmo2: (spec) => fc.constant(postNormed(spec)),
   olmo3: (spec) => roped(postNormed(spec)),

@@ -292,6 +292,7 @@ describe("class defaults for absent keys", () => {
     expect(read(config)).toEqual(read(golden("dense/stablelm")));
     expect(read(config).layers[0]!.rope!.rotary).toBe(2);
     expect(read({ ...config, use_parallel_residual: true, use_qkv_bias: true })).toMatchObject({ block: "parallel-shared", attn: { qkvBias: true, outBias: false } });
+    expect(read({ ...config, qk_layernorm: true }).attn.qkNorm).toEqual({ span: "own-head", norm: { kind: "layer", weight: "scale", bias: false, eps: 1e-5 }, afterRope: false });
   });
 
   test("cohere: a tied head, logits times 1/16", () => {
@@ -451,7 +452,7 @@ describe("what cannot be read", () => {
     [{ ...nemotron, partial_rotary_factor: 0.25 }, "partial_rotary_factor is given as 0.25 and as 0.5"],
     [{ ...nemotron, rope_parameters: {}, partial_rotary_factor: 0.1 }, "turns an even number of each head's 8 elements (found 0)"],
     [{ ...nemotron, hidden_act: "quick_gelu" }, 'hidden_act is "quick_gelu", expected "silu" or "gelu" or'],
-    [{ ...golden("dense/stablelm"), qk_layernorm: true }, "qk_layernorm is true, expected false"],
+    [{ ...golden("dense/stablelm"), qk_layernorm: "yes" }, 'qk_layernorm is "yes", expected true or false'],
     [{ ...golden("dense/stablelm"), head_dim: 16 }, "head_dim is 16, expected 8, hidden_size / num_attention_heads"],
     [{ ...golden("dense/cohere"), use_qk_norm: "yes" }, 'use_qk_norm is "yes", expected true or false'],
     [without(golden("dense/cohere"), "rope_parameters"), "rope_theta is missing, expected a number above 0"],
@@ -507,6 +508,7 @@ describe("what cannot be read", () => {
       "dense/nemotron",
       "dense/starcoder2",
       "dense/stablelm",
+      "dense/stablelm_qk",
       "dense/cohere",
       "dense/gemma",
       "dense/gemma2",

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { softmaxRouter, type ActivationKind, type DecoderSpec, type RouterSpec } from "../../src/spec/types.js";
 import { evaluate, evaluateRows } from "../../src/surgery/evaluate.js";
+import { expectedPreservation } from "../../src/surgery/expectation.js";
 import { explainPlan } from "../../src/surgery/explain.js";
 import { printExpr, sizeOf, sourceKeys, type Expr } from "../../src/surgery/expr.js";
 import { expertOrigins, originValues } from "../../src/surgery/lineage.js";
@@ -58,6 +59,17 @@ describe("the paper's scaling", () => {
       expect(await draftError(withFfn(gated, activation, false), plan, softmaxRouter("softmax-topk"))).toBeLessThan(rounded);
     },
   );
+
+  it("leaves the bias behind down as it is, as Megatron-Core does, and says what that does", async () => {
+    const source = withFfn(false, "relu2", true);
+    const recipe = { ...upcycleRecipe("E8G8T8", { scaling: "paper", order: "softmax-topk", routerStd: 0 }) };
+    const expected = expectedPreservation(recipe, source, softmaxRouter("softmax-topk"));
+    expect(expected.kind).toBe("approximate");
+    expect(expected.why).toBe("the bias behind down stays as it is, as in Megatron-Core, but the selected weights sum to 0.125; exact scaling takes this into account");
+    expect(await draftError(source, recipe, softmaxRouter("softmax-topk"))).toBeGreaterThan(0.1);
+    const renormalised = { ...recipe, order: "topk-softmax" } as const;
+    expect(expectedPreservation(renormalised, source, softmaxRouter("topk-softmax")).kind).toBe("exact");
+  });
 
   // Double-precision figure of the literature notes for GELU E8G8T8 at unit pre-activations: 17.7 %.
   it("changes GELU by about 18 %", async () => {

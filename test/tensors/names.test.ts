@@ -2,13 +2,14 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { parseSafetensors } from "../../src/format/safetensors.js";
 import { specFromConfig } from "../../src/spec/config.js";
-import { isComputedBuffer, tensorName } from "../../src/tensors/names.js";
+import { isComputedBuffer, tensorNames } from "../../src/tensors/names.js";
 import { isWhole, placements, putSlot, storedTensors, takeSlot, transposedRowsOf } from "../../src/tensors/placement.js";
+import { slotsOf } from "../../src/tensors/slots.js";
 import { families, specOf } from "../spec/arbitrary.js";
 import { readFileSync } from "node:fs";
 import { golden, goldenFolders, weightFiles } from "../support/golden.js";
 
-describe("tensorName", () => {
+describe("tensorNames", () => {
   test.each(goldenFolders)("%s: our slots are exactly the tensors transformers wrote", (model) => {
     const spec = specFromConfig(JSON.parse(readFileSync(golden(model, "config.json")).toString()), model);
     const stored = new Map(
@@ -29,12 +30,22 @@ describe("tensorName", () => {
           const stored = new Uint8Array(slots[0]!.shape.reduce((a, b) => a * b, 1));
           slots.forEach((place, i) => {
             expect(place.shape).toEqual(slots[0]!.shape);
-            const own = new Uint8Array(place.slot.shape.reduce((a, b) => a * b, 1)).fill(i + 1);
-            expect(takeSlot(place, stored, 1)).toEqual(own.map(() => 0));
-            putSlot(place, stored, own, 1);
-            expect(takeSlot(place, stored, 1)).toEqual(own);
+            const own = new Uint8Array(place.slot.shape.reduce((a, b) => a * b, 1));
+            const width = own.length / (place.slot.shape[0] ?? 1);
+            const share = own.slice().fill(i + 1, place.first * width, (place.first + place.count) * width);
+            const taken = own.slice().fill(9);
+            takeSlot(place, stored, taken, 1);
+            expect(taken).toEqual(share.map((value) => (value === 0 ? 9 : 0)));
+            putSlot(place, stored, share, 1);
+            takeSlot(place, stored, own, 1);
+            expect(own).toEqual(share);
           });
           expect(stored).not.toContain(0);
+        }
+        const places = placements(spec);
+        for (const slot of slotsOf(spec)) {
+          const own = places.filter((place) => place.slot.key === slot.key);
+          expect(own.reduce((end, { first, count }) => (first === end ? end + count : NaN), 0)).toBe(slot.shape[0]);
         }
       }),
     );
@@ -42,19 +53,19 @@ describe("tensorName", () => {
 
   test("a part the family does not have is a defect", () => {
     const spec = specFromConfig(JSON.parse(readFileSync(golden("moe/mixtral", "config.json")).toString()), "mixtral");
-    expect(tensorName(spec, { part: "up", layer: 1, expert: 3 })).toBe(
-      "model.layers.1.block_sparse_moe.experts.3.w3.weight",
-    );
-    expect(() => tensorName(spec, { part: "gate", layer: 1 })).toThrow('mixtral has no name for {"part":"gate","layer":1}');
+    expect(tensorNames(spec, { part: "up", layer: 1, expert: 3 })).toEqual(["model.layers.1.block_sparse_moe.experts.3.w3.weight"]);
+    expect(() => tensorNames(spec, { part: "gate", layer: 1 })).toThrow('mixtral has no name for {"part":"gate","layer":1}');
   });
 
   test("a slot stored as columns is turned round", () => {
     const slot = { key: "layers.0.k", at: { part: "k", layer: 0 }, shape: [2, 3] } as const;
-    const place = { slot, name: "c_attn", ...transposedRowsOf(slot, 6, { start: 2, run: 2, period: 6 }) };
+    const place = { slot, name: "c_attn", first: 0, count: 2, ...transposedRowsOf(slot, 6, { start: 2, run: 2, period: 6 }) };
     const stored = Uint8Array.from({ length: 18 }, (_, i) => i);
-    expect([...takeSlot(place, stored, 1)]).toEqual([2, 8, 14, 3, 9, 15]);
+    const own = new Uint8Array(6);
+    takeSlot(place, stored, own, 1);
+    expect([...own]).toEqual([2, 8, 14, 3, 9, 15]);
     const copy = new Uint8Array(18);
-    putSlot(place, copy, takeSlot(place, stored, 1), 1);
+    putSlot(place, copy, own, 1);
     expect([...copy.slice(6, 12)]).toEqual([0, 0, 8, 9, 0, 0]);
   });
 
