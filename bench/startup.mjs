@@ -1,14 +1,15 @@
 /**
  * How long it takes until a training can make its first step, at the reference sizes: `npm run build && node bench/startup.mjs [--out FILE] [--rounds 5]`. Each round in a
  * process of its own: spec -> graph, backward pass and proof (`program`), ONNX bytes (`lower`), onnxruntime's session (`session`); then the whole again as a caller pays it
- * (`open`: program, worker thread, state, session). `again` is the second lowering of the same program in one process and `hash`
+ * (`open`: program, worker thread, state, session). Each size without the cache of optimised graphs (`off`), with an empty one (`cold`: what filling it costs) and with
+ * a filled one (`warm`), in a temporary folder; `session` and `open` compile different graphs (`open` takes embedding rows apart), so both are cold in a cold round. `again` is the second lowering of the same program in one process and `hash`
  * a SHA-256 of its graph: what a cache of lowered bytes could save and what it would cost. Prints a table and writes bench/results/DATE-startup.json.
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync, writeFileSync } from "node:fs";
-import { cpus, loadavg, release, totalmem } from "node:os";
-import { dirname } from "node:path";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpus, loadavg, release, tmpdir, totalmem } from "node:os";
+import { dirname, join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -42,21 +43,37 @@ if (flags.one !== undefined) {
   await timed("hash", () => createHash("sha256").update(serialize(program.graph)).digest("hex"));
   const runtime = await timed("open", () => onnxruntimeBackend.openTrain(trainProgram(spec, shape), { threads, accumulate: false }));
   await runtime.close();
-  console.log(JSON.stringify({ times, nodes: program.graph.nodes.length, bytes: lowered.bytes.length, parameters: program.params.length }));
+  console.log(JSON.stringify({ times, nodes: program.graph.nodes.length, lowered: lowered.nodes, bytes: lowered.bytes.length, parameters: program.params.length }));
 } else {
   const loadBefore = loadavg()[0];
-  const results = Object.keys(specs).map((size) => {
-    const runs = Array.from({ length: Number(flags.rounds) }, () =>
-      JSON.parse(spawnSync(process.execPath, [here("startup.mjs"), "--one", size, "--threads", flags.threads], { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] }).stdout));
-    const medians = Object.fromEntries(phases.map((phase) => [phase, median(runs.map(({ times }) => times[phase]))]));
-    const total = median(runs.map(({ times: { program, lower, session } }) => program + lower + session));
-    const [{ nodes, bytes, parameters }] = runs;
-    return { size, nodes, bytes, parameters, medians, total, samples: runs.map(({ times }) => times) };
-  });
+  const folder = mkdtempSync(join(tmpdir(), "startup-"));
+  const one = (size, cache) => JSON.parse(spawnSync(process.execPath, [here("startup.mjs"), "--one", size, "--threads", flags.threads], {
+    encoding: "utf8", stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, UPCYCLE_CACHE: cache },
+  }).stdout);
+  const results = [];
+  try {
+    for (const size of Object.keys(specs)) {
+      const runs = { off: [], cold: [], warm: [] };
+      for (let round = 0; round < Number(flags.rounds); round++) {
+        runs.off.push(one(size, "off"));
+        for (const name of readdirSync(folder)) rmSync(join(folder, name));
+        runs.cold.push(one(size, folder));
+        runs.warm.push(one(size, folder));
+      }
+      for (const [cache, samples] of Object.entries(runs)) {
+        const medians = Object.fromEntries(phases.map((phase) => [phase, median(samples.map(({ times }) => times[phase]))]));
+        const total = median(samples.map(({ times: { program, lower, session } }) => program + lower + session));
+        const [{ nodes, lowered, bytes, parameters }] = samples;
+        results.push({ size, cache, nodes, lowered, bytes, parameters, kept: readdirSync(folder).length > 0, medians, total, samples: samples.map(({ times }) => times) });
+      }
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
   console.log(`milliseconds, medians of ${flags.rounds}; load before ${loadBefore.toFixed(2)}`);
-  for (const { size, medians, total } of results) {
+  for (const { size, cache, medians, total } of results) {
     const parts = phases.map((phase) => `${phase} ${medians[phase].toFixed(0)}`).join(", ");
-    console.log(`${size.padEnd(6)} program + lower + session ${total.toFixed(0)} (target ${target}: ${total <= target ? "met" : "MISSED"}); ${parts}`);
+    console.log(`${size.padEnd(6)} ${cache.padEnd(5)} program + lower + session ${total.toFixed(0)} (target ${target}: ${total <= target ? "met" : "MISSED"}); ${parts}`);
   }
   const date = new Date().toISOString();
   const out = flags.out ?? here(`results/${date.slice(0, 10)}-startup.json`);

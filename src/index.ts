@@ -30,7 +30,7 @@ export { forwardFlopsPerToken, trainFlopsPerToken } from "./cost/flops.js";
 export { countParams, type ParamCount } from "./cost/params.js";
 
 // Model folders.
-export { openCheckpoint, type Checkpoint, type StoredTensor } from "./checkpoint/open.js";
+export { openCheckpoint, type Adapter, type Checkpoint, type ModelSource, type StoredTensor } from "./checkpoint/open.js";
 export {
   writeCheckpoint, type TensorValue, type Weights, type WriteDtype, type WriteOptions, type WriteProgress, type WrittenCheckpoint,
 } from "./checkpoint/write.js";
@@ -64,6 +64,7 @@ export { mergeCheckpoint, planMerging, type MergeEvent, type MergeOptions, type 
 export { multiplyExperts, planMultiplying, type Multiplied, type MultiplyEvent, type MultiplyingPlan, type MultiplyOptions } from "./convert/multiply.js";
 export type { MultiplyPlan, MultiplyRecipe } from "./surgery/multiply.js";
 export type { MergeChoice, MergePlan } from "./surgery/merge.js";
+export { exportOnnx, type Exported, type ExportKind, type ExportOptions, type WeightPlace } from "./convert/export-onnx.js";
 export { readRecord, recipeOf, type UpcycleRecord } from "./convert/record.js";
 export { modelCard, type CardFacts } from "./convert/card.js";
 export { readParentCard, type ParentCard } from "./convert/parent-card.js";
@@ -112,7 +113,7 @@ export { print, prune, verify } from "./graph/passes.js";
 export type { Graph, Node, Prim, PrimAttrs, Value, ValueId, ValueType } from "./graph/ir.js";
 export { evaluate, type Tensor } from "./graph/reference.js";
 export { backward } from "./grad/backward.js";
-export { lower, type OnnxProgram } from "./onnx/lower.js";
+export { lower, type LowerOptions, type OnnxProgram } from "./onnx/lower.js";
 export { buildDecoder, type Decoder } from "./net/decoder.js";
 export { logitsProgram, lossProgram, trainProgram, type LogitsProgram, type LossProgram, type TrainProgram } from "./step/programs.js";
 

@@ -49,6 +49,13 @@ export async function locateTensors(dir: string, files: RangeFile[]): Promise<Ma
   throw await noWeights(dir);
 }
 
+/** Of a LoRA adapter's folder, as PEFT names its files; otherwise like `locateTensors`. */
+export async function locateAdapter(dir: string, files: RangeFile[]): Promise<Map<string, Located>> {
+  const named = containers.map((container) => ({ ...container, single: `adapter_model.${container.extension}` }));
+  for (const container of named) if (await exists(join(dir, container.single))) return readFiles(dir, container, null, files);
+  throw inputError(`folder has no ${named.map(({ single }) => single).join(" and no ")}`, { where: dir, hint: "expected a LoRA adapter as PEFT saves it" });
+}
+
 async function readFiles(dir: string, container: Container, index: ReadonlyMap<string, string> | null, files: RangeFile[]): Promise<Map<string, Located>> {
   const names = index === null ? [container.single] : [...new Set(index.values())].sort();
   const located = new Map<string, Located>();

@@ -17,16 +17,23 @@ import type { DecoderSpec } from "../spec/types.js";
 import { isComputedBuffer, olderName } from "../tensors/names.js";
 import type { Region } from "../surgery/expr.js";
 import { isWhole, placements, takeSlot, type Placement } from "../tensors/placement.js";
+import { withAdapter, type Adapter } from "./adapter.js";
 import type { Slot } from "../tensors/slots.js";
 import { locateTensors } from "./locate.js";
+import { modelFolderOf, type ModelSource } from "./model-source.js";
 import { dequantizedDtype, isActivationScale, withScales } from "./scales.js";
 import { elements, type Located, type StoredTensor } from "./stored.js";
 import { openRegionReader, type RegionSource } from "./region.js";
 
+export type { Adapter } from "./adapter.js";
+export type { ModelSource } from "./model-source.js";
 export type { StoredTensor } from "./stored.js";
 
 export interface Checkpoint {
+  /** Of config, tokenizer and weights. */
   readonly dir: string;
+  /** The LoRA adapter that is merged in. */
+  readonly adapter: Adapter | null;
   readonly spec: DecoderSpec;
   /** The parsed config.json. */
   readonly config: Readonly<Record<string, unknown>>;
@@ -36,11 +43,11 @@ export interface Checkpoint {
   readonly unused: readonly string[];
   /** What else a user should know about how the files were read. */
   readonly notes: readonly string[];
-  /** The precision that most of the weights are read in. */
+  /** The precision that most of the weights are read in, an adapter aside: what it changes is read in float32. */
   readonly dtype: FloatDtype;
   /** A whole tensor, row-major. Slot keys are those of `slotsOf(spec)`; an unknown key is a defect of the caller. */
   readFloat32(slotKey: string): Promise<Float32Array>;
-  /** The stored bytes, little-endian; 8-bit weights come multiplied by their scales, in the model's own precision. */
+  /** The stored bytes, little-endian; 8-bit weights come multiplied by their scales, in the model's own precision; what an adapter changes comes merged. */
   readBytes(slotKey: string): Promise<{ dtype: FloatDtype; bytes: Uint8Array }>;
   /** The precision that `readBytes` and `readRegion` give. */
   dtypeOf(slotKey: string): FloatDtype;
@@ -53,10 +60,21 @@ export interface Checkpoint {
 }
 
 /**
- * Opens a folder. Throws inputError, naming what was found and what was expected, if the folder is not a supported
- * model, a file is missing or cut short, or a tensor is missing, misshapen or not floating point.
+ * Opens a model. Throws inputError, naming what was found and what was expected, if the folder is not a supported
+ * model, a file is missing or cut short, or a tensor is missing, misshapen or not floating point; and for an adapter that cannot be merged in.
  */
-export async function openCheckpoint(dir: string): Promise<Checkpoint> {
+export async function openCheckpoint(source: ModelSource): Promise<Checkpoint> {
+  const base = await openFolder(modelFolderOf(source));
+  if (typeof source === "string") return base;
+  try {
+    return await withAdapter(base, source.adapter);
+  } catch (cause) {
+    await base.close();
+    throw cause;
+  }
+}
+
+async function openFolder(dir: string): Promise<Checkpoint> {
   await requireFolder(dir);
   const configPath = join(dir, "config.json");
   if (!(await exists(configPath)))
@@ -135,6 +153,7 @@ function assemble(
   const others = [...located.keys()].filter((name) => !used.has(name) && !scales.has(name) && !isComputedBuffer(name)).sort();
   return {
     dir,
+    adapter: null,
     spec,
     config,
     tensors: new Map(tensors),

@@ -2,9 +2,11 @@
 import { Command } from "commander";
 import { inputError, interruptedError } from "../base/errors.js";
 import { bytes, compact, duration, wrap } from "../base/format.js";
+import type { ModelSource } from "../checkpoint/model-source.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { convertCheckpoint, planConversion, type Conversion, type ConversionPlan } from "../convert/convert.js";
 import { modelCard } from "../convert/card.js";
+import { sourceName } from "../convert/parents.js";
 import { calibrate } from "../evals/calibrate.js";
 import { promptRouter } from "../evals/prompt-router.js";
 import { factorRuns } from "../convert/record.js";
@@ -12,13 +14,14 @@ import { forwardFlops } from "../cost/flops.js";
 import { countParams } from "../cost/params.js";
 import type { DecoderSpec } from "../spec/types.js";
 import type { FetchedPart } from "../hub/fetch.js";
-import { isHubReference, modelName } from "../hub/reference.js";
+import { isHubReference } from "../hub/reference.js";
 import { explainExpectation, explainPlan } from "../surgery/explain.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
 import type { RouterRows } from "../surgery/router-rows.js";
 import { openContext, shownPath } from "./context.js";
-import { modelFolder, orHub } from "./model-folder.js";
+import { modelFolder, modelSource, orAdapted } from "./model-folder.js";
+import type { NamedModel } from "./model-words.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { conversionView } from "./progress.js";
@@ -52,7 +55,7 @@ const defaultConvertThreads = Math.min(2, defaultThreads());
 export function convertCommand(): Command {
   const command = new Command("convert")
     .description("upcycle a dense model folder into a mixture-of-experts model folder")
-    .argument("[model]", `dense model folder (Hugging Face: config.json, weights), ${orHub}`);
+    .argument("[model]", `dense model folder (Hugging Face: config.json, weights), ${orAdapted}`);
   withRecipe(command)
     .option("--expert-multiply <m>", "make a mixture out of a mixture: every expert m times (in place of --recipe)", wholeNumber("--expert-multiply", 2, 65_536))
     .option("--topk <t>", "experts per token with --expert-multiply (default: m times the model's)", wholeNumber("--topk", 1))
@@ -70,13 +73,15 @@ export function convertCommand(): Command {
 }
 
 /** Each model's folder, one after the other. A name of a mergekit file that is no folder says so before it is fetched. */
-async function modelFolders(models: readonly string[], fromFile: boolean, part: FetchedPart, json: boolean | undefined): Promise<string[]> {
-  const folders: string[] = [];
-  for (const model of models) {
-    if (fromFile && isHubReference(model)) openContext({ json }).terminal.note(`${model.slice(5)}: no such folder, so taken as ${model}`);
-    folders.push(await modelFolder(model, json, part));
+async function modelSources(models: readonly NamedModel[], fromFile: boolean, part: FetchedPart, json: boolean | undefined): Promise<ModelSource[]> {
+  const sources: ModelSource[] = [];
+  for (const named of models) {
+    for (const one of [named.model, named.adapter]) {
+      if (fromFile && one !== null && isHubReference(one)) openContext({ json }).terminal.note(`${one.slice(5)}: no such folder, so taken as ${one}`);
+    }
+    sources.push(await modelSource(named, json, part));
   }
-  return folders;
+  return sources;
 }
 
 async function execute(given: string | undefined, flags: ConvertFlags, command: Command): Promise<void> {
@@ -90,7 +95,7 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   if (flags.topk !== undefined) throw inputError("goes with --expert-multiply; a recipe's T says how many experts a token gets", { where: "--topk" });
   const { models, recipe: asked, dtype: said } = await askedOfFlags(given, flags, command);
   const part = flags.dryRun === true && asked.scaling !== "calibrated" ? "headers" : "all";
-  const [source, ...parents] = (await modelFolders(models, given === undefined, part, flags.json)) as [string, ...string[]];
+  const [source, ...parents] = (await modelSources(models, given === undefined, part, flags.json)) as [ModelSource, ...ModelSource[]];
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   // A dry run shows what the router will be made from, and reads no weights; calibration needs it as it will be.
   const routerRows = part === "headers" ? undefined : await promptedRouter(asked, source, flags.threads, terminal, signal);
@@ -99,7 +104,7 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   if (flags.dryRun === true) {
     const planned = await planConversion(options);
     if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
-    else [...explainPlan(planned.plan, [source, ...parents].map(modelName)).flatMap(folded), ...folded(sizeLine(planned)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
+    else [...explainPlan(planned.plan, [source, ...parents].map(sourceName)).flatMap(folded), ...adapterLines(planned), ...folded(sizeLine(planned)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
     return;
   }
   const { out } = flags;
@@ -109,11 +114,11 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   const made = await convertCheckpoint({ ...options, out, signal, threads: flags.threads ?? defaultConvertThreads, overwrite: flags.overwrite, acceptFinished: flags.report, onEvent: view });
   const proof = flags.report ? await prove({ dir: made.dir, card: (preservation) => modelCard({ ...made.card, preservation }) }, source, { text: flags.text, threads: flags.threads ?? defaultThreads(), terminal, signal }) : null;
   if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof }));
-  else report(made, models[0]!, proof).forEach((line) => terminal.out(line));
+  else report(made, wordsOf(models[0]!), proof).forEach((line) => terminal.out(line));
 }
 
 /** The rows of a router that is made from prompts. */
-async function promptedRouter({ routerInit, ...recipe }: UpcycleRecipe, source: string, threads: number | undefined, terminal: Terminal, signal: AbortSignal): Promise<RouterRows | undefined> {
+async function promptedRouter({ routerInit, ...recipe }: UpcycleRecipe, source: ModelSource, threads: number | undefined, terminal: Terminal, signal: AbortSignal): Promise<RouterRows | undefined> {
   if (routerInit === null || routerInit.kind === "uniform_random") return undefined;
   const onLayer = (done: number, total: number): void => terminal.progress(`reading prompts  layer ${done} of ${total}`);
   try {
@@ -131,13 +136,13 @@ async function promptedRouter({ routerInit, ...recipe }: UpcycleRecipe, source: 
 }
 
 /** The recipe with the factors measured on the parent. */
-async function calibrated(recipe: UpcycleRecipe, source: string, routerRows: RouterRows | undefined, { text, threads }: ConvertFlags, terminal: Terminal, signal: AbortSignal): Promise<UpcycleRecipe> {
+async function calibrated(recipe: UpcycleRecipe, source: ModelSource, routerRows: RouterRows | undefined, { text, threads }: ConvertFlags, terminal: Terminal, signal: AbortSignal): Promise<UpcycleRecipe> {
   const measured = await calibrate({ source, recipe, routerRows, text, threads: threads ?? defaultThreads(), backend: onnxruntimeBackend, signal });
   terminal.note(`calibrated on ${measured.tokens} tokens of ${measured.source}`);
   return measured.recipe;
 }
 
-function facts({ plan, dtype, routerDtype, weightBytes, warnings }: ConversionPlan): Record<string, unknown> {
+function facts({ plan, dtype, routerDtype, weightBytes, adapters, warnings }: ConversionPlan): Record<string, unknown> {
   const { recipe, source, target, factors, expected } = plan;
   return {
     name: recipeName(recipe),
@@ -145,6 +150,7 @@ function facts({ plan, dtype, routerDtype, weightBytes, warnings }: ConversionPl
     dtype: nameOf(dtype),
     routerDtype: routerDtype === null ? null : nameOf(routerDtype),
     weightBytes, factors: factorRuns(factors), expected, warnings,
+    ...(adapters.every((adapter) => adapter === null) ? {} : { adapters }),
     params: countParams(target),
     parentParams: countParams(source),
     flopsPerToken: flopsOf(target),
@@ -156,13 +162,24 @@ function report(made: Conversion, source: string, proof: Proof | null): string[]
   const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
   return [
     ...folded(explainPlan(made.plan)[0]!),
+    ...adapterLines(made),
     ...folded(sizeLine(made)),
     ...folded(explainExpectation(made.plan.expected)),
     made.found ? `${files} found, of the same conversion` : `${files} written in ${duration(made.seconds)}`,
     ...(proof === null ? [] : proofLines(proof)),
-    ...(proof?.preservation == null ? [`to measure: upcycle verify ${isHubReference(source) ? source : shownPath(source)} ${shownPath(made.dir)}`] : []),
+    ...(proof?.preservation == null ? [`to measure: upcycle verify ${source} ${shownPath(made.dir)}`] : []),
     `model: ${shownPath(made.dir)}`,
   ];
+}
+
+/** As `verify` takes it. */
+function wordsOf({ model, adapter }: NamedModel): string {
+  return [model, ...(adapter === null ? [] : [adapter])].map((one) => (isHubReference(one) ? one : shownPath(one))).join("+");
+}
+
+/** What is merged into which parent. */
+function adapterLines({ adapters }: ConversionPlan): string[] {
+  return adapters.flatMap((words, parent) => (words === null ? [] : folded(`${adapters.length === 1 ? "adapter" : `adapter of parent ${parent}`}: ${words}`)));
 }
 
 /** Matrix products of one token's forward pass, attention's scores left out: they depend on the context. */

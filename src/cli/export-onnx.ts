@@ -38,7 +38,7 @@ export function exportOnnxCommand(): Command {
     .action(execute);
   const remark = [
     "Inputs are ids [batch, sequence] (int64), and targets where there are losses (negative ones are ignored). Outputs are logits, and loss; with --training loss,",
-    "balance_loss, z_loss, expert_counts.LAYER and gradient.TENSOR. Weights are float32, named by slot. Text shorter than the sequence is filled",
+    "balance_loss, z_loss, expert_counts.LAYER, router_entropy.LAYER and gradient.TENSOR. Weights are float32, named by slot. Text shorter than the sequence is filled",
     "up behind its end: no token sees a later one. The graphs use operators of onnxruntime's com.microsoft domain, which its builds for Node.js, Python and the browser have.",
   ].join(" ");
   return withExample(withJson(command), "upcycle export-onnx models/moe --out moe.onnx --sequence 256", wrap(remark, 80).join("\n"));

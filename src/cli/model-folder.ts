@@ -1,12 +1,17 @@
 /** Where a command accepts a model: a folder, or `hf://org/name[@revision]`, which becomes a folder of the Hub's cache. */
 import { bytes, duration, percent } from "../base/format.js";
-import { isHubReference } from "../hub/reference.js";
+import type { ModelSource } from "../checkpoint/model-source.js";
+import { isHubReference, parseHubReference } from "../hub/reference.js";
 import type { FetchedPart, HubEvent } from "../hub/fetch.js";
+import { exists } from "../io/atomic.js";
 import { openContext } from "./context.js";
+import { namedModel, type NamedModel } from "./model-words.js";
 import type { Terminal } from "./terminal.js";
 
 /** For the help of arguments. */
 export const orHub = "or hf://org/name[@revision]";
+/** Of those that take a model with its adapter. */
+export const orAdapted = `${orHub}; +ADAPTER behind it merges a LoRA adapter in`;
 
 /** The folder itself, or the downloaded one (`part` of it: a folder of headers has no weights to read), with progress on the terminal. Ctrl-C keeps what has come. Throws like `fetchModel`. */
 export async function modelFolder(model: string, json: boolean | undefined, part: FetchedPart = "all"): Promise<string> {
@@ -23,6 +28,33 @@ export async function modelFolder(model: string, json: boolean | undefined, part
     process.off("SIGINT", stop).off("SIGTERM", stop);
     terminal.settle();
   }
+}
+
+/** A name of the Hub as a reference to it, or null. */
+export function hubReference(name: string): string | null {
+  const reference = isHubReference(name) ? name : `hf://${name}`;
+  try {
+    parseHubReference(reference);
+    return reference;
+  } catch {
+    return null;
+  }
+}
+
+/** Of a command's argument: a folder, `hf://org/name[@revision]`, or either with `+` and an adapter, where the `hf://` of the second may be left out. */
+export async function askedModel(words: string): Promise<NamedModel> {
+  const found = await namedModel(words, async (name, model) => {
+    if (isHubReference(name) || (model !== null && isHubReference(model) && !(await exists(name)))) return hubReference(name);
+    return (await exists(name)) ? name : null;
+  });
+  // What is wrong with it is said where it is opened or fetched.
+  return found ?? { model: words, adapter: null };
+}
+
+/** Folders of a model and its adapter, downloaded where they have to be. An adapter is small and comes as a whole. */
+export async function modelSource({ model, adapter }: NamedModel, json: boolean | undefined, part: FetchedPart = "all"): Promise<ModelSource> {
+  const folder = await modelFolder(model, json, part);
+  return adapter === null ? folder : { model: folder, adapter: await modelFolder(adapter, json, "adapter") };
 }
 
 /** Shows how far a download is; speed and time left are judged by what came in this call. */

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { interruptedError, UpcycleError } from "../base/errors.js";
 import { duration } from "../base/format.js";
-import { openCheckpoint } from "../checkpoint/open.js";
+import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
 import { cardFile, reportFile } from "../convert/card.js";
 import { measurePreservation } from "../evals/preservation.js";
 import { sampleTokens } from "../evals/sample-tokens.js";
@@ -30,7 +30,7 @@ interface ProofOptions {
 const reportTokens = 256;
 
 /** Throws inputError for text that cannot be read, before anything is converted. */
-export async function requireText(source: string, files: readonly string[]): Promise<void> {
+export async function requireText(source: ModelSource, files: readonly string[]): Promise<void> {
   const { spec, dir, close } = await openCheckpoint(source);
   await close();
   await sampleTokens({ dir, spec, files, limit: 2 });
@@ -40,7 +40,7 @@ export async function requireText(source: string, files: readonly string[]): Pro
  * Writes `preservation.json` and the measured values into the card. The model is complete by then: what goes wrong here is a
  * warning, and the conversion stands.
  */
-export async function prove({ dir, card }: { readonly dir: string; readonly card: (preservation: PreservationReport) => string }, source: string, { text, threads, terminal, signal }: ProofOptions): Promise<Proof> {
+export async function prove({ dir, card }: { readonly dir: string; readonly card: (preservation: PreservationReport) => string }, source: ModelSource, { text, threads, terminal, signal }: ProofOptions): Promise<Proof> {
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
   try {

@@ -3,13 +3,15 @@ import { dirname, isAbsolute, resolve } from "node:path";
 import type { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { parseMergekitConfig, parseRecipeConfig, type MergekitConfig, type RecipeConfig } from "../config/index.js";
-import { isHubReference, parseHubReference } from "../hub/reference.js";
+import { isHubReference } from "../hub/reference.js";
 import { exists } from "../io/atomic.js";
 import { readText } from "../io/ranges.js";
 import { expertInits, otherTensors, recipeDefaults, scalings, targetFamilies, type UpcycleRecipe } from "../surgery/recipe.js";
 import { mergekitPlan } from "../surgery/mergekit.js";
 import { recipeFromConfig } from "../surgery/recipe-config.js";
 import { shownPath } from "./context.js";
+import { askedModel, hubReference } from "./model-folder.js";
+import { namedModel, type NamedModel } from "./model-words.js";
 import { oneOf, realNumber, wholeNumber } from "./options.js";
 
 /** Keys as in recipe files, apart from a few shorter ones. */
@@ -46,7 +48,7 @@ export function withRecipe(command: Command): Command {
 
 /** Models by name, the base first, and the recipe. */
 export interface AskedConversion {
-  readonly models: readonly string[];
+  readonly models: readonly NamedModel[];
   readonly recipe: UpcycleRecipe;
   readonly dtype?: MergekitConfig["dtype"];
 }
@@ -60,7 +62,7 @@ export async function askedOfFlags(model: string | undefined, flags: RecipeFlags
     if (others !== undefined) throw inputError("--others is about several models, which only --mergekit names");
     if (model === undefined) return command.error("error: missing required argument 'model'");
     if (recipe === undefined) return command.error("error: required option '--recipe <name>' not specified");
-    return { models: [model], recipe: await recipeOfFlags({ ...flags, recipe }) };
+    return { models: [await askedModel(model)], recipe: await recipeOfFlags({ ...flags, recipe }) };
   }
   if (model !== undefined || recipe !== undefined) {
     throw inputError(`--mergekit says which models become experts, ${model === undefined ? `--recipe ${recipe}` : `"${model}"`} is one too many`, { hint: "leave it out" });
@@ -73,20 +75,15 @@ export async function askedOfFlags(model: string | undefined, flags: RecipeFlags
 }
 
 /**
- * A model of a mergekit file: a folder beside the file or here; what is none, as `hf://`. Throws `input` for a path that leads nowhere.
+ * A model of a mergekit file, or `model+lora`: folders beside the file or here; what is none, as `hf://`. Throws `input` for a path that leads nowhere.
  */
-async function modelBeside(file: string, name: string): Promise<string> {
-  if (isHubReference(name)) return name;
-  for (const path of [resolve(dirname(file), name), resolve(name)]) if (await exists(path)) return path;
-  if (!isAbsolute(name) && !/^[.~]|[\\]/.test(name)) {
-    const hub = `hf://${name}`;
-    try {
-      parseHubReference(hub);
-      return hub;
-    } catch {
-      // Neither a folder nor such a name: said below.
-    }
-  }
+async function modelBeside(file: string, name: string): Promise<NamedModel> {
+  const found = await namedModel(name, async (one) => {
+    if (isHubReference(one)) return hubReference(one);
+    for (const path of [resolve(dirname(file), one), resolve(one)]) if (one !== "" && (await exists(path))) return path;
+    return isAbsolute(one) || /^[.~]|[\\]/.test(one) ? null : hubReference(one);
+  }, shownPath(file));
+  if (found !== null) return found;
   throw inputError(`no such folder: ${name}`, { where: shownPath(file), hint: "write a folder, as seen from this file or from here, or a model of the Hub such as org/name" });
 }
 

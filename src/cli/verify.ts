@@ -2,14 +2,14 @@
 import { Command } from "commander";
 import { stopError } from "../base/errors.js";
 import { compact, significant, table } from "../base/format.js";
-import { openCheckpoint } from "../checkpoint/open.js";
+import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
 import { readRecord, type UpcycleRecord } from "../convert/record.js";
 import { countParams } from "../cost/params.js";
 import { measurePreservation } from "../evals/preservation.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import type { PreservationReport } from "../report/preservation.js";
 import { openContext, shownPath } from "./context.js";
-import { modelFolder, orHub } from "./model-folder.js";
+import { askedModel, modelFolder, modelSource, orAdapted, orHub } from "./model-folder.js";
 import { byteSize, collect, defaultThreads, realNumber, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { preservationLines, preservationView } from "./preservation.js";
 
@@ -32,7 +32,7 @@ the child's upcycle.json promises the parent's function.`;
 export function verifyCommand(): Command {
   const command = new Command("verify")
     .description("measure how far an MoE model's function is from its dense parent's")
-    .argument("<dense>", `folder of the dense parent, ${orHub}`)
+    .argument("<dense>", `folder of the dense parent, ${orAdapted}`)
     .argument("<moe>", `folder of the upcycled model, ${orHub}`)
     .option("--text <file>", textHelp, collect)
     .option("--tokens <n>", "tokens to predict (default: 4096, streamed 512)", wholeNumber("--tokens", 1))
@@ -44,17 +44,17 @@ export function verifyCommand(): Command {
 }
 
 async function execute(denseName: string, moeName: string, flags: VerifyFlags): Promise<void> {
-  const denseDir = await modelFolder(denseName, flags.json);
+  const dense = await modelSource(await askedModel(denseName), flags.json);
   const moeDir = await modelFolder(moeName, flags.json);
   const { terminal, json } = openContext({ json: flags.json });
   const { text, tokens, sequence, memory, tolerance } = flags;
   const found = await measurePreservation({
-    parent: denseDir, child: moeDir, text, tokens, sequence, memory, threads: flags.threads ?? defaultThreads(), backend: onnxruntimeBackend,
+    parent: dense, child: moeDir, text, tokens, sequence, memory, threads: flags.threads ?? defaultThreads(), backend: onnxruntimeBackend,
     onEvent: preservationView(terminal),
   });
   const record = await readRecord(moeDir);
   if (json) terminal.out(JSON.stringify(summary(found)));
-  else [...(await modelLines(denseDir, moeDir, found)), "", ...preservationLines(found)].forEach((line) => terminal.out(line));
+  else [...(await modelLines(dense, moeDir, found)), "", ...preservationLines(found)].forEach((line) => terminal.out(line));
   requirePreserved(found, record, tolerance, moeDir);
 }
 
@@ -81,13 +81,13 @@ function summary(found: PreservationReport): Record<string, unknown> {
   };
 }
 
-async function modelLines(denseDir: string, moeDir: string, found: PreservationReport): Promise<string[]> {
-  const row = async (name: string, dir: string, loss: number): Promise<string[]> => {
-    const { spec, close } = await openCheckpoint(dir);
+async function modelLines(dense: ModelSource, moeDir: string, found: PreservationReport): Promise<string[]> {
+  const row = async (name: string, source: ModelSource, loss: number): Promise<string[]> => {
+    const { spec, close } = await openCheckpoint(source);
     await close();
     const { total, active } = countParams(spec);
     return [name, spec.family, compact(total), compact(active), loss.toFixed(5)];
   };
-  const rows = [["", "family", "parameters", "active", "loss"], await row("dense", denseDir, found.parentLoss), await row("MoE", moeDir, found.childLoss)];
+  const rows = [["", "family", "parameters", "active", "loss"], await row("dense", dense, found.parentLoss), await row("MoE", moeDir, found.childLoss)];
   return [table(rows, ["left", "left", "right", "right", "right"])];
 }

@@ -5,6 +5,7 @@ export { scheduleProblem, type Budget, type BudgetedBlock, type GuardConfig, typ
 export { parseStudyConfig, studySchema, type StudyArm, type StudyConfig } from "./study.js";
 export { parseRecipeConfig, recipeSchema, type RecipeConfig } from "./recipe.js";
 export { mergekitGates, mergekitSchema, modelWords, parseMergekitConfig, type MergekitConfig } from "./mergekit.js";
+export { adapterSchema, mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "./adapter.js";
 export { parseTrainConfig, trainSchema, type TrainConfig } from "./train.js";
 export { hardwareSchema, parseHardware, type GpuEntry, type HardwareTable } from "./hardware.js";
 export { jsonSchema } from "./json-schema.js";

@@ -6,19 +6,20 @@ import { z } from "zod";
 import { parseConfig } from "./validate.js";
 
 /** A key of mergekit's whose use we refuse; empty it says nothing. */
-const absent = (why: string): z.ZodType => z.unknown().refine((value) => value == null || (Array.isArray(value) && value.length === 0), why).optional();
+const absent = (why: string): z.ZodOptional<z.ZodUnknown> => z.unknown().refine((value) => value == null || (Array.isArray(value) && value.length === 0), why).optional();
 
 const path = z.string().min(1);
+const modelPath = z.union([path, z.strictObject({ path, revision: path.nullish() })]);
 const modelSchema = z
   .union([
     path,
     z.strictObject({
-      model: z.union([path, z.strictObject({ path, revision: path.nullish() })]),
-      lora: absent("adapters (lora) are not merged here; merge them into the model first"),
+      model: modelPath,
+      lora: modelPath.nullish(),
       override_architecture: absent("a model cannot be taken for another architecture's; leave the key out"),
     }),
   ])
-  .describe("A folder, or a model of the Hugging Face Hub: org/name or org/name@revision.");
+  .describe("A folder, or a model of the Hugging Face Hub: org/name or org/name@revision; model+lora for a model with a LoRA adapter merged in.");
 
 const prompts = z.array(z.string()).nullish();
 
@@ -55,10 +56,14 @@ export function parseMergekitConfig(text: string, file: string): MergekitConfig 
   return parseConfig(mergekitSchema, text, file);
 }
 
-/** `name` or `name@revision`. */
-export function modelWords(model: MergekitConfig["base_model"]): string {
-  if (typeof model === "string") return model;
-  const { model: inner } = model;
-  if (typeof inner === "string") return inner;
-  return inner.revision == null ? inner.path : `${inner.path}@${inner.revision}`;
+/** `name` or `name@revision`, and behind a `+` the same of an adapter. */
+export function modelWords(said: MergekitConfig["base_model"]): string {
+  if (typeof said === "string") return said;
+  const { model, lora } = said;
+  return lora == null ? pathWords(model) : `${pathWords(model)}+${pathWords(lora)}`;
+}
+
+function pathWords(said: z.output<typeof modelPath>): string {
+  if (typeof said === "string") return said;
+  return said.revision == null ? said.path : `${said.path}@${said.revision}`;
 }

@@ -19,8 +19,10 @@ export const reportFile = "preservation.json";
 export interface CardFacts {
   readonly parentName: string;
   readonly parent: ParentCard;
+  /** Merged into the parent; null: nothing. */
+  readonly adapter: AdapterFacts | null;
   /** Further dense models that gave experts. */
-  readonly experts: readonly { readonly name: string; readonly card: ParentCard }[];
+  readonly experts: readonly { readonly name: string; readonly card: ParentCard; readonly adapter: AdapterFacts | null }[];
   readonly plan: SurgeryPlan;
   readonly dtype: WriteDtype;
   readonly weightBytes: number;
@@ -29,25 +31,33 @@ export interface CardFacts {
   readonly preservation: PreservationReport | null;
 }
 
+export interface AdapterFacts {
+  readonly name: string;
+  /** Its name, rank, and what it changes. */
+  readonly words: string;
+  readonly card: ParentCard;
+}
+
 /** The card's text. Equal facts give equal text: no times, no paths. */
 export function modelCard(facts: CardFacts): string {
   return [
     "---", stringify(frontMatter(facts)).trimEnd(), "---", "",
-    `# ${facts.parentName} ${recipeName(facts.plan.recipe)}`, "",
-    `A mixture of experts, upcycled from ${bold(repositoryOf(facts) ?? facts.parentName)} with Upcycle ${toolVersion}.`, "",
+    `# ${withAdapter(facts.parentName, facts.adapter)} ${recipeName(facts.plan.recipe)}`, "",
+    `A mixture of experts, upcycled from ${bold(withAdapter(repositoryOf(facts) ?? facts.parentName, facts.adapter))} with Upcycle ${toolVersion}.`, "",
     ...rows(summary(facts)), "",
     "`upcycle.json` holds the recipe in full.", "",
     "## The parent's function", "",
     `${sentence(explainExpectation(facts.plan.expected))}`, "",
-    ...measured(facts.preservation), "",
+    ...measured(facts.preservation, facts.adapter === null ? "the parent" : "the parent with its adapter merged in"), "",
     "## Loading", "",
     ...loading(facts), "",
   ].join("\n");
 }
 
-function frontMatter({ parentName, parent, experts, plan }: CardFacts): Record<string, unknown> {
+function frontMatter({ parentName, parent, adapter, experts, plan }: CardFacts): Record<string, unknown> {
   const library = loadsElsewhere(plan) ? { library_name: "transformers" } : {};
-  const repositories = [{ parentName, parent }, ...experts.map(({ name, card }) => ({ parentName: name, parent: card }))].map(repositoryOf).filter((one) => one !== null);
+  const models = [{ name: parentName, card: parent, adapter }, ...experts].flatMap((model) => (model.adapter === null ? [model] : [model, model.adapter]));
+  const repositories = [...new Set(models.map(({ name, card }) => repositoryOf({ parentName: name, parent: card })))].filter((one) => one !== null);
   const several = repositories.length > 1 ? { base_model: repositories } : {};
   return { ...parentMatter(parentName, parent), ...several, ...library, pipeline_tag: "text-generation", tags: ["moe", "mixture-of-experts", "upcycled", plan.target.family] };
 }
@@ -69,18 +79,22 @@ export function parentMatter(parentName: string, parent: ParentCard): Record<str
 /** A parent from the Hub is called by its name there. */
 const repositoryOf = ({ parentName, parent }: Pick<CardFacts, "parentName" | "parent">): string | null => (parentName.includes("/") ? parentName : parent.repository);
 
+/** As mergekit writes it. */
+const withAdapter = (name: string, adapter: AdapterFacts | null): string => (adapter === null ? name : `${name}+${adapter.name}`);
+
 /** Our own format is read by this project alone. */
 const loadsElsewhere = ({ target }: SurgeryPlan): boolean => (target.family as string) !== "upcycle";
 
-function summary({ parentName, parent, experts, plan, dtype, weightBytes }: CardFacts): [string, string][] {
+function summary({ parentName, parent, adapter, experts, plan, dtype, weightBytes }: CardFacts): [string, string][] {
   const { recipe, source, target } = plan;
   const { total, active } = countParams(target);
   return [
     ["parent", `${parentName} (${source.family}), ${compact(countParams(source).total)} parameters`],
-    ...experts.map(({ name, card }, i): [string, string] => [`parent ${i + 1}`, `${name}, licence: ${licence(card)}`]),
+    ...adapterRows("its adapter", adapter),
+    ...experts.flatMap(({ name, card, adapter: own }, i): [string, string][] => [[`parent ${i + 1}`, `${name}, licence: ${licence(card)}`], ...adapterRows(`adapter of parent ${i + 1}`, own)]),
     ...(recipe.parents === null ? [] : [
-      ["experts from", recipe.parents.map(({ source: from }) => [parentName, ...experts.map(({ name }) => name)][from]!).join(", ")] as [string, string],
-      ["all other tensors", recipe.others === "base" ? `from ${parentName}` : "the mean over the models that gave experts"] as [string, string],
+      ["experts from", recipe.parents.map(({ source: from }) => [withAdapter(parentName, adapter), ...experts.map(({ name, adapter: own }) => withAdapter(name, own))][from]!).join(", ")] as [string, string],
+      ["all other tensors", recipe.others === "base" ? `from ${withAdapter(parentName, adapter)}` : "the mean over the models that gave experts"] as [string, string],
     ]),
     ["parameters", `${compact(total)}, ${compact(active)} active for each token`],
     ["recipe", explainPlan(plan)[0]!],
@@ -92,23 +106,27 @@ function summary({ parentName, parent, experts, plan, dtype, weightBytes }: Card
   ];
 }
 
+function adapterRows(key: string, adapter: AdapterFacts | null): [string, string][] {
+  return adapter === null ? [] : [[key, `${adapter.words}; licence: ${licence({ ...adapter.card, licenseFiles: [] }, "the adapter")}`]];
+}
+
 function routerWords({ routerInit, routerStd }: SurgeryPlan["recipe"]): string {
   if (routerInit === null) return routerStd === 0 ? "all zero" : `normal, standard deviation ${routerStd}`;
   if (routerInit.kind === "uniform_random") return "uniform between -1 and 1 over the root of the hidden size";
   return `from the base's ${routerInit.kind === "hidden" ? "hidden states" : "token embeddings"} of prompts`;
 }
 
-export function licence({ license, licenseName, licenseFrom, licenseFiles }: ParentCard): string {
+export function licence({ license, licenseName, licenseFrom, licenseFiles }: ParentCard, whose = "the parent"): string {
   const files = licenseFiles.length === 0 ? "" : `; ${licenseFiles.join(", ")} beside this file`;
-  if (license === null) return `not stated by the parent's README.md or config.json${files}`;
-  return `${licenseName === null ? license : `${license} (${licenseName})`}, as the parent's ${licenseFrom} says${files}`;
+  if (license === null) return `not stated by ${whose}'s README.md or config.json${files}`;
+  return `${licenseName === null ? license : `${license} (${licenseName})`}, as ${whose}'s ${licenseFrom} says${files}`;
 }
 
-export function measured(found: PreservationReport | null): string[] {
+export function measured(found: PreservationReport | null, parent = "the parent"): string[] {
   if (found === null) return ["Not measured. `upcycle verify PARENT THIS` does."];
   const worst = worstLayer(found.layers);
   return [
-    `Measured on ${found.tokens} tokens of ${found.source}, the parent and this model evaluated in float32:`, "",
+    `Measured on ${found.tokens} tokens of ${found.source}, ${parent} and this model evaluated in float32:`, "",
     ...rows([
       ["largest logit difference", `${significant(found.maxAbsLogitDiff)}, ${significant(found.relative)} of the largest logit`],
       ["mean logit difference", significant(found.meanAbsLogitDiff)],

@@ -6,7 +6,7 @@
  * Memory: a few chunks, whatever the model's size. A conversion that was interrupted goes on when it is asked for again.
  */
 import { inputError } from "../base/errors.js";
-import type { Checkpoint } from "../checkpoint/open.js";
+import type { Checkpoint, ModelSource } from "../checkpoint/open.js";
 import { plannedWeightBytes, type WriteDtype } from "../checkpoint/write.js";
 import { modelName } from "../hub/reference.js";
 import { requireAgreement } from "../surgery/agree.js";
@@ -19,15 +19,15 @@ import { cardFile, modelCard, type CardFacts } from "./card.js";
 import { finishedFiles } from "./finished.js";
 import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
 import { readParentCard } from "./parent-card.js";
-import { closeParents, openParents } from "./parents.js";
+import { adapterWords, closeParents, foldersOf, openParents, sourceName, sourceOf } from "./parents.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
 import { toolVersion } from "./version.js";
 
 export interface ConvertOptions extends ExecuteOptions {
-  /** Dense model folder. */
-  readonly source: string;
-  /** Folders of further dense models, 1 and up in the recipe's `parents`; `source` is the base. */
-  readonly parents?: readonly string[] | undefined;
+  /** Dense model folder; with a LoRA adapter, the model with the adapter merged in is the parent. */
+  readonly source: ModelSource;
+  /** Further dense models, 1 and up in the recipe's `parents`; `source` is the base. */
+  readonly parents?: readonly ModelSource[] | undefined;
   readonly recipe: UpcycleRecipe;
   /** Of a recipe whose router is made from prompts: its rows (`evals/prompt-router.ts`). A plan can be made without them. */
   readonly routerRows?: RouterRows | undefined;
@@ -48,6 +48,8 @@ export interface ConversionPlan {
   readonly routerDtype: WriteDtype | null;
   /** Size of the weight files that will be written, headers included. */
   readonly weightBytes: number;
+  /** Of each parent, the base first: the adapter that is merged into it, in words, or null. */
+  readonly adapters: readonly (string | null)[];
   /** The plan's warnings and those about the source's files. */
   readonly warnings: readonly string[];
 }
@@ -82,17 +84,17 @@ export async function planConversion(options: PlanOptions): Promise<ConversionPl
  */
 export async function convertCheckpoint(options: ConvertOptions): Promise<Conversion> {
   const { source, out, onEvent } = options;
-  const folders = [source, ...(options.parents ?? [])];
-  for (const folder of folders) await requireApart(folder, out);
+  const sources = [source, ...(options.parents ?? [])];
+  for (const folder of sources.flatMap(foldersOf)) await requireApart(folder, out);
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
-  const parents = await openParents(folders);
+  const parents = await openParents(sources);
   try {
     const planned = planFor(parents, options);
     requireData(planned.plan);
     onEvent?.({ type: "planned", ...planned });
     const card = await cardOf(parents, planned);
-    const record = recordOf(planned.plan, folders.map(modelName), toolVersion, planned.warnings);
+    const record = recordOf(planned.plan, sources.map(sourceName), toolVersion, planned.warnings);
     const files = { [recordFile]: `${JSON.stringify(record, null, 2)}\n`, [cardFile]: modelCard(card) };
     const { plan, dtype, routerDtype } = planned;
     const slotDtype = slotDtypeOf(planned);
@@ -118,8 +120,12 @@ function requireData({ data, recipe, outputs }: SurgeryPlan): void {
 }
 
 async function cardOf(parents: readonly Checkpoint[], { plan, dtype, weightBytes, warnings }: ConversionPlan): Promise<CardFacts> {
-  const [base, ...experts] = await Promise.all(parents.map(async ({ dir, config }) => ({ name: modelName(dir), card: await readParentCard(dir, config) })));
-  return { parentName: base!.name, parent: base!.card, experts, plan, dtype, weightBytes, warnings, preservation: null };
+  const [base, ...experts] = await Promise.all(parents.map(async (parent) => {
+    const { dir, config, adapter } = parent;
+    const merged = adapter === null ? null : { name: modelName(adapter.dir), words: adapterWords(parent)!, card: await readParentCard(adapter.dir, {}) };
+    return { name: modelName(dir), card: await readParentCard(dir, config), adapter: merged };
+  }));
+  return { parentName: base!.name, parent: base!.card, adapter: base!.adapter, experts, plan, dtype, weightBytes, warnings, preservation: null };
 }
 
 /** Of each slot. */
@@ -132,7 +138,7 @@ function planFor(parents: readonly Checkpoint[], { recipe, routerRows, dtype, ro
   const [base, ...others] = parents as [Checkpoint, ...Checkpoint[]];
   const plan = planUpcycle(base.spec, recipe, routerRows);
   const written = dtype ?? ownDtype(base);
-  const warnings = [...plan.warnings, ...differences, ...fileWarnings(base), ...others.flatMap((other) => fileWarnings(other).map((words) => `${modelName(other.dir)}: ${words}`))];
+  const warnings = [...plan.warnings, ...differences, ...fileWarnings(base), ...others.flatMap((other) => fileWarnings(other).map((words) => `${sourceName(sourceOf(other))}: ${words}`))];
   const precision = { plan, dtype: written, routerDtype: routerDtype ?? null };
-  return { ...precision, weightBytes: plannedWeightBytes(plan.target, slotDtypeOf(precision), maxShardBytes), warnings };
+  return { ...precision, weightBytes: plannedWeightBytes(plan.target, slotDtypeOf(precision), maxShardBytes), adapters: parents.map(adapterWords), warnings };
 }

@@ -10,6 +10,7 @@ import type { PlannedTensor } from "../surgery/plan.js";
 import type { PlanMatrix } from "../surgery/router-rows.js";
 import type { Slot } from "../tensors/slots.js";
 import { areasOf } from "./areas.js";
+import { sourceOf } from "./parents.js";
 import { identityOf, sourceStamps } from "./identity.js";
 import { openThreads } from "./threads.js";
 import { toolVersion } from "./version.js";
@@ -92,7 +93,7 @@ function weightsOf(sources: readonly Checkpoint[], { outputs, seed, data = [] }:
   const sameAs = ({ key }: Slot): string => texts.get(key)!;
   const plan = { seed, values, data };
   if (threads <= 1) return areaWeights(areasOf(sources, plan), sameAs);
-  return { sameAs, open: (target) => openThreads({ sources: sources.map(({ dir }) => dir), plan, target }, threads) };
+  return { sameAs, open: (target) => openThreads({ sources: sources.map(sourceOf), plan, target }, threads) };
 }
 
 /** Replacing a folder that is or holds the source would destroy it. Throws `input`. */

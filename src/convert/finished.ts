@@ -1,6 +1,7 @@
 /** Whether a folder is what a conversion would make: for one that was stopped after its model was complete, before it was measured. */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { adapterConfigFile } from "../checkpoint/adapter.js";
 import type { Checkpoint } from "../checkpoint/open.js";
 import { planFiles, type SlotDtype } from "../checkpoint/plan-files.js";
 import { exists } from "../io/atomic.js";
@@ -29,9 +30,10 @@ export async function finishedFiles(dir: string, { spec, dtype, maxShardBytes, f
   for (const { file, header } of weights) {
     if ((await stat(join(dir, file)).catch(() => null))?.size !== header.fileBytes) return null;
   }
-  for (const source of sources) {
-    for (const file of new Set(["config.json", ...[...source.tensors.values()].map((tensor) => tensor.file)])) {
-      if ((await stat(join(source.dir, file))).mtimeMs > made) return null;
+  const folders = sources.flatMap((source) => [{ ...source, config: "config.json" }, ...(source.adapter === null ? [] : [{ ...source.adapter, config: adapterConfigFile }])]);
+  for (const { dir: folder, config: settings, tensors } of folders) {
+    for (const file of new Set([settings, ...[...tensors.values()].map((tensor) => tensor.file)])) {
+      if ((await stat(join(folder, file))).mtimeMs > made) return null;
     }
   }
   return weights.map(({ file }) => file);

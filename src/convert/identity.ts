@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Identity } from "../checkpoint/attempt.js";
+import { adapterConfigFile } from "../checkpoint/adapter.js";
 import type { Checkpoint } from "../checkpoint/open.js";
 import { printExpr } from "../surgery/expr.js";
 import type { Work } from "./execute.js";
@@ -20,17 +21,29 @@ export interface Settings {
 export async function identityOf(work: Pick<Work, "name" | "settings" | "target" | "outputs" | "data">, settings: Settings, parents: readonly Checkpoint[]): Promise<Identity> {
   const outputs = work.outputs.map(({ slot, value }) => [slot.key, slot.shape, printExpr(value)]);
   const hash = createHash("sha256").update(JSON.stringify([settings, work.settings, work.target, outputs]));
+  // The names of files, which a stamp has, do not say which parent an adapter is merged into.
+  if (parents.some(({ adapter }) => adapter !== null)) hash.update(JSON.stringify(parents.map(({ dir, adapter }) => [dir, adapter?.dir ?? null])));
   for (const { name, values } of work.data ?? []) hash.update(name).update(Float64Array.from(values));
   return { name: `${work.name} as ${settings.dtype}`, request: hash.digest("hex"), sources: await sourceStamps(parents) };
 }
 
-/** Size, time and declared tensors of every file that weights are read from, and of config.json. */
+/** Size, time and declared tensors of every file that weights are read from, and of the configs of models and adapters. */
 export async function sourceStamps(parents: readonly Checkpoint[]): Promise<Identity["sources"]> {
-  return Object.assign({}, ...(await Promise.all(parents.map(stampsOf)))) as Identity["sources"];
+  const folders = parents.flatMap(({ dir, config, tensors, adapter }) => [
+    { dir, file: "config.json", config, tensors },
+    ...(adapter === null ? [] : [{ dir: adapter.dir, file: adapterConfigFile, config: adapter.config, tensors: adapter.tensors }]),
+  ]);
+  return Object.assign({}, ...(await Promise.all(folders.map(stampsOf)))) as Identity["sources"];
 }
 
-async function stampsOf(source: Checkpoint): Promise<Identity["sources"]> {
-  const tensors = new Map<string, unknown[]>([["config.json", [source.config]]]);
+interface StampedFolder extends Pick<Checkpoint, "dir" | "tensors"> {
+  /** Name and content of its config. */
+  readonly file: string;
+  readonly config: unknown;
+}
+
+async function stampsOf(source: StampedFolder): Promise<Identity["sources"]> {
+  const tensors = new Map<string, unknown[]>([[source.file, [source.config]]]);
   for (const [name, { file, dtype, shape }] of source.tensors) {
     const known = tensors.get(file);
     if (known === undefined) tensors.set(file, [[name, dtype, shape]]);

@@ -2,13 +2,14 @@
 import { parentPort } from "node:worker_threads";
 import { UpcycleError, type FailureKind } from "../base/errors.js";
 import type { Chunk } from "../checkpoint/chunks.js";
+import type { ModelSource } from "../checkpoint/model-source.js";
 import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "../checkpoint/chunk-writer.js";
 import { areasOf, type AreaPlan } from "./areas.js";
 import { closeParents, openParents } from "./parents.js";
 
 export interface Ground {
-  /** Folders of the parents, the base first. */
-  readonly sources: readonly string[];
+  /** The parents, the base first. */
+  readonly sources: readonly ModelSource[];
   readonly plan: AreaPlan;
   readonly target: ChunkTarget;
 }

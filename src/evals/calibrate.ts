@@ -10,12 +10,13 @@ import { evaluateFloat32 } from "../surgery/evaluate.js";
 import { planUpcycle } from "../surgery/plan.js";
 import type { UpcycleRecipe } from "../surgery/recipe.js";
 import { matricesOf, type RouterRows } from "../surgery/router-rows.js";
+import type { ModelSource } from "../checkpoint/model-source.js";
 import { sampleTokens } from "./sample-tokens.js";
 import { openStreamedModel, plus } from "./streamed-model.js";
 
 export interface CalibrationOptions {
-  /** The dense model's folder. */
-  readonly source: string;
+  /** The dense model. */
+  readonly source: ModelSource;
   readonly recipe: UpcycleRecipe;
   /** Of a router made from prompts. */
   readonly routerRows?: RouterRows | undefined;
@@ -42,10 +43,10 @@ export interface Calibration {
 }
 
 /** Throws inputError for a model, recipe or text that cannot be used. */
-export async function calibrate({ source: dir, recipe, routerRows, text = [], tokens: limit = 4096, sequence = 256, backend, threads, signal, onLayer }: CalibrationOptions): Promise<Calibration> {
-  const model = await openStreamedModel(dir, backend, { threads, signal });
+export async function calibrate({ source: from, recipe, routerRows, text = [], tokens: limit = 4096, sequence = 256, backend, threads, signal, onLayer }: CalibrationOptions): Promise<Calibration> {
+  const model = await openStreamedModel(from, backend, { threads, signal });
   try {
-    const { spec } = model;
+    const { dir, spec } = model;
     const routers = await routersOf(spec, recipe, routerRows);
     const { tokens, source } = await sampleTokens({ dir, spec, files: text, limit });
     const length = Math.min(sequence, spec.maxPositions, tokens.length);

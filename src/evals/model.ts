@@ -1,6 +1,6 @@
 /** A model folder opened for running: its weights in a forward runtime. */
 import { inputError } from "../base/errors.js";
-import { openCheckpoint } from "../checkpoint/open.js";
+import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
 import type { FloatDtype } from "../numeric/dtype.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { extendProgram, logitsProgram, meanLossProgram, type ExtendProgram, type LogitsProgram } from "../step/programs.js";
@@ -26,10 +26,10 @@ export interface TextModel extends RunnableModel {
   loss(ids: Int32Array, targets: Int32Array, shape: { readonly batch: number; readonly sequence: number }): Promise<number>;
 }
 
-export async function openModel(dir: string, backend: Backend, threads: number): Promise<TextModel> {
-  const checkpoint = await openCheckpoint(dir);
+export async function openModel(source: ModelSource, backend: Backend, threads: number): Promise<TextModel> {
+  const checkpoint = await openCheckpoint(source);
   try {
-    const { spec } = checkpoint;
+    const { dir, spec } = checkpoint;
     const runtime = await backend.openForward({ threads });
     try {
       for (const { key } of slotsOf(spec)) await runtime.write(key, await checkpoint.readFloat32(key));

@@ -1,5 +1,6 @@
 /** How much of a parent's function a child has kept: opens both, finds text, compares, judges. */
 import { totalmem } from "node:os";
+import { modelFolderOf, type ModelSource } from "../checkpoint/model-source.js";
 import { countParams } from "../cost/params.js";
 import { judge, type Comparison, type LayerError, type PreservationReport } from "../report/preservation.js";
 import type { Backend } from "../step/runtime.js";
@@ -10,8 +11,9 @@ import { sampleTokens } from "./sample-tokens.js";
 import { openStreamedModel } from "./streamed-model.js";
 
 export interface PreservationOptions {
-  readonly parent: string;
-  readonly child: string;
+  /** With an adapter: what is compared with is the model that has it merged in, in float32. */
+  readonly parent: ModelSource;
+  readonly child: ModelSource;
   /** Text files or folders; none: built-in text, or random ids for a parent without tokenizer. */
   readonly text?: readonly string[] | undefined;
   /** Tokens to predict; 4096 where the models are held in memory, 512 where their weights are streamed. */
@@ -43,11 +45,11 @@ const leastActivations = 128e6;
 /** Throws inputError for folders or text that cannot be used, models of different vocabularies, and fewer than two tokens. */
 export async function measurePreservation(options: PreservationOptions): Promise<PreservationReport> {
   const { backend, threads, signal, onEvent, memory = totalmem() / 2 } = options;
-  return withModels([options.parent, options.child], (dir) => openStreamedModel(dir, backend, { threads, signal }), async (parent, child) => {
+  return withModels([options.parent, options.child], (source) => openStreamedModel(source, backend, { threads, signal }), async (parent, child) => {
     const held = fits(parent, child, memory);
     const limitTokens = options.tokens ?? (held ? defaultTokens.held : defaultTokens.streamed);
     // One more than is predicted: nothing predicts the first.
-    const { tokens, source } = await sampleTokens({ dir: options.parent, spec: parent.spec, files: options.text ?? [], limit: limitTokens + 1 });
+    const { tokens, source } = await sampleTokens({ dir: modelFolderOf(options.parent), spec: parent.spec, files: options.text ?? [], limit: limitTokens + 1 });
     const sequence = Math.min(options.sequence ?? defaultSequence, parent.spec.maxPositions, child.spec.maxPositions, tokens.length - 1);
     onEvent?.({ type: "measuring", tokens: Math.min(limitTokens, tokens.length - 1), source, streamed: !held });
     const stream = (most: number): Promise<StreamedComparison> =>
@@ -70,11 +72,11 @@ function fits(parent: RunnableModel, child: RunnableModel, memory: number): bool
 
 async function compareHeld({ parent, child, backend, threads, signal }: PreservationOptions, tokens: Int32Array, sequence: number, limitTokens: number): Promise<Comparison> {
   signal?.throwIfAborted();
-  return withModels([parent, child], (dir) => openModel(dir, backend, threads), (a, b) => compareModels(a, b, tokens, { sequence, limitTokens }));
+  return withModels([parent, child], (source) => openModel(source, backend, threads), (a, b) => compareModels(a, b, tokens, { sequence, limitTokens }));
 }
 
 async function withModels<M extends RunnableModel, R>(
-  [first, second]: readonly [string, string], open: (dir: string) => Promise<M>, use: (first: M, second: M) => Promise<R>,
+  [first, second]: readonly [ModelSource, ModelSource], open: (source: ModelSource) => Promise<M>, use: (first: M, second: M) => Promise<R>,
 ): Promise<R> {
   const a = await open(first);
   try {

@@ -9,7 +9,8 @@
  */
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
-import { openCheckpoint } from "../checkpoint/open.js";
+import { modelFolderOf } from "../checkpoint/model-source.js";
+import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
 import { exists } from "../io/atomic.js";
 import type { DecoderSpec } from "../spec/types.js";
 import type { Backend } from "../step/runtime.js";
@@ -20,7 +21,7 @@ import { openStreamedModel, throughLayer } from "./streamed-model.js";
 
 export interface PromptRouterOptions {
   /** The base's folder, with its tokenizer. */
-  readonly source: string;
+  readonly source: ModelSource;
   readonly recipe: UpcycleRecipe;
   readonly backend: Backend;
   readonly threads: number;
@@ -43,7 +44,8 @@ const alike = 0.99;
  * Throws inputError for a model without tokenizer, a recipe without prompts, a prompt without tokens or longer than the model's positions, and
  * prompts whose rows vanish.
  */
-export async function promptRouter({ source: dir, recipe, backend, threads, signal, onLayer }: PromptRouterOptions): Promise<PromptRouter> {
+export async function promptRouter({ source, recipe, backend, threads, signal, onLayer }: PromptRouterOptions): Promise<PromptRouter> {
+  const dir = modelFolderOf(source);
   const { routerInit } = recipe;
   if (routerInit === null || routerInit.kind === "uniform_random") throw inputError("the recipe has no prompts", { where: `recipe ${recipeName(recipe)}` });
   const { kind } = routerInit;
@@ -55,7 +57,7 @@ export async function promptRouter({ source: dir, recipe, backend, threads, sign
     });
   }
   const encoded = await encodePrompts(dir, prompts, recipe.expansion);
-  const rows = kind === "hidden" ? await hiddenRows(dir, encoded, backend, { threads, signal }, onLayer) : await embeddingRows(dir, encoded);
+  const rows = kind === "hidden" ? await hiddenRows(source, encoded, backend, { threads, signal }, onLayer) : await embeddingRows(source, encoded);
   return { rows, warnings: alikeWarnings(rows, prompts.length) };
 }
 
@@ -84,11 +86,11 @@ async function encodePrompts(dir: string, prompts: readonly ExpertPrompts[], cop
 
 /** One pass over the layers for all prompts: weights pass by once. */
 async function hiddenRows(
-  dir: string, encoded: readonly Encoded[], backend: Backend, options: { threads: number; signal: AbortSignal | undefined }, onLayer: PromptRouterOptions["onLayer"],
+  source: ModelSource, encoded: readonly Encoded[], backend: Backend, options: { threads: number; signal: AbortSignal | undefined }, onLayer: PromptRouterOptions["onLayer"],
 ): Promise<RouterRows> {
-  const model = await openStreamedModel(dir, backend, options);
+  const model = await openStreamedModel(source, backend, options);
   try {
-    const { spec } = model;
+    const { dir, spec } = model;
     requirePositions(encoded, spec, dir);
     const shapeOf = (ids: Int32Array): { batch: number; sequence: number } => ({ batch: 1, sequence: ids.length });
     const texts = encoded.flatMap(({ positive, negative }) => [...positive, ...negative]);
@@ -109,10 +111,10 @@ async function hiddenRows(
   }
 }
 
-async function embeddingRows(dir: string, encoded: readonly Encoded[]): Promise<RouterRows> {
-  const checkpoint = await openCheckpoint(dir);
+async function embeddingRows(source: ModelSource, encoded: readonly Encoded[]): Promise<RouterRows> {
+  const checkpoint = await openCheckpoint(source);
   try {
-    const { hidden, layers, vocab } = checkpoint.spec;
+    const { dir, spec: { hidden, layers, vocab } } = checkpoint;
     const known = new Map<number, Float32Array>();
     for (const { positive, negative } of encoded) {
       for (const id of [...positive, ...negative].flatMap((ids) => [...ids])) {

@@ -1,5 +1,5 @@
 /** A model folder run with its weights on disk: activations stay, weights pass by, a piece of one matrix at a time. */
-import { openCheckpoint } from "../checkpoint/open.js";
+import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
 import { isParallel, type BatchShape } from "../net/decoder.js";
 import { decoderParts } from "../net/parts.js";
 import type { DecoderSpec } from "../spec/types.js";
@@ -30,9 +30,9 @@ export interface StreamedOptions {
 }
 
 /** Throws inputError if the folder is no supported model. */
-export async function openStreamedModel(dir: string, backend: Backend, options: StreamedOptions): Promise<StreamedModel> {
+export async function openStreamedModel(source: ModelSource, backend: Backend, options: StreamedOptions): Promise<StreamedModel> {
   const { threads, signal, pieceElements = defaultPiece } = options;
-  const checkpoint = await openCheckpoint(dir);
+  const checkpoint = await openCheckpoint(source);
   let operations;
   try {
     operations = await backend.openOperations({ threads });
@@ -41,7 +41,7 @@ export async function openStreamedModel(dir: string, backend: Backend, options: 
     throw cause;
   }
   const runtime = operations;
-  const { spec } = checkpoint;
+  const { dir, spec } = checkpoint;
   const { hidden: width, vocab } = spec;
   const parts = decoderParts(spec);
   const stream = { weights: checkpoint, operations: runtime, pieceElements, checkpoint: () => signal?.throwIfAborted() };

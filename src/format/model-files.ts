@@ -35,3 +35,9 @@ export const weightSources = [
   { file: pickledFileName, shards: null },
   { file: pickledIndexFileName, shards: "bin" },
 ] as const;
+
+/** The same of a LoRA adapter's folder, as PEFT writes it. */
+export const adapterSources = [
+  { file: "adapter_model.safetensors", shards: null },
+  { file: "adapter_model.bin", shards: null },
+] as const;

@@ -8,7 +8,7 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { listFiles, modelInfo } from "@huggingface/hub";
 import { UpcycleError, inputError } from "../base/errors.js";
-import { isCarried, weightSources } from "../format/model-files.js";
+import { adapterSources, isCarried, weightSources } from "../format/model-files.js";
 import { parseIndex } from "../format/shards.js";
 import { exists, writeFileAtomic } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
@@ -29,9 +29,12 @@ export type HubEvent =
 
 /**
  * How much of a model: `all` of it; its config, index and the `headers` of its safetensors files (`headers.ts`; all of a model of torch.save, whose
- * files have none); or its `config` alone. What is in the cache as a whole is given as a whole.
+ * files have none); or its `config` alone. What is in the cache as a whole is given as a whole. `adapter`: a LoRA adapter of PEFT, which is no model, as a whole.
  */
-export type FetchedPart = "all" | "headers" | "config";
+export type FetchedPart = "all" | "headers" | "config" | "adapter";
+
+/** The file that comes last: a snapshot that has it is complete. */
+const lastFile = (part: FetchedPart): string => (part === "adapter" ? "adapter_config.json" : "config.json");
 
 export interface FetchOptions {
   /** Default: all. */
@@ -88,7 +91,7 @@ interface Snapshot extends Pick<FetchOptions, "onEvent"> {
 async function fetchSnapshot(options: Snapshot): Promise<string> {
   const { model, part, reference, settings, connection, repoDir, commit, onEvent, retryMs } = options;
   const snapshot = join(repoDir, "snapshots", commit);
-  if (part !== "all" && (await exists(join(snapshot, "config.json")))) return snapshot;
+  if (part !== "all" && part !== "adapter" && (await exists(join(snapshot, "config.json")))) return snapshot;
   const listed = await remoteFiles(options);
   const from = { repo: reference.repo, revision: commit, hubUrl: settings.endpoint, ...(settings.token === undefined ? {} : { accessToken: settings.token }) };
   const blobOf = ({ checksum }: RemoteFile): string => join(repoDir, "blobs", checksum);
@@ -106,7 +109,8 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
     report(0);
   };
 
-  const config = listed.get("config.json");
+  const config = listed.get(lastFile(part));
+  if (config === undefined && part === "adapter") throw inputError("there is no adapter_config.json", { where: model, hint: "expected a LoRA adapter as PEFT saves it" });
   if (config === undefined) throw inputError("the model has no config.json", { where: model, hint: "expected a model in the format of transformers" });
   if (part === "config") {
     const folder = join(repoDir, "headers", commit);
@@ -115,10 +119,11 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
     await writeRef(headerRef(repoDir, reference), reference, commit);
     return folder;
   }
-  const source = weightSources.find(({ file }) => listed.has(file));
+  const sources = part === "adapter" ? adapterSources : weightSources;
+  const source = sources.find(({ file }) => listed.has(file));
   if (source === undefined) {
     const others = [...listed.keys()].filter((name) => /\.(gguf|bin|pt|pth|h5|msgpack|onnx|safetensors)$/.test(name));
-    throw inputError(`the model has neither ${weightSources.map(({ file }) => file).join(", ")}${others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`}`, { where: model });
+    throw inputError(`the model has neither ${sources.map(({ file }) => file).join(", ")}${others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`}`, { where: model });
   }
   if (part === "headers" && source.file.endsWith(source.shards === null ? ".safetensors" : ".safetensors.index.json")) {
     const folder = join(repoDir, "headers", commit);
@@ -129,7 +134,7 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
     await writeRef(headerRef(repoDir, reference), reference, commit);
     return folder;
   }
-  const first = [...listed.values()].filter(({ path }) => isCarried(path) || path === source.file);
+  const first = [...listed.values()].filter(({ path }) => (part !== "adapter" && isCarried(path)) || path === source.file);
   const small = first.filter(({ path }) => path !== source.file || source.shards !== null);
   const sizeOf = (files: readonly RemoteFile[]): number => files.reduce((sum, { size }) => sum + size, 0);
   state.total = sizeOf(first) + config.size;
@@ -140,7 +145,7 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
   for (const file of weights) if (!(await exists(blobOf(file)))) missing += file.size;
   await requireFreeSpace(repoDir, missing);
   for (const file of weights) await bring(file);
-  // A snapshot with a config.json is complete, and one that a ref names can be used without a network.
+  // A snapshot with its last file is complete, and one that a ref names can be used without a network.
   await bring(config);
   await writeRef(join(repoDir, "refs", reference.revision), reference, commit);
   return snapshot;
@@ -197,16 +202,16 @@ async function remoteFiles({ reference: { repo }, settings: { endpoint, token },
 
 /** What an earlier download completed: the snapshot, or for a part of the model the folder of headers, if it has that part. */
 async function cachedFolder(repoDir: string, reference: HubReference, part: FetchedPart): Promise<string | null> {
-  const snapshot = await cachedCommit(join(repoDir, "snapshots"), join(repoDir, "refs", reference.revision), reference);
-  if (snapshot !== null || part === "all") return snapshot;
-  const headers = await cachedCommit(join(repoDir, "headers"), headerRef(repoDir, reference), reference);
+  const snapshot = await cachedCommit(join(repoDir, "snapshots"), join(repoDir, "refs", reference.revision), reference, lastFile(part));
+  if (snapshot !== null || part === "all" || part === "adapter") return snapshot;
+  const headers = await cachedCommit(join(repoDir, "headers"), headerRef(repoDir, reference), reference, lastFile(part));
   return headers !== null && (part === "config" || (await hasHeaders(headers))) ? headers : null;
 }
 
-async function cachedCommit(folders: string, ref: string, { revision }: HubReference): Promise<string | null> {
+async function cachedCommit(folders: string, ref: string, { revision }: HubReference, last: string): Promise<string | null> {
   const commit = /^[0-9a-f]{40}$/.test(revision) ? revision : (await readFile(ref, "utf8").catch(() => "")).trim();
   const folder = join(folders, commit);
-  return /^[0-9a-f]{40}$/.test(commit) && (await exists(join(folder, "config.json"))) ? folder : null;
+  return /^[0-9a-f]{40}$/.test(commit) && (await exists(join(folder, last))) ? folder : null;
 }
 
 /** A folder that was made for the config alone has none, an interrupted one not all. */

@@ -10,6 +10,8 @@ export interface OnnxProgram {
   /** Without the bytes of holes, which only weights that are `later` leave. */
   readonly bytes: Uint8Array;
   readonly holes: readonly Hole[];
+  /** How many nodes it has. */
+  readonly nodes: number;
   /** What a run must be fed, in the graph's order: inputs that are not stored. */
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
@@ -71,7 +73,7 @@ export function lower(graph: Graph, options: LowerOptions = {}): OnnxProgram {
   const nodes = liveNodes([...ctx.emitter.nodes, ...ends], outputs.map(({ name }) => name));
   refuseRaces(nodes, initializers);
   const encoded = encodeModel({ nodes, initializers: [...initializers, ...weights], inputs, outputs, version, metadata });
-  return { ...encoded, inputs: inputs.map(({ name }) => name), outputs: outputs.map(({ name }) => name) };
+  return { ...encoded, nodes: nodes.length, inputs: inputs.map(({ name }) => name), outputs: outputs.map(({ name }) => name) };
 }
 
 function requireElements(name: string, shape: readonly number[], own: readonly number[]): void {

@@ -3,10 +3,14 @@ import * as ort from "onnxruntime-node";
 import type { Graph, ValueId } from "../graph/ir.js";
 import { elements } from "../graph/ir.js";
 import { lower, type OnnxProgram } from "../onnx/lower.js";
+import { graphCache, graphCacheFolder, graphKey } from "./graph-cache.js";
 
 export type FeedData = Int32Array | Float32Array;
 
 export const onnxruntimeVersion: string = ort.env.versions.node ?? "unknown";
+
+/** Nodes from which an optimised graph is kept on disk. The reference sizes have 614 (dense), 1,631 (8 experts) and 7,679 (64 experts); the first two open in about 50 and 100 ms without. */
+const WORTH_KEEPING = 3000;
 
 /** A compiled graph. */
 export interface Session {
@@ -56,7 +60,7 @@ export function openSession(graph: Graph, options: SessionOptions): Promise<Sess
 }
 
 export async function createSession(program: OnnxProgram, { threads, arena = true, spin = true, stored = new Map<ValueId, never>() }: SessionOptions): Promise<Session> {
-  const session = await ort.InferenceSession.create(program.bytes, {
+  const session = await compile(program, stored.size === 0, {
     executionProviders: ["cpu"],
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
@@ -81,6 +85,22 @@ export async function createSession(program: OnnxProgram, { threads, arena = tru
     },
     close: () => session.release(),
   };
+}
+
+/**
+ * A large graph is optimised once per machine: its optimised form is kept on disk, and opened as it is, so that the same nodes run in either case. What is not whole, or what
+ * onnxruntime does not open, is made anew. A graph with stored weights is not kept, since its optimised form would hold them.
+ */
+async function compile({ bytes, nodes }: OnnxProgram, structureOnly: boolean, options: ort.InferenceSession.SessionOptions): Promise<ort.InferenceSession> {
+  const create = (from: Uint8Array, changes: ort.InferenceSession.SessionOptions = {}): Promise<ort.InferenceSession> => ort.InferenceSession.create(from, { ...options, ...changes });
+  const folder = structureOnly && nodes >= WORTH_KEEPING ? graphCacheFolder(process.env) : null;
+  if (folder === null) return create(bytes);
+  const cache = graphCache(folder);
+  const key = graphKey(bytes, [onnxruntimeVersion, options]);
+  const kept = await cache.read(key);
+  const opened = kept && (await create(kept, { graphOptimizationLevel: "disabled" }).catch(() => undefined));
+  // Where it cannot be written, such as on a full disk, the graph is opened without.
+  return opened ?? cache.write(key, (path) => (path === "" ? create(bytes) : create(bytes, { optimizedModelFilePath: path }).catch(() => create(bytes))));
 }
 
 /** Evaluates a graph once, on data in the order of its inputs: for tests and oracles. */

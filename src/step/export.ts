@@ -58,22 +58,19 @@ export function forwardExport(spec: DecoderSpec, { batch, sequence, rows, loss }
 }
 
 /**
- * `ids`, `targets` [B, S] -> `loss` [], of a mixture `balance_loss`, `z_loss` [], `expert_counts.LAYER` [E] and `router_entropy.LAYER` [], then `gradient.SLOT` of
- * loss + auxCoef * balance_loss + zCoef * z_loss, in the slot's shape.
+ * `ids`, `targets` [B, S] -> `loss` [], of a mixture `balance_loss` (where its layers share one), `z_loss` [], `expert_counts.LAYER` [E] and
+ * `router_entropy.LAYER` [], then `gradient.SLOT` of loss + auxCoef * balance_loss + zCoef * z_loss, in the slot's shape.
  */
 export function trainingExport(spec: DecoderSpec, { batch, sequence, auxCoef, zCoef }: TrainingExport): ExportedGraph {
-  const { graph, params, outputs, gradients, trained } = trainProgram(spec, { batch, sequence, auxCoef, zCoef });
+  const { graph, params, outputs: { loss, balance, z, counts, entropy }, gradients, trained } = trainProgram(spec, { batch, sequence, auxCoef, zCoef });
   const layers = spec.layers.flatMap(({ ffn }, layer) => (ffn.kind === "moe" ? [layer] : []));
-  const shapeOf = (index: number): readonly number[] => graph.values[graph.outputs[index]!]!.shape;
-  const port = (name: string, index: number | null) => (index === null ? [] : [{ name, index, shape: shapeOf(index) }]);
-  const ports = [
-    ...port("loss", outputs.loss), ...port("balance_loss", outputs.balance), ...port("z_loss", outputs.z),
-    ...layers.flatMap((layer, i) => port(`expert_counts.${layer}`, outputs.counts[i]!)),
-    ...layers.flatMap((layer, i) => port(`router_entropy.${layer}`, outputs.entropy[i]!)),
-    ...trained.flatMap(({ key }, i) => port(`gradient.${key}`, gradients + i)),
-  ];
-  const chosen = prune({ ...graph, outputs: ports.map(({ index }) => graph.outputs[index]!) });
-  return named(chosen, [batch, sequence], params, ports.map(({ name, shape }) => ({ name, shape })));
+  const names = new Map<number, string>([[loss, "loss"]]);
+  if (balance !== null) names.set(balance, "balance_loss");
+  if (z !== null) names.set(z, "z_loss");
+  counts.forEach((place, i) => names.set(place, `expert_counts.${layers[i]}`));
+  entropy.forEach((place, i) => names.set(place, `router_entropy.${layers[i]}`));
+  trained.forEach(({ key }, i) => names.set(gradients + i, `gradient.${key}`));
+  return named(graph, [batch, sequence], params, graph.outputs.map((id, i) => ({ name: names.get(i)!, shape: graph.values[id]!.shape })));
 }
 
 function named(graph: Graph, tokens: readonly number[], params: readonly ParamInfo[], outputs: readonly NamedPort[]): ExportedGraph {

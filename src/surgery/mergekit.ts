@@ -5,7 +5,7 @@ import { recipeFromConfig } from "./recipe-config.js";
 import type { ExpertParent, ExpertPrompts, RouterInit, UpcycleRecipe } from "./recipe.js";
 
 export interface MergekitPlan {
-  /** As the file names them, each once, the base first: `source` of the recipe's parents counts these. */
+  /** As the file names them (`model+lora`: with an adapter), each once, the base first: `source` of the recipe's parents counts these. */
   readonly models: readonly string[];
   readonly recipe: UpcycleRecipe;
 }
@@ -29,8 +29,6 @@ export function mergekitPlan(config: MergekitConfig, file: string, { others, ...
   if (topK > experts.length) throw inputError(`experts_per_token is ${topK}, there are ${experts.length} experts`, { where: file });
   const [shared] = config.shared_experts ?? [];
   const models = [...new Set([config.base_model, ...[...experts, ...(shared === undefined ? [] : [shared])].map((expert) => expert.source_model)].map(modelWords))];
-  const withLora = models.find((name) => name.includes("+"));
-  if (withLora !== undefined) throw inputError(`"${withLora}" asks for an adapter`, { where: file, hint: "merge the adapter into the model first" });
   const parentOf = ({ source_model: model, noise_scale: noise, residual_scale: scale }: SaidExpert): ExpertParent => ({
     source: models.indexOf(modelWords(model)), noise: noise ?? 0, scale: scale ?? 1,
   });

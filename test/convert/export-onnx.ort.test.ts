@@ -122,7 +122,7 @@ describe("an exported training graph", () => {
       });
     }
     expect(outputs.map(({ name: port }) => port)).toEqual([
-      "loss", ...(name === "train/llama" ? [] : ["balance_loss", "z_loss", ...["expert_counts", "router_entropy"].flatMap((of) => spec.layers.map((_, layer) => `${of}.${layer}`))]), ...program.trained.map(({ key }) => `gradient.${key}`),
+      "loss", ...(name === "train/llama" ? [] : ["balance_loss", "z_loss", ...["expert_counts", "router_entropy"].flatMap((kind) => spec.layers.map((_, layer) => `${kind}.${layer}`))]), ...program.trained.map(({ key }) => `gradient.${key}`),
     ]);
   });
 });

@@ -233,7 +233,6 @@ describe("upcycle convert --mergekit", () => {
     [`base_model: coder\n${experts}`, "gate_mode hidden needs prompts"],
     [`base_model: coder\ngate_mode: random\nexperts_per_token: 3\n${experts}`, "experts_per_token is 3, there are 2 experts"],
     [`base_model: ./missing\ngate_mode: random\n${experts}`, "no such folder: ./missing"],
-    [`base_model: coder+adapter\ngate_mode: random\n${experts}`, "asks for an adapter"],
     [`base_model: coder\ngate_mode: random\narchitecture: deepseek\n${experts}`, "DeepSeek-MoE's first architecture is none that we write; leave it out and say --target ernie4_5_moe"],
     [`base_model: coder\ngate_mode: random\narchitecture: gpt\n${experts}`, '"gpt" is no architecture that such a mixture can be written as'],
     [`base_model: coder\ngate_mode: random\nshared_experts: [{source_model: poet}, {source_model: coder}]\n${experts}`, "there can be one shared expert, as in mergekit"],

@@ -147,6 +147,18 @@ describe("a model of the Hub", () => {
     expect(existsSync(join(repoDir(), "headers", commit, "model.safetensors"))).toBe(false);
   });
 
+  test("may be an adapter, which is no model: its config and weights alone", async () => {
+    const adapter = { "adapter_config.json": text("{}"), "adapter_model.safetensors": text("factors"), "adapter_model.bin": text("factors"), "tokenizer.json": text("{}"), "README.md": text("hello") };
+    const other = await fakeHub("org/tiny", adapter);
+    const dir = await get(model, { part: "adapter", endpoint: other.endpoint });
+    expect(readdirSync(dir).sort()).toEqual(["adapter_config.json", "adapter_model.safetensors"]);
+    expect(modelName(dir)).toBe("org/tiny");
+    expect(await get(model, { part: "adapter", offline: true })).toBe(dir);
+    await other.close();
+    cacheDir = join(root, String(counter++));
+    expect((await failure(get(model, { part: "adapter" }))).line).toContain("there is no adapter_config.json");
+  });
+
   test("of torch.save has no headers: it comes as a whole", async () => {
     const pickled = await fakeHub("org/tiny", { "config.json": text("{}"), "pytorch_model.bin": text("weights") });
     expect(readdirSync(await get(model, { part: "headers", endpoint: pickled.endpoint })).sort()).toEqual(["config.json", "pytorch_model.bin"]);

@@ -1,0 +1,13 @@
+/** Where a model comes from. */
+
+/** A model folder, or one with the LoRA adapter of another folder merged into its weights as they are read. */
+export type ModelSource = string | { readonly model: string; readonly adapter: string };
+
+/** The folder of config, tokenizer and weights. */
+export function modelFolderOf(source: ModelSource): string {
+  return typeof source === "string" ? source : source.model;
+}
+
+export function adapterFolderOf(source: ModelSource): string | null {
+  return typeof source === "string" ? null : source.adapter;
+}
