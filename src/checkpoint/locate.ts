@@ -1,7 +1,8 @@
 /** Finds every stored tensor of a model folder from its index and the headers of its files; reads no weights. */
-import { readdir } from "node:fs/promises";
+import { readdir, realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { UpcycleError, inputError } from "../base/errors.js";
+import { isHeaderFile } from "../format/model-files.js";
 import type { Header } from "../format/safetensors.js";
 import { headerLength, lengthBytes, parseHeader, tensorBytes } from "../format/safetensors.js";
 import { indexFileName, parseIndex, pickledFileName, pickledIndexFileName, singleFileName } from "../format/shards.js";
@@ -64,6 +65,7 @@ async function readFiles(dir: string, container: Container, index: ReadonlyMap<s
       throw inputError(`${name} is missing, ${container.index} lists it`, { where: dir, hint: "copy or download it again" });
     const source = await openRanges(path);
     files.push(source);
+    const headerOnly = isHeaderFile(await withFsErrors(path, "open file", () => realpath(path)));
     for (const [tensor, found] of await container.tensorsOf(source, name)) {
       if (index !== null && index.get(tensor) !== name) {
         const listed = index.get(tensor);
@@ -72,7 +74,7 @@ async function readFiles(dir: string, container: Container, index: ReadonlyMap<s
           { where: path },
         );
       }
-      located.set(tensor, found);
+      located.set(tensor, headerOnly ? { ...found, read: () => Promise.reject(noWeightsHere(path)) } : found);
     }
   }
   for (const [tensor, file] of index ?? []) {
@@ -80,6 +82,10 @@ async function readFiles(dir: string, container: Container, index: ReadonlyMap<s
       throw inputError(`tensor ${tensor} is not in this file, ${container.index} says it is`, { where: join(dir, file) });
   }
   return located;
+}
+
+function noWeightsHere(path: string): UpcycleError {
+  return inputError("this file has the header of the weights alone, not the weights", { where: path, hint: "name the model as hf://org/name, so that its weights are downloaded" });
 }
 
 /** The header of one open safetensors file. */

@@ -5,7 +5,7 @@ import { plannedWeightBytes, type WriteDtype } from "../checkpoint/write.js";
 import { modelName } from "../hub/reference.js";
 import { paddingOf, planMerge, type MergeChoice, type MergePlan } from "../surgery/merge.js";
 import { recipeName } from "../surgery/recipe.js";
-import { slotsOf } from "../tensors/slots.js";
+import { slotKey, slotsOf } from "../tensors/slots.js";
 import { cardFile } from "./card.js";
 import { derivedCard } from "./derived-card.js";
 import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
@@ -41,7 +41,7 @@ export interface Merged extends MergingPlan {
 
 type PlanOptions = Pick<MergeOptions, "source" | "choice" | "dtype" | "maxShardBytes">;
 
-/** What `mergeCheckpoint` would do; reads no weights but shared experts that must be zero, writes nothing. Throws like it. */
+/** What `mergeCheckpoint` would do; reads no weights but shared experts that must be zero and routers without a record, writes nothing. Throws like it. */
 export async function planMerging(options: PlanOptions): Promise<MergingPlan> {
   const checkpoint = await openCheckpoint(options.source);
   try {
@@ -78,8 +78,30 @@ export async function mergeCheckpoint(options: MergeOptions): Promise<Merged> {
 async function planFor(checkpoint: Checkpoint, { choice, dtype, maxShardBytes }: PlanOptions): Promise<MergingPlan> {
   const plan = planMerge(checkpoint.spec, choice, await readLineage(checkpoint.dir, checkpoint.spec.layers.length));
   for (const key of plan.zeros) await requireZero(checkpoint, key);
+  if (plan.lineage === null) await requireWholeExperts(checkpoint);
   const written = dtype ?? ownDtype(checkpoint);
   return { plan, dtype: written, weightBytes: plannedWeightBytes(plan.target, written, maxShardBytes), warnings: [...mergeWarnings(plan), ...fileWarnings(checkpoint)] };
+}
+
+/**
+ * Without a record every expert is taken to be a whole FFN. Parts of one share their router row (virtual groups) until training moves it, and copies
+ * of experts keep their order: a first run of equal rows, followed by others, tells the number of parts.
+ */
+async function requireWholeExperts(checkpoint: Checkpoint): Promise<void> {
+  for (const [layer, { ffn }] of checkpoint.spec.layers.entries()) {
+    if (ffn.kind === "dense") continue;
+    const key = slotKey({ part: "router", layer });
+    const rows = await checkpoint.readFloat32(key);
+    const { hidden } = checkpoint.spec;
+    const isFirst = (expert: number): boolean => rows.subarray(expert * hidden, (expert + 1) * hidden).every((value, i) => value === rows[i]);
+    let parts = 1;
+    while (parts < ffn.experts && isFirst(parts)) parts++;
+    if (parts === 1 || parts === ffn.experts) continue;
+    throw inputError(`the first ${parts} experts share one router row, as the ${parts} parts of one FFN do, and no record says how they were cut`, {
+      where: `${checkpoint.dir}, ${key}`,
+      hint: "put the upcycle.json that convert wrote back beside the weights; a model multiplied without it has to be multiplied again",
+    });
+  }
 }
 
 /** Values looked at in one go. */

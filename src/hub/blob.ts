@@ -30,7 +30,7 @@ export interface BlobOptions {
 }
 
 /** Attempts in a row that bring nothing new. */
-const maxAttempts = 5;
+export const maxAttempts = 5;
 
 /** Throws what `Connection.failure` says, or stopError if what came is not what the Hub announced. */
 export async function fetchBlob(options: BlobOptions): Promise<void> {

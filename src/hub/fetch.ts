@@ -55,14 +55,14 @@ export async function fetchModel(model: string, { part = "all", signal, onEvent,
   const reference = parseHubReference(model);
   const settings = given ?? (await hubSettings());
   const repoDir = join(settings.cacheDir, `models--${reference.repo.replaceAll("/", "--")}`);
-  if (settings.offline) return (await cachedSnapshot(repoDir, reference, part)) ?? notCached(model, "HF_HUB_OFFLINE is set");
+  if (settings.offline) return (await cachedFolder(repoDir, reference, part)) ?? notCached(model, "HF_HUB_OFFLINE is set");
   const connection = connectionTo(reference, settings, signal);
   let commit: string;
   try {
     commit = await commitOf(reference, settings, connection);
   } catch (cause) {
     // Without a network, what came over it before still serves; a refusal counts.
-    const cached = connection.reached() || signal?.aborted === true ? null : await cachedSnapshot(repoDir, reference, part);
+    const cached = connection.reached() || signal?.aborted === true ? null : await cachedFolder(repoDir, reference, part);
     if (cached === null || !(cause instanceof UpcycleError)) throw cause;
     onEvent?.({ type: "cached", why: cause.message });
     return cached;
@@ -116,6 +116,7 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
     const folder = join(repoDir, "headers", commit);
     state.total = config.size;
     await bring(config, folder);
+    await writeRef(headerRef(repoDir, reference), reference, commit);
     return folder;
   }
   const sources = part === "adapter" ? adapterSources : weightSources;
@@ -128,8 +129,9 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
     const folder = join(repoDir, "headers", commit);
     if (source.shards !== null) await bring(listed.get(source.file)!, folder);
     const files = source.shards === null ? [listed.get(source.file)!] : await shardsOf(join(folder, source.file), source.shards, listed);
-    for (const file of files) if (!(await exists(join(folder, file.path)))) await fetchHeader({ file, from, connection }, join(folder, file.path));
+    for (const file of files) if (!(await exists(join(folder, file.path)))) await fetchHeader({ file, from, connection, retryMs }, join(folder, file.path));
     await bring(config, folder);
+    await writeRef(headerRef(repoDir, reference), reference, commit);
     return folder;
   }
   const first = [...listed.values()].filter(({ path }) => (part !== "adapter" && isCarried(path)) || path === source.file);
@@ -145,13 +147,19 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
   for (const file of weights) await bring(file);
   // A snapshot with its last file is complete, and one that a ref names can be used without a network.
   await bring(config);
-  if (reference.revision !== commit) {
-    const ref = join(repoDir, "refs", reference.revision);
-    await withFsErrors(ref, "write file", () => mkdir(join(ref, ".."), { recursive: true }));
-    await writeFileAtomic(ref, commit);
-  }
+  await writeRef(join(repoDir, "refs", reference.revision), reference, commit);
   return snapshot;
 }
+
+/** Remembers which commit a branch or tag named. */
+async function writeRef(path: string, { revision }: HubReference, commit: string): Promise<void> {
+  if (revision === commit) return;
+  await withFsErrors(path, "write file", () => mkdir(join(path, ".."), { recursive: true }));
+  await writeFileAtomic(path, commit);
+}
+
+/** Beside the headers, so that huggingface_hub finds no ref to a snapshot that is not there. */
+const headerRef = (repoDir: string, { revision }: HubReference): string => join(repoDir, "headers", "refs", revision);
 
 async function shardsOf(index: string, extension: string, listed: ReadonlyMap<string, RemoteFile>): Promise<RemoteFile[]> {
   const names = [...new Set(parseIndex(await readText(index), index, extension).values())].sort();
@@ -192,12 +200,29 @@ async function remoteFiles({ reference: { repo }, settings: { endpoint, token },
   return found;
 }
 
-/** The snapshot that an earlier download completed. */
-async function cachedSnapshot(repoDir: string, { revision }: HubReference, part: FetchedPart): Promise<string | null> {
-  const ref = join(repoDir, "refs", revision);
+/** What an earlier download completed: the snapshot, or for a part of the model the folder of headers, if it has that part. */
+async function cachedFolder(repoDir: string, reference: HubReference, part: FetchedPart): Promise<string | null> {
+  const snapshot = await cachedCommit(join(repoDir, "snapshots"), join(repoDir, "refs", reference.revision), reference, lastFile(part));
+  if (snapshot !== null || part === "all" || part === "adapter") return snapshot;
+  const headers = await cachedCommit(join(repoDir, "headers"), headerRef(repoDir, reference), reference, lastFile(part));
+  return headers !== null && (part === "config" || (await hasHeaders(headers))) ? headers : null;
+}
+
+async function cachedCommit(folders: string, ref: string, { revision }: HubReference, last: string): Promise<string | null> {
   const commit = /^[0-9a-f]{40}$/.test(revision) ? revision : (await readFile(ref, "utf8").catch(() => "")).trim();
-  const snapshot = join(repoDir, "snapshots", commit);
-  return /^[0-9a-f]{40}$/.test(commit) && (await exists(join(snapshot, lastFile(part)))) ? snapshot : null;
+  const folder = join(folders, commit);
+  return /^[0-9a-f]{40}$/.test(commit) && (await exists(join(folder, last))) ? folder : null;
+}
+
+/** A folder that was made for the config alone has none, an interrupted one not all. */
+async function hasHeaders(folder: string): Promise<boolean> {
+  for (const { file, shards } of weightSources) {
+    const path = join(folder, file);
+    if (shards === "bin" || !(await exists(path))) continue;
+    const names = shards === null ? [file] : [...new Set(parseIndex(await readText(path), path, shards).values())];
+    return (await Promise.all(names.map((name) => exists(join(folder, name))))).every(Boolean);
+  }
+  return false;
 }
 
 function notCached(model: string, why: string): never {

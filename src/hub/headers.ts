@@ -1,6 +1,6 @@
 /**
  * A model of the Hub as a folder that can be inspected and planned with, its weights not downloaded: config.json, the index, and of every safetensors
- * file the header, in a sparse file of the full length. Never a folder to read weights from: they would be zeros.
+ * file the header, in a sparse file of the full length. Never a folder to read weights from: they would be zeros (`checkpoint/locate.ts` refuses).
  *
  * Such folders lie beside the snapshots (`models--ORG--NAME/headers/COMMIT`), where huggingface_hub does not look.
  */
@@ -10,24 +10,17 @@ import { downloadFile } from "@huggingface/hub";
 import { stopError } from "../base/errors.js";
 import { headerLength, lengthBytes, parseHeader } from "../format/safetensors.js";
 import { withFsErrors } from "../io/fs-errors.js";
-import type { BlobOptions } from "./blob.js";
+import { maxAttempts, type BlobOptions } from "./blob.js";
 
-/** Puts the header of a remote safetensors file into `path`. Throws what `Connection.failure` says, and inputError for what is no such file. */
-export async function fetchHeader({ file, from, connection }: Pick<BlobOptions, "file" | "from" | "connection">, path: string): Promise<void> {
-  let header: Uint8Array;
-  try {
-    const blob = await downloadFile({ ...from, path: file.path, fetch: connection.fetch });
-    if (blob?.size !== file.size) throw stopError(`${file.path} has ${blob?.size ?? "no"} bytes, the Hub announced ${file.size}`, { where: `hf://${from.repo}`, hint: "run the same command later" });
-    const first = await beginning(blob.slice(0, lengthBytes), Math.min(lengthBytes, file.size));
-    const where = `hf://${from.repo}/${file.path}`;
-    const rest = headerLength(first, file.size, where);
-    header = new Uint8Array(lengthBytes + rest);
-    header.set(first);
-    header.set(await beginning(blob.slice(lengthBytes, lengthBytes + rest), rest), lengthBytes);
-    parseHeader(header.subarray(lengthBytes), file.size, where);
-  } catch (cause) {
-    throw connection.failure(cause);
-  }
+type HeaderOptions = Pick<BlobOptions, "file" | "from" | "connection" | "retryMs">;
+
+/**
+ * Puts the header of a remote safetensors file into `path`, asking again after a broken line. Throws what `Connection.failure` says, and inputError
+ * for what is no such file.
+ */
+export async function fetchHeader(options: HeaderOptions, path: string): Promise<void> {
+  const { file } = options;
+  const header = await retried(options);
   await withFsErrors(path, "write file", async () => {
     await mkdir(dirname(path), { recursive: true });
     const handle = await open(`${path}.incomplete`, "w");
@@ -39,6 +32,31 @@ export async function fetchHeader({ file, from, connection }: Pick<BlobOptions, 
     }
     await rename(`${path}.incomplete`, path);
   });
+}
+
+async function retried(options: HeaderOptions): Promise<Uint8Array> {
+  const { connection, retryMs } = options;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await remoteHeader(options);
+    } catch (cause) {
+      if (!connection.mayPass(cause) || attempt >= maxAttempts) throw connection.failure(cause);
+      await connection.pause(retryMs * 2 ** (attempt - 1));
+    }
+  }
+}
+
+async function remoteHeader({ file, from, connection }: HeaderOptions): Promise<Uint8Array> {
+  const blob = await downloadFile({ ...from, path: file.path, fetch: connection.fetch });
+  if (blob?.size !== file.size) throw stopError(`${file.path} has ${blob?.size ?? "no"} bytes, the Hub announced ${file.size}`, { where: `hf://${from.repo}`, hint: "run the same command later" });
+  const first = await beginning(blob.slice(0, lengthBytes), Math.min(lengthBytes, file.size));
+  const where = `hf://${from.repo}/${file.path}`;
+  const rest = headerLength(first, file.size, where);
+  const header = new Uint8Array(lengthBytes + rest);
+  header.set(first);
+  header.set(await beginning(blob.slice(lengthBytes, lengthBytes + rest), rest), lengthBytes);
+  parseHeader(header.subarray(lengthBytes), file.size, where);
+  return header;
 }
 
 /** The first `length` bytes, and no more of what a server sends that answers with the whole file. */

@@ -2,6 +2,7 @@
 import { join, relative } from "node:path";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { convertCheckpoint } from "../convert/convert.js";
+import { readLineage } from "../convert/lineage.js";
 import { countParams } from "../cost/params.js";
 import { trainFlopsPerToken } from "../cost/flops.js";
 import { compareModels, meanLoss } from "../evals/compare.js";
@@ -102,7 +103,7 @@ export async function* runArm(
       dir: join(dir, path), spec: arm.spec, seed, block: isMoe(arm.spec) ? config.continue : { ...config.continue, routing: undefined },
       initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(arm.spec, slot, seed)),
       identity: { study: config.name, arm: arm.id, text: config.text, kind: arm.kind, recipe: arm.recipe?.(seed) ?? null },
-      similarity: parent === null ? undefined : await similarityTo(parent, arm.spec),
+      similarity: parent === null ? undefined : await similarityTo([parent], arm.spec, await readLineage(start, arm.spec.layers.length)),
     });
     const result = yield* meter.watch(name, arm.flopsPerToken, run);
     return armRun(seed, path, preservation, result, arm.flopsPerToken);

@@ -1,13 +1,16 @@
 /**
  * Where an expert's matrices came from: the part of the parent's FFN that each was cut out of. Needed after training to
  * measure how far the experts have moved (expert-to-dense cosine similarity, He et al. 2024, arXiv 2410.07524, section
- * 3.2). Scales do not matter to a cosine and are left out. Hidden units that a recipe put into another order (`permute`) are not followed.
+ * 3.2). Sizes of scales do not matter to a cosine and are left out; signs do. What noise and redrawn units changed counts as movement.
  */
+import { randomStream } from "../base/random.js";
 import { inputError } from "../base/errors.js";
 import type { DecoderSpec, MoeFfn } from "../spec/types.js";
 import { slotKey } from "../tensors/slots.js";
 import { copyRegion } from "./evaluate.js";
 import type { Region } from "./expr.js";
+import type { MergeLineage } from "./merge.js";
+import { recipeName } from "./recipe.js";
 
 export interface ExpertOrigin {
   readonly layer: number;
@@ -17,16 +20,26 @@ export interface ExpertOrigin {
   readonly key: string;
   /** Hidden size of the expert. */
   readonly inner: number;
+  /** Which dense model, where there were several: the base is 0. */
+  readonly source: number;
+  /** -1 where a parent's factor turned the sign of down. */
+  readonly sign: 1 | -1;
+  /** Hidden units were put into an order of their own (`permute`): the seed and the stream it was drawn from. */
+  readonly order: { readonly seed: number; readonly stream: string } | null;
   /** Rectangle of the parent's tensor with the same shape, or a smaller one where the expert was filled with zero units. */
   readonly from: Region;
 }
 
+/** What the shapes of parent and child do not say: whose expert it is, and in which order its units are. */
+export type OriginLineage = Pick<MergeLineage, "recipe" | "copies">;
+
 /**
- * The origin of every routed expert's gate, up and down, in write order; read off the two shapes, so that it also works
- * for a model whose recipe is lost. Dense layers of the child are skipped.
+ * The origin of every routed expert's gate, up and down, in write order. How the FFN was cut is read off the two shapes, so that it also works for a
+ * model whose recipe is lost (`lineage` null), if that had one parent and left units in their order. Several parents have one shape, and one
+ * stands for all. Dense layers of the child are skipped.
  * Throws `input` if the child's experts cannot have been cut out of this parent.
  */
-export function expertOrigins(parent: DecoderSpec, child: DecoderSpec): ExpertOrigin[] {
+export function expertOrigins(parent: DecoderSpec, child: DecoderSpec, lineage: OriginLineage | null = null): ExpertOrigin[] {
   if (parent.layers.length !== child.layers.length || parent.hidden !== child.hidden) {
     throw inputError(
       `the model has ${child.layers.length} layers of width ${child.hidden}, ` +
@@ -39,6 +52,9 @@ export function expertOrigins(parent: DecoderSpec, child: DecoderSpec): ExpertOr
     const whole = parent.layers[layer]!.ffn.inner;
     if (parent.layers[layer]!.ffn.kind !== "dense") throw inputError(`layer ${layer} of the parent is not dense`);
     const cut = cutOf(ffn, whole);
+    if (lineage !== null && ffn.experts !== lineage.copies * lineage.recipe.expansion * lineage.recipe.granularity) {
+      throw inputError(`${ffn.experts} experts, which the recipe ${recipeName(lineage.recipe)} in upcycle.json does not make`, { where: `layer ${layer}`, hint: "give the record that belongs to the model" });
+    }
     if (cut === null) {
       throw inputError(`${ffn.experts} experts of size ${ffn.inner} are not parts of an FFN of size ${whole}`, {
         where: `layer ${layer}`,
@@ -46,7 +62,7 @@ export function expertOrigins(parent: DecoderSpec, child: DecoderSpec): ExpertOr
       });
     }
     const experts = Array.from({ length: ffn.experts }, (_, expert) => expert);
-    return experts.flatMap((expert) => originsOfExpert(layer, expert, ffn, cut, whole, parent.hidden));
+    return experts.flatMap((expert) => originsOfExpert(layer, expert, ffn, cut, whole, parent.hidden, lineage));
   });
 }
 
@@ -65,23 +81,44 @@ function cutOf({ experts, inner, shared }: MoeFfn, whole: number): Cut | null {
   return null;
 }
 
-function originsOfExpert(layer: number, expert: number, { inner, gated }: MoeFfn, { before, parts }: Cut, whole: number, hidden: number): ExpertOrigin[] {
+function originsOfExpert(layer: number, expert: number, { inner, gated }: MoeFfn, { before, parts }: Cut, whole: number, hidden: number, lineage: OriginLineage | null): ExpertOrigin[] {
   const start = before + (expert % parts) * inner;
   const count = Math.min(inner, whole - start);
   const rowsFrom = { rowStart: start, rowCount: count, columnStart: 0, columnCount: hidden, stride: hidden };
   const columnsFrom = { rowStart: 0, rowCount: hidden, columnStart: start, columnCount: count, stride: whole };
+  const recipe = lineage?.recipe;
+  // Copies of experts lie behind all experts (`multiply.ts`).
+  const made = recipe === undefined ? expert : expert % (recipe.expansion * recipe.granularity);
+  const from = recipe?.parents?.[Math.floor(made / recipe.granularity)];
+  const order = recipe?.permute === true ? { seed: recipe.seed, stream: `layers.${layer}.experts.${made}.order` } : null;
   return ([...(gated ? (["gate"] as const) : []), "up", "down"] as const).map((part) => ({
     layer,
     expert,
     part,
     inner,
     key: slotKey({ part, layer, expert }),
+    source: from?.source ?? 0,
+    sign: part === "down" && from !== undefined && from.scale < 0 ? -1 : 1,
+    order,
     from: { key: slotKey({ part, layer }), ...(part === "down" ? columnsFrom : rowsFrom) },
   }));
 }
 
-/** The values of the parent's tensor that an expert's matrix came from, zeros where the expert was filled; a view where whole rows are taken. */
-export function originValues(parentTensor: Float32Array, { from, part, inner }: ExpertOrigin): Float32Array {
+/** The values of the parent's tensor that an expert's matrix came from, in the expert's order, zeros where it was filled; a view where whole rows are taken. */
+export function originValues(parentTensor: Float32Array, origin: ExpertOrigin): Float32Array {
+  const { part, inner, sign, order } = origin;
+  const values = filledValues(parentTensor, origin);
+  if (order === null) return sign === 1 ? values : values.map((value) => -value);
+  const units = new Int32Array(inner);
+  randomStream(order.seed, order.stream).permutation(units);
+  const others = values.length / inner;
+  return values.map((_, i) => {
+    const [unit, other] = part === "down" ? [i % inner, Math.floor(i / inner)] : [Math.floor(i / others), i % others];
+    return sign * values[part === "down" ? other * inner + units[unit]! : units[unit]! * others + other]!;
+  });
+}
+
+function filledValues(parentTensor: Float32Array, { from, part, inner }: ExpertOrigin): Float32Array {
   const values = copyRegion(parentTensor, from);
   const { rowCount, columnCount } = from;
   if ((part === "down" ? columnCount : rowCount) === inner) return values;

@@ -83,6 +83,7 @@ describe("merging an untouched upcycled model", () => {
     ["gpt2", "E4G2T4", {}],
     ["gpt_neox", "E2G2T2", { order: "softmax-topk", permute: true }],
     ["nemotron", "E2G4T4", {}],
+    ["stablelm_qk", "E4G2T4", {}],
   ] as const)("gives %s back after %s %j, to the last bit", async (name, recipe, options) => {
     const parent = golden(`dense/${name}`);
     const layers = (await tensorsOf(parent)).spec.layers.length;
@@ -204,6 +205,19 @@ describe("a merged model", () => {
       });
     }
     expect(child.tensors.get("layers.0.q")).toEqual(before.tensors.get("layers.0.q"));
+  });
+
+  it("is none of parts of FFNs that no record puts together, multiplied or not", async () => {
+    const forgotten = await changed(await upcycled("llama", "E2G4T4"), (_, values) => values);
+    const twice = fresh();
+    await multiplyExperts({ source: forgotten, recipe: { copies: 2, topK: null, routerStd: 0.1, seed: 0 }, out: twice });
+    for (const source of [forgotten, twice]) {
+      for (const choice of [uniform, { kind: "expert", index: 1 }] as const) {
+        expect(await lineOf(planMerging({ source, choice }))).toContain("layers.0.router: the first 4 experts share one router row, as the 4 parts of one FFN do, and no record says how they were cut");
+      }
+    }
+    const whole = await changed(await upcycled("llama", "E4G1T2"), (_, values) => values);
+    expect(await lineOf(planMerging({ source: whole, choice: uniform }))).toBe("no error");
   });
 
   it("of one expert alone copies its bytes, and says how it was made", async () => {

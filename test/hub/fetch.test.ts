@@ -1,8 +1,9 @@
 import { createHash } from "node:crypto";
-import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, readlinkSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
+import { openCheckpoint } from "../../src/checkpoint/open.js";
 import { fetchModel, type FetchOptions, type HubEvent } from "../../src/hub/fetch.js";
 import { isHubReference, modelName, parseHubReference } from "../../src/hub/reference.js";
 import { hubSettings } from "../../src/hub/settings.js";
@@ -94,6 +95,46 @@ describe("a model of the Hub", () => {
     expect(readFileSync(join(whole, "model.safetensors")).equals(weights)).toBe(true);
     expect(await get(model, { part: "headers" })).toBe(whole);
     expect(await get(model, { part: "config" })).toBe(whole);
+  });
+
+  test("whose headers alone are here gives no weights, under whatever name the folder is opened", async () => {
+    const dir = await get(model, { part: "headers" });
+    const link = join(cacheDir, "link");
+    symlinkSync(dir, link);
+    for (const folder of [dir, link]) {
+      const checkpoint = await openCheckpoint(folder);
+      const line = `${join(folder, "model.safetensors")}: this file has the header of the weights alone, not the weights`;
+      const region = { key: "layers.0.q", rowStart: 0, rowCount: 1, columnStart: 0, columnCount: 4, stride: 32 };
+      for (const reading of [() => checkpoint.readFloat32("embed"), () => checkpoint.readRows("embed", 0, 1), () => checkpoint.readRegion(region)]) {
+        expect((await failure(reading())).line).toContain(line);
+      }
+      await checkpoint.close();
+    }
+  });
+
+  test("whose headers are here is used without a network, for what headers are enough for", async () => {
+    expect(await get(model, { part: "config" })).toBe(join(repoDir(), "headers", commit));
+    const offline = { offline: true, endpoint: "http://127.0.0.1:1" };
+    expect((await failure(get(model, { part: "headers", ...offline }))).line).toContain("the model is not in the cache");
+    const dir = await get(model, { part: "headers" });
+    expect(existsSync(join(repoDir(), "refs"))).toBe(false);
+    for (const name of [model, `${model}@${commit}`]) {
+      expect(await get(name, { part: "headers", ...offline })).toBe(dir);
+      expect(await get(name, { part: "config", ...offline })).toBe(dir);
+      expect((await failure(get(name, offline))).line).toContain("the model is not in the cache, and HF_HUB_OFFLINE is set");
+    }
+    expect((await failure(get(`${model}@v1`, { part: "headers", ...offline }))).line).toContain("the model is not in the cache");
+    expect(await get(model, { part: "headers", endpoint: "http://127.0.0.1:1" })).toBe(dir);
+  });
+
+  test("gives its headers after a broken line", async () => {
+    Object.assign(hub.trouble, { breakAfter: 100, breaks: 2 });
+    const dir = await get(model, { part: "headers" });
+    expect(readdirSync(dir).sort()).toEqual(["config.json", "model.safetensors"]);
+    expect(hub.trouble.breaks).toBe(0);
+    cacheDir = join(root, String(counter++));
+    Object.assign(hub.trouble, { breakAfter: 100, breaks: 1000 });
+    expect((await failure(get(model, { part: "headers" }))).kind).toBe("stopped");
   });
 
   test("has headers that can be read, or none are kept", async () => {

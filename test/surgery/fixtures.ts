@@ -51,13 +51,11 @@ export function randomTensors(spec: DecoderSpec, std: number, seed = 7): Map<str
   );
 }
 
-/** Where a plan's sources are float32 tensors in memory. */
-export function contextOf(source: DecoderSpec, seed: number, tensors: ReadonlyMap<string, Float32Array>): EvaluationContext {
+/** Where a plan's sources are float32 tensors in memory, of one parent or several of one shape. */
+export function contextOf(source: DecoderSpec, seed: number, ...parents: readonly ReadonlyMap<string, Float32Array>[]): EvaluationContext {
   const shapes = sourceShapes(source);
-  return {
-    shapes, seed, known: new Map(), dtypeOf: () => "F32",
-    readRegion: regionsOfWhole(shapes, async (key) => ({ dtype: "F32", bytes: fromFloat32("F32", tensors.get(key)!) })),
-  };
+  const readers = parents.map((tensors) => regionsOfWhole(shapes, async (key) => ({ dtype: "F32", bytes: fromFloat32("F32", tensors.get(key)!) })));
+  return { shapes, seed, known: new Map(), dtypeOf: () => "F32", readRegion: (region) => readers[region.source ?? 0]!(region) };
 }
 
 /** Every output of a plan. */

@@ -6,11 +6,12 @@ import { evaluate, evaluateFloat32, regionsOfWhole, type EvaluationContext } fro
 import { explainPlan } from "../../src/surgery/explain.js";
 import { columns, fill, givesShape, normal, originOf, printExpr, read, regionOf, rows, scale } from "../../src/surgery/expr.js";
 import { expertOrigins, originValues } from "../../src/surgery/lineage.js";
+import { planMultiply } from "../../src/surgery/multiply.js";
 import { planUpcycle, sourceShapes } from "../../src/surgery/plan.js";
-import { plainExperts, softmaxRouter } from "../../src/spec/types.js";
+import { plainExperts, softmaxRouter, type DecoderSpec } from "../../src/spec/types.js";
 import { upcycleRecipe } from "../../src/surgery/recipe.js";
 import { slotsOf } from "../../src/tensors/slots.js";
-import { denseSpec, evaluatePlan, randomTensors } from "./fixtures.js";
+import { contextOf, denseSpec, evaluateAll, evaluatePlan, randomTensors } from "./fixtures.js";
 
 describe("plans", () => {
   it("make every target slot once, in write order, use every source slot, and survive JSON", () => {
@@ -187,6 +188,24 @@ describe("lineage", () => {
     for (const origin of origins) {
       expect(cosineSimilarity(out.get(origin.key)!, originValues(tensors.get(origin.from.key)!, origin))).toBeCloseTo(1, 12);
     }
+  });
+
+  it("follows units into their order and experts to their parents, also behind multiplication", async () => {
+    const source = denseSpec("qwen2");
+    const parents = [{ source: 1, noise: 0, scale: 0.5 }, { source: 0, noise: 0, scale: -2 }, { source: 2, noise: 0, scale: 1 }];
+    const dense = [3, 4, 5].map((seed) => randomTensors(source, 0.1, seed));
+    for (const options of [{ permute: true, seed: 7 }, { parents }, { parents, permute: true, seed: 8 }]) {
+      const recipe = upcycleRecipe("E3G2T2", options);
+      const child = planUpcycle(source, recipe);
+      const cosines = (out: ReadonlyMap<string, Float32Array>, spec: DecoderSpec, copies: number): number[] =>
+        expertOrigins(source, spec, { recipe, copies }).map((origin) => cosineSimilarity(out.get(origin.key)!, originValues(dense[origin.source]!.get(origin.from.key)!, origin)));
+      const out = await evaluateAll(child.outputs, contextOf(source, recipe.seed, ...dense));
+      for (const cosine of cosines(out, child.target, 1)) expect(cosine).toBeCloseTo(1, 6);
+      const twice = planMultiply(child.target, { copies: 2, topK: null, routerStd: 0, seed: 0 });
+      for (const cosine of cosines(await evaluateAll(twice.outputs, contextOf(child.target, 0, out)), twice.target, 2)) expect(cosine).toBeCloseTo(1, 6);
+    }
+    const { target } = planUpcycle(source, upcycleRecipe("E4G2T4"));
+    expect(() => expertOrigins(source, target, { recipe: upcycleRecipe("E3G2T2"), copies: 1 })).toThrow("8 experts, which the recipe E3G2T2 in upcycle.json does not make");
   });
 
   it("refuses another parent", () => {
