@@ -1,5 +1,5 @@
 /**
- * The bound of a training step: node bench/gemm.mjs dense|moe|fine ROUNDS THREADS -> one JSON line.
+ * The bound of a training step: node bench/gemm.mjs SIZE ROUNDS THREADS -> one JSON line, for what `measured` of sizes.mjs knows.
  *
  * Runs the step's graph once with onnxruntime's profiler, takes every matrix product that it executed with the shapes it had (rows of each expert
  * included), puts them into one ONNX graph without anything else, and runs that in onnxruntime. What the step takes beyond this time is

@@ -1,4 +1,4 @@
-// One measurement of the embedded engine: node bench/train-upcycle.mjs dense|moe|fine STEPS THREADS [LEARNING_RATE] -> one JSON line.
+// One measurement of the embedded engine: node bench/train-upcycle.mjs SIZE STEPS THREADS [LEARNING_RATE] -> one JSON line.
 import { performance } from "node:perf_hooks";
 import { onnxruntimeBackend } from "../dist/ort/backend.js";
 import { trainProgram } from "../dist/step/programs.js";

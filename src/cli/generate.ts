@@ -64,7 +64,7 @@ interface Written {
   tokens: number;
 }
 
-/** One prompt: it and what follows on stdout as it comes. Several: each when it is complete. JSON: all at the end. */
+/** One prompt: it and what follows on stdout as it comes. Several, and JSON: all at the end. */
 async function goOn(model: TextModel, prompts: readonly string[], flags: GenerateFlags, { terminal, json, signal }: CommandContext): Promise<void> {
   const { maxNewTokens, temperature, topK, topP, seed } = flags;
   const tokenizer = await openTokenizer(model.dir);

@@ -123,6 +123,7 @@ export function buildDecoder(spec: DecoderSpec, shape: BatchShape, routing: Trai
   return { builder: b, ids, params, hidden: finalHidden(ctx, x), head: ctx.param(spec.tiedHead ? "embed" : "head"), routers: ctx.routers };
 }
 
+/** What keeps documents apart where the shape asks for it: each token's document, its position there, and its angles. */
 function apart(b: GraphBuilder, ids: ValueId, { batch, sequence, documentEnd }: BatchShape): Partial<Pick<Context, "documents" | "positions" | "rope">> {
   if (documentEnd === undefined) return {};
   const documents = b.op("documents", [ids], { batch, sequence, end: documentEnd });

@@ -19,10 +19,11 @@ export class Lowering {
   readonly emitter = new Emitter();
   private readonly whole = new Map<ValueId, string>();
   private readonly cut = new Map<ValueId, Segments[]>();
+  /** By counts: see `setCuts`. */
   private readonly cuts = new Map<ValueId, string>();
-  private readonly remembered = new Map<string, string[]>();
-
+  /** By order or inverse: see `setCounts`. */
   private readonly sorts = new Map<ValueId, ValueId>();
+  private readonly remembered = new Map<string, string[]>();
 
   constructor(readonly graph: Graph, private readonly turned: ReadonlySet<ValueId> = new Set()) {}
 

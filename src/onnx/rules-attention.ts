@@ -27,7 +27,7 @@ function ropeBehind(ctx: Lowering, x: string, cos: string, sin: string, attrs: R
 }
 
 /** Added to a score that the mask drops: so low that its probability underflows to 0. */
-const UNSEEN = -1e30;
+export const UNSEEN = -1e30;
 
 /** Queries `start` to `start + length` of each sequence, and the keys `from` to `to` that any of them sees. */
 interface QueryBlock {
@@ -40,6 +40,8 @@ interface QueryBlock {
 /** Shorter blocks skip more of the masked scores, but cost more nodes and copies. */
 const blockLength = (sequence: number): number => (sequence <= 1024 ? 128 : 256);
 
+export const wholeBlock = (sequence: number): QueryBlock => ({ start: 0, length: sequence, from: 0, to: sequence });
+
 /**
  * Blocks of queries, so that scores that the mask would drop are not computed: of the causal half, and outside of a window. Keys begin and end where
  * blocks do, so that the gradients of keys add up block by block.
@@ -47,7 +49,7 @@ const blockLength = (sequence: number): number => (sequence <= 1024 ? 128 : 256)
 export function queryBlocks({ sequence, window }: Pick<AttentionAttrs, "sequence" | "window">): QueryBlock[] {
   const size = blockLength(sequence);
   const count = sequence < 2 * size ? 1 : Math.ceil(sequence / size);
-  if (count === 1) return [{ start: 0, length: sequence, from: 0, to: sequence }];
+  if (count === 1) return [wholeBlock(sequence)];
   return Array.from({ length: count }, (_, i) => {
     const start = i * size;
     const first = window === null ? 0 : Math.max(0, start - window + 1);
@@ -134,7 +136,7 @@ function sumOverBlocks(ctx: Lowering, parts: readonly string[], blocks: readonly
 }
 
 /** Additive mask [G*L, M] of a block: 0 where a query sees a key. */
-function mask(ctx: Lowering, { heads, kvHeads, window }: AttentionAttrs, { start, length, from, to }: QueryBlock): string {
+export function mask(ctx: Lowering, { heads, kvHeads, window }: AttentionAttrs, { start, length, from, to }: QueryBlock): string {
   const group = heads / kvHeads;
   const keys = to - from;
   // Blocks at the same distance from their keys share a mask.

@@ -1,21 +1,7 @@
 /** Lowering of attention behind a cache: scores over the past and over the new tokens, one softmax, two weighted sums. Caches are never turned or copied. */
 import type { CachedAttentionAttrs, NodeOf } from "../graph/ir.js";
 import type { Lowering } from "./context.js";
-import { mergeHeads, splitHeads } from "./rules-attention.js";
-
-const UNSEEN = -1e30;
-
-/** Additive mask [G*S, S] of new tokens among themselves. */
-function maskOfNew(ctx: Lowering, { sequence, heads, kvHeads, window }: CachedAttentionAttrs): string {
-  const group = heads / kvHeads;
-  return ctx.remember(`mask of new ${group} ${sequence} ${window}`, () => {
-    const values = Float32Array.from({ length: group * sequence * sequence }, (_, i) => {
-      const [query, key] = [Math.floor(i / sequence) % sequence, i % sequence];
-      return key <= query && (window === null || key > query - window) ? 0 : UNSEEN;
-    });
-    return [ctx.emitter.floats(values, [group * sequence, sequence])];
-  })[0]!;
-}
+import { mask, mergeHeads, splitHeads, UNSEEN, wholeBlock } from "./rules-attention.js";
 
 /** Additive mask [B, 1, G*S or 1, C] of the past: a key counts if it lies before the row's length and, with a window, above length + i - window. */
 function maskOfPast(ctx: Lowering, lengths: string, { batch, sequence, capacity, heads, kvHeads, window }: CachedAttentionAttrs): string {
@@ -46,7 +32,7 @@ export const cacheRules = {
     };
     const parts = [
       e.op("Add", [scores(pastK), maskOfPast(ctx, lengths, attrs)]),
-      e.op("Add", [scores(splitHeads(ctx, k, attrs, 1, headDim)), maskOfNew(ctx, attrs)]),
+      e.op("Add", [scores(splitHeads(ctx, k, attrs, 1, headDim)), mask(ctx, attrs, wholeBlock(sequence))]),
     ];
     const sizes = [capacity, sequence];
     if (sinks) {

@@ -16,8 +16,7 @@ function tokensOf(ctx: Lowering, order: ValueId, k: number): string {
 
 /** Token indices cut by expert: [R_e] each. */
 function tokenSegments(ctx: Lowering, order: ValueId, counts: ValueId, k: number): string[] {
-  return ctx.remember(`tokens ${order} ${k} by ${counts}`, () =>
-    ctx.cutRows(tokensOf(ctx, order, k), counts));
+  return ctx.remember(`tokens ${order} ${k} by ${counts}`, () => ctx.cutRows(tokensOf(ctx, order, k), counts));
 }
 
 /** Weights [N, K] in sorted order: [R, 1]. */
@@ -31,18 +30,16 @@ function sortedWeights(ctx: Lowering, weights: ValueId, order: ValueId): string 
 
 /** Sorted weights cut by expert: [R_e, 1] each. */
 function weightSegments(ctx: Lowering, weights: ValueId, order: ValueId, counts: ValueId): string[] {
-  return ctx.remember(`weights ${weights} ${order} by ${counts}`, () =>
-    ctx.cutRows(sortedWeights(ctx, weights, order), counts));
+  return ctx.remember(`weights ${weights} ${order} by ${counts}`, () => ctx.cutRows(sortedWeights(ctx, weights, order), counts));
 }
 
 /** As many rows of zeros as `rows` has. */
 function zeroRows(ctx: Lowering, rows: string, width: number): string {
   const e = ctx.emitter;
-  const shape = ctx.remember(`zero rows ${rows} ${width}`, () => {
+  return ctx.remember(`zero rows ${rows} ${width}`, () => {
     const count = e.op("Slice", [e.op("Shape", [rows]), e.ints([0]), e.ints([1])]);
     return [e.op("Expand", [e.floats([0]), e.op("Concat", [count, e.ints([width])], { axis: 0 })])];
-  });
-  return shape[0]!;
+  })[0]!;
 }
 
 export const moeRules: Rules = {

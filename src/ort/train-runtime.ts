@@ -27,8 +27,8 @@ export async function openTrainRuntime(
   const gradients = bind("gradient", program.trained);
   const accumulated = options.accumulate ? bind("accumulated", program.trained) : gradients;
   const free = new Array<null>(program.gradients).fill(null);
-  /** Where each output goes: those before the gradients anywhere, gradients into `target`, rows of embeddings into memory of their own. */
   const rowTensors = rowGradients.map(({ rows }) => emptyTensor(graph.values[graph.outputs[rows]!]!.shape));
+  /** Where each output goes: those before the gradients anywhere, gradients into `target`, rows of embeddings into memory of their own. */
   const outputsInto = (target: readonly ort.Tensor[]): (ort.Tensor | null)[] => {
     const places: (ort.Tensor | null)[] = [...free, ...target];
     rowGradients.forEach(({ rows }, i) => (places[rows] = rowTensors[i]!));

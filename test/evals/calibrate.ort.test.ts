@@ -1,7 +1,6 @@
 /** Calibrated scaling: the factor measured on the parent's own activations. */
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { UpcycleError } from "../../src/base/errors.js";
 import { convertCheckpoint } from "../../src/convert/convert.js";
 import { readRecord, recipeOf } from "../../src/convert/record.js";
 import { calibrate } from "../../src/evals/calibrate.js";
@@ -12,6 +11,7 @@ import { denseSpec } from "../surgery/fixtures.js";
 import { temporaryFolder } from "../io/temporary.js";
 import { inThread } from "../support/backend.js";
 import { golden } from "../support/golden.js";
+import { lineOf } from "../support/line.js";
 
 const root = temporaryFolder();
 const source = golden("dense/qwen3");
@@ -44,15 +44,6 @@ describe("calibration", () => {
   });
 
   it("is needed before a plan, and only for weights that are not renormalised", () => {
-    const lineOf = (run: () => unknown): string => {
-      try {
-        run();
-      } catch (error) {
-        if (error instanceof UpcycleError) return error.line;
-        throw error;
-      }
-      return "no error";
-    };
     expect(lineOf(() => planUpcycle(denseSpec("qwen3"), recipe("E8G1T2", 0.02)))).toContain("calibrated scaling has no measured factors");
     expect(lineOf(() => planUpcycle(denseSpec("qwen3"), { ...recipe("E8G1T2", 0.02), calibration: [1] }))).toContain("do not fit the model's 2 layers");
     expect(lineOf(() => upcycleRecipe("E8G1T2", { scaling: "calibrated" }))).toContain("calibrated scaling fits weights that are not renormalised");

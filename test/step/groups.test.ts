@@ -1,23 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { UpcycleError } from "../../src/base/errors.js";
 import { lower } from "../../src/onnx/lower.js";
 import { groupOf, planParameters } from "../../src/step/groups.js";
 import { trainProgram } from "../../src/step/programs.js";
 import { sigmoidRouter } from "../../src/spec/types.js";
 import { slotsOf } from "../../src/tensors/slots.js";
 import { denseSpec, moeSpec } from "../support/runs.js";
+import { lineOf } from "../support/line.js";
 
 const shared = { ...moeSpec, layers: moeSpec.layers.map((layer) => ({ ...layer, ffn: { ...layer.ffn, shared: { inner: 8, gated: true } } })) } as typeof moeSpec;
-
-function lineOf(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof UpcycleError) return error.line;
-    throw error;
-  }
-  return "no error";
-}
 
 describe("groups", () => {
   it("are routers, routed experts and the rest", () => {

@@ -1,5 +1,4 @@
 import { describe, expect, it } from "vitest";
-import { UpcycleError } from "../../src/base/errors.js";
 import { randomStream } from "../../src/base/random.js";
 import type { RoutingConfig } from "../../src/config/index.js";
 import { plainExperts, sigmoidRouter, softmaxRouter, type DecoderSpec, type MoeFfn, type RouterSpec } from "../../src/spec/types.js";
@@ -8,22 +7,13 @@ import { checkRouting, correctionKeys, elsewhereOf, movedBias, routingFeeds, rou
 import { slotsOf } from "../../src/tensors/slots.js";
 import { megatronRouting } from "../support/megatron.js";
 import { denseSpec, moeSpec } from "../support/runs.js";
+import { lineOf } from "../support/line.js";
 
 const routed = (router: RouterSpec, topK = 2): DecoderSpec => ({
   ...moeSpec, family: "upcycle",
   layers: moeSpec.layers.map((layer) => ({ ...layer, ffn: { kind: "moe", activation: "silu", inner: 24, experts: 4, topK, router, ...plainExperts, shared: null } as const })),
 });
 const deepseek = routed(sigmoidRouter({ groups: { count: 2, kept: 1 }, renormalised: true, scaling: 1 }));
-
-function lineOf(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof UpcycleError) return error.line;
-    throw error;
-  }
-  return "no error";
-}
 
 it("refuses what the model cannot have, in one line", () => {
   const line = (spec: DecoderSpec, routing: RoutingConfig): string => lineOf(() => checkRouting(spec, { routing, auxLoss: 0 }));

@@ -1,18 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { UpcycleError } from "../../src/base/errors.js";
 import { parseRecipeConfig, recipeSchema } from "../../src/config/index.js";
 import { recipeDefaults, upcycleRecipe } from "../../src/surgery/recipe.js";
 import { noiseOf, noiseWords, recipeFromConfig } from "../../src/surgery/recipe-config.js";
-
-function lineOf(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof UpcycleError) return error.line;
-    throw error;
-  }
-  return "no error";
-}
+import { lineOf } from "../support/line.js";
 
 describe("recipe files", () => {
   it("have the defaults that recipes have", () => {

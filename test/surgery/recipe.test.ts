@@ -1,6 +1,5 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { UpcycleError } from "../../src/base/errors.js";
 import { planUpcycle } from "../../src/surgery/plan.js";
 import { softmaxRouter, type RouterSpec } from "../../src/spec/types.js";
 import { expectedPreservation, recipeWarnings } from "../../src/surgery/expectation.js";
@@ -8,16 +7,7 @@ import { chosenLayers } from "../../src/surgery/layers.js";
 import { parseRecipeName, recipeDefaults, recipeName, upcycleRecipe, type RecipeOptions, type UpcycleRecipe } from "../../src/surgery/recipe.js";
 import { scaleFactors, selectedWeight, type Factors } from "../../src/surgery/scaling.js";
 import { denseSpec } from "./fixtures.js";
-
-function lineOf(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof UpcycleError) return error.line;
-    throw error;
-  }
-  return "no error";
-}
+import { lineOf } from "../support/line.js";
 
 const swiglu = { gated: true, activation: "silu" } as const;
 const factorsOf = (recipe: UpcycleRecipe): Factors => scaleFactors(recipe, softmaxRouter(recipe.order), swiglu);

@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { UpcycleError } from "../../src/base/errors.js";
 import type { DecoderSpec } from "../../src/spec/types.js";
 import type { RouterOrder } from "../../src/spec/types.js";
 import { planUpcycle } from "../../src/surgery/plan.js";
 import { upcycleRecipe, type TargetFamily } from "../../src/surgery/recipe.js";
 import { holders } from "../../src/surgery/survey.js";
 import { denseSpec } from "./fixtures.js";
+import { lineOf } from "../support/line.js";
 
 const llama = denseSpec("llama");
 const mistral = denseSpec("mistral");
@@ -18,16 +18,6 @@ function withAttention(spec: DecoderSpec, attn: Partial<DecoderSpec["attn"]>): D
 
 function withWindows(spec: DecoderSpec, windows: (number | null)[]): DecoderSpec {
   return { ...spec, layers: spec.layers.map((layer, i) => ({ ...layer, window: windows[i]! })) };
-}
-
-function lineOf(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof UpcycleError) return error.line;
-    throw error;
-  }
-  return "no error";
 }
 
 const chooseTarget = (source: DecoderSpec, order: RouterOrder, target: TargetFamily | null): string =>
