@@ -6,7 +6,7 @@
  * (2) What a forward lowering has computed (probabilities, 1/rms, sigmoids) is remembered under a key made of the
  * primitive's inputs, so that the gradient primitive, which names only those inputs, finds it again.
  */
-import type { Graph, ValueId } from "../graph/ir.js";
+import type { Graph, Node, ValueId } from "../graph/ir.js";
 import { Emitter } from "./emitter.js";
 
 export interface Segments {
@@ -24,8 +24,27 @@ export class Lowering {
   /** By order or inverse: see `setCounts`. */
   private readonly sorts = new Map<ValueId, ValueId>();
   private readonly remembered = new Map<string, string[]>();
+  private readonly makers = new Map<ValueId, Node>();
+  private readonly uses = new Map<ValueId, number>();
 
-  constructor(readonly graph: Graph, private readonly turned: ReadonlySet<ValueId> = new Set()) {}
+  constructor(readonly graph: Graph, private readonly turned: ReadonlySet<ValueId> = new Set()) {
+    for (const node of graph.nodes) for (const id of node.out) this.makers.set(id, node);
+    for (const id of [...graph.nodes.flatMap((node) => node.in), ...graph.outputs]) this.uses.set(id, (this.uses.get(id) ?? 0) + 1);
+  }
+
+  /** The node that a value comes out of; undefined for an input. */
+  maker(id: ValueId): Node | undefined {
+    return this.makers.get(id);
+  }
+
+  /** Whether one node alone reads a value, once, and nobody outside the graph does. */
+  usedOnce(id: ValueId): boolean {
+    return this.uses.get(id) === 1;
+  }
+
+  isTurned(id: ValueId): boolean {
+    return this.turned.has(id);
+  }
 
   /** Says which counts [E] cut the rows that an order or its inverse [R] stands for. */
   setCounts(id: ValueId, counts: ValueId): void {
@@ -43,7 +62,7 @@ export class Lowering {
 
   /** Whether a value is the constant 1. */
   isOne(id: ValueId): boolean {
-    const node = this.graph.nodes.find(({ out }) => out.includes(id));
+    const node = this.maker(id);
     return node?.prim === "constant" && node.attrs.values.length === 1 && node.attrs.values[0] === 1;
   }
 

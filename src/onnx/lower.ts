@@ -3,7 +3,7 @@ import type { Graph, Prim, ValueId } from "../graph/ir.js";
 import { elements } from "../graph/ir.js";
 import { liveNodes, refuseRaces } from "./check.js";
 import { Lowering } from "./context.js";
-import { encodeModel, type ExternalData, type Hole, type LaterData, type OnnxTensor, type OnnxType, type OnnxValue } from "./proto.js";
+import { encodeModel, type ExternalData, type Hole, type LaterData, type OnnxNode, type OnnxTensor, type OnnxType, type OnnxValue } from "./proto.js";
 import { loweringRules, type LoweringRule } from "./rules.js";
 
 export interface OnnxProgram {
@@ -62,18 +62,26 @@ export function lower(graph: Graph, options: LowerOptions = {}): OnnxProgram {
     requireElements(name, shape, own);
     return { name, type: onnxType[dtype], shape };
   });
-  // Identity outputs keep names stable even where an output is an input or appears twice; onnxruntime removes the copies.
-  const ends = graph.outputs.map((id, i) => {
+  const names = new Map<string, string>();
+  const made = new Set(ctx.emitter.nodes.flatMap((node) => node.outputs));
+  const ends: OnnxNode[] = [];
+  graph.outputs.forEach((id, i) => {
     const { name, shape } = outputs[i]!;
     const from = ctx.get(id);
-    return shape === graph.values[id]!.shape
-      ? { op: "Identity", inputs: [from], outputs: [name] }
-      : { op: "Reshape", inputs: [from, ctx.emitter.ints(shape)], outputs: [name] };
+    if (shape !== graph.values[id]!.shape) ends.push({ op: "Reshape", inputs: [from, ctx.emitter.ints(shape)], outputs: [name] });
+    // A copy only where an output is an input or appears twice.
+    else if (made.has(from) && !names.has(from)) names.set(from, name);
+    else ends.push({ op: "Identity", inputs: [from], outputs: [name] });
   });
-  const nodes = liveNodes([...ctx.emitter.nodes, ...ends], outputs.map(({ name }) => name));
+  const nodes = renamed(liveNodes([...ctx.emitter.nodes, ...ends], graph.outputs.flatMap((id, i) => [ctx.get(id), outputs[i]!.name])), names);
   refuseRaces(nodes, initializers);
   const encoded = encodeModel({ nodes, initializers: [...initializers, ...weights], inputs, outputs, version, metadata });
   return { ...encoded, nodes: nodes.length, inputs: inputs.map(({ name }) => name), outputs: outputs.map(({ name }) => name) };
+}
+
+function renamed(nodes: readonly OnnxNode[], names: ReadonlyMap<string, string>): OnnxNode[] {
+  const now = (name: string): string => names.get(name) ?? name;
+  return nodes.map((node) => ({ ...node, inputs: node.inputs.map(now), outputs: node.outputs.map(now) }));
 }
 
 function requireElements(name: string, shape: readonly number[], own: readonly number[]): void {

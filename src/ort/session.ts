@@ -2,15 +2,15 @@
 import * as ort from "onnxruntime-node";
 import type { Graph, ValueId } from "../graph/ir.js";
 import { elements } from "../graph/ir.js";
-import { lower, type OnnxProgram } from "../onnx/lower.js";
+import { lower, type LowerOptions, type OnnxProgram } from "../onnx/lower.js";
 import { graphCache, graphCacheFolder, graphKey } from "./graph-cache.js";
 
 export type FeedData = Int32Array | Float32Array;
 
 export const onnxruntimeVersion: string = ort.env.versions.node ?? "unknown";
 
-/** Nodes from which an optimised graph is kept on disk. The reference sizes have 614 (dense), 1,631 (8 experts) and 7,679 (64 experts); the first two open in about 50 and 100 ms without. */
-const WORTH_KEEPING = 3000;
+/** Nodes of a graph from which its lowered form is kept on disk: a whole decoder has some hundreds, the operations of a streamed one are quicker lowered than read. */
+const WORTH_KEEPING = 100;
 
 /** A compiled graph. */
 export interface Session {
@@ -56,19 +56,17 @@ export interface SessionOptions {
 }
 
 /** Lowers and compiles a graph for the CPU. Inputs are then those that are not stored. */
-export function openSession(graph: Graph, options: SessionOptions): Promise<Session> {
-  const stored = options.stored ?? new Map<ValueId, never>();
+export async function openSession(graph: Graph, options: SessionOptions): Promise<Session> {
+  const { threads, arena = true, spin = true, stored = new Map<ValueId, never>(), turned } = options;
   const places = new Map([...stored].map(([id, { byteLength }]) => [id, { location: `${id}`, offset: 0, bytes: byteLength }]));
-  return createSession(lower(graph, { turned: options.turned, stored: places }), options);
-}
-
-export async function createSession(program: OnnxProgram, { threads, arena = true, spin = true, stored = new Map<ValueId, never>() }: SessionOptions): Promise<Session> {
-  const session = await compile(program, stored.size === 0, {
+  const program = await lowered(graph, { turned, stored: places });
+  const session = await ort.InferenceSession.create(program.bytes, {
     executionProviders: ["cpu"],
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
     executionMode: "sequential",
-    graphOptimizationLevel: "all",
+    // The lowering leaves nothing to rewrite, and onnxruntime's search takes longer than all the rest where there are many experts.
+    graphOptimizationLevel: "disabled",
     // The memory pattern preallocates the sum of all activations; without it peak memory is a third lower at the same speed.
     enableMemPattern: false,
     enableCpuMemArena: arena,
@@ -90,20 +88,22 @@ export async function createSession(program: OnnxProgram, { threads, arena = tru
   };
 }
 
-/**
- * A large graph is optimised once per machine: its optimised form is kept on disk, and opened as it is, so that the same nodes run in either case. What is not whole, or what
- * onnxruntime does not open, is made anew. A graph with stored weights is not kept, since its optimised form would hold them.
- */
-async function compile({ bytes, nodes }: OnnxProgram, structureOnly: boolean, options: ort.InferenceSession.SessionOptions): Promise<ort.InferenceSession> {
-  const create = (from: Uint8Array, changes: ort.InferenceSession.SessionOptions = {}): Promise<ort.InferenceSession> => ort.InferenceSession.create(from, { ...options, ...changes });
-  const folder = structureOnly && nodes >= WORTH_KEEPING ? graphCacheFolder(process.env) : null;
-  if (folder === null) return create(bytes);
+type Opened = Pick<OnnxProgram, "bytes" | "inputs" | "outputs">;
+
+/** A graph lowered, or as the cache keeps it. Where weights are stored, their places belong to the program. */
+async function lowered(graph: Graph, options: Pick<LowerOptions, "turned" | "stored">): Promise<Opened> {
+  const folder = graph.nodes.length >= WORTH_KEEPING ? graphCacheFolder(process.env) : null;
+  if (folder === null) return lower(graph, options);
   const cache = graphCache(folder);
-  const key = graphKey(bytes, [onnxruntimeVersion, options]);
+  const key = graphKey([graph, options]);
   const kept = await cache.read(key);
-  const opened = kept && (await create(kept, { graphOptimizationLevel: "disabled" }).catch(() => undefined));
-  // Where it cannot be written, such as on a full disk, the graph is opened without.
-  return opened ?? cache.write(key, (path) => (path === "" ? create(bytes) : create(bytes, { optimizedModelFilePath: path }).catch(() => create(bytes))));
+  if (kept !== undefined) {
+    const end = kept.indexOf(10);
+    return { ...(JSON.parse(new TextDecoder().decode(kept.subarray(0, end))) as Omit<Opened, "bytes">), bytes: kept.subarray(end + 1) };
+  }
+  const { bytes, inputs, outputs } = lower(graph, options);
+  await cache.write(key, [new TextEncoder().encode(`${JSON.stringify({ inputs, outputs })}\n`), bytes]);
+  return { bytes, inputs, outputs };
 }
 
 /** Evaluates a graph once, on data in the order of its inputs: for tests and oracles. */

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { backward } from "../../src/grad/backward.js";
 import { randomStream } from "../../src/base/random.js";
 import { GraphBuilder } from "../../src/graph/builder.js";
-import type { AttentionAttrs, Graph, ValueId } from "../../src/graph/ir.js";
+import { elements, type AttentionAttrs, type Graph, type ValueId } from "../../src/graph/ir.js";
 import { routeRule } from "../../src/net/decoder.js";
 import { softmaxRouter } from "../../src/spec/types.js";
 import { prune, verify } from "../../src/graph/passes.js";
@@ -294,6 +294,18 @@ describe("numbers at the edge", () => {
     for (let run = 0; run < 3; run++) {
       const [gradient] = await agree(graph, feeds);
       expect(gradient).toEqual([1366, 1366, 1365, 1365, 1365, 1365]);
+    }
+  });
+});
+
+describe("a product of matrices with something added", () => {
+  it.each([[false, false], [false, true], [true, false], [true, true]])("is the sum, transposed %s and %s, with a matrix or a row on either side", async (transA, transB) => {
+    for (const [shape, flip] of [[[3, 5], false], [[3, 5], true], [[5], false], [[1, 5], true]] as const) {
+      const b = new GraphBuilder();
+      const [x, w] = [b.input("x", "f32", transA ? [4, 3] : [3, 4]), b.input("w", "f32", transB ? [5, 4] : [4, 5])];
+      const other = b.input("c", "f32", shape);
+      const product = b.op("matmul", [x, w], { transA, transB });
+      await agree(b.finish([flip ? b.add(other, product) : b.add(product, other)]), [normals("x", 12), normals("w", 20), normals("c", elements(shape))]);
     }
   });
 });

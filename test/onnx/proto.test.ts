@@ -1,33 +1,7 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
 import { encodeModel } from "../../src/onnx/proto.js";
-
-/** Fields of a message of the wire format: numbers, or the bytes of a part. */
-function fields(bytes: Uint8Array): { field: number; value: number | Uint8Array }[] {
-  const out: { field: number; value: number | Uint8Array }[] = [];
-  let at = 0;
-  const varint = (): number => {
-    let value = 0n;
-    for (let shift = 0n; ; shift += 7n) {
-      const byte = bytes[at++]!;
-      value |= BigInt(byte & 127) << shift;
-      if (byte < 128) return Number(BigInt.asIntN(64, value));
-    }
-  };
-  while (at < bytes.length) {
-    const tag = varint();
-    if ((tag & 7) === 0) out.push({ field: tag >> 3, value: varint() });
-    else {
-      expect(tag & 7).toBe(2);
-      const size = varint();
-      out.push({ field: tag >> 3, value: bytes.subarray(at, (at += size)) });
-    }
-  }
-  expect(at).toBe(bytes.length);
-  return out;
-}
-
-const part = (bytes: Uint8Array, field: number): Uint8Array => fields(bytes).find((one) => one.field === field)!.value as Uint8Array;
+import { fields, part } from "../support/onnx.js";
 
 it("parts of every length come back, whatever number of bytes says how long they are", () => {
   // Lengths around 2^7 and 2^14, and beyond the first buffer.
