@@ -26,6 +26,7 @@ const help = `node bench/train.mjs [options]
   --python PATH   Python with torch (default: python3, if it has torch)
   --no-python     leave PyTorch out
   --torch-env K=V environment of PyTorch beside the defaults; may be repeated
+  --setting NAME  only this way to run PyTorch instead of all that are known; may be repeated
   --compile       also try torch.compile (needs a C++ compiler)
   --check         only compare the first losses of both engines; exit code 1 if they differ
   --busy SHARE    largest share of the cores that other processes may take during a measurement; else it is made again,
@@ -42,6 +43,7 @@ const { values: flags } = parseArgs({
     python: { type: "string" },
     "no-python": { type: "boolean", default: false },
     "torch-env": { type: "string", multiple: true, default: [] },
+    setting: { type: "string", multiple: true, default: [] },
     compile: { type: "boolean", default: false },
     check: { type: "boolean", default: false },
     busy: { type: "string", default: "0.05" },
@@ -84,7 +86,8 @@ const variants = [
 ];
 
 function variantsFor(size) {
-  return variants.filter(({ moe, compiled }) => (size !== "dense" || moe !== true) && (flags.compile || compiled !== true));
+  const asked = ({ name }) => flags.setting.length === 0 || flags.setting.includes(name);
+  return variants.filter((variant) => asked(variant) && (size !== "dense" || variant.moe !== true) && (flags.compile || variant.compiled !== true));
 }
 
 /** Milliseconds that all cores together have worked since boot. */
@@ -274,6 +277,11 @@ if (flags.help) {
 const unknown = sizes.filter((size) => !Object.hasOwn(specs, size));
 if (unknown.length > 0) {
   console.error(`unknown size ${unknown.join(", ")}: known are ${Object.keys(specs).join(", ")}`);
+  process.exit(2);
+}
+const unheard = flags.setting.filter((name) => !variants.some((variant) => variant.name === name));
+if (unheard.length > 0) {
+  console.error(`unknown setting ${unheard.join(", ")}: known are ${variants.map(({ name }) => name).join("; ")}`);
   process.exit(2);
 }
 const python = findPython();

@@ -93,10 +93,16 @@ async function goOn(model: TextModel, prompts: readonly string[], flags: Generat
     // Whatever happened, an error or the shell's next prompt begins on a line of its own.
     if (streaming) terminal.write("\n");
   }
-  if (signal.aborted) throw interruptedError(`stopped after ${total()} tokens`);
+  const showAll = (): void => {
+    if (!streaming && !json) for (const { prompt, text } of written) terminal.out(`${prompt}${text}\n`);
+  };
+  if (signal.aborted) {
+    showAll();
+    throw interruptedError(`stopped after ${total()} tokens`);
+  }
   const speeds = speedsOf(timings, total(), performance.now() - started);
   if (json) return terminal.out(JSON.stringify(prompts.length === 1 ? { ...written[0], ...speeds } : { texts: written, tokens: total(), ...speeds }));
-  if (!streaming) for (const { prompt, text } of written) terminal.out(`${prompt}${text}\n`);
+  showAll();
   const read = speeds.promptTokensPerSecond === null ? "" : `, prompt read at ${rate(speeds.promptTokensPerSecond)}`;
   terminal.note(`${total()} tokens, ${rate(speeds.tokensPerSecond)}${read}`);
 }
