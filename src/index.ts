@@ -34,7 +34,7 @@ export { openCheckpoint, type Adapter, type Checkpoint, type ModelSource, type S
 export {
   writeCheckpoint, type TensorValue, type Weights, type WriteDtype, type WriteOptions, type WriteProgress, type WrittenCheckpoint,
 } from "./checkpoint/write.js";
-export { inspectModel, type LayerGroup, type ModelFacts } from "./convert/inspect.js";
+export { inspectModel, type AdapterSummary, type LayerGroup, type ModelFacts } from "./convert/inspect.js";
 export { openTokenizer, type TextTokenizer } from "./tokenizer/load.js";
 export { textStream, type TextStream } from "./tokenizer/stream.js";
 
@@ -76,10 +76,10 @@ export {
   type TrainingBlock,
 } from "./config/index.js";
 export { trainRun, type RunOptions, type RunResult, type TrainEvent } from "./train/run.js";
-export { trainFromConfig, type TrainFileEvent, type TrainFileOptions } from "./train/from-config.js";
+export { trainFromConfig, type TrainFileEvent, type TrainFileOptions, type TrainRequest } from "./train/from-config.js";
 export { freshTensor, newModelSpec } from "./train/init.js";
 export { readMetrics, type EvalRecord, type RunMetrics, type StepRecord } from "./train/records.js";
-export { runStudy, type StudyEvent, type StudyOptions } from "./study/run.js";
+export { runStudy, type StudyEvent, type StudyOptions, type StudyRequest } from "./study/run.js";
 export { writeReport } from "./study/report.js";
 export { renderHtml } from "./report/html.js";
 export { terminalTable } from "./report/terminal.js";

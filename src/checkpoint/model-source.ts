@@ -1,6 +1,6 @@
 /** Where a model comes from. */
 
-/** A model folder, or one with the LoRA adapter of another folder merged into its weights as they are read. */
+/** A model folder, or one with the LoRA adapter of another folder merged into its weights as they are read. Where folders are not found yet: their names. */
 export type ModelSource = string | { readonly model: string; readonly adapter: string };
 
 /** The folder of config, tokenizer and weights. */
@@ -10,4 +10,9 @@ export function modelFolderOf(source: ModelSource): string {
 
 export function adapterFolderOf(source: ModelSource): string | null {
   return typeof source === "string" ? null : source.adapter;
+}
+
+/** The folders that it is read from. */
+export function foldersOf(source: ModelSource): string[] {
+  return typeof source === "string" ? [source] : [source.model, source.adapter];
 }

@@ -17,7 +17,7 @@ import type { DecoderSpec } from "../spec/types.js";
 import { isComputedBuffer, olderName } from "../tensors/names.js";
 import type { Region } from "../surgery/expr.js";
 import { isWhole, placements, takeSlot, type Placement } from "../tensors/placement.js";
-import { withAdapter, type Adapter } from "./adapter.js";
+import { adapterConfigFile, withAdapter, type Adapter } from "./adapter.js";
 import type { Slot } from "../tensors/slots.js";
 import { locateTensors } from "./locate.js";
 import { modelFolderOf, type ModelSource } from "./model-source.js";
@@ -77,8 +77,11 @@ export async function openCheckpoint(source: ModelSource): Promise<Checkpoint> {
 async function openFolder(dir: string): Promise<Checkpoint> {
   await requireFolder(dir);
   const configPath = join(dir, "config.json");
-  if (!(await exists(configPath)))
-    throw inputError("folder has no config.json", { where: dir, hint: "expected a Hugging Face model folder" });
+  if (!(await exists(configPath))) {
+    const isAdapter = await exists(join(dir, adapterConfigFile));
+    const hint = isAdapter ? "this is an adapter, which goes behind its model: MODEL+ADAPTER" : "expected a Hugging Face model folder";
+    throw inputError("folder has no config.json", { where: dir, hint });
+  }
   const config = await readJson(configPath);
   const spec = specFromConfig(config, configPath);
   const files: RangeFile[] = [];

@@ -2,7 +2,7 @@
 import { Command } from "commander";
 import { inputError, interruptedError } from "../base/errors.js";
 import { bytes, compact, duration, wrap } from "../base/format.js";
-import type { ModelSource } from "../checkpoint/model-source.js";
+import { foldersOf, type ModelSource } from "../checkpoint/model-source.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { convertCheckpoint, planConversion, type Conversion, type ConversionPlan } from "../convert/convert.js";
 import { modelCard } from "../convert/card.js";
@@ -20,8 +20,7 @@ import { onnxruntimeBackend } from "../ort/backend.js";
 import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
 import type { RouterRows } from "../surgery/router-rows.js";
 import { openContext, shownPath } from "./context.js";
-import { modelFolder, modelSource, orAdapted } from "./model-folder.js";
-import type { NamedModel } from "./model-words.js";
+import { fetchedSource, modelSource, orAdapted, shownModel } from "./model-folder.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { conversionView } from "./progress.js";
@@ -72,14 +71,14 @@ export function convertCommand(): Command {
   return withExample(withJson(command), "upcycle convert models/dense --recipe E8G1T2 --out models/moe", "An interrupted conversion goes on when the same command is given again.");
 }
 
-/** Each model's folder, one after the other. A name of a mergekit file that is no folder says so before it is fetched. */
-async function modelSources(models: readonly NamedModel[], fromFile: boolean, part: FetchedPart, json: boolean | undefined): Promise<ModelSource[]> {
+/** Each model's folders, one after the other. A name of a mergekit file that is no folder says so before it is fetched. */
+async function fetchedSources(models: readonly ModelSource[], fromFile: boolean, part: FetchedPart, json: boolean | undefined): Promise<ModelSource[]> {
   const sources: ModelSource[] = [];
   for (const named of models) {
-    for (const one of [named.model, named.adapter]) {
-      if (fromFile && one !== null && isHubReference(one)) openContext({ json }).terminal.note(`${one.slice(5)}: no such folder, so taken as ${one}`);
+    for (const one of foldersOf(named)) {
+      if (fromFile && isHubReference(one)) openContext({ json }).terminal.note(`${one.slice(5)}: no such folder, so taken as ${one}`);
     }
-    sources.push(await modelSource(named, json, part));
+    sources.push(await fetchedSource(named, json, part));
   }
   return sources;
 }
@@ -89,13 +88,13 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
     const wanted = multiplyRecipe(flags);
     if (given === undefined) return command.error("error: missing required argument 'model'");
     const context = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
-    const done = await runMultiply(await modelFolder(given, flags.json, flags.dryRun === true ? "headers" : "all"), wanted, dtypeOf(flags.dtype), flags, context);
+    const done = await runMultiply(await modelSource(given, flags.json, flags.dryRun === true ? "headers" : "all"), wanted, dtypeOf(flags.dtype), flags, context);
     return done ? undefined : command.error("error: required option '--out <dir>' not specified");
   }
   if (flags.topk !== undefined) throw inputError("goes with --expert-multiply; a recipe's T says how many experts a token gets", { where: "--topk" });
   const { models, recipe: asked, dtype: said } = await askedOfFlags(given, flags, command);
   const part = flags.dryRun === true && asked.scaling !== "calibrated" ? "headers" : "all";
-  const [source, ...parents] = (await modelSources(models, given === undefined, part, flags.json)) as [ModelSource, ...ModelSource[]];
+  const [source, ...parents] = (await fetchedSources(models, given === undefined, part, flags.json)) as [ModelSource, ...ModelSource[]];
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   // A dry run shows what the router will be made from, and reads no weights; calibration needs it as it will be.
   const routerRows = part === "headers" ? undefined : await promptedRouter(asked, source, flags.threads, terminal, signal);
@@ -114,7 +113,7 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   const made = await convertCheckpoint({ ...options, out, signal, threads: flags.threads ?? defaultConvertThreads, overwrite: flags.overwrite, acceptFinished: flags.report, onEvent: view });
   const proof = flags.report ? await prove({ dir: made.dir, card: (preservation) => modelCard({ ...made.card, preservation }) }, source, { text: flags.text, threads: flags.threads ?? defaultThreads(), terminal, signal }) : null;
   if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof }));
-  else report(made, wordsOf(models[0]!), proof).forEach((line) => terminal.out(line));
+  else report(made, shownModel(models[0]!), proof).forEach((line) => terminal.out(line));
 }
 
 /** The rows of a router that is made from prompts. */
@@ -170,11 +169,6 @@ function report(made: Conversion, source: string, proof: Proof | null): string[]
     ...(proof?.preservation == null ? [`to measure: upcycle verify ${source} ${shownPath(made.dir)}`] : []),
     `model: ${shownPath(made.dir)}`,
   ];
-}
-
-/** As `verify` takes it. */
-function wordsOf({ model, adapter }: NamedModel): string {
-  return [model, ...(adapter === null ? [] : [adapter])].map((one) => (isHubReference(one) ? one : shownPath(one))).join("+");
 }
 
 /** What is merged into which parent. */

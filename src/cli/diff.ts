@@ -3,8 +3,8 @@ import { Command } from "commander";
 import { stopError } from "../base/errors.js";
 import { significant, table, wrap } from "../base/format.js";
 import { diffCheckpoints, type CheckpointDiff, type TensorDiff } from "../convert/diff.js";
-import { openContext, shownPath } from "./context.js";
-import { modelFolder, orHub } from "./model-folder.js";
+import { openContext } from "./context.js";
+import { modelSource, orAdapted, shownModel } from "./model-folder.js";
 import { withExample, withJson, type CommonFlags } from "./options.js";
 
 interface DiffFlags extends CommonFlags {
@@ -18,7 +18,7 @@ const shown = 20;
 export function diffCommand(): Command {
   const command = new Command("diff")
     .description("compare two models tensor by tensor, and their configs")
-    .argument("<a>", `model folder, ${orHub}`)
+    .argument("<a>", `model folder, ${orAdapted}`)
     .argument("<b>", "model to compare it with")
     .option("--all", `show every difference, not the ${shown} largest`)
     .option("--exit-code", "exit with 1 if there is any difference")
@@ -29,13 +29,13 @@ export function diffCommand(): Command {
 
 async function execute(a: string, b: string, flags: DiffFlags): Promise<void> {
   const { terminal, json } = openContext({ json: flags.json });
-  const [dirA, dirB] = [await modelFolder(a, flags.json), await modelFolder(b, flags.json)];
-  const found = await diffCheckpoints(dirA, dirB, {
+  const [sourceA, sourceB] = [await modelSource(a, flags.json), await modelSource(b, flags.json)];
+  const found = await diffCheckpoints(sourceA, sourceB, {
     onProgress: (done, total, name) => terminal.progress(`comparing  ${done} of ${total} tensors  ${name}`),
   });
   if (json) terminal.out(JSON.stringify(found));
   else diffLines(found, flags.all === true ? Infinity : shown).forEach((line) => terminal.out(line));
-  if (flags.exitCode === true && !found.equal) throw stopError("the models differ", { where: `${shownPath(dirA)}, ${shownPath(dirB)}` });
+  if (flags.exitCode === true && !found.equal) throw stopError("the models differ", { where: `${shownModel(sourceA)}, ${shownModel(sourceB)}` });
 }
 
 function diffLines(found: CheckpointDiff, most: number): string[] {

@@ -5,7 +5,7 @@ import { bytes, compact, duration, percent, wrap } from "../base/format.js";
 import { exportOnnx, type ExportKind, type WeightPlace } from "../convert/export-onnx.js";
 import type { NamedPort } from "../step/export.js";
 import { openContext, shownPath } from "./context.js";
-import { modelFolder, orHub } from "./model-folder.js";
+import { modelSource, orAdapted } from "./model-folder.js";
 import { oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 
 interface ExportFlags extends CommonFlags {
@@ -24,7 +24,7 @@ interface ExportFlags extends CommonFlags {
 export function exportOnnxCommand(): Command {
   const command = new Command("export-onnx")
     .description("write a model's graph and weights as an ONNX file, for onnxruntime anywhere")
-    .argument("<model>", `model folder, ${orHub}`)
+    .argument("<model>", `model folder, ${orAdapted}`)
     .requiredOption("--out <file>", "file to make, such as model.onnx")
     .option("--batch <n>", "sequences that a run takes", wholeNumber("--batch", 1, 65536), 1)
     .option("--sequence <n>", "tokens of each", wholeNumber("--sequence", 1, 1 << 20), 128)
@@ -47,7 +47,7 @@ export function exportOnnxCommand(): Command {
 async function execute(name: string, flags: ExportFlags): Promise<void> {
   const graph = kindOf(flags);
   const { out, weights, overwrite } = flags;
-  const source = await modelFolder(name, flags.json);
+  const source = await modelSource(name, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "removing what was begun" });
   const onProgress = (written: number, total: number): void => terminal.progress(`writing ${bytes(written, 3)} of ${bytes(total, 3)} (${percent(written / total)})`);
   const made = await exportOnnx({ source, out, graph, weights, overwrite, signal, onProgress });

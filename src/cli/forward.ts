@@ -4,7 +4,7 @@ import { readInputIds, writeLogits } from "../evals/forward.js";
 import { openModel } from "../evals/model.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { openContext, shownPath } from "./context.js";
-import { modelFolder, orHub } from "./model-folder.js";
+import { modelSource, orAdapted } from "./model-folder.js";
 import { defaultThreads, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 
 interface ForwardFlags extends CommonFlags {
@@ -15,7 +15,7 @@ interface ForwardFlags extends CommonFlags {
 export function forwardCommand(): Command {
   const command = new Command("forward")
     .description("compute the logits of given token ids, file to file")
-    .argument("<model>", `model folder (Hugging Face: config.json, weights), ${orHub}`)
+    .argument("<model>", `model folder (Hugging Face: config.json, weights), ${orAdapted}`)
     .requiredOption("--input-ids <file>", "safetensors file with input_ids [B, T], int32 or int64")
     .requiredOption("--output <file>", "safetensors file to write, with logits [B, T, V] in float32")
     .action(execute);
@@ -24,9 +24,9 @@ export function forwardCommand(): Command {
 
 async function execute(name: string, { inputIds, output, threads, json: asJson }: ForwardFlags): Promise<void> {
   const input = await readInputIds(inputIds);
-  const dir = await modelFolder(name, asJson);
+  const source = await modelSource(name, asJson);
   const { terminal, json, signal } = openContext({ json: asJson, stopping: "removing what was begun" });
-  const model = await openModel(dir, onnxruntimeBackend, threads ?? defaultThreads());
+  const model = await openModel(source, onnxruntimeBackend, threads ?? defaultThreads());
   try {
     const started = performance.now();
     const { shape } = await writeLogits(model, input, output, signal);

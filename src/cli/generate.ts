@@ -10,7 +10,7 @@ import { onnxruntimeBackend } from "../ort/backend.js";
 import { openTokenizer } from "../tokenizer/load.js";
 import { textStream } from "../tokenizer/stream.js";
 import { openContext, type CommandContext } from "./context.js";
-import { modelFolder, orHub } from "./model-folder.js";
+import { modelSource, orAdapted } from "./model-folder.js";
 import { collect, defaultThreads, realNumber, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 
 interface GenerateFlags extends CommonFlags {
@@ -26,7 +26,7 @@ interface GenerateFlags extends CommonFlags {
 export function generateCommand(): Command {
   const command = new Command("generate")
     .description("let a model go on from a prompt, or from several at once")
-    .argument("<model>", `model folder with a tokenizer.json, ${orHub}`)
+    .argument("<model>", `model folder with a tokenizer.json, ${orAdapted}`)
     .option("--prompt <text>", "text to go on from; give it several times to go on from several texts at once", collect)
     .option("--prompts <file>", "file with one prompt per line")
     .option("--max-new-tokens <n>", "stop after this many tokens", wholeNumber("--max-new-tokens", 1), 100)
@@ -40,9 +40,9 @@ export function generateCommand(): Command {
 
 async function execute(name: string, flags: GenerateFlags): Promise<void> {
   const prompts = await promptsOf(flags);
-  const dir = await modelFolder(name, flags.json);
+  const source = await modelSource(name, flags.json);
   const context = openContext({ json: flags.json, stopping: "" });
-  const model = await openModel(dir, onnxruntimeBackend, flags.threads ?? defaultThreads());
+  const model = await openModel(source, onnxruntimeBackend, flags.threads ?? defaultThreads());
   try {
     await goOn(model, prompts, flags, context);
   } finally {

@@ -5,7 +5,7 @@ import { inspectModel, type LayerGroup, type ModelFacts, type StoredFormat } fro
 import type { UpcycleRecord } from "../convert/record.js";
 import { routerOrder, type DecoderSpec, type Rope, type RouterSpec } from "../spec/types.js";
 import { openContext, shownPath } from "./context.js";
-import { modelFolder, orHub } from "./model-folder.js";
+import { modelSource, orAdapted } from "./model-folder.js";
 import { withExample, withJson, type CommonFlags } from "./options.js";
 
 interface InspectFlags extends CommonFlags {
@@ -18,24 +18,25 @@ const labelWidth = 13;
 export function inspectCommand(): Command {
   const command = new Command("inspect")
     .description("say what a model folder holds; reads no weights")
-    .argument("<model>", `model folder (Hugging Face: config.json, weights), ${orHub}`)
+    .argument("<model>", `model folder (Hugging Face: config.json, weights), ${orAdapted}`)
     .option("--tensors", "list every tensor")
     .action(execute);
   return withExample(withJson(command), "upcycle inspect models/moe");
 }
 
 async function execute(name: string, flags: InspectFlags): Promise<void> {
-  const dir = await modelFolder(name, flags.json, "headers");
+  const source = await modelSource(name, flags.json, "headers");
   const { terminal, json } = openContext({ json: flags.json });
-  const { tensors, ...facts } = await inspectModel(dir);
+  const { tensors, ...facts } = await inspectModel(source);
   if (json) {
     terminal.out(JSON.stringify(flags.tensors === true ? { ...facts, tensors } : facts));
     return;
   }
   describe(facts).forEach(([label, text]) => labelled(label, text).forEach((line) => terminal.out(line)));
   if (flags.tensors !== true) return;
+  const adapted = new Set(facts.adapter?.changed);
   const rows = tensors.map(({ name, dtype, scales, shape, bytes: size }) => [
-    name, scales === undefined ? dtype : `${dtype}, scales ${scales.per}`, `[${shape.join(", ")}]`, bytes(size),
+    name, `${dtype}${scales === undefined ? "" : `, scales ${scales.per}`}${adapted.has(name) ? " + LoRA" : ""}`, `[${shape.join(", ")}]`, bytes(size),
   ]);
   terminal.out("");
   terminal.out(table([["tensor", "dtype", "shape", "size"], ...rows], ["left", "left", "left", "right"], columns));
@@ -47,6 +48,7 @@ function describe(facts: Omit<ModelFacts, "tensors">): [string, string][] {
   const files = `${weightFiles.length === 1 ? "1 file" : `${weightFiles.length} files`}${pickled}`;
   return [
     ["model", shownPath(facts.dir)],
+    ...(facts.adapter === null ? [] : [["adapter", facts.adapter.words] as [string, string]]),
     ["family", spec.family],
     ["shape", shape(spec)],
     ["attention", attention(spec)],

@@ -8,7 +8,7 @@ import { countParams } from "../cost/params.js";
 import { readJson } from "../io/ranges.js";
 import type { MergeChoice } from "../surgery/merge.js";
 import { openContext, shownPath } from "./context.js";
-import { modelFolder, orHub } from "./model-folder.js";
+import { modelSource, orAdapted } from "./model-folder.js";
 import { byteSize, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { conversionView } from "./progress.js";
 
@@ -28,7 +28,7 @@ const dtypeNames = Object.keys(dtypes) as (keyof typeof dtypes)[];
 export function mergeCommand(): Command {
   const command = new Command("merge")
     .description("average the experts of a mixture, or pick one, into a dense model folder")
-    .argument("<model>", `MoE model folder, ${orHub}`)
+    .argument("<model>", `MoE model folder, ${orAdapted}`)
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
     .option("--expert <n>", "take this expert alone, counted from 0", wholeNumber("--expert", 0))
     .option("--weights <file>", "uniform (the default), or a JSON file: a number for each expert, or such a list for each layer (null: dense)")
@@ -49,7 +49,7 @@ export function mergeCommand(): Command {
 async function execute(model: string, flags: MergeFlags, command: Command): Promise<void> {
   const choice = await choiceOf(flags);
   const { out, threads, overwrite } = flags;
-  const source = await modelFolder(model, flags.json);
+  const source = await modelSource(model, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   const options = { source, choice, dtype: flags.dtype && dtypes[flags.dtype], maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {

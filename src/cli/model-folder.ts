@@ -1,16 +1,18 @@
-/** Where a command accepts a model: a folder, or `hf://org/name[@revision]`, which becomes a folder of the Hub's cache. */
+/**
+ * Where a command accepts a model: a folder, or `hf://org/name[@revision]`, which becomes a folder of the Hub's cache; with `+` and an adapter of
+ * either kind behind it, the model with that adapter merged in. Every command but `plan`, which reads no weights, takes what `modelSource` gives.
+ */
 import { bytes, duration, percent } from "../base/format.js";
-import type { ModelSource } from "../checkpoint/model-source.js";
+import { foldersOf, type ModelSource } from "../checkpoint/model-source.js";
 import { isHubReference, parseHubReference } from "../hub/reference.js";
 import type { FetchedPart, HubEvent } from "../hub/fetch.js";
 import { exists } from "../io/atomic.js";
-import { openContext } from "./context.js";
-import { namedModel, type NamedModel } from "./model-words.js";
+import { openContext, shownPath } from "./context.js";
+import { namedModel } from "./model-words.js";
 import type { Terminal } from "./terminal.js";
 
 /** For the help of arguments. */
 export const orHub = "or hf://org/name[@revision]";
-/** Of those that take a model with its adapter. */
 export const orAdapted = `${orHub}; +ADAPTER behind it merges a LoRA adapter in`;
 
 /** The folder itself, or the downloaded one (`part` of it: a folder of headers has no weights to read), with progress on the terminal. Ctrl-C keeps what has come. Throws like `fetchModel`. */
@@ -42,19 +44,29 @@ export function hubReference(name: string): string | null {
 }
 
 /** Of a command's argument: a folder, `hf://org/name[@revision]`, or either with `+` and an adapter, where the `hf://` of the second may be left out. */
-export async function askedModel(words: string): Promise<NamedModel> {
+export async function askedModel(words: string): Promise<ModelSource> {
   const found = await namedModel(words, async (name, model) => {
     if (isHubReference(name) || (model !== null && isHubReference(model) && !(await exists(name)))) return hubReference(name);
     return (await exists(name)) ? name : null;
   });
   // What is wrong with it is said where it is opened or fetched.
-  return found ?? { model: words, adapter: null };
+  return found ?? words;
 }
 
-/** Folders of a model and its adapter, downloaded where they have to be. An adapter is small and comes as a whole. */
-export async function modelSource({ model, adapter }: NamedModel, json: boolean | undefined, part: FetchedPart = "all"): Promise<ModelSource> {
-  const folder = await modelFolder(model, json, part);
-  return adapter === null ? folder : { model: folder, adapter: await modelFolder(adapter, json, "adapter") };
+/** Of a command's argument, for `openCheckpoint`. Throws like `askedModel` and `fetchModel`. */
+export async function modelSource(words: string, json: boolean | undefined, part: FetchedPart = "all"): Promise<ModelSource> {
+  return fetchedSource(await askedModel(words), json, part);
+}
+
+/** Folders of a model and its adapter by their names, downloaded where they have to be. An adapter is small and comes as a whole. */
+export async function fetchedSource(named: ModelSource, json: boolean | undefined, part: FetchedPart = "all"): Promise<ModelSource> {
+  if (typeof named === "string") return modelFolder(named, json, part);
+  return { model: await modelFolder(named.model, json, part), adapter: await modelFolder(named.adapter, json, "adapter") };
+}
+
+/** As a command takes it. */
+export function shownModel(source: ModelSource): string {
+  return foldersOf(source).map((one) => (isHubReference(one) ? one : shownPath(one))).join("+");
 }
 
 /** Shows how far a download is; speed and time left are judged by what came in this call. */

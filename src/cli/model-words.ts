@@ -1,23 +1,18 @@
 /** `model+adapter`, as mergekit writes a model with a LoRA adapter: which `+` parts the two is found out by what there is, since paths may hold one. */
 import { inputError } from "../base/errors.js";
-
-/** Folders or `hf://` references. */
-export interface NamedModel {
-  readonly model: string;
-  readonly adapter: string | null;
-}
+import type { ModelSource } from "../checkpoint/model-source.js";
 
 /** What a name stands for, or null: a folder as it is found, or a reference of the Hub. `model`: that of which an adapter is looked for. */
 export type FindModel = (name: string, model: string | null) => Promise<string | null>;
 
 /**
- * A name that stands for something as it is wins; else the one `+` with a model before and an adapter behind it. Null: none of its beginnings is a model.
- * Throws `input` where an adapter is not found, or where several of its `+` would do.
+ * Folders or `hf://` references. A name that stands for something as it is wins; else the one `+` with a model before and an adapter behind it.
+ * Null: none of its beginnings is a model. Throws `input` where an adapter is not found, or where several of its `+` would do.
  */
-export async function namedModel(words: string, find: FindModel, where?: string): Promise<NamedModel | null> {
+export async function namedModel(words: string, find: FindModel, where?: string): Promise<ModelSource | null> {
   const whole = await find(words, null);
-  if (whole !== null) return { model: whole, adapter: null };
-  const found: NamedModel[] = [];
+  if (whole !== null) return whole;
+  const found: ModelSource[] = [];
   let lost: string | null = null;
   for (let at = words.indexOf("+"); at >= 0; at = words.indexOf("+", at + 1)) {
     const model = await find(words.slice(0, at), null);

@@ -1,6 +1,7 @@
 /** `upcycle convert MOE --expert-multiply M`: a mixture of more experts out of a mixture. */
 import { inputError } from "../base/errors.js";
 import { bytes, compact, duration, wrap } from "../base/format.js";
+import type { ModelSource } from "../checkpoint/model-source.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { multiplyExperts, planMultiplying, type MultiplyingPlan } from "../convert/multiply.js";
 import { countParams } from "../cost/params.js";
@@ -43,7 +44,7 @@ export function multiplyRecipe(flags: MultiplyFlags): MultiplyRecipe {
 
 /** False: `--out` is missing. */
 export async function runMultiply(
-  source: string, recipe: MultiplyRecipe, dtype: WriteDtype | undefined, flags: MultiplyFlags, { terminal, json, signal }: ReturnType<typeof openContext>,
+  source: ModelSource, recipe: MultiplyRecipe, dtype: WriteDtype | undefined, flags: MultiplyFlags, { terminal, json, signal }: ReturnType<typeof openContext>,
 ): Promise<boolean> {
   const options = { source, recipe, dtype, maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {

@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { interruptedError } from "../base/errors.js";
 import { percent, rate } from "../base/format.js";
+import { modelFolderOf } from "../checkpoint/model-source.js";
 import { openModel } from "../evals/model.js";
 import { slidingPerplexity } from "../evals/perplexity.js";
 import { readText } from "../io/ranges.js";
@@ -9,7 +10,7 @@ import { onnxruntimeBackend } from "../ort/backend.js";
 import { utf8Length } from "../text/split.js";
 import { openTokenizer } from "../tokenizer/load.js";
 import { openContext } from "./context.js";
-import { modelFolder, orHub } from "./model-folder.js";
+import { modelSource, orAdapted } from "./model-folder.js";
 import { defaultThreads, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 
 interface PerplexityFlags extends CommonFlags {
@@ -23,7 +24,7 @@ const LONGEST_DEFAULT = 1024;
 export function perplexityCommand(): Command {
   const command = new Command("perplexity")
     .description("measure a model's perplexity on long text, by a window that slides in strides")
-    .argument("<model>", `model folder with a tokenizer.json, ${orHub}`)
+    .argument("<model>", `model folder with a tokenizer.json, ${orAdapted}`)
     .argument("<file>", "text file (UTF-8)")
     .option("--sequence <n>", `tokens that the model sees at once (default: its positions, at most ${LONGEST_DEFAULT})`, wholeNumber("--sequence", 2))
     .option("--stride <n>", "tokens by which the window moves on (default: half of --sequence)", wholeNumber("--stride", 1))
@@ -33,10 +34,10 @@ export function perplexityCommand(): Command {
 
 async function execute(name: string, file: string, flags: PerplexityFlags): Promise<void> {
   const text = await readText(file);
-  const dir = await modelFolder(name, flags.json);
+  const source = await modelSource(name, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
-  const tokens = await (await openTokenizer(dir)).encode(text, { addSpecialTokens: true });
-  const model = await openModel(dir, onnxruntimeBackend, flags.threads ?? defaultThreads());
+  const tokens = await (await openTokenizer(modelFolderOf(source))).encode(text, { addSpecialTokens: true });
+  const model = await openModel(source, onnxruntimeBackend, flags.threads ?? defaultThreads());
   try {
     const sequence = flags.sequence ?? Math.min(model.spec.maxPositions, LONGEST_DEFAULT);
     const stride = flags.stride ?? Math.max(1, Math.floor(sequence / 2));

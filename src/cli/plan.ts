@@ -21,7 +21,7 @@ import { isMoe, type DecoderSpec } from "../spec/types.js";
 import { parseRecipeName, recipeDefaults, checkRecipe } from "../surgery/recipe.js";
 import { chartAssets, commandLine, plannerBundle } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
-import { modelFolder, orHub } from "./model-folder.js";
+import { askedModel, modelFolder, orHub, shownModel } from "./model-folder.js";
 import { collect, quantity, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 
 interface PlanFlags extends CommonFlags {
@@ -143,7 +143,9 @@ async function denseModel(model: string | undefined, { preset, size, shape, d1, 
   }
   const seen = d1 ?? null;
   if (model !== undefined) {
-    const file = join(await modelFolder(model, json, "config"), "config.json");
+    const named = await askedModel(model);
+    if (typeof named !== "string") throw inputError("a plan reads config.json alone, in which an adapter changes nothing", { where: shownModel(named), hint: `leave it out: ${shownModel(named.model)}` });
+    const file = join(await modelFolder(named, json, "config"), "config.json");
     const spec = specFromConfig((await readJson(file)) as Record<string, unknown>, shownPath(file));
     if (isMoe(spec)) throw inputError("this model is already a mixture of experts", { where: isHubReference(model) ? model : shownPath(model), hint: "a plan starts from a dense model" });
     return { name: isHubReference(model) ? model.slice("hf://".length) : shownPath(model), spec, seen };

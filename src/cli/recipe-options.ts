@@ -2,6 +2,7 @@
 import { dirname, isAbsolute, resolve } from "node:path";
 import type { Command } from "commander";
 import { inputError } from "../base/errors.js";
+import type { ModelSource } from "../checkpoint/model-source.js";
 import { parseMergekitConfig, parseRecipeConfig, type MergekitConfig, type RecipeConfig } from "../config/index.js";
 import { isHubReference } from "../hub/reference.js";
 import { exists } from "../io/atomic.js";
@@ -11,7 +12,7 @@ import { mergekitPlan } from "../surgery/mergekit.js";
 import { recipeFromConfig } from "../surgery/recipe-config.js";
 import { shownPath } from "./context.js";
 import { askedModel, hubReference } from "./model-folder.js";
-import { namedModel, type NamedModel } from "./model-words.js";
+import { namedModel } from "./model-words.js";
 import { oneOf, realNumber, wholeNumber } from "./options.js";
 
 /** Keys as in recipe files, apart from a few shorter ones. */
@@ -48,7 +49,7 @@ export function withRecipe(command: Command): Command {
 
 /** Models by name, the base first, and the recipe. */
 export interface AskedConversion {
-  readonly models: readonly NamedModel[];
+  readonly models: readonly ModelSource[];
   readonly recipe: UpcycleRecipe;
   readonly dtype?: MergekitConfig["dtype"];
 }
@@ -77,7 +78,7 @@ export async function askedOfFlags(model: string | undefined, flags: RecipeFlags
 /**
  * A model of a mergekit file, or `model+lora`: folders beside the file or here; what is none, as `hf://`. Throws `input` for a path that leads nowhere.
  */
-async function modelBeside(file: string, name: string): Promise<NamedModel> {
+async function modelBeside(file: string, name: string): Promise<ModelSource> {
   const found = await namedModel(name, async (one) => {
     if (isHubReference(one)) return hubReference(one);
     for (const path of [resolve(dirname(file), one), resolve(one)]) if (one !== "" && (await exists(path))) return path;

@@ -1,16 +1,18 @@
 /** The commands that make a study's numbers again, as a user would type them. */
+import type { ModelSource } from "../checkpoint/open.js";
 import { recipeDefaults, recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
 import { noiseWords } from "../surgery/recipe-config.js";
 import { shownPath } from "./context.js";
+import { shownModel } from "./model-folder.js";
 
-const quoted = (path: string): string => (/^[\w./~-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
+const quoted = (path: string): string => (/^[\w./~+-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
 
 /** `upcycle convert` with everything said. */
-export function convertLine(parent: string, recipe: UpcycleRecipe, out: string): string {
+export function convertLine(parent: ModelSource, recipe: UpcycleRecipe, out: string): string {
   const { target, order, scaling, routerStd, seed, allowUnevenTopK, experts, noise, drop, permute, shared, layers, pad, auxLossCoef, correctionBias } = recipe;
   const flag = (said: boolean, words: string): string[] => (said ? [words] : []);
   return [
-    `upcycle convert ${quoted(shownPath(parent))} --recipe ${recipeName(recipe)}`,
+    `upcycle convert ${quoted(shownModel(parent))} --recipe ${recipeName(recipe)}`,
     ...(target === null ? [] : [`--target ${target}`]),
     `--router ${order} --scaling ${scaling} --router-std ${routerStd} --seed ${seed} --dtype float32`,
     ...flag(experts !== recipeDefaults.experts, `--experts ${experts}`),
@@ -28,8 +30,8 @@ export function convertLine(parent: string, recipe: UpcycleRecipe, out: string):
 }
 
 /** `upcycle verify` of a conversion. */
-export function verifyLine(parent: string, child: string): string {
-  return `upcycle verify ${quoted(shownPath(parent))} ${quoted(shownPath(child))}`;
+export function verifyLine(parent: ModelSource, child: string): string {
+  return `upcycle verify ${quoted(shownModel(parent))} ${quoted(shownPath(child))}`;
 }
 
 export function studyLine(command: string, dir: string, threads: number): string {

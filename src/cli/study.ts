@@ -9,7 +9,7 @@ import { terminalTable } from "../report/terminal.js";
 import { writeReport } from "../study/report.js";
 import { runStudy } from "../study/run.js";
 import { openContext, shownPath } from "./context.js";
-import { modelFolder } from "./model-folder.js";
+import { modelSource } from "./model-folder.js";
 import { defaultThreads, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { savingWords, studyView } from "./progress.js";
 import { convertLine, studyLine, verifyLine } from "./reproduce.js";
@@ -41,7 +41,7 @@ export function quickstartCommand(): Command {
 
 async function execute(file: string, command: string, flags: StudyFlags): Promise<void> {
   const said = parseStudyConfig(await readText(file), shownPath(file));
-  const config = said.parent === undefined ? said : { ...said, parent: await modelFolder(said.parent, flags.json) };
+  const config = said.parent === undefined ? said : { ...said, parent: await modelSource(said.parent, flags.json) };
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
   const threads = flags.threads ?? config.threads ?? defaultThreads();
   const dir = flags.out ?? join("runs", config.name);

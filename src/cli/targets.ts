@@ -7,7 +7,7 @@ import { parseRecipeName, recipeName, upcycleRecipe } from "../surgery/recipe.js
 import { programs, type Support } from "../surgery/serving.js";
 import { neverTargets, surveyRecipe, type Verdict } from "../surgery/survey.js";
 import { openContext } from "./context.js";
-import { modelFolder, orHub } from "./model-folder.js";
+import { modelSource, orAdapted } from "./model-folder.js";
 import { withExample, withJson, type CommonFlags } from "./options.js";
 
 interface TargetsFlags extends CommonFlags {
@@ -20,17 +20,17 @@ const orders: readonly RouterOrder[] = ["topk-softmax", "softmax-topk"];
 export function targetsCommand(): Command {
   const command = new Command("targets")
     .description("say which MoE families can hold an upcycled model, exactly or not, and which programs run it")
-    .argument("<model>", `dense model folder (Hugging Face: config.json, weights), ${orHub}`)
+    .argument("<model>", `dense model folder (Hugging Face: config.json, weights), ${orAdapted}`)
     .option("--recipe <name>", "E<copies>G<parts>T<experts per token>", "E8G1T2")
     .action(execute);
   return withExample(withJson(command), "upcycle targets models/dense");
 }
 
 async function execute(name: string, flags: TargetsFlags): Promise<void> {
-  const dir = await modelFolder(name, flags.json, "headers");
+  const source = await modelSource(name, flags.json, "headers");
   const { terminal, json } = openContext({ json: flags.json });
   const shape = parseRecipeName(flags.recipe);
-  const checkpoint = await openCheckpoint(dir);
+  const checkpoint = await openCheckpoint(source);
   await checkpoint.close();
   const { spec } = checkpoint;
   const verdicts = orders.flatMap((order) => surveyRecipe(spec, upcycleRecipe(recipeName(shape), { order })));

@@ -9,7 +9,7 @@ import type { EvalRecord } from "../train/records.js";
 import { trainFromConfig } from "../train/from-config.js";
 import type { RunResult } from "../train/run.js";
 import { openContext, shownPath } from "./context.js";
-import { modelFolder } from "./model-folder.js";
+import { modelSource } from "./model-folder.js";
 import { defaultThreads, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { savingWords, trainingView } from "./progress.js";
 
@@ -28,7 +28,7 @@ export function trainCommand(): Command {
 
 async function execute(file: string, flags: TrainFlags): Promise<void> {
   const said = parseTrainConfig(await readText(file), shownPath(file));
-  const config = typeof said.model === "string" ? { ...said, model: await modelFolder(said.model, flags.json) } : said;
+  const config = typeof said.model === "string" ? { ...said, model: await modelSource(said.model, flags.json) } : said;
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
   const dir = flags.out ?? config.out;
   const threads = flags.threads ?? config.threads ?? defaultThreads();

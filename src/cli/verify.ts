@@ -8,8 +8,8 @@ import { countParams } from "../cost/params.js";
 import { measurePreservation } from "../evals/preservation.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import type { PreservationReport } from "../report/preservation.js";
-import { openContext, shownPath } from "./context.js";
-import { askedModel, modelFolder, modelSource, orAdapted, orHub } from "./model-folder.js";
+import { openContext } from "./context.js";
+import { modelSource, orAdapted, shownModel } from "./model-folder.js";
 import { byteSize, collect, defaultThreads, realNumber, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { preservationLines, preservationView } from "./preservation.js";
 
@@ -33,7 +33,7 @@ export function verifyCommand(): Command {
   const command = new Command("verify")
     .description("measure how far an MoE model's function is from its dense parent's")
     .argument("<dense>", `folder of the dense parent, ${orAdapted}`)
-    .argument("<moe>", `folder of the upcycled model, ${orHub}`)
+    .argument("<moe>", "folder of the upcycled model, likewise")
     .option("--text <file>", textHelp, collect)
     .option("--tokens <n>", "tokens to predict (default: 4096, streamed 512)", wholeNumber("--tokens", 1))
     .option("--sequence <n>", "tokens per sequence, at most the model's positions", wholeNumber("--sequence", 1), 256)
@@ -44,25 +44,24 @@ export function verifyCommand(): Command {
 }
 
 async function execute(denseName: string, moeName: string, flags: VerifyFlags): Promise<void> {
-  const dense = await modelSource(await askedModel(denseName), flags.json);
-  const moeDir = await modelFolder(moeName, flags.json);
+  const [dense, moe] = [await modelSource(denseName, flags.json), await modelSource(moeName, flags.json)];
   const { terminal, json } = openContext({ json: flags.json });
   const { text, tokens, sequence, memory, tolerance } = flags;
   const found = await measurePreservation({
-    parent: dense, child: moeDir, text, tokens, sequence, memory, threads: flags.threads ?? defaultThreads(), backend: onnxruntimeBackend,
+    parent: dense, child: moe, text, tokens, sequence, memory, threads: flags.threads ?? defaultThreads(), backend: onnxruntimeBackend,
     onEvent: preservationView(terminal),
   });
-  const record = await readRecord(moeDir);
+  // What a record promises is said of the weights as they were written, not of an adapter on them.
+  const record = typeof moe === "string" ? await readRecord(moe) : null;
   if (json) terminal.out(JSON.stringify(summary(found)));
-  else [...(await modelLines(dense, moeDir, found)), "", ...preservationLines(found)].forEach((line) => terminal.out(line));
-  requirePreserved(found, record, tolerance, moeDir);
+  else [...(await modelLines(dense, moe, found)), "", ...preservationLines(found)].forEach((line) => terminal.out(line));
+  requirePreserved(found, record, tolerance, shownModel(moe));
 }
 
 /** Throws stopError, exit code 1, where the difference is larger than the user or the model's own record allows. */
-function requirePreserved({ relative, verdict }: PreservationReport, record: UpcycleRecord | null, tolerance: number | undefined, dir: string): void {
+function requirePreserved({ relative, verdict }: PreservationReport, record: UpcycleRecord | null, tolerance: number | undefined, where: string): void {
   // Written so that a NaN fails.
   const within = (limit: number): boolean => relative <= limit;
-  const where = shownPath(dir);
   if (tolerance !== undefined) {
     if (!within(tolerance)) throw stopError(`the logits differ by ${significant(relative)} of the largest, more than --tolerance ${tolerance}`, { where });
   } else if (record?.expected.exactAtStart === true && !within(verdict.tolerance)) {
@@ -81,13 +80,13 @@ function summary(found: PreservationReport): Record<string, unknown> {
   };
 }
 
-async function modelLines(dense: ModelSource, moeDir: string, found: PreservationReport): Promise<string[]> {
+async function modelLines(dense: ModelSource, moe: ModelSource, found: PreservationReport): Promise<string[]> {
   const row = async (name: string, source: ModelSource, loss: number): Promise<string[]> => {
     const { spec, close } = await openCheckpoint(source);
     await close();
     const { total, active } = countParams(spec);
     return [name, spec.family, compact(total), compact(active), loss.toFixed(5)];
   };
-  const rows = [["", "family", "parameters", "active", "loss"], await row("dense", dense, found.parentLoss), await row("MoE", moeDir, found.childLoss)];
+  const rows = [["", "family", "parameters", "active", "loss"], await row("dense", dense, found.parentLoss), await row("MoE", moe, found.childLoss)];
   return [table(rows, ["left", "left", "right", "right", "right"])];
 }

@@ -39,7 +39,7 @@ export const studySchema = z
     seeds: z.array(z.int().min(0).max(1e9)).min(1).default([0]).describe("Each arm is run once per seed (routers, data order)."),
     threads: threadsSchema,
     text: textSchema,
-    parent: z.string().min(1).optional().describe("Folder of a trained dense model in Hugging Face format, or hf://org/name[@revision]. Either this or model."),
+    parent: z.string().min(1).optional().describe("Folder of a trained dense model in Hugging Face format, or hf://org/name[@revision]; +ADAPTER behind it merges a LoRA adapter in. Either this or model."),
     model: modelSchema.optional(),
     tokenizer: tokenizerSchema.optional(),
     pretrain: trainingSchema.optional().describe("Training of the new parent; goes with model."),

@@ -11,7 +11,7 @@ export const trainSchema = z
     threads: threadsSchema,
     model: z
       .union([z.string().min(1), modelSchema])
-      .describe("Folder of a model in Hugging Face format (dense or mixture of experts) or hf://org/name[@revision], or the shape of a new one."),
+      .describe("Folder of a model in Hugging Face format (dense or mixture of experts) or hf://org/name[@revision], +ADAPTER behind it for a LoRA adapter to merge in; or the shape of a new one."),
     tokenizer: tokenizerSchema.optional(),
     text: trainTextSchema,
     training: budgetedTrainingSchema.describe("Length, batch and learning rate."),

@@ -80,7 +80,7 @@ export function parentMatter(parentName: string, parent: ParentCard): Record<str
 const repositoryOf = ({ parentName, parent }: Pick<CardFacts, "parentName" | "parent">): string | null => (parentName.includes("/") ? parentName : parent.repository);
 
 /** As mergekit writes it. */
-const withAdapter = (name: string, adapter: AdapterFacts | null): string => (adapter === null ? name : `${name}+${adapter.name}`);
+export const withAdapter = (name: string, adapter: AdapterFacts | null): string => (adapter === null ? name : `${name}+${adapter.name}`);
 
 /** Our own format is read by this project alone. */
 const loadsElsewhere = ({ target }: SurgeryPlan): boolean => (target.family as string) !== "upcycle";
@@ -106,7 +106,7 @@ function summary({ parentName, parent, adapter, experts, plan, dtype, weightByte
   ];
 }
 
-function adapterRows(key: string, adapter: AdapterFacts | null): [string, string][] {
+export function adapterRows(key: string, adapter: AdapterFacts | null): [string, string][] {
   return adapter === null ? [] : [[key, `${adapter.words}; licence: ${licence({ ...adapter.card, licenseFiles: [] }, "the adapter")}`]];
 }
 

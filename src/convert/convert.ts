@@ -6,6 +6,7 @@
  * Memory: a few chunks, whatever the model's size. A conversion that was interrupted goes on when it is asked for again.
  */
 import { inputError } from "../base/errors.js";
+import { foldersOf } from "../checkpoint/model-source.js";
 import type { Checkpoint, ModelSource } from "../checkpoint/open.js";
 import { plannedWeightBytes, type WriteDtype } from "../checkpoint/write.js";
 import { modelName } from "../hub/reference.js";
@@ -19,7 +20,7 @@ import { cardFile, modelCard, type CardFacts } from "./card.js";
 import { finishedFiles } from "./finished.js";
 import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
 import { readParentCard } from "./parent-card.js";
-import { adapterWords, closeParents, foldersOf, openParents, sourceName, sourceOf } from "./parents.js";
+import { adapterFacts, adapterWords, closeParents, openParents, sourceName, sourceOf } from "./parents.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
 import { toolVersion } from "./version.js";
 
@@ -121,9 +122,8 @@ function requireData({ data, recipe, outputs }: SurgeryPlan): void {
 
 async function cardOf(parents: readonly Checkpoint[], { plan, dtype, weightBytes, warnings }: ConversionPlan): Promise<CardFacts> {
   const [base, ...experts] = await Promise.all(parents.map(async (parent) => {
-    const { dir, config, adapter } = parent;
-    const merged = adapter === null ? null : { name: modelName(adapter.dir), words: adapterWords(parent)!, card: await readParentCard(adapter.dir, {}) };
-    return { name: modelName(dir), card: await readParentCard(dir, config), adapter: merged };
+    const { dir, config } = parent;
+    return { name: modelName(dir), card: await readParentCard(dir, config), adapter: await adapterFacts(parent) };
   }));
   return { parentName: base!.name, parent: base!.card, adapter: base!.adapter, experts, plan, dtype, weightBytes, warnings, preservation: null };
 }

@@ -6,8 +6,9 @@ import type { WriteDtype } from "../checkpoint/write.js";
 import { countParams } from "../cost/params.js";
 import { modelName } from "../hub/reference.js";
 import type { DecoderSpec } from "../spec/types.js";
-import { dtypeNames, licence, parentMatter, rows } from "./card.js";
+import { adapterRows, dtypeNames, licence, parentMatter, rows, withAdapter } from "./card.js";
 import { readParentCard } from "./parent-card.js";
+import { adapterFacts } from "./parents.js";
 import { toolVersion } from "./version.js";
 
 export interface DerivedCardFacts {
@@ -24,16 +25,19 @@ export interface DerivedCardFacts {
 }
 
 /** The card's text. Equal facts give equal text: no times, no paths. */
-export async function derivedCard({ dir, config, spec }: Checkpoint, { title, what, tags, target, dtype, weightBytes, summary, warnings }: DerivedCardFacts): Promise<string> {
-  const [name, parent] = [modelName(dir), await readParentCard(dir, config)];
+export async function derivedCard(checkpoint: Checkpoint, { title, what, tags, target, dtype, weightBytes, summary, warnings }: DerivedCardFacts): Promise<string> {
+  const { dir, config, spec } = checkpoint;
+  const [base, parent, adapter] = [modelName(dir), await readParentCard(dir, config), await adapterFacts(checkpoint)];
+  const name = withAdapter(base, adapter);
   const library = target.family === "upcycle" ? {} : { library_name: "transformers" };
-  const matter = { ...parentMatter(name, parent), ...library, pipeline_tag: "text-generation", tags: [...tags, target.family] };
+  const matter = { ...parentMatter(base, parent), ...library, pipeline_tag: "text-generation", tags: [...tags, target.family] };
   return [
     "---", stringify(matter).trimEnd(), "---", "",
     `# ${name} ${title}`, "",
     `${what} **${name}** with Upcycle ${toolVersion}.`, "",
     ...rows([
-      ["from", `${name} (${spec.family}), ${compact(countParams(spec).total)} parameters`],
+      ["from", `${base} (${spec.family}), ${compact(countParams(spec).total)} parameters`],
+      ...adapterRows("its adapter", adapter),
       ["parameters", compact(countParams(target).total)],
       ["family", target.family],
       ...summary,

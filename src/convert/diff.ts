@@ -1,5 +1,5 @@
-/** Two model folders, tensor by tensor: what only one has, what differs and by how much. A few megabytes are in memory at a time. */
-import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
+/** Two models, tensor by tensor: what only one has, what differs and by how much. A few megabytes are in memory at a time. */
+import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint/open.js";
 import { toFloat32, type FloatDtype } from "../numeric/dtype.js";
 import { namedSlots } from "../tensors/names.js";
 
@@ -50,11 +50,11 @@ export interface DiffOptions {
 /** Elements of one tensor in memory at once. */
 const piece = 1 << 20;
 
-/** Tensors are matched by what they are to the model, so that families with other names or fused tensors compare. Throws inputError for a folder that is no supported model. */
-export async function diffCheckpoints(dirA: string, dirB: string, { onProgress, signal }: DiffOptions = {}): Promise<CheckpointDiff> {
-  const a = await openCheckpoint(dirA);
+/** Tensors are matched by what they are to the model, so that families with other names or fused tensors compare. Throws inputError for a folder that is no supported model, or an adapter that cannot be merged in. */
+export async function diffCheckpoints(sourceA: ModelSource, sourceB: ModelSource, { onProgress, signal }: DiffOptions = {}): Promise<CheckpointDiff> {
+  const a = await openCheckpoint(sourceA);
   try {
-    const b = await openCheckpoint(dirB);
+    const b = await openCheckpoint(sourceB);
     try {
       const [slotsA, slotsB] = [slotsByKey(a), slotsByKey(b)];
       const tensors: TensorDiff[] = [];

@@ -2,10 +2,9 @@
 import { rm, stat } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import { inputError, interruptedError } from "../base/errors.js";
-import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
+import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint/open.js";
 import type { ValueId } from "../graph/ir.js";
 import { elements } from "../graph/ir.js";
-import { modelName } from "../hub/reference.js";
 import { exists, stageFile, type StagedFile } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { requireFreeSpace } from "../io/space.js";
@@ -13,6 +12,7 @@ import { lower, type OnnxProgram } from "../onnx/lower.js";
 import type { ExternalData, LaterData } from "../onnx/proto.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { forwardExport, trainingExport, type ExportedGraph, type ForwardExport, type NamedPort, type TrainingExport } from "../step/export.js";
+import { sourceName, sourceOf } from "./parents.js";
 import { toolVersion } from "./version.js";
 
 /** `auxCoef`: the model's own if undefined. */
@@ -22,7 +22,7 @@ export type ExportKind = ({ readonly kind: "forward" } & ForwardExport) | ({ rea
 export type WeightPlace = "inside" | "beside" | "inputs";
 
 export interface ExportOptions {
-  readonly source: string;
+  readonly source: ModelSource;
   /** The file to make; weights that lie beside it are in `OUT.data`. */
   readonly out: string;
   readonly graph: ExportKind;
@@ -67,7 +67,7 @@ export async function exportOnnx(options: ExportOptions): Promise<Exported> {
   try {
     const { spec } = checkpoint;
     const kind = options.graph.kind === "forward" ? options.graph : { ...options.graph, auxCoef: options.graph.auxCoef ?? spec.auxLossCoef };
-    requirePositions(spec, kind.sequence, source);
+    requirePositions(spec, kind.sequence, checkpoint.dir);
     const exported = kind.kind === "forward" ? forwardExport(spec, kind) : trainingExport(spec, kind);
     const beside = `${out}.data`;
     const taken = await requireFree([out, beside], options.overwrite === true);
@@ -105,9 +105,10 @@ async function requireFree(paths: readonly string[], overwrite: boolean): Promis
 }
 
 /** What the file says about itself (ModelProto.metadata_props). */
-function metadata({ dir, spec, dtype }: Checkpoint, { kind, ...shape }: ExportKind): Record<string, string> {
+function metadata(checkpoint: Checkpoint, { kind, ...shape }: ExportKind): Record<string, string> {
+  const { spec, dtype } = checkpoint;
   return {
-    model: modelName(dir), family: spec.family, graph: kind, shape: JSON.stringify(shape), precision: dtype, spec: JSON.stringify(spec), upcycle: toolVersion,
+    model: sourceName(sourceOf(checkpoint)), family: spec.family, graph: kind, shape: JSON.stringify(shape), precision: dtype, spec: JSON.stringify(spec), upcycle: toolVersion,
   };
 }
 

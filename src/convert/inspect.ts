@@ -1,13 +1,14 @@
 /** What a model folder holds, from its config, file headers and record: no weight is read. */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { openCheckpoint, type StoredTensor } from "../checkpoint/open.js";
+import { openCheckpoint, type ModelSource, type StoredTensor } from "../checkpoint/open.js";
 import { forwardFlopsPerToken, trainFlopsPerToken } from "../cost/flops.js";
 import { countParams, type ParamCount } from "../cost/params.js";
 import type { Dtype } from "../format/safetensors.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import type { FloatDtype } from "../numeric/dtype.js";
 import type { DecoderSpec, LayerSpec } from "../spec/types.js";
+import { adapterWords } from "./parents.js";
 import { readRecord, type UpcycleRecord } from "./record.js";
 
 /** Longest context that FLOPs are stated for: attention's share depends on it. */
@@ -49,15 +50,27 @@ export interface ModelFacts {
   readonly tensors: readonly (StoredTensor & { readonly name: string })[];
   /** What else is to know about how the files were read. */
   readonly notes: readonly string[];
+  /** The LoRA adapter that is merged in while weights are read. What is stored, above, is the model's own. */
+  readonly adapter: AdapterSummary | null;
   /** How the model was made, if it was upcycled here. */
   readonly upcycle: UpcycleRecord | null;
 }
 
-/** Throws inputError if the folder is no supported model. */
-export async function inspectModel(dir: string): Promise<ModelFacts> {
-  const checkpoint = await openCheckpoint(dir);
+export interface AdapterSummary {
+  readonly dir: string;
+  /** Its name, ranks, and how much it changes. */
+  readonly words: string;
+  /** Smallest and largest. */
+  readonly ranks: readonly [number, number];
+  /** Stored tensors of the model that it changes. */
+  readonly changed: readonly string[];
+}
+
+/** Throws inputError if the folder is no supported model, or its adapter cannot be merged in. */
+export async function inspectModel(source: ModelSource): Promise<ModelFacts> {
+  const checkpoint = await openCheckpoint(source);
   await checkpoint.close();
-  const { spec, dtype, unused, notes } = checkpoint;
+  const { dir, adapter, spec, dtype, unused, notes } = checkpoint;
   const tensors = [...checkpoint.tensors].map(([name, tensor]) => ({ name, ...tensor }));
   const weightFiles = [...new Set(tensors.map(({ file }) => file))].sort();
   let bytesOnDisk = 0;
@@ -72,6 +85,7 @@ export async function inspectModel(dir: string): Promise<ModelFacts> {
     layers: groupLayers(spec.layers),
     params: countParams(spec),
     flopsPerToken: { sequence, forward: forwardFlopsPerToken(spec, sequence), train: trainFlopsPerToken(spec, sequence) },
+    adapter: adapter === null ? null : { dir: adapter.dir, words: adapterWords(checkpoint)!, ranks: adapter.ranks, changed: adapter.changed },
     upcycle: await readRecord(dir),
   };
 }

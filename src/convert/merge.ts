@@ -1,8 +1,8 @@
 /** Merges the experts of an MoE model folder into a dense model folder: the way back from upcycling (`surgery/merge.ts`). */
 import { inputError } from "../base/errors.js";
-import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
+import { foldersOf } from "../checkpoint/model-source.js";
+import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint/open.js";
 import { plannedWeightBytes, type WriteDtype } from "../checkpoint/write.js";
-import { modelName } from "../hub/reference.js";
 import { paddingOf, planMerge, type MergeChoice, type MergePlan } from "../surgery/merge.js";
 import { recipeName } from "../surgery/recipe.js";
 import { slotKey, slotsOf } from "../tensors/slots.js";
@@ -10,14 +10,15 @@ import { cardFile } from "./card.js";
 import { derivedCard } from "./derived-card.js";
 import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
 import { readLineage } from "./lineage.js";
+import { sourceName } from "./parents.js";
 import { toolVersion } from "./version.js";
 
 /** In a merged model's folder: how it was made. */
 export const mergeFile = "merge.json";
 
 export interface MergeOptions extends ExecuteOptions {
-  /** MoE model folder; an `upcycle.json` in it says how its experts were made. */
-  readonly source: string;
+  /** MoE model folder, with or without an adapter; an `upcycle.json` in it says how its experts were made. */
+  readonly source: ModelSource;
   readonly choice: MergeChoice;
   /** Precision to write; the source's own if left out (float32 for a float64 source). */
   readonly dtype?: WriteDtype | undefined;
@@ -57,14 +58,14 @@ export async function planMerging(options: PlanOptions): Promise<MergingPlan> {
  */
 export async function mergeCheckpoint(options: MergeOptions): Promise<Merged> {
   const { source, out, onEvent } = options;
-  await requireApart(source, out);
+  for (const folder of foldersOf(source)) await requireApart(folder, out);
   const started = performance.now();
   const checkpoint = await openCheckpoint(source);
   try {
     const planned = await planFor(checkpoint, options);
     onEvent?.({ type: "planned", ...planned });
     const { plan, dtype } = planned;
-    const files = { [mergeFile]: `${JSON.stringify(recordOf(planned, modelName(source)), null, 2)}\n`, [cardFile]: await cardOf(checkpoint, planned) };
+    const files = { [mergeFile]: `${JSON.stringify(recordOf(planned, sourceName(source)), null, 2)}\n`, [cardFile]: await cardOf(checkpoint, planned) };
     const work = {
       name: `merge of ${plan.source.family}`, settings: { choice: plan.choice, lineage: plan.lineage }, target: plan.target, outputs: plan.outputs, seed: plan.lineage?.recipe.seed ?? 0, dtype, files,
     };

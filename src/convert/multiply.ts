@@ -1,18 +1,19 @@
 /** Multiplies the experts of an MoE model folder (`surgery/multiply.ts`). */
-import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
+import { foldersOf } from "../checkpoint/model-source.js";
+import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint/open.js";
 import { plannedWeightBytes, type WriteDtype } from "../checkpoint/write.js";
-import { modelName } from "../hub/reference.js";
 import { explainExpectation } from "../surgery/explain.js";
 import { planMultiply, type MultiplyPlan, type MultiplyRecipe } from "../surgery/multiply.js";
 import { cardFile } from "./card.js";
 import { derivedCard } from "./derived-card.js";
 import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
 import { multiplication, multiplyFile } from "./lineage.js";
+import { sourceName } from "./parents.js";
 import { toolVersion } from "./version.js";
 
 export interface MultiplyOptions extends ExecuteOptions {
-  /** MoE model folder. */
-  readonly source: string;
+  /** MoE model folder, with or without an adapter. */
+  readonly source: ModelSource;
   readonly recipe: MultiplyRecipe;
   /** Precision to write; the source's own if left out (float32 for a float64 source). */
   readonly dtype?: WriteDtype | undefined;
@@ -54,7 +55,7 @@ export async function planMultiplying(options: PlanOptions): Promise<Multiplying
  */
 export async function multiplyExperts(options: MultiplyOptions): Promise<Multiplied> {
   const { source, out, onEvent } = options;
-  await requireApart(source, out);
+  for (const folder of foldersOf(source)) await requireApart(folder, out);
   const started = performance.now();
   const checkpoint = await openCheckpoint(source);
   try {
@@ -65,7 +66,7 @@ export async function multiplyExperts(options: MultiplyOptions): Promise<Multipl
       title: `with ${plan.recipe.copies} times the experts`, what: "A mixture of experts, with copies of the experts of", tags: ["moe", "mixture-of-experts", "upcycled"],
       target: plan.target, dtype, weightBytes, warnings, summary: [["experts", plan.how], ["function", explainExpectation(plan.expected)]],
     });
-    const record = { version: 1, upcycle: toolVersion, from: { name: modelName(source), family: plan.source.family }, recipe: plan.recipe, expected: plan.expected, warnings, lineage: await multiplication(source, plan.recipe.copies, plan.down) };
+    const record = { version: 1, upcycle: toolVersion, from: { name: sourceName(source), family: plan.source.family }, recipe: plan.recipe, expected: plan.expected, warnings, lineage: await multiplication(checkpoint.dir, plan.recipe.copies, plan.down) };
     const files = { [multiplyFile]: `${JSON.stringify(record, null, 2)}\n`, [cardFile]: card };
     const work = { name: `${plan.recipe.copies} times the experts of ${plan.source.family}`, settings: plan.recipe, target: plan.target, outputs: plan.outputs, seed: plan.recipe.seed, dtype, files };
     const { weightFiles } = await executeWork([checkpoint], work, options, onEvent);

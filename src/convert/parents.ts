@@ -1,7 +1,9 @@
-/** The dense models of one conversion: the base first. */
+/** The models that one conversion starts from: the base first. */
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint/open.js";
 import { adapterFolderOf, modelFolderOf } from "../checkpoint/model-source.js";
 import { modelName } from "../hub/reference.js";
+import type { AdapterFacts } from "./card.js";
+import { readParentCard } from "./parent-card.js";
 
 /** Opens all models, or none. Throws like `openCheckpoint`. */
 export async function openParents(sources: readonly ModelSource[]): Promise<Checkpoint[]> {
@@ -31,9 +33,10 @@ export function sourceName(source: ModelSource): string {
   return adapter === null ? model : `${model}+${modelName(adapter)}`;
 }
 
-/** The folders that it is read from. */
-export function foldersOf(source: ModelSource): string[] {
-  return typeof source === "string" ? [source] : [source.model, source.adapter];
+/** For the model card: what is merged into a model; null: nothing. */
+export async function adapterFacts(parent: Pick<Checkpoint, "adapter">): Promise<AdapterFacts | null> {
+  const { adapter } = parent;
+  return adapter === null ? null : { name: modelName(adapter.dir), words: adapterWords(parent)!, card: await readParentCard(adapter.dir, {}) };
 }
 
 /** What is merged into a model, in a few words; null: nothing. */

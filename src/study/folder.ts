@@ -2,7 +2,6 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
-import type { StudyConfig } from "../config/index.js";
 import { countParams } from "../cost/params.js";
 import { exists, writeJson } from "../io/atomic.js";
 import { readJson } from "../io/ranges.js";
@@ -10,10 +9,10 @@ import { requireFreeSpace } from "../io/space.js";
 import type { DecoderSpec } from "../spec/types.js";
 import type { Ground } from "../train/ground.js";
 import type { PlannedArm } from "./plan.js";
-import type { StudyOptions } from "./types.js";
+import type { StudyOptions, StudyRequest } from "./types.js";
 
 export interface StudyRecord {
-  readonly config: StudyConfig;
+  readonly config: StudyRequest;
   readonly startedAt: string;
   /** Of earlier commands on this folder, save those that were killed. */
   readonly seconds: number;
@@ -22,10 +21,10 @@ export interface StudyRecord {
 /** Creates the folder with the resolved config, or checks that it holds this very study. */
 export async function claimFolder({ config, dir, threads }: StudyOptions): Promise<StudyRecord> {
   const path = join(dir, "study.json");
-  const resolved = JSON.parse(JSON.stringify({ ...config, threads })) as StudyConfig;
+  const resolved = JSON.parse(JSON.stringify({ ...config, threads })) as StudyRequest;
   if (await exists(path)) {
     const found = (await readJson(path)) as StudyRecord;
-    const keys = [...new Set([...Object.keys(found.config), ...Object.keys(resolved)])] as (keyof StudyConfig)[];
+    const keys = [...new Set([...Object.keys(found.config), ...Object.keys(resolved)])] as (keyof StudyRequest)[];
     const other = keys.find((key) => JSON.stringify(found.config[key]) !== JSON.stringify(resolved[key]));
     // A study that was refused before it made anything, for a mistyped path say, may be corrected.
     if (other !== undefined && (await readdir(dir)).some((name) => name !== "study.json" && name !== ".lock")) {

@@ -1,17 +1,16 @@
 /** How far a study has come. */
 import { trainFlopsPerToken } from "../cost/flops.js";
-import type { StudyConfig } from "../config/index.js";
 import type { RunResult, TrainEvent } from "../train/run.js";
 import type { Ground } from "../train/ground.js";
 import { tokensOf, type PlannedArm } from "./plan.js";
-import type { StudyEvent } from "./types.js";
+import type { StudyEvent, StudyRequest } from "./types.js";
 
 /** Share of the study's training that is done, in FLOPs. */
 export class FlopMeter {
   private finished = 0;
   readonly total: number;
 
-  constructor(config: StudyConfig, ground: Ground, arms: readonly PlannedArm[]) {
+  constructor(config: StudyRequest, ground: Ground, arms: readonly PlannedArm[]) {
     const pretrain = config.pretrain === undefined ? 0 : tokensOf(config.pretrain) * trainFlopsPerToken(ground.spec, config.pretrain.sequence);
     this.total = pretrain + arms.reduce((sum, arm) => sum + config.seeds.length * tokensOf(config.continue) * arm.flopsPerToken, 0);
   }

@@ -1,12 +1,13 @@
-/** The parent of a study: a folder the user brought, or a dense model trained here; and its text as tokens. */
+/** The parent of a study: a model the user brought, or a dense model trained here; and its text as tokens. */
 import { inputError } from "../base/errors.js";
-import type { StudyConfig } from "../config/index.js";
+import { modelFolderOf, type ModelSource } from "../checkpoint/model-source.js";
 import { isMoe } from "../spec/types.js";
 import { layGround, newBase, openBase, type Ground, type ModelBase } from "../train/ground.js";
 import type { Corpus } from "../train/text.js";
+import type { StudyRequest } from "./types.js";
 
 /** Opens the user's parent, or makes the tokenizer and shape of a new one under `dir`, which holds this very study. */
-export async function prepareGround(config: StudyConfig, corpus: Corpus, dir: string): Promise<Ground> {
+export async function prepareGround(config: StudyRequest, corpus: Corpus, dir: string): Promise<Ground> {
   const base = config.parent === undefined
     ? await newBase({ model: config.model!, tokenizer: config.tokenizer!, corpus, dir, reuse: true })
     : await openParent(config.parent);
@@ -14,10 +15,10 @@ export async function prepareGround(config: StudyConfig, corpus: Corpus, dir: st
   return layGround(base, corpus, blocks);
 }
 
-async function openParent(dir: string): Promise<ModelBase> {
-  const base = await openBase(dir);
+async function openParent(source: ModelSource): Promise<ModelBase> {
+  const base = await openBase(source);
   if (isMoe(base.spec)) {
-    throw inputError(`this ${base.spec.family} model is already a mixture of experts, a parent must be dense`, { where: dir });
+    throw inputError(`this ${base.spec.family} model is already a mixture of experts, a parent must be dense`, { where: modelFolderOf(source) });
   }
   return base;
 }

@@ -1,13 +1,14 @@
 /** What a study will run, decided before anything runs: arms with their shapes, costs and folders. */
 import { countParams } from "../cost/params.js";
 import { trainFlopsPerToken } from "../cost/flops.js";
-import type { StudyArm, StudyConfig, TrainingBlock } from "../config/index.js";
+import type { StudyArm, TrainingBlock } from "../config/index.js";
 import type { ParamCount } from "../report/result.js";
 import { isMoe, type DecoderSpec } from "../spec/types.js";
 import { checkRouting } from "../step/routing.js";
 import { planUpcycle } from "../surgery/plan.js";
 import type { UpcycleRecipe } from "../surgery/recipe.js";
 import { recipeFromConfig } from "../surgery/recipe-config.js";
+import type { StudyRequest } from "./types.js";
 
 export interface PlannedArm {
   readonly id: string;
@@ -27,7 +28,7 @@ export interface PlannedArm {
 export const tokensOf = (block: TrainingBlock): number => block.steps * block.batch * block.sequence * block.accumulate;
 
 /** Resolves every arm against the parent's shape. Throws inputError for a recipe that the parent cannot be turned into. */
-export function planArms(config: StudyConfig, parent: DecoderSpec): PlannedArm[] {
+export function planArms(config: StudyRequest, parent: DecoderSpec): PlannedArm[] {
   return Object.entries(config.arms).map(([id, arm]) => {
     const shape = arm.kind === "scratch" ? config.arms[arm.like]! : arm;
     const recipe = shape.kind === "upcycled" ? recipeOf(shape) : null;

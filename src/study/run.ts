@@ -8,6 +8,7 @@
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import type { ModelSource } from "../checkpoint/open.js";
 import { writeJson } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { lockFolder } from "../io/lock.js";
@@ -23,7 +24,7 @@ import { planArms, type PlannedArm } from "./plan.js";
 import { makeParent, runArm } from "./trainings.js";
 import type { StudyEvent, StudyOptions } from "./types.js";
 
-export type { StudyEvent, StudyOptions } from "./types.js";
+export type { StudyEvent, StudyOptions, StudyRequest } from "./types.js";
 
 /**
  * Runs, or goes on with, a study. Throws inputError for a folder that holds another study, for text, a parent or a recipe that cannot be
@@ -69,7 +70,7 @@ async function* measureStudy(options: StudyOptions, startedAt: string, seconds: 
   const parent = yield* makeParent(options, ground, meter);
   const runs = new Map<string, ArmRun[]>(arms.map(({ id }) => [id, []]));
   for (const seed of config.seeds) {
-    for (const arm of arms) runs.get(arm.id)!.push(yield* runArm(options, ground, parent.dir, arm, seed, meter));
+    for (const arm of arms) runs.get(arm.id)!.push(yield* runArm(options, ground, parent.source, arm, seed, meter));
   }
   const found: Omit<StudyResult, "findings"> = {
     version: 1,
@@ -83,7 +84,7 @@ async function* measureStudy(options: StudyOptions, startedAt: string, seconds: 
       const { id, label, kind, params, flopsPerToken, router, recipeName } = arm;
       return { id, label, kind, params, flopsPerToken, router, recipe: recipeName, runs: runs.get(id)! };
     }),
-    commands: [options.command, ...conversionCommands(options, parent.dir, arms)],
+    commands: [options.command, ...conversionCommands(options, parent.source, arms)],
     seeds: config.seeds,
   };
   const result: StudyResult = { ...found, findings: findings(found) };
@@ -91,7 +92,7 @@ async function* measureStudy(options: StudyOptions, startedAt: string, seconds: 
   return result;
 }
 
-function conversionCommands({ config, dir, conversionCommands: commandsOf }: StudyOptions, parent: string, arms: readonly PlannedArm[]): string[] {
+function conversionCommands({ config, dir, conversionCommands: commandsOf }: StudyOptions, parent: ModelSource, arms: readonly PlannedArm[]): string[] {
   return arms.flatMap(({ id, recipe }) =>
     recipe === null || commandsOf === undefined
       ? []

@@ -1,6 +1,7 @@
 /** The trainings of a study: its parent, and one arm with one seed. */
 import { join, relative } from "node:path";
-import { openCheckpoint } from "../checkpoint/open.js";
+import { foldersOf } from "../checkpoint/model-source.js";
+import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
 import { convertCheckpoint } from "../convert/convert.js";
 import { readLineage } from "../convert/lineage.js";
 import { countParams } from "../cost/params.js";
@@ -24,7 +25,7 @@ import type { StudyEvent, StudyOptions } from "./types.js";
 const PRESERVATION_TOKENS = 8192;
 
 export interface Parent {
-  readonly dir: string;
+  readonly source: ModelSource;
   readonly result: StudyResult["parent"];
 }
 
@@ -36,7 +37,8 @@ export async function* makeParent(options: StudyOptions, ground: Ground, meter: 
   if (config.parent !== undefined) {
     yield { type: "phase", label: "measuring the parent" };
     const loss = await parentLoss(options, ground, config.parent);
-    return { dir: config.parent, result: { ...base, label: config.parent, path: config.parent, tokens: null, loss, points: [] } };
+    const path = foldersOf(config.parent).join("+");
+    return { source: config.parent, result: { ...base, label: path, path, tokens: null, loss, points: [] } };
   }
   const block = config.pretrain!;
   const seed = config.seeds[0]!;
@@ -50,7 +52,7 @@ export async function* makeParent(options: StudyOptions, ground: Ground, meter: 
   const result = yield* meter.watch("dense parent", flopsPerToken, run);
   const loss = result.finalLoss;
   return {
-    dir: result.last,
+    source: result.last,
     result: {
       ...base, loss, label: "dense parent, trained here", path: relative(dir, result.last), tokens: tokensOf(block),
       points: pointsOf(result, flopsPerToken),
@@ -58,8 +60,8 @@ export async function* makeParent(options: StudyOptions, ground: Ground, meter: 
   };
 }
 
-async function parentLoss({ config, backend, threads }: StudyOptions, ground: Ground, dir: string): Promise<number> {
-  const model = await openModel(dir, backend, threads);
+async function parentLoss({ config, backend, threads }: StudyOptions, ground: Ground, source: ModelSource): Promise<number> {
+  const model = await openModel(source, backend, threads);
   try {
     const { sequence } = config.continue;
     return (await meanLoss(model, ground.tokens.heldOut, { sequence, limitTokens: config.evaluation.tokens })).loss;
@@ -79,7 +81,7 @@ function commonOptions(options: StudyOptions, ground: Ground): Pick<RunOptions, 
 
 /** Converts if the arm is upcycled, measures what was preserved, trains. */
 export async function* runArm(
-  options: StudyOptions, ground: Ground, parentDir: string, arm: PlannedArm, seed: number, meter: FlopMeter,
+  options: StudyOptions, ground: Ground, dense: ModelSource, arm: PlannedArm, seed: number, meter: FlopMeter,
 ): AsyncGenerator<StudyEvent, ArmRun> {
   const { config, dir } = options;
   const name = `${arm.label}, seed ${seed}`;
@@ -89,14 +91,14 @@ export async function* runArm(
   if (arm.recipe !== null) {
     if (!(await exists(start))) {
       yield { type: "phase", label: `${name}: converting` };
-      await convertCheckpoint({ source: parentDir, recipe: arm.recipe(seed), out: start, dtype: "F32", signal: options.signal });
+      await convertCheckpoint({ source: dense, recipe: arm.recipe(seed), out: start, dtype: "F32", signal: options.signal });
     }
     yield { type: "phase", label: `${name}: measuring preservation` };
-    preservation = await measurePreservation(options, ground, parentDir, start, join(dir, path, "preservation.json"));
+    preservation = await measurePreservation(options, ground, dense, start, join(dir, path, "preservation.json"));
     yield { type: "note", text: preservationNote(name, preservation) };
   }
-  const source = arm.kind === "scratch" ? null : await openCheckpoint(arm.kind === "dense" ? parentDir : start);
-  const parent = arm.kind === "upcycled" ? await openCheckpoint(parentDir) : null;
+  const source = arm.kind === "scratch" ? null : await openCheckpoint(arm.kind === "dense" ? dense : start);
+  const parent = arm.kind === "upcycled" ? await openCheckpoint(dense) : null;
   try {
     const run = trainRun({
       ...commonOptions(options, ground),
@@ -130,10 +132,10 @@ function pointsOf(result: RunResult, flopsPerToken: number): LossPoint[] {
   return result.metrics.evals.map(({ step, tokens, loss }) => ({ step, tokens, loss, flops: tokens * flopsPerToken }));
 }
 
-async function measurePreservation(options: StudyOptions, ground: Ground, parentDir: string, childDir: string, file: string): Promise<Preservation> {
+async function measurePreservation(options: StudyOptions, ground: Ground, dense: ModelSource, childDir: string, file: string): Promise<Preservation> {
   if (await exists(file)) return (await readJson(file)) as Preservation;
   const { config, backend, threads } = options;
-  const parent = await openModel(parentDir, backend, threads);
+  const parent = await openModel(dense, backend, threads);
   const child = await openModel(childDir, backend, threads);
   try {
     const limitTokens = Math.min(PRESERVATION_TOKENS, config.evaluation.tokens);

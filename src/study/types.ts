@@ -1,18 +1,24 @@
 /** What a study is asked and what it tells on the way. */
+import type { ModelSource } from "../checkpoint/open.js";
 import type { StudyConfig } from "../config/index.js";
 import type { Backend } from "../step/runtime.js";
 import type { UpcycleRecipe } from "../surgery/recipe.js";
 import type { TrainEvent } from "../train/run.js";
 
+/** A study file, whose parent may have become folders: downloaded, with an adapter. */
+export interface StudyRequest extends Omit<StudyConfig, "parent"> {
+  readonly parent?: ModelSource | undefined;
+}
+
 export interface StudyOptions {
-  readonly config: StudyConfig;
+  readonly config: StudyRequest;
   readonly dir: string;
   readonly backend: Backend;
   readonly threads: number;
   /** Commands that make this study again, as the user would type them. */
   readonly command: string;
   /** The commands that do one arm's conversion alone, for the report. */
-  readonly conversionCommands?: ((parent: string, recipe: UpcycleRecipe, out: string) => readonly string[]) | undefined;
+  readonly conversionCommands?: ((parent: ModelSource, recipe: UpcycleRecipe, out: string) => readonly string[]) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -6,8 +6,8 @@
 import { join } from "node:path";
 import { interruptedError } from "../base/errors.js";
 import { compact } from "../base/format.js";
-import { openCheckpoint } from "../checkpoint/open.js";
-import type { TrainConfig, TrainingBlock, TrainTextConfig } from "../config/index.js";
+import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
+import type { ModelConfig, TrainConfig, TrainingBlock, TrainTextConfig } from "../config/index.js";
 import { trainFlopsPerToken } from "../cost/flops.js";
 import { exists } from "../io/atomic.js";
 import { elements } from "../graph/ir.js";
@@ -25,8 +25,13 @@ import {
 import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "./run.js";
 import { endOfText, readCorpus } from "./text.js";
 
+/** A train file, whose model may have become folders: downloaded, with an adapter. */
+export interface TrainRequest extends Omit<TrainConfig, "model"> {
+  readonly model: ModelSource | ModelConfig;
+}
+
 export interface TrainFileOptions {
-  readonly config: TrainConfig;
+  readonly config: TrainRequest;
   /** Run folder: the file's `out`, unless the caller knows better. */
   readonly dir: string;
   readonly backend: Backend;
@@ -50,7 +55,7 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
   yield { type: "phase", label: "reading text" };
   const text = await readText(config.text);
   goOnUnlessAborted(options);
-  const isNew = typeof model !== "string";
+  const isNew = typeof model === "object" && !("adapter" in model);
   yield { type: "phase", label: !isNew ? "opening the model" : reuse ? "opening the tokenizer" : "learning the tokenizer" };
   const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus: { split: { train: text.learnable() } }, dir, reuse }) : await openBase(model);
   goOnUnlessAborted(options);

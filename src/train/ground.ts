@@ -2,7 +2,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
-import { openCheckpoint } from "../checkpoint/open.js";
+import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
 import type { ModelConfig, TokenizerConfig } from "../config/index.js";
 import { exists, writeFileAtomic } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
@@ -25,11 +25,11 @@ export interface Ground extends ModelBase {
   readonly tokens: TokenizedCorpus;
 }
 
-/** Shape and tokenizer of a model folder. Throws inputError if either is missing or they do not fit together. */
-export async function openBase(dir: string): Promise<ModelBase> {
-  const checkpoint = await openCheckpoint(dir);
+/** Shape and tokenizer of a model folder. Throws inputError if either is missing or they do not fit together, and for an adapter that cannot be merged in. */
+export async function openBase(source: ModelSource): Promise<ModelBase> {
+  const checkpoint = await openCheckpoint(source);
   await checkpoint.close();
-  const { spec } = checkpoint;
+  const { dir, spec } = checkpoint;
   const tokenizer = await openTokenizer(dir);
   if (tokenizer.vocab > spec.vocab) {
     throw inputError(`the tokenizer has ${tokenizer.vocab} tokens, the model's embedding ${spec.vocab} rows`, { where: dir });

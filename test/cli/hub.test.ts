@@ -3,15 +3,26 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { commit, fakeHub, type FakeHub } from "../hub/server.js";
 import { temporaryFolder } from "../io/temporary.js";
+import { weightHashes } from "../convert/hashes.js";
+import { adapterDir } from "../support/adapters.js";
 import { golden } from "../support/golden.js";
 import { start, upcycle, upcycleJson } from "./upcycle.js";
 
 const root = temporaryFolder();
-const file = (name: string): Uint8Array => new Uint8Array(readFileSync(join(golden("dense/llama"), name)));
+const llama = golden("dense/llama");
+const lora = adapterDir("llama");
+const filesOf = (dir: string, ...names: string[]): Record<string, Uint8Array> => Object.fromEntries(names.map((name) => [name, new Uint8Array(readFileSync(join(dir, name)))]));
+const file = (name: string): Uint8Array => filesOf(llama, name)[name]!;
 let hub: FakeHub;
+/** Requests for bytes of the model's weights. */
+const bodies = (): string[] => hub.requests.filter((request) => request.includes("/model.safetensors") && !request.endsWith("bytes=0-0"));
 
 beforeAll(async () => {
-  hub = await fakeHub("org/tiny", { "config.json": file("config.json"), "model.safetensors": file("model.safetensors") });
+  hub = await fakeHub({
+    "org/tiny": filesOf(llama, "config.json", "model.safetensors"),
+    "org/lora": filesOf(lora, "adapter_config.json", "adapter_model.safetensors"),
+    "org/other": filesOf(adapterDir("phi3"), "adapter_config.json", "adapter_model.safetensors"),
+  });
   vi.stubEnv("HF_ENDPOINT", hub.endpoint);
   vi.stubEnv("HF_TOKEN", "");
   vi.stubEnv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1");
@@ -47,15 +58,13 @@ describe("hf:// where a model folder could stand", () => {
   it("is not downloaded where nothing reads weights", async () => {
     const cache = mkdtempSync(join(root, "cache-"));
     vi.stubEnv("HF_HUB_CACHE", cache);
-    const bodies = (): string[] => hub.requests.filter((request) => request.includes("model.safetensors") && !request.endsWith("bytes=0-0"));
     hub.requests.length = 0;
     const plan = await upcycle("plan", "hf://org/tiny", "--d1", "1B", "--tokens", "1B", "--recipe", "E4G1T2");
     expect(plan.code, plan.stderr).toBe(0);
     expect(plan.stdout).toContain("org/tiny");
     expect(hub.requests.filter((request) => request.includes("model.safetensors"))).toEqual([]);
-    const folder = golden("dense/llama");
     const headers = join(cache, "models--org--tiny", "headers", commit);
-    expect(await upcycleJson("inspect", "hf://org/tiny", "--tensors")).toEqual({ ...(await upcycleJson("inspect", folder, "--tensors")), dir: headers });
+    expect(await upcycleJson("inspect", "hf://org/tiny", "--tensors")).toEqual({ ...(await upcycleJson("inspect", llama, "--tensors")), dir: headers });
     const [length, header, ...more] = bodies();
     expect(more).toEqual([]);
     expect(length).toContain("bytes=0-7");
@@ -63,10 +72,10 @@ describe("hf:// where a model folder could stand", () => {
     expect(Number(/bytes=8-(\d+)$/.exec(header!)![1])).toBeLessThan(size / 2);
     hub.requests.length = 0;
     const verdicts = await upcycleJson("targets", "hf://org/tiny");
-    expect(verdicts).toEqual(await upcycleJson("targets", folder));
+    expect(verdicts).toEqual(await upcycleJson("targets", llama));
     const shown = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--dry-run");
     expect(shown.code, shown.stderr).toBe(0);
-    expect(shown.stdout).toBe((await upcycle("convert", folder, "--recipe", "E4G1T2", "--dry-run")).stdout);
+    expect(shown.stdout).toBe((await upcycle("convert", llama, "--recipe", "E4G1T2", "--dry-run")).stdout);
     // Headers once fetched are kept; none of this is taken for the model.
     expect(bodies()).toEqual([]);
     const made = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "whole"));
@@ -78,5 +87,61 @@ describe("hf:// where a model folder could stand", () => {
     vi.stubEnv("HF_HUB_CACHE", mkdtempSync(join(root, "cache-")));
     expect(await upcycle("inspect", "hf://org")).toMatchObject({ code: 2, stderr: expect.stringMatching(/^upcycle: hf:\/\/org: the Hub has no such model; [^\n]*\n$/) as string });
     expect(await upcycle("inspect", "hf://a/b/c")).toMatchObject({ code: 2, stderr: 'upcycle: "hf://a/b/c" is no model of the Hub; write hf://org/name or hf://org/name@revision\n' });
+  });
+});
+
+describe("hf://org/model+org/adapter", () => {
+  it("is converted to the bytes that the two folders are converted to", async () => {
+    vi.stubEnv("HF_HUB_CACHE", mkdtempSync(join(root, "cache-")));
+    const made = await upcycle("convert", "hf://org/tiny+org/lora@v1", "--recipe", "E4G1T2", "--out", join(root, "adapted"));
+    expect(made.code, made.stderr).toBe(0);
+    expect(made.stderr).toContain("hf://org/lora@v1: commit 0123456789ab");
+    expect(made.stdout).toContain("adapter: org/lora, LoRA of ranks 2 to 4 merged into 8 matrices");
+    expect(made.stdout).toContain("The two models compute the same function");
+    expect(JSON.parse(readFileSync(join(root, "adapted", "upcycle.json"), "utf8"))).toMatchObject({ parent: { name: "org/tiny+org/lora" } });
+    const unmeasured = await upcycle("convert", "hf://org/tiny+org/lora@v1", "--recipe", "E4G1T2", "--no-report", "--out", join(root, "adapted-unmeasured"));
+    expect(unmeasured.stdout).toContain("upcycle verify hf://org/tiny+hf://org/lora@v1 ");
+    for (const [model, out] of [[`${llama}+${lora}`, "adapted-here"], [llama, "bare"]] as const) {
+      await upcycleJson("convert", model, "--recipe", "E4G1T2", "--no-report", "--out", join(root, out));
+    }
+    const [theirs, here, bare] = ["adapted", "adapted-here", "bare"].map((name) => weightHashes(join(root, name)));
+    expect(theirs).toEqual(here);
+    expect(theirs).not.toEqual(bare);
+  });
+
+  it("has its model's weights left where they are by what reads none", async () => {
+    vi.stubEnv("HF_HUB_CACHE", mkdtempSync(join(root, "cache-")));
+    hub.requests.length = 0;
+    const [there, here] = ["hf://org/tiny+org/lora", `${llama}+${lora}`] as const;
+    const { dir: headers, adapter, ...facts } = await upcycleJson("inspect", there, "--tensors");
+    const { dir, adapter: own, ...same } = await upcycleJson("inspect", here, "--tensors");
+    expect([dir, facts]).toEqual([llama, same]);
+    expect(headers).toContain("headers");
+    expect(adapter).toEqual({ ...(own as object), dir: expect.stringContaining("models--org--lora") as string, words: "org/lora, LoRA of ranks 2 to 4 merged into 8 matrices" });
+    expect(await upcycleJson("targets", there)).toEqual(await upcycleJson("targets", here));
+    const shown = await upcycle("convert", there, "--recipe", "E4G1T2", "--dry-run");
+    expect(shown.stdout, shown.stderr).toContain("adapter: org/lora, LoRA of ranks");
+    expect(shown.stdout).toBe((await upcycle("convert", here, "--recipe", "E4G1T2", "--dry-run")).stdout.replace("adapter: llama,", "adapter: org/lora,"));
+    const [length, header, ...more] = bodies();
+    expect(more).toEqual([]);
+    expect(length).toContain("bytes=0-7");
+    expect(Number(/bytes=8-(\d+)$/.exec(header!)![1])).toBeLessThan(file("model.safetensors").length / 2);
+    expect(hub.requests.some((request) => request.startsWith("GET /org/lora/resolve/") && request.includes("adapter_model.safetensors"))).toBe(true);
+    hub.requests.length = 0;
+    const plan = await upcycle("plan", there, "--d1", "1B", "--tokens", "1B", "--recipe", "E4G1T2");
+    expect(plan).toEqual({ code: 2, stdout: "", stderr: "upcycle: hf://org/tiny+hf://org/lora: a plan reads config.json alone, in which an adapter changes nothing; leave it out: hf://org/tiny\n" });
+    expect(hub.requests).toEqual([]);
+  });
+
+  it.each([
+    ["hf://org/tiny+org/nowhere", "hf://org/nowhere: the Hub has no such model"],
+    ["hf://org/tiny+org/tiny", "hf://org/tiny: there is no adapter_config.json"],
+    ["hf://org/tiny+org/other", "has no matrix model.layers.0.mlp.gate_up_proj.weight; is this adapter of another model?"],
+    ["hf://org/lora+org/tiny", "hf://org/lora: the model has no config.json"],
+  ])("%s is refused in one line", async (name, words) => {
+    vi.stubEnv("HF_HUB_CACHE", mkdtempSync(join(root, "cache-")));
+    const { code, stdout, stderr } = await upcycle("convert", name, "--recipe", "E4G1T2", "--dry-run");
+    const lines = stderr.trimEnd().split("\n").filter((line) => !/: commit |^downloading /.test(line));
+    expect([code, stdout, lines]).toEqual([2, "", [expect.stringContaining(words)]]);
   });
 });

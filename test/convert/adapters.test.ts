@@ -1,5 +1,5 @@
 /** Conversions of models with LoRA adapters. Threads and child processes run compiled code. */
-import { cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
@@ -8,17 +8,19 @@ import { askedModel } from "../../src/cli/model-folder.js";
 import { namedModel } from "../../src/cli/model-words.js";
 import { modelWords } from "../../src/config/index.js";
 import { convertCheckpoint, type ConvertEvent, type ConvertOptions } from "../../src/convert/convert.js";
+import { unfinishedName } from "../../src/io/atomic.js";
 import { upcycleRecipe, type UpcycleRecipe } from "../../src/surgery/recipe.js";
 import { upcycle, upcycleJson } from "../cli/upcycle.js";
 import { temporaryFolder } from "../io/temporary.js";
-import { adapterCases, adapterDir, baseDir, changedAdapter, mergedFolder, rounded, type AdapterCase } from "../support/adapters.js";
-import { hashes } from "./hashes.js";
+import { adapterCases, adapterDir, baseDir, changedAdapter, mergedFolder, rounded, tensorsOf, writeTensors, type AdapterCase } from "../support/adapters.js";
+import { runScript, type Ended } from "../support/built.js";
+import { hashes, weightHashes } from "./hashes.js";
+import { conversionScript, expectKillsHarmless, killedAfter, pace, type Asked } from "./kills.js";
 
 const root = temporaryFolder();
 let made = 0;
 const fresh = (): string => join(root, `out${made++}`);
 const adapted = (name: AdapterCase): { model: string; adapter: string } => ({ model: baseDir(name), adapter: adapterDir(name) });
-const weights = (dir: string): string[] => hashes(dir).filter((line) => /\.safetensors|^config\.json/.test(line));
 const convert = async (source: ConvertOptions["source"], recipe: UpcycleRecipe, more: Partial<ConvertOptions> = {}): Promise<string> => {
   const out = more.out ?? fresh();
   await convertCheckpoint({ source, recipe, out, ...more });
@@ -33,11 +35,21 @@ async function mergedOf(source: { model: string; adapter: string }): Promise<str
   }
 }
 
+/** Turns the signs of all values in a file, in place; twice: nothing. */
+function changeValues(path: string): void {
+  const tensors = tensorsOf(path);
+  for (const { dtype, bytes } of tensors.values()) {
+    expect(dtype).toBe("F32");
+    for (let i = 3; i < bytes.length; i += 4) bytes[i]! ^= 0x80;
+  }
+  writeTensors(path, tensors);
+}
+
 describe("a model with an adapter", () => {
   it.each(adapterCases)("%s converts to the bytes that its merged folder converts to", async (name) => {
     const merged = await mergedOf(adapted(name));
     for (const recipe of [upcycleRecipe("E4G2T2"), upcycleRecipe("E2G1T1", { drop: 0.5, noise: { std: 0.1, relative: true, fraction: 1 } })]) {
-      expect(weights(await convert(adapted(name), recipe))).toEqual(weights(await convert(merged, recipe)));
+      expect(weightHashes(await convert(adapted(name), recipe))).toEqual(weightHashes(await convert(merged, recipe)));
     }
   });
 
@@ -45,12 +57,11 @@ describe("a model with an adapter", () => {
     const source = { model: rounded("dense/llama", fresh(), "BF16"), adapter: adapterDir("llama") };
     const recipe = upcycleRecipe("E4G2T2");
     const out = await convert(source, recipe);
-    expect(weights(out)).toEqual(weights(await convert(await mergedOf(source), recipe, { dtype: "BF16" })));
+    expect(weightHashes(out)).toEqual(weightHashes(await convert(await mergedOf(source), recipe, { dtype: "BF16" })));
   });
 
   it("gives the same bytes over threads and chunks, and where it was stopped", async () => {
     const recipe = upcycleRecipe("E4G2T4", { seed: 3 });
-    const pace = { chunkBytes: 512, flushBytes: 20_000 };
     const reference = hashes(await convert(adapted("phi3"), recipe));
     for (const threads of [1, 2]) expect(hashes(await convert(adapted("phi3"), recipe, { threads, pace }))).toEqual(reference);
     const out = fresh();
@@ -65,7 +76,6 @@ describe("a model with an adapter", () => {
   });
 
   it("does not go on with another adapter, or with one that has changed", async () => {
-    const pace = { chunkBytes: 512, flushBytes: 20_000 };
     const recipe = upcycleRecipe("E4G2T4");
     const folder = changedAdapter("llama", join(root, "mine"), {});
     const out = fresh();
@@ -83,6 +93,41 @@ describe("a model with an adapter", () => {
     writeFileSync(path, readFileSync(path, "utf8").replace('"lora_alpha": 6', '"lora_alpha": 600'));
     const error: unknown = await convert({ model: baseDir("llama"), adapter: folder }, recipe, { out, pace }).catch((cause: unknown) => cause);
     expect((error as UpcycleError).line).toContain("adapter_config.json");
+  });
+
+  it("killed again and again, anywhere, ends with the same bytes", async () => {
+    const asked: Asked = { source: adapted("phi3"), recipe: upcycleRecipe("E4G2T4", { seed: 3 }), maxShardBytes: 60_000, pace };
+    const reference = await convert(asked.source, asked.recipe, asked);
+    await expectKillsHarmless(asked, { kills: 8, expected: hashes(reference), fresh });
+  }, 120_000);
+
+  it("killed, goes on with the very adapter alone", async () => {
+    const folder = changedAdapter("llama", fresh(), {});
+    const asked: Asked = { source: { model: baseDir("llama"), adapter: folder }, recipe: upcycleRecipe("E4G2T4"), pace };
+    const again = (out: string): Promise<Ended> => runScript(conversionScript(asked), [out]).ended;
+    const [reference, out, file] = [await convert(asked.source, asked.recipe, asked), fresh(), join(folder, "adapter_model.safetensors")];
+    const before = statSync(file);
+    expect((await killedAfter(asked, out, 90)).killed).toBe(true);
+    expect([existsSync(out), existsSync(unfinishedName(out))]).toEqual([false, true]);
+    // The same names and sizes, other values, as training goes on.
+    changeValues(file);
+    const refused = await again(out);
+    expect(refused.code).toBe(2);
+    expect(refused.stdout).toContain(`failed input: ${file}: the source changed since this conversion began: `);
+    expect(refused.stdout).toContain(`put it back to go on, or remove ${unfinishedName(out)} to start over with the source as it is\n`);
+    expect(existsSync(out)).toBe(false);
+    changeValues(file);
+    utimesSync(file, before.atime, before.mtime);
+    expect(await again(out)).toMatchObject({ code: 0, stdout: "" });
+    expect(hashes(out)).toEqual(hashes(reference));
+  });
+
+  it("whose adapter changes while it is read is an error, and nothing read from it is kept", async () => {
+    const [folder, out] = [changedAdapter("llama", fresh(), {}), fresh()];
+    let seen = 0;
+    const onEvent = ({ type }: ConvertEvent): void => void (type === "progress" && ++seen === 20 && changeValues(join(folder, "adapter_model.safetensors")));
+    await expect(convert({ model: baseDir("llama"), adapter: folder }, upcycleRecipe("E4G2T4"), { out, pace, onEvent })).rejects.toThrow("the source changed while it was read");
+    expect([existsSync(out), existsSync(unfinishedName(out))]).toEqual([false, false]);
   });
 
   it("is named by the record and the card, and measured against the merged parent", async () => {
@@ -137,7 +182,7 @@ describe("upcycle convert --mergekit with adapters", () => {
     const merged = fresh();
     const same = "base_model: merged-poet\ngate_mode: random\nexperts: [{source_model: merged-coder}, {source_model: merged-poet}, {source_model: base}]\n";
     await upcycleJson("convert", "--mergekit", file(same), "--out", merged, "--no-report");
-    expect(weights(out)).toEqual(weights(merged));
+    expect(weightHashes(out)).toEqual(weightHashes(merged));
     const { stdout } = await upcycle("convert", "--mergekit", file(text), "--dry-run");
     expect(stdout).toContain("adapter of parent 1: coder, LoRA of ranks 2 to 4");
     expect(stdout).toContain("copy of base+coder's up");
@@ -159,7 +204,7 @@ describe("model+adapter", () => {
   const among = (...there: string[]) => (name: string): Promise<string | null> => Promise.resolve(there.includes(name) ? name : null);
 
   it("is a path that exists as it stands, else the one + between two that do", async () => {
-    expect(await namedModel("a+b", among("a+b", "a", "b"))).toEqual({ model: "a+b", adapter: null });
+    expect(await namedModel("a+b", among("a+b", "a", "b"))).toBe("a+b");
     expect(await namedModel("a+b", among("a", "b"))).toEqual({ model: "a", adapter: "b" });
     expect(await namedModel("c++/m+x", among("c++/m", "x"))).toEqual({ model: "c++/m", adapter: "x" });
     expect(await namedModel("m+c++/x", among("m", "c++/x"))).toEqual({ model: "m", adapter: "c++/x" });
@@ -174,7 +219,7 @@ describe("model+adapter", () => {
     expect(await askedModel(`hf://org/m+${adapterDir("llama")}`)).toEqual({ model: "hf://org/m", adapter: adapterDir("llama") });
     expect(await askedModel(`${baseDir("llama")}+hf://org2/a`)).toEqual({ model: baseDir("llama"), adapter: "hf://org2/a" });
     await expect(askedModel(`${baseDir("llama")}+org2/a`)).rejects.toThrow('no such adapter: "org2/a"');
-    expect(await askedModel("missing+too")).toEqual({ model: "missing+too", adapter: null });
+    expect(await askedModel("missing+too")).toBe("missing+too");
   });
 
   it("is what a mergekit file's keys say", () => {

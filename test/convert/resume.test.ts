@@ -4,7 +4,6 @@ import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, ren
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { randomStream } from "../../src/base/random.js";
 import { UpcycleError } from "../../src/base/errors.js";
 import { convertCheckpoint, type ConvertEvent, type ConvertOptions } from "../../src/convert/convert.js";
 import { unfinishedName } from "../../src/io/atomic.js";
@@ -13,17 +12,15 @@ import { start } from "../cli/upcycle.js";
 import { built, runScript } from "../support/built.js";
 import { golden } from "../support/golden.js";
 import { hashes } from "./hashes.js";
+import { conversionScript, expectKillsHarmless, pace, type Asked } from "./kills.js";
 
 const root = mkdtempSync(join(tmpdir(), "upcycle-resume-"));
 let made = 0;
 const fresh = (): string => join(root, `out${made++}`);
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
-/** Many chunks, and every few of them flushed and recorded. */
-const pace = { chunkBytes: 512, flushBytes: 20_000 };
-const recipe = upcycleRecipe("E4G2T4", { seed: 3 });
-const options = (out: string, more: Partial<ConvertOptions> = {}): ConvertOptions =>
-  ({ source: golden("dense/llama"), recipe, out, maxShardBytes: 60_000, pace, ...more });
+const asked: Asked = { source: golden("dense/llama"), recipe: upcycleRecipe("E4G2T4", { seed: 3 }), maxShardBytes: 60_000, pace };
+const options = (out: string, more: Partial<ConvertOptions> = {}): ConvertOptions => ({ ...asked, out, ...more });
 
 const reference = fresh();
 const expected = async (): Promise<string[]> => {
@@ -139,7 +136,7 @@ describe("a conversion that is interrupted", () => {
 
   it("by Ctrl-C exits with 130 and says how to go on", async () => {
     const out = fresh();
-    const script = runScript(conversion("fs.writeSync(1, 'x\\n'); if (++count === 5) process.kill(process.pid, 'SIGINT');"), [out]);
+    const script = runScript(conversionScript(asked, "fs.writeSync(1, 'x\\n'); if (++count === 5) process.kill(process.pid, 'SIGINT');"), [out]);
     const { code, stdout } = await script.ended;
     expect(code).toBe(130);
     expect(stdout).toMatch(/interrupted: .*stopped with \d+ % written; the same command goes on from there/);
@@ -177,59 +174,8 @@ describe("a source that changes", () => {
   });
 });
 
-/** The conversion above into the folder that the first argument names, with code to run after each progress event. */
-function conversion(onProgress = ""): string {
-  return `
-    import * as fs from "node:fs";
-    import { convertCheckpoint } from "${built("convert/convert.js")}";
-    const options = ${JSON.stringify(options(""))};
-    const abort = new AbortController();
-    process.on("SIGINT", () => abort.abort());
-    let count = 0;
-    try {
-      await convertCheckpoint({ ...options, out: process.argv[2], threads: Number(process.argv[3] ?? 1), signal: abort.signal, onEvent: (event) => {
-        if (event.type !== "progress") return;
-        ${onProgress}
-      } });
-    } catch (error) {
-      fs.writeSync(1, "failed " + error.kind + ": " + (error.line ?? error.stack) + "\\n");
-      process.exit(error.exitCode ?? 70);
-    }`;
-}
-
-/** What stands under the final name is a complete model, or nothing does. */
-async function isHonest(out: string): Promise<void> {
-  if (existsSync(out)) expect(hashes(out)).toEqual(await expected());
-}
-
 it("killed again and again, anywhere, the same command ends with the same bytes", async () => {
-  await expected();
-  const random = randomStream(Date.now(), "kill");
-  const log: string[] = [];
-  let [kills, out] = [0, fresh()];
-  for (let attempt = 0; kills < 12; attempt++) {
-    const threads = attempt % 3 === 0 ? "2" : "1";
-    const { process: child, ended } = runScript(conversion("fs.writeSync(1, '.\\n');"), [out, threads]);
-    let left = 1 + Math.floor(random.uniformAt(2 * attempt) * 120);
-    const delay = random.uniformAt(2 * attempt + 1) * 4;
-    child.stdout!.on("data", (chunk: Buffer) => {
-      left -= chunk.toString().split("\n").length - 1;
-      if (left <= 0) setTimeout(() => child.kill("SIGKILL"), delay);
-    });
-    const { code, signal, stderr, stdout } = await ended;
-    log.push(`${signal ?? code} with ${threads}, ${stdout.replaceAll(".\n", ".")}`);
-    expect(stderr, log.join("\n")).toBe("");
-    await isHonest(out);
-    if (signal === "SIGKILL") kills++;
-    else expect(code, log.join("\n")).toBe(0);
-    if (existsSync(out)) {
-      expect(await lineOf(convertCheckpoint(options(out)))).toMatch(/no error|not empty/);
-      out = fresh();
-    }
-  }
-  const last = await runScript(conversion(), [out]).ended;
-  expect(last.code, `${log.join("\n")}\n${last.stdout}`).toBe(0);
-  expect(hashes(out)).toEqual(await expected());
+  await expectKillsHarmless(asked, { kills: 12, expected: await expected(), fresh });
 }, 120_000);
 
 it("the command line goes on after a kill", async () => {
@@ -255,7 +201,7 @@ describe.skipIf(!canMount)("a disk that fills up", () => {
     mkdirSync(disk);
     const out = fresh();
     // The room asked for is there at the beginning; after 40 chunks something else takes it.
-    const fill = conversion(`
+    const fill = conversionScript(asked, `
       if (++count === 40) {
         const disk = process.argv[2].replace(/[^/]*$/, "");
         const { bavail, bsize } = fs.statfsSync(disk);
@@ -268,7 +214,7 @@ describe.skipIf(!canMount)("a disk that fills up", () => {
       "$NODE" --input-type=module -e "$PLAIN" script ${disk}/model; echo "exit $?"
       rm ${disk}/filler
       "$NODE" --input-type=module -e "$PLAIN" script ${disk}/model; echo "exit $?"
-      cp -r ${disk}/model ${out}`], { env: { ...process.env, NODE: process.execPath, FILL: fill, PLAIN: conversion() }, encoding: "utf8" });
+      cp -r ${disk}/model ${out}`], { env: { ...process.env, NODE: process.execPath, FILL: fill, PLAIN: conversionScript(asked) }, encoding: "utf8" });
     expect(stderr).toBe("");
     expect(status).toBe(0);
     expect(stdout.replaceAll(disk, "DISK")).toMatch(new RegExp(

@@ -30,7 +30,7 @@ let hub: FakeHub;
 let cacheDir = "";
 
 beforeAll(async () => {
-  hub = await fakeHub("org/tiny", files);
+  hub = await fakeHub({ "org/tiny": files });
 });
 afterAll(() => hub.close());
 beforeEach(() => {
@@ -138,7 +138,7 @@ describe("a model of the Hub", () => {
   });
 
   test("has headers that can be read, or none are kept", async () => {
-    const broken = await fakeHub("org/tiny", { "config.json": files["config.json"], "model.safetensors": text("not a header at all, but long enough for one") });
+    const broken = await fakeHub({ "org/tiny": { "config.json": files["config.json"], "model.safetensors": text("not a header at all, but long enough for one") } });
     expect((await failure(get(model, { part: "headers", endpoint: broken.endpoint }))).line).toContain("hf://org/tiny/model.safetensors: header length is");
     expect(existsSync(join(repoDir(), "headers", commit, "config.json"))).toBe(false);
     await broken.close();
@@ -149,7 +149,7 @@ describe("a model of the Hub", () => {
 
   test("may be an adapter, which is no model: its config and weights alone", async () => {
     const adapter = { "adapter_config.json": text("{}"), "adapter_model.safetensors": text("factors"), "adapter_model.bin": text("factors"), "tokenizer.json": text("{}"), "README.md": text("hello") };
-    const other = await fakeHub("org/tiny", adapter);
+    const other = await fakeHub({ "org/tiny": adapter });
     const dir = await get(model, { part: "adapter", endpoint: other.endpoint });
     expect(readdirSync(dir).sort()).toEqual(["adapter_config.json", "adapter_model.safetensors"]);
     expect(modelName(dir)).toBe("org/tiny");
@@ -160,12 +160,12 @@ describe("a model of the Hub", () => {
   });
 
   test("of torch.save has no headers: it comes as a whole", async () => {
-    const pickled = await fakeHub("org/tiny", { "config.json": text("{}"), "pytorch_model.bin": text("weights") });
+    const pickled = await fakeHub({ "org/tiny": { "config.json": text("{}"), "pytorch_model.bin": text("weights") } });
     expect(readdirSync(await get(model, { part: "headers", endpoint: pickled.endpoint })).sort()).toEqual(["config.json", "pytorch_model.bin"]);
     await pickled.close();
-    const sharded = await fakeHub("org/tiny", {
+    const sharded = await fakeHub({ "org/tiny": {
       "config.json": text("{}"), "model-00001-of-00001.safetensors": weights, "model.safetensors.index.json": text(JSON.stringify({ weight_map: { t: "model-00001-of-00001.safetensors" } })),
-    });
+    } });
     cacheDir = join(root, String(counter++));
     expect(readdirSync(await get(model, { part: "headers", endpoint: sharded.endpoint })).sort()).toEqual(["config.json", "model-00001-of-00001.safetensors", "model.safetensors.index.json"]);
     await sharded.close();
@@ -173,19 +173,19 @@ describe("a model of the Hub", () => {
 
   test("comes in shards, or as pytorch_model.bin", async () => {
     const index = (names: string[]): Uint8Array => text(JSON.stringify({ weight_map: Object.fromEntries(names.map((name, i) => [`t${i}`, name])) }));
-    const sharded = await fakeHub("org/tiny", {
+    const sharded = await fakeHub({ "org/tiny": {
       "config.json": text("{}"), "model-00001-of-00002.safetensors": text("a"), "model-00002-of-00002.safetensors": text("b"), "consolidated.safetensors": text("c"),
       "model.safetensors.index.json": index(["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]),
-    });
+    } });
     expect(readdirSync(await get(model, { endpoint: sharded.endpoint })).sort()).toEqual([
       "config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json",
     ]);
     await sharded.close();
     cacheDir = join(root, String(counter++));
-    const pickled = await fakeHub("org/tiny", { "config.json": text("{}"), "pytorch_model.bin": text("a"), "flax_model.msgpack": text("b") });
+    const pickled = await fakeHub({ "org/tiny": { "config.json": text("{}"), "pytorch_model.bin": text("a"), "flax_model.msgpack": text("b") } });
     expect(readdirSync(await get(model, { endpoint: pickled.endpoint })).sort()).toEqual(["config.json", "pytorch_model.bin"]);
     await pickled.close();
-    const broken = await fakeHub("org/tiny", { "config.json": text("{}"), "model.safetensors.index.json": index(["model-00001-of-00002.safetensors"]) });
+    const broken = await fakeHub({ "org/tiny": { "config.json": text("{}"), "model.safetensors.index.json": index(["model-00001-of-00002.safetensors"]) } });
     cacheDir = join(root, String(counter++));
     expect((await failure(get(model, { endpoint: broken.endpoint }))).line).toContain("the index lists model-00001-of-00002.safetensors, which the model does not have");
     await broken.close();
@@ -285,7 +285,7 @@ describe("refusals", () => {
   test("no such revision, no config, no weights we read", async () => {
     expect((await failure(get(`${model}@v2`))).line).toContain("hf://org/tiny@v2: the model has no revision v2");
     for (const [content, words] of [[{ "model.safetensors": text("a") }, "the model has no config.json"], [{ "config.json": text("{}"), "q4.gguf": text("a") }, "(found q4.gguf)"]] as const) {
-      const other = await fakeHub("org/tiny", content);
+      const other = await fakeHub({ "org/tiny": content });
       expect((await failure(get(model, { endpoint: other.endpoint }))).line).toContain(words);
       await other.close();
     }

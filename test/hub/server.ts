@@ -1,4 +1,4 @@
-/** A Hub of one model on this machine: the requests that the library makes, and the failures that a network has. */
+/** A Hub of a few models on this machine: the requests that the library makes, and the failures that a network has. */
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -34,7 +34,8 @@ export const commit = "0123456789abcdef0123456789abcdef01234567";
 /** Files above this many bytes are kept as large files, with a SHA-256. */
 const largeFrom = 1000;
 
-export async function fakeHub(repo: string, files: Readonly<Record<string, Uint8Array>>): Promise<FakeHub> {
+/** Of files by repository and name. */
+export async function fakeHub(repositories: Readonly<Record<string, Readonly<Record<string, Uint8Array>>>>): Promise<FakeHub> {
   const requests: string[] = [];
   const trouble: Trouble = {};
   const answer = (request: IncomingMessage, response: ServerResponse): void => {
@@ -47,13 +48,16 @@ export async function fakeHub(repo: string, files: Readonly<Record<string, Uint8
     const json = (value: unknown): void => void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(value));
     if (trouble.status !== undefined) return fail(trouble.status, trouble.code ?? "");
     if (trouble.token !== undefined && request.headers.authorization !== `Bearer ${trouble.token}`) return fail(request.headers.authorization === undefined ? 401 : 403, "GatedRepo");
-    const [, revision] = new RegExp(`^/api/models/${repo}/revision/([^/]+)$`).exec(pathname) ?? [];
+    const [, api, repo, rest] = /^\/(api\/models\/)?([^/]+\/[^/]+)\/(.+)$/.exec(pathname) ?? [];
+    const files = repo !== undefined && Object.hasOwn(repositories, repo) ? repositories[repo]! : null;
+    if (files === null) return fail(404, "RepoNotFound");
+    const [, revision] = /^revision\/([^/]+)$/.exec(api === undefined ? "" : rest!) ?? [];
     if (revision !== undefined) {
       if (!["main", "v1", commit].includes(decodeURIComponent(revision))) return fail(404, "RevisionNotFound");
       return json({ _id: "1", id: repo, sha: commit, private: false, downloads: 0, gated: false, likes: 0, lastModified: "2026-01-01T00:00:00Z" });
     }
-    if (pathname === `/api/models/${repo}/tree/${commit}`) return json([{ type: "directory", path: "onnx", oid: "0".repeat(40), size: 0 }, ...Object.entries(files).map(listed)]);
-    const [, name] = new RegExp(`^/${repo}/resolve/${commit}/([^/]+)$`).exec(pathname) ?? [];
+    if (api !== undefined && rest === `tree/${commit}`) return json([{ type: "directory", path: "onnx", oid: "0".repeat(40), size: 0 }, ...Object.entries(files).map(listed)]);
+    const [, name] = new RegExp(`^resolve/${commit}/([^/]+)$`).exec(api === undefined ? rest! : "") ?? [];
     const content = name === undefined || !Object.hasOwn(files, name) ? undefined : files[name];
     if (content === undefined) return fail(404, name === undefined ? "RepoNotFound" : "EntryNotFound");
     send(response, name!, content, range);
