@@ -100,7 +100,7 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
     const slotDtype = slotDtypeOf(planned);
     // Router rows that were given are in none of the files that are compared.
     if (options.acceptFinished === true && options.overwrite !== true && plan.data.length === 0) {
-      const weightFiles = await finishedFiles(out, { spec: plan.target, dtype: slotDtype, maxShardBytes: options.maxShardBytes, files }, parents);
+      const weightFiles = await finishedFiles(out, { plan, dtype: slotDtype, maxShardBytes: options.maxShardBytes, files }, parents);
       if (weightFiles !== null) return { ...planned, dir: out, weightFiles, record, card, seconds: seconds(), found: true };
     }
     const work = {

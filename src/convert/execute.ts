@@ -1,9 +1,9 @@
 /** Writes what a plan says into a model folder, chunk by chunk; goes on where an earlier attempt at the same stopped. */
-import { realpath } from "node:fs/promises";
-import { resolve, sep } from "node:path";
+import { sep } from "node:path";
 import { inputError } from "../base/errors.js";
 import type { Checkpoint } from "../checkpoint/open.js";
 import { areaWeights, writeCheckpoint, type AreaWeights, type SlotDtype, type WriteDtype, type WriteOptions, type WrittenCheckpoint } from "../checkpoint/write.js";
+import { realPath } from "../io/atomic.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { printExpr } from "../surgery/expr.js";
 import type { PlannedTensor } from "../surgery/plan.js";
@@ -98,8 +98,7 @@ function weightsOf(sources: readonly Checkpoint[], { outputs, seed, data = [] }:
 
 /** Replacing a folder that is or holds the source would destroy it. Throws `input`. */
 export async function requireApart(source: string, out: string): Promise<void> {
-  const real = (path: string): Promise<string> => realpath(path).catch(() => resolve(path));
-  const [from, to] = [await real(source), await real(out)];
+  const [from, to] = [await realPath(source), await realPath(out)];
   if (`${from}${sep}`.startsWith(`${to}${sep}`)) {
     throw inputError(from === to ? "this is the source folder itself" : "the source folder lies inside this folder", {
       where: out,
