@@ -1,6 +1,6 @@
 /** The trainings of a study: its parent, and one arm with one seed. */
 import { join, relative } from "node:path";
-import { openCheckpoint } from "../checkpoint/open.js";
+import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
 import { convertCheckpoint } from "../convert/convert.js";
 import { readLineage } from "../convert/lineage.js";
 import { countParams } from "../cost/params.js";
@@ -96,8 +96,9 @@ export async function* runArm(
     yield { type: "note", text: preservationNote(name, preservation) };
   }
   const source = arm.kind === "scratch" ? null : await openCheckpoint(arm.kind === "dense" ? parentDir : start);
-  const parent = arm.kind === "upcycled" ? await openCheckpoint(parentDir) : null;
+  let parent: Checkpoint | null = null;
   try {
+    if (arm.kind === "upcycled") parent = await openCheckpoint(parentDir);
     const run = trainRun({
       ...commonOptions(options, ground),
       dir: join(dir, path), spec: arm.spec, seed, block: isMoe(arm.spec) ? config.continue : { ...config.continue, routing: undefined },
