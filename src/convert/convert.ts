@@ -18,6 +18,7 @@ import type { Slot } from "../tensors/slots.js";
 import { cardFile, modelCard, type CardFacts } from "./card.js";
 import { finishedFiles } from "./finished.js";
 import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
+import { lineageOf, lineageRecord } from "./lineage.js";
 import { readParentCard } from "./parent-card.js";
 import { adapterWords, closeParents, foldersOf, openParents, sourceName, sourceOf } from "./parents.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
@@ -105,6 +106,7 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
     }
     const work = {
       name: `${recipeName(plan.recipe)} of ${plan.source.family}`, settings: { recipe: plan.recipe, routerDtype }, slotDtype, target: plan.target, outputs: plan.outputs, data: plan.data, seed: plan.recipe.seed, dtype, files,
+      lineage: lineageRecord(lineageOf(record, plan.target.layers.length)),
     };
     const written = await executeWork(parents, work, options, onEvent);
     return { ...planned, dir: out, weightFiles: written.weightFiles, record, card, seconds: seconds(), found: false };

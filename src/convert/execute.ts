@@ -11,6 +11,7 @@ import type { PlanMatrix } from "../surgery/router-rows.js";
 import type { Slot } from "../tensors/slots.js";
 import { areasOf } from "./areas.js";
 import { sourceOf } from "./parents.js";
+import type { LineageRecord } from "./lineage.js";
 import { identityOf, sourceStamps } from "./identity.js";
 import { openThreads } from "./threads.js";
 import { toolVersion } from "./version.js";
@@ -30,6 +31,8 @@ export interface Work {
   readonly dtype: WriteDtype;
   /** Of single slots, where they differ. */
   readonly slotDtype?: Exclude<SlotDtype, WriteDtype> | undefined;
+  /** How the result's experts were made; left out for a dense model, or if nobody knows. */
+  readonly lineage?: LineageRecord | undefined;
   /** Texts of further files. */
   readonly files: Readonly<Record<string, string>>;
 }
@@ -66,11 +69,11 @@ export type ExecuteEvent =
 export async function executeWork(
   sources: readonly Checkpoint[], work: Work, { out, threads = 1, maxShardBytes, overwrite, signal, pace }: ExecuteOptions, onEvent?: (event: ExecuteEvent) => void,
 ): Promise<WrittenCheckpoint> {
-  const { target, dtype, slotDtype, files } = work;
+  const { target, dtype, slotDtype, lineage, files } = work;
   const identity = await identityOf(work, { version: toolVersion, dtype, maxShardBytes: maxShardBytes ?? null, chunkBytes: pace?.chunkBytes ?? null, files }, sources);
   let [began, before] = [performance.now(), 0];
   return writeCheckpoint({
-    dir: out, spec: target, dtype, slotDtype, weights: weightsOf(sources, work, threads), carry: sources[0]!.dir, files, maxShardBytes, overwrite, signal, pace,
+    dir: out, spec: target, dtype, slotDtype, weights: weightsOf(sources, work, threads), carry: sources[0]!.dir, lineage, files, maxShardBytes, overwrite, signal, pace,
     resume: {
       identity,
       sources: () => sourceStamps(sources),

@@ -1,6 +1,7 @@
 /** The trainings of a study: its parent, and one arm with one seed. */
 import { join, relative } from "node:path";
 import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
+import { lineageKey } from "../checkpoint/write.js";
 import { convertCheckpoint } from "../convert/convert.js";
 import { readLineage } from "../convert/lineage.js";
 import { countParams } from "../cost/params.js";
@@ -99,12 +100,14 @@ export async function* runArm(
   let parent: Checkpoint | null = null;
   try {
     if (arm.kind === "upcycled") parent = await openCheckpoint(parentDir);
+    const lineage = source === null ? null : await readLineage(source);
     const run = trainRun({
       ...commonOptions(options, ground),
       dir: join(dir, path), spec: arm.spec, seed, block: isMoe(arm.spec) ? config.continue : { ...config.continue, routing: undefined },
       initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(arm.spec, slot, seed)),
       identity: { study: config.name, arm: arm.id, text: config.text, kind: arm.kind, recipe: arm.recipe?.(seed) ?? null },
-      similarity: parent === null ? undefined : await similarityTo([parent], arm.spec, await readLineage(start, arm.spec.layers.length)),
+      similarity: parent === null ? undefined : await similarityTo([parent], arm.spec, lineage),
+      lineage: source?.config[lineageKey],
     });
     const result = yield* meter.watch(name, arm.flopsPerToken, run);
     return armRun(seed, path, preservation, result, arm.flopsPerToken);
