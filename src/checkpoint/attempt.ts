@@ -5,10 +5,10 @@
  * `.NAME.unfinished/folder` becomes NAME by a rename; `.NAME.unfinished/journal.jsonl` begins with what is being made, so that nothing of
  * another recipe or another source is ever taken for this one.
  */
-import { mkdir, open, rm, stat } from "node:fs/promises";
+import { mkdir, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { inputError } from "../base/errors.js";
-import { exists, stageForAttempts, syncDirectory, type AttemptedDirectory } from "../io/atomic.js";
+import { exists, stageForAttempts, syncDirectory, writeFileSynced, type AttemptedDirectory } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { openJsonl, readJsonl, type JsonlWriter } from "../io/jsonl.js";
 import type { PlannedFile } from "./plan-files.js";
@@ -136,10 +136,7 @@ async function begin({ room, path }: AttemptedDirectory, journal: string, identi
   await createWeightFiles(path, files, join(dirname(room), basename(room).replace(/^\.|\.unfinished$/g, "")));
   await withFsErrors(path, "create folder", async () => {
     await syncDirectory(path);
-    const handle = await open(journal, "wx");
-    await handle.appendFile(`${JSON.stringify({ begun: identity } satisfies Entry)}\n`);
-    await handle.sync();
-    await handle.close();
+    await writeFileSynced(journal, `${JSON.stringify({ begun: identity } satisfies Entry)}\n`);
     await syncDirectory(room);
   });
 }

@@ -1,10 +1,9 @@
 /** Finds every stored tensor of a model folder from its index and the headers of its files; reads no weights. */
-import { readdir, realpath } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { UpcycleError, inputError } from "../base/errors.js";
-import { isHeaderFile } from "../format/model-files.js";
 import type { Header } from "../format/safetensors.js";
-import { headerLength, lengthBytes, parseHeader, tensorBytes } from "../format/safetensors.js";
+import { headerAlone, headerLength, isHeaderAlone, lengthBytes, parseHeader, tensorBytes } from "../format/safetensors.js";
 import { indexFileName, parseIndex, pickledFileName, pickledIndexFileName, singleFileName } from "../format/shards.js";
 import { exists } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
@@ -26,10 +25,12 @@ const safetensors: Container = {
   index: indexFileName,
   extension: "safetensors",
   async tensorsOf(source, file) {
-    const { tensors } = await readHeader(source);
-    return [...tensors].map(([name, { dtype, shape, begin }]) => [
-      name, contiguous(source, begin, { file, dtype, shape, bytes: tensorBytes(dtype, shape) }),
-    ] as const);
+    const { tensors, dataStart } = await readHeader(source);
+    const weightless = isHeaderAlone(await source.read(dataStart, headerAlone(source.size - dataStart).length));
+    return [...tensors].map(([name, { dtype, shape, begin }]) => {
+      const tensor = contiguous(source, begin, { file, dtype, shape, bytes: tensorBytes(dtype, shape) });
+      return [name, weightless ? { ...tensor, read: () => Promise.reject(noWeightsHere(source.path)) } : tensor] as const;
+    });
   },
 };
 
@@ -65,7 +66,6 @@ async function readFiles(dir: string, container: Container, index: ReadonlyMap<s
       throw inputError(`${name} is missing, ${container.index} lists it`, { where: dir, hint: "copy or download it again" });
     const source = await openRanges(path);
     files.push(source);
-    const headerOnly = isHeaderFile(await withFsErrors(path, "open file", () => realpath(path)));
     for (const [tensor, found] of await container.tensorsOf(source, name)) {
       if (index !== null && index.get(tensor) !== name) {
         const listed = index.get(tensor);
@@ -74,7 +74,7 @@ async function readFiles(dir: string, container: Container, index: ReadonlyMap<s
           { where: path },
         );
       }
-      located.set(tensor, headerOnly ? { ...found, read: () => Promise.reject(noWeightsHere(path)) } : found);
+      located.set(tensor, found);
     }
   }
   for (const [tensor, file] of index ?? []) {

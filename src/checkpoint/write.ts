@@ -29,6 +29,12 @@ import { createWeightFiles, fillWeightFiles } from "./weight-files.js";
 
 export type { SlotDtype, WriteDtype } from "./plan-files.js";
 
+/**
+ * Key of config.json under which stands how the experts were made (`convert/lineage.ts`), for whoever merges them when the record beside it is lost. Programs that load
+ * the model pass over keys that they do not know, and transformers writes them again with a model that it has trained.
+ */
+export const lineageKey = "upcycle";
+
 const configNames: Readonly<Record<WriteDtype, ConfigDtype>> = { F32: "float32", F16: "float16", BF16: "bfloat16" };
 
 /** Values as float32, or stored bytes of any precision; both are converted to the precision of the folder. */
@@ -70,6 +76,8 @@ export interface WriteOptions {
   readonly weights: Weights;
   /** A model folder whose tokenizer and generation files are copied. */
   readonly carry?: string | undefined;
+  /** What config.json says under `lineageKey`. */
+  readonly lineage?: unknown;
   /** Further files by name; they win over carried ones. */
   readonly files?: Readonly<Record<string, string | Uint8Array>> | undefined;
   /** Adds larger further files to the unfinished folder; they take `extraBytes`. */
@@ -110,8 +118,8 @@ export interface WrittenCheckpoint {
  * stopError if the disk is (or would be) full; `interrupted` for the signal. After a failure `dir` is as it was before.
  */
 export async function writeCheckpoint(options: WriteOptions): Promise<WrittenCheckpoint> {
-  const { dir, spec, dtype, carry, files = {} } = options;
-  const config = stringifyConfig(configFromSpec(spec, { dtype: configNames[dtype] }));
+  const { dir, spec, dtype, carry, lineage, files = {} } = options;
+  const config = stringifyConfig({ ...configFromSpec(spec, { dtype: configNames[dtype] }), [lineageKey]: lineage ?? undefined });
   const plan = planFiles(spec, options.slotDtype ?? dtype, options.maxShardBytes);
   const extras: Record<string, string | Uint8Array> = { ...(plan.index === null ? {} : { [indexFileName]: plan.index }), "config.json": config };
   for (const name of Object.keys(files)) {

@@ -39,8 +39,9 @@ export function mergeCommand(): Command {
     .option("--dry-run", "say what would be made; write nothing")
     .action(execute);
   const remark = [
-    "With upcycle.json in the folder an expert is a whole copy of the FFN, put together from its parts, and the",
-    "recipe's factors are undone: experts that were not trained give the parent back. An",
+    "Where the folder says how the experts were made (upcycle.json, multiply.json, the key upcycle of config.json),",
+    "an expert is a whole copy of the FFN, put together from its parts, and the recipe's factors are undone:",
+    "experts that were not trained give the parent back. Otherwise each is taken to be a whole FFN. An",
     "interrupted merge goes on when the same command is given again.",
   ].join(" ");
   return withExample(withJson(command), "upcycle merge models/moe --out models/dense", wrap(remark, 80).join("\n"));
@@ -55,7 +56,7 @@ async function execute(model: string, flags: MergeFlags, command: Command): Prom
   if (flags.dryRun === true) {
     const planned = await planMerging(options);
     if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
-    else [...lines(planned), ...planned.warnings.map((warning) => `warning: ${warning}`), "dry run: nothing was written"].forEach((line) => terminal.out(line));
+    else [...lines(planned), ...planned.warnings.flatMap((warning) => folded(`warning: ${warning}`)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
     return;
   }
   if (out === undefined) return command.error("error: required option '--out <dir>' not specified");
@@ -86,12 +87,13 @@ function facts({ plan, dtype, weightBytes, warnings }: MergingPlan): Record<stri
 }
 
 function lines({ plan, dtype, weightBytes }: MergingPlan): string[] {
-  const { source, target, how, kept, lineage } = plan;
+  const { source, target, how, kept } = plan;
   const params = `parameters: ${compact(countParams(target).total)} (of ${compact(countParams(source).total)})`;
   return [
     `${source.family} to ${target.family}: ${how}`,
     `function: ${kept}`,
-    ...(lineage === null ? ["no upcycle.json in the folder: experts are taken to be whole FFNs"] : []),
     `${params}; ${bytes(weightBytes, 3)} as ${dtypeNames.find((name) => dtypes[name] === dtype)}`,
-  ].flatMap((line) => wrap(line, 78).map((part, i) => (i === 0 ? part : `  ${part}`)));
+  ].flatMap(folded);
 }
+
+const folded = (line: string): string[] => wrap(line, 78).map((part, i) => (i === 0 ? part : `  ${part}`));

@@ -84,7 +84,7 @@ export function conversionView(terminal: Terminal, doing = "converting"): (event
         terminal.note(`going on where it was interrupted: ${percent(event.done / event.total, 3)} of ${bytes(event.total)} are there`);
         break;
       case "replaced":
-        terminal.note(`an unfinished conversion to the same folder was removed (${event.name}, other settings or another version)`);
+        terminal.note(`an unfinished conversion to the same folder was removed (${event.name}: another source, other settings or another version)`);
         break;
       case "progress": {
         const { done, total, bytesPerSecond, tensor } = event;

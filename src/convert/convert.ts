@@ -19,6 +19,7 @@ import type { Slot } from "../tensors/slots.js";
 import { cardFile, modelCard, type CardFacts } from "./card.js";
 import { finishedFiles } from "./finished.js";
 import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
+import { lineageOf, lineageRecord } from "./lineage.js";
 import { readParentCard } from "./parent-card.js";
 import { adapterFacts, adapterWords, closeParents, openParents, sourceName, sourceOf } from "./parents.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
@@ -101,11 +102,12 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
     const slotDtype = slotDtypeOf(planned);
     // Router rows that were given are in none of the files that are compared.
     if (options.acceptFinished === true && options.overwrite !== true && plan.data.length === 0) {
-      const weightFiles = await finishedFiles(out, { spec: plan.target, dtype: slotDtype, maxShardBytes: options.maxShardBytes, files }, parents);
+      const weightFiles = await finishedFiles(out, { plan, dtype: slotDtype, maxShardBytes: options.maxShardBytes, files }, parents);
       if (weightFiles !== null) return { ...planned, dir: out, weightFiles, record, card, seconds: seconds(), found: true };
     }
     const work = {
       name: `${recipeName(plan.recipe)} of ${plan.source.family}`, settings: { recipe: plan.recipe, routerDtype }, slotDtype, target: plan.target, outputs: plan.outputs, data: plan.data, seed: plan.recipe.seed, dtype, files,
+      lineage: lineageRecord(lineageOf(record, plan.target.layers.length)),
     };
     const written = await executeWork(parents, work, options, onEvent);
     return { ...planned, dir: out, weightFiles: written.weightFiles, record, card, seconds: seconds(), found: false };

@@ -1,5 +1,6 @@
 /** Two models, tensor by tensor: what only one has, what differs and by how much. A few megabytes are in memory at a time. */
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint/open.js";
+import { lineageKey } from "../checkpoint/write.js";
 import { toFloat32, type FloatDtype } from "../numeric/dtype.js";
 import { namedSlots } from "../tensors/names.js";
 
@@ -137,7 +138,8 @@ function cosine({ dot, a, b }: Sums): number {
 
 function diffConfigs(a: Readonly<Record<string, unknown>>, b: Readonly<Record<string, unknown>>): ConfigDiff[] {
   const [left, right] = [new Map(leaves(a)), new Map(leaves(b))];
-  return [...new Set([...left.keys(), ...right.keys()])].sort()
+  // How the experts were made is nothing that a model does.
+  return [...new Set([...left.keys(), ...right.keys()])].filter((key) => key.split(".")[0] !== lineageKey).sort()
     .map((key) => ({ key, a: left.get(key) ?? null, b: right.get(key) ?? null }))
     .filter(({ a: x, b: y }) => x !== y);
 }

@@ -1,9 +1,9 @@
 /** Writes what a plan says into a model folder, chunk by chunk; goes on where an earlier attempt at the same stopped. */
-import { realpath } from "node:fs/promises";
-import { resolve, sep } from "node:path";
+import { sep } from "node:path";
 import { inputError } from "../base/errors.js";
 import type { Checkpoint } from "../checkpoint/open.js";
 import { areaWeights, writeCheckpoint, type AreaWeights, type SlotDtype, type WriteDtype, type WriteOptions, type WrittenCheckpoint } from "../checkpoint/write.js";
+import { realPath } from "../io/atomic.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { printExpr } from "../surgery/expr.js";
 import type { PlannedTensor } from "../surgery/plan.js";
@@ -11,6 +11,7 @@ import type { PlanMatrix } from "../surgery/router-rows.js";
 import type { Slot } from "../tensors/slots.js";
 import { areasOf } from "./areas.js";
 import { sourceOf } from "./parents.js";
+import type { LineageRecord } from "./lineage.js";
 import { identityOf, sourceStamps } from "./identity.js";
 import { openThreads } from "./threads.js";
 import { toolVersion } from "./version.js";
@@ -30,6 +31,8 @@ export interface Work {
   readonly dtype: WriteDtype;
   /** Of single slots, where they differ. */
   readonly slotDtype?: Exclude<SlotDtype, WriteDtype> | undefined;
+  /** How the result's experts were made; left out for a dense model, or if nobody knows. */
+  readonly lineage?: LineageRecord | undefined;
   /** Texts of further files. */
   readonly files: Readonly<Record<string, string>>;
 }
@@ -66,11 +69,11 @@ export type ExecuteEvent =
 export async function executeWork(
   sources: readonly Checkpoint[], work: Work, { out, threads = 1, maxShardBytes, overwrite, signal, pace }: ExecuteOptions, onEvent?: (event: ExecuteEvent) => void,
 ): Promise<WrittenCheckpoint> {
-  const { target, dtype, slotDtype, files } = work;
+  const { target, dtype, slotDtype, lineage, files } = work;
   const identity = await identityOf(work, { version: toolVersion, dtype, maxShardBytes: maxShardBytes ?? null, chunkBytes: pace?.chunkBytes ?? null, files }, sources);
   let [began, before] = [performance.now(), 0];
   return writeCheckpoint({
-    dir: out, spec: target, dtype, slotDtype, weights: weightsOf(sources, work, threads), carry: sources[0]!.dir, files, maxShardBytes, overwrite, signal, pace,
+    dir: out, spec: target, dtype, slotDtype, weights: weightsOf(sources, work, threads), carry: sources[0]!.dir, lineage, files, maxShardBytes, overwrite, signal, pace,
     resume: {
       identity,
       sources: () => sourceStamps(sources),
@@ -98,8 +101,7 @@ function weightsOf(sources: readonly Checkpoint[], { outputs, seed, data = [] }:
 
 /** Replacing a folder that is or holds the source would destroy it. Throws `input`. */
 export async function requireApart(source: string, out: string): Promise<void> {
-  const real = (path: string): Promise<string> => realpath(path).catch(() => resolve(path));
-  const [from, to] = [await real(source), await real(out)];
+  const [from, to] = [await realPath(source), await realPath(out)];
   if (`${from}${sep}`.startsWith(`${to}${sep}`)) {
     throw inputError(from === to ? "this is the source folder itself" : "the source folder lies inside this folder", {
       where: out,

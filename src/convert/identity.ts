@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { Identity } from "../checkpoint/attempt.js";
 import { adapterConfigFile } from "../checkpoint/adapter.js";
 import type { Checkpoint } from "../checkpoint/open.js";
+import { realPath } from "../io/atomic.js";
 import { printExpr } from "../surgery/expr.js";
 import type { Work } from "./execute.js";
 
@@ -20,14 +21,14 @@ export interface Settings {
 
 export async function identityOf(work: Pick<Work, "name" | "settings" | "target" | "outputs" | "data">, settings: Settings, parents: readonly Checkpoint[]): Promise<Identity> {
   const outputs = work.outputs.map(({ slot, value }) => [slot.key, slot.shape, printExpr(value)]);
-  const hash = createHash("sha256").update(JSON.stringify([settings, work.settings, work.target, outputs]));
-  // The names of files, which a stamp has, do not say which parent an adapter is merged into.
-  if (parents.some(({ adapter }) => adapter !== null)) hash.update(JSON.stringify(parents.map(({ dir, adapter }) => [dir, adapter?.dir ?? null])));
+  // Neither expressions, which count parents, nor stamps, which name files, say which folder is which parent, and which adapter is merged into which.
+  const folders = await Promise.all(parents.map(async ({ dir, adapter }) => [await realPath(dir), adapter === null ? null : await realPath(adapter.dir)]));
+  const hash = createHash("sha256").update(JSON.stringify([settings, work.settings, work.target, outputs, folders]));
   for (const { name, values } of work.data ?? []) hash.update(name).update(Float64Array.from(values));
   return { name: `${work.name} as ${settings.dtype}`, request: hash.digest("hex"), sources: await sourceStamps(parents) };
 }
 
-/** Size, time and declared tensors of every file that weights are read from, and of the configs of models and adapters. */
+/** Size, time and declared tensors of every file that weights are read from, and of the configs of models and adapters, by real path. */
 export async function sourceStamps(parents: readonly Checkpoint[]): Promise<Identity["sources"]> {
   const folders = parents.flatMap(({ dir, config, tensors, adapter }) => [
     { dir, file: "config.json", config, tensors },
@@ -50,8 +51,10 @@ async function stampsOf(source: StampedFolder): Promise<Identity["sources"]> {
     else known.push([name, dtype, shape]);
   }
   const stamps: Record<string, string> = {};
+  // However the folder was named.
+  const folder = await realPath(source.dir);
   for (const [file, declared] of [...tensors].sort(([a], [b]) => (a < b ? -1 : 1))) {
-    const path = join(source.dir, file);
+    const path = join(folder, file);
     const info = await stat(path).catch(() => null);
     const hash = createHash("sha256").update(JSON.stringify(declared)).digest("hex").slice(0, 12);
     if (info !== null) stamps[path] = `${info.size} bytes of ${info.mtime.toISOString()}, header ${hash}`;

@@ -77,7 +77,7 @@ export async function mergeCheckpoint(options: MergeOptions): Promise<Merged> {
 }
 
 async function planFor(checkpoint: Checkpoint, { choice, dtype, maxShardBytes }: PlanOptions): Promise<MergingPlan> {
-  const plan = planMerge(checkpoint.spec, choice, await readLineage(checkpoint.dir, checkpoint.spec.layers.length));
+  const plan = planMerge(checkpoint.spec, choice, await readLineage(checkpoint));
   for (const key of plan.zeros) await requireZero(checkpoint, key);
   if (plan.lineage === null) await requireWholeExperts(checkpoint);
   const written = dtype ?? ownDtype(checkpoint);
@@ -100,7 +100,7 @@ async function requireWholeExperts(checkpoint: Checkpoint): Promise<void> {
     if (parts === 1 || parts === ffn.experts) continue;
     throw inputError(`the first ${parts} experts share one router row, as the ${parts} parts of one FFN do, and no record says how they were cut`, {
       where: `${checkpoint.dir}, ${key}`,
-      hint: "put the upcycle.json that convert wrote back beside the weights; a model multiplied without it has to be multiplied again",
+      hint: "put back what convert wrote: upcycle.json (multiply.json) beside the weights, or the key upcycle of config.json",
     });
   }
 }
@@ -125,6 +125,7 @@ async function requireZero(checkpoint: Checkpoint, key: string): Promise<void> {
 function mergeWarnings({ lineage, source, target }: MergePlan): string[] {
   const gated = lineage?.recipe.shared != null && source.layers.some(({ ffn }) => ffn.kind === "moe" && ffn.shared?.gated === true);
   return [
+    ...(lineage === null ? ["no record says how the experts were made (upcycle.json, multiply.json, the key upcycle of config.json): each is taken to be a whole FFN, which parts of one are not"] : []),
     ...(gated ? ["the shared expert's gate is taken to be a half, as upcycling started it; what training made of it is lost"] : []),
     ...(lineage?.recipe.pad === true && paddingOf(lineage) === "stays" ? ["units that filled the last part stay in the FFN: zeros, unless noise, drop or training made something of them"] : []),
     ...(target.family === "upcycle" && lineage?.family !== "upcycle" ? ["no dense family says what upcycling or the model's own family changed: written in our own format, which only upcycle loads"] : []),

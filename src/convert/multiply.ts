@@ -7,7 +7,7 @@ import { planMultiply, type MultiplyPlan, type MultiplyRecipe } from "../surgery
 import { cardFile } from "./card.js";
 import { derivedCard } from "./derived-card.js";
 import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
-import { multiplication, multiplyFile } from "./lineage.js";
+import { lineageRecord, multiplied, multiplyFile, readLineage } from "./lineage.js";
 import { sourceName } from "./parents.js";
 import { toolVersion } from "./version.js";
 
@@ -66,9 +66,11 @@ export async function multiplyExperts(options: MultiplyOptions): Promise<Multipl
       title: `with ${plan.recipe.copies} times the experts`, what: "A mixture of experts, with copies of the experts of", tags: ["moe", "mixture-of-experts", "upcycled"],
       target: plan.target, dtype, weightBytes, warnings, summary: [["experts", plan.how], ["function", explainExpectation(plan.expected)]],
     });
-    const record = { version: 1, upcycle: toolVersion, from: { name: sourceName(source), family: plan.source.family }, recipe: plan.recipe, expected: plan.expected, warnings, lineage: await multiplication(checkpoint.dir, plan.recipe.copies, plan.down) };
+    const before = await readLineage(checkpoint);
+    const lineage = before === null ? undefined : lineageRecord(multiplied(before, plan.recipe.copies, plan.down));
+    const record = { version: 1, upcycle: toolVersion, from: { name: sourceName(source), family: plan.source.family }, recipe: plan.recipe, expected: plan.expected, warnings, lineage: lineage ?? null };
     const files = { [multiplyFile]: `${JSON.stringify(record, null, 2)}\n`, [cardFile]: card };
-    const work = { name: `${plan.recipe.copies} times the experts of ${plan.source.family}`, settings: plan.recipe, target: plan.target, outputs: plan.outputs, seed: plan.recipe.seed, dtype, files };
+    const work = { name: `${plan.recipe.copies} times the experts of ${plan.source.family}`, settings: plan.recipe, target: plan.target, outputs: plan.outputs, seed: plan.recipe.seed, dtype, lineage, files };
     const { weightFiles } = await executeWork([checkpoint], work, options, onEvent);
     return { ...planned, dir: out, weightFiles, seconds: (performance.now() - started) / 1000, card };
   } finally {

@@ -15,9 +15,10 @@ import type { SurgeryPlan } from "../surgery/plan.js";
 export const recordFile = "upcycle.json";
 
 const factorsSchema = z.object({ output: z.number(), gate: z.number(), up: z.number(), down: z.number(), downBias: z.number().default(1) });
+export const factorRunsSchema = z.array(factorsSchema.extend({ layers: z.string() }));
 
 /** What version 1 did not write has the value that version 1 always had. */
-const recipeSchema = z.object({
+export const recipeSchema = z.object({
   expansion: z.int(),
   granularity: z.int(),
   topK: z.int(),
@@ -48,7 +49,7 @@ const recipeSchema = z.object({
 });
 
 /** Unknown keys are kept out of the way, not refused: a later version may write more. Version 1 had one set of factors for all layers. */
-export const recordSchema = z.object({
+const recordSchema = z.object({
   version: z.union([z.literal(1), z.literal(2)]),
   upcycle: z.string(),
   /** `inner`: hidden units of each layer's FFN, where the recipe filled the last part. */
@@ -57,10 +58,7 @@ export const recordSchema = z.object({
   parents: z.array(z.string()).optional(),
   name: z.string(),
   recipe: recipeSchema,
-  factors: z.union([
-    z.array(factorsSchema.extend({ layers: z.string() })),
-    factorsSchema.transform((factors) => [{ layers: "all", ...factors }]),
-  ]),
+  factors: z.union([factorRunsSchema, factorsSchema.transform((factors) => [{ layers: "all", ...factors }])]),
   expected: z.object({
     kind: z.enum(["exact", "constant-router", "approximate"]),
     exactAtStart: z.boolean(),

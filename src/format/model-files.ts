@@ -23,11 +23,6 @@ export function isCarried(name: string): boolean {
   return carriedFiles.includes(name) || legalFile.test(name);
 }
 
-/** Whether a file's real path lies in a folder of the Hub's cache that has the headers of weight files alone: read from there, weights would be zeros. */
-export function isHeaderFile(path: string): boolean {
-  return /[/\\]models--[^/\\]+[/\\]headers[/\\][0-9a-f]{40}[/\\][^/\\]+$/.test(path);
-}
-
 /** The file that holds all weights, or the index of those that do; in the order in which transformers looks for them. */
 export const weightSources = [
   { file: singleFileName, shards: null },

@@ -224,6 +224,22 @@ export function planHeader(
   return { tensors: new Map(placed), metadata, dataStart, bytes, fileBytes: dataStart + end };
 }
 
+/**
+ * Stands where the weights begin in a file of which the header alone is here (`hub/headers.ts`), so that the file is known wherever it is moved or copied
+ * to. As numbers of any precision it is none that a model begins with.
+ */
+const headerAloneMark = new TextEncoder().encode("no weights here\n");
+
+/** The mark, as far as a file has room for it behind its header. */
+export function headerAlone(dataBytes: number): Uint8Array {
+  return headerAloneMark.subarray(0, dataBytes);
+}
+
+/** Whether a file's data is no weights, by its first bytes: `headerAlone(...).length` of them. */
+export function isHeaderAlone(first: Uint8Array): boolean {
+  return first.length > 0 && headerAlone(first.length).every((byte, i) => byte === first[i]);
+}
+
 /** Reads the header of a whole file in memory; `file.subarray(begin, end)` are a tensor's bytes. */
 export function parseSafetensors(file: Uint8Array, where: string): Header {
   const length = headerLength(file.subarray(0, lengthBytes), file.byteLength, where);

@@ -1,6 +1,7 @@
 /**
  * A model of the Hub as a folder that can be inspected and planned with, its weights not downloaded: config.json, the index, and of every safetensors
- * file the header, in a sparse file of the full length. Never a folder to read weights from: they would be zeros (`checkpoint/locate.ts` refuses).
+ * file the header, in a sparse file of the full length. Never a folder to read weights from: they would be zeros. A mark in each file says so, by which
+ * `checkpoint/locate.ts` refuses to read them, wherever the folder has been moved or copied to.
  *
  * Such folders lie beside the snapshots (`models--ORG--NAME/headers/COMMIT`), where huggingface_hub does not look.
  */
@@ -8,7 +9,8 @@ import { mkdir, open, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { downloadFile } from "@huggingface/hub";
 import { stopError } from "../base/errors.js";
-import { headerLength, lengthBytes, parseHeader } from "../format/safetensors.js";
+import { headerAlone, headerLength, lengthBytes, parseHeader } from "../format/safetensors.js";
+import { writeAll } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { maxAttempts, type BlobOptions } from "./blob.js";
 
@@ -25,7 +27,8 @@ export async function fetchHeader(options: HeaderOptions, path: string): Promise
     await mkdir(dirname(path), { recursive: true });
     const handle = await open(`${path}.incomplete`, "w");
     try {
-      await handle.writeFile(header);
+      await writeAll(handle, header, 0);
+      await writeAll(handle, headerAlone(file.size - header.length), header.length);
       await handle.truncate(file.size);
     } finally {
       await handle.close();

@@ -2,7 +2,7 @@
  * Files and folders that are either complete or absent under their name, whatever interrupts the writing: everything is
  * written beside (`.NAME.partial-PID`), flushed to disk, and renamed. Nothing named `.NAME.partial-*` is ever finished.
  */
-import { mkdir, open, readdir, rename, rm, rmdir, stat } from "node:fs/promises";
+import { mkdir, open, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { inputError } from "../base/errors.js";
@@ -254,6 +254,11 @@ export async function exists(path: string): Promise<boolean> {
     if ((cause as NodeJS.ErrnoException).code === "ENOENT") return false;
     throw fsError(cause, path, "look up path");
   }
+}
+
+/** The path without links; made absolute only, where nothing has it. */
+export function realPath(path: string): Promise<string> {
+  return realpath(path).catch(() => resolve(path));
 }
 
 /** Makes renames and new names in a folder survive a power cut. */

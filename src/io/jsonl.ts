@@ -19,13 +19,14 @@ export interface JsonlWriter {
 /** Opens a log for appending, creating it if absent, after cutting off a torn last line. */
 export async function openJsonl(path: string): Promise<JsonlWriter> {
   const handle = await withFsErrors(path, "open log", () => open(path, "a+"));
+  let size: number;
   try {
     await withFsErrors(path, "repair log", () => cutTornLine(handle));
+    size = (await handle.stat()).size;
   } catch (cause) {
     await handle.close();
     throw cause;
   }
-  let size = (await handle.stat()).size;
   let last: Promise<void> = Promise.resolve();
   const write = async (line: string): Promise<void> => {
     try {

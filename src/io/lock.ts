@@ -38,8 +38,11 @@ async function create(path: string): Promise<boolean> {
   return withFsErrors(path, "lock the folder", async () => {
     try {
       const handle = await open(path, "wx");
-      await handle.writeFile(String(process.pid));
-      await handle.close();
+      try {
+        await handle.writeFile(String(process.pid));
+      } finally {
+        await handle.close();
+      }
       return true;
     } catch (cause) {
       if ((cause as NodeJS.ErrnoException).code === "EEXIST") return false;

@@ -42,7 +42,13 @@ export interface OffsetFile {
 /** Opens an existing file. `direct` false: everything goes through the page cache. Throws what the system says. */
 export async function openForOffsets(path: string, direct = true): Promise<OffsetFile> {
   const cached = await open(path, "r+");
-  let past = direct ? await openDirect(path) : null;
+  let past: FileHandle | null = null;
+  try {
+    if (direct) past = await openDirect(path);
+  } catch (cause) {
+    await cached.close();
+    throw cause;
+  }
   const writeDirect = async (bytes: Uint8Array, offset: number): Promise<void> => {
     try {
       if (past !== null) return await writeAll(past, bytes, offset);

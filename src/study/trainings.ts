@@ -1,7 +1,8 @@
 /** The trainings of a study: its parent, and one arm with one seed. */
 import { join, relative } from "node:path";
 import { foldersOf } from "../checkpoint/model-source.js";
-import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
+import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint/open.js";
+import { lineageKey } from "../checkpoint/write.js";
 import { convertCheckpoint } from "../convert/convert.js";
 import { readLineage } from "../convert/lineage.js";
 import { countParams } from "../cost/params.js";
@@ -98,14 +99,17 @@ export async function* runArm(
     yield { type: "note", text: preservationNote(name, preservation) };
   }
   const source = arm.kind === "scratch" ? null : await openCheckpoint(arm.kind === "dense" ? dense : start);
-  const parent = arm.kind === "upcycled" ? await openCheckpoint(dense) : null;
+  let parent: Checkpoint | null = null;
   try {
+    if (arm.kind === "upcycled") parent = await openCheckpoint(dense);
+    const lineage = source === null ? null : await readLineage(source);
     const run = trainRun({
       ...commonOptions(options, ground),
       dir: join(dir, path), spec: arm.spec, seed, block: isMoe(arm.spec) ? config.continue : { ...config.continue, routing: undefined },
       initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(arm.spec, slot, seed)),
       identity: { study: config.name, arm: arm.id, text: config.text, kind: arm.kind, recipe: arm.recipe?.(seed) ?? null },
-      similarity: parent === null ? undefined : await similarityTo([parent], arm.spec, await readLineage(start, arm.spec.layers.length)),
+      similarity: parent === null ? undefined : await similarityTo([parent], arm.spec, lineage),
+      lineage: source?.config[lineageKey],
     });
     const result = yield* meter.watch(name, arm.flopsPerToken, run);
     return armRun(seed, path, preservation, result, arm.flopsPerToken);

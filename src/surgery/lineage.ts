@@ -53,7 +53,7 @@ export function expertOrigins(parent: DecoderSpec, child: DecoderSpec, lineage: 
     if (parent.layers[layer]!.ffn.kind !== "dense") throw inputError(`layer ${layer} of the parent is not dense`);
     const cut = cutOf(ffn, whole);
     if (lineage !== null && ffn.experts !== lineage.copies * lineage.recipe.expansion * lineage.recipe.granularity) {
-      throw inputError(`${ffn.experts} experts, which the recipe ${recipeName(lineage.recipe)} in upcycle.json does not make`, { where: `layer ${layer}`, hint: "give the record that belongs to the model" });
+      throw inputError(`${ffn.experts} experts, which the recipe ${recipeName(lineage.recipe)} of its record does not make`, { where: `layer ${layer}`, hint: "give the record that belongs to the model" });
     }
     if (cut === null) {
       throw inputError(`${ffn.experts} experts of size ${ffn.inner} are not parts of an FFN of size ${whole}`, {

@@ -26,9 +26,16 @@ export type MergeChoice =
   | { readonly kind: "mean"; readonly weights: readonly number[] | readonly (readonly number[] | null)[] | null }
   | { readonly kind: "expert"; readonly index: number };
 
+/** What merging has to know of a recipe. */
+export type MadeRecipe = Pick<
+  UpcycleRecipe, "expansion" | "granularity" | "topK" | "seed" | "experts" | "parents" | "sharedParent" | "noise" | "drop" | "permute" | "shared" | "layers" | "pad"
+>;
+
 /** How the model was made. */
 export interface MergeLineage {
-  readonly recipe: UpcycleRecipe;
+  /** The file that says so. */
+  readonly from: string;
+  readonly recipe: MadeRecipe;
   /** Of the dense parent. */
   readonly family: string;
   /** Of every layer; null where it stayed dense. */
@@ -89,19 +96,19 @@ export function planMerge(source: DecoderSpec, choice: MergeChoice, lineage: Mer
   };
 }
 
-function checkLineage(source: DecoderSpec, { recipe, copies, inner }: MergeLineage): void {
+function checkLineage(source: DecoderSpec, { recipe, copies, inner, from }: MergeLineage): void {
+  const hint = "to merge whole experts, remove that record: upcycle.json, multiply.json and the key upcycle of config.json";
   const { expansion, granularity } = recipe;
   if (recipe.sharedParent !== null) {
     throw inputError("every token gets a shared expert of another model as well as the routed ones, which no one FFN does", { hint: "only mixtures without one can be merged" });
   }
-  if (inner !== null && inner.length !== source.layers.length) throw inputError(`upcycle.json knows the FFNs of ${inner.length} layers, the model has ${source.layers.length}`, { hint: "remove upcycle.json to merge whole experts" });
+  if (inner !== null && inner.length !== source.layers.length) throw inputError(`${from} knows the FFNs of ${inner.length} layers, the model has ${source.layers.length}`, { hint });
   const chosen = chosenLayers(recipe, source.layers.length);
   source.layers.forEach(({ ffn }, layer) => {
     const fits = ffn.kind === "moe" ? chosen[layer] && ffn.experts === copies * expansion * granularity : !chosen[layer];
     if (!fits) {
-      throw inputError(`layer ${layer} has ${ffn.kind === "moe" ? `${ffn.experts} experts` : "a dense FFN"}, which the recipe ${recipeName(recipe)} in upcycle.json does not make`, {
-        hint: "remove upcycle.json to merge whole experts",
-      });
+      const times = copies === 1 ? "" : `, ${copies} times,`;
+      throw inputError(`layer ${layer} has ${ffn.kind === "moe" ? `${ffn.experts} experts` : "a dense FFN"}, which the recipe ${recipeName(recipe)}${times} in ${from} does not make`, { hint });
     }
   });
 }
@@ -165,7 +172,7 @@ function valueOf({ key, at: { part, layer } }: Slot, source: DecoderSpec, layout
   const routed = axis === null || layout.routed === layout.granularity * inner ? whole : axis === "rows" ? rows(whole, 0, layout.routed) : columns(whole, 0, layout.routed);
   if (layout.shared === 0) return routed;
   const { shared } = source.layers[layer]!.ffn as MoeFfn;
-  if (shared?.inner !== layout.shared) throw inputError(`layer ${layer} has no shared expert of ${layout.shared} units, which upcycle.json says it has`);
+  if (shared?.inner !== layout.shared) throw inputError(`layer ${layer} has no shared expert of ${layout.shared} units, which ${lineage!.from} says it has`);
   return concat([sharedPart(part, layer, shared.gated), routed], axis!);
 }
 

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { interruptedError } from "../base/errors.js";
 import { compact } from "../base/format.js";
 import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
+import { lineageKey } from "../checkpoint/write.js";
 import type { ModelConfig, TrainConfig, TrainingBlock, TrainTextConfig } from "../config/index.js";
 import { trainFlopsPerToken } from "../cost/flops.js";
 import { exists } from "../io/atomic.js";
@@ -72,6 +73,7 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
       block,
       initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(spec, slot, seed)),
       carry: base.carry,
+      lineage: source?.config[lineageKey],
       text: { train, heldOut }, documentEnd: end,
       evaluationTokens: config.evaluation.tokens,
       identity: { model, tokenizer: tokenizer ?? null, text: config.text },

@@ -32,6 +32,8 @@ export interface RunOptions {
   readonly initial: (slot: Slot) => Promise<Float32Array>;
   /** Folder whose tokenizer files every checkpoint carries. */
   readonly carry: string | undefined;
+  /** What every checkpoint says of how its experts were made (`lineageKey`). */
+  readonly lineage?: unknown;
   /** One row of tokens, or parts with weights; the held-out loss of parts is their weighted mean. */
   readonly text: { readonly train: TokenRow | readonly MixPart[]; readonly heldOut: TokenRow | readonly MixPart[] };
   /** The token that ends every document. */

@@ -62,6 +62,7 @@ export interface SaveOptions {
   readonly layout: StateLayout;
   /** Folder whose tokenizer files come along. */
   readonly carry: string | undefined;
+  readonly lineage: unknown;
   /** Null: weights only. */
   readonly progress: Progress | null;
   /** The model is made of these instead of the weights; where a parameter has no average, of its weight. */
@@ -69,11 +70,11 @@ export interface SaveOptions {
 }
 
 /** Replaces `dir` with the current state; at every moment the old or the new one is complete on disk. */
-export async function saveState({ dir, spec, runtime, layout, carry, progress, averaged = false }: SaveOptions): Promise<void> {
+export async function saveState({ dir, spec, runtime, layout, carry, lineage, progress, averaged = false }: SaveOptions): Promise<void> {
   const tensors = kindOrder.flatMap((kind) =>
     slotsOf(spec).filter(({ key }) => layout.kinds(key).includes(kind)).map(({ key, shape }) => ({ name: `${kind}.${key}`, dtype: "F32" as const, shape })));
   await writeCheckpoint({
-    dir, spec, dtype: layout.dtype, carry, overwrite: true,
+    dir, spec, dtype: layout.dtype, carry, lineage, overwrite: true,
     weights: ({ key }) => runtime.read(averaged && layout.kinds(key).includes("average") ? "average" : "weight", key),
     files: progress === null ? {} : { [progressFile]: `${JSON.stringify(progress)}\n` },
     extraBytes: progress === null ? 0 : 4 * tensors.reduce((sum, { shape }) => sum + elements(shape), 0),

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, readdirSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { commit, fakeHub, type FakeHub } from "../hub/server.js";
@@ -78,6 +78,14 @@ describe("hf:// where a model folder could stand", () => {
     expect(shown.stdout).toBe((await upcycle("convert", llama, "--recipe", "E4G1T2", "--dry-run")).stdout);
     // Headers once fetched are kept; none of this is taken for the model.
     expect(bodies()).toEqual([]);
+    const copy = join(root, "copy");
+    cpSync(headers, copy, { recursive: true });
+    expect((await upcycle("inspect", copy)).code).toBe(0);
+    const line = `upcycle: ${join(copy, "model.safetensors")}: this file has the header of the weights alone, not the weights; name the model as hf://org/name, so that its weights are downloaded\n`;
+    for (const args of [["convert", copy, "--recipe", "E4G1T2", "--out", join(root, "zeros")], ["convert", copy, "--recipe", "E4G1T2", "--out", join(root, "zeros"), "--threads", "2"], ["diff", llama, copy]]) {
+      expect(await upcycle(...args)).toMatchObject({ code: 2, stderr: line });
+    }
+    expect(readdirSync(root).filter((name) => name.includes("zeros"))).toEqual([]);
     const made = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "whole"));
     expect(made.stdout, made.stderr).toContain("The two models compute the same function");
     expect((await upcycleJson("inspect", "hf://org/tiny")).dir).toBe(join(cache, "models--org--tiny", "snapshots", commit));

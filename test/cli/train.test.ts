@@ -75,6 +75,15 @@ describe("train, then use what was trained", () => {
     expect((await upcycle("generate", moe, "--prompt", "", "--json")).stderr).toBe("upcycle: the prompt has no tokens; give some text to go on from\n");
   });
 
+  it("trains an upcycled model further, which can still be merged", async () => {
+    const moe = join(dir, "moe");
+    const file = writeTrainFile(dir, "moe.yaml", { model: moe, tokenizer: undefined, out: join(dir, "moe-run"), training: { steps: 2 } });
+    const { model, best } = await upcycleJson("train", file);
+    for (const folder of [model, best] as string[]) {
+      expect(await upcycleJson("merge", folder, "--dry-run")).toMatchObject({ record: true, how: expect.stringContaining("2 experts, each put together from 2 parts") as string });
+    }
+  });
+
   it("generates from several prompts at once", async () => {
     writeFileSync(join(dir, "prompts.txt"), "the whale\nship and sea and wind\n\n");
     const options = ["generate", last, "--max-new-tokens", "6", "--temperature", "0", "--threads", "1"];

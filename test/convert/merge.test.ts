@@ -41,6 +41,8 @@ async function merged(source: string, choice: MergeChoice = uniform): Promise<st
   return out;
 }
 
+const configOf = (dir: string): Record<string, unknown> => JSON.parse(readFileSync(join(dir, "config.json"), "utf8")) as Record<string, unknown>;
+
 /** Every tensor as float32. */
 async function tensorsOf(dir: string): Promise<{ spec: DecoderSpec; dtype: string; tensors: Map<string, Float32Array> }> {
   const { spec, dtype, readFloat32, close } = await openCheckpoint(dir);
@@ -125,9 +127,41 @@ describe("merging an untouched upcycled model", () => {
       await expectSame(await merged(again), golden("dense/llama"));
       await expectSame(await merged(again, { kind: "expert", index: 3 }), golden("dense/llama"));
       const file = join(again, "multiply.json");
-      writeFileSync(file, readFileSync(file, "utf8").replace('"copies": 4', '"copies": 1'));
-      expect(await lineOf(planMerging({ source: again, choice: uniform }))).toContain("lineage.copies: ");
+      const text = readFileSync(file, "utf8");
+      writeFileSync(file, text.replace('"copies": 4\n', '"copies": 0\n'));
+      expect(await lineOf(planMerging({ source: again, choice: uniform }))).toContain("multiply.json: lineage.copies: ");
+      writeFileSync(file, text.replace('"copies": 4\n', '"copies": 2\n'));
+      expect(await lineOf(planMerging({ source: again, choice: uniform }))).toMatch(/^layer \d has \d+ experts, which the recipe E\dG\dT\d, 2 times, in multiply.json does not make; to merge whole experts, remove that record: /);
     });
+
+  it.each([
+    ["E2G4T4", {}, 1], ["E3G2T2", { permute: true, seed: 5, layers: "odd" }, 1], ["E2G2T2", { permute: true, seed: 3 }, 3], ["E3G5T5", { pad: true, scaling: "none" }, 2], ["E4G4T8", { order: "softmax-topk" }, 2],
+  ] as const)("gives the parent back after %s %j, %d times, without its records, from what config.json says", async (recipe, options, copies) => {
+    const once = await upcycled("llama", recipe, options);
+    rmSync(join(once, "upcycle.json"));
+    const moe = copies === 1 ? once : fresh();
+    if (copies > 1) {
+      await multiplyExperts({ source: once, recipe: { copies, topK: null, routerStd: 0.5, seed: 0 }, out: moe });
+      rmSync(join(moe, "multiply.json"));
+    }
+    const out = await merged(moe);
+    await expectSame(out, golden("dense/llama"));
+    expect(configOf(out)).not.toHaveProperty("upcycle");
+    expect((await planMerging({ source: moe, choice: uniform })).warnings).toEqual([]);
+  });
+
+  it("with several parents gives each of them back from what config.json says, which names no prompts", async () => {
+    const [base, coder] = [golden("dense/llama"), perturbed("dense/llama", fresh(), 1)];
+    const mix = fresh();
+    const prompts = [["code"], ["verse"]].map((positive) => ({ positive, negative: [] }));
+    const parents = [{ source: 1, noise: 0, scale: 0.5 }, { source: 0, noise: 0, scale: -2 }];
+    const recipe = upcycleRecipe("E2G1T2", { parents, routerInit: { kind: "cheap_embed", prompts } });
+    await convertCheckpoint({ source: base, parents: [coder], recipe, routerRows: [0, 1].map(() => Float32Array.from({ length: 64 }, (_, i) => i)), out: mix });
+    expect(JSON.stringify(configOf(mix))).not.toContain("verse");
+    rmSync(join(mix, "upcycle.json"));
+    const [found, wanted] = [await tensorsOf(await merged(mix, { kind: "expert", index: 0 })), await tensorsOf(coder)];
+    expect(found.tensors.get("layers.1.down")).toEqual(wanted.tensors.get("layers.1.down"));
+  });
 
   it("with several parents gives each of them back, their factors undone, or their average", async () => {
     const [base, coder] = [golden("dense/llama"), perturbed("dense/llama", fresh(), 1)];
@@ -216,8 +250,13 @@ describe("a merged model", () => {
         expect(await lineOf(planMerging({ source, choice }))).toContain("layers.0.router: the first 4 experts share one router row, as the 4 parts of one FFN do, and no record says how they were cut");
       }
     }
+    // Rows of whole experts differ, and so do those of parts that training has parted: neither tells, and the user must know.
     const whole = await changed(await upcycled("llama", "E4G1T2"), (_, values) => values);
-    expect(await lineOf(planMerging({ source: whole, choice: uniform }))).toBe("no error");
+    const trained = await changed(await upcycled("llama", "E2G4T4"), (key, values) => (key.endsWith(".router") ? values.map((value, i) => value + 1e-3 * i) : values));
+    for (const source of [whole, trained]) {
+      expect((await planMerging({ source, choice: uniform })).warnings).toContain(
+        "no record says how the experts were made (upcycle.json, multiply.json, the key upcycle of config.json): each is taken to be a whole FFN, which parts of one are not");
+    }
   });
 
   it("of one expert alone copies its bytes, and says how it was made", async () => {
@@ -275,7 +314,24 @@ describe("a merge is refused", () => {
     const path = join(moe, "upcycle.json");
     const record = JSON.parse(readFileSync(path, "utf8")) as { recipe: { expansion: number } };
     writeFileSync(path, JSON.stringify({ ...record, recipe: { ...record.recipe, expansion: 4 } }));
-    expect(await lineOf(planMerging({ source: moe, choice: uniform }))).toBe("layer 0 has 4 experts, which the recipe E4G2T2 in upcycle.json does not make; remove upcycle.json to merge whole experts");
+    expect(await lineOf(planMerging({ source: moe, choice: uniform }))).toBe(
+      "layer 0 has 4 experts, which the recipe E4G2T2 in upcycle.json does not make; to merge whole experts, remove that record: upcycle.json, multiply.json and the key upcycle of config.json",
+    );
+  });
+
+  it("for one in config.json that cannot be read", async () => {
+    const moe = await upcycled("llama", "E2G2T2");
+    rmSync(join(moe, "upcycle.json"));
+    const { upcycle: said, ...config } = configOf(moe) as { upcycle: Record<string, unknown> & { recipe: object } };
+    const lineFor = async (value: unknown): Promise<string> => {
+      writeFileSync(join(moe, "config.json"), JSON.stringify({ ...config, upcycle: value }));
+      return (await lineOf(planMerging({ source: moe, choice: uniform }))).replace(/^ROOT\/out\d+/, "DIR");
+    };
+    expect(await lineFor({ ...said, version: 2 })).toBe("DIR/config.json: upcycle.version: Invalid input: expected 1; remove the key upcycle to go on without it");
+    expect(await lineFor("E2G2T2")).toMatch(/^DIR\/config.json: upcycle: Invalid input: expected object.*; remove the key upcycle to go on without it$/);
+    expect(await lineFor({ ...said, recipe: { ...said.recipe, granularity: 0 } })).toContain("G is 0, expected a whole number of at least 1");
+    expect(await lineFor({ ...said, recipe: { ...said.recipe, granularity: 4 } })).toContain("which the recipe E2G4T2 in config.json does not make");
+    expect(await lineFor(said)).toBe("no error");
   });
 
   it("into its own source", async () => {

@@ -1,10 +1,10 @@
 /** Several dense parents as the experts of one model. */
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { utimesSync, writeFileSync } from "node:fs";
+import { join, relative } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
 import { openCheckpoint, type Checkpoint } from "../../src/checkpoint/open.js";
-import { convertCheckpoint, planConversion, type ConvertOptions } from "../../src/convert/convert.js";
+import { convertCheckpoint, planConversion, type ConvertEvent, type ConvertOptions } from "../../src/convert/convert.js";
 import { readRecord, recipeOf } from "../../src/convert/record.js";
 import { explainPlan } from "../../src/surgery/explain.js";
 import { upcycleRecipe, type RecipeOptions, type UpcycleRecipe } from "../../src/surgery/recipe.js";
@@ -133,6 +133,56 @@ describe("several parents", () => {
       expect(Math.max(...router)).toBeGreaterThan(0.9 * bound);
       for (let row = 0; row < 16; row += 2) expect(router.subarray(row * 32, row * 32 + 32)).toEqual(router.subarray(row * 32 + 32, row * 32 + 64));
     });
+  });
+});
+
+describe("parents of one name", () => {
+  const [first, second] = [perturbed("dense/llama", join(root, "a", "model"), 1), perturbed("dense/llama", join(root, "b", "model"), 2)];
+  const of = recipe("E2G1T2", { parents: from(1, 2) });
+  const pace = { chunkBytes: 512, flushBytes: 20_000 };
+
+  /** Stops halfway. */
+  async function stopped(asked: ConvertOptions): Promise<void> {
+    const abort = new AbortController();
+    const onEvent = (event: ConvertEvent): void => void (event.type === "progress" && event.done > event.total / 2 && abort.abort());
+    expect(await lineOf(convertCheckpoint({ ...asked, signal: abort.signal, onEvent }))).toMatch(/^interrupted/);
+  }
+
+  it.each([
+    ["experts' parents", [base, first, second], [base, second, first]],
+    ["base and an expert's parent", [first, second, base], [second, first, base]],
+    ["one parent, twice, and two", [base, first, first], [base, first, second]],
+  ])("swapped between two attempts are not mixed: %s", async (_, before, after) => {
+    const asked = ([source, ...parents]: string[], out: string): ConvertOptions => ({ source: source!, parents, recipe: of, out, pace });
+    const [plain, out] = [fresh(), fresh()];
+    await convertCheckpoint(asked(after, plain));
+    await stopped(asked(before, out));
+    const types: string[] = [];
+    await convertCheckpoint({ ...asked(after, out), onEvent: ({ type }) => void types.push(type) });
+    expect(hashes(out)).toEqual(hashes(plain));
+    expect(types).toContain("replaced");
+    expect(types).not.toContain("resumed");
+  });
+
+  it("in their order, under whatever path, go on", async () => {
+    const asked = options([first, second], of, { pace });
+    await stopped(asked);
+    const types: string[] = [];
+    const parents = [relative(process.cwd(), first), `${second}/`];
+    await convertCheckpoint({ ...asked, parents, onEvent: ({ type }) => void types.push(type) });
+    expect(types).toContain("resumed");
+  });
+
+  it("are not taken for each other in what was finished", async () => {
+    for (const file of ["config.json", "model.safetensors"]) for (const dir of [first, second]) utimesSync(join(dir, file), 1e9, 1e9);
+    const asked = options([first, second], of, { acceptFinished: true });
+    await convertCheckpoint(asked);
+    expect((await convertCheckpoint(asked)).found).toBe(true);
+    expect(await lineOf(convertCheckpoint({ ...asked, parents: [second, first] }))).toContain("folder exists and is not empty");
+    const alone = { source: first, recipe: recipe("E2G1T2", {}), out: fresh(), acceptFinished: true };
+    await convertCheckpoint(alone);
+    expect((await convertCheckpoint(alone)).found).toBe(true);
+    expect(await lineOf(convertCheckpoint({ ...alone, source: second }))).toContain("folder exists and is not empty");
   });
 });
 

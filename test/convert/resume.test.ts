@@ -1,6 +1,6 @@
 /** Conversions that are stopped, killed, starved and disturbed. Threads and child processes run compiled code. */
 import { spawn, spawnSync } from "node:child_process";
-import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -14,7 +14,7 @@ import { golden } from "../support/golden.js";
 import { hashes } from "./hashes.js";
 import { conversionScript, expectKillsHarmless, pace, type Asked } from "./kills.js";
 
-const root = mkdtempSync(join(tmpdir(), "upcycle-resume-"));
+const root = realpathSync(mkdtempSync(join(tmpdir(), "upcycle-resume-")));
 let made = 0;
 const fresh = (): string => join(root, `out${made++}`);
 afterAll(() => rmSync(root, { recursive: true, force: true }));

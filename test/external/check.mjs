@@ -7,14 +7,14 @@
  * Without --python the cases are only written, to DIR. Needs `npm run build` first.
  */
 import { spawnSync } from "node:child_process";
-import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { randomStream } from "../../dist/base/random.js";
 import { openCheckpoint } from "../../dist/checkpoint/open.js";
-import { writeCheckpoint } from "../../dist/checkpoint/write.js";
+import { lineageKey, writeCheckpoint } from "../../dist/checkpoint/write.js";
 import { convertCheckpoint } from "../../dist/convert/convert.js";
 import { parseTrainConfig } from "../../dist/config/index.js";
 import { openModel } from "../../dist/evals/model.js";
@@ -73,6 +73,9 @@ async function specOf(dir) {
   await checkpoint.close();
   return checkpoint.spec;
 }
+
+/** What config.json says of how the experts were made. */
+const lineageOf = async (dir) => JSON.stringify(JSON.parse(await readFile(join(dir, "config.json"), "utf8"))[lineageKey]);
 
 /** Every dense golden model x recipe x router order x family that holds it x router std. */
 async function conversions() {
@@ -216,13 +219,13 @@ async function variants() {
     for (const target of holders(spec).filter(isReleased)) {
       const out = `${dir}-as-${target}`;
       await convertCheckpoint({ source: dir, recipe: upcycleRecipe("E8G8T8", { target }), out });
-      const facts = { recipe: "E8G8T8", target, order: "topk-softmax", routerStd: 0.02 };
+      const facts = { recipe: "E8G8T8", target, order: "topk-softmax", routerStd: 0.02, save: `${out}.saved` };
       await addCase(`${name} as ${target}`, out, input, { kind: "convert", parent: dir, source: name, ...facts });
     }
   }
 }
 
-/** Models that transformers has opened and saved again mean the same to us: equal specs, equal logits. */
+/** Models that transformers has opened and saved again mean the same to us: equal specs, equal logits; and say as much of how their experts were made. */
 async function readBack() {
   const wrong = [];
   const saved = cases.filter(({ save }) => save !== undefined);
@@ -230,6 +233,8 @@ async function readBack() {
     try {
       const specs = [await specOf(dir), await specOf(save)].map((spec) => JSON.stringify({ ...spec, tokens: null }));
       if (specs[0] !== specs[1]) wrong.push(`${name}: transformers saved ${specs[1]}, it was ${specs[0]}`);
+      const lineages = [await lineageOf(dir), await lineageOf(save)];
+      if (lineages[0] !== lineages[1]) wrong.push(`${name}: transformers saved ${lineages[1]} about how the experts were made, it was ${lineages[0]}`);
       const first = await openTensorFile(ours);
       const [batch, sequence] = first.tensors.get("input_ids").shape;
       const ids = new Int32Array((await first.read("input_ids")).buffer);

@@ -1,9 +1,10 @@
 import { createHash } from "node:crypto";
-import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, readlinkSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
 import { openCheckpoint } from "../../src/checkpoint/open.js";
+import { parseSafetensors } from "../../src/format/safetensors.js";
 import { fetchModel, type FetchOptions, type HubEvent } from "../../src/hub/fetch.js";
 import { isHubReference, modelName, parseHubReference } from "../../src/hub/reference.js";
 import { hubSettings } from "../../src/hub/settings.js";
@@ -90,23 +91,30 @@ describe("a model of the Hub", () => {
     const end = 8 + Number(new DataView(weights.buffer, weights.byteOffset).getBigUint64(0, true));
     expect(found.length).toBe(weights.length);
     expect(found.subarray(0, end)).toEqual(weights.subarray(0, end));
-    expect(found.subarray(end).every((byte) => byte === 0)).toBe(true);
+    expect(new TextDecoder().decode(found.subarray(end, end + 16))).toBe("no weights here\n");
+    expect(found.subarray(end + 16).every((byte) => byte === 0)).toBe(true);
     const whole = await get();
     expect(readFileSync(join(whole, "model.safetensors")).equals(weights)).toBe(true);
     expect(await get(model, { part: "headers" })).toBe(whole);
     expect(await get(model, { part: "config" })).toBe(whole);
   });
 
-  test("whose headers alone are here gives no weights, under whatever name the folder is opened", async () => {
+  test("whose headers alone are here gives no weights, wherever the folder is linked, copied or moved to", async () => {
     const dir = await get(model, { part: "headers" });
-    const link = join(cacheDir, "link");
+    const [link, copy, moved] = [join(cacheDir, "link"), join(cacheDir, "copy"), join(cacheDir, "moved")];
     symlinkSync(dir, link);
-    for (const folder of [dir, link]) {
+    cpSync(dir, copy, { recursive: true });
+    cpSync(dir, moved, { recursive: true });
+    renameSync(join(moved, "model.safetensors"), join(moved, "model-00001-of-00001.safetensors"));
+    const tensors = [...parseSafetensors(weights, "").tensors.keys()];
+    writeFileSync(join(moved, "model.safetensors.index.json"), JSON.stringify({ weight_map: Object.fromEntries(tensors.map((name) => [name, "model-00001-of-00001.safetensors"])) }));
+    for (const folder of [dir, link, copy, moved]) {
       const checkpoint = await openCheckpoint(folder);
-      const line = `${join(folder, "model.safetensors")}: this file has the header of the weights alone, not the weights`;
+      const line = `${join(folder, folder === moved ? "model-00001-of-00001.safetensors" : "model.safetensors")}: this file has the header of the weights alone, not the weights`;
       const region = { key: "layers.0.q", rowStart: 0, rowCount: 1, columnStart: 0, columnCount: 4, stride: 32 };
       for (const reading of [() => checkpoint.readFloat32("embed"), () => checkpoint.readRows("embed", 0, 1), () => checkpoint.readRegion(region)]) {
-        expect((await failure(reading())).line).toContain(line);
+        const error = await failure(reading());
+        expect([error.kind, error.line]).toEqual(["input", expect.stringContaining(line) as string]);
       }
       await checkpoint.close();
     }

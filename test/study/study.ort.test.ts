@@ -6,12 +6,14 @@ import { UpcycleError } from "../../src/base/errors.js";
 import { randomStream } from "../../src/base/random.js";
 import { openCheckpoint } from "../../src/checkpoint/open.js";
 import { parseStudyConfig, type StudyConfig } from "../../src/config/index.js";
+import { readLineage } from "../../src/convert/lineage.js";
 import { countParams } from "../../src/cost/params.js";
 import { readPoints } from "../../src/fit/points.js";
 import { lawById } from "../../src/laws/catalogue.js";
 import type { StudyResult } from "../../src/report/result.js";
 import { writeReport } from "../../src/study/report.js";
 import { runStudy, type StudyEvent } from "../../src/study/run.js";
+import { recipeName } from "../../src/surgery/recipe.js";
 import { temporaryFolder } from "../io/temporary.js";
 import { upcycle, upcycleJson } from "../cli/upcycle.js";
 import { inThread } from "../support/backend.js";
@@ -134,7 +136,7 @@ describe("a study's result", () => {
       ["soft", "upcycled", "upcycled E4G2T4", "E4G2T4"],
       ["scratch", "scratch", "E4G1T2 from scratch", "E4G1T2"],
     ]);
-    for (const { id, runs, flopsPerToken, params } of result.arms) {
+    for (const { id, kind, recipe, runs, flopsPerToken, params } of result.arms) {
       expect(runs.map(({ seed }) => seed)).toEqual([0, 7]);
       for (const { path, points, finalLoss, tokensPerSecond, peakRssBytes } of runs) {
         expect(points.map(({ step, tokens }) => [step, tokens])).toEqual([[0, 0], [3, 192], [6, 384]]);
@@ -145,6 +147,8 @@ describe("a study's result", () => {
         const checkpoint = await openCheckpoint(join(whole, path, "last"));
         const { total, active } = countParams(checkpoint.spec);
         expect(params, id).toEqual({ total, active });
+        const lineage = await readLineage(checkpoint);
+        expect(lineage && recipeName(lineage.recipe), id).toBe(kind === "upcycled" ? recipe : null);
         await checkpoint.close();
         expect(existsSync(join(whole, path, "last/tokenizer.json"))).toBe(true);
       }

@@ -205,7 +205,7 @@ describe("lineage", () => {
       for (const cosine of cosines(await evaluateAll(twice.outputs, contextOf(child.target, 0, out)), twice.target, 2)) expect(cosine).toBeCloseTo(1, 6);
     }
     const { target } = planUpcycle(source, upcycleRecipe("E4G2T4"));
-    expect(() => expertOrigins(source, target, { recipe: upcycleRecipe("E3G2T2"), copies: 1 })).toThrow("8 experts, which the recipe E3G2T2 in upcycle.json does not make");
+    expect(() => expertOrigins(source, target, { recipe: upcycleRecipe("E3G2T2"), copies: 1 })).toThrow("8 experts, which the recipe E3G2T2 of its record does not make");
   });
 
   it("refuses another parent", () => {
