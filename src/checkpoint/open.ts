@@ -240,6 +240,7 @@ function requireSlots(
     if (shape.join() !== wanted.join()) {
       throw inputError(`tensor ${name} has shape [${shape.join(", ")}], config.json asks for [${wanted.join(", ")}]`, {
         where,
+        hint: "the weights do not belong to this config.json",
       });
     }
     if (presented === null) {

@@ -1,6 +1,6 @@
 /** What every command gets: a terminal, and a signal that Ctrl-C raises. */
 import { isAbsolute, relative, resolve, sep } from "node:path";
-import { openTerminal, type Terminal } from "./terminal.js";
+import { openTerminal, results, type Terminal } from "./terminal.js";
 
 export interface CommandContext {
   readonly terminal: Terminal;
@@ -20,10 +20,11 @@ export interface ContextOptions {
 
 export function openContext({ json = false, stopping }: ContextOptions): CommandContext {
   const controller = new AbortController();
-  const terminal = openTerminal({ stdout: process.stdout, stderr: process.stderr, now: () => performance.now() }, json);
+  const terminal = openTerminal({ stdout: results, stderr: process.stderr, now: () => performance.now() }, json);
   for (const name of stopping === undefined ? [] : (["SIGINT", "SIGTERM"] as const)) {
     process.on(name, () => {
-      if (controller.signal.aborted) process.exit(130);
+      // By the signal's own default: while an engine computes, `process.exit` is a crash.
+      if (controller.signal.aborted) return void process.removeAllListeners(name).kill(process.pid, name);
       controller.abort();
       if (stopping !== "") terminal.note(`stopping: ${stopping} (once more to stop at once)`);
     });

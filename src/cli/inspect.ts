@@ -71,7 +71,7 @@ function stored(formats: readonly StoredFormat[]): string {
 }
 
 function shape({ hidden, layers, vocab, tiedHead, maxPositions }: DecoderSpec): string {
-  return `hidden ${hidden}, ${layers.length} layers, vocabulary ${grouped(vocab)}, ${tiedHead ? "tied" : "own"} head, ${grouped(maxPositions)} positions`;
+  return `hidden ${hidden}, ${layers.length === 1 ? "1 layer" : `${layers.length} layers`}, vocabulary ${grouped(vocab)}, ${tiedHead ? "tied" : "own"} head, ${grouped(maxPositions)} positions`;
 }
 
 function attention({ attn, layers }: DecoderSpec): string {

@@ -3,7 +3,7 @@
 import { Command, CommanderError, Option } from "commander";
 import { UpcycleError } from "../base/errors.js";
 import { toolVersion } from "../convert/version.js";
-import { quietBrokenPipe } from "./terminal.js";
+import { ReaderGone, quietBrokenPipe } from "./terminal.js";
 
 /** In the order of the help. Each is loaded when it is needed: a command waits for its own code alone. */
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
@@ -55,6 +55,7 @@ export async function main(args: readonly string[]): Promise<number> {
   } catch (error) {
     // --help, --version; and help that was shown instead of a line about what is wrong.
     if (error instanceof CommanderError && (error.exitCode === 0 || error.code === "commander.help")) return error.exitCode === 0 ? 0 : 2;
+    if (error instanceof ReaderGone) return 0;
     const { line, exitCode, stack } = describe(error, program, args);
     process.stderr.write(`upcycle: ${line}\n`);
     if (debug) process.stderr.write(`${stack}\n`);

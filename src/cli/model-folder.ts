@@ -2,11 +2,13 @@
  * Where a command accepts a model: a folder, or `hf://org/name[@revision]`, which becomes a folder of the Hub's cache; with `+` and an adapter of
  * either kind behind it, the model with that adapter merged in. Every command but `plan`, which reads no weights, takes what `modelSource` gives.
  */
+import { resolve } from "node:path";
+import { inputError } from "../base/errors.js";
 import { bytes, duration, percent } from "../base/format.js";
 import { foldersOf, type ModelSource } from "../checkpoint/model-source.js";
 import { isHubReference, parseHubReference } from "../hub/reference.js";
 import type { FetchedPart, HubEvent } from "../hub/fetch.js";
-import { exists } from "../io/atomic.js";
+import { exists, previousName } from "../io/atomic.js";
 import { openContext, shownPath } from "./context.js";
 import { namedModel } from "./model-words.js";
 import type { Terminal } from "./terminal.js";
@@ -17,7 +19,10 @@ export const orAdapted = `${orHub}; +ADAPTER behind it merges a LoRA adapter in`
 
 /** The folder itself, or the downloaded one (`part` of it: a folder of headers has no weights to read), with progress on the terminal. Ctrl-C keeps what has come. Throws like `fetchModel`. */
 export async function modelFolder(model: string, json: boolean | undefined, part: FetchedPart = "all"): Promise<string> {
-  if (!isHubReference(model)) return model;
+  if (!isHubReference(model)) {
+    await requireModel(model);
+    return model;
+  }
   const { terminal } = openContext({ json });
   // The library is large; commands that need no network start without it.
   const { fetchModel } = await import("../hub/fetch.js");
@@ -30,6 +35,15 @@ export async function modelFolder(model: string, json: boolean | undefined, part
     process.off("SIGINT", stop).off("SIGTERM", stop);
     terminal.settle();
   }
+}
+
+/** What is likely meant by a word that is no folder. What is wrong with any other is said where it is opened. */
+async function requireModel(model: string): Promise<void> {
+  if (model === "") throw inputError("the model's name is empty", { hint: "is a variable of the shell not set?" });
+  if (/^hf:/i.test(model)) parseHubReference(model);
+  if (!/^[^./\\][^/\\]*\/[^/\\]+$/.test(model) || hubReference(model) === null) return;
+  if ((await exists(model)) || (await exists(previousName(resolve(model))))) return;
+  throw inputError("no such folder", { where: model, hint: `a model of the Hub is written hf://${model}` });
 }
 
 /** A name of the Hub as a reference to it, or null. */

@@ -73,8 +73,12 @@ export function studyView(terminal: Terminal, now: () => number): (event: StudyE
   };
 }
 
+/** Before this a speed says nothing yet. */
+const paceAfterMs = 1000;
+
 /** Shows a conversion or a merge: its warnings, then how far it is. */
-export function conversionView(terminal: Terminal, doing = "converting"): (event: ConvertEvent | MergeEvent | MultiplyEvent) => void {
+export function conversionView(terminal: Terminal, doing = "converting", now = (): number => performance.now()): (event: ConvertEvent | MergeEvent | MultiplyEvent) => void {
+  let first: number | undefined;
   return (event) => {
     switch (event.type) {
       case "planned":
@@ -88,10 +92,10 @@ export function conversionView(terminal: Terminal, doing = "converting"): (event
         break;
       case "progress": {
         const { done, total, bytesPerSecond, tensor } = event;
-        const eta = (total - done) / bytesPerSecond;
-        terminal.progress(
-          `${doing}  ${percent(done / total, 3)} of ${bytes(total)}  ${bytes(bytesPerSecond)}/s  ETA ${duration(eta)}  ${tensor}`,
-        );
+        first ??= now();
+        // The first parts wait for files to be opened and threads to start.
+        const pace = now() - first < paceAfterMs ? "" : `  ${bytes(bytesPerSecond)}/s  ETA ${duration((total - done) / bytesPerSecond)}`;
+        terminal.progress(`${doing}  ${percent(done / total, 3)} of ${bytes(total)}${pace}  ${tensor}`);
         break;
       }
     }

@@ -63,14 +63,27 @@ export function openTerminal({ stdout, stderr, now }: TerminalStreams, quiet: bo
   };
 }
 
+/** Nobody reads stdout any more: no failure, and nothing left to do. */
+export class ReaderGone extends Error {}
+
+let readerGone = false;
+
 /**
- * A reader that has seen enough (`| head`) closes the pipe. Results go to stdout when the work is done, or are the work, so there is
- * nothing left to do; but a training whose progress nobody reads any more goes on.
+ * A reader that has seen enough (`| head`) closes the pipe. Results go to stdout when the work is done, or are the work, so there is nothing left to do: the next
+ * write throws `ReaderGone`, and the command ends as after a failure, its engine closed. (To end the process while an engine computes would be a crash.) But a
+ * training whose progress nobody reads any more goes on.
  */
+export const results: TerminalStreams["stdout"] = {
+  write(text) {
+    if (readerGone) throw new ReaderGone("nobody reads the output");
+    process.stdout.write(text);
+  },
+};
+
 export function quietBrokenPipe(): void {
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code !== "EPIPE") throw error;
-    process.exit(0);
+    readerGone = true;
   });
   process.stderr.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code !== "EPIPE") throw error;

@@ -8,6 +8,7 @@ import { countParams } from "../cost/params.js";
 import { measurePreservation } from "../evals/preservation.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import type { PreservationReport } from "../report/preservation.js";
+import { isMoe } from "../spec/types.js";
 import { openContext } from "./context.js";
 import { modelSource, orAdapted, shownModel } from "./model-folder.js";
 import { byteSize, collect, defaultThreads, realNumber, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
@@ -81,12 +82,12 @@ function summary(found: PreservationReport): Record<string, unknown> {
 }
 
 async function modelLines(dense: ModelSource, moe: ModelSource, found: PreservationReport): Promise<string[]> {
-  const row = async (name: string, source: ModelSource, loss: number): Promise<string[]> => {
+  const row = async (source: ModelSource, loss: number): Promise<string[]> => {
     const { spec, close } = await openCheckpoint(source);
     await close();
     const { total, active } = countParams(spec);
-    return [name, spec.family, compact(total), compact(active), loss.toFixed(5)];
+    return [isMoe(spec) ? "MoE" : "dense", spec.family, compact(total), compact(active), loss.toFixed(5)];
   };
-  const rows = [["", "family", "parameters", "active", "loss"], await row("dense", dense, found.parentLoss), await row("MoE", moe, found.childLoss)];
+  const rows = [["", "family", "parameters", "active", "loss"], await row(dense, found.parentLoss), await row(moe, found.childLoss)];
   return [table(rows, ["left", "left", "right", "right", "right"])];
 }

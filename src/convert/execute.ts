@@ -3,7 +3,7 @@ import { sep } from "node:path";
 import { inputError } from "../base/errors.js";
 import type { Checkpoint } from "../checkpoint/open.js";
 import { areaWeights, writeCheckpoint, type AreaWeights, type SlotDtype, type WriteDtype, type WriteOptions, type WrittenCheckpoint } from "../checkpoint/write.js";
-import { realPath } from "../io/atomic.js";
+import { realPath, requireNamed } from "../io/atomic.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { printExpr } from "../surgery/expr.js";
 import type { PlannedTensor } from "../surgery/plan.js";
@@ -101,6 +101,7 @@ function weightsOf(sources: readonly Checkpoint[], { outputs, seed, data = [] }:
 
 /** Replacing a folder that is or holds the source would destroy it. Throws `input`. */
 export async function requireApart(source: string, out: string): Promise<void> {
+  requireNamed(out);
   const [from, to] = [await realPath(source), await realPath(out)];
   if (`${from}${sep}`.startsWith(`${to}${sep}`)) {
     throw inputError(from === to ? "this is the source folder itself" : "the source folder lies inside this folder", {

@@ -21,7 +21,9 @@ export interface Connection {
 /** Servers answer these when asked too often or when something behind them is down. */
 const passing = new Set([408, 429, 500, 502, 503, 504]);
 
+/** Throws inputError for an endpoint that is no address. */
 export function connectionTo({ repo, revision }: HubReference, { endpoint, token }: HubSettings, signal: AbortSignal | undefined): Connection {
+  if (!/^https?:\/\/./.test(endpoint) || !URL.canParse(endpoint)) throw inputError(`"${endpoint}" is no address`, { where: "HF_ENDPOINT", hint: "write one such as https://huggingface.co, or leave it out" });
   const where = `hf://${repo}${revision === "main" ? "" : `@${revision}`}`;
   // The last answer that was not a success; streams lose the error they broke with.
   let answered = false;

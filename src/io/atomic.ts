@@ -4,7 +4,7 @@
  */
 import { mkdir, open, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve, sep } from "node:path";
 import { inputError } from "../base/errors.js";
 import { fsError, withFsErrors } from "./fs-errors.js";
 import { isRunning, lockFolder } from "./lock.js";
@@ -106,6 +106,7 @@ export async function writeAll(handle: FileHandle, bytes: Uint8Array, position: 
  * Throws inputError if `final` is a file, or a non-empty folder and `overwrite` is not set.
  */
 export async function stageDirectory(final: string, { overwrite = false } = {}): Promise<StagedDirectory> {
+  requireNamed(final);
   const target = resolve(final);
   const path = partialName(target, process.pid);
   const previous = previousName(target);
@@ -155,17 +156,23 @@ async function replaceDirectory(
 /**
  * Like `stageDirectory`, for a folder that is made over several attempts: its place, `.NAME.unfinished`, is the same each time and stays after a
  * failure. `path` is in it; beside `path` there is room for what the making itself has to remember. One process at a time works there.
- * Throws inputError like `stageDirectory`, and if another process is at work.
+ * Throws inputError like `stageDirectory`, if another process is at work, and for the folder that this process works in.
  */
 export async function stageForAttempts(final: string, { overwrite = false } = {}): Promise<AttemptedDirectory> {
+  requireNamed(final);
   const target = resolve(final);
   const room = unfinishedName(target);
   const path = join(room, "folder");
+  await requireElsewhere(target, final);
   await withFsErrors(final, "create folder", async () => {
     await mkdir(dirname(target), { recursive: true });
     await restoreReplaced(target);
-    if (!(await exists(room))) await requireReplaceable(target, final, overwrite);
-    await mkdir(room, { recursive: true });
+    if (await exists(room)) return;
+    await requireReplaceable(target, final, overwrite);
+    // Asked for the whole path, Node tries for ever where a folder holds no others, such as /proc.
+    await mkdir(room).catch((cause: NodeJS.ErrnoException) => {
+      if (cause.code !== "EEXIST") throw cause;
+    });
   });
   const release = await lockFolder(room);
   const remove = async (): Promise<void> => {
@@ -199,6 +206,20 @@ export interface AttemptedDirectory extends StagedDirectory {
 export function unfinishedName(path: string): string {
   const target = resolve(path);
   return join(dirname(target), `.${basename(target)}.unfinished`);
+}
+
+/** What is empty would be resolved to the working folder. Throws inputError. */
+export function requireNamed(final: string): void {
+  if (final === "") throw inputError("the name of the folder to make is empty", { hint: "is a variable of the shell not set?" });
+}
+
+/** The new folder takes the place of the old one; whoever stands in that would go on in a folder that has no name any more. */
+async function requireElsewhere(target: string, final: string): Promise<void> {
+  const [here, there] = [await realPath("."), await realPath(target)];
+  if (!`${here}${sep}`.startsWith(there.endsWith(sep) ? there : `${there}${sep}`)) return;
+  throw inputError(here === there ? "this is the working folder, which a new one would replace" : "the working folder lies inside this folder, which a new one would replace", {
+    where: final, hint: "choose a folder to be made, such as ./model",
+  });
 }
 
 async function requireReplaceable(target: string, final: string, overwrite: boolean): Promise<void> {

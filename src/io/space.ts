@@ -2,6 +2,7 @@
 import { statfs } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { stopError } from "../base/errors.js";
+import { bytes } from "../base/format.js";
 import { fsError } from "./fs-errors.js";
 
 /** Bytes an ordinary user may still write under `dir`, which need not exist yet. */
@@ -17,17 +18,13 @@ export async function freeBytes(dir: string): Promise<number> {
   }
 }
 
-/** Throws stopError if fewer than `bytes` are free under `dir`. */
-export async function requireFreeSpace(dir: string, bytes: number): Promise<void> {
+/** Throws stopError if fewer than `needed` bytes are free under `dir`. */
+export async function requireFreeSpace(dir: string, needed: number): Promise<void> {
   const free = await freeBytes(dir);
-  if (free < bytes) {
-    throw stopError(`not enough disk space: ${gigabytes(bytes)} needed, ${gigabytes(free)} free`, {
+  if (free < needed) {
+    throw stopError(`not enough disk space: ${bytes(needed, 4)} needed, ${bytes(free, 4)} free`, {
       where: dir,
       hint: "free some space or write to another disk",
     });
   }
-}
-
-function gigabytes(bytes: number): string {
-  return `${(bytes / 1e9).toFixed(bytes < 1e9 ? 3 : 1)} GB`;
 }

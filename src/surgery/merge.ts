@@ -149,7 +149,7 @@ function weightsOf(choice: MergeChoice, layer: number, replicas: number): readon
   const where = `weights of layer ${layer}`;
   if (!Array.isArray(own)) throw inputError("there are none, but the layer has experts", { where, hint: "give a list of numbers, or one such list for each layer" });
   const weights = own as readonly unknown[];
-  if (weights.length !== replicas) throw inputError(`there are ${weights.length} for ${replicas} experts`, { where });
+  if (weights.length !== replicas) throw inputError(`there are ${weights.length} for ${replicas} experts`, { where, hint: "give a number for each" });
   const numbers = weights.map((weight) => {
     if (typeof weight !== "number" || !(weight >= 0 && weight < Infinity)) throw inputError(`${JSON.stringify(weight)} is no number of at least 0`, { where });
     return weight;

@@ -184,7 +184,7 @@ export function checkRecipe(recipe: UpcycleRecipe): void {
   if (recipe.scaling === "calibrated" && recipe.order !== "softmax-topk") {
     throw inputError(`calibrated scaling fits weights that are not renormalised, the router order is ${recipe.order}`, {
       where,
-      hint: "use exact scaling, or the order softmax-topk",
+      hint: "use exact scaling, or the order softmax-topk (--router, in files router)",
     });
   }
   if (noise !== null) {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { shownPath } from "../../src/cli/context.js";
 import { byteSize, oneOf, realNumber, wholeNumber } from "../../src/cli/options.js";
+import { conversionView } from "../../src/cli/progress.js";
 import { openTerminal } from "../../src/cli/terminal.js";
 import { join, resolve } from "node:path";
 
@@ -35,6 +36,15 @@ describe("a terminal", () => {
     terminal.progress("step 1");
     terminal.out("{}");
     expect(log).toEqual(["out {}\n"]);
+  });
+});
+
+describe("a conversion's progress", () => {
+  it("says how fast and how long once there is something to go by", () => {
+    const { log, clock, terminal } = recorded(false);
+    const view = conversionView(terminal, "converting", () => clock.now);
+    for (clock.now = 0; clock.now <= 5000; clock.now += 5000) view({ type: "progress", tensor: "a", done: 25e6 + clock.now, total: 100e6, bytesPerSecond: 25e6 });
+    expect(log).toEqual(["err converting  25.0 % of 100 MB  a\n", "err converting  25.0 % of 100 MB  25 MB/s  ETA 3.0 s  a\n"]);
   });
 });
 

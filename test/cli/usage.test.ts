@@ -46,6 +46,12 @@ describe("a wrong command line", () => {
     [["convert", "x", "--recipe", "E8G1T2", "--noise", "much", "--out", "y"], 'noise: "much" is no amount of noise; write a standard deviation such as 0.01, or a share of each tensor\'s own such as 1%'],
     [["convert", "x", "--recipe", "E8G1T2", "--router-std", "-1"], '--router-std: "-1" is not a number from 0'],
     [["convert", "x", "--recipe", "E8G1T2", "--shard-size", "5"], '--shard-size: "5" is not a size; write a number and a unit: 500MB, 5GB, 4GiB'],
+    [["convert", "x", "--recipe", "E8G1T2", "--out", ""], "the name of the folder to make is empty; is a variable of the shell not set?"],
+    [["merge", "x", "--out", "", "--overwrite"], "the name of the folder to make is empty; is a variable of the shell not set?"],
+    [["inspect", ""], "the model's name is empty; is a variable of the shell not set?"],
+    [["inspect", "no-such-org/model"], "no-such-org/model: no such folder; a model of the Hub is written hf://no-such-org/model"],
+    [["inspect", "no-such/folder/model"], "no-such/folder/model: no such folder"],
+    [["inspect", "HF://org/model"], '"HF://org/model" is no model of the Hub; write hf://org/name or hf://org/name@revision'],
     [["convert", "x", "--recipe", "8x2", "--out", "y"], '"8x2" is not a recipe name; write E<copies>G<parts>T<experts per token>, for example E8G1T2'],
     [["generate", "x", "--prompt", "a", "--top-p", "0x1"], '--top-p: "0x1" is not a number from 0 to 1'],
   ])("%j says so in one line and exits with 2", async (args, line) => {

@@ -296,7 +296,7 @@ describe("a merge is refused", () => {
     const plan = (source: string, choice: MergeChoice): Promise<string> => lineOf(planMerging({ source, choice }));
     expect(await plan(golden("dense/llama"), uniform)).toBe("the model is dense: it has no experts to merge");
     expect(await plan(mixtral, { kind: "expert", index: 99 })).toMatch(/^there is no expert 99: layer 0 has \d+, 0 to \d+$/);
-    expect(await plan(mixtral, { kind: "mean", weights: [1] })).toMatch(/^weights of layer 0: there are 1 for \d+ experts$/);
+    expect(await plan(mixtral, { kind: "mean", weights: [1] })).toMatch(/^weights of layer 0: there are 1 for \d+ experts; give a number for each$/);
     const { experts } = (await tensorsOf(mixtral)).spec.layers[0]!.ffn as MoeFfn;
     const all = (value: number): number[] => Array.from({ length: experts }, () => value);
     expect(await plan(mixtral, { kind: "mean", weights: all(0) })).toBe("weights of layer 0: all are 0");

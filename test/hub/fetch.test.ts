@@ -290,6 +290,13 @@ describe("refusals", () => {
     expect(error.line).toContain(words);
   });
 
+  test("an endpoint that is no address", async () => {
+    for (const endpoint of ["huggingface.co", "http://", "ftp://host"]) {
+      const error = await failure(get(model, { endpoint }));
+      expect([error.kind, error.line]).toEqual(["input", `HF_ENDPOINT: "${endpoint}" is no address; write one such as https://huggingface.co, or leave it out`]);
+    }
+  });
+
   test("no such revision, no config, no weights we read", async () => {
     expect((await failure(get(`${model}@v2`))).line).toContain("hf://org/tiny@v2: the model has no revision v2");
     for (const [content, words] of [[{ "model.safetensors": text("a") }, "the model has no config.json"], [{ "config.json": text("{}"), "q4.gguf": text("a") }, "(found q4.gguf)"]] as const) {

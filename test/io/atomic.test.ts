@@ -1,9 +1,9 @@
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, renameSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
-import { previousName, stageDirectory, writeAll, writeFileAtomic, writeJson } from "../../src/io/atomic.js";
+import { previousName, stageDirectory, stageForAttempts, writeAll, writeFileAtomic, writeJson } from "../../src/io/atomic.js";
 import { fsError, withFsErrors } from "../../src/io/fs-errors.js";
 import { temporaryFolder } from "./temporary.js";
 
@@ -44,6 +44,30 @@ describe("writeFileAtomic", () => {
     mkdirSync(join(dir, "folder", "inside"), { recursive: true });
     expect((await failure(writeFileAtomic(join(dir, "folder"), "x"))).kind).toBe("input");
     expect(readdirSync(dir).sort()).toEqual(["file", "folder"]);
+  });
+});
+
+describe("stageForAttempts", () => {
+  test("refuses what is no place for a new folder", async () => {
+    const dir = realpathSync(fresh());
+    mkdirSync(join(dir, "here", "inside"), { recursive: true });
+    const before = process.cwd();
+    process.chdir(join(dir, "here", "inside"));
+    try {
+      expect((await failure(stageForAttempts("", { overwrite: true }))).line).toContain("the name of the folder to make is empty");
+      expect((await failure(stageForAttempts(".", { overwrite: true }))).line).toBe(".: this is the working folder, which a new one would replace; choose a folder to be made, such as ./model");
+      expect((await failure(stageForAttempts("..", { overwrite: true }))).line).toContain("the working folder lies inside this folder, which a new one would replace");
+      const beside = await stageForAttempts("../inside2");
+      await beside.discard();
+    } finally {
+      process.chdir(before);
+    }
+    expect(readdirSync(join(dir, "here"))).toEqual(["inside"]);
+  });
+
+  // Node asks for ever there if it is asked for a whole path.
+  test.skipIf(process.platform !== "linux")("ends where no folder can be made", async () => {
+    expect((await failure(stageForAttempts("/proc/x"))).line).toBe("/proc/x: cannot create folder: no such file or folder");
   });
 });
 
