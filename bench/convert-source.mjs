@@ -1,8 +1,12 @@
-/** Writes the dense model that the conversion benchmark starts from: Llama-shaped, 542M parameters, bfloat16, seeded. */
+/** Writes the dense model that the conversion benchmark starts from: Llama-shaped, 542M parameters, bfloat16, seeded; and a LoRA adapter of it. */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { randomStream } from "../dist/base/random.js";
 import { areaWeights, writeCheckpoint } from "../dist/checkpoint/write.js";
+import { encodeSafetensors } from "../dist/format/safetensors.js";
 import { plainAttention, plainRope } from "../dist/spec/plain.js";
 import { plainBlocks, rmsNorm } from "../dist/spec/types.js";
+import { namedSlots } from "../dist/tensors/names.js";
 
 /** 8 layers, hidden 2048, FFN 5632, vocabulary 32000, 32 query heads on 8 key and value heads of 64. `changes` for other sizes. */
 export function sourceSpec({ layers = 8, hidden = 2048, inner = 5632, vocab = 32000, heads = 32, kvHeads = 32 } = {}) {
@@ -35,4 +39,21 @@ export async function writeSource(dir, spec, { overwrite = true } = {}) {
     return into.subarray(0, 2 * rowCount * columnCount);
   };
   await writeCheckpoint({ dir, spec, dtype: "BF16", weights: areaWeights(area), overwrite });
+}
+
+/** A LoRA adapter as PEFT saves it, float32, on every linear module of every layer. */
+export function writeAdapter(dir, spec, rank) {
+  const random = randomStream(1, "bench adapter");
+  let drawn = 0;
+  const factor = (name, shape) => {
+    const values = new Float32Array(shape[0] * shape[1]);
+    random.normals(values, drawn, 0, 0.02);
+    drawn += values.length;
+    return { name, dtype: "F32", shape, bytes: new Uint8Array(values.buffer) };
+  };
+  const modules = namedSlots(spec).flatMap(({ slot: { shape }, names: [name] }) => (/_proj\.weight$/.test(name) ? [{ name: `base_model.model.${name.slice(0, -".weight".length)}`, shape }] : []));
+  const tensors = modules.flatMap(({ name, shape: [out, width] }) => [factor(`${name}.lora_A.weight`, [rank, width]), factor(`${name}.lora_B.weight`, [out, rank])]);
+  mkdirSync(dir);
+  writeFileSync(join(dir, "adapter_config.json"), JSON.stringify({ peft_type: "LORA", task_type: "CAUSAL_LM", r: rank, lora_alpha: 2 * rank, target_modules: "all-linear" }));
+  writeFileSync(join(dir, "adapter_model.safetensors"), encodeSafetensors(tensors));
 }

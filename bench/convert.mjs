@@ -2,8 +2,9 @@
  * The conversion benchmark: `npm run bench:convert -- [options]`.
  *
  * Upcycles a Llama-shaped model of 542M bfloat16 parameters by the command line, in turns with writing as many bytes raw and flushed (the
- * faster of O_DIRECT and the page cache, by median; dd beside them), each in a process of its own. Wall time is from start to end of the
- * process; memory is the largest resident set that the system saw. Prints a table and writes bench/results/DATE-convert.json.
+ * faster of O_DIRECT and the page cache, by median; dd beside them), each in a process of its own; and again with a LoRA adapter of rank 16 on every
+ * linear module merged in, against the conversion without. Wall time is from start to end of the process; memory is the largest resident set that the
+ * system saw. Prints a table and writes bench/results/DATE-convert.json.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -14,17 +15,19 @@ import { clearInterval, setInterval } from "node:timers";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { toolVersion } from "../dist/convert/version.js";
-import { sourceSpec, writeSource } from "./convert-source.mjs";
+import { sourceSpec, writeAdapter, writeSource } from "./convert-source.mjs";
 
 const help = `node bench/convert.mjs [options]
   --rounds N     of each measurement, in turns (default 5)
   --folder DIR   on the disk to measure (default: the system's temporary folder); takes 12 GB, with --memory 25 GB, removed at the end
   --threads LIST of the conversion (default 1,2)
+  --only REGEXP  cases whose names it fits, such as "E8G1T2( with LoRA)?,"; without raw writing there is no ratio to it
   --memory       also: peak memory for more experts, small shards, and a model with an embedding of 4 GB (one run each)
   --out FILE     result file ("-" for none)`;
 const { values: flags } = parseArgs({
   options: {
     rounds: { type: "string", default: "5" }, folder: { type: "string", default: tmpdir() }, threads: { type: "string", default: "1,2" },
+    only: { type: "string", default: "" },
     memory: { type: "boolean", default: false }, out: { type: "string" }, help: { type: "boolean", default: false },
   },
 });
@@ -87,36 +90,51 @@ const plannedBytes = (source, recipe) =>
 
 const sorted = (samples, key) => samples.map((sample) => sample[key]).sort((a, b) => a - b);
 const median = (samples, key) => sorted(samples, key)[samples.length >> 1];
+/** Of times, to those of another case, round by round. */
+const ratioTo = (all, others) => (others === undefined ? null : summary(all.map(({ seconds }, i) => ({ ratio: seconds / others[i].seconds })), "ratio"));
 const summary = (samples, key) => ({ median: median(samples, key), min: sorted(samples, key)[0], max: sorted(samples, key).at(-1) });
 
-const recipes = ["E8G1T2", "E8G8T8"];
-const targets = { E8G1T2: 1.15, E8G8T8: 1.3 };
+/** What is converted, and the largest ratio to raw writing that it should have. */
+const conversions = [
+  { name: "E8G1T2", recipe: "E8G1T2", adapted: false, target: 1.15 },
+  { name: "E8G8T8", recipe: "E8G8T8", adapted: false, target: 1.3 },
+  { name: "E8G1T2 with LoRA", recipe: "E8G1T2", adapted: true, target: null },
+];
+const adapterRank = 16;
 
 try {
   const began = new Date();
   const source = join(folder, "dense");
   await writeSource(source, sourceSpec());
+  const adapter = join(folder, "lora");
+  writeAdapter(adapter, sourceSpec(), adapterRank);
   const bytes = plannedBytes(source, "E8G1T2");
   const cases = [
-    ...["direct", "cached", "dd"].map((how) => [`raw ${how}`, () => raw(bytes, how)]),
-    ...recipes.flatMap((recipe) => threads.map((count) => [`${recipe}, ${count} thread${count === "1" ? "" : "s"}`, () => convert(source, ["--recipe", recipe, "--threads", count])])),
-  ];
-  const samples = Object.fromEntries(cases.map(([name]) => [name, []]));
+    ...["direct", "cached", "dd"].map((how) => ({ name: `raw ${how}`, run: () => raw(bytes, how), target: null, plain: null })),
+    ...conversions.flatMap(({ name, recipe, adapted, target }) => threads.map((count) => {
+      const onThreads = (what) => `${what}, ${count} thread${count === "1" ? "" : "s"}`;
+      const model = adapted ? `${source}+${adapter}` : source;
+      return { name: onThreads(name), run: () => convert(model, ["--recipe", recipe, "--threads", count]), target, plain: adapted ? onThreads(recipe) : null };
+    })),
+  ].filter(({ name }) => new RegExp(flags.only).test(name));
+  if (cases.length === 0) throw new Error(`--only ${flags.only} fits no case`);
+  const samples = Object.fromEntries(cases.map(({ name }) => [name, []]));
   for (let round = 0; round < rounds; round++) {
     // Another one begins each round, so that none always follows the same one.
     for (let i = 0; i < cases.length; i++) {
-      const [name, run] = cases[(i + round) % cases.length];
+      const { name, run } = cases[(i + round) % cases.length];
       const sample = await run();
       samples[name].push(sample);
       process.stderr.write(`round ${round + 1}  ${name}  ${sample.seconds.toFixed(2)} s  ${(sample.peakBytes / 1e6).toFixed(0)} MB  load ${sample.load.toFixed(1)}\n`);
     }
   }
-  const reference = ["raw direct", "raw cached"].reduce((a, b) => (median(samples[b], "seconds") < median(samples[a], "seconds") ? b : a));
-  const results = Object.fromEntries(Object.entries(samples).map(([name, all]) => [name, {
-    seconds: summary(all, "seconds"), peakBytes: summary(all, "peakBytes"),
-    ratio: summary(all.map(({ seconds }, i) => ({ ratio: seconds / samples[reference][i].seconds })), "ratio"),
-    ratioOfFastest: sorted(all, "seconds")[0] / sorted(samples[reference], "seconds")[0],
-    target: targets[name.slice(0, 6)] ?? null,
+  const reference = ["raw direct", "raw cached"].filter((name) => samples[name] !== undefined).sort((a, b) => median(samples[a], "seconds") - median(samples[b], "seconds"))[0] ?? null;
+  const results = Object.fromEntries(cases.map(({ name, target, plain }) => [name, {
+    seconds: summary(samples[name], "seconds"), peakBytes: summary(samples[name], "peakBytes"),
+    ratio: ratioTo(samples[name], samples[reference]),
+    ratioOfFastest: reference === null ? null : sorted(samples[name], "seconds")[0] / sorted(samples[reference], "seconds")[0],
+    target,
+    ...(plain === null ? {} : { ratioToPlain: ratioTo(samples[name], samples[plain]) }),
   }]));
 
   const memory = {};
@@ -130,20 +148,20 @@ try {
     memory["embedding of 4 GB to float32, 2 threads"] = await convert(wide, ["--recipe", "E2G1T2", "--dtype", "float32", "--threads", "2"]);
   }
 
-  console.log(`${(bytes / 1e9).toFixed(2)} GB; ratio to ${reference}, round by round`);
-  console.log("| what | seconds | ratio | target | peak MB |\n|---|---|---|---|---|");
-  const range = ({ median: middle, min, max }) => `${middle.toFixed(2)} (${min.toFixed(2)}-${max.toFixed(2)})`;
-  for (const [name, { seconds, ratio, target, peakBytes }] of Object.entries(results)) {
-    console.log(`| ${name} | ${range(seconds)} | ${range(ratio)} | ${target ?? ""} | ${(peakBytes.max / 1e6).toFixed(0)} |`);
+  console.log(`${(bytes / 1e9).toFixed(2)} GB; ratios to ${reference ?? "nothing"} and to the conversion without adapter, round by round`);
+  console.log("| what | seconds | ratio | target | to plain | peak MB |\n|---|---|---|---|---|---|");
+  const range = (found) => (found == null ? "" : `${found.median.toFixed(2)} (${found.min.toFixed(2)}-${found.max.toFixed(2)})`);
+  for (const [name, { seconds, ratio, target, ratioToPlain, peakBytes }] of Object.entries(results)) {
+    console.log(`| ${name} | ${range(seconds)} | ${range(ratio)} | ${target ?? ""} | ${range(ratioToPlain)} | ${(peakBytes.max / 1e6).toFixed(0)} |`);
   }
-  for (const [name, { seconds, peakBytes }] of Object.entries(memory)) console.log(`| ${name} | ${seconds.toFixed(2)} | | | ${(peakBytes / 1e6).toFixed(0)} |`);
+  for (const [name, { seconds, peakBytes }] of Object.entries(memory)) console.log(`| ${name} | ${seconds.toFixed(2)} | | | | ${(peakBytes / 1e6).toFixed(0)} |`);
   const out = flags.out ?? here(`results/${began.toISOString().slice(0, 10)}-convert.json`);
   if (out !== "-") {
     const report = {
       date: began.toISOString(),
       hardware: { cpu: cpus()[0].model.trim(), cores: cpus().length, memoryBytes: totalmem(), system: `${platform()} ${release()}` },
       versions: { upcycle: toolVersion, node: process.versions.node },
-      config: { rounds, bytes, sourceBytes: statSync(join(source, "model.safetensors")).size, reference, report: noReport.length === 0 ? "none yet" : "off" },
+      config: { rounds, bytes, sourceBytes: statSync(join(source, "model.safetensors")).size, adapter: { rank: adapterRank, bytes: statSync(join(adapter, "adapter_model.safetensors")).size }, reference, report: noReport.length === 0 ? "none yet" : "off" },
       results, memory, samples,
     };
     mkdirSync(dirname(out), { recursive: true });

@@ -14,6 +14,8 @@ export interface Kernels {
     gradScale: number, beta1: number, oneMinusBeta1: number, beta2: number, oneMinusBeta2: number,
     rate: number, correct: number, eps: number, keep: number,
   ): void;
+  /** w += scale B A; see kernels.wat for the layouts. `rows` is even, `groups` counts four columns each, and neither they nor `rank` may be 0. */
+  addLowRank(w: number, a: number, b: number, rows: number, groups: number, rank: number, scale: number): void;
 }
 
 // TypeScript ships the types of WebAssembly with the browser's only; these are the parts used here.

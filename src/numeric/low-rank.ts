@@ -1,4 +1,5 @@
 /** Low-rank changes of a matrix, W + scale B A, for any rectangle of it. */
+import { kernelMemory } from "./kernels.js";
 
 export interface LowRank {
   readonly rank: number;
@@ -10,24 +11,60 @@ export interface LowRank {
   readonly b: Float32Array;
 }
 
+/** What the kernel works on at a time: as many columns of A, kept close, for as many rows of W after each other. Both even, columns in fours. */
+const tile = { rows: 64, columns: 1024 };
+
 /**
  * `out` = W + scale B A for some rows of W and its columns from `columnStart` on. `rows`: of each row, which row of B it takes; `values`: W's, row-major; `out` may be
  * `values`. The order of the sum is fixed: each element is the sum over the rank from first to last in double precision, where the products of float32
  * numbers are exact; scaled; added to W's; and rounded to float32 once. So an element depends on its position alone, and differs from a merge in float32,
  * which rounds after every step, by no more than that one's own roundings.
  */
-export function addLowRank(values: Float32Array, rows: readonly number[], columnStart: number, { rank, scale, a, b }: LowRank, out: Float32Array): void {
-  const columnCount = values.length / Math.max(1, rows.length);
-  const columns = a.length / rank;
-  const sums = new Float64Array(columnCount);
-  rows.forEach((from, row) => {
-    sums.fill(0);
-    for (let k = 0; k < rank; k++) {
-      const factor = b[from * rank + k]!;
-      const first = k * columns + columnStart;
-      for (let j = 0; j < columnCount; j++) sums[j]! += factor * a[first + j]!;
+export function addLowRank(values: Float32Array, rows: readonly number[], columnStart: number, change: LowRank, out: Float32Array): void {
+  const { rank, scale, b } = change;
+  const width = values.length / Math.max(1, rows.length);
+  const { kernels, w, a, factors } = workspace(rank);
+  for (let first = 0; first < width; first += tile.columns) {
+    const columns = Math.min(tile.columns, width - first);
+    const groups = Math.ceil(columns / 4);
+    pack(change, columnStart + first, columns, a);
+    for (let row = 0; row < rows.length; row += tile.rows) {
+      const some = rows.slice(row, row + tile.rows);
+      some.forEach((from, i) => {
+        const at = (row + i) * width + first;
+        w.set(values.subarray(at, at + columns), i * 4 * groups);
+        factors.set(b.subarray(from * rank, (from + 1) * rank), i * rank);
+      });
+      // What fills up the last pair of rows, and the last four columns, is whatever lay there; it goes nowhere.
+      kernels.addLowRank(w.byteOffset, a.byteOffset, factors.byteOffset, some.length + (some.length % 2), groups, rank, scale);
+      some.forEach((_, i) => out.set(w.subarray(i * 4 * groups, i * 4 * groups + columns), (row + i) * width + first));
     }
-    const at = row * columnCount;
-    for (let j = 0; j < columnCount; j++) out[at + j] = values[at + j]! + scale * sums[j]!;
-  });
+  }
+}
+
+/** Columns of A, four by four, as [groups, rank, 4]. */
+function pack({ rank, a }: LowRank, columnStart: number, columns: number, into: Float32Array): void {
+  const width = a.length / rank;
+  for (let k = 0; k < rank; k++) {
+    const from = k * width + columnStart;
+    for (let j = 0; j < columns; j++) into[((j >> 2) * rank + k) * 4 + (j & 3)] = a[from + j]!;
+  }
+}
+
+interface Workspace extends Pick<ReturnType<typeof kernelMemory>, "kernels"> {
+  readonly w: Float32Array;
+  readonly a: Float32Array;
+  /** Of B, as float64. */
+  readonly factors: Float64Array;
+}
+
+let memory: ReturnType<typeof kernelMemory> | undefined;
+
+/** Room for one tile, kept for the next call. */
+function workspace(rank: number): Workspace {
+  const [w, a, factors] = [tile.rows * tile.columns, tile.columns * rank, tile.rows * rank];
+  const bytes = 4 * (w + a) + 8 * factors;
+  if (memory === undefined || memory.buffer.byteLength < bytes) memory = kernelMemory(bytes);
+  const { buffer, kernels } = memory;
+  return { kernels, w: new Float32Array(buffer, 0, w), a: new Float32Array(buffer, 4 * w, a), factors: new Float64Array(buffer, 4 * (w + a), factors) };
 }

@@ -2,13 +2,11 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
 import { openCheckpoint, type Checkpoint } from "../../src/checkpoint/open.js";
 import { parseAdapterConfig, rankAndScale } from "../../src/config/index.js";
 import { convertBytes, toFloat32 } from "../../src/numeric/dtype.js";
-import { addLowRank } from "../../src/numeric/low-rank.js";
 import { matrixShape } from "../../src/surgery/values.js";
 import { slotsOf } from "../../src/tensors/slots.js";
 import { temporaryFolder } from "../io/temporary.js";
@@ -62,24 +60,6 @@ describe.each(adapterCases)("the adapter %s", (name) => {
       }
     }
     expect(changed).toBeGreaterThanOrEqual(Object.keys(expected[name]).length);
-  });
-});
-
-describe("low-rank changes", () => {
-  it("of a rectangle are the rectangle of the whole's", () => {
-    fc.assert(fc.property(fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: 4 }), fc.infiniteStream(fc.float({ noNaN: true, noDefaultInfinity: true, min: -8, max: 8 })), fc.nat(), fc.nat(), (rows, columns, rank, numbers, r, c) => {
-      const take = (count: number): Float32Array => Float32Array.from({ length: count }, () => numbers.next().value as number);
-      const [w, change] = [take(rows * columns), { rank, scale: 0.75, a: take(rank * columns), b: take(rows * rank) }];
-      const whole = new Float32Array(w.length);
-      addLowRank(w, Array.from({ length: rows }, (_, i) => i), 0, change, whole);
-      const [row, column] = [r % rows, c % columns];
-      const one = new Float32Array(1);
-      addLowRank(Float32Array.of(w[row * columns + column]!), [row], column, change, one);
-      expect(one[0]).toBe(whole[row * columns + column]);
-      let sum = 0;
-      for (let k = 0; k < rank; k++) sum += change.b[row * rank + k]! * change.a[k * columns + column]!;
-      expect(one[0]).toBe(Math.fround(w[row * columns + column]! + 0.75 * sum));
-    }));
   });
 });
 
