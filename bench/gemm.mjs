@@ -8,12 +8,12 @@
 import { mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { performance } from "node:perf_hooks";
 import * as ort from "onnxruntime-node";
 import { Emitter } from "../dist/onnx/emitter.js";
 import { lower } from "../dist/onnx/lower.js";
 import { encodeModel } from "../dist/onnx/proto.js";
 import { trainProgram } from "../dist/step/programs.js";
+import { timeSession } from "./session-time.mjs";
 import { measured } from "./sizes.mjs";
 import { startTokens, startWeight } from "./start.mjs";
 
@@ -28,7 +28,7 @@ async function productsOf(program, spec, shape, threads) {
   try {
     const { bytes, inputs } = lower(program.graph);
     const session = await ort.InferenceSession.create(bytes, {
-      executionProviders: ["cpu"], intraOpNumThreads: threads, interOpNumThreads: 1, executionMode: "sequential", graphOptimizationLevel: "all",
+      executionProviders: ["cpu"], intraOpNumThreads: threads, interOpNumThreads: 1, executionMode: "sequential", graphOptimizationLevel: "disabled",
       enableMemPattern: false, enableCpuMemArena: true, logSeverityLevel: 3, enableProfiling: true, profileFilePrefix: join(folder, "step"),
     });
     const tokens = startTokens(spec.vocab, 0, shape);
@@ -81,25 +81,7 @@ async function timeOf(products, rounds, threads) {
   const inputs = [...operands].map(([name, dims]) => ({ name, type: "float", shape: dims }));
   const output = { name: names.at(-1), type: "float", shape: products.at(-1).result };
   const { bytes } = encodeModel({ nodes: emitter.nodes, initializers: [], inputs, outputs: [output] });
-  const session = await ort.InferenceSession.create(bytes, {
-    executionProviders: ["cpu"], intraOpNumThreads: threads, interOpNumThreads: 1, executionMode: "sequential",
-    // Optimization would drop every product but the last, because nothing uses them.
-    graphOptimizationLevel: "disabled", enableMemPattern: false, enableCpuMemArena: true, logSeverityLevel: 3,
-  });
-  const feeds = {};
-  for (const { name, shape: dims } of inputs) {
-    const data = Float32Array.from({ length: dims.reduce((x, y) => x * y, 1) }, (_, i) => ((i * 7919) % 2003) / 1001 - 1);
-    feeds[name] = new ort.Tensor("float32", data, dims);
-  }
-  const times = [];
-  for (let round = 0; round < rounds + 2; round++) {
-    const start = performance.now();
-    await session.run(feeds);
-    times.push(performance.now() - start);
-  }
-  await session.release();
-  const warm = times.slice(2).sort((x, y) => x - y);
-  return { medianMs: warm[warm.length >> 1], minMs: warm[0] };
+  return timeSession(bytes, Object.fromEntries(operands), { threads, rounds });
 }
 
 const [, , size = "dense", rounds = "8", threads = "2"] = process.argv;

@@ -8,11 +8,11 @@ import { availableParallelism, cpus, loadavg, platform, release } from "node:os"
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import * as ort from "onnxruntime-node";
 import { Emitter } from "../dist/onnx/emitter.js";
 import { encodeModel } from "../dist/onnx/proto.js";
 import { onnxruntimeVersion } from "../dist/ort/session.js";
 import { TrainState } from "../dist/ort/state.js";
+import { timeSession } from "./session-time.mjs";
 import { optimizer } from "./start.mjs";
 
 const { values: flags } = parseArgs({
@@ -31,21 +31,7 @@ async function timeOf(inputs, build) {
     nodes: emitter.nodes, initializers: emitter.initializers, outputs: [{ name, type: "float", shape }],
     inputs: Object.entries(inputs).map(([key, of]) => ({ name: key, type: of instanceof BigInt64Array ? "int64" : "float", shape: of instanceof BigInt64Array ? [of.length] : of })),
   });
-  // Unoptimised: alternatives whose results nobody reads would be dropped.
-  const session = await ort.InferenceSession.create(bytes, {
-    executionProviders: ["cpu"], intraOpNumThreads: threads, interOpNumThreads: 1, graphOptimizationLevel: "disabled", enableMemPattern: false, logSeverityLevel: 3,
-  });
-  const feeds = Object.fromEntries(Object.entries(inputs).map(([key, of]) => [
-    key, of instanceof BigInt64Array ? new ort.Tensor("int64", of, [of.length]) : new ort.Tensor("float32", Float32Array.from({ length: size(of) }, (_, i) => ((i * 7919) % 2003) / 1001 - 1), of),
-  ]));
-  const times = [];
-  for (let round = 0; round < rounds + 3; round++) {
-    const start = performance.now();
-    await session.run(feeds);
-    times.push(performance.now() - start);
-  }
-  await session.release();
-  return median(times.slice(3));
+  return (await timeSession(bytes, inputs, { threads, rounds })).medianMs;
 }
 
 const TOKENS = 2048;

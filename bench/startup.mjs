@@ -21,8 +21,8 @@ const { values: flags } = parseArgs({ options: { one: { type: "string" }, out: {
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
 if (flags.one !== undefined) {
-  const [{ trainProgram }, { lower }, { openSession }, { onnxruntimeBackend }] = await Promise.all(
-    ["step/programs", "onnx/lower", "ort/session", "ort/backend"].map((name) => import(`../dist/${name}.js`)),
+  const [{ trainProgram }, { openSession }, { onnxruntimeBackend }] = await Promise.all(
+    ["step/programs", "ort/session", "ort/backend"].map((name) => import(`../dist/${name}.js`)),
   );
   const spec = specs[flags.one];
   const threads = Number(flags.threads);
@@ -38,8 +38,7 @@ if (flags.one !== undefined) {
   await session.close();
   const runtime = await timed("open", () => onnxruntimeBackend.openTrain(trainProgram(spec, shape), { threads, accumulate: false }));
   await runtime.close();
-  const lowered = lower(program.graph);
-  console.log(JSON.stringify({ times, nodes: program.graph.nodes.length, lowered: lowered.nodes, bytes: lowered.bytes.length, parameters: program.params.length }));
+  console.log(JSON.stringify({ times, nodes: program.graph.nodes.length, parameters: program.params.length }));
 } else {
   const loadBefore = loadavg()[0];
   const folder = mkdtempSync(join(tmpdir(), "startup-"));
@@ -59,8 +58,8 @@ if (flags.one !== undefined) {
       for (const [cache, samples] of Object.entries(runs)) {
         const medians = Object.fromEntries(phases.map((phase) => [phase, median(samples.map(({ times }) => times[phase]))]));
         const total = median(samples.map(({ times: { program, session } }) => program + session));
-        const [{ nodes, lowered, bytes, parameters }] = samples;
-        results.push({ size, cache, nodes, lowered, bytes, parameters, kept: readdirSync(folder).length > 0, medians, total, samples: samples.map(({ times }) => times) });
+        const [{ nodes, parameters }] = samples;
+        results.push({ size, cache, nodes, parameters, kept: readdirSync(folder).length > 0, medians, total, samples: samples.map(({ times }) => times) });
       }
     }
   } finally {

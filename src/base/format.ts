@@ -90,6 +90,11 @@ export function meanWithSpread(values: readonly number[], decimals = 3): string 
   return `${fixed(mean, decimals)} ± ${fixed(distance, decimals)}`;
 }
 
+/** A line broken to lines of at most `width` characters, those after the first indented by two. */
+export function folded(line: string, width: number): string[] {
+  return wrap(line, width - 2).map((part, i) => (i === 0 ? part : `  ${part}`));
+}
+
 /** Breaks `text` at spaces into lines of at most `width` characters; words longer than a line are cut. */
 export function wrap(text: string, width: number): readonly string[] {
   const lines: string[] = [];

@@ -1,7 +1,7 @@
 /** `upcycle convert` */
 import { Command } from "commander";
 import { inputError, interruptedError } from "../base/errors.js";
-import { bytes, compact, duration, wrap } from "../base/format.js";
+import { bytes, compact, duration, folded } from "../base/format.js";
 import { foldersOf, type ModelSource } from "../checkpoint/model-source.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { convertCheckpoint, planConversion, type Conversion, type ConversionPlan } from "../convert/convert.js";
@@ -47,7 +47,7 @@ const dtypes = { float32: "F32", bfloat16: "BF16", float16: "F16" } as const sat
 const dtypeNames = Object.keys(dtypes) as (keyof typeof dtypes)[];
 const dtypeOf = (name: keyof typeof dtypes | undefined): WriteDtype | undefined => name && dtypes[name];
 const nameOf = (dtype: WriteDtype): string => dtypeNames.find((name) => dtypes[name] === dtype)!;
-const columns = 80;
+const fold = (line: string): string[] => folded(line, 80);
 /** Computing beside writing; more threads only wait for the disk. */
 const defaultConvertThreads = Math.min(2, defaultThreads());
 
@@ -103,7 +103,7 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   if (flags.dryRun === true) {
     const planned = await planConversion(options);
     if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
-    else [...explainPlan(planned.plan, [source, ...parents].map(sourceName)).flatMap(folded), ...adapterLines(planned), ...folded(sizeLine(planned)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
+    else [...explainPlan(planned.plan, [source, ...parents].map(sourceName)).flatMap(fold), ...adapterLines(planned), ...fold(sizeLine(planned)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
     return;
   }
   const { out } = flags;
@@ -160,10 +160,10 @@ function facts({ plan, dtype, routerDtype, weightBytes, adapters, warnings }: Co
 function report(made: Conversion, source: string, proof: Proof | null): string[] {
   const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
   return [
-    ...folded(explainPlan(made.plan)[0]!),
+    ...fold(explainPlan(made.plan)[0]!),
     ...adapterLines(made),
-    ...folded(sizeLine(made)),
-    ...folded(explainExpectation(made.plan.expected)),
+    ...fold(sizeLine(made)),
+    ...fold(explainExpectation(made.plan.expected)),
     made.found ? `${files} found, of the same conversion` : `${files} written in ${duration(made.seconds)}`,
     ...(proof === null ? [] : proofLines(proof)),
     ...(proof?.preservation == null ? [`to measure: upcycle verify ${source} ${shownPath(made.dir)}`] : []),
@@ -173,7 +173,7 @@ function report(made: Conversion, source: string, proof: Proof | null): string[]
 
 /** What is merged into which parent. */
 function adapterLines({ adapters }: ConversionPlan): string[] {
-  return adapters.flatMap((words, parent) => (words === null ? [] : folded(`${adapters.length === 1 ? "adapter" : `adapter of parent ${parent}`}: ${words}`)));
+  return adapters.flatMap((words, parent) => (words === null ? [] : fold(`${adapters.length === 1 ? "adapter" : `adapter of parent ${parent}`}: ${words}`)));
 }
 
 /** Matrix products of one token's forward pass, attention's scores left out: they depend on the context. */
@@ -187,9 +187,4 @@ function sizeLine({ plan, dtype, weightBytes }: ConversionPlan): string {
   const parent = compact(countParams(plan.source).total);
   const flops = `${compact(flopsOf(plan.target))} FLOPs per token, attention's scores left out (parent ${compact(flopsOf(plan.source))})`;
   return `parameters: ${compact(total)}, ${compact(active)} active (parent ${parent}); ${bytes(weightBytes, 3)} as ${nameOf(dtype)}; ${flops}`;
-}
-
-/** A long line, continued with an indentation. */
-function folded(line: string): string[] {
-  return wrap(line, columns - 2).map((part, i) => (i === 0 ? part : `  ${part}`));
 }

@@ -1,7 +1,7 @@
 /** `upcycle diff` */
 import { Command } from "commander";
 import { stopError } from "../base/errors.js";
-import { significant, table, wrap } from "../base/format.js";
+import { folded, significant, table } from "../base/format.js";
 import { diffCheckpoints, type CheckpointDiff, type TensorDiff } from "../convert/diff.js";
 import { openContext } from "./context.js";
 import { modelSource, orAdapted, shownModel } from "./model-folder.js";
@@ -65,7 +65,7 @@ function row({ name, shapes, dtypes, difference }: TensorDiff): string[] {
 function list(title: string, names: readonly string[], most: number): string[] {
   if (names.length === 0) return [];
   const more = names.length > most ? `, and ${names.length - most} more` : "";
-  return wrap(`${title}: ${names.length} (${names.slice(0, most).join(", ")}${more})`, 78).map((line, i) => (i === 0 ? line : `  ${line}`));
+  return folded(`${title}: ${names.length} (${names.slice(0, most).join(", ")}${more})`, 80);
 }
 
 const rest = (count: number, most: number): string[] => (count > most ? [`and ${count - most} more (--all shows them)`] : []);

@@ -1,7 +1,7 @@
 /** `upcycle merge` */
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
-import { bytes, compact, duration, wrap } from "../base/format.js";
+import { bytes, compact, duration, folded, wrap } from "../base/format.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { mergeCheckpoint, planMerging, type MergingPlan } from "../convert/merge.js";
 import { countParams } from "../cost/params.js";
@@ -56,7 +56,7 @@ async function execute(model: string, flags: MergeFlags, command: Command): Prom
   if (flags.dryRun === true) {
     const planned = await planMerging(options);
     if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
-    else [...lines(planned), ...planned.warnings.flatMap((warning) => folded(`warning: ${warning}`)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
+    else [...lines(planned), ...planned.warnings.flatMap((warning) => fold(`warning: ${warning}`)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
     return;
   }
   if (out === undefined) return command.error("error: required option '--out <dir>' not specified");
@@ -93,7 +93,7 @@ function lines({ plan, dtype, weightBytes }: MergingPlan): string[] {
     `${source.family} to ${target.family}: ${how}`,
     `function: ${kept}`,
     `${params}; ${bytes(weightBytes, 3)} as ${dtypeNames.find((name) => dtypes[name] === dtype)}`,
-  ].flatMap(folded);
+  ].flatMap(fold);
 }
 
-const folded = (line: string): string[] => wrap(line, 78).map((part, i) => (i === 0 ? part : `  ${part}`));
+const fold = (line: string): string[] => folded(line, 80);

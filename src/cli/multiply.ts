@@ -1,6 +1,6 @@
 /** `upcycle convert MOE --expert-multiply M`: a mixture of more experts out of a mixture. */
 import { inputError } from "../base/errors.js";
-import { bytes, compact, duration, wrap } from "../base/format.js";
+import { bytes, compact, duration, folded } from "../base/format.js";
 import type { ModelSource } from "../checkpoint/model-source.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { multiplyExperts, planMultiplying, type MultiplyingPlan } from "../convert/multiply.js";
@@ -50,7 +50,7 @@ export async function runMultiply(
   if (flags.dryRun === true) {
     const planned = await planMultiplying(options);
     if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
-    else [...lines(planned), ...planned.warnings.flatMap((warning) => folded(`warning: ${warning}`)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
+    else [...lines(planned), ...planned.warnings.flatMap((warning) => fold(`warning: ${warning}`)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
     return true;
   }
   const { out, text, threads } = flags;
@@ -75,9 +75,9 @@ function facts({ plan, dtype, weightBytes, warnings }: MultiplyingPlan): Record<
 function lines({ plan, dtype, weightBytes }: MultiplyingPlan): string[] {
   const { total, active } = countParams(plan.target);
   const size = `parameters: ${compact(total)}, ${compact(active)} active (of ${compact(countParams(plan.source).total)}); ${bytes(weightBytes, 3)} as ${dtypeName(dtype)}`;
-  return [plan.how, size, explainExpectation(plan.expected)].flatMap(folded);
+  return [plan.how, size, explainExpectation(plan.expected)].flatMap(fold);
 }
 
 const dtypeName = (dtype: WriteDtype): string => ({ F32: "float32", BF16: "bfloat16", F16: "float16" })[dtype];
 
-const folded = (line: string): string[] => wrap(line, 78).map((part, i) => (i === 0 ? part : `  ${part}`));
+const fold = (line: string): string[] => folded(line, 80);

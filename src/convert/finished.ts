@@ -1,8 +1,8 @@
 /** Whether a folder is what a conversion would make: for one that was stopped after its model was complete, before it was measured. */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { adapterConfigFile } from "../checkpoint/adapter.js";
 import { UpcycleError } from "../base/errors.js";
+import { adapterConfigFile } from "../checkpoint/adapter.js";
 import { openCheckpoint, type Checkpoint } from "../checkpoint/open.js";
 import { planFiles, type SlotDtype } from "../checkpoint/plan-files.js";
 import { exists } from "../io/atomic.js";

@@ -10,8 +10,6 @@ export interface OnnxProgram {
   /** Without the bytes of holes, which only weights that are `later` leave. */
   readonly bytes: Uint8Array;
   readonly holes: readonly Hole[];
-  /** How many nodes it has. */
-  readonly nodes: number;
   /** What a run must be fed, in the graph's order: inputs that are not stored. */
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
@@ -62,6 +60,7 @@ export function lower(graph: Graph, options: LowerOptions = {}): OnnxProgram {
     requireElements(name, shape, own);
     return { name, type: onnxType[dtype], shape };
   });
+  /** What is made under a name of its own takes that of the output. */
   const names = new Map<string, string>();
   const made = new Set(ctx.emitter.nodes.flatMap((node) => node.outputs));
   const ends: OnnxNode[] = [];
@@ -76,9 +75,10 @@ export function lower(graph: Graph, options: LowerOptions = {}): OnnxProgram {
   const nodes = renamed(liveNodes([...ctx.emitter.nodes, ...ends], graph.outputs.flatMap((id, i) => [ctx.get(id), outputs[i]!.name])), names);
   refuseRaces(nodes, initializers);
   const encoded = encodeModel({ nodes, initializers: [...initializers, ...weights], inputs, outputs, version, metadata });
-  return { ...encoded, nodes: nodes.length, inputs: inputs.map(({ name }) => name), outputs: outputs.map(({ name }) => name) };
+  return { ...encoded, inputs: inputs.map(({ name }) => name), outputs: outputs.map(({ name }) => name) };
 }
 
+/** The same nodes, reading and giving values by their new names. */
 function renamed(nodes: readonly OnnxNode[], names: ReadonlyMap<string, string>): OnnxNode[] {
   const now = (name: string): string => names.get(name) ?? name;
   return nodes.map((node) => ({ ...node, inputs: node.inputs.map(now), outputs: node.outputs.map(now) }));

@@ -65,7 +65,7 @@ export async function openSession(graph: Graph, options: SessionOptions): Promis
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
     executionMode: "sequential",
-    // The lowering leaves nothing to rewrite, and onnxruntime's search takes longer than all the rest where there are many experts.
+    // The lowering leaves nothing to rewrite that takes time, and onnxruntime's search takes longer than all the rest where there are many experts.
     graphOptimizationLevel: "disabled",
     // The memory pattern preallocates the sum of all activations; without it peak memory is a third lower at the same speed.
     enableMemPattern: false,

@@ -5,6 +5,7 @@ import {
   duration,
   fixed,
   flops,
+  folded,
   grouped,
   meanWithSpread,
   percent,
@@ -54,6 +55,13 @@ describe("numbers", () => {
     expect(meanWithSpread([3, 3, 3.3], 2)).toBe("3.10 ± 0.20");
     expect(meanWithSpread([3.4])).toBe("3.400");
     expect(meanWithSpread([Number.NaN])).toBe("n/a");
+  });
+});
+
+describe("folded", () => {
+  it("indents what goes on, within the width", () => {
+    expect(folded("one two three", 9)).toEqual(["one two", "  three"]);
+    expect(folded("one two", 9)).toEqual(["one two"]);
   });
 });
 

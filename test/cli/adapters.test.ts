@@ -17,6 +17,7 @@ const [lora, attention] = [join(root, "lora"), join(root, "attention")];
 /** The model's name, which graphs and records carry, is that of the folder: so these two are called alike. */
 const [words, merged] = [`${base}+${lora}`, join(root, "merged", "last+lora")];
 const factor = 4 / 2;
+const input = join(root, "ids.safetensors");
 
 const floats = (bytes: Uint8Array): Float32Array => new Float32Array(bytes.slice().buffer);
 const bytesOf = (values: Float32Array): Uint8Array => new Uint8Array(values.buffer);
@@ -60,6 +61,8 @@ beforeAll(async () => {
   writeAdapter(lora, ["self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"]);
   writeAdapter(attention, ["self_attn.q_proj", "self_attn.v_proj"]);
   mergeByHand(merged);
+  const ids = BigInt64Array.from({ length: 24 }, (_, i) => BigInt((i * 37) % 250));
+  writeFileSync(input, encodeSafetensors([{ name: "input_ids", dtype: "I64", shape: [2, 12], bytes: new Uint8Array(ids.buffer) }]));
 });
 
 /** What a command says of the three models, times left out. */
@@ -86,9 +89,6 @@ describe("a model with its adapter computes what the merged model computes", () 
   });
 
   it("in forward: every logit, to the last bit", async () => {
-    const input = join(root, "ids.safetensors");
-    const ids = BigInt64Array.from({ length: 24 }, (_, i) => BigInt((i * 37) % 250));
-    writeFileSync(input, encodeSafetensors([{ name: "input_ids", dtype: "I64", shape: [2, 12], bytes: new Uint8Array(ids.buffer) }]));
     const logits = async (model: string, name: string): Promise<Uint8Array> => {
       const output = join(root, `${name}.safetensors`);
       await upcycleJson("forward", model, "--input-ids", input, "--output", output, "--threads", "1");
@@ -215,6 +215,7 @@ describe("in one line and with exit code 2", () => {
     verify: (model) => ["verify", model, base],
     perplexity: (model) => ["perplexity", model, text],
     generate: (model) => ["generate", model, "--prompt", "a"],
+    forward: (model) => ["forward", model, "--input-ids", input, "--output", `${never}.safetensors`],
     "export-onnx": (model) => ["export-onnx", model, "--out", `${never}.onnx`],
     merge: (model) => ["merge", model, "--out", never],
     multiply: (model) => ["convert", model, "--expert-multiply", "2", "--out", never],

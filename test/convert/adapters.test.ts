@@ -95,6 +95,18 @@ describe("a model with an adapter", () => {
     expect((error as UpcycleError).line).toContain("adapter_config.json");
   });
 
+  it("is not taken for one with another adapter of its name in what was finished", async () => {
+    const [mine, theirs] = ["mine", "theirs"].map((place) => changedAdapter("llama", join(root, "finished", place, "lora"), {}, place === "mine" ? undefined : (tensors) => {
+      // The sign of every other value: of all, B and A would multiply to the same.
+      for (const { bytes } of tensors.values()) for (let i = 3; i < bytes.length; i += 8) bytes[i]! ^= 0x80;
+    })) as [string, string];
+    for (const folder of [mine, theirs]) for (const file of ["adapter_config.json", "adapter_model.safetensors"]) utimesSync(join(folder, file), 1e9, 1e9);
+    const asked = { source: { model: baseDir("llama"), adapter: mine }, recipe: upcycleRecipe("E4G2T4"), out: fresh(), acceptFinished: true };
+    await convertCheckpoint(asked);
+    expect((await convertCheckpoint(asked)).found).toBe(true);
+    await expect(convertCheckpoint({ ...asked, source: { ...asked.source, adapter: theirs } })).rejects.toThrow("not empty");
+  });
+
   it("killed again and again, anywhere, ends with the same bytes", async () => {
     const asked: Asked = { source: adapted("phi3"), recipe: upcycleRecipe("E4G2T4", { seed: 3 }), maxShardBytes: 60_000, pace };
     const reference = await convert(asked.source, asked.recipe, asked);

@@ -1,0 +1,29 @@
+/** A graph alone in onnxruntime, timed. */
+import { performance } from "node:perf_hooks";
+import * as ort from "onnxruntime-node";
+
+/** Runs that are left out: the first ones make memory. */
+const WARM_UP = 2;
+
+/**
+ * Milliseconds of a run, over `rounds` of them. `inputs`: shapes of floats by name, or integers. Unoptimised, since onnxruntime would drop what leads to no
+ * output.
+ */
+export async function timeSession(bytes, inputs, { threads, rounds }) {
+  const session = await ort.InferenceSession.create(bytes, {
+    executionProviders: ["cpu"], intraOpNumThreads: threads, interOpNumThreads: 1, executionMode: "sequential", graphOptimizationLevel: "disabled",
+    enableMemPattern: false, enableCpuMemArena: true, logSeverityLevel: 3,
+  });
+  const feeds = Object.fromEntries(Object.entries(inputs).map(([name, of]) => [
+    name, of instanceof BigInt64Array ? new ort.Tensor("int64", of, [of.length]) : new ort.Tensor("float32", Float32Array.from({ length: of.reduce((x, y) => x * y, 1) }, (_, i) => ((i * 7919) % 2003) / 1001 - 1), of),
+  ]));
+  const times = [];
+  for (let round = 0; round < rounds + WARM_UP; round++) {
+    const start = performance.now();
+    await session.run(feeds);
+    times.push(performance.now() - start);
+  }
+  await session.release();
+  const warm = times.slice(WARM_UP).sort((x, y) => x - y);
+  return { medianMs: warm[warm.length >> 1], minMs: warm[0] };
+}
