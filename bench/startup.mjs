@@ -59,7 +59,7 @@ if (flags.one !== undefined) {
         const medians = Object.fromEntries(phases.map((phase) => [phase, median(samples.map(({ times }) => times[phase]))]));
         const total = median(samples.map(({ times: { program, session } }) => program + session));
         const [{ nodes, parameters }] = samples;
-        results.push({ size, cache, nodes, parameters, kept: readdirSync(folder).length > 0, medians, total, samples: samples.map(({ times }) => times) });
+        results.push({ size, cache, nodes, parameters, medians, total, samples: samples.map(({ times }) => times) });
       }
     }
   } finally {

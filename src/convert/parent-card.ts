@@ -2,6 +2,7 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { parse } from "yaml";
+import { cardFile, largestCard } from "../format/model-files.js";
 import { exists } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { readText } from "../io/ranges.js";
@@ -21,12 +22,9 @@ export interface ParentCard {
   readonly repository: string | null;
 }
 
-/** A card is text: what is larger is something else. */
-const largestCard = 4e6;
-
 /** Nothing here is needed to convert, so what cannot be read counts as not said. */
 export async function readParentCard(dir: string, config: Readonly<Record<string, unknown>>): Promise<ParentCard> {
-  const front = await frontMatter(join(dir, "README.md")).catch(() => null);
+  const front = await frontMatter(join(dir, cardFile)).catch(() => null);
   const said = text(front?.["license"]);
   const configured = text(config["license"]);
   const names = await withFsErrors(dir, "list folder", () => readdir(dir)).catch(() => []);
@@ -35,7 +33,7 @@ export async function readParentCard(dir: string, config: Readonly<Record<string
     license: said ?? configured,
     licenseName: text(front?.["license_name"]),
     licenseLink: text(front?.["license_link"]),
-    licenseFrom: said !== null ? "README.md" : configured !== null ? "config.json" : null,
+    licenseFrom: said !== null ? cardFile : configured !== null ? "config.json" : null,
     licenseFiles: names.filter((name) => /^(licen[cs]e|notice|copying|use_policy)([._-].*)?$/i.test(name)).sort(),
     languages: list(front?.["language"]),
     // A path of somebody's disk has other characters or more parts.

@@ -14,7 +14,7 @@ export interface Decoding {
   /** Logits [B, V] of each row's next token; only rows that have one in `ids`, or in the prompts, are of use. */
   readonly logits: Float32Array;
   readonly timings: Timings;
-  /** Goes on with one token in each row; null where a row has ended. */
+  /** Goes on with one token in each row; null where a row has ended. Once the signal is aborted, logits are of no use. */
   next(ids: readonly (number | null)[]): Promise<Decoding>;
 }
 
@@ -26,14 +26,15 @@ const SMALLEST_CACHE = 64;
 
 /**
  * Reads the prompts, all rows side by side; shorter ones are filled up behind their end, where causal attention never sees it. A row may have
- * no token. No text may come to more tokens than the model has positions. One decoding at a time: the model has one cache.
+ * no token. No text may come to more tokens than the model has positions. One decoding at a time: the model has one cache. Once `signal` is aborted, what has
+ * not been read of the prompts is left, and logits are of no use.
  */
-export async function startDecoding(model: TextModel, prompts: readonly (readonly number[])[], expected: number): Promise<Decoding> {
+export async function startDecoding(model: TextModel, prompts: readonly (readonly number[])[], expected: number, signal?: AbortSignal): Promise<Decoding> {
   const texts = prompts.map((prompt) => [...prompt]);
   const longest = Math.max(...texts.map(({ length }) => length));
-  const { logits, room, ms } = await readAll(model, texts, Math.min(longest + expected, model.spec.maxPositions));
+  const { logits, room, ms } = await readAll(model, texts, Math.min(longest + expected, model.spec.maxPositions), signal);
   const promptTokens = texts.reduce((sum, { length }) => sum + length, 0);
-  return decodingOf(model, texts, room, logits, { promptTokens, promptMs: ms, newTokens: 0, newMs: 0 });
+  return decodingOf(model, texts, room, logits, signal, { promptTokens, promptMs: ms, newTokens: 0, newMs: 0 });
 }
 
 interface Room {
@@ -51,8 +52,8 @@ function roomFor(spec: DecoderSpec, needed: number): Room {
   return needed <= original ? { capacity: Math.min(capacity, original), positions: original } : { capacity, positions: spec.maxPositions };
 }
 
-/** Computes whole texts into an empty cache. */
-async function readAll(model: TextModel, texts: readonly (readonly number[])[], needed: number): Promise<{ logits: Float32Array; room: Room; ms: number }> {
+/** Computes whole texts into an empty cache, or as much of them as there is time for. */
+async function readAll(model: TextModel, texts: readonly (readonly number[])[], needed: number, signal: AbortSignal | undefined): Promise<{ logits: Float32Array; room: Room; ms: number }> {
   const { spec } = model;
   const batch = texts.length;
   const longest = Math.max(...texts.map(({ length }) => length));
@@ -60,7 +61,7 @@ async function readAll(model: TextModel, texts: readonly (readonly number[])[], 
   const logits = new Float32Array(batch * spec.vocab);
   let ms = 0;
   // Pieces are as long as the cache at most, so that its place for padding is never written beyond.
-  for (let first = 0; first < longest; first += PIECE) {
+  for (let first = 0; first < longest && signal?.aborted !== true; first += PIECE) {
     const left = longest - first;
     const tokens = Math.min(PIECE, room.capacity, Math.ceil(left / STEP) * STEP);
     const counts = Int32Array.from(texts, ({ length }) => Math.min(tokens, Math.max(0, length - first)));
@@ -78,7 +79,7 @@ async function readAll(model: TextModel, texts: readonly (readonly number[])[], 
   return { logits, room, ms };
 }
 
-function decodingOf(model: TextModel, texts: readonly number[][], room: Room, logits: Float32Array, timings: Timings): Decoding {
+function decodingOf(model: TextModel, texts: readonly number[][], room: Room, logits: Float32Array, signal: AbortSignal | undefined, timings: Timings): Decoding {
   return {
     logits, timings,
     async next(ids) {
@@ -89,12 +90,12 @@ function decodingOf(model: TextModel, texts: readonly number[][], room: Room, lo
       const grown = needed <= room.capacity ? room : roomFor(model.spec, needed);
       // Keys that were turned at the old frequencies are of no use at the new ones.
       const found = grown.positions !== room.positions && hasLongRope(model.spec)
-        ? await readAll(model, texts, needed)
+        ? await readAll(model, texts, needed, signal)
         : await model.extend(
             { batch: texts.length, tokens: 1, ...grown },
             { ids: Int32Array.from(ids, (id) => id ?? 0), lengths, counts: Int32Array.from(ids, (id) => (id === null ? 0 : 1)), capacity: grown.capacity },
           );
-      return decodingOf(model, texts, grown, found.logits, { ...timings, newTokens: timings.newTokens + added, newMs: timings.newMs + found.ms });
+      return decodingOf(model, texts, grown, found.logits, signal, { ...timings, newTokens: timings.newTokens + added, newMs: timings.newMs + found.ms });
     },
   };
 }

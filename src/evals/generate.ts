@@ -11,6 +11,7 @@ export interface GenerateSettings extends SampleSettings {
   readonly seed: number;
   /** Ids that end a text. */
   readonly stop: readonly number[];
+  /** Ends the texts at the next token, or the next 512 of a prompt. */
   readonly signal?: AbortSignal | undefined;
   /** Told how long prompts and tokens have taken so far, compiling left out, after every token. */
   readonly onTimings?: ((timings: Timings) => void) | undefined;
@@ -47,6 +48,7 @@ export async function* generateBatch(model: TextModel, prompts: readonly Int32Ar
   for (const prompt of prompts) requireIds(prompt, model.spec.vocab, model.dir);
   const { maxPositions, vocab } = model.spec;
   const { maxNewTokens, stop, signal, seed } = settings;
+  const stopped = (): boolean => signal?.aborted === true;
   const texts = prompts.map((prompt) => Array.from(prompt));
   const streams = prompts.map((_, row): RandomStream => randomStream(seed, row === 0 ? "generate" : `generate/${row}`));
   const going = new Set(prompts.keys());
@@ -54,12 +56,13 @@ export async function* generateBatch(model: TextModel, prompts: readonly Int32Ar
   for (let i = 0; i < maxNewTokens && going.size > 0; i++) {
     const chosen: (number | null)[] = texts.map(() => null);
     for (const [row, text] of texts.entries()) {
-      if (signal?.aborted === true) return;
+      if (stopped()) return;
       if (!going.has(row)) continue;
       let logits: Float32Array;
       if (text.length > maxPositions) logits = await slidingLogits(model, text);
       else {
-        decoding ??= await startDecoding(model, texts.map((t) => (t.length > maxPositions ? [] : t)), Math.min(maxNewTokens, EXPECTED_TOKENS));
+        decoding ??= await startDecoding(model, texts.map((t) => (t.length > maxPositions ? [] : t)), Math.min(maxNewTokens, EXPECTED_TOKENS), signal);
+        if (stopped()) return;
         logits = decoding.logits.subarray(row * vocab, (row + 1) * vocab);
       }
       const next = sampleToken(logits, settings, streams[row]!.uniformAt(i));
@@ -73,7 +76,7 @@ export async function* generateBatch(model: TextModel, prompts: readonly Int32Ar
       yield { row, id: next };
     }
     const last = i + 1 === maxNewTokens;
-    if (decoding !== undefined && !last && signal?.aborted !== true && chosen.some((id) => id !== null)) decoding = await decoding.next(chosen);
+    if (decoding !== undefined && !last && !stopped() && chosen.some((id) => id !== null)) decoding = await decoding.next(chosen);
   }
 }
 

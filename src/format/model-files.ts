@@ -23,6 +23,12 @@ export function isCarried(name: string): boolean {
   return carriedFiles.includes(name) || legalFile.test(name);
 }
 
+/** The model's card. Its front matter states the licence; what is made of the model has a card of its own. */
+export const cardFile = "README.md";
+
+/** A card is text: what is larger is something else. */
+export const largestCard = 4e6;
+
 /** The file that holds all weights, or the index of those that do; in the order in which transformers looks for them. */
 export const weightSources = [
   { file: singleFileName, shards: null },

@@ -8,7 +8,7 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { listFiles, modelInfo } from "@huggingface/hub";
 import { UpcycleError, inputError } from "../base/errors.js";
-import { adapterSources, isCarried, weightSources } from "../format/model-files.js";
+import { adapterSources, cardFile, isCarried, largestCard, weightSources } from "../format/model-files.js";
 import { parseIndex } from "../format/shards.js";
 import { exists, writeFileAtomic } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
@@ -134,7 +134,7 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
     await writeRef(headerRef(repoDir, reference), reference, commit);
     return folder;
   }
-  const first = [...listed.values()].filter(({ path }) => (part !== "adapter" && isCarried(path)) || path === source.file);
+  const first = [...listed.values()].filter(({ path, size }) => (part !== "adapter" && isCarried(path)) || (path === cardFile && size <= largestCard) || path === source.file);
   const small = first.filter(({ path }) => path !== source.file || source.shards !== null);
   const sizeOf = (files: readonly RemoteFile[]): number => files.reduce((sum, { size }) => sum + size, 0);
   state.total = sizeOf(first) + config.size;

@@ -19,9 +19,9 @@ export function fsError(cause: unknown, path: string, doing: string): UpcycleErr
       return input("no such file or folder");
     case "EACCES":
     case "EPERM":
-      return input("permission denied");
+      return input("permission denied", "give your user access to it, or use another path");
     case "EROFS":
-      return input("the file system is read-only");
+      return input("the file system is read-only", "use a path on another one");
     case "EISDIR":
       return input("this is a folder, expected a file");
     case "ENOTDIR":

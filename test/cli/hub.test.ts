@@ -14,13 +14,14 @@ const lora = adapterDir("llama");
 const filesOf = (dir: string, ...names: string[]): Record<string, Uint8Array> => Object.fromEntries(names.map((name) => [name, new Uint8Array(readFileSync(join(dir, name)))]));
 const file = (name: string): Uint8Array => filesOf(llama, name)[name]!;
 let hub: FakeHub;
+const card = (license: string): Uint8Array => new TextEncoder().encode(`---\nlicense: ${license}\n---\nHello\n`);
 /** Requests for bytes of the model's weights. */
 const bodies = (): string[] => hub.requests.filter((request) => request.includes("/model.safetensors") && !request.endsWith("bytes=0-0"));
 
 beforeAll(async () => {
   hub = await fakeHub({
-    "org/tiny": filesOf(llama, "config.json", "model.safetensors"),
-    "org/lora": filesOf(lora, "adapter_config.json", "adapter_model.safetensors"),
+    "org/tiny": { ...filesOf(llama, "config.json", "model.safetensors"), "README.md": card("llama3.1") },
+    "org/lora": { ...filesOf(lora, "adapter_config.json", "adapter_model.safetensors"), "README.md": card("mit") },
     "org/other": filesOf(adapterDir("phi3"), "adapter_config.json", "adapter_model.safetensors"),
   });
   vi.stubEnv("HF_ENDPOINT", hub.endpoint);
@@ -53,6 +54,9 @@ describe("hf:// where a model folder could stand", () => {
     expect(unmeasured.stdout).toContain("upcycle verify hf://org/tiny ");
     expect(readdirSync(join(root, "moe"))).toContain("model.safetensors");
     expect(JSON.parse(readFileSync(join(root, "moe", "upcycle.json"), "utf8"))).toMatchObject({ parent: { name: "org/tiny" } });
+    const readme = readFileSync(join(root, "moe", "README.md"), "utf8");
+    expect(readme).toContain("license: llama3.1\nbase_model: org/tiny\n");
+    expect(readme).toContain("llama3.1, as the parent's README.md says");
   });
 
   it("is not downloaded where nothing reads weights", async () => {
@@ -107,6 +111,7 @@ describe("hf://org/model+org/adapter", () => {
     expect(made.stdout).toContain("adapter: org/lora, LoRA of ranks 2 to 4 merged into 8 matrices");
     expect(made.stdout).toContain("The two models compute the same function");
     expect(JSON.parse(readFileSync(join(root, "adapted", "upcycle.json"), "utf8"))).toMatchObject({ parent: { name: "org/tiny+org/lora" } });
+    expect(readFileSync(join(root, "adapted", "README.md"), "utf8")).toContain("licence: mit, as the adapter's README.md says");
     const unmeasured = await upcycle("convert", "hf://org/tiny+org/lora@v1", "--recipe", "E4G1T2", "--no-report", "--out", join(root, "adapted-unmeasured"));
     expect(unmeasured.stdout).toContain("upcycle verify hf://org/tiny+hf://org/lora@v1 ");
     for (const [model, out] of [[`${llama}+${lora}`, "adapted-here"], [llama, "bare"]] as const) {

@@ -2,6 +2,7 @@ import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { startDecoding } from "../../src/evals/decoding.js";
+import { generateBatch } from "../../src/evals/generate.js";
 import { openModel, type TextModel } from "../../src/evals/model.js";
 import { slidingPerplexity, type PerplexitySettings } from "../../src/evals/perplexity.js";
 import { temporaryFolder } from "../io/temporary.js";
@@ -63,6 +64,23 @@ describe("behind a cache", () => {
     const expected = await whole(model, longer);
     expectRows(next.logits.subarray(0, vocab), [expected[0]!], vocab, "row 0");
     expectRows(next.logits.subarray(2 * vocab), [expected[2]!], vocab, "row 2");
+    await model.close();
+  });
+
+  it("a prompt that nobody waits for any more is read no further, and the next one is read right", async () => {
+    const dir = join(root, "left");
+    cpSync(golden("dense/llama"), dir, { recursive: true });
+    const path = join(dir, "config.json");
+    writeFileSync(path, readFileSync(path, "utf8").replace(/"max_position_embeddings": \d+/, '"max_position_embeddings": 4096'));
+    const model = await openModel(dir, inThread, 1);
+    const controller = new AbortController();
+    let pieces = 0;
+    const watched: TextModel = { ...model, extend: (...asked) => (++pieces === 2 && controller.abort(), model.extend(...asked)) };
+    const prompt = text(2000, 0, model.spec.vocab);
+    const settings = { temperature: 0, maxNewTokens: 5, seed: 0, stop: [], signal: controller.signal };
+    for await (const token of generateBatch(watched, [Int32Array.from(prompt)], settings)) throw new Error(`token ${token.id}`);
+    expect(pieces).toBe(2);
+    expectRows((await startDecoding(model, [prompt], 10)).logits, await whole(model, [prompt]), model.spec.vocab, "read again");
     await model.close();
   });
 

@@ -25,7 +25,7 @@ const files = {
   "modeling_x.py": text("import os"),
   LICENSE: text("free"),
 };
-const wanted = ["LICENSE", "config.json", "model.safetensors", "tokenizer.json"];
+const wanted = ["LICENSE", "README.md", "config.json", "model.safetensors", "tokenizer.json"];
 const model = "hf://org/tiny";
 let hub: FakeHub;
 let cacheDir = "";
@@ -155,11 +155,11 @@ describe("a model of the Hub", () => {
     expect(existsSync(join(repoDir(), "headers", commit, "model.safetensors"))).toBe(false);
   });
 
-  test("may be an adapter, which is no model: its config and weights alone", async () => {
+  test("may be an adapter, which is no model: its config, card and weights alone", async () => {
     const adapter = { "adapter_config.json": text("{}"), "adapter_model.safetensors": text("factors"), "adapter_model.bin": text("factors"), "tokenizer.json": text("{}"), "README.md": text("hello") };
     const other = await fakeHub({ "org/tiny": adapter });
     const dir = await get(model, { part: "adapter", endpoint: other.endpoint });
-    expect(readdirSync(dir).sort()).toEqual(["adapter_config.json", "adapter_model.safetensors"]);
+    expect(readdirSync(dir).sort()).toEqual(["README.md", "adapter_config.json", "adapter_model.safetensors"]);
     expect(modelName(dir)).toBe("org/tiny");
     expect(await get(model, { part: "adapter", offline: true })).toBe(dir);
     await other.close();
