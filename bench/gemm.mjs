@@ -13,7 +13,7 @@ import { Emitter } from "../dist/onnx/emitter.js";
 import { lower } from "../dist/onnx/lower.js";
 import { encodeModel } from "../dist/onnx/proto.js";
 import { trainProgram } from "../dist/step/programs.js";
-import { timeSession } from "./session-time.mjs";
+import { timeSessions } from "./session-time.mjs";
 import { measured } from "./sizes.mjs";
 import { startTokens, startWeight } from "./start.mjs";
 
@@ -81,7 +81,8 @@ async function timeOf(products, rounds, threads) {
   const inputs = [...operands].map(([name, dims]) => ({ name, type: "float", shape: dims }));
   const output = { name: names.at(-1), type: "float", shape: products.at(-1).result };
   const { bytes } = encodeModel({ nodes: emitter.nodes, initializers: [], inputs, outputs: [output] });
-  return timeSession(bytes, Object.fromEntries(operands), { threads, rounds });
+  const [time] = await timeSessions([{ bytes, inputs: Object.fromEntries(operands) }], { threads, rounds });
+  return time;
 }
 
 const [, , size = "dense", rounds = "8", threads = "2"] = process.argv;

@@ -4,6 +4,7 @@
  */
 import type { NodeOf, ValueId } from "../graph/ir.js";
 import type { Lowering } from "./context.js";
+import { transposed } from "./tall-product.js";
 
 /** Logits in one run of tokens, at most: 8 MB of float32. */
 const CHUNK_ELEMENTS = 1 << 21;
@@ -61,12 +62,14 @@ function computeHead(ctx: Lowering, [x, head, targets]: readonly [ValueId, Value
     if (squashed !== "") dlogits = e.op("Sub", [dlogits, e.op("Mul", [dlogits, e.op("Mul", [squashed, squashed])])]);
     // The shares go onto [n, H] on both sides instead of onto [n, V].
     const weighed = e.op("Mul", [own, shares[i]!]);
-    dhead = dhead === "" ? e.matmul(dlogits, weighed, { transA: true }) : e.op("Gemm", [dlogits, weighed, dhead], { transA: 1 });
+    // [H, V], so that neither factor is a transposed one of many elements; turned once, at the end.
+    const factors = [transposed(ctx, weighed), dlogits] as const;
+    dhead = dhead === "" ? e.matmul(...factors) : e.op("Gemm", [...factors, dhead]);
     dx.push(e.op("Mul", [e.matmul(dlogits, ctx.get(head)), shares[i]!]));
     const corner = (whole: string): string => e.op("Slice", [whole, e.ints([0, 0]), e.ints([1, 1])]);
     before = e.op("Mul", [e.op("Add", [corner(dx[i]!), corner(dhead)]), e.floats([0])]);
   });
-  return { loss: e.op("Neg", [loss]), dx: dx.length > 1 ? e.op("Concat", dx, { axis: 0 }) : (dx[0] ?? ""), dhead };
+  return { loss: e.op("Neg", [loss]), dx: dx.length > 1 ? e.op("Concat", dx, { axis: 0 }) : (dx[0] ?? ""), dhead: differentiated ? transposed(ctx, dhead) : "" };
 }
 
 type HeadPrims = "headCrossEntropy" | "headCrossEntropyGrad";

@@ -5,6 +5,7 @@
  */
 import type { NodeOf, Prim, ValueId } from "../graph/ir.js";
 import type { Lowering } from "./context.js";
+import { tallProduct } from "./tall-product.js";
 
 type MoePrim = "expertSort" | "dispatch" | "combine" | "weigh" | "weighGrad" | "groupedMatmul" | "groupedMatmulGradW" | "groupedBias" | "groupedBiasGrad";
 type Rules = { readonly [P in Extract<Prim, MoePrim>]: (ctx: Lowering, node: NodeOf<P>) => void };
@@ -117,9 +118,12 @@ export const moeRules: Rules = {
     ctx.setSegments(out[0]!, { counts: counts!, names: [...names, ...rest] });
   },
   groupedMatmulGradW(ctx, { in: [x, dy, counts], out }) {
-    const left = ctx.segments(dy!, counts!);
-    const right = ctx.segments(x!, counts!);
-    out.forEach((id, expert) => ctx.set(id, ctx.emitter.matmul(left[expert]!, right[expert]!, { transA: true })));
+    const [left, right] = [ctx.segments(dy!, counts!), ctx.segments(x!, counts!)];
+    const [[slots, p], [, q]] = [ctx.shape(dy!), ctx.shape(x!)] as [[number, number], [number, number]];
+    const readers = ctx.graph.nodes.filter(({ prim, in: [first] }) => prim === "groupedMatmulGradW" && first === x).length;
+    out.forEach((id, expert) => {
+      ctx.set(id, tallProduct(ctx, { name: left[expert]!, width: p }, { name: right[expert]!, width: q }, slots / out.length, readers));
+    });
   },
   groupedBias(ctx, { in: [y, counts, ...biases], out }) {
     const rows = ctx.segments(y!, counts!);

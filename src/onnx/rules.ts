@@ -6,6 +6,7 @@ import { cacheRules } from "./rules-cache.js";
 import { headRules } from "./rules-head.js";
 import { moeRules } from "./rules-moe.js";
 import { routeRules } from "./rules-route.js";
+import { tallProduct, type Tall } from "./tall-product.js";
 
 export type LoweringRule<P extends Prim> = (ctx: Lowering, node: NodeOf<P>) => void;
 
@@ -192,9 +193,11 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
     const e = ctx.emitter;
     ctx.set(out[0]!, ctx.remember(`logSumExp ${x}`, () => [e.op("ReduceLogSumExp", [ctx.get(x!), e.ints([-1])], { keepdims: 0 })])[0]!);
   },
-  matmul: (ctx, { in: [a, b], out, attrs }) => {
-    const plain = !attrs.transA && attrs.transB;
-    ctx.set(out[0]!, plain ? ctx.linear(ctx.get(a!), b!) : ctx.emitter.matmul(ctx.get(a!), ctx.get(b!), attrs));
+  matmul(ctx, { in: [a, b], out, attrs: { transA, transB } }) {
+    const [left, right] = [a!, b!].map((id) => ({ name: ctx.get(id), width: ctx.shape(id)[1]! })) as [Tall, Tall];
+    const readers = transA ? ctx.graph.nodes.filter(({ prim, in: [, second], attrs }) => prim === "matmul" && second === b && attrs.transA && !attrs.transB).length : 0;
+    ctx.set(out[0]!, transA && !transB ? tallProduct(ctx, left, right, ctx.shape(a!)[0]!, readers)
+      : !transA && transB ? ctx.linear(left.name, b!) : ctx.emitter.matmul(left.name, right.name, { transA, transB }));
   },
   embedding: (ctx, { in: [table, ids], out }) => ctx.set(out[0]!, ctx.emitter.op("Gather", [ctx.get(table!), ctx.get(ids!)], { axis: 0 })),
   embeddingGrad(ctx, { in: [ids, dy], out, attrs }) {
@@ -207,15 +210,17 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   },
   rmsNorm: (ctx, { in: [x, weight], out, attrs }) => ctx.set(out[0]!, normalised(ctx, x!, weight!, attrs.eps)[0]!),
   rmsNormGrad(ctx, { in: [x, weight, dy], out, attrs }) {
+    // With p = dy x, both sums are products of p: of each row with the weight, and of the column of 1/rms with all rows.
     const e = ctx.emitter;
-    const axes = ctx.shape(x!).length;
+    const hidden = ctx.shape(x!).at(-1)!;
+    const rows = elements(ctx.shape(x!)) / hidden;
     const inverse = normalised(ctx, x!, weight!, attrs.eps)[1]!;
-    const hat = e.op("Mul", [ctx.get(x!), inverse]);
-    const dhat = e.op("Mul", [ctx.get(dy!), ctx.get(weight!)]);
-    const mean = e.op("ReduceMean", [e.op("Mul", [dhat, hat]), e.ints([axes - 1])], { keepdims: 1 });
-    ctx.set(out[0]!, e.op("Mul", [e.op("Sub", [dhat, e.op("Mul", [hat, mean])]), inverse]));
-    const rows = Array.from({ length: axes - 1 }, (_, axis) => axis);
-    ctx.set(out[1]!, e.sum(e.op("Mul", [ctx.get(dy!), hat]), rows, false));
+    const p = e.op("Mul", [ctx.get(dy!), ctx.get(x!)]);
+    const dot = e.op("MatMul", [p, e.reshape(e.op("Mul", [ctx.get(weight!), e.floats([1 / hidden])]), [hidden, 1])]);
+    const along = e.op("Mul", [e.op("Mul", [e.op("Mul", [inverse, inverse]), inverse]), dot]);
+    const across = e.op("Mul", [e.op("Mul", [ctx.get(dy!), ctx.get(weight!)]), inverse]);
+    ctx.set(out[0]!, e.op("Sub", [across, e.op("Mul", [ctx.get(x!), along])]));
+    ctx.set(out[1]!, e.reshape(e.op("MatMul", [e.reshape(inverse, [1, rows]), e.reshape(p, [rows, hidden])]), [hidden]));
   },
   layerNorm: (ctx, { in: [x], out, attrs }) => ctx.set(out[0]!, standardised(ctx, x!, attrs.eps)[0]!),
   layerNormGrad(ctx, { in: [x, dy], out, attrs }) {

@@ -246,6 +246,31 @@ describe("the head in runs of tokens", () => {
   });
 });
 
+describe("gradients of weights over many rows", () => {
+  // Narrow and wide gradients of one shared input, and of one that nobody shares; fewer rows than are worth a transposition.
+  it.each([[1030, [3, 7, 7], 5], [1030, [3], 5], [1030, [7], 5], [1023, [3, 7], 5]] as const)("%i rows, widths %j with %i", async (rows, widths, shared) => {
+    const b = new GraphBuilder();
+    const x = b.input("x", "f32", [rows, shared]);
+    const gradients = widths.map((width, i) => b.input(`dy${i}`, "f32", [rows, width]));
+    const both = gradients.flatMap((dy) => [b.op("matmul", [dy, x], { transA: true, transB: false }), b.op("matmul", [dy, b.input("square", "f32", [4, rows])], { transA: true, transB: true })]);
+    const graph = b.finish(both);
+    await agree(graph, [normals("tall x", rows * shared), ...widths.map((width, i) => normals(`tall ${i}`, rows * width)), ...widths.map((_, i) => normals(`square ${i}`, 4 * rows))], 2e-4);
+  });
+
+  it("of experts, some without rows", async () => {
+    const [tokens, k, experts] = [1100, 2, 2];
+    const b = new GraphBuilder();
+    const chosen = b.input("chosen", "int", [tokens, k]);
+    const [order, inverse, counts] = b.apply("expertSort", [chosen], { experts, drops: false }) as [ValueId, ValueId, ValueId];
+    const [x, ...dys] = [5, 3, 7].map((width, i) => b.op("dispatch", [b.input(`x${i}`, "f32", [tokens, width]), order, inverse], { k })) as [ValueId, ValueId, ValueId];
+    const graph = prune(b.finish(dys.flatMap((dy) => b.apply("groupedMatmulGradW", [x, dy, counts], {}))));
+    for (const to of [0, 1, 2]) {
+      const ids = Float32Array.from({ length: tokens * k }, (_, i) => (to === 2 ? Number(i % 3 === 0) : to));
+      await agree(graph, [ids, ...[5, 3, 7].map((width, i) => normals(`expert ${i}`, tokens * width))], 5e-4);
+    }
+  });
+});
+
 describe("numbers at the edge", () => {
   it("softmax, log-sum-exp and cross entropy of large logits neither overflow nor vanish", async () => {
     const b = new GraphBuilder();

@@ -69,3 +69,23 @@ describe("a product of matrices with something added", () => {
     expect(ops((b, x, w) => [b.add(linear(b, x, w), b.input("c", "f32", [5]))], true)).toEqual(["Gemm o0"]);
   });
 });
+
+describe("gradients of weights", () => {
+  const gradients = (rows: number, widths: readonly number[]): string[] => {
+    const b = new GraphBuilder();
+    const x = b.input("x", "f32", [rows, 64]);
+    return nodesOf(lower(b.finish(widths.map((width, i) => b.op("matmul", [b.input(`dy${i}`, "f32", [rows, width]), x], { transA: true, transB: false })))).bytes).map(({ op }) => op);
+  };
+
+  it("over many rows share the transposition of their input", () => {
+    expect(gradients(2048, [64, 128])).toEqual(["Transpose", "MatMul", "Transpose", "MatMul", "Transpose"]);
+  });
+
+  it("transpose what is narrower", () => {
+    expect(gradients(2048, [8])).toEqual(["Transpose", "MatMul"]);
+  });
+
+  it("over fewer rows are left to onnxruntime", () => {
+    expect(gradients(1023, [64, 128])).toEqual(["FusedMatMul", "FusedMatMul"]);
+  });
+});
