@@ -7,8 +7,11 @@ import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { afterAll } from "vitest";
 
+/** Threads that are being started have the project's modules open for a moment; a clone of it may lie in the temporary folder. */
+const project = `${realpathSync(fileURLToPath(new URL("..", import.meta.url)))}/`;
+const temporary = `${realpathSync(tmpdir())}/`;
 /** Where tests read and write models. */
-const watched = [`${realpathSync(tmpdir())}/`, fileURLToPath(new URL("golden/", import.meta.url))];
+const isWatched = (path: string): boolean => path.startsWith(`${project}test/golden/`) || (path.startsWith(temporary) && !path.startsWith(project));
 /** onnxruntime's library keeps a log of its own open. */
 const foreign = /\/mat-debug-\d+\.log$/;
 
@@ -22,7 +25,7 @@ function openFiles(): string[] {
       // The listing itself is closed by now.
       return [];
     }
-  }).filter((path) => watched.some((place) => path.startsWith(place)) && !foreign.test(path));
+  }).filter((path) => isWatched(path) && !foreign.test(path));
 }
 
 const collected: string[] = [];
