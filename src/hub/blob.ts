@@ -1,11 +1,12 @@
 /** One file of the Hub into the cache: resumed where an earlier download broke off, checked, and named only when it is complete. */
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { copyFile, mkdir, open, rename, rm, stat, symlink } from "node:fs/promises";
+import { copyFile, open, rename, rm, stat, symlink } from "node:fs/promises";
 import { dirname, relative } from "node:path";
 import { downloadFile } from "@huggingface/hub";
 import { stopError } from "../base/errors.js";
 import { exists, writeAll } from "../io/atomic.js";
+import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import type { Connection } from "./connection.js";
 
@@ -37,7 +38,7 @@ export async function fetchBlob(options: BlobOptions): Promise<void> {
   const { file, blob, connection, onBytes, retryMs } = options;
   // Python's huggingface_hub uses the same name, and can go on with our part as we with its.
   const partial = `${blob}.incomplete`;
-  await withFsErrors(partial, "write file", () => mkdir(dirname(blob), { recursive: true }));
+  await withFsErrors(partial, "write file", () => makeFolders(dirname(blob)));
   let hash = hashOf(file);
   let done = await hashPart(partial, file.size, hash);
   if (done === null) {
@@ -113,7 +114,7 @@ async function hashPart(partial: string, size: number, hash: Hash): Promise<numb
 /** Gives a cached file its name in a snapshot; a copy where links are not allowed. */
 export async function linkBlob(blob: string, pointer: string): Promise<void> {
   await withFsErrors(pointer, "link file", async () => {
-    await mkdir(dirname(pointer), { recursive: true });
+    await makeFolders(dirname(pointer));
     await rm(pointer, { force: true });
     try {
       await symlink(relative(dirname(pointer), blob), pointer);

@@ -4,13 +4,14 @@
  *
  *   revision -> commit -> list of files -> those needed -> blobs -> links in the snapshot, config.json last -> ref
  */
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { listFiles, modelInfo } from "@huggingface/hub";
 import { UpcycleError, inputError } from "../base/errors.js";
 import { adapterSources, cardFile, isCarried, largestCard, weightSources } from "../format/model-files.js";
 import { parseIndex } from "../format/shards.js";
 import { exists, writeFileAtomic } from "../io/atomic.js";
+import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { lockFolder } from "../io/lock.js";
 import { readText } from "../io/ranges.js";
@@ -68,7 +69,7 @@ export async function fetchModel(model: string, { part = "all", signal, onEvent,
     return cached;
   }
   onEvent?.({ type: "commit", commit });
-  await withFsErrors(repoDir, "create folder", () => mkdir(repoDir, { recursive: true }));
+  await withFsErrors(repoDir, "create folder", () => makeFolders(repoDir));
   const release = await lockFolder(repoDir);
   try {
     return await fetchSnapshot({ model, part, reference, settings, connection, repoDir, commit, onEvent, retryMs });
@@ -154,7 +155,7 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
 /** Remembers which commit a branch or tag named. */
 async function writeRef(path: string, { revision }: HubReference, commit: string): Promise<void> {
   if (revision === commit) return;
-  await withFsErrors(path, "write file", () => mkdir(join(path, ".."), { recursive: true }));
+  await withFsErrors(path, "write file", () => makeFolders(join(path, "..")));
   await writeFileAtomic(path, commit);
 }
 

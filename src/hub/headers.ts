@@ -5,12 +5,13 @@
  *
  * Such folders lie beside the snapshots (`models--ORG--NAME/headers/COMMIT`), where huggingface_hub does not look.
  */
-import { mkdir, open, rename } from "node:fs/promises";
+import { open, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { downloadFile } from "@huggingface/hub";
 import { stopError } from "../base/errors.js";
 import { headerAlone, headerLength, lengthBytes, parseHeader } from "../format/safetensors.js";
 import { writeAll } from "../io/atomic.js";
+import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { maxAttempts, type BlobOptions } from "./blob.js";
 
@@ -24,7 +25,7 @@ export async function fetchHeader(options: HeaderOptions, path: string): Promise
   const { file } = options;
   const header = await retried(options);
   await withFsErrors(path, "write file", async () => {
-    await mkdir(dirname(path), { recursive: true });
+    await makeFolders(dirname(path));
     const handle = await open(`${path}.incomplete`, "w");
     try {
       await writeAll(handle, header, 0);

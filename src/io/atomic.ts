@@ -6,6 +6,7 @@ import { mkdir, open, readdir, realpath, rename, rm, rmdir, stat } from "node:fs
 import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join, resolve, sep } from "node:path";
 import { inputError } from "../base/errors.js";
+import { makeFolders } from "./folders.js";
 import { fsError, withFsErrors } from "./fs-errors.js";
 import { isRunning, lockFolder } from "./lock.js";
 
@@ -111,7 +112,7 @@ export async function stageDirectory(final: string, { overwrite = false } = {}):
   const path = partialName(target, process.pid);
   const previous = previousName(target);
   await withFsErrors(final, "create folder", async () => {
-    await mkdir(dirname(target), { recursive: true });
+    await makeFolders(dirname(target));
     await restoreReplaced(target);
     await rm(previous, { recursive: true, force: true });
     await requireReplaceable(target, final, overwrite);
@@ -165,7 +166,7 @@ export async function stageForAttempts(final: string, { overwrite = false } = {}
   const path = join(room, "folder");
   await requireElsewhere(target, final);
   await withFsErrors(final, "create folder", async () => {
-    await mkdir(dirname(target), { recursive: true });
+    await makeFolders(dirname(target));
     await restoreReplaced(target);
     if (await exists(room)) return;
     await requireReplaceable(target, final, overwrite);

@@ -4,11 +4,12 @@
  */
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
-import { mkdir, open, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
+import { open, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { serialize } from "node:v8";
+import { makeFolders } from "../io/folders.js";
 
 /** Bytes of all files together, beyond which those unused for longest are removed. */
 const MOST_BYTES = 512 * 1024 ** 2;
@@ -77,7 +78,7 @@ export function graphCache(folder: string, mostBytes = MOST_BYTES): GraphCache {
       // Threads of a process share its id but not this counter.
       const partial = join(folder, `.${key}${PARTIAL}${process.pid}-${written++}-${Math.random().toString(36).slice(2)}`);
       try {
-        await mkdir(folder, { recursive: true });
+        await makeFolders(folder);
         const handle = await open(partial, "wx");
         try {
           await handle.writev([MAGIC, digest(key, parts), ...parts]);

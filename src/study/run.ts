@@ -6,10 +6,10 @@
  *
  * Every part lands in the run folder when it is finished, so the same command goes on where the last one was stopped.
  */
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { ModelSource } from "../checkpoint/open.js";
 import { writeJson } from "../io/atomic.js";
+import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { lockFolder } from "../io/lock.js";
 import { findings } from "../report/findings.js";
@@ -32,7 +32,7 @@ export type { StudyEvent, StudyOptions, StudyRequest } from "./types.js";
  */
 export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEvent, StudyResult> {
   const started = Date.now();
-  await withFsErrors(options.dir, "create run folder", () => mkdir(options.dir, { recursive: true }));
+  await withFsErrors(options.dir, "create run folder", () => makeFolders(options.dir));
   const release = await lockFolder(options.dir);
   try {
     return yield* lockedStudy(options, started);

@@ -1,9 +1,9 @@
 /** The run folder: made, or proved to hold this very run. */
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
 import { elements } from "../graph/ir.js";
 import { exists, writeJson } from "../io/atomic.js";
+import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { readJson } from "../io/ranges.js";
 import { requireFreeSpace } from "../io/space.js";
@@ -29,6 +29,6 @@ export async function claimFolder(options: RunOptions): Promise<void> {
   // Two checkpoints are on disk while one replaces the other, each with weights, two moments and perhaps averages; and two models more.
   const weights = 4 * slotsOf(spec).reduce((sum, { shape }) => sum + elements(shape), 0);
   await requireFreeSpace(dir, (block.average === undefined ? 8 : 10) * weights);
-  await withFsErrors(dir, "create run folder", () => mkdir(dir, { recursive: true }));
+  await withFsErrors(dir, "create run folder", () => makeFolders(dir));
   await writeJson(path, wanted);
 }

@@ -1,10 +1,10 @@
 /** What a training stands on: a model's shape with its tokenizer, and the text as that tokenizer's tokens. */
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
 import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
 import type { ModelConfig, TokenizerConfig } from "../config/index.js";
 import { exists, writeFileAtomic } from "../io/atomic.js";
+import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { tokenizerConfig } from "../tokenizer/config.js";
@@ -54,7 +54,7 @@ export async function newBase({ model, tokenizer: { vocab }, corpus, dir, reuse 
   const config = join(carry, "tokenizer_config.json");
   if (!reuse || !(await exists(config))) {
     const json = await trainByteLevelBpe(corpus.split.train.map(({ text }) => text), { vocab });
-    await withFsErrors(carry, "create tokenizer folder", () => mkdir(carry, { recursive: true }));
+    await withFsErrors(carry, "create tokenizer folder", () => makeFolders(carry));
     await writeFileAtomic(join(carry, "tokenizer.json"), json);
     // The last file: its presence says that the tokenizer is complete.
     await writeFileAtomic(config, tokenizerConfig({ maxLength: model.maxPositions }));

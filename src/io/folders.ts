@@ -1,0 +1,23 @@
+/** Creating folders. */
+import { mkdir, stat } from "node:fs/promises";
+import { dirname } from "node:path";
+
+/**
+ * Makes a folder and those above it that are missing. Node's recursive mkdir never ends where the system answers ENOENT below a folder that exists, as in /proc.
+ * Throws what the system says of the folder that cannot be made.
+ */
+export async function makeFolders(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (cause) {
+    if (await isFolder(path)) return;
+    const above = dirname(path);
+    if ((cause as NodeJS.ErrnoException).code !== "ENOENT" || above === path || (await isFolder(above))) throw cause;
+    await makeFolders(above);
+    await makeFolders(path);
+  }
+}
+
+function isFolder(path: string): Promise<boolean> {
+  return stat(path).then((found) => found.isDirectory(), () => false);
+}
