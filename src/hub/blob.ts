@@ -1,13 +1,17 @@
-/** One file of the Hub into the cache: resumed where an earlier download broke off, checked, and named only when it is complete. */
+/**
+ * One file of the Hub into the cache: resumed where an earlier download broke off, checked, and named only when it is
+ * complete.
+ */
 import { createHash, type Hash } from "node:crypto";
 import { constants } from "node:fs";
-import { copyFile, lstat, open, rename, rm, symlink, type FileHandle } from "node:fs/promises";
+import { copyFile, open, rename, rm, symlink, type FileHandle } from "node:fs/promises";
 import { dirname, relative } from "node:path";
-import { inputError, stopError } from "../base/errors.js";
+import { stopError } from "../base/errors.js";
 import { bytes } from "../base/format.js";
 import { writeAll } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
+import { requireOwnFile } from "./cache.js";
 import type { Connection } from "./connection.js";
 import { HubTrouble } from "./limits.js";
 import type { RemoteFile } from "./listing.js";
@@ -29,7 +33,10 @@ interface Part {
   done: number;
 }
 
-/** Throws like `Connection.retried`; stopError if what came is twice not what the Hub announced, and then nothing of it is kept. */
+/**
+ * Throws like `Connection.retried`; stopError if what came is twice not what the Hub announced, and then nothing of it
+ * is kept.
+ */
 export async function fetchBlob(options: BlobOptions): Promise<void> {
   const { file, blob, connection, onBytes } = options;
   await withFsErrors(blob, "write file", () => makeFolders(dirname(blob)));
@@ -72,8 +79,10 @@ async function complete(part: Part, { file, commit, blob, connection, onBytes }:
   const { size } = await withFsErrors(part.path, "read file", () => part.handle.stat());
   if (found === file.checksum && size === file.size) return;
   await emptied(part, file);
-  const failure = stopError(`${file.path} arrived damaged (checksum ${found.slice(0, 12)}..., the Hub says ${file.checksum.slice(0, 12)}...), it was removed`, {
-    where: blob, hint: "run the same command to download it again",
+  const sums = `checksum ${found.slice(0, 12)}..., the Hub says ${file.checksum.slice(0, 12)}...`;
+  const failure = stopError(`${file.path} arrived damaged (${sums}), it was removed`, {
+    where: blob,
+    hint: "run the same command to download it again",
   });
   throw new HubTrouble("wrong", failure);
 }
@@ -87,7 +96,9 @@ function hashOf({ large, size }: RemoteFile): Hash {
   return large ? createHash("sha256") : createHash("sha1").update(`blob ${size}\0`);
 }
 
-/** What an earlier attempt left, or an empty file. Nothing is written through links, which may lead out of the cache. */
+/**
+ * What an earlier attempt left, or an empty file. Nothing is written through links, which may lead out of the cache.
+ */
 async function openPart(path: string, file: RemoteFile, connection: Connection): Promise<Part> {
   await requireOwnFile(path);
   const flags = constants.O_RDWR | constants.O_CREAT | ((constants.O_NOFOLLOW as number | undefined) ?? 0);
@@ -109,19 +120,13 @@ async function hashed(part: Part, size: number, connection: Connection): Promise
   const buffer = new Uint8Array(Math.min(size, 1 << 20));
   while (part.done < size) {
     connection.requireOpen();
-    const { bytesRead } = await withFsErrors(part.path, "read file", () => part.handle.read(buffer, 0, buffer.length, part.done));
+    const { bytesRead } = await withFsErrors(part.path, "read file", () =>
+      part.handle.read(buffer, 0, buffer.length, part.done),
+    );
     if (bytesRead === 0) return;
     part.hash.update(buffer.subarray(0, bytesRead));
     part.done += bytesRead;
   }
-}
-
-/** Throws inputError for a name in the cache that is taken by something else than a file of its own. */
-export async function requireOwnFile(path: string): Promise<void> {
-  const found = await withFsErrors(path, "look up path", () => lstat(path).catch((cause: NodeJS.ErrnoException) => (cause.code === "ENOENT" ? null : Promise.reject(cause))));
-  if (found === null || (found.isFile() && found.nlink === 1)) return;
-  const what = found.isSymbolicLink() ? "a link" : found.isFile() ? "a file that has a second name" : "no regular file";
-  throw inputError(`this is ${what}, expected a part of a download`, { where: path, hint: "remove it, or set HF_HUB_CACHE to another folder" });
 }
 
 /** Gives a cached file its name in a snapshot; a copy where links are not allowed. */

@@ -4,24 +4,24 @@
  *
  *   revision -> commit -> list of files -> those needed -> blobs -> links in the snapshot, config.json last -> ref
  */
-import { lstat, realpath, stat } from "node:fs/promises";
-import { dirname, join, sep } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { UpcycleError, inputError } from "../base/errors.js";
 import { adapterSources, cardFile, isCarried, largestCard, weightSources } from "../format/model-files.js";
 import { parseIndex } from "../format/shards.js";
 import { exists, writeFileAtomic } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
-import { fsError, withFsErrors } from "../io/fs-errors.js";
+import { withFsErrors } from "../io/fs-errors.js";
 import { lockFolder } from "../io/lock.js";
 import { readText } from "../io/ranges.js";
 import { requireFreeSpace } from "../io/space.js";
 import { fetchBlob, linkBlob } from "./blob.js";
+import { isNamed, isThere, requireInside } from "./cache.js";
 import { fetchHeader } from "./headers.js";
 import { connectionTo, type Connection } from "./connection.js";
 import type { HubLimits, TroubleKind } from "./limits.js";
 import { commitOf, remoteFiles, type RemoteFile } from "./listing.js";
 import { parseHubReference, type HubReference } from "./reference.js";
-import { hubSettings, smallText, type HubSettings } from "./settings.js";
+import { hubSettings, requireToken, smallText, type HubSettings } from "./settings.js";
 
 export type HubEvent =
   | { readonly type: "commit"; readonly commit: string }
@@ -58,29 +58,37 @@ const noNetwork: ReadonlySet<TroubleKind> = new Set<TroubleKind>(["unreachable",
  * The folder of `hf://org/name[@revision]`. Throws inputError for a model that is not there, not allowed or has no weights we read;
  * stopError where the network or disk fails, and interruptedError after Ctrl-C: what has come is kept, and the next call goes on.
  */
-export async function fetchModel(model: string, { part = "all", signal, onEvent, settings: given, limits }: FetchOptions = {}): Promise<string> {
+export async function fetchModel(model: string, options: FetchOptions = {}): Promise<string> {
+  const { part = "all", signal, onEvent, settings: given, limits } = options;
   const reference = parseHubReference(model);
   const settings = given ?? (await hubSettings());
   const repoDir = join(settings.cacheDir, `models--${reference.repo.replaceAll("/", "--")}`);
   if (settings.offline) return (await cachedFolder(repoDir, reference, part)) ?? notCached(model, "HF_HUB_OFFLINE is set");
   requireToken(settings);
-  const connection = connectionTo(reference, settings, { signal, limits, onNote: (text) => onEvent?.({ type: "note", text }) });
+  const onNote = (text: string): void => onEvent?.({ type: "note", text });
+  const connection = connectionTo(reference, settings, { signal, limits, onNote });
   const asked = { reference, endpoint: settings.endpoint, connection };
   // Without a network, what came over it before still serves, and need not be waited for; a refusal counts.
-  const cached = await cachedFolder(repoDir, reference, part);
-  let commit: string;
+  const cached = await cachedFolder(repoDir, reference, part).catch(() => null);
+  let commit: string | undefined;
   try {
     commit = await commitOf(asked, cached === null ? noAddress : noNetwork);
+    return await fetchCommit({ model, part, reference, settings, connection, repoDir, commit, onEvent });
   } catch (cause) {
-    if (cached === null || !(cause instanceof UpcycleError) || !connection.isOutage(cause)) throw cause;
+    const serves = cached !== null && (commit === undefined || basename(cached) === commit);
+    if (!serves || !(cause instanceof UpcycleError) || !connection.isOutage(cause)) throw cause;
     onEvent?.({ type: "cached", why: cause.message });
     return cached;
   }
+}
+
+async function fetchCommit(snapshot: Snapshot): Promise<string> {
+  const { repoDir, commit, onEvent } = snapshot;
   onEvent?.({ type: "commit", commit });
   await withFsErrors(repoDir, "create folder", () => makeFolders(repoDir));
   const release = await lockFolder(repoDir);
   try {
-    return await fetchSnapshot({ model, part, reference, settings, connection, repoDir, commit, onEvent });
+    return await fetchSnapshot(snapshot);
   } finally {
     await release();
   }
@@ -109,7 +117,8 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
     connection.requireOpen();
     const pointer = join(folder, file.path);
     const blob = blobOf(file);
-    const report = (done: number): void => onEvent?.({ type: "progress", file: file.path, done: state.done + done, total: state.total });
+    const report = (done: number): void =>
+      onEvent?.({ type: "progress", file: file.path, done: state.done + done, total: state.total });
     if (!(await isNamed(pointer, file))) {
       if (!(await isThere(blob, file))) await fetchBlob({ file, commit, blob, connection, onBytes: report });
       await linkBlob(blob, pointer);
@@ -167,8 +176,9 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
   return snapshot;
 }
 
-/** Remembers which commit a branch or tag named. The download is complete without it, so a name that cannot be kept is no failure. */
-async function writeRef(path: string, { repoDir, reference: { revision }, commit, connection }: Snapshot): Promise<void> {
+/** Remembers which commit a branch or tag named. The download is complete without it: what cannot be kept is no failure. */
+async function writeRef(path: string, { repoDir, reference, commit, connection }: Snapshot): Promise<void> {
+  const { revision } = reference;
   if (revision === commit) return;
   try {
     await withFsErrors(path, "write file", () => makeFolders(dirname(path)));
@@ -176,7 +186,8 @@ async function writeRef(path: string, { repoDir, reference: { revision }, commit
     await writeFileAtomic(path, commit);
   } catch (cause) {
     if (!(cause instanceof UpcycleError)) throw cause;
-    connection.note(`warning: which commit ${revision} is could not be kept (${cause.line}); without a network ask for @${commit}`);
+    const advice = `without a network ask for @${commit}`;
+    connection.note(`warning: which commit ${revision} is could not be kept (${cause.line}); ${advice}`);
   }
 }
 
@@ -190,46 +201,6 @@ async function shardsOf(index: string, extension: string, listed: ReadonlyMap<st
     if (file === undefined) throw inputError(`the index lists ${name}, which the model does not have`, { where: index });
     return file;
   });
-}
-
-/** Throws inputError for a token that no header can carry; no message shows any of it. */
-function requireToken({ token, tokenFrom = "HF_TOKEN" }: HubSettings): void {
-  if (token === undefined) return;
-  if (!token.startsWith("hf_")) throw inputError('the token of the Hub does not begin with "hf_"', { where: tokenFrom });
-  if (!/^[\x21-\x7e]+$/.test(token)) throw inputError("the token of the Hub has spaces, line breaks or other characters in it that no token has", { where: tokenFrom, hint: "write the token alone" });
-}
-
-/** Throws inputError where a folder of the cache is a link to a place outside it, in which we would write. The model's folder itself may lie anywhere. */
-async function requireInside(repoDir: string, folders: readonly string[]): Promise<void> {
-  const root = await withFsErrors(repoDir, "look up path", () => realpath(repoDir));
-  for (const folder of folders) {
-    for (const path of [dirname(folder), folder]) {
-      const real = await realpath(path).catch((cause: NodeJS.ErrnoException) => (cause.code === "ENOENT" ? null : Promise.reject(cause))).catch((cause: unknown) => Promise.reject(fsError(cause, path, "look up path")));
-      if (real === null && !(await isLink(path))) continue;
-      if (real !== null && (real === root || real.startsWith(`${root}${sep}`))) continue;
-      throw inputError("this is a link that leads out of the cache", { where: path, hint: "remove it, or set HF_HUB_CACHE to another folder" });
-    }
-  }
-}
-
-async function isLink(path: string): Promise<boolean> {
-  return lstat(path).then((found) => found.isSymbolicLink(), () => false);
-}
-
-/** Whether the blob is in the cache. Throws inputError for one that is not what its name says, as far as its size tells. */
-async function isThere(blob: string, { path, size }: RemoteFile): Promise<boolean> {
-  if (!(await exists(blob))) return false;
-  const found = await withFsErrors(blob, "look up path", () => stat(blob));
-  if (found.isFile() && found.size === size) return true;
-  throw inputError(`this is not ${path} as the Hub has it: ${found.isFile() ? `${found.size} bytes instead of ${size}` : "no regular file"}`, { where: blob, hint: "remove it, then run the same command again" });
-}
-
-/** Whether a snapshot has the file already. A link that leads to something else is made anew; what is no link is not ours to replace. */
-async function isNamed(pointer: string, file: RemoteFile): Promise<boolean> {
-  const link = await isLink(pointer);
-  if (!link) return isThere(pointer, file);
-  const found = await stat(pointer).catch(() => null);
-  return found?.isFile() === true && found.size === file.size;
 }
 
 /** What an earlier download completed: the snapshot, or for a part of the model the folder of headers, if it has that part. */

@@ -1,7 +1,8 @@
 /**
- * A model of the Hub as a folder that can be inspected and planned with, its weights not downloaded: config.json, the index, and of every safetensors
- * file the header, in a sparse file of the full length. Never a folder to read weights from: they would be zeros. A mark in each file says so, by which
- * `checkpoint/locate.ts` refuses to read them, wherever the folder has been moved or copied to.
+ * A model of the Hub as a folder that can be inspected and planned with, its weights not downloaded: config.json, the
+ * index, and of every safetensors file the header, in a sparse file of the full length. Never a folder to read weights
+ * from: they would be zeros. A mark in each file says so, by which `checkpoint/locate.ts` refuses to read them,
+ * wherever the folder has been moved or copied to.
  *
  * Such folders lie beside the snapshots (`models--ORG--NAME/headers/COMMIT`), where huggingface_hub does not look.
  */
@@ -11,11 +12,15 @@ import { headerAlone, headerLength, lengthBytes, parseHeader } from "../format/s
 import { writeAll } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
-import { requireOwnFile, type BlobOptions } from "./blob.js";
+import type { BlobOptions } from "./blob.js";
+import { requireOwnFile } from "./cache.js";
 
 type HeaderOptions = Pick<BlobOptions, "file" | "commit" | "connection"> & { readonly repo: string };
 
-/** Puts the header of a remote safetensors file into `path`. Throws like `Connection.retried`, and inputError for what is no such file. */
+/**
+ * Puts the header of a remote safetensors file into `path`. Throws like `Connection.retried`, and inputError for what
+ * is no such file.
+ */
 export async function fetchHeader(options: HeaderOptions, path: string): Promise<void> {
   const { file, connection } = options;
   const header = await connection.retried(() => remoteHeader(options));
@@ -47,7 +52,11 @@ async function remoteHeader(options: HeaderOptions): Promise<Uint8Array> {
   return header;
 }
 
-async function part({ file: { path, size }, commit, connection }: HeaderOptions, start: number, end: number): Promise<Uint8Array> {
+async function part(
+  { file: { path, size }, commit, connection }: HeaderOptions,
+  start: number,
+  end: number,
+): Promise<Uint8Array> {
   const bytes = new Uint8Array(end - start);
   if (bytes.length === 0) return bytes;
   let done = 0;

@@ -4,8 +4,10 @@ import { UpcycleError } from "../base/errors.js";
 export interface HubLimits {
   /** A request that brings no byte for so long has stalled. */
   readonly stallMs: number;
-  /** An answer of the API as a whole; each is small. */
+  /** An answer of the API as a whole, each being small; and how often the pace of a file is judged. */
   readonly answerMs: number;
+  /** A file that comes more slowly, in bytes per second, counts as stalled. */
+  readonly slowest: number;
   /** In a row, of which none brings anything new. */
   readonly attempts: number;
   /** Before the second attempt; each further pause is twice as long. */
@@ -23,13 +25,23 @@ export interface HubLimits {
 }
 
 export const hubLimits: HubLimits = {
-  stallMs: 20_000, answerMs: 120_000, attempts: 5, retryMs: 1000, pauseMs: 120_000,
-  answerBytes: 4e6, pages: 100, files: 100_000, redirects: 10, gainBytes: 1e6,
+  stallMs: 20_000,
+  answerMs: 120_000,
+  slowest: 100,
+  attempts: 5,
+  retryMs: 1000,
+  pauseMs: 120_000,
+  answerBytes: 4e6,
+  pages: 100,
+  files: 100_000,
+  redirects: 10,
+  gainBytes: 1e6,
 };
 
 /**
- * What may go away by itself. `unreachable`: no connection came about; `silent`: nothing came over it; `broken`: the line broke; `busy`: the server
- * says so; `wrong`: what came is not what the Hub had announced, for which a second attempt is enough.
+ * What may go away by itself. `unreachable`: no connection came about; `silent`: nothing came over it; `broken`: the
+ * line broke; `busy`: the server says so; `wrong`: what came is not what the Hub had announced, for which a second
+ * attempt is enough.
  */
 export type TroubleKind = "unreachable" | "silent" | "broken" | "busy" | "wrong";
 

@@ -1,4 +1,7 @@
-/** What the Hub says of a model: which commit a revision names, and which files that commit has. All of it is judged before any of it becomes a path. */
+/**
+ * What the Hub says of a model: which commit a revision names, and which files that commit has. All of it is judged
+ * before any of it becomes a path.
+ */
 import { listFiles, modelInfo } from "@huggingface/hub";
 import { inputError, stopError } from "../base/errors.js";
 import { shown } from "../base/shown.js";
@@ -21,31 +24,54 @@ export interface AskedModel {
 }
 
 /** Throws like `Connection.retried`, and inputError for what is no Hub. */
-export async function commitOf({ reference: { repo, revision }, endpoint, connection }: AskedModel, giveUpOn: ReadonlySet<TroubleKind>): Promise<string> {
+export async function commitOf(
+  { reference: { repo, revision }, endpoint, connection }: AskedModel,
+  giveUpOn: ReadonlySet<TroubleKind>,
+): Promise<string> {
   let sha: unknown;
   try {
-    ({ sha } = await modelInfo({ name: repo, revision, hubUrl: endpoint, fetch: connection.api(giveUpOn), additionalFields: ["sha"] }));
+    ({ sha } = await modelInfo({
+      name: repo,
+      revision,
+      hubUrl: endpoint,
+      fetch: connection.api(giveUpOn),
+      additionalFields: ["sha"],
+    }));
   } catch (cause) {
     throw apiFailure(cause, endpoint, repo);
   }
-  if (typeof sha !== "string" || !/^[0-9a-f]{40}$/.test(sha)) throw inputError(`${endpoint} names no commit of the model`, { where: repo, hint: "check HF_ENDPOINT" });
+  if (typeof sha !== "string" || !/^[0-9a-f]{40}$/.test(sha))
+    throw inputError(`${endpoint} names no commit of the model`, { where: repo, hint: "check HF_ENDPOINT" });
   return sha;
 }
 
 /** The files beside the model's config.json, as far as their names can be file names anywhere. */
-export async function remoteFiles({ reference: { repo }, endpoint, connection }: AskedModel, commit: string): Promise<Map<string, RemoteFile>> {
+export async function remoteFiles(
+  { reference: { repo }, endpoint, connection }: AskedModel,
+  commit: string,
+): Promise<Map<string, RemoteFile>> {
   const found = new Map<string, RemoteFile>();
   const where = `hf://${repo}`;
   const seen = new Set<string>();
   try {
-    for await (const entry of listFiles({ repo, revision: commit, hubUrl: endpoint, fetch: connection.api(new Set()) })) {
+    for await (const entry of listFiles({
+      repo,
+      revision: commit,
+      hubUrl: endpoint,
+      fetch: connection.api(new Set()),
+    })) {
       const { path, type } = entry;
       if (typeof path !== "string" || !isFileName(path)) continue;
       // A name of two files, or of a file and a folder, could be either.
-      if (seen.has(path)) throw stopError(`the Hub lists ${shown(path)} twice`, { where, hint: "run the same command later, or check HF_ENDPOINT" });
+      if (seen.has(path))
+        throw stopError(`the Hub lists ${shown(path)} twice`, {
+          where,
+          hint: "run the same command later, or check HF_ENDPOINT",
+        });
       seen.add(path);
       const { files } = connection.limits;
-      if (seen.size > files) throw stopError(`the Hub lists more than ${files} files beside the model's config.json`, { where });
+      if (seen.size > files)
+        throw stopError(`the Hub lists more than ${files} files beside the model's config.json`, { where });
       const file = type === "file" ? remoteFile(path, entry) : null;
       if (file !== null) found.set(path, file);
     }
@@ -56,7 +82,18 @@ export async function remoteFiles({ reference: { repo }, endpoint, connection }:
 }
 
 /** Null for an entry whose size or checksum is none. */
-function remoteFile(path: string, { size, oid, lfs }: { readonly size?: unknown; readonly oid?: unknown; readonly lfs?: { readonly oid?: unknown; readonly size?: unknown } }): RemoteFile | null {
+function remoteFile(
+  path: string,
+  {
+    size,
+    oid,
+    lfs,
+  }: {
+    readonly size?: unknown;
+    readonly oid?: unknown;
+    readonly lfs?: { readonly oid?: unknown; readonly size?: unknown };
+  },
+): RemoteFile | null {
   const large = lfs !== undefined && lfs !== null;
   const [checksum, length] = large ? [lfs.oid, lfs.size ?? size] : [oid, size];
   if (typeof checksum !== "string" || !(large ? /^[0-9a-f]{64}$/ : /^[0-9a-f]{40}$/).test(checksum)) return null;
@@ -66,6 +103,12 @@ function remoteFile(path: string, { size, oid, lfs }: { readonly size?: unknown;
 
 /** Of one part, printable, and a name on every system: Windows keeps device names and some characters for itself. */
 export function isFileName(name: string): boolean {
-  if (name === "" || Buffer.byteLength(name) > 255 || /[/\\:*?"<>|\p{C}\p{Zl}\p{Zp}]/u.test(name) || /^[. ]+$|[. ]$/.test(name)) return false;
+  if (
+    name === "" ||
+    Buffer.byteLength(name) > 255 ||
+    /[/\\:*?"<>|\p{C}\p{Zl}\p{Zp}]/u.test(name) ||
+    /^[. ]+$|[. ]$/.test(name)
+  )
+    return false;
   return !/^(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])\s*(\.|$)/i.test(name);
 }

@@ -1,6 +1,6 @@
 /**
- * One request to the Hub and wherever it sends on. The token goes to the endpoint's own origin (scheme, host and port) and to no other, whoever names
- * the address; silence ends a request; the caller's signal ends everything.
+ * One request to the Hub and wherever it sends on. The token goes to the endpoint's own origin (scheme, host and port)
+ * and to no other, whoever names the address; silence ends a request; the caller's signal ends everything.
  */
 import { interruptedError, stopError, type UpcycleError } from "../base/errors.js";
 import { networkTrouble, refusal, silence, type Asked } from "./failures.js";
@@ -18,14 +18,21 @@ export interface Answer {
   readonly headers: Headers;
   /** Who sent it, behind all redirects. */
   readonly address: URL;
-  /** The body, once. Throws HubTrouble for a broken line or silence, interruptedError. To leave off reading ends the connection. */
+  /**
+   * The body, once. Throws HubTrouble for a broken line or silence, interruptedError. To leave off reading ends the
+   * connection.
+   */
   chunks(): AsyncGenerator<Uint8Array>;
   /** For an answer that is not read. */
   drop(): void;
 }
 
 /** Throws HubTrouble, or UpcycleError where another attempt would not help. */
-export async function request(start: URL, headers: Readonly<Record<string, string>>, context: RequestContext): Promise<Answer> {
+export async function request(
+  start: URL,
+  headers: Readonly<Record<string, string>>,
+  context: RequestContext,
+): Promise<Answer> {
   const { asked, token } = context;
   const home = new URL(asked.endpoint).origin;
   let address = start;
@@ -39,15 +46,24 @@ export async function request(start: URL, headers: Readonly<Record<string, strin
     discard(response);
     address = redirected(response, address, asked);
   }
-  throw stopError(`${address.host} sends the request from one address to the next, ${asked.limits.redirects} times`, { where: asked.where, hint: "check HF_ENDPOINT" });
+  throw stopError(`${address.host} sends the request from one address to the next, ${asked.limits.redirects} times`, {
+    where: asked.where,
+    hint: "check HF_ENDPOINT",
+  });
 }
 
-async function send(address: URL, headers: Readonly<Record<string, string>>, context: RequestContext): Promise<{ response: Response; watch: Watch }> {
+async function send(
+  address: URL,
+  headers: Readonly<Record<string, string>>,
+  context: RequestContext,
+): Promise<{ response: Response; watch: Watch }> {
   requireOpen(context);
   const watch = new Watch(context.asked.limits.stallMs, context.signal);
   try {
     // Redirects are followed here, so that it is here that the token stops.
-    const response = await watch.during(() => fetch(address, { headers, redirect: "manual", credentials: "omit", signal: watch.signal }));
+    const response = await watch.during(() =>
+      fetch(address, { headers, redirect: "manual", credentials: "omit", signal: watch.signal }),
+    );
     return { response, watch };
   } catch (cause) {
     throw failed(cause, address, watch, false, context);
@@ -60,14 +76,18 @@ function answer(response: Response, address: URL, watch: Watch, context: Request
     throw refusal(response, address, context.asked);
   }
   return {
-    status: response.status, headers: response.headers, address,
+    status: response.status,
+    headers: response.headers,
+    address,
     drop: () => discard(response),
     async *chunks() {
       const reader = (response.body as ReadableStream<Uint8Array> | null)?.getReader();
       if (reader === undefined) return;
       try {
         for (;;) {
-          const { done, value } = await watch.during(() => reader.read()).catch((cause: unknown) => Promise.reject(failed(cause, address, watch, true, context)));
+          const { done, value } = await watch
+            .during(() => reader.read())
+            .catch((cause: unknown) => Promise.reject(failed(cause, address, watch, true, context)));
           if (done) return;
           yield value;
         }
@@ -81,17 +101,29 @@ function answer(response: Response, address: URL, watch: Watch, context: Request
 /** Where a redirect leads. Throws stopError for what a careful client does not follow. */
 function redirected(response: Response, from: URL, { where }: Asked): URL {
   const location = response.headers.get("location") ?? "";
-  const refuse = (words: string): UpcycleError => stopError(`${from.host} ${words}`, { where, hint: "check HF_ENDPOINT" });
-  if (location === "" || !URL.canParse(location, from.href)) throw refuse("sends the request to an address that is none");
+  const refuse = (words: string): UpcycleError =>
+    stopError(`${from.host} ${words}`, { where, hint: "check HF_ENDPOINT" });
+  if (location === "" || !URL.canParse(location, from.href))
+    throw refuse("sends the request to an address that is none");
   const to = new URL(location, from);
-  if (to.protocol !== "https:" && to.protocol !== from.protocol) throw refuse(`sends the request from ${from.protocol}// to ${to.protocol}//, which is not followed`);
-  if (to.username !== "" || to.password !== "") throw refuse("sends the request to an address with a password in it, which is not followed");
+  if (to.protocol !== "https:" && to.protocol !== from.protocol)
+    throw refuse(`sends the request from ${from.protocol}// to ${to.protocol}//, which is not followed`);
+  if (to.username !== "" || to.password !== "")
+    throw refuse("sends the request to an address with a password in it, which is not followed");
   return to;
 }
 
-function failed(cause: unknown, address: URL, watch: Watch, reached: boolean, context: RequestContext): UpcycleError | HubTrouble {
+function failed(
+  cause: unknown,
+  address: URL,
+  watch: Watch,
+  reached: boolean,
+  context: RequestContext,
+): UpcycleError | HubTrouble {
   if (context.signal?.aborted === true) return interrupted(context.asked);
-  return watch.expired ? silence(address, reached, context.asked) : networkTrouble(cause, address, reached, context.asked);
+  return watch.expired
+    ? silence(address, reached, context.asked)
+    : networkTrouble(cause, address, reached, context.asked);
 }
 
 /** Throws interruptedError after Ctrl-C. */

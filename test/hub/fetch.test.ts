@@ -338,6 +338,8 @@ describe("names and settings", () => {
     for (const bad of ["hf://", "hf://a/b/c", "hf://../b", "hf://a/..", "hf://a/b@", "hf://a/b@../../x", "hf://a/b@x/../y", "hf://a b/c", "hf://a/b--c", "hf://a/-b", "hf://a/b@x y", "hf://a/b@/x"]) {
       expect(() => parseHubReference(bad), bad).toThrow("is no model of the Hub");
     }
+    expect(() => parseHubReference("hf://a/b@refs%2Fpr%2f1")).toThrow(expect.objectContaining({ hint: "write hf://a/b@refs/pr/1" }));
+    expect(() => parseHubReference("hf://a/b@50%")).toThrow(expect.objectContaining({ hint: "write hf://org/name or hf://org/name@revision" }));
   });
 
   test("folders are called by their model", () => {
