@@ -123,7 +123,7 @@ export function refusal(response: Response, address: URL, asked: Asked): Upcycle
   const { status } = response;
   const { where, endpoint, limits } = asked;
   const own = address.origin === new URL(endpoint).origin;
-  const who = own ? "the Hub" : address.host;
+  const who = own ? "the Hub" : address.origin;
   if (busy.has(status)) {
     const pause = askedPause(response.headers);
     const wait = pause <= limits.pauseMs ? "" : `, and asks to wait ${duration(pause / 1000)}`;
@@ -138,7 +138,7 @@ export function refusal(response: Response, address: URL, asked: Asked): Upcycle
   }
   if (own) return ownRefusal(status, response.headers.get("x-error-code"), asked);
   const failure = stopError(
-    `${who} says ${status}, to which ${new URL(endpoint).host} sends the request (without the token)`,
+    `${who} says ${status}, to which ${new URL(endpoint).origin} sends the request (without the token)`,
     { where, hint: "run the same command later, or check HF_ENDPOINT" },
   );
   // The links to a store of files are signed and expire; the next attempt gets a new one.

@@ -6,7 +6,7 @@
  *
  * Such folders lie beside the snapshots (`models--ORG--NAME/headers/COMMIT`), where huggingface_hub does not look.
  */
-import { open, rename } from "node:fs/promises";
+import { open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { headerAlone, headerLength, lengthBytes, parseHeader } from "../format/safetensors.js";
 import { writeAll } from "../io/atomic.js";
@@ -33,6 +33,9 @@ export async function fetchHeader(options: HeaderOptions, path: string): Promise
       await writeAll(handle, header, 0);
       await writeAll(handle, headerAlone(file.size - header.length), header.length);
       await handle.truncate(file.size);
+    } catch (cause) {
+      await rm(partial, { force: true });
+      throw cause;
     } finally {
       await handle.close();
     }
