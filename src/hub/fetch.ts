@@ -151,7 +151,8 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
   if (part === "headers" && source.file.endsWith(source.shards === null ? ".safetensors" : ".safetensors.index.json")) {
     await requireSpace(source.shards === null ? [config] : [config, listed.get(source.file)!]);
     if (source.shards !== null) await bring(listed.get(source.file)!, headers);
-    const files = source.shards === null ? [listed.get(source.file)!] : await shardsOf(join(headers, source.file), source.shards, listed);
+    const index = join(headers, source.file);
+    const files = source.shards === null ? [listed.get(source.file)!] : await shardsOf(index, source.shards, listed);
     for (const file of files) {
       const path = join(headers, file.path);
       if (!(await exists(path))) await fetchHeader({ file, commit, connection, repo: reference.repo }, path);
@@ -176,7 +177,7 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
   return snapshot;
 }
 
-/** Remembers which commit a branch or tag named. The download is complete without it: what cannot be kept is no failure. */
+/** Remembers which commit a branch or tag named. The download is complete without: what cannot be kept is no failure. */
 async function writeRef(path: string, { repoDir, reference, commit, connection }: Snapshot): Promise<void> {
   const { revision } = reference;
   if (revision === commit) return;
