@@ -1,6 +1,5 @@
 /** One file of the Hub into the cache: resumed where an earlier download broke off, checked, and named only when it is complete. */
 import { createHash, type Hash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { copyFile, open, rename, rm, stat, symlink } from "node:fs/promises";
 import { dirname, relative } from "node:path";
 import { downloadFile } from "@huggingface/hub";
@@ -8,6 +7,7 @@ import { stopError } from "../base/errors.js";
 import { exists, writeAll } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
+import { openRegular } from "../io/open.js";
 import type { Connection } from "./connection.js";
 
 export interface RemoteFile {
@@ -105,8 +105,9 @@ async function hashPart(partial: string, size: number, hash: Hash): Promise<numb
   if (!(await exists(partial))) return 0;
   const { size: found } = await withFsErrors(partial, "read file", () => stat(partial));
   if (found > size) return null;
+  const { handle } = await openRegular(partial, "read file");
   await withFsErrors(partial, "read file", async () => {
-    for await (const chunk of createReadStream(partial)) hash.update(chunk as Buffer);
+    for await (const chunk of handle.createReadStream()) hash.update(chunk as Buffer);
   });
   return found;
 }

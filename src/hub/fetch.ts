@@ -4,7 +4,6 @@
  *
  *   revision -> commit -> list of files -> those needed -> blobs -> links in the snapshot, config.json last -> ref
  */
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { listFiles, modelInfo } from "@huggingface/hub";
 import { UpcycleError, inputError } from "../base/errors.js";
@@ -14,6 +13,7 @@ import { exists, writeFileAtomic } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { lockFolder } from "../io/lock.js";
+import { largest } from "../io/open.js";
 import { readText } from "../io/ranges.js";
 import { requireFreeSpace } from "../io/space.js";
 import { fetchBlob, linkBlob, type RemoteFile } from "./blob.js";
@@ -210,7 +210,7 @@ async function cachedFolder(repoDir: string, reference: HubReference, part: Fetc
 }
 
 async function cachedCommit(folders: string, ref: string, { revision }: HubReference, last: string): Promise<string | null> {
-  const commit = /^[0-9a-f]{40}$/.test(revision) ? revision : (await readFile(ref, "utf8").catch(() => "")).trim();
+  const commit = /^[0-9a-f]{40}$/.test(revision) ? revision : (await readText(ref, largest.line).catch(() => "")).trim();
   const folder = join(folders, commit);
   return /^[0-9a-f]{40}$/.test(commit) && (await exists(join(folder, last))) ? folder : null;
 }

@@ -5,7 +5,7 @@
  *
  * Such folders lie beside the snapshots (`models--ORG--NAME/headers/COMMIT`), where huggingface_hub does not look.
  */
-import { open, rename } from "node:fs/promises";
+import { rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { downloadFile } from "@huggingface/hub";
 import { stopError } from "../base/errors.js";
@@ -13,6 +13,7 @@ import { headerAlone, headerLength, lengthBytes, parseHeader } from "../format/s
 import { writeAll } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
+import { openForWriting } from "../io/open.js";
 import { maxAttempts, type BlobOptions } from "./blob.js";
 
 type HeaderOptions = Pick<BlobOptions, "file" | "from" | "connection" | "retryMs">;
@@ -26,7 +27,7 @@ export async function fetchHeader(options: HeaderOptions, path: string): Promise
   const header = await retried(options);
   await withFsErrors(path, "write file", async () => {
     await makeFolders(dirname(path));
-    const handle = await open(`${path}.incomplete`, "w");
+    const handle = await openForWriting(`${path}.incomplete`);
     try {
       await writeAll(handle, header, 0);
       await writeAll(handle, headerAlone(file.size - header.length), header.length);

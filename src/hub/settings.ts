@@ -1,7 +1,8 @@
 /** Where the Hub is, where its cache is, and who asks: the environment variables of huggingface_hub. */
-import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { largest } from "../io/open.js";
+import { readText } from "../io/ranges.js";
 
 export interface HubSettings {
   readonly endpoint: string;
@@ -19,7 +20,7 @@ export async function hubSettings(env: Environment = process.env): Promise<HubSe
   const given = (key: string): string | undefined => (env[key] === undefined || env[key].trim() === "" ? undefined : env[key].trim());
   const home = given("HF_HOME") ?? join(given("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "huggingface");
   const implicit = !isTrue(given("HF_HUB_DISABLE_IMPLICIT_TOKEN"));
-  const stored = implicit ? await readFile(given("HF_TOKEN_PATH") ?? join(home, "token"), "utf8").catch(() => "") : "";
+  const stored = implicit ? await readText(given("HF_TOKEN_PATH") ?? join(home, "token"), largest.line).catch(() => "") : "";
   return {
     endpoint: (given("HF_ENDPOINT") ?? "https://huggingface.co").replace(/\/+$/, ""),
     cacheDir: given("HF_HUB_CACHE") ?? given("HUGGINGFACE_HUB_CACHE") ?? join(home, "hub"),
