@@ -6,7 +6,7 @@ import type { Header } from "../format/safetensors.js";
 import { headerAlone, headerLength, isHeaderAlone, lengthBytes, parseHeader, tensorBytes } from "../format/safetensors.js";
 import { indexFileName, parseIndex, pickledFileName, pickledIndexFileName, singleFileName } from "../format/shards.js";
 import { exists } from "../io/atomic.js";
-import { withFsErrors } from "../io/fs-errors.js";
+import { requireNoDeadLink, withFsErrors } from "../io/fs-errors.js";
 import type { RangeFile } from "../io/ranges.js";
 import { openRanges, readText } from "../io/ranges.js";
 import { pickledTensors } from "./pickled.js";
@@ -62,8 +62,10 @@ async function readFiles(dir: string, container: Container, index: ReadonlyMap<s
   const located = new Map<string, Located>();
   for (const name of names) {
     const path = join(dir, name);
-    if (!(await exists(path)))
+    if (!(await exists(path))) {
+      await requireNoDeadLink(path);
       throw inputError(`${name} is missing, ${container.index} lists it`, { where: dir, hint: "copy or download it again" });
+    }
     const source = await openRanges(path);
     files.push(source);
     for (const [tensor, found] of await container.tensorsOf(source, name)) {
@@ -97,6 +99,7 @@ async function readHeader(file: RangeFile): Promise<Header> {
 
 async function noWeights(dir: string): Promise<UpcycleError> {
   const found = await withFsErrors(dir, "list folder", () => readdir(dir));
+  for (const name of containers.flatMap(({ single, index }) => [single, index])) await requireNoDeadLink(join(dir, name));
   const shard = found.map((name) => /^(model|pytorch_model)-\d+-of-\d+\.(safetensors|bin)$/.exec(name)).find((match) => match !== null);
   if (shard != null) {
     const index = shard[2] === "bin" ? pickledIndexFileName : indexFileName;

@@ -6,7 +6,8 @@ import { stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { inputError } from "../base/errors.js";
 import { exists, previousName } from "../io/atomic.js";
-import { withFsErrors } from "../io/fs-errors.js";
+import { requireNoDeadLink, withFsErrors } from "../io/fs-errors.js";
+import { kindOf, largest } from "../io/open.js";
 import type { RangeFile } from "../io/ranges.js";
 import { readJson } from "../io/ranges.js";
 import type { FloatDtype } from "../numeric/dtype.js";
@@ -78,11 +79,12 @@ async function openFolder(dir: string): Promise<Checkpoint> {
   await requireFolder(dir);
   const configPath = join(dir, "config.json");
   if (!(await exists(configPath))) {
+    await requireNoDeadLink(configPath);
     const isAdapter = await exists(join(dir, adapterConfigFile));
     const hint = isAdapter ? "this is an adapter, which goes behind its model: MODEL+ADAPTER" : "expected a Hugging Face model folder";
     throw inputError("folder has no config.json", { where: dir, hint });
   }
-  const config = await readJson(configPath);
+  const config = await readJson(configPath, largest.settings);
   const spec = specFromConfig(config, configPath);
   const files: RangeFile[] = [];
   try {
@@ -208,10 +210,11 @@ async function requireFolder(dir: string): Promise<void> {
     const hint = (await exists(previous))
       ? `an interrupted replacement left the old version in ${basename(previous)} beside it; rename that back`
       : undefined;
+    if (hint === undefined) await requireNoDeadLink(dir);
     throw inputError("no such folder", { where: dir, hint });
   }
   const info = await withFsErrors(dir, "open model folder", () => stat(dir));
-  if (!info.isDirectory()) throw inputError("this is a file, expected a model folder", { where: dir });
+  if (!info.isDirectory()) throw inputError(`this is ${kindOf(info)}, expected a model folder`, { where: dir });
 }
 
 function requireSlots(

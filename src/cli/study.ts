@@ -3,6 +3,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import { parseStudyConfig } from "../config/index.js";
+import { largest } from "../io/open.js";
 import { readText } from "../io/ranges.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { terminalTable } from "../report/terminal.js";
@@ -40,7 +41,7 @@ export function quickstartCommand(): Command {
 }
 
 async function execute(file: string, command: string, flags: StudyFlags): Promise<void> {
-  const said = parseStudyConfig(await readText(file), shownPath(file));
+  const said = parseStudyConfig(await readText(file, largest.settings), shownPath(file));
   const config = said.parent === undefined ? said : { ...said, parent: await modelSource(said.parent, flags.json) };
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
   const threads = flags.threads ?? config.threads ?? defaultThreads();

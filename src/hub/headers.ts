@@ -6,12 +6,13 @@
  *
  * Such folders lie beside the snapshots (`models--ORG--NAME/headers/COMMIT`), where huggingface_hub does not look.
  */
-import { open, rename, rm } from "node:fs/promises";
+import { rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { headerAlone, headerLength, lengthBytes, parseHeader } from "../format/safetensors.js";
 import { writeAll } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
+import { openForWriting } from "../io/open.js";
 import type { BlobOptions } from "./blob.js";
 import { requireOwnFile } from "./cache.js";
 
@@ -28,7 +29,7 @@ export async function fetchHeader(options: HeaderOptions, path: string): Promise
   await requireOwnFile(partial);
   await withFsErrors(path, "write file", async () => {
     await makeFolders(dirname(path));
-    const handle = await open(partial, "w");
+    const handle = await openForWriting(partial);
     try {
       await writeAll(handle, header, 0);
       await writeAll(handle, headerAlone(file.size - header.length), header.length);

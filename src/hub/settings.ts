@@ -1,8 +1,9 @@
 /** Where the Hub is, where its cache is, and who asks: the environment variables of huggingface_hub. */
-import { readFile, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
+import { largest } from "../io/open.js";
+import { readText } from "../io/ranges.js";
 
 export interface HubSettings {
   readonly endpoint: string;
@@ -58,8 +59,7 @@ export function requireToken({ token, tokenFrom = "HF_TOKEN" }: HubSettings): vo
 
 /** Of a small regular file, and "" for anything else: a pipe would be waited for without end. */
 export async function smallText(path: string): Promise<string> {
-  const found = await stat(path).catch(() => null);
-  return found?.isFile() === true && found.size <= 1 << 16 ? readFile(path, "utf8").catch(() => "") : "";
+  return readText(path, largest.line).catch(() => "");
 }
 
 function milliseconds(seconds: string | undefined): number | undefined {
