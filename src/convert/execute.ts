@@ -4,6 +4,7 @@ import { inputError } from "../base/errors.js";
 import type { Checkpoint } from "../checkpoint/open.js";
 import { areaWeights, writeCheckpoint, type AreaWeights, type SlotDtype, type WriteDtype, type WriteOptions, type WrittenCheckpoint } from "../checkpoint/write.js";
 import { realPath, requireNamed } from "../io/atomic.js";
+import { threadsThatFit } from "../io/limits.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { printExpr } from "../surgery/expr.js";
 import type { PlannedTensor } from "../surgery/plan.js";
@@ -43,7 +44,7 @@ export interface ExecuteOptions {
   readonly maxShardBytes?: number | undefined;
   /** Replace `out` if it is there. */
   readonly overwrite?: boolean | undefined;
-  /** Threads that make chunks (default 1: this one). The bytes do not depend on it. */
+  /** Threads that make chunks (default 1: this one), as far as the system lets us have them. The bytes do not depend on it. */
   readonly threads?: number | undefined;
   /** Stops between two chunks; the same work, asked for again, goes on from there. */
   readonly signal?: AbortSignal | undefined;
@@ -95,8 +96,9 @@ function weightsOf(sources: readonly Checkpoint[], { outputs, seed, data = [] }:
   const texts = new Map(values.map(([key, value]) => [key, printExpr(value)]));
   const sameAs = ({ key }: Slot): string => texts.get(key)!;
   const plan = { seed, values, data };
-  if (threads <= 1) return areaWeights(areasOf(sources, plan), sameAs);
-  return { sameAs, open: (target) => openThreads({ sources: sources.map(sourceOf), plan, target }, threads) };
+  const fitting = threads <= 1 ? 1 : threadsThatFit(threads);
+  if (fitting <= 1) return areaWeights(areasOf(sources, plan), sameAs);
+  return { sameAs, open: (target) => openThreads({ sources: sources.map(sourceOf), plan, target }, fitting) };
 }
 
 /** Replacing a folder that is or holds the source would destroy it. Throws `input`. */

@@ -2,6 +2,7 @@
 import { Worker } from "node:worker_threads";
 import { UpcycleError } from "../base/errors.js";
 import type { ChunkWriter } from "../checkpoint/chunk-writer.js";
+import { moduleArguments } from "../io/limits.js";
 import type { Failed, Ground, Reply, Request } from "./worker.js";
 
 /** While a thread computes one chunk, another of its chunks is read or written. */
@@ -20,8 +21,7 @@ export function openThreads(ground: Ground, threads: number): ChunkWriter {
     waiting.clear();
   };
   const workers = Array.from({ length: threads }, () => {
-    // Flags of the process, such as --input-type, are about its own script.
-    const worker = new Worker(file, { execArgv: [] });
+    const worker = new Worker(file, { execArgv: moduleArguments() });
     const state = { worker, busy: 0, closed: (): void => undefined };
     worker.on("message", ({ id, error }: Reply) => {
       if (id === null) return state.closed();

@@ -1,5 +1,6 @@
 /** Operating-system failures as errors a user can act on. */
 import { UpcycleError, inputError, stopError } from "../base/errors.js";
+import { filesHint } from "./limits.js";
 
 const fileOnTheWay = "a part of this path is a file, expected a folder";
 
@@ -37,7 +38,11 @@ export function fsError(cause: unknown, path: string, doing: string): UpcycleErr
       return stop("your disk quota is used up", "free some space or write to another disk, then run again");
     case "EMFILE":
     case "ENFILE":
-      return stop("too many open files", "raise the limit (ulimit -n) or convert to fewer shards");
+      return stop("too many open files", filesHint(code));
+    case "EFBIG":
+      return stop("the file would be larger than the system allows", "raise the limit of file sizes (ulimit -f), or use smaller shards (--shard-size)");
+    case "ENOMEM":
+      return stop("the system has no memory for it", "close other programs, or raise the limit of addresses (ulimit -v)");
     default:
       return stop(cause instanceof Error ? cause.message : String(cause));
   }

@@ -1,6 +1,7 @@
 /** Reading parts of files, without ever loading a whole one. */
 import { open } from "node:fs/promises";
 import { inputError } from "../base/errors.js";
+import { deepestJson, isNestedTooDeeply } from "../format/duplicate-key.js";
 import { fsError, withFsErrors } from "./fs-errors.js";
 
 export interface RangeFile {
@@ -72,9 +73,12 @@ export async function readText(path: string, maxBytes: number = 1 << 30): Promis
 /** A JSON file. Throws inputError if it is missing or not JSON. */
 export async function readJson(path: string): Promise<unknown> {
   const text = await readText(path);
+  let value: unknown;
   try {
-    return JSON.parse(text);
+    value = JSON.parse(text);
   } catch (cause) {
     throw inputError(`not valid JSON (${(cause as Error).message})`, { where: path, cause });
   }
+  if (isNestedTooDeeply(text)) throw inputError(`lists and objects are nested more than ${deepestJson} levels deep`, { where: path });
+  return value;
 }
