@@ -4,6 +4,7 @@ import { inputError } from "../base/errors.js";
 import type { Checkpoint } from "../checkpoint/open.js";
 import { areaWeights, writeCheckpoint, type AreaWeights, type SlotDtype, type WriteDtype, type WriteOptions, type WrittenCheckpoint } from "../checkpoint/write.js";
 import { realPath, requireNamed } from "../io/atomic.js";
+import { breathe } from "../io/breath.js";
 import { threadsThatFit } from "../io/limits.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { printExpr } from "../surgery/expr.js";
@@ -71,7 +72,9 @@ export async function executeWork(
   sources: readonly Checkpoint[], work: Work, { out, threads = 1, maxShardBytes, overwrite, signal, pace }: ExecuteOptions, onEvent?: (event: ExecuteEvent) => void,
 ): Promise<WrittenCheckpoint> {
   const { target, dtype, slotDtype, lineage, files } = work;
+  await breathe(signal);
   const identity = await identityOf(work, { version: toolVersion, dtype, maxShardBytes: maxShardBytes ?? null, chunkBytes: pace?.chunkBytes ?? null, files }, sources);
+  await breathe(signal);
   let [began, before] = [performance.now(), 0];
   return writeCheckpoint({
     dir: out, spec: target, dtype, slotDtype, weights: weightsOf(sources, work, threads), carry: sources[0]!.dir, lineage, files, maxShardBytes, overwrite, signal, pace,

@@ -1,6 +1,6 @@
 /** Jobs over worker threads. Which thread does a job never matters to its result. */
 import { Worker } from "node:worker_threads";
-import { moduleArguments, threadsThatFit } from "../io/limits.js";
+import { limitError, moduleArguments, threadsThatFit } from "../io/limits.js";
 import { openRunner, type Ground, type Job, type JobResult } from "./jobs.js";
 import type { Reply, Request } from "./worker.js";
 
@@ -66,7 +66,7 @@ function workers(ground: Ground, threads: number): Pool {
             if (done === jobs.length) resolve(results);
             else give();
           });
-          worker.on("error", reject);
+          worker.on("error", (error: unknown) => reject(limitError(error) ?? error));
           worker.on("exit", (code) => reject(new Error(`a fitting thread ended with code ${code}`)));
           give();
         }

@@ -2,7 +2,7 @@
  * What the system lets this process have: open files (`ulimit -n`) and addresses (`ulimit -v`). Work is cut to fit; what cannot fit is said in one line.
  */
 import { readFileSync, readdirSync } from "node:fs";
-import { stopError, type UpcycleError } from "../base/errors.js";
+import { UpcycleError, stopError } from "../base/errors.js";
 import { bytes } from "../base/format.js";
 
 export interface Limits {
@@ -116,9 +116,11 @@ export function filesHint(code: string | undefined): string {
 }
 
 /**
- * What was thrown for want of memory, addresses, threads or open files, wherever it happened, as an error that says which; null for anything else.
+ * What was thrown for want of memory, addresses, threads or open files, wherever it happened, as an error that says which; errors that are for users
+ * already stay as they are; null for anything else.
  */
 export function limitError(cause: unknown): UpcycleError | null {
+  if (cause instanceof UpcycleError) return cause;
   if (!(cause instanceof Error)) return null;
   const { code = "", message } = cause as NodeJS.ErrnoException;
   const said = message.replace(/\s*\n\s*/g, " ");
@@ -127,8 +129,8 @@ export function limitError(cause: unknown): UpcycleError | null {
     const { path } = cause as NodeJS.ErrnoException;
     return stopError("too many open files", { ...(path !== undefined && { where: path }), hint: filesHint(name), cause });
   }
-  if (/\bEAGAIN\b/.test(`${code} ${said}`) && /spawn|fork|thread|worker/i.test(said)) return threadError(said, cause);
-  if (/pthread_create failed|Resource temporarily unavailable|uv_thread_create/.test(said)) return threadError(said, cause);
+  if (/\bEAGAIN\b/.test(`${code} ${said}`) && /spawn|fork|thread|worker/i.test(said)) return threadError(cause);
+  if (/pthread_create failed|Resource temporarily unavailable|uv_thread_create/.test(said)) return threadError(cause);
   if (isOutOfMemory(code, said)) return stopError(`not enough memory (${short(said)})`, { hint: memoryHint(), cause });
   return null;
 }
@@ -138,8 +140,8 @@ function isOutOfMemory(code: string, message: string): boolean {
   return /could not allocate memory|allocation failed|bad_alloc|bad allocation|failed to allocate|out of memory|\bENOMEM\b|Cannot allocate memory/i.test(message);
 }
 
-function threadError(message: string, cause: Error): UpcycleError {
-  return stopError(`a thread could not be started (${short(message)})`, {
+function threadError(cause: Error): UpcycleError {
+  return stopError("the system lets no further thread or process start", {
     hint: `use fewer threads, or raise the limits of processes (ulimit -u) and addresses (ulimit -v${limits().addresses === Infinity ? "" : `, now ${bytes(limits().addresses)}`})`, cause,
   });
 }

@@ -1,6 +1,7 @@
 /** The onnxruntime backend: each runtime lives in a worker thread of its own. */
 import { Worker } from "node:worker_threads";
-import { moduleArguments, requireThreadRoom } from "../io/limits.js";
+import { receivedError } from "../base/errors.js";
+import { limitError, moduleArguments, requireThreadRoom } from "../io/limits.js";
 import type { ExtendProgram, LogitsProgram, TrainProgram } from "../step/programs.js";
 import type { Backend, ForwardRuntime, OperationRuntime, TrainRuntime } from "../step/runtime.js";
 import type { Call, Reply } from "./worker.js";
@@ -31,9 +32,9 @@ class Remote {
       this.waiting.delete(id);
       if (this.waiting.size === 0) this.worker.unref();
       if (error === undefined) call.resolve(result);
-      else call.reject(Object.assign(new Error(error.message), { stack: error.stack }));
+      else call.reject(receivedError(error));
     });
-    this.worker.on("error", (error: unknown) => this.fail(error instanceof Error ? error : new Error(String(error))));
+    this.worker.on("error", (error: unknown) => this.fail(limitError(error) ?? (error instanceof Error ? error : new Error(String(error)))));
     this.worker.on("exit", (code) => this.fail(new Error(`the engine's thread ended with code ${code}`)));
   }
 
