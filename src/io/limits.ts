@@ -137,7 +137,7 @@ export function limitError(cause: unknown): UpcycleError | null {
 
 function isOutOfMemory(code: string, message: string): boolean {
   if (code === "ENOMEM" || code === "ERR_WORKER_OUT_OF_MEMORY" || code === "ERR_MEMORY_ALLOCATION_FAILED") return true;
-  return /could not allocate memory|allocation failed|bad_alloc|bad allocation|failed to allocate|out of memory|\bENOMEM\b|Cannot allocate memory/i.test(message);
+  return /could not allocate memory|invalid (typed )?array (buffer )?length|invalid string length|cannot create a string longer|allocation failed|bad_alloc|bad allocation|failed to allocate|out of memory|\bENOMEM\b|Cannot allocate memory/i.test(message);
 }
 
 function threadError(cause: Error): UpcycleError {

@@ -15,7 +15,8 @@ interface Entry {
   readonly path: string;
   /** What the file looked like when it was opened first. */
   readonly stamp: string;
-  open: RangeFile | null;
+  /** Open, or on its way; null while it is closed. */
+  file: Promise<RangeFile> | null;
   users: number;
   closed: boolean;
 }
@@ -47,19 +48,38 @@ export function rangePool(most: number): RangePool {
     taken--;
     waiting.shift()?.();
   };
+  /** Out of reach at once, so that no reader takes a file that is being closed. */
   const shut = async (entry: Entry): Promise<void> => {
-    const file = entry.open;
-    open.delete(entry);
-    entry.open = null;
-    await file?.close();
+    if (!open.delete(entry)) return;
+    const { file } = entry;
+    entry.file = null;
+    await (await file)?.close();
     freePlace();
   };
-  const openOnce = async (path: string): Promise<RangeFile> => {
+  /** Opens in a place of its own; `judge` may still refuse it. */
+  const openOnce = async (path: string, judge: (stamp: string) => void): Promise<readonly [RangeFile, stamp: string]> => {
     await takePlace();
+    let file: RangeFile | undefined;
     try {
-      return await openRanges(path);
+      file = await openRanges(path);
+      const stamp = await stampOf(path);
+      judge(stamp);
+      return [file, stamp];
     } catch (cause) {
+      await file?.close();
       freePlace();
+      throw cause;
+    }
+  };
+  const reopen = async (entry: Entry): Promise<RangeFile> => {
+    try {
+      const [file] = await openOnce(entry.path, (stamp) => {
+        if (stamp !== entry.stamp) throw inputError("the file was replaced while it was read", { where: entry.path, hint: "run again when nothing changes it" });
+      });
+      open.add(entry);
+      return file;
+    } catch (cause) {
+      entry.file = null;
       throw cause;
     }
   };
@@ -67,23 +87,10 @@ export function rangePool(most: number): RangePool {
     if (entry.closed) throw new Error(`${entry.path} is read after it was closed`);
     entry.users++;
     try {
-      if (entry.open === null) {
-        const file = await openOnce(entry.path);
-        if ((await stampOf(entry.path)) !== entry.stamp) {
-          await file.close();
-          freePlace();
-          throw inputError("the file was replaced while it was read", { where: entry.path, hint: "run again when nothing changes it" });
-        }
-        // Another reader may have been as fast.
-        if (entry.open === null) entry.open = file;
-        else {
-          await file.close();
-          freePlace();
-        }
-      }
-      open.delete(entry);
-      open.add(entry);
-      return entry.open;
+      // One for all who read the file at once: were each to wait for a place, the one who reads could not give up the file's.
+      const file = await (entry.file ??= reopen(entry));
+      if (open.delete(entry)) open.add(entry);
+      return file;
     } catch (cause) {
       release(entry);
       throw cause;
@@ -98,8 +105,8 @@ export function rangePool(most: number): RangePool {
       return taken;
     },
     async open(path) {
-      const file = await openOnce(path);
-      const entry: Entry = { path, stamp: await stampOf(path), open: file, users: 0, closed: false };
+      const [file, stamp] = await openOnce(path, () => undefined);
+      const entry: Entry = { path, stamp, file: Promise.resolve(file), users: 0, closed: false };
       open.add(entry);
       return {
         path, size: file.size,
@@ -113,7 +120,8 @@ export function rangePool(most: number): RangePool {
         },
         async close() {
           entry.closed = true;
-          if (entry.open !== null) await shut(entry);
+          await entry.file?.catch(() => undefined);
+          await shut(entry);
         },
       };
     },

@@ -286,7 +286,8 @@ export function checkSource(given: RecipeShape & Partial<UpcycleRecipe>, source:
     if (!chosen[layer]) return;
     const routed = ffn.inner - (shared ?? 0);
     if (routed < granularity) {
-      throw inputError(`a shared expert of ${shared} leaves ${routed} of the FFN's ${ffn.inner} units (layer ${layer}) for G = ${granularity} parts`, { where });
+      const left = shared === null ? `the FFN has ${routed} units` : `a shared expert of ${shared} leaves ${routed} of the FFN's ${ffn.inner} units`;
+      throw inputError(`${left} (layer ${layer}) for G = ${granularity} parts`, { where });
     }
     if ((shared !== null || recipe.sharedParent !== null) && ffn.bias) throw inputError(`the FFN of layer ${layer} has biases, which a shared expert cannot take`, { where });
     if (routed % granularity !== 0 && !recipe.pad) throw indivisible(recipe, ffn.inner, layer, where);
