@@ -3,6 +3,8 @@
  * thousands; a number that is not finite prints as "n/a", because result files may hold the losses of a run that diverged.
  */
 
+import { largest } from "./extremes.js";
+
 export const notAvailable = "n/a";
 
 /** At least `digits` significant digits, integers whole, an exponent below 1e-4 and from 1e15: 0.0123, 1.23, 1234, 1.20e-6. */
@@ -86,7 +88,7 @@ export function meanWithSpread(values: readonly number[], decimals = 3): string 
   if (finite.length === 0) return notAvailable;
   const mean = finite.reduce((sum, value) => sum + value, 0) / finite.length;
   if (finite.length === 1) return fixed(mean, decimals);
-  const distance = Math.max(...finite.map((value) => Math.abs(value - mean)));
+  const distance = largest(finite.map((value) => Math.abs(value - mean)));
   return `${fixed(mean, decimals)} ± ${fixed(distance, decimals)}`;
 }
 
@@ -150,7 +152,7 @@ export function table(rows: readonly (readonly string[])[], alignment: readonly 
 /** Natural column widths, narrowed one character at a time where the table is too wide. */
 function fitWidths(rows: readonly (readonly string[])[], alignment: readonly Alignment[], maxWidth: number): number[] {
   const widths = alignment.map((_, column) =>
-    Math.max(1, ...rows.flatMap((row) => (row[column] ?? "").split("\n").map((line) => line.length))),
+    rows.reduce((most, row) => Math.max(most, largest((row[column] ?? "").split("\n").map((line) => line.length))), 1),
   );
   const total = (): number => widths.reduce((sum, width) => sum + width, 0) + columnGap * (widths.length - 1);
   while (total() > maxWidth) {

@@ -176,7 +176,7 @@ function storedRows({ layout }: Placement, start: number, count: number): number
 }
 
 async function readFactors({ a, b, rank, scale, embedding }: Change): Promise<LowRank> {
-  const read = async ({ read: bytesOf, shape, presented }: Located): Promise<Float32Array> => toFloat32(presented!, await bytesOf(0, elements(shape)));
+  const read = async (factor: Located): Promise<Float32Array> => toFloat32(factor.presented!, await factor.read(0, elements(factor.shape)));
   const [first, second] = [await read(a), await read(b)];
   return embedding ? { rank, scale, a: transposed(second, rank), b: transposed(first, first.length / rank) } : { rank, scale, a: first, b: second };
 }

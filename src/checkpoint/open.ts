@@ -102,12 +102,13 @@ async function openFolder(dir: string): Promise<Checkpoint> {
 }
 
 /** The tensors of old files, whose names have changed since, under their names of today. */
-function underCurrentNames(spec: DecoderSpec, wanted: ReadonlySet<string>, located: ReadonlyMap<string, Located>): Map<string, Located> {
+function underCurrentNames(spec: DecoderSpec, wanted: ReadonlySet<string>, located: ReadonlyMap<string, Located>): ReadonlyMap<string, Located> {
   const renamed = new Map<string, string>();
   for (const name of wanted) {
     const older = olderName(spec, name);
     if (older !== null && !located.has(name)) renamed.set(older, name);
   }
+  if (renamed.size === 0) return located;
   return new Map([...located].map(([name, tensor]) => [renamed.get(name) ?? name, tensor]));
 }
 
@@ -130,7 +131,9 @@ function assemble(
 ): Checkpoint {
   const bySlot = new Map<string, Held>();
   for (const place of slots) {
-    const { presented, shape, read } = located.get(place.name)!;
+    const tensor = located.get(place.name)!;
+    const { presented, shape } = tensor;
+    const read: RegionSource["read"] = (start, count, into) => tensor.read(start, count, into);
     const held = bySlot.get(place.slot.key) ?? { slot: place.slot, dtype: presented!, parts: [] };
     held.parts.push({ place, name: place.name, dtype: presented!, count: elements(shape), first: place.first, rows: place.count, layout: place.layout, read });
     bySlot.set(place.slot.key, held);
@@ -151,17 +154,13 @@ function assemble(
   };
   const readRegion = openRegionReader();
   const used = new Set(slots.map(({ name }) => name));
-  const tensors = [...located].map(([name, { file, dtype, shape, bytes, readAs, scales: own }]): [string, StoredTensor] => [
-    name,
-    { file, dtype, shape, bytes, ...(readAs === undefined ? {} : { readAs }), ...(own === undefined ? {} : { scales: own }) },
-  ]);
   const others = [...located.keys()].filter((name) => !used.has(name) && !scales.has(name) && !isComputedBuffer(name)).sort();
   return {
     dir,
     adapter: null,
     spec,
     config,
-    tensors: new Map(tensors),
+    tensors: located,
     unused: others.filter((name) => !isActivationScale(name)),
     notes: notesOn(others.filter(isActivationScale)),
     dtype: dominantDtype([...bySlot.values()]),

@@ -3,6 +3,8 @@
 import { Command, CommanderError, Option } from "commander";
 import { UpcycleError } from "../base/errors.js";
 import { toolVersion } from "../convert/version.js";
+import { limitError, requireAddresses } from "../io/limits.js";
+import "../io/few-files.js";
 import { ReaderGone, quietBrokenPipe } from "./terminal.js";
 
 /** In the order of the help. Each is loaded when it is needed: a command waits for its own code alone. */
@@ -44,12 +46,14 @@ export async function buildProgram(args: readonly string[]): Promise<Command> {
 
 export async function main(args: readonly string[]): Promise<number> {
   const debug = args.includes("--debug");
-  const program = await buildProgram(args);
-  if (args.every((arg) => arg === "--debug")) {
-    program.outputHelp();
-    return 0;
-  }
+  let program: Command | undefined;
   try {
+    requireAddresses();
+    program = await buildProgram(args);
+    if (args.every((arg) => arg === "--debug")) {
+      program.outputHelp();
+      return 0;
+    }
     await program.parseAsync([...args], { from: "user" });
     return 0;
   } catch (error) {
@@ -69,8 +73,10 @@ interface Description {
   readonly stack?: string | undefined;
 }
 
-function describe(error: unknown, program: Command, args: readonly string[]): Description {
+function describe(error: unknown, program: Command | undefined, args: readonly string[]): Description {
   if (error instanceof UpcycleError) return error;
+  const limit = limitError(error);
+  if (limit !== null) return limit;
   if (error instanceof CommanderError) return { line: usageLine(error, program, args), exitCode: 2, stack: error.stack };
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   const line = `internal error: ${message.replace(/\s*\n\s*/g, " ")}; this is a defect, --debug shows where`;
@@ -78,11 +84,11 @@ function describe(error: unknown, program: Command, args: readonly string[]): De
 }
 
 /** Commander's message as one line, with its own suggestion or where to look. */
-function usageLine({ message }: CommanderError, program: Command, args: readonly string[]): string {
+function usageLine({ message }: CommanderError, program: Command | undefined, args: readonly string[]): string {
   const [first = "", suggestion] = message.replace(/^error: /, "").replace(/\.$/, "").split("\n");
   const meant = /^\(Did you mean (.*)\?\)$/.exec(suggestion ?? "")?.[1];
   if (meant !== undefined) return `${first}; did you mean ${meant}?`;
-  const command = args.find((arg) => program.commands.some((known) => known.name() === arg));
+  const command = args.find((arg) => program?.commands.some((known) => known.name() === arg));
   return `${first}; see upcycle ${command === undefined ? "" : `${command} `}--help`;
 }
 

@@ -1,6 +1,7 @@
 /** Operating-system failures as errors a user can act on. */
 import { readlink, stat } from "node:fs/promises";
 import { UpcycleError, inputError, stopError } from "../base/errors.js";
+import { filesHint } from "./limits.js";
 
 const fileOnTheWay = "a part of this path is a file, expected a folder";
 
@@ -44,11 +45,13 @@ export function fsError(cause: unknown, path: string, doing: string): UpcycleErr
       return stop("the disk is full", "free some space or write to another disk, then run again");
     case "EDQUOT":
       return stop("your disk quota is used up", "free some space or write to another disk, then run again");
-    case "EFBIG":
-      return stop("the file would be larger than the system allows", "raise the limit (ulimit -f), or use another file system");
     case "EMFILE":
     case "ENFILE":
-      return stop("too many open files", "raise the limit (ulimit -n) or convert to fewer shards");
+      return stop("too many open files", filesHint(code));
+    case "EFBIG":
+      return stop("the file would be larger than the system allows", "raise the limit of file sizes (ulimit -f), or use smaller shards (--shard-size)");
+    case "ENOMEM":
+      return stop("the system has no memory for it", "close other programs, or raise the limit of addresses (ulimit -v)");
     default:
       return stop(cause instanceof Error ? cause.message : String(cause));
   }
