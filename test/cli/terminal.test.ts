@@ -14,14 +14,14 @@ function recorded(isTTY: boolean, quiet = false) {
 }
 
 describe("a terminal", () => {
-  it("rewrites progress in place, cut to its width, and ends it before anything else", () => {
+  it("rewrites progress in place, fitted to its width, and takes it away before anything else", () => {
     const { log, clock, terminal } = recorded(true);
     terminal.progress("step 1");
     terminal.progress("step 2, too soon");
     clock.now = 1000;
     terminal.progress("a line that is much too long");
     terminal.out("done");
-    expect(log).toEqual(["err \r\u001b[2Kstep 1", "err \r\u001b[2Ka line that is muc…", "err \n", "out done\n"]);
+    expect(log).toEqual(["err \r\u001b[2Kstep 1", "err \r\u001b[2Ka line th… too long", "err \r\u001b[2K", "out done\n"]);
   });
 
   it("gets plain lines, rarely, where it is a file or a pipe", () => {
@@ -44,7 +44,7 @@ describe("a conversion's progress", () => {
     const { log, clock, terminal } = recorded(false);
     const view = conversionView(terminal, "converting", () => clock.now);
     for (clock.now = 0; clock.now <= 5000; clock.now += 5000) view({ type: "progress", tensor: "a", done: 25e6 + clock.now, total: 100e6, bytesPerSecond: 25e6 });
-    expect(log).toEqual(["err converting  25.0 % of 100 MB  a\n", "err converting  25.0 % of 100 MB  25 MB/s  ETA 3.0 s  a\n"]);
+    expect(log).toEqual(["err 25.0 % of 100 MB  converting  a\n", "err 25.0 % of 100 MB  25 MB/s  ETA 3.0 s  converting  a\n"]);
   });
 });
 
