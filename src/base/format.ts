@@ -125,14 +125,14 @@ export function wrap(text: string, width: number, longWords: "cut" | "keep" = "c
   return lines;
 }
 
-/** Behind one of the signs that names are put together with, where there is one in the second half of a line. */
+/** Behind one of the signs that names are put together with, where there is one. */
 function cutWord(word: string, width: number): readonly string[] {
   const parts: string[] = [];
   let rest = word;
   while (displayWidth(rest) > width) {
     const most = beginning(rest, width);
-    const seam = Math.max(...["/", ".", "_", "-", ",", ":", "+", "\\"].map((sign) => most.lastIndexOf(sign))) + 1;
-    const part = seam >= most.length / 2 ? most.slice(0, seam) : most;
+    const whole = most.split(seams).slice(0, -1).join("");
+    const part = whole === "" ? most : whole;
     parts.push(part);
     rest = rest.slice(part.length);
   }
@@ -144,8 +144,10 @@ export type Alignment = "left" | "right";
 const columnGap = 2;
 /** Characters of one cell: a shape or a name without end must not fill a screen. */
 const mostOfCell = 1000;
-/** Columns of words are not made narrower than this. */
-const narrowestColumn = 12;
+/** Signs that names are put together with, behind which they may be broken. */
+const seams = /(?<=[/._\-,:+\\ ])/;
+/** A column of words is made as narrow as its longest part of a name, and for the sake of one without end no wider than this. */
+const widestPart = 24;
 
 /**
  * Rows as aligned columns, no line wider than `maxWidth`: the first row is the heading, in which `\n` breaks a cell, and gets a rule below it. Text that does
@@ -175,8 +177,7 @@ function fitWidths(cells: readonly (readonly (readonly string[])[])[], alignment
   const widths = alignment.map((_, column) => widest(column, (line) => [line]));
   let excess = widths.reduce((sum, width) => sum + width, 0) + columnGap * (widths.length - 1) - maxWidth;
   if (excess <= 0) return widths;
-  const words = alignment.map((_, column) => widest(column, (line) => line.split(" ")));
-  const least = alignment.map((side, column) => (side === "left" ? Math.min(words[column]!, narrowestColumn) : words[column]!));
+  const least = alignment.map((side, column) => (side === "left" ? Math.min(widestPart, widest(column, (line) => line.split(seams))) : widest(column, (line) => line.split(" "))));
   for (; excess > 0; excess--) {
     const column = widestColumn(widths, least, alignment, "left") ?? widestColumn(widths, least, alignment, "right");
     if (column === null) return null;

@@ -108,6 +108,6 @@ describe("table", () => {
 
   it("becomes a list where numbers would have to be cut", () => {
     const rows = [["tensor", "max", "mean", "relative"], ["model.layers.0.q", "1.23e-5", "4.56e-6", "7.89e-4"]];
-    expect(table(rows, ["left", "right", "right", "right"], 36)).toEqual(["model.layers.0.q", "  max       1.23e-5", "  mean      4.56e-6", "  relative  7.89e-4"]);
+    expect(table(rows, ["left", "right", "right", "right"], 34)).toEqual(["model.layers.0.q", "  max       1.23e-5", "  mean      4.56e-6", "  relative  7.89e-4"]);
   });
 });
