@@ -2,6 +2,7 @@
  * Every failure a user can meet is an `UpcycleError`: what was found, where, what was expected, what to do.
  * Anything else that is thrown is a defect of ours and may show a stack.
  */
+import { visibleLine } from "./shown.js";
 
 /** `input`: the user gave something we cannot use (exit 2). `stopped`: a run had to stop (exit 1). `interrupted`: Ctrl-C after saving (exit 130). */
 export type FailureKind = "input" | "stopped" | "interrupted";
@@ -35,11 +36,49 @@ export class UpcycleError extends Error {
     return exitCodes[this.kind];
   }
 
-  /** One line: `where: message; hint`. */
+  /** One line: `where: message; hint`. Each is cut for itself, so that a name without end leaves room for what is wrong with it. */
   get line(): string {
-    const place = this.where === undefined ? "" : `${this.where}: `;
-    const help = this.hint === undefined ? "" : `; ${this.hint}`;
-    return `${place}${this.message}${help}`.replace(/\s*\n\s*/g, " ");
+    const place = this.where === undefined ? "" : `${visibleLine(this.where, mostOfPart)}: `;
+    const help = this.hint === undefined ? "" : `; ${oneLine(this.hint)}`;
+    return `${place}${oneLine(this.message)}${help}`;
+  }
+
+  /** As it is shown. */
+  get lines(): readonly string[] {
+    return [this.line];
+  }
+}
+
+/** A word without end in a place, message or hint. */
+const mostOfPart = 1200;
+
+/** Messages of libraries may have several lines. */
+const oneLine = (text: string): string => visibleLine(text.replace(/\s*\n\s*/g, " "), mostOfPart);
+
+/** Problems that are shown. */
+const mostProblems = 50;
+
+/** Several things wrong with one file. As one line it is the first of them, which says how many others there are. */
+export class FileProblems extends UpcycleError {
+  readonly file: string;
+  readonly problems: readonly UpcycleError[];
+
+  constructor(file: string, problems: readonly [UpcycleError, UpcycleError, ...UpcycleError[]]) {
+    const [{ kind, message, where, hint }] = problems;
+    const others = problems.length - 1;
+    super({ kind, message: `${message} (and ${others} more problem${others === 1 ? "" : "s"})`, ...(where !== undefined && { where }), ...(hint !== undefined && { hint }) });
+    this.file = file;
+    this.problems = problems;
+  }
+
+  /** How many, and each on a line of its own. */
+  override get lines(): readonly string[] {
+    const more = this.problems.length - mostProblems;
+    return [
+      `${visibleLine(this.file, mostOfPart)}: ${this.problems.length} problems`,
+      ...this.problems.slice(0, mostProblems).map(({ line }) => `  ${line}`),
+      ...(more > 0 ? [`  and ${more} more`] : []),
+    ];
   }
 }
 

@@ -2,6 +2,8 @@
  * Numbers and tables as text for people. Decimal units (1 GB = 10^9 bytes), a space before every unit, commas between
  * thousands; a number that is not finite prints as "n/a", because result files may hold the losses of a run that diverged.
  */
+import { visibleLine } from "./shown.js";
+import { beginning, displayWidth, padded } from "./width.js";
 
 import { largest } from "./extremes.js";
 
@@ -92,82 +94,115 @@ export function meanWithSpread(values: readonly number[], decimals = 3): string 
   return `${fixed(mean, decimals)} ± ${fixed(distance, decimals)}`;
 }
 
-/** A line broken to lines of at most `width` characters, those after the first indented by two. */
-export function folded(line: string, width: number): string[] {
-  return wrap(line, width - 2).map((part, i) => (i === 0 ? part : `  ${part}`));
+/**
+ * A line broken to lines of at most `width` columns, indented like the first and those after it by two more. `longWords` that do not fit are cut, or kept as
+ * they are, so that a path can still be copied.
+ */
+export function folded(line: string, width: number, longWords: "cut" | "keep" = "cut"): string[] {
+  const indent = /^ */.exec(line)![0];
+  return wrap(line.slice(indent.length), width - indent.length - 2, longWords).map((part, i) => (i === 0 ? `${indent}${part}` : `${indent}  ${part}`));
 }
 
-/** Breaks `text` at spaces into lines of at most `width` characters; words longer than a line are cut. */
-export function wrap(text: string, width: number): readonly string[] {
+/** `label  text` with the text from column `width` on, continued below itself, no line wider than `columns`. */
+export function labelled(label: string, text: string, width: number, columns: number): string[] {
+  return wrap(text, columns - width).map((part, i) => padded(i === 0 ? visibleLine(label) : "", width) + part);
+}
+
+/** Breaks `text` at spaces into lines of at most `width` columns, made visible first; words longer than a line are cut. */
+export function wrap(text: string, width: number, longWords: "cut" | "keep" = "cut"): readonly string[] {
   const lines: string[] = [];
-  for (const paragraph of text.split("\n")) {
-    let line = "";
-    for (const word of paragraph.split(" ").flatMap((word) => cutWord(word, width))) {
-      if (line === "") line = word;
-      else if (line.length + 1 + word.length <= width) line += ` ${word}`;
-      else {
-        lines.push(line);
-        line = word;
-      }
+  const words = visibleLine(text).split(" ");
+  let line = "";
+  let used = 0;
+  for (const word of longWords === "cut" ? words.flatMap((word) => cutWord(word, Math.max(1, width))) : words) {
+    const size = displayWidth(word);
+    if (line === "") [line, used] = [word, size];
+    else if (used + 1 + size <= width) [line, used] = [`${line} ${word}`, used + 1 + size];
+    else {
+      lines.push(line.trimEnd());
+      [line, used] = [word, size];
     }
-    lines.push(line);
   }
+  lines.push(line);
   return lines;
 }
 
+/** Behind one of the signs that names are put together with, where there is one. */
 function cutWord(word: string, width: number): readonly string[] {
-  if (word.length <= width) return [word];
   const parts: string[] = [];
-  for (let at = 0; at < word.length; at += width) parts.push(word.slice(at, at + width));
-  return parts;
+  let rest = word;
+  while (displayWidth(rest) > width) {
+    const most = beginning(rest, width);
+    const whole = most.split(seams).slice(0, -1).join("");
+    const part = whole === "" ? most : whole;
+    parts.push(part);
+    rest = rest.slice(part.length);
+  }
+  return rest === "" ? parts : [...parts, rest];
 }
 
 export type Alignment = "left" | "right";
 
 const columnGap = 2;
-const narrowestColumn = 5;
+/** Characters of one cell: a shape or a name without end must not fill a screen. */
+const mostOfCell = 1000;
+/** Signs that names are put together with, behind which they may be broken. */
+const seams = /(?<=[/._\-,:+\\ ])/;
+/** A column of words is made as narrow as its longest part of a name, and for the sake of one without end no wider than this. */
+const widestPart = 24;
 
 /**
- * Rows as aligned columns, no line wider than `maxWidth`: the first row is the heading and gets a rule below it. Text that
- * does not fit is wrapped within its cell, left-aligned columns first, so nothing is cut off.
+ * Rows as aligned columns, no line wider than `maxWidth`: the first row is the heading, in which `\n` breaks a cell, and gets a rule below it. Text that does
+ * not fit is wrapped within its cell, left-aligned columns first, so nothing is cut off. Where numbers would have to be cut, each row is a list of its cells.
  */
-export function table(rows: readonly (readonly string[])[], alignment: readonly Alignment[], maxWidth = 80): string {
-  const widths = fitWidths(rows, alignment, maxWidth);
+export function table(rows: readonly (readonly string[])[], alignment: readonly Alignment[], maxWidth = 80): readonly string[] {
+  const cells = rows.map((row, index) => alignment.map((_, column) => (index === 0 ? (row[column] ?? "").split("\n") : [row[column] ?? ""]).map((line) => visibleLine(line, mostOfCell))));
+  const widths = fitWidths(cells, alignment, maxWidth);
+  if (widths === null) return listed(rows, maxWidth);
   const lines: string[] = [];
-  rows.forEach((row, index) => {
-    const cells = widths.map((width, column) => wrap(row[column] ?? "", width));
-    const height = Math.max(...cells.map((cell) => cell.length));
+  cells.forEach((row, index) => {
+    const wrapped = row.map((cell, column) => cell.flatMap((line) => wrap(line, widths[column]!)));
+    const height = Math.max(...wrapped.map((cell) => cell.length));
     for (let line = 0; line < height; line++) {
-      const parts = cells.map((cell, column) => {
-        const text = cell[line] ?? "";
-        return alignment[column] === "right" ? text.padStart(widths[column]!) : text.padEnd(widths[column]!);
-      });
+      const parts = wrapped.map((cell, column) => padded(cell[line] ?? "", widths[column]!, alignment[column] === "right" ? "right" : "left"));
       lines.push(parts.join(" ".repeat(columnGap)).trimEnd());
     }
     if (index === 0) lines.push(widths.map((width) => "-".repeat(width)).join(" ".repeat(columnGap)));
   });
-  return lines.join("\n");
+  return lines;
 }
 
-/** Natural column widths, narrowed one character at a time where the table is too wide. */
-function fitWidths(rows: readonly (readonly string[])[], alignment: readonly Alignment[], maxWidth: number): number[] {
-  const widths = alignment.map((_, column) =>
-    rows.reduce((most, row) => Math.max(most, largest((row[column] ?? "").split("\n").map((line) => line.length))), 1),
-  );
-  const total = (): number => widths.reduce((sum, width) => sum + width, 0) + columnGap * (widths.length - 1);
-  while (total() > maxWidth) {
-    const column = widestColumn(widths, alignment, "left") ?? widestColumn(widths, alignment, "right");
-    if (column === null) break;
+/** Natural column widths, narrowed one column of the terminal at a time where the table is too wide; null where it cannot fit. */
+function fitWidths(cells: readonly (readonly (readonly string[])[])[], alignment: readonly Alignment[], maxWidth: number): number[] | null {
+  const widest = (column: number, parts: (line: string) => readonly string[]): number =>
+    cells.reduce((most, row) => row[column]!.flatMap(parts).reduce((width, part) => Math.max(width, displayWidth(part)), most), 1);
+  const widths = alignment.map((_, column) => widest(column, (line) => [line]));
+  let excess = widths.reduce((sum, width) => sum + width, 0) + columnGap * (widths.length - 1) - maxWidth;
+  if (excess <= 0) return widths;
+  const least = alignment.map((side, column) => (side === "left" ? Math.min(widestPart, widest(column, (line) => line.split(seams))) : widest(column, (line) => line.split(" "))));
+  for (; excess > 0; excess--) {
+    const column = widestColumn(widths, least, alignment, "left") ?? widestColumn(widths, least, alignment, "right");
+    if (column === null) return null;
     widths[column]! -= 1;
   }
   return widths;
 }
 
-function widestColumn(widths: readonly number[], alignment: readonly Alignment[], side: Alignment): number | null {
+function widestColumn(widths: readonly number[], least: readonly number[], alignment: readonly Alignment[], side: Alignment): number | null {
   let widest: number | null = null;
   widths.forEach((width, column) => {
-    if (alignment[column] !== side || width <= narrowestColumn) return;
+    if (alignment[column] !== side || width <= least[column]!) return;
     if (widest === null || width > widths[widest]!) widest = column;
   });
   return widest;
+}
+
+/** Each row's first cell, and below it the others with their headings. */
+function listed([heading = [], ...rows]: readonly (readonly string[])[], maxWidth: number): string[] {
+  const names = heading.map((name) => name.trim().replaceAll("\n", " "));
+  const width = Math.max(...names.slice(1).map(displayWidth)) + 2 * columnGap;
+  return rows.flatMap((row) => [
+    ...wrap(row[0] ?? "", maxWidth),
+    ...row.slice(1).flatMap((cell, i) => labelled(`  ${names[i + 1] ?? ""}`, cell, width, maxWidth)),
+  ]);
 }

@@ -2,6 +2,7 @@
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { shellWord } from "../base/shell.js";
 import { readText } from "../io/ranges.js";
 import type { ReportAssets } from "../report/html.js";
 
@@ -19,6 +20,5 @@ export async function plannerBundle(): Promise<string> {
 
 /** The running command, as one would type it again. */
 export function commandLine(): string {
-  const quoted = (text: string): string => (/^[\w./:=,+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
-  return `upcycle ${process.argv.slice(2).map(quoted).join(" ")}`;
+  return `upcycle ${process.argv.slice(2).map(shellWord).join(" ")}`;
 }

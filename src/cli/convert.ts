@@ -20,12 +20,13 @@ import { onnxruntimeBackend } from "../ort/backend.js";
 import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
 import type { RouterRows } from "../surgery/router-rows.js";
 import { openContext, shownPath, type ContextOptions } from "./context.js";
-import { fetchedSource, modelSource, orAdapted, shownModel } from "./model-folder.js";
+import { fetchedSource, modelSource, orAdapted } from "./model-folder.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { conversionView } from "./progress.js";
 import { proofLines, prove, requireText, type Proof } from "./proof.js";
 import { askedOfFlags, withRecipe, type RecipeFlags } from "./recipe-options.js";
+import { verifyLine } from "./reproduce.js";
 import type { Terminal } from "./terminal.js";
 import { textHelp } from "./verify.js";
 
@@ -47,7 +48,6 @@ const dtypes = { float32: "F32", bfloat16: "BF16", float16: "F16" } as const sat
 const dtypeNames = Object.keys(dtypes) as (keyof typeof dtypes)[];
 const dtypeOf = (name: keyof typeof dtypes | undefined): WriteDtype | undefined => name && dtypes[name];
 const nameOf = (dtype: WriteDtype): string => dtypeNames.find((name) => dtypes[name] === dtype)!;
-const fold = (line: string): string[] => folded(line, 80);
 /** Computing beside writing; more threads only wait for the disk. */
 const defaultConvertThreads = Math.min(2, defaultThreads());
 
@@ -107,8 +107,11 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   const options = { source, parents, recipe, routerRows, dtype: dtypeOf(flags.dtype ?? said ?? undefined), routerDtype: dtypeOf(flags.routerDtype), maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {
     const planned = await planConversion(options);
-    if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
-    else [...explainPlan(planned.plan, [source, ...parents].map(sourceName)).flatMap(fold), ...adapterLines(planned), ...fold(sizeLine(planned)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
+    if (json) terminal.json({ dryRun: true, ...facts(planned) });
+    else {
+      const lines = [...explainPlan(planned.plan, [source, ...parents].map(sourceName)), ...adapterLines(planned), sizeLine(planned), "dry run: nothing was written"];
+      terminal.out(lines.flatMap((line) => folded(line, terminal.columns)));
+    }
     return;
   }
   const { out } = flags;
@@ -117,8 +120,8 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   const view = conversionView(terminal);
   const made = await convertCheckpoint({ ...options, out, signal, threads: flags.threads ?? defaultConvertThreads, overwrite: flags.overwrite, acceptFinished: flags.report, onEvent: view });
   const proof = flags.report ? await prove({ dir: made.dir, card: (preservation) => modelCard({ ...made.card, preservation }) }, source, { text: flags.text, threads: flags.threads ?? defaultThreads(), terminal, signal }) : null;
-  if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof }));
-  else report(made, shownModel(models[0]!), proof).forEach((line) => terminal.out(line));
+  if (json) terminal.json({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof });
+  else terminal.out(report(made, models[0]!, proof, terminal.columns));
 }
 
 /** The rows of a router that is made from prompts. */
@@ -162,23 +165,20 @@ function facts({ plan, dtype, routerDtype, weightBytes, adapters, warnings }: Co
   };
 }
 
-function report(made: Conversion, source: string, proof: Proof | null): string[] {
+function report(made: Conversion, source: ModelSource, proof: Proof | null, columns: number): string[] {
   const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
   return [
-    ...fold(explainPlan(made.plan)[0]!),
-    ...adapterLines(made),
-    ...fold(sizeLine(made)),
-    ...fold(explainExpectation(made.plan.expected)),
+    ...[explainPlan(made.plan)[0]!, ...adapterLines(made), sizeLine(made), explainExpectation(made.plan.expected)].flatMap((line) => folded(line, columns)),
     made.found ? `${files} found, of the same conversion` : `${files} written in ${duration(made.seconds)}`,
-    ...(proof === null ? [] : proofLines(proof)),
-    ...(proof?.preservation == null ? [`to measure: upcycle verify ${source} ${shownPath(made.dir)}`] : []),
+    ...(proof === null ? [] : proofLines(proof, columns)),
+    ...(proof?.preservation == null ? [`to measure: ${verifyLine(source, made.dir)}`] : []),
     `model: ${shownPath(made.dir)}`,
   ];
 }
 
 /** What is merged into which parent. */
 function adapterLines({ adapters }: ConversionPlan): string[] {
-  return adapters.flatMap((words, parent) => (words === null ? [] : fold(`${adapters.length === 1 ? "adapter" : `adapter of parent ${parent}`}: ${words}`)));
+  return adapters.flatMap((words, parent) => (words === null ? [] : [`${adapters.length === 1 ? "adapter" : `adapter of parent ${parent}`}: ${words}`]));
 }
 
 /** Matrix products of one token's forward pass, attention's scores left out: they depend on the context. */

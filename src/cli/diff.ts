@@ -1,13 +1,15 @@
 /** `upcycle diff` */
 import { Command } from "commander";
 import { stopError } from "../base/errors.js";
-import { folded, significant, table } from "../base/format.js";
+import { folded, percent, significant, table } from "../base/format.js";
 import { diffCheckpoints, type CheckpointDiff, type TensorDiff } from "../convert/diff.js";
+import { compareDistances, distance, groupDiffs, groupNames, type DiffGroup, type NameGroup } from "../convert/diff-groups.js";
 import { openContext } from "./context.js";
 import { modelSource, orAdapted, shownModel } from "./model-folder.js";
 import { withExample, withJson, type CommonFlags } from "./options.js";
 
 interface DiffFlags extends CommonFlags {
+  readonly tensors?: boolean;
   readonly all?: boolean;
   readonly exitCode?: boolean;
 }
@@ -20,52 +22,93 @@ export function diffCommand(): Command {
     .description("compare two models tensor by tensor, and their configs")
     .argument("<a>", `model folder, ${orAdapted}`)
     .argument("<b>", "model to compare it with")
+    .option("--tensors", "a line for every tensor, not for all layers' (and experts') together")
     .option("--all", `show every difference, not the ${shown} largest`)
     .option("--exit-code", "exit with 1 if there is any difference")
     .action(execute);
-  const remark = "Tensors are matched by what they are to the model, whatever they are called.\nrelative: ||b - a|| / ||a||. Exit code 0 also for models that differ.";
-  return withExample(withJson(command), "upcycle diff models/before models/after", remark);
+  const remarks = [
+    "Tensors are matched by what they are to the model, whatever they are called. A line for several says what is largest among them, and the smallest cosine.",
+    "relative: ||b - a|| / ||a||. Exit code 0 also for models that differ.",
+  ];
+  return withExample(withJson(command), "upcycle diff models/before models/after", ...remarks);
 }
 
 async function execute(a: string, b: string, flags: DiffFlags): Promise<void> {
   const { terminal, json } = openContext({ json: flags.json });
   const [sourceA, sourceB] = [await modelSource(a, flags.json), await modelSource(b, flags.json)];
   const found = await diffCheckpoints(sourceA, sourceB, {
-    onProgress: (done, total, name) => terminal.progress(`comparing  ${done} of ${total} tensors  ${name}`),
+    onProgress: (done, total, name) => terminal.progress(`${percent(done / total, 3)}  ${done} of ${total} tensors  comparing`, name),
   });
-  if (json) terminal.out(JSON.stringify(found));
-  else diffLines(found, flags.all === true ? Infinity : shown).forEach((line) => terminal.out(line));
+  if (json) terminal.json(found);
+  else terminal.out(diffLines(found, { each: flags.tensors === true, most: flags.all === true ? Infinity : shown, columns: terminal.columns }));
   if (flags.exitCode === true && !found.equal) throw stopError("the models differ", { where: `${shownModel(sourceA)}, ${shownModel(sourceB)}` });
 }
 
-function diffLines(found: CheckpointDiff, most: number): string[] {
+interface DiffView {
+  /** Tensor by tensor. */
+  readonly each: boolean;
+  readonly most: number;
+  readonly columns: number;
+}
+
+function diffLines(found: CheckpointDiff, view: DiffView): string[] {
   const { tensors, onlyA, onlyB, config } = found;
+  const { most, columns } = view;
   if (found.equal) return [`no difference: ${tensors.length} tensors and the config are equal`];
-  const different = tensors.filter(({ equal }) => !equal);
-  // A tensor of another shape, or with a NaN, is further away than any number says.
-  const size = ({ difference }: TensorDiff): number => (difference === null || Number.isNaN(difference.relative) ? Infinity : difference.relative);
-  const largest = different.map((one) => [size(one), one] as const).sort(([x], [y]) => (x === y ? 0 : y - x)).map(([, one]) => one);
+  const equal = tensors.filter((one) => one.equal).length;
   return [
-    `tensors in both: ${tensors.length}, ${tensors.length - different.length} of them equal to the last bit`,
-    ...list("only in a", onlyA, most),
-    ...list("only in b", onlyB, most),
-    ...(different.length === 0 ? [] : ["", table([["tensor", "max", "mean", "relative", "cosine"], ...largest.slice(0, most).map(row)], ["left", "right", "right", "right", "right"]), ...rest(largest.length, most)]),
-    ...(config.length === 0 ? [] : ["", table([["config.json", "a", "b"], ...config.slice(0, most).map(({ key, a, b }) => [key, a ?? "-", b ?? "-"])], ["left", "left", "left"]), ...rest(config.length, most)]),
+    `tensors in both: ${tensors.length}, ${equal} of them equal to the last bit`,
+    ...only("only in a", onlyA, view),
+    ...only("only in b", onlyB, view),
+    ...(equal === tensors.length ? [] : ["", ...(view.each ? tensorTable(tensors, view) : groupTable(tensors, view))]),
+    ...(config.length === 0 ? [] : ["", ...table([["config.json", "a", "b"], ...config.slice(0, most).map(({ key, a, b }) => [key, a ?? "-", b ?? "-"])], ["left", "left", "left"], columns), ...rest(config.length, most)]),
   ];
 }
 
-function row({ name, shapes, dtypes, difference }: TensorDiff): string[] {
-  const [a, b] = dtypes;
-  const label = a === b ? name : `${name} (${a}, ${b})`;
-  if (difference === null) return [`${label} [${shapes[0].join(", ")}], [${shapes[1].join(", ")}]`, "-", "-", "-", "-"];
-  const { maxAbs, meanAbs, relative, cosine } = difference;
-  return [label, significant(maxAbs), significant(meanAbs), significant(relative), Number.isNaN(cosine) ? "NaN" : cosine.toFixed(5)];
+const numbers = ["max", "mean", "relative", "cosine"];
+const right = numbers.map(() => "right" as const);
+
+function tensorTable(tensors: readonly TensorDiff[], { most, columns }: DiffView): string[] {
+  const largest = tensors.filter(({ equal }) => !equal).map((one) => [distance(one), one] as const).sort(([a], [b]) => compareDistances(a, b)).map(([, one]) => one);
+  const rows = largest.slice(0, most).map((one) => [label(one), ...values(one)]);
+  return [...table([["tensor", ...numbers], ...rows], ["left", ...right], columns), ...rest(largest.length, most)];
 }
 
-function list(title: string, names: readonly string[], most: number): string[] {
+function groupTable(tensors: readonly TensorDiff[], { most, columns }: DiffView): string[] {
+  const groups = groupDiffs(tensors);
+  const rows = groups.slice(0, most).map((group) => [label(group), differing(group), ...values(group)]);
+  return [...table([["tensors", "differ", ...numbers], ...rows], ["left", "left", ...right], columns), ...rest(groups.length, most), "--tensors shows them one by one"];
+}
+
+function label({ name, shapes, dtypes, difference }: Pick<TensorDiff, "name" | "shapes" | "dtypes" | "difference">): string {
+  const [a, b] = dtypes;
+  const what = a === b ? name : `${name} (${a}, ${b})`;
+  return difference === null ? `${what} [${shapes[0].join(", ")}], [${shapes[1].join(", ")}]` : what;
+}
+
+function values({ difference }: Pick<TensorDiff, "difference">): string[] {
+  if (difference === null) return ["-", "-", "-", "-"];
+  const { maxAbs, meanAbs, relative, cosine } = difference;
+  return [significant(maxAbs), significant(meanAbs), significant(relative), Number.isNaN(cosine) ? "NaN" : cosine.toFixed(5)];
+}
+
+/** `all 24`, or `3 of 24, layers 0-2`. */
+function differing(group: DiffGroup): string {
+  if (group.of === 1) return "1 of 1";
+  return group.tensors === group.of ? `all ${group.of}` : `${group.tensors} of ${group.of}, ${layerWords(group)}`;
+}
+
+function layerWords({ layers }: NameGroup): string {
+  const words = layers.map(([first, last]) => (first === last ? String(first) : `${first}-${last}`)).join(", ");
+  return `${layers.length === 1 && layers[0]![0] === layers[0]![1] ? "layer" : "layers"} ${words}`;
+}
+
+/** How many tensors one model alone has, and which. */
+function only(title: string, names: readonly string[], { each, most, columns }: DiffView): string[] {
   if (names.length === 0) return [];
-  const more = names.length > most ? `, and ${names.length - most} more` : "";
-  return folded(`${title}: ${names.length} (${names.slice(0, most).join(", ")}${more})`, 80);
+  const groups = groupNames(names);
+  const words = each ? names : groups.map((group) => (group.layers.length === 0 || group.tensors === 1 ? group.name : `${group.name} (${group.tensors}, ${layerWords(group)})`));
+  return [`${title}: ${names.length}`, ...words.slice(0, most), ...rest(words.length, most)].flatMap((line, i) => folded(i === 0 ? line : `  ${line}`, columns));
 }
 
 const rest = (count: number, most: number): string[] => (count > most ? [`and ${count - most} more (--all shows them)`] : []);

@@ -41,7 +41,7 @@ export function exportOnnxCommand(): Command {
     "balance_loss, z_loss, expert_counts.LAYER, router_entropy.LAYER and gradient.TENSOR. Weights are float32, named by slot. Text shorter than the sequence is filled",
     "up behind its end: no token sees a later one. The graphs use operators of onnxruntime's com.microsoft domain, which its builds for Node.js, Python and the browser have.",
   ].join(" ");
-  return withExample(withJson(command), "upcycle export-onnx models/moe --out moe.onnx --sequence 256", wrap(remark, 80).join("\n"));
+  return withExample(withJson(command), "upcycle export-onnx models/moe --out moe.onnx --sequence 256", remark);
 }
 
 async function execute(name: string, flags: ExportFlags): Promise<void> {
@@ -49,20 +49,20 @@ async function execute(name: string, flags: ExportFlags): Promise<void> {
   const { out, weights, overwrite } = flags;
   const source = await modelSource(name, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "removing what was begun" });
-  const onProgress = (written: number, total: number): void => terminal.progress(`writing ${bytes(written, 3)} of ${bytes(total, 3)} (${percent(written / total)})`);
+  const onProgress = (written: number, total: number): void => terminal.progress(`${percent(written / total, 3)} of ${bytes(total, 3)}  writing`);
   const made = await exportOnnx({ source, out, graph, weights, overwrite, signal, onProgress });
-  if (json) return terminal.out(JSON.stringify({ ...made, graph }));
+  if (json) return terminal.json({ ...made, graph });
   terminal.settle();
   const shown = (ports: readonly NamedPort[]): string => ports.map(({ name: port, shape }) => `${port} [${shape.join(", ")}]`).join(", ");
   const gradients = made.outputs.filter(({ name: port }) => port.startsWith("gradient."));
   const others = made.outputs.filter((port) => !gradients.includes(port));
   const more = gradients.length === 0 ? "" : ` and ${gradients.length} gradients`;
-  [
+  terminal.out([
     `${compact(made.parameters)} parameters, ${bytes(made.bytes, 3)}, written in ${duration(made.seconds)}`,
-    ...wrap(`inputs: ${shown(made.inputs)}`, 80), ...wrap(`outputs: ${shown(others)}${more}`, 80),
+    ...wrap(`inputs: ${shown(made.inputs)}`, terminal.columns), ...wrap(`outputs: ${shown(others)}${more}`, terminal.columns),
     ...(made.data === null ? [] : [`weights: ${shownPath(made.data)} (keep it beside the model)`]),
     `model: ${shownPath(made.out)}`,
-  ].forEach((line) => terminal.out(line));
+  ]);
 }
 
 function kindOf({ batch, sequence, rows, loss = false, training = false, auxLoss, zLoss }: ExportFlags): ExportKind {

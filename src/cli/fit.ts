@@ -1,7 +1,7 @@
 /** `upcycle fit` */
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
-import { compact, duration, significant, table, wrap } from "../base/format.js";
+import { compact, duration, labelled, significant, table } from "../base/format.js";
 import { nearest } from "../config/index.js";
 import { toolVersion } from "../convert/version.js";
 import { parseMapping } from "../fit/columns.js";
@@ -37,7 +37,6 @@ interface FitFlags extends CommonFlags {
   readonly html?: string;
 }
 
-const columns = 80;
 const labelWidth = 12;
 /** Milliseconds of work without a word. */
 const patience = 1000;
@@ -64,9 +63,8 @@ export function fitCommand(): Command {
     .option("--threads <n>", "worker threads (default: all cores)", wholeNumber("--threads", 1, 1024))
     .option("--html <file>", "write a page with charts")
     .action(execute);
-  const names = wrap(`Laws: ${laws.map(({ id }) => id).join(", ")}.`, columns).join("\n");
-  const remark = `${names}\nSizes and tokens are raw counts, losses nats per token.`;
-  return withExample(withJson(command), "upcycle fit runs.csv --law chinchilla --bootstrap 1000 --profile", remark);
+  const remarks = [`Laws: ${laws.map(({ id }) => id).join(", ")}.`, "Sizes and tokens are raw counts, losses nats per token."];
+  return withExample(withJson(command), "upcycle fit runs.csv --law chinchilla --bootstrap 1000 --profile", ...remarks);
 }
 
 async function execute(file: string, flags: FitFlags): Promise<void> {
@@ -97,11 +95,11 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
   terminal.settle();
   if (flags.html !== undefined) await writePage(flags.html, report, read, shown);
   if (json) {
-    terminal.out(JSON.stringify({ ...asJson(report, read), ...(flags.draws === true && { draws: listed(report.draws) }) }));
+    terminal.json({ ...asJson(report, read), ...(flags.draws === true && { draws: listed(report.draws) }) });
     return;
   }
   const seconds = (performance.now() - started) / 1000;
-  for (const line of describe(report, read, shown, seconds)) terminal.out(line);
+  terminal.out(describe(report, read, shown, seconds, terminal.columns));
   if (flags.html !== undefined) terminal.out(`report: ${shownPath(flags.html)}`);
 }
 
@@ -177,28 +175,29 @@ function ranges({ columns: values }: ReadPoints["points"]): Record<string, [numb
   }));
 }
 
-function describe(report: FitReport, read: ReadPoints, file: string, seconds: number): string[] {
+function describe(report: FitReport, read: ReadPoints, file: string, seconds: number, columns: number): string[] {
   const { fit, quality, predictions, comparison } = report;
   const { law, loss, starts } = fit;
+  const row = (label: string, text: string): string[] => labelled(label, text, labelWidth, columns);
   const lines = [
-    ...labelled("law", `${law.id}: ${law.formula}`),
-    ...labelled("source", law.source),
-    ...labelled("points", `${read.points.n} of ${read.rows} in ${file}${read.dropped.length === 0 ? "" : `; left out: ${reasons(read.dropped)}`}`),
-    ...labelled("columns", Object.entries(read.columns).map(([name, from]) => (name === from ? name : `${name} = ${from}`)).join(", ")),
-    ...labelled("loss", `${loss.name}${loss.name === "huber" ? ` with delta ${loss.delta}` : ""} of ln-residuals, summed: ${fit.objective.toPrecision(10)}`),
-    ...labelled("fit", `${statusWords(fit.status)}; ${starts.atOptimum} of ${starts.tried} starts ended here; gradient ${significant(fit.gradientNorm, 2)}; ${duration(seconds)}`),
-    ...labelled("residuals", `RMSE ${significant(quality.rmse)} nats, of ln L ${significant(quality.logRmse)}; R2 ${quality.r2.toFixed(5)}`),
+    ...row("law", `${law.id}: ${law.formula}`),
+    ...row("source", law.source),
+    ...row("points", `${read.points.n} of ${read.rows} in ${file}${read.dropped.length === 0 ? "" : `; left out: ${reasons(read.dropped)}`}`),
+    ...row("columns", Object.entries(read.columns).map(([name, from]) => (name === from ? name : `${name} = ${from}`)).join(", ")),
+    ...row("loss", `${loss.name}${loss.name === "huber" ? ` with delta ${loss.delta}` : ""} of ln-residuals, summed: ${fit.objective.toPrecision(10)}`),
+    ...row("fit", `${statusWords(fit.status)}; ${starts.atOptimum} of ${starts.tried} starts ended here; gradient ${significant(fit.gradientNorm, 2)}; ${duration(seconds)}`),
+    ...row("residuals", `RMSE ${significant(quality.rmse)} nats, of ln L ${significant(quality.logRmse)}; R2 ${quality.r2.toFixed(5)}`),
     "",
-    parameterTable(report),
+    ...parameterTable(report, columns),
   ];
   for (const { at, group, loss: value, profile, bootstrap } of predictions) {
     const place = (group === null ? "" : `${group}, `) + Object.entries(at).map(([name, size]) => `${name} = ${compact(size)}`).join(", ");
     const ranges = [...(bootstrap === null ? [] : [`${range(bootstrap.low, bootstrap.high)} by bootstrap`]), ...(profile === null ? [] : [`${range(profile.low, profile.high)} by profile`])];
-    lines.push("", ...labelled("prediction", `L = ${value.toFixed(4)} nats at ${place}${ranges.length === 0 ? "" : `; ${ranges.join(", ")}`}`));
+    lines.push("", ...row("prediction", `L = ${value.toFixed(4)} nats at ${place}${ranges.length === 0 ? "" : `; ${ranges.join(", ")}`}`));
   }
-  if (comparison.length > 0) lines.push("", comparisonTable(report));
+  if (comparison.length > 0) lines.push("", ...comparisonTable(report, columns));
   if (remarks(report).length > 0) lines.push("");
-  for (const text of remarks(report)) lines.push(...labelled("warning", text));
+  for (const text of remarks(report)) lines.push(...row("warning", text));
   return lines;
 }
 
@@ -216,7 +215,7 @@ function reasons(dropped: readonly Dropped[]): string {
   return [...lines].map(([reason, at]) => `${reason} (line${at.length === 1 ? "" : "s"} ${at.slice(0, 5).join(", ")}${at.length > 5 ? ", ..." : ""})`).join("; ");
 }
 
-function parameterTable({ fit, profiles, bootstrap }: FitReport): string {
+function parameterTable({ fit, profiles, bootstrap }: FitReport, columns: number): readonly string[] {
   const level = Object.values(profiles)[0]?.level ?? Object.values(bootstrap)[0]?.level;
   const percent = level === undefined ? "" : `${significant(100 * level, 2)} %`;
   const [withBootstrap, withProfile] = [Object.keys(bootstrap).length > 0, Object.keys(profiles).length > 0];
@@ -234,7 +233,7 @@ function parameterTable({ fit, profiles, bootstrap }: FitReport): string {
   return table([heading, ...rows], alignment, columns);
 }
 
-function comparisonTable({ comparison }: FitReport): string {
+function comparisonTable({ comparison }: FitReport, columns: number): readonly string[] {
   const [aic, bic] = [Math.min(...comparison.map((entry) => entry.aic)), Math.min(...comparison.map((entry) => entry.bic))];
   const rows = comparison.map(({ law, k, heldOut, ...entry }) => [
     law, String(k - 1), (entry.aic - aic).toFixed(1), (entry.bic - bic).toFixed(1), significant(heldOut?.rmse ?? NaN), significant(heldOut?.bias ?? NaN, 2),
@@ -245,8 +244,3 @@ function comparisonTable({ comparison }: FitReport): string {
 /** Six significant digits: an exponent printed with two moves predictions by percents. */
 const digits = (value: number, count = 6): string => significant(value, count);
 const range = (low: number, high: number): string => `${digits(low, 4)} .. ${digits(high, 4)}`;
-
-/** `label  text`, the text continued below itself. */
-function labelled(label: string, text: string): string[] {
-  return wrap(text, columns - labelWidth).map((part, i) => (i === 0 ? label : "").padEnd(labelWidth) + part);
-}

@@ -33,7 +33,7 @@ async function execute(name: string, { inputIds, output, threads, json: asJson }
     const started = performance.now();
     const { shape } = await writeLogits(model, input, output, signal);
     const seconds = (performance.now() - started) / 1000;
-    if (json) terminal.out(JSON.stringify({ output, shape, seconds }));
+    if (json) terminal.json({ output, shape, seconds });
     else terminal.out(`logits: ${shownPath(output)} [${shape.join(", ")}]`);
   } finally {
     await model.close();

@@ -112,14 +112,14 @@ async function goOn(model: TextModel, prompts: readonly string[], flags: Generat
     if (streaming) terminal.write("\n");
   }
   const showAll = (): void => {
-    if (!streaming && !json) for (const { prompt, text } of written) terminal.out(`${prompt}${text}\n`);
+    if (!streaming && !json) for (const { prompt, text } of written) terminal.write(`${prompt}${text}\n\n`);
   };
   if (signal.aborted) {
     showAll();
     throw interruptedError(`stopped after ${total()} tokens`);
   }
   const speeds = speedsOf(timings, total(), performance.now() - started);
-  if (json) return terminal.out(JSON.stringify(prompts.length === 1 ? { ...written[0], ...speeds } : { texts: written, tokens: total(), ...speeds }));
+  if (json) return terminal.json(prompts.length === 1 ? { ...written[0], ...speeds } : { texts: written, tokens: total(), ...speeds });
   showAll();
   const read = speeds.promptTokensPerSecond === null ? "" : `, prompt read at ${rate(speeds.promptTokensPerSecond)}`;
   terminal.note(`${total()} tokens, ${rate(speeds.tokensPerSecond)}${read}`);

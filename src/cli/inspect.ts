@@ -1,6 +1,6 @@
 /** `upcycle inspect` */
 import { Command } from "commander";
-import { bytes, compact, flops, grouped, table, wrap } from "../base/format.js";
+import { bytes, compact, flops, grouped, labelled, table } from "../base/format.js";
 import { inspectModel, type LayerGroup, type ModelFacts, type StoredFormat } from "../convert/inspect.js";
 import type { UpcycleRecord } from "../convert/record.js";
 import { routerOrder, type DecoderSpec, type Rope, type RouterSpec } from "../spec/types.js";
@@ -12,7 +12,6 @@ interface InspectFlags extends CommonFlags {
   readonly tensors?: boolean;
 }
 
-const columns = 80;
 const labelWidth = 13;
 /** Names of unused tensors that are listed. */
 const mostNames = 20;
@@ -31,10 +30,11 @@ async function execute(name: string, flags: InspectFlags): Promise<void> {
   const { terminal, json } = openContext({ json: flags.json });
   const { tensors, ...facts } = await inspectModel(source);
   if (json) {
-    terminal.out(JSON.stringify(flags.tensors === true ? { ...facts, tensors } : facts));
+    terminal.json(flags.tensors === true ? { ...facts, tensors } : facts);
     return;
   }
-  describe(facts).forEach(([label, text]) => labelled(label, text).forEach((line) => terminal.out(line)));
+  const { columns } = terminal;
+  for (const [label, text] of describe(facts)) terminal.out(labelled(label, text, labelWidth, columns));
   if (flags.tensors !== true) return;
   const adapted = new Set(facts.adapter?.changed);
   const rows = tensors.map(({ name, dtype, scales, shape, bytes: size }) => [
@@ -114,9 +114,4 @@ function routerWords(router: RouterSpec): string {
 function record({ name, parent, recipe, expected }: UpcycleRecord): string {
   return `${name} from ${parent.name} (${parent.family}), ${recipe.order}, scaling ${recipe.scaling}, router std ` +
     `${recipe.routerStd}, seed ${recipe.seed}; ${expected.exactAtStart ? "exact" : "not exact"} at the start: ${expected.why}`;
-}
-
-/** `label  text`, the text continued below itself. */
-function labelled(label: string, text: string): string[] {
-  return wrap(text, columns - labelWidth).map((part, i) => (i === 0 ? label : "").padEnd(labelWidth) + part);
 }

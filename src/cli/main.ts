@@ -3,44 +3,28 @@
 import { Command, CommanderError, Option } from "commander";
 import { UpcycleError } from "../base/errors.js";
 import { toolVersion } from "../convert/version.js";
+import { faces, stub } from "./commands.js";
+import { helpText, withHelp } from "./help.js";
 import { limitError, requireAddresses } from "../io/limits.js";
 import "../io/few-files.js";
-import { ReaderGone, quietBrokenPipe } from "./terminal.js";
+import { ReaderGone, quietBrokenPipe, settleAll, showError } from "./terminal.js";
 
-/** In the order of the help. Each is loaded when it is needed: a command waits for its own code alone. */
-const commands: Readonly<Record<string, () => Promise<Command>>> = {
-  quickstart: async () => (await import("./study.js")).quickstartCommand(),
-  study: async () => (await import("./study.js")).studyCommand(),
-  train: async () => (await import("./train.js")).trainCommand(),
-  convert: async () => (await import("./convert.js")).convertCommand(),
-  merge: async () => (await import("./merge.js")).mergeCommand(),
-  verify: async () => (await import("./verify.js")).verifyCommand(),
-  diff: async () => (await import("./diff.js")).diffCommand(),
-  inspect: async () => (await import("./inspect.js")).inspectCommand(),
-  forward: async () => (await import("./forward.js")).forwardCommand(),
-  "export-onnx": async () => (await import("./export-onnx.js")).exportOnnxCommand(),
-  generate: async () => (await import("./generate.js")).generateCommand(),
-  perplexity: async () => (await import("./perplexity.js")).perplexityCommand(),
-  fit: async () => (await import("./fit.js")).fitCommand(),
-  plan: async () => (await import("./plan.js")).planCommand(),
-  targets: async () => (await import("./targets.js")).targetsCommand(),
-};
-
-/** The program with the command that the arguments name, or with all where they name none. */
+/** The program with the command that the arguments name; where they name none, with what can be said of all. */
 export async function buildProgram(args: readonly string[]): Promise<Command> {
   const program = new Command("upcycle")
     .description("Turn trained dense language models into mixtures of experts, train them, and see what it bought.")
     .version(toolVersion)
     .option("--debug", "show the stacks of errors; before or after the command")
     .enablePositionalOptions()
-    .addHelpText("after", "\nupcycle COMMAND --help shows a command's options and an example.\n\nExample:\n  $ upcycle quickstart");
+    .addHelpText("after", () => helpText(["upcycle COMMAND --help shows a command's options and an example."], ["upcycle quickstart"]));
   // The program's own options take no values, so the first word is the command.
   const named = args.find((arg) => !arg.startsWith("-")) ?? "";
-  const loaders = Object.hasOwn(commands, named) ? [commands[named]!] : Object.values(commands);
-  const loaded = await Promise.all(loaders.map((load) => load()));
+  // `upcycle help COMMAND` shows the help of one that it names next.
+  const wanted = named === "help" ? (args[args.indexOf(named) + 1] ?? "") : named;
+  const loaded = Object.hasOwn(faces, wanted) ? [await faces[wanted]!.load()] : Object.entries(faces).map(([name, face]) => stub(name, face));
   for (const command of loaded) program.addCommand(command.addOption(new Option("--debug").hideHelp()));
   // Commander prints an error in two lines and more; `main` prints it in one.
-  for (const command of [program, ...loaded]) command.exitOverride().configureOutput({ outputError: () => undefined });
+  for (const command of [program, ...loaded]) withHelp(command).exitOverride().configureOutput({ outputError: () => undefined });
   return program;
 }
 
@@ -60,35 +44,37 @@ export async function main(args: readonly string[]): Promise<number> {
     // --help, --version; and help that was shown instead of a line about what is wrong.
     if (error instanceof CommanderError && (error.exitCode === 0 || error.code === "commander.help")) return error.exitCode === 0 ? 0 : 2;
     if (error instanceof ReaderGone) return 0;
-    const { line, exitCode, stack } = describe(error, program, args);
-    process.stderr.write(`upcycle: ${line}\n`);
-    if (debug) process.stderr.write(`${stack}\n`);
+    const { lines, exitCode, stack } = describe(error, args);
+    const [first = "", ...more] = lines;
+    showError([`upcycle: ${first}`, ...more, ...(debug ? (stack ?? "").split("\n") : [])], process.stderr);
     return exitCode;
+  } finally {
+    settleAll(process.stderr);
   }
 }
 
 interface Description {
-  readonly line: string;
+  readonly lines: readonly string[];
   readonly exitCode: number;
   readonly stack?: string | undefined;
 }
 
-function describe(error: unknown, program: Command | undefined, args: readonly string[]): Description {
+function describe(error: unknown, args: readonly string[]): Description {
   if (error instanceof UpcycleError) return error;
   const limit = limitError(error);
-  if (limit !== null) return limit;
-  if (error instanceof CommanderError) return { line: usageLine(error, program, args), exitCode: 2, stack: error.stack };
+  if (limit !== null) return { lines: [limit.line], exitCode: limit.exitCode, stack: limit.stack };
+  if (error instanceof CommanderError) return { lines: [usageLine(error, args)], exitCode: 2, stack: error.stack };
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   const line = `internal error: ${message.replace(/\s*\n\s*/g, " ")}; this is a defect, --debug shows where`;
-  return { line, exitCode: 1, stack };
+  return { lines: [line], exitCode: 1, stack };
 }
 
 /** Commander's message as one line, with its own suggestion or where to look. */
-function usageLine({ message }: CommanderError, program: Command | undefined, args: readonly string[]): string {
+function usageLine({ message }: CommanderError, args: readonly string[]): string {
   const [first = "", suggestion] = message.replace(/^error: /, "").replace(/\.$/, "").split("\n");
   const meant = /^\(Did you mean (.*)\?\)$/.exec(suggestion ?? "")?.[1];
   if (meant !== undefined) return `${first}; did you mean ${meant}?`;
-  const command = args.find((arg) => program?.commands.some((known) => known.name() === arg));
+  const command = args.find((arg) => Object.hasOwn(faces, arg));
   return `${first}; see upcycle ${command === undefined ? "" : `${command} `}--help`;
 }
 

@@ -1,7 +1,7 @@
 /** `upcycle merge` */
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
-import { bytes, compact, duration, folded, wrap } from "../base/format.js";
+import { bytes, compact, duration, folded } from "../base/format.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { mergeCheckpoint, planMerging, type MergingPlan } from "../convert/merge.js";
 import { countParams } from "../cost/params.js";
@@ -45,7 +45,7 @@ export function mergeCommand(): Command {
     "experts that were not trained give the parent back. Otherwise each is taken to be a whole FFN. An",
     "interrupted merge goes on when the same command is given again.",
   ].join(" ");
-  return withExample(withJson(command), "upcycle merge models/moe --out models/dense", wrap(remark, 80).join("\n"));
+  return withExample(withJson(command), "upcycle merge models/moe --out models/dense", remark);
 }
 
 async function execute(model: string, flags: MergeFlags, command: Command): Promise<void> {
@@ -56,15 +56,15 @@ async function execute(model: string, flags: MergeFlags, command: Command): Prom
   const options = { source, choice, dtype: flags.dtype && dtypes[flags.dtype], maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {
     const planned = await planMerging(options);
-    if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
-    else [...lines(planned), ...planned.warnings.flatMap((warning) => fold(`warning: ${warning}`)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
+    if (json) terminal.json({ dryRun: true, ...facts(planned) });
+    else terminal.out([...lines(planned), ...planned.warnings.map((warning) => `warning: ${warning}`), "dry run: nothing was written"].flatMap((line) => folded(line, terminal.columns)));
     return;
   }
   if (out === undefined) return command.error("error: required option '--out <dir>' not specified");
   const made = await mergeCheckpoint({ ...options, out, threads, overwrite, signal, onEvent: conversionView(terminal, "merging") });
-  if (json) return terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made) }));
+  if (json) return terminal.json({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made) });
   const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
-  [...lines(made), `${files} written in ${duration(made.seconds)}`, `model: ${shownPath(made.dir)}`].forEach((line) => terminal.out(line));
+  terminal.out([...lines(made).flatMap((line) => folded(line, terminal.columns)), `${files} written in ${duration(made.seconds)}`, `model: ${shownPath(made.dir)}`]);
 }
 
 async function choiceOf({ expert, weights }: MergeFlags): Promise<MergeChoice> {
@@ -94,7 +94,5 @@ function lines({ plan, dtype, weightBytes }: MergingPlan): string[] {
     `${source.family} to ${target.family}: ${how}`,
     `function: ${kept}`,
     `${params}; ${bytes(weightBytes, 3)} as ${dtypeNames.find((name) => dtypes[name] === dtype)}`,
-  ].flatMap(fold);
+  ];
 }
-
-const fold = (line: string): string[] => folded(line, 80);

@@ -103,7 +103,7 @@ export function downloadView(model: string, terminal: Terminal, now: () => numbe
         first ??= { at: now(), done };
         const speed = ((done - first.done) / (now() - first.at)) * 1000;
         const pace = speed > 0 ? `  ${bytes(speed)}/s  ETA ${duration((total - done) / speed)}` : "";
-        terminal.progress(`downloading  ${percent(done / total, 3)} of ${bytes(total)}${pace}  ${file}`);
+        terminal.progress(`${percent(done / total, 3)} of ${bytes(total)}${pace}  downloading`, file);
         break;
       }
     }

@@ -49,8 +49,8 @@ export async function runMultiply(
   const options = { source, recipe, dtype, maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {
     const planned = await planMultiplying(options);
-    if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
-    else [...lines(planned), ...planned.warnings.flatMap((warning) => fold(`warning: ${warning}`)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
+    if (json) terminal.json({ dryRun: true, ...facts(planned) });
+    else terminal.out([...lines(planned), ...planned.warnings.map((warning) => `warning: ${warning}`), "dry run: nothing was written"].flatMap((line) => folded(line, terminal.columns)));
     return true;
   }
   const { out, text, threads } = flags;
@@ -59,10 +59,13 @@ export async function runMultiply(
   const made = await multiplyExperts({ ...options, out, signal, threads: threads ?? 1, overwrite: flags.overwrite, onEvent: conversionView(terminal) });
   // The card says what is expected; what was measured lies beside it.
   const proof = flags.report ? await prove({ dir: made.dir, card: () => made.card }, source, { text, threads: threads ?? defaultThreads(), terminal, signal }) : null;
-  if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof }));
+  if (json) terminal.json({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof });
   else {
     const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
-    [...lines(made), `${files} written in ${duration(made.seconds)}`, ...(proof === null ? [] : proofLines(proof)), `model: ${shownPath(made.dir)}`].forEach((line) => terminal.out(line));
+    terminal.out([
+      ...lines(made).flatMap((line) => folded(line, terminal.columns)), `${files} written in ${duration(made.seconds)}`,
+      ...(proof === null ? [] : proofLines(proof, terminal.columns)), `model: ${shownPath(made.dir)}`,
+    ]);
   }
   return true;
 }
@@ -75,9 +78,7 @@ function facts({ plan, dtype, weightBytes, warnings }: MultiplyingPlan): Record<
 function lines({ plan, dtype, weightBytes }: MultiplyingPlan): string[] {
   const { total, active } = countParams(plan.target);
   const size = `parameters: ${compact(total)}, ${compact(active)} active (of ${compact(countParams(plan.source).total)}); ${bytes(weightBytes, 3)} as ${dtypeName(dtype)}`;
-  return [plan.how, size, explainExpectation(plan.expected)].flatMap(fold);
+  return [plan.how, size, explainExpectation(plan.expected)];
 }
 
 const dtypeName = (dtype: WriteDtype): string => ({ F32: "float32", BF16: "bfloat16", F16: "float16" })[dtype];
-
-const fold = (line: string): string[] => folded(line, 80);

@@ -3,6 +3,7 @@ import { cpus } from "node:os";
 import type { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { nearest } from "../config/index.js";
+import { helpText } from "./help.js";
 
 /** `--threads` and `--json`, in that order after a command's own options. */
 export interface CommonFlags {
@@ -18,9 +19,9 @@ export function withJson(command: Command): Command {
   return command.option("--json", "print the result as JSON on stdout, nothing else");
 }
 
-/** Every help ends with a command line that works. */
-export function withExample(command: Command, example: string, remark = ""): Command {
-  return command.addHelpText("after", `${remark === "" ? "" : `\n${remark}\n`}\nExample:\n  $ ${example}`);
+/** Every help ends with a command line that works, after `remarks`, a paragraph each. */
+export function withExample(command: Command, example: string, ...remarks: readonly string[]): Command {
+  return command.addHelpText("after", () => helpText(remarks, [example]));
 }
 
 /** Threads to use where the user names none: one for each core. */

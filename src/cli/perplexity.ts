@@ -45,13 +45,13 @@ async function execute(name: string, file: string, flags: PerplexityFlags): Prom
     const windows = slidingPerplexity(model, tokens, { sequence, stride, signal });
     let next = await windows.next();
     for (; next.done !== true; next = await windows.next()) {
-      terminal.progress(`perplexity ${Math.exp(next.value.loss).toPrecision(5)}  ${percent(next.value.tokens / (tokens.length - 1), 3)} of ${tokens.length} tokens`);
+      terminal.progress(`${percent(next.value.tokens / (tokens.length - 1), 3)} of ${tokens.length} tokens  perplexity ${Math.exp(next.value.loss).toPrecision(5)}`);
     }
     const { loss, tokens: predicted } = next.value;
     if (signal.aborted) throw interruptedError(`stopped after ${predicted} tokens`);
     const tokensPerSecond = (predicted / (performance.now() - started)) * 1000;
     const bitsPerByte = (loss * predicted) / Math.LN2 / utf8Length(text);
-    if (json) terminal.out(JSON.stringify({ perplexity: Math.exp(loss), loss, bitsPerByte, tokens: predicted, sequence, stride, tokensPerSecond }));
+    if (json) terminal.json({ perplexity: Math.exp(loss), loss, bitsPerByte, tokens: predicted, sequence, stride, tokensPerSecond });
     else {
       terminal.out(`perplexity ${Math.exp(loss).toPrecision(6)}, loss ${loss.toFixed(4)} nats per token, ${bitsPerByte.toFixed(4)} bits per byte`);
       terminal.note(`${predicted} tokens, windows of ${sequence}, stride ${stride}, ${rate(tokensPerSecond)}`);

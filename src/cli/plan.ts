@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
-import { grouped, wrap } from "../base/format.js";
+import { grouped } from "../base/format.js";
 import { nearest, parseHardware, type HardwareTable } from "../config/index.js";
 import { toolVersion } from "../convert/version.js";
 import { isHubReference } from "../hub/reference.js";
@@ -88,8 +88,8 @@ export function planCommand(): Command {
   const remark = [
     `Presets: ${presets.map(({ id }) => id).join(", ")}.`,
     "GPUs: h100-sxm, a100-80gb, h200-sxm and others; a wrong name lists all. Numbers may end in K, M, B or T.",
-  ].flatMap((text) => wrap(text, 80)).join("\n");
-  return withExample(withJson(command), "upcycle plan --preset llama-2-7b --gpus 64 --money 50K", remark);
+  ];
+  return withExample(withJson(command), "upcycle plan --preset llama-2-7b --gpus 64 --money 50K", ...remark);
 }
 
 async function execute(model: string | undefined, flags: PlanFlags): Promise<void> {
@@ -102,11 +102,11 @@ async function execute(model: string | undefined, flags: PlanFlags): Promise<voi
     await writeFileAtomic(flags.html, renderPlanHtml({ request, command: commandLine(), version: toolVersion }, assets));
   }
   if (json) {
-    terminal.out(JSON.stringify({ upcycle: toolVersion, ...plan }));
+    terminal.json({ upcycle: toolVersion, ...plan });
     return;
   }
-  terminal.out(planText(plan, shapeWords(request.spec), flags.full === true));
-  if (flags.html !== undefined) terminal.out(`\nreport: ${shownPath(flags.html)}`);
+  terminal.out(planText(plan, shapeWords(request.spec), flags.full === true, terminal.columns).split("\n"));
+  if (flags.html !== undefined) terminal.out(["", `report: ${shownPath(flags.html)}`]);
 }
 
 async function requestOf(model: string | undefined, flags: PlanFlags): Promise<PlanRequest> {

@@ -16,7 +16,7 @@ export function preservationView(terminal: Terminal): (event: PreservationEvent)
 }
 
 /** What was measured, line by line, and what it means. */
-export function preservationLines(found: PreservationReport): string[] {
+export function preservationLines(found: PreservationReport, columns: number): string[] {
   const worst = worstLayer(found.layers);
   return [
     `largest logit difference  ${significant(found.maxAbsLogitDiff)}, ${significant(found.relative)} of the largest logit`,
@@ -26,6 +26,6 @@ export function preservationLines(found: PreservationReport): string[] {
     `same likeliest token      ${found.topAgreement === 1 ? "always" : percent(found.topAgreement, 4)}`,
     ...(worst === null ? [] : [`FFN error                 ${significant(worst.relative)} at most (layer ${worst.layer})`]),
     "",
-    ...wrap(found.verdict.words, 80),
+    ...wrap(found.verdict.words, columns),
   ];
 }

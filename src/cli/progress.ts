@@ -13,7 +13,7 @@ export const savingWords = "finishing the step in hand and saving";
 /** Smooths the speed over the last steps, so that the line does not flicker. */
 const RECENT = 8;
 
-/** Shows one training's events. `name` stands at the head of each line; `overall` adds the state of a larger whole. */
+/** Shows one training's events. `name` says which; `overall` adds the state of a larger whole. */
 export function trainingView(terminal: Terminal, name: string): (event: TrainEvent, overall?: string) => void {
   let steps = 0;
   let perStep = 0;
@@ -30,9 +30,7 @@ export function trainingView(terminal: Terminal, name: string): (event: TrainEve
         recent = [...recent.slice(1 - RECENT), event.ms];
         const ms = recent.reduce((a, b) => a + b, 0) / recent.length;
         const eta = ((steps - event.step) * ms) / 1000;
-        terminal.progress(
-          `${name}  step ${event.step}/${steps}  loss ${event.loss.toFixed(3)}  ${rate((perStep / ms) * 1000)}  ETA ${duration(eta)}${overall}`,
-        );
+        terminal.progress(`step ${event.step}/${steps}  ETA ${duration(eta)}${overall}  ${rate((perStep / ms) * 1000)}  loss ${event.loss.toFixed(3)}`, name);
         break;
       }
       case "eval":
@@ -66,7 +64,7 @@ export function studyView(terminal: Terminal, now: () => number): (event: StudyE
         first ??= { at: now(), done: event.done };
         const worked = event.done - first.done;
         const left = worked > 0 ? duration((((event.total - event.done) / worked) * (now() - first.at)) / 1000) : "?";
-        view(event.event, `  study ${Math.floor((100 * event.done) / event.total)}%, ${left} left`);
+        view(event.event, `  study ${Math.floor((100 * event.done) / event.total)} %, ${left} left`);
         break;
       }
     }
@@ -95,7 +93,7 @@ export function conversionView(terminal: Terminal, doing = "converting", now = (
         first ??= now();
         // The first parts wait for files to be opened and threads to start.
         const pace = now() - first < paceAfterMs ? "" : `  ${bytes(bytesPerSecond)}/s  ETA ${duration((total - done) / bytesPerSecond)}`;
-        terminal.progress(`${doing}  ${percent(done / total, 3)} of ${bytes(total)}${pace}  ${tensor}`);
+        terminal.progress(`${percent(done / total, 3)} of ${bytes(total)}${pace}  ${doing}`, tensor);
         break;
       }
     }

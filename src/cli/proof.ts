@@ -60,6 +60,6 @@ export async function prove({ dir, card }: { readonly dir: string; readonly card
   }
 }
 
-export function proofLines({ preservation, reportSeconds }: Proof): string[] {
-  return preservation === null ? [] : ["", ...preservationLines(preservation), `measured in ${duration(reportSeconds)}`, ""];
+export function proofLines({ preservation, reportSeconds }: Proof, columns: number): string[] {
+  return preservation === null ? [] : ["", ...preservationLines(preservation, columns), `measured in ${duration(reportSeconds)}`, ""];
 }

@@ -1,39 +1,38 @@
 /** The commands that make a study's numbers again, as a user would type them. */
+import { shellPath, shellWord } from "../base/shell.js";
 import type { ModelSource } from "../checkpoint/open.js";
 import { recipeDefaults, recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
 import { noiseWords } from "../surgery/recipe-config.js";
 import { shownPath } from "./context.js";
 import { shownModel } from "./model-folder.js";
 
-const quoted = (path: string): string => (/^[\w./~+-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
-
 /** `upcycle convert` with everything said. */
 export function convertLine(parent: ModelSource, recipe: UpcycleRecipe, out: string): string {
   const { target, order, scaling, routerStd, seed, allowUnevenTopK, experts, noise, drop, permute, shared, layers, pad, auxLossCoef, correctionBias } = recipe;
   const flag = (said: boolean, words: string): string[] => (said ? [words] : []);
   return [
-    `upcycle convert ${quoted(shownModel(parent))} --recipe ${recipeName(recipe)}`,
-    ...(target === null ? [] : [`--target ${target}`]),
+    `upcycle convert ${shellPath(shownModel(parent))} --recipe ${recipeName(recipe)}`,
+    ...(target === null ? [] : [`--target ${shellWord(target)}`]),
     `--router ${order} --scaling ${scaling} --router-std ${routerStd} --seed ${seed} --dtype float32`,
     ...flag(experts !== recipeDefaults.experts, `--experts ${experts}`),
     ...(noise === null ? [] : [`--noise ${noiseWords(noise)}`, ...flag(noise.fraction !== 1, `--noise-fraction ${noise.fraction}`)]),
     ...flag(drop !== 0, `--drop ${drop}`),
     ...flag(permute, "--permute"),
     ...flag(shared !== null, `--shared ${shared}`),
-    ...flag(layers !== recipeDefaults.layers, `--layers ${layers}`),
+    ...flag(layers !== recipeDefaults.layers, `--layers ${shellWord(layers)}`),
     ...flag(pad, "--pad"),
     ...flag(correctionBias, "--correction-bias"),
     ...flag(auxLossCoef !== recipeDefaults.auxLossCoef, `--aux-loss ${auxLossCoef}`),
     ...flag(allowUnevenTopK, "--allow-uneven-topk"),
-    `--out ${quoted(shownPath(out))}`,
+    `--out ${shellPath(shownPath(out))}`,
   ].join(" ");
 }
 
 /** `upcycle verify` of a conversion. */
 export function verifyLine(parent: ModelSource, child: string): string {
-  return `upcycle verify ${quoted(shownModel(parent))} ${quoted(shownPath(child))}`;
+  return `upcycle verify ${shellPath(shownModel(parent))} ${shellPath(shownPath(child))}`;
 }
 
 export function studyLine(command: string, dir: string, threads: number): string {
-  return `${command} --out ${quoted(shownPath(dir))} --threads ${threads}`;
+  return `${command} --out ${shellPath(shownPath(dir))} --threads ${threads}`;
 }

@@ -2,6 +2,7 @@
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
+import { shellPath } from "../base/shell.js";
 import { parseStudyConfig } from "../config/index.js";
 import { largest } from "../io/open.js";
 import { readText } from "../io/ranges.js";
@@ -27,7 +28,7 @@ export function studyCommand(): Command {
     .description("run a study: one parent, several arms on the same further tokens, a report")
     .argument("<file>", "study file (YAML; see recipes/quickstart.yaml and recipes/own-parent.yaml)")
     .option("--out <dir>", "run folder (default: runs/NAME of the study); the same folder goes on where it was stopped")
-    .action((file: string, flags: StudyFlags) => execute(file, `upcycle study ${shownPath(file)}`, flags));
+    .action((file: string, flags: StudyFlags) => execute(file, `upcycle study ${shellPath(shownPath(file))}`, flags));
   return withExample(withJson(withThreads(command, "the file's, else all cores")), "upcycle study recipes/quickstart.yaml --out runs/first");
 }
 
@@ -36,7 +37,7 @@ export function quickstartCommand(): Command {
     .description("the main job on text that comes along: train a dense model, upcycle it, train on, report")
     .option("--out <dir>", "run folder; the same folder goes on where it was stopped", "runs/quickstart")
     .action((flags: StudyFlags) => execute(quickstartRecipe, "upcycle quickstart", flags));
-  const remark = "The study it runs is recipes/quickstart.yaml: copy and change it, then run it\nwith upcycle study.";
+  const remark = "The study it runs is recipes/quickstart.yaml: copy and change it, then run it with upcycle study.";
   return withExample(withJson(withThreads(command)), "upcycle quickstart", remark);
 }
 
@@ -62,9 +63,9 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
     const report = await writeReport(dir, next.value);
     terminal.settle();
     if (json) {
-      terminal.out(JSON.stringify({ ...next.value, report }));
+      terminal.json({ ...next.value, report });
     } else {
-      terminal.out(terminalTable(next.value));
+      terminal.out(terminalTable(next.value, terminal.columns).split("\n"));
       terminal.out(`report: ${shownPath(report)}`);
     }
     return;

@@ -1,6 +1,6 @@
 /** `upcycle targets` */
 import { Command } from "commander";
-import { table, wrap } from "../base/format.js";
+import { labelled, table, wrap } from "../base/format.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import type { RouterOrder } from "../spec/types.js";
 import { parseRecipeName, recipeName, upcycleRecipe } from "../surgery/recipe.js";
@@ -14,7 +14,7 @@ interface TargetsFlags extends CommonFlags {
   readonly recipe: string;
 }
 
-const columns = 80;
+const labelWidth = 18;
 const orders: readonly RouterOrder[] = ["topk-softmax", "softmax-topk"];
 
 export function targetsCommand(): Command {
@@ -35,14 +35,14 @@ async function execute(name: string, flags: TargetsFlags): Promise<void> {
   const { spec } = checkpoint;
   const verdicts = orders.flatMap((order) => surveyRecipe(spec, upcycleRecipe(recipeName(shape), { order })));
   if (json) {
-    terminal.out(JSON.stringify({ family: spec.family, recipe: recipeName(shape), targets: verdicts, never: neverTargets }));
+    terminal.json({ family: spec.family, recipe: recipeName(shape), targets: verdicts, never: neverTargets });
     return;
   }
   terminal.out(`${spec.family} with ${recipeName(shape)}`);
-  for (const order of orders) section(verdicts.filter((verdict) => verdict.order === order), order).forEach((line) => terminal.out(line));
+  for (const order of orders) terminal.out(section(verdicts.filter((verdict) => verdict.order === order), order, terminal.columns));
   terminal.out("");
   terminal.out("read, run and trained, but never targets");
-  for (const [family, why] of Object.entries(neverTargets)) labelled(family, why).forEach((line) => terminal.out(line));
+  for (const [family, why] of Object.entries(neverTargets)) terminal.out(labelled(`  ${family}`, why, labelWidth, terminal.columns));
 }
 
 const meanings: Readonly<Record<RouterOrder, string>> = {
@@ -52,7 +52,7 @@ const meanings: Readonly<Record<RouterOrder, string>> = {
 
 const marks: Readonly<Record<Support, string>> = { same: "yes", other: "WRONG", no: "no", unknown: "untested" };
 
-function section(verdicts: readonly Verdict[], order: RouterOrder): string[] {
+function section(verdicts: readonly Verdict[], order: RouterOrder, columns: number): string[] {
   const held = verdicts.filter(({ obstacle }) => obstacle === null);
   const rows = held.map(({ family, expected, serving }) => [
     family, expected!.kind === "exact" ? "exact" : expected!.kind === "constant-router" ? "exact *" : "approximate",
@@ -62,16 +62,10 @@ function section(verdicts: readonly Verdict[], order: RouterOrder): string[] {
   return [
     "",
     `${order}: ${meanings[order]}`,
-    ...(rows.length === 0 ? [] : table([["target", "function", ...programs], ...rows], ["left", "left", "left", "left", "left", "left"], columns).split("\n")),
+    ...(rows.length === 0 ? [] : table([["target", "function", ...programs], ...rows], ["left", "left", "left", "left", "left", "left"], columns)),
     ...(held.some(({ expected }) => expected!.kind === "constant-router") ? ["  * while all router logits are equal; otherwise approximate"] : []),
     ...notes.flatMap((note) => wrap(note, columns - 4).map((line, i) => `${i === 0 ? "  " : "    "}${line}`)),
     ...(held.length < verdicts.length ? ["", "cannot hold it"] : []),
-    ...verdicts.flatMap(({ family, obstacle }) => (obstacle === null ? [] : labelled(family, obstacle))),
+    ...verdicts.flatMap(({ family, obstacle }) => (obstacle === null ? [] : labelled(`  ${family}`, obstacle, labelWidth, columns))),
   ];
-}
-
-/** `family  why`, the reason continued below itself. */
-function labelled(family: string, why: string): string[] {
-  const width = 18;
-  return wrap(why, columns - width).map((line, i) => (i === 0 ? `  ${family}` : "").padEnd(width) + line);
 }

@@ -1,18 +1,31 @@
-/** Where a command's words go: results to stdout, progress and errors to stderr. */
+/**
+ * Where a command's words go: results to stdout, progress and errors to stderr. All that is shown passes here, so here it is made harmless: names in models,
+ * tables and answers of servers may hold escape sequences or be endless. On a terminal lines are broken between words; what goes to a file or a pipe is not.
+ */
 import { fstatSync, writeSync } from "node:fs";
 import type { UpcycleError } from "../base/errors.js";
+import { folded } from "../base/format.js";
+import { visible, visibleLine, visibleText } from "../base/shown.js";
+import { displayWidth, shortened } from "../base/width.js";
 import { fsError } from "../io/fs-errors.js";
 
 export interface Terminal {
-  /** Results: a line on stdout. */
-  out(line: string): void;
-  /** Results: a part of a line on stdout. */
+  /** Columns that results may take up: those of the terminal, within reason; 80 elsewhere. */
+  readonly columns: number;
+  /** Results: a line on stdout, or several. */
+  out(lines: string | readonly string[]): void;
+  /** A result as one JSON document on stdout. Characters that would steer a terminal are written as JSON escapes, so it is the same document. */
+  json(document: unknown): void;
+  /** Results: text of a model on stdout, as it is; on a terminal without what would steer it. */
   write(text: string): void;
   /** A line on stderr that stays. */
   note(line: string): void;
-  /** The state of a long command: rewritten in place on a terminal; elsewhere a plain line, at most one every few seconds. */
-  progress(line: string): void;
-  /** Ends the rewritten line, if there is one. */
+  /**
+   * The state of a long command: rewritten in place on a terminal; elsewhere a plain line, at most one every few seconds. Two spaces part what is said, the most
+   * important first: what a terminal has no room for is left out from the end. `name` (of a tensor, a file, a run) stands last and is shortened in its middle.
+   */
+  progress(line: string, name?: string): void;
+  /** Takes the rewritten line away, if there is one. */
   settle(): void;
 }
 
@@ -20,51 +33,113 @@ export interface Terminal {
 const PLAIN_INTERVAL_MS = 5000;
 /** Between two rewrites: a terminal shows no more. */
 const REWRITE_INTERVAL_MS = 80;
+const CLEAR = "\r\u001b[2K";
+
+/** Where the width is not known, and for what is no terminal. */
+const usualColumns = 80;
+/** Text is hard to read in longer lines, and impossible in shorter ones. */
+const [fewestColumns, mostColumns] = [20, 120];
+/** A name in fewer columns says nothing. */
+const leastName = 8;
+
+interface ShownStream {
+  write(text: string): unknown;
+  readonly isTTY?: boolean;
+  readonly columns?: number;
+}
 
 export interface TerminalStreams {
-  readonly stdout: { write(text: string): unknown };
-  readonly stderr: { write(text: string): unknown; readonly isTTY?: boolean; readonly columns?: number };
+  readonly stdout: ShownStream;
+  readonly stderr: ShownStream;
   readonly now: () => number;
 }
 
+/** Columns of a terminal as it is now: a user may resize it. Null for what is none. */
+function widthOf({ isTTY, columns }: ShownStream): number | null {
+  // A terminal that does not know its size says 0.
+  return isTTY === true ? columns || usualColumns : null;
+}
+
+/** Columns that results may take up on `stream`. */
+export function resultColumns(stream: ShownStream): number {
+  return Math.min(mostColumns, Math.max(fewestColumns, widthOf(stream) ?? usualColumns));
+}
+
+/** One line as `stream` shows it: harmless, bounded, and on a terminal broken between words. */
+function shownLines(stream: ShownStream, line: string): string {
+  const width = widthOf(stream);
+  const text = visibleLine(line);
+  return `${(width === null || displayWidth(text) <= width ? [text] : folded(text, Math.max(fewestColumns, width), "keep")).join("\n")}\n`;
+}
+
+/** Streams on which a rewritten line is on the screen and not ended yet, whoever wrote it. */
+const rewritten = new WeakSet<ShownStream>();
+
+function settle(stream: ShownStream, how: "clear" | "keep"): void {
+  if (rewritten.delete(stream)) stream.write(how === "clear" ? CLEAR : "\n");
+}
+
 export function openTerminal({ stdout, stderr, now }: TerminalStreams, quiet: boolean): Terminal {
-  // A rewritten line is on the screen and not ended yet.
-  let shown = false;
   let last = -Infinity;
-  const settle = (): void => {
-    if (shown) stderr.write("\n");
-    shown = false;
-  };
+  const clear = (): void => settle(stderr, "clear");
   return {
-    out(line) {
-      settle();
-      stdout.write(`${line}\n`);
+    get columns() {
+      return resultColumns(stdout);
+    },
+    out(lines) {
+      clear();
+      for (const line of typeof lines === "string" ? [lines] : lines) stdout.write(shownLines(stdout, line));
+    },
+    json(document) {
+      clear();
+      stdout.write(`${visible(JSON.stringify(document))}\n`);
     },
     write(text) {
-      settle();
-      stdout.write(text);
+      clear();
+      stdout.write(stdout.isTTY === true ? visibleText(text) : text);
     },
     note(line) {
       if (quiet) return;
-      settle();
-      stderr.write(`${line}\n`);
+      clear();
+      stderr.write(shownLines(stderr, line));
     },
-    progress(line) {
+    progress(line, name = "") {
       if (quiet) return;
-      const live = stderr.isTTY === true;
-      if (now() - last < (live ? REWRITE_INTERVAL_MS : PLAIN_INTERVAL_MS)) return;
+      const width = widthOf(stderr);
+      if (now() - last < (width === null ? PLAIN_INTERVAL_MS : REWRITE_INTERVAL_MS)) return;
       last = now();
-      if (!live) {
-        stderr.write(`${line}\n`);
+      if (width === null) {
+        stderr.write(`${visibleLine(name === "" ? line : `${line}  ${name}`)}\n`);
         return;
       }
-      const columns = stderr.columns ?? 80;
-      stderr.write(`\r\u001b[2K${line.length < columns ? line : `${line.slice(0, columns - 2)}…`}`);
-      shown = true;
+      // In the last column some terminals begin the next line.
+      stderr.write(`${CLEAR}${fitted(visibleLine(line), visibleLine(name), width - 1)}`);
+      rewritten.add(stderr);
     },
-    settle,
+    settle: clear,
   };
 }
+
+/** As many of the parts as fit into `width` columns, and of the name what then has room. */
+function fitted(line: string, name: string, width: number): string {
+  const [first = "", ...parts] = line.split(/ {2,}/);
+  let text = shortened(first, width);
+  for (const part of parts) {
+    if (displayWidth(text) + 2 + displayWidth(part) > width) return text;
+    text += `  ${part}`;
+  }
+  const room = width - displayWidth(text) - 2;
+  return name === "" || room < Math.min(leastName, displayWidth(name)) ? text : `${text}  ${shortened(name, room)}`;
+}
+
+/** An error on stderr, on lines of its own: how far a command had come stays to be seen above it. */
+export function showError(lines: readonly string[], stderr: ShownStream): void {
+  settle(stderr, "keep");
+  for (const line of lines) stderr.write(shownLines(stderr, line));
+}
+
+/** At the end of a command nothing stays half said. */
+export const settleAll = (stderr: ShownStream): void => settle(stderr, "clear");
 
 /** Nobody reads stdout any more: no failure, and nothing left to do. */
 export class ReaderGone extends Error {}
@@ -81,6 +156,12 @@ let thrown = false;
  * more goes on. Where results cannot be written, on a full disk say, the write throws stopError.
  */
 export const results: TerminalStreams["stdout"] = {
+  get isTTY() {
+    return process.stdout.isTTY;
+  },
+  get columns() {
+    return process.stdout.columns;
+  },
   write(text) {
     if (readerGone) throw new ReaderGone("nobody reads the output");
     if (failure === null && stdoutIsFile()) writeWhole(text);

@@ -1,7 +1,7 @@
 /** `upcycle train` */
 import { join } from "node:path";
 import { Command } from "commander";
-import { bytes, duration, rate, wrap } from "../base/format.js";
+import { bytes, duration, rate } from "../base/format.js";
 import { parseTrainConfig } from "../config/index.js";
 import { largest } from "../io/open.js";
 import { readText } from "../io/ranges.js";
@@ -38,13 +38,13 @@ async function execute(file: string, flags: TrainFlags): Promise<void> {
   for (;;) {
     const next = await events.next();
     if (next.done === true) {
-      if (json) terminal.out(JSON.stringify(summary(next.value, dir)));
-      else show(next.value, dir).forEach((line) => terminal.out(line));
+      if (json) terminal.json(summary(next.value, dir));
+      else terminal.out(show(next.value, dir));
       return;
     }
     const event = next.value;
     if (event.type === "phase") terminal.note(event.label);
-    else if (event.type === "note") (event.text.length > 78 ? wrap(event.text, 78) : [event.text]).forEach((line) => terminal.note(`  ${line}`));
+    else if (event.type === "note") terminal.note(`  ${event.text}`);
     else view(event);
   }
 }

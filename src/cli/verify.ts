@@ -1,7 +1,8 @@
 /** `upcycle verify` */
 import { Command } from "commander";
-import { stopError } from "../base/errors.js";
+import { inputError, stopError } from "../base/errors.js";
 import { compact, significant, table } from "../base/format.js";
+import { shellPath } from "../base/shell.js";
 import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
 import { readRecord, type UpcycleRecord } from "../convert/record.js";
 import { countParams } from "../cost/params.js";
@@ -25,10 +26,8 @@ interface VerifyFlags extends CommonFlags {
 export const textHelp = "text to measure on: .txt, .jsonl, .jsonl.gz or a folder; may be given again " +
   "(default: built-in text, or random ids for a model without tokenizer)";
 
-const remark = `Models that do not fit into --memory are measured layer by layer, their weights
-streamed from disk; a few GB are enough for any size. Exit code 1: the models
-differ by more than --tolerance; without it, by more than rounding although
-the child's upcycle.json promises the parent's function.`;
+const remark = "Models that do not fit into --memory are measured layer by layer, their weights streamed from disk; a few GB are enough for any size. " +
+  "Exit code 1: the models differ by more than --tolerance; without it, by more than rounding although the child's upcycle.json promises the parent's function.";
 
 export function verifyCommand(): Command {
   const command = new Command("verify")
@@ -47,6 +46,7 @@ export function verifyCommand(): Command {
 async function execute(denseName: string, moeName: string, flags: VerifyFlags): Promise<void> {
   const [dense, moe] = [await modelSource(denseName, flags.json), await modelSource(moeName, flags.json)];
   const { terminal, json } = openContext({ json: flags.json });
+  await requireOrder(dense, moe);
   const { text, tokens, sequence, memory, tolerance } = flags;
   const found = await measurePreservation({
     parent: dense, child: moe, text, tokens, sequence, memory, threads: flags.threads ?? defaultThreads(), backend: onnxruntimeBackend,
@@ -54,9 +54,22 @@ async function execute(denseName: string, moeName: string, flags: VerifyFlags): 
   });
   // What a record promises is said of the weights as they were written, not of an adapter on them.
   const record = typeof moe === "string" ? await readRecord(moe) : null;
-  if (json) terminal.out(JSON.stringify(summary(found)));
-  else [...(await modelLines(dense, moe, found)), "", ...preservationLines(found)].forEach((line) => terminal.out(line));
+  if (json) terminal.json(summary(found));
+  else terminal.out([...(await modelLines(dense, moe, found, terminal.columns)), "", ...preservationLines(found, terminal.columns)]);
   requirePreserved(found, record, tolerance, shownModel(moe));
+}
+
+/** Throws inputError for a mixture in the place of the parent and a dense model in that of the child: they were given the wrong way round. */
+async function requireOrder(dense: ModelSource, moe: ModelSource): Promise<void> {
+  const isMixture = async (source: ModelSource): Promise<boolean> => {
+    const { spec, close } = await openCheckpoint(source);
+    await close();
+    return isMoe(spec);
+  };
+  if (!(await isMixture(dense)) || (await isMixture(moe))) return;
+  throw inputError(`this model is a mixture of experts, and ${shownModel(moe)} is dense: the parent comes first`, {
+    where: shownModel(dense), hint: `swap them: upcycle verify ${shellPath(shownModel(moe))} ${shellPath(shownModel(dense))}`,
+  });
 }
 
 /** Throws stopError, exit code 1, where the difference is larger than the user or the model's own record allows. */
@@ -81,7 +94,7 @@ function summary(found: PreservationReport): Record<string, unknown> {
   };
 }
 
-async function modelLines(dense: ModelSource, moe: ModelSource, found: PreservationReport): Promise<string[]> {
+async function modelLines(dense: ModelSource, moe: ModelSource, found: PreservationReport, columns: number): Promise<readonly string[]> {
   const row = async (source: ModelSource, loss: number): Promise<string[]> => {
     const { spec, close } = await openCheckpoint(source);
     await close();
@@ -89,5 +102,5 @@ async function modelLines(dense: ModelSource, moe: ModelSource, found: Preservat
     return [isMoe(spec) ? "MoE" : "dense", spec.family, compact(total), compact(active), loss.toFixed(5)];
   };
   const rows = [["", "family", "parameters", "active", "loss"], await row(dense, found.parentLoss), await row(moe, found.childLoss)];
-  return [table(rows, ["left", "left", "right", "right", "right"])];
+  return table(rows, ["left", "left", "right", "right", "right"], columns);
 }

@@ -1,12 +1,10 @@
-/** The study as text of at most 80 columns: one row per arm, then the findings. */
+/** The study as text of at most `columns` columns: one row per arm, then the findings. */
 import { bytes, compact, duration, fixed, flops, grouped, meanWithSpread, significant, table, wrap } from "../base/format.js";
 import { relativeLogitError } from "./health-findings.js";
 import type { ArmResult, StudyResult } from "./result.js";
 import { mean, spread } from "./statistics.js";
 
-const columns = 80;
-
-export function terminalTable(result: StudyResult): string {
+export function terminalTable(result: StudyResult, columns = 80): string {
   const heading = ["arm", "params\ntotal", "\nactive", "logit\nerror", "start\nloss", "final\nloss", "\ntok/s", "peak\nmemory", "train\nFLOP"];
   const rows = result.arms.map(armRow);
   const alignment = heading.map((_, column) => (column === 0 ? "left" : "right") as "left" | "right");
@@ -14,7 +12,7 @@ export function terminalTable(result: StudyResult): string {
   return [
     ...wrap(title, columns),
     "",
-    table([heading, ...rows], alignment, columns),
+    ...table([heading, ...rows], alignment, columns),
     "",
     ...wrap(legend(result), columns),
     "",

@@ -136,5 +136,5 @@ export function describeMixture(parts: readonly TokenizedPart[], { steps, batch,
   });
   const warnings = parts.flatMap(({ warning }) => (warning === null ? [] : [`warning: ${warning}`]));
   const head = ["part", "share", "training tokens", "held out", "epochs"];
-  return [...table([head, ...rows], ["left", "right", "right", "right", "right"], 78).split("\n"), ...warnings];
+  return [...table([head, ...rows], ["left", "right", "right", "right", "right"], 78), ...warnings];
 }

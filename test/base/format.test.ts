@@ -69,20 +69,45 @@ describe("wrap", () => {
   it("breaks at spaces and cuts words that are longer than a line", () => {
     expect(wrap("one two three", 8)).toEqual(["one two", "three"]);
     expect(wrap("abcdefgh ij", 3)).toEqual(["abc", "def", "gh", "ij"]);
-    expect(wrap("a\nb", 10)).toEqual(["a", "b"]);
+    expect(wrap("weights of layers.0.mlp.gate_proj", 16)).toEqual(["weights of", "layers.0.mlp.", "gate_proj"]);
+  });
+
+  it("shows a line's end in a name instead of obeying it, and keeps long words where they must stay whole", () => {
+    expect(wrap("a\nb \u001b[31m", 20)).toEqual(["a\\nb \\u001b[31m"]);
+    expect(wrap("see /a/very/long/path now", 8, "keep")).toEqual(["see", "/a/very/long/path", "now"]);
+  });
+
+  it("measures what terminals show: wide characters, emoji and combining marks", () => {
+    expect(wrap("日本語 日本", 9)).toEqual(["日本語", "日本"]);
+    expect(wrap("日本語日本", 4)).toEqual(["日本", "語日", "本"]);
+    expect(wrap("é é é", 5)).toEqual(["é é é"]);
+    expect(wrap("🐋🐋 🐋", 5)).toEqual(["🐋🐋", "🐋"]);
   });
 });
 
 describe("table", () => {
   it("aligns columns under a ruled heading", () => {
     const text = table([["arm", "loss"], ["dense", "3.463"], ["coarse", "3.4"]], ["left", "right"]);
-    expect(text).toBe(["arm      loss", "------  -----", "dense   3.463", "coarse    3.4"].join("\n"));
+    expect(text).toEqual(["arm      loss", "------  -----", "dense   3.463", "coarse    3.4"]);
   });
 
   it("keeps every line within the width and loses no text", () => {
     const words = "a long label that cannot fit beside the numbers of this row";
     const text = table([["arm", "loss"], [words, "3.463"]], ["left", "right"], 30);
-    expect(Math.max(...text.split("\n").map((line) => line.length))).toBeLessThanOrEqual(30);
-    for (const word of words.split(" ")) expect(text).toContain(word);
+    expect(Math.max(...text.map((line) => line.length))).toBeLessThanOrEqual(30);
+    for (const word of words.split(" ")) expect(text.join("\n")).toContain(word);
+  });
+
+  it("shows control characters of cells, cuts a cell without end, and aligns by what a terminal shows", () => {
+    const text = table([["name", "n"], ["日本\nx", "1"], ["a\u001b[2J", "22"]], ["left", "right"]);
+    expect(text).toEqual(["name         n", "----------  --", "日本\\nx      1", "a\\u001b[2J  22"]);
+    const endless = table([["shape"], [`[${"1, ".repeat(100_000)}1]`]], ["left"]).join("");
+    expect(endless.length).toBeLessThan(2000);
+    expect(endless).toMatch(/\[299\d\d\d more/);
+  });
+
+  it("becomes a list where numbers would have to be cut", () => {
+    const rows = [["tensor", "max", "mean", "relative"], ["model.layers.0.q", "1.23e-5", "4.56e-6", "7.89e-4"]];
+    expect(table(rows, ["left", "right", "right", "right"], 34)).toEqual(["model.layers.0.q", "  max       1.23e-5", "  mean      4.56e-6", "  relative  7.89e-4"]);
   });
 });

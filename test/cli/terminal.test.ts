@@ -2,32 +2,112 @@ import { describe, expect, it } from "vitest";
 import { shownPath } from "../../src/cli/context.js";
 import { byteSize, oneOf, realNumber, wholeNumber } from "../../src/cli/options.js";
 import { conversionView } from "../../src/cli/progress.js";
-import { openTerminal } from "../../src/cli/terminal.js";
+import { openTerminal, showError } from "../../src/cli/terminal.js";
+import { displayWidth } from "../../src/base/width.js";
 import { join, resolve } from "node:path";
 
 /** Everything written, in order, to a terminal of the given kind; the clock moves when told. */
-function recorded(isTTY: boolean, quiet = false) {
+function recorded(isTTY: boolean, quiet = false, columns = 20) {
   const log: string[] = [];
   const clock = { now: 0 };
-  const stream = (name: string) => ({ isTTY, columns: 20, write: (text: string) => log.push(`${name} ${text}`) });
-  return { log, clock, terminal: openTerminal({ stdout: stream("out"), stderr: stream("err"), now: () => clock.now }, quiet) };
+  const stream = (name: string) => ({ isTTY, columns, write: (text: string) => log.push(`${name} ${text}`) });
+  const stderr = stream("err");
+  return { log, clock, stderr, terminal: openTerminal({ stdout: stream("out"), stderr, now: () => clock.now }, quiet) };
 }
 
 describe("a terminal", () => {
-  it("rewrites progress in place, cut to its width, and ends it before anything else", () => {
+  it("rewrites progress in place, fitted to its width, and takes it away before anything else", () => {
     const { log, clock, terminal } = recorded(true);
     terminal.progress("step 1");
     terminal.progress("step 2, too soon");
     clock.now = 1000;
     terminal.progress("a line that is much too long");
     terminal.out("done");
-    expect(log).toEqual(["err \r\u001b[2Kstep 1", "err \r\u001b[2Ka line that is muc…", "err \n", "out done\n"]);
+    expect(log).toEqual(["err \r\u001b[2Kstep 1", "err \r\u001b[2Ka line th… too long", "err \r\u001b[2K", "out done\n"]);
   });
 
   it("gets plain lines, rarely, where it is a file or a pipe", () => {
     const { log, clock, terminal } = recorded(false);
     for (clock.now = 0; clock.now < 10_000; clock.now += 1000) terminal.progress(`at ${clock.now}`);
     expect(log).toEqual(["err at 0\n", "err at 5000\n"]);
+  });
+
+  it("shows no control, format or bidi character of a name, whatever it is asked to say", () => {
+    const hostile = "a\u001b[2J\u001b]0;title\u0007\r\nforged: line\u009b31m\u202edlrow\u200b\u2028\u{e0041}\ud800z";
+    const seen = "a\\u001b[2J\\u001b]0;title\\u0007\\r\\nforged: line\\u009b31m\\u202edlrow\\u200b\\u2028\\udb40\\udc41\\ud800z";
+    for (const isTTY of [true, false]) {
+      const { log, stderr, terminal } = recorded(isTTY, false, 200);
+      terminal.out(hostile);
+      terminal.note(hostile);
+      terminal.progress(hostile, hostile);
+      showError([hostile], stderr);
+      const clear = "\r\u001b[2K";
+      expect(log).toEqual([`out ${seen}\n`, `err ${seen}\n`, ...(isTTY ? [`err ${clear}${seen}  ${log[2]!.slice(`err ${clear}${seen}  `.length)}`, "err \n"] : [`err ${seen}  ${seen}\n`]), `err ${seen}\n`]);
+      // eslint-disable-next-line no-control-regex -- The point is that there are none.
+      expect(log.join("").replaceAll(clear, "").replaceAll("\n", "")).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u202e\u200b\u2028]/);
+    }
+  });
+
+  it("writes JSON that reads back as the same document and steers nothing", () => {
+    const { log, terminal } = recorded(true);
+    const document = { name: "\u001b[31m\u009b\u202e\u2028\u{e0041}👩‍🚀", text: "x".repeat(100_000) };
+    terminal.json(document);
+    const line = log.join("").slice("out ".length);
+    expect(JSON.parse(line)).toEqual(document);
+    expect(line).toMatch(/^[ -~👩🚀]*\n$/u);
+  });
+
+  it("leaves a model's text as it is in a pipe, and takes what steers out of it on a terminal", () => {
+    const text = "line\n\tمرحبا 👩‍🚀 \u001b[31mred\u009b";
+    const [terminal, pipe] = [recorded(true), recorded(false)];
+    terminal.terminal.write(text);
+    pipe.terminal.write(text);
+    expect(pipe.log).toEqual([`out ${text}`]);
+    expect(terminal.log).toEqual(["out line\n\tمرحبا 👩‍🚀 \\u001b[31mred\\u009b"]);
+  });
+
+  it("cuts lines without end and says how much it left out", () => {
+    const { log, stderr, terminal } = recorded(false);
+    for (const say of [(text: string) => terminal.out(text), (text: string) => terminal.note(text), (text: string) => showError([text], stderr)]) {
+      say(`[${"1, ".repeat(100_000)}1]`);
+      expect(log.at(-1)!.length).toBeLessThan(4100);
+      expect(log.at(-1)).toMatch(/… \[296\d\d\d more characters\]\n$/);
+    }
+  });
+
+  it.each([40, 80, 200])("of %d columns breaks lines between words, and a pipe gets them whole", (columns) => {
+    const line = `warning: ${"the router of these 日本語 layers gets no gradient ".repeat(8)}`;
+    const { log, terminal, stderr } = recorded(true, false, columns);
+    terminal.note(line);
+    terminal.out(line);
+    showError([line], stderr);
+    for (const entry of log) {
+      const lines = entry.slice(4, -1).split("\n");
+      expect(lines.length).toBeGreaterThan(1);
+      for (const one of lines) expect(displayWidth(one)).toBeLessThanOrEqual(columns);
+      expect(lines.map((one) => one.trim()).join(" ")).toBe(line.trim());
+    }
+    const pipe = recorded(false, false, columns);
+    pipe.terminal.note(line);
+    expect(pipe.log).toEqual([`err ${line}\n`]);
+  });
+
+  it.each([
+    [30, "25 %  ETA 1 min 20 s"], [50, "25 %  ETA 1 min 20 s  3,724 tok/s  model.…ght.bin"], [80, "25 %  ETA 1 min 20 s  3,724 tok/s  model.layers.0.weight.bin"],
+  ])("of %d columns keeps a progress line's head and shortens the name in its middle", (columns, shown) => {
+    const { log, terminal } = recorded(true, false, columns);
+    terminal.progress("25 %  ETA 1 min 20 s  3,724 tok/s", "model.layers.0.weight.bin");
+    expect(log).toEqual([`err \r\u001b[2K${shown}`]);
+  });
+
+  it("honours a new size, and begins an error on a line of its own below how far it had come", () => {
+    const { log, clock, stderr, terminal } = recorded(true, false, 40);
+    terminal.progress("one two three  four five six");
+    stderr.columns = 20;
+    clock.now = 1000;
+    terminal.progress("one two three  four five six");
+    showError(["upcycle: no"], stderr);
+    expect(log.map((entry) => entry.replace("\r\u001b[2K", "<"))).toEqual(["err <one two three  four five six", "err <one two three", "err \n", "err upcycle: no\n"]);
   });
 
   it("keeps to results when quiet", () => {
@@ -44,7 +124,7 @@ describe("a conversion's progress", () => {
     const { log, clock, terminal } = recorded(false);
     const view = conversionView(terminal, "converting", () => clock.now);
     for (clock.now = 0; clock.now <= 5000; clock.now += 5000) view({ type: "progress", tensor: "a", done: 25e6 + clock.now, total: 100e6, bytesPerSecond: 25e6 });
-    expect(log).toEqual(["err converting  25.0 % of 100 MB  a\n", "err converting  25.0 % of 100 MB  25 MB/s  ETA 3.0 s  a\n"]);
+    expect(log).toEqual(["err 25.0 % of 100 MB  converting  a\n", "err 25.0 % of 100 MB  25 MB/s  ETA 3.0 s  converting  a\n"]);
   });
 });
 

@@ -126,7 +126,7 @@ describe("study files", () => {
     ];
     expect(lines).toMatchInlineSnapshot(`
       [
-        "a.yaml:6 (continue.stepz): unknown key "stepz" (and 1 more problem); did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, resetAttention, auxLoss, zLoss, routing, evalEvery, saveEvery",
+        "a.yaml:6 (continue.stepz): unknown key "stepz"; did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, resetAttention, auxLoss, zLoss, routing, evalEvery, saveEvery",
         "a.yaml:11 (continue.lr.warm_up): unknown key "warm_up"; did you mean "warmup"? valid keys: peak, schedule, warmup, final, decay",
         "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, recipe, router, scaling, routerStd, target, allowUnevenTopK, experts, noise, noiseFraction, drop, permute, shared, layers, pad, correctionBias, auxLossCoef",
         "a.yaml:12 (arms.dense.recipe): unknown key "recipe"; valid keys: kind, label",
@@ -279,7 +279,7 @@ describe("train files", () => {
         "a.yaml:3 (tokenizer): a model folder brings its own tokenizer; remove this block",
         "a.yaml:2 (model): expected text or a block of keys, found 3",
         "a.yaml:9 (training.sequence): sequence 4096 is longer than the model's maxPositions 2048",
-        "a.yaml:8 (text.file): unknown key "file" (and 1 more problem); did you mean "files"? valid keys: builtin, files, field, heldOut, mix",
+        "a.yaml:8 (text.file): unknown key "file"; did you mean "files"? valid keys: builtin, files, field, heldOut, mix",
       ]
     `);
   });
@@ -386,8 +386,47 @@ describe("the training block of a train file", () => {
         "a.yaml:8 (text.mix[0]): "weight" is missing, expected a number above 0 and at most 1000000000000",
         "a.yaml:8 (text.mix[0].weight): expected a number above 0 and at most 1000000000000, found 0",
         "a.yaml:8 (text.mixture): unknown key "mixture" (and 1 more problem); valid keys: builtin, files, field, heldOut, mix",
-        "a.yaml:3 (text.mix): unknown key "mix" (and 1 more problem); valid keys: builtin, files, field, heldOut",
+        "a.yaml:2 (text): text names no source: give "builtin" or "files" (and 1 more problem)",
       ]
     `);
+  });
+});
+
+describe("several problems of one file", () => {
+  const problemsOf = (text: string, parse: (text: string, file: string) => unknown): readonly string[] => {
+    try {
+      parse(text, "a.yaml");
+    } catch (error) {
+      if (error instanceof UpcycleError) return error.lines;
+    }
+    return ["no error"];
+  };
+
+  it("are all told, a line each, from the file's beginning to its end", () => {
+    const text = study.replace("steps: 100", "stepz: 100").replace("batch: 4", "batch: many").replace("kind: dense", "kind: dens").replace("peak: 1e-3", "peek: -1");
+    expect(problemsOf(text, parseStudyConfig)).toEqual([
+      "a.yaml: 5 problems",
+      expect.stringMatching(/^ {2}a\.yaml:6 \(continue\.stepz\): unknown key "stepz"; did you mean "steps"\?/),
+      '  a.yaml:7 (continue.batch): expected a whole number of at least 1, found text "many"',
+      expect.stringMatching(/^ {2}a\.yaml:10 \(continue\.lr\.peek\): unknown key "peek"; did you mean "peak"\?/),
+      expect.stringMatching(/^ {2}a\.yaml:10 \(continue\.lr\.peak\): expected a number .*, found -1$/),
+      expect.stringMatching(/^ {2}a\.yaml:12 \(arms\.dense\.kind\): expected one of "dense", "upcycled", "scratch", found text "dens"; did you mean "dense"\?/),
+    ]);
+  });
+
+  it("include those of several keys together, and no key that is missing because it was mistyped", () => {
+    const text = train.replace("hidden: 32", "hiden: 32").replace("sequence: 16", "sequence: 4096");
+    expect(problemsOf(text, parseTrainConfig)).toEqual([
+      "a.yaml: 2 problems",
+      expect.stringMatching(/^ {2}a\.yaml:3 \(model\.hiden\): unknown key "hiden"; did you mean "hidden"\?/),
+      "  a.yaml:9 (training.sequence): sequence 4096 is longer than the model's maxPositions 2048",
+    ]);
+  });
+
+  it("are bounded, and one alone is one line", () => {
+    const many = Array.from({ length: 80 }, (_, n) => `qqq${n}qqq: 1`).join("\n");
+    expect(problemsOf(`${study}${many}\n`, parseStudyConfig)).toHaveLength(52);
+    expect(problemsOf(`${study}${many}\n`, parseStudyConfig).at(-1)).toBe("  and 30 more");
+    expect(problemsOf(study.replace("batch: 4", "batch: 0"), parseStudyConfig)).toEqual([expect.stringMatching(/^a\.yaml:7 \(continue\.batch\): /)]);
   });
 });

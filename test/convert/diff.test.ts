@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
 import { convertCheckpoint } from "../../src/convert/convert.js";
-import { diffCheckpoints } from "../../src/convert/diff.js";
+import { diffCheckpoints, type TensorDiff } from "../../src/convert/diff.js";
+import { groupDiffs, groupNames } from "../../src/convert/diff-groups.js";
 import { fromFloat32, toFloat32 } from "../../src/numeric/dtype.js";
 import { upcycleRecipe } from "../../src/surgery/recipe.js";
 import { fresh, rewrite, variant, withCheckpoint } from "../checkpoint/folders.js";
@@ -80,6 +81,33 @@ describe("diffCheckpoints", () => {
   });
 });
 
+describe("differences by slot", () => {
+  const tensor = (name: string, relative: number, rest: Partial<TensorDiff> = {}): TensorDiff =>
+    ({ name, shapes: [[2], [2]], dtypes: ["F32", "F32"], equal: relative === 0, difference: { maxAbs: relative, meanAbs: relative, relative, cosine: 1 - relative }, ...rest });
+
+  it("are one group for all layers and experts, with the layers that differ, the largest first", () => {
+    const layers = [0, 1, 2, 3, 4].map((n) => tensor(`model.layers.${n}.self_attn.q_proj.weight`, n === 3 ? 0 : 0.1 * n + 0.1));
+    const experts = [0, 1].flatMap((n) => [0, 1].map((m) => tensor(`model.layers.${n}.mlp.experts.${m}.up_proj.weight`, 0.9)));
+    expect(groupDiffs([...layers, tensor("model.norm.weight", 0.2), ...experts])).toMatchObject([
+      { name: "model.layers.*.mlp.experts.*.up_proj.weight", tensors: 4, of: 4, layers: [[0, 1]] },
+      { name: "model.layers.*.self_attn.q_proj.weight", tensors: 4, of: 5, layers: [[0, 2], [4, 4]], difference: { maxAbs: 0.5, relative: 0.5, cosine: 0.5 } },
+      { name: "model.norm.weight", tensors: 1, of: 1, layers: [] },
+    ]);
+  });
+
+  it("keep other shapes, precisions and NaN apart and in sight", () => {
+    const found = groupDiffs([
+      tensor("layers.0.q", 0.5), tensor("layers.1.q", 0.5, { dtypes: ["F32", "BF16"] }), tensor("layers.2.q", 0.5, { shapes: [[2], [3]], difference: null }),
+      tensor("layers.3.q", 0.5, { difference: { maxAbs: 1, meanAbs: NaN, relative: NaN, cosine: NaN } }),
+    ]);
+    expect(found.map(({ layers, difference }) => [layers, difference?.relative])).toEqual([[[[0, 0], [3, 3]], NaN], [[[2, 2]], undefined], [[[1, 1]], 0.5]]);
+  });
+
+  it("name what only one model has by slot too", () => {
+    expect(groupNames(["layers.0.a", "layers.1.a", "head"])).toEqual([{ name: "layers.*.a", tensors: 2, layers: [[0, 1]] }, { name: "head", tensors: 1, layers: [] }]);
+  });
+});
+
 describe("upcycle diff", () => {
   it("shows the differences in 80 columns, and fails only if asked to", async () => {
     const dir = changed((values) => values.map((value) => 2 * value));
@@ -88,7 +116,7 @@ describe("upcycle diff", () => {
     const shown = await upcycle("diff", golden("dense/llama"), dir);
     expect(shown.code).toBe(0);
     expect(shown.stdout).toContain("tensors in both: 21, 20 of them equal to the last bit");
-    expect(shown.stdout).toMatch(/model\.norm\.weight +\S+ +\S+ +1\.00 +1\.00000/);
+    expect(shown.stdout).toMatch(/model\.norm\.weight +1 of 1 +\S+ +\S+ +1\.00 +1\.00000/);
     expect(shown.stdout).toMatch(/initializer_range +\S+ +0\.5/);
     expect(Math.max(...shown.stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
     expect((await upcycle("diff", golden("dense/llama"), dir, "--exit-code")).code).toBe(1);

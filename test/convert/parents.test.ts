@@ -277,7 +277,7 @@ describe("upcycle convert --mergekit", () => {
   });
 
   it.each([
-    ["base_model: coder\nexpert: []\n", 'unknown key "expert" (and 1 more problem); did you mean "experts"?'],
+    ["base_model: coder\nexpert: []\n", 'unknown key "expert"; did you mean "experts"?'],
     ["base_model: coder\nexperts:\n  - source_modle: coder\n  - source_model: poet\n", 'unknown key "source_modle"'],
     [`base_model: coder\ngate_mode: hiden\n${experts}`, 'did you mean "hidden"?'],
     [`base_model: coder\n${experts}`, "gate_mode hidden needs prompts"],

@@ -1,0 +1,35 @@
+/** Help as wide as the terminal it is read on. */
+import { Help, type Command } from "commander";
+import { folded, wrap } from "../base/format.js";
+import { displayWidth } from "../base/width.js";
+import { resultColumns } from "./terminal.js";
+
+/** With less room beside its name an option is explained below it. */
+const leastBeside = 30;
+
+const helpColumns = (): number => resultColumns(process.stdout);
+
+export function withHelp(command: Command): Command {
+  return command.configureHelp({
+    helpWidth: helpColumns(),
+    minWidthToWrap: 1,
+    formatItem(term, termWidth, description, helper) {
+      const width = this.helpWidth ?? helpColumns();
+      if (description === "" || width - termWidth - 4 >= leastBeside) return Help.prototype.formatItem.call(this, term, termWidth, description, helper);
+      return [`  ${term}`, ...wrap(description, width - 6).map((line) => `      ${line}`)].join("\n");
+    },
+    formatHelp(shown, helper) {
+      return helpLines(Help.prototype.formatHelp.call(this, shown, helper));
+    },
+  });
+}
+
+/** Text below a command's options: paragraphs, then command lines that work. */
+export function helpText(paragraphs: readonly string[], examples: readonly string[]): string {
+  const text = paragraphs.flatMap((paragraph) => wrap(paragraph, helpColumns()));
+  return helpLines([...(text.length === 0 ? [] : ["", ...text]), "", "Example:", ...examples.map((example) => `  $ ${example}`)].join("\n"));
+}
+
+function helpLines(text: string): string {
+  return text.split("\n").flatMap((line) => (displayWidth(line) <= helpColumns() ? [line] : folded(line, helpColumns(), "keep"))).join("\n");
+}
