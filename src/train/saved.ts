@@ -74,7 +74,7 @@ export async function saveState({ dir, spec, runtime, layout, carry, lineage, pr
   const tensors = kindOrder.flatMap((kind) =>
     slotsOf(spec).filter(({ key }) => layout.kinds(key).includes(kind)).map(({ key, shape }) => ({ name: `${kind}.${key}`, dtype: "F32" as const, shape })));
   await writeCheckpoint({
-    dir, spec, dtype: layout.dtype, carry, lineage, overwrite: true,
+    dir, spec, dtype: layout.dtype, carry, lineage, overwrite: "checkpoint",
     weights: ({ key }) => runtime.read(averaged && layout.kinds(key).includes("average") ? "average" : "weight", key),
     files: progress === null ? {} : { [progressFile]: `${JSON.stringify(progress)}\n` },
     extraBytes: progress === null ? 0 : 4 * tensors.reduce((sum, { shape }) => sum + elements(shape), 0),
