@@ -42,21 +42,20 @@ export function multiplyRecipe(flags: MultiplyFlags): MultiplyRecipe {
   return { copies: flags.expertMultiply!, topK: flags.topk ?? null, routerStd: flags.routerStd ?? 0, seed: flags.seed ?? 0 };
 }
 
-/** False: `--out` is missing. */
+/** `--out` is there unless it is a dry run. */
 export async function runMultiply(
   source: ModelSource, recipe: MultiplyRecipe, dtype: WriteDtype | undefined, flags: MultiplyFlags, { terminal, json, signal }: ReturnType<typeof openContext>,
-): Promise<boolean> {
+): Promise<void> {
   const options = { source, recipe, dtype, maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {
     const planned = await planMultiplying(options);
     if (json) terminal.out(JSON.stringify({ dryRun: true, ...facts(planned) }));
     else [...lines(planned), ...planned.warnings.flatMap((warning) => fold(`warning: ${warning}`)), "dry run: nothing was written"].forEach((line) => terminal.out(line));
-    return true;
+    return;
   }
   const { out, text, threads } = flags;
-  if (out === undefined) return false;
   if (flags.report && text !== undefined) await requireText(source, text);
-  const made = await multiplyExperts({ ...options, out, signal, threads: threads ?? 1, overwrite: flags.overwrite, onEvent: conversionView(terminal) });
+  const made = await multiplyExperts({ ...options, out: out!, signal, threads: threads ?? 1, overwrite: flags.overwrite, onEvent: conversionView(terminal) });
   // The card says what is expected; what was measured lies beside it.
   const proof = flags.report ? await prove({ dir: made.dir, card: () => made.card }, source, { text, threads: threads ?? defaultThreads(), terminal, signal }) : null;
   if (json) terminal.out(JSON.stringify({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof }));
@@ -64,7 +63,6 @@ export async function runMultiply(
     const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
     [...lines(made), `${files} written in ${duration(made.seconds)}`, ...(proof === null ? [] : proofLines(proof)), `model: ${shownPath(made.dir)}`].forEach((line) => terminal.out(line));
   }
-  return true;
 }
 
 function facts({ plan, dtype, weightBytes, warnings }: MultiplyingPlan): Record<string, unknown> {

@@ -15,6 +15,8 @@ export const dtypeNames: Readonly<Record<WriteDtype, string>> = { F32: "float32"
 
 export const cardFile = "README.md";
 export const reportFile = "preservation.json";
+/** In the card of a model that nobody has measured yet. */
+export const notMeasured = "Not measured.";
 
 export interface CardFacts {
   readonly parentName: string;
@@ -123,7 +125,7 @@ export function licence({ license, licenseName, licenseFrom, licenseFiles }: Par
 }
 
 export function measured(found: PreservationReport | null, parent = "the parent"): string[] {
-  if (found === null) return ["Not measured. `upcycle verify PARENT THIS` does."];
+  if (found === null) return [`${notMeasured} \`upcycle verify PARENT THIS\` does.`];
   const worst = worstLayer(found.layers);
   return [
     `Measured on ${found.tokens} tokens of ${found.source}, ${parent} and this model evaluated in float32:`, "",
