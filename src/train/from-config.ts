@@ -19,6 +19,7 @@ import { checkRouting } from "../step/routing.js";
 import type { Backend } from "../step/runtime.js";
 import { isBuffer, slotsOf, type Slot } from "../tensors/slots.js";
 import { describeText, layGround, newBase, openBase, requirePositions, type ModelBase } from "./ground.js";
+import { requireRunFolder } from "./fresh.js";
 import { freshTensor } from "./init.js";
 import {
   describeMixture, heldOutParts, learnableTexts, readMixture, requireEnoughOfEach, tokenizeMixture, trainingParts,
@@ -53,6 +54,7 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
   // `trainRun` refuses a folder that holds another run, so a tokenizer beside a `run.json` is this run's own. Asked first, because a
   // folder that cannot be used should be known before minutes of reading.
   const reuse = await exists(join(dir, "run.json"));
+  await requireRunFolder(dir);
   yield { type: "phase", label: "reading text" };
   const text = await readText(config.text);
   goOnUnlessAborted(options);

@@ -20,6 +20,7 @@ import { slotsOf, type Slot } from "../tensors/slots.js";
 import type { TokenRow } from "../text/batches.js";
 import type { MixPart } from "../text/mix.js";
 import { claimFolder } from "./claim.js";
+import { requireRunFolder } from "./fresh.js";
 import { freshGuard } from "./guard.js";
 import { tokensPerStep, trainLoop, type LoopState } from "./loop.js";
 import { metricsFile, readMetrics, tokensPerSecond, type EvalRecord, type RunMetrics, type StepRecord } from "./records.js";
@@ -76,6 +77,7 @@ export interface RunResult {
 export async function* trainRun(options: RunOptions): AsyncGenerator<TrainEvent, RunResult> {
   const { dir } = options;
   checkRouting(options.spec, options.block);
+  await requireRunFolder(dir);
   await claimFolder(options);
   const release = await lockFolder(dir);
   try {
