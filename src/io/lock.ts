@@ -25,7 +25,10 @@ export async function lockFolder(dir: string): Promise<() => Promise<void>> {
       held.add(path);
       return release;
     }
-    const owner = Number(await readFile(path, "utf8").catch(() => ""));
+    const said = (await readFile(path, "utf8").catch(() => "")).trim();
+    // Whoever was killed at once has written nothing.
+    if (!/^\d{0,20}$/.test(said)) throw inputError(`${lockName} is no lock of a command (it does not hold the number of a process)`, { where: dir, hint: "move it away, or choose another folder" });
+    const owner = Number(said);
     if (owner === process.pid ? held.has(path) : Number.isInteger(owner) && owner > 0 && isRunning(owner)) break;
     await withFsErrors(path, "remove the lock of a process that ended", () => rm(path, { force: true }));
   }
