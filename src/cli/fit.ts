@@ -8,6 +8,7 @@ import { parseMapping } from "../fit/columns.js";
 import { runFit, type FitProgress, type FitReport, type PredictAt } from "../fit/fit.js";
 import { readPoints, type Dropped, type ReadPoints } from "../fit/points.js";
 import { writeFileAtomic } from "../io/atomic.js";
+import { isOwnPage, requireFilePlace } from "../io/named-file.js";
 import { laws, lawById, lawOf, type LawName } from "../laws/catalogue.js";
 import { defaultDelta, lossNames, type LossName } from "../laws/loss.js";
 import { renderLawHtml } from "../report/law-page.js";
@@ -68,6 +69,7 @@ export function fitCommand(): Command {
 
 async function execute(file: string, flags: FitFlags): Promise<void> {
   const { terminal, json } = openContext({ json: flags.json });
+  if (flags.html !== undefined) await requireFilePlace(flags.html, "page of this command", isOwnPage);
   const mapping = flags.columns === undefined ? new Map<string, string>() : parseMapping(flags.columns);
   const name = lawName(flags.law, [...mapping.keys()], numbers(flags.start, "--start"));
   const law = lawOf(name);

@@ -1,6 +1,6 @@
 /** `upcycle forward` */
 import { Command } from "commander";
-import { readInputIds, writeLogits } from "../evals/forward.js";
+import { readInputIds, requireLogitsPlace, writeLogits } from "../evals/forward.js";
 import { openModel } from "../evals/model.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { openContext, shownPath } from "./context.js";
@@ -23,6 +23,7 @@ export function forwardCommand(): Command {
 }
 
 async function execute(name: string, { inputIds, output, threads, json: asJson }: ForwardFlags): Promise<void> {
+  await requireLogitsPlace(output);
   const input = await readInputIds(inputIds);
   const source = await modelSource(name, asJson);
   const { terminal, json, signal } = openContext({ json: asJson, stopping: "removing what was begun" });
