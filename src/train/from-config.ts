@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { interruptedError } from "../base/errors.js";
 import { compact } from "../base/format.js";
-import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
+import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint/open.js";
 import { lineageKey } from "../checkpoint/write.js";
 import type { ModelConfig, TrainConfig, TrainingBlock, TrainTextConfig } from "../config/index.js";
 import { trainFlopsPerToken } from "../cost/flops.js";
@@ -38,6 +38,8 @@ export interface TrainFileOptions {
   readonly dir: string;
   readonly backend: Backend;
   readonly threads: number;
+  /** Texts of further files of every checkpoint, such as its card, from the model that the training starts from (`trainedFiles`). */
+  readonly describe?: ((start: Checkpoint) => Promise<Readonly<Record<string, string>>>) | undefined;
   /** Aborting finishes the step in hand, saves and throws `interrupted`. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -76,6 +78,7 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
       initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(spec, slot, seed)),
       carry: base.carry,
       lineage: source?.config[lineageKey],
+      texts: source === null ? undefined : await options.describe?.(source),
       text: { train, heldOut }, documentEnd: end,
       evaluationTokens: config.evaluation.tokens,
       identity: { model, tokenizer: tokenizer ?? null, text: config.text },

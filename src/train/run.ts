@@ -35,6 +35,8 @@ export interface RunOptions {
   readonly carry: string | undefined;
   /** What every checkpoint says of how its experts were made (`lineageKey`). */
   readonly lineage?: unknown;
+  /** Texts of further files that every checkpoint has, by name, such as the model's card. */
+  readonly texts?: Readonly<Record<string, string>> | undefined;
   /** One row of tokens, or parts with weights; the held-out loss of parts is their weighted mean. */
   readonly text: { readonly train: TokenRow | readonly MixPart[]; readonly heldOut: TokenRow | readonly MixPart[] };
   /** The token that ends every document. */
