@@ -75,7 +75,10 @@ describe("a folder that may be replaced", () => {
   });
 
   test("is a model, or what we made of one, with all that belongs to it", async () => {
-    for (const files of [model, { "upcycle.json": '{"upcycle":"0.1.0"}' }, { ...model, LICENSE: "", "README.md": "", "modeling_x.py": "", ".README.md.partial-1": "" }]) {
+    const ours: readonly Readonly<Record<string, string>>[] = [
+      model, { "upcycle.json": '{"upcycle":"0.1.0"}' }, { ...model, LICENSE: "", "README.md": "", "modeling_x.py": "", ".README.md.partial-1": "" },
+    ];
+    for (const files of ours) {
       const dir = fresh();
       const out = tree(join(dir, "out"), files);
       const stage = await stageDirectory(out, { overwrite: true });
