@@ -68,8 +68,9 @@ export interface NamedCard {
 }
 
 /**
- * The lines that the Hub reads: licence and languages of the first of `models`, the names on the Hub of all, family and tags. The Hub refuses a card whose
- * `base_model` is none of its names, so a folder of somebody's disk that knows no such name stands in a comment, for whoever publishes the model.
+ * The lines that the Hub reads: licence and languages of the first of `models`, the names on the Hub of all, family and tags. The Hub
+ * refuses a card whose `base_model` is none of its names, so a folder of somebody's disk that knows no such name stands in a comment, for
+ * whoever publishes the model.
  */
 export function matterLines(models: readonly NamedCard[], family: string, tags: readonly string[]): string[] {
   const { license, licenseName, licenseLink, languages } = models[0]!.card;

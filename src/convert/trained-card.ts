@@ -5,6 +5,7 @@ import type { Checkpoint } from "../checkpoint/open.js";
 import { countParams } from "../cost/params.js";
 import { cachedModel, modelName } from "../hub/reference.js";
 import { isMoe } from "../spec/types.js";
+import type { MergeLineage } from "../surgery/merge.js";
 import { recipeName } from "../surgery/recipe.js";
 import { toolVersion } from "./version.js";
 import { adapterRows, cardFile, licence, matterLines, rows, shownName } from "./card.js";
@@ -13,7 +14,10 @@ import { readParentCard } from "./parent-card.js";
 import { adapterFacts } from "./parents.js";
 import { readRecord } from "./record.js";
 
-/** Texts of further files of every checkpoint of a training that starts from this model, by name. Equal starts give equal texts: no times, no paths. */
+/**
+ * Texts of further files of every checkpoint of a training that starts from this model, by name. Equal starts give equal texts: no times,
+ * no paths.
+ */
 export async function trainedFiles(start: Checkpoint): Promise<Readonly<Record<string, string>>> {
   return { [cardFile]: await trainedCard(start) };
 }
@@ -29,19 +33,24 @@ async function trainedCard(start: Checkpoint): Promise<string> {
   const name = shownName(base, adapter);
   const { total, active } = countParams(spec);
   const tags = isMoe(spec) ? ["moe", "mixture-of-experts", ...(lineage === null ? [] : ["upcycled"])] : [];
+  const kind = isMoe(spec) ? "A mixture of experts" : "A dense model";
   return [
     ...matterLines([{ name: base, card }, ...(adapter === null ? [] : [adapter])], spec.family, tags), "",
     `# ${name}, trained further`, "",
-    `${isMoe(spec) ? "A mixture of experts" : "A dense model"}, trained further from **${name}** with Upcycle ${toolVersion}.`, "",
+    `${kind}, trained further from **${name}** with Upcycle ${toolVersion}.`, "",
     ...rows([
       ["trained from", `${markdownText(modelName(dir))} (${spec.family})`],
       ...adapterRows("its adapter", adapter),
-      ...(parents.length === 0 ? [] : [["upcycled from", `${parents.map(markdownText).join(", ")} (${record!.parent.family})`] as const]),
-      ...(lineage === null ? [] : [["recipe", `${recipeName(lineage.recipe)}, of a ${lineage.family} model${lineage.copies === 1 ? "" : `; every expert ${lineage.copies} times`}`] as const]),
+      ...(record === null ? [] : [["upcycled from", `${parents.map(markdownText).join(", ")} (${record.parent.family})`] as const]),
+      ...(lineage === null ? [] : [["recipe", recipeWords(lineage)] as const]),
       ["parameters", active === total ? compact(total) : `${compact(total)}, ${compact(active)} active for each token`],
       ["licence", licence(card)],
     ]), "",
     "What it was trained on, and how far, is in `run.json` and `metrics.jsonl` of the run's folder.",
     ...(lineage === null ? [] : ["How its experts were made is in `config.json`, under the key `upcycle`."]), "",
   ].join("\n");
+}
+
+function recipeWords({ recipe, family, copies }: MergeLineage): string {
+  return `${recipeName(recipe)}, of a ${family} model${copies === 1 ? "" : `; every expert ${copies} times`}`;
 }

@@ -65,12 +65,14 @@ const modelFile = [
 
 /**
  * Whether a model folder holds files of this name: weights and their index, configs, tokenizer, licence, card, our records, remote code.
- * A folder that holds anything else is never replaced by a model, and nothing else is ever removed from one: no images, scripts, notes, no folders.
+ * A folder that holds anything else is never replaced by a model, and nothing else is ever removed from one: no images, scripts, notes, no
+ * folders.
  */
 export function isModelFile(name: string): boolean {
   // Of a file that was being written when its writer was killed.
   const [, whole = name] = /^\.(.+)\.partial-\d+(-\d+)?$/.exec(name) ?? [];
-  return isCarried(whole) || recordFiles.includes(whole) || otherModelFiles.includes(whole) || modelFile.some((pattern) => pattern.test(whole));
+  const known = [...recordFiles, ...otherModelFiles];
+  return isCarried(whole) || known.includes(whole) || modelFile.some((pattern) => pattern.test(whole));
 }
 
 /** The same of a checkpoint of a training. */

@@ -2,19 +2,27 @@
  * Files and folders that are either complete or absent under their name, whatever interrupts the writing: everything is
  * written beside (`.NAME.partial-PID`), flushed to disk, and renamed. Nothing named `.NAME.partial-*` is ever finished.
  *
- * A folder that is replaced keeps the name `.NAME.previous` until the new one has its own; `.NAME.replacing` says meanwhile that it was us who put it there.
+ * A folder that is replaced keeps the name `.NAME.previous` until the new one has its own; `.NAME.replacing` says meanwhile that it was us
+ * who put it there.
  */
-import { access, constants, lstat, mkdir, open, readdir, readFile, realpath, rename, rm, rmdir, stat, unlink } from "node:fs/promises";
+import type { Dirent } from "node:fs";
+import {
+  access, constants, lstat, mkdir, open, readdir, readFile, realpath, rename, rm, rmdir, stat, unlink,
+} from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join, resolve, sep } from "node:path";
 import { inputError } from "../base/errors.js";
 import { isCheckpointFile } from "../format/model-files.js";
 import { makeFolders } from "./folders.js";
 import { fsError, withFsErrors } from "./fs-errors.js";
-import { isRunning, lockFolder } from "./lock.js";
+import { isRunning, lockFolder, lockName } from "./lock.js";
 import { entryAt, foreignEntries, removeModelFolder, requireReplaceable, someOf, type Overwrite } from "./model-folder.js";
 
 export type { Overwrite } from "./model-folder.js";
+
+export interface StageOptions {
+  readonly overwrite?: Overwrite | undefined;
+}
 
 /** A folder being written beside its final place. */
 export interface StagedDirectory {
@@ -26,7 +34,10 @@ export interface StagedDirectory {
   discard(): Promise<void>;
 }
 
-/** Replaces or creates a file, behind a link too. A reader sees the old content or the new, never a mixture. Throws inputError for what is there and is no file. */
+/**
+ * Replaces or creates a file, behind a link too. A reader sees the old content or the new, never a mixture. Throws inputError for what is
+ * there and is no file.
+ */
 export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
   const file = await stageFile(path);
   try {
@@ -76,7 +87,10 @@ export async function stageFile(path: string): Promise<StagedFile> {
   };
 }
 
-/** The name under which a file is written before it gets its own; it exists then, and nothing had it before. Throws like `writeFileAtomic`. */
+/**
+ * `partial`: the name under which a file is written before it gets its own, `place`; it exists then, and nothing had it before. Throws like
+ * `writeFileAtomic`.
+ */
 export async function reservePartial(path: string): Promise<{ readonly partial: string; readonly place: string }> {
   return withFsErrors(path, "write file", async () => {
     const place = await placeOf(path);
@@ -99,7 +113,9 @@ async function placeOf(path: string): Promise<string> {
 }
 
 /** A name of its own: an earlier process with our id may have left one, and a file of somebody else's may have it. */
-async function createPartial<T>(place: string, make: (name: string) => Promise<T>): Promise<{ made: T; partial: string }> {
+async function createPartial<T>(
+  place: string, make: (name: string) => Promise<T>,
+): Promise<{ readonly made: T; readonly partial: string }> {
   for (let attempt = 0; ; attempt++) {
     const partial = `${partialName(place, process.pid)}${attempt === 0 ? "" : `-${attempt}`}`;
     try {
@@ -144,7 +160,7 @@ export async function writeAll(handle: FileHandle, bytes: Uint8Array, position: 
  * of processes that no longer run, and puts back an old version that an interrupted replacement had moved aside.
  * Throws inputError if `final` is a file or a link, or a non-empty folder that `overwrite` does not let be replaced.
  */
-export async function stageDirectory(final: string, { overwrite = false }: { readonly overwrite?: Overwrite } = {}): Promise<StagedDirectory> {
+export async function stageDirectory(final: string, { overwrite = false }: StageOptions = {}): Promise<StagedDirectory> {
   requireNamed(final);
   const target = resolve(final);
   const path = await withFsErrors(final, "create folder", async () => {
@@ -194,7 +210,7 @@ async function replaceDirectory(staged: string, target: string, overwrite: Overw
  * failure. `path` is in it; beside `path` there is room for what the making itself has to remember. One process at a time works there.
  * Throws inputError like `stageDirectory`, if another process is at work, and for the folder that this process works in.
  */
-export async function stageForAttempts(final: string, { overwrite = false }: { readonly overwrite?: Overwrite } = {}): Promise<AttemptedDirectory> {
+export async function stageForAttempts(final: string, { overwrite = false }: StageOptions = {}): Promise<AttemptedDirectory> {
   requireNamed(final);
   const target = resolve(final);
   const room = unfinishedName(target);
@@ -238,20 +254,32 @@ async function emptyRoom(room: string): Promise<void> {
   await removeModelFolder(join(room, "folder"));
 }
 
-/** Whether the place of an unfinished folder is there. Throws inputError if it holds anything that we did not put there: it is somebody else's then. */
+/**
+ * Whether the place of an unfinished folder is there. Throws inputError if it holds anything that we did not put there: it is somebody
+ * else's then.
+ */
 async function requireOwnRoom(room: string): Promise<boolean> {
   const found = await entryAt(room);
   if (found === null) return false;
   const notOurs = (what: string): Error =>
-    inputError(`${what}, so it is not what an unfinished conversion leaves, and the place is needed for one`, { where: room, hint: "move it away, or choose another --out" });
+    inputError(`${what}, so it is not what an unfinished conversion leaves, and the place is needed for one`, {
+      where: room, hint: "move it away, or choose another --out",
+    });
   if (!found.isDirectory()) throw notOurs("this is no folder");
   const foreign: string[] = [];
-  for (const { name, ...entry } of (await readdir(room, { withFileTypes: true })).map((one) => ({ name: one.name, isFile: one.isFile(), isFolder: one.isDirectory() }))) {
-    if (name === "folder" && entry.isFolder) foreign.push(...(await foreignEntries(join(room, name), isCheckpointFile)).map((inner) => join(name, inner)));
-    else if (!entry.isFile || !(name === ".lock" || (name === journalName && (await isJournal(join(room, name)))))) foreign.push(name);
-  }
+  for (const entry of await readdir(room, { withFileTypes: true })) foreign.push(...(await foreignInRoom(room, entry)));
   if (foreign.length > 0) throw notOurs(`this folder holds ${someOf(foreign.sort())}`);
   return true;
+}
+
+/** What of an entry of the place of an unfinished folder is not ours. */
+async function foreignInRoom(room: string, entry: Dirent): Promise<string[]> {
+  const path = join(room, entry.name);
+  if (entry.name === "folder" && entry.isDirectory()) {
+    return (await foreignEntries(path, isCheckpointFile)).map((inner) => join(entry.name, inner));
+  }
+  const isOurs = entry.isFile() && (entry.name === lockName || (entry.name === journalName && (await isJournal(path))));
+  return isOurs ? [] : [entry.name];
 }
 
 /** A journal begins with what is being made, of which a power cut may leave a part, or zeros. */
@@ -329,7 +357,9 @@ async function requireFree(target: string, final: string, overwrite: Overwrite):
   // Where nothing is replaced, nothing needs the name.
   if (overwrite === false || (await entryAt(target)) === null || (await entryAt(previousName(target))) === null) return;
   if ((await replacedFor(target)) === (await idOf(target))) return;
-  throw inputError("this name is needed while the folder beside it is replaced, and what has it is not ours", { where: previousName(target), hint: "move it away, or remove it if it is an old version" });
+  throw inputError("this name is needed while the folder beside it is replaced, and what has it is not ours", {
+    where: previousName(target), hint: "move it away, or remove it if it is an old version",
+  });
 }
 
 const replacing = "upcycle replaces the folder with number";
@@ -349,12 +379,16 @@ const idOf = async (path: string): Promise<string> => String((await lstat(path, 
  * Else does nothing. What is in the old version and is no file of ours moves along into the new one.
  */
 export async function restoreReplaced(final: string): Promise<void> {
-  const target = resolve(final);
+  await withFsErrors(final, "create folder", () => endReplacement(resolve(final)));
+}
+
+async function endReplacement(target: string): Promise<void> {
   const previous = previousName(target);
   const wanted = await replacedFor(target);
   const old = await entryAt(previous);
   if ((await entryAt(target)) === null) {
-    if (old?.isDirectory() !== true || (wanted === null && (await entryAt(join(previous, "config.json"))) === null)) return;
+    if (old?.isDirectory() !== true) return;
+    if (wanted === null && (await entryAt(join(previous, "config.json"))) === null) return;
     await rename(previous, target);
   } else if (old !== null && wanted !== null) {
     // Somebody else's folder in the place of ours does not make the old one worthless.
@@ -378,11 +412,15 @@ function partialName(path: string, pid: number): string {
   return join(dirname(target), `.${basename(target)}.partial-${pid}`);
 }
 
-/** Removes partial folders of this target whose writer is gone (or is this very process, starting again), where they hold nothing but our files. */
+/**
+ * Removes partial folders of this target whose writer is gone (or is this very process, starting again), where they hold nothing but our
+ * files.
+ */
 async function removeStalePartials(target: string): Promise<void> {
   const prefix = `.${basename(target)}.partial-`;
   for (const name of await readdir(dirname(target))) {
-    const pid = Number(name.startsWith(prefix) ? /^(\d+)(-\d+)?$/.exec(name.slice(prefix.length))?.[1] : undefined);
+    const said = name.startsWith(prefix) ? /^(\d+)(-\d+)?$/.exec(name.slice(prefix.length)) : null;
+    const pid = Number(said?.[1]);
     if (Number.isNaN(pid) || (pid !== process.pid && isRunning(pid))) continue;
     const path = join(dirname(target), name);
     if ((await entryAt(path))?.isDirectory() !== true || (await foreignEntries(path, isCheckpointFile)).length > 0) continue;

@@ -6,7 +6,6 @@ import { lstat, readdir, rename, rmdir, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { inputError } from "../base/errors.js";
 import { isCheckpointFile, isModelFile, recordFiles } from "../format/model-files.js";
-import { fsError } from "./fs-errors.js";
 import { readJson } from "./ranges.js";
 
 /**
@@ -15,13 +14,13 @@ import { readJson } from "./ranges.js";
  */
 export type Overwrite = boolean | "checkpoint";
 
-/** What has this name itself, not what a link leads to; null: nothing. Throws like `withFsErrors`. */
+/** What has this name itself, not what a link leads to; null: nothing. */
 export async function entryAt(path: string): Promise<Awaited<ReturnType<typeof lstat>> | null> {
   try {
     return await lstat(path);
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "ENOENT") return null;
-    throw fsError(cause, path, "look up path");
+    throw cause;
   }
 }
 
@@ -37,16 +36,23 @@ export function someOf(names: readonly string[], most = 3): string {
   return names.length > most ? `${shown.join(", ")} and ${names.length - most} more` : shown.join(" and ");
 }
 
-/** Throws inputError if the name is taken by anything but an empty folder, or one that `overwrite` lets be replaced; `shownAs` is its name in errors. */
+/**
+ * Throws inputError if the name is taken by anything but an empty folder, or one that `overwrite` lets be replaced; `shownAs` is its name in
+ * errors.
+ */
 export async function requireReplaceable(target: string, shownAs: string, overwrite: Overwrite): Promise<void> {
   const found = await entryAt(target);
   if (found === null) return;
   if (found.isSymbolicLink()) {
-    throw inputError("this is a link, which a new folder would take the place of", { where: shownAs, hint: "name the folder that it leads to, or another one" });
+    throw inputError("this is a link, which a new folder would take the place of", {
+      where: shownAs, hint: "name the folder that it leads to, or another one",
+    });
   }
   if (!found.isDirectory()) throw inputError("this is a file, expected a folder", { where: shownAs });
   if (found.dev !== (await lstat(dirname(target))).dev) {
-    throw inputError("another disk is mounted here, so the folder itself cannot be replaced", { where: shownAs, hint: "name a folder to be made in it" });
+    throw inputError("another disk is mounted here, so the folder itself cannot be replaced", {
+      where: shownAs, hint: "name a folder to be made in it",
+    });
   }
   const names = (await readdir(target)).sort();
   if (names.length === 0 || overwrite === "checkpoint") return;
@@ -66,20 +72,21 @@ async function requireModelAlone(target: string, shownAs: string, names: readonl
     });
   }
   if (await isMarked(target)) return;
-  throw inputError(`the folder is not replaced, because nothing in it (${someOf(names)}) says that it is a model: neither a config.json with a model_type nor ${recordFiles.join(", ")}`, {
+  const marks = `neither a config.json with a model_type nor ${recordFiles.join(", ")}`;
+  throw inputError(`the folder is not replaced, because nothing in it (${someOf(names)}) says that it is a model: ${marks}`, {
     where: shownAs, hint: "choose another folder",
   });
 }
 
 /** Whether a file says that the folder is a model or was made by us. */
 async function isMarked(folder: string): Promise<boolean> {
-  const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
-  for (const name of ["config.json", ...recordFiles]) {
-    if ((await entryAt(join(folder, name))) === null) continue;
-    const said = await readJson(join(folder, name)).catch(() => null);
-    if (!isObject(said)) continue;
-    if (name === "config.json" ? typeof said["model_type"] === "string" || Array.isArray(said["architectures"]) : typeof said["upcycle"] === "string") return true;
-  }
+  const read = async (name: string): Promise<Readonly<Record<string, unknown>>> => {
+    const said = (await entryAt(join(folder, name))) === null ? null : await readJson(join(folder, name)).catch(() => null);
+    return typeof said === "object" && said !== null ? (said as Record<string, unknown>) : {};
+  };
+  const { model_type: family, architectures } = await read("config.json");
+  if (typeof family === "string" || Array.isArray(architectures)) return true;
+  for (const name of recordFiles) if (typeof (await read(name))["upcycle"] === "string") return true;
   return false;
 }
 

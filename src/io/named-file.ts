@@ -6,8 +6,9 @@ import { withFsErrors } from "./fs-errors.js";
 import { openRanges } from "./ranges.js";
 
 /**
- * Throws inputError unless a file can be made there; writes nothing, and is to be asked before anything slow. What has the name is replaced without a question
- * only where it is empty or what the same command writes (`isOwn`, in words `what`): a slip in a name must cost nobody a file.
+ * Throws inputError unless a file can be made there; writes nothing, and is to be asked before anything slow. What has the name is replaced
+ * without a question only where it is empty or what the same command writes (`isOwn`, in words `what`): a slip in a name must cost nobody a
+ * file.
  */
 export async function requireFilePlace(path: string, what: string, isOwn: (path: string) => Promise<boolean>): Promise<void> {
   if (path === "") throw inputError("the name of the file to make is empty", { hint: "is a variable of the shell not set?" });
@@ -19,7 +20,9 @@ export async function requireFilePlace(path: string, what: string, isOwn: (path:
   if (found.isDirectory()) throw inputError("this is a folder, expected a file", { where: path });
   if (!found.isFile()) throw inputError("this is a device or a pipe, expected a file", { where: path });
   if (found.size === 0 || (await isOwn(path))) return;
-  throw inputError(`file exists and is no ${what}, so it is not replaced`, { where: path, hint: "choose another name, or move it away first" });
+  throw inputError(`file exists and is no ${what}, so it is not replaced`, {
+    where: path, hint: "choose another name, or move it away first",
+  });
 }
 
 /** Whether a file is a page of ours: they say so at their beginning. */

@@ -21,7 +21,9 @@ export async function requireRunFolder(dir: string): Promise<void> {
 /** Throws inputError if the folder, which has no `mark` of ours, holds something by one of these names. */
 export async function requireUnclaimed(dir: string, names: readonly string[], mark: string): Promise<void> {
   const taken: string[] = [];
-  for (const name of names) if ((await entryAt(join(dir, name))) !== null) taken.push(name);
+  await withFsErrors(dir, "look up folder", async () => {
+    for (const name of names) if ((await entryAt(join(dir, name))) !== null) taken.push(name);
+  });
   if (taken.length === 0) return;
   throw inputError(`the folder has no ${mark}, but holds ${someOf(taken)}, which would be replaced or taken for this one's`, {
     where: dir, hint: "choose another folder, or move that away first",

@@ -69,7 +69,7 @@ describe("a folder that may be replaced", () => {
     mkdirSync(out);
     make(out);
     const before = readdirSync(out, { recursive: true });
-    for (const ask of [requirePlace(out, true), stageDirectory(out, { overwrite: true }), stageForAttempts(out, { overwrite: true })]) expect(await refusal(ask)).toContain(said);
+    for (const ask of [requirePlace(out, true), stageDirectory(out, { overwrite: true }), stageForAttempts(out, { overwrite: true })].map(refusal)) expect(await ask).toContain(said);
     expect(readdirSync(out, { recursive: true })).toEqual(before);
     expect(readdirSync(dir)).toEqual(["out"]);
   });
@@ -140,7 +140,7 @@ describe("names that we use beside a folder", () => {
       const dir = fresh();
       const out = tree(join(dir, "out"), model);
       const beside = tree(join(dir, `.out.${name}`), files);
-      for (const ask of [requirePlace(out, true), stageForAttempts(out, { overwrite: true })]) expect(await refusal(ask)).toContain(said);
+      for (const ask of [requirePlace(out, true), stageForAttempts(out, { overwrite: true })].map(refusal)) expect(await ask).toContain(said);
       for (const [path, text] of Object.entries(files)) expect(readFileSync(join(beside, path), "utf8")).toBe(text);
       expect(readdirSync(out).sort()).toEqual(Object.keys(model));
     }
