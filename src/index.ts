@@ -68,6 +68,7 @@ export type { MergeChoice, MergePlan } from "./surgery/merge.js";
 export { exportOnnx, type Exported, type ExportKind, type ExportOptions, type WeightPlace } from "./convert/export-onnx.js";
 export { readRecord, recipeOf, type UpcycleRecord } from "./convert/record.js";
 export { modelCard, type CardFacts } from "./convert/card.js";
+export { trainedFiles } from "./convert/trained-card.js";
 export { readParentCard, type ParentCard } from "./convert/parent-card.js";
 export { diffCheckpoints, type CheckpointDiff, type ConfigDiff, type DiffOptions, type Difference, type TensorDiff } from "./convert/diff.js";
 

@@ -8,9 +8,10 @@
 import { mkdir, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { inputError } from "../base/errors.js";
-import { exists, stageForAttempts, syncDirectory, writeFileSynced, type AttemptedDirectory } from "../io/atomic.js";
+import { exists, journalName, stageForAttempts, syncDirectory, writeFileSynced, type AttemptedDirectory } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { openJsonl, readJsonl, type JsonlWriter } from "../io/jsonl.js";
+import { removeModelFolder, type Overwrite } from "../io/model-folder.js";
 import type { PlannedFile } from "./plan-files.js";
 import { createWeightFiles } from "./weight-files.js";
 
@@ -42,7 +43,7 @@ export interface Attempt {
 }
 
 export interface AttemptOptions {
-  readonly overwrite?: boolean | undefined;
+  readonly overwrite?: Overwrite | undefined;
   readonly identity: Identity;
   readonly files: readonly PlannedFile[];
 }
@@ -55,7 +56,7 @@ type Entry = { readonly begun: Identity } | { readonly done: readonly (readonly 
 export async function openAttempt(dir: string, { overwrite, identity, files }: AttemptOptions): Promise<Attempt> {
   const stage = await stageForAttempts(dir, { overwrite });
   try {
-    const journal = join(stage.room, "journal.jsonl");
+    const journal = join(stage.room, journalName);
     const entries = await readEntries(journal);
     const begun = entries.length > 0 && "begun" in entries[0]! ? entries[0].begun : null;
     const same = begun?.request === identity.request && begun.name === identity.name;
@@ -130,7 +131,7 @@ async function begin({ room, path }: AttemptedDirectory, journal: string, identi
   await withFsErrors(path, "create folder", async () => {
     await rm(journal, { force: true });
     await syncDirectory(room);
-    await rm(path, { recursive: true, force: true });
+    await removeModelFolder(path);
     await mkdir(path);
   });
   await createWeightFiles(path, files, join(dirname(room), basename(room).replace(/^\.|\.unfinished$/g, "")));

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { UpcycleError, inputError } from "../base/errors.js";
 import { indexFileName } from "../format/shards.js";
 import { stageDirectory, writeFileSynced } from "../io/atomic.js";
+import type { Overwrite } from "../io/model-folder.js";
 import { requireFreeSpace } from "../io/space.js";
 import type { FloatDtype } from "../numeric/dtype.js";
 import { convertBytes, floatBytes, fromFloat32 } from "../numeric/dtype.js";
@@ -92,8 +93,8 @@ export interface WriteOptions {
   readonly signal?: AbortSignal | undefined;
   /** Bytes made in one go, and bytes after which they are flushed to disk and recorded: for tests and measurements. */
   readonly pace?: { readonly chunkBytes?: number | undefined; readonly flushBytes?: number | undefined; readonly direct?: boolean | undefined } | undefined;
-  /** Replace a non-empty folder. The old one stays on disk until the new one is complete. */
-  readonly overwrite?: boolean | undefined;
+  /** Replace a folder that is a model and nothing else, or a checkpoint. The old one stays on disk until the new one is complete. */
+  readonly overwrite?: Overwrite | undefined;
 }
 
 export interface ResumeOptions {

@@ -20,11 +20,11 @@ import { onnxruntimeBackend } from "../ort/backend.js";
 import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
 import type { RouterRows } from "../surgery/router-rows.js";
 import { openContext, shownPath, type ContextOptions } from "./context.js";
-import { fetchedSource, modelSource, orAdapted } from "./model-folder.js";
+import { askedModel, fetchedSource, modelSource, orAdapted } from "./model-folder.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { conversionView } from "./progress.js";
-import { proofLines, prove, requireText, type Proof } from "./proof.js";
+import { proofLines, prove, requireBeforehand, requireText, type Proof } from "./proof.js";
 import { askedOfFlags, withRecipe, type RecipeFlags } from "./recipe-options.js";
 import { verifyLine } from "./reproduce.js";
 import type { Terminal } from "./terminal.js";
@@ -89,18 +89,27 @@ async function fetchedSources(models: readonly ModelSource[], fromFile: boolean,
 }
 
 async function execute(given: string | undefined, flags: ConvertFlags, command: Command): Promise<void> {
+  const { out } = flags;
+  const requireNamedOut = (): void => {
+    if (out === undefined && flags.dryRun !== true) command.error("error: required option '--out <dir>' not specified");
+  };
   if (flags.expertMultiply !== undefined) {
     const wanted = multiplyRecipe(flags);
     if (given === undefined) return command.error("error: missing required argument 'model'");
+    requireNamedOut();
+    await requireBeforehand([await askedModel(given)], flags);
     const context = openContext(contextOf(flags));
-    const done = await runMultiply(await modelSource(given, flags.json, flags.dryRun === true ? "headers" : "all"), wanted, dtypeOf(flags.dtype), flags, context);
-    return done ? undefined : command.error("error: required option '--out <dir>' not specified");
+    await runMultiply(await modelSource(given, flags.json, flags.dryRun === true ? "headers" : "all"), wanted, dtypeOf(flags.dtype), flags, context);
+    return;
   }
   if (flags.topk !== undefined) throw inputError("goes with --expert-multiply; a recipe's T says how many experts a token gets", { where: "--topk" });
   const { models, recipe: asked, dtype: said } = await askedOfFlags(given, flags, command);
+  requireNamedOut();
+  await requireBeforehand(models, { ...flags, acceptFinished: flags.report && !hasPrompts(asked) });
   const part = flags.dryRun === true && asked.scaling !== "calibrated" ? "headers" : "all";
   const [source, ...parents] = (await fetchedSources(models, given === undefined, part, flags.json)) as [ModelSource, ...ModelSource[]];
   const { terminal, json, signal } = openContext(contextOf(flags));
+  if (flags.dryRun !== true && flags.report && flags.text !== undefined) await requireText(source, flags.text);
   // A dry run shows what the router will be made from, and reads no weights; calibration needs it as it will be.
   const routerRows = part === "headers" ? undefined : await promptedRouter(asked, source, flags.threads, terminal, signal);
   const recipe = asked.scaling === "calibrated" ? await calibrated(asked, source, routerRows, flags, terminal, signal) : asked;
@@ -114,15 +123,14 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
     }
     return;
   }
-  const { out } = flags;
-  if (out === undefined) return command.error("error: required option '--out <dir>' not specified");
-  if (flags.report && flags.text !== undefined) await requireText(source, flags.text);
   const view = conversionView(terminal);
-  const made = await convertCheckpoint({ ...options, out, signal, threads: flags.threads ?? defaultConvertThreads, overwrite: flags.overwrite, acceptFinished: flags.report, onEvent: view });
+  const made = await convertCheckpoint({ ...options, out: out!, signal, threads: flags.threads ?? defaultConvertThreads, overwrite: flags.overwrite, acceptFinished: flags.report, onEvent: view });
   const proof = flags.report ? await prove({ dir: made.dir, card: (preservation) => modelCard({ ...made.card, preservation }) }, source, { text: flags.text, threads: flags.threads ?? defaultThreads(), terminal, signal }) : null;
   if (json) terminal.json({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof });
   else terminal.out(report(made, models[0]!, proof, terminal.columns));
 }
+
+const hasPrompts = ({ routerInit }: UpcycleRecipe): boolean => routerInit !== null && routerInit.kind !== "uniform_random";
 
 /** The rows of a router that is made from prompts. */
 async function promptedRouter({ routerInit, ...recipe }: UpcycleRecipe, source: ModelSource, threads: number | undefined, terminal: Terminal, signal: AbortSignal): Promise<RouterRows | undefined> {

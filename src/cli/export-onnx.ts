@@ -2,7 +2,7 @@
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { bytes, compact, duration, percent, wrap } from "../base/format.js";
-import { exportOnnx, type ExportKind, type WeightPlace } from "../convert/export-onnx.js";
+import { exportOnnx, requireOnnxPlace, type ExportKind, type WeightPlace } from "../convert/export-onnx.js";
 import type { NamedPort } from "../step/export.js";
 import { openContext, shownPath } from "./context.js";
 import { modelSource, orAdapted } from "./model-folder.js";
@@ -47,6 +47,7 @@ export function exportOnnxCommand(): Command {
 async function execute(name: string, flags: ExportFlags): Promise<void> {
   const graph = kindOf(flags);
   const { out, weights, overwrite } = flags;
+  await requireOnnxPlace(out, overwrite);
   const source = await modelSource(name, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "removing what was begun" });
   const onProgress = (written: number, total: number): void => terminal.progress(`${percent(written / total, 3)} of ${bytes(total, 3)}  writing`);

@@ -8,7 +8,7 @@ import { parseMapping } from "../fit/columns.js";
 import { runFit, type FitProgress, type FitReport, type PredictAt } from "../fit/fit.js";
 import { readPoints, type Dropped, type ReadPoints } from "../fit/points.js";
 import { writeFileAtomic } from "../io/atomic.js";
-import { requireOutputFile } from "../io/open.js";
+import { isOwnPage, requireFilePlace } from "../io/named-file.js";
 import { inputName } from "../io/streams.js";
 import { laws, lawById, lawOf, type LawName } from "../laws/catalogue.js";
 import { defaultDelta, lossNames, type LossName } from "../laws/loss.js";
@@ -69,12 +69,12 @@ export function fitCommand(): Command {
 
 async function execute(file: string, flags: FitFlags): Promise<void> {
   const { terminal, json } = openContext({ json: flags.json });
+  if (flags.html !== undefined) await requireFilePlace(flags.html, "page of this command", isOwnPage);
   const mapping = flags.columns === undefined ? new Map<string, string>() : parseMapping(flags.columns);
   const name = lawName(flags.law, [...mapping.keys()], numbers(flags.start, "--start"));
   const law = lawOf(name);
   const compare = (flags.compare ?? "").split(",").filter((text) => text !== "").map((text) => lawName(text, [...mapping.keys()], {}));
   if (flags.draws === true && (flags.bootstrap === 0 || flags.json !== true)) throw inputError("needs --bootstrap and --json", { where: "--draws", hint: "for example --bootstrap 400 --draws --json" });
-  if (flags.html !== undefined) await requireOutputFile(flags.html);
   const options = { mapping, cluster: flags.cluster, maxLoss: flags.maxLoss, compare: compare.map(lawOf) };
   const read = await reading(file, flags.json, () => readPoints(file, law, options));
   const shown = shownPath(inputName(file));

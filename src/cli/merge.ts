@@ -9,9 +9,10 @@ import { largest } from "../io/open.js";
 import { readJson } from "../io/ranges.js";
 import type { MergeChoice } from "../surgery/merge.js";
 import { openContext, shownPath } from "./context.js";
-import { modelSource, orAdapted } from "./model-folder.js";
+import { askedModel, modelSource, orAdapted } from "./model-folder.js";
 import { byteSize, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { conversionView } from "./progress.js";
+import { requireBeforehand } from "./proof.js";
 
 interface MergeFlags extends CommonFlags {
   readonly out?: string;
@@ -51,6 +52,8 @@ export function mergeCommand(): Command {
 async function execute(model: string, flags: MergeFlags, command: Command): Promise<void> {
   const choice = await choiceOf(flags);
   const { out, threads, overwrite } = flags;
+  if (out === undefined && flags.dryRun !== true) return command.error("error: required option '--out <dir>' not specified");
+  await requireBeforehand([await askedModel(model)], flags);
   const source = await modelSource(model, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   const options = { source, choice, dtype: flags.dtype && dtypes[flags.dtype], maxShardBytes: flags.shardSize };
@@ -60,8 +63,7 @@ async function execute(model: string, flags: MergeFlags, command: Command): Prom
     else terminal.out([...lines(planned), ...planned.warnings.map((warning) => `warning: ${warning}`), "dry run: nothing was written"].flatMap((line) => folded(line, terminal.columns)));
     return;
   }
-  if (out === undefined) return command.error("error: required option '--out <dir>' not specified");
-  const made = await mergeCheckpoint({ ...options, out, threads, overwrite, signal, onEvent: conversionView(terminal, "merging") });
+  const made = await mergeCheckpoint({ ...options, out: out!, threads, overwrite, signal, onEvent: conversionView(terminal, "merging") });
   if (json) return terminal.json({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made) });
   const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
   terminal.out([...lines(made).flatMap((line) => folded(line, terminal.columns)), `${files} written in ${duration(made.seconds)}`, `model: ${shownPath(made.dir)}`]);

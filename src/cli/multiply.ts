@@ -42,21 +42,20 @@ export function multiplyRecipe(flags: MultiplyFlags): MultiplyRecipe {
   return { copies: flags.expertMultiply!, topK: flags.topk ?? null, routerStd: flags.routerStd ?? 0, seed: flags.seed ?? 0 };
 }
 
-/** False: `--out` is missing. */
+/** `--out` is there unless it is a dry run. */
 export async function runMultiply(
   source: ModelSource, recipe: MultiplyRecipe, dtype: WriteDtype | undefined, flags: MultiplyFlags, { terminal, json, signal }: ReturnType<typeof openContext>,
-): Promise<boolean> {
+): Promise<void> {
   const options = { source, recipe, dtype, maxShardBytes: flags.shardSize };
   if (flags.dryRun === true) {
     const planned = await planMultiplying(options);
     if (json) terminal.json({ dryRun: true, ...facts(planned) });
     else terminal.out([...lines(planned), ...planned.warnings.map((warning) => `warning: ${warning}`), "dry run: nothing was written"].flatMap((line) => folded(line, terminal.columns)));
-    return true;
+    return;
   }
   const { out, text, threads } = flags;
-  if (out === undefined) return false;
   if (flags.report && text !== undefined) await requireText(source, text);
-  const made = await multiplyExperts({ ...options, out, signal, threads: threads ?? 1, overwrite: flags.overwrite, onEvent: conversionView(terminal) });
+  const made = await multiplyExperts({ ...options, out: out!, signal, threads: threads ?? 1, overwrite: flags.overwrite, onEvent: conversionView(terminal) });
   // The card says what is expected; what was measured lies beside it.
   const proof = flags.report ? await prove({ dir: made.dir, card: () => made.card }, source, { text, threads: threads ?? defaultThreads(), terminal, signal }) : null;
   if (json) terminal.json({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof });
@@ -67,7 +66,6 @@ export async function runMultiply(
       ...(proof === null ? [] : proofLines(proof, terminal.columns)), `model: ${shownPath(made.dir)}`,
     ]);
   }
-  return true;
 }
 
 function facts({ plan, dtype, weightBytes, warnings }: MultiplyingPlan): Record<string, unknown> {

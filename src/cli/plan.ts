@@ -8,7 +8,8 @@ import { nearest, parseHardware, type HardwareTable } from "../config/index.js";
 import { toolVersion } from "../convert/version.js";
 import { isHubReference } from "../hub/reference.js";
 import { writeFileAtomic } from "../io/atomic.js";
-import { largest, requireOutputFile } from "../io/open.js";
+import { isOwnPage, requireFilePlace } from "../io/named-file.js";
+import { largest } from "../io/open.js";
 import { readJson, readText } from "../io/ranges.js";
 import { armKinds, fittedCoefficients, publishedCoefficients, type ArmKind, type Coefficients, type FitDocument } from "../plan/coefficients.js";
 import { gpuOf, type Gpu } from "../plan/hardware.js";
@@ -94,7 +95,7 @@ export function planCommand(): Command {
 
 async function execute(model: string | undefined, flags: PlanFlags): Promise<void> {
   const { terminal, json } = openContext({ json: flags.json });
-  if (flags.html !== undefined) await requireOutputFile(flags.html);
+  if (flags.html !== undefined) await requireFilePlace(flags.html, "page of this command", isOwnPage);
   const request = await requestOf(model, flags);
   const plan = makePlan(request);
   if (flags.html !== undefined) {

@@ -1,12 +1,17 @@
 /** The end of a conversion: what of the parent's function was kept, measured, written beside the model and shown. */
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { interruptedError, UpcycleError } from "../base/errors.js";
 import { duration } from "../base/format.js";
+import { foldersOf } from "../checkpoint/model-source.js";
 import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
 import { cardFile, reportFile } from "../convert/card.js";
+import { requireOut } from "../convert/place.js";
 import { measurePreservation } from "../evals/preservation.js";
 import { sampleTokens } from "../evals/sample-tokens.js";
+import { isHubReference } from "../hub/reference.js";
 import { writeFileAtomic, writeJson } from "../io/atomic.js";
+import { withFsErrors } from "../io/fs-errors.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import type { PreservationReport } from "../report/preservation.js";
 import { shownPath } from "./context.js";
@@ -28,6 +33,22 @@ interface ProofOptions {
 
 /** A few hundred tokens say whether the function was kept; `verify` measures on more. */
 const reportTokens = 256;
+
+interface Asked {
+  readonly out?: string | undefined;
+  readonly overwrite?: boolean | undefined;
+  readonly dryRun?: boolean | undefined;
+  readonly text?: readonly string[] | undefined;
+  /** A result of the same conversion that was not measured will do. */
+  readonly acceptFinished?: boolean | undefined;
+}
+
+/** What can be refused before any of the models, by the names that were given, is fetched or read. Throws inputError. */
+export async function requireBeforehand(models: readonly ModelSource[], { out, overwrite, dryRun, text = [], acceptFinished }: Asked): Promise<void> {
+  const folders = models.flatMap(foldersOf).filter((name) => !isHubReference(name));
+  if (out !== undefined && dryRun !== true) await requireOut({ out, overwrite, folders, acceptFinished });
+  for (const file of text) await withFsErrors(file, "open file", () => stat(file));
+}
 
 /** Throws inputError for text that cannot be read, before anything is converted. */
 export async function requireText(source: ModelSource, files: readonly string[]): Promise<void> {

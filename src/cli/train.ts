@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { Command } from "commander";
 import { bytes, duration, rate } from "../base/format.js";
 import { parseTrainConfig } from "../config/index.js";
+import { trainedFiles } from "../convert/trained-card.js";
 import { largest } from "../io/open.js";
 import { readText } from "../io/ranges.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
@@ -34,7 +35,7 @@ async function execute(file: string, flags: TrainFlags): Promise<void> {
   const dir = flags.out ?? config.out;
   const threads = flags.threads ?? config.threads ?? defaultThreads();
   const view = trainingView(terminal, "train");
-  const events = trainFromConfig({ config, dir, threads, signal, backend: onnxruntimeBackend });
+  const events = trainFromConfig({ config, dir, threads, signal, backend: onnxruntimeBackend, describe: trainedFiles });
   for (;;) {
     const next = await events.next();
     if (next.done === true) {

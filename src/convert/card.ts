@@ -1,5 +1,6 @@
 /** The model card, README.md in a converted model's folder, with the front matter that the Hugging Face Hub reads. */
 import { stringify } from "yaml";
+import { markdownText, oneLine } from "../base/markdown.js";
 import { bytes, compact, percent, significant } from "../base/format.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { countParams } from "../cost/params.js";
@@ -15,6 +16,8 @@ export const dtypeNames: Readonly<Record<WriteDtype, string>> = { F32: "float32"
 
 export const cardFile = "README.md";
 export const reportFile = "preservation.json";
+/** In the card of a model that nobody has measured yet. */
+export const notMeasured = "Not measured.";
 
 export interface CardFacts {
   readonly parentName: string;
@@ -41,9 +44,9 @@ export interface AdapterFacts {
 /** The card's text. Equal facts give equal text: no times, no paths. */
 export function modelCard(facts: CardFacts): string {
   return [
-    "---", stringify(frontMatter(facts)).trimEnd(), "---", "",
-    `# ${withAdapter(facts.parentName, facts.adapter)} ${recipeName(facts.plan.recipe)}`, "",
-    `A mixture of experts, upcycled from ${bold(withAdapter(repositoryOf(facts) ?? facts.parentName, facts.adapter))} with Upcycle ${toolVersion}.`, "",
+    ...frontMatter(facts), "",
+    `# ${shownName(facts.parentName, facts.adapter)} ${recipeName(facts.plan.recipe)}`, "",
+    `A mixture of experts, upcycled from ${bold(shownName(facts.parent.repository ?? facts.parentName, facts.adapter))} with Upcycle ${toolVersion}.`, "",
     ...rows(summary(facts)), "",
     "`upcycle.json` holds the recipe in full.", "",
     "## The parent's function", "",
@@ -54,33 +57,40 @@ export function modelCard(facts: CardFacts): string {
   ].join("\n");
 }
 
-function frontMatter({ parentName, parent, adapter, experts, plan }: CardFacts): Record<string, unknown> {
-  const library = loadsElsewhere(plan) ? { library_name: "transformers" } : {};
+function frontMatter({ parentName, parent, adapter, experts, plan }: CardFacts): string[] {
   const models = [{ name: parentName, card: parent, adapter }, ...experts].flatMap((model) => (model.adapter === null ? [model] : [model, model.adapter]));
-  const repositories = [...new Set(models.map(({ name, card }) => repositoryOf({ parentName: name, parent: card })))].filter((one) => one !== null);
-  const several = repositories.length > 1 ? { base_model: repositories } : {};
-  return { ...parentMatter(parentName, parent), ...several, ...library, pipeline_tag: "text-generation", tags: ["moe", "mixture-of-experts", "upcycled", plan.target.family] };
+  return matterLines(models, plan.target.family, ["moe", "mixture-of-experts", "upcycled"]);
 }
 
-/** What a model inherits: licence, languages, and its parent's name where the Hub has it. */
-export function parentMatter(parentName: string, parent: ParentCard): Record<string, unknown> {
-  const { license, licenseName, licenseLink, languages } = parent;
-  const repository = repositoryOf({ parentName, parent });
+export interface NamedCard {
+  readonly name: string;
+  readonly card: ParentCard;
+}
+
+/**
+ * The lines that the Hub reads: licence and languages of the first of `models`, the names on the Hub of all, family and tags. The Hub
+ * refuses a card whose `base_model` is none of its names, so a folder of somebody's disk that knows no such name stands in a comment, for
+ * whoever publishes the model.
+ */
+export function matterLines(models: readonly NamedCard[], family: string, tags: readonly string[]): string[] {
+  const { license, licenseName, licenseLink, languages } = models[0]!.card;
+  const idsOf = ({ card: { repository, baseModels } }: NamedCard): readonly string[] => (repository === null ? baseModels : [repository]);
+  const ids = [...new Set(models.flatMap(idsOf))];
+  const local = [...new Set(models.filter((model) => idsOf(model).length === 0).map(({ name }) => oneLine(name)))];
   const only = (key: string, value: unknown): Record<string, unknown> => (value === null ? {} : { [key]: value });
-  return {
-    ...only("license", license),
-    ...only("license_name", licenseName),
-    ...only("license_link", licenseLink),
+  const matter = {
+    ...only("license", license), ...only("license_name", licenseName), ...only("license_link", licenseLink),
     ...(languages.length === 0 ? {} : { language: [...languages] }),
-    ...only("base_model", repository),
+    ...only("base_model", ids.length > 1 ? ids : (ids[0] ?? null)),
+    ...(family === "upcycle" ? {} : { library_name: "transformers" }), pipeline_tag: "text-generation", tags: [...tags, family],
   };
+  const comments = local.map((name) => `# base_model: ${name} (a folder; the Hub takes only a name that it has itself)`);
+  return ["---", stringify(matter, { lineWidth: 0 }).trimEnd(), ...comments, "---"];
 }
 
-/** A parent from the Hub is called by its name there. */
-const repositoryOf = ({ parentName, parent }: Pick<CardFacts, "parentName" | "parent">): string | null => (parentName.includes("/") ? parentName : parent.repository);
-
-/** As mergekit writes it. */
-export const withAdapter = (name: string, adapter: AdapterFacts | null): string => (adapter === null ? name : `${name}+${adapter.name}`);
+/** As mergekit writes it, for Markdown. */
+export const shownName = (name: string, adapter: AdapterFacts | null): string =>
+  markdownText(adapter === null ? name : `${name}+${adapter.name}`) || "model";
 
 /** Our own format is read by this project alone. */
 const loadsElsewhere = ({ target }: SurgeryPlan): boolean => (target.family as string) !== "upcycle";
@@ -89,12 +99,12 @@ function summary({ parentName, parent, adapter, experts, plan, dtype, weightByte
   const { recipe, source, target } = plan;
   const { total, active } = countParams(target);
   return [
-    ["parent", `${parentName} (${source.family}), ${compact(countParams(source).total)} parameters`],
+    ["parent", `${markdownText(parentName)} (${source.family}), ${compact(countParams(source).total)} parameters`],
     ...adapterRows("its adapter", adapter),
-    ...experts.flatMap(({ name, card, adapter: own }, i): [string, string][] => [[`parent ${i + 1}`, `${name}, licence: ${licence(card)}`], ...adapterRows(`adapter of parent ${i + 1}`, own)]),
+    ...experts.flatMap(({ name, card, adapter: own }, i): [string, string][] => [[`parent ${i + 1}`, `${markdownText(name)}, licence: ${licence(card)}`], ...adapterRows(`adapter of parent ${i + 1}`, own)]),
     ...(recipe.parents === null ? [] : [
-      ["experts from", recipe.parents.map(({ source: from }) => [withAdapter(parentName, adapter), ...experts.map(({ name, adapter: own }) => withAdapter(name, own))][from]!).join(", ")] as [string, string],
-      ["all other tensors", recipe.others === "base" ? `from ${withAdapter(parentName, adapter)}` : "the mean over the models that gave experts"] as [string, string],
+      ["experts from", recipe.parents.map(({ source: from }) => [shownName(parentName, adapter), ...experts.map(({ name, adapter: own }) => shownName(name, own))][from]!).join(", ")] as [string, string],
+      ["all other tensors", recipe.others === "base" ? `from ${shownName(parentName, adapter)}` : "the mean over the models that gave experts"] as [string, string],
     ]),
     ["parameters", `${compact(total)}, ${compact(active)} active for each token`],
     ["recipe", explainPlan(plan)[0]!],
@@ -107,7 +117,7 @@ function summary({ parentName, parent, adapter, experts, plan, dtype, weightByte
 }
 
 export function adapterRows(key: string, adapter: AdapterFacts | null): [string, string][] {
-  return adapter === null ? [] : [[key, `${adapter.words}; licence: ${licence({ ...adapter.card, licenseFiles: [] }, "the adapter")}`]];
+  return adapter === null ? [] : [[key, `${markdownText(adapter.words)}; licence: ${licence({ ...adapter.card, licenseFiles: [] }, "the adapter")}`]];
 }
 
 function routerWords({ routerInit, routerStd }: SurgeryPlan["recipe"]): string {
@@ -117,16 +127,16 @@ function routerWords({ routerInit, routerStd }: SurgeryPlan["recipe"]): string {
 }
 
 export function licence({ license, licenseName, licenseFrom, licenseFiles }: ParentCard, whose = "the parent"): string {
-  const files = licenseFiles.length === 0 ? "" : `; ${licenseFiles.join(", ")} beside this file`;
+  const files = licenseFiles.length === 0 ? "" : `; ${markdownText(licenseFiles.join(", "))} beside this file`;
   if (license === null) return `not stated by ${whose}'s README.md or config.json${files}`;
-  return `${licenseName === null ? license : `${license} (${licenseName})`}, as ${whose}'s ${licenseFrom} says${files}`;
+  return `${markdownText(licenseName === null ? license : `${license} (${licenseName})`)}, as ${whose}'s ${licenseFrom} says${files}`;
 }
 
 export function measured(found: PreservationReport | null, parent = "the parent"): string[] {
-  if (found === null) return ["Not measured. `upcycle verify PARENT THIS` does."];
+  if (found === null) return [`${notMeasured} \`upcycle verify PARENT THIS\` does.`];
   const worst = worstLayer(found.layers);
   return [
-    `Measured on ${found.tokens} tokens of ${found.source}, ${parent} and this model evaluated in float32:`, "",
+    `Measured on ${found.tokens} tokens of ${markdownText(found.source)}, ${parent} and this model evaluated in float32:`, "",
     ...rows([
       ["largest logit difference", `${significant(found.maxAbsLogitDiff)}, ${significant(found.relative)} of the largest logit`],
       ["mean logit difference", significant(found.meanAbsLogitDiff)],
@@ -142,7 +152,7 @@ export function measured(found: PreservationReport | null, parent = "the parent"
 
 /** How to load it, and what each program makes of it. */
 function loading({ plan, warnings }: CardFacts): string[] {
-  const notes = warnings.map((warning) => `- ${sentence(warning)}`);
+  const notes = warnings.map((warning) => `- ${sentence(markdownText(warning))}`);
   const remarks = notes.length === 0 ? [] : ["", ...notes];
   if (!loadsElsewhere(plan)) {
     return ["No released architecture can hold this model: only Upcycle loads it (`upcycle generate`, `train`, `verify`).", ...remarks];

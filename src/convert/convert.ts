@@ -19,9 +19,10 @@ import { isRouter, keepsFloat32 } from "../tensors/precision.js";
 import type { Slot } from "../tensors/slots.js";
 import { cardFile, modelCard, type CardFacts } from "./card.js";
 import { finishedFiles } from "./finished.js";
-import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
+import { executeWork, fileWarnings, ownDtype, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
 import { lineageOf, lineageRecord } from "./lineage.js";
 import { readParentCard } from "./parent-card.js";
+import { requireOut } from "./place.js";
 import { adapterFacts, adapterWords, closeParents, openParents, sourceName, sourceOf } from "./parents.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
 import { toolVersion } from "./version.js";
@@ -86,9 +87,9 @@ export async function planConversion(options: PlanOptions): Promise<ConversionPl
  * when `signal` fires.
  */
 export async function convertCheckpoint(options: ConvertOptions): Promise<Conversion> {
-  const { source, out, onEvent } = options;
+  const { source, out, overwrite, acceptFinished, onEvent } = options;
   const sources = [source, ...(options.parents ?? [])];
-  for (const folder of sources.flatMap(foldersOf)) await requireApart(folder, out);
+  await requireOut({ out, overwrite, acceptFinished, folders: sources.flatMap(foldersOf) });
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
   const parents = await openParents(sources);
@@ -104,7 +105,7 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
     const { plan, dtype, routerDtype } = planned;
     const slotDtype = slotDtypeOf(planned);
     // Router rows that were given are in none of the files that are compared.
-    if (options.acceptFinished === true && options.overwrite !== true && plan.data.length === 0) {
+    if (acceptFinished === true && overwrite !== true && plan.data.length === 0) {
       const weightFiles = await finishedFiles(out, { plan, dtype: slotDtype, maxShardBytes: options.maxShardBytes, files }, parents);
       if (weightFiles !== null) return { ...planned, dir: out, weightFiles, record, card, seconds: seconds(), found: true };
     }

@@ -1,12 +1,12 @@
 /** The model card of a model that was made of another mixture of experts: merged, or with its experts multiplied. */
-import { stringify } from "yaml";
 import { bytes, compact } from "../base/format.js";
+import { markdownText } from "../base/markdown.js";
 import type { Checkpoint } from "../checkpoint/open.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { countParams } from "../cost/params.js";
 import { modelName } from "../hub/reference.js";
 import type { DecoderSpec } from "../spec/types.js";
-import { adapterRows, dtypeNames, licence, parentMatter, rows, withAdapter } from "./card.js";
+import { adapterRows, dtypeNames, licence, matterLines, rows, shownName } from "./card.js";
 import { readParentCard } from "./parent-card.js";
 import { adapterFacts } from "./parents.js";
 import { toolVersion } from "./version.js";
@@ -28,15 +28,13 @@ export interface DerivedCardFacts {
 export async function derivedCard(checkpoint: Checkpoint, { title, what, tags, target, dtype, weightBytes, summary, warnings }: DerivedCardFacts): Promise<string> {
   const { dir, config, spec } = checkpoint;
   const [base, parent, adapter] = [modelName(dir), await readParentCard(dir, config), await adapterFacts(checkpoint)];
-  const name = withAdapter(base, adapter);
-  const library = target.family === "upcycle" ? {} : { library_name: "transformers" };
-  const matter = { ...parentMatter(base, parent), ...library, pipeline_tag: "text-generation", tags: [...tags, target.family] };
+  const name = shownName(base, adapter);
   return [
-    "---", stringify(matter).trimEnd(), "---", "",
+    ...matterLines([{ name: base, card: parent }, ...(adapter === null ? [] : [adapter])], target.family, tags), "",
     `# ${name} ${title}`, "",
     `${what} **${name}** with Upcycle ${toolVersion}.`, "",
     ...rows([
-      ["from", `${base} (${spec.family}), ${compact(countParams(spec).total)} parameters`],
+      ["from", `${markdownText(base)} (${spec.family}), ${compact(countParams(spec).total)} parameters`],
       ...adapterRows("its adapter", adapter),
       ["parameters", compact(countParams(target).total)],
       ["family", target.family],
@@ -44,6 +42,6 @@ export async function derivedCard(checkpoint: Checkpoint, { title, what, tags, t
       ["weights", `${bytes(weightBytes, 3)} as ${dtypeNames[dtype]}`],
       ["licence", licence(parent)],
     ]), "",
-    ...(warnings.length === 0 ? [] : [...warnings.map((warning) => `- ${warning}`), ""]),
+    ...(warnings.length === 0 ? [] : [...warnings.map((warning) => `- ${markdownText(warning)}`), ""]),
   ].join("\n");
 }

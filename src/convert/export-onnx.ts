@@ -1,11 +1,12 @@
 /** A model folder as an ONNX file: the graph of `step/export.ts` with the weights stored inside or beside it. */
-import { rm } from "node:fs/promises";
-import { basename, dirname } from "node:path";
+import { access, constants, rm } from "node:fs/promises";
+import { basename, dirname, resolve } from "node:path";
 import { inputError, interruptedError } from "../base/errors.js";
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint/open.js";
 import type { ValueId } from "../graph/ir.js";
 import { elements } from "../graph/ir.js";
 import { exists, stageFile, type StagedFile } from "../io/atomic.js";
+import { withFsErrors } from "../io/fs-errors.js";
 import { requireOutputFile } from "../io/open.js";
 import { requireFreeSpace } from "../io/space.js";
 import { lower, type OnnxProgram } from "../onnx/lower.js";
@@ -61,8 +62,7 @@ const PIECE = 1 << 22;
 export async function exportOnnx(options: ExportOptions): Promise<Exported> {
   const { source, out } = options;
   const started = performance.now();
-  // Whatever else has a name is no model of this kind, and not to be replaced by one.
-  if (!out.endsWith(".onnx")) throw inputError("the file to make has no name that ends in .onnx", { where: out, hint: "such as model.onnx" });
+  await requireOnnxPlace(out, options.overwrite);
   const checkpoint = await openCheckpoint(source);
   try {
     const { spec } = checkpoint;
@@ -90,6 +90,16 @@ export async function exportOnnx(options: ExportOptions): Promise<Exported> {
 function requirePositions({ maxPositions }: DecoderSpec, sequence: number, where: string): void {
   if (sequence <= maxPositions) return;
   throw inputError(`a sequence of ${sequence} tokens is longer than the model's ${maxPositions} positions`, { where, hint: "export a shorter one" });
+}
+
+/**
+ * Throws inputError for a name that is taken or cannot be given; writes nothing. To be asked before anything slow: `exportOnnx` asks again.
+ */
+export async function requireOnnxPlace(out: string, overwrite = false): Promise<void> {
+  // Whatever else has a name is no model of this kind, and not to be replaced by one.
+  if (!out.endsWith(".onnx")) throw inputError("the file to make has no name that ends in .onnx", { where: out, hint: "such as model.onnx" });
+  await requireFree([out, `${out}.data`], overwrite);
+  await withFsErrors(out, "write file", () => access(dirname(resolve(out)), constants.W_OK));
 }
 
 /** Which of the files are there. Throws inputError for one that may not be replaced, and like `requireOutputFile`. */
@@ -173,8 +183,8 @@ async function writeInside({ checkpoint, program, exported, bytes, taken }: Work
   } finally {
     await file.discard();
   }
-  // Weights of the file that was replaced.
-  for (const path of taken) if (path !== options.out) await rm(path, { force: true });
+  // Weights of the file that was replaced. Without that file nobody knows whose they are.
+  if (taken.includes(options.out)) for (const path of taken) if (path !== options.out) await rm(path, { force: true });
 }
 
 async function writeBeside({ checkpoint, program, exported, places, bytes, taken }: Work, options: ExportOptions): Promise<void> {

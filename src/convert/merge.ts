@@ -8,9 +8,10 @@ import { recipeName } from "../surgery/recipe.js";
 import { slotKey, slotsOf } from "../tensors/slots.js";
 import { cardFile } from "./card.js";
 import { derivedCard } from "./derived-card.js";
-import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
+import { executeWork, fileWarnings, ownDtype, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
 import { readLineage } from "./lineage.js";
 import { sourceName } from "./parents.js";
+import { requireOut } from "./place.js";
 import { toolVersion } from "./version.js";
 
 /** In a merged model's folder: how it was made. */
@@ -57,8 +58,8 @@ export async function planMerging(options: PlanOptions): Promise<MergingPlan> {
  * Throws `input` for a source, choice or folder that cannot be used, `stopped` for a full disk, `interrupted` when `signal` fires.
  */
 export async function mergeCheckpoint(options: MergeOptions): Promise<Merged> {
-  const { source, out, onEvent } = options;
-  for (const folder of foldersOf(source)) await requireApart(folder, out);
+  const { source, out, overwrite, onEvent } = options;
+  await requireOut({ out, overwrite, folders: foldersOf(source) });
   const started = performance.now();
   const checkpoint = await openCheckpoint(source);
   try {

@@ -6,9 +6,10 @@ import { explainExpectation } from "../surgery/explain.js";
 import { planMultiply, type MultiplyPlan, type MultiplyRecipe } from "../surgery/multiply.js";
 import { cardFile } from "./card.js";
 import { derivedCard } from "./derived-card.js";
-import { executeWork, fileWarnings, ownDtype, requireApart, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
+import { executeWork, fileWarnings, ownDtype, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
 import { lineageRecord, multiplied, multiplyFile, readLineage } from "./lineage.js";
 import { sourceName } from "./parents.js";
+import { requireOut } from "./place.js";
 import { toolVersion } from "./version.js";
 
 export interface MultiplyOptions extends ExecuteOptions {
@@ -54,8 +55,8 @@ export async function planMultiplying(options: PlanOptions): Promise<Multiplying
  * Throws `input` for a source, recipe or folder that cannot be used, `stopped` for a full disk, `interrupted` when `signal` fires.
  */
 export async function multiplyExperts(options: MultiplyOptions): Promise<Multiplied> {
-  const { source, out, onEvent } = options;
-  for (const folder of foldersOf(source)) await requireApart(folder, out);
+  const { source, out, overwrite, onEvent } = options;
+  await requireOut({ out, overwrite, folders: foldersOf(source) });
   const started = performance.now();
   const checkpoint = await openCheckpoint(source);
   try {

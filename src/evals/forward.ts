@@ -1,10 +1,10 @@
 /** `upcycle forward`: logits of given token ids, file to file. */
-import { basename, dirname, join } from "node:path";
 import { rename, rm } from "node:fs/promises";
 import { inputError, interruptedError } from "../base/errors.js";
 import { planHeader } from "../format/safetensors.js";
+import { reservePartial } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
-import { requireOutputFile } from "../io/open.js";
+import { requireFilePlace } from "../io/named-file.js";
 import { requireFreeSpace } from "../io/space.js";
 import { openTensorFile, writeTensorFile } from "../io/tensor-file.js";
 import type { RunnableModel } from "./model.js";
@@ -40,6 +40,15 @@ export async function readInputIds(path: string): Promise<InputIds> {
   }
 }
 
+/** Throws inputError unless logits can be written there: a file that is there and holds anything else, such as a model's weights, is not replaced. */
+export async function requireLogitsPlace(path: string): Promise<void> {
+  await requireFilePlace(path, "file of logits", async () => {
+    const file = await openTensorFile(path).catch(() => null);
+    await file?.close();
+    return file !== null && [...file.tensors.keys()].join() === "logits";
+  });
+}
+
 /**
  * Writes `logits` [B, T, V] float32, one sequence in memory at a time; the file gets its name when it is complete.
  * Throws inputError like `requireOutputFile`. `signal` stops between two sequences and leaves nothing.
@@ -49,12 +58,12 @@ export async function writeLogits(
 ): Promise<{ readonly shape: readonly number[] }> {
   const shape = [batch, sequence, model.spec.vocab];
   const meta = { name: "logits", dtype: "F32" as const, shape };
-  const partial = join(dirname(path), `.${basename(path)}.partial`);
-  await requireOutputFile(path);
+  await requireLogitsPlace(path);
   await requireFreeSpace(path, planHeader([meta]).fileBytes);
+  const { partial, place } = await reservePartial(path);
   try {
     await writeTensorFile(partial, [meta], () => rows(model, { ids, batch, sequence }, path, signal));
-    await withFsErrors(path, "name file", () => rename(partial, path));
+    await withFsErrors(path, "name file", () => rename(partial, place));
   } catch (cause) {
     await rm(partial, { force: true }).catch(() => undefined);
     throw cause;

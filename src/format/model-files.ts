@@ -42,3 +42,40 @@ export const adapterSources = [
   { file: "adapter_model.safetensors", shards: null },
   { file: "adapter_model.bin", shards: null },
 ] as const;
+
+/** What we write beside the weights of a model: how it was made, and how much of its parent's function was kept. */
+export const recordFiles: readonly string[] = ["upcycle.json", "multiply.json", "merge.json"];
+
+/** What a training keeps beside the weights of its checkpoint. */
+export const stateFiles: readonly string[] = ["training.json", "optimizer.safetensors"];
+
+const otherModelFiles: readonly string[] = [
+  cardFile, "config.json", "preservation.json", "preprocessor_config.json", "processor_config.json", "configuration.json",
+  "quantize_config.json", "params.json", "tekken.json", "spiece.model", "sentencepiece.bpe.model", "training_args.bin",
+  // Of the Hub's repositories, and of macOS, which puts it into every folder that somebody has looked at.
+  ".gitattributes", ".DS_Store",
+];
+
+const modelFile = [
+  /^(model|consolidated)([.-][\w.-]+)?\.safetensors(\.index\.json)?$/,
+  /^(pytorch_model|consolidated)([.-][\w.-]+)?\.(bin|pth)(\.index\.json)?$/,
+  // Remote code by the names that transformers gives it.
+  /^(modeling|modular|configuration|tokenization|processing|image_processing|feature_extraction)_\w+\.py$/,
+];
+
+/**
+ * Whether a model folder holds files of this name: weights and their index, configs, tokenizer, licence, card, our records, remote code.
+ * A folder that holds anything else is never replaced by a model, and nothing else is ever removed from one: no images, scripts, notes, no
+ * folders.
+ */
+export function isModelFile(name: string): boolean {
+  // Of a file that was being written when its writer was killed.
+  const [, whole = name] = /^\.(.+)\.partial-\d+(-\d+)?$/.exec(name) ?? [];
+  const known = [...recordFiles, ...otherModelFiles];
+  return isCarried(whole) || known.includes(whole) || modelFile.some((pattern) => pattern.test(whole));
+}
+
+/** The same of a checkpoint of a training. */
+export function isCheckpointFile(name: string): boolean {
+  return isModelFile(name) || stateFiles.includes(name);
+}

@@ -20,9 +20,19 @@ const name = /^[A-Za-z0-9](?:[A-Za-z0-9]|[-_.](?=[A-Za-z0-9]))*$/;
 
 /** What to call a model folder: its base name, or `org/name` for a snapshot in the Hub's cache, whose base name is a commit. */
 export function modelName(folder: string): string {
-  const path = resolve(folder);
-  const [, repo] = /[/\\]models--([^/\\]+)[/\\](?:snapshots|headers)[/\\][0-9a-f]{40}$/.exec(path) ?? [];
-  return repo === undefined ? basename(path) : repo.replace("--", "/");
+  return cachedModel(folder) ?? basename(resolve(folder));
+}
+
+/** The Hub's name of a snapshot in its cache; null: the folder is none. */
+export function cachedModel(folder: string): string | null {
+  const [, repo] = /[/\\]models--([^/\\]+)[/\\](?:snapshots|headers)[/\\][0-9a-f]{40}$/.exec(resolve(folder)) ?? [];
+  return repo === undefined ? null : repo.replace("--", "/");
+}
+
+/** Whether the Hub could have a model of this name. */
+export function isModelId(id: string): boolean {
+  const parts = id.split("/");
+  return parts.length <= 2 && parts.every((part) => part.length <= 96 && name.test(part));
 }
 
 /** Throws inputError for anything but `hf://[org/]name[@revision]`. */
@@ -31,10 +41,9 @@ export function parseHubReference(model: string): HubReference {
   const at = rest.indexOf("@");
   const repo = at < 0 ? rest : rest.slice(0, at);
   const revision = at < 0 ? "main" : rest.slice(at + 1);
-  const parts = repo.split("/");
   // Revisions become folder names of the cache.
   const badRevision = !/^[A-Za-z0-9][A-Za-z0-9._/-]*$/.test(revision) || revision.split("/").some((part) => /^\.*$/.test(part));
-  if (!isHubReference(model) || parts.length > 2 || !parts.every((part) => part.length <= 96 && name.test(part)) || badRevision) {
+  if (!isHubReference(model) || !isModelId(repo) || badRevision) {
     const written = meant(model, revision) ?? "hf://org/name or hf://org/name@revision";
     throw inputError(`"${model}" is no model of the Hub`, { hint: `write ${written}` });
   }

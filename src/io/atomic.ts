@@ -1,15 +1,29 @@
 /**
  * Files and folders that are either complete or absent under their name, whatever interrupts the writing: everything is
  * written beside (`.NAME.partial-PID`), flushed to disk, and renamed. Nothing named `.NAME.partial-*` is ever finished.
+ *
+ * A folder that is replaced keeps the name `.NAME.previous` until the new one has its own; `.NAME.replacing` says meanwhile that it was us
+ * who put it there.
  */
-import { mkdir, open, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
+import type { Dirent } from "node:fs";
+import {
+  access, constants, lstat, mkdir, open, readdir, readFile, realpath, rename, rm, rmdir, stat, unlink,
+} from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join, resolve, sep } from "node:path";
 import { inputError } from "../base/errors.js";
+import { isCheckpointFile } from "../format/model-files.js";
 import { makeFolders } from "./folders.js";
-import { fsError, requireNoDeadLink, withFsErrors } from "./fs-errors.js";
-import { isRunning, lockFolder } from "./lock.js";
-import { kindOf, openForWriting, requireOutputFile } from "./open.js";
+import { fsError, withFsErrors } from "./fs-errors.js";
+import { isRunning, lockFolder, lockName } from "./lock.js";
+import { entryAt, foreignEntries, removeModelFolder, requireReplaceable, someOf, type Overwrite } from "./model-folder.js";
+import { openForWriting, requireOutputFile } from "./open.js";
+
+export type { Overwrite } from "./model-folder.js";
+
+export interface StageOptions {
+  readonly overwrite?: Overwrite | undefined;
+}
 
 /** A folder being written beside its final place. */
 export interface StagedDirectory {
@@ -22,19 +36,16 @@ export interface StagedDirectory {
 }
 
 /**
- * Replaces or creates a file. A reader sees the old content or the new, never a mixture. Throws inputError like
- * `requireOutputFile`.
+ * Replaces or creates a file, behind a link too. A reader sees the old content or the new, never a mixture. Throws inputError for what is
+ * there and is no file.
  */
 export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
-  await requireOutputFile(path);
-  const temporary = partialName(path, process.pid);
+  const file = await stageFile(path);
   try {
-    await writeAndFlush(temporary, data, path);
-    await rename(temporary, path);
-    await syncDirectory(dirname(resolve(path)));
-  } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => undefined);
-    throw fsError(cause, path, "write file");
+    await file.append(typeof data === "string" ? new TextEncoder().encode(data) : data);
+    await file.commit();
+  } finally {
+    await file.discard();
   }
 }
 
@@ -53,10 +64,9 @@ export interface StagedFile {
  * inputError like `requireOutputFile`.
  */
 export async function stageFile(path: string): Promise<StagedFile> {
-  await requireOutputFile(path);
-  const temporary = partialName(path, process.pid);
   const onDisk = <T>(run: () => Promise<T>): Promise<T> => withFsErrors(path, "write file", run);
-  const handle = await onDisk(() => openForWriting(temporary, path));
+  const place = await onDisk(() => placeOf(path));
+  const { made: handle, partial } = await onDisk(() => createPartial(place, (name) => open(name, "wx")));
   let length = 0;
   let committed = false;
   return {
@@ -68,17 +78,50 @@ export async function stageFile(path: string): Promise<StagedFile> {
       onDisk(async () => {
         await handle.sync();
         await handle.close();
-        await rename(temporary, path);
+        await rename(partial, place);
         committed = true;
-        await syncDirectory(dirname(resolve(path)));
+        await syncDirectory(dirname(place));
       }),
     async discard() {
       if (committed) return;
       // Closing twice is no error.
       await handle.close().catch(() => undefined);
-      await rm(temporary, { force: true }).catch(() => undefined);
+      await rm(partial, { force: true }).catch(() => undefined);
     },
   };
+}
+
+/**
+ * `partial`: the name under which a file is written before it gets its own, `place`; it exists then, and nothing had it before. Throws like
+ * `writeFileAtomic`.
+ */
+export async function reservePartial(path: string): Promise<{ readonly partial: string; readonly place: string }> {
+  return withFsErrors(path, "write file", async () => {
+    const place = await placeOf(path);
+    const { made: handle, partial } = await createPartial(place, (name) => open(name, "wx"));
+    await handle.close();
+    return { partial, place };
+  });
+}
+
+/** Where a file of this name lies, behind links. What is neither a file nor absent, such as a device, must not be replaced by one. */
+async function placeOf(path: string): Promise<string> {
+  await requireOutputFile(path);
+  return (await exists(path)) ? realpath(path) : resolve(path);
+}
+
+/** A name of its own: an earlier process with our id may have left one, and a file of somebody else's may have it. */
+async function createPartial<T>(
+  place: string, make: (name: string) => Promise<T>,
+): Promise<{ readonly made: T; readonly partial: string }> {
+  for (let attempt = 0; ; attempt++) {
+    const partial = `${partialName(place, process.pid)}${attempt === 0 ? "" : `-${attempt}`}`;
+    try {
+      return { made: await make(partial), partial };
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== "EEXIST") throw cause;
+    }
+  }
 }
 
 /** Writes a value as indented JSON with a final newline, atomically. */
@@ -113,54 +156,51 @@ export async function writeAll(handle: FileHandle, bytes: Uint8Array, position: 
 /**
  * Starts writing a folder that will be named `final` once complete. Creates the parent folders, removes partial folders
  * of processes that no longer run, and puts back an old version that an interrupted replacement had moved aside.
- * Throws inputError if `final` is a file, or a non-empty folder and `overwrite` is not set.
+ * Throws inputError if `final` is a file or a link, or a non-empty folder that `overwrite` does not let be replaced.
  */
-export async function stageDirectory(final: string, { overwrite = false } = {}): Promise<StagedDirectory> {
+export async function stageDirectory(final: string, { overwrite = false }: StageOptions = {}): Promise<StagedDirectory> {
   requireNamed(final);
   const target = resolve(final);
-  const path = partialName(target, process.pid);
-  const previous = previousName(target);
-  await withFsErrors(final, "create folder", async () => {
+  const path = await withFsErrors(final, "create folder", async () => {
     await makeFolders(dirname(target));
     await restoreReplaced(target);
-    await rm(previous, { recursive: true, force: true });
-    await requireReplaceable(target, final, overwrite);
+    await requireFree(target, final, overwrite);
     await removeStalePartials(target);
-    await mkdir(path);
+    return (await createPartial(target, (partial) => mkdir(partial))).partial;
   });
   return {
     path,
-    commit: () => withFsErrors(final, "finish folder", () => replaceDirectory(path, target, previous, overwrite, final)),
+    commit: () => withFsErrors(final, "finish folder", () => replaceDirectory(path, target, overwrite, final)),
     discard: () => rm(path, { recursive: true, force: true }).catch(() => undefined),
   };
 }
 
-async function replaceDirectory(
-  staged: string,
-  target: string,
-  previous: string,
-  overwrite: boolean,
-  final: string,
-): Promise<void> {
+/** The old folder keeps a name until the new one has its own: at every moment one of the two is complete on disk. */
+async function replaceDirectory(staged: string, target: string, overwrite: Overwrite, final: string): Promise<void> {
   await syncDirectory(staged);
-  if (!overwrite) await requireEmptyOrAbsent(target, final);
-  if (await exists(target)) {
-    if ((await readdir(target)).length === 0) {
-      await rmdir(target);
-    } else {
-      // The old folder keeps a name until the new one has its own: at every moment one of the two is complete on disk.
-      await rm(previous, { recursive: true, force: true });
-      await rename(target, previous);
-    }
+  // It may have filled up since we looked.
+  await requireFree(target, final, overwrite);
+  if ((await entryAt(target)) === null) {
+    await rename(staged, target);
+    return syncDirectory(dirname(target));
   }
+  if ((await readdir(target)).length === 0) {
+    await rmdir(target);
+    await rename(staged, target);
+    return syncDirectory(dirname(target));
+  }
+  await writeAndFlush(markName(target), `${replacing} ${await idOf(staged)}\n`, markName(target));
+  await syncDirectory(dirname(target));
+  await rename(target, previousName(target));
   try {
     await rename(staged, target);
   } catch (cause) {
-    if (await exists(previous)) await rename(previous, target);
+    await rename(previousName(target), target);
+    await unlink(markName(target));
     throw cause;
   }
   await syncDirectory(dirname(target));
-  await rm(previous, { recursive: true, force: true });
+  if (await removeModelFolder(previousName(target), target)) await unlink(markName(target));
 }
 
 /**
@@ -168,7 +208,7 @@ async function replaceDirectory(
  * failure. `path` is in it; beside `path` there is room for what the making itself has to remember. One process at a time works there.
  * Throws inputError like `stageDirectory`, if another process is at work, and for the folder that this process works in.
  */
-export async function stageForAttempts(final: string, { overwrite = false } = {}): Promise<AttemptedDirectory> {
+export async function stageForAttempts(final: string, { overwrite = false }: StageOptions = {}): Promise<AttemptedDirectory> {
   requireNamed(final);
   const target = resolve(final);
   const room = unfinishedName(target);
@@ -177,8 +217,8 @@ export async function stageForAttempts(final: string, { overwrite = false } = {}
   await withFsErrors(final, "create folder", async () => {
     await makeFolders(dirname(target));
     await restoreReplaced(target);
-    if (await exists(room)) return;
-    await requireReplaceable(target, final, overwrite);
+    if (await requireOwnRoom(room)) return;
+    await requireFree(target, final, overwrite);
     // Asked for the whole path, Node tries for ever where a folder holds no others, such as /proc.
     await mkdir(room).catch((cause: NodeJS.ErrnoException) => {
       if (cause.code !== "EEXIST") throw cause;
@@ -186,20 +226,98 @@ export async function stageForAttempts(final: string, { overwrite = false } = {}
   });
   const release = await lockFolder(room);
   const remove = async (): Promise<void> => {
-    await rm(room, { recursive: true, force: true }).catch(() => undefined);
+    await emptyRoom(room).catch(() => undefined);
     await release();
+    // Another process may have come in.
+    await rmdir(room).catch(() => undefined);
   };
   return {
     path, room, release,
     async requireFree() {
-      await withFsErrors(final, "create folder", () => requireReplaceable(target, final, overwrite));
+      await withFsErrors(final, "create folder", () => requireFree(target, final, overwrite));
     },
     async commit() {
-      await withFsErrors(final, "finish folder", () => replaceDirectory(path, target, previousName(target), overwrite, final));
+      await withFsErrors(final, "finish folder", () => replaceDirectory(path, target, overwrite, final));
       await remove();
     },
     discard: remove,
   };
+}
+
+/** Of an unfinished folder's place, beside the folder. */
+export const journalName = "journal.jsonl";
+
+async function emptyRoom(room: string): Promise<void> {
+  await rm(join(room, journalName), { force: true });
+  await removeModelFolder(join(room, "folder"));
+}
+
+/**
+ * Whether the place of an unfinished folder is there. Throws inputError if it holds anything that we did not put there: it is somebody
+ * else's then.
+ */
+async function requireOwnRoom(room: string): Promise<boolean> {
+  const found = await entryAt(room);
+  if (found === null) return false;
+  const notOurs = (what: string): Error =>
+    inputError(`${what}, so it is not what an unfinished conversion leaves, and the place is needed for one`, {
+      where: room, hint: "move it away, or choose another --out",
+    });
+  if (!found.isDirectory()) throw notOurs("this is no folder");
+  const foreign: string[] = [];
+  for (const entry of await readdir(room, { withFileTypes: true })) foreign.push(...(await foreignInRoom(room, entry)));
+  if (foreign.length > 0) throw notOurs(`this folder holds ${someOf(foreign.sort())}`);
+  return true;
+}
+
+/** What of an entry of the place of an unfinished folder is not ours. */
+async function foreignInRoom(room: string, entry: Dirent): Promise<string[]> {
+  const path = join(room, entry.name);
+  if (entry.name === "folder" && entry.isDirectory()) {
+    return (await foreignEntries(path, isCheckpointFile)).map((inner) => join(entry.name, inner));
+  }
+  const isOurs = entry.isFile() && (entry.name === lockName || (entry.name === journalName && (await isJournal(path))));
+  return isOurs ? [] : [entry.name];
+}
+
+/** A journal begins with what is being made, of which a power cut may leave a part, or zeros. */
+async function isJournal(path: string): Promise<boolean> {
+  const begins = Buffer.from('{"begun":');
+  const handle = await open(path, "r");
+  try {
+    const { bytesRead, buffer } = await handle.read(Buffer.alloc(begins.length), 0, begins.length, 0);
+    const found = buffer.subarray(0, bytesRead);
+    return found.equals(begins.subarray(0, bytesRead)) || found.every((byte) => byte === 0);
+  } finally {
+    await handle.close();
+  }
+}
+
+/**
+ * Throws inputError if a folder cannot be made there, or not without replacing what may not be replaced; writes nothing. To be asked before
+ * anything slow: `stageForAttempts` asks again.
+ */
+export async function requirePlace(final: string, overwrite: Overwrite): Promise<void> {
+  requireNamed(final);
+  const target = resolve(final);
+  await requireElsewhere(target, final);
+  await withFsErrors(final, "create folder", async () => {
+    await requireOwnRoom(unfinishedName(target));
+    await requireFree(target, final, overwrite);
+    await requireWritableAbove(target);
+  });
+}
+
+/** The nearest folder above that exists has to take new names. */
+async function requireWritableAbove(target: string): Promise<void> {
+  const above = dirname(target);
+  const found = await stat(above).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === "ENOENT" && above !== target) return null;
+    throw cause;
+  });
+  if (found === null) return requireWritableAbove(above);
+  if (!found.isDirectory()) throw Object.assign(new Error("not a folder"), { code: "ENOTDIR" });
+  await access(above, constants.W_OK | constants.X_OK);
 }
 
 /** A folder being made over several attempts. */
@@ -232,22 +350,49 @@ async function requireElsewhere(target: string, final: string): Promise<void> {
   });
 }
 
-async function requireReplaceable(target: string, final: string, overwrite: boolean): Promise<void> {
-  await requireNoDeadLink(target, final);
-  if (!overwrite) await requireEmptyOrAbsent(target, final);
-  else if (await exists(target)) await requireFolder(target, final);
+async function requireFree(target: string, final: string, overwrite: Overwrite): Promise<void> {
+  await requireReplaceable(target, final, overwrite);
+  // Where nothing is replaced, nothing needs the name.
+  if (overwrite === false || (await entryAt(target)) === null || (await entryAt(previousName(target))) === null) return;
+  if ((await replacedFor(target)) === (await idOf(target))) return;
+  throw inputError("this name is needed while the folder beside it is replaced, and what has it is not ours", {
+    where: previousName(target), hint: "move it away, or remove it if it is an old version",
+  });
 }
 
-async function requireFolder(target: string, final: string): Promise<void> {
-  const found = await stat(target);
-  if (!found.isDirectory()) throw inputError(`this is ${kindOf(found)}, expected a folder`, { where: final });
+const replacing = "upcycle replaces the folder with number";
+
+/** Which folder was to take the place of the old one, by our mark; null: no replacement is under way. */
+async function replacedFor(target: string): Promise<string | null> {
+  if ((await entryAt(markName(target)))?.isFile() !== true) return null;
+  const said = await readFile(markName(target), "utf8");
+  return said.startsWith(`${replacing} `) && said.endsWith("\n") ? said.slice(replacing.length + 1, -1) : null;
 }
 
-/** Puts back the old version of a folder whose replacement was cut off between its two renames; else does nothing. */
+/** A folder's own number, which renaming keeps. */
+const idOf = async (path: string): Promise<string> => String((await lstat(path, { bigint: true })).ino);
+
+/**
+ * Ends the replacement of a folder that was cut off: between its two renames the old version is put back, behind them it is removed.
+ * Else does nothing. What is in the old version and is no file of ours moves along into the new one.
+ */
 export async function restoreReplaced(final: string): Promise<void> {
-  const target = resolve(final);
+  await withFsErrors(final, "create folder", () => endReplacement(resolve(final)));
+}
+
+async function endReplacement(target: string): Promise<void> {
   const previous = previousName(target);
-  if (!(await exists(target)) && (await exists(previous))) await rename(previous, target);
+  const wanted = await replacedFor(target);
+  const old = await entryAt(previous);
+  if ((await entryAt(target)) === null) {
+    if (old?.isDirectory() !== true) return;
+    if (wanted === null && (await entryAt(join(previous, "config.json"))) === null) return;
+    await rename(previous, target);
+  } else if (old !== null && wanted !== null) {
+    // Somebody else's folder in the place of ours does not make the old one worthless.
+    if ((await idOf(target)) !== wanted || !(await removeModelFolder(previous, target))) return;
+  }
+  if (wanted !== null) await unlink(markName(target));
 }
 
 /** Where a replaced folder lives between the two renames of a replacement. */
@@ -255,30 +400,29 @@ export function previousName(path: string): string {
   return join(dirname(path), `.${basename(path)}.previous`);
 }
 
+/** Says that `previousName` is ours. */
+function markName(target: string): string {
+  return join(dirname(target), `.${basename(target)}.replacing`);
+}
+
 function partialName(path: string, pid: number): string {
   const target = resolve(path);
   return join(dirname(target), `.${basename(target)}.partial-${pid}`);
 }
 
-/** Removes partial folders of this target whose writer is gone (or is this very process, starting again). */
+/**
+ * Removes partial folders of this target whose writer is gone (or is this very process, starting again), where they hold nothing but our
+ * files.
+ */
 async function removeStalePartials(target: string): Promise<void> {
   const prefix = `.${basename(target)}.partial-`;
   for (const name of await readdir(dirname(target))) {
-    const pid = name.startsWith(prefix) ? Number(name.slice(prefix.length)) : NaN;
-    if (!Number.isInteger(pid) || (pid !== process.pid && isRunning(pid))) continue;
-    await rm(join(dirname(target), name), { recursive: true, force: true });
-  }
-}
-
-async function requireEmptyOrAbsent(target: string, final: string): Promise<void> {
-  if (!(await exists(target))) return;
-  await requireFolder(target, final);
-  const found = await readdir(target);
-  if (found.length > 0) {
-    throw inputError(`folder exists and is not empty (${found.length} entries, such as ${found[0]})`, {
-      where: final,
-      hint: "choose another folder, or replace this one (--overwrite)",
-    });
+    const said = name.startsWith(prefix) ? /^(\d+)(-\d+)?$/.exec(name.slice(prefix.length)) : null;
+    const pid = Number(said?.[1]);
+    if (Number.isNaN(pid) || (pid !== process.pid && isRunning(pid))) continue;
+    const path = join(dirname(target), name);
+    if ((await entryAt(path))?.isDirectory() !== true || (await foreignEntries(path, isCheckpointFile)).length > 0) continue;
+    await removeModelFolder(path);
   }
 }
 

@@ -5,7 +5,7 @@ import { inputError } from "../base/errors.js";
 import { withFsErrors } from "./fs-errors.js";
 import { openRegular } from "./open.js";
 
-const lockName = ".lock";
+export const lockName = ".lock";
 
 /** Locks of this very process: a lock with our process id that is not here was left by an earlier process with the same id. */
 const held = new Set<string>();
@@ -26,7 +26,14 @@ export async function lockFolder(dir: string): Promise<() => Promise<void>> {
       held.add(path);
       return release;
     }
-    const owner = Number(await ownerOf(path));
+    const said = (await ownerOf(path)).trim();
+    // Whoever was killed at once has written nothing.
+    if (!/^\d{0,20}$/.test(said)) {
+      throw inputError(`${lockName} is no lock of a command (it does not hold the number of a process)`, {
+        where: dir, hint: "move it away, or choose another folder",
+      });
+    }
+    const owner = Number(said);
     if (owner === process.pid ? held.has(path) : Number.isInteger(owner) && owner > 0 && isRunning(owner)) break;
     await withFsErrors(path, "remove the lock of a process that ended", () => rm(path, { force: true }));
   }

@@ -4,9 +4,9 @@
  */
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
-import { open, readdir, rename, rm, stat, utimes } from "node:fs/promises";
+import { lstat, open, readdir, rename, rm, utimes } from "node:fs/promises";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { serialize } from "node:v8";
 import { makeFolders } from "../io/folders.js";
@@ -18,7 +18,8 @@ const MOST_BYTES = 512 * 1024 ** 2;
 const MOST_BYTES_EACH = 64 * 1024 ** 2;
 /** Of a writer that was killed: nothing takes as long to write. */
 const ABANDONED_MS = 3_600_000;
-const MAGIC = Buffer.from("upcycle graph 2\n");
+const BEGINNING = Buffer.from("upcycle graph ");
+const MAGIC = Buffer.concat([BEGINNING, Buffer.from("2\n")]);
 const DIGEST_BYTES = 32;
 const SUFFIX = ".graph";
 const PARTIAL = ".partial-";
@@ -54,6 +55,23 @@ function loweringCode(): string {
 }
 
 const digest = (key: string, parts: readonly Uint8Array[]): Buffer => parts.reduce((hash, part) => hash.update(part), createHash("sha256").update(key)).digest();
+
+const partialName = /^\..+\.partial-\d+-\d+-[a-z0-9]*$/;
+
+/** The folder may be anyone's, and so may a file by such a name: ours begin as every version has begun them, as far as they were written. */
+async function isOurs(path: string): Promise<boolean> {
+  try {
+    const handle = await open(path, "r");
+    try {
+      const { bytesRead, buffer } = await handle.read(Buffer.alloc(BEGINNING.length), 0, BEGINNING.length, 0);
+      return BEGINNING.subarray(0, bytesRead).equals(buffer.subarray(0, bytesRead)) && (bytesRead === BEGINNING.length || partialName.test(basename(path)));
+    } finally {
+      await handle.close();
+    }
+  } catch {
+    return false;
+  }
+}
 
 let written = 0;
 
@@ -97,16 +115,18 @@ export function graphCache(folder: string, mostBytes = MOST_BYTES): GraphCache {
   };
 
   async function prune(): Promise<void> {
-    const names = (await readdir(folder)).filter((name) => name.endsWith(SUFFIX) || name.includes(PARTIAL));
+    const names = (await readdir(folder)).filter((name) => name.endsWith(SUFFIX) || partialName.test(name));
     const files = await Promise.all(names.map(async (name) => {
-      const found = await stat(join(folder, name)).catch(() => null);
-      return found === null ? [] : [{ name, bytes: found.size, at: found.mtimeMs }];
+      const found = await lstat(join(folder, name)).catch(() => null);
+      return found?.isFile() !== true ? [] : [{ name, bytes: found.size, at: found.mtimeMs }];
     }));
     let bytes = 0;
     for (const file of files.flat().sort((a, b) => b.at - a.at)) {
       const partial = !file.name.endsWith(SUFFIX);
       if (!partial) bytes += file.bytes;
-      if (partial ? file.at < Date.now() - ABANDONED_MS : bytes > mostBytes) await rm(join(folder, file.name), { force: true }).catch(() => undefined);
+      if (partial ? file.at >= Date.now() - ABANDONED_MS : bytes <= mostBytes) continue;
+      if (await isOurs(join(folder, file.name))) await rm(join(folder, file.name), { force: true }).catch(() => undefined);
+      else if (!partial) bytes -= file.bytes;
     }
   }
 }

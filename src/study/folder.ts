@@ -7,6 +7,7 @@ import { exists, writeJson } from "../io/atomic.js";
 import { readJson } from "../io/ranges.js";
 import { requireFreeSpace } from "../io/space.js";
 import type { DecoderSpec } from "../spec/types.js";
+import { requireUnclaimed } from "../train/fresh.js";
 import type { Ground } from "../train/ground.js";
 import type { PlannedArm } from "./plan.js";
 import type { StudyOptions, StudyRequest } from "./types.js";
@@ -23,7 +24,7 @@ export async function claimFolder({ config, dir, threads }: StudyOptions): Promi
   const path = join(dir, "study.json");
   const resolved = JSON.parse(JSON.stringify({ ...config, threads })) as StudyRequest;
   if (await exists(path)) {
-    const found = (await readJson(path)) as StudyRecord;
+    const found = await readRecord(path);
     const keys = [...new Set([...Object.keys(found.config), ...Object.keys(resolved)])] as (keyof StudyRequest)[];
     const other = keys.find((key) => JSON.stringify(found.config[key]) !== JSON.stringify(resolved[key]));
     // A study that was refused before it made anything, for a mistyped path say, may be corrected.
@@ -31,11 +32,18 @@ export async function claimFolder({ config, dir, threads }: StudyOptions): Promi
       throw inputError(`this folder holds a study with another "${other}"`, { where: dir, hint: "choose another --out, or remove the folder to start again" });
     }
     if (other === undefined) return found;
-  }
+  } else await requireUnclaimed(dir, ["tokenizer", "parent", "arms", "result.json", "report.html"], "study.json of a study");
   const record: StudyRecord = { config: resolved, startedAt: new Date().toISOString(), seconds: 0 };
   await requireFreeSpace(dir, 64 * 1024 ** 2);
   await writeJson(path, record);
   return record;
+}
+
+/** Throws inputError for a file of this name that is not ours. */
+async function readRecord(path: string): Promise<StudyRecord> {
+  const found = (await readJson(path)) as Partial<StudyRecord> | null;
+  if (typeof found?.config === "object" && found.config !== null && typeof found.startedAt === "string" && typeof found.seconds === "number") return found as StudyRecord;
+  throw inputError("this is not the record of a study", { where: path, hint: "choose another --out, or move the file away" });
 }
 
 /**

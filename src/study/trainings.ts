@@ -5,6 +5,7 @@ import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint
 import { lineageKey } from "../checkpoint/write.js";
 import { convertCheckpoint } from "../convert/convert.js";
 import { readLineage } from "../convert/lineage.js";
+import { trainedFiles } from "../convert/trained-card.js";
 import { countParams } from "../cost/params.js";
 import { trainFlopsPerToken } from "../cost/flops.js";
 import { compareModels, meanLoss } from "../evals/compare.js";
@@ -110,6 +111,7 @@ export async function* runArm(
       identity: { study: config.name, arm: arm.id, text: config.text, kind: arm.kind, recipe: arm.recipe?.(seed) ?? null },
       similarity: parent === null ? undefined : await similarityTo([parent], arm.spec, lineage),
       lineage: source?.config[lineageKey],
+      texts: source === null ? undefined : await trainedFiles(source),
     });
     const result = yield* meter.watch(name, arm.flopsPerToken, run);
     return armRun(seed, path, preservation, result, arm.flopsPerToken);

@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { interruptedError } from "../base/errors.js";
 import { compact } from "../base/format.js";
-import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
+import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint/open.js";
 import { lineageKey } from "../checkpoint/write.js";
 import type { ModelConfig, TrainConfig, TrainingBlock, TrainTextConfig } from "../config/index.js";
 import { trainFlopsPerToken } from "../cost/flops.js";
@@ -19,6 +19,7 @@ import { checkRouting } from "../step/routing.js";
 import type { Backend } from "../step/runtime.js";
 import { isBuffer, slotsOf, type Slot } from "../tensors/slots.js";
 import { describeText, layGround, newBase, openBase, requirePositions, type ModelBase } from "./ground.js";
+import { requireRunFolder } from "./fresh.js";
 import { freshTensor } from "./init.js";
 import {
   describeMixture, heldOutParts, learnableTexts, readMixture, requireEnoughOfEach, tokenizeMixture, trainingParts,
@@ -37,6 +38,8 @@ export interface TrainFileOptions {
   readonly dir: string;
   readonly backend: Backend;
   readonly threads: number;
+  /** Texts of further files of every checkpoint, such as its card, from the model that the training starts from (`trainedFiles`). */
+  readonly describe?: ((start: Checkpoint) => Promise<Readonly<Record<string, string>>>) | undefined;
   /** Aborting finishes the step in hand, saves and throws `interrupted`. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -53,6 +56,7 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
   // `trainRun` refuses a folder that holds another run, so a tokenizer beside a `run.json` is this run's own. Asked first, because a
   // folder that cannot be used should be known before minutes of reading.
   const reuse = await exists(join(dir, "run.json"));
+  await requireRunFolder(dir);
   yield { type: "phase", label: "reading text" };
   const text = await readText(config.text);
   goOnUnlessAborted(options);
@@ -74,6 +78,7 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
       initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(spec, slot, seed)),
       carry: base.carry,
       lineage: source?.config[lineageKey],
+      texts: source === null ? undefined : await options.describe?.(source),
       text: { train, heldOut }, documentEnd: end,
       evaluationTokens: config.evaluation.tokens,
       identity: { model, tokenizer: tokenizer ?? null, text: config.text },

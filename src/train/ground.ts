@@ -6,6 +6,7 @@ import type { ModelConfig, TokenizerConfig } from "../config/index.js";
 import { exists, writeFileAtomic } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
+import { readText } from "../io/ranges.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { tokenizerConfig } from "../tokenizer/config.js";
 import { openTokenizer, type TextTokenizer } from "../tokenizer/load.js";
@@ -55,12 +56,19 @@ export async function newBase({ model, tokenizer: { vocab }, corpus, dir, reuse 
   if (!reuse || !(await exists(config))) {
     const json = await trainByteLevelBpe(corpus.split.train.map(({ text }) => text), { vocab });
     await withFsErrors(carry, "create tokenizer folder", () => makeFolders(carry));
-    await writeFileAtomic(join(carry, "tokenizer.json"), json);
     // The last file: its presence says that the tokenizer is complete.
-    await writeFileAtomic(config, tokenizerConfig({ maxLength: model.maxPositions }));
+    const files = [[join(carry, "tokenizer.json"), json], [config, tokenizerConfig({ maxLength: model.maxPositions })]] as const;
+    if (!reuse) for (const [path, text] of files) await requireSame(path, text);
+    for (const [path, text] of files) await writeFileAtomic(path, text);
   }
   const tokenizer = await openTokenizer(carry);
   return { tokenizer, carry, spec: newModelSpec(model, tokenizer.vocab, tokenizer.eosId ?? null) };
+}
+
+/** A run that was stopped before it began has left the same tokenizer; another one is somebody else's. Throws inputError. */
+async function requireSame(path: string, text: string): Promise<void> {
+  if (!(await exists(path)) || (await readText(path).catch(() => null)) === text) return;
+  throw inputError("there is another tokenizer than this training learns", { where: path, hint: "choose another run folder, or move the tokenizer away" });
 }
 
 /** Throws inputError where a sequence is longer than the model's positions. */

@@ -56,7 +56,7 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
     await log.sync();
     state.peakRss = Math.max(state.peakRss, await runtime.peakMemory());
     await saveState({
-      dir: join(dir, "last"), spec: options.spec, runtime, carry: options.carry, lineage: options.lineage, layout: engine.layout,
+      dir: join(dir, "last"), spec: options.spec, runtime, carry: options.carry, lineage: options.lineage, texts: options.texts, layout: engine.layout,
       progress: { step: state.step, bestLoss: state.best, ms: state.ms, peakRssBytes: state.peakRss, guard: block.guard === undefined ? undefined : state.guard },
     });
     state.saved = state.step;
@@ -142,8 +142,8 @@ async function evaluate(options: RunOptions, engine: Engine, state: LoopState): 
 }
 
 /** A model without the state of its training. */
-function saveModel({ dir, spec, carry, lineage }: RunOptions, { runtime, layout }: Engine, name: string, averaged: boolean): Promise<void> {
-  return saveState({ dir: join(dir, name), spec, runtime, carry, lineage, layout, progress: null, averaged });
+function saveModel({ dir, spec, carry, lineage, texts }: RunOptions, { runtime, layout }: Engine, name: string, averaged: boolean): Promise<void> {
+  return saveState({ dir: join(dir, name), spec, runtime, carry, lineage, texts, layout, progress: null, averaged });
 }
 
 function diverged(message: string, { dir, block }: RunOptions, { saved }: LoopState): Error {

@@ -20,6 +20,7 @@ import { slotsOf, type Slot } from "../tensors/slots.js";
 import type { TokenRow } from "../text/batches.js";
 import type { MixPart } from "../text/mix.js";
 import { claimFolder } from "./claim.js";
+import { requireRunFolder } from "./fresh.js";
 import { freshGuard } from "./guard.js";
 import { tokensPerStep, trainLoop, type LoopState } from "./loop.js";
 import { metricsFile, readMetrics, tokensPerSecond, type EvalRecord, type RunMetrics, type StepRecord } from "./records.js";
@@ -34,6 +35,8 @@ export interface RunOptions {
   readonly carry: string | undefined;
   /** What every checkpoint says of how its experts were made (`lineageKey`). */
   readonly lineage?: unknown;
+  /** Texts of further files that every checkpoint has, by name, such as the model's card. */
+  readonly texts?: Readonly<Record<string, string>> | undefined;
   /** One row of tokens, or parts with weights; the held-out loss of parts is their weighted mean. */
   readonly text: { readonly train: TokenRow | readonly MixPart[]; readonly heldOut: TokenRow | readonly MixPart[] };
   /** The token that ends every document. */
@@ -76,6 +79,7 @@ export interface RunResult {
 export async function* trainRun(options: RunOptions): AsyncGenerator<TrainEvent, RunResult> {
   const { dir } = options;
   checkRouting(options.spec, options.block);
+  await requireRunFolder(dir);
   await claimFolder(options);
   const release = await lockFolder(dir);
   try {

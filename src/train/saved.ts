@@ -63,6 +63,8 @@ export interface SaveOptions {
   /** Folder whose tokenizer files come along. */
   readonly carry: string | undefined;
   readonly lineage: unknown;
+  /** Texts of further files, such as the model's card. */
+  readonly texts?: Readonly<Record<string, string>> | undefined;
   /** Null: weights only. */
   readonly progress: Progress | null;
   /** The model is made of these instead of the weights; where a parameter has no average, of its weight. */
@@ -70,13 +72,13 @@ export interface SaveOptions {
 }
 
 /** Replaces `dir` with the current state; at every moment the old or the new one is complete on disk. */
-export async function saveState({ dir, spec, runtime, layout, carry, lineage, progress, averaged = false }: SaveOptions): Promise<void> {
+export async function saveState({ dir, spec, runtime, layout, carry, lineage, texts, progress, averaged = false }: SaveOptions): Promise<void> {
   const tensors = kindOrder.flatMap((kind) =>
     slotsOf(spec).filter(({ key }) => layout.kinds(key).includes(kind)).map(({ key, shape }) => ({ name: `${kind}.${key}`, dtype: "F32" as const, shape })));
   await writeCheckpoint({
-    dir, spec, dtype: layout.dtype, carry, lineage, overwrite: true,
+    dir, spec, dtype: layout.dtype, carry, lineage, overwrite: "checkpoint",
     weights: ({ key }) => runtime.read(averaged && layout.kinds(key).includes("average") ? "average" : "weight", key),
-    files: progress === null ? {} : { [progressFile]: `${JSON.stringify(progress)}\n` },
+    files: { ...texts, ...(progress === null ? {} : { [progressFile]: `${JSON.stringify(progress)}\n` }) },
     extraBytes: progress === null ? 0 : 4 * tensors.reduce((sum, { shape }) => sum + elements(shape), 0),
     finish: async (folder) => {
       if (progress === null) return;

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../src/checkpoint/open.js";
@@ -48,6 +48,7 @@ describe("writing", () => {
 
   test("a taken folder is refused, or replaced as a whole", async () => {
     const dir = variant("dense/llama");
+    rmSync(join(dir, "expected.safetensors"));
     const before = readdirSync(dir);
     const model = await spec();
     expect((await failure(writeCheckpoint({ dir, spec: model, dtype: "F32", weights: zeros }))).message).toContain(
@@ -62,6 +63,7 @@ describe("writing", () => {
 
   test("an open model can be replaced by what is read from it", async () => {
     const dir = variant("dense/llama");
+    rmSync(join(dir, "expected.safetensors"));
     await withCheckpoint(dir, async (source) => {
       const before = await allBytes(source);
       await rewrite(source, dir, { overwrite: true });
@@ -80,6 +82,7 @@ describe("writing", () => {
     );
     expect(readdirSync(parent)).toEqual([]);
     const dir = variant("dense/llama");
+    rmSync(join(dir, "expected.safetensors"));
     await expect(writeCheckpoint({ dir, spec: model, dtype: "F32", weights: failing, overwrite: true })).rejects.toThrow(
       "boom",
     );

@@ -78,11 +78,25 @@ describe("train, then use what was trained", () => {
     expect((await upcycle("generate", moe, "--prompt", "", "--json")).stderr).toBe("upcycle: the prompt has no tokens; give some text to go on from\n");
   });
 
-  it("trains an upcycled model further, which can still be merged", async () => {
+  it("learns no tokenizer over somebody else's", async () => {
+    const theirs = join(dir, "theirs");
+    mkdirSync(join(theirs, "tokenizer"), { recursive: true });
+    writeFileSync(join(theirs, "tokenizer", "tokenizer.json"), "mine");
+    const line = `upcycle: ${join(theirs, "tokenizer", "tokenizer.json")}: there is another tokenizer than this training learns; choose another run folder, or move the tokenizer away\n`;
+    const { code, stderr } = await upcycle("train", join(dir, "train.yaml"), "--out", theirs);
+    expect([code, stderr.slice(-line.length)]).toEqual([2, line]);
+    expect(readdirSync(theirs, { recursive: true }).sort()).toEqual(["tokenizer", join("tokenizer", "tokenizer.json")]);
+    expect(readFileSync(join(theirs, "tokenizer", "tokenizer.json"), "utf8")).toBe("mine");
+  });
+
+  it("trains an upcycled model further, which has a card and can still be merged", async () => {
     const moe = join(dir, "moe");
     const file = writeTrainFile(dir, "moe.yaml", { model: moe, tokenizer: undefined, out: join(dir, "moe-run"), training: { steps: 2 } });
     const { model, best } = await upcycleJson("train", file);
     for (const folder of [model, best] as string[]) {
+      const card = readFileSync(join(folder, "README.md"), "utf8");
+      expect(card).toContain("# last E2G2T2, trained further\n");
+      expect(card).toContain("| recipe | E2G2T2, of a llama model |");
       expect(await upcycleJson("merge", folder, "--dry-run")).toMatchObject({ record: true, how: expect.stringContaining("2 experts, each put together from 2 parts") as string });
     }
   });

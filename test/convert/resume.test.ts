@@ -1,6 +1,6 @@
 /** Conversions that are stopped, killed, starved and disturbed. Threads and child processes run compiled code. */
 import { spawn, spawnSync } from "node:child_process";
-import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -111,7 +111,7 @@ describe("a conversion that is interrupted", () => {
 
   it("starts over where the journal or the files were damaged", async () => {
     for (const damage of [
-      (room: string) => writeFileSync(join(room, "journal.jsonl"), "{}\nnonsense\n"),
+      (room: string) => writeFileSync(join(room, "journal.jsonl"), '{"begun":\nnonsense\n'),
       (room: string) => writeFileSync(join(room, "folder", "model-00001-of-00005.safetensors"), ""),
       (room: string) => rmSync(join(room, "folder"), { recursive: true }),
     ]) {
@@ -126,9 +126,9 @@ describe("a conversion that is interrupted", () => {
   it("keeps the old folder until the new one is complete", async () => {
     const out = fresh();
     mkdirSync(out);
-    writeFileSync(join(out, "old"), "1");
+    writeFileSync(join(out, "config.json"), '{"model_type":"old"}');
     await stopped(out, 90, { overwrite: true });
-    expect(readdirSync(out)).toEqual(["old"]);
+    expect(readFileSync(join(out, "config.json"), "utf8")).toBe('{"model_type":"old"}');
     expect(await lineOf(convertCheckpoint(options(out)))).toContain("folder exists and is not empty");
     await convertCheckpoint(options(out, { overwrite: true }));
     expect(hashes(out)).toEqual(await expected());
@@ -247,8 +247,8 @@ it("an old folder moved aside by a killed replacement comes back", async () => {
   const out = fresh();
   await stopped(out, 90);
   mkdirSync(out);
-  writeFileSync(join(out, "old"), "1");
+  writeFileSync(join(out, "config.json"), "old");
   renameSync(out, join(root, `.${out.slice(root.length + 1)}.previous`));
   expect(await lineOf(convertCheckpoint(options(out)))).toContain("folder exists and is not empty");
-  expect(readdirSync(out)).toEqual(["old"]);
+  expect(readFileSync(join(out, "config.json"), "utf8")).toBe("old");
 });

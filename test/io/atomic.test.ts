@@ -96,17 +96,17 @@ describe("stageDirectory", () => {
     const dir = fresh();
     mkdirSync(join(dir, "model"));
     const stage = await stageDirectory(join(dir, "model"));
-    writeFileSync(join(stage.path, "a"), "1");
+    writeFileSync(join(stage.path, "config.json"), '{"model_type":"a"}');
     await stage.commit();
     const error = await failure(stageDirectory(join(dir, "model")));
     expect(error.line).toBe(
-      `${join(dir, "model")}: folder exists and is not empty (1 entries, such as a); choose another folder, or replace this one (--overwrite)`,
+      `${join(dir, "model")}: folder exists and is not empty (1 entries, such as config.json); choose another folder, or replace this one (--overwrite)`,
     );
     const second = await stageDirectory(join(dir, "model"), { overwrite: true });
-    writeFileSync(join(second.path, "b"), "2");
-    expect(readdirSync(join(dir, "model"))).toEqual(["a"]);
+    writeFileSync(join(second.path, "upcycle.json"), "2");
+    expect(readdirSync(join(dir, "model"))).toEqual(["config.json"]);
     await second.commit();
-    expect(readdirSync(join(dir, "model"))).toEqual(["b"]);
+    expect(readdirSync(join(dir, "model"))).toEqual(["upcycle.json"]);
     expect(readdirSync(dir)).toEqual(["model"]);
     writeFileSync(join(dir, "file"), "");
     for (const overwrite of [false, true])
@@ -130,33 +130,39 @@ describe("stageDirectory", () => {
     const dir = fresh();
     const dead = ".model.partial-4194305"; // Above the largest pid Linux gives out.
     const alive = `.model.partial-${process.ppid}`;
-    for (const name of [dead, alive, ".model.partial-notes", ".other.partial-4194305", `.model.partial-${process.pid}`])
-      mkdirSync(join(dir, name, "x"), { recursive: true });
+    const theirs = ".model.partial-4194306";
+    for (const name of [dead, `${dead}-1`, alive, ".model.partial-notes", ".other.partial-4194305", `.model.partial-${process.pid}`]) {
+      mkdirSync(join(dir, name));
+      writeFileSync(join(dir, name, "model.safetensors"), "1");
+    }
+    mkdirSync(join(dir, theirs));
+    writeFileSync(join(dir, theirs, "thesis.txt"), "1");
     const stage = await stageDirectory(join(dir, "model"));
     expect(readdirSync(stage.path)).toEqual([]);
     await stage.commit();
-    expect(readdirSync(dir).sort()).toEqual([alive, ".model.partial-notes", ".other.partial-4194305", "model"].sort());
+    expect(readdirSync(dir).sort()).toEqual([alive, theirs, ".model.partial-notes", ".other.partial-4194305", "model"].sort());
   });
 
   test("a replacement cut between its two renames is undone by the next start", async () => {
     const dir = fresh();
     const final = join(dir, "model");
     mkdirSync(final);
-    writeFileSync(join(final, "old"), "1");
+    writeFileSync(join(final, "config.json"), "1");
     renameSync(final, previousName(final));
     expect((await failure(stageDirectory(final))).message).toContain("not empty");
-    expect(readdirSync(final)).toEqual(["old"]);
+    expect(readdirSync(final)).toEqual(["config.json"]);
   });
 
   test("a stage that vanished leaves the old folder", async () => {
     const dir = fresh();
     const final = join(dir, "model");
     mkdirSync(final);
-    writeFileSync(join(final, "old"), "1");
+    writeFileSync(join(final, "config.json"), '{"model_type":"old"}');
     const stage = await stageDirectory(final, { overwrite: true });
     renameSync(stage.path, join(dir, "stolen"));
     await failure(stage.commit());
-    expect(readdirSync(final)).toEqual(["old"]);
+    expect(readdirSync(final)).toEqual(["config.json"]);
+    expect(readdirSync(dir).sort()).toEqual(["model", "stolen"]);
   });
 });
 

@@ -43,3 +43,10 @@ it("is refused while another process runs", async () => {
   await expect(lockFolder(dir)).rejects.toThrow(`process ${child.pid}`);
   child.kill("SIGKILL");
 });
+
+it("a file of that name that holds no process id is somebody else's and stays", async () => {
+  const dir = fresh();
+  writeFileSync(join(dir, ".lock"), "the combination is 1234");
+  await expect(lockFolder(dir)).rejects.toThrow(".lock is no lock of a command");
+  expect(readFileSync(join(dir, ".lock"), "utf8")).toBe("the combination is 1234");
+});

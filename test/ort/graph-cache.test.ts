@@ -1,4 +1,4 @@
-import { chmod, mkdtemp, readdir, readFile, rm, truncate, utimes, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, truncate, utimes, writeFile } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -100,6 +100,20 @@ describe("a cache of lowered graphs", () => {
     await writeFile(join(folder, "notes.txt"), "mine");
     await put(cache, "e");
     expect((await readdir(folder)).sort()).toEqual([".d.partial-1-0-x", "a.graph", "e.graph", "notes.txt"]);
+  });
+
+  it("leaves what others have put into the folder, whatever it is called", async () => {
+    const theirs = ["social.graph", ".thesis.partial-1-0-x", "notes.partial-2", `${"0".repeat(64)}.graph`];
+    const then = new Date(Date.now() - 9 * 3_600_000);
+    for (const name of theirs) {
+      await writeFile(join(folder, name), bytes(300));
+      await utimes(join(folder, name), then, then);
+    }
+    await mkdir(join(folder, "folder.graph"));
+    const cache = graphCache(folder, 400);
+    await put(cache, "a");
+    await put(cache, "b");
+    expect((await readdir(folder)).sort()).toEqual([...theirs, "a.graph", "b.graph", "folder.graph"].sort());
   });
 
   it("serves writers of one name at once", async () => {

@@ -1,5 +1,5 @@
 /** A whole study, as small as one can be: real text files, a real tokenizer, every kind of arm. */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
@@ -113,6 +113,14 @@ describe("a study's result", () => {
     expect(text.vocab).toBe(300);
     expect(text.bytesPerToken).toBeGreaterThan(1.5);
     expect(text.trainTokens).toBeGreaterThan(10 * text.heldOutTokens * 0.8);
+  });
+
+  it("has a card with every model that was trained from another", () => {
+    const cardOf = (id: string): string => readFileSync(join(whole, "arms", id, "seed-7", "last", "README.md"), "utf8");
+    expect(cardOf("fine")).toContain("A mixture of experts, trained further from **last E4G4T4** with Upcycle");
+    expect(cardOf("fine")).toContain("| upcycled from | last (llama) |");
+    expect(cardOf("dense")).toContain("A dense model, trained further from **last** with Upcycle");
+    expect(existsSync(join(whole, "arms", "scratch", "seed-7", "last", "README.md"))).toBe(false);
   });
 
   it("has the parent it trained, an ordinary folder", async () => {
@@ -238,6 +246,17 @@ describe("the same command again", () => {
     const found = await run({ dir });
     expect(timeless(found)).toEqual(timeless(result));
     expect(found.seconds).toBeGreaterThan(seconds);
+  });
+
+  it("takes no folder that holds something by the names it gives", async () => {
+    for (const [name, said] of [["parent", "holds parent, which would be replaced"], ["result.json", "holds result.json"], ["study.json", "this is not the record of a study"]] as const) {
+      const dir = join(root, `taken-${name}`);
+      mkdirSync(dir);
+      writeFileSync(join(dir, name), "{}");
+      expect((await failure(run({ dir }))).line).toContain(said);
+      expect(readdirSync(dir)).toEqual([name]);
+      expect(readFileSync(join(dir, name), "utf8")).toBe("{}");
+    }
   });
 
   it("with another config is refused, naming the key", async () => {

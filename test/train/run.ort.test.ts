@@ -1,4 +1,4 @@
-import { appendFileSync, existsSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import { openCheckpoint } from "../../src/checkpoint/open.js";
@@ -66,6 +66,35 @@ describe("a run", () => {
     expect(Math.abs(measured.loss - Math.min(...evals.map(({ loss }) => loss)))).toBeLessThan(1e-5);
     expect(model.spec).toEqual(moeSpec);
     await model.close();
+  });
+
+  it("takes no folder that holds something by the names it gives", async () => {
+    for (const name of ["last", "best", "average", "metrics.jsonl"]) {
+      const dir = fresh();
+      mkdirSync(join(dir, name), { recursive: true });
+      writeFileSync(join(dir, name, "thesis.txt"), "mine");
+      const { line, exitCode } = await failure(finish(runOptions(dir)));
+      expect([line, exitCode]).toEqual([`${dir}: the folder has no run.json of a run, but holds ${name}, which would be replaced or taken for this one's; choose another folder, or move that away first`, 2]);
+      expect(readdirSync(dir, { recursive: true }).sort()).toEqual([name, join(name, "thesis.txt")]);
+    }
+  });
+
+  it("gives every checkpoint the texts it is given, and keeps what somebody has put beside them", async () => {
+    const dir = fresh();
+    const controller = new AbortController();
+    const options = { texts: { "README.md": "a card" } };
+    await failure(finish(runOptions(dir, { ...options, signal: controller.signal }), (event) => void (event.type === "step" && event.step === 5 && controller.abort())));
+    writeFileSync(join(dir, "last", "thesis.txt"), "mine");
+    symlinkSync("thesis.txt", join(dir, "last", "link"));
+    await finish(runOptions(dir, options));
+    expect(readFileSync(join(dir, "last", "thesis.txt"), "utf8")).toBe("mine");
+    expect(readdirSync(join(dir, "last"))).toContain("link");
+    for (const name of ["last", "best"]) expect(readFileSync(join(dir, name, "README.md"), "utf8")).toBe("a card");
+    expect(partials(dir)).toEqual([]);
+    const moved = fresh();
+    renameSync(join(dir, "last"), moved);
+    symlinkSync(moved, join(dir, "last"));
+    expect((await failure(finish(runOptions(dir, options)))).line).toContain(`${join(dir, "last")}: this is a link, which a new folder would take the place of`);
   });
 
   it("feeds each step its own micro-batches, in the order of the data, also after going on", async () => {

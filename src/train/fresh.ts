@@ -1,0 +1,31 @@
+/** A run folder that is new to us: what is in it by the names that a run gives is somebody else's. */
+import { join } from "node:path";
+import { inputError } from "../base/errors.js";
+import { exists } from "../io/atomic.js";
+import { withFsErrors } from "../io/fs-errors.js";
+import { entryAt, requireReplaceable, someOf } from "../io/model-folder.js";
+import { metricsFile } from "./records.js";
+
+/** Folders of a run that are replaced while it goes on. */
+const replaced = ["last", "best", "average"] as const;
+
+/** Throws inputError if a run here would replace or add to what it has not made, or could not replace its own. */
+export async function requireRunFolder(dir: string): Promise<void> {
+  if (!(await exists(join(dir, "run.json")))) await requireUnclaimed(dir, [...replaced, metricsFile], "run.json of a run");
+  for (const name of replaced) {
+    const path = join(dir, name);
+    await withFsErrors(path, "look up folder", () => requireReplaceable(path, path, "checkpoint"));
+  }
+}
+
+/** Throws inputError if the folder, which has no `mark` of ours, holds something by one of these names. */
+export async function requireUnclaimed(dir: string, names: readonly string[], mark: string): Promise<void> {
+  const taken: string[] = [];
+  await withFsErrors(dir, "look up folder", async () => {
+    for (const name of names) if ((await entryAt(join(dir, name))) !== null) taken.push(name);
+  });
+  if (taken.length === 0) return;
+  throw inputError(`the folder has no ${mark}, but holds ${someOf(taken)}, which would be replaced or taken for this one's`, {
+    where: dir, hint: "choose another folder, or move that away first",
+  });
+}
