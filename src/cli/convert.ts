@@ -95,7 +95,8 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   const { models, recipe: asked, dtype: said } = await askedOfFlags(given, flags, command);
   const part = flags.dryRun === true && asked.scaling !== "calibrated" ? "headers" : "all";
   const [source, ...parents] = (await fetchedSources(models, given === undefined, part, flags.json)) as [ModelSource, ...ModelSource[]];
-  const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
+  // A dry run writes nothing, so a signal may end it at once, wherever it is.
+  const { terminal, json, signal } = openContext({ json: flags.json, stopping: flags.dryRun === true ? undefined : "finishing the parts in hand" });
   // A dry run shows what the router will be made from, and reads no weights; calibration needs it as it will be.
   const routerRows = part === "headers" ? undefined : await promptedRouter(asked, source, flags.threads, terminal, signal);
   const recipe = asked.scaling === "calibrated" ? await calibrated(asked, source, routerRows, flags, terminal, signal) : asked;

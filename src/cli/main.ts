@@ -3,6 +3,7 @@
 import { Command, CommanderError, Option } from "commander";
 import { UpcycleError } from "../base/errors.js";
 import { toolVersion } from "../convert/version.js";
+import { stoppedExitCode, withstandHangups } from "./signals.js";
 import { ReaderGone, quietBrokenPipe } from "./terminal.js";
 
 /** In the order of the help. Each is loaded when it is needed: a command waits for its own code alone. */
@@ -55,7 +56,7 @@ export async function main(args: readonly string[]): Promise<number> {
   } catch (error) {
     // --help, --version; and help that was shown instead of a line about what is wrong.
     if (error instanceof CommanderError && (error.exitCode === 0 || error.code === "commander.help")) return error.exitCode === 0 ? 0 : 2;
-    if (error instanceof ReaderGone) return 0;
+    if (error instanceof ReaderGone) return stoppedExitCode() ?? 0;
     const { line, exitCode, stack } = describe(error, program, args);
     process.stderr.write(`upcycle: ${line}\n`);
     if (debug) process.stderr.write(`${stack}\n`);
@@ -70,8 +71,10 @@ interface Description {
 }
 
 function describe(error: unknown, program: Command, args: readonly string[]): Description {
-  if (error instanceof UpcycleError) return error;
+  const stopped = stoppedExitCode();
+  if (error instanceof UpcycleError) return error.kind === "interrupted" && stopped !== null ? { line: error.line, exitCode: stopped, stack: error.stack } : error;
   if (error instanceof CommanderError) return { line: usageLine(error, program, args), exitCode: 2, stack: error.stack };
+  if (stopped !== null && (error as { name?: unknown } | null)?.name === "AbortError") return { line: "stopped", exitCode: stopped };
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   const line = `internal error: ${message.replace(/\s*\n\s*/g, " ")}; this is a defect, --debug shows where`;
   return { line, exitCode: 1, stack };
@@ -86,5 +89,6 @@ function usageLine({ message }: CommanderError, program: Command, args: readonly
   return `${first}; see upcycle ${command === undefined ? "" : `${command} `}--help`;
 }
 
+withstandHangups();
 quietBrokenPipe();
 process.exitCode = await main(process.argv.slice(2));

@@ -80,12 +80,15 @@ export const results: TerminalStreams["stdout"] = {
   },
 };
 
+/** EPIPE: the reader of a pipe has gone. EIO: the terminal has, with its window or its ssh. */
+const isGone = ({ code }: NodeJS.ErrnoException): boolean => code === "EPIPE" || code === "EIO";
+
 export function quietBrokenPipe(): void {
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
+    if (!isGone(error)) throw error;
     readerGone = true;
   });
   process.stderr.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
+    if (!isGone(error)) throw error;
   });
 }

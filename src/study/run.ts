@@ -7,6 +7,7 @@
  * Every part lands in the run folder when it is finished, so the same command goes on where the last one was stopped.
  */
 import { join } from "node:path";
+import { interruptedError } from "../base/errors.js";
 import type { ModelSource } from "../checkpoint/open.js";
 import { writeJson } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
@@ -52,16 +53,19 @@ async function* lockedStudy(options: StudyOptions, started: number): AsyncGenera
   } catch (cause) {
     // A stopped command's time counts too, but failing to note it must not hide why it stopped.
     await remember().catch(() => undefined);
-    throw cause;
+    // Between two trainings there is nothing to save: what was finished is there.
+    const asked = options.signal?.aborted === true && cause === options.signal.reason;
+    throw asked ? interruptedError("stopped", { where: options.dir, hint: "run the same command again to go on" }) : cause;
   }
 }
 
 async function* measureStudy(options: StudyOptions, startedAt: string, seconds: () => number): AsyncGenerator<StudyEvent, StudyResult> {
-  const { config, dir } = options;
+  const { config, dir, signal } = options;
   yield { type: "phase", label: "reading text" };
-  const corpus = await readCorpus(config.text);
+  const corpus = await readCorpus(config.text, signal);
   yield { type: "phase", label: config.parent === undefined ? "learning the tokenizer" : "opening the parent" };
-  const ground = await prepareGround(config, corpus, dir);
+  const ground = await prepareGround(options, corpus);
+  signal?.throwIfAborted();
   const arms = planArms(config, ground.spec);
   yield { type: "note", text: describeText(ground) };
 

@@ -48,23 +48,30 @@ export type TrainFileEvent =
 
 /** Runs, or goes on with, the training of a train file. Throws like `trainRun`, and inputError for text or model that cannot be used. */
 export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerator<TrainFileEvent, RunResult> {
+  try {
+    return yield* prepareAndTrain(options);
+  } catch (cause) {
+    // Reading much text takes minutes, and until the first step there is nothing to save.
+    throw options.signal?.aborted === true && cause === options.signal.reason ? interruptedError("stopped before the training began", { where: options.dir }) : cause;
+  }
+}
+
+async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<TrainFileEvent, RunResult> {
   const { config, dir, backend, threads, signal } = options;
   const { model, tokenizer, training, seed } = config;
   // `trainRun` refuses a folder that holds another run, so a tokenizer beside a `run.json` is this run's own. Asked first, because a
   // folder that cannot be used should be known before minutes of reading.
   const reuse = await exists(join(dir, "run.json"));
   yield { type: "phase", label: "reading text" };
-  const text = await readText(config.text);
-  goOnUnlessAborted(options);
+  const text = await readText(config.text, signal);
   const isNew = typeof model === "object" && !("adapter" in model);
   yield { type: "phase", label: !isNew ? "opening the model" : reuse ? "opening the tokenizer" : "learning the tokenizer" };
-  const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus: { split: { train: text.learnable() } }, dir, reuse }) : await openBase(model);
-  goOnUnlessAborted(options);
+  const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus: { split: { train: text.learnable() } }, dir, reuse, signal }) : await openBase(model);
   const { spec } = base;
   const block = withSteps(training, trainFlopsPerToken(spec, training.sequence));
   checkRouting(spec, block);
   const { train, heldOut, end, notes } = await text.tokenize(base, block);
-  goOnUnlessAborted(options);
+  signal?.throwIfAborted();
   for (const note of [...notes, ...describeFrozen(spec, block)]) yield { type: "note", text: note };
   const source = isNew ? null : await openCheckpoint(model);
   try {
@@ -90,25 +97,25 @@ interface ReadText {
   readonly tokenize: (base: ModelBase, block: TrainingBlock) => Promise<RunOptions["text"] & { readonly end: number; readonly notes: readonly string[] }>;
 }
 
-async function readText(config: TrainTextConfig): Promise<ReadText> {
+async function readText(config: TrainTextConfig, signal: AbortSignal | undefined): Promise<ReadText> {
   if (config.mix === undefined) {
-    const corpus = await readCorpus(config);
+    const corpus = await readCorpus(config, signal);
     return {
       learnable: () => corpus.split.train,
       async tokenize(base, block) {
-        const ground = await layGround(base, corpus, [block]);
+        const ground = await layGround(base, corpus, [block], signal);
         const { train, heldOut, end } = ground.tokens;
         return { train, heldOut, end, notes: [describeText(ground)] };
       },
     };
   }
-  const parts = await readMixture(config);
+  const parts = await readMixture(config, signal);
   return {
     learnable: () => learnableTexts(parts),
     async tokenize(base, block) {
       requirePositions(base, block.sequence);
       const end = endOfText(base.tokenizer, base.spec.tokens.eos[0]);
-      const tokenized = await tokenizeMixture(parts, base.tokenizer, end);
+      const tokenized = await tokenizeMixture(parts, base.tokenizer, end, signal);
       requireEnoughOfEach(tokenized, block);
       return { train: trainingParts(tokenized), heldOut: heldOutParts(tokenized), end, notes: describeMixture(tokenized, block) };
     },
@@ -125,7 +132,3 @@ function describeFrozen(spec: DecoderSpec, block: TrainingBlock): string[] {
   return [`training ${compact(sum(slots.filter(({ key }) => !frozen.has(key))))} of ${compact(sum(slots))} parameters, ${still} tensors are frozen`];
 }
 
-/** Reading much text takes minutes, and until the first step there is nothing to save. */
-function goOnUnlessAborted({ signal, dir }: TrainFileOptions): void {
-  if (signal?.aborted === true) throw interruptedError("stopped before the training began", { where: dir });
-}

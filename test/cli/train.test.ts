@@ -146,7 +146,7 @@ describe("a run that has to stop", () => {
   });
 
   // Windows cannot send the signal of Ctrl-C to a child process.
-  it.skipIf(process.platform === "win32")("goes on after kill -9 and after Ctrl-C as if nothing had happened", async () => {
+  it.skipIf(process.platform === "win32")("goes on after kill -9, Ctrl-C, SIGHUP and SIGTERM as if nothing had happened", async () => {
     const training = { steps: 1200, saveEvery: 20, evalEvery: 300 };
     const file = writeTrainFile(dir, "long.yaml", { out: join(dir, "whole"), training });
     const whole = upcycle("train", file, "--json");
@@ -158,15 +158,21 @@ describe("a run that has to stop", () => {
     killed.process.kill("SIGKILL");
     expect((await killed.outcome).code).toBeNull();
 
-    const stopped = start(["train", file, "--out", folder]);
-    await stopped.saw("/1200  loss");
-    stopped.process.kill("SIGINT");
-    const { code, stdout, stderr } = await stopped.outcome;
-    expect([code, stdout]).toEqual([130, ""]);
-    expect(stderr.trimEnd().split("\n").slice(-2)).toEqual([
-      "stopping: finishing the step in hand and saving (once more to stop at once)",
-      expect.stringMatching(/^upcycle: .*stopped: stopped after step \d+ of 1200; run the same command again to go on$/),
-    ]);
+    let before = 0;
+    for (const [name, expected] of [["SIGINT", 130], ["SIGHUP", 129], ["SIGTERM", 143]] as const) {
+      const stopped = start(["train", file, "--out", folder]);
+      await stopped.saw("/1200  loss");
+      stopped.process.kill(name);
+      const { code, stdout, stderr } = await stopped.outcome;
+      expect([code, stdout], name).toEqual([expected, ""]);
+      expect(stderr.trimEnd().split("\n").slice(-2)).toEqual([
+        "stopping: finishing the step in hand and saving (once more to stop at once)",
+        expect.stringMatching(/^upcycle: .*stopped: stopped after step \d+ of 1200; run the same command again to go on$/),
+      ]);
+      const { step } = JSON.parse(readFileSync(join(folder, "last", "training.json"), "utf8")) as { step: number };
+      expect(step).toBeGreaterThan(before);
+      before = step;
+    }
 
     const { model, steps } = await upcycleJson("train", file, "--out", folder);
     expect(steps).toBe(1200);

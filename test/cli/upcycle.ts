@@ -19,8 +19,9 @@ export interface Running {
   saw(text: string): Promise<void>;
 }
 
-export function start(args: readonly string[], cwd?: string): Running {
-  const child = spawn(process.execPath, [main, ...args], { cwd, stdio: ["ignore", "pipe", "pipe"] });
+/** Without the shell's name for the command, so that tests begun by `nohup` are not taken for it. */
+export function start(args: readonly string[], cwd?: string, env: Readonly<Record<string, string>> = {}): Running {
+  const child = spawn(process.execPath, [main, ...args], { cwd, env: { ...process.env, _: "", ...env }, stdio: ["ignore", "pipe", "pipe"] });
   const output = { stdout: "", stderr: "" };
   for (const stream of ["stdout", "stderr"] as const) {
     child[stream].setEncoding("utf8").on("data", (text: string) => (output[stream] += text));
