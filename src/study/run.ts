@@ -13,12 +13,13 @@ import { writeJson } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { lockFolder } from "../io/lock.js";
+import { readJson } from "../io/ranges.js";
 import { findings } from "../report/findings.js";
 import type { ArmResult, ArmRun, StudyResult } from "../report/result.js";
 import { describeText, type Ground } from "../train/ground.js";
 import { readCorpus, type Corpus } from "../train/text.js";
 import { environment } from "./environment.js";
-import { claimFolder, requireSpace } from "./folder.js";
+import { claimFolder, isWhole, requireSpace, resultFile } from "./folder.js";
 import { FlopMeter } from "./meter.js";
 import { prepareGround } from "./parent.js";
 import { planArms, type PlannedArm } from "./plan.js";
@@ -45,10 +46,14 @@ export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEven
 async function* lockedStudy(options: StudyOptions, started: number): AsyncGenerator<StudyEvent, StudyResult> {
   const record = await claimFolder(options);
   const seconds = (): number => record.seconds + (Date.now() - started) / 1000;
-  const remember = (): Promise<void> => writeJson(join(options.dir, "study.json"), { ...record, seconds: seconds() });
+  const remember = (finished?: true): Promise<void> => writeJson(join(options.dir, "study.json"), { ...record, finished, seconds: seconds() });
+  if (record.finished === true && (await isWhole(options))) {
+    yield { type: "phase", label: "already finished, nothing was trained" };
+    return (await readJson(join(options.dir, resultFile))) as StudyResult;
+  }
   try {
     const result = yield* measureStudy(options, record.startedAt, seconds);
-    await remember();
+    await remember(true);
     return result;
   } catch (cause) {
     // A stopped command's time counts too, but failing to note it must not hide why it stopped.
@@ -92,7 +97,7 @@ async function* measureStudy(options: StudyOptions, startedAt: string, seconds: 
     seeds: config.seeds,
   };
   const result: StudyResult = { ...found, findings: findings(found) };
-  await writeJson(join(dir, "result.json"), result);
+  await writeJson(join(dir, resultFile), result);
   return result;
 }
 

@@ -3,14 +3,12 @@
  *
  *   1 read and split text   2 model: open a folder, or learn a tokenizer for a new one   3 tokens   4 `trainRun`
  */
-import { join } from "node:path";
 import { interruptedError } from "../base/errors.js";
 import { compact } from "../base/format.js";
 import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
 import { lineageKey } from "../checkpoint/write.js";
 import type { ModelConfig, TrainConfig, TrainingBlock, TrainTextConfig } from "../config/index.js";
 import { trainFlopsPerToken } from "../cost/flops.js";
-import { exists } from "../io/atomic.js";
 import { elements } from "../graph/ir.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { withSteps } from "../step/budget.js";
@@ -19,11 +17,14 @@ import { checkRouting } from "../step/routing.js";
 import type { Backend } from "../step/runtime.js";
 import { isBuffer, slotsOf, type Slot } from "../tensors/slots.js";
 import { describeText, layGround, newBase, openBase, requirePositions, type ModelBase } from "./ground.js";
+import { changesBetween } from "./changes.js";
+import { readRunRecord } from "./claim.js";
 import { freshTensor } from "./init.js";
 import {
   describeMixture, heldOutParts, learnableTexts, readMixture, requireEnoughOfEach, tokenizeMixture, trainingParts,
 } from "./mixture.js";
 import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "./run.js";
+import { requireSameSources, sourcesOf } from "./sources.js";
 import { endOfText, readCorpus } from "./text.js";
 
 /** A train file, whose model may have become folders: downloaded, with an adapter. */
@@ -61,10 +62,14 @@ async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<Train
   const { model, tokenizer, training, seed } = config;
   // `trainRun` refuses a folder that holds another run, so a tokenizer beside a `run.json` is this run's own. Asked first, because a
   // folder that cannot be used should be known before minutes of reading.
-  const reuse = await exists(join(dir, "run.json"));
+  const before = await readRunRecord(dir);
+  const reuse = before !== null;
+  const isNew = typeof model === "object" && !("adapter" in model);
+  const sources = await sourcesOf({ model: isNew ? null : model, text: config.text, signal });
+  // Where the settings differ as well, that is what there is to say, and `trainRun` says it.
+  if (before !== null && changesBetween({ model: before.model, text: before.text }, { model, text: config.text }).length === 0) requireSameSources(before.sources, sources, "run");
   yield { type: "phase", label: "reading text" };
   const text = await readText(config.text, signal);
-  const isNew = typeof model === "object" && !("adapter" in model);
   yield { type: "phase", label: !isNew ? "opening the model" : reuse ? "opening the tokenizer" : "learning the tokenizer" };
   const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus: { split: { train: text.learnable() } }, dir, reuse, signal }) : await openBase(model);
   const { spec } = base;
@@ -83,6 +88,7 @@ async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<Train
       lineage: source?.config[lineageKey],
       text: { train, heldOut }, documentEnd: end,
       evaluationTokens: config.evaluation.tokens,
+      sources,
       identity: { model, tokenizer: tokenizer ?? null, text: config.text },
     });
   } finally {

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { writeCheckpoint } from "../../src/checkpoint/write.js";
@@ -7,7 +7,7 @@ import { freshTensor } from "../../src/train/init.js";
 import { readMetrics } from "../../src/train/records.js";
 import { temporaryFolder } from "../io/temporary.js";
 import { writeText, writeTrainFile } from "./tiny.js";
-import { start, upcycle, upcycleJson, type Running } from "./upcycle.js";
+import { copyModel, start, upcycle, upcycleJson, type Running } from "./upcycle.js";
 
 const dir = temporaryFolder();
 writeText(dir);
@@ -30,10 +30,33 @@ describe("train, then use what was trained", () => {
 
   it("gives the result of a finished run again, as JSON too", async () => {
     const summary = await upcycleJson("train", join(dir, "train.yaml"));
-    expect(Object.keys(summary)).toEqual(["model", "best", "steps", "ended", "tokens", "finalLoss", "bestLoss", "evals", "tokensPerSecond", "peakRssBytes"]);
-    expect(summary).toMatchObject({ model: last, best: join(run, "best"), steps: 20, tokens: 640 });
+    expect(Object.keys(summary)).toEqual(["alreadyFinished", "model", "best", "steps", "ended", "tokens", "finalLoss", "bestLoss", "evals", "tokensPerSecond", "peakRssBytes"]);
+    expect(summary).toMatchObject({ alreadyFinished: true, model: last, best: join(run, "best"), steps: 20, tokens: 640 });
     expect((summary.evals as { step: number }[]).map(({ step }) => step)).toEqual([0, 10, 20]);
     expect(readdirSync(last)).toEqual(expect.arrayContaining(["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]));
+  });
+
+  it("says that a finished run is finished, and where its result lies", async () => {
+    const { stdout } = await upcycle("train", join(dir, "train.yaml"));
+    expect(stdout.split("\n")[0]).toBe("already finished, nothing was trained");
+    expect(stdout).toMatch(/\n20 steps took [^\n]*\n.*\nmodel: [^\n]*last\n$/);
+  });
+
+  it("refuses to go on from a parent that was changed in place, not from a copy of it", async () => {
+    const parent = copyModel(last, join(dir, "parent"));
+    const file = writeTrainFile(dir, "child.yaml", { model: parent, tokenizer: undefined, out: join(dir, "child"), training: { steps: 2 } });
+    expect(await upcycleJson("train", file)).toMatchObject({ alreadyFinished: false });
+    const weights = join(parent, "model.safetensors");
+    const bytes = readFileSync(weights);
+    rmSync(parent, { recursive: true });
+    copyModel(last, parent);
+    utimesSync(weights, 1, 1);
+    expect(await upcycleJson("train", file)).toMatchObject({ alreadyFinished: true });
+    bytes[bytes.length - 1]! ^= 1;
+    writeFileSync(weights, bytes);
+    const { code, stderr } = await upcycle("train", file, "--json");
+    expect([code, stderr.split("\n").length]).toEqual([2, 2]);
+    expect(stderr.startsWith(`upcycle: ${weights}: changed since this run began: the file had ${bytes.length} bytes, `), stderr).toBe(true);
   });
 
   it("goes on with a model folder, in another run folder", async () => {
@@ -59,7 +82,7 @@ describe("train, then use what was trained", () => {
   it("refuses a folder that holds another run", async () => {
     const file = writeTrainFile(dir, "other.yaml", { training: { steps: 30 } });
     const { code, stderr } = await upcycle("train", file, "--json");
-    expect([code, stderr]).toEqual([2, `upcycle: ${join(run, "run.json")}: this folder holds another run: its training differs; choose another folder, or remove this one to start again\n`]);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/^upcycle: .*run\.json: training\.steps was 20 and is 30; of the 20 steps that are done, step 2 would have had another learning rate .*\n$/)]);
   });
 
   it("measures an upcycled model on text and generates from it", async () => {

@@ -218,10 +218,9 @@ describe("a study's folder", () => {
 
 describe("the same command again", () => {
   it("on a finished study trains nothing and finds the same", async () => {
-    const kinds = new Set<string>();
-    const again = await run({ dir: whole }, (event) => void (event.type === "train" && kinds.add(event.event.type)));
-    expect([...kinds]).toEqual(["done"]);
-    expect(timeless(again)).toEqual(timeless(result));
+    const seen: StudyEvent[] = [];
+    expect(await run({ dir: whole }, (event) => void seen.push(event))).toEqual(result);
+    expect(seen).toEqual([{ type: "phase", label: "already finished, nothing was trained" }]);
   });
 
   it("after being stopped, here and there, ends with the same result", async () => {
@@ -240,15 +239,33 @@ describe("the same command again", () => {
     expect(found.seconds).toBeGreaterThan(seconds);
   });
 
-  it("with another config is refused, naming the key", async () => {
-    for (const [key, text] of [
-      ["seeds", yaml().replace("[0, 7]", "[0, 8]")], ["continue", yaml().replace("steps: 6", "steps: 7")], ["arms", yaml("  more: {kind: upcycled, recipe: E2G1T1}")],
+  it("with another config is refused, naming the keys, old and new", async () => {
+    for (const [text, message] of [
+      [yaml().replace("[0, 7]", "[0, 8]"), /^this folder holds another study: seeds was \[0,7\] and is \[0,8\]$/],
+      [yaml("  more: {kind: upcycled, recipe: E2G1T1}"), /^this folder holds another study: arms\.more is new \(\{"kind":"upcycled",.*…\)$/],
+      [yaml().replace("steps: 6", "steps: 7"), /^continue\.steps was 6 and is 7; of the 6 steps that are done, step 3 would have had another learning rate \(0\.00\d+ then, 0\.00\d+ now\)/],
+      [yaml().replace("steps: 12", "steps: 13"), /^the arms have begun with the parent as it was: pretrain\.steps was 12 and is 13$/],
     ] as const) {
       const error = await failure(run({ dir: whole, config: config(text) }));
       expect(error.kind).toBe("input");
-      expect(error.message).toBe(`this folder holds a study with another "${key}"`);
+      expect(error.message).toMatch(message);
     }
     expect(JSON.parse(readFileSync(join(whole, "result.json"), "utf8"))).toMatchObject({ seeds: [0, 7] });
+  });
+});
+
+describe("a study whose rates do not depend on its length", () => {
+  const steady = (steps: number): StudyConfig => config(yaml().replaceAll("schedule: cosine", "schedule: constant").replace("steps: 6", `steps: ${steps}`)
+    .replace("seeds: [0, 7]", "seeds: [0]").replace(/ {2}(fine|soft|scratch).*\n/g, ""));
+
+  it("goes on when its trainings are to be longer, in arms that are finished, begun and not begun, to the same result", async () => {
+    const dir = join(root, "longer");
+    const controller = new AbortController();
+    let measured = 0;
+    const watch = (event: StudyEvent): void => void (event.type === "train" && event.run.startsWith("whole") && event.event.type === "step" && ++measured === 2 && controller.abort());
+    await failure(run({ dir, config: steady(3), signal: controller.signal }, watch));
+    const found = await run({ dir, config: steady(6) });
+    expect(timeless(found)).toEqual(timeless(await run({ dir: join(root, "straight"), config: steady(6) })));
   });
 });
 
