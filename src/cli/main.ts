@@ -72,9 +72,13 @@ interface Description {
 
 function describe(error: unknown, program: Command, args: readonly string[]): Description {
   const stopped = stoppedExitCode();
-  if (error instanceof UpcycleError) return error.kind === "interrupted" && stopped !== null ? { line: error.line, exitCode: stopped, stack: error.stack } : error;
+  if (error instanceof UpcycleError) {
+    if (error.kind !== "interrupted" || stopped === null) return error;
+    return { line: error.line, exitCode: stopped, stack: error.stack };
+  }
   if (error instanceof CommanderError) return { line: usageLine(error, program, args), exitCode: 2, stack: error.stack };
-  if (stopped !== null && (error as { name?: unknown } | null)?.name === "AbortError") return { line: "stopped", exitCode: stopped };
+  const aborted = (error as { name?: unknown } | null)?.name === "AbortError";
+  if (aborted && stopped !== null) return { line: "stopped", exitCode: stopped };
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   const line = `internal error: ${message.replace(/\s*\n\s*/g, " ")}; this is a defect, --debug shows where`;
   return { line, exitCode: 1, stack };

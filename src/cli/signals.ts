@@ -1,6 +1,6 @@
 /**
- * Signals that ask a command to stop: Ctrl-C (SIGINT), a supervisor (SIGTERM), a terminal that is gone (SIGHUP: a dropped ssh, a closed window).
- * This is the one place that knows them and the exit codes they lead to.
+ * Signals that ask a command to stop: Ctrl-C (SIGINT), a supervisor (SIGTERM), a terminal that is gone (SIGHUP: a
+ * dropped ssh, a closed window). This is the one place that knows them and the exit codes they lead to.
  */
 import { closeSync, openSync, readFileSync, readlinkSync } from "node:fs";
 import { constants } from "node:os";
@@ -14,8 +14,9 @@ export type StopSignal = (typeof stopSignals)[number];
 export const exitCodeOf = (name: StopSignal): number => 128 + constants.signals[name];
 
 /**
- * Within this time a second signal of the same name is a copy of the first, and so is a SIGTERM beside a SIGHUP: npx passes Ctrl-C on to a process that has had it from the
- * terminal; a terminal that closes sends SIGHUP itself, and its shell does so again; the end of a login session sends both. None of them is a user who cannot wait.
+ * Within this time a second signal of the same name is a copy of the first, and so is a SIGTERM beside a SIGHUP: npx
+ * passes Ctrl-C on to a process that has had it from the terminal; a terminal that closes sends SIGHUP itself, and its
+ * shell does so again; the end of a login session sends both. None of them is a user who cannot wait.
  */
 const COPIES_MS = 500;
 
@@ -24,7 +25,9 @@ export class StopRequests {
   private first: { readonly name: StopSignal; readonly at: number } | null = null;
   private readonly asked = new Set<() => void>();
 
-  /** `end` ends the process at once by the default of the signal: while an engine computes, `process.exit` is a crash. */
+  /**
+   * `end` ends the process at once by the default of the signal: while an engine computes, `process.exit` is a crash.
+   */
   constructor(private readonly end: (name: StopSignal) => void, private readonly now: () => number) {}
 
   /** The exit code of a command that has stopped because it was asked to; null if no signal has come. */
@@ -65,8 +68,8 @@ const requests = new StopRequests((name) => {
 }, () => performance.now());
 
 /**
- * Calls `ask` when the process is asked to stop, at once if it has been; a second signal ends the process. Returns what takes it back: while nobody listens a signal
- * ends the process by its default.
+ * Calls `ask` when the process is asked to stop, at once if it has been; a second signal ends the process. Returns what
+ * takes it back: while nobody listens a signal ends the process by its default.
  */
 export function onStopAsked(ask: () => void): () => void {
   const forget = requests.onFirst(ask);
@@ -89,7 +92,10 @@ export const stoppedExitCode = (): number | null => requests.exitCode;
 
 let hangupIgnored = false;
 
-/** Whatever ends the process later: what a terminal that goes away does to it, and that `nohup` holds. Called once, first of all. */
+/**
+ * Whatever ends the process later: what a terminal that goes away does to it, and that `nohup` holds. Called once,
+ * first of all.
+ */
 export function withstandHangups(): void {
   if (startedByNohup(process.env, fileAtStdin)) {
     hangupIgnored = true;
@@ -97,9 +103,15 @@ export function withstandHangups(): void {
   }
   const terminals = [0, 1, 2].filter((descriptor) => isatty(descriptor));
   process.on("exit", () => {
-    // Node gives terminals their settings back at its end, and aborts where one is gone. A file that is not the one of its beginning it leaves alone.
+    // Node gives terminals their settings back at its end, and aborts where one is gone. A file that is not the one of
+    // its beginning it leaves alone.
     for (const descriptor of terminals) if (!isatty(descriptor)) replaceByNothing(descriptor);
   });
+}
+
+interface OpenFile {
+  readonly path: string;
+  readonly writeOnly: boolean;
 }
 
 function replaceByNothing(descriptor: number): void {
@@ -112,17 +124,20 @@ function replaceByNothing(descriptor: number): void {
 }
 
 /**
- * `nohup` ignores SIGHUP, but Node takes every signal's default back when it starts, so only the traces of nohup are left: shells name the command they run in the variable `_`,
- * and a terminal as standard input has become /dev/null opened for writing.
+ * `nohup` ignores SIGHUP, but Node takes every signal's default back when it starts, so only the traces of nohup are
+ * left: shells name the command they run in the variable `_`, and a terminal as standard input has become /dev/null
+ * opened for writing.
  */
-export function startedByNohup(env: Readonly<Record<string, string | undefined>>, atStdin: () => { readonly path: string; readonly writeOnly: boolean } | null): boolean {
+export function startedByNohup(
+  env: Readonly<Record<string, string | undefined>>, atStdin: () => OpenFile | null,
+): boolean {
   if (basename(env["_"] ?? "") === "nohup") return true;
   const stdin = atStdin();
   return stdin !== null && stdin.path === "/dev/null" && stdin.writeOnly;
 }
 
 /** What standard input is, on Linux; null where nobody can tell. */
-function fileAtStdin(): { readonly path: string; readonly writeOnly: boolean } | null {
+function fileAtStdin(): OpenFile | null {
   if (process.platform !== "linux") return null;
   try {
     const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync("/proc/self/fdinfo/0", "utf8"))?.[1] ?? "0";

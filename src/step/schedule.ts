@@ -40,8 +40,18 @@ export function learningRateAt(lr: Schedule, trained: number, step: number): num
   }
 }
 
-/** The first of the `done` updates that another schedule would have made with another learning rate, or null: the run could have been begun with either. */
-export function firstDifference(was: { readonly lr: Schedule; readonly steps: number }, is: { readonly lr: Schedule; readonly steps: number }, done: number): number | null {
-  for (let step = 1; step <= done; step++) if (learningRateAt(was.lr, was.steps, step) !== learningRateAt(is.lr, is.steps, step)) return step;
+export interface ScheduledSteps {
+  readonly lr: Schedule;
+  readonly steps: number;
+}
+
+/**
+ * The first of the `done` updates that another schedule would have made with another learning rate, or null: the run could
+ * have been begun with either.
+ */
+export function firstDifference(was: ScheduledSteps, is: ScheduledSteps, done: number): number | null {
+  for (let step = 1; step <= done; step++) {
+    if (learningRateAt(was.lr, was.steps, step) !== learningRateAt(is.lr, is.steps, step)) return step;
+  }
   return null;
 }

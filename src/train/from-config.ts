@@ -53,7 +53,8 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
     return yield* prepareAndTrain(options);
   } catch (cause) {
     // Reading much text takes minutes, and until the first step there is nothing to save.
-    throw options.signal?.aborted === true && cause === options.signal.reason ? interruptedError("stopped before the training began", { where: options.dir }) : cause;
+    const asked = options.signal?.aborted === true && cause === options.signal.reason;
+    throw asked ? interruptedError("stopped before the training began", { where: options.dir }) : cause;
   }
 }
 
@@ -67,7 +68,8 @@ async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<Train
   const isNew = typeof model === "object" && !("adapter" in model);
   const sources = await sourcesOf({ model: isNew ? null : model, text: config.text, signal });
   // Where the settings differ as well, that is what there is to say, and `trainRun` says it.
-  if (before !== null && changesBetween({ model: before.model, text: before.text }, { model, text: config.text }).length === 0) requireSameSources(before.sources, sources, "run");
+  const same = changesBetween({ model: before?.["model"], text: before?.["text"] }, { model, text: config.text }).length === 0;
+  if (before !== null && same) requireSameSources(before.sources, sources, "run");
   yield { type: "phase", label: "reading text" };
   const text = await readText(config.text, signal);
   yield { type: "phase", label: !isNew ? "opening the model" : reuse ? "opening the tokenizer" : "learning the tokenizer" };

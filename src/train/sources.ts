@@ -1,4 +1,7 @@
-/** What a training is made from, by content: models, adapters, tokenizers and texts that were changed in place are noticed when it goes on. */
+/**
+ * What a training is made from, by content: models, adapters, tokenizers and texts that were changed in place are
+ * noticed when it goes on.
+ */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
@@ -22,8 +25,9 @@ export interface SourceOptions {
 }
 
 /**
- * Of weights, an adapter's settings, the tokenizer and the texts. A config.json is left out: what of it counts is the model's shape, which runs compare
- * themselves. Throws inputError for a model that cannot be opened and text that is not there.
+ * Of weights, an adapter's settings, the tokenizer and the texts. A config.json is left out: what of it counts is the
+ * model's shape, which runs compare themselves. Throws inputError for a model that cannot be opened and text that is
+ * not there.
  */
 export async function sourcesOf({ model, text, signal }: SourceOptions): Promise<Sources> {
   const paths = [...(model === null ? [] : await modelFiles(model)), ...(await textFiles(text))];
@@ -63,27 +67,32 @@ export function textHash({ train, heldOut }: RunOptions["text"]): Sources {
   const hash = createHash("sha256");
   for (const rows of [train, heldOut]) {
     for (const row of ArrayBuffer.isView(rows) ? [rows] : rows.map(({ tokens }) => tokens)) {
-      hash.update(`${row.BYTES_PER_ELEMENT} x ${row.length}`).update(new Uint8Array(row.buffer, row.byteOffset, row.byteLength));
+      const bytes = new Uint8Array(row.buffer, row.byteOffset, row.byteLength);
+      hash.update(`${row.BYTES_PER_ELEMENT} x ${row.length}`).update(bytes);
     }
   }
   return { [tokensKey]: hash.digest("hex").slice(0, 16) };
 }
 
 /**
- * Throws inputError that names the first source that changed. Work of old has no `was` and passes; of sources that are not looked at yet nothing is said.
+ * Throws inputError that names the first source that changed. Work of old has no `was` and passes; of sources that are
+ * not looked at yet nothing is said.
  */
 export function requireSameSources(was: Sources | undefined, is: Sources | undefined, work: "run" | "study"): void {
   if (was === undefined || is === undefined) return;
   const hint = `put it back to go on, or begin a ${work} of its own in another folder`;
-  const known = (path: string): boolean => path !== tokensKey;
-  const changed = [...new Set([...Object.keys(was), ...Object.keys(is)])].filter((path) => known(path) && was[path] !== is[path]);
+  const paths = [...new Set([...Object.keys(was), ...Object.keys(is)])].filter((path) => path !== tokensKey);
+  const changed = paths.filter((path) => was[path] !== is[path]);
   const [first, ...others] = changed;
   if (first !== undefined) {
     const [before, after] = [was[first], is[first]];
-    const what = after === undefined ? "the file is gone" : before === undefined ? "the file is new" : `the file had ${before}, and has ${after}`;
+    const both = `the file had ${before}, and has ${after}`;
+    const what = after === undefined ? "the file is gone" : before === undefined ? "the file is new" : both;
     const more = others.length === 0 ? "" : ` (and ${others.length} more ${others.length === 1 ? "file" : "files"})`;
     throw inputError(`changed since this ${work} began: ${what}${more}`, { where: first, hint });
   }
   if (was[tokensKey] === undefined || is[tokensKey] === undefined || was[tokensKey] === is[tokensKey]) return;
-  throw inputError(`the text gives other tokens than when this ${work} began`, { where: "text", hint: `has the tokenizer changed, or the built-in text with a new version? ${hint}` });
+  throw inputError(`the text gives other tokens than when this ${work} began`, {
+    where: "text", hint: `has the tokenizer changed, or the built-in text with a new version? ${hint}`,
+  });
 }
