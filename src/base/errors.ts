@@ -4,7 +4,10 @@
  */
 import { visibleLine } from "./shown.js";
 
-/** `input`: the user gave something we cannot use (exit 2). `stopped`: a run had to stop (exit 1). `interrupted`: Ctrl-C after saving (exit 130). */
+/**
+ * `input`: the user gave something we cannot use (exit 2). `stopped`: a run had to stop (exit 1). `interrupted`: asked to stop, after saving (exit 130, as after
+ * Ctrl-C; where another signal asked, the command line says that one's code).
+ */
 export type FailureKind = "input" | "stopped" | "interrupted";
 
 export const exitCodes: Readonly<Record<FailureKind, number>> = { input: 2, stopped: 1, interrupted: 130 };
@@ -92,7 +95,7 @@ export function stopError(message: string, extra: { where?: string; hint?: strin
   return new UpcycleError({ kind: "stopped", message, where: extra.where, hint: extra.hint }, { cause: extra.cause });
 }
 
-/** The user asked to stop and everything is saved: exit code 130. */
+/** The user asked to stop and everything is saved. */
 export function interruptedError(message: string, extra: { where?: string; hint?: string } = {}): UpcycleError {
   return new UpcycleError({ kind: "interrupted", message, where: extra.where, hint: extra.hint });
 }

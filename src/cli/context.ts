@@ -1,5 +1,6 @@
-/** What every command gets: a terminal, and a signal that Ctrl-C raises. */
+/** What every command gets: a terminal, and a signal that Ctrl-C and its like raise. */
 import { isAbsolute, relative, resolve, sep } from "node:path";
+import { onStopAsked } from "./signals.js";
 import { openTerminal, results, type Terminal } from "./terminal.js";
 
 export interface CommandContext {
@@ -12,19 +13,17 @@ export interface CommandContext {
 export interface ContextOptions {
   readonly json: boolean | undefined;
   /**
-   * What the command does on the first Ctrl-C, shown at once because it may take a while; the second one ends the process. Empty:
-   * nothing to say. Left out: the command leaves nothing half done, and Ctrl-C simply ends it.
+   * What the command does on the first Ctrl-C (or SIGTERM, or SIGHUP), shown at once because it may take a while; the second one ends the
+   * process. Empty: nothing to say. Left out: the command leaves nothing half done, and the signal simply ends it.
    */
-  readonly stopping?: string;
+  readonly stopping?: string | undefined;
 }
 
 export function openContext({ json = false, stopping }: ContextOptions): CommandContext {
   const controller = new AbortController();
   const terminal = openTerminal({ stdout: results, stderr: process.stderr, now: () => performance.now() }, json);
-  for (const name of stopping === undefined ? [] : (["SIGINT", "SIGTERM"] as const)) {
-    process.on(name, () => {
-      // By the signal's own default: while an engine computes, `process.exit` is a crash.
-      if (controller.signal.aborted) return void process.removeAllListeners(name).kill(process.pid, name);
+  if (stopping !== undefined) {
+    onStopAsked(() => {
       controller.abort();
       if (stopping !== "") terminal.note(`stopping: ${stopping} (once more to stop at once)`);
     });

@@ -34,9 +34,10 @@ export function diffCommand(): Command {
 }
 
 async function execute(a: string, b: string, flags: DiffFlags): Promise<void> {
-  const { terminal, json } = openContext({ json: flags.json });
+  const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
   const [sourceA, sourceB] = [await modelSource(a, flags.json), await modelSource(b, flags.json)];
   const found = await diffCheckpoints(sourceA, sourceB, {
+    signal,
     onProgress: (done, total, name) => terminal.progress(`${percent(done / total, 3)}  ${done} of ${total} tensors  comparing`, name),
   });
   if (json) terminal.json(found);

@@ -7,6 +7,7 @@ import { faces, stub } from "./commands.js";
 import { helpText, withHelp } from "./help.js";
 import { limitError, requireAddresses } from "../io/limits.js";
 import "../io/few-files.js";
+import { stoppedExitCode, withstandHangups } from "./signals.js";
 import { ReaderGone, quietBrokenPipe, settleAll, showError } from "./terminal.js";
 
 /** The program with the command that the arguments name; where they name none, with what can be said of all. */
@@ -43,7 +44,7 @@ export async function main(args: readonly string[]): Promise<number> {
   } catch (error) {
     // --help, --version; and help that was shown instead of a line about what is wrong.
     if (error instanceof CommanderError && (error.exitCode === 0 || error.code === "commander.help")) return error.exitCode === 0 ? 0 : 2;
-    if (error instanceof ReaderGone) return 0;
+    if (error instanceof ReaderGone) return stoppedExitCode() ?? 0;
     const { lines, exitCode, stack } = describe(error, args);
     const [first = "", ...more] = lines;
     showError([`upcycle: ${first}`, ...more, ...(debug ? (stack ?? "").split("\n") : [])], process.stderr);
@@ -60,10 +61,16 @@ interface Description {
 }
 
 function describe(error: unknown, args: readonly string[]): Description {
-  if (error instanceof UpcycleError) return error;
+  const stopped = stoppedExitCode();
+  if (error instanceof UpcycleError) {
+    if (error.kind !== "interrupted" || stopped === null) return error;
+    return { lines: error.lines, exitCode: stopped, stack: error.stack };
+  }
   const limit = limitError(error);
   if (limit !== null) return { lines: [limit.line], exitCode: limit.exitCode, stack: limit.stack };
   if (error instanceof CommanderError) return { lines: [usageLine(error, args)], exitCode: 2, stack: error.stack };
+  const aborted = (error as { name?: unknown } | null)?.name === "AbortError";
+  if (aborted && stopped !== null) return { lines: ["stopped"], exitCode: stopped };
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   const line = `internal error: ${message.replace(/\s*\n\s*/g, " ")}; this is a defect, --debug shows where`;
   return { lines: [line], exitCode: 1, stack };
@@ -78,5 +85,6 @@ function usageLine({ message }: CommanderError, args: readonly string[]): string
   return `${first}; see upcycle ${command === undefined ? "" : `${command} `}--help`;
 }
 
+withstandHangups();
 quietBrokenPipe();
 process.exitCode = await main(process.argv.slice(2));

@@ -11,6 +11,7 @@ import type { FetchedPart, HubEvent } from "../hub/fetch.js";
 import { exists, previousName } from "../io/atomic.js";
 import { openContext, shownPath } from "./context.js";
 import { namedModel } from "./model-words.js";
+import { onStopAsked } from "./signals.js";
 import type { Terminal } from "./terminal.js";
 
 /** For the help of arguments. */
@@ -27,12 +28,11 @@ export async function modelFolder(model: string, json: boolean | undefined, part
   // The library is large; commands that need no network start without it.
   const { fetchModel } = await import("../hub/fetch.js");
   const controller = new AbortController();
-  const stop = (): void => controller.abort();
-  process.on("SIGINT", stop).on("SIGTERM", stop);
+  const forget = onStopAsked(() => controller.abort());
   try {
     return await fetchModel(model, { part, signal: controller.signal, onEvent: downloadView(model, terminal, () => performance.now()) });
   } finally {
-    process.off("SIGINT", stop).off("SIGTERM", stop);
+    forget();
     terminal.settle();
   }
 }

@@ -198,6 +198,9 @@ function fail(cause: NodeJS.ErrnoException): void {
   failure ??= fsError(cause, "standard output", "write results");
 }
 
+/** EPIPE: the reader of a pipe has gone. EIO: the terminal has, with its window or its ssh. */
+const isGone = ({ code }: NodeJS.ErrnoException): boolean => code === "EPIPE" || code === "EIO";
+
 /**
  * Streams that fail end nothing by themselves. Results that are lost make the exit code 1, with one line that says why,
  * also where the last of them, or Commander's help, failed after the command. Words on stderr that cannot be written are
@@ -205,7 +208,7 @@ function fail(cause: NodeJS.ErrnoException): void {
  */
 export function quietBrokenPipe(): void {
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") readerGone = true;
+    if (isGone(error)) readerGone = true;
     else fail(error);
   });
   process.stderr.on("error", () => undefined);

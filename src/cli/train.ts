@@ -56,6 +56,7 @@ function summary(result: RunResult, dir: string): Record<string, unknown> {
   const { steps, evals } = result.metrics;
   const best = lowest(result);
   return {
+    alreadyFinished: result.found,
     model: result.last,
     best: best.step === 0 ? null : join(dir, "best"),
     steps: steps.at(-1)?.step ?? 0,
@@ -74,9 +75,12 @@ function show(result: RunResult, dir: string): string[] {
   const best = lowest(result);
   const seconds = steps.reduce((sum, { ms }) => sum + ms / 1000, 0);
   const memory = result.peakRssBytes === 0 ? "" : `, peak memory ${bytes(result.peakRssBytes)}`;
+  const speed = `${rate(result.tokensPerSecond)}${memory}`;
+  const ended = result.metrics.done?.reason === "time" ? " (its time budget)" : "";
   return [
+    ...(result.found ? ["already finished, nothing was trained"] : []),
     `held-out loss ${evals[0]!.loss.toFixed(4)} -> ${result.finalLoss.toFixed(4)}`,
-    `${steps.length} steps in ${duration(seconds)}${result.metrics.done?.reason === "time" ? " (its time budget)" : ""}, ${rate(result.tokensPerSecond)}${memory}`,
+    `${steps.length} steps ${result.found ? "took" : "in"} ${duration(seconds)}${ended}, ${speed}`,
     // The weights that went in are not kept a second time.
     ...(best.step === 0 ? [] : [`best: ${shownPath(join(dir, "best"))} (held-out loss ${best.loss.toFixed(4)} after step ${best.step})`]),
     `model: ${shownPath(result.last)}`,

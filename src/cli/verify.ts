@@ -45,11 +45,11 @@ export function verifyCommand(): Command {
 
 async function execute(denseName: string, moeName: string, flags: VerifyFlags): Promise<void> {
   const [dense, moe] = [await modelSource(denseName, flags.json), await modelSource(moeName, flags.json)];
-  const { terminal, json } = openContext({ json: flags.json });
+  const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
   await requireOrder(dense, moe);
   const { text, tokens, sequence, memory, tolerance } = flags;
   const found = await measurePreservation({
-    parent: dense, child: moe, text, tokens, sequence, memory, threads: flags.threads ?? defaultThreads(), backend: onnxruntimeBackend,
+    parent: dense, child: moe, text, tokens, sequence, memory, signal, threads: flags.threads ?? defaultThreads(), backend: onnxruntimeBackend,
     onEvent: preservationView(terminal),
   });
   // What a record promises is said of the weights as they were written, not of an adapter on them.

@@ -113,7 +113,7 @@ export const evaluationSchema = z
   })
   .describe("How the held-out loss is measured; how often is evalEvery of the training block.");
 
-export const threadsSchema = positiveInt.max(1024).optional().describe("Threads of the engine; all physical cores if left out.");
+export const threadsSchema = positiveInt.max(1024).optional().describe("Threads of the engine; all cores if left out.");
 
 export type TextConfig = z.infer<typeof textSchema>;
 export type TrainTextConfig = z.infer<typeof trainTextSchema>;

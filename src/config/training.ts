@@ -14,6 +14,7 @@ export const lrSchema = z
     warmup: z.int().min(0).default(0).describe("Steps from 0 to the peak."),
     final: fraction.default(0.1).describe("Learning rate at the end as a fraction of the peak."),
     decay: positiveInt.optional().describe("wsd only: steps of the final fall; a fifth of the steps if left out."),
+    steps: positiveInt.optional().describe("Length of the schedule, if it is not that of the training; beyond it the rate stays at its last value."),
   })
   .describe("Learning rate.");
 
@@ -181,7 +182,8 @@ export const budgetedTrainingSchema = z
   });
 
 /** Why a schedule does not fit into its steps, or null. */
-export function scheduleProblem({ warmup, decay }: LearningRate, steps: number): { readonly key: "warmup" | "decay"; readonly message: string } | null {
+export function scheduleProblem({ warmup, decay, steps: own }: LearningRate, trained: number): { readonly key: "warmup" | "decay"; readonly message: string } | null {
+  const steps = own ?? trained;
   if (warmup > steps) return { key: "warmup", message: `warmup ${warmup} is longer than steps ${steps}` };
   if (decay !== undefined && warmup + decay > steps) return { key: "decay", message: `warmup ${warmup} and decay ${decay} are longer than steps ${steps}` };
   return null;

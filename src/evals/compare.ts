@@ -5,6 +5,13 @@ import { evalBatches } from "../text/batches.js";
 import { comparer } from "./logit-meter.js";
 import type { RunnableModel } from "./model.js";
 
+export interface OnTokens {
+  readonly sequence: number;
+  readonly limitTokens: number;
+  /** Stops between two batches with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** Logits of one model held at once, unless a single sequence needs more: 64 MB of floats. */
 const MOST_LOGITS = 1 << 24;
 
@@ -13,13 +20,14 @@ const MOST_LOGITS = 1 << 24;
  * Throws inputError if the vocabularies differ or there are fewer than two tokens.
  */
 export async function compareModels(
-  parent: RunnableModel, child: RunnableModel, tokens: Int32Array, { sequence, limitTokens }: { readonly sequence: number; readonly limitTokens: number },
+  parent: RunnableModel, child: RunnableModel, tokens: Int32Array, { sequence, limitTokens, signal }: OnTokens,
 ): Promise<Comparison> {
   const { vocab } = parent.spec;
   requireOneVocabulary(parent, child);
   const batch = batchFor(sequence, limitTokens, vocab);
   const compared = comparer(vocab);
   for (const { inputs, targets } of evalBatches(tokens, { batch, sequence, limitTokens })) {
+    signal?.throwIfAborted();
     const [a, b] = await Promise.all([parent.logits(inputs, { batch, sequence }), child.logits(inputs, { batch, sequence })]);
     const meter = compared.open(targets);
     meter.add(a, b, 0, vocab);
@@ -36,13 +44,14 @@ export function requireOneVocabulary(parent: RunnableModel, child: RunnableModel
 
 /** Mean next-token loss of one model over the first `limitTokens` predicted tokens. */
 export async function meanLoss(
-  model: RunnableModel, tokens: Int32Array, { sequence, limitTokens }: { readonly sequence: number; readonly limitTokens: number },
+  model: RunnableModel, tokens: Int32Array, { sequence, limitTokens, signal }: OnTokens,
 ): Promise<{ readonly loss: number; readonly tokens: number }> {
   const vocab = model.spec.vocab;
   const batch = batchFor(sequence, limitTokens, vocab);
   let sum = 0;
   let counted = 0;
   for (const { inputs, targets, count } of evalBatches(tokens, { batch, sequence, limitTokens })) {
+    signal?.throwIfAborted();
     const logits = await model.logits(inputs, { batch, sequence });
     targets.forEach((target, row) => (sum += target < 0 ? 0 : tokenLoss(logits, row * vocab, vocab, target)));
     counted += count;

@@ -72,7 +72,7 @@ function fits(parent: RunnableModel, child: RunnableModel, memory: number): bool
 
 async function compareHeld({ parent, child, backend, threads, signal }: PreservationOptions, tokens: Int32Array, sequence: number, limitTokens: number): Promise<Comparison> {
   signal?.throwIfAborted();
-  return withModels([parent, child], (source) => openModel(source, backend, threads), (a, b) => compareModels(a, b, tokens, { sequence, limitTokens }));
+  return withModels([parent, child], (source) => openModel(source, backend, threads), (a, b) => compareModels(a, b, tokens, { sequence, limitTokens, signal }));
 }
 
 async function withModels<M extends RunnableModel, R>(

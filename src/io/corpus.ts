@@ -66,6 +66,11 @@ export async function* readDocuments(source: CorpusSource): AsyncGenerator<Corpu
   if (found === 0) throw inputError("holds no text: every document is empty", { where, hint: "give a file with text" });
 }
 
+/** The files that a path stands for, in the order in which they are read. Throws inputError like `readDocuments`. */
+export async function corpusFiles(path: string): Promise<readonly string[]> {
+  return (await listFiles({ path })).files;
+}
+
 async function listFiles(source: CorpusSource): Promise<{ files: string[]; where: string; field: string }> {
   if ("builtin" in source) {
     const builtin = builtins[source.builtin];

@@ -2,10 +2,15 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
+import type { TrainingBlock } from "../config/index.js";
 import { countParams } from "../cost/params.js";
 import { exists, writeJson } from "../io/atomic.js";
 import { readJson } from "../io/ranges.js";
 import { requireFreeSpace } from "../io/space.js";
+import { changeWords, changesBetween, type Change } from "../train/changes.js";
+import { requireSamePast } from "../train/claim.js";
+import { savedProgress } from "../train/saved.js";
+import { requireSameSources, sourcesOf, type Sources } from "../train/sources.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { requireUnclaimed } from "../train/fresh.js";
 import type { Ground } from "../train/ground.js";
@@ -17,24 +22,41 @@ export interface StudyRecord {
   readonly startedAt: string;
   /** Of earlier commands on this folder, save those that were killed. */
   readonly seconds: number;
+  /** What the files that it is made from contain; absent in studies of old. */
+  readonly sources?: Sources;
+  /** `result.json` holds what this study found. */
+  readonly finished?: boolean;
 }
 
-/** Creates the folder with the resolved config, or checks that it holds this very study. */
-export async function claimFolder({ config, dir, threads }: StudyOptions): Promise<StudyRecord> {
+/**
+ * Creates the folder with the resolved config, or checks that it holds this very study. Its trainings may be longer than they were to be, where all
+ * that is done would have been the same. Throws inputError that names what differs.
+ */
+export async function claimFolder({ config, dir, threads, signal }: StudyOptions): Promise<StudyRecord> {
   const path = join(dir, "study.json");
   const resolved = JSON.parse(JSON.stringify({ ...config, threads })) as StudyRequest;
-  if (await exists(path)) {
-    const found = await readRecord(path);
-    const keys = [...new Set([...Object.keys(found.config), ...Object.keys(resolved)])] as (keyof StudyRequest)[];
-    const other = keys.find((key) => JSON.stringify(found.config[key]) !== JSON.stringify(resolved[key]));
-    // A study that was refused before it made anything, for a mistyped path say, may be corrected.
-    if (other !== undefined && (await readdir(dir)).some((name) => name !== "study.json" && name !== ".lock")) {
-      throw inputError(`this folder holds a study with another "${other}"`, { where: dir, hint: "choose another --out, or remove the folder to start again" });
-    }
-    if (other === undefined) return found;
-  } else await requireUnclaimed(dir, ["tokenizer", "parent", "arms", "result.json", "report.html"], "study.json of a study");
-  const record: StudyRecord = { config: resolved, startedAt: new Date().toISOString(), seconds: 0 };
-  await requireFreeSpace(dir, 64 * 1024 ** 2);
+  const sources = await sourcesOf({ model: config.parent ?? null, text: config.text, signal });
+  // A study that was refused before it made anything, for a mistyped path say, may be corrected.
+  const known = await exists(path);
+  if (!known) await requireUnclaimed(dir, ["tokenizer", "parent", "arms", "result.json", "report.html"], "study.json of a study");
+  const found = known ? await readRecord(path) : null;
+  const begun = known && (await readdir(dir)).some((name) => name !== "study.json" && name !== ".lock");
+  if (found === null || !begun) {
+    await requireFreeSpace(dir, 64 * 1024 ** 2);
+    return writeRecord(path, { config: resolved, startedAt: new Date().toISOString(), seconds: 0, sources });
+  }
+  const changes = changesBetween(asData(found.config), asData(resolved));
+  const others = changes.filter(({ key }) => !isLength(key));
+  if (others.length > 0) {
+    throw inputError(`this folder holds another study: ${changeWords(others)}`, { where: dir, hint: "put it back to go on, choose another --out, or remove the folder to start again" });
+  }
+  if (changes.length > 0) await requireSamePasts(dir, found.config, resolved, changes);
+  requireSameSources(found.sources, sources, "study");
+  if (changes.length === 0 && found.sources !== undefined) return found;
+  return writeRecord(path, { ...found, config: resolved, sources, ...(changes.length === 0 ? {} : { finished: false }) });
+}
+
+async function writeRecord(path: string, record: StudyRecord): Promise<StudyRecord> {
   await writeJson(path, record);
   return record;
 }
@@ -44,6 +66,26 @@ async function readRecord(path: string): Promise<StudyRecord> {
   const found = (await readJson(path)) as Partial<StudyRecord> | null;
   if (typeof found?.config === "object" && found.config !== null && typeof found.startedAt === "string" && typeof found.seconds === "number") return found as StudyRecord;
   throw inputError("this is not the record of a study", { where: path, hint: "choose another --out, or move the file away" });
+}
+
+const asData = (config: StudyRequest): Readonly<Record<string, unknown>> => config as unknown as Readonly<Record<string, unknown>>;
+
+/** Keys that say how long a training is and how its learning rate goes, of which the past may not depend. */
+const isLength = (key: string): boolean => /^(pretrain|continue)\.(steps|saveEvery|lr\..*)$/.test(key);
+
+/** Every arm that has begun goes on, or none. */
+async function requireSamePasts(dir: string, was: StudyRequest, is: StudyRequest, changes: readonly Change[]): Promise<void> {
+  const stepsOf = async (run: string): Promise<number> => (await savedProgress(join(dir, run, "last")))?.step ?? 0;
+  const check = (key: "pretrain" | "continue", run: string, done: number): void =>
+    requireSamePast(was[key] as TrainingBlock, is[key] as TrainingBlock, { done, key, where: join(dir, run) });
+  const longer = changes.filter(({ key }) => /^pretrain\.(steps|lr)/.test(key));
+  if (longer.length > 0 && (await exists(join(dir, "arms")))) {
+    throw inputError(`the arms have begun with the parent as it was: ${changeWords(longer)}`, { where: dir, hint: "put it back to go on, or choose another --out" });
+  }
+  if (longer.length > 0) check("pretrain", "parent", await stepsOf("parent"));
+  for (const id of Object.keys(is.arms)) {
+    for (const seed of is.seeds) check("continue", armPath(id, seed), await stepsOf(armPath(id, seed)));
+  }
 }
 
 /**
@@ -59,6 +101,15 @@ export async function requireSpace({ config, dir }: StudyOptions, ground: Ground
   let needed = 3 * Math.max(...arms.map(({ spec }) => weights(spec)));
   for (const { path, bytes } of runs) if (!(await exists(join(dir, path, "last")))) needed += bytes;
   await requireFreeSpace(dir, needed);
+}
+
+export const resultFile = "result.json";
+
+/** Whether a finished study is still all there: what somebody has removed is made again. */
+export async function isWhole({ config, dir }: StudyOptions): Promise<boolean> {
+  const runs = Object.keys(config.arms).flatMap((id) => config.seeds.map((seed) => armPath(id, seed)));
+  const paths = [resultFile, ...[...(config.parent === undefined ? ["parent"] : []), ...runs].map((run) => join(run, "last"))];
+  return (await Promise.all(paths.map((path) => exists(join(dir, path))))).every(Boolean);
 }
 
 export const armPath = (id: string, seed: number): string => join("arms", id, `seed-${seed}`);

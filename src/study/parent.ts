@@ -4,15 +4,15 @@ import { modelFolderOf, type ModelSource } from "../checkpoint/model-source.js";
 import { isMoe } from "../spec/types.js";
 import { layGround, newBase, openBase, type Ground, type ModelBase } from "../train/ground.js";
 import type { Corpus } from "../train/text.js";
-import type { StudyRequest } from "./types.js";
+import type { StudyOptions } from "./types.js";
 
 /** Opens the user's parent, or makes the tokenizer and shape of a new one under `dir`, which holds this very study. */
-export async function prepareGround(config: StudyRequest, corpus: Corpus, dir: string): Promise<Ground> {
+export async function prepareGround({ config, dir, signal }: StudyOptions, corpus: Corpus): Promise<Ground> {
   const base = config.parent === undefined
-    ? await newBase({ model: config.model!, tokenizer: config.tokenizer!, corpus, dir, reuse: true })
+    ? await newBase({ model: config.model!, tokenizer: config.tokenizer!, corpus, dir, reuse: true, signal })
     : await openParent(config.parent);
   const blocks = [config.pretrain, config.continue].filter((block) => block !== undefined);
-  return layGround(base, corpus, blocks);
+  return layGround(base, corpus, blocks, signal);
 }
 
 async function openParent(source: ModelSource): Promise<ModelBase> {

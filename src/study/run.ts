@@ -7,17 +7,19 @@
  * Every part lands in the run folder when it is finished, so the same command goes on where the last one was stopped.
  */
 import { join } from "node:path";
+import { interruptedError } from "../base/errors.js";
 import type { ModelSource } from "../checkpoint/open.js";
 import { writeJson } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { lockFolder } from "../io/lock.js";
+import { readJson } from "../io/ranges.js";
 import { findings } from "../report/findings.js";
 import type { ArmResult, ArmRun, StudyResult } from "../report/result.js";
 import { describeText, type Ground } from "../train/ground.js";
 import { readCorpus, type Corpus } from "../train/text.js";
 import { environment } from "./environment.js";
-import { claimFolder, requireSpace } from "./folder.js";
+import { claimFolder, isWhole, requireSpace, resultFile } from "./folder.js";
 import { FlopMeter } from "./meter.js";
 import { prepareGround } from "./parent.js";
 import { planArms, type PlannedArm } from "./plan.js";
@@ -44,24 +46,31 @@ export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEven
 async function* lockedStudy(options: StudyOptions, started: number): AsyncGenerator<StudyEvent, StudyResult> {
   const record = await claimFolder(options);
   const seconds = (): number => record.seconds + (Date.now() - started) / 1000;
-  const remember = (): Promise<void> => writeJson(join(options.dir, "study.json"), { ...record, seconds: seconds() });
+  const remember = (finished?: true): Promise<void> => writeJson(join(options.dir, "study.json"), { ...record, finished, seconds: seconds() });
+  if (record.finished === true && (await isWhole(options))) {
+    yield { type: "phase", label: "already finished, nothing was trained" };
+    return (await readJson(join(options.dir, resultFile))) as StudyResult;
+  }
   try {
     const result = yield* measureStudy(options, record.startedAt, seconds);
-    await remember();
+    await remember(true);
     return result;
   } catch (cause) {
     // A stopped command's time counts too, but failing to note it must not hide why it stopped.
     await remember().catch(() => undefined);
-    throw cause;
+    // Between two trainings there is nothing to save: what was finished is there.
+    const asked = options.signal?.aborted === true && cause === options.signal.reason;
+    throw asked ? interruptedError("stopped", { where: options.dir, hint: "run the same command again to go on" }) : cause;
   }
 }
 
 async function* measureStudy(options: StudyOptions, startedAt: string, seconds: () => number): AsyncGenerator<StudyEvent, StudyResult> {
-  const { config, dir } = options;
+  const { config, dir, signal } = options;
   yield { type: "phase", label: "reading text" };
-  const corpus = await readCorpus(config.text);
+  const corpus = await readCorpus(config.text, signal);
   yield { type: "phase", label: config.parent === undefined ? "learning the tokenizer" : "opening the parent" };
-  const ground = await prepareGround(config, corpus, dir);
+  const ground = await prepareGround(options, corpus);
+  signal?.throwIfAborted();
   const arms = planArms(config, ground.spec);
   yield { type: "note", text: describeText(ground) };
 
@@ -88,7 +97,7 @@ async function* measureStudy(options: StudyOptions, startedAt: string, seconds: 
     seeds: config.seeds,
   };
   const result: StudyResult = { ...found, findings: findings(found) };
-  await writeJson(join(dir, "result.json"), result);
+  await writeJson(join(dir, resultFile), result);
   return result;
 }
 

@@ -62,11 +62,11 @@ export async function* makeParent(options: StudyOptions, ground: Ground, meter: 
   };
 }
 
-async function parentLoss({ config, backend, threads }: StudyOptions, ground: Ground, source: ModelSource): Promise<number> {
+async function parentLoss({ config, backend, threads, signal }: StudyOptions, ground: Ground, source: ModelSource): Promise<number> {
   const model = await openModel(source, backend, threads);
   try {
     const { sequence } = config.continue;
-    return (await meanLoss(model, ground.tokens.heldOut, { sequence, limitTokens: config.evaluation.tokens })).loss;
+    return (await meanLoss(model, ground.tokens.heldOut, { sequence, limitTokens: config.evaluation.tokens, signal })).loss;
   } finally {
     await model.close();
   }
@@ -140,12 +140,12 @@ function pointsOf(result: RunResult, flopsPerToken: number): LossPoint[] {
 
 async function measurePreservation(options: StudyOptions, ground: Ground, dense: ModelSource, childDir: string, file: string): Promise<Preservation> {
   if (await exists(file)) return (await readJson(file)) as Preservation;
-  const { config, backend, threads } = options;
+  const { config, backend, threads, signal } = options;
   const parent = await openModel(dense, backend, threads);
   const child = await openModel(childDir, backend, threads);
   try {
     const limitTokens = Math.min(PRESERVATION_TOKENS, config.evaluation.tokens);
-    const measured = await compareModels(parent, child, ground.tokens.heldOut, { sequence: config.continue.sequence, limitTokens });
+    const measured = await compareModels(parent, child, ground.tokens.heldOut, { sequence: config.continue.sequence, limitTokens, signal });
     await writeJson(file, measured);
     return measured;
   } finally {

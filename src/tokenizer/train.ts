@@ -14,7 +14,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { byteLevelAlphabet } from "tokenizers";
-import { inputError, stopError } from "../base/errors.js";
+import { inputError, interruptedError, stopError } from "../base/errors.js";
 
 export const END_OF_TEXT = "<|endoftext|>";
 
@@ -23,6 +23,8 @@ export interface BpeSettings {
   readonly vocab: number;
   /** They get the first ids, in this order; `[END_OF_TEXT]` when left out. */
   readonly specialTokens?: readonly string[] | undefined;
+  /** Ends the training with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** The binding's own default, which cannot be changed from Node. */
@@ -38,14 +40,14 @@ export async function trainByteLevelBpe(
   texts: Iterable<string> | AsyncIterable<string>,
   settings: BpeSettings,
 ): Promise<string> {
-  const { vocab, specialTokens = [END_OF_TEXT] } = settings;
+  const { vocab, specialTokens = [END_OF_TEXT], signal } = settings;
   checkSettings(vocab, specialTokens);
   const folder = await mkdtemp(join(tmpdir(), "upcycle-tokenizer-"));
   try {
     const textFile = join(folder, "texts.txt");
     const resultFile = join(folder, "tokenizer.json");
-    await writeTexts(textFile, texts);
-    await runTrainer(textFile, resultFile);
+    await writeTexts(textFile, texts, signal);
+    await runTrainer(textFile, resultFile, signal);
     const trained = JSON.parse(await readFile(resultFile, "utf8")) as { model: { merges: [string, string][] } };
     return JSON.stringify(assemble(trained.model.merges, vocab, specialTokens));
   } finally {
@@ -65,10 +67,11 @@ function checkSettings(vocab: number, specialTokens: readonly string[]): void {
   }
 }
 
-async function writeTexts(path: string, texts: Iterable<string> | AsyncIterable<string>): Promise<void> {
+async function writeTexts(path: string, texts: Iterable<string> | AsyncIterable<string>, signal: AbortSignal | undefined): Promise<void> {
   const file = await open(path, "w");
   try {
     for await (const text of texts) {
+      signal?.throwIfAborted();
       await file.appendFile(text);
       // The trainer reads line by line, so this keeps words of two documents apart.
       await file.appendFile("\n");
@@ -92,11 +95,15 @@ tokenizer.save(output);
  * A process of its own, because the native trainer draws a progress bar or prints blank lines, which no option
  * turns off, and because it would block this process for seconds.
  */
-async function runTrainer(input: string, output: string): Promise<void> {
+async function runTrainer(input: string, output: string, signal: AbortSignal | undefined): Promise<void> {
   const tokenizers = createRequire(import.meta.url).resolve("tokenizers");
   try {
-    await promisify(execFile)(process.execPath, ["-e", trainerProgram, tokenizers, input, output]);
+    await promisify(execFile)(process.execPath, ["-e", trainerProgram, tokenizers, input, output], signal === undefined ? {} : { signal });
   } catch (cause) {
+    signal?.throwIfAborted();
+    // A terminal sends Ctrl-C and SIGHUP to both processes, and the trainer may be the first to end.
+    const ended = (cause as { signal?: unknown }).signal;
+    if (ended === "SIGINT" || ended === "SIGHUP" || ended === "SIGTERM") throw interruptedError("stopped while the tokenizer was trained");
     const said = String((cause as { stderr?: unknown }).stderr ?? "").trim().split("\n").at(-1) || String(cause);
     throw stopError(`training the tokenizer failed: ${said}`, { cause });
   }

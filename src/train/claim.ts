@@ -1,34 +1,120 @@
 /** The run folder: made, or proved to hold this very run. */
 import { join } from "node:path";
-import { inputError } from "../base/errors.js";
+import { inputError, type UpcycleError } from "../base/errors.js";
+import type { TrainingBlock } from "../config/index.js";
 import { elements } from "../graph/ir.js";
 import { exists, writeJson } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { readJson } from "../io/ranges.js";
 import { requireFreeSpace } from "../io/space.js";
+import { firstDifference, learningRateAt } from "../step/schedule.js";
 import { slotsOf } from "../tensors/slots.js";
+import { changeWords, changesBetween } from "./changes.js";
 import type { RunOptions } from "./run.js";
+import { requireSameSources, textHash, type Sources } from "./sources.js";
 
-/** Creates the folder or checks that it holds this very run; checks free space before any work. */
+type Training = Omit<TrainingBlock, "budget">;
+
+/** `run.json`: what this run is. */
+export interface RunRecord extends Readonly<Record<string, unknown>> {
+  readonly training: Training;
+  /** What its sources contained; absent in runs of old. */
+  readonly sources?: Sources;
+}
+
+export const runFile = "run.json";
+
+/** What the folder says of its run, or null. */
+export async function readRunRecord(dir: string): Promise<RunRecord | null> {
+  const path = join(dir, runFile);
+  if (!(await exists(path))) return null;
+  const found = (await readJson(path)) as Partial<RunRecord> | null;
+  if (typeof found?.training === "object") return found as RunRecord;
+  const hint = "choose another folder, or remove this one to start again";
+  throw inputError("this is not the record of a run", { where: path, hint });
+}
+
+/** Creates the folder, unless it holds a run already; checks free space before any work. */
 export async function claimFolder(options: RunOptions): Promise<void> {
-  const { dir, spec, block, seed, threads, evaluationTokens, identity } = options;
-  const path = join(dir, "run.json");
-  // More time for a run that has used up its own makes no other run of it.
-  const training = { ...block, budget: block.budget === undefined ? undefined : { ...block.budget, time: undefined } };
-  const wanted = JSON.parse(JSON.stringify({ ...identity, spec, training, evaluationTokens, seed, threads })) as Record<string, unknown>;
-  if (await exists(path)) {
-    const found = (await readJson(path)) as Record<string, unknown>;
-    const keys = [...new Set([...Object.keys(found), ...Object.keys(wanted)])];
-    const other = keys.find((key) => JSON.stringify(found[key]) !== JSON.stringify(wanted[key]));
-    if (other !== undefined) {
-      throw inputError(`this folder holds another run: its ${other} differs`, { where: path, hint: "choose another folder, or remove this one to start again" });
-    }
-    return;
-  }
-  // Two checkpoints are on disk while one replaces the other, each with weights, two moments and perhaps averages; and two models more.
+  const { dir, spec, block } = options;
+  if (await exists(join(dir, runFile))) return;
+  // Two checkpoints are on disk while one replaces the other, each with weights, two moments and perhaps averages; and
+  // two models more.
   const weights = 4 * slotsOf(spec).reduce((sum, { shape }) => sum + elements(shape), 0);
   await requireFreeSpace(dir, (block.average === undefined ? 8 : 10) * weights);
   await withFsErrors(dir, "create run folder", () => makeFolders(dir));
-  await writeJson(path, wanted);
+  await writeJson(join(dir, runFile), recordOf(options));
 }
+
+/**
+ * Proves that the folder holds this very run, of which `done` steps are saved. Its future may be another, if its past
+ * would have been the same: the record then becomes the new one. Throws inputError that names what differs.
+ */
+export async function requireSameRun(options: RunOptions, done: number): Promise<void> {
+  const { dir } = options;
+  const path = join(dir, runFile);
+  const [found, wanted] = [(await readRunRecord(dir))!, recordOf(options)];
+  const changes = changesBetween(fixed(found), fixed(wanted));
+  // A shape follows from the model's settings.
+  const model = changes.some(({ key }) => /^model\b/.test(key));
+  const others = changes
+    .filter(({ key }) => !(model && key.startsWith("spec.")))
+    .map((change) => ({ ...change, key: change.key.replace("evaluationTokens", "evaluation.tokens") }));
+  if (others.length > 0) throw otherRun(`this folder holds another run: ${changeWords(others)}`, path);
+  requireSamePast(found.training, wanted.training, { done, key: "training", where: path });
+  requireSameSources(found.sources, wanted.sources, "run");
+  if (changesBetween(found, wanted).length > 0) await writeJson(path, wanted);
+}
+
+function recordOf(options: RunOptions): RunRecord {
+  const { spec, block, seed, threads, evaluationTokens, identity, sources = {}, text } = options;
+  // Tokens and FLOPs of a budget have become steps, and its time may grow.
+  const training = { ...block, budget: undefined };
+  const contents = { ...sources, ...textHash(text) };
+  const record = { ...identity, spec, training, evaluationTokens, seed, threads, sources: contents };
+  return JSON.parse(JSON.stringify(record)) as RunRecord;
+}
+
+/** What may not change from one command to the next. */
+function fixed(record: RunRecord): Readonly<Record<string, unknown>> {
+  const training = { ...record.training, steps: undefined, lr: undefined, saveEvery: undefined, budget: undefined };
+  return { ...record, sources: undefined, training };
+}
+
+interface Past {
+  /** Steps that are saved. */
+  readonly done: number;
+  /** Key of the block in its file. */
+  readonly key: string;
+  readonly where: string;
+}
+
+/**
+ * Throws inputError where the steps that are done would have been others with these settings, or are more than the
+ * settings allow.
+ */
+export function requireSamePast(was: Training, is: Training, { done, key, where }: Past): void {
+  const changes = changesBetween({ steps: was.steps, lr: was.lr }, { steps: is.steps, lr: is.lr }, key);
+  if (changes.length === 0) return;
+  const said = changeWords(changes);
+  if (is.steps < done || (is.steps === done && was.steps !== done)) {
+    throw otherRun(`${done} steps are done, so the run cannot end after ${is.steps}: ${said}`, where);
+  }
+  const step = firstDifference(was, is, done);
+  if (step === null) return;
+  const rate = (block: Training): string => learningRateAt(block.lr, block.steps, step).toPrecision(4);
+  const longer = is.steps > was.steps && JSON.stringify(was.lr) === JSON.stringify(is.lr);
+  const schedules = `(${was.lr.schedule} depends on the length; constant does not, wsd only near its end)`;
+  const hint = longer
+    ? `to train on at the last learning rate, add steps: ${was.steps} to ${key}.lr; ` +
+      `or put it back, or choose another folder ${schedules}`
+    : "put it back to go on, or choose another folder";
+  const rates = `step ${step} would have had another learning rate (${rate(was)} then, ${rate(is)} now)`;
+  throw inputError(`${said}; of the ${done} steps that are done, ${rates}, so this is another run`, { where, hint });
+}
+
+const otherRun = (message: string, where: string): UpcycleError =>
+  inputError(message, {
+    where, hint: "put it back to go on, choose another folder, or remove this one to start again",
+  });

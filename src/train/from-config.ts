@@ -3,14 +3,12 @@
  *
  *   1 read and split text   2 model: open a folder, or learn a tokenizer for a new one   3 tokens   4 `trainRun`
  */
-import { join } from "node:path";
 import { interruptedError } from "../base/errors.js";
 import { compact } from "../base/format.js";
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint/open.js";
 import { lineageKey } from "../checkpoint/write.js";
 import type { ModelConfig, TrainConfig, TrainingBlock, TrainTextConfig } from "../config/index.js";
 import { trainFlopsPerToken } from "../cost/flops.js";
-import { exists } from "../io/atomic.js";
 import { elements } from "../graph/ir.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { withSteps } from "../step/budget.js";
@@ -20,11 +18,14 @@ import type { Backend } from "../step/runtime.js";
 import { isBuffer, slotsOf, type Slot } from "../tensors/slots.js";
 import { describeText, layGround, newBase, openBase, requirePositions, type ModelBase } from "./ground.js";
 import { requireRunFolder } from "./fresh.js";
+import { changesBetween } from "./changes.js";
+import { readRunRecord } from "./claim.js";
 import { freshTensor } from "./init.js";
 import {
   describeMixture, heldOutParts, learnableTexts, readMixture, requireEnoughOfEach, tokenizeMixture, trainingParts,
 } from "./mixture.js";
 import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "./run.js";
+import { requireSameSources, sourcesOf } from "./sources.js";
 import { endOfText, readCorpus } from "./text.js";
 
 /** A train file, whose model may have become folders: downloaded, with an adapter. */
@@ -51,24 +52,37 @@ export type TrainFileEvent =
 
 /** Runs, or goes on with, the training of a train file. Throws like `trainRun`, and inputError for text or model that cannot be used. */
 export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerator<TrainFileEvent, RunResult> {
+  try {
+    return yield* prepareAndTrain(options);
+  } catch (cause) {
+    // Reading much text takes minutes, and until the first step there is nothing to save.
+    const asked = options.signal?.aborted === true && cause === options.signal.reason;
+    throw asked ? interruptedError("stopped before the training began", { where: options.dir }) : cause;
+  }
+}
+
+async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<TrainFileEvent, RunResult> {
   const { config, dir, backend, threads, signal } = options;
   const { model, tokenizer, training, seed } = config;
   // `trainRun` refuses a folder that holds another run, so a tokenizer beside a `run.json` is this run's own. Asked first, because a
   // folder that cannot be used should be known before minutes of reading.
-  const reuse = await exists(join(dir, "run.json"));
+  const before = await readRunRecord(dir);
+  const reuse = before !== null;
   await requireRunFolder(dir);
-  yield { type: "phase", label: "reading text" };
-  const text = await readText(config.text);
-  goOnUnlessAborted(options);
   const isNew = typeof model === "object" && !("adapter" in model);
+  const sources = await sourcesOf({ model: isNew ? null : model, text: config.text, signal });
+  // Where the settings differ as well, that is what there is to say, and `trainRun` says it.
+  const same = changesBetween({ model: before?.["model"], text: before?.["text"] }, { model, text: config.text }).length === 0;
+  if (before !== null && same) requireSameSources(before.sources, sources, "run");
+  yield { type: "phase", label: "reading text" };
+  const text = await readText(config.text, signal);
   yield { type: "phase", label: !isNew ? "opening the model" : reuse ? "opening the tokenizer" : "learning the tokenizer" };
-  const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus: { split: { train: text.learnable() } }, dir, reuse }) : await openBase(model);
-  goOnUnlessAborted(options);
+  const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus: { split: { train: text.learnable() } }, dir, reuse, signal }) : await openBase(model);
   const { spec } = base;
   const block = withSteps(training, trainFlopsPerToken(spec, training.sequence));
   checkRouting(spec, block);
   const { train, heldOut, end, notes } = await text.tokenize(base, block);
-  goOnUnlessAborted(options);
+  signal?.throwIfAborted();
   for (const note of [...notes, ...describeFrozen(spec, block)]) yield { type: "note", text: note };
   const source = isNew ? null : await openCheckpoint(model);
   try {
@@ -81,6 +95,7 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
       texts: source === null ? undefined : await options.describe?.(source),
       text: { train, heldOut }, documentEnd: end,
       evaluationTokens: config.evaluation.tokens,
+      sources,
       identity: { model, tokenizer: tokenizer ?? null, text: config.text },
     });
   } finally {
@@ -95,25 +110,25 @@ interface ReadText {
   readonly tokenize: (base: ModelBase, block: TrainingBlock) => Promise<RunOptions["text"] & { readonly end: number; readonly notes: readonly string[] }>;
 }
 
-async function readText(config: TrainTextConfig): Promise<ReadText> {
+async function readText(config: TrainTextConfig, signal: AbortSignal | undefined): Promise<ReadText> {
   if (config.mix === undefined) {
-    const corpus = await readCorpus(config);
+    const corpus = await readCorpus(config, signal);
     return {
       learnable: () => corpus.split.train,
       async tokenize(base, block) {
-        const ground = await layGround(base, corpus, [block]);
+        const ground = await layGround(base, corpus, [block], signal);
         const { train, heldOut, end } = ground.tokens;
         return { train, heldOut, end, notes: [describeText(ground)] };
       },
     };
   }
-  const parts = await readMixture(config);
+  const parts = await readMixture(config, signal);
   return {
     learnable: () => learnableTexts(parts),
     async tokenize(base, block) {
       requirePositions(base, block.sequence);
       const end = endOfText(base.tokenizer, base.spec.tokens.eos[0]);
-      const tokenized = await tokenizeMixture(parts, base.tokenizer, end);
+      const tokenized = await tokenizeMixture(parts, base.tokenizer, end, signal);
       requireEnoughOfEach(tokenized, block);
       return { train: trainingParts(tokenized), heldOut: heldOutParts(tokenized), end, notes: describeMixture(tokenized, block) };
     },
@@ -130,7 +145,3 @@ function describeFrozen(spec: DecoderSpec, block: TrainingBlock): string[] {
   return [`training ${compact(sum(slots.filter(({ key }) => !frozen.has(key))))} of ${compact(sum(slots))} parameters, ${still} tensors are frozen`];
 }
 
-/** Reading much text takes minutes, and until the first step there is nothing to save. */
-function goOnUnlessAborted({ signal, dir }: TrainFileOptions): void {
-  if (signal?.aborted === true) throw interruptedError("stopped before the training began", { where: dir });
-}

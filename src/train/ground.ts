@@ -47,14 +47,16 @@ export interface NewBase {
   readonly dir: string;
   /** Take the tokenizer that is there already: only for a folder that is known to hold this very run. */
   readonly reuse: boolean;
+  /** Stops the learning with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Shape of a new model, and a tokenizer learnt from the training part of the text. */
-export async function newBase({ model, tokenizer: { vocab }, corpus, dir, reuse }: NewBase): Promise<ModelBase> {
+export async function newBase({ model, tokenizer: { vocab }, corpus, dir, reuse, signal }: NewBase): Promise<ModelBase> {
   const carry = join(dir, "tokenizer");
   const config = join(carry, "tokenizer_config.json");
   if (!reuse || !(await exists(config))) {
-    const json = await trainByteLevelBpe(corpus.split.train.map(({ text }) => text), { vocab });
+    const json = await trainByteLevelBpe(corpus.split.train.map(({ text }) => text), { vocab, signal });
     await withFsErrors(carry, "create tokenizer folder", () => makeFolders(carry));
     // The last file: its presence says that the tokenizer is complete.
     const files = [[join(carry, "tokenizer.json"), json], [config, tokenizerConfig({ maxLength: model.maxPositions })]] as const;
@@ -82,11 +84,11 @@ export function requirePositions({ spec, carry }: ModelBase, sequence: number): 
  * or a sequence longer than the model's positions.
  */
 export async function layGround(
-  base: ModelBase, corpus: Corpus, blocks: readonly { readonly batch: number; readonly sequence: number }[],
+  base: ModelBase, corpus: Corpus, blocks: readonly { readonly batch: number; readonly sequence: number }[], signal?: AbortSignal,
 ): Promise<Ground> {
   const { spec, tokenizer } = base;
   for (const { sequence } of blocks) requirePositions(base, sequence);
-  const tokens = await tokenizeCorpus(corpus, tokenizer, spec.tokens.eos[0]);
+  const tokens = await tokenizeCorpus(corpus, tokenizer, spec.tokens.eos[0], signal);
   for (const block of blocks) requireEnoughText(tokens, block);
   return { ...base, corpus, tokens };
 }

@@ -44,14 +44,14 @@ export interface TokenizedPart extends PartBase {
  * Reads every part. A document that is held out in one part is trained on in none. Throws inputError for parts that cannot be read, have
  * the same name, or have nothing left to train on.
  */
-export async function readMixture({ mix = [], heldOut }: TrainTextConfig): Promise<CorpusPart[]> {
+export async function readMixture({ mix = [], heldOut }: TrainTextConfig, signal?: AbortSignal): Promise<CorpusPart[]> {
   const parts: CorpusPart[] = [];
   for (const config of mix) {
     const name = config.name ?? config.builtin ?? basename(indexedPrefix(config.path!));
     if (parts.some((part) => part.name === name)) {
       throw inputError(`two parts of the mixture are called "${name}"`, { where: "text.mix", hint: "give them names of their own" });
     }
-    parts.push(await readPart(config, name, config.heldOut ?? heldOut));
+    parts.push(await readPart(config, name, config.heldOut ?? heldOut, signal));
   }
   const hidden = new Set(parts.flatMap((part) => (part.kind === "text" ? part.heldOut.map(({ text }) => text) : [])));
   return parts.map((part) => {
@@ -62,13 +62,16 @@ export async function readMixture({ mix = [], heldOut }: TrainTextConfig): Promi
   });
 }
 
-async function readPart({ path, builtin, field, weight }: MixPartConfig, name: string, heldOut: number): Promise<CorpusPart> {
+async function readPart({ path, builtin, field, weight }: MixPartConfig, name: string, heldOut: number, signal: AbortSignal | undefined): Promise<CorpusPart> {
   if (path !== undefined && /\.(bin|idx)$/.test(path)) {
     const data = await readIndexed(path);
     return { kind: "tokens", name, weight, where: path, data, cut: heldOutFrom(data.documents, heldOut) };
   }
   const documents: CorpusDocument[] = [];
-  for await (const document of readDocuments(builtin === undefined ? { path: path!, field } : { builtin })) documents.push(document);
+  for await (const document of readDocuments(builtin === undefined ? { path: path!, field } : { builtin })) {
+    signal?.throwIfAborted();
+    documents.push(document);
+  }
   return { kind: "text", name, weight, ...splitDocuments(documents, { seed: SPLIT_SEED, heldOut }) };
 }
 
@@ -93,12 +96,12 @@ export function learnableTexts(parts: readonly CorpusPart[]): readonly CorpusDoc
 }
 
 /** Text gets the token `end` behind every document. Throws inputError for tokens that the tokenizer does not have. */
-export async function tokenizeMixture(parts: readonly CorpusPart[], tokenizer: TextTokenizer, end: number): Promise<TokenizedPart[]> {
+export async function tokenizeMixture(parts: readonly CorpusPart[], tokenizer: TextTokenizer, end: number, signal?: AbortSignal): Promise<TokenizedPart[]> {
   const tokenized: TokenizedPart[] = [];
   for (const part of parts) {
     const { name, weight } = part;
     if (part.kind === "text") {
-      tokenized.push({ name, weight, warning: null, train: await encodeDocuments(part.train, tokenizer, end), heldOut: await encodeDocuments(part.heldOut, tokenizer, end) });
+      tokenized.push({ name, weight, warning: null, train: await encodeDocuments(part.train, tokenizer, end, signal), heldOut: await encodeDocuments(part.heldOut, tokenizer, end, signal) });
       continue;
     }
     const { tokens, documents, largestId } = part.data;

@@ -19,11 +19,12 @@ import type { Backend, TrainRuntime } from "../step/runtime.js";
 import { slotsOf, type Slot } from "../tensors/slots.js";
 import type { TokenRow } from "../text/batches.js";
 import type { MixPart } from "../text/mix.js";
-import { claimFolder } from "./claim.js";
+import { claimFolder, requireSameRun } from "./claim.js";
 import { requireRunFolder } from "./fresh.js";
 import { freshGuard } from "./guard.js";
 import { tokensPerStep, trainLoop, type LoopState } from "./loop.js";
 import { metricsFile, readMetrics, tokensPerSecond, type EvalRecord, type RunMetrics, type StepRecord } from "./records.js";
+import type { Sources } from "./sources.js";
 import { loadState, savedProgress, stateLayout, type StateLayout } from "./saved.js";
 
 export interface RunOptions {
@@ -49,6 +50,8 @@ export interface RunOptions {
   readonly backend: Backend;
   /** Says what this run is beyond the above (model, text, parent); a folder with another identity is refused. */
   readonly identity: Readonly<Record<string, unknown>>;
+  /** What the files that it is made from contain (`sourcesOf`). */
+  readonly sources?: Sources | undefined;
   /** Expert-to-dense similarity by MoE layer, measured with every evaluation. */
   readonly similarity?: ((read: (key: string) => Promise<Float32Array>) => Promise<number[]>) | undefined;
   /** Aborting finishes the step in hand, saves and throws `interrupted`. */
@@ -69,11 +72,13 @@ export interface RunResult {
   readonly peakRssBytes: number;
   /** Folder of the last checkpoint. */
   readonly last: string;
+  /** The folder held the finished run, and nothing was trained. */
+  readonly found: boolean;
 }
 
 /**
- * Runs, or goes on with, a training run.
- * Throws inputError if the folder holds another run or cannot be written to, and for routing that the model cannot have; stopError if loss or gradient stop being finite or the
+ * Runs, or goes on with, a training run; a finished one that is to have more steps or time as well, where the steps so far would have been the same.
+ * Throws inputError if the folder holds another run, whose differences it names, or cannot be written to, and for routing that the model cannot have; stopError if loss or gradient stop being finite or the
  * disk is full (the last checkpoint stays); interruptedError after saving when the signal was raised.
  */
 export async function* trainRun(options: RunOptions): AsyncGenerator<TrainEvent, RunResult> {
@@ -94,10 +99,11 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   const last = join(dir, "last");
   const progress = await savedProgress(last);
   const start = progress?.step ?? 0;
+  await requireSameRun(options, start);
   if (start >= block.steps || (progress?.ms ?? 0) >= timeBudget(block.budget)) {
     const metrics = await readMetrics(dir);
     if (metrics.done !== null) {
-      const result = resultOf(metrics, tokensPerStep(block), last);
+      const result = resultOf(metrics, tokensPerStep(block), last, true);
       yield { type: "done", result };
       return result;
     }
@@ -130,7 +136,7 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   } finally {
     await log.close();
   }
-  const result = resultOf(await readMetrics(dir), tokensPerStep(block), last);
+  const result = resultOf(await readMetrics(dir), tokensPerStep(block), last, false);
   yield { type: "done", result };
   return result;
 }
@@ -143,9 +149,9 @@ async function writeInitial({ spec, initial }: RunOptions, layout: StateLayout, 
   }
 }
 
-function resultOf(metrics: RunMetrics, perStep: number, last: string): RunResult {
+function resultOf(metrics: RunMetrics, perStep: number, last: string, found: boolean): RunResult {
   return {
-    metrics, last,
+    metrics, last, found,
     finalLoss: metrics.evals.at(-1)?.loss ?? NaN,
     tokensPerSecond: tokensPerSecond(metrics.steps, perStep),
     peakRssBytes: metrics.done?.peakRssBytes ?? 0,

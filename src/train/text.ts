@@ -27,8 +27,8 @@ export interface TokenizedCorpus {
  */
 export const SPLIT_SEED = "held-out";
 
-/** Reads all documents and splits them. Throws inputError for unreadable or too little text. */
-export async function readCorpus(text: TextConfig): Promise<Corpus> {
+/** Reads all documents and splits them. Throws inputError for unreadable or too little text, and the signal's reason when it fires. */
+export async function readCorpus(text: TextConfig, signal?: AbortSignal): Promise<Corpus> {
   const sources: (CorpusSource & { name: string })[] = [
     ...(text.builtin ?? []).map((builtin) => ({ builtin, name: builtin })),
     ...(text.files ?? []).map((path) => ({ path, field: text.field, name: basename(path) })),
@@ -39,6 +39,7 @@ export async function readCorpus(text: TextConfig): Promise<Corpus> {
     const first = documents.length;
     let bytes = 0;
     for await (const document of readDocuments(source)) {
+      signal?.throwIfAborted();
       documents.push(document);
       bytes += utf8Length(document.text);
     }
@@ -54,18 +55,21 @@ export function endOfText(tokenizer: TextTokenizer, eosOfModel: number | undefin
   throw inputError("the tokenizer names no eos_token, which separates documents", { hint: "add eos_token to tokenizer_config.json" });
 }
 
-/** One row of tokens, `end` after every document. */
-export async function encodeDocuments(documents: readonly CorpusDocument[], tokenizer: TextTokenizer, end: number): Promise<Int32Array> {
+/** One row of tokens, `end` after every document. Throws the signal's reason when it fires. */
+export async function encodeDocuments(documents: readonly CorpusDocument[], tokenizer: TextTokenizer, end: number, signal?: AbortSignal): Promise<Int32Array> {
   const packer = tokenPacker(end);
-  for await (const ids of tokenizer.encodeAll(documents.map(({ text }) => text))) packer.add(ids);
+  for await (const ids of tokenizer.encodeAll(documents.map(({ text }) => text))) {
+    signal?.throwIfAborted();
+    packer.add(ids);
+  }
   return packer.finish().tokens;
 }
 
 /** Token streams with an end-of-text token after every document. Throws inputError if the tokenizer has no such token. */
-export async function tokenizeCorpus(corpus: Corpus, tokenizer: TextTokenizer, eosOfModel: number | undefined): Promise<TokenizedCorpus> {
+export async function tokenizeCorpus(corpus: Corpus, tokenizer: TextTokenizer, eosOfModel: number | undefined, signal?: AbortSignal): Promise<TokenizedCorpus> {
   const end = endOfText(tokenizer, eosOfModel);
-  const train = await encodeDocuments(corpus.split.train, tokenizer, end);
-  const heldOut = await encodeDocuments(corpus.split.heldOut, tokenizer, end);
+  const train = await encodeDocuments(corpus.split.train, tokenizer, end, signal);
+  const heldOut = await encodeDocuments(corpus.split.heldOut, tokenizer, end, signal);
   return { end, train, heldOut, bytesPerToken: corpus.split.trainBytes / train.length };
 }
 

@@ -43,7 +43,7 @@ describe.skipIf(!hasSpecialFiles)("a fit", () => {
   it("takes its table from standard input and from a pipe of the shell", async () => {
     const { stdout } = await upcycle(...fitting(table));
     expect((JSON.parse(stdout) as { n: number }).n).toBe(7);
-    expect((await start(fitting("-"), undefined, readFileSync(table, "utf8")).outcome).stdout).toBe(stdout);
+    expect((await start(fitting("-"), undefined, { input: readFileSync(table, "utf8") }).outcome).stdout).toBe(stdout);
     expect((await shell('upcycle fit <(cat "$1") --law chinchilla --threads 1 --json', table)).stdout).toBe(stdout);
   });
 

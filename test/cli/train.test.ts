@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { writeCheckpoint } from "../../src/checkpoint/write.js";
@@ -7,7 +7,7 @@ import { freshTensor } from "../../src/train/init.js";
 import { readMetrics } from "../../src/train/records.js";
 import { temporaryFolder } from "../io/temporary.js";
 import { writeText, writeTrainFile } from "./tiny.js";
-import { start, upcycle, upcycleJson, type Running } from "./upcycle.js";
+import { copyModel, start, upcycle, upcycleJson, type Running } from "./upcycle.js";
 
 const dir = temporaryFolder();
 writeText(dir);
@@ -30,10 +30,33 @@ describe("train, then use what was trained", () => {
 
   it("gives the result of a finished run again, as JSON too", async () => {
     const summary = await upcycleJson("train", join(dir, "train.yaml"));
-    expect(Object.keys(summary)).toEqual(["model", "best", "steps", "ended", "tokens", "finalLoss", "bestLoss", "evals", "tokensPerSecond", "peakRssBytes"]);
-    expect(summary).toMatchObject({ model: last, best: join(run, "best"), steps: 20, tokens: 640 });
+    expect(Object.keys(summary)).toEqual(["alreadyFinished", "model", "best", "steps", "ended", "tokens", "finalLoss", "bestLoss", "evals", "tokensPerSecond", "peakRssBytes"]);
+    expect(summary).toMatchObject({ alreadyFinished: true, model: last, best: join(run, "best"), steps: 20, tokens: 640 });
     expect((summary.evals as { step: number }[]).map(({ step }) => step)).toEqual([0, 10, 20]);
     expect(readdirSync(last)).toEqual(expect.arrayContaining(["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]));
+  });
+
+  it("says that a finished run is finished, and where its result lies", async () => {
+    const { stdout } = await upcycle("train", join(dir, "train.yaml"));
+    expect(stdout.split("\n")[0]).toBe("already finished, nothing was trained");
+    expect(stdout).toMatch(/\n20 steps took [^\n]*\n.*\nmodel: [^\n]*last\n$/);
+  });
+
+  it("refuses to go on from a parent that was changed in place, not from a copy of it", async () => {
+    const parent = copyModel(last, join(dir, "parent"));
+    const file = writeTrainFile(dir, "child.yaml", { model: parent, tokenizer: undefined, out: join(dir, "child"), training: { steps: 2 } });
+    expect(await upcycleJson("train", file)).toMatchObject({ alreadyFinished: false });
+    const weights = join(parent, "model.safetensors");
+    const bytes = readFileSync(weights);
+    rmSync(parent, { recursive: true });
+    copyModel(last, parent);
+    utimesSync(weights, 1, 1);
+    expect(await upcycleJson("train", file)).toMatchObject({ alreadyFinished: true });
+    bytes[bytes.length - 1]! ^= 1;
+    writeFileSync(weights, bytes);
+    const { code, stderr } = await upcycle("train", file, "--json");
+    expect([code, stderr.split("\n").length]).toEqual([2, 2]);
+    expect(stderr.startsWith(`upcycle: ${weights}: changed since this run began: the file had ${bytes.length} bytes, `), stderr).toBe(true);
   });
 
   it("goes on with a model folder, in another run folder", async () => {
@@ -59,7 +82,7 @@ describe("train, then use what was trained", () => {
   it("refuses a folder that holds another run", async () => {
     const file = writeTrainFile(dir, "other.yaml", { training: { steps: 30 } });
     const { code, stderr } = await upcycle("train", file, "--json");
-    expect([code, stderr]).toEqual([2, `upcycle: ${join(run, "run.json")}: this folder holds another run: its training differs; choose another folder, or remove this one to start again\n`]);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/^upcycle: .*run\.json: training\.steps was 20 and is 30; of the 20 steps that are done, step 2 would have had another learning rate .*\n$/)]);
   });
 
   it("measures an upcycled model on text and generates from it", async () => {
@@ -116,15 +139,15 @@ describe("train, then use what was trained", () => {
 
   it("takes prompts and text from standard input", async () => {
     const generating = ["generate", last, "--max-new-tokens", "4", "--temperature", "0", "--threads", "1", "--json"];
-    const whole = await start([...generating, "--prompt-file", "-"], undefined, "the whale\nand the sea\n").outcome;
+    const whole = await start([...generating, "--prompt-file", "-"], undefined, { input: "the whale\nand the sea\n" }).outcome;
     expect((JSON.parse(whole.stdout) as { prompt: string }).prompt).toBe("the whale\nand the sea");
-    const lines = await start([...generating, "--prompts", "-"], undefined, "the whale\r\n\r\nand the sea\r\n").outcome;
+    const lines = await start([...generating, "--prompts", "-"], undefined, { input: "the whale\r\n\r\nand the sea\r\n" }).outcome;
     expect((JSON.parse(lines.stdout) as { texts: { prompt: string }[] }).texts.map(({ prompt }) => prompt)).toEqual(["the whale", "and the sea"]);
     for (const name of ["--prompt-file", "--prompts"]) {
-      expect((await start([...generating, name, "-"], undefined, "").outcome).stderr).toMatch(/^upcycle: standard input: .*prompt.*\n$/);
+      expect((await start([...generating, name, "-"], undefined, { input: "" }).outcome).stderr).toMatch(/^upcycle: standard input: .*prompt.*\n$/);
     }
     const measuring = (file: string): Promise<string> =>
-      start(["perplexity", last, file, "--sequence", "16", "--threads", "1"], undefined, readFileSync(join(dir, "text.txt"), "utf8")).outcome.then(({ stdout }) => stdout);
+      start(["perplexity", last, file, "--sequence", "16", "--threads", "1"], undefined, { input: readFileSync(join(dir, "text.txt"), "utf8") }).outcome.then(({ stdout }) => stdout);
     expect(await measuring("-")).toBe(await measuring(join(dir, "text.txt")));
   });
 
@@ -174,7 +197,7 @@ describe("a run that has to stop", () => {
   });
 
   // Windows cannot send the signal of Ctrl-C to a child process.
-  it.skipIf(process.platform === "win32")("goes on after kill -9 and after Ctrl-C as if nothing had happened", async () => {
+  it.skipIf(process.platform === "win32")("goes on after kill -9, Ctrl-C, SIGHUP and SIGTERM as if nothing had happened", async () => {
     const training = { steps: 1200, saveEvery: 20, evalEvery: 300 };
     const file = writeTrainFile(dir, "long.yaml", { out: join(dir, "whole"), training });
     const whole = upcycle("train", file, "--json");
@@ -186,15 +209,21 @@ describe("a run that has to stop", () => {
     killed.process.kill("SIGKILL");
     expect((await killed.outcome).code).toBeNull();
 
-    const stopped = start(["train", file, "--out", folder]);
-    await stopped.saw("/1200  loss");
-    stopped.process.kill("SIGINT");
-    const { code, stdout, stderr } = await stopped.outcome;
-    expect([code, stdout]).toEqual([130, ""]);
-    expect(stderr.trimEnd().split("\n").slice(-2)).toEqual([
-      "stopping: finishing the step in hand and saving (once more to stop at once)",
-      expect.stringMatching(/^upcycle: .*stopped: stopped after step \d+ of 1200; run the same command again to go on$/),
-    ]);
+    let before = 0;
+    for (const [name, expected] of [["SIGINT", 130], ["SIGHUP", 129], ["SIGTERM", 143]] as const) {
+      const stopped = start(["train", file, "--out", folder]);
+      await stopped.saw("/1200  loss");
+      stopped.process.kill(name);
+      const { code, stdout, stderr } = await stopped.outcome;
+      expect([code, stdout], name).toEqual([expected, ""]);
+      expect(stderr.trimEnd().split("\n").slice(-2)).toEqual([
+        "stopping: finishing the step in hand and saving (once more to stop at once)",
+        expect.stringMatching(/^upcycle: .*stopped: stopped after step \d+ of 1200; run the same command again to go on$/),
+      ]);
+      const { step } = JSON.parse(readFileSync(join(folder, "last", "training.json"), "utf8")) as { step: number };
+      expect(step).toBeGreaterThan(before);
+      before = step;
+    }
 
     const { model, steps } = await upcycleJson("train", file, "--out", folder);
     expect(steps).toBe(1200);

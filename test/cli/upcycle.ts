@@ -19,9 +19,12 @@ export interface Running {
   saw(text: string): Promise<void>;
 }
 
-/** `input`: what the command finds on its standard input; nothing, if left out. */
-export function start(args: readonly string[], cwd?: string, input?: string): Running {
-  const child = spawn(process.execPath, [main, ...args], { cwd, stdio: ["pipe", "pipe", "pipe"] });
+/**
+ * `input`: what the command finds on its standard input; nothing, if left out. It has no shell's name for the command, so that tests begun by
+ * `nohup` are not taken for it.
+ */
+export function start(args: readonly string[], cwd?: string, { input, env = {} }: { readonly input?: string; readonly env?: Readonly<Record<string, string>> } = {}): Running {
+  const child = spawn(process.execPath, [main, ...args], { cwd, env: { ...process.env, _: "", ...env }, stdio: ["pipe", "pipe", "pipe"] });
   // A command that does not read its input may end first.
   child.stdin.on("error", () => undefined).end(input);
   const output = { stdout: "", stderr: "" };

@@ -127,7 +127,7 @@ describe("study files", () => {
     expect(lines).toMatchInlineSnapshot(`
       [
         "a.yaml:6 (continue.stepz): unknown key "stepz"; did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, resetAttention, auxLoss, zLoss, routing, evalEvery, saveEvery",
-        "a.yaml:11 (continue.lr.warm_up): unknown key "warm_up"; did you mean "warmup"? valid keys: peak, schedule, warmup, final, decay",
+        "a.yaml:11 (continue.lr.warm_up): unknown key "warm_up"; did you mean "warmup"? valid keys: peak, schedule, warmup, final, decay, steps",
         "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, recipe, router, scaling, routerStd, target, allowUnevenTopK, experts, noise, noiseFraction, drop, permute, shared, layers, pad, correctionBias, auxLossCoef",
         "a.yaml:12 (arms.dense.recipe): unknown key "recipe"; valid keys: kind, label",
         "a.yaml:2 (colour): unknown key "colour"; valid keys: name, seeds, threads, text, parent, model, tokenizer, pretrain, continue, evaluation, arms",
@@ -169,8 +169,8 @@ describe("study files", () => {
         "a.yaml:6 (continue.steps): expected a whole number of at least 1, found nothing",
         "a.yaml:10 (continue.lr.peak): expected a number above 0 and at most 10, found -1",
         "a.yaml:10 (continue.lr.peak): expected a number above 0 and at most 10, found NaN",
-        "a.yaml:9 (continue.lr): expected a block of keys, found a list; its keys: peak, schedule, warmup, final, decay",
-        "a.yaml:9 (continue.lr): expected a block of keys, found 0.001; its keys: peak, schedule, warmup, final, decay",
+        "a.yaml:9 (continue.lr): expected a block of keys, found a list; its keys: peak, schedule, warmup, final, decay, steps",
+        "a.yaml:9 (continue.lr): expected a block of keys, found 0.001; its keys: peak, schedule, warmup, final, decay, steps",
         "a.yaml:11 (continue.lr.schedule): expected one of "constant", "linear", "cosine", "wsd", found text "cosin"; did you mean "cosine"?",
         "a.yaml:3 (text.builtin[0]): expected one of "sotu", "moby-dick", found text "soto"; did you mean "sotu"?",
         "a.yaml:3 (text.builtin): expected a list of at least 1, found an empty list",

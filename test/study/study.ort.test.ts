@@ -1,5 +1,5 @@
 /** A whole study, as small as one can be: real text files, a real tokenizer, every kind of arm. */
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
@@ -226,10 +226,9 @@ describe("a study's folder", () => {
 
 describe("the same command again", () => {
   it("on a finished study trains nothing and finds the same", async () => {
-    const kinds = new Set<string>();
-    const again = await run({ dir: whole }, (event) => void (event.type === "train" && kinds.add(event.event.type)));
-    expect([...kinds]).toEqual(["done"]);
-    expect(timeless(again)).toEqual(timeless(result));
+    const seen: StudyEvent[] = [];
+    expect(await run({ dir: whole }, (event) => void seen.push(event))).toEqual(result);
+    expect(seen).toEqual([{ type: "phase", label: "already finished, nothing was trained" }]);
   });
 
   it("after being stopped, here and there, ends with the same result", async () => {
@@ -259,15 +258,46 @@ describe("the same command again", () => {
     }
   });
 
-  it("with another config is refused, naming the key", async () => {
-    for (const [key, text] of [
-      ["seeds", yaml().replace("[0, 7]", "[0, 8]")], ["continue", yaml().replace("steps: 6", "steps: 7")], ["arms", yaml("  more: {kind: upcycled, recipe: E2G1T1}")],
+  it.each(["reading text", "learning the tokenizer"])("stopped while %s, ends before any training", async (label) => {
+    const dir = join(root, `early-${label}`);
+    const controller = new AbortController();
+    const seen: string[] = [];
+    const error = await failure(run({ dir, signal: controller.signal }, (event) => {
+      seen.push(event.type === "phase" ? event.label : event.type);
+      if (event.type === "phase" && event.label === label) controller.abort();
+    }));
+    expect([error.kind, error.where, error.hint]).toEqual(["interrupted", dir, "run the same command again to go on"]);
+    expect(seen.at(-1)).toBe(label);
+    expect(existsSync(join(dir, "tokenizer"))).toBe(false);
+  });
+
+  it("with another config is refused, naming the keys, old and new", async () => {
+    for (const [text, message] of [
+      [yaml().replace("[0, 7]", "[0, 8]"), /^this folder holds another study: seeds was \[0,7\] and is \[0,8\]$/],
+      [yaml("  more: {kind: upcycled, recipe: E2G1T1}"), /^this folder holds another study: arms\.more is new \(\{"kind":"upcycled",.*…\)$/],
+      [yaml().replace("steps: 6", "steps: 7"), /^continue\.steps was 6 and is 7; of the 6 steps that are done, step 3 would have had another learning rate \(0\.00\d+ then, 0\.00\d+ now\)/],
+      [yaml().replace("steps: 12", "steps: 13"), /^the arms have begun with the parent as it was: pretrain\.steps was 12 and is 13$/],
     ] as const) {
       const error = await failure(run({ dir: whole, config: config(text) }));
       expect(error.kind).toBe("input");
-      expect(error.message).toBe(`this folder holds a study with another "${key}"`);
+      expect(error.message).toMatch(message);
     }
     expect(JSON.parse(readFileSync(join(whole, "result.json"), "utf8"))).toMatchObject({ seeds: [0, 7] });
+  });
+});
+
+describe("a study whose rates do not depend on its length", () => {
+  const steady = (steps: number): StudyConfig => config(yaml().replaceAll("schedule: cosine", "schedule: constant").replace("steps: 6", `steps: ${steps}`)
+    .replace("seeds: [0, 7]", "seeds: [0]").replace(/ {2}(fine|soft|scratch).*\n/g, ""));
+
+  it("goes on when its trainings are to be longer, in arms that are finished, begun and not begun, to the same result", async () => {
+    const dir = join(root, "longer");
+    const controller = new AbortController();
+    let measured = 0;
+    const watch = (event: StudyEvent): void => void (event.type === "train" && event.run.startsWith("whole") && event.event.type === "step" && ++measured === 2 && controller.abort());
+    await failure(run({ dir, config: steady(3), signal: controller.signal }, watch));
+    const found = await run({ dir, config: steady(6) });
+    expect(timeless(found)).toEqual(timeless(await run({ dir: join(root, "straight"), config: steady(6) })));
   });
 });
 
@@ -317,6 +347,33 @@ ${more}`);
     const checkpoint = await openCheckpoint(join(of("biased"), "last"));
     expect((await checkpoint.readFloat32("layers.1.routerCorrection")).some((value) => value !== 0)).toBe(true);
     await checkpoint.close();
+  });
+
+  it("goes through recipes/own-parent.yaml, with its own folder and text", async () => {
+    const recipe = readFileSync(new URL("../../recipes/own-parent.yaml", import.meta.url), "utf8")
+      .replace("models/my-parent", JSON.stringify(join(whole, "parent/last")))
+      .replace(/files: \[.*?\]/, `files: [${JSON.stringify(corpus)}]`)
+      .replace("steps: 2000", "steps: 2").replace("sequence: 512", "sequence: 16").replace("warmup: 100, decay: 400", "warmup: 1, decay: 1").replace("tokens: 100000", "tokens: 100");
+    const found = await run({ dir: join(root, "own-parent"), config: parseStudyConfig(recipe, "own-parent.yaml") });
+    expect(found.arms.map(({ id, runs }) => [id, runs.length, runs[0]!.points.map(({ step }) => step)])).toEqual([["dense", 1, [0, 2]], ["top2", 1, [0, 2]], ["paper", 1, [0, 2]]]);
+    expect(found.arms[1]!.runs[0]!.preservation!.maxAbsLogitDiff).toBeLessThan(1e-5);
+  });
+
+  it("that was changed in place is named when the study goes on, a copy of it is not", async () => {
+    const [parent, dir] = [join(root, "changing"), join(root, "changed")];
+    cpSync(join(whole, "parent/last"), parent, { recursive: true });
+    const study = config(yaml().replace(/(tokenizer|model|pretrain):.*\n/g, "").replace("seeds: [0, 7]", `seeds: [0]\nparent: ${JSON.stringify(parent)}`).replace(/ {2}(fine|soft|scratch).*\n/g, ""));
+    const controller = new AbortController();
+    await failure(run({ dir, config: study, signal: controller.signal }, (event) => void (event.type === "train" && event.event.type === "step" && controller.abort())));
+    const weights = join(parent, "model.safetensors");
+    const bytes = readFileSync(weights);
+    writeFileSync(weights, bytes.map((byte, at) => (at === bytes.length - 1 ? byte ^ 1 : byte)));
+    const error = await failure(run({ dir, config: study }));
+    expect([error.where, error.exitCode]).toEqual([weights, 2]);
+    expect(error.message).toMatch(/^changed since this study began: the file had \d+ bytes, \w+, and has \d+ bytes, \w+$/);
+    writeFileSync(weights, bytes);
+    utimesSync(weights, 1, 1);
+    expect((await run({ dir, config: study })).arms.length).toBe(2);
   });
 
   it("is refused, in one line, if it is no dense model, has no tokenizer, or cannot be cut so", async () => {

@@ -423,15 +423,121 @@ describe("a checkpoint that cannot be written", () => {
   });
 });
 
+describe("a run that is to be another length", () => {
+  const constant = { ...block, lr: { ...block.lr, schedule: "constant" as const } };
+  const wsd = { ...block, lr: { ...block.lr, schedule: "wsd" as const, decay: 4 } };
+  const stopAfter = async (options: RunOptions, at: number): Promise<void> => {
+    const controller = new AbortController();
+    await failure(finish({ ...options, signal: controller.signal }, (event) => void (event.type === "step" && event.step === at && controller.abort())));
+  };
+  let straight: string;
+  beforeAll(async () => {
+    straight = fresh();
+    await finish(runOptions(straight, { block: constant }));
+  });
+
+  it("goes on when it was finished and its rate is constant, to the bits of a run of that length", async () => {
+    const dir = fresh();
+    expect((await finish(runOptions(dir, { block: { ...constant, steps: 8 } }))).found).toBe(false);
+    expect((await finish(runOptions(dir, { block: { ...constant, steps: 8 } }))).found).toBe(true);
+    const opened: TrainEvent[] = [];
+    expect((await finish(runOptions(dir, { block: constant }), (event) => void (event.type === "open" && opened.push(event)))).found).toBe(false);
+    expect(opened).toMatchObject([{ step: 8, steps: 12 }]);
+    expect(await remains(dir)).toEqual(await remains(straight));
+  });
+
+  it("goes on when it was stopped, longer, shorter, or with another interval of saving", async () => {
+    const dir = fresh();
+    await stopAfter(runOptions(dir, { block: { ...constant, steps: 40, saveEvery: 5 } }), 6);
+    await finish(runOptions(dir, { block: constant }));
+    expect(await remains(dir)).toEqual(await remains(straight));
+  });
+
+  it("goes on from the stable phase of a WSD schedule, whose fall then comes later", async () => {
+    const [dir, whole] = [fresh(), fresh()];
+    await stopAfter(runOptions(dir, { block: wsd }), 7);
+    await finish(runOptions(dir, { block: { ...wsd, steps: 14 } }));
+    await finish(runOptions(whole, { block: { ...wsd, steps: 14 } }));
+    expect(await remains(dir)).toEqual(await remains(whole));
+  });
+
+  it("falls from a constant rate when that is asked for later", async () => {
+    const [dir, whole] = [fresh(), fresh()];
+    await stopAfter(runOptions(dir, { block: constant }), 7);
+    await finish(runOptions(dir, { block: wsd }));
+    await finish(runOptions(whole, { block: wsd }));
+    expect(await remains(dir)).toEqual(await remains(whole));
+  });
+
+  it("is refused where its steps would have had other rates, with both lengths, both rates and what goes", async () => {
+    const longer = { ...block, steps: 20 };
+    const error = await failure(finish(runOptions(whole, { block: longer })));
+    expect(error.line.replace(root, "ROOT")).toBe(
+      "ROOT/whole/run.json: training.steps was 12 and is 20; of the 12 steps that are done, step 3 would have had another learning rate (0.002934 then, 0.002979 now), so this is another run; " +
+        "to train on at the last learning rate, add steps: 12 to training.lr; or put it back, or choose another folder (cosine depends on the length; constant does not, wsd only near its end)",
+    );
+    expect(error.exitCode).toBe(2);
+    expect((await failure(finish(runOptions(whole, { block: { ...block, lr: { ...block.lr, peak: 1 } } })))).message).toMatch(/^training\.lr\.peak was 0\.003 and is 1; of the 12 steps/);
+    expect((await failure(finish(runOptions(straight, { block: { ...constant, steps: 9 } })))).message).toBe(
+      "12 steps are done, so the run cannot end after 9: training.steps was 12 and is 9");
+    expect(await remains(whole)).toEqual(expected);
+  });
+
+  it("goes on at the last rate of a schedule of its own length", async () => {
+    const dir = fresh();
+    await finish(runOptions(dir, { block: { ...block, steps: 8 } }));
+    const { metrics } = await finish(runOptions(dir, { block: { ...block, lr: { ...block.lr, steps: 8 } } }));
+    const rates = metrics.steps.slice(7).map(({ learningRate }) => learningRate);
+    expect([rates.length, new Set(rates).size]).toEqual([5, 1]);
+    expect(rates[0]).toBeCloseTo(3e-4, 12);
+  });
+});
+
+describe("what a run is made from", () => {
+  const sources = { "models/a/model.safetensors": "10 bytes, aa", "notes.txt": "3 bytes, bb" };
+
+  it.each([
+    [{ ...sources, "models/a/model.safetensors": "10 bytes, cc" }, "models/a/model.safetensors: changed since this run began: the file had 10 bytes, aa, and has 10 bytes, cc; "],
+    [{ "notes.txt": "4 bytes, bb" }, "models/a/model.safetensors: changed since this run began: the file is gone (and 1 more file); "],
+    [{ ...sources, "more.txt": "4 bytes, bb" }, "more.txt: changed since this run began: the file is new; "],
+  ])("is noticed when it was changed in place", async (now, line) => {
+    const dir = fresh();
+    await finish(runOptions(dir, { sources, block: { ...block, steps: 2 } }));
+    const error = await failure(finish(runOptions(dir, { sources: now, block: { ...block, steps: 2 } })));
+    expect(error.line).toBe(`${line}put it back to go on, or begin a run of its own in another folder`);
+    expect(error.exitCode).toBe(2);
+  });
+
+  it("is noticed by its tokens, whatever changed them", async () => {
+    const { heldOut, train } = runOptions("").text;
+    for (const changed of [{ train: train.with(700, 1 + train[700]!), heldOut }, { train, heldOut: heldOut.with(3, 1 + heldOut[3]!) }]) {
+      expect((await failure(finish(runOptions(whole, { text: changed })))).line).toMatch(/^text: the text gives other tokens than when this run began; has the tokenizer changed/);
+    }
+  });
+
+  it("is not asked of runs that an earlier version began; they go on, and are known from then on", async () => {
+    const dir = fresh();
+    const controller = new AbortController();
+    await failure(finish(runOptions(dir, { signal: controller.signal }), (event) => void (event.type === "step" && event.step === 6 && controller.abort())));
+    const path = join(dir, "run.json");
+    const record = JSON.parse(readFileSync(path, "utf8")) as { training: object };
+    writeFileSync(path, JSON.stringify({ ...record, sources: undefined, training: { ...record.training, budget: { tokens: 768 } } }));
+    await finish(runOptions(dir, { sources }));
+    expect(JSON.parse(readFileSync(path, "utf8"))).toMatchObject({ sources });
+    expect((await remains(dir)).metrics).toEqual(expected.metrics);
+  });
+});
+
 describe("a folder", () => {
   it.each([
-    ["seed", { seed: 5 }], ["training", { block: { ...block, steps: 13 } }], ["training", { block: { ...block, lr: { ...block.lr, peak: 1 } } }],
-    ["spec", { spec: denseSpec }], ["evaluationTokens", { evaluationTokens: 99 }], ["threads", { threads: 2 }],
-    ["model", { identity: { model: "other" } }], ["parent", { identity: { model: "tiny", parent: "new" } }],
-  ])("of a run with another %s is refused", async (what, changes) => {
+    ["seed was 4 and is 5", { seed: 5 }], ["training.batch was 2 and is 4, training.evalEvery was 4 and is 6", { block: { ...block, batch: 4, evalEvery: 6 } }],
+    ["spec.family was \"mixtral\" and is \"llama\", spec.layers was ", { spec: denseSpec }], ["evaluation.tokens was 100 and is 99", { evaluationTokens: 99 }],
+    ["threads was 1 and is 2", { threads: 2 }], ["model was \"tiny\" and is \"other\"", { identity: { model: "other" } }], ["parent is new (\"new\")", { identity: { model: "tiny", parent: "new" } }],
+    ["training.guard is new ({\"window\":8,\"deviations\":6,\"patience\":3})", { block: { ...block, guard: { window: 8, deviations: 6, patience: 3 } } }],
+  ])("of another run is refused, naming what differs: %s", async (what, changes) => {
     const error = await failure(finish(runOptions(whole, changes)));
-    expect(error.line.replace(root, "ROOT")).toBe(
-      `ROOT/whole/run.json: this folder holds another run: its ${what} differs; choose another folder, or remove this one to start again`);
+    expect(error.line.replace(root, "ROOT").startsWith(`ROOT/whole/run.json: this folder holds another run: ${what}`), error.line).toBe(true);
+    expect(error.hint).toBe("put it back to go on, choose another folder, or remove this one to start again");
     expect(error.exitCode).toBe(2);
     expect(await remains(whole)).toEqual(expected);
   });

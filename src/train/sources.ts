@@ -1,0 +1,98 @@
+/**
+ * What a training is made from, by content: models, adapters, tokenizers and texts that were changed in place are
+ * noticed when it goes on.
+ */
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { inputError } from "../base/errors.js";
+import { adapterConfigFile } from "../checkpoint/adapter.js";
+import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
+import type { TrainTextConfig } from "../config/index.js";
+import { exists } from "../io/atomic.js";
+import { corpusFiles } from "../io/corpus.js";
+import { fileFingerprint } from "../io/fingerprint.js";
+import { indexedPrefix } from "../io/indexed.js";
+import type { RunOptions } from "./run.js";
+
+/** Fingerprints by path, and that of the tokens. */
+export type Sources = Readonly<Record<string, string>>;
+
+export interface SourceOptions {
+  /** Null: a new one. */
+  readonly model: ModelSource | null;
+  readonly text: TrainTextConfig;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Of weights, an adapter's settings, the tokenizer and the texts. A config.json is left out: what of it counts is the
+ * model's shape, which runs compare themselves. Throws inputError for a model that cannot be opened and text that is
+ * not there.
+ */
+export async function sourcesOf({ model, text, signal }: SourceOptions): Promise<Sources> {
+  const paths = [...(model === null ? [] : await modelFiles(model)), ...(await textFiles(text))];
+  const sources: Record<string, string> = {};
+  for (const path of paths) {
+    signal?.throwIfAborted();
+    sources[path] = await fileFingerprint(path);
+  }
+  return sources;
+}
+
+async function modelFiles(source: ModelSource): Promise<string[]> {
+  const { dir, tensors, adapter, close } = await openCheckpoint(source);
+  await close();
+  const tokenizer = join(dir, "tokenizer.json");
+  const within = (folder: string, some: ReadonlyMap<string, { readonly file: string }>): string[] =>
+    [...new Set([...some.values()].map(({ file }) => file))].sort().map((file) => join(folder, file));
+  return [
+    ...within(dir, tensors), ...((await exists(tokenizer)) ? [tokenizer] : []),
+    ...(adapter === null ? [] : [join(adapter.dir, adapterConfigFile), ...within(adapter.dir, adapter.tensors)]),
+  ];
+}
+
+async function textFiles({ files = [], mix = [] }: TrainTextConfig): Promise<string[]> {
+  const found: string[] = [];
+  for (const path of [...files, ...mix.flatMap((part) => (part.path === undefined ? [] : [part.path]))]) {
+    if (/\.(bin|idx)$/.test(path)) found.push(...[".bin", ".idx"].map((end) => `${indexedPrefix(path)}${end}`));
+    else found.push(...(await corpusFiles(path)));
+  }
+  return found;
+}
+
+const tokensKey = "tokens";
+
+/** The tokens themselves: what a training sees of text, tokenizer and split, whichever of them changed. */
+export function textHash({ train, heldOut }: RunOptions["text"]): Sources {
+  const hash = createHash("sha256");
+  for (const rows of [train, heldOut]) {
+    for (const row of ArrayBuffer.isView(rows) ? [rows] : rows.map(({ tokens }) => tokens)) {
+      const bytes = new Uint8Array(row.buffer, row.byteOffset, row.byteLength);
+      hash.update(`${row.BYTES_PER_ELEMENT} x ${row.length}`).update(bytes);
+    }
+  }
+  return { [tokensKey]: hash.digest("hex").slice(0, 16) };
+}
+
+/**
+ * Throws inputError that names the first source that changed. Work of old has no `was` and passes; of sources that are
+ * not looked at yet nothing is said.
+ */
+export function requireSameSources(was: Sources | undefined, is: Sources | undefined, work: "run" | "study"): void {
+  if (was === undefined || is === undefined) return;
+  const hint = `put it back to go on, or begin a ${work} of its own in another folder`;
+  const paths = [...new Set([...Object.keys(was), ...Object.keys(is)])].filter((path) => path !== tokensKey);
+  const changed = paths.filter((path) => was[path] !== is[path]);
+  const [first, ...others] = changed;
+  if (first !== undefined) {
+    const [before, after] = [was[first], is[first]];
+    const both = `the file had ${before}, and has ${after}`;
+    const what = after === undefined ? "the file is gone" : before === undefined ? "the file is new" : both;
+    const more = others.length === 0 ? "" : ` (and ${others.length} more ${others.length === 1 ? "file" : "files"})`;
+    throw inputError(`changed since this ${work} began: ${what}${more}`, { where: first, hint });
+  }
+  if (was[tokensKey] === undefined || is[tokensKey] === undefined || was[tokensKey] === is[tokensKey]) return;
+  throw inputError(`the text gives other tokens than when this ${work} began`, {
+    where: "text", hint: `has the tokenizer changed, or the built-in text with a new version? ${hint}`,
+  });
+}
