@@ -1,5 +1,5 @@
 /**
- * Replays hostile and clumsy inputs against the built command line: `node bench/hostile.mjs [--only TEXT] [--jobs 2] [--list] [--cli FILE] [--patience 1]
+ * Replays hostile and clumsy inputs against the built command line: `node bench/hostile.mjs [--only TEXT] [--jobs 2] [--full] [--list] [--cli FILE] [--patience 1]
  * [--keep] [--out FILE]` (after npm run build).
  *
  * Every case runs one command in a folder of its own, and must end in time and in bounded memory, with the exit code that the case names (2 bad input,
@@ -8,7 +8,8 @@
  * line: exactly one line of stderr begins with "upcycle: " and it is the last; lines before it may be warnings, continued lines and progress, which
  * `hostile/judge.mjs` lists; and it leaves nothing behind that was not there before. Cases are in hostile/cases-*.mjs; the runner makes their inputs and
  * servers in a temporary folder and on 127.0.0.1, and removes them. Prints each failure as it comes, then how many of each kind failed; ends with 1 if any did.
- * Linux alone. Writes bench/results/DATE-hostile.json. `--only` runs the cases whose name has TEXT in it, `--cli` tries another build, `--patience` stretches all
+ * Linux alone. Writes bench/results/DATE-hostile.json. Where every file meets every kind of strangeness a part of the pairs is run, and all with `--full`
+ * (some 2,000 cases, an hour). `--only` runs all cases whose name has TEXT in it, `--cli` tries another build, `--patience` stretches all
  * time limits on a slow machine, `--keep` leaves the folders of failed cases.
  */
 import { mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from "node:fs";
@@ -20,7 +21,7 @@ import { parseArgs } from "node:util";
 import { toolVersion } from "../dist/convert/version.js";
 import { Box, makeFixtures } from "./hostile/box.mjs";
 import { judge, snapshot } from "./hostile/judge.mjs";
-import { watch } from "./hostile/watch.mjs";
+import { endAll, watch } from "./hostile/watch.mjs";
 import { cases as argumentCases } from "./hostile/cases-arguments.mjs";
 import { cases as fileCases } from "./hostile/cases-files.mjs";
 import { cases as formatCases } from "./hostile/cases-formats.mjs";
@@ -33,7 +34,7 @@ import { cases as textCases } from "./hostile/cases-text.mjs";
 const { values: flags } = parseArgs({
   options: {
     only: { type: "string", default: "" }, jobs: { type: "string", default: "2" }, cli: { type: "string" }, patience: { type: "string", default: "1" },
-    list: { type: "boolean", default: false }, keep: { type: "boolean", default: false }, out: { type: "string" },
+    full: { type: "boolean", default: false }, list: { type: "boolean", default: false }, keep: { type: "boolean", default: false }, out: { type: "string" },
   },
 });
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
@@ -43,7 +44,7 @@ const DEFAULT_SECONDS = 30;
 const all = [...hubCases, ...limitCases, ...outputCases, ...fileCases, ...formatCases, ...tableCases, ...textCases, ...argumentCases];
 const twice = all.find(({ name }, i) => all.findIndex((other) => other.name === name) !== i);
 if (twice !== undefined) throw new Error(`two cases are called ${twice.name}`);
-const chosen = all.filter(({ name }) => name.includes(flags.only));
+const chosen = all.filter(({ name, more = false }) => name.includes(flags.only) && (!more || flags.full || flags.only !== ""));
 if (flags.list) {
   for (const { name } of chosen) console.log(name);
   process.exit(0);
@@ -88,6 +89,14 @@ async function run(one, number) {
   return { name: one.name, ok: bad.length === 0, ...(bad.length > 0 && { problems: bad }), code: result.code, ms: result.ms, peakMB: Math.round(result.peakMB) };
 }
 
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+  process.once(signal, () => {
+    endAll();
+    rmSync(root, { recursive: true, force: true });
+    process.exit(1);
+  });
+}
+
 const began = new Date();
 const start = performance.now();
 const results = [];
@@ -130,7 +139,7 @@ const width = Math.max(...Object.keys(kinds).map((kind) => kind.length));
 for (const [kind, { cases, failures: failed }] of Object.entries(kinds)) console.log(`${kind.padEnd(width)}  ${String(cases).padStart(3)} cases  ${failed === 0 ? "all hold" : `${failed} fail`}`);
 console.log(`${results.length} cases in ${report.seconds} s: ${failures === 0 ? "no failure" : `${failures} fail`}${flags.keep && failures > 0 ? `; kept in ${root}` : ""}`);
 // A part of the cases is no result.
-const file = flags.out ?? (flags.only === "" ? here(`results/${began.toISOString().slice(0, 10)}-hostile.json`) : "-");
+const file = flags.out ?? (flags.only === "" && !flags.full ? here(`results/${began.toISOString().slice(0, 10)}-hostile.json`) : "-");
 if (file !== "-") {
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, `${JSON.stringify(report, null, 1)}\n`);

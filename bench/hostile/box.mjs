@@ -14,6 +14,12 @@ const words = ["whale", "ship", "café", "sea", "naïve", "captain", "harpoon", 
 const prose = Array.from({ length: 240 }, (_, n) => `${n} ${Array.from({ length: 12 }, (_, i) => words[(n * n + 3 * i + n * i) % words.length]).join(" ")}.`).join("\n");
 const losses = ["N,D,loss", ...[1e7, 3e7, 1e8, 3e8, 1e9].flatMap((N) => [1e9, 3e9, 1e10, 3e10].map((D) => `${N},${D},${1.7 + 400 / N ** 0.34 + 410 / D ** 0.28}`))].join("\n");
 
+/**
+ * Of all pairs of rows and columns the first column with every row, and one other column for each row in turn: what is left out runs with --full
+ * alone.
+ */
+export const rotated = (row, column, columns) => column !== 0 && column !== 1 + (row % (columns - 1));
+
 export const trainFile = (changes = {}) => ({
   out: "run", threads: 1, model: { hidden: 16, layers: 1, heads: 2, inner: 32, maxPositions: 64 }, tokenizer: { vocab: 300 }, text: { files: ["text.txt"], heldOut: 0.1 },
   evaluation: { tokens: 200 }, ...changes,

@@ -14,8 +14,8 @@ const first = {
   convert: (b) => convert(b), generate: (b) => (b.copy("dense", "m"), ["generate", "m", "--max-new-tokens", "2"]), plan: () => ["plan", "--preset", "llama-2-7b", "--tokens", "1B", "--draws", "5"],
   verify: (b) => (b.copy("dense"), b.copy("moe"), ["verify", "dense", "moe", "--tokens", "64", "--sequence", "32"]),
 };
-const options = Object.entries(optioned).flatMap(([command, list]) => list.map((words) => ({
-  name: `arguments: ${command} ${words.join(" ").slice(0, 60)}`, expect: [0, 1, 2], data: command === "generate", may: /^(out|y)/, memory: 1500, make: (b) => [...first[command](b), ...words],
+const options = Object.entries(optioned).flatMap(([command, list]) => list.map((words, i) => ({
+  more: i % 3 !== 0, name: `arguments: ${command} ${words.join(" ").slice(0, 60)}`, expect: [0, 1, 2], data: command === "generate", may: /^(out|y)/, memory: 1500, make: (b) => [...first[command](b), ...words],
 })));
 /** Models that each command cannot take. */
 const wrongModels = { "a mixture for convert": ["convert", "moe", "--recipe", "E2G1T1", "--out", "out"], "a dense model for merge": ["merge", "dense", "--out", "out"], "the two swapped for verify": ["verify", "moe", "dense"], "two dense models for verify": ["verify", "dense", "dense"], "a run folder": ["inspect", "run"], "a folder of nothing": ["inspect", "nothing"], "a file": ["inspect", "text.txt"], "a file of the folder": ["inspect", "dense/config.json"], "a folder that is not there": ["inspect", "nowhere"], "two families for diff": ["diff", "dense", "moe"], "an expert that is not there": ["merge", "moe", "--expert", "99", "--out", "out"], "a mixture for targets": ["targets", "moe"], "a mixture for plan": ["plan", "moe", "--tokens", "1B"], "no tokenizer to generate": ["generate", "bare", "--prompt", "x"], "no tokenizer for perplexity": ["perplexity", "bare", "text.txt"] };

@@ -1,7 +1,7 @@
 /** Pipes, devices, folders, links that lead nowhere and sparse files in the place of every file that a command reads. */
 import { rmSync } from "node:fs";
 import { createServer } from "node:net";
-import { strange, studyFile, trainFile } from "./box.mjs";
+import { rotated, strange, studyFile, trainFile } from "./box.mjs";
 
 /** One role for each file that is read: `file`, and `make(box)`, which prepares all and returns the arguments; then something strange takes its place. */
 const roles = [
@@ -43,9 +43,10 @@ const roles = [
   { role: "adapter_model.safetensors", file: "a/adapter_model.safetensors", make: (b) => (b.copy("golden/dense/llama", "m"), b.copy("golden/adapters/llama", "a"), ["inspect", "m+a"]) },
 ];
 
-const fileCases = roles.flatMap(({ role, file, make, optional = false, okEmpty = false, may, expect }) =>
-  strange.filter((kind) => !(kind === "empty" && role.startsWith("prompts"))).map((kind) => ({
+const fileCases = roles.flatMap(({ role, file, make, optional = false, okEmpty = false, may, expect }, row) =>
+  strange.map((kind, column) => ({
     name: `files: ${kind} as ${role}`,
+    more: rotated(row, column, strange.length),
     // What a model can do without is left out with a warning, or refused.
     expect: expect ?? (optional || (okEmpty && kind === "empty") ? [0, 2] : [2]),
     may: may ?? (optional ? /^out|^\.out/ : /^run/),

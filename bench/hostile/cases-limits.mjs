@@ -1,5 +1,5 @@
 /** Full disks, closed streams, few open files, little memory, and signals in the middle of long work. */
-import { safetensors, studyFile, trainFile } from "./box.mjs";
+import { rotated, safetensors, studyFile, trainFile } from "./box.mjs";
 
 /** Every command that prints, at its shortest. */
 const printing = {
@@ -20,19 +20,19 @@ const shell = (make, sh) => (b) => ({ sh: sh.replace("UPCYCLE", `upcycle ${quote
 const outputs = /^(\.?out|run|\.run)/;
 
 const fullDisk = Object.entries(printing).map(([what, make]) => ({ name: `limits: ${what} > /dev/full`, expect: [1], may: outputs, make: shell(make, "UPCYCLE > /dev/full") }));
-const closed = Object.entries(printing).filter(([what]) => ["inspect", "version", "help", "generate", "train", "fit", "diff"].includes(what)).flatMap(([what, make]) => [
+const closed = Object.entries(printing).filter(([what]) => ["inspect", "version", "help", "generate", "train", "fit", "diff"].includes(what)).flatMap(([what, make], row) => [
   { name: `limits: ${what} with stdout closed`, expect: [0, 1], may: outputs, make: shell(make, "UPCYCLE >&-") },
   { name: `limits: ${what} with stderr on a full disk`, expect: [0, 1], silent: true, data: true, may: outputs, make: shell(make, "UPCYCLE 2> /dev/full") },
   { name: `limits: ${what} with all streams closed`, expect: [0, 1], silent: true, may: outputs, make: shell(make, "UPCYCLE <&- >&- 2>&-") },
   { name: `limits: ${what} into a reader that leaves`, expect: [0], data: true, may: outputs, make: (b) => ({ sh: `set -o pipefail; (upcycle ${quote(make(b))}) | true` }) },
-]);
+].map((one, column, { length }) => ({ ...one, more: rotated(row, column, length) })));
 
 const worker = ["inspect", "convert", "merge", "verify", "train", "generate", "export-onnx", "diff", "fit", "study"];
-const resources = worker.flatMap((what) => [
-  ...[128, 64, 32].map((n) => ({ name: `limits: ${what} with ${n} open files`, expect: [0, 1], may: outputs, seconds: 60, data: what === "generate", make: shell(printing[what], `ulimit -n ${n}; UPCYCLE`) })),
+const resources = worker.flatMap((what, row) => [
+  ...[64, 128, 32].map((n) => ({ name: `limits: ${what} with ${n} open files`, expect: [0, 1], may: outputs, seconds: 60, data: what === "generate", make: shell(printing[what], `ulimit -n ${n}; UPCYCLE`) })),
   // Node reserves address space by the gigabyte, and below that it cannot start.
   ...[6e9, 4e9].map((bytes) => ({ name: `limits: ${what} with ${bytes / 1e9} GB of address space`, expect: [0, 1], may: outputs, data: what === "generate", make: shell(printing[what], `ulimit -v ${bytes / 1000}; UPCYCLE`) })),
-]);
+].map((one, column, { length }) => ({ ...one, more: rotated(row, column, length) })));
 const smallFiles = ["convert", "merge", "train", "export-onnx", "forward", "study"].map((what) => ({
   name: `limits: ${what} with files of at most 2 kB`, expect: [1], may: outputs, make: shell(printing[what], "ulimit -f 2; UPCYCLE"),
 }));
@@ -113,8 +113,9 @@ const long = {
   "a verification": { when: 3000, make: (b) => (b.copy("dense"), b.copy("moe"), ["verify", "dense", "moe", "--tokens", "100000000"]), early: true },
 };
 const numbers = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 };
-const signalled = Object.entries(long).flatMap(([what, { when, make, early = false, saves, data = false }]) =>
-  Object.entries(numbers).map(([signal, code]) => ({
+const signalled = Object.entries(long).flatMap(([what, { when, make, early = false, saves, data = false }], row) =>
+  Object.entries(numbers).map(([signal, code], column) => ({
+    more: saves === undefined && column !== row % 3,
     name: `signals: ${signal} during ${what}`, seconds: 45, memory: 2000, data, may: outputs,
     // Where the work may be over, or refused, before the signal comes.
     expect: early ? [0, 1, 2, code] : [code],

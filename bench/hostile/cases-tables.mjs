@@ -14,8 +14,8 @@ const formulas = [
   ...refused.map((law, i) => ({ name: `formulas: ${JSON.stringify(law).slice(0, 50)}${law.length > 48 ? ` (${i})` : ""}`, expect: [2], make: (b) => fit(b, law) })),
   ...accepted.map((law) => ({ name: `formulas: accepted ${JSON.stringify(law).slice(0, 50)}`, expect: [0], make: (b) => fit(b, law, "--json") })),
   ...[["--start", "A=1e999"], ["--start", "constructor=1"], ["--start", "__proto__=1"], ["--start", "A"], ["--start", "=5"], ["--predict", "constructor=1,N=1e9"], ["--predict", "__proto__=1"], ["--predict", "N=0"], ["--predict", "N=1e999"], ["--predict", "N=-5"], ["--predict", ""], ["--compare", "E+A/(N-N)"], ["--compare", "__proto__"], ["--columns", "constructor=N"],
-    ["--columns", "__proto__=N"], ["--columns", "N=toString*2"], ["--columns", "N=N/(D-D)"], ["--columns", "N=1e999*N"], ["--columns", `N=${"(".repeat(5000)}N`], ["--columns", "N"], ["--columns", "N=N,N=D"], ["--cluster", "__proto__"], ["--cluster", "constructor"], ["--level", "1"], ["--delta", "0"], ["--max-loss", "1e-9"], ["--bootstrap", "1e9"], ["--loss", "__proto__"]].map(([option, value]) => ({
-    name: `formulas: ${option} ${value.slice(0, 40)}`, expect: [0, 2], make: (b) => fit(b, "E+A*N^-a", option, value),
+    ["--columns", "__proto__=N"], ["--columns", "N=toString*2"], ["--columns", "N=N/(D-D)"], ["--columns", "N=1e999*N"], ["--columns", `N=${"(".repeat(5000)}N`], ["--columns", "N"], ["--columns", "N=N,N=D"], ["--cluster", "__proto__"], ["--cluster", "constructor"], ["--level", "1"], ["--delta", "0"], ["--max-loss", "1e-9"], ["--bootstrap", "1e9"], ["--loss", "__proto__"]].map(([option, value], i) => ({
+    more: i % 2 === 1, name: `formulas: ${option} ${value.slice(0, 40)}`, expect: [0, 2], make: (b) => fit(b, "E+A*N^-a", option, value),
   })),
 ];
 
@@ -40,7 +40,8 @@ const yamls = {
 const readers = {
   train: ["train", "f.yaml"], study: ["study", "f.yaml", "--out", "run"], convert: ["convert", "m", "--recipe", "f.yaml", "--out", "out"], mergekit: ["convert", "--mergekit", "f.yaml", "--out", "out"], plan: ["plan", "--preset", "llama-2-7b", "--tokens", "1B", "--draws", "5", "--hardware", "f.yaml"],
 };
-const ofYaml = Object.entries(yamls).flatMap(([what, content]) => Object.entries(readers).map(([command, args]) => ({
+const ofYaml = Object.entries(yamls).flatMap(([what, content], row) => Object.entries(readers).map(([command, args], column) => ({
+  more: row > 0 && column !== row % 5,
   // An empty layer over the table of GPUs changes nothing.
   name: `yaml: ${what} for ${command}`, expect: command === "plan" && /nothing|null/.test(what) ? [0, 2] : [2], memory: 1000, make: (b) => (b.copy("dense", "m"), b.copy("text.txt"), b.file("f.yaml", content), args),
 })));
@@ -53,15 +54,16 @@ const absurd = {
   "training.steps": [0, -1, 0.5, "5", null, 1e18, [], {}], "training.batch": [0, -1, 1e9, "x"], "training.sequence": [0, 1, 1e9, 65], "training.lr": [null, 0.1, "x", { peak: -1 }, { peak: 1e300 }, { peak: 0.1, schedule: "__proto__" }], "training.evalEvery": [0, -1, 1e300], "training.saveEvery": [0, -1], threads: [0, -1, 1e9, "x"], "model.hidden": [0, -16, 15, 1e9, "x"], "model.layers": [0, 1e9], "model.heads": [0, 3, 1e9], "model.inner": [0, 1e12], model: [5, [], "nowhere", "", "text.txt", "/dev/zero"],
   "tokenizer.vocab": [0, 10, 1e12, "x"], tokenizer: [5, "nowhere"], "text.files": [[], "text.txt", ["nowhere.txt"], [5], ["*"], ["/dev/zero"], ["."], ["text.txt", "text.txt"]], "text.heldOut": [0, 1, -1, 2, "x"], text: [5, [], {}], out: [5, "", null, "/proc/x", "text.txt"], seed: [-1, 1e300, "x"], "evaluation.tokens": [0, -1, 1e300], unknown: [1],
 };
-const ofTrain = Object.entries(absurd).flatMap(([key, list]) => list.map((value) => ({
+const ofTrain = Object.entries(absurd).flatMap(([key, list]) => list.map((value, i) => ({
+  more: i > 0 && i < list.length - 1,
   name: `yaml: train with ${key}: ${JSON.stringify(value)}`, expect: /heldOut|evalEvery|saveEvery|files|seed|tokens|threads|1e\+300|10$/.test(`${key} ${JSON.stringify(value)}`) ? [0, 1, 2] : [2], memory: 1500, may: /^run/,
   make: (b) => (b.copy("text.txt"), b.file("train.yaml", set(trainFile(), key, value)), ["train", "train.yaml"]),
 })));
 const ofStudy = [
   ["arms", {}], ["arms", []], ["arms", { a: { kind: "magic" } }], ["arms", { "../../x": { kind: "dense" } }], ["arms", { "a/b": { kind: "dense" } }], ["arms", { __proto__x: { kind: "dense" } }], ["arms", { a: { kind: "upcycled", recipe: "E0G0T0" } }], ["arms", { a: { kind: "upcycled", recipe: "E1000000G1T1" } }], ["arms", { a: { kind: "scratch", like: "a" } }], ["arms", { a: { kind: "scratch", like: "nowhere" } }],
   ["seeds", []], ["seeds", [0, 0]], ["seeds", "x"], ["seeds", [-1]], ["name", ""], ["name", "../../x"], ["name", "a\nb"], ["name", 5], ["parent", "nowhere"], ["parent", "text.txt"], ["parent", 5], ["continue", {}], ["continue", null], ["evaluation", { tokens: 0 }],
-].map(([key, value]) => ({
-  name: `yaml: study with ${key}: ${JSON.stringify(value)}`, expect: /name|evaluation|__proto__x|a\/b|tokens/.test(`${key}${JSON.stringify(value)}`) ? [0, 2] : [2], memory: 1500, may: /^run/, seconds: 60,
+].map(([key, value], i) => ({
+  more: i % 3 === 1, name: `yaml: study with ${key}: ${JSON.stringify(value)}`, expect: /name|evaluation|__proto__x|a\/b|tokens/.test(`${key}${JSON.stringify(value)}`) ? [0, 2] : [2], memory: 1500, may: /^run/, seconds: 60,
   make: (b) => (b.copy("text.txt"), b.file("study.yaml", set(studyFile(), key, value)), ["study", "study.yaml", "--out", "run"]),
 }));
 

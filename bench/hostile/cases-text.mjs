@@ -1,7 +1,7 @@
 /** Names and texts that a terminal, a shell or a page would take for something else. */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, renameSync } from "node:fs";
-import { safetensors, trainFile } from "./box.mjs";
+import { rotated, safetensors, trainFile } from "./box.mjs";
 
 const ESC = "\u001b[2J\u001b[31m";
 const OSC = "\u001b]0;owned\u0007";
@@ -44,7 +44,8 @@ const places = {
   "a record of a conversion, merged": (b, text) => (b.copy("moe", "m"), b.edit("m/upcycle.json", (u) => ({ ...u, name: text, parent: { ...u.parent, name: text } })), ["merge", "m", "--out", "out"]),
   "a licence": (b, text) => (b.copy("dense", "m"), b.file("m/README.md", `---\nlicense: ${JSON.stringify(text)}\nlicense_name: ${JSON.stringify(text)}\n---\n`), ["convert", "m", "--recipe", "E2G1T1", "--out", "out", "--no-report"]),
 };
-const shown = Object.entries(places).flatMap(([place, make]) => Object.entries(dirty).map(([what, text]) => ({ name: `escapes: ${what} as ${place}`, expect: [0, 1, 2], may: /^out/, make: (b) => make(b, text) })));
+const kinds = Object.keys(dirty).length;
+const shown = Object.entries(places).flatMap(([place, make], row) => Object.entries(dirty).map(([what, text], column) => ({ more: rotated(row, column, kinds), name: `escapes: ${what} as ${place}`, expect: [0, 1, 2], may: /^out/, make: (b) => make(b, text) })));
 
 /** The true weights with one more tensor, which holds nothing. */
 function extra(b, name) {
@@ -61,7 +62,7 @@ const folders = {
 };
 /** Lines that are commands are given to a shell, in which upcycle shows the words it got. */
 const commandsIn = (text) => text.split("\n").flatMap((line) => /(?:^|: |`)(upcycle (?:verify|convert|inspect|train|study) [^`]*)/.exec(line)?.[1] ?? []);
-const named = Object.entries(folders).flatMap(([what, name]) => {
+const named = Object.entries(folders).flatMap(([what, name], row) => {
   const place = (b) => (b.copy("dense", "x"), renameSync(b.at("x"), b.at(`./${name}`)), `./${name}`);
   return [
     { name: `names: convert of a folder with ${what}`, expect: [0], make: (b) => ({
@@ -83,7 +84,7 @@ const named = Object.entries(folders).flatMap(([what, name]) => {
       b.file("t.yaml", trainFile({ model: place(b), tokenizer: undefined, out: `run/${name}` }));
       return ["train", "t.yaml"];
     } },
-  ];
+  ].map((one, column, { length }) => ({ ...one, more: rotated(row, column, length) }));
 });
 /** Headings, tags and links that the names above would make in a card. */
 function card(text) {

@@ -37,6 +37,13 @@ const end = (child, signal) => {
   }
 };
 
+const living = new Set();
+
+/** Ends every child that is still watched. */
+export function endAll() {
+  for (const child of living) end(child, "SIGKILL");
+}
+
 /**
  * Runs `command` until it ends or `seconds` have passed. `signals`: [{ when: RegExp of its output, or milliseconds; signal }]. `stdin`: text, "open"
  * for a stream on which nothing ever comes, or nothing.
@@ -44,6 +51,7 @@ const end = (child, signal) => {
 export function watch({ command, cwd, env, stdin, signals = [], seconds, grace = 15 }) {
   const began = performance.now();
   const child = spawn(command[0], command.slice(1), { cwd, env, detached: true, stdio: [stdin === undefined ? "ignore" : "pipe", "pipe", "pipe"] });
+  living.add(child);
   const result = { stdout: "", stderr: "", bytes: { stdout: 0, stderr: 0 }, peakMB: 0, hung: false, endless: false, signalled: null };
   const waiting = [...signals];
   let timer = setTimeout(hang, seconds * 1000);
@@ -78,6 +86,7 @@ export function watch({ command, cwd, env, stdin, signals = [], seconds, grace =
   const sampler = setInterval(() => (result.peakMB = Math.max(result.peakMB, peakOf(child.pid))), SAMPLE_MS);
   return new Promise((resolve) => {
     const finish = (code, signal) => {
+      living.delete(child);
       clearTimeout(timer);
       clearInterval(sampler);
       // What it may have left running.
