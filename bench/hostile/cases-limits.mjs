@@ -11,7 +11,7 @@ const printing = {
   convert: (b) => (b.copy("dense"), ["convert", "dense", "--recipe", "E2G1T1", "--out", "out", "--no-report"]), merge: (b) => (b.copy("moe"), ["merge", "moe", "--out", "out"]),
   verify: (b) => (b.copy("dense"), b.copy("moe"), ["verify", "dense", "moe", "--tokens", "64", "--sequence", "32"]),
   forward: (b) => (b.copy("dense"), b.copy("ids.safetensors"), ["forward", "dense", "--input-ids", "ids.safetensors", "--output", "out.safetensors"]),
-  "export-onnx": (b) => (b.copy("dense"), ["export-onnx", "dense", "--out", "out.onnx"]),
+  "export-onnx": (b) => (b.copy("dense"), ["export-onnx", "dense", "--out", "out.onnx", "--sequence", "16"]),
   train: (b) => (b.copy("text.txt"), b.file("train.yaml", trainFile()), ["train", "train.yaml"]),
   study: (b) => (b.copy("text.txt"), b.file("study.yaml", studyFile()), ["study", "study.yaml", "--out", "run"]),
 };
@@ -69,7 +69,7 @@ const sizes = [
     return { sh: "cd m && seq -f 'x%.0f' 100000 | xargs touch && cd .. && upcycle inspect m", may: /^m\/x/ };
   } },
   { name: "size: E100000G1T2 --dry-run", expect: [0, 2], seconds: 30, memory: 1500, make: (b) => (b.copy("dense"), ["convert", "dense", "--recipe", "E100000G1T2", "--dry-run"]) },
-  { name: "size: E100000G1T2 on a model of two layers", expect: [2], seconds: 30, memory: 1500, make: (b) => (b.copy("golden/dense/llama", "m"), ["convert", "m", "--recipe", "E100000G1T2", "--dry-run"]) },
+  { name: "size: E100000G1T2 on a model of two layers", expect: [0, 2], seconds: 30, memory: 1500, make: (b) => (b.copy("golden/dense/llama", "m"), ["convert", "m", "--recipe", "E100000G1T2", "--dry-run"]) },
   ...["E8000G1T2", "E1000000G1T2", "E999999999999G1T1", "E2G1000000T2", "E9007199254740993G1T1"].map((recipe) => ({
     name: `size: ${recipe} --dry-run`, expect: [0, 2], seconds: 30, memory: 1500, make: (b) => (b.copy("dense"), ["convert", "dense", "--recipe", recipe, "--dry-run"]),
   })),

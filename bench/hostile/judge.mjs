@@ -16,7 +16,7 @@ const raw = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]
 /** Lines on stderr before the one that says what failed: warnings, continued lines, and what long commands say of their progress. */
 const aside = new RegExp(`^(${[
   "warning: ", " ", "reading ", "learning ", "converting ", "merging ", "measuring", "writing ", "downloading", "hf://", "stopping: ", "starts ", "bootstrap ", "profile ", "comparison ",
-  "going on", "train", "an unfinished conversion", "multiplying", "comparing", "opening", "planning", "no network", "\\S+: \\d+ steps", "continued|upcycled|parent|from scratch", "note: ", "waiting",
+  "going on", "train", "an unfinished conversion", "multiplying", "comparing", "opening", "planning", "no network", "[^:]+: \\d+ steps", "[^:]+ {2}step ", "note: ", "waiting",
 ].join("|")})`);
 
 /** Every path below a folder with what it is; contents by hash where they are small. */
