@@ -168,6 +168,7 @@ export class Box {
     for (const close of this.closers) await close();
     // Read-only folders are made writable first.
     execFileSync("chmod", ["-R", "u+rwX", this.dir, this.side], { stdio: "ignore" });
-    for (const path of [this.dir, this.side]) rmSync(path, { recursive: true, force: true });
+    // By rm, which can remove names that are no UTF-8.
+    execFileSync("rm", ["-rf", this.dir, this.side]);
   }
 }

@@ -16,36 +16,36 @@ const printing = {
   study: (b) => (b.copy("text.txt"), b.file("study.yaml", studyFile()), ["study", "study.yaml", "--out", "run"]),
 };
 const quote = (args) => args.map((arg) => `'${arg}'`).join(" ");
-const shell = (make, sh) => (b) => ({ sh: sh.replace("UPCYCLE", `upcycle ${quote(make(b))}`) });
+const shell = (make, sh) => (b) => ({ sh: sh.replace("COMMAND", `upcycle ${quote(make(b))}`) });
 const outputs = /^(\.?out|run|\.run)/;
 
-const fullDisk = Object.entries(printing).map(([what, make]) => ({ name: `limits: ${what} > /dev/full`, expect: [1], may: outputs, make: shell(make, "UPCYCLE > /dev/full") }));
+const fullDisk = Object.entries(printing).map(([what, make]) => ({ name: `limits: ${what} > /dev/full`, expect: [1], may: outputs, make: shell(make, "COMMAND > /dev/full") }));
 const closed = Object.entries(printing).filter(([what]) => ["inspect", "version", "help", "generate", "train", "fit", "diff"].includes(what)).flatMap(([what, make], row) => [
-  { name: `limits: ${what} with stdout closed`, expect: [0, 1], may: outputs, make: shell(make, "UPCYCLE >&-") },
-  { name: `limits: ${what} with stderr on a full disk`, expect: [0, 1], silent: true, data: true, may: outputs, make: shell(make, "UPCYCLE 2> /dev/full") },
-  { name: `limits: ${what} with all streams closed`, expect: [0, 1], silent: true, may: outputs, make: shell(make, "UPCYCLE <&- >&- 2>&-") },
+  { name: `limits: ${what} with stdout closed`, expect: [0, 1], may: outputs, make: shell(make, "COMMAND >&-") },
+  { name: `limits: ${what} with stderr on a full disk`, expect: [0, 1], silent: true, data: true, may: outputs, make: shell(make, "COMMAND 2> /dev/full") },
+  { name: `limits: ${what} with all streams closed`, expect: [0, 1], silent: true, may: outputs, make: shell(make, "COMMAND <&- >&- 2>&-") },
   { name: `limits: ${what} into a reader that leaves`, expect: [0], data: true, may: outputs, make: (b) => ({ sh: `set -o pipefail; (upcycle ${quote(make(b))}) | true` }) },
 ].map((one, column, { length }) => ({ ...one, more: rotated(row, column, length) })));
 
 const worker = ["inspect", "convert", "merge", "verify", "train", "generate", "export-onnx", "diff", "fit", "study"];
 const resources = worker.flatMap((what, row) => [
-  ...[64, 128, 32].map((n) => ({ name: `limits: ${what} with ${n} open files`, expect: [0, 1], may: outputs, seconds: 60, data: what === "generate", make: shell(printing[what], `ulimit -n ${n}; UPCYCLE`) })),
+  ...[64, 128, 32].map((n) => ({ name: `limits: ${what} with ${n} open files`, expect: [0, 1], may: outputs, seconds: 60, data: what === "generate", make: shell(printing[what], `ulimit -n ${n}; COMMAND`) })),
   // Node reserves address space by the gigabyte, and below that it cannot start.
-  ...[6e9, 4e9].map((bytes) => ({ name: `limits: ${what} with ${bytes / 1e9} GB of address space`, expect: [0, 1], may: outputs, data: what === "generate", make: shell(printing[what], `ulimit -v ${bytes / 1000}; UPCYCLE`) })),
+  ...[6e9, 4e9].map((bytes) => ({ name: `limits: ${what} with ${bytes / 1e9} GB of address space`, expect: [0, 1], may: outputs, data: what === "generate", make: shell(printing[what], `ulimit -v ${bytes / 1000}; COMMAND`) })),
 ].map((one, column, { length }) => ({ ...one, more: rotated(row, column, length) })));
 const smallFiles = ["convert", "merge", "train", "export-onnx", "forward", "study"].map((what) => ({
-  name: `limits: ${what} with files of at most 2 kB`, expect: [1], may: outputs, make: shell(printing[what], "ulimit -f 2; UPCYCLE"),
+  name: `limits: ${what} with files of at most 2 kB`, expect: [1], may: outputs, make: shell(printing[what], "ulimit -f 2; COMMAND"),
 }));
 const core = [
-  { name: "limits: convert with a stack of 512 kB", expect: [0, 1], may: outputs, make: shell(printing.convert, "ulimit -s 512; UPCYCLE") },
+  { name: "limits: convert with a stack of 512 kB", expect: [0, 1], may: outputs, make: shell(printing.convert, "ulimit -s 512; COMMAND") },
   { name: "limits: a working folder that is gone", expect: [0, 1, 2], make: (b) => (b.file("gone/x", ""), { sh: "cd gone; rm -r ../gone; upcycle inspect ../dense", may: /^gone/ }) },
   { name: "limits: help in a working folder that is gone", expect: [0], make: (b) => (b.file("gone/x", ""), { sh: "cd gone; rm -r ../gone; upcycle --help", may: /^gone/ }) },
-  { name: "limits: no HOME", expect: [0], data: true, make: shell(printing.generate, "unset HOME UPCYCLE_CACHE; UPCYCLE") },
-  { name: "limits: a cache that cannot be made", expect: [0], data: true, make: shell(printing.generate, "export UPCYCLE_CACHE=/proc/nothing; UPCYCLE") },
-  { name: "limits: a file in the place of the cache", expect: [0], data: true, make: (b) => (b.file("cache", "mine"), shell(printing.generate, "export UPCYCLE_CACHE=$PWD/cache; UPCYCLE")(b)) },
-  { name: "limits: a pipe as the cache", expect: [0], data: true, make: (b) => (b.put("cache", "fifo"), shell(printing.generate, "export UPCYCLE_CACHE=$PWD/cache; UPCYCLE")(b)) },
-  { name: "limits: TMPDIR that is not there", expect: [0, 1, 2], may: outputs, make: shell(printing.train, "export TMPDIR=/nowhere; UPCYCLE") },
-  { name: "limits: TERM=dumb, COLUMNS=1", expect: [0], make: shell(printing.inspect, "export TERM=dumb COLUMNS=1; UPCYCLE") },
+  { name: "limits: no HOME", expect: [0], data: true, make: shell(printing.generate, "unset HOME UPCYCLE_CACHE; COMMAND") },
+  { name: "limits: a cache that cannot be made", expect: [0], data: true, make: shell(printing.generate, "export UPCYCLE_CACHE=/proc/nothing; COMMAND") },
+  { name: "limits: a file in the place of the cache", expect: [0], data: true, make: (b) => (b.file("cache", "mine"), shell(printing.generate, "export UPCYCLE_CACHE=$PWD/cache; COMMAND")(b)) },
+  { name: "limits: a pipe as the cache", expect: [0], data: true, make: (b) => (b.put("cache", "fifo"), shell(printing.generate, "export UPCYCLE_CACHE=$PWD/cache; COMMAND")(b)) },
+  { name: "limits: TMPDIR that is not there", expect: [0, 1, 2], may: outputs, make: shell(printing.train, "export TMPDIR=/nowhere; COMMAND") },
+  { name: "limits: TERM=dumb, COLUMNS=1", expect: [0], make: shell(printing.inspect, "export TERM=dumb COLUMNS=1; COMMAND") },
   { name: "limits: 500,000 threads", expect: [0, 1, 2], may: outputs, make: (b) => [...printing.convert(b), "--threads", "500000"] },
   { name: "limits: 1,024 threads", expect: [0, 1, 2], may: outputs, make: (b) => [...printing.convert(b), "--threads", "1024"] },
   { name: "limits: 1,024 threads to generate", expect: [0, 1, 2], data: true, make: (b) => [...printing.generate(b), "--threads", "1024"] },

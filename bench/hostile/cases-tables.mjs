@@ -6,10 +6,10 @@ const fit = (b, law, ...more) => (b.copy("f.csv"), ["fit", "f.csv", "--law", law
 const long = (n) => `E*N+${"N+".repeat(n)}N`;
 const refused = [
   "E+A/(N-N)", "E+A*N^(-a)+1e999", "E+constructor*N^(-alpha)", "E+exp(exp(exp(exp(N))))", "__proto__+A*N^-a", "E+A*ln(0-N)", "A*N^-a-1e9", "E+A*ln(N-1e7)", "toString*N^-a+E", "hasOwnProperty^N+A", "E+A*N^-a+sqrt(-1)", "E/(A-A)+N", "E+A*valueOf(N)", "", " ", "N", "E", "A*B", "E+A*N^", "E+(A*N", "E+A*N^-a)",
-  "E;process.exit()", "E+A*N^-a\nB", "E+A*N^-a\u001b[2J", "E + A*N^-a // x", "require('fs')", "E+A*N^--------", "E+sin(N)", "E+A×N", "1..2*N+A", "0x10*N+A", "E+A*N**2", "L=L=E+A*N^-a", "${E}+A*N^-a", "E+A*N^-a+Ω", "a".repeat(100_000), long(2000), long(100_000), `${"(".repeat(1000)}N${")".repeat(1000)}`, `${"(".repeat(100_000)}N+A`, `${"-".repeat(100_000)}N+A`,
+  "E;process.exit()", "E+A*N^-a\nB", "E+A*N^-a\u001b[2J", "E + A*N^-a // x", "require('fs')", "E+A*N^--------", "E+sin(N)", "E+A×N", "1..2*N+A", "0x10*N+A", "E+A*N**2", "L=L=E+A*N^-a", "${E}+A*N^-a", "E+A*N^-a+Ω", "a".repeat(100_000), long(2000), long(60_000), `${"(".repeat(1000)}N${")".repeat(1000)}`, `${"(".repeat(100_000)}N+A`, `${"-".repeat(100_000)}N+A`,
   `E+${Array.from({ length: 500 }, (_, i) => `a${i}*N^-b${i}`).join("+")}`, `E+${Array.from({ length: 30 }, (_, i) => `a${i}*N^-b${i}`).join("+")}`, `N${"^N".repeat(1500)}+A`,
 ];
-const accepted = ["E+A^N", "E+A*N^-a", "L = E + A * N^-alpha + B * D^-beta", "E+A*N^-a+0*D", "E+A*(0*N)^a", "E-A*ln(N)", long(1500), "_+__*N^-___", "E+A*N^-a+1e-999"];
+const accepted = ["E+A^N", "E+A*N^-a", "L = E + A * N^-alpha + B * D^-beta", "E+A*N^-a+0*D", "E+A*(0*N)^a", "E-A*ln(N)", long(300), "_+__*N^-___", "E+A*N^-a+1e-999"];
 const formulas = [
   ...refused.map((law, i) => ({ name: `formulas: ${JSON.stringify(law).slice(0, 50)}${law.length > 48 ? ` (${i})` : ""}`, expect: [2], make: (b) => fit(b, law) })),
   ...accepted.map((law) => ({ name: `formulas: accepted ${JSON.stringify(law).slice(0, 50)}`, expect: [0], make: (b) => fit(b, law, "--json") })),

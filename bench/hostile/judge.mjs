@@ -19,23 +19,28 @@ const aside = new RegExp(`^(${[
   "going on", "train", "an unfinished conversion", "multiplying", "comparing", "opening", "planning", "no network", "[^:]+: \\d+ steps", "[^:]+ {2}step ", "note: ", "waiting",
 ].join("|")})`);
 
+const hashOf = (bytes) => createHash("sha256").update(bytes).digest("hex");
+
 /** Every path below a folder with what it is; contents by hash where they are small. */
 export function snapshot(dir) {
   const found = new Map();
-  const walk = (below) => {
-    for (const name of readdirSync(join(dir, below)).sort()) {
-      const path = join(below, name);
-      const status = lstatSync(join(dir, path));
-      if (status.isSymbolicLink()) found.set(path, `link to ${readlinkSync(join(dir, path))}`);
+  // Names are bytes: some are no UTF-8.
+  const walk = (folder, below) => {
+    for (const name of readdirSync(folder, { encoding: "buffer" })) {
+      const place = Buffer.concat([folder, Buffer.from("/"), name]);
+      const path = join(below, name.toString());
+      const status = lstatSync(place);
+      if (status.isSymbolicLink()) found.set(path, `link to ${readlinkSync(place)}`);
       else if (status.isDirectory()) {
         found.set(path, "folder");
-        walk(path);
+        walk(place, path);
       } else if (status.isFile()) {
-        found.set(path, status.size > 1e6 ? `file of ${status.size} bytes, ${status.mtimeMs}` : `file ${createHash("sha256").update(readFileSync(join(dir, path))).digest("hex")}`);
+        const large = status.size > 1e6;
+        found.set(path, large ? `file of ${status.size} bytes, ${status.mtimeMs}` : `file ${hashOf(readFileSync(place))}`);
       } else found.set(path, "special file");
     }
   };
-  walk("");
+  walk(Buffer.from(dir), "");
   return found;
 }
 
