@@ -32,7 +32,7 @@ const resources = worker.flatMap((what, row) => [
   ...[64, 128, 32].map((n) => ({ name: `limits: ${what} with ${n} open files`, expect: [0, 1], may: outputs, seconds: 60, data: what === "generate", make: shell(printing[what], `ulimit -n ${n}; COMMAND`) })),
   // V8 reserves address space by the gigabyte for every thread, and ends the process where there is none: 4 GB are too few.
   ...[6e9, 8e9].map((bytes) => ({ name: `limits: ${what} with ${bytes / 1e9} GB of address space`, expect: [0, 1], may: outputs, data: what === "generate", make: shell(printing[what], `ulimit -v ${bytes / 1000}; COMMAND`) })),
-].map((one, column, { length }) => ({ ...one, more: rotated(row, column, length) })));
+].map((one, column, { length }) => ({ ...one, more: what !== "convert" && rotated(row, column, length) })));
 const smallFiles = ["convert", "merge", "train", "export-onnx", "forward", "study"].map((what) => ({
   name: `limits: ${what} with files of at most 2 kB`, expect: [1], may: outputs, make: shell(printing[what], "ulimit -f 2; COMMAND"),
 }));
@@ -115,7 +115,7 @@ const long = {
 const numbers = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 };
 const signalled = Object.entries(long).flatMap(([what, { when, make, early = false, saves, data = false }], row) =>
   Object.entries(numbers).map(([signal, code], column) => ({
-    more: saves === undefined && column !== row % 3,
+    more: saves === undefined && row > 2 && column !== row % 3,
     name: `signals: ${signal} during ${what}`, seconds: 45, memory: 2000, data, may: outputs,
     // Where the work may be over, or refused, before the signal comes.
     expect: early ? [0, 1, 2, code] : [code],

@@ -17,7 +17,7 @@ const places = {
   "a tensor's name, converted": (b, text) => (withTensor(b, text), ["convert", "m", "--recipe", "E2G1T1", "--out", "out"]),
   "a tensor's name, compared": (b, text) => (withTensor(b, text), withTensor(b, `${text}2`, "n"), ["diff", "m", "n", "--all"]),
   "an extra tensor's name, converted": (b, text) => (b.copy("golden/dense/llama", "m"), b.file("m/model.safetensors", extra(b, text)), ["convert", "m", "--recipe", "E2G1T1", "--out", "out", "--no-report"]),
-  "an extra tensor's name, inspected": (b, text) => (b.copy("golden/dense/llama", "m"), b.file("m/model.safetensors", extra(b, text)), ["inspect", "m"]),
+  "an extra tensor's name, inspected": (b, text) => (b.copy("golden/dense/llama", "m"), b.file("m/model.safetensors", extra(b, text)), ["inspect", "m", "--tensors"]),
   "a model type": (b, text) => (b.copy("dense", "m"), b.edit("m/config.json", (c) => ({ ...c, model_type: text })), ["inspect", "m"]),
   "a config's key": (b, text) => (b.copy("dense", "m"), b.copy("dense", "n"), b.edit("m/config.json", (c) => ({ ...c, [text]: text })), ["diff", "m", "n"]),
   "a config's key, converted": (b, text) => (b.copy("dense", "m"), b.edit("m/config.json", (c) => ({ ...c, [text]: text })), ["convert", "m", "--recipe", "E2G1T1", "--out", "out", "--no-report"]),
@@ -112,8 +112,8 @@ const bytes = [
   } },
 ];
 const cards = [
-  ["license_link: javascript", "license_link: \"javascript:alert(1)\"", /\]\(javascript:/], ["license: <script>", "license: \"<script>alert(1)</script>\"", /<script>/], ["license with a rule", "license: \"mit\\n---\\n# owned\"", /^# owned/m], ["license_name with a link", "license_name: \"[x](javascript:alert(1))\"", /(?<!\\)\]\(javascript:/],
-  ["license_link: data", "license_link: \"data:text/html,<script>alert(1)</script>\"", /\]\(data:/], ["license_link with quotes", "license_link: 'https://x/\" onload=\"alert(1)'", /\]\([^)]*" onload/], ["license of 1 MB", `license: ${"x".repeat(1e6)}`, /x{5000}/], ["front matter that never ends", "license: mit\n".repeat(10), /^# owned/m], ["an anchor bomb", `a: &a [x,x,x]\n${Array.from({ length: 20 }, (_, i) => `b${i}: &a${i} [${"*a,".repeat(9)}]`).join("\n")}`, /x,x,x/],
+  ["license_link: javascript", "license: other\nlicense_name: x\nlicense_link: \"javascript:alert(1)\"", /javascript:/], ["license: <script>", "license: \"<script>alert(1)</script>\"", /<script>/], ["license with a rule", "license: \"mit\\n---\\n# owned\"", /^# owned/m], ["license_name with a link", "license_name: \"[x](javascript:alert(1))\"", /(?<!\\)\]\(javascript:/],
+  ["license_link: data", "license: other\nlicense_name: x\nlicense_link: \"data:text/html,<script>alert(1)</script>\"", /data:text/], ["license_link with quotes", "license: other\nlicense_name: x\nlicense_link: 'https://x/\" onload=\"alert(1)'", /\]\([^)]*" onload/], ["license of 1 MB", `license: ${"x".repeat(1e6)}`, /x{5000}/], ["front matter that never ends", "license: mit\n".repeat(10), /^# owned/m], ["an anchor bomb", `a: &a [x,x,x]\n${Array.from({ length: 20 }, (_, i) => `b${i}: &a${i} [${"*a,".repeat(9)}]`).join("\n")}`, /x,x,x/],
   ["tags that are markup", "license: other\ntags: [\"<img src=x onerror=alert(1)>\"]\nlanguage: \"en\\nlicense: mit\"", /<img/],
 ].flatMap(([what, front, never]) => ["convert m --recipe E2G1T1 --out out --no-report", "merge m --out out"].map((words) => ({
   name: `names: ${words.split(" ")[0]} of a card with ${what}`, expect: [0], make: (b) => {
