@@ -44,8 +44,9 @@ export function wholeNumber(option: string, low: number, high = Number.MAX_SAFE_
 export function realNumber(option: string, low: number, high = Infinity): (text: string) => number {
   return (text) => {
     const value = Number(text);
-    // Number() also reads "0x10" and "Infinity", which nobody means here.
-    if (!/^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) || !(value >= low && value <= high)) {
+    // Number() also reads "0x10" and "Infinity", which nobody means here; 1e999 is infinite too.
+    const isNumber = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) && Number.isFinite(value);
+    if (!isNumber || !(value >= low && value <= high)) {
       throw inputError(`"${text}" is not a number ${range(low, high)}`, { where: option });
     }
     return value;
@@ -59,7 +60,7 @@ export function quantity(option: string, low: number, high = 1e18): (text: strin
   return (text) => {
     const [, number = "", unit = "?"] = /^(\d+\.?\d*(?:e\+?\d+)?)([kmbgt]?)$/i.exec(text.trim()) ?? [];
     const value = Number(number) * (quantityUnits[unit.toUpperCase()] ?? NaN);
-    if (!(value >= low && value <= high)) {
+    if (!Number.isFinite(value) || !(value >= low && value <= high)) {
       throw inputError(`"${text}" is not a number ${range(low, high)}`, { where: option, hint: "write 50000, 50K, 7B, 2T or 1e12" });
     }
     return value;
@@ -67,6 +68,7 @@ export function quantity(option: string, low: number, high = 1e18): (text: strin
 }
 
 function range(low: number, high: number): string {
+  if (low === -Infinity && high === Infinity) return "between -1.7e308 and 1.7e308";
   return high === Infinity || high === Number.MAX_SAFE_INTEGER ? `from ${low}` : `from ${low} to ${high}`;
 }
 

@@ -1,5 +1,6 @@
 /** Which columns of a table are the law's, in which unit: `N=params`, `D=tokens*1e9`, `D=flops/(6*N)`. */
 import { inputError } from "../base/errors.js";
+import { forbiddenHint, isForbiddenName } from "../laws/expression-law.js";
 import { compileExpression, namesIn, parseExpression, type Expression } from "../laws/expression.js";
 
 export interface ColumnSource {
@@ -33,6 +34,9 @@ export function parseMapping(text: string): ReadonlyMap<string, string> {
     const [name, source] = [part.slice(0, at).trim(), part.slice(at + 1).trim()];
     if (at < 0 || !/^[A-Za-z_]\w*$/.test(name) || source === "") {
       throw inputError(`"${part.trim()}" is not NAME=COLUMN`, { where: "--columns", hint: "write for example N=params,D=tokens*1e9,loss=final_loss" });
+    }
+    if (isForbiddenName(name)) {
+      throw inputError(`"${name}" is not allowed as the name of a column`, { where: "--columns", hint: forbiddenHint });
     }
     if (pairs.has(name)) throw inputError(`${name} is mapped twice`, { where: "--columns" });
     pairs.set(name, source);
@@ -86,7 +90,7 @@ export function list(headers: readonly string[]): string {
 export function readColumn(source: ColumnSource, cell: (header: string, row: number) => string | undefined, known: Readonly<Record<string, Float64Array>>, rows: number, headers: readonly string[]): Float64Array {
   const { all } = namesIn(source.formula);
   for (const name of all) {
-    if (!headers.includes(name) && known[name] === undefined) {
+    if (!headers.includes(name) && !Object.hasOwn(known, name)) {
       throw inputError(`${source.name}=${source.text}: there is no column ${name}`, { where: "--columns", hint: `columns of the file: ${list(headers)}` });
     }
   }

@@ -1,12 +1,17 @@
 /** A law from a formula the user wrote. */
 import { randomStream } from "../base/random.js";
 import { inputError } from "../base/errors.js";
-import { compileExpression, namesIn, parseExpression } from "./expression.js";
+import { compileExpression, namesIn, parseExpression, quoted } from "./expression.js";
+import { checkFinite } from "./expression-check.js";
 import { generalLaw } from "./general.js";
 import type { Law } from "./types.js";
 
 /** Names that are columns even where the user maps none. */
 const standardColumns: readonly string[] = ["N", "D", "D1", "D2"];
+
+/** Every object of JavaScript has these properties: as names of columns or parameters they would pass for values. */
+export const isForbiddenName = (name: string): boolean => name in Object.prototype;
+export const forbiddenHint = "every object of JavaScript has a property of that name; choose another";
 
 /** Starts tried before the best few are fitted. */
 const candidates = 4000;
@@ -18,13 +23,17 @@ const candidates = 4000;
 export function expressionLaw(text: string, columns: readonly string[] = [], start: Readonly<Record<string, number>> = {}): Law {
   const expression = parseExpression(text.replace(/^\s*L\s*=\s*/, ""));
   const { all, powers } = namesIn(expression);
+  const forbidden = all.find(isForbiddenName);
+  if (forbidden !== undefined) {
+    throw inputError(`in the law ${quoted(text)}: "${forbidden}" is not allowed as a name`, { hint: forbiddenHint });
+  }
   const known = new Set([...standardColumns, ...columns]);
   const used = all.filter((name) => known.has(name));
   const names = all.filter((name) => !known.has(name));
-  if (used.length === 0) throw inputError(`the law "${text}" uses no column`, { hint: `columns are ${[...known].join(", ")}; others are named by --columns` });
-  if (names.length === 0) throw inputError(`the law "${text}" has no parameter to fit`);
+  if (used.length === 0) throw inputError(`the law ${quoted(text)} uses no column`, { hint: `columns are ${[...known].join(", ")}; others are named by --columns` });
+  if (names.length === 0) throw inputError(`the law ${quoted(text)} has no parameter to fit`);
   const stray = Object.keys(start).find((name) => !names.includes(name));
-  if (stray !== undefined) throw inputError(`the law "${text}" has no parameter ${stray}`, { hint: `its parameters: ${names.join(", ")}` });
+  if (stray !== undefined) throw inputError(`the law ${quoted(text)} has no parameter ${stray}`, { hint: `its parameters: ${names.join(", ")}` });
   const isLog = names.map((name) => (start[name] ?? 1) > 0);
   const evaluate = compileExpression(expression, names, used);
   const p = names.length;
@@ -51,9 +60,9 @@ export function expressionLaw(text: string, columns: readonly string[] = [], sta
     internal: (natural) => natural.map((value, j) => (isLog[j] ? Math.log(value) : value)),
     lower: names.map((_, j) => (isLog[j] ? -60 : -1e6)),
     upper: names.map((_, j) => (isLog[j] ? 60 : 1e6)),
-    candidates: () => {
+    candidates: (points) => {
       const stream = randomStream(0, "expression starts");
-      return Array.from({ length: candidates }, (_, i) =>
+      const starts = Array.from({ length: candidates }, (_, i) =>
         Float64Array.from(names, (name, j) => {
           const part = stream.uniformAt(i * p + j);
           const given = start[name];
@@ -65,6 +74,10 @@ export function expressionLaw(text: string, columns: readonly string[] = [], sta
           const [low, high] = powers.has(name) ? [0.02, 1] : [0.1, 1e5];
           return Math.log(low) + part * Math.log(high / low);
         }));
+      const rowOf = (_: unknown, row: number): [string, number][] => used.map((name) => [name, points.columns[name]![row]!]);
+      const rows = Array.from({ length: points.n }, rowOf).map((row) => Object.fromEntries(row));
+      checkFinite({ text, expression, parameters: names }, rows, starts.map(toNatural));
+      return starts;
     },
   });
 }

@@ -15,9 +15,12 @@ type FunctionName = "ln" | "log10" | "exp" | "sqrt";
 
 const functionNames: readonly string[] = ["ln", "log10", "exp", "sqrt"];
 const deepest = 200;
+/** No law that anybody fits comes near; a chain of sums this long still fits on the stack. */
+const longest = 4000;
 
 /** Throws inputError saying where and what was expected. */
 export function parseExpression(text: string): Expression {
+  if (text.length > longest) throw inputError(`the law has ${text.length} characters, limit ${longest}`);
   const tokens = [...text.matchAll(/\s*(?:(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)|([A-Za-z_][A-Za-z_0-9]*)|(.))/gsu)]
     .map((match) => ({ number: match[1], name: match[2], sign: match[3], at: match.index + match[0].trimStart().length }))
     .filter(({ number, name, sign }) => number !== undefined || name !== undefined || (sign !== undefined && sign.trim() !== ""));
@@ -26,7 +29,7 @@ export function parseExpression(text: string): Expression {
   const fail = (expected: string): never => {
     const token = tokens[at];
     const found = token === undefined ? "the end" : `"${token.number ?? token.name ?? token.sign}"`;
-    throw inputError(`in the law "${text}": expected ${expected}, found ${found}`, { hint: "write for example A*N^-alpha + B*D^-beta + E" });
+    throw inputError(`in the law ${quoted(text)}: expected ${expected}, found ${found}`, { hint: "write for example A*N^-alpha + B*D^-beta + E" });
   };
   const takes = (sign: string): boolean => {
     if (tokens[at]?.sign !== sign) return false;
@@ -70,7 +73,12 @@ export function parseExpression(text: string): Expression {
     const token = tokens[at];
     if (token?.number !== undefined) {
       at += 1;
-      return { kind: "number", value: Number(token.number) };
+      const value = Number(token.number);
+      if (value === Infinity) {
+        const message = `in the law ${quoted(text)}: the number ${quoted(token.number)} is too large`;
+        throw inputError(message, { hint: "numbers go up to 1.7e308" });
+      }
+      return { kind: "number", value };
     }
     if (token?.name !== undefined) {
       at += 1;
@@ -92,6 +100,38 @@ export function parseExpression(text: string): Expression {
   const parsed = sum();
   if (at < tokens.length) fail("an operator (+ - * / ^)");
   return parsed;
+}
+
+/** A formula in quotes, cut where it is too long for a message. */
+export function quoted(text: string): string {
+  const most = 120;
+  return `"${text.length <= most ? text : `${text.slice(0, most - 3)}...`}"`;
+}
+
+/** How tightly what an operator makes holds together; names, numbers and calls do most. */
+const binding: Readonly<Record<Operator, number>> = { "+": 1, "-": 1, "*": 2, "/": 2, "^": 3 };
+const tightest = 4;
+
+/** The formula as text, with parentheses only where parts would else group in another way, and around signs. */
+export function textOf(expression: Expression): string {
+  const boundBy = (node: Expression): number => (node.kind === "binary" ? binding[node.op] : tightest);
+  const inside = (node: Expression, least: number): string =>
+    (boundBy(node) < least ? `(${textOf(node)})` : textOf(node));
+  switch (expression.kind) {
+    case "number":
+      return String(expression.value);
+    case "name":
+      return expression.name;
+    case "call":
+      return `${expression.name}(${textOf(expression.of)})`;
+    case "binary": {
+      const { op, left, right } = expression;
+      const own = binding[op];
+      const sign = op === "-" && left.kind === "number" && left.value === 0;
+      // Powers group from the right, all others from the left.
+      return `${sign ? "" : inside(left, op === "^" ? own + 1 : own)}${op}${inside(right, op === "^" ? own : own + 1)}`;
+    }
+  }
 }
 
 /** Names in order of appearance; `powers` are those that stand in an exponent. */
@@ -116,6 +156,28 @@ export function namesIn(expression: Expression): { readonly all: readonly string
   };
   visit(expression, false);
   return { all: [...all], powers };
+}
+
+/** The value with the given numbers for names; `seen` is told the value of every part, inner ones first. */
+export function valueOf(
+  expression: Expression, named: (name: string) => number, seen: (part: Expression, value: number) => void,
+): number {
+  const known = (value: number): number => {
+    seen(expression, value);
+    return value;
+  };
+  switch (expression.kind) {
+    case "number":
+      return known(expression.value);
+    case "name":
+      return known(named(expression.name));
+    case "call":
+      return known(functions[expression.name](valueOf(expression.of, named, seen))[0]);
+    case "binary": {
+      const left = valueOf(expression.left, named, seen);
+      return known(operators[expression.op](left, valueOf(expression.right, named, seen))[0]);
+    }
+  }
 }
 
 /** A value with its derivatives; an evaluator reuses its own. */

@@ -1,4 +1,5 @@
 /** Fits a law to points: many starts, the best optimum, and how far it can be trusted to be one. */
+import { inputError } from "../base/errors.js";
 import { defaultLimits, type SolverLimits } from "./box.js";
 import { fitFrom, type LocalFit, type Problem } from "./local-fit.js";
 import { defaultDelta, type Loss } from "./loss.js";
@@ -73,7 +74,10 @@ export function fitLaw(law: Law, points: Points, options: FitOptions = {}): Fit 
 export function bestOf(problem: Problem, points: Points, found: readonly LocalFit[], limits: SolverLimits = finalLimits): Fit {
   const { bound, loss, logLoss } = problem;
   const usable = found.filter(({ objective }) => Number.isFinite(objective));
-  if (usable.length === 0) throw new Error("no start gave a finite objective");
+  if (usable.length === 0) {
+    const message = `the law ${bound.law.id} is finite at all points from none of ${found.length} starts`;
+    throw inputError(message, { hint: "look for absurd values and wrong units among the points" });
+  }
   const first = usable.reduce((best, next) => (next.objective < best.objective ? next : best));
   const again = fitFrom(problem, first.theta, null, limits);
   const best = again.objective <= first.objective ? { ...again, converged: again.converged || first.converged } : first;

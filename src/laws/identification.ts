@@ -93,7 +93,7 @@ function correlations(fit: Fit, problem: Problem): readonly [string, string][] {
 /** How far a place lies outside the range of each column, as sentences; empty inside. */
 export function extrapolationWarnings(points: Points, place: Places): readonly Warning[] {
   return Object.entries(place.columns).flatMap(([name, [value]]): Warning[] => {
-    const known = points.columns[name];
+    const known = Object.hasOwn(points.columns, name) ? points.columns[name] : undefined;
     if (known === undefined || value === undefined) return [];
     const [low, high] = [known.reduce((a, b) => Math.min(a, b)), known.reduce((a, b) => Math.max(a, b))];
     if (value >= low && value <= high) return [];

@@ -143,6 +143,7 @@ describe("values of options", () => {
     ["", realNumber("--n", 0)],
     ["NaN", realNumber("--n", 0)],
     ["Infinity", realNumber("--n", 0)],
+    ["1e999", realNumber("--n", 0)],
     ["GB", byteSize("--n")],
     ["0GB", byteSize("--n")],
     ["5 parsec", byteSize("--n")],

@@ -68,6 +68,18 @@ describe("a whole fit", () => {
     await expect(runFit({ ...request, predict: [{ columns: { N: 1e9, D: 1e9 }, group: "dense" }] })).rejects.toThrow("the law chinchilla has no groups");
   });
 
+  it("refuses a formula that is finite nowhere as bad input, also one to compare with", async () => {
+    const formula = { formula: "E+A/(N-N)", columns: [], start: {} };
+    const refused = { kind: "input", message: expect.stringContaining('"A/(N-N)" is not a finite number') as string };
+    await expect(runFit({ ...request, law: formula, compare: [] })).rejects.toMatchObject(refused);
+    await expect(runFit({ ...request, bootstrap: 0, profile: false, compare: [formula] })).rejects.toMatchObject(refused);
+  });
+
+  it("predicts where columns are given that the law does not know, whatever they are called", async () => {
+    const { predictions } = await runFit({ ...request, bootstrap: 0, profile: false, compare: [], predict: [{ columns: { N: 1e11, D: 1e12, constructor: 1 } }] });
+    expect(predictions[0]!.warnings).toHaveLength(2);
+  });
+
   it("refuses what cannot be fitted", async () => {
     await expect(runFit({ ...request, points: { ...points, n: 3, loss: points.loss.slice(0, 3) } })).rejects.toThrow("3 points for a law with 5 parameters");
     await expect(runFit({ ...request, predict: [{ columns: { N: 1e9 } }] })).rejects.toThrow("a prediction of chinchilla needs D");

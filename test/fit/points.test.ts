@@ -99,6 +99,8 @@ describe("points", () => {
     ["nothing usable", () => read(file("nan.csv", "N,D,loss\n1e8,2e9,NaN\n")), /nan\.csv: none of 1 rows can be used; line 2: loss is missing or no number$/],
     ["no column", () => read(file("short.csv", "N,loss\n1e8,2\n")), /short\.csv: no column for D \(training tokens seen\); name it: --columns D=COLUMN; columns of the file: N, loss$/],
     ["an unknown column", () => read(file("short2.csv", "N,loss\n1e8,2\n"), "D=Tokens*2"), "--columns: D=Tokens*2: there is no column Tokens; columns of the file: N, loss"],
+    ["a name that every object has", () => read(file("short6.csv", "N,loss\n1e8,2\n"), "D=toString*2"), "--columns: D=toString*2: there is no column toString; columns of the file: N, loss"],
+    ["such a name for a column", () => read(file("short7.csv", "N,loss\n1e8,2\n"), "constructor=N"), /^--columns: "constructor" is not allowed as the name of a column; /],
     ["a bad mapping", () => read(file("short3.csv", "N,loss\n1e8,2\n"), "D"), '--columns: "D" is not NAME=COLUMN; write for example N=params,D=tokens*1e9,loss=final_loss'],
     ["a broken formula", () => read(file("short4.csv", "N,loss\n1e8,2\n"), "D=N*"), "--columns: cannot read D=N*; columns of the file: N, loss"],
     ["no such run column", () => read(file("short5.csv", "N,D,loss\n1e8,1e9,2\n"), "", { cluster: "run" }), "--cluster: there is no column run; columns of the file: N, D, loss"],
