@@ -40,6 +40,7 @@ export { textStream, type TextStream } from "./tokenizer/stream.js";
 
 // Models of the Hugging Face Hub, as folders of its cache.
 export { fetchModel, type FetchOptions, type HubEvent } from "./hub/fetch.js";
+export type { HubLimits } from "./hub/limits.js";
 export { isHubReference } from "./hub/reference.js";
 export { hubSettings, type HubSettings } from "./hub/settings.js";
 

@@ -100,3 +100,25 @@ export function stopError(message: string, extra: { where?: string; hint?: strin
 export function interruptedError(message: string, extra: { where?: string; hint?: string } = {}): UpcycleError {
   return new UpcycleError({ kind: "interrupted", message, where: extra.where, hint: extra.hint });
 }
+
+/** An error on its way between threads, which classes do not survive. */
+export interface SentError {
+  readonly message: string;
+  readonly stack: string | undefined;
+  /** Set for an UpcycleError. */
+  readonly kind: FailureKind | undefined;
+  readonly where: string | undefined;
+  readonly hint: string | undefined;
+}
+
+export function sentError(error: unknown): SentError {
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  const known = error instanceof UpcycleError ? error : undefined;
+  return { message, stack, kind: known?.kind, where: known?.where, hint: known?.hint };
+}
+
+export function receivedError({ kind, message, where, hint, stack }: SentError): Error {
+  const error = kind === undefined ? new Error(message) : new UpcycleError({ kind, message, ...(where !== undefined && { where }), ...(hint !== undefined && { hint }) });
+  if (stack !== undefined) error.stack = stack;
+  return error;
+}

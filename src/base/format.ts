@@ -5,6 +5,8 @@
 import { visibleLine } from "./shown.js";
 import { beginning, displayWidth, padded } from "./width.js";
 
+import { largest } from "./extremes.js";
+
 export const notAvailable = "n/a";
 
 /** At least `digits` significant digits, integers whole, an exponent below 1e-4 and from 1e15: 0.0123, 1.23, 1234, 1.20e-6. */
@@ -88,7 +90,7 @@ export function meanWithSpread(values: readonly number[], decimals = 3): string 
   if (finite.length === 0) return notAvailable;
   const mean = finite.reduce((sum, value) => sum + value, 0) / finite.length;
   if (finite.length === 1) return fixed(mean, decimals);
-  const distance = Math.max(...finite.map((value) => Math.abs(value - mean)));
+  const distance = largest(finite.map((value) => Math.abs(value - mean)));
   return `${fixed(mean, decimals)} ± ${fixed(distance, decimals)}`;
 }
 

@@ -10,6 +10,7 @@ import { inputError, type UpcycleError } from "../base/errors.js";
 import { mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "../config/index.js";
 import { exists } from "../io/atomic.js";
 import type { RangeFile } from "../io/ranges.js";
+import { largest } from "../io/open.js";
 import { readText } from "../io/ranges.js";
 import { toFloat32 } from "../numeric/dtype.js";
 import { addLowRank, type LowRank } from "../numeric/low-rank.js";
@@ -60,7 +61,7 @@ const keptBytes = 64 << 20;
 async function openAdapter(dir: string, spec: DecoderSpec): Promise<OpenAdapter> {
   const configPath = join(dir, adapterConfigFile);
   if (!(await exists(configPath))) throw inputError(`folder has no ${adapterConfigFile}`, { where: dir, hint: "expected a LoRA adapter as PEFT saves it" });
-  const config = parseAdapterConfig(await readText(configPath), configPath);
+  const config = parseAdapterConfig(await readText(configPath, largest.settings), configPath);
   const files: RangeFile[] = [];
   const close = async (): Promise<void> => void (await Promise.all(files.map((file) => file.close())));
   try {
@@ -175,7 +176,7 @@ function storedRows({ layout }: Placement, start: number, count: number): number
 }
 
 async function readFactors({ a, b, rank, scale, embedding }: Change): Promise<LowRank> {
-  const read = async ({ read: bytesOf, shape, presented }: Located): Promise<Float32Array> => toFloat32(presented!, await bytesOf(0, elements(shape)));
+  const read = async (factor: Located): Promise<Float32Array> => toFloat32(factor.presented!, await factor.read(0, elements(factor.shape)));
   const [first, second] = [await read(a), await read(b)];
   return embedding ? { rank, scale, a: transposed(second, rank), b: transposed(first, first.length / rank) } : { rank, scale, a: first, b: second };
 }

@@ -1,6 +1,7 @@
 /** Makes chunks and writes them to their places: on this thread, with a few under way at a time. */
 import { join } from "node:path";
 import { withFsErrors } from "../io/fs-errors.js";
+import { filesToKeep } from "../io/limits.js";
 import { openForOffsets, runMemory, type OffsetFile, type RunMemory } from "../io/offsets.js";
 import type { Chunk } from "./chunks.js";
 import { fillChunk, type MakeArea } from "./fill.js";
@@ -27,8 +28,8 @@ export interface ChunkTarget {
 
 /** While one chunk is written, the next is read. */
 const defaultInFlight = 3;
-/** Open files per writer. */
-const mostFiles = 8;
+/** Open files per writer, each twice where writing goes past the page cache. */
+const mostFiles = filesToKeep(8);
 
 export function openChunkWriter({ folder, shownAs, files, chunkBytes, direct }: ChunkTarget, make: MakeArea, inFlight = defaultInFlight): ChunkWriter {
   const free: RunMemory[] = [];

@@ -1,9 +1,11 @@
 /** The files of a model folder that are neither config nor weights: tokenizer, generation settings, licence. */
-import { readFile, readdir, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { bytes as bytesText } from "../base/format.js";
 import { isCarried } from "../format/model-files.js";
 import { exists, writeFileSynced } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
+import { largest, readWhole, requireKind, tooLarge } from "../io/open.js";
 import { readJson } from "../io/ranges.js";
 import { carriedTokenizerConfig } from "../tokenizer/carried.js";
 
@@ -18,7 +20,9 @@ export async function findCarried(from: string): Promise<{ names: string[]; byte
   let bytes = 0;
   for (const name of (await withFsErrors(from, "list folder", () => readdir(from))).filter(isCarried).sort()) {
     const info = await withFsErrors(join(from, name), "copy file", () => stat(join(from, name)));
-    if (!info.isFile()) continue;
+    if (info.isDirectory()) continue;
+    requireKind(info, join(from, name));
+    if (info.size > largest.record) throw tooLarge(join(from, name), `file has ${bytesText(info.size)}`, largest.record);
     names.push(name);
     bytes += info.size;
   }
@@ -35,7 +39,7 @@ export async function copyFiles(from: string, to: string, names: readonly string
   for (const name of names) {
     const source = join(from, name);
     const changed = name === made ? await tokenizerConfigFor(from) : null;
-    await writeFileSynced(join(to, name), changed ?? (await withFsErrors(source, "copy file", () => readFile(source))));
+    await writeFileSynced(join(to, name), changed ?? (await readWhole(source, largest.record, "copy file")));
   }
 }
 

@@ -6,9 +6,10 @@ import type { Header } from "../format/safetensors.js";
 import { headerAlone, headerLength, isHeaderAlone, lengthBytes, parseHeader, tensorBytes } from "../format/safetensors.js";
 import { indexFileName, parseIndex, pickledFileName, pickledIndexFileName, singleFileName } from "../format/shards.js";
 import { exists } from "../io/atomic.js";
-import { withFsErrors } from "../io/fs-errors.js";
+import { requireNoDeadLink, withFsErrors } from "../io/fs-errors.js";
 import type { RangeFile } from "../io/ranges.js";
-import { openRanges, readText } from "../io/ranges.js";
+import { openPooled } from "../io/range-pool.js";
+import { readText } from "../io/ranges.js";
 import { pickledTensors } from "./pickled.js";
 import { contiguous, type Located } from "./stored.js";
 
@@ -27,12 +28,17 @@ const safetensors: Container = {
   async tensorsOf(source, file) {
     const { tensors, dataStart } = await readHeader(source);
     const weightless = isHeaderAlone(await source.read(dataStart, headerAlone(source.size - dataStart).length));
-    return [...tensors].map(([name, { dtype, shape, begin }]) => {
-      const tensor = contiguous(source, begin, { file, dtype, shape, bytes: tensorBytes(dtype, shape) });
-      return [name, weightless ? { ...tensor, read: () => Promise.reject(noWeightsHere(source.path)) } : tensor] as const;
-    });
+    return locatedIn(source, file, tensors, weightless);
   },
 };
+
+/** One after the other, so that the many of a large header are not listed once more. */
+function* locatedIn(source: RangeFile, file: string, tensors: Header["tensors"], weightless: boolean): Generator<readonly [string, Located]> {
+  for (const [name, { dtype, shape, begin }] of tensors) {
+    const tensor = contiguous(source, begin, { file, dtype, shape, bytes: tensorBytes(dtype, shape) });
+    yield [name, weightless ? { ...tensor, read: () => Promise.reject(noWeightsHere(source.path)) } : tensor];
+  }
+}
 
 const pickled: Container = { single: pickledFileName, index: pickledIndexFileName, extension: "bin", tensorsOf: pickledTensors };
 
@@ -62,9 +68,11 @@ async function readFiles(dir: string, container: Container, index: ReadonlyMap<s
   const located = new Map<string, Located>();
   for (const name of names) {
     const path = join(dir, name);
-    if (!(await exists(path)))
+    if (!(await exists(path))) {
+      await requireNoDeadLink(path);
       throw inputError(`${name} is missing, ${container.index} lists it`, { where: dir, hint: "copy or download it again" });
-    const source = await openRanges(path);
+    }
+    const source = await openPooled(path);
     files.push(source);
     for (const [tensor, found] of await container.tensorsOf(source, name)) {
       if (index !== null && index.get(tensor) !== name) {
@@ -97,6 +105,7 @@ async function readHeader(file: RangeFile): Promise<Header> {
 
 async function noWeights(dir: string): Promise<UpcycleError> {
   const found = await withFsErrors(dir, "list folder", () => readdir(dir));
+  for (const name of containers.flatMap(({ single, index }) => [single, index])) await requireNoDeadLink(join(dir, name));
   const shard = found.map((name) => /^(model|pytorch_model)-\d+-of-\d+\.(safetensors|bin)$/.exec(name)).find((match) => match !== null);
   if (shard != null) {
     const index = shard[2] === "bin" ? pickledIndexFileName : indexFileName;

@@ -6,7 +6,8 @@ import { stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { inputError } from "../base/errors.js";
 import { exists, previousName } from "../io/atomic.js";
-import { withFsErrors } from "../io/fs-errors.js";
+import { requireNoDeadLink, withFsErrors } from "../io/fs-errors.js";
+import { kindOf, largest } from "../io/open.js";
 import type { RangeFile } from "../io/ranges.js";
 import { readJson } from "../io/ranges.js";
 import type { FloatDtype } from "../numeric/dtype.js";
@@ -78,11 +79,12 @@ async function openFolder(dir: string): Promise<Checkpoint> {
   await requireFolder(dir);
   const configPath = join(dir, "config.json");
   if (!(await exists(configPath))) {
+    await requireNoDeadLink(configPath);
     const isAdapter = await exists(join(dir, adapterConfigFile));
     const hint = isAdapter ? "this is an adapter, which goes behind its model: MODEL+ADAPTER" : "expected a Hugging Face model folder";
     throw inputError("folder has no config.json", { where: dir, hint });
   }
-  const config = await readJson(configPath);
+  const config = await readJson(configPath, largest.settings);
   const spec = specFromConfig(config, configPath);
   const files: RangeFile[] = [];
   try {
@@ -100,12 +102,13 @@ async function openFolder(dir: string): Promise<Checkpoint> {
 }
 
 /** The tensors of old files, whose names have changed since, under their names of today. */
-function underCurrentNames(spec: DecoderSpec, wanted: ReadonlySet<string>, located: ReadonlyMap<string, Located>): Map<string, Located> {
+function underCurrentNames(spec: DecoderSpec, wanted: ReadonlySet<string>, located: ReadonlyMap<string, Located>): ReadonlyMap<string, Located> {
   const renamed = new Map<string, string>();
   for (const name of wanted) {
     const older = olderName(spec, name);
     if (older !== null && !located.has(name)) renamed.set(older, name);
   }
+  if (renamed.size === 0) return located;
   return new Map([...located].map(([name, tensor]) => [renamed.get(name) ?? name, tensor]));
 }
 
@@ -128,7 +131,9 @@ function assemble(
 ): Checkpoint {
   const bySlot = new Map<string, Held>();
   for (const place of slots) {
-    const { presented, shape, read } = located.get(place.name)!;
+    const tensor = located.get(place.name)!;
+    const { presented, shape } = tensor;
+    const read: RegionSource["read"] = (start, count, into) => tensor.read(start, count, into);
     const held = bySlot.get(place.slot.key) ?? { slot: place.slot, dtype: presented!, parts: [] };
     held.parts.push({ place, name: place.name, dtype: presented!, count: elements(shape), first: place.first, rows: place.count, layout: place.layout, read });
     bySlot.set(place.slot.key, held);
@@ -149,17 +154,13 @@ function assemble(
   };
   const readRegion = openRegionReader();
   const used = new Set(slots.map(({ name }) => name));
-  const tensors = [...located].map(([name, { file, dtype, shape, bytes, readAs, scales: own }]): [string, StoredTensor] => [
-    name,
-    { file, dtype, shape, bytes, ...(readAs === undefined ? {} : { readAs }), ...(own === undefined ? {} : { scales: own }) },
-  ]);
   const others = [...located.keys()].filter((name) => !used.has(name) && !scales.has(name) && !isComputedBuffer(name)).sort();
   return {
     dir,
     adapter: null,
     spec,
     config,
-    tensors: new Map(tensors),
+    tensors: located,
     unused: others.filter((name) => !isActivationScale(name)),
     notes: notesOn(others.filter(isActivationScale)),
     dtype: dominantDtype([...bySlot.values()]),
@@ -208,10 +209,11 @@ async function requireFolder(dir: string): Promise<void> {
     const hint = (await exists(previous))
       ? `an interrupted replacement left the old version in ${basename(previous)} beside it; rename that back`
       : undefined;
+    if (hint === undefined) await requireNoDeadLink(dir);
     throw inputError("no such folder", { where: dir, hint });
   }
   const info = await withFsErrors(dir, "open model folder", () => stat(dir));
-  if (!info.isDirectory()) throw inputError("this is a file, expected a model folder", { where: dir });
+  if (!info.isDirectory()) throw inputError(`this is ${kindOf(info)}, expected a model folder`, { where: dir });
 }
 
 function requireSlots(

@@ -31,8 +31,9 @@ export function dequantizedDtype(config: Readonly<Record<string, unknown>>): Flo
  */
 export function withScales(
   located: ReadonlyMap<string, Located>, weights: Iterable<string>, quantization: Quantization | null, presented: FloatDtype, dir: string,
-): { readonly tensors: Map<string, Located>; readonly scales: ReadonlySet<string> } {
-  const tensors = new Map(located);
+): { readonly tensors: ReadonlyMap<string, Located>; readonly scales: ReadonlySet<string> } {
+  // Most models have no 8-bit weights, and then nothing has to be copied.
+  let tensors: Map<string, Located> | null = null;
   const used = new Set<string>();
   for (const name of weights) {
     const weight = located.get(name);
@@ -50,10 +51,11 @@ export function withScales(
         where, hint: "the download is incomplete, or config.json belongs to another model",
       });
     }
+    tensors ??= new Map(located);
     tensors.set(name, scaled(name, weight, scaleName, scales, quantization, presented, where));
     if (scaleName !== undefined) used.add(scaleName);
   }
-  return { tensors, scales: used };
+  return { tensors: tensors ?? located, scales: used };
 }
 
 function scaled(

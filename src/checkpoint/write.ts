@@ -194,7 +194,7 @@ async function writeWeights(attempt: Attempt, { files }: FilePlan, options: Writ
   if (attempt.done.size > 0) resume?.onFound?.({ bytes: sum((i) => attempt.done.has(i)), totalBytes });
   const target: ChunkTarget = {
     folder: attempt.path, shownAs: dir, files: files.map(({ file }) => file), direct: pace.direct ?? resume !== undefined,
-    chunkBytes: Math.max(0, ...chunks.map(({ bytes }) => bytes)),
+    chunkBytes: chunks.reduce((most, { bytes }) => Math.max(most, bytes), 0),
   };
   const writer = await (inTurn ? openChunkWriter(target, areasOfWhole(weights, files), 1) : weights.open(target));
   try {

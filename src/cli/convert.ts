@@ -19,7 +19,7 @@ import { explainExpectation, explainPlan } from "../surgery/explain.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
 import type { RouterRows } from "../surgery/router-rows.js";
-import { openContext, shownPath } from "./context.js";
+import { openContext, shownPath, type ContextOptions } from "./context.js";
 import { fetchedSource, modelSource, orAdapted } from "./model-folder.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { multiplyRecipe, runMultiply } from "./multiply.js";
@@ -71,6 +71,11 @@ export function convertCommand(): Command {
   return withExample(withJson(command), "upcycle convert models/dense --recipe E8G1T2 --out models/moe", "An interrupted conversion goes on when the same command is given again.");
 }
 
+/** A dry run leaves nothing half done, so that Ctrl-C simply ends it, even in the midst of a computation. */
+function contextOf({ json, dryRun }: ConvertFlags): ContextOptions {
+  return { json, ...(dryRun === true ? {} : { stopping: "finishing the parts in hand" }) };
+}
+
 /** Each model's folders, one after the other. A name of a mergekit file that is no folder says so before it is fetched. */
 async function fetchedSources(models: readonly ModelSource[], fromFile: boolean, part: FetchedPart, json: boolean | undefined): Promise<ModelSource[]> {
   const sources: ModelSource[] = [];
@@ -87,7 +92,7 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   if (flags.expertMultiply !== undefined) {
     const wanted = multiplyRecipe(flags);
     if (given === undefined) return command.error("error: missing required argument 'model'");
-    const context = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
+    const context = openContext(contextOf(flags));
     const done = await runMultiply(await modelSource(given, flags.json, flags.dryRun === true ? "headers" : "all"), wanted, dtypeOf(flags.dtype), flags, context);
     return done ? undefined : command.error("error: required option '--out <dir>' not specified");
   }
@@ -95,7 +100,7 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   const { models, recipe: asked, dtype: said } = await askedOfFlags(given, flags, command);
   const part = flags.dryRun === true && asked.scaling !== "calibrated" ? "headers" : "all";
   const [source, ...parents] = (await fetchedSources(models, given === undefined, part, flags.json)) as [ModelSource, ...ModelSource[]];
-  const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
+  const { terminal, json, signal } = openContext(contextOf(flags));
   // A dry run shows what the router will be made from, and reads no weights; calibration needs it as it will be.
   const routerRows = part === "headers" ? undefined : await promptedRouter(asked, source, flags.threads, terminal, signal);
   const recipe = asked.scaling === "calibrated" ? await calibrated(asked, source, routerRows, flags, terminal, signal) : asked;

@@ -8,11 +8,14 @@ import { parseMapping } from "../fit/columns.js";
 import { runFit, type FitProgress, type FitReport, type PredictAt } from "../fit/fit.js";
 import { readPoints, type Dropped, type ReadPoints } from "../fit/points.js";
 import { writeFileAtomic } from "../io/atomic.js";
+import { requireOutputFile } from "../io/open.js";
+import { inputName } from "../io/streams.js";
 import { laws, lawById, lawOf, type LawName } from "../laws/catalogue.js";
 import { defaultDelta, lossNames, type LossName } from "../laws/loss.js";
 import { renderLawHtml } from "../report/law-page.js";
 import { chartAssets, commandLine } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
+import { orStandardInput, reading } from "./input.js";
 import { collect, defaultThreads, oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 
 interface FitFlags extends CommonFlags {
@@ -41,7 +44,7 @@ const patience = 1000;
 export function fitCommand(): Command {
   const command = new Command("fit")
     .description("fit a scaling law to losses of trained models")
-    .argument("<file>", "CSV, JSON lines, Parquet, or a folder of runs")
+    .argument("<file>", `CSV, JSON lines, Parquet, or a folder of runs; ${orStandardInput}`)
     .requiredOption("--law <law>", "name below, or a formula in quotes")
     .option("--columns <list>", "where columns are: N=params,D=tokens*1e9,loss=loss")
     .option("--loss <name>", `loss of ln-residuals: ${lossNames.join(", ")}`, oneOf("--loss", lossNames), "huber")
@@ -71,11 +74,14 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
   const law = lawOf(name);
   const compare = (flags.compare ?? "").split(",").filter((text) => text !== "").map((text) => lawName(text, [...mapping.keys()], {}));
   if (flags.draws === true && (flags.bootstrap === 0 || flags.json !== true)) throw inputError("needs --bootstrap and --json", { where: "--draws", hint: "for example --bootstrap 400 --draws --json" });
-  const read = await readPoints(file, law, { mapping, cluster: flags.cluster, maxLoss: flags.maxLoss, compare: compare.map(lawOf) });
+  if (flags.html !== undefined) await requireOutputFile(flags.html);
+  const options = { mapping, cluster: flags.cluster, maxLoss: flags.maxLoss, compare: compare.map(lawOf) };
+  const read = await reading(file, flags.json, () => readPoints(file, law, options));
+  const shown = shownPath(inputName(file));
   const started = performance.now();
   const report = await runFit(
     {
-      law: name, points: read.points, where: shownPath(file), stated: read.stated, lines: read.lines,
+      law: name, points: read.points, where: shown, stated: read.stated, lines: read.lines,
       loss: { name: flags.loss, delta: flags.loss === "huber" ? flags.delta : 0 },
       starts: flags.grid === true ? "grid" : "projection",
       bootstrap: flags.bootstrap, profile: flags.profile === true, level: flags.level, seed: flags.seed,
@@ -87,13 +93,13 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
     },
   );
   terminal.settle();
-  if (flags.html !== undefined) await writePage(flags.html, report, read, shownPath(file));
+  if (flags.html !== undefined) await writePage(flags.html, report, read, shown);
   if (json) {
     terminal.json({ ...asJson(report, read), ...(flags.draws === true && { draws: listed(report.draws) }) });
     return;
   }
   const seconds = (performance.now() - started) / 1000;
-  terminal.out(describe(report, read, shownPath(file), seconds, terminal.columns));
+  terminal.out(describe(report, read, shown, seconds, terminal.columns));
   if (flags.html !== undefined) terminal.out(`report: ${shownPath(flags.html)}`);
 }
 

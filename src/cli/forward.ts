@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { readInputIds, writeLogits } from "../evals/forward.js";
 import { openModel } from "../evals/model.js";
+import { requireOutputFile } from "../io/open.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { openContext, shownPath } from "./context.js";
 import { modelSource, orAdapted } from "./model-folder.js";
@@ -23,6 +24,7 @@ export function forwardCommand(): Command {
 }
 
 async function execute(name: string, { inputIds, output, threads, json: asJson }: ForwardFlags): Promise<void> {
+  await requireOutputFile(output);
   const input = await readInputIds(inputIds);
   const source = await modelSource(name, asJson);
   const { terminal, json, signal } = openContext({ json: asJson, stopping: "removing what was begun" });

@@ -5,16 +5,18 @@ import { rate } from "../base/format.js";
 import type { Timings } from "../evals/decoding.js";
 import { generateBatch } from "../evals/generate.js";
 import { openModel, type TextModel } from "../evals/model.js";
-import { readText } from "../io/ranges.js";
+import { inputName } from "../io/streams.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { openTokenizer } from "../tokenizer/load.js";
 import { textStream } from "../tokenizer/stream.js";
 import { openContext, type CommandContext } from "./context.js";
+import { inputText, orStandardInput } from "./input.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import { collect, defaultThreads, realNumber, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 
 interface GenerateFlags extends CommonFlags {
   readonly prompt?: readonly string[];
+  readonly promptFile?: string;
   readonly prompts?: string;
   readonly maxNewTokens: number;
   readonly temperature: number;
@@ -28,7 +30,8 @@ export function generateCommand(): Command {
     .description("let a model go on from a prompt, or from several at once")
     .argument("<model>", `model folder with a tokenizer.json, ${orAdapted}`)
     .option("--prompt <text>", "text to go on from; give it several times to go on from several texts at once", collect)
-    .option("--prompts <file>", "file with one prompt per line")
+    .option("--prompt-file <file>", `file that is one prompt, but for a line end at its end; ${orStandardInput}`)
+    .option("--prompts <file>", `file with one prompt per line; ${orStandardInput}`)
     .option("--max-new-tokens <n>", "stop after this many tokens", wholeNumber("--max-new-tokens", 1), 100)
     .option("--temperature <t>", "0 takes the likeliest token, 1 is the model's own distribution", realNumber("--temperature", 0), 0.8)
     .option("--top-k <n>", "choose among the n likeliest tokens", wholeNumber("--top-k", 1))
@@ -50,11 +53,26 @@ async function execute(name: string, flags: GenerateFlags): Promise<void> {
   }
 }
 
-async function promptsOf({ prompt = [], prompts }: GenerateFlags): Promise<readonly string[]> {
-  if (prompts !== undefined && prompt.length > 0) throw inputError("prompts are given twice", { where: "--prompts", hint: "give either --prompt or --prompts" });
-  if (prompts === undefined && prompt.length === 0) throw inputError("no prompt is given", { where: "--prompt", hint: "give --prompt TEXT, or --prompts FILE with one per line" });
-  const lines = prompts === undefined ? prompt : (await readText(prompts)).split(/\r?\n/).filter((line) => line !== "");
-  if (lines.length === 0) throw inputError("the file has no prompts", { where: prompts!, hint: "write one per line" });
+async function promptsOf({ prompt = [], promptFile, prompts, json }: GenerateFlags): Promise<readonly string[]> {
+  const texts = { "--prompt": prompt[0], "--prompt-file": promptFile, "--prompts": prompts };
+  const given = Object.entries(texts).flatMap(([name, text]) => (text === undefined ? [] : [name]));
+  if (given.length > 1) {
+    throw inputError("prompts are given twice", { where: given.join(", "), hint: "leave all but one of them out" });
+  }
+  if (given.length === 0) {
+    const hint = `give --prompt TEXT, --prompt-file FILE (${orStandardInput}), or --prompts FILE with one per line`;
+    throw inputError("no prompt is given", { where: "--prompt", hint });
+  }
+  if (promptFile !== undefined) {
+    const text = (await inputText(promptFile, json)).replace(/\r?\n$/, "");
+    if (text === "") throw inputError("there is no prompt: the text is empty", { where: inputName(promptFile) });
+    return [text];
+  }
+  if (prompts === undefined) return prompt;
+  const lines = (await inputText(prompts, json)).split(/\r?\n/).filter((line) => line !== "");
+  if (lines.length === 0) {
+    throw inputError("the file has no prompts", { where: inputName(prompts), hint: "write one per line" });
+  }
   return lines;
 }
 

@@ -13,6 +13,8 @@ interface InspectFlags extends CommonFlags {
 }
 
 const labelWidth = 13;
+/** Names of unused tensors that are listed. */
+const mostNames = 20;
 
 export function inspectCommand(): Command {
   const command = new Command("inspect")
@@ -56,10 +58,16 @@ function describe(facts: Omit<ModelFacts, "tensors">): [string, string][] {
     ["parameters", `${compact(params.total)} (${grouped(params.total)}), ${compact(params.active)} active per token`],
     ["on disk", `${bytes(facts.bytesOnDisk, 3)} in ${files}, ${stored(facts.formats)}`],
     ["FLOPs", `${flops(forward)} per token forward, ${flops(train)} in training, at sequence ${grouped(sequence)}`],
-    ...(unused.length === 0 ? [] : [["unused", `${unused.length} tensors: ${unused.join(", ")}`] as [string, string]]),
+    ...(unused.length === 0 ? [] : [["unused", unusedWords(unused)] as [string, string]]),
     ...facts.notes.map((note): [string, string] => ["note", note]),
     ...(upcycle === null ? [] : [["upcycled", record(upcycle)] as [string, string]]),
   ];
+}
+
+/** Names beyond the first are counted alone: a file may hold any number of tensors, and `--tensors` and `--json` list them. */
+function unusedWords(names: readonly string[]): string {
+  const more = names.length - mostNames;
+  return `${names.length} tensors: ${names.slice(0, mostNames).join(", ")}${more > 0 ? `, and ${more} more` : ""}`;
 }
 
 /** `F32`; or every format with its size, and what it is read as. */

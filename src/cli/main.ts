@@ -5,6 +5,8 @@ import { UpcycleError } from "../base/errors.js";
 import { toolVersion } from "../convert/version.js";
 import { faces, stub } from "./commands.js";
 import { helpText, withHelp } from "./help.js";
+import { limitError, requireAddresses } from "../io/limits.js";
+import "../io/few-files.js";
 import { ReaderGone, quietBrokenPipe, settleAll, showError } from "./terminal.js";
 
 /** The program with the command that the arguments name; where they name none, with what can be said of all. */
@@ -28,12 +30,14 @@ export async function buildProgram(args: readonly string[]): Promise<Command> {
 
 export async function main(args: readonly string[]): Promise<number> {
   const debug = args.includes("--debug");
-  const program = await buildProgram(args);
-  if (args.every((arg) => arg === "--debug")) {
-    program.outputHelp();
-    return 0;
-  }
+  let program: Command | undefined;
   try {
+    requireAddresses();
+    program = await buildProgram(args);
+    if (args.every((arg) => arg === "--debug")) {
+      program.outputHelp();
+      return 0;
+    }
     await program.parseAsync([...args], { from: "user" });
     return 0;
   } catch (error) {
@@ -57,6 +61,8 @@ interface Description {
 
 function describe(error: unknown, args: readonly string[]): Description {
   if (error instanceof UpcycleError) return error;
+  const limit = limitError(error);
+  if (limit !== null) return { lines: [limit.line], exitCode: limit.exitCode, stack: limit.stack };
   if (error instanceof CommanderError) return { lines: [usageLine(error, args)], exitCode: 2, stack: error.stack };
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   const line = `internal error: ${message.replace(/\s*\n\s*/g, " ")}; this is a defect, --debug shows where`;

@@ -5,6 +5,7 @@ import { bytes, compact, duration, folded } from "../base/format.js";
 import type { WriteDtype } from "../checkpoint/write.js";
 import { mergeCheckpoint, planMerging, type MergingPlan } from "../convert/merge.js";
 import { countParams } from "../cost/params.js";
+import { largest } from "../io/open.js";
 import { readJson } from "../io/ranges.js";
 import type { MergeChoice } from "../surgery/merge.js";
 import { openContext, shownPath } from "./context.js";
@@ -72,7 +73,7 @@ async function choiceOf({ expert, weights }: MergeFlags): Promise<MergeChoice> {
     return { kind: "expert", index: expert };
   }
   if (weights === undefined || weights === "uniform") return { kind: "mean", weights: null };
-  const read: unknown = await readJson(weights);
+  const read: unknown = await readJson(weights, largest.settings);
   const isList = (value: unknown): value is number[] => Array.isArray(value) && value.every((entry) => typeof entry === "number");
   if (isList(read) || (Array.isArray(read) && read.every((entry) => entry === null || isList(entry)))) return { kind: "mean", weights: read };
   throw inputError("is not a list of numbers, nor one such list (or null) for each layer", { where: shownPath(weights) });

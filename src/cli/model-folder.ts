@@ -94,6 +94,9 @@ export function downloadView(model: string, terminal: Terminal, now: () => numbe
       case "cached":
         terminal.note(`warning: ${event.why}; using the copy in the cache`);
         break;
+      case "note":
+        terminal.note(event.text);
+        break;
       case "progress": {
         const { done, total, file } = event;
         if (total === 0 || done === total) break;

@@ -5,11 +5,11 @@ import { percent, rate } from "../base/format.js";
 import { modelFolderOf } from "../checkpoint/model-source.js";
 import { openModel } from "../evals/model.js";
 import { slidingPerplexity } from "../evals/perplexity.js";
-import { readText } from "../io/ranges.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { utf8Length } from "../text/split.js";
 import { openTokenizer } from "../tokenizer/load.js";
 import { openContext } from "./context.js";
+import { inputText, orStandardInput } from "./input.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import { defaultThreads, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 
@@ -25,7 +25,7 @@ export function perplexityCommand(): Command {
   const command = new Command("perplexity")
     .description("measure a model's perplexity on long text, by a window that slides in strides")
     .argument("<model>", `model folder with a tokenizer.json, ${orAdapted}`)
-    .argument("<file>", "text file (UTF-8)")
+    .argument("<file>", `text file (UTF-8); ${orStandardInput}`)
     .option("--sequence <n>", `tokens that the model sees at once (default: its positions, at most ${LONGEST_DEFAULT})`, wholeNumber("--sequence", 2))
     .option("--stride <n>", "tokens by which the window moves on (default: half of --sequence)", wholeNumber("--stride", 1))
     .action(execute);
@@ -33,7 +33,7 @@ export function perplexityCommand(): Command {
 }
 
 async function execute(name: string, file: string, flags: PerplexityFlags): Promise<void> {
-  const text = await readText(file);
+  const text = await inputText(file, flags.json);
   const source = await modelSource(name, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
   const tokens = await (await openTokenizer(modelFolderOf(source))).encode(text, { addSpecialTokens: true });

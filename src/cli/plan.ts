@@ -8,6 +8,7 @@ import { nearest, parseHardware, type HardwareTable } from "../config/index.js";
 import { toolVersion } from "../convert/version.js";
 import { isHubReference } from "../hub/reference.js";
 import { writeFileAtomic } from "../io/atomic.js";
+import { largest, requireOutputFile } from "../io/open.js";
 import { readJson, readText } from "../io/ranges.js";
 import { armKinds, fittedCoefficients, publishedCoefficients, type ArmKind, type Coefficients, type FitDocument } from "../plan/coefficients.js";
 import { gpuOf, type Gpu } from "../plan/hardware.js";
@@ -93,6 +94,7 @@ export function planCommand(): Command {
 
 async function execute(model: string | undefined, flags: PlanFlags): Promise<void> {
   const { terminal, json } = openContext({ json: flags.json });
+  if (flags.html !== undefined) await requireOutputFile(flags.html);
   const request = await requestOf(model, flags);
   const plan = makePlan(request);
   if (flags.html !== undefined) {
@@ -146,7 +148,7 @@ async function denseModel(model: string | undefined, { preset, size, shape, d1, 
     const named = await askedModel(model);
     if (typeof named !== "string") throw inputError("a plan reads config.json alone, in which an adapter changes nothing", { where: shownModel(named), hint: `leave it out: ${shownModel(named.model)}` });
     const file = join(await modelFolder(named, json, "config"), "config.json");
-    const spec = specFromConfig((await readJson(file)) as Record<string, unknown>, shownPath(file));
+    const spec = specFromConfig((await readJson(file, largest.settings)) as Record<string, unknown>, shownPath(file));
     if (isMoe(spec)) throw inputError("this model is already a mixture of experts", { where: isHubReference(model) ? model : shownPath(model), hint: "a plan starts from a dense model" });
     return { name: isHubReference(model) ? model.slice("hf://".length) : shownPath(model), spec, seen };
   }
@@ -165,7 +167,7 @@ async function denseModel(model: string | undefined, { preset, size, shape, d1, 
 async function hardwareTable(own: string | undefined): Promise<HardwareTable> {
   const builtIn = fileURLToPath(new URL("../../recipes/hardware.yaml", import.meta.url));
   const files = [{ text: await readText(builtIn), file: "hardware.yaml" }];
-  if (own !== undefined) files.push({ text: await readText(own), file: shownPath(own) });
+  if (own !== undefined) files.push({ text: await readText(own, largest.settings), file: shownPath(own) });
   return parseHardware(files);
 }
 

@@ -6,6 +6,7 @@ import type { ModelSource } from "../checkpoint/model-source.js";
 import { parseMergekitConfig, parseRecipeConfig, type MergekitConfig, type RecipeConfig } from "../config/index.js";
 import { isHubReference } from "../hub/reference.js";
 import { exists } from "../io/atomic.js";
+import { largest } from "../io/open.js";
 import { readText } from "../io/ranges.js";
 import { expertInits, otherTensors, recipeDefaults, scalings, targetFamilies, type UpcycleRecipe } from "../surgery/recipe.js";
 import { mergekitPlan } from "../surgery/mergekit.js";
@@ -70,7 +71,7 @@ export async function askedOfFlags(model: string | undefined, flags: RecipeFlags
   }
   if (experts !== undefined || shared !== undefined) throw inputError(`${experts === undefined ? "--shared" : "--experts"} does not go with --mergekit`);
   const file = shownPath(mergekit);
-  const config = parseMergekitConfig(await readText(mergekit), file);
+  const config = parseMergekitConfig(await readText(mergekit, largest.settings), file);
   const plan = mergekitPlan(config, file, { ...given(flags), others });
   return { models: await Promise.all(plan.models.map((name) => modelBeside(mergekit, name))), recipe: plan.recipe, dtype: config.dtype };
 }
@@ -91,7 +92,7 @@ async function modelBeside(file: string, name: string): Promise<ModelSource> {
 async function recipeOfFlags(flags: RecipeFlags & { readonly recipe: string }): Promise<UpcycleRecipe> {
   const { recipe } = flags;
   const isFile = /\.ya?ml$/i.test(recipe);
-  const file = isFile ? parseRecipeConfig(await readText(recipe), shownPath(recipe)) : { recipe, router: undefined };
+  const file = isFile ? parseRecipeConfig(await readText(recipe, largest.settings), shownPath(recipe)) : { recipe, router: undefined };
   const said = given(flags);
   // The order that a flag says leaves what else a file says about the router.
   const router = typeof said.router === "string" && typeof file.router === "object" ? { router: { ...file.router, order: said.router } } : {};

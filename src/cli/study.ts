@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import { shellPath } from "../base/shell.js";
 import { parseStudyConfig } from "../config/index.js";
+import { largest } from "../io/open.js";
 import { readText } from "../io/ranges.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { terminalTable } from "../report/terminal.js";
@@ -41,7 +42,7 @@ export function quickstartCommand(): Command {
 }
 
 async function execute(file: string, command: string, flags: StudyFlags): Promise<void> {
-  const said = parseStudyConfig(await readText(file), shownPath(file));
+  const said = parseStudyConfig(await readText(file, largest.settings), shownPath(file));
   const config = said.parent === undefined ? said : { ...said, parent: await modelSource(said.parent, flags.json) };
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
   const threads = flags.threads ?? config.threads ?? defaultThreads();

@@ -3,9 +3,12 @@
  * it is made harmless: names in models, tables and answers of servers may hold escape sequences or be endless. On a
  * terminal lines are broken between words; what goes to a file or a pipe is not.
  */
+import { fstatSync, writeSync } from "node:fs";
+import type { UpcycleError } from "../base/errors.js";
 import { folded } from "../base/format.js";
 import { visible, visibleLine, visibleText } from "../base/shown.js";
 import { displayWidth, shortened } from "../base/width.js";
+import { fsError } from "../io/fs-errors.js";
 
 export interface Terminal {
   /** Columns that results may take up: those of the terminal, within reason; 80 elsewhere. */
@@ -148,11 +151,15 @@ export const settleAll = (stderr: ShownStream): void => settle(stderr, "clear");
 export class ReaderGone extends Error {}
 
 let readerGone = false;
+/** Why results cannot be written, and whether `main` has been told. */
+let failure: UpcycleError | null = null;
+let thrown = false;
 
 /**
- * A reader that has seen enough (`| head`) closes the pipe. Results go to stdout when the work is done, or are the work, so there is nothing left to do: the next
- * write throws `ReaderGone`, and the command ends as after a failure, its engine closed. (To end the process while an engine computes would be a crash.) But a
- * training whose progress nobody reads any more goes on.
+ * A reader that has seen enough (`| head`) closes the pipe. Results go to stdout when the work is done, or are the work,
+ * so there is nothing left to do: the next write throws `ReaderGone`, and the command ends as after a failure, its engine
+ * closed. (To end the process while an engine computes would be a crash.) But a training whose progress nobody reads any
+ * more goes on. Where results cannot be written, on a full disk say, the write throws stopError.
  */
 export const results: TerminalStreams["stdout"] = {
   get isTTY() {
@@ -163,16 +170,56 @@ export const results: TerminalStreams["stdout"] = {
   },
   write(text) {
     if (readerGone) throw new ReaderGone("nobody reads the output");
-    process.stdout.write(text);
+    if (failure === null && stdoutIsFile()) writeWhole(text);
+    else if (failure === null) process.stdout.write(text);
+    if (failure === null) return;
+    thrown = true;
+    throw failure;
   },
 };
 
+let isFile: boolean | undefined;
+
+/** Devices such as /dev/full count as files here too, as they do for Node's streams; a terminal does not. */
+function stdoutIsFile(): boolean {
+  try {
+    isFile ??= !process.stdout.isTTY && ((found) => found.isFile() || found.isCharacterDevice())(fstatSync(1));
+  } catch {
+    isFile = false;
+  }
+  return isFile;
+}
+
+/** Node's stream drops what a file does not take of a piece, and a disk that is nearly full takes less without an error. */
+function writeWhole(text: string): void {
+  const bytes = Buffer.from(text);
+  try {
+    for (let done = 0; done < bytes.length;) done += writeSync(1, bytes, done);
+  } catch (cause) {
+    fail(cause as NodeJS.ErrnoException);
+  }
+}
+
+function fail(cause: NodeJS.ErrnoException): void {
+  failure ??= fsError(cause, "standard output", "write results");
+}
+
+/**
+ * Streams that fail end nothing by themselves. Results that are lost make the exit code 1, with one line that says why,
+ * also where the last of them, or Commander's help, failed after the command. Words on stderr that cannot be written are
+ * lost, and the work goes on.
+ */
 export function quietBrokenPipe(): void {
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
-    readerGone = true;
+    if (error.code === "EPIPE") readerGone = true;
+    else fail(error);
   });
-  process.stderr.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
+  process.stderr.on("error", () => undefined);
+  // Beyond `ulimit -f` the signal's default is to end the process; without it the write fails like any other.
+  if (process.platform !== "win32") process.on("SIGXFSZ", () => undefined);
+  process.on("exit", () => {
+    if (failure === null) return;
+    if (!thrown) process.stderr.write(`upcycle: ${failure.line}\n`);
+    process.exitCode = Number(process.exitCode ?? 0) === 0 ? 1 : process.exitCode;
   });
 }

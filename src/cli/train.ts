@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { Command } from "commander";
 import { bytes, duration, rate } from "../base/format.js";
 import { parseTrainConfig } from "../config/index.js";
+import { largest } from "../io/open.js";
 import { readText } from "../io/ranges.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import type { EvalRecord } from "../train/records.js";
@@ -27,7 +28,7 @@ export function trainCommand(): Command {
 }
 
 async function execute(file: string, flags: TrainFlags): Promise<void> {
-  const said = parseTrainConfig(await readText(file), shownPath(file));
+  const said = parseTrainConfig(await readText(file, largest.settings), shownPath(file));
   const config = typeof said.model === "string" ? { ...said, model: await modelSource(said.model, flags.json) } : said;
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
   const dir = flags.out ?? config.out;

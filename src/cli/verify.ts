@@ -35,7 +35,7 @@ export function verifyCommand(): Command {
     .argument("<dense>", `folder of the dense parent, ${orAdapted}`)
     .argument("<moe>", "folder of the upcycled model, likewise")
     .option("--text <file>", textHelp, collect)
-    .option("--tokens <n>", "tokens to predict (default: 4096, streamed 512)", wholeNumber("--tokens", 1))
+    .option("--tokens <n>", "tokens to predict (default: 4096, streamed 512)", wholeNumber("--tokens", 1, 100_000_000))
     .option("--sequence <n>", "tokens per sequence, at most the model's positions", wholeNumber("--sequence", 1), 256)
     .option("--memory <size>", "memory that may be used, 4GB for example (default: half of the machine's)", byteSize("--memory"))
     .option("--tolerance <number>", "largest difference to accept, as a fraction of the largest logit", realNumber("--tolerance", 0))

@@ -2,6 +2,10 @@
 import { z } from "zod";
 
 const positiveInt = z.int().min(1);
+/** Ten times as many as the deepest networks that were trained; each takes some thirty nodes of the graph. */
+const mostLayers = 1000;
+/** What config.json holds. */
+const largestSize = 2 ** 31 - 1;
 
 export const builtinTexts = ["sotu", "moby-dick"] as const;
 
@@ -81,7 +85,7 @@ export const modelSchema = z
     // Not qwen2: transformers opens its own tokenizer class for that family, whatever tokenizer.json says.
     family: z.enum(["llama", "qwen3"]).default("llama").describe("Hugging Face family of the new dense model."),
     hidden: positiveInt.describe("Width of the residual stream."),
-    layers: positiveInt.describe("Number of blocks."),
+    layers: positiveInt.max(mostLayers).describe("Number of blocks."),
     heads: positiveInt.describe("Query heads."),
     kvHeads: positiveInt.optional().describe("Key and value heads; as many as heads if left out."),
     inner: positiveInt.describe("FFN hidden size; the recipe's G must divide it."),
@@ -89,7 +93,7 @@ export const modelSchema = z
     tiedHead: z.boolean().default(true).describe("Use the embedding matrix as output head."),
     ropeTheta: z.number().gt(0).default(10000).describe("Base of the rotary frequencies."),
     normEps: z.number().gt(0).max(0.1).default(1e-5).describe("Epsilon of the RMS norms."),
-    maxPositions: positiveInt.default(2048).describe("Longest sequence that the model is meant for."),
+    maxPositions: positiveInt.max(largestSize).default(2048).describe("Longest sequence that the model is meant for."),
     initStd: z.number().gt(0).max(1).default(0.02).describe("Standard deviation of fresh weights."),
   })
   .superRefine(({ hidden, heads, kvHeads = heads, headDim }, context) => {

@@ -102,7 +102,7 @@ export const routingSchema = z
 const trainingShape = {
   batch: positiveInt.describe("Sequences per micro-batch."),
   sequence: z.int().min(2).max(1_000_000).describe("Tokens per sequence."),
-  accumulate: positiveInt.default(1).describe("Micro-batches per step; tokens per step = batch * sequence * accumulate."),
+  accumulate: positiveInt.max(65_536).default(1).describe("Micro-batches per step; tokens per step = batch * sequence * accumulate."),
   lr: lrSchema,
   optimizer: optimizerSchema.prefault({}),
   groups: groupsSchema.optional(),

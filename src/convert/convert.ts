@@ -10,6 +10,7 @@ import { foldersOf } from "../checkpoint/model-source.js";
 import type { Checkpoint, ModelSource } from "../checkpoint/open.js";
 import { plannedWeightBytes, type WriteDtype } from "../checkpoint/write.js";
 import { modelName } from "../hub/reference.js";
+import { breathe } from "../io/breath.js";
 import { requireAgreement } from "../surgery/agree.js";
 import { planUpcycle, type SurgeryPlan } from "../surgery/plan.js";
 import { recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
@@ -92,7 +93,9 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
   const seconds = (): number => (performance.now() - started) / 1000;
   const parents = await openParents(sources);
   try {
+    await breathe(options.signal);
     const planned = planFor(parents, options);
+    await breathe(options.signal);
     requireData(planned.plan);
     onEvent?.({ type: "planned", ...planned });
     const card = await cardOf(parents, planned);

@@ -4,6 +4,8 @@ import { inputError } from "../base/errors.js";
 import type { Checkpoint } from "../checkpoint/open.js";
 import { areaWeights, writeCheckpoint, type AreaWeights, type SlotDtype, type WriteDtype, type WriteOptions, type WrittenCheckpoint } from "../checkpoint/write.js";
 import { realPath, requireNamed } from "../io/atomic.js";
+import { breathe } from "../io/breath.js";
+import { threadsThatFit } from "../io/limits.js";
 import type { DecoderSpec } from "../spec/types.js";
 import { printExpr } from "../surgery/expr.js";
 import type { PlannedTensor } from "../surgery/plan.js";
@@ -43,7 +45,7 @@ export interface ExecuteOptions {
   readonly maxShardBytes?: number | undefined;
   /** Replace `out` if it is there. */
   readonly overwrite?: boolean | undefined;
-  /** Threads that make chunks (default 1: this one). The bytes do not depend on it. */
+  /** Threads that make chunks (default 1: this one), as far as the system lets us have them. The bytes do not depend on it. */
   readonly threads?: number | undefined;
   /** Stops between two chunks; the same work, asked for again, goes on from there. */
   readonly signal?: AbortSignal | undefined;
@@ -70,7 +72,9 @@ export async function executeWork(
   sources: readonly Checkpoint[], work: Work, { out, threads = 1, maxShardBytes, overwrite, signal, pace }: ExecuteOptions, onEvent?: (event: ExecuteEvent) => void,
 ): Promise<WrittenCheckpoint> {
   const { target, dtype, slotDtype, lineage, files } = work;
+  await breathe(signal);
   const identity = await identityOf(work, { version: toolVersion, dtype, maxShardBytes: maxShardBytes ?? null, chunkBytes: pace?.chunkBytes ?? null, files }, sources);
+  await breathe(signal);
   let [began, before] = [performance.now(), 0];
   return writeCheckpoint({
     dir: out, spec: target, dtype, slotDtype, weights: weightsOf(sources, work, threads), carry: sources[0]!.dir, lineage, files, maxShardBytes, overwrite, signal, pace,
@@ -95,8 +99,9 @@ function weightsOf(sources: readonly Checkpoint[], { outputs, seed, data = [] }:
   const texts = new Map(values.map(([key, value]) => [key, printExpr(value)]));
   const sameAs = ({ key }: Slot): string => texts.get(key)!;
   const plan = { seed, values, data };
-  if (threads <= 1) return areaWeights(areasOf(sources, plan), sameAs);
-  return { sameAs, open: (target) => openThreads({ sources: sources.map(sourceOf), plan, target }, threads) };
+  const fitting = threads <= 1 ? 1 : threadsThatFit(threads);
+  if (fitting <= 1) return areaWeights(areasOf(sources, plan), sameAs);
+  return { sameAs, open: (target) => openThreads({ sources: sources.map(sourceOf), plan, target }, fitting) };
 }
 
 /** Replacing a folder that is or holds the source would destroy it. Throws `input`. */

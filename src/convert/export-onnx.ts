@@ -1,12 +1,12 @@
 /** A model folder as an ONNX file: the graph of `step/export.ts` with the weights stored inside or beside it. */
-import { rm, stat } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import { inputError, interruptedError } from "../base/errors.js";
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint/open.js";
 import type { ValueId } from "../graph/ir.js";
 import { elements } from "../graph/ir.js";
 import { exists, stageFile, type StagedFile } from "../io/atomic.js";
-import { withFsErrors } from "../io/fs-errors.js";
+import { requireOutputFile } from "../io/open.js";
 import { requireFreeSpace } from "../io/space.js";
 import { lower, type OnnxProgram } from "../onnx/lower.js";
 import type { ExternalData, LaterData } from "../onnx/proto.js";
@@ -92,12 +92,12 @@ function requirePositions({ maxPositions }: DecoderSpec, sequence: number, where
   throw inputError(`a sequence of ${sequence} tokens is longer than the model's ${maxPositions} positions`, { where, hint: "export a shorter one" });
 }
 
-/** Which of the files are there. Throws inputError for one that may not be replaced, and for folders. */
+/** Which of the files are there. Throws inputError for one that may not be replaced, and like `requireOutputFile`. */
 async function requireFree(paths: readonly string[], overwrite: boolean): Promise<readonly string[]> {
   const taken: string[] = [];
   for (const path of paths) {
+    await requireOutputFile(path);
     if (!(await exists(path))) continue;
-    if ((await withFsErrors(path, "look up file", () => stat(path))).isDirectory()) throw inputError("this is a folder, expected a file", { where: path });
     if (!overwrite) throw inputError("file exists", { where: path, hint: "choose another name, or replace it (--overwrite)" });
     taken.push(path);
   }

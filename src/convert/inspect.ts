@@ -71,7 +71,9 @@ export async function inspectModel(source: ModelSource): Promise<ModelFacts> {
   const checkpoint = await openCheckpoint(source);
   await checkpoint.close();
   const { dir, adapter, spec, dtype, unused, notes } = checkpoint;
-  const tensors = [...checkpoint.tensors].map(([name, tensor]) => ({ name, ...tensor }));
+  const tensors = Array.from(checkpoint.tensors, ([name, { file, dtype: stored, shape, bytes, readAs, scales }]) => ({
+    name, file, dtype: stored, shape, bytes, ...(readAs === undefined ? {} : { readAs }), ...(scales === undefined ? {} : { scales }),
+  }));
   const weightFiles = [...new Set(tensors.map(({ file }) => file))].sort();
   let bytesOnDisk = 0;
   for (const file of weightFiles) {

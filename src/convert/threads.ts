@@ -1,8 +1,9 @@
 /** Chunks over worker threads. Which thread makes a chunk never matters to its bytes. */
 import { Worker } from "node:worker_threads";
-import { UpcycleError } from "../base/errors.js";
+import { receivedError } from "../base/errors.js";
 import type { ChunkWriter } from "../checkpoint/chunk-writer.js";
-import type { Failed, Ground, Reply, Request } from "./worker.js";
+import { limitError, moduleArguments } from "../io/limits.js";
+import type { Ground, Reply, Request } from "./worker.js";
 
 /** While a thread computes one chunk, another of its chunks is read or written. */
 const inFlightEach = 2;
@@ -20,8 +21,7 @@ export function openThreads(ground: Ground, threads: number): ChunkWriter {
     waiting.clear();
   };
   const workers = Array.from({ length: threads }, () => {
-    // Flags of the process, such as --input-type, are about its own script.
-    const worker = new Worker(file, { execArgv: [] });
+    const worker = new Worker(file, { execArgv: moduleArguments() });
     const state = { worker, busy: 0, closed: (): void => undefined };
     worker.on("message", ({ id, error }: Reply) => {
       if (id === null) return state.closed();
@@ -29,9 +29,9 @@ export function openThreads(ground: Ground, threads: number): ChunkWriter {
       const one = waiting.get(id);
       waiting.delete(id);
       if (error === undefined) one?.resolve();
-      else one?.reject(errorOf(error));
+      else one?.reject(receivedError(error));
     });
-    worker.on("error", (error: unknown) => fail(error as Error));
+    worker.on("error", (error: unknown) => fail(limitError(error) ?? (error as Error)));
     worker.on("exit", (code) => {
       state.closed();
       fail(new Error(`a converting thread ended with code ${code}`));
@@ -62,10 +62,4 @@ export function openThreads(ground: Ground, threads: number): ChunkWriter {
       }));
     },
   };
-}
-
-function errorOf({ kind, message, where, hint, stack }: Failed): Error {
-  const error = kind === undefined ? new Error(message) : new UpcycleError({ kind, message, ...(where !== undefined && { where }), ...(hint !== undefined && { hint }) });
-  if (stack !== undefined) error.stack = stack;
-  return error;
 }

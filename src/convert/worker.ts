@@ -1,6 +1,6 @@
 /** A thread that makes and writes chunks: the first message says of what and where to, each further one is a chunk. */
 import { parentPort } from "node:worker_threads";
-import { UpcycleError, type FailureKind } from "../base/errors.js";
+import { sentError, type SentError } from "../base/errors.js";
 import type { Chunk } from "../checkpoint/chunks.js";
 import type { ModelSource } from "../checkpoint/model-source.js";
 import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "../checkpoint/chunk-writer.js";
@@ -16,17 +16,8 @@ export interface Ground {
 
 export type Request = { readonly ground: Ground } | { readonly id: number; readonly chunk: Chunk } | { readonly close: true };
 
-export interface Failed {
-  readonly message: string;
-  readonly stack: string | undefined;
-  /** Set for an UpcycleError. */
-  readonly kind: FailureKind | undefined;
-  readonly where: string | undefined;
-  readonly hint: string | undefined;
-}
-
 /** `id` of the chunk written; null once everything is closed. */
-export type Reply = { readonly id: number | null; readonly error?: Failed };
+export type Reply = { readonly id: number | null; readonly error?: SentError };
 
 interface Hands {
   readonly writer: ChunkWriter;
@@ -43,12 +34,6 @@ async function openHands({ sources, plan, target }: Ground): Promise<Hands> {
       await closeParents(parents);
     },
   };
-}
-
-function failed(error: unknown): Failed {
-  const { message, stack } = error instanceof Error ? error : new Error(String(error));
-  const known = error instanceof UpcycleError ? error : undefined;
-  return { message, stack, kind: known?.kind, where: known?.where, hint: known?.hint };
 }
 
 let hands: Promise<Hands> | undefined;
@@ -68,6 +53,6 @@ parentPort?.on("message", (request: Request) => {
   };
   work().then(
     () => parentPort!.postMessage({ id } satisfies Reply),
-    (error: unknown) => parentPort!.postMessage({ id, error: failed(error) } satisfies Reply),
+    (error: unknown) => parentPort!.postMessage({ id, error: sentError(error) } satisfies Reply),
   );
 });

@@ -4,6 +4,7 @@ import { rename, rm } from "node:fs/promises";
 import { inputError, interruptedError } from "../base/errors.js";
 import { planHeader } from "../format/safetensors.js";
 import { withFsErrors } from "../io/fs-errors.js";
+import { requireOutputFile } from "../io/open.js";
 import { requireFreeSpace } from "../io/space.js";
 import { openTensorFile, writeTensorFile } from "../io/tensor-file.js";
 import type { RunnableModel } from "./model.js";
@@ -41,7 +42,7 @@ export async function readInputIds(path: string): Promise<InputIds> {
 
 /**
  * Writes `logits` [B, T, V] float32, one sequence in memory at a time; the file gets its name when it is complete.
- * `signal` stops between two sequences and leaves nothing.
+ * Throws inputError like `requireOutputFile`. `signal` stops between two sequences and leaves nothing.
  */
 export async function writeLogits(
   model: RunnableModel, { ids, batch, sequence }: InputIds, path: string, signal?: AbortSignal,
@@ -49,6 +50,7 @@ export async function writeLogits(
   const shape = [batch, sequence, model.spec.vocab];
   const meta = { name: "logits", dtype: "F32" as const, shape };
   const partial = join(dirname(path), `.${basename(path)}.partial`);
+  await requireOutputFile(path);
   await requireFreeSpace(path, planHeader([meta]).fileBytes);
   try {
     await writeTensorFile(partial, [meta], () => rows(model, { ids, batch, sequence }, path, signal));

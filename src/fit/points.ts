@@ -2,6 +2,7 @@
 import { stat } from "node:fs/promises";
 import { inputError } from "../base/errors.js";
 import { withFsErrors } from "../io/fs-errors.js";
+import { inputName, isStandardInput } from "../io/streams.js";
 import type { Law, Points } from "../laws/types.js";
 import { list, readColumn, sourceOf } from "./columns.js";
 import { readRuns } from "./runs.js";
@@ -37,13 +38,14 @@ export interface ReadOptions {
 }
 
 /**
- * Reads the columns a law needs. Rows with a missing value, or a loss that is no number, are left out and listed; anything that makes
+ * Reads the columns a law needs, of a file, a folder of runs, a pipe, or ("-") standard input.
+ * Rows with a missing value, or a loss that is no number, are left out and listed; anything that makes
  * the file as a whole suspect (a column that is not there, a negative loss) is refused. Throws inputError.
  */
 export async function readPoints(path: string, law: Law, options: ReadOptions): Promise<ReadPoints> {
-  const info = await withFsErrors(path, "open", () => stat(path));
-  const table = info.isDirectory() ? await readRuns(path, law) : await readTable(path);
-  return pointsFrom(table, path, law, options);
+  const isFolder = !isStandardInput(path) && (await withFsErrors(path, "open", () => stat(path))).isDirectory();
+  const table = isFolder ? await readRuns(path, law) : await readTable(path);
+  return pointsFrom(table, inputName(path), law, options);
 }
 
 export function pointsFrom({ headers, rows, lines }: Table, path: string, law: Law, { mapping, cluster, maxLoss, compare = [] }: ReadOptions): ReadPoints {

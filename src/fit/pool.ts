@@ -1,5 +1,6 @@
 /** Jobs over worker threads. Which thread does a job never matters to its result. */
 import { Worker } from "node:worker_threads";
+import { limitError, moduleArguments, threadsThatFit } from "../io/limits.js";
 import { openRunner, type Ground, type Job, type JobResult } from "./jobs.js";
 import type { Reply, Request } from "./worker.js";
 
@@ -9,9 +10,10 @@ export interface Pool {
   close(): Promise<void>;
 }
 
-/** One thread: this one, between which and the next job others get their turn. */
+/** One thread: this one, between which and the next job others get their turn. Of several as many as the system lets us have. */
 export function openPool(ground: Ground, threads: number): Pool {
-  return threads <= 1 ? ownThread(ground) : workers(ground, threads);
+  const fitting = threads <= 1 ? 1 : threadsThatFit(threads);
+  return fitting <= 1 ? ownThread(ground) : workers(ground, fitting);
 }
 
 function ownThread(ground: Ground): Pool {
@@ -36,8 +38,7 @@ function workers(ground: Ground, threads: number): Pool {
   const file = here.endsWith(".ts") ? new URL("../../dist/fit/worker.js", here) : new URL("./worker.js", here);
   const pool: Worker[] = [];
   const open = (): void => {
-    // Flags of the process, such as --input-type, are about its own script.
-    const worker = new Worker(file, { execArgv: [] });
+    const worker = new Worker(file, { execArgv: moduleArguments() });
     worker.postMessage({ ground } satisfies Request);
     pool.push(worker);
   };
@@ -65,7 +66,7 @@ function workers(ground: Ground, threads: number): Pool {
             if (done === jobs.length) resolve(results);
             else give();
           });
-          worker.on("error", reject);
+          worker.on("error", (error: unknown) => reject(limitError(error) ?? error));
           worker.on("exit", (code) => reject(new Error(`a fitting thread ended with code ${code}`)));
           give();
         }

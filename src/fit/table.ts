@@ -1,8 +1,9 @@
 /** Tables of text cells from files: CSV (comma, semicolon or tab), JSON lines, a JSON list, also compressed with gzip; and Parquet. */
 import { gunzipSync } from "node:zlib";
-import { readFile } from "node:fs/promises";
-import { inputError } from "../base/errors.js";
-import { withFsErrors } from "../io/fs-errors.js";
+import { UpcycleError, inputError } from "../base/errors.js";
+import { bytes as bytesText } from "../base/format.js";
+import { largest, tooLarge, utf8Text } from "../io/open.js";
+import { inputName, readInput } from "../io/streams.js";
 
 export interface Table {
   readonly headers: readonly string[];
@@ -12,27 +13,55 @@ export interface Table {
   readonly lines: readonly number[];
 }
 
-const largestFile = 1 << 28;
-
-/** Reads a table. Throws inputError for files that hold none. */
-export async function readTable(path: string): Promise<Table> {
-  const bytes = await withFsErrors(path, "open file", () => readFile(path));
-  if (bytes.byteLength > largestFile) throw inputError(`file has ${bytes.byteLength} bytes, limit ${largestFile}`, { where: path });
-  if (bytes.subarray(0, 4).toString("latin1") === "PAR1") {
-    return fromParquet(bytes, path);
-  }
-  let text: string;
-  try {
-    const plain = bytes[0] === 0x1f && bytes[1] === 0x8b ? gunzipSync(bytes, { maxOutputLength: largestFile }) : bytes;
-    text = new TextDecoder("utf-8", { fatal: true }).decode(plain);
-  } catch (cause) {
-    throw inputError("file is not UTF-8 text, nor such text compressed with gzip", { where: path, cause });
-  }
+/** Reads a table from a file, a pipe or ("-") standard input. Throws inputError for what holds none. */
+export async function readTable(file: string): Promise<Table> {
+  const path = inputName(file);
+  let seen = 0;
+  const bytes = await readInput(file, {
+    maxBytes: largest.table,
+    // An endless stream of something else ends here, not at the limit.
+    look: (piece) => {
+      if (seen === 0 && !isPacked(piece)) requireText(piece, path);
+      seen += piece.byteLength;
+    },
+  });
+  if (starts(bytes, parquetMark)) return fromParquet(bytes, path);
+  const plain = isPacked(bytes) ? unpacked(bytes, path) : bytes;
+  requireText(plain, path);
+  const text = utf8Text(plain, path, "file is not UTF-8 text, nor such text compressed with gzip");
   const first = text.trimStart()[0];
   if (first === undefined) throw inputError("the file is empty", { where: path });
   if (first === "{") return fromObjects(parseLines(text, path), path);
   if (first === "[") return fromObjects(parseList(text, path), path);
   return parseCsv(text, path);
+}
+
+/** Equal rows take next to nothing in a Parquet file. */
+const mostRows = 2_000_000;
+
+const parquetMark = [...Buffer.from("PAR1")];
+const gzipMark = [0x1f, 0x8b];
+
+const starts = (bytes: Uint8Array, mark: readonly number[]): boolean => mark.every((byte, i) => bytes[i] === byte);
+const isPacked = (bytes: Uint8Array): boolean => starts(bytes, parquetMark) || starts(bytes, gzipMark);
+
+/** No table of text has a zero byte; UTF-16 has, and is called by its name. */
+function requireText(bytes: Uint8Array, path: string): void {
+  const at = bytes.indexOf(0);
+  if (at === -1) return;
+  if (bytes[0]! >= 0xfe) utf8Text(bytes, path, "file is not UTF-8 text, nor such text compressed with gzip");
+  throw inputError(`this is no text: byte ${at} is zero`, { where: path, hint: "expected CSV, JSON lines, or Parquet" });
+}
+
+function unpacked(bytes: Uint8Array, path: string): Uint8Array {
+  try {
+    return gunzipSync(bytes, { maxOutputLength: largest.table });
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ERR_BUFFER_TOO_LARGE") {
+      throw tooLarge(path, `unpacked, file has more than ${bytesText(largest.table)}`, largest.table);
+    }
+    throw inputError("file is not UTF-8 text, nor such text compressed with gzip", { where: path, cause });
+  }
 }
 
 interface Row {
@@ -61,11 +90,17 @@ function parseList(text: string, path: string): Row[] {
 
 /** Parquet by hyparquet, which has no native code; loaded only where it is needed. A row's "line" is its number. */
 async function fromParquet(bytes: Uint8Array, path: string): Promise<Table> {
-  const { parquetReadObjects } = await import("hyparquet");
+  const { parquetMetadata, parquetReadObjects } = await import("hyparquet");
   let rows: Record<string, unknown>[];
   try {
-    rows = await parquetReadObjects({ file: new Uint8Array(bytes).buffer });
+    const file = new Uint8Array(bytes).buffer;
+    const metadata = parquetMetadata(file);
+    if (metadata.num_rows > mostRows) {
+      throw inputError(`the file holds ${metadata.num_rows} rows, the limit is ${mostRows}`, { where: path });
+    }
+    rows = await parquetReadObjects({ file, metadata });
   } catch (cause) {
+    if (cause instanceof UpcycleError) throw cause;
     throw inputError(`this Parquet file cannot be read (${(cause as Error).message})`, { where: path, hint: "compress it with Snappy or not at all, or export it as CSV", cause });
   }
   if (rows.length === 0) throw inputError("the file holds no rows", { where: path });

@@ -1,8 +1,75 @@
 /**
- * The first key that occurs twice in one object of a JSON text, or undefined. `JSON.parse` keeps the last of them
- * silently; in a checkpoint that hides a tensor. `text` must already have passed `JSON.parse`.
+ * What `JSON.parse` does not say of a text: whether an object in it has a key twice, of which it keeps the last silently (in a checkpoint that hides
+ * a tensor), and how deeply it is nested, which whoever walks through the value must survive.
  */
-export function duplicateKey(text: string): string | undefined {
+
+/** Deeper than any file that a person or a program means: whatever walks through a value calls itself at most so often. */
+export const deepestJson = 500;
+
+/** Whether lists and objects are nested in each other more than `deepestJson` times. `text` must already have passed `JSON.parse`. */
+export function isNestedTooDeeply(text: string): boolean {
+  let depth = 0;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === QUOTE) at = endOfString(text, at);
+    else if (code === OPEN_OBJECT || code === OPEN_LIST) {
+      if (++depth > deepestJson) return true;
+    } else if (code === CLOSE_OBJECT || code === CLOSE_LIST) depth--;
+  }
+  return false;
+}
+
+/** The first key that occurs twice in one object of a JSON text, or undefined. `value` is what `JSON.parse` made of the text. */
+export function duplicateKey(text: string, value: unknown = JSON.parse(text)): string | undefined {
+  // Counting takes a fraction of the time and memory of remembering the keys of 500,000 tensors.
+  return keysWritten(text) === keysKept(value) ? undefined : firstDuplicate(text);
+}
+
+const [QUOTE, BACKSLASH, COLON] = [0x22, 0x5c, 0x3a];
+const [OPEN_OBJECT, CLOSE_OBJECT, OPEN_LIST, CLOSE_LIST] = [0x7b, 0x7d, 0x5b, 0x5d];
+
+/** Where the string that begins at `start` has its closing quote. */
+function endOfString(text: string, start: number): number {
+  let at = text.indexOf('"', start + 1);
+  for (;;) {
+    let escapes = 0;
+    while (text.charCodeAt(at - 1 - escapes) === BACKSLASH) escapes++;
+    if (escapes % 2 === 0) return at;
+    at = text.indexOf('"', at + 1);
+  }
+}
+
+/** Outside of strings each colon stands behind a key. */
+function keysWritten(text: string): number {
+  let keys = 0;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === QUOTE) at = endOfString(text, at);
+    else if (code === COLON) keys++;
+  }
+  return keys;
+}
+
+function keysKept(value: unknown): number {
+  let keys = 0;
+  const left = [value];
+  while (left.length > 0) {
+    const one = left.pop();
+    if (typeof one !== "object" || one === null) continue;
+    if (Array.isArray(one)) {
+      for (const entry of one) if (typeof entry === "object") left.push(entry);
+      continue;
+    }
+    for (const key of Object.keys(one)) {
+      keys++;
+      const inside = (one as Record<string, unknown>)[key];
+      if (typeof inside === "object") left.push(inside);
+    }
+  }
+  return keys;
+}
+
+function firstDuplicate(text: string): string | undefined {
   // One entry per open bracket: the keys seen so far, or null inside a list.
   const open: (Set<string> | null)[] = [];
   let expectsKey = false;
@@ -10,7 +77,7 @@ export function duplicateKey(text: string): string | undefined {
     const char = text[at]!;
     if (char === '"') {
       const start = at;
-      for (at++; text[at] !== '"'; at++) if (text[at] === "\\") at++;
+      at = endOfString(text, at);
       if (!expectsKey) continue;
       expectsKey = false;
       const key = JSON.parse(text.slice(start, at + 1)) as string;

@@ -8,7 +8,7 @@
 import { inputError } from "../base/errors.js";
 import type { UpcycleError } from "../base/errors.js";
 import { shown } from "../base/shown.js";
-import { duplicateKey } from "./duplicate-key.js";
+import { deepestJson, duplicateKey, isNestedTooDeeply } from "./duplicate-key.js";
 
 /** Bytes per element of the dtypes the format knows. */
 export const itemSizes = {
@@ -101,20 +101,33 @@ export function headerLength(first: Uint8Array, fileBytes: number, where: string
 
 /** Reads the JSON part of a header. `fileBytes` is the size of the whole file. */
 export function parseHeader(json: Uint8Array, fileBytes: number, where: string): Header {
-  const entries = parseEntries(json, where);
+  const { names, entries } = parseEntries(json, where);
   const dataStart = lengthBytes + json.byteLength;
-  const tensors: [string, TensorInfo][] = [];
+  let tensors = new Map<string, TensorInfo>();
   let metadata: Record<string, string> = {};
-  for (const [name, entry] of entries) {
+  for (const name of names) {
+    const entry = entries[name];
     if (name === "__metadata__") metadata = parseMetadata(entry, where);
-    else tensors.push([name, parseTensor(name, entry, dataStart, fileBytes, where)]);
+    else tensors.set(name, parseTensor(name, entry, dataStart, fileBytes, where));
   }
-  tensors.sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
+  if (!isInOrder(tensors.values())) tensors = new Map([...tensors].sort(([, a], [, b]) => comparePlaces(a, b)));
   requireTiling(tensors, dataStart, fileBytes, where);
-  return { tensors: new Map(tensors), metadata, dataStart };
+  return { tensors, metadata, dataStart };
 }
 
-function parseEntries(json: Uint8Array, where: string): [string, unknown][] {
+const comparePlaces = (a: TensorInfo, b: TensorInfo): number => a.begin - b.begin || a.end - b.end;
+
+/** As nearly every writer leaves them, so that a header of many tensors is not copied to be sorted. */
+function isInOrder(tensors: Iterable<TensorInfo>): boolean {
+  let before: TensorInfo | undefined;
+  for (const one of tensors) {
+    if (before !== undefined && comparePlaces(before, one) > 0) return false;
+    before = one;
+  }
+  return true;
+}
+
+function parseEntries(json: Uint8Array, where: string): { readonly names: readonly string[]; readonly entries: Readonly<Record<string, unknown>> } {
   let text: string;
   let parsed: unknown;
   try {
@@ -124,11 +137,12 @@ function parseEntries(json: Uint8Array, where: string): [string, unknown][] {
     throw inputError(`header is not valid JSON (${(cause as Error).message})`, { where, cause });
   }
   if (!isRecord(parsed)) throw inputError("header is not a JSON object", { where });
+  if (isNestedTooDeeply(text)) throw inputError(`header is nested more than ${deepestJson} levels deep`, { where });
   // JSON.parse keeps the last of two equal keys without a word.
-  const twice = duplicateKey(text);
+  const twice = duplicateKey(text, parsed);
   if (twice !== undefined)
     throw inputError(`header has ${JSON.stringify(twice)} twice, every name may occur once`, { where });
-  return Object.entries(parsed);
+  return { names: Object.keys(parsed), entries: parsed };
 }
 
 function parseMetadata(entry: unknown, where: string): Record<string, string> {
@@ -167,23 +181,24 @@ function parseTensor(name: string, entry: unknown, dataStart: number, fileBytes:
 
 /** Tensors sorted by offset must touch each other and fill the file. */
 function requireTiling(
-  tensors: readonly [string, TensorInfo][],
+  tensors: ReadonlyMap<string, TensorInfo>,
   dataStart: number,
   fileBytes: number,
   where: string,
 ): void {
   let reached = dataStart;
-  let before = "the header";
+  let last: string | undefined;
+  const before = (): string => (last === undefined ? "the header" : `tensor ${last}`);
   for (const [name, { begin, end }] of tensors) {
     if (begin < reached)
-      throw inputError(`tensor ${name} begins ${reached - begin} bytes before ${before} ends`, { where });
+      throw inputError(`tensor ${name} begins ${reached - begin} bytes before ${before()} ends`, { where });
     if (begin > reached)
-      throw inputError(`${begin - reached} bytes between ${before} and tensor ${name} belong to no tensor`, { where });
+      throw inputError(`${begin - reached} bytes between ${before()} and tensor ${name} belong to no tensor`, { where });
     reached = end;
-    before = `tensor ${name}`;
+    last = name;
   }
   if (reached !== fileBytes)
-    throw inputError(`${fileBytes - reached} bytes after ${before} belong to no tensor`, { where });
+    throw inputError(`${fileBytes - reached} bytes after ${before()} belong to no tensor`, { where });
 }
 
 /**
@@ -195,21 +210,19 @@ export function planHeader(
   metadata: Readonly<Record<string, string>> = { format: "pt" },
 ): HeaderPlan {
   const ordered = [...tensors].sort((a, b) => itemSizes[b.dtype] - itemSizes[a.dtype]);
-  const offsets = new Map<string, { dtype: Dtype; shape: readonly number[]; begin: number; end: number }>();
+  const placed = new Map<string, { dtype: Dtype; shape: readonly number[]; begin: number; end: number }>();
+  // Text by text: an object of all entries, made only to be printed, takes several times as long for a mixture's many tensors.
+  const entries = [`"__metadata__":${JSON.stringify(metadata)}`];
   let end = 0;
   for (const { name, dtype, shape } of ordered) {
-    if (name === "__metadata__" || offsets.has(name))
+    if (name === "__metadata__" || placed.has(name))
       throw inputError(`tensor name ${JSON.stringify(name)} is reserved or used twice`);
     const begin = end;
     end += tensorBytes(dtype, shape);
-    offsets.set(name, { dtype, shape, begin, end });
+    placed.set(name, { dtype, shape, begin, end });
+    entries.push(`${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join()}],"data_offsets":[${begin},${end}]}`);
   }
-  const entries = [...offsets].map(([name, at]): [string, unknown] => [
-    name,
-    { dtype: at.dtype, shape: at.shape, data_offsets: [at.begin, at.end] },
-  ]);
-  // fromEntries defines own properties, so a tensor named __proto__ is a name like any other.
-  const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries([["__metadata__", metadata], ...entries])));
+  const json = new TextEncoder().encode(`{${entries.join()}}`);
   const padded = Math.ceil(json.byteLength / 8) * 8;
   if (padded > maxHeaderBytes)
     throw inputError(`header would take ${padded} bytes, limit ${maxHeaderBytes}; use smaller shards`);
@@ -217,11 +230,11 @@ export function planHeader(
   new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true);
   bytes.set(json, lengthBytes);
   const dataStart = bytes.byteLength;
-  const placed = [...offsets].map(([name, at]): [string, TensorInfo] => [
-    name,
-    { dtype: at.dtype, shape: at.shape, begin: at.begin + dataStart, end: at.end + dataStart },
-  ]);
-  return { tensors: new Map(placed), metadata, dataStart, bytes, fileBytes: dataStart + end };
+  for (const at of placed.values()) {
+    at.begin += dataStart;
+    at.end += dataStart;
+  }
+  return { tensors: placed, metadata, dataStart, bytes, fileBytes: dataStart + end };
 }
 
 /**

@@ -6,10 +6,12 @@ import { inputError } from "../base/errors.js";
 import { shown } from "../base/shown.js";
 import { tensorBytes } from "./safetensors.js";
 import type { TensorMeta } from "./safetensors.js";
-import { duplicateKey } from "./duplicate-key.js";
+import { deepestJson, duplicateKey, isNestedTooDeeply } from "./duplicate-key.js";
 
 /** 5 GB: small enough for every host and downloader, large enough to keep the number of files low. */
 export const defaultShardBytes = 5_000_000_000;
+/** Files of one model: hundreds are the most that anybody publishes. */
+export const mostShards = 10_000;
 export const singleFileName = "model.safetensors";
 export const indexFileName = "model.safetensors.index.json";
 /** What transformers called them before safetensors. */
@@ -43,6 +45,7 @@ export function planShards(tensors: readonly TensorMeta[], maxBytes: number = de
     group.tensors.push(tensor);
     group.bytes += bytes;
   }
+  if (groups.length > mostShards) throw inputError(`shards of ${maxBytes} bytes would be ${groups.length} files, the limit is ${mostShards}`, { hint: "use larger shards" });
   const shards = groups.map((group, i) => ({ file: shardName(i, groups.length), ...group }));
   return { shards, index: shards.length === 1 ? null : indexText(shards) };
 }
@@ -82,9 +85,12 @@ export function parseIndex(text: string, where: string, extension = "safetensors
   if (typeof map !== "object" || map === null || Array.isArray(map)) {
     throw inputError("index has no weight_map object (tensor name -> file)", { where });
   }
-  const twice = duplicateKey(text);
+  if (isNestedTooDeeply(text)) throw inputError(`index is nested more than ${deepestJson} levels deep`, { where });
+  const twice = duplicateKey(text, parsed);
   if (twice !== undefined) throw inputError(`index has ${JSON.stringify(twice)} twice`, { where });
   const files = new Map<string, string>();
+  const distinct = new Set(Object.values(map));
+  if (distinct.size > mostShards) throw inputError(`index lists ${distinct.size} files, the limit is ${mostShards}`, { where });
   for (const [name, file] of Object.entries(map)) {
     if (typeof file !== "string" || /[/\\]/.test(file) || !file.endsWith(`.${extension}`) || file.length === extension.length + 1) {
       throw inputError(

@@ -1,114 +1,132 @@
-/** One file of the Hub into the cache: resumed where an earlier download broke off, checked, and named only when it is complete. */
+/**
+ * One file of the Hub into the cache: resumed where an earlier download broke off, checked, and named only when it is
+ * complete.
+ */
 import { createHash, type Hash } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { copyFile, open, rename, rm, stat, symlink } from "node:fs/promises";
+import { constants } from "node:fs";
+import { copyFile, open, rename, rm, symlink, type FileHandle } from "node:fs/promises";
 import { dirname, relative } from "node:path";
-import { downloadFile } from "@huggingface/hub";
 import { stopError } from "../base/errors.js";
-import { exists, writeAll } from "../io/atomic.js";
+import { bytes } from "../base/format.js";
+import { writeAll } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
+import { requireOwnFile } from "./cache.js";
 import type { Connection } from "./connection.js";
-
-export interface RemoteFile {
-  readonly path: string;
-  readonly size: number;
-  /** SHA-256 of the content for large files, the id of a git blob for the others; also the name of the cached file. */
-  readonly checksum: string;
-  readonly large: boolean;
-}
+import { HubTrouble } from "./limits.js";
+import type { RemoteFile } from "./listing.js";
 
 export interface BlobOptions {
   readonly file: RemoteFile;
-  /** Where the library finds it. */
-  readonly from: { readonly repo: string; readonly revision: string; readonly hubUrl: string; readonly accessToken?: string };
+  readonly commit: string;
   /** The cached file, named by its checksum. */
   readonly blob: string;
   readonly connection: Connection;
   readonly onBytes: (done: number) => void;
-  /** Pause before the first new attempt after a broken line; it doubles each time. */
-  readonly retryMs: number;
 }
 
-/** Attempts in a row that bring nothing new. */
-export const maxAttempts = 5;
+/** A file in the making: how much of it is there, and the hash of that much. */
+interface Part {
+  readonly path: string;
+  readonly handle: FileHandle;
+  hash: Hash;
+  done: number;
+}
 
-/** Throws what `Connection.failure` says, or stopError if what came is not what the Hub announced. */
+/**
+ * Throws like `Connection.retried`; stopError if what came is twice not what the Hub announced, and then nothing of it
+ * is kept.
+ */
 export async function fetchBlob(options: BlobOptions): Promise<void> {
-  const { file, blob, connection, onBytes, retryMs } = options;
+  const { file, blob, connection, onBytes } = options;
+  await withFsErrors(blob, "write file", () => makeFolders(dirname(blob)));
   // Python's huggingface_hub uses the same name, and can go on with our part as we with its.
-  const partial = `${blob}.incomplete`;
-  await withFsErrors(partial, "write file", () => makeFolders(dirname(blob)));
-  let hash = hashOf(file);
-  let done = await hashPart(partial, file.size, hash);
-  if (done === null) {
-    await rm(partial, { force: true });
-    [hash, done] = [hashOf(file), 0];
-  }
-  onBytes(done);
-  const handle = await withFsErrors(partial, "write file", () => open(partial, done === 0 ? "w" : "r+"));
+  const part = await openPart(`${blob}.incomplete`, file, connection);
   try {
-    for (let attempt = 1; done < file.size; attempt++) {
-      const before: number = done;
-      try {
-        for await (const chunk of remoteBytes(options, done)) {
-          if (done + chunk.byteLength > file.size) break;
-          const at = done;
-          await withFsErrors(partial, "write file", () => writeAll(handle, chunk, at));
-          hash.update(chunk);
-          done += chunk.byteLength;
-          onBytes(done);
-        }
-        if (done === before) throw new Error("the server sent nothing");
-      } catch (cause) {
-        if (done > before) attempt = 1;
-        if (!connection.mayPass(cause) || attempt >= maxAttempts) throw connection.failure(cause);
-        await connection.pause(retryMs * 2 ** (attempt - 1));
-      }
-    }
-    await withFsErrors(partial, "write file", () => handle.sync());
+    let mark = part.done;
+    const gained = (): boolean => {
+      const enough = part.done - mark >= connection.limits.gainBytes;
+      mark = enough ? part.done : Math.min(mark, part.done);
+      return enough;
+    };
+    onBytes(part.done);
+    await connection.retried(() => complete(part, options), { gained });
+    await withFsErrors(part.path, "write file", () => part.handle.sync());
+  } catch (cause) {
+    // Nothing to go on from: it was never begun, or damaged.
+    if (part.done === 0) await rm(part.path, { force: true }).catch(() => undefined);
+    throw cause;
   } finally {
-    await handle.close();
+    await part.handle.close();
   }
-  const found = hash.digest("hex");
-  if (found !== file.checksum) {
-    await rm(partial, { force: true });
-    throw stopError(`${file.path} arrived damaged (checksum ${found.slice(0, 12)}..., the Hub says ${file.checksum.slice(0, 12)}...), it was removed`, {
-      where: blob, hint: "run the same command to download it again",
-    });
-  }
-  await withFsErrors(blob, "name file", () => rename(partial, blob));
+  await withFsErrors(blob, "name file", () => rename(part.path, blob));
 }
 
-async function* remoteBytes({ file, from, connection }: BlobOptions, start: number): AsyncGenerator<Uint8Array> {
-  const blob = await downloadFile({ ...from, path: file.path, fetch: connection.fetch });
-  if (blob === null) throw stopError(`${file.path} is listed but not there`, { where: `hf://${from.repo}`, hint: "run the same command later" });
-  if (blob.size !== file.size) throw stopError(`${file.path} has ${blob.size} bytes, the Hub announced ${file.size}`, { where: `hf://${from.repo}`, hint: "run the same command later" });
-  const reader = (start === 0 ? blob : blob.slice(start)).stream().getReader();
-  try {
-    for (;;) {
-      const { done, value } = (await reader.read()) as { done: boolean; value?: Uint8Array };
-      if (done) return;
-      yield value!;
+/** Brings what is missing of a part, and checks the whole. */
+async function complete(part: Part, { file, commit, blob, connection, onBytes }: BlobOptions): Promise<void> {
+  const onWhole = (host: string): void =>
+    connection.note(`${host} sends whole files only: ${bytes(part.done)} of ${file.path} that are here come once more`);
+  if (part.done < file.size) {
+    const wanted = { path: file.path, commit, size: file.size, start: part.done, end: file.size };
+    for await (const chunk of connection.bytes(wanted, onWhole)) {
+      await withFsErrors(part.path, "write file", () => writeAll(part.handle, chunk, part.done));
+      part.hash.update(chunk);
+      part.done += chunk.byteLength;
+      onBytes(part.done);
     }
-  } finally {
-    await reader.cancel().catch(() => undefined);
   }
+  const found = part.hash.copy().digest("hex");
+  const { size } = await withFsErrors(part.path, "read file", () => part.handle.stat());
+  if (found === file.checksum && size === file.size) return;
+  await emptied(part, file);
+  const sums = `checksum ${found.slice(0, 12)}..., the Hub says ${file.checksum.slice(0, 12)}...`;
+  const failure = stopError(`${file.path} arrived damaged (${sums}), it was removed`, {
+    where: blob,
+    hint: "run the same command to download it again",
+  });
+  throw new HubTrouble("wrong", failure);
+}
+
+async function emptied(part: Part, file: RemoteFile): Promise<void> {
+  await withFsErrors(part.path, "write file", () => part.handle.truncate(0));
+  [part.hash, part.done] = [hashOf(file), 0];
 }
 
 function hashOf({ large, size }: RemoteFile): Hash {
   return large ? createHash("sha256") : createHash("sha1").update(`blob ${size}\0`);
 }
 
-/** Bytes that are there already, put into the hash; null if they are too many to be a part. */
-async function hashPart(partial: string, size: number, hash: Hash): Promise<number | null> {
-  if (!(await exists(partial))) return 0;
-  const { size: found } = await withFsErrors(partial, "read file", () => stat(partial));
-  if (found > size) return null;
-  await withFsErrors(partial, "read file", async () => {
-    for await (const chunk of createReadStream(partial)) hash.update(chunk as Buffer);
-  });
-  return found;
+/**
+ * What an earlier attempt left, or an empty file. Nothing is written through links, which may lead out of the cache.
+ */
+async function openPart(path: string, file: RemoteFile, connection: Connection): Promise<Part> {
+  await requireOwnFile(path);
+  const flags = constants.O_RDWR | constants.O_CREAT | ((constants.O_NOFOLLOW as number | undefined) ?? 0);
+  const handle = await withFsErrors(path, "write file", () => open(path, flags));
+  const part: Part = { path, handle, hash: hashOf(file), done: 0 };
+  try {
+    const { size } = await withFsErrors(path, "read file", () => handle.stat());
+    // Too many bytes to be a part of this file.
+    if (size > file.size) await emptied(part, file);
+    else await hashed(part, size, connection);
+    return part;
+  } catch (cause) {
+    await handle.close();
+    throw cause;
+  }
+}
+
+async function hashed(part: Part, size: number, connection: Connection): Promise<void> {
+  const buffer = new Uint8Array(Math.min(size, 1 << 20));
+  while (part.done < size) {
+    connection.requireOpen();
+    const { bytesRead } = await withFsErrors(part.path, "read file", () =>
+      part.handle.read(buffer, 0, buffer.length, part.done),
+    );
+    if (bytesRead === 0) return;
+    part.hash.update(buffer.subarray(0, bytesRead));
+    part.done += bytesRead;
+  }
 }
 
 /** Gives a cached file its name in a snapshot; a copy where links are not allowed. */

@@ -4,9 +4,7 @@
  *
  *   revision -> commit -> list of files -> those needed -> blobs -> links in the snapshot, config.json last -> ref
  */
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
-import { listFiles, modelInfo } from "@huggingface/hub";
+import { basename, dirname, join } from "node:path";
 import { UpcycleError, inputError } from "../base/errors.js";
 import { adapterSources, cardFile, isCarried, largestCard, weightSources } from "../format/model-files.js";
 import { parseIndex } from "../format/shards.js";
@@ -16,17 +14,22 @@ import { withFsErrors } from "../io/fs-errors.js";
 import { lockFolder } from "../io/lock.js";
 import { readText } from "../io/ranges.js";
 import { requireFreeSpace } from "../io/space.js";
-import { fetchBlob, linkBlob, type RemoteFile } from "./blob.js";
+import { fetchBlob, linkBlob } from "./blob.js";
+import { isNamed, isThere, requireInside } from "./cache.js";
 import { fetchHeader } from "./headers.js";
 import { connectionTo, type Connection } from "./connection.js";
+import type { HubLimits, TroubleKind } from "./limits.js";
+import { commitOf, remoteFiles, type RemoteFile } from "./listing.js";
 import { parseHubReference, type HubReference } from "./reference.js";
-import { hubSettings, type HubSettings } from "./settings.js";
+import { hubSettings, requireToken, smallText, type HubSettings } from "./settings.js";
 
 export type HubEvent =
   | { readonly type: "commit"; readonly commit: string }
   /** Bytes of all files that are needed: those here, those in all. */
   | { readonly type: "progress"; readonly file: string; readonly done: number; readonly total: number }
-  | { readonly type: "cached"; readonly why: string };
+  | { readonly type: "cached"; readonly why: string }
+  /** What is waited for, or done differently than usual. */
+  | { readonly type: "note"; readonly text: string };
 
 /**
  * How much of a model: `all` of it; its config, index and the `headers` of its safetensors files (`headers.ts`; all of a model of torch.save, whose
@@ -44,35 +47,48 @@ export interface FetchOptions {
   readonly onEvent?: ((event: HubEvent) => void) | undefined;
   /** From the environment where left out. */
   readonly settings?: HubSettings | undefined;
-  /** Milliseconds before the first new attempt after a broken line. */
-  readonly retryMs?: number | undefined;
+  /** Where others than `hubLimits` are meant. */
+  readonly limits?: Partial<HubLimits> | undefined;
 }
+
+const noAddress: ReadonlySet<TroubleKind> = new Set<TroubleKind>(["unreachable"]);
+const noNetwork: ReadonlySet<TroubleKind> = new Set<TroubleKind>(["unreachable", "silent"]);
 
 /**
  * The folder of `hf://org/name[@revision]`. Throws inputError for a model that is not there, not allowed or has no weights we read;
  * stopError where the network or disk fails, and interruptedError after Ctrl-C: what has come is kept, and the next call goes on.
  */
-export async function fetchModel(model: string, { part = "all", signal, onEvent, settings: given, retryMs = 1000 }: FetchOptions = {}): Promise<string> {
+export async function fetchModel(model: string, options: FetchOptions = {}): Promise<string> {
+  const { part = "all", signal, onEvent, settings: given, limits } = options;
   const reference = parseHubReference(model);
   const settings = given ?? (await hubSettings());
   const repoDir = join(settings.cacheDir, `models--${reference.repo.replaceAll("/", "--")}`);
   if (settings.offline) return (await cachedFolder(repoDir, reference, part)) ?? notCached(model, "HF_HUB_OFFLINE is set");
-  const connection = connectionTo(reference, settings, signal);
-  let commit: string;
+  requireToken(settings);
+  const onNote = (text: string): void => onEvent?.({ type: "note", text });
+  const connection = connectionTo(reference, settings, { signal, limits, onNote });
+  const asked = { reference, endpoint: settings.endpoint, connection };
+  // Without a network, what came over it before still serves, and need not be waited for; a refusal counts.
+  const cached = await cachedFolder(repoDir, reference, part).catch(() => null);
+  let commit: string | undefined;
   try {
-    commit = await commitOf(reference, settings, connection);
+    commit = await commitOf(asked, cached === null ? noAddress : noNetwork);
+    return await fetchCommit({ model, part, reference, settings, connection, repoDir, commit, onEvent });
   } catch (cause) {
-    // Without a network, what came over it before still serves; a refusal counts.
-    const cached = connection.reached() || signal?.aborted === true ? null : await cachedFolder(repoDir, reference, part);
-    if (cached === null || !(cause instanceof UpcycleError)) throw cause;
+    const serves = cached !== null && (commit === undefined || basename(cached) === commit);
+    if (!serves || !(cause instanceof UpcycleError) || !connection.isOutage(cause)) throw cause;
     onEvent?.({ type: "cached", why: cause.message });
     return cached;
   }
+}
+
+async function fetchCommit(snapshot: Snapshot): Promise<string> {
+  const { repoDir, commit, onEvent } = snapshot;
   onEvent?.({ type: "commit", commit });
   await withFsErrors(repoDir, "create folder", () => makeFolders(repoDir));
   const release = await lockFolder(repoDir);
   try {
-    return await fetchSnapshot({ model, part, reference, settings, connection, repoDir, commit, onEvent, retryMs });
+    return await fetchSnapshot(snapshot);
   } finally {
     await release();
   }
@@ -86,39 +102,45 @@ interface Snapshot extends Pick<FetchOptions, "onEvent"> {
   readonly connection: Connection;
   readonly repoDir: string;
   readonly commit: string;
-  readonly retryMs: number;
 }
 
 async function fetchSnapshot(options: Snapshot): Promise<string> {
-  const { model, part, reference, settings, connection, repoDir, commit, onEvent, retryMs } = options;
+  const { model, part, reference, settings, connection, repoDir, commit, onEvent } = options;
   const snapshot = join(repoDir, "snapshots", commit);
+  const headers = join(repoDir, "headers", commit);
+  await requireInside(repoDir, [join(repoDir, "blobs"), join(repoDir, "refs"), snapshot, headers]);
   if (part !== "all" && part !== "adapter" && (await exists(join(snapshot, "config.json")))) return snapshot;
-  const listed = await remoteFiles(options);
-  const from = { repo: reference.repo, revision: commit, hubUrl: settings.endpoint, ...(settings.token === undefined ? {} : { accessToken: settings.token }) };
+  const listed = await remoteFiles({ reference, endpoint: settings.endpoint, connection }, commit);
   const blobOf = ({ checksum }: RemoteFile): string => join(repoDir, "blobs", checksum);
   const state = { done: 0, total: 0 };
   const bring = async (file: RemoteFile, folder = snapshot): Promise<void> => {
+    connection.requireOpen();
     const pointer = join(folder, file.path);
-    const report = (done: number): void => onEvent?.({ type: "progress", file: file.path, done: state.done + done, total: state.total });
-    if (!(await exists(pointer))) {
-      if (!(await exists(blobOf(file)))) {
-        await fetchBlob({ file, from, blob: blobOf(file), connection, onBytes: report, retryMs });
-      }
-      await linkBlob(blobOf(file), pointer);
+    const blob = blobOf(file);
+    const report = (done: number): void =>
+      onEvent?.({ type: "progress", file: file.path, done: state.done + done, total: state.total });
+    if (!(await isNamed(pointer, file))) {
+      if (!(await isThere(blob, file))) await fetchBlob({ file, commit, blob, connection, onBytes: report });
+      await linkBlob(blob, pointer);
     }
     state.done += file.size;
     report(0);
+  };
+  const requireSpace = async (files: readonly RemoteFile[]): Promise<void> => {
+    let missing = 0;
+    for (const file of files) if (!(await exists(blobOf(file)))) missing += file.size;
+    await requireFreeSpace(repoDir, missing);
   };
 
   const config = listed.get(lastFile(part));
   if (config === undefined && part === "adapter") throw inputError("there is no adapter_config.json", { where: model, hint: "expected a LoRA adapter as PEFT saves it" });
   if (config === undefined) throw inputError("the model has no config.json", { where: model, hint: "expected a model in the format of transformers" });
   if (part === "config") {
-    const folder = join(repoDir, "headers", commit);
     state.total = config.size;
-    await bring(config, folder);
-    await writeRef(headerRef(repoDir, reference), reference, commit);
-    return folder;
+    await requireSpace([config]);
+    await bring(config, headers);
+    await writeRef(headerRef(repoDir, reference), options);
+    return headers;
   }
   const sources = part === "adapter" ? adapterSources : weightSources;
   const source = sources.find(({ file }) => listed.has(file));
@@ -127,36 +149,47 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
     throw inputError(`the model has neither ${sources.map(({ file }) => file).join(", ")}${others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`}`, { where: model });
   }
   if (part === "headers" && source.file.endsWith(source.shards === null ? ".safetensors" : ".safetensors.index.json")) {
-    const folder = join(repoDir, "headers", commit);
-    if (source.shards !== null) await bring(listed.get(source.file)!, folder);
-    const files = source.shards === null ? [listed.get(source.file)!] : await shardsOf(join(folder, source.file), source.shards, listed);
-    for (const file of files) if (!(await exists(join(folder, file.path)))) await fetchHeader({ file, from, connection, retryMs }, join(folder, file.path));
-    await bring(config, folder);
-    await writeRef(headerRef(repoDir, reference), reference, commit);
-    return folder;
+    await requireSpace(source.shards === null ? [config] : [config, listed.get(source.file)!]);
+    if (source.shards !== null) await bring(listed.get(source.file)!, headers);
+    const index = join(headers, source.file);
+    const files = source.shards === null ? [listed.get(source.file)!] : await shardsOf(index, source.shards, listed);
+    for (const file of files) {
+      const path = join(headers, file.path);
+      if (!(await exists(path))) await fetchHeader({ file, commit, connection, repo: reference.repo }, path);
+    }
+    await bring(config, headers);
+    await writeRef(headerRef(repoDir, reference), options);
+    return headers;
   }
   const first = [...listed.values()].filter(({ path, size }) => (part !== "adapter" && isCarried(path)) || (path === cardFile && size <= largestCard) || path === source.file);
   const small = first.filter(({ path }) => path !== source.file || source.shards !== null);
   const sizeOf = (files: readonly RemoteFile[]): number => files.reduce((sum, { size }) => sum + size, 0);
   state.total = sizeOf(first) + config.size;
+  await requireSpace([...first, config]);
   for (const file of small) await bring(file);
   const weights = source.shards === null ? [listed.get(source.file)!] : await shardsOf(join(snapshot, source.file), source.shards, listed);
   state.total = state.done + sizeOf(weights) + config.size;
-  let missing = 0;
-  for (const file of weights) if (!(await exists(blobOf(file)))) missing += file.size;
-  await requireFreeSpace(repoDir, missing);
+  await requireSpace([...weights, config]);
   for (const file of weights) await bring(file);
   // A snapshot with its last file is complete, and one that a ref names can be used without a network.
   await bring(config);
-  await writeRef(join(repoDir, "refs", reference.revision), reference, commit);
+  await writeRef(join(repoDir, "refs", reference.revision), options);
   return snapshot;
 }
 
-/** Remembers which commit a branch or tag named. */
-async function writeRef(path: string, { revision }: HubReference, commit: string): Promise<void> {
+/** Remembers which commit a branch or tag named. The download is complete without: what cannot be kept is no failure. */
+async function writeRef(path: string, { repoDir, reference, commit, connection }: Snapshot): Promise<void> {
+  const { revision } = reference;
   if (revision === commit) return;
-  await withFsErrors(path, "write file", () => makeFolders(join(path, "..")));
-  await writeFileAtomic(path, commit);
+  try {
+    await withFsErrors(path, "write file", () => makeFolders(dirname(path)));
+    await requireInside(repoDir, [dirname(path)]);
+    await writeFileAtomic(path, commit);
+  } catch (cause) {
+    if (!(cause instanceof UpcycleError)) throw cause;
+    const advice = `without a network ask for @${commit}`;
+    connection.note(`warning: which commit ${revision} is could not be kept (${cause.line}); ${advice}`);
+  }
 }
 
 /** Beside the headers, so that huggingface_hub finds no ref to a snapshot that is not there. */
@@ -171,36 +204,6 @@ async function shardsOf(index: string, extension: string, listed: ReadonlyMap<st
   });
 }
 
-async function commitOf({ repo, revision }: HubReference, { endpoint, token }: HubSettings, connection: Connection): Promise<string> {
-  if (token !== undefined && !token.startsWith("hf_")) throw inputError('the token of the Hub does not begin with "hf_"', { where: "HF_TOKEN" });
-  try {
-    const { sha } = await modelInfo({
-      name: repo, revision, hubUrl: endpoint, fetch: connection.fetch, additionalFields: ["sha"], ...(token === undefined ? {} : { accessToken: token }),
-    });
-    if (typeof sha !== "string" || !/^[0-9a-f]{40}$/.test(sha)) throw inputError(`${endpoint} names no commit of the model`, { where: repo, hint: "check HF_ENDPOINT" });
-    return sha;
-  } catch (cause) {
-    throw connection.failure(cause);
-  }
-}
-
-/** The files beside the model's config.json. */
-async function remoteFiles({ reference: { repo }, settings: { endpoint, token }, connection, commit }: Snapshot): Promise<Map<string, RemoteFile>> {
-  const found = new Map<string, RemoteFile>();
-  try {
-    const entries = listFiles({ repo, revision: commit, hubUrl: endpoint, fetch: connection.fetch, ...(token === undefined ? {} : { accessToken: token }) });
-    for await (const { type, path, size, oid, lfs } of entries) {
-      const checksum = lfs?.oid ?? oid;
-      // Checksums and names become paths.
-      if (type !== "file" || !/^[^/\\]+$/.test(path) || checksum === undefined || !/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(checksum)) continue;
-      found.set(path, { path, size: lfs?.size ?? size, checksum, large: lfs !== undefined });
-    }
-  } catch (cause) {
-    throw connection.failure(cause);
-  }
-  return found;
-}
-
 /** What an earlier download completed: the snapshot, or for a part of the model the folder of headers, if it has that part. */
 async function cachedFolder(repoDir: string, reference: HubReference, part: FetchedPart): Promise<string | null> {
   const snapshot = await cachedCommit(join(repoDir, "snapshots"), join(repoDir, "refs", reference.revision), reference, lastFile(part));
@@ -210,7 +213,7 @@ async function cachedFolder(repoDir: string, reference: HubReference, part: Fetc
 }
 
 async function cachedCommit(folders: string, ref: string, { revision }: HubReference, last: string): Promise<string | null> {
-  const commit = /^[0-9a-f]{40}$/.test(revision) ? revision : (await readFile(ref, "utf8").catch(() => "")).trim();
+  const commit = /^[0-9a-f]{40}$/.test(revision) ? revision : (await smallText(ref)).trim();
   const folder = join(folders, commit);
   return /^[0-9a-f]{40}$/.test(commit) && (await exists(join(folder, last))) ? folder : null;
 }

@@ -1,81 +1,72 @@
 /**
- * A model of the Hub as a folder that can be inspected and planned with, its weights not downloaded: config.json, the index, and of every safetensors
- * file the header, in a sparse file of the full length. Never a folder to read weights from: they would be zeros. A mark in each file says so, by which
- * `checkpoint/locate.ts` refuses to read them, wherever the folder has been moved or copied to.
+ * A model of the Hub as a folder that can be inspected and planned with, its weights not downloaded: config.json, the
+ * index, and of every safetensors file the header, in a sparse file of the full length. Never a folder to read weights
+ * from: they would be zeros. A mark in each file says so, by which `checkpoint/locate.ts` refuses to read them,
+ * wherever the folder has been moved or copied to.
  *
  * Such folders lie beside the snapshots (`models--ORG--NAME/headers/COMMIT`), where huggingface_hub does not look.
  */
-import { open, rename } from "node:fs/promises";
+import { rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { downloadFile } from "@huggingface/hub";
-import { stopError } from "../base/errors.js";
 import { headerAlone, headerLength, lengthBytes, parseHeader } from "../format/safetensors.js";
 import { writeAll } from "../io/atomic.js";
 import { makeFolders } from "../io/folders.js";
 import { withFsErrors } from "../io/fs-errors.js";
-import { maxAttempts, type BlobOptions } from "./blob.js";
+import { openForWriting } from "../io/open.js";
+import type { BlobOptions } from "./blob.js";
+import { requireOwnFile } from "./cache.js";
 
-type HeaderOptions = Pick<BlobOptions, "file" | "from" | "connection" | "retryMs">;
+type HeaderOptions = Pick<BlobOptions, "file" | "commit" | "connection"> & { readonly repo: string };
 
 /**
- * Puts the header of a remote safetensors file into `path`, asking again after a broken line. Throws what `Connection.failure` says, and inputError
- * for what is no such file.
+ * Puts the header of a remote safetensors file into `path`. Throws like `Connection.retried`, and inputError for what
+ * is no such file.
  */
 export async function fetchHeader(options: HeaderOptions, path: string): Promise<void> {
-  const { file } = options;
-  const header = await retried(options);
+  const { file, connection } = options;
+  const header = await connection.retried(() => remoteHeader(options));
+  const partial = `${path}.incomplete`;
+  await requireOwnFile(partial);
   await withFsErrors(path, "write file", async () => {
     await makeFolders(dirname(path));
-    const handle = await open(`${path}.incomplete`, "w");
+    const handle = await openForWriting(partial);
     try {
       await writeAll(handle, header, 0);
       await writeAll(handle, headerAlone(file.size - header.length), header.length);
       await handle.truncate(file.size);
+    } catch (cause) {
+      await rm(partial, { force: true });
+      throw cause;
     } finally {
       await handle.close();
     }
-    await rename(`${path}.incomplete`, path);
+    await rename(partial, path);
   });
 }
 
-async function retried(options: HeaderOptions): Promise<Uint8Array> {
-  const { connection, retryMs } = options;
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await remoteHeader(options);
-    } catch (cause) {
-      if (!connection.mayPass(cause) || attempt >= maxAttempts) throw connection.failure(cause);
-      await connection.pause(retryMs * 2 ** (attempt - 1));
-    }
-  }
-}
-
-async function remoteHeader({ file, from, connection }: HeaderOptions): Promise<Uint8Array> {
-  const blob = await downloadFile({ ...from, path: file.path, fetch: connection.fetch });
-  if (blob?.size !== file.size) throw stopError(`${file.path} has ${blob?.size ?? "no"} bytes, the Hub announced ${file.size}`, { where: `hf://${from.repo}`, hint: "run the same command later" });
-  const first = await beginning(blob.slice(0, lengthBytes), Math.min(lengthBytes, file.size));
-  const where = `hf://${from.repo}/${file.path}`;
-  const rest = headerLength(first, file.size, where);
-  const header = new Uint8Array(lengthBytes + rest);
+async function remoteHeader(options: HeaderOptions): Promise<Uint8Array> {
+  const { file } = options;
+  const first = await part(options, 0, Math.min(lengthBytes, file.size));
+  const where = `hf://${options.repo}/${file.path}`;
+  const end = lengthBytes + headerLength(first, file.size, where);
+  const header = new Uint8Array(end);
   header.set(first);
-  header.set(await beginning(blob.slice(lengthBytes, lengthBytes + rest), rest), lengthBytes);
+  header.set(await part(options, lengthBytes, end), lengthBytes);
   parseHeader(header.subarray(lengthBytes), file.size, where);
   return header;
 }
 
-/** The first `length` bytes, and no more of what a server sends that answers with the whole file. */
-async function beginning(blob: Blob, length: number): Promise<Uint8Array> {
-  const bytes = new Uint8Array(length);
-  const reader = blob.stream().getReader();
-  try {
-    for (let done = 0; done < length;) {
-      const { done: ended, value } = (await reader.read()) as { done: boolean; value?: Uint8Array };
-      if (ended) throw new Error(`the server sent ${done} of ${length} bytes`);
-      bytes.set(value!.subarray(0, length - done), done);
-      done += value!.byteLength;
-    }
-    return bytes;
-  } finally {
-    await reader.cancel().catch(() => undefined);
+async function part(
+  { file: { path, size }, commit, connection }: HeaderOptions,
+  start: number,
+  end: number,
+): Promise<Uint8Array> {
+  const bytes = new Uint8Array(end - start);
+  if (bytes.length === 0) return bytes;
+  let done = 0;
+  for await (const chunk of connection.bytes({ path, commit, size, start, end })) {
+    bytes.set(chunk, done);
+    done += chunk.byteLength;
   }
+  return bytes;
 }

@@ -35,7 +35,15 @@ export function parseHubReference(model: string): HubReference {
   // Revisions become folder names of the cache.
   const badRevision = !/^[A-Za-z0-9][A-Za-z0-9._/-]*$/.test(revision) || revision.split("/").some((part) => /^\.*$/.test(part));
   if (!isHubReference(model) || parts.length > 2 || !parts.every((part) => part.length <= 96 && name.test(part)) || badRevision) {
-    throw inputError(`"${model}" is no model of the Hub`, { hint: "write hf://org/name or hf://org/name@revision" });
+    const written = meant(model, revision) ?? "hf://org/name or hf://org/name@revision";
+    throw inputError(`"${model}" is no model of the Hub`, { hint: `write ${written}` });
   }
   return { repo, revision };
+}
+
+/** A revision copied out of an address, where its slashes are written %2F. */
+function meant(model: string, revision: string): string | null {
+  const plain = revision.replace(/%2f/gi, "/");
+  if (plain === revision || !/^[\w./-]+$/.test(plain)) return null;
+  return `${model.slice(0, model.length - revision.length)}${plain}`;
 }

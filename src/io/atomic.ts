@@ -7,8 +7,9 @@ import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join, resolve, sep } from "node:path";
 import { inputError } from "../base/errors.js";
 import { makeFolders } from "./folders.js";
-import { fsError, withFsErrors } from "./fs-errors.js";
+import { fsError, requireNoDeadLink, withFsErrors } from "./fs-errors.js";
 import { isRunning, lockFolder } from "./lock.js";
+import { kindOf, openForWriting, requireOutputFile } from "./open.js";
 
 /** A folder being written beside its final place. */
 export interface StagedDirectory {
@@ -20,11 +21,15 @@ export interface StagedDirectory {
   discard(): Promise<void>;
 }
 
-/** Replaces or creates a file. A reader sees the old content or the new, never a mixture. */
+/**
+ * Replaces or creates a file. A reader sees the old content or the new, never a mixture. Throws inputError like
+ * `requireOutputFile`.
+ */
 export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
+  await requireOutputFile(path);
   const temporary = partialName(path, process.pid);
   try {
-    await writeAndFlush(temporary, data);
+    await writeAndFlush(temporary, data, path);
     await rename(temporary, path);
     await syncDirectory(dirname(resolve(path)));
   } catch (cause) {
@@ -43,11 +48,15 @@ export interface StagedFile {
   discard(): Promise<void>;
 }
 
-/** Starts writing a file that gets its name once it is complete, for contents that are not in memory as a whole. */
+/**
+ * Starts writing a file that gets its name once it is complete, for contents that are not in memory as a whole. Throws
+ * inputError like `requireOutputFile`.
+ */
 export async function stageFile(path: string): Promise<StagedFile> {
+  await requireOutputFile(path);
   const temporary = partialName(path, process.pid);
   const onDisk = <T>(run: () => Promise<T>): Promise<T> => withFsErrors(path, "write file", run);
-  const handle = await onDisk(() => open(temporary, "w"));
+  const handle = await onDisk(() => openForWriting(temporary, path));
   let length = 0;
   let committed = false;
   return {
@@ -79,11 +88,11 @@ export async function writeJson(path: string, value: unknown): Promise<void> {
 
 /** Writes a new file and flushes it to disk; for files inside a staged folder, which need no atomicity of their own. */
 export async function writeFileSynced(path: string, data: string | Uint8Array): Promise<void> {
-  await withFsErrors(path, "write file", () => writeAndFlush(path, data));
+  await withFsErrors(path, "write file", () => writeAndFlush(path, data, path));
 }
 
-async function writeAndFlush(path: string, data: string | Uint8Array): Promise<void> {
-  const handle = await open(path, "w");
+async function writeAndFlush(path: string, data: string | Uint8Array, shownAs: string): Promise<void> {
+  const handle = await openForWriting(path, shownAs);
   try {
     await writeAll(handle, typeof data === "string" ? new TextEncoder().encode(data) : data, 0);
     await handle.sync();
@@ -224,8 +233,14 @@ async function requireElsewhere(target: string, final: string): Promise<void> {
 }
 
 async function requireReplaceable(target: string, final: string, overwrite: boolean): Promise<void> {
+  await requireNoDeadLink(target, final);
   if (!overwrite) await requireEmptyOrAbsent(target, final);
-  else if ((await exists(target)) && !(await stat(target)).isDirectory()) throw inputError("this is a file, expected a folder", { where: final });
+  else if (await exists(target)) await requireFolder(target, final);
+}
+
+async function requireFolder(target: string, final: string): Promise<void> {
+  const found = await stat(target);
+  if (!found.isDirectory()) throw inputError(`this is ${kindOf(found)}, expected a folder`, { where: final });
 }
 
 /** Puts back the old version of a folder whose replacement was cut off between its two renames; else does nothing. */
@@ -257,7 +272,7 @@ async function removeStalePartials(target: string): Promise<void> {
 
 async function requireEmptyOrAbsent(target: string, final: string): Promise<void> {
   if (!(await exists(target))) return;
-  if (!(await stat(target)).isDirectory()) throw inputError("this is a file, expected a folder", { where: final });
+  await requireFolder(target, final);
   const found = await readdir(target);
   if (found.length > 0) {
     throw inputError(`folder exists and is not empty (${found.length} entries, such as ${found[0]})`, {

@@ -1,12 +1,12 @@
 /** Reads text to train on: documents with names, one at a time, in the same order on every machine. */
-import { createReadStream } from "node:fs";
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { basename, dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { inputError, type UpcycleError } from "../base/errors.js";
 import { fsError, withFsErrors } from "./fs-errors.js";
+import { largest, openRegular, readWhole, utf8Text } from "./open.js";
 import { readParquetText } from "./parquet.js";
 
 export interface CorpusDocument {
@@ -43,8 +43,8 @@ export const builtinCorpora = Object.keys(builtins) as readonly BuiltinCorpus[];
 
 const extensions = [".txt", ".jsonl", ".jsonl.gz", ".parquet"] as const;
 
-/** Longest document in bytes: a JavaScript string holds about twice this many UTF-16 units. */
-const LONGEST_DOCUMENT = 256 * 1024 * 1024;
+/** Longest document in bytes. */
+const LONGEST_DOCUMENT = largest.text;
 
 /**
  * All documents of a source. Empty documents (an empty file of a folder, an empty text in .jsonl, a blank line) are
@@ -112,7 +112,7 @@ function packageFolder(name: string): string {
 async function* readTextFile(file: string): AsyncGenerator<CorpusDocument> {
   const { size } = await withFsErrors(file, "read text", () => stat(file));
   if (size > LONGEST_DOCUMENT) throw tooLong(file, `the file has ${size} bytes`);
-  const bytes = await withFsErrors(file, "read text", () => readFile(file));
+  const bytes = await readWhole(file, LONGEST_DOCUMENT, "read text");
   yield { name: basename(file), text: decodeUtf8(bytes, file) };
 }
 
@@ -147,7 +147,8 @@ function textOfLine(json: string, field: string, where: string): string {
 
 /** The lines of a file, unpacked where its name ends in .gz, without their line feeds. */
 async function* splitLines(file: string): AsyncGenerator<Buffer> {
-  const raw = createReadStream(file);
+  const { handle } = await openRegular(file, "read text");
+  const raw = handle.createReadStream();
   let stream: Readable = raw;
   if (file.endsWith(".gz")) {
     const unpacked = createGunzip();
@@ -179,12 +180,7 @@ async function* splitLines(file: string): AsyncGenerator<Buffer> {
 }
 
 function decodeUtf8(bytes: Uint8Array, where: string): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch (cause) {
-    const hint = "convert it first, for example with iconv -t utf-8";
-    throw inputError("the text is not valid UTF-8", { where, hint, cause });
-  }
+  return utf8Text(bytes, where, "the text is not valid UTF-8", "convert it first, for example with iconv -t utf-8");
 }
 
 function tooLong(where: string, found: string): UpcycleError {

@@ -1,5 +1,7 @@
 /** Operating-system failures as errors a user can act on. */
+import { readlink, stat } from "node:fs/promises";
 import { UpcycleError, inputError, stopError } from "../base/errors.js";
+import { filesHint } from "./limits.js";
 
 const fileOnTheWay = "a part of this path is a file, expected a folder";
 
@@ -26,6 +28,14 @@ export function fsError(cause: unknown, path: string, doing: string): UpcycleErr
       return input("this is a folder, expected a file");
     case "ENOTDIR":
       return input(fileOnTheWay);
+    case "ELOOP":
+      return input("links lead in a circle");
+    case "ENAMETOOLONG":
+      return input("the name is too long for this file system");
+    case "ENXIO":
+      return input("this is a socket, a device or a pipe without reader, expected a file");
+    case "ERR_INVALID_ARG_VALUE":
+      return input("the path holds a zero byte");
     case "EEXIST":
       // A recursive mkdir takes folders that are there already; what it meets is a file.
       return input((cause as NodeJS.ErrnoException).syscall === "mkdir" ? fileOnTheWay : "it already exists");
@@ -37,7 +47,11 @@ export function fsError(cause: unknown, path: string, doing: string): UpcycleErr
       return stop("your disk quota is used up", "free some space or write to another disk, then run again");
     case "EMFILE":
     case "ENFILE":
-      return stop("too many open files", "raise the limit (ulimit -n) or convert to fewer shards");
+      return stop("too many open files", filesHint(code));
+    case "EFBIG":
+      return stop("the file would be larger than the system allows", "raise the limit of file sizes (ulimit -f), or use smaller shards (--shard-size)");
+    case "ENOMEM":
+      return stop("the system has no memory for it", "close other programs, or raise the limit of addresses (ulimit -v)");
     default:
       return stop(cause instanceof Error ? cause.message : String(cause));
   }
@@ -48,6 +62,28 @@ export async function withFsErrors<T>(path: string, doing: string, run: () => Pr
   try {
     return await run();
   } catch (cause) {
-    throw fsError(cause, path, doing);
+    throw fsError(cause, path, doing + (await whereItLeads(cause, path)));
   }
+}
+
+/** Of a link whose end is missing: what is looked for is not under the name that was given. */
+async function whereItLeads(cause: unknown, path: string): Promise<string> {
+  if ((cause as NodeJS.ErrnoException | null)?.code !== "ENOENT") return "";
+  const end = await deadLink(path);
+  return end === null ? "" : `, a link to ${end}`;
+}
+
+/** Where a link leads whose end is missing, or null for anything else. */
+async function deadLink(path: string): Promise<string | null> {
+  const end = await readlink(path).catch(() => null);
+  const isMissing = (): Promise<boolean> => stat(path).then(() => false, (cause: NodeJS.ErrnoException) => cause.code === "ENOENT");
+  return end !== null && (await isMissing()) ? end : null;
+}
+
+/** Throws inputError for a link whose end is missing: to be asked where nothing has been found, or something is to be made. */
+export async function requireNoDeadLink(path: string, shownAs = path): Promise<void> {
+  const end = await deadLink(path);
+  if (end === null) return;
+  const hint = "put that back, or remove the link";
+  throw inputError(`this is a link to ${end}, which is not there`, { where: shownAs, hint });
 }

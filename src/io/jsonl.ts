@@ -2,10 +2,11 @@
  * Append-only logs, one JSON value per line. A line counts once its newline is on disk; a last line without one, or one
  * that is not JSON (a crash or power cut in mid-write), is as if it had never been written.
  */
-import { open } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { inputError } from "../base/errors.js";
+import { bytes } from "../base/format.js";
 import { withFsErrors } from "./fs-errors.js";
+import { largest, openForAppending, tooLarge } from "./open.js";
 import { openRanges } from "./ranges.js";
 
 export interface JsonlWriter {
@@ -18,7 +19,7 @@ export interface JsonlWriter {
 
 /** Opens a log for appending, creating it if absent, after cutting off a torn last line. */
 export async function openJsonl(path: string): Promise<JsonlWriter> {
-  const handle = await withFsErrors(path, "open log", () => open(path, "a+"));
+  const { handle } = await openForAppending(path, "open log");
   let size: number;
   try {
     await withFsErrors(path, "repair log", () => cutTornLine(handle));
@@ -51,11 +52,16 @@ export async function openJsonl(path: string): Promise<JsonlWriter> {
   };
 }
 
-/** All complete lines of a log. Throws inputError if it is missing, or if a line other than the last is not JSON. */
+/**
+ * All complete lines of a log. Throws inputError if it is missing, no regular file or too large, or if a line other than
+ * the last is not JSON.
+ */
 export async function readJsonl(path: string): Promise<unknown[]> {
   const file = await openRanges(path);
   let text: string;
   try {
+    if (file.size > largest.log) throw tooLarge(path, `log has ${bytes(file.size)}`, largest.log);
+    // What is appended meanwhile belongs to a later reading.
     text = new TextDecoder().decode(await file.read(0, file.size));
   } finally {
     await file.close();

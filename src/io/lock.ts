@@ -1,8 +1,9 @@
 /** One command at a time in a folder: two writers would mix their logs and replace each other's checkpoints. */
-import { open, readFile, rm } from "node:fs/promises";
+import { open, rm } from "node:fs/promises";
 import { resolve } from "node:path";
 import { inputError } from "../base/errors.js";
 import { withFsErrors } from "./fs-errors.js";
+import { openRegular } from "./open.js";
 
 const lockName = ".lock";
 
@@ -25,12 +26,35 @@ export async function lockFolder(dir: string): Promise<() => Promise<void>> {
       held.add(path);
       return release;
     }
-    const owner = Number(await readFile(path, "utf8").catch(() => ""));
+    const owner = Number(await ownerOf(path));
     if (owner === process.pid ? held.has(path) : Number.isInteger(owner) && owner > 0 && isRunning(owner)) break;
     await withFsErrors(path, "remove the lock of a process that ended", () => rm(path, { force: true }));
   }
-  const owner = await readFile(path, "utf8").catch(() => "unknown");
-  throw inputError(`another command (process ${owner.trim()}) is working in this folder`, { where: dir, hint: `wait for it, choose another folder, or remove ${lockName} there if no such command runs` });
+  const owner = (await ownerOf(path)).trim();
+  throw inputError(`another command (process ${owner === "" ? "unknown" : owner}) is working in this folder`, {
+    where: dir,
+    hint: `wait for it, choose another folder, or remove ${lockName} there if no such command runs`,
+  });
+}
+
+/**
+ * What the lock says; nothing where it has just been given back. Throws inputError for what cannot be a lock, which is
+ * never removed.
+ */
+async function ownerOf(path: string): Promise<string> {
+  try {
+    const { handle } = await openRegular(path, "read the lock");
+    try {
+      // Longer than any process id; whoever has just made the lock may be writing it.
+      const { buffer, bytesRead } = await handle.read(Buffer.alloc(64), 0, 64, 0);
+      return buffer.toString("utf8", 0, bytesRead);
+    } finally {
+      await handle.close();
+    }
+  } catch (cause) {
+    if (((cause as Error).cause as NodeJS.ErrnoException | undefined)?.code === "ENOENT") return "";
+    throw cause;
+  }
 }
 
 /** Writes our process id unless the file is there. */

@@ -1,7 +1,8 @@
 /** Reading parts of files, without ever loading a whole one. */
-import { open } from "node:fs/promises";
 import { inputError } from "../base/errors.js";
-import { fsError, withFsErrors } from "./fs-errors.js";
+import { deepestJson, isNestedTooDeeply } from "../format/duplicate-key.js";
+import { withFsErrors } from "./fs-errors.js";
+import { largest, openRegular, readWhole, utf8Text } from "./open.js";
 
 export interface RangeFile {
   readonly path: string;
@@ -15,21 +16,9 @@ export interface RangeFile {
 /** One system call reads at most 2 GiB; smaller pieces also keep a slow disk interruptible. */
 const largestRead = 1 << 28;
 
-/** Opens a file for reading. Throws inputError if it is missing, forbidden or a folder. */
+/** Opens a file for reading. Throws inputError if it is missing, forbidden or no regular file. */
 export async function openRanges(path: string): Promise<RangeFile> {
-  const handle = await withFsErrors(path, "open file", () => open(path, "r"));
-  let size: number;
-  try {
-    const info = await handle.stat();
-    if (!info.isFile())
-      throw inputError(info.isDirectory() ? "this is a folder, expected a file" : "this is not a regular file", {
-        where: path,
-      });
-    size = info.size;
-  } catch (cause) {
-    await handle.close();
-    throw fsError(cause, path, "open file");
-  }
+  const { handle, size } = await openRegular(path);
   return {
     path,
     size,
@@ -54,27 +43,21 @@ export async function openRanges(path: string): Promise<RangeFile> {
   };
 }
 
-/** A whole small text file as UTF-8. Throws inputError if it is missing, larger than `maxBytes`, or not UTF-8. */
-export async function readText(path: string, maxBytes: number = 1 << 30): Promise<string> {
-  const file = await openRanges(path);
-  try {
-    if (file.size > maxBytes) throw inputError(`file has ${file.size} bytes, limit ${maxBytes}`, { where: path });
-    const bytes = await file.read(0, file.size);
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch (cause) {
-    if (cause instanceof TypeError) throw inputError("file is not UTF-8 text", { where: path, cause });
-    throw cause;
-  } finally {
-    await file.close();
-  }
+/** A whole small text file as UTF-8. Throws inputError if it is missing, no regular file, larger than `maxBytes`, or not UTF-8. */
+export async function readText(path: string, maxBytes: number = largest.record): Promise<string> {
+  return utf8Text(await readWhole(path, maxBytes, "open file"), path);
 }
 
-/** A JSON file. Throws inputError if it is missing or not JSON. */
-export async function readJson(path: string): Promise<unknown> {
-  const text = await readText(path);
+/** A JSON file. Throws inputError like `readText`, and if it is empty or not JSON. */
+export async function readJson(path: string, maxBytes: number = largest.record): Promise<unknown> {
+  const text = await readText(path, maxBytes);
+  if (text.trim() === "") throw inputError("the file is empty, expected JSON", { where: path });
+  let value: unknown;
   try {
-    return JSON.parse(text);
+    value = JSON.parse(text);
   } catch (cause) {
     throw inputError(`not valid JSON (${(cause as Error).message})`, { where: path, cause });
   }
+  if (isNestedTooDeeply(text)) throw inputError(`lists and objects are nested more than ${deepestJson} levels deep`, { where: path });
+  return value;
 }

@@ -1,8 +1,8 @@
 /** Single safetensors files that are no model: optimizer state, inputs and outputs of commands. */
-import { open } from "node:fs/promises";
 import { lengthBytes, headerLength, parseHeader, planHeader, type Dtype, type TensorMeta } from "../format/safetensors.js";
 import { writeAll } from "./atomic.js";
 import { withFsErrors } from "./fs-errors.js";
+import { openForWriting } from "./open.js";
 import { openRanges } from "./ranges.js";
 
 export interface TensorFile {
@@ -47,7 +47,7 @@ export async function writeTensorFile(
 ): Promise<void> {
   const plan = planHeader(tensors, metadata);
   const onDisk = <T>(run: () => Promise<T>): Promise<T> => withFsErrors(path, "write file", run);
-  const handle = await onDisk(() => open(path, "w"));
+  const handle = await openForWriting(path);
   try {
     await onDisk(() => writeAll(handle, plan.bytes, 0));
     for (const [name, { begin, end }] of plan.tensors) {

@@ -1,4 +1,5 @@
 /** Whether points can be fitted at all, said in a sentence that helps; and what looks wrong but can be fitted. */
+import { largest, smallest } from "../base/extremes.js";
 import { inputError } from "../base/errors.js";
 import { compact, significant } from "../base/format.js";
 import type { Law, Points } from "./types.js";
@@ -50,7 +51,7 @@ export function checkPoints(law: Law, points: Points, { where, stated = [], poin
     );
   }
   for (const { name } of law.columns) checkColumn(law, points, name, { stated: stated.includes(name), pointName, fail, warnings });
-  const [low, high] = [Math.min(...points.loss), Math.max(...points.loss)];
+  const [low, high] = [smallest(points.loss), largest(points.loss)];
   if (high === low) fail(`every loss is ${low}`, "nothing depends on anything here; check the column");
   if (low > largestLoss) fail(`every loss is above ${largestLoss} (smallest: ${significant(low)})`, "expected nats per token; is this column a perplexity? Then take its logarithm");
   if (high > largestLoss) warnings.push(`Losses go up to ${significant(high)}: expected nats per token. Is a point a perplexity, or from a run that diverged?`);

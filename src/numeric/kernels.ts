@@ -1,4 +1,6 @@
 /** Vector kernels in WebAssembly SIMD: byte offsets, counts in floats (multiples of 4). */
+import { stopError } from "../base/errors.js";
+import { bytes as bytesInWords } from "../base/format.js";
 import { kernelsBase64 } from "./kernels-wasm.js";
 
 export interface Kernels {
@@ -29,10 +31,32 @@ interface Wasm {
 }
 const wasm = (globalThis as unknown as { WebAssembly: Wasm }).WebAssembly;
 
-/** Zeroed memory of at least so many bytes that begins at a page: WebAssembly memories do, in every engine. */
-export function pageMemory(bytes: number): ArrayBuffer {
+/**
+ * Zeroed memory of at least so many bytes that begins at a page: WebAssembly memories do, in every engine. Where the engine gets no addresses for one (it
+ * reserves gigabytes around each), the memory begins anywhere.
+ */
+export function pageMemory(bytes: number, allocate: typeof wasmMemory = wasmMemory): ArrayBuffer {
   const pages = Math.ceil(bytes / 65536);
-  return new wasm.Memory({ initial: pages, maximum: pages }).buffer;
+  try {
+    return allocate(pages).buffer;
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    return new ArrayBuffer(bytes);
+  }
+}
+
+const wasmMemory = (pages: number): WasmMemory => new wasm.Memory({ initial: pages, maximum: pages });
+
+/** Throws stopError where there is no memory, or where the engine gets no addresses for it. */
+export function kernelPages(pages: number, allocate: typeof wasmMemory = wasmMemory): WasmMemory {
+  try {
+    return allocate(pages);
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    throw stopError(`cannot get ${bytesInWords(65536 * pages)} of memory for weights (${cause.message})`, {
+      hint: "where addresses are limited (ulimit -v) raise that limit, or set NODE_OPTIONS=--disable-wasm-trap-handler, without which Node.js reserves 10 GB for each", cause,
+    });
+  }
 }
 
 let compiled: object | undefined;
@@ -41,7 +65,7 @@ let compiled: object | undefined;
 export function kernelMemory(bytes: number): { readonly buffer: ArrayBuffer; readonly kernels: Kernels } {
   const pages = Math.max(1, Math.ceil(bytes / 65536));
   if (pages > 65536) throw new Error(`${bytes} bytes do not fit one WebAssembly memory`);
-  const memory = new wasm.Memory({ initial: pages, maximum: pages });
+  const memory = kernelPages(pages);
   compiled ??= new wasm.Module(Uint8Array.from(atob(kernelsBase64), (char) => char.charCodeAt(0)));
   const instance = new wasm.Instance(compiled, { env: { memory } });
   return { buffer: memory.buffer, kernels: instance.exports as Kernels };

@@ -1,5 +1,7 @@
 /** The onnxruntime backend: each runtime lives in a worker thread of its own. */
 import { Worker } from "node:worker_threads";
+import { receivedError } from "../base/errors.js";
+import { limitError, moduleArguments, requireThreadRoom } from "../io/limits.js";
 import type { ExtendProgram, LogitsProgram, TrainProgram } from "../step/programs.js";
 import type { Backend, ForwardRuntime, OperationRuntime, TrainRuntime } from "../step/runtime.js";
 import type { Call, Reply } from "./worker.js";
@@ -18,10 +20,10 @@ class Remote {
 
   constructor() {
     // Tests run the sources; the worker needs compiled code, which the build has put beside them.
+    requireThreadRoom("the engine");
     const here = import.meta.url;
     const file = here.endsWith(".ts") ? new URL("../../dist/ort/worker.js", here) : new URL("./worker.js", here);
-    // Flags of the process, such as --input-type, are about its own script.
-    this.worker = new Worker(file, { execArgv: [] });
+    this.worker = new Worker(file, { execArgv: moduleArguments() });
     this.worker.unref();
     this.worker.on("message", ({ id, result, error, returned }: Reply) => {
       this.keep(returned);
@@ -30,9 +32,9 @@ class Remote {
       this.waiting.delete(id);
       if (this.waiting.size === 0) this.worker.unref();
       if (error === undefined) call.resolve(result);
-      else call.reject(Object.assign(new Error(error.message), { stack: error.stack }));
+      else call.reject(receivedError(error));
     });
-    this.worker.on("error", (error: unknown) => this.fail(error instanceof Error ? error : new Error(String(error))));
+    this.worker.on("error", (error: unknown) => this.fail(limitError(error) ?? (error instanceof Error ? error : new Error(String(error)))));
     this.worker.on("exit", (code) => this.fail(new Error(`the engine's thread ended with code ${code}`)));
   }
 

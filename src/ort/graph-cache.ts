@@ -4,12 +4,13 @@
  */
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
-import { open, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
+import { open, readdir, rename, rm, stat, utimes } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { serialize } from "node:v8";
 import { makeFolders } from "../io/folders.js";
+import { readWhole } from "../io/open.js";
 
 /** Bytes of all files together, beyond which those unused for longest are removed. */
 const MOST_BYTES = 512 * 1024 ** 2;
@@ -62,7 +63,8 @@ export function graphCache(folder: string, mostBytes = MOST_BYTES): GraphCache {
     async read(key) {
       const path = place(key);
       try {
-        const file = await readFile(path);
+        const { buffer, byteLength } = await readWhole(path, MOST_BYTES_EACH + MAGIC.length + DIGEST_BYTES);
+        const file = Buffer.from(buffer, 0, byteLength);
         const body = file.subarray(MAGIC.length + DIGEST_BYTES);
         if (!file.subarray(0, MAGIC.length).equals(MAGIC) || !file.subarray(MAGIC.length, MAGIC.length + DIGEST_BYTES).equals(digest(key, [body]))) return undefined;
         const now = new Date();

@@ -1,5 +1,7 @@
 /** Hosts one runtime in a worker thread: onnxruntime's run() blocks the thread that calls it. Messages are method calls. */
 import { parentPort } from "node:worker_threads";
+import { sentError, type SentError } from "../base/errors.js";
+import { limitError } from "../io/limits.js";
 import type { ForwardRuntime, OperationRuntime, TrainRuntime } from "../step/runtime.js";
 import { openForwardRuntime } from "./forward-runtime.js";
 import { openOperationRuntime } from "./operation-runtime.js";
@@ -16,7 +18,7 @@ export interface Call {
 export interface Reply {
   readonly id: number;
   readonly result?: unknown;
-  readonly error?: { readonly message: string; readonly stack?: string };
+  readonly error?: SentError;
   readonly returned: readonly ArrayBuffer[];
 }
 
@@ -41,5 +43,5 @@ async function answer({ method, args }: Call): Promise<unknown> {
 
 parentPort?.on("message", (call: Call) => {
   const reply = (outcome: Pick<Reply, "result" | "error">): void => parentPort!.postMessage({ id: call.id, ...outcome, returned: call.given } satisfies Reply, call.given);
-  answer(call).then((result) => reply({ result }), ({ message, stack }: Error) => reply({ error: { message, stack } }));
+  answer(call).then((result) => reply({ result }), (error: unknown) => reply({ error: sentError(limitError(error) ?? error) }));
 });

@@ -1,4 +1,5 @@
 /** What the page of a fit draws: curves, points, residuals, profiles and clouds, as plain numbers. */
+import { largest, smallest } from "../base/extremes.js";
 import { compact, fixed } from "../base/format.js";
 import type { Fit } from "../laws/fit.js";
 import { pick, type Criteria, type Quality } from "../laws/compare.js";
@@ -124,7 +125,7 @@ function lossCharts(part: Part): Chart[] {
       series: bins.flatMap(({ label, rows }, tone): Series[] => {
         const at = (name: string): number => middle(rows.map((row) => points.columns[name]![row]!));
         const values = rows.map((row) => points.columns[x]![row]!);
-        const [low, high] = [Math.min(...values), Math.max(...values)];
+        const [low, high] = [smallest(values), largest(values)];
         const grid = high > low && low > 0 ? spaced(low, high, curveSteps) : [low];
         const shown = thinned(rows, mostPoints / bins.length);
         const name = x === by ? "points" : `${by} ${label}`;
@@ -148,7 +149,7 @@ function binsOf(values: Float64Array, most: number): { label: string; rows: numb
     .filter((members) => members.length > 0)
     .map((members) => {
       const found = members.map((row) => values[row]!);
-      return { label: `${compact(Math.min(...found), 2)}-${compact(Math.max(...found), 2)}`, rows: members };
+      return { label: `${compact(smallest(found), 2)}-${compact(largest(found), 2)}`, rows: members };
     });
 }
 
@@ -169,10 +170,10 @@ function contourCharts(part: Part): Chart[] {
   const [x, y] = names.includes("D2") ? ["D1", "D2"] : ["N", "D"];
   if (!names.includes(x!) || !names.includes(y!)) return [];
   const at = medians(part);
-  const [xs, ys] = [points.columns[x!]!, points.columns[y!]!].map((values) => spaced(Math.min(...values), Math.max(...values), contourSteps)) as [number[], number[]];
+  const [xs, ys] = [points.columns[x!]!, points.columns[y!]!].map((values) => spaced(smallest(values), largest(values), contourSteps)) as [number[], number[]];
   const rows = xs.map((one) => part.predict(Object.fromEntries(names.map((name) => [name, ys.map((other) => (name === x ? one : name === y ? other : at[name]!))]))));
   const all = rows.flat();
-  const [low, high] = [Math.min(...all), Math.max(...all)];
+  const [low, high] = [smallest(all), largest(all)];
   if (!(high > low)) return [];
   const others = names.filter((name) => name !== x && name !== y);
   const levels = Array.from({ length: contourLines }, (_, i) => low + ((i + 0.5) / contourLines) * (high - low));
@@ -207,9 +208,9 @@ function isoFlopCharts(part: Part): Chart[] {
   const at = medians(part);
   const others = names.filter((name) => name !== "N" && name !== tokens);
   const compute = N.map((size, i) => 6 * size * D[i]!);
-  const budgets = spaced(Math.min(...compute), Math.max(...compute), 6);
-  const sizes = spaced(Math.min(...N), Math.max(...N), 60);
-  const range = [Math.min(...D) / 3, Math.max(...D) * 3];
+  const budgets = spaced(smallest(compute), largest(compute), 6);
+  const sizes = spaced(smallest(N), largest(N), 60);
+  const range = [smallest(D) / 3, largest(D) * 3];
   const fixedAt = others.length === 0 ? "" : `, with ${others.map((name) => `${name} = ${compact(at[name]!)}`).join(", ")}`;
   return [{
     id: idOf("isoflop", part), title: titleOf("Equal compute", part), xLabel: "N, parameters", yLabel: "loss, nats per token", xLog: true, yLog: false, level: null,

@@ -4,6 +4,7 @@
  */
 import { inputError } from "../base/errors.js";
 import type { DecoderSpec, Family } from "./types.js";
+import { allExpertTensors, mostTensors } from "./bounds.js";
 import { readQuantization } from "./quantization.js";
 import { families } from "./types.js";
 import type { Dialect } from "./families/common.js";
@@ -114,7 +115,12 @@ export function specFromConfig(config: unknown, where: string): DecoderSpec {
   }
   // Also refuses what cannot be read; how 8-bit weights are stored is no matter of the spec.
   readQuantization(config, where);
-  return dialects[type as Family].read(reader);
+  const spec = dialects[type as Family].read(reader);
+  const tensors = allExpertTensors(spec);
+  if (tensors > mostTensors) {
+    throw inputError(`${spec.layers.length} layers of experts are ${tensors} tensors, the limit is ${mostTensors}`, { where, hint: "are the numbers of layers and experts right?" });
+  }
+  return spec;
 }
 
 /**

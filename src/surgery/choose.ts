@@ -11,15 +11,15 @@ import { expectedPreservation } from "./expectation.js";
 import { targetFamilies, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
 import { routerOf, targets, type Target } from "./targets.js";
 
-/** Makes the draft for one target's router and shared expert. */
-export type MakeDraft = (target: Target) => Draft;
+/** Makes the draft for one target's router and shared expert; a sample of it, where only the verdict counts. */
+export type MakeDraft = (target: Target, options?: { readonly sample?: true | undefined }) => Draft;
 
 export type Trial =
   | { readonly family: TargetFamily; readonly draft: Draft; readonly obstacle: null }
   | { readonly family: TargetFamily; readonly draft: null; /** Why not, in words. */ readonly obstacle: string };
 
 /** What comes of writing the draft as a model of `family`. */
-export function tryTarget(family: TargetFamily, { order, topK }: Pick<UpcycleRecipe, "order" | "topK">, make: MakeDraft): Trial {
+function tryTarget(family: TargetFamily, { order, topK }: Pick<UpcycleRecipe, "order" | "topK">, make: MakeDraft, sample?: true): Trial {
   const fail = (obstacle: string): Trial => ({ family, draft: null, obstacle });
   const target = targets[family];
   if (target.routers[order] === undefined) {
@@ -28,7 +28,7 @@ export function tryTarget(family: TargetFamily, { order, topK }: Pick<UpcycleRec
   }
   if (target.topK !== undefined && target.topK !== topK) return fail(`${family} always selects ${target.topK} experts per token`);
   try {
-    const draft = adapt(make(target), family);
+    const draft = adapt(make(target, { sample }), family);
     configFromSpec(draft.spec, { dtype: "float32" });
     return { family, draft, obstacle: null };
   } catch (error) {
@@ -49,10 +49,11 @@ const ranks = { exact: 0, "constant-router": 1, approximate: 2 } as const;
 
 /**
  * All families in order of preference: those with softmax scores first, then those that keep the function best, then those that need the
- * fewest tensors changed, then as listed; our own format behind every other, and last of all those that cannot hold the source.
+ * fewest tensors changed, then as listed; our own format behind every other, and last of all those that cannot hold the source. The drafts are
+ * samples: what families differ in does not depend on how many experts there are, and all tensors of all families would take minutes.
  */
 export function tryTargets(source: DecoderSpec, recipe: UpcycleRecipe, make: MakeDraft): Trial[] {
-  const trials = targetFamilies.map((family) => tryTarget(family, recipe, make));
+  const trials = targetFamilies.map((family) => tryTarget(family, recipe, make, true));
   const cost = ({ family, draft }: Trial): readonly number[] => {
     if (draft === null) return [2];
     const router = routerOf(targets[family], recipe)!;
@@ -84,7 +85,11 @@ export function chooseTarget(source: DecoderSpec, recipe: UpcycleRecipe, make: M
   }
   const trials = tryTargets(source, recipe, make);
   const [best] = trials;
-  if (best !== undefined && best.draft !== null) return best;
+  if (best !== undefined && best.draft !== null) {
+    const whole = tryTarget(best.family, recipe, make);
+    if (whole.draft === null) throw new Error(`${best.family} holds a sample of the model, not the model: ${whole.obstacle}`);
+    return whole;
+  }
   throw inputError(`no MoE family that we write can hold this ${source.family} model: ${trials.map(({ obstacle }) => obstacle).join("; ")}`, {
     where: `${source.family}, ${recipe.order}`,
     hint: otherOrderHint(source, recipe, make) ?? `known targets: ${targetFamilies.join(", ")}`,

@@ -11,8 +11,8 @@
  */
 import { inputError } from "../base/errors.js";
 import { plainExperts, type DecoderSpec, type DenseFfn, type LayerSpec, type MoeFfn, type RouterSpec } from "../spec/types.js";
-import { slotKey, slotsOf, type Slot, type SlotPart } from "../tensors/slots.js";
-import type { Draft } from "./draft.js";
+import { slotKey, type Slot, type SlotPart } from "../tensors/slots.js";
+import { slotsOfDraft, type Draft } from "./draft.js";
 import { columns, fill, normal, pad, read, rows, scale, type Axis, type Expr } from "./expr.js";
 import { chosenLayers } from "./layers.js";
 import { partSize, type ExpertParent, type UpcycleRecipe } from "./recipe.js";
@@ -26,16 +26,17 @@ import { routerOf, type Target } from "./targets.js";
 const sharedRouterStd = 1e-3;
 
 /**
- * The target says which router and which shared expert it has; everything else stays as the draft has it.
+ * The target says which router and which shared expert it has; everything else stays as the draft has it. `sample`: the first experts stand for all.
  * Throws `input` if the recipe wants a shared expert that the target does not have.
  */
-export function upcycleFfns(draft: Draft, recipe: UpcycleRecipe, target: Target): Draft {
+export function upcycleFfns(draft: Draft, recipe: UpcycleRecipe, target: Target, { sample }: { readonly sample?: true | undefined } = {}): Draft {
   const router = routerOf(target, recipe)!;
   checkShared(recipe, target);
   const factors = layerFactors(recipe, router, draft.spec);
   const spec = moeSpec(draft.spec, recipe, target, router);
-  const values = slotsOf(spec).map((slot) => [slot.key, draft.values.get(slot.key) ?? valueOf(slot, draft.spec, spec, recipe, factors)] as const);
-  return { spec, values: new Map(values) };
+  const made = { spec, ...(sample === undefined ? {} : { sample }) };
+  const values = slotsOfDraft(made).map((slot) => [slot.key, draft.values.get(slot.key) ?? valueOf(slot, draft.spec, spec, recipe, factors)] as const);
+  return { ...made, values: new Map(values) };
 }
 
 function checkShared({ shared, sharedParent, routerInit }: UpcycleRecipe, { sharedExpert }: Target): void {

@@ -10,7 +10,8 @@
  * constant router: k w / (T w') with the weights of equal logits before and after (`selectedWeight`).
  */
 import { inputError } from "../base/errors.js";
-import type { DecoderSpec, MoeFfn } from "../spec/types.js";
+import { allExpertTensors, mostExperts, mostTensors } from "../spec/bounds.js";
+import type { DecoderSpec, LayerSpec, MoeFfn } from "../spec/types.js";
 import { slotKey, slotsOf, type Slot } from "../tensors/slots.js";
 import { canSay } from "./choose-dense.js";
 import type { ExpectedPreservation } from "./expectation.js";
@@ -54,6 +55,7 @@ export function planMultiply(source: DecoderSpec, recipe: MultiplyRecipe): Multi
   const first = source.layers.find(({ ffn }) => ffn.kind === "moe")?.ffn;
   if (first?.kind !== "moe") throw inputError("the model is dense: it has no experts to multiply", { hint: "upcycle it with a recipe such as E8G1T2" });
   const multiplied = source.layers.map((layer, index) => (layer.ffn.kind === "moe" ? { ...layer, ffn: multipliedFfn(layer.ffn, index, recipe) } : layer));
+  checkSize(copies, multiplied);
   const wider: DecoderSpec = { ...source, layers: multiplied };
   const target: DecoderSpec = canSay(wider) ? wider : { ...wider, family: "upcycle" };
   const outputs = slotsOf(target).map((slot) => ({ slot, value: valueOf(slot, source, target, recipe) }));
@@ -69,6 +71,15 @@ export function planMultiply(source: DecoderSpec, recipe: MultiplyRecipe): Multi
     ],
     how: `${source.family} to ${target.family}: ${first.experts} experts to ${after.experts}, ${first.topK} per token to ${after.topK}`,
   };
+}
+
+/** Each tensor is planned, named and listed in a header: so many that this alone would take minutes are refused beforehand. */
+function checkSize(copies: number, layers: readonly LayerSpec[]): void {
+  const experts = layers.reduce((most, { ffn }) => (ffn.kind === "moe" ? Math.max(most, ffn.experts) : most), 0);
+  const tensors = allExpertTensors({ layers });
+  const refuse = (made: string, limit: number): Error => inputError(`${copies} copies of each expert are ${made}, the limit is ${limit}`, { hint: "make fewer copies" });
+  if (experts > mostExperts) throw refuse(`${experts} experts in a layer`, mostExperts);
+  if (tensors > mostTensors) throw refuse(`${tensors} tensors`, mostTensors);
 }
 
 function multipliedFfn(ffn: MoeFfn, layer: number, { copies, topK }: MultiplyRecipe): MoeFfn {

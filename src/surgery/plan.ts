@@ -48,7 +48,7 @@ export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe, rows?: R
   checkSource(recipe, source);
   if (recipe.scaling === "calibrated") checkCalibration(recipe, source);
   const start = draftOf(source, recipe);
-  const { family, draft } = chooseTarget(source, recipe, (into) => upcycleFfns(start, recipe, into));
+  const { family, draft } = chooseTarget(source, recipe, (into, options) => upcycleFfns(start, recipe, into, options));
   const router = routerOf(targets[family], recipe)!;
   const { spec: target, values } = draft;
   const outputs = slotsOf(target).map((slot) => ({ slot, value: values.get(slot.key)! }));

@@ -6,6 +6,7 @@
  * topK T = experts per token. There are E*G routed experts of size inner/G; a token pays T/G dense FFNs.
  */
 import { inputError } from "../base/errors.js";
+import { expertTensors, mostExperts, mostTensors } from "../spec/bounds.js";
 import type { DecoderSpec, RouterOrder } from "../spec/types.js";
 import { chosenLayers, layerRanges } from "./layers.js";
 
@@ -249,6 +250,9 @@ function checkShape(recipe: UpcycleRecipe, where: string): void {
   if (experts < 2) {
     throw inputError("E*G is 1: one expert is the dense model again", { where, hint: "use E or G of at least 2" });
   }
+  if (experts > mostExperts) {
+    throw inputError(`E*G is ${experts} experts in each layer, the limit is ${mostExperts}`, { where, hint: "use a smaller E or G" });
+  }
   if (topK > experts) {
     throw inputError(`T is ${topK} but there are only E*G = ${experts} experts`, { where, hint: `use T of at most ${experts}` });
   }
@@ -282,7 +286,8 @@ export function checkSource(given: RecipeShape & Partial<UpcycleRecipe>, source:
     if (!chosen[layer]) return;
     const routed = ffn.inner - (shared ?? 0);
     if (routed < granularity) {
-      throw inputError(`a shared expert of ${shared} leaves ${routed} of the FFN's ${ffn.inner} units (layer ${layer}) for G = ${granularity} parts`, { where });
+      const left = shared === null ? `the FFN has ${routed} units` : `a shared expert of ${shared} leaves ${routed} of the FFN's ${ffn.inner} units`;
+      throw inputError(`${left} (layer ${layer}) for G = ${granularity} parts`, { where });
     }
     if ((shared !== null || recipe.sharedParent !== null) && ffn.bias) throw inputError(`the FFN of layer ${layer} has biases, which a shared expert cannot take`, { where });
     if (routed % granularity !== 0 && !recipe.pad) throw indivisible(recipe, ffn.inner, layer, where);
@@ -290,6 +295,16 @@ export function checkSource(given: RecipeShape & Partial<UpcycleRecipe>, source:
       throw inputError(`with padding, ${routed} units (layer ${layer}) fill fewer than G = ${granularity} parts`, { where, hint: "use a smaller G" });
     }
   });
+  checkTensors(recipe, source, chosen, where);
+}
+
+/** Each tensor is planned, named and listed in a header: so many that this alone would take minutes are refused beforehand. */
+function checkTensors({ expansion, granularity }: RecipeShape, source: DecoderSpec, chosen: readonly boolean[], where: string): void {
+  const experts = expansion * granularity;
+  const tensors = source.layers.reduce((sum, { ffn }, layer) => sum + (chosen[layer] ? expertTensors({ ...ffn, experts }) : 0), 0);
+  if (tensors <= mostTensors) return;
+  const layers = chosen.filter((moe) => moe).length;
+  throw inputError(`${experts} experts in each of ${layers} layers are ${tensors} tensors, the limit is ${mostTensors}`, { where, hint: "use a smaller E or G, or fewer layers" });
 }
 
 function indivisible({ granularity, shared }: UpcycleRecipe, inner: number, layer: number, where: string): Error {

@@ -3,20 +3,21 @@
  * docs/targets.md lists them.
  */
 import type { AttentionSpec, DecoderSpec, NormSpec, Rope } from "../spec/types.js";
-import { slotsOf, type Slot, type SlotPart } from "../tensors/slots.js";
-import type { Draft } from "./draft.js";
+import type { Slot, SlotPart } from "../tensors/slots.js";
+import { slotsOfDraft, type Draft } from "./draft.js";
 import { fill, offset, permuteRows, scale, type Expr } from "./expr.js";
 
 export type Rewrite = (draft: Draft) => Draft;
 
 /** The draft with another spec; `change` gives each of its tensors from what it was made of (undefined: it is new). */
-function rewrite({ values }: Draft, spec: DecoderSpec, change: (slot: Slot, was: Expr | undefined) => Expr | undefined): Draft {
-  const changed = slotsOf(spec).map((slot) => {
+function rewrite({ values, ...was }: Draft, spec: DecoderSpec, change: (slot: Slot, was: Expr | undefined) => Expr | undefined): Draft {
+  const next = { ...was, spec };
+  const changed = slotsOfDraft(next).map((slot) => {
     const value = change(slot, values.get(slot.key));
     if (value === undefined) throw new Error(`no rewrite says what ${slot.key} is made of`);
     return [slot.key, value] as const;
   });
-  return { spec, values: new Map(changed) };
+  return { ...next, values: new Map(changed) };
 }
 
 const withAttention = (spec: DecoderSpec, attn: Partial<AttentionSpec>): DecoderSpec => ({ ...spec, attn: { ...spec.attn, ...attn } });
@@ -30,6 +31,7 @@ const turned = among("q", "k", "qBias", "kBias");
 export const plainNormWeights: Rewrite = (draft) => {
   const { spec } = draft;
   const { qkNorm } = spec.attn;
+  if (spec.norm.weight === "scale" && (qkNorm === null || qkNorm.norm.weight === "scale")) return draft;
   const plain = (norm: NormSpec): NormSpec => ({ ...norm, weight: "scale" });
   const made = (norm: NormSpec, was: Expr | undefined): Expr | undefined =>
     norm.weight === "none" ? fill(1) : norm.weight === "one-plus" ? offset(was!, 1) : was;
@@ -50,9 +52,9 @@ export const untieHead: Rewrite = (draft) => {
 export const foldEmbedding: Rewrite = (draft) => {
   const { embedding } = draft.spec.multipliers;
   if (embedding === 1) return draft;
-  const { spec, values } = untieHead(draft);
-  const next = { ...spec, multipliers: { ...spec.multipliers, embedding: 1 } };
-  return rewrite({ spec, values }, next, ({ at }, was) => (at.part === "embed" ? scale(was!, embedding) : was));
+  const untied = untieHead(draft);
+  const next = { ...untied.spec, multipliers: { ...untied.spec.multipliers, embedding: 1 } };
+  return rewrite(untied, next, ({ at }, was) => (at.part === "embed" ? scale(was!, embedding) : was));
 };
 
 /** The factor on the logits goes into the last norm's weight, in front of a head that may be tied. Needs a norm with a plain weight. */

@@ -24,7 +24,7 @@ export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): Verdic
   checkRecipe(recipe);
   checkSource(recipe, source);
   const start = draftOf(source);
-  return tryTargets(source, recipe, (target) => upcycleFfns(start, recipe, target)).map(({ family, draft, obstacle }) => ({
+  return tryTargets(source, recipe, (target, options) => upcycleFfns(start, recipe, target, options)).map(({ family, draft, obstacle }) => ({
     family, order: recipe.order, obstacle,
     expected: draft === null ? null : expectedPreservation(recipe, source, routerOf(targets[family], recipe)!),
     serving: draft === null ? [] : servingOf({ ...draft.spec, family }, recipe.order),

@@ -1,8 +1,10 @@
 /** Opens a Hugging Face `tokenizer.json` of any kind and turns text into ids and back. */
-import { readFile, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Tokenizer } from "tokenizers";
 import { inputError } from "../base/errors.js";
+import { requireNoDeadLink } from "../io/fs-errors.js";
+import { largest, readWhole, utf8Text } from "../io/open.js";
 import { readSpecialIds, type SpecialIds } from "./special.js";
 
 export interface EncodeSettings {
@@ -84,10 +86,10 @@ async function findFile(folderOrFile: string): Promise<string> {
 
 async function readText(file: string): Promise<string> {
   try {
-    return await readFile(file, "utf8");
+    return utf8Text(await readWhole(file, largest.record), file);
   } catch (cause) {
-    const code = String((cause as { code?: unknown }).code);
-    if (code !== "ENOENT") throw inputError(`cannot read it (${code})`, { where: file, cause });
+    if (((cause as Error).cause as NodeJS.ErrnoException | undefined)?.code !== "ENOENT") throw cause;
+    await requireNoDeadLink(file);
     throw inputError("the folder has no tokenizer.json", {
       where: dirname(file),
       hint: "older models: save them again with transformers, AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",

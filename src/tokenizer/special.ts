@@ -1,7 +1,8 @@
 /** Which ids begin and end a text, read from the files that lie beside a `tokenizer.json`. */
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
+import { largest } from "../io/open.js";
+import { readText } from "../io/ranges.js";
 
 /** Ids of the special tokens; undefined where the model has none. */
 export interface SpecialIds {
@@ -46,10 +47,10 @@ function idOfName(name: unknown, key: string, file: string, tokenToId: (token: s
 async function readJsonIfThere(file: string): Promise<Json> {
   let text: string;
   try {
-    text = await readFile(file, "utf8");
+    text = await readText(file, largest.settings);
   } catch (cause) {
-    if ((cause as { code?: unknown }).code === "ENOENT") return {};
-    throw inputError(`cannot read it (${String((cause as { code?: unknown }).code)})`, { where: file, cause });
+    if (((cause as Error).cause as NodeJS.ErrnoException | undefined)?.code === "ENOENT") return {};
+    throw cause;
   }
   let json: unknown;
   try {

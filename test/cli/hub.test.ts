@@ -100,6 +100,32 @@ describe("hf:// where a model folder could stand", () => {
     expect((await upcycleJson("inspect", "hf://org/tiny")).dir).toBe(join(cache, "models--org--tiny", "snapshots", commit));
   });
 
+  it("is one process's at a time, waits aloud for a server that is silent, and shows no token", async () => {
+    vi.stubEnv("HF_HUB_CACHE", mkdtempSync(join(root, "cache-")));
+    vi.stubEnv("HF_TOKEN", "hf_secretOfTheUser");
+    vi.stubEnv("HF_HUB_DOWNLOAD_TIMEOUT", "0.5");
+    const isTree = (url: string): boolean => url.includes("/tree/");
+    hub.trouble.instead = ({ url }) => isTree(url!);
+    const first = start(["convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "never"), "--debug"]);
+    await first.saw("trying again: 2 of 5");
+    const second = await upcycle("inspect", "hf://org/tiny", "--debug");
+    expect([second.code, second.stderr]).toEqual([2, expect.stringContaining(`another command (process ${first.process.pid}) is working in this folder`) as string]);
+    first.process.kill("SIGINT");
+    const { host } = new URL(hub.endpoint);
+    const stopped = await first.outcome;
+    expect([stopped.code, stopped.stderr]).toEqual([130, expect.stringContaining(`\nno answer from ${host} for 0.50 s, trying again: 2 of 5\n`) as string]);
+    hub.trouble.instead = ({ url }, response) => {
+      if (isTree(url!)) response.writeHead(200, { link: '<http://localhost:1/x>; rel="next"' }).end("[]");
+      return isTree(url!);
+    };
+    const refused = await upcycle("inspect", "hf://org/tiny", "--debug");
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining(`${host} continues its list of files at another address (http://localhost:1), which is not followed`) as string]);
+    for (const { stderr } of [stopped, second, refused]) expect(stderr).not.toContain("secret");
+    vi.stubEnv("HF_TOKEN", "");
+    vi.stubEnv("HF_HUB_DOWNLOAD_TIMEOUT", "");
+    hub.trouble.instead = undefined;
+  });
+
   it("a name that is none, or not there, is one line", async () => {
     vi.stubEnv("HF_HUB_CACHE", mkdtempSync(join(root, "cache-")));
     expect(await upcycle("inspect", "hf://org")).toMatchObject({ code: 2, stderr: expect.stringMatching(/^upcycle: hf:\/\/org: the Hub has no such model; [^\n]*\n$/) as string });

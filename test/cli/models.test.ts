@@ -209,7 +209,7 @@ describe("a model that cannot be used is one line and exit 2", () => {
     ],
     [
       "forward under a file", ["forward", llama, "--input-ids", golden("dense/llama", "expected.safetensors"), "--output", join(llama, "config.json", "x")],
-      `${join(llama, "config.json", "x")}: cannot look up free space: a part of this path is a file, expected a folder`,
+      `${join(llama, "config.json", "x")}: cannot write file: a part of this path is a file, expected a folder`,
     ],
     [
       "ids that are none", ["forward", llama, "--input-ids", golden("dense/llama", "model.safetensors"), "--output", join(dir, "never")],

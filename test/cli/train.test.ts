@@ -96,8 +96,22 @@ describe("train, then use what was trained", () => {
     for (const { prompt, text } of texts) expect((await upcycleJson(...options, "--prompt", prompt)).text).toBe(text);
     const { stdout } = await upcycle(...options, "--prompt", texts[0]!.prompt, "--prompt", texts[1]!.prompt);
     expect(stdout).toBe(texts.map(({ prompt, text }) => `${prompt}${text}\n\n`).join(""));
-    expect((await upcycle("generate", last)).stderr).toBe("upcycle: --prompt: no prompt is given; give --prompt TEXT, or --prompts FILE with one per line\n");
-    expect((await upcycle("generate", last, "--prompt", "a", "--prompts", "b")).stderr).toBe("upcycle: --prompts: prompts are given twice; give either --prompt or --prompts\n");
+    expect((await upcycle("generate", last)).stderr).toBe("upcycle: --prompt: no prompt is given; give --prompt TEXT, --prompt-file FILE (- for standard input), or --prompts FILE with one per line\n");
+    expect((await upcycle("generate", last, "--prompt", "a", "--prompts", "b")).stderr).toBe("upcycle: --prompt, --prompts: prompts are given twice; leave all but one of them out\n");
+  });
+
+  it("takes prompts and text from standard input", async () => {
+    const generating = ["generate", last, "--max-new-tokens", "4", "--temperature", "0", "--threads", "1", "--json"];
+    const whole = await start([...generating, "--prompt-file", "-"], undefined, "the whale\nand the sea\n").outcome;
+    expect((JSON.parse(whole.stdout) as { prompt: string }).prompt).toBe("the whale\nand the sea");
+    const lines = await start([...generating, "--prompts", "-"], undefined, "the whale\r\n\r\nand the sea\r\n").outcome;
+    expect((JSON.parse(lines.stdout) as { texts: { prompt: string }[] }).texts.map(({ prompt }) => prompt)).toEqual(["the whale", "and the sea"]);
+    for (const name of ["--prompt-file", "--prompts"]) {
+      expect((await start([...generating, name, "-"], undefined, "").outcome).stderr).toMatch(/^upcycle: standard input: .*prompt.*\n$/);
+    }
+    const measuring = (file: string): Promise<string> =>
+      start(["perplexity", last, file, "--sequence", "16", "--threads", "1"], undefined, readFileSync(join(dir, "text.txt"), "utf8")).outcome.then(({ stdout }) => stdout);
+    expect(await measuring("-")).toBe(await measuring(join(dir, "text.txt")));
   });
 
   it("measures perplexity on long text", async () => {

@@ -19,8 +19,11 @@ export interface Running {
   saw(text: string): Promise<void>;
 }
 
-export function start(args: readonly string[], cwd?: string): Running {
-  const child = spawn(process.execPath, [main, ...args], { cwd, stdio: ["ignore", "pipe", "pipe"] });
+/** `input`: what the command finds on its standard input; nothing, if left out. */
+export function start(args: readonly string[], cwd?: string, input?: string): Running {
+  const child = spawn(process.execPath, [main, ...args], { cwd, stdio: ["pipe", "pipe", "pipe"] });
+  // A command that does not read its input may end first.
+  child.stdin.on("error", () => undefined).end(input);
   const output = { stdout: "", stderr: "" };
   for (const stream of ["stdout", "stderr"] as const) {
     child[stream].setEncoding("utf8").on("data", (text: string) => (output[stream] += text));
@@ -40,6 +43,17 @@ export function start(args: readonly string[], cwd?: string): Running {
       look();
     });
   return { process: child, outcome, saw };
+}
+
+/** Runs a line of bash in which `upcycle` is the command line and "$1", "$2" and so on the arguments. */
+export async function shell(line: string, ...args: readonly string[]): Promise<Outcome> {
+  const child = spawn("bash", ["-c", `upcycle() { "$node" "$main" "$@"; }; ${line}`, "bash", ...args], {
+    env: { ...process.env, node: process.execPath, main }, stdio: ["ignore", "pipe", "pipe"],
+  });
+  const output = { stdout: "", stderr: "" };
+  for (const stream of ["stdout", "stderr"] as const) child[stream].setEncoding("utf8").on("data", (text: string) => (output[stream] += text));
+  const code = await new Promise<number | null>((resolve, reject) => child.on("error", reject).on("close", resolve));
+  return { code, ...output };
 }
 
 export const upcycle = (...args: readonly string[]): Promise<Outcome> => start(args).outcome;

@@ -87,8 +87,8 @@ describe("forward", () => {
         "2 ROOT/in7.safetensors: input_ids holds 1099511627776, which is no token id",
         "2 MODEL: token id 96 is outside the vocabulary 0..95",
         "2 MODEL: token id -1 is outside the vocabulary 0..95",
-        "2 ROOT/no/folder/.out.partial: cannot write file: no such file or folder",
-        "2 ROOT/taken: cannot name file: this is a folder, expected a file",
+        "2 ROOT/no/folder/out: cannot write file: its folder does not exist; make it first",
+        "2 ROOT/taken: this is a folder, expected a file",
         "130 ROOT/out: stopped, nothing was written",
       ]
     `);

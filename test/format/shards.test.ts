@@ -90,3 +90,10 @@ describe("parseIndex", () => {
     expect(() => parseIndex(text, "i")).toThrow(UpcycleError);
   });
 });
+
+test("an index of 100,000 files, and shards so small that there would be as many, are refused by their number", () => {
+  const map = Object.fromEntries(Array.from({ length: 100_000 }, (_, i) => [`t${i}`, `model-${i}.safetensors`]));
+  expect(() => parseIndex(JSON.stringify({ weight_map: map }), "i")).toThrow("index lists 100000 files, the limit is 10000");
+  const tensors = Array.from({ length: 20_000 }, (_, i) => ({ name: `t${i}`, dtype: "F32" as const, shape: [2] }));
+  expect(() => planShards(tensors, 8)).toThrow("shards of 8 bytes would be 20000 files, the limit is 10000");
+});

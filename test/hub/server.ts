@@ -27,6 +27,8 @@ export interface Trouble {
   wholeOnly?: boolean | undefined;
   /** Bytes a second, for downloads that are to be interrupted. */
   slow?: boolean | undefined;
+  /** Answers a request itself, and says so; else the request is answered as usual. */
+  instead?: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined;
 }
 
 export const commit = "0123456789abcdef0123456789abcdef01234567";
@@ -42,6 +44,7 @@ export async function fakeHub(repositories: Readonly<Record<string, Readonly<Rec
     const { pathname } = new URL(request.url!, "http://hub");
     const range = request.headers.range ?? "";
     requests.push(`${request.method} ${pathname} ${range}`.trim());
+    if (trouble.instead?.(request, response) === true) return;
     const fail = (status: number, code: string): void => {
       response.writeHead(status, { "content-type": "application/json", "x-error-code": code }).end(JSON.stringify({ error: code }));
     };
@@ -100,7 +103,8 @@ export async function fakeHub(repositories: Readonly<Record<string, Readonly<Rec
   };
 }
 
-function listed([path, bytes]: [string, Uint8Array]): { type: string; path: string; oid: string; size: number; lfs?: object } {
+/** An entry of the Hub's list of files. */
+export function listed([path, bytes]: [string, Uint8Array]): { type: string; path: string; oid: string; size: number; lfs?: object } {
   const oid = createHash("sha1").update(`blob ${bytes.length}\0`).update(bytes).digest("hex");
   const lfs = { oid: createHash("sha256").update(bytes).digest("hex"), size: bytes.length, pointerSize: 130 };
   return { type: "file", path, oid, size: bytes.length, ...(bytes.length > largeFrom ? { lfs } : {}) };

@@ -38,7 +38,7 @@ describe("writeFileAtomic", () => {
     const dir = fresh();
     writeFileSync(join(dir, "file"), "");
     expect((await failure(writeFileAtomic(join(dir, "missing", "a"), "x"))).line).toBe(
-      `${join(dir, "missing", "a")}: cannot write file: no such file or folder`,
+      `${join(dir, "missing", "a")}: cannot write file: its folder does not exist; make it first`,
     );
     expect((await failure(writeFileAtomic(join(dir, "file", "a"), "x"))).line).toContain("a part of this path is a file");
     mkdirSync(join(dir, "folder", "inside"), { recursive: true });

@@ -74,7 +74,7 @@ describe("text files", () => {
 
   test("a folder named like a file is an error, not a stack", async () => {
     await file("odd/inner.txt/x.md", "x");
-    expect(await failure({ path: join(folder, "odd") })).toBe("odd/inner.txt: cannot read text: this is a folder, expected a file");
+    expect(await failure({ path: join(folder, "odd") })).toBe("odd/inner.txt: this is a folder, expected a file");
   });
 
   test("errors name the file and say what to do", async () => {

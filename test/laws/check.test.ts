@@ -69,3 +69,10 @@ describe("points", () => {
     expect(checkPoints(law("chinchilla"), few)[0]).toMatch(/^7 points for 5 parameters are few/);
   });
 });
+
+it("a table of 200,000 points is checked", () => {
+  const n = 200_000;
+  const column = (scale: number): Float64Array => Float64Array.from({ length: n }, (_, i) => scale * (1 + (i % 1000)));
+  const points = { n, columns: { N: column(1e7), D: column(1e9) }, loss: Float64Array.from({ length: n }, (_, i) => 2 + (i % 7) / 10), groups: null };
+  expect(() => checkPoints(law("chinchilla"), points as never)).not.toThrow(RangeError);
+});

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { randomStream } from "../../src/base/random.js";
-import { kernelMemory } from "../../src/numeric/kernels.js";
+import { kernelMemory, kernelPages, pageMemory } from "../../src/numeric/kernels.js";
 
 function normals(count: number, name: string, std = 1): Float32Array {
   const out = new Float32Array(count);
@@ -125,4 +125,18 @@ describe("adamw", () => {
 
 it("refuses more than one memory can hold", () => {
   expect(() => kernelMemory(2 ** 32 + 1)).toThrow("do not fit one WebAssembly memory");
+});
+
+describe("where the engine gets no addresses", () => {
+  const refused = (): never => {
+    throw new RangeError("WebAssembly.Memory(): could not allocate memory");
+  };
+
+  it("memory for writing begins anywhere", () => {
+    expect(pageMemory(5000, refused).byteLength).toBeGreaterThanOrEqual(5000);
+  });
+
+  it("memory for weights is refused, saying how much", () => {
+    expect(() => kernelPages(16, refused)).toThrow(expect.objectContaining({ kind: "stopped", message: expect.stringMatching(/^cannot get 1.0 MB of memory for weights/) as string }));
+  });
 });

@@ -1,22 +1,21 @@
 /** Mixture-of-experts keys that several families share: counts, which layers are sparse, softmax routers. */
 import { inputError } from "../../base/errors.js";
 import { routerOrder, softmaxRouter } from "../types.js";
+import { mostExperts } from "../bounds.js";
 import type { DecoderSpec, DenseFfn, MoeFfn, Rope, RouterOrder, RouterSpec } from "../types.js";
 import type { AttentionOptions, Common } from "./common.js";
 import { attentionOf, refuse } from "./common.js";
 import type { ConfigReader } from "./reader.js";
 import { isInteger, isString } from "./reader.js";
 
-const maxExperts = 65_536;
-
 /** The family's own key and `num_local_experts` are two spellings of one number. Without a fallback one must be there. */
 export function readExpertCount(config: ConfigReader, fallback: number | undefined, own = "num_experts"): number {
   const keys = [own, "num_local_experts"].filter((key) => config.has(key));
-  const counts = keys.map((key) => config.int(key, undefined, { max: maxExperts }));
+  const counts = keys.map((key) => config.int(key, undefined, { max: mostExperts }));
   if (counts.length === 2 && counts[0] !== counts[1]) {
     throw inputError(`${own} is ${counts[0]} but num_local_experts is ${counts[1]}`, { where: config.where });
   }
-  return counts[0] ?? config.int(own, fallback, { max: maxExperts });
+  return counts[0] ?? config.int(own, fallback, { max: mostExperts });
 }
 
 export function readTopK(config: ConfigReader, experts: number, fallback: number | undefined, key = "num_experts_per_tok"): number {

@@ -1,0 +1,15 @@
+/** Smallest and largest of many numbers: `Math.min(...values)` overflows the stack from some 100,000 values on. Like it, NaN among them gives NaN. */
+
+/** Infinity of none. */
+export function smallest(values: Iterable<number>): number {
+  let least = Infinity;
+  for (const value of values) least = Math.min(least, value);
+  return least;
+}
+
+/** -Infinity of none. */
+export function largest(values: Iterable<number>): number {
+  let most = -Infinity;
+  for (const value of values) most = Math.max(most, value);
+  return most;
+}

@@ -1,0 +1,19 @@
+import { describe, expect, test } from "vitest";
+import { largest, smallest } from "../../src/base/extremes.js";
+import { table } from "../../src/base/format.js";
+
+describe("extremes", () => {
+  test("of a million numbers are found without a stack of arguments", () => {
+    const values = Float64Array.from({ length: 1_000_000 }, (_, i) => Math.abs(i - 500_000));
+    expect([smallest(values), largest(values)]).toEqual([0, 500_000]);
+  });
+
+  test("of none are infinite, of NaN are NaN, as Math.min and Math.max have it", () => {
+    expect([smallest([]), largest([]), smallest([1, NaN]), largest([NaN, 1])]).toEqual([Infinity, -Infinity, NaN, NaN]);
+  });
+});
+
+test("a table of 130,000 rows is laid out", () => {
+  const rows = Array.from({ length: 130_000 }, (_, i) => [`t${i}`, "1"]);
+  expect(table([["name", "n"], ...rows], ["left", "right"]).length).toBeGreaterThan(1_000_000);
+});
