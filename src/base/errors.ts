@@ -39,7 +39,10 @@ export class UpcycleError extends Error {
     return exitCodes[this.kind];
   }
 
-  /** One line: `where: message; hint`. Each is cut for itself, so that a name without end leaves room for what is wrong with it. */
+  /**
+   * One line: `where: message; hint`. Each is cut for itself, so that a name without end leaves room for what is wrong
+   * with it.
+   */
   get line(): string {
     const place = this.where === undefined ? "" : `${visibleLine(this.where, mostOfPart)}: `;
     const help = this.hint === undefined ? "" : `; ${oneLine(this.hint)}`;
@@ -69,7 +72,8 @@ export class FileProblems extends UpcycleError {
   constructor(file: string, problems: readonly [UpcycleError, UpcycleError, ...UpcycleError[]]) {
     const [{ kind, message, where, hint }] = problems;
     const others = problems.length - 1;
-    super({ kind, message: `${message} (and ${others} more problem${others === 1 ? "" : "s"})`, ...(where !== undefined && { where }), ...(hint !== undefined && { hint }) });
+    const more = `(and ${others} more problem${others === 1 ? "" : "s"})`;
+    super({ kind, message: `${message} ${more}`, ...(where !== undefined && { where }), ...(hint !== undefined && { hint }) });
     this.file = file;
     this.problems = problems;
   }

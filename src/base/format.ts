@@ -95,12 +95,13 @@ export function meanWithSpread(values: readonly number[], decimals = 3): string 
 }
 
 /**
- * A line broken to lines of at most `width` columns, indented like the first and those after it by two more. `longWords` that do not fit are cut, or kept as
- * they are, so that a path can still be copied.
+ * A line broken to lines of at most `width` columns, indented like the first and those after it by two more.
+ * `longWords` that do not fit are cut, or kept as they are, so that a path can still be copied.
  */
 export function folded(line: string, width: number, longWords: "cut" | "keep" = "cut"): string[] {
   const indent = /^ */.exec(line)![0];
-  return wrap(line.slice(indent.length), width - indent.length - 2, longWords).map((part, i) => (i === 0 ? `${indent}${part}` : `${indent}  ${part}`));
+  const parts = wrap(line.slice(indent.length), width - indent.length - 2, longWords);
+  return parts.map((part, i) => (i === 0 ? `${indent}${part}` : `${indent}  ${part}`));
 }
 
 /** `label  text` with the text from column `width` on, continued below itself, no line wider than `columns`. */
@@ -108,7 +109,9 @@ export function labelled(label: string, text: string, width: number, columns: nu
   return wrap(text, columns - width).map((part, i) => padded(i === 0 ? visibleLine(label) : "", width) + part);
 }
 
-/** Breaks `text` at spaces into lines of at most `width` columns, made visible first; words longer than a line are cut. */
+/**
+ * Breaks `text` at spaces into lines of at most `width` columns, made visible first; words longer than a line are cut.
+ */
 export function wrap(text: string, width: number, longWords: "cut" | "keep" = "cut"): readonly string[] {
   const lines: string[] = [];
   const words = visibleLine(text).split(" ");
@@ -142,21 +145,29 @@ function cutWord(word: string, width: number): readonly string[] {
 }
 
 export type Alignment = "left" | "right";
+type Rows = readonly (readonly string[])[];
 
 const columnGap = 2;
 /** Characters of one cell: a shape or a name without end must not fill a screen. */
 const mostOfCell = 1000;
 /** Signs that names are put together with, behind which they may be broken. */
 const seams = /(?<=[/._\-,:+\\ ])/;
-/** A column of words is made as narrow as its longest part of a name, and for the sake of one without end no wider than this. */
+/**
+ * A column of words is made as narrow as its longest part of a name, and for the sake of one without end no wider than
+ * this.
+ */
 const widestPart = 24;
 
 /**
- * Rows as aligned columns, no line wider than `maxWidth`: the first row is the heading, in which `\n` breaks a cell, and gets a rule below it. Text that does
- * not fit is wrapped within its cell, left-aligned columns first, so nothing is cut off. Where numbers would have to be cut, each row is a list of its cells.
+ * Rows as aligned columns, no line wider than `maxWidth`: the first row is the heading, in which `\n` breaks a cell,
+ * and gets a rule below it. Text that does not fit is wrapped within its cell, left-aligned columns first, so nothing
+ * is cut off. Where numbers would have to be cut, each row is a list of its cells.
  */
-export function table(rows: readonly (readonly string[])[], alignment: readonly Alignment[], maxWidth = 80): readonly string[] {
-  const cells = rows.map((row, index) => alignment.map((_, column) => (index === 0 ? (row[column] ?? "").split("\n") : [row[column] ?? ""]).map((line) => visibleLine(line, mostOfCell))));
+export function table(rows: Rows, alignment: readonly Alignment[], maxWidth = 80): readonly string[] {
+  const linesOf = (text: string, index: number): readonly string[] => (index === 0 ? text.split("\n") : [text]);
+  const cells = rows.map((row, index) =>
+    alignment.map((_, column) => linesOf(row[column] ?? "", index).map((line) => visibleLine(line, mostOfCell))),
+  );
   const widths = fitWidths(cells, alignment, maxWidth);
   if (widths === null) return listed(rows, maxWidth);
   const lines: string[] = [];
@@ -164,7 +175,7 @@ export function table(rows: readonly (readonly string[])[], alignment: readonly 
     const wrapped = row.map((cell, column) => cell.flatMap((line) => wrap(line, widths[column]!)));
     const height = Math.max(...wrapped.map((cell) => cell.length));
     for (let line = 0; line < height; line++) {
-      const parts = wrapped.map((cell, column) => padded(cell[line] ?? "", widths[column]!, alignment[column] === "right" ? "right" : "left"));
+      const parts = wrapped.map((cell, column) => padded(cell[line] ?? "", widths[column]!, alignment[column]));
       lines.push(parts.join(" ".repeat(columnGap)).trimEnd());
     }
     if (index === 0) lines.push(widths.map((width) => "-".repeat(width)).join(" ".repeat(columnGap)));
@@ -172,14 +183,22 @@ export function table(rows: readonly (readonly string[])[], alignment: readonly 
   return lines;
 }
 
-/** Natural column widths, narrowed one column of the terminal at a time where the table is too wide; null where it cannot fit. */
-function fitWidths(cells: readonly (readonly (readonly string[])[])[], alignment: readonly Alignment[], maxWidth: number): number[] | null {
-  const widest = (column: number, parts: (line: string) => readonly string[]): number =>
-    cells.reduce((most, row) => row[column]!.flatMap(parts).reduce((width, part) => Math.max(width, displayWidth(part)), most), 1);
+/**
+ * Natural column widths, narrowed one column of the terminal at a time where the table is too wide; null where it
+ * cannot fit.
+ */
+function fitWidths(cells: readonly Rows[], alignment: readonly Alignment[], maxWidth: number): number[] | null {
+  const widest = (column: number, parts: (line: string) => readonly string[]): number => {
+    let width = 1;
+    for (const row of cells) for (const part of row[column]!.flatMap(parts)) width = Math.max(width, displayWidth(part));
+    return width;
+  };
   const widths = alignment.map((_, column) => widest(column, (line) => [line]));
   let excess = widths.reduce((sum, width) => sum + width, 0) + columnGap * (widths.length - 1) - maxWidth;
   if (excess <= 0) return widths;
-  const least = alignment.map((side, column) => (side === "left" ? Math.min(widestPart, widest(column, (line) => line.split(seams))) : widest(column, (line) => line.split(" "))));
+  const least = alignment.map((side, column) =>
+    side === "left" ? Math.min(widestPart, widest(column, (line) => line.split(seams))) : widest(column, (line) => line.split(" ")),
+  );
   for (; excess > 0; excess--) {
     const column = widestColumn(widths, least, alignment, "left") ?? widestColumn(widths, least, alignment, "right");
     if (column === null) return null;
@@ -188,7 +207,9 @@ function fitWidths(cells: readonly (readonly (readonly string[])[])[], alignment
   return widths;
 }
 
-function widestColumn(widths: readonly number[], least: readonly number[], alignment: readonly Alignment[], side: Alignment): number | null {
+function widestColumn(
+  widths: readonly number[], least: readonly number[], alignment: readonly Alignment[], side: Alignment,
+): number | null {
   let widest: number | null = null;
   widths.forEach((width, column) => {
     if (alignment[column] !== side || width <= least[column]!) return;
@@ -198,7 +219,7 @@ function widestColumn(widths: readonly number[], least: readonly number[], align
 }
 
 /** Each row's first cell, and below it the others with their headings. */
-function listed([heading = [], ...rows]: readonly (readonly string[])[], maxWidth: number): string[] {
+function listed([heading = [], ...rows]: Rows, maxWidth: number): string[] {
   const names = heading.map((name) => name.trim().replaceAll("\n", " "));
   const width = Math.max(...names.slice(1).map(displayWidth)) + 2 * columnGap;
   return rows.flatMap((row) => [

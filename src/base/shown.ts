@@ -1,11 +1,18 @@
 /**
- * Text of others as it is shown: names in models, adapters, configs, tables and answers of servers may hold anything. Whatever would steer a terminal,
- * begin another line, turn the order of the letters round or not be seen at all is written as JSON writes it (`\u001b`, `\n`), and what is endless is cut.
+ * Text of others as it is shown: names in models, adapters, configs, tables and answers of servers may hold anything.
+ * Whatever would steer a terminal, begin another line, turn the order of the letters round or not be seen at all is
+ * written as JSON writes it (`\u001b`, `\n`), and what is endless is cut.
  */
 
-/** Control and format characters, line and paragraph separators, lone surrogates, and all that has no look of its own but the two selectors of emoji. */
+/**
+ * Control and format characters, line and paragraph separators, lone surrogates, and all that has no look of its own
+ * but the two selectors of emoji.
+ */
 const unseen = /(?![\uFE0E\uFE0F])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
-/** Of a longer text: line ends and tabs are its own, and joiners and marks of direction are needed to write many languages. */
+/**
+ * Of a longer text: line ends and tabs are its own, and joiners and marks of direction are needed to write many
+ * languages.
+ */
 const steering = /(?![\n\t])[\p{Cc}\p{Cs}\u202A-\u202E\u2066-\u2069]/gu;
 
 const short: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f" };

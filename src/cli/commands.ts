@@ -9,8 +9,8 @@ export interface Face {
 }
 
 /**
- * In the order of the help. What the help of the whole program says of a command stands here too (a test compares), so that it, `--version` and a mistyped name
- * wait for no command's code, and a command for its own alone.
+ * In the order of the help. What the help of the whole program says of a command stands here too (a test compares), so
+ * that it, `--version` and a mistyped name wait for no command's code, and a command for its own alone.
  */
 export const faces: Readonly<Record<string, Face>> = {
   quickstart: {

@@ -27,7 +27,8 @@ export function diffCommand(): Command {
     .option("--exit-code", "exit with 1 if there is any difference")
     .action(execute);
   const remarks = [
-    "Tensors are matched by what they are to the model, whatever they are called. A line for several says what is largest among them, and the smallest cosine.",
+    "Tensors are matched by what they are to the model, whatever they are called. " +
+      "A line for several says what is largest among them, and the smallest cosine.",
     "relative: ||b - a|| / ||a||. Exit code 0 also for models that differ.",
   ];
   return withExample(withJson(command), "upcycle diff models/before models/after", ...remarks);
@@ -41,7 +42,10 @@ async function execute(a: string, b: string, flags: DiffFlags): Promise<void> {
     onProgress: (done, total, name) => terminal.progress(`${percent(done / total, 3)}  ${done} of ${total} tensors  comparing`, name),
   });
   if (json) terminal.json(found);
-  else terminal.out(diffLines(found, { each: flags.tensors === true, most: flags.all === true ? Infinity : shown, columns: terminal.columns }));
+  else {
+    const most = flags.all === true ? Infinity : shown;
+    terminal.out(diffLines(found, { each: flags.tensors === true, most, columns: terminal.columns }));
+  }
   if (flags.exitCode === true && !found.equal) throw stopError("the models differ", { where: `${shownModel(sourceA)}, ${shownModel(sourceB)}` });
 }
 
@@ -54,7 +58,6 @@ interface DiffView {
 
 function diffLines(found: CheckpointDiff, view: DiffView): string[] {
   const { tensors, onlyA, onlyB, config } = found;
-  const { most, columns } = view;
   if (found.equal) return [`no difference: ${tensors.length} tensors and the config are equal`];
   const equal = tensors.filter((one) => one.equal).length;
   return [
@@ -62,15 +65,21 @@ function diffLines(found: CheckpointDiff, view: DiffView): string[] {
     ...only("only in a", onlyA, view),
     ...only("only in b", onlyB, view),
     ...(equal === tensors.length ? [] : ["", ...(view.each ? tensorTable(tensors, view) : groupTable(tensors, view))]),
-    ...(config.length === 0 ? [] : ["", ...table([["config.json", "a", "b"], ...config.slice(0, most).map(({ key, a, b }) => [key, a ?? "-", b ?? "-"])], ["left", "left", "left"], columns), ...rest(config.length, most)]),
+    ...(config.length === 0 ? [] : ["", ...configTable(config, view)]),
   ];
+}
+
+function configTable(config: CheckpointDiff["config"], { most, columns }: DiffView): string[] {
+  const rows = config.slice(0, most).map(({ key, a, b }) => [key, a ?? "-", b ?? "-"]);
+  return [...table([["config.json", "a", "b"], ...rows], ["left", "left", "left"], columns), ...rest(config.length, most)];
 }
 
 const numbers = ["max", "mean", "relative", "cosine"];
 const right = numbers.map(() => "right" as const);
 
 function tensorTable(tensors: readonly TensorDiff[], { most, columns }: DiffView): string[] {
-  const largest = tensors.filter(({ equal }) => !equal).map((one) => [distance(one), one] as const).sort(([a], [b]) => compareDistances(a, b)).map(([, one]) => one);
+  const different = tensors.filter(({ equal }) => !equal);
+  const largest = different.sort((a, b) => compareDistances(distance(a), distance(b)));
   const rows = largest.slice(0, most).map((one) => [label(one), ...values(one)]);
   return [...table([["tensor", ...numbers], ...rows], ["left", ...right], columns), ...rest(largest.length, most)];
 }
@@ -78,7 +87,8 @@ function tensorTable(tensors: readonly TensorDiff[], { most, columns }: DiffView
 function groupTable(tensors: readonly TensorDiff[], { most, columns }: DiffView): string[] {
   const groups = groupDiffs(tensors);
   const rows = groups.slice(0, most).map((group) => [label(group), differing(group), ...values(group)]);
-  return [...table([["tensors", "differ", ...numbers], ...rows], ["left", "left", ...right], columns), ...rest(groups.length, most), "--tensors shows them one by one"];
+  const lines = table([["tensors", "differ", ...numbers], ...rows], ["left", "left", ...right], columns);
+  return [...lines, ...rest(groups.length, most), "--tensors shows them one by one"];
 }
 
 function label({ name, shapes, dtypes, difference }: Pick<TensorDiff, "name" | "shapes" | "dtypes" | "difference">): string {
@@ -108,8 +118,11 @@ function layerWords({ layers }: NameGroup): string {
 function only(title: string, names: readonly string[], { each, most, columns }: DiffView): string[] {
   if (names.length === 0) return [];
   const groups = groupNames(names);
-  const words = each ? names : groups.map((group) => (group.layers.length === 0 || group.tensors === 1 ? group.name : `${group.name} (${group.tensors}, ${layerWords(group)})`));
-  return [`${title}: ${names.length}`, ...words.slice(0, most), ...rest(words.length, most)].flatMap((line, i) => folded(i === 0 ? line : `  ${line}`, columns));
+  const wordsOf = (group: NameGroup): string =>
+    group.layers.length === 0 || group.tensors === 1 ? group.name : `${group.name} (${group.tensors}, ${layerWords(group)})`;
+  const words = each ? names : groups.map(wordsOf);
+  const lines = [...words.slice(0, most), ...rest(words.length, most)].map((line) => `  ${line}`);
+  return [`${title}: ${names.length}`, ...lines].flatMap((line) => folded(line, columns));
 }
 
 const rest = (count: number, most: number): string[] => (count > most ? [`and ${count - most} more (--all shows them)`] : []);

@@ -15,7 +15,9 @@ export function withHelp(command: Command): Command {
     minWidthToWrap: 1,
     formatItem(term, termWidth, description, helper) {
       const width = this.helpWidth ?? helpColumns();
-      if (description === "" || width - termWidth - 4 >= leastBeside) return Help.prototype.formatItem.call(this, term, termWidth, description, helper);
+      if (description === "" || width - termWidth - 4 >= leastBeside) {
+        return Help.prototype.formatItem.call(this, term, termWidth, description, helper);
+      }
       return [`  ${term}`, ...wrap(description, width - 6).map((line) => `      ${line}`)].join("\n");
     },
     formatHelp(shown, helper) {
@@ -27,9 +29,11 @@ export function withHelp(command: Command): Command {
 /** Text below a command's options: paragraphs, then command lines that work. */
 export function helpText(paragraphs: readonly string[], examples: readonly string[]): string {
   const text = paragraphs.flatMap((paragraph) => wrap(paragraph, helpColumns()));
-  return helpLines([...(text.length === 0 ? [] : ["", ...text]), "", "Example:", ...examples.map((example) => `  $ ${example}`)].join("\n"));
+  const above = text.length === 0 ? [] : ["", ...text];
+  return helpLines([...above, "", "Example:", ...examples.map((example) => `  $ ${example}`)].join("\n"));
 }
 
 function helpLines(text: string): string {
-  return text.split("\n").flatMap((line) => (displayWidth(line) <= helpColumns() ? [line] : folded(line, helpColumns(), "keep"))).join("\n");
+  const width = helpColumns();
+  return text.split("\n").flatMap((line) => (displayWidth(line) <= width ? [line] : folded(line, width, "keep"))).join("\n");
 }

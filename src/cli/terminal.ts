@@ -1,6 +1,7 @@
 /**
- * Where a command's words go: results to stdout, progress and errors to stderr. All that is shown passes here, so here it is made harmless: names in models,
- * tables and answers of servers may hold escape sequences or be endless. On a terminal lines are broken between words; what goes to a file or a pipe is not.
+ * Where a command's words go: results to stdout, progress and errors to stderr. All that is shown passes here, so here
+ * it is made harmless: names in models, tables and answers of servers may hold escape sequences or be endless. On a
+ * terminal lines are broken between words; what goes to a file or a pipe is not.
  */
 import { fstatSync, writeSync } from "node:fs";
 import type { UpcycleError } from "../base/errors.js";
@@ -14,15 +15,19 @@ export interface Terminal {
   readonly columns: number;
   /** Results: a line on stdout, or several. */
   out(lines: string | readonly string[]): void;
-  /** A result as one JSON document on stdout. Characters that would steer a terminal are written as JSON escapes, so it is the same document. */
+  /**
+   * A result as one JSON document on stdout. Characters that would steer a terminal are written as JSON escapes, so it
+   * is the same document.
+   */
   json(document: unknown): void;
   /** Results: text of a model on stdout, as it is; on a terminal without what would steer it. */
   write(text: string): void;
   /** A line on stderr that stays. */
   note(line: string): void;
   /**
-   * The state of a long command: rewritten in place on a terminal; elsewhere a plain line, at most one every few seconds. Two spaces part what is said, the most
-   * important first: what a terminal has no room for is left out from the end. `name` (of a tensor, a file, a run) stands last and is shortened in its middle.
+   * The state of a long command: rewritten in place on a terminal; elsewhere a plain line, at most one every few
+   * seconds. Two spaces part what is said, the most important first: what a terminal has no room for is left out from
+   * the end. `name` (of a tensor, a file, a run) stands last and is shortened in its middle.
    */
   progress(line: string, name?: string): void;
   /** Takes the rewritten line away, if there is one. */
@@ -69,7 +74,8 @@ export function resultColumns(stream: ShownStream): number {
 function shownLines(stream: ShownStream, line: string): string {
   const width = widthOf(stream);
   const text = visibleLine(line);
-  return `${(width === null || displayWidth(text) <= width ? [text] : folded(text, Math.max(fewestColumns, width), "keep")).join("\n")}\n`;
+  if (width === null || displayWidth(text) <= width) return `${text}\n`;
+  return `${folded(text, Math.max(fewestColumns, width), "keep").join("\n")}\n`;
 }
 
 /** Streams on which a rewritten line is on the screen and not ended yet, whoever wrote it. */

@@ -59,7 +59,10 @@ async function execute(denseName: string, moeName: string, flags: VerifyFlags): 
   requirePreserved(found, record, tolerance, shownModel(moe));
 }
 
-/** Throws inputError for a mixture in the place of the parent and a dense model in that of the child: they were given the wrong way round. */
+/**
+ * Throws inputError for a mixture in the place of the parent and a dense model in that of the child: they were given
+ * the wrong way round.
+ */
 async function requireOrder(dense: ModelSource, moe: ModelSource): Promise<void> {
   const isMixture = async (source: ModelSource): Promise<boolean> => {
     const { spec, close } = await openCheckpoint(source);

@@ -1,5 +1,6 @@
 /**
- * YAML text -> checked config, or all that is wrong with it: for each thing ONE line that says file, line, key, what was found and what was expected.
+ * YAML text -> checked config, or all that is wrong with it: for each thing ONE line that says file, line, key, what
+ * was found and what was expected.
  */
 import { LineCounter, isMap, isScalar, parseDocument, type Document } from "yaml";
 import { z } from "zod";
@@ -37,18 +38,21 @@ function problemsOf(file: string, problems: readonly Problem[]): UpcycleError {
 
 /** Issues that say one thing each. */
 function singleIssues(issues: readonly Issue[], data: unknown): Issue[] {
-  return issues.flatMap((issue) => insideUnion(issue, data)).flatMap((issue): Issue[] => (issue.code === "unrecognized_keys" ? issue.keys.map((key) => ({ ...issue, keys: [key] })) : [issue]));
+  return issues
+    .flatMap((issue) => insideUnion(issue, data))
+    .flatMap((issue): Issue[] => (issue.code === "unrecognized_keys" ? issue.keys.map((key) => ({ ...issue, keys: [key] })) : [issue]));
 }
 
 /**
- * A mistyped key is found both as unknown and as missing, in words of our own too: the unknown one can say what was meant, and that is enough.
- * `gone`: keys that are missing because they were taken out, by path.
+ * A mistyped key is found both as unknown and as missing, in words of our own too: the unknown one can say what was
+ * meant, and that is enough. `gone`: keys that are missing because they were taken out, by path.
  */
 function describeAll(issues: readonly Issue[], place: Place, gone: readonly Path[] = []): Problem[] {
   const without = [...gone, ...issues.flatMap((issue) => meantPath(issue, place) ?? [])];
   const paths = new Set(without.map(printPath));
   const holders = new Set(without.map((path) => printPath(path.slice(0, -1))));
-  const follows = ({ code, path }: Issue): boolean => code !== "unrecognized_keys" && (code === "custom" ? holders : paths).has(printPath(path));
+  const follows = ({ code, path }: Issue): boolean =>
+    code !== "unrecognized_keys" && (code === "custom" ? holders : paths).has(printPath(path));
   return issues.filter((issue) => !follows(issue)).map((issue) => describeIssue(issue, place));
 }
 
@@ -59,8 +63,9 @@ function meantPath(issue: Issue, { data, schema }: Place): [Path] | undefined {
 }
 
 /**
- * Rules about several keys are looked at only where each key is fine by itself. So the rest is looked at once more without what is wrong, and with keys as they
- * were meant: what then is found anew is a problem too, but for the keys that are missing because they were taken out.
+ * Rules about several keys are looked at only where each key is fine by itself. So the rest is looked at once more
+ * without what is wrong, and with keys as they were meant: what then is found anew is a problem too, but for the keys
+ * that are missing because they were taken out.
  */
 function furtherProblems(schema: z.ZodType, issues: readonly Issue[], place: Place): Problem[] {
   const data: unknown = structuredClone(place.data);
@@ -70,7 +75,8 @@ function furtherProblems(schema: z.ZodType, issues: readonly Issue[], place: Pla
   if (parsed.success) return [];
   const known = new Set(issues.map(({ path }) => printPath(path)));
   for (const { meant } of renamed) known.delete(printPath(meant));
-  const further = singleIssues(parsed.error.issues, data).filter(({ code, path }) => code === "custom" || !known.has(printPath(path)));
+  const further = singleIssues(parsed.error.issues, data)
+    .filter(({ code, path }) => code === "custom" || !known.has(printPath(path)));
   return describeAll(further, { ...place, data, renamed }, gone);
 }
 
@@ -78,7 +84,8 @@ function furtherProblems(schema: z.ZodType, issues: readonly Issue[], place: Pla
 function takeOut(data: unknown, { code, path }: Issue): [Path] | undefined {
   const holder = path.slice(0, -1).reduce<unknown>(child, data);
   const last = path.at(-1);
-  if (code === "custom" || code === "unrecognized_keys" || !isBlock(holder) || last === undefined || !Object.hasOwn(holder, last)) return undefined;
+  if (code === "custom" || code === "unrecognized_keys") return undefined;
+  if (!isBlock(holder) || last === undefined || !Object.hasOwn(holder, last)) return undefined;
   delete holder[last];
   return [path];
 }
@@ -94,16 +101,21 @@ function rename(data: unknown, issue: Issue, place: Place): Renamed | undefined 
   return meant === undefined ? undefined : { meant: [...issue.path, meant], written: [...issue.path, key] };
 }
 
-const isBlock = (value: unknown): value is Record<PropertyKey, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
+const isBlock = (value: unknown): value is Record<PropertyKey, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
 
-/** The known key that an unknown one was probably meant to be. One that is still missing is likelier than one that is there already. */
+/**
+ * The known key that an unknown one was probably meant to be. One that is still missing is likelier than one that is
+ * there already.
+ */
 function meantKey(issue: Issue, data: unknown, schema: JsonSchema): string | undefined {
   if (issue.code !== "unrecognized_keys") return undefined;
   const found = issue.path.reduce<unknown>(child, data);
   return nearest(issue.keys[0]!, knownKeys(issue, data, schema).filter((name) => child(found, name) === undefined));
 }
 
-const knownKeys = ({ path }: Issue, data: unknown, schema: JsonSchema): string[] => schemasAt(schema, path, data).flatMap((node) => Object.keys(node.properties ?? {}));
+const knownKeys = ({ path }: Issue, data: unknown, schema: JsonSchema): string[] =>
+  schemasAt(schema, path, data).flatMap((node) => Object.keys(node.properties ?? {}));
 
 /** Plain data of a document. Throws `input` for bad syntax, several documents, or an empty file. */
 function readDocument(document: Document.Parsed, lines: LineCounter, file: string): unknown {
@@ -199,7 +211,10 @@ function printPath(path: Path): string {
 
 /** Line of the key at `path`, or of the nearest enclosing thing that the file has. */
 function lineOf(asMeant: Path, { document, lines, renamed = [] }: Place): number {
-  const path = renamed.reduce((at, { meant, written }) => (meant.every((step, i) => step === at[i]) ? [...written, ...at.slice(meant.length)] : at), asMeant);
+  const path = renamed.reduce(
+    (at, { meant, written }) => (meant.every((step, i) => step === at[i]) ? [...written, ...at.slice(meant.length)] : at),
+    asMeant,
+  );
   for (let length = path.length; length > 0; length--) {
     const offset = offsetOf(path.slice(0, length), document);
     if (offset !== undefined) return lines.linePos(offset).line;

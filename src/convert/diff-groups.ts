@@ -1,4 +1,7 @@
-/** Differences of two models by slot: what all layers (and experts) call alike is one group, with the layers in which it differs. */
+/**
+ * Differences of two models by slot: what all layers (and experts) call alike is one group, with the layers in which it
+ * differs.
+ */
 import type { TensorDiff } from "./diff.js";
 
 /** Tensors of one name, apart from the numbers in it. */
@@ -33,7 +36,9 @@ export function groupNames(names: readonly string[]): NameGroup[] {
 export function groupDiffs(tensors: readonly TensorDiff[]): DiffGroup[] {
   const totals = gathered(tensors, ({ name }) => pattern(name));
   const different = tensors.filter(({ equal }) => !equal);
-  const groups = gathered(different, ({ name, dtypes, shapes, difference }) => JSON.stringify([pattern(name), dtypes, difference === null ? shapes : null]));
+  const kindOf = ({ name, dtypes, shapes, difference }: TensorDiff): string =>
+    JSON.stringify([pattern(name), dtypes, difference === null ? shapes : null]);
+  const groups = gathered(different, kindOf);
   return [...groups.values()]
     .map((members): DiffGroup => {
       const [{ shapes, dtypes }] = members as [TensorDiff];
@@ -71,7 +76,10 @@ function runs(numbers: readonly number[]): [number, number][] {
 function worst(members: readonly TensorDiff[]): TensorDiff["difference"] {
   return members.map(({ difference }) => difference).reduce((a, b) =>
     a === null || b === null ? null : {
-      maxAbs: Math.max(a.maxAbs, b.maxAbs), meanAbs: Math.max(a.meanAbs, b.meanAbs), relative: Math.max(a.relative, b.relative), cosine: Math.min(a.cosine, b.cosine),
+      maxAbs: Math.max(a.maxAbs, b.maxAbs),
+      meanAbs: Math.max(a.meanAbs, b.meanAbs),
+      relative: Math.max(a.relative, b.relative),
+      cosine: Math.min(a.cosine, b.cosine),
     });
 }
 

@@ -15,5 +15,5 @@ describe("extremes", () => {
 
 test("a table of 130,000 rows is laid out", () => {
   const rows = Array.from({ length: 130_000 }, (_, i) => [`t${i}`, "1"]);
-  expect(table([["name", "n"], ...rows], ["left", "right"]).length).toBeGreaterThan(1_000_000);
+  expect(table([["name", "n"], ...rows], ["left", "right"]).length).toBe(130_002);
 });
