@@ -131,8 +131,8 @@ describe("a model with its adapter computes what the merged model computes", () 
     expect(adapted.steps).toBe(3);
     // A finished run is found again; it is not another's.
     expect(await run(words, "train-adapted")).toEqual(adapted);
-    await expect(run(`${base}+${attention}`, "train-adapted")).rejects.toThrow("this folder holds another run: its model differs");
-    await expect(run(base, "train-adapted")).rejects.toThrow("this folder holds another run: its model differs");
+    await expect(run(`${base}+${attention}`, "train-adapted")).rejects.toThrow("this folder holds another run: model.adapter was");
+    await expect(run(base, "train-adapted")).rejects.toThrow("this folder holds another run: model was");
   });
 
   it("as the parent of a study", async () => {
@@ -149,7 +149,7 @@ describe("a model with its adapter computes what the merged model computes", () 
     expect(measured(adapted)).toEqual(measured(byHand));
     expect(adapted.parent).toMatchObject({ label: words, path: words });
     expect(adapted.commands.slice(1)).toEqual([expect.stringContaining(`upcycle convert ${words} --recipe E2G2T2 `), expect.stringContaining(`upcycle verify ${words} `)]);
-    await expect(run(`${base}+${attention}`, "study-adapted")).rejects.toThrow('this folder holds a study with another "parent"');
+    await expect(run(`${base}+${attention}`, "study-adapted")).rejects.toThrow('this folder holds another study: parent.adapter was');
   });
 });
 

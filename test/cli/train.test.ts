@@ -212,7 +212,7 @@ describe("a run that has to stop", () => {
     let before = 0;
     for (const [name, expected] of [["SIGINT", 130], ["SIGHUP", 129], ["SIGTERM", 143]] as const) {
       const stopped = start(["train", file, "--out", folder]);
-      await stopped.saw("/1200  loss");
+      await stopped.saw("/1200  ETA");
       stopped.process.kill(name);
       const { code, stdout, stderr } = await stopped.outcome;
       expect([code, stdout], name).toEqual([expected, ""]);

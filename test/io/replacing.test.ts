@@ -243,7 +243,7 @@ describe("a file that is written", () => {
     expect(readFileSync(join(dir, "real"), "utf8")).toBe("new");
     if (existsSync("/dev/null")) {
       symlinkSync("/dev/null", join(dir, "null"));
-      expect(await refusal(writeFileAtomic(join(dir, "null"), "x"))).toBe(`ROOT/${dir.slice(root.length + 1)}/null: this is a device or a pipe, expected a file`);
+      expect(await refusal(writeFileAtomic(join(dir, "null"), "x"))).toBe(`ROOT/${dir.slice(root.length + 1)}/null: this is a device, expected a file; name a file to be made; results on stdout can be redirected`);
     }
   });
 
@@ -254,7 +254,7 @@ describe("a file that is written", () => {
     for (const name of ["new.html", "page.html", "empty"]) await ask(name);
     for (const name of ["thesis.txt", "site.html"]) expect(await refusal(ask(name))).toContain(`${name}: file exists and is no page of this command, so it is not replaced; choose another name, or move it away first`);
     expect(await refusal(ask("."))).toContain("this is a folder, expected a file");
-    expect(await refusal(ask("nowhere/page.html"))).toContain("cannot write file: no such file or folder");
+    expect(await refusal(ask("nowhere/page.html"))).toContain("cannot write file: its folder does not exist");
     expect(await refusal(requireFilePlace("", "page", isOwnPage))).toContain("the name of the file to make is empty");
   });
 });
