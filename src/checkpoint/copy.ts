@@ -1,7 +1,9 @@
 /** The files of a model folder that are neither config nor weights: tokenizer, generation settings, licence. */
 import { readFile, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { isCarried } from "../format/model-files.js";
+import { inputError } from "../base/errors.js";
+import { bytes as sizeWords } from "../base/format.js";
+import { isCarried, largestCarried } from "../format/model-files.js";
 import { exists, writeFileSynced } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { readJson } from "../io/ranges.js";
@@ -11,7 +13,7 @@ const made = "tokenizer_config.json";
 
 /**
  * Names of the files that `from` gives, with the sum of their sizes in bytes. `tokenizer_config.json` is among them also where
- * `from` has none but needs one (`carriedTokenizerConfig`).
+ * `from` has none but needs one (`carriedTokenizerConfig`). Throws inputError for a file that is far too large to be one of them.
  */
 export async function findCarried(from: string): Promise<{ names: string[]; bytes: number }> {
   const names: string[] = [];
@@ -19,6 +21,12 @@ export async function findCarried(from: string): Promise<{ names: string[]; byte
   for (const name of (await withFsErrors(from, "list folder", () => readdir(from))).filter(isCarried).sort()) {
     const info = await withFsErrors(join(from, name), "copy file", () => stat(join(from, name)));
     if (!info.isFile()) continue;
+    if (info.size > largestCarried) {
+      throw inputError(`the file has ${sizeWords(info.size)}, more than ${sizeWords(largestCarried)}`, {
+        where: join(from, name),
+        hint: "it would go along with the new model; if it does not belong there, move it away",
+      });
+    }
     names.push(name);
     bytes += info.size;
   }

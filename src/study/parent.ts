@@ -7,17 +7,18 @@ import type { Corpus } from "../train/text.js";
 import type { StudyRequest } from "./types.js";
 
 /** Opens the user's parent, or makes the tokenizer and shape of a new one under `dir`, which holds this very study. */
-export async function prepareGround(config: StudyRequest, corpus: Corpus, dir: string): Promise<Ground> {
+export async function prepareGround(config: StudyRequest, corpus: Corpus, dir: string, signal?: AbortSignal): Promise<Ground> {
   const base = config.parent === undefined
-    ? await newBase({ model: config.model!, tokenizer: config.tokenizer!, corpus, dir, reuse: true })
-    : await openParent(config.parent);
+    ? await newBase({ model: config.model!, tokenizer: config.tokenizer!, corpus, dir, reuse: true, signal })
+    : await openParent(config.parent, signal);
   const blocks = [config.pretrain, config.continue].filter((block) => block !== undefined);
-  return layGround(base, corpus, blocks);
+  return layGround(base, corpus, blocks).finally(() => base.tokenizer.close());
 }
 
-async function openParent(source: ModelSource): Promise<ModelBase> {
-  const base = await openBase(source);
+async function openParent(source: ModelSource, signal: AbortSignal | undefined): Promise<ModelBase> {
+  const base = await openBase(source, signal);
   if (isMoe(base.spec)) {
+    await base.tokenizer.close();
     throw inputError(`this ${base.spec.family} model is already a mixture of experts, a parent must be dense`, { where: modelFolderOf(source) });
   }
   return base;

@@ -61,7 +61,7 @@ async function* measureStudy(options: StudyOptions, startedAt: string, seconds: 
   yield { type: "phase", label: "reading text" };
   const corpus = await readCorpus(config.text);
   yield { type: "phase", label: config.parent === undefined ? "learning the tokenizer" : "opening the parent" };
-  const ground = await prepareGround(config, corpus, dir);
+  const ground = await prepareGround(config, corpus, dir, options.signal);
   const arms = planArms(config, ground.spec);
   yield { type: "note", text: describeText(ground) };
 

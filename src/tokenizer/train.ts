@@ -14,7 +14,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { byteLevelAlphabet } from "tokenizers";
-import { inputError, stopError } from "../base/errors.js";
+import { inputError, interruptedError, stopError } from "../base/errors.js";
 
 export const END_OF_TEXT = "<|endoftext|>";
 
@@ -23,6 +23,8 @@ export interface BpeSettings {
   readonly vocab: number;
   /** They get the first ids, in this order; `[END_OF_TEXT]` when left out. */
   readonly specialTokens?: readonly string[] | undefined;
+  /** Raised: the training ends at once. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** The binding's own default, which cannot be changed from Node. */
@@ -32,20 +34,20 @@ const LARGEST_VOCAB = 30_000;
  * The text of a `tokenizer.json`; equal texts and settings give equal bytes. Ids: special tokens, then the 256 bytes
  * (as the printable characters that stand for them, by code point), then merges in the order learned.
  * Needs room for one copy of the texts in the system's temporary folder.
- * Throws an input error for a vocabulary out of range and for texts too small to reach it.
+ * Throws an input error for a vocabulary out of range and for texts too small to reach it, and interruptedError once the signal is raised.
  */
 export async function trainByteLevelBpe(
   texts: Iterable<string> | AsyncIterable<string>,
   settings: BpeSettings,
 ): Promise<string> {
-  const { vocab, specialTokens = [END_OF_TEXT] } = settings;
+  const { vocab, specialTokens = [END_OF_TEXT], signal } = settings;
   checkSettings(vocab, specialTokens);
   const folder = await mkdtemp(join(tmpdir(), "upcycle-tokenizer-"));
   try {
     const textFile = join(folder, "texts.txt");
     const resultFile = join(folder, "tokenizer.json");
     await writeTexts(textFile, texts);
-    await runTrainer(textFile, resultFile);
+    await runTrainer(textFile, resultFile, signal);
     const trained = JSON.parse(await readFile(resultFile, "utf8")) as { model: { merges: [string, string][] } };
     return JSON.stringify(assemble(trained.model.merges, vocab, specialTokens));
   } finally {
@@ -92,11 +94,14 @@ tokenizer.save(output);
  * A process of its own, because the native trainer draws a progress bar or prints blank lines, which no option
  * turns off, and because it would block this process for seconds.
  */
-async function runTrainer(input: string, output: string): Promise<void> {
+async function runTrainer(input: string, output: string, signal: AbortSignal | undefined): Promise<void> {
   const tokenizers = createRequire(import.meta.url).resolve("tokenizers");
   try {
-    await promisify(execFile)(process.execPath, ["-e", trainerProgram, tokenizers, input, output]);
+    await promisify(execFile)(process.execPath, ["-e", trainerProgram, tokenizers, input, output], { signal, killSignal: "SIGKILL" });
   } catch (cause) {
+    // A terminal's Ctrl-C ends the trainer too, perhaps before it has raised the signal here.
+    await new Promise(setImmediate);
+    if (signal?.aborted === true) throw interruptedError("stopped while learning the tokenizer");
     const said = String((cause as { stderr?: unknown }).stderr ?? "").trim().split("\n").at(-1) || String(cause);
     throw stopError(`training the tokenizer failed: ${said}`, { cause });
   }

@@ -58,12 +58,15 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
   goOnUnlessAborted(options);
   const isNew = typeof model === "object" && !("adapter" in model);
   yield { type: "phase", label: !isNew ? "opening the model" : reuse ? "opening the tokenizer" : "learning the tokenizer" };
-  const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus: { split: { train: text.learnable() } }, dir, reuse }) : await openBase(model);
-  goOnUnlessAborted(options);
+  const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus: { split: { train: text.learnable() } }, dir, reuse, signal }) : await openBase(model, signal);
   const { spec } = base;
-  const block = withSteps(training, trainFlopsPerToken(spec, training.sequence));
-  checkRouting(spec, block);
-  const { train, heldOut, end, notes } = await text.tokenize(base, block);
+  const tokenize = async (): Promise<{ readonly block: TrainingBlock; readonly tokenized: TokenizedText }> => {
+    goOnUnlessAborted(options);
+    const block = withSteps(training, trainFlopsPerToken(spec, training.sequence));
+    checkRouting(spec, block);
+    return { block, tokenized: await text.tokenize(base, block) };
+  };
+  const { block, tokenized: { train, heldOut, end, notes } } = await tokenize().finally(() => base.tokenizer.close());
   goOnUnlessAborted(options);
   for (const note of [...notes, ...describeFrozen(spec, block)]) yield { type: "note", text: note };
   const source = isNew ? null : await openCheckpoint(model);
@@ -83,11 +86,13 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
   }
 }
 
+type TokenizedText = RunOptions["text"] & { readonly end: number; readonly notes: readonly string[] };
+
 /** Text that is read but not yet tokenized: one stream, or the parts of a mixture. */
 interface ReadText {
   /** What a new tokenizer may learn from. */
   readonly learnable: () => readonly { readonly text: string }[];
-  readonly tokenize: (base: ModelBase, block: TrainingBlock) => Promise<RunOptions["text"] & { readonly end: number; readonly notes: readonly string[] }>;
+  readonly tokenize: (base: ModelBase, block: TrainingBlock) => Promise<TokenizedText>;
 }
 
 async function readText(config: TrainTextConfig): Promise<ReadText> {

@@ -15,6 +15,7 @@ import { requireEnoughText, tokenizeCorpus, type Corpus, type TokenizedCorpus } 
 
 export interface ModelBase {
   readonly spec: DecoderSpec;
+  /** Whoever opened the base closes it, once the text is tokenized. */
   readonly tokenizer: TextTokenizer;
   /** Folder whose tokenizer files every checkpoint carries. */
   readonly carry: string;
@@ -26,12 +27,13 @@ export interface Ground extends ModelBase {
 }
 
 /** Shape and tokenizer of a model folder. Throws inputError if either is missing or they do not fit together, and for an adapter that cannot be merged in. */
-export async function openBase(source: ModelSource): Promise<ModelBase> {
+export async function openBase(source: ModelSource, signal?: AbortSignal): Promise<ModelBase> {
   const checkpoint = await openCheckpoint(source);
   await checkpoint.close();
   const { dir, spec } = checkpoint;
-  const tokenizer = await openTokenizer(dir);
+  const tokenizer = await openTokenizer(dir, { signal });
   if (tokenizer.vocab > spec.vocab) {
+    await tokenizer.close();
     throw inputError(`the tokenizer has ${tokenizer.vocab} tokens, the model's embedding ${spec.vocab} rows`, { where: dir });
   }
   return { spec, tokenizer, carry: dir };
@@ -46,20 +48,21 @@ export interface NewBase {
   readonly dir: string;
   /** Take the tokenizer that is there already: only for a folder that is known to hold this very run. */
   readonly reuse: boolean;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Shape of a new model, and a tokenizer learnt from the training part of the text. */
-export async function newBase({ model, tokenizer: { vocab }, corpus, dir, reuse }: NewBase): Promise<ModelBase> {
+export async function newBase({ model, tokenizer: { vocab }, corpus, dir, reuse, signal }: NewBase): Promise<ModelBase> {
   const carry = join(dir, "tokenizer");
   const config = join(carry, "tokenizer_config.json");
   if (!reuse || !(await exists(config))) {
-    const json = await trainByteLevelBpe(corpus.split.train.map(({ text }) => text), { vocab });
+    const json = await trainByteLevelBpe(corpus.split.train.map(({ text }) => text), { vocab, signal });
     await withFsErrors(carry, "create tokenizer folder", () => makeFolders(carry));
     await writeFileAtomic(join(carry, "tokenizer.json"), json);
     // The last file: its presence says that the tokenizer is complete.
     await writeFileAtomic(config, tokenizerConfig({ maxLength: model.maxPositions }));
   }
-  const tokenizer = await openTokenizer(carry);
+  const tokenizer = await openTokenizer(carry, { signal });
   return { tokenizer, carry, spec: newModelSpec(model, tokenizer.vocab, tokenizer.eosId ?? null) };
 }
 
