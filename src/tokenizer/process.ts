@@ -41,6 +41,7 @@ const GRACE_MS = 300;
 const SAID_UNITS = 20_000;
 
 const ANOTHER_FILE = "use the tokenizer.json that the model was published with";
+const MORE_MEMORY = "free some, or raise what this command may have (ulimit -v), then run again";
 
 /** `file` is the one that errors name. */
 export function startTokenizer(file: string, signal?: AbortSignal): TokenizerProcess {
@@ -173,7 +174,7 @@ interface Death {
 }
 
 /** Signals by which a process ends itself, or by which the system ends one that does what it must not. */
-const crashes: readonly (NodeJS.Signals | null)[] = ["SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP"];
+const crashes: readonly (NodeJS.Signals | null)[] = ["SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE"];
 
 function deathOf(where: string, doing: Doing | undefined, { code, killedBy, said }: Death): UpcycleError {
   const what = doing?.what ?? "waiting";
@@ -188,13 +189,21 @@ function deathOf(where: string, doing: Doing | undefined, { code, killedBy, said
   if (panic !== undefined && /^Onig/.test(panic))
     return bad(`${what} failed, because one of its patterns cannot be run on it (${panic})`);
   if (panic !== undefined) return bad(`${what} failed in the tokenizers library (${panic})`);
-  const memory = /memory allocation of \d+ bytes failed|out of memory/i.exec(said)?.[0];
-  if (memory !== undefined) return bad(`${what} took more memory than there is (${memory})`);
+  const [refused, asked] = /memory allocation of (\d+) bytes failed|Fatal process OOM|out of memory/i.exec(said) ?? [];
+  if (doing !== undefined && Number(asked) > doing.budget.memoryMB * 1e6)
+    return bad(`${what} took too much memory (${refused})`);
+  // What a sane call needs was refused, so the file is not to blame. V8 says nothing more where it gets none at all.
+  if (refused !== undefined || killedBy === "SIGTRAP") {
+    return stopError(`the tokenizer's process got no memory while ${what} (${refused ?? killedBy})`, {
+      where,
+      hint: MORE_MEMORY,
+    });
+  }
   if (crashes.includes(killedBy)) return bad(`${what} failed in the tokenizers library (${killedBy})`);
   if (killedBy !== null) {
     return stopError(`the tokenizer's process was killed (${killedBy}) while ${what}`, {
       where,
-      hint: "the system does that when memory runs out: free some, then run again",
+      hint: `the system does that when memory runs out: ${MORE_MEMORY}`,
     });
   }
   const last = cleaned(said.trim().split("\n").at(-1) ?? "");
