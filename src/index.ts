@@ -35,7 +35,7 @@ export {
   writeCheckpoint, type TensorValue, type Weights, type WriteDtype, type WriteOptions, type WriteProgress, type WrittenCheckpoint,
 } from "./checkpoint/write.js";
 export { inspectModel, type AdapterSummary, type LayerGroup, type ModelFacts } from "./convert/inspect.js";
-export { openTokenizer, type TextTokenizer } from "./tokenizer/load.js";
+export { openTokenizer, type EncodeSettings, type OpenSettings, type TextTokenizer } from "./tokenizer/load.js";
 export { textStream, type TextStream } from "./tokenizer/stream.js";
 
 // Models of the Hugging Face Hub, as folders of its cache.

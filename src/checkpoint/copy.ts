@@ -13,7 +13,7 @@ const made = "tokenizer_config.json";
 
 /**
  * Names of the files that `from` gives, with the sum of their sizes in bytes. `tokenizer_config.json` is among them also where
- * `from` has none but needs one (`carriedTokenizerConfig`).
+ * `from` has none but needs one (`carriedTokenizerConfig`). Throws inputError for a file that is far too large to be one of them.
  */
 export async function findCarried(from: string): Promise<{ names: string[]; bytes: number }> {
   const names: string[] = [];

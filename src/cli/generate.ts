@@ -2,12 +2,13 @@
 import { Command } from "commander";
 import { inputError, interruptedError } from "../base/errors.js";
 import { rate } from "../base/format.js";
+import { modelFolderOf } from "../checkpoint/model-source.js";
 import type { Timings } from "../evals/decoding.js";
 import { generateBatch } from "../evals/generate.js";
 import { openModel, type TextModel } from "../evals/model.js";
 import { inputName } from "../io/streams.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
-import { openTokenizer } from "../tokenizer/load.js";
+import { openTokenizer, type TextTokenizer } from "../tokenizer/load.js";
 import { textStream } from "../tokenizer/stream.js";
 import { openContext, type CommandContext } from "./context.js";
 import { inputText, orStandardInput } from "./input.js";
@@ -45,11 +46,18 @@ async function execute(name: string, flags: GenerateFlags): Promise<void> {
   const prompts = await promptsOf(flags);
   const source = await modelSource(name, flags.json);
   const context = openContext({ json: flags.json, stopping: "" });
-  const model = await openModel(source, onnxruntimeBackend, flags.threads ?? defaultThreads());
+  // The tokenizer's process starts while the model is opened. A failure of its own is met when it is needed.
+  const opening = openTokenizer(modelFolderOf(source), { signal: context.signal });
+  opening.catch(() => undefined);
   try {
-    await goOn(model, prompts, flags, context);
+    const model = await openModel(source, onnxruntimeBackend, flags.threads ?? defaultThreads());
+    try {
+      await goOn(model, await opening, prompts, flags, context);
+    } finally {
+      await model.close();
+    }
   } finally {
-    await model.close();
+    await opening.then((tokenizer) => tokenizer.close(), () => undefined);
   }
 }
 
@@ -83,9 +91,10 @@ interface Written {
 }
 
 /** One prompt: it and what follows on stdout as it comes. Several, and JSON: all at the end. */
-async function goOn(model: TextModel, prompts: readonly string[], flags: GenerateFlags, { terminal, json, signal }: CommandContext): Promise<void> {
+async function goOn(
+  model: TextModel, tokenizer: TextTokenizer, prompts: readonly string[], flags: GenerateFlags, { terminal, json, signal }: CommandContext,
+): Promise<void> {
   const { maxNewTokens, temperature, topK, topP, seed } = flags;
-  const tokenizer = await openTokenizer(model.dir);
   const stop = [...model.spec.tokens.eos, ...(tokenizer.eosId === undefined ? [] : [tokenizer.eosId])];
   const ids = await Promise.all(prompts.map((prompt) => tokenizer.encode(prompt, { addSpecialTokens: true })));
   const streams = ids.map((each) => textStream(tokenizer, each));

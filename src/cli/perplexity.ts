@@ -7,7 +7,7 @@ import { openModel } from "../evals/model.js";
 import { slidingPerplexity } from "../evals/perplexity.js";
 import { onnxruntimeBackend } from "../ort/backend.js";
 import { utf8Length } from "../text/split.js";
-import { openTokenizer } from "../tokenizer/load.js";
+import { withTokenizer } from "../tokenizer/load.js";
 import { openContext } from "./context.js";
 import { inputText, orStandardInput } from "./input.js";
 import { modelSource, orAdapted } from "./model-folder.js";
@@ -36,7 +36,7 @@ async function execute(name: string, file: string, flags: PerplexityFlags): Prom
   const text = await inputText(file, flags.json);
   const source = await modelSource(name, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
-  const tokens = await (await openTokenizer(modelFolderOf(source))).encode(text, { addSpecialTokens: true });
+  const tokens = await withTokenizer(modelFolderOf(source), { signal }, (tokenizer) => tokenizer.encode(text, { addSpecialTokens: true }));
   const model = await openModel(source, onnxruntimeBackend, flags.threads ?? defaultThreads());
   try {
     const sequence = flags.sequence ?? Math.min(model.spec.maxPositions, LONGEST_DEFAULT);

@@ -48,7 +48,7 @@ export async function calibrate({ source: from, recipe, routerRows, text = [], t
   try {
     const { dir, spec } = model;
     const routers = await routersOf(spec, recipe, routerRows);
-    const { tokens, source } = await sampleTokens({ dir, spec, files: text, limit });
+    const { tokens, source } = await sampleTokens({ dir, spec, files: text, limit, signal });
     const length = Math.min(sequence, spec.maxPositions, tokens.length);
     const starts = Array.from({ length: Math.floor(tokens.length / length) }, (_, i) => i * length);
     const shape = { batch: 1, sequence: length };

@@ -49,7 +49,7 @@ export async function measurePreservation(options: PreservationOptions): Promise
     const held = fits(parent, child, memory);
     const limitTokens = options.tokens ?? (held ? defaultTokens.held : defaultTokens.streamed);
     // One more than is predicted: nothing predicts the first.
-    const { tokens, source } = await sampleTokens({ dir: modelFolderOf(options.parent), spec: parent.spec, files: options.text ?? [], limit: limitTokens + 1 });
+    const { tokens, source } = await sampleTokens({ dir: modelFolderOf(options.parent), spec: parent.spec, files: options.text ?? [], limit: limitTokens + 1, signal });
     const sequence = Math.min(options.sequence ?? defaultSequence, parent.spec.maxPositions, child.spec.maxPositions, tokens.length - 1);
     onEvent?.({ type: "measuring", tokens: Math.min(limitTokens, tokens.length - 1), source, streamed: !held });
     const stream = (most: number): Promise<StreamedComparison> =>

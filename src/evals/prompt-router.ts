@@ -16,7 +16,7 @@ import type { DecoderSpec } from "../spec/types.js";
 import type { Backend } from "../step/runtime.js";
 import { recipeName, type ExpertPrompts, type UpcycleRecipe } from "../surgery/recipe.js";
 import type { RouterRows } from "../surgery/router-rows.js";
-import { openTokenizer } from "../tokenizer/load.js";
+import { withTokenizer, type TextTokenizer } from "../tokenizer/load.js";
 import { openStreamedModel, throughLayer } from "./streamed-model.js";
 
 export interface PromptRouterOptions {
@@ -56,7 +56,7 @@ export async function promptRouter({ source, recipe, backend, threads, signal, o
       where: dir, hint: "put its tokenizer beside it, or use a drawn router (gate_mode: random)",
     });
   }
-  const encoded = await encodePrompts(dir, prompts, recipe.expansion);
+  const encoded = await withTokenizer(dir, { signal }, (tokenizer) => encodePrompts(tokenizer, dir, prompts, recipe.expansion));
   const rows = kind === "hidden" ? await hiddenRows(source, encoded, backend, { threads, signal }, onLayer) : await embeddingRows(source, encoded);
   return { rows, warnings: alikeWarnings(rows, prompts.length) };
 }
@@ -68,8 +68,7 @@ interface Encoded {
   readonly negative: readonly Int32Array[];
 }
 
-async function encodePrompts(dir: string, prompts: readonly ExpertPrompts[], copies: number): Promise<Encoded[]> {
-  const tokenizer = await openTokenizer(dir);
+async function encodePrompts(tokenizer: TextTokenizer, dir: string, prompts: readonly ExpertPrompts[], copies: number): Promise<Encoded[]> {
   const encode = async (text: string, whose: string): Promise<Int32Array> => {
     const ids = await tokenizer.encode(text);
     const all = tokenizer.bosId === undefined ? ids : Int32Array.of(tokenizer.bosId, ...ids);

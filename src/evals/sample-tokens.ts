@@ -5,7 +5,7 @@ import { randomStream } from "../base/random.js";
 import { exists } from "../io/atomic.js";
 import { readDocuments, type CorpusSource } from "../io/corpus.js";
 import type { DecoderSpec } from "../spec/types.js";
-import { openTokenizer } from "../tokenizer/load.js";
+import { withTokenizer } from "../tokenizer/load.js";
 
 export interface SampleTokens {
   readonly tokens: Int32Array;
@@ -21,23 +21,25 @@ export interface SampleRequest {
   readonly files: readonly string[];
   /** Most tokens to return. */
   readonly limit: number;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** The first `limit` tokens. Throws inputError for text that cannot be read and for text given to a model without tokenizer. */
-export async function sampleTokens({ dir, spec, files, limit }: SampleRequest): Promise<SampleTokens> {
+export async function sampleTokens({ dir, spec, files, limit, signal }: SampleRequest): Promise<SampleTokens> {
   if (files.length === 0 && !(await exists(join(dir, "tokenizer.json")))) {
     const stream = randomStream(0, "sample tokens");
     const tokens = Int32Array.from({ length: limit }, (_, i) => Math.floor(stream.uniformAt(i) * spec.vocab));
     return { tokens, source: "random token ids (the model has no tokenizer.json)" };
   }
   const sources: CorpusSource[] = files.length === 0 ? [{ builtin: "sotu" }] : files.map((path) => ({ path }));
-  const tokenizer = await openTokenizer(dir);
   const ids: number[] = [];
-  for await (const document of tokenizer.encodeAll(texts(sources))) {
-    if (ids.length > 0 && tokenizer.eosId !== undefined) ids.push(tokenizer.eosId);
-    for (const id of document) ids.push(id);
-    if (ids.length >= limit) break;
-  }
+  await withTokenizer(dir, { signal }, async (tokenizer) => {
+    for await (const document of tokenizer.encodeAll(texts(sources))) {
+      if (ids.length > 0 && tokenizer.eosId !== undefined) ids.push(tokenizer.eosId);
+      for (const id of document) ids.push(id);
+      if (ids.length >= limit) break;
+    }
+  });
   if (ids.length < 2) throw inputError(`too little text: ${ids.length} tokens, a comparison needs at least 2`, { where: files.join(", ") });
   const source = files.length === 0 ? "State of the Union addresses" : files.map((file) => basename(file)).join(", ");
   return { tokens: Int32Array.from(ids.slice(0, limit)), source };

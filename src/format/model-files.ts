@@ -23,6 +23,9 @@ export function isCarried(name: string): boolean {
   return carriedFiles.includes(name) || legalFile.test(name);
 }
 
+/** Bytes of one of them, by far: the largest `tokenizer.json` of published models has some 35 MB. */
+export const largestCarried = 256e6;
+
 /** The model's card. Its front matter states the licence; what is made of the model has a card of its own. */
 export const cardFile = "README.md";
 

@@ -10,14 +10,15 @@ import type { StudyOptions } from "./types.js";
 export async function prepareGround({ config, dir, signal }: StudyOptions, corpus: Corpus): Promise<Ground> {
   const base = config.parent === undefined
     ? await newBase({ model: config.model!, tokenizer: config.tokenizer!, corpus, dir, reuse: true, signal })
-    : await openParent(config.parent);
+    : await openParent(config.parent, signal);
   const blocks = [config.pretrain, config.continue].filter((block) => block !== undefined);
-  return layGround(base, corpus, blocks, signal);
+  return layGround(base, corpus, blocks, signal).finally(() => base.tokenizer.close());
 }
 
-async function openParent(source: ModelSource): Promise<ModelBase> {
-  const base = await openBase(source);
+async function openParent(source: ModelSource, signal: AbortSignal | undefined): Promise<ModelBase> {
+  const base = await openBase(source, signal);
   if (isMoe(base.spec)) {
+    await base.tokenizer.close();
     throw inputError(`this ${base.spec.family} model is already a mixture of experts, a parent must be dense`, { where: modelFolderOf(source) });
   }
   return base;

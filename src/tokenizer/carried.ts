@@ -2,6 +2,8 @@
  * The `tokenizer_config.json` of a model that got its tokenizer from another one. transformers chooses the tokenizer's class by this file,
  * and without it by the model's family, which a conversion changes: for `qwen2_moe` it would rebuild any tokenizer as Qwen's.
  */
+import { inputError } from "../base/errors.js";
+
 type Json = Readonly<Record<string, unknown>>;
 
 export interface CarriedTokenizer {
@@ -50,5 +52,10 @@ function contentOf(tokenizer: Json, id: unknown): string | undefined {
 }
 
 function text(config: Json): string {
-  return `${JSON.stringify(config, null, 2)}\n`;
+  try {
+    return `${JSON.stringify(config, null, 2)}\n`;
+  } catch (cause) {
+    // Lists within lists, many thousand deep, can be read but not written.
+    throw inputError("a value nests too deeply", { where: "tokenizer_config.json or special_tokens_map.json", cause });
+  }
 }

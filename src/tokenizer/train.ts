@@ -34,7 +34,7 @@ const LARGEST_VOCAB = 30_000;
  * The text of a `tokenizer.json`; equal texts and settings give equal bytes. Ids: special tokens, then the 256 bytes
  * (as the printable characters that stand for them, by code point), then merges in the order learned.
  * Needs room for one copy of the texts in the system's temporary folder.
- * Throws an input error for a vocabulary out of range and for texts too small to reach it.
+ * Throws an input error for a vocabulary out of range and for texts too small to reach it, and interruptedError once the signal is raised.
  */
 export async function trainByteLevelBpe(
   texts: Iterable<string> | AsyncIterable<string>,
@@ -98,10 +98,11 @@ tokenizer.save(output);
 async function runTrainer(input: string, output: string, signal: AbortSignal | undefined): Promise<void> {
   const tokenizers = createRequire(import.meta.url).resolve("tokenizers");
   try {
-    await promisify(execFile)(process.execPath, ["-e", trainerProgram, tokenizers, input, output], signal === undefined ? {} : { signal });
+    await promisify(execFile)(process.execPath, ["-e", trainerProgram, tokenizers, input, output], { signal, killSignal: "SIGKILL" });
   } catch (cause) {
+    // A terminal's Ctrl-C ends the trainer too, perhaps before it has raised the signal here.
+    await new Promise(setImmediate);
     signal?.throwIfAborted();
-    // A terminal sends Ctrl-C and SIGHUP to both processes, and the trainer may be the first to end.
     const ended = (cause as { signal?: unknown }).signal;
     if (ended === "SIGINT" || ended === "SIGHUP" || ended === "SIGTERM") throw interruptedError("stopped while the tokenizer was trained");
     const said = String((cause as { stderr?: unknown }).stderr ?? "").trim().split("\n").at(-1) || String(cause);

@@ -77,11 +77,15 @@ async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<Train
   yield { type: "phase", label: "reading text" };
   const text = await readText(config.text, signal);
   yield { type: "phase", label: !isNew ? "opening the model" : reuse ? "opening the tokenizer" : "learning the tokenizer" };
-  const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus: { split: { train: text.learnable() } }, dir, reuse, signal }) : await openBase(model);
+  const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus: { split: { train: text.learnable() } }, dir, reuse, signal }) : await openBase(model, signal);
   const { spec } = base;
-  const block = withSteps(training, trainFlopsPerToken(spec, training.sequence));
-  checkRouting(spec, block);
-  const { train, heldOut, end, notes } = await text.tokenize(base, block);
+  const tokenize = async (): Promise<{ readonly block: TrainingBlock; readonly tokenized: TokenizedText }> => {
+    signal?.throwIfAborted();
+    const block = withSteps(training, trainFlopsPerToken(spec, training.sequence));
+    checkRouting(spec, block);
+    return { block, tokenized: await text.tokenize(base, block) };
+  };
+  const { block, tokenized: { train, heldOut, end, notes } } = await tokenize().finally(() => base.tokenizer.close());
   signal?.throwIfAborted();
   for (const note of [...notes, ...describeFrozen(spec, block)]) yield { type: "note", text: note };
   const source = isNew ? null : await openCheckpoint(model);
@@ -103,11 +107,13 @@ async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<Train
   }
 }
 
+type TokenizedText = RunOptions["text"] & { readonly end: number; readonly notes: readonly string[] };
+
 /** Text that is read but not yet tokenized: one stream, or the parts of a mixture. */
 interface ReadText {
   /** What a new tokenizer may learn from. */
   readonly learnable: () => readonly { readonly text: string }[];
-  readonly tokenize: (base: ModelBase, block: TrainingBlock) => Promise<RunOptions["text"] & { readonly end: number; readonly notes: readonly string[] }>;
+  readonly tokenize: (base: ModelBase, block: TrainingBlock) => Promise<TokenizedText>;
 }
 
 async function readText(config: TrainTextConfig, signal: AbortSignal | undefined): Promise<ReadText> {

@@ -16,6 +16,7 @@ import { requireEnoughText, tokenizeCorpus, type Corpus, type TokenizedCorpus } 
 
 export interface ModelBase {
   readonly spec: DecoderSpec;
+  /** Whoever opened the base closes it, once the text is tokenized. */
   readonly tokenizer: TextTokenizer;
   /** Folder whose tokenizer files every checkpoint carries. */
   readonly carry: string;
@@ -27,12 +28,13 @@ export interface Ground extends ModelBase {
 }
 
 /** Shape and tokenizer of a model folder. Throws inputError if either is missing or they do not fit together, and for an adapter that cannot be merged in. */
-export async function openBase(source: ModelSource): Promise<ModelBase> {
+export async function openBase(source: ModelSource, signal?: AbortSignal): Promise<ModelBase> {
   const checkpoint = await openCheckpoint(source);
   await checkpoint.close();
   const { dir, spec } = checkpoint;
-  const tokenizer = await openTokenizer(dir);
+  const tokenizer = await openTokenizer(dir, { signal });
   if (tokenizer.vocab > spec.vocab) {
+    await tokenizer.close();
     throw inputError(`the tokenizer has ${tokenizer.vocab} tokens, the model's embedding ${spec.vocab} rows`, { where: dir });
   }
   return { spec, tokenizer, carry: dir };
@@ -63,7 +65,7 @@ export async function newBase({ model, tokenizer: { vocab }, corpus, dir, reuse,
     if (!reuse) for (const [path, text] of files) await requireSame(path, text);
     for (const [path, text] of files) await writeFileAtomic(path, text);
   }
-  const tokenizer = await openTokenizer(carry);
+  const tokenizer = await openTokenizer(carry, { signal });
   return { tokenizer, carry, spec: newModelSpec(model, tokenizer.vocab, tokenizer.eosId ?? null) };
 }
 

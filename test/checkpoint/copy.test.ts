@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, readdirSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { copyFiles, findCarried } from "../../src/checkpoint/copy.js";
@@ -45,7 +45,15 @@ describe("carried files", () => {
     });
   });
 
+  test("files that are far too large to be a tokenizer's are refused with their size", async () => {
+    const dir = folder({ "tokenizer.json": "{}" });
+    truncateSync(join(dir, "tokenizer.json"), 3e8);
+    expect((await failure(findCarried(dir))).line).toContain("tokenizer.json: the file has 300 MB, more than 256 MB; it would go along with the new model");
+  });
+
   test("broken files are named", async () => {
+    const deep = folder({ "tokenizer.json": "{}", "tokenizer_config.json": `{"chat_template": ${"[".repeat(1e5)}${"]".repeat(1e5)}}` });
+    expect((await failure(findCarried(deep))).line).toContain("tokenizer_config.json or special_tokens_map.json: a value nests too deeply");
     expect((await failure(findCarried(folder({ "tokenizer.json": "{" })))).line).toContain("tokenizer.json: not valid JSON");
     expect((await failure(findCarried(join(fresh(), "none")))).line).toContain("cannot list folder: no such file or folder");
   });

@@ -76,6 +76,18 @@ describe("convert, inspect and verify", () => {
     expect(existsSync(join(dir, "never"))).toBe(false);
   });
 
+  it("end in one line where the tokenizer's pattern gives up on a prompt", async () => {
+    const source = copyModel(llama, join(dir, "hostile-tokenizer"));
+    writeFileSync(join(source, "tokenizer.json"), JSON.stringify({
+      version: "1.0", truncation: null, padding: null, added_tokens: [], normalizer: null, post_processor: null, decoder: null,
+      pre_tokenizer: { type: "Split", pattern: { Regex: "(a+)+$" }, behavior: "Isolated", invert: false },
+      model: { type: "BPE", vocab: { a: 0, "!": 1 }, merges: [] },
+    }));
+    const { code, stdout, stderr } = await upcycle("generate", source, "--prompt", `${"a".repeat(40)}!`, "--threads", "1");
+    expect([code, stdout]).toEqual([2, ""]);
+    expect(stderr).toMatch(/^upcycle: [^\n]*tokenizer\.json: encoding a text of 41 characters failed, because one of its patterns cannot be run on it \([^\n]*\n$/);
+  });
+
   it("say in words what verify measured", async () => {
     const same = await upcycle("verify", llama, llama, "--tokens", "64", "--threads", "1");
     expect(same).toMatchObject({ code: 0, stdout: expect.stringContaining("The two models compute the same function, to the last bit.") });

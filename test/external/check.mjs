@@ -290,6 +290,7 @@ async function tokenizerFacts(dir) {
     const special = Array.from(await tokenizer.encode(text, { addSpecialTokens: true }));
     encoded.push({ text, plain, special, decoded: await tokenizer.decode(plain) });
   }
+  await tokenizer.close();
   return { tokenizer: encoded, eos: tokenizer.eosId ?? null };
 }
 
@@ -310,6 +311,7 @@ async function trainings() {
   await writeFile(join(carry, "tokenizer_config.json"), tokenizerConfig({ maxLength: config.model.maxPositions }));
   const tokenizer = await openTokenizer(carry);
   const text = await tokenizeCorpus(corpus, tokenizer, undefined);
+  await tokenizer.close();
   const input = { ids: text.heldOut.slice(0, 96), batch: 2, sequence: 48 };
   const train = async (name, spec, initial) => {
     const dir = join(work, name.replaceAll(/\W+/g, "-"));

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
 import { readDocuments } from "../../src/io/corpus.js";
 import { tokenizerConfig } from "../../src/tokenizer/config.js";
-import { openTokenizer, type TextTokenizer } from "../../src/tokenizer/load.js";
+import { openTokenizer, withTokenizer, type TextTokenizer } from "../../src/tokenizer/load.js";
 import { END_OF_TEXT, trainByteLevelBpe } from "../../src/tokenizer/train.js";
 
 let folder: string;
@@ -22,7 +22,10 @@ beforeAll(async () => {
   json = await trainByteLevelBpe(texts, { vocab: 1000 });
   tokenizer = await openTokenizer(await model("trained", { "tokenizer_config.json": tokenizerConfig({ maxLength: 512 }) }));
 });
-afterAll(() => rm(folder, { recursive: true, force: true }));
+afterAll(async () => {
+  await tokenizer.close();
+  await rm(folder, { recursive: true, force: true });
+});
 
 /** A folder with a tokenizer.json and the files given. */
 async function model(name: string, files: Record<string, string>): Promise<string> {
@@ -78,11 +81,11 @@ describe("openTokenizer", () => {
     expect(tokenizer.vocab).toBe(1000);
     expect(tokenizer.eosId).toBe(0);
     expect(tokenizer.bosId).toBeUndefined();
-    expect(tokenizer.idToToken(0)).toBe(END_OF_TEXT);
-    expect(tokenizer.tokenToId(END_OF_TEXT)).toBe(0);
-    expect(tokenizer.idToToken(1000)).toBeUndefined();
-    expect(tokenizer.tokenToId("no such token")).toBeUndefined();
-    expect((await openTokenizer(join(folder, "trained", "tokenizer.json"))).eosId).toBe(0);
+    expect(await tokenizer.idToToken(0)).toBe(END_OF_TEXT);
+    expect(await tokenizer.tokenToId(END_OF_TEXT)).toBe(0);
+    expect(await tokenizer.idToToken(1000)).toBeUndefined();
+    expect(await tokenizer.tokenToId("no such token")).toBeUndefined();
+    expect(await withTokenizer(join(folder, "trained", "tokenizer.json"), {}, async ({ eosId }) => eosId)).toBe(0);
   });
 
   test("encodes many texts as it encodes each", async () => {
@@ -104,21 +107,20 @@ describe("openTokenizer", () => {
       pair: [{ Sequence: { id: "A", type_id: 0 } }, { Sequence: { id: "B", type_id: 1 } }],
       special_tokens: { [END_OF_TEXT]: { id: END_OF_TEXT, ids: [0], tokens: [END_OF_TEXT] } },
     };
-    const other = await openTokenizer(await model("template", { "tokenizer.json": JSON.stringify(changed) }));
     const text = texts[0]!.slice(0, 400);
     const plain = await tokenizer.encode(text);
-    expect(await other.encode(text)).toEqual(plain);
-    expect([...(await other.encode(text, { addSpecialTokens: true }))]).toEqual([0, ...plain]);
+    await withTokenizer(await model("template", { "tokenizer.json": JSON.stringify(changed) }), {}, async (other) => {
+      expect(await other.encode(text)).toEqual(plain);
+      expect([...(await other.encode(text, { addSpecialTokens: true }))]).toEqual([0, ...plain]);
+    });
   });
 
   test("finds special ids in the file that has them", async () => {
     const map = { "special_tokens_map.json": JSON.stringify({ eos_token: { content: "e", lstrip: false }, bos_token: "b" }) };
     const config = { "config.json": JSON.stringify({ eos_token_id: [7, 8], bos_token_id: 9 }) };
-    const ids = async (name: string, files: Record<string, string>, given = {}) => {
-      const { eosId, bosId } = await openTokenizer(await model(name, files), given);
-      return [eosId, bosId];
-    };
-    const [e, b] = [tokenizer.tokenToId("e"), tokenizer.tokenToId("b")];
+    const ids = async (name: string, files: Record<string, string>, special = {}) =>
+      withTokenizer(await model(name, files), { special }, async ({ eosId, bosId }) => [eosId, bosId]);
+    const [e, b] = [await tokenizer.tokenToId("e"), await tokenizer.tokenToId("b")];
     expect(await ids("s1", {})).toEqual([undefined, undefined]);
     expect(await ids("s2", config)).toEqual([7, 9]);
     expect(await ids("s3", { ...map, ...config })).toEqual([e, b]);
@@ -145,6 +147,13 @@ describe("openTokenizer", () => {
     expect(await failure(await model("name", { "tokenizer_config.json": '{"eos_token": "</s>"}' }))).toBe(
       'name/tokenizer_config.json: eos_token is "</s>", which the tokenizer does not have',
     );
+    expect(await failure(await model("id", { "config.json": '{"eos_token_id": 1e99}' }))).toBe(
+      "id/config.json: eos_token_id is 1e+99, expected the id of a token: a whole number from 0",
+    );
+    expect(await failure(await model("long", { "special_tokens_map.json": `{"bos_token": "${"x".repeat(1e6)}"}` }))).toMatch(
+      /^long\/special_tokens_map\.json: bos_token is "x{20,60}\.\.\., which the tokenizer does not have$/,
+    );
+    expect(await failure(await model("deep", { "tokenizer_config.json": "[".repeat(1e5) }))).toMatch(/^deep\/tokenizer_config\.json: the file is not JSON/);
     expect(await failure(await model("list", { "config.json": "[]" }))).toBe("list/config.json: the file is not a JSON object");
   });
 });

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { writeFileSync } from "node:fs";
-import { beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openTokenizer, type TextTokenizer } from "../../src/tokenizer/load.js";
 import { textStream } from "../../src/tokenizer/stream.js";
 import { trainByteLevelBpe } from "../../src/tokenizer/train.js";
@@ -14,6 +14,8 @@ beforeAll(async () => {
   writeFileSync(join(dir, "tokenizer.json"), await trainByteLevelBpe(["plain words and more plain words"], { vocab: 270 }));
   tokenizer = await openTokenizer(dir);
 });
+
+afterAll(() => tokenizer.close());
 
 async function pieces(ids: Int32Array, before: Int32Array = new Int32Array()): Promise<string[]> {
   const stream = textStream(tokenizer, before);
