@@ -196,9 +196,10 @@ function archiveCase(random) {
   return {
     input: file,
     async run() {
-      for (const [, { shape, bytes: size, read }] of await pickledTensors(source, "case.bin")) {
+      for (const [, tensor] of await pickledTensors(source, "case.bin")) {
+        const { shape, bytes: size } = tensor;
         if (size > file.length) throw new Error(`a tensor of ${size} bytes in a file of ${file.length}`);
-        await read(0, shape.reduce((a, b) => a * b, 1));
+        await tensor.read(0, shape.reduce((a, b) => a * b, 1));
       }
     },
   };

@@ -94,12 +94,16 @@ export async function executeWork(
   });
 }
 
+/** Tensors of sources with more are listed on this thread alone: each thread opens the sources for itself, which then takes longer than it saves. */
+const mostShared = 100_000;
+
 function weightsOf(sources: readonly Checkpoint[], { outputs, seed, data = [] }: Work, threads: number): AreaWeights {
   const values = outputs.map(({ slot, value }) => [slot.key, value] as const);
   const texts = new Map(values.map(([key, value]) => [key, printExpr(value)]));
   const sameAs = ({ key }: Slot): string => texts.get(key)!;
   const plan = { seed, values, data };
-  const fitting = threads <= 1 ? 1 : threadsThatFit(threads);
+  const crowded = sources.reduce((sum, { tensors }) => sum + tensors.size, 0) > mostShared;
+  const fitting = threads <= 1 || crowded ? 1 : threadsThatFit(threads);
   if (fitting <= 1) return areaWeights(areasOf(sources, plan), sameAs);
   return { sameAs, open: (target) => openThreads({ sources: sources.map(sourceOf), plan, target }, fitting) };
 }

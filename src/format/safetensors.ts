@@ -8,7 +8,7 @@
 import { inputError } from "../base/errors.js";
 import type { UpcycleError } from "../base/errors.js";
 import { shown } from "../base/shown.js";
-import { deepestJson, duplicateKey, isNestedTooDeeply } from "./duplicate-key.js";
+import { duplicateKey } from "./duplicate-key.js";
 
 /** Bytes per element of the dtypes the format knows. */
 export const itemSizes = {
@@ -137,7 +137,6 @@ function parseEntries(json: Uint8Array, where: string): { readonly names: readon
     throw inputError(`header is not valid JSON (${(cause as Error).message})`, { where, cause });
   }
   if (!isRecord(parsed)) throw inputError("header is not a JSON object", { where });
-  if (isNestedTooDeeply(text)) throw inputError(`header is nested more than ${deepestJson} levels deep`, { where });
   // JSON.parse keeps the last of two equal keys without a word.
   const twice = duplicateKey(text, parsed);
   if (twice !== undefined)

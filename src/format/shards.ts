@@ -6,7 +6,7 @@ import { inputError } from "../base/errors.js";
 import { shown } from "../base/shown.js";
 import { tensorBytes } from "./safetensors.js";
 import type { TensorMeta } from "./safetensors.js";
-import { deepestJson, duplicateKey, isNestedTooDeeply } from "./duplicate-key.js";
+import { duplicateKey } from "./duplicate-key.js";
 
 /** 5 GB: small enough for every host and downloader, large enough to keep the number of files low. */
 export const defaultShardBytes = 5_000_000_000;
@@ -45,7 +45,8 @@ export function planShards(tensors: readonly TensorMeta[], maxBytes: number = de
     group.tensors.push(tensor);
     group.bytes += bytes;
   }
-  if (groups.length > mostShards) throw inputError(`shards of ${maxBytes} bytes would be ${groups.length} files, the limit is ${mostShards}`, { hint: "use larger shards" });
+  // Of usual shards so many are a model that fits on no disk, which is said with its size.
+  if (groups.length > mostShards && maxBytes < defaultShardBytes) throw inputError(`shards of ${maxBytes} bytes would be ${groups.length} files, the limit is ${mostShards}`, { hint: "use larger shards" });
   const shards = groups.map((group, i) => ({ file: shardName(i, groups.length), ...group }));
   return { shards, index: shards.length === 1 ? null : indexText(shards) };
 }
@@ -85,7 +86,6 @@ export function parseIndex(text: string, where: string, extension = "safetensors
   if (typeof map !== "object" || map === null || Array.isArray(map)) {
     throw inputError("index has no weight_map object (tensor name -> file)", { where });
   }
-  if (isNestedTooDeeply(text)) throw inputError(`index is nested more than ${deepestJson} levels deep`, { where });
   const twice = duplicateKey(text, parsed);
   if (twice !== undefined) throw inputError(`index has ${JSON.stringify(twice)} twice`, { where });
   const files = new Map<string, string>();

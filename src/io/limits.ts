@@ -62,7 +62,7 @@ export function hasFewFiles({ openFiles }: Limits = limits()): boolean {
 }
 
 /** Files of one kind (shards that are read, shards that are written) to keep open on one thread, out of the `most` that would be kept without a limit. */
-export function filesToKeep(most: number, { openFiles }: Limits = limits()): number {
+export function filesToKeep(most: number, { openFiles }: Pick<Limits, "openFiles"> = limits()): number {
   return Math.max(1, Math.min(most, Math.floor(openFiles / 32)));
 }
 
@@ -74,14 +74,18 @@ export function moduleArguments(): string[] {
   return hasFewFiles() ? ["--import", file.href] : [];
 }
 
-/** What Node.js itself holds open, and a thread with its loader, its parents and what it writes. */
+/** Parts of models that are kept open on one thread, without a limit: the shards of nearly every model. */
+export const mostPooled = 256;
+
+/** What Node.js itself holds open, and a thread with its loader and what it writes. */
 const [ownFiles, threadFiles] = [32, 24];
 /** What V8 reserves for a thread (its code alone takes half of it), and what must be left for the work. V8 ends the whole process where it gets no addresses. */
 const [threadAddresses, workAddresses] = [1 << 30, 1 << 29];
 
 /** How many of `wanted` threads fit into the limits: 0 where the work has to be done on this one. */
 export function threadsThatFit(wanted: number, { openFiles }: Limits = limits(), left: number = addressesLeft()): number {
-  const byFiles = Math.floor((openFiles - ownFiles) / threadFiles);
+  const each = threadFiles + filesToKeep(mostPooled, { openFiles });
+  const byFiles = openFiles === Infinity ? Infinity : Math.floor((openFiles - ownFiles) / each);
   const byAddresses = Math.floor((left - workAddresses) / threadAddresses);
   return Math.max(0, Math.min(wanted, byFiles, byAddresses));
 }

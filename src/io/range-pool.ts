@@ -5,11 +5,8 @@
 import { stat } from "node:fs/promises";
 import { inputError } from "../base/errors.js";
 import { withFsErrors } from "./fs-errors.js";
-import { filesToKeep } from "./limits.js";
+import { filesToKeep, mostPooled } from "./limits.js";
 import { openRanges, type RangeFile } from "./ranges.js";
-
-/** Enough for the shards of nearly every model. */
-const mostOpen = 256;
 
 interface Entry {
   readonly path: string;
@@ -137,5 +134,5 @@ let shared: RangePool | undefined;
 
 /** Opens a file in the pool of this thread. */
 export function openPooled(path: string): Promise<RangeFile> {
-  return (shared ??= rangePool(filesToKeep(mostOpen))).open(path);
+  return (shared ??= rangePool(filesToKeep(mostPooled))).open(path);
 }

@@ -144,7 +144,7 @@ describe("torch.save archives", () => {
         for (const [at, byte] of changes) bytes[at] = byte;
         const file = inMemory(bytes);
         try {
-          for (const [, { shape, read }] of await pickledTensors(file, "f")) await read(0, elements(shape));
+          for (const [, tensor] of await pickledTensors(file, "f")) await tensor.read(0, elements(tensor.shape));
         } catch (error) {
           expect(error).toBeInstanceOf(UpcycleError);
         }

@@ -297,6 +297,11 @@ describe("the training block of a train file", () => {
     expect(training.steps).toBeUndefined();
   });
 
+  it("refuses absurd sizes, naming key and value, before a tokenizer is learnt", () => {
+    expect(withTraining("accumulate: 1000000000, ")).toContain("(training.accumulate): expected a whole number from 1 to 65536, found 1000000000");
+    expect(lineOf("layers: ", "layers: 100000", train, parseTrainConfig)).toContain("(model.layers): expected a whole number from 1 to 1000, found 100000");
+  });
+
   it("refuses what makes no sense, in one line", () => {
     const lines = [
       withTraining(""), withTraining("budget: { time: 90m }, "), withTraining("steps: 10, budget: { time: 90 }, "), withTraining("steps: 10, budget: { time: 90x }, "),

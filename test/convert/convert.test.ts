@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -25,6 +25,14 @@ async function lineOf(promise: Promise<unknown>): Promise<string> {
   const error: unknown = await promise.then(() => "no error", (cause: unknown) => cause);
   return error instanceof UpcycleError ? error.line.replaceAll(root, "ROOT").replaceAll(golden(""), "GOLDEN/") : String(error);
 }
+
+it("stops before it plans or writes anything where Ctrl-C came while the parents were opened", async () => {
+  const out = join(root, "stopped");
+  const stopping = AbortSignal.abort();
+  expect(await lineOf(convertCheckpoint({ source: golden("llama"), recipe: upcycleRecipe("E4G1T2"), out, signal: stopping }))).toBe("stopped before anything was written");
+  expect(existsSync(out)).toBe(false);
+  expect(readdirSync(root).filter((name) => name.includes("unfinished"))).toEqual([]);
+});
 
 describe("conversion", () => {
   it.each([

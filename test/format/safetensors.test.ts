@@ -161,14 +161,7 @@ describe("duplicateKey", () => {
   });
 });
 
-describe("a header beyond all measure", () => {
-  test("of 100,000 lists in each other is refused", () => {
-    const nested = `{"w":${"[".repeat(100_000)}${"]".repeat(100_000)}}`;
-    expect(() => parseSafetensors(file(nested, 0), "t")).toThrow("header is nested more than 500 levels deep");
-  });
-
-  test("of many tensors that lie in another order than they are listed is put in order", () => {
-    const header = Object.fromEntries([2, 0, 1].map((i) => [`t${i}`, { dtype: "F32", shape: [1], data_offsets: [4 * i, 4 * i + 4] }]));
-    expect([...parseSafetensors(file(JSON.stringify(header), 12), "t").tensors.keys()]).toEqual(["t0", "t1", "t2"]);
-  });
+test("tensors that lie in another order than they are listed are put in order", () => {
+  const header = Object.fromEntries([2, 0, 1].map((i) => [`t${i}`, { dtype: "F32", shape: [1], data_offsets: [4 * i, 4 * i + 4] }]));
+  expect([...parseSafetensors(file(JSON.stringify(header), 12), "t").tensors.keys()]).toEqual(["t0", "t1", "t2"]);
 });

@@ -51,6 +51,8 @@ describe("openRanges", () => {
     expect(await line(readText(path("t"), 1))).toContain("file has 2 B, the limit for this is 1 B");
     expect(await line(readText(path("binary")))).toContain("file is not UTF-8 text");
     expect(await line(readJson(path("t")))).toContain("not valid JSON");
+    writeFileSync(path("deep"), `{"a":"[\\"[","b":${"[".repeat(100_000)}${"]".repeat(100_000)}}`);
+    expect(await line(readJson(path("deep")))).toContain("nested more than 500 levels deep");
   });
 });
 
