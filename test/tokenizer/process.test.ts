@@ -126,9 +126,9 @@ describe("a file that is no tokenizer's", () => {
     const folder = join(dir, "pipe");
     mkdirSync(folder);
     execFileSync("mkfifo", [join(folder, "tokenizer.json")]);
-    const said = "expected a tokenizer.json";
-    expect(await failure(folder, () => Promise.resolve())).toBe(`2 tokenizer.json: this is not a regular file, ${said}`);
-    expect(await failure("/dev/zero", () => Promise.resolve())).toBe(`2 /dev/zero: this is not a regular file, ${said}`);
+    const said = "expected a regular file";
+    expect(await failure(folder, () => Promise.resolve())).toBe(`2 tokenizer.json: this is a pipe (FIFO), ${said}`);
+    expect(await failure("/dev/zero", () => Promise.resolve())).toBe(`2 /dev/zero: this is a device, ${said}`);
   });
 });
 
