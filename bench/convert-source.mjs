@@ -2,11 +2,11 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { randomStream } from "../dist/base/random.js";
-import { areaWeights, writeCheckpoint } from "../dist/checkpoint/write.js";
-import { encodeSafetensors } from "../dist/format/safetensors.js";
-import { plainAttention, plainRope } from "../dist/spec/plain.js";
-import { plainBlocks, rmsNorm } from "../dist/spec/types.js";
-import { namedSlots } from "../dist/tensors/names.js";
+import { areaWeights, writeCheckpoint } from "../dist/files/checkpoint/write.js";
+import { encodeSafetensors } from "../dist/files/formats/safetensors.js";
+import { plainAttention, plainRope } from "../dist/model/decoder/plain.js";
+import { plainBlocks, rmsNorm } from "../dist/model/decoder/types.js";
+import { namedSlots } from "../dist/model/tensors/names.js";
 
 /** 8 layers, hidden 2048, FFN 5632, vocabulary 32000, 32 query heads on 8 key and value heads of 64. `changes` for other sizes. */
 export function sourceSpec({ layers = 8, hidden = 2048, inner = 5632, vocab = 32000, heads = 32, kvHeads = 32 } = {}) {

@@ -14,7 +14,7 @@ import { performance } from "node:perf_hooks";
 import { clearInterval, setInterval } from "node:timers";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { toolVersion } from "../dist/convert/version.js";
+import { toolVersion } from "../dist/surgery/convert/version.js";
 import { sourceSpec, writeAdapter, writeSource } from "./convert-source.mjs";
 
 const help = `node bench/convert.mjs [options]

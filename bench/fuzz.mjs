@@ -14,12 +14,12 @@ import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import { TextDecoder, TextEncoder, parseArgs } from "node:util";
 import { UpcycleError } from "../dist/base/errors.js";
-import { pickledTensors } from "../dist/checkpoint/pickled.js";
-import { toolVersion } from "../dist/convert/version.js";
-import { encodeSafetensors, itemSizes, parseSafetensors, tensorBytes } from "../dist/format/safetensors.js";
-import { parseIndex } from "../dist/format/shards.js";
-import { specFromConfig } from "../dist/spec/config.js";
-import { slotsOf } from "../dist/tensors/slots.js";
+import { pickledTensors } from "../dist/files/checkpoint/pickled.js";
+import { toolVersion } from "../dist/surgery/convert/version.js";
+import { encodeSafetensors, itemSizes, parseSafetensors, tensorBytes } from "../dist/files/formats/safetensors.js";
+import { parseIndex } from "../dist/files/formats/shards.js";
+import { specFromConfig } from "../dist/model/decoder/config.js";
+import { slotsOf } from "../dist/model/tensors/slots.js";
 
 const { values: flags } = parseArgs({ options: { cases: { type: "string", default: "1000000" }, seed: { type: "string", default: "1" }, out: { type: "string" }, inner: { type: "boolean", default: false } } });
 const HEAP_MB = 256;

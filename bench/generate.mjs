@@ -7,11 +7,11 @@ import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { writeCheckpoint } from "../dist/checkpoint/write.js";
+import { writeCheckpoint } from "../dist/files/checkpoint/write.js";
 import { startDecoding } from "../dist/evals/decoding.js";
 import { openModel } from "../dist/evals/model.js";
-import { onnxruntimeBackend } from "../dist/ort/backend.js";
-import { argmax } from "../dist/text/sample.js";
+import { onnxruntimeBackend } from "../dist/engine/onnxruntime/backend.js";
+import { argmax } from "../dist/text/tokens/sample.js";
 import { specs } from "./sizes.mjs";
 import { startWeight } from "./start.mjs";
 

@@ -19,7 +19,7 @@ import { dirname, join, resolve } from "node:path";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { toolVersion } from "../dist/convert/version.js";
+import { toolVersion } from "../dist/surgery/convert/version.js";
 import { Box, makeFixtures } from "./hostile/box.mjs";
 import { judge, snapshot } from "./hostile/judge.mjs";
 import { endAll, watch } from "./hostile/watch.mjs";

@@ -8,12 +8,12 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { bootstrapDraws, naturalDraws, summarise } from "../dist/laws/bootstrap.js";
-import { lawById } from "../dist/laws/catalogue.js";
-import { fitLaw, problemOf } from "../dist/laws/fit.js";
-import { profileParameter, profilePrediction } from "../dist/laws/profile.js";
-import { publishedById } from "../dist/laws/published.js";
-import { placesOf, predict } from "../dist/laws/types.js";
+import { bootstrapDraws, naturalDraws, summarise } from "../dist/laws/fitting/bootstrap.js";
+import { lawById } from "../dist/laws/fitting/catalogue.js";
+import { fitLaw, problemOf } from "../dist/laws/fitting/fit.js";
+import { profileParameter, profilePrediction } from "../dist/laws/fitting/profile.js";
+import { publishedById } from "../dist/laws/forms/published.js";
+import { placesOf, predict } from "../dist/laws/forms/types.js";
 import { gridOf, simulated, spaced } from "./laws-data.mjs";
 
 const { values: flags } = parseArgs({

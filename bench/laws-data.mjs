@@ -2,9 +2,9 @@
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { randomStream } from "../dist/base/random.js";
-import { lawById } from "../dist/laws/catalogue.js";
-import { publishedById } from "../dist/laws/published.js";
-import { placesOf, predict } from "../dist/laws/types.js";
+import { lawById } from "../dist/laws/fitting/catalogue.js";
+import { publishedById } from "../dist/laws/forms/published.js";
+import { placesOf, predict } from "../dist/laws/forms/types.js";
 
 const epoch = fileURLToPath(new URL("../../shared/data/scaling-laws/epoch-chinchilla/svg_extracted_data.csv", import.meta.url));
 

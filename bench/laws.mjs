@@ -11,9 +11,9 @@ import { dirname } from "node:path";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { runFit } from "../dist/fit/fit.js";
-import { lawById } from "../dist/laws/catalogue.js";
-import { fitLaw } from "../dist/laws/fit.js";
+import { runFit } from "../dist/laws/points/fit.js";
+import { lawById } from "../dist/laws/fitting/catalogue.js";
+import { fitLaw } from "../dist/laws/fitting/fit.js";
 import { chinchillaPoints } from "./laws-data.mjs";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));

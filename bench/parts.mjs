@@ -8,10 +8,10 @@ import { availableParallelism, cpus, loadavg, platform, release } from "node:os"
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { Emitter } from "../dist/onnx/emitter.js";
-import { encodeModel } from "../dist/onnx/proto.js";
-import { onnxruntimeVersion } from "../dist/ort/session.js";
-import { TrainState } from "../dist/ort/state.js";
+import { Emitter } from "../dist/graph/onnx/emitter.js";
+import { encodeModel } from "../dist/graph/onnx/proto.js";
+import { onnxruntimeVersion } from "../dist/engine/onnxruntime/session.js";
+import { TrainState } from "../dist/engine/onnxruntime/state.js";
 import { timeSessions } from "./session-time.mjs";
 import { optimizer } from "./start.mjs";
 

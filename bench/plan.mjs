@@ -20,7 +20,7 @@ const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1]
 
 if (flags.one !== undefined) {
   const [{ makePlan }, { publishedCoefficients }, { presets, shapeSpec }, { defaultSpeed }, { parseRecipeName }] = await Promise.all(
-    ["plan/plan", "plan/coefficients", "plan/shape", "plan/speed", "surgery/recipe"].map((name) => import(`../dist/${name}.js`)),
+    ["laws/planner/plan", "laws/planner/coefficients", "laws/planner/shape", "laws/planner/speed", "surgery/planning/recipe"].map((name) => import(`../dist/${name}.js`)),
   );
   const gpu = { name: "h100-sxm", title: "H100", peak: 989.4e12, memory: 80e9, hbm: 3.35e12, intra: 450e9, inter: 50e9, perNode: 8, price: 2.5, sources: {} };
   const preset = presets.find(({ id }) => id === flags.one);

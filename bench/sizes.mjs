@@ -1,6 +1,6 @@
 // Reference sizes of the training benchmark: fp32, AdamW, batch 8 x sequence 256.
-import { plainAttention, plainRope } from "../dist/spec/plain.js";
-import { plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../dist/spec/types.js";
+import { plainAttention, plainRope } from "../dist/model/decoder/plain.js";
+import { plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../dist/model/decoder/types.js";
 
 export const shape = { batch: 8, sequence: 256, auxCoef: 0, zCoef: 0 };
 

@@ -13,9 +13,9 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { randomStream } from "../dist/base/random.js";
-import { convertCheckpoint } from "../dist/convert/convert.js";
-import { toolVersion } from "../dist/convert/version.js";
-import { upcycleRecipe } from "../dist/surgery/recipe.js";
+import { convertCheckpoint } from "../dist/surgery/convert/convert.js";
+import { toolVersion } from "../dist/surgery/convert/version.js";
+import { upcycleRecipe } from "../dist/surgery/planning/recipe.js";
 import { sourceSpec, writeSource } from "./convert-source.mjs";
 
 const { values: flags } = parseArgs({ options: { kills: { type: "string", default: "200" }, seed: { type: "string", default: String(Date.now()) }, out: { type: "string" } } });
@@ -30,7 +30,7 @@ const draw = () => random.uniformAt(drawn++);
 const options = { source, recipe: upcycleRecipe("E4G2T4", { seed: 3 }), maxShardBytes: 4_000_000, pace: { chunkBytes: 100_000, flushBytes: 1_000_000 } };
 const script = `
   import { writeSync } from "node:fs";
-  import { convertCheckpoint } from ${JSON.stringify(new URL("../dist/convert/convert.js", import.meta.url).href)};
+  import { convertCheckpoint } from ${JSON.stringify(new URL("../dist/surgery/convert/convert.js", import.meta.url).href)};
   const [, out, threads] = process.argv.slice(1);
   try {
     await convertCheckpoint({ ...${JSON.stringify(options)}, out, threads: Number(threads), onEvent: ({ type }) => writeSync(1, type === "progress" ? "." : type[0]) });

@@ -22,7 +22,7 @@ else await soak();
 
 /** One training, in this process; prints the step and the resident memory now and then. */
 async function train(dir) {
-  const { onnxruntimeBackend } = await import("../dist/ort/backend.js");
+  const { onnxruntimeBackend } = await import("../dist/engine/onnxruntime/backend.js");
   const { randomStream } = await import("../dist/base/random.js");
   const { freshTensor } = await import("../dist/train/init.js");
   const { trainRun } = await import("../dist/train/run.js");

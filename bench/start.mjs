@@ -1,7 +1,7 @@
 /** Where every engine of the training benchmark starts: the same weights and the same tokens. */
 import { randomStream } from "../dist/base/random.js";
-import { writeTensorFile } from "../dist/io/tensor-file.js";
-import { slotsOf } from "../dist/tensors/slots.js";
+import { writeTensorFile } from "../dist/files/io/tensor-file.js";
+import { slotsOf } from "../dist/model/tensors/slots.js";
 import { shape } from "./sizes.mjs";
 
 /** AdamW of every engine; the decay falls on all parameters. */

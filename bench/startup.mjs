@@ -22,7 +22,7 @@ const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1]
 
 if (flags.one !== undefined) {
   const [{ trainProgram }, { openSession }, { onnxruntimeBackend }] = await Promise.all(
-    ["step/programs", "ort/session", "ort/backend"].map((name) => import(`../dist/${name}.js`)),
+    ["graph/programs/programs", "engine/onnxruntime/session", "engine/onnxruntime/backend"].map((name) => import(`../dist/${name}.js`)),
   );
   const spec = specs[flags.one];
   const threads = Number(flags.threads);
@@ -72,7 +72,7 @@ if (flags.one !== undefined) {
   }
   const date = new Date().toISOString();
   const out = flags.out ?? here(`results/${date.slice(0, 10)}-startup.json`);
-  const { onnxruntimeVersion } = await import("../dist/ort/session.js");
+  const { onnxruntimeVersion } = await import("../dist/engine/onnxruntime/session.js");
   mkdirSync(dirname(out), { recursive: true });
   writeFileSync(out, `${JSON.stringify({
     date, hardware: { cpu: cpus()[0]?.model, cores: cpus().length, memoryBytes: totalmem(), system: `${process.platform} ${release()}`, loadBefore },

@@ -8,9 +8,9 @@ import { cpus, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { Tokenizer } from "tokenizers";
-import { builtinCorpora, readDocuments } from "../dist/io/corpus.js";
-import { openTokenizer } from "../dist/tokenizer/load.js";
-import { trainByteLevelBpe } from "../dist/tokenizer/train.js";
+import { builtinCorpora, readDocuments } from "../dist/text/documents/corpus.js";
+import { openTokenizer } from "../dist/text/tokenizer/load.js";
+import { trainByteLevelBpe } from "../dist/text/tokenizer/train.js";
 
 const rounds = Number(process.argv[2] ?? 5);
 const BATCH_UNITS = 1 << 20;

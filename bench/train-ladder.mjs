@@ -8,8 +8,8 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus, platform, release, totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { toolVersion } from "../dist/convert/version.js";
-import { onnxruntimeVersion } from "../dist/ort/session.js";
+import { toolVersion } from "../dist/surgery/convert/version.js";
+import { onnxruntimeVersion } from "../dist/engine/onnxruntime/session.js";
 import { ladders } from "./sizes.mjs";
 
 const { values: flags } = parseArgs({

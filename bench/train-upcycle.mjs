@@ -1,7 +1,7 @@
 // One measurement of the embedded engine: node bench/train-upcycle.mjs SIZE STEPS THREADS [LEARNING_RATE] -> one JSON line.
 import { performance } from "node:perf_hooks";
-import { onnxruntimeBackend } from "../dist/ort/backend.js";
-import { trainProgram } from "../dist/step/programs.js";
+import { onnxruntimeBackend } from "../dist/engine/onnxruntime/backend.js";
+import { trainProgram } from "../dist/graph/programs/programs.js";
 import { measured } from "./sizes.mjs";
 import { optimizer, startTokens, startWeight } from "./start.mjs";
 

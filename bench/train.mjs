@@ -13,8 +13,8 @@ import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { toolVersion } from "../dist/convert/version.js";
-import { onnxruntimeVersion } from "../dist/ort/session.js";
+import { toolVersion } from "../dist/surgery/convert/version.js";
+import { onnxruntimeVersion } from "../dist/engine/onnxruntime/session.js";
 import { shape, specs } from "./sizes.mjs";
 import { optimizer, writeStart } from "./start.mjs";
 

@@ -1,6 +1,6 @@
 // Writes recipes/*.schema.json from the built schemas: npm run build && node scripts/schemas.mjs
 import { writeFileSync } from "node:fs";
-import { hardwareSchema, jsonSchema, recipeSchema, studySchema, trainSchema } from "../dist/config/index.js";
+import { hardwareSchema, jsonSchema, recipeSchema, studySchema, trainSchema } from "../dist/base/schemas/index.js";
 
 for (const [name, schema] of [["study", studySchema], ["train", trainSchema], ["hardware", hardwareSchema], ["recipe", recipeSchema]]) {
   const file = new URL(`../recipes/${name}.schema.json`, import.meta.url);

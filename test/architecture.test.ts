@@ -20,7 +20,7 @@ const floors = [
 ];
 const LAST_PURE_FLOOR = 5;
 const onlyImporter: Record<string, string> = { "onnxruntime-node": "ort", tokenizers: "tokenizer", "@huggingface/hub": "hub" };
-/** Backends are chosen above: everything below speaks to `step/runtime.ts`. A study names the engine's version in its results. */
+/** Backends are chosen above: everything below speaks to `engine/runtime/runtime.ts`. A study names the engine's version in its results. */
 const backends = ["ort", "reference"];
 const choosers = ["study", "cli"];
 const impure = /\bDate\.now\b|\bnew Date\s*\(\s*\)|\bMath\.random\b|\bprocess\.\w|\bperformance\.now\b/;

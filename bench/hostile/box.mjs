@@ -7,7 +7,7 @@ import { createServer } from "node:http";
 import { createServer as createTcpServer } from "node:net";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { encodeSafetensors } from "../../dist/format/safetensors.js";
+import { encodeSafetensors } from "../../dist/files/formats/safetensors.js";
 
 const golden = fileURLToPath(new URL("../../test/golden/", import.meta.url));
 const words = ["whale", "ship", "café", "sea", "naïve", "captain", "harpoon", "日本", "wind", "🐋"];

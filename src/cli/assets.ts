@@ -3,8 +3,8 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { shellWord } from "../base/shell.js";
-import { readText } from "../io/ranges.js";
-import type { ReportAssets } from "../report/html.js";
+import { readText } from "../files/io/ranges.js";
+import type { ReportAssets } from "../report/study/html.js";
 
 /** The chart library, from the package it comes in. */
 export async function chartAssets(): Promise<ReportAssets> {
@@ -15,7 +15,7 @@ export async function chartAssets(): Promise<ReportAssets> {
 
 /** The planner as one script, made by the build. */
 export async function plannerBundle(): Promise<string> {
-  return readText(fileURLToPath(new URL("../report/plan-live.bundle.js", import.meta.url)));
+  return readText(fileURLToPath(new URL("../report/plan/plan-live.bundle.js", import.meta.url)));
 }
 
 /** The running command, as one would type it again. */

@@ -2,8 +2,8 @@
 import { Command } from "commander";
 import { stopError } from "../base/errors.js";
 import { folded, percent, significant, table } from "../base/format.js";
-import { diffCheckpoints, type CheckpointDiff, type TensorDiff } from "../convert/diff.js";
-import { compareDistances, distance, groupDiffs, groupNames, type DiffGroup, type NameGroup } from "../convert/diff-groups.js";
+import { diffCheckpoints, type CheckpointDiff, type TensorDiff } from "../surgery/convert/diff.js";
+import { compareDistances, distance, groupDiffs, groupNames, type DiffGroup, type NameGroup } from "../surgery/convert/diff-groups.js";
 import { openContext } from "./context.js";
 import { modelSource, orAdapted, shownModel } from "./model-folder.js";
 import { withExample, withJson, type CommonFlags } from "./options.js";

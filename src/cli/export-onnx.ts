@@ -2,8 +2,8 @@
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { bytes, compact, duration, percent, wrap } from "../base/format.js";
-import { exportOnnx, requireOnnxPlace, type ExportKind, type WeightPlace } from "../convert/export-onnx.js";
-import type { NamedPort } from "../step/export.js";
+import { exportOnnx, requireOnnxPlace, type ExportKind, type WeightPlace } from "../surgery/convert/export-onnx.js";
+import type { NamedPort } from "../graph/programs/export.js";
 import { openContext, shownPath } from "./context.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import { oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";

@@ -2,7 +2,7 @@
 import { Command } from "commander";
 import { readInputIds, requireLogitsPlace, writeLogits } from "../evals/forward.js";
 import { openModel } from "../evals/model.js";
-import { onnxruntimeBackend } from "../ort/backend.js";
+import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import { openContext, shownPath } from "./context.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import { defaultThreads, withExample, withJson, withThreads, type CommonFlags } from "./options.js";

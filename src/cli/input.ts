@@ -1,5 +1,5 @@
 /** Text that a command reads from a file, a pipe or standard input. */
-import { inputName, isStandardInput, readInputText } from "../io/streams.js";
+import { inputName, isStandardInput, readInputText } from "../files/io/streams.js";
 
 /** For the help of arguments and options. */
 export const orStandardInput = "- for standard input";

@@ -1,9 +1,9 @@
 /** `upcycle inspect` */
 import { Command } from "commander";
 import { bytes, compact, flops, grouped, labelled, table } from "../base/format.js";
-import { inspectModel, type LayerGroup, type ModelFacts, type StoredFormat } from "../convert/inspect.js";
-import type { UpcycleRecord } from "../convert/record.js";
-import { routerOrder, type DecoderSpec, type Rope, type RouterSpec } from "../spec/types.js";
+import { inspectModel, type LayerGroup, type ModelFacts, type StoredFormat } from "../surgery/convert/inspect.js";
+import type { UpcycleRecord } from "../surgery/convert/record.js";
+import { routerOrder, type DecoderSpec, type Rope, type RouterSpec } from "../model/decoder/types.js";
 import { openContext, shownPath } from "./context.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import { withExample, withJson, type CommonFlags } from "./options.js";

@@ -2,11 +2,11 @@
 /** The command line: parses, calls one command, turns failures into one line and an exit code. */
 import { Command, CommanderError, Option } from "commander";
 import { UpcycleError } from "../base/errors.js";
-import { toolVersion } from "../convert/version.js";
+import { toolVersion } from "../surgery/convert/version.js";
 import { faces, stub } from "./commands.js";
 import { helpText, withHelp } from "./help.js";
-import { limitError, requireAddresses } from "../io/limits.js";
-import "../io/few-files.js";
+import { limitError, requireAddresses } from "../files/io/limits.js";
+import "../files/io/few-files.js";
 import { stoppedExitCode, withstandHangups } from "./signals.js";
 import { ReaderGone, quietBrokenPipe, settleAll, showError } from "./terminal.js";
 

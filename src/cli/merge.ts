@@ -2,12 +2,12 @@
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { bytes, compact, duration, folded } from "../base/format.js";
-import type { WriteDtype } from "../checkpoint/write.js";
-import { mergeCheckpoint, planMerging, type MergingPlan } from "../convert/merge.js";
-import { countParams } from "../cost/params.js";
-import { largest } from "../io/open.js";
-import { readJson } from "../io/ranges.js";
-import type { MergeChoice } from "../surgery/merge.js";
+import type { WriteDtype } from "../files/checkpoint/write.js";
+import { mergeCheckpoint, planMerging, type MergingPlan } from "../surgery/convert/merge.js";
+import { countParams } from "../model/cost/params.js";
+import { largest } from "../files/io/open.js";
+import { readJson } from "../files/io/ranges.js";
+import type { MergeChoice } from "../surgery/planning/merge.js";
 import { openContext, shownPath } from "./context.js";
 import { askedModel, modelSource, orAdapted } from "./model-folder.js";
 import { byteSize, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";

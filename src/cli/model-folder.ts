@@ -5,10 +5,10 @@
 import { resolve } from "node:path";
 import { inputError } from "../base/errors.js";
 import { bytes, duration, percent } from "../base/format.js";
-import { foldersOf, type ModelSource } from "../checkpoint/model-source.js";
-import { isHubReference, parseHubReference } from "../hub/reference.js";
-import type { FetchedPart, HubEvent } from "../hub/fetch.js";
-import { exists, previousName } from "../io/atomic.js";
+import { foldersOf, type ModelSource } from "../files/checkpoint/model-source.js";
+import { isHubReference, parseHubReference } from "../files/hub/reference.js";
+import type { FetchedPart, HubEvent } from "../files/hub/fetch.js";
+import { exists, previousName } from "../files/io/atomic.js";
 import { openContext, shownPath } from "./context.js";
 import { namedModel } from "./model-words.js";
 import { onStopAsked } from "./signals.js";
@@ -26,7 +26,7 @@ export async function modelFolder(model: string, json: boolean | undefined, part
   }
   const { terminal } = openContext({ json });
   // The library is large; commands that need no network start without it.
-  const { fetchModel } = await import("../hub/fetch.js");
+  const { fetchModel } = await import("../files/hub/fetch.js");
   const controller = new AbortController();
   const forget = onStopAsked(() => controller.abort());
   try {

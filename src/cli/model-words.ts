@@ -1,6 +1,6 @@
 /** `model+adapter`, as mergekit writes a model with a LoRA adapter: which `+` parts the two is found out by what there is, since paths may hold one. */
 import { inputError } from "../base/errors.js";
-import type { ModelSource } from "../checkpoint/model-source.js";
+import type { ModelSource } from "../files/checkpoint/model-source.js";
 
 /** What a name stands for, or null: a folder as it is found, or a reference of the Hub. `model`: that of which an adapter is looked for. */
 export type FindModel = (name: string, model: string | null) => Promise<string | null>;

@@ -1,12 +1,12 @@
 /** `upcycle convert MOE --expert-multiply M`: a mixture of more experts out of a mixture. */
 import { inputError } from "../base/errors.js";
 import { bytes, compact, duration, folded } from "../base/format.js";
-import type { ModelSource } from "../checkpoint/model-source.js";
-import type { WriteDtype } from "../checkpoint/write.js";
-import { multiplyExperts, planMultiplying, type MultiplyingPlan } from "../convert/multiply.js";
-import { countParams } from "../cost/params.js";
-import { explainExpectation } from "../surgery/explain.js";
-import type { MultiplyRecipe } from "../surgery/multiply.js";
+import type { ModelSource } from "../files/checkpoint/model-source.js";
+import type { WriteDtype } from "../files/checkpoint/write.js";
+import { multiplyExperts, planMultiplying, type MultiplyingPlan } from "../surgery/convert/multiply.js";
+import { countParams } from "../model/cost/params.js";
+import { explainExpectation } from "../surgery/planning/explain.js";
+import type { MultiplyRecipe } from "../surgery/planning/multiply.js";
 import type { openContext } from "./context.js";
 import { shownPath } from "./context.js";
 import { defaultThreads } from "./options.js";

@@ -2,7 +2,7 @@
 import { cpus } from "node:os";
 import type { Command } from "commander";
 import { inputError } from "../base/errors.js";
-import { nearest } from "../config/index.js";
+import { nearest } from "../base/schemas/index.js";
 import { helpText } from "./help.js";
 
 /** `--threads` and `--json`, in that order after a command's own options. */

@@ -2,12 +2,12 @@
 import { Command } from "commander";
 import { interruptedError } from "../base/errors.js";
 import { percent, rate } from "../base/format.js";
-import { modelFolderOf } from "../checkpoint/model-source.js";
+import { modelFolderOf } from "../files/checkpoint/model-source.js";
 import { openModel } from "../evals/model.js";
 import { slidingPerplexity } from "../evals/perplexity.js";
-import { onnxruntimeBackend } from "../ort/backend.js";
-import { utf8Length } from "../text/split.js";
-import { withTokenizer } from "../tokenizer/load.js";
+import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
+import { utf8Length } from "../text/tokens/split.js";
+import { withTokenizer } from "../text/tokenizer/load.js";
 import { openContext } from "./context.js";
 import { inputText, orStandardInput } from "./input.js";
 import { modelSource, orAdapted } from "./model-folder.js";

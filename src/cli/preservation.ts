@@ -1,7 +1,7 @@
 /** A preservation report on the terminal. */
 import { grouped, percent, significant, wrap } from "../base/format.js";
 import type { PreservationEvent } from "../evals/preservation.js";
-import { worstLayer, type PreservationReport } from "../report/preservation.js";
+import { worstLayer, type PreservationReport } from "../model/results/preservation.js";
 import type { Terminal } from "./terminal.js";
 
 /** Shows how far a measurement is. */

@@ -1,8 +1,8 @@
 /** Events of trainings and studies as lines for a terminal. */
 import { bytes, duration, percent, rate } from "../base/format.js";
-import type { ConvertEvent } from "../convert/convert.js";
-import type { MergeEvent } from "../convert/merge.js";
-import type { MultiplyEvent } from "../convert/multiply.js";
+import type { ConvertEvent } from "../surgery/convert/convert.js";
+import type { MergeEvent } from "../surgery/convert/merge.js";
+import type { MultiplyEvent } from "../surgery/convert/multiply.js";
 import type { StudyEvent } from "../study/run.js";
 import type { TrainEvent } from "../train/run.js";
 import type { Terminal } from "./terminal.js";

@@ -1,8 +1,8 @@
 /** The commands that make a study's numbers again, as a user would type them. */
 import { shellPath, shellWord } from "../base/shell.js";
-import type { ModelSource } from "../checkpoint/open.js";
-import { recipeDefaults, recipeName, type UpcycleRecipe } from "../surgery/recipe.js";
-import { noiseWords } from "../surgery/recipe-config.js";
+import type { ModelSource } from "../files/checkpoint/open.js";
+import { recipeDefaults, recipeName, type UpcycleRecipe } from "../surgery/planning/recipe.js";
+import { noiseWords } from "../surgery/planning/recipe-config.js";
 import { shownPath } from "./context.js";
 import { shownModel } from "./model-folder.js";
 

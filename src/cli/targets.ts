@@ -1,11 +1,11 @@
 /** `upcycle targets` */
 import { Command } from "commander";
 import { labelled, table, wrap } from "../base/format.js";
-import { openCheckpoint } from "../checkpoint/open.js";
-import type { RouterOrder } from "../spec/types.js";
-import { parseRecipeName, recipeName, upcycleRecipe } from "../surgery/recipe.js";
-import { programs, type Support } from "../surgery/serving.js";
-import { neverTargets, surveyRecipe, type Verdict } from "../surgery/survey.js";
+import { openCheckpoint } from "../files/checkpoint/open.js";
+import type { RouterOrder } from "../model/decoder/types.js";
+import { parseRecipeName, recipeName, upcycleRecipe } from "../surgery/planning/recipe.js";
+import { programs, type Support } from "../surgery/planning/serving.js";
+import { neverTargets, surveyRecipe, type Verdict } from "../surgery/planning/survey.js";
 import { openContext } from "./context.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import { withExample, withJson, type CommonFlags } from "./options.js";

@@ -8,7 +8,7 @@ import type { UpcycleError } from "../base/errors.js";
 import { folded } from "../base/format.js";
 import { visible, visibleLine, visibleText } from "../base/shown.js";
 import { displayWidth, shortened } from "../base/width.js";
-import { fsError } from "../io/fs-errors.js";
+import { fsError } from "../files/io/fs-errors.js";
 
 export interface Terminal {
   /** Columns that results may take up: those of the terminal, within reason; 80 elsewhere. */

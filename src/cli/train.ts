@@ -2,11 +2,11 @@
 import { join } from "node:path";
 import { Command } from "commander";
 import { bytes, duration, rate } from "../base/format.js";
-import { parseTrainConfig } from "../config/index.js";
-import { trainedFiles } from "../convert/trained-card.js";
-import { largest } from "../io/open.js";
-import { readText } from "../io/ranges.js";
-import { onnxruntimeBackend } from "../ort/backend.js";
+import { parseTrainConfig } from "../base/schemas/index.js";
+import { trainedFiles } from "../surgery/convert/trained-card.js";
+import { largest } from "../files/io/open.js";
+import { readText } from "../files/io/ranges.js";
+import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import type { EvalRecord } from "../train/records.js";
 import { trainFromConfig } from "../train/from-config.js";
 import type { RunResult } from "../train/run.js";

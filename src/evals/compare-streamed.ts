@@ -1,8 +1,8 @@
 /** Two models too large to hold, compared layer by layer: weights pass by, activations of both stay. */
-import { isParallel, type BatchShape } from "../net/decoder.js";
-import type { Comparison, LayerError } from "../report/preservation.js";
-import type { DecoderSpec } from "../spec/types.js";
-import { evalBatches } from "../text/batches.js";
+import { isParallel, type BatchShape } from "../graph/nn/decoder.js";
+import type { Comparison, LayerError } from "../model/results/preservation.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
+import { evalBatches } from "../text/tokens/batches.js";
 import { requireOneVocabulary } from "./compare.js";
 import { comparer, type Comparer } from "./logit-meter.js";
 import { plus, throughLayer, vocabularyPieces, type StreamedModel } from "./streamed-model.js";

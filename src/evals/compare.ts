@@ -1,7 +1,7 @@
 /** How far a child's function is from its parent's, measured on tokens. */
 import { inputError } from "../base/errors.js";
-import type { Comparison } from "../report/preservation.js";
-import { evalBatches } from "../text/batches.js";
+import type { Comparison } from "../model/results/preservation.js";
+import { evalBatches } from "../text/tokens/batches.js";
 import { comparer } from "./logit-meter.js";
 import type { RunnableModel } from "./model.js";
 

@@ -1,5 +1,5 @@
 /** Several texts that grow token by token: what is known of them lies in the model's cache of keys and values. */
-import type { DecoderSpec } from "../spec/types.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
 import type { TextModel } from "./model.js";
 
 export interface Timings {

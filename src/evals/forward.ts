@@ -1,12 +1,12 @@
 /** `upcycle forward`: logits of given token ids, file to file. */
 import { rename, rm } from "node:fs/promises";
 import { inputError, interruptedError } from "../base/errors.js";
-import { planHeader } from "../format/safetensors.js";
-import { reservePartial } from "../io/atomic.js";
-import { withFsErrors } from "../io/fs-errors.js";
-import { requireFilePlace } from "../io/named-file.js";
-import { requireFreeSpace } from "../io/space.js";
-import { openTensorFile, writeTensorFile } from "../io/tensor-file.js";
+import { planHeader } from "../files/formats/safetensors.js";
+import { reservePartial } from "../files/io/atomic.js";
+import { withFsErrors } from "../files/io/fs-errors.js";
+import { requireFilePlace } from "../files/io/named-file.js";
+import { requireFreeSpace } from "../files/io/space.js";
+import { openTensorFile, writeTensorFile } from "../files/io/tensor-file.js";
 import type { RunnableModel } from "./model.js";
 
 export interface InputIds {

@@ -1,7 +1,7 @@
 /** Text from a model, token by token. */
 import { inputError } from "../base/errors.js";
 import { randomStream, type RandomStream } from "../base/random.js";
-import { sampleToken, type SampleSettings } from "../text/sample.js";
+import { sampleToken, type SampleSettings } from "../text/tokens/sample.js";
 import { startDecoding, type Decoding, type Timings } from "./decoding.js";
 import { requireIds, type TextModel } from "./model.js";
 

@@ -1,5 +1,5 @@
 /** Differences of two models' logits, taken up piece by piece of the vocabulary: nothing but a few numbers per token is kept. */
-import type { Comparison } from "../report/preservation.js";
+import type { Comparison } from "../model/results/preservation.js";
 
 export interface LogitMeter {
   /** Logits [rows, count] of both for tokens `first` to `first + count` of the vocabulary; pieces in order, each once. */

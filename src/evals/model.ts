@@ -1,12 +1,12 @@
 /** A model folder opened for running: its weights in a forward runtime. */
 import { inputError } from "../base/errors.js";
-import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
-import type { FloatDtype } from "../numeric/dtype.js";
-import type { DecoderSpec } from "../spec/types.js";
-import { extendProgram, logitsProgram, meanLossProgram, type ExtendProgram, type LogitsProgram } from "../step/programs.js";
-import type { CachedShape } from "../net/cached.js";
-import type { Backend, Extended, ExtendFeeds } from "../step/runtime.js";
-import { slotsOf } from "../tensors/slots.js";
+import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
+import type { FloatDtype } from "../files/numeric/dtype.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
+import { extendProgram, logitsProgram, meanLossProgram, type ExtendProgram, type LogitsProgram } from "../graph/programs/programs.js";
+import type { CachedShape } from "../graph/nn/cached.js";
+import type { Backend, Extended, ExtendFeeds } from "../engine/runtime/runtime.js";
+import { slotsOf } from "../model/tensors/slots.js";
 
 export interface RunnableModel {
   readonly dir: string;

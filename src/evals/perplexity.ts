@@ -1,6 +1,6 @@
 /** Perplexity of long text by a sliding window. */
 import { inputError } from "../base/errors.js";
-import { IGNORED_TARGET } from "../text/batches.js";
+import { IGNORED_TARGET } from "../text/tokens/batches.js";
 import type { TextModel } from "./model.js";
 
 export interface PerplexitySettings {

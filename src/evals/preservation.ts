@@ -1,9 +1,9 @@
 /** How much of a parent's function a child has kept: opens both, finds text, compares, judges. */
 import { totalmem } from "node:os";
-import { modelFolderOf, type ModelSource } from "../checkpoint/model-source.js";
-import { countParams } from "../cost/params.js";
-import { judge, type Comparison, type LayerError, type PreservationReport } from "../report/preservation.js";
-import type { Backend } from "../step/runtime.js";
+import { modelFolderOf, type ModelSource } from "../files/checkpoint/model-source.js";
+import { countParams } from "../model/cost/params.js";
+import { judge, type Comparison, type LayerError, type PreservationReport } from "../model/results/preservation.js";
+import type { Backend } from "../engine/runtime/runtime.js";
 import { compareModels } from "./compare.js";
 import { compareStreamed, type StreamedComparison } from "./compare-streamed.js";
 import { openModel, type RunnableModel } from "./model.js";

@@ -2,10 +2,10 @@
 import { basename, join } from "node:path";
 import { inputError } from "../base/errors.js";
 import { randomStream } from "../base/random.js";
-import { exists } from "../io/atomic.js";
-import { readDocuments, type CorpusSource } from "../io/corpus.js";
-import type { DecoderSpec } from "../spec/types.js";
-import { withTokenizer } from "../tokenizer/load.js";
+import { exists } from "../files/io/atomic.js";
+import { readDocuments, type CorpusSource } from "../text/documents/corpus.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
+import { withTokenizer } from "../text/tokenizer/load.js";
 
 export interface SampleTokens {
   readonly tokens: Int32Array;

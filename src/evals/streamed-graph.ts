@@ -2,11 +2,11 @@
  * Evaluates a part of a decoder node by node, so that no more than a piece of one weight is ever in memory as float32: matrix
  * products read their weight in runs of rows, routed experts one after the other. Everything else is one small compiled graph a node.
  */
-import type { Graph, Node, PrimAttrs, ValueId } from "../graph/ir.js";
-import { elements } from "../graph/ir.js";
-import { GraphBuilder } from "../graph/builder.js";
-import type { DecoderPart } from "../net/parts.js";
-import type { ArrayData, OperationRuntime } from "../step/runtime.js";
+import type { Graph, Node, PrimAttrs, ValueId } from "../graph/ir/ir.js";
+import { elements } from "../graph/ir/ir.js";
+import { GraphBuilder } from "../graph/ir/builder.js";
+import type { DecoderPart } from "../graph/nn/parts.js";
+import type { ArrayData, OperationRuntime } from "../engine/runtime/runtime.js";
 import { openPieces, rowsAtOnce, streamedWeights, type PieceReader, type WeightSource } from "./weight-pieces.js";
 
 export interface StreamSettings {

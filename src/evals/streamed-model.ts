@@ -1,9 +1,9 @@
 /** A model folder run with its weights on disk: activations stay, weights pass by, a piece of one matrix at a time. */
-import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
-import { isParallel, type BatchShape } from "../net/decoder.js";
-import { decoderParts } from "../net/parts.js";
-import type { DecoderSpec } from "../spec/types.js";
-import type { ArrayData, Backend } from "../step/runtime.js";
+import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
+import { isParallel, type BatchShape } from "../graph/nn/decoder.js";
+import { decoderParts } from "../graph/nn/parts.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
+import type { ArrayData, Backend } from "../engine/runtime/runtime.js";
 import { requireIds, type RunnableModel } from "./model.js";
 import { evaluateStreamed, pieceElements as defaultPiece } from "./streamed-graph.js";
 

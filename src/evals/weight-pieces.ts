@@ -1,6 +1,6 @@
 /** The weights of a part in the order of their use, a run of rows at a time: while one piece is at work, the next is read and decoded. */
-import type { Graph, Node, NodeOf, ValueId } from "../graph/ir.js";
-import type { ArrayData, OperationRuntime } from "../step/runtime.js";
+import type { Graph, Node, NodeOf, ValueId } from "../graph/ir/ir.js";
+import type { ArrayData, OperationRuntime } from "../engine/runtime/runtime.js";
 
 /** Where weights come from: an open checkpoint is one. */
 export interface WeightSource {

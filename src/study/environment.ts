@@ -1,8 +1,8 @@
 /** What the numbers were measured on. */
 import { arch, cpus, platform, release } from "node:os";
-import { toolVersion } from "../convert/version.js";
-import { onnxruntimeVersion } from "../ort/session.js";
-import type { StudyResult } from "../report/result.js";
+import { toolVersion } from "../surgery/convert/version.js";
+import { onnxruntimeVersion } from "../engine/onnxruntime/session.js";
+import type { StudyResult } from "../model/results/result.js";
 
 export function environment(threads: number): StudyResult["environment"] {
   return {

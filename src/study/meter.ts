@@ -1,5 +1,5 @@
 /** How far a study has come. */
-import { trainFlopsPerToken } from "../cost/flops.js";
+import { trainFlopsPerToken } from "../model/cost/flops.js";
 import type { RunResult, TrainEvent } from "../train/run.js";
 import type { Ground } from "../train/ground.js";
 import { tokensOf, type PlannedArm } from "./plan.js";

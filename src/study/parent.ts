@@ -1,7 +1,7 @@
 /** The parent of a study: a model the user brought, or a dense model trained here; and its text as tokens. */
 import { inputError } from "../base/errors.js";
-import { modelFolderOf, type ModelSource } from "../checkpoint/model-source.js";
-import { isMoe } from "../spec/types.js";
+import { modelFolderOf, type ModelSource } from "../files/checkpoint/model-source.js";
+import { isMoe } from "../model/decoder/types.js";
 import { layGround, newBase, openBase, type Ground, type ModelBase } from "../train/ground.js";
 import type { Corpus } from "../train/text.js";
 import type { StudyOptions } from "./types.js";

@@ -1,13 +1,13 @@
 /** What a study will run, decided before anything runs: arms with their shapes, costs and folders. */
-import { countParams } from "../cost/params.js";
-import { trainFlopsPerToken } from "../cost/flops.js";
-import type { StudyArm, TrainingBlock } from "../config/index.js";
-import type { ParamCount } from "../report/result.js";
-import { isMoe, type DecoderSpec } from "../spec/types.js";
-import { checkRouting } from "../step/routing.js";
-import { planUpcycle } from "../surgery/plan.js";
-import type { UpcycleRecipe } from "../surgery/recipe.js";
-import { recipeFromConfig } from "../surgery/recipe-config.js";
+import { countParams } from "../model/cost/params.js";
+import { trainFlopsPerToken } from "../model/cost/flops.js";
+import type { StudyArm, TrainingBlock } from "../base/schemas/index.js";
+import type { ParamCount } from "../model/results/result.js";
+import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
+import { checkRouting } from "../engine/routing/routing.js";
+import { planUpcycle } from "../surgery/planning/plan.js";
+import type { UpcycleRecipe } from "../surgery/planning/recipe.js";
+import { recipeFromConfig } from "../surgery/planning/recipe-config.js";
 import type { StudyRequest } from "./types.js";
 
 export interface PlannedArm {

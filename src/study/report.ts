@@ -1,10 +1,10 @@
 /** Writes the report of a finished study. */
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { writeFileAtomic } from "../io/atomic.js";
-import { readText } from "../io/ranges.js";
-import { renderHtml } from "../report/html.js";
-import type { StudyResult } from "../report/result.js";
+import { writeFileAtomic } from "../files/io/atomic.js";
+import { readText } from "../files/io/ranges.js";
+import { renderHtml } from "../report/study/html.js";
+import type { StudyResult } from "../model/results/result.js";
 
 /** Writes `report.html` into the run folder and returns its path. */
 export async function writeReport(dir: string, result: StudyResult): Promise<string> {

@@ -8,14 +8,14 @@
  */
 import { join } from "node:path";
 import { interruptedError } from "../base/errors.js";
-import type { ModelSource } from "../checkpoint/open.js";
-import { writeJson } from "../io/atomic.js";
-import { makeFolders } from "../io/folders.js";
-import { withFsErrors } from "../io/fs-errors.js";
-import { lockFolder } from "../io/lock.js";
-import { readJson } from "../io/ranges.js";
-import { findings } from "../report/findings.js";
-import type { ArmResult, ArmRun, StudyResult } from "../report/result.js";
+import type { ModelSource } from "../files/checkpoint/open.js";
+import { writeJson } from "../files/io/atomic.js";
+import { makeFolders } from "../files/io/folders.js";
+import { withFsErrors } from "../files/io/fs-errors.js";
+import { lockFolder } from "../files/io/lock.js";
+import { readJson } from "../files/io/ranges.js";
+import { findings } from "../report/study/findings.js";
+import type { ArmResult, ArmRun, StudyResult } from "../model/results/result.js";
 import { describeText, type Ground } from "../train/ground.js";
 import { readCorpus, type Corpus } from "../train/text.js";
 import { environment } from "./environment.js";

@@ -1,8 +1,8 @@
 /** What a study is asked and what it tells on the way. */
-import type { ModelSource } from "../checkpoint/open.js";
-import type { StudyConfig } from "../config/index.js";
-import type { Backend } from "../step/runtime.js";
-import type { UpcycleRecipe } from "../surgery/recipe.js";
+import type { ModelSource } from "../files/checkpoint/open.js";
+import type { StudyConfig } from "../base/schemas/index.js";
+import type { Backend } from "../engine/runtime/runtime.js";
+import type { UpcycleRecipe } from "../surgery/planning/recipe.js";
 import type { TrainEvent } from "../train/run.js";
 
 /** A study file, whose parent may have become folders: downloaded, with an adapter. */

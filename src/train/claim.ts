@@ -1,15 +1,15 @@
 /** The run folder: made, or proved to hold this very run. */
 import { join } from "node:path";
 import { inputError, type UpcycleError } from "../base/errors.js";
-import type { TrainingBlock } from "../config/index.js";
-import { elements } from "../graph/ir.js";
-import { exists, writeJson } from "../io/atomic.js";
-import { makeFolders } from "../io/folders.js";
-import { withFsErrors } from "../io/fs-errors.js";
-import { readJson } from "../io/ranges.js";
-import { requireFreeSpace } from "../io/space.js";
-import { firstDifference, learningRateAt } from "../step/schedule.js";
-import { slotsOf } from "../tensors/slots.js";
+import type { TrainingBlock } from "../base/schemas/index.js";
+import { elements } from "../graph/ir/ir.js";
+import { exists, writeJson } from "../files/io/atomic.js";
+import { makeFolders } from "../files/io/folders.js";
+import { withFsErrors } from "../files/io/fs-errors.js";
+import { readJson } from "../files/io/ranges.js";
+import { requireFreeSpace } from "../files/io/space.js";
+import { firstDifference, learningRateAt } from "../engine/optimizer/schedule.js";
+import { slotsOf } from "../model/tensors/slots.js";
 import { changeWords, changesBetween } from "./changes.js";
 import type { RunOptions } from "./run.js";
 import { requireSameSources, textHash, type Sources } from "./sources.js";

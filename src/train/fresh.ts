@@ -1,9 +1,9 @@
 /** A run folder that is new to us: what is in it by the names that a run gives is somebody else's. */
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
-import { exists } from "../io/atomic.js";
-import { withFsErrors } from "../io/fs-errors.js";
-import { entryAt, requireReplaceable, someOf } from "../io/model-folder.js";
+import { exists } from "../files/io/atomic.js";
+import { withFsErrors } from "../files/io/fs-errors.js";
+import { entryAt, requireReplaceable, someOf } from "../files/io/model-folder.js";
 import { metricsFile } from "./records.js";
 
 /** Folders of a run that are replaced while it goes on. */

@@ -5,17 +5,17 @@
  */
 import { interruptedError } from "../base/errors.js";
 import { compact } from "../base/format.js";
-import { openCheckpoint, type Checkpoint, type ModelSource } from "../checkpoint/open.js";
-import { lineageKey } from "../checkpoint/write.js";
-import type { ModelConfig, TrainConfig, TrainingBlock, TrainTextConfig } from "../config/index.js";
-import { trainFlopsPerToken } from "../cost/flops.js";
-import { elements } from "../graph/ir.js";
-import type { DecoderSpec } from "../spec/types.js";
-import { withSteps } from "../step/budget.js";
-import { planParameters } from "../step/groups.js";
-import { checkRouting } from "../step/routing.js";
-import type { Backend } from "../step/runtime.js";
-import { isBuffer, slotsOf, type Slot } from "../tensors/slots.js";
+import { openCheckpoint, type Checkpoint, type ModelSource } from "../files/checkpoint/open.js";
+import { lineageKey } from "../files/checkpoint/write.js";
+import type { ModelConfig, TrainConfig, TrainingBlock, TrainTextConfig } from "../base/schemas/index.js";
+import { trainFlopsPerToken } from "../model/cost/flops.js";
+import { elements } from "../graph/ir/ir.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
+import { withSteps } from "../engine/optimizer/budget.js";
+import { planParameters } from "../engine/optimizer/groups.js";
+import { checkRouting } from "../engine/routing/routing.js";
+import type { Backend } from "../engine/runtime/runtime.js";
+import { isBuffer, slotsOf, type Slot } from "../model/tensors/slots.js";
 import { describeText, layGround, newBase, openBase, requirePositions, type ModelBase } from "./ground.js";
 import { requireRunFolder } from "./fresh.js";
 import { changesBetween } from "./changes.js";

@@ -1,16 +1,16 @@
 /** What a training stands on: a model's shape with its tokenizer, and the text as that tokenizer's tokens. */
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
-import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
-import type { ModelConfig, TokenizerConfig } from "../config/index.js";
-import { exists, writeFileAtomic } from "../io/atomic.js";
-import { makeFolders } from "../io/folders.js";
-import { withFsErrors } from "../io/fs-errors.js";
-import { readText } from "../io/ranges.js";
-import type { DecoderSpec } from "../spec/types.js";
-import { tokenizerConfig } from "../tokenizer/config.js";
-import { openTokenizer, type TextTokenizer } from "../tokenizer/load.js";
-import { trainByteLevelBpe } from "../tokenizer/train.js";
+import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
+import type { ModelConfig, TokenizerConfig } from "../base/schemas/index.js";
+import { exists, writeFileAtomic } from "../files/io/atomic.js";
+import { makeFolders } from "../files/io/folders.js";
+import { withFsErrors } from "../files/io/fs-errors.js";
+import { readText } from "../files/io/ranges.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
+import { tokenizerConfig } from "../text/tokenizer/config.js";
+import { openTokenizer, type TextTokenizer } from "../text/tokenizer/load.js";
+import { trainByteLevelBpe } from "../text/tokenizer/train.js";
 import { newModelSpec } from "./init.js";
 import { requireEnoughText, tokenizeCorpus, type Corpus, type TokenizedCorpus } from "./text.js";
 

@@ -2,7 +2,7 @@
  * The spike guard: a step whose loss or gradient norm stands far out from the recent steps is skipped. What it goes by is a pure function of those
  * steps and is saved with the run, so that a resumed run skips the same steps.
  */
-import type { GuardConfig } from "../config/index.js";
+import type { GuardConfig } from "../base/schemas/index.js";
 
 export interface GuardState {
   /** Updates made: AdamW's bias correction counts these, not the skipped steps. */

@@ -1,10 +1,10 @@
 /** Where a run's first weights come from. */
 import { randomStream } from "../base/random.js";
-import type { ModelConfig } from "../config/index.js";
-import { plainAttention, plainRope } from "../spec/plain.js";
-import { plainBlocks, rmsNorm, type DecoderSpec } from "../spec/types.js";
-import { isBuffer, type Slot, type SlotPart } from "../tensors/slots.js";
-import { elements } from "../graph/ir.js";
+import type { ModelConfig } from "../base/schemas/index.js";
+import { plainAttention, plainRope } from "../model/decoder/plain.js";
+import { plainBlocks, rmsNorm, type DecoderSpec } from "../model/decoder/types.js";
+import { isBuffer, type Slot, type SlotPart } from "../model/tensors/slots.js";
+import { elements } from "../graph/ir/ir.js";
 
 const norms = new Set<SlotPart>(["inputNorm", "ffnNorm", "postAttentionNorm", "postFfnNorm", "finalNorm", "qNorm", "kNorm", "qLatentNorm", "kvLatentNorm"]);
 

@@ -1,14 +1,14 @@
 /** The loop of a training run: step, log, measure, save. */
 import { join } from "node:path";
 import { interruptedError, stopError } from "../base/errors.js";
-import type { TrainingBlock } from "../config/index.js";
-import type { JsonlWriter } from "../io/jsonl.js";
-import { timeBudget } from "../step/budget.js";
-import { correctionKeys, movedBias } from "../step/routing.js";
-import type { TrainRuntime } from "../step/runtime.js";
-import { learningRateAt } from "../step/schedule.js";
-import { openBatches, type BatchReader } from "../text/batches.js";
-import { openMix } from "../text/mix.js";
+import type { TrainingBlock } from "../base/schemas/index.js";
+import type { JsonlWriter } from "../files/io/jsonl.js";
+import { timeBudget } from "../engine/optimizer/budget.js";
+import { correctionKeys, movedBias } from "../engine/routing/routing.js";
+import type { TrainRuntime } from "../engine/runtime/runtime.js";
+import { learningRateAt } from "../engine/optimizer/schedule.js";
+import { openBatches, type BatchReader } from "../text/tokens/batches.js";
+import { openMix } from "../text/tokens/mix.js";
 import { afterStep, guardLimits, type GuardState } from "./guard.js";
 import { measureAll, routingRecord, trainedRouting } from "./measure.js";
 import type { EvalRecord, StepRecord } from "./records.js";

@@ -1,9 +1,9 @@
 /** Held-out loss and expert load of the current weights. */
-import type { LossMetrics, TrainRuntime } from "../step/runtime.js";
-import { deadShare } from "../report/statistics.js";
+import type { LossMetrics, TrainRuntime } from "../engine/runtime/runtime.js";
+import { deadShare } from "../report/study/statistics.js";
 import type { RoutingRecord, TrainedRouting } from "./records.js";
-import { evalBatches, type EvalSettings, type TokenRow } from "../text/batches.js";
-import { shares, type MixPart } from "../text/mix.js";
+import { evalBatches, type EvalSettings, type TokenRow } from "../text/tokens/batches.js";
+import { shares, type MixPart } from "../text/tokens/mix.js";
 
 export interface Measured {
   /** Mean next-token cross entropy in nats over all measured tokens. */

@@ -2,13 +2,13 @@
 import { basename } from "node:path";
 import { compact, percent, table } from "../base/format.js";
 import { inputError } from "../base/errors.js";
-import type { MixPartConfig, TrainingBlock, TrainTextConfig } from "../config/index.js";
-import { readDocuments, type CorpusDocument } from "../io/corpus.js";
-import { indexedPrefix, readIndexed, type IndexedTokens } from "../io/indexed.js";
-import { windowCount, type TokenRow } from "../text/batches.js";
-import { shares, type MixPart } from "../text/mix.js";
-import { splitDocuments } from "../text/split.js";
-import type { TextTokenizer } from "../tokenizer/load.js";
+import type { MixPartConfig, TrainingBlock, TrainTextConfig } from "../base/schemas/index.js";
+import { readDocuments, type CorpusDocument } from "../text/documents/corpus.js";
+import { indexedPrefix, readIndexed, type IndexedTokens } from "../text/documents/indexed.js";
+import { windowCount, type TokenRow } from "../text/tokens/batches.js";
+import { shares, type MixPart } from "../text/tokens/mix.js";
+import { splitDocuments } from "../text/tokens/split.js";
+import type { TextTokenizer } from "../text/tokenizer/load.js";
 import { encodeDocuments, SPLIT_SEED } from "./text.js";
 
 interface PartBase {

@@ -1,7 +1,7 @@
 /** The metrics log of a run: one JSON object a line, append-only. */
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
-import { readJsonl } from "../io/jsonl.js";
+import { readJsonl } from "../files/io/jsonl.js";
 
 export interface StepRecord {
   readonly type: "step";

@@ -7,18 +7,18 @@
  * lowest held-out loss) and, where weights are averaged, `average/` at the end. A run that was stopped at any moment goes on from `last/` with the same numbers to the last bit.
  */
 import { join } from "node:path";
-import type { TrainingBlock } from "../config/index.js";
-import { openJsonl } from "../io/jsonl.js";
-import { lockFolder } from "../io/lock.js";
-import type { DecoderSpec } from "../spec/types.js";
-import { timeBudget } from "../step/budget.js";
-import { planParameters } from "../step/groups.js";
-import { trainProgram } from "../step/programs.js";
-import { checkRouting, routingSettings } from "../step/routing.js";
-import type { Backend, TrainRuntime } from "../step/runtime.js";
-import { slotsOf, type Slot } from "../tensors/slots.js";
-import type { TokenRow } from "../text/batches.js";
-import type { MixPart } from "../text/mix.js";
+import type { TrainingBlock } from "../base/schemas/index.js";
+import { openJsonl } from "../files/io/jsonl.js";
+import { lockFolder } from "../files/io/lock.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
+import { timeBudget } from "../engine/optimizer/budget.js";
+import { planParameters } from "../engine/optimizer/groups.js";
+import { trainProgram } from "../graph/programs/programs.js";
+import { checkRouting, routingSettings } from "../engine/routing/routing.js";
+import type { Backend, TrainRuntime } from "../engine/runtime/runtime.js";
+import { slotsOf, type Slot } from "../model/tensors/slots.js";
+import type { TokenRow } from "../text/tokens/batches.js";
+import type { MixPart } from "../text/tokens/mix.js";
 import { claimFolder, requireSameRun } from "./claim.js";
 import { requireRunFolder } from "./fresh.js";
 import { freshGuard } from "./guard.js";

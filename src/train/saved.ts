@@ -1,16 +1,16 @@
 /** Checkpoints of a run: ordinary model folders that also hold the optimizer's moments and the step. */
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
-import { openCheckpoint } from "../checkpoint/open.js";
-import { writeCheckpoint, type WriteDtype } from "../checkpoint/write.js";
-import { elements } from "../graph/ir.js";
-import { exists, restoreReplaced } from "../io/atomic.js";
-import { readJson } from "../io/ranges.js";
-import { openTensorFile, writeTensorFile } from "../io/tensor-file.js";
-import type { DecoderSpec } from "../spec/types.js";
-import type { ParameterPlan } from "../step/groups.js";
-import type { StateKind, TrainRuntime } from "../step/runtime.js";
-import { slotsOf } from "../tensors/slots.js";
+import { openCheckpoint } from "../files/checkpoint/open.js";
+import { writeCheckpoint, type WriteDtype } from "../files/checkpoint/write.js";
+import { elements } from "../graph/ir/ir.js";
+import { exists, restoreReplaced } from "../files/io/atomic.js";
+import { readJson } from "../files/io/ranges.js";
+import { openTensorFile, writeTensorFile } from "../files/io/tensor-file.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
+import type { ParameterPlan } from "../engine/optimizer/groups.js";
+import type { StateKind, TrainRuntime } from "../engine/runtime/runtime.js";
+import { slotsOf } from "../model/tensors/slots.js";
 import type { GuardState } from "./guard.js";
 
 /** Beside the weights in `last/`. */

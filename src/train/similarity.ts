@@ -1,9 +1,9 @@
 /** Expert-to-dense cosine similarity: how far experts have moved from the parts of the parent's FFN they came from. */
 import { inputError } from "../base/errors.js";
-import type { Checkpoint } from "../checkpoint/open.js";
-import { cosineSimilarity, mean } from "../numeric/similarity.js";
-import type { DecoderSpec } from "../spec/types.js";
-import { expertOrigins, originValues, type ExpertOrigin, type OriginLineage } from "../surgery/lineage.js";
+import type { Checkpoint } from "../files/checkpoint/open.js";
+import { cosineSimilarity, mean } from "../files/numeric/similarity.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
+import { expertOrigins, originValues, type ExpertOrigin, type OriginLineage } from "../surgery/planning/lineage.js";
 
 /**
  * A function that reads a child's weights and gives, for each MoE layer, the mean cosine over its experts and over gate, up and down

@@ -5,13 +5,13 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
-import { adapterConfigFile } from "../checkpoint/adapter.js";
-import { openCheckpoint, type ModelSource } from "../checkpoint/open.js";
-import type { TrainTextConfig } from "../config/index.js";
-import { exists } from "../io/atomic.js";
-import { corpusFiles } from "../io/corpus.js";
-import { fileFingerprint } from "../io/fingerprint.js";
-import { indexedPrefix } from "../io/indexed.js";
+import { adapterConfigFile } from "../files/checkpoint/adapter.js";
+import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
+import type { TrainTextConfig } from "../base/schemas/index.js";
+import { exists } from "../files/io/atomic.js";
+import { corpusFiles } from "../text/documents/corpus.js";
+import { fileFingerprint } from "../files/io/fingerprint.js";
+import { indexedPrefix } from "../text/documents/indexed.js";
 import type { RunOptions } from "./run.js";
 
 /** Fingerprints by path, and that of the tokens. */

@@ -1,11 +1,11 @@
 /** From the text block of a file to token streams: documents -> split -> tokenizer -> packed tokens. */
 import { basename } from "node:path";
 import { inputError } from "../base/errors.js";
-import type { TextConfig } from "../config/index.js";
-import { readDocuments, type CorpusDocument, type CorpusSource } from "../io/corpus.js";
-import { tokenPacker } from "../text/pack.js";
-import { splitDocuments, utf8Length, type DocumentSplit } from "../text/split.js";
-import type { TextTokenizer } from "../tokenizer/load.js";
+import type { TextConfig } from "../base/schemas/index.js";
+import { readDocuments, type CorpusDocument, type CorpusSource } from "../text/documents/corpus.js";
+import { tokenPacker } from "../text/tokens/pack.js";
+import { splitDocuments, utf8Length, type DocumentSplit } from "../text/tokens/split.js";
+import type { TextTokenizer } from "../text/tokenizer/load.js";
 
 export interface Corpus {
   readonly sources: readonly { readonly name: string; readonly documents: number; readonly bytes: number }[];

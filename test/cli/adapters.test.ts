@@ -3,9 +3,9 @@ import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { randomStream } from "../../src/base/random.js";
-import { encodeSafetensors } from "../../src/format/safetensors.js";
-import { weightHashes } from "../convert/hashes.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { encodeSafetensors } from "../../src/files/formats/safetensors.js";
+import { weightHashes } from "../surgery/convert/hashes.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { adapterDir, tensorsOf, writeTensors } from "../support/adapters.js";
 import { writeText, writeTrainFile } from "./tiny.js";
 import { upcycle, upcycleJson } from "./upcycle.js";

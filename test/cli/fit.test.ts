@@ -1,9 +1,9 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { publishedById } from "../../src/laws/published.js";
+import { publishedById } from "../../src/laws/forms/published.js";
 import { dataFile, haveData, law, simulated, together, upcyclingGrid } from "../laws/data.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { upcycle, upcycleJson } from "./upcycle.js";
 
 const dir = temporaryFolder();

@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { golden } from "../support/golden.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { copyModel, editHeader, upcycle } from "./upcycle.js";
 
 const hostile = "x\u001b[2J\u001b]0;owned\u0007\nmodel: forged\u009b\u202e\u200b";

@@ -1,9 +1,9 @@
 import { cpSync, mkdtempSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { commit, fakeHub, type FakeHub } from "../hub/server.js";
-import { temporaryFolder } from "../io/temporary.js";
-import { weightHashes } from "../convert/hashes.js";
+import { commit, fakeHub, type FakeHub } from "../files/hub/server.js";
+import { temporaryFolder } from "../files/io/temporary.js";
+import { weightHashes } from "../surgery/convert/hashes.js";
 import { adapterDir } from "../support/adapters.js";
 import { golden } from "../support/golden.js";
 import { start, upcycle, upcycleJson } from "./upcycle.js";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { golden } from "../support/golden.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { copyModel, editHeader } from "./upcycle.js";
 import { writeText, writeTrainFile } from "./tiny.js";
 

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, statSync, readdirSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { describe, expect, it } from "vitest";
-import { temporaryFolder } from "../io/temporary.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { golden, readTensors } from "../support/golden.js";
 import { copyModel, editHeader, upcycle, upcycleJson } from "./upcycle.js";
 

@@ -2,7 +2,7 @@
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { temporaryFolder } from "../io/temporary.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { golden } from "../support/golden.js";
 import { copyModel, upcycle } from "./upcycle.js";
 

@@ -1,8 +1,8 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { publishedById } from "../../src/laws/published.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { publishedById } from "../../src/laws/forms/published.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { golden } from "../support/golden.js";
 import { planCommand } from "../../src/cli/plan.js";
 import { shownPath } from "../../src/cli/context.js";

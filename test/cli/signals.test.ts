@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { StopRequests, exitCodeOf, startedByNohup, stopSignals } from "../../src/cli/signals.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { writeText, writeTrainFile } from "./tiny.js";
 import { start } from "./upcycle.js";
 

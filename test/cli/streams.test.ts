@@ -2,8 +2,8 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { hasSpecialFiles, makeFifo, writer } from "../io/special.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { hasSpecialFiles, makeFifo, writer } from "../files/io/special.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { golden } from "../support/golden.js";
 import { shell, start, upcycle } from "./upcycle.js";
 

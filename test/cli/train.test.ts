@@ -1,11 +1,11 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
-import { writeCheckpoint } from "../../src/checkpoint/write.js";
-import { specFromConfig } from "../../src/spec/config.js";
+import { writeCheckpoint } from "../../src/files/checkpoint/write.js";
+import { specFromConfig } from "../../src/model/decoder/config.js";
 import { freshTensor } from "../../src/train/init.js";
 import { readMetrics } from "../../src/train/records.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { writeText, writeTrainFile } from "./tiny.js";
 import { copyModel, start, upcycle, upcycleJson, type Running } from "./upcycle.js";
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { targetFamilies } from "../../src/surgery/recipe.js";
+import { targetFamilies } from "../../src/surgery/planning/recipe.js";
 import { upcycle } from "./upcycle.js";
 
 const commands = ["quickstart", "study", "train", "convert", "merge", "verify", "diff", "inspect", "forward", "export-onnx", "generate", "perplexity", "fit", "plan", "targets"];

@@ -2,14 +2,14 @@
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
-import { convertCheckpoint } from "../../src/convert/convert.js";
+import { convertCheckpoint } from "../../src/surgery/convert/convert.js";
 import { compareModels } from "../../src/evals/compare.js";
 import { measurePreservation, type PreservationOptions } from "../../src/evals/preservation.js";
 import { openModel } from "../../src/evals/model.js";
 import { compareStreamed, type StreamedComparison } from "../../src/evals/compare-streamed.js";
 import { openStreamedModel } from "../../src/evals/streamed-model.js";
-import { upcycleRecipe, type RecipeOptions } from "../../src/surgery/recipe.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { upcycleRecipe, type RecipeOptions } from "../../src/surgery/planning/recipe.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { inThread } from "../support/backend.js";
 import { golden } from "../support/golden.js";
 

@@ -5,7 +5,7 @@ import { startDecoding } from "../../src/evals/decoding.js";
 import { generateBatch } from "../../src/evals/generate.js";
 import { openModel, type TextModel } from "../../src/evals/model.js";
 import { slidingPerplexity, type PerplexitySettings } from "../../src/evals/perplexity.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { inThread } from "../support/backend.js";
 import { golden, goldenModels } from "../support/golden.js";
 

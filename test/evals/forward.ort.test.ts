@@ -4,9 +4,9 @@ import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
 import { readInputIds, writeLogits } from "../../src/evals/forward.js";
 import { openModel } from "../../src/evals/model.js";
-import type { Dtype } from "../../src/format/safetensors.js";
-import { planHeader } from "../../src/format/safetensors.js";
-import { temporaryFolder } from "../io/temporary.js";
+import type { Dtype } from "../../src/files/formats/safetensors.js";
+import { planHeader } from "../../src/files/formats/safetensors.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { inThread } from "../support/backend.js";
 import { golden, readTensors } from "../support/golden.js";
 

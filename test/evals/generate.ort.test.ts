@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { generate, generateBatch, type GenerateSettings } from "../../src/evals/generate.js";
 import { openModel, type TextModel } from "../../src/evals/model.js";
-import { argmax } from "../../src/text/sample.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { argmax } from "../../src/text/tokens/sample.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { inThread } from "../support/backend.js";
 import { golden } from "../support/golden.js";
 

@@ -4,13 +4,13 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
-import { openCheckpoint } from "../../src/checkpoint/open.js";
-import { multiplyExperts, planMultiplying } from "../../src/convert/multiply.js";
+import { openCheckpoint } from "../../src/files/checkpoint/open.js";
+import { multiplyExperts, planMultiplying } from "../../src/surgery/convert/multiply.js";
 import { measurePreservation } from "../../src/evals/preservation.js";
 import { inThread } from "../support/backend.js";
 import { upcycle, upcycleJson } from "../cli/upcycle.js";
-import type { MultiplyRecipe } from "../../src/surgery/multiply.js";
-import type { MoeFfn } from "../../src/spec/types.js";
+import type { MultiplyRecipe } from "../../src/surgery/planning/multiply.js";
+import type { MoeFfn } from "../../src/model/decoder/types.js";
 
 const golden = (name: string): string => fileURLToPath(new URL(`../golden/${name}`, import.meta.url));
 const root = mkdtempSync(join(tmpdir(), "upcycle-multiply-"));

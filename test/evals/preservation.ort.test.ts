@@ -2,17 +2,17 @@
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { randomStream } from "../../src/base/random.js";
-import { openCheckpoint } from "../../src/checkpoint/open.js";
-import { convertCheckpoint } from "../../src/convert/convert.js";
+import { openCheckpoint } from "../../src/files/checkpoint/open.js";
+import { convertCheckpoint } from "../../src/surgery/convert/convert.js";
 import { compareModels, meanLoss } from "../../src/evals/compare.js";
 import { openModel } from "../../src/evals/model.js";
-import { GraphBuilder } from "../../src/graph/builder.js";
-import { evaluateOnce } from "../../src/ort/session.js";
-import type { Preservation } from "../../src/report/result.js";
-import { targets as table } from "../../src/surgery/targets.js";
-import { holders } from "../../src/surgery/survey.js";
-import { upcycleRecipe, type RecipeOptions } from "../../src/surgery/recipe.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { GraphBuilder } from "../../src/graph/ir/builder.js";
+import { evaluateOnce } from "../../src/engine/onnxruntime/session.js";
+import type { Preservation } from "../../src/model/results/result.js";
+import { targets as table } from "../../src/surgery/planning/targets.js";
+import { holders } from "../../src/surgery/planning/survey.js";
+import { upcycleRecipe, type RecipeOptions } from "../../src/surgery/planning/recipe.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { inThread } from "../support/backend.js";
 import { golden, readTensors } from "../support/golden.js";
 

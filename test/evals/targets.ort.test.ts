@@ -2,13 +2,13 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { openCheckpoint } from "../../src/checkpoint/open.js";
-import { convertCheckpoint } from "../../src/convert/convert.js";
+import { openCheckpoint } from "../../src/files/checkpoint/open.js";
+import { convertCheckpoint } from "../../src/surgery/convert/convert.js";
 import { compareModels } from "../../src/evals/compare.js";
 import { openModel } from "../../src/evals/model.js";
-import { upcycleRecipe } from "../../src/surgery/recipe.js";
-import { holders } from "../../src/surgery/survey.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { upcycleRecipe } from "../../src/surgery/planning/recipe.js";
+import { holders } from "../../src/surgery/planning/survey.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { inThread } from "../support/backend.js";
 import { golden, readTensors } from "../support/golden.js";
 

@@ -3,9 +3,9 @@ import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { randomStream } from "../../src/base/random.js";
-import { lawById } from "../../src/laws/catalogue.js";
-import { publishedById } from "../../src/laws/published.js";
-import { placesOf, predict, type Law, type Params, type Places, type Points } from "../../src/laws/types.js";
+import { lawById } from "../../src/laws/fitting/catalogue.js";
+import { publishedById } from "../../src/laws/forms/published.js";
+import { placesOf, predict, type Law, type Params, type Places, type Points } from "../../src/laws/forms/types.js";
 
 const folder = fileURLToPath(new URL("../../../shared/data/scaling-laws/", import.meta.url));
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { fitLaw } from "../../src/laws/fit.js";
-import type { Loss } from "../../src/laws/loss.js";
-import { published, publishedById } from "../../src/laws/published.js";
+import { fitLaw } from "../../src/laws/fitting/fit.js";
+import type { Loss } from "../../src/laws/solvers/loss.js";
+import { published, publishedById } from "../../src/laws/forms/published.js";
 import { chinchillaPoints, gemstones, gridOf, haveData, law, routed, simulated, spaced, upcyclingGrid } from "./data.js";
 
 const huber = (delta: number): Loss => ({ name: "huber", delta });

@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { laws } from "../../src/laws/catalogue.js";
+import { laws } from "../../src/laws/fitting/catalogue.js";
 import { effectiveExperts } from "../../src/laws/forms/effective-experts.js";
-import { published, publishedById } from "../../src/laws/published.js";
-import { naturalOf, placesOf, predict, type Law } from "../../src/laws/types.js";
+import { published, publishedById } from "../../src/laws/forms/published.js";
+import { naturalOf, placesOf, predict, type Law } from "../../src/laws/forms/types.js";
 import { dataFile, gridOf, haveData, law, simulated, spaced } from "./data.js";
 
 const values: Record<string, number[]> = {

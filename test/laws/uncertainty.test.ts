@@ -1,14 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { randomStream } from "../../src/base/random.js";
-import { bootstrapDraws, naturalDraws, summarise } from "../../src/laws/bootstrap.js";
-import { criteria, heldOutLargest } from "../../src/laws/compare.js";
-import { devianceOf } from "../../src/laws/deviance.js";
-import { erf, logLikelihood, quantile, studentQuantile } from "../../src/laws/distributions.js";
-import { fitLaw, problemOf } from "../../src/laws/fit.js";
-import { extrapolationWarnings, identificationWarnings } from "../../src/laws/identification.js";
-import { profileParameter, profilePrediction } from "../../src/laws/profile.js";
-import { publishedById } from "../../src/laws/published.js";
-import { placesOf, predict } from "../../src/laws/types.js";
+import { bootstrapDraws, naturalDraws, summarise } from "../../src/laws/fitting/bootstrap.js";
+import { criteria, heldOutLargest } from "../../src/laws/fitting/compare.js";
+import { devianceOf } from "../../src/laws/fitting/deviance.js";
+import { erf, logLikelihood, quantile, studentQuantile } from "../../src/laws/fitting/distributions.js";
+import { fitLaw, problemOf } from "../../src/laws/fitting/fit.js";
+import { extrapolationWarnings, identificationWarnings } from "../../src/laws/fitting/identification.js";
+import { profileParameter, profilePrediction } from "../../src/laws/fitting/profile.js";
+import { publishedById } from "../../src/laws/forms/published.js";
+import { placesOf, predict } from "../../src/laws/forms/types.js";
 import { chinchillaPoints, gridOf, haveData, law, simulated, spaced, upcyclingGrid } from "./data.js";
 
 const mse = { name: "mse", delta: 0 } as const;

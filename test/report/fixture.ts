@@ -1,7 +1,7 @@
 /** A made-up study with plausible curves: four arms, two seeds each, of a small parent. Numbers are drawn, not measured. */
 import { randomStream } from "../../src/base/random.js";
-import { findings } from "../../src/report/findings.js";
-import type { ArmResult, ArmRun, LossPoint, StudyResult } from "../../src/report/result.js";
+import { findings } from "../../src/report/study/findings.js";
+import type { ArmResult, ArmRun, LossPoint, StudyResult } from "../../src/model/results/result.js";
 
 const steps = 600;
 const everySteps = 25;

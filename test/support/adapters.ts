@@ -1,10 +1,10 @@
 /** LoRA adapters of the golden models (`test/golden/adapters`), and the models that they make. */
 import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Checkpoint } from "../../src/checkpoint/open.js";
-import { encodeSafetensors, parseSafetensors, type Dtype } from "../../src/format/safetensors.js";
-import { convertBytes, floatBytes, type FloatDtype } from "../../src/numeric/dtype.js";
-import { placements, putSlot, storedTensors } from "../../src/tensors/placement.js";
+import type { Checkpoint } from "../../src/files/checkpoint/open.js";
+import { encodeSafetensors, parseSafetensors, type Dtype } from "../../src/files/formats/safetensors.js";
+import { convertBytes, floatBytes, type FloatDtype } from "../../src/files/numeric/dtype.js";
+import { placements, putSlot, storedTensors } from "../../src/model/tensors/placement.js";
 import { golden } from "./golden.js";
 
 /** Golden model that each is an adapter of. */

@@ -1,8 +1,8 @@
 /** The engine in this thread: the same computation as the worker's, with no need of a build. */
-import { openForwardRuntime } from "../../src/ort/forward-runtime.js";
-import { openOperationRuntime } from "../../src/ort/operation-runtime.js";
-import { openTrainRuntime } from "../../src/ort/train-runtime.js";
-import type { Backend } from "../../src/step/runtime.js";
+import { openForwardRuntime } from "../../src/engine/onnxruntime/forward-runtime.js";
+import { openOperationRuntime } from "../../src/engine/onnxruntime/operation-runtime.js";
+import { openTrainRuntime } from "../../src/engine/onnxruntime/train-runtime.js";
+import type { Backend } from "../../src/engine/runtime/runtime.js";
 
 export const inThread: Backend = {
   name: "onnxruntime in this thread",

@@ -1,6 +1,6 @@
-/** Every backend; a new one is added here and runs the whole suite of `step/backends.ort.test.ts`. */
-import { onnxruntimeBackend } from "../../src/ort/backend.js";
-import { referenceBackend } from "../../src/reference/backend.js";
-import type { Backend } from "../../src/step/runtime.js";
+/** Every backend; a new one is added here and runs the whole suite of `engine/backends.ort.test.ts`. */
+import { onnxruntimeBackend } from "../../src/engine/onnxruntime/backend.js";
+import { referenceBackend } from "../../src/engine/interpreter/backend.js";
+import type { Backend } from "../../src/engine/runtime/runtime.js";
 
 export const backends: readonly Backend[] = [onnxruntimeBackend, referenceBackend];

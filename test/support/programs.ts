@@ -1,9 +1,9 @@
 /** Golden models as programs with weights and batches, ready to run. */
-import { openCheckpoint } from "../../src/checkpoint/open.js";
-import { openTrainRuntime } from "../../src/ort/train-runtime.js";
-import type { DecoderSpec } from "../../src/spec/types.js";
-import { trainProgram, type TrainProgram } from "../../src/step/programs.js";
-import type { AdamW, MicroBatch, TrainRuntime } from "../../src/step/runtime.js";
+import { openCheckpoint } from "../../src/files/checkpoint/open.js";
+import { openTrainRuntime } from "../../src/engine/onnxruntime/train-runtime.js";
+import type { DecoderSpec } from "../../src/model/decoder/types.js";
+import { trainProgram, type TrainProgram } from "../../src/graph/programs/programs.js";
+import type { AdamW, MicroBatch, TrainRuntime } from "../../src/engine/runtime/runtime.js";
 import { golden, readTensors, shifted } from "./golden.js";
 
 export interface GoldenRun {

@@ -1,13 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { openCheckpoint } from "../../src/checkpoint/open.js";
+import { openCheckpoint } from "../../src/files/checkpoint/open.js";
 import { randomStream } from "../../src/base/random.js";
-import { prune } from "../../src/graph/passes.js";
-import { evaluate } from "../../src/graph/reference.js";
-import { evaluateOnce } from "../../src/ort/session.js";
-import { openTrainRuntime } from "../../src/ort/train-runtime.js";
-import { planParameters } from "../../src/step/groups.js";
-import { trainProgram } from "../../src/step/programs.js";
-import { isBuffer, slotsOf } from "../../src/tensors/slots.js";
+import { prune } from "../../src/graph/ir/passes.js";
+import { evaluate } from "../../src/graph/ir/reference.js";
+import { evaluateOnce } from "../../src/engine/onnxruntime/session.js";
+import { openTrainRuntime } from "../../src/engine/onnxruntime/train-runtime.js";
+import { planParameters } from "../../src/engine/optimizer/groups.js";
+import { trainProgram } from "../../src/graph/programs/programs.js";
+import { isBuffer, slotsOf } from "../../src/model/tensors/slots.js";
 import { golden, goldenModels, readTensors, shifted } from "../support/golden.js";
 
 const settings = { learningRate: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, decayOn: "all", clipNorm: 1 } as const;

@@ -4,7 +4,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { randomStream } from "../../src/base/random.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { built, runScript } from "../support/built.js";
 import { block, finish, moeSpec, remains, runOptions } from "../support/runs.js";
 
@@ -21,7 +21,7 @@ function script(onEvent = ""): string {
     import * as fs from "node:fs";
     import { trainRun } from "${built("train/run.js")}";
     import { freshTensor } from "${built("train/init.js")}";
-    import { openTrainRuntime } from "${built("ort/train-runtime.js")}";
+    import { openTrainRuntime } from "${built("engine/onnxruntime/train-runtime.js")}";
     const data = ${data};
     const dir = process.argv[2];
     const events = trainRun({

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { LossMetrics, TrainRuntime } from "../../src/step/runtime.js";
+import type { LossMetrics, TrainRuntime } from "../../src/engine/runtime/runtime.js";
 import { measureAll, routingRecord } from "../../src/train/measure.js";
 
 const settings = { batch: 1, sequence: 4, limitTokens: 8 };

@@ -2,11 +2,11 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
-import type { MixPartConfig } from "../../src/config/index.js";
-import type { TextTokenizer } from "../../src/tokenizer/load.js";
+import type { MixPartConfig } from "../../src/base/schemas/index.js";
+import type { TextTokenizer } from "../../src/text/tokenizer/load.js";
 import { describeMixture, heldOutFrom, learnableTexts, readMixture, requireEnoughOfEach, tokenizeMixture } from "../../src/train/mixture.js";
-import { writeIndexed } from "../io/indexed.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { writeIndexed } from "../text/documents/indexed.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { block } from "../support/runs.js";
 
 const dir = temporaryFolder();

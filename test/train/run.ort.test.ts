@@ -1,19 +1,19 @@
 import { appendFileSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it, vi } from "vitest";
-import { openCheckpoint } from "../../src/checkpoint/open.js";
+import { openCheckpoint } from "../../src/files/checkpoint/open.js";
 import { meanLoss } from "../../src/evals/compare.js";
 import { openModel } from "../../src/evals/model.js";
 import { UpcycleError } from "../../src/base/errors.js";
-import type { TrainingBlock } from "../../src/config/index.js";
-import { openTensorFile } from "../../src/io/tensor-file.js";
-import { learningRateAt } from "../../src/step/schedule.js";
-import { openBatches } from "../../src/text/batches.js";
-import { slotsOf } from "../../src/tensors/slots.js";
+import type { TrainingBlock } from "../../src/base/schemas/index.js";
+import { openTensorFile } from "../../src/files/io/tensor-file.js";
+import { learningRateAt } from "../../src/engine/optimizer/schedule.js";
+import { openBatches } from "../../src/text/tokens/batches.js";
+import { slotsOf } from "../../src/model/tensors/slots.js";
 import { freshTensor } from "../../src/train/init.js";
 import { readMetrics } from "../../src/train/records.js";
 import { trainRun, type RunOptions, type TrainEvent } from "../../src/train/run.js";
-import { temporaryFolder } from "../io/temporary.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 import { inThread } from "../support/backend.js";
 import { block, changedBackend, denseSpec, finish, moeSpec, remains, runOptions, text } from "../support/runs.js";
 

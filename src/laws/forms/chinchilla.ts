@@ -1,6 +1,6 @@
 /** L = A N^-alpha + B D^-beta + E, in the two ways it is written. */
-import { powerSumLaw } from "../power-sum.js";
-import type { Column, Law, Parameter } from "../types.js";
+import { powerSumLaw } from "./power-sum.js";
+import type { Column, Law, Parameter } from "./types.js";
 
 export const columnN: Column = { name: "N", meaning: "parameters of the model (say which: total, active, without embeddings)", unit: "parameters" };
 export const columnD: Column = { name: "D", meaning: "training tokens seen", unit: "tokens" };

@@ -1,8 +1,8 @@
 /** Routed language models: bilinear in the logs of size and effective experts. */
-import { generalLaw, mean, meanLog } from "../general.js";
-import { solve } from "../linear.js";
-import { product } from "../starts.js";
-import type { Law, Points } from "../types.js";
+import { generalLaw, mean, meanLog } from "./general.js";
+import { solve } from "../../base/linear-algebra.js";
+import { product } from "./starts.js";
+import type { Law, Points } from "./types.js";
 import { effectiveExperts } from "./effective-experts.js";
 
 /**

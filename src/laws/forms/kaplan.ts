@@ -1,7 +1,7 @@
 /** Kaplan's law: one power of a sum of two. */
-import { generalLaw, mean, meanLog } from "../general.js";
-import { product } from "../starts.js";
-import type { Law } from "../types.js";
+import { generalLaw, mean, meanLog } from "./general.js";
+import { product } from "./starts.js";
+import type { Law } from "./types.js";
 import { columnD } from "./chinchilla.js";
 
 /**

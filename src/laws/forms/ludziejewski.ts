@@ -1,7 +1,7 @@
 /** Joint law of mixtures in active size, tokens and experts. */
-import { generalLaw, meanLog } from "../general.js";
-import { product } from "../starts.js";
-import type { Law } from "../types.js";
+import { generalLaw, meanLog } from "./general.js";
+import { product } from "./starts.js";
+import type { Law } from "./types.js";
 import { columnD } from "./chinchilla.js";
 import { effectiveExperts } from "./effective-experts.js";
 

@@ -1,6 +1,6 @@
 /** Laws of mixtures trained from scratch whose terms are products of powers. */
-import { powerSumLaw } from "../power-sum.js";
-import type { Law } from "../types.js";
+import { powerSumLaw } from "./power-sum.js";
+import type { Law } from "./types.js";
 import { columnD } from "./chinchilla.js";
 
 export const krajewski: Law = powerSumLaw({

@@ -2,8 +2,8 @@
  * Laws of upcycled models: D1 tokens trained the dense parent, D2 the mixture made of it, N is the parent's size. The logarithm in the
  * interaction is natural and sizes are raw counts; other readings give impossible losses.
  */
-import { powerSumLaw, type Power, type PowerTerm } from "../power-sum.js";
-import type { Column, Law, Parameter } from "../types.js";
+import { powerSumLaw, type Power, type PowerTerm } from "./power-sum.js";
+import type { Column, Law, Parameter } from "./types.js";
 import { irreducible } from "./chinchilla.js";
 
 const columnN: Column = { name: "N", meaning: "parameters of the dense parent", unit: "parameters" };

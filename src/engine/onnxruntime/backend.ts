@@ -1,0 +1,137 @@
+/** The onnxruntime backend: each runtime lives in a worker thread of its own. */
+import { Worker } from "node:worker_threads";
+import { receivedError } from "../../base/errors.js";
+import { limitError, moduleArguments, requireThreadRoom } from "../../files/io/limits.js";
+import type { ExtendProgram, LogitsProgram, TrainProgram } from "../../graph/programs/programs.js";
+import type { Backend, ForwardRuntime, OperationRuntime, TrainRuntime } from "../runtime/runtime.js";
+import type { Call, Reply } from "./worker.js";
+
+/** One feed at work and one being made, and another size of each. */
+const mostSpare = 4;
+
+/** Calls methods of the runtime hosted by `worker.ts`. */
+class Remote {
+  private readonly worker: Worker;
+  private readonly waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
+  /** Memory that has come back from the thread, smallest first. */
+  private readonly spare: ArrayBuffer[] = [];
+  private next = 0;
+  private failure: Error | undefined;
+
+  constructor() {
+    // Tests run the sources; the worker needs compiled code, which the build has put beside them.
+    requireThreadRoom("the engine");
+    const here = import.meta.url;
+    const file = here.endsWith(".ts") ? new URL("../../../dist/engine/onnxruntime/worker.js", here) : new URL("./worker.js", here);
+    this.worker = new Worker(file, { execArgv: moduleArguments() });
+    this.worker.unref();
+    this.worker.on("message", ({ id, result, error, returned }: Reply) => {
+      this.keep(returned);
+      const call = this.waiting.get(id);
+      if (call === undefined) return;
+      this.waiting.delete(id);
+      if (this.waiting.size === 0) this.worker.unref();
+      if (error === undefined) call.resolve(result);
+      else call.reject(receivedError(error));
+    });
+    this.worker.on("error", (error: unknown) => this.fail(limitError(error) ?? (error instanceof Error ? error : new Error(String(error)))));
+    this.worker.on("exit", (code) => this.fail(new Error(`the engine's thread ended with code ${code}`)));
+  }
+
+  private fail(error: Error): void {
+    this.failure ??= error;
+    for (const { reject } of this.waiting.values()) reject(this.failure);
+    this.waiting.clear();
+  }
+
+  call<T>(method: string, ...args: readonly unknown[]): Promise<T> {
+    return this.send(method, args, []);
+  }
+
+  private keep(buffers: readonly ArrayBuffer[]): void {
+    this.spare.push(...buffers);
+    this.spare.sort((a, b) => a.byteLength - b.byteLength);
+    this.spare.splice(0, this.spare.length - mostSpare);
+  }
+
+  memory(bytes: number): ArrayBuffer {
+    const place = this.spare.findIndex(({ byteLength }) => byteLength >= bytes);
+    return place < 0 ? new ArrayBuffer(bytes) : this.spare.splice(place, 1)[0]!;
+  }
+
+  /** Buffers in `given` move to the thread instead of being copied, and serve `memory` when they are back. */
+  send<T>(method: string, args: readonly unknown[], given: ArrayBuffer[]): Promise<T> {
+    if (this.failure !== undefined) return Promise.reject(this.failure);
+    return new Promise((resolve, reject) => {
+      const id = this.next++;
+      this.waiting.set(id, { resolve: resolve as (value: unknown) => void, reject });
+      this.worker.ref();
+      this.worker.postMessage({ id, method, args, given } satisfies Call, given);
+    });
+  }
+
+  /** The first call, which gives the thread its runtime; a thread without one is of no use. */
+  async open(method: string, ...args: readonly unknown[]): Promise<void> {
+    try {
+      await this.call(method, ...args);
+    } catch (cause) {
+      await this.worker.terminate();
+      throw cause;
+    }
+  }
+
+  /** Ends the thread; harmless where it has ended already, so that cleaning up never hides why. */
+  async end(): Promise<void> {
+    try {
+      if (this.failure === undefined) await this.call("close");
+    } finally {
+      this.failure ??= new Error("the runtime is closed");
+      await this.worker.terminate();
+    }
+  }
+}
+
+export const onnxruntimeBackend: Backend = {
+  name: "onnxruntime",
+  async openTrain(program: TrainProgram, options): Promise<TrainRuntime> {
+    const remote = new Remote();
+    await remote.open("openTrain", program, options);
+    return {
+      step: (batches, settings) => remote.call("step", batches, settings),
+      evaluate: (batch, weights) => remote.call("evaluate", batch, weights),
+      read: (kind, key) => remote.call("read", kind, key),
+      write: (kind, key, data) => remote.call("write", kind, key, data),
+      peakMemory: () => remote.call("peakMemory"),
+      close: () => remote.end(),
+    };
+  },
+  async openForward(options): Promise<ForwardRuntime> {
+    const remote = new Remote();
+    await remote.open("openForward", options);
+    const known = new Set<string>();
+    return {
+      write: (key, data) => remote.call("write", key, data),
+      run(name: string, program: LogitsProgram, feeds) {
+        // The worker keeps programs by name; send each only once.
+        const sent = known.has(name) ? null : program;
+        known.add(name);
+        return remote.call("run", name, sent, feeds);
+      },
+      extend(name: string, program: ExtendProgram, feeds) {
+        const sent = known.has(name) ? null : program;
+        known.add(name);
+        return remote.call("extend", name, sent, feeds);
+      },
+      close: () => remote.end(),
+    };
+  },
+  async openOperations(options): Promise<OperationRuntime> {
+    const remote = new Remote();
+    await remote.open("openOperations", options);
+    return {
+      run: (name, graph, feeds, given = []) => remote.send("run", [name, graph, feeds], given.map((i) => feeds[i]!.buffer as ArrayBuffer)),
+      memory: (bytes) => remote.memory(bytes),
+      close: () => remote.end(),
+    };
+  },
+};

@@ -1,0 +1,168 @@
+/**
+ * The one narrow interface behind which a backend lives: compile a program, own the state, run, read metrics.
+ * State never crosses the interface during training; only token ids go in and a few numbers come out.
+ */
+import type { Graph } from "../../graph/ir/ir.js";
+import type { ExtendProgram, LogitsProgram, TrainProgram } from "../../graph/programs/programs.js";
+
+export interface MicroBatch {
+  /** [batch * sequence] */
+  readonly ids: Int32Array;
+  /** [batch * sequence]; negative targets are ignored. */
+  readonly targets: Int32Array;
+}
+
+/** AdamW with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2, as torch.optim.AdamW computes it). */
+export interface AdamW {
+  readonly learningRate: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
+  readonly weightDecay: number;
+  /** `matrices`: no decay on norms and biases; `all`: on every parameter. */
+  readonly decayOn: "matrices" | "all";
+  /** Largest gradient norm over all parameters, or null for no clipping. */
+  readonly clipNorm: number | null;
+  /** 1 for the first update: the bias corrections need it. */
+  readonly update: number;
+}
+
+/** How one parameter departs from the common settings. */
+export interface ParamTuning {
+  /** Factor on the learning rate. */
+  readonly rate: number;
+  /** Weight decay in place of the common one, or null; `decayOn` says as ever where decay applies. */
+  readonly decay: number | null;
+  /** AdamW if left out. Muon takes matrices, and keeps one moment. */
+  readonly method?: "muon" | undefined;
+}
+
+/** Muon (Jordan 2024, github.com/KellerJordan/Muon), for parameters whose tuning names it; see `muon.ts`. */
+export interface Muon {
+  readonly momentum: number;
+  readonly nesterov: boolean;
+  /** See `muonScale`. */
+  readonly scale: MuonScale;
+}
+
+export type MuonScale = "rms" | "spectral";
+
+/** What a step's random numbers are a function of, with micro-batch and layer. */
+export interface Draw {
+  readonly seed: number;
+  readonly step: number;
+  /** Routers' inputs are multiplied by numbers uniform from 1 - jitter to 1 + jitter. */
+  readonly jitter: number;
+}
+
+/** One update: AdamW, and what stands beside it. */
+export interface StepSettings extends AdamW {
+  readonly muon?: Muon | undefined;
+  /** Averaged weights become decay * average + (1 - decay) * weight after the update; only where the run was opened with `average`. */
+  readonly averageDecay?: number | undefined;
+  /** For programs that feed on random numbers. */
+  readonly draw?: Draw | undefined;
+  /** Above these the step is a spike: weights, moments and averages stay as they are. */
+  readonly limits?: { readonly loss: number; readonly gradNorm: number } | undefined;
+}
+
+export interface LossMetrics {
+  /** Mean next-token cross entropy in nats. */
+  readonly loss: number;
+  /** Load-balancing loss before its coefficient, or null for a dense model. */
+  readonly balanceLoss: number | null;
+  readonly zLoss: number | null;
+  /** How often each expert was chosen, by MoE layer. */
+  readonly counts: readonly (readonly number[])[];
+  /** How many of those choices a capacity has left, by MoE layer; empty where nothing is dropped. */
+  readonly kept: readonly (readonly number[])[];
+  /** Mean entropy of the router's softmax in nats, by MoE layer. */
+  readonly entropy: readonly number[];
+}
+
+export interface StepMetrics extends LossMetrics {
+  /** Before clipping. */
+  readonly gradNorm: number;
+  /** False if loss or gradient was not finite, or a spike: then no weight was touched. */
+  readonly applied: boolean;
+  /** What exceeded its limit. */
+  readonly spike: "loss" | "gradient" | null;
+}
+
+export type StateKind = "weight" | "moment1" | "moment2" | "average";
+
+export interface TrainRuntime {
+  /** One update from the mean gradient of the micro-batches. */
+  step(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics>;
+  /** Losses of one batch with the current weights, or with their averages. */
+  evaluate(batch: MicroBatch, weights?: "weight" | "average"): Promise<LossMetrics>;
+  /** Moments and averages exist only for parameters that are trained, the second moment only for AdamW. */
+  read(kind: StateKind, key: string): Promise<Float32Array>;
+  write(kind: StateKind, key: string, data: Float32Array): Promise<void>;
+  /** Largest resident memory of the process right after a step of this runtime, in bytes. */
+  peakMemory(): Promise<number>;
+  close(): Promise<void>;
+}
+
+export interface ExtendFeeds {
+  /** [B*T]; what is not needed at a row's end is filled with any id. */
+  readonly ids: Int32Array;
+  /** Tokens of each row that the cache holds [B]. */
+  readonly lengths: Int32Array;
+  /** Of the T new tokens of each row, how many are real and join the cache [B]; the logits are those of the last of them, of no use where there is none. */
+  readonly counts: Int32Array;
+  /** Keys that the cache must have room for afterwards, in a program without a past. */
+  readonly capacity: number;
+}
+
+export interface Extended {
+  readonly logits: Float32Array;
+  readonly ms: number;
+}
+
+export interface ForwardRuntime {
+  write(key: string, data: Float32Array): Promise<void>;
+  /** Programs are compiled once per `name`. Returns the program's single output. */
+  run(name: string, program: LogitsProgram, feeds: readonly Int32Array[]): Promise<Float32Array>;
+  /**
+   * Runs new tokens behind the runtime's one cache of keys and values and appends theirs to it; returns logits [B, V] and the milliseconds it took. Programs are compiled once
+   * per `name`, which is not counted. A program without a past begins the cache anew; one of another capacity moves it.
+   */
+  extend(name: string, program: ExtendProgram, feeds: ExtendFeeds): Promise<Extended>;
+  close(): Promise<void>;
+}
+
+/** Float32 for values, int32 for indices and counts. */
+export type ArrayData = Float32Array | Int32Array;
+
+/** Runs graphs that hold no state: everything comes in, everything goes out. For models that are too large to hold. */
+export interface OperationRuntime {
+  /**
+   * Graphs are compiled once per `name`. Feeds in the order of the graph's inputs, outputs in that of its outputs. Feeds at the
+   * places named in `given` belong to the runtime from then on; they lie in `memory`.
+   */
+  run(name: string, graph: Graph, feeds: readonly ArrayData[], given?: readonly number[]): Promise<readonly ArrayData[]>;
+  /** At least so many bytes, for a feed to give away; what was given comes round again. Holds anything. */
+  memory(bytes: number): ArrayBuffer;
+  close(): Promise<void>;
+}
+
+export interface BackendOptions {
+  readonly threads: number;
+}
+
+export interface TrainOptions extends BackendOptions {
+  /** Steps may have several micro-batches. */
+  readonly accumulate: boolean;
+  /** By parameter key; what is left out follows the common settings. */
+  readonly tuning?: Readonly<Record<string, ParamTuning>> | undefined;
+  /** Keep a running average of every trained parameter. */
+  readonly average?: boolean | undefined;
+}
+
+export interface Backend {
+  readonly name: string;
+  openTrain(program: TrainProgram, options: TrainOptions): Promise<TrainRuntime>;
+  openForward(options: BackendOptions): Promise<ForwardRuntime>;
+  openOperations(options: BackendOptions): Promise<OperationRuntime>;
+}

@@ -1,0 +1,58 @@
+/** What the weight files of a model folder will hold, byte for byte, before the first weight is known. Pure. */
+import { planHeader, type HeaderPlan } from "../formats/safetensors.js";
+import { planShards } from "../formats/shards.js";
+import type { FloatDtype } from "../numeric/dtype.js";
+import type { DecoderSpec } from "../../model/decoder/types.js";
+import { keepsFloat32 } from "../../model/tensors/precision.js";
+import { storedTensors, type Placement } from "../../model/tensors/placement.js";
+import type { Slot } from "../../model/tensors/slots.js";
+
+/** Precisions a model folder is written in. */
+export type WriteDtype = Exclude<FloatDtype, "F64">;
+
+/** The precision of each slot: one for all but what the family keeps in float32, or a choice for each (a router in float32 beside bfloat16 experts). */
+export type SlotDtype = WriteDtype | ((slot: Slot) => WriteDtype);
+
+export interface PlannedTensor {
+  readonly name: string;
+  readonly dtype: WriteDtype;
+  /** The slots that lie in it. */
+  readonly slots: readonly Placement[];
+  /** Byte range in the file. */
+  readonly begin: number;
+  readonly end: number;
+}
+
+export interface PlannedFile {
+  readonly file: string;
+  readonly header: HeaderPlan;
+  /** In file order. */
+  readonly tensors: readonly PlannedTensor[];
+}
+
+export interface FilePlan {
+  readonly files: readonly PlannedFile[];
+  /** Text of the index file, or null for a single file. */
+  readonly index: string | null;
+  /** Of all weight files, headers included. */
+  readonly weightBytes: number;
+}
+
+/** Throws inputError for a shard size that makes no sense. */
+export function planFiles(spec: DecoderSpec, dtype: SlotDtype, maxShardBytes?: number): FilePlan {
+  const stored = storedTensors(spec);
+  const dtypeOf = typeof dtype === "function" ? dtype : (slot: Slot): WriteDtype => (keepsFloat32(spec, slot) ? "F32" : dtype);
+  const { shards, index } = planShards([...stored].map(([name, slots]) => ({ name, dtype: dtypeOfAll(name, slots, dtypeOf), shape: slots[0]!.shape })), maxShardBytes);
+  const files = shards.map(({ file, tensors }) => {
+    const header = planHeader(tensors);
+    const planned = [...header.tensors].map(([name, { dtype: own, begin, end }]) => ({ name, dtype: own as WriteDtype, slots: stored.get(name)!, begin, end }));
+    return { file, header, tensors: planned };
+  });
+  return { files, index, weightBytes: files.reduce((sum, { header }) => sum + header.fileBytes, 0) };
+}
+
+function dtypeOfAll(name: string, slots: readonly Placement[], dtypeOf: (slot: Slot) => WriteDtype): WriteDtype {
+  const [first, ...others] = slots.map(({ slot }) => dtypeOf(slot));
+  if (others.some((other) => other !== first)) throw new Error(`the slots of ${name} are to be written in several precisions`);
+  return first!;
+}

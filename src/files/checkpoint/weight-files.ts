@@ -1,0 +1,119 @@
+/** The weight files of a folder in the making: created with their sizes and headers, filled chunk by chunk, flushed. */
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { interruptedError } from "../../base/errors.js";
+import { writeAll } from "../io/atomic.js";
+import { withFsErrors } from "../io/fs-errors.js";
+import type { Chunk } from "./chunks.js";
+import type { ChunkWriter } from "./chunk-writer.js";
+import type { PlannedFile } from "./plan-files.js";
+
+/** Creates every file with its header and its final size; `shownAs` is the folder that errors name. */
+export async function createWeightFiles(folder: string, files: readonly PlannedFile[], shownAs: string): Promise<void> {
+  for (const { file, header } of files) {
+    await withFsErrors(join(shownAs, file), "create file", async () => {
+      const handle = await open(join(folder, file), "wx");
+      try {
+        await writeAll(handle, header.bytes, 0);
+        await handle.truncate(header.fileBytes);
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+    });
+  }
+}
+
+/** Bytes on their way to the disk before they are flushed and recorded: what an interruption can cost. */
+export const defaultFlushBytes = 512 << 20;
+
+export interface FillOptions {
+  readonly folder: string;
+  readonly shownAs: string;
+  readonly files: readonly PlannedFile[];
+  readonly chunks: readonly Chunk[];
+  /** Indices of chunks that are there already. */
+  readonly done: ReadonlySet<number>;
+  readonly writer: ChunkWriter;
+  readonly flushBytes?: number | undefined;
+  /** Called with chunks that are on disk. */
+  readonly onFlushed?: ((chunks: readonly number[]) => Promise<void>) | undefined;
+  /** Called after each chunk. */
+  readonly onWritten?: ((chunk: Chunk, bytes: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Writes the chunks that are not done, in order, a few at a time, and flushes all files. After a failure or an abort what was written is
+ * flushed and reported before the error is thrown (`interrupted` for an abort).
+ */
+export async function fillWeightFiles(options: FillOptions): Promise<void> {
+  const { chunks, done, writer, onFlushed, onWritten, signal, flushBytes = defaultFlushBytes } = options;
+  const underWay = new Set<Promise<void>>();
+  let failure: { readonly cause: unknown } | null = null;
+  let written: number[] = [];
+  let unflushed = 0;
+  let bytes = chunks.reduce((sum, chunk, i) => sum + (done.has(i) ? sizeOf(chunk) : 0), 0);
+  let flushing = Promise.resolve();
+
+  const flush = async (): Promise<void> => {
+    const now = written;
+    written = [];
+    unflushed = 0;
+    if (now.length === 0) return;
+    await flushFiles(options, new Set(now.flatMap((i) => chunks[i]!.places.map(({ file }) => file))));
+    await onFlushed?.(now);
+  };
+  const write = async (i: number): Promise<void> => {
+    try {
+      await writer.write(chunks[i]!);
+      written.push(i);
+      bytes += sizeOf(chunks[i]!);
+      unflushed += sizeOf(chunks[i]!);
+      onWritten?.(chunks[i]!, bytes);
+    } catch (cause) {
+      failure ??= { cause };
+    }
+  };
+  for (let i = 0; i < chunks.length && failure === null && signal?.aborted !== true; i++) {
+    if (done.has(i)) continue;
+    const one = write(i).finally(() => underWay.delete(one));
+    underWay.add(one);
+    if (underWay.size >= writer.inFlight) await Promise.race(underWay);
+    if (unflushed >= flushBytes) {
+      // Writing goes on meanwhile, but not past the next time.
+      await flushing;
+      flushing = flush().catch((cause: unknown) => void (failure ??= { cause }));
+    }
+  }
+  await Promise.all(underWay);
+  await flushing;
+  const failed = failure as { readonly cause: unknown } | null;
+  if (failed !== null) {
+    await flush().catch(() => undefined);
+    throw failed.cause;
+  }
+  await flush();
+  if (signal?.aborted === true) {
+    const total = chunks.reduce((sum, chunk) => sum + sizeOf(chunk), 0);
+    throw interruptedError(`stopped with ${Math.floor((100 * bytes) / Math.max(1, total))} % written`, { where: options.shownAs, hint: "the same command goes on from there" });
+  }
+}
+
+async function flushFiles({ folder, shownAs, files }: FillOptions, touched: ReadonlySet<number>): Promise<void> {
+  for (const index of touched) {
+    const { file } = files[index]!;
+    await withFsErrors(join(shownAs, file), "flush weights", async () => {
+      const handle = await open(join(folder, file), "r+");
+      try {
+        await handle.datasync();
+      } finally {
+        await handle.close();
+      }
+    });
+  }
+}
+
+function sizeOf({ bytes, places }: Chunk): number {
+  return bytes * places.length;
+}

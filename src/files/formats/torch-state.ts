@@ -1,0 +1,183 @@
+/**
+ * The state dict in a `torch.save` archive (torch 1.6 and later): tensor names with storages, offsets and strides. Pure.
+ * Source: torch `serialization.py` (`_save`, `persistent_load`) and `_utils.py` (`_rebuild_tensor_v2`, `_rebuild_tensor_v3`).
+ */
+import { inputError } from "../../base/errors.js";
+import type { UpcycleError } from "../../base/errors.js";
+import { is, readPickle, type PickleHost, type PickleValue } from "./pickle.js";
+import { itemSizes, type Dtype } from "./safetensors.js";
+
+export interface TorchTensor {
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  /** In elements, as are `offset` and `storageElements`. */
+  readonly stride: readonly number[];
+  readonly offset: number;
+  /** Names the archive's member `data/KEY`. */
+  readonly key: string;
+  readonly storageElements: number;
+}
+
+interface Storage {
+  readonly kind: "storage";
+  /** Null: bytes, whose meaning the tensor tells. */
+  readonly dtype: Dtype | null;
+  readonly key: string;
+  readonly elements: number;
+}
+type Held = Storage | ({ readonly kind: "tensor" } & TorchTensor);
+type Value = PickleValue<Held>;
+
+const storages: ReadonlyMap<string, Dtype | null> = new Map<string, Dtype | null>([
+  ["torch.DoubleStorage", "F64"],
+  ["torch.FloatStorage", "F32"],
+  ["torch.HalfStorage", "F16"],
+  ["torch.BFloat16Storage", "BF16"],
+  ["torch.LongStorage", "I64"],
+  ["torch.IntStorage", "I32"],
+  ["torch.ShortStorage", "I16"],
+  ["torch.CharStorage", "I8"],
+  ["torch.ByteStorage", "U8"],
+  ["torch.BoolStorage", "BOOL"],
+  ["torch.storage.UntypedStorage", null],
+]);
+
+const dtypes: ReadonlyMap<string, Dtype> = new Map<string, Dtype>([
+  ["torch.float64", "F64"],
+  ["torch.float32", "F32"],
+  ["torch.float16", "F16"],
+  ["torch.bfloat16", "BF16"],
+  ["torch.float8_e4m3fn", "F8_E4M3"],
+  ["torch.float8_e5m2", "F8_E5M2"],
+  ["torch.float8_e8m0fnu", "F8_E8M0"],
+  ["torch.int64", "I64"],
+  ["torch.int32", "I32"],
+  ["torch.int16", "I16"],
+  ["torch.int8", "I8"],
+  ["torch.uint64", "U64"],
+  ["torch.uint32", "U32"],
+  ["torch.uint16", "U16"],
+  ["torch.uint8", "U8"],
+  ["torch.bool", "BOOL"],
+]);
+
+type Args = readonly Value[];
+
+/** Everything that may be called, and what it gives; null: not with these arguments. */
+const calls: Readonly<Record<string, (args: Args) => Value | null>> = {
+  "collections.OrderedDict": (args) => (args.length === 0 ? { kind: "dict", entries: [] } : args.length === 1 ? fromPairs(args[0]!) : null),
+  "torch._utils._rebuild_tensor": ([storage, offset, size, stride]) => tensor(storage, offset, size, stride, null),
+  "torch._utils._rebuild_tensor_v2": ([storage, offset, size, stride, , , metadata]) =>
+    isEmpty(metadata) ? tensor(storage, offset, size, stride, null) : null,
+  "torch._utils._rebuild_tensor_v3": ([storage, offset, size, stride, , , dtype, metadata]) =>
+    isEmpty(metadata) && is(dtype, "global") ? tensor(storage, offset, size, stride, dtypes.get(dtype.name) ?? null) : null,
+  "torch._utils._rebuild_parameter": ([data]) => (is(data, "host") ? data : null),
+  "torch._utils._rebuild_parameter_with_state": ([data]) => (is(data, "host") ? data : null),
+  "torch.nn.parameter.Parameter": ([data]) => (is(data, "host") ? data : null),
+  "torch.Size": ([sizes]) => (is(sizes, "tuple") || is(sizes, "list") ? { kind: "tuple", items: sizes.items } : null),
+};
+
+const host: PickleHost<Held> = {
+  knows: (name) => storages.has(name) || dtypes.has(name) || Object.hasOwn(calls, name),
+  call: (name, args) => (Object.hasOwn(calls, name) ? calls[name]!(args) : null),
+  persistent(id) {
+    if (!is(id, "tuple")) return null;
+    const [word, type, key, , count] = id.items;
+    if (word !== "storage" || !is(type, "global") || !storages.has(type.name) || typeof key !== "string" || !isCount(count)) return null;
+    return { kind: "host", value: { kind: "storage", dtype: storages.get(type.name)!, key, elements: count } };
+  },
+};
+
+/** Flags such as "negated" change what the bytes mean; no checkpoint has them. */
+function isEmpty(metadata: Value | undefined): boolean {
+  return metadata === undefined || metadata === null || (is(metadata, "dict") && metadata.entries.length === 0);
+}
+
+function fromPairs(list: Value): Value | null {
+  if (!is(list, "list")) return null;
+  const entries: [Value, Value][] = [];
+  for (const pair of list.items) {
+    if (!(is(pair, "list") || is(pair, "tuple")) || pair.items.length !== 2) return null;
+    entries.push([pair.items[0]!, pair.items[1]!]);
+  }
+  return { kind: "dict", entries };
+}
+
+function tensor(storage: Value | undefined, offset: Value | undefined, size: Value | undefined, stride: Value | undefined, stated: Dtype | null): Value | null {
+  if (!is(storage, "host") || storage.value.kind !== "storage" || !isCount(offset) || !is(size, "tuple") || !is(stride, "tuple")) return null;
+  const { key, elements, dtype: stored } = storage.value;
+  const dtype = stored ?? stated;
+  if (dtype === null || !size.items.every(isCount) || !stride.items.every(isCount) || size.items.length !== stride.items.length) return null;
+  // A storage without a type counts bytes.
+  const storageElements = stored === null ? Math.floor(elements / itemSizes[dtype]) : elements;
+  return { kind: "host", value: { kind: "tensor", dtype, shape: size.items, stride: stride.items, offset, key, storageElements } };
+}
+
+/**
+ * Reads the archive's `data.pkl`. Throws inputError if it asks for anything but tensors (naming it), has a name twice, or a tensor
+ * reaches beyond its storage or repeats elements of it.
+ */
+export function parseStateDict(pickle: Uint8Array, where: string): Map<string, TorchTensor> {
+  const top = readPickle(pickle, host, where);
+  if (!is(top, "dict")) throw inputError("file holds no dictionary of tensors", { where, hint: "expected what torch.save(model.state_dict(), FILE) writes" });
+  const found = new Map<string, TorchTensor>();
+  const others: string[] = [];
+  for (const [name, value] of top.entries) {
+    if (typeof name !== "string") continue;
+    if (!is(value, "host") || value.value.kind !== "tensor") {
+      others.push(name);
+      continue;
+    }
+    if (found.has(name)) throw inputError(`tensor ${name} occurs twice`, { where });
+    requireInside(name, value.value, where);
+    const { dtype, shape, stride, offset, key, storageElements } = value.value;
+    found.set(name, { dtype, shape, stride, offset, key, storageElements });
+  }
+  if (found.size === 0) {
+    throw inputError(`file holds no tensors by name (${others.length === 0 ? "it is empty" : `found ${others.slice(0, 3).join(", ")}`})`, {
+      where, hint: "expected what torch.save(model.state_dict(), FILE) writes",
+    });
+  }
+  return found;
+}
+
+function requireInside(name: string, { shape, stride, offset, storageElements }: TorchTensor, where: string): void {
+  const fail = (message: string): UpcycleError => inputError(`tensor ${name} [${shape.join(", ")}] ${message}`, { where });
+  const count = shape.reduce((a, b) => a * b, 1);
+  if (count === 0) return;
+  if (count > storageElements) throw fail(`has more elements than its storage (${storageElements})`);
+  const last = shape.reduce((sum, size, i) => sum + (size - 1) * stride[i]!, offset);
+  if (last >= storageElements) throw fail(`reaches element ${last} of a storage of ${storageElements}`);
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+/** Where runs of a tensor's elements lie in its storage. */
+export interface Run {
+  /** First element, counted in the storage. */
+  readonly at: number;
+  readonly count: number;
+}
+
+/** Elements `start` to `start + count` in row-major order, as runs that are contiguous in the storage; the longest such runs there are. */
+export function* runsOf({ shape, stride, offset }: Pick<TorchTensor, "shape" | "stride" | "offset">, start: number, count: number): Generator<Run> {
+  // Trailing dimensions that lie in the storage as in the tensor.
+  let inner = 1;
+  let outer = shape.length;
+  while (outer > 0 && (shape[outer - 1] === 1 || stride[outer - 1] === inner)) inner *= shape[--outer]!;
+  for (let done = 0; done < count;) {
+    const within = (start + done) % inner;
+    let rest = (start + done - within) / inner;
+    let at = offset + within;
+    for (let axis = outer - 1; axis >= 0; axis--) {
+      const size = shape[axis]!;
+      at += (rest % size) * stride[axis]!;
+      rest = Math.floor(rest / size);
+    }
+    const length = Math.min(inner - within, count - done);
+    yield { at, count: length };
+    done += length;
+  }
+}

@@ -1,0 +1,205 @@
+/**
+ * Why a request failed, in words that a user can act on. Addresses are shown by their host alone: paths and queries may
+ * hold signatures.
+ */
+import { inputError, stopError, type UpcycleError } from "../../base/errors.js";
+import { duration } from "../../base/format.js";
+import { HubTrouble, type HubLimits, type TroubleKind } from "./limits.js";
+
+/** Who is asked for what, for the messages. */
+export interface Asked {
+  /** `hf://org/name@revision`. */
+  readonly where: string;
+  readonly repo: string;
+  readonly revision: string;
+  readonly endpoint: string;
+  readonly token: boolean;
+  /** The variable that names a proxy, where one is set that Node's fetch does not use. */
+  readonly proxy: string | undefined;
+  readonly limits: HubLimits;
+}
+
+interface Reason {
+  readonly kind: TroubleKind;
+  readonly words: string;
+  readonly hint?: string;
+}
+
+const ownNetwork = "check the network and HF_ENDPOINT, then run the same command to go on";
+const certificate =
+  "check the clock and HF_ENDPOINT; behind a proxy that inspects TLS, set NODE_EXTRA_CA_CERTS to its certificate";
+
+/** The first that fits a code decides. Codes are those of Node, OpenSSL and undici, which is Node's fetch. */
+const reasons: readonly (readonly [RegExp, Reason])[] = [
+  [/^(ENOTFOUND|EAI_\w+|ENODATA)$/, { kind: "unreachable", words: "no address is known for this name" }],
+  [/^ECONNREFUSED$/, { kind: "unreachable", words: "it refuses connections" }],
+  [
+    /^(EHOSTUNREACH|ENETUNREACH|EHOSTDOWN|ENETDOWN|EADDRNOTAVAIL)$/,
+    { kind: "unreachable", words: "no way leads there" },
+  ],
+  [/^(UND_ERR_CONNECT_TIMEOUT|ETIMEDOUT)$/, { kind: "unreachable", words: "no connection in time" }],
+  [/^(UND_ERR_HEADERS_TIMEOUT|UND_ERR_BODY_TIMEOUT)$/, { kind: "silent", words: "no answer in time" }],
+  [
+    /^(ERR_SSL_WRONG_VERSION_NUMBER|ERR_SSL_PACKET_LENGTH_TOO_LONG|EPROTO)$/,
+    { kind: "unreachable", words: "it does not speak TLS", hint: "check HF_ENDPOINT: is it http:// and not https://?" },
+  ],
+  [
+    /CERT|SIGNATURE|^ERR_(TLS|SSL)_|^(INVALID_CA|PATH_LENGTH_EXCEEDED|HOSTNAME_MISMATCH)$/,
+    { kind: "unreachable", words: "its certificate is not accepted", hint: certificate },
+  ],
+  [
+    /^(HPE_\w+|UND_ERR_HEADERS_OVERFLOW|UND_ERR_RES\w*|ERR_HTTP\w*)$/,
+    { kind: "broken", words: "its answer is no HTTP", hint: "check HF_ENDPOINT" },
+  ],
+  [
+    /^(Z_\w+|ERR_\w*ZLIB\w*|ERR__ERROR_FORMAT\w*|ERR_BROTLI\w*|ERR_TRAILING_JUNK\w*)$/,
+    { kind: "wrong", words: "what it sends cannot be unpacked" },
+  ],
+  [
+    /^(ECONNRESET|ECONNABORTED|EPIPE|UND_ERR_SOCKET|UND_ERR_ABORTED)$/,
+    { kind: "broken", words: "the connection broke" },
+  ],
+];
+
+/** Of what Node's fetch threw, before (`reached` false) or while (true) an answer came from this address. */
+export function networkTrouble(cause: unknown, address: URL, reached: boolean, { where, proxy }: Asked): HubTrouble {
+  const { code, message } = deepest(cause);
+  const known = reasons.find(([pattern]) => pattern.test(code))?.[1];
+  const shown = code === "" ? message : code;
+  if (reached || known?.kind === "broken" || known?.kind === "wrong") {
+    const failure = stopError(`${known?.words ?? "the connection broke"} (${address.host}: ${shown})`, {
+      where,
+      hint: known?.hint ?? "run the same command to go on",
+    });
+    return new HubTrouble(known?.kind === "wrong" ? "wrong" : "broken", failure);
+  }
+  const words = known === undefined ? shown : `${known.words}, ${shown}`;
+  const hint = known?.hint ?? `${ownNetwork}${besideProxy(proxy)}`;
+  return new HubTrouble(
+    known?.kind ?? "unreachable",
+    stopError(`cannot reach ${address.origin} (${words})`, { where, hint }),
+  );
+}
+
+/** Where nothing is reached without a proxy, its variable looks as if it were heeded. */
+function besideProxy(proxy: string | undefined): string {
+  return proxy === undefined
+    ? ""
+    : `; ${proxy} is set, which Node's fetch uses from Node 22.21 on with NODE_USE_ENV_PROXY=1 alone`;
+}
+
+/** Of a request that brought nothing for as long as the limits allow. */
+export function silence(address: URL, reached: boolean, { where, proxy, limits }: Asked): HubTrouble {
+  const hint = `run the same command later to go on${reached ? "" : besideProxy(proxy)}`;
+  const failure = stopError(`no answer from ${address.host} for ${duration(limits.stallMs / 1000)}`, { where, hint });
+  return new HubTrouble("silent", failure);
+}
+
+/** What lies at the bottom of "fetch failed"; of several addresses tried, the first. */
+function deepest(cause: unknown): { readonly code: string; readonly message: string } {
+  let found = cause;
+  for (let depth = 0; depth < 10 && found instanceof Error; depth++) {
+    const below: unknown =
+      found instanceof AggregateError && (found as { code?: unknown }).code === undefined
+        ? found.errors[0]
+        : found.cause;
+    if (below === undefined) break;
+    found = below;
+  }
+  const code = (found as { code?: unknown } | null)?.code;
+  // Some messages of fetch repeat the address or a header, and with them what is secret.
+  const message =
+    found instanceof Error && found.message.length <= 60 && !/https?:|hf_|bearer/i.test(found.message)
+      ? found.message
+      : "the request failed";
+  return { code: typeof code === "string" ? code : "", message };
+}
+
+/** Servers answer these when asked too often or when something behind them is down. */
+const busy = new Set([408, 425, 429, 500, 502, 503, 504]);
+
+/** Of an answer that is no success: thrown as it is where another attempt would get the same. */
+export function refusal(response: Response, address: URL, asked: Asked): UpcycleError | HubTrouble {
+  const { status } = response;
+  const { where, endpoint, limits } = asked;
+  const own = address.origin === new URL(endpoint).origin;
+  const who = own ? "the Hub" : address.origin;
+  if (busy.has(status)) {
+    const pause = askedPause(response.headers);
+    const wait = pause <= limits.pauseMs ? "" : `, and asks to wait ${duration(pause / 1000)}`;
+    const failure =
+      status === 429
+        ? stopError(`${who} says 429: too many requests${wait}`, {
+            where,
+            hint: "wait a while, then run the same command to go on",
+          })
+        : stopError(`${who} says ${status}${wait}`, { where, hint: "run the same command later to go on" });
+    return pause > limits.pauseMs ? failure : new HubTrouble("busy", failure, pause);
+  }
+  if (own) return ownRefusal(status, response.headers.get("x-error-code"), asked);
+  const failure = stopError(
+    `${who} says ${status}, to which ${new URL(endpoint).origin} sends the request (without the token)`,
+    { where, hint: "run the same command later, or check HF_ENDPOINT" },
+  );
+  // The links to a store of files are signed and expire; the next attempt gets a new one.
+  return status === 403 || status === 410 ? new HubTrouble("busy", failure) : failure;
+}
+
+function ownRefusal(
+  status: number,
+  code: string | null,
+  { where, repo, revision, endpoint, token }: Asked,
+): UpcycleError {
+  const page = `${endpoint}/${repo}`;
+  switch (status) {
+    case 401:
+      if (token)
+        return inputError("the Hub says 401: it does not accept the token, or the model does not exist", {
+          where,
+          hint: "check the name and HF_TOKEN",
+        });
+      if (code === "GatedRepo")
+        return inputError("the Hub says 401: the model is gated", {
+          where,
+          hint: `accept its conditions at ${page} and set HF_TOKEN to a token of that account`,
+        });
+      return inputError("the Hub says 401: the model is private or gated, or does not exist", {
+        where,
+        hint: "check the name, or set HF_TOKEN to a token that may read it",
+      });
+    case 403:
+      if (token && code !== "GatedRepo")
+        return inputError("the Hub says 403: this token may not read the model", {
+          where,
+          hint: `check what HF_TOKEN may read, or accept the model's conditions at ${page}`,
+        });
+      return inputError("the Hub says 403: this account may not read the model", {
+        where,
+        hint: `accept its conditions at ${page}${token ? ", with the account of HF_TOKEN" : " and set HF_TOKEN"}`,
+      });
+    case 404:
+      if (code === "RevisionNotFound")
+        return inputError(`the model has no revision ${revision}`, {
+          where,
+          hint: "check the branch, tag or commit after the @",
+        });
+      if (code === "EntryNotFound")
+        return stopError("a file is listed but not there", { where, hint: "run the same command later" });
+      return inputError("the Hub has no such model", {
+        where,
+        hint: token ? "check the name and revision" : "check the name; a private model needs HF_TOKEN",
+      });
+    default:
+      return stopError(`the Hub says ${status}`, { where, hint: "run the same command later to go on" });
+  }
+}
+
+/** Milliseconds that Retry-After (seconds or a date) or the Hub's RateLimit header (`"api";r=0;t=55`) ask for. */
+export function askedPause(headers: Headers): number {
+  const after = headers.get("retry-after")?.trim() ?? "";
+  if (/^\d+$/.test(after)) return Number(after) * 1000;
+  const date = Date.parse(after);
+  if (Number.isFinite(date)) return Math.max(0, date - Date.now());
+  const reset = /;\s*t=(\d+)/.exec(headers.get("ratelimit") ?? "")?.[1];
+  return reset === undefined ? 0 : Number(reset) * 1000;
+}

@@ -1,0 +1,454 @@
+/**
+ * Files and folders that are either complete or absent under their name, whatever interrupts the writing: everything is
+ * written beside (`.NAME.partial-PID`), flushed to disk, and renamed. Nothing named `.NAME.partial-*` is ever finished.
+ *
+ * A folder that is replaced keeps the name `.NAME.previous` until the new one has its own; `.NAME.replacing` says meanwhile that it was us
+ * who put it there.
+ */
+import type { Dirent } from "node:fs";
+import {
+  access, constants, lstat, mkdir, open, readdir, readFile, realpath, rename, rm, rmdir, stat, unlink,
+} from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
+import { basename, dirname, join, resolve, sep } from "node:path";
+import { inputError } from "../../base/errors.js";
+import { isCheckpointFile } from "../formats/model-files.js";
+import { makeFolders } from "./folders.js";
+import { fsError, withFsErrors } from "./fs-errors.js";
+import { isRunning, lockFolder, lockName } from "./lock.js";
+import { entryAt, foreignEntries, removeModelFolder, requireReplaceable, someOf, type Overwrite } from "./model-folder.js";
+import { openForWriting, requireOutputFile } from "./open.js";
+
+export type { Overwrite } from "./model-folder.js";
+
+export interface StageOptions {
+  readonly overwrite?: Overwrite | undefined;
+}
+
+/** A folder being written beside its final place. */
+export interface StagedDirectory {
+  /** Where to write; removed by `discard`, renamed by `commit`. */
+  readonly path: string;
+  /** Flushes the folder and gives it its final name. Files in it must have been flushed by whoever wrote them. */
+  commit(): Promise<void>;
+  /** Removes what was staged; never fails, for use after another failure. */
+  discard(): Promise<void>;
+}
+
+/**
+ * Replaces or creates a file, behind a link too. A reader sees the old content or the new, never a mixture. Throws inputError for what is
+ * there and is no file.
+ */
+export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
+  const file = await stageFile(path);
+  try {
+    await file.append(typeof data === "string" ? new TextEncoder().encode(data) : data);
+    await file.commit();
+  } finally {
+    await file.discard();
+  }
+}
+
+/** A file being written beside its final place. */
+export interface StagedFile {
+  /** Bytes behind what was written so far. */
+  append(bytes: Uint8Array): Promise<void>;
+  /** Flushes the file and gives it its final name, replacing what has it. */
+  commit(): Promise<void>;
+  /** Removes what was staged; never fails, for use after another failure. Does nothing after `commit`. */
+  discard(): Promise<void>;
+}
+
+/**
+ * Starts writing a file that gets its name once it is complete, for contents that are not in memory as a whole. Throws
+ * inputError like `requireOutputFile`.
+ */
+export async function stageFile(path: string): Promise<StagedFile> {
+  const onDisk = <T>(run: () => Promise<T>): Promise<T> => withFsErrors(path, "write file", run);
+  const place = await onDisk(() => placeOf(path));
+  const { made: handle, partial } = await onDisk(() => createPartial(place, (name) => open(name, "wx")));
+  let length = 0;
+  let committed = false;
+  return {
+    async append(bytes) {
+      await onDisk(() => writeAll(handle, bytes, length));
+      length += bytes.byteLength;
+    },
+    commit: () =>
+      onDisk(async () => {
+        await handle.sync();
+        await handle.close();
+        await rename(partial, place);
+        committed = true;
+        await syncDirectory(dirname(place));
+      }),
+    async discard() {
+      if (committed) return;
+      // Closing twice is no error.
+      await handle.close().catch(() => undefined);
+      await rm(partial, { force: true }).catch(() => undefined);
+    },
+  };
+}
+
+/**
+ * `partial`: the name under which a file is written before it gets its own, `place`; it exists then, and nothing had it before. Throws like
+ * `writeFileAtomic`.
+ */
+export async function reservePartial(path: string): Promise<{ readonly partial: string; readonly place: string }> {
+  return withFsErrors(path, "write file", async () => {
+    const place = await placeOf(path);
+    const { made: handle, partial } = await createPartial(place, (name) => open(name, "wx"));
+    await handle.close();
+    return { partial, place };
+  });
+}
+
+/** Where a file of this name lies, behind links. What is neither a file nor absent, such as a device, must not be replaced by one. */
+async function placeOf(path: string): Promise<string> {
+  await requireOutputFile(path);
+  return (await exists(path)) ? realpath(path) : resolve(path);
+}
+
+/** A name of its own: an earlier process with our id may have left one, and a file of somebody else's may have it. */
+async function createPartial<T>(
+  place: string, make: (name: string) => Promise<T>,
+): Promise<{ readonly made: T; readonly partial: string }> {
+  for (let attempt = 0; ; attempt++) {
+    const partial = `${partialName(place, process.pid)}${attempt === 0 ? "" : `-${attempt}`}`;
+    try {
+      return { made: await make(partial), partial };
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== "EEXIST") throw cause;
+    }
+  }
+}
+
+/** Writes a value as indented JSON with a final newline, atomically. */
+export async function writeJson(path: string, value: unknown): Promise<void> {
+  await writeFileAtomic(path, `${JSON.stringify(value, null, 2)}\n`);
+}
+
+/** Writes a new file and flushes it to disk; for files inside a staged folder, which need no atomicity of their own. */
+export async function writeFileSynced(path: string, data: string | Uint8Array): Promise<void> {
+  await withFsErrors(path, "write file", () => writeAndFlush(path, data, path));
+}
+
+async function writeAndFlush(path: string, data: string | Uint8Array, shownAs: string): Promise<void> {
+  const handle = await openForWriting(path, shownAs);
+  try {
+    await writeAll(handle, typeof data === "string" ? new TextEncoder().encode(data) : data, 0);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Writes every byte at `position`; a single `write` may stop early and takes at most 2 GiB. */
+export async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  const chunk = 1 << 28;
+  for (let done = 0; done < bytes.byteLength;) {
+    const { bytesWritten } = await handle.write(bytes, done, Math.min(chunk, bytes.byteLength - done), position + done);
+    done += bytesWritten;
+  }
+}
+
+/**
+ * Starts writing a folder that will be named `final` once complete. Creates the parent folders, removes partial folders
+ * of processes that no longer run, and puts back an old version that an interrupted replacement had moved aside.
+ * Throws inputError if `final` is a file or a link, or a non-empty folder that `overwrite` does not let be replaced.
+ */
+export async function stageDirectory(final: string, { overwrite = false }: StageOptions = {}): Promise<StagedDirectory> {
+  requireNamed(final);
+  const target = resolve(final);
+  const path = await withFsErrors(final, "create folder", async () => {
+    await makeFolders(dirname(target));
+    await restoreReplaced(target);
+    await requireFree(target, final, overwrite);
+    await removeStalePartials(target);
+    return (await createPartial(target, (partial) => mkdir(partial))).partial;
+  });
+  return {
+    path,
+    commit: () => withFsErrors(final, "finish folder", () => replaceDirectory(path, target, overwrite, final)),
+    discard: () => rm(path, { recursive: true, force: true }).catch(() => undefined),
+  };
+}
+
+/** The old folder keeps a name until the new one has its own: at every moment one of the two is complete on disk. */
+async function replaceDirectory(staged: string, target: string, overwrite: Overwrite, final: string): Promise<void> {
+  await syncDirectory(staged);
+  // It may have filled up since we looked.
+  await requireFree(target, final, overwrite);
+  if ((await entryAt(target)) === null) {
+    await rename(staged, target);
+    return syncDirectory(dirname(target));
+  }
+  if ((await readdir(target)).length === 0) {
+    await rmdir(target);
+    await rename(staged, target);
+    return syncDirectory(dirname(target));
+  }
+  await writeAndFlush(markName(target), `${replacing} ${await idOf(staged)}\n`, markName(target));
+  await syncDirectory(dirname(target));
+  await rename(target, previousName(target));
+  try {
+    await rename(staged, target);
+  } catch (cause) {
+    await rename(previousName(target), target);
+    await unlink(markName(target));
+    throw cause;
+  }
+  await syncDirectory(dirname(target));
+  if (await removeModelFolder(previousName(target), target)) await unlink(markName(target));
+}
+
+/**
+ * Like `stageDirectory`, for a folder that is made over several attempts: its place, `.NAME.unfinished`, is the same each time and stays after a
+ * failure. `path` is in it; beside `path` there is room for what the making itself has to remember. One process at a time works there.
+ * Throws inputError like `stageDirectory`, if another process is at work, and for the folder that this process works in.
+ */
+export async function stageForAttempts(final: string, { overwrite = false }: StageOptions = {}): Promise<AttemptedDirectory> {
+  requireNamed(final);
+  const target = resolve(final);
+  const room = unfinishedName(target);
+  const path = join(room, "folder");
+  await requireElsewhere(target, final);
+  await withFsErrors(final, "create folder", async () => {
+    await makeFolders(dirname(target));
+    await restoreReplaced(target);
+    if (await requireOwnRoom(room)) return;
+    await requireFree(target, final, overwrite);
+    // Asked for the whole path, Node tries for ever where a folder holds no others, such as /proc.
+    await mkdir(room).catch((cause: NodeJS.ErrnoException) => {
+      if (cause.code !== "EEXIST") throw cause;
+    });
+  });
+  const release = await lockFolder(room);
+  const remove = async (): Promise<void> => {
+    await emptyRoom(room).catch(() => undefined);
+    await release();
+    // Another process may have come in.
+    await rmdir(room).catch(() => undefined);
+  };
+  return {
+    path, room, release,
+    async requireFree() {
+      await withFsErrors(final, "create folder", () => requireFree(target, final, overwrite));
+    },
+    async commit() {
+      await withFsErrors(final, "finish folder", () => replaceDirectory(path, target, overwrite, final));
+      await remove();
+    },
+    discard: remove,
+  };
+}
+
+/** Of an unfinished folder's place, beside the folder. */
+export const journalName = "journal.jsonl";
+
+async function emptyRoom(room: string): Promise<void> {
+  await rm(join(room, journalName), { force: true });
+  await removeModelFolder(join(room, "folder"));
+}
+
+/**
+ * Whether the place of an unfinished folder is there. Throws inputError if it holds anything that we did not put there: it is somebody
+ * else's then.
+ */
+async function requireOwnRoom(room: string): Promise<boolean> {
+  const found = await entryAt(room);
+  if (found === null) return false;
+  const notOurs = (what: string): Error =>
+    inputError(`${what}, so it is not what an unfinished conversion leaves, and the place is needed for one`, {
+      where: room, hint: "move it away, or choose another --out",
+    });
+  if (!found.isDirectory()) throw notOurs("this is no folder");
+  const foreign: string[] = [];
+  for (const entry of await readdir(room, { withFileTypes: true })) foreign.push(...(await foreignInRoom(room, entry)));
+  if (foreign.length > 0) throw notOurs(`this folder holds ${someOf(foreign.sort())}`);
+  return true;
+}
+
+/** What of an entry of the place of an unfinished folder is not ours. */
+async function foreignInRoom(room: string, entry: Dirent): Promise<string[]> {
+  const path = join(room, entry.name);
+  if (entry.name === "folder" && entry.isDirectory()) {
+    return (await foreignEntries(path, isCheckpointFile)).map((inner) => join(entry.name, inner));
+  }
+  const isOurs = entry.isFile() && (entry.name === lockName || (entry.name === journalName && (await isJournal(path))));
+  return isOurs ? [] : [entry.name];
+}
+
+/** A journal begins with what is being made, of which a power cut may leave a part, or zeros. */
+async function isJournal(path: string): Promise<boolean> {
+  const begins = Buffer.from('{"begun":');
+  const handle = await open(path, "r");
+  try {
+    const { bytesRead, buffer } = await handle.read(Buffer.alloc(begins.length), 0, begins.length, 0);
+    const found = buffer.subarray(0, bytesRead);
+    return found.equals(begins.subarray(0, bytesRead)) || found.every((byte) => byte === 0);
+  } finally {
+    await handle.close();
+  }
+}
+
+/**
+ * Throws inputError if a folder cannot be made there, or not without replacing what may not be replaced; writes nothing. To be asked before
+ * anything slow: `stageForAttempts` asks again.
+ */
+export async function requirePlace(final: string, overwrite: Overwrite): Promise<void> {
+  requireNamed(final);
+  const target = resolve(final);
+  await requireElsewhere(target, final);
+  await withFsErrors(final, "create folder", async () => {
+    await requireOwnRoom(unfinishedName(target));
+    await requireFree(target, final, overwrite);
+    await requireWritableAbove(target);
+  });
+}
+
+/** The nearest folder above that exists has to take new names. */
+async function requireWritableAbove(target: string): Promise<void> {
+  const above = dirname(target);
+  const found = await stat(above).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === "ENOENT" && above !== target) return null;
+    throw cause;
+  });
+  if (found === null) return requireWritableAbove(above);
+  if (!found.isDirectory()) throw Object.assign(new Error("not a folder"), { code: "ENOTDIR" });
+  await access(above, constants.W_OK | constants.X_OK);
+}
+
+/** A folder being made over several attempts. */
+export interface AttemptedDirectory extends StagedDirectory {
+  /** Holds `path`, and files that do not belong to the result. */
+  readonly room: string;
+  /** Throws inputError if the final name is taken and may not be replaced. */
+  requireFree(): Promise<void>;
+  /** Leaves everything for the next attempt. */
+  release(): Promise<void>;
+}
+
+/** Where a folder is made over several attempts. */
+export function unfinishedName(path: string): string {
+  const target = resolve(path);
+  return join(dirname(target), `.${basename(target)}.unfinished`);
+}
+
+/** What is empty would be resolved to the working folder. Throws inputError. */
+export function requireNamed(final: string): void {
+  if (final === "") throw inputError("the name of the folder to make is empty", { hint: "is a variable of the shell not set?" });
+}
+
+/** The new folder takes the place of the old one; whoever stands in that would go on in a folder that has no name any more. */
+async function requireElsewhere(target: string, final: string): Promise<void> {
+  const [here, there] = [await realPath("."), await realPath(target)];
+  if (!`${here}${sep}`.startsWith(there.endsWith(sep) ? there : `${there}${sep}`)) return;
+  throw inputError(here === there ? "this is the working folder, which a new one would replace" : "the working folder lies inside this folder, which a new one would replace", {
+    where: final, hint: "choose a folder to be made, such as ./model",
+  });
+}
+
+async function requireFree(target: string, final: string, overwrite: Overwrite): Promise<void> {
+  await requireReplaceable(target, final, overwrite);
+  // Where nothing is replaced, nothing needs the name.
+  if (overwrite === false || (await entryAt(target)) === null || (await entryAt(previousName(target))) === null) return;
+  if ((await replacedFor(target)) === (await idOf(target))) return;
+  throw inputError("this name is needed while the folder beside it is replaced, and what has it is not ours", {
+    where: previousName(target), hint: "move it away, or remove it if it is an old version",
+  });
+}
+
+const replacing = "upcycle replaces the folder with number";
+
+/** Which folder was to take the place of the old one, by our mark; null: no replacement is under way. */
+async function replacedFor(target: string): Promise<string | null> {
+  if ((await entryAt(markName(target)))?.isFile() !== true) return null;
+  const said = await readFile(markName(target), "utf8");
+  return said.startsWith(`${replacing} `) && said.endsWith("\n") ? said.slice(replacing.length + 1, -1) : null;
+}
+
+/** A folder's own number, which renaming keeps. */
+const idOf = async (path: string): Promise<string> => String((await lstat(path, { bigint: true })).ino);
+
+/**
+ * Ends the replacement of a folder that was cut off: between its two renames the old version is put back, behind them it is removed.
+ * Else does nothing. What is in the old version and is no file of ours moves along into the new one.
+ */
+export async function restoreReplaced(final: string): Promise<void> {
+  await withFsErrors(final, "create folder", () => endReplacement(resolve(final)));
+}
+
+async function endReplacement(target: string): Promise<void> {
+  const previous = previousName(target);
+  const wanted = await replacedFor(target);
+  const old = await entryAt(previous);
+  if ((await entryAt(target)) === null) {
+    if (old?.isDirectory() !== true) return;
+    if (wanted === null && (await entryAt(join(previous, "config.json"))) === null) return;
+    await rename(previous, target);
+  } else if (old !== null && wanted !== null) {
+    // Somebody else's folder in the place of ours does not make the old one worthless.
+    if ((await idOf(target)) !== wanted || !(await removeModelFolder(previous, target))) return;
+  }
+  if (wanted !== null) await unlink(markName(target));
+}
+
+/** Where a replaced folder lives between the two renames of a replacement. */
+export function previousName(path: string): string {
+  return join(dirname(path), `.${basename(path)}.previous`);
+}
+
+/** Says that `previousName` is ours. */
+function markName(target: string): string {
+  return join(dirname(target), `.${basename(target)}.replacing`);
+}
+
+function partialName(path: string, pid: number): string {
+  const target = resolve(path);
+  return join(dirname(target), `.${basename(target)}.partial-${pid}`);
+}
+
+/**
+ * Removes partial folders of this target whose writer is gone (or is this very process, starting again), where they hold nothing but our
+ * files.
+ */
+async function removeStalePartials(target: string): Promise<void> {
+  const prefix = `.${basename(target)}.partial-`;
+  for (const name of await readdir(dirname(target))) {
+    const said = name.startsWith(prefix) ? /^(\d+)(-\d+)?$/.exec(name.slice(prefix.length)) : null;
+    const pid = Number(said?.[1]);
+    if (Number.isNaN(pid) || (pid !== process.pid && isRunning(pid))) continue;
+    const path = join(dirname(target), name);
+    if ((await entryAt(path))?.isDirectory() !== true || (await foreignEntries(path, isCheckpointFile)).length > 0) continue;
+    await removeModelFolder(path);
+  }
+}
+
+/** Whether anything has this name. Throws inputError if that cannot be known (a forbidden folder, a file on the way). */
+export async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return false;
+    throw fsError(cause, path, "look up path");
+  }
+}
+
+/** The path without links; made absolute only, where nothing has it. */
+export function realPath(path: string): Promise<string> {
+  return realpath(path).catch(() => resolve(path));
+}
+
+/** Makes renames and new names in a folder survive a power cut. */
+export async function syncDirectory(path: string): Promise<void> {
+  if (process.platform === "win32") return; // Folders cannot be opened there; NTFS journals names by itself.
+  const handle = await open(path, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,76 @@
+/**
+ * Inputs that need not be files: "-" is standard input, and a pipe under a name (of mkfifo, or the shell's <(COMMAND)) is
+ * read to its end. All other inputs are regular files, which `open.ts` opens.
+ */
+import { fstatSync, open } from "node:fs";
+import { stat } from "node:fs/promises";
+import { Socket } from "node:net";
+import type { Readable } from "node:stream";
+import { promisify } from "node:util";
+import { inputError } from "../../base/errors.js";
+import { bytes } from "../../base/format.js";
+import { withFsErrors } from "./fs-errors.js";
+import { kindOf, largest, readWhole, utf8Text } from "./open.js";
+
+export interface InputOptions {
+  readonly maxBytes?: number;
+  /** Looks at each piece of a stream as it comes; what it throws ends the reading, long before the limit. */
+  readonly look?: (piece: Uint8Array) => void;
+}
+
+/** Whether a name means standard input. Under its name in /dev it cannot be opened where it is a socket. */
+export const isStandardInput = (path: string): boolean => path === "-" || path === "/dev/stdin";
+
+/** What an input is called in words. */
+export const inputName = (path: string): string => (isStandardInput(path) ? "standard input" : path);
+
+/** A regular file, a pipe, or standard input, whole. Throws inputError for anything else, and like `readWhole`. */
+export async function readInput(path: string, { maxBytes = largest.text, look }: InputOptions = {}): Promise<Uint8Array> {
+  if (isStandardInput(path)) {
+    // Node's stream of a folder is an empty one.
+    if (fstatSync(0).isDirectory()) {
+      throw inputError("this is a folder, expected a file or a pipe", { where: inputName(path) });
+    }
+    return drained(process.stdin, path, maxBytes, look);
+  }
+  const found = await withFsErrors(path, "open file", () => stat(path));
+  if (!found.isFIFO()) {
+    if (!found.isFile()) throw inputError(`this is ${kindOf(found)}, expected a file or a pipe`, { where: path });
+    return readWhole(path, maxBytes, "open file");
+  }
+  // This waits for a writer. A socket, unlike a file's stream, can be left while it waits for more.
+  const fd = await withFsErrors(path, "open pipe", () => promisify(open)(path, "r"));
+  return drained(new Socket({ fd, readable: true, writable: false }), path, maxBytes, look);
+}
+
+/** The same as text. Throws inputError if it is not UTF-8. */
+export async function readInputText(path: string, maxBytes: number = largest.text): Promise<string> {
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  const where = inputName(path);
+  const look = (piece: Uint8Array): void => {
+    try {
+      decoder.decode(piece, { stream: true });
+    } catch {
+      utf8Text(piece, where);
+    }
+  };
+  return utf8Text(await readInput(path, { maxBytes, look }), where);
+}
+
+async function drained(stream: Readable, path: string, maxBytes: number, look: InputOptions["look"]): Promise<Uint8Array> {
+  const where = inputName(path);
+  const pieces: Uint8Array[] = [];
+  let size = 0;
+  await withFsErrors(where, "read", async () => {
+    for await (const piece of stream as AsyncIterable<Uint8Array>) {
+      look?.(piece);
+      size += piece.byteLength;
+      if (size > maxBytes) {
+        const found = `the stream goes on after ${bytes(maxBytes)}, the limit for this`;
+        throw inputError(found, { where, hint: "is this the right one?" });
+      }
+      pieces.push(piece);
+    }
+  });
+  return Buffer.concat(pieces, size);
+}

@@ -1,0 +1,48 @@
+/** Graph -> graph: the backward pass, by one walk over the nodes in reverse. */
+import type { GraphBuilder } from "../ir/builder.js";
+import type { NodeOf, Prim, ValueId } from "../ir/ir.js";
+import { gradRules, type GradRule } from "./rules.js";
+
+/**
+ * Appends the gradients of the scalar `loss` with respect to `wrt` to the builder and returns them, in order.
+ * A value that the loss does not depend on gets a zero gradient.
+ * @throws Error if a rule is missing on the way (a defect of ours), naming the primitive.
+ */
+export function backward(b: GraphBuilder, loss: ValueId, wrt: readonly ValueId[]): ValueId[] {
+  if (b.shape(loss).length !== 0) throw new Error(`the loss must be a scalar, got [${b.shape(loss)}]`);
+  const forward = [...b.nodes];
+  // Only nodes that depend on a wanted value need a gradient.
+  const depends = new Set<ValueId>(wrt);
+  for (const node of forward) if (node.in.some((id) => depends.has(id))) for (const id of node.out) depends.add(id);
+
+  const parts = new Map<ValueId, ValueId[]>([[loss, [b.constant([1], [])]]]);
+  const gradientOf = (id: ValueId): ValueId | null => {
+    const found = parts.get(id);
+    if (found === undefined) return null;
+    const sum = found.reduce((total, part) => b.add(total, part));
+    parts.set(id, [sum]);
+    return sum;
+  };
+  for (const node of forward.reverse()) {
+    if (!node.out.some((id) => depends.has(id) && parts.has(id))) continue;
+    const rule = gradRules[node.prim] as GradRule<Prim> | string;
+    if (typeof rule === "string") {
+      // What only moves a choice is constant almost everywhere.
+      if (rule === "integer output" || rule === "a choice") continue;
+      throw new Error(`${node.prim} has no gradient: ${rule}`);
+    }
+    const gradients = rule(b, node as NodeOf<Prim>, node.out.map(gradientOf));
+    if (gradients.length !== node.in.length) throw new Error(`${node.prim}: ${gradients.length} gradients for ${node.in.length} inputs`);
+    gradients.forEach((gradient, i) => {
+      const id = node.in[i]!;
+      if (gradient === null || !depends.has(id)) return;
+      if (b.shape(gradient).join() !== b.shape(id).join()) {
+        throw new Error(`${node.prim}: gradient of input ${i} is [${b.shape(gradient)}], the input [${b.shape(id)}]`);
+      }
+      const found = parts.get(id);
+      if (found === undefined) parts.set(id, [gradient]);
+      else found.push(gradient);
+    });
+  }
+  return wrt.map((id) => gradientOf(id) ?? b.constant([0], b.shape(id)));
+}

@@ -1,0 +1,243 @@
+/**
+ * The graph IR: a list of typed values and a list of nodes in topological order, as plain data.
+ *
+ * Primitives live at the level of the field (attention, rms_norm, top-k routing, grouped matmul over experts, ...), so that each
+ * backend can lower them its own way; the few elementwise ones only glue them. Every primitive has a shape rule (`shapes.ts`), a
+ * reference evaluation (`reference.ts`), a gradient rule (`graph/grad/rules.ts`) and a lowering (`graph/onnx/`), each held in a table typed over
+ * all primitives, so that a missing entry does not compile.
+ *
+ * Gradient primitives (`...Grad`) take the forward inputs and the output's gradient only: what a backend keeps from its forward
+ * pass (probabilities, 1/rms, sigmoids) is its own business.
+ *
+ * Dimension letters: N tokens (= B batch x S sequence), H hidden, V vocabulary, E experts, K top-k, R = N*K routed rows, D head size.
+ */
+
+export type DType = "f32" | "int";
+
+export type ValueId = number;
+
+export interface ValueType {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+
+export interface Value extends ValueType {
+  readonly name?: string;
+}
+
+export interface AttentionAttrs {
+  readonly batch: number;
+  readonly sequence: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /** Size of a head's value, usually headDim. */
+  readonly valueDim: number;
+  /** Factor on the scores, usually headDim^-0.5. */
+  readonly scale: number;
+  /** A query at position i sees positions j with i - window < j <= i; null: all j <= i. */
+  readonly window: number | null;
+  /** Scores become softcap * tanh(score / softcap) before the mask; null: they stay. */
+  readonly softcap: number | null;
+  /** A further input, sinks [heads]: each head's softmax has one more logit, whose share of the probability is dropped. */
+  readonly sinks: boolean;
+  /** A last input, documents [N] int: queries see only keys of the same document. */
+  readonly documents?: boolean | undefined;
+}
+
+export interface DocumentAttrs {
+  readonly batch: number;
+  readonly sequence: number;
+}
+
+/** Attention of new tokens behind a cache of past ones; `sequence` counts the new ones. */
+export interface CachedAttentionAttrs extends AttentionAttrs {
+  /** Keys that each cache has room for. */
+  readonly capacity: number;
+}
+
+export interface RopeAttrs {
+  readonly batch: number;
+  readonly sequence: number;
+  readonly heads: number;
+  readonly headDim: number;
+  /** First element of a head that turns. */
+  readonly offset: number;
+  /** How many elements from there turn; the rest pass through. */
+  readonly rotary: number;
+  /** Pairs are (2i, 2i + 1) instead of (i, i + rotary / 2), from `offset`. */
+  readonly interleaved: boolean;
+  /** Rotate backwards (the gradient of the rotation). */
+  readonly inverse: boolean;
+}
+
+/** `gelu` is x * Phi(x); `geluTanh` its tanh approximation (Hendrycks & Gimpel 2016); `relu2` is relu(x)^2 (So et al. 2021). */
+export type ActivationKind = "silu" | "gelu" | "geluTanh" | "relu" | "relu2";
+
+/**
+ * From logits to weights, see `RouterSpec`: scores -> choice by score + correction within the best groups -> weights = scores of the
+ * chosen, renormalised by max(sum + plus, atLeast), times scaling.
+ */
+export interface RouteRule {
+  readonly score: "softmax" | "sigmoid" | "sparsemixer";
+  /** Of `sparsemixer`. */
+  readonly jitter: number;
+  readonly renormalise: { readonly plus: number; readonly atLeast: number } | null;
+  readonly groups: { readonly count: number; readonly kept: number } | null;
+  /** A second input, [E], is added to the scores for the choice. */
+  readonly corrected: boolean;
+  readonly scaling: number;
+}
+
+/** Added to column sums, so that an expert that no token's logits reach keeps a finite factor (megatron/core/transformer/moe/moe_utils.py, sinkhorn). */
+export const SINKHORN_EPS = 1e-8;
+
+type None = Record<string, never>;
+
+/** Attributes of each primitive. The comments give inputs -> outputs. */
+export interface PrimAttrs {
+  /** -> any shape; `values` holds one number for all elements or one per element. */
+  constant: { readonly dtype: DType; readonly shape: readonly number[]; readonly values: readonly number[] | Float32Array | Int32Array };
+  /** (a, b) -> broadcast as in NumPy. */
+  add: None;
+  sub: None;
+  mul: None;
+  /** (x) -> x * by */
+  scale: { readonly by: number };
+  sigmoid: None;
+  tanh: None;
+  activation: { readonly kind: ActivationKind };
+  /** (x, dy) -> dx */
+  activationGrad: { readonly kind: ActivationKind };
+  /** (x) -> x limited to [low, high] */
+  clamp: { readonly low: number; readonly high: number };
+  /** (x, dy) -> dy where low <= x <= high, else 0 */
+  clampGrad: { readonly low: number; readonly high: number };
+  /** (int) -> f32 */
+  toFloat: None;
+  /** (x) -> same elements, other shape */
+  reshape: { readonly shape: readonly number[] };
+  /** (x) -> summed over `axes` */
+  reduceSum: { readonly axes: readonly number[]; readonly keepDims: boolean };
+  /** (x [..., n]) -> same shape, over the last axis */
+  softmax: None;
+  /** (y = softmax(x), dy) -> dx */
+  softmaxGrad: None;
+  /** (x [..., n]) -> [...] */
+  logSumExp: None;
+  /** (a [M, K] or [K, M] if transA, b [K, N] or [N, K] if transB) -> [M, N] */
+  matmul: { readonly transA: boolean; readonly transB: boolean };
+  /** (table [V, H], ids [N]) -> [N, H] */
+  embedding: None;
+  /** (ids [N]) -> [N] int: to which document of its row a token belongs, that is how many tokens `end` stand before it */
+  documents: DocumentAttrs & { readonly end: number };
+  /** (documents [N]) -> [N] int: each token's place within its document */
+  documentPositions: DocumentAttrs;
+  /** (ids [N], dy [N, H]) -> [V, H] */
+  embeddingGrad: { readonly vocab: number };
+  /** (x [..., H], weight [H]) -> x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019, eq. 4) */
+  rmsNorm: { readonly eps: number };
+  /** (x, weight, dy) -> (dx, dweight) */
+  rmsNormGrad: { readonly eps: number };
+  /** (x [..., H]) -> (x - mean) / sqrt(var + eps) over the last axis, without weight and bias (Ba et al. 2016) */
+  layerNorm: { readonly eps: number };
+  /** (x, dy) -> dx */
+  layerNormGrad: { readonly eps: number };
+  /** (x [N, heads*D], cos [S, rotary/2], sin [S, rotary/2]) -> [N, heads*D] (RoFormer, Su et al. 2021) */
+  rope: RopeAttrs;
+  /** (own [N, heads*A], shared [N, B]) -> [N, heads*(A+B)]: each head's own elements, then the shared ones */
+  joinHeads: { readonly heads: number };
+  /** (own, shared, dy) -> (down, dshared) */
+  joinHeadsGrad: { readonly heads: number };
+  /**
+   * (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*valueDim], sinks [heads] and documents [N] if asked for) -> [N, heads*valueDim], causal; query head h reads
+   * key head floor(h * kvHeads / heads)
+   */
+  attention: AttentionAttrs;
+  /** (q, k, v, sinks and documents if asked for, dout) -> (dq, dk, dv, dsinks if asked for) */
+  attentionGrad: AttentionAttrs;
+  /**
+   * (q, k, v of S new tokens in each of B rows as for attention, past keys [B, kvHeads, C, D], past values [B, kvHeads, C, valueDim], lengths [B] int,
+   * sinks if asked for) -> [N, heads*valueDim]; new token i of row b stands at position lengths[b] + i and sees the row's first lengths[b] past keys and the new ones up
+   * to its own, as far as the window goes
+   */
+  cachedAttention: CachedAttentionAttrs;
+  /** (gate, up) -> silu(gate) * up (Shazeer 2020) */
+  swiglu: None;
+  /** (gate, up, dh) -> (dgate, dup) */
+  swigluGrad: None;
+  /**
+   * (x [N, H], head [V, H], targets [N]) -> [] mean of -log softmax(logits)[target] over targets >= 0, logits = x headᵀ, through
+   * softcap * tanh(logits / softcap) if softcap is given; negative targets are ignored
+   */
+  headCrossEntropy: { readonly softcap: number | null };
+  /** (x, head, targets, dloss []) -> (dx, dhead) */
+  headCrossEntropyGrad: { readonly softcap: number | null };
+  /** (logits [N, E], correction [E] if asked for) -> (weights [N, K], experts [N, K] int), best choice first, ties to the lowest index */
+  routeTopK: { readonly k: number; readonly rule: RouteRule };
+  /** (logits [N, E], experts [N, K], dweights [N, K]) -> dlogits */
+  routeTopKGrad: { readonly rule: RouteRule };
+  /** (logits [N, E], experts [N, K]) -> [N, K]: the weights that `rule` gives to choices made elsewhere; not of `sparsemixer` */
+  routeWeights: { readonly rule: RouteRule };
+  /**
+   * (logits [N, E]) -> v [E], the column factors of Sinkhorn's iteration on exp(logits) with equal row sums and equal column sums (Clark et al. 2022, arXiv 2202.01169,
+   * appendix B): from v = 1, v_e <- (1/E) / (sum_n r_n exp(l_ne)) with r_n = (1/N) / (sum_e v_e exp(l_ne)), until v moves by `tolerance` or less in the mean, at most
+   * `iterations` times. Within a row, softmax(logits) * v stands in the order of the balanced matrix. Columns that are equal have equal factors.
+   */
+  sinkhorn: { readonly iterations: number; readonly tolerance: number };
+  /**
+   * (weights [N, K], experts [N, K]) -> experts [N, K], with `experts` in place of a dropped choice: of the choices of one expert the `rows` best stay; best by weight,
+   * or by position, the first ones; ties to the first
+   */
+  expertCapacity: { readonly experts: number; readonly rows: number; readonly by: "weight" | "position" };
+  /** (experts [N, K]) -> [pieces, E] int: how often each expert was chosen, in each of `pieces` equal runs of tokens */
+  expertCounts: { readonly experts: number; readonly pieces: number };
+  /**
+   * (experts [N, K]) -> (order [R]: slot n*K + k at each sorted place, inverse [R]: place of each slot, counts [E]); stable by slot. With `drops` a slot may say E: it
+   * sorts last and is counted nowhere, and the rows behind the last expert's are nobody's: grouped products make zeros of them, there and back, and gradients of weights pass them over, so that a dropped
+   * choice adds nothing and moves nothing.
+   */
+  expertSort: { readonly experts: number; readonly drops: boolean };
+  /** (x [N, H], order [R], inverse [R]) -> [R, H]: each token once per chosen expert, sorted by expert */
+  dispatch: { readonly k: number };
+  /** (y [R, H], order [R], inverse [R]) -> [N, H]: sum over each token's experts; the transpose of `dispatch` */
+  combine: { readonly k: number };
+  /** (y [R, H], weights [N, K], order, inverse) -> [R, H]: each row times the weight of its slot */
+  weigh: None;
+  /** (y, weights, order, inverse, dout [R, H]) -> (dy [R, H], dweights [N, K]) */
+  weighGrad: None;
+  /** (x [R, A], counts [E], w_0 .. w_{E-1}) -> [R, B]: rows of expert e times w_e ([B, A] if transB, else [A, B]) */
+  groupedMatmul: { readonly transB: boolean };
+  /** (y [R, B], counts [E], b_0 .. b_{E-1} [B]) -> y with b_e added to the rows of expert e, nobody's rows as they are */
+  groupedBias: None;
+  /** (dy [R, B], counts [E]) -> E times [B]: sums over each expert's rows */
+  groupedBiasGrad: None;
+  /** (x [R, A], dy [R, B], counts [E]) -> E times [B, A]: dy_eᵀ x_e, zeros for an empty expert */
+  groupedMatmulGradW: None;
+}
+
+export type Prim = keyof PrimAttrs;
+
+export type Node = {
+  [P in Prim]: {
+    readonly prim: P;
+    readonly in: readonly ValueId[];
+    readonly out: readonly ValueId[];
+    readonly attrs: PrimAttrs[P];
+  };
+}[Prim];
+
+export type NodeOf<P extends Prim> = Extract<Node, { prim: P }>;
+
+export interface Graph {
+  /** Indexed by `ValueId`. */
+  readonly values: readonly Value[];
+  /** Topological order; `verify` proves it. */
+  readonly nodes: readonly Node[];
+  readonly inputs: readonly ValueId[];
+  readonly outputs: readonly ValueId[];
+}
+
+export function elements(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
+}

@@ -1,0 +1,76 @@
+/**
+ * DecoderSpec -> forward graph of new tokens behind a cache of keys and values. Rows of a batch may stand at different positions.
+ * Letters: B rows, T new tokens in each, N = B * T, C keys that a cache has room for.
+ */
+import { GraphBuilder } from "../ir/builder.js";
+import type { ValueId } from "../ir/ir.js";
+import type { DecoderSpec } from "../../model/decoder/types.js";
+import { slotsOf, type Slot } from "../../model/tensors/slots.js";
+import { attentionBranch, attentionInput, embedded, ffnBranch, finalHidden, isParallel, netContext, ropeTablesOf, type NetContext } from "./decoder.js";
+
+export interface CachedShape {
+  readonly batch: number;
+  /** T */
+  readonly tokens: number;
+  /** C, or 0 where nothing is past: every row begins here. */
+  readonly capacity: number;
+  /** Length of the rope tables; every position lies below it. Rope that depends on the text's length goes by it. */
+  readonly positions: number;
+}
+
+export interface KeyValue {
+  readonly k: ValueId;
+  readonly v: ValueId;
+}
+
+export interface CachedDecoder {
+  readonly builder: GraphBuilder;
+  /** [N] */
+  readonly ids: ValueId;
+  /** [N], int */
+  readonly positions: ValueId;
+  /** Past tokens of each row [B], int; null without a past. */
+  readonly lengths: ValueId | null;
+  readonly params: readonly { readonly slot: Slot; readonly id: ValueId }[];
+  /** [B, kvHeads, C, size] by layer; empty without a past. */
+  readonly past: readonly KeyValue[];
+  /** Of the new tokens [N, kvHeads * size], by layer. */
+  readonly present: readonly KeyValue[];
+  readonly hidden: ValueId;
+  readonly head: ValueId;
+}
+
+export function buildCachedDecoder(spec: DecoderSpec, { batch, tokens, capacity, positions: tableLength }: CachedShape): CachedDecoder {
+  const b = new GraphBuilder();
+  const rows = batch * tokens;
+  const ids = b.input("ids", "int", [rows]);
+  const positions = b.input("positions", "int", [rows]);
+  const lengths = capacity === 0 ? null : b.input("lengths", "int", [batch]);
+  const { kvHeads, headDim, latent } = spec.attn;
+  const valueDim = latent?.valueDim ?? headDim;
+  const past = (capacity === 0 ? [] : spec.layers).map((_, layer) => ({
+    k: b.input(`past.${layer}.k`, "f32", [batch, kvHeads, capacity, headDim]), v: b.input(`past.${layer}.v`, "f32", [batch, kvHeads, capacity, valueDim]),
+  }));
+  const params = slotsOf(spec).map((slot) => ({ slot, id: b.input(slot.key, "f32", slot.shape) }));
+  const byKey = new Map(params.map(({ slot, id }) => [slot.key, id]));
+  const present: KeyValue[] = [];
+  // One row of N tokens: whatever works token by token need not know about rows, and rope takes each token's own angles.
+  const ctx: NetContext = {
+    ...netContext(b, spec, { batch: 1, sequence: rows }, (key) => byKey.get(key)!),
+    positions,
+    rope: ropeTablesOf(b, tableLength, positions),
+    attend([q, k, v, ...sinks], attrs, layer) {
+      present[layer] = { k: k!, v: v! };
+      const shape = { ...attrs, batch, sequence: tokens };
+      if (lengths === null) return b.op("attention", [q!, k!, v!, ...sinks], shape);
+      return b.op("cachedAttention", [q!, k!, v!, past[layer]!.k, past[layer]!.v, lengths, ...sinks], { ...shape, capacity });
+    },
+  };
+  let x = embedded(ctx, ids);
+  spec.layers.forEach((layer, index) => {
+    const normed = attentionInput(ctx, x, index);
+    const attended = b.add(x, attentionBranch(ctx, normed, layer, index));
+    x = b.add(attended, ffnBranch(ctx, isParallel(spec) ? x : attended, layer, index, normed));
+  });
+  return { builder: b, ids, positions, lengths, params, past, present, hidden: finalHidden(ctx, x), head: ctx.param(spec.tiedHead ? "embed" : "head") };
+}

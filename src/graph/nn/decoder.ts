@@ -1,0 +1,366 @@
+/**
+ * DecoderSpec -> forward graph. One function a block; parameters are graph inputs named by slot key.
+ *
+ * ids [N] -> embedding -> per layer: attention and FFN with norms where the block has them -> norm -> head.
+ * Letters: N tokens = B batch x S sequence, H hidden, E experts, K top-k.
+ */
+import { GraphBuilder } from "../ir/builder.js";
+import type { AttentionAttrs, RouteRule, ValueId } from "../ir/ir.js";
+import type { ActivationKind, AttentionSpec, ClampedGlu, DecoderSpec, LatentAttention, LayerSpec, MoeFfn, NormSpec, Rope, RouterSpec } from "../../model/decoder/types.js";
+import { normPlaces, slotKey, slotsOf, type NormPart, type Slot, type SlotPart } from "../../model/tensors/slots.js";
+import { ropeTables } from "./rope.js";
+
+export interface RouterValues {
+  readonly layer: number;
+  readonly experts: number;
+  readonly topK: number;
+  readonly rule: RouteRule;
+  /** [N, E] */
+  readonly logits: ValueId;
+  /** [N, K], int */
+  readonly chosen: ValueId;
+  /** How often each expert was chosen [E], int. */
+  readonly counts: ValueId;
+  /** How many of those choices a capacity has left [E], int; null without one. */
+  readonly kept: ValueId | null;
+  /** The input that the router's input is multiplied by [N, H]; null without jitter. */
+  readonly jitter: ValueId | null;
+}
+
+/** How routers work in training only. */
+export interface TrainingRouting {
+  /** The router's input is multiplied by numbers from outside (Fedus et al. 2021, section 2.4; they are drawn around 1). What the experts read is not. */
+  readonly jitter: boolean;
+  /** Experts are chosen by Sinkhorn's balanced matrix (Clark et al. 2022, arXiv 2202.01169); their weights are those of the router's rule, as ever. */
+  readonly sinkhorn: boolean;
+  /** Each expert takes ceil(factor * N * K / E) choices of a batch at most, the rest add nothing, and a token's other weights stay as they are; null: dropless. */
+  readonly capacity: { readonly factor: number; readonly by: "weight" | "position" } | null;
+}
+
+export interface Decoder {
+  readonly builder: GraphBuilder;
+  readonly ids: ValueId;
+  /** One per slot, in slot order. */
+  readonly params: readonly { readonly slot: Slot; readonly id: ValueId }[];
+  /** Final normalised hidden states [N, H]. */
+  readonly hidden: ValueId;
+  /** [V, H]: the embedding where tied. */
+  readonly head: ValueId;
+  readonly routers: readonly RouterValues[];
+}
+
+export interface BatchShape {
+  readonly batch: number;
+  readonly sequence: number;
+  /** Documents end with this token; attention does not look beyond their ends, and positions count from their starts. Left out: rows are one text. */
+  readonly documentEnd?: number | undefined;
+}
+
+interface RopeTables {
+  readonly cos: ValueId;
+  readonly sin: ValueId;
+  /** Angles of each token [N, rotary/2], not of each position [S, rotary/2]. */
+  readonly perToken: boolean;
+}
+
+/** Where a network is being built. */
+export interface NetContext extends BatchShape {
+  readonly b: GraphBuilder;
+  readonly spec: DecoderSpec;
+  readonly param: (part: SlotPart, layer?: number, expert?: number) => ValueId;
+  /** Tables of one kind of rope, shared by the layers that use it. */
+  readonly rope: (settings: Rope) => RopeTables;
+  readonly routers: RouterValues[];
+  /** In training; null or left out: the model as it is. */
+  readonly routing?: TrainingRouting | null | undefined;
+  /** Document of each token within its row [N], int, where documents are kept apart. */
+  readonly documents?: ValueId | undefined;
+  /** Position of each token [N], int; row by row from 0 if left out. */
+  readonly positions?: ValueId | undefined;
+  /** Attention in place of the plain one over `batch` x `sequence`; `attrs.window` is the layer's own. */
+  readonly attend?: ((inputs: readonly ValueId[], attrs: AttentionAttrs, layer: number) => ValueId) | undefined;
+}
+
+type Context = NetContext;
+
+/** A context over `b`; `input` gives the graph input of a slot, by its key. */
+export function netContext(b: GraphBuilder, spec: DecoderSpec, { batch, sequence }: BatchShape, input: (slotKey: string) => ValueId): NetContext {
+  return {
+    b, spec, batch, sequence,
+    param: (part, layer, expert) => input(slotKey({ part, layer, expert })),
+    rope: ropeTablesOf(b, sequence),
+    routers: [],
+  };
+}
+
+/** Tables of `length` positions; with `positions` [N], each token's own rows of them. */
+export function ropeTablesOf(b: GraphBuilder, length: number, positions?: ValueId): NetContext["rope"] {
+  const tables = new Map<string, RopeTables>();
+  return (settings) => {
+    const key = JSON.stringify(settings);
+    const known = tables.get(key);
+    if (known !== undefined) return known;
+    const { cos, sin } = ropeTables(settings, length);
+    const table = (values: Float32Array): ValueId => {
+      const whole = b.constant(values, [length, settings.rotary / 2]);
+      return positions === undefined ? whole : b.op("embedding", [whole, positions], {});
+    };
+    const made = { cos: table(cos), sin: table(sin), perToken: positions !== undefined };
+    tables.set(key, made);
+    return made;
+  };
+}
+
+/** Builds the network up to the last hidden states; losses and heads are added by the caller. */
+export function buildDecoder(spec: DecoderSpec, shape: BatchShape, routing: TrainingRouting | null = null): Decoder {
+  const b = new GraphBuilder();
+  const ids = b.input("ids", "int", [shape.batch * shape.sequence]);
+  const params = slotsOf(spec).map((slot) => ({ slot, id: b.input(slot.key, "f32", slot.shape) }));
+  const byKey = new Map(params.map(({ slot, id }) => [slot.key, id]));
+  const ctx = { ...netContext(b, spec, shape, (key) => byKey.get(key)!), ...apart(b, ids, shape), routing };
+  let x = embedded(ctx, ids);
+  spec.layers.forEach((layer, index) => (x = block(ctx, x, layer, index)));
+  return { builder: b, ids, params, hidden: finalHidden(ctx, x), head: ctx.param(spec.tiedHead ? "embed" : "head"), routers: ctx.routers };
+}
+
+/** What keeps documents apart where the shape asks for it: each token's document, its position there, and its angles. */
+function apart(b: GraphBuilder, ids: ValueId, { batch, sequence, documentEnd }: BatchShape): Partial<Pick<Context, "documents" | "positions" | "rope">> {
+  if (documentEnd === undefined) return {};
+  const documents = b.op("documents", [ids], { batch, sequence, end: documentEnd });
+  const positions = b.op("documentPositions", [documents], { batch, sequence });
+  return { documents, positions, rope: ropeTablesOf(b, sequence, positions) };
+}
+
+/** ids [N] -> residual stream [N, H]. */
+export function embedded({ b, spec, param, batch, sequence, positions: given }: Context, ids: ValueId): ValueId {
+  const x = b.scale(b.op("embedding", [param("embed"), ids], {}), spec.multipliers.embedding);
+  if (!spec.learnedPositions) return x;
+  const positions = given ?? b.constant(Int32Array.from({ length: batch * sequence }, (_, row) => row % sequence), [batch * sequence], "int");
+  return b.add(x, b.op("embedding", [param("positions"), positions], {}));
+}
+
+/** Residual stream behind the last block -> what the head reads. A constant factor on the logits is one on the hidden states. */
+export function finalHidden(ctx: Context, x: ValueId): ValueId {
+  return ctx.b.scale(norm(ctx, x, "finalNorm"), ctx.spec.multipliers.logits);
+}
+
+/** True if the FFN reads the residual stream in front of attention, not behind it. */
+export function isParallel({ block }: DecoderSpec): boolean {
+  return block === "parallel" || block === "parallel-shared";
+}
+
+function block(ctx: Context, x: ValueId, layer: LayerSpec, index: number): ValueId {
+  const { b, spec } = ctx;
+  const normed = attentionInput(ctx, x, index);
+  const attended = b.add(x, attentionBranch(ctx, normed, layer, index));
+  return b.add(attended, ffnBranch(ctx, isParallel(spec) ? x : attended, layer, index, normed));
+}
+
+/** What attention reads of the residual stream. */
+export function attentionInput(ctx: Context, x: ValueId, index: number): ValueId {
+  return normPlaces(ctx.spec.block).before ? norm(ctx, x, "inputNorm", index) : x;
+}
+
+/** What attention adds to the residual stream. */
+export function attentionBranch(ctx: Context, normed: ValueId, layer: LayerSpec, index: number): ValueId {
+  return added(ctx, attention(ctx, normed, layer, index), "postAttentionNorm", index);
+}
+
+/** What the FFN adds to the residual stream `x`; `normed` is attention's input, which `parallel-shared` blocks share. */
+export function ffnBranch(ctx: Context, x: ValueId, layer: LayerSpec, index: number, normed: ValueId): ValueId {
+  return added(ctx, ffn(ctx, ffnInput(ctx, x, index, normed), layer, index), "postFfnNorm", index);
+}
+
+/** What the FFN and its router read; `normed` as in `ffnBranch`. */
+export function ffnInput(ctx: Context, x: ValueId, index: number, normed: ValueId): ValueId {
+  const { before, beforeFfn } = normPlaces(ctx.spec.block);
+  return beforeFfn ? norm(ctx, x, "ffnNorm", index) : before ? normed : x;
+}
+
+function added(ctx: Context, y: ValueId, part: NormPart, index: number): ValueId {
+  const { after } = normPlaces(ctx.spec.block);
+  return ctx.b.scale(after ? norm(ctx, y, part, index) : y, ctx.spec.multipliers.residual);
+}
+
+function norm({ b, spec, param }: Context, x: ValueId, part: NormPart, layer?: number): ValueId {
+  const weight = spec.norm.weight === "none" ? null : param(part, layer);
+  return normalise(b, x, spec.norm, weight, spec.norm.bias ? param(`${part}Bias`, layer) : null);
+}
+
+/** A norm over the last axis with its weight and bias as the spec says. */
+function normalise(b: GraphBuilder, x: ValueId, spec: NormSpec, weight: ValueId | null, bias: ValueId | null): ValueId {
+  const size = b.shape(x).at(-1)!;
+  const factor = weight !== null && spec.weight === "one-plus" ? b.add(weight, b.constant([1], [])) : weight;
+  let y: ValueId;
+  if (spec.kind === "rms") {
+    y = b.op("rmsNorm", [x, factor ?? b.constant([1], [size])], { eps: spec.eps });
+  } else {
+    y = b.op("layerNorm", [x], { eps: spec.eps });
+    if (factor !== null) y = b.mul(y, factor);
+  }
+  return bias === null ? y : b.add(y, bias);
+}
+
+function attention(ctx: Context, x: ValueId, layer: LayerSpec, index: number): ValueId {
+  const { b, spec, param, batch, sequence } = ctx;
+  const { heads, kvHeads, headDim, outBias, scale, softcap, sinks, latent } = spec.attn;
+  const { q, k, v } = latent === null ? projected(ctx, x, layer, index) : fromLatents(ctx, x, latent, layer, index);
+  const { window } = layer;
+  // A window that no query can leave is no window: the graph stays the same for short sequences.
+  const seen = window !== null && window < sequence ? window : null;
+  const shape = { batch, sequence, heads, kvHeads, headDim, valueDim: latent?.valueDim ?? headDim };
+  const documents = ctx.documents === undefined ? [] : [ctx.documents];
+  const inputs = [q, k, v, ...(sinks ? [param("sinks", index)] : []), ...documents];
+  const attrs = { ...shape, scale, softcap, sinks, ...(documents.length === 0 ? {} : { documents: true }) };
+  const mixed = ctx.attend?.(inputs, { ...attrs, window }, index) ?? b.op("attention", inputs, { ...attrs, window: seen });
+  return b.linear(mixed, param("o", index), outBias ? param("oBias", index) : undefined);
+}
+
+interface Attended {
+  readonly q: ValueId;
+  readonly k: ValueId;
+  readonly v: ValueId;
+}
+
+/** Queries, keys and values straight from the hidden states. */
+function projected(ctx: Context, x: ValueId, { rope }: LayerSpec, layer: number): Attended {
+  const { b, spec, param } = ctx;
+  const { heads, kvHeads, headDim, qkNorm, qkvBias, clip } = spec.attn;
+  const project = (weight: SlotPart, bias: SlotPart): ValueId => b.linear(x, param(weight, layer), qkvBias ? param(bias, layer) : undefined);
+  const limited = (y: ValueId): ValueId => (clip === null ? y : b.op("clamp", [y], { low: -clip, high: clip }));
+  const turn = (y: ValueId, count: number, weight: SlotPart): ValueId => {
+    const normed = (z: ValueId, behindRope: boolean): ValueId =>
+      qkNorm === null || qkNorm.afterRope !== behindRope ? z : headNorm(ctx, z, count, qkNorm, param(weight, layer));
+    const ready = limited(normed(y, false));
+    return normed(rope === null ? ready : rotate(ctx, ready, rope, count, headDim, 0), true);
+  };
+  return { q: turn(project("q", "qBias"), heads, "qNorm"), k: turn(project("k", "kBias"), kvHeads, "kNorm"), v: limited(project("v", "vBias")) };
+}
+
+/** Multi-head latent attention: see `LatentAttention`. */
+function fromLatents(ctx: Context, x: ValueId, { queryRank, norm: latentNorm, ropeDim }: LatentAttention, { rope }: LayerSpec, layer: number): Attended {
+  const { b, spec, param } = ctx;
+  const { heads, headDim } = spec.attn;
+  const latent = (down: SlotPart, weight: SlotPart): ValueId => normalise(b, b.linear(x, param(down, layer)), latentNorm, param(weight, layer), null);
+  const turn = (y: ValueId, count: number, size: number): ValueId => (rope === null ? y : rotate(ctx, y, rope, count, size, size - ropeDim));
+  const q = b.linear(queryRank === null ? x : latent("qDown", "qLatentNorm"), param("q", layer));
+  const kv = latent("kvDown", "kvLatentNorm");
+  const shared = turn(b.linear(x, param("kRope", layer)), 1, ropeDim);
+  return {
+    q: turn(q, heads, headDim),
+    k: b.op("joinHeads", [b.linear(kv, param("k", layer)), shared], { heads }),
+    v: b.linear(kv, param("v", layer)),
+  };
+}
+
+/** Norm on queries or keys [N, count * D]. */
+function headNorm({ b, spec, batch, sequence }: Context, y: ValueId, count: number, { span, norm: of }: NonNullable<AttentionSpec["qkNorm"]>, weight: ValueId): ValueId {
+  const whole = b.shape(y);
+  if (span === "full") return normalise(b, y, of, weight, null);
+  const { headDim } = spec.attn;
+  const rows = batch * sequence;
+  if (span === "head") return b.reshape(normalise(b, b.reshape(y, [rows * count, headDim]), of, weight, null), whole);
+  // Heads have weights of their own: normalise without one, then multiply.
+  const plain = normalise(b, b.reshape(y, [rows * count, headDim]), { ...of, weight: "none" }, null, null);
+  return b.mul(b.reshape(plain, whole), of.weight === "one-plus" ? b.add(weight, b.constant([1], [])) : weight);
+}
+
+/** Rope on [N, count * size], from element `offset` of each head. */
+function rotate(ctx: Context, y: ValueId, rope: Rope, heads: number, headDim: number, offset: number): ValueId {
+  const { cos, sin, perToken } = ctx.rope(rope);
+  const { rotary, interleaved } = rope;
+  const grid = perToken ? { batch: 1, sequence: ctx.batch * ctx.sequence } : { batch: ctx.batch, sequence: ctx.sequence };
+  return ctx.b.op("rope", [y, cos, sin], { ...grid, heads, headDim, offset, rotary, interleaved, inverse: false });
+}
+
+function ffn(ctx: Context, x: ValueId, { ffn: spec }: LayerSpec, layer: number): ValueId {
+  if (spec.kind === "moe") return moe(ctx, x, spec, layer);
+  const { b, param } = ctx;
+  const bias = (part: SlotPart): ValueId | undefined => (spec.bias ? param(part, layer) : undefined);
+  const up = b.linear(x, param("up", layer), bias("upBias"));
+  const inner = spec.gated
+    ? gated(b, b.linear(x, param("gate", layer), bias("gateBias")), up, spec.activation)
+    : b.op("activation", [up], { kind: spec.activation });
+  return b.linear(inner, param("down", layer), bias("downBias"));
+}
+
+/** act(gate) * up; SiLU's has a primitive of its own. */
+function gated(b: GraphBuilder, gate: ValueId, up: ValueId, kind: ActivationKind): ValueId {
+  return kind === "silu" ? b.op("swiglu", [gate, up], {}) : b.mul(b.op("activation", [gate], { kind }), up);
+}
+
+/** gpt-oss's gated unit: see `ClampedGlu` (modeling_gpt_oss.py, GptOssExperts). */
+function clampedGlu(b: GraphBuilder, gate: ValueId, up: ValueId, { alpha, limit }: ClampedGlu): ValueId {
+  const low = b.op("clamp", [gate], { low: -3e38, high: limit });
+  const one = b.add(b.op("clamp", [up], { low: -limit, high: limit }), b.constant([1], []));
+  return b.mul(b.mul(low, b.op("sigmoid", [b.scale(low, alpha)], {})), one);
+}
+
+/** A spec's router as the routing primitive wants it. */
+export function routeRule({ score, jitter, renormalise, groups, correctionBias: corrected, scaling }: RouterSpec): RouteRule {
+  return { score, jitter, renormalise, groups, corrected, scaling };
+}
+
+function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
+  const { b, param, routers } = ctx;
+  const { router } = ffn;
+  const { experts, topK } = ffn;
+  const jitter = ctx.routing?.jitter === true ? b.input(`jitter.${layer}`, "f32", b.shape(x)) : null;
+  const read = jitter === null ? x : b.mul(x, jitter);
+  const logits = b.linear(read, param("router", layer), router.bias ? param("routerBias", layer) : undefined);
+  const rule = routeRule(router);
+  const [weights, chosen] = ctx.routing?.sinkhorn === true ? balancedChoice(b, logits, topK, rule)
+    : b.apply("routeTopK", rule.corrected ? [logits, param("routerCorrection", layer)] : [logits], { k: topK, rule }) as [ValueId, ValueId];
+  const rows = expertRows(b.shape(chosen), experts, ctx.routing?.capacity);
+  const served = rows === null ? chosen : b.op("expertCapacity", [weights, chosen], { experts, rows, by: ctx.routing!.capacity!.by });
+  const [order, inverse, counts] = b.apply("expertSort", [served], { experts, drops: rows !== null }) as [ValueId, ValueId, ValueId];
+  const wanted = rows === null ? counts : b.reshape(b.op("expertCounts", [chosen], { experts, pieces: 1 }), [experts]);
+  routers.push({ layer, experts, topK, rule, logits, chosen, jitter, counts: wanted, kept: ctx.routing?.capacity == null ? null : counts });
+
+  const each = (part: SlotPart): ValueId[] => Array.from({ length: experts }, (_, expert) => param(part, layer, expert));
+  const dispatched = b.op("dispatch", [x, order, inverse], { k: topK });
+  const grouped = (input: ValueId, part: "gate" | "up" | "down"): ValueId => {
+    const y = b.op("groupedMatmul", [input, counts, ...each(part)], { transB: true });
+    return ffn.bias ? b.op("groupedBias", [y, counts, ...each(`${part}Bias`)], {}) : y;
+  };
+  const inner = (): ValueId => {
+    if (!ffn.gated) return b.op("activation", [grouped(dispatched, "up")], { kind: ffn.activation });
+    const [gate, up] = [grouped(dispatched, "gate"), grouped(dispatched, "up")];
+    return ffn.clampedGlu === null ? gated(b, gate, up, ffn.activation) : clampedGlu(b, gate, up, ffn.clampedGlu);
+  };
+  const weighed = (y: ValueId): ValueId => b.op("weigh", [y, weights, order, inverse], {});
+  // The weights commute with the down projection, a bias apart: they go where rows are narrower.
+  const early = ffn.inner < ctx.spec.hidden && !ffn.bias;
+  const out = early ? grouped(weighed(inner()), "down") : weighed(grouped(inner(), "down"));
+  const routed = b.op("combine", [out, order, inverse], { k: ffn.topK });
+  return ffn.shared === null ? routed : b.add(routed, sharedExpert(ctx, x, ffn, layer));
+}
+
+/** Sinkhorn's iteration settles long before on the logits of a router; one that has not is cut off there. */
+const SINKHORN = { iterations: 32, tolerance: 1e-4 };
+/** For the choice alone: top k of what is given. */
+const byLogit: RouteRule = { score: "softmax", jitter: 0, renormalise: null, groups: null, corrected: false, scaling: 1 };
+
+/** Weights and choices [N, K]: the top k of the balanced matrix. */
+function balancedChoice(b: GraphBuilder, logits: ValueId, k: number, rule: RouteRule): readonly [ValueId, ValueId] {
+  const balanced = b.mul(b.op("softmax", [logits], {}), b.op("sinkhorn", [logits], SINKHORN));
+  const chosen = b.apply("routeTopK", [balanced], { k, rule: byLogit })[1]!;
+  return [b.op("routeWeights", [logits, chosen], { rule }), chosen];
+}
+
+/** Choices that an expert takes at most, or null where that leaves all (megatron/core/transformer/moe/moe_utils.py, get_capacity). */
+function expertRows([tokens, k]: readonly number[], experts: number, capacity: TrainingRouting["capacity"] | undefined): number | null {
+  if (capacity === null || capacity === undefined) return null;
+  // No expert is chosen twice by a token.
+  const rows = Math.ceil(((tokens! * k!) / experts) * capacity.factor);
+  return rows >= tokens! ? null : rows;
+}
+
+function sharedExpert({ b, param }: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
+  const up = b.linear(x, param("sharedUp", layer));
+  const inner = ffn.gated
+    ? gated(b, b.linear(x, param("sharedGate", layer)), up, ffn.activation)
+    : b.op("activation", [up], { kind: ffn.activation });
+  const out = b.linear(inner, param("sharedDown", layer));
+  return ffn.shared!.gated ? b.mul(out, b.op("sigmoid", [b.linear(x, param("sharedRouter", layer))], {})) : out;
+}

@@ -1,0 +1,72 @@
+/**
+ * The decoder in parts, each a graph of its own: activations in, activations out. Run one after the other they are the network of
+ * `decoder.ts`; in between, weights can come and go. Parameters are graph inputs named by slot key, behind the activations.
+ */
+import { GraphBuilder } from "../ir/builder.js";
+import type { DType, Graph, ValueId } from "../ir/ir.js";
+import { prune } from "../ir/passes.js";
+import type { DecoderSpec } from "../../model/decoder/types.js";
+import { slotsOf } from "../../model/tensors/slots.js";
+import { attentionBranch, attentionInput, embedded, ffnBranch, ffnInput, finalHidden, netContext, type BatchShape, type NetContext } from "./decoder.js";
+
+export interface DecoderPart {
+  /** Inputs: the activations, then the parameters. */
+  readonly graph: Graph;
+  /** Keys of the parameters, in the order of their inputs. */
+  readonly params: readonly string[];
+}
+
+export interface DecoderParts {
+  /** ids [N] -> residual stream [N, H] */
+  embedding(shape: BatchShape): DecoderPart;
+  /** x [N, H] -> x plus what attention adds [N, H] */
+  attention(layer: number, shape: BatchShape): DecoderPart;
+  /** x [N, H] -> what the FFN adds, its norms and factors included [N, H]. */
+  ffn(layer: number, rows: number): DecoderPart;
+  /** x [N, H] -> what the FFN and its router read [N, H] */
+  ffnInput(layer: number, rows: number): DecoderPart;
+  /** x [N, H] -> what the head reads [N, H] */
+  final(rows: number): DecoderPart;
+  /** (hidden [N, H], rows of the head [C, H]) -> logits [N, C]; the head's rows are given as an activation. */
+  head(rows: number, columns: number): DecoderPart;
+}
+
+export function decoderParts(spec: DecoderSpec): DecoderParts {
+  const slots = new Map(slotsOf(spec).map((slot) => [slot.key, slot]));
+  const part = (
+    shape: BatchShape, inputs: readonly (readonly [string, DType, readonly number[]])[], build: (ctx: NetContext, inputs: readonly ValueId[]) => ValueId,
+  ): DecoderPart => {
+    const b = new GraphBuilder();
+    const given = inputs.map(([name, dtype, size]) => b.input(name, dtype, size));
+    const params = new Map<string, ValueId>();
+    const ctx = netContext(b, spec, shape, (key) => {
+      const known = params.get(key);
+      if (known !== undefined) return known;
+      const made = b.input(key, "f32", slots.get(key)!.shape);
+      params.set(key, made);
+      return made;
+    });
+    const out = build(ctx, given);
+    return { graph: prune(b.finish([out])), params: [...params.keys()] };
+  };
+  const stream = (rows: number): readonly [string, DType, readonly number[]] => ["x", "f32", [rows, spec.hidden]];
+  const oneSequence = (rows: number): BatchShape => ({ batch: 1, sequence: rows });
+  return {
+    embedding: (shape) => part(shape, [["ids", "int", [shape.batch * shape.sequence]]], (ctx, [ids]) => embedded(ctx, ids!)),
+    attention: (layer, shape) =>
+      part(shape, [stream(shape.batch * shape.sequence)], (ctx, [x]) =>
+        ctx.b.add(x!, attentionBranch(ctx, attentionInput(ctx, x!, layer), spec.layers[layer]!, layer))),
+    ffn: (layer, rows) =>
+      part(oneSequence(rows), [stream(rows)], (ctx, [x]) =>
+        ffnBranch(ctx, x!, spec.layers[layer]!, layer, spec.block === "parallel-shared" ? attentionInput(ctx, x!, layer) : x!)),
+    ffnInput: (layer, rows) =>
+      part(oneSequence(rows), [stream(rows)], (ctx, [x]) => ffnInput(ctx, x!, layer, spec.block === "parallel-shared" ? attentionInput(ctx, x!, layer) : x!)),
+    final: (rows) => part(oneSequence(rows), [stream(rows)], (ctx, [x]) => finalHidden(ctx, x!)),
+    head: (rows, columns) =>
+      part(oneSequence(rows), [stream(rows), ["head", "f32", [columns, spec.hidden]]], ({ b }, [hidden, head]) => {
+        const raw = b.linear(hidden!, head!);
+        const cap = spec.logitSoftcap;
+        return cap === null ? raw : b.scale(b.op("tanh", [b.scale(raw, 1 / cap)], {}), cap);
+      }),
+  };
+}

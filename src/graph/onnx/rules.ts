@@ -1,0 +1,242 @@
+/** Lowering of every primitive to ONNX operators. Experts are in `rules-moe.ts`. */
+import { elements, type ActivationKind, type Node, type NodeOf, type Prim, type ValueId } from "../ir/ir.js";
+import type { Lowering } from "./context.js";
+import { attentionRules } from "./rules-attention.js";
+import { cacheRules } from "./rules-cache.js";
+import { headRules } from "./rules-head.js";
+import { moeRules } from "./rules-moe.js";
+import { routeRules } from "./rules-route.js";
+import { tallProduct, type Tall } from "./tall-product.js";
+
+export type LoweringRule<P extends Prim> = (ctx: Lowering, node: NodeOf<P>) => void;
+
+/** An elementwise rule: works on segments where all inputs are cut alike, else on whole tensors. */
+function elementwise<P extends Prim>(lower: (ctx: Lowering, inputs: readonly string[], key: string, node: NodeOf<P>) => string[]): LoweringRule<P> {
+  return (ctx, node) => {
+    const counts = ctx.commonCounts(node.in);
+    if (counts === null) {
+      lower(ctx, node.in.map((id) => ctx.get(id)), "", node).forEach((name, i) => ctx.set(node.out[i]!, name));
+      return;
+    }
+    const cut = node.in.map((id) => ctx.segments(id, counts));
+    const results = cut[0]!.map((_, expert) => lower(ctx, cut.map((names) => names[expert]!), `#${expert}`, node));
+    node.out.forEach((id, i) => ctx.setSegments(id, { counts, names: results.map((names) => names[i]!) }));
+  };
+}
+
+function simple(op: "Sub" | "Mul" | "Sigmoid" | "Tanh") {
+  return (ctx: Lowering, node: Node): void => ctx.set(node.out[0]!, ctx.emitter.op(op, node.in.map((id) => ctx.get(id))));
+}
+
+function sigmoidOf(ctx: Lowering, gate: string): string {
+  return ctx.remember(`sigmoid ${gate}`, () => [ctx.emitter.op("Sigmoid", [gate])])[0]!;
+}
+
+function siluOf(ctx: Lowering, gate: string): string {
+  return ctx.remember(`silu ${gate}`, () => [ctx.emitter.op("Mul", [gate, sigmoidOf(ctx, gate)])])[0]!;
+}
+
+function swigluOf(ctx: Lowering, gate: string, up: string): string {
+  return ctx.remember(`swiglu ${gate} ${up}`, () => [ctx.emitter.op("Mul", [siluOf(ctx, gate), up])])[0]!;
+}
+
+/** y and 1/rms of a normalisation. */
+function normalised(ctx: Lowering, x: ValueId, weight: ValueId, eps: number): string[] {
+  return ctx.remember(`rms ${x} ${weight} ${eps}`, () =>
+    ctx.emitter.emit("SimplifiedLayerNormalization", [ctx.get(x), ctx.get(weight)], { axis: -1, epsilon: { float: eps }, stash_type: 1 }, 2),
+  );
+}
+
+/** (x - mean) / std, mean and 1 / std over the last axis. */
+function standardised(ctx: Lowering, x: ValueId, eps: number): string[] {
+  const e = ctx.emitter;
+  const hidden = ctx.shape(x).at(-1)!;
+  return ctx.remember(`standardised ${x} ${eps}`, () => {
+    const ones = ctx.remember(`ones ${hidden}`, () => [e.floats(new Float32Array(hidden).fill(1), [hidden])])[0]!;
+    return e.emit("LayerNormalization", [ctx.get(x), ones], { axis: -1, epsilon: { float: eps }, stash_type: 1 }, 3);
+  });
+}
+
+/** sqrt(2 / pi) and the cubic coefficient of the tanh approximation of gelu. */
+const GELU_TANH = { factor: Math.sqrt(2 / Math.PI), cubic: 0.044715 };
+
+/** tanh(sqrt(2/pi) (x + 0.044715 x^3)) */
+function geluTanhPart(ctx: Lowering, x: string): string {
+  const e = ctx.emitter;
+  return ctx.remember(`geluTanh ${x}`, () => {
+    const inner = e.op("Add", [e.op("Mul", [e.op("Mul", [x, x]), e.floats([GELU_TANH.cubic])]), e.floats([1])]);
+    return [e.op("Tanh", [e.op("Mul", [e.op("Mul", [inner, x]), e.floats([GELU_TANH.factor])])])];
+  })[0]!;
+}
+
+/** Phi(x), the normal distribution function. */
+function normalCumulative(ctx: Lowering, x: string): string {
+  const e = ctx.emitter;
+  return ctx.remember(`phi ${x}`, () => {
+    const part = e.op("Erf", [e.op("Mul", [x, e.floats([Math.SQRT1_2])])]);
+    return [e.op("Mul", [e.op("Add", [part, e.floats([1])]), e.floats([0.5])])];
+  })[0]!;
+}
+
+function activation(ctx: Lowering, kind: ActivationKind, x: string): string {
+  const e = ctx.emitter;
+  switch (kind) {
+    case "silu":
+      return siluOf(ctx, x);
+    case "gelu":
+      return e.op("Mul", [x, normalCumulative(ctx, x)]);
+    case "geluTanh":
+      return e.op("Mul", [e.op("Mul", [x, e.floats([0.5])]), e.op("Add", [geluTanhPart(ctx, x), e.floats([1])])]);
+    case "relu":
+      return e.op("Relu", [x]);
+    case "relu2": {
+      const positive = e.op("Relu", [x]);
+      return e.op("Mul", [positive, positive]);
+    }
+  }
+}
+
+/** Derivative of an activation at x. */
+function slope(ctx: Lowering, kind: ActivationKind, x: string): string {
+  const e = ctx.emitter;
+  const times = (a: string, b: string): string => e.op("Mul", [a, b]);
+  const plus = (a: string, b: string): string => e.op("Add", [a, b]);
+  switch (kind) {
+    case "silu":
+      return siluSlope(ctx, x);
+    case "gelu": {
+      const density = times(e.op("Exp", [times(times(x, x), e.floats([-0.5]))]), e.floats([1 / Math.sqrt(2 * Math.PI)]));
+      return plus(normalCumulative(ctx, x), times(x, density));
+    }
+    case "geluTanh": {
+      const t = geluTanhPart(ctx, x);
+      const bend = plus(times(times(x, x), e.floats([3 * GELU_TANH.cubic * GELU_TANH.factor])), e.floats([GELU_TANH.factor]));
+      const curve = times(times(x, bend), e.op("Sub", [e.floats([1]), times(t, t)]));
+      return times(plus(plus(t, e.floats([1])), curve), e.floats([0.5]));
+    }
+    case "relu":
+      return e.op("Cast", [e.op("Greater", [x, e.floats([0])])], { to: 1 });
+    case "relu2":
+      return times(e.op("Relu", [x]), e.floats([2]));
+  }
+}
+
+/** silu' = sigmoid * (1 + x - silu) */
+function siluSlope(ctx: Lowering, x: string): string {
+  const e = ctx.emitter;
+  return e.op("Mul", [e.op("Add", [e.op("Sub", [x, siluOf(ctx, x)]), e.floats([1])]), sigmoidOf(ctx, x)]);
+}
+
+const addElements = elementwise<"add">((ctx, names) => [ctx.emitter.op("Add", names)]);
+
+/** A product of matrices that nobody else reads, plus a matrix or a row (a residual, a bias, another gradient), as one Gemm: a pass over memory less. Null for other sums. */
+function productPlus(ctx: Lowering, { in: terms }: NodeOf<"add">): string | null {
+  for (const [product, other] of [terms, terms.toReversed()] as [ValueId, ValueId][]) {
+    const made = ctx.maker(product);
+    if (made?.prim !== "matmul" || !ctx.usedOnce(product)) continue;
+    const [shape, added] = [ctx.shape(product), ctx.shape(other)];
+    if (added.length === 0 || !added.every((size, axis) => size === shape.at(axis - added.length))) continue;
+    const [a, b] = made.in as [ValueId, ValueId];
+    const { transA, transB } = made.attrs;
+    return ctx.emitter.op("Gemm", [ctx.get(a), ctx.get(b), ctx.get(other)], { transA: Number(transA), transB: Number(transB && !ctx.isTurned(b)) });
+  }
+  return null;
+}
+
+export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
+  ...attentionRules,
+  ...cacheRules,
+  ...headRules,
+  ...moeRules,
+  ...routeRules,
+  constant(ctx, { out, attrs }) {
+    const size = elements(attrs.shape);
+    const e = ctx.emitter;
+    const make = (values: ArrayLike<number>, shape: readonly number[]): string => (attrs.dtype === "f32" ? e.floats(values, shape) : e.ints(values, shape));
+    const one = attrs.values.length === 1 && size !== 1;
+    ctx.set(out[0]!, one ? e.op("Expand", [make(attrs.values, []), e.ints(attrs.shape)]) : make(attrs.values, attrs.shape));
+  },
+  add(ctx, node) {
+    const fused = productPlus(ctx, node);
+    if (fused === null) addElements(ctx, node);
+    else ctx.set(node.out[0]!, fused);
+  },
+  sub: simple("Sub"),
+  mul: simple("Mul"),
+  sigmoid: simple("Sigmoid"),
+  tanh: simple("Tanh"),
+  activation: elementwise((ctx, [x], _, { attrs }) => [activation(ctx, attrs.kind, x!)]),
+  activationGrad: elementwise((ctx, [x, dy], _, { attrs }) => [ctx.emitter.op("Mul", [slope(ctx, attrs.kind, x!), dy!])]),
+  clamp: (ctx, { in: [x], out, attrs }) => {
+    const e = ctx.emitter;
+    ctx.set(out[0]!, e.op("Clip", [ctx.get(x!), e.floats([attrs.low]), e.floats([attrs.high])]));
+  },
+  clampGrad: (ctx, { in: [x, dy], out, attrs }) => {
+    const e = ctx.emitter;
+    const above = e.op("GreaterOrEqual", [ctx.get(x!), e.floats([attrs.low])]);
+    const below = e.op("LessOrEqual", [ctx.get(x!), e.floats([attrs.high])]);
+    ctx.set(out[0]!, e.op("Where", [e.op("And", [above, below]), ctx.get(dy!), e.floats([0])]));
+  },
+  scale: elementwise((ctx, [x], _, { attrs }) => [ctx.emitter.op("Mul", [x!, ctx.emitter.floats([attrs.by])])]),
+  toFloat: (ctx, { in: [x], out }) => ctx.set(out[0]!, ctx.emitter.op("Cast", [ctx.get(x!)], { to: 1 })),
+  reshape: (ctx, { in: [x], out, attrs }) => ctx.set(out[0]!, ctx.emitter.reshape(ctx.get(x!), attrs.shape)),
+  reduceSum: (ctx, { in: [x], out, attrs }) => ctx.set(out[0]!, ctx.emitter.sum(ctx.get(x!), attrs.axes, attrs.keepDims)),
+  softmax: (ctx, { in: [x], out }) => {
+    ctx.set(out[0]!, ctx.remember(`softmax ${x}`, () => [ctx.emitter.op("Softmax", [ctx.get(x!)], { axis: -1 })])[0]!);
+  },
+  softmaxGrad(ctx, { in: [y, dy], out }) {
+    const e = ctx.emitter;
+    const dot = e.sum(e.op("Mul", [ctx.get(y!), ctx.get(dy!)]), [ctx.shape(y!).length - 1], true);
+    ctx.set(out[0]!, e.op("Mul", [e.op("Sub", [ctx.get(dy!), dot]), ctx.get(y!)]));
+  },
+  logSumExp(ctx, { in: [x], out }) {
+    const e = ctx.emitter;
+    ctx.set(out[0]!, ctx.remember(`logSumExp ${x}`, () => [e.op("ReduceLogSumExp", [ctx.get(x!), e.ints([-1])], { keepdims: 0 })])[0]!);
+  },
+  matmul(ctx, { in: [a, b], out, attrs: { transA, transB } }) {
+    const [left, right] = [a!, b!].map((id) => ({ name: ctx.get(id), width: ctx.shape(id)[1]! })) as [Tall, Tall];
+    const readers = transA ? ctx.graph.nodes.filter(({ prim, in: [, second], attrs }) => prim === "matmul" && second === b && attrs.transA && !attrs.transB).length : 0;
+    ctx.set(out[0]!, transA && !transB ? tallProduct(ctx, left, right, ctx.shape(a!)[0]!, readers)
+      : !transA && transB ? ctx.linear(left.name, b!) : ctx.emitter.matmul(left.name, right.name, { transA, transB }));
+  },
+  embedding: (ctx, { in: [table, ids], out }) => ctx.set(out[0]!, ctx.emitter.op("Gather", [ctx.get(table!), ctx.get(ids!)], { axis: 0 })),
+  embeddingGrad(ctx, { in: [ids, dy], out, attrs }) {
+    // ScatterElements adds duplicates one after another; ScatterND with a reduction is not safe with duplicates on several threads.
+    const e = ctx.emitter;
+    const [tokens, hidden] = ctx.shape(dy!) as [number, number];
+    const zero = e.op("Expand", [e.floats([0]), e.ints([attrs.vocab, hidden])]);
+    const index = e.op("Expand", [e.reshape(ctx.get(ids!), [tokens, 1]), e.ints([tokens, hidden])]);
+    ctx.set(out[0]!, e.op("ScatterElements", [zero, index, ctx.get(dy!)], { axis: 0, reduction: "add" }));
+  },
+  rmsNorm: (ctx, { in: [x, weight], out, attrs }) => ctx.set(out[0]!, normalised(ctx, x!, weight!, attrs.eps)[0]!),
+  rmsNormGrad(ctx, { in: [x, weight, dy], out, attrs }) {
+    // With p = dy x, both sums are products of p: of each row with the weight, and of the column of 1/rms with all rows.
+    const e = ctx.emitter;
+    const hidden = ctx.shape(x!).at(-1)!;
+    const rows = elements(ctx.shape(x!)) / hidden;
+    const inverse = normalised(ctx, x!, weight!, attrs.eps)[1]!;
+    const p = e.op("Mul", [ctx.get(dy!), ctx.get(x!)]);
+    const dot = e.op("MatMul", [p, e.reshape(e.op("Mul", [ctx.get(weight!), e.floats([1 / hidden])]), [hidden, 1])]);
+    const along = e.op("Mul", [e.op("Mul", [e.op("Mul", [inverse, inverse]), inverse]), dot]);
+    const across = e.op("Mul", [e.op("Mul", [ctx.get(dy!), ctx.get(weight!)]), inverse]);
+    ctx.set(out[0]!, e.op("Sub", [across, e.op("Mul", [ctx.get(x!), along])]));
+    ctx.set(out[1]!, e.reshape(e.op("MatMul", [e.reshape(inverse, [1, rows]), e.reshape(p, [rows, hidden])]), [hidden]));
+  },
+  layerNorm: (ctx, { in: [x], out, attrs }) => ctx.set(out[0]!, standardised(ctx, x!, attrs.eps)[0]!),
+  layerNormGrad(ctx, { in: [x, dy], out, attrs }) {
+    const e = ctx.emitter;
+    const [hat, , inverse] = standardised(ctx, x!, attrs.eps) as [string, string, string];
+    const mean = (y: string): string => e.op("ReduceMean", [y, e.ints([ctx.shape(x!).length - 1])], { keepdims: 1 });
+    const dx = ctx.get(dy!);
+    const dot = mean(e.op("Mul", [dx, hat]));
+    ctx.set(out[0]!, e.op("Mul", [e.op("Sub", [e.op("Sub", [dx, mean(dx)]), e.op("Mul", [hat, dot])]), inverse]));
+  },
+  swiglu: elementwise((ctx, [gate, up]) => [swigluOf(ctx, gate!, up!)]),
+  swigluGrad: elementwise((ctx, [gate, up, dh]) => {
+    const e = ctx.emitter;
+    // With h = silu(gate) up: up silu'(gate) = h + sigmoid(gate) (up - h), so that the gate itself need not be kept.
+    const h = swigluOf(ctx, gate!, up!);
+    const slopeTimesUp = e.op("Add", [h, e.op("Mul", [sigmoidOf(ctx, gate!), e.op("Sub", [up!, h])])]);
+    return [e.op("Mul", [dh!, slopeTimesUp]), e.op("Mul", [dh!, siluOf(ctx, gate!)])];
+  }),
+};

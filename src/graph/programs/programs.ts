@@ -1,0 +1,223 @@
+/**
+ * What a backend is asked to run: graphs whose inputs and outputs have meanings.
+ * Parameters are inputs of the graph, named by slot key; a backend binds them to state that it owns.
+ */
+import { backward } from "../grad/backward.js";
+import { elements, type Graph, type ValueId } from "../ir/ir.js";
+import { prune, verify } from "../ir/passes.js";
+import type { GraphBuilder } from "../ir/builder.js";
+import { buildCachedDecoder, type CachedShape, type KeyValue } from "../nn/cached.js";
+import { buildDecoder, type BatchShape, type Decoder } from "../nn/decoder.js";
+import { routerEntropy } from "../nn/router-entropy.js";
+import { balanceLoss, layerBalanceLoss, routerZLoss, scoreCounts, type Elsewhere } from "../nn/losses.js";
+import type { DecoderSpec } from "../../model/decoder/types.js";
+import { isBuffer } from "../../model/tensors/slots.js";
+import { sharesBalance, type RoutingFeed, type RoutingSettings } from "../../engine/routing/routing.js";
+
+export interface ParamInfo {
+  readonly key: string;
+  readonly shape: readonly number[];
+}
+
+/** Where each output of a loss graph stands in `graph.outputs`. */
+export interface LossOutputs {
+  /** Mean next-token cross entropy. */
+  readonly loss: number;
+  readonly balance: number | null;
+  readonly z: number | null;
+  /** How often each expert was chosen [E], one for each MoE layer. */
+  readonly counts: readonly number[];
+  /** How many of those choices a capacity has left [E], one for each MoE layer, or none. */
+  readonly kept: readonly number[];
+  /** Mean router entropy, one for each MoE layer. */
+  readonly entropy: readonly number[];
+}
+
+export interface LossProgram {
+  /** Inputs: ids [N], targets [N], then all parameters. */
+  readonly graph: Graph;
+  readonly params: readonly ParamInfo[];
+  readonly outputs: LossOutputs;
+}
+
+export interface TrainProgram extends LossProgram {
+  /** Inputs between targets and parameters. */
+  readonly feeds: readonly RoutingFeed[];
+  /** Where the balance loss goes by the shares of several micro-batches. */
+  readonly shares: {
+    /** Inputs as of the program; outputs: the counts [1, E] that shares are made of, one for each MoE layer. */
+    readonly graph: Graph;
+    /** Where those counts stand in the program's own outputs. */
+    readonly counts: readonly number[];
+    /** Every micro-batch goes by the shares of the whole step, so that they must be known before; else by those up to itself. */
+    readonly ahead: boolean;
+  } | null;
+  /** Output `gradients + i` is the gradient of `trained[i]`. Gradients are of loss + auxCoef * balance + zCoef * z. */
+  readonly gradients: number;
+  /** Parameters with a gradient, in the order of `params`: all but buffers and frozen ones. */
+  readonly trained: readonly ParamInfo[];
+  /** The same network without gradients, for evaluation with the same state. */
+  readonly evaluation: LossProgram;
+}
+
+export interface LogitsProgram {
+  /** Inputs: ids [N], then (if `picksRows`) rows [R], then all parameters. Output: logits [N or R, V]. */
+  readonly graph: Graph;
+  readonly params: readonly ParamInfo[];
+  readonly picksRows: boolean;
+}
+
+/** `batch`: sequences per micro-batch. */
+export interface TrainShape extends BatchShape {
+  /** Coefficient of the load-balancing loss. */
+  readonly auxCoef: number;
+  /** Coefficient of the router z-loss. */
+  readonly zCoef: number;
+  /** Plain routing and a balance loss over all layers together if left out. */
+  readonly routing?: RoutingSettings | undefined;
+  /** Keys of parameters that get no gradient; backward nodes that only they need are left out. */
+  readonly frozen?: ReadonlySet<string> | undefined;
+}
+
+interface Built {
+  readonly decoder: Decoder;
+  readonly targets: ValueId;
+  readonly ids: { readonly loss: ValueId; readonly balance: ValueId | null; readonly z: ValueId | null };
+  readonly values: readonly ValueId[];
+  readonly outputs: LossOutputs;
+  readonly feeds: readonly { readonly id: ValueId; readonly feed: RoutingFeed }[];
+  /** Counts that shares over several micro-batches are made of. */
+  readonly shares: readonly ValueId[];
+}
+
+const plainRouting: RoutingSettings = { balance: "model", jitter: false, sinkhorn: false, capacity: null };
+
+function buildLosses(spec: DecoderSpec, shape: BatchShape, routing = plainRouting): Built {
+  const decoder = buildDecoder(spec, shape, routing);
+  const { builder: b, routers } = decoder;
+  const targets = b.input("targets", "int", [shape.batch * shape.sequence]);
+  const loss = b.op("headCrossEntropy", [decoder.hidden, decoder.head, targets], { softcap: spec.logitSoftcap });
+  const moe = routers.length > 0;
+  const feeds: { id: ValueId; feed: RoutingFeed }[] = routers.flatMap(({ jitter, layer }) => {
+    if (jitter === null) return [];
+    return [{ id: jitter, feed: { kind: "jitter", layer, shape: b.shape(jitter), elements: elements(b.shape(jitter)) } as const }];
+  });
+  const overStep = moe && (routing.balance === "global" || routing.balance === "running");
+  const shares = overStep ? routers.map((router) => scoreCounts(b, router, 1)) : [];
+  let elsewhere: Elsewhere[] | undefined;
+  if (overStep) {
+    const perToken = b.input("shares.perToken", "f32", []);
+    elsewhere = routers.map(({ experts, layer }) => ({ counts: b.input(`shares.${layer}`, "f32", [experts]), perToken }));
+    elsewhere.forEach(({ counts }, index) => feeds.push({ id: counts, feed: { kind: "elsewhere", index, shape: b.shape(counts) } }));
+    feeds.push({ id: perToken, feed: { kind: "perToken", shape: [] } });
+  }
+  const balanced = (): ValueId =>
+    routing.balance === "model" ? balanceLoss(b, routers) : layerBalanceLoss(b, routers, { pieces: routing.balance === "sequence" ? shape.batch : 1, elsewhere });
+  // Without a loss in it, a network needs no balance that its layers cannot share.
+  const balance = moe && (routing.balance !== "model" || sharesBalance(spec)) ? balanced() : null;
+  const z = moe ? routerZLoss(b, routers) : null;
+  const values: ValueId[] = [];
+  const put = (ids: readonly (ValueId | null)[]): number[] => ids.flatMap((id) => (id === null ? [] : [values.push(id) - 1]));
+  const outputs: LossOutputs = {
+    loss: put([loss])[0]!,
+    balance: put([balance])[0] ?? null,
+    z: put([z])[0] ?? null,
+    counts: put(routers.map(({ counts }) => counts)),
+    kept: put(routers.map(({ kept }) => kept)),
+    entropy: put(routers.map(({ logits }) => routerEntropy(b, logits))),
+  };
+  return { decoder, targets, values, outputs, ids: { loss, balance, z }, feeds, shares };
+}
+
+const paramsOf = (decoder: Decoder): ParamInfo[] => decoder.params.map(({ slot }) => ({ key: slot.key, shape: slot.shape }));
+
+/** Puts inputs in the promised order, drops dead nodes and proves the result. */
+function close(decoder: Decoder, feeds: readonly ValueId[], outputs: readonly ValueId[]): Graph {
+  const inputs = [...feeds, ...decoder.params.map(({ id }) => id)];
+  const graph = prune({ ...decoder.builder.finish(outputs), inputs });
+  verify(graph);
+  return graph;
+}
+
+export function lossProgram(spec: DecoderSpec, shape: BatchShape): LossProgram {
+  const { decoder, targets, values, outputs } = buildLosses(spec, shape);
+  return { graph: close(decoder, [decoder.ids, targets], values), params: paramsOf(decoder), outputs };
+}
+
+/** Inputs as of a loss program, the mean cross entropy as the only output. */
+export function meanLossProgram(spec: DecoderSpec, shape: BatchShape): LogitsProgram {
+  const { graph, params, outputs } = lossProgram(spec, shape);
+  return { graph: prune({ ...graph, outputs: [graph.outputs[outputs.loss]!] }), params, picksRows: false };
+}
+
+/** Forward, backward and losses of one micro-batch as one graph. */
+export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram {
+  const { decoder, targets, values, outputs, ids, feeds, shares } = buildLosses(spec, shape, shape.routing);
+  const b = decoder.builder;
+  if (shape.auxCoef !== 0 && ids.z !== null && ids.balance === null) throw new Error("layers with different numbers of experts share no balance loss");
+  let total = ids.loss;
+  if (ids.balance !== null && shape.auxCoef !== 0) total = b.add(total, b.scale(ids.balance, shape.auxCoef));
+  if (ids.z !== null && shape.zCoef !== 0) total = b.add(total, b.scale(ids.z, shape.zCoef));
+  const trained = decoder.params.filter(({ slot }) => !isBuffer(slot.at) && shape.frozen?.has(slot.key) !== true);
+  const gradients = backward(b, total, trained.map(({ id }) => id));
+  const inputs = [decoder.ids, targets, ...feeds.map(({ id }) => id)];
+  return {
+    graph: close(decoder, inputs, [...values, ...shares, ...gradients]),
+    params: paramsOf(decoder),
+    outputs,
+    feeds: feeds.map(({ feed }) => feed),
+    shares: shares.length === 0 ? null : { graph: close(decoder, inputs, shares), counts: shares.map((_, i) => values.length + i), ahead: shape.routing?.balance === "global" },
+    gradients: values.length + shares.length,
+    trained: trained.map(({ slot }) => ({ key: slot.key, shape: slot.shape })),
+    evaluation: lossProgram(spec, shape),
+  };
+}
+
+/** Logits of all rows, or only of rows chosen at run time. */
+export function logitsProgram(
+  spec: DecoderSpec, shape: BatchShape & { readonly rows?: number },
+): LogitsProgram {
+  const decoder = buildDecoder(spec, shape);
+  const b = decoder.builder;
+  const rows = shape.rows === undefined ? null : b.input("rows", "int", [shape.rows]);
+  const logits = logitsOf(b, spec, decoder, rows);
+  const graph = close(decoder, rows === null ? [decoder.ids] : [decoder.ids, rows], [logits]);
+  return { graph, params: paramsOf(decoder), picksRows: rows !== null };
+}
+
+/** Logits of the hidden states [N, H], or of chosen rows of them. */
+export function logitsOf(b: GraphBuilder, { logitSoftcap: cap }: DecoderSpec, { hidden, head }: Pick<Decoder, "hidden" | "head">, rows: ValueId | null): ValueId {
+  const raw = b.linear(rows === null ? hidden : b.op("embedding", [hidden, rows], {}), head);
+  return cap === null ? raw : b.scale(b.op("tanh", [b.scale(raw, 1 / cap)], {}), cap);
+}
+
+export interface ExtendProgram {
+  /**
+   * Inputs: ids [B*T], positions [B*T], lengths [B] (only with a past), rows [B], past keys and values by layer (only with a past), then all parameters.
+   * Outputs: logits of the chosen rows [B, V], then keys and values of the new tokens by layer, [B*T, kvHeads * size].
+   */
+  readonly graph: Graph;
+  readonly params: readonly ParamInfo[];
+  readonly shape: CachedShape;
+  readonly layers: number;
+  readonly kvHeads: number;
+  readonly keyDim: number;
+  readonly valueDim: number;
+}
+
+/** T new tokens in each of B rows behind a cache of keys and values. */
+export function extendProgram(spec: DecoderSpec, shape: CachedShape): ExtendProgram {
+  const decoder = buildCachedDecoder(spec, shape);
+  const { builder: b, ids, positions, lengths, past, present, params } = decoder;
+  const rows = b.input("rows", "int", [shape.batch]);
+  const flat = (pairs: readonly KeyValue[]): ValueId[] => pairs.flatMap(({ k, v }) => [k, v]);
+  const inputs = [ids, positions, ...(lengths === null ? [] : [lengths]), rows, ...flat(past), ...params.map(({ id }) => id)];
+  const graph = prune({ ...b.finish([logitsOf(b, spec, decoder, rows), ...flat(present)]), inputs });
+  verify(graph);
+  const { kvHeads, headDim, latent } = spec.attn;
+  return {
+    graph, shape, kvHeads,
+    params: params.map(({ slot }) => ({ key: slot.key, shape: slot.shape })),
+    layers: spec.layers.length, keyDim: headDim, valueDim: latent?.valueDim ?? headDim,
+  };
+}

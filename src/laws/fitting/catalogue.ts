@@ -1,0 +1,30 @@
+/** All laws with a name. */
+import { expressionLaw } from "../forms/expression-law.js";
+import { chinchilla, joint } from "../forms/chinchilla.js";
+import { clark } from "../forms/clark.js";
+import { kaplan } from "../forms/kaplan.js";
+import { ludziejewski } from "../forms/ludziejewski.js";
+import { abnar, krajewski } from "../forms/moe.js";
+import { upcycling, upcyclingAdditive, upcyclingData, upcyclingNoInteraction, upcyclingTotal } from "../forms/upcycling.js";
+import { upcyclingShared } from "./shared.js";
+import type { Law } from "../forms/types.js";
+
+export const laws: readonly Law[] = [
+  chinchilla, joint, kaplan, upcycling, upcyclingData, upcyclingNoInteraction, upcyclingAdditive, upcyclingTotal, upcyclingShared, krajewski, ludziejewski, clark, abnar,
+];
+
+/** What names a law to another thread: an id of the catalogue, or a formula with its columns and starts. */
+export type LawName =
+  | { readonly id: string }
+  | { readonly formula: string; readonly columns: readonly string[]; readonly start: Readonly<Record<string, number>> };
+
+export function lawOf(name: LawName): Law {
+  if ("formula" in name) return expressionLaw(name.formula, name.columns, name.start);
+  const law = lawById(name.id);
+  if (law === undefined) throw new Error(`no law ${name.id}`);
+  return law;
+}
+
+export function lawById(id: string): Law | undefined {
+  return laws.find((law) => law.id === id);
+}

@@ -1,0 +1,102 @@
+/** Which of several laws describes points better: information criteria on all points, and the error at scales left out of the fit. */
+import { logLikelihood } from "./distributions.js";
+import { fitLaw, type Fit, type FitOptions } from "./fit.js";
+import { predict, type Law, type Places, type Points } from "../forms/types.js";
+
+export interface HeldOut {
+  /** Points left out: those of the largest scales. */
+  readonly n: number;
+  readonly fitted: number;
+  /** Root of the mean squared ln-residual of the points left out. */
+  readonly rmse: number;
+  /** Their mean ln-residual: positive where the law predicts losses that are too high. */
+  readonly bias: number;
+}
+
+export interface Criteria {
+  readonly law: string;
+  /** Parameters, the scale of the noise included. */
+  readonly k: number;
+  readonly logLikelihood: number;
+  /** Akaike 1974: 2 k - 2 ln L; of laws fitted to the same points with the same loss the smallest is best. */
+  readonly aic: number;
+  /** Schwarz 1978: k ln n - 2 ln L. */
+  readonly bic: number;
+  /** Null where too few points remain. */
+  readonly heldOut: HeldOut | null;
+}
+
+export function criteria(fit: Fit, points: Points, options: FitOptions = {}): Criteria {
+  const k = fit.law.parameters.length + 1;
+  const value = logLikelihood(fit.loss, fit.objective, points.n);
+  return {
+    law: fit.law.id, k, logLikelihood: value,
+    aic: 2 * k - 2 * value, bic: k * Math.log(points.n) - 2 * value,
+    heldOut: heldOutLargest(fit.law, points, { ...options, loss: fit.loss }),
+  };
+}
+
+/** How well a fit describes the points it was fitted to. */
+export interface Quality {
+  /** Root mean square and mean absolute error of L, in nats. */
+  readonly rmse: number;
+  readonly mae: number;
+  /** Root mean square of ln-residuals. */
+  readonly logRmse: number;
+  /** Share of the variance of L that is described. */
+  readonly r2: number;
+}
+
+export function qualityOf({ residuals }: Fit, { loss, n }: Points): Quality {
+  const mean = loss.reduce((sum, value) => sum + value, 0) / n;
+  let [squares, absolute, logs, variance] = [0, 0, 0, 0];
+  for (let i = 0; i < n; i++) {
+    const error = loss[i]! * Math.expm1(residuals[i]!);
+    squares += error * error;
+    absolute += Math.abs(error);
+    logs += residuals[i]! ** 2;
+    variance += (loss[i]! - mean) ** 2;
+  }
+  return { rmse: Math.sqrt(squares / n), mae: absolute / n, logRmse: Math.sqrt(logs / n), r2: 1 - squares / variance };
+}
+
+/** Size times all tokens where there are both, else the size: what grows with the compute of a run. */
+export function scaleOf({ n, columns }: Places): Float64Array {
+  const { N, D, D1, D2 } = columns;
+  return Float64Array.from({ length: n }, (_, i) => {
+    const tokens = (D?.[i] ?? 0) || (D1?.[i] ?? 0) + (D2?.[i] ?? 0);
+    return (N?.[i] ?? 1) * (tokens || 1);
+  });
+}
+
+export const heldOutShare = 0.2;
+
+/**
+ * Fits the smaller scales and predicts the largest: the question a law is asked, which random folds do not ask. Points of equal scale stay
+ * together. Null where fewer points than parameters + 1 would remain.
+ */
+export function heldOutLargest(law: Law, points: Points, options: FitOptions = {}, share = heldOutShare): HeldOut | null {
+  const scale = scaleOf(points);
+  const sorted = scale.slice().sort();
+  const cut = sorted[Math.min(points.n - 1, Math.floor((1 - share) * points.n))]!;
+  const inside = Array.from({ length: points.n }, (_, i) => i).filter((i) => scale[i]! < cut);
+  const outside = Array.from({ length: points.n }, (_, i) => i).filter((i) => scale[i]! >= cut);
+  if (inside.length <= law.parameters.length || outside.length === 0) return null;
+  const fit = fitLaw(law, pick(points, inside), options);
+  const left = pick(points, outside);
+  const residuals = predict(law, fit.params, left).map((value, i) => Math.log(value / left.loss[i]!));
+  const sum = residuals.reduce((total, r) => total + r, 0);
+  const squares = residuals.reduce((total, r) => total + r * r, 0);
+  return { n: outside.length, fitted: inside.length, rmse: Math.sqrt(squares / outside.length), bias: sum / outside.length };
+}
+
+export function pick(points: Points, rows: readonly number[]): Points {
+  const { columns, loss, cluster, group } = points;
+  return {
+    n: rows.length,
+    columns: Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, Float64Array.from(rows, (i) => values[i]!)])),
+    loss: Float64Array.from(rows, (i) => loss[i]!),
+    ...(cluster && { cluster: rows.map((i) => cluster[i]!) }),
+    ...(group && { group: rows.map((i) => group[i]!) }),
+  };
+}

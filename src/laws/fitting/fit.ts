@@ -1,0 +1,101 @@
+/** Fits a law to points: many starts, the best optimum, and how far it can be trusted to be one. */
+import { inputError } from "../../base/errors.js";
+import { defaultLimits, type SolverLimits } from "../solvers/box.js";
+import { fitFrom, type LocalFit, type Problem } from "../solvers/local-fit.js";
+import { defaultDelta, type Loss } from "../solvers/loss.js";
+import { paramsOf, type BoundLaw, type Law, type Params, type Points } from "../forms/types.js";
+
+/**
+ * `converged`: a stopping rule was met inside the bounds. `at-bound`: it was met with a parameter on a bound, which the data therefore do
+ * not identify. `iteration-limit`: neither; the numbers are the best seen, not an optimum.
+ */
+export type FitStatus = "converged" | "at-bound" | "iteration-limit";
+
+export type StartMethod = "projection" | "grid";
+
+export interface FitOptions {
+  readonly loss?: Loss;
+  /** Variable projection (default), or the law's full grid. */
+  readonly starts?: StartMethod;
+  /** Further internal starts, for example a known optimum. */
+  readonly extraStarts?: readonly Float64Array[];
+  readonly limits?: SolverLimits;
+}
+
+export interface Fit {
+  readonly law: Law;
+  readonly loss: Loss;
+  readonly bound: BoundLaw;
+  /** Internal parameters of the optimum. */
+  readonly theta: Float64Array;
+  readonly params: Params;
+  /** Sum over points of the loss of ln-residuals: Huber's, |r|, or r^2. */
+  readonly objective: number;
+  readonly status: FitStatus;
+  /** Names of parameters on a bound. */
+  readonly atBound: readonly string[];
+  /** Largest component of the scaled objective's gradient. */
+  readonly gradientNorm: number;
+  readonly starts: { readonly tried: number; readonly atOptimum: number; readonly share: number };
+  readonly evaluations: number;
+  /** ln prediction - ln observation, by point. */
+  readonly residuals: Float64Array;
+}
+
+export const defaultLoss: Loss = { name: "huber", delta: defaultDelta };
+
+/** Local fits tried from variable projection. */
+export const projectedStarts = 8;
+
+export function problemOf(bound: BoundLaw, points: Points, loss: Loss, weights?: Float64Array): Problem {
+  return { bound, logLoss: points.loss.map(Math.log), weights: weights ?? new Float64Array(points.n).fill(1), loss };
+}
+
+export function startsOf(bound: BoundLaw, options: FitOptions): readonly Float64Array[] {
+  const own = options.starts === "grid" ? bound.gridStarts() : bound.projectedStarts(projectedStarts);
+  return [...own, ...(options.extraStarts ?? [])];
+}
+
+/** The best end is taken as far as rounding allows. */
+const finalLimits: SolverLimits = { ...defaultLimits, tolerance: 1e-16 };
+
+/** Two optima are one where their objectives agree to this part. */
+const sameOptimum = 1e-8;
+
+/** Fits on this thread. The points are taken as checked (`checkPoints`). */
+export function fitLaw(law: Law, points: Points, options: FitOptions = {}): Fit {
+  const bound = law.bind(points);
+  const problem = problemOf(bound, points, options.loss ?? defaultLoss);
+  const found = startsOf(bound, options).map((start) => fitFrom(problem, start, null, options.limits));
+  return bestOf(problem, points, found, options.limits);
+}
+
+/** The best of local fits, tried once more from its own end, as a fit. Also used where the starts were run on several threads. */
+export function bestOf(problem: Problem, points: Points, found: readonly LocalFit[], limits: SolverLimits = finalLimits): Fit {
+  const { bound, loss, logLoss } = problem;
+  const usable = found.filter(({ objective }) => Number.isFinite(objective));
+  if (usable.length === 0) {
+    const message = `the law ${bound.law.id} is finite at all points from none of ${found.length} starts`;
+    throw inputError(message, { hint: "look for absurd values and wrong units among the points" });
+  }
+  const first = usable.reduce((best, next) => (next.objective < best.objective ? next : best));
+  const again = fitFrom(problem, first.theta, null, limits);
+  const best = again.objective <= first.objective ? { ...again, converged: again.converged || first.converged } : first;
+  const close = best.objective * (1 + sameOptimum) + points.n * (loss.name === "lad" ? 1e-14 : 1e-28);
+  const atOptimum = found.filter(({ objective }) => objective <= close).length;
+  const atBound = bound.law.parameters.filter((_, j) => best.theta[j]! <= bound.lower[j]! || best.theta[j]! >= bound.upper[j]!).map(({ name }) => name);
+  const residuals = new Float64Array(points.n);
+  bound.evaluate(best.theta, residuals);
+  for (let i = 0; i < residuals.length; i++) residuals[i]! -= logLoss[i]!;
+  return {
+    law: bound.law, loss, bound, theta: best.theta,
+    params: paramsOf(bound.law, bound.natural(best.theta)),
+    objective: best.objective,
+    status: !best.converged ? "iteration-limit" : atBound.length > 0 ? "at-bound" : "converged",
+    atBound,
+    gradientNorm: best.gradientNorm,
+    starts: { tried: found.length, atOptimum, share: atOptimum / Math.max(1, found.length) },
+    evaluations: found.reduce((sum, { evaluations }) => sum + evaluations, again.evaluations),
+    residuals,
+  };
+}

@@ -1,0 +1,122 @@
+/** Whether points can be fitted at all, said in a sentence that helps; and what looks wrong but can be fitted. */
+import { largest, smallest } from "../../base/extremes.js";
+import { inputError } from "../../base/errors.js";
+import { compact, significant } from "../../base/format.js";
+import type { Law, Points } from "./types.js";
+
+export interface CheckOptions {
+  /** File or other origin, for errors. */
+  readonly where?: string;
+  /** What point i is called, such as its line in the file; "point 1" and so on where left out. */
+  readonly pointName?: (i: number) => string;
+  /** Columns whose unit the user has stated: their sizes are taken as meant. */
+  readonly stated?: readonly string[];
+}
+
+/** Raw counts below this are not sizes or token counts of any model: the column is in thousands, millions or billions. */
+const smallestCount = 1000;
+const largestCount = 1e15;
+/** Above it a "loss" is rather a perplexity. */
+const largestLoss = 20;
+/** One column whose values span this much mixes units. */
+const widestSpan = 1e8;
+
+/** Warnings, one sentence each. Throws inputError where a fit would be meaningless. */
+export function checkPoints(law: Law, points: Points, { where, stated = [], pointName = (i) => `point ${i + 1}` }: CheckOptions = {}): readonly string[] {
+  const fail = (message: string, hint?: string): never => {
+    throw inputError(message, { where, hint });
+  };
+  const warnings: string[] = [];
+  const p = law.parameters.length;
+  checkGroups(law, points, pointName, fail);
+  for (const { name, meaning } of law.columns) {
+    const values = points.columns[name] ?? fail(`the law ${law.id} needs a column ${name} (${meaning})`, `name it: --columns ${name}=YOUR_COLUMN`);
+    const wanted = countsFrom(name);
+    for (const i of rowsUsing(law, points, name)) {
+      const value = values[i]!;
+      if (!Number.isFinite(value)) fail(`${pointName(i)}: ${name} is ${value}`, "leave that row out, or correct it");
+      if (!(value > wanted.above)) fail(`${pointName(i)}: ${name} is ${value}, expected more than ${wanted.above}`, "leave that row out, or correct it");
+      if (wanted.below !== undefined && value >= wanted.below) fail(`${pointName(i)}: ${name} is ${value}, expected less than ${wanted.below}`);
+    }
+  }
+  for (let i = 0; i < points.n; i++) {
+    const loss = points.loss[i]!;
+    if (!Number.isFinite(loss)) fail(`${pointName(i)}: loss is ${loss}`, "leave runs that diverged out");
+    if (loss <= 0) fail(`${pointName(i)}: loss is ${loss}`, "a cross entropy is positive; is the column a logarithm or a difference?");
+  }
+  if (points.n <= p) {
+    fail(
+      `${points.n} point${points.n === 1 ? "" : "s"} for a law with ${p} parameters (${law.parameters.map(({ name }) => name).join(", ")})`,
+      `at least ${p + 1} are needed to say anything, several per parameter to say it with some certainty`,
+    );
+  }
+  for (const { name } of law.columns) checkColumn(law, points, name, { stated: stated.includes(name), pointName, fail, warnings });
+  const [low, high] = [smallest(points.loss), largest(points.loss)];
+  if (high === low) fail(`every loss is ${low}`, "nothing depends on anything here; check the column");
+  if (low > largestLoss) fail(`every loss is above ${largestLoss} (smallest: ${significant(low)})`, "expected nats per token; is this column a perplexity? Then take its logarithm");
+  if (high > largestLoss) warnings.push(`Losses go up to ${significant(high)}: expected nats per token. Is a point a perplexity, or from a run that diverged?`);
+  if (points.n < 3 * p) warnings.push(`${points.n} points for ${p} parameters are few: intervals are wide and depend on every point.`);
+  return warnings;
+}
+
+interface ColumnCheck {
+  readonly stated: boolean;
+  readonly pointName: (i: number) => string;
+  readonly fail: (message: string, hint?: string) => never;
+  readonly warnings: string[];
+}
+
+function checkColumn(law: Law, points: Points, name: string, { stated, pointName, fail, warnings }: ColumnCheck): void {
+  const rows = rowsUsing(law, points, name);
+  const values = Float64Array.from(rows, (i) => points.columns[name]![i]!);
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  if (high === low) {
+    fail(`every point has ${name} = ${compact(low, 4)}, so nothing about ${name} can be learnt`, alternative(law, name));
+  }
+  if (!countColumns.has(name)) return;
+  if (!stated && high < smallestCount) {
+    fail(`${name} goes from ${significant(low)} to ${significant(high)}, expected raw counts`, `if it is in billions, write --columns ${name}=YOUR_COLUMN*1e9`);
+  }
+  if (!stated && low > largestCount) fail(`${name} starts at ${significant(low)}, more than any model has seen`, `check its unit; --columns ${name}=YOUR_COLUMN*1e-9 scales it`);
+  if (high / low > widestSpan) {
+    const [smallest, largest] = [low, high].map((value) => pointName(rows[values.indexOf(value)]!));
+    fail(`${name} spans a factor of ${(high / low).toExponential(1).replace("e+", "e")}: ${compact(low)} at ${smallest}, ${compact(high)} at ${largest}`, "are some rows in other units than the rest?");
+  }
+  if (high / low < 3) warnings.push(`${name} varies only by a factor of ${significant(high / low)}: its exponent will hardly be identified.`);
+}
+
+/** Every group has points, every point a known group, and each group more points than its law has columns. */
+function checkGroups(law: Law, points: Points, pointName: (i: number) => string, fail: (message: string, hint?: string) => never): void {
+  if (law.groups === undefined) return;
+  const names = law.groups.map(({ name }) => name);
+  const list = names.join(", ");
+  const group = points.group ?? fail(`the law ${law.id} needs to know which points are ${list}`, "add a column group, or name it: --columns group=YOUR_COLUMN");
+  group.forEach((name, i) => {
+    if (!names.includes(name)) fail(`${pointName(i)}: group is "${name}", expected one of ${list}`);
+  });
+  for (const { name, columns } of law.groups) {
+    const count = group.filter((found) => found === name).length;
+    if (count < 2 * columns.length + 2) fail(`${count} point${count === 1 ? "" : "s"} of group ${name}, expected at least ${2 * columns.length + 2}`);
+  }
+}
+
+/** Points whose prediction uses the column. */
+function rowsUsing(law: Law, points: Points, column: string): readonly number[] {
+  const all = Array.from({ length: points.n }, (_, i) => i);
+  if (law.groups === undefined) return all;
+  const using = new Set(law.groups.filter(({ columns }) => columns.includes(column)).map(({ name }) => name));
+  return all.filter((i) => using.has(points.group?.[i] ?? ""));
+}
+
+const countColumns: ReadonlySet<string> = new Set(["N", "D", "D1", "D2"]);
+
+function countsFrom(name: string): { above: number; below?: number } {
+  return name === "S" ? { above: -1e-12, below: 1 } : { above: 0 };
+}
+
+/** A law that does without a column that is constant. */
+function alternative(law: Law, name: string): string {
+  if (law.id.startsWith("upcycling") && name === "N") return "with one model size, fit --law upcycling-data";
+  return `add runs with other values of ${name}`;
+}

@@ -1,0 +1,246 @@
+/**
+ * Formulas that users write: `A * N^-alpha + B * D^-beta + E`. Numbers, names, + - * / ^, parentheses, ln, log10, exp, sqrt; nothing else can be
+ * called, so nothing else can happen. Evaluation carries derivatives along (forward mode).
+ */
+import { inputError } from "../../base/errors.js";
+
+export type Expression =
+  | { readonly kind: "number"; readonly value: number }
+  | { readonly kind: "name"; readonly name: string }
+  | { readonly kind: "call"; readonly name: FunctionName; readonly of: Expression }
+  | { readonly kind: "binary"; readonly op: Operator; readonly left: Expression; readonly right: Expression };
+
+type Operator = "+" | "-" | "*" | "/" | "^";
+type FunctionName = "ln" | "log10" | "exp" | "sqrt";
+
+const functionNames: readonly string[] = ["ln", "log10", "exp", "sqrt"];
+const deepest = 200;
+/** No law that anybody fits comes near; a chain of sums this long still fits on the stack. */
+const longest = 4000;
+
+/** Throws inputError saying where and what was expected. */
+export function parseExpression(text: string): Expression {
+  if (text.length > longest) throw inputError(`the law has ${text.length} characters, limit ${longest}`);
+  const tokens = [...text.matchAll(/\s*(?:(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)|([A-Za-z_][A-Za-z_0-9]*)|(.))/gsu)]
+    .map((match) => ({ number: match[1], name: match[2], sign: match[3], at: match.index + match[0].trimStart().length }))
+    .filter(({ number, name, sign }) => number !== undefined || name !== undefined || (sign !== undefined && sign.trim() !== ""));
+  let at = 0;
+  let depth = 0;
+  const fail = (expected: string): never => {
+    const token = tokens[at];
+    const found = token === undefined ? "the end" : `"${token.number ?? token.name ?? token.sign}"`;
+    throw inputError(`in the law ${quoted(text)}: expected ${expected}, found ${found}`, { hint: "write for example A*N^-alpha + B*D^-beta + E" });
+  };
+  const takes = (sign: string): boolean => {
+    if (tokens[at]?.sign !== sign) return false;
+    at += 1;
+    return true;
+  };
+  const nested = <T>(parse: () => T): T => {
+    if (++depth > deepest) throw inputError(`the law is nested more than ${deepest} levels deep`);
+    const value = parse();
+    depth -= 1;
+    return value;
+  };
+  const sum = (): Expression => {
+    let left = term();
+    for (;;) {
+      if (takes("+")) left = { kind: "binary", op: "+", left, right: term() };
+      else if (takes("-")) left = { kind: "binary", op: "-", left, right: term() };
+      else return left;
+    }
+  };
+  const term = (): Expression => {
+    let left = signed();
+    for (;;) {
+      if (takes("*")) left = { kind: "binary", op: "*", left, right: signed() };
+      else if (takes("/")) left = { kind: "binary", op: "/", left, right: signed() };
+      else return left;
+    }
+  };
+  // A sign binds weaker than a power: -x^2 is -(x^2), and 2^-x is allowed.
+  const signed = (): Expression =>
+    nested(() => {
+      if (takes("-")) return { kind: "binary", op: "-", left: { kind: "number", value: 0 }, right: signed() };
+      if (takes("+")) return signed();
+      return power();
+    });
+  const power = (): Expression => {
+    const left = primary();
+    return takes("^") ? { kind: "binary", op: "^", left, right: signed() } : left;
+  };
+  const primary = (): Expression => {
+    const token = tokens[at];
+    if (token?.number !== undefined) {
+      at += 1;
+      const value = Number(token.number);
+      if (value === Infinity) {
+        const message = `in the law ${quoted(text)}: the number ${quoted(token.number)} is too large`;
+        throw inputError(message, { hint: "numbers go up to 1.7e308" });
+      }
+      return { kind: "number", value };
+    }
+    if (token?.name !== undefined) {
+      at += 1;
+      if (tokens[at]?.sign !== "(") return { kind: "name", name: token.name };
+      if (!functionNames.includes(token.name)) {
+        at -= 1;
+        return fail(`a function (${functionNames.join(", ")})`);
+      }
+      at += 1;
+      const of = nested(sum);
+      if (!takes(")")) fail('")"');
+      return { kind: "call", name: token.name as FunctionName, of };
+    }
+    if (!takes("(")) return fail("a number, a name or a parenthesis");
+    const inner = nested(sum);
+    if (!takes(")")) fail('")"');
+    return inner;
+  };
+  const parsed = sum();
+  if (at < tokens.length) fail("an operator (+ - * / ^)");
+  return parsed;
+}
+
+/** A formula in quotes, cut where it is too long for a message. */
+export function quoted(text: string): string {
+  const most = 120;
+  return `"${text.length <= most ? text : `${text.slice(0, most - 3)}...`}"`;
+}
+
+/** How tightly what an operator makes holds together; names, numbers and calls do most. */
+const binding: Readonly<Record<Operator, number>> = { "+": 1, "-": 1, "*": 2, "/": 2, "^": 3 };
+const tightest = 4;
+
+/** The formula as text, with parentheses only where parts would else group in another way, and around signs. */
+export function textOf(expression: Expression): string {
+  const boundBy = (node: Expression): number => (node.kind === "binary" ? binding[node.op] : tightest);
+  const inside = (node: Expression, least: number): string =>
+    (boundBy(node) < least ? `(${textOf(node)})` : textOf(node));
+  switch (expression.kind) {
+    case "number":
+      return String(expression.value);
+    case "name":
+      return expression.name;
+    case "call":
+      return `${expression.name}(${textOf(expression.of)})`;
+    case "binary": {
+      const { op, left, right } = expression;
+      const own = binding[op];
+      const sign = op === "-" && left.kind === "number" && left.value === 0;
+      // Powers group from the right, all others from the left.
+      return `${sign ? "" : inside(left, op === "^" ? own + 1 : own)}${op}${inside(right, op === "^" ? own : own + 1)}`;
+    }
+  }
+}
+
+/** Names in order of appearance; `powers` are those that stand in an exponent. */
+export function namesIn(expression: Expression): { readonly all: readonly string[]; readonly powers: ReadonlySet<string> } {
+  const all = new Set<string>();
+  const powers = new Set<string>();
+  const visit = (node: Expression, inPower: boolean): void => {
+    switch (node.kind) {
+      case "number":
+        return;
+      case "name":
+        all.add(node.name);
+        if (inPower) powers.add(node.name);
+        return;
+      case "call":
+        visit(node.of, inPower);
+        return;
+      case "binary":
+        visit(node.left, inPower);
+        visit(node.right, inPower || node.op === "^");
+    }
+  };
+  visit(expression, false);
+  return { all: [...all], powers };
+}
+
+/** The value with the given numbers for names; `seen` is told the value of every part, inner ones first. */
+export function valueOf(
+  expression: Expression, named: (name: string) => number, seen: (part: Expression, value: number) => void,
+): number {
+  const known = (value: number): number => {
+    seen(expression, value);
+    return value;
+  };
+  switch (expression.kind) {
+    case "number":
+      return known(expression.value);
+    case "name":
+      return known(named(expression.name));
+    case "call":
+      return known(functions[expression.name](valueOf(expression.of, named, seen))[0]);
+    case "binary": {
+      const left = valueOf(expression.left, named, seen);
+      return known(operators[expression.op](left, valueOf(expression.right, named, seen))[0]);
+    }
+  }
+}
+
+/** A value with its derivatives; an evaluator reuses its own. */
+export interface Dual {
+  value: number;
+  readonly slopes: Float64Array;
+}
+
+/** Evaluates with the given numbers: parameters carry derivatives (index into `slopes`), columns do not. */
+export function compileExpression(expression: Expression, parameters: readonly string[], columns: readonly string[]): (theta: ArrayLike<number>, row: ArrayLike<number>) => Dual {
+  const p = parameters.length;
+  const out: Dual = { value: 0, slopes: new Float64Array(p) };
+  switch (expression.kind) {
+    case "number":
+      out.value = expression.value;
+      return () => out;
+    case "name": {
+      const parameter = parameters.indexOf(expression.name);
+      const column = columns.indexOf(expression.name);
+      if (parameter >= 0) out.slopes[parameter] = 1;
+      return (theta, row) => {
+        out.value = parameter >= 0 ? theta[parameter]! : row[column]!;
+        return out;
+      };
+    }
+    case "call": {
+      const inner = compileExpression(expression.of, parameters, columns);
+      const apply = functions[expression.name];
+      return (theta, row) => {
+        const { value, slopes } = inner(theta, row);
+        const [result, slope] = apply(value);
+        out.value = result;
+        for (let j = 0; j < p; j++) out.slopes[j] = slope * slopes[j]!;
+        return out;
+      };
+    }
+    case "binary": {
+      const [left, right] = [compileExpression(expression.left, parameters, columns), compileExpression(expression.right, parameters, columns)];
+      const apply = operators[expression.op];
+      return (theta, row) => {
+        const a = left(theta, row);
+        const b = right(theta, row);
+        const [value, da, db] = apply(a.value, b.value);
+        out.value = value;
+        // A side without derivatives may have an infinite slope, as ln of a negative base: 0 times it must stay 0.
+        for (let j = 0; j < p; j++) out.slopes[j] = (a.slopes[j] === 0 ? 0 : da * a.slopes[j]!) + (b.slopes[j] === 0 ? 0 : db * b.slopes[j]!);
+        return out;
+      };
+    }
+  }
+}
+
+const functions: Readonly<Record<FunctionName, (x: number) => readonly [value: number, slope: number]>> = {
+  ln: (x) => [Math.log(x), 1 / x],
+  log10: (x) => [Math.log10(x), 1 / (x * Math.LN10)],
+  exp: (x) => [Math.exp(x), Math.exp(x)],
+  sqrt: (x) => [Math.sqrt(x), 0.5 / Math.sqrt(x)],
+};
+
+const operators: Readonly<Record<Operator, (a: number, b: number) => readonly [value: number, da: number, db: number]>> = {
+  "+": (a, b) => [a + b, 1, 1],
+  "-": (a, b) => [a - b, 1, -1],
+  "*": (a, b) => [a * b, b, a],
+  "/": (a, b) => [a / b, 1 / b, -a / (b * b)],
+  "^": (a, b) => [a ** b, b * a ** (b - 1), a ** b * Math.log(a)],
+};

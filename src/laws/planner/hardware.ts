@@ -1,0 +1,40 @@
+/** What a plan knows of a GPU and its cluster. The figures come from a YAML table that users can edit (`base/schemas/hardware.ts`). */
+
+/** One row of the table, in the units of data sheets. */
+export interface GpuRow {
+  readonly title: string;
+  /** Dense (no sparsity) TFLOP/s by number format. */
+  readonly peakTflops: Readonly<Record<string, number>>;
+  readonly memoryGB: number;
+  readonly hbmTBs: number;
+  /** GB/s that one GPU can send to others of its node, one direction. */
+  readonly intraGBs: number;
+  /** GB/s that one GPU can send to other nodes, one direction. */
+  readonly interGBs: number;
+  readonly gpusPerNode: number;
+  readonly pricePerHour: number;
+  readonly sources: Readonly<Record<string, string>>;
+}
+
+/** In bytes, seconds and FLOP. */
+export interface Gpu {
+  readonly name: string;
+  readonly title: string;
+  /** Dense bf16 FLOP/s: what mixed-precision training multiplies in. */
+  readonly peak: number;
+  readonly memory: number;
+  readonly hbm: number;
+  readonly intra: number;
+  readonly inter: number;
+  readonly perNode: number;
+  /** Money per GPU and hour, in the table's currency. */
+  readonly price: number;
+  readonly sources: Readonly<Record<string, string>>;
+}
+
+export function gpuOf(name: string, row: GpuRow): Gpu {
+  return {
+    name, title: row.title, peak: row.peakTflops.bf16! * 1e12, memory: row.memoryGB * 1e9, hbm: row.hbmTBs * 1e12,
+    intra: row.intraGBs * 1e9, inter: row.interGBs * 1e9, perNode: row.gpusPerNode, price: row.pricePerHour, sources: row.sources,
+  };
+}

@@ -1,0 +1,246 @@
+/**
+ * How a model is laid out over GPUs for training: every sensible combination of parallel degrees is costed in bytes and seconds, and the fastest that
+ * fits is taken. Attention ranks TP*CP*DP*PP and expert ranks ETP*EP*EDP*PP share the same GPUs (Megatron-Core's parallel folding).
+ */
+import { blockActivationBytes, bytesPerParam, headActivationBytes } from "../../model/cost/memory.js";
+import { forwardFlops, recomputedFlops, type ForwardFlops, type Recompute } from "../../model/cost/flops.js";
+import { layerParams } from "../../model/cost/params.js";
+import type { DecoderSpec, MoeFfn } from "../../model/decoder/types.js";
+import type { Gpu } from "./hardware.js";
+import { stepSeconds, type Seconds, type Speed } from "./speed.js";
+
+export interface Layout {
+  /** Tensor, pipeline, virtual pipeline (chunks per stage), context, expert, expert-tensor, data, expert-data parallel degrees. */
+  readonly tp: number;
+  readonly pp: number;
+  readonly vpp: number;
+  readonly cp: number;
+  readonly ep: number;
+  readonly etp: number;
+  readonly dp: number;
+  readonly edp: number;
+  /** Sequences per micro-batch. */
+  readonly microBatch: number;
+  /** Micro-batches per step of one pipeline. */
+  readonly microBatches: number;
+  readonly recompute: Recompute;
+}
+
+/** Bytes on the fullest GPU. */
+export interface Bytes {
+  /** Parameters held there: not of routed experts, and of routed experts. */
+  readonly plainParams: number;
+  readonly expertParams: number;
+  readonly weights: number;
+  readonly gradients: number;
+  readonly optimizer: number;
+  readonly activations: number;
+  readonly logits: number;
+  readonly reserve: number;
+  readonly total: number;
+}
+
+export interface Placed {
+  readonly layout: Layout;
+  readonly bytes: Bytes;
+  readonly seconds: Seconds;
+  readonly tokensPerStep: number;
+  readonly tokensPerSecond: number;
+  /** Model FLOPs (forward and backward, causal attention, nothing recomputed) over peak. */
+  readonly mfu: number;
+}
+
+export interface LayoutRequest {
+  readonly spec: DecoderSpec;
+  readonly gpu: Gpu;
+  readonly gpus: number;
+  readonly sequence: number;
+  /** Tokens per optimizer step, rounded to whole micro-batches of every layout. */
+  readonly batchTokens: number;
+  readonly speed: Speed;
+}
+
+export interface LayoutResult {
+  /** Null: nothing fits. */
+  readonly best: Placed | null;
+  /** Combinations of degrees and micro-batch looked at, and how many of them fit with some recomputation. */
+  readonly tried: number;
+  readonly fitting: number;
+  /** The smallest bytes per GPU among all, activations left out where the rest alone is too much. */
+  readonly leastBytes: number;
+}
+
+/** CUDA context, communication buffers and workspace, and a part of the memory for fragmentation. Ours. */
+export const reserved = (memory: number): number => 3e9 + 0.04 * memory;
+/** Tokens of the busiest expert-parallel rank over the mean, for memory. Ours. */
+export const busiestRank = 1.25;
+/** Context parallelism below this does not pay. */
+const contextFrom = 8192;
+
+export function bestLayout(request: LayoutRequest): LayoutResult {
+  const prepared = prepare(request);
+  const { memory } = request.gpu;
+  const [one, other] = [new Float64Array(6), new Float64Array(6)];
+  let best: Placed | null = null;
+  let [tried, fitting, leastBytes] = [0, 0, Infinity];
+  for (const base of candidates(request, prepared)) {
+    tried += 1;
+    // Recomputing is never faster: the first that fits is the best of its layout.
+    for (const recompute of recomputes) {
+      const layout: Layout = { ...base, recompute };
+      const sums = fullest(request, prepared, layout, one, other);
+      const states = sums[TOTAL]! - sums[ACTIVATIONS]!;
+      // Weights and states alone do not fit: recomputing cannot help.
+      leastBytes = Math.min(leastBytes, states > memory ? states : sums[TOTAL]!);
+      if (states > memory) break;
+      if (sums[TOTAL]! > memory) continue;
+      fitting += 1;
+      const placed = timed(request, prepared, layout, bytesFrom(sums, memory));
+      if (best === null || placed.tokensPerSecond > best.tokensPerSecond * 1.002) best = placed;
+      break;
+    }
+  }
+  return { best, tried, fitting, leastBytes };
+}
+
+const recomputes: readonly Recompute[] = ["none", "selective", "full"];
+
+/** Fewest GPUs, whole nodes from one node on, on which anything fits; null above 65,536. */
+export function fewestGpus(request: LayoutRequest): number | null {
+  for (let gpus = 1; gpus <= 65536; gpus *= 2) {
+    if (bestLayout({ ...request, gpus }).best !== null) return gpus;
+  }
+  return null;
+}
+
+/** What all layouts of one request share. */
+export interface Prepared {
+  readonly flops: ForwardFlops;
+  /** Prefix sums over layers of parameters cut by TP, of those every rank has whole, of routed experts. */
+  readonly cut: Float64Array;
+  readonly whole: Float64Array;
+  readonly experts: Float64Array;
+  readonly moe: MoeFfn | null;
+  readonly moeLayers: number;
+  readonly embedding: number;
+  readonly activations: Map<number, Float64Array>;
+}
+
+function prepare({ spec, sequence }: LayoutRequest): Prepared {
+  const count = spec.layers.length;
+  const [cut, whole, experts] = [new Float64Array(count + 1), new Float64Array(count + 1), new Float64Array(count + 1)];
+  spec.layers.forEach((layer, i) => {
+    const parts = layerParams(spec, layer);
+    cut[i + 1] = cut[i]! + parts.attention + parts.ffn + parts.shared;
+    whole[i + 1] = whole[i]! + parts.norms + parts.router;
+    experts[i + 1] = experts[i]! + parts.experts;
+  });
+  const mixtures = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []));
+  return {
+    flops: forwardFlops(spec, sequence, "causal"), cut, whole, experts, moe: mixtures[0] ?? null, moeLayers: mixtures.length,
+    embedding: spec.vocab * spec.hidden, activations: new Map(),
+  };
+}
+
+const powers = (most: number): number[] => Array.from({ length: Math.floor(Math.log2(Math.max(1, most))) + 1 }, (_, i) => 2 ** i);
+
+function* candidates({ spec, gpu, gpus, sequence, batchTokens }: LayoutRequest, { moe }: Prepared): Generator<Omit<Layout, "recompute">> {
+  const layers = spec.layers.length;
+  const sequences = Math.max(1, Math.round(batchTokens / sequence));
+  const { heads, kvHeads } = spec.attn;
+  for (const tp of powers(Math.min(gpu.perNode, gpus)).filter((t) => heads % t === 0 && kvHeads % t === 0)) {
+    for (const cp of sequence < contextFrom ? [1] : powers(Math.min(8, sequence / 4096, gpus / tp))) {
+      for (let pp = 1; pp <= Math.min(layers, gpus / (tp * cp)); pp++) {
+        if (layers % pp !== 0 || gpus % (tp * cp * pp) !== 0) continue;
+        const dp = gpus / (tp * cp * pp);
+        if (dp > sequences) continue;
+        for (const etp of moe === null || tp === 1 ? [1] : [1, tp]) {
+          if (moe !== null && moe.inner % etp !== 0) continue;
+          for (const ep of moe === null ? [1] : powers(Math.min(moe.experts, gpus / (pp * etp)))) {
+            if (moe !== null && (moe.experts % ep !== 0 || (gpus / pp) % (etp * ep) !== 0)) continue;
+            // All-to-all over many nodes is never the fastest where the experts fit on fewer.
+            if (etp * ep > 8 * gpu.perNode) continue;
+            const edp = gpus / (pp * etp * ep);
+            for (const microBatch of [1, 2, 4, 8]) {
+              const microBatches = Math.round(sequences / (dp * microBatch));
+              if (microBatches < 1) continue;
+              const chunks = pp === 1 || microBatches % pp !== 0 ? [1] : [1, 2, 4].filter((v) => (layers / pp) % v === 0);
+              for (const vpp of chunks) yield { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches };
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+/** Places in the working memory of one candidate: no object is made of those that do not fit. */
+const [PLAIN, EXPERT, OPTIMIZER, ACTIVATIONS, LOGITS, TOTAL] = [0, 1, 2, 3, 4, 5] as const;
+
+/** Writes the sums of the fullest GPU: one of the first stage (most micro-batches in flight) or of the last (head and logits). */
+function fullest(request: LayoutRequest, prepared: Prepared, layout: Layout, out: Float64Array, spare: Float64Array): Float64Array {
+  stageBytes(request, prepared, layout, 0, out);
+  if (layout.pp === 1) return out;
+  stageBytes(request, prepared, layout, layout.pp - 1, spare);
+  return spare[TOTAL]! > out[TOTAL]! ? spare : out;
+}
+
+function stageBytes({ spec, gpu, sequence }: LayoutRequest, prepared: Prepared, layout: Layout, index: number, out: Float64Array): void {
+  const { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches, recompute } = layout;
+  const perStage = spec.layers.length / pp;
+  const tokens = (sequence * microBatch) / cp;
+  const perLayer = activationSums(spec, prepared, layout);
+  const from = index * perStage;
+  const to = from + perStage;
+  const first = index === 0;
+  const last = index === pp - 1;
+  // A tied matrix lies on the first stage and, where that is another, on the last.
+  const matrices = (first ? 1 : 0) + (last && (pp > 1 || !spec.tiedHead) ? 1 : 0);
+  const positions = first && spec.learnedPositions ? spec.maxPositions * spec.hidden : 0;
+  const plain = (prepared.cut[to]! - prepared.cut[from]! + matrices * prepared.embedding) / tp + prepared.whole[to]! - prepared.whole[from]! + positions + (last ? spec.hidden : 0);
+  const expert = (prepared.experts[to]! - prepared.experts[from]!) / (ep * etp);
+  const inFlight = Math.min(pp - index, microBatches) * (vpp > 1 ? 1 + (pp - 1) / (pp * vpp) : 1);
+  const optimizer = bytesPerParam.optimizer * (plain / (dp * cp) + expert / edp);
+  const activations = (perLayer[to]! - perLayer[from]!) * tokens * inFlight + (recompute === "full" ? workingSet(spec, layout) * tokens : 0) + (first ? (2 * spec.hidden * tokens) / tp : 0);
+  const logits = last ? headActivationBytes(spec, tp) * tokens : 0;
+  out[PLAIN] = plain;
+  out[EXPERT] = expert;
+  out[OPTIMIZER] = optimizer;
+  out[ACTIVATIONS] = activations;
+  out[LOGITS] = logits;
+  out[TOTAL] = (bytesPerParam.weights + bytesPerParam.gradients) * (plain + expert) + optimizer + activations + logits + reserved(gpu.memory);
+}
+
+function bytesFrom(sums: Float64Array, memory: number): Bytes {
+  const params = sums[PLAIN]! + sums[EXPERT]!;
+  return {
+    plainParams: sums[PLAIN]!, expertParams: sums[EXPERT]!, weights: bytesPerParam.weights * params, gradients: bytesPerParam.gradients * params, optimizer: sums[OPTIMIZER]!,
+    activations: sums[ACTIVATIONS]!, logits: sums[LOGITS]!, reserve: reserved(memory), total: sums[TOTAL]!,
+  };
+}
+
+function activationSums(spec: DecoderSpec, { activations }: Prepared, { tp, etp, recompute }: Layout): Float64Array {
+  const key = (tp * 1024 + etp) * 4 + recomputes.indexOf(recompute);
+  const known = activations.get(key);
+  if (known !== undefined) return known;
+  const sums = new Float64Array(spec.layers.length + 1);
+  spec.layers.forEach((layer, i) => {
+    sums[i + 1] = sums[i]! + blockActivationBytes(spec, layer, recompute, { tensor: tp, expertTensor: etp, imbalance: busiestRank });
+  });
+  activations.set(key, sums);
+  return sums;
+}
+
+/** With full recomputation one block at a time has everything. */
+function workingSet(spec: DecoderSpec, { tp, etp }: Layout): number {
+  const last = spec.layers.at(-1)!;
+  return blockActivationBytes(spec, last, "none", { tensor: tp, expertTensor: etp, imbalance: busiestRank });
+}
+
+function timed(request: LayoutRequest, prepared: Prepared, layout: Layout, bytes: Bytes): Placed {
+  const { gpu, gpus, sequence } = request;
+  const tokensPerStep = layout.microBatches * layout.microBatch * layout.dp * sequence;
+  const seconds = stepSeconds(request, prepared, layout, bytes, recomputedFlops(prepared.flops, layout.recompute));
+  const tokensPerSecond = tokensPerStep / seconds.total;
+  return { layout, bytes, seconds, tokensPerStep, tokensPerSecond, mfu: (3 * prepared.flops.total * tokensPerSecond) / (gpus * gpu.peak) };
+}

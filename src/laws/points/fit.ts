@@ -1,0 +1,197 @@
+/** A fit from points to everything a report says about it: optimum, intervals, comparison, warnings. */
+import { inputError } from "../../base/errors.js";
+import { clusterCount, naturalDraws, summarise, type BootstrapInterval } from "../fitting/bootstrap.js";
+import { lawOf, type LawName } from "../fitting/catalogue.js";
+import { checkPoints } from "../forms/check.js";
+import { criteria, pick, qualityOf, type Criteria, type Quality } from "../fitting/compare.js";
+import { bestOf, fitLaw, problemOf, startsOf, type Fit, type StartMethod } from "../fitting/fit.js";
+import { extrapolationWarnings, identificationWarnings, type Warning } from "../fitting/identification.js";
+import type { Problem } from "../solvers/local-fit.js";
+import type { Loss } from "../solvers/loss.js";
+import { profileParameter, profilePrediction, type Profile } from "../fitting/profile.js";
+import { placesOf, predict, type Law, type Points } from "../forms/types.js";
+import type { Job } from "./jobs.js";
+import { openPool } from "./pool.js";
+
+export interface FitRequest {
+  readonly law: LawName;
+  readonly points: Points;
+  /** Origin of the points, for errors. */
+  readonly where?: string;
+  /** Line of each point there. */
+  readonly lines?: readonly number[];
+  readonly loss: Loss;
+  readonly starts: StartMethod;
+  /** Bootstrap draws; 0 for none. */
+  readonly bootstrap: number;
+  readonly profile: boolean;
+  /** Confidence of intervals, such as 0.95. */
+  readonly level: number;
+  readonly seed: number;
+  readonly threads: number;
+  /** Further laws fitted to the same points. */
+  readonly compare: readonly LawName[];
+  readonly predict: readonly PredictAt[];
+  /** Columns whose unit the user stated. */
+  readonly stated?: readonly string[];
+}
+
+/** A place to predict for; `group` says which law of several. */
+export interface PredictAt {
+  readonly columns: Readonly<Record<string, number>>;
+  readonly group?: string;
+}
+
+export interface Prediction {
+  readonly at: Readonly<Record<string, number>>;
+  readonly group: string | null;
+  readonly loss: number;
+  readonly profile: Profile | null;
+  readonly bootstrap: BootstrapInterval | null;
+  readonly warnings: readonly Warning[];
+}
+
+export interface FitReport {
+  readonly fit: Fit;
+  readonly quality: Quality;
+  readonly profiles: Readonly<Record<string, Profile>>;
+  readonly bootstrap: Readonly<Record<string, BootstrapInterval>>;
+  /** Natural parameters of every draw, by parameter. */
+  readonly draws: Readonly<Record<string, Float64Array>>;
+  readonly predictions: readonly Prediction[];
+  /** Sentences about the points. */
+  readonly notes: readonly string[];
+  readonly warnings: readonly Warning[];
+  /** This law first. Empty unless a comparison was asked for. */
+  readonly comparison: readonly Criteria[];
+}
+
+export interface FitProgress {
+  readonly what: "starts" | "bootstrap" | "profile" | "comparison";
+  readonly done: number;
+  readonly total: number;
+}
+
+/** Pieces of work do not depend on the number of threads, so neither do results. */
+const startsPerJob = 50;
+const drawsPerJob = 50;
+/** Fewer starts than this are done before a thread has started. */
+const startsWorthThreads = 200;
+const drawsWorthThreads = 200;
+
+/** Resampling fewer runs than this understates how much they differ. */
+const fewRuns = 10;
+
+/** Throws inputError for points that cannot be fitted. */
+export async function runFit(request: FitRequest, progress: (state: FitProgress) => void = () => undefined): Promise<FitReport> {
+  const { points, loss, bootstrap, seed } = request;
+  const law = lawOf(request.law);
+  const { where, stated, lines } = request;
+  const notes = checkPoints(law, points, {
+    ...(where !== undefined && { where }), ...(stated && { stated }), ...(lines && { pointName: (i: number) => `line ${lines[i]}` }),
+  });
+  checkPlaces(law, request.predict);
+  const runs = clusterCount(points);
+  const few = bootstrap > 0 && points.cluster !== undefined && runs < fewRuns ? [`Only ${runs} runs to resample: bootstrap intervals will be too narrow.`] : [];
+  const bound = law.bind(points);
+  const problem = problemOf(bound, points, loss);
+  const starts = startsOf(bound, { starts: request.starts });
+  const worth = starts.length >= startsWorthThreads || bootstrap >= drawsWorthThreads;
+  const pool = openPool({ law: request.law, points, loss }, worth ? request.threads : 1);
+  try {
+    const batches = pieces(starts.length, startsPerJob).map(([from, to]): Extract<Job, { type: "starts" }> => ({ type: "starts", starts: starts.slice(from, to) }));
+    const local = (await pool.run(batches, (done) => progress({ what: "starts", done, total: batches.length }))).flat();
+    const fit = bestOf(problem, points, local);
+    const jobs = pieces(bootstrap, drawsPerJob).map(([from, to]): Extract<Job, { type: "bootstrap" }> => ({ type: "bootstrap", optimum: fit.theta, seed, from, to }));
+    const parts = await pool.run(jobs, (done) => progress({ what: "bootstrap", done, total: jobs.length }));
+    const draws = joined(parts);
+    return report(request, law, problem, fit, draws, [...notes, ...few], progress);
+  } finally {
+    await pool.close();
+  }
+}
+
+function report(
+  { points, loss, level, profile, compare, predict: places }: FitRequest, law: Law, problem: Problem, fit: Fit, draws: Float64Array,
+  notes: readonly string[], progress: (state: FitProgress) => void,
+): FitReport {
+  const natural = draws.length === 0 ? [] : naturalDraws(fit.bound, draws);
+  const profiles: Record<string, Profile> = {};
+  const intervals: Record<string, BootstrapInterval> = {};
+  law.parameters.forEach(({ name }, j) => {
+    if (profile) {
+      profiles[name] = profileParameter(fit, problem, j, { level });
+      progress({ what: "profile", done: j + 1, total: law.parameters.length });
+    }
+    if (natural.length > 0) intervals[name] = summarise(natural[j]!, level);
+  });
+  const comparison = compare.length === 0 ? [] : [
+    criteria(fit, points),
+    ...compare.map((name, i) => {
+      const other = lawOf(name);
+      checkPoints(other, points);
+      progress({ what: "comparison", done: i + 1, total: compare.length });
+      return criteria(fitLaw(other, points, { loss }), points);
+    }),
+  ];
+  return {
+    fit, profiles, notes, quality: qualityOf(fit, points), comparison,
+    bootstrap: intervals,
+    draws: Object.fromEntries(natural.map((values, j) => [law.parameters[j]!.name, values])),
+    predictions: places.map((at) => predictionAt(at, points, problem, fit, draws, { profile, level })),
+    warnings: identificationWarnings(fit, problem, { profile: profiles, bootstrap: intervals }),
+  };
+}
+
+function predictionAt(
+  { columns, group }: PredictAt, points: Points, problem: Problem, fit: Fit, draws: Float64Array, { profile, level }: { profile: boolean; level: number },
+): Prediction {
+  // Columns that the group's law does not use.
+  const unused = Object.fromEntries(fit.law.columns.filter(({ name }) => columns[name] === undefined).map(({ name }) => [name, [NaN]]));
+  const given = Object.fromEntries(Object.entries(columns).map(([name, value]) => [name, [value]]));
+  const place = placesOf({ ...given, ...unused }, group === undefined ? undefined : [group]);
+  const alike = group === undefined ? points : pick(points, Array.from({ length: points.n }, (_, i) => i).filter((i) => points.group?.[i] === group));
+  const p = fit.bound.p;
+  const evaluator = fit.bound.at(place);
+  const out = new Float64Array(1);
+  const values = Float64Array.from({ length: draws.length / p }, (_, i) => {
+    evaluator.evaluate(draws.subarray(i * p, (i + 1) * p), out);
+    return Math.exp(out[0]!);
+  });
+  return {
+    at: columns, group: group ?? null,
+    loss: predict(fit.law, fit.params, place)[0]!,
+    profile: profile ? profilePrediction(fit, problem, place, { level }) : null,
+    bootstrap: values.length === 0 ? null : summarise(values, level),
+    warnings: extrapolationWarnings(alike, placesOf(given)),
+  };
+}
+
+function checkPlaces(law: Law, places: FitRequest["predict"]): void {
+  const where = "--predict";
+  for (const { columns, group } of places) {
+    const part = law.groups?.find(({ name }) => name === group);
+    if (law.groups !== undefined && part === undefined) {
+      throw inputError(group === undefined ? `the law ${law.id} is several laws: which one?` : `"${group}" is no group of ${law.id}`, { where, hint: `write group=${law.groups.map(({ name }) => name).join("|")},...` });
+    }
+    if (law.groups === undefined && group !== undefined) throw inputError(`the law ${law.id} has no groups`, { where });
+    const wanted = part?.columns ?? law.columns.map(({ name }) => name);
+    for (const name of wanted) {
+      if (!(columns[name]! > 0) && !(name === "S" && columns[name] === 0)) throw inputError(`a prediction of ${law.id} needs ${name}`, { where, hint: `write ${[...(group === undefined ? [] : [`group=${group}`]), ...wanted.map((column) => `${column}=...`)].join(",")}` });
+    }
+  }
+}
+
+function pieces(count: number, size: number): [number, number][] {
+  return Array.from({ length: Math.ceil(count / size) }, (_, i) => [i * size, Math.min(count, (i + 1) * size)]);
+}
+
+function joined(parts: readonly Float64Array[]): Float64Array {
+  const out = new Float64Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}

@@ -1,0 +1,31 @@
+/** Work that fits into one message: fits from a list of starts, and bootstrap draws. Plain data in and out. */
+import { bootstrapDraws } from "../fitting/bootstrap.js";
+import type { SolverLimits } from "../solvers/box.js";
+import { lawOf, type LawName } from "../fitting/catalogue.js";
+import { problemOf } from "../fitting/fit.js";
+import { fitFrom, type LocalFit, type Problem } from "../solvers/local-fit.js";
+import type { Loss } from "../solvers/loss.js";
+import type { Points } from "../forms/types.js";
+
+/** What all jobs of one fit share; sent once to each thread. */
+export interface Ground {
+  readonly law: LawName;
+  readonly points: Points;
+  readonly loss: Loss;
+}
+
+export type Job =
+  | { readonly type: "starts"; readonly starts: readonly Float64Array[]; readonly limits?: SolverLimits }
+  | { readonly type: "bootstrap"; readonly optimum: Float64Array; readonly seed: number; readonly from: number; readonly to: number };
+
+export type JobResult<J extends Job> = J extends { type: "starts" } ? readonly LocalFit[] : Float64Array;
+
+export type Runner = <J extends Job>(job: J) => JobResult<J>;
+
+export function openRunner({ law, points, loss }: Ground): Runner {
+  const problem: Problem = problemOf(lawOf(law).bind(points), points, loss);
+  return <J extends Job>(job: J) =>
+    (job.type === "starts"
+      ? job.starts.map((start) => fitFrom(problem, start, null, job.limits))
+      : bootstrapDraws(problem, job.optimum, points.cluster, job)) as JobResult<J>;
+}

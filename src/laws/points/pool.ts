@@ -1,0 +1,80 @@
+/** Jobs over worker threads. Which thread does a job never matters to its result. */
+import { Worker } from "node:worker_threads";
+import { limitError, moduleArguments, threadsThatFit } from "../../files/io/limits.js";
+import { openRunner, type Ground, type Job, type JobResult } from "./jobs.js";
+import type { Reply, Request } from "./worker.js";
+
+export interface Pool {
+  /** Results in the order of the jobs. */
+  run<J extends Job>(jobs: readonly J[], progress?: (done: number) => void): Promise<JobResult<J>[]>;
+  close(): Promise<void>;
+}
+
+/** One thread: this one, between which and the next job others get their turn. Of several as many as the system lets us have. */
+export function openPool(ground: Ground, threads: number): Pool {
+  const fitting = threads <= 1 ? 1 : threadsThatFit(threads);
+  return fitting <= 1 ? ownThread(ground) : workers(ground, fitting);
+}
+
+function ownThread(ground: Ground): Pool {
+  const runner = openRunner(ground);
+  return {
+    async run(jobs, progress) {
+      const results: JobResult<(typeof jobs)[number]>[] = [];
+      for (const job of jobs) {
+        results.push(runner(job));
+        progress?.(results.length);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      return results;
+    },
+    close: () => Promise.resolve(),
+  };
+}
+
+function workers(ground: Ground, threads: number): Pool {
+  // Tests run the sources; the worker needs compiled code, which the build has put beside them.
+  const here = import.meta.url;
+  const file = here.endsWith(".ts") ? new URL("../../../dist/laws/points/worker.js", here) : new URL("./worker.js", here);
+  const pool: Worker[] = [];
+  const open = (): void => {
+    const worker = new Worker(file, { execArgv: moduleArguments() });
+    worker.postMessage({ ground } satisfies Request);
+    pool.push(worker);
+  };
+  return {
+    run<J extends Job>(jobs: readonly J[], progress?: (done: number) => void) {
+      while (pool.length < Math.min(threads, jobs.length)) open();
+      return new Promise<JobResult<J>[]>((resolve, reject) => {
+        const results = new Array<JobResult<J>>(jobs.length);
+        let next = 0;
+        let done = 0;
+        if (jobs.length === 0) resolve(results);
+        for (const worker of pool) {
+          worker.removeAllListeners();
+          const give = (): void => {
+            if (next < jobs.length) worker.postMessage({ id: next, job: jobs[next++]! } satisfies Request);
+          };
+          worker.on("message", ({ id, result, error }: Reply) => {
+            if (error !== undefined) {
+              reject(Object.assign(new Error(error.message), { stack: error.stack }));
+              return;
+            }
+            results[id] = result as JobResult<J>;
+            done += 1;
+            progress?.(done);
+            if (done === jobs.length) resolve(results);
+            else give();
+          });
+          worker.on("error", (error: unknown) => reject(limitError(error) ?? error));
+          worker.on("exit", (code) => reject(new Error(`a fitting thread ended with code ${code}`)));
+          give();
+        }
+      });
+    },
+    async close() {
+      for (const worker of pool) worker.removeAllListeners();
+      await Promise.all(pool.map((worker) => worker.terminate()));
+    },
+  };
+}

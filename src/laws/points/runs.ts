@@ -1,0 +1,101 @@
+/**
+ * Points from the tool's own runs: folders of studies (`result.json`) and of trainings (`run.json`, `metrics.jsonl`), at any depth. Only the
+ * LAST evaluation of a run counts: losses in the middle of a learning-rate schedule belong to no finished model.
+ */
+import { readdir } from "node:fs/promises";
+import { join, relative } from "node:path";
+import { inputError } from "../../base/errors.js";
+import { countParams } from "../../model/cost/params.js";
+import { exists } from "../../files/io/atomic.js";
+import { withFsErrors } from "../../files/io/fs-errors.js";
+import { readJsonl } from "../../files/io/jsonl.js";
+import { readJson } from "../../files/io/ranges.js";
+import type { Law } from "../forms/types.js";
+import type { StudyResult } from "../../model/results/result.js";
+import type { DecoderSpec } from "../../model/decoder/types.js";
+import type { Table } from "./table.js";
+
+/** One finished model. N is the dense model's size, or the size of the parent of an upcycled one. */
+interface RunPoint {
+  readonly run: string;
+  readonly group: "dense" | "moe" | "upcycled";
+  readonly N: number;
+  readonly active: number;
+  readonly total: number;
+  /** Tokens of this model's own training; of a continued dense model those of its parent too. */
+  readonly D: number | null;
+  readonly D1: number | null;
+  readonly D2: number | null;
+  readonly loss: number;
+}
+
+const headers = ["run", "group", "N", "active", "total", "D", "D1", "D2", "loss"] as const;
+
+/** Points of all runs below a folder as a table; those of the kind a law is about. Throws inputError where there are none. */
+export async function readRuns(dir: string, law: Law): Promise<Table> {
+  const found = await pointsBelow(dir, dir, 0);
+  if (found.length === 0) {
+    throw inputError("no finished run in this folder", { where: dir, hint: "expected result.json of a study, or run.json with metrics.jsonl of a training" });
+  }
+  const upcycled = law.columns.some(({ name }) => name === "D2") && law.groups === undefined;
+  const kept = law.groups !== undefined ? found : found.filter(({ group }) => (group === "upcycled") === upcycled);
+  if (kept.length === 0) {
+    throw inputError(`no ${upcycled ? "upcycled" : "dense or from-scratch"} run among the ${found.length} of this folder`, { where: dir, hint: `the law ${law.id} is about those` });
+  }
+  return {
+    headers,
+    rows: kept.map((point) => headers.map((name) => (point[name] === null ? "" : String(point[name])))),
+    lines: kept.map((_, i) => i + 1),
+  };
+}
+
+const deepest = 6;
+
+async function pointsBelow(root: string, dir: string, depth: number): Promise<RunPoint[]> {
+  if (await exists(join(dir, "result.json"))) return ofStudy((await readJson(join(dir, "result.json"))) as StudyResult, relative(root, dir));
+  if ((await exists(join(dir, "run.json"))) && (await exists(join(dir, "metrics.jsonl")))) return ofRun(dir, relative(root, dir));
+  if (depth === deepest) return [];
+  const entries = await withFsErrors(dir, "read folder", () => readdir(dir, { withFileTypes: true }));
+  const points: RunPoint[] = [];
+  for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    if (entry.isDirectory() && !entry.name.startsWith(".")) points.push(...(await pointsBelow(root, join(dir, entry.name), depth + 1)));
+  }
+  return points;
+}
+
+export function ofStudy({ parent, arms }: StudyResult, name: string): RunPoint[] {
+  const points: RunPoint[] = [];
+  const size = parent.params.total;
+  if (parent.tokens !== null) {
+    points.push({ run: join(name, "parent"), group: "dense", N: size, active: parent.params.active, total: size, D: parent.tokens, D1: null, D2: null, loss: parent.loss });
+  }
+  for (const arm of arms) {
+    for (const run of arm.runs) {
+      const tokens = run.points.at(-1)?.tokens ?? 0;
+      if (tokens === 0) continue;
+      const common = { run: join(name, run.path), active: arm.params.active, total: arm.params.total, loss: run.finalLoss };
+      switch (arm.kind) {
+        case "dense":
+          points.push({ ...common, group: "dense", N: arm.params.total, D: parent.tokens === null ? null : parent.tokens + tokens, D1: null, D2: null });
+          break;
+        case "scratch":
+          points.push({ ...common, group: "moe", N: size, D: tokens, D1: null, D2: null });
+          break;
+        case "upcycled":
+          points.push({ ...common, group: "upcycled", N: size, D: null, D1: parent.tokens, D2: tokens });
+      }
+    }
+  }
+  return points;
+}
+
+/** A training started by `upcycle train`: what it began from is not known to be a dense parent's tokens, so D counts its own. */
+async function ofRun(dir: string, name: string): Promise<RunPoint[]> {
+  const { spec } = (await readJson(join(dir, "run.json"))) as { spec?: DecoderSpec };
+  const records = (await readJsonl(join(dir, "metrics.jsonl"))) as { type?: string; tokens?: number; loss?: number }[];
+  const last = records.findLast(({ type }) => type === "eval");
+  if (spec === undefined || last?.tokens === undefined || last.loss === undefined || last.tokens === 0) return [];
+  if (!records.some(({ type }) => type === "done")) return [];
+  const { active, total } = countParams(spec);
+  return [{ run: name, group: active === total ? "dense" : "moe", N: total, active, total, D: last.tokens, D1: null, D2: null, loss: last.loss }];
+}

@@ -1,0 +1,171 @@
+/** Tables of text cells from files: CSV (comma, semicolon or tab), JSON lines, a JSON list, also compressed with gzip; and Parquet. */
+import { gunzipSync } from "node:zlib";
+import { UpcycleError, inputError } from "../../base/errors.js";
+import { bytes as bytesText } from "../../base/format.js";
+import { largest, tooLarge, utf8Text } from "../../files/io/open.js";
+import { inputName, readInput } from "../../files/io/streams.js";
+
+export interface Table {
+  readonly headers: readonly string[];
+  /** Cells by row; an absent value is "". */
+  readonly rows: readonly (readonly string[])[];
+  /** Line of the file each row stands on, from 1. */
+  readonly lines: readonly number[];
+}
+
+/** Reads a table from a file, a pipe or ("-") standard input. Throws inputError for what holds none. */
+export async function readTable(file: string): Promise<Table> {
+  const path = inputName(file);
+  let seen = 0;
+  const bytes = await readInput(file, {
+    maxBytes: largest.table,
+    // An endless stream of something else ends here, not at the limit.
+    look: (piece) => {
+      if (seen === 0 && !isPacked(piece)) requireText(piece, path);
+      seen += piece.byteLength;
+    },
+  });
+  if (starts(bytes, parquetMark)) return fromParquet(bytes, path);
+  const plain = isPacked(bytes) ? unpacked(bytes, path) : bytes;
+  requireText(plain, path);
+  const text = utf8Text(plain, path, "file is not UTF-8 text, nor such text compressed with gzip");
+  const first = text.trimStart()[0];
+  if (first === undefined) throw inputError("the file is empty", { where: path });
+  if (first === "{") return fromObjects(parseLines(text, path), path);
+  if (first === "[") return fromObjects(parseList(text, path), path);
+  return parseCsv(text, path);
+}
+
+/** Equal rows take next to nothing in a Parquet file. */
+const mostRows = 2_000_000;
+
+const parquetMark = [...Buffer.from("PAR1")];
+const gzipMark = [0x1f, 0x8b];
+
+const starts = (bytes: Uint8Array, mark: readonly number[]): boolean => mark.every((byte, i) => bytes[i] === byte);
+const isPacked = (bytes: Uint8Array): boolean => starts(bytes, parquetMark) || starts(bytes, gzipMark);
+
+/** No table of text has a zero byte; UTF-16 has, and is called by its name. */
+function requireText(bytes: Uint8Array, path: string): void {
+  const at = bytes.indexOf(0);
+  if (at === -1) return;
+  if (bytes[0]! >= 0xfe) utf8Text(bytes, path, "file is not UTF-8 text, nor such text compressed with gzip");
+  throw inputError(`this is no text: byte ${at} is zero`, { where: path, hint: "expected CSV, JSON lines, or Parquet" });
+}
+
+function unpacked(bytes: Uint8Array, path: string): Uint8Array {
+  try {
+    return gunzipSync(bytes, { maxOutputLength: largest.table });
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ERR_BUFFER_TOO_LARGE") {
+      throw tooLarge(path, `unpacked, file has more than ${bytesText(largest.table)}`, largest.table);
+    }
+    throw inputError("file is not UTF-8 text, nor such text compressed with gzip", { where: path, cause });
+  }
+}
+
+interface Row {
+  readonly line: number;
+  readonly value: unknown;
+}
+
+function parseLines(text: string, path: string): Row[] {
+  return text.split("\n").flatMap((line, i): Row[] => {
+    if (line.trim() === "") return [];
+    try {
+      return [{ line: i + 1, value: JSON.parse(line) as unknown }];
+    } catch (cause) {
+      throw inputError("this line is not JSON", { where: `${path}:${i + 1}`, cause, hint: "expected one object per line" });
+    }
+  });
+}
+
+function parseList(text: string, path: string): Row[] {
+  try {
+    return (JSON.parse(text) as unknown[]).map((value, i) => ({ line: i + 1, value }));
+  } catch (cause) {
+    throw inputError(`not valid JSON (${(cause as Error).message})`, { where: path, cause });
+  }
+}
+
+/** Parquet by hyparquet, which has no native code; loaded only where it is needed. A row's "line" is its number. */
+async function fromParquet(bytes: Uint8Array, path: string): Promise<Table> {
+  const { parquetMetadata, parquetReadObjects } = await import("hyparquet");
+  let rows: Record<string, unknown>[];
+  try {
+    const file = new Uint8Array(bytes).buffer;
+    const metadata = parquetMetadata(file);
+    if (metadata.num_rows > mostRows) {
+      throw inputError(`the file holds ${metadata.num_rows} rows, the limit is ${mostRows}`, { where: path });
+    }
+    rows = await parquetReadObjects({ file, metadata });
+  } catch (cause) {
+    if (cause instanceof UpcycleError) throw cause;
+    throw inputError(`this Parquet file cannot be read (${(cause as Error).message})`, { where: path, hint: "compress it with Snappy or not at all, or export it as CSV", cause });
+  }
+  if (rows.length === 0) throw inputError("the file holds no rows", { where: path });
+  return fromObjects(rows.map((value, i) => ({ line: i + 1, value })), path);
+}
+
+function fromObjects(objects: readonly Row[], path: string): Table {
+  const headers: string[] = [];
+  const known = new Set<string>();
+  for (const { line, value } of objects) {
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
+      throw inputError("this is no object with named values", { where: `${path}:${line}`, hint: 'expected for example {"N": 1e8, "D": 1e10, "loss": 2.9}' });
+    }
+    for (const name of Object.keys(value)) {
+      if (!known.has(name)) headers.push(name);
+      known.add(name);
+    }
+  }
+  const cell = (value: unknown): string => (value === undefined || value === null || typeof value === "object" ? "" : String(value));
+  return { headers, rows: objects.map(({ value }) => headers.map((name) => cell((value as Record<string, unknown>)[name]))), lines: objects.map(({ line }) => line) };
+}
+
+/** RFC 4180, with any of three separators, whichever the heading has most of. */
+export function parseCsv(text: string, path: string): Table {
+  const source = text.replace(/^\ufeff/, "");
+  const heading = source.slice(0, source.search(/\r?\n|$/));
+  const separator = [",", ";", "\t"].reduce((best, next) => (heading.split(next).length > heading.split(best).length ? next : best));
+  const records: { line: number; cells: string[] }[] = [];
+  let line = 1;
+  let cells: string[] = [];
+  let cell = "";
+  let quoted = false;
+  let start = 1;
+  const end = (): void => {
+    cells.push(cell.trim());
+    if (cells.some((value) => value !== "")) records.push({ line: start, cells });
+    cells = [];
+    cell = "";
+    start = line;
+  };
+  for (let i = 0; i < source.length; i++) {
+    const character = source[i]!;
+    if (character === "\n") line += 1;
+    if (quoted) {
+      if (character !== '"') cell += character;
+      else if (source[i + 1] === '"') {
+        cell += '"';
+        i += 1;
+      } else quoted = false;
+    } else if (character === '"' && cell.trim() === "") {
+      quoted = true;
+      cell = "";
+    } else if (character === separator) {
+      cells.push(cell.trim());
+      cell = "";
+    } else if (character === "\n") end();
+    else if (character !== "\r") cell += character;
+  }
+  if (quoted) throw inputError("a quoted cell is not closed", { where: `${path}:${start}` });
+  if (cell !== "" || cells.length > 0) end();
+  const [head, ...rows] = records;
+  if (head === undefined || rows.length === 0) throw inputError("expected a line of column names and lines of values", { where: path });
+  const twice = head.cells.find((name, i) => name !== "" && head.cells.indexOf(name) !== i);
+  if (twice !== undefined) throw inputError(`two columns are called "${twice}"`, { where: `${path}:1` });
+  const ragged = rows.find(({ cells: found }) => found.length !== head.cells.length);
+  if (ragged !== undefined) throw inputError(`${ragged.cells.length} cells, the heading has ${head.cells.length}`, { where: `${path}:${ragged.line}` });
+  return { headers: head.cells, rows: rows.map(({ cells: found }) => found), lines: rows.map(({ line: at }) => at) };
+}

@@ -1,0 +1,259 @@
+/**
+ * Where each slot lies in the stored tensors. Most slots are a tensor of their own; some families store several slots as one
+ * (query, key and value rows), or a matrix the other way round, or one slot as several tensors (a norm's weight for each head).
+ */
+import type { DecoderSpec, Family } from "../decoder/types.js";
+import { namedSlots } from "./names.js";
+import type { Slot, SlotPart } from "./slots.js";
+
+/** Runs of `run` rows, `period` apart, the first at `start`. */
+export interface RowRuns {
+  readonly start: number;
+  readonly run: number;
+  readonly period: number;
+}
+
+/**
+ * Element (i, j) of a placement's rows lies at element `base + row(i) * rowStride + j * columnStride` of its stored tensor, where row(i) takes
+ * `rows` in order. A vector is a matrix of one column.
+ */
+export interface Layout {
+  readonly base: number;
+  readonly rows: RowRuns;
+  readonly rowStride: number;
+  readonly columnStride: number;
+}
+
+/** Rows of a slot, and where they lie in one stored tensor. */
+export interface Placement {
+  readonly slot: Slot;
+  /** Of the stored tensor. */
+  readonly name: string;
+  /** Of the stored tensor. */
+  readonly shape: readonly number[];
+  /** The slot's rows `first` to `first + count`: all of them but where a slot lies in several tensors. */
+  readonly first: number;
+  readonly count: number;
+  /** Null: the stored tensor is these rows, byte for byte. */
+  readonly layout: Layout | null;
+}
+
+/** A slot's share in the one stored tensor that holds it. */
+export interface Share {
+  /** Of the stored tensor. */
+  readonly shape: readonly number[];
+  readonly layout: Layout | null;
+}
+
+/** The share that a slot has in its stored tensor; null: it is a tensor of its own. */
+export type Shares = (spec: DecoderSpec, slot: Slot) => Share | null;
+
+const width = ({ shape }: Slot): number => shape.slice(1).reduce((a, b) => a * b, 1);
+
+/** Whole rows of a stored matrix with `of` rows. */
+export function rowsOf(slot: Slot, of: number, rows: RowRuns): Share {
+  return { shape: [of, ...slot.shape.slice(1)], layout: { base: 0, rows, rowStride: width(slot), columnStride: 1 } };
+}
+
+/** Columns of a stored [in, out] matrix with `of` columns; a vector stays one. */
+export function transposedRowsOf(slot: Slot, of: number, rows: RowRuns): Share {
+  return slot.shape.length === 1 ? rowsOf(slot, of, rows) : { shape: [width(slot), of], layout: { base: 0, rows, rowStride: 1, columnStride: of } };
+}
+
+/** The `index`-th of parts that lie one after the other, with so many rows each: their number and its rows. */
+export function stacked(sizes: readonly number[], index: number): readonly [number, RowRuns] {
+  const of = sizes.reduce((a, b) => a + b, 0);
+  return [of, { start: sizes.slice(0, index).reduce((a, b) => a + b, 0), run: sizes[index]!, period: of }];
+}
+
+/** Rows of one expert's matrix in a tensor [experts, `of`, columns] that holds all of them. */
+export function expertRows(slot: Slot, experts: number, of: number, rows: RowRuns): Share {
+  const columns = width(slot);
+  return { shape: [experts, of, ...slot.shape.slice(1)], layout: { base: slot.at.expert! * of * columns, rows, rowStride: columns, columnStride: 1 } };
+}
+
+/** The same of a tensor [experts, columns, `of`], which holds the matrices the other way round; vectors stay as they are. */
+export function expertColumns(slot: Slot, experts: number, of: number, rows: RowRuns): Share {
+  if (slot.shape.length === 1) return expertRows(slot, experts, of, rows);
+  const columns = width(slot);
+  return { shape: [experts, columns, of], layout: { base: slot.at.expert! * columns * of, rows, rowStride: 1, columnStride: of } };
+}
+
+const indexIn = (parts: readonly SlotPart[], { at }: Slot): number => parts.indexOf(at.part);
+
+/** modeling_phi3.py: the rows of all query heads, of all key heads, of all value heads; gate rows, then up rows. */
+const phi3: Shares = ({ attn: { heads, kvHeads, headDim }, layers }, slot) => {
+  const attention = indexIn(["q", "k", "v"], slot);
+  if (attention !== -1) return rowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
+  const ffn = indexIn(["gate", "up"], slot);
+  if (ffn === -1) return null;
+  const { inner } = layers[slot.at.layer!]!.ffn;
+  return rowsOf(slot, ...stacked([inner, inner], ffn));
+};
+
+/** modeling_gpt_neox.py: each head's query, key and value rows in turn. */
+const gptNeox: Shares = ({ attn: { heads, headDim } }, slot) => {
+  const index = indexIn(["q", "k", "v", "qBias", "kBias", "vBias"], slot) % 3;
+  if (index === -1) return null;
+  return rowsOf(slot, 3 * heads * headDim, { start: index * headDim, run: headDim, period: 3 * headDim });
+};
+
+/** modeling_granitemoe.py: one tensor for all experts, of each the gate rows, then the up rows; the shared expert likewise. */
+const graniteMoe: Shares = ({ layers }, slot) => {
+  const ffn = slot.at.layer === undefined ? undefined : layers[slot.at.layer]!.ffn;
+  if (ffn?.kind !== "moe") return null;
+  const shared = indexIn(["sharedGate", "sharedUp"], slot);
+  if (shared !== -1) return rowsOf(slot, ...stacked([ffn.shared!.inner, ffn.shared!.inner], shared));
+  if (slot.at.expert === undefined) return null;
+  const sizes = slot.at.part === "down" ? [slot.shape[0]!] : [ffn.inner, ffn.inner];
+  return expertRows(slot, ffn.experts, ...stacked(sizes, slot.at.part === "up" ? 1 : 0));
+};
+
+/** modeling_gpt_oss.py: matrices are stored [in, out], of gate and up every other column. */
+const gptOss: Shares = ({ layers }, slot) => {
+  if (slot.at.expert === undefined) return null;
+  const ffn = layers[slot.at.layer!]!.ffn;
+  if (ffn.kind !== "moe") return null;
+  const start = indexIn(["gate", "up", "gateBias", "upBias"], slot);
+  const [of, rows] = start === -1 ? stacked([slot.shape[0]!], 0) : [2 * ffn.inner, { start: start % 2, run: 1, period: 2 }];
+  return expertColumns(slot, ffn.experts, of, rows);
+};
+
+/** modeling_ernie4_5_moe.py: the correction bias of what could be several groups of experts. */
+const ernie: Shares = (_, { at, shape }) => (at.part === "routerCorrection" ? { shape: [1, ...shape], layout: null } : null);
+
+/** modeling_deepseek_v3.py: the rows of the latent, then those of the common key; of each head the key rows, then the value rows. */
+const deepseekV3: Shares = ({ attn: { heads, headDim, latent } }, slot) => {
+  const { kvRank, ropeDim, valueDim } = latent!;
+  const down = indexIn(["kvDown", "kRope"], slot);
+  if (down !== -1) return rowsOf(slot, ...stacked([kvRank, ropeDim], down));
+  const up = indexIn(["k", "v"], slot);
+  if (up === -1) return null;
+  const [period, rows] = stacked([headDim - ropeDim, valueDim], up);
+  return rowsOf(slot, heads * period, rows);
+};
+
+/** modeling_dbrx.py: rows of all experts one after the other, w2 the other way round; query, key and value rows in one tensor. */
+const dbrx: Shares = ({ attn: { heads, kvHeads, headDim }, layers }, slot) => {
+  const attention = indexIn(["q", "k", "v"], slot);
+  if (attention !== -1) return rowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
+  const { expert } = slot.at;
+  const ffn = expert === undefined ? undefined : layers[slot.at.layer!]!.ffn;
+  if (ffn?.kind !== "moe") return null;
+  if (slot.at.part !== "down") return rowsOf(slot, ffn.experts * ffn.inner, { start: expert! * ffn.inner, run: ffn.inner, period: ffn.inner });
+  const hidden = slot.shape[0]!;
+  const rows = { start: 0, run: hidden, period: hidden };
+  return { shape: [ffn.experts * ffn.inner, hidden], layout: { base: expert! * ffn.inner * hidden, rows, rowStride: 1, columnStride: hidden } };
+};
+
+/** modeling_gpt2.py, `Conv1D`: matrices are stored [in, out], of `c_attn` the columns of query, key and value. */
+const gpt2: Shares = (_, slot) => {
+  const [rows] = slot.shape as [number];
+  const attention = indexIn(["q", "k", "v", "qBias", "kBias", "vBias"], slot);
+  if (attention !== -1) return transposedRowsOf(slot, ...stacked([rows, rows, rows], attention % 3));
+  return indexIn(["o", "up", "down"], slot) === -1 ? null : transposedRowsOf(slot, ...stacked([rows], 0));
+};
+
+/** modeling_cohere.py: the weights of norms on queries and keys are [heads, head size]. */
+const cohere: Shares = ({ attn: { headDim } }, slot) =>
+  slot.at.part === "qNorm" || slot.at.part === "kNorm" ? { shape: [slot.shape[0]! / headDim, headDim], layout: null } : null;
+
+const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
+  cohere,
+  phi3,
+  gpt_neox: gptNeox,
+  deepseek_v3: deepseekV3,
+  granitemoe: graniteMoe,
+  granitemoe_swa: graniteMoe,
+  ernie4_5_moe: ernie,
+  gpt_oss: gptOss,
+  dbrx,
+  gpt2,
+};
+
+/**
+ * Every slot with its places, in the order of `namedSlots`; those of a slot in the order of its rows, which they divide evenly. The slots
+ * of one stored tensor fill it without overlap.
+ */
+export function placements(spec: DecoderSpec): Placement[] {
+  const shares = sharesOf[spec.family];
+  return namedSlots(spec).flatMap(({ slot, names }) => {
+    const [rows = 1, ...rest] = slot.shape;
+    if (names.length === 1) {
+      const share = shares?.(spec, slot) ?? { shape: slot.shape, layout: null };
+      return [{ slot, name: names[0]!, first: 0, count: rows, ...share }];
+    }
+    const count = rows / names.length;
+    return names.map((name, i) => ({ slot, name, shape: [count, ...rest], first: i * count, count, layout: null }));
+  });
+}
+
+/** The stored tensors by name, in write order, each with the slots that lie in it. */
+export function storedTensors(spec: DecoderSpec): Map<string, Placement[]> {
+  const stored = new Map<string, Placement[]>();
+  for (const place of placements(spec)) {
+    const others = stored.get(place.name);
+    if (others === undefined) stored.set(place.name, [place]);
+    else others.push(place);
+  }
+  return stored;
+}
+
+/** True if the stored tensor is the slot, byte for byte. */
+export function isWhole({ slot, count, layout }: Placement): boolean {
+  return layout === null && count === (slot.shape[0] ?? 1);
+}
+
+/** `count` elements from `from` of the slot lie in one piece from `at` in the stored tensor. */
+export interface Piece {
+  readonly at: number;
+  readonly from: number;
+  readonly count: number;
+}
+
+/** The pieces of a slot that lie in one stored tensor, in the slot's order; offsets count elements, `from` from the slot's beginning. */
+export function* piecesOf({ slot, first, count, layout }: Placement): Generator<Piece> {
+  const columns = width(slot);
+  if (layout === null) {
+    yield { at: 0, from: first * columns, count: count * columns };
+    return;
+  }
+  const { base, rows: { start, run, period }, rowStride, columnStride } = layout;
+  for (let row = 0; row < count; ) {
+    const at = base + (start + Math.floor(row / run) * period + (row % run)) * rowStride;
+    const from = (first + row) * columns;
+    // Rows that follow each other without a gap are one piece.
+    const inRun = Math.min(run - (row % run), count - row);
+    const together = columnStride === 1 && rowStride === columns ? inRun : 1;
+    if (columnStride === 1 || columns === 1) yield { at, from, count: together * columns };
+    else for (let column = 0; column < columns; column++) yield { at: at + column * columnStride, from: from + column, count: 1 };
+    row += together;
+  }
+}
+
+/** Puts what of a slot lies in a stored tensor into the slot's bytes; elements have `size` bytes. */
+export function takeSlot(place: Placement, stored: Uint8Array, own: Uint8Array, size: number): void {
+  for (const { at, from, count } of piecesOf(place)) own.set(stored.subarray(at * size, (at + count) * size), from * size);
+}
+
+/** Puts what of a slot lies in a stored tensor from the slot's bytes there. */
+export function putSlot(place: Placement, stored: Uint8Array, own: Uint8Array, size: number): void {
+  for (const { at, from, count } of piecesOf(place)) stored.set(own.subarray(from * size, (from + count) * size), at * size);
+}
+
+/** Rows that follow each other in the stored tensor too: a placement's rows from `row` on lie at stored rows from `at` on. */
+export interface RowSpan {
+  readonly row: number;
+  readonly at: number;
+  readonly count: number;
+}
+
+/** The spans of rows `first` to `first + count` of a placement, in order. */
+export function* rowSpans({ start, run, period }: RowRuns, first: number, count: number): Generator<RowSpan> {
+  for (let row = first; row < first + count;) {
+    const within = row % run;
+    const together = period === run ? first + count - row : Math.min(run - within, first + count - row);
+    yield { row, at: start + Math.floor(row / run) * period + within, count: together };
+    row += together;
+  }
+}

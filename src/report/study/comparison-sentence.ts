@@ -1,0 +1,50 @@
+/** One comparison of two arms as a sentence that claims no more than the seeds bear out. */
+import { percent } from "../../base/format.js";
+import type { Comparison } from "./statistics.js";
+import { amount, lossWithRange, nats } from "./wording.js";
+
+/** What the words of `comparisonSentence` mean; the findings say it once. */
+export const verdictWords =
+  "\"Clearly\" means that the ranges of the seeds do not overlap and the difference is at least twice the wider range; " +
+  "\"slightly\", that they do not overlap but the difference is smaller than that";
+
+export function comparisonSentence(nameA: string, nameB: string, comparison: Comparison): string {
+  const read = comparison.axis === "tokens" ? `after ${amount(comparison)}` : `at ${amount(comparison)}`;
+  const losses = `${lossWithRange(comparison.a)} against ${lossWithRange(comparison.b)} ${read}`;
+  return `${claim(nameA, nameB, comparison)}: held-out loss ${losses}, ${size(comparison)}${evidence(comparison)}.`;
+}
+
+function claim(nameA: string, nameB: string, comparison: Comparison): string {
+  const place = comparison.axis === "tokens" ? "at equal tokens" : "at equal FLOPs";
+  const better = comparison.difference < 0;
+  switch (comparison.verdict) {
+    case "within":
+      return `${nameA} against ${nameB} ${place} is within the spread of the seeds`;
+    case "narrow":
+      return `${nameA} did slightly ${better ? "better" : "worse"} than ${nameB} ${place}`;
+    case "clear":
+      return `${nameA} did clearly ${better ? "better" : "worse"} than ${nameB} ${place}`;
+    case "unknown":
+      if (comparison.difference === 0) return `${nameA} came out equal to ${nameB} ${place}`;
+      return `${nameA} came out ${better ? "below" : "above"} ${nameB} ${place}`;
+  }
+}
+
+function size(comparison: Comparison): string {
+  if (comparison.difference === 0) return "no difference";
+  const direction = comparison.difference < 0 ? "lower" : "higher";
+  return `${nats(comparison.difference)} (${percent(Math.abs(comparison.relative))}) ${direction}`;
+}
+
+function evidence(comparison: Comparison): string {
+  const widest = Math.max(comparison.a.max - comparison.a.min, comparison.b.max - comparison.b.min);
+  switch (comparison.verdict) {
+    case "within":
+      return "; the ranges of the seeds overlap";
+    case "narrow":
+    case "clear":
+      return widest === 0 ? "; the seeds of each arm agree exactly" : `; the seeds of one arm differ by up to ${nats(widest)}`;
+    case "unknown":
+      return "; with one seed nothing says whether this is more than chance";
+  }
+}

@@ -1,0 +1,192 @@
+/**
+ * What a study found, in words, most important first. Every sentence is computed from the numbers and says so when the
+ * result is not what one hoped for: a difference within the spread of the seeds is called that, a worse arm is called worse,
+ * and nothing is extrapolated beyond the measured tokens and FLOPs.
+ */
+import { compact, fixed, percent, significant } from "../../base/format.js";
+import { comparisonSentence, verdictWords } from "./comparison-sentence.js";
+import { healthFindings } from "./health-findings.js";
+import type { ArmResult, StudyResult } from "../../model/results/result.js";
+import { chanceOfSeparateRanges, compareArms, firstReach, mean, reached, recipeShape, spread } from "./statistics.js";
+import { armName, list, lossWithRange, nats, plural } from "./wording.js";
+
+type Found = Omit<StudyResult, "findings">;
+
+export function findings(result: Found): string[] {
+  const dense = result.arms.find((arm) => arm.kind === "dense") ?? null;
+  const scratch = result.arms.find((arm) => arm.kind === "scratch") ?? null;
+  const upcycled = byFinalLoss(result.arms.filter((arm) => arm.kind === "upcycled"));
+  return [
+    ...againstDense(upcycled, dense),
+    ...againstScratch(upcycled, scratch, result.parent.tokens),
+    ...coarseAgainstFine(upcycled),
+    ...finalLosses(result),
+    ...againstParent(result),
+    ...healthFindings(result.arms),
+    ...cost(result.arms, dense),
+    ...seedMeaning(result),
+    ...scale(result),
+  ];
+}
+
+/** Best first; arms without a finite final loss last. */
+export function byFinalLoss(arms: readonly ArmResult[]): readonly ArmResult[] {
+  const finalLoss = (arm: ArmResult): number => spread(arm.runs.map((run) => run.finalLoss))?.mean ?? Infinity;
+  return [...arms].sort((a, b) => {
+    const [lossA, lossB] = [finalLoss(a), finalLoss(b)];
+    return lossA === lossB ? 0 : lossA - lossB;
+  });
+}
+
+function againstDense(upcycled: readonly ArmResult[], dense: ArmResult | null): string[] {
+  if (upcycled.length === 0) return ["No upcycled model is part of this study, so it says nothing about upcycling."];
+  if (dense === null) return ["No continued dense training is part of this study, so it cannot say whether upcycling paid off."];
+  const sentences = upcycled.flatMap((arm, index) => {
+    const name = index === 0 ? armName(arm) : arm.label;
+    const comparisons = (["tokens", "flops"] as const).map((axis) => compareArms(arm, dense, axis));
+    return comparisons.flatMap((comparison, axis) => {
+      if (comparison !== null) return [comparisonSentence(name, dense.label, comparison)];
+      return axis === 0 ? [`${name} and ${dense.label} cannot be compared: one of them has a run without a finite loss.`] : [];
+    });
+  });
+  return [...sentences, ...scheduleCaveat(upcycled, dense)];
+}
+
+/** At equal FLOPs the arm that is dearer per token is read before its end, where its learning rate may not have come down. */
+function scheduleCaveat(upcycled: readonly ArmResult[], dense: ArmResult): string[] {
+  const ratios = upcycled.map((arm) => ({ label: arm.label, ratio: arm.flopsPerToken / dense.flopsPerToken }));
+  const apart = ratios.filter(({ ratio }) => Math.max(ratio, 1 / ratio) > 1.05);
+  if (apart.length === 0) return [];
+  const parts = apart.map(({ label, ratio }) => `${label} ${significant(ratio, 2)} times ${dense.label}`);
+  return [
+    `At equal FLOPs an arm that needs more FLOPs per token (${list(parts)}) is read before the end of its run; ` +
+      "if its learning rate was still to come down there, that counts against it.",
+  ];
+}
+
+function againstScratch(upcycled: readonly ArmResult[], scratch: ArmResult | null, parentTokens: number | null): string[] {
+  const best = upcycled[0];
+  if (scratch === null || best === undefined) return [];
+  const comparison = compareArms(best, scratch, "tokens");
+  if (comparison === null) return [];
+  const parentCost =
+    parentTokens === null ? "the parent's own training" : `the ${compact(parentTokens)} tokens that the parent was trained on`;
+  const sentence = `${comparisonSentence(best.label, scratch.label, comparison)} This does not count ${parentCost}.`;
+  const tokens = best.runs.map((run) => firstReach(run.points, "tokens", comparison.b.mean));
+  const needed = tokens.some((count) => count === null) ? Number.NaN : mean(tokens as number[]);
+  // At 0 the upcycled arm began where scratch ended; that scratch ended above the parent is said elsewhere.
+  if (!(needed > 0)) return [sentence];
+  return [
+    sentence,
+    `${scratch.label} needed ${compact(comparison.at)} tokens to come to ${fixed(comparison.b.mean)}; ` +
+      `${best.label} was there after ${compact(Math.round(needed))} tokens (${percent(needed / comparison.at)}).`,
+  ];
+}
+
+function coarseAgainstFine(upcycled: readonly ArmResult[]): string[] {
+  const granularity = (arm: ArmResult): number => recipeShape(arm.recipe)?.granularity ?? Number.NaN;
+  const coarse = upcycled.find((arm) => granularity(arm) === 1);
+  const fine = upcycled.find((arm) => granularity(arm) > 1);
+  if (coarse === undefined || fine === undefined) return [];
+  const comparisons = (["tokens", "flops"] as const).map((axis) => compareArms(fine, coarse, axis));
+  return comparisons.flatMap((comparison) =>
+    comparison === null ? [] : [comparisonSentence(fine.label, coarse.label, comparison)],
+  );
+}
+
+function finalLosses(result: Found): string[] {
+  const sentences: string[] = [];
+  const ends = byFinalLoss(result.arms).flatMap((arm) => {
+    const losses = spread(arm.runs.map((run) => run.finalLoss));
+    const missing = arm.runs.length - (losses?.n ?? 0);
+    if (missing > 0) sentences.push(`${plural(missing, "run")} of ${arm.runs.length} of ${arm.label} did not end with a finite loss.`);
+    return losses === null ? [] : [`${armName(arm)} ${lossWithRange(losses)}`];
+  });
+  if (ends.length === 0) return ["No arm of this study ended with a finite loss.", ...sentences];
+  const spreadWords = result.arms.some((arm) => arm.runs.length > 1)
+    ? `mean over the seeds, lowest to highest seed in brackets, ${seedCounts(result.arms)}`
+    : "one seed per arm, so the spread is unknown";
+  return [`Final held-out loss: ${list(ends)} (${spreadWords}).`, ...sentences];
+}
+
+function seedCounts(arms: readonly ArmResult[]): string {
+  const counts = [...new Set(arms.map((arm) => arm.runs.length))].sort((a, b) => a - b);
+  return counts.length === 1 ? `${plural(counts[0]!, "seed")} per arm` : `${counts[0]} to ${counts.at(-1)} seeds per arm`;
+}
+
+/** Only worth a sentence when further training did not help, or training from scratch did not get that far. */
+function againstParent(result: Found): string[] {
+  const parent = result.parent.loss;
+  return result.arms.flatMap((arm) => {
+    const loss = spread(arm.runs.map((run) => run.finalLoss));
+    if (loss === null || loss.mean <= parent) return [];
+    const above = `${nats(loss.mean - parent)} above the parent's ${fixed(parent)}`;
+    if (arm.kind === "scratch") return [`${arm.label} did not come down to the parent within its tokens: it ended ${above}.`];
+    return [`Further training did not help ${arm.label}: it ended ${above}.`];
+  });
+}
+
+function cost(arms: readonly ArmResult[], dense: ArmResult | null): string[] {
+  if (dense === null || dense.runs.length === 0) return [];
+  const speed = (arm: ArmResult): number => mean(arm.runs.map((run) => run.tokensPerSecond));
+  const memory = (arm: ArmResult): number => Math.max(...arm.runs.map((run) => run.peakRssBytes));
+  const parts = arms
+    .filter((arm) => arm.kind !== "dense" && arm.runs.length > 0)
+    .map((arm) => {
+      const params = significant(arm.params.total / dense.params.total, 2);
+      const speedRatio = significant(speed(arm) / speed(dense), 2);
+      return `${arm.label} ${params} times the parameters, ${speedRatio} times the tokens per second and ` +
+        `${significant(memory(arm) / memory(dense), 2)} times the peak memory`;
+    });
+  return parts.length === 0 ? [] : [`The price, measured against ${dense.label}: ${parts.join("; ")}.`];
+}
+
+function seedMeaning(result: Found): string[] {
+  const varies = "the order of the data, the router and freshly drawn weights; the parent is one and the same";
+  const count = Math.min(...result.arms.map((arm) => arm.runs.length));
+  if (result.arms.length === 0 || count < 1) return [];
+  if (count < 2) {
+    return [`A seed sets ${varies}. With a single seed this study cannot tell a difference between arms from chance.`];
+  }
+  const chance = chanceOfSeparateRanges(count);
+  return [
+    `The ${count} seeds vary ${varies}, so the spread does not show what another parent would change. With ${count} seeds per ` +
+      `arm, two equal arms would come out with separate ranges by chance ${percent(chance)} of the time, so look at the size of a ` +
+      "difference beside the spread.",
+    `${verdictWords}.`,
+  ];
+}
+
+/** What published upcycling studies used: 2B to 15B parameters, 0.1T to 1T further tokens (He et al. 2024). */
+const published = { params: 2e9, tokens: 1e11 };
+
+function scale(result: Found): string[] {
+  const tokens = Math.max(0, ...result.arms.map((arm) => reached(arm, "tokens") ?? 0));
+  const params = result.parent.params.total;
+  const passes = (tokens + (result.parent.tokens ?? 0)) / result.text.trainTokens;
+  const sentences = [
+    `Scale: a parent of ${compact(params)} parameters and ${compact(tokens)} further tokens per arm ` +
+      `(${significant(tokens / params, 2)} per parameter), judged on ${compact(result.text.judgedTokens)} held-out tokens.`,
+  ];
+  const smaller = published.params / params;
+  const fewer = published.tokens / tokens;
+  if (smaller > 2 || fewer > 2) {
+    sentences.push(
+      `The smallest published comparison that we stand beside (${compact(published.params, 1)} parameters, ` +
+        `${compact(published.tokens)} tokens) used ${gap(smaller, fewer)}; the order of the arms may change with scale.`,
+    );
+  }
+  if (passes > 1.05) {
+    const parentPart = result.parent.tokens === null ? "" : ", the parent's training included";
+    sentences.push(`The training text was read about ${significant(passes, 2)} times${parentPart}, so part of what was learnt may be this text by heart.`);
+  }
+  return sentences;
+}
+
+function gap(smaller: number, fewer: number): string {
+  const parts = [
+    ...(smaller > 2 ? [`${compact(smaller, 2)} times the parameters`] : []),
+    ...(fewer > 2 ? [`${compact(fewer, 2)} times the tokens`] : []),
+  ];
+  return list(parts);
+}

@@ -1,0 +1,85 @@
+/** Sentences about the models themselves: was the parent's function kept, is the load balanced, have the experts moved apart. */
+import { fixed, percent, significant } from "../../base/format.js";
+import type { ArmResult, Preservation } from "../../model/results/result.js";
+import { deadShare, finalBalance, mean } from "./statistics.js";
+import { plural, signedNats } from "./wording.js";
+
+export function healthFindings(arms: readonly ArmResult[]): string[] {
+  return [
+    ...arms.flatMap((arm) => preservationSentence(arm)),
+    ...arms.flatMap((arm) => balanceSentence(arm)),
+    ...arms.flatMap((arm) => similaritySentence(arm)),
+  ];
+}
+
+/** The run whose child is furthest from its parent, because the report must not show the best case. */
+export function worstPreservation(arm: ArmResult): Preservation | null {
+  const measured = arm.runs.flatMap((run) => (run.preservation === null ? [] : [run.preservation]));
+  if (measured.length === 0) return null;
+  const distance = (found: Preservation): number => Math.abs(found.childLoss - found.parentLoss);
+  const worst = (a: number, b: number): boolean => !Number.isFinite(b) || b > a;
+  return measured.reduce((a, b) => (worst(distance(a), distance(b)) ? b : a));
+}
+
+/** Largest logit difference over all runs, relative to the parent's largest logit. */
+export function relativeLogitError(arm: ArmResult): number | null {
+  const ratios = arm.runs.flatMap((run) =>
+    run.preservation === null ? [] : [run.preservation.maxAbsLogitDiff / run.preservation.maxAbsLogit],
+  );
+  return ratios.length === 0 ? null : Math.max(...ratios);
+}
+
+function preservationSentence(arm: ArmResult): string[] {
+  const worst = worstPreservation(arm);
+  const logits = relativeLogitError(arm);
+  if (worst === null || logits === null) return [];
+  const difference = worst.childLoss - worst.parentLoss;
+  if (!Number.isFinite(difference)) return [`${arm.label} did not keep the parent's function: its loss before the first step is not finite.`];
+  const size = Math.abs(difference);
+  const claim =
+    size <= 0.001 ? "started at the parent's loss" : size <= 0.05 ? "started close to the parent's loss" : "did not start at the parent's loss";
+  const change = difference === 0 ? "no difference" : signedNats(difference);
+  return [
+    `${arm.label} ${claim}: ${fixed(worst.childLoss, 4)} against ${fixed(worst.parentLoss, 4)} before the first step (${change}); ` +
+      `logits differed by at most ${significant(logits, 2)} of the largest logit${worstOf(arm)}.`,
+  ];
+}
+
+function worstOf(arm: ArmResult): string {
+  return arm.runs.length > 1 ? `, the worst of ${arm.runs.length} seeds` : "";
+}
+
+function balanceSentence(arm: ArmResult): string[] {
+  const found = arm.runs.flatMap((run) => finalBalance(run) ?? []);
+  if (found.length === 0) return [];
+  const busiest = Math.max(...found.flatMap((one) => one.busiest));
+  const dead = Math.max(...found.map((one) => one.dead));
+  const experts = found[0]!.experts;
+  const claim = dead === 0 ? `No expert of ${arm.label} is dead` : `${plural(dead, "expert")} of ${arm.label} ${dead === 1 ? "is" : "are"} dead`;
+  return [
+    `${claim}: at the end the busiest of its ${experts} experts took ${significant(busiest, 2)} times an equal share` +
+      `${worstOf(arm)}; dead means below ${percent(deadShare, 1)} of an equal share.`,
+  ];
+}
+
+/** Mean over layers and seeds above which experts count as still the copies that they began as. */
+const hardlyMoved = 0.99;
+
+function similaritySentence(arm: ArmResult): string[] {
+  const last = arm.runs.flatMap((run) => run.similarity.at(-1) ?? []).filter((one) => one.layers.length > 0);
+  const first = arm.runs.flatMap((run) => run.similarity[0] ?? []).filter((one) => one.layers.length > 0);
+  if (last.length === 0 || first.length === 0) return [];
+  const layerCount = last[0]!.layers.length;
+  const byLayer = Array.from({ length: layerCount }, (_, layer) => mean(last.map((one) => one.layers[layer]!)));
+  const now = mean(byLayer);
+  const before = mean(first.flatMap((one) => one.layers));
+  const claim =
+    now >= hardlyMoved
+      ? "have hardly moved from the parent's weights, so they are still near copies"
+      : now >= 0.9
+        ? "have begun to move apart from the parent's weights"
+        : "have moved well apart from the parent's weights";
+  const layers = layerCount > 1 ? `, layers ${fixed(Math.min(...byLayer))} to ${fixed(Math.max(...byLayer))}` : "";
+  return [`In ${arm.label} the experts ${claim}: mean cosine similarity ${fixed(now)} (${fixed(before)} at the start${layers}).`];
+}
+

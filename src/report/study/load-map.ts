@@ -1,0 +1,76 @@
+/** Heat maps of expert load: one grid of layers by experts per arm, the last moment in the markup, the others by script. */
+import { fixed, significant } from "../../base/format.js";
+import { escapeHtml } from "../page/escape.js";
+import type { ArmView, ReportData } from "./view.js";
+import { loadSteps } from "./view.js";
+
+/** Class of a cell: how many of the steps its share (1 = equal) reaches. The page's script computes the same. */
+export function loadClass(share: number): number {
+  return loadSteps.filter((step) => share >= step).length;
+}
+
+export function loadSection(data: ReportData): string {
+  const maps = data.arms.map((arm, index) => loadMap(arm, index)).join("");
+  return maps === "" ? "" : `${legend()}<div class="maps">${maps}</div>`;
+}
+
+function legend(): string {
+  const names = loadSteps.map((step, index) => (index === 0 ? `dead (< ${step})` : `${loadSteps[index - 1]}–${step}`));
+  const items = [...names, `≥ ${loadSteps.at(-1)}`].map((name, index) => `<li><i class="cell l${index}"></i>${name}</li>`);
+  return `<ul class="scale" aria-label="Colour scale: load as a multiple of an equal share">${items.join("")}<li>times an equal share</li></ul>`;
+}
+
+function loadMap(arm: ArmView, index: number): string {
+  const run = arm.load?.runs[0];
+  const shares = run?.shares.at(-1);
+  if (arm.load === null || run === undefined || shares === undefined) return "";
+  const experts = shares[0]!.length;
+  const last = run.steps.length - 1;
+  const seeds = arm.load.runs
+    .map((one, at) => `<option value="${at}">seed ${escapeHtml(String(one.seed))}</option>`)
+    .join("");
+  return `
+<figure class="map" data-load="${index}">
+  <figcaption><i class="swatch tone-${arm.tone}"></i><b>${escapeHtml(arm.label)}</b> <span class="muted">${experts} experts in each of ${shares.length} MoE layers</span></figcaption>
+  <div class="map-controls scripted">
+    <select aria-label="Seed">${seeds}</select>
+    <input type="range" min="0" max="${last}" value="${last}" step="1" aria-label="Training step" aria-valuetext="step ${run.steps[last]!}">
+    <output>step ${run.steps[last]!}</output>
+  </div>
+  <div class="grid${experts > 16 ? " many" : ""}" role="img" aria-label="${summary(shares)}">
+    ${numbers(experts, arm.load.group)}
+    ${shares.map((layer, at) => row(layer, at, arm.load!.group)).join("\n    ")}
+  </div>
+  <p class="map-readout muted" aria-live="polite">At step ${run.steps[last]!}, seed ${escapeHtml(String(run.seed))}.</p>
+</figure>`;
+}
+
+/** Expert numbers above the columns: every one where there is room, otherwise the first of each group. */
+function numbers(experts: number, group: number): string {
+  const groups: string[] = [];
+  const every = experts <= 16 ? 1 : Math.max(group === experts ? 8 : group, Math.ceil(experts / 16));
+  for (let start = 0; start < experts; start += group) {
+    const names = Array.from({ length: Math.min(group, experts - start) }, (_, i) => {
+      const expert = start + i;
+      return `<span>${expert % every === 0 ? expert : ""}</span>`;
+    });
+    groups.push(`<span class="group" style="--n:${names.length}">${names.join("")}</span>`);
+  }
+  return `<div class="row numbers"><span class="layer"></span><span class="cells">${groups.join("")}</span><span class="busiest">busiest</span></div>`;
+}
+
+function summary(shares: readonly (readonly number[])[]): string {
+  const layers = shares.map((layer, at) => `layer ${at}: ${fixed(Math.max(...layer) / 100, 2)}`);
+  return `Busiest expert as a multiple of an equal share, by MoE layer. ${layers.join("; ")}`;
+}
+
+/** Cells of one layer in groups, so that the copies of a fine-grained FFN stand apart. */
+function row(layer: readonly number[], at: number, group: number): string {
+  const groups: string[] = [];
+  for (let start = 0; start < layer.length; start += group) {
+    const cells = layer.slice(start, start + group).map((share) => `<i class="cell l${loadClass(share / 100)}"></i>`);
+    groups.push(`<span class="group" style="--n:${cells.length}">${cells.join("")}</span>`);
+  }
+  const busiest = significant(Math.max(...layer) / 100, 2);
+  return `<div class="row"><span class="layer">${at}</span><span class="cells">${groups.join("")}</span><span class="busiest">${busiest}×</span></div>`;
+}

@@ -1,0 +1,165 @@
+/**
+ * The arithmetic behind the report: means and ranges over seeds, curves read at one x, two arms compared, expert load.
+ * Values that are not finite (a diverged run; `null` after a trip through JSON) are left out and counted as missing.
+ */
+import type { ArmResult, ArmRun, LossPoint } from "../../model/results/result.js";
+
+/** Values of several seeds; `min` to `max` is the spread that the report speaks of. */
+export interface Spread {
+  readonly n: number;
+  readonly mean: number;
+  readonly min: number;
+  readonly max: number;
+}
+
+export function spread(values: readonly number[]): Spread | null {
+  const finite = values.filter((value) => Number.isFinite(value));
+  if (finite.length === 0) return null;
+  return {
+    n: finite.length,
+    mean: finite.reduce((sum, value) => sum + value, 0) / finite.length,
+    min: Math.min(...finite),
+    max: Math.max(...finite),
+  };
+}
+
+export type Axis = "tokens" | "flops";
+
+function finitePoints(points: readonly LossPoint[]): readonly LossPoint[] {
+  return points.filter((point) => Number.isFinite(point.loss));
+}
+
+/** Loss at `at`, linear between the measured points; null outside of them, because the report never extrapolates. */
+export function lossAt(points: readonly LossPoint[], axis: Axis, at: number): number | null {
+  const known = finitePoints(points);
+  const right = known.findIndex((point) => point[axis] >= at);
+  if (right < 0) return null;
+  const after = known[right]!;
+  if (after[axis] === at) return after.loss;
+  if (right === 0) return null;
+  const before = known[right - 1]!;
+  const part = (at - before[axis]) / (after[axis] - before[axis]);
+  return before.loss + part * (after.loss - before.loss);
+}
+
+/** Smallest amount of `axis` at which the loss is at or below `loss` (linear between points); null if it never is. */
+export function firstReach(points: readonly LossPoint[], axis: Axis, loss: number): number | null {
+  const known = finitePoints(points);
+  const at = known.findIndex((point) => point.loss <= loss);
+  if (at < 0) return null;
+  if (at === 0) return known[0]![axis];
+  const before = known[at - 1]!;
+  const after = known[at]!;
+  return before[axis] + ((before.loss - loss) / (before.loss - after.loss)) * (after[axis] - before[axis]);
+}
+
+/** Largest amount of `axis` that every run of the arm reached with a finite loss; null without runs. */
+export function reached(arm: ArmResult, axis: Axis): number | null {
+  const ends = arm.runs.map((run) => finitePoints(run.points).at(-1)?.[axis]);
+  if (ends.length === 0 || ends.some((end) => end === undefined)) return null;
+  return Math.min(...(ends as number[]));
+}
+
+/** Mean and range over the seeds, on every x that was measured and that all seeds reached. */
+export interface Curve {
+  readonly tokens: readonly number[];
+  readonly flops: readonly number[];
+  readonly mean: readonly number[];
+  readonly low: readonly number[];
+  readonly high: readonly number[];
+}
+
+export function armCurve(arm: ArmResult): Curve {
+  const runs = arm.runs.filter((run) => finitePoints(run.points).length > 0);
+  const grid = new Map<number, number>();
+  for (const run of runs) for (const point of run.points) grid.set(point.tokens, point.flops);
+  const curve = { tokens: [] as number[], flops: [] as number[], mean: [] as number[], low: [] as number[], high: [] as number[] };
+  for (const tokens of [...grid.keys()].sort((a, b) => a - b)) {
+    const losses = runs.map((run) => lossAt(run.points, "tokens", tokens));
+    if (losses.some((loss) => loss === null)) continue;
+    const at = spread(losses as number[])!;
+    curve.tokens.push(tokens);
+    curve.flops.push(grid.get(tokens)!);
+    curve.mean.push(at.mean);
+    curve.low.push(at.min);
+    curve.high.push(at.max);
+  }
+  return curve;
+}
+
+/** `within`: the ranges of the seeds overlap; `narrow`: they do not, by less than twice the wider range; `unknown`: one seed. */
+export type Verdict = "within" | "narrow" | "clear" | "unknown";
+
+export interface Comparison {
+  readonly axis: Axis;
+  /** Where both curves were read: the most that all runs of both arms reached. */
+  readonly at: number;
+  readonly a: Spread;
+  readonly b: Spread;
+  /** Mean of a minus mean of b: negative where a is better. */
+  readonly difference: number;
+  /** `difference` relative to b's mean. */
+  readonly relative: number;
+  readonly verdict: Verdict;
+  /** |difference| / the wider of the two ranges; Infinity where both ranges are empty. */
+  readonly timesSpread: number;
+}
+
+export function compareArms(armA: ArmResult, armB: ArmResult, axis: Axis): Comparison | null {
+  const reachedA = reached(armA, axis);
+  const reachedB = reached(armB, axis);
+  if (reachedA === null || reachedB === null) return null;
+  const at = Math.min(reachedA, reachedB);
+  const read = (arm: ArmResult): Spread | null =>
+    spread(arm.runs.map((run) => lossAt(run.points, axis, at) ?? Number.NaN));
+  const a = read(armA);
+  const b = read(armB);
+  if (a === null || b === null) return null;
+  const difference = a.mean - b.mean;
+  const timesSpread = Math.abs(difference) / Math.max(a.max - a.min, b.max - b.min);
+  const common = { axis, at, a, b, difference, relative: difference / b.mean, timesSpread };
+  if (a.n < 2 || b.n < 2) return { ...common, verdict: "unknown" };
+  const overlap = a.min <= b.max && b.min <= a.max;
+  return { ...common, verdict: overlap ? "within" : timesSpread < 2 ? "narrow" : "clear" };
+}
+
+/** Chance that two equal arms of n seeds each come out with separate ranges: 2 / (2n choose n). */
+export function chanceOfSeparateRanges(seeds: number): number {
+  let choose = 1;
+  for (let i = 1; i <= seeds; i++) choose = (choose * (seeds + i)) / i;
+  return 2 / choose;
+}
+
+/** Below this share of an equal load an expert counts as dead. */
+export const deadShare = 0.01;
+
+export interface Balance {
+  /** Busiest expert of each layer, as a multiple of an equal share. */
+  readonly busiest: readonly number[];
+  readonly dead: number;
+  readonly experts: number;
+}
+
+export function balance(layers: readonly (readonly number[])[]): Balance {
+  const shares = layers.map((layer) => layer.map((load) => load * layer.length));
+  return {
+    busiest: shares.map((layer) => Math.max(...layer)),
+    dead: shares.flat().filter((share) => share < deadShare).length,
+    experts: shares.flat().length,
+  };
+}
+
+export function finalBalance(run: ArmRun): Balance | null {
+  const last = run.load.at(-1);
+  return last === undefined || last.layers.length === 0 ? null : balance(last.layers);
+}
+
+export function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/** E, G and T of a recipe such as `E8G1T2`; null for a dense arm or another spelling. */
+export function recipeShape(recipe: string | null): { expansion: number; granularity: number; topK: number } | null {
+  const match = /^E(\d+)G(\d+)T(\d+)/.exec(recipe ?? "");
+  return match === null ? null : { expansion: Number(match[1]), granularity: Number(match[2]), topK: Number(match[3]) };
+}

@@ -1,0 +1,117 @@
+/** The page's tables: arms, preservation, final losses, and the losses for readers without scripts. */
+import { bytes, compact, fixed, flops, meanWithSpread, rate, significant } from "../../base/format.js";
+import { escapeHtml } from "../page/escape.js";
+import { toneIndices } from "../page/palette.js";
+import type { ArmResult, StudyResult } from "../../model/results/result.js";
+import { lossAt, mean, reached } from "./statistics.js";
+import { signedNats } from "./wording.js";
+
+interface Column {
+  readonly heading: string;
+  readonly number?: boolean;
+}
+
+/** Cells are markup: callers escape. The first cell of a row is its heading; wide tables scroll inside their own frame. */
+export function htmlTable(caption: string, columns: readonly Column[], rows: readonly (readonly string[])[]): string {
+  const align = (column: number): string => (columns[column]?.number ? ' class="number"' : "");
+  const head = columns.map((column, at) => `<th scope="col"${align(at)}>${column.heading}</th>`).join("");
+  const body = rows.map((row) => {
+    const cells = row.map((cell, at) => (at === 0 ? `<th scope="row">${cell}</th>` : `<td${align(at)}>${cell}</td>`));
+    return `<tr>${cells.join("")}</tr>`;
+  });
+  return (
+    `<div class="frame" role="region" tabindex="0" aria-label="${escapeHtml(caption)}"><table>` +
+    `<caption>${escapeHtml(caption)}</caption><thead><tr>${head}</tr></thead><tbody>${body.join("")}</tbody></table></div>`
+  );
+}
+
+function armHeading(arm: ArmResult, tone: number): string {
+  const recipe = arm.recipe === null ? "" : ` <code>${escapeHtml(arm.recipe)}</code>`;
+  return `<i class="swatch tone-${tone}"></i>${escapeHtml(arm.label)}${recipe}`;
+}
+
+export function armsTable(result: StudyResult): string {
+  const tones = toneIndices(result.arms);
+  const columns: Column[] = [
+    { heading: "Arm" },
+    { heading: "Parameters", number: true },
+    { heading: "Active", number: true },
+    { heading: "FLOP / token", number: true },
+    { heading: "FLOP / run", number: true },
+    { heading: "Speed", number: true },
+    { heading: "Peak memory", number: true },
+    { heading: "Final loss", number: true },
+  ];
+  const rows = result.arms.map((arm, index) => [
+    armHeading(arm, tones[index]!),
+    compact(arm.params.total),
+    compact(arm.params.active),
+    flops(arm.flopsPerToken),
+    flops(Math.max(...arm.runs.map((run) => run.points.at(-1)?.flops ?? Number.NaN))),
+    rate(mean(arm.runs.map((run) => run.tokensPerSecond))),
+    bytes(Math.max(...arm.runs.map((run) => run.peakRssBytes))),
+    meanWithSpread(arm.runs.map((run) => run.finalLoss)),
+  ]);
+  return htmlTable("Every arm: size, price and where it ended", columns, rows);
+}
+
+/** One column per seed, so that arms can be compared seed by seed. */
+export function seedsTable(result: StudyResult): string {
+  const tones = toneIndices(result.arms);
+  const seeds = [...new Set(result.arms.flatMap((arm) => arm.runs.map((run) => run.seed)))];
+  const columns: Column[] = [{ heading: "Arm" }, ...seeds.map((seed) => ({ heading: `Seed ${seed}`, number: true }))];
+  const rows = result.arms.map((arm, index) => [
+    armHeading(arm, tones[index]!),
+    ...seeds.map((seed) => {
+      const run = arm.runs.find((one) => one.seed === seed);
+      return run === undefined ? "–" : fixed(run.finalLoss, 4);
+    }),
+  ]);
+  return htmlTable("Final held-out loss, seed by seed", columns, rows);
+}
+
+export function preservationTable(result: StudyResult): string {
+  const tones = toneIndices(result.arms);
+  const columns: Column[] = [
+    { heading: "Arm" },
+    { heading: "Seed", number: true },
+    { heading: "Parent's loss", number: true },
+    { heading: "Child's loss", number: true },
+    { heading: "Difference", number: true },
+    { heading: "Largest logit difference", number: true },
+    { heading: "Relative to largest logit", number: true },
+  ];
+  const rows = result.arms.flatMap((arm, index) =>
+    arm.runs.flatMap((run) => {
+      const found = run.preservation;
+      if (found === null) return [];
+      return [[
+        armHeading(arm, tones[index]!),
+        String(run.seed),
+        fixed(found.parentLoss, 4),
+        fixed(found.childLoss, 4),
+        found.childLoss === found.parentLoss ? "0" : signedNats(found.childLoss - found.parentLoss),
+        significant(found.maxAbsLogitDiff, 2),
+        significant(found.maxAbsLogitDiff / found.maxAbsLogit, 2),
+      ]];
+    }),
+  );
+  if (rows.length === 0) return `<p>No arm of this study has a parent's function to keep.</p>`;
+  return htmlTable("Child against parent, before the first training step", columns, rows);
+}
+
+const momentsWithoutScript = 6;
+
+/** Mean loss per arm at a few token counts that all arms reached: stands in for the charts where scripts do not run. */
+export function lossTable(result: StudyResult): string {
+  const ends = result.arms.flatMap((arm) => reached(arm, "tokens") ?? []);
+  if (ends.length === 0) return "";
+  const end = Math.min(...ends);
+  const tokens = Array.from({ length: momentsWithoutScript }, (_, i) => (end * i) / (momentsWithoutScript - 1));
+  const columns: Column[] = [{ heading: "Arm" }, ...tokens.map((at) => ({ heading: `${compact(at)} tokens`, number: true }))];
+  const rows = result.arms.map((arm) => [
+    escapeHtml(arm.label),
+    ...tokens.map((at) => fixed(mean(arm.runs.map((run) => lossAt(run.points, "tokens", at) ?? Number.NaN)))),
+  ]);
+  return htmlTable("Held-out loss by training tokens, mean over the seeds", columns, rows);
+}

@@ -1,0 +1,37 @@
+/** Phrases that findings, terminal and page share, so that one number is never worded in two ways. */
+import { compact, fixed, flops, significant } from "../../base/format.js";
+import type { ArmResult } from "../../model/results/result.js";
+import type { Comparison, Spread } from "./statistics.js";
+
+/** The label, with the recipe behind it unless the label already names it. */
+export function armName(arm: ArmResult): string {
+  return arm.recipe === null || arm.label.includes(arm.recipe) ? arm.label : `${arm.label} (${arm.recipe})`;
+}
+
+/** `3.412 (3.405 to 3.419)`: mean and range over the seeds. */
+export function lossWithRange(loss: Spread): string {
+  return loss.n === 1 ? fixed(loss.mean) : `${fixed(loss.mean)} (${fixed(loss.min)} to ${fixed(loss.max)})`;
+}
+
+/** A difference of losses: three decimals, more where that would print as nothing. */
+export function nats(difference: number): string {
+  const size = Math.abs(difference);
+  return `${size < 0.01 ? significant(size, 2) : fixed(size)} nats`;
+}
+
+export function signedNats(difference: number): string {
+  return `${difference < 0 ? "−" : "+"}${nats(difference)}`;
+}
+
+export function amount(comparison: Comparison): string {
+  return comparison.axis === "tokens" ? `${compact(comparison.at)} tokens` : flops(comparison.at);
+}
+
+export function plural(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
+}
+
+/** "a", "a and b", "a, b and c". */
+export function list(items: readonly string[]): string {
+  return items.length < 2 ? (items[0] ?? "") : `${items.slice(0, -1).join(", ")} and ${items.at(-1)!}`;
+}

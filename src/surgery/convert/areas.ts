@@ -1,0 +1,27 @@
+/** The rectangles that a plan's outputs are made of, read from the parents' files: the same on every thread. */
+import type { Checkpoint } from "../../files/checkpoint/open.js";
+import type { MakeArea } from "../../files/checkpoint/fill.js";
+import { evaluateArea, type EvaluationContext } from "../planning/evaluate.js";
+import type { Expr } from "../planning/expr.js";
+import { sourceShapes } from "../planning/plan.js";
+import { matricesOf, type PlanMatrix } from "../planning/router-rows.js";
+
+/** What a thread must know of a plan: plain data. */
+export interface AreaPlan {
+  readonly seed: number;
+  /** How each output slot is made, by its key. */
+  readonly values: readonly (readonly [key: string, value: Expr])[];
+  /** What expressions name. */
+  readonly data: readonly PlanMatrix[];
+}
+
+/** `parents`: the base first. */
+export function areasOf(parents: readonly Checkpoint[], { seed, values, data }: AreaPlan): MakeArea {
+  const byKey = new Map(values);
+  const context: EvaluationContext = {
+    shapes: sourceShapes(parents[0]!.spec), seed, data: matricesOf(data), known: new Map(),
+    dtypeOf: (key, source = 0) => parents[source]!.dtypeOf(key),
+    readRegion: (region, into) => parents[region.source ?? 0]!.readRegion(region, into),
+  };
+  return (slot, area, dtype, into) => evaluateArea(byKey.get(slot.key)!, slot.shape, area, dtype, context, into);
+}

@@ -1,0 +1,228 @@
+/** A model folder as an ONNX file: the graph of `graph/programs/export.ts` with the weights stored inside or beside it. */
+import { access, constants, rm } from "node:fs/promises";
+import { basename, dirname, resolve } from "node:path";
+import { inputError, interruptedError } from "../../base/errors.js";
+import { openCheckpoint, type Checkpoint, type ModelSource } from "../../files/checkpoint/open.js";
+import type { ValueId } from "../../graph/ir/ir.js";
+import { elements } from "../../graph/ir/ir.js";
+import { exists, stageFile, type StagedFile } from "../../files/io/atomic.js";
+import { withFsErrors } from "../../files/io/fs-errors.js";
+import { requireOutputFile } from "../../files/io/open.js";
+import { requireFreeSpace } from "../../files/io/space.js";
+import { lower, type OnnxProgram } from "../../graph/onnx/lower.js";
+import type { ExternalData, LaterData } from "../../graph/onnx/proto.js";
+import type { DecoderSpec } from "../../model/decoder/types.js";
+import { forwardExport, trainingExport, type ExportedGraph, type ForwardExport, type NamedPort, type TrainingExport } from "../../graph/programs/export.js";
+import { sourceName, sourceOf } from "./parents.js";
+import { toolVersion } from "./version.js";
+
+/** `auxCoef`: the model's own if undefined. */
+export type ExportKind = ({ readonly kind: "forward" } & ForwardExport) | ({ readonly kind: "training"; readonly auxCoef: number | undefined } & Omit<TrainingExport, "auxCoef">);
+
+/** In the file, in a second file, or not stored at all: fed to every run, by their names. */
+export type WeightPlace = "inside" | "beside" | "inputs";
+
+export interface ExportOptions {
+  readonly source: ModelSource;
+  /** The file to make; weights that lie beside it are in `OUT.data`. */
+  readonly out: string;
+  readonly graph: ExportKind;
+  /** `inside` if left out, and `beside` where that would pass protobuf's 2 GiB. */
+  readonly weights?: WeightPlace | undefined;
+  readonly overwrite?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Told after every piece. */
+  readonly onProgress?: ((written: number, total: number) => void) | undefined;
+}
+
+export interface Exported {
+  readonly out: string;
+  /** The file of weights, or null where they lie inside. */
+  readonly data: string | null;
+  /** Of both files. */
+  readonly bytes: number;
+  readonly inputs: readonly NamedPort[];
+  readonly outputs: readonly NamedPort[];
+  readonly parameters: number;
+  readonly seconds: number;
+}
+
+/** A protobuf message ends below 2 GiB. */
+const LARGEST_MESSAGE = 2 ** 31 - 1;
+/** So that weights can be mapped into memory (onnx.proto3, TensorProto.external_data). */
+const ALIGN = 4096;
+/** Floats of a weight that are in memory at a time. */
+const PIECE = 1 << 22;
+
+/**
+ * Writes the file, and the file of weights if there is one; names appear when everything is complete. Memory does not grow with the model. Weights are stored in
+ * float32, named by slot key. Throws `input` for a model or a place that cannot be used and a sequence longer than the model's positions, `stopped` for a full disk,
+ * `interrupted` when `signal` fires.
+ */
+export async function exportOnnx(options: ExportOptions): Promise<Exported> {
+  const { source, out } = options;
+  const started = performance.now();
+  await requireOnnxPlace(out, options.overwrite);
+  const checkpoint = await openCheckpoint(source);
+  try {
+    const { spec } = checkpoint;
+    const kind = options.graph.kind === "forward" ? options.graph : { ...options.graph, auxCoef: options.graph.auxCoef ?? spec.auxLossCoef };
+    requirePositions(spec, kind.sequence, checkpoint.dir);
+    const exported = kind.kind === "forward" ? forwardExport(spec, kind) : trainingExport(spec, kind);
+    const beside = `${out}.data`;
+    const taken = await requireFree([out, beside], options.overwrite === true);
+    const { program, places, weightBytes } = lowered(exported, metadata(checkpoint, kind), out, options.weights ?? "inside");
+    const bytes = program.bytes.length + weightBytes;
+    await requireFreeSpace(dirname(out), bytes);
+    const write = places === null ? writeInside : writeBeside;
+    await write({ checkpoint, program, exported, places: places ?? new Map<string, ExternalData>(), bytes, taken }, options);
+    const fed = new Set(program.inputs);
+    return {
+      out, data: places === null ? null : beside, bytes,
+      inputs: exported.inputs.filter(({ name }) => fed.has(name)), outputs: exported.outputs,
+      parameters: exported.params.reduce((sum, { shape }) => sum + elements(shape), 0), seconds: (performance.now() - started) / 1000,
+    };
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+function requirePositions({ maxPositions }: DecoderSpec, sequence: number, where: string): void {
+  if (sequence <= maxPositions) return;
+  throw inputError(`a sequence of ${sequence} tokens is longer than the model's ${maxPositions} positions`, { where, hint: "export a shorter one" });
+}
+
+/**
+ * Throws inputError for a name that is taken or cannot be given; writes nothing. To be asked before anything slow: `exportOnnx` asks again.
+ */
+export async function requireOnnxPlace(out: string, overwrite = false): Promise<void> {
+  // Whatever else has a name is no model of this kind, and not to be replaced by one.
+  if (!out.endsWith(".onnx")) throw inputError("the file to make has no name that ends in .onnx", { where: out, hint: "such as model.onnx" });
+  await requireFree([out, `${out}.data`], overwrite);
+  await withFsErrors(out, "write file", () => access(dirname(resolve(out)), constants.W_OK));
+}
+
+/** Which of the files are there. Throws inputError for one that may not be replaced, and like `requireOutputFile`. */
+async function requireFree(paths: readonly string[], overwrite: boolean): Promise<readonly string[]> {
+  const taken: string[] = [];
+  for (const path of paths) {
+    await requireOutputFile(path);
+    if (!(await exists(path))) continue;
+    if (!overwrite) throw inputError("file exists", { where: path, hint: "choose another name, or replace it (--overwrite)" });
+    taken.push(path);
+  }
+  return taken;
+}
+
+/** What the file says about itself (ModelProto.metadata_props). */
+function metadata(checkpoint: Checkpoint, { kind, ...shape }: ExportKind): Record<string, string> {
+  const { spec, dtype } = checkpoint;
+  return {
+    model: sourceName(sourceOf(checkpoint)), family: spec.family, graph: kind, shape: JSON.stringify(shape), precision: dtype, spec: JSON.stringify(spec), upcycle: toolVersion,
+  };
+}
+
+interface Lowered {
+  readonly program: OnnxProgram;
+  /** Of each weight in the file beside, or null where they lie inside. */
+  readonly places: ReadonlyMap<string, ExternalData> | null;
+  readonly weightBytes: number;
+}
+
+/** Lowers with the weights where they are wanted, or where they can be. */
+function lowered(exported: ExportedGraph, properties: Record<string, string>, out: string, where: WeightPlace): Lowered {
+  const { graph, inputs, outputs, params } = exported;
+  const lowerWith = (stored: ReadonlyMap<ValueId, ExternalData | LaterData>): OnnxProgram =>
+    lower(graph, { inputs, outputs, stored, version: toolVersion, metadata: properties });
+  if (where === "inputs") return { program: lowerWith(new Map()), places: null, weightBytes: 0 };
+  const sizes = params.map(({ shape }) => 4 * elements(shape));
+  const weights = sizes.reduce((sum, size) => sum + size, 0);
+  const inside = lowerWith(new Map(params.map(({ id }, i) => [id, { later: true, bytes: sizes[i]! }])));
+  if (where === "inside" && inside.bytes.length + weights <= LARGEST_MESSAGE) return { program: inside, places: null, weightBytes: weights };
+  let offset = 0;
+  const places = params.map((_, i): ExternalData => {
+    const place = { location: `${basename(out)}.data`, offset, bytes: sizes[i]! };
+    offset = Math.ceil((offset + place.bytes) / ALIGN) * ALIGN;
+    return place;
+  });
+  const program = lowerWith(new Map(params.map(({ id }, i) => [id, places[i]!])));
+  if (program.bytes.length > LARGEST_MESSAGE) throw inputError("the graph alone passes the 2 GiB that an ONNX file may have", { hint: "export a shorter sequence" });
+  const end = places.at(-1);
+  return { program, places: new Map(params.map(({ key }, i) => [key, places[i]!])), weightBytes: end === undefined ? 0 : end.offset + end.bytes };
+}
+
+interface Work {
+  readonly checkpoint: Checkpoint;
+  readonly program: OnnxProgram;
+  readonly exported: ExportedGraph;
+  readonly places: ReadonlyMap<string, ExternalData>;
+  /** Of both files. */
+  readonly bytes: number;
+  /** Files that are replaced. */
+  readonly taken: readonly string[];
+}
+
+async function writeInside({ checkpoint, program, exported, bytes, taken }: Work, options: ExportOptions): Promise<void> {
+  const file = await stageFile(options.out);
+  try {
+    let at = 0;
+    let written = 0;
+    const append = async (data: Uint8Array): Promise<void> => {
+      await file.append(data);
+      written += data.byteLength;
+      options.onProgress?.(written, bytes);
+    };
+    const shapes = new Map(exported.params.map(({ key, shape }) => [key, shape]));
+    for (const { name, at: end } of program.holes) {
+      await append(program.bytes.subarray(at, end));
+      at = end;
+      await writeWeight(checkpoint, name, shapes.get(name)!, append, options);
+    }
+    await append(program.bytes.subarray(at));
+    await file.commit();
+  } finally {
+    await file.discard();
+  }
+  // Weights of the file that was replaced. Without that file nobody knows whose they are.
+  if (taken.includes(options.out)) for (const path of taken) if (path !== options.out) await rm(path, { force: true });
+}
+
+async function writeBeside({ checkpoint, program, exported, places, bytes, taken }: Work, options: ExportOptions): Promise<void> {
+  const { out } = options;
+  const staged: StagedFile[] = [];
+  try {
+    const data = await stageFile(`${out}.data`);
+    staged.push(data);
+    const model = await stageFile(out);
+    staged.push(model);
+    let written = 0;
+    const append = async (piece: Uint8Array): Promise<void> => {
+      await data.append(piece);
+      written += piece.byteLength;
+      options.onProgress?.(written, bytes);
+    };
+    for (const { key, shape } of exported.params) {
+      await append(new Uint8Array(places.get(key)!.offset - written));
+      await writeWeight(checkpoint, key, shape, append, options);
+    }
+    await model.append(program.bytes);
+    // At no moment does a model stand beside weights that are not its own.
+    if (taken.includes(out)) await rm(out, { force: true });
+    await data.commit();
+    await model.commit();
+    options.onProgress?.(bytes, bytes);
+  } finally {
+    for (const file of staged) await file.discard();
+  }
+}
+
+/** One weight in float32, in pieces. */
+async function writeWeight(checkpoint: Checkpoint, key: string, shape: readonly number[], append: (bytes: Uint8Array) => Promise<void>, { signal, out }: ExportOptions): Promise<void> {
+  const [rows = 1, ...rest] = shape;
+  const step = Math.max(1, Math.floor(PIECE / elements(rest)));
+  for (let row = 0; row < rows; row += step) {
+    if (signal?.aborted === true) throw interruptedError("stopped, nothing was written", { where: out });
+    const floats = await checkpoint.readRows(key, row, Math.min(step, rows - row));
+    await append(new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength));
+  }
+}

@@ -1,0 +1,58 @@
+/** A thread that makes and writes chunks: the first message says of what and where to, each further one is a chunk. */
+import { parentPort } from "node:worker_threads";
+import { sentError, type SentError } from "../../base/errors.js";
+import type { Chunk } from "../../files/checkpoint/chunks.js";
+import type { ModelSource } from "../../files/checkpoint/model-source.js";
+import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "../../files/checkpoint/chunk-writer.js";
+import { areasOf, type AreaPlan } from "./areas.js";
+import { closeParents, openParents } from "./parents.js";
+
+export interface Ground {
+  /** The parents, the base first. */
+  readonly sources: readonly ModelSource[];
+  readonly plan: AreaPlan;
+  readonly target: ChunkTarget;
+}
+
+export type Request = { readonly ground: Ground } | { readonly id: number; readonly chunk: Chunk } | { readonly close: true };
+
+/** `id` of the chunk written; null once everything is closed. */
+export type Reply = { readonly id: number | null; readonly error?: SentError };
+
+interface Hands {
+  readonly writer: ChunkWriter;
+  close(): Promise<void>;
+}
+
+async function openHands({ sources, plan, target }: Ground): Promise<Hands> {
+  const parents = await openParents(sources);
+  const writer = openChunkWriter(target, areasOf(parents, plan));
+  return {
+    writer,
+    async close() {
+      await writer.close();
+      await closeParents(parents);
+    },
+  };
+}
+
+let hands: Promise<Hands> | undefined;
+
+parentPort?.on("message", (request: Request) => {
+  if ("ground" in request) {
+    hands = openHands(request.ground);
+    // Heard with the first chunk.
+    hands.catch(() => undefined);
+    return;
+  }
+  const id = "id" in request ? request.id : null;
+  const work = async (): Promise<void> => {
+    const { writer, close } = await hands!;
+    if ("chunk" in request) await writer.write(request.chunk);
+    else await close();
+  };
+  work().then(
+    () => parentPort!.postMessage({ id } satisfies Reply),
+    (error: unknown) => parentPort!.postMessage({ id, error: sentError(error) } satisfies Reply),
+  );
+});

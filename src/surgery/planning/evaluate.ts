@@ -1,0 +1,145 @@
+/**
+ * Evaluates the expressions of a plan to stored bytes, rows at a time: memory follows the rows asked for, never the tensor. Pure: where
+ * source tensors come from is the caller's business. Results may be views of the source's bytes; do not write into them.
+ */
+import { inputError } from "../../base/errors.js";
+import { floatBytes, fromFloat32, toFloat32, type FloatDtype } from "../../files/numeric/dtype.js";
+import { factorOf, originOf, printExpr, type Expr, type Region, type Shapes } from "./expr.js";
+import { halvesTable, lookUp } from "./table.js";
+import { matrixShape, regionIn, requireInside, valuesOf, type Area, type EvaluationContext, type StoredTensor } from "./values.js";
+
+export type { Area, EvaluationContext, StoredTensor } from "./values.js";
+
+/** float16 rounds everything from here on to infinity. */
+const float16Overflow = 65520;
+
+/** Elements computed at a time. */
+const computedAtOnce = 1 << 16;
+/** Elements converted at a time: reading them takes longer than asking for them. */
+const convertedAtOnce = 1 << 18;
+
+/**
+ * Rows `rowStart` to `rowStart + rowCount` of `expr`, of shape `shape`, in `dtype`. `into` is memory that the result may lie in, from its beginning.
+ * A pure copy in the source's own dtype is the source's bytes; everything else goes through float32 and is rounded to `dtype` once.
+ * Throws `input` if a value does not fit into float16.
+ */
+export function evaluateRows(
+  expr: Expr, shape: readonly number[], rowStart: number, rowCount: number, dtype: FloatDtype, context: EvaluationContext, into?: Uint8Array,
+): Promise<Uint8Array> {
+  const [, columnCount] = matrixShape(shape);
+  return evaluateArea(expr, shape, { rowStart, rowCount, columnStart: 0, columnCount }, dtype, context, into);
+}
+
+/** Like `evaluateRows`, for a rectangle of the output, row-major. */
+export async function evaluateArea(
+  expr: Expr, shape: readonly number[], area: Area, dtype: FloatDtype, context: EvaluationContext, into?: Uint8Array,
+): Promise<Uint8Array> {
+  requireInside(expr, shape, area);
+  const origin = originOf(expr, context.shapes);
+  const factor = factorOf(expr);
+  const from = origin === null ? null : context.dtypeOf(origin.key, origin.source);
+  if (origin !== null && factor === 1 && from === dtype) return (await readSized(origin, area, context, into)).bytes;
+  const out = memory(into, area, dtype);
+  const [, columns] = matrixShape(shape);
+  const rowBytes = area.columnCount * floatBytes[dtype];
+  const step = Math.max(1, Math.floor((origin === null ? computedAtOnce : convertedAtOnce) / Math.max(1, area.columnCount)));
+  const scratch = from === null ? undefined : borrow(Math.min(step, area.rowCount) * area.columnCount * floatBytes[from]);
+  const table = from === null ? null : tableFor(from, dtype, factor, shape);
+  for (let row = 0; row < area.rowCount; row += step) {
+    const part = { ...area, rowStart: area.rowStart + row, rowCount: Math.min(step, area.rowCount - row) };
+    const target = out.subarray(row * rowBytes, (row + part.rowCount) * rowBytes);
+    if (origin === null) {
+      target.set(encode(Float32Array.from(await valuesOf(expr, part, columns, context)), dtype, expr));
+      continue;
+    }
+    const read = await readSized(origin, part, context, scratch);
+    if (table !== null) lookUp(table, read.bytes, target);
+    else target.set(encode(scaled(toFloat32(read.dtype, read.bytes), factor), dtype, expr));
+  }
+  if (scratch !== undefined) spare.push(scratch);
+  return out;
+}
+
+/** Memory that was read into and converted, for the next call: fresh memory for every chunk would keep the garbage collector busy. */
+const spare: Uint8Array[] = [];
+const mostSpare = 4;
+
+function borrow(bytes: number): Uint8Array {
+  const found = spare.pop();
+  if (found !== undefined && found.byteLength >= bytes) return found;
+  spare.length = Math.min(spare.length, mostSpare);
+  return new Uint8Array(bytes);
+}
+
+/** The bytes of the whole of `expr`. */
+export function evaluate(expr: Expr, shape: readonly number[], dtype: FloatDtype, context: EvaluationContext): Promise<Uint8Array> {
+  return evaluateRows(expr, shape, 0, matrixShape(shape)[0], dtype, context);
+}
+
+/** The values of `expr` in float32. */
+export async function evaluateFloat32(expr: Expr, shape: readonly number[], context: EvaluationContext): Promise<Float32Array> {
+  return toFloat32("F32", await evaluate(expr, shape, "F32", context));
+}
+
+/** A reader of rectangles for tensors that can only be read as a whole. */
+export function regionsOfWhole(shapes: Shapes, readBytes: (key: string) => Promise<StoredTensor>): EvaluationContext["readRegion"] {
+  return async (region) => {
+    const { dtype, bytes } = await readBytes(region.key);
+    const [rows, columns] = matrixShape(shapes.get(region.key)!);
+    const width = bytes.length / (rows * columns);
+    if (!Number.isInteger(width)) throw new Error(`${region.key}: ${bytes.length} bytes do not fit its shape`);
+    // A row of n elements is a row of n * width bytes.
+    const { columnStart, columnCount, stride } = region;
+    const part = { ...region, columnStart: columnStart * width, columnCount: columnCount * width, stride: stride * width };
+    return { dtype, bytes: copyRegion(bytes, part) };
+  };
+}
+
+function memory(into: Uint8Array | undefined, { rowCount, columnCount }: Area, dtype: FloatDtype): Uint8Array {
+  const bytes = rowCount * columnCount * floatBytes[dtype];
+  return into !== undefined && into.byteLength >= bytes ? into.subarray(0, bytes) : new Uint8Array(bytes);
+}
+
+async function readSized(origin: Region, area: Area, context: EvaluationContext, into?: Uint8Array): Promise<StoredTensor> {
+  const read = await context.readRegion(regionIn(origin, area), into);
+  const expected = area.rowCount * area.columnCount * floatBytes[read.dtype];
+  if (read.bytes.byteLength !== expected) throw new Error(`${origin.key}: got ${read.bytes.byteLength} bytes, expected ${expected}`);
+  return read;
+}
+
+/** A table pays off where it is used more often than it has entries. It would not see overflows to float16. */
+function tableFor(from: FloatDtype, to: FloatDtype, factor: number, shape: readonly number[]): ReturnType<typeof halvesTable> | null {
+  const large = shape.reduce((a, b) => a * b, 1) > 1 << 16;
+  return large && (from === "BF16" || from === "F16") && to !== "F16" && to !== "F64" ? halvesTable(from, to, factor) : null;
+}
+
+/** Each product is taken in double precision and rounded to float32. */
+function scaled(values: Float32Array, factor: number): Float32Array {
+  return factor === 1 ? values : values.map((value) => value * factor);
+}
+
+function encode(values: Float32Array, dtype: FloatDtype, expr: Expr): Uint8Array {
+  if (dtype === "F16") {
+    const tooLarge = values.find((value) => Math.abs(value) >= float16Overflow && Math.abs(value) !== Infinity);
+    if (tooLarge !== undefined) {
+      throw inputError(`the value ${tooLarge.toPrecision(4)} does not fit into float16, which ends at 65504`, {
+        where: printExpr(expr),
+        hint: "write bfloat16 or float32",
+      });
+    }
+  }
+  return fromFloat32(dtype, values);
+}
+
+/** The rectangle's values, row-major: a view where whole rows are taken, a copy otherwise. */
+export function copyRegion<A extends Float32Array | Uint8Array>(whole: A, region: Region): A {
+  const { rowStart, rowCount, columnStart, columnCount, stride } = region;
+  if (columnCount === stride) return whole.subarray(rowStart * stride, (rowStart + rowCount) * stride) as A;
+  const count = rowCount * columnCount;
+  const out = (whole instanceof Float32Array ? new Float32Array(count) : new Uint8Array(count)) as A;
+  for (let row = 0; row < rowCount; row++) {
+    const from = (rowStart + row) * stride + columnStart;
+    out.set(whole.subarray(from, from + columnCount), row * columnCount);
+  }
+  return out;
+}

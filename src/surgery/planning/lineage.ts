@@ -1,0 +1,129 @@
+/**
+ * Where an expert's matrices came from: the part of the parent's FFN that each was cut out of. Needed after training to
+ * measure how far the experts have moved (expert-to-dense cosine similarity, He et al. 2024, arXiv 2410.07524, section
+ * 3.2). Sizes of scales do not matter to a cosine and are left out; signs do. What noise and redrawn units changed counts as movement.
+ */
+import { randomStream } from "../../base/random.js";
+import { inputError } from "../../base/errors.js";
+import type { DecoderSpec, MoeFfn } from "../../model/decoder/types.js";
+import { slotKey } from "../../model/tensors/slots.js";
+import { copyRegion } from "./evaluate.js";
+import type { Region } from "./expr.js";
+import type { MergeLineage } from "./merge.js";
+import { recipeName } from "./recipe.js";
+
+export interface ExpertOrigin {
+  readonly layer: number;
+  readonly expert: number;
+  readonly part: "gate" | "up" | "down";
+  /** Slot key in the upcycled model. */
+  readonly key: string;
+  /** Hidden size of the expert. */
+  readonly inner: number;
+  /** Which dense model, where there were several: the base is 0. */
+  readonly source: number;
+  /** -1 where a parent's factor turned the sign of down. */
+  readonly sign: 1 | -1;
+  /** Hidden units were put into an order of their own (`permute`): the seed and the stream it was drawn from. */
+  readonly order: { readonly seed: number; readonly stream: string } | null;
+  /** Rectangle of the parent's tensor with the same shape, or a smaller one where the expert was filled with zero units. */
+  readonly from: Region;
+}
+
+/** What the shapes of parent and child do not say: whose expert it is, and in which order its units are. */
+export type OriginLineage = Pick<MergeLineage, "recipe" | "copies">;
+
+/**
+ * The origin of every routed expert's gate, up and down, in write order. How the FFN was cut is read off the two shapes, so that it also works for a
+ * model whose recipe is lost (`lineage` null), if that had one parent and left units in their order. Several parents have one shape, and one
+ * stands for all. Dense layers of the child are skipped.
+ * Throws `input` if the child's experts cannot have been cut out of this parent.
+ */
+export function expertOrigins(parent: DecoderSpec, child: DecoderSpec, lineage: OriginLineage | null = null): ExpertOrigin[] {
+  if (parent.layers.length !== child.layers.length || parent.hidden !== child.hidden) {
+    throw inputError(
+      `the model has ${child.layers.length} layers of width ${child.hidden}, ` +
+        `the parent ${parent.layers.length} of width ${parent.hidden}`,
+      { hint: "give the parent that this model was made from" },
+    );
+  }
+  return child.layers.flatMap(({ ffn }, layer) => {
+    if (ffn.kind === "dense") return [];
+    const whole = parent.layers[layer]!.ffn.inner;
+    if (parent.layers[layer]!.ffn.kind !== "dense") throw inputError(`layer ${layer} of the parent is not dense`);
+    const cut = cutOf(ffn, whole);
+    if (lineage !== null && ffn.experts !== lineage.copies * lineage.recipe.expansion * lineage.recipe.granularity) {
+      throw inputError(`${ffn.experts} experts, which the recipe ${recipeName(lineage.recipe)} of its record does not make`, { where: `layer ${layer}`, hint: "give the record that belongs to the model" });
+    }
+    if (cut === null) {
+      throw inputError(`${ffn.experts} experts of size ${ffn.inner} are not parts of an FFN of size ${whole}`, {
+        where: `layer ${layer}`,
+        hint: "give the parent that this model was made from",
+      });
+    }
+    const experts = Array.from({ length: ffn.experts }, (_, expert) => expert);
+    return experts.flatMap((expert) => originsOfExpert(layer, expert, ffn, cut, whole, parent.hidden, lineage));
+  });
+}
+
+interface Cut {
+  /** Hidden units in front of the first part: those of a shared expert. */
+  readonly before: number;
+  readonly parts: number;
+}
+
+/** How an FFN of `whole` units was cut; the last part may have been filled with zero units. Whether a shared expert took units is tried last. */
+function cutOf({ experts, inner, shared }: MoeFfn, whole: number): Cut | null {
+  for (const before of shared === null ? [0] : [0, shared.inner]) {
+    const parts = Math.ceil((whole - before) / inner);
+    if (parts >= 1 && experts % parts === 0 && Math.ceil((whole - before) / parts) === inner) return { before, parts };
+  }
+  return null;
+}
+
+function originsOfExpert(layer: number, expert: number, { inner, gated }: MoeFfn, { before, parts }: Cut, whole: number, hidden: number, lineage: OriginLineage | null): ExpertOrigin[] {
+  const start = before + (expert % parts) * inner;
+  const count = Math.min(inner, whole - start);
+  const rowsFrom = { rowStart: start, rowCount: count, columnStart: 0, columnCount: hidden, stride: hidden };
+  const columnsFrom = { rowStart: 0, rowCount: hidden, columnStart: start, columnCount: count, stride: whole };
+  const recipe = lineage?.recipe;
+  // Copies of experts lie behind all experts (`multiply.ts`).
+  const made = recipe === undefined ? expert : expert % (recipe.expansion * recipe.granularity);
+  const from = recipe?.parents?.[Math.floor(made / recipe.granularity)];
+  const order = recipe?.permute === true ? { seed: recipe.seed, stream: `layers.${layer}.experts.${made}.order` } : null;
+  return ([...(gated ? (["gate"] as const) : []), "up", "down"] as const).map((part) => ({
+    layer,
+    expert,
+    part,
+    inner,
+    key: slotKey({ part, layer, expert }),
+    source: from?.source ?? 0,
+    sign: part === "down" && from !== undefined && from.scale < 0 ? -1 : 1,
+    order,
+    from: { key: slotKey({ part, layer }), ...(part === "down" ? columnsFrom : rowsFrom) },
+  }));
+}
+
+/** The values of the parent's tensor that an expert's matrix came from, in the expert's order, zeros where it was filled; a view where whole rows are taken. */
+export function originValues(parentTensor: Float32Array, origin: ExpertOrigin): Float32Array {
+  const { part, inner, sign, order } = origin;
+  const values = filledValues(parentTensor, origin);
+  if (order === null) return sign === 1 ? values : values.map((value) => -value);
+  const units = new Int32Array(inner);
+  randomStream(order.seed, order.stream).permutation(units);
+  const others = values.length / inner;
+  return values.map((_, i) => {
+    const [unit, other] = part === "down" ? [i % inner, Math.floor(i / inner)] : [Math.floor(i / others), i % others];
+    return sign * values[part === "down" ? other * inner + units[unit]! : units[unit]! * others + other]!;
+  });
+}
+
+function filledValues(parentTensor: Float32Array, { from, part, inner }: ExpertOrigin): Float32Array {
+  const values = copyRegion(parentTensor, from);
+  const { rowCount, columnCount } = from;
+  if ((part === "down" ? columnCount : rowCount) === inner) return values;
+  const columns = part === "down" ? inner : columnCount;
+  const filled = new Float32Array(part === "down" ? rowCount * inner : inner * columnCount);
+  for (let row = 0; row < rowCount; row++) filled.set(values.subarray(row * columnCount, (row + 1) * columnCount), row * columns);
+  return filled;
+}

@@ -1,0 +1,323 @@
+/**
+ * What an upcycling recipe says, and its name: `E8G2T4` = expansion 8, granularity 2, top 4.
+ *
+ * Notation of "Upcycling Large Language Models into Mixture of Experts", He et al. 2024 (arXiv 2410.07524), section 2:
+ * expansion E = parameters of the MoE layer / parameters of the dense FFN; granularity G = dense FFN size / expert size;
+ * topK T = experts per token. There are E*G routed experts of size inner/G; a token pays T/G dense FFNs.
+ */
+import { inputError } from "../../base/errors.js";
+import { expertTensors, mostExperts, mostTensors } from "../../model/decoder/bounds.js";
+import type { DecoderSpec, RouterOrder } from "../../model/decoder/types.js";
+import { chosenLayers, layerRanges } from "./layers.js";
+
+export const targetFamilies = [
+  "mixtral", "qwen3_moe", "qwen2_moe", "granitemoe", "granitemoe_swa", "flex_olmo", "glm4_moe", "ernie4_5_moe", "dots1", "solar_open",
+  "mellum", "hy_v3", "lfm2_moe", "dbrx", "phimoe",
+  "upcycle",
+] as const;
+/** MoE families that an upcycled model can be written as. */
+export type TargetFamily = (typeof targetFamilies)[number];
+
+export const scalings = ["exact", "paper", "calibrated", "none"] as const;
+/** Where the factor that restores the FFN's output size goes; see `scaling.ts`. */
+export type Scaling = (typeof scalings)[number];
+
+export const expertInits = ["copies", "random"] as const;
+/** What experts start from: the dense FFN's weights, or fresh ones of the source's `initStd`. */
+export type ExpertInit = (typeof expertInits)[number];
+
+/** Gaussian noise on the experts' matrices. */
+export interface Noise {
+  /** Standard deviation: of the noise itself, or in units of each expert matrix's own standard deviation. */
+  readonly std: number;
+  readonly relative: boolean;
+  /** Share of the elements that get noise, in (0, 1]. */
+  readonly fraction: number;
+}
+
+export const otherTensors = ["base", "average"] as const;
+
+/** Whose FFN a copy is, where several dense parents become experts (Branch-Train-MiX, Sukhbaatar et al. 2024, arXiv 2403.07816). */
+export interface ExpertParent {
+  /** Which of the conversion's models: 0 is the base. */
+  readonly source: number;
+  /** Standard deviation of Gaussian noise on its matrices. */
+  readonly noise: number;
+  /** Factor on its output. */
+  readonly scale: number;
+}
+
+/** The model whose whole FFN is the shared expert beside the routed ones. */
+export interface SharedParent extends ExpertParent {
+  /** What the rows of its gate are made from, where the router's are made from prompts and the target has a gate. */
+  readonly prompts: ExpertPrompts | null;
+}
+
+/** Texts that an expert should be chosen for, and not. */
+export interface ExpertPrompts {
+  readonly positive: readonly string[];
+  readonly negative: readonly string[];
+}
+
+/**
+ * Router rows that are not plain normal deviates. `hidden`, `cheap_embed`: from the base's hidden states, or token embeddings, of each copy's
+ * prompts (`surgery/calibration/prompt-router.ts`). `uniform_random`: from U(-1/sqrt(H), 1/sqrt(H)), the default of `torch.nn.Linear`.
+ */
+export type RouterInit =
+  | { readonly kind: "hidden" | "cheap_embed"; readonly prompts: readonly ExpertPrompts[] }
+  | { readonly kind: "uniform_random" };
+
+export interface RecipeShape {
+  /** E: whole copies of the dense FFN. */
+  readonly expansion: number;
+  /** G: parts that the dense FFN is cut into. */
+  readonly granularity: number;
+  /** T: experts per token. */
+  readonly topK: number;
+}
+
+export interface UpcycleRecipe extends RecipeShape {
+  /** Null: the default target of the source and the router order (`defaultTarget`). */
+  readonly target: TargetFamily | null;
+  readonly order: RouterOrder;
+  readonly scaling: Scaling;
+  /** Output factor of every layer, as measured for `calibrated` (`surgery/calibration/calibrate.ts`); null entries for dense layers. Null: not measured. */
+  readonly calibration: readonly (number | null)[] | null;
+  /** Standard deviation of the fresh router rows; 0 gives a constant router. */
+  readonly routerStd: number;
+  /** Null: normal deviates of `routerStd`. */
+  readonly routerInit: RouterInit | null;
+  readonly seed: number;
+  /** Accept a T that is not a multiple of G, although no whole copy of the FFN is selected then. */
+  readonly allowUnevenTopK: boolean;
+  readonly experts: ExpertInit;
+  /** Whose FFN each of the E copies is; null: all are the one parent's. */
+  readonly parents: readonly ExpertParent[] | null;
+  /** With `parents`: whose whole FFN every token gets as well, nothing scaled to make up for it. Null: nobody's. */
+  readonly sharedParent: SharedParent | null;
+  /** With `parents`: tensors outside the experts are the base's, or the mean over the models that give experts. */
+  readonly others: (typeof otherTensors)[number];
+  readonly noise: Noise | null;
+  /** Drop-Upcycling (Nakamura et al. 2025, arXiv 2502.19261): share of each expert's hidden units that is drawn afresh, in [0, 1]. */
+  readonly drop: number;
+  /** Each expert has its hidden units in an order of its own; changes no function. */
+  readonly permute: boolean;
+  /** FFN hidden units that the shared expert takes; the routed experts share the others. Null: a shared expert, where there is one, adds nothing. */
+  readonly shared: number | null;
+  /** Which layers get experts: `all`, `even`, `odd`, or numbers and ranges from 0 such as `0,4-7,12-`; see `chosenLayers`. */
+  readonly layers: string;
+  /** Fill the FFN with zero units up to a multiple of G. */
+  readonly pad: boolean;
+  /** Coefficient of the load-balancing loss that goes into the config. */
+  readonly auxLossCoef: number;
+  /** Routers have a correction bias, zero at first, which training can balance experts with (Wang et al. 2024, arXiv 2408.15664); only families that hold one are targets. */
+  readonly correctionBias: boolean;
+}
+
+export type RecipeOptions = { readonly [K in Exclude<keyof UpcycleRecipe, keyof RecipeShape>]?: UpcycleRecipe[K] | undefined };
+
+/** Router std 0.02 is the usual `initializer_range`; the order and scaling keep the function for any router. */
+export const recipeDefaults = {
+  target: null,
+  order: "topk-softmax",
+  scaling: "exact",
+  calibration: null,
+  routerStd: 0.02,
+  routerInit: null,
+  seed: 0,
+  allowUnevenTopK: false,
+  experts: "copies",
+  parents: null,
+  sharedParent: null,
+  others: "base",
+  noise: null,
+  drop: 0,
+  permute: false,
+  shared: null,
+  layers: "all",
+  pad: false,
+  /** Best of 1e-2..1e-3 in He et al. 2024, section 3; a run may set its own. */
+  auxLossCoef: 0.01,
+  correctionBias: false,
+} as const satisfies Omit<UpcycleRecipe, keyof RecipeShape>;
+
+/** `E8G1T2` -> numbers. Throws `input` if the text is not of that form. */
+export function parseRecipeName(text: string): RecipeShape {
+  const match = /^E([1-9]\d{0,5})G([1-9]\d{0,5})T([1-9]\d{0,5})$/i.exec(text.trim());
+  if (match === null) {
+    throw inputError(`"${text}" is not a recipe name`, {
+      hint: "write E<copies>G<parts>T<experts per token>, for example E8G1T2",
+    });
+  }
+  return { expansion: Number(match[1]), granularity: Number(match[2]), topK: Number(match[3]) };
+}
+
+/** The name of a recipe: `E8G1T2`. */
+export function recipeName({ expansion, granularity, topK }: RecipeShape): string {
+  return `E${expansion}G${granularity}T${topK}`;
+}
+
+/** A checked recipe from its name; what `options` leaves out or undefined takes `recipeDefaults`. Throws like `checkRecipe`. */
+export function upcycleRecipe(name: string, options: RecipeOptions = {}): UpcycleRecipe {
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const recipe: UpcycleRecipe = { ...parseRecipeName(name), ...recipeDefaults, ...given };
+  checkRecipe(recipe);
+  return recipe;
+}
+
+/** Refuses (`input`) a recipe that makes no sense for any source. */
+export function checkRecipe(recipe: UpcycleRecipe): void {
+  const where = `recipe ${recipeName(recipe)}`;
+  checkShape(recipe, where);
+  const atLeast = (value: number, least: number, name: string): void => {
+    if (!Number.isFinite(value) || value < least) throw inputError(`${name} is ${value}, expected a number of at least ${least}`, { where });
+  };
+  const share = (value: number, name: string): void => {
+    if (!(value >= 0 && value <= 1)) throw inputError(`${name} is ${value}, expected a number from 0 to 1`, { where });
+  };
+  const { routerStd, seed, noise, drop, shared, experts, permute } = recipe;
+  atLeast(routerStd, 0, "router std");
+  atLeast(recipe.auxLossCoef, 0, "the coefficient of the auxiliary loss");
+  if (!Number.isSafeInteger(seed) || seed < 0) {
+    throw inputError(`seed is ${seed}, expected a whole number of at least 0`, { where });
+  }
+  share(drop, "the drop ratio");
+  if (recipe.scaling === "calibrated" && recipe.order !== "softmax-topk") {
+    throw inputError(`calibrated scaling fits weights that are not renormalised, the router order is ${recipe.order}`, {
+      where,
+      hint: "use exact scaling, or the order softmax-topk (--router, in files router)",
+    });
+  }
+  if (noise !== null) {
+    atLeast(noise.std, 0, "the noise's std");
+    share(noise.fraction, "the noise's fraction");
+  }
+  if (shared !== null && (!Number.isSafeInteger(shared) || shared < 1)) {
+    throw inputError(`the shared expert's size is ${shared}, expected a whole number of at least 1`, { where });
+  }
+  if (experts === "random" && (noise !== null || drop > 0 || permute)) {
+    throw inputError("random experts have nothing of the dense FFN that noise, drop or permutation could act on", {
+      where,
+      hint: "leave those out, or start from copies",
+    });
+  }
+  layerRanges(recipe.layers);
+  checkParents(recipe, where);
+  checkRouterInit(recipe, where);
+}
+
+function checkParents({ parents, sharedParent, others, expansion, shared, experts, scaling }: UpcycleRecipe, where: string): void {
+  if (parents === null) {
+    if (sharedParent !== null) throw inputError("a model is the shared expert, but none are named for the routed ones", { where, hint: "name the parent of each copy" });
+    if (others !== "base") throw inputError("there is one parent, nothing to average", { where, hint: "leave others out, or name several parents" });
+    return;
+  }
+  if (parents.length !== expansion) throw inputError(`${parents.length} parents for ${expansion} copies, expected one for each`, { where });
+  const check = ({ source, noise, scale }: ExpertParent, what: string): void => {
+    if (!Number.isSafeInteger(source) || source < 0) throw inputError(`the parent of ${what} is number ${source}, expected a whole number of at least 0`, { where });
+    if (!(noise >= 0 && noise < Infinity)) throw inputError(`the noise on ${what} is ${noise}, expected a number of at least 0`, { where });
+    if (!Number.isFinite(scale)) throw inputError(`the factor on ${what} is ${scale}, expected a number`, { where });
+  };
+  parents.forEach((parent, copy) => check(parent, `copy ${copy}`));
+  if (sharedParent !== null) check(sharedParent, "the shared expert");
+  if (experts === "random") throw inputError("random experts have nothing of their parents", { where, hint: "start from copies" });
+  if (shared !== null) throw inputError("a shared expert takes units of one FFN, and there are several parents", { where, hint: "leave the shared expert out" });
+  if (scaling === "calibrated") throw inputError("calibrated scaling measures one parent, and there are several", { where, hint: "use exact scaling" });
+}
+
+function checkRouterInit({ routerInit, sharedParent, expansion, granularity, topK }: UpcycleRecipe, where: string): void {
+  if (sharedParent?.prompts?.positive.length === 0) throw inputError("the shared expert has no positive prompts", { where });
+  if (routerInit === null || routerInit.kind === "uniform_random") return;
+  const { prompts } = routerInit;
+  if (expansion === 1 && topK < granularity) throw inputError("with one copy the parts have no prompts to tell them apart", { where, hint: "use a drawn router" });
+  if (prompts.length !== expansion) throw inputError(`prompts for ${prompts.length} copies, the recipe has ${expansion}`, { where, hint: "give one entry of prompts for each copy" });
+  const empty = prompts.findIndex(({ positive }) => positive.length === 0);
+  if (empty >= 0) throw inputError(`copy ${empty} has no positive prompts`, { where });
+  const [first, ...more] = prompts.map((entry) => JSON.stringify([entry.positive, entry.negative]));
+  if (more.length > 0 && more.every((text) => text === first)) {
+    throw inputError("all copies have the same prompts, so the router could not tell them apart", { where, hint: "say for each what it is good at, or use a drawn router" });
+  }
+}
+
+function checkShape(recipe: UpcycleRecipe, where: string): void {
+  const { expansion, granularity, topK } = recipe;
+  for (const [letter, value] of [["E", expansion], ["G", granularity], ["T", topK]] as const) {
+    if (!Number.isSafeInteger(value) || value < 1) {
+      throw inputError(`${letter} is ${value}, expected a whole number of at least 1`, { where });
+    }
+  }
+  const experts = expansion * granularity;
+  if (experts < 2) {
+    throw inputError("E*G is 1: one expert is the dense model again", { where, hint: "use E or G of at least 2" });
+  }
+  if (experts > mostExperts) {
+    throw inputError(`E*G is ${experts} experts in each layer, the limit is ${mostExperts}`, { where, hint: "use a smaller E or G" });
+  }
+  if (topK > experts) {
+    throw inputError(`T is ${topK} but there are only E*G = ${experts} experts`, { where, hint: `use T of at most ${experts}` });
+  }
+  // A single copy has no others to be taken for: the FFN is split, and T says how much of it a token gets.
+  if (topK % granularity !== 0 && expansion > 1 && !recipe.allowUnevenTopK) throw unevenTopK(recipe, where);
+}
+
+function unevenTopK({ granularity, topK, expansion }: RecipeShape, where: string): Error {
+  const below = Math.floor(topK / granularity) * granularity;
+  const above = Math.min(below + granularity, expansion * granularity);
+  const choices = below === 0 ? `T${above}` : `T${below} or T${above}`;
+  return inputError(`T = ${topK} is not a multiple of G = ${granularity}, so tokens would get incomplete copies of the FFN`, {
+    where,
+    hint: `use ${choices}, or insist (--allow-uneven-topk, in a study allowUnevenTopK: true) and expect to start far from the parent`,
+  });
+}
+
+/** Refuses (`input`) a source that this recipe cannot cut: already MoE, or an FFN size that G does not divide. */
+export function checkSource(given: RecipeShape & Partial<UpcycleRecipe>, source: DecoderSpec): void {
+  const recipe = { ...recipeDefaults, ...given };
+  const where = `recipe ${recipeName(recipe)}`;
+  const { granularity, shared } = recipe;
+  const chosen = chosenLayers(recipe, source.layers.length);
+  source.layers.forEach(({ ffn }, layer) => {
+    if (ffn.kind === "moe") {
+      throw inputError(`layer ${layer} of the source is already a mixture of ${ffn.experts} experts`, {
+        where,
+        hint: "upcycling starts from a dense model",
+      });
+    }
+    if (!chosen[layer]) return;
+    const routed = ffn.inner - (shared ?? 0);
+    if (routed < granularity) {
+      const left = shared === null ? `the FFN has ${routed} units` : `a shared expert of ${shared} leaves ${routed} of the FFN's ${ffn.inner} units`;
+      throw inputError(`${left} (layer ${layer}) for G = ${granularity} parts`, { where });
+    }
+    if ((shared !== null || recipe.sharedParent !== null) && ffn.bias) throw inputError(`the FFN of layer ${layer} has biases, which a shared expert cannot take`, { where });
+    if (routed % granularity !== 0 && !recipe.pad) throw indivisible(recipe, ffn.inner, layer, where);
+    if (partSize(recipe, ffn.inner) * (granularity - 1) >= routed) {
+      throw inputError(`with padding, ${routed} units (layer ${layer}) fill fewer than G = ${granularity} parts`, { where, hint: "use a smaller G" });
+    }
+  });
+  checkTensors(recipe, source, chosen, where);
+}
+
+/** Each tensor is planned, named and listed in a header: so many that this alone would take minutes are refused beforehand. */
+function checkTensors({ expansion, granularity }: RecipeShape, source: DecoderSpec, chosen: readonly boolean[], where: string): void {
+  const experts = expansion * granularity;
+  const tensors = source.layers.reduce((sum, { ffn }, layer) => sum + (chosen[layer] ? expertTensors({ ...ffn, experts }) : 0), 0);
+  if (tensors <= mostTensors) return;
+  const layers = chosen.filter((moe) => moe).length;
+  throw inputError(`${experts} experts in each of ${layers} layers are ${tensors} tensors, the limit is ${mostTensors}`, { where, hint: "use a smaller E or G, or fewer layers" });
+}
+
+function indivisible({ granularity, shared }: UpcycleRecipe, inner: number, layer: number, where: string): Error {
+  const routed = inner - (shared ?? 0);
+  const divisors = Array.from({ length: Math.min(routed, 64) }, (_, i) => i + 1).filter((g) => routed % g === 0);
+  const what = shared === null ? `the FFN size ${inner}` : `the FFN size ${inner} less the shared ${shared}`;
+  return inputError(`${what} (layer ${layer}) is not divisible by G = ${granularity}`, {
+    where,
+    hint: `use a G that divides it: ${divisors.join(", ")}; or fill it with zero units (--pad, in files pad: true)`,
+  });
+}
+
+/** Hidden size of one routed expert cut out of an FFN of `inner` units; more than its share where the recipe pads. */
+export function partSize({ granularity, shared }: Pick<UpcycleRecipe, "granularity" | "shared">, inner: number): number {
+  return Math.ceil((inner - (shared ?? 0)) / granularity);
+}

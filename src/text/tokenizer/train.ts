@@ -1,0 +1,164 @@
+/**
+ * Trains a byte-level BPE tokenizer with Hugging Face's Rust trainer and writes the result as `tokenizer.json`.
+ *
+ *   texts -> one file -> Rust trainer (in a child process) -> its merges -> our alphabet + the first merges -> JSON
+ *
+ * The Node binding's `train` takes no options: always up to 30,000 entries, only the bytes seen, no special tokens.
+ * Training is greedy (each merge is chosen from the counts that earlier merges left), so the first merges of a long
+ * training are a shorter training; taking the result apart gives what the options would have given.
+ */
+import { execFile } from "node:child_process";
+import { mkdtemp, open, readFile, rm } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { byteLevelAlphabet } from "tokenizers";
+import { inputError, interruptedError, stopError } from "../../base/errors.js";
+
+export const END_OF_TEXT = "<|endoftext|>";
+
+export interface BpeSettings {
+  /** Entries in all: special tokens, 256 bytes, merges. At most 30,000. */
+  readonly vocab: number;
+  /** They get the first ids, in this order; `[END_OF_TEXT]` when left out. */
+  readonly specialTokens?: readonly string[] | undefined;
+  /** Ends the training with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The binding's own default, which cannot be changed from Node. */
+const LARGEST_VOCAB = 30_000;
+
+/**
+ * The text of a `tokenizer.json`; equal texts and settings give equal bytes. Ids: special tokens, then the 256 bytes
+ * (as the printable characters that stand for them, by code point), then merges in the order learned.
+ * Needs room for one copy of the texts in the system's temporary folder.
+ * Throws an input error for a vocabulary out of range and for texts too small to reach it, and interruptedError once the signal is raised.
+ */
+export async function trainByteLevelBpe(
+  texts: Iterable<string> | AsyncIterable<string>,
+  settings: BpeSettings,
+): Promise<string> {
+  const { vocab, specialTokens = [END_OF_TEXT], signal } = settings;
+  checkSettings(vocab, specialTokens);
+  const folder = await mkdtemp(join(tmpdir(), "upcycle-tokenizer-"));
+  try {
+    const textFile = join(folder, "texts.txt");
+    const resultFile = join(folder, "tokenizer.json");
+    await writeTexts(textFile, texts, signal);
+    await runTrainer(textFile, resultFile, signal);
+    const trained = JSON.parse(await readFile(resultFile, "utf8")) as { model: { merges: [string, string][] } };
+    return JSON.stringify(assemble(trained.model.merges, vocab, specialTokens));
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+function checkSettings(vocab: number, specialTokens: readonly string[]): void {
+  const smallest = 256 + specialTokens.length;
+  if (!Number.isSafeInteger(vocab) || vocab < smallest || vocab > LARGEST_VOCAB) {
+    throw inputError(`the vocabulary is ${vocab}, expected a whole number from ${smallest} to ${LARGEST_VOCAB}`, {
+      hint: "256 entries are the bytes; 2048 to 8192 suits a small model",
+    });
+  }
+  if (new Set(specialTokens).size < specialTokens.length || specialTokens.includes("")) {
+    throw inputError("special tokens must be different from each other and not empty");
+  }
+}
+
+async function writeTexts(path: string, texts: Iterable<string> | AsyncIterable<string>, signal: AbortSignal | undefined): Promise<void> {
+  const file = await open(path, "w");
+  try {
+    for await (const text of texts) {
+      signal?.throwIfAborted();
+      await file.appendFile(text);
+      // The trainer reads line by line, so this keeps words of two documents apart.
+      await file.appendFile("\n");
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+/** Arguments: the tokenizers package, the text file, the file to write. */
+const trainerProgram = `
+const [tokenizers, input, output] = process.argv.slice(1);
+const { BPE, Tokenizer, byteLevelPreTokenizer } = require(tokenizers);
+const tokenizer = new Tokenizer(BPE.empty());
+tokenizer.setPreTokenizer(byteLevelPreTokenizer(false, true));
+tokenizer.train([input]);
+tokenizer.save(output);
+`;
+
+/**
+ * A process of its own, because the native trainer draws a progress bar or prints blank lines, which no option
+ * turns off, and because it would block this process for seconds.
+ */
+async function runTrainer(input: string, output: string, signal: AbortSignal | undefined): Promise<void> {
+  const tokenizers = createRequire(import.meta.url).resolve("tokenizers");
+  try {
+    await promisify(execFile)(process.execPath, ["-e", trainerProgram, tokenizers, input, output], { signal, killSignal: "SIGKILL" });
+  } catch (cause) {
+    // A terminal's Ctrl-C ends the trainer too, perhaps before it has raised the signal here.
+    await new Promise(setImmediate);
+    signal?.throwIfAborted();
+    const ended = (cause as { signal?: unknown }).signal;
+    if (ended === "SIGINT" || ended === "SIGHUP" || ended === "SIGTERM") throw interruptedError("stopped while the tokenizer was trained");
+    const said = String((cause as { stderr?: unknown }).stderr ?? "").trim().split("\n").at(-1) || String(cause);
+    throw stopError(`training the tokenizer failed: ${said}`, { cause });
+  }
+}
+
+/** A tokenizer of exactly `vocab` entries out of the first of `merges`, which may use any byte characters. */
+function assemble(merges: readonly [string, string][], vocab: number, specialTokens: readonly string[]): unknown {
+  const ids = new Map<string, number>();
+  for (const token of [...specialTokens, ...byteLevelAlphabet().sort()]) {
+    if (ids.has(token)) {
+      throw inputError(`the special token "${token}" is also the character of a byte`, { hint: "use a longer one" });
+    }
+    ids.set(token, ids.size);
+  }
+  let used = 0;
+  while (ids.size < vocab && used < merges.length) {
+    const token = merges[used++]!.join("");
+    // Two ways to build one token share its id, as in the trainer.
+    if (!ids.has(token)) ids.set(token, ids.size);
+  }
+  if (ids.size < vocab) {
+    throw inputError(`the texts are too small: they give ${ids.size} entries, wanted ${vocab}`, {
+      hint: `give more text or ask for a vocabulary of at most ${ids.size}`,
+    });
+  }
+  const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
+  return {
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: specialTokens.map((content, id) => ({
+      id,
+      content,
+      single_word: false,
+      lstrip: false,
+      rstrip: false,
+      normalized: false,
+      special: true,
+    })),
+    normalizer: null,
+    pre_tokenizer: byteLevel,
+    post_processor: { ...byteLevel, trim_offsets: false },
+    decoder: byteLevel,
+    model: {
+      type: "BPE",
+      dropout: null,
+      unk_token: null,
+      continuing_subword_prefix: null,
+      end_of_word_suffix: null,
+      fuse_unk: false,
+      byte_fallback: false,
+      ignore_merges: false,
+      vocab: Object.fromEntries(ids),
+      merges: merges.slice(0, used),
+    },
+  };
+}

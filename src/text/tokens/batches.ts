@@ -1,0 +1,145 @@
+/**
+ * Which tokens a training or evaluation step sees: a pure function of (tokens, settings, step), so a run that is
+ * stopped and resumed sees the same data, and so does one that accumulates over smaller micro-batches.
+ *
+ * A window of S inputs reads S + 1 tokens, the last one only as a target; the next window starts at that token:
+ *
+ *   tokens    t0 t1 t2 t3 t4 t5 t6 ...        S = 3
+ *   window 0  [t0 t1 t2] -> [t1 t2 t3]
+ *   window 1           [t3 t4 t5] -> [t4 t5 t6]
+ *
+ * Letters: B sequences in a batch, S tokens in a sequence.
+ */
+import { inputError } from "../../base/errors.js";
+import { randomStream } from "../../base/random.js";
+
+/** Tokens of a text; ids below 65536 may be kept in 16 bits. */
+export type TokenRow = Int32Array | Uint16Array;
+
+/** A target that carries no loss. */
+export const IGNORED_TARGET = -1;
+
+export interface Batch {
+  /** [B, S] token ids. */
+  readonly inputs: Int32Array;
+  /** [B, S]: the token that follows each input, or `IGNORED_TARGET`. */
+  readonly targets: Int32Array;
+}
+
+export interface BatchSettings {
+  /** B, sequences in one (micro-)batch. */
+  readonly batch: number;
+  /** S, tokens in one sequence. */
+  readonly sequence: number;
+  readonly seed: number | string;
+}
+
+/** Training batches of one token row. */
+export interface BatchReader {
+  /** Windows in one pass over the text; up to S tokens at the end of the text belong to no window. */
+  readonly windows: number;
+  /**
+   * Batch number `step`, from 0. With accumulation over A micro-batches, optimizer step s reads batches
+   * s * A .. s * A + A - 1; that is the same data as one batch of A * B sequences.
+   */
+  at(step: number): Batch;
+}
+
+/** How many full windows of `sequence` inputs the tokens hold. */
+export function windowCount(tokens: number, sequence: number): number {
+  return Math.max(0, Math.floor((tokens - 1) / sequence));
+}
+
+/** The order in which epoch `epoch` visits its windows: a permutation of 0..windows-1. */
+export function windowOrder(windows: number, seed: number | string, epoch: number): Int32Array {
+  const order = new Int32Array(windows);
+  randomStream(seed, `batches/epoch/${epoch}`).permutation(order);
+  return order;
+}
+
+/**
+ * A reader of training batches. It keeps the order of the last epoch it read, which changes its speed only.
+ * Throws an input error for sizes below 1 and for a text shorter than one window.
+ */
+export function openBatches(tokens: TokenRow, settings: BatchSettings): BatchReader {
+  const { batch, sequence, seed } = settings;
+  checkSizes(batch, sequence);
+  const windows = windowCount(tokens.length, sequence);
+  if (windows === 0) {
+    throw inputError(`the training text has ${tokens.length} tokens, needed at least ${sequence + 1} for one sequence`, {
+      hint: "give more text or a shorter sequence",
+    });
+  }
+  let loadedEpoch = -1;
+  let order: Int32Array = new Int32Array(0);
+  return {
+    windows,
+    at(step) {
+      if (!Number.isSafeInteger(step) || step < 0) throw inputError(`batch number ${step} is not a whole number from 0`);
+      const inputs = new Int32Array(batch * sequence);
+      const targets = new Int32Array(batch * sequence);
+      for (let row = 0; row < batch; row++) {
+        const position = step * batch + row;
+        const epoch = Math.floor(position / windows);
+        if (epoch !== loadedEpoch) {
+          order = windowOrder(windows, seed, epoch);
+          loadedEpoch = epoch;
+        }
+        const start = order[position % windows]! * sequence;
+        inputs.set(tokens.subarray(start, start + sequence), row * sequence);
+        targets.set(tokens.subarray(start + 1, start + sequence + 1), row * sequence);
+      }
+      return { inputs, targets };
+    },
+  };
+}
+
+/** One training batch on its own; to read many, `openBatches` saves working out each epoch's order again. */
+export function batchAt(tokens: TokenRow, settings: BatchSettings & { readonly step: number }): Batch {
+  return openBatches(tokens, settings).at(settings.step);
+}
+
+export interface EvalSettings {
+  readonly batch: number;
+  readonly sequence: number;
+  /** Stop after this many predicted tokens; everything when left out. */
+  readonly limitTokens?: number | undefined;
+}
+
+export interface EvalBatch extends Batch {
+  /** Targets in this batch that carry loss. */
+  readonly count: number;
+}
+
+/**
+ * The text in order, each token predicted at most once (the first never: nothing precedes it). All batches have
+ * the full [B, S] shape; what is missing at the end is input 0 with target `IGNORED_TARGET`, always after the
+ * real tokens of its row, so causal attention never sees it.
+ * Throws an input error for sizes below 1, a limit below 1, and fewer than two tokens.
+ */
+export function* evalBatches(tokens: TokenRow, settings: EvalSettings): Generator<EvalBatch> {
+  const { batch, sequence, limitTokens } = settings;
+  checkSizes(batch, sequence);
+  if (limitTokens !== undefined && !(limitTokens >= 1)) {
+    throw inputError(`the limit of evaluation tokens is ${limitTokens}, expected at least 1`);
+  }
+  if (tokens.length < 2) {
+    throw inputError(`the evaluation text has ${tokens.length} tokens, needed at least 2`, { hint: "give more text" });
+  }
+  const predictions = Math.min(tokens.length - 1, Math.floor(limitTokens ?? Infinity));
+  for (let start = 0; start < predictions; start += batch * sequence) {
+    const count = Math.min(batch * sequence, predictions - start);
+    const inputs = new Int32Array(batch * sequence);
+    const targets = new Int32Array(batch * sequence).fill(IGNORED_TARGET);
+    // Rows are consecutive windows, so the whole batch is one consecutive stretch of the text.
+    inputs.set(tokens.subarray(start, start + count));
+    targets.set(tokens.subarray(start + 1, start + count + 1));
+    yield { inputs, targets, count };
+  }
+}
+
+function checkSizes(batch: number, sequence: number): void {
+  for (const [name, value] of [["batch", batch], ["sequence", sequence]] as const) {
+    if (!Number.isSafeInteger(value) || value < 1) throw inputError(`${name} is ${value}, expected a whole number from 1`);
+  }
+}

@@ -1,0 +1,192 @@
+import { existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, renameSync, writeFileSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { UpcycleError } from "../../../src/base/errors.js";
+import { previousName, stageDirectory, stageForAttempts, writeAll, writeFileAtomic, writeJson } from "../../../src/files/io/atomic.js";
+import { fsError, withFsErrors } from "../../../src/files/io/fs-errors.js";
+import { temporaryFolder } from "./temporary.js";
+
+const root = temporaryFolder();
+let counter = 0;
+const fresh = (): string => {
+  const dir = join(root, String(counter++));
+  mkdirSync(dir);
+  return dir;
+};
+const failure = async (promise: Promise<unknown>): Promise<UpcycleError> => {
+  const error: unknown = await promise.then(
+    () => undefined,
+    (cause: unknown) => cause,
+  );
+  expect(error).toBeInstanceOf(UpcycleError);
+  return error as UpcycleError;
+};
+
+describe("writeFileAtomic", () => {
+  test("creates and replaces, and leaves nothing beside", async () => {
+    const dir = fresh();
+    await writeFileAtomic(join(dir, "a"), "one");
+    await writeFileAtomic(join(dir, "a"), Uint8Array.of(50));
+    await writeJson(join(dir, "b.json"), { x: 1 });
+    expect(readFileSync(join(dir, "a"), "utf8")).toBe("2");
+    expect(readFileSync(join(dir, "b.json"), "utf8")).toBe('{\n  "x": 1\n}\n');
+    expect(readdirSync(dir)).toEqual(["a", "b.json"]);
+  });
+
+  test("a failure leaves the old content and names the file", async () => {
+    const dir = fresh();
+    writeFileSync(join(dir, "file"), "");
+    expect((await failure(writeFileAtomic(join(dir, "missing", "a"), "x"))).line).toBe(
+      `${join(dir, "missing", "a")}: cannot write file: its folder does not exist; make it first`,
+    );
+    expect((await failure(writeFileAtomic(join(dir, "file", "a"), "x"))).line).toContain("a part of this path is a file");
+    mkdirSync(join(dir, "folder", "inside"), { recursive: true });
+    expect((await failure(writeFileAtomic(join(dir, "folder"), "x"))).kind).toBe("input");
+    expect(readdirSync(dir).sort()).toEqual(["file", "folder"]);
+  });
+});
+
+describe("stageForAttempts", () => {
+  test("refuses what is no place for a new folder", async () => {
+    const dir = realpathSync(fresh());
+    mkdirSync(join(dir, "here", "inside"), { recursive: true });
+    const before = process.cwd();
+    process.chdir(join(dir, "here", "inside"));
+    try {
+      expect((await failure(stageForAttempts("", { overwrite: true }))).line).toContain("the name of the folder to make is empty");
+      expect((await failure(stageForAttempts(".", { overwrite: true }))).line).toBe(".: this is the working folder, which a new one would replace; choose a folder to be made, such as ./model");
+      expect((await failure(stageForAttempts("../..", { overwrite: true }))).line).toContain("the working folder lies inside this folder, which a new one would replace");
+      const beside = await stageForAttempts("../inside2");
+      await beside.discard();
+    } finally {
+      process.chdir(before);
+    }
+    expect(readdirSync(join(dir, "here"))).toEqual(["inside"]);
+  });
+
+  // Node asks for ever there if it is asked for a whole path.
+  test.skipIf(process.platform !== "linux")("ends where no folder can be made", async () => {
+    expect((await failure(stageForAttempts("/proc/x"))).line).toBe("/proc/x: cannot create folder: no such file or folder");
+  });
+});
+
+describe("stageDirectory", () => {
+  test("the folder appears only when committed", async () => {
+    const dir = fresh();
+    const final = join(dir, "deep", "model");
+    const stage = await stageDirectory(final);
+    writeFileSync(join(stage.path, "a"), "1");
+    expect(existsSync(final)).toBe(false);
+    await stage.commit();
+    expect(readdirSync(join(dir, "deep"))).toEqual(["model"]);
+    expect(readdirSync(final)).toEqual(["a"]);
+  });
+
+  test("discard leaves nothing", async () => {
+    const dir = fresh();
+    const stage = await stageDirectory(join(dir, "model"));
+    writeFileSync(join(stage.path, "a"), "1");
+    await stage.discard();
+    await stage.discard();
+    expect(readdirSync(dir)).toEqual([]);
+  });
+
+  test("an empty folder is taken, a full one refused unless overwritten, a file always refused", async () => {
+    const dir = fresh();
+    mkdirSync(join(dir, "model"));
+    const stage = await stageDirectory(join(dir, "model"));
+    writeFileSync(join(stage.path, "config.json"), '{"model_type":"a"}');
+    await stage.commit();
+    const error = await failure(stageDirectory(join(dir, "model")));
+    expect(error.line).toBe(
+      `${join(dir, "model")}: folder exists and is not empty (1 entries, such as config.json); choose another folder, or replace this one (--overwrite)`,
+    );
+    const second = await stageDirectory(join(dir, "model"), { overwrite: true });
+    writeFileSync(join(second.path, "upcycle.json"), "2");
+    expect(readdirSync(join(dir, "model"))).toEqual(["config.json"]);
+    await second.commit();
+    expect(readdirSync(join(dir, "model"))).toEqual(["upcycle.json"]);
+    expect(readdirSync(dir)).toEqual(["model"]);
+    writeFileSync(join(dir, "file"), "");
+    for (const overwrite of [false, true])
+      expect((await failure(stageDirectory(join(dir, "file"), { overwrite }))).message).toBe(
+        "this is a file, expected a folder",
+      );
+    expect((await failure(stageDirectory(join(dir, "file", "model")))).kind).toBe("input");
+  });
+
+  test("a folder that fills up while we write is not overwritten", async () => {
+    const dir = fresh();
+    const stage = await stageDirectory(join(dir, "model"));
+    mkdirSync(join(dir, "model"));
+    writeFileSync(join(dir, "model", "theirs"), "1");
+    expect((await failure(stage.commit())).message).toContain("not empty");
+    await stage.discard();
+    expect(readdirSync(dir)).toEqual(["model"]);
+  });
+
+  test("partial folders of dead processes are removed, those of living ones kept", async () => {
+    const dir = fresh();
+    const dead = ".model.partial-4194305"; // Above the largest pid Linux gives out.
+    const alive = `.model.partial-${process.ppid}`;
+    const theirs = ".model.partial-4194306";
+    for (const name of [dead, `${dead}-1`, alive, ".model.partial-notes", ".other.partial-4194305", `.model.partial-${process.pid}`]) {
+      mkdirSync(join(dir, name));
+      writeFileSync(join(dir, name, "model.safetensors"), "1");
+    }
+    mkdirSync(join(dir, theirs));
+    writeFileSync(join(dir, theirs, "thesis.txt"), "1");
+    const stage = await stageDirectory(join(dir, "model"));
+    expect(readdirSync(stage.path)).toEqual([]);
+    await stage.commit();
+    expect(readdirSync(dir).sort()).toEqual([alive, theirs, ".model.partial-notes", ".other.partial-4194305", "model"].sort());
+  });
+
+  test("a replacement cut between its two renames is undone by the next start", async () => {
+    const dir = fresh();
+    const final = join(dir, "model");
+    mkdirSync(final);
+    writeFileSync(join(final, "config.json"), "1");
+    renameSync(final, previousName(final));
+    expect((await failure(stageDirectory(final))).message).toContain("not empty");
+    expect(readdirSync(final)).toEqual(["config.json"]);
+  });
+
+  test("a stage that vanished leaves the old folder", async () => {
+    const dir = fresh();
+    const final = join(dir, "model");
+    mkdirSync(final);
+    writeFileSync(join(final, "config.json"), '{"model_type":"old"}');
+    const stage = await stageDirectory(final, { overwrite: true });
+    renameSync(stage.path, join(dir, "stolen"));
+    await failure(stage.commit());
+    expect(readdirSync(final)).toEqual(["config.json"]);
+    expect(readdirSync(dir).sort()).toEqual(["model", "stolen"]);
+  });
+});
+
+describe("errors of the operating system", () => {
+  test.skipIf(!existsSync("/dev/full"))("a full disk stops with a hint", async () => {
+    const handle = await open("/dev/full", "w");
+    const error = await failure(
+      withFsErrors("w.safetensors", "write weights", () => writeAll(handle, new Uint8Array(4096), 0)),
+    );
+    await handle.close();
+    expect(error.kind).toBe("stopped");
+    expect(error.line).toBe(
+      "w.safetensors: cannot write weights: the disk is full; free some space or write to another disk, then run again",
+    );
+  });
+
+  test.each([
+    ["EACCES", "input"],
+    ["EROFS", "input"],
+    ["EISDIR", "input"],
+    ["EDQUOT", "stopped"],
+    ["EMFILE", "stopped"],
+    ["EIO", "stopped"],
+  ])("%s is %s", (code, kind) => {
+    expect(fsError(Object.assign(new Error("boom"), { code }), "p", "read file")).toMatchObject({ kind, where: "p" });
+  });
+});

@@ -1,0 +1,111 @@
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { openCheckpoint, type Checkpoint } from "../../../src/files/checkpoint/open.js";
+import { openForwardRuntime } from "../../../src/engine/onnxruntime/forward-runtime.js";
+import { openTrainRuntime } from "../../../src/engine/onnxruntime/train-runtime.js";
+import { evaluateOnce } from "../../../src/engine/onnxruntime/session.js";
+import { logitsProgram, lossProgram, trainProgram, type ParamInfo } from "../../../src/graph/programs/programs.js";
+import { golden, goldenModels, goldenTrajectories, readTensors, relativeError, shifted, type GoldenTensor } from "../../support/golden.js";
+
+async function weightsOf(checkpoint: Checkpoint, params: readonly ParamInfo[]): Promise<Float32Array[]> {
+  return Promise.all(params.map(({ key }) => checkpoint.readFloat32(key)));
+}
+
+describe("golden models of transformers", () => {
+  for (const name of goldenModels) {
+    it(`${name}: logits and loss`, async () => {
+      const checkpoint = await openCheckpoint(golden(name));
+      const expected = readTensors(golden(name, "expected.safetensors"));
+      const { data: ids, shape } = expected.get("input_ids")!;
+      const [batch, sequence] = shape as [number, number];
+
+      const program = logitsProgram(checkpoint.spec, { batch, sequence });
+      const runtime = openForwardRuntime({ threads: 1 });
+      for (const { key } of program.params) await runtime.write(key, await checkpoint.readFloat32(key));
+      const logits = await runtime.run("all", program, [Int32Array.from(ids)]);
+      const wanted = expected.get("logits")!.data;
+      let worst = 0;
+      wanted.forEach((value, i) => (worst = Math.max(worst, Math.abs(value - logits[i]!))));
+      expect(worst).toBeLessThan(1e-4);
+
+      const rows = logitsProgram(checkpoint.spec, { batch, sequence, rows: 2 });
+      const picked = await runtime.run("rows", rows, [Int32Array.from(ids), Int32Array.of(3, batch * sequence - 1)]);
+      const vocab = checkpoint.spec.vocab;
+      expect(relativeError(picked.subarray(0, vocab), logits.subarray(3 * vocab, 4 * vocab))).toBeLessThan(1e-6);
+      expect(relativeError(picked.subarray(vocab), logits.subarray(-vocab))).toBeLessThan(1e-6);
+      await runtime.close();
+
+      const text = shifted(ids, sequence);
+      const losses = lossProgram(checkpoint.spec, { batch, sequence });
+      const [loss] = await evaluateOnce(losses.graph, [text.ids, text.targets, ...(await weightsOf(checkpoint, losses.params))]);
+      expect(Math.abs(loss!.data[0]! - expected.get("loss")!.data[0]!)).toBeLessThan(1e-4);
+      await checkpoint.close();
+    });
+  }
+});
+
+interface Trajectory {
+  readonly optimizer: { lr: number; betas: [number, number]; eps: number; weight_decay: number; clip_grad_norm: number };
+  readonly steps: readonly { loss: number; aux_loss: number | null; grad_norm: number }[];
+}
+
+/** Golden gradients of one expert: transformers 5 holds [E, 2M, H] gate and up rows, and [E, H, M], in memory. */
+function goldenGradient(gradients: Map<string, GoldenTensor>, name: string): Float32Array {
+  const direct = gradients.get(name);
+  if (direct !== undefined) return direct.data as Float32Array;
+  const match = /^(.*)\.(?:block_sparse_moe|mlp)\.(?:experts\.(\d+)\.(\w+)|gate)\.weight$/.exec(name);
+  if (match === null) throw new Error(`no golden gradient for ${name}`);
+  const [, layer, expert, part] = match;
+  if (expert === undefined) return gradients.get(`${layer}.mlp.gate.weight`)!.data as Float32Array;
+  const down = part === "w2" || part === "down_proj";
+  const { data, shape } = gradients.get(`${layer}.mlp.experts.${down ? "down_proj" : "gate_up_proj"}`)!;
+  const size = shape[1]! * shape[2]!;
+  const whole = data.subarray(Number(expert) * size, (Number(expert) + 1) * size) as Float32Array;
+  if (down) return whole;
+  const up = part === "w3" || part === "up_proj";
+  return up ? whole.subarray(size / 2) : whole.subarray(0, size / 2);
+}
+
+describe("golden training runs of transformers", () => {
+  for (const name of goldenTrajectories) {
+    it(`${name}: first gradients and twelve steps`, async () => {
+      const checkpoint = await openCheckpoint(golden(name));
+      const trajectory = JSON.parse(readFileSync(golden(name, "trajectory.json"), "utf8")) as Trajectory;
+      const gradients = readTensors(golden(name, "grads_step0.safetensors"));
+      const { data, shape } = readTensors(golden(name, "batches.safetensors")).get("input_ids")!;
+      const [steps, batch, sequence] = shape as [number, number, number];
+      const batchAt = (step: number): { ids: Int32Array; targets: Int32Array } =>
+        shifted(data.subarray(step * batch * sequence, (step + 1) * batch * sequence), sequence);
+      const moe = trajectory.steps[0]!.aux_loss !== null;
+      const auxCoef = checkpoint.spec.auxLossCoef;
+      const program = trainProgram(checkpoint.spec, { batch, sequence, auxCoef, zCoef: 0 });
+
+      const weights = await weightsOf(checkpoint, program.params);
+      const first = batchAt(0);
+      const results = await evaluateOnce(program.graph, [first.ids, first.targets, ...weights]);
+      const { namedSlots } = await import("../../../src/model/tensors/names.js");
+      const names = new Map(namedSlots(checkpoint.spec).map(({ slot, names: [tensor] }) => [slot.key, tensor!]));
+      program.params.forEach(({ key }, i) => {
+        const expected = goldenGradient(gradients, names.get(key)!);
+        expect(relativeError(results[program.gradients + i]!.data, expected), key).toBeLessThan(1e-4);
+      });
+
+      const runtime = await openTrainRuntime(program, { threads: 1, accumulate: false });
+      for (const [i, { key }] of program.params.entries()) await runtime.write("weight", key, weights[i]!);
+      const { lr, betas, eps, weight_decay, clip_grad_norm } = trajectory.optimizer;
+      for (let step = 0; step < steps; step++) {
+        const expected = trajectory.steps[step]!;
+        const got = await runtime.step([batchAt(step)], {
+          learningRate: lr, beta1: betas[0], beta2: betas[1], eps, weightDecay: weight_decay, decayOn: "all", clipNorm: clip_grad_norm, update: step + 1,
+        });
+        const total = got.loss + auxCoef * (got.balanceLoss ?? 0);
+        const bound = moe && step >= 3 ? 2e-2 : 1e-3;
+        expect(Math.abs(total - expected.loss), `loss at step ${step}`).toBeLessThan(bound);
+        if (step === 0) expect(got.gradNorm / expected.grad_norm).toBeCloseTo(1, 4);
+        if (moe) expect(Math.abs(got.balanceLoss! - expected.aux_loss!), `auxiliary loss at step ${step}`).toBeLessThan(step < 3 ? 2e-3 : 0.1);
+      }
+      await runtime.close();
+      await checkpoint.close();
+    });
+  }
+});

@@ -1,0 +1,162 @@
+import { describe, expect, it } from "vitest";
+import { findings } from "../../../src/report/study/findings.js";
+import type { ArmResult, StudyResult } from "../../../src/model/results/result.js";
+import { plainArm, study } from "../fixture.js";
+
+function found(arms: readonly ArmResult[], parentLoss = 4): string[] {
+  const base = study();
+  return findings({ ...base, parent: { ...base.parent, loss: parentLoss }, arms });
+}
+
+const dense = plainArm("dense", "dense", [[4, 3.9, 3.8], [4, 3.9, 3.82]]);
+
+describe("upcycled against continued dense", () => {
+  it("calls a difference clear only when it stands well beside the seeds' ranges", () => {
+    const [first] = found([dense, plainArm("up", "upcycled", [[4, 3.8, 3.7], [4, 3.8, 3.71]])]);
+    expect(first).toBe(
+      "up (E8G1T2) did clearly better than dense at equal tokens: held-out loss 3.705 (3.700 to 3.710) against 3.810 (3.800 to 3.820) " +
+        "after 200 tokens, 0.105 nats (2.8 %) lower; the seeds of one arm differ by up to 0.020 nats.",
+    );
+  });
+
+  it("says worse when it is worse, first and in plain words", () => {
+    const [first, ...rest] = found([dense, plainArm("up", "upcycled", [[4, 4, 3.95], [4, 4, 3.96]])]);
+    expect(first).toContain("up (E8G1T2) did clearly worse than dense at equal tokens");
+    expect(first).toContain("0.145 nats (3.8 %) higher");
+    expect(rest.join(" ")).not.toContain("better than dense");
+  });
+
+  it("does not claim a difference within the spread", () => {
+    const [first] = found([dense, plainArm("up", "upcycled", [[4, 3.9, 3.79], [4, 3.9, 3.815]])]);
+    expect(first).toContain("is within the spread of the seeds");
+    expect(first).toContain("the ranges of the seeds overlap");
+  });
+
+  it("says slightly when the ranges are apart by less than twice the wider one", () => {
+    const [first] = found([dense, plainArm("up", "upcycled", [[4, 3.9, 3.79], [4, 3.9, 3.78]])]);
+    expect(first).toContain("did slightly better");
+  });
+
+  it("does not judge with one seed", () => {
+    const all = found([plainArm("dense", "dense", [[4, 3.8]]), plainArm("up", "upcycled", [[4, 3.7]])]);
+    expect(all[0]).toContain("up (E8G1T2) came out below dense at equal tokens: held-out loss 3.700 against 3.800");
+    expect(all[0]).toContain("with one seed nothing says whether this is more than chance");
+    expect(all.join(" ")).toContain("With a single seed this study cannot tell a difference between arms from chance.");
+    expect(all.join(" ")).not.toMatch(/clearly|slightly/i);
+  });
+
+  it("reads both curves at the most FLOPs that both reached, and warns about the schedule", () => {
+    // Twice the FLOPs per token: at dense's end the upcycled arm is halfway, at 3.8.
+    const all = found([dense, plainArm("up", "upcycled", [[4, 3.8, 3.5], [4, 3.8, 3.5]], 20)]);
+    expect(all[1]).toContain("at equal FLOPs is within the spread of the seeds: held-out loss 3.800 (3.800 to 3.800) against 3.810 (3.800 to 3.820) at 2.00 kFLOP");
+    expect(all.join(" ")).toContain("(up 2.0 times dense) is read before the end of its run");
+  });
+
+  it("compares at the tokens that all runs reached when one stopped early", () => {
+    const [first] = found([dense, plainArm("up", "upcycled", [[4, 3.6], [4, 3.6, 3.5]])]);
+    expect(first).toContain("after 100 tokens");
+    expect(first).toContain("3.600 (3.600 to 3.600) against 3.900");
+  });
+});
+
+describe("other arms", () => {
+  it("says what is missing", () => {
+    expect(found([dense])[0]).toContain("No upcycled model is part of this study");
+    expect(found([plainArm("up", "upcycled", [[4, 3.8]])])[0]).toContain("cannot say whether upcycling paid off");
+    expect(found([])[0]).toContain("No upcycled model");
+  });
+
+  it("counts the tokens to the loss that scratch ended at, only where they were measured", () => {
+    const up = plainArm("up", "upcycled", [[4, 3.6, 3.5], [4, 3.6, 3.5]]);
+    const near = found([dense, up, plainArm("scratch", "scratch", [[8, 5, 3.8], [8, 5, 3.8]])]).join(" ");
+    expect(near).toContain("scratch needed 200 tokens to come to 3.800; up was there after 50 tokens (25 %).");
+    expect(near).toContain("This does not count the 9.83M tokens that the parent was trained on.");
+    const ahead = found([dense, up, plainArm("scratch", "scratch", [[8, 5, 3.4], [8, 5, 3.4]])]).join(" ");
+    expect(ahead).toContain("up did clearly worse than scratch");
+    expect(ahead).not.toContain("was there after");
+  });
+
+  it("reports arms that ended above the parent", () => {
+    const all = found([dense, plainArm("up", "upcycled", [[4, 4.2, 4.1]]), plainArm("new", "scratch", [[8, 5, 4.5]])]).join(" ");
+    expect(all).toContain("Further training did not help up: it ended 0.100 nats above the parent's 4.000.");
+    expect(all).toContain("new did not come down to the parent within its tokens: it ended 0.500 nats above the parent's 4.000.");
+  });
+
+  it("reports runs that diverged and leaves them out of the means", () => {
+    const broken = plainArm("up", "upcycled", [[4, 3.8, 3.7], [4, Number.NaN, Number.NaN]]);
+    const all = found([dense, broken]).join(" ");
+    expect(all).toContain("1 run of 2 of up did not end with a finite loss.");
+    expect(all).not.toMatch(/NaN|undefined|Infinity|null/);
+  });
+
+  it("compares fine with coarse experts", () => {
+    const all = study().findings.filter((finding) => /^Fine upcycled .*Coarse upcycled/.test(finding));
+    expect(all).toHaveLength(2);
+    expect(all[0]).toContain("Fine upcycled did clearly worse than Coarse upcycled at equal tokens");
+    expect(all[1]).toContain("at equal FLOPs");
+  });
+});
+
+describe("the models themselves", () => {
+  const coarse = study().arms[1]!;
+  const changed = (run: (one: ArmResult["runs"][number]) => object): ArmResult => ({
+    ...coarse,
+    runs: coarse.runs.map((one) => ({ ...one, ...run(one) })),
+  });
+
+  it("says that the function was kept, by how much", () => {
+    expect(study().findings.join(" ")).toContain(
+      "Coarse upcycled started at the parent's loss: 4.1183 against 4.1183 before the first step (+1.3e-7 nats); " +
+        "logits differed by at most 1.5e-6 of the largest logit, the worst of 2 seeds.",
+    );
+  });
+
+  it("says that it was not kept", () => {
+    const lost = changed((run) => ({ preservation: { ...run.preservation!, childLoss: 6.5, maxAbsLogitDiff: 9 } }));
+    const all = found([dense, lost]).join(" ");
+    expect(all).toContain("did not start at the parent's loss: 6.5000 against 4.1183 before the first step (+2.382 nats)");
+    expect(all).toContain("at most 0.52 of the largest logit");
+  });
+
+  it("counts dead experts", () => {
+    const dead = changed(() => ({ load: [{ step: 9, layers: [[0, 0, 0.6, 0.4], [0.25, 0.25, 0.25, 0.25]] }] }));
+    expect(found([dense, dead]).join(" ")).toContain(
+      "2 experts of Coarse upcycled are dead: at the end the busiest of its 8 experts took 2.4 times an equal share, the worst of 2 seeds",
+    );
+  });
+
+  it("says when the experts did not move", () => {
+    const still = changed(() => ({ similarity: [{ step: 0, layers: [1, 1] }, { step: 9, layers: [0.999, 0.997] }] }));
+    expect(found([dense, still]).join(" ")).toContain(
+      "In Coarse upcycled the experts have hardly moved from the parent's weights, so they are still near copies: " +
+        "mean cosine similarity 0.998 (1.000 at the start, layers 0.997 to 0.999).",
+    );
+  });
+});
+
+describe("caveats", () => {
+  it("computes the scale and the number of readings of the text", () => {
+    const all = study().findings.join(" ");
+    expect(all).toContain("a parent of 4.33M parameters and 4.92M further tokens per arm (1.1 per parameter)");
+    expect(all).toContain("used 462 times the parameters and 20K times the tokens");
+    expect(all).toContain("read about 5.4 times");
+    expect(all).toContain("by chance 33 % of the time");
+    expect(all).toContain("the parent is one and the same");
+  });
+
+  it("has no caveat about scale for a study at scale", () => {
+    const base = study();
+    const large: StudyResult = {
+      ...base,
+      parent: { ...base.parent, tokens: null, params: { total: 2e9, active: 2e9 } },
+      text: { ...base.text, trainTokens: 1e12 },
+      arms: base.arms.map((arm) => ({
+        ...arm,
+        runs: arm.runs.map((run) => ({ ...run, points: run.points.map((point) => ({ ...point, tokens: point.step * 2e8 })) })),
+      })),
+    };
+    const all = findings(large).join(" ");
+    expect(all).not.toContain("smallest published comparison");
+    expect(all).not.toContain("by heart");
+  });
+});

@@ -1,0 +1,42 @@
+import { join } from "node:path";
+import { writeFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openTokenizer, type TextTokenizer } from "../../../src/text/tokenizer/load.js";
+import { textStream } from "../../../src/text/tokenizer/stream.js";
+import { trainByteLevelBpe } from "../../../src/text/tokenizer/train.js";
+import { temporaryFolder } from "../../files/io/temporary.js";
+
+const dir = temporaryFolder();
+let tokenizer: TextTokenizer;
+
+beforeAll(async () => {
+  // A vocabulary of little more than the bytes: every other character takes several tokens.
+  writeFileSync(join(dir, "tokenizer.json"), await trainByteLevelBpe(["plain words and more plain words"], { vocab: 270 }));
+  tokenizer = await openTokenizer(dir);
+});
+
+afterAll(() => tokenizer.close());
+
+async function pieces(ids: Int32Array, before: Int32Array = new Int32Array()): Promise<string[]> {
+  const stream = textStream(tokenizer, before);
+  const found: string[] = [];
+  for (const id of ids) found.push(await stream.push(id));
+  return [...found, await stream.end()];
+}
+
+describe("textStream", () => {
+  it.each(["plain words", "naïve café", "日本語と🐋🐋", " leading, 🏳️‍🌈 and trailing ", "é"])("shows %j in whole characters", async (text) => {
+    const ids = await tokenizer.encode(text);
+    const found = await pieces(ids, await tokenizer.encode("a 🐋 prompt 日"));
+    expect(found.join("")).toBe(text);
+    expect(found.every((piece) => !piece.includes("\uFFFD"))).toBe(true);
+    expect(found.filter((piece) => piece !== "").length).toBeGreaterThan(text.length > 1 ? 1 : 0);
+  });
+
+  it("gives the same text as decoding at once where bytes are no UTF-8", async () => {
+    const whale = await tokenizer.encode("🐋");
+    const ids = Int32Array.from([...whale.subarray(0, 2), ...(await tokenizer.encode("a")), ...whale, ...whale.subarray(0, 3)]);
+    expect((await pieces(ids)).join("")).toBe(await tokenizer.decode(ids));
+    expect((await pieces(ids)).at(-1)).toBe("\uFFFD");
+  });
+});
