@@ -1,6 +1,7 @@
 /**
- * Writes BYTES bytes to FILE and flushes them: what the conversion benchmark compares with. `node bench/convert-raw.mjs FILE BYTES HOW`, HOW being
- * direct (O_DIRECT, 3 writes of 8 MiB under way) or cached (the same through the page cache, flushed every 256 MiB).
+ * Writes BYTES bytes to FILE and flushes them: what the conversion benchmark compares with. `node bench/convert-raw.mjs
+ * FILE BYTES HOW`, HOW being direct (O_DIRECT, 3 writes of 8 MiB under way) or cached (the same through the page cache,
+ * flushed every 256 MiB).
  */
 import { constants, open } from "node:fs/promises";
 
@@ -12,7 +13,10 @@ const { buffer } = new globalThis.WebAssembly.Memory({ initial: chunk >> 16, max
 const data = new Uint8Array(buffer);
 new Uint32Array(buffer).forEach((_, i, words) => (words[i] = (i * 2654435761) >>> 0));
 
-const file = await open(path, constants.O_CREAT | constants.O_WRONLY | constants.O_TRUNC | (how === "direct" ? constants.O_DIRECT : 0));
+const file = await open(
+  path,
+  constants.O_CREAT | constants.O_WRONLY | constants.O_TRUNC | (how === "direct" ? constants.O_DIRECT : 0),
+);
 const tail = how === "direct" ? bytes % 4096 : 0;
 let next = 0;
 let unflushed = 0;

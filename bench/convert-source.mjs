@@ -1,4 +1,7 @@
-/** Writes the dense model that the conversion benchmark starts from: Llama-shaped, 542M parameters, bfloat16, seeded; and a LoRA adapter of it. */
+/**
+ * Writes the dense model that the conversion benchmark starts from: Llama-shaped, 542M parameters, bfloat16, seeded;
+ * and a LoRA adapter of it.
+ */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { randomStream } from "../dist/base/random.js";
@@ -8,18 +11,35 @@ import { plainAttention, plainRope } from "../dist/model/decoder/plain.js";
 import { plainBlocks, rmsNorm } from "../dist/model/decoder/types.js";
 import { namedSlots } from "../dist/model/tensors/names.js";
 
-/** 8 layers, hidden 2048, FFN 5632, vocabulary 32000, 32 query heads on 8 key and value heads of 64. `changes` for other sizes. */
+/**
+ * 8 layers, hidden 2048, FFN 5632, vocabulary 32000, 32 query heads on 8 key and value heads of 64. `changes` for other
+ * sizes.
+ */
 export function sourceSpec({ layers = 8, hidden = 2048, inner = 5632, vocab = 32000, heads = 32, kvHeads = 32 } = {}) {
-  const layer = { window: null, rope: plainRope(10000, hidden / heads), ffn: { kind: "dense", inner, bias: false, activation: "silu", gated: true } };
+  const layer = {
+    window: null,
+    rope: plainRope(10000, hidden / heads),
+    ffn: { kind: "dense", inner, bias: false, activation: "silu", gated: true },
+  };
   return {
-    family: "llama", vocab, hidden, tiedHead: false, ...plainBlocks, norm: rmsNorm(1e-5), maxPositions: 2048,
+    family: "llama",
+    vocab,
+    hidden,
+    tiedHead: false,
+    ...plainBlocks,
+    norm: rmsNorm(1e-5),
+    maxPositions: 2048,
     attn: { ...plainAttention({ heads, kvHeads, headDim: hidden / heads }) },
     layers: Array.from({ length: layers }, () => layer),
-    tokens: { bos: 1, eos: [2], pad: null }, initStd: 0.02, auxLossCoef: 0,
+    tokens: { bos: 1, eos: [2], pad: null },
+    initStd: 0.02,
+    auxLossCoef: 0,
   };
 }
 
-/** Values of std 0.02 in bfloat16: one drawn block, begun at another place for each row, so that no two rows are equal. */
+/**
+ * Values of std 0.02 in bfloat16: one drawn block, begun at another place for each row, so that no two rows are equal.
+ */
 export async function writeSource(dir, spec, { overwrite = true } = {}) {
   const drawn = new Float32Array(1 << 18);
   randomStream(1, "bench").normals(drawn, 0, 0, 0.02);
@@ -51,9 +71,23 @@ export function writeAdapter(dir, spec, rank) {
     drawn += values.length;
     return { name, dtype: "F32", shape, bytes: new Uint8Array(values.buffer) };
   };
-  const modules = namedSlots(spec).flatMap(({ slot: { shape }, names: [name] }) => (/_proj\.weight$/.test(name) ? [{ name: `base_model.model.${name.slice(0, -".weight".length)}`, shape }] : []));
-  const tensors = modules.flatMap(({ name, shape: [out, width] }) => [factor(`${name}.lora_A.weight`, [rank, width]), factor(`${name}.lora_B.weight`, [out, rank])]);
+  const modules = namedSlots(spec).flatMap(({ slot: { shape }, names: [name] }) =>
+    /_proj\.weight$/.test(name) ? [{ name: `base_model.model.${name.slice(0, -".weight".length)}`, shape }] : [],
+  );
+  const tensors = modules.flatMap(({ name, shape: [out, width] }) => [
+    factor(`${name}.lora_A.weight`, [rank, width]),
+    factor(`${name}.lora_B.weight`, [out, rank]),
+  ]);
   mkdirSync(dir);
-  writeFileSync(join(dir, "adapter_config.json"), JSON.stringify({ peft_type: "LORA", task_type: "CAUSAL_LM", r: rank, lora_alpha: 2 * rank, target_modules: "all-linear" }));
+  writeFileSync(
+    join(dir, "adapter_config.json"),
+    JSON.stringify({
+      peft_type: "LORA",
+      task_type: "CAUSAL_LM",
+      r: rank,
+      lora_alpha: 2 * rank,
+      target_modules: "all-linear",
+    }),
+  );
   writeFileSync(join(dir, "adapter_model.safetensors"), encodeSafetensors(tensors));
 }

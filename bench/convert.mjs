@@ -1,10 +1,11 @@
 /**
  * The conversion benchmark: `npm run bench:convert -- [options]`.
  *
- * Upcycles a Llama-shaped model of 542M bfloat16 parameters by the command line, in turns with writing as many bytes raw and flushed (the
- * faster of O_DIRECT and the page cache, by median; dd beside them), each in a process of its own; and again with a LoRA adapter of rank 16 on every
- * linear module merged in, against the conversion without. Wall time is from start to end of the process; memory is the largest resident set that the
- * system saw. Prints a table and writes bench/results/DATE-convert.json.
+ * Upcycles a Llama-shaped model of 542M bfloat16 parameters by the command line, in turns with writing as many bytes
+ * raw and flushed (the faster of O_DIRECT and the page cache, by median; dd beside them), each in a process of its own;
+ * and again with a LoRA adapter of rank 16 on every linear module merged in, against the conversion without. Wall time
+ * is from start to end of the process; memory is the largest resident set that the system saw. Prints a table and
+ * writes bench/results/DATE-convert.json.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -26,9 +27,13 @@ const help = `node bench/convert.mjs [options]
   --out FILE     result file ("-" for none)`;
 const { values: flags } = parseArgs({
   options: {
-    rounds: { type: "string", default: "5" }, folder: { type: "string", default: tmpdir() }, threads: { type: "string", default: "1,2" },
+    rounds: { type: "string", default: "5" },
+    folder: { type: "string", default: tmpdir() },
+    threads: { type: "string", default: "1,2" },
     only: { type: "string", default: "" },
-    memory: { type: "boolean", default: false }, out: { type: "string" }, help: { type: "boolean", default: false },
+    memory: { type: "boolean", default: false },
+    out: { type: "string" },
+    help: { type: "boolean", default: false },
   },
 });
 if (flags.help) {
@@ -49,7 +54,10 @@ function measure(command, args) {
     let err = "";
     const look = () => {
       try {
-        peak = Math.max(peak, 1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))?.[1] ?? 0));
+        peak = Math.max(
+          peak,
+          1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))?.[1] ?? 0),
+        );
       } catch {
         // It has ended, or this is not Linux.
       }
@@ -70,29 +78,65 @@ function measure(command, args) {
 const cli = here("../dist/cli/main.js");
 const moe = join(folder, "moe");
 async function convert(source, args) {
-  const sample = await measure(process.execPath, [cli, "convert", source, "--out", moe, "--json", ...noReport, ...args]);
+  const sample = await measure(process.execPath, [
+    cli,
+    "convert",
+    source,
+    "--out",
+    moe,
+    "--json",
+    ...noReport,
+    ...args,
+  ]);
   rmSync(moe, { recursive: true });
   return sample;
 }
 async function raw(bytes, how) {
   const path = join(folder, "raw");
-  const sample = how === "dd"
-    ? await measure("dd", ["if=/dev/zero", `of=${path}`, "bs=8M", `count=${Math.ceil(bytes / (8 << 20))}`, "oflag=direct", "conv=fsync"])
-    : await measure(process.execPath, [here("convert-raw.mjs"), path, String(bytes), how]);
+  const sample =
+    how === "dd"
+      ? await measure("dd", [
+          "if=/dev/zero",
+          `of=${path}`,
+          "bs=8M",
+          `count=${Math.ceil(bytes / (8 << 20))}`,
+          "oflag=direct",
+          "conv=fsync",
+        ])
+      : await measure(process.execPath, [here("convert-raw.mjs"), path, String(bytes), how]);
   rmSync(path);
   return sample;
 }
 
 /** The report after a conversion is another matter; older versions have none. */
-const noReport = spawnSync(process.execPath, [cli, "convert", "--help"], { encoding: "utf8" }).stdout.includes("--no-report") ? ["--no-report"] : [];
+const noReport = spawnSync(process.execPath, [cli, "convert", "--help"], { encoding: "utf8" }).stdout.includes(
+  "--no-report",
+)
+  ? ["--no-report"]
+  : [];
 const plannedBytes = (source, recipe) =>
-  JSON.parse(spawnSync(process.execPath, [cli, "convert", source, "--recipe", recipe, "--dry-run", "--json"], { encoding: "utf8", maxBuffer: 1 << 28 }).stdout).weightBytes;
+  JSON.parse(
+    spawnSync(process.execPath, [cli, "convert", source, "--recipe", recipe, "--dry-run", "--json"], {
+      encoding: "utf8",
+      maxBuffer: 1 << 28,
+    }).stdout,
+  ).weightBytes;
 
 const sorted = (samples, key) => samples.map((sample) => sample[key]).sort((a, b) => a - b);
 const median = (samples, key) => sorted(samples, key)[samples.length >> 1];
 /** Of times, to those of another case, round by round. */
-const ratioTo = (all, others) => (others === undefined ? null : summary(all.map(({ seconds }, i) => ({ ratio: seconds / others[i].seconds })), "ratio"));
-const summary = (samples, key) => ({ median: median(samples, key), min: sorted(samples, key)[0], max: sorted(samples, key).at(-1) });
+const ratioTo = (all, others) =>
+  others === undefined
+    ? null
+    : summary(
+        all.map(({ seconds }, i) => ({ ratio: seconds / others[i].seconds })),
+        "ratio",
+      );
+const summary = (samples, key) => ({
+  median: median(samples, key),
+  min: sorted(samples, key)[0],
+  max: sorted(samples, key).at(-1),
+});
 
 /** What is converted, and the largest ratio to raw writing that it should have. */
 const conversions = [
@@ -110,12 +154,24 @@ try {
   writeAdapter(adapter, sourceSpec(), adapterRank);
   const bytes = plannedBytes(source, "E8G1T2");
   const cases = [
-    ...["direct", "cached", "dd"].map((how) => ({ name: `raw ${how}`, run: () => raw(bytes, how), target: null, plain: null })),
-    ...conversions.flatMap(({ name, recipe, adapted, target }) => threads.map((count) => {
-      const onThreads = (what) => `${what}, ${count} thread${count === "1" ? "" : "s"}`;
-      const model = adapted ? `${source}+${adapter}` : source;
-      return { name: onThreads(name), run: () => convert(model, ["--recipe", recipe, "--threads", count]), target, plain: adapted ? onThreads(recipe) : null };
+    ...["direct", "cached", "dd"].map((how) => ({
+      name: `raw ${how}`,
+      run: () => raw(bytes, how),
+      target: null,
+      plain: null,
     })),
+    ...conversions.flatMap(({ name, recipe, adapted, target }) =>
+      threads.map((count) => {
+        const onThreads = (what) => `${what}, ${count} thread${count === "1" ? "" : "s"}`;
+        const model = adapted ? `${source}+${adapter}` : source;
+        return {
+          name: onThreads(name),
+          run: () => convert(model, ["--recipe", recipe, "--threads", count]),
+          target,
+          plain: adapted ? onThreads(recipe) : null,
+        };
+      }),
+    ),
   ].filter(({ name }) => new RegExp(flags.only).test(name));
   if (cases.length === 0) throw new Error(`--only ${flags.only} fits no case`);
   const samples = Object.fromEntries(cases.map(({ name }) => [name, []]));
@@ -125,44 +181,89 @@ try {
       const { name, run } = cases[(i + round) % cases.length];
       const sample = await run();
       samples[name].push(sample);
-      process.stderr.write(`round ${round + 1}  ${name}  ${sample.seconds.toFixed(2)} s  ${(sample.peakBytes / 1e6).toFixed(0)} MB  load ${sample.load.toFixed(1)}\n`);
+      process.stderr.write(
+        `round ${round + 1}  ${name}  ${sample.seconds.toFixed(2)} s  ${(sample.peakBytes / 1e6).toFixed(0)} ` +
+          `MB  load ${sample.load.toFixed(1)}\n`,
+      );
     }
   }
-  const reference = ["raw direct", "raw cached"].filter((name) => samples[name] !== undefined).sort((a, b) => median(samples[a], "seconds") - median(samples[b], "seconds"))[0] ?? null;
-  const results = Object.fromEntries(cases.map(({ name, target, plain }) => [name, {
-    seconds: summary(samples[name], "seconds"), peakBytes: summary(samples[name], "peakBytes"),
-    ratio: ratioTo(samples[name], samples[reference]),
-    ratioOfFastest: reference === null ? null : sorted(samples[name], "seconds")[0] / sorted(samples[reference], "seconds")[0],
-    target,
-    ...(plain === null ? {} : { ratioToPlain: ratioTo(samples[name], samples[plain]) }),
-  }]));
+  const reference =
+    ["raw direct", "raw cached"]
+      .filter((name) => samples[name] !== undefined)
+      .sort((a, b) => median(samples[a], "seconds") - median(samples[b], "seconds"))[0] ?? null;
+  const results = Object.fromEntries(
+    cases.map(({ name, target, plain }) => [
+      name,
+      {
+        seconds: summary(samples[name], "seconds"),
+        peakBytes: summary(samples[name], "peakBytes"),
+        ratio: ratioTo(samples[name], samples[reference]),
+        ratioOfFastest:
+          reference === null ? null : sorted(samples[name], "seconds")[0] / sorted(samples[reference], "seconds")[0],
+        target,
+        ...(plain === null ? {} : { ratioToPlain: ratioTo(samples[name], samples[plain]) }),
+      },
+    ]),
+  );
 
   const memory = {};
   if (flags.memory) {
     const wide = join(folder, "wide");
-    await writeSource(wide, sourceSpec({ layers: 2, vocab: 256_000, hidden: 8192, inner: 4096, heads: 64, kvHeads: 8 }));
+    await writeSource(
+      wide,
+      sourceSpec({ layers: 2, vocab: 256_000, hidden: 8192, inner: 4096, heads: 64, kvHeads: 8 }),
+    );
     memory["shards of 200 MB"] = await convert(source, ["--recipe", "E8G1T2", "--shard-size", "200MB"]);
     memory["16 experts"] = await convert(source, ["--recipe", "E16G1T2"]);
     memory["128 experts of an eighth"] = await convert(source, ["--recipe", "E16G8T8"]);
     memory["embedding of 4 GB"] = await convert(wide, ["--recipe", "E4G1T2"]);
-    memory["embedding of 4 GB to float32, 2 threads"] = await convert(wide, ["--recipe", "E2G1T2", "--dtype", "float32", "--threads", "2"]);
+    memory["embedding of 4 GB to float32, 2 threads"] = await convert(wide, [
+      "--recipe",
+      "E2G1T2",
+      "--dtype",
+      "float32",
+      "--threads",
+      "2",
+    ]);
   }
 
-  console.log(`${(bytes / 1e9).toFixed(2)} GB; ratios to ${reference ?? "nothing"} and to the conversion without adapter, round by round`);
+  console.log(
+    `${(bytes / 1e9).toFixed(2)} GB; ratios to ${reference ?? "nothing"} and to the conversion without ` +
+      "adapter, round by round",
+  );
   console.log("| what | seconds | ratio | target | to plain | peak MB |\n|---|---|---|---|---|---|");
-  const range = (found) => (found == null ? "" : `${found.median.toFixed(2)} (${found.min.toFixed(2)}-${found.max.toFixed(2)})`);
+  const range = (found) =>
+    found == null ? "" : `${found.median.toFixed(2)} (${found.min.toFixed(2)}-${found.max.toFixed(2)})`;
   for (const [name, { seconds, ratio, target, ratioToPlain, peakBytes }] of Object.entries(results)) {
-    console.log(`| ${name} | ${range(seconds)} | ${range(ratio)} | ${target ?? ""} | ${range(ratioToPlain)} | ${(peakBytes.max / 1e6).toFixed(0)} |`);
+    console.log(
+      `| ${name} | ${range(seconds)} | ${range(ratio)} | ${target ?? ""} | ${range(ratioToPlain)} | ` +
+        `${(peakBytes.max / 1e6).toFixed(0)} |`,
+    );
   }
-  for (const [name, { seconds, peakBytes }] of Object.entries(memory)) console.log(`| ${name} | ${seconds.toFixed(2)} | | | | ${(peakBytes / 1e6).toFixed(0)} |`);
+  for (const [name, { seconds, peakBytes }] of Object.entries(memory))
+    console.log(`| ${name} | ${seconds.toFixed(2)} | | | | ${(peakBytes / 1e6).toFixed(0)} |`);
   const out = flags.out ?? here(`results/${began.toISOString().slice(0, 10)}-convert.json`);
   if (out !== "-") {
     const report = {
       date: began.toISOString(),
-      hardware: { cpu: cpus()[0].model.trim(), cores: cpus().length, memoryBytes: totalmem(), system: `${platform()} ${release()}` },
+      hardware: {
+        cpu: cpus()[0].model.trim(),
+        cores: cpus().length,
+        memoryBytes: totalmem(),
+        system: `${platform()} ${release()}`,
+      },
       versions: { upcycle: toolVersion, node: process.versions.node },
-      config: { rounds, bytes, sourceBytes: statSync(join(source, "model.safetensors")).size, adapter: { rank: adapterRank, bytes: statSync(join(adapter, "adapter_model.safetensors")).size }, reference, report: noReport.length === 0 ? "none yet" : "off" },
-      results, memory, samples,
+      config: {
+        rounds,
+        bytes,
+        sourceBytes: statSync(join(source, "model.safetensors")).size,
+        adapter: { rank: adapterRank, bytes: statSync(join(adapter, "adapter_model.safetensors")).size },
+        reference,
+        report: noReport.length === 0 ? "none yet" : "off",
+      },
+      results,
+      memory,
+      samples,
     };
     mkdirSync(dirname(out), { recursive: true });
     writeFileSync(out, `${JSON.stringify(report, null, 1)}\n`);

@@ -1,10 +1,11 @@
 /**
- * Feeds damaged and absurd safetensors headers, shard indexes, configs and torch archives to their readers: `node bench/fuzz.mjs [--cases 1000000]
- * [--seed N] [--out FILE]` (after npm run build).
+ * Feeds damaged and absurd safetensors headers, shard indexes, configs and torch archives to their readers: `node
+ * bench/fuzz.mjs [--cases 1000000] [--seed N] [--out FILE]` (after npm run build).
  *
- * Every case must end as a value that is true to the bytes, or as an inputError of one line; in time, and without memory that the input
- * does not account for (the process runs with a heap of 256 MB, and its resident set is watched). The first case that does not is printed and
- * ends the run with code 1. Cases are a function of seed and number. Writes bench/results/DATE-fuzz.json.
+ * Every case must end as a value that is true to the bytes, or as an inputError of one line; in time, and without
+ * memory that the input does not account for (the process runs with a heap of 256 MB, and its resident set is watched).
+ * The first case that does not is printed and ends the run with code 1. Cases are a function of seed and number. Writes
+ * bench/results/DATE-fuzz.json.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
@@ -21,21 +22,34 @@ import { parseIndex } from "../dist/files/formats/shards.js";
 import { specFromConfig } from "../dist/model/decoder/config.js";
 import { slotsOf } from "../dist/model/tensors/slots.js";
 
-const { values: flags } = parseArgs({ options: { cases: { type: "string", default: "1000000" }, seed: { type: "string", default: "1" }, out: { type: "string" }, inner: { type: "boolean", default: false } } });
+const { values: flags } = parseArgs({
+  options: {
+    cases: { type: "string", default: "1000000" },
+    seed: { type: "string", default: "1" },
+    out: { type: "string" },
+    inner: { type: "boolean", default: false },
+  },
+});
 const HEAP_MB = 256;
 const MOST_RSS = 700e6;
 /** Machines stall, but a hang does not end. */
 const SLOWEST_MS = 5000;
 
 if (!flags.inner) {
-  const { status } = spawnSync(process.execPath, [`--max-old-space-size=${HEAP_MB}`, fileURLToPath(import.meta.url), ...process.argv.slice(2), "--inner"], { stdio: "inherit" });
+  const { status } = spawnSync(
+    process.execPath,
+    [`--max-old-space-size=${HEAP_MB}`, fileURLToPath(import.meta.url), ...process.argv.slice(2), "--inner"],
+    { stdio: "inherit" },
+  );
   process.exit(status ?? 1);
 }
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const golden = here("../test/golden");
-const configs = readdirSync(golden, { recursive: true, encoding: "utf8" }).filter((path) => path.endsWith("config.json") && !path.includes("generation") && !path.includes("tokenizer"))
-  .sort().map((path) => readFileSync(join(golden, path), "utf8"));
+const configs = readdirSync(golden, { recursive: true, encoding: "utf8" })
+  .filter((path) => path.endsWith("config.json") && !path.includes("generation") && !path.includes("tokenizer"))
+  .sort()
+  .map((path) => readFileSync(join(golden, path), "utf8"));
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -54,8 +68,57 @@ function drawer(number) {
 }
 
 const absurd = [
-  null, true, false, 0, -1, 1, 2, 3, 0.5, -0.5, 1e-9, 1e9, 2 ** 31, 2 ** 32, 2 ** 53, 2 ** 53 + 2, 1e21, 1e308, -1e308, "", "x", "0", "1e9", "NaN", "Infinity", "__proto__", "\u0000", "é\ud800",
-  [], {}, [[]], [0], [1, 2], [-1], [2 ** 32, 2 ** 32], [null], ["a"], { a: 1 }, { __proto__: null }, "F32", "BF16", "I64", "default", "yarn", "llama3", "softmax", "sigmoid", "silu", "gelu", "full_attention", "sliding_attention",
+  null,
+  true,
+  false,
+  0,
+  -1,
+  1,
+  2,
+  3,
+  0.5,
+  -0.5,
+  1e-9,
+  1e9,
+  2 ** 31,
+  2 ** 32,
+  2 ** 53,
+  2 ** 53 + 2,
+  1e21,
+  1e308,
+  -1e308,
+  "",
+  "x",
+  "0",
+  "1e9",
+  "NaN",
+  "Infinity",
+  "__proto__",
+  "\u0000",
+  "é\ud800",
+  [],
+  {},
+  [[]],
+  [0],
+  [1, 2],
+  [-1],
+  [2 ** 32, 2 ** 32],
+  [null],
+  ["a"],
+  { a: 1 },
+  { __proto__: null },
+  "F32",
+  "BF16",
+  "I64",
+  "default",
+  "yarn",
+  "llama3",
+  "softmax",
+  "sigmoid",
+  "silu",
+  "gelu",
+  "full_attention",
+  "sliding_attention",
 ];
 const deep = (n) => "[".repeat(n) + "]".repeat(n);
 
@@ -64,12 +127,38 @@ function mutateBytes(bytes, { below, pick, chance }) {
   for (let i = 1 + below(4); i > 0; i--) {
     const at = below(out.length + 1);
     switch (below(6)) {
-      case 0: out = out.slice(); if (out.length > 0) out[at % out.length] = below(256); break;
-      case 1: out = out.slice(0, at); break;
-      case 2: out = Uint8Array.of(...out.subarray(0, at), ...encoder.encode(pick(["{", "}", "[", "]", ",", ":", "\"", "0", "-", "e9", "\\u0000", "null", " ", "999999999999"])), ...out.subarray(at)); break;
-      case 3: out = Uint8Array.of(...out.subarray(0, at), ...out.subarray(Math.min(out.length, at + 1 + below(8)))); break;
-      case 4: if (out.length >= 8) { out = out.slice(); new DataView(out.buffer).setBigUint64(0, BigInt(chance(0.5) ? below(2 * out.length) : Math.floor(2 ** (below(64)))), true); } break;
-      case 5: out = Uint8Array.of(...out, ...new Uint8Array(below(64))); break;
+      case 0:
+        out = out.slice();
+        if (out.length > 0) out[at % out.length] = below(256);
+        break;
+      case 1:
+        out = out.slice(0, at);
+        break;
+      case 2:
+        out = Uint8Array.of(
+          ...out.subarray(0, at),
+          ...encoder.encode(
+            pick(["{", "}", "[", "]", ",", ":", '"', "0", "-", "e9", "\\u0000", "null", " ", "999999999999"]),
+          ),
+          ...out.subarray(at),
+        );
+        break;
+      case 3:
+        out = Uint8Array.of(...out.subarray(0, at), ...out.subarray(Math.min(out.length, at + 1 + below(8))));
+        break;
+      case 4:
+        if (out.length >= 8) {
+          out = out.slice();
+          new DataView(out.buffer).setBigUint64(
+            0,
+            BigInt(chance(0.5) ? below(2 * out.length) : Math.floor(2 ** below(64))),
+            true,
+          );
+        }
+        break;
+      case 5:
+        out = Uint8Array.of(...out, ...new Uint8Array(below(64)));
+        break;
     }
   }
   return out;
@@ -81,7 +170,8 @@ function mutateJson(value, random) {
   const paths = [];
   const walk = (node, path) => {
     paths.push(path);
-    if (typeof node === "object" && node !== null && path.length < 4) for (const key of Object.keys(node)) walk(node[key], [...path, key]);
+    if (typeof node === "object" && node !== null && path.length < 4)
+      for (const key of Object.keys(node)) walk(node[key], [...path, key]);
   };
   walk(value, []);
   let out = globalThis.structuredClone(value);
@@ -96,7 +186,10 @@ function mutateJson(value, random) {
     if (typeof node !== "object" || node === null) continue;
     const key = path.at(-1);
     if (chance(0.15)) delete node[key];
-    else if (chance(0.1)) node[pick(["__metadata__", "rope_scaling", "layer_types", "num_experts", "x"])] = globalThis.structuredClone(pick(absurd));
+    else if (chance(0.1))
+      node[pick(["__metadata__", "rope_scaling", "layer_types", "num_experts", "x"])] = globalThis.structuredClone(
+        pick(absurd),
+      );
     else node[key] = globalThis.structuredClone(pick(absurd));
   }
   return out;
@@ -107,7 +200,12 @@ function safetensorsCase(random) {
   const tensors = Array.from({ length: below(4) }, (_, i) => {
     const dtype = pick(Object.keys(itemSizes));
     const shape = Array.from({ length: below(4) }, () => below(4));
-    return { name: chance(0.05) ? pick(["__proto__", "", "constructor", "é"]) + i : `t${i}`, dtype, shape, bytes: new Uint8Array(tensorBytes(dtype, shape)) };
+    return {
+      name: chance(0.05) ? pick(["__proto__", "", "constructor", "é"]) + i : `t${i}`,
+      dtype,
+      shape,
+      bytes: new Uint8Array(tensorBytes(dtype, shape)),
+    };
   });
   let file = encodeSafetensors(tensors);
   if (chance(0.6)) {
@@ -127,7 +225,13 @@ function safetensorsCase(random) {
       const { tensors: found } = parseSafetensors(file, "f.safetensors");
       let reached = null;
       for (const [name, { begin, end, dtype, shape }] of found) {
-        if (!(begin <= end && end <= file.length && end - begin === tensorBytes(dtype, shape) && (reached === null || begin === reached))) throw new Error(`untrue header: ${name}`);
+        if (!(
+          begin <= end &&
+          end <= file.length &&
+          end - begin === tensorBytes(dtype, shape) &&
+          (reached === null || begin === reached)
+        ))
+          throw new Error(`untrue header: ${name}`);
         reached = end;
       }
       if (reached !== null && reached !== file.length) throw new Error("bytes that belong to no tensor");
@@ -137,14 +241,27 @@ function safetensorsCase(random) {
 
 function indexCase(random) {
   const { below, pick, chance } = random;
-  const weights = Object.fromEntries(Array.from({ length: below(5) }, (_, i) => [`w${i}`, pick(["model-00001-of-00002.safetensors", "a.safetensors", "../a.safetensors", "/etc/x.safetensors", "b.bin", ".."])]));
+  const weights = Object.fromEntries(
+    Array.from({ length: below(5) }, (_, i) => [
+      `w${i}`,
+      pick([
+        "model-00001-of-00002.safetensors",
+        "a.safetensors",
+        "../a.safetensors",
+        "/etc/x.safetensors",
+        "b.bin",
+        "..",
+      ]),
+    ]),
+  );
   let text = JSON.stringify(mutateJson({ metadata: { total_size: below(100) }, weight_map: weights }, random)) ?? "";
   if (chance(0.02)) text = deep(1 + below(20000));
   if (chance(0.5)) text = decoder.decode(mutateBytes(encoder.encode(text), random));
   return {
     input: encoder.encode(text),
     run() {
-      for (const file of parseIndex(text, "i.json").values()) if (/[/\\]|^\.\.$/.test(file)) throw new Error(`leaves the folder: ${file}`);
+      for (const file of parseIndex(text, "i.json").values())
+        if (/[/\\]|^\.\.$/.test(file)) throw new Error(`leaves the folder: ${file}`);
     },
   };
 }
@@ -180,16 +297,23 @@ const archive = new Uint8Array(readFileSync(join(golden, "pickled/tensors.bin"))
 function archiveCase(random) {
   const { below, pick, chance } = random;
   const bytes = archive.slice();
-  const places = [[0, 100], [64, 2300], [archive.length - 2400, archive.length]];
+  const places = [
+    [0, 100],
+    [64, 2300],
+    [archive.length - 2400, archive.length],
+  ];
   for (let i = 1 + below(6); i > 0; i--) {
     const [from, to] = pick(places);
     bytes[from + below(to - from)] = chance(0.25) ? pick([0, 1, 0x7f, 0x80, 0xff, 0x22, 0x7b, 0x2e]) : below(256);
   }
   const file = chance(0.1) ? bytes.subarray(0, below(bytes.length)) : bytes;
   const source = {
-    path: "case.bin", size: file.length, close: async () => undefined,
+    path: "case.bin",
+    size: file.length,
+    close: async () => undefined,
     async read(offset, length) {
-      if (!(offset >= 0 && length >= 0 && offset + length <= file.length)) throw new Error(`reads ${offset} to ${offset + length} of ${file.length}`);
+      if (!(offset >= 0 && length >= 0 && offset + length <= file.length))
+        throw new Error(`reads ${offset} to ${offset + length} of ${file.length}`);
       return file.slice(offset, offset + length);
     },
   };
@@ -199,7 +323,10 @@ function archiveCase(random) {
       for (const [, tensor] of await pickledTensors(source, "case.bin")) {
         const { shape, bytes: size } = tensor;
         if (size > file.length) throw new Error(`a tensor of ${size} bytes in a file of ${file.length}`);
-        await tensor.read(0, shape.reduce((a, b) => a * b, 1));
+        await tensor.read(
+          0,
+          shape.reduce((a, b) => a * b, 1),
+        );
       }
     },
   };
@@ -208,7 +335,18 @@ function archiveCase(random) {
 const kinds = { safetensors: safetensorsCase, index: indexCase, config: configCase, archive: archiveCase };
 const counts = Object.fromEntries(Object.keys(kinds).map((kind) => [kind, { cases: 0, values: 0, refused: 0 }]));
 /** Cheap kinds and those with many branches oftener. */
-const order = ["safetensors", "config", "index", "config", "safetensors", "config", "safetensors", "config", "index", "archive"];
+const order = [
+  "safetensors",
+  "config",
+  "index",
+  "config",
+  "safetensors",
+  "config",
+  "safetensors",
+  "config",
+  "index",
+  "archive",
+];
 const total = Number(flags.cases);
 const began = new Date();
 let slowest = { ms: 0 };
@@ -234,16 +372,30 @@ for (let number = 0; number < total; number++) {
     if (peak > MOST_RSS) problem ??= `resident set of ${(peak / 1e6).toFixed(0)} MB`;
   }
   if (problem !== null) {
-    console.error(`case ${number} of seed ${flags.seed} (${kind}): ${problem}\n${decoder.decode(one.input).slice(0, 4000)}`);
+    console.error(
+      `case ${number} of seed ${flags.seed} (${kind}): ${problem}\n${decoder.decode(one.input).slice(0, 4000)}`,
+    );
     process.exit(1);
   }
   if (number % 50_000 === 49_999) process.stderr.write(`${number + 1} cases\n`);
 }
 const report = {
-  date: began.toISOString(), seconds: (Date.now() - began) / 1000, seed: flags.seed,
-  hardware: { cpu: cpus()[0].model.trim(), cores: cpus().length, memoryBytes: totalmem(), system: `${platform()} ${release()}` },
+  date: began.toISOString(),
+  seconds: (Date.now() - began) / 1000,
+  seed: flags.seed,
+  hardware: {
+    cpu: cpus()[0].model.trim(),
+    cores: cpus().length,
+    memoryBytes: totalmem(),
+    system: `${platform()} ${release()}`,
+  },
   versions: { upcycle: toolVersion, node: process.versions.node },
-  cases: total, ...counts, slowest, peakRssBytes: peak, heapLimitMB: HEAP_MB, failures: 0,
+  cases: total,
+  ...counts,
+  slowest,
+  peakRssBytes: peak,
+  heapLimitMB: HEAP_MB,
+  failures: 0,
 };
 console.log(JSON.stringify(report, null, 1));
 const file = flags.out ?? here(`results/${began.toISOString().slice(0, 10)}-fuzz.json`);

@@ -1,9 +1,10 @@
 /**
- * The bound of a training step: node bench/gemm.mjs SIZE ROUNDS THREADS -> one JSON line, for what `measured` of sizes.mjs knows.
+ * The bound of a training step: node bench/gemm.mjs SIZE ROUNDS THREADS -> one JSON line, for what `measured` of
+ * sizes.mjs knows.
  *
- * Runs the step's graph once with onnxruntime's profiler, takes every matrix product that it executed with the shapes it had (rows of each expert
- * included), puts them into one ONNX graph without anything else, and runs that in onnxruntime. What the step takes beyond this time is
- * everything that is no matrix product.
+ * Runs the step's graph once with onnxruntime's profiler, takes every matrix product that it executed with the shapes
+ * it had (rows of each expert included), puts them into one ONNX graph without anything else, and runs that in
+ * onnxruntime. What the step takes beyond this time is everything that is no matrix product.
  */
 import { mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -22,25 +23,45 @@ const BUFFERS = 16;
 const LARGE = 2048;
 const product = new Set(["MatMul", "FusedMatMul", "Gemm"]);
 
-/** The products of one run of the step as { a, b, transA, transB, result }, shapes as stored, that is before transposition. */
+/**
+ * The products of one run of the step as { a, b, transA, transB, result }, shapes as stored, that is before
+ * transposition.
+ */
 async function productsOf(program, spec, shape, threads) {
   const folder = await mkdtemp(join(tmpdir(), "upcycle-gemm-"));
   try {
     const { bytes, inputs } = lower(program.graph);
     const session = await ort.InferenceSession.create(bytes, {
-      executionProviders: ["cpu"], intraOpNumThreads: threads, interOpNumThreads: 1, executionMode: "sequential", graphOptimizationLevel: "disabled",
-      enableMemPattern: false, enableCpuMemArena: true, logSeverityLevel: 3, enableProfiling: true, profileFilePrefix: join(folder, "step"),
+      executionProviders: ["cpu"],
+      intraOpNumThreads: threads,
+      interOpNumThreads: 1,
+      executionMode: "sequential",
+      graphOptimizationLevel: "disabled",
+      enableMemPattern: false,
+      enableCpuMemArena: true,
+      logSeverityLevel: 3,
+      enableProfiling: true,
+      profileFilePrefix: join(folder, "step"),
     });
     const tokens = startTokens(spec.vocab, 0, shape);
-    const ints = (data) => new ort.Tensor("int64", BigInt64Array.from(data, (value) => BigInt(value)), [data.length]);
-    const weights = program.params.map(({ key, shape: dims }) => new ort.Tensor("float32", startWeight(key, dims), dims));
+    const ints = (data) =>
+      new ort.Tensor(
+        "int64",
+        BigInt64Array.from(data, (value) => BigInt(value)),
+        [data.length],
+      );
+    const weights = program.params.map(
+      ({ key, shape: dims }) => new ort.Tensor("float32", startWeight(key, dims), dims),
+    );
     const values = [ints(tokens.slice(0, -1)), ints(tokens.slice(1)), ...weights];
     await session.run(Object.fromEntries(inputs.map((name, i) => [name, values[i]])));
     session.endProfiling();
     await session.release();
     const [file] = await readdir(folder);
     const events = JSON.parse(await readFile(join(folder, file), "utf8"));
-    return events.filter(({ name, args }) => name.endsWith("_kernel_time") && product.has(args?.op_name)).map(({ args }) => productOf(args));
+    return events
+      .filter(({ name, args }) => name.endsWith("_kernel_time") && product.has(args?.op_name))
+      .map(({ args }) => productOf(args));
   } finally {
     await rm(folder, { recursive: true });
   }
@@ -54,7 +75,12 @@ function productOf({ op_name: op, input_type_shape: operands, output_type_shape:
     const [k2, n] = transB ? [b.at(-1), b.at(-2)] : [b.at(-2), b.at(-1)];
     return m === result.at(-2) && k === k2 && n === result.at(-1);
   };
-  const ways = [[false, false], [false, true], [true, false], [true, true]];
+  const ways = [
+    [false, false],
+    [false, true],
+    [true, false],
+    [true, true],
+  ];
   // A product that is written as a fused one has a transposition or a factor.
   const [transA, transB] = (op === "FusedMatMul" ? [...ways.slice(1), ways[0]] : ways).find(([x, y]) => fits(x, y));
   return { a, b, transA, transB, result };
@@ -77,7 +103,9 @@ async function timeOf(products, rounds, threads) {
     return name;
   };
   // Experts without tokens make empty products, which take no time worth counting.
-  const names = products.filter(({ result, a }) => !result.includes(0) && !a.includes(0)).map(({ a, b, transA, transB }) => emitter.matmul(operand(a), operand(b), { transA, transB }));
+  const names = products
+    .filter(({ result, a }) => !result.includes(0) && !a.includes(0))
+    .map(({ a, b, transA, transB }) => emitter.matmul(operand(a), operand(b), { transA, transB }));
   const inputs = [...operands].map(([name, dims]) => ({ name, type: "float", shape: dims }));
   const output = { name: names.at(-1), type: "float", shape: products.at(-1).result };
   const { bytes } = encodeModel({ nodes: emitter.nodes, initializers: [], inputs, outputs: [output] });
@@ -93,7 +121,16 @@ const { medianMs: gemmMs, minMs } = await timeOf(products, Number(rounds), Numbe
 const large = [{ a: [LARGE, LARGE], b: [LARGE, LARGE], transA: false, transB: true, result: [LARGE, LARGE] }];
 const largeMs = (await timeOf(large, Number(rounds), Number(threads))).minMs;
 const { user, system } = process.cpuUsage();
-console.log(JSON.stringify({
-  engine: "gemm", size, products: products.length, flops, gemmMs, minMs, gflops: flops / gemmMs / 1e6,
-  largeGflops: (2 * LARGE ** 3) / largeMs / 1e6, cpuMs: (user + system) / 1000,
-}));
+console.log(
+  JSON.stringify({
+    engine: "gemm",
+    size,
+    products: products.length,
+    flops,
+    gemmMs,
+    minMs,
+    gflops: flops / gemmMs / 1e6,
+    largeGflops: (2 * LARGE ** 3) / largeMs / 1e6,
+    cpuMs: (user + system) / 1000,
+  }),
+);

@@ -1,6 +1,8 @@
 // Prompt and generation speed beside Hugging Face transformers, same model, ids and threads, greedy:
-//   node bench/generate.mjs [--python PATH] [--threads 2] [--prompt 256] [--new 64] [--batch 1,8] [--rounds 5] [--write FILE]
-// Without --python only Upcycle is measured. Medians over rounds; transformers' eager loop with its own cache, no compilation of either counted.
+//   node bench/generate.mjs [--python PATH] [--threads 2] [--prompt 256] [--new 64] [--batch 1,8] [--rounds 5] [--write
+//   FILE]
+// Without --python only Upcycle is measured. Medians over rounds; transformers' eager loop with its own cache, no
+// compilation of either counted.
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
@@ -17,8 +19,13 @@ import { startWeight } from "./start.mjs";
 
 const { values } = parseArgs({
   options: {
-    python: { type: "string" }, threads: { type: "string", default: "2" }, prompt: { type: "string", default: "256" }, new: { type: "string", default: "64" },
-    batch: { type: "string", default: "1,8" }, rounds: { type: "string", default: "5" }, write: { type: "string" },
+    python: { type: "string" },
+    threads: { type: "string", default: "2" },
+    prompt: { type: "string", default: "256" },
+    new: { type: "string", default: "64" },
+    batch: { type: "string", default: "1,8" },
+    rounds: { type: "string", default: "5" },
+    write: { type: "string" },
   },
 });
 const [threads, prompt, fresh, rounds] = [values.threads, values.prompt, values.new, values.rounds].map(Number);
@@ -28,7 +35,9 @@ const results = [];
 
 async function ours(model, batch) {
   const { vocab } = model.spec;
-  const prompts = Array.from({ length: batch }, (_, row) => Array.from({ length: prompt }, (_, i) => (37 * i + 11 * row + 5) % vocab));
+  const prompts = Array.from({ length: batch }, (_, row) =>
+    Array.from({ length: prompt }, (_, i) => (37 * i + 11 * row + 5) % vocab),
+  );
   const [reads, writes] = [[], []];
   let texts = [];
   for (let round = 0; round <= rounds; round++) {
@@ -45,7 +54,8 @@ async function ours(model, batch) {
     writes.push(decoding.timings.newMs);
   }
   return {
-    promptTokensPerSecond: (batch * prompt * 1000) / median(reads), tokensPerSecond: (batch * (fresh - 1) * 1000) / median(writes),
+    promptTokensPerSecond: (batch * prompt * 1000) / median(reads),
+    tokensPerSecond: (batch * (fresh - 1) * 1000) / median(writes),
     ids: prompts.map((_, row) => texts.map((ids) => ids[row])),
   };
 }
@@ -53,7 +63,10 @@ async function ours(model, batch) {
 function theirs(dir, batch) {
   const script = fileURLToPath(new URL("./torch/generate.py", import.meta.url));
   const args = [script, dir, threads, prompt, fresh, batch, rounds].map(String);
-  const { status, stdout, stderr } = spawnSync(values.python, args, { encoding: "utf8", env: { ...process.env, OMP_NUM_THREADS: String(threads) } });
+  const { status, stdout, stderr } = spawnSync(values.python, args, {
+    encoding: "utf8",
+    env: { ...process.env, OMP_NUM_THREADS: String(threads) },
+  });
   if (status !== 0) throw new Error(stderr);
   return JSON.parse(stdout.trim().split("\n").at(-1));
 }
@@ -62,7 +75,12 @@ try {
   for (const size of ["dense", "moe", "fine"]) {
     const spec = { ...specs[size], maxPositions: 4096 };
     const dir = join(folder, size);
-    await writeCheckpoint({ dir, spec, dtype: "F32", weights: (slot) => Promise.resolve(startWeight(slot.key, slot.shape)) });
+    await writeCheckpoint({
+      dir,
+      spec,
+      dtype: "F32",
+      weights: (slot) => Promise.resolve(startWeight(slot.key, slot.shape)),
+    });
     for (const batch of values.batch.split(",").map(Number)) {
       const model = await openModel(dir, onnxruntimeBackend, threads);
       const { ids, ...upcycle } = await ours(model, batch);
@@ -72,8 +90,12 @@ try {
         const { ids: expected, ...transformers } = theirs(dir, batch);
         const same = ids.flat().filter((id, i) => id === expected.flat()[i]).length / ids.flat().length;
         Object.assign(result, {
-          transformers, sameTokens: same,
-          ratio: { prompt: upcycle.promptTokensPerSecond / transformers.promptTokensPerSecond, generation: upcycle.tokensPerSecond / transformers.tokensPerSecond },
+          transformers,
+          sameTokens: same,
+          ratio: {
+            prompt: upcycle.promptTokensPerSecond / transformers.promptTokensPerSecond,
+            generation: upcycle.tokensPerSecond / transformers.tokensPerSecond,
+          },
         });
       }
       results.push(result);
@@ -81,7 +103,17 @@ try {
     }
   }
   if (values.write !== undefined) {
-    const record = { date: new Date().toISOString().slice(0, 10), cpu: cpus()[0].model, cores: cpus().length, node: process.version, threads, prompt, new: fresh, rounds, results };
+    const record = {
+      date: new Date().toISOString().slice(0, 10),
+      cpu: cpus()[0].model,
+      cores: cpus().length,
+      node: process.version,
+      threads,
+      prompt,
+      new: fresh,
+      rounds,
+      results,
+    };
     writeFileSync(values.write, `${JSON.stringify(record, null, 2)}\n`);
   }
 } finally {

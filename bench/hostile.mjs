@@ -1,16 +1,18 @@
 /**
- * Replays hostile and clumsy inputs against the built command line: `node bench/hostile.mjs [--only TEXT] [--jobs 2] [--full] [--list] [--cli FILE] [--patience 1]
- * [--keep] [--out FILE]` (after npm run build).
+ * Replays hostile and clumsy inputs against the built command line: `node bench/hostile.mjs [--only TEXT] [--jobs 2]
+ * [--full] [--list] [--cli FILE] [--patience 1] [--keep] [--out FILE]` (after npm run build).
  *
- * Every case runs one command in a folder of its own, and must end in time and in bounded memory, with the exit code that the case names (2 bad input,
- * 1 a run that had to stop, 0, or 128 and a signal's number), without a stack or "internal error", with no raw control characters and no line of more
- * than 2,000 characters on either stream (model text and JSON on stdout aside), and without a change to any file that was there. A failure is one
- * line: exactly one line of stderr begins with "upcycle: " and it is the last; lines before it may be warnings, continued lines and progress, which
- * `hostile/judge.mjs` lists; and it leaves nothing behind that was not there before. Cases are in hostile/cases-*.mjs; the runner makes their inputs and
- * servers in a temporary folder and on 127.0.0.1, and removes them. Prints each failure as it comes, then how many of each kind failed; ends with 1 if any did.
- * Linux alone. Writes bench/results/DATE-hostile.json. Where every file meets every kind of strangeness a part of the pairs is run, and all with `--full`
- * (some 2,000 cases, an hour). `--only` runs all cases whose name has TEXT in it, `--cli` tries another build, `--patience` stretches all
- * time limits on a slow machine, `--keep` leaves the folders of failed cases.
+ * Every case runs one command in a folder of its own, and must end in time and in bounded memory, with the exit code
+ * that the case names (2 bad input, 1 a run that had to stop, 0, or 128 and a signal's number), without a stack or
+ * "internal error", with no raw control characters and no line of more than 2,000 characters on either stream (model
+ * text and JSON on stdout aside), and without a change to any file that was there. A failure is one line: exactly one
+ * line of stderr begins with "upcycle: " and it is the last; lines before it may be warnings, continued lines and
+ * progress, which `hostile/judge.mjs` lists; and it leaves nothing behind that was not there before. Cases are in
+ * hostile/cases-*.mjs; the runner makes their inputs and servers in a temporary folder and on 127.0.0.1, and removes
+ * them. Prints each failure as it comes, then how many of each kind failed; ends with 1 if any did. Linux alone. Writes
+ * bench/results/DATE-hostile.json. Where every file meets every kind of strangeness a part of the pairs is run, and all
+ * with `--full` (some 2,000 cases, an hour). `--only` runs all cases whose name has TEXT in it, `--cli` tries another
+ * build, `--patience` stretches all time limits on a slow machine, `--keep` leaves the folders of failed cases.
  */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, realpathSync, writeFileSync } from "node:fs";
@@ -34,18 +36,35 @@ import { cases as textCases } from "./hostile/cases-text.mjs";
 
 const { values: flags } = parseArgs({
   options: {
-    only: { type: "string", default: "" }, jobs: { type: "string", default: "2" }, cli: { type: "string" }, patience: { type: "string", default: "1" },
-    full: { type: "boolean", default: false }, list: { type: "boolean", default: false }, keep: { type: "boolean", default: false }, out: { type: "string" },
+    only: { type: "string", default: "" },
+    jobs: { type: "string", default: "2" },
+    cli: { type: "string" },
+    patience: { type: "string", default: "1" },
+    full: { type: "boolean", default: false },
+    list: { type: "boolean", default: false },
+    keep: { type: "boolean", default: false },
+    out: { type: "string" },
   },
 });
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const main = flags.cli === undefined ? here("../dist/cli/main.js") : resolve(flags.cli);
 const DEFAULT_SECONDS = 30;
 
-const all = [...hubCases, ...limitCases, ...outputCases, ...fileCases, ...formatCases, ...tableCases, ...textCases, ...argumentCases];
+const all = [
+  ...hubCases,
+  ...limitCases,
+  ...outputCases,
+  ...fileCases,
+  ...formatCases,
+  ...tableCases,
+  ...textCases,
+  ...argumentCases,
+];
 const twice = all.find(({ name }, i) => all.findIndex((other) => other.name === name) !== i);
 if (twice !== undefined) throw new Error(`two cases are called ${twice.name}`);
-const chosen = all.filter(({ name, more = false }) => name.includes(flags.only) && (!more || flags.full || flags.only !== ""));
+const chosen = all.filter(
+  ({ name, more = false }) => name.includes(flags.only) && (!more || flags.full || flags.only !== ""),
+);
 if (flags.list) {
   for (const { name } of chosen) console.log(name);
   process.exit(0);
@@ -55,13 +74,25 @@ const root = realpathSync(mkdtempSync(join(tmpdir(), "upcycle-hostile-")));
 const fixtures = join(root, "fixtures");
 /** What the child sees: no credentials, homes or caches of whoever runs this, and no Hub but the case's own. */
 const environment = (side) => ({
-  PATH: process.env.PATH, LANG: "C.UTF-8", HOME: join(side, "home"), TMPDIR: tmpdir(), UPCYCLE_CACHE: join(root, "cache"), HF_HOME: join(side, "hf"), HF_ENDPOINT: "http://127.0.0.1:65500",
-  NODE: process.execPath, MAIN: main,
+  PATH: process.env.PATH,
+  LANG: "C.UTF-8",
+  HOME: join(side, "home"),
+  TMPDIR: tmpdir(),
+  UPCYCLE_CACHE: join(root, "cache"),
+  HF_HOME: join(side, "hf"),
+  HF_ENDPOINT: "http://127.0.0.1:65500",
+  NODE: process.execPath,
+  MAIN: main,
 });
 
 /** Nothing may turn to the user's own files because a case's folder is gone. */
 const upcycle = async (args, cwd) => {
-  const { code, stderr } = await watch({ command: [process.execPath, main, ...args], cwd, env: environment(root), seconds: 120 });
+  const { code, stderr } = await watch({
+    command: [process.execPath, main, ...args],
+    cwd,
+    env: environment(root),
+    seconds: 120,
+  });
   if (code !== 0) throw new Error(`${args[0]}: ${stderr}`);
 };
 
@@ -75,19 +106,35 @@ async function run(one, number) {
     const { args, sh, cwd = "", env = {}, ...rest } = Array.isArray(made) ? { args: made } : made;
     const whole = { ...one, ...rest, json: one.json ?? args?.includes("--json") };
     // In a script "upcycle" is the last thing that is run, in the script's own process.
-    const command = sh === undefined ? [process.execPath, main, ...args] : ["bash", "-c", sh.replace(/\bupcycle /g, "exec \"$NODE\" \"$MAIN\" ")];
+    const command =
+      sh === undefined
+        ? [process.execPath, main, ...args]
+        : ["bash", "-c", sh.replace(/\bupcycle /g, 'exec "$NODE" "$MAIN" ')];
     const before = snapshot(box.dir);
     result = await watch({
-      command, cwd: join(box.dir, cwd), env: { ...environment(box.side), ...env }, stdin: whole.stdin, signals: whole.signals,
-      seconds: (whole.seconds ?? DEFAULT_SECONDS) * Number(flags.patience), grace: (whole.grace ?? 10) * Number(flags.patience),
+      command,
+      cwd: join(box.dir, cwd),
+      env: { ...environment(box.side), ...env },
+      stdin: whole.stdin,
+      signals: whole.signals,
+      seconds: (whole.seconds ?? DEFAULT_SECONDS) * Number(flags.patience),
+      grace: (whole.grace ?? 10) * Number(flags.patience),
     });
     bad.push(...judge(whole, result, before, snapshot(box.dir)));
     bad.push(...[await whole.after?.(box, result)].flat().filter((problem) => typeof problem === "string"));
   } catch (error) {
     bad.push(`the case itself failed: ${error instanceof Error ? error.stack : error}`);
   }
-  if (!(flags.keep && bad.length > 0)) await box.close().catch((error) => bad.push(`cannot be cleaned up: ${error.message}`));
-  return { name: one.name, ok: bad.length === 0, ...(bad.length > 0 && { problems: bad }), code: result.code, ms: result.ms, peakMB: Math.round(result.peakMB) };
+  if (!(flags.keep && bad.length > 0))
+    await box.close().catch((error) => bad.push(`cannot be cleaned up: ${error.message}`));
+  return {
+    name: one.name,
+    ok: bad.length === 0,
+    ...(bad.length > 0 && { problems: bad }),
+    code: result.code,
+    ms: result.ms,
+    peakMB: Math.round(result.peakMB),
+  };
 }
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
@@ -131,16 +178,36 @@ const order = new Map(all.map(({ name }, i) => [name, i]));
 results.sort((a, b) => order.get(a.name) - order.get(b.name));
 const failures = results.filter(({ ok }) => !ok).length;
 const report = {
-  date: began.toISOString(), seconds: Math.round((performance.now() - start) / 1000), jobs: Number(flags.jobs), patience: Number(flags.patience),
-  hardware: { cpu: cpus()[0].model.trim(), cores: cpus().length, memoryBytes: totalmem(), system: `${platform()} ${release()}` },
+  date: began.toISOString(),
+  seconds: Math.round((performance.now() - start) / 1000),
+  jobs: Number(flags.jobs),
+  patience: Number(flags.patience),
+  hardware: {
+    cpu: cpus()[0].model.trim(),
+    cores: cpus().length,
+    memoryBytes: totalmem(),
+    system: `${platform()} ${release()}`,
+  },
   versions: { upcycle: toolVersion, node: process.versions.node },
-  cases: results.length, failures, skipped: results.filter(({ skipped }) => skipped).length, kinds, results,
+  cases: results.length,
+  failures,
+  skipped: results.filter(({ skipped }) => skipped).length,
+  kinds,
+  results,
 };
 const width = Math.max(...Object.keys(kinds).map((kind) => kind.length));
-for (const [kind, { cases, failures: failed }] of Object.entries(kinds)) console.log(`${kind.padEnd(width)}  ${String(cases).padStart(3)} cases  ${failed === 0 ? "all hold" : `${failed} fail`}`);
-console.log(`${results.length} cases in ${report.seconds} s: ${failures === 0 ? "no failure" : `${failures} fail`}${flags.keep && failures > 0 ? `; kept in ${root}` : ""}`);
+for (const [kind, { cases, failures: failed }] of Object.entries(kinds))
+  console.log(
+    `${kind.padEnd(width)}  ${String(cases).padStart(3)} cases  ${failed === 0 ? "all hold" : `${failed} fail`}`,
+  );
+console.log(
+  `${results.length} cases in ${report.seconds} s: ` +
+    `${failures === 0 ? "no failure" : `${failures} fail`}${flags.keep && failures > 0 ? `; kept in ${root}` : ""}`,
+);
 // A part of the cases is no result.
-const file = flags.out ?? (flags.only === "" && !flags.full ? here(`results/${began.toISOString().slice(0, 10)}-hostile.json`) : "-");
+const file =
+  flags.out ??
+  (flags.only === "" && !flags.full ? here(`results/${began.toISOString().slice(0, 10)}-hostile.json`) : "-");
 if (file !== "-") {
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, `${JSON.stringify(report, null, 1)}\n`);

@@ -1,8 +1,9 @@
 /**
- * Do intervals say the truth? node bench/laws-coverage.mjs [--studies 200] [--level 0.9] [--noise 0.005] [--loss mse|huber|lad] [--bootstrap 0]
- * [--out FILE]. Simulates studies of the upcycling law (published coefficients, 4 x 4 x 4 grid of N, D1, D2), fits each, and counts how often
- * profile-likelihood intervals hold the true parameters and the true loss at a larger place that no study saw; with --bootstrap, the same for
- * percentile intervals. Takes about 30 ms a study, several seconds more with a bootstrap.
+ * Do intervals say the truth? node bench/laws-coverage.mjs [--studies 200] [--level 0.9] [--noise 0.005] [--loss
+ * mse|huber|lad] [--bootstrap 0] [--out FILE]. Simulates studies of the upcycling law (published coefficients, 4 x 4 x
+ * 4 grid of N, D1, D2), fits each, and counts how often profile-likelihood intervals hold the true parameters and the
+ * true loss at a larger place that no study saw; with --bootstrap, the same for percentile intervals. Takes about 30 ms
+ * a study, several seconds more with a bootstrap.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
@@ -18,8 +19,12 @@ import { gridOf, simulated, spaced } from "./laws-data.mjs";
 
 const { values: flags } = parseArgs({
   options: {
-    studies: { type: "string", default: "200" }, level: { type: "string", default: "0.9" }, noise: { type: "string", default: "0.005" },
-    loss: { type: "string", default: "mse" }, bootstrap: { type: "string", default: "0" }, out: { type: "string" },
+    studies: { type: "string", default: "200" },
+    level: { type: "string", default: "0.9" },
+    noise: { type: "string", default: "0.005" },
+    loss: { type: "string", default: "mse" },
+    bootstrap: { type: "string", default: "0" },
+    out: { type: "string" },
   },
 });
 const [studies, level, noise, draws] = [flags.studies, flags.level, flags.noise, flags.bootstrap].map(Number);
@@ -46,7 +51,9 @@ for (let study = 0; study < studies; study++) {
   const fit = fitLaw(law, points, { loss });
   const problem = problemOf(fit.bound, points, loss);
   statuses[fit.status] = (statuses[fit.status] ?? 0) + 1;
-  law.parameters.forEach(({ name }, j) => count(profile[name], profileParameter(fit, problem, j, { level }), truth[name]));
+  law.parameters.forEach(({ name }, j) =>
+    count(profile[name], profileParameter(fit, problem, j, { level }), truth[name]),
+  );
   count(profile.prediction, profilePrediction(fit, problem, place, { level }), wanted.prediction);
   if (draws === 0) continue;
   const drawn = bootstrapDraws(problem, fit.theta, undefined, { seed: study, from: 0, to: draws });
@@ -67,17 +74,36 @@ const seconds = (performance.now() - began) / 1000;
 const share = (value) => `${((100 * value) / studies).toFixed(1)} %`;
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 const tight = new Set(["alpha1", "alpha2", "alpha3", "prediction"]);
-console.log(`${studies} studies, noise ${noise}, ${loss.name}, nominal ${100 * level} %, ${seconds.toFixed(1)} s; fits: ${JSON.stringify(statuses)}`);
+console.log(
+  `${studies} studies, noise ${noise}, ${loss.name}, nominal ${100 * level} %, ${seconds.toFixed(1)} s; fits: ` +
+    `${JSON.stringify(statuses)}`,
+);
 for (const name of names) {
   const { inside, open, widths } = profile[name];
   const part = inside / studies;
   const met = part >= 0.85 && (!tight.has(name) || part <= 0.95 + 1e-9);
   const beside = draws === 0 ? "" : `   bootstrap ${share(bootstrap[name].inside)}`;
-  console.log(`${name.padEnd(11)} ${share(part * studies).padStart(7)}  ${met ? "met   " : "MISSED"} open ${share(open).padStart(7)}  median width ${median(widths).toPrecision(3)}${beside}`);
+  console.log(
+    `${name.padEnd(11)} ${share(part * studies).padStart(7)}  ${met ? "met   " : "MISSED"} open ` +
+      `${share(open).padStart(7)}  median width ${median(widths).toPrecision(3)}${beside}`,
+  );
 }
 if (flags.out !== undefined) {
-  const summary = (all) => Object.fromEntries(names.map((name) => [name, { coverage: all[name].inside / studies, open: all[name].open / studies, medianWidth: median(all[name].widths) ?? null }]));
+  const summary = (all) =>
+    Object.fromEntries(
+      names.map((name) => [
+        name,
+        {
+          coverage: all[name].inside / studies,
+          open: all[name].open / studies,
+          medianWidth: median(all[name].widths) ?? null,
+        },
+      ]),
+    );
   const out = fileURLToPath(new URL(flags.out, `file://${process.cwd()}/`));
   mkdirSync(dirname(out), { recursive: true });
-  writeFileSync(out, `${JSON.stringify({ studies, level, noise, loss, draws, seconds, statuses, truth: wanted, profile: summary(profile), bootstrap: draws === 0 ? null : summary(bootstrap) }, null, 1)}\n`);
+  writeFileSync(
+    out,
+    `${JSON.stringify({ studies, level, noise, loss, draws, seconds, statuses, truth: wanted, profile: summary(profile), bootstrap: draws === 0 ? null : summary(bootstrap) }, null, 1)}\n`,
+  );
 }

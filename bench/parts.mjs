@@ -1,5 +1,6 @@
 /**
- * Parts of a training step in more than one form, each alone in onnxruntime, and AdamW: what the choices of the lowering rest on.
+ * Parts of a training step in more than one form, each alone in onnxruntime, and AdamW: what the choices of the
+ * lowering rest on.
  *   npm run build && node bench/parts.mjs [--threads 2] [--rounds 30] [--out FILE]
  * Milliseconds are medians. Writes results/DATE-parts.json.
  */
@@ -16,20 +17,32 @@ import { timeSessions } from "./session-time.mjs";
 import { optimizer } from "./start.mjs";
 
 const { values: flags } = parseArgs({
-  options: { threads: { type: "string", default: String(availableParallelism()) }, rounds: { type: "string", default: "30" }, out: { type: "string" } },
+  options: {
+    threads: { type: "string", default: String(availableParallelism()) },
+    rounds: { type: "string", default: "30" },
+    out: { type: "string" },
+  },
 });
 const [threads, rounds] = [Number(flags.threads), Number(flags.rounds)];
 const load = loadavg()[0];
 const median = (times) => times.sort((a, b) => a - b)[times.length >> 1];
 const size = (dims) => dims.reduce((a, b) => a * b, 1);
 
-/** A graph and what goes in. `inputs`: shapes of floats, or integers; `build` gives the name and shape of its output. */
+/**
+ * A graph and what goes in. `inputs`: shapes of floats, or integers; `build` gives the name and shape of its output.
+ */
 function form(inputs, build) {
   const emitter = new Emitter();
   const { name, shape } = build(emitter);
   const { bytes } = encodeModel({
-    nodes: emitter.nodes, initializers: emitter.initializers, outputs: [{ name, type: "float", shape }],
-    inputs: Object.entries(inputs).map(([key, of]) => ({ name: key, type: of instanceof BigInt64Array ? "int64" : "float", shape: of instanceof BigInt64Array ? [of.length] : of })),
+    nodes: emitter.nodes,
+    initializers: emitter.initializers,
+    outputs: [{ name, type: "float", shape }],
+    inputs: Object.entries(inputs).map(([key, of]) => ({
+      name: key,
+      type: of instanceof BigInt64Array ? "int64" : "float",
+      shape: of instanceof BigInt64Array ? [of.length] : of,
+    })),
   });
   return { bytes, inputs };
 }
@@ -49,15 +62,27 @@ const turn = (e, name) => e.op("Transpose", [name], { perm: [1, 0] });
 /** One product of a dense FFN, and how its two operands are stored: milliseconds and GFLOP/s. */
 async function products(inner) {
   const times = await inTurns({
-    "x wT": form({ a: [TOKENS, HIDDEN], b: [inner, HIDDEN] }, (e) => ({ name: e.matmul("a", "b", { transB: true }), shape: [TOKENS, inner] })),
-    "dy w": form({ a: [TOKENS, inner], b: [inner, HIDDEN] }, (e) => ({ name: e.matmul("a", "b"), shape: [TOKENS, HIDDEN] })),
-    "dyT x": form({ a: [TOKENS, inner], b: [TOKENS, HIDDEN] }, (e) => ({ name: e.matmul("a", "b", { transA: true }), shape: [inner, HIDDEN] })),
+    "x wT": form({ a: [TOKENS, HIDDEN], b: [inner, HIDDEN] }, (e) => ({
+      name: e.matmul("a", "b", { transB: true }),
+      shape: [TOKENS, inner],
+    })),
+    "dy w": form({ a: [TOKENS, inner], b: [inner, HIDDEN] }, (e) => ({
+      name: e.matmul("a", "b"),
+      shape: [TOKENS, HIDDEN],
+    })),
+    "dyT x": form({ a: [TOKENS, inner], b: [TOKENS, HIDDEN] }, (e) => ({
+      name: e.matmul("a", "b", { transA: true }),
+      shape: [inner, HIDDEN],
+    })),
   });
   const flops = 2 * TOKENS * inner * HIDDEN;
   return Object.fromEntries(Object.entries(times).map(([name, ms]) => [name, { ms, gflops: flops / ms / 1e6 }]));
 }
 
-/** Gradients of gate and up from one input, over ever more rows: with transposed factors, and with the input transposed beforehand and the results turned. */
+/**
+ * Gradients of gate and up from one input, over ever more rows: with transposed factors, and with the input transposed
+ * beforehand and the results turned.
+ */
 async function tall(inner) {
   const shape = [inner, HIDDEN];
   const out = {};
@@ -75,11 +100,22 @@ async function tall(inner) {
   return out;
 }
 
-/** Gate and up of all experts: two products each, or one of twice the width, whose result must be cut for the gated unit. */
+/**
+ * Gate and up of all experts: two products each, or one of twice the width, whose result must be cut for the gated
+ * unit.
+ */
 async function joined(experts, rows, inner) {
   const operands = Array.from({ length: experts }, (_, i) => i % 8);
-  const inputs = Object.fromEntries(Array.from({ length: Math.min(8, experts) }, (_, i) => [[`x${i}`, [rows, HIDDEN]], [`g${i}`, [inner, HIDDEN]], [`u${i}`, [inner, HIDDEN]], [`gu${i}`, [2 * inner, HIDDEN]]]).flat());
-  const of = (each, width = inner) => form(inputs, (e) => ({ name: operands.map((i) => each(e, i)).at(-1), shape: [rows, width] }));
+  const inputs = Object.fromEntries(
+    Array.from({ length: Math.min(8, experts) }, (_, i) => [
+      [`x${i}`, [rows, HIDDEN]],
+      [`g${i}`, [inner, HIDDEN]],
+      [`u${i}`, [inner, HIDDEN]],
+      [`gu${i}`, [2 * inner, HIDDEN]],
+    ]).flat(),
+  );
+  const of = (each, width = inner) =>
+    form(inputs, (e) => ({ name: operands.map((i) => each(e, i)).at(-1), shape: [rows, width] }));
   const linear = (e, i, w) => e.matmul(`x${i}`, `${w}${i}`, { transB: true });
   return inTurns({
     two: of((e, i) => (linear(e, i, "g"), linear(e, i, "u"))),
@@ -96,7 +132,8 @@ async function sums(experts, k) {
   const token = BigInt64Array.from({ length: slots }, (_, i) => BigInt((i * 769) % TOKENS));
   const parts = Array.from({ length: experts }, (_, i) => `y${i}`);
   const inputs = { order, token, ...Object.fromEntries(parts.map((name) => [name, [rows, HIDDEN]])) };
-  const gathered = (e, shape) => e.op("Gather", [e.op("Concat", parts, { axis: 0 }), e.reshape("order", shape)], { axis: 0 });
+  const gathered = (e, shape) =>
+    e.op("Gather", [e.op("Concat", parts, { axis: 0 }), e.reshape("order", shape)], { axis: 0 });
   const shape = [TOKENS, HIDDEN];
   return inTurns({
     "joined, gathered, ReduceSum": form(inputs, (e) => ({ name: e.sum(gathered(e, [TOKENS, k]), [1], false), shape })),
@@ -105,14 +142,25 @@ async function sums(experts, k) {
       return { name: e.reshape(e.matmul(e.floats(new Float32Array(k).fill(1), [1, k]), all), shape), shape };
     }),
     "ScatterND for each expert": form(inputs, (e) => {
-      const places = e.emit("Split", [e.reshape("token", [slots, 1]), e.ints(new Array(experts).fill(rows))], { axis: 0 }, experts);
+      const places = e.emit(
+        "Split",
+        [e.reshape("token", [slots, 1]), e.ints(new Array(experts).fill(rows))],
+        { axis: 0 },
+        experts,
+      );
       const zeros = e.op("Expand", [e.floats([0]), e.ints(shape)]);
-      return { name: parts.reduce((sum, part, i) => e.op("ScatterND", [sum, places[i], part], { reduction: "add" }), zeros), shape };
+      return {
+        name: parts.reduce((sum, part, i) => e.op("ScatterND", [sum, places[i], part], { reduction: "add" }), zeros),
+        shape,
+      };
     }),
   });
 }
 
-/** The gradients of an RMS norm: its sums as reductions, and as products of dy x with the weight and with the column of 1/rms. */
+/**
+ * The gradients of an RMS norm: its sums as reductions, and as products of dy x with the weight and with the column of
+ * 1/rms.
+ */
 async function rmsNormGrad() {
   const inputs = { x: [TOKENS, HIDDEN], dy: [TOKENS, HIDDEN], w: [HIDDEN], inverse: [TOKENS, 1] };
   const shape = [1, HIDDEN];
@@ -160,9 +208,24 @@ results.adamw = await adamw();
 const began = new Date().toISOString();
 const out = flags.out ?? fileURLToPath(new URL(`results/${began.slice(0, 10)}-parts.json`, import.meta.url));
 mkdirSync(fileURLToPath(new URL("results", import.meta.url)), { recursive: true });
-writeFileSync(out, `${JSON.stringify({
-  date: began, hardware: { cpu: cpus()[0].model.trim(), cores: cpus().length, system: `${platform()} ${release()}`, loadBefore: load },
-  versions: { node: process.versions.node, onnxruntime: onnxruntimeVersion }, config: { threads, rounds, tokens: TOKENS, hidden: HIDDEN }, results,
-}, null, 1)}\n`);
+writeFileSync(
+  out,
+  `${JSON.stringify(
+    {
+      date: began,
+      hardware: {
+        cpu: cpus()[0].model.trim(),
+        cores: cpus().length,
+        system: `${platform()} ${release()}`,
+        loadBefore: load,
+      },
+      versions: { node: process.versions.node, onnxruntime: onnxruntimeVersion },
+      config: { threads, rounds, tokens: TOKENS, hidden: HIDDEN },
+      results,
+    },
+    null,
+    1,
+  )}\n`,
+);
 console.log(JSON.stringify(results, null, 1));
 console.log(`result: ${out}`);

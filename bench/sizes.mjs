@@ -5,16 +5,38 @@ import { plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../dist/model
 export const shape = { batch: 8, sequence: 256, auxCoef: 0, zCoef: 0 };
 
 const base = {
-  family: "mixtral", vocab: 4096, hidden: 256, tiedHead: false, norm: rmsNorm(1e-5), ...plainBlocks, maxPositions: 256,
+  family: "mixtral",
+  vocab: 4096,
+  hidden: 256,
+  tiedHead: false,
+  norm: rmsNorm(1e-5),
+  ...plainBlocks,
+  maxPositions: 256,
   attn: plainAttention({ heads: 4, kvHeads: 4, headDim: 64 }),
-  tokens: { bos: null, eos: [], pad: null }, initStd: 0.02, auxLossCoef: 0,
+  tokens: { bos: null, eos: [], pad: null },
+  initStd: 0.02,
+  auxLossCoef: 0,
 };
 const layers = (ffn) => Array.from({ length: 4 }, () => ({ window: null, rope: plainRope(10000, 64), ffn }));
-const moe = (experts, topK, inner) => layers({ kind: "moe", activation: "silu", inner, experts, topK, router: softmaxRouter("topk-softmax"), ...plainExperts, shared: null });
+const moe = (experts, topK, inner) =>
+  layers({
+    kind: "moe",
+    activation: "silu",
+    inner,
+    experts,
+    topK,
+    router: softmaxRouter("topk-softmax"),
+    ...plainExperts,
+    shared: null,
+  });
 
 /** The reference sizes. */
 export const specs = {
-  dense: { ...base, family: "llama", layers: layers({ kind: "dense", inner: 704, bias: false, activation: "silu", gated: true }) },
+  dense: {
+    ...base,
+    family: "llama",
+    layers: layers({ kind: "dense", inner: 704, bias: false, activation: "silu", gated: true }),
+  },
   moe: { ...base, layers: moe(8, 2, 704) },
   fine: { ...base, layers: moe(64, 8, 88) },
 };
@@ -23,21 +45,42 @@ export const specs = {
 const TOKENS = shape.batch * shape.sequence;
 
 const dense = (hidden, count, inner, vocab) => ({
-  ...base, family: "llama", vocab, hidden, attn: plainAttention({ heads: hidden / 64, kvHeads: hidden / 64, headDim: 64 }),
-  layers: Array.from({ length: count }, () => ({ window: null, rope: plainRope(10000, 64), ffn: { kind: "dense", inner, bias: false, activation: "silu", gated: true } })),
+  ...base,
+  family: "llama",
+  vocab,
+  hidden,
+  attn: plainAttention({ heads: hidden / 64, kvHeads: hidden / 64, headDim: 64 }),
+  layers: Array.from({ length: count }, () => ({
+    window: null,
+    rope: plainRope(10000, 64),
+    ffn: { kind: "dense", inner, bias: false, activation: "silu", gated: true },
+  })),
 });
 
 /** How the cost grows, by what grows: each [name, spec, shape]. */
 export const ladders = {
   // The dense reference size; as many tokens a step.
   sequence: [128, 256, 512, 1024, 2048, 4096].map((sequence) => [
-    `sequence ${sequence}`, { ...specs.dense, maxPositions: sequence }, { ...shape, sequence, batch: Math.max(1, TOKENS / sequence) },
+    `sequence ${sequence}`,
+    { ...specs.dense, maxPositions: sequence },
+    { ...shape, sequence, batch: Math.max(1, TOKENS / sequence) },
   ]),
   // Experts of an eighth of the width, 8 of them per token: FLOPs stay.
-  experts: [8, 16, 32, 64, 128, 256].map((experts) => [`${experts} experts`, { ...base, layers: moe(experts, 8, 88) }, shape]),
+  experts: [8, 16, 32, 64, 128, 256].map((experts) => [
+    `${experts} experts`,
+    { ...base, layers: moe(experts, 8, 88) },
+    shape,
+  ]),
   // Dense models, 512 tokens a step.
-  size: [[256, 4, 704, 4096], [512, 8, 1408, 8192], [640, 12, 1728, 16384], [768, 14, 2048, 32768]].map(([hidden, count, inner, vocab]) => [
-    `hidden ${hidden}, ${count} layers, vocabulary ${vocab}`, dense(hidden, count, inner, vocab), { ...shape, batch: 2 },
+  size: [
+    [256, 4, 704, 4096],
+    [512, 8, 1408, 8192],
+    [640, 12, 1728, 16384],
+    [768, 14, 2048, 32768],
+  ].map(([hidden, count, inner, vocab]) => [
+    `hidden ${hidden}, ${count} layers, vocabulary ${vocab}`,
+    dense(hidden, count, inner, vocab),
+    { ...shape, batch: 2 },
   ]),
 };
 

@@ -1,9 +1,11 @@
 /**
- * Kills conversions at random moments, again and again: `node bench/soak-convert.mjs [--kills 200] [--out FILE]` (after npm run build).
+ * Kills conversions at random moments, again and again: `node bench/soak-convert.mjs [--kills 200] [--out FILE]` (after
+ * npm run build).
  *
- * A child process converts a small model in many chunks and prints a line after each. It is killed (SIGKILL) after a random number of lines and
- * some milliseconds, or while it starts; the same conversion is begun again, on another number of threads, until it ends. After every kill the
- * folder must be absent, or complete with the right bytes; at the end too, with nothing beside it. Writes bench/results/DATE-soak-convert.json.
+ * A child process converts a small model in many chunks and prints a line after each. It is killed (SIGKILL) after a
+ * random number of lines and some milliseconds, or while it starts; the same conversion is begun again, on another
+ * number of threads, until it ends. After every kill the folder must be absent, or complete with the right bytes; at
+ * the end too, with nothing beside it. Writes bench/results/DATE-soak-convert.json.
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -18,7 +20,13 @@ import { toolVersion } from "../dist/surgery/convert/version.js";
 import { upcycleRecipe } from "../dist/surgery/planning/recipe.js";
 import { sourceSpec, writeSource } from "./convert-source.mjs";
 
-const { values: flags } = parseArgs({ options: { kills: { type: "string", default: "200" }, seed: { type: "string", default: String(Date.now()) }, out: { type: "string" } } });
+const { values: flags } = parseArgs({
+  options: {
+    kills: { type: "string", default: "200" },
+    seed: { type: "string", default: String(Date.now()) },
+    out: { type: "string" },
+  },
+});
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "upcycle-soak-"));
 const source = join(folder, "dense");
@@ -27,7 +35,12 @@ let drawn = 0;
 const draw = () => random.uniformAt(drawn++);
 
 // Large enough for direct writes, small enough for a run of half a second.
-const options = { source, recipe: upcycleRecipe("E4G2T4", { seed: 3 }), maxShardBytes: 4_000_000, pace: { chunkBytes: 100_000, flushBytes: 1_000_000 } };
+const options = {
+  source,
+  recipe: upcycleRecipe("E4G2T4", { seed: 3 }),
+  maxShardBytes: 4_000_000,
+  pace: { chunkBytes: 100_000, flushBytes: 1_000_000 },
+};
 const script = `
   import { writeSync } from "node:fs";
   import { convertCheckpoint } from ${JSON.stringify(new URL("../dist/surgery/convert/convert.js", import.meta.url).href)};
@@ -39,11 +52,22 @@ const script = `
     process.exit(error.exitCode ?? 70);
   }`;
 
-const hashes = (dir) => readdirSync(dir).sort().map((name) => `${name} ${createHash("sha256").update(readFileSync(join(dir, name))).digest("hex")}`).join("\n");
+const hashes = (dir) =>
+  readdirSync(dir)
+    .sort()
+    .map(
+      (name) =>
+        `${name} ${createHash("sha256")
+          .update(readFileSync(join(dir, name)))
+          .digest("hex")}`,
+    )
+    .join("\n");
 
 function attempt(out, threads, lines, delay) {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, ["--input-type=module", "-e", script, "script", out, String(threads)], { stdio: ["ignore", "pipe", "inherit"] });
+    const child = spawn(process.execPath, ["--input-type=module", "-e", script, "script", out, String(threads)], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
     let text = "";
     const kill = () => setTimeout(() => child.kill("SIGKILL"), delay);
     if (lines === 0) kill();
@@ -69,9 +93,15 @@ try {
     for (;;) {
       const starting = draw() < 0.1;
       // Some kills fall behind the last chunk: into the last files, the rename, the tidying up.
-      const { code, signal, text } = await attempt(out, 1 + Math.floor(draw() * 3), starting ? 0 : 1 + Math.floor(draw() * chunks * 0.7), draw() * (starting ? 400 : 15));
+      const { code, signal, text } = await attempt(
+        out,
+        1 + Math.floor(draw() * 3),
+        starting ? 0 : 1 + Math.floor(draw() * chunks * 0.7),
+        draw() * (starting ? 400 : 15),
+      );
       if (text.includes("r")) counts.resumed++;
-      if (existsSync(out) && hashes(out) !== expected) throw new Error(`wrong bytes in ${out} after ${signal ?? code}: ${text}`);
+      if (existsSync(out) && hashes(out) !== expected)
+        throw new Error(`wrong bytes in ${out} after ${signal ?? code}: ${text}`);
       if (signal === "SIGKILL") {
         counts.kills++;
         if (starting) counts.killedWhileStarting++;
@@ -87,10 +117,19 @@ try {
     process.stderr.write(`${counts.kills} kills, ${counts.conversions} conversions\n`);
   }
   const report = {
-    date: began.toISOString(), seconds: (Date.now() - began) / 1000, seed: flags.seed,
-    hardware: { cpu: cpus()[0].model.trim(), cores: cpus().length, memoryBytes: totalmem(), system: `${platform()} ${release()}` },
+    date: began.toISOString(),
+    seconds: (Date.now() - began) / 1000,
+    seed: flags.seed,
+    hardware: {
+      cpu: cpus()[0].model.trim(),
+      cores: cpus().length,
+      memoryBytes: totalmem(),
+      system: `${platform()} ${release()}`,
+    },
     versions: { upcycle: toolVersion, node: process.versions.node },
-    chunks: chunks - 1, ...counts, wrong: 0,
+    chunks: chunks - 1,
+    ...counts,
+    wrong: 0,
   };
   console.log(JSON.stringify(report, null, 1));
   const file = flags.out ?? here(`results/${began.toISOString().slice(0, 10)}-soak-convert.json`);

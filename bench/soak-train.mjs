@@ -1,7 +1,7 @@
 // A thousand steps: does memory grow, are losses the same twice, and the same after kills?
 //   node bench/soak-train.mjs [--steps 1000] [--threads 1] [--kills 3] [--write FILE]
-// Three trainings of one tiny mixture of experts with one seed, each in processes of its own: one whole, one again, one killed (SIGKILL) here and there and gone on
-// with. Exit code 1 where losses differ or memory grows.
+// Three trainings of one tiny mixture of experts with one seed, each in processes of its own: one whole, one again, one
+// killed (SIGKILL) here and there and gone on with. Exit code 1 where losses differ or memory grows.
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
@@ -11,8 +11,11 @@ import { parseArgs } from "node:util";
 
 const { values } = parseArgs({
   options: {
-    steps: { type: "string", default: "1000" }, threads: { type: "string", default: "1" }, kills: { type: "string", default: "3" },
-    write: { type: "string" }, child: { type: "string" },
+    steps: { type: "string", default: "1000" },
+    threads: { type: "string", default: "1" },
+    kills: { type: "string", default: "3" },
+    write: { type: "string" },
+    child: { type: "string" },
   },
 });
 const [steps, threads, kills] = [values.steps, values.threads, values.kills].map(Number);
@@ -30,19 +33,43 @@ async function train(dir) {
   const small = specs.moe.layers[0];
   const attn = { ...specs.moe.attn, heads: 2, kvHeads: 1, headDim: 16, scale: 0.25 };
   const spec = {
-    ...specs.moe, vocab: 128, hidden: 32, attn,
-    layers: [0, 1].map(() => ({ ...small, rope: { ...small.rope, rotary: 16 }, ffn: { ...small.ffn, inner: 32, experts: 4 } })),
+    ...specs.moe,
+    vocab: 128,
+    hidden: 32,
+    attn,
+    layers: [0, 1].map(() => ({
+      ...small,
+      rope: { ...small.rope, rotary: 16 },
+      ffn: { ...small.ffn, inner: 32, experts: 4 },
+    })),
   };
   const stream = randomStream(1, "soak");
-  const text = (count, first) => Int32Array.from({ length: count }, (_, i) => Math.floor(stream.uniformAt(first + i) ** 3 * 128));
+  const text = (count, first) =>
+    Int32Array.from({ length: count }, (_, i) => Math.floor(stream.uniformAt(first + i) ** 3 * 128));
   const events = trainRun({
-    dir, spec, threads, seed: 5, carry: undefined, backend: onnxruntimeBackend, evaluationTokens: 512, identity: { soak: true },
+    dir,
+    spec,
+    threads,
+    seed: 5,
+    carry: undefined,
+    backend: onnxruntimeBackend,
+    evaluationTokens: 512,
+    identity: { soak: true },
     text: { train: text(20_000, 0), heldOut: text(1000, 20_000) },
     initial: (slot) => Promise.resolve(freshTensor(spec, slot, 5)),
     block: {
-      steps, batch: 4, sequence: 32, accumulate: 2, lr: { peak: 3e-3, schedule: "cosine", warmup: 20, final: 0.1 },
-      optimizer: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, clip: 1, method: "muon" }, average: { decay: 0.99, evaluate: false },
-      guard: { window: 50, deviations: 6, patience: 20 }, auxLoss: 0.01, zLoss: 0.001, evalEvery: 100, saveEvery: 50,
+      steps,
+      batch: 4,
+      sequence: 32,
+      accumulate: 2,
+      lr: { peak: 3e-3, schedule: "cosine", warmup: 20, final: 0.1 },
+      optimizer: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, clip: 1, method: "muon" },
+      average: { decay: 0.99, evaluate: false },
+      guard: { window: 50, deviations: 6, patience: 20 },
+      auxLoss: 0.01,
+      zLoss: 0.001,
+      evalEvery: 100,
+      saveEvery: 50,
     },
   });
   for await (const { type, step } of events) {
@@ -52,7 +79,11 @@ async function train(dir) {
 
 /** Runs a child to its end, or to `killAt` steps. */
 function run(dir, killAt = Infinity) {
-  const child = spawn(process.execPath, [fileURLToPath(import.meta.url), "--child", dir, "--steps", String(steps), "--threads", String(threads)], { stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(
+    process.execPath,
+    [fileURLToPath(import.meta.url), "--child", dir, "--steps", String(steps), "--threads", String(threads)],
+    { stdio: ["ignore", "pipe", "inherit"] },
+  );
   const samples = [];
   let rest = "";
   child.stdout.on("data", (chunk) => {
@@ -64,7 +95,11 @@ function run(dir, killAt = Infinity) {
     }
   });
   return new Promise((resolve, reject) => {
-    child.on("close", (code, signal) => (code === 0 || signal === "SIGKILL" ? resolve({ samples, killed: signal === "SIGKILL" }) : reject(new Error(`a training ended with ${code}`))));
+    child.on("close", (code, signal) =>
+      code === 0 || signal === "SIGKILL"
+        ? resolve({ samples, killed: signal === "SIGKILL" })
+        : reject(new Error(`a training ended with ${code}`)),
+    );
   });
 }
 
@@ -89,7 +124,13 @@ async function soak() {
     await run(broken);
     const weights = (dir) => readFileSync(join(dir, "last", "model.safetensors"));
     const result = {
-      date: new Date().toISOString().slice(0, 10), cpu: cpus()[0].model, cores: cpus().length, node: process.version, threads, steps, kills: done,
+      date: new Date().toISOString().slice(0, 10),
+      cpu: cpus()[0].model,
+      cores: cpus().length,
+      node: process.version,
+      threads,
+      steps,
+      kills: done,
       sameTwice: (await measured(whole)) === (await measured(again)) && weights(whole).equals(weights(again)),
       sameAfterKills: (await measured(whole)) === (await measured(broken)) && weights(whole).equals(weights(broken)),
       ...memory(samples),
@@ -102,7 +143,10 @@ async function soak() {
   }
 }
 
-/** Least-squares slope of resident memory over the second half of the steps, with its standard error; it grows if it is above three of those and above a page a step. */
+/**
+ * Least-squares slope of resident memory over the second half of the steps, with its standard error; it grows if it is
+ * above three of those and above a page a step.
+ */
 function memory(samples) {
   const late = samples.slice(samples.length >> 1);
   const mean = (pick) => late.reduce((sum, sample) => sum + pick(sample), 0) / late.length;
@@ -111,5 +155,8 @@ function memory(samples) {
   const bytesPerStep = late.reduce((sum, { step, rss }) => sum + (step - x) * (rss - y), 0) / spread;
   const residual = late.reduce((sum, { step, rss }) => sum + (rss - y - bytesPerStep * (step - x)) ** 2, 0);
   const error = Math.sqrt(residual / (late.length - 2) / spread);
-  return { rssBytes: { first: samples[0].rss, half: late[0].rss, last: late.at(-1).rss }, slope: { bytesPerStep, standardError: error, grows: bytesPerStep > 3 * error && bytesPerStep > 4096 } };
+  return {
+    rssBytes: { first: samples[0].rss, half: late[0].rss, last: late.at(-1).rss },
+    slope: { bytesPerStep, standardError: error, grows: bytesPerStep > 3 * error && bytesPerStep > 4096 },
+  };
 }

@@ -1,9 +1,11 @@
 /**
- * How long it takes until a training can make its first step, at the reference sizes: `npm run build && node bench/startup.mjs [--out FILE] [--rounds 5]`. Each round in a
- * process of its own: spec -> graph, backward pass and proof (`program`), ONNX bytes and onnxruntime's session (`session`); then the whole again as a caller pays it
- * (`open`: program, worker thread, state, session). Each size without the cache of lowered graphs (`off`), with an empty one (`cold`: what filling it costs) and with
- * a filled one (`warm`), in a temporary folder; `session` and `open` compile different graphs (`open` takes embedding rows apart), so both are cold in a cold round.
- * Prints a table and writes bench/results/DATE-startup.json.
+ * How long it takes until a training can make its first step, at the reference sizes: `npm run build && node
+ * bench/startup.mjs [--out FILE] [--rounds 5]`. Each round in a process of its own: spec -> graph, backward pass and
+ * proof (`program`), ONNX bytes and onnxruntime's session (`session`); then the whole again as a caller pays it
+ * (`open`: program, worker thread, state, session). Each size without the cache of lowered graphs (`off`), with an
+ * empty one (`cold`: what filling it costs) and with a filled one (`warm`), in a temporary folder; `session` and `open`
+ * compile different graphs (`open` takes embedding rows apart), so both are cold in a cold round. Prints a table and
+ * writes bench/results/DATE-startup.json.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
@@ -17,12 +19,21 @@ import { shape, specs } from "./sizes.mjs";
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const phases = ["program", "session", "open"];
 const target = 1000;
-const { values: flags } = parseArgs({ options: { one: { type: "string" }, out: { type: "string" }, rounds: { type: "string", default: "5" }, threads: { type: "string", default: "2" } } });
+const { values: flags } = parseArgs({
+  options: {
+    one: { type: "string" },
+    out: { type: "string" },
+    rounds: { type: "string", default: "5" },
+    threads: { type: "string", default: "2" },
+  },
+});
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
 if (flags.one !== undefined) {
   const [{ trainProgram }, { openSession }, { onnxruntimeBackend }] = await Promise.all(
-    ["graph/programs/programs", "engine/onnxruntime/session", "engine/onnxruntime/backend"].map((name) => import(`../dist/${name}.js`)),
+    ["graph/programs/programs", "engine/onnxruntime/session", "engine/onnxruntime/backend"].map(
+      (name) => import(`../dist/${name}.js`),
+    ),
   );
   const spec = specs[flags.one];
   const threads = Number(flags.threads);
@@ -36,15 +47,22 @@ if (flags.one !== undefined) {
   const program = await timed("program", () => trainProgram(spec, shape));
   const session = await timed("session", () => openSession(program.graph, { threads }));
   await session.close();
-  const runtime = await timed("open", () => onnxruntimeBackend.openTrain(trainProgram(spec, shape), { threads, accumulate: false }));
+  const runtime = await timed("open", () =>
+    onnxruntimeBackend.openTrain(trainProgram(spec, shape), { threads, accumulate: false }),
+  );
   await runtime.close();
   console.log(JSON.stringify({ times, nodes: program.graph.nodes.length, parameters: program.params.length }));
 } else {
   const loadBefore = loadavg()[0];
   const folder = mkdtempSync(join(tmpdir(), "startup-"));
-  const one = (size, cache) => JSON.parse(spawnSync(process.execPath, [here("startup.mjs"), "--one", size, "--threads", flags.threads], {
-    encoding: "utf8", stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, UPCYCLE_CACHE: cache },
-  }).stdout);
+  const one = (size, cache) =>
+    JSON.parse(
+      spawnSync(process.execPath, [here("startup.mjs"), "--one", size, "--threads", flags.threads], {
+        encoding: "utf8",
+        stdio: ["ignore", "pipe", "inherit"],
+        env: { ...process.env, UPCYCLE_CACHE: cache },
+      }).stdout,
+    );
   const results = [];
   try {
     for (const size of Object.keys(specs)) {
@@ -56,7 +74,9 @@ if (flags.one !== undefined) {
         runs.warm.push(one(size, folder));
       }
       for (const [cache, samples] of Object.entries(runs)) {
-        const medians = Object.fromEntries(phases.map((phase) => [phase, median(samples.map(({ times }) => times[phase]))]));
+        const medians = Object.fromEntries(
+          phases.map((phase) => [phase, median(samples.map(({ times }) => times[phase]))]),
+        );
         const total = median(samples.map(({ times: { program, session } }) => program + session));
         const [{ nodes, parameters }] = samples;
         results.push({ size, cache, nodes, parameters, medians, total, samples: samples.map(({ times }) => times) });
@@ -68,14 +88,34 @@ if (flags.one !== undefined) {
   console.log(`milliseconds, medians of ${flags.rounds}; load before ${loadBefore.toFixed(2)}`);
   for (const { size, cache, medians, total } of results) {
     const parts = phases.map((phase) => `${phase} ${medians[phase].toFixed(0)}`).join(", ");
-    console.log(`${size.padEnd(6)} ${cache.padEnd(5)} program + session ${total.toFixed(0)} (target ${target}: ${total <= target ? "met" : "MISSED"}); ${parts}`);
+    console.log(
+      `${size.padEnd(6)} ${cache.padEnd(5)} program + session ${total.toFixed(0)} (target ${target}: ` +
+        `${total <= target ? "met" : "MISSED"}); ${parts}`,
+    );
   }
   const date = new Date().toISOString();
   const out = flags.out ?? here(`results/${date.slice(0, 10)}-startup.json`);
   const { onnxruntimeVersion } = await import("../dist/engine/onnxruntime/session.js");
   mkdirSync(dirname(out), { recursive: true });
-  writeFileSync(out, `${JSON.stringify({
-    date, hardware: { cpu: cpus()[0]?.model, cores: cpus().length, memoryBytes: totalmem(), system: `${process.platform} ${release()}`, loadBefore },
-    versions: { node: process.versions.node, onnxruntime: onnxruntimeVersion }, threads: Number(flags.threads), target, results,
-  }, null, 1)}\n`);
+  writeFileSync(
+    out,
+    `${JSON.stringify(
+      {
+        date,
+        hardware: {
+          cpu: cpus()[0]?.model,
+          cores: cpus().length,
+          memoryBytes: totalmem(),
+          system: `${process.platform} ${release()}`,
+          loadBefore,
+        },
+        versions: { node: process.versions.node, onnxruntime: onnxruntimeVersion },
+        threads: Number(flags.threads),
+        target,
+        results,
+      },
+      null,
+      1,
+    )}\n`,
+  );
 }

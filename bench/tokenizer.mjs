@@ -86,7 +86,16 @@ try {
   const system = { cpu: cpus()[0].model, cores: cpus().length, load: loadavg()[0] };
   const ratio = medians.corpusThere / medians.corpusHere;
   const characters = texts.reduce((sum, text) => sum + text.length, 0);
-  const found = { date: new Date().toISOString(), system, node: process.versions.node, characters, rounds, medians, ratio, ms };
+  const found = {
+    date: new Date().toISOString(),
+    system,
+    node: process.versions.node,
+    characters,
+    rounds,
+    medians,
+    ratio,
+    ms,
+  };
   console.log(JSON.stringify(found, null, 1));
 } finally {
   await rm(folder, { recursive: true, force: true });

@@ -1,4 +1,5 @@
-// One measurement of the embedded engine: node bench/train-upcycle.mjs SIZE STEPS THREADS [LEARNING_RATE] -> one JSON line.
+// One measurement of the embedded engine: node bench/train-upcycle.mjs SIZE STEPS THREADS [LEARNING_RATE] -> one JSON
+// line.
 import { performance } from "node:perf_hooks";
 import { onnxruntimeBackend } from "../dist/engine/onnxruntime/backend.js";
 import { trainProgram } from "../dist/graph/programs/programs.js";
@@ -35,5 +36,18 @@ const tokensPerSecond = ((shape.batch * shape.sequence) / stepMs) * 1000;
 const peakBytes = process.resourceUsage().maxRSS * 1024;
 const { user, system } = process.cpuUsage();
 const cpuMs = (user + system) / 1000;
-console.log(JSON.stringify({ engine: "upcycle", size, parameters, stepMs, minMs: warm[0], tokensPerSecond, peakBytes, cpuMs, openMs, losses }));
+console.log(
+  JSON.stringify({
+    engine: "upcycle",
+    size,
+    parameters,
+    stepMs,
+    minMs: warm[0],
+    tokensPerSecond,
+    peakBytes,
+    cpuMs,
+    openMs,
+    losses,
+  }),
+);
 await runtime.close();

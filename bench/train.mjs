@@ -1,9 +1,9 @@
 /**
  * The training benchmark: `npm run bench:train -- [options]`.
  *
- * Measures the embedded engine on the sizes of `sizes.mjs` and, where a Python with PyTorch is found, PyTorch on the same
- * weights and tokens in turns with it, each measurement in a process of its own; and the step's matrix products alone
- * (`gemm.mjs`), which bound it. Prints a table and writes bench/results/DATE-train.json.
+ * Measures the embedded engine on the sizes of `sizes.mjs` and, where a Python with PyTorch is found, PyTorch on the
+ * same weights and tokens in turns with it, each measurement in a process of its own; and the step's matrix products
+ * alone (`gemm.mjs`), which bound it. Prints a table and writes bench/results/DATE-train.json.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -63,8 +63,8 @@ const rounds = Number(flags.rounds);
 const { steps, threads } = flags;
 
 /**
- * Ways to run PyTorch. Each size is measured once with each, and the fastest is what we compare with. `malloc` keeps freed
- * memory instead of giving it back to the system in every step.
+ * Ways to run PyTorch. Each size is measured once with each, and the fastest is what we compare with. `malloc` keeps
+ * freed memory instead of giving it back to the system in every step.
  */
 const keep = { MALLOC_MMAP_MAX_: "0", MALLOC_TRIM_THRESHOLD_: "-1", MALLOC_TOP_PAD_: "67108864" };
 const variants = [
@@ -87,7 +87,10 @@ const variants = [
 
 function variantsFor(size) {
   const asked = ({ name }) => flags.setting.length === 0 || flags.setting.includes(name);
-  return variants.filter((variant) => asked(variant) && (size !== "dense" || variant.moe !== true) && (flags.compile || variant.compiled !== true));
+  return variants.filter(
+    (variant) =>
+      asked(variant) && (size !== "dense" || variant.moe !== true) && (flags.compile || variant.compiled !== true),
+  );
 }
 
 /** Milliseconds that all cores together have worked since boot. */
@@ -113,7 +116,7 @@ function exec(command, args, env) {
 /** Returns when the cores have been idle for a second, or after the longest wait. */
 async function idleCores() {
   const end = performance.now() + Number(flags.wait) * 1000;
-  for (let quiet = 0; quiet < 4 && performance.now() < end; ) {
+  for (let quiet = 0; quiet < 4 && performance.now() < end;) {
     const wall = performance.now();
     const busy = coresBusy();
     await sleep(250);
@@ -123,8 +126,8 @@ async function idleCores() {
 }
 
 /**
- * One process; made again while others were taking the cores, and then the attempt they disturbed least. `others` is their
- * share.
+ * One process; made again while others were taking the cores, and then the attempt they disturbed least. `others` is
+ * their share.
  */
 async function measure(command, args, env) {
   const attempts = [];
@@ -136,16 +139,24 @@ async function measure(command, args, env) {
     const total = (performance.now() - wall) * cpus().length;
     attempts.push({ ...sample, others: Math.max(0, Number(((coresBusy() - busy - sample.cpuMs) / total).toFixed(3))) });
     const best = attempts.reduce((a, b) => (b.others < a.others ? b : a));
-    if (flags.check || best.others <= Number(flags.busy) || attempts.length > RETRIES) return { ...best, attempts: attempts.length };
+    if (flags.check || best.others <= Number(flags.busy) || attempts.length > RETRIES)
+      return { ...best, attempts: attempts.length };
   }
 }
 
-const upcycle = (size, count = steps) => measure(process.execPath, [here("train-upcycle.mjs"), size, count, threads], {});
+const upcycle = (size, count = steps) =>
+  measure(process.execPath, [here("train-upcycle.mjs"), size, count, threads], {});
 const gemm = (size) => measure(process.execPath, [here("gemm.mjs"), size, "8", threads], {});
 
 function torch(python, start, size, { args, env }, count = steps) {
-  const own = Object.fromEntries(flags["torch-env"].map((pair) => [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)]));
-  return measure(python, [here("torch/train.py"), size, count, threads, "--start", start[size], ...args], { OMP_NUM_THREADS: threads, ...env, ...own });
+  const own = Object.fromEntries(
+    flags["torch-env"].map((pair) => [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)]),
+  );
+  return measure(python, [here("torch/train.py"), size, count, threads, "--start", start[size], ...args], {
+    OMP_NUM_THREADS: threads,
+    ...env,
+    ...own,
+  });
 }
 
 /** The Python to use, or null with a word on stderr. */
@@ -154,7 +165,10 @@ function findPython() {
   const python = flags.python ?? "python3";
   const found = spawnSync(python, ["-c", "import torch; print(torch.__version__)"], { encoding: "utf8" });
   if (found.status === 0) return python;
-  console.error(`${python} has no torch: measuring without PyTorch${flags.python === undefined ? " (--python PATH names another)" : ""}`);
+  console.error(
+    `${python} has no torch: measuring without ` +
+      `PyTorch${flags.python === undefined ? " (--python PATH names another)" : ""}`,
+  );
   if (flags.python !== undefined) process.exit(2);
   return null;
 }
@@ -197,12 +211,17 @@ async function check(python, start) {
       const theirs = await torch(python, start, size, variant, "3");
       const difference = largestLossDifference(ours, theirs);
       worst = Math.max(worst, difference);
-      const same = ours.parameters === theirs.parameters ? "" : `, ${ours.parameters} and ${theirs.parameters} parameters`;
+      const same =
+        ours.parameters === theirs.parameters ? "" : `, ${ours.parameters} and ${theirs.parameters} parameters`;
       if (same !== "") worst = Infinity;
-      console.log(`${size}, PyTorch with ${variant.name}: first losses differ by ${difference.toExponential(1)}${same}`);
+      console.log(
+        `${size}, PyTorch with ${variant.name}: first losses differ by ${difference.toExponential(1)}${same}`,
+      );
     }
   }
-  console.log(worst <= SAME_LOSS ? "both engines train the same model" : `the engines differ by more than ${SAME_LOSS}`);
+  console.log(
+    worst <= SAME_LOSS ? "both engines train the same model" : `the engines differ by more than ${SAME_LOSS}`,
+  );
   process.exitCode = worst <= SAME_LOSS ? 0 : 1;
 }
 
@@ -221,7 +240,10 @@ async function bench(python, start) {
       for (const turn of round % 2 === 0 ? turns : turns.reverse()) await turn();
       const last = samples[size];
       const theirs = python === null ? "" : `, PyTorch ${last.torch.at(-1).stepMs.toFixed(0)} ms`;
-      note(`round ${round + 1}, ${size}: ${last.upcycle.at(-1).stepMs.toFixed(0)} ms, products ${last.gemm.at(-1).gemmMs.toFixed(0)} ms${theirs}`);
+      note(
+        `round ${round + 1}, ${size}: ${last.upcycle.at(-1).stepMs.toFixed(0)} ms, products ` +
+          `${last.gemm.at(-1).gemmMs.toFixed(0)} ms${theirs}`,
+      );
     }
   }
   return { samples, chosen };
@@ -231,8 +253,17 @@ async function bench(python, start) {
 function resultOf(size, { upcycle: ours, torch: theirs, gemm: products }, chosen) {
   const result = {
     parameters: ours[0].parameters,
-    upcycle: { stepMs: summary(ours, "stepMs"), tokensPerSecond: summary(ours, "tokensPerSecond"), peakBytes: summary(ours, "peakBytes") },
-    gemm: { ms: summary(products, "gemmMs"), flops: products[0].flops, gflops: summary(products, "gflops"), largeGflops: summary(products, "largeGflops") },
+    upcycle: {
+      stepMs: summary(ours, "stepMs"),
+      tokensPerSecond: summary(ours, "tokensPerSecond"),
+      peakBytes: summary(ours, "peakBytes"),
+    },
+    gemm: {
+      ms: summary(products, "gemmMs"),
+      flops: products[0].flops,
+      gflops: summary(products, "gflops"),
+      largeGflops: summary(products, "largeGflops"),
+    },
     shareOfGemmPeak: summary(products, "gemmMs").median / summary(ours, "stepMs").median,
     disturbed: [...ours, ...theirs, ...products].filter(({ others }) => others > Number(flags.busy)).length,
   };
@@ -242,8 +273,13 @@ function resultOf(size, { upcycle: ours, torch: theirs, gemm: products }, chosen
   return {
     ...result,
     torch: {
-      setting: chosen.best.name, args: chosen.best.args, env: chosen.best.env ?? {}, tried: chosen.tried,
-      stepMs: summary(theirs, "stepMs"), tokensPerSecond: summary(theirs, "tokensPerSecond"), peakBytes: summary(theirs, "peakBytes"),
+      setting: chosen.best.name,
+      args: chosen.best.args,
+      env: chosen.best.env ?? {},
+      tried: chosen.tried,
+      stepMs: summary(theirs, "stepMs"),
+      tokensPerSecond: summary(theirs, "tokensPerSecond"),
+      peakBytes: summary(theirs, "peakBytes"),
     },
     ratio: summary(ratios, "ratio"),
     ratioOfFastestSteps: fastest(theirs) / fastest(ours),
@@ -252,22 +288,40 @@ function resultOf(size, { upcycle: ours, torch: theirs, gemm: products }, chosen
 }
 
 function print(results) {
-  const range = ({ median: middle, min, max }, digits = 0) => `${middle.toFixed(digits)} (${min.toFixed(digits)}-${max.toFixed(digits)})`;
+  const range = ({ median: middle, min, max }, digits = 0) =>
+    `${middle.toFixed(digits)} (${min.toFixed(digits)}-${max.toFixed(digits)})`;
   const mib = ({ median: bytes }) => `${(bytes / 2 ** 20).toFixed(0)}`;
-  console.log("| size | parameters | ms/step | tokens/s | peak MiB | share of GEMM peak | PyTorch ms/step | tokens/s | peak MiB | ratio |");
+  console.log(
+    "| size | parameters | ms/step | tokens/s | peak MiB | share of GEMM peak | PyTorch ms/step | tokens/s | " +
+      "peak MiB | ratio |",
+  );
   console.log("|---|---|---|---|---|---|---|---|---|---|");
   for (const [size, { parameters, upcycle: ours, shareOfGemmPeak, torch: theirs, ratio }] of Object.entries(results)) {
-    const own = [size, `${(parameters / 1e6).toFixed(1)}M`, range(ours.stepMs), range(ours.tokensPerSecond), mib(ours.peakBytes), `${(shareOfGemmPeak * 100).toFixed(0)} %`];
-    const other = theirs === undefined ? ["", "", "", ""] : [range(theirs.stepMs), range(theirs.tokensPerSecond), mib(theirs.peakBytes), range(ratio, 2)];
+    const own = [
+      size,
+      `${(parameters / 1e6).toFixed(1)}M`,
+      range(ours.stepMs),
+      range(ours.tokensPerSecond),
+      mib(ours.peakBytes),
+      `${(shareOfGemmPeak * 100).toFixed(0)} %`,
+    ];
+    const other =
+      theirs === undefined
+        ? ["", "", "", ""]
+        : [range(theirs.stepMs), range(theirs.tokensPerSecond), mib(theirs.peakBytes), range(ratio, 2)];
     console.log(`| ${[...own, ...other].join(" | ")} |`);
   }
   for (const [size, { gemm: products, torch: theirs }] of Object.entries(results)) {
     const setting = theirs === undefined ? "" : `; PyTorch fastest with: ${theirs.setting}`;
-    console.log(`${size}: matrix products ${range(products.ms)} ms, ${range(products.gflops)} GFLOP/s; one of 2048^3: ${range(products.largeGflops)}${setting}`);
+    console.log(
+      `${size}: matrix products ${range(products.ms)} ms, ${range(products.gflops)} GFLOP/s; one of 2048^3: ` +
+        `${range(products.largeGflops)}${setting}`,
+    );
   }
   console.log("Medians over the rounds (smallest-largest); ratio: PyTorch's time over ours, round by round.");
   const disturbed = Object.values(results).reduce((sum, result) => sum + result.disturbed, 0);
-  if (disturbed > 0) console.log(`Other processes disturbed ${disturbed} measurements: repeat this on an idle machine.`);
+  if (disturbed > 0)
+    console.log(`Other processes disturbed ${disturbed} measurements: repeat this on an idle machine.`);
 }
 
 if (flags.help) {
@@ -301,14 +355,32 @@ try {
     const out = flags.out ?? here(`results/${date}-train.json`);
     const report = {
       date: began.toISOString(),
-      hardware: { cpu: cpus()[0].model.trim(), cores: cpus().length, memoryBytes: totalmem(), system: `${platform()} ${release()}` },
-      versions: {
-        upcycle: toolVersion, node: process.versions.node, onnxruntime: onnxruntimeVersion,
-        ...(python === null ? {} : { torch: samples[sizes[0]].torch[0].engine, python: samples[sizes[0]].torch[0].python }),
+      hardware: {
+        cpu: cpus()[0].model.trim(),
+        cores: cpus().length,
+        memoryBytes: totalmem(),
+        system: `${platform()} ${release()}`,
       },
-      config: { rounds, steps: Number(steps), threads: Number(threads), ...shape, optimizer: { ...optimizer, learningRate: 1e-3 }, torchEnv: flags["torch-env"], busy: Number(flags.busy) },
+      versions: {
+        upcycle: toolVersion,
+        node: process.versions.node,
+        onnxruntime: onnxruntimeVersion,
+        ...(python === null
+          ? {}
+          : { torch: samples[sizes[0]].torch[0].engine, python: samples[sizes[0]].torch[0].python }),
+      },
+      config: {
+        rounds,
+        steps: Number(steps),
+        threads: Number(threads),
+        ...shape,
+        optimizer: { ...optimizer, learningRate: 1e-3 },
+        torchEnv: flags["torch-env"],
+        busy: Number(flags.busy),
+      },
       ratio: Object.fromEntries(sizes.map((size) => [size, results[size].ratio?.median ?? null])),
-      results, samples,
+      results,
+      samples,
     };
     if (out !== "-") {
       await mkdir(here("results"), { recursive: true });

@@ -1,6 +1,7 @@
 /**
- * Memory and time of proving a conversion: one layer of a 70B-shaped model (hidden 8192, FFN 28672, 64 heads on 8) and its E8G1T2 child,
- * verified with weights streamed; and the 542M model whose conversion ends with a report. Peak memory is the process's own (maxRSS).
+ * Memory and time of proving a conversion: one layer of a 70B-shaped model (hidden 8192, FFN 28672, 64 heads on 8) and
+ * its E8G1T2 child, verified with weights streamed; and the 542M model whose conversion ends with a report. Peak memory
+ * is the process's own (maxRSS).
  *
  *   npm run build && node bench/verify.mjs [--cases 70b,542m] [--dir FOLDER]
  *
@@ -14,14 +15,20 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { sourceSpec, writeSource } from "./convert-source.mjs";
 
-const { values } = parseArgs({ options: { cases: { type: "string", default: "70b,542m" }, dir: { type: "string", default: tmpdir() } } });
+const { values } = parseArgs({
+  options: { cases: { type: "string", default: "70b,542m" }, dir: { type: "string", default: tmpdir() } },
+});
 const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
-const atExit = 'data:text/javascript,process.on("exit",()=>process.stderr.write("maxRSS "+process.resourceUsage().maxRSS+"\\n"))';
+const atExit =
+  'data:text/javascript,process.on("exit",()=>process.stderr.write("maxRSS "+process.resourceUsage().maxRSS+"\\n"))';
 
 /** Runs a command in a process of its own; its JSON, seconds and peak memory. */
 function upcycle(...args) {
   const began = performance.now();
-  const { status, stdout, stderr } = spawnSync(process.execPath, ["--import", atExit, main, ...args, "--json"], { encoding: "utf8", maxBuffer: 1 << 28 });
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["--import", atExit, main, ...args, "--json"], {
+    encoding: "utf8",
+    maxBuffer: 1 << 28,
+  });
   if (status !== 0) throw new Error(`upcycle ${args.join(" ")}: exit ${status}: ${stderr}`);
   const peakRssBytes = 1024 * Number(/maxRSS (\d+)/.exec(stderr)[1]);
   return { result: JSON.parse(stdout), seconds: (performance.now() - began) / 1000, peakRssBytes };
@@ -31,18 +38,62 @@ const cases = {
   async "70b"(dir) {
     const spec = sourceSpec({ layers: 1, hidden: 8192, inner: 28672, vocab: 4096, heads: 64, kvHeads: 8 });
     await writeSource(join(dir, "parent"), spec);
-    const made = upcycle("convert", join(dir, "parent"), "--recipe", "E8G1T2", "--out", join(dir, "child"), "--no-report");
-    const { result, seconds, peakRssBytes } = upcycle("verify", join(dir, "parent"), join(dir, "child"), "--memory", "4GB", "--tokens", "512");
+    const made = upcycle(
+      "convert",
+      join(dir, "parent"),
+      "--recipe",
+      "E8G1T2",
+      "--out",
+      join(dir, "child"),
+      "--no-report",
+    );
+    const { result, seconds, peakRssBytes } = upcycle(
+      "verify",
+      join(dir, "parent"),
+      join(dir, "child"),
+      "--memory",
+      "4GB",
+      "--tokens",
+      "512",
+    );
     const { tokens, relative, streamed, layers, verdict } = result;
-    return { params: made.result.params, weightBytes: made.result.weightBytes, tokens, streamed, seconds, peakRssBytes, limitBytes: 4e9, relative, layers, verdict: verdict.words };
+    return {
+      params: made.result.params,
+      weightBytes: made.result.weightBytes,
+      tokens,
+      streamed,
+      seconds,
+      peakRssBytes,
+      limitBytes: 4e9,
+      relative,
+      layers,
+      verdict: verdict.words,
+    };
   },
   async "542m"(dir) {
     await writeSource(join(dir, "parent"), sourceSpec());
-    const { result, seconds, peakRssBytes } = upcycle("convert", join(dir, "parent"), "--recipe", "E8G1T2", "--out", join(dir, "child"));
+    const { result, seconds, peakRssBytes } = upcycle(
+      "convert",
+      join(dir, "parent"),
+      "--recipe",
+      "E8G1T2",
+      "--out",
+      join(dir, "child"),
+    );
     const { relative, streamed, layers, verdict, tokens } = result.preservation;
     return {
-      params: result.params, weightBytes: result.weightBytes, tokens, streamed, seconds, convertSeconds: result.seconds, reportSeconds: result.reportSeconds, peakRssBytes,
-      limitBytes: 2e9, relative, worstLayer: Math.max(...layers.map((layer) => layer.relative)), verdict: verdict.words,
+      params: result.params,
+      weightBytes: result.weightBytes,
+      tokens,
+      streamed,
+      seconds,
+      convertSeconds: result.seconds,
+      reportSeconds: result.reportSeconds,
+      peakRssBytes,
+      limitBytes: 2e9,
+      relative,
+      worstLayer: Math.max(...layers.map((layer) => layer.relative)),
+      verdict: verdict.words,
     };
   },
 };

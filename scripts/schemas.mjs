@@ -2,7 +2,12 @@
 import { writeFileSync } from "node:fs";
 import { hardwareSchema, jsonSchema, recipeSchema, studySchema, trainSchema } from "../dist/base/schemas/index.js";
 
-for (const [name, schema] of [["study", studySchema], ["train", trainSchema], ["hardware", hardwareSchema], ["recipe", recipeSchema]]) {
+for (const [name, schema] of [
+  ["study", studySchema],
+  ["train", trainSchema],
+  ["hardware", hardwareSchema],
+  ["recipe", recipeSchema],
+]) {
   const file = new URL(`../recipes/${name}.schema.json`, import.meta.url);
   writeFileSync(file, `${JSON.stringify(jsonSchema(schema), null, 2)}\n`);
 }

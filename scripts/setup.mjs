@@ -9,7 +9,8 @@ function upToDate() {
   const wanted = JSON.parse(readFileSync("package-lock.json", "utf8")).packages ?? {};
   return Object.entries(wanted).every(
     ([path, entry]) =>
-      path === "" || (installed[path] ? installed[path].version === entry.version && existsSync(path) : entry.optional === true),
+      path === "" ||
+      (installed[path] ? installed[path].version === entry.version && existsSync(path) : entry.optional === true),
   );
 }
 

@@ -1,5 +1,6 @@
 /**
- * Upcycle as a library: everything the command line does, typed. Turns a dense model folder into a mixture of experts and measures it:
+ * Upcycle as a library: everything the command line does, typed. Turns a dense model folder into a mixture of experts
+ * and measures it:
  *
  * ```js
  * import { compareModels, convertCheckpoint, onnxruntimeBackend, openModel, upcycleRecipe } from "upcycle";
@@ -10,7 +11,8 @@
  * await Promise.all(models.map((model) => model.close()));
  * ```
  *
- * Failures that a caller can cause are `UpcycleError`s; paths are relative to the working folder; nothing is written to the console.
+ * Failures that a caller can cause are `UpcycleError`s; paths are relative to the working folder; nothing is written to
+ * the console.
  */
 
 // Errors.
@@ -19,8 +21,19 @@ export { UpcycleError, exitCodes, type Failure, type FailureKind } from "./base/
 // What a decoder is: the description that everything else interprets.
 export { configFromSpec, specFromConfig, stringifyConfig, type ConfigDtype } from "./model/decoder/config.js";
 export {
-  families, isMoe, type AttentionSpec, type DecoderSpec, type DenseFfn, type Family, type Ffn, type LayerSpec, type MoeFfn, type Rope,
-  type RopeScaling, type RouterOrder, type SpecialTokens,
+  families,
+  isMoe,
+  type AttentionSpec,
+  type DecoderSpec,
+  type DenseFfn,
+  type Family,
+  type Ffn,
+  type LayerSpec,
+  type MoeFfn,
+  type Rope,
+  type RopeScaling,
+  type RouterOrder,
+  type SpecialTokens,
 } from "./model/decoder/types.js";
 export { slotsOf, type Slot, type SlotAt, type SlotPart } from "./model/tensors/slots.js";
 export { namedSlots, tensorNames, type NamedSlot } from "./model/tensors/names.js";
@@ -30,9 +43,21 @@ export { forwardFlopsPerToken, trainFlopsPerToken } from "./model/cost/flops.js"
 export { countParams, type ParamCount } from "./model/cost/params.js";
 
 // Model folders.
-export { openCheckpoint, type Adapter, type Checkpoint, type ModelSource, type StoredTensor } from "./files/checkpoint/open.js";
 export {
-  writeCheckpoint, type TensorValue, type Weights, type WriteDtype, type WriteOptions, type WriteProgress, type WrittenCheckpoint,
+  openCheckpoint,
+  type Adapter,
+  type Checkpoint,
+  type ModelSource,
+  type StoredTensor,
+} from "./files/checkpoint/open.js";
+export {
+  writeCheckpoint,
+  type TensorValue,
+  type Weights,
+  type WriteDtype,
+  type WriteOptions,
+  type WriteProgress,
+  type WrittenCheckpoint,
 } from "./files/checkpoint/write.js";
 export { inspectModel, type AdapterSummary, type LayerGroup, type ModelFacts } from "./surgery/convert/inspect.js";
 export { openTokenizer, type EncodeSettings, type OpenSettings, type TextTokenizer } from "./text/tokenizer/load.js";
@@ -46,7 +71,14 @@ export { hubSettings, type HubSettings } from "./files/hub/settings.js";
 
 // Upcycling: a recipe, a plan as data, a folder.
 export {
-  parseRecipeName, recipeName, upcycleRecipe, type Noise, type RecipeOptions, type Scaling, type TargetFamily, type UpcycleRecipe,
+  parseRecipeName,
+  recipeName,
+  upcycleRecipe,
+  type Noise,
+  type RecipeOptions,
+  type Scaling,
+  type TargetFamily,
+  type UpcycleRecipe,
 } from "./surgery/planning/recipe.js";
 export { planUpcycle, type PlannedTensor, type SurgeryPlan } from "./surgery/planning/plan.js";
 export type { ExpectedPreservation } from "./surgery/planning/expectation.js";
@@ -59,22 +91,62 @@ export { promptRouter, type PromptRouter, type PromptRouterOptions } from "./sur
 export { surveyRecipe, type Verdict as TargetVerdict } from "./surgery/planning/survey.js";
 export { servingOf, type Program, type Serving, type Support } from "./surgery/planning/serving.js";
 export {
-  convertCheckpoint, planConversion, type Conversion, type ConversionPlan, type ConvertEvent, type ConvertOptions,
+  convertCheckpoint,
+  planConversion,
+  type Conversion,
+  type ConversionPlan,
+  type ConvertEvent,
+  type ConvertOptions,
 } from "./surgery/convert/convert.js";
-export { mergeCheckpoint, planMerging, type MergeEvent, type MergeOptions, type Merged, type MergingPlan } from "./surgery/convert/merge.js";
-export { multiplyExperts, planMultiplying, type Multiplied, type MultiplyEvent, type MultiplyingPlan, type MultiplyOptions } from "./surgery/convert/multiply.js";
+export {
+  mergeCheckpoint,
+  planMerging,
+  type MergeEvent,
+  type MergeOptions,
+  type Merged,
+  type MergingPlan,
+} from "./surgery/convert/merge.js";
+export {
+  multiplyExperts,
+  planMultiplying,
+  type Multiplied,
+  type MultiplyEvent,
+  type MultiplyingPlan,
+  type MultiplyOptions,
+} from "./surgery/convert/multiply.js";
 export type { MultiplyPlan, MultiplyRecipe } from "./surgery/planning/multiply.js";
 export type { MergeChoice, MergePlan } from "./surgery/planning/merge.js";
-export { exportOnnx, type Exported, type ExportKind, type ExportOptions, type WeightPlace } from "./surgery/convert/export-onnx.js";
+export {
+  exportOnnx,
+  type Exported,
+  type ExportKind,
+  type ExportOptions,
+  type WeightPlace,
+} from "./surgery/convert/export-onnx.js";
 export { readRecord, recipeOf, type UpcycleRecord } from "./surgery/convert/record.js";
 export { modelCard, type CardFacts } from "./surgery/convert/card.js";
 export { trainedFiles } from "./surgery/convert/trained-card.js";
 export { readParentCard, type ParentCard } from "./surgery/convert/parent-card.js";
-export { diffCheckpoints, type CheckpointDiff, type ConfigDiff, type DiffOptions, type Difference, type TensorDiff } from "./surgery/convert/diff.js";
+export {
+  diffCheckpoints,
+  type CheckpointDiff,
+  type ConfigDiff,
+  type DiffOptions,
+  type Difference,
+  type TensorDiff,
+} from "./surgery/convert/diff.js";
 
 // Training and studies: async generators of events, each folder goes on where it was stopped.
 export {
-  jsonSchema, parseStudyConfig, parseTrainConfig, studySchema, trainSchema, type ModelConfig, type StudyConfig, type TextConfig, type TrainConfig,
+  jsonSchema,
+  parseStudyConfig,
+  parseTrainConfig,
+  studySchema,
+  trainSchema,
+  type ModelConfig,
+  type StudyConfig,
+  type TextConfig,
+  type TrainConfig,
   type TrainingBlock,
 } from "./base/schemas/index.js";
 export { trainRun, type RunOptions, type RunResult, type TrainEvent } from "./train/run.js";
@@ -106,7 +178,15 @@ export { readInputIds, writeLogits, type InputIds } from "./evals/forward.js";
 export { onnxruntimeBackend } from "./engine/onnxruntime/backend.js";
 export { referenceBackend } from "./engine/interpreter/backend.js";
 export type {
-  AdamW, Backend, BackendOptions, ForwardRuntime, LossMetrics, MicroBatch, StateKind, StepMetrics, TrainRuntime,
+  AdamW,
+  Backend,
+  BackendOptions,
+  ForwardRuntime,
+  LossMetrics,
+  MicroBatch,
+  StateKind,
+  StepMetrics,
+  TrainRuntime,
 } from "./engine/runtime/runtime.js";
 
 // The graph: build, verify, print, differentiate, evaluate as a reference, lower to ONNX.
@@ -117,7 +197,14 @@ export { evaluate, type Tensor } from "./graph/ir/reference.js";
 export { backward } from "./graph/grad/backward.js";
 export { lower, type LowerOptions, type OnnxProgram } from "./graph/onnx/lower.js";
 export { buildDecoder, type Decoder } from "./graph/nn/decoder.js";
-export { logitsProgram, lossProgram, trainProgram, type LogitsProgram, type LossProgram, type TrainProgram } from "./graph/programs/programs.js";
+export {
+  logitsProgram,
+  lossProgram,
+  trainProgram,
+  type LogitsProgram,
+  type LossProgram,
+  type TrainProgram,
+} from "./graph/programs/programs.js";
 
 // Scaling laws: the catalogue, published coefficients, fits from files.
 export { lawById, laws } from "./laws/fitting/catalogue.js";

@@ -19,8 +19,15 @@ const floors = [
   ["cli"],
 ];
 const LAST_PURE_FLOOR = 5;
-const onlyImporter: Record<string, string> = { "onnxruntime-node": "ort", tokenizers: "tokenizer", "@huggingface/hub": "hub" };
-/** Backends are chosen above: everything below speaks to `engine/runtime/runtime.ts`. A study names the engine's version in its results. */
+const onlyImporter: Record<string, string> = {
+  "onnxruntime-node": "ort",
+  tokenizers: "tokenizer",
+  "@huggingface/hub": "hub",
+};
+/**
+ * Backends are chosen above: everything below speaks to `engine/runtime/runtime.ts`. A study names the engine's version
+ * in its results.
+ */
 const backends = ["ort", "reference"];
 const choosers = ["study", "cli"];
 const impure = /\bDate\.now\b|\bnew Date\s*\(\s*\)|\bMath\.random\b|\bprocess\.\w|\bperformance\.now\b/;
@@ -37,16 +44,20 @@ function breaches(file: string): string[] {
   const floor = folder === undefined ? Infinity : floorOf(folder);
   const found: string[] = [];
   if (floor < 0) return [`folder ${folder} has no floor`];
-  if (floor <= LAST_PURE_FLOOR && impure.test(code)) found.push(`uses ${impure.exec(code)![0]}, which floors 0-5 may not`);
+  if (floor <= LAST_PURE_FLOOR && impure.test(code))
+    found.push(`uses ${impure.exec(code)![0]}, which floors 0-5 may not`);
   for (const [, name] of code.matchAll(/(?:\bfrom|\bimport|\brequire)\s*\(?\s*["']([^"']+)["']/g)) {
     if (name!.startsWith(".")) {
       const target = relative(root, join(root, dirname(file), name!));
       const other = target.slice(0, Math.max(0, target.indexOf("/")));
       if (!name!.endsWith(".js")) found.push(`imports ${name} without .js`);
-      if (folder === undefined ? other === "cli" : other !== folder && !(floorOf(other) >= 0 && floorOf(other) < floor)) {
+      if (
+        folder === undefined ? other === "cli" : other !== folder && !(floorOf(other) >= 0 && floorOf(other) < floor)
+      ) {
         found.push(`imports ${name}, which is not on a lower floor`);
       }
-      if (folder !== undefined && backends.includes(other) && other !== folder && !choosers.includes(folder)) found.push(`imports ${name}, a backend`);
+      if (folder !== undefined && backends.includes(other) && other !== folder && !choosers.includes(folder))
+        found.push(`imports ${name}, a backend`);
     } else {
       if (floor <= LAST_PURE_FLOOR && isNode(name!)) found.push(`imports ${name}, which floors 0-5 may not`);
       const only = onlyImporter[name!];

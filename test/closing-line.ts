@@ -10,7 +10,9 @@ export default class ClosingLine implements Reporter {
     }
     // The default reporter prints its summary in the same turn; wait for it.
     process.once("exit", () => {
-      process.stdout.write(`${count.passed} passed, ${count.failed} failed, ${count.skipped + count.pending} skipped\n`);
+      process.stdout.write(
+        `${count.passed} passed, ${count.failed} failed, ${count.skipped + count.pending} skipped\n`,
+      );
     });
   }
 }

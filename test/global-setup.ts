@@ -9,9 +9,16 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const modified = (path: string): number => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? -Infinity;
 
 function isStale(): boolean {
-  const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
-  if (modified(join(root, "dist/report/plan/plan-live.bundle.js")) < modified(join(root, "dist/report/plan/plan-live.js"))) return true;
-  return sources.some((file) => modified(join(root, "src", file)) > modified(join(root, "dist", file.replace(/\.ts$/, ".js"))));
+  const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter((file) =>
+    file.endsWith(".ts"),
+  );
+  if (
+    modified(join(root, "dist/report/plan/plan-live.bundle.js")) < modified(join(root, "dist/report/plan/plan-live.js"))
+  )
+    return true;
+  return sources.some(
+    (file) => modified(join(root, "src", file)) > modified(join(root, "dist", file.replace(/\.ts$/, ".js"))),
+  );
 }
 
 export default function setup(): void {

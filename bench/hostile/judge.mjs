@@ -4,20 +4,59 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 
 const LONGEST_LINE = 2000;
-/** Marks of an error that nobody meant to show: stacks of JavaScript, panics of Rust, aborts of V8, warnings of Node. */
+/**
+ * Marks of an error that nobody meant to show: stacks of JavaScript, panics of Rust, aborts of V8, warnings of Node.
+ */
 const defects = [
-  [/internal error|this is a defect/, "an internal error"], [/^\s+at .+[:(]\d+:\d+\)?$/m, "a stack"], [/node:internal/, "a stack of Node"],
-  [/panicked at|RUST_BACKTRACE|thread '.*' /, "a panic of Rust"], [/FATAL ERROR|heap out of memory|Segmentation fault|core dumped/, "an abort"],
-  [/^\(node:\d+\)/m, "a warning of Node"], [/Uncaught|UnhandledPromise/, "an uncaught error"], [/\[object \w+\]|\bundefined\b/, "a value that is none"],
+  [/internal error|this is a defect/, "an internal error"],
+  [/^\s+at .+[:(]\d+:\d+\)?$/m, "a stack"],
+  [/node:internal/, "a stack of Node"],
+  [/panicked at|RUST_BACKTRACE|thread '.*' /, "a panic of Rust"],
+  [/FATAL ERROR|heap out of memory|Segmentation fault|core dumped/, "an abort"],
+  [/^\(node:\d+\)/m, "a warning of Node"],
+  [/Uncaught|UnhandledPromise/, "an uncaught error"],
+  [/\[object \w+\]|\bundefined\b/, "a value that is none"],
 ];
-/** Newline and tab are what a line may hold; bidirectional overrides make a terminal show another text than is there. */
+/**
+ * Newline and tab are what a line may hold; bidirectional overrides make a terminal show another text than is there.
+ */
 // eslint-disable-next-line no-control-regex -- these characters are what is looked for
 const raw = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/;
-/** Lines on stderr before the one that says what failed: warnings, continued lines, and what long commands say of their progress. */
-const aside = new RegExp(`^(${[
-  "warning: ", " ", "reading ", "learning ", "converting ", "merging ", "measuring", "writing ", "downloading", "hf://", "stopping: ", "starts ", "bootstrap ", "profile ", "comparison ",
-  "going on", "train", "an unfinished conversion", "multiplying", "comparing", "opening", "planning", "no network", "[^:]+: \\d+ steps", "[^:]+ {2}step ", "note: ", "waiting",
-].join("|")})`);
+/**
+ * Lines on stderr before the one that says what failed: warnings, continued lines, and what long commands say of their
+ * progress.
+ */
+const aside = new RegExp(
+  `^(${[
+    "warning: ",
+    " ",
+    "reading ",
+    "learning ",
+    "converting ",
+    "merging ",
+    "measuring",
+    "writing ",
+    "downloading",
+    "hf://",
+    "stopping: ",
+    "starts ",
+    "bootstrap ",
+    "profile ",
+    "comparison ",
+    "going on",
+    "train",
+    "an unfinished conversion",
+    "multiplying",
+    "comparing",
+    "opening",
+    "planning",
+    "no network",
+    "[^:]+: \\d+ steps",
+    "[^:]+ {2}step ",
+    "note: ",
+    "waiting",
+  ].join("|")})`,
+);
 
 const hashOf = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
@@ -36,7 +75,10 @@ export function snapshot(dir) {
         walk(place, path);
       } else if (status.isFile()) {
         const large = status.size > 1e6;
-        found.set(path, large ? `file of ${status.size} bytes, ${status.mtimeMs}` : `file ${hashOf(readFileSync(place))}`);
+        found.set(
+          path,
+          large ? `file of ${status.size} bytes, ${status.mtimeMs}` : `file ${hashOf(readFileSync(place))}`,
+        );
       } else found.set(path, "special file");
     }
   };
@@ -47,17 +89,27 @@ export function snapshot(dir) {
 /** What must not have happened to the files: nothing that was there has changed, and a failure leaves nothing new. */
 function fileProblems(before, after, { may, failed }) {
   const free = (path) => may !== undefined && may.test(path);
-  const lost = [...before].filter(([path, what]) => !free(path) && after.get(path) !== what).map(([path]) => `${path} is ${after.has(path) ? "changed" : "gone"}`);
-  const left = failed ? [...after.keys()].filter((path) => !before.has(path) && !free(path)).map((path) => `${path} is left behind`) : [];
+  const lost = [...before]
+    .filter(([path, what]) => !free(path) && after.get(path) !== what)
+    .map(([path]) => `${path} is ${after.has(path) ? "changed" : "gone"}`);
+  const left = failed
+    ? [...after.keys()].filter((path) => !before.has(path) && !free(path)).map((path) => `${path} is left behind`)
+    : [];
   return [...lost.slice(0, 5), ...left.slice(0, 3)];
 }
 
 function streamProblems(name, text, { data, json }) {
   const problems = [];
   const bad = data ? null : raw.exec(text);
-  if (bad !== null) problems.push(`raw ${JSON.stringify(bad[0])} on ${name}: ${JSON.stringify(text.slice(Math.max(0, bad.index - 40), bad.index + 40))}`);
-  const longest = data || json ? "" : text.split("\n").reduce((most, line) => (line.length > most.length ? line : most), "");
-  if (longest.length > LONGEST_LINE) problems.push(`a line of ${longest.length} characters on ${name}: ${JSON.stringify(longest.slice(0, 80))}...`);
+  if (bad !== null)
+    problems.push(
+      `raw ${JSON.stringify(bad[0])} on ${name}: ` +
+        `${JSON.stringify(text.slice(Math.max(0, bad.index - 40), bad.index + 40))}`,
+    );
+  const longest =
+    data || json ? "" : text.split("\n").reduce((most, line) => (line.length > most.length ? line : most), "");
+  if (longest.length > LONGEST_LINE)
+    problems.push(`a line of ${longest.length} characters on ${name}: ${JSON.stringify(longest.slice(0, 80))}...`);
   return problems;
 }
 
@@ -70,23 +122,38 @@ function failureProblems({ code, stderr, signal }) {
   if (said.length !== 1) return [`${said.length} lines say what failed: ${JSON.stringify(stderr.slice(-300))}`];
   if (lines.at(-1) !== said[0]) return [`lines after the failure: ${JSON.stringify(lines.at(-1).slice(0, 200))}`];
   const strange = lines.slice(0, -1).find((line) => !aside.test(line));
-  return strange === undefined ? [] : [`a line that is neither the failure nor a warning nor progress: ${JSON.stringify(strange.slice(0, 200))}`];
+  return strange === undefined
+    ? []
+    : [`a line that is neither the failure nor a warning nor progress: ${JSON.stringify(strange.slice(0, 200))}`];
 }
 
-/** `expect`: exit codes, a death by signal as 128 and its number. `silent`: the streams were closed or full, so nothing can be read. */
+/**
+ * `expect`: exit codes, a death by signal as 128 and its number. `silent`: the streams were closed or full, so nothing
+ * can be read.
+ */
 export function judge(one, result, before, after) {
   const { expect, memory = 600, data = false, json = false, silent = false, says, shows, never, may } = one;
   const { code, stdout, stderr, hung, endless, peakMB, bytes } = result;
   const problems = [];
-  if (hung) problems.push(result.signalled === null ? `hangs: ended after ${(result.ms / 1000).toFixed(0)} s` : `deaf to ${result.signalled}`);
-  else if (!expect.includes(code)) problems.push(`exit ${code}, expected ${expect.join(" or ")}: ${JSON.stringify((stderr || stdout).slice(-300))}`);
+  if (hung)
+    problems.push(
+      result.signalled === null
+        ? `hangs: ended after ${(result.ms / 1000).toFixed(0)} s`
+        : `deaf to ${result.signalled}`,
+    );
+  else if (!expect.includes(code))
+    problems.push(`exit ${code}, expected ${expect.join(" or ")}: ${JSON.stringify((stderr || stdout).slice(-300))}`);
   if (endless) problems.push(`endless output: ${bytes.stdout + bytes.stderr} bytes`);
   if (peakMB > memory) problems.push(`${peakMB.toFixed(0)} MB of memory, limit ${memory}`);
   for (const [pattern, what] of defects) {
     const found = pattern.exec(stderr) ?? (data || json ? null : pattern.exec(stdout));
-    if (found !== null) problems.push(`${what}: ${JSON.stringify(found.input.slice(Math.max(0, found.index - 60), found.index + 120))}`);
+    if (found !== null)
+      problems.push(`${what}: ${JSON.stringify(found.input.slice(Math.max(0, found.index - 60), found.index + 120))}`);
   }
-  problems.push(...streamProblems("stderr", stderr, { data: false, json: false }), ...streamProblems("stdout", stdout, { data, json }));
+  problems.push(
+    ...streamProblems("stderr", stderr, { data: false, json: false }),
+    ...streamProblems("stdout", stdout, { data, json }),
+  );
   if (!hung && !silent) problems.push(...failureProblems(result));
   if (json && code === 0 && !silent) {
     try {
@@ -95,8 +162,10 @@ export function judge(one, result, before, after) {
       problems.push(`--json printed what is no JSON: ${JSON.stringify(stdout.slice(0, 80))}`);
     }
   }
-  if (says !== undefined && !hung && !says.test(stderr)) problems.push(`stderr does not say ${says}: ${JSON.stringify(stderr.slice(-300))}`);
-  if (shows !== undefined && !hung && !shows.test(stdout)) problems.push(`stdout does not show ${shows}: ${JSON.stringify(stdout.slice(0, 300))}`);
+  if (says !== undefined && !hung && !says.test(stderr))
+    problems.push(`stderr does not say ${says}: ${JSON.stringify(stderr.slice(-300))}`);
+  if (shows !== undefined && !hung && !shows.test(stdout))
+    problems.push(`stdout does not show ${shows}: ${JSON.stringify(stdout.slice(0, 300))}`);
   if (never !== undefined && never.test(stdout + stderr)) problems.push(`shows ${never}`);
   problems.push(...fileProblems(before, after, { may, failed: code !== 0 }));
   return problems;

@@ -1,6 +1,7 @@
 /**
- * One child process under watch: its time, its largest resident set and that of its own children, its signal or exit code, and what it wrote. Every
- * child leads a process group of its own, so that ending it ends what it started, and nothing else.
+ * One child process under watch: its time, its largest resident set and that of its own children, its signal or exit
+ * code, and what it wrote. Every child leads a process group of its own, so that ending it ends what it started, and
+ * nothing else.
  */
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -45,14 +46,27 @@ export function endAll() {
 }
 
 /**
- * Runs `command` until it ends or `seconds` have passed. `signals`: [{ when: RegExp of its output, or milliseconds; signal }]. `stdin`: text, "open"
- * for a stream on which nothing ever comes, or nothing.
+ * Runs `command` until it ends or `seconds` have passed. `signals`: [{ when: RegExp of its output, or milliseconds;
+ * signal }]. `stdin`: text, "open" for a stream on which nothing ever comes, or nothing.
  */
 export function watch({ command, cwd, env, stdin, signals = [], seconds, grace = 15 }) {
   const began = performance.now();
-  const child = spawn(command[0], command.slice(1), { cwd, env, detached: true, stdio: [stdin === undefined ? "ignore" : "pipe", "pipe", "pipe"] });
+  const child = spawn(command[0], command.slice(1), {
+    cwd,
+    env,
+    detached: true,
+    stdio: [stdin === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+  });
   living.add(child);
-  const result = { stdout: "", stderr: "", bytes: { stdout: 0, stderr: 0 }, peakMB: 0, hung: false, endless: false, signalled: null };
+  const result = {
+    stdout: "",
+    stderr: "",
+    bytes: { stdout: 0, stderr: 0 },
+    peakMB: 0,
+    hung: false,
+    endless: false,
+    signalled: null,
+  };
   const waiting = [...signals];
   let timer = setTimeout(hang, seconds * 1000);
   function hang() {
@@ -92,7 +106,12 @@ export function watch({ command, cwd, env, stdin, signals = [], seconds, grace =
       // What it may have left running.
       end(child, "SIGKILL");
       for (const name of ["stdout", "stderr"]) result[name] = Buffer.from(result[name], "latin1").toString("utf8");
-      resolve({ ...result, signal, code: signal === null ? code : 128 + constants.signals[signal], ms: Math.round(performance.now() - began) });
+      resolve({
+        ...result,
+        signal,
+        code: signal === null ? code : 128 + constants.signals[signal],
+        ms: Math.round(performance.now() - began),
+      });
     };
     child.on("error", (error) => {
       result.stderr += String(error);

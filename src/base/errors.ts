@@ -5,8 +5,8 @@
 import { visibleLine } from "./shown.js";
 
 /**
- * `input`: the user gave something we cannot use (exit 2). `stopped`: a run had to stop (exit 1). `interrupted`: asked to stop, after saving (exit 130, as after
- * Ctrl-C; where another signal asked, the command line says that one's code).
+ * `input`: the user gave something we cannot use (exit 2). `stopped`: a run had to stop (exit 1). `interrupted`: asked
+ * to stop, after saving (exit 130, as after Ctrl-C; where another signal asked, the command line says that one's code).
  */
 export type FailureKind = "input" | "stopped" | "interrupted";
 
@@ -73,7 +73,12 @@ export class FileProblems extends UpcycleError {
     const [{ kind, message, where, hint }] = problems;
     const others = problems.length - 1;
     const more = `(and ${others} more problem${others === 1 ? "" : "s"})`;
-    super({ kind, message: `${message} ${more}`, ...(where !== undefined && { where }), ...(hint !== undefined && { hint }) });
+    super({
+      kind,
+      message: `${message} ${more}`,
+      ...(where !== undefined && { where }),
+      ...(hint !== undefined && { hint }),
+    });
     this.file = file;
     this.problems = problems;
   }
@@ -90,12 +95,18 @@ export class FileProblems extends UpcycleError {
 }
 
 /** Bad input: exit code 2. */
-export function inputError(message: string, extra: { where?: string; hint?: string; cause?: unknown } = {}): UpcycleError {
+export function inputError(
+  message: string,
+  extra: { where?: string; hint?: string; cause?: unknown } = {},
+): UpcycleError {
   return new UpcycleError({ kind: "input", message, where: extra.where, hint: extra.hint }, { cause: extra.cause });
 }
 
 /** A run that had to stop: exit code 1. */
-export function stopError(message: string, extra: { where?: string; hint?: string; cause?: unknown } = {}): UpcycleError {
+export function stopError(
+  message: string,
+  extra: { where?: string; hint?: string; cause?: unknown } = {},
+): UpcycleError {
   return new UpcycleError({ kind: "stopped", message, where: extra.where, hint: extra.hint }, { cause: extra.cause });
 }
 
@@ -121,7 +132,10 @@ export function sentError(error: unknown): SentError {
 }
 
 export function receivedError({ kind, message, where, hint, stack }: SentError): Error {
-  const error = kind === undefined ? new Error(message) : new UpcycleError({ kind, message, ...(where !== undefined && { where }), ...(hint !== undefined && { hint }) });
+  const error =
+    kind === undefined
+      ? new Error(message)
+      : new UpcycleError({ kind, message, ...(where !== undefined && { where }), ...(hint !== undefined && { hint }) });
   if (stack !== undefined) error.stack = stack;
   return error;
 }

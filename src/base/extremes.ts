@@ -1,4 +1,7 @@
-/** Smallest and largest of many numbers: `Math.min(...values)` overflows the stack from some 100,000 values on. Like it, NaN among them gives NaN. */
+/**
+ * Smallest and largest of many numbers: `Math.min(...values)` overflows the stack from some 100,000 values on. Like it,
+ * NaN among them gives NaN.
+ */
 
 /** Infinity of none. */
 export function smallest(values: Iterable<number>): number {

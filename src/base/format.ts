@@ -1,6 +1,7 @@
 /**
  * Numbers and tables as text for people. Decimal units (1 GB = 10^9 bytes), a space before every unit, commas between
- * thousands; a number that is not finite prints as "n/a", because result files may hold the losses of a run that diverged.
+ * thousands; a number that is not finite prints as "n/a", because result files may hold the losses of a run that
+ * diverged.
  */
 import { visibleLine } from "./shown.js";
 import { beginning, displayWidth, padded } from "./width.js";
@@ -9,7 +10,10 @@ import { largest } from "./extremes.js";
 
 export const notAvailable = "n/a";
 
-/** At least `digits` significant digits, integers whole, an exponent below 1e-4 and from 1e15: 0.0123, 1.23, 1234, 1.20e-6. */
+/**
+ * At least `digits` significant digits, integers whole, an exponent below 1e-4 and from 1e15: 0.0123, 1.23, 1234,
+ * 1.20e-6.
+ */
 export function significant(value: number, digits = 3): string {
   if (!Number.isFinite(value)) return notAvailable;
   if (value === 0) return "0";
@@ -190,14 +194,20 @@ export function table(rows: Rows, alignment: readonly Alignment[], maxWidth = 80
 function fitWidths(cells: readonly Rows[], alignment: readonly Alignment[], maxWidth: number): number[] | null {
   const widest = (column: number, parts: (line: string) => readonly string[]): number => {
     let width = 1;
-    for (const row of cells) for (const part of row[column]!.flatMap(parts)) width = Math.max(width, displayWidth(part));
+    for (const row of cells)
+      for (const part of row[column]!.flatMap(parts)) width = Math.max(width, displayWidth(part));
     return width;
   };
   const widths = alignment.map((_, column) => widest(column, (line) => [line]));
   let excess = widths.reduce((sum, width) => sum + width, 0) + columnGap * (widths.length - 1) - maxWidth;
   if (excess <= 0) return widths;
   const least = alignment.map((side, column) =>
-    side === "left" ? Math.min(widestPart, widest(column, (line) => line.split(seams))) : widest(column, (line) => line.split(" ")),
+    side === "left"
+      ? Math.min(
+          widestPart,
+          widest(column, (line) => line.split(seams)),
+        )
+      : widest(column, (line) => line.split(" ")),
   );
   for (; excess > 0; excess--) {
     const column = widestColumn(widths, least, alignment, "left") ?? widestColumn(widths, least, alignment, "right");
@@ -208,7 +218,10 @@ function fitWidths(cells: readonly Rows[], alignment: readonly Alignment[], maxW
 }
 
 function widestColumn(
-  widths: readonly number[], least: readonly number[], alignment: readonly Alignment[], side: Alignment,
+  widths: readonly number[],
+  least: readonly number[],
+  alignment: readonly Alignment[],
+  side: Alignment,
 ): number | null {
   let widest: number | null = null;
   widths.forEach((width, column) => {

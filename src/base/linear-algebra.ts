@@ -1,8 +1,8 @@
 /** Small dense linear algebra: symmetric positive systems of at most a few tens of unknowns, row-major. */
 
 /**
- * Cholesky factor L of a symmetric matrix (a = L L^T), in the lower triangle of `out`. False where `a` is not positive definite
- * to working precision; then `out` is of no use.
+ * Cholesky factor L of a symmetric matrix (a = L L^T), in the lower triangle of `out`. False where `a` is not positive
+ * definite to working precision; then `out` is of no use.
  */
 export function cholesky(a: Float64Array, n: number, out: Float64Array): boolean {
   for (let j = 0; j < n; j++) {
@@ -49,7 +49,9 @@ export function inverse(a: Float64Array, n: number): Float64Array | null {
   return out;
 }
 
-/** Solves a square system by Gaussian elimination with partial pivoting; null where it is singular to working precision. */
+/**
+ * Solves a square system by Gaussian elimination with partial pivoting; null where it is singular to working precision.
+ */
 export function solve(a: Float64Array, n: number, b: Float64Array): Float64Array | null {
   const m = a.slice();
   const x = b.slice();
@@ -84,8 +86,8 @@ export interface NonNegative {
 }
 
 /**
- * Nonnegative least squares from the Gram matrix G = X^T X and b = X^T y: the best over all sets of positive unknowns, each solved on its
- * own. Exact, and quick for the few columns a law has (2^k small systems).
+ * Nonnegative least squares from the Gram matrix G = X^T X and b = X^T y: the best over all sets of positive unknowns,
+ * each solved on its own. Exact, and quick for the few columns a law has (2^k small systems).
  */
 export function nonNegative(gram: Float64Array, b: Float64Array, k: number): NonNegative {
   let best: NonNegative = { x: new Float64Array(k), value: 0 };

@@ -1,8 +1,8 @@
 /** Foreign words in Markdown: names of folders, what a model says of itself. */
 
 /**
- * The text as it reads, on one line: nothing in it is markup, HTML, a link or the end of a block, and nothing of it is invisible. `|` is
- * left to tables, which have to escape it also in text of ours.
+ * The text as it reads, on one line: nothing in it is markup, HTML, a link or the end of a block, and nothing of it is
+ * invisible. `|` is left to tables, which have to escape it also in text of ours.
  */
 export function markdownText(text: string): string {
   const line = oneLine(text);

@@ -9,7 +9,10 @@ import type { ReportAssets } from "../report/study/html.js";
 /** The chart library, from the package it comes in. */
 export async function chartAssets(): Promise<ReportAssets> {
   const folder = join(dirname(createRequire(import.meta.url).resolve("uplot/package.json")), "dist");
-  const [uplotJs, uplotCss] = await Promise.all([readText(join(folder, "uPlot.iife.min.js")), readText(join(folder, "uPlot.min.css"))]);
+  const [uplotJs, uplotCss] = await Promise.all([
+    readText(join(folder, "uPlot.iife.min.js")),
+    readText(join(folder, "uPlot.min.css")),
+  ]);
   return { uplotJs, uplotCss };
 }
 

@@ -14,51 +14,78 @@ export interface Face {
  */
 export const faces: Readonly<Record<string, Face>> = {
   quickstart: {
-    arguments: "", description: "the main job on text that comes along: train a dense model, upcycle it, train on, report",
+    arguments: "",
+    description: "the main job on text that comes along: train a dense model, upcycle it, train on, report",
     load: async () => (await import("./study.js")).quickstartCommand(),
   },
   study: {
-    arguments: "<file>", description: "run a study: one parent, several arms on the same further tokens, a report",
+    arguments: "<file>",
+    description: "run a study: one parent, several arms on the same further tokens, a report",
     load: async () => (await import("./study.js")).studyCommand(),
   },
-  train: { arguments: "<file>", description: "train a new model, or an existing one further, on text", load: async () => (await import("./train.js")).trainCommand() },
+  train: {
+    arguments: "<file>",
+    description: "train a new model, or an existing one further, on text",
+    load: async () => (await import("./train.js")).trainCommand(),
+  },
   convert: {
-    arguments: "[model]", description: "upcycle a dense model folder into a mixture-of-experts model folder",
+    arguments: "[model]",
+    description: "upcycle a dense model folder into a mixture-of-experts model folder",
     load: async () => (await import("./convert.js")).convertCommand(),
   },
   merge: {
-    arguments: "<model>", description: "average the experts of a mixture, or pick one, into a dense model folder",
+    arguments: "<model>",
+    description: "average the experts of a mixture, or pick one, into a dense model folder",
     load: async () => (await import("./merge.js")).mergeCommand(),
   },
   verify: {
-    arguments: "<dense> <moe>", description: "measure how far an MoE model's function is from its dense parent's",
+    arguments: "<dense> <moe>",
+    description: "measure how far an MoE model's function is from its dense parent's",
     load: async () => (await import("./verify.js")).verifyCommand(),
   },
-  diff: { arguments: "<a> <b>", description: "compare two models tensor by tensor, and their configs", load: async () => (await import("./diff.js")).diffCommand() },
-  inspect: { arguments: "<model>", description: "say what a model folder holds; reads no weights", load: async () => (await import("./inspect.js")).inspectCommand() },
+  diff: {
+    arguments: "<a> <b>",
+    description: "compare two models tensor by tensor, and their configs",
+    load: async () => (await import("./diff.js")).diffCommand(),
+  },
+  inspect: {
+    arguments: "<model>",
+    description: "say what a model folder holds; reads no weights",
+    load: async () => (await import("./inspect.js")).inspectCommand(),
+  },
   forward: {
-    arguments: "<model>", description: "compute the logits of given token ids, file to file",
+    arguments: "<model>",
+    description: "compute the logits of given token ids, file to file",
     load: async () => (await import("./forward.js")).forwardCommand(),
   },
   "export-onnx": {
-    arguments: "<model>", description: "write a model's graph and weights as an ONNX file, for onnxruntime anywhere",
+    arguments: "<model>",
+    description: "write a model's graph and weights as an ONNX file, for onnxruntime anywhere",
     load: async () => (await import("./export-onnx.js")).exportOnnxCommand(),
   },
   generate: {
-    arguments: "<model>", description: "let a model go on from a prompt, or from several at once",
+    arguments: "<model>",
+    description: "let a model go on from a prompt, or from several at once",
     load: async () => (await import("./generate.js")).generateCommand(),
   },
   perplexity: {
-    arguments: "<model> <file>", description: "measure a model's perplexity on long text, by a window that slides in strides",
+    arguments: "<model> <file>",
+    description: "measure a model's perplexity on long text, by a window that slides in strides",
     load: async () => (await import("./perplexity.js")).perplexityCommand(),
   },
-  fit: { arguments: "<file>", description: "fit a scaling law to losses of trained models", load: async () => (await import("./fit.js")).fitCommand() },
+  fit: {
+    arguments: "<file>",
+    description: "fit a scaling law to losses of trained models",
+    load: async () => (await import("./fit.js")).fitCommand(),
+  },
   plan: {
-    arguments: "[model]", description: "predict losses, cost and layout of upcycling a dense model",
+    arguments: "[model]",
+    description: "predict losses, cost and layout of upcycling a dense model",
     load: async () => (await import("./plan.js")).planCommand(),
   },
   targets: {
-    arguments: "<model>", description: "say which MoE families can hold an upcycled model, exactly or not, and which programs run it",
+    arguments: "<model>",
+    description: "say which MoE families can hold an upcycled model, exactly or not, and which programs run it",
     load: async () => (await import("./targets.js")).targetsCommand(),
   },
 };

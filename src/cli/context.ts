@@ -13,8 +13,9 @@ export interface CommandContext {
 export interface ContextOptions {
   readonly json: boolean | undefined;
   /**
-   * What the command does on the first Ctrl-C (or SIGTERM, or SIGHUP), shown at once because it may take a while; the second one ends the
-   * process. Empty: nothing to say. Left out: the command leaves nothing half done, and the signal simply ends it.
+   * What the command does on the first Ctrl-C (or SIGTERM, or SIGHUP), shown at once because it may take a while; the
+   * second one ends the process. Empty: nothing to say. Left out: the command leaves nothing half done, and the signal
+   * simply ends it.
    */
   readonly stopping?: string | undefined;
 }

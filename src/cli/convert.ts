@@ -21,7 +21,16 @@ import { recipeName, type UpcycleRecipe } from "../surgery/planning/recipe.js";
 import type { RouterRows } from "../surgery/planning/router-rows.js";
 import { openContext, shownPath, type ContextOptions } from "./context.js";
 import { askedModel, fetchedSource, modelSource, orAdapted } from "./model-folder.js";
-import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
+import {
+  byteSize,
+  collect,
+  defaultThreads,
+  oneOf,
+  wholeNumber,
+  withExample,
+  withJson,
+  type CommonFlags,
+} from "./options.js";
 import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { conversionView } from "./progress.js";
 import { proofLines, prove, requireBeforehand, requireText, type Proof } from "./proof.js";
@@ -56,19 +65,40 @@ export function convertCommand(): Command {
     .description("upcycle a dense model folder into a mixture-of-experts model folder")
     .argument("[model]", `dense model folder (Hugging Face: config.json, weights), ${orAdapted}`);
   withRecipe(command)
-    .option("--expert-multiply <m>", "make a mixture out of a mixture: every expert m times (in place of --recipe)", wholeNumber("--expert-multiply", 2, 65_536))
-    .option("--topk <t>", "experts per token with --expert-multiply (default: m times the model's)", wholeNumber("--topk", 1))
+    .option(
+      "--expert-multiply <m>",
+      "make a mixture out of a mixture: every expert m times (in place of --recipe)",
+      wholeNumber("--expert-multiply", 2, 65_536),
+    )
+    .option(
+      "--topk <t>",
+      "experts per token with --expert-multiply (default: m times the model's)",
+      wholeNumber("--topk", 1),
+    )
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
     .option("--dtype <name>", `${dtypeNames.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeNames))
-    .option("--router-dtype <name>", "of the routers alone (default: like the rest)", oneOf("--router-dtype", dtypeNames))
+    .option(
+      "--router-dtype <name>",
+      "of the routers alone (default: like the rest)",
+      oneOf("--router-dtype", dtypeNames),
+    )
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")
-    .option("--threads <n>", `threads that compute (default: at most 2 to convert, all cores to measure, 1 for prompts: the router's last bits depend on it)`, wholeNumber("--threads", 1, 64))
+    .option(
+      "--threads <n>",
+      "threads that compute (default: at most 2 to convert, all cores to measure, 1 for prompts: the router's " +
+        "last bits depend on it)",
+      wholeNumber("--threads", 1, 64),
+    )
     .option("--dry-run", "say what would be made, tensor by tensor; write nothing")
     .option("--text <file>", textHelp, collect)
     .option("--no-report", "do not measure how much of the parent's function was kept")
     .action(execute);
-  return withExample(withJson(command), "upcycle convert models/dense --recipe E8G1T2 --out models/moe", "An interrupted conversion goes on when the same command is given again.");
+  return withExample(
+    withJson(command),
+    "upcycle convert models/dense --recipe E8G1T2 --out models/moe",
+    "An interrupted conversion goes on when the same command is given again.",
+  );
 }
 
 /** A dry run leaves nothing half done, so that Ctrl-C simply ends it, even in the midst of a computation. */
@@ -76,12 +106,20 @@ function contextOf({ json, dryRun }: ConvertFlags): ContextOptions {
   return { json, ...(dryRun === true ? {} : { stopping: "finishing the parts in hand" }) };
 }
 
-/** Each model's folders, one after the other. A name of a mergekit file that is no folder says so before it is fetched. */
-async function fetchedSources(models: readonly ModelSource[], fromFile: boolean, part: FetchedPart, json: boolean | undefined): Promise<ModelSource[]> {
+/**
+ * Each model's folders, one after the other. A name of a mergekit file that is no folder says so before it is fetched.
+ */
+async function fetchedSources(
+  models: readonly ModelSource[],
+  fromFile: boolean,
+  part: FetchedPart,
+  json: boolean | undefined,
+): Promise<ModelSource[]> {
   const sources: ModelSource[] = [];
   for (const named of models) {
     for (const one of foldersOf(named)) {
-      if (fromFile && isHubReference(one)) openContext({ json }).terminal.note(`${one.slice(5)}: no such folder, so taken as ${one}`);
+      if (fromFile && isHubReference(one))
+        openContext({ json }).terminal.note(`${one.slice(5)}: no such folder, so taken as ${one}`);
     }
     sources.push(await fetchedSource(named, json, part));
   }
@@ -99,47 +137,111 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
     requireNamedOut();
     await requireBeforehand([await askedModel(given)], flags);
     const context = openContext(contextOf(flags));
-    await runMultiply(await modelSource(given, flags.json, flags.dryRun === true ? "headers" : "all"), wanted, dtypeOf(flags.dtype), flags, context);
+    await runMultiply(
+      await modelSource(given, flags.json, flags.dryRun === true ? "headers" : "all"),
+      wanted,
+      dtypeOf(flags.dtype),
+      flags,
+      context,
+    );
     return;
   }
-  if (flags.topk !== undefined) throw inputError("goes with --expert-multiply; a recipe's T says how many experts a token gets", { where: "--topk" });
+  if (flags.topk !== undefined)
+    throw inputError("goes with --expert-multiply; a recipe's T says how many experts a token gets", {
+      where: "--topk",
+    });
   const { models, recipe: asked, dtype: said } = await askedOfFlags(given, flags, command);
   requireNamedOut();
   await requireBeforehand(models, { ...flags, acceptFinished: flags.report && !hasPrompts(asked) });
   const part = flags.dryRun === true && asked.scaling !== "calibrated" ? "headers" : "all";
-  const [source, ...parents] = (await fetchedSources(models, given === undefined, part, flags.json)) as [ModelSource, ...ModelSource[]];
+  const [source, ...parents] = (await fetchedSources(models, given === undefined, part, flags.json)) as [
+    ModelSource,
+    ...ModelSource[],
+  ];
   const { terminal, json, signal } = openContext(contextOf(flags));
   if (flags.dryRun !== true && flags.report && flags.text !== undefined) await requireText(source, flags.text);
   // A dry run shows what the router will be made from, and reads no weights; calibration needs it as it will be.
-  const routerRows = part === "headers" ? undefined : await promptedRouter(asked, source, flags.threads, terminal, signal);
-  const recipe = asked.scaling === "calibrated" ? await calibrated(asked, source, routerRows, flags, terminal, signal) : asked;
-  const options = { source, parents, recipe, routerRows, dtype: dtypeOf(flags.dtype ?? said ?? undefined), routerDtype: dtypeOf(flags.routerDtype), maxShardBytes: flags.shardSize };
+  const routerRows =
+    part === "headers" ? undefined : await promptedRouter(asked, source, flags.threads, terminal, signal);
+  const recipe =
+    asked.scaling === "calibrated" ? await calibrated(asked, source, routerRows, flags, terminal, signal) : asked;
+  const options = {
+    source,
+    parents,
+    recipe,
+    routerRows,
+    dtype: dtypeOf(flags.dtype ?? said ?? undefined),
+    routerDtype: dtypeOf(flags.routerDtype),
+    maxShardBytes: flags.shardSize,
+  };
   if (flags.dryRun === true) {
     const planned = await planConversion(options);
     if (json) terminal.json({ dryRun: true, ...facts(planned) });
     else {
-      const lines = [...explainPlan(planned.plan, [source, ...parents].map(sourceName)), ...adapterLines(planned), sizeLine(planned), "dry run: nothing was written"];
+      const lines = [
+        ...explainPlan(planned.plan, [source, ...parents].map(sourceName)),
+        ...adapterLines(planned),
+        sizeLine(planned),
+        "dry run: nothing was written",
+      ];
       terminal.out(lines.flatMap((line) => folded(line, terminal.columns)));
     }
     return;
   }
   const view = conversionView(terminal);
-  const made = await convertCheckpoint({ ...options, out: out!, signal, threads: flags.threads ?? defaultConvertThreads, overwrite: flags.overwrite, acceptFinished: flags.report, onEvent: view });
-  const proof = flags.report ? await prove({ dir: made.dir, card: (preservation) => modelCard({ ...made.card, preservation }) }, source, { text: flags.text, threads: flags.threads ?? defaultThreads(), terminal, signal }) : null;
-  if (json) terminal.json({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made), ...proof });
+  const made = await convertCheckpoint({
+    ...options,
+    out: out!,
+    signal,
+    threads: flags.threads ?? defaultConvertThreads,
+    overwrite: flags.overwrite,
+    acceptFinished: flags.report,
+    onEvent: view,
+  });
+  const proof = flags.report
+    ? await prove({ dir: made.dir, card: (preservation) => modelCard({ ...made.card, preservation }) }, source, {
+        text: flags.text,
+        threads: flags.threads ?? defaultThreads(),
+        terminal,
+        signal,
+      })
+    : null;
+  if (json)
+    terminal.json({
+      dryRun: false,
+      model: made.dir,
+      weightFiles: made.weightFiles,
+      seconds: made.seconds,
+      ...facts(made),
+      ...proof,
+    });
   else terminal.out(report(made, models[0]!, proof, terminal.columns));
 }
 
-const hasPrompts = ({ routerInit }: UpcycleRecipe): boolean => routerInit !== null && routerInit.kind !== "uniform_random";
+const hasPrompts = ({ routerInit }: UpcycleRecipe): boolean =>
+  routerInit !== null && routerInit.kind !== "uniform_random";
 
 /** The rows of a router that is made from prompts. */
-async function promptedRouter({ routerInit, ...recipe }: UpcycleRecipe, source: ModelSource, threads: number | undefined, terminal: Terminal, signal: AbortSignal): Promise<RouterRows | undefined> {
+async function promptedRouter(
+  { routerInit, ...recipe }: UpcycleRecipe,
+  source: ModelSource,
+  threads: number | undefined,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<RouterRows | undefined> {
   if (routerInit === null || routerInit.kind === "uniform_random") return undefined;
-  const onLayer = (done: number, total: number): void => terminal.progress(`reading prompts  layer ${done} of ${total}`);
+  const onLayer = (done: number, total: number): void =>
+    terminal.progress(`reading prompts  layer ${done} of ${total}`);
   try {
-    // Sums over threads differ in their last bits. So it is one unless said otherwise: the model's bytes must not depend on the machine.
+    // Sums over threads differ in their last bits. So it is one unless said otherwise: the model's bytes must not
+    // depend on the machine.
     const { rows, warnings } = await promptRouter({
-      source, recipe: { ...recipe, routerInit }, threads: threads ?? 1, backend: onnxruntimeBackend, signal, onLayer,
+      source,
+      recipe: { ...recipe, routerInit },
+      threads: threads ?? 1,
+      backend: onnxruntimeBackend,
+      signal,
+      onLayer,
     });
     warnings.forEach((warning) => terminal.note(`warning: ${warning}`));
     return rows;
@@ -151,8 +253,23 @@ async function promptedRouter({ routerInit, ...recipe }: UpcycleRecipe, source: 
 }
 
 /** The recipe with the factors measured on the parent. */
-async function calibrated(recipe: UpcycleRecipe, source: ModelSource, routerRows: RouterRows | undefined, { text, threads }: ConvertFlags, terminal: Terminal, signal: AbortSignal): Promise<UpcycleRecipe> {
-  const measured = await calibrate({ source, recipe, routerRows, text, threads: threads ?? defaultThreads(), backend: onnxruntimeBackend, signal });
+async function calibrated(
+  recipe: UpcycleRecipe,
+  source: ModelSource,
+  routerRows: RouterRows | undefined,
+  { text, threads }: ConvertFlags,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<UpcycleRecipe> {
+  const measured = await calibrate({
+    source,
+    recipe,
+    routerRows,
+    text,
+    threads: threads ?? defaultThreads(),
+    backend: onnxruntimeBackend,
+    signal,
+  });
   terminal.note(`calibrated on ${measured.tokens} tokens of ${measured.source}`);
   return measured.recipe;
 }
@@ -164,7 +281,10 @@ function facts({ plan, dtype, routerDtype, weightBytes, adapters, warnings }: Co
     recipe: { ...recipe, target: target.family },
     dtype: nameOf(dtype),
     routerDtype: routerDtype === null ? null : nameOf(routerDtype),
-    weightBytes, factors: factorRuns(factors), expected, warnings,
+    weightBytes,
+    factors: factorRuns(factors),
+    expected,
+    warnings,
     ...(adapters.every((adapter) => adapter === null) ? {} : { adapters }),
     params: countParams(target),
     parentParams: countParams(source),
@@ -176,7 +296,12 @@ function facts({ plan, dtype, routerDtype, weightBytes, adapters, warnings }: Co
 function report(made: Conversion, source: ModelSource, proof: Proof | null, columns: number): string[] {
   const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
   return [
-    ...[explainPlan(made.plan)[0]!, ...adapterLines(made), sizeLine(made), explainExpectation(made.plan.expected)].flatMap((line) => folded(line, columns)),
+    ...[
+      explainPlan(made.plan)[0]!,
+      ...adapterLines(made),
+      sizeLine(made),
+      explainExpectation(made.plan.expected),
+    ].flatMap((line) => folded(line, columns)),
     made.found ? `${files} found, of the same conversion` : `${files} written in ${duration(made.seconds)}`,
     ...(proof === null ? [] : proofLines(proof, columns)),
     ...(proof?.preservation == null ? [`to measure: ${verifyLine(source, made.dir)}`] : []),
@@ -186,7 +311,9 @@ function report(made: Conversion, source: ModelSource, proof: Proof | null, colu
 
 /** What is merged into which parent. */
 function adapterLines({ adapters }: ConversionPlan): string[] {
-  return adapters.flatMap((words, parent) => (words === null ? [] : [`${adapters.length === 1 ? "adapter" : `adapter of parent ${parent}`}: ${words}`]));
+  return adapters.flatMap((words, parent) =>
+    words === null ? [] : [`${adapters.length === 1 ? "adapter" : `adapter of parent ${parent}`}: ${words}`],
+  );
 }
 
 /** Matrix products of one token's forward pass, attention's scores left out: they depend on the context. */
@@ -198,6 +325,11 @@ function flopsOf(spec: DecoderSpec): number {
 function sizeLine({ plan, dtype, weightBytes }: ConversionPlan): string {
   const { total, active } = countParams(plan.target);
   const parent = compact(countParams(plan.source).total);
-  const flops = `${compact(flopsOf(plan.target))} FLOPs per token, attention's scores left out (parent ${compact(flopsOf(plan.source))})`;
-  return `parameters: ${compact(total)}, ${compact(active)} active (parent ${parent}); ${bytes(weightBytes, 3)} as ${nameOf(dtype)}; ${flops}`;
+  const flops =
+    `${compact(flopsOf(plan.target))} FLOPs per token, attention's scores left out (parent ` +
+    `${compact(flopsOf(plan.source))})`;
+  return (
+    `parameters: ${compact(total)}, ${compact(active)} active (parent ${parent}); ${bytes(weightBytes, 3)} as ` +
+    `${nameOf(dtype)}; ${flops}`
+  );
 }

@@ -3,7 +3,14 @@ import { Command } from "commander";
 import { stopError } from "../base/errors.js";
 import { folded, percent, significant, table } from "../base/format.js";
 import { diffCheckpoints, type CheckpointDiff, type TensorDiff } from "../surgery/convert/diff.js";
-import { compareDistances, distance, groupDiffs, groupNames, type DiffGroup, type NameGroup } from "../surgery/convert/diff-groups.js";
+import {
+  compareDistances,
+  distance,
+  groupDiffs,
+  groupNames,
+  type DiffGroup,
+  type NameGroup,
+} from "../surgery/convert/diff-groups.js";
 import { openContext } from "./context.js";
 import { modelSource, orAdapted, shownModel } from "./model-folder.js";
 import { withExample, withJson, type CommonFlags } from "./options.js";
@@ -39,14 +46,16 @@ async function execute(a: string, b: string, flags: DiffFlags): Promise<void> {
   const [sourceA, sourceB] = [await modelSource(a, flags.json), await modelSource(b, flags.json)];
   const found = await diffCheckpoints(sourceA, sourceB, {
     signal,
-    onProgress: (done, total, name) => terminal.progress(`${percent(done / total, 3)}  ${done} of ${total} tensors  comparing`, name),
+    onProgress: (done, total, name) =>
+      terminal.progress(`${percent(done / total, 3)}  ${done} of ${total} tensors  comparing`, name),
   });
   if (json) terminal.json(found);
   else {
     const most = flags.all === true ? Infinity : shown;
     terminal.out(diffLines(found, { each: flags.tensors === true, most, columns: terminal.columns }));
   }
-  if (flags.exitCode === true && !found.equal) throw stopError("the models differ", { where: `${shownModel(sourceA)}, ${shownModel(sourceB)}` });
+  if (flags.exitCode === true && !found.equal)
+    throw stopError("the models differ", { where: `${shownModel(sourceA)}, ${shownModel(sourceB)}` });
 }
 
 interface DiffView {
@@ -71,7 +80,10 @@ function diffLines(found: CheckpointDiff, view: DiffView): string[] {
 
 function configTable(config: CheckpointDiff["config"], { most, columns }: DiffView): string[] {
   const rows = config.slice(0, most).map(({ key, a, b }) => [key, a ?? "-", b ?? "-"]);
-  return [...table([["config.json", "a", "b"], ...rows], ["left", "left", "left"], columns), ...rest(config.length, most)];
+  return [
+    ...table([["config.json", "a", "b"], ...rows], ["left", "left", "left"], columns),
+    ...rest(config.length, most),
+  ];
 }
 
 const numbers = ["max", "mean", "relative", "cosine"];
@@ -91,7 +103,12 @@ function groupTable(tensors: readonly TensorDiff[], { most, columns }: DiffView)
   return [...lines, ...rest(groups.length, most), "--tensors shows them one by one"];
 }
 
-function label({ name, shapes, dtypes, difference }: Pick<TensorDiff, "name" | "shapes" | "dtypes" | "difference">): string {
+function label({
+  name,
+  shapes,
+  dtypes,
+  difference,
+}: Pick<TensorDiff, "name" | "shapes" | "dtypes" | "difference">): string {
   const [a, b] = dtypes;
   const what = a === b ? name : `${name} (${a}, ${b})`;
   return difference === null ? `${what} [${shapes[0].join(", ")}], [${shapes[1].join(", ")}]` : what;
@@ -100,7 +117,12 @@ function label({ name, shapes, dtypes, difference }: Pick<TensorDiff, "name" | "
 function values({ difference }: Pick<TensorDiff, "difference">): string[] {
   if (difference === null) return ["-", "-", "-", "-"];
   const { maxAbs, meanAbs, relative, cosine } = difference;
-  return [significant(maxAbs), significant(meanAbs), significant(relative), Number.isNaN(cosine) ? "NaN" : cosine.toFixed(5)];
+  return [
+    significant(maxAbs),
+    significant(meanAbs),
+    significant(relative),
+    Number.isNaN(cosine) ? "NaN" : cosine.toFixed(5),
+  ];
 }
 
 /** `all 24`, or `3 of 24, layers 0-2`. */
@@ -119,10 +141,13 @@ function only(title: string, names: readonly string[], { each, most, columns }: 
   if (names.length === 0) return [];
   const groups = groupNames(names);
   const wordsOf = (group: NameGroup): string =>
-    group.layers.length === 0 || group.tensors === 1 ? group.name : `${group.name} (${group.tensors}, ${layerWords(group)})`;
+    group.layers.length === 0 || group.tensors === 1
+      ? group.name
+      : `${group.name} (${group.tensors}, ${layerWords(group)})`;
   const words = each ? names : groups.map(wordsOf);
   const lines = [...words.slice(0, most), ...rest(words.length, most)].map((line) => `  ${line}`);
   return [`${title}: ${names.length}`, ...lines].flatMap((line) => folded(line, columns));
 }
 
-const rest = (count: number, most: number): string[] => (count > most ? [`and ${count - most} more (--all shows them)`] : []);
+const rest = (count: number, most: number): string[] =>
+  count > most ? [`and ${count - most} more (--all shows them)`] : [];

@@ -28,18 +28,34 @@ export function exportOnnxCommand(): Command {
     .requiredOption("--out <file>", "file to make, such as model.onnx")
     .option("--batch <n>", "sequences that a run takes", wholeNumber("--batch", 1, 65536), 1)
     .option("--sequence <n>", "tokens of each", wholeNumber("--sequence", 1, 1 << 20), 128)
-    .option("--rows <which>", "logits of all tokens, or of each sequence's last (default: all)", oneOf("--rows", ["all", "last"]))
+    .option(
+      "--rows <which>",
+      "logits of all tokens, or of each sequence's last (default: all)",
+      oneOf("--rows", ["all", "last"]),
+    )
     .option("--loss", "also take targets and give their mean loss")
     .option("--training", "the whole training graph: losses and gradients")
-    .option("--aux-loss <c>", "coefficient of the load-balancing loss (default: the config's)", realNumber("--aux-loss", 0))
+    .option(
+      "--aux-loss <c>",
+      "coefficient of the load-balancing loss (default: the config's)",
+      realNumber("--aux-loss", 0),
+    )
     .option("--z-loss <c>", "coefficient of the router z-loss (default: 0)", realNumber("--z-loss", 0))
-    .option("--weights <where>", "inside; beside, in FILE.data (also above 2 GiB); or inputs, fed to a run", oneOf("--weights", ["inside", "beside", "inputs"]), "inside")
+    .option(
+      "--weights <where>",
+      "inside; beside, in FILE.data (also above 2 GiB); or inputs, fed to a run",
+      oneOf("--weights", ["inside", "beside", "inputs"]),
+      "inside",
+    )
     .option("--overwrite", "replace the file if it is there")
     .action(execute);
   const remark = [
-    "Inputs are ids [batch, sequence] (int64), and targets where there are losses (negative ones are ignored). Outputs are logits, and loss; with --training loss,",
-    "balance_loss, z_loss, expert_counts.LAYER, router_entropy.LAYER and gradient.TENSOR. Weights are float32, named by slot. Text shorter than the sequence is filled",
-    "up behind its end: no token sees a later one. The graphs use operators of onnxruntime's com.microsoft domain, which its builds for Node.js, Python and the browser have.",
+    "Inputs are ids [batch, sequence] (int64), and targets where there are losses (negative ones are ignored). " +
+      "Outputs are logits, and loss; with --training loss,",
+    "balance_loss, z_loss, expert_counts.LAYER, router_entropy.LAYER and gradient.TENSOR. Weights are float32, " +
+      "named by slot. Text shorter than the sequence is filled",
+    "up behind its end: no token sees a later one. The graphs use operators of onnxruntime's com.microsoft " +
+      "domain, which its builds for Node.js, Python and the browser have.",
   ].join(" ");
   return withExample(withJson(command), "upcycle export-onnx models/moe --out moe.onnx --sequence 256", remark);
 }
@@ -50,17 +66,20 @@ async function execute(name: string, flags: ExportFlags): Promise<void> {
   await requireOnnxPlace(out, overwrite);
   const source = await modelSource(name, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "removing what was begun" });
-  const onProgress = (written: number, total: number): void => terminal.progress(`${percent(written / total, 3)} of ${bytes(total, 3)}  writing`);
+  const onProgress = (written: number, total: number): void =>
+    terminal.progress(`${percent(written / total, 3)} of ${bytes(total, 3)}  writing`);
   const made = await exportOnnx({ source, out, graph, weights, overwrite, signal, onProgress });
   if (json) return terminal.json({ ...made, graph });
   terminal.settle();
-  const shown = (ports: readonly NamedPort[]): string => ports.map(({ name: port, shape }) => `${port} [${shape.join(", ")}]`).join(", ");
+  const shown = (ports: readonly NamedPort[]): string =>
+    ports.map(({ name: port, shape }) => `${port} [${shape.join(", ")}]`).join(", ");
   const gradients = made.outputs.filter(({ name: port }) => port.startsWith("gradient."));
   const others = made.outputs.filter((port) => !gradients.includes(port));
   const more = gradients.length === 0 ? "" : ` and ${gradients.length} gradients`;
   terminal.out([
     `${compact(made.parameters)} parameters, ${bytes(made.bytes, 3)}, written in ${duration(made.seconds)}`,
-    ...wrap(`inputs: ${shown(made.inputs)}`, terminal.columns), ...wrap(`outputs: ${shown(others)}${more}`, terminal.columns),
+    ...wrap(`inputs: ${shown(made.inputs)}`, terminal.columns),
+    ...wrap(`outputs: ${shown(others)}${more}`, terminal.columns),
     ...(made.data === null ? [] : [`weights: ${shownPath(made.data)} (keep it beside the model)`]),
     `model: ${shownPath(made.out)}`,
   ]);
@@ -69,10 +88,12 @@ async function execute(name: string, flags: ExportFlags): Promise<void> {
 function kindOf({ batch, sequence, rows, loss = false, training = false, auxLoss, zLoss }: ExportFlags): ExportKind {
   if (!training) {
     const stray = auxLoss !== undefined ? "--aux-loss" : zLoss !== undefined ? "--z-loss" : undefined;
-    if (stray !== undefined) throw inputError("is only for a training graph", { where: stray, hint: "add --training, or leave it out" });
+    if (stray !== undefined)
+      throw inputError("is only for a training graph", { where: stray, hint: "add --training, or leave it out" });
     return { kind: "forward", batch, sequence, rows: rows ?? "all", loss };
   }
-  if (rows !== undefined) throw inputError("a training graph has no logits", { where: "--rows", hint: "leave out --rows or --training" });
+  if (rows !== undefined)
+    throw inputError("a training graph has no logits", { where: "--rows", hint: "leave out --rows or --training" });
   if (loss) throw inputError("a training graph gives its loss anyhow", { where: "--loss", hint: "leave out --loss" });
   return { kind: "training", batch, sequence, auxCoef: auxLoss, zCoef: zLoss ?? 0 };
 }

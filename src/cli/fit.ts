@@ -16,7 +16,16 @@ import { renderLawHtml } from "../report/laws/law-page.js";
 import { chartAssets, commandLine } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
 import { orStandardInput, reading } from "./input.js";
-import { collect, defaultThreads, oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
+import {
+  collect,
+  defaultThreads,
+  oneOf,
+  realNumber,
+  wholeNumber,
+  withExample,
+  withJson,
+  type CommonFlags,
+} from "./options.js";
 
 interface FitFlags extends CommonFlags {
   readonly law: string;
@@ -63,7 +72,10 @@ export function fitCommand(): Command {
     .option("--threads <n>", "worker threads (default: all cores)", wholeNumber("--threads", 1, 1024))
     .option("--html <file>", "write a page with charts")
     .action(execute);
-  const remarks = [`Laws: ${laws.map(({ id }) => id).join(", ")}.`, "Sizes and tokens are raw counts, losses nats per token."];
+  const remarks = [
+    `Laws: ${laws.map(({ id }) => id).join(", ")}.`,
+    "Sizes and tokens are raw counts, losses nats per token.",
+  ];
   return withExample(withJson(command), "upcycle fit runs.csv --law chinchilla --bootstrap 1000 --profile", ...remarks);
 }
 
@@ -73,19 +85,34 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
   const mapping = flags.columns === undefined ? new Map<string, string>() : parseMapping(flags.columns);
   const name = lawName(flags.law, [...mapping.keys()], numbers(flags.start, "--start"));
   const law = lawOf(name);
-  const compare = (flags.compare ?? "").split(",").filter((text) => text !== "").map((text) => lawName(text, [...mapping.keys()], {}));
-  if (flags.draws === true && (flags.bootstrap === 0 || flags.json !== true)) throw inputError("needs --bootstrap and --json", { where: "--draws", hint: "for example --bootstrap 400 --draws --json" });
+  const compare = (flags.compare ?? "")
+    .split(",")
+    .filter((text) => text !== "")
+    .map((text) => lawName(text, [...mapping.keys()], {}));
+  if (flags.draws === true && (flags.bootstrap === 0 || flags.json !== true))
+    throw inputError("needs --bootstrap and --json", {
+      where: "--draws",
+      hint: "for example --bootstrap 400 --draws --json",
+    });
   const options = { mapping, cluster: flags.cluster, maxLoss: flags.maxLoss, compare: compare.map(lawOf) };
   const read = await reading(file, flags.json, () => readPoints(file, law, options));
   const shown = shownPath(inputName(file));
   const started = performance.now();
   const report = await runFit(
     {
-      law: name, points: read.points, where: shown, stated: read.stated, lines: read.lines,
+      law: name,
+      points: read.points,
+      where: shown,
+      stated: read.stated,
+      lines: read.lines,
       loss: { name: flags.loss, delta: flags.loss === "huber" ? flags.delta : 0 },
       starts: flags.grid === true ? "grid" : "projection",
-      bootstrap: flags.bootstrap, profile: flags.profile === true, level: flags.level, seed: flags.seed,
-      threads: flags.threads ?? defaultThreads(), compare,
+      bootstrap: flags.bootstrap,
+      profile: flags.profile === true,
+      level: flags.level,
+      seed: flags.seed,
+      threads: flags.threads ?? defaultThreads(),
+      compare,
       predict: (flags.predict ?? []).map(placeOf),
     },
     (state) => {
@@ -106,7 +133,12 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
 async function writePage(path: string, report: FitReport, read: ReadPoints, file: string): Promise<void> {
   const page = renderLawHtml(
     {
-      ...report, points: read.points, rows: read.rows, columns: read.columns, file, version: toolVersion,
+      ...report,
+      points: read.points,
+      rows: read.rows,
+      columns: read.columns,
+      file,
+      version: toolVersion,
       leftOut: read.dropped.length === 0 ? "" : reasons(read.dropped),
       warnings: remarks(report),
       command: commandLine(),
@@ -119,26 +151,36 @@ async function writePage(path: string, report: FitReport, read: ReadPoints, file
 /** A law of the catalogue, or a formula. Throws inputError for anything else. */
 function lawName(text: string, mapped: readonly string[], start: Readonly<Record<string, number>>): LawName {
   if (lawById(text) !== undefined) return { id: text };
-  if (/[-+*/^=()]\s*[\w(]/.test(text) && !/^[a-z]+(-[a-z]+)*$/.test(text)) return { formula: text, columns: mapped.filter((name) => name !== "loss"), start };
+  if (/[-+*/^=()]\s*[\w(]/.test(text) && !/^[a-z]+(-[a-z]+)*$/.test(text))
+    return { formula: text, columns: mapped.filter((name) => name !== "loss"), start };
   const names = laws.map(({ id }) => id);
   const meant = nearest(text, names);
-  throw inputError(`"${text}" is not a law`, { where: "--law", hint: meant === undefined ? `laws: ${names.join(", ")}; or a formula such as "A*N^-a + E"` : `did you mean ${meant}?` });
+  throw inputError(`"${text}" is not a law`, {
+    where: "--law",
+    hint:
+      meant === undefined ? `laws: ${names.join(", ")}; or a formula such as "A*N^-a + E"` : `did you mean ${meant}?`,
+  });
 }
 
 /** `N=7e10,D=1e12`, of a law over groups with `group=dense`. Throws inputError naming the option. */
 function placeOf(text: string): PredictAt {
   const [, group] = /(?:^|,)\s*group\s*=\s*([^,]*)/.exec(text) ?? [];
-  return { columns: numbers(text.replace(/(^|,)\s*group\s*=[^,]*/, ""), "--predict"), ...(group !== undefined && { group: group.trim() }) };
+  return {
+    columns: numbers(text.replace(/(^|,)\s*group\s*=[^,]*/, ""), "--predict"),
+    ...(group !== undefined && { group: group.trim() }),
+  };
 }
 
 /** `A=400,alpha=0.3`. Throws inputError naming the option. */
 function numbers(text: string | undefined, option: string): Readonly<Record<string, number>> {
   const pairs = (text ?? "").split(",").filter((part) => part.trim() !== "");
-  return Object.fromEntries(pairs.map((part) => {
-    const [name = "", value = ""] = part.split("=").map((side) => side.trim());
-    if (name === "") throw inputError(`"${part.trim()}" is not NAME=NUMBER`, { where: option });
-    return [name, realNumber(option, -Infinity)(value)];
-  }));
+  return Object.fromEntries(
+    pairs.map((part) => {
+      const [name = "", value = ""] = part.split("=").map((side) => side.trim());
+      if (name === "") throw inputError(`"${part.trim()}" is not NAME=NUMBER`, { where: option });
+      return [name, realNumber(option, -Infinity)(value)];
+    }),
+  );
 }
 
 function progressLine({ what, done, total }: FitProgress): string {
@@ -149,14 +191,32 @@ function asJson(report: FitReport, { points, columns: from, dropped, rows }: Rea
   const { fit, profiles, bootstrap, quality, predictions, notes, warnings, comparison } = report;
   const names = fit.law.parameters.map(({ name }) => name);
   const intervals = Object.fromEntries(
-    names.filter((name) => profiles[name] !== undefined || bootstrap[name] !== undefined).map((name) => [name, { bootstrap: bootstrap[name] ?? null, profile: profiles[name] ?? null }]),
+    names
+      .filter((name) => profiles[name] !== undefined || bootstrap[name] !== undefined)
+      .map((name) => [name, { bootstrap: bootstrap[name] ?? null, profile: profiles[name] ?? null }]),
   );
   return {
-    law: fit.law.id, formula: fit.law.formula, source: fit.law.source,
-    params: fit.params, intervals,
-    objective: fit.objective, status: fit.status, atBound: fit.atBound, gradientNorm: fit.gradientNorm, starts: fit.starts,
+    law: fit.law.id,
+    formula: fit.law.formula,
+    source: fit.law.source,
+    params: fit.params,
+    intervals,
+    objective: fit.objective,
+    status: fit.status,
+    atBound: fit.atBound,
+    gradientNorm: fit.gradientNorm,
+    starts: fit.starts,
     loss: fit.loss.name === "huber" ? fit.loss : { name: fit.loss.name },
-    quality, n: points.n, ranges: ranges(points), rows, columns: from, dropped, predictions, comparison, notes, warnings,
+    quality,
+    n: points.n,
+    ranges: ranges(points),
+    rows,
+    columns: from,
+    dropped,
+    predictions,
+    comparison,
+    notes,
+    warnings,
   };
 }
 
@@ -169,10 +229,15 @@ function listed(draws: FitReport["draws"]): Record<string, number[]> {
 
 /** Smallest and largest value of each column. */
 function ranges({ columns: values }: ReadPoints["points"]): Record<string, [number, number]> {
-  return Object.fromEntries(Object.entries(values).map(([name, column]) => {
-    const known = column.filter(Number.isFinite);
-    return [name, [known.reduce((a, b) => Math.min(a, b), Infinity), known.reduce((a, b) => Math.max(a, b), -Infinity)]];
-  }));
+  return Object.fromEntries(
+    Object.entries(values).map(([name, column]) => {
+      const known = column.filter(Number.isFinite);
+      return [
+        name,
+        [known.reduce((a, b) => Math.min(a, b), Infinity), known.reduce((a, b) => Math.max(a, b), -Infinity)],
+      ];
+    }),
+  );
 }
 
 function describe(report: FitReport, read: ReadPoints, file: string, seconds: number, columns: number): string[] {
@@ -182,18 +247,51 @@ function describe(report: FitReport, read: ReadPoints, file: string, seconds: nu
   const lines = [
     ...row("law", `${law.id}: ${law.formula}`),
     ...row("source", law.source),
-    ...row("points", `${read.points.n} of ${read.rows} in ${file}${read.dropped.length === 0 ? "" : `; left out: ${reasons(read.dropped)}`}`),
-    ...row("columns", Object.entries(read.columns).map(([name, from]) => (name === from ? name : `${name} = ${from}`)).join(", ")),
-    ...row("loss", `${loss.name}${loss.name === "huber" ? ` with delta ${loss.delta}` : ""} of ln-residuals, summed: ${fit.objective.toPrecision(10)}`),
-    ...row("fit", `${statusWords(fit.status)}; ${starts.atOptimum} of ${starts.tried} starts ended here; gradient ${significant(fit.gradientNorm, 2)}; ${duration(seconds)}`),
-    ...row("residuals", `RMSE ${significant(quality.rmse)} nats, of ln L ${significant(quality.logRmse)}; R2 ${quality.r2.toFixed(5)}`),
+    ...row(
+      "points",
+      `${read.points.n} of ${read.rows} in ` +
+        `${file}${read.dropped.length === 0 ? "" : `; left out: ${reasons(read.dropped)}`}`,
+    ),
+    ...row(
+      "columns",
+      Object.entries(read.columns)
+        .map(([name, from]) => (name === from ? name : `${name} = ${from}`))
+        .join(", "),
+    ),
+    ...row(
+      "loss",
+      `${loss.name}${loss.name === "huber" ? ` with delta ${loss.delta}` : ""} of ln-residuals, summed: ` +
+        `${fit.objective.toPrecision(10)}`,
+    ),
+    ...row(
+      "fit",
+      `${statusWords(fit.status)}; ${starts.atOptimum} of ${starts.tried} starts ended here; gradient ` +
+        `${significant(fit.gradientNorm, 2)}; ${duration(seconds)}`,
+    ),
+    ...row(
+      "residuals",
+      `RMSE ${significant(quality.rmse)} nats, of ln L ${significant(quality.logRmse)}; R2 ${quality.r2.toFixed(5)}`,
+    ),
     "",
     ...parameterTable(report, columns),
   ];
   for (const { at, group, loss: value, profile, bootstrap } of predictions) {
-    const place = (group === null ? "" : `${group}, `) + Object.entries(at).map(([name, size]) => `${name} = ${compact(size)}`).join(", ");
-    const ranges = [...(bootstrap === null ? [] : [`${range(bootstrap.low, bootstrap.high)} by bootstrap`]), ...(profile === null ? [] : [`${range(profile.low, profile.high)} by profile`])];
-    lines.push("", ...row("prediction", `L = ${value.toFixed(4)} nats at ${place}${ranges.length === 0 ? "" : `; ${ranges.join(", ")}`}`));
+    const place =
+      (group === null ? "" : `${group}, `) +
+      Object.entries(at)
+        .map(([name, size]) => `${name} = ${compact(size)}`)
+        .join(", ");
+    const ranges = [
+      ...(bootstrap === null ? [] : [`${range(bootstrap.low, bootstrap.high)} by bootstrap`]),
+      ...(profile === null ? [] : [`${range(profile.low, profile.high)} by profile`]),
+    ];
+    lines.push(
+      "",
+      ...row(
+        "prediction",
+        `L = ${value.toFixed(4)} nats at ${place}${ranges.length === 0 ? "" : `; ${ranges.join(", ")}`}`,
+      ),
+    );
   }
   if (comparison.length > 0) lines.push("", ...comparisonTable(report, columns));
   if (remarks(report).length > 0) lines.push("");
@@ -203,29 +301,48 @@ function describe(report: FitReport, read: ReadPoints, file: string, seconds: nu
 
 /** Everything a reader should be careful about, a sentence each. */
 function remarks({ notes, warnings, predictions }: FitReport): string[] {
-  return [...notes, ...warnings.map(({ text }) => text), ...predictions.flatMap((prediction) => prediction.warnings.map(({ text }) => text))];
+  return [
+    ...notes,
+    ...warnings.map(({ text }) => text),
+    ...predictions.flatMap((prediction) => prediction.warnings.map(({ text }) => text)),
+  ];
 }
 
-const statusWords = (status: FitReport["fit"]["status"]): string => ({ converged: "converged", "at-bound": "at a bound", "iteration-limit": "NOT converged" })[status];
+const statusWords = (status: FitReport["fit"]["status"]): string =>
+  ({ converged: "converged", "at-bound": "at a bound", "iteration-limit": "NOT converged" })[status];
 
 /** Reasons with how many rows each, and the first lines. */
 function reasons(dropped: readonly Dropped[]): string {
   const lines = new Map<string, number[]>();
   for (const { line, reason } of dropped) lines.set(reason, [...(lines.get(reason) ?? []), line]);
-  return [...lines].map(([reason, at]) => `${reason} (line${at.length === 1 ? "" : "s"} ${at.slice(0, 5).join(", ")}${at.length > 5 ? ", ..." : ""})`).join("; ");
+  return [...lines]
+    .map(
+      ([reason, at]) =>
+        `${reason} (line${at.length === 1 ? "" : "s"} ${at.slice(0, 5).join(", ")}${at.length > 5 ? ", ..." : ""})`,
+    )
+    .join("; ");
 }
 
 function parameterTable({ fit, profiles, bootstrap }: FitReport, columns: number): readonly string[] {
   const level = Object.values(profiles)[0]?.level ?? Object.values(bootstrap)[0]?.level;
   const percent = level === undefined ? "" : `${significant(100 * level, 2)} %`;
   const [withBootstrap, withProfile] = [Object.keys(bootstrap).length > 0, Object.keys(profiles).length > 0];
-  const heading = ["", "value", ...(withBootstrap ? [`${percent} bootstrap`, "std. error"] : []), ...(withProfile ? [`${percent} profile`] : []), ...(withBootstrap || withProfile ? [] : ["meaning"])];
+  const heading = [
+    "",
+    "value",
+    ...(withBootstrap ? [`${percent} bootstrap`, "std. error"] : []),
+    ...(withProfile ? [`${percent} profile`] : []),
+    ...(withBootstrap || withProfile ? [] : ["meaning"]),
+  ];
   const rows = fit.law.parameters.map(({ name, meaning }) => {
     const [drawn, found] = [bootstrap[name], profiles[name]];
     return [
-      name, digits(fit.params[name]!),
+      name,
+      digits(fit.params[name]!),
       ...(drawn === undefined ? [] : [range(drawn.low, drawn.high), significant(drawn.standardError)]),
-      ...(found === undefined ? [] : [`${found.lowOpen ? "open" : digits(found.low, 4)} .. ${found.highOpen ? "open" : digits(found.high, 4)}`]),
+      ...(found === undefined
+        ? []
+        : [`${found.lowOpen ? "open" : digits(found.low, 4)} .. ${found.highOpen ? "open" : digits(found.high, 4)}`]),
       ...(withBootstrap || withProfile ? [] : [meaning]),
     ];
   });
@@ -234,11 +351,23 @@ function parameterTable({ fit, profiles, bootstrap }: FitReport, columns: number
 }
 
 function comparisonTable({ comparison }: FitReport, columns: number): readonly string[] {
-  const [aic, bic] = [Math.min(...comparison.map((entry) => entry.aic)), Math.min(...comparison.map((entry) => entry.bic))];
+  const [aic, bic] = [
+    Math.min(...comparison.map((entry) => entry.aic)),
+    Math.min(...comparison.map((entry) => entry.bic)),
+  ];
   const rows = comparison.map(({ law, k, heldOut, ...entry }) => [
-    law, String(k - 1), (entry.aic - aic).toFixed(1), (entry.bic - bic).toFixed(1), significant(heldOut?.rmse ?? NaN), significant(heldOut?.bias ?? NaN, 2),
+    law,
+    String(k - 1),
+    (entry.aic - aic).toFixed(1),
+    (entry.bic - bic).toFixed(1),
+    significant(heldOut?.rmse ?? NaN),
+    significant(heldOut?.bias ?? NaN, 2),
   ]);
-  return table([["law", "params", "AIC - best", "BIC - best", "held-out", "bias"], ...rows], ["left", "right", "right", "right", "right", "right"], columns);
+  return table(
+    [["law", "params", "AIC - best", "BIC - best", "held-out", "bias"], ...rows],
+    ["left", "right", "right", "right", "right", "right"],
+    columns,
+  );
 }
 
 /** Six significant digits: an exponent printed with two moves predictions by percents. */

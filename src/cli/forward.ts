@@ -19,7 +19,10 @@ export function forwardCommand(): Command {
     .requiredOption("--input-ids <file>", "safetensors file with input_ids [B, T], int32 or int64")
     .requiredOption("--output <file>", "safetensors file to write, with logits [B, T, V] in float32")
     .action(execute);
-  return withExample(withJson(withThreads(command)), "upcycle forward moe --input-ids in.safetensors --output out.safetensors");
+  return withExample(
+    withJson(withThreads(command)),
+    "upcycle forward moe --input-ids in.safetensors --output out.safetensors",
+  );
 }
 
 async function execute(name: string, { inputIds, output, threads, json: asJson }: ForwardFlags): Promise<void> {

@@ -13,7 +13,16 @@ import { textStream } from "../text/tokenizer/stream.js";
 import { openContext, type CommandContext } from "./context.js";
 import { inputText, orStandardInput } from "./input.js";
 import { modelSource, orAdapted } from "./model-folder.js";
-import { collect, defaultThreads, realNumber, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
+import {
+  collect,
+  defaultThreads,
+  realNumber,
+  wholeNumber,
+  withExample,
+  withJson,
+  withThreads,
+  type CommonFlags,
+} from "./options.js";
 
 interface GenerateFlags extends CommonFlags {
   readonly prompt?: readonly string[];
@@ -34,12 +43,20 @@ export function generateCommand(): Command {
     .option("--prompt-file <file>", `file that is one prompt, but for a line end at its end; ${orStandardInput}`)
     .option("--prompts <file>", `file with one prompt per line; ${orStandardInput}`)
     .option("--max-new-tokens <n>", "stop after this many tokens", wholeNumber("--max-new-tokens", 1), 100)
-    .option("--temperature <t>", "0 takes the likeliest token, 1 is the model's own distribution", realNumber("--temperature", 0), 0.8)
+    .option(
+      "--temperature <t>",
+      "0 takes the likeliest token, 1 is the model's own distribution",
+      realNumber("--temperature", 0),
+      0.8,
+    )
     .option("--top-k <n>", "choose among the n likeliest tokens", wholeNumber("--top-k", 1))
     .option("--top-p <p>", "choose among the fewest tokens of total probability p", realNumber("--top-p", 0, 1))
     .option("--seed <n>", "of the choices", wholeNumber("--seed", 0), 0)
     .action(execute);
-  return withExample(withJson(withThreads(command)), 'upcycle generate runs/small/last --prompt "The Congress of" --seed 1');
+  return withExample(
+    withJson(withThreads(command)),
+    'upcycle generate runs/small/last --prompt "The Congress of" --seed 1',
+  );
 }
 
 async function execute(name: string, flags: GenerateFlags): Promise<void> {
@@ -57,7 +74,10 @@ async function execute(name: string, flags: GenerateFlags): Promise<void> {
       await model.close();
     }
   } finally {
-    await opening.then((tokenizer) => tokenizer.close(), () => undefined);
+    await opening.then(
+      (tokenizer) => tokenizer.close(),
+      () => undefined,
+    );
   }
 }
 
@@ -92,7 +112,11 @@ interface Written {
 
 /** One prompt: it and what follows on stdout as it comes. Several, and JSON: all at the end. */
 async function goOn(
-  model: TextModel, tokenizer: TextTokenizer, prompts: readonly string[], flags: GenerateFlags, { terminal, json, signal }: CommandContext,
+  model: TextModel,
+  tokenizer: TextTokenizer,
+  prompts: readonly string[],
+  flags: GenerateFlags,
+  { terminal, json, signal }: CommandContext,
 ): Promise<void> {
   const { maxNewTokens, temperature, topK, topP, seed } = flags;
   const stop = [...model.spec.tokens.eos, ...(tokenizer.eosId === undefined ? [] : [tokenizer.eosId])];
@@ -109,7 +133,16 @@ async function goOn(
   const started = performance.now();
   const total = (): number => written.reduce((sum, { tokens }) => sum + tokens, 0);
   try {
-    const settings = { maxNewTokens, temperature, topK, topP, seed, stop, signal, onTimings: (found: Timings) => (timings = found) };
+    const settings = {
+      maxNewTokens,
+      temperature,
+      topK,
+      topP,
+      seed,
+      stop,
+      signal,
+      onTimings: (found: Timings) => (timings = found),
+    };
     for await (const { row, id } of generateBatch(model, ids, settings)) {
       written[row]!.tokens += 1;
       show(row, await streams[row]!.push(id));
@@ -128,15 +161,25 @@ async function goOn(
     throw interruptedError(`stopped after ${total()} tokens`);
   }
   const speeds = speedsOf(timings, total(), performance.now() - started);
-  if (json) return terminal.json(prompts.length === 1 ? { ...written[0], ...speeds } : { texts: written, tokens: total(), ...speeds });
+  if (json)
+    return terminal.json(
+      prompts.length === 1 ? { ...written[0], ...speeds } : { texts: written, tokens: total(), ...speeds },
+    );
   showAll();
   const read = speeds.promptTokensPerSecond === null ? "" : `, prompt read at ${rate(speeds.promptTokensPerSecond)}`;
   terminal.note(`${total()} tokens, ${rate(speeds.tokensPerSecond)}${read}`);
 }
 
 /** Compiling is left out where the engine counted; a text of one token is all prompt. */
-function speedsOf(timings: Timings | undefined, tokens: number, ms: number): { readonly tokensPerSecond: number; readonly promptTokensPerSecond: number | null } {
+function speedsOf(
+  timings: Timings | undefined,
+  tokens: number,
+  ms: number,
+): { readonly tokensPerSecond: number; readonly promptTokensPerSecond: number | null } {
   if (timings === undefined) return { tokensPerSecond: (tokens / ms) * 1000, promptTokensPerSecond: null };
   const { promptTokens, promptMs, newTokens, newMs } = timings;
-  return { tokensPerSecond: newTokens > 0 ? (newTokens / newMs) * 1000 : (tokens / ms) * 1000, promptTokensPerSecond: (promptTokens / promptMs) * 1000 };
+  return {
+    tokensPerSecond: newTokens > 0 ? (newTokens / newMs) * 1000 : (tokens / ms) * 1000,
+    promptTokensPerSecond: (promptTokens / promptMs) * 1000,
+  };
 }

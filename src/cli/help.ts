@@ -35,5 +35,8 @@ export function helpText(paragraphs: readonly string[], examples: readonly strin
 
 function helpLines(text: string): string {
   const width = helpColumns();
-  return text.split("\n").flatMap((line) => (displayWidth(line) <= width ? [line] : folded(line, width, "keep"))).join("\n");
+  return text
+    .split("\n")
+    .flatMap((line) => (displayWidth(line) <= width ? [line] : folded(line, width, "keep")))
+    .join("\n");
 }

@@ -8,8 +8,8 @@ export const orStandardInput = "- for standard input";
 const patience = 2000;
 
 /**
- * Reads, and says what is waited for: whoever types has to know how to end, and a pipe may have nobody at its other end.
- * `quiet`: not a word.
+ * Reads, and says what is waited for: whoever types has to know how to end, and a pipe may have nobody at its other
+ * end. `quiet`: not a word.
  */
 export async function reading<T>(path: string, quiet: boolean | undefined, read: () => Promise<T>): Promise<T> {
   const typed = isStandardInput(path) && process.stdin.isTTY;

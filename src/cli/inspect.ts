@@ -38,14 +38,24 @@ async function execute(name: string, flags: InspectFlags): Promise<void> {
   if (flags.tensors !== true) return;
   const adapted = new Set(facts.adapter?.changed);
   const rows = tensors.map(({ name, dtype, scales, shape, bytes: size }) => [
-    name, `${dtype}${scales === undefined ? "" : `, scales ${scales.per}`}${adapted.has(name) ? " + LoRA" : ""}`, `[${shape.join(", ")}]`, bytes(size),
+    name,
+    `${dtype}${scales === undefined ? "" : `, scales ${scales.per}`}${adapted.has(name) ? " + LoRA" : ""}`,
+    `[${shape.join(", ")}]`,
+    bytes(size),
   ]);
   terminal.out("");
   terminal.out(table([["tensor", "dtype", "shape", "size"], ...rows], ["left", "left", "left", "right"], columns));
 }
 
 function describe(facts: Omit<ModelFacts, "tensors">): [string, string][] {
-  const { spec, params, flopsPerToken: { sequence, forward, train }, weightFiles, unused, upcycle } = facts;
+  const {
+    spec,
+    params,
+    flopsPerToken: { sequence, forward, train },
+    weightFiles,
+    unused,
+    upcycle,
+  } = facts;
   const pickled = weightFiles.some((file) => file.endsWith(".bin")) ? " of torch.save" : "";
   const files = `${weightFiles.length === 1 ? "1 file" : `${weightFiles.length} files`}${pickled}`;
   return [
@@ -64,7 +74,10 @@ function describe(facts: Omit<ModelFacts, "tensors">): [string, string][] {
   ];
 }
 
-/** Names beyond the first are counted alone: a file may hold any number of tensors, and `--tensors` and `--json` list them. */
+/**
+ * Names beyond the first are counted alone: a file may hold any number of tensors, and `--tensors` and `--json` list
+ * them.
+ */
 function unusedWords(names: readonly string[]): string {
   const more = names.length - mostNames;
   return `${names.length} tensors: ${names.slice(0, mostNames).join(", ")}${more > 0 ? `, and ${more} more` : ""}`;
@@ -73,25 +86,36 @@ function unusedWords(names: readonly string[]): string {
 /** `F32`; or every format with its size, and what it is read as. */
 function stored(formats: readonly StoredFormat[]): string {
   if (formats.length === 1 && formats[0]!.scales === null && formats[0]!.readAs === null) return formats[0]!.dtype;
-  const parts = formats.map(({ dtype, scales, readAs, bytes: size }) =>
-    `${bytes(size, 3)} ${dtype}${scales === null ? "" : ` with scales ${scales}`}${readAs === null ? "" : ` (read as ${readAs})`}`);
+  const parts = formats.map(
+    ({ dtype, scales, readAs, bytes: size }) =>
+      `${bytes(size, 3)} ` +
+      `${dtype}${scales === null ? "" : ` with scales ${scales}`}${readAs === null ? "" : ` (read as ${readAs})`}`,
+  );
   return parts.join(", ");
 }
 
 function shape({ hidden, layers, vocab, tiedHead, maxPositions }: DecoderSpec): string {
-  return `hidden ${hidden}, ${layers.length === 1 ? "1 layer" : `${layers.length} layers`}, vocabulary ${grouped(vocab)}, ${tiedHead ? "tied" : "own"} head, ${grouped(maxPositions)} positions`;
+  return (
+    `hidden ${hidden}, ${layers.length === 1 ? "1 layer" : `${layers.length} layers`}, vocabulary ` +
+    `${grouped(vocab)}, ${tiedHead ? "tied" : "own"} head, ${grouped(maxPositions)} positions`
+  );
 }
 
 function attention({ attn, layers }: DecoderSpec): string {
   const { heads, kvHeads, headDim, qkNorm, qkvBias } = attn;
   const ropes = [...new Set(layers.map(({ rope }) => (rope === null ? "no rope" : `rope ${ropeWords(rope)}`)))];
-  const extras = [qkNorm !== null ? "normalised queries and keys" : "", qkvBias ? "biases" : ""].filter((text) => text !== "");
+  const extras = [qkNorm !== null ? "normalised queries and keys" : "", qkvBias ? "biases" : ""].filter(
+    (text) => text !== "",
+  );
   return [`${heads} heads of ${headDim}, ${kvHeads} key-value heads`, ...ropes, ...extras].join(", ");
 }
 
 function ropeWords({ theta, scaling }: Rope): string {
   if (scaling.kind === "none") return String(theta);
-  return `${theta} with ${scaling.kind} scaling${"factor" in scaling ? ` by ${scaling.factor}` : ` beyond ${grouped(scaling.originalMaxPositions)} positions`}`;
+  return (
+    `${theta} with ${scaling.kind} ` +
+    `scaling${"factor" in scaling ? ` by ${scaling.factor}` : ` beyond ${grouped(scaling.originalMaxPositions)} positions`}`
+  );
 }
 
 function layerNames({ first, last }: LayerGroup): string {
@@ -101,17 +125,28 @@ function layerNames({ first, last }: LayerGroup): string {
 function layer({ layer: { ffn, window } }: LayerGroup): string {
   const near = window === null ? "" : `, window of ${grouped(window)} tokens`;
   if (ffn.kind === "dense") return `dense, FFN ${grouped(ffn.inner)}${near}`;
-  const shared = ffn.shared === null ? "" : `, ${ffn.shared.gated ? "gated " : ""}shared expert of ${grouped(ffn.shared.inner)}`;
-  return `MoE, ${ffn.experts} experts of ${grouped(ffn.inner)}, top ${ffn.topK}, ${routerWords(ffn.router)} router${shared}${near}`;
+  const shared =
+    ffn.shared === null ? "" : `, ${ffn.shared.gated ? "gated " : ""}shared expert of ${grouped(ffn.shared.inner)}`;
+  return (
+    `MoE, ${ffn.experts} experts of ${grouped(ffn.inner)}, top ${ffn.topK}, ${routerWords(ffn.router)} ` +
+    `router${shared}${near}`
+  );
 }
 
 function routerWords(router: RouterSpec): string {
   if (router.score === "sparsemixer") return router.score;
   const groups = router.groups === null ? "" : `, ${router.groups.kept} of ${router.groups.count} groups,`;
-  return (router.score === "softmax" ? routerOrder(router) : `${router.score}${router.renormalise === null ? "" : ", renormalised,"}`) + groups;
+  return (
+    (router.score === "softmax"
+      ? routerOrder(router)
+      : `${router.score}${router.renormalise === null ? "" : ", renormalised,"}`) + groups
+  );
 }
 
 function record({ name, parent, recipe, expected }: UpcycleRecord): string {
-  return `${name} from ${parent.name} (${parent.family}), ${recipe.order}, scaling ${recipe.scaling}, router std ` +
-    `${recipe.routerStd}, seed ${recipe.seed}; ${expected.exactAtStart ? "exact" : "not exact"} at the start: ${expected.why}`;
+  return (
+    `${name} from ${parent.name} (${parent.family}), ${recipe.order}, scaling ${recipe.scaling}, router std ` +
+    (`${recipe.routerStd}, seed ${recipe.seed}; ${expected.exactAtStart ? "exact" : "not exact"} at the start: ` +
+      `${expected.why}`)
+  );
 }

@@ -17,15 +17,22 @@ export async function buildProgram(args: readonly string[]): Promise<Command> {
     .version(toolVersion)
     .option("--debug", "show the stacks of errors; before or after the command")
     .enablePositionalOptions()
-    .addHelpText("after", () => helpText(["upcycle COMMAND --help shows a command's options and an example."], ["upcycle quickstart"]));
+    .addHelpText("after", () =>
+      helpText(["upcycle COMMAND --help shows a command's options and an example."], ["upcycle quickstart"]),
+    );
   // The program's own options take no values, so the first word is the command.
   const named = args.find((arg) => !arg.startsWith("-")) ?? "";
   // `upcycle help COMMAND` shows the help of one that it names next.
   const wanted = named === "help" ? (args[args.indexOf(named) + 1] ?? "") : named;
-  const loaded = Object.hasOwn(faces, wanted) ? [await faces[wanted]!.load()] : Object.entries(faces).map(([name, face]) => stub(name, face));
+  const loaded = Object.hasOwn(faces, wanted)
+    ? [await faces[wanted]!.load()]
+    : Object.entries(faces).map(([name, face]) => stub(name, face));
   for (const command of loaded) program.addCommand(command.addOption(new Option("--debug").hideHelp()));
   // Commander prints an error in two lines and more; `main` prints it in one.
-  for (const command of [program, ...loaded]) withHelp(command).exitOverride().configureOutput({ outputError: () => undefined });
+  for (const command of [program, ...loaded])
+    withHelp(command)
+      .exitOverride()
+      .configureOutput({ outputError: () => undefined });
   return program;
 }
 
@@ -43,7 +50,8 @@ export async function main(args: readonly string[]): Promise<number> {
     return 0;
   } catch (error) {
     // --help, --version; and help that was shown instead of a line about what is wrong.
-    if (error instanceof CommanderError && (error.exitCode === 0 || error.code === "commander.help")) return error.exitCode === 0 ? 0 : 2;
+    if (error instanceof CommanderError && (error.exitCode === 0 || error.code === "commander.help"))
+      return error.exitCode === 0 ? 0 : 2;
     if (error instanceof ReaderGone) return stoppedExitCode() ?? 0;
     const { lines, exitCode, stack } = describe(error, args);
     const [first = "", ...more] = lines;
@@ -78,7 +86,10 @@ function describe(error: unknown, args: readonly string[]): Description {
 
 /** Commander's message as one line, with its own suggestion or where to look. */
 function usageLine({ message }: CommanderError, args: readonly string[]): string {
-  const [first = "", suggestion] = message.replace(/^error: /, "").replace(/\.$/, "").split("\n");
+  const [first = "", suggestion] = message
+    .replace(/^error: /, "")
+    .replace(/\.$/, "")
+    .split("\n");
   const meant = /^\(Did you mean (.*)\?\)$/.exec(suggestion ?? "")?.[1];
   if (meant !== undefined) return `${first}; did you mean ${meant}?`;
   const command = args.find((arg) => Object.hasOwn(faces, arg));

@@ -33,7 +33,10 @@ export function mergeCommand(): Command {
     .argument("<model>", `MoE model folder, ${orAdapted}`)
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
     .option("--expert <n>", "take this expert alone, counted from 0", wholeNumber("--expert", 0))
-    .option("--weights <file>", "uniform (the default), or a JSON file: a number for each expert, or such a list for each layer (null: dense)")
+    .option(
+      "--weights <file>",
+      "uniform (the default), or a JSON file: a number for each expert, or such a list for each layer (null: dense)",
+    )
     .option("--dtype <name>", `${dtypeNames.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeNames))
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")
@@ -52,7 +55,8 @@ export function mergeCommand(): Command {
 async function execute(model: string, flags: MergeFlags, command: Command): Promise<void> {
   const choice = await choiceOf(flags);
   const { out, threads, overwrite } = flags;
-  if (out === undefined && flags.dryRun !== true) return command.error("error: required option '--out <dir>' not specified");
+  if (out === undefined && flags.dryRun !== true)
+    return command.error("error: required option '--out <dir>' not specified");
   await requireBeforehand([await askedModel(model)], flags);
   const source = await modelSource(model, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
@@ -60,32 +64,74 @@ async function execute(model: string, flags: MergeFlags, command: Command): Prom
   if (flags.dryRun === true) {
     const planned = await planMerging(options);
     if (json) terminal.json({ dryRun: true, ...facts(planned) });
-    else terminal.out([...lines(planned), ...planned.warnings.map((warning) => `warning: ${warning}`), "dry run: nothing was written"].flatMap((line) => folded(line, terminal.columns)));
+    else
+      terminal.out(
+        [
+          ...lines(planned),
+          ...planned.warnings.map((warning) => `warning: ${warning}`),
+          "dry run: nothing was written",
+        ].flatMap((line) => folded(line, terminal.columns)),
+      );
     return;
   }
-  const made = await mergeCheckpoint({ ...options, out: out!, threads, overwrite, signal, onEvent: conversionView(terminal, "merging") });
-  if (json) return terminal.json({ dryRun: false, model: made.dir, weightFiles: made.weightFiles, seconds: made.seconds, ...facts(made) });
+  const made = await mergeCheckpoint({
+    ...options,
+    out: out!,
+    threads,
+    overwrite,
+    signal,
+    onEvent: conversionView(terminal, "merging"),
+  });
+  if (json)
+    return terminal.json({
+      dryRun: false,
+      model: made.dir,
+      weightFiles: made.weightFiles,
+      seconds: made.seconds,
+      ...facts(made),
+    });
   const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
-  terminal.out([...lines(made).flatMap((line) => folded(line, terminal.columns)), `${files} written in ${duration(made.seconds)}`, `model: ${shownPath(made.dir)}`]);
+  terminal.out([
+    ...lines(made).flatMap((line) => folded(line, terminal.columns)),
+    `${files} written in ${duration(made.seconds)}`,
+    `model: ${shownPath(made.dir)}`,
+  ]);
 }
 
 async function choiceOf({ expert, weights }: MergeFlags): Promise<MergeChoice> {
   if (expert !== undefined) {
-    if (weights !== undefined) throw inputError("an expert of its own needs no weights", { where: "--expert, --weights", hint: "leave one of them out" });
+    if (weights !== undefined)
+      throw inputError("an expert of its own needs no weights", {
+        where: "--expert, --weights",
+        hint: "leave one of them out",
+      });
     return { kind: "expert", index: expert };
   }
   if (weights === undefined || weights === "uniform") return { kind: "mean", weights: null };
   const read: unknown = await readJson(weights, largest.settings);
-  const isList = (value: unknown): value is number[] => Array.isArray(value) && value.every((entry) => typeof entry === "number");
-  if (isList(read) || (Array.isArray(read) && read.every((entry) => entry === null || isList(entry)))) return { kind: "mean", weights: read };
-  throw inputError("is not a list of numbers, nor one such list (or null) for each layer", { where: shownPath(weights) });
+  const isList = (value: unknown): value is number[] =>
+    Array.isArray(value) && value.every((entry) => typeof entry === "number");
+  if (isList(read) || (Array.isArray(read) && read.every((entry) => entry === null || isList(entry))))
+    return { kind: "mean", weights: read };
+  throw inputError("is not a list of numbers, nor one such list (or null) for each layer", {
+    where: shownPath(weights),
+  });
 }
 
 function facts({ plan, dtype, weightBytes, warnings }: MergingPlan): Record<string, unknown> {
   const { source, target, choice, how, kept, lineage } = plan;
   return {
-    family: target.family, from: source.family, record: lineage !== null, choice, how, kept, dtype: dtypeNames.find((name) => dtypes[name] === dtype), weightBytes, warnings,
-    params: countParams(target), sourceParams: countParams(source),
+    family: target.family,
+    from: source.family,
+    record: lineage !== null,
+    choice,
+    how,
+    kept,
+    dtype: dtypeNames.find((name) => dtypes[name] === dtype),
+    weightBytes,
+    warnings,
+    params: countParams(target),
+    sourceParams: countParams(source),
   };
 }
 

@@ -1,6 +1,7 @@
 /**
- * Where a command accepts a model: a folder, or `hf://org/name[@revision]`, which becomes a folder of the Hub's cache; with `+` and an adapter of
- * either kind behind it, the model with that adapter merged in. Every command but `plan`, which reads no weights, takes what `modelSource` gives.
+ * Where a command accepts a model: a folder, or `hf://org/name[@revision]`, which becomes a folder of the Hub's cache;
+ * with `+` and an adapter of either kind behind it, the model with that adapter merged in. Every command but `plan`,
+ * which reads no weights, takes what `modelSource` gives.
  */
 import { resolve } from "node:path";
 import { inputError } from "../base/errors.js";
@@ -18,8 +19,15 @@ import type { Terminal } from "./terminal.js";
 export const orHub = "or hf://org/name[@revision]";
 export const orAdapted = `${orHub}; +ADAPTER behind it merges a LoRA adapter in`;
 
-/** The folder itself, or the downloaded one (`part` of it: a folder of headers has no weights to read), with progress on the terminal. Ctrl-C keeps what has come. Throws like `fetchModel`. */
-export async function modelFolder(model: string, json: boolean | undefined, part: FetchedPart = "all"): Promise<string> {
+/**
+ * The folder itself, or the downloaded one (`part` of it: a folder of headers has no weights to read), with progress on
+ * the terminal. Ctrl-C keeps what has come. Throws like `fetchModel`.
+ */
+export async function modelFolder(
+  model: string,
+  json: boolean | undefined,
+  part: FetchedPart = "all",
+): Promise<string> {
   if (!isHubReference(model)) {
     await requireModel(model);
     return model;
@@ -30,7 +38,11 @@ export async function modelFolder(model: string, json: boolean | undefined, part
   const controller = new AbortController();
   const forget = onStopAsked(() => controller.abort());
   try {
-    return await fetchModel(model, { part, signal: controller.signal, onEvent: downloadView(model, terminal, () => performance.now()) });
+    return await fetchModel(model, {
+      part,
+      signal: controller.signal,
+      onEvent: downloadView(model, terminal, () => performance.now()),
+    });
   } finally {
     forget();
     terminal.settle();
@@ -57,10 +69,14 @@ export function hubReference(name: string): string | null {
   }
 }
 
-/** Of a command's argument: a folder, `hf://org/name[@revision]`, or either with `+` and an adapter, where the `hf://` of the second may be left out. */
+/**
+ * Of a command's argument: a folder, `hf://org/name[@revision]`, or either with `+` and an adapter, where the `hf://`
+ * of the second may be left out.
+ */
 export async function askedModel(words: string): Promise<ModelSource> {
   const found = await namedModel(words, async (name, model) => {
-    if (isHubReference(name) || (model !== null && isHubReference(model) && !(await exists(name)))) return hubReference(name);
+    if (isHubReference(name) || (model !== null && isHubReference(model) && !(await exists(name))))
+      return hubReference(name);
     return (await exists(name)) ? name : null;
   });
   // What is wrong with it is said where it is opened or fetched.
@@ -68,19 +84,35 @@ export async function askedModel(words: string): Promise<ModelSource> {
 }
 
 /** Of a command's argument, for `openCheckpoint`. Throws like `askedModel` and `fetchModel`. */
-export async function modelSource(words: string, json: boolean | undefined, part: FetchedPart = "all"): Promise<ModelSource> {
+export async function modelSource(
+  words: string,
+  json: boolean | undefined,
+  part: FetchedPart = "all",
+): Promise<ModelSource> {
   return fetchedSource(await askedModel(words), json, part);
 }
 
-/** Folders of a model and its adapter by their names, downloaded where they have to be. An adapter is small and comes as a whole. */
-export async function fetchedSource(named: ModelSource, json: boolean | undefined, part: FetchedPart = "all"): Promise<ModelSource> {
+/**
+ * Folders of a model and its adapter by their names, downloaded where they have to be. An adapter is small and comes as
+ * a whole.
+ */
+export async function fetchedSource(
+  named: ModelSource,
+  json: boolean | undefined,
+  part: FetchedPart = "all",
+): Promise<ModelSource> {
   if (typeof named === "string") return modelFolder(named, json, part);
-  return { model: await modelFolder(named.model, json, part), adapter: await modelFolder(named.adapter, json, "adapter") };
+  return {
+    model: await modelFolder(named.model, json, part),
+    adapter: await modelFolder(named.adapter, json, "adapter"),
+  };
 }
 
 /** As a command takes it. */
 export function shownModel(source: ModelSource): string {
-  return foldersOf(source).map((one) => (isHubReference(one) ? one : shownPath(one))).join("+");
+  return foldersOf(source)
+    .map((one) => (isHubReference(one) ? one : shownPath(one)))
+    .join("+");
 }
 
 /** Shows how far a download is; speed and time left are judged by what came in this call. */

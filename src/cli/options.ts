@@ -12,7 +12,11 @@ export interface CommonFlags {
 }
 
 export function withThreads(command: Command, otherwise = "all cores"): Command {
-  return command.option("--threads <n>", `threads of the engine (default: ${otherwise})`, wholeNumber("--threads", 1, 1024));
+  return command.option(
+    "--threads <n>",
+    `threads of the engine (default: ${otherwise})`,
+    wholeNumber("--threads", 1, 1024),
+  );
 }
 
 export function withJson(command: Command): Command {
@@ -61,7 +65,10 @@ export function quantity(option: string, low: number, high = 1e18): (text: strin
     const [, number = "", unit = "?"] = /^(\d+\.?\d*(?:e\+?\d+)?)([kmbgt]?)$/i.exec(text.trim()) ?? [];
     const value = Number(number) * (quantityUnits[unit.toUpperCase()] ?? NaN);
     if (!Number.isFinite(value) || !(value >= low && value <= high)) {
-      throw inputError(`"${text}" is not a number ${range(low, high)}`, { where: option, hint: "write 50000, 50K, 7B, 2T or 1e12" });
+      throw inputError(`"${text}" is not a number ${range(low, high)}`, {
+        where: option,
+        hint: "write 50000, 50K, 7B, 2T or 1e12",
+      });
     }
     return value;
   };
@@ -78,12 +85,23 @@ export function oneOf<T extends string>(option: string, words: readonly T[]): (t
     const found = words.find((word) => word === text);
     if (found !== undefined) return found;
     const meant = nearest(text, words);
-    throw inputError(`"${text}" is not one of ${words.join(", ")}`, { where: option, hint: meant && `did you mean ${meant}?` });
+    throw inputError(`"${text}" is not one of ${words.join(", ")}`, {
+      where: option,
+      hint: meant && `did you mean ${meant}?`,
+    });
   };
 }
 
 const byteUnits: Readonly<Record<string, number>> = {
-  B: 1, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12, KIB: 2 ** 10, MIB: 2 ** 20, GIB: 2 ** 30, TIB: 2 ** 40,
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
 };
 
 /** A size such as 5GB (10^9 bytes) or 512MiB (2^20 bytes). Throws inputError naming the option. */
@@ -92,7 +110,10 @@ export function byteSize(option: string): (text: string) => number {
     const [, number = "", unit = ""] = /^(\d+(?:\.\d+)?) ?([a-z]+)$/i.exec(text.trim()) ?? [];
     const bytes = Math.floor(Number(number) * (byteUnits[unit.toUpperCase()] ?? NaN));
     if (!(bytes >= 1 && bytes <= Number.MAX_SAFE_INTEGER)) {
-      throw inputError(`"${text}" is not a size`, { where: option, hint: "write a number and a unit: 500MB, 5GB, 4GiB" });
+      throw inputError(`"${text}" is not a size`, {
+        where: option,
+        hint: "write a number and a unit: 500MB, 5GB, 4GiB",
+      });
     }
     return bytes;
   };

@@ -26,8 +26,16 @@ export function perplexityCommand(): Command {
     .description("measure a model's perplexity on long text, by a window that slides in strides")
     .argument("<model>", `model folder with a tokenizer.json, ${orAdapted}`)
     .argument("<file>", `text file (UTF-8); ${orStandardInput}`)
-    .option("--sequence <n>", `tokens that the model sees at once (default: its positions, at most ${LONGEST_DEFAULT})`, wholeNumber("--sequence", 2))
-    .option("--stride <n>", "tokens by which the window moves on (default: half of --sequence)", wholeNumber("--stride", 1))
+    .option(
+      "--sequence <n>",
+      `tokens that the model sees at once (default: its positions, at most ${LONGEST_DEFAULT})`,
+      wholeNumber("--sequence", 2),
+    )
+    .option(
+      "--stride <n>",
+      "tokens by which the window moves on (default: half of --sequence)",
+      wholeNumber("--stride", 1),
+    )
     .action(execute);
   return withExample(withJson(withThreads(command)), "upcycle perplexity runs/small/last data/notes.txt --stride 64");
 }
@@ -36,7 +44,9 @@ async function execute(name: string, file: string, flags: PerplexityFlags): Prom
   const text = await inputText(file, flags.json);
   const source = await modelSource(name, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
-  const tokens = await withTokenizer(modelFolderOf(source), { signal }, (tokenizer) => tokenizer.encode(text, { addSpecialTokens: true }));
+  const tokens = await withTokenizer(modelFolderOf(source), { signal }, (tokenizer) =>
+    tokenizer.encode(text, { addSpecialTokens: true }),
+  );
   const model = await openModel(source, onnxruntimeBackend, flags.threads ?? defaultThreads());
   try {
     const sequence = flags.sequence ?? Math.min(model.spec.maxPositions, LONGEST_DEFAULT);
@@ -45,15 +55,30 @@ async function execute(name: string, file: string, flags: PerplexityFlags): Prom
     const windows = slidingPerplexity(model, tokens, { sequence, stride, signal });
     let next = await windows.next();
     for (; next.done !== true; next = await windows.next()) {
-      terminal.progress(`${percent(next.value.tokens / (tokens.length - 1), 3)} of ${tokens.length} tokens  perplexity ${Math.exp(next.value.loss).toPrecision(5)}`);
+      terminal.progress(
+        `${percent(next.value.tokens / (tokens.length - 1), 3)} of ${tokens.length} tokens  perplexity ` +
+          `${Math.exp(next.value.loss).toPrecision(5)}`,
+      );
     }
     const { loss, tokens: predicted } = next.value;
     if (signal.aborted) throw interruptedError(`stopped after ${predicted} tokens`);
     const tokensPerSecond = (predicted / (performance.now() - started)) * 1000;
     const bitsPerByte = (loss * predicted) / Math.LN2 / utf8Length(text);
-    if (json) terminal.json({ perplexity: Math.exp(loss), loss, bitsPerByte, tokens: predicted, sequence, stride, tokensPerSecond });
+    if (json)
+      terminal.json({
+        perplexity: Math.exp(loss),
+        loss,
+        bitsPerByte,
+        tokens: predicted,
+        sequence,
+        stride,
+        tokensPerSecond,
+      });
     else {
-      terminal.out(`perplexity ${Math.exp(loss).toPrecision(6)}, loss ${loss.toFixed(4)} nats per token, ${bitsPerByte.toFixed(4)} bits per byte`);
+      terminal.out(
+        `perplexity ${Math.exp(loss).toPrecision(6)}, loss ${loss.toFixed(4)} nats per token, ` +
+          `${bitsPerByte.toFixed(4)} bits per byte`,
+      );
       terminal.note(`${predicted} tokens, windows of ${sequence}, stride ${stride}, ${rate(tokensPerSecond)}`);
     }
   } finally {

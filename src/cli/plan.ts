@@ -11,7 +11,14 @@ import { writeFileAtomic } from "../files/io/atomic.js";
 import { isOwnPage, requireFilePlace } from "../files/io/named-file.js";
 import { largest } from "../files/io/open.js";
 import { readJson, readText } from "../files/io/ranges.js";
-import { armKinds, fittedCoefficients, publishedCoefficients, type ArmKind, type Coefficients, type FitDocument } from "../laws/planner/coefficients.js";
+import {
+  armKinds,
+  fittedCoefficients,
+  publishedCoefficients,
+  type ArmKind,
+  type Coefficients,
+  type FitDocument,
+} from "../laws/planner/coefficients.js";
 import { gpuOf, type Gpu } from "../laws/planner/hardware.js";
 import { makePlan, type PlanRequest } from "../laws/planner/plan.js";
 import { parseShape, presets, shapeOfSize, shapeSpec } from "../laws/planner/shape.js";
@@ -58,7 +65,10 @@ interface PlanFlags extends CommonFlags {
 export function planCommand(): Command {
   const command = new Command("plan")
     .description("predict losses, cost and layout of upcycling a dense model")
-    .argument("[model]", `folder of a dense model, ${orHub} (of which only the config is fetched); or use one of the next three`)
+    .argument(
+      "[model]",
+      `folder of a dense model, ${orHub} (of which only the config is fetched); or use one of the next three`,
+    )
     .option("--preset <name>", "a public model, named below")
     .option("--size <params>", "a usual shape of this size: 7B")
     .option("--shape <list>", "hidden=4096,layers=32,heads=32,inner=11008,vocab=32000")
@@ -76,7 +86,11 @@ export function planCommand(): Command {
     .option("--sequence <n>", "tokens per sequence", wholeNumber("--sequence", 128, 1 << 22), 4096)
     .option("--batch <tokens>", "tokens per step (default: chosen)", quantity("--batch", 1))
     .option("--mfu <list>", "measured share of peak: 0.45, or 0.45,0.35 dense and MoE")
-    .option("--coefficients <file>", "upcycle fit --json of upcycling-shared; or dense=FILE, scratch=FILE, upcycled=FILE (default: published)", collect)
+    .option(
+      "--coefficients <file>",
+      "upcycle fit --json of upcycling-shared; or dense=FILE, scratch=FILE, upcycled=FILE (default: published)",
+      collect,
+    )
     .option("--fitted-recipe <name>", "recipe of the mixtures in your fits")
     .option("--n <params>", "N of the laws (default: all parameters)", quantity("--n", 1))
     .option("--parent-lr <rate>", "highest learning rate of the parent's training", realNumber("--parent-lr", 1e-8, 1))
@@ -100,7 +114,10 @@ async function execute(model: string | undefined, flags: PlanFlags): Promise<voi
   const plan = makePlan(request);
   if (flags.html !== undefined) {
     const assets = { ...(await chartAssets()), liveJs: await plannerBundle() };
-    await writeFileAtomic(flags.html, renderPlanHtml({ request, command: commandLine(), version: toolVersion }, assets));
+    await writeFileAtomic(
+      flags.html,
+      renderPlanHtml({ request, command: commandLine(), version: toolVersion }, assets),
+    );
   }
   if (json) {
     terminal.json({ upcycle: toolVersion, ...plan });
@@ -111,11 +128,20 @@ async function execute(model: string | undefined, flags: PlanFlags): Promise<voi
 }
 
 async function requestOf(model: string | undefined, flags: PlanFlags): Promise<PlanRequest> {
-  const budget = { tokens: flags.tokens ?? null, gpuHours: flags.gpuHours ?? null, money: flags.money ?? null, days: flags.days ?? null };
+  const budget = {
+    tokens: flags.tokens ?? null,
+    gpuHours: flags.gpuHours ?? null,
+    money: flags.money ?? null,
+    days: flags.days ?? null,
+  };
   const dense = await denseModel(model, flags);
-  if (dense.seen === null) throw inputError(`how many tokens has ${dense.name} seen?`, { where: "--d1", hint: "give for example --d1 2T" });
+  if (dense.seen === null)
+    throw inputError(`how many tokens has ${dense.name} seen?`, { where: "--d1", hint: "give for example --d1 2T" });
   if (Object.values(budget).every((value) => value === null)) {
-    throw inputError("no budget", { where: "upcycle plan", hint: "give at least one of --tokens, --gpu-hours, --money, --days" });
+    throw inputError("no budget", {
+      where: "upcycle plan",
+      hint: "give at least one of --tokens, --gpu-hours, --money, --days",
+    });
   }
   const table = await hardwareTable(flags.hardware);
   const gpu = gpuNamed(table, flags.gpu);
@@ -126,10 +152,24 @@ async function requestOf(model: string | undefined, flags: PlanFlags): Promise<P
   });
   const [denseMfu, moeMfu] = flags.mfu === undefined ? [null, null] : shares(flags.mfu);
   return {
-    name: dense.name, spec: dense.spec, size: flags.n ?? null, seen: dense.seen, recipes, budget,
-    gpu: flags.price === undefined ? gpu : { ...gpu, price: flags.price }, currency: table.currency, gpus: flags.gpus,
-    sequence: flags.sequence, batchTokens: flags.batch ?? null, speed: defaultSpeed, mfu: { dense: denseMfu, moe: moeMfu },
-    coefficients: await coefficientsOf(flags), parentPeak: flags.parentLr ?? null, draws: flags.draws, seed: flags.seed, level: flags.level,
+    name: dense.name,
+    spec: dense.spec,
+    size: flags.n ?? null,
+    seen: dense.seen,
+    recipes,
+    budget,
+    gpu: flags.price === undefined ? gpu : { ...gpu, price: flags.price },
+    currency: table.currency,
+    gpus: flags.gpus,
+    sequence: flags.sequence,
+    batchTokens: flags.batch ?? null,
+    speed: defaultSpeed,
+    mfu: { dense: denseMfu, moe: moeMfu },
+    coefficients: await coefficientsOf(flags),
+    parentPeak: flags.parentLr ?? null,
+    draws: flags.draws,
+    seed: flags.seed,
+    level: flags.level,
   };
 }
 
@@ -139,25 +179,43 @@ interface DenseModel {
   readonly seen: number | null;
 }
 
-async function denseModel(model: string | undefined, { preset, size, shape, d1, json }: PlanFlags): Promise<DenseModel> {
+async function denseModel(
+  model: string | undefined,
+  { preset, size, shape, d1, json }: PlanFlags,
+): Promise<DenseModel> {
   const given = [model, preset, size, shape].filter((value) => value !== undefined).length;
   if (given !== 1) {
-    throw inputError(given === 0 ? "no model" : "more than one model", { where: "upcycle plan", hint: "give one of: a folder, --preset, --size, --shape" });
+    throw inputError(given === 0 ? "no model" : "more than one model", {
+      where: "upcycle plan",
+      hint: "give one of: a folder, --preset, --size, --shape",
+    });
   }
   const seen = d1 ?? null;
   if (model !== undefined) {
     const named = await askedModel(model);
-    if (typeof named !== "string") throw inputError("a plan reads config.json alone, in which an adapter changes nothing", { where: shownModel(named), hint: `leave it out: ${shownModel(named.model)}` });
+    if (typeof named !== "string")
+      throw inputError("a plan reads config.json alone, in which an adapter changes nothing", {
+        where: shownModel(named),
+        hint: `leave it out: ${shownModel(named.model)}`,
+      });
     const file = join(await modelFolder(named, json, "config"), "config.json");
     const spec = specFromConfig((await readJson(file, largest.settings)) as Record<string, unknown>, shownPath(file));
-    if (isMoe(spec)) throw inputError("this model is already a mixture of experts", { where: isHubReference(model) ? model : shownPath(model), hint: "a plan starts from a dense model" });
+    if (isMoe(spec))
+      throw inputError("this model is already a mixture of experts", {
+        where: isHubReference(model) ? model : shownPath(model),
+        hint: "a plan starts from a dense model",
+      });
     return { name: isHubReference(model) ? model.slice("hf://".length) : shownPath(model), spec, seen };
   }
   if (preset !== undefined) {
     const found = presets.find(({ id }) => id === preset);
     const names = presets.map(({ id }) => id);
     const meant = nearest(preset, names);
-    if (found === undefined) throw inputError(`"${preset}" is no preset`, { where: "--preset", hint: meant === undefined ? `presets: ${names.join(", ")}` : `did you mean ${meant}?` });
+    if (found === undefined)
+      throw inputError(`"${preset}" is no preset`, {
+        where: "--preset",
+        hint: meant === undefined ? `presets: ${names.join(", ")}` : `did you mean ${meant}?`,
+      });
     return { name: found.id, spec: shapeSpec(found.shape), seen: seen ?? found.seen };
   }
   if (shape !== undefined) return { name: "your shape", spec: shapeSpec(parseShape(shape, "--shape")), seen };
@@ -176,8 +234,18 @@ function gpuNamed({ gpus }: HardwareTable, name: string): Gpu {
   const row = gpus[name];
   const names = Object.keys(gpus);
   const meant = nearest(name, names);
-  if (row === undefined) throw inputError(`"${name}" is not in the table of GPUs`, { where: "--gpu", hint: `${meant === undefined ? "" : `did you mean ${meant}? `}known: ${names.join(", ")}; add yours with --hardware` });
-  return gpuOf(name, { ...row, peakTflops: row.peakTflops as Record<string, number>, sources: (row.sources ?? {}) as Record<string, string> });
+  if (row === undefined)
+    throw inputError(`"${name}" is not in the table of GPUs`, {
+      where: "--gpu",
+      hint:
+        `${meant === undefined ? "" : `did you mean ${meant}? `}known: ${names.join(", ")}; add yours with ` +
+        "--hardware",
+    });
+  return gpuOf(name, {
+    ...row,
+    peakTflops: row.peakTflops as Record<string, number>,
+    sources: (row.sources ?? {}) as Record<string, string>,
+  });
 }
 
 function shares(text: string): [number, number] {
@@ -196,18 +264,33 @@ async function coefficientsOf({ coefficients = [], fittedRecipe }: PlanFlags): P
     const kind = armKinds.find((name) => text.startsWith(`${name}=`));
     const file = kind === undefined ? text : text.slice(kind.length + 1);
     const key = kind ?? "shared";
-    if (named.has(key)) throw inputError(`coefficients for ${key === "shared" ? "all kinds of models" : key} are given twice`, { where: "--coefficients" });
+    if (named.has(key))
+      throw inputError(`coefficients for ${key === "shared" ? "all kinds of models" : key} are given twice`, {
+        where: "--coefficients",
+      });
     named.set(key, await fitDocument(file));
   }
   const shared = named.get("shared");
-  if (shared !== undefined && named.size === 1 && shared.law === "upcycling-shared") return fittedCoefficients({ shared }, recipe);
+  if (shared !== undefined && named.size === 1 && shared.law === "upcycling-shared")
+    return fittedCoefficients({ shared }, recipe);
   const missing = armKinds.filter((kind) => !named.has(kind));
   if (shared !== undefined || missing.length > 0) {
-    throw inputError(shared === undefined ? `no coefficients for ${missing.join(", ")}` : `${shared.file} is a fit of ${shared.law}, which does not cover dense, from-scratch and upcycled models`, {
-      where: "--coefficients", hint: "give one fit of --law upcycling-shared, or dense=FILE scratch=FILE upcycled=FILE; losses of different sources cannot be compared",
-    });
+    throw inputError(
+      shared === undefined
+        ? `no coefficients for ${missing.join(", ")}`
+        : `${shared.file} is a fit of ${shared.law}, which does not cover dense, from-scratch and upcycled models`,
+      {
+        where: "--coefficients",
+        hint:
+          "give one fit of --law upcycling-shared, or dense=FILE scratch=FILE upcycled=FILE; losses of different " +
+          "sources cannot be compared",
+      },
+    );
   }
-  return fittedCoefficients(Object.fromEntries(armKinds.map((kind) => [kind, named.get(kind)!])) as Record<ArmKind, FitDocument>, recipe);
+  return fittedCoefficients(
+    Object.fromEntries(armKinds.map((kind) => [kind, named.get(kind)!])) as Record<ArmKind, FitDocument>,
+    recipe,
+  );
 }
 
 /** The output of `upcycle fit --json`, checked as far as it is read. Throws inputError. */
@@ -217,11 +300,36 @@ async function fitDocument(path: string): Promise<FitDocument> {
   const refuse = (what: string): never => {
     throw inputError(what, { where: file, hint: "expected what upcycle fit --json prints" });
   };
-  if (typeof data !== "object" || data === null || typeof data.law !== "string" || typeof data.params !== "object" || data.params === null) refuse("this is not the output of upcycle fit --json");
+  if (
+    typeof data !== "object" ||
+    data === null ||
+    typeof data.law !== "string" ||
+    typeof data.params !== "object" ||
+    data.params === null
+  )
+    refuse("this is not the output of upcycle fit --json");
   const { law, params, status, draws, ranges } = data as FitDocument;
   if (!Object.values(params).every((value) => typeof value === "number")) refuse("a parameter is no number");
-  if (draws != null && !(typeof draws === "object" && Object.values(draws).every((values) => Array.isArray(values) && values.every((value) => typeof value === "number")))) refuse("draws are not lists of numbers");
-  if (ranges != null && !(typeof ranges === "object" && Object.values(ranges).every((pair) => Array.isArray(pair) && pair.length === 2 && pair.every((value) => typeof value === "number")))) refuse("ranges are not pairs of numbers");
+  if (
+    draws != null &&
+    !(
+      typeof draws === "object" &&
+      Object.values(draws).every(
+        (values) => Array.isArray(values) && values.every((value) => typeof value === "number"),
+      )
+    )
+  )
+    refuse("draws are not lists of numbers");
+  if (
+    ranges != null &&
+    !(
+      typeof ranges === "object" &&
+      Object.values(ranges).every(
+        (pair) => Array.isArray(pair) && pair.length === 2 && pair.every((value) => typeof value === "number"),
+      )
+    )
+  )
+    refuse("ranges are not pairs of numbers");
   if (status === "iteration-limit") refuse("this fit did not converge");
   const whole = draws != null && Object.keys(params).every((name) => (draws[name]?.length ?? 0) > 1);
   return { file, law, params, status, ...(whole && { draws }), ...(ranges != null && { ranges }) };
@@ -229,5 +337,8 @@ async function fitDocument(path: string): Promise<FitDocument> {
 
 function shapeWords({ hidden, layers, attn, vocab, tiedHead }: DecoderSpec): string {
   const ffn = layers[0]!.ffn;
-  return `hidden ${grouped(hidden)}, ${layers.length} layers, ${attn.heads} heads of ${attn.headDim} (${attn.kvHeads} key-value), FFN ${grouped(ffn.inner)}, vocabulary ${grouped(vocab)} (${tiedHead ? "tied" : "own"} head)`;
+  return (
+    `hidden ${grouped(hidden)}, ${layers.length} layers, ${attn.heads} heads of ${attn.headDim} (${attn.kvHeads} ` +
+    `key-value), FFN ${grouped(ffn.inner)}, vocabulary ${grouped(vocab)} (${tiedHead ? "tied" : "own"} head)`
+  );
 }

@@ -24,13 +24,21 @@ export function trainingView(terminal: Terminal, name: string): (event: TrainEve
         steps = event.steps;
         perStep = event.tokensPerStep;
         recent = [];
-        terminal.note(event.step === 0 ? `${name}: ${steps} steps of ${perStep} tokens` : `${name}: going on after step ${event.step} of ${steps}`);
+        terminal.note(
+          event.step === 0
+            ? `${name}: ${steps} steps of ${perStep} tokens`
+            : `${name}: going on after step ${event.step} of ${steps}`,
+        );
         break;
       case "step": {
         recent = [...recent.slice(1 - RECENT), event.ms];
         const ms = recent.reduce((a, b) => a + b, 0) / recent.length;
         const eta = ((steps - event.step) * ms) / 1000;
-        terminal.progress(`step ${event.step}/${steps}  ETA ${duration(eta)}${overall}  ${rate((perStep / ms) * 1000)}  loss ${event.loss.toFixed(3)}`, name);
+        terminal.progress(
+          `step ${event.step}/${steps}  ETA ${duration(eta)}${overall}  ${rate((perStep / ms) * 1000)}  loss ` +
+            `${event.loss.toFixed(3)}`,
+          name,
+        );
         break;
       }
       case "eval":
@@ -75,7 +83,11 @@ export function studyView(terminal: Terminal, now: () => number): (event: StudyE
 const paceAfterMs = 1000;
 
 /** Shows a conversion or a merge: its warnings, then how far it is. */
-export function conversionView(terminal: Terminal, doing = "converting", now = (): number => performance.now()): (event: ConvertEvent | MergeEvent | MultiplyEvent) => void {
+export function conversionView(
+  terminal: Terminal,
+  doing = "converting",
+  now = (): number => performance.now(),
+): (event: ConvertEvent | MergeEvent | MultiplyEvent) => void {
   let first: number | undefined;
   return (event) => {
     switch (event.type) {
@@ -83,16 +95,25 @@ export function conversionView(terminal: Terminal, doing = "converting", now = (
         for (const warning of event.warnings) terminal.note(`warning: ${warning}`);
         break;
       case "resumed":
-        terminal.note(`going on where it was interrupted: ${percent(event.done / event.total, 3)} of ${bytes(event.total)} are there`);
+        terminal.note(
+          `going on where it was interrupted: ${percent(event.done / event.total, 3)} of ${bytes(event.total)} ` +
+            "are there",
+        );
         break;
       case "replaced":
-        terminal.note(`an unfinished conversion to the same folder was removed (${event.name}: another source, other settings or another version)`);
+        terminal.note(
+          `an unfinished conversion to the same folder was removed (${event.name}: another source, other ` +
+            "settings or another version)",
+        );
         break;
       case "progress": {
         const { done, total, bytesPerSecond, tensor } = event;
         first ??= now();
         // The first parts wait for files to be opened and threads to start.
-        const pace = now() - first < paceAfterMs ? "" : `  ${bytes(bytesPerSecond)}/s  ETA ${duration((total - done) / bytesPerSecond)}`;
+        const pace =
+          now() - first < paceAfterMs
+            ? ""
+            : `  ${bytes(bytesPerSecond)}/s  ETA ${duration((total - done) / bytesPerSecond)}`;
         terminal.progress(`${percent(done / total, 3)} of ${bytes(total)}${pace}  ${doing}`, tensor);
         break;
       }

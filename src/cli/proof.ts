@@ -43,8 +43,13 @@ interface Asked {
   readonly acceptFinished?: boolean | undefined;
 }
 
-/** What can be refused before any of the models, by the names that were given, is fetched or read. Throws inputError. */
-export async function requireBeforehand(models: readonly ModelSource[], { out, overwrite, dryRun, text = [], acceptFinished }: Asked): Promise<void> {
+/**
+ * What can be refused before any of the models, by the names that were given, is fetched or read. Throws inputError.
+ */
+export async function requireBeforehand(
+  models: readonly ModelSource[],
+  { out, overwrite, dryRun, text = [], acceptFinished }: Asked,
+): Promise<void> {
   const folders = models.flatMap(foldersOf).filter((name) => !isHubReference(name));
   if (out !== undefined && dryRun !== true) await requireOut({ out, overwrite, folders, acceptFinished });
   for (const file of text) await withFsErrors(file, "open file", () => stat(file));
@@ -58,29 +63,51 @@ export async function requireText(source: ModelSource, files: readonly string[])
 }
 
 /**
- * Writes `preservation.json` and the measured values into the card. The model is complete by then: what goes wrong here is a
- * warning, and the conversion stands.
+ * Writes `preservation.json` and the measured values into the card. The model is complete by then: what goes wrong here
+ * is a warning, and the conversion stands.
  */
-export async function prove({ dir, card }: { readonly dir: string; readonly card: (preservation: PreservationReport) => string }, source: ModelSource, { text, threads, terminal, signal }: ProofOptions): Promise<Proof> {
+export async function prove(
+  { dir, card }: { readonly dir: string; readonly card: (preservation: PreservationReport) => string },
+  source: ModelSource,
+  { text, threads, terminal, signal }: ProofOptions,
+): Promise<Proof> {
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
   try {
     const preservation = await measurePreservation({
-      parent: source, child: dir, text, threads, signal, tokens: reportTokens, memory: 0, backend: onnxruntimeBackend, onEvent: preservationView(terminal),
+      parent: source,
+      child: dir,
+      text,
+      threads,
+      signal,
+      tokens: reportTokens,
+      memory: 0,
+      backend: onnxruntimeBackend,
+      onEvent: preservationView(terminal),
     });
     await writeJson(join(dir, reportFile), preservation);
     await writeFileAtomic(join(dir, cardFile), card(preservation));
     return { preservation, reportSeconds: seconds() };
   } catch (cause) {
     if (signal.aborted) {
-      throw interruptedError("the model is complete, measuring it was stopped", { where: shownPath(dir), hint: "the same command measures it, or upcycle verify" });
+      throw interruptedError("the model is complete, measuring it was stopped", {
+        where: shownPath(dir),
+        hint: "the same command measures it, or upcycle verify",
+      });
     }
-    const why = cause instanceof UpcycleError ? cause.line : cause instanceof Error ? cause.message.replace(/\s*\n\s*/g, " ") : String(cause);
+    const why =
+      cause instanceof UpcycleError
+        ? cause.line
+        : cause instanceof Error
+          ? cause.message.replace(/\s*\n\s*/g, " ")
+          : String(cause);
     terminal.note(`warning: the model is complete, but it could not be measured: ${why}`);
     return { preservation: null, reportSeconds: seconds() };
   }
 }
 
 export function proofLines({ preservation, reportSeconds }: Proof, columns: number): string[] {
-  return preservation === null ? [] : ["", ...preservationLines(preservation, columns), `measured in ${duration(reportSeconds)}`, ""];
+  return preservation === null
+    ? []
+    : ["", ...preservationLines(preservation, columns), `measured in ${duration(reportSeconds)}`, ""];
 }

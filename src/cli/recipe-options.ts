@@ -3,12 +3,24 @@ import { dirname, isAbsolute, resolve } from "node:path";
 import type { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import type { ModelSource } from "../files/checkpoint/model-source.js";
-import { parseMergekitConfig, parseRecipeConfig, type MergekitConfig, type RecipeConfig } from "../base/schemas/index.js";
+import {
+  parseMergekitConfig,
+  parseRecipeConfig,
+  type MergekitConfig,
+  type RecipeConfig,
+} from "../base/schemas/index.js";
 import { isHubReference } from "../files/hub/reference.js";
 import { exists } from "../files/io/atomic.js";
 import { largest } from "../files/io/open.js";
 import { readText } from "../files/io/ranges.js";
-import { expertInits, otherTensors, recipeDefaults, scalings, targetFamilies, type UpcycleRecipe } from "../surgery/planning/recipe.js";
+import {
+  expertInits,
+  otherTensors,
+  recipeDefaults,
+  scalings,
+  targetFamilies,
+  type UpcycleRecipe,
+} from "../surgery/planning/recipe.js";
 import { mergekitPlan } from "../surgery/planning/mergekit.js";
 import { recipeFromConfig } from "../surgery/planning/recipe-config.js";
 import { shownPath } from "./context.js";
@@ -27,24 +39,62 @@ export interface RecipeFlags extends Partial<Omit<RecipeConfig, "recipe" | "allo
 
 export function withRecipe(command: Command): Command {
   return command
-    .option("--recipe <name>", "E<copies>G<parts>T<experts per token>, for example E8G1T2, or a .yaml file with these options as keys")
-    .option("--mergekit <file>", "instead of model and recipe: several dense models as experts, in a .yaml file of mergekit-moe")
-    .option("--others <whose>", `with --mergekit, all but the experts: ${otherTensors.join(", ")} (default: ${recipeDefaults.others})`, oneOf("--others", otherTensors))
-    .option("--target <family>", `auto (simplest exact), ${targetFamilies.join(", ")}`, oneOf("--target", ["auto", ...targetFamilies]))
-    .option("--router <order>", `topk-softmax, softmax-topk (default: ${recipeDefaults.order})`, oneOf("--router", ["topk-softmax", "softmax-topk"]))
-    .option("--scaling <how>", `${scalings.join(", ")} (default: ${recipeDefaults.scaling})`, oneOf("--scaling", scalings))
-    .option("--router-std <number>", `standard deviation of the fresh router (default: ${recipeDefaults.routerStd})`, realNumber("--router-std", 0))
+    .option(
+      "--recipe <name>",
+      "E<copies>G<parts>T<experts per token>, for example E8G1T2, or a .yaml file with these options as keys",
+    )
+    .option(
+      "--mergekit <file>",
+      "instead of model and recipe: several dense models as experts, in a .yaml file of mergekit-moe",
+    )
+    .option(
+      "--others <whose>",
+      `with --mergekit, all but the experts: ${otherTensors.join(", ")} (default: ${recipeDefaults.others})`,
+      oneOf("--others", otherTensors),
+    )
+    .option(
+      "--target <family>",
+      `auto (simplest exact), ${targetFamilies.join(", ")}`,
+      oneOf("--target", ["auto", ...targetFamilies]),
+    )
+    .option(
+      "--router <order>",
+      `topk-softmax, softmax-topk (default: ${recipeDefaults.order})`,
+      oneOf("--router", ["topk-softmax", "softmax-topk"]),
+    )
+    .option(
+      "--scaling <how>",
+      `${scalings.join(", ")} (default: ${recipeDefaults.scaling})`,
+      oneOf("--scaling", scalings),
+    )
+    .option(
+      "--router-std <number>",
+      `standard deviation of the fresh router (default: ${recipeDefaults.routerStd})`,
+      realNumber("--router-std", 0),
+    )
     .option("--seed <n>", `of everything drawn (default: ${recipeDefaults.seed})`, wholeNumber("--seed", 0))
-    .option("--experts <what>", `what experts start from: ${expertInits.join(", ")} (default: ${recipeDefaults.experts})`, oneOf("--experts", expertInits))
+    .option(
+      "--experts <what>",
+      `what experts start from: ${expertInits.join(", ")} (default: ${recipeDefaults.experts})`,
+      oneOf("--experts", expertInits),
+    )
     .option("--noise <amount>", "noise on the experts: a std, or a share of each tensor's own such as 1%")
-    .option("--noise-fraction <share>", "share of the elements that get noise (default: 1)", realNumber("--noise-fraction", 0, 1))
+    .option(
+      "--noise-fraction <share>",
+      "share of the elements that get noise (default: 1)",
+      realNumber("--noise-fraction", 0, 1),
+    )
     .option("--drop <ratio>", "Drop-Upcycling: share of each expert's units drawn afresh", realNumber("--drop", 0, 1))
     .option("--permute", "give every expert's hidden units an order of their own")
     .option("--shared <n>", "hidden units of the FFN that go to a shared expert", wholeNumber("--shared", 1))
     .option("--layers <list>", "layers that get experts: all, even, odd, 0,4-7,12- (default: all)")
     .option("--pad", "fill the FFN with zero units where G does not divide its size")
     .option("--correction-bias", "routers with a bias that training can balance experts with")
-    .option("--aux-loss <number>", `coefficient of the balance loss in the config (default: ${recipeDefaults.auxLossCoef})`, realNumber("--aux-loss", 0, 1))
+    .option(
+      "--aux-loss <number>",
+      `coefficient of the balance loss in the config (default: ${recipeDefaults.auxLossCoef})`,
+      realNumber("--aux-loss", 0, 1),
+    )
     .option("--allow-uneven-topk", "accept a T that is not a multiple of G");
 }
 
@@ -56,9 +106,14 @@ export interface AskedConversion {
 }
 
 /**
- * What the flags ask for; those that are given come before a file's keys. Throws `input` for a file or a recipe that cannot be used.
+ * What the flags ask for; those that are given come before a file's keys. Throws `input` for a file or a recipe that
+ * cannot be used.
  */
-export async function askedOfFlags(model: string | undefined, flags: RecipeFlags, command: Command): Promise<AskedConversion> {
+export async function askedOfFlags(
+  model: string | undefined,
+  flags: RecipeFlags,
+  command: Command,
+): Promise<AskedConversion> {
   const { recipe, mergekit, others, experts, shared } = flags;
   if (mergekit === undefined) {
     if (others !== undefined) throw inputError("--others is about several models, which only --mergekit names");
@@ -67,43 +122,95 @@ export async function askedOfFlags(model: string | undefined, flags: RecipeFlags
     return { models: [await askedModel(model)], recipe: await recipeOfFlags({ ...flags, recipe }) };
   }
   if (model !== undefined || recipe !== undefined) {
-    throw inputError(`--mergekit says which models become experts, ${model === undefined ? `--recipe ${recipe}` : `"${model}"`} is one too many`, { hint: "leave it out" });
+    throw inputError(
+      "--mergekit says which models become experts, " +
+        `${model === undefined ? `--recipe ${recipe}` : `"${model}"`} is one too many`,
+      { hint: "leave it out" },
+    );
   }
-  if (experts !== undefined || shared !== undefined) throw inputError(`${experts === undefined ? "--shared" : "--experts"} does not go with --mergekit`);
+  if (experts !== undefined || shared !== undefined)
+    throw inputError(`${experts === undefined ? "--shared" : "--experts"} does not go with --mergekit`);
   const file = shownPath(mergekit);
   const config = parseMergekitConfig(await readText(mergekit, largest.settings), file);
   const plan = mergekitPlan(config, file, { ...given(flags), others });
-  return { models: await Promise.all(plan.models.map((name) => modelBeside(mergekit, name))), recipe: plan.recipe, dtype: config.dtype };
+  return {
+    models: await Promise.all(plan.models.map((name) => modelBeside(mergekit, name))),
+    recipe: plan.recipe,
+    dtype: config.dtype,
+  };
 }
 
 /**
- * A model of a mergekit file, or `model+lora`: folders beside the file or here; what is none, as `hf://`. Throws `input` for a path that leads nowhere.
+ * A model of a mergekit file, or `model+lora`: folders beside the file or here; what is none, as `hf://`. Throws
+ * `input` for a path that leads nowhere.
  */
 async function modelBeside(file: string, name: string): Promise<ModelSource> {
-  const found = await namedModel(name, async (one) => {
-    if (isHubReference(one)) return hubReference(one);
-    for (const path of [resolve(dirname(file), one), resolve(one)]) if (one !== "" && (await exists(path))) return path;
-    return isAbsolute(one) || /^[.~]|[\\]/.test(one) ? null : hubReference(one);
-  }, shownPath(file));
+  const found = await namedModel(
+    name,
+    async (one) => {
+      if (isHubReference(one)) return hubReference(one);
+      for (const path of [resolve(dirname(file), one), resolve(one)])
+        if (one !== "" && (await exists(path))) return path;
+      return isAbsolute(one) || /^[.~]|[\\]/.test(one) ? null : hubReference(one);
+    },
+    shownPath(file),
+  );
   if (found !== null) return found;
-  throw inputError(`no such folder: ${name}`, { where: shownPath(file), hint: "write a folder, as seen from this file or from here, or a model of the Hub such as org/name" });
+  throw inputError(`no such folder: ${name}`, {
+    where: shownPath(file),
+    hint: "write a folder, as seen from this file or from here, or a model of the Hub such as org/name",
+  });
 }
 
 async function recipeOfFlags(flags: RecipeFlags & { readonly recipe: string }): Promise<UpcycleRecipe> {
   const { recipe } = flags;
   const isFile = /\.ya?ml$/i.test(recipe);
-  const file = isFile ? parseRecipeConfig(await readText(recipe, largest.settings), shownPath(recipe)) : { recipe, router: undefined };
+  const file = isFile
+    ? parseRecipeConfig(await readText(recipe, largest.settings), shownPath(recipe))
+    : { recipe, router: undefined };
   const said = given(flags);
   // The order that a flag says leaves what else a file says about the router.
-  const router = typeof said.router === "string" && typeof file.router === "object" ? { router: { ...file.router, order: said.router } } : {};
+  const router =
+    typeof said.router === "string" && typeof file.router === "object"
+      ? { router: { ...file.router, order: said.router } }
+      : {};
   return recipeFromConfig({ ...file, ...said, ...router });
 }
 
 /** The keys that were said. */
 function given({ allowUnevenTopk, auxLoss, ...all }: RecipeFlags): Partial<Omit<RecipeConfig, "recipe">> {
-  const { target, router, scaling, routerStd, seed, experts, noise, noiseFraction, drop, permute, shared, layers, pad, correctionBias } = all;
+  const {
+    target,
+    router,
+    scaling,
+    routerStd,
+    seed,
+    experts,
+    noise,
+    noiseFraction,
+    drop,
+    permute,
+    shared,
+    layers,
+    pad,
+    correctionBias,
+  } = all;
   const said = {
-    target, router, scaling, routerStd, seed, experts, noise, noiseFraction, drop, permute, shared, layers, pad, correctionBias, allowUnevenTopK: allowUnevenTopk,
+    target,
+    router,
+    scaling,
+    routerStd,
+    seed,
+    experts,
+    noise,
+    noiseFraction,
+    drop,
+    permute,
+    shared,
+    layers,
+    pad,
+    correctionBias,
+    allowUnevenTopK: allowUnevenTopk,
     auxLossCoef: auxLoss,
   };
   return Object.fromEntries(Object.entries(said).filter(([, value]) => value !== undefined));

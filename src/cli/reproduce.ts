@@ -8,14 +8,32 @@ import { shownModel } from "./model-folder.js";
 
 /** `upcycle convert` with everything said. */
 export function convertLine(parent: ModelSource, recipe: UpcycleRecipe, out: string): string {
-  const { target, order, scaling, routerStd, seed, allowUnevenTopK, experts, noise, drop, permute, shared, layers, pad, auxLossCoef, correctionBias } = recipe;
+  const {
+    target,
+    order,
+    scaling,
+    routerStd,
+    seed,
+    allowUnevenTopK,
+    experts,
+    noise,
+    drop,
+    permute,
+    shared,
+    layers,
+    pad,
+    auxLossCoef,
+    correctionBias,
+  } = recipe;
   const flag = (said: boolean, words: string): string[] => (said ? [words] : []);
   return [
     `upcycle convert ${shellPath(shownModel(parent))} --recipe ${recipeName(recipe)}`,
     ...(target === null ? [] : [`--target ${shellWord(target)}`]),
     `--router ${order} --scaling ${scaling} --router-std ${routerStd} --seed ${seed} --dtype float32`,
     ...flag(experts !== recipeDefaults.experts, `--experts ${experts}`),
-    ...(noise === null ? [] : [`--noise ${noiseWords(noise)}`, ...flag(noise.fraction !== 1, `--noise-fraction ${noise.fraction}`)]),
+    ...(noise === null
+      ? []
+      : [`--noise ${noiseWords(noise)}`, ...flag(noise.fraction !== 1, `--noise-fraction ${noise.fraction}`)]),
     ...flag(drop !== 0, `--drop ${drop}`),
     ...flag(permute, "--permute"),
     ...flag(shared !== null, `--shared ${shared}`),

@@ -28,7 +28,10 @@ export class StopRequests {
   /**
    * `end` ends the process at once by the default of the signal: while an engine computes, `process.exit` is a crash.
    */
-  constructor(private readonly end: (name: StopSignal) => void, private readonly now: () => number) {}
+  constructor(
+    private readonly end: (name: StopSignal) => void,
+    private readonly now: () => number,
+  ) {}
 
   /** The exit code of a command that has stopped because it was asked to; null if no signal has come. */
   get exitCode(): number | null {
@@ -62,10 +65,13 @@ function isCopy(first: { readonly name: StopSignal; readonly at: number }, name:
 
 const listeners = new Map<StopSignal, () => void>();
 
-const requests = new StopRequests((name) => {
-  process.off(name, listeners.get(name)!);
-  process.kill(process.pid, name);
-}, () => performance.now());
+const requests = new StopRequests(
+  (name) => {
+    process.off(name, listeners.get(name)!);
+    process.kill(process.pid, name);
+  },
+  () => performance.now(),
+);
 
 /**
  * Calls `ask` when the process is asked to stop, at once if it has been; a second signal ends the process. Returns what
@@ -129,7 +135,8 @@ function replaceByNothing(descriptor: number): void {
  * opened for writing.
  */
 export function startedByNohup(
-  env: Readonly<Record<string, string | undefined>>, atStdin: () => OpenFile | null,
+  env: Readonly<Record<string, string | undefined>>,
+  atStdin: () => OpenFile | null,
 ): boolean {
   if (basename(env["_"] ?? "") === "nohup") return true;
   const stdin = atStdin();

@@ -29,7 +29,10 @@ export function studyCommand(): Command {
     .argument("<file>", "study file (YAML; see recipes/quickstart.yaml and recipes/own-parent.yaml)")
     .option("--out <dir>", "run folder (default: runs/NAME of the study); the same folder goes on where it was stopped")
     .action((file: string, flags: StudyFlags) => execute(file, `upcycle study ${shellPath(shownPath(file))}`, flags));
-  return withExample(withJson(withThreads(command, "the file's, else all cores")), "upcycle study recipes/quickstart.yaml --out runs/first");
+  return withExample(
+    withJson(withThreads(command, "the file's, else all cores")),
+    "upcycle study recipes/quickstart.yaml --out runs/first",
+  );
 }
 
 export function quickstartCommand(): Command {
@@ -48,7 +51,10 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
   const threads = flags.threads ?? config.threads ?? defaultThreads();
   const dir = flags.out ?? join("runs", config.name);
   const events = runStudy({
-    config, dir, threads, signal,
+    config,
+    dir,
+    threads,
+    signal,
     backend: onnxruntimeBackend,
     command: studyLine(command, dir, threads),
     conversionCommands: (parent, recipe, out) => [convertLine(parent, recipe, out), verifyLine(parent, out)],

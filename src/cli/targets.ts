@@ -39,10 +39,18 @@ async function execute(name: string, flags: TargetsFlags): Promise<void> {
     return;
   }
   terminal.out(`${spec.family} with ${recipeName(shape)}`);
-  for (const order of orders) terminal.out(section(verdicts.filter((verdict) => verdict.order === order), order, terminal.columns));
+  for (const order of orders)
+    terminal.out(
+      section(
+        verdicts.filter((verdict) => verdict.order === order),
+        order,
+        terminal.columns,
+      ),
+    );
   terminal.out("");
   terminal.out("read, run and trained, but never targets");
-  for (const [family, why] of Object.entries(neverTargets)) terminal.out(labelled(`  ${family}`, why, labelWidth, terminal.columns));
+  for (const [family, why] of Object.entries(neverTargets))
+    terminal.out(labelled(`  ${family}`, why, labelWidth, terminal.columns));
 }
 
 const meanings: Readonly<Record<RouterOrder, string>> = {
@@ -55,17 +63,32 @@ const marks: Readonly<Record<Support, string>> = { same: "yes", other: "WRONG", 
 function section(verdicts: readonly Verdict[], order: RouterOrder, columns: number): string[] {
   const held = verdicts.filter(({ obstacle }) => obstacle === null);
   const rows = held.map(({ family, expected, serving }) => [
-    family, expected!.kind === "exact" ? "exact" : expected!.kind === "constant-router" ? "exact *" : "approximate",
+    family,
+    expected!.kind === "exact" ? "exact" : expected!.kind === "constant-router" ? "exact *" : "approximate",
     ...serving.map(({ support }) => marks[support]),
   ]);
-  const notes = held.flatMap(({ family, serving }) => serving.flatMap(({ program, support, note }) => (note === null || support === "no" ? [] : [`${family} in ${program}: ${note}`])));
+  const notes = held.flatMap(({ family, serving }) =>
+    serving.flatMap(({ program, support, note }) =>
+      note === null || support === "no" ? [] : [`${family} in ${program}: ${note}`],
+    ),
+  );
   return [
     "",
     `${order}: ${meanings[order]}`,
-    ...(rows.length === 0 ? [] : table([["target", "function", ...programs], ...rows], ["left", "left", "left", "left", "left", "left"], columns)),
-    ...(held.some(({ expected }) => expected!.kind === "constant-router") ? ["  * while all router logits are equal; otherwise approximate"] : []),
+    ...(rows.length === 0
+      ? []
+      : table(
+          [["target", "function", ...programs], ...rows],
+          ["left", "left", "left", "left", "left", "left"],
+          columns,
+        )),
+    ...(held.some(({ expected }) => expected!.kind === "constant-router")
+      ? ["  * while all router logits are equal; otherwise approximate"]
+      : []),
     ...notes.flatMap((note) => wrap(note, columns - 4).map((line, i) => `${i === 0 ? "  " : "    "}${line}`)),
     ...(held.length < verdicts.length ? ["", "cannot hold it"] : []),
-    ...verdicts.flatMap(({ family, obstacle }) => (obstacle === null ? [] : labelled(`  ${family}`, obstacle, labelWidth, columns))),
+    ...verdicts.flatMap(({ family, obstacle }) =>
+      obstacle === null ? [] : labelled(`  ${family}`, obstacle, labelWidth, columns),
+    ),
   ];
 }

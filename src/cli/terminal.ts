@@ -156,10 +156,10 @@ let failure: UpcycleError | null = null;
 let thrown = false;
 
 /**
- * A reader that has seen enough (`| head`) closes the pipe. Results go to stdout when the work is done, or are the work,
- * so there is nothing left to do: the next write throws `ReaderGone`, and the command ends as after a failure, its engine
- * closed. (To end the process while an engine computes would be a crash.) But a training whose progress nobody reads any
- * more goes on. Where results cannot be written, on a full disk say, the write throws stopError.
+ * A reader that has seen enough (`| head`) closes the pipe. Results go to stdout when the work is done, or are the
+ * work, so there is nothing left to do: the next write throws `ReaderGone`, and the command ends as after a failure,
+ * its engine closed. (To end the process while an engine computes would be a crash.) But a training whose progress
+ * nobody reads any more goes on. Where results cannot be written, on a full disk say, the write throws stopError.
  */
 export const results: TerminalStreams["stdout"] = {
   get isTTY() {
@@ -190,7 +190,9 @@ function stdoutIsFile(): boolean {
   return isFile;
 }
 
-/** Node's stream drops what a file does not take of a piece, and a disk that is nearly full takes less without an error. */
+/**
+ * Node's stream drops what a file does not take of a piece, and a disk that is nearly full takes less without an error.
+ */
 function writeWhole(text: string): void {
   const bytes = Buffer.from(text);
   try {
@@ -209,8 +211,8 @@ const isGone = ({ code }: NodeJS.ErrnoException): boolean => code === "EPIPE" ||
 
 /**
  * Streams that fail end nothing by themselves. Results that are lost make the exit code 1, with one line that says why,
- * also where the last of them, or Commander's help, failed after the command. Words on stderr that cannot be written are
- * lost, and the work goes on.
+ * also where the last of them, or Commander's help, failed after the command. Words on stderr that cannot be written
+ * are lost, and the work goes on.
  */
 export function quietBrokenPipe(): void {
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {

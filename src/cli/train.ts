@@ -25,7 +25,10 @@ export function trainCommand(): Command {
     .argument("<file>", "train file (YAML; see recipes/train.yaml)")
     .option("--out <dir>", "run folder (default: the file's); the same folder goes on where it was stopped")
     .action(execute);
-  return withExample(withJson(withThreads(command, "the file's, else all cores")), "upcycle train recipes/train.yaml --out runs/small");
+  return withExample(
+    withJson(withThreads(command, "the file's, else all cores")),
+    "upcycle train recipes/train.yaml --out runs/small",
+  );
 }
 
 async function execute(file: string, flags: TrainFlags): Promise<void> {
@@ -82,7 +85,9 @@ function show(result: RunResult, dir: string): string[] {
     `held-out loss ${evals[0]!.loss.toFixed(4)} -> ${result.finalLoss.toFixed(4)}`,
     `${steps.length} steps ${result.found ? "took" : "in"} ${duration(seconds)}${ended}, ${speed}`,
     // The weights that went in are not kept a second time.
-    ...(best.step === 0 ? [] : [`best: ${shownPath(join(dir, "best"))} (held-out loss ${best.loss.toFixed(4)} after step ${best.step})`]),
+    ...(best.step === 0
+      ? []
+      : [`best: ${shownPath(join(dir, "best"))} (held-out loss ${best.loss.toFixed(4)} after step ${best.step})`]),
     `model: ${shownPath(result.last)}`,
   ];
 }

@@ -27,13 +27,22 @@ export interface CompareStreamedOptions {
  * Throws inputError if the vocabularies differ or there are fewer than two tokens.
  */
 export async function compareStreamed(
-  parent: StreamedModel, child: StreamedModel, tokens: Int32Array, { sequence, limitTokens, activationBytes, onProgress }: CompareStreamedOptions,
+  parent: StreamedModel,
+  child: StreamedModel,
+  tokens: Int32Array,
+  { sequence, limitTokens, activationBytes, onProgress }: CompareStreamedOptions,
 ): Promise<StreamedComparison> {
   requireOneVocabulary(parent, child);
   const matched = sameLayers(parent.spec, child.spec);
   const errors = matched ? parent.spec.layers.map(() => layerMeter()) : null;
   const compared = comparer(parent.spec.vocab);
-  const batch = sequencesAtOnce(parent.spec, child.spec, sequence, Math.min(limitTokens, tokens.length - 1), activationBytes);
+  const batch = sequencesAtOnce(
+    parent.spec,
+    child.spec,
+    sequence,
+    Math.min(limitTokens, tokens.length - 1),
+    activationBytes,
+  );
   const passes = Math.ceil(Math.min(limitTokens, tokens.length - 1) / (batch * sequence));
   const layers = Math.max(parent.spec.layers.length, child.spec.layers.length);
   let pass = 0;
@@ -57,13 +66,26 @@ export async function compareStreamed(
   return { ...compared.result(), layers: errors?.map((meter, layer) => ({ layer, ...meter.result() })) ?? null };
 }
 
-/** Layers correspond where both models have the same number of them on residual streams of the same width, read at the same places. */
+/**
+ * Layers correspond where both models have the same number of them on residual streams of the same width, read at the
+ * same places.
+ */
 function sameLayers(parent: DecoderSpec, child: DecoderSpec): boolean {
-  return parent.layers.length === child.layers.length && parent.hidden === child.hidden && isParallel(parent) === isParallel(child);
+  return (
+    parent.layers.length === child.layers.length &&
+    parent.hidden === child.hidden &&
+    isParallel(parent) === isParallel(child)
+  );
 }
 
 async function bothThroughLayer(
-  parent: StreamedModel, child: StreamedModel, layer: number, a: Float32Array, b: Float32Array, shape: BatchShape, meter: LayerMeter,
+  parent: StreamedModel,
+  child: StreamedModel,
+  layer: number,
+  a: Float32Array,
+  b: Float32Array,
+  shape: BatchShape,
+  meter: LayerMeter,
 ): Promise<[Float32Array, Float32Array]> {
   const [attendedA, attendedB] = [await parent.attention(layer, a, shape), await child.attention(layer, b, shape)];
   const [inputA, inputB] = isParallel(parent.spec) ? [a, b] : [attendedA, attendedB];
@@ -74,9 +96,15 @@ async function bothThroughLayer(
 }
 
 /** The child's FFN on its own activations and on the parent's, in one go: its weights are read once. */
-async function onBoth(child: StreamedModel, layer: number, inputB: Float32Array, inputA: Float32Array): Promise<[Float32Array, Float32Array]> {
+async function onBoth(
+  child: StreamedModel,
+  layer: number,
+  inputB: Float32Array,
+  inputA: Float32Array,
+): Promise<[Float32Array, Float32Array]> {
   if (inputA.every((value, i) => value === inputB[i])) {
-    // Equal so far: half the work, and models that are equal give equal bits, which other numbers of rows do not promise.
+    // Equal so far: half the work, and models that are equal give equal bits, which other numbers of rows do not
+    // promise.
     const y = await child.ffn(layer, inputB);
     return [y, y];
   }
@@ -86,9 +114,19 @@ async function onBoth(child: StreamedModel, layer: number, inputB: Float32Array,
   return halves(await child.ffn(layer, both));
 }
 
-const halves = (x: Float32Array): [Float32Array, Float32Array] => [x.subarray(0, x.length / 2), x.subarray(x.length / 2)];
+const halves = (x: Float32Array): [Float32Array, Float32Array] => [
+  x.subarray(0, x.length / 2),
+  x.subarray(x.length / 2),
+];
 
-async function compareHeads(parent: StreamedModel, child: StreamedModel, a: Float32Array, b: Float32Array, targets: Int32Array, compared: Comparer): Promise<void> {
+async function compareHeads(
+  parent: StreamedModel,
+  child: StreamedModel,
+  a: Float32Array,
+  b: Float32Array,
+  targets: Int32Array,
+  compared: Comparer,
+): Promise<void> {
   const [hiddenA, hiddenB] = [await parent.final(a), await child.final(b)];
   const meter = compared.open(targets);
   for (const [first, count] of vocabularyPieces(parent.spec)) {
@@ -117,7 +155,10 @@ function layerMeter(): LayerMeter {
     },
     result() {
       const broken = Number.isFinite(sum.difference) ? 0 : NaN;
-      return { relative: ratio(Math.sqrt(sum.difference), Math.sqrt(sum.parent)) + broken, largest: ratio(largest.difference, largest.parent) + broken };
+      return {
+        relative: ratio(Math.sqrt(sum.difference), Math.sqrt(sum.parent)) + broken,
+        largest: ratio(largest.difference, largest.parent) + broken,
+      };
     },
   };
 }
@@ -125,15 +166,30 @@ function layerMeter(): LayerMeter {
 /** Nothing against nothing is no difference. */
 const ratio = (difference: number, of: number): number => (difference === 0 ? 0 : difference / of);
 
-/** Float32 values that one token keeps in memory at the widest point of a layer, both models and the thread's copies counted. */
+/**
+ * Float32 values that one token keeps in memory at the widest point of a layer, both models and the thread's copies
+ * counted.
+ */
 function floatsPerToken(parent: DecoderSpec, child: DecoderSpec): number {
   const width = (spec: DecoderSpec): number =>
-    Math.max(...spec.layers.map(({ ffn }) => (ffn.kind === "dense" ? 3 * ffn.inner : ffn.topK * (3 * ffn.inner + 2 * spec.hidden) + 3 * (ffn.shared?.inner ?? 0))));
+    Math.max(
+      ...spec.layers.map(({ ffn }) =>
+        ffn.kind === "dense"
+          ? 3 * ffn.inner
+          : ffn.topK * (3 * ffn.inner + 2 * spec.hidden) + 3 * (ffn.shared?.inner ?? 0),
+      ),
+    );
   // The child's FFN sees each token twice; a product's input and output exist here and in the engine's thread.
   return 2 * Math.max(width(parent), 2 * width(child)) + 16 * Math.max(parent.hidden, child.hidden);
 }
 
-function sequencesAtOnce(parent: DecoderSpec, child: DecoderSpec, sequence: number, tokens: number, bytes: number): number {
+function sequencesAtOnce(
+  parent: DecoderSpec,
+  child: DecoderSpec,
+  sequence: number,
+  tokens: number,
+  bytes: number,
+): number {
   const wanted = Math.ceil(tokens / sequence);
   return Math.max(1, Math.min(wanted, Math.floor(bytes / (4 * floatsPerToken(parent, child) * sequence))));
 }

@@ -20,7 +20,10 @@ const MOST_LOGITS = 1 << 24;
  * Throws inputError if the vocabularies differ or there are fewer than two tokens.
  */
 export async function compareModels(
-  parent: RunnableModel, child: RunnableModel, tokens: Int32Array, { sequence, limitTokens, signal }: OnTokens,
+  parent: RunnableModel,
+  child: RunnableModel,
+  tokens: Int32Array,
+  { sequence, limitTokens, signal }: OnTokens,
 ): Promise<Comparison> {
   const { vocab } = parent.spec;
   requireOneVocabulary(parent, child);
@@ -28,7 +31,10 @@ export async function compareModels(
   const compared = comparer(vocab);
   for (const { inputs, targets } of evalBatches(tokens, { batch, sequence, limitTokens })) {
     signal?.throwIfAborted();
-    const [a, b] = await Promise.all([parent.logits(inputs, { batch, sequence }), child.logits(inputs, { batch, sequence })]);
+    const [a, b] = await Promise.all([
+      parent.logits(inputs, { batch, sequence }),
+      child.logits(inputs, { batch, sequence }),
+    ]);
     const meter = compared.open(targets);
     meter.add(a, b, 0, vocab);
     meter.close();
@@ -39,12 +45,16 @@ export async function compareModels(
 /** Throws inputError if the two do not speak of the same tokens. */
 export function requireOneVocabulary(parent: RunnableModel, child: RunnableModel): void {
   if (child.spec.vocab === parent.spec.vocab) return;
-  throw inputError(`its vocabulary has ${child.spec.vocab} tokens, that of ${parent.dir} ${parent.spec.vocab}`, { where: child.dir });
+  throw inputError(`its vocabulary has ${child.spec.vocab} tokens, that of ${parent.dir} ${parent.spec.vocab}`, {
+    where: child.dir,
+  });
 }
 
 /** Mean next-token loss of one model over the first `limitTokens` predicted tokens. */
 export async function meanLoss(
-  model: RunnableModel, tokens: Int32Array, { sequence, limitTokens, signal }: OnTokens,
+  model: RunnableModel,
+  tokens: Int32Array,
+  { sequence, limitTokens, signal }: OnTokens,
 ): Promise<{ readonly loss: number; readonly tokens: number }> {
   const vocab = model.spec.vocab;
   const batch = batchFor(sequence, limitTokens, vocab);

@@ -14,7 +14,9 @@ export interface Decoding {
   /** Logits [B, V] of each row's next token; only rows that have one in `ids`, or in the prompts, are of use. */
   readonly logits: Float32Array;
   readonly timings: Timings;
-  /** Goes on with one token in each row; null where a row has ended. Once the signal is aborted, logits are of no use. */
+  /**
+   * Goes on with one token in each row; null where a row has ended. Once the signal is aborted, logits are of no use.
+   */
   next(ids: readonly (number | null)[]): Promise<Decoding>;
 }
 
@@ -25,14 +27,25 @@ const STEP = 32;
 const SMALLEST_CACHE = 64;
 
 /**
- * Reads the prompts, all rows side by side; shorter ones are filled up behind their end, where causal attention never sees it. A row may have
- * no token. No text may come to more tokens than the model has positions. One decoding at a time: the model has one cache. Once `signal` is aborted, what has
- * not been read of the prompts is left, and logits are of no use.
+ * Reads the prompts, all rows side by side; shorter ones are filled up behind their end, where causal attention never
+ * sees it. A row may have no token. No text may come to more tokens than the model has positions. One decoding at a
+ * time: the model has one cache. Once `signal` is aborted, what has not been read of the prompts is left, and logits
+ * are of no use.
  */
-export async function startDecoding(model: TextModel, prompts: readonly (readonly number[])[], expected: number, signal?: AbortSignal): Promise<Decoding> {
+export async function startDecoding(
+  model: TextModel,
+  prompts: readonly (readonly number[])[],
+  expected: number,
+  signal?: AbortSignal,
+): Promise<Decoding> {
   const texts = prompts.map((prompt) => [...prompt]);
   const longest = Math.max(...texts.map(({ length }) => length));
-  const { logits, room, ms } = await readAll(model, texts, Math.min(longest + expected, model.spec.maxPositions), signal);
+  const { logits, room, ms } = await readAll(
+    model,
+    texts,
+    Math.min(longest + expected, model.spec.maxPositions),
+    signal,
+  );
   const promptTokens = texts.reduce((sum, { length }) => sum + length, 0);
   return decodingOf(model, texts, room, logits, signal, { promptTokens, promptMs: ms, newTokens: 0, newMs: 0 });
 }
@@ -45,15 +58,26 @@ interface Room {
 
 /** Room for `needed` tokens. Rope whose frequencies change with the text's length changes where it must, not before. */
 function roomFor(spec: DecoderSpec, needed: number): Room {
-  const original = Math.min(...spec.layers.map(({ rope }) => (rope?.scaling.kind === "longrope" ? rope.scaling.originalMaxPositions : Infinity)));
+  const original = Math.min(
+    ...spec.layers.map(({ rope }) =>
+      rope?.scaling.kind === "longrope" ? rope.scaling.originalMaxPositions : Infinity,
+    ),
+  );
   let capacity = SMALLEST_CACHE;
   while (capacity < needed) capacity *= 2;
   if (original === Infinity) return { capacity, positions: Math.min(capacity, spec.maxPositions) };
-  return needed <= original ? { capacity: Math.min(capacity, original), positions: original } : { capacity, positions: spec.maxPositions };
+  return needed <= original
+    ? { capacity: Math.min(capacity, original), positions: original }
+    : { capacity, positions: spec.maxPositions };
 }
 
 /** Computes whole texts into an empty cache, or as much of them as there is time for. */
-async function readAll(model: TextModel, texts: readonly (readonly number[])[], needed: number, signal: AbortSignal | undefined): Promise<{ logits: Float32Array; room: Room; ms: number }> {
+async function readAll(
+  model: TextModel,
+  texts: readonly (readonly number[])[],
+  needed: number,
+  signal: AbortSignal | undefined,
+): Promise<{ logits: Float32Array; room: Room; ms: number }> {
   const { spec } = model;
   const batch = texts.length;
   const longest = Math.max(...texts.map(({ length }) => length));
@@ -69,7 +93,12 @@ async function readAll(model: TextModel, texts: readonly (readonly number[])[], 
     texts.forEach((text, row) => ids.set(text.slice(first, first + counts[row]!), row * tokens));
     const found = await model.extend(
       { batch, tokens, capacity: first === 0 ? 0 : room.capacity, positions: room.positions },
-      { ids, counts, lengths: Int32Array.from(texts, ({ length }) => Math.min(first, length)), capacity: room.capacity },
+      {
+        ids,
+        counts,
+        lengths: Int32Array.from(texts, ({ length }) => Math.min(first, length)),
+        capacity: room.capacity,
+      },
     );
     ms += found.ms;
     counts.forEach((count, row) => {
@@ -79,9 +108,17 @@ async function readAll(model: TextModel, texts: readonly (readonly number[])[], 
   return { logits, room, ms };
 }
 
-function decodingOf(model: TextModel, texts: readonly number[][], room: Room, logits: Float32Array, signal: AbortSignal | undefined, timings: Timings): Decoding {
+function decodingOf(
+  model: TextModel,
+  texts: readonly number[][],
+  room: Room,
+  logits: Float32Array,
+  signal: AbortSignal | undefined,
+  timings: Timings,
+): Decoding {
   return {
-    logits, timings,
+    logits,
+    timings,
     async next(ids) {
       const lengths = Int32Array.from(texts, ({ length }) => length);
       ids.forEach((id, row) => id !== null && texts[row]!.push(id));
@@ -89,13 +126,23 @@ function decodingOf(model: TextModel, texts: readonly number[][], room: Room, lo
       const needed = Math.max(...texts.map(({ length }) => length));
       const grown = needed <= room.capacity ? room : roomFor(model.spec, needed);
       // Keys that were turned at the old frequencies are of no use at the new ones.
-      const found = grown.positions !== room.positions && hasLongRope(model.spec)
-        ? await readAll(model, texts, needed, signal)
-        : await model.extend(
-            { batch: texts.length, tokens: 1, ...grown },
-            { ids: Int32Array.from(ids, (id) => id ?? 0), lengths, counts: Int32Array.from(ids, (id) => (id === null ? 0 : 1)), capacity: grown.capacity },
-          );
-      return decodingOf(model, texts, grown, found.logits, signal, { ...timings, newTokens: timings.newTokens + added, newMs: timings.newMs + found.ms });
+      const found =
+        grown.positions !== room.positions && hasLongRope(model.spec)
+          ? await readAll(model, texts, needed, signal)
+          : await model.extend(
+              { batch: texts.length, tokens: 1, ...grown },
+              {
+                ids: Int32Array.from(ids, (id) => id ?? 0),
+                lengths,
+                counts: Int32Array.from(ids, (id) => (id === null ? 0 : 1)),
+                capacity: grown.capacity,
+              },
+            );
+      return decodingOf(model, texts, grown, found.logits, signal, {
+        ...timings,
+        newTokens: timings.newTokens + added,
+        newMs: timings.newMs + found.ms,
+      });
     },
   };
 }

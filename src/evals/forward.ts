@@ -15,7 +15,10 @@ export interface InputIds {
   readonly sequence: number;
 }
 
-/** Reads `input_ids` [B, T], int32 or int64, from a safetensors file; other tensors are ignored. Throws inputError if it is not there. */
+/**
+ * Reads `input_ids` [B, T], int32 or int64, from a safetensors file; other tensors are ignored. Throws inputError if it
+ * is not there.
+ */
 export async function readInputIds(path: string): Promise<InputIds> {
   const file = await openTensorFile(path);
   try {
@@ -40,7 +43,10 @@ export async function readInputIds(path: string): Promise<InputIds> {
   }
 }
 
-/** Throws inputError unless logits can be written there: a file that is there and holds anything else, such as a model's weights, is not replaced. */
+/**
+ * Throws inputError unless logits can be written there: a file that is there and holds anything else, such as a model's
+ * weights, is not replaced.
+ */
 export async function requireLogitsPlace(path: string): Promise<void> {
   await requireFilePlace(path, "file of logits", async () => {
     const file = await openTensorFile(path).catch(() => null);
@@ -54,7 +60,10 @@ export async function requireLogitsPlace(path: string): Promise<void> {
  * Throws inputError like `requireOutputFile`. `signal` stops between two sequences and leaves nothing.
  */
 export async function writeLogits(
-  model: RunnableModel, { ids, batch, sequence }: InputIds, path: string, signal?: AbortSignal,
+  model: RunnableModel,
+  { ids, batch, sequence }: InputIds,
+  path: string,
+  signal?: AbortSignal,
 ): Promise<{ readonly shape: readonly number[] }> {
   const shape = [batch, sequence, model.spec.vocab];
   const meta = { name: "logits", dtype: "F32" as const, shape };
@@ -71,7 +80,12 @@ export async function writeLogits(
   return { shape };
 }
 
-async function* rows(model: RunnableModel, { ids, batch, sequence }: InputIds, path: string, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+async function* rows(
+  model: RunnableModel,
+  { ids, batch, sequence }: InputIds,
+  path: string,
+  signal?: AbortSignal,
+): AsyncGenerator<Uint8Array> {
   for (let row = 0; row < batch; row++) {
     if (signal?.aborted === true) throw interruptedError("stopped, nothing was written", { where: path });
     const logits = await model.logits(ids.slice(row * sequence, (row + 1) * sequence), { batch: 1, sequence });

@@ -29,16 +29,25 @@ const FIRST_CONTEXT = 32;
 const EXPECTED_TOKENS = 256;
 
 /** Yields the new token ids of one text; see `generateBatch`. */
-export async function* generate(model: TextModel, prompt: Int32Array, settings: GenerateSettings): AsyncGenerator<number> {
+export async function* generate(
+  model: TextModel,
+  prompt: Int32Array,
+  settings: GenerateSettings,
+): AsyncGenerator<number> {
   for await (const { id } of generateBatch(model, [prompt], settings)) yield id;
 }
 
 /**
- * Goes on from several prompts at once, of any lengths; tokens come as they are chosen, row by row. Keys and values of what has been seen are kept.
- * A text longer than the model's positions slides its window, and is then computed anew for every token. Row 0 draws the same numbers as a prompt on its own.
- * Throws inputError for no prompt, an empty one and unknown ids.
+ * Goes on from several prompts at once, of any lengths; tokens come as they are chosen, row by row. Keys and values of
+ * what has been seen are kept. A text longer than the model's positions slides its window, and is then computed anew
+ * for every token. Row 0 draws the same numbers as a prompt on its own. Throws inputError for no prompt, an empty one
+ * and unknown ids.
  */
-export async function* generateBatch(model: TextModel, prompts: readonly Int32Array[], settings: GenerateSettings): AsyncGenerator<GeneratedToken> {
+export async function* generateBatch(
+  model: TextModel,
+  prompts: readonly Int32Array[],
+  settings: GenerateSettings,
+): AsyncGenerator<GeneratedToken> {
   if (prompts.length === 0) throw inputError("there is no prompt");
   prompts.forEach((prompt, row) => {
     if (prompt.length > 0) return;
@@ -61,7 +70,12 @@ export async function* generateBatch(model: TextModel, prompts: readonly Int32Ar
       let logits: Float32Array;
       if (text.length > maxPositions) logits = await slidingLogits(model, text);
       else {
-        decoding ??= await startDecoding(model, texts.map((t) => (t.length > maxPositions ? [] : t)), Math.min(maxNewTokens, EXPECTED_TOKENS), signal);
+        decoding ??= await startDecoding(
+          model,
+          texts.map((t) => (t.length > maxPositions ? [] : t)),
+          Math.min(maxNewTokens, EXPECTED_TOKENS),
+          signal,
+        );
         if (stopped()) return;
         logits = decoding.logits.subarray(row * vocab, (row + 1) * vocab);
       }
@@ -76,11 +90,15 @@ export async function* generateBatch(model: TextModel, prompts: readonly Int32Ar
       yield { row, id: next };
     }
     const last = i + 1 === maxNewTokens;
-    if (decoding !== undefined && !last && !stopped() && chosen.some((id) => id !== null)) decoding = await decoding.next(chosen);
+    if (decoding !== undefined && !last && !stopped() && chosen.some((id) => id !== null))
+      decoding = await decoding.next(chosen);
   }
 }
 
-/** Logits behind the last tokens that the model has positions for, computed from scratch, padded on the right to the compiled length. */
+/**
+ * Logits behind the last tokens that the model has positions for, computed from scratch, padded on the right to the
+ * compiled length.
+ */
 async function slidingLogits(model: TextModel, text: readonly number[]): Promise<Float32Array> {
   const longest = model.spec.maxPositions;
   const seen = text.slice(-longest);

@@ -1,8 +1,13 @@
-/** Differences of two models' logits, taken up piece by piece of the vocabulary: nothing but a few numbers per token is kept. */
+/**
+ * Differences of two models' logits, taken up piece by piece of the vocabulary: nothing but a few numbers per token is
+ * kept.
+ */
 import type { Comparison } from "../model/results/preservation.js";
 
 export interface LogitMeter {
-  /** Logits [rows, count] of both for tokens `first` to `first + count` of the vocabulary; pieces in order, each once. */
+  /**
+   * Logits [rows, count] of both for tokens `first` to `first + count` of the vocabulary; pieces in order, each once.
+   */
   add(parent: Float32Array, child: Float32Array, first: number, count: number): void;
   /** Ends these rows. */
   close(): void;

@@ -3,7 +3,13 @@ import { inputError } from "../base/errors.js";
 import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
 import type { FloatDtype } from "../files/numeric/dtype.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
-import { extendProgram, logitsProgram, meanLossProgram, type ExtendProgram, type LogitsProgram } from "../graph/programs/programs.js";
+import {
+  extendProgram,
+  logitsProgram,
+  meanLossProgram,
+  type ExtendProgram,
+  type LogitsProgram,
+} from "../graph/programs/programs.js";
 import type { CachedShape } from "../graph/nn/cached.js";
 import type { Backend, Extended, ExtendFeeds } from "../engine/runtime/runtime.js";
 import { slotsOf } from "../model/tensors/slots.js";
@@ -14,7 +20,11 @@ export interface RunnableModel {
   /** What most of the weights are stored in. */
   readonly precision: FloatDtype;
   /** Logits [rows or B*S, V] for ids [B*S]; `rows` picks positions of the flattened batch. */
-  logits(ids: Int32Array, shape: { readonly batch: number; readonly sequence: number }, rows?: Int32Array): Promise<Float32Array>;
+  logits(
+    ids: Int32Array,
+    shape: { readonly batch: number; readonly sequence: number },
+    rows?: Int32Array,
+  ): Promise<Float32Array>;
   close(): Promise<void>;
 }
 
@@ -23,7 +33,11 @@ export interface TextModel extends RunnableModel {
   /** New tokens behind the model's one cache of keys and values; see `ForwardRuntime.extend`. */
   extend(shape: CachedShape, feeds: ExtendFeeds): Promise<Extended>;
   /** Mean loss over the targets that are not negative, ids and targets [B*S]. */
-  loss(ids: Int32Array, targets: Int32Array, shape: { readonly batch: number; readonly sequence: number }): Promise<number>;
+  loss(
+    ids: Int32Array,
+    targets: Int32Array,
+    shape: { readonly batch: number; readonly sequence: number },
+  ): Promise<number>;
 }
 
 export async function openModel(source: ModelSource, backend: Backend, threads: number): Promise<TextModel> {
@@ -40,7 +54,9 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
     const programs = new Map<string, LogitsProgram>();
     const extensions = new Map<string, ExtendProgram>();
     return {
-      dir, spec, precision: checkpoint.dtype,
+      dir,
+      spec,
+      precision: checkpoint.dtype,
       logits(ids, { batch, sequence }, rows) {
         requireIds(ids, spec.vocab, dir);
         const name = `${batch}x${sequence}x${rows?.length ?? "all"}`;

@@ -19,15 +19,25 @@ export interface Perplexity {
 }
 
 /**
- * Windows of `sequence` tokens that begin `stride` apart; each token counts once, in the first window that holds it, so it sees at least sequence - stride
- * tokens before it (the text's beginning apart). transformers' guide to perplexity of fixed-length models does the same. Yields the state after each window.
- * Throws inputError for less than two tokens and for sizes that do not fit.
+ * Windows of `sequence` tokens that begin `stride` apart; each token counts once, in the first window that holds it, so
+ * it sees at least sequence - stride tokens before it (the text's beginning apart). transformers' guide to perplexity
+ * of fixed-length models does the same. Yields the state after each window. Throws inputError for less than two tokens
+ * and for sizes that do not fit.
  */
-export async function* slidingPerplexity(model: TextModel, tokens: Int32Array, { sequence, stride, signal }: PerplexitySettings): AsyncGenerator<Perplexity, Perplexity> {
+export async function* slidingPerplexity(
+  model: TextModel,
+  tokens: Int32Array,
+  { sequence, stride, signal }: PerplexitySettings,
+): AsyncGenerator<Perplexity, Perplexity> {
   const { maxPositions } = model.spec;
-  if (sequence < 2 || sequence > maxPositions) throw inputError(`a window of ${sequence} tokens, expected 2 to the model's ${maxPositions} positions`, { where: model.dir });
-  if (stride < 1 || stride >= sequence) throw inputError(`a stride of ${stride}, expected 1 to ${sequence - 1}: a token must see one before it`);
-  if (tokens.length < 2) throw inputError(`the text has ${tokens.length} tokens, needed at least 2`, { hint: "give more text" });
+  if (sequence < 2 || sequence > maxPositions)
+    throw inputError(`a window of ${sequence} tokens, expected 2 to the model's ${maxPositions} positions`, {
+      where: model.dir,
+    });
+  if (stride < 1 || stride >= sequence)
+    throw inputError(`a stride of ${stride}, expected 1 to ${sequence - 1}: a token must see one before it`);
+  if (tokens.length < 2)
+    throw inputError(`the text has ${tokens.length} tokens, needed at least 2`, { hint: "give more text" });
   let sum = 0;
   let counted = 0;
   // `done` tokens are predicted, the first by nothing.

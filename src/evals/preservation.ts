@@ -22,7 +22,10 @@ export interface PreservationOptions {
   readonly sequence?: number | undefined;
   readonly backend: Backend;
   readonly threads: number;
-  /** Bytes that may be used: models that do not fit are streamed. Half of the machine's memory when left out; 0 always streams. */
+  /**
+   * Bytes that may be used: models that do not fit are streamed. Half of the machine's memory when left out; 0 always
+   * streams.
+   */
   readonly memory?: number | undefined;
   readonly onEvent?: ((event: PreservationEvent) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -42,27 +45,50 @@ const overhead = 700e6;
 /** What a streamed comparison may hold in activations at least: one short sequence of any model. */
 const leastActivations = 128e6;
 
-/** Throws inputError for folders or text that cannot be used, models of different vocabularies, and fewer than two tokens. */
+/**
+ * Throws inputError for folders or text that cannot be used, models of different vocabularies, and fewer than two
+ * tokens.
+ */
 export async function measurePreservation(options: PreservationOptions): Promise<PreservationReport> {
   const { backend, threads, signal, onEvent, memory = totalmem() / 2 } = options;
-  return withModels([options.parent, options.child], (source) => openStreamedModel(source, backend, { threads, signal }), async (parent, child) => {
-    const held = fits(parent, child, memory);
-    const limitTokens = options.tokens ?? (held ? defaultTokens.held : defaultTokens.streamed);
-    // One more than is predicted: nothing predicts the first.
-    const { tokens, source } = await sampleTokens({ dir: modelFolderOf(options.parent), spec: parent.spec, files: options.text ?? [], limit: limitTokens + 1, signal });
-    const sequence = Math.min(options.sequence ?? defaultSequence, parent.spec.maxPositions, child.spec.maxPositions, tokens.length - 1);
-    onEvent?.({ type: "measuring", tokens: Math.min(limitTokens, tokens.length - 1), source, streamed: !held });
-    const stream = (most: number): Promise<StreamedComparison> =>
-      compareStreamed(parent, child, tokens, {
-        sequence,
-        limitTokens: Math.min(limitTokens, most),
-        activationBytes: Math.max(leastActivations, (memory - overhead) / 2),
-        onProgress: (done, total) => onEvent?.({ type: "progress", done, total }),
+  return withModels(
+    [options.parent, options.child],
+    (source) => openStreamedModel(source, backend, { threads, signal }),
+    async (parent, child) => {
+      const held = fits(parent, child, memory);
+      const limitTokens = options.tokens ?? (held ? defaultTokens.held : defaultTokens.streamed);
+      // One more than is predicted: nothing predicts the first.
+      const { tokens, source } = await sampleTokens({
+        dir: modelFolderOf(options.parent),
+        spec: parent.spec,
+        files: options.text ?? [],
+        limit: limitTokens + 1,
+        signal,
       });
-    const streamed = await stream(held ? layerTokens : Infinity);
-    const compared = held ? await compareHeld(options, tokens, sequence, limitTokens) : streamed;
-    return reportOf(compared, streamed.layers, { source, sequence, streamed: !held, precision: { parent: parent.precision, child: child.precision } });
-  });
+      const sequence = Math.min(
+        options.sequence ?? defaultSequence,
+        parent.spec.maxPositions,
+        child.spec.maxPositions,
+        tokens.length - 1,
+      );
+      onEvent?.({ type: "measuring", tokens: Math.min(limitTokens, tokens.length - 1), source, streamed: !held });
+      const stream = (most: number): Promise<StreamedComparison> =>
+        compareStreamed(parent, child, tokens, {
+          sequence,
+          limitTokens: Math.min(limitTokens, most),
+          activationBytes: Math.max(leastActivations, (memory - overhead) / 2),
+          onProgress: (done, total) => onEvent?.({ type: "progress", done, total }),
+        });
+      const streamed = await stream(held ? layerTokens : Infinity);
+      const compared = held ? await compareHeld(options, tokens, sequence, limitTokens) : streamed;
+      return reportOf(compared, streamed.layers, {
+        source,
+        sequence,
+        streamed: !held,
+        precision: { parent: parent.precision, child: child.precision },
+      });
+    },
+  );
 }
 
 /** Both models' weights as float32, beside everything else. */
@@ -70,13 +96,24 @@ function fits(parent: RunnableModel, child: RunnableModel, memory: number): bool
   return 4 * (countParams(parent.spec).total + countParams(child.spec).total) + overhead <= memory;
 }
 
-async function compareHeld({ parent, child, backend, threads, signal }: PreservationOptions, tokens: Int32Array, sequence: number, limitTokens: number): Promise<Comparison> {
+async function compareHeld(
+  { parent, child, backend, threads, signal }: PreservationOptions,
+  tokens: Int32Array,
+  sequence: number,
+  limitTokens: number,
+): Promise<Comparison> {
   signal?.throwIfAborted();
-  return withModels([parent, child], (source) => openModel(source, backend, threads), (a, b) => compareModels(a, b, tokens, { sequence, limitTokens, signal }));
+  return withModels(
+    [parent, child],
+    (source) => openModel(source, backend, threads),
+    (a, b) => compareModels(a, b, tokens, { sequence, limitTokens, signal }),
+  );
 }
 
 async function withModels<M extends RunnableModel, R>(
-  [first, second]: readonly [ModelSource, ModelSource], open: (source: ModelSource) => Promise<M>, use: (first: M, second: M) => Promise<R>,
+  [first, second]: readonly [ModelSource, ModelSource],
+  open: (source: ModelSource) => Promise<M>,
+  use: (first: M, second: M) => Promise<R>,
 ): Promise<R> {
   const a = await open(first);
   try {
@@ -92,14 +129,27 @@ async function withModels<M extends RunnableModel, R>(
 }
 
 function reportOf(
-  found: Comparison, layers: readonly LayerError[] | null, how: Pick<PreservationReport, "source" | "sequence" | "streamed" | "precision">,
+  found: Comparison,
+  layers: readonly LayerError[] | null,
+  how: Pick<PreservationReport, "source" | "sequence" | "streamed" | "precision">,
 ): PreservationReport {
-  const { tokens, parentLoss, childLoss, maxAbsLogitDiff, meanAbsLogitDiff, maxAbsLogit, klDivergence, topAgreement } = found;
+  const { tokens, parentLoss, childLoss, maxAbsLogitDiff, meanAbsLogitDiff, maxAbsLogit, klDivergence, topAgreement } =
+    found;
   // Two models whose logits are all zero agree.
   const relative = maxAbsLogitDiff === 0 ? 0 : maxAbsLogitDiff / maxAbsLogit;
   return {
-    version: 1, tokens, parentLoss, childLoss, maxAbsLogitDiff, meanAbsLogitDiff, maxAbsLogit, relative, klDivergence, topAgreement, layers, ...how,
+    version: 1,
+    tokens,
+    parentLoss,
+    childLoss,
+    maxAbsLogitDiff,
+    meanAbsLogitDiff,
+    maxAbsLogit,
+    relative,
+    klDivergence,
+    topAgreement,
+    layers,
+    ...how,
     verdict: judge(relative, how.precision),
   };
 }
-

@@ -24,7 +24,10 @@ export interface SampleRequest {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The first `limit` tokens. Throws inputError for text that cannot be read and for text given to a model without tokenizer. */
+/**
+ * The first `limit` tokens. Throws inputError for text that cannot be read and for text given to a model without
+ * tokenizer.
+ */
 export async function sampleTokens({ dir, spec, files, limit, signal }: SampleRequest): Promise<SampleTokens> {
   if (files.length === 0 && !(await exists(join(dir, "tokenizer.json")))) {
     const stream = randomStream(0, "sample tokens");
@@ -40,7 +43,10 @@ export async function sampleTokens({ dir, spec, files, limit, signal }: SampleRe
       if (ids.length >= limit) break;
     }
   });
-  if (ids.length < 2) throw inputError(`too little text: ${ids.length} tokens, a comparison needs at least 2`, { where: files.join(", ") });
+  if (ids.length < 2)
+    throw inputError(`too little text: ${ids.length} tokens, a comparison needs at least 2`, {
+      where: files.join(", "),
+    });
   const source = files.length === 0 ? "State of the Union addresses" : files.map((file) => basename(file)).join(", ");
   return { tokens: Int32Array.from(ids.slice(0, limit)), source };
 }

@@ -1,6 +1,7 @@
 /**
- * Evaluates a part of a decoder node by node, so that no more than a piece of one weight is ever in memory as float32: matrix
- * products read their weight in runs of rows, routed experts one after the other. Everything else is one small compiled graph a node.
+ * Evaluates a part of a decoder node by node, so that no more than a piece of one weight is ever in memory as float32:
+ * matrix products read their weight in runs of rows, routed experts one after the other. Everything else is one small
+ * compiled graph a node.
  */
 import type { Graph, Node, PrimAttrs, ValueId } from "../graph/ir/ir.js";
 import { elements } from "../graph/ir/ir.js";
@@ -24,7 +25,11 @@ export const pieceElements = 1 << 24;
 type Settings = Required<Pick<StreamSettings, "pieceElements">> & StreamSettings & { readonly pieces: PieceReader };
 
 /** The part's one output. `activations` stand in the order of its first inputs. */
-export async function evaluateStreamed(part: DecoderPart, activations: readonly ArrayData[], stream: StreamSettings): Promise<Float32Array> {
+export async function evaluateStreamed(
+  part: DecoderPart,
+  activations: readonly ArrayData[],
+  stream: StreamSettings,
+): Promise<Float32Array> {
   const { graph, params } = part;
   const keys = new Map<ValueId, string>();
   const known = new Map<ValueId, ArrayData>();
@@ -53,14 +58,19 @@ function lastUses({ nodes, outputs }: Graph): Map<ValueId, number> {
 }
 
 async function evaluateNode(
-  node: Node, graph: Graph, keys: ReadonlyMap<ValueId, string>, known: ReadonlyMap<ValueId, ArrayData>, settings: Settings,
+  node: Node,
+  graph: Graph,
+  keys: ReadonlyMap<ValueId, string>,
+  known: ReadonlyMap<ValueId, ArrayData>,
+  settings: Settings,
 ): Promise<readonly ArrayData[]> {
   const { values } = graph;
   const shape = (id: ValueId): readonly number[] => values[id]!.shape;
   const streamed = streamedWeights(node, graph, keys);
   if (streamed !== null) {
     const x = known.get(node.in[0]!) as Float32Array;
-    if (streamed.counts === null) return [await linear(x, shape(node.in[0]!)[0]!, streamed.keys[0]!, streamed.shape, settings)];
+    if (streamed.counts === null)
+      return [await linear(x, shape(node.in[0]!)[0]!, streamed.keys[0]!, streamed.shape, settings)];
     return [await grouped(x, known.get(streamed.counts) as Int32Array, streamed.keys, streamed.shape, settings)];
   }
   switch (node.prim) {
@@ -94,7 +104,9 @@ async function gather(key: string, width: number, ids: Int32Array, { weights }: 
   const rows = new Map<number, Float32Array>();
   const distinct = [...new Set(ids)];
   for (let i = 0; i < distinct.length; i += GATHERED) {
-    await Promise.all(distinct.slice(i, i + GATHERED).map(async (id) => rows.set(id, await weights.readRows(key, id, 1))));
+    await Promise.all(
+      distinct.slice(i, i + GATHERED).map(async (id) => rows.set(id, await weights.readRows(key, id, 1))),
+    );
   }
   const out = new Float32Array(ids.length * width);
   ids.forEach((id, i) => out.set(rows.get(id)!, i * width));
@@ -102,7 +114,13 @@ async function gather(key: string, width: number, ids: Int32Array, { weights }: 
 }
 
 /** x [N, A] times a stored weight [B, A], transposed, a run of the weight's rows at a time. */
-async function linear(x: Float32Array, rows: number, key: string, weight: readonly number[], settings: Settings): Promise<Float32Array> {
+async function linear(
+  x: Float32Array,
+  rows: number,
+  key: string,
+  weight: readonly number[],
+  settings: Settings,
+): Promise<Float32Array> {
   const [size, width] = weight as [number, number];
   const step = rowsAtOnce(weight, settings.pieceElements);
   const out = step === size ? null : new Float32Array(rows * size);
@@ -117,7 +135,14 @@ async function linear(x: Float32Array, rows: number, key: string, weight: readon
 }
 
 /** x [N, A] times w [B, A], transposed. `w` is given away. */
-async function product(x: Float32Array, rows: number, w: Float32Array, size: number, width: number, { operations }: Settings): Promise<Float32Array> {
+async function product(
+  x: Float32Array,
+  rows: number,
+  w: Float32Array,
+  size: number,
+  width: number,
+  { operations }: Settings,
+): Promise<Float32Array> {
   const b = new GraphBuilder();
   const graph = b.finish([b.linear(b.input("x", "f32", [rows, width]), b.input("w", "f32", [size, width]))]);
   const [y] = await operations.run(`linear ${rows} ${width} ${size}`, graph, [x, w], [1]);
@@ -126,7 +151,11 @@ async function product(x: Float32Array, rows: number, w: Float32Array, size: num
 
 /** Each expert's rows of x times its weight, one expert at a time; experts without rows are not read. */
 async function grouped(
-  x: Float32Array, counts: Int32Array, keys: readonly string[], weight: readonly number[], settings: Settings,
+  x: Float32Array,
+  counts: Int32Array,
+  keys: readonly string[],
+  weight: readonly number[],
+  settings: Settings,
 ): Promise<Float32Array> {
   const [size, width] = weight as [number, number];
   const out = new Float32Array((x.length / width) * size);
@@ -144,20 +173,29 @@ async function grouped(
   return out;
 }
 
-const roundedUp = (count: number): number => (count <= 16 ? 2 ** Math.ceil(Math.log2(count)) : Math.ceil(count / 32) * 32);
+const roundedUp = (count: number): number =>
+  count <= 16 ? 2 ** Math.ceil(Math.log2(count)) : Math.ceil(count / 32) * 32;
 
 /** One node as a graph of its own; the parameters it reads are read whole. */
 async function alone(
-  node: Node, values: Graph["values"], keys: ReadonlyMap<ValueId, string>, known: ReadonlyMap<ValueId, ArrayData>, { operations, weights }: Settings,
+  node: Node,
+  values: Graph["values"],
+  keys: ReadonlyMap<ValueId, string>,
+  known: ReadonlyMap<ValueId, ArrayData>,
+  { operations, weights }: Settings,
 ): Promise<readonly ArrayData[]> {
   const inputs = [...new Set(node.in)];
   const renamed = new Map([...inputs, ...node.out].map((id, i) => [id, i]));
   const graph: Graph = {
     values: [...renamed.keys()].map((id) => ({ dtype: values[id]!.dtype, shape: values[id]!.shape })),
-    nodes: [{ ...node, in: node.in.map((id) => renamed.get(id)!), out: node.out.map((id) => renamed.get(id)!) } as Node],
+    nodes: [
+      { ...node, in: node.in.map((id) => renamed.get(id)!), out: node.out.map((id) => renamed.get(id)!) } as Node,
+    ],
     inputs: inputs.map((id) => renamed.get(id)!),
     outputs: node.out.map((id) => renamed.get(id)!),
   };
-  const feeds = await Promise.all(inputs.map(async (id) => known.get(id) ?? (await weights.readFloat32(keys.get(id)!))));
+  const feeds = await Promise.all(
+    inputs.map(async (id) => known.get(id) ?? (await weights.readFloat32(keys.get(id)!))),
+  );
   return operations.run(JSON.stringify(graph), graph, feeds);
 }

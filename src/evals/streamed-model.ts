@@ -30,7 +30,11 @@ export interface StreamedOptions {
 }
 
 /** Throws inputError if the folder is no supported model. */
-export async function openStreamedModel(source: ModelSource, backend: Backend, options: StreamedOptions): Promise<StreamedModel> {
+export async function openStreamedModel(
+  source: ModelSource,
+  backend: Backend,
+  options: StreamedOptions,
+): Promise<StreamedModel> {
   const { threads, signal, pieceElements = defaultPiece } = options;
   const checkpoint = await openCheckpoint(source);
   let operations;
@@ -44,11 +48,19 @@ export async function openStreamedModel(source: ModelSource, backend: Backend, o
   const { dir, spec } = checkpoint;
   const { hidden: width, vocab } = spec;
   const parts = decoderParts(spec);
-  const stream = { weights: checkpoint, operations: runtime, pieceElements, checkpoint: () => signal?.throwIfAborted() };
-  const run = (part: ReturnType<typeof parts.final>, ...activations: ArrayData[]): Promise<Float32Array> => evaluateStreamed(part, activations, stream);
+  const stream = {
+    weights: checkpoint,
+    operations: runtime,
+    pieceElements,
+    checkpoint: () => signal?.throwIfAborted(),
+  };
+  const run = (part: ReturnType<typeof parts.final>, ...activations: ArrayData[]): Promise<Float32Array> =>
+    evaluateStreamed(part, activations, stream);
   const rowsOf = (x: Float32Array): number => x.length / width;
   const model: StreamedModel = {
-    dir, spec, precision: checkpoint.dtype,
+    dir,
+    spec,
+    precision: checkpoint.dtype,
     embed(ids, shape) {
       requireIds(ids, vocab, dir);
       return run(parts.embedding(shape), ids);
@@ -59,7 +71,12 @@ export async function openStreamedModel(source: ModelSource, backend: Backend, o
     ffnInput: async (layer, x) => (await run(parts.ffnInput(layer, rowsOf(x)), x)) ?? x,
     final: (x) => run(parts.final(rowsOf(x)), x),
     async head(hidden, first, count) {
-      const weights = await checkpoint.readRows(spec.tiedHead ? "embed" : "head", first, count, runtime.memory(4 * count * width));
+      const weights = await checkpoint.readRows(
+        spec.tiedHead ? "embed" : "head",
+        first,
+        count,
+        runtime.memory(4 * count * width),
+      );
       const { graph } = parts.head(rowsOf(hidden), count);
       const [logits] = await runtime.run(`head ${rowsOf(hidden)} ${count}`, graph, [hidden, weights], [1]);
       return logits as Float32Array;
@@ -70,7 +87,8 @@ export async function openStreamedModel(source: ModelSource, backend: Backend, o
       const hidden = await model.final(x);
       const chosen = rows === undefined ? hidden : pickRows(hidden, rows, width);
       const out = new Float32Array(rowsOf(chosen) * vocab);
-      for (const [first, count] of vocabularyPieces(spec, pieceElements)) putColumns(out, await model.head(chosen, first, count), vocab, first, count);
+      for (const [first, count] of vocabularyPieces(spec, pieceElements))
+        putColumns(out, await model.head(chosen, first, count), vocab, first, count);
       return out;
     },
     async close() {
@@ -82,7 +100,12 @@ export async function openStreamedModel(source: ModelSource, backend: Backend, o
 }
 
 /** x [N, H] behind one layer. */
-export async function throughLayer(model: StreamedModel, layer: number, x: Float32Array, shape: BatchShape): Promise<Float32Array> {
+export async function throughLayer(
+  model: StreamedModel,
+  layer: number,
+  x: Float32Array,
+  shape: BatchShape,
+): Promise<Float32Array> {
   const attended = await model.attention(layer, x, shape);
   return plus(attended, await model.ffn(layer, isParallel(model.spec) ? x : attended));
 }
@@ -92,7 +115,10 @@ export function plus(a: Float32Array, b: Float32Array): Float32Array {
 }
 
 /** [first token, count] of the pieces in which the head is applied. */
-export function* vocabularyPieces({ vocab, hidden }: DecoderSpec, most: number = defaultPiece): Generator<readonly [number, number]> {
+export function* vocabularyPieces(
+  { vocab, hidden }: DecoderSpec,
+  most: number = defaultPiece,
+): Generator<readonly [number, number]> {
   const step = Math.max(1, Math.floor(most / hidden));
   for (let first = 0; first < vocab; first += step) yield [first, Math.min(step, vocab - first)];
 }
@@ -104,5 +130,6 @@ function pickRows(x: Float32Array, rows: Int32Array, width: number): Float32Arra
 }
 
 function putColumns(out: Float32Array, piece: Float32Array, vocab: number, first: number, count: number): void {
-  for (let row = 0; row * count < piece.length; row++) out.set(piece.subarray(row * count, (row + 1) * count), row * vocab + first);
+  for (let row = 0; row * count < piece.length; row++)
+    out.set(piece.subarray(row * count, (row + 1) * count), row * vocab + first);
 }

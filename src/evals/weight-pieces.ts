@@ -1,4 +1,7 @@
-/** The weights of a part in the order of their use, a run of rows at a time: while one piece is at work, the next is read and decoded. */
+/**
+ * The weights of a part in the order of their use, a run of rows at a time: while one piece is at work, the next is
+ * read and decoded.
+ */
 import type { Graph, Node, NodeOf, ValueId } from "../graph/ir/ir.js";
 import type { ArrayData, OperationRuntime } from "../engine/runtime/runtime.js";
 
@@ -44,10 +47,16 @@ export function streamedWeights(node: Node, { values }: Graph, keys: ReadonlyMap
 const isLinear = ({ attrs }: NodeOf<"matmul">): boolean => attrs.transB && !attrs.transA;
 
 /** Rows of a weight in each of its pieces but the last. */
-export const rowsAtOnce = ([size, width]: readonly number[], most: number): number => Math.min(size!, Math.max(1, Math.floor(most / width!)));
+export const rowsAtOnce = ([size, width]: readonly number[], most: number): number =>
+  Math.min(size!, Math.max(1, Math.floor(most / width!)));
 
 /** Null where it is not known yet which experts have rows; asked again it goes on. */
-function* piecesOf(graph: Graph, keys: ReadonlyMap<ValueId, string>, known: ReadonlyMap<ValueId, ArrayData>, most: number): Generator<Piece | null, undefined> {
+function* piecesOf(
+  graph: Graph,
+  keys: ReadonlyMap<ValueId, string>,
+  known: ReadonlyMap<ValueId, ArrayData>,
+  most: number,
+): Generator<Piece | null, undefined> {
   for (const node of graph.nodes) {
     const found = streamedWeights(node, graph, keys);
     if (found === null) continue;
@@ -71,13 +80,27 @@ export interface PieceOptions {
 
 /** `known`: what has been computed so far, and grows. */
 export function openPieces(
-  graph: Graph, keys: ReadonlyMap<ValueId, string>, known: ReadonlyMap<ValueId, ArrayData>, { weights, operations, pieceElements }: PieceOptions,
+  graph: Graph,
+  keys: ReadonlyMap<ValueId, string>,
+  known: ReadonlyMap<ValueId, ArrayData>,
+  { weights, operations, pieceElements }: PieceOptions,
 ): PieceReader {
   const upcoming = piecesOf(graph, keys, known, pieceElements);
   let ahead: { readonly piece: Piece; readonly data: Promise<Float32Array> } | null = null;
   const advance = (): void => {
     const piece = upcoming.next().value ?? null;
-    ahead = piece === null ? null : { piece, data: weights.readRows(piece.key, piece.start, piece.count, operations.memory(4 * piece.count * piece.width)) };
+    ahead =
+      piece === null
+        ? null
+        : {
+            piece,
+            data: weights.readRows(
+              piece.key,
+              piece.start,
+              piece.count,
+              operations.memory(4 * piece.count * piece.width),
+            ),
+          };
     // What goes wrong is thrown where it is awaited, even if the product before it fails first.
     ahead?.data.catch(() => undefined);
   };
@@ -85,7 +108,8 @@ export function openPieces(
     async take(key, start) {
       if (ahead === null) advance();
       const { piece, data } = ahead!;
-      if (piece.key !== key || piece.start !== start) throw new Error(`the next piece is row ${piece.start} of ${piece.key}, not row ${start} of ${key}`);
+      if (piece.key !== key || piece.start !== start)
+        throw new Error(`the next piece is row ${piece.start} of ${piece.key}, not row ${start} of ${key}`);
       const found = await data;
       advance();
       return found;

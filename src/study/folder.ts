@@ -29,8 +29,8 @@ export interface StudyRecord {
 }
 
 /**
- * Creates the folder with the resolved config, or checks that it holds this very study. Its trainings may be longer than they were to be, where all
- * that is done would have been the same. Throws inputError that names what differs.
+ * Creates the folder with the resolved config, or checks that it holds this very study. Its trainings may be longer
+ * than they were to be, where all that is done would have been the same. Throws inputError that names what differs.
  */
 export async function claimFolder({ config, dir, threads, signal }: StudyOptions): Promise<StudyRecord> {
   const path = join(dir, "study.json");
@@ -38,7 +38,8 @@ export async function claimFolder({ config, dir, threads, signal }: StudyOptions
   const sources = await sourcesOf({ model: config.parent ?? null, text: config.text, signal });
   // A study that was refused before it made anything, for a mistyped path say, may be corrected.
   const known = await exists(path);
-  if (!known) await requireUnclaimed(dir, ["tokenizer", "parent", "arms", "result.json", "report.html"], "study.json of a study");
+  if (!known)
+    await requireUnclaimed(dir, ["tokenizer", "parent", "arms", "result.json", "report.html"], "study.json of a study");
   const found = known ? await readRecord(path) : null;
   const begun = known && (await readdir(dir)).some((name) => name !== "study.json" && name !== ".lock");
   if (found === null || !begun) {
@@ -48,12 +49,20 @@ export async function claimFolder({ config, dir, threads, signal }: StudyOptions
   const changes = changesBetween(asData(found.config), asData(resolved));
   const others = changes.filter(({ key }) => !isLength(key));
   if (others.length > 0) {
-    throw inputError(`this folder holds another study: ${changeWords(others)}`, { where: dir, hint: "put it back to go on, choose another --out, or remove the folder to start again" });
+    throw inputError(`this folder holds another study: ${changeWords(others)}`, {
+      where: dir,
+      hint: "put it back to go on, choose another --out, or remove the folder to start again",
+    });
   }
   if (changes.length > 0) await requireSamePasts(dir, found.config, resolved, changes);
   requireSameSources(found.sources, sources, "study");
   if (changes.length === 0 && found.sources !== undefined) return found;
-  return writeRecord(path, { ...found, config: resolved, sources, ...(changes.length === 0 ? {} : { finished: false }) });
+  return writeRecord(path, {
+    ...found,
+    config: resolved,
+    sources,
+    ...(changes.length === 0 ? {} : { finished: false }),
+  });
 }
 
 async function writeRecord(path: string, record: StudyRecord): Promise<StudyRecord> {
@@ -64,23 +73,41 @@ async function writeRecord(path: string, record: StudyRecord): Promise<StudyReco
 /** Throws inputError for a file of this name that is not ours. */
 async function readRecord(path: string): Promise<StudyRecord> {
   const found = (await readJson(path)) as Partial<StudyRecord> | null;
-  if (typeof found?.config === "object" && found.config !== null && typeof found.startedAt === "string" && typeof found.seconds === "number") return found as StudyRecord;
-  throw inputError("this is not the record of a study", { where: path, hint: "choose another --out, or move the file away" });
+  if (
+    typeof found?.config === "object" &&
+    found.config !== null &&
+    typeof found.startedAt === "string" &&
+    typeof found.seconds === "number"
+  )
+    return found as StudyRecord;
+  throw inputError("this is not the record of a study", {
+    where: path,
+    hint: "choose another --out, or move the file away",
+  });
 }
 
-const asData = (config: StudyRequest): Readonly<Record<string, unknown>> => config as unknown as Readonly<Record<string, unknown>>;
+const asData = (config: StudyRequest): Readonly<Record<string, unknown>> =>
+  config as unknown as Readonly<Record<string, unknown>>;
 
 /** Keys that say how long a training is and how its learning rate goes, of which the past may not depend. */
 const isLength = (key: string): boolean => /^(pretrain|continue)\.(steps|saveEvery|lr\..*)$/.test(key);
 
 /** Every arm that has begun goes on, or none. */
-async function requireSamePasts(dir: string, was: StudyRequest, is: StudyRequest, changes: readonly Change[]): Promise<void> {
+async function requireSamePasts(
+  dir: string,
+  was: StudyRequest,
+  is: StudyRequest,
+  changes: readonly Change[],
+): Promise<void> {
   const stepsOf = async (run: string): Promise<number> => (await savedProgress(join(dir, run, "last")))?.step ?? 0;
   const check = (key: "pretrain" | "continue", run: string, done: number): void =>
     requireSamePast(was[key] as TrainingBlock, is[key] as TrainingBlock, { done, key, where: join(dir, run) });
   const longer = changes.filter(({ key }) => /^pretrain\.(steps|lr)/.test(key));
   if (longer.length > 0 && (await exists(join(dir, "arms")))) {
-    throw inputError(`the arms have begun with the parent as it was: ${changeWords(longer)}`, { where: dir, hint: "put it back to go on, or choose another --out" });
+    throw inputError(`the arms have begun with the parent as it was: ${changeWords(longer)}`, {
+      where: dir,
+      hint: "put it back to go on, or choose another --out",
+    });
   }
   if (longer.length > 0) check("pretrain", "parent", await stepsOf("parent"));
   for (const id of Object.keys(is.arms)) {
@@ -89,14 +116,23 @@ async function requireSamePasts(dir: string, was: StudyRequest, is: StudyRequest
 }
 
 /**
- * Every run keeps its last checkpoint with two moments and its best one; an upcycled arm also its start. One more checkpoint is on
- * disk while it replaces the last. Runs that have a checkpoint already have taken most of their space.
+ * Every run keeps its last checkpoint with two moments and its best one; an upcycled arm also its start. One more
+ * checkpoint is on disk while it replaces the last. Runs that have a checkpoint already have taken most of their space.
  */
-export async function requireSpace({ config, dir }: StudyOptions, ground: Ground, arms: readonly PlannedArm[]): Promise<void> {
+export async function requireSpace(
+  { config, dir }: StudyOptions,
+  ground: Ground,
+  arms: readonly PlannedArm[],
+): Promise<void> {
   const weights = (spec: DecoderSpec): number => 4 * countParams(spec).total;
   const runs = [
     ...(config.parent === undefined ? [{ path: "parent", bytes: 4 * weights(ground.spec) }] : []),
-    ...arms.flatMap((arm) => config.seeds.map((seed) => ({ path: armPath(arm.id, seed), bytes: (arm.recipe === null ? 4 : 5) * weights(arm.spec) }))),
+    ...arms.flatMap((arm) =>
+      config.seeds.map((seed) => ({
+        path: armPath(arm.id, seed),
+        bytes: (arm.recipe === null ? 4 : 5) * weights(arm.spec),
+      })),
+    ),
   ];
   let needed = 3 * Math.max(...arms.map(({ spec }) => weights(spec)));
   for (const { path, bytes } of runs) if (!(await exists(join(dir, path, "last")))) needed += bytes;
@@ -108,7 +144,10 @@ export const resultFile = "result.json";
 /** Whether a finished study is still all there: what somebody has removed is made again. */
 export async function isWhole({ config, dir }: StudyOptions): Promise<boolean> {
   const runs = Object.keys(config.arms).flatMap((id) => config.seeds.map((seed) => armPath(id, seed)));
-  const paths = [resultFile, ...[...(config.parent === undefined ? ["parent"] : []), ...runs].map((run) => join(run, "last"))];
+  const paths = [
+    resultFile,
+    ...[...(config.parent === undefined ? ["parent"] : []), ...runs].map((run) => join(run, "last")),
+  ];
   return (await Promise.all(paths.map((path) => exists(join(dir, path))))).every(Boolean);
 }
 

@@ -11,11 +11,20 @@ export class FlopMeter {
   readonly total: number;
 
   constructor(config: StudyRequest, ground: Ground, arms: readonly PlannedArm[]) {
-    const pretrain = config.pretrain === undefined ? 0 : tokensOf(config.pretrain) * trainFlopsPerToken(ground.spec, config.pretrain.sequence);
-    this.total = pretrain + arms.reduce((sum, arm) => sum + config.seeds.length * tokensOf(config.continue) * arm.flopsPerToken, 0);
+    const pretrain =
+      config.pretrain === undefined
+        ? 0
+        : tokensOf(config.pretrain) * trainFlopsPerToken(ground.spec, config.pretrain.sequence);
+    this.total =
+      pretrain +
+      arms.reduce((sum, arm) => sum + config.seeds.length * tokensOf(config.continue) * arm.flopsPerToken, 0);
   }
 
-  async *watch(run: string, flopsPerToken: number, events: AsyncGenerator<TrainEvent, RunResult>): AsyncGenerator<StudyEvent, RunResult> {
+  async *watch(
+    run: string,
+    flopsPerToken: number,
+    events: AsyncGenerator<TrainEvent, RunResult>,
+  ): AsyncGenerator<StudyEvent, RunResult> {
     let tokens = 0;
     for (;;) {
       const next = await events.next();

@@ -8,9 +8,10 @@ import type { StudyOptions } from "./types.js";
 
 /** Opens the user's parent, or makes the tokenizer and shape of a new one under `dir`, which holds this very study. */
 export async function prepareGround({ config, dir, signal }: StudyOptions, corpus: Corpus): Promise<Ground> {
-  const base = config.parent === undefined
-    ? await newBase({ model: config.model!, tokenizer: config.tokenizer!, corpus, dir, reuse: true, signal })
-    : await openParent(config.parent, signal);
+  const base =
+    config.parent === undefined
+      ? await newBase({ model: config.model!, tokenizer: config.tokenizer!, corpus, dir, reuse: true, signal })
+      : await openParent(config.parent, signal);
   const blocks = [config.pretrain, config.continue].filter((block) => block !== undefined);
   return layGround(base, corpus, blocks, signal).finally(() => base.tokenizer.close());
 }
@@ -19,7 +20,9 @@ async function openParent(source: ModelSource, signal: AbortSignal | undefined):
   const base = await openBase(source, signal);
   if (isMoe(base.spec)) {
     await base.tokenizer.close();
-    throw inputError(`this ${base.spec.family} model is already a mixture of experts, a parent must be dense`, { where: modelFolderOf(source) });
+    throw inputError(`this ${base.spec.family} model is already a mixture of experts, a parent must be dense`, {
+      where: modelFolderOf(source),
+    });
   }
   return base;
 }

@@ -27,7 +27,9 @@ export interface PlannedArm {
 
 export const tokensOf = (block: TrainingBlock): number => block.steps * block.batch * block.sequence * block.accumulate;
 
-/** Resolves every arm against the parent's shape. Throws inputError for a recipe that the parent cannot be turned into. */
+/**
+ * Resolves every arm against the parent's shape. Throws inputError for a recipe that the parent cannot be turned into.
+ */
 export function planArms(config: StudyRequest, parent: DecoderSpec): PlannedArm[] {
   return Object.entries(config.arms).map(([id, arm]) => {
     const shape = arm.kind === "scratch" ? config.arms[arm.like]! : arm;
@@ -37,7 +39,10 @@ export function planArms(config: StudyRequest, parent: DecoderSpec): PlannedArm[
     const { total, active } = countParams(spec);
     const recipeName = shape.kind === "upcycled" ? shape.recipe.toUpperCase() : null;
     return {
-      id, kind: arm.kind, spec, recipeName,
+      id,
+      kind: arm.kind,
+      spec,
+      recipeName,
       label: arm.label ?? labelOf(arm, recipeName),
       params: { total, active },
       flopsPerToken: trainFlopsPerToken(spec, config.continue.sequence),
@@ -50,7 +55,10 @@ export function planArms(config: StudyRequest, parent: DecoderSpec): PlannedArm[
 type UpcycledArm = Extract<StudyArm, { kind: "upcycled" }>;
 
 function recipeOf(arm: UpcycledArm): (seed: number) => UpcycleRecipe {
-  const config = Object.fromEntries(Object.entries(arm).filter(([key]) => key !== "kind" && key !== "label")) as Omit<UpcycledArm, "kind" | "label">;
+  const config = Object.fromEntries(Object.entries(arm).filter(([key]) => key !== "kind" && key !== "label")) as Omit<
+    UpcycledArm,
+    "kind" | "label"
+  >;
   return (seed) => recipeFromConfig({ ...config, seed });
 }
 

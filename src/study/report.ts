@@ -10,7 +10,10 @@ import type { StudyResult } from "../model/results/result.js";
 export async function writeReport(dir: string, result: StudyResult): Promise<string> {
   const uplot = join(dirname(createRequire(import.meta.url).resolve("uplot/package.json")), "dist");
   const path = join(dir, "report.html");
-  const [uplotJs, uplotCss] = await Promise.all([readText(join(uplot, "uPlot.iife.min.js")), readText(join(uplot, "uPlot.min.css"))]);
+  const [uplotJs, uplotCss] = await Promise.all([
+    readText(join(uplot, "uPlot.iife.min.js")),
+    readText(join(uplot, "uPlot.min.css")),
+  ]);
   await writeFileAtomic(path, renderHtml(result, { uplotJs, uplotCss }));
   return path;
 }

@@ -1,7 +1,7 @@
 /**
  * A study: one parent, several arms, several seeds; the same further tokens for all.
  *
- *   1 read and split text   2 tokenizer   3 parent (train or open)   4 per seed and arm: convert, measure preservation, train
+ *   1 read and split text 2 tokenizer 3 parent (train or open) 4 per seed and arm: convert, measure preservation, train
  *   5 result.json, report.html
  *
  * Every part lands in the run folder when it is finished, so the same command goes on where the last one was stopped.
@@ -29,8 +29,8 @@ import type { StudyEvent, StudyOptions } from "./types.js";
 export type { StudyEvent, StudyOptions, StudyRequest } from "./types.js";
 
 /**
- * Runs, or goes on with, a study. Throws inputError for a folder that holds another study, for text, a parent or a recipe that cannot be
- * used; stopError and interruptedError like `trainRun`.
+ * Runs, or goes on with, a study. Throws inputError for a folder that holds another study, for text, a parent or a
+ * recipe that cannot be used; stopError and interruptedError like `trainRun`.
  */
 export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEvent, StudyResult> {
   const started = Date.now();
@@ -46,7 +46,8 @@ export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEven
 async function* lockedStudy(options: StudyOptions, started: number): AsyncGenerator<StudyEvent, StudyResult> {
   const record = await claimFolder(options);
   const seconds = (): number => record.seconds + (Date.now() - started) / 1000;
-  const remember = (finished?: true): Promise<void> => writeJson(join(options.dir, "study.json"), { ...record, finished, seconds: seconds() });
+  const remember = (finished?: true): Promise<void> =>
+    writeJson(join(options.dir, "study.json"), { ...record, finished, seconds: seconds() });
   if (record.finished === true && (await isWhole(options))) {
     yield { type: "phase", label: "already finished, nothing was trained" };
     return (await readJson(join(options.dir, resultFile))) as StudyResult;
@@ -60,11 +61,17 @@ async function* lockedStudy(options: StudyOptions, started: number): AsyncGenera
     await remember().catch(() => undefined);
     // Between two trainings there is nothing to save: what was finished is there.
     const asked = options.signal?.aborted === true && cause === options.signal.reason;
-    throw asked ? interruptedError("stopped", { where: options.dir, hint: "run the same command again to go on" }) : cause;
+    throw asked
+      ? interruptedError("stopped", { where: options.dir, hint: "run the same command again to go on" })
+      : cause;
   }
 }
 
-async function* measureStudy(options: StudyOptions, startedAt: string, seconds: () => number): AsyncGenerator<StudyEvent, StudyResult> {
+async function* measureStudy(
+  options: StudyOptions,
+  startedAt: string,
+  seconds: () => number,
+): AsyncGenerator<StudyEvent, StudyResult> {
   const { config, dir, signal } = options;
   yield { type: "phase", label: "reading text" };
   const corpus = await readCorpus(config.text, signal);
@@ -101,7 +108,11 @@ async function* measureStudy(options: StudyOptions, startedAt: string, seconds: 
   return result;
 }
 
-function conversionCommands({ config, dir, conversionCommands: commandsOf }: StudyOptions, parent: ModelSource, arms: readonly PlannedArm[]): string[] {
+function conversionCommands(
+  { config, dir, conversionCommands: commandsOf }: StudyOptions,
+  parent: ModelSource,
+  arms: readonly PlannedArm[],
+): string[] {
   return arms.flatMap(({ id, recipe }) =>
     recipe === null || commandsOf === undefined
       ? []

@@ -32,7 +32,11 @@ export interface Parent {
 }
 
 /** Trains the parent, or measures the one that the user brought. */
-export async function* makeParent(options: StudyOptions, ground: Ground, meter: FlopMeter): AsyncGenerator<StudyEvent, Parent> {
+export async function* makeParent(
+  options: StudyOptions,
+  ground: Ground,
+  meter: FlopMeter,
+): AsyncGenerator<StudyEvent, Parent> {
   const { config, dir } = options;
   const { total, active } = countParams(ground.spec);
   const base = { params: { total, active } };
@@ -47,7 +51,10 @@ export async function* makeParent(options: StudyOptions, ground: Ground, meter: 
   const flopsPerToken = trainFlopsPerToken(ground.spec, block.sequence);
   const run = trainRun({
     ...commonOptions(options, ground),
-    dir: join(dir, "parent"), spec: ground.spec, block, seed,
+    dir: join(dir, "parent"),
+    spec: ground.spec,
+    block,
+    seed,
     initial: (slot) => Promise.resolve(freshTensor(ground.spec, slot, seed)),
     identity: { study: config.name, arm: "parent", text: config.text },
   });
@@ -56,34 +63,54 @@ export async function* makeParent(options: StudyOptions, ground: Ground, meter: 
   return {
     source: result.last,
     result: {
-      ...base, loss, label: "dense parent, trained here", path: relative(dir, result.last), tokens: tokensOf(block),
+      ...base,
+      loss,
+      label: "dense parent, trained here",
+      path: relative(dir, result.last),
+      tokens: tokensOf(block),
       points: pointsOf(result, flopsPerToken),
     },
   };
 }
 
-async function parentLoss({ config, backend, threads, signal }: StudyOptions, ground: Ground, source: ModelSource): Promise<number> {
+async function parentLoss(
+  { config, backend, threads, signal }: StudyOptions,
+  ground: Ground,
+  source: ModelSource,
+): Promise<number> {
   const model = await openModel(source, backend, threads);
   try {
     const { sequence } = config.continue;
-    return (await meanLoss(model, ground.tokens.heldOut, { sequence, limitTokens: config.evaluation.tokens, signal })).loss;
+    return (await meanLoss(model, ground.tokens.heldOut, { sequence, limitTokens: config.evaluation.tokens, signal }))
+      .loss;
   } finally {
     await model.close();
   }
 }
 
-function commonOptions(options: StudyOptions, ground: Ground): Pick<RunOptions, "text" | "documentEnd" | "carry" | "threads" | "backend" | "signal" | "evaluationTokens"> {
+function commonOptions(
+  options: StudyOptions,
+  ground: Ground,
+): Pick<RunOptions, "text" | "documentEnd" | "carry" | "threads" | "backend" | "signal" | "evaluationTokens"> {
   return {
     text: { train: ground.tokens.train, heldOut: ground.tokens.heldOut },
     documentEnd: ground.tokens.end,
-    carry: ground.carry, threads: options.threads, backend: options.backend, signal: options.signal,
+    carry: ground.carry,
+    threads: options.threads,
+    backend: options.backend,
+    signal: options.signal,
     evaluationTokens: options.config.evaluation.tokens,
   };
 }
 
 /** Converts if the arm is upcycled, measures what was preserved, trains. */
 export async function* runArm(
-  options: StudyOptions, ground: Ground, dense: ModelSource, arm: PlannedArm, seed: number, meter: FlopMeter,
+  options: StudyOptions,
+  ground: Ground,
+  dense: ModelSource,
+  arm: PlannedArm,
+  seed: number,
+  meter: FlopMeter,
 ): AsyncGenerator<StudyEvent, ArmRun> {
   const { config, dir } = options;
   const name = `${arm.label}, seed ${seed}`;
@@ -93,7 +120,13 @@ export async function* runArm(
   if (arm.recipe !== null) {
     if (!(await exists(start))) {
       yield { type: "phase", label: `${name}: converting` };
-      await convertCheckpoint({ source: dense, recipe: arm.recipe(seed), out: start, dtype: "F32", signal: options.signal });
+      await convertCheckpoint({
+        source: dense,
+        recipe: arm.recipe(seed),
+        out: start,
+        dtype: "F32",
+        signal: options.signal,
+      });
     }
     yield { type: "phase", label: `${name}: measuring preservation` };
     preservation = await measurePreservation(options, ground, dense, start, join(dir, path, "preservation.json"));
@@ -106,9 +139,18 @@ export async function* runArm(
     const lineage = source === null ? null : await readLineage(source);
     const run = trainRun({
       ...commonOptions(options, ground),
-      dir: join(dir, path), spec: arm.spec, seed, block: isMoe(arm.spec) ? config.continue : { ...config.continue, routing: undefined },
+      dir: join(dir, path),
+      spec: arm.spec,
+      seed,
+      block: isMoe(arm.spec) ? config.continue : { ...config.continue, routing: undefined },
       initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(arm.spec, slot, seed)),
-      identity: { study: config.name, arm: arm.id, text: config.text, kind: arm.kind, recipe: arm.recipe?.(seed) ?? null },
+      identity: {
+        study: config.name,
+        arm: arm.id,
+        text: config.text,
+        kind: arm.kind,
+        recipe: arm.recipe?.(seed) ?? null,
+      },
       similarity: parent === null ? undefined : await similarityTo([parent], arm.spec, lineage),
       lineage: source?.config[lineageKey],
       texts: source === null ? undefined : await trainedFiles(source),
@@ -121,16 +163,26 @@ export async function* runArm(
   }
 }
 
-function armRun(seed: number, path: string, preservation: Preservation | null, result: RunResult, flopsPerToken: number): ArmRun {
+function armRun(
+  seed: number,
+  path: string,
+  preservation: Preservation | null,
+  result: RunResult,
+  flopsPerToken: number,
+): ArmRun {
   const { evals } = result.metrics;
   return {
-    seed, path, preservation,
+    seed,
+    path,
+    preservation,
     points: pointsOf(result, flopsPerToken),
     finalLoss: result.finalLoss,
     tokensPerSecond: result.tokensPerSecond,
     peakRssBytes: result.peakRssBytes,
     load: evals.filter(({ load }) => load.length > 0).map(({ step, load }) => ({ step, layers: load })),
-    similarity: evals.filter(({ similarity }) => similarity.length > 0).map(({ step, similarity }) => ({ step, layers: similarity })),
+    similarity: evals
+      .filter(({ similarity }) => similarity.length > 0)
+      .map(({ step, similarity }) => ({ step, layers: similarity })),
   };
 }
 
@@ -138,14 +190,24 @@ function pointsOf(result: RunResult, flopsPerToken: number): LossPoint[] {
   return result.metrics.evals.map(({ step, tokens, loss }) => ({ step, tokens, loss, flops: tokens * flopsPerToken }));
 }
 
-async function measurePreservation(options: StudyOptions, ground: Ground, dense: ModelSource, childDir: string, file: string): Promise<Preservation> {
+async function measurePreservation(
+  options: StudyOptions,
+  ground: Ground,
+  dense: ModelSource,
+  childDir: string,
+  file: string,
+): Promise<Preservation> {
   if (await exists(file)) return (await readJson(file)) as Preservation;
   const { config, backend, threads, signal } = options;
   const parent = await openModel(dense, backend, threads);
   const child = await openModel(childDir, backend, threads);
   try {
     const limitTokens = Math.min(PRESERVATION_TOKENS, config.evaluation.tokens);
-    const measured = await compareModels(parent, child, ground.tokens.heldOut, { sequence: config.continue.sequence, limitTokens, signal });
+    const measured = await compareModels(parent, child, ground.tokens.heldOut, {
+      sequence: config.continue.sequence,
+      limitTokens,
+      signal,
+    });
     await writeJson(file, measured);
     return measured;
   } finally {
@@ -155,6 +217,8 @@ async function measurePreservation(options: StudyOptions, ground: Ground, dense:
 }
 
 function preservationNote(name: string, { parentLoss, childLoss, maxAbsLogitDiff, maxAbsLogit }: Preservation): string {
-  return `${name}: loss ${childLoss.toFixed(4)} against the parent's ${parentLoss.toFixed(4)}, largest logit difference ` +
-    `${maxAbsLogitDiff.toExponential(1)} of ${maxAbsLogit.toPrecision(3)}`;
+  return (
+    `${name}: loss ${childLoss.toFixed(4)} against the parent's ${parentLoss.toFixed(4)}, largest logit difference ` +
+    `${maxAbsLogitDiff.toExponential(1)} of ${maxAbsLogit.toPrecision(3)}`
+  );
 }

@@ -18,7 +18,8 @@ export interface StudyOptions {
   /** Commands that make this study again, as the user would type them. */
   readonly command: string;
   /** The commands that do one arm's conversion alone, for the report. */
-  readonly conversionCommands?: ((parent: ModelSource, recipe: UpcycleRecipe, out: string) => readonly string[]) | undefined;
+  readonly conversionCommands?:
+    ((parent: ModelSource, recipe: UpcycleRecipe, out: string) => readonly string[]) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -26,4 +27,10 @@ export type StudyEvent =
   | { readonly type: "phase"; readonly label: string }
   | { readonly type: "note"; readonly text: string }
   /** `done` and `total` are FLOPs of all trainings of the study. */
-  | { readonly type: "train"; readonly run: string; readonly event: TrainEvent; readonly done: number; readonly total: number };
+  | {
+      readonly type: "train";
+      readonly run: string;
+      readonly event: TrainEvent;
+      readonly done: number;
+      readonly total: number;
+    };

@@ -116,5 +116,6 @@ export function requireSamePast(was: Training, is: Training, { done, key, where 
 
 const otherRun = (message: string, where: string): UpcycleError =>
   inputError(message, {
-    where, hint: "put it back to go on, choose another folder, or remove this one to start again",
+    where,
+    hint: "put it back to go on, choose another folder, or remove this one to start again",
   });

@@ -11,7 +11,8 @@ const replaced = ["last", "best", "average"] as const;
 
 /** Throws inputError if a run here would replace or add to what it has not made, or could not replace its own. */
 export async function requireRunFolder(dir: string): Promise<void> {
-  if (!(await exists(join(dir, "run.json")))) await requireUnclaimed(dir, [...replaced, metricsFile], "run.json of a run");
+  if (!(await exists(join(dir, "run.json"))))
+    await requireUnclaimed(dir, [...replaced, metricsFile], "run.json of a run");
   for (const name of replaced) {
     const path = join(dir, name);
     await withFsErrors(path, "look up folder", () => requireReplaceable(path, path, "checkpoint"));
@@ -25,7 +26,11 @@ export async function requireUnclaimed(dir: string, names: readonly string[], ma
     for (const name of names) if ((await entryAt(join(dir, name))) !== null) taken.push(name);
   });
   if (taken.length === 0) return;
-  throw inputError(`the folder has no ${mark}, but holds ${someOf(taken)}, which would be replaced or taken for this one's`, {
-    where: dir, hint: "choose another folder, or move that away first",
-  });
+  throw inputError(
+    `the folder has no ${mark}, but holds ${someOf(taken)}, which would be replaced or taken for this one's`,
+    {
+      where: dir,
+      hint: "choose another folder, or move that away first",
+    },
+  );
 }

@@ -22,7 +22,13 @@ import { changesBetween } from "./changes.js";
 import { readRunRecord } from "./claim.js";
 import { freshTensor } from "./init.js";
 import {
-  describeMixture, heldOutParts, learnableTexts, readMixture, requireEnoughOfEach, tokenizeMixture, trainingParts,
+  describeMixture,
+  heldOutParts,
+  learnableTexts,
+  readMixture,
+  requireEnoughOfEach,
+  tokenizeMixture,
+  trainingParts,
 } from "./mixture.js";
 import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "./run.js";
 import { requireSameSources, sourcesOf } from "./sources.js";
@@ -39,18 +45,22 @@ export interface TrainFileOptions {
   readonly dir: string;
   readonly backend: Backend;
   readonly threads: number;
-  /** Texts of further files of every checkpoint, such as its card, from the model that the training starts from (`trainedFiles`). */
+  /**
+   * Texts of further files of every checkpoint, such as its card, from the model that the training starts from
+   * (`trainedFiles`).
+   */
   readonly describe?: ((start: Checkpoint) => Promise<Readonly<Record<string, string>>>) | undefined;
   /** Aborting finishes the step in hand, saves and throws `interrupted`. */
   readonly signal?: AbortSignal | undefined;
 }
 
 export type TrainFileEvent =
-  | { readonly type: "phase"; readonly label: string }
-  | { readonly type: "note"; readonly text: string }
-  | TrainEvent;
+  { readonly type: "phase"; readonly label: string } | { readonly type: "note"; readonly text: string } | TrainEvent;
 
-/** Runs, or goes on with, the training of a train file. Throws like `trainRun`, and inputError for text or model that cannot be used. */
+/**
+ * Runs, or goes on with, the training of a train file. Throws like `trainRun`, and inputError for text or model that
+ * cannot be used.
+ */
 export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerator<TrainFileEvent, RunResult> {
   try {
     return yield* prepareAndTrain(options);
@@ -64,20 +74,33 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
 async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<TrainFileEvent, RunResult> {
   const { config, dir, backend, threads, signal } = options;
   const { model, tokenizer, training, seed } = config;
-  // `trainRun` refuses a folder that holds another run, so a tokenizer beside a `run.json` is this run's own. Asked first, because a
-  // folder that cannot be used should be known before minutes of reading.
+  // `trainRun` refuses a folder that holds another run, so a tokenizer beside a `run.json` is this run's own. Asked
+  // first, because a folder that cannot be used should be known before minutes of reading.
   const before = await readRunRecord(dir);
   const reuse = before !== null;
   await requireRunFolder(dir);
   const isNew = typeof model === "object" && !("adapter" in model);
   const sources = await sourcesOf({ model: isNew ? null : model, text: config.text, signal });
   // Where the settings differ as well, that is what there is to say, and `trainRun` says it.
-  const same = changesBetween({ model: before?.["model"], text: before?.["text"] }, { model, text: config.text }).length === 0;
+  const same =
+    changesBetween({ model: before?.["model"], text: before?.["text"] }, { model, text: config.text }).length === 0;
   if (before !== null && same) requireSameSources(before.sources, sources, "run");
   yield { type: "phase", label: "reading text" };
   const text = await readText(config.text, signal);
-  yield { type: "phase", label: !isNew ? "opening the model" : reuse ? "opening the tokenizer" : "learning the tokenizer" };
-  const base = isNew ? await newBase({ model, tokenizer: tokenizer!, corpus: { split: { train: text.learnable() } }, dir, reuse, signal }) : await openBase(model, signal);
+  yield {
+    type: "phase",
+    label: !isNew ? "opening the model" : reuse ? "opening the tokenizer" : "learning the tokenizer",
+  };
+  const base = isNew
+    ? await newBase({
+        model,
+        tokenizer: tokenizer!,
+        corpus: { split: { train: text.learnable() } },
+        dir,
+        reuse,
+        signal,
+      })
+    : await openBase(model, signal);
   const { spec } = base;
   const tokenize = async (): Promise<{ readonly block: TrainingBlock; readonly tokenized: TokenizedText }> => {
     signal?.throwIfAborted();
@@ -85,19 +108,28 @@ async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<Train
     checkRouting(spec, block);
     return { block, tokenized: await text.tokenize(base, block) };
   };
-  const { block, tokenized: { train, heldOut, end, notes } } = await tokenize().finally(() => base.tokenizer.close());
+  const {
+    block,
+    tokenized: { train, heldOut, end, notes },
+  } = await tokenize().finally(() => base.tokenizer.close());
   signal?.throwIfAborted();
   for (const note of [...notes, ...describeFrozen(spec, block)]) yield { type: "note", text: note };
   const source = isNew ? null : await openCheckpoint(model);
   try {
     return yield* trainRun({
-      dir, spec, seed, threads, backend, signal,
+      dir,
+      spec,
+      seed,
+      threads,
+      backend,
+      signal,
       block,
       initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(spec, slot, seed)),
       carry: base.carry,
       lineage: source?.config[lineageKey],
       texts: source === null ? undefined : await options.describe?.(source),
-      text: { train, heldOut }, documentEnd: end,
+      text: { train, heldOut },
+      documentEnd: end,
       evaluationTokens: config.evaluation.tokens,
       sources,
       identity: { model, tokenizer: tokenizer ?? null, text: config.text },
@@ -136,7 +168,12 @@ async function readText(config: TrainTextConfig, signal: AbortSignal | undefined
       const end = endOfText(base.tokenizer, base.spec.tokens.eos[0]);
       const tokenized = await tokenizeMixture(parts, base.tokenizer, end, signal);
       requireEnoughOfEach(tokenized, block);
-      return { train: trainingParts(tokenized), heldOut: heldOutParts(tokenized), end, notes: describeMixture(tokenized, block) };
+      return {
+        train: trainingParts(tokenized),
+        heldOut: heldOutParts(tokenized),
+        end,
+        notes: describeMixture(tokenized, block),
+      };
     },
   };
 }
@@ -148,6 +185,8 @@ function describeFrozen(spec: DecoderSpec, block: TrainingBlock): string[] {
   const still = slots.filter(({ key }) => frozen.has(key)).length;
   if (still === 0) return [];
   const sum = (some: readonly Slot[]): number => some.reduce((total, { shape }) => total + elements(shape), 0);
-  return [`training ${compact(sum(slots.filter(({ key }) => !frozen.has(key))))} of ${compact(sum(slots))} parameters, ${still} tensors are frozen`];
+  return [
+    `training ${compact(sum(slots.filter(({ key }) => !frozen.has(key))))} of ${compact(sum(slots))} ` +
+      `parameters, ${still} tensors are frozen`,
+  ];
 }
-

@@ -27,7 +27,10 @@ export interface Ground extends ModelBase {
   readonly tokens: TokenizedCorpus;
 }
 
-/** Shape and tokenizer of a model folder. Throws inputError if either is missing or they do not fit together, and for an adapter that cannot be merged in. */
+/**
+ * Shape and tokenizer of a model folder. Throws inputError if either is missing or they do not fit together, and for an
+ * adapter that cannot be merged in.
+ */
 export async function openBase(source: ModelSource, signal?: AbortSignal): Promise<ModelBase> {
   const checkpoint = await openCheckpoint(source);
   await checkpoint.close();
@@ -35,7 +38,9 @@ export async function openBase(source: ModelSource, signal?: AbortSignal): Promi
   const tokenizer = await openTokenizer(dir, { signal });
   if (tokenizer.vocab > spec.vocab) {
     await tokenizer.close();
-    throw inputError(`the tokenizer has ${tokenizer.vocab} tokens, the model's embedding ${spec.vocab} rows`, { where: dir });
+    throw inputError(`the tokenizer has ${tokenizer.vocab} tokens, the model's embedding ${spec.vocab} rows`, {
+      where: dir,
+    });
   }
   return { spec, tokenizer, carry: dir };
 }
@@ -54,14 +59,27 @@ export interface NewBase {
 }
 
 /** Shape of a new model, and a tokenizer learnt from the training part of the text. */
-export async function newBase({ model, tokenizer: { vocab }, corpus, dir, reuse, signal }: NewBase): Promise<ModelBase> {
+export async function newBase({
+  model,
+  tokenizer: { vocab },
+  corpus,
+  dir,
+  reuse,
+  signal,
+}: NewBase): Promise<ModelBase> {
   const carry = join(dir, "tokenizer");
   const config = join(carry, "tokenizer_config.json");
   if (!reuse || !(await exists(config))) {
-    const json = await trainByteLevelBpe(corpus.split.train.map(({ text }) => text), { vocab, signal });
+    const json = await trainByteLevelBpe(
+      corpus.split.train.map(({ text }) => text),
+      { vocab, signal },
+    );
     await withFsErrors(carry, "create tokenizer folder", () => makeFolders(carry));
     // The last file: its presence says that the tokenizer is complete.
-    const files = [[join(carry, "tokenizer.json"), json], [config, tokenizerConfig({ maxLength: model.maxPositions })]] as const;
+    const files = [
+      [join(carry, "tokenizer.json"), json],
+      [config, tokenizerConfig({ maxLength: model.maxPositions })],
+    ] as const;
     if (!reuse) for (const [path, text] of files) await requireSame(path, text);
     for (const [path, text] of files) await writeFileAtomic(path, text);
   }
@@ -69,24 +87,36 @@ export async function newBase({ model, tokenizer: { vocab }, corpus, dir, reuse,
   return { tokenizer, carry, spec: newModelSpec(model, tokenizer.vocab, tokenizer.eosId ?? null) };
 }
 
-/** A run that was stopped before it began has left the same tokenizer; another one is somebody else's. Throws inputError. */
+/**
+ * A run that was stopped before it began has left the same tokenizer; another one is somebody else's. Throws
+ * inputError.
+ */
 async function requireSame(path: string, text: string): Promise<void> {
   if (!(await exists(path)) || (await readText(path).catch(() => null)) === text) return;
-  throw inputError("there is another tokenizer than this training learns", { where: path, hint: "choose another run folder, or move the tokenizer away" });
+  throw inputError("there is another tokenizer than this training learns", {
+    where: path,
+    hint: "choose another run folder, or move the tokenizer away",
+  });
 }
 
 /** Throws inputError where a sequence is longer than the model's positions. */
 export function requirePositions({ spec, carry }: ModelBase, sequence: number): void {
   if (sequence <= spec.maxPositions) return;
-  throw inputError(`sequence ${sequence} is longer than the model's ${spec.maxPositions} positions`, { where: carry, hint: "lower sequence" });
+  throw inputError(`sequence ${sequence} is longer than the model's ${spec.maxPositions} positions`, {
+    where: carry,
+    hint: "lower sequence",
+  });
 }
 
 /**
- * Tokenizes the text for a model; `blocks` are the trainings to come. Throws inputError where the text is too short for one of them
- * or a sequence longer than the model's positions.
+ * Tokenizes the text for a model; `blocks` are the trainings to come. Throws inputError where the text is too short for
+ * one of them or a sequence longer than the model's positions.
  */
 export async function layGround(
-  base: ModelBase, corpus: Corpus, blocks: readonly { readonly batch: number; readonly sequence: number }[], signal?: AbortSignal,
+  base: ModelBase,
+  corpus: Corpus,
+  blocks: readonly { readonly batch: number; readonly sequence: number }[],
+  signal?: AbortSignal,
 ): Promise<Ground> {
   const { spec, tokenizer } = base;
   for (const { sequence } of blocks) requirePositions(base, sequence);
@@ -97,6 +127,8 @@ export async function layGround(
 
 /** The text in one line. */
 export function describeText({ tokens, corpus, tokenizer }: Ground): string {
-  return `${corpus.split.train.length} documents, ${tokens.train.length} tokens to train on; ` +
-    `${corpus.split.heldOut.length} documents, ${tokens.heldOut.length} tokens held out; vocabulary ${tokenizer.vocab}`;
+  return (
+    `${corpus.split.train.length} documents, ${tokens.train.length} tokens to train on; ` +
+    `${corpus.split.heldOut.length} documents, ${tokens.heldOut.length} tokens held out; vocabulary ${tokenizer.vocab}`
+  );
 }

@@ -1,6 +1,6 @@
 /**
- * The spike guard: a step whose loss or gradient norm stands far out from the recent steps is skipped. What it goes by is a pure function of those
- * steps and is saved with the run, so that a resumed run skips the same steps.
+ * The spike guard: a step whose loss or gradient norm stands far out from the recent steps is skipped. What it goes by
+ * is a pure function of those steps and is saved with the run, so that a resumed run skips the same steps.
  */
 import type { GuardConfig } from "../base/schemas/index.js";
 
@@ -16,7 +16,10 @@ export interface GuardState {
 
 export const freshGuard: GuardState = { updates: 0, losses: [], gradNorms: [], skipped: 0 };
 
-/** A window that hardly varies must not make a spike of the smallest rise: deviations are at least this share of the mean. */
+/**
+ * A window that hardly varies must not make a spike of the smallest rise: deviations are at least this share of the
+ * mean.
+ */
 const LEAST_DEVIATION = 0.01;
 
 /** Mean plus `deviations` standard deviations. */
@@ -27,13 +30,25 @@ function limitOf(values: readonly number[], deviations: number): number {
 }
 
 /** Limits of the next step; none until the window is full. */
-export function guardLimits({ losses, gradNorms }: GuardState, { window, deviations }: GuardConfig): { readonly loss: number; readonly gradNorm: number } | undefined {
+export function guardLimits(
+  { losses, gradNorms }: GuardState,
+  { window, deviations }: GuardConfig,
+): { readonly loss: number; readonly gradNorm: number } | undefined {
   if (losses.length < window) return undefined;
   return { loss: limitOf(losses, deviations), gradNorm: limitOf(gradNorms, deviations) };
 }
 
-export function afterStep(state: GuardState, { window }: GuardConfig, step: { readonly loss: number; readonly gradNorm: number; readonly applied: boolean }): GuardState {
+export function afterStep(
+  state: GuardState,
+  { window }: GuardConfig,
+  step: { readonly loss: number; readonly gradNorm: number; readonly applied: boolean },
+): GuardState {
   if (!step.applied) return { ...state, skipped: state.skipped + 1 };
   const push = (values: readonly number[], value: number): number[] => [...values, value].slice(-window);
-  return { updates: state.updates + 1, losses: push(state.losses, step.loss), gradNorms: push(state.gradNorms, step.gradNorm), skipped: 0 };
+  return {
+    updates: state.updates + 1,
+    losses: push(state.losses, step.loss),
+    gradNorms: push(state.gradNorms, step.gradNorm),
+    skipped: 0,
+  };
 }

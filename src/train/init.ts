@@ -6,11 +6,21 @@ import { plainBlocks, rmsNorm, type DecoderSpec } from "../model/decoder/types.j
 import { isBuffer, type Slot, type SlotPart } from "../model/tensors/slots.js";
 import { elements } from "../graph/ir/ir.js";
 
-const norms = new Set<SlotPart>(["inputNorm", "ffnNorm", "postAttentionNorm", "postFfnNorm", "finalNorm", "qNorm", "kNorm", "qLatentNorm", "kvLatentNorm"]);
+const norms = new Set<SlotPart>([
+  "inputNorm",
+  "ffnNorm",
+  "postAttentionNorm",
+  "postFfnNorm",
+  "finalNorm",
+  "qNorm",
+  "kNorm",
+  "qLatentNorm",
+  "kvLatentNorm",
+]);
 
 /**
- * A freshly drawn tensor: norms are 1, biases 0, all else normal with the spec's `initStd`, as transformers initialises these families.
- * The stream is named by the slot, so the value depends on nothing but seed and slot.
+ * A freshly drawn tensor: norms are 1, biases 0, all else normal with the spec's `initStd`, as transformers initialises
+ * these families. The stream is named by the slot, so the value depends on nothing but seed and slot.
  */
 export function freshTensor(spec: DecoderSpec, slot: Slot, seed: number): Float32Array {
   const data = new Float32Array(elements(slot.shape));

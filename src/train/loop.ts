@@ -56,8 +56,20 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
     await log.sync();
     state.peakRss = Math.max(state.peakRss, await runtime.peakMemory());
     await saveState({
-      dir: join(dir, "last"), spec: options.spec, runtime, carry: options.carry, lineage: options.lineage, texts: options.texts, layout: engine.layout,
-      progress: { step: state.step, bestLoss: state.best, ms: state.ms, peakRssBytes: state.peakRss, guard: block.guard === undefined ? undefined : state.guard },
+      dir: join(dir, "last"),
+      spec: options.spec,
+      runtime,
+      carry: options.carry,
+      lineage: options.lineage,
+      texts: options.texts,
+      layout: engine.layout,
+      progress: {
+        step: state.step,
+        bestLoss: state.best,
+        ms: state.ms,
+        peakRssBytes: state.peakRss,
+        guard: block.guard === undefined ? undefined : state.guard,
+      },
     });
     state.saved = state.step;
     return { type: "save", step: state.step, dir: join(dir, "last") };
@@ -66,7 +78,10 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
   while (state.step < block.steps && state.ms < timeLimit) {
     if (signal?.aborted === true) {
       if (state.saved < state.step || state.step === 0) yield await save();
-      throw interruptedError(`stopped after step ${state.step} of ${block.steps}`, { where: dir, hint: "run the same command again to go on" });
+      throw interruptedError(`stopped after step ${state.step} of ${block.steps}`, {
+        where: dir,
+        hint: "run the same command again to go on",
+      });
     }
     const record = await oneStep(options, runtime, micro.at, state);
     await log.append(record);
@@ -78,7 +93,12 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
   }
 }
 
-async function oneStep(options: RunOptions, runtime: TrainRuntime, batchAt: BatchReader["at"], state: LoopState): Promise<StepRecord> {
+async function oneStep(
+  options: RunOptions,
+  runtime: TrainRuntime,
+  batchAt: BatchReader["at"],
+  state: LoopState,
+): Promise<StepRecord> {
   const { block } = options;
   const started = performance.now();
   const step = state.step + 1;
@@ -90,7 +110,14 @@ async function oneStep(options: RunOptions, runtime: TrainRuntime, batchAt: Batc
   const { guard, average, routing } = block;
   const learningRate = learningRateAt(block.lr, block.steps, step);
   const { loss, balanceLoss, zLoss, gradNorm, applied, spike, counts, kept, entropy } = await runtime.step(batches, {
-    learningRate, beta1, beta2, eps, weightDecay, decayOn: "matrices", clipNorm: clip, update: guard === undefined ? step : state.guard.updates + 1,
+    learningRate,
+    beta1,
+    beta2,
+    eps,
+    weightDecay,
+    decayOn: "matrices",
+    clipNorm: clip,
+    update: guard === undefined ? step : state.guard.updates + 1,
     muon: block.optimizer.method === "muon" ? { momentum, nesterov, scale: muonScale } : undefined,
     averageDecay: average?.decay,
     draw: routing?.jitter === undefined ? undefined : { seed: options.seed, step, jitter: routing.jitter },
@@ -99,23 +126,50 @@ async function oneStep(options: RunOptions, runtime: TrainRuntime, batchAt: Batc
   if (guard !== undefined) state.guard = afterStep(state.guard, guard, { loss, gradNorm, applied });
   if (guard !== undefined && spike !== null && state.guard.skipped >= guard.patience) {
     const kept = state.saved > 0 ? `the last checkpoint (step ${state.saved}) is kept; ` : "";
-    throw stopError(`${state.guard.skipped} steps in a row were skipped as spikes, the last with loss ${loss} and gradient norm ${gradNorm}`, {
-      where: options.dir, hint: `${kept}look at the data, lower the learning rate, or raise guard.deviations or guard.patience`,
-    });
+    throw stopError(
+      `${state.guard.skipped} steps in a row were skipped as spikes, the last with loss ${loss} and gradient ` +
+        `norm ${gradNorm}`,
+      {
+        where: options.dir,
+        hint: `${kept}look at the data, lower the learning rate, or raise guard.deviations or guard.patience`,
+      },
+    );
   }
   if (!applied && spike === null) {
-    throw diverged(`step ${step}: loss ${loss}, gradient norm ${gradNorm}; neither may be NaN or infinite`, options, state);
+    throw diverged(
+      `step ${step}: loss ${loss}, gradient norm ${gradNorm}; neither may be NaN or infinite`,
+      options,
+      state,
+    );
   }
   if (applied && routing?.bias !== undefined) await moveBiases(options, runtime, counts, routing.bias);
   const ms = performance.now() - started;
   state.step = step;
   state.ms += ms;
-  return { type: "step", step, tokens: step * tokensPerStep(block), loss, balanceLoss, zLoss, gradNorm, learningRate, ms, ...trainedRouting({ counts, kept, entropy }, step % block.evalEvery === 0), ...(spike === null ? {} : { skipped: spike }) };
+  return {
+    type: "step",
+    step,
+    tokens: step * tokensPerStep(block),
+    loss,
+    balanceLoss,
+    zLoss,
+    gradNorm,
+    learningRate,
+    ms,
+    ...trainedRouting({ counts, kept, entropy }, step % block.evalEvery === 0),
+    ...(spike === null ? {} : { skipped: spike }),
+  };
 }
 
 /** The biases lie with the weights, so that checkpoints hold them and evaluation routes by them. */
-async function moveBiases({ spec }: RunOptions, runtime: TrainRuntime, counts: readonly (readonly number[])[], rate: number): Promise<void> {
-  for (const [i, key] of correctionKeys(spec).entries()) await runtime.write("weight", key, movedBias(await runtime.read("weight", key), counts[i]!, rate));
+async function moveBiases(
+  { spec }: RunOptions,
+  runtime: TrainRuntime,
+  counts: readonly (readonly number[])[],
+  rate: number,
+): Promise<void> {
+  for (const [i, key] of correctionKeys(spec).entries())
+    await runtime.write("weight", key, movedBias(await runtime.read("weight", key), counts[i]!, rate));
 }
 
 /** Held-out loss, expert load and similarity; keeps the best weights. */
@@ -123,13 +177,24 @@ async function evaluate(options: RunOptions, engine: Engine, state: LoopState): 
   const { block, text, evaluationTokens, similarity } = options;
   const { runtime, log } = engine;
   const weights = block.average?.evaluate === true ? "average" : "weight";
-  const { loss, load, entropy, parts } = await measureAll(runtime, text.heldOut, { batch: block.batch, sequence: block.sequence, limitTokens: evaluationTokens, weights });
+  const { loss, load, entropy, parts } = await measureAll(runtime, text.heldOut, {
+    batch: block.batch,
+    sequence: block.sequence,
+    limitTokens: evaluationTokens,
+    weights,
+  });
   if (!Number.isFinite(loss)) {
     throw diverged(`the held-out loss after step ${state.step} is ${loss}`, options, state);
   }
   state.measured = state.step;
   const record: EvalRecord = {
-    type: "eval", step: state.step, tokens: state.step * tokensPerStep(block), loss, load, ...(parts === null ? {} : { parts }), ...routingRecord({ load, entropy }),
+    type: "eval",
+    step: state.step,
+    tokens: state.step * tokensPerStep(block),
+    loss,
+    load,
+    ...(parts === null ? {} : { parts }),
+    ...routingRecord({ load, entropy }),
     similarity: similarity === undefined ? [] : await similarity((key) => runtime.read("weight", key)),
   };
   await log.append(record);
@@ -142,11 +207,19 @@ async function evaluate(options: RunOptions, engine: Engine, state: LoopState): 
 }
 
 /** A model without the state of its training. */
-function saveModel({ dir, spec, carry, lineage, texts }: RunOptions, { runtime, layout }: Engine, name: string, averaged: boolean): Promise<void> {
+function saveModel(
+  { dir, spec, carry, lineage, texts }: RunOptions,
+  { runtime, layout }: Engine,
+  name: string,
+  averaged: boolean,
+): Promise<void> {
   return saveState({ dir: join(dir, name), spec, runtime, carry, lineage, texts, layout, progress: null, averaged });
 }
 
 function diverged(message: string, { dir, block }: RunOptions, { saved }: LoopState): Error {
   const kept = saved > 0 ? `the last good checkpoint (step ${saved}) is kept; ` : "";
-  return stopError(message, { where: dir, hint: `${kept}lower the learning rate (peak ${block.lr.peak}) or lengthen the warm-up` });
+  return stopError(message, {
+    where: dir,
+    hint: `${kept}lower the learning rate (peak ${block.lr.peak}) or lengthen the warm-up`,
+  });
 }

@@ -19,9 +19,14 @@ export interface MeasureSettings extends EvalSettings {
   readonly weights?: "weight" | "average";
 }
 
-/** Of one row of tokens, or of the parts of a mixture: there the weighted mean of losses and loads, each part measured on its share of the tokens. */
+/**
+ * Of one row of tokens, or of the parts of a mixture: there the weighted mean of losses and loads, each part measured
+ * on its share of the tokens.
+ */
 export async function measureAll(
-  runtime: TrainRuntime, text: TokenRow | readonly MixPart[], settings: MeasureSettings & { readonly limitTokens: number },
+  runtime: TrainRuntime,
+  text: TokenRow | readonly MixPart[],
+  settings: MeasureSettings & { readonly limitTokens: number },
 ): Promise<Measured & { readonly parts: Readonly<Record<string, number>> | null }> {
   if (ArrayBuffer.isView(text)) return { ...(await measure(runtime, text, settings)), parts: null };
   const parts: Record<string, number> = {};
@@ -30,7 +35,10 @@ export async function measureAll(
   let entropy: number[] = [];
   for (const [i, share] of shares(text).entries()) {
     const { name, tokens } = text[i]!;
-    const found = await measure(runtime, tokens, { ...settings, limitTokens: Math.max(1, Math.round(settings.limitTokens * share)) });
+    const found = await measure(runtime, tokens, {
+      ...settings,
+      limitTokens: Math.max(1, Math.round(settings.limitTokens * share)),
+    });
     parts[name] = found.loss;
     loss += share * found.loss;
     load = found.load.map((layer, l) => layer.map((value, e) => share * value + (load[l]?.[e] ?? 0)));
@@ -46,7 +54,10 @@ export async function measure(runtime: TrainRuntime, tokens: TokenRow, settings:
   let entropies: number[] = [];
   let batches = 0;
   for (const batch of evalBatches(tokens, settings)) {
-    const { loss, counts, entropy } = await runtime.evaluate({ ids: batch.inputs, targets: batch.targets }, settings.weights);
+    const { loss, counts, entropy } = await runtime.evaluate(
+      { ids: batch.inputs, targets: batch.targets },
+      settings.weights,
+    );
     sum += loss * batch.count;
     count += batch.count;
     // The last batch may be padded, and padding is routed too: it counts only where there is nothing else.
@@ -55,11 +66,17 @@ export async function measure(runtime: TrainRuntime, tokens: TokenRow, settings:
     entropies = entropy.map((value, l) => value + (entropies[l] ?? 0));
     load = counts.map((layer, l) => layer.map((value, e) => value + (load[l]?.[e] ?? 0)));
   }
-  return { loss: sum / count, load: load.map((layer) => fractions(layer)), entropy: entropies.map((value) => value / batches) };
+  return {
+    loss: sum / count,
+    load: load.map((layer) => fractions(layer)),
+    entropy: entropies.map((value) => value / batches),
+  };
 }
 
 /** What a log says of routing, or nothing for a dense model. */
-export function routingRecord({ load, entropy }: Pick<Measured, "load" | "entropy">): { readonly routing?: RoutingRecord } {
+export function routingRecord({ load, entropy }: Pick<Measured, "load" | "entropy">): {
+  readonly routing?: RoutingRecord;
+} {
   if (load.length === 0) return {};
   return {
     routing: {
@@ -71,7 +88,10 @@ export function routingRecord({ load, entropy }: Pick<Measured, "load" | "entrop
 }
 
 /** What a log says of the routing of one step, or nothing for a dense model. */
-export function trainedRouting({ counts, kept, entropy }: Pick<LossMetrics, "counts" | "kept" | "entropy">, withLoad: boolean): { readonly routing?: TrainedRouting } {
+export function trainedRouting(
+  { counts, kept, entropy }: Pick<LossMetrics, "counts" | "kept" | "entropy">,
+  withLoad: boolean,
+): { readonly routing?: TrainedRouting } {
   const load = counts.map(fractions);
   const { routing } = routingRecord({ load, entropy: [...entropy] });
   if (routing === undefined) return {};

@@ -1,4 +1,7 @@
-/** A mixture of texts: read, split and tokenized part by part, so that each keeps its weight, its order and its own held-out loss. */
+/**
+ * A mixture of texts: read, split and tokenized part by part, so that each keeps its weight, its order and its own
+ * held-out loss.
+ */
 import { basename } from "node:path";
 import { compact, percent, table } from "../base/format.js";
 import { inputError } from "../base/errors.js";
@@ -41,15 +44,18 @@ export interface TokenizedPart extends PartBase {
 }
 
 /**
- * Reads every part. A document that is held out in one part is trained on in none. Throws inputError for parts that cannot be read, have
- * the same name, or have nothing left to train on.
+ * Reads every part. A document that is held out in one part is trained on in none. Throws inputError for parts that
+ * cannot be read, have the same name, or have nothing left to train on.
  */
 export async function readMixture({ mix = [], heldOut }: TrainTextConfig, signal?: AbortSignal): Promise<CorpusPart[]> {
   const parts: CorpusPart[] = [];
   for (const config of mix) {
     const name = config.name ?? config.builtin ?? basename(indexedPrefix(config.path!));
     if (parts.some((part) => part.name === name)) {
-      throw inputError(`two parts of the mixture are called "${name}"`, { where: "text.mix", hint: "give them names of their own" });
+      throw inputError(`two parts of the mixture are called "${name}"`, {
+        where: "text.mix",
+        hint: "give them names of their own",
+      });
     }
     parts.push(await readPart(config, name, config.heldOut ?? heldOut, signal));
   }
@@ -58,11 +64,19 @@ export async function readMixture({ mix = [], heldOut }: TrainTextConfig, signal
     if (part.kind === "tokens") return part;
     const train = part.train.filter(({ text }) => !hidden.has(text));
     if (train.length > 0) return { ...part, train };
-    throw inputError("every document of this part is held out in another one", { where: part.name, hint: "leave the part out" });
+    throw inputError("every document of this part is held out in another one", {
+      where: part.name,
+      hint: "leave the part out",
+    });
   });
 }
 
-async function readPart({ path, builtin, field, weight }: MixPartConfig, name: string, heldOut: number, signal: AbortSignal | undefined): Promise<CorpusPart> {
+async function readPart(
+  { path, builtin, field, weight }: MixPartConfig,
+  name: string,
+  heldOut: number,
+  signal: AbortSignal | undefined,
+): Promise<CorpusPart> {
   if (path !== undefined && /\.(bin|idx)$/.test(path)) {
     const data = await readIndexed(path);
     return { kind: "tokens", name, weight, where: path, data, cut: heldOutFrom(data.documents, heldOut) };
@@ -75,7 +89,10 @@ async function readPart({ path, builtin, field, weight }: MixPartConfig, name: s
   return { kind: "text", name, weight, ...splitDocuments(documents, { seed: SPLIT_SEED, heldOut }) };
 }
 
-/** The last documents are held out, at most the wanted share of the tokens but one document at least; a single document is cut. */
+/**
+ * The last documents are held out, at most the wanted share of the tokens but one document at least; a single document
+ * is cut.
+ */
 export function heldOutFrom(documents: Float64Array, fraction: number): number {
   const total = documents.at(-1)!;
   if (documents.length === 2) return Math.floor(total * (1 - fraction));
@@ -90,48 +107,90 @@ export function learnableTexts(parts: readonly CorpusPart[]): readonly CorpusDoc
   return parts.flatMap((part) => {
     if (part.kind === "text") return part.train;
     throw inputError("these tokens were made by some tokenizer, a new model would learn another", {
-      where: part.where, hint: "train from a model folder that holds the tokenizer, or give the text",
+      where: part.where,
+      hint: "train from a model folder that holds the tokenizer, or give the text",
     });
   });
 }
 
 /** Text gets the token `end` behind every document. Throws inputError for tokens that the tokenizer does not have. */
-export async function tokenizeMixture(parts: readonly CorpusPart[], tokenizer: TextTokenizer, end: number, signal?: AbortSignal): Promise<TokenizedPart[]> {
+export async function tokenizeMixture(
+  parts: readonly CorpusPart[],
+  tokenizer: TextTokenizer,
+  end: number,
+  signal?: AbortSignal,
+): Promise<TokenizedPart[]> {
   const tokenized: TokenizedPart[] = [];
   for (const part of parts) {
     const { name, weight } = part;
     if (part.kind === "text") {
-      tokenized.push({ name, weight, warning: null, train: await encodeDocuments(part.train, tokenizer, end, signal), heldOut: await encodeDocuments(part.heldOut, tokenizer, end, signal) });
+      tokenized.push({
+        name,
+        weight,
+        warning: null,
+        train: await encodeDocuments(part.train, tokenizer, end, signal),
+        heldOut: await encodeDocuments(part.heldOut, tokenizer, end, signal),
+      });
       continue;
     }
     const { tokens, documents, largestId } = part.data;
     if (largestId >= tokenizer.vocab) {
-      throw inputError(`holds token ${largestId}, the model's tokenizer ends at ${tokenizer.vocab - 1}`, { where: part.where, hint: "prepare it with this model's tokenizer" });
+      throw inputError(`holds token ${largestId}, the model's tokenizer ends at ${tokenizer.vocab - 1}`, {
+        where: part.where,
+        hint: "prepare it with this model's tokenizer",
+      });
     }
-    tokenized.push({ name, weight, train: tokens.subarray(0, part.cut), heldOut: tokens.subarray(part.cut), warning: endWarning(name, tokens, documents, end) });
+    tokenized.push({
+      name,
+      weight,
+      train: tokens.subarray(0, part.cut),
+      heldOut: tokens.subarray(part.cut),
+      warning: endWarning(name, tokens, documents, end),
+    });
   }
   return tokenized;
 }
 
-/** Documents that do not end in the end-of-text token run into each other: prepared without --append-eod, or by another tokenizer. */
+/**
+ * Documents that do not end in the end-of-text token run into each other: prepared without --append-eod, or by another
+ * tokenizer.
+ */
 function endWarning(name: string, tokens: TokenRow, documents: Float64Array, end: number): string | null {
   for (let i = 1; i < documents.length; i++) if (documents[i]! > 0 && tokens[documents[i]! - 1] === end) return null;
-  return `${name}: no document ends with the tokenizer's end-of-text token ${end}; was it prepared with this tokenizer and --append-eod?`;
+  return (
+    `${name}: no document ends with the tokenizer's end-of-text token ${end}; was it prepared with this ` +
+    "tokenizer and --append-eod?"
+  );
 }
 
 /** Throws inputError where a part could not fill a sequence or measure a loss. */
-export function requireEnoughOfEach(parts: readonly TokenizedPart[], { sequence }: { readonly sequence: number }): void {
+export function requireEnoughOfEach(
+  parts: readonly TokenizedPart[],
+  { sequence }: { readonly sequence: number },
+): void {
   for (const { name, train, heldOut } of parts) {
-    if (train.length <= sequence) throw inputError(`too little text: ${train.length} training tokens, one sequence needs ${sequence + 1}`, { where: name });
-    if (heldOut.length < 2) throw inputError(`too little text: ${heldOut.length} held-out tokens, a loss needs at least 2`, { where: name, hint: "raise heldOut" });
+    if (train.length <= sequence)
+      throw inputError(`too little text: ${train.length} training tokens, one sequence needs ${sequence + 1}`, {
+        where: name,
+      });
+    if (heldOut.length < 2)
+      throw inputError(`too little text: ${heldOut.length} held-out tokens, a loss needs at least 2`, {
+        where: name,
+        hint: "raise heldOut",
+      });
   }
 }
 
-export const trainingParts = (parts: readonly TokenizedPart[]): MixPart[] => parts.map(({ name, weight, train: tokens }) => ({ name, weight, tokens }));
-export const heldOutParts = (parts: readonly TokenizedPart[]): MixPart[] => parts.map(({ name, weight, heldOut: tokens }) => ({ name, weight, tokens }));
+export const trainingParts = (parts: readonly TokenizedPart[]): MixPart[] =>
+  parts.map(({ name, weight, train: tokens }) => ({ name, weight, tokens }));
+export const heldOutParts = (parts: readonly TokenizedPart[]): MixPart[] =>
+  parts.map(({ name, weight, heldOut: tokens }) => ({ name, weight, tokens }));
 
 /** A table: share, tokens, and how often the training will go through each part. */
-export function describeMixture(parts: readonly TokenizedPart[], { steps, batch, accumulate, sequence }: TrainingBlock): string[] {
+export function describeMixture(
+  parts: readonly TokenizedPart[],
+  { steps, batch, accumulate, sequence }: TrainingBlock,
+): string[] {
   const of = shares(parts);
   const rows = parts.map(({ name, train, heldOut }, i) => {
     const epochs = (of[i]! * steps * batch * accumulate) / windowCount(train.length, sequence);

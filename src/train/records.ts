@@ -49,7 +49,10 @@ export interface RoutingRecord {
 export interface TrainedRouting extends RoutingRecord {
   /** Share of the choices that a capacity has dropped, by MoE layer; absent without one. */
   readonly dropped?: readonly number[];
-  /** Fractions of all choices per expert, by MoE layer, those that were dropped included; at steps that are measured on held-out text too. */
+  /**
+   * Fractions of all choices per expert, by MoE layer, those that were dropped included; at steps that are measured on
+   * held-out text too.
+   */
   readonly load?: readonly (readonly number[])[];
 }
 
@@ -116,6 +119,9 @@ export async function readMetrics(runDir: string): Promise<RunMetrics> {
 
 /** Median tokens per second over the steps, the first two left out where there are more. */
 export function tokensPerSecond(steps: readonly StepRecord[], tokensPerStep: number): number {
-  const times = steps.slice(steps.length > 4 ? 2 : 0).map(({ ms }) => ms).sort((a, b) => a - b);
+  const times = steps
+    .slice(steps.length > 4 ? 2 : 0)
+    .map(({ ms }) => ms)
+    .sort((a, b) => a - b);
   return times.length === 0 ? 0 : (tokensPerStep / times[times.length >> 1]!) * 1000;
 }

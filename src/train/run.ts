@@ -1,10 +1,12 @@
 /**
- * One training run: a folder, a model, a stream of tokens. An async generator of events; whoever consumes it shows them.
+ * One training run: a folder, a model, a stream of tokens. An async generator of events; whoever consumes it shows
+ * them.
  *
  *   open or resume -> [evaluate at 0] -> for each step: batches -> update -> log; every so often evaluate, save -> done
  *
- * The folder holds `run.json` (what this run is), `metrics.jsonl`, `last/` (weights, moments, step), `best/` (weights with the
- * lowest held-out loss) and, where weights are averaged, `average/` at the end. A run that was stopped at any moment goes on from `last/` with the same numbers to the last bit.
+ * The folder holds `run.json` (what this run is), `metrics.jsonl`, `last/` (weights, moments, step), `best/` (weights
+ * with the lowest held-out loss) and, where weights are averaged, `average/` at the end. A run that was stopped at any
+ * moment goes on from `last/` with the same numbers to the last bit.
  */
 import { join } from "node:path";
 import type { TrainingBlock } from "../base/schemas/index.js";
@@ -23,7 +25,14 @@ import { claimFolder, requireSameRun } from "./claim.js";
 import { requireRunFolder } from "./fresh.js";
 import { freshGuard } from "./guard.js";
 import { tokensPerStep, trainLoop, type LoopState } from "./loop.js";
-import { metricsFile, readMetrics, tokensPerSecond, type EvalRecord, type RunMetrics, type StepRecord } from "./records.js";
+import {
+  metricsFile,
+  readMetrics,
+  tokensPerSecond,
+  type EvalRecord,
+  type RunMetrics,
+  type StepRecord,
+} from "./records.js";
 import type { Sources } from "./sources.js";
 import { loadState, savedProgress, stateLayout, type StateLayout } from "./saved.js";
 
@@ -77,9 +86,10 @@ export interface RunResult {
 }
 
 /**
- * Runs, or goes on with, a training run; a finished one that is to have more steps or time as well, where the steps so far would have been the same.
- * Throws inputError if the folder holds another run, whose differences it names, or cannot be written to, and for routing that the model cannot have; stopError if loss or gradient stop being finite or the
- * disk is full (the last checkpoint stays); interruptedError after saving when the signal was raised.
+ * Runs, or goes on with, a training run; a finished one that is to have more steps or time as well, where the steps so
+ * far would have been the same. Throws inputError if the folder holds another run, whose differences it names, or
+ * cannot be written to, and for routing that the model cannot have; stopError if loss or gradient stop being finite or
+ * the disk is full (the last checkpoint stays); interruptedError after saving when the signal was raised.
  */
 export async function* trainRun(options: RunOptions): AsyncGenerator<TrainEvent, RunResult> {
   const { dir } = options;
@@ -115,20 +125,43 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   const average = block.average !== undefined;
   const layout = stateLayout(plan, { dtype: block.checkpoints === "bfloat16" ? "BF16" : "F32", average });
   const documentEnd = block.resetAttention === true ? options.documentEnd : undefined;
-  const shape = { batch: block.batch, sequence: block.sequence, documentEnd, auxCoef: block.auxLoss, zCoef: block.zLoss, frozen, routing: routingSettings(block) };
+  const shape = {
+    batch: block.batch,
+    sequence: block.sequence,
+    documentEnd,
+    auxCoef: block.auxLoss,
+    zCoef: block.zLoss,
+    frozen,
+    routing: routingSettings(block),
+  };
   const log = await openJsonl(join(dir, metricsFile));
   try {
-    const runtime = await options.backend.openTrain(trainProgram(spec, shape), { threads: options.threads, accumulate: block.accumulate > 1, tuning, average });
+    const runtime = await options.backend.openTrain(trainProgram(spec, shape), {
+      threads: options.threads,
+      accumulate: block.accumulate > 1,
+      tuning,
+      average,
+    });
     try {
       if (progress === null) await writeInitial(options, layout, runtime);
       else await loadState(last, spec, layout, runtime);
       await log.append({ type: "resume", step: start });
       const state: LoopState = {
-        step: start, best: progress?.bestLoss ?? null, ms: progress?.ms ?? 0, peakRss: progress?.peakRssBytes ?? 0, saved: start, measured: null,
+        step: start,
+        best: progress?.bestLoss ?? null,
+        ms: progress?.ms ?? 0,
+        peakRss: progress?.peakRssBytes ?? 0,
+        saved: start,
+        measured: null,
         guard: progress?.guard ?? freshGuard,
       };
       yield* trainLoop(options, { runtime, log, layout }, state);
-      await log.append({ type: "done", step: state.step, reason: state.step >= block.steps ? "steps" : "time", peakRssBytes: state.peakRss });
+      await log.append({
+        type: "done",
+        step: state.step,
+        reason: state.step >= block.steps ? "steps" : "time",
+        peakRssBytes: state.peakRss,
+      });
       await log.sync();
     } finally {
       await runtime.close();
@@ -151,7 +184,9 @@ async function writeInitial({ spec, initial }: RunOptions, layout: StateLayout, 
 
 function resultOf(metrics: RunMetrics, perStep: number, last: string, found: boolean): RunResult {
   return {
-    metrics, last, found,
+    metrics,
+    last,
+    found,
     finalLoss: metrics.evals.at(-1)?.loss ?? NaN,
     tokensPerSecond: tokensPerSecond(metrics.steps, perStep),
     peakRssBytes: metrics.done?.peakRssBytes ?? 0,

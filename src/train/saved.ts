@@ -40,7 +40,10 @@ export interface StateLayout {
 const kindOrder = ["weight", "moment1", "moment2", "average"] as const satisfies readonly StateKind[];
 
 /** What an exact resume needs for each parameter. */
-export function stateLayout({ frozen, tuning }: ParameterPlan, { dtype, average }: { readonly dtype: WriteDtype; readonly average: boolean }): StateLayout {
+export function stateLayout(
+  { frozen, tuning }: ParameterPlan,
+  { dtype, average }: { readonly dtype: WriteDtype; readonly average: boolean },
+): StateLayout {
   return {
     dtype,
     kinds: (key) =>
@@ -72,11 +75,29 @@ export interface SaveOptions {
 }
 
 /** Replaces `dir` with the current state; at every moment the old or the new one is complete on disk. */
-export async function saveState({ dir, spec, runtime, layout, carry, lineage, texts, progress, averaged = false }: SaveOptions): Promise<void> {
+export async function saveState({
+  dir,
+  spec,
+  runtime,
+  layout,
+  carry,
+  lineage,
+  texts,
+  progress,
+  averaged = false,
+}: SaveOptions): Promise<void> {
   const tensors = kindOrder.flatMap((kind) =>
-    slotsOf(spec).filter(({ key }) => layout.kinds(key).includes(kind)).map(({ key, shape }) => ({ name: `${kind}.${key}`, dtype: "F32" as const, shape })));
+    slotsOf(spec)
+      .filter(({ key }) => layout.kinds(key).includes(kind))
+      .map(({ key, shape }) => ({ name: `${kind}.${key}`, dtype: "F32" as const, shape })),
+  );
   await writeCheckpoint({
-    dir, spec, dtype: layout.dtype, carry, lineage, overwrite: "checkpoint",
+    dir,
+    spec,
+    dtype: layout.dtype,
+    carry,
+    lineage,
+    overwrite: "checkpoint",
     weights: ({ key }) => runtime.read(averaged && layout.kinds(key).includes("average") ? "average" : "weight", key),
     files: { ...texts, ...(progress === null ? {} : { [progressFile]: `${JSON.stringify(progress)}\n` }) },
     extraBytes: progress === null ? 0 : 4 * tensors.reduce((sum, { shape }) => sum + elements(shape), 0),
@@ -97,13 +118,27 @@ export async function savedProgress(dir: string): Promise<Progress | null> {
   if (!(await exists(path))) return null;
   const value = (await readJson(path)) as Partial<Progress> | null;
   if (!Number.isInteger(value?.step) || typeof value?.ms !== "number") {
-    throw inputError("this is not the progress of a run", { where: path, hint: "remove the run folder to start again" });
+    throw inputError("this is not the progress of a run", {
+      where: path,
+      hint: "remove the run folder to start again",
+    });
   }
-  return { step: value.step!, ms: value.ms, bestLoss: value.bestLoss ?? null, peakRssBytes: value.peakRssBytes ?? 0, guard: value.guard };
+  return {
+    step: value.step!,
+    ms: value.ms,
+    bestLoss: value.bestLoss ?? null,
+    peakRssBytes: value.peakRssBytes ?? 0,
+    guard: value.guard,
+  };
 }
 
 /** Loads weights and moments into a runtime. */
-export async function loadState(dir: string, spec: DecoderSpec, layout: StateLayout, runtime: TrainRuntime): Promise<void> {
+export async function loadState(
+  dir: string,
+  spec: DecoderSpec,
+  layout: StateLayout,
+  runtime: TrainRuntime,
+): Promise<void> {
   const checkpoint = await openCheckpoint(dir);
   try {
     const optimizer = await openTensorFile(join(dir, momentsFile));
@@ -111,7 +146,8 @@ export async function loadState(dir: string, spec: DecoderSpec, layout: StateLay
       for (const { key } of slotsOf(spec)) {
         const kinds = layout.kinds(key);
         if (!kinds.includes("weight")) await runtime.write("weight", key, await checkpoint.readFloat32(key));
-        for (const kind of kinds) await runtime.write(kind, key, new Float32Array((await optimizer.read(`${kind}.${key}`)).buffer));
+        for (const kind of kinds)
+          await runtime.write(kind, key, new Float32Array((await optimizer.read(`${kind}.${key}`)).buffer));
       }
     } finally {
       await optimizer.close();

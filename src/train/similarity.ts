@@ -6,19 +6,26 @@ import type { DecoderSpec } from "../model/decoder/types.js";
 import { expertOrigins, originValues, type ExpertOrigin, type OriginLineage } from "../surgery/planning/lineage.js";
 
 /**
- * A function that reads a child's weights and gives, for each MoE layer, the mean cosine over its experts and over gate, up and down
- * (He et al. 2024, section 3.2, measures the same quantity). `parents` are the dense models, the base first; their FFNs are kept in memory. `lineage` is what the child's
- * record says, null without one.
+ * A function that reads a child's weights and gives, for each MoE layer, the mean cosine over its experts and over
+ * gate, up and down (He et al. 2024, section 3.2, measures the same quantity). `parents` are the dense models, the base
+ * first; their FFNs are kept in memory. `lineage` is what the child's record says, null without one.
  */
 export async function similarityTo(
-  parents: readonly [Checkpoint, ...Checkpoint[]], child: DecoderSpec, lineage: OriginLineage | null,
+  parents: readonly [Checkpoint, ...Checkpoint[]],
+  child: DecoderSpec,
+  lineage: OriginLineage | null,
 ): Promise<(read: (key: string) => Promise<Float32Array>) => Promise<number[]>> {
   const origins = expertOrigins(parents[0].spec, child, lineage);
   const most = Math.max(0, ...origins.map(({ source }) => source));
-  if (most >= parents.length) throw inputError(`the experts come from ${most + 1} dense models, ${parents.length} given`, { hint: "give all of them, the base first" });
+  if (most >= parents.length)
+    throw inputError(`the experts come from ${most + 1} dense models, ${parents.length} given`, {
+      hint: "give all of them, the base first",
+    });
   const nameOf = ({ source, from }: ExpertOrigin): string => `${source} ${from.key}`;
   const whole = new Map<string, Float32Array>();
-  for (const origin of origins) if (!whole.has(nameOf(origin))) whole.set(nameOf(origin), await parents[origin.source]!.readFloat32(origin.from.key));
+  for (const origin of origins)
+    if (!whole.has(nameOf(origin)))
+      whole.set(nameOf(origin), await parents[origin.source]!.readFloat32(origin.from.key));
   return async (read) => {
     const byLayer = new Map<number, number[]>();
     for (const origin of origins) {

@@ -46,7 +46,8 @@ async function modelFiles(source: ModelSource): Promise<string[]> {
   const within = (folder: string, some: ReadonlyMap<string, { readonly file: string }>): string[] =>
     [...new Set([...some.values()].map(({ file }) => file))].sort().map((file) => join(folder, file));
   return [
-    ...within(dir, tensors), ...((await exists(tokenizer)) ? [tokenizer] : []),
+    ...within(dir, tensors),
+    ...((await exists(tokenizer)) ? [tokenizer] : []),
     ...(adapter === null ? [] : [join(adapter.dir, adapterConfigFile), ...within(adapter.dir, adapter.tensors)]),
   ];
 }
@@ -93,6 +94,7 @@ export function requireSameSources(was: Sources | undefined, is: Sources | undef
   }
   if (was[tokensKey] === undefined || is[tokensKey] === undefined || was[tokensKey] === is[tokensKey]) return;
   throw inputError(`the text gives other tokens than when this ${work} began`, {
-    where: "text", hint: `has the tokenizer changed, or the built-in text with a new version? ${hint}`,
+    where: "text",
+    hint: `has the tokenizer changed, or the built-in text with a new version? ${hint}`,
   });
 }

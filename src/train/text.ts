@@ -22,12 +22,15 @@ export interface TokenizedCorpus {
 }
 
 /**
- * The split never depends on a run's seed: every run of every study on one text holds out the same documents, so that losses can be
- * compared.
+ * The split never depends on a run's seed: every run of every study on one text holds out the same documents, so that
+ * losses can be compared.
  */
 export const SPLIT_SEED = "held-out";
 
-/** Reads all documents and splits them. Throws inputError for unreadable or too little text, and the signal's reason when it fires. */
+/**
+ * Reads all documents and splits them. Throws inputError for unreadable or too little text, and the signal's reason
+ * when it fires.
+ */
 export async function readCorpus(text: TextConfig, signal?: AbortSignal): Promise<Corpus> {
   const sources: (CorpusSource & { name: string })[] = [
     ...(text.builtin ?? []).map((builtin) => ({ builtin, name: builtin })),
@@ -52,11 +55,18 @@ export async function readCorpus(text: TextConfig, signal?: AbortSignal): Promis
 export function endOfText(tokenizer: TextTokenizer, eosOfModel: number | undefined): number {
   const end = tokenizer.eosId ?? eosOfModel ?? tokenizer.bosId;
   if (end !== undefined) return end;
-  throw inputError("the tokenizer names no eos_token, which separates documents", { hint: "add eos_token to tokenizer_config.json" });
+  throw inputError("the tokenizer names no eos_token, which separates documents", {
+    hint: "add eos_token to tokenizer_config.json",
+  });
 }
 
 /** One row of tokens, `end` after every document. Throws the signal's reason when it fires. */
-export async function encodeDocuments(documents: readonly CorpusDocument[], tokenizer: TextTokenizer, end: number, signal?: AbortSignal): Promise<Int32Array> {
+export async function encodeDocuments(
+  documents: readonly CorpusDocument[],
+  tokenizer: TextTokenizer,
+  end: number,
+  signal?: AbortSignal,
+): Promise<Int32Array> {
   const packer = tokenPacker(end);
   for await (const ids of tokenizer.encodeAll(documents.map(({ text }) => text))) {
     signal?.throwIfAborted();
@@ -65,8 +75,15 @@ export async function encodeDocuments(documents: readonly CorpusDocument[], toke
   return packer.finish().tokens;
 }
 
-/** Token streams with an end-of-text token after every document. Throws inputError if the tokenizer has no such token. */
-export async function tokenizeCorpus(corpus: Corpus, tokenizer: TextTokenizer, eosOfModel: number | undefined, signal?: AbortSignal): Promise<TokenizedCorpus> {
+/**
+ * Token streams with an end-of-text token after every document. Throws inputError if the tokenizer has no such token.
+ */
+export async function tokenizeCorpus(
+  corpus: Corpus,
+  tokenizer: TextTokenizer,
+  eosOfModel: number | undefined,
+  signal?: AbortSignal,
+): Promise<TokenizedCorpus> {
   const end = endOfText(tokenizer, eosOfModel);
   const train = await encodeDocuments(corpus.split.train, tokenizer, end, signal);
   const heldOut = await encodeDocuments(corpus.split.heldOut, tokenizer, end, signal);
@@ -74,14 +91,25 @@ export async function tokenizeCorpus(corpus: Corpus, tokenizer: TextTokenizer, e
 }
 
 /** Throws inputError where a training could not fill its first batch or measure a loss. */
-export function requireEnoughText(corpus: TokenizedCorpus, block: { readonly batch: number; readonly sequence: number }): void {
+export function requireEnoughText(
+  corpus: TokenizedCorpus,
+  block: { readonly batch: number; readonly sequence: number },
+): void {
   const needed = block.batch * block.sequence + 1;
   if (corpus.train.length < needed) {
-    throw inputError(`too little text: ${corpus.train.length} training tokens, one batch of ${block.batch} x ${block.sequence} needs ${needed}`, {
-      where: "text", hint: "give more text, or lower batch or sequence",
-    });
+    throw inputError(
+      `too little text: ${corpus.train.length} training tokens, one batch of ${block.batch} x ` +
+        `${block.sequence} needs ${needed}`,
+      {
+        where: "text",
+        hint: "give more text, or lower batch or sequence",
+      },
+    );
   }
   if (corpus.heldOut.length < 2) {
-    throw inputError(`too little text: ${corpus.heldOut.length} held-out tokens, a loss needs at least 2`, { where: "text", hint: "give more text or raise heldOut" });
+    throw inputError(`too little text: ${corpus.heldOut.length} held-out tokens, a loss needs at least 2`, {
+      where: "text",
+      hint: "give more text or raise heldOut",
+    });
   }
 }

@@ -87,19 +87,40 @@ describe("wrap", () => {
 
 describe("table", () => {
   it("aligns columns under a ruled heading", () => {
-    const text = table([["arm", "loss"], ["dense", "3.463"], ["coarse", "3.4"]], ["left", "right"]);
+    const text = table(
+      [
+        ["arm", "loss"],
+        ["dense", "3.463"],
+        ["coarse", "3.4"],
+      ],
+      ["left", "right"],
+    );
     expect(text).toEqual(["arm      loss", "------  -----", "dense   3.463", "coarse    3.4"]);
   });
 
   it("keeps every line within the width and loses no text", () => {
     const words = "a long label that cannot fit beside the numbers of this row";
-    const text = table([["arm", "loss"], [words, "3.463"]], ["left", "right"], 30);
+    const text = table(
+      [
+        ["arm", "loss"],
+        [words, "3.463"],
+      ],
+      ["left", "right"],
+      30,
+    );
     expect(Math.max(...text.map((line) => line.length))).toBeLessThanOrEqual(30);
     for (const word of words.split(" ")) expect(text.join("\n")).toContain(word);
   });
 
   it("shows control characters of cells, cuts a cell without end, and aligns by what a terminal shows", () => {
-    const text = table([["name", "n"], ["日本\nx", "1"], ["a\u001b[2J", "22"]], ["left", "right"]);
+    const text = table(
+      [
+        ["name", "n"],
+        ["日本\nx", "1"],
+        ["a\u001b[2J", "22"],
+      ],
+      ["left", "right"],
+    );
     expect(text).toEqual(["name         n", "----------  --", "日本\\nx      1", "a\\u001b[2J  22"]);
     const endless = table([["shape"], [`[${"1, ".repeat(100_000)}1]`]], ["left"]).join("");
     expect(endless.length).toBeLessThan(2000);
@@ -107,7 +128,15 @@ describe("table", () => {
   });
 
   it("becomes a list where numbers would have to be cut", () => {
-    const rows = [["tensor", "max", "mean", "relative"], ["model.layers.0.q", "1.23e-5", "4.56e-6", "7.89e-4"]];
-    expect(table(rows, ["left", "right", "right", "right"], 34)).toEqual(["model.layers.0.q", "  max       1.23e-5", "  mean      4.56e-6", "  relative  7.89e-4"]);
+    const rows = [
+      ["tensor", "max", "mean", "relative"],
+      ["model.layers.0.q", "1.23e-5", "4.56e-6", "7.89e-4"],
+    ];
+    expect(table(rows, ["left", "right", "right", "right"], 34)).toEqual([
+      "model.layers.0.q",
+      "  max       1.23e-5",
+      "  mean      4.56e-6",
+      "  relative  7.89e-4",
+    ]);
   });
 });

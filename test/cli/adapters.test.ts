@@ -25,17 +25,33 @@ const bytesOf = (values: Float32Array): Uint8Array => new Uint8Array(values.buff
 /** An adapter of rank 2 and alpha 4 on the first layer's modules; its change is about as large as the weights. */
 function writeAdapter(dir: string, modules: readonly string[]): void {
   const model = tensorsOf(join(base, "model.safetensors"));
-  const draw = (name: string, shape: readonly number[]): { dtype: "F32"; shape: readonly number[]; bytes: Uint8Array } => {
+  const draw = (
+    name: string,
+    shape: readonly number[],
+  ): { dtype: "F32"; shape: readonly number[]; bytes: Uint8Array } => {
     const values = new Float32Array(shape.reduce((a, b) => a * b));
     randomStream(5, name).normals(values, 0, 0, 0.2);
     return { dtype: "F32", shape, bytes: bytesOf(values) };
   };
   mkdirSync(dir);
   writeFileSync(join(dir, "adapter_config.json"), JSON.stringify({ peft_type: "LORA", r: 2, lora_alpha: 4 }));
-  writeTensors(join(dir, "adapter_model.safetensors"), new Map(modules.flatMap((module) => {
-    const [out, width] = model.get(`model.layers.0.${module}.weight`)!.shape as [number, number];
-    return ([["lora_A", [2, width]], ["lora_B", [out, 2]]] as const).map(([name, shape]) => [`base_model.model.model.layers.0.${module}.${name}.weight`, draw(`${module}.${name}`, shape)] as const);
-  })));
+  writeTensors(
+    join(dir, "adapter_model.safetensors"),
+    new Map(
+      modules.flatMap((module) => {
+        const [out, width] = model.get(`model.layers.0.${module}.weight`)!.shape as [number, number];
+        return (
+          [
+            ["lora_A", [2, width]],
+            ["lora_B", [out, 2]],
+          ] as const
+        ).map(
+          ([name, shape]) =>
+            [`base_model.model.model.layers.0.${module}.${name}.weight`, draw(`${module}.${name}`, shape)] as const,
+        );
+      }),
+    ),
+  );
 }
 
 /** W + 2 B A in plain loops. */
@@ -45,11 +61,19 @@ function mergeByHand(dir: string): void {
   const [model, adapter] = [tensorsOf(path), tensorsOf(join(lora, "adapter_model.safetensors"))];
   rmSync(path);
   for (const [name, tensor] of model) {
-    const factors = ["lora_A", "lora_B"].map((which) => adapter.get(`base_model.model.${name.replace(/weight$/, `${which}.weight`)}`));
+    const factors = ["lora_A", "lora_B"].map((which) =>
+      adapter.get(`base_model.model.${name.replace(/weight$/, `${which}.weight`)}`),
+    );
     if (factors[0] === undefined) continue;
-    const [w, a, b] = [tensor, ...factors].map((one) => floats(one!.bytes)) as [Float32Array, Float32Array, Float32Array];
+    const [w, a, b] = [tensor, ...factors].map((one) => floats(one!.bytes)) as [
+      Float32Array,
+      Float32Array,
+      Float32Array,
+    ];
     const [rows, columns] = tensor.shape as [number, number];
-    for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) w[i * columns + j] = w[i * columns + j]! + factor * (b[2 * i]! * a[j]! + b[2 * i + 1]! * a[columns + j]!);
+    for (let i = 0; i < rows; i++)
+      for (let j = 0; j < columns; j++)
+        w[i * columns + j] = w[i * columns + j]! + factor * (b[2 * i]! * a[j]! + b[2 * i + 1]! * a[columns + j]!);
     model.set(name, { ...tensor, bytes: bytesOf(w) });
   }
   writeTensors(path, model);
@@ -62,13 +86,23 @@ beforeAll(async () => {
   writeAdapter(attention, ["self_attn.q_proj", "self_attn.v_proj"]);
   mergeByHand(merged);
   const ids = BigInt64Array.from({ length: 24 }, (_, i) => BigInt((i * 37) % 250));
-  writeFileSync(input, encodeSafetensors([{ name: "input_ids", dtype: "I64", shape: [2, 12], bytes: new Uint8Array(ids.buffer) }]));
+  writeFileSync(
+    input,
+    encodeSafetensors([{ name: "input_ids", dtype: "I64", shape: [2, 12], bytes: new Uint8Array(ids.buffer) }]),
+  );
 });
 
 /** What a command says of the three models, times left out. */
-async function said(command: string, ...args: readonly string[]): Promise<{ adapted: unknown; byHand: unknown; bare: unknown }> {
+async function said(
+  command: string,
+  ...args: readonly string[]
+): Promise<{ adapted: unknown; byHand: unknown; bare: unknown }> {
   const run = async (model: string): Promise<unknown> => {
-    const { tokensPerSecond, promptTokensPerSecond, peakRssBytes, seconds, ...facts } = await upcycleJson(command, model, ...args);
+    const { tokensPerSecond, promptTokensPerSecond, peakRssBytes, seconds, ...facts } = await upcycleJson(
+      command,
+      model,
+      ...args,
+    );
     expect([tokensPerSecond, promptTokensPerSecond, peakRssBytes, seconds].some((one) => one !== undefined)).toBe(true);
     return facts;
   };
@@ -83,7 +117,17 @@ describe("a model with its adapter computes what the merged model computes", () 
   });
 
   it("in generate", async () => {
-    const { adapted, byHand, bare } = await said("generate", "--prompt", "the whale", "--max-new-tokens", "24", "--seed", "3", "--threads", "1");
+    const { adapted, byHand, bare } = await said(
+      "generate",
+      "--prompt",
+      "the whale",
+      "--max-new-tokens",
+      "24",
+      "--seed",
+      "3",
+      "--threads",
+      "1",
+    );
     expect(adapted).toEqual(byHand);
     expect(adapted).not.toEqual(bare);
   });
@@ -94,7 +138,11 @@ describe("a model with its adapter computes what the merged model computes", () 
       await upcycleJson("forward", model, "--input-ids", input, "--output", output, "--threads", "1");
       return tensorsOf(output).get("logits")!.bytes;
     };
-    const [adapted, byHand, bare] = [await logits(words, "adapted"), await logits(merged, "by-hand"), await logits(base, "bare")];
+    const [adapted, byHand, bare] = [
+      await logits(words, "adapted"),
+      await logits(merged, "by-hand"),
+      await logits(base, "bare"),
+    ];
     expect(adapted).toEqual(byHand);
     expect(adapted).not.toEqual(bare);
   });
@@ -105,19 +153,41 @@ describe("a model with its adapter computes what the merged model computes", () 
       await upcycleJson("export-onnx", model, "--out", out, "--sequence", "8");
       return readFileSync(out);
     };
-    const [adapted, byHand, bare] = [await exported(words, "adapted"), await exported(merged, "by-hand"), await exported(base, "bare")];
+    const [adapted, byHand, bare] = [
+      await exported(words, "adapted"),
+      await exported(merged, "by-hand"),
+      await exported(base, "bare"),
+    ];
     expect(adapted.equals(byHand)).toBe(true);
     expect(adapted.equals(bare)).toBe(false);
   });
 
   it("in diff, and verify", async () => {
-    expect(await upcycle("diff", words, merged, "--exit-code")).toMatchObject({ code: 0, stdout: expect.stringMatching(/^no difference: /) as string });
-    const { tensors, equal } = await upcycleJson("diff", base, words) as { tensors: { name: string; equal: boolean }[]; equal: boolean };
+    expect(await upcycle("diff", words, merged, "--exit-code")).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^no difference: /) as string,
+    });
+    const { tensors, equal } = (await upcycleJson("diff", base, words)) as {
+      tensors: { name: string; equal: boolean }[];
+      equal: boolean;
+    };
     expect(equal).toBe(false);
-    expect(tensors.filter((one) => !one.equal).map(({ name }) => name.replace("model.layers.0.", "")).sort()).toEqual(["mlp.down_proj.weight", "mlp.gate_proj.weight", "self_attn.o_proj.weight", "self_attn.q_proj.weight"]);
-    expect(await upcycle("diff", base, words, "--exit-code")).toMatchObject({ code: 1, stderr: expect.stringContaining(`\nupcycle: ${base}, ${words}: the models differ\n`) as string });
-    expect(await upcycleJson("verify", merged, words, "--tokens", "64", "--threads", "1")).toMatchObject({ maxAbsLogitDiff: 0 });
-    expect(await upcycle("verify", base, words, "--tokens", "64", "--threads", "1", "--tolerance", "1e-3")).toMatchObject({ code: 1, stderr: expect.stringContaining(`upcycle: ${words}: the logits differ by`) as string });
+    expect(
+      tensors
+        .filter((one) => !one.equal)
+        .map(({ name }) => name.replace("model.layers.0.", ""))
+        .sort(),
+    ).toEqual(["mlp.down_proj.weight", "mlp.gate_proj.weight", "self_attn.o_proj.weight", "self_attn.q_proj.weight"]);
+    expect(await upcycle("diff", base, words, "--exit-code")).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining(`\nupcycle: ${base}, ${words}: the models differ\n`) as string,
+    });
+    expect(await upcycleJson("verify", merged, words, "--tokens", "64", "--threads", "1")).toMatchObject({
+      maxAbsLogitDiff: 0,
+    });
+    expect(
+      await upcycle("verify", base, words, "--tokens", "64", "--threads", "1", "--tolerance", "1e-3"),
+    ).toMatchObject({ code: 1, stderr: expect.stringContaining(`upcycle: ${words}: the logits differ by`) as string });
   });
 
   it("at the start of a training, which belongs to that adapter", async () => {
@@ -131,25 +201,50 @@ describe("a model with its adapter computes what the merged model computes", () 
     expect(adapted.steps).toBe(3);
     // A finished run is found again; it is not another's.
     expect(await run(words, "train-adapted")).toEqual(adapted);
-    await expect(run(`${base}+${attention}`, "train-adapted")).rejects.toThrow("this folder holds another run: model.adapter was");
+    await expect(run(`${base}+${attention}`, "train-adapted")).rejects.toThrow(
+      "this folder holds another run: model.adapter was",
+    );
     await expect(run(base, "train-adapted")).rejects.toThrow("this folder holds another run: model was");
   });
 
   it("as the parent of a study", async () => {
-    interface Result { parent: Record<string, unknown>; arms: { id: string; runs: { preservation: unknown; points: unknown }[] }[]; commands: string[] }
+    interface Result {
+      parent: Record<string, unknown>;
+      arms: { id: string; runs: { preservation: unknown; points: unknown }[] }[];
+      commands: string[];
+    }
     const run = async (parent: string, out: string): Promise<Result> => {
       const file = join(root, "study.yaml");
       const training = { steps: 2, batch: 2, sequence: 16, lr: { peak: 0.001 }, evalEvery: 1 };
       const arms = { dense: { kind: "dense" }, moe: { kind: "upcycled", recipe: "E2G2T2" } };
-      writeFileSync(file, JSON.stringify({ name: "tiny", threads: 1, parent, text: { files: [text], heldOut: 0.1 }, continue: training, evaluation: { tokens: 200 }, arms }));
+      writeFileSync(
+        file,
+        JSON.stringify({
+          name: "tiny",
+          threads: 1,
+          parent,
+          text: { files: [text], heldOut: 0.1 },
+          continue: training,
+          evaluation: { tokens: 200 },
+          arms,
+        }),
+      );
       return (await upcycleJson("study", file, "--out", join(root, out))) as unknown as Result;
     };
     const [adapted, byHand] = [await run(words, "study-adapted"), await run(merged, "study-by-hand")];
-    const measured = ({ parent, arms }: Result): unknown => [parent.loss, arms.map(({ id, runs }) => [id, runs.map(({ preservation, points }) => [preservation, points])])];
+    const measured = ({ parent, arms }: Result): unknown => [
+      parent.loss,
+      arms.map(({ id, runs }) => [id, runs.map(({ preservation, points }) => [preservation, points])]),
+    ];
     expect(measured(adapted)).toEqual(measured(byHand));
     expect(adapted.parent).toMatchObject({ label: words, path: words });
-    expect(adapted.commands.slice(1)).toEqual([expect.stringContaining(`upcycle convert ${words} --recipe E2G2T2 `), expect.stringContaining(`upcycle verify ${words} `)]);
-    await expect(run(`${base}+${attention}`, "study-adapted")).rejects.toThrow('this folder holds another study: parent.adapter was');
+    expect(adapted.commands.slice(1)).toEqual([
+      expect.stringContaining(`upcycle convert ${words} --recipe E2G2T2 `),
+      expect.stringContaining(`upcycle verify ${words} `),
+    ]);
+    await expect(run(`${base}+${attention}`, "study-adapted")).rejects.toThrow(
+      "this folder holds another study: parent.adapter was",
+    );
   });
 });
 
@@ -161,25 +256,43 @@ describe("a mixture with an adapter", () => {
   it("is measured as such: what upcycle.json promises is said of the mixture alone", async () => {
     const found = await upcycleJson("verify", base, adapted, "--tokens", "64", "--threads", "1");
     expect(found.relative).toBeGreaterThan(1e-3);
-    expect((await upcycleJson("verify", `${base}+${attention}`, adapted, "--tokens", "64", "--threads", "1")).relative).toBeLessThanOrEqual(1e-5);
+    expect(
+      (await upcycleJson("verify", `${base}+${attention}`, adapted, "--tokens", "64", "--threads", "1")).relative,
+    ).toBeLessThanOrEqual(1e-5);
   });
 
   it("is merged back into the parent with the adapter", async () => {
     const out = join(root, "merged-back");
     await upcycleJson("merge", adapted, "--out", out);
     expect(await upcycle("diff", `${base}+${attention}`, out, "--exit-code")).toMatchObject({ code: 0 });
-    expect(JSON.parse(readFileSync(join(out, "merge.json"), "utf8"))).toMatchObject({ from: { name: "moe+attention" } });
+    expect(JSON.parse(readFileSync(join(out, "merge.json"), "utf8"))).toMatchObject({
+      from: { name: "moe+attention" },
+    });
     const card = readFileSync(join(out, "README.md"), "utf8");
     expect(card).toContain("# moe+attention merged");
     expect(card).toContain("| its adapter | attention, LoRA of rank 2 merged into 2 matrices; licence: not stated");
-    expect(await upcycle("merge", adapted, "--out", attention, "--overwrite")).toMatchObject({ code: 2, stderr: expect.stringContaining("this is the source folder itself") as string });
+    expect(await upcycle("merge", adapted, "--out", attention, "--overwrite")).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining("this is the source folder itself") as string,
+    });
   });
 
   it("has its experts multiplied", async () => {
     const out = join(root, "multiplied");
-    const { preservation } = (await upcycleJson("convert", adapted, "--expert-multiply", "2", "--out", out, "--threads", "1")) as { preservation: { relative: number } };
+    const { preservation } = (await upcycleJson(
+      "convert",
+      adapted,
+      "--expert-multiply",
+      "2",
+      "--out",
+      out,
+      "--threads",
+      "1",
+    )) as { preservation: { relative: number } };
     expect(preservation.relative).toBeLessThanOrEqual(1e-5);
-    expect(JSON.parse(readFileSync(join(out, "multiply.json"), "utf8"))).toMatchObject({ from: { name: "moe+attention" } });
+    expect(JSON.parse(readFileSync(join(out, "multiply.json"), "utf8"))).toMatchObject({
+      from: { name: "moe+attention" },
+    });
     await upcycleJson("convert", moe, "--expert-multiply", "2", "--out", join(root, "multiplied-bare"), "--no-report");
     expect(weightHashes(out)).not.toEqual(weightHashes(join(root, "multiplied-bare")));
   });
@@ -192,18 +305,33 @@ describe("inspect and targets", () => {
     expect(stdout).toMatch(/^model\.layers\.0\.self_attn\.q_proj\.weight +F32 \+ LoRA /m);
     expect(stdout).toMatch(/^model\.layers\.0\.self_attn\.k_proj\.weight +F32 +\[/m);
     const { adapter, ...facts } = await upcycleJson("inspect", words);
-    expect(adapter).toEqual({ dir: lora, words: "lora, LoRA of rank 2 merged into 4 matrices", ranks: [2, 2], changed: expect.arrayContaining(["model.layers.0.mlp.down_proj.weight"]) as string[] });
+    expect(adapter).toEqual({
+      dir: lora,
+      words: "lora, LoRA of rank 2 merged into 4 matrices",
+      ranks: [2, 2],
+      changed: expect.arrayContaining(["model.layers.0.mlp.down_proj.weight"]) as string[],
+    });
     expect({ ...facts, adapter: null }).toEqual(await upcycleJson("inspect", base));
     expect(await upcycle("targets", words)).toEqual(await upcycle("targets", base));
   });
 });
 
 describe("in one line and with exit code 2", () => {
-  const train = (model: string): string => writeTrainFile(root, "refused.yaml", { model, tokenizer: undefined, out: join(root, "never") });
+  const train = (model: string): string =>
+    writeTrainFile(root, "refused.yaml", { model, tokenizer: undefined, out: join(root, "never") });
   const study = (parent: string): string => {
     const file = join(root, "refused-study.yaml");
     const continued = { steps: 1, batch: 1, sequence: 16, lr: { peak: 0.001 } };
-    writeFileSync(file, JSON.stringify({ name: "never", parent, text: { files: [text], heldOut: 0.1 }, continue: continued, arms: { dense: { kind: "dense" } } }));
+    writeFileSync(
+      file,
+      JSON.stringify({
+        name: "never",
+        parent,
+        text: { files: [text], heldOut: 0.1 },
+        continue: continued,
+        arms: { dense: { kind: "dense" } },
+      }),
+    );
     return file;
   };
   const never = join(root, "never");
@@ -227,13 +355,18 @@ describe("in one line and with exit code 2", () => {
     const { code, stdout, stderr } = await upcycle(...args, "--json");
     expect([code, stdout]).toEqual([2, ""]);
     // Where text is read first, a line says so.
-    const lines = stderr.trimEnd().split("\n").filter((line) => line.startsWith("upcycle: "));
+    const lines = stderr
+      .trimEnd()
+      .split("\n")
+      .filter((line) => line.startsWith("upcycle: "));
     expect(lines).toHaveLength(1);
     return lines[0]!;
   }
 
   it.each(Object.keys(takers))("%s refuses an adapter that is not there, and one of another model", async (name) => {
-    expect(await refusal(takers[name]!(`${base}+${join(root, "nowhere")}`))).toContain(`no such adapter: "${join(root, "nowhere")}"`);
+    expect(await refusal(takers[name]!(`${base}+${join(root, "nowhere")}`))).toContain(
+      `no such adapter: "${join(root, "nowhere")}"`,
+    );
     expect(await refusal(takers[name]!(`${base}+${adapterDir("phi3")}`))).toContain("is this adapter of another model");
   });
 
@@ -241,13 +374,22 @@ describe("in one line and with exit code 2", () => {
     const bare = join(root, "bare-adapter");
     mkdirSync(bare);
     cpSync(join(lora, "adapter_config.json"), join(bare, "adapter_config.json"));
-    expect(await refusal(["generate", `${base}+${bare}`, "--prompt", "a"])).toBe(`upcycle: ${bare}: folder has no adapter_model.safetensors and no adapter_model.bin; expected a LoRA adapter as PEFT saves it`);
-    expect(await refusal(["generate", `${base}+${merged}`, "--prompt", "a"])).toBe(`upcycle: ${merged}: folder has no adapter_config.json; expected a LoRA adapter as PEFT saves it`);
-    expect(await refusal(["inspect", lora])).toBe(`upcycle: ${lora}: folder has no config.json; this is an adapter, which goes behind its model: MODEL+ADAPTER`);
+    expect(await refusal(["generate", `${base}+${bare}`, "--prompt", "a"])).toBe(
+      `upcycle: ${bare}: folder has no adapter_model.safetensors and no adapter_model.bin; expected a LoRA ` +
+        "adapter as PEFT saves it",
+    );
+    expect(await refusal(["generate", `${base}+${merged}`, "--prompt", "a"])).toBe(
+      `upcycle: ${merged}: folder has no adapter_config.json; expected a LoRA adapter as PEFT saves it`,
+    );
+    expect(await refusal(["inspect", lora])).toBe(
+      `upcycle: ${lora}: folder has no config.json; this is an adapter, which goes behind its model: MODEL+ADAPTER`,
+    );
     expect(await refusal(["inspect", `${lora}+${base}`])).toContain("this is an adapter, which goes behind its model");
   });
 
   it("plan takes none, and says why", async () => {
-    expect(await refusal(["plan", words, "--d1", "1B", "--tokens", "1B", "--recipe", "E4G1T2"])).toBe(`upcycle: ${words}: a plan reads config.json alone, in which an adapter changes nothing; leave it out: ${base}`);
+    expect(await refusal(["plan", words, "--d1", "1B", "--tokens", "1B", "--recipe", "E4G1T2"])).toBe(
+      `upcycle: ${words}: a plan reads config.json alone, in which an adapter changes nothing; leave it out: ${base}`,
+    );
   });
 });

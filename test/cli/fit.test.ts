@@ -23,26 +23,79 @@ describe("upcycle fit", () => {
 
   it("prints the parameters as JSON and nothing else", async () => {
     const found = await upcycleJson("fit", exact, "--law", "upcycling", ...columns);
-    expect(Object.keys(found).slice(0, 7)).toEqual(["law", "formula", "source", "params", "intervals", "objective", "status"]);
-    expect(found).toMatchObject({ law: "upcycling", status: "converged", n: 64, dropped: [], columns: { D2: "D2 (billions)*1e9" }, intervals: {} });
+    expect(Object.keys(found).slice(0, 7)).toEqual([
+      "law",
+      "formula",
+      "source",
+      "params",
+      "intervals",
+      "objective",
+      "status",
+    ]);
+    expect(found).toMatchObject({
+      law: "upcycling",
+      status: "converged",
+      n: 64,
+      dropped: [],
+      columns: { D2: "D2 (billions)*1e9" },
+      intervals: {},
+    });
     const params = found.params as Record<string, number>;
     expect(Object.keys(params).sort()).toEqual(["A", "B", "E", "alpha1", "alpha2", "alpha3", "beta"]);
     for (const [name, value] of Object.entries(truth)) expect(params[name]! / value).toBeCloseTo(1, 8);
   });
 
   it("gives intervals, predictions and comparisons, the same for any number of threads", async () => {
-    const options = ["fit", noisy, "--law", "upcycling", ...columns, "--loss", "mse", "--bootstrap", "250", "--profile", "--level", "0.9", "--predict", "N=7e9,D1=3e11,D2=1e11", "--compare", "upcycling-no-interaction,upcycling-total"];
-    const [one, two] = await Promise.all([upcycleJson(...options, "--threads", "1"), upcycleJson(...options, "--threads", "2")]);
+    const options = [
+      "fit",
+      noisy,
+      "--law",
+      "upcycling",
+      ...columns,
+      "--loss",
+      "mse",
+      "--bootstrap",
+      "250",
+      "--profile",
+      "--level",
+      "0.9",
+      "--predict",
+      "N=7e9,D1=3e11,D2=1e11",
+      "--compare",
+      "upcycling-no-interaction,upcycling-total",
+    ];
+    const [one, two] = await Promise.all([
+      upcycleJson(...options, "--threads", "1"),
+      upcycleJson(...options, "--threads", "2"),
+    ]);
     expect(two).toEqual(one);
     expect(one).toMatchObject({
-      intervals: { alpha3: { bootstrap: { level: 0.9 }, profile: { level: 0.9, lowOpen: false } }, E: { profile: { lowOpen: true } } },
-      predictions: [{ at: { N: 7e9 }, warnings: [{ kind: "extrapolation" }, { kind: "extrapolation" }, { kind: "extrapolation" }] }],
+      intervals: {
+        alpha3: { bootstrap: { level: 0.9 }, profile: { level: 0.9, lowOpen: false } },
+        E: { profile: { lowOpen: true } },
+      },
+      predictions: [
+        { at: { N: 7e9 }, warnings: [{ kind: "extrapolation" }, { kind: "extrapolation" }, { kind: "extrapolation" }] },
+      ],
       comparison: [{ law: "upcycling" }, { law: "upcycling-no-interaction" }, { law: "upcycling-total" }],
     });
   });
 
   it("tells people the same in 80 columns", async () => {
-    const { code, stdout, stderr } = await upcycle("fit", noisy, "--law", "upcycling", ...columns, "--bootstrap", "50", "--profile", "--compare", "upcycling-additive", "--predict", "N=7e9,D1=3e11,D2=1e11");
+    const { code, stdout, stderr } = await upcycle(
+      "fit",
+      noisy,
+      "--law",
+      "upcycling",
+      ...columns,
+      "--bootstrap",
+      "50",
+      "--profile",
+      "--compare",
+      "upcycling-additive",
+      "--predict",
+      "N=7e9,D1=3e11,D2=1e11",
+    );
     expect([code, stderr]).toEqual([0, ""]);
     expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
     expect(stdout).toMatch(/^law +upcycling: L\(D1, D2, N\) = A D1\^-alpha1/m);
@@ -57,34 +110,105 @@ describe("upcycle fit", () => {
   it("gives a plan coefficients with draws and ranges, and predicts by group", async () => {
     const { columns: at, loss, group } = together(0.003);
     const table = join(dir, "together.csv");
-    const cell = (value: number | undefined): string => (value === undefined || Number.isNaN(value) ? "" : String(value));
-    writeFileSync(table, ["group,N,D,D1,D2,loss", ...group!.map((name, i) => [name, ...["N", "D", "D1", "D2"].map((column) => cell(at[column]![i])), loss[i]].join(","))].join("\n"));
-    const found = await upcycleJson("fit", table, "--law", "upcycling-shared", "--loss", "mse", "--bootstrap", "60", "--draws", "--predict", "group=upcycled,N=1e9,D1=5e10,D2=1e10");
-    expect(found).toMatchObject({ law: "upcycling-shared", predictions: [{ group: "upcycled", at: { D1: 5e10 } }], ranges: { N: [1e8, 1.1e9], D: [1e9, 1e11] } });
+    const cell = (value: number | undefined): string =>
+      value === undefined || Number.isNaN(value) ? "" : String(value);
+    writeFileSync(
+      table,
+      [
+        "group,N,D,D1,D2,loss",
+        ...group!.map((name, i) =>
+          [name, ...["N", "D", "D1", "D2"].map((column) => cell(at[column]![i])), loss[i]].join(","),
+        ),
+      ].join("\n"),
+    );
+    const found = await upcycleJson(
+      "fit",
+      table,
+      "--law",
+      "upcycling-shared",
+      "--loss",
+      "mse",
+      "--bootstrap",
+      "60",
+      "--draws",
+      "--predict",
+      "group=upcycled,N=1e9,D1=5e10,D2=1e10",
+    );
+    expect(found).toMatchObject({
+      law: "upcycling-shared",
+      predictions: [{ group: "upcycled", at: { D1: 5e10 } }],
+      ranges: { N: [1e8, 1.1e9], D: [1e9, 1e11] },
+    });
     expect((found.draws as Record<string, number[]>)["upcycled.alpha3"]).toHaveLength(60);
     const file = join(dir, "together.json");
     writeFileSync(file, JSON.stringify(found));
-    const plan = await upcycleJson("plan", "--preset", "llama-3.2-1b", "--d1", "50B", "--tokens", "10B", "--coefficients", file, "--fitted-recipe", "E8G1T2");
-    expect(plan).toMatchObject({ coefficients: { published: false, uncertainty: "draws", recipe: "E8G1T2", ranges: { tokens: [0.9e9, 1e11] } }, draws: 60 });
+    const plan = await upcycleJson(
+      "plan",
+      "--preset",
+      "llama-3.2-1b",
+      "--d1",
+      "50B",
+      "--tokens",
+      "10B",
+      "--coefficients",
+      file,
+      "--fitted-recipe",
+      "E8G1T2",
+    );
+    expect(plan).toMatchObject({
+      coefficients: { published: false, uncertainty: "draws", recipe: "E8G1T2", ranges: { tokens: [0.9e9, 1e11] } },
+      draws: 60,
+    });
     // Close to Table 2, from which the points were made.
     const arms = plan.arms as { loss: number; interval: { low: number; high: number } }[];
     const published = await upcycleJson("plan", "--preset", "llama-3.2-1b", "--d1", "50B", "--tokens", "10B");
-    (published.arms as { loss: number }[]).slice(0, 3).forEach(({ loss: wanted }, i) => expect(Math.abs(arms[i]!.loss / wanted - 1)).toBeLessThan(0.01));
+    (published.arms as { loss: number }[])
+      .slice(0, 3)
+      .forEach(({ loss: wanted }, i) => expect(Math.abs(arms[i]!.loss / wanted - 1)).toBeLessThan(0.01));
     for (const { loss: value, interval } of arms) expect(interval.low < value && value < interval.high).toBe(true);
   });
 
   it("takes a formula", async () => {
-    const found = await upcycleJson("fit", exact, "--law", "A*D1^-a*(1e9*H)^-b + B*N^-c", "--columns", "H=D2 (billions)", "--start", "A=10,a=0.05,b=0.05,B=8,c=0.1", "--loss", "mse");
-    expect(found).toMatchObject({ law: "expression", formula: "L(D1, H, N) = A*D1^-a*(1e9*H)^-b + B*N^-c", status: "converged" });
+    const found = await upcycleJson(
+      "fit",
+      exact,
+      "--law",
+      "A*D1^-a*(1e9*H)^-b + B*N^-c",
+      "--columns",
+      "H=D2 (billions)",
+      "--start",
+      "A=10,a=0.05,b=0.05,B=8,c=0.1",
+      "--loss",
+      "mse",
+    );
+    expect(found).toMatchObject({
+      law: "expression",
+      formula: "L(D1, H, N) = A*D1^-a*(1e9*H)^-b + B*N^-c",
+      status: "converged",
+    });
   });
 
   it.skipIf(!haveData)("reproduces Chinchilla from the raw columns of the file", async () => {
     const file = dataFile("epoch-chinchilla", "svg_extracted_data.csv");
-    const options = ["fit", file, "--law", "chinchilla", "--columns", "N=Model Size,D=Training FLOP/(6*N)", "--max-loss", "3.44"];
+    const options = [
+      "fit",
+      file,
+      "--law",
+      "chinchilla",
+      "--columns",
+      "N=Model Size,D=Training FLOP/(6*N)",
+      "--max-loss",
+      "3.44",
+    ];
     const found = await upcycleJson(...options);
     expect(found).toMatchObject({ n: 240, rows: 245, status: "converged" });
     expect(found.objective).toBeLessThanOrEqual(0.00101827401781);
-    expect(found.quality).toMatchObject({ rmse: expect.closeTo(0.02182, 5), mae: expect.closeTo(0.01257, 5), r2: expect.closeTo(0.99421, 5), logRmse: expect.closeTo(0.00755, 5) });
+    expect(found.quality).toMatchObject({
+      rmse: expect.closeTo(0.02182, 5),
+      mae: expect.closeTo(0.01257, 5),
+      r2: expect.closeTo(0.99421, 5),
+      logRmse: expect.closeTo(0.00755, 5),
+    });
     const absolute = await upcycleJson(...options, "--loss", "lad");
     expect(absolute.objective).toBeLessThanOrEqual(1.1294948);
   });
@@ -92,18 +216,38 @@ describe("upcycle fit", () => {
   it.each<[string, string[], string]>([
     ["no law", ["fit", exact], "required option '--law <law>' not specified; see upcycle fit --help"],
     ["a wrong law", ["fit", exact, "--law", "upcyling"], '--law: "upcyling" is not a law; did you mean upcycling?'],
-    ["a column that is not there", ["fit", exact, "--law", "upcycling"], `${exact}: no column for D2 (tokens the upcycled model was trained on since); name it: --columns D2=COLUMN; columns of the file: N, D1, D2 (billions), loss`],
-    ["units off", ["fit", exact, "--law", "upcycling", "--columns", "D2=D2 (billions)"], `${exact}: D2 goes from 0.900 to 37.0, expected raw counts; if it is in billions, write --columns D2=YOUR_COLUMN*1e9`],
+    [
+      "a column that is not there",
+      ["fit", exact, "--law", "upcycling"],
+      `${exact}: no column for D2 (tokens the upcycled model was trained on since); name it: --columns ` +
+        "D2=COLUMN; columns of the file: N, D1, D2 (billions), loss",
+    ],
+    [
+      "units off",
+      ["fit", exact, "--law", "upcycling", "--columns", "D2=D2 (billions)"],
+      `${exact}: D2 goes from 0.900 to 37.0, expected raw counts; if it is in billions, write --columns ` +
+        "D2=YOUR_COLUMN*1e9",
+    ],
     ["a bad start", ["fit", exact, "--law", "A*N^-a", "--start", "A=x"], '--start: "x" is not a number from -Infinity'],
-    ["draws for nothing", ["fit", exact, "--law", "upcycling", ...columns, "--draws"], "--draws: needs --bootstrap and --json; for example --bootstrap 400 --draws --json"],
-    ["no such file", ["fit", join(dir, "none.csv"), "--law", "chinchilla"], `${join(dir, "none.csv")}: cannot open: no such file or folder`],
+    [
+      "draws for nothing",
+      ["fit", exact, "--law", "upcycling", ...columns, "--draws"],
+      "--draws: needs --bootstrap and --json; for example --bootstrap 400 --draws --json",
+    ],
+    [
+      "no such file",
+      ["fit", join(dir, "none.csv"), "--law", "chinchilla"],
+      `${join(dir, "none.csv")}: cannot open: no such file or folder`,
+    ],
   ])("%s is one line and exit 2", async (_, args, line) => {
     expect(await upcycle(...args)).toEqual({ code: 2, stdout: "", stderr: `upcycle: ${line}\n` });
   });
 
   it("has a help with an example, in 80 columns", async () => {
     const { stdout } = await upcycle("fit", "--help");
-    expect(stdout.trimEnd().split("\n").at(-1)).toBe("  $ upcycle fit runs.csv --law chinchilla --bootstrap 1000 --profile");
+    expect(stdout.trimEnd().split("\n").at(-1)).toBe(
+      "  $ upcycle fit runs.csv --law chinchilla --bootstrap 1000 --profile",
+    );
     expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
     for (const id of ["chinchilla", "upcycling", "ludziejewski"]) expect(stdout).toContain(id);
   });

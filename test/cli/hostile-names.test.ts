@@ -17,20 +17,30 @@ describe("hostile names", () => {
       const empty = { dtype: "F32", shape: [0, ...Array.from({ length: 100_000 }, () => 1)], data_offsets: [0, 0] };
       header[hostile] = empty;
     });
-    const [shown, json] = await Promise.all([upcycle("inspect", "--tensors", dir), upcycle("inspect", "--tensors", dir, "--json")]);
+    const [shown, json] = await Promise.all([
+      upcycle("inspect", "--tensors", dir),
+      upcycle("inspect", "--tensors", dir, "--json"),
+    ]);
     expect([shown.code, json.code]).toEqual([0, 0]);
     for (const { stdout, stderr } of [shown, json]) expect(stdout + stderr).not.toMatch(steering);
     expect(shown.stdout).not.toMatch(/^model: forged/m);
     expect(shown.stdout).toContain("\\u001b[2J");
     expect(shown.stdout).toMatch(/more\s+characters\]/);
     expect(shown.stdout.length).toBeLessThan(20_000);
-    expect((JSON.parse(json.stdout) as { tensors: { name: string }[] }).tensors.map(({ name }) => name)).toContain(hostile);
+    expect((JSON.parse(json.stdout) as { tensors: { name: string }[] }).tensors.map(({ name }) => name)).toContain(
+      hostile,
+    );
   });
 
   it("of columns and of what is asked for are shown harmless in an error, on one line", async () => {
     const file = join(temporaryFolder(), "losses.csv");
     writeFileSync(file, `${JSON.stringify(hostile).replace(/\\u001b/g, "\u001b")},D,loss\n1,2,3\n`);
-    for (const args of [["fit", file, "--law", "chinchilla"], ["fit", file, "--law", hostile], ["inspect", hostile], ["plan", "--preset", "y".repeat(100_000)]]) {
+    for (const args of [
+      ["fit", file, "--law", "chinchilla"],
+      ["fit", file, "--law", hostile],
+      ["inspect", hostile],
+      ["plan", "--preset", "y".repeat(100_000)],
+    ]) {
       const { code, stdout, stderr } = await upcycle(...args);
       expect([code, stdout]).toEqual([2, ""]);
       expect(stderr).toMatch(/^upcycle: [^\n]+\n$/);
@@ -43,6 +53,8 @@ describe("hostile names", () => {
     const [moe, dense] = [golden("moe/mixtral"), golden("dense/llama")];
     const { code, stdout, stderr } = await upcycle("verify", moe, dense);
     expect([code, stdout]).toEqual([2, ""]);
-    expect(stderr).toMatch(/^upcycle: .*mixtral: this model is a mixture of experts, and .*llama is dense: the parent comes first; swap them: upcycle verify \S*llama \S*mixtral\n$/);
+    expect(stderr).toMatch(
+      /^upcycle: .*mixtral: this model is a mixture of experts, and .*llama is dense: the parent comes first; swap them: upcycle verify \S*llama \S*mixtral\n$/,
+    );
   });
 });

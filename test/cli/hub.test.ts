@@ -11,12 +11,14 @@ import { start, upcycle, upcycleJson } from "./upcycle.js";
 const root = temporaryFolder();
 const llama = golden("dense/llama");
 const lora = adapterDir("llama");
-const filesOf = (dir: string, ...names: string[]): Record<string, Uint8Array> => Object.fromEntries(names.map((name) => [name, new Uint8Array(readFileSync(join(dir, name)))]));
+const filesOf = (dir: string, ...names: string[]): Record<string, Uint8Array> =>
+  Object.fromEntries(names.map((name) => [name, new Uint8Array(readFileSync(join(dir, name)))]));
 const file = (name: string): Uint8Array => filesOf(llama, name)[name]!;
 let hub: FakeHub;
 const card = (license: string): Uint8Array => new TextEncoder().encode(`---\nlicense: ${license}\n---\nHello\n`);
 /** Requests for bytes of the model's weights. */
-const bodies = (): string[] => hub.requests.filter((request) => request.includes("/model.safetensors") && !request.endsWith("bytes=0-0"));
+const bodies = (): string[] =>
+  hub.requests.filter((request) => request.includes("/model.safetensors") && !request.endsWith("bytes=0-0"));
 
 beforeAll(async () => {
   hub = await fakeHub({
@@ -42,7 +44,9 @@ describe("hf:// where a model folder could stand", () => {
     await running.saw("downloading");
     running.process.kill("SIGINT");
     const stopped = await running.outcome;
-    expect(stopped.stderr).toMatch(/^hf:\/\/org\/tiny: commit 0123456789ab\ndownloading .*\nupcycle: hf:\/\/org\/tiny: download stopped; run the same command to go on\n$/s);
+    expect(stopped.stderr).toMatch(
+      /^hf:\/\/org\/tiny: commit 0123456789ab\ndownloading .*\nupcycle: hf:\/\/org\/tiny: download stopped; run the same command to go on\n$/s,
+    );
     expect(stopped.code).toBe(130);
     hub.trouble.slow = false;
     const facts = await upcycleJson("inspect", "hf://org/tiny@v1");
@@ -50,10 +54,20 @@ describe("hf:// where a model folder could stand", () => {
     const made = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "moe"));
     expect(made.code, made.stderr).toBe(0);
     expect(made.stdout).toContain("The two models compute the same function");
-    const unmeasured = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--no-report", "--out", join(root, "unmeasured"));
+    const unmeasured = await upcycle(
+      "convert",
+      "hf://org/tiny",
+      "--recipe",
+      "E4G1T2",
+      "--no-report",
+      "--out",
+      join(root, "unmeasured"),
+    );
     expect(unmeasured.stdout).toContain("upcycle verify hf://org/tiny ");
     expect(readdirSync(join(root, "moe"))).toContain("model.safetensors");
-    expect(JSON.parse(readFileSync(join(root, "moe", "upcycle.json"), "utf8"))).toMatchObject({ parent: { name: "org/tiny" } });
+    expect(JSON.parse(readFileSync(join(root, "moe", "upcycle.json"), "utf8"))).toMatchObject({
+      parent: { name: "org/tiny" },
+    });
     const readme = readFileSync(join(root, "moe", "README.md"), "utf8");
     expect(readme).toContain("license: llama3.1\nbase_model: org/tiny\n");
     expect(readme).toContain("llama3.1, as the parent's README.md says");
@@ -68,7 +82,10 @@ describe("hf:// where a model folder could stand", () => {
     expect(plan.stdout).toContain("org/tiny");
     expect(hub.requests.filter((request) => request.includes("model.safetensors"))).toEqual([]);
     const headers = join(cache, "models--org--tiny", "headers", commit);
-    expect(await upcycleJson("inspect", "hf://org/tiny", "--tensors")).toEqual({ ...(await upcycleJson("inspect", llama, "--tensors")), dir: headers });
+    expect(await upcycleJson("inspect", "hf://org/tiny", "--tensors")).toEqual({
+      ...(await upcycleJson("inspect", llama, "--tensors")),
+      dir: headers,
+    });
     const [length, header, ...more] = bodies();
     expect(more).toEqual([]);
     expect(length).toContain("bytes=0-7");
@@ -85,11 +102,17 @@ describe("hf:// where a model folder could stand", () => {
     const copy = join(root, "copy");
     cpSync(headers, copy, { recursive: true });
     expect((await upcycle("inspect", copy)).code).toBe(0);
-    const line = `upcycle: ${join(copy, "model.safetensors")}: this file has the header of the weights alone, not the weights; name the model as hf://org/name, so that its weights are downloaded\n`;
+    const line =
+      `upcycle: ${join(copy, "model.safetensors")}: this file has the header of the weights alone, not the ` +
+      "weights; name the model as hf://org/name, so that its weights are downloaded\n";
     const zeros = join(root, "zeros");
     for (const args of [
-      ["convert", copy, "--recipe", "E4G1T2", "--out", zeros], ["convert", copy, "--recipe", "E4G1T2", "--out", zeros, "--threads", "2"], ["diff", llama, copy],
-      ["forward", copy, "--input-ids", join(llama, "expected.safetensors"), "--output", zeros], ["verify", copy, llama], ["export-onnx", copy, "--out", `${zeros}.onnx`],
+      ["convert", copy, "--recipe", "E4G1T2", "--out", zeros],
+      ["convert", copy, "--recipe", "E4G1T2", "--out", zeros, "--threads", "2"],
+      ["diff", llama, copy],
+      ["forward", copy, "--input-ids", join(llama, "expected.safetensors"), "--output", zeros],
+      ["verify", copy, llama],
+      ["export-onnx", copy, "--out", `${zeros}.onnx`],
     ]) {
       const { code, stderr } = await upcycle(...args);
       expect([code, stderr.replace(/^(measuring|writing) .*\n/, "")], args[0]).toEqual([2, line]);
@@ -97,7 +120,9 @@ describe("hf:// where a model folder could stand", () => {
     expect(readdirSync(root).filter((name) => name.includes("zeros"))).toEqual([]);
     const made = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "whole"));
     expect(made.stdout, made.stderr).toContain("The two models compute the same function");
-    expect((await upcycleJson("inspect", "hf://org/tiny")).dir).toBe(join(cache, "models--org--tiny", "snapshots", commit));
+    expect((await upcycleJson("inspect", "hf://org/tiny")).dir).toBe(
+      join(cache, "models--org--tiny", "snapshots", commit),
+    );
   });
 
   it("is one process's at a time, waits aloud for a server that is silent, and shows no token", async () => {
@@ -109,17 +134,28 @@ describe("hf:// where a model folder could stand", () => {
     const first = start(["convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "never"), "--debug"]);
     await first.saw("trying again: 2 of 5");
     const second = await upcycle("inspect", "hf://org/tiny", "--debug");
-    expect([second.code, second.stderr]).toEqual([2, expect.stringContaining(`another command (process ${first.process.pid}) is working in this folder`) as string]);
+    expect([second.code, second.stderr]).toEqual([
+      2,
+      expect.stringContaining(`another command (process ${first.process.pid}) is working in this folder`) as string,
+    ]);
     first.process.kill("SIGINT");
     const { host } = new URL(hub.endpoint);
     const stopped = await first.outcome;
-    expect([stopped.code, stopped.stderr]).toEqual([130, expect.stringContaining(`\nno answer from ${host} for 0.50 s, trying again: 2 of 5\n`) as string]);
+    expect([stopped.code, stopped.stderr]).toEqual([
+      130,
+      expect.stringContaining(`\nno answer from ${host} for 0.50 s, trying again: 2 of 5\n`) as string,
+    ]);
     hub.trouble.instead = ({ url }, response) => {
       if (isTree(url!)) response.writeHead(200, { link: '<http://localhost:1/x>; rel="next"' }).end("[]");
       return isTree(url!);
     };
     const refused = await upcycle("inspect", "hf://org/tiny", "--debug");
-    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining(`${host} continues its list of files at another address (http://localhost:1), which is not followed`) as string]);
+    expect([refused.code, refused.stderr]).toEqual([
+      1,
+      expect.stringContaining(
+        `${host} continues its list of files at another address (http://localhost:1), which is not followed`,
+      ) as string,
+    ]);
     for (const { stderr } of [stopped, second, refused]) expect(stderr).not.toContain("secret");
     vi.stubEnv("HF_TOKEN", "");
     vi.stubEnv("HF_HUB_DOWNLOAD_TIMEOUT", "");
@@ -128,24 +164,52 @@ describe("hf:// where a model folder could stand", () => {
 
   it("a name that is none, or not there, is one line", async () => {
     vi.stubEnv("HF_HUB_CACHE", mkdtempSync(join(root, "cache-")));
-    expect(await upcycle("inspect", "hf://org")).toMatchObject({ code: 2, stderr: expect.stringMatching(/^upcycle: hf:\/\/org: the Hub has no such model; [^\n]*\n$/) as string });
-    expect(await upcycle("inspect", "hf://a/b/c")).toMatchObject({ code: 2, stderr: 'upcycle: "hf://a/b/c" is no model of the Hub; write hf://org/name or hf://org/name@revision\n' });
+    expect(await upcycle("inspect", "hf://org")).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^upcycle: hf:\/\/org: the Hub has no such model; [^\n]*\n$/) as string,
+    });
+    expect(await upcycle("inspect", "hf://a/b/c")).toMatchObject({
+      code: 2,
+      stderr: 'upcycle: "hf://a/b/c" is no model of the Hub; write hf://org/name or hf://org/name@revision\n',
+    });
   });
 });
 
 describe("hf://org/model+org/adapter", () => {
   it("is converted to the bytes that the two folders are converted to", async () => {
     vi.stubEnv("HF_HUB_CACHE", mkdtempSync(join(root, "cache-")));
-    const made = await upcycle("convert", "hf://org/tiny+org/lora@v1", "--recipe", "E4G1T2", "--out", join(root, "adapted"));
+    const made = await upcycle(
+      "convert",
+      "hf://org/tiny+org/lora@v1",
+      "--recipe",
+      "E4G1T2",
+      "--out",
+      join(root, "adapted"),
+    );
     expect(made.code, made.stderr).toBe(0);
     expect(made.stderr).toContain("hf://org/lora@v1: commit 0123456789ab");
     expect(made.stdout).toContain("adapter: org/lora, LoRA of ranks 2 to 4 merged into 8 matrices");
     expect(made.stdout).toContain("The two models compute the same function");
-    expect(JSON.parse(readFileSync(join(root, "adapted", "upcycle.json"), "utf8"))).toMatchObject({ parent: { name: "org/tiny+org/lora" } });
-    expect(readFileSync(join(root, "adapted", "README.md"), "utf8")).toContain("licence: mit, as the adapter's README.md says");
-    const unmeasured = await upcycle("convert", "hf://org/tiny+org/lora@v1", "--recipe", "E4G1T2", "--no-report", "--out", join(root, "adapted-unmeasured"));
+    expect(JSON.parse(readFileSync(join(root, "adapted", "upcycle.json"), "utf8"))).toMatchObject({
+      parent: { name: "org/tiny+org/lora" },
+    });
+    expect(readFileSync(join(root, "adapted", "README.md"), "utf8")).toContain(
+      "licence: mit, as the adapter's README.md says",
+    );
+    const unmeasured = await upcycle(
+      "convert",
+      "hf://org/tiny+org/lora@v1",
+      "--recipe",
+      "E4G1T2",
+      "--no-report",
+      "--out",
+      join(root, "adapted-unmeasured"),
+    );
     expect(unmeasured.stdout).toContain("upcycle verify hf://org/tiny+hf://org/lora@v1 ");
-    for (const [model, out] of [[`${llama}+${lora}`, "adapted-here"], [llama, "bare"]] as const) {
+    for (const [model, out] of [
+      [`${llama}+${lora}`, "adapted-here"],
+      [llama, "bare"],
+    ] as const) {
       await upcycleJson("convert", model, "--recipe", "E4G1T2", "--no-report", "--out", join(root, out));
     }
     const [theirs, here, bare] = ["adapted", "adapted-here", "bare"].map((name) => weightHashes(join(root, name)));
@@ -161,31 +225,56 @@ describe("hf://org/model+org/adapter", () => {
     const { dir, adapter: own, ...same } = await upcycleJson("inspect", here, "--tensors");
     expect([dir, facts]).toEqual([llama, same]);
     expect(headers).toContain("headers");
-    expect(adapter).toEqual({ ...(own as object), dir: expect.stringContaining("models--org--lora") as string, words: "org/lora, LoRA of ranks 2 to 4 merged into 8 matrices" });
+    expect(adapter).toEqual({
+      ...(own as object),
+      dir: expect.stringContaining("models--org--lora") as string,
+      words: "org/lora, LoRA of ranks 2 to 4 merged into 8 matrices",
+    });
     expect(await upcycleJson("targets", there)).toEqual(await upcycleJson("targets", here));
     const shown = await upcycle("convert", there, "--recipe", "E4G1T2", "--dry-run");
     expect(shown.stdout, shown.stderr).toContain("adapter: org/lora, LoRA of ranks");
-    expect(shown.stdout).toBe((await upcycle("convert", here, "--recipe", "E4G1T2", "--dry-run")).stdout.replace("adapter: llama,", "adapter: org/lora,"));
+    expect(shown.stdout).toBe(
+      (await upcycle("convert", here, "--recipe", "E4G1T2", "--dry-run")).stdout.replace(
+        "adapter: llama,",
+        "adapter: org/lora,",
+      ),
+    );
     const [length, header, ...more] = bodies();
     expect(more).toEqual([]);
     expect(length).toContain("bytes=0-7");
     expect(Number(/bytes=8-(\d+)$/.exec(header!)![1])).toBeLessThan(file("model.safetensors").length / 2);
-    expect(hub.requests.some((request) => request.startsWith("GET /org/lora/resolve/") && request.includes("adapter_model.safetensors"))).toBe(true);
+    expect(
+      hub.requests.some(
+        (request) => request.startsWith("GET /org/lora/resolve/") && request.includes("adapter_model.safetensors"),
+      ),
+    ).toBe(true);
     hub.requests.length = 0;
     const plan = await upcycle("plan", there, "--d1", "1B", "--tokens", "1B", "--recipe", "E4G1T2");
-    expect(plan).toEqual({ code: 2, stdout: "", stderr: "upcycle: hf://org/tiny+hf://org/lora: a plan reads config.json alone, in which an adapter changes nothing; leave it out: hf://org/tiny\n" });
+    expect(plan).toEqual({
+      code: 2,
+      stdout: "",
+      stderr:
+        "upcycle: hf://org/tiny+hf://org/lora: a plan reads config.json alone, in which an adapter changes " +
+        "nothing; leave it out: hf://org/tiny\n",
+    });
     expect(hub.requests).toEqual([]);
   });
 
   it.each([
     ["hf://org/tiny+org/nowhere", "hf://org/nowhere: the Hub has no such model"],
     ["hf://org/tiny+org/tiny", "hf://org/tiny: there is no adapter_config.json"],
-    ["hf://org/tiny+org/other", "has no matrix model.layers.0.mlp.gate_up_proj.weight; is this adapter of another model?"],
+    [
+      "hf://org/tiny+org/other",
+      "has no matrix model.layers.0.mlp.gate_up_proj.weight; is this adapter of another model?",
+    ],
     ["hf://org/lora+org/tiny", "hf://org/lora: the model has no config.json"],
   ])("%s is refused in one line", async (name, words) => {
     vi.stubEnv("HF_HUB_CACHE", mkdtempSync(join(root, "cache-")));
     const { code, stdout, stderr } = await upcycle("convert", name, "--recipe", "E4G1T2", "--dry-run");
-    const lines = stderr.trimEnd().split("\n").filter((line) => !/: commit |^downloading /.test(line));
+    const lines = stderr
+      .trimEnd()
+      .split("\n")
+      .filter((line) => !/: commit |^downloading /.test(line));
     expect([code, stdout, lines]).toEqual([2, "", [expect.stringContaining(words)]]);
   });
 });

@@ -13,11 +13,23 @@ const root = temporaryFolder();
 const main = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
 const llama = golden("dense/llama");
 
-/** Behind a shell that lowers a limit of this process alone. The signal is one that no command hears, in case one waits for ever. */
-function limited(limit: string, ...args: readonly string[]): { readonly code: number | null; readonly stdout: string; readonly stderr: string } {
-  const { status, stdout, stderr } = spawnSync("sh", ["-c", `${limit} && exec "$0" "$@"`, process.execPath, main, ...args], {
-    encoding: "utf8", timeout: 120_000, killSignal: "SIGKILL",
-  });
+/**
+ * Behind a shell that lowers a limit of this process alone. The signal is one that no command hears, in case one waits
+ * for ever.
+ */
+function limited(
+  limit: string,
+  ...args: readonly string[]
+): { readonly code: number | null; readonly stdout: string; readonly stderr: string } {
+  const { status, stdout, stderr } = spawnSync(
+    "sh",
+    ["-c", `${limit} && exec "$0" "$@"`, process.execPath, main, ...args],
+    {
+      encoding: "utf8",
+      timeout: 120_000,
+      killSignal: "SIGKILL",
+    },
+  );
   return { code: status, stdout, stderr };
 }
 
@@ -29,19 +41,28 @@ describe.skipIf(!haveLimits)("with 64 files open at most", () => {
     const [few, many] = [join(root, "few"), join(root, "many")];
     const options = ["convert", llama, "--recipe", "E16G1T2", "--shard-size", "10KB", "--threads", "8"];
     const made = limited("ulimit -n 64", ...options, "--out", few);
-    expect({ code: made.code, stderr: made.stderr }).toMatchObject({ code: 0, stderr: expect.not.stringMatching(/EMFILE|warning|internal/) as string });
+    expect({ code: made.code, stderr: made.stderr }).toMatchObject({
+      code: 0,
+      stderr: expect.not.stringMatching(/EMFILE|warning|internal/) as string,
+    });
     expect(made.stdout).toContain("same function");
     expect(limited("true", ...options, "--no-report", "--out", many).code).toBe(0);
     const shards = readdirSync(many).filter((name) => name.endsWith(".safetensors"));
     expect(shards.length).toBeGreaterThan(64);
-    for (const name of shards) expect(readFileSync(join(few, name)).equals(readFileSync(join(many, name))), name).toBe(true);
+    for (const name of shards)
+      expect(readFileSync(join(few, name)).equals(readFileSync(join(many, name))), name).toBe(true);
   });
 
   it("inspect lists the first of many unused tensors and counts the others", () => {
     const model = copyModel(llama, join(root, "empties"));
     editHeader(join(model, "model.safetensors"), (header) => {
-      const end = Math.max(...Object.values(header as Record<string, { data_offsets?: number[] }>).flatMap(({ data_offsets }) => data_offsets ?? []));
-      for (let i = 0; i < 3000; i++) header[`empty.${i}`] = { dtype: "F32", shape: [0], data_offsets: [end, end] } as never;
+      const end = Math.max(
+        ...Object.values(header as Record<string, { data_offsets?: number[] }>).flatMap(
+          ({ data_offsets }) => data_offsets ?? [],
+        ),
+      );
+      for (let i = 0; i < 3000; i++)
+        header[`empty.${i}`] = { dtype: "F32", shape: [0], data_offsets: [end, end] } as never;
     });
     const { code, stdout, stderr } = limited("ulimit -n 64", "inspect", model);
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
@@ -53,14 +74,27 @@ describe.skipIf(!haveLimits)("with 64 files open at most", () => {
 it.skipIf(!haveLimits)("with too few files for a thread, verify says so in one line", () => {
   const { code, stderr } = limited("ulimit -n 36", "verify", llama, llama, "--tokens", "10");
   expect(code).toBe(1);
-  expect(linesOf(stderr).at(-1)).toMatch(/^upcycle: .*too many open files.*the limit is 36; raise it with ulimit -n 1024$/);
+  expect(linesOf(stderr).at(-1)).toMatch(
+    /^upcycle: .*too many open files.*the limit is 36; raise it with ulimit -n 1024$/,
+  );
   expect(stderr).not.toMatch(/internal error|\n {4}at /);
 });
 
 describe.skipIf(!haveLimits)("with few addresses", () => {
   it("convert does with plain memory and without further threads what it cannot do with more", () => {
     const out = join(root, "narrow");
-    const { code, stderr } = limited("ulimit -v 2200000", "convert", llama, "--recipe", "E4G1T2", "--out", out, "--no-report", "--threads", "8");
+    const { code, stderr } = limited(
+      "ulimit -v 2200000",
+      "convert",
+      llama,
+      "--recipe",
+      "E4G1T2",
+      "--out",
+      out,
+      "--no-report",
+      "--threads",
+      "8",
+    );
     expect({ code, stderr }).toEqual({ code: 0, stderr: expect.not.stringContaining("error") as string });
     expect(readdirSync(out)).toContain("model.safetensors");
   });
@@ -71,19 +105,34 @@ describe.skipIf(!haveLimits)("with few addresses", () => {
     writeText(folder);
     const { code, stderr } = limited("ulimit -v 6000000", "train", writeTrainFile(folder, "train.yaml"));
     expect(code).toBe(1);
-    expect(linesOf(stderr).at(-1)).toMatch(/^upcycle: cannot get .* of memory for weights .*ulimit -v.*NODE_OPTIONS=--disable-wasm-trap-handler/);
+    expect(linesOf(stderr).at(-1)).toMatch(
+      /^upcycle: cannot get .* of memory for weights .*ulimit -v.*NODE_OPTIONS=--disable-wasm-trap-handler/,
+    );
     expect(stderr).not.toMatch(/internal error|\n {4}at /);
   });
 
   it("too few to start with are refused before V8 ends the process", () => {
     const { code, stderr } = limited("ulimit -v 1200000", "inspect", llama);
     expect(code).toBe(1);
-    expect(stderr).toMatch(/^upcycle: cannot start: .* of addresses are needed, .* are left; the limit is .* \(ulimit -v\).*\n$/);
+    expect(stderr).toMatch(
+      /^upcycle: cannot start: .* of addresses are needed, .* are left; the limit is .* \(ulimit -v\).*\n$/,
+    );
   });
 });
 
 it.skipIf(!haveLimits)("a file beyond ulimit -f ends a conversion in one line that names it", () => {
-  const { code, stderr } = limited("ulimit -f 16", "convert", llama, "--recipe", "E4G1T2", "--out", join(root, "large"), "--no-report");
+  const { code, stderr } = limited(
+    "ulimit -f 16",
+    "convert",
+    llama,
+    "--recipe",
+    "E4G1T2",
+    "--out",
+    join(root, "large"),
+    "--no-report",
+  );
   expect(code).toBe(1);
-  expect(linesOf(stderr).at(-1)).toMatch(/^upcycle: .*model.safetensors: cannot create file: the file would be larger than the system allows; .*ulimit -f/);
+  expect(linesOf(stderr).at(-1)).toMatch(
+    /^upcycle: .*model.safetensors: cannot create file: the file would be larger than the system allows; .*ulimit -f/,
+  );
 });

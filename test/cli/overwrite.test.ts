@@ -32,14 +32,20 @@ describe("a folder of the user's is kept, and named before anything is fetched o
     ["convert", "hf://org/moe", "--expert-multiply", "2"],
     ["merge", "hf://org/moe"],
   ])("by %s %s", async (...args) => {
-    const line = `upcycle: ${home}: the folder is not replaced, because it holds what is no file of a model: .ssh and thesis.txt; choose another folder, or move that away first\n`;
+    const line =
+      `upcycle: ${home}: the folder is not replaced, because it holds what is no file of a model: .ssh and ` +
+      "thesis.txt; choose another folder, or move that away first\n";
     expect(await upcycle(...args, "--out", home, "--overwrite")).toEqual({ code: 2, stdout: "", stderr: line });
     kept();
   });
 
   it("without --overwrite too", async () => {
     const { code, stderr } = await upcycle("convert", "hf://org/model", "--recipe", "E2G1T1", "--out", home);
-    expect([code, stderr]).toEqual([2, `upcycle: ${home}: folder exists and is not empty (2 entries, such as .ssh); choose another folder, or replace this one (--overwrite)\n`]);
+    expect([code, stderr]).toEqual([
+      2,
+      `upcycle: ${home}: folder exists and is not empty (2 entries, such as .ssh); choose another folder, or ` +
+        "replace this one (--overwrite)\n",
+    ]);
     kept();
   });
 });
@@ -47,13 +53,49 @@ describe("a folder of the user's is kept, and named before anything is fetched o
 describe("what else can be known beforehand is said before anything is fetched", () => {
   it.each([
     [["merge", "hf://org/moe"], "required option '--out <dir>' not specified; see upcycle merge --help"],
-    [["convert", "hf://org/model", "--recipe", "E2G1T1", "--out", join(root, "out"), "--text", join(root, "nowhere.txt")], `${join(root, "nowhere.txt")}: cannot open file: no such file or folder`],
-    [["export-onnx", "hf://org/model", "--out", join(root, "model.bin")], `${join(root, "model.bin")}: the file to make has no name that ends in .onnx; such as model.onnx`],
-    [["export-onnx", "hf://org/model", "--out", join(root, "nowhere", "model.onnx")], `${join(root, "nowhere", "model.onnx")}: cannot write file: no such file or folder`],
-    [["forward", "hf://org/model", "--input-ids", join(llama, "expected.safetensors"), "--output", join(llama, "model.safetensors")],
-      `${join(llama, "model.safetensors")}: file exists and is no file of logits, so it is not replaced; choose another name, or move it away first`],
-    [["plan", "hf://org/model", "--html", join(home, "thesis.txt")], `${join(home, "thesis.txt")}: file exists and is no page of this command, so it is not replaced; choose another name, or move it away first`],
-    [["fit", join(root, "nothing.csv"), "--law", "chinchilla", "--html", join(home, "thesis.txt")], `${join(home, "thesis.txt")}: file exists and is no page of this command, so it is not replaced; choose another name, or move it away first`],
+    [
+      [
+        "convert",
+        "hf://org/model",
+        "--recipe",
+        "E2G1T1",
+        "--out",
+        join(root, "out"),
+        "--text",
+        join(root, "nowhere.txt"),
+      ],
+      `${join(root, "nowhere.txt")}: cannot open file: no such file or folder`,
+    ],
+    [
+      ["export-onnx", "hf://org/model", "--out", join(root, "model.bin")],
+      `${join(root, "model.bin")}: the file to make has no name that ends in .onnx; such as model.onnx`,
+    ],
+    [
+      ["export-onnx", "hf://org/model", "--out", join(root, "nowhere", "model.onnx")],
+      `${join(root, "nowhere", "model.onnx")}: cannot write file: no such file or folder`,
+    ],
+    [
+      [
+        "forward",
+        "hf://org/model",
+        "--input-ids",
+        join(llama, "expected.safetensors"),
+        "--output",
+        join(llama, "model.safetensors"),
+      ],
+      `${join(llama, "model.safetensors")}: file exists and is no file of logits, so it is not replaced; ` +
+        "choose another name, or move it away first",
+    ],
+    [
+      ["plan", "hf://org/model", "--html", join(home, "thesis.txt")],
+      `${join(home, "thesis.txt")}: file exists and is no page of this command, so it is not replaced; choose ` +
+        "another name, or move it away first",
+    ],
+    [
+      ["fit", join(root, "nothing.csv"), "--law", "chinchilla", "--html", join(home, "thesis.txt")],
+      `${join(home, "thesis.txt")}: file exists and is no page of this command, so it is not replaced; choose ` +
+        "another name, or move it away first",
+    ],
   ])("%j", async (args, line) => {
     expect(await upcycle(...args)).toEqual({ code: 2, stdout: "", stderr: `upcycle: ${line}\n` });
     kept();
@@ -62,10 +104,21 @@ describe("what else can be known beforehand is said before anything is fetched",
 
 it("a converted model is replaced on demand, a note beside its weights keeps it", async () => {
   const out = join(root, "moe");
-  const convert = ["convert", copyModel(llama, join(root, "parent")), "--recipe", "E2G1T1", "--no-report", "--out", out];
+  const convert = [
+    "convert",
+    copyModel(llama, join(root, "parent")),
+    "--recipe",
+    "E2G1T1",
+    "--no-report",
+    "--out",
+    out,
+  ];
   expect((await upcycle(...convert)).code).toBe(0);
   expect((await upcycle(...convert, "--overwrite")).code).toBe(0);
   writeFileSync(join(out, "findings.txt"), "mine");
-  expect(await upcycle(...convert, "--overwrite")).toMatchObject({ code: 2, stderr: expect.stringContaining("findings.txt") as string });
+  expect(await upcycle(...convert, "--overwrite")).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining("findings.txt") as string,
+  });
   expect(readFileSync(join(out, "findings.txt"), "utf8")).toBe("mine");
 });

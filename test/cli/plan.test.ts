@@ -15,17 +15,34 @@ const file = (name: string, content: unknown): string => {
   return path;
 };
 const plan = ["plan", "--preset", "llama-2-7b", "--gpus", "64", "--money", "50K"];
-const fitOf = (id: string, more: object = {}): object => ({ law: publishedById(id)!.law, params: publishedById(id)!.params, status: "converged", ...more });
+const fitOf = (id: string, more: object = {}): object => ({
+  law: publishedById(id)!.law,
+  params: publishedById(id)!.params,
+  status: "converged",
+  ...more,
+});
 
 describe("upcycle plan", () => {
   it("answers on one page of 80 columns", async () => {
     const { code, stdout, stderr } = await upcycle(...plan);
     expect([code, stderr]).toEqual([0, ""]);
     expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
-    for (const words of ["answer ", "PUBLISHED coefficients", "WHAT THE BUDGET BUYS", "upcycled E8G1T2", "from scratch E8G8T8", "PARALLEL LAYOUT", "D* = ", "auxiliary loss 1e-2", "artefact"]) expect(stdout).toContain(words);
+    for (const words of [
+      "answer ",
+      "PUBLISHED coefficients",
+      "WHAT THE BUDGET BUYS",
+      "upcycled E8G1T2",
+      "from scratch E8G8T8",
+      "PARALLEL LAYOUT",
+      "D* = ",
+      "auxiliary loss 1e-2",
+      "artefact",
+    ])
+      expect(stdout).toContain(words);
     const full = await upcycle(...plan, "--full");
     expect(Math.max(...full.stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
-    for (const words of ["GFLOP PER TOKEN", "SECONDS OF A STEP", "WHAT THE ANSWER HANGS ON", "weights 2 x", "12 x "]) expect(full.stdout).toContain(words);
+    for (const words of ["GFLOP PER TOKEN", "SECONDS OF A STEP", "WHAT THE ANSWER HANGS ON", "weights 2 x", "12 x "])
+      expect(full.stdout).toContain(words);
     expect(full.stdout.length).toBeGreaterThan(stdout.length);
   });
 
@@ -33,8 +50,19 @@ describe("upcycle plan", () => {
     const [one, two] = await Promise.all([upcycleJson(...plan), upcycleJson(...plan)]);
     expect(two).toEqual(one);
     expect(one).toMatchObject({
-      name: "llama-2-7b", size: 6738415616, seen: 2e12, main: "E8G1T2", gpus: 64, coefficients: { name: "liew", published: true, uncertainty: "rounding" },
-      arms: [{ id: "dense" }, { id: "upcycled", recipe: "E8G1T2" }, { id: "scratch" }, { recipe: "E8G8T8", otherRecipe: true }, {}],
+      name: "llama-2-7b",
+      size: 6738415616,
+      seen: 2e12,
+      main: "E8G1T2",
+      gpus: 64,
+      coefficients: { name: "liew", published: true, uncertainty: "rounding" },
+      arms: [
+        { id: "dense" },
+        { id: "upcycled", recipe: "E8G1T2" },
+        { id: "scratch" },
+        { recipe: "E8G8T8", otherRecipe: true },
+        {},
+      ],
       recipes: [{ name: "E8G1T2", sunk: { outcome: "at" }, chargedTokens: { outcome: "never-ahead" } }, {}],
     });
   });
@@ -42,32 +70,75 @@ describe("upcycle plan", () => {
   it("plans for a folder, for a shape and for a size", async () => {
     const [folder, shape, size] = await Promise.all([
       upcycleJson("plan", golden("dense/llama"), "--d1", "1G", "--tokens", "1e9", "--gpus", "1"),
-      upcycleJson("plan", "--shape", "hidden=4096,layers=32,heads=32,kv=8,inner=14336,vocab=32000", "--d1", "8T", "--tokens", "1T", "--gpus", "64"),
+      upcycleJson(
+        "plan",
+        "--shape",
+        "hidden=4096,layers=32,heads=32,kv=8,inner=14336,vocab=32000",
+        "--d1",
+        "8T",
+        "--tokens",
+        "1T",
+        "--gpus",
+        "64",
+      ),
       upcycleJson("plan", "--size", "7B", "--d1", "2T", "--days", "10", "--gpus", "64", "--gpu", "h200-sxm"),
     ]);
-    expect(folder).toMatchObject({ seen: 1e9, notes: expect.arrayContaining([expect.objectContaining({ kind: "extrapolation" })]) });
-    expect(shape).toMatchObject({ size: 7_241_732_096, models: [{}, { params: { total: 46_702_792_704, active: 12_879_925_248 } }, {}] });
+    expect(folder).toMatchObject({
+      seen: 1e9,
+      notes: expect.arrayContaining([expect.objectContaining({ kind: "extrapolation" })]),
+    });
+    expect(shape).toMatchObject({
+      size: 7_241_732_096,
+      models: [{}, { params: { total: 46_702_792_704, active: 12_879_925_248 } }, {}],
+    });
     expect(size).toMatchObject({ gpu: { name: "h200-sxm", memory: 141e9 }, budget: { days: 10 } });
   });
 
   it("lays the user's hardware over the table", async () => {
-    const own = file("mine.yaml", "currency: EUR\ngpus:\n  h100-sxm: { pricePerHour: 4 }\n  toy:\n    { peakTflops: { bf16: 10 }, memoryGB: 100, hbmTBs: 1, intraGBs: 50, interGBs: 10, gpusPerNode: 4, pricePerHour: 0.1 }\n");
+    const own = file(
+      "mine.yaml",
+      "currency: EUR\ngpus:\n  h100-sxm: { pricePerHour: 4 }\n  toy:\n    { peakTflops: { bf16: 10 }, " +
+        "memoryGB: 100, hbmTBs: 1, intraGBs: 50, interGBs: 10, gpusPerNode: 4, pricePerHour: 0.1 }\n",
+    );
     const [changed, added, priced] = await Promise.all([
-      upcycleJson(...plan, "--hardware", own), upcycleJson(...plan, "--hardware", own, "--gpu", "toy"), upcycleJson(...plan, "--price", "5"),
+      upcycleJson(...plan, "--hardware", own),
+      upcycleJson(...plan, "--hardware", own, "--gpu", "toy"),
+      upcycleJson(...plan, "--price", "5"),
     ]);
-    expect(changed).toMatchObject({ currency: "EUR", gpu: { price: 4, peak: 989.4e12, sources: { price: own, peak: expect.stringContaining("H100") } } });
+    expect(changed).toMatchObject({
+      currency: "EUR",
+      gpu: { price: 4, peak: 989.4e12, sources: { price: own, peak: expect.stringContaining("H100") } },
+    });
     expect(added).toMatchObject({ gpu: { name: "toy", title: "toy", peak: 1e13, perNode: 4 } });
     expect(priced).toMatchObject({ gpu: { price: 5 } });
   });
 
   it("takes the user's own fits", async () => {
     const [dense, scratch, upcycled] = [
-      file("dense.json", fitOf("liew-dense", { ranges: { N: [1e8, 1e9], D: [1e9, 1e11] } })), file("scratch.json", fitOf("liew-moe")), file("upcycled.json", fitOf("liew-upcycled")),
+      file("dense.json", fitOf("liew-dense", { ranges: { N: [1e8, 1e9], D: [1e9, 1e11] } })),
+      file("scratch.json", fitOf("liew-moe")),
+      file("upcycled.json", fitOf("liew-upcycled")),
     ];
-    const own = await upcycleJson(...plan, "--coefficients", `dense=${dense}`, "--coefficients", `scratch=${scratch}`, "--coefficients", `upcycled=${upcycled}`, "--fitted-recipe", "E8G8T8");
+    const own = await upcycleJson(
+      ...plan,
+      "--coefficients",
+      `dense=${dense}`,
+      "--coefficients",
+      `scratch=${scratch}`,
+      "--coefficients",
+      `upcycled=${upcycled}`,
+      "--fitted-recipe",
+      "E8G8T8",
+    );
     const published = await upcycleJson(...plan);
-    expect(own).toMatchObject({ coefficients: { published: false, uncertainty: "none", ranges: { size: [1e8, 1e9], tokens: [1e9, 1e11] } }, main: "E8G8T8", parentLoss: published.parentLoss });
-    expect((own.notes as { text: string }[]).map(({ text }) => text)).toContainEqual(expect.stringContaining("No intervals: the fits carry no draws"));
+    expect(own).toMatchObject({
+      coefficients: { published: false, uncertainty: "none", ranges: { size: [1e8, 1e9], tokens: [1e9, 1e11] } },
+      main: "E8G8T8",
+      parentLoss: published.parentLoss,
+    });
+    expect((own.notes as { text: string }[]).map(({ text }) => text)).toContainEqual(
+      expect.stringContaining("No intervals: the fits carry no draws"),
+    );
   });
 
   const shared = file("shared.json", { law: "upcycling-shared", params: { A: 1 } });
@@ -78,36 +149,139 @@ describe("upcycle plan", () => {
   mkdirSync(join(dir, "empty"));
   it.each<[string, string[], string]>([
     ["no model", ["plan", "--money", "1"], "upcycle plan: no model; give one of: a folder, --preset, --size, --shape"],
-    ["two models", ["plan", "--preset", "llama-2-7b", "--size", "7B", "--money", "1"], "upcycle plan: more than one model; give one of: a folder, --preset, --size, --shape"],
-    ["no budget", ["plan", "--preset", "llama-2-7b"], "upcycle plan: no budget; give at least one of --tokens, --gpu-hours, --money, --days"],
-    ["no D1", ["plan", "--size", "7B", "--money", "1"], "--d1: how many tokens has a usual shape of 7B seen?; give for example --d1 2T"],
-    ["a preset whose tokens nobody stated", ["plan", "--preset", "mistral-7b", "--money", "1"], "--d1: how many tokens has mistral-7b seen?; give for example --d1 2T"],
-    ["a wrong preset", ["plan", "--preset", "lama-2-7b", "--money", "1"], '--preset: "lama-2-7b" is no preset; did you mean llama-2-7b?'],
-    ["a size out of range", ["plan", "--size", "7", "--d1", "1T", "--money", "1"], '--size: "7" is not a number from 10000000 to 10000000000000; write 50000, 50K, 7B, 2T or 1e12'],
-    ["a negative budget", ["plan", "--size", "7B", "--d1", "1T", "--money=-5"], '--money: "-5" is not a number from 0.000001 to 1000000000000000000; write 50000, 50K, 7B, 2T or 1e12'],
-    ["NaN tokens", ["plan", "--size", "7B", "--d1", "NaN", "--money", "1"], '--d1: "NaN" is not a number from 1 to 1000000000000000000; write 50000, 50K, 7B, 2T or 1e12'],
-    ["a wrong recipe", [...plan, "--recipe", "E8T2"], '"E8T2" is not a recipe name; write E<copies>G<parts>T<experts per token>, for example E8G1T2'],
-    ["T no multiple of G", [...plan, "--recipe", "E8G8T4"], "recipe E8G8T4: T = 4 is not a multiple of G = 8, so tokens would get incomplete copies of the FFN; use T8, or insist (--allow-uneven-topk, in a study allowUnevenTopK: true) and expect to start far from the parent"],
-    ["a G that does not divide", [...plan, "--recipe", "E8G3T3"], "recipe E8G3T3: the FFN size 11008 (layer 0) is not divisible by G = 3; use a G that divides it: 1, 2, 4, 8, 16, 32, 43, 64; or fill it with zero units (--pad, in files pad: true)"],
-    ["a wrong GPU", [...plan, "--gpu", "h100-sxn"], '--gpu: "h100-sxn" is not in the table of GPUs; did you mean h100-sxm? known: a100-40gb, a100-80gb, h100-sxm, h200-sxm, b200-sxm, l40s, mi300x, rtx-4090; add yours with --hardware'],
-    ["a typo in the hardware file", [...plan, "--hardware", bad], `${bad}:2 (gpus.h100-sxm.pricePerHou): unknown key "pricePerHou"; did you mean "pricePerHour"? valid keys: title, peakTflops, memoryGB, hbmTBs, intraGBs, interGBs, gpusPerNode, pricePerHour, sources`],
-    ["a GPU that lacks figures", [...plan, "--hardware", partial], `${partial}:2 (gpus.toy): "peakTflops" is missing, expected a block of keys (and 5 more problems)`],
-    ["no such hardware file", [...plan, "--hardware", join(dir, "none.yaml")], `${join(dir, "none.yaml")}: cannot open file: no such file or folder`],
-    ["a mixture", ["plan", golden("moe/mixtral"), "--d1", "1T", "--money", "1"], `${shownPath(golden("moe/mixtral"))}: this model is already a mixture of experts; a plan starts from a dense model`],
-    ["a folder without a model", ["plan", join(dir, "empty"), "--d1", "1T", "--money", "1"], `${join(dir, "empty", "config.json")}: cannot open file: no such file or folder`],
+    [
+      "two models",
+      ["plan", "--preset", "llama-2-7b", "--size", "7B", "--money", "1"],
+      "upcycle plan: more than one model; give one of: a folder, --preset, --size, --shape",
+    ],
+    [
+      "no budget",
+      ["plan", "--preset", "llama-2-7b"],
+      "upcycle plan: no budget; give at least one of --tokens, --gpu-hours, --money, --days",
+    ],
+    [
+      "no D1",
+      ["plan", "--size", "7B", "--money", "1"],
+      "--d1: how many tokens has a usual shape of 7B seen?; give for example --d1 2T",
+    ],
+    [
+      "a preset whose tokens nobody stated",
+      ["plan", "--preset", "mistral-7b", "--money", "1"],
+      "--d1: how many tokens has mistral-7b seen?; give for example --d1 2T",
+    ],
+    [
+      "a wrong preset",
+      ["plan", "--preset", "lama-2-7b", "--money", "1"],
+      '--preset: "lama-2-7b" is no preset; did you mean llama-2-7b?',
+    ],
+    [
+      "a size out of range",
+      ["plan", "--size", "7", "--d1", "1T", "--money", "1"],
+      '--size: "7" is not a number from 10000000 to 10000000000000; write 50000, 50K, 7B, 2T or 1e12',
+    ],
+    [
+      "a negative budget",
+      ["plan", "--size", "7B", "--d1", "1T", "--money=-5"],
+      '--money: "-5" is not a number from 0.000001 to 1000000000000000000; write 50000, 50K, 7B, 2T or 1e12',
+    ],
+    [
+      "NaN tokens",
+      ["plan", "--size", "7B", "--d1", "NaN", "--money", "1"],
+      '--d1: "NaN" is not a number from 1 to 1000000000000000000; write 50000, 50K, 7B, 2T or 1e12',
+    ],
+    [
+      "a wrong recipe",
+      [...plan, "--recipe", "E8T2"],
+      '"E8T2" is not a recipe name; write E<copies>G<parts>T<experts per token>, for example E8G1T2',
+    ],
+    [
+      "T no multiple of G",
+      [...plan, "--recipe", "E8G8T4"],
+      "recipe E8G8T4: T = 4 is not a multiple of G = 8, so tokens would get incomplete copies of the FFN; use " +
+        "T8, or insist (--allow-uneven-topk, in a study allowUnevenTopK: true) and expect to start far from the " +
+        "parent",
+    ],
+    [
+      "a G that does not divide",
+      [...plan, "--recipe", "E8G3T3"],
+      "recipe E8G3T3: the FFN size 11008 (layer 0) is not divisible by G = 3; use a G that divides it: 1, 2, " +
+        "4, 8, 16, 32, 43, 64; or fill it with zero units (--pad, in files pad: true)",
+    ],
+    [
+      "a wrong GPU",
+      [...plan, "--gpu", "h100-sxn"],
+      '--gpu: "h100-sxn" is not in the table of GPUs; did you mean h100-sxm? known: a100-40gb, a100-80gb, ' +
+        "h100-sxm, h200-sxm, b200-sxm, l40s, mi300x, rtx-4090; add yours with --hardware",
+    ],
+    [
+      "a typo in the hardware file",
+      [...plan, "--hardware", bad],
+      `${bad}:2 (gpus.h100-sxm.pricePerHou): unknown key "pricePerHou"; did you mean "pricePerHour"? valid ` +
+        "keys: title, peakTflops, memoryGB, hbmTBs, intraGBs, interGBs, gpusPerNode, pricePerHour, sources",
+    ],
+    [
+      "a GPU that lacks figures",
+      [...plan, "--hardware", partial],
+      `${partial}:2 (gpus.toy): "peakTflops" is missing, expected a block of keys (and 5 more problems)`,
+    ],
+    [
+      "no such hardware file",
+      [...plan, "--hardware", join(dir, "none.yaml")],
+      `${join(dir, "none.yaml")}: cannot open file: no such file or folder`,
+    ],
+    [
+      "a mixture",
+      ["plan", golden("moe/mixtral"), "--d1", "1T", "--money", "1"],
+      `${shownPath(golden("moe/mixtral"))}: this model is already a mixture of experts; a plan starts from a ` +
+        "dense model",
+    ],
+    [
+      "a folder without a model",
+      ["plan", join(dir, "empty"), "--d1", "1T", "--money", "1"],
+      `${join(dir, "empty", "config.json")}: cannot open file: no such file or folder`,
+    ],
     ["too high a share of peak", [...plan, "--mfu", "45"], '--mfu: "45" is not a number from 0.001 to 1'],
-    ["one fit of three", [...plan, "--coefficients", `dense=${lone}`], "--coefficients: no coefficients for scratch, upcycled; give one fit of --law upcycling-shared, or dense=FILE scratch=FILE upcycled=FILE; losses of different sources cannot be compared"],
-    ["a fit for everything that is not", [...plan, "--coefficients", lone], `--coefficients: ${lone} is a fit of joint, which does not cover dense, from-scratch and upcycled models; give one fit of --law upcycling-shared, or dense=FILE scratch=FILE upcycled=FILE; losses of different sources cannot be compared`],
-    ["a fit that lacks parameters", [...plan, "--coefficients", shared], `${shared}: parameter dense.A of upcycling-shared is missing; expected the output of upcycle fit --json`],
-    ["a fit that did not converge", [...plan, "--coefficients", `dense=${unfinished}`], `${unfinished}: this fit did not converge; expected what upcycle fit --json prints`],
-    ["something else than a fit", [...plan, "--coefficients", golden("", "index.json")], `${shownPath(golden("", "index.json"))}: this is not the output of upcycle fit --json; expected what upcycle fit --json prints`],
+    [
+      "one fit of three",
+      [...plan, "--coefficients", `dense=${lone}`],
+      "--coefficients: no coefficients for scratch, upcycled; give one fit of --law upcycling-shared, or " +
+        "dense=FILE scratch=FILE upcycled=FILE; losses of different sources cannot be compared",
+    ],
+    [
+      "a fit for everything that is not",
+      [...plan, "--coefficients", lone],
+      `--coefficients: ${lone} is a fit of joint, which does not cover dense, from-scratch and upcycled ` +
+        "models; give one fit of --law upcycling-shared, or dense=FILE scratch=FILE upcycled=FILE; losses of " +
+        "different sources cannot be compared",
+    ],
+    [
+      "a fit that lacks parameters",
+      [...plan, "--coefficients", shared],
+      `${shared}: parameter dense.A of upcycling-shared is missing; expected the output of upcycle fit --json`,
+    ],
+    [
+      "a fit that did not converge",
+      [...plan, "--coefficients", `dense=${unfinished}`],
+      `${unfinished}: this fit did not converge; expected what upcycle fit --json prints`,
+    ],
+    [
+      "something else than a fit",
+      [...plan, "--coefficients", golden("", "index.json")],
+      `${shownPath(golden("", "index.json"))}: this is not the output of upcycle fit --json; expected what ` +
+        "upcycle fit --json prints",
+    ],
   ])("%s is refused in one line that helps", async (_, args, line) => {
-    await expect(planCommand().exitOverride().parseAsync(args.slice(1), { from: "user" })).rejects.toMatchObject({ kind: "input", line });
+    await expect(planCommand().exitOverride().parseAsync(args.slice(1), { from: "user" })).rejects.toMatchObject({
+      kind: "input",
+      line,
+    });
   });
 
   it("exits with 2 after such a line", async () => {
     expect(await upcycle("plan", "--preset", "llama-2-7b")).toEqual({
-      code: 2, stdout: "", stderr: "upcycle: upcycle plan: no budget; give at least one of --tokens, --gpu-hours, --money, --days\n",
+      code: 2,
+      stdout: "",
+      stderr: "upcycle: upcycle plan: no budget; give at least one of --tokens, --gpu-hours, --money, --days\n",
     });
   });
 });

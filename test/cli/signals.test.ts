@@ -12,12 +12,23 @@ import { start } from "./upcycle.js";
 /** Requests with a clock of their own, and what came of them. */
 function requests(): { readonly stop: StopRequests; readonly log: string[]; readonly clock: { now: number } } {
   const [log, clock] = [[] as string[], { now: 0 }];
-  return { log, clock, stop: new StopRequests((name) => void log.push(`end by ${name}`), () => clock.now) };
+  return {
+    log,
+    clock,
+    stop: new StopRequests(
+      (name) => void log.push(`end by ${name}`),
+      () => clock.now,
+    ),
+  };
 }
 
 describe("signals that ask to stop", () => {
   it("have the exit codes that shells give them", () => {
-    expect(stopSignals.map((name) => [name, exitCodeOf(name)])).toEqual([["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]]);
+    expect(stopSignals.map((name) => [name, exitCodeOf(name)])).toEqual([
+      ["SIGINT", 130],
+      ["SIGTERM", 143],
+      ["SIGHUP", 129],
+    ]);
   });
 
   it.each(stopSignals)("%s asks once and says the exit code; a later one ends at once", (name) => {
@@ -38,8 +49,14 @@ describe("signals that ask to stop", () => {
     expect(log).toEqual(["end by SIGTERM"]);
   });
 
-  it.each([["SIGINT", "SIGINT"], ["SIGHUP", "SIGHUP"], ["SIGHUP", "SIGTERM"], ["SIGTERM", "SIGHUP"]] as const)(
-    "count %s and a copy of it, %s right behind, as one: npx, shells and the end of a session send both", (first, copy) => {
+  it.each([
+    ["SIGINT", "SIGINT"],
+    ["SIGHUP", "SIGHUP"],
+    ["SIGHUP", "SIGTERM"],
+    ["SIGTERM", "SIGHUP"],
+  ] as const)(
+    "count %s and a copy of it, %s right behind, as one: npx, shells and the end of a session send both",
+    (first, copy) => {
       const { stop, log, clock } = requests();
       stop.receive(first);
       clock.now = 100;
@@ -64,7 +81,12 @@ describe("nohup is known", () => {
   const nothing = (): null => null;
   it.each([
     ["by the shell's name for the command", { _: "/usr/bin/nohup" }, nothing, true],
-    ["by a standard input that can only be written to", { _: "/usr/bin/node" }, () => ({ path: "/dev/null", writeOnly: true }), true],
+    [
+      "by a standard input that can only be written to",
+      { _: "/usr/bin/node" },
+      () => ({ path: "/dev/null", writeOnly: true }),
+      true,
+    ],
     ["but not where input is /dev/null as usual", {}, () => ({ path: "/dev/null", writeOnly: false }), false],
     ["but not where there is no trace", {}, nothing, false],
   ] as const)("%s", (_, env, stdin, expected) => {
@@ -75,7 +97,8 @@ describe("nohup is known", () => {
 const dir = temporaryFolder();
 writeText(dir);
 const long = { training: { steps: 100_000, saveEvery: 100_000, evalEvery: 100_000 } };
-const savedStep = (run: string): number => (JSON.parse(readFileSync(join(run, "last", "training.json"), "utf8")) as { step: number }).step;
+const savedStep = (run: string): number =>
+  (JSON.parse(readFileSync(join(run, "last", "training.json"), "utf8")) as { step: number }).step;
 
 describe.skipIf(process.platform === "win32")("a training", () => {
   it("that nohup started lives through SIGHUP and still stops on SIGTERM", async () => {
@@ -97,9 +120,14 @@ describe.skipIf(process.platform === "win32")("a training", () => {
     const [run, rc] = [join(dir, "hung-up"), join(dir, "rc")];
     const file = writeTrainFile(dir, "hung-up.yaml", { out: run, ...long });
     const command = `trap '' HUP; ${process.execPath} ${main} train ${file}; echo $? > ${rc}`;
-    const terminal = spawn("script", ["-qec", command, "/dev/null"], { env: { ...process.env, _: "" }, stdio: ["ignore", "pipe", "ignore"] });
+    const terminal = spawn("script", ["-qec", command, "/dev/null"], {
+      env: { ...process.env, _: "" },
+      stdio: ["ignore", "pipe", "ignore"],
+    });
     let seen = "";
-    await new Promise<void>((resolve) => terminal.stdout.on("data", (text: Buffer) => (seen += text.toString()).includes("/100000  loss") && resolve()));
+    await new Promise<void>((resolve) =>
+      terminal.stdout.on("data", (text: Buffer) => (seen += text.toString()).includes("/100000  loss") && resolve()),
+    );
     const training = Number(readFileSync(join(run, ".lock"), "utf8"));
     terminal.kill("SIGKILL");
     // Time for some writes to nowhere.

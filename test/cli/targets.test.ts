@@ -17,12 +17,32 @@ describe("targets", () => {
   it("as JSON", async () => {
     const { targets, ...rest } = await upcycleJson("targets", golden("dense/qwen3"), "--recipe", "E8G2T4");
     expect(rest).toMatchObject({ family: "qwen3", recipe: "E8G2T4", never: { olmoe: expect.any(String) } });
-    expect(targets).toContainEqual(expect.objectContaining({ family: "qwen3_moe", order: "softmax-topk", obstacle: null, expected: expect.objectContaining({ kind: "constant-router" }) }));
-    expect(targets).toContainEqual(expect.objectContaining({ family: "mixtral", expected: null, obstacle: "a mixtral model cannot have a norm on queries and keys", serving: [] }));
+    expect(targets).toContainEqual(
+      expect.objectContaining({
+        family: "qwen3_moe",
+        order: "softmax-topk",
+        obstacle: null,
+        expected: expect.objectContaining({ kind: "constant-router" }),
+      }),
+    );
+    expect(targets).toContainEqual(
+      expect.objectContaining({
+        family: "mixtral",
+        expected: null,
+        obstacle: "a mixtral model cannot have a norm on queries and keys",
+        serving: [],
+      }),
+    );
   });
 
   it("refuses a mixture of experts and a name that is no recipe", async () => {
-    expect(await upcycle("targets", golden("moe/mixtral"))).toMatchObject({ code: 2, stderr: expect.stringContaining("already a mixture of 4 experts") });
-    expect(await upcycle("targets", golden("dense/llama"), "--recipe", "8x")).toMatchObject({ code: 2, stderr: expect.stringContaining('"8x" is not a recipe name') });
+    expect(await upcycle("targets", golden("moe/mixtral"))).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining("already a mixture of 4 experts"),
+    });
+    expect(await upcycle("targets", golden("dense/llama"), "--recipe", "8x")).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('"8x" is not a recipe name'),
+    });
   });
 });

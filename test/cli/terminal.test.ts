@@ -23,7 +23,12 @@ describe("a terminal", () => {
     clock.now = 1000;
     terminal.progress("a line that is much too long");
     terminal.out("done");
-    expect(log).toEqual(["err \r\u001b[2Kstep 1", "err \r\u001b[2Ka line th… too long", "err \r\u001b[2K", "out done\n"]);
+    expect(log).toEqual([
+      "err \r\u001b[2Kstep 1",
+      "err \r\u001b[2Ka line th… too long",
+      "err \r\u001b[2K",
+      "out done\n",
+    ]);
   });
 
   it("gets plain lines, rarely, where it is a file or a pipe", () => {
@@ -34,7 +39,8 @@ describe("a terminal", () => {
 
   it("shows no control, format or bidi character of a name, whatever it is asked to say", () => {
     const hostile = "a\u001b[2J\u001b]0;title\u0007\r\nforged: line\u009b31m\u202edlrow\u200b\u2028\u{e0041}\ud800z";
-    const seen = "a\\u001b[2J\\u001b]0;title\\u0007\\r\\nforged: line\\u009b31m\\u202edlrow\\u200b\\u2028\\udb40\\udc41\\ud800z";
+    const seen =
+      "a\\u001b[2J\\u001b]0;title\\u0007\\r\\nforged: line\\u009b31m\\u202edlrow\\u200b\\u2028\\udb40\\udc41\\ud800z";
     for (const isTTY of [true, false]) {
       const { log, stderr, terminal } = recorded(isTTY, false, 200);
       terminal.out(hostile);
@@ -42,9 +48,18 @@ describe("a terminal", () => {
       terminal.progress(hostile, hostile);
       showError([hostile], stderr);
       const clear = "\r\u001b[2K";
-      expect(log).toEqual([`out ${seen}\n`, `err ${seen}\n`, ...(isTTY ? [`err ${clear}${seen}  ${log[2]!.slice(`err ${clear}${seen}  `.length)}`, "err \n"] : [`err ${seen}  ${seen}\n`]), `err ${seen}\n`]);
+      expect(log).toEqual([
+        `out ${seen}\n`,
+        `err ${seen}\n`,
+        ...(isTTY
+          ? [`err ${clear}${seen}  ${log[2]!.slice(`err ${clear}${seen}  `.length)}`, "err \n"]
+          : [`err ${seen}  ${seen}\n`]),
+        `err ${seen}\n`,
+      ]);
       // eslint-disable-next-line no-control-regex -- The point is that there are none.
-      expect(log.join("").replaceAll(clear, "").replaceAll("\n", "")).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u202e\u200b\u2028]/);
+      expect(log.join("").replaceAll(clear, "").replaceAll("\n", "")).not.toMatch(
+        /[\u0000-\u001f\u007f-\u009f\u202e\u200b\u2028]/,
+      );
     }
   });
 
@@ -68,7 +83,11 @@ describe("a terminal", () => {
 
   it("cuts lines without end and says how much it left out", () => {
     const { log, stderr, terminal } = recorded(false);
-    for (const say of [(text: string) => terminal.out(text), (text: string) => terminal.note(text), (text: string) => showError([text], stderr)]) {
+    for (const say of [
+      (text: string) => terminal.out(text),
+      (text: string) => terminal.note(text),
+      (text: string) => showError([text], stderr),
+    ]) {
       say(`[${"1, ".repeat(100_000)}1]`);
       expect(log.at(-1)!.length).toBeLessThan(4100);
       expect(log.at(-1)).toMatch(/… \[296\d\d\d more characters\]\n$/);
@@ -93,7 +112,9 @@ describe("a terminal", () => {
   });
 
   it.each([
-    [30, "25 %  ETA 1 min 20 s"], [50, "25 %  ETA 1 min 20 s  3,724 tok/s  model.…ght.bin"], [80, "25 %  ETA 1 min 20 s  3,724 tok/s  model.layers.0.weight.bin"],
+    [30, "25 %  ETA 1 min 20 s"],
+    [50, "25 %  ETA 1 min 20 s  3,724 tok/s  model.…ght.bin"],
+    [80, "25 %  ETA 1 min 20 s  3,724 tok/s  model.layers.0.weight.bin"],
   ])("of %d columns keeps a progress line's head and shortens the name in its middle", (columns, shown) => {
     const { log, terminal } = recorded(true, false, columns);
     terminal.progress("25 %  ETA 1 min 20 s  3,724 tok/s", "model.layers.0.weight.bin");
@@ -107,7 +128,12 @@ describe("a terminal", () => {
     clock.now = 1000;
     terminal.progress("one two three  four five six");
     showError(["upcycle: no"], stderr);
-    expect(log.map((entry) => entry.replace("\r\u001b[2K", "<"))).toEqual(["err <one two three  four five six", "err <one two three", "err \n", "err upcycle: no\n"]);
+    expect(log.map((entry) => entry.replace("\r\u001b[2K", "<"))).toEqual([
+      "err <one two three  four five six",
+      "err <one two three",
+      "err \n",
+      "err upcycle: no\n",
+    ]);
   });
 
   it("keeps to results when quiet", () => {
@@ -123,8 +149,12 @@ describe("a conversion's progress", () => {
   it("says how fast and how long once there is something to go by", () => {
     const { log, clock, terminal } = recorded(false);
     const view = conversionView(terminal, "converting", () => clock.now);
-    for (clock.now = 0; clock.now <= 5000; clock.now += 5000) view({ type: "progress", tensor: "a", done: 25e6 + clock.now, total: 100e6, bytesPerSecond: 25e6 });
-    expect(log).toEqual(["err 25.0 % of 100 MB  converting  a\n", "err 25.0 % of 100 MB  25 MB/s  ETA 3.0 s  converting  a\n"]);
+    for (clock.now = 0; clock.now <= 5000; clock.now += 5000)
+      view({ type: "progress", tensor: "a", done: 25e6 + clock.now, total: 100e6, bytesPerSecond: 25e6 });
+    expect(log).toEqual([
+      "err 25.0 % of 100 MB  converting  a\n",
+      "err 25.0 % of 100 MB  25 MB/s  ETA 3.0 s  converting  a\n",
+    ]);
   });
 });
 

@@ -11,7 +11,8 @@ export interface TinyChanges {
 export function writeText(dir: string): string {
   const path = join(dir, "text.txt");
   const words = ["whale", "ship", "café", "sea", "naïve", "captain", "harpoon", "日本", "wind", "🐋"];
-  const line = (n: number): string => Array.from({ length: 12 }, (_, i) => words[(n * n + 3 * i + n * i) % words.length]).join(" ");
+  const line = (n: number): string =>
+    Array.from({ length: 12 }, (_, i) => words[(n * n + 3 * i + n * i) % words.length]).join(" ");
   writeFileSync(path, Array.from({ length: 240 }, (_, n) => `${n} ${line(n)}.`).join("\n"));
   return path;
 }

@@ -30,10 +30,30 @@ describe("train, then use what was trained", () => {
 
   it("gives the result of a finished run again, as JSON too", async () => {
     const summary = await upcycleJson("train", join(dir, "train.yaml"));
-    expect(Object.keys(summary)).toEqual(["alreadyFinished", "model", "best", "steps", "ended", "tokens", "finalLoss", "bestLoss", "evals", "tokensPerSecond", "peakRssBytes"]);
-    expect(summary).toMatchObject({ alreadyFinished: true, model: last, best: join(run, "best"), steps: 20, tokens: 640 });
+    expect(Object.keys(summary)).toEqual([
+      "alreadyFinished",
+      "model",
+      "best",
+      "steps",
+      "ended",
+      "tokens",
+      "finalLoss",
+      "bestLoss",
+      "evals",
+      "tokensPerSecond",
+      "peakRssBytes",
+    ]);
+    expect(summary).toMatchObject({
+      alreadyFinished: true,
+      model: last,
+      best: join(run, "best"),
+      steps: 20,
+      tokens: 640,
+    });
     expect((summary.evals as { step: number }[]).map(({ step }) => step)).toEqual([0, 10, 20]);
-    expect(readdirSync(last)).toEqual(expect.arrayContaining(["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]));
+    expect(readdirSync(last)).toEqual(
+      expect.arrayContaining(["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]),
+    );
   });
 
   it("says that a finished run is finished, and where its result lies", async () => {
@@ -44,7 +64,12 @@ describe("train, then use what was trained", () => {
 
   it("refuses to go on from a parent that was changed in place, not from a copy of it", async () => {
     const parent = copyModel(last, join(dir, "parent"));
-    const file = writeTrainFile(dir, "child.yaml", { model: parent, tokenizer: undefined, out: join(dir, "child"), training: { steps: 2 } });
+    const file = writeTrainFile(dir, "child.yaml", {
+      model: parent,
+      tokenizer: undefined,
+      out: join(dir, "child"),
+      training: { steps: 2 },
+    });
     expect(await upcycleJson("train", file)).toMatchObject({ alreadyFinished: false });
     const weights = join(parent, "model.safetensors");
     const bytes = readFileSync(weights);
@@ -56,11 +81,19 @@ describe("train, then use what was trained", () => {
     writeFileSync(weights, bytes);
     const { code, stderr } = await upcycle("train", file, "--json");
     expect([code, stderr.split("\n").length]).toEqual([2, 2]);
-    expect(stderr.startsWith(`upcycle: ${weights}: changed since this run began: the file had ${bytes.length} bytes, `), stderr).toBe(true);
+    expect(
+      stderr.startsWith(`upcycle: ${weights}: changed since this run began: the file had ${bytes.length} bytes, `),
+      stderr,
+    ).toBe(true);
   });
 
   it("goes on with a model folder, in another run folder", async () => {
-    const file = writeTrainFile(dir, "further.yaml", { model: last, tokenizer: undefined, out: join(dir, "unused"), training: { steps: 5 } });
+    const file = writeTrainFile(dir, "further.yaml", {
+      model: last,
+      tokenizer: undefined,
+      out: join(dir, "unused"),
+      training: { steps: 5 },
+    });
     const { evals, model } = await upcycleJson("train", file, "--out", join(dir, "further"));
     expect(model).toBe(join(dir, "further", "last"));
     const before = await upcycleJson("train", join(dir, "train.yaml"));
@@ -69,11 +102,22 @@ describe("train, then use what was trained", () => {
   });
 
   it("trains on a mixture", async () => {
-    const mix = [{ path: join(dir, "text.txt"), weight: 3 }, { builtin: "moby-dick", weight: 1 }];
-    const file = writeTrainFile(dir, "mix.yaml", { model: last, tokenizer: undefined, out: join(dir, "mixed"), text: { mix }, training: { steps: 4 } });
+    const mix = [
+      { path: join(dir, "text.txt"), weight: 3 },
+      { builtin: "moby-dick", weight: 1 },
+    ];
+    const file = writeTrainFile(dir, "mix.yaml", {
+      model: last,
+      tokenizer: undefined,
+      out: join(dir, "mixed"),
+      text: { mix },
+      training: { steps: 4 },
+    });
     const { code, stderr } = await upcycle("train", file);
     expect(code, stderr).toBe(0);
-    expect(stderr).toMatch(/\n {2}part +share +training tokens +held out +epochs\n {2}-.*\n {2}text.txt +75 % .*\n {2}moby-dick +25 % /);
+    expect(stderr).toMatch(
+      /\n {2}part +share +training tokens +held out +epochs\n {2}-.*\n {2}text.txt +75 % .*\n {2}moby-dick +25 % /,
+    );
     const { evals } = await upcycleJson("train", file);
     const { loss, parts } = (evals as { loss: number; parts: Record<string, number> }[]).at(-1)!;
     expect(loss).toBeCloseTo(0.75 * parts["text.txt"]! + 0.25 * parts["moby-dick"]!, 12);
@@ -82,30 +126,62 @@ describe("train, then use what was trained", () => {
   it("refuses a folder that holds another run", async () => {
     const file = writeTrainFile(dir, "other.yaml", { training: { steps: 30 } });
     const { code, stderr } = await upcycle("train", file, "--json");
-    expect([code, stderr]).toEqual([2, expect.stringMatching(/^upcycle: .*run\.json: training\.steps was 20 and is 30; of the 20 steps that are done, step 2 would have had another learning rate .*\n$/)]);
+    expect([code, stderr]).toEqual([
+      2,
+      expect.stringMatching(
+        /^upcycle: .*run\.json: training\.steps was 20 and is 30; of the 20 steps that are done, step 2 would have had another learning rate .*\n$/,
+      ),
+    ]);
   });
 
   it("measures an upcycled model on text and generates from it", async () => {
     const moe = join(dir, "moe");
     await upcycleJson("convert", last, "--recipe", "E2G2T2", "--out", moe);
-    const found = await upcycleJson("verify", last, moe, "--text", join(dir, "text.txt"), "--tokens", "128", "--threads", "1");
+    const found = await upcycleJson(
+      "verify",
+      last,
+      moe,
+      "--text",
+      join(dir, "text.txt"),
+      "--tokens",
+      "128",
+      "--threads",
+      "1",
+    );
     expect(found).toMatchObject({ tokens: 128, source: "text.txt" });
     expect(found.relative).toBeLessThanOrEqual(1e-5);
-    expect(await upcycleJson("verify", last, moe, "--tokens", "64", "--threads", "1")).toMatchObject({ source: "State of the Union addresses" });
+    expect(await upcycleJson("verify", last, moe, "--tokens", "64", "--threads", "1")).toMatchObject({
+      source: "State of the Union addresses",
+    });
 
-    const options = ["generate", moe, "--prompt", "the whale 🐋", "--max-new-tokens", "24", "--seed", "5", "--threads", "1"];
+    const options = [
+      "generate",
+      moe,
+      "--prompt",
+      "the whale 🐋",
+      "--max-new-tokens",
+      "24",
+      "--seed",
+      "5",
+      "--threads",
+      "1",
+    ];
     const written = await upcycleJson(...options);
     expect(Object.keys(written)).toEqual(["prompt", "text", "tokens", "tokensPerSecond", "promptTokensPerSecond"]);
     const streamed = await upcycle(...options);
     expect(streamed).toMatchObject({ code: 0, stdout: `the whale 🐋${written.text as string}\n` });
-    expect((await upcycle("generate", moe, "--prompt", "", "--json")).stderr).toBe("upcycle: the prompt has no tokens; give some text to go on from\n");
+    expect((await upcycle("generate", moe, "--prompt", "", "--json")).stderr).toBe(
+      "upcycle: the prompt has no tokens; give some text to go on from\n",
+    );
   });
 
   it("learns no tokenizer over somebody else's", async () => {
     const theirs = join(dir, "theirs");
     mkdirSync(join(theirs, "tokenizer"), { recursive: true });
     writeFileSync(join(theirs, "tokenizer", "tokenizer.json"), "mine");
-    const line = `upcycle: ${join(theirs, "tokenizer", "tokenizer.json")}: there is another tokenizer than this training learns; choose another run folder, or move the tokenizer away\n`;
+    const line =
+      `upcycle: ${join(theirs, "tokenizer", "tokenizer.json")}: there is another tokenizer than this training ` +
+      "learns; choose another run folder, or move the tokenizer away\n";
     const { code, stderr } = await upcycle("train", join(dir, "train.yaml"), "--out", theirs);
     expect([code, stderr.slice(-line.length)]).toEqual([2, line]);
     expect(readdirSync(theirs, { recursive: true }).sort()).toEqual(["tokenizer", join("tokenizer", "tokenizer.json")]);
@@ -114,13 +190,21 @@ describe("train, then use what was trained", () => {
 
   it("trains an upcycled model further, which has a card and can still be merged", async () => {
     const moe = join(dir, "moe");
-    const file = writeTrainFile(dir, "moe.yaml", { model: moe, tokenizer: undefined, out: join(dir, "moe-run"), training: { steps: 2 } });
+    const file = writeTrainFile(dir, "moe.yaml", {
+      model: moe,
+      tokenizer: undefined,
+      out: join(dir, "moe-run"),
+      training: { steps: 2 },
+    });
     const { model, best } = await upcycleJson("train", file);
     for (const folder of [model, best] as string[]) {
       const card = readFileSync(join(folder, "README.md"), "utf8");
       expect(card).toContain("# last E2G2T2, trained further\n");
       expect(card).toContain("| recipe | E2G2T2, of a llama model |");
-      expect(await upcycleJson("merge", folder, "--dry-run")).toMatchObject({ record: true, how: expect.stringContaining("2 experts, each put together from 2 parts") as string });
+      expect(await upcycleJson("merge", folder, "--dry-run")).toMatchObject({
+        record: true,
+        how: expect.stringContaining("2 experts, each put together from 2 parts") as string,
+      });
     }
   });
 
@@ -133,42 +217,107 @@ describe("train, then use what was trained", () => {
     for (const { prompt, text } of texts) expect((await upcycleJson(...options, "--prompt", prompt)).text).toBe(text);
     const { stdout } = await upcycle(...options, "--prompt", texts[0]!.prompt, "--prompt", texts[1]!.prompt);
     expect(stdout).toBe(texts.map(({ prompt, text }) => `${prompt}${text}\n\n`).join(""));
-    expect((await upcycle("generate", last)).stderr).toBe("upcycle: --prompt: no prompt is given; give --prompt TEXT, --prompt-file FILE (- for standard input), or --prompts FILE with one per line\n");
-    expect((await upcycle("generate", last, "--prompt", "a", "--prompts", "b")).stderr).toBe("upcycle: --prompt, --prompts: prompts are given twice; leave all but one of them out\n");
+    expect((await upcycle("generate", last)).stderr).toBe(
+      "upcycle: --prompt: no prompt is given; give --prompt TEXT, --prompt-file FILE (- for standard input), " +
+        "or --prompts FILE with one per line\n",
+    );
+    expect((await upcycle("generate", last, "--prompt", "a", "--prompts", "b")).stderr).toBe(
+      "upcycle: --prompt, --prompts: prompts are given twice; leave all but one of them out\n",
+    );
   });
 
   it("takes prompts and text from standard input", async () => {
     const generating = ["generate", last, "--max-new-tokens", "4", "--temperature", "0", "--threads", "1", "--json"];
-    const whole = await start([...generating, "--prompt-file", "-"], undefined, { input: "the whale\nand the sea\n" }).outcome;
+    const whole = await start([...generating, "--prompt-file", "-"], undefined, { input: "the whale\nand the sea\n" })
+      .outcome;
     expect((JSON.parse(whole.stdout) as { prompt: string }).prompt).toBe("the whale\nand the sea");
-    const lines = await start([...generating, "--prompts", "-"], undefined, { input: "the whale\r\n\r\nand the sea\r\n" }).outcome;
-    expect((JSON.parse(lines.stdout) as { texts: { prompt: string }[] }).texts.map(({ prompt }) => prompt)).toEqual(["the whale", "and the sea"]);
+    const lines = await start([...generating, "--prompts", "-"], undefined, {
+      input: "the whale\r\n\r\nand the sea\r\n",
+    }).outcome;
+    expect((JSON.parse(lines.stdout) as { texts: { prompt: string }[] }).texts.map(({ prompt }) => prompt)).toEqual([
+      "the whale",
+      "and the sea",
+    ]);
     for (const name of ["--prompt-file", "--prompts"]) {
-      expect((await start([...generating, name, "-"], undefined, { input: "" }).outcome).stderr).toMatch(/^upcycle: standard input: .*prompt.*\n$/);
+      expect((await start([...generating, name, "-"], undefined, { input: "" }).outcome).stderr).toMatch(
+        /^upcycle: standard input: .*prompt.*\n$/,
+      );
     }
     const measuring = (file: string): Promise<string> =>
-      start(["perplexity", last, file, "--sequence", "16", "--threads", "1"], undefined, { input: readFileSync(join(dir, "text.txt"), "utf8") }).outcome.then(({ stdout }) => stdout);
+      start(["perplexity", last, file, "--sequence", "16", "--threads", "1"], undefined, {
+        input: readFileSync(join(dir, "text.txt"), "utf8"),
+      }).outcome.then(({ stdout }) => stdout);
     expect(await measuring("-")).toBe(await measuring(join(dir, "text.txt")));
   });
 
   it("measures perplexity on long text", async () => {
-    const found = await upcycleJson("perplexity", last, join(dir, "text.txt"), "--sequence", "16", "--stride", "8", "--threads", "1");
-    expect(Object.keys(found)).toEqual(["perplexity", "loss", "bitsPerByte", "tokens", "sequence", "stride", "tokensPerSecond"]);
+    const found = await upcycleJson(
+      "perplexity",
+      last,
+      join(dir, "text.txt"),
+      "--sequence",
+      "16",
+      "--stride",
+      "8",
+      "--threads",
+      "1",
+    );
+    expect(Object.keys(found)).toEqual([
+      "perplexity",
+      "loss",
+      "bitsPerByte",
+      "tokens",
+      "sequence",
+      "stride",
+      "tokensPerSecond",
+    ]);
     expect(found.perplexity).toBeCloseTo(Math.exp(found.loss as number), 9);
-    expect(found.bitsPerByte).toBeCloseTo(((found.loss as number) * (found.tokens as number)) / Math.LN2 / readFileSync(join(dir, "text.txt")).length, 9);
-    const { code, stdout } = await upcycle("perplexity", last, join(dir, "text.txt"), "--sequence", "16", "--stride", "8", "--threads", "1");
-    expect([code, stdout]).toEqual([0, `perplexity ${(found.perplexity as number).toPrecision(6)}, loss ${(found.loss as number).toFixed(4)} nats per token, ${(found.bitsPerByte as number).toFixed(4)} bits per byte\n`]);
-    expect((await upcycle("perplexity", last, join(dir, "text.txt"), "--sequence", "65")).stderr).toMatch(/: a window of 65 tokens, expected 2 to the model's 64 positions\n$/);
+    expect(found.bitsPerByte).toBeCloseTo(
+      ((found.loss as number) * (found.tokens as number)) / Math.LN2 / readFileSync(join(dir, "text.txt")).length,
+      9,
+    );
+    const { code, stdout } = await upcycle(
+      "perplexity",
+      last,
+      join(dir, "text.txt"),
+      "--sequence",
+      "16",
+      "--stride",
+      "8",
+      "--threads",
+      "1",
+    );
+    expect([code, stdout]).toEqual([
+      0,
+      `perplexity ${(found.perplexity as number).toPrecision(6)}, loss ${(found.loss as number).toFixed(4)} ` +
+        `nats per token, ${(found.bitsPerByte as number).toFixed(4)} bits per byte\n`,
+    ]);
+    expect((await upcycle("perplexity", last, join(dir, "text.txt"), "--sequence", "65")).stderr).toMatch(
+      /: a window of 65 tokens, expected 2 to the model's 64 positions\n$/,
+    );
   });
-
 });
 
 describe("a train file that cannot be run is one line and exit 2", () => {
   it.each<[string, Parameters<typeof writeTrainFile>[2], string]>([
-    ["unknown key", { sede: 1 }, 'FILE:33 (sede): unknown key "sede"; did you mean "seed"? valid keys: out, seed, threads, model, tokenizer, text, training, evaluation'],
+    [
+      "unknown key",
+      { sede: 1 },
+      'FILE:33 (sede): unknown key "sede"; did you mean "seed"? valid keys: out, seed, threads, model, ' +
+        "tokenizer, text, training, evaluation",
+    ],
     ["too little text", { training: { batch: 2000 } }, "text: too little text: "],
-    ["folder under a file", { out: join(dir, "text.txt", "run") }, `${join(dir, "text.txt", "run", "run.json")}: cannot look up path: a part of this path is a file, expected a folder`],
-    ["missing text", { text: { files: [join(dir, "none.txt")] } }, `${join(dir, "none.txt")}: cannot read text: no such file or folder`],
+    [
+      "folder under a file",
+      { out: join(dir, "text.txt", "run") },
+      `${join(dir, "text.txt", "run", "run.json")}: cannot look up path: a part of this path is a file, ` +
+        "expected a folder",
+    ],
+    [
+      "missing text",
+      { text: { files: [join(dir, "none.txt")] } },
+      `${join(dir, "none.txt")}: cannot read text: no such file or folder`,
+    ],
     ["long sequence", { training: { sequence: 65 } }, "FILE:"],
   ])("%s", async (name, changes, line) => {
     const file = writeTrainFile(dir, "bad.yaml", { out: join(dir, "bad", name), ...changes });
@@ -180,7 +329,9 @@ describe("a train file that cannot be run is one line and exit 2", () => {
 
   it("missing file", async () => {
     expect(await upcycle("train", join(dir, "none.yaml"))).toEqual({
-      code: 2, stdout: "", stderr: `upcycle: ${join(dir, "none.yaml")}: cannot open file: no such file or folder\n`,
+      code: 2,
+      stdout: "",
+      stderr: `upcycle: ${join(dir, "none.yaml")}: cannot open file: no such file or folder\n`,
     });
   });
 });
@@ -188,72 +339,111 @@ describe("a train file that cannot be run is one line and exit 2", () => {
 describe("a run that has to stop", () => {
   it("keeps the last good checkpoint when numbers explode, and exits with 1", async () => {
     // 1 - lr * decay is -99: weights leave float32 within some twenty steps.
-    const training = { steps: 60, saveEvery: 2, lr: { peak: 10, schedule: "constant" }, optimizer: { weightDecay: 10 } };
+    const training = {
+      steps: 60,
+      saveEvery: 2,
+      lr: { peak: 10, schedule: "constant" },
+      optimizer: { weightDecay: 10 },
+    };
     const folder = join(dir, "exploding");
-    const { code, stdout, stderr } = await upcycle("train", writeTrainFile(dir, "exploding.yaml", { out: folder, training }), "--json");
+    const { code, stdout, stderr } = await upcycle(
+      "train",
+      writeTrainFile(dir, "exploding.yaml", { out: folder, training }),
+      "--json",
+    );
     expect([code, stdout]).toEqual([1, ""]);
     expect(stderr).toMatch(/^upcycle: [^\n]*the last good checkpoint \(step \d+\) is kept[^\n]*\n$/);
     expect((await upcycleJson("inspect", join(folder, "last"))).dir).toBe(join(folder, "last"));
   });
 
   // Windows cannot send the signal of Ctrl-C to a child process.
-  it.skipIf(process.platform === "win32")("goes on after kill -9, Ctrl-C, SIGHUP and SIGTERM as if nothing had happened", async () => {
-    const training = { steps: 1200, saveEvery: 20, evalEvery: 300 };
-    const file = writeTrainFile(dir, "long.yaml", { out: join(dir, "whole"), training });
-    const whole = upcycle("train", file, "--json");
-    expect(await whole).toMatchObject({ code: 0, stderr: "" });
+  it.skipIf(process.platform === "win32")(
+    "goes on after kill -9, Ctrl-C, SIGHUP and SIGTERM as if nothing had happened",
+    async () => {
+      const training = { steps: 1200, saveEvery: 20, evalEvery: 300 };
+      const file = writeTrainFile(dir, "long.yaml", { out: join(dir, "whole"), training });
+      const whole = upcycle("train", file, "--json");
+      expect(await whole).toMatchObject({ code: 0, stderr: "" });
 
-    const folder = join(dir, "stopped");
-    const killed = start(["train", file, "--out", folder]);
-    await killed.saw("step 300/1200  held-out");
-    killed.process.kill("SIGKILL");
-    expect((await killed.outcome).code).toBeNull();
+      const folder = join(dir, "stopped");
+      const killed = start(["train", file, "--out", folder]);
+      await killed.saw("step 300/1200  held-out");
+      killed.process.kill("SIGKILL");
+      expect((await killed.outcome).code).toBeNull();
 
-    let before = 0;
-    for (const [name, expected] of [["SIGINT", 130], ["SIGHUP", 129], ["SIGTERM", 143]] as const) {
-      const stopped = start(["train", file, "--out", folder]);
-      await stopped.saw("/1200  ETA");
-      stopped.process.kill(name);
-      const { code, stdout, stderr } = await stopped.outcome;
-      expect([code, stdout], name).toEqual([expected, ""]);
-      expect(stderr.trimEnd().split("\n").slice(-2)).toEqual([
-        "stopping: finishing the step in hand and saving (once more to stop at once)",
-        expect.stringMatching(/^upcycle: .*stopped: stopped after step \d+ of 1200; run the same command again to go on$/),
-      ]);
-      const { step } = JSON.parse(readFileSync(join(folder, "last", "training.json"), "utf8")) as { step: number };
-      expect(step).toBeGreaterThan(before);
-      before = step;
-    }
+      let before = 0;
+      for (const [name, expected] of [
+        ["SIGINT", 130],
+        ["SIGHUP", 129],
+        ["SIGTERM", 143],
+      ] as const) {
+        const stopped = start(["train", file, "--out", folder]);
+        await stopped.saw("/1200  ETA");
+        stopped.process.kill(name);
+        const { code, stdout, stderr } = await stopped.outcome;
+        expect([code, stdout], name).toEqual([expected, ""]);
+        expect(stderr.trimEnd().split("\n").slice(-2)).toEqual([
+          "stopping: finishing the step in hand and saving (once more to stop at once)",
+          expect.stringMatching(
+            /^upcycle: .*stopped: stopped after step \d+ of 1200; run the same command again to go on$/,
+          ),
+        ]);
+        const { step } = JSON.parse(readFileSync(join(folder, "last", "training.json"), "utf8")) as { step: number };
+        expect(step).toBeGreaterThan(before);
+        before = step;
+      }
 
-    const { model, steps } = await upcycleJson("train", file, "--out", folder);
-    expect(steps).toBe(1200);
-    expect(await measured(folder)).toEqual(await measured(join(dir, "whole")));
-    expect(readFileSync(join(model as string, "model.safetensors"))).toEqual(readFileSync(join(dir, "whole", "last", "model.safetensors")));
-  });
+      const { model, steps } = await upcycleJson("train", file, "--out", folder);
+      expect(steps).toBe(1200);
+      expect(await measured(folder)).toEqual(await measured(join(dir, "whole")));
+      expect(readFileSync(join(model as string, "model.safetensors"))).toEqual(
+        readFileSync(join(dir, "whole", "last", "model.safetensors")),
+      );
+    },
+  );
 
-  it.skipIf(process.platform === "win32")("leaves no folder of an interrupted conversion, only what the same command goes on from", async () => {
-    const out = join(dir, "interrupted", "moe");
-    mkdirSync(join(dir, "interrupted"));
-    writeFileSync(join(dir, "interrupted", "other"), "");
-    const running = start(["convert", last, "--recipe", "E2000G1T2", "--out", out]);
-    await running.saw("converting");
-    running.process.kill("SIGINT");
-    const { code, stdout, stderr } = await running.outcome;
-    expect([code, stdout]).toEqual([130, ""]);
-    expect(stderr.trimEnd().split("\n").at(-1)).toMatch(/stopped with [\d.]+ % written; the same command goes on from there$/);
-    expect(stderr).toContain(`upcycle: ${out}: stopped`);
-    expect(readdirSync(join(dir, "interrupted"))).toEqual([".moe.unfinished", "other"]);
-  });
+  it.skipIf(process.platform === "win32")(
+    "leaves no folder of an interrupted conversion, only what the same command goes on from",
+    async () => {
+      const out = join(dir, "interrupted", "moe");
+      mkdirSync(join(dir, "interrupted"));
+      writeFileSync(join(dir, "interrupted", "other"), "");
+      const running = start(["convert", last, "--recipe", "E2000G1T2", "--out", out]);
+      await running.saw("converting");
+      running.process.kill("SIGINT");
+      const { code, stdout, stderr } = await running.outcome;
+      expect([code, stdout]).toEqual([130, ""]);
+      expect(stderr.trimEnd().split("\n").at(-1)).toMatch(
+        /stopped with [\d.]+ % written; the same command goes on from there$/,
+      );
+      expect(stderr).toContain(`upcycle: ${out}: stopped`);
+      expect(readdirSync(join(dir, "interrupted"))).toEqual([".moe.unfinished", "other"]);
+    },
+  );
 
   describe.skipIf(process.platform === "win32")("while the engine computes", () => {
     const large = join(dir, "large");
-    const generating = (): Running => start(["generate", large, "--prompt", "the sea", "--max-new-tokens", "100000", "--threads", "1"]);
+    const generating = (): Running =>
+      start(["generate", large, "--prompt", "the sea", "--max-new-tokens", "100000", "--threads", "1"]);
     // Each token takes some time, so that something is under way at any moment.
     beforeAll(async () => {
       const config = JSON.parse(readFileSync(join(last, "config.json"), "utf8")) as Record<string, unknown>;
-      const sizes = { hidden_size: 512, head_dim: 256, intermediate_size: 2048, num_hidden_layers: 6, max_position_embeddings: 100_000, eos_token_id: null };
+      const sizes = {
+        hidden_size: 512,
+        head_dim: 256,
+        intermediate_size: 2048,
+        num_hidden_layers: 6,
+        max_position_embeddings: 100_000,
+        eos_token_id: null,
+      };
       const spec = specFromConfig({ ...config, ...sizes }, "config.json");
-      await writeCheckpoint({ dir: large, spec, dtype: "F32", weights: (slot) => Promise.resolve(freshTensor(spec, slot, 0)), carry: last });
+      await writeCheckpoint({
+        dir: large,
+        spec,
+        dtype: "F32",
+        weights: (slot) => Promise.resolve(freshTensor(spec, slot, 0)),
+        carry: last,
+      });
     });
 
     it("ends at once when asked twice", async () => {

@@ -20,11 +20,19 @@ export interface Running {
 }
 
 /**
- * `input`: what the command finds on its standard input; nothing, if left out. It has no shell's name for the command, so that tests begun by
- * `nohup` are not taken for it.
+ * `input`: what the command finds on its standard input; nothing, if left out. It has no shell's name for the command,
+ * so that tests begun by `nohup` are not taken for it.
  */
-export function start(args: readonly string[], cwd?: string, { input, env = {} }: { readonly input?: string; readonly env?: Readonly<Record<string, string>> } = {}): Running {
-  const child = spawn(process.execPath, [main, ...args], { cwd, env: { ...process.env, _: "", ...env }, stdio: ["pipe", "pipe", "pipe"] });
+export function start(
+  args: readonly string[],
+  cwd?: string,
+  { input, env = {} }: { readonly input?: string; readonly env?: Readonly<Record<string, string>> } = {},
+): Running {
+  const child = spawn(process.execPath, [main, ...args], {
+    cwd,
+    env: { ...process.env, _: "", ...env },
+    stdio: ["pipe", "pipe", "pipe"],
+  });
   // A command that does not read its input may end first.
   child.stdin.on("error", () => undefined).end(input);
   const output = { stdout: "", stderr: "" };
@@ -51,10 +59,12 @@ export function start(args: readonly string[], cwd?: string, { input, env = {} }
 /** Runs a line of bash in which `upcycle` is the command line and "$1", "$2" and so on the arguments. */
 export async function shell(line: string, ...args: readonly string[]): Promise<Outcome> {
   const child = spawn("bash", ["-c", `upcycle() { "$node" "$main" "$@"; }; ${line}`, "bash", ...args], {
-    env: { ...process.env, node: process.execPath, main }, stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, node: process.execPath, main },
+    stdio: ["ignore", "pipe", "pipe"],
   });
   const output = { stdout: "", stderr: "" };
-  for (const stream of ["stdout", "stderr"] as const) child[stream].setEncoding("utf8").on("data", (text: string) => (output[stream] += text));
+  for (const stream of ["stdout", "stderr"] as const)
+    child[stream].setEncoding("utf8").on("data", (text: string) => (output[stream] += text));
   const code = await new Promise<number | null>((resolve, reject) => child.on("error", reject).on("close", resolve));
   return { code, ...output };
 }
@@ -76,7 +86,10 @@ export function copyModel(from: string, to: string): string {
 }
 
 /** Rewrites the header of a safetensors file; the tensors' bytes stay. */
-export function editHeader(path: string, edit: (header: Record<string, { dtype: string; shape: number[] }>) => void): void {
+export function editHeader(
+  path: string,
+  edit: (header: Record<string, { dtype: string; shape: number[] }>) => void,
+): void {
   const file = readFileSync(path);
   const length = Number(file.readBigUInt64LE(0));
   const header = JSON.parse(file.subarray(8, 8 + length).toString()) as Parameters<typeof edit>[0];

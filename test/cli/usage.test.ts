@@ -2,7 +2,23 @@ import { describe, expect, it } from "vitest";
 import { targetFamilies } from "../../src/surgery/planning/recipe.js";
 import { upcycle } from "./upcycle.js";
 
-const commands = ["quickstart", "study", "train", "convert", "merge", "verify", "diff", "inspect", "forward", "export-onnx", "generate", "perplexity", "fit", "plan", "targets"];
+const commands = [
+  "quickstart",
+  "study",
+  "train",
+  "convert",
+  "merge",
+  "verify",
+  "diff",
+  "inspect",
+  "forward",
+  "export-onnx",
+  "generate",
+  "perplexity",
+  "fit",
+  "plan",
+  "targets",
+];
 
 describe("help", () => {
   it("is what upcycle alone shows", async () => {
@@ -18,13 +34,20 @@ describe("help", () => {
   it.each(commands)("of %s ends with an example and fits 80 columns", async (command) => {
     const { code, stdout, stderr } = await upcycle(command, "--help");
     expect([code, stderr]).toEqual([0, ""]);
-    expect(stdout.trimEnd().split("\n").slice(-2)).toEqual(["Example:", expect.stringMatching(new RegExp(`^  \\$ upcycle ${command}\\b`))]);
+    expect(stdout.trimEnd().split("\n").slice(-2)).toEqual([
+      "Example:",
+      expect.stringMatching(new RegExp(`^  \\$ upcycle ${command}\\b`)),
+    ]);
     expect(stdout).toContain("--json");
     expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
   });
 
   it("prints the version", async () => {
-    expect(await upcycle("--version")).toEqual({ code: 0, stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/), stderr: "" });
+    expect(await upcycle("--version")).toEqual({
+      code: 0,
+      stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/),
+      stderr: "",
+    });
   });
 });
 
@@ -37,34 +60,80 @@ describe("a wrong command line", () => {
     [["train"], "missing required argument 'file'; see upcycle train --help"],
     [["train", "a", "b"], "too many arguments for 'train'. Expected 1 argument but got 2; see upcycle train --help"],
     [["convert", "x"], "required option '--recipe <name>' not specified; see upcycle convert --help"],
-    [["convert", "x", "--expert-multiply", "2", "--drop", "0.5"], "--drop: does not go with --expert-multiply, which copies experts as they are; leave it out; --topk, --router-std and --seed do"],
-    [["convert", "x", "--recipe", "E8G1T2", "--topk", "2"], "--topk: goes with --expert-multiply; a recipe's T says how many experts a token gets"],
+    [
+      ["convert", "x", "--expert-multiply", "2", "--drop", "0.5"],
+      "--drop: does not go with --expert-multiply, which copies experts as they are; leave it out; --topk, " +
+        "--router-std and --seed do",
+    ],
+    [
+      ["convert", "x", "--recipe", "E8G1T2", "--topk", "2"],
+      "--topk: goes with --expert-multiply; a recipe's T says how many experts a token gets",
+    ],
     [["convert", "x", "--recipe", "E8G1T2"], "required option '--out <dir>' not specified; see upcycle convert --help"],
     [["train", "x.yaml", "--threads", "0"], '--threads: "0" is not a whole number from 1 to 1024'],
-    [["convert", "x", "--recipe", "E8G1T2", "--target", "mixtrl"], `--target: "mixtrl" is not one of auto, ${targetFamilies.join(", ")}; did you mean mixtral?`],
+    [
+      ["convert", "x", "--recipe", "E8G1T2", "--target", "mixtrl"],
+      `--target: "mixtrl" is not one of auto, ${targetFamilies.join(", ")}; did you mean mixtral?`,
+    ],
     [["convert", "x", "--recipe", "E8G1T2", "--drop", "2"], '--drop: "2" is not a number from 0 to 1'],
-    [["convert", "x", "--recipe", "E8G1T2", "--noise", "much", "--out", "y"], 'noise: "much" is no amount of noise; write a standard deviation such as 0.01, or a share of each tensor\'s own such as 1%'],
+    [
+      ["convert", "x", "--recipe", "E8G1T2", "--noise", "much", "--out", "y"],
+      'noise: "much" is no amount of noise; write a standard deviation such as 0.01, or a share of each ' +
+        "tensor's own such as 1%",
+    ],
     [["convert", "x", "--recipe", "E8G1T2", "--router-std", "-1"], '--router-std: "-1" is not a number from 0'],
-    [["convert", "x", "--recipe", "E8G1T2", "--shard-size", "5"], '--shard-size: "5" is not a size; write a number and a unit: 500MB, 5GB, 4GiB'],
-    [["convert", "x", "--recipe", "E8G1T2", "--out", ""], "the name of the folder to make is empty; is a variable of the shell not set?"],
-    [["merge", "x", "--out", "", "--overwrite"], "the name of the folder to make is empty; is a variable of the shell not set?"],
+    [
+      ["convert", "x", "--recipe", "E8G1T2", "--shard-size", "5"],
+      '--shard-size: "5" is not a size; write a number and a unit: 500MB, 5GB, 4GiB',
+    ],
+    [
+      ["convert", "x", "--recipe", "E8G1T2", "--out", ""],
+      "the name of the folder to make is empty; is a variable of the shell not set?",
+    ],
+    [
+      ["merge", "x", "--out", "", "--overwrite"],
+      "the name of the folder to make is empty; is a variable of the shell not set?",
+    ],
     [["inspect", ""], "the model's name is empty; is a variable of the shell not set?"],
-    [["inspect", "no-such-org/model"], "no-such-org/model: no such folder; a model of the Hub is written hf://no-such-org/model"],
+    [
+      ["inspect", "no-such-org/model"],
+      "no-such-org/model: no such folder; a model of the Hub is written hf://no-such-org/model",
+    ],
     [["inspect", "no-such/folder/model"], "no-such/folder/model: no such folder"],
-    [["inspect", "HF://org/model"], '"HF://org/model" is no model of the Hub; write hf://org/name or hf://org/name@revision'],
-    [["convert", "x", "--recipe", "8x2", "--out", "y"], '"8x2" is not a recipe name; write E<copies>G<parts>T<experts per token>, for example E8G1T2'],
+    [
+      ["inspect", "HF://org/model"],
+      '"HF://org/model" is no model of the Hub; write hf://org/name or hf://org/name@revision',
+    ],
+    [
+      ["convert", "x", "--recipe", "8x2", "--out", "y"],
+      '"8x2" is not a recipe name; write E<copies>G<parts>T<experts per token>, for example E8G1T2',
+    ],
     [["generate", "x", "--prompt", "a", "--top-p", "0x1"], '--top-p: "0x1" is not a number from 0 to 1'],
   ])("%j says so in one line and exits with 2", async (args, line) => {
     expect(await upcycle(...args)).toEqual({ code: 2, stdout: "", stderr: `upcycle: ${line}\n` });
   });
 
   it("takes the last of an option given twice", async () => {
-    const { code, stderr } = await upcycle("convert", "nowhere", "--recipe", "bad", "--recipe", "E2G1T1", "--out", "a", "--out", "b");
+    const { code, stderr } = await upcycle(
+      "convert",
+      "nowhere",
+      "--recipe",
+      "bad",
+      "--recipe",
+      "E2G1T1",
+      "--out",
+      "a",
+      "--out",
+      "b",
+    );
     expect([code, stderr]).toEqual([2, "upcycle: nowhere: no such folder\n"]);
   });
 
   it("shows a stack with --debug, before or after the command", async () => {
-    const [before, after] = await Promise.all([upcycle("--debug", "inspect", "nowhere"), upcycle("inspect", "nowhere", "--debug")]);
+    const [before, after] = await Promise.all([
+      upcycle("--debug", "inspect", "nowhere"),
+      upcycle("inspect", "nowhere", "--debug"),
+    ]);
     expect(after).toEqual(before);
     expect(before.stderr).toMatch(/^upcycle: nowhere: no such folder\nUpcycleError: no such folder\n +at /);
   });

@@ -1,4 +1,7 @@
-/** What every backend owes, and that all of them compute what the reference computes. Worker threads run the build: `npm run build` comes first. */
+/**
+ * What every backend owes, and that all of them compute what the reference computes. Worker threads run the build: `npm
+ * run build` comes first.
+ */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { GraphBuilder } from "../../src/graph/ir/builder.js";
@@ -6,7 +9,14 @@ import { referenceBackend } from "../../src/engine/interpreter/backend.js";
 import { planParameters, type ParameterSettings } from "../../src/engine/optimizer/groups.js";
 import { extendProgram, logitsProgram, trainProgram, type TrainProgram } from "../../src/graph/programs/programs.js";
 import type { RoutingSettings } from "../../src/engine/routing/routing.js";
-import type { Backend, StateKind, StepMetrics, StepSettings, TrainOptions, TrainRuntime } from "../../src/engine/runtime/runtime.js";
+import type {
+  Backend,
+  StateKind,
+  StepMetrics,
+  StepSettings,
+  TrainOptions,
+  TrainRuntime,
+} from "../../src/engine/runtime/runtime.js";
 import { backends } from "../support/backends.js";
 import { golden, relativeError } from "../support/golden.js";
 import { adamw, goldenRun, load, type GoldenRun } from "../support/programs.js";
@@ -23,7 +33,8 @@ const kinds: readonly StateKind[] = ["weight", "moment1", "moment2", "average"];
 /** Everything that a run keeps; null where it keeps nothing. */
 async function stateOf(runtime: TrainRuntime, program: TrainProgram): Promise<Map<string, Float32Array | null>> {
   const out = new Map<string, Float32Array | null>();
-  for (const { key } of program.params) for (const kind of kinds) out.set(`${kind} ${key}`, await runtime.read(kind, key).catch(() => null));
+  for (const { key } of program.params)
+    for (const kind of kinds) out.set(`${kind} ${key}`, await runtime.read(kind, key).catch(() => null));
   return out;
 }
 
@@ -42,30 +53,66 @@ const gentle = (update: number): StepSettings => adamw(update, { learningRate: 1
 const scenarios: Readonly<Record<string, Scenario>> = {
   "a dense model": { model: "train/llama", settings: (update) => adamw(update, { eps: 1e-6 }) },
   "a mixture of experts": { model: "train/mixtral", settings: gentle },
-  "decay on all, no clipping": { model: "train/qwen3_moe", settings: (update) => ({ ...gentle(update), decayOn: "all", clipNorm: null }) },
+  "decay on all, no clipping": {
+    model: "train/qwen3_moe",
+    settings: (update) => ({ ...gentle(update), decayOn: "all", clipNorm: null }),
+  },
   "accumulation and averages": {
-    model: "train/mixtral", parts: 2, options: { accumulate: true, average: true }, settings: (update) => ({ ...gentle(update), averageDecay: 0.9 }),
+    model: "train/mixtral",
+    parts: 2,
+    options: { accumulate: true, average: true },
+    settings: (update) => ({ ...gentle(update), averageDecay: 0.9 }),
   },
   "routing over a step: exact shares, jitter, a capacity": {
-    model: "train/mixtral", parts: 2, options: { accumulate: true },
+    model: "train/mixtral",
+    parts: 2,
+    options: { accumulate: true },
     routing: { balance: "global", jitter: true, sinkhorn: false, capacity: { factor: 1, by: "weight" } },
     settings: (update) => ({ ...gentle(update), draw: { seed: 3, step: update, jitter: 0.01 } }),
   },
   "Muon, groups and frozen parts": {
-    model: "train/mixtral", options: { average: true },
-    parameters: { optimizer: { method: "muon" }, groups: { experts: { lr: 2, weightDecay: 0.3 }, router: { freeze: true } }, freeze: ["layers.0.q"] },
+    model: "train/mixtral",
+    options: { average: true },
+    parameters: {
+      optimizer: { method: "muon" },
+      groups: { experts: { lr: 2, weightDecay: 0.3 }, router: { freeze: true } },
+      freeze: ["layers.0.q"],
+    },
     settings: (update) => ({ ...gentle(update), muon, averageDecay: 0.5 }),
   },
   "Muon without Nesterov, spectral, accumulated": {
-    model: "train/llama", parts: 4, options: { accumulate: true }, parameters: { optimizer: { method: "muon" } },
-    settings: (update) => ({ ...adamw(update, { eps: 1e-6 }), muon: { momentum: 0.9, nesterov: false, scale: "spectral" } }),
+    model: "train/llama",
+    parts: 4,
+    options: { accumulate: true },
+    parameters: { optimizer: { method: "muon" } },
+    settings: (update) => ({
+      ...adamw(update, { eps: 1e-6 }),
+      muon: { momentum: 0.9, nesterov: false, scale: "spectral" },
+    }),
   },
 };
 
-async function openScenario(backend: Backend, run: GoldenRun, { parameters = {}, options = {}, parts = 1, routing }: Scenario): Promise<{ runtime: TrainRuntime; program: TrainProgram }> {
+async function openScenario(
+  backend: Backend,
+  run: GoldenRun,
+  { parameters = {}, options = {}, parts = 1, routing }: Scenario,
+): Promise<{ runtime: TrainRuntime; program: TrainProgram }> {
   const { frozen, tuning } = planParameters(run.spec, parameters);
-  const program = trainProgram(run.spec, { batch: run.batch / parts, sequence: run.sequence, auxCoef: 0.01, zCoef: 0.001, frozen, routing });
-  return { program, runtime: await load(await backend.openTrain(program, { threads, accumulate: false, tuning, ...options }), run.weights) };
+  const program = trainProgram(run.spec, {
+    batch: run.batch / parts,
+    sequence: run.sequence,
+    auxCoef: 0.01,
+    zCoef: 0.001,
+    frozen,
+    routing,
+  });
+  return {
+    program,
+    runtime: await load(
+      await backend.openTrain(program, { threads, accumulate: false, tuning, ...options }),
+      run.weights,
+    ),
+  };
 }
 
 /** Three steps and an evaluation. */
@@ -74,10 +121,16 @@ async function play(backend: Backend, scenario: Scenario) {
   const { runtime, program } = await openScenario(backend, run, scenario);
   const parts = scenario.parts ?? 1;
   const size = run.batch / parts;
-  for (const { key } of program.trained) if (scenario.options?.average === true) await runtime.write("average", key, run.weights.get(key)!);
+  for (const { key } of program.trained)
+    if (scenario.options?.average === true) await runtime.write("average", key, run.weights.get(key)!);
   const steps: StepMetrics[] = [];
   for (let step = 0; step < 3; step++) {
-    steps.push(await runtime.step(Array.from({ length: parts }, (_, i) => run.batchAt(step, i * size, size)), scenario.settings(step + 1)));
+    steps.push(
+      await runtime.step(
+        Array.from({ length: parts }, (_, i) => run.batchAt(step, i * size, size)),
+        scenario.settings(step + 1),
+      ),
+    );
   }
   const evaluations = [await runtime.evaluate(run.batchAt(4, 0, size))];
   if (scenario.options?.average === true) evaluations.push(await runtime.evaluate(run.batchAt(4, 0, size), "average"));
@@ -112,19 +165,28 @@ describe.each(backends)("$name", (backend) => {
         near(gradNorm, expected.steps[i]!.gradNorm, 1e-4);
         expect({ applied, spike }).toEqual({ applied: true, spike: null });
       });
-      expect([...found.state].filter(([, data]) => data === null).map(([key]) => key)).toEqual([...expected.state].filter(([, data]) => data === null).map(([key]) => key));
-      for (const [key, data] of expected.state) if (data !== null) expect(relativeError(found.state.get(key)!, data), key).toBeLessThan(1e-4);
+      expect([...found.state].filter(([, data]) => data === null).map(([key]) => key)).toEqual(
+        [...expected.state].filter(([, data]) => data === null).map(([key]) => key),
+      );
+      for (const [key, data] of expected.state)
+        if (data !== null) expect(relativeError(found.state.get(key)!, data), key).toBeLessThan(1e-4);
     });
   });
 
   it.each(["train/llama", "train/mixtral"])("%s: the first steps are those of PyTorch", async (name) => {
-    const { optimizer: { lr }, steps } = JSON.parse(readFileSync(golden(name, "trajectory.json"), "utf8")) as Trajectory;
+    const {
+      optimizer: { lr },
+      steps,
+    } = JSON.parse(readFileSync(golden(name, "trajectory.json"), "utf8")) as Trajectory;
     const run = await goldenRun(name);
     const { spec, batch, sequence } = run;
     const program = trainProgram(spec, { batch, sequence, auxCoef: spec.auxLossCoef, zCoef: 0 });
     const runtime = await load(await backend.openTrain(program, { threads, accumulate: false }), run.weights);
     for (const [i, expected] of steps.slice(0, 3).entries()) {
-      const { loss, balanceLoss, gradNorm } = await runtime.step([run.batchAt(i)], adamw(i + 1, { learningRate: lr, decayOn: "all" }));
+      const { loss, balanceLoss, gradNorm } = await runtime.step(
+        [run.batchAt(i)],
+        adamw(i + 1, { learningRate: lr, decayOn: "all" }),
+      );
       near(loss + spec.auxLossCoef * (balanceLoss ?? 0), expected.loss);
       near(gradNorm, expected.grad_norm, 1e-4);
     }
@@ -132,7 +194,9 @@ describe.each(backends)("$name", (backend) => {
   });
 
   describe("a training run", () => {
-    const open = async (options: Partial<TrainOptions> = {}): Promise<{ run: GoldenRun; program: TrainProgram; runtime: TrainRuntime }> => {
+    const open = async (
+      options: Partial<TrainOptions> = {},
+    ): Promise<{ run: GoldenRun; program: TrainProgram; runtime: TrainRuntime }> => {
       const run = await goldenRun("train/llama");
       return { run, ...(await openScenario(backend, run, { model: "train/llama", options, settings: adamw })) };
     };
@@ -141,7 +205,8 @@ describe.each(backends)("$name", (backend) => {
       const { run, program, runtime } = await open({ average: true });
       const first = await runtime.step([run.batchAt(0)], { ...adamw(1), averageDecay: 0.9 });
       const before = await stateOf(runtime, program);
-      const step = (limits: { loss: number; gradNorm: number }) => runtime.step([run.batchAt(0)], { ...adamw(2), averageDecay: 0.9, limits });
+      const step = (limits: { loss: number; gradNorm: number }) =>
+        runtime.step([run.batchAt(0)], { ...adamw(2), averageDecay: 0.9, limits });
       expect(await step({ loss: first.loss / 2, gradNorm: 1e9 })).toMatchObject({ applied: false, spike: "loss" });
       expect(await step({ loss: 1e9, gradNorm: 1e-9 })).toMatchObject({ applied: false, spike: "gradient" });
       expect(await stateOf(runtime, program)).toEqual(before);
@@ -159,10 +224,19 @@ describe.each(backends)("$name", (backend) => {
       await runtime.step([run.batchAt(0)], { ...adamw(1), averageDecay: 0.9 });
       const state = await stateOf(runtime, program);
       const copy = await backend.openTrain(program, { threads, accumulate: false, average: true });
-      for (const { key } of program.params) for (const kind of kinds) await copy.write(kind, key, state.get(`${kind} ${key}`)!);
+      for (const { key } of program.params)
+        for (const kind of kinds) await copy.write(kind, key, state.get(`${kind} ${key}`)!);
       const settings = { ...adamw(2), averageDecay: 0.9 };
-      near((await copy.step([run.batchAt(1)], settings)).loss, (await runtime.step([run.batchAt(1)], settings)).loss, 1e-6);
-      near((await copy.evaluate(run.batchAt(2), "average")).loss, (await runtime.evaluate(run.batchAt(2), "average")).loss, 1e-6);
+      near(
+        (await copy.step([run.batchAt(1)], settings)).loss,
+        (await runtime.step([run.batchAt(1)], settings)).loss,
+        1e-6,
+      );
+      near(
+        (await copy.evaluate(run.batchAt(2), "average")).loss,
+        (await runtime.evaluate(run.batchAt(2), "average")).loss,
+        1e-6,
+      );
       expect(await runtime.peakMemory()).toBeGreaterThan(1e6);
       await copy.close();
       await runtime.close();
@@ -173,7 +247,9 @@ describe.each(backends)("$name", (backend) => {
       const batch = run.batchAt(0);
       const asked = (changes: Partial<StepSettings>) => runtime.step([batch], { ...adamw(1), ...changes });
       await expect(runtime.read("weight", "nothing")).rejects.toThrow("no parameter nothing");
-      await expect(runtime.write("weight", "embed", new Float32Array(2))).rejects.toThrow(/embed has \d+ elements, got 2/);
+      await expect(runtime.write("weight", "embed", new Float32Array(2))).rejects.toThrow(
+        /embed has \d+ elements, got 2/,
+      );
       await expect(runtime.read("average", "embed")).rejects.toThrow("embed has no average: this run keeps none");
       await expect(runtime.evaluate(batch, "average")).rejects.toThrow("this run keeps no averages");
       await expect(runtime.step([batch, batch], adamw(1))).rejects.toThrow("without gradient accumulation");
@@ -197,52 +273,69 @@ describe.each(backends)("$name", (backend) => {
       const { spec } = await goldenRun("train/llama");
       const program = trainProgram(spec, { batch: 1, sequence: 2, auxCoef: 0, zCoef: 0 });
       const broken = { ...program, graph: { ...program.graph, nodes: program.graph.nodes.slice(5) } };
-      await expect(backend.openTrain(broken, { threads, accumulate: false })).rejects.toThrow(/never lowered|before it is defined/);
+      await expect(backend.openTrain(broken, { threads, accumulate: false })).rejects.toThrow(
+        /never lowered|before it is defined/,
+      );
     });
   });
 
   describe("a forward runtime", () => {
-    it.each(["train/llama", "train/mixtral"])("%s: texts that grow behind a cache of keys and values have the logits of the whole", async (name) => {
-      const { spec, weights, batchAt } = await goldenRun(name);
-      const runtime = await backend.openForward({ threads });
-      const { ids } = batchAt(0, 0, 2);
-      const length = 12;
-      const rows = [0, 1].map((row) => ids.subarray(row * 32, row * 32 + length));
-      const whole = logitsProgram(spec, { batch: 2, sequence: length });
-      const joined = Int32Array.from(rows.flatMap((row) => [...row]));
-      await expect(runtime.run("whole", whole, [joined])).rejects.toThrow("weight embed was never written");
-      for (const [key, data] of weights) await runtime.write(key, data);
-      const expected = await runtime.run("whole", whole, [joined]);
-      // The oracle's logits, too.
-      const other = await referenceBackend.openForward({ threads });
-      for (const [key, data] of weights) await other.write(key, data);
-      const oracles = await other.run("whole", whole, [joined]);
-      await other.close();
-      expected.forEach((value, i) => expect(Math.abs(value - oracles[i]!)).toBeLessThan(1e-5));
-      const check = (logits: Float32Array, row: number, position: number): void => {
-        const at = (row * length + position) * spec.vocab;
-        for (let i = 0; i < spec.vocab; i++) expect(Math.abs(logits[row * spec.vocab + i]! - expected[at + i]!)).toBeLessThan(1e-5);
-      };
-      const extend = async (tokens: number, capacity: number, lengths: number[], counts: number[], room: number): Promise<void> => {
-        const feed = new Int32Array(2 * tokens);
-        rows.forEach((row, r) => feed.set(row.subarray(lengths[r], lengths[r]! + counts[r]!), r * tokens));
-        const shape = { batch: 2, tokens, capacity, positions: 32 };
-        const feeds = { ids: feed, lengths: Int32Array.from(lengths), counts: Int32Array.from(counts), capacity: room };
-        const { logits, ms } = await runtime.extend(`${tokens} ${capacity}`, extendProgram(spec, shape), feeds);
-        expect(ms).toBeGreaterThanOrEqual(0);
-        counts.forEach((count, r) => count > 0 && check(logits, r, lengths[r]! + count - 1));
-      };
-      await expect(extend(1, 8, [0, 0], [1, 1], 8)).rejects.toThrow("there is no past to go on from");
-      // Prompts of 5 and 3 tokens, then one at a time; one row stops for a step; the cache grows and is cut again.
-      await extend(5, 0, [0, 0], [5, 3], 6);
-      await extend(1, 6, [5, 3], [1, 1], 6);
-      await expect(extend(1, 6, [6, 4], [1, 1], 6)).rejects.toThrow("the cache has room for 6 keys");
-      await extend(1, 16, [6, 4], [1, 0], 16);
-      await extend(2, 16, [7, 4], [2, 2], 16);
-      await extend(1, 12, [9, 6], [1, 1], 12);
-      await runtime.close();
-      await expect(runtime.run("whole", whole, [joined])).rejects.toThrow("the runtime is closed");
-    });
+    it.each(["train/llama", "train/mixtral"])(
+      "%s: texts that grow behind a cache of keys and values have the logits of the whole",
+      async (name) => {
+        const { spec, weights, batchAt } = await goldenRun(name);
+        const runtime = await backend.openForward({ threads });
+        const { ids } = batchAt(0, 0, 2);
+        const length = 12;
+        const rows = [0, 1].map((row) => ids.subarray(row * 32, row * 32 + length));
+        const whole = logitsProgram(spec, { batch: 2, sequence: length });
+        const joined = Int32Array.from(rows.flatMap((row) => [...row]));
+        await expect(runtime.run("whole", whole, [joined])).rejects.toThrow("weight embed was never written");
+        for (const [key, data] of weights) await runtime.write(key, data);
+        const expected = await runtime.run("whole", whole, [joined]);
+        // The oracle's logits, too.
+        const other = await referenceBackend.openForward({ threads });
+        for (const [key, data] of weights) await other.write(key, data);
+        const oracles = await other.run("whole", whole, [joined]);
+        await other.close();
+        expected.forEach((value, i) => expect(Math.abs(value - oracles[i]!)).toBeLessThan(1e-5));
+        const check = (logits: Float32Array, row: number, position: number): void => {
+          const at = (row * length + position) * spec.vocab;
+          for (let i = 0; i < spec.vocab; i++)
+            expect(Math.abs(logits[row * spec.vocab + i]! - expected[at + i]!)).toBeLessThan(1e-5);
+        };
+        const extend = async (
+          tokens: number,
+          capacity: number,
+          lengths: number[],
+          counts: number[],
+          room: number,
+        ): Promise<void> => {
+          const feed = new Int32Array(2 * tokens);
+          rows.forEach((row, r) => feed.set(row.subarray(lengths[r], lengths[r]! + counts[r]!), r * tokens));
+          const shape = { batch: 2, tokens, capacity, positions: 32 };
+          const feeds = {
+            ids: feed,
+            lengths: Int32Array.from(lengths),
+            counts: Int32Array.from(counts),
+            capacity: room,
+          };
+          const { logits, ms } = await runtime.extend(`${tokens} ${capacity}`, extendProgram(spec, shape), feeds);
+          expect(ms).toBeGreaterThanOrEqual(0);
+          counts.forEach((count, r) => count > 0 && check(logits, r, lengths[r]! + count - 1));
+        };
+        await expect(extend(1, 8, [0, 0], [1, 1], 8)).rejects.toThrow("there is no past to go on from");
+        // Prompts of 5 and 3 tokens, then one at a time; one row stops for a step; the cache grows and is cut again.
+        await extend(5, 0, [0, 0], [5, 3], 6);
+        await extend(1, 6, [5, 3], [1, 1], 6);
+        await expect(extend(1, 6, [6, 4], [1, 1], 6)).rejects.toThrow("the cache has room for 6 keys");
+        await extend(1, 16, [6, 4], [1, 0], 16);
+        await extend(2, 16, [7, 4], [2, 2], 16);
+        await extend(1, 12, [9, 6], [1, 1], 12);
+        await runtime.close();
+        await expect(runtime.run("whole", whole, [joined])).rejects.toThrow("the runtime is closed");
+      },
+    );
   });
 
   describe("an operation runtime", () => {
@@ -251,7 +344,11 @@ describe.each(backends)("$name", (backend) => {
       const b = new GraphBuilder();
       const chosen = b.input("experts", "int", [3, 1]);
       const x = b.input("x", "f32", [3, 2]);
-      const [order, inverse, counts] = b.apply("expertSort", [chosen], { experts: 4, drops: false }) as [number, number, number];
+      const [order, inverse, counts] = b.apply("expertSort", [chosen], { experts: 4, drops: false }) as [
+        number,
+        number,
+        number,
+      ];
       const graph = b.finish([order, counts, b.op("dispatch", [x, order, inverse], { k: 1 })]);
       for (let round = 0; round < 3; round++) {
         const memory = runtime.memory(24);
@@ -259,11 +356,15 @@ describe.each(backends)("$name", (backend) => {
         const rows = new Float32Array(memory, 0, 6);
         rows.set([1, 2, 3, 4, 5, 6]);
         expect(await runtime.run("sort", graph, [Int32Array.of(2, 0, 2), rows], [1])).toEqual([
-          Int32Array.of(1, 0, 2), Int32Array.of(1, 0, 2, 0), Float32Array.of(3, 4, 1, 2, 5, 6),
+          Int32Array.of(1, 0, 2),
+          Int32Array.of(1, 0, 2, 0),
+          Float32Array.of(3, 4, 1, 2, 5, 6),
         ]);
       }
       await runtime.close();
-      await expect(runtime.run("sort", graph, [Int32Array.of(2, 0, 2), new Float32Array(6)])).rejects.toThrow("the runtime is closed");
+      await expect(runtime.run("sort", graph, [Int32Array.of(2, 0, 2), new Float32Array(6)])).rejects.toThrow(
+        "the runtime is closed",
+      );
     });
   });
 });

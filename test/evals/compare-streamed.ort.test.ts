@@ -17,16 +17,38 @@ const root = temporaryFolder();
 let made = 0;
 const tokens = Int32Array.from({ length: 101 }, (_, i) => (i * 37 + 11) % 96);
 
-async function upcycled(parent: string, recipe: string, options: RecipeOptions & { readonly dtype?: "BF16" | "F16" } = {}): Promise<string> {
+async function upcycled(
+  parent: string,
+  recipe: string,
+  options: RecipeOptions & { readonly dtype?: "BF16" | "F16" } = {},
+): Promise<string> {
   const out = join(root, `m${made++}`);
-  await convertCheckpoint({ source: golden(parent), recipe: upcycleRecipe(recipe, options), dtype: options.dtype, out });
+  await convertCheckpoint({
+    source: golden(parent),
+    recipe: upcycleRecipe(recipe, options),
+    dtype: options.dtype,
+    out,
+  });
   return out;
 }
 
-async function streamed(parent: string, child: string, activationBytes = 1e9, seen?: string[]): Promise<StreamedComparison> {
-  const [a, b] = [await openStreamedModel(parent, inThread, { threads: 1, pieceElements: 500 }), await openStreamedModel(child, inThread, { threads: 1, pieceElements: 500 })];
+async function streamed(
+  parent: string,
+  child: string,
+  activationBytes = 1e9,
+  seen?: string[],
+): Promise<StreamedComparison> {
+  const [a, b] = [
+    await openStreamedModel(parent, inThread, { threads: 1, pieceElements: 500 }),
+    await openStreamedModel(child, inThread, { threads: 1, pieceElements: 500 }),
+  ];
   try {
-    return await compareStreamed(a, b, tokens, { sequence: 20, limitTokens: 90, activationBytes, onProgress: (done, total) => seen?.push(`${done}/${total}`) });
+    return await compareStreamed(a, b, tokens, {
+      sequence: 20,
+      limitTokens: 90,
+      activationBytes,
+      onProgress: (done, total) => seen?.push(`${done}/${total}`),
+    });
   } finally {
     await a.close();
     await b.close();
@@ -34,22 +56,32 @@ async function streamed(parent: string, child: string, activationBytes = 1e9, se
 }
 
 describe("compareStreamed", () => {
-  it.each(["dense/llama", "dense/gpt_neox", "moe/qwen3_moe_mixed"])("agrees with compareModels, in one pass or several: %s", async (other) => {
-    const parent = golden("dense/qwen2");
-    const models = [await openModel(parent, inThread, 1), await openModel(golden(other), inThread, 1)] as const;
-    const held = await compareModels(...models, tokens, { sequence: 20, limitTokens: 90 });
-    await Promise.all(models.map((model) => model.close()));
-    for (const bytes of [1e9, 1]) {
-      const found = await streamed(parent, golden(other), bytes);
-      expect(found.tokens).toBe(90);
-      for (const key of ["parentLoss", "childLoss", "klDivergence", "meanAbsLogitDiff", "maxAbsLogitDiff", "maxAbsLogit"] as const) {
-        expect(Math.abs(found[key] - held[key]), key).toBeLessThanOrEqual(1e-5 * held.maxAbsLogit);
+  it.each(["dense/llama", "dense/gpt_neox", "moe/qwen3_moe_mixed"])(
+    "agrees with compareModels, in one pass or several: %s",
+    async (other) => {
+      const parent = golden("dense/qwen2");
+      const models = [await openModel(parent, inThread, 1), await openModel(golden(other), inThread, 1)] as const;
+      const held = await compareModels(...models, tokens, { sequence: 20, limitTokens: 90 });
+      await Promise.all(models.map((model) => model.close()));
+      for (const bytes of [1e9, 1]) {
+        const found = await streamed(parent, golden(other), bytes);
+        expect(found.tokens).toBe(90);
+        for (const key of [
+          "parentLoss",
+          "childLoss",
+          "klDivergence",
+          "meanAbsLogitDiff",
+          "maxAbsLogitDiff",
+          "maxAbsLogit",
+        ] as const) {
+          expect(Math.abs(found[key] - held[key]), key).toBeLessThanOrEqual(1e-5 * held.maxAbsLogit);
+        }
+        expect(found.topAgreement).toBe(held.topAgreement);
+        // A parallel block's FFN reads another place of the residual stream: there is nothing to compare.
+        expect(found.layers === null).toBe(other === "dense/gpt_neox");
       }
-      expect(found.topAgreement).toBe(held.topAgreement);
-      // A parallel block's FFN reads another place of the residual stream: there is nothing to compare.
-      expect(found.layers === null).toBe(other === "dense/gpt_neox");
-    }
-  });
+    },
+  );
 
   it("finds nothing between a model and itself, and says how far it is", async () => {
     const seen: string[] = [];
@@ -62,7 +94,8 @@ describe("compareStreamed", () => {
   it("measures each layer's error on the parent's own activations", async () => {
     const exact = await streamed(golden("dense/llama"), await upcycled("dense/llama", "E4G2T4"));
     for (const { relative, largest } of exact.layers!) expect(Math.max(relative, largest)).toBeLessThanOrEqual(1e-6);
-    // Eight parts of weight 1/8 without a factor: an eighth of the FFN's output in every layer, however the errors before it add up.
+    // Eight parts of weight 1/8 without a factor: an eighth of the FFN's output in every layer, however the errors
+    // before it add up.
     const eighth = await streamed(golden("dense/llama"), await upcycled("dense/llama", "E8G8T8", { scaling: "none" }));
     expect(eighth.layers!.map(({ layer }) => layer)).toEqual([0, 1]);
     for (const { relative, largest } of eighth.layers!) {
@@ -74,7 +107,11 @@ describe("compareStreamed", () => {
   it("refuses another vocabulary", async () => {
     const model = await openStreamedModel(golden("dense/llama"), inThread, { threads: 1 });
     const other = { ...model, dir: "other", spec: { ...model.spec, vocab: 97 } };
-    const error: unknown = await compareStreamed(model, other, tokens, { sequence: 20, limitTokens: 90, activationBytes: 1e9 }).catch((cause: unknown) => cause);
+    const error: unknown = await compareStreamed(model, other, tokens, {
+      sequence: 20,
+      limitTokens: 90,
+      activationBytes: 1e9,
+    }).catch((cause: unknown) => cause);
     expect((error as UpcycleError).line).toContain("other: its vocabulary has 97 tokens");
     await model.close();
   });
@@ -86,9 +123,18 @@ describe("measurePreservation", () => {
 
   it("holds what fits and streams what does not, with the same result", async () => {
     const child = await upcycled("dense/qwen3", "E4G1T2");
-    const [held, passing] = [await measure(golden("dense/qwen3"), child), await measure(golden("dense/qwen3"), child, { memory: 0 })];
+    const [held, passing] = [
+      await measure(golden("dense/qwen3"), child),
+      await measure(golden("dense/qwen3"), child, { memory: 0 }),
+    ];
     expect([held.streamed, passing.streamed]).toEqual([false, true]);
-    expect(held).toMatchObject({ version: 1, tokens: 60, sequence: 20, precision: { parent: "F32", child: "F32" }, source: "random token ids (the model has no tokenizer.json)" });
+    expect(held).toMatchObject({
+      version: 1,
+      tokens: 60,
+      sequence: 20,
+      precision: { parent: "F32", child: "F32" },
+      source: "random token ids (the model has no tokenizer.json)",
+    });
     expect(held.relative).toBeLessThanOrEqual(1e-5);
     expect(passing.relative).toBeLessThanOrEqual(1e-5);
     expect(passing.parentLoss).toBeCloseTo(held.parentLoss, 5);
@@ -99,9 +145,15 @@ describe("measurePreservation", () => {
 
   it("tells rounding to bfloat16 from another function", async () => {
     const rounded = await measure(golden("dense/llama"), await upcycled("dense/llama", "E4G1T2", { dtype: "BF16" }));
-    expect(rounded).toMatchObject({ precision: { parent: "F32", child: "BF16" }, verdict: { kind: "rounded", tolerance: 2e-2 } });
+    expect(rounded).toMatchObject({
+      precision: { parent: "F32", child: "BF16" },
+      verdict: { kind: "rounded", tolerance: 2e-2 },
+    });
     expect(rounded.relative).toBeGreaterThan(1e-5);
-    const wrong = await measure(golden("dense/llama"), await upcycled("dense/llama", "E8G8T8", { dtype: "BF16", scaling: "none" }));
+    const wrong = await measure(
+      golden("dense/llama"),
+      await upcycled("dense/llama", "E8G8T8", { dtype: "BF16", scaling: "none" }),
+    );
     expect(wrong.verdict.kind).toBe("different");
   });
 

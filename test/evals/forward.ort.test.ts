@@ -18,38 +18,49 @@ function file(...tensors: [name: string, dtype: Dtype, shape: number[], data: Ar
   const plan = planHeader(tensors.map(([name, dtype, shape]) => ({ name, dtype, shape })));
   const bytes = new Uint8Array(plan.fileBytes);
   bytes.set(plan.bytes);
-  for (const [name, , , data] of tensors) bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), plan.tensors.get(name)!.begin);
+  for (const [name, , , data] of tensors)
+    bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), plan.tensors.get(name)!.begin);
   const path = join(root, `in${made++}.safetensors`);
   writeFileSync(path, bytes);
   return path;
 }
 
 async function lineOf(promise: Promise<unknown>): Promise<string> {
-  const error: unknown = await promise.then(() => "no error", (cause: unknown) => cause);
+  const error: unknown = await promise.then(
+    () => "no error",
+    (cause: unknown) => cause,
+  );
   return error instanceof UpcycleError ? `${error.exitCode} ${error.line.replaceAll(root, "ROOT")}` : String(error);
 }
 
 describe("forward", () => {
-  it.each(["dense/llama", "dense/qwen3", "moe/mixtral", "moe/qwen2_moe"])("%s: file to file, transformers' logits", async (name) => {
-    const model = await openModel(golden(name), inThread, 1);
-    const input = await readInputIds(golden(name, "expected.safetensors"));
-    expect([input.batch, input.sequence]).toEqual([2, 24]);
-    const out = join(root, `${name.replace("/", "-")}.safetensors`);
-    expect(await writeLogits(model, input, out)).toEqual({ shape: [2, 24, 96] });
-    await model.close();
-    const { shape, data } = readTensors(out).get("logits")!;
-    expect(shape).toEqual([2, 24, 96]);
-    const wanted = readTensors(golden(name, "expected.safetensors")).get("logits")!.data;
-    let worst = 0;
-    wanted.forEach((value, i) => (worst = Math.max(worst, Math.abs(value - data[i]!))));
-    expect(worst).toBeLessThan(1e-4);
-    expect(readdirSync(root).filter((entry) => entry.includes("partial"))).toEqual([]);
-  });
+  it.each(["dense/llama", "dense/qwen3", "moe/mixtral", "moe/qwen2_moe"])(
+    "%s: file to file, transformers' logits",
+    async (name) => {
+      const model = await openModel(golden(name), inThread, 1);
+      const input = await readInputIds(golden(name, "expected.safetensors"));
+      expect([input.batch, input.sequence]).toEqual([2, 24]);
+      const out = join(root, `${name.replace("/", "-")}.safetensors`);
+      expect(await writeLogits(model, input, out)).toEqual({ shape: [2, 24, 96] });
+      await model.close();
+      const { shape, data } = readTensors(out).get("logits")!;
+      expect(shape).toEqual([2, 24, 96]);
+      const wanted = readTensors(golden(name, "expected.safetensors")).get("logits")!.data;
+      let worst = 0;
+      wanted.forEach((value, i) => (worst = Math.max(worst, Math.abs(value - data[i]!))));
+      expect(worst).toBeLessThan(1e-4);
+      expect(readdirSync(root).filter((entry) => entry.includes("partial"))).toEqual([]);
+    },
+  );
 
   it("reads int32 and int64 alike, whatever else the file holds", async () => {
     const ids = [3, 0, 95, 7, 1, 2];
-    const narrow = await readInputIds(file(["a", "F32", [1], new Float32Array(1)], ["input_ids", "I32", [2, 3], Int32Array.from(ids)]));
-    const wide = await readInputIds(file(["input_ids", "I64", [2, 3], BigInt64Array.from(ids, BigInt)], ["z", "BOOL", [3], new Uint8Array(3)]));
+    const narrow = await readInputIds(
+      file(["a", "F32", [1], new Float32Array(1)], ["input_ids", "I32", [2, 3], Int32Array.from(ids)]),
+    );
+    const wide = await readInputIds(
+      file(["input_ids", "I64", [2, 3], BigInt64Array.from(ids, BigInt)], ["z", "BOOL", [3], new Uint8Array(3)]),
+    );
     expect(narrow).toEqual({ ids: Int32Array.from(ids), batch: 2, sequence: 3 });
     expect(wide).toEqual(narrow);
   });
@@ -73,7 +84,10 @@ describe("forward", () => {
       await lineOf(writeLogits(model, good, join(root, "no", "folder", "out"))),
     ];
     mkdirSync(join(root, "taken"));
-    lines.push(await lineOf(writeLogits(model, good, join(root, "taken"))), await lineOf(writeLogits(model, good, join(root, "out"), AbortSignal.abort())));
+    lines.push(
+      await lineOf(writeLogits(model, good, join(root, "taken"))),
+      await lineOf(writeLogits(model, good, join(root, "out"), AbortSignal.abort())),
+    );
     await model.close();
     expect(lines.map((line) => line.replaceAll(golden("dense/llama"), "MODEL"))).toMatchInlineSnapshot(`
       [
@@ -100,11 +114,17 @@ describe("forward", () => {
     const model = await openModel(golden("moe/qwen3_moe"), inThread, 1);
     const { ids } = await readInputIds(golden("moe/qwen3_moe", "expected.safetensors"));
     const together = await model.logits(ids, { batch: 2, sequence: 24 });
-    const [alone, short] = [await model.logits(ids.slice(24), { batch: 1, sequence: 24 }), await model.logits(ids.slice(0, 7), { batch: 1, sequence: 7 })];
+    const [alone, short] = [
+      await model.logits(ids.slice(24), { batch: 1, sequence: 24 }),
+      await model.logits(ids.slice(0, 7), { batch: 1, sequence: 7 }),
+    ];
     alone.forEach((value, i) => expect(Math.abs(value - together[24 * 96 + i]!)).toBeLessThan(1e-5));
     short.forEach((value, i) => expect(Math.abs(value - together[i]!)).toBeLessThan(1e-5));
     // The same call twice, and two calls at once: the same bits.
-    const [again, twice] = await Promise.all([model.logits(ids, { batch: 2, sequence: 24 }), model.logits(ids, { batch: 2, sequence: 24 })]);
+    const [again, twice] = await Promise.all([
+      model.logits(ids, { batch: 2, sequence: 24 }),
+      model.logits(ids, { batch: 2, sequence: 24 }),
+    ]);
     expect(again).toEqual(together);
     expect(twice).toEqual(together);
     await model.close();
@@ -114,7 +134,13 @@ describe("forward", () => {
     let closed = 0;
     const failing = {
       ...inThread,
-      openForward: () => Promise.resolve({ write: () => Promise.reject(new Error("no room")), run: () => Promise.reject(new Error("run")), extend: () => Promise.reject(new Error("extend")), close: () => Promise.resolve(void closed++) }),
+      openForward: () =>
+        Promise.resolve({
+          write: () => Promise.reject(new Error("no room")),
+          run: () => Promise.reject(new Error("run")),
+          extend: () => Promise.reject(new Error("extend")),
+          close: () => Promise.resolve(void closed++),
+        }),
     };
     await expect(openModel(golden("dense/llama"), failing, 1)).rejects.toThrow("no room");
     expect(closed).toBe(1);

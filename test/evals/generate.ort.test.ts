@@ -42,11 +42,17 @@ describe("generation", () => {
     const dir = join(root, `short${positions}`);
     cpSync(golden("moe/qwen3_moe"), dir, { recursive: true });
     const path = join(dir, "config.json");
-    writeFileSync(path, readFileSync(path, "utf8").replace(/"max_position_embeddings": \d+/, `"max_position_embeddings": ${positions}`));
+    writeFileSync(
+      path,
+      readFileSync(path, "utf8").replace(/"max_position_embeddings": \d+/, `"max_position_embeddings": ${positions}`),
+    );
     const short = await openModel(dir, inThread, 1);
     expect(short.spec.maxPositions).toBe(positions);
     const lengths = new Set<number>();
-    const watched: TextModel = { ...short, logits: (ids, shape, rows) => (lengths.add(shape.sequence), short.logits(ids, shape, rows)) };
+    const watched: TextModel = {
+      ...short,
+      logits: (ids, shape, rows) => (lengths.add(shape.sequence), short.logits(ids, shape, rows)),
+    };
     expect(await collect(watched, prompt, greedy)).toEqual(await chain(short, prompt, 45, positions));
     expect(Math.max(...lengths)).toBe(positions);
     await short.close();
@@ -56,8 +62,12 @@ describe("generation", () => {
     const prompts = [prompt, Int32Array.from({ length: 70 }, (_, i) => (i * 7) % 96), Int32Array.of(9)];
     const alone = await Promise.all(prompts.map((text) => chain(model, text, 45)));
     const stop = [alone[2]![20]!];
-    const ended = (text: readonly number[]): readonly number[] => (text.includes(stop[0]!) ? text.slice(0, text.indexOf(stop[0]!)) : text);
-    for (const [settings, expected] of [[greedy, alone], [{ ...greedy, stop }, alone.map(ended)]] as const) {
+    const ended = (text: readonly number[]): readonly number[] =>
+      text.includes(stop[0]!) ? text.slice(0, text.indexOf(stop[0]!)) : text;
+    for (const [settings, expected] of [
+      [greedy, alone],
+      [{ ...greedy, stop }, alone.map(ended)],
+    ] as const) {
       const out: number[][] = prompts.map(() => []);
       for await (const { row, id } of generateBatch(model, prompts, settings)) out[row]!.push(id);
       expect(out).toEqual(expected);
@@ -68,9 +78,16 @@ describe("generation", () => {
     const dir = join(root, "batch");
     cpSync(golden("moe/qwen3_moe"), dir, { recursive: true });
     const path = join(dir, "config.json");
-    writeFileSync(path, readFileSync(path, "utf8").replace(/"max_position_embeddings": \d+/, '"max_position_embeddings": 24'));
+    writeFileSync(
+      path,
+      readFileSync(path, "utf8").replace(/"max_position_embeddings": \d+/, '"max_position_embeddings": 24'),
+    );
     const short = await openModel(dir, inThread, 1);
-    const prompts = [prompt, Int32Array.from({ length: 30 }, (_, i) => (i * 5) % 96), Int32Array.from({ length: 20 }, (_, i) => (i * 11) % 96)];
+    const prompts = [
+      prompt,
+      Int32Array.from({ length: 30 }, (_, i) => (i * 5) % 96),
+      Int32Array.from({ length: 20 }, (_, i) => (i * 11) % 96),
+    ];
     const out: number[][] = prompts.map(() => []);
     for await (const { row, id } of generateBatch(short, prompts, { ...greedy, maxNewTokens: 12 })) out[row]!.push(id);
     expect(out).toEqual(await Promise.all(prompts.map((text) => chain(short, text, 12, 24))));
@@ -94,7 +111,8 @@ describe("generation", () => {
     expect(await collect(model, prompt, { ...greedy, maxNewTokens: 0 })).toEqual([]);
     const controller = new AbortController();
     const seen: number[] = [];
-    for await (const id of generate(model, prompt, { ...greedy, signal: controller.signal })) if (seen.push(id) === 3) controller.abort();
+    for await (const id of generate(model, prompt, { ...greedy, signal: controller.signal }))
+      if (seen.push(id) === 3) controller.abort();
     expect(seen).toEqual(text.slice(0, 3));
   });
 
@@ -103,6 +121,8 @@ describe("generation", () => {
     const nothing = generateBatch(model, [prompt, new Int32Array(0)], greedy);
     await expect(nothing.next()).rejects.toThrow("prompt 2 has no tokens");
     await expect(generateBatch(model, [], greedy).next()).rejects.toThrow("there is no prompt");
-    await expect(collect(model, Int32Array.of(96), greedy)).rejects.toThrow("token id 96 is outside the vocabulary 0..95");
+    await expect(collect(model, Int32Array.of(96), greedy)).rejects.toThrow(
+      "token id 96 is outside the vocabulary 0..95",
+    );
   });
 });

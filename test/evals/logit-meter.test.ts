@@ -13,9 +13,17 @@ it("gives what the definitions give, however the vocabulary is cut", () => {
   const cases = fc.integer({ min: 1, max: 9 }).chain((vocab) =>
     fc.record({
       vocab: fc.constant(vocab),
-      rows: fc.array(fc.record({ a: fc.array(logit, { minLength: vocab, maxLength: vocab }), b: fc.array(logit, { minLength: vocab, maxLength: vocab }), target: fc.integer({ min: -1, max: vocab - 1 }) }), { minLength: 1, maxLength: 4 }),
+      rows: fc.array(
+        fc.record({
+          a: fc.array(logit, { minLength: vocab, maxLength: vocab }),
+          b: fc.array(logit, { minLength: vocab, maxLength: vocab }),
+          target: fc.integer({ min: -1, max: vocab - 1 }),
+        }),
+        { minLength: 1, maxLength: 4 },
+      ),
       step: fc.integer({ min: 1, max: vocab }),
-    }));
+    }),
+  );
   fc.assert(
     fc.property(cases, ({ vocab, rows, step }) => {
       const counted = rows.filter(({ target }) => target >= 0);
@@ -24,7 +32,8 @@ it("gives what the definitions give, however the vocabulary is cut", () => {
       const meter = compared.open(Int32Array.from(rows, ({ target }) => target));
       for (let first = 0; first < vocab; first += step) {
         const count = Math.min(step, vocab - first);
-        const piece = (of: "a" | "b"): Float32Array => Float32Array.from(rows.flatMap((row) => row[of].slice(first, first + count)));
+        const piece = (of: "a" | "b"): Float32Array =>
+          Float32Array.from(rows.flatMap((row) => row[of].slice(first, first + count)));
         meter.add(piece("a"), piece("b"), first, count);
       }
       meter.close();
@@ -36,7 +45,9 @@ it("gives what the definitions give, however the vocabulary is cut", () => {
       expect(found.maxAbsLogit).toBe(Math.max(...counted.flatMap(({ a }) => a.map(Math.abs))));
       expect(found.parentLoss).toBeCloseTo(mean(counted.map(({ a, target }) => logSumExp(a) - a[target]!)), 8);
       expect(found.childLoss).toBeCloseTo(mean(counted.map(({ b, target }) => logSumExp(b) - b[target]!)), 8);
-      const divergence = counted.map(({ a, b }) => a.reduce((sum, x, i) => sum + Math.exp(x - logSumExp(a)) * (x - logSumExp(a) - b[i]! + logSumExp(b)), 0));
+      const divergence = counted.map(({ a, b }) =>
+        a.reduce((sum, x, i) => sum + Math.exp(x - logSumExp(a)) * (x - logSumExp(a) - b[i]! + logSumExp(b)), 0),
+      );
       expect(found.klDivergence).toBeCloseTo(mean(divergence), 7);
       const best = (x: readonly number[]): number => x.indexOf(Math.max(...x));
       expect(found.topAgreement).toBeCloseTo(mean(counted.map(({ a, b }) => Number(best(a) === best(b)))), 10);

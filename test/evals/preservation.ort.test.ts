@@ -24,7 +24,8 @@ const parents = ["dense/llama", "dense/llama_tied", "dense/mistral", "dense/qwen
 const root = temporaryFolder();
 let made = 0;
 
-const tokensOf = (name: string): Int32Array => Int32Array.from(readTensors(golden(name, "expected.safetensors")).get("input_ids")!.data);
+const tokensOf = (name: string): Int32Array =>
+  Int32Array.from(readTensors(golden(name, "expected.safetensors")).get("input_ids")!.data);
 
 interface Measured extends Preservation {
   /** Largest logit difference over largest logit. */
@@ -53,8 +54,20 @@ describe.each(parents)("%s", (name) => {
     const targets = await targetsOf(name, "topk-softmax");
     expect(targets.length).toBeGreaterThan(0);
     for (const target of targets) {
-      for (const [recipe, routerStd] of [["E4G1T2", 0.02], ["E4G1T1", 1], ["E8G1T2", 1], ["E8G8T8", 0.02], ["E4G8T16", 1], ["E3G4T8", 1], ["E8G8T8", 0]] as const) {
-        const { error, parentLoss, childLoss, maxAbsLogit, tokens } = await measure(name, recipe, { target, routerStd, seed: 5 });
+      for (const [recipe, routerStd] of [
+        ["E4G1T2", 0.02],
+        ["E4G1T1", 1],
+        ["E8G1T2", 1],
+        ["E8G8T8", 0.02],
+        ["E4G8T16", 1],
+        ["E3G4T8", 1],
+        ["E8G8T8", 0],
+      ] as const) {
+        const { error, parentLoss, childLoss, maxAbsLogit, tokens } = await measure(name, recipe, {
+          target,
+          routerStd,
+          seed: 5,
+        });
         expect(error, `${target} ${recipe} std ${routerStd}`).toBeLessThanOrEqual(exactFor(target));
         expect(Math.abs(parentLoss - childLoss)).toBeLessThan(1e-5);
         expect(tokens).toBe(47);
@@ -68,7 +81,10 @@ describe.each(parents)("%s", (name) => {
     for (const target of targets) {
       for (const recipe of ["E4G1T2", "E8G8T8"]) {
         const options = { target, order: "softmax-topk" as const };
-        expect((await measure(name, recipe, { ...options, routerStd: 0 })).error, `${target} ${recipe} constant`).toBeLessThanOrEqual(EXACT);
+        expect(
+          (await measure(name, recipe, { ...options, routerStd: 0 })).error,
+          `${target} ${recipe} constant`,
+        ).toBeLessThanOrEqual(EXACT);
         const small = await measure(name, recipe, { ...options, routerStd: 0.02 });
         const large = await measure(name, recipe, { ...options, routerStd: 1 });
         expect(small.error, `${target} ${recipe} small`).toBeGreaterThan(EXACT);
@@ -76,13 +92,17 @@ describe.each(parents)("%s", (name) => {
       }
       // All experts chosen: softmax weights sum to 1 whatever the router says.
       if (table[target].routers["softmax-topk"]!.score !== "softmax") continue;
-      expect((await measure(name, "E4G1T4", { target, order: "softmax-topk", routerStd: 1 })).error).toBeLessThanOrEqual(EXACT);
+      expect(
+        (await measure(name, "E4G1T4", { target, order: "softmax-topk", routerStd: 1 })).error,
+      ).toBeLessThanOrEqual(EXACT);
     }
   });
 
   it("other scalings miss it where a factor is due, and only there", async () => {
     for (const scaling of ["paper", "none"] as const) {
-      expect((await measure(name, "E4G1T2", { scaling })).error, `${scaling}, no factor due`).toBeLessThanOrEqual(EXACT);
+      expect((await measure(name, "E4G1T2", { scaling })).error, `${scaling}, no factor due`).toBeLessThanOrEqual(
+        EXACT,
+      );
       expect((await measure(name, "E8G8T8", { scaling })).error, `${scaling}, G = 8`).toBeGreaterThan(1e-3);
     }
   });
@@ -93,7 +113,14 @@ it("an FFN cut without whole copies is far from the parent", async () => {
 });
 
 it("equal router rows give equal bits, for any number of tokens, experts and threads", async () => {
-  for (const [tokens, hidden, groups, size] of [[1, 32, 8, 8], [1, 520, 3, 8], [2, 64, 9, 2], [5, 257, 5, 3], [33, 128, 8, 8], [1, 64, 1, 17]] as const) {
+  for (const [tokens, hidden, groups, size] of [
+    [1, 32, 8, 8],
+    [1, 520, 3, 8],
+    [2, 64, 9, 2],
+    [5, 257, 5, 3],
+    [33, 128, 8, 8],
+    [1, 64, 1, 17],
+  ] as const) {
     const b = new GraphBuilder();
     const x = b.input("x", "f32", [tokens, hidden]);
     const w = b.input("w", "f32", [groups * size, hidden]);
@@ -101,12 +128,14 @@ it("equal router rows give equal bits, for any number of tokens, experts and thr
     const values = new Float32Array(tokens * hidden);
     randomStream(1, "x").normals(values, 0);
     const rows = new Float32Array(groups * size * hidden);
-    for (let e = 0; e < groups * size; e++) randomStream(1, `row ${Math.floor(e / size)}`).normals(rows.subarray(e * hidden, (e + 1) * hidden), 0);
+    for (let e = 0; e < groups * size; e++)
+      randomStream(1, `row ${Math.floor(e / size)}`).normals(rows.subarray(e * hidden, (e + 1) * hidden), 0);
     for (const threads of [1, 2]) {
       const [logits] = await evaluateOnce(graph, [values, rows], threads);
       logits!.data.forEach((value, i) => {
         const first = Math.floor(i / size) * size;
-        if (value !== logits!.data[first]) expect.fail(`${tokens} x ${hidden}, ${groups} groups of ${size}, ${threads} threads: [${i}]`);
+        if (value !== logits!.data[first])
+          expect.fail(`${tokens} x ${hidden}, ${groups} groups of ${size}, ${threads} threads: [${i}]`);
       });
     }
   }
@@ -129,7 +158,10 @@ describe("compareModels", () => {
   });
 
   it("measures what it says: differences and losses restated from the logits", async () => {
-    const [a, b] = [await openModel(golden("dense/llama"), inThread, 1), await openModel(golden("dense/qwen3"), inThread, 1)];
+    const [a, b] = [
+      await openModel(golden("dense/llama"), inThread, 1),
+      await openModel(golden("dense/qwen3"), inThread, 1),
+    ];
     const tokens = tokensOf("dense/llama").subarray(0, 13);
     const found = await compareModels(a, b, tokens, { sequence: 6, limitTokens: 12 });
     const differences: number[] = [];

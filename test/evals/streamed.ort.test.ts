@@ -15,7 +15,10 @@ describe.each(goldenModels)("%s", (name) => {
     // Fewer elements than any matrix has: every one is read in several pieces.
     const streamed = await openStreamedModel(golden(name), inThread, { threads: 1, pieceElements: 300 });
     const whole = await openModel(golden(name), inThread, 1);
-    const [found, other] = [await streamed.logits(ids, { batch, sequence }), await whole.logits(ids, { batch, sequence })];
+    const [found, other] = [
+      await streamed.logits(ids, { batch, sequence }),
+      await whole.logits(ids, { batch, sequence }),
+    ];
     const wanted = expected.get("logits")!.data;
     const scale = Math.max(...wanted.map(Math.abs));
     expect(found.length).toBe(wanted.length);
@@ -25,7 +28,13 @@ describe.each(goldenModels)("%s", (name) => {
     const rows = Int32Array.of(3, batch * sequence - 1);
     const picked = await streamed.logits(ids, { batch, sequence }, rows);
     const vocab = streamed.spec.vocab;
-    rows.forEach((row, i) => expect(Math.max(...picked.subarray(i * vocab, (i + 1) * vocab).map((value, j) => Math.abs(value - found[row * vocab + j]!)))).toBeLessThanOrEqual(1e-5 * scale));
+    rows.forEach((row, i) =>
+      expect(
+        Math.max(
+          ...picked.subarray(i * vocab, (i + 1) * vocab).map((value, j) => Math.abs(value - found[row * vocab + j]!)),
+        ),
+      ).toBeLessThanOrEqual(1e-5 * scale),
+    );
     await streamed.close();
     await whole.close();
   });
@@ -35,7 +44,9 @@ describe("a streamed model", () => {
   it("refuses ids that it does not have, and stops where it is asked to", async () => {
     const controller = new AbortController();
     const model = await openStreamedModel(golden("dense/llama"), inThread, { threads: 1, signal: controller.signal });
-    const outside: unknown = await model.logits(Int32Array.of(1, 96), { batch: 1, sequence: 2 }).catch((cause: unknown) => cause);
+    const outside: unknown = await model
+      .logits(Int32Array.of(1, 96), { batch: 1, sequence: 2 })
+      .catch((cause: unknown) => cause);
     expect(outside).toBeInstanceOf(UpcycleError);
     expect((outside as UpcycleError).line).toContain("token id 96 is outside the vocabulary 0..95");
     controller.abort(new Error("enough"));

@@ -47,14 +47,22 @@ describe.each(parents)("%s", (name) => {
     const families = holders(checkpoint.spec, upcycleRecipe(recipeName, { order, routerStd }));
     expect(families).toContain("upcycle");
     // It always selects two.
-    if (name === "dense/stablelm" && recipeName === "E4G1T2" && order === "topk-softmax") expect(families).toContain("phimoe");
+    if (name === "dense/stablelm" && recipeName === "E4G1T2" && order === "topk-softmax")
+      expect(families).toContain("phimoe");
     if (order === "topk-softmax") expect(families).toEqual(expect.arrayContaining([...(promised[name] ?? [])]));
     const parent = await openModel(golden(name), inThread, 1);
     for (const target of families) {
       const out = join(root, `m${made++}`);
-      await convertCheckpoint({ source: golden(name), recipe: upcycleRecipe(recipeName, { order, routerStd, target, seed: 5 }), out });
+      await convertCheckpoint({
+        source: golden(name),
+        recipe: upcycleRecipe(recipeName, { order, routerStd, target, seed: 5 }),
+        out,
+      });
       const child = await openModel(out, inThread, 1);
-      const { maxAbsLogitDiff, maxAbsLogit, tokens } = await compareModels(parent, child, ids, { sequence: 24, limitTokens: 1000 });
+      const { maxAbsLogitDiff, maxAbsLogit, tokens } = await compareModels(parent, child, ids, {
+        sequence: 24,
+        limitTokens: 1000,
+      });
       await child.close();
       expect(tokens).toBeGreaterThan(20);
       expect(maxAbsLogitDiff / maxAbsLogit, target).toBeLessThanOrEqual(EXACT);

@@ -75,7 +75,8 @@ async function specOf(dir) {
 }
 
 /** What config.json says of how the experts were made. */
-const lineageOf = async (dir) => JSON.stringify(JSON.parse(await readFile(join(dir, "config.json"), "utf8"))[lineageKey]);
+const lineageOf = async (dir) =>
+  JSON.stringify(JSON.parse(await readFile(join(dir, "config.json"), "utf8"))[lineageKey]);
 
 /** Every dense golden model x recipe x router order x family that holds it x router std. */
 async function conversions() {
@@ -89,8 +90,20 @@ async function conversions() {
           for (const routerStd of [0.02, 0]) {
             const name = `${source} ${recipe} ${target} ${order} ${routerStd}`;
             const out = join(work, name.replaceAll(" ", "-"));
-            await convertCheckpoint({ source: golden(model), recipe: upcycleRecipe(recipe, { target, order, routerStd }), out });
-            await addCase(name, out, input, { kind: "convert", parent: golden(model), source, recipe, target, order, routerStd });
+            await convertCheckpoint({
+              source: golden(model),
+              recipe: upcycleRecipe(recipe, { target, order, routerStd }),
+              out,
+            });
+            await addCase(name, out, input, {
+              kind: "convert",
+              parent: golden(model),
+              source,
+              recipe,
+              target,
+              order,
+              routerStd,
+            });
           }
         }
       }
@@ -106,98 +119,249 @@ function withHeads(spec, headDim) {
 
 /** What the golden models do not have: each line is a golden model and what of its spec is changed. */
 const changes = {
-  "llama with biases": ["dense/llama", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: ffns(spec, { bias: true }) })],
-  "llama with linear rope": ["dense/llama", (spec) => ({
-    ...spec, layers: spec.layers.map((layer) => ({ ...layer, rope: { ...layer.rope, theta: 500, scaling: { kind: "linear", factor: 4 } } })),
-  })],
+  "llama with biases": [
+    "dense/llama",
+    (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: ffns(spec, { bias: true }) }),
+  ],
+  "llama with linear rope": [
+    "dense/llama",
+    (spec) => ({
+      ...spec,
+      layers: spec.layers.map((layer) => ({
+        ...layer,
+        rope: { ...layer.rope, theta: 500, scaling: { kind: "linear", factor: 4 } },
+      })),
+    }),
+  ],
   "llama with wide heads": ["dense/llama", (spec) => withHeads({ ...spec, attn: { ...spec.attn, kvHeads: 1 } }, 16)],
   "mistral with a window": ["dense/mistral", (spec) => ({ ...spec, layers: windows(spec, [5, 5]) })],
   "qwen2 with a window": ["dense/qwen2", (spec) => ({ ...spec, tiedHead: true, layers: windows(spec, [null, 5]) })],
   "qwen3 with a window and biases": [
-    "dense/qwen3", (spec) => withHeads({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: windows(spec, [5, null]) }, 12),
+    "dense/qwen3",
+    (spec) =>
+      withHeads(
+        { ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: windows(spec, [5, null]) },
+        12,
+      ),
   ],
   "mixtral with a window": ["moe/mixtral", (spec) => ({ ...spec, tiedHead: true, layers: windows(spec, [5, 5]) })],
   "qwen2_moe with a window": ["moe/qwen2_moe", (spec) => ({ ...spec, layers: windows(spec, [null, 5]) })],
   "qwen2_moe without biases": [
-    "moe/qwen2_moe", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: false }, layers: ffns(spec, { router: softmaxRouter("topk-softmax") }) }),
+    "moe/qwen2_moe",
+    (spec) => ({
+      ...spec,
+      attn: { ...spec.attn, qkvBias: false },
+      layers: ffns(spec, { router: softmaxRouter("topk-softmax") }),
+    }),
   ],
   "qwen3_moe with a window and biases": [
-    "moe/qwen3_moe", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: windows(spec, [5, 5]) }),
+    "moe/qwen3_moe",
+    (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: windows(spec, [5, 5]) }),
   ],
   "gemma with a linear rope": ["dense/gemma", (spec) => ({ ...spec, layers: ropes(spec, [linear, linear]) })],
-  "gemma2 with windows, biases and small caps": ["dense/gemma2", (spec) => ({
-    ...spec, logitSoftcap: 2, attn: { ...spec.attn, qkvBias: true, outBias: true, scale: 7 ** -0.5, softcap: 1.5 }, layers: windows(spec, [5, null]),
-  })],
-  "gemma3_text with windows, two ropes and a cap": ["dense/gemma3_text", (spec) => ({
-    ...spec, logitSoftcap: 2, layers: ropes({ layers: windows(spec, [null, 5]) }, [{ theta: 300, ...linear }, { theta: 20 }]),
-  })],
-  "gemma3_text with a scaled rope on sliding layers": ["dense/gemma3_text", (spec) => ({ ...spec, layers: ropes({ layers: windows(spec, [5, null]) }, [linear, { theta: 20 }]) })],
-  "granite with biases": ["dense/granite", (spec) => ({
-    ...spec, multipliers: { embedding: 3, residual: 0.4, logits: 1 / 3 }, attn: { ...spec.attn, qkvBias: true, outBias: true, scale: 0.1 },
-    layers: ffns(spec, { bias: true }),
-  })],
-  "smollm3 without positions, with a window and biases": ["dense/smollm3", (spec) => ({
-    ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: windows({ layers: ropes({ layers: ffns(spec, { bias: true }) }, [{}, null]) }, [null, 5]),
-  })],
+  "gemma2 with windows, biases and small caps": [
+    "dense/gemma2",
+    (spec) => ({
+      ...spec,
+      logitSoftcap: 2,
+      attn: { ...spec.attn, qkvBias: true, outBias: true, scale: 7 ** -0.5, softcap: 1.5 },
+      layers: windows(spec, [5, null]),
+    }),
+  ],
+  "gemma3_text with windows, two ropes and a cap": [
+    "dense/gemma3_text",
+    (spec) => ({
+      ...spec,
+      logitSoftcap: 2,
+      layers: ropes({ layers: windows(spec, [null, 5]) }, [{ theta: 300, ...linear }, { theta: 20 }]),
+    }),
+  ],
+  "gemma3_text with a scaled rope on sliding layers": [
+    "dense/gemma3_text",
+    (spec) => ({ ...spec, layers: ropes({ layers: windows(spec, [5, null]) }, [linear, { theta: 20 }]) }),
+  ],
+  "granite with biases": [
+    "dense/granite",
+    (spec) => ({
+      ...spec,
+      multipliers: { embedding: 3, residual: 0.4, logits: 1 / 3 },
+      attn: { ...spec.attn, qkvBias: true, outBias: true, scale: 0.1 },
+      layers: ffns(spec, { bias: true }),
+    }),
+  ],
+  "smollm3 without positions, with a window and biases": [
+    "dense/smollm3",
+    (spec) => ({
+      ...spec,
+      attn: { ...spec.attn, qkvBias: true, outBias: true },
+      layers: windows({ layers: ropes({ layers: ffns(spec, { bias: true }) }, [{}, null]) }, [null, 5]),
+    }),
+  ],
   "olmo2 with biases": ["dense/olmo2", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true } })],
-  "olmo3 with one window and a scaled rope": ["dense/olmo3", (spec) => ({ ...spec, layers: ropes({ layers: windows(spec, [5, null]) }, [{ theta: 20 }, { theta: 20, ...linear }]) })],
-  "olmo3 with two ropes": ["dense/olmo3", (spec) => ({ ...spec, layers: ropes({ layers: windows(spec, [null, 5]) }, [{ theta: 50 }, { theta: 20 }]) })],
-  "cohere with norms on queries and keys": ["dense/cohere", (spec) => ({ ...spec, attn: { ...spec.attn, qkNorm: { span: "own-head", norm: spec.norm, afterRope: false } } })],
-  "olmo with clipped projections and biases": ["dense/olmo", (spec) => ({ ...spec, attn: { ...spec.attn, clip: 0.5, qkvBias: true, outBias: true } })],
-  "olmoe with clipping behind the norm": ["moe/olmoe", (spec) => ({ ...spec, attn: { ...spec.attn, clip: 0.5, qkvBias: true, outBias: true } })],
+  "olmo3 with one window and a scaled rope": [
+    "dense/olmo3",
+    (spec) => ({
+      ...spec,
+      layers: ropes({ layers: windows(spec, [5, null]) }, [{ theta: 20 }, { theta: 20, ...linear }]),
+    }),
+  ],
+  "olmo3 with two ropes": [
+    "dense/olmo3",
+    (spec) => ({ ...spec, layers: ropes({ layers: windows(spec, [null, 5]) }, [{ theta: 50 }, { theta: 20 }]) }),
+  ],
+  "cohere with norms on queries and keys": [
+    "dense/cohere",
+    (spec) => ({ ...spec, attn: { ...spec.attn, qkNorm: { span: "own-head", norm: spec.norm, afterRope: false } } }),
+  ],
+  "olmo with clipped projections and biases": [
+    "dense/olmo",
+    (spec) => ({ ...spec, attn: { ...spec.attn, clip: 0.5, qkvBias: true, outBias: true } }),
+  ],
+  "olmoe with clipping behind the norm": [
+    "moe/olmoe",
+    (spec) => ({ ...spec, attn: { ...spec.attn, clip: 0.5, qkvBias: true, outBias: true } }),
+  ],
   "flex_olmo with biases, renormalised": [
-    "moe/flex_olmo", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: moes(spec, { router: softmaxRouter("topk-softmax") }) }),
+    "moe/flex_olmo",
+    (spec) => ({
+      ...spec,
+      attn: { ...spec.attn, qkvBias: true, outBias: true },
+      layers: moes(spec, { router: softmaxRouter("topk-softmax") }),
+    }),
   ],
-  "mellum with a dense layer, a window and two ropes": ["moe/mellum", (spec) => ({
-    ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true },
-    layers: windows({ layers: ropes({ layers: firstDense(spec) }, [{ theta: 20 }, linear]) }, [5, null]),
-  })],
-  "dots1 with groups, a window and biases": ["moe/dots1", (spec) => ({
-    ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: windows({ layers: moes(spec, grouped) }, [null, 5]),
-  })],
-  "glm4_moe with norms, biases and a wider shared expert": ["moe/glm4_moe", (spec) => ({
-    ...spec, attn: { ...spec.attn, qkNorm: { span: "head", norm: spec.norm, afterRope: false }, qkvBias: true }, layers: moes(spec, { ...grouped, shared: { inner: 32, gated: false } }),
-  })],
-  "solar_open with YaRN and biases": ["moe/solar_open", (spec) => ({
-    ...spec, attn: { ...spec.attn, qkvBias: true }, layers: moes({ layers: ropes(spec, [yarn, yarn]) }, grouped),
-  })],
+  "mellum with a dense layer, a window and two ropes": [
+    "moe/mellum",
+    (spec) => ({
+      ...spec,
+      attn: { ...spec.attn, qkvBias: true, outBias: true },
+      layers: windows({ layers: ropes({ layers: firstDense(spec) }, [{ theta: 20 }, linear]) }, [5, null]),
+    }),
+  ],
+  "dots1 with groups, a window and biases": [
+    "moe/dots1",
+    (spec) => ({
+      ...spec,
+      attn: { ...spec.attn, qkvBias: true, outBias: true },
+      layers: windows({ layers: moes(spec, grouped) }, [null, 5]),
+    }),
+  ],
+  "glm4_moe with norms, biases and a wider shared expert": [
+    "moe/glm4_moe",
+    (spec) => ({
+      ...spec,
+      attn: { ...spec.attn, qkNorm: { span: "head", norm: spec.norm, afterRope: false }, qkvBias: true },
+      layers: moes(spec, { ...grouped, shared: { inner: 32, gated: false } }),
+    }),
+  ],
+  "solar_open with YaRN and biases": [
+    "moe/solar_open",
+    (spec) => ({
+      ...spec,
+      attn: { ...spec.attn, qkvBias: true },
+      layers: moes({ layers: ropes(spec, [yarn, yarn]) }, grouped),
+    }),
+  ],
   "hy_v3 with biases and two shared experts": [
-    "moe/hy_v3", (spec) => ({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true }, layers: moes(spec, { shared: { inner: 32, gated: false } }) }),
+    "moe/hy_v3",
+    (spec) => ({
+      ...spec,
+      attn: { ...spec.attn, qkvBias: true, outBias: true },
+      layers: moes(spec, { shared: { inner: 32, gated: false } }),
+    }),
   ],
-  "hunyuan_v1_moe with biases and wide heads": ["moe/hunyuan_v1_moe", (spec) => withHeads({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true } }, 12)],
-  "deepseek_v3 with YaRN as released": ["moe/deepseek_v3", (spec) => ({
-    ...spec, attn: { ...spec.attn, scale: 12 ** -0.5 * (0.1 * Math.log(40) + 1) ** 2 }, layers: ropes(spec, [yarn, yarn]),
-  })],
-  "deepseek_v3 without a query latent, halves turning": ["moe/deepseek_v3", (spec) => ({
-    ...spec, attn: { ...spec.attn, latent: { ...spec.attn.latent, queryRank: null, valueDim: 6 } },
-    layers: ropes({ layers: moes(spec, grouped) }, [{ interleaved: false }, { interleaved: false }]),
-  })],
+  "hunyuan_v1_moe with biases and wide heads": [
+    "moe/hunyuan_v1_moe",
+    (spec) => withHeads({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true } }, 12),
+  ],
+  "deepseek_v3 with YaRN as released": [
+    "moe/deepseek_v3",
+    (spec) => ({
+      ...spec,
+      attn: { ...spec.attn, scale: 12 ** -0.5 * (0.1 * Math.log(40) + 1) ** 2 },
+      layers: ropes(spec, [yarn, yarn]),
+    }),
+  ],
+  "deepseek_v3 without a query latent, halves turning": [
+    "moe/deepseek_v3",
+    (spec) => ({
+      ...spec,
+      attn: { ...spec.attn, latent: { ...spec.attn.latent, queryRank: null, valueDim: 6 } },
+      layers: ropes({ layers: moes(spec, grouped) }, [{ interleaved: false }, { interleaved: false }]),
+    }),
+  ],
   "phi3 with LongRoPE, short factors": ["dense/phi3", (spec) => longrope(spec, 64)],
   "phi3 with LongRoPE, long factors": ["dense/phi3", (spec) => longrope(spec, 16)],
   // Its 5.18 class takes the short factors at every length.
-  "phimoe with LongRoPE and biases": ["moe/phimoe", (spec) => longrope({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true } }, 64)],
-  "granitemoe_swa with windows, ropes and a shared expert": ["moe/granitemoe_swa", (spec) => ({
-    ...spec, layers: ffns({ layers: windows({ layers: ropes(spec, [{ theta: 50 }, { ...spec.layers[0].rope, theta: 20 }]) }, [null, 5]) }, { shared: { inner: 24, gated: false } }),
-  })],
-  "dbrx without a limit and not renormalised": ["moe/dbrx", (spec) => ({
-    ...spec, attn: { ...spec.attn, clip: null }, layers: ffns(spec, { router: softmaxRouter("softmax-topk") }),
-  })],
-  "ernie4_5_moe with a floor of 1": ["moe/ernie4_5_moe", (spec) => ({ ...spec, layers: routers(spec, { renormalise: { plus: 0, atLeast: 1 } }) })],
-  "lfm2_moe not renormalised, scaled": ["moe/lfm2_moe", (spec) => ({ ...spec, layers: routers(spec, { renormalise: null, correctionBias: false, scaling: 1.5 }) })],
+  "phimoe with LongRoPE and biases": [
+    "moe/phimoe",
+    (spec) => longrope({ ...spec, attn: { ...spec.attn, qkvBias: true, outBias: true } }, 64),
+  ],
+  "granitemoe_swa with windows, ropes and a shared expert": [
+    "moe/granitemoe_swa",
+    (spec) => ({
+      ...spec,
+      layers: ffns(
+        { layers: windows({ layers: ropes(spec, [{ theta: 50 }, { ...spec.layers[0].rope, theta: 20 }]) }, [null, 5]) },
+        { shared: { inner: 24, gated: false } },
+      ),
+    }),
+  ],
+  "dbrx without a limit and not renormalised": [
+    "moe/dbrx",
+    (spec) => ({
+      ...spec,
+      attn: { ...spec.attn, clip: null },
+      layers: ffns(spec, { router: softmaxRouter("softmax-topk") }),
+    }),
+  ],
+  "ernie4_5_moe with a floor of 1": [
+    "moe/ernie4_5_moe",
+    (spec) => ({ ...spec, layers: routers(spec, { renormalise: { plus: 0, atLeast: 1 } }) }),
+  ],
+  "lfm2_moe not renormalised, scaled": [
+    "moe/lfm2_moe",
+    (spec) => ({ ...spec, layers: routers(spec, { renormalise: null, correctionBias: false, scaling: 1.5 }) }),
+  ],
 };
 const routers = ({ layers }, change) =>
-  layers.map((layer) => (layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, router: { ...layer.ffn.router, ...change } } } : layer));
+  layers.map((layer) =>
+    layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, router: { ...layer.ffn.router, ...change } } } : layer,
+  );
 const longrope = (spec, originalMaxPositions) => {
-  const scaling = { kind: "longrope", short: [1, 1.1, 1.2, 1.3], long: [1, 2, 3, 4], originalMaxPositions, attentionFactor: 1.2 };
+  const scaling = {
+    kind: "longrope",
+    short: [1, 1.1, 1.2, 1.3],
+    long: [1, 2, 3, 4],
+    originalMaxPositions,
+    attentionFactor: 1.2,
+  };
   return { ...spec, layers: ropes(spec, [{ scaling }, { scaling }]) };
 };
-const yarn = { scaling: { kind: "yarn", factor: 40, betaFast: 32, betaSlow: 1, originalMaxPositions: 16, truncate: true, attentionFactor: 1 } };
-const grouped = { topK: 3, router: sigmoidRouter({ groups: { count: 4, kept: 2 }, renormalised: false, scaling: 1.5 }) };
-const moes = ({ layers }, change) => layers.map((layer) => (layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, ...change } } : layer));
-const firstDense = ({ layers }) => layers.map((layer, i) => (i === 0 ? { ...layer, ffn: { kind: "dense", inner: 64, bias: false, activation: "silu", gated: true } } : layer));
+const yarn = {
+  scaling: {
+    kind: "yarn",
+    factor: 40,
+    betaFast: 32,
+    betaSlow: 1,
+    originalMaxPositions: 16,
+    truncate: true,
+    attentionFactor: 1,
+  },
+};
+const grouped = {
+  topK: 3,
+  router: sigmoidRouter({ groups: { count: 4, kept: 2 }, renormalised: false, scaling: 1.5 }),
+};
+const moes = ({ layers }, change) =>
+  layers.map((layer) => (layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, ...change } } : layer));
+const firstDense = ({ layers }) =>
+  layers.map((layer, i) =>
+    i === 0 ? { ...layer, ffn: { kind: "dense", inner: 64, bias: false, activation: "silu", gated: true } } : layer,
+  );
 const linear = { scaling: { kind: "linear", factor: 4 } };
 /** Null: no rope on that layer. */
-const ropes = ({ layers }, changed) => layers.map((layer, i) => ({ ...layer, rope: changed[i] === null ? null : { ...layer.rope, ...changed[i] } }));
+const ropes = ({ layers }, changed) =>
+  layers.map((layer, i) => ({ ...layer, rope: changed[i] === null ? null : { ...layer.rope, ...changed[i] } }));
 const ffns = ({ layers }, change) => layers.map((layer) => ({ ...layer, ffn: { ...layer.ffn, ...change } }));
 const windows = ({ layers }, sizes) => layers.map((layer, i) => ({ ...layer, window: sizes[i] }));
 
@@ -225,7 +389,10 @@ async function variants() {
   }
 }
 
-/** Models that transformers has opened and saved again mean the same to us: equal specs, equal logits; and say as much of how their experts were made. */
+/**
+ * Models that transformers has opened and saved again mean the same to us: equal specs, equal logits; and say as much
+ * of how their experts were made.
+ */
 async function readBack() {
   const wrong = [];
   const saved = cases.filter(({ save }) => save !== undefined);
@@ -234,7 +401,8 @@ async function readBack() {
       const specs = [await specOf(dir), await specOf(save)].map((spec) => JSON.stringify({ ...spec, tokens: null }));
       if (specs[0] !== specs[1]) wrong.push(`${name}: transformers saved ${specs[1]}, it was ${specs[0]}`);
       const lineages = [await lineageOf(dir), await lineageOf(save)];
-      if (lineages[0] !== lineages[1]) wrong.push(`${name}: transformers saved ${lineages[1]} about how the experts were made, it was ${lineages[0]}`);
+      if (lineages[0] !== lineages[1])
+        wrong.push(`${name}: transformers saved ${lineages[1]} about how the experts were made, it was ${lineages[0]}`);
       const first = await openTensorFile(ours);
       const [batch, sequence] = first.tensors.get("input_ids").shape;
       const ids = new Int32Array((await first.read("input_ids")).buffer);
@@ -243,7 +411,8 @@ async function readBack() {
       const model = await openModel(save, onnxruntimeBackend, 1);
       const logits = await model.logits(ids, { batch, sequence });
       await model.close();
-      if (logits.some((value, i) => value !== expected[i])) wrong.push(`${name}: other logits after transformers saved it`);
+      if (logits.some((value, i) => value !== expected[i]))
+        wrong.push(`${name}: other logits after transformers saved it`);
     } catch (error) {
       wrong.push(`${name}: ${error.message}`);
     }
@@ -275,7 +444,15 @@ async function rewrites() {
         // Gemma's embedding factor is rounded to the type of the weights.
         const refactored = (await specOf(dir)).multipliers.embedding !== checkpoint.spec.multipliers.embedding;
         const save = as === "float32" ? { save: `${dir}.saved` } : {};
-        await addCase(`${model} as ${as}`, dir, input, { kind: "rewrite", source: model, as, refactored, dtype: as.split(",")[0], ...same, ...save });
+        await addCase(`${model} as ${as}`, dir, input, {
+          kind: "rewrite",
+          source: model,
+          as,
+          refactored,
+          dtype: as.split(",")[0],
+          ...same,
+          ...save,
+        });
       }
     }
   }
@@ -298,7 +475,9 @@ async function tokenizerFacts(dir) {
 async function trainings() {
   const config = parseTrainConfig(
     JSON.stringify({
-      out: "unused", tokenizer: { vocab: 4096 }, text: { builtin: ["moby-dick"] },
+      out: "unused",
+      tokenizer: { vocab: 4096 },
+      text: { builtin: ["moby-dick"] },
       model: { hidden: 32, layers: 2, heads: 4, kvHeads: 2, inner: 64, maxPositions: 256 },
       training: { steps: 6, batch: 2, sequence: 64, lr: { peak: 3e-3 }, evalEvery: 3 },
     }),
@@ -307,7 +486,13 @@ async function trainings() {
   const corpus = await readCorpus(config.text);
   const carry = join(work, "tokenizer");
   await mkdir(carry);
-  await writeFile(join(carry, "tokenizer.json"), await trainByteLevelBpe(corpus.split.train.map(({ text }) => text), config.tokenizer));
+  await writeFile(
+    join(carry, "tokenizer.json"),
+    await trainByteLevelBpe(
+      corpus.split.train.map(({ text }) => text),
+      config.tokenizer,
+    ),
+  );
   await writeFile(join(carry, "tokenizer_config.json"), tokenizerConfig({ maxLength: config.model.maxPositions }));
   const tokenizer = await openTokenizer(carry);
   const text = await tokenizeCorpus(corpus, tokenizer, undefined);
@@ -315,7 +500,18 @@ async function trainings() {
   const input = { ids: text.heldOut.slice(0, 96), batch: 2, sequence: 48 };
   const train = async (name, spec, initial) => {
     const dir = join(work, name.replaceAll(/\W+/g, "-"));
-    const options = { dir, spec, initial, carry, text, block: config.training, evaluationTokens: 500, seed: 0, threads: 1, identity: {} };
+    const options = {
+      dir,
+      spec,
+      initial,
+      carry,
+      text,
+      block: config.training,
+      evaluationTokens: 500,
+      seed: 0,
+      threads: 1,
+      identity: {},
+    };
     for await (const event of trainRun({ ...options, backend: onnxruntimeBackend })) void event;
     for (const which of ["last", "best"]) {
       const folder = join(dir, which);
@@ -324,7 +520,11 @@ async function trainings() {
     return join(dir, "last");
   };
   for (const family of ["llama", "qwen3"]) {
-    const spec = newModelSpec({ ...config.model, family, tiedHead: family !== "qwen3" }, tokenizer.vocab, tokenizer.eosId ?? null);
+    const spec = newModelSpec(
+      { ...config.model, family, tiedHead: family !== "qwen3" },
+      tokenizer.vocab,
+      tokenizer.eosId ?? null,
+    );
     const dense = await train(`${family} from scratch`, spec, async (slot) => freshTensor(spec, slot, 0));
     for (const order of ["topk-softmax", "softmax-topk"]) {
       for (const target of holders(spec, upcycleRecipe("E4G2T4", { order })).filter(isReleased).slice(0, 3)) {
@@ -347,7 +547,9 @@ await trainings();
 await writeFile(join(work, "manifest.json"), JSON.stringify(cases, null, 1));
 console.error(`${cases.length} cases in ${work}`);
 if (flags.python !== undefined) {
-  const { status } = spawnSync(flags.python, [here("transformers_check.py"), join(work, "manifest.json")], { stdio: "inherit" });
+  const { status } = spawnSync(flags.python, [here("transformers_check.py"), join(work, "manifest.json")], {
+    stdio: "inherit",
+  });
   const wrong = await readBack();
   process.exitCode = wrong > 0 ? 1 : (status ?? 1);
   if (flags.work === undefined) await rm(work, { recursive: true });

@@ -20,7 +20,10 @@ export const spaced = (low: number, high: number, steps: number): number[] =>
 /** All combinations of values, by column. */
 export function gridOf(values: Readonly<Record<string, readonly number[]>>): Places {
   const names = Object.keys(values);
-  const rows = names.reduce<number[][]>((found, name) => found.flatMap((row) => values[name]!.map((value) => [...row, value])), [[]]);
+  const rows = names.reduce<number[][]>(
+    (found, name) => found.flatMap((row) => values[name]!.map((value) => [...row, value])),
+    [[]],
+  );
   return placesOf(Object.fromEntries(names.map((name, j) => [name, rows.map((row) => row[j]!)])));
 }
 
@@ -32,22 +35,43 @@ export function simulated(from: Law, params: Params, places: Places, noise = 0, 
 }
 
 /** The reference's grid for the upcycling law: N 0.11-1.1B, D1 2-74B, D2 0.9-37B. */
-export const upcyclingGrid = gridOf({ N: spaced(0.11e9, 1.1e9, 4), D1: spaced(2e9, 74e9, 4), D2: spaced(0.9e9, 37e9, 4) });
+export const upcyclingGrid = gridOf({
+  N: spaced(0.11e9, 1.1e9, 4),
+  D1: spaced(2e9, 74e9, 4),
+  D2: spaced(0.9e9, 37e9, 4),
+});
 
 /** Parameters of upcycling-shared as in Table 2 of Liew et al. */
 export const table2 = Object.fromEntries([
   ...(["dense", "moe", "upcycled"] as const).flatMap((group) =>
-    Object.entries(publishedById(`liew-${group}`)!.params).filter(([name]) => name !== "E").map(([name, value]) => [`${group}.${name}`, value])),
+    Object.entries(publishedById(`liew-${group}`)!.params)
+      .filter(([name]) => name !== "E")
+      .map(([name, value]) => [`${group}.${name}`, value]),
+  ),
   ["E", 0.165],
 ]) as Record<string, number>;
 
 /** Dense, MoE and upcycled models with one E, with noise on ln L. */
 export function together(noise: number, seed = 0): Points {
   const scratch = gridOf({ N: spaced(1e8, 1e9, 4), D: spaced(1e9, 1e11, 5) });
-  const parts: [string, Places][] = [["dense", scratch], ["moe", scratch], ["upcycled", upcyclingGrid]];
-  const column = (name: string): number[] => parts.flatMap(([, { columns, n }]) => [...(columns[name] ?? new Float64Array(n).fill(NaN))]);
+  const parts: [string, Places][] = [
+    ["dense", scratch],
+    ["moe", scratch],
+    ["upcycled", upcyclingGrid],
+  ];
+  const column = (name: string): number[] =>
+    parts.flatMap(([, { columns, n }]) => [...(columns[name] ?? new Float64Array(n).fill(NaN))]);
   const group = parts.flatMap(([name, { n }]) => new Array<string>(n).fill(name));
-  return { ...simulated(law("upcycling-shared"), table2, placesOf({ N: column("N"), D: column("D"), D1: column("D1"), D2: column("D2") }, group), noise, seed), group };
+  return {
+    ...simulated(
+      law("upcycling-shared"),
+      table2,
+      placesOf({ N: column("N"), D: column("D"), D1: column("D1"), D2: column("D2") }, group),
+      noise,
+      seed,
+    ),
+    group,
+  };
 }
 
 /** 240 points of Hoffmann et al. as read off their figure: D = C / 6N, the five largest losses left out. */
@@ -57,14 +81,20 @@ export function chinchillaPoints(): Points {
     return { N, D: Number(row["Training FLOP"]) / (6 * N), loss: Number(row.loss) };
   });
   const fifth = rows.map(({ loss }) => loss).sort((a, b) => b - a)[4]!;
-  return pointsOf(rows.filter(({ loss }) => loss < fifth), ["N", "D"]);
+  return pointsOf(
+    rows.filter(({ loss }) => loss < fifth),
+    ["N", "D"],
+  );
 }
 
 export function gemstones(set: string): Points {
-  const rows = readFileSync(dataFile("gemstones", `${set}.jsonl`), "utf8").trim().split("\n").map((line) => {
-    const row = JSON.parse(line) as Record<string, number>;
-    return { N: row.params_active_precise!, D: row.tokens!, loss: row.final_loss! };
-  });
+  const rows = readFileSync(dataFile("gemstones", `${set}.jsonl`), "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => {
+      const row = JSON.parse(line) as Record<string, number>;
+      return { N: row.params_active_precise!, D: row.tokens!, loss: row.final_loss! };
+    });
   return pointsOf(rows, ["N", "D"]);
 }
 
@@ -75,17 +105,35 @@ export function routed(router: string): Points {
     const id = row.hyper_id!;
     if (Number(row.step) >= Number(last.get(id)?.step ?? -1)) last.set(id, row);
   }
-  const rows = [...last.values()].filter((row) =>
-    Number(row.routing_frequency) === 0.5 && row.k === "1" && row.seed === "42" && (row.router_type === router || row.router_type === "Dense"));
-  return pointsOf(rows.map((row) => ({ N: Number(row.dense_parameter_count), E: Number(row.num_experts), loss: Number(row.loss_validation) })), ["N", "E"]);
+  const rows = [...last.values()].filter(
+    (row) =>
+      Number(row.routing_frequency) === 0.5 &&
+      row.k === "1" &&
+      row.seed === "42" &&
+      (row.router_type === router || row.router_type === "Dense"),
+  );
+  return pointsOf(
+    rows.map((row) => ({
+      N: Number(row.dense_parameter_count),
+      E: Number(row.num_experts),
+      loss: Number(row.loss_validation),
+    })),
+    ["N", "E"],
+  );
 }
 
 function csv(text: string): Record<string, string>[] {
-  const [head, ...lines] = text.trim().split("\n").map((line) => line.split(","));
+  const [head, ...lines] = text
+    .trim()
+    .split("\n")
+    .map((line) => line.split(","));
   return lines.map((cells) => Object.fromEntries(cells.map((cell, j) => [head![j]!, cell])));
 }
 
-function pointsOf<K extends string>(rows: readonly (Record<K, number> & { loss: number })[], names: readonly K[]): Points {
+function pointsOf<K extends string>(
+  rows: readonly (Record<K, number> & { loss: number })[],
+  names: readonly K[],
+): Points {
   return {
     ...placesOf(Object.fromEntries(names.map((name) => [name, rows.map((row) => row[name])]))),
     loss: Float64Array.from(rows, ({ loss }) => loss),

@@ -2,18 +2,32 @@ import { describe, expect, it } from "vitest";
 import { fitLaw } from "../../src/laws/fitting/fit.js";
 import type { Loss } from "../../src/laws/solvers/loss.js";
 import { published, publishedById } from "../../src/laws/forms/published.js";
-import { chinchillaPoints, gemstones, gridOf, haveData, law, routed, simulated, spaced, upcyclingGrid } from "./data.js";
+import {
+  chinchillaPoints,
+  gemstones,
+  gridOf,
+  haveData,
+  law,
+  routed,
+  simulated,
+  spaced,
+  upcyclingGrid,
+} from "./data.js";
 
 const huber = (delta: number): Loss => ({ name: "huber", delta });
 const lad: Loss = { name: "lad", delta: 0 };
 const mse: Loss = { name: "mse", delta: 0 };
 
 describe.skipIf(!haveData)("Chinchilla on the 240 points of Epoch", () => {
-  const points = haveData ? chinchillaPoints() : simulated(law("chinchilla"), publishedById("hoffmann")!.params, gridOf({ N: [1e8, 1e9], D: [1e9, 1e10] }));
+  const points = haveData
+    ? chinchillaPoints()
+    : simulated(law("chinchilla"), publishedById("hoffmann")!.params, gridOf({ N: [1e8, 1e9], D: [1e9, 1e10] }));
 
   it("reaches the true minimum of Huber's loss", () => {
     expect(points.n).toBe(240);
-    const { params, objective, status, gradientNorm, starts } = fitLaw(law("chinchilla"), points, { loss: huber(1e-3) });
+    const { params, objective, status, gradientNorm, starts } = fitLaw(law("chinchilla"), points, {
+      loss: huber(1e-3),
+    });
     expect(objective).toBeLessThanOrEqual(0.00101827401781);
     expect(Math.abs(params.A! - 477.826)).toBeLessThanOrEqual(0.01);
     expect(Math.abs(params.B! - 2143.42)).toBeLessThanOrEqual(0.1);
@@ -53,7 +67,9 @@ describe.skipIf(!haveData)("Chinchilla on the 240 points of Epoch", () => {
 describe.skipIf(!haveData)("Gemstones", () => {
   // The reference prints its minima with six or seven digits: half a unit of the last is theirs.
   it.each([
-    ["slim_chinchilla", 28, 1.30364e-5, 5e-11], ["hot_sampled_like_chinchilla", 24, 2.25719e-5, 5e-11], ["hot", 220, 2.075052e-4, 5e-11],
+    ["slim_chinchilla", 28, 1.30364e-5, 5e-11],
+    ["hot_sampled_like_chinchilla", 24, 2.25719e-5, 5e-11],
+    ["hot", 220, 2.075052e-4, 5e-11],
     ["cool_end", 199, 2.047791e-4, 5e-11],
   ])("%s: at most the best minimum known", (set, n, best, digits) => {
     const points = gemstones(set);
@@ -73,9 +89,15 @@ describe.skipIf(!haveData)("routed language models", () => {
     const points = routed(router);
     const { params, objective } = fitLaw(law("clark"), points, { loss: mse });
     expect(points.n).toBe(n);
-    const near = (name: string, wanted: number, tolerance: number): void => expect(Math.abs(params[name]! - wanted), name).toBeLessThanOrEqual(tolerance);
+    const near = (name: string, wanted: number, tolerance: number): void =>
+      expect(Math.abs(params[name]! - wanted), name).toBeLessThanOrEqual(tolerance);
     const theirs = publishedById(`clark-${router.toLowerCase()}`)!.params;
-    for (const [name, ours, tolerance] of [["a", a, 0.002], ["b", b, 0.012], ["c", c, 0.0015], ["d", d, 0.01]] as const) {
+    for (const [name, ours, tolerance] of [
+      ["a", a, 0.002],
+      ["b", b, 0.012],
+      ["c", c, 0.0015],
+      ["d", d, 0.01],
+    ] as const) {
       near(name, theirs[name]!, tolerance);
       near(name, ours!, 1e-4);
     }
@@ -84,14 +106,26 @@ describe.skipIf(!haveData)("routed language models", () => {
 });
 
 describe("noiseless points give back the law they are from", () => {
-  const values: Record<string, number[]> = { N: spaced(1e8, 1e9, 4), D: spaced(1e9, 1e11, 4), G: [1, 2, 4, 8, 16], S: [0, 0.5, 0.75, 0.9, 0.95], E: [1, 2, 4, 8, 16, 32, 64] };
-  const cases = published.flatMap((set) => [huber(1e-3), lad, mse].map((loss) => [set.id, loss.name, set, loss] as const));
+  const values: Record<string, number[]> = {
+    N: spaced(1e8, 1e9, 4),
+    D: spaced(1e9, 1e11, 4),
+    G: [1, 2, 4, 8, 16],
+    S: [0, 0.5, 0.75, 0.9, 0.95],
+    E: [1, 2, 4, 8, 16, 32, 64],
+  };
+  const cases = published.flatMap((set) =>
+    [huber(1e-3), lad, mse].map((loss) => [set.id, loss.name, set, loss] as const),
+  );
 
   it.each(cases)("%s by %s", (_, __, { law: id, params }, loss) => {
     const form = law(id);
-    const places = id === "upcycling" ? upcyclingGrid : gridOf(Object.fromEntries(form.columns.map(({ name }) => [name, values[name]!])));
+    const places =
+      id === "upcycling"
+        ? upcyclingGrid
+        : gridOf(Object.fromEntries(form.columns.map(({ name }) => [name, values[name]!])));
     const found = fitLaw(form, simulated(form, params, places), { loss });
-    for (const { name } of form.parameters) expect(Math.abs(found.params[name]! / params[name]! - 1), name).toBeLessThan(1e-10);
+    for (const { name } of form.parameters)
+      expect(Math.abs(found.params[name]! / params[name]! - 1), name).toBeLessThan(1e-10);
     expect(found.status).toBe("converged");
   });
 });
@@ -99,14 +133,29 @@ describe("noiseless points give back the law they are from", () => {
 describe("a fit that is no proper optimum", () => {
   it("ends at a bound and says so", () => {
     // Losses too low for any irreducible part: E falls as far as it may.
-    const points = simulated(law("joint"), publishedById("liew-dense")!.params, gridOf({ D: spaced(1e9, 1e11, 4), N: spaced(1e8, 1e9, 4) }));
-    const { status, atBound, params } = fitLaw(law("joint"), { ...points, loss: points.loss.map((value) => value - 0.4) }, { loss: mse });
+    const points = simulated(
+      law("joint"),
+      publishedById("liew-dense")!.params,
+      gridOf({ D: spaced(1e9, 1e11, 4), N: spaced(1e8, 1e9, 4) }),
+    );
+    const { status, atBound, params } = fitLaw(
+      law("joint"),
+      { ...points, loss: points.loss.map((value) => value - 0.4) },
+      { loss: mse },
+    );
     expect([status, atBound]).toEqual(["at-bound", ["E"]]);
     expect(params.E).toBeLessThan(1e-6);
   });
 
   it("stops at the limit of iterations and says so", () => {
-    const points = simulated(law("chinchilla"), publishedById("hoffmann")!.params, gridOf({ N: spaced(1e8, 1e10, 4), D: spaced(1e9, 1e11, 4) }), 0.01);
-    expect(fitLaw(law("chinchilla"), points, { limits: { iterations: 1, tolerance: 0 } }).status).toBe("iteration-limit");
+    const points = simulated(
+      law("chinchilla"),
+      publishedById("hoffmann")!.params,
+      gridOf({ N: spaced(1e8, 1e10, 4), D: spaced(1e9, 1e11, 4) }),
+      0.01,
+    );
+    expect(fitLaw(law("chinchilla"), points, { limits: { iterations: 1, tolerance: 0 } }).status).toBe(
+      "iteration-limit",
+    );
   });
 });

@@ -7,7 +7,13 @@ import { naturalOf, placesOf, predict, type Law } from "../../src/laws/forms/typ
 import { dataFile, gridOf, haveData, law, simulated, spaced } from "./data.js";
 
 const values: Record<string, number[]> = {
-  N: spaced(1e8, 2e9, 3), D: spaced(1e9, 1e11, 3), D1: spaced(2e9, 7e10, 3), D2: spaced(1e9, 4e10, 3), E: [1, 8, 64], G: [1, 4, 16], S: [0, 0.5, 0.9],
+  N: spaced(1e8, 2e9, 3),
+  D: spaced(1e9, 1e11, 3),
+  D1: spaced(2e9, 7e10, 3),
+  D2: spaced(1e9, 4e10, 3),
+  E: [1, 8, 64],
+  G: [1, 4, 16],
+  S: [0, 0.5, 0.9],
 };
 const placesFor = ({ columns }: Law) => gridOf(Object.fromEntries(columns.map(({ name }) => [name, values[name]!])));
 const plain: Record<string, Record<string, number>> = {
@@ -17,76 +23,93 @@ const plain: Record<string, Record<string, number>> = {
   "upcycling-additive": { A1: 8, alpha1: 0.12, A2: 9, alpha2: 0.13, B: 8, beta: 0.11, E: 0.3 },
   "upcycling-total": { A: 12, alpha: 0.12, B: 8, beta: 0.11, E: 0.3 },
 };
-const paramsFor = ({ id }: Law): Record<string, number> => ({ ...(plain[id] ?? published.find((set) => set.law === id)!.params) });
+const paramsFor = ({ id }: Law): Record<string, number> => ({
+  ...(plain[id] ?? published.find((set) => set.law === id)!.params),
+});
 
 // A law over groups is made of these; shared.test.ts holds it to them.
-describe.each(laws.filter(({ groups }) => groups === undefined).map((known) => [known.id, known] as const))("%s", (_, known) => {
-  const params = paramsFor(known);
-  const places = placesFor(known);
-  const bound = known.bind({ ...places, loss: predict(known, params, places) });
-  const theta = bound.internal(naturalOf(known, params));
+describe.each(laws.filter(({ groups }) => groups === undefined).map((known) => [known.id, known] as const))(
+  "%s",
+  (_, known) => {
+    const params = paramsFor(known);
+    const places = placesFor(known);
+    const bound = known.bind({ ...places, loss: predict(known, params, places) });
+    const theta = bound.internal(naturalOf(known, params));
 
-  it("goes to internal parameters and back", () => {
-    bound.natural(theta).forEach((value, j) => expect(value / params[known.parameters[j]!.name]!).toBeCloseTo(1, 10));
-  });
-
-  it("has the gradient of its prediction", () => {
-    const { n, p } = bound;
-    const jacobian = new Float64Array(n * p);
-    const [here, above, below] = [new Float64Array(n), new Float64Array(n), new Float64Array(n)];
-    bound.evaluate(theta, here);
-    bound.jacobian(jacobian);
-    const slopes = Float64Array.from({ length: n }, (_, i) => Math.sin(i));
-    const pulled = new Float64Array(p);
-    bound.pullback(slopes, pulled);
-    for (let j = 0; j < p; j++) {
-      const moved = theta.slice();
-      moved[j]! += 1e-6;
-      bound.evaluate(moved, above);
-      moved[j]! -= 2e-6;
-      bound.evaluate(moved, below);
-      for (let i = 0; i < n; i++) expect(jacobian[j * n + i]).toBeCloseTo((above[i]! - below[i]!) / 2e-6, 7);
-      expect(pulled[j]).toBeCloseTo(slopes.reduce((sum, slope, i) => sum + slope * jacobian[j * n + i]!, 0), 10);
-    }
-  });
-
-  it("has coordinates with their gradients", () => {
-    const gradient = new Float64Array(bound.p);
-    known.parameters.forEach(({ name, role }, j) => {
-      const at = bound.coordinate(j);
-      expect(at.at(theta, gradient)).toBeCloseTo(role === "coefficient" ? Math.log(params[name]!) : params[name]!, 9);
-      const moved = theta.slice();
-      const k = gradient.findIndex((slope) => slope !== 0);
-      moved[k]! += 1e-6;
-      expect((at.at(moved, null) - at.at(theta, null)) / 1e-6).toBeCloseTo(gradient[k]!, 4);
+    it("goes to internal parameters and back", () => {
+      bound.natural(theta).forEach((value, j) => expect(value / params[known.parameters[j]!.name]!).toBeCloseTo(1, 10));
     });
-  });
 
-  it("predicts the same wherever it is centred", () => {
-    const elsewhere = known.bind(simulated(known, params, placesFor({ ...known, columns: known.columns })));
-    const one = placesOf(Object.fromEntries(known.columns.map(({ name }) => [name, [values[name]![1]! * 0.9]])));
-    const out = new Float64Array(1);
-    elsewhere.at(one).evaluate(elsewhere.internal(naturalOf(known, params)), out);
-    expect(Math.exp(out[0]!)).toBeCloseTo(predict(known, params, one)[0]!, 10);
-  });
+    it("has the gradient of its prediction", () => {
+      const { n, p } = bound;
+      const jacobian = new Float64Array(n * p);
+      const [here, above, below] = [new Float64Array(n), new Float64Array(n), new Float64Array(n)];
+      bound.evaluate(theta, here);
+      bound.jacobian(jacobian);
+      const slopes = Float64Array.from({ length: n }, (_, i) => Math.sin(i));
+      const pulled = new Float64Array(p);
+      bound.pullback(slopes, pulled);
+      for (let j = 0; j < p; j++) {
+        const moved = theta.slice();
+        moved[j]! += 1e-6;
+        bound.evaluate(moved, above);
+        moved[j]! -= 2e-6;
+        bound.evaluate(moved, below);
+        for (let i = 0; i < n; i++) expect(jacobian[j * n + i]).toBeCloseTo((above[i]! - below[i]!) / 2e-6, 7);
+        expect(pulled[j]).toBeCloseTo(
+          slopes.reduce((sum, slope, i) => sum + slope * jacobian[j * n + i]!, 0),
+          10,
+        );
+      }
+    });
 
-  it("says what it is", () => {
-    expect(known.formula).toMatch(/^L|^log10 L/);
-    expect(known.source).toMatch(/arXiv|our definition/);
-    for (const { name, meaning, unit } of [...known.columns, ...known.parameters]) expect([name, meaning, unit]).not.toContain("");
-    for (const { name } of known.parameters) expect(known.formula).toContain(name);
-  });
-});
+    it("has coordinates with their gradients", () => {
+      const gradient = new Float64Array(bound.p);
+      known.parameters.forEach(({ name, role }, j) => {
+        const at = bound.coordinate(j);
+        expect(at.at(theta, gradient)).toBeCloseTo(role === "coefficient" ? Math.log(params[name]!) : params[name]!, 9);
+        const moved = theta.slice();
+        const k = gradient.findIndex((slope) => slope !== 0);
+        moved[k]! += 1e-6;
+        expect((at.at(moved, null) - at.at(theta, null)) / 1e-6).toBeCloseTo(gradient[k]!, 4);
+      });
+    });
+
+    it("predicts the same wherever it is centred", () => {
+      const elsewhere = known.bind(simulated(known, params, placesFor({ ...known, columns: known.columns })));
+      const one = placesOf(Object.fromEntries(known.columns.map(({ name }) => [name, [values[name]![1]! * 0.9]])));
+      const out = new Float64Array(1);
+      elsewhere.at(one).evaluate(elsewhere.internal(naturalOf(known, params)), out);
+      expect(Math.exp(out[0]!)).toBeCloseTo(predict(known, params, one)[0]!, 10);
+    });
+
+    it("says what it is", () => {
+      expect(known.formula).toMatch(/^L|^log10 L/);
+      expect(known.source).toMatch(/arXiv|our definition/);
+      for (const { name, meaning, unit } of [...known.columns, ...known.parameters])
+        expect([name, meaning, unit]).not.toContain("");
+      for (const { name } of known.parameters) expect(known.formula).toContain(name);
+    });
+  },
+);
 
 describe("published coefficients", () => {
   it.each(published.map((set) => [set.id, set] as const))("%s fit their law", (_, { law: id, params }) => {
-    expect(Object.keys(params).sort()).toEqual(law(id).parameters.map(({ name }) => name).sort());
+    expect(Object.keys(params).sort()).toEqual(
+      law(id)
+        .parameters.map(({ name }) => name)
+        .sort(),
+    );
   });
 
   it("of Table 2 give the reference's predictions", () => {
     const at = (id: string, columns: Record<string, number>): number => {
       const { law: form, params } = publishedById(id)!;
-      return predict(law(form), params, placesOf(Object.fromEntries(Object.entries(columns).map(([name, value]) => [name, [value]]))))[0]!;
+      return predict(
+        law(form),
+        params,
+        placesOf(Object.fromEntries(Object.entries(columns).map(([name, value]) => [name, [value]]))),
+      )[0]!;
     };
     expect(at("liew-upcycled", { N: 1e9, D1: 5e10, D2: 1e10 })).toBeCloseTo(2.2577, 4);
     expect(at("liew-dense", { N: 1e9, D: 5e10 })).toBeCloseTo(2.2868, 4);
@@ -98,32 +121,46 @@ describe("published coefficients", () => {
   });
 
   it.skipIf(!haveData)("of Table 2 give the test vectors", () => {
-    const { vectors } = JSON.parse(readFileSync(dataFile("liew_table2_vectors.json"), "utf8")) as { vectors: Record<string, number>[] };
+    const { vectors } = JSON.parse(readFileSync(dataFile("liew_table2_vectors.json"), "utf8")) as {
+      vectors: Record<string, number>[];
+    };
     expect(vectors).toHaveLength(36);
     const column = (name: string): number[] => vectors.map((vector) => vector[name]!);
     const places = placesOf({ N: column("N"), D1: column("D1"), D2: column("D2") });
-    const close = (found: Float64Array, name: string): void => found.forEach((value, i) => expect(value).toBeCloseTo(vectors[i]![name]!, 12));
+    const close = (found: Float64Array, name: string): void =>
+      found.forEach((value, i) => expect(value).toBeCloseTo(vectors[i]![name]!, 12));
     close(predict(law("upcycling"), publishedById("liew-upcycled")!.params, places), "upcycled");
-    close(predict(law("joint"), publishedById("liew-dense")!.params, placesOf({ N: column("N"), D: column("D1") })), "dense_at_D1");
-    close(predict(law("joint"), publishedById("liew-moe")!.params, placesOf({ N: column("N"), D: column("D2") })), "moe_scratch_at_D2");
+    close(
+      predict(law("joint"), publishedById("liew-dense")!.params, placesOf({ N: column("N"), D: column("D1") })),
+      "dense_at_D1",
+    );
+    close(
+      predict(law("joint"), publishedById("liew-moe")!.params, placesOf({ N: column("N"), D: column("D2") })),
+      "moe_scratch_at_D2",
+    );
   });
 
-  it.each([[1, 30.364, -0.1817, 53.9838, -0.1965], [8, 21.833, -0.1676, 119.9126, -0.2338], [32, 16.5424, -0.1557, 234.6726, -0.2652]])(
-    "of Ludziejewski give Table 4 at %i experts within 0.3 %%",
-    (experts, m, mu, n, nu) => {
-      const { a, alpha, delta, gamma, b, beta, omega, zeta, Es, Em } = publishedById("ludziejewski")!.params;
-      const { logEhat } = effectiveExperts(experts, Es!, Em!);
-      const close = (found: number, wanted: number): void => expect(Math.abs(found / wanted - 1)).toBeLessThan(3e-3);
-      close(a! * Math.exp(delta! * logEhat), m);
-      close(alpha! + gamma! * logEhat, mu);
-      close(b! * Math.exp(omega! * logEhat), n);
-      close(beta! + zeta! * logEhat, nu);
-      // The law itself, through two predictions that differ only in N.
-      const { params } = publishedById("ludziejewski")!;
-      const [one, other] = predict(law("ludziejewski"), params, placesOf({ N: [1e8, 1e9], D: [1e10, 1e10], E: [experts, experts] }));
-      close(one! - other!, m * (1e8 ** mu - 1e9 ** mu));
-    },
-  );
+  it.each([
+    [1, 30.364, -0.1817, 53.9838, -0.1965],
+    [8, 21.833, -0.1676, 119.9126, -0.2338],
+    [32, 16.5424, -0.1557, 234.6726, -0.2652],
+  ])("of Ludziejewski give Table 4 at %i experts within 0.3 %%", (experts, m, mu, n, nu) => {
+    const { a, alpha, delta, gamma, b, beta, omega, zeta, Es, Em } = publishedById("ludziejewski")!.params;
+    const { logEhat } = effectiveExperts(experts, Es!, Em!);
+    const close = (found: number, wanted: number): void => expect(Math.abs(found / wanted - 1)).toBeLessThan(3e-3);
+    close(a! * Math.exp(delta! * logEhat), m);
+    close(alpha! + gamma! * logEhat, mu);
+    close(b! * Math.exp(omega! * logEhat), n);
+    close(beta! + zeta! * logEhat, nu);
+    // The law itself, through two predictions that differ only in N.
+    const { params } = publishedById("ludziejewski")!;
+    const [one, other] = predict(
+      law("ludziejewski"),
+      params,
+      placesOf({ N: [1e8, 1e9], D: [1e10, 1e10], E: [experts, experts] }),
+    );
+    close(one! - other!, m * (1e8 ** mu - 1e9 ** mu));
+  });
 
   it("know that one expert counts as Es and many as Em", () => {
     expect(Math.exp(effectiveExperts(1, 2.0732, 290.4521).logEhat)).toBeCloseTo(2.0732, 10);

@@ -51,8 +51,10 @@ describe("deviances", () => {
 
   it("know what a rise of Huber's loss means for normal residuals", () => {
     const rise = 1e-6;
-    // E psi' / E psi^2 of a normal distribution: 1 / sigma^2 for a wide threshold, 2 phi(0) / (sigma delta) for a narrow one.
-    const of = (delta: number): number => devianceOf({ name: "huber", delta }, 1, residuals, 5, 0.95).of(1 + rise) / (2 * rise);
+    // E psi' / E psi^2 of a normal distribution: 1 / sigma^2 for a wide threshold, 2 phi(0) / (sigma delta) for a
+    // narrow one.
+    const of = (delta: number): number =>
+      devianceOf({ name: "huber", delta }, 1, residuals, 5, 0.95).of(1 + rise) / (2 * rise);
     expect(of(1) * 1e-4).toBeCloseTo(1, 1);
     expect((of(1e-4) * 1e-6) / 0.798).toBeCloseTo(1, 1);
     expect(devianceOf({ name: "lad", delta: 0 }, 1, residuals, 5, 0.95).of(2) / 2 / 79.8).toBeCloseTo(1, 1);
@@ -69,25 +71,30 @@ describe("profiles", () => {
     expect((high - fit.params.alpha!) / (fit.params.alpha! - low)).toBeCloseTo(1, 2);
   });
 
-  it.each([mse, { name: "huber", delta: 1e-3 } as const])("cover the truth as often as they say (upcycling law, 0.5 %% noise, 20 studies, %j)", (loss) => {
-    const held = placesOf({ N: [7e9], D1: [3e11], D2: [1e11] });
-    const wanted = predict(law("upcycling"), truth, held)[0]!;
-    const covered: Record<string, number> = {};
-    const studies = 20;
-    for (let seed = 0; seed < studies; seed++) {
-      const points = simulated(law("upcycling"), truth, upcyclingGrid, 0.005, seed);
-      const fit = fitLaw(law("upcycling"), points, { loss });
-      const problem = problemOf(fit.bound, points, loss);
-      const count = (name: string, value: number, profile: ReturnType<typeof profileParameter>): void => {
-        const inside = (profile.lowOpen || value >= profile.low) && (profile.highOpen || value <= profile.high);
-        covered[name] = (covered[name] ?? 0) + Number(inside);
-      };
-      law("upcycling").parameters.forEach(({ name }, j) => count(name, truth[name]!, profileParameter(fit, problem, j, { level: 0.9 })));
-      count("prediction", wanted, profilePrediction(fit, problem, held, { level: 0.9 }));
-    }
-    // 15 of 20 or fewer would happen in 4 % of cases at 90 % coverage; the seeds are fixed.
-    for (const [name, hits] of Object.entries(covered)) expect(hits / studies, name).toBeGreaterThanOrEqual(0.8);
-  });
+  it.each([mse, { name: "huber", delta: 1e-3 } as const])(
+    "cover the truth as often as they say (upcycling law, 0.5 %% noise, 20 studies, %j)",
+    (loss) => {
+      const held = placesOf({ N: [7e9], D1: [3e11], D2: [1e11] });
+      const wanted = predict(law("upcycling"), truth, held)[0]!;
+      const covered: Record<string, number> = {};
+      const studies = 20;
+      for (let seed = 0; seed < studies; seed++) {
+        const points = simulated(law("upcycling"), truth, upcyclingGrid, 0.005, seed);
+        const fit = fitLaw(law("upcycling"), points, { loss });
+        const problem = problemOf(fit.bound, points, loss);
+        const count = (name: string, value: number, profile: ReturnType<typeof profileParameter>): void => {
+          const inside = (profile.lowOpen || value >= profile.low) && (profile.highOpen || value <= profile.high);
+          covered[name] = (covered[name] ?? 0) + Number(inside);
+        };
+        law("upcycling").parameters.forEach(({ name }, j) =>
+          count(name, truth[name]!, profileParameter(fit, problem, j, { level: 0.9 })),
+        );
+        count("prediction", wanted, profilePrediction(fit, problem, held, { level: 0.9 }));
+      }
+      // 15 of 20 or fewer would happen in 4 % of cases at 90 % coverage; the seeds are fixed.
+      for (const [name, hits] of Object.entries(covered)) expect(hits / studies, name).toBeGreaterThanOrEqual(0.8);
+    },
+  );
 
   it("are open where nothing holds the parameter, and warnings say so", () => {
     const points = simulated(law("upcycling"), truth, upcyclingGrid, 0.005, 1);
@@ -104,7 +111,10 @@ describe("profiles", () => {
     // Four losses at every place, none near another: their median is a whole range.
     const places = gridOf({ N: spaced(1e8, 1e10, 4), D: spaced(1e9, 1e11, 4), H: [1, 2, 3, 4] });
     const points = simulated(law("chinchilla"), publishedById("hoffmann")!.params, places);
-    const spread = { ...points, loss: points.loss.map((value, i) => value * (1 + 0.02 * (points.columns.H![i]! - 2.5))) };
+    const spread = {
+      ...points,
+      loss: points.loss.map((value, i) => value * (1 + 0.02 * (points.columns.H![i]! - 2.5))),
+    };
     const fit = fitLaw(law("chinchilla"), spread);
     const kinds = identificationWarnings(fit, problemOf(fit.bound, spread, fit.loss)).map(({ kind }) => kind);
     expect(kinds).toContain("flat");
@@ -140,11 +150,18 @@ describe("bootstrap", () => {
   it("draws whole runs where they are named", () => {
     // Every point five times over, as five checkpoints of a run that say the same thing.
     const rows = Array.from({ length: 5 * points.n }, (_, i) => i % points.n);
-    const copied = { ...placesOf({ N: rows.map((i) => points.columns.N![i]!), D: rows.map((i) => points.columns.D![i]!) }), loss: Float64Array.from(rows, (i) => points.loss[i]!) };
+    const copied = {
+      ...placesOf({ N: rows.map((i) => points.columns.N![i]!), D: rows.map((i) => points.columns.D![i]!) }),
+      loss: Float64Array.from(rows, (i) => points.loss[i]!),
+    };
     const runs = rows.map(String);
     const again = fitLaw(law("chinchilla"), copied);
     const spread = (clusters: readonly string[] | undefined): number => {
-      const draws = bootstrapDraws(problemOf(again.bound, copied, again.loss), again.theta, clusters, { seed: 0, from: 0, to: 200 });
+      const draws = bootstrapDraws(problemOf(again.bound, copied, again.loss), again.theta, clusters, {
+        seed: 0,
+        from: 0,
+        to: 200,
+      });
       return summarise(naturalDraws(again.bound, draws)[4]!, 0.9).standardError;
     };
     expect(spread(runs) / spread(undefined)).toBeGreaterThan(1.6);
@@ -153,9 +170,16 @@ describe("bootstrap", () => {
   it.skipIf(!haveData)("gives the published standard errors and intervals", () => {
     const epoch = chinchillaPoints();
     const best = fitLaw(law("chinchilla"), epoch);
-    const draws = naturalDraws(best.bound, bootstrapDraws(problemOf(best.bound, epoch, best.loss), best.theta, undefined, { seed: 0, from: 0, to: 4000 }));
+    const draws = naturalDraws(
+      best.bound,
+      bootstrapDraws(problemOf(best.bound, epoch, best.loss), best.theta, undefined, { seed: 0, from: 0, to: 4000 }),
+    );
     const theirs: Record<string, readonly [error: number, low: number, high: number]> = {
-      A: [124.52, 285.2, 743.6], B: [1293.28, 1042, 5810], E: [0.02566, 1.769, 1.871], alpha: [0.0154, 0.317, 0.373], beta: [0.0206, 0.331, 0.415],
+      A: [124.52, 285.2, 743.6],
+      B: [1293.28, 1042, 5810],
+      E: [0.02566, 1.769, 1.871],
+      alpha: [0.0154, 0.317, 0.373],
+      beta: [0.0206, 0.331, 0.415],
     };
     law("chinchilla").parameters.forEach(({ name }, j) => {
       const { low, high, standardError } = summarise(draws[j]!, 0.95);
@@ -167,11 +191,22 @@ describe("bootstrap", () => {
 });
 
 describe("comparing laws", () => {
-  const points = simulated(law("upcycling"), { ...truth, alpha3: 8e-3, alpha1: 0.2, alpha2: 0.25 }, upcyclingGrid, 0.002, 2);
+  const points = simulated(
+    law("upcycling"),
+    { ...truth, alpha3: 8e-3, alpha1: 0.2, alpha2: 0.25 },
+    upcyclingGrid,
+    0.002,
+    2,
+  );
 
   it("prefers the law the points are from", () => {
     const of = (id: string) => criteria(fitLaw(law(id), points, { loss: mse }), points);
-    const [full, without, additive, total] = ["upcycling", "upcycling-no-interaction", "upcycling-additive", "upcycling-total"].map(of);
+    const [full, without, additive, total] = [
+      "upcycling",
+      "upcycling-no-interaction",
+      "upcycling-additive",
+      "upcycling-total",
+    ].map(of);
     for (const other of [without!, additive!, total!]) {
       expect(full!.aic).toBeLessThan(other.aic);
       expect(full!.bic).toBeLessThan(other.bic);
@@ -191,6 +226,8 @@ describe("comparing laws", () => {
   it("says how far a prediction lies beyond the points", () => {
     const [warning, ...others] = extrapolationWarnings(points, placesOf({ N: [7e10], D1: [3e10], D2: [1e10] }));
     expect(others).toEqual([]);
-    expect(warning!.text).toBe("N = 70.0B lies a factor of 64 above the largest fitted (1.10B): this prediction extrapolates.");
+    expect(warning!.text).toBe(
+      "N = 70.0B lies a factor of 64 above the largest fitted (1.10B): this prediction extrapolates.",
+    );
   });
 });

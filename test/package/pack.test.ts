@@ -1,6 +1,17 @@
 /** The package as others get it: packed, installed outside the checkout, run, imported and type-checked. */
 import { execFileSync, execSync, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -38,8 +49,18 @@ beforeAll(() => {
 describe("the packed package", () => {
   it("holds what runs and nothing of the workshop", () => {
     const files = readdirSync(installed, { recursive: true, encoding: "utf8" });
-    expect(files).toEqual(expect.arrayContaining(["package.json", "LICENSE", join("dist", "index.d.ts"), join("dist", "cli", "main.js"), join("recipes", "quickstart.yaml")]));
-    expect(files.filter((file) => /^(src|test|bench|node_modules|shared)\b|\.ts$/.test(file) && !file.endsWith(".d.ts"))).toEqual([]);
+    expect(files).toEqual(
+      expect.arrayContaining([
+        "package.json",
+        "LICENSE",
+        join("dist", "index.d.ts"),
+        join("dist", "cli", "main.js"),
+        join("recipes", "quickstart.yaml"),
+      ]),
+    );
+    expect(
+      files.filter((file) => /^(src|test|bench|node_modules|shared)\b|\.ts$/.test(file) && !file.endsWith(".d.ts")),
+    ).toEqual([]);
   });
 
   it("runs outside the checkout", () => {
@@ -48,11 +69,16 @@ describe("the packed package", () => {
     expect(readFileSync(main, "utf8").startsWith("#!/usr/bin/env node\n")).toBe(true);
     expect(node(main, "--help")).toContain("quickstart");
     const model = copyModel(golden("moe/mixtral"), join(project, "mixtral"));
-    expect(JSON.parse(node(main, "inspect", model, "--json"))).toMatchObject({ dir: model, spec: { family: "mixtral" } });
+    expect(JSON.parse(node(main, "inspect", model, "--json"))).toMatchObject({
+      dir: model,
+      spec: { family: "mixtral" },
+    });
   });
 
   it("is a library whose first example works", () => {
-    const example = /```js\n([\s\S]*?)```/.exec(readFileSync(join(installed, "dist", "index.d.ts"), "utf8"))![1]!.replace(/^ \* ?/gm, "");
+    const example = /```js\n([\s\S]*?)```/
+      .exec(readFileSync(join(installed, "dist", "index.d.ts"), "utf8"))![1]!
+      .replace(/^ \* ?/gm, "");
     expect(example.trim().split("\n").length).toBeLessThanOrEqual(6);
     writeFileSync(join(project, "example.js"), example);
     copyModel(golden("dense/llama"), join(project, "dense"));
@@ -61,7 +87,9 @@ describe("the packed package", () => {
   });
 
   it("type-checks for a strict consumer, its own declarations included", () => {
-    writeFileSync(join(project, "consumer.ts"), `
+    writeFileSync(
+      join(project, "consumer.ts"),
+      `
 import { backward, countParams, GraphBuilder, openCheckpoint, parseStudyConfig, planUpcycle, runStudy, specFromConfig, trainRun, UpcycleError, upcycleRecipe } from "upcycle";
 import type { Backend, DecoderSpec, RunResult, StudyConfig, StudyEvent, StudyResult, TrainEvent } from "upcycle";
 
@@ -84,10 +112,19 @@ export const exit = (error: unknown): number => (error instanceof UpcycleError ?
 // @ts-expect-error a router order that does not exist
 upcycleRecipe("E8G1T2", { order: "topk" });
 specFromConfig({}, "config.json");
-`);
+`,
+    );
     const options = {
-      target: "ES2022", lib: ["ES2023"], module: "NodeNext", moduleResolution: "NodeNext", types: ["node"],
-      strict: true, exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true, skipLibCheck: false, noEmit: true,
+      target: "ES2022",
+      lib: ["ES2023"],
+      module: "NodeNext",
+      moduleResolution: "NodeNext",
+      types: ["node"],
+      strict: true,
+      exactOptionalPropertyTypes: true,
+      noUncheckedIndexedAccess: true,
+      skipLibCheck: false,
+      noEmit: true,
     };
     writeFileSync(join(project, "tsconfig.json"), JSON.stringify({ compilerOptions: options, files: ["consumer.ts"] }));
     const tsc = join(dirname(fileURLToPath(import.meta.resolve("typescript/package.json"))), "bin", "tsc");

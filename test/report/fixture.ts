@@ -1,4 +1,6 @@
-/** A made-up study with plausible curves: four arms, two seeds each, of a small parent. Numbers are drawn, not measured. */
+/**
+ * A made-up study with plausible curves: four arms, two seeds each, of a small parent. Numbers are drawn, not measured.
+ */
 import { randomStream } from "../../src/base/random.js";
 import { findings } from "../../src/report/study/findings.js";
 import type { ArmResult, ArmRun, LossPoint, StudyResult } from "../../src/model/results/result.js";
@@ -25,24 +27,56 @@ interface ArmPlan {
 
 export const armPlans: readonly ArmPlan[] = [
   {
-    id: "dense", label: "Continued dense", kind: "dense", recipe: null, experts: 0,
-    params: { total: 4_328_704, active: 4_328_704 }, flopsPerToken: 25.9e6,
-    start: parentLoss, end: 3.951, tokensPerSecond: 9412, peakRssBytes: 1.21e9,
+    id: "dense",
+    label: "Continued dense",
+    kind: "dense",
+    recipe: null,
+    experts: 0,
+    params: { total: 4_328_704, active: 4_328_704 },
+    flopsPerToken: 25.9e6,
+    start: parentLoss,
+    end: 3.951,
+    tokensPerSecond: 9412,
+    peakRssBytes: 1.21e9,
   },
   {
-    id: "coarse", label: "Coarse upcycled", kind: "upcycled", recipe: "E8G1T2", experts: 8,
-    params: { total: 15_341_568, active: 5_903_616 }, flopsPerToken: 35.4e6,
-    start: parentLoss, end: 3.872, tokensPerSecond: 3724, peakRssBytes: 2.46e9,
+    id: "coarse",
+    label: "Coarse upcycled",
+    kind: "upcycled",
+    recipe: "E8G1T2",
+    experts: 8,
+    params: { total: 15_341_568, active: 5_903_616 },
+    flopsPerToken: 35.4e6,
+    start: parentLoss,
+    end: 3.872,
+    tokensPerSecond: 3724,
+    peakRssBytes: 2.46e9,
   },
   {
-    id: "fine", label: "Fine upcycled", kind: "upcycled", recipe: "E8G8T8", experts: 64,
-    params: { total: 15_399_936, active: 4_390_144 }, flopsPerToken: 26.3e6,
-    start: parentLoss, end: 3.903, tokensPerSecond: 2896, peakRssBytes: 2.71e9,
+    id: "fine",
+    label: "Fine upcycled",
+    kind: "upcycled",
+    recipe: "E8G8T8",
+    experts: 64,
+    params: { total: 15_399_936, active: 4_390_144 },
+    flopsPerToken: 26.3e6,
+    start: parentLoss,
+    end: 3.903,
+    tokensPerSecond: 2896,
+    peakRssBytes: 2.71e9,
   },
   {
-    id: "scratch", label: "MoE from scratch", kind: "scratch", recipe: "E8G1T2", experts: 8,
-    params: { total: 15_341_568, active: 5_903_616 }, flopsPerToken: 35.4e6,
-    start: 8.3341, end: 4.417, tokensPerSecond: 3718, peakRssBytes: 2.46e9,
+    id: "scratch",
+    label: "MoE from scratch",
+    kind: "scratch",
+    recipe: "E8G1T2",
+    experts: 8,
+    params: { total: 15_341_568, active: 5_903_616 },
+    flopsPerToken: 35.4e6,
+    start: 8.3341,
+    end: 4.417,
+    tokensPerSecond: 3718,
+    peakRssBytes: 2.46e9,
   },
 ];
 
@@ -57,7 +91,12 @@ function lossCurve(plan: ArmPlan, seed: number): LossPoint[] {
     const rewarm = plan.kind === "scratch" ? 0 : 0.06 * Math.sin(Math.PI * Math.min(1, part * 4)) * Math.exp(-6 * part);
     const wiggle = step === 0 ? 0 : noise[0]! + 0.6 * noise[1 + step / everySteps]!;
     const tokens = step * tokensPerStep;
-    points.push({ step, tokens, flops: tokens * plan.flopsPerToken, loss: plan.start + (plan.end - plan.start) * fall + rewarm + wiggle });
+    points.push({
+      step,
+      tokens,
+      flops: tokens * plan.flopsPerToken,
+      loss: plan.start + (plan.end - plan.start) * fall + rewarm + wiggle,
+    });
   }
   return points;
 }
@@ -85,7 +124,10 @@ function similarity(plan: ArmPlan): ArmRun["similarity"] {
   const speed = plan.id === "fine" ? 0.14 : 0.09;
   return checkpoints().map((step) => ({
     step,
-    layers: Array.from({ length: moeLayers }, (_, layer) => 1 - speed * (1 + layer * 0.35) * (1 - Math.exp(-step / 260))),
+    layers: Array.from(
+      { length: moeLayers },
+      (_, layer) => 1 - speed * (1 + layer * 0.35) * (1 - Math.exp(-step / 260)),
+    ),
   }));
 }
 
@@ -101,7 +143,14 @@ function armRun(plan: ArmPlan, seed: number): ArmRun {
     path: `runs/${plan.id}-seed${seed}`,
     preservation:
       plan.kind === "upcycled"
-        ? { tokens: 16_384, parentLoss, childLoss: parentLoss + tiny / 100, maxAbsLogitDiff: tiny * seed, meanAbsLogitDiff: tiny / 11, maxAbsLogit: 17.42 }
+        ? {
+            tokens: 16_384,
+            parentLoss,
+            childLoss: parentLoss + tiny / 100,
+            maxAbsLogitDiff: tiny * seed,
+            meanAbsLogitDiff: tiny / 11,
+            maxAbsLogit: 17.42,
+          }
         : null,
     points,
     finalLoss: points.at(-1)!.loss,
@@ -182,7 +231,12 @@ export function study(changes: Partial<Omit<StudyResult, "findings">> = {}): Stu
 }
 
 /** An arm whose loss falls in a straight line, for tests that want round numbers: one run per list of losses. */
-export function plainArm(id: string, kind: ArmResult["kind"], losses: readonly (readonly number[])[], flopsPerToken = 10): ArmResult {
+export function plainArm(
+  id: string,
+  kind: ArmResult["kind"],
+  losses: readonly (readonly number[])[],
+  flopsPerToken = 10,
+): ArmResult {
   return {
     id,
     label: id,

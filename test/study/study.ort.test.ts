@@ -20,7 +20,10 @@ import { inThread } from "../support/backend.js";
 
 const root = temporaryFolder();
 const corpus = join(root, "corpus.jsonl");
-const words = "the a whale ship sea of in and union state people year congress captain white great night wind every war peace law".split(" ");
+const words =
+  "the a whale ship sea of in and union state people year congress captain white great night wind every war peace law".split(
+    " ",
+  );
 
 /** Sixty documents of sentences that repeat enough for a small model to learn something. */
 function writeCorpus(): void {
@@ -28,12 +31,15 @@ function writeCorpus(): void {
   let drawn = 0;
   const word = (): string => words[Math.floor(stream.uniformAt(drawn++) ** 2 * words.length)]!;
   const sentence = (): string => `${Array.from({ length: 8 }, word).join(" ")}.`;
-  const lines = Array.from({ length: 60 }, () => JSON.stringify({ text: Array.from({ length: 6 }, sentence).join(" ") }));
+  const lines = Array.from({ length: 60 }, () =>
+    JSON.stringify({ text: Array.from({ length: 6 }, sentence).join(" ") }),
+  );
   writeFileSync(corpus, `${lines.join("\n")}\n`);
 }
 
 const training = (steps: number): string =>
-  `{steps: ${steps}, batch: 4, sequence: 16, lr: {peak: 1e-2, schedule: cosine, warmup: 2, final: 0.1}, evalEvery: 3, saveEvery: 4}`;
+  `{steps: ${steps}, batch: 4, sequence: 16, lr: {peak: 1e-2, schedule: cosine, warmup: 2, final: 0.1}, ` +
+  "evalEvery: 3, saveEvery: 4}";
 
 const yaml = (changes = ""): string => `
 name: tiny
@@ -60,8 +66,18 @@ interface Options {
   readonly signal?: AbortSignal;
 }
 
-async function run({ config: chosen = config(), dir, signal }: Options, onEvent?: (event: StudyEvent) => void): Promise<StudyResult> {
-  const events = runStudy({ config: chosen, dir, backend: inThread, threads: 1, command: "upcycle study tiny.yaml", signal });
+async function run(
+  { config: chosen = config(), dir, signal }: Options,
+  onEvent?: (event: StudyEvent) => void,
+): Promise<StudyResult> {
+  const events = runStudy({
+    config: chosen,
+    dir,
+    backend: inThread,
+    threads: 1,
+    command: "upcycle study tiny.yaml",
+    signal,
+  });
   for (;;) {
     const next = await events.next();
     if (next.done === true) return next.value;
@@ -70,7 +86,10 @@ async function run({ config: chosen = config(), dir, signal }: Options, onEvent?
 }
 
 async function failure(promise: Promise<unknown>): Promise<UpcycleError> {
-  const error: unknown = await promise.then(() => "no error", (cause: unknown) => cause);
+  const error: unknown = await promise.then(
+    () => "no error",
+    (cause: unknown) => cause,
+  );
   if (!(error instanceof UpcycleError)) throw new Error(`expected an UpcycleError, got ${String(error)}`);
   return error;
 }
@@ -79,9 +98,14 @@ async function failure(promise: Promise<unknown>): Promise<UpcycleError> {
 function timeless(result: StudyResult): unknown {
   return {
     ...result,
-    startedAt: null, seconds: null, environment: null,
+    startedAt: null,
+    seconds: null,
+    environment: null,
     findings: result.findings.filter((sentence) => !/token.*s\b|memory|GB|MB/i.test(sentence)),
-    arms: result.arms.map((arm) => ({ ...arm, runs: arm.runs.map((one) => ({ ...one, tokensPerSecond: null, peakRssBytes: null })) })),
+    arms: result.arms.map((arm) => ({
+      ...arm,
+      runs: arm.runs.map((one) => ({ ...one, tokensPerSecond: null, peakRssBytes: null })),
+    })),
   };
 }
 
@@ -100,7 +124,13 @@ describe("a study's result", () => {
     expect(JSON.parse(readFileSync(join(whole, "result.json"), "utf8"))).toEqual(result);
     const report = await writeReport(whole, result);
     expect(readFileSync(report, "utf8")).toContain("whole copies");
-    expect(result).toMatchObject({ version: 1, name: "tiny", seeds: [0, 7], commands: ["upcycle study tiny.yaml"], environment: { threads: 1 } });
+    expect(result).toMatchObject({
+      version: 1,
+      name: "tiny",
+      seeds: [0, 7],
+      commands: ["upcycle study tiny.yaml"],
+      environment: { threads: 1 },
+    });
     expect(result.seconds).toBeGreaterThan(0);
     expect(result.findings.length).toBeGreaterThan(2);
   });
@@ -133,7 +163,8 @@ describe("a study's result", () => {
     const { total, active } = countParams(checkpoint.spec);
     expect(parent.params).toEqual({ total, active });
     await checkpoint.close();
-    for (const name of ["tokenizer.json", "tokenizer_config.json"]) expect(existsSync(join(whole, parent.path, name)), name).toBe(true);
+    for (const name of ["tokenizer.json", "tokenizer_config.json"])
+      expect(existsSync(join(whole, parent.path, name)), name).toBe(true);
   });
 
   it("has every arm with every seed on the same tokens, each with its checkpoints", async () => {
@@ -147,7 +178,11 @@ describe("a study's result", () => {
     for (const { id, kind, recipe, runs, flopsPerToken, params } of result.arms) {
       expect(runs.map(({ seed }) => seed)).toEqual([0, 7]);
       for (const { path, points, finalLoss, tokensPerSecond, peakRssBytes } of runs) {
-        expect(points.map(({ step, tokens }) => [step, tokens])).toEqual([[0, 0], [3, 192], [6, 384]]);
+        expect(points.map(({ step, tokens }) => [step, tokens])).toEqual([
+          [0, 0],
+          [3, 192],
+          [6, 384],
+        ]);
         expect(points.map(({ flops }) => flops)).toEqual([0, 192 * flopsPerToken, 384 * flopsPerToken]);
         expect(finalLoss).toBe(points.at(-1)!.loss);
         expect(tokensPerSecond).toBeGreaterThan(0);
@@ -168,7 +203,8 @@ describe("a study's result", () => {
 
   it("starts upcycled arms at the parent's loss, and scratch far from it", () => {
     for (const id of ["dense", "coarse", "fine", "soft"]) {
-      for (const { points } of arm(id).runs) expect(Math.abs(points[0]!.loss - result.parent.loss), id).toBeLessThan(1e-4);
+      for (const { points } of arm(id).runs)
+        expect(Math.abs(points[0]!.loss - result.parent.loss), id).toBeLessThan(1e-4);
     }
     for (const { points } of arm("scratch").runs) expect(points[0]!.loss).toBeGreaterThan(result.parent.loss + 0.2);
   });
@@ -187,8 +223,10 @@ describe("a study's result", () => {
         expect(similarity.at(-1)!.layers.every((cosine) => cosine < 1 - 1e-6 && cosine > 0.5)).toBe(true);
       }
     }
-    for (const { preservation, similarity, load } of arm("scratch").runs) expect([preservation, similarity, load.length]).toEqual([null, [], 3]);
-    for (const { preservation, similarity, load } of arm("dense").runs) expect([preservation, similarity, load]).toEqual([null, [], []]);
+    for (const { preservation, similarity, load } of arm("scratch").runs)
+      expect([preservation, similarity, load.length]).toEqual([null, [], 3]);
+    for (const { preservation, similarity, load } of arm("dense").runs)
+      expect([preservation, similarity, load]).toEqual([null, [], []]);
   });
 
   it("counts its progress from nothing to everything", () => {
@@ -209,7 +247,9 @@ describe("a study's folder", () => {
     const { points } = await readPoints(whole, lawById("upcycling-shared")!, { mapping: new Map() });
     const seen = result.parent.tokens!;
     expect(points.group!.filter((name) => name === "upcycled")).toHaveLength(6);
-    expect([...points.loss].sort()).toEqual([result.parent.loss, ...result.arms.flatMap(({ runs }) => runs.map(({ finalLoss }) => finalLoss))].sort());
+    expect([...points.loss].sort()).toEqual(
+      [result.parent.loss, ...result.arms.flatMap(({ runs }) => runs.map(({ finalLoss }) => finalLoss))].sort(),
+    );
     points.group!.forEach((name, i) => {
       const { N, D, D1, D2 } = points.columns;
       expect(N![i]).toBe(result.parent.params.total);
@@ -217,10 +257,24 @@ describe("a study's folder", () => {
       else expect(D![i]).toBeGreaterThan(0);
     });
     // The law of one size over the parent, the dense arms and those from scratch.
-    const found = await upcycleJson("fit", whole, "--law", "A*D^-a", "--columns", "D=D", "--start", "A=10,a=0.1", "--loss", "mse");
+    const found = await upcycleJson(
+      "fit",
+      whole,
+      "--law",
+      "A*D^-a",
+      "--columns",
+      "D=D",
+      "--start",
+      "A=10,a=0.1",
+      "--loss",
+      "mse",
+    );
     expect(found).toMatchObject({ n: 5, rows: 5, dropped: [], status: "converged" });
     const refused = await upcycle("fit", whole, "--law", "upcycling");
-    expect([refused.code, refused.stderr]).toEqual([2, expect.stringMatching(/whole: 6 points for a law with 7 parameters/)]);
+    expect([refused.code, refused.stderr]).toEqual([
+      2,
+      expect.stringMatching(/whole: 6 points for a law with 7 parameters/),
+    ]);
   });
 });
 
@@ -237,7 +291,12 @@ describe("the same command again", () => {
     for (const stop of stops) {
       const controller = new AbortController();
       let seen = 0;
-      const error = await failure(run({ dir, signal: controller.signal }, (event) => void (event.type === "train" && ++seen === stop && controller.abort())));
+      const error = await failure(
+        run(
+          { dir, signal: controller.signal },
+          (event) => void (event.type === "train" && ++seen === stop && controller.abort()),
+        ),
+      );
       expect(error.kind).toBe("interrupted");
     }
     const { seconds } = JSON.parse(readFileSync(join(dir, "study.json"), "utf8")) as { seconds: number };
@@ -248,7 +307,11 @@ describe("the same command again", () => {
   });
 
   it("takes no folder that holds something by the names it gives", async () => {
-    for (const [name, said] of [["parent", "holds parent, which would be replaced"], ["result.json", "holds result.json"], ["study.json", "this is not the record of a study"]] as const) {
+    for (const [name, said] of [
+      ["parent", "holds parent, which would be replaced"],
+      ["result.json", "holds result.json"],
+      ["study.json", "this is not the record of a study"],
+    ] as const) {
       const dir = join(root, `taken-${name}`);
       mkdirSync(dir);
       writeFileSync(join(dir, name), "{}");
@@ -262,10 +325,12 @@ describe("the same command again", () => {
     const dir = join(root, `early-${label}`);
     const controller = new AbortController();
     const seen: string[] = [];
-    const error = await failure(run({ dir, signal: controller.signal }, (event) => {
-      seen.push(event.type === "phase" ? event.label : event.type);
-      if (event.type === "phase" && event.label === label) controller.abort();
-    }));
+    const error = await failure(
+      run({ dir, signal: controller.signal }, (event) => {
+        seen.push(event.type === "phase" ? event.label : event.type);
+        if (event.type === "phase" && event.label === label) controller.abort();
+      }),
+    );
     expect([error.kind, error.where, error.hint]).toEqual(["interrupted", dir, "run the same command again to go on"]);
     expect(seen.at(-1)).toBe(label);
     expect(existsSync(join(dir, "tokenizer"))).toBe(false);
@@ -274,9 +339,18 @@ describe("the same command again", () => {
   it("with another config is refused, naming the keys, old and new", async () => {
     for (const [text, message] of [
       [yaml().replace("[0, 7]", "[0, 8]"), /^this folder holds another study: seeds was \[0,7\] and is \[0,8\]$/],
-      [yaml("  more: {kind: upcycled, recipe: E2G1T1}"), /^this folder holds another study: arms\.more is new \(\{"kind":"upcycled",.*…\)$/],
-      [yaml().replace("steps: 6", "steps: 7"), /^continue\.steps was 6 and is 7; of the 6 steps that are done, step 3 would have had another learning rate \(0\.00\d+ then, 0\.00\d+ now\)/],
-      [yaml().replace("steps: 12", "steps: 13"), /^the arms have begun with the parent as it was: pretrain\.steps was 12 and is 13$/],
+      [
+        yaml("  more: {kind: upcycled, recipe: E2G1T1}"),
+        /^this folder holds another study: arms\.more is new \(\{"kind":"upcycled",.*…\)$/,
+      ],
+      [
+        yaml().replace("steps: 6", "steps: 7"),
+        /^continue\.steps was 6 and is 7; of the 6 steps that are done, step 3 would have had another learning rate \(0\.00\d+ then, 0\.00\d+ now\)/,
+      ],
+      [
+        yaml().replace("steps: 12", "steps: 13"),
+        /^the arms have begun with the parent as it was: pretrain\.steps was 12 and is 13$/,
+      ],
     ] as const) {
       const error = await failure(run({ dir: whole, config: config(text) }));
       expect(error.kind).toBe("input");
@@ -287,14 +361,27 @@ describe("the same command again", () => {
 });
 
 describe("a study whose rates do not depend on its length", () => {
-  const steady = (steps: number): StudyConfig => config(yaml().replaceAll("schedule: cosine", "schedule: constant").replace("steps: 6", `steps: ${steps}`)
-    .replace("seeds: [0, 7]", "seeds: [0]").replace(/ {2}(fine|soft|scratch).*\n/g, ""));
+  const steady = (steps: number): StudyConfig =>
+    config(
+      yaml()
+        .replaceAll("schedule: cosine", "schedule: constant")
+        .replace("steps: 6", `steps: ${steps}`)
+        .replace("seeds: [0, 7]", "seeds: [0]")
+        .replace(/ {2}(fine|soft|scratch).*\n/g, ""),
+    );
 
   it("goes on when its trainings are to be longer, in arms that are finished, begun and not begun, to the same result", async () => {
     const dir = join(root, "longer");
     const controller = new AbortController();
     let measured = 0;
-    const watch = (event: StudyEvent): void => void (event.type === "train" && event.run.startsWith("whole") && event.event.type === "step" && ++measured === 2 && controller.abort());
+    const watch = (event: StudyEvent): void =>
+      void (
+        event.type === "train" &&
+        event.run.startsWith("whole") &&
+        event.event.type === "step" &&
+        ++measured === 2 &&
+        controller.abort()
+      );
     await failure(run({ dir, config: steady(3), signal: controller.signal }, watch));
     const found = await run({ dir, config: steady(6) });
     expect(timeless(found)).toEqual(timeless(await run({ dir: join(root, "straight"), config: steady(6) })));
@@ -302,7 +389,8 @@ describe("a study whose rates do not depend on its length", () => {
 });
 
 describe("a parent that the user brings", () => {
-  const own = (parent: string, more = ""): StudyConfig => config(`
+  const own = (parent: string, more = ""): StudyConfig =>
+    config(`
 name: own
 seeds: [3]
 text: {files: [${JSON.stringify(join(root, "own.txt"))}], heldOut: 0.2}
@@ -313,19 +401,33 @@ arms:
   dense: {kind: dense}
   coarse: {kind: upcycled, recipe: E2G2T2}
 ${more}`);
-  beforeAll(() => writeFileSync(join(root, "own.txt"), Array.from({ length: 120 }, (_, i) => `The ${words[i % words.length]} of the sea and the ${words[(i * 7) % words.length]}. `).join("\n\n")));
+  beforeAll(() =>
+    writeFileSync(
+      join(root, "own.txt"),
+      Array.from(
+        { length: 120 },
+        (_, i) => `The ${words[i % words.length]} of the sea and the ${words[(i * 7) % words.length]}. `,
+      ).join("\n\n"),
+    ),
+  );
 
   it("is measured as it is and upcycled with its own tokenizer, on the user's text", async () => {
     const parent = join(whole, "parent/last");
     const found = await run({ dir: join(root, "own"), config: own(parent) });
     expect(found.parent).toMatchObject({ path: parent, tokens: null, points: [] });
     expect(found.text).toMatchObject({ vocab: 300, sources: [{ name: "own.txt" }] });
-    expect(found.arms.map(({ id, runs }) => [id, runs.length])).toEqual([["dense", 1], ["coarse", 1]]);
-    for (const { runs } of found.arms) expect(Math.abs(runs[0]!.points[0]!.loss - found.parent.loss)).toBeLessThan(1e-4);
+    expect(found.arms.map(({ id, runs }) => [id, runs.length])).toEqual([
+      ["dense", 1],
+      ["coarse", 1],
+    ]);
+    for (const { runs } of found.arms)
+      expect(Math.abs(runs[0]!.points[0]!.loss - found.parent.loss)).toBeLessThan(1e-4);
     const { maxAbsLogitDiff, maxAbsLogit } = found.arms[1]!.runs[0]!.preservation!;
     expect(maxAbsLogitDiff / maxAbsLogit).toBeLessThanOrEqual(1e-5);
     // Nothing is written into the user's folder, and its tokenizer goes along.
-    expect(readFileSync(join(root, "own", found.arms[1]!.runs[0]!.path, "last/tokenizer.json"))).toEqual(readFileSync(join(parent, "tokenizer.json")));
+    expect(readFileSync(join(root, "own", found.arms[1]!.runs[0]!.path, "last/tokenizer.json"))).toEqual(
+      readFileSync(join(parent, "tokenizer.json")),
+    );
     expect(existsSync(join(root, "own", "parent"))).toBe(false);
   });
 
@@ -336,14 +438,21 @@ ${more}`);
       return { ...rest, continue: { ...block, routing: { bias: 0.01, capacity: { factor: 1, drop: "probs" } } } };
     };
     const refused = await failure(run({ dir: join(root, "no-bias"), config: asked("") }));
-    expect(refused.line).toMatch(/^arm coarse, continue\.routing\.bias: routers of the family mixtral have no bias to balance experts with; make it with upcycle convert --correction-bias/);
+    expect(refused.line).toMatch(
+      /^arm coarse, continue\.routing\.bias: routers of the family mixtral have no bias to balance experts with; make it with upcycle convert --correction-bias/,
+    );
     const dir = join(root, "routed");
     const biased = asked("  biased: {kind: upcycled, recipe: E4G1T2, correctionBias: true}");
     const arms = Object.fromEntries(Object.entries(biased.arms).filter(([id]) => id !== "coarse"));
     const found = await run({ dir, config: { ...biased, arms } });
     const of = (id: string): string => join(dir, found.arms.find((one) => one.id === id)!.runs[0]!.path);
-    const trainingOf = (id: string): unknown => (JSON.parse(readFileSync(join(of(id), "run.json"), "utf8")) as { training: { routing?: unknown } }).training.routing;
-    expect([trainingOf("dense"), trainingOf("biased")]).toEqual([undefined, { bias: 0.01, capacity: { factor: 1, drop: "probs" } }]);
+    const trainingOf = (id: string): unknown =>
+      (JSON.parse(readFileSync(join(of(id), "run.json"), "utf8")) as { training: { routing?: unknown } }).training
+        .routing;
+    expect([trainingOf("dense"), trainingOf("biased")]).toEqual([
+      undefined,
+      { bias: 0.01, capacity: { factor: 1, drop: "probs" } },
+    ]);
     const checkpoint = await openCheckpoint(join(of("biased"), "last"));
     expect((await checkpoint.readFloat32("layers.1.routerCorrection")).some((value) => value !== 0)).toBe(true);
     await checkpoint.close();
@@ -353,24 +462,46 @@ ${more}`);
     const recipe = readFileSync(new URL("../../recipes/own-parent.yaml", import.meta.url), "utf8")
       .replace("models/my-parent", JSON.stringify(join(whole, "parent/last")))
       .replace(/files: \[.*?\]/, `files: [${JSON.stringify(corpus)}]`)
-      .replace("steps: 2000", "steps: 2").replace("sequence: 512", "sequence: 16").replace("warmup: 100, decay: 400", "warmup: 1, decay: 1").replace("tokens: 100000", "tokens: 100");
+      .replace("steps: 2000", "steps: 2")
+      .replace("sequence: 512", "sequence: 16")
+      .replace("warmup: 100, decay: 400", "warmup: 1, decay: 1")
+      .replace("tokens: 100000", "tokens: 100");
     const found = await run({ dir: join(root, "own-parent"), config: parseStudyConfig(recipe, "own-parent.yaml") });
-    expect(found.arms.map(({ id, runs }) => [id, runs.length, runs[0]!.points.map(({ step }) => step)])).toEqual([["dense", 1, [0, 2]], ["top2", 1, [0, 2]], ["paper", 1, [0, 2]]]);
+    expect(found.arms.map(({ id, runs }) => [id, runs.length, runs[0]!.points.map(({ step }) => step)])).toEqual([
+      ["dense", 1, [0, 2]],
+      ["top2", 1, [0, 2]],
+      ["paper", 1, [0, 2]],
+    ]);
     expect(found.arms[1]!.runs[0]!.preservation!.maxAbsLogitDiff).toBeLessThan(1e-5);
   });
 
   it("that was changed in place is named when the study goes on, a copy of it is not", async () => {
     const [parent, dir] = [join(root, "changing"), join(root, "changed")];
     cpSync(join(whole, "parent/last"), parent, { recursive: true });
-    const study = config(yaml().replace(/(tokenizer|model|pretrain):.*\n/g, "").replace("seeds: [0, 7]", `seeds: [0]\nparent: ${JSON.stringify(parent)}`).replace(/ {2}(fine|soft|scratch).*\n/g, ""));
+    const study = config(
+      yaml()
+        .replace(/(tokenizer|model|pretrain):.*\n/g, "")
+        .replace("seeds: [0, 7]", `seeds: [0]\nparent: ${JSON.stringify(parent)}`)
+        .replace(/ {2}(fine|soft|scratch).*\n/g, ""),
+    );
     const controller = new AbortController();
-    await failure(run({ dir, config: study, signal: controller.signal }, (event) => void (event.type === "train" && event.event.type === "step" && controller.abort())));
+    await failure(
+      run(
+        { dir, config: study, signal: controller.signal },
+        (event) => void (event.type === "train" && event.event.type === "step" && controller.abort()),
+      ),
+    );
     const weights = join(parent, "model.safetensors");
     const bytes = readFileSync(weights);
-    writeFileSync(weights, bytes.map((byte, at) => (at === bytes.length - 1 ? byte ^ 1 : byte)));
+    writeFileSync(
+      weights,
+      bytes.map((byte, at) => (at === bytes.length - 1 ? byte ^ 1 : byte)),
+    );
     const error = await failure(run({ dir, config: study }));
     expect([error.where, error.exitCode]).toEqual([weights, 2]);
-    expect(error.message).toMatch(/^changed since this study began: the file had \d+ bytes, \w+, and has \d+ bytes, \w+$/);
+    expect(error.message).toMatch(
+      /^changed since this study began: the file had \d+ bytes, \w+, and has \d+ bytes, \w+$/,
+    );
     writeFileSync(weights, bytes);
     utimesSync(weights, 1, 1);
     expect((await run({ dir, config: study })).arms.length).toBe(2);
@@ -379,7 +510,9 @@ ${more}`);
   it("is refused, in one line, if it is no dense model, has no tokenizer, or cannot be cut so", async () => {
     const lines = [];
     for (const [index, chosen] of [
-      own(join(whole, arm("coarse").runs[0]!.path, "last")), own(join(root, "nothing")), own(join(whole, "parent/last"), "  odd: {kind: upcycled, recipe: E2G3T3}"),
+      own(join(whole, arm("coarse").runs[0]!.path, "last")),
+      own(join(root, "nothing")),
+      own(join(whole, "parent/last"), "  odd: {kind: upcycled, recipe: E2G3T3}"),
     ].entries()) {
       const error = await failure(run({ dir: join(root, `refused${index}`), config: chosen }));
       expect(error.exitCode).toBe(2);

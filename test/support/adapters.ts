@@ -23,7 +23,12 @@ interface StoredBytes {
 /** The tensors of a small file. */
 export function tensorsOf(path: string): Map<string, StoredBytes> {
   const file = new Uint8Array(readFileSync(path));
-  return new Map([...parseSafetensors(file, path).tensors].map(([name, { dtype, shape, begin, end }]) => [name, { dtype, shape, bytes: file.slice(begin, end) }]));
+  return new Map(
+    [...parseSafetensors(file, path).tensors].map(([name, { dtype, shape, begin, end }]) => [
+      name,
+      { dtype, shape, bytes: file.slice(begin, end) },
+    ]),
+  );
 }
 
 export function writeTensors(path: string, tensors: ReadonlyMap<string, StoredBytes>): void {
@@ -34,7 +39,15 @@ export function writeTensors(path: string, tensors: ReadonlyMap<string, StoredBy
 export function rounded(name: string, dir: string, dtype: FloatDtype): string {
   cpSync(golden(name), dir, { recursive: true });
   const path = join(dir, "model.safetensors");
-  writeTensors(path, new Map([...tensorsOf(path)].map(([key, { shape, bytes }]) => [key, { dtype, shape, bytes: convertBytes("F32", dtype, bytes) }])));
+  writeTensors(
+    path,
+    new Map(
+      [...tensorsOf(path)].map(([key, { shape, bytes }]) => [
+        key,
+        { dtype, shape, bytes: convertBytes("F32", dtype, bytes) },
+      ]),
+    ),
+  );
   return dir;
 }
 
@@ -57,14 +70,18 @@ export async function mergedFolder(model: Checkpoint, dir: string): Promise<stri
   const path = join(dir, "model.safetensors");
   rmSync(path);
   const tensors = new Map<string, StoredBytes>();
-  for (const { name, shape } of placements(model.spec)) tensors.set(name, { dtype: "F32", shape, bytes: await storedBytes(model, name) });
+  for (const { name, shape } of placements(model.spec))
+    tensors.set(name, { dtype: "F32", shape, bytes: await storedBytes(model, name) });
   writeTensors(path, tensors);
   return dir;
 }
 
 /** A copy of an adapter, its config and its tensors changed. */
 export function changedAdapter(
-  name: AdapterCase, dir: string, config: Readonly<Record<string, unknown>>, change: (tensors: Map<string, StoredBytes>) => void = () => undefined,
+  name: AdapterCase,
+  dir: string,
+  config: Readonly<Record<string, unknown>>,
+  change: (tensors: Map<string, StoredBytes>) => void = () => undefined,
 ): string {
   cpSync(adapterDir(name), dir, { recursive: true });
   const path = join(dir, "adapter_config.json");

@@ -10,10 +10,21 @@ import { afterAll } from "vitest";
 
 const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 export const chromium: string | undefined =
-  process.env.CHROMIUM ?? (process.env.PATH ?? "").split(delimiter).flatMap((folder) => names.map((name) => join(folder, name))).find((path) => existsSync(path));
+  process.env.CHROMIUM ??
+  (process.env.PATH ?? "")
+    .split(delimiter)
+    .flatMap((folder) => names.map((name) => join(folder, name)))
+    .find((path) => existsSync(path));
 
 const flags = [
-  "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
 ];
 
 /** What this file has begun, to be ended last first. */
@@ -33,7 +44,12 @@ export async function openPage(url: string): Promise<OpenPage> {
   const userDataDir = mkdtempSync(join(tmpdir(), "upcycle-browser-"));
   endings.push(() => rm(userDataDir, { recursive: true, force: true, maxRetries: 5 }));
   const browser = await puppeteer.launch({
-    executablePath: chromium!, args: flags, userDataDir, timeout: 50_000, protocolTimeout: 120_000, defaultViewport: { width: 1200, height: 900 },
+    executablePath: chromium!,
+    args: flags,
+    userDataDir,
+    timeout: 50_000,
+    protocolTimeout: 120_000,
+    defaultViewport: { width: 1200, height: 900 },
   });
   endings.push(() => browser.close());
   const page = await browser.newPage();
@@ -43,15 +59,25 @@ export async function openPage(url: string): Promise<OpenPage> {
   return { page, errors };
 }
 
-const types: Readonly<Record<string, string>> = { ".html": "text/html", ".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm" };
+const types: Readonly<Record<string, string>> = {
+  ".html": "text/html",
+  ".mjs": "text/javascript",
+  ".js": "text/javascript",
+  ".wasm": "application/wasm",
+};
 
-/** Serves folders of this machine to it alone, each under a first path segment, until the test file ends; gives the origin. `/` is an empty page. */
+/**
+ * Serves folders of this machine to it alone, each under a first path segment, until the test file ends; gives the
+ * origin. `/` is an empty page.
+ */
 export async function serveFolders(folders: Readonly<Record<string, string>>): Promise<string> {
   const server = createServer((request, response) => {
     const [, first = "", ...rest] = normalize(new URL(request.url ?? "/", "http://localhost").pathname).split("/");
     const path = first === "" ? undefined : join(folders[first] ?? "/nowhere", ...rest);
     const found = path === undefined || existsSync(path);
-    response.writeHead(found ? 200 : 404, { "content-type": types[extname(path ?? "index.html")] ?? "application/octet-stream" });
+    response.writeHead(found ? 200 : 404, {
+      "content-type": types[extname(path ?? "index.html")] ?? "application/octet-stream",
+    });
     if (path === undefined || !found) response.end("<!doctype html><title>test</title>");
     else createReadStream(path).pipe(response);
   });

@@ -26,7 +26,10 @@ export interface Script {
 
 /** Runs an ES module given as text; what it still runs after `limitMs` is killed. */
 export function runScript(source: string, args: readonly string[] = [], limitMs = 30_000): Script {
-  const child = spawn(process.execPath, ["--input-type=module", "-e", source, "script", ...args], { cwd: fileURLToPath(root), stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(process.execPath, ["--input-type=module", "-e", source, "script", ...args], {
+    cwd: fileURLToPath(root),
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   let stdout = "";
   let stderr = "";
   child.stdout.on("data", (chunk: Buffer) => (stdout += chunk.toString()));

@@ -22,7 +22,10 @@ export function readTensors(path: string): Map<string, GoldenTensor> {
   );
 }
 
-const modelsOf = (kind: string): string[] => readdirSync(join(goldenDir, kind)).sort().map((name) => `${kind}/${name}`);
+const modelsOf = (kind: string): string[] =>
+  readdirSync(join(goldenDir, kind))
+    .sort()
+    .map((name) => `${kind}/${name}`);
 
 /** Models with expected logits and loss. */
 export const goldenModels = ["dense", "moe"].flatMap(modelsOf);
@@ -35,7 +38,9 @@ export const goldenFolders = [...goldenModels, ...goldenTrajectories];
 
 /** Names of a golden model's weight files. */
 export function weightFiles(name: string): string[] {
-  return readdirSync(golden(name)).filter((file) => /^model.*\.safetensors$/.test(file)).sort();
+  return readdirSync(golden(name))
+    .filter((file) => /^model.*\.safetensors$/.test(file))
+    .sort();
 }
 
 export const golden = (name: string, ...file: string[]): string => join(goldenDir, name, ...file);

@@ -27,12 +27,16 @@ export function fields(bytes: Uint8Array): { field: number; value: number | Uint
 }
 
 /** The first part with this number. */
-export const part = (bytes: Uint8Array, field: number): Uint8Array => fields(bytes).find((one) => one.field === field)!.value as Uint8Array;
+export const part = (bytes: Uint8Array, field: number): Uint8Array =>
+  fields(bytes).find((one) => one.field === field)!.value as Uint8Array;
 
-const texts = (message: Uint8Array, field: number): string[] => fields(message).flatMap((one) => (one.field === field ? [new TextDecoder().decode(one.value as Uint8Array)] : []));
+const texts = (message: Uint8Array, field: number): string[] =>
+  fields(message).flatMap((one) => (one.field === field ? [new TextDecoder().decode(one.value as Uint8Array)] : []));
 
 /** Nodes of a model in order: operator, and the names of what it reads and gives. */
 export function nodesOf(model: Uint8Array): { op: string; inputs: string[]; outputs: string[] }[] {
   const nodes = fields(part(model, 7)).filter(({ field }) => field === 1);
-  return nodes.map(({ value }) => value as Uint8Array).map((node) => ({ op: texts(node, 4)[0]!, inputs: texts(node, 1), outputs: texts(node, 2) }));
+  return nodes
+    .map(({ value }) => value as Uint8Array)
+    .map((node) => ({ op: texts(node, 4)[0]!, inputs: texts(node, 1), outputs: texts(node, 2) }));
 }

@@ -4,8 +4,16 @@ import { join } from "node:path";
 import { randomStream } from "../../src/base/random.js";
 import { golden } from "./golden.js";
 
-/** A copy of a golden float32 model whose weights are multiplied by 1 + 0.2 times normal deviates of `seed` (0: not changed), its config by `config`. */
-export function perturbed(name: string, dir: string, seed: number, config: Readonly<Record<string, unknown>> = {}): string {
+/**
+ * A copy of a golden float32 model whose weights are multiplied by 1 + 0.2 times normal deviates of `seed` (0: not
+ * changed), its config by `config`.
+ */
+export function perturbed(
+  name: string,
+  dir: string,
+  seed: number,
+  config: Readonly<Record<string, unknown>> = {},
+): string {
   cpSync(golden(name), dir, { recursive: true });
   const path = join(dir, "config.json");
   writeFileSync(path, JSON.stringify({ ...(JSON.parse(readFileSync(path, "utf8")) as object), ...config }));

@@ -27,13 +27,25 @@ export async function goldenRun(name: string): Promise<GoldenRun> {
   for (const key of keys) weights.set(key, await checkpoint.readFloat32(key));
   await checkpoint.close();
   return {
-    spec, batch, sequence, weights,
-    batchAt: (step, first = 0, rows = batch) => shifted(data.subarray((step * batch + first) * sequence, (step * batch + first + rows) * sequence), sequence),
+    spec,
+    batch,
+    sequence,
+    weights,
+    batchAt: (step, first = 0, rows = batch) =>
+      shifted(data.subarray((step * batch + first) * sequence, (step * batch + first + rows) * sequence), sequence),
   };
 }
 
 export const adamw = (update: number, changes: Partial<AdamW> = {}): AdamW => ({
-  learningRate: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, decayOn: "matrices", clipNorm: 1, update, ...changes,
+  learningRate: 1e-3,
+  beta1: 0.9,
+  beta2: 0.95,
+  eps: 1e-8,
+  weightDecay: 0.1,
+  decayOn: "matrices",
+  clipNorm: 1,
+  update,
+  ...changes,
 });
 
 export async function load(runtime: TrainRuntime, weights: ReadonlyMap<string, Float32Array>): Promise<TrainRuntime> {
@@ -43,7 +55,9 @@ export async function load(runtime: TrainRuntime, weights: ReadonlyMap<string, F
 
 /** A runtime in this thread that holds the given weights. */
 export async function openLoaded(
-  program: TrainProgram, weights: ReadonlyMap<string, Float32Array>, { threads = 1, accumulate = false } = {},
+  program: TrainProgram,
+  weights: ReadonlyMap<string, Float32Array>,
+  { threads = 1, accumulate = false } = {},
 ): Promise<TrainRuntime> {
   return load(await openTrainRuntime(program, { threads, accumulate }), weights);
 }
@@ -51,6 +65,8 @@ export async function openLoaded(
 /** All weights and moments. */
 export async function readAll(runtime: TrainRuntime, keys: Iterable<string>): Promise<Map<string, Float32Array>> {
   const out = new Map<string, Float32Array>();
-  for (const key of keys) for (const kind of ["weight", "moment1", "moment2"] as const) out.set(`${kind} ${key}`, await runtime.read(kind, key));
+  for (const key of keys)
+    for (const kind of ["weight", "moment1", "moment2"] as const)
+      out.set(`${kind} ${key}`, await runtime.read(kind, key));
   return out;
 }

@@ -13,28 +13,64 @@ import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "../.
 import { inThread } from "./backend.js";
 
 export const moeSpec: DecoderSpec = {
-  family: "mixtral", vocab: 64, hidden: 16, tiedHead: true, ...plainBlocks, norm: rmsNorm(1e-5), maxPositions: 64,
+  family: "mixtral",
+  vocab: 64,
+  hidden: 16,
+  tiedHead: true,
+  ...plainBlocks,
+  norm: rmsNorm(1e-5),
+  maxPositions: 64,
   attn: plainAttention({ heads: 2, kvHeads: 1, headDim: 8 }),
-  layers: Array.from({ length: 2 }, () => ({ window: null, rope: plainRope(10000, 8), ffn: { kind: "moe", activation: "silu", inner: 24, experts: 4, topK: 2, router: softmaxRouter("topk-softmax"), ...plainExperts, shared: null } as const })),
-  tokens: { bos: null, eos: [0], pad: null }, initStd: 0.05, auxLossCoef: 0.01,
+  layers: Array.from({ length: 2 }, () => ({
+    window: null,
+    rope: plainRope(10000, 8),
+    ffn: {
+      kind: "moe",
+      activation: "silu",
+      inner: 24,
+      experts: 4,
+      topK: 2,
+      router: softmaxRouter("topk-softmax"),
+      ...plainExperts,
+      shared: null,
+    } as const,
+  })),
+  tokens: { bos: null, eos: [0], pad: null },
+  initStd: 0.05,
+  auxLossCoef: 0.01,
 };
 
 export const denseSpec: DecoderSpec = {
-  ...moeSpec, family: "llama", auxLossCoef: 0, layers: moeSpec.layers.map(() => ({ window: null, rope: plainRope(10000, 8), ffn: { kind: "dense", inner: 32, bias: false, activation: "silu", gated: true } })),
+  ...moeSpec,
+  family: "llama",
+  auxLossCoef: 0,
+  layers: moeSpec.layers.map(() => ({
+    window: null,
+    rope: plainRope(10000, 8),
+    ffn: { kind: "dense", inner: 32, bias: false, activation: "silu", gated: true },
+  })),
 };
 
 export const block: TrainingBlock = {
-  steps: 12, batch: 2, sequence: 16, accumulate: 2,
+  steps: 12,
+  batch: 2,
+  sequence: 16,
+  accumulate: 2,
   lr: { peak: 3e-3, schedule: "cosine", warmup: 2, final: 0.1 },
   optimizer: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, clip: 1 },
-  auxLoss: 0.01, zLoss: 0.001, evalEvery: 4, saveEvery: 3,
+  auxLoss: 0.01,
+  zLoss: 0.001,
+  evalEvery: 4,
+  saveEvery: 3,
 };
 
 /** Text with something to learn: each token follows from the one before, with noise. */
 export function text(count: number, name: string, vocab = 64): Int32Array {
   const stream = randomStream(9, name);
   const out = new Int32Array(count);
-  for (let i = 1; i < count; i++) out[i] = stream.uniformAt(2 * i) < 0.8 ? (out[i - 1]! * 5 + 7) % vocab : Math.floor(stream.uniformAt(2 * i + 1) * vocab);
+  for (let i = 1; i < count; i++)
+    out[i] =
+      stream.uniformAt(2 * i) < 0.8 ? (out[i - 1]! * 5 + 7) % vocab : Math.floor(stream.uniformAt(2 * i + 1) * vocab);
   return out;
 }
 
@@ -42,11 +78,21 @@ export function text(count: number, name: string, vocab = 64): Int32Array {
 export type PlainOptions = RunOptions & { readonly text: { readonly train: Int32Array; readonly heldOut: Int32Array } };
 
 export function runOptions(dir: string): PlainOptions;
-export function runOptions<C extends Partial<RunOptions>>(dir: string, changes: C): C extends { text: unknown } ? RunOptions : PlainOptions;
+export function runOptions<C extends Partial<RunOptions>>(
+  dir: string,
+  changes: C,
+): C extends { text: unknown } ? RunOptions : PlainOptions;
 export function runOptions(dir: string, changes: Partial<RunOptions> = {}): RunOptions {
   const spec = changes.spec ?? moeSpec;
   return {
-    dir, spec, block, carry: undefined, evaluationTokens: 100, seed: 4, threads: 1, backend: inThread,
+    dir,
+    spec,
+    block,
+    carry: undefined,
+    evaluationTokens: 100,
+    seed: 4,
+    threads: 1,
+    backend: inThread,
     initial: (slot) => Promise.resolve(freshTensor(spec, slot, 1)),
     documentEnd: 0,
     text: { train: text(800, "train"), heldOut: text(150, "held-out") },
@@ -55,7 +101,10 @@ export function runOptions(dir: string, changes: Partial<RunOptions> = {}): RunO
   };
 }
 
-export async function finish(options: RunOptions, onEvent?: (event: TrainEvent) => void | Promise<void>): Promise<RunResult> {
+export async function finish(
+  options: RunOptions,
+  onEvent?: (event: TrainEvent) => void | Promise<void>,
+): Promise<RunResult> {
   const events = trainRun(options);
   for (;;) {
     const next = await events.next();
@@ -68,8 +117,24 @@ export async function finish(options: RunOptions, onEvent?: (event: TrainEvent) 
 export async function remains(dir: string): Promise<{ metrics: unknown; files: Record<string, string> }> {
   const { steps, evals, done } = await readMetrics(dir);
   const metrics = { steps: steps.map((step) => ({ ...step, ms: 0 })), evals, done: done?.step };
-  const names = ["run.json", "last/config.json", "last/model.safetensors", "last/optimizer.safetensors", "best/model.safetensors"];
-  return { metrics, files: Object.fromEntries(names.map((name) => [name, createHash("sha256").update(readFileSync(join(dir, name))).digest("hex")])) };
+  const names = [
+    "run.json",
+    "last/config.json",
+    "last/model.safetensors",
+    "last/optimizer.safetensors",
+    "best/model.safetensors",
+  ];
+  return {
+    metrics,
+    files: Object.fromEntries(
+      names.map((name) => [
+        name,
+        createHash("sha256")
+          .update(readFileSync(join(dir, name)))
+          .digest("hex"),
+      ]),
+    ),
+  };
 }
 
 export const losses = (metrics: RunMetrics): number[] => metrics.steps.map(({ loss }) => loss);

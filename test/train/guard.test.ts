@@ -3,7 +3,8 @@ import { afterStep, freshGuard, guardLimits, type GuardState } from "../../src/t
 
 const settings = { window: 8, deviations: 3, patience: 2 };
 const step = (loss: number, gradNorm = 1, applied = true) => ({ loss, gradNorm, applied });
-const after = (losses: readonly number[]): GuardState => losses.reduce((state, loss) => afterStep(state, settings, step(loss)), freshGuard);
+const after = (losses: readonly number[]): GuardState =>
+  losses.reduce((state, loss) => afterStep(state, settings, step(loss)), freshGuard);
 
 describe("the spike guard", () => {
   it("waits for a full window, then allows mean + k standard deviations", () => {
@@ -19,11 +20,17 @@ describe("the spike guard", () => {
     const skipped = afterStep(afterStep(full, settings, step(50, 1, false)), settings, step(60, 1, false));
     expect(skipped).toEqual({ ...full, skipped: 2 });
     expect(guardLimits(skipped, settings)).toEqual(guardLimits(full, settings));
-    expect(afterStep(skipped, settings, step(9))).toMatchObject({ updates: 9, skipped: 0, losses: [2, 3, 4, 5, 6, 7, 8, 9] });
+    expect(afterStep(skipped, settings, step(9))).toMatchObject({
+      updates: 9,
+      skipped: 0,
+      losses: [2, 3, 4, 5, 6, 7, 8, 9],
+    });
   });
 
   it("is the same after a trip through JSON", () => {
     const state = after([0.1, 1 / 3, Math.PI, 4, 5, 6, 7.7, 8.123456789]);
-    expect(guardLimits(JSON.parse(JSON.stringify(state)) as GuardState, settings)).toEqual(guardLimits(state, settings));
+    expect(guardLimits(JSON.parse(JSON.stringify(state)) as GuardState, settings)).toEqual(
+      guardLimits(state, settings),
+    );
   });
 });

@@ -1,4 +1,7 @@
-/** Runs in processes of their own, killed with no chance to clean up, and disks that fill up. As built: `npm run build` comes first. */
+/**
+ * Runs in processes of their own, killed with no chance to clean up, and disks that fill up. As built: `npm run build`
+ * comes first.
+ */
 import { spawnSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -11,10 +14,18 @@ import { block, finish, moeSpec, remains, runOptions } from "../support/runs.js"
 const root = temporaryFolder();
 const options = runOptions("", { block: { ...block, saveEvery: 1, evalEvery: 2 } });
 
-/** The run of `options` in the folder that the first argument names; prints each event, and after "step N" of `onStep` runs it. */
+/**
+ * The run of `options` in the folder that the first argument names; prints each event, and after "step N" of `onStep`
+ * runs it.
+ */
 function script(onEvent = ""): string {
   const data = JSON.stringify({
-    spec: moeSpec, block: options.block, evaluationTokens: options.evaluationTokens, seed: options.seed, threads: 1, identity: options.identity,
+    spec: moeSpec,
+    block: options.block,
+    evaluationTokens: options.evaluationTokens,
+    seed: options.seed,
+    threads: 1,
+    identity: options.identity,
     text: { train: Array.from(options.text.train), heldOut: Array.from(options.text.heldOut) },
   });
   return `
@@ -86,16 +97,27 @@ describe.skipIf(!canMount)("a disk that fills up", () => {
         const { bavail, bsize } = fs.statfsSync(dir);
         fs.writeFileSync(dir + "/../filler", new Uint8Array((bavail - 4) * bsize));
       }`);
-    const { status, stdout, stderr } = spawnSync("unshare", ["-rm", "sh", "-c", `
+    const { status, stdout, stderr } = spawnSync(
+      "unshare",
+      [
+        "-rm",
+        "sh",
+        "-c",
+        `
       mount -t tmpfs -o size=2m tmpfs ${disk}
       "$NODE" --input-type=module -e "$FILL" script ${disk}/run; echo "exit $?"
       ls -A ${disk}/run; cat ${disk}/run/last/training.json
       rm ${disk}/filler
       "$NODE" --input-type=module -e "$PLAIN" script ${disk}/run > /dev/null; echo "exit $?"
-      cp -r ${disk}/run ${out}`], { env: { ...process.env, NODE: process.execPath, FILL: fill, PLAIN: script() }, encoding: "utf8" });
+      cp -r ${disk}/run ${out}`,
+      ],
+      { env: { ...process.env, NODE: process.execPath, FILL: fill, PLAIN: script() }, encoding: "utf8" },
+    );
     expect(stderr).toBe("");
     expect(status).toBe(0);
-    expect(stdout).toMatch(/step 5\nfailed stopped: [^\n]*(disk is full|not enough disk space)[^\n]*\nexit 1\nbest\nlast\nmetrics.jsonl\nrun.json\n\{"step":4,.*\}\nexit 0\n$/);
+    expect(stdout).toMatch(
+      /step 5\nfailed stopped: [^\n]*(disk is full|not enough disk space)[^\n]*\nexit 1\nbest\nlast\nmetrics.jsonl\nrun.json\n\{"step":4,.*\}\nexit 0\n$/,
+    );
     expect(await remains(out)).toEqual(await remains(reference));
   }, 60_000);
 });

@@ -6,7 +6,13 @@ import { meanLoss } from "../../src/evals/compare.js";
 import { openModel } from "../../src/evals/model.js";
 import type { RoutingConfig, TrainingBlock } from "../../src/base/schemas/index.js";
 import { openTrainRuntime } from "../../src/engine/onnxruntime/train-runtime.js";
-import { plainExperts, sigmoidRouter, softmaxRouter, type DecoderSpec, type RouterSpec } from "../../src/model/decoder/types.js";
+import {
+  plainExperts,
+  sigmoidRouter,
+  softmaxRouter,
+  type DecoderSpec,
+  type RouterSpec,
+} from "../../src/model/decoder/types.js";
 import { trainProgram } from "../../src/graph/programs/programs.js";
 import { routingSettings } from "../../src/engine/routing/routing.js";
 import type { MicroBatch, TrainRuntime } from "../../src/engine/runtime/runtime.js";
@@ -23,8 +29,21 @@ let made = 0;
 const fresh = (): string => join(root, `run${made++}`);
 
 const routed = (router: RouterSpec, topK = 2): DecoderSpec => ({
-  ...moeSpec, family: "upcycle",
-  layers: moeSpec.layers.map((layer) => ({ ...layer, ffn: { kind: "moe", activation: "silu", inner: 24, experts: 4, topK, router, ...plainExperts, shared: null } as const })),
+  ...moeSpec,
+  family: "upcycle",
+  layers: moeSpec.layers.map((layer) => ({
+    ...layer,
+    ffn: {
+      kind: "moe",
+      activation: "silu",
+      inner: 24,
+      experts: 4,
+      topK,
+      router,
+      ...plainExperts,
+      shared: null,
+    } as const,
+  })),
 });
 const corrected = routed(sigmoidRouter({ groups: null, renormalised: true, scaling: 1 }));
 
@@ -34,68 +53,91 @@ const runs: readonly (readonly [string, RoutingConfig, DecoderSpec, Partial<Trai
   ["a loss over the step", { balance: "global" }, moeSpec],
   ["a loss over micro-batches so far", { balance: "running" }, moeSpec],
   ["an expert bias", { bias: 0.01 }, corrected],
-  ["an expert bias, averages and bfloat16", { bias: 0.001, balance: "sequence" }, corrected, { checkpoints: "bfloat16", average: { decay: 0.9, evaluate: true } }],
+  [
+    "an expert bias, averages and bfloat16",
+    { bias: 0.001, balance: "sequence" },
+    corrected,
+    { checkpoints: "bfloat16", average: { decay: 0.9, evaluate: true } },
+  ],
   ["Sinkhorn", { sinkhorn: true }, routed(softmaxRouter("softmax-topk"), 1), { auxLoss: 0 }],
   ["capacity", { capacity: { factor: 0.75, drop: "probs" } }, moeSpec],
   ["jitter", { jitter: 0.1 }, moeSpec],
-  ["everything that goes together", { jitter: 0.05, capacity: { factor: 1, drop: "position" }, balance: "global", bias: 0.01 }, corrected],
+  [
+    "everything that goes together",
+    { jitter: 0.05, capacity: { factor: 1, drop: "position" }, balance: "global", bias: 0.01 },
+    corrected,
+  ],
 ];
 
-describe.each(runs.map(([name, routing, spec, more = {}]) => [name, routing, spec, more] as const))("with %s", (_, routing, spec, more) => {
-  const options = { spec, block: { ...block, ...more, routing } };
+describe.each(runs.map(([name, routing, spec, more = {}]) => [name, routing, spec, more] as const))(
+  "with %s",
+  (_, routing, spec, more) => {
+    const options = { spec, block: { ...block, ...more, routing } };
 
-  it("a run learns, logs its routing, and goes on exactly", async () => {
-    const [one, two] = [fresh(), fresh()];
-    const { metrics } = await finish(runOptions(one, options));
-    expect(metrics.evals.at(-1)!.loss).toBeLessThan(metrics.evals[0]!.loss);
-    for (const { step, routing: found } of metrics.steps) {
-      expect([found!.entropy.length, found!.maxViolation.length, found!.dead.length]).toEqual([2, 2, 2]);
-      for (const entropy of found!.entropy) expect(entropy).toBeGreaterThan(0);
-      expect(found!.load === undefined).toBe(step % 4 !== 0);
-      for (const [l, layer] of (found!.load ?? []).entries()) {
-        expect(layer.reduce((a, b) => a + b)).toBeCloseTo(1, 12);
-        expect(Math.max(...layer) * 4 - 1).toBeCloseTo(found!.maxViolation[l]!, 12);
+    it("a run learns, logs its routing, and goes on exactly", async () => {
+      const [one, two] = [fresh(), fresh()];
+      const { metrics } = await finish(runOptions(one, options));
+      expect(metrics.evals.at(-1)!.loss).toBeLessThan(metrics.evals[0]!.loss);
+      for (const { step, routing: found } of metrics.steps) {
+        expect([found!.entropy.length, found!.maxViolation.length, found!.dead.length]).toEqual([2, 2, 2]);
+        for (const entropy of found!.entropy) expect(entropy).toBeGreaterThan(0);
+        expect(found!.load === undefined).toBe(step % 4 !== 0);
+        for (const [l, layer] of (found!.load ?? []).entries()) {
+          expect(layer.reduce((a, b) => a + b)).toBeCloseTo(1, 12);
+          expect(Math.max(...layer) * 4 - 1).toBeCloseTo(found!.maxViolation[l]!, 12);
+        }
+        expect(found!.dropped?.length).toBe(routing.capacity === undefined ? undefined : 2);
+        for (const share of found!.dropped ?? []) expect(share >= 0 && share < 1).toBe(true);
       }
-      expect(found!.dropped?.length).toBe(routing.capacity === undefined ? undefined : 2);
-      for (const share of found!.dropped ?? []) expect(share >= 0 && share < 1).toBe(true);
-    }
-    // Four experts have room for three quarters of the choices.
-    if (routing.capacity?.factor === 0.75) for (const { routing: found } of metrics.steps) for (const share of found!.dropped!) expect(share).toBeGreaterThanOrEqual(0.25);
-    const controller = new AbortController();
-    const stopped = finish(runOptions(two, { ...options, signal: controller.signal }), (event) => void (event.type === "step" && event.step === 5 && controller.abort()));
-    await expect(stopped).rejects.toThrow("stopped after step 5");
-    await finish(runOptions(two, options));
-    expect(await remains(two)).toEqual(await remains(one));
-  });
-});
+      // Four experts have room for three quarters of the choices.
+      if (routing.capacity?.factor === 0.75)
+        for (const { routing: found } of metrics.steps)
+          for (const share of found!.dropped!) expect(share).toBeGreaterThanOrEqual(0.25);
+      const controller = new AbortController();
+      const stopped = finish(
+        runOptions(two, { ...options, signal: controller.signal }),
+        (event) => void (event.type === "step" && event.step === 5 && controller.abort()),
+      );
+      await expect(stopped).rejects.toThrow("stopped after step 5");
+      await finish(runOptions(two, options));
+      expect(await remains(two)).toEqual(await remains(one));
+    });
+  },
+);
 
 describe("the expert bias", () => {
-  it("moves after each applied step by the counts of its micro-batches, lies in the checkpoint, and evaluation goes by it", async () => {
-    const dir = fresh();
-    const wanted = [new Float32Array(4), new Float32Array(4)];
-    const backend = changedBackend((runtime) => ({
-      async step(batches, settings) {
-        const metrics = await runtime.step(batches, settings);
-        metrics.counts.forEach((counts, l) => {
-          const mean = counts.reduce((a, b) => a + b) / 4;
-          counts.forEach((count, e) => (wanted[l]![e]! += count < mean ? 0.05 : count > mean ? -0.05 : 0));
-        });
-        return metrics;
-      },
-    }));
-    const { metrics } = await finish(runOptions(dir, { spec: corrected, backend, block: { ...block, routing: { bias: 0.05 } } }));
-    const checkpoint = await openCheckpoint(join(dir, "last"));
-    for (const [l, bias] of wanted.entries()) {
-      expect(await checkpoint.readFloat32(`layers.${l}.routerCorrection`)).toEqual(bias);
-      expect(bias.some((value) => value !== 0)).toBe(true);
-    }
-    await checkpoint.close();
-    // The last held-out loss is that of the saved model, bias and all.
-    const model = await openModel(join(dir, "last"), inThread, 1);
-    const measured = await meanLoss(model, text(150, "held-out"), { sequence: 16, limitTokens: 100 });
-    expect(Math.abs(measured.loss - metrics.evals.at(-1)!.loss)).toBeLessThan(1e-5);
-    await model.close();
-  });
+  it(
+    "moves after each applied step by the counts of its micro-batches, lies in the checkpoint, and evaluation " +
+      "goes by it",
+    async () => {
+      const dir = fresh();
+      const wanted = [new Float32Array(4), new Float32Array(4)];
+      const backend = changedBackend((runtime) => ({
+        async step(batches, settings) {
+          const metrics = await runtime.step(batches, settings);
+          metrics.counts.forEach((counts, l) => {
+            const mean = counts.reduce((a, b) => a + b) / 4;
+            counts.forEach((count, e) => (wanted[l]![e]! += count < mean ? 0.05 : count > mean ? -0.05 : 0));
+          });
+          return metrics;
+        },
+      }));
+      const { metrics } = await finish(
+        runOptions(dir, { spec: corrected, backend, block: { ...block, routing: { bias: 0.05 } } }),
+      );
+      const checkpoint = await openCheckpoint(join(dir, "last"));
+      for (const [l, bias] of wanted.entries()) {
+        expect(await checkpoint.readFloat32(`layers.${l}.routerCorrection`)).toEqual(bias);
+        expect(bias.some((value) => value !== 0)).toBe(true);
+      }
+      await checkpoint.close();
+      // The last held-out loss is that of the saved model, bias and all.
+      const model = await openModel(join(dir, "last"), inThread, 1);
+      const measured = await meanLoss(model, text(150, "held-out"), { sequence: 16, limitTokens: 100 });
+      expect(Math.abs(measured.loss - metrics.evals.at(-1)!.loss)).toBeLessThan(1e-5);
+      await model.close();
+    },
+  );
 
   it("balances experts without a loss", async () => {
     const violation = async (routing: RoutingConfig | undefined): Promise<number> => {
@@ -104,7 +146,13 @@ describe("the expert bias", () => {
         const data = freshTensor(corrected, slot, 1);
         return Promise.resolve(slot.at.part === "routerCorrection" ? Float32Array.of(0.6, 0, 0, 0) : data);
       };
-      const { metrics } = await finish(runOptions(fresh(), { spec: corrected, initial, block: { ...block, steps: 30, evalEvery: 30, saveEvery: 30, auxLoss: 0, routing } }));
+      const { metrics } = await finish(
+        runOptions(fresh(), {
+          spec: corrected,
+          initial,
+          block: { ...block, steps: 30, evalEvery: 30, saveEvery: 30, auxLoss: 0, routing },
+        }),
+      );
       const last = metrics.steps.slice(-5).flatMap(({ routing: found }) => found!.maxViolation);
       return last.reduce((a, b) => a + b, 0) / last.length;
     };
@@ -114,8 +162,20 @@ describe("the expert bias", () => {
 
   it("stays where a step is skipped", async () => {
     const dir = fresh();
-    const backend = changedBackend((runtime) => ({ step: async (batches, settings) => ({ ...(await runtime.step(batches, settings)), applied: false, spike: "loss" as const }) }));
-    await finish(runOptions(dir, { spec: corrected, backend, block: { ...block, steps: 2, guard: { window: 8, deviations: 6, patience: 100 }, routing: { bias: 0.05 } } }));
+    const backend = changedBackend((runtime) => ({
+      step: async (batches, settings) => ({
+        ...(await runtime.step(batches, settings)),
+        applied: false,
+        spike: "loss" as const,
+      }),
+    }));
+    await finish(
+      runOptions(dir, {
+        spec: corrected,
+        backend,
+        block: { ...block, steps: 2, guard: { window: 8, deviations: 6, patience: 100 }, routing: { bias: 0.05 } },
+      }),
+    );
     const checkpoint = await openCheckpoint(join(dir, "last"));
     expect(await checkpoint.readFloat32("layers.0.routerCorrection")).toEqual(new Float32Array(4));
     await checkpoint.close();
@@ -128,22 +188,44 @@ describe("shares over several micro-batches", () => {
   const micro = (i: number): MicroBatch => ({ ids: at(i).inputs, targets: at(i).targets });
   const join2 = (a: Int32Array, b: Int32Array): Int32Array => Int32Array.of(...a, ...b);
 
-  async function open(spec: DecoderSpec, batch: number, balance: RoutingConfig["balance"], accumulate: number): Promise<TrainRuntime> {
+  async function open(
+    spec: DecoderSpec,
+    batch: number,
+    balance: RoutingConfig["balance"],
+    accumulate: number,
+  ): Promise<TrainRuntime> {
     const routing = routingSettings({ accumulate, routing: { balance } });
-    const runtime = await openTrainRuntime(trainProgram(spec, { batch, sequence, auxCoef: 0.5, zCoef: 0, routing }), { threads: 1, accumulate: accumulate > 1 });
+    const runtime = await openTrainRuntime(trainProgram(spec, { batch, sequence, auxCoef: 0.5, zCoef: 0, routing }), {
+      threads: 1,
+      accumulate: accumulate > 1,
+    });
     for (const slot of slotsOf(spec)) {
       const data = freshTensor(spec, slot, 1);
-      await runtime.write("weight", slot.key, slot.at.part === "router" ? data.map((value) => 10 * value) : slot.at.part === "routerCorrection" ? data.map((_, e) => 0.1 * e) : data);
+      await runtime.write(
+        "weight",
+        slot.key,
+        slot.at.part === "router"
+          ? data.map((value) => 10 * value)
+          : slot.at.part === "routerCorrection"
+            ? data.map((_, e) => 0.1 * e)
+            : data,
+      );
     }
     return runtime;
   }
 
-  it.each([["softmax", moeSpec], ["sigmoid with a bias", corrected]] as const)("%s: over the step, two micro-batches are one batch of twice the size", async (_, spec) => {
+  it.each([
+    ["softmax", moeSpec],
+    ["sigmoid with a bias", corrected],
+  ] as const)("%s: over the step, two micro-batches are one batch of twice the size", async (_, spec) => {
     const whole = await open(spec, 4, "layer", 1);
     const parts = await open(spec, 2, "global", 2);
     for (let step = 0; step < 3; step++) {
       const [a, b] = [micro(2 * step), micro(2 * step + 1)];
-      const together = await whole.step([{ ids: join2(a.ids, b.ids), targets: join2(a.targets, b.targets) }], adamw(step + 1, { learningRate: 1e-4 }));
+      const together = await whole.step(
+        [{ ids: join2(a.ids, b.ids), targets: join2(a.targets, b.targets) }],
+        adamw(step + 1, { learningRate: 1e-4 }),
+      );
       const apart = await parts.step([a, b], adamw(step + 1, { learningRate: 1e-4 }));
       expect(apart.balanceLoss).toBeCloseTo(together.balanceLoss!, 5);
       expect(apart.gradNorm / together.gradNorm).toBeCloseTo(1, 5);
@@ -177,11 +259,22 @@ describe("shares over several micro-batches", () => {
 
 it("evaluation knows no jitter, no capacity and no Sinkhorn", async () => {
   const plain = await finish(runOptions(fresh(), { block: { ...block, steps: 1 } }));
-  const changed = await finish(runOptions(fresh(), { block: { ...block, steps: 1, auxLoss: 0, routing: { jitter: 0.5, capacity: { factor: 0.1, drop: "probs" }, sinkhorn: true } } }));
+  const changed = await finish(
+    runOptions(fresh(), {
+      block: {
+        ...block,
+        steps: 1,
+        auxLoss: 0,
+        routing: { jitter: 0.5, capacity: { factor: 0.1, drop: "probs" }, sinkhorn: true },
+      },
+    }),
+  );
   expect(changed.metrics.evals[0]).toEqual(plain.metrics.evals[0]);
   expect(changed.metrics.steps[0]!.loss).not.toBe(plain.metrics.steps[0]!.loss);
 });
 
 it("is refused for a dense model before a folder is made", async () => {
-  await expect(finish(runOptions(fresh(), { spec: denseSpec, block: { ...block, routing: { jitter: 0.1 } } }))).rejects.toThrow("this model is dense");
+  await expect(
+    finish(runOptions(fresh(), { spec: denseSpec, block: { ...block, routing: { jitter: 0.1 } } })),
+  ).rejects.toThrow("this model is dense");
 });

@@ -1,7 +1,8 @@
 /**
- * `adapter_config.json` of a LoRA adapter as PEFT writes it: keys and their meaning as in the public repository huggingface/peft,
- * src/peft/tuners/lora/config.py (`LoraConfig`) and src/peft/utils/other.py (`get_pattern_key`). What would make the merged weights anything but
- * W + scale B A is refused by name; a key that is not known here is refused where it says anything.
+ * `adapter_config.json` of a LoRA adapter as PEFT writes it: keys and their meaning as in the public repository
+ * huggingface/peft, src/peft/tuners/lora/config.py (`LoraConfig`) and src/peft/utils/other.py (`get_pattern_key`). What
+ * would make the merged weights anything but W + scale B A is refused by name; a key that is not known here is refused
+ * where it says anything.
  */
 import { z } from "zod";
 import { parseConfig } from "./validate.js";
@@ -10,12 +11,18 @@ import { parseConfig } from "./validate.js";
 export const mergeHint = "merge it into the model with PEFT (merge_and_unload, save_pretrained) and use that";
 
 const saysNothing = (value: unknown): boolean =>
-  value === undefined || value === null || value === false || (typeof value === "object" && Object.keys(value).length === 0);
+  value === undefined ||
+  value === null ||
+  value === false ||
+  (typeof value === "object" && Object.keys(value).length === 0);
 const refused = (why: string): z.ZodType => z.unknown().refine(saysNothing, `${why}; ${mergeHint}`).optional();
 /** About training, or said by the tensors themselves. */
 const ignored = z.unknown().optional();
 
-/** Initial weights that leave the model's own as they are. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA do not, and PEFT does their change again on loading. */
+/**
+ * Initial weights that leave the model's own as they are. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA do not, and PEFT does
+ * their change again on loading.
+ */
 const additive = [true, false, "gaussian", "orthogonal", "eva"];
 
 const shape = {
@@ -26,9 +33,17 @@ const shape = {
   rank_pattern: z.record(z.string(), z.int().min(1)).nullish(),
   alpha_pattern: z.record(z.string(), z.number()).nullish(),
   fan_in_fan_out: z.boolean().nullish(),
-  bias: z.string().nullish().refine((bias) => bias == null || bias === "none", `trained biases are not merged here; ${mergeHint}`),
-  init_lora_weights: z.union([z.boolean(), z.string()]).nullish()
-    .refine((how) => how == null || additive.includes(how), `an initialization that changes the model's own weights (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA); ${mergeHint}`),
+  bias: z
+    .string()
+    .nullish()
+    .refine((bias) => bias == null || bias === "none", `trained biases are not merged here; ${mergeHint}`),
+  init_lora_weights: z
+    .union([z.boolean(), z.string()])
+    .nullish()
+    .refine(
+      (how) => how == null || additive.includes(how),
+      `an initialization that changes the model's own weights (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA); ${mergeHint}`,
+    ),
   use_dora: refused("DoRA rescales the merged weights"),
   modules_to_save: refused("modules that were trained as a whole are not taken over"),
   lora_bias: refused("biases of lora_B are not merged here"),
@@ -37,10 +52,28 @@ const shape = {
   trainable_token_indices: refused("single trained tokens are not taken over"),
   target_parameters: refused("parameters outside linear modules are not merged here"),
   layer_replication: refused("replicated layers make another model"),
-  ...Object.fromEntries([
-    "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "target_modules", "exclude_modules", "lora_dropout", "layers_to_transform",
-    "layers_pattern", "megatron_core", "qalora_group_size", "loftq_config", "eva_config", "runtime_config", "ephemeral_gpu_offload", "ensure_weight_tying",
-  ].map((key) => [key, ignored])),
+  ...Object.fromEntries(
+    [
+      "task_type",
+      "auto_mapping",
+      "peft_version",
+      "base_model_name_or_path",
+      "revision",
+      "inference_mode",
+      "target_modules",
+      "exclude_modules",
+      "lora_dropout",
+      "layers_to_transform",
+      "layers_pattern",
+      "megatron_core",
+      "qalora_group_size",
+      "loftq_config",
+      "eva_config",
+      "runtime_config",
+      "ephemeral_gpu_offload",
+      "ensure_weight_tying",
+    ].map((key) => [key, ignored]),
+  ),
 } as const;
 
 const known = z.looseObject(shape);
@@ -49,25 +82,43 @@ export const adapterSchema = known
   .superRefine((config, context) => {
     for (const [key, value] of Object.entries(config)) {
       if (Object.hasOwn(shape, key) || saysNothing(value)) continue;
-      context.addIssue({ code: "custom", path: [key], message: `a key of PEFT that may change what the adapter computes; ${mergeHint}` });
+      context.addIssue({
+        code: "custom",
+        path: [key],
+        message: `a key of PEFT that may change what the adapter computes; ${mergeHint}`,
+      });
     }
     for (const name of ["rank_pattern", "alpha_pattern"] as const) {
       for (const pattern of Object.keys(config[name] ?? {})) {
-        if (matcherOf(pattern) === null) context.addIssue({ code: "custom", path: [name, pattern], message: `this is no pattern that can be read; ${mergeHint}` });
+        if (matcherOf(pattern) === null)
+          context.addIssue({
+            code: "custom",
+            path: [name, pattern],
+            message: `this is no pattern that can be read; ${mergeHint}`,
+          });
       }
     }
   })
   .describe("A LoRA adapter of PEFT.");
 
-export type AdapterConfig = Pick<z.output<typeof known>, "r" | "lora_alpha" | "use_rslora" | "rank_pattern" | "alpha_pattern">;
+export type AdapterConfig = Pick<
+  z.output<typeof known>,
+  "r" | "lora_alpha" | "use_rslora" | "rank_pattern" | "alpha_pattern"
+>;
 
 /** Reads such a file. Throws `input` with one line that names file, line and key. */
 export function parseAdapterConfig(text: string, file: string): AdapterConfig {
   return parseConfig(adapterSchema, text, file);
 }
 
-/** The rank of a module's adapter, and the factor on its B A: alpha / r, or alpha / sqrt(r) (rank-stabilized LoRA, arXiv 2312.03732, section 4). */
-export function rankAndScale({ r, lora_alpha: alpha, use_rslora: stabilized, rank_pattern: ranks, alpha_pattern: alphas }: AdapterConfig, module: string): { readonly rank: number; readonly scale: number } {
+/**
+ * The rank of a module's adapter, and the factor on its B A: alpha / r, or alpha / sqrt(r) (rank-stabilized LoRA, arXiv
+ * 2312.03732, section 4).
+ */
+export function rankAndScale(
+  { r, lora_alpha: alpha, use_rslora: stabilized, rank_pattern: ranks, alpha_pattern: alphas }: AdapterConfig,
+  module: string,
+): { readonly rank: number; readonly scale: number } {
   const rank = patterned(ranks, module) ?? r;
   return { rank, scale: (patterned(alphas, module) ?? alpha) / (stabilized === true ? Math.sqrt(rank) : rank) };
 }

@@ -16,7 +16,11 @@ const heldOutSchema = z
   .default(0.05)
   .describe("Fraction of the documents that is never trained on; losses are measured there.");
 
-const fieldSchema = z.string().min(1).default("text").describe("Which field of a .jsonl line, or column of a .parquet file, holds the text.");
+const fieldSchema = z
+  .string()
+  .min(1)
+  .default("text")
+  .describe("Which field of a .jsonl line, or column of a .parquet file, holds the text.");
 
 const textShape = {
   builtin: z
@@ -28,7 +32,9 @@ const textShape = {
     .array(z.string().min(1))
     .min(1)
     .optional()
-    .describe("Your own text: .txt, .jsonl, .jsonl.gz or .parquet files, or folders of such; a .txt file is one document."),
+    .describe(
+      "Your own text: .txt, .jsonl, .jsonl.gz or .parquet files, or folders of such; a .txt file is one document.",
+    ),
   field: fieldSchema,
   heldOut: heldOutSchema,
 };
@@ -44,20 +50,32 @@ export const textSchema = z
 
 const mixPartSchema = z
   .strictObject({
-    name: z.string().min(1).max(60).optional().describe("In logs; the file's name if left out. Also names the random order, so a moved file keeps it."),
+    name: z
+      .string()
+      .min(1)
+      .max(60)
+      .optional()
+      .describe("In logs; the file's name if left out. Also names the random order, so a moved file keeps it."),
     weight: z.number().gt(0).max(1e12).describe("Share of the trained sequences, relative to the other parts."),
     builtin: z.enum(builtinTexts).optional().describe("A text that comes with the toolkit."),
     path: z
       .string()
       .min(1)
       .optional()
-      .describe("Text (.txt, .jsonl, .jsonl.gz, .parquet, or a folder of such), or tokens that Megatron-LM prepared (.bin with its .idx)."),
+      .describe(
+        "Text (.txt, .jsonl, .jsonl.gz, .parquet, or a folder of such), or tokens that Megatron-LM prepared " +
+          "(.bin with its .idx).",
+      ),
     field: fieldSchema,
     heldOut: z.number().gt(0).max(0.5).optional().describe("In place of the common fraction."),
   })
   .superRefine(({ builtin, path }, context) => {
     if ((builtin === undefined) === (path === undefined)) {
-      context.addIssue({ code: "custom", path: [], message: 'a part of the mixture has one source: give either "path" or "builtin"' });
+      context.addIssue({
+        code: "custom",
+        path: [],
+        message: 'a part of the mixture has one source: give either "path" or "builtin"',
+      });
     }
   });
 
@@ -65,18 +83,28 @@ const mixPartSchema = z
 export const trainTextSchema = z
   .strictObject({
     ...textShape,
-    mix: z.array(mixPartSchema).min(1).optional().describe("Several texts with weights, in place of builtin and files."),
+    mix: z
+      .array(mixPartSchema)
+      .min(1)
+      .optional()
+      .describe("Several texts with weights, in place of builtin and files."),
   })
   .superRefine(({ builtin, files, mix }, context) => {
     const refuse = (path: string[], message: string): void => context.addIssue({ code: "custom", path, message });
-    if (builtin === undefined && files === undefined && mix === undefined) refuse([], 'text names no source: give "builtin", "files" or "mix"');
-    if (mix !== undefined && (builtin !== undefined || files !== undefined)) refuse(["mix"], '"mix" stands alone; name the other texts as parts of it');
+    if (builtin === undefined && files === undefined && mix === undefined)
+      refuse([], 'text names no source: give "builtin", "files" or "mix"');
+    if (mix !== undefined && (builtin !== undefined || files !== undefined))
+      refuse(["mix"], '"mix" stands alone; name the other texts as parts of it');
   })
   .describe("What is trained and evaluated on.");
 
 export const tokenizerSchema = z
   .strictObject({
-    vocab: z.int().min(260).max(1_000_000).describe("Size of the vocabulary to learn, at least the 256 bytes and 4 special tokens."),
+    vocab: z
+      .int()
+      .min(260)
+      .max(1_000_000)
+      .describe("Size of the vocabulary to learn, at least the 256 bytes and 4 special tokens."),
   })
   .describe("A byte-pair tokenizer learnt from the training text; a model folder brings its own.");
 

@@ -1,7 +1,24 @@
 /** Everything that other floors need of the YAML files. */
 export { builtinTexts } from "./blocks.js";
-export type { EvaluationConfig, MixPartConfig, ModelConfig, TextConfig, TokenizerConfig, TrainTextConfig } from "./blocks.js";
-export { scheduleProblem, type Budget, type BudgetedBlock, type GuardConfig, type LearningRate, type OptimizerConfig, type ParameterGroups, type RoutingConfig, type TrainingBlock } from "./training.js";
+export type {
+  EvaluationConfig,
+  MixPartConfig,
+  ModelConfig,
+  TextConfig,
+  TokenizerConfig,
+  TrainTextConfig,
+} from "./blocks.js";
+export {
+  scheduleProblem,
+  type Budget,
+  type BudgetedBlock,
+  type GuardConfig,
+  type LearningRate,
+  type OptimizerConfig,
+  type ParameterGroups,
+  type RoutingConfig,
+  type TrainingBlock,
+} from "./training.js";
 export { parseStudyConfig, studySchema, type StudyArm, type StudyConfig } from "./study.js";
 export { parseRecipeConfig, recipeSchema, type RecipeConfig } from "./recipe.js";
 export { mergekitGates, mergekitSchema, modelWords, parseMergekitConfig, type MergekitConfig } from "./mergekit.js";

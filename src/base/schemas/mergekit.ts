@@ -1,12 +1,16 @@
 /**
- * The files of `mergekit-moe`, read as they are: keys and defaults of `MoEMergeConfig` and `Expert` in the public repository arcee-ai/mergekit,
- * mergekit/moe/config.py; models as `ModelReference` writes them.
+ * The files of `mergekit-moe`, read as they are: keys and defaults of `MoEMergeConfig` and `Expert` in the public
+ * repository arcee-ai/mergekit, mergekit/moe/config.py; models as `ModelReference` writes them.
  */
 import { z } from "zod";
 import { parseConfig } from "./validate.js";
 
 /** A key of mergekit's whose use we refuse; empty it says nothing. */
-const absent = (why: string): z.ZodOptional<z.ZodUnknown> => z.unknown().refine((value) => value == null || (Array.isArray(value) && value.length === 0), why).optional();
+const absent = (why: string): z.ZodOptional<z.ZodUnknown> =>
+  z
+    .unknown()
+    .refine((value) => value == null || (Array.isArray(value) && value.length === 0), why)
+    .optional();
 
 const path = z.string().min(1);
 const modelPath = z.union([path, z.strictObject({ path, revision: path.nullish() })]);
@@ -19,7 +23,10 @@ const modelSchema = z
       override_architecture: absent("a model cannot be taken for another architecture's; leave the key out"),
     }),
   ])
-  .describe("A folder, or a model of the Hugging Face Hub: org/name or org/name@revision; model+lora for a model with a LoRA adapter merged in.");
+  .describe(
+    "A folder, or a model of the Hugging Face Hub: org/name or org/name@revision; model+lora for a model with " +
+      "a LoRA adapter merged in.",
+  );
 
 const prompts = z.array(z.string()).nullish();
 
@@ -44,8 +51,14 @@ export const mergekitSchema = z
       .array(expertSchema)
       .nullish()
       .refine((list) => (list?.length ?? 0) <= 1, "there can be one shared expert, as in mergekit")
-      .describe("A model whose FFNs are added for every token; behind a gate made from its prompts where the architecture has one (qwen)."),
-    architecture: z.string().nullish().describe("mixtral, qwen or qwen3; the simplest family that holds the models if left out."),
+      .describe(
+        "A model whose FFNs are added for every token; behind a gate made from its prompts where the " +
+          "architecture has one (qwen).",
+      ),
+    architecture: z
+      .string()
+      .nullish()
+      .describe("mixtral, qwen or qwen3; the simplest family that holds the models if left out."),
   })
   .describe("A mixture of several dense models, as mergekit-moe describes it.");
 

@@ -1,4 +1,7 @@
-/** What a recipe says, as keys of YAML files: of a recipe file for `upcycle convert`, and of the upcycled arms of a study. */
+/**
+ * What a recipe says, as keys of YAML files: of a recipe file for `upcycle convert`, and of the upcycled arms of a
+ * study.
+ */
 import { z } from "zod";
 import { parseConfig } from "./validate.js";
 
@@ -17,7 +20,8 @@ export const recipeKeys = {
     .enum(["exact", "paper", "calibrated", "none"])
     .default("exact")
     .describe(
-      "exact: the factor goes on down. paper: its root on every matrix, as Megatron-Core does. calibrated (softmax-topk, upcycle convert only): on down, " +
+      "exact: the factor goes on down. paper: its root on every matrix, as Megatron-Core does. calibrated " +
+        "(softmax-topk, upcycle convert only): on down, " +
         "measured for each layer. none: weights as they are.",
     ),
   routerStd: z.number().min(0).max(10).default(0.02).describe("Standard deviation of the fresh router weights."),
@@ -25,21 +29,51 @@ export const recipeKeys = {
     .string()
     .min(1)
     .optional()
-    .describe("Hugging Face family to write, such as mixtral (upcycle targets lists them); the simplest one that holds the parent if left out."),
-  allowUnevenTopK: z.boolean().default(false).describe("Accept a T that is not a multiple of G; starts far from the parent."),
-  experts: z.enum(["copies", "random"]).default("copies").describe("What experts start from: the parent's FFN, or fresh weights."),
+    .describe(
+      "Hugging Face family to write, such as mixtral (upcycle targets lists them); the simplest one that holds " +
+        "the parent if left out.",
+    ),
+  allowUnevenTopK: z
+    .boolean()
+    .default(false)
+    .describe("Accept a T that is not a multiple of G; starts far from the parent."),
+  experts: z
+    .enum(["copies", "random"])
+    .default("copies")
+    .describe("What experts start from: the parent's FFN, or fresh weights."),
   noise: z
     .union([z.number().min(0), z.string().regex(/^\d+(\.\d+)?%$/)])
     .default(0)
     .describe('Gaussian noise on the experts: its standard deviation, or a share of each tensor\'s own such as "1%".'),
   noiseFraction: share.default(1).describe("Share of the elements that get noise."),
   drop: share.default(0).describe("Drop-Upcycling: share of each expert's hidden units that is drawn afresh."),
-  permute: z.boolean().default(false).describe("Give every expert's hidden units an order of their own; changes no function."),
-  shared: z.int().min(1).optional().describe("Hidden units of the FFN that go to a shared expert; the routed experts share the others."),
-  layers: z.string().default("all").describe("Layers that get experts: all, even, odd, or numbers and ranges from 0, such as 0,4-7,12-."),
+  permute: z
+    .boolean()
+    .default(false)
+    .describe("Give every expert's hidden units an order of their own; changes no function."),
+  shared: z
+    .int()
+    .min(1)
+    .optional()
+    .describe("Hidden units of the FFN that go to a shared expert; the routed experts share the others."),
+  layers: z
+    .string()
+    .default("all")
+    .describe("Layers that get experts: all, even, odd, or numbers and ranges from 0, such as 0,4-7,12-."),
   pad: z.boolean().default(false).describe("Fill the FFN with zero units where G does not divide its size."),
-  correctionBias: z.boolean().default(false).describe("Give routers a correction bias, zero at first, that training can balance experts with (routing.bias); leaves the families that hold one."),
-  auxLossCoef: z.number().min(0).max(1).default(0.01).describe("Coefficient of the load-balancing loss in the model's config."),
+  correctionBias: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Give routers a correction bias, zero at first, that training can balance experts with (routing.bias); " +
+        "leaves the families that hold one.",
+    ),
+  auxLossCoef: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.01)
+    .describe("Coefficient of the load-balancing loss in the model's config."),
 };
 
 const texts = z.union([z.string(), z.array(z.string())]);
@@ -50,15 +84,34 @@ const routerSchema = z.strictObject({
   init: z
     .enum(["normal", "hidden", "cheap_embed", "uniform_random"])
     .default("normal")
-    .describe("What its rows start from: normal deviates of routerStd, the parent's hidden states or token embeddings of each copy's prompts, or torch's default for a linear layer."),
+    .describe(
+      "What its rows start from: normal deviates of routerStd, the parent's hidden states or token embeddings " +
+        "of each copy's prompts, or torch's default for a linear layer.",
+    ),
   prompts: z
-    .array(z.union([z.string(), z.array(z.string()), z.strictObject({ positive: texts.describe("Texts that the copy should be chosen for."), negative: texts.default([]).describe("Texts that it should not be chosen for.") })]))
+    .array(
+      z.union([
+        z.string(),
+        z.array(z.string()),
+        z.strictObject({
+          positive: texts.describe("Texts that the copy should be chosen for."),
+          negative: texts.default([]).describe("Texts that it should not be chosen for."),
+        }),
+      ]),
+    )
     .optional()
     .describe("For each copy: a text, several, or positive and negative ones. Of hidden and cheap_embed."),
 });
 
 export const recipeSchema = z
-  .strictObject({ ...recipeKeys, router: z.union([routerSchema, recipeKeys.router.unwrap()]).default("topk-softmax").describe(`${recipeKeys.router.description} Or a block of keys that also says what its rows start from.`), seed: z.int().min(0).default(0).describe("Of everything that is drawn.") })
+  .strictObject({
+    ...recipeKeys,
+    router: z
+      .union([routerSchema, recipeKeys.router.unwrap()])
+      .default("topk-softmax")
+      .describe(`${recipeKeys.router.description} Or a block of keys that also says what its rows start from.`),
+    seed: z.int().min(0).default(0).describe("Of everything that is drawn."),
+  })
   .describe("How a dense model is turned into a mixture of experts.");
 
 export type RecipeConfig = z.output<typeof recipeSchema>;

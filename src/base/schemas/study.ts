@@ -5,7 +5,12 @@ import { trainingSchema } from "./training.js";
 import { recipeKeys } from "./recipe.js";
 import { parseConfig } from "./validate.js";
 
-const label = z.string().min(1).max(60).optional().describe("Name in tables and charts; made from the arm if left out.");
+const label = z
+  .string()
+  .min(1)
+  .max(60)
+  .optional()
+  .describe("Name in tables and charts; made from the arm if left out.");
 
 const denseArm = z
   .strictObject({ kind: z.literal("dense"), label })
@@ -36,10 +41,21 @@ export const studySchema = z
       .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/)
       .max(80)
       .describe("Letters, digits, dots, dashes and underscores; names the run folder."),
-    seeds: z.array(z.int().min(0).max(1e9)).min(1).default([0]).describe("Each arm is run once per seed (routers, data order)."),
+    seeds: z
+      .array(z.int().min(0).max(1e9))
+      .min(1)
+      .default([0])
+      .describe("Each arm is run once per seed (routers, data order)."),
     threads: threadsSchema,
     text: textSchema,
-    parent: z.string().min(1).optional().describe("Folder of a trained dense model in Hugging Face format, or hf://org/name[@revision]; +ADAPTER behind it merges a LoRA adapter in. Either this or model."),
+    parent: z
+      .string()
+      .min(1)
+      .optional()
+      .describe(
+        "Folder of a trained dense model in Hugging Face format, or hf://org/name[@revision]; +ADAPTER behind " +
+          "it merges a LoRA adapter in. Either this or model.",
+      ),
     model: modelSchema.optional(),
     tokenizer: tokenizerSchema.optional(),
     pretrain: trainingSchema.optional().describe("Training of the new parent; goes with model."),
@@ -60,13 +76,19 @@ export const studySchema = z
       if (like === undefined) refuse(["arms", id, "like"], `there is no arm "${arm.like}"`);
       else if (like.kind === "scratch") refuse(["arms", id, "like"], `arm "${arm.like}" is itself a scratch arm`);
     }
-    if (study.pretrain?.routing !== undefined) refuse(["pretrain", "routing"], "the parent is dense, it has no routers; remove routing");
-    const dense = (arm: StudyArm | undefined): boolean => arm?.kind === "dense" || (arm?.kind === "scratch" && dense(study.arms[arm.like]));
-    if (study.continue.routing !== undefined && Object.values(study.arms).every(dense)) refuse(["continue", "routing"], "no arm is a mixture of experts; remove routing");
+    if (study.pretrain?.routing !== undefined)
+      refuse(["pretrain", "routing"], "the parent is dense, it has no routers; remove routing");
+    const dense = (arm: StudyArm | undefined): boolean =>
+      arm?.kind === "dense" || (arm?.kind === "scratch" && dense(study.arms[arm.like]));
+    if (study.continue.routing !== undefined && Object.values(study.arms).every(dense))
+      refuse(["continue", "routing"], "no arm is a mixture of experts; remove routing");
     for (const block of ["pretrain", "continue"] as const) {
       const sequence = study[block]?.sequence ?? 0;
       if (study.model !== undefined && sequence > study.model.maxPositions) {
-        refuse([block, "sequence"], `sequence ${sequence} is longer than the model's maxPositions ${study.model.maxPositions}`);
+        refuse(
+          [block, "sequence"],
+          `sequence ${sequence} is longer than the model's maxPositions ${study.model.maxPositions}`,
+        );
       }
     }
   });

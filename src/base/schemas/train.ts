@@ -11,7 +11,10 @@ export const trainSchema = z
     threads: threadsSchema,
     model: z
       .union([z.string().min(1), modelSchema])
-      .describe("Folder of a model in Hugging Face format (dense or mixture of experts) or hf://org/name[@revision], +ADAPTER behind it for a LoRA adapter to merge in; or the shape of a new one."),
+      .describe(
+        "Folder of a model in Hugging Face format (dense or mixture of experts) or hf://org/name[@revision], " +
+          "+ADAPTER behind it for a LoRA adapter to merge in; or the shape of a new one.",
+      ),
     tokenizer: tokenizerSchema.optional(),
     text: trainTextSchema,
     training: budgetedTrainingSchema.describe("Length, batch and learning rate."),
@@ -25,7 +28,10 @@ export const trainSchema = z
     }
     if (tokenizer === undefined) refuse([], '"tokenizer" is missing: a new model needs it');
     if (training.sequence > model.maxPositions) {
-      refuse(["training", "sequence"], `sequence ${training.sequence} is longer than the model's maxPositions ${model.maxPositions}`);
+      refuse(
+        ["training", "sequence"],
+        `sequence ${training.sequence} is longer than the model's maxPositions ${model.maxPositions}`,
+      );
     }
   });
 

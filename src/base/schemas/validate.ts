@@ -40,7 +40,9 @@ function problemsOf(file: string, problems: readonly Problem[]): UpcycleError {
 function singleIssues(issues: readonly Issue[], data: unknown): Issue[] {
   return issues
     .flatMap((issue) => insideUnion(issue, data))
-    .flatMap((issue): Issue[] => (issue.code === "unrecognized_keys" ? issue.keys.map((key) => ({ ...issue, keys: [key] })) : [issue]));
+    .flatMap((issue): Issue[] =>
+      issue.code === "unrecognized_keys" ? issue.keys.map((key) => ({ ...issue, keys: [key] })) : [issue],
+    );
 }
 
 /**
@@ -75,8 +77,9 @@ function furtherProblems(schema: z.ZodType, issues: readonly Issue[], place: Pla
   if (parsed.success) return [];
   const known = new Set(issues.map(({ path }) => printPath(path)));
   for (const { meant } of renamed) known.delete(printPath(meant));
-  const further = singleIssues(parsed.error.issues, data)
-    .filter(({ code, path }) => code === "custom" || !known.has(printPath(path)));
+  const further = singleIssues(parsed.error.issues, data).filter(
+    ({ code, path }) => code === "custom" || !known.has(printPath(path)),
+  );
   return describeAll(further, { ...place, data, renamed }, gone);
 }
 
@@ -111,7 +114,10 @@ const isBlock = (value: unknown): value is Record<PropertyKey, unknown> =>
 function meantKey(issue: Issue, data: unknown, schema: JsonSchema): string | undefined {
   if (issue.code !== "unrecognized_keys") return undefined;
   const found = issue.path.reduce<unknown>(child, data);
-  return nearest(issue.keys[0]!, knownKeys(issue, data, schema).filter((name) => child(found, name) === undefined));
+  return nearest(
+    issue.keys[0]!,
+    knownKeys(issue, data, schema).filter((name) => child(found, name) === undefined),
+  );
 }
 
 const knownKeys = ({ path }: Issue, data: unknown, schema: JsonSchema): string[] =>
@@ -140,7 +146,9 @@ function readDocument(document: Document.Parsed, lines: LineCounter, file: strin
 /** An issue of a choice between types, replaced by those of the branch that the data has the type of. */
 function insideUnion(issue: Issue, data: unknown): Issue[] {
   if (issue.code !== "invalid_union") return [issue];
-  const branch = issue.errors.find((issues) => !issues.some(({ code, path }) => code === "invalid_type" && path.length === 0));
+  const branch = issue.errors.find(
+    (issues) => !issues.some(({ code, path }) => code === "invalid_type" && path.length === 0),
+  );
   if (branch?.[0] === undefined) return [issue];
   return branch.flatMap((inner) => insideUnion({ ...inner, path: [...issue.path, ...inner.path] }, data));
 }
@@ -183,7 +191,11 @@ function wording(issue: Issue, { data, schema }: Place): { path: Path; message: 
     return { path: [...path, key], message: `unknown key "${key}"`, hint };
   }
   if (issue.code === "invalid_key") {
-    return { path, message: `"${last}" cannot be a name here`, hint: "use lower-case letters, digits, dashes and underscores" };
+    return {
+      path,
+      message: `"${last}" cannot be a name here`,
+      hint: "use lower-case letters, digits, dashes and underscores",
+    };
   }
   const nodes = schemasAt(schema, path, data);
   const expected = describeExpected(nodes);
@@ -206,13 +218,16 @@ function describeFound(value: unknown): string {
 
 /** `arms.coarse.recipe`, `seeds[1]`. */
 function printPath(path: Path): string {
-  return path.map((step, i) => (typeof step === "number" ? `[${step}]` : `${i === 0 ? "" : "."}${String(step)}`)).join("");
+  return path
+    .map((step, i) => (typeof step === "number" ? `[${step}]` : `${i === 0 ? "" : "."}${String(step)}`))
+    .join("");
 }
 
 /** Line of the key at `path`, or of the nearest enclosing thing that the file has. */
 function lineOf(asMeant: Path, { document, lines, renamed = [] }: Place): number {
   const path = renamed.reduce(
-    (at, { meant, written }) => (meant.every((step, i) => step === at[i]) ? [...written, ...at.slice(meant.length)] : at),
+    (at, { meant, written }) =>
+      meant.every((step, i) => step === at[i]) ? [...written, ...at.slice(meant.length)] : at,
     asMeant,
   );
   for (let length = path.length; length > 0; length--) {
@@ -230,5 +245,7 @@ function offsetOf(path: Path, document: Document.Parsed): number | undefined {
     return isScalar(pair?.key) ? pair.key.range?.[0] : undefined;
   }
   const node: unknown = document.getIn(path, true);
-  return typeof node === "object" && node !== null && "range" in node ? (node.range as [number] | undefined)?.[0] : undefined;
+  return typeof node === "object" && node !== null && "range" in node
+    ? (node.range as [number] | undefined)?.[0]
+    : undefined;
 }

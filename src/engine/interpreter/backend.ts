@@ -1,6 +1,7 @@
 /**
- * A backend that runs every graph by its reference evaluation (`graph/ir/reference.ts`), in the caller's thread: the oracle of other backends, and the least
- * that one has to do. State and arithmetic are float64, float32 crosses the interface. Written for clarity, for models of a few thousand parameters.
+ * A backend that runs every graph by its reference evaluation (`graph/ir/reference.ts`), in the caller's thread: the
+ * oracle of other backends, and the least that one has to do. State and arithmetic are float64, float32 crosses the
+ * interface. Written for clarity, for models of a few thousand parameters.
  */
 import { append, cacheFor, extendInputs, type Cache } from "../runtime/cache.js";
 import type { ParamInfo } from "../../graph/programs/programs.js";
@@ -12,24 +13,36 @@ function openForwardRuntime(): ForwardRuntime {
   const weights = new Map<string, Float64Array>();
   const [graphs, gate] = [compiler(), new Gate()];
   let cache: Cache<Float64Array> | undefined;
-  const paramsOf = (params: readonly ParamInfo[]): Float64Array[] => params.map(({ key }) => {
-    const data = weights.get(key);
-    if (data === undefined) throw new Error(`weight ${key} was never written`);
-    return data;
-  });
+  const paramsOf = (params: readonly ParamInfo[]): Float64Array[] =>
+    params.map(({ key }) => {
+      const data = weights.get(key);
+      if (data === undefined) throw new Error(`weight ${key} was never written`);
+      return data;
+    });
   return {
     write: (key, data) => gate.pass(() => void weights.set(key, Float64Array.from(data))),
-    run: (name, { graph, params }, feeds) => gate.pass(() => Float32Array.from(graphs(name, graph)([...feeds, ...paramsOf(params)])[0]!.data)),
-    extend: (name, program, feeds) => gate.pass(() => {
-      const graph = graphs(name, program.graph);
-      const started = performance.now();
-      const past = cacheFor(Float64Array, cache, program, feeds.capacity);
-      cache = past;
-      const ints = extendInputs(program, feeds, past.capacity);
-      const [logits, ...present] = graph([...ints, ...(program.shape.capacity === 0 ? [] : past.data), ...paramsOf(program.params)]);
-      append(past, program, present.map(({ data }) => data), feeds);
-      return { logits: Float32Array.from(logits!.data), ms: performance.now() - started };
-    }),
+    run: (name, { graph, params }, feeds) =>
+      gate.pass(() => Float32Array.from(graphs(name, graph)([...feeds, ...paramsOf(params)])[0]!.data)),
+    extend: (name, program, feeds) =>
+      gate.pass(() => {
+        const graph = graphs(name, program.graph);
+        const started = performance.now();
+        const past = cacheFor(Float64Array, cache, program, feeds.capacity);
+        cache = past;
+        const ints = extendInputs(program, feeds, past.capacity);
+        const [logits, ...present] = graph([
+          ...ints,
+          ...(program.shape.capacity === 0 ? [] : past.data),
+          ...paramsOf(program.params),
+        ]);
+        append(
+          past,
+          program,
+          present.map(({ data }) => data),
+          feeds,
+        );
+        return { logits: Float32Array.from(logits!.data), ms: performance.now() - started };
+      }),
     close: () => gate.close(),
   };
 }
@@ -37,8 +50,15 @@ function openForwardRuntime(): ForwardRuntime {
 function openOperationRuntime(): OperationRuntime {
   const [graphs, gate] = [compiler(), new Gate()];
   return {
-    run: (name, graph, feeds) => gate.pass(() =>
-      graphs(name, graph)(feeds).map(({ dtype, data }): ArrayData => (dtype === "int" ? Int32Array.from(data) : Float32Array.from(data)))),
+    run: (name, graph, feeds) =>
+      gate.pass(() =>
+        graphs(
+          name,
+          graph,
+        )(feeds).map(({ dtype, data }): ArrayData =>
+          dtype === "int" ? Int32Array.from(data) : Float32Array.from(data),
+        ),
+      ),
     memory: (bytes) => new ArrayBuffer(bytes),
     close: () => gate.close(),
   };

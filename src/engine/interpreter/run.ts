@@ -11,12 +11,17 @@ export type Run = (feeds: readonly Feed[]) => Tensor[];
 export function compile(graph: Graph): Run {
   verify(graph);
   return (feeds) => {
-    if (feeds.length !== graph.inputs.length) throw new Error(`the graph takes ${graph.inputs.length} inputs, got ${feeds.length}`);
-    return evaluate(graph, feeds.map((feed, i) => {
-      const { shape, name = i } = graph.values[graph.inputs[i]!]!;
-      if (feed.length !== elements(shape)) throw new Error(`input ${name} is [${shape}], got ${feed.length} elements`);
-      return feed instanceof Float64Array ? feed : Float64Array.from(feed);
-    }));
+    if (feeds.length !== graph.inputs.length)
+      throw new Error(`the graph takes ${graph.inputs.length} inputs, got ${feeds.length}`);
+    return evaluate(
+      graph,
+      feeds.map((feed, i) => {
+        const { shape, name = i } = graph.values[graph.inputs[i]!]!;
+        if (feed.length !== elements(shape))
+          throw new Error(`input ${name} is [${shape}], got ${feed.length} elements`);
+        return feed instanceof Float64Array ? feed : Float64Array.from(feed);
+      }),
+    );
   };
 }
 

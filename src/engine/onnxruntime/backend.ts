@@ -22,7 +22,9 @@ class Remote {
     // Tests run the sources; the worker needs compiled code, which the build has put beside them.
     requireThreadRoom("the engine");
     const here = import.meta.url;
-    const file = here.endsWith(".ts") ? new URL("../../../dist/engine/onnxruntime/worker.js", here) : new URL("./worker.js", here);
+    const file = here.endsWith(".ts")
+      ? new URL("../../../dist/engine/onnxruntime/worker.js", here)
+      : new URL("./worker.js", here);
     this.worker = new Worker(file, { execArgv: moduleArguments() });
     this.worker.unref();
     this.worker.on("message", ({ id, result, error, returned }: Reply) => {
@@ -34,7 +36,9 @@ class Remote {
       if (error === undefined) call.resolve(result);
       else call.reject(receivedError(error));
     });
-    this.worker.on("error", (error: unknown) => this.fail(limitError(error) ?? (error instanceof Error ? error : new Error(String(error)))));
+    this.worker.on("error", (error: unknown) =>
+      this.fail(limitError(error) ?? (error instanceof Error ? error : new Error(String(error)))),
+    );
     this.worker.on("exit", (code) => this.fail(new Error(`the engine's thread ended with code ${code}`)));
   }
 
@@ -129,7 +133,12 @@ export const onnxruntimeBackend: Backend = {
     const remote = new Remote();
     await remote.open("openOperations", options);
     return {
-      run: (name, graph, feeds, given = []) => remote.send("run", [name, graph, feeds], given.map((i) => feeds[i]!.buffer as ArrayBuffer)),
+      run: (name, graph, feeds, given = []) =>
+        remote.send(
+          "run",
+          [name, graph, feeds],
+          given.map((i) => feeds[i]!.buffer as ArrayBuffer),
+        ),
       memory: (bytes) => remote.memory(bytes),
       close: () => remote.end(),
     };

@@ -39,13 +39,21 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
   let packed: Known<ExtendProgram> | undefined;
   let cache: Cache<Float32Array> | undefined;
 
-  const known = <P extends LogitsProgram | ExtendProgram>(among: Map<string, Known<P>>, name: string, program: P): Known<P> => {
+  const known = <P extends LogitsProgram | ExtendProgram>(
+    among: Map<string, Known<P>>,
+    name: string,
+    program: P,
+  ): Known<P> => {
     const found = among.get(name);
     if (found !== undefined) return found;
     const { graph, params } = program;
     const ids = new Map(params.map(({ key }, i) => [key, graph.inputs[graph.inputs.length - params.length + i]!]));
     const free = turnable(graph);
-    const made: Known<P> = { program, ids, turned: new Set([...ids].flatMap(([key, id]) => (free.has(id) ? [key] : []))) };
+    const made: Known<P> = {
+      program,
+      ids,
+      turned: new Set([...ids].flatMap(([key, id]) => (free.has(id) ? [key] : []))),
+    };
     among.set(name, made);
     return made;
   };
@@ -64,17 +72,25 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
     if (packed !== undefined) [packed.session, packed.bound, packed] = [undefined, undefined, undefined];
     await (await session?.catch(() => null))?.close();
   };
-  const opened = async (of: Known<LogitsProgram | ExtendProgram>, stored: readonly ParamInfo[] = []): Promise<readonly [Session, readonly ort.Tensor[]]> => {
+  const opened = async (
+    of: Known<LogitsProgram | ExtendProgram>,
+    stored: readonly ParamInfo[] = [],
+  ): Promise<readonly [Session, readonly ort.Tensor[]]> => {
     const { program, ids, turned } = of;
     const inside = new Set(stored.map(({ key }) => key));
     of.session ??= openSession(program.graph, {
       // Reading prompts and going on from them are sessions that take turns.
-      ...options, spin: "run", turned: new Set([...turned].map((key) => ids.get(key)!)), stored: new Map(stored.map((param) => [ids.get(param.key)!, held(param, turned.has(param.key))])),
+      ...options,
+      spin: "run",
+      turned: new Set([...turned].map((key) => ids.get(key)!)),
+      stored: new Map(stored.map((param) => [ids.get(param.key)!, held(param, turned.has(param.key))])),
     });
-    of.bound ??= program.params.filter(({ key }) => !inside.has(key)).map((param) => {
-      const { key, shape } = param;
-      return tensor(held(param, turned.has(key)), turned.has(key) ? shape.toReversed() : shape);
-    });
+    of.bound ??= program.params
+      .filter(({ key }) => !inside.has(key))
+      .map((param) => {
+        const { key, shape } = param;
+        return tensor(held(param, turned.has(key)), turned.has(key) ? shape.toReversed() : shape);
+      });
     return [await of.session, of.bound];
   };
   const packing = async (of: Known<ExtendProgram>): Promise<readonly [Session, readonly ort.Tensor[]]> => {
@@ -82,7 +98,10 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
     if (of.program.shape.tokens > 1 || bytes > totalmem() * PACKED_SHARE) return opened(of);
     if (packed !== of) await unpack();
     packed = of;
-    return opened(of, of.program.params.filter(({ key, shape }) => of.turned.has(key) || shape.reduce((a, b) => a * b, 1) <= SMALL));
+    return opened(
+      of,
+      of.program.params.filter(({ key, shape }) => of.turned.has(key) || shape.reduce((a, b) => a * b, 1) <= SMALL),
+    );
   };
 
   return {
@@ -104,13 +123,17 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
       const past = cacheFor(Float32Array, cache, program, feeds.capacity);
       cache = past;
       const ints = extendInputs(program, feeds, past.capacity).map(intTensor);
-      const cached = program.shape.capacity === 0 ? [] : past.data.map((data, i): ort.Tensor => tensor(data, cacheShape(program, i, past.capacity)));
+      const cached =
+        program.shape.capacity === 0
+          ? []
+          : past.data.map((data, i): ort.Tensor => tensor(data, cacheShape(program, i, past.capacity)));
       const [logits, ...present] = await session.run([...ints, ...cached, ...params], []);
       append(past, program, present.map(floats), feeds);
       return { logits: floats(logits!), ms: performance.now() - started };
     },
     async close() {
-      for (const { session } of [...programs.values(), ...extensions.values()]) await (await session?.catch(() => null))?.close();
+      for (const { session } of [...programs.values(), ...extensions.values()])
+        await (await session?.catch(() => null))?.close();
       programs.clear();
       extensions.clear();
       packed = undefined;
@@ -127,7 +150,8 @@ function transposed(data: Float32Array, rows: number, columns: number): Float32A
   for (let top = 0; top < rows; top += tile) {
     for (let left = 0; left < columns; left += tile) {
       for (let row = top; row < Math.min(rows, top + tile); row++) {
-        for (let column = left; column < Math.min(columns, left + tile); column++) out[column * rows + row] = data[row * columns + column]!;
+        for (let column = left; column < Math.min(columns, left + tile); column++)
+          out[column * rows + row] = data[row * columns + column]!;
       }
     }
   }

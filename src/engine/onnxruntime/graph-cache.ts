@@ -1,6 +1,7 @@
 /**
- * Lowered graphs on disk, under what decides them: the graph's content and the code that lowers it. A cache never fails: what cannot be read or written is as good as absent.
- * onnxruntime opens them unoptimised, so nothing here depends on its version or on the processor.
+ * Lowered graphs on disk, under what decides them: the graph's content and the code that lowers it. A cache never
+ * fails: what cannot be read or written is as good as absent. onnxruntime opens them unoptimised, so nothing here
+ * depends on its version or on the processor.
  */
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
@@ -25,13 +26,19 @@ const SUFFIX = ".graph";
 const PARTIAL = ".partial-";
 
 export interface GraphCache {
-  /** What is kept under this name, or undefined where there is nothing or where it is not, to the last bit, what was written. */
+  /**
+   * What is kept under this name, or undefined where there is nothing or where it is not, to the last bit, what was
+   * written.
+   */
   read(key: string): Promise<Uint8Array | undefined>;
   /** Keeps parts, one after the other, and removes the least recently used files beyond the limit. */
   write(key: string, parts: readonly Uint8Array[]): Promise<void>;
 }
 
-/** Where graphs are kept: UPCYCLE_CACHE, else `upcycle/graphs` in XDG_CACHE_HOME or ~/.cache. Null where UPCYCLE_CACHE is "off" or empty. */
+/**
+ * Where graphs are kept: UPCYCLE_CACHE, else `upcycle/graphs` in XDG_CACHE_HOME or ~/.cache. Null where UPCYCLE_CACHE
+ * is "off" or empty.
+ */
 export function graphCacheFolder(env: Readonly<Record<string, string | undefined>>): string | null {
   const { UPCYCLE_CACHE: own, XDG_CACHE_HOME: caches } = env;
   if (own !== undefined) return own === "" || own === "off" ? null : own;
@@ -50,21 +57,34 @@ function loweringCode(): string {
   if (known !== undefined) return known;
   const hash = createHash("sha256");
   const folder = fileURLToPath(new URL("../../graph/onnx/", import.meta.url));
-  for (const name of readdirSync(folder).filter((file) => /\.[jt]s$/.test(file)).sort()) hash.update(name).update("\n").update(readFileSync(join(folder, name)));
+  for (const name of readdirSync(folder)
+    .filter((file) => /\.[jt]s$/.test(file))
+    .sort())
+    hash
+      .update(name)
+      .update("\n")
+      .update(readFileSync(join(folder, name)));
   return (known = hash.digest("hex"));
 }
 
-const digest = (key: string, parts: readonly Uint8Array[]): Buffer => parts.reduce((hash, part) => hash.update(part), createHash("sha256").update(key)).digest();
+const digest = (key: string, parts: readonly Uint8Array[]): Buffer =>
+  parts.reduce((hash, part) => hash.update(part), createHash("sha256").update(key)).digest();
 
 const partialName = /^\..+\.partial-\d+-\d+-[a-z0-9]*$/;
 
-/** The folder may be anyone's, and so may a file by such a name: ours begin as every version has begun them, as far as they were written. */
+/**
+ * The folder may be anyone's, and so may a file by such a name: ours begin as every version has begun them, as far as
+ * they were written.
+ */
 async function isOurs(path: string): Promise<boolean> {
   try {
     const handle = await open(path, "r");
     try {
       const { bytesRead, buffer } = await handle.read(Buffer.alloc(BEGINNING.length), 0, BEGINNING.length, 0);
-      return BEGINNING.subarray(0, bytesRead).equals(buffer.subarray(0, bytesRead)) && (bytesRead === BEGINNING.length || partialName.test(basename(path)));
+      return (
+        BEGINNING.subarray(0, bytesRead).equals(buffer.subarray(0, bytesRead)) &&
+        (bytesRead === BEGINNING.length || partialName.test(basename(path)))
+      );
     } finally {
       await handle.close();
     }
@@ -84,7 +104,11 @@ export function graphCache(folder: string, mostBytes = MOST_BYTES): GraphCache {
         const { buffer, byteLength } = await readWhole(path, MOST_BYTES_EACH + MAGIC.length + DIGEST_BYTES);
         const file = Buffer.from(buffer, 0, byteLength);
         const body = file.subarray(MAGIC.length + DIGEST_BYTES);
-        if (!file.subarray(0, MAGIC.length).equals(MAGIC) || !file.subarray(MAGIC.length, MAGIC.length + DIGEST_BYTES).equals(digest(key, [body]))) return undefined;
+        if (
+          !file.subarray(0, MAGIC.length).equals(MAGIC) ||
+          !file.subarray(MAGIC.length, MAGIC.length + DIGEST_BYTES).equals(digest(key, [body]))
+        )
+          return undefined;
         const now = new Date();
         await utimes(path, now, now).catch(() => undefined);
         return body;
@@ -96,7 +120,10 @@ export function graphCache(folder: string, mostBytes = MOST_BYTES): GraphCache {
       const size = parts.reduce((sum, { length }) => sum + length, 0);
       if (size === 0 || size > Math.min(MOST_BYTES_EACH, mostBytes)) return;
       // Threads of a process share its id but not this counter.
-      const partial = join(folder, `.${key}${PARTIAL}${process.pid}-${written++}-${Math.random().toString(36).slice(2)}`);
+      const partial = join(
+        folder,
+        `.${key}${PARTIAL}${process.pid}-${written++}-${Math.random().toString(36).slice(2)}`,
+      );
       try {
         await makeFolders(folder);
         const handle = await open(partial, "wx");
@@ -116,16 +143,19 @@ export function graphCache(folder: string, mostBytes = MOST_BYTES): GraphCache {
 
   async function prune(): Promise<void> {
     const names = (await readdir(folder)).filter((name) => name.endsWith(SUFFIX) || partialName.test(name));
-    const files = await Promise.all(names.map(async (name) => {
-      const found = await lstat(join(folder, name)).catch(() => null);
-      return found?.isFile() !== true ? [] : [{ name, bytes: found.size, at: found.mtimeMs }];
-    }));
+    const files = await Promise.all(
+      names.map(async (name) => {
+        const found = await lstat(join(folder, name)).catch(() => null);
+        return found?.isFile() !== true ? [] : [{ name, bytes: found.size, at: found.mtimeMs }];
+      }),
+    );
     let bytes = 0;
     for (const file of files.flat().sort((a, b) => b.at - a.at)) {
       const partial = !file.name.endsWith(SUFFIX);
       if (!partial) bytes += file.bytes;
       if (partial ? file.at >= Date.now() - ABANDONED_MS : bytes <= mostBytes) continue;
-      if (await isOurs(join(folder, file.name))) await rm(join(folder, file.name), { force: true }).catch(() => undefined);
+      if (await isOurs(join(folder, file.name)))
+        await rm(join(folder, file.name), { force: true }).catch(() => undefined);
       else if (!partial) bytes -= file.bytes;
     }
   }

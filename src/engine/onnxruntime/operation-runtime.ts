@@ -10,14 +10,20 @@ export function openOperationRuntime({ threads }: BackendOptions): OperationRunt
   // Promises, so that two calls at once compile a graph once.
   const sessions = new Map<string, Promise<Session>>();
   const open = (graph: Graph): Promise<Session> =>
-    openSession(graph, { threads: graph.nodes.some(({ prim }) => heavy.has(prim)) ? threads : 1, arena: false, spin: false });
+    openSession(graph, {
+      threads: graph.nodes.some(({ prim }) => heavy.has(prim)) ? threads : 1,
+      arena: false,
+      spin: false,
+    });
   return {
     async run(name, graph, feeds) {
       const session = sessions.get(name) ?? open(graph);
       sessions.set(name, session);
       const inputs = graph.inputs.map((id, i) => shapedTensor(feeds[i]!, graph.values[id]!.shape));
       const outputs = await (await session).run(inputs, []);
-      return outputs.map(({ data }): ArrayData => (data instanceof BigInt64Array ? Int32Array.from(data, Number) : (data as Float32Array)));
+      return outputs.map(({ data }): ArrayData =>
+        data instanceof BigInt64Array ? Int32Array.from(data, Number) : (data as Float32Array),
+      );
     },
     memory: (bytes) => new ArrayBuffer(bytes),
     async close() {

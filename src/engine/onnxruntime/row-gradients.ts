@@ -1,6 +1,6 @@
 /**
- * Gradients of embeddings by hand. As ONNX operators a table's gradient is zeros [V, H] and a copy of them with rows added by one thread; here the
- * graph gives the rows [N, H] and ids, and they are added to the gradient's own memory.
+ * Gradients of embeddings by hand. As ONNX operators a table's gradient is zeros [V, H] and a copy of them with rows
+ * added by one thread; here the graph gives the rows [N, H] and ids, and they are added to the gradient's own memory.
  */
 import type { Graph, ValueId } from "../../graph/ir/ir.js";
 import { prune } from "../../graph/ir/passes.js";
@@ -11,7 +11,9 @@ export interface RowGradient {
   readonly output: number;
   /** Place of the rows [N, H] among the outputs. */
   readonly rows: number;
-  /** True if output `output` still gives the rest of the gradient, as of a tied head; else it is zero but for the rows. */
+  /**
+   * True if output `output` still gives the rest of the gradient, as of a tied head; else it is zero but for the rows.
+   */
   readonly rest: boolean;
 }
 
@@ -21,8 +23,9 @@ export interface WithRowGradients {
 }
 
 /**
- * Takes `embeddingGrad` out where it is an output from place `first` on, or one of two terms of it, and its ids are the graph's first input. Rows become further outputs at the end;
- * an output that is nothing but rows keeps its place and gives the rows.
+ * Takes `embeddingGrad` out where it is an output from place `first` on, or one of two terms of it, and its ids are the
+ * graph's first input. Rows become further outputs at the end; an output that is nothing but rows keeps its place and
+ * gives the rows.
  */
 export function takeRowGradients(graph: Graph, first: number): WithRowGradients {
   const producers = new Map(graph.nodes.flatMap((node) => node.out.map((id) => [id, node])));

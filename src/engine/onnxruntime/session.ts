@@ -9,7 +9,10 @@ export type FeedData = Int32Array | Float32Array;
 
 export const onnxruntimeVersion: string = ort.env.versions.node ?? "unknown";
 
-/** Nodes of a graph from which its lowered form is kept on disk: a whole decoder has some hundreds, the operations of a streamed one are quicker lowered than read. */
+/**
+ * Nodes of a graph from which its lowered form is kept on disk: a whole decoder has some hundreds, the operations of a
+ * streamed one are quicker lowered than read.
+ */
 const WORTH_KEEPING = 100;
 
 /** A compiled graph. */
@@ -24,12 +27,22 @@ export function tensor(data: Float32Array, shape: readonly number[]): ort.Tensor
 }
 
 export function intTensor(data: Int32Array): ort.Tensor {
-  return new ort.Tensor("int64", BigInt64Array.from(data, (value) => BigInt(value)), [data.length]);
+  return new ort.Tensor(
+    "int64",
+    BigInt64Array.from(data, (value) => BigInt(value)),
+    [data.length],
+  );
 }
 
 /** Integers become int64. */
 export function shapedTensor(data: FeedData, shape: readonly number[]): ort.Tensor {
-  return data instanceof Float32Array ? tensor(data, shape) : new ort.Tensor("int64", BigInt64Array.from(data, (value) => BigInt(value)), shape);
+  return data instanceof Float32Array
+    ? tensor(data, shape)
+    : new ort.Tensor(
+        "int64",
+        BigInt64Array.from(data, (value) => BigInt(value)),
+        shape,
+      );
 }
 
 export function numbers(value: ort.Tensor): number[] {
@@ -45,35 +58,47 @@ export interface SessionOptions {
   /** Keep memory between runs (default); without it each run allocates and frees what it needs. */
   readonly arena?: boolean;
   /**
-   * Threads without work wait actively for a while (default): right for one session, not for many that take turns. `run`: only while a run lasts, so that the
-   * threads of one session do not keep the cores from the next one's.
+   * Threads without work wait actively for a while (default): right for one session, not for many that take turns.
+   * `run`: only while a run lasts, so that the threads of one session do not keep the cores from the next one's.
    */
   readonly spin?: boolean | "run";
   /** Inputs that come with their axes exchanged: see `turnable`. */
   readonly turned?: ReadonlySet<ValueId>;
-  /** Data of inputs that are never fed: onnxruntime copies them and packs matrices the way its products read them, which pays with few rows. */
+  /**
+   * Data of inputs that are never fed: onnxruntime copies them and packs matrices the way its products read them, which
+   * pays with few rows.
+   */
   readonly stored?: ReadonlyMap<ValueId, Float32Array>;
 }
 
 /** Lowers and compiles a graph for the CPU. Inputs are then those that are not stored. */
 export async function openSession(graph: Graph, options: SessionOptions): Promise<Session> {
   const { threads, arena = true, spin = true, stored = new Map<ValueId, never>(), turned } = options;
-  const places = new Map([...stored].map(([id, { byteLength }]) => [id, { location: `${id}`, offset: 0, bytes: byteLength }]));
+  const places = new Map(
+    [...stored].map(([id, { byteLength }]) => [id, { location: `${id}`, offset: 0, bytes: byteLength }]),
+  );
   const program = await lowered(graph, { turned, stored: places });
   const session = await ort.InferenceSession.create(program.bytes, {
     executionProviders: ["cpu"],
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
     executionMode: "sequential",
-    // The lowering leaves nothing to rewrite that takes time, and onnxruntime's search takes longer than all the rest where there are many experts.
+    // The lowering leaves nothing to rewrite that takes time, and onnxruntime's search takes longer than all the rest
+    // where there are many experts.
     graphOptimizationLevel: "disabled",
-    // The memory pattern preallocates the sum of all activations; without it peak memory is a third lower at the same speed.
+    // The memory pattern preallocates the sum of all activations; without it peak memory is a third lower at the same
+    // speed.
     enableMemPattern: false,
     enableCpuMemArena: arena,
     logSeverityLevel: 3,
     // Only bytes are taken.
-    externalData: [...stored].map(([id, { buffer, byteOffset, byteLength }]) => ({ path: `${id}`, data: new Uint8Array(buffer, byteOffset, byteLength) })),
-    ...(spin === true ? {} : { extra: { session: spin === "run" ? { force_spinning_stop: "1" } : { intra_op: { allow_spinning: "0" } } } }),
+    externalData: [...stored].map(([id, { buffer, byteOffset, byteLength }]) => ({
+      path: `${id}`,
+      data: new Uint8Array(buffer, byteOffset, byteLength),
+    })),
+    ...(spin === true
+      ? {}
+      : { extra: { session: spin === "run" ? { force_spinning_stop: "1" } : { intra_op: { allow_spinning: "0" } } } }),
   });
   return {
     async run(inputs, outputs) {
@@ -99,7 +124,10 @@ async function lowered(graph: Graph, options: Pick<LowerOptions, "turned" | "sto
   const kept = await cache.read(key);
   if (kept !== undefined) {
     const end = kept.indexOf(10);
-    return { ...(JSON.parse(new TextDecoder().decode(kept.subarray(0, end))) as Omit<Opened, "bytes">), bytes: kept.subarray(end + 1) };
+    return {
+      ...(JSON.parse(new TextDecoder().decode(kept.subarray(0, end))) as Omit<Opened, "bytes">),
+      bytes: kept.subarray(end + 1),
+    };
   }
   const { bytes, inputs, outputs } = lower(graph, options);
   await cache.write(key, [new TextEncoder().encode(`${JSON.stringify({ inputs, outputs })}\n`), bytes]);
@@ -107,15 +135,24 @@ async function lowered(graph: Graph, options: Pick<LowerOptions, "turned" | "sto
 }
 
 /** Evaluates a graph once, on data in the order of its inputs: for tests and oracles. */
-export async function evaluateOnce(graph: Graph, feeds: readonly FeedData[], threads = 1): Promise<{ data: number[]; shape: readonly number[] }[]> {
+export async function evaluateOnce(
+  graph: Graph,
+  feeds: readonly FeedData[],
+  threads = 1,
+): Promise<{ data: number[]; shape: readonly number[] }[]> {
   const session = await openSession(graph, { threads });
   const inputs = graph.inputs.map((id, i) => {
     const { dtype, shape } = graph.values[id]!;
     const data = feeds[i]!;
-    if (data.length !== elements(shape)) throw new Error(`feed ${i} has ${data.length} elements, expected ${elements(shape)}`);
+    if (data.length !== elements(shape))
+      throw new Error(`feed ${i} has ${data.length} elements, expected ${elements(shape)}`);
     return dtype === "f32"
       ? tensor(Float32Array.from(data), shape)
-      : new ort.Tensor("int64", BigInt64Array.from(data, (value) => BigInt(value)), shape);
+      : new ort.Tensor(
+          "int64",
+          BigInt64Array.from(data, (value) => BigInt(value)),
+          shape,
+        );
   });
   const results = await session.run(inputs, []);
   await session.close();

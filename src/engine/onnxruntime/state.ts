@@ -1,13 +1,20 @@
 /**
- * Weights, moments and gradients of a training run, in WebAssembly memories: onnxruntime reads weights from and writes gradients
- * into the same bytes on which the optimizer kernels work, so nothing is copied in a step.
+ * Weights, moments and gradients of a training run, in WebAssembly memories: onnxruntime reads weights from and writes
+ * gradients into the same bytes on which the optimizer kernels work, so nothing is copied in a step.
  */
 import { elements } from "../../graph/ir/ir.js";
 import { kernelMemory, type Kernels } from "../../files/numeric/kernels.js";
 import type { ParamInfo } from "../../graph/programs/programs.js";
 import { MUON_EPS, muonScale } from "../optimizer/muon.js";
 import type { StateKind, StepSettings } from "../runtime/runtime.js";
-import { keepsState, missingState, ratesOf, unknownParameter, usesMuon, type StateOptions } from "../optimizer/state.js";
+import {
+  keepsState,
+  missingState,
+  ratesOf,
+  unknownParameter,
+  usesMuon,
+  type StateOptions,
+} from "../optimizer/state.js";
 
 export type RegionKind = StateKind | "gradient" | "accumulated";
 
@@ -41,11 +48,19 @@ export interface ArenaOptions extends StateOptions {
   readonly arenaBytes?: number;
 }
 
-const order = ["weight", "moment1", "moment2", "average", "gradient", "accumulated"] as const satisfies readonly RegionKind[];
+const order = [
+  "weight",
+  "moment1",
+  "moment2",
+  "average",
+  "gradient",
+  "accumulated",
+] as const satisfies readonly RegionKind[];
 
 /** Whether a parameter has a region of this kind. */
 function keeps(options: ArenaOptions, key: string, kind: RegionKind): boolean {
-  if (kind === "gradient" || kind === "accumulated") return options.frozen?.has(key) !== true && (kind === "gradient" || options.accumulate);
+  if (kind === "gradient" || kind === "accumulated")
+    return options.frozen?.has(key) !== true && (kind === "gradient" || options.accumulate);
   return keepsState(options, key, kind);
 }
 
@@ -79,7 +94,9 @@ export class TrainState {
       floats += size;
     }
     this.allocate(waiting, floats);
-    this.trained = [...this.regions.values()].filter((region): region is TrainedRegion => region.offsets.gradient !== undefined);
+    this.trained = [...this.regions.values()].filter(
+      (region): region is TrainedRegion => region.offsets.gradient !== undefined,
+    );
   }
 
   /** One memory; regions of one kind lie together. */
@@ -102,7 +119,8 @@ export class TrainState {
   view(kind: RegionKind, key: string): Float32Array {
     const region = this.regions.get(key);
     if (region === undefined) throw unknownParameter(key);
-    if (kind === "accumulated" && !this.options.accumulate) throw new Error("this state was opened without accumulation");
+    if (kind === "accumulated" && !this.options.accumulate)
+      throw new Error("this state was opened without accumulation");
     const offset = region.offsets[kind];
     if (offset === undefined) throw missingState(key, kind, region.offsets.gradient === undefined);
     return new Float32Array(region.arena.buffer, offset, region.count);
@@ -110,7 +128,8 @@ export class TrainState {
 
   /** accumulated += gradient */
   addGradients(): void {
-    for (const { arena, padded, offsets } of this.trained) arena.kernels.add(offsets.accumulated!, offsets.gradient, padded);
+    for (const { arena, padded, offsets } of this.trained)
+      arena.kernels.add(offsets.accumulated!, offsets.gradient, padded);
   }
 
   /** Norm over all trained parameters of `where`, times `scale`. */
@@ -120,13 +139,22 @@ export class TrainState {
     return Math.sqrt(sum) * scale;
   }
 
-  /** One update from the gradients in `where`, each first multiplied by `scale`; `orthogonalize` is for parameters of Muon. */
-  async update(where: "gradient" | "accumulated", scale: number, o: StepSettings, orthogonalize?: Orthogonalize): Promise<void> {
+  /**
+   * One update from the gradients in `where`, each first multiplied by `scale`; `orthogonalize` is for parameters of
+   * Muon.
+   */
+  async update(
+    where: "gradient" | "accumulated",
+    scale: number,
+    o: StepSettings,
+    orthogonalize?: Orthogonalize,
+  ): Promise<void> {
     for (const region of this.trained) {
       if (usesMuon(this.options, region.key)) await this.updateMuon(region, where, scale, o, orthogonalize!);
       else this.updateAdamW(region, where, scale, o);
       const { arena, padded, offsets } = region;
-      if (o.averageDecay !== undefined) arena.kernels.blend(offsets.average!, offsets.weight, padded, o.averageDecay, 1 - o.averageDecay);
+      if (o.averageDecay !== undefined)
+        arena.kernels.blend(offsets.average!, offsets.weight, padded, o.averageDecay, 1 - o.averageDecay);
     }
   }
 
@@ -134,14 +162,41 @@ export class TrainState {
     const { arena, padded, offsets } = region;
     const { rate, decay } = ratesOf(this.options, region, o);
     arena.kernels.adamw(
-      offsets.weight, offsets.moment1, offsets.moment2!, offsets[where]!, padded, scale, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2,
-      rate / (1 - o.beta1 ** o.update), 1 / Math.sqrt(1 - o.beta2 ** o.update), o.eps, 1 - rate * decay,
+      offsets.weight,
+      offsets.moment1,
+      offsets.moment2!,
+      offsets[where]!,
+      padded,
+      scale,
+      o.beta1,
+      1 - o.beta1,
+      o.beta2,
+      1 - o.beta2,
+      rate / (1 - o.beta1 ** o.update),
+      1 / Math.sqrt(1 - o.beta2 ** o.update),
+      o.eps,
+      1 - rate * decay,
     );
   }
 
-  /** As torch.optim.Muon: m = mu m + (1 - mu) g; u = (1 - mu) g + mu m, or m without Nesterov; p = p (1 - rate decay) - rate factor NS(u / |u|). */
-  private async updateMuon(region: TrainedRegion, where: "gradient" | "accumulated", scale: number, o: StepSettings, orthogonalize: Orthogonalize): Promise<void> {
-    const { arena: { kernels, buffer }, count, padded, shape, offsets } = region;
+  /**
+   * As torch.optim.Muon: m = mu m + (1 - mu) g; u = (1 - mu) g + mu m, or m without Nesterov; p = p (1 - rate decay) -
+   * rate factor NS(u / |u|).
+   */
+  private async updateMuon(
+    region: TrainedRegion,
+    where: "gradient" | "accumulated",
+    scale: number,
+    o: StepSettings,
+    orthogonalize: Orthogonalize,
+  ): Promise<void> {
+    const {
+      arena: { kernels, buffer },
+      count,
+      padded,
+      shape,
+      offsets,
+    } = region;
     const { momentum, nesterov, scale: kind } = o.muon!;
     const { rate, decay } = ratesOf(this.options, region, o);
     const scratch = offsets[where]!;

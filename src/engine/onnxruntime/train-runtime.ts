@@ -6,17 +6,29 @@ import type { ParamInfo, TrainProgram } from "../../graph/programs/programs.js";
 import { newtonSchulz } from "../optimizer/muon.js";
 import { stepFeeds, type RunAhead } from "../routing/routing-feeds.js";
 import { averagesMissing, checkLength, checkStep, checkTuning, frozenOf } from "../optimizer/state.js";
-import type { BackendOptions, LossMetrics, MicroBatch, StateKind, StepMetrics, StepSettings, TrainOptions, TrainRuntime } from "../runtime/runtime.js";
+import type {
+  BackendOptions,
+  LossMetrics,
+  MicroBatch,
+  StateKind,
+  StepMetrics,
+  StepSettings,
+  TrainOptions,
+  TrainRuntime,
+} from "../runtime/runtime.js";
 import { addRows, takeRowGradients } from "./row-gradients.js";
 import { floats, intTensor, numbers, openSession, tensor, type Session } from "./session.js";
 import { TrainState, type Orthogonalize, type RegionKind } from "./state.js";
 
-export async function openTrainRuntime(
-  program: TrainProgram, options: TrainOptions,
-): Promise<TrainRuntime> {
+export async function openTrainRuntime(program: TrainProgram, options: TrainOptions): Promise<TrainRuntime> {
   checkTuning(program, options);
   const frozen = frozenOf(program);
-  const state = new TrainState(program.params, { accumulate: options.accumulate, tuning: options.tuning, average: options.average, frozen });
+  const state = new TrainState(program.params, {
+    accumulate: options.accumulate,
+    tuning: options.tuning,
+    average: options.average,
+    frozen,
+  });
   const muon = openOrthogonalizer(options);
   const { graph, gradients: rowGradients } = takeRowGradients(program.graph, program.gradients);
   const session = await openSession(graph, options);
@@ -28,7 +40,10 @@ export async function openTrainRuntime(
   const accumulated = options.accumulate ? bind("accumulated", program.trained) : gradients;
   const free = new Array<null>(program.gradients).fill(null);
   const rowTensors = rowGradients.map(({ rows }) => emptyTensor(graph.values[graph.outputs[rows]!]!.shape));
-  /** Where each output goes: those before the gradients anywhere, gradients into `target`, rows of embeddings into memory of their own. */
+  /**
+   * Where each output goes: those before the gradients anywhere, gradients into `target`, rows of embeddings into
+   * memory of their own.
+   */
   const outputsInto = (target: readonly ort.Tensor[]): (ort.Tensor | null)[] => {
     const places: (ort.Tensor | null)[] = [...free, ...target];
     rowGradients.forEach(({ rows }, i) => (places[rows] = rowTensors[i]!));
@@ -41,9 +56,16 @@ export async function openTrainRuntime(
       addRows(table, batch.ids, floats(rowTensors[i]!));
     });
   let peakRss = 0;
-  const averages = options.average === true ? program.params.map(({ key, shape }) => tensor(state.view(frozen.has(key) ? "weight" : "average", key), shape)) : null;
-  const feed = (batch: MicroBatch, params = weights, routing: readonly Float32Array[] = []): ort.Tensor[] =>
-    [intTensor(batch.ids), intTensor(batch.targets), ...routing.map((data, i) => tensor(data, program.feeds[i]!.shape)), ...params];
+  const averages =
+    options.average === true
+      ? program.params.map(({ key, shape }) => tensor(state.view(frozen.has(key) ? "weight" : "average", key), shape))
+      : null;
+  const feed = (batch: MicroBatch, params = weights, routing: readonly Float32Array[] = []): ort.Tensor[] => [
+    intTensor(batch.ids),
+    intTensor(batch.targets),
+    ...routing.map((data, i) => tensor(data, program.feeds[i]!.shape)),
+    ...params,
+  ];
   let shares: Promise<Session> | undefined;
   const ahead: RunAhead = async (batch, routing) => {
     shares ??= openSession(program.shares!.graph, options);
@@ -71,7 +93,8 @@ export async function openTrainRuntime(
       const gradNorm = state.gradientNorm(where, mean);
       const losses = averageLosses(parts);
       const verdict = judge(losses, gradNorm, settings.limits);
-      if (verdict.applied) await state.update(where, mean * clipFactor(gradNorm, settings.clipNorm), settings, muon.run);
+      if (verdict.applied)
+        await state.update(where, mean * clipFactor(gradNorm, settings.clipNorm), settings, muon.run);
       return { ...losses, gradNorm, ...verdict };
     },
     async evaluate(batch: MicroBatch, kind: "weight" | "average" = "weight"): Promise<LossMetrics> {

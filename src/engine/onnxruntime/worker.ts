@@ -1,4 +1,6 @@
-/** Hosts one runtime in a worker thread: onnxruntime's run() blocks the thread that calls it. Messages are method calls. */
+/**
+ * Hosts one runtime in a worker thread: onnxruntime's run() blocks the thread that calls it. Messages are method calls.
+ */
 import { parentPort } from "node:worker_threads";
 import { sentError, type SentError } from "../../base/errors.js";
 import { limitError } from "../../files/io/limits.js";
@@ -42,6 +44,10 @@ async function answer({ method, args }: Call): Promise<unknown> {
 }
 
 parentPort?.on("message", (call: Call) => {
-  const reply = (outcome: Pick<Reply, "result" | "error">): void => parentPort!.postMessage({ id: call.id, ...outcome, returned: call.given } satisfies Reply, call.given);
-  answer(call).then((result) => reply({ result }), (error: unknown) => reply({ error: sentError(limitError(error) ?? error) }));
+  const reply = (outcome: Pick<Reply, "result" | "error">): void =>
+    parentPort!.postMessage({ id: call.id, ...outcome, returned: call.given } satisfies Reply, call.given);
+  answer(call).then(
+    (result) => reply({ result }),
+    (error: unknown) => reply({ error: sentError(limitError(error) ?? error) }),
+  );
 });

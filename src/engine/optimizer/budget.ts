@@ -18,12 +18,20 @@ export function withSteps(block: BudgetedBlock, flopsPerToken: number): Training
   const { steps = Infinity, budget = {}, batch, sequence, accumulate } = block;
   const tokensPerStep = batch * sequence * accumulate;
   const { tokens = Infinity, flops = Infinity } = budget;
-  const length = Math.min(steps, Math.floor(tokens / tokensPerStep), Math.floor(flops / (tokensPerStep * flopsPerToken)));
+  const length = Math.min(
+    steps,
+    Math.floor(tokens / tokensPerStep),
+    Math.floor(flops / (tokensPerStep * flopsPerToken)),
+  );
   if (length < 1) {
     const cost = `${tokensPerStep} tokens, ${(tokensPerStep * flopsPerToken).toPrecision(3)} FLOPs`;
-    throw inputError(`the budget is smaller than one step (${cost})`, { where: "training.budget", hint: "raise it, or lower batch, sequence or accumulate" });
+    throw inputError(`the budget is smaller than one step (${cost})`, {
+      where: "training.budget",
+      hint: "raise it, or lower batch, sequence or accumulate",
+    });
   }
   const problem = scheduleProblem(block.lr, length);
-  if (problem !== null) throw inputError(`${problem.message}, which the budget allows`, { where: `training.lr.${problem.key}` });
+  if (problem !== null)
+    throw inputError(`${problem.message}, which the budget allows`, { where: `training.lr.${problem.key}` });
   return { ...block, steps: length };
 }

@@ -29,26 +29,43 @@ export function groupOf({ at }: Slot): ParamGroup {
 }
 
 /** Throws inputError for a pattern that names no parameter, and where nothing is left to train. */
-export function planParameters(spec: DecoderSpec, { groups = {}, freeze = [], optimizer }: ParameterSettings): ParameterPlan {
+export function planParameters(
+  spec: DecoderSpec,
+  { groups = {}, freeze = [], optimizer }: ParameterSettings,
+): ParameterPlan {
   const slots = slotsOf(spec);
-  const frozen = new Set(slots.filter((slot) => isBuffer(slot.at) || groups[groupOf(slot)]?.freeze === true).map(({ key }) => key));
+  const frozen = new Set(
+    slots.filter((slot) => isBuffer(slot.at) || groups[groupOf(slot)]?.freeze === true).map(({ key }) => key),
+  );
   for (const pattern of freeze) {
     const matches = patternTest(pattern);
     const found = slots.filter(({ key }) => matches(key));
     if (found.length === 0) {
-      const hint = `names look like ${["embed", "layers.0.q", slots.at(-1)!.key].join(", ")}; upcycle inspect shows a model's shape`;
+      const hint =
+        `names look like ${["embed", "layers.0.q", slots.at(-1)!.key].join(", ")}; upcycle inspect shows a ` +
+        "model's shape";
       throw inputError(`freeze "${pattern}" names no parameter of this model`, { where: "training.freeze", hint });
     }
     for (const { key } of found) frozen.add(key);
   }
   const trained = slots.filter(({ key }) => !frozen.has(key));
-  if (trained.length === 0) throw inputError("every parameter is frozen, nothing is left to train", { where: "training" });
+  if (trained.length === 0)
+    throw inputError("every parameter is frozen, nothing is left to train", { where: "training" });
   const tuning = Object.fromEntries(
     trained.flatMap((slot): [string, ParamTuning][] => {
       const settings = groups[groupOf(slot)];
       const muon = optimizer?.method === "muon" && takesMuon(slot);
       if (settings?.lr === undefined && settings?.weightDecay === undefined && !muon) return [];
-      return [[slot.key, { rate: settings?.lr ?? 1, decay: settings?.weightDecay ?? null, ...(muon ? { method: "muon" as const } : {}) }]];
+      return [
+        [
+          slot.key,
+          {
+            rate: settings?.lr ?? 1,
+            decay: settings?.weightDecay ?? null,
+            ...(muon ? { method: "muon" as const } : {}),
+          },
+        ],
+      ];
     }),
   );
   return { frozen, tuning };

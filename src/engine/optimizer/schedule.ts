@@ -14,8 +14,9 @@ export interface Schedule {
 }
 
 /**
- * Learning rate of update `step` in 1..trained. The peak is reached at update `warmup` (at 1 without warm-up), the final rate at the
- * last update. Re-warming after upcycling is a new schedule with its own warm-up (He et al. 2024, section 3.2).
+ * Learning rate of update `step` in 1..trained. The peak is reached at update `warmup` (at 1 without warm-up), the
+ * final rate at the last update. Re-warming after upcycling is a new schedule with its own warm-up (He et al. 2024,
+ * section 3.2).
  */
 export function learningRateAt(lr: Schedule, trained: number, step: number): number {
   const steps = lr.steps ?? trained;
@@ -46,8 +47,8 @@ export interface ScheduledSteps {
 }
 
 /**
- * The first of the `done` updates that another schedule would have made with another learning rate, or null: the run could
- * have been begun with either.
+ * The first of the `done` updates that another schedule would have made with another learning rate, or null: the run
+ * could have been begun with either.
  */
 export function firstDifference(was: ScheduledSteps, is: ScheduledSteps, done: number): number | null {
   for (let step = 1; step <= done; step++) {

@@ -1,4 +1,7 @@
-/** Which state a backend keeps of each parameter, by which rates it moves, and what a run cannot be asked for: the same for every backend. */
+/**
+ * Which state a backend keeps of each parameter, by which rates it moves, and what a run cannot be asked for: the same
+ * for every backend.
+ */
 import type { ParamInfo, TrainProgram } from "../../graph/programs/programs.js";
 import type { AdamW, MicroBatch, ParamTuning, StateKind, StepSettings, TrainOptions } from "../runtime/runtime.js";
 
@@ -9,7 +12,8 @@ export interface StateOptions extends Pick<TrainOptions, "tuning" | "average"> {
 
 const tuningOf = ({ tuning }: Pick<StateOptions, "tuning">, key: string): ParamTuning | undefined => tuning?.[key];
 
-export const usesMuon = (options: Pick<StateOptions, "tuning">, key: string): boolean => tuningOf(options, key)?.method === "muon";
+export const usesMuon = (options: Pick<StateOptions, "tuning">, key: string): boolean =>
+  tuningOf(options, key)?.method === "muon";
 
 /** Whether a parameter has state of this kind. */
 export function keepsState(options: StateOptions, key: string, kind: StateKind): boolean {
@@ -26,14 +30,22 @@ export function frozenOf({ params, trained }: Pick<TrainProgram, "params" | "tra
 }
 
 /** Learning rate and weight decay of one parameter. */
-export function ratesOf(options: StateOptions, { key, shape }: ParamInfo, o: AdamW): { readonly rate: number; readonly decay: number } {
+export function ratesOf(
+  options: StateOptions,
+  { key, shape }: ParamInfo,
+  o: AdamW,
+): { readonly rate: number; readonly decay: number } {
   const tuning = tuningOf(options, key);
-  return { rate: o.learningRate * (tuning?.rate ?? 1), decay: o.decayOn === "all" || shape.length > 1 ? (tuning?.decay ?? o.weightDecay) : 0 };
+  return {
+    rate: o.learningRate * (tuning?.rate ?? 1),
+    decay: o.decayOn === "all" || shape.length > 1 ? (tuning?.decay ?? o.weightDecay) : 0,
+  };
 }
 
 export const unknownParameter = (key: string): Error => new Error(`no parameter ${key}`);
 
-export const missingState = (key: string, kind: string, frozen: boolean): Error => new Error(`${key} has no ${kind}: ${frozen ? "it is frozen" : "this run keeps none"}`);
+export const missingState = (key: string, kind: string, frozen: boolean): Error =>
+  new Error(`${key} has no ${kind}: ${frozen ? "it is frozen" : "this run keeps none"}`);
 
 export function checkLength(key: string, expected: number, data: Float32Array): void {
   if (data.length !== expected) throw new Error(`${key} has ${expected} elements, got ${data.length}`);
@@ -42,14 +54,17 @@ export function checkLength(key: string, expected: number, data: Float32Array): 
 /** Throws for settings that ask for state which a run so opened does not have. */
 export function checkStep(options: TrainOptions, batches: readonly MicroBatch[], settings: StepSettings): void {
   if (batches.length === 0) throw new Error("a step takes at least one micro-batch, got none");
-  if (batches.length > 1 && !options.accumulate) throw new Error(`this run was opened without gradient accumulation, got ${batches.length} micro-batches`);
+  if (batches.length > 1 && !options.accumulate)
+    throw new Error(`this run was opened without gradient accumulation, got ${batches.length} micro-batches`);
   if (settings.averageDecay !== undefined && options.average !== true) throw averagesMissing();
-  if (settings.muon === undefined && Object.keys(options.tuning ?? {}).some((key) => usesMuon(options, key))) throw new Error("parameters of this run take Muon, but the step has no settings for it");
+  if (settings.muon === undefined && Object.keys(options.tuning ?? {}).some((key) => usesMuon(options, key)))
+    throw new Error("parameters of this run take Muon, but the step has no settings for it");
 }
 
 export const averagesMissing = (): Error => new Error("this run keeps no averages");
 
 /** Throws for a tuning that a parameter cannot follow. */
 export function checkTuning({ params }: Pick<TrainProgram, "params">, options: TrainOptions): void {
-  for (const { key, shape } of params) if (usesMuon(options, key) && shape.length !== 2) throw new Error(`Muon takes matrices, ${key} is [${shape}]`);
+  for (const { key, shape } of params)
+    if (usesMuon(options, key) && shape.length !== 2) throw new Error(`Muon takes matrices, ${key} is [${shape}]`);
 }

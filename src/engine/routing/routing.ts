@@ -1,4 +1,7 @@
-/** Routing in training, beside the graph: its settings and whom they fit, the numbers that are fed for it, and the expert bias. */
+/**
+ * Routing in training, beside the graph: its settings and whom they fit, the numbers that are fed for it, and the
+ * expert bias.
+ */
 import { inputError } from "../../base/errors.js";
 import { randomStream } from "../../base/random.js";
 import type { RoutingConfig } from "../../base/schemas/index.js";
@@ -15,29 +18,50 @@ export interface RoutingSettings extends TrainingRouting {
 }
 
 /** What a block says of routing, for the graph. Over one micro-batch a step's shares are the micro-batch's own. */
-export function routingSettings({ routing, accumulate }: { readonly routing?: RoutingConfig | undefined; readonly accumulate: number }): RoutingSettings {
+export function routingSettings({
+  routing,
+  accumulate,
+}: {
+  readonly routing?: RoutingConfig | undefined;
+  readonly accumulate: number;
+}): RoutingSettings {
   const { balance = "model", sinkhorn = false, capacity, jitter = 0 } = routing ?? {};
   return {
     balance: accumulate === 1 && (balance === "global" || balance === "running") ? "layer" : balance,
     sinkhorn,
     jitter: jitter > 0,
-    capacity: capacity === undefined ? null : { factor: capacity.factor, by: capacity.drop === "probs" ? "weight" : "position" },
+    capacity:
+      capacity === undefined
+        ? null
+        : { factor: capacity.factor, by: capacity.drop === "probs" ? "weight" : "position" },
   };
 }
 
 /** Throws inputError where the settings do not fit the model; `block` is the name of the block that has them. */
-export function checkRouting(spec: DecoderSpec, { routing, auxLoss }: { readonly routing?: RoutingConfig | undefined; readonly auxLoss: number }, block = "training"): void {
+export function checkRouting(
+  spec: DecoderSpec,
+  { routing, auxLoss }: { readonly routing?: RoutingConfig | undefined; readonly auxLoss: number },
+  block = "training",
+): void {
   const where = `${block}.routing`;
   const moe = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []));
   if (auxLoss !== 0 && (routing?.balance ?? "model") === "model" && !sharesBalance(spec)) {
     const counts = [...new Set(moe.map(({ experts }) => experts))].join(", ");
-    throw inputError(`layers with different numbers of experts (${counts}) share no load-balancing loss`, { where: `${where}.balance`, hint: "balance: layer has one for each" });
+    throw inputError(`layers with different numbers of experts (${counts}) share no load-balancing loss`, {
+      where: `${where}.balance`,
+      hint: "balance: layer has one for each",
+    });
   }
   if (routing === undefined) return;
-  if (moe.length === 0) throw inputError("this model is dense, it has no routers", { where, hint: "remove routing, or upcycle the model first" });
+  if (moe.length === 0)
+    throw inputError("this model is dense, it has no routers", {
+      where,
+      hint: "remove routing, or upcycle the model first",
+    });
   if (routing.bias !== undefined && moe.some(({ router }) => !router.correctionBias)) {
     throw inputError(`routers of the family ${spec.family} have no bias to balance experts with`, {
-      where: `${where}.bias`, hint: "make it with upcycle convert --correction-bias (in files correctionBias: true), or balance by auxLoss",
+      where: `${where}.bias`,
+      hint: "make it with upcycle convert --correction-bias (in files correctionBias: true), or balance by auxLoss",
     });
   }
   if (routing.sinkhorn === true) checkSinkhorn(moe, `${where}.sinkhorn`);
@@ -49,14 +73,22 @@ function checkSinkhorn(moe: readonly MoeFfn[], where: string): void {
   };
   const other = "balance by auxLoss or routing.bias instead";
   for (const { router, topK } of moe) {
-    if (router.score === "sparsemixer") refuse("a sparsemixer router, whose weights hang on its own choices", "balance by auxLoss instead");
+    if (router.score === "sparsemixer")
+      refuse("a sparsemixer router, whose weights hang on its own choices", "balance by auxLoss instead");
     if (router.groups !== null) refuse("a router that chooses within groups of experts", other);
     if (router.correctionBias) refuse("a router that has a correction bias, which evaluation would choose by", other);
-    if (router.renormalise !== null && topK === 1 && router.renormalise.plus === 0) refuse("one renormalised expert per token: its weight is always 1, so the router would learn nothing", "use a router that is not renormalised (softmax-topk)");
+    if (router.renormalise !== null && topK === 1 && router.renormalise.plus === 0)
+      refuse(
+        "one renormalised expert per token: its weight is always 1, so the router would learn nothing",
+        "use a router that is not renormalised (softmax-topk)",
+      );
   }
 }
 
-/** Whether all MoE layers have the same number of experts, so that one load-balancing loss can be taken over them together. */
+/**
+ * Whether all MoE layers have the same number of experts, so that one load-balancing loss can be taken over them
+ * together.
+ */
 export function sharesBalance({ layers }: DecoderSpec): boolean {
   return new Set(layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn.experts] : []))).size < 2;
 }
@@ -76,13 +108,22 @@ export interface Elsewhere {
 }
 
 /** The numbers for one micro-batch. What jitter draws is a function of seed, step, micro-batch and layer alone. */
-export function routingFeeds(feeds: readonly RoutingFeed[], draw: Draw | undefined, micro: number, elsewhere: Elsewhere | null): Float32Array[] {
+export function routingFeeds(
+  feeds: readonly RoutingFeed[],
+  draw: Draw | undefined,
+  micro: number,
+  elsewhere: Elsewhere | null,
+): Float32Array[] {
   return feeds.map((feed) => {
     switch (feed.kind) {
       case "jitter": {
         if (draw === undefined) throw new Error("this program draws random numbers and was given no seed");
         const out = new Float32Array(feed.elements);
-        randomStream(draw.seed, `router jitter ${draw.step} ${micro} ${feed.layer}`).uniforms(out, 1 - draw.jitter, 1 + draw.jitter);
+        randomStream(draw.seed, `router jitter ${draw.step} ${micro} ${feed.layer}`).uniforms(
+          out,
+          1 - draw.jitter,
+          1 + draw.jitter,
+        );
         return out;
       }
       case "elsewhere":
@@ -95,13 +136,22 @@ export function routingFeeds(feeds: readonly RoutingFeed[], draw: Draw | undefin
 
 type Counts = readonly (readonly number[])[];
 
-const plus = (a: Counts, b: Counts, sign: 1 | -1 = 1): number[][] => a.map((layer, l) => layer.map((count, e) => count + sign * b[l]![e]!));
+const plus = (a: Counts, b: Counts, sign: 1 | -1 = 1): number[][] =>
+  a.map((layer, l) => layer.map((count, e) => count + sign * b[l]![e]!));
 
 /**
- * What the others have counted, for micro-batch number `micro`. `before` are the counts of the micro-batches up to it (Megatron-Core's running shares); with `all`, of
- * every one of the step (its exact shares).
+ * What the others have counted, for micro-batch number `micro`. `before` are the counts of the micro-batches up to it
+ * (Megatron-Core's running shares); with `all`, of every one of the step (its exact shares).
  */
-export function elsewhereOf(micro: number, tokens: number, { before, all, empty }: { readonly before: readonly Counts[]; readonly all: readonly Counts[] | null; readonly empty: Counts }): Elsewhere {
+export function elsewhereOf(
+  micro: number,
+  tokens: number,
+  {
+    before,
+    all,
+    empty,
+  }: { readonly before: readonly Counts[]; readonly all: readonly Counts[] | null; readonly empty: Counts },
+): Elsewhere {
   const parts = all ?? before;
   const total = parts.reduce<Counts>((sum, part) => plus(sum, part), empty);
   if (all === null) return { counts: total, tokens: tokens * (micro + 1) };
@@ -110,12 +160,14 @@ export function elsewhereOf(micro: number, tokens: number, { before, all, empty 
 
 /** Keys of the correction biases, one for each MoE layer. */
 export function correctionKeys(spec: DecoderSpec): string[] {
-  return spec.layers.flatMap(({ ffn }, layer) => (ffn.kind === "moe" ? [slotKey({ part: "routerCorrection", layer })] : []));
+  return spec.layers.flatMap(({ ffn }, layer) =>
+    ffn.kind === "moe" ? [slotKey({ part: "routerCorrection", layer })] : [],
+  );
 }
 
 /**
- * The expert bias after a step: b + rate * sign(mean load - load), load counted over the step's micro-batches (Wang et al. 2024, arXiv 2408.15664, algorithm 1;
- * DeepSeek-V3, section 2.1.2). In float32.
+ * The expert bias after a step: b + rate * sign(mean load - load), load counted over the step's micro-batches (Wang et
+ * al. 2024, arXiv 2408.15664, algorithm 1; DeepSeek-V3, section 2.1.2). In float32.
  */
 export function movedBias(bias: Float32Array, counts: readonly number[], rate: number): Float32Array {
   const mean = counts.reduce((a, b) => a + b, 0) / counts.length;

@@ -1,4 +1,7 @@
-/** The cache of keys and values that backends keep for generation: those of past tokens, by layer, [B, kvHeads, C, size] as the graph reads them. */
+/**
+ * The cache of keys and values that backends keep for generation: those of past tokens, by layer, [B, kvHeads, C, size]
+ * as the graph reads them.
+ */
 import type { ExtendProgram } from "../../graph/programs/programs.js";
 import type { ExtendFeeds } from "./runtime.js";
 
@@ -17,11 +20,23 @@ type Sizes = Pick<ExtendProgram, "layers" | "kvHeads" | "keyDim" | "valueDim">;
 const sizeOf = ({ keyDim, valueDim }: Sizes, index: number): number => (index % 2 === 0 ? keyDim : valueDim);
 
 function emptyCache<A extends Floats>(Type: FloatsOf<A>, sizes: Sizes, batch: number, capacity: number): Cache<A> {
-  return { capacity, data: Array.from({ length: 2 * sizes.layers }, (_, i) => new Type(batch * sizes.kvHeads * capacity * sizeOf(sizes, i))) };
+  return {
+    capacity,
+    data: Array.from(
+      { length: 2 * sizes.layers },
+      (_, i) => new Type(batch * sizes.kvHeads * capacity * sizeOf(sizes, i)),
+    ),
+  };
 }
 
 /** The same keys and values with another capacity; what does not fit is lost. */
-function moved<A extends Floats>(Type: FloatsOf<A>, cache: Cache<A>, sizes: Sizes, batch: number, capacity: number): Cache<A> {
+function moved<A extends Floats>(
+  Type: FloatsOf<A>,
+  cache: Cache<A>,
+  sizes: Sizes,
+  batch: number,
+  capacity: number,
+): Cache<A> {
   const target = emptyCache(Type, sizes, batch, capacity);
   const kept = Math.min(cache.capacity, capacity);
   cache.data.forEach((from, i) => {
@@ -34,16 +49,31 @@ function moved<A extends Floats>(Type: FloatsOf<A>, cache: Cache<A>, sizes: Size
   return target;
 }
 
-/** The cache that `program` runs behind: a new one of the asked capacity where it has no past, else the one there is, in the program's capacity. */
-export function cacheFor<A extends Floats>(Type: FloatsOf<A>, cache: Cache<A> | undefined, program: ExtendProgram, capacity: number): Cache<A> {
+/**
+ * The cache that `program` runs behind: a new one of the asked capacity where it has no past, else the one there is, in
+ * the program's capacity.
+ */
+export function cacheFor<A extends Floats>(
+  Type: FloatsOf<A>,
+  cache: Cache<A> | undefined,
+  program: ExtendProgram,
+  capacity: number,
+): Cache<A> {
   const { batch, capacity: past } = program.shape;
   if (past === 0) return emptyCache(Type, program, batch, capacity);
   if (cache === undefined) throw new Error("there is no past to go on from");
   return cache.capacity === past ? cache : moved(Type, cache, program, batch, past);
 }
 
-/** Integer inputs of an extend program in the order of its graph: ids, positions, lengths (only with a past), rows. Throws where a row would not fit the cache. */
-export function extendInputs({ shape: { tokens, capacity, positions: most } }: ExtendProgram, { ids, lengths, counts }: ExtendFeeds, room: number): Int32Array[] {
+/**
+ * Integer inputs of an extend program in the order of its graph: ids, positions, lengths (only with a past), rows.
+ * Throws where a row would not fit the cache.
+ */
+export function extendInputs(
+  { shape: { tokens, capacity, positions: most } }: ExtendProgram,
+  { ids, lengths, counts }: ExtendFeeds,
+  room: number,
+): Int32Array[] {
   if (counts.some((count, row) => lengths[row]! + count > room)) throw new Error(`the cache has room for ${room} keys`);
   const positions = Int32Array.from(ids, (_, i) => Math.min(lengths[Math.floor(i / tokens)]! + (i % tokens), most - 1));
   const rows = Int32Array.from(counts, (count, row) => row * tokens + Math.max(0, count - 1));
@@ -56,8 +86,16 @@ export function cacheShape(program: ExtendProgram, index: number, room: number):
 }
 
 /** Puts the first counts[b] of each row's new keys and values [B*T, kvHeads * size] behind its lengths[b] past ones. */
-export function append<A extends Floats>(cache: Cache<A>, program: ExtendProgram, present: readonly A[], { lengths, counts }: Pick<ExtendFeeds, "lengths" | "counts">): void {
-  const { kvHeads, shape: { tokens } } = program;
+export function append<A extends Floats>(
+  cache: Cache<A>,
+  program: ExtendProgram,
+  present: readonly A[],
+  { lengths, counts }: Pick<ExtendFeeds, "lengths" | "counts">,
+): void {
+  const {
+    kvHeads,
+    shape: { tokens },
+  } = program;
   present.forEach((from, i) => {
     const size = sizeOf(program, i);
     const to = cache.data[i]!;
@@ -65,7 +103,10 @@ export function append<A extends Floats>(cache: Cache<A>, program: ExtendProgram
       for (let token = 0; token < count; token++) {
         for (let head = 0; head < kvHeads; head++) {
           const start = ((row * tokens + token) * kvHeads + head) * size;
-          to.set(from.subarray(start, start + size), ((row * kvHeads + head) * cache.capacity + lengths[row]! + token) * size);
+          to.set(
+            from.subarray(start, start + size),
+            ((row * kvHeads + head) * cache.capacity + lengths[row]! + token) * size,
+          );
         }
       }
     });

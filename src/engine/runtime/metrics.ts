@@ -35,9 +35,20 @@ export function averageLosses(parts: readonly LossMetrics[]): LossMetrics {
 }
 
 /** Whether a step with these losses and this gradient norm is applied, and what exceeded its limit if not. */
-export function judge(losses: LossMetrics, gradNorm: number, limits: StepSettings["limits"]): Pick<StepMetrics, "applied" | "spike"> {
+export function judge(
+  losses: LossMetrics,
+  gradNorm: number,
+  limits: StepSettings["limits"],
+): Pick<StepMetrics, "applied" | "spike"> {
   const finite = Number.isFinite(gradNorm) && Number.isFinite(losses.loss);
-  const spike = !finite || limits === undefined ? null : losses.loss > limits.loss ? "loss" : gradNorm > limits.gradNorm ? "gradient" : null;
+  const spike =
+    !finite || limits === undefined
+      ? null
+      : losses.loss > limits.loss
+        ? "loss"
+        : gradNorm > limits.gradNorm
+          ? "gradient"
+          : null;
   return { applied: finite && spike === null, spike };
 }
 

@@ -58,7 +58,10 @@ export interface Draw {
 /** One update: AdamW, and what stands beside it. */
 export interface StepSettings extends AdamW {
   readonly muon?: Muon | undefined;
-  /** Averaged weights become decay * average + (1 - decay) * weight after the update; only where the run was opened with `average`. */
+  /**
+   * Averaged weights become decay * average + (1 - decay) * weight after the update; only where the run was opened with
+   * `average`.
+   */
   readonly averageDecay?: number | undefined;
   /** For programs that feed on random numbers. */
   readonly draw?: Draw | undefined;
@@ -109,7 +112,10 @@ export interface ExtendFeeds {
   readonly ids: Int32Array;
   /** Tokens of each row that the cache holds [B]. */
   readonly lengths: Int32Array;
-  /** Of the T new tokens of each row, how many are real and join the cache [B]; the logits are those of the last of them, of no use where there is none. */
+  /**
+   * Of the T new tokens of each row, how many are real and join the cache [B]; the logits are those of the last of
+   * them, of no use where there is none.
+   */
   readonly counts: Int32Array;
   /** Keys that the cache must have room for afterwards, in a program without a past. */
   readonly capacity: number;
@@ -125,8 +131,9 @@ export interface ForwardRuntime {
   /** Programs are compiled once per `name`. Returns the program's single output. */
   run(name: string, program: LogitsProgram, feeds: readonly Int32Array[]): Promise<Float32Array>;
   /**
-   * Runs new tokens behind the runtime's one cache of keys and values and appends theirs to it; returns logits [B, V] and the milliseconds it took. Programs are compiled once
-   * per `name`, which is not counted. A program without a past begins the cache anew; one of another capacity moves it.
+   * Runs new tokens behind the runtime's one cache of keys and values and appends theirs to it; returns logits [B, V]
+   * and the milliseconds it took. Programs are compiled once per `name`, which is not counted. A program without a past
+   * begins the cache anew; one of another capacity moves it.
    */
   extend(name: string, program: ExtendProgram, feeds: ExtendFeeds): Promise<Extended>;
   close(): Promise<void>;
@@ -138,10 +145,15 @@ export type ArrayData = Float32Array | Int32Array;
 /** Runs graphs that hold no state: everything comes in, everything goes out. For models that are too large to hold. */
 export interface OperationRuntime {
   /**
-   * Graphs are compiled once per `name`. Feeds in the order of the graph's inputs, outputs in that of its outputs. Feeds at the
-   * places named in `given` belong to the runtime from then on; they lie in `memory`.
+   * Graphs are compiled once per `name`. Feeds in the order of the graph's inputs, outputs in that of its outputs.
+   * Feeds at the places named in `given` belong to the runtime from then on; they lie in `memory`.
    */
-  run(name: string, graph: Graph, feeds: readonly ArrayData[], given?: readonly number[]): Promise<readonly ArrayData[]>;
+  run(
+    name: string,
+    graph: Graph,
+    feeds: readonly ArrayData[],
+    given?: readonly number[],
+  ): Promise<readonly ArrayData[]>;
   /** At least so many bytes, for a feed to give away; what was given comes round again. Holds anything. */
   memory(bytes: number): ArrayBuffer;
   close(): Promise<void>;

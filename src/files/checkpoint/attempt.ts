@@ -1,14 +1,22 @@
 /**
- * A model folder that is written over several attempts: what was written and flushed is recorded in a journal beside it, and the next attempt
- * of the same work goes on from there. A chunk that the journal does not name is written again; writing it again gives the same bytes.
+ * A model folder that is written over several attempts: what was written and flushed is recorded in a journal beside
+ * it, and the next attempt of the same work goes on from there. A chunk that the journal does not name is written
+ * again; writing it again gives the same bytes.
  *
- * `.NAME.unfinished/folder` becomes NAME by a rename; `.NAME.unfinished/journal.jsonl` begins with what is being made, so that nothing of
- * another recipe or another source is ever taken for this one.
+ * `.NAME.unfinished/folder` becomes NAME by a rename; `.NAME.unfinished/journal.jsonl` begins with what is being made,
+ * so that nothing of another recipe or another source is ever taken for this one.
  */
 import { mkdir, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { inputError } from "../../base/errors.js";
-import { exists, journalName, stageForAttempts, syncDirectory, writeFileSynced, type AttemptedDirectory } from "../io/atomic.js";
+import {
+  exists,
+  journalName,
+  stageForAttempts,
+  syncDirectory,
+  writeFileSynced,
+  type AttemptedDirectory,
+} from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { openJsonl, readJsonl, type JsonlWriter } from "../io/jsonl.js";
 import { removeModelFolder, type Overwrite } from "../io/model-folder.js";
@@ -48,10 +56,14 @@ export interface AttemptOptions {
   readonly files: readonly PlannedFile[];
 }
 
-type Entry = { readonly begun: Identity } | { readonly done: readonly (readonly [number, number])[] } | { readonly committing: true };
+type Entry =
+  | { readonly begun: Identity }
+  | { readonly done: readonly (readonly [number, number])[] }
+  | { readonly committing: true };
 
 /**
- * Begins or goes on. Throws inputError if `dir` is taken, another process is at work there, or a source is not what it was when the work began.
+ * Begins or goes on. Throws inputError if `dir` is taken, another process is at work there, or a source is not what it
+ * was when the work began.
  */
 export async function openAttempt(dir: string, { overwrite, identity, files }: AttemptOptions): Promise<Attempt> {
   const stage = await stageForAttempts(dir, { overwrite });
@@ -61,14 +73,23 @@ export async function openAttempt(dir: string, { overwrite, identity, files }: A
     const begun = entries.length > 0 && "begun" in entries[0]! ? entries[0].begun : null;
     const same = begun?.request === identity.request && begun.name === identity.name;
     if (same) requireSameSources(begun, identity, stage.room);
-    if (same && entries.some((entry) => "committing" in entry) && !(await exists(stage.path)) && (await exists(join(dir, "config.json")))) {
+    if (
+      same &&
+      entries.some((entry) => "committing" in entry) &&
+      !(await exists(stage.path)) &&
+      (await exists(join(dir, "config.json")))
+    ) {
       await stage.discard();
       return { ...attemptOf(stage, null, new Set(), null), finished: true };
     }
     await stage.requireFree();
     const usable = same && (await holdsFiles(stage.path, files));
     if (!usable) await begin(stage, journal, identity, files);
-    const done = new Set(usable ? entries.flatMap((entry) => ("done" in entry ? entry.done.flatMap(([from, to]) => range(from, to)) : [])) : []);
+    const done = new Set(
+      usable
+        ? entries.flatMap((entry) => ("done" in entry ? entry.done.flatMap(([from, to]) => range(from, to)) : []))
+        : [],
+    );
     return attemptOf(stage, await openJsonl(journal), done, begun !== null && !same ? begun.name : null);
   } catch (cause) {
     await stage.release();
@@ -76,13 +97,21 @@ export async function openAttempt(dir: string, { overwrite, identity, files }: A
   }
 }
 
-function attemptOf(stage: AttemptedDirectory, journal: JsonlWriter | null, done: ReadonlySet<number>, replaced: string | null): Attempt {
+function attemptOf(
+  stage: AttemptedDirectory,
+  journal: JsonlWriter | null,
+  done: ReadonlySet<number>,
+  replaced: string | null,
+): Attempt {
   const append = async (entry: Entry): Promise<void> => {
     await journal?.append(entry);
     await journal?.sync();
   };
   return {
-    path: stage.path, done, replaced, finished: false,
+    path: stage.path,
+    done,
+    replaced,
+    finished: false,
     record: (chunks) => append({ done: ranges(chunks) }),
     async commit() {
       await append({ committing: true });
@@ -113,7 +142,8 @@ function requireSameSources(begun: Identity, now: Identity, room: string): void 
     if (before === after) continue;
     const what = after === undefined ? "is gone" : before === undefined ? "is new" : `was ${before} and is ${after}`;
     throw inputError(`the source changed since this conversion began: the file ${what}`, {
-      where: path, hint: `put it back to go on, or remove ${room} to start over with the source as it is`,
+      where: path,
+      hint: `put it back to go on, or remove ${room} to start over with the source as it is`,
     });
   }
 }
@@ -126,8 +156,16 @@ async function holdsFiles(folder: string, files: readonly PlannedFile[]): Promis
   return true;
 }
 
-/** Whatever lies there is removed, its journal first. The new journal appears when all files have their sizes and headers on disk. */
-async function begin({ room, path }: AttemptedDirectory, journal: string, identity: Identity, files: readonly PlannedFile[]): Promise<void> {
+/**
+ * Whatever lies there is removed, its journal first. The new journal appears when all files have their sizes and
+ * headers on disk.
+ */
+async function begin(
+  { room, path }: AttemptedDirectory,
+  journal: string,
+  identity: Identity,
+  files: readonly PlannedFile[],
+): Promise<void> {
   await withFsErrors(path, "create folder", async () => {
     await rm(journal, { force: true });
     await syncDirectory(room);

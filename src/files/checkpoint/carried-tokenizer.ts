@@ -1,6 +1,7 @@
 /**
- * The `tokenizer_config.json` of a model that got its tokenizer from another one. transformers chooses the tokenizer's class by this file,
- * and without it by the model's family, which a conversion changes: for `qwen2_moe` it would rebuild any tokenizer as Qwen's.
+ * The `tokenizer_config.json` of a model that got its tokenizer from another one. transformers chooses the tokenizer's
+ * class by this file, and without it by the model's family, which a conversion changes: for `qwen2_moe` it would
+ * rebuild any tokenizer as Qwen's.
  */
 import { inputError } from "../../base/errors.js";
 
@@ -20,7 +21,12 @@ const specialNames = ["bos_token", "eos_token", "unk_token", "pad_token"] as con
 const plainClass = "PreTrainedTokenizerFast";
 
 /** Text of the file to write; null if the source's own file, or its absence, is right as it is. */
-export function carriedTokenizerConfig({ tokenizerConfig, specialTokens, tokenizer, config }: CarriedTokenizer): string | null {
+export function carriedTokenizerConfig({
+  tokenizerConfig,
+  specialTokens,
+  tokenizer,
+  config,
+}: CarriedTokenizer): string | null {
   // Without a tokenizer.json only the class knows how to read the other files.
   if (tokenizer === null) return null;
   if (tokenizerConfig !== null) {
@@ -30,7 +36,10 @@ export function carriedTokenizerConfig({ tokenizerConfig, specialTokens, tokeniz
     return text({ ...rest, tokenizer_class: plainClass });
   }
   const positions = config?.["max_position_embeddings"] ?? config?.["n_positions"];
-  const tokens = specialNames.map((name): [string, unknown] => [name, specialTokens?.[name] ?? contentOf(tokenizer, config?.[`${name}_id`])]);
+  const tokens = specialNames.map((name): [string, unknown] => [
+    name,
+    specialTokens?.[name] ?? contentOf(tokenizer, config?.[`${name}_id`]),
+  ]);
   return text({
     tokenizer_class: plainClass,
     ...(typeof positions === "number" ? { model_max_length: positions } : {}),

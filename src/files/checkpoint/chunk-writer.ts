@@ -31,7 +31,11 @@ const defaultInFlight = 3;
 /** Open files per writer, each twice where writing goes past the page cache. */
 const mostFiles = filesToKeep(8);
 
-export function openChunkWriter({ folder, shownAs, files, chunkBytes, direct }: ChunkTarget, make: MakeArea, inFlight = defaultInFlight): ChunkWriter {
+export function openChunkWriter(
+  { folder, shownAs, files, chunkBytes, direct }: ChunkTarget,
+  make: MakeArea,
+  inFlight = defaultInFlight,
+): ChunkWriter {
   const free: RunMemory[] = [];
   const open = new Map<number, { file: Promise<OffsetFile>; users: number }>();
 

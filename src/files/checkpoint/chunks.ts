@@ -1,6 +1,7 @@
 /**
- * Cuts the weight files into chunks: runs of bytes that are made in one go, in memory that is bounded whatever the tensors' sizes. A chunk
- * is plain data and depends on nothing but the plan, so that it can be made on any thread, in any order, and again after an interruption.
+ * Cuts the weight files into chunks: runs of bytes that are made in one go, in memory that is bounded whatever the
+ * tensors' sizes. A chunk is plain data and depends on nothing but the plan, so that it can be made on any thread, in
+ * any order, and again after an interruption.
  */
 import { floatBytes } from "../numeric/dtype.js";
 import { matrixShape, type Area } from "../../surgery/planning/values.js";
@@ -12,7 +13,10 @@ import type { PlannedFile, PlannedTensor, WriteDtype } from "./plan-files.js";
 export interface ChunkPart {
   readonly slot: Slot;
   readonly area: Area;
-  /** The chunk is the rectangle, row by row; else the slot's elements from row `first` on lie in the stored tensor like this ... */
+  /**
+   * The chunk is the rectangle, row by row; else the slot's elements from row `first` on lie in the stored tensor like
+   * this ...
+   */
   readonly layout: Layout | null;
   readonly first: number;
   /** ... whose element `origin` the chunk begins with. */
@@ -44,10 +48,14 @@ export const defaultChunkBytes = 8 << 20;
 const shortestRun = 64 << 10;
 
 /**
- * All chunks in the order of their first places. `sameAs` gives equal texts for slots with equal values: their chunks are made once and
- * written to several places. Without it every chunk has one place.
+ * All chunks in the order of their first places. `sameAs` gives equal texts for slots with equal values: their chunks
+ * are made once and written to several places. Without it every chunk has one place.
  */
-export function planChunks(files: readonly PlannedFile[], chunkBytes = defaultChunkBytes, sameAs?: (slot: Slot) => string): Chunk[] {
+export function planChunks(
+  files: readonly PlannedFile[],
+  chunkBytes = defaultChunkBytes,
+  sameAs?: (slot: Slot) => string,
+): Chunk[] {
   const known = new Map<string, ChunkPlace[]>();
   const chunks: Chunk[] = [];
   files.forEach(({ tensors }, file) => {
@@ -91,7 +99,11 @@ function* cut(tensor: PlannedTensor, chunkBytes: number): Generator<Piece> {
   }
 }
 
-function hasLongRuns({ slot, count }: Placement, { rows, rowStride, columnStride }: Layout, { dtype }: PlannedTensor): boolean {
+function hasLongRuns(
+  { slot, count }: Placement,
+  { rows, rowStride, columnStride }: Layout,
+  { dtype }: PlannedTensor,
+): boolean {
   const [, columns] = matrixShape(slot.shape);
   const run = Math.min(rows.run, count) * columns * floatBytes[dtype];
   return (columnStride === 1 || columns === 1) && rowStride === columns && (run >= shortestRun || rows.run >= count);
@@ -115,8 +127,15 @@ function* cutRows({ slot, first, count, layout }: Placement, dtype: WriteDtype, 
 
 type Woven = Placement & { readonly layout: Layout };
 
-/** Slots whose rows alternate, or that lie turned: chunks are runs of the stored tensor's own lines, each with what every slot gives to it. */
-function* weave(slots: readonly Woven[], { begin, end, dtype, slots: places }: PlannedTensor, chunkBytes: number): Generator<Piece> {
+/**
+ * Slots whose rows alternate, or that lie turned: chunks are runs of the stored tensor's own lines, each with what
+ * every slot gives to it.
+ */
+function* weave(
+  slots: readonly Woven[],
+  { begin, end, dtype, slots: places }: PlannedTensor,
+  chunkBytes: number,
+): Generator<Piece> {
   const size = floatBytes[dtype];
   const shape = places[0]!.shape;
   const line = shape.length > 1 ? shape.at(-1)! : 1;
@@ -134,21 +153,36 @@ function* weave(slots: readonly Woven[], { begin, end, dtype, slots: places }: P
 }
 
 /** The rectangle of a slot that lies in so many lines of the stored tensor. */
-function areaWithin({ slot, first: firstRow, count: rowCount, layout }: Woven, line: number, first: number, count: number): Area | null {
+function areaWithin(
+  { slot, first: firstRow, count: rowCount, layout }: Woven,
+  line: number,
+  first: number,
+  count: number,
+): Area | null {
   const { base, rows, rowStride, columnStride } = layout;
   const [, columnCount] = matrixShape(slot.shape);
   if (columnStride !== 1 && columnCount > 1) {
     const from = first - Math.floor(base / line);
     const columnStart = Math.max(0, from);
     const columnEnd = Math.min(columnCount, from + count);
-    return columnEnd <= columnStart ? null : { rowStart: firstRow, rowCount, columnStart, columnCount: columnEnd - columnStart };
+    return columnEnd <= columnStart
+      ? null
+      : { rowStart: firstRow, rowCount, columnStart, columnCount: columnEnd - columnStart };
   }
   // Rows lie in rising order, so those between two lines follow each other in the slot.
   const rowsBefore = (stored: number): number => {
     const whole = Math.floor((stored - rows.start) / rows.period);
-    return Math.max(0, Math.min(rowCount, whole < 0 ? 0 : whole * rows.run + Math.min(rows.run, stored - rows.start - whole * rows.period)));
+    return Math.max(
+      0,
+      Math.min(
+        rowCount,
+        whole < 0 ? 0 : whole * rows.run + Math.min(rows.run, stored - rows.start - whole * rows.period),
+      ),
+    );
   };
   const rowStart = rowsBefore(Math.ceil((first * line - base) / rowStride));
   const rowEnd = rowsBefore(Math.ceil(((first + count) * line - base) / rowStride));
-  return rowEnd <= rowStart ? null : { rowStart: firstRow + rowStart, rowCount: rowEnd - rowStart, columnStart: 0, columnCount };
+  return rowEnd <= rowStart
+    ? null
+    : { rowStart: firstRow + rowStart, rowCount: rowEnd - rowStart, columnStart: 0, columnCount };
 }

@@ -12,8 +12,9 @@ import { carriedTokenizerConfig } from "./carried-tokenizer.js";
 const made = "tokenizer_config.json";
 
 /**
- * Names of the files that `from` gives, with the sum of their sizes in bytes. `tokenizer_config.json` is among them also where
- * `from` has none but needs one (`carriedTokenizerConfig`). Throws inputError for a file that is far too large to be one of them.
+ * Names of the files that `from` gives, with the sum of their sizes in bytes. `tokenizer_config.json` is among them
+ * also where `from` has none but needs one (`carriedTokenizerConfig`). Throws inputError for a file that is far too
+ * large to be one of them.
  */
 export async function findCarried(from: string): Promise<{ names: string[]; bytes: number }> {
   const names: string[] = [];
@@ -22,7 +23,8 @@ export async function findCarried(from: string): Promise<{ names: string[]; byte
     const info = await withFsErrors(join(from, name), "copy file", () => stat(join(from, name)));
     if (info.isDirectory()) continue;
     requireKind(info, join(from, name));
-    if (info.size > largest.record) throw tooLarge(join(from, name), `file has ${bytesText(info.size)}`, largest.record);
+    if (info.size > largest.record)
+      throw tooLarge(join(from, name), `file has ${bytesText(info.size)}`, largest.record);
     names.push(name);
     bytes += info.size;
   }
@@ -34,7 +36,10 @@ export async function findCarried(from: string): Promise<{ names: string[]; byte
   return { names, bytes };
 }
 
-/** Copies files by name from one folder to another and flushes them to disk. Modes are not copied: a source may be read-only. */
+/**
+ * Copies files by name from one folder to another and flushes them to disk. Modes are not copied: a source may be
+ * read-only.
+ */
 export async function copyFiles(from: string, to: string, names: readonly string[]): Promise<void> {
   for (const name of names) {
     const source = join(from, name);
@@ -51,8 +56,12 @@ async function tokenizerConfigFor(from: string): Promise<string | null> {
   };
   const tokenizerConfig = await read(made);
   // The common case, without reading a tokenizer of many megabytes.
-  if (typeof tokenizerConfig?.["tokenizer_class"] === "string" && tokenizerConfig["auto_map"] === undefined) return null;
+  if (typeof tokenizerConfig?.["tokenizer_class"] === "string" && tokenizerConfig["auto_map"] === undefined)
+    return null;
   return carriedTokenizerConfig({
-    tokenizerConfig, specialTokens: await read("special_tokens_map.json"), tokenizer: await read("tokenizer.json"), config: await read("config.json"),
+    tokenizerConfig,
+    specialTokens: await read("special_tokens_map.json"),
+    tokenizer: await read("tokenizer.json"),
+    config: await read("config.json"),
   });
 }

@@ -15,25 +15,39 @@ export async function fillChunk({ dtype, parts }: Chunk, make: MakeArea, out: Ui
     const { slot, area, layout } = part;
     const bytes = area.rowCount * area.columnCount * floatBytes[dtype];
     const made = await make(slot, area, dtype, layout === null ? out : new Uint8Array(bytes));
-    if (made.byteLength !== bytes) throw new Error(`${slot.key}: got ${made.byteLength} bytes for ${area.rowCount} rows of ${area.columnCount}, ${dtype} takes ${bytes}`);
+    if (made.byteLength !== bytes)
+      throw new Error(
+        `${slot.key}: got ${made.byteLength} bytes for ${area.rowCount} rows of ${area.columnCount}, ${dtype} ` +
+          `takes ${bytes}`,
+      );
     if (layout !== null) scatter(made, part, layout, floatBytes[dtype], out);
     else if (made.buffer !== out.buffer || made.byteOffset !== out.byteOffset) out.set(made);
   }
 }
 
-function scatter(made: Uint8Array, { area, first, origin }: ChunkPart, { base, rows, rowStride, columnStride }: Layout, size: number, out: Uint8Array): void {
+function scatter(
+  made: Uint8Array,
+  { area, first, origin }: ChunkPart,
+  { base, rows, rowStride, columnStride }: Layout,
+  size: number,
+  out: Uint8Array,
+): void {
   const { rowCount, columnStart, columnCount } = area;
   const rowStart = area.rowStart - first;
   if (columnStride === 1 || columnCount === 1) {
     for (const { row, at, count } of rowSpans(rows, rowStart, rowCount)) {
       for (let i = 0; i < count; i++) {
         const from = (row - rowStart + i) * columnCount * size;
-        out.set(made.subarray(from, from + columnCount * size), (base + (at + i) * rowStride + columnStart * columnStride - origin) * size);
+        out.set(
+          made.subarray(from, from + columnCount * size),
+          (base + (at + i) * rowStride + columnStart * columnStride - origin) * size,
+        );
       }
     }
     return;
   }
-  if (out.byteOffset % size !== 0) throw new Error(`a chunk of ${size}-byte elements begins at byte ${out.byteOffset} of its memory`);
+  if (out.byteOffset % size !== 0)
+    throw new Error(`a chunk of ${size}-byte elements begins at byte ${out.byteOffset} of its memory`);
   const [source, target] = [elements(made, size), elements(out, size)];
   for (const { row, at, count } of rowSpans(rows, rowStart, rowCount)) {
     for (let i = 0; i < count; i++) {
@@ -47,5 +61,7 @@ function scatter(made: Uint8Array, { area, first, origin }: ChunkPart, { base, r
 /** Bit patterns, so that no value changes on its way. */
 function elements(bytes: Uint8Array, size: number): Uint16Array | Uint32Array {
   const { buffer, byteOffset, byteLength } = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
-  return size === 2 ? new Uint16Array(buffer, byteOffset, byteLength / 2) : new Uint32Array(buffer, byteOffset, byteLength / 4);
+  return size === 2
+    ? new Uint16Array(buffer, byteOffset, byteLength / 2)
+    : new Uint32Array(buffer, byteOffset, byteLength / 4);
 }

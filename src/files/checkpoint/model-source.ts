@@ -1,6 +1,9 @@
 /** Where a model comes from. */
 
-/** A model folder, or one with the LoRA adapter of another folder merged into its weights as they are read. Where folders are not found yet: their names. */
+/**
+ * A model folder, or one with the LoRA adapter of another folder merged into its weights as they are read. Where
+ * folders are not found yet: their names.
+ */
 export type ModelSource = string | { readonly model: string; readonly adapter: string };
 
 /** The folder of config, tokenizer and weights. */

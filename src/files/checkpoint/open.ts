@@ -48,13 +48,21 @@ export interface Checkpoint {
   readonly dtype: FloatDtype;
   /** A whole tensor, row-major. Slot keys are those of `slotsOf(spec)`; an unknown key is a defect of the caller. */
   readFloat32(slotKey: string): Promise<Float32Array>;
-  /** The stored bytes, little-endian; 8-bit weights come multiplied by their scales, in the model's own precision; what an adapter changes comes merged. */
+  /**
+   * The stored bytes, little-endian; 8-bit weights come multiplied by their scales, in the model's own precision; what
+   * an adapter changes comes merged.
+   */
   readBytes(slotKey: string): Promise<{ dtype: FloatDtype; bytes: Uint8Array }>;
   /** The precision that `readBytes` and `readRegion` give. */
   dtypeOf(slotKey: string): FloatDtype;
-  /** A rectangle of the slot `region.key`, its rows one after the other; it may lie in `into`, from its beginning. Do not write into it otherwise. */
+  /**
+   * A rectangle of the slot `region.key`, its rows one after the other; it may lie in `into`, from its beginning. Do
+   * not write into it otherwise.
+   */
   readRegion(region: Region, into?: Uint8Array): Promise<{ dtype: FloatDtype; bytes: Uint8Array }>;
-  /** Rows `start` to `start + count` along the first axis; at the beginning of `memory`, if there is any and they fit. */
+  /**
+   * Rows `start` to `start + count` along the first axis; at the beginning of `memory`, if there is any and they fit.
+   */
   readRows(slotKey: string, start: number, count: number, memory?: ArrayBuffer): Promise<Float32Array>;
   /** Releases the open files. */
   close(): Promise<void>;
@@ -62,7 +70,8 @@ export interface Checkpoint {
 
 /**
  * Opens a model. Throws inputError, naming what was found and what was expected, if the folder is not a supported
- * model, a file is missing or cut short, or a tensor is missing, misshapen or not floating point; and for an adapter that cannot be merged in.
+ * model, a file is missing or cut short, or a tensor is missing, misshapen or not floating point; and for an adapter
+ * that cannot be merged in.
  */
 export async function openCheckpoint(source: ModelSource): Promise<Checkpoint> {
   const base = await openFolder(modelFolderOf(source));
@@ -81,7 +90,9 @@ async function openFolder(dir: string): Promise<Checkpoint> {
   if (!(await exists(configPath))) {
     await requireNoDeadLink(configPath);
     const isAdapter = await exists(join(dir, adapterConfigFile));
-    const hint = isAdapter ? "this is an adapter, which goes behind its model: MODEL+ADAPTER" : "expected a Hugging Face model folder";
+    const hint = isAdapter
+      ? "this is an adapter, which goes behind its model: MODEL+ADAPTER"
+      : "expected a Hugging Face model folder";
     throw inputError("folder has no config.json", { where: dir, hint });
   }
   const config = await readJson(configPath, largest.settings);
@@ -92,7 +103,13 @@ async function openFolder(dir: string): Promise<Checkpoint> {
     const wanted = new Set(slots.map(({ name }) => name));
     const stored = underCurrentNames(spec, wanted, await locateTensors(dir, files));
     const settings = config as Record<string, unknown>;
-    const { tensors, scales } = withScales(stored, wanted, readQuantization(config, configPath), dequantizedDtype(settings), dir);
+    const { tensors, scales } = withScales(
+      stored,
+      wanted,
+      readQuantization(config, configPath),
+      dequantizedDtype(settings),
+      dir,
+    );
     requireSlots(slots, tensors, dir, spec);
     return assemble(dir, spec, settings, tensors, slots, scales, files);
   } catch (cause) {
@@ -102,7 +119,11 @@ async function openFolder(dir: string): Promise<Checkpoint> {
 }
 
 /** The tensors of old files, whose names have changed since, under their names of today. */
-function underCurrentNames(spec: DecoderSpec, wanted: ReadonlySet<string>, located: ReadonlyMap<string, Located>): ReadonlyMap<string, Located> {
+function underCurrentNames(
+  spec: DecoderSpec,
+  wanted: ReadonlySet<string>,
+  located: ReadonlyMap<string, Located>,
+): ReadonlyMap<string, Located> {
   const renamed = new Map<string, string>();
   for (const name of wanted) {
     const older = olderName(spec, name);
@@ -135,7 +156,16 @@ function assemble(
     const { presented, shape } = tensor;
     const read: RegionSource["read"] = (start, count, into) => tensor.read(start, count, into);
     const held = bySlot.get(place.slot.key) ?? { slot: place.slot, dtype: presented!, parts: [] };
-    held.parts.push({ place, name: place.name, dtype: presented!, count: elements(shape), first: place.first, rows: place.count, layout: place.layout, read });
+    held.parts.push({
+      place,
+      name: place.name,
+      dtype: presented!,
+      count: elements(shape),
+      first: place.first,
+      rows: place.count,
+      layout: place.layout,
+      read,
+    });
     bySlot.set(place.slot.key, held);
   }
   const find = (slotKey: string): Held => {
@@ -154,7 +184,9 @@ function assemble(
   };
   const readRegion = openRegionReader();
   const used = new Set(slots.map(({ name }) => name));
-  const others = [...located.keys()].filter((name) => !used.has(name) && !scales.has(name) && !isComputedBuffer(name)).sort();
+  const others = [...located.keys()]
+    .filter((name) => !used.has(name) && !scales.has(name) && !isComputedBuffer(name))
+    .sort();
   return {
     dir,
     adapter: null,
@@ -181,7 +213,14 @@ function assemble(
       const into = room && storedPlace(dtype, count * width, room);
       const [first] = parts;
       if (isWhole(first!.place)) return toFloat32(dtype, await first!.read(start * width, count * width, into), room);
-      const region = { key: slotKey, rowStart: start, rowCount: count, columnStart: 0, columnCount: width, stride: width };
+      const region = {
+        key: slotKey,
+        rowStart: start,
+        rowCount: count,
+        columnStart: 0,
+        columnCount: width,
+        stride: width,
+      };
       return toFloat32(dtype, (await readRegion(parts, region, into)).bytes, room);
     },
     async close() {
@@ -199,7 +238,8 @@ function dominantDtype(slots: readonly Held[]): FloatDtype {
 function notesOn(activationScales: readonly string[]): string[] {
   const [first] = activationScales;
   if (first === undefined) return [];
-  const count = activationScales.length === 1 ? "1 tensor holds a scale" : `${activationScales.length} tensors hold scales`;
+  const count =
+    activationScales.length === 1 ? "1 tensor holds a scale" : `${activationScales.length} tensors hold scales`;
   return [`${count} of activations (such as ${first}), not read: activations are not quantized here`];
 }
 
@@ -227,7 +267,8 @@ function requireSlots(
   if (missing.length > 0) {
     const more = missing.length === 1 ? "" : ` and ${missing.length - 1} more`;
     throw inputError(
-      `tensor ${missing[0]}${more} missing, config.json (${spec.family}, ${spec.layers.length} layers) asks for ${names.length}`,
+      `tensor ${missing[0]}${more} missing, config.json (${spec.family}, ${spec.layers.length} layers) asks ` +
+        `for ${names.length}`,
       {
         where: dir,
         hint: "the weights do not belong to this config.json, or the download is incomplete",
@@ -254,7 +295,11 @@ function requireSlots(
     const first = firstOf.get(slot.key);
     if (first === undefined) firstOf.set(slot.key, place);
     else if (located.get(first.name)!.presented !== presented) {
-      throw inputError(`tensor ${name} is stored as ${dtype}, ${first.name} as ${located.get(first.name)!.dtype}, expected one precision for both`, { where });
+      throw inputError(
+        `tensor ${name} is stored as ${dtype}, ${first.name} as ${located.get(first.name)!.dtype}, expected ` +
+          "one precision for both",
+        { where },
+      );
     }
   }
 }

@@ -10,7 +10,10 @@ import type { Slot } from "../../model/tensors/slots.js";
 /** Precisions a model folder is written in. */
 export type WriteDtype = Exclude<FloatDtype, "F64">;
 
-/** The precision of each slot: one for all but what the family keeps in float32, or a choice for each (a router in float32 beside bfloat16 experts). */
+/**
+ * The precision of each slot: one for all but what the family keeps in float32, or a choice for each (a router in
+ * float32 beside bfloat16 experts).
+ */
 export type SlotDtype = WriteDtype | ((slot: Slot) => WriteDtype);
 
 export interface PlannedTensor {
@@ -41,11 +44,21 @@ export interface FilePlan {
 /** Throws inputError for a shard size that makes no sense. */
 export function planFiles(spec: DecoderSpec, dtype: SlotDtype, maxShardBytes?: number): FilePlan {
   const stored = storedTensors(spec);
-  const dtypeOf = typeof dtype === "function" ? dtype : (slot: Slot): WriteDtype => (keepsFloat32(spec, slot) ? "F32" : dtype);
-  const { shards, index } = planShards([...stored].map(([name, slots]) => ({ name, dtype: dtypeOfAll(name, slots, dtypeOf), shape: slots[0]!.shape })), maxShardBytes);
+  const dtypeOf =
+    typeof dtype === "function" ? dtype : (slot: Slot): WriteDtype => (keepsFloat32(spec, slot) ? "F32" : dtype);
+  const { shards, index } = planShards(
+    [...stored].map(([name, slots]) => ({ name, dtype: dtypeOfAll(name, slots, dtypeOf), shape: slots[0]!.shape })),
+    maxShardBytes,
+  );
   const files = shards.map(({ file, tensors }) => {
     const header = planHeader(tensors);
-    const planned = [...header.tensors].map(([name, { dtype: own, begin, end }]) => ({ name, dtype: own as WriteDtype, slots: stored.get(name)!, begin, end }));
+    const planned = [...header.tensors].map(([name, { dtype: own, begin, end }]) => ({
+      name,
+      dtype: own as WriteDtype,
+      slots: stored.get(name)!,
+      begin,
+      end,
+    }));
     return { file, header, tensors: planned };
   });
   return { files, index, weightBytes: files.reduce((sum, { header }) => sum + header.fileBytes, 0) };
@@ -53,6 +66,7 @@ export function planFiles(spec: DecoderSpec, dtype: SlotDtype, maxShardBytes?: n
 
 function dtypeOfAll(name: string, slots: readonly Placement[], dtypeOf: (slot: Slot) => WriteDtype): WriteDtype {
   const [first, ...others] = slots.map(({ slot }) => dtypeOf(slot));
-  if (others.some((other) => other !== first)) throw new Error(`the slots of ${name} are to be written in several precisions`);
+  if (others.some((other) => other !== first))
+    throw new Error(`the slots of ${name} are to be written in several precisions`);
   return first!;
 }

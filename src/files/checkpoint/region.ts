@@ -32,12 +32,20 @@ interface Block {
   users: number;
 }
 
-/** Reads with a memory of `cacheBytes` for tensors that are read in short pieces; `sources` are the slot's, in the order of its rows, of one precision. */
-export function openRegionReader(cacheBytes = 24 << 20): (sources: readonly RegionSource[], region: Region, into?: Uint8Array) => Promise<StoredTensor> {
+/**
+ * Reads with a memory of `cacheBytes` for tensors that are read in short pieces; `sources` are the slot's, in the order
+ * of its rows, of one precision.
+ */
+export function openRegionReader(
+  cacheBytes = 24 << 20,
+): (sources: readonly RegionSource[], region: Region, into?: Uint8Array) => Promise<StoredTensor> {
   const blocks = new Map<string, Block>();
   const most = Math.max(1, Math.floor(cacheBytes / blockBytes));
 
-  /** Memory of the least recently used block that nobody is reading, which is forgotten; fresh memory while there is room. */
+  /**
+   * Memory of the least recently used block that nobody is reading, which is forgotten; fresh memory while there is
+   * room.
+   */
   const spare = (): Uint8Array => {
     if (blocks.size >= most) {
       for (const [key, { users, memory }] of blocks) {
@@ -50,7 +58,14 @@ export function openRegionReader(cacheBytes = 24 << 20): (sources: readonly Regi
   };
 
   /** Copies a part of one block of a stored tensor; `from`, `count`: elements in the block; `at`: bytes in `out`. */
-  const copyFromBlock = async (source: RegionSource, index: number, from: number, count: number, out: Uint8Array, at: number): Promise<void> => {
+  const copyFromBlock = async (
+    source: RegionSource,
+    index: number,
+    from: number,
+    count: number,
+    out: Uint8Array,
+    at: number,
+  ): Promise<void> => {
     const size = floatBytes[source.dtype];
     const key = `${index} ${source.name}`;
     let found = blocks.get(key);
@@ -73,7 +88,13 @@ export function openRegionReader(cacheBytes = 24 << 20): (sources: readonly Regi
   };
 
   /** Puts consecutive stored elements to `at` bytes of `out`. */
-  const copy = async (source: RegionSource, start: number, count: number, out: Uint8Array, at: number): Promise<void> => {
+  const copy = async (
+    source: RegionSource,
+    start: number,
+    count: number,
+    out: Uint8Array,
+    at: number,
+  ): Promise<void> => {
     const size = floatBytes[source.dtype];
     if (count * size >= shortPiece) {
       const target = out.subarray(at, at + count * size);
@@ -102,8 +123,12 @@ export function openRegionReader(cacheBytes = 24 << 20): (sources: readonly Regi
     if (parts.length === 1) return readPart(...only!, into);
     const { dtype } = sources[0]!;
     const rowBytes = columnCount * floatBytes[dtype];
-    const out = into !== undefined && into.byteLength >= rowCount * rowBytes ? into.subarray(0, rowCount * rowBytes) : new Uint8Array(rowCount * rowBytes);
-    for (const [source, part] of parts) out.set((await readPart(source, part)).bytes, (part.rowStart - rowStart) * rowBytes);
+    const out =
+      into !== undefined && into.byteLength >= rowCount * rowBytes
+        ? into.subarray(0, rowCount * rowBytes)
+        : new Uint8Array(rowCount * rowBytes);
+    for (const [source, part] of parts)
+      out.set((await readPart(source, part)).bytes, (part.rowStart - rowStart) * rowBytes);
     return { dtype, bytes: out };
   };
 
@@ -126,11 +151,22 @@ export function openRegionReader(cacheBytes = 24 << 20): (sources: readonly Regi
     for (const { row, at, count } of runs ?? [{ row: rowStart, at: rowStart, count: rowCount }]) {
       const first = row - rowStart;
       if (columnStride !== 1 && stride > 1) {
-        await copyTransposed(source, { start: base + at * rowStride + columnStart * columnStride, count, columnCount, columnStride }, out.subarray(first * columnCount * size, (first + count) * columnCount * size));
+        await copyTransposed(
+          source,
+          { start: base + at * rowStride + columnStart * columnStride, count, columnCount, columnStride },
+          out.subarray(first * columnCount * size, (first + count) * columnCount * size),
+        );
       } else if (columnCount === stride && rowStride === stride) {
         await copy(source, base + at * rowStride, count * stride, out, first * columnCount * size);
       } else {
-        for (let i = 0; i < count; i++) await copy(source, base + (at + i) * rowStride + columnStart, columnCount, out, (first + i) * columnCount * size);
+        for (let i = 0; i < count; i++)
+          await copy(
+            source,
+            base + (at + i) * rowStride + columnStart,
+            columnCount,
+            out,
+            (first + i) * columnCount * size,
+          );
       }
     }
     return { dtype, bytes: out };
@@ -138,11 +174,21 @@ export function openRegionReader(cacheBytes = 24 << 20): (sources: readonly Regi
 
   /** Slot rows that are columns of the stored matrix: reads each stored row's part and turns it. */
   async function copyTransposed(
-    source: RegionSource, { start, count, columnCount, columnStride }: { start: number; count: number; columnCount: number; columnStride: number }, out: Uint8Array,
+    source: RegionSource,
+    {
+      start,
+      count,
+      columnCount,
+      columnStride,
+    }: { start: number; count: number; columnCount: number; columnStride: number },
+    out: Uint8Array,
   ): Promise<void> {
     const size = floatBytes[source.dtype];
     const line = new Uint8Array(count * size);
-    const [from, to] = [asElements(line, size), asElements(out.byteOffset % size === 0 ? out : new Uint8Array(count * columnCount * size), size)];
+    const [from, to] = [
+      asElements(line, size),
+      asElements(out.byteOffset % size === 0 ? out : new Uint8Array(count * columnCount * size), size),
+    ];
     for (let column = 0; column < columnCount; column++) {
       await copy(source, start + column * columnStride, count, line, 0);
       for (let row = 0; row < count; row++) to[row * columnCount + column] = from[row]!;
@@ -152,7 +198,10 @@ export function openRegionReader(cacheBytes = 24 << 20): (sources: readonly Regi
 }
 
 /** Bit patterns, so that no value changes on its way. */
-function asElements({ buffer, byteOffset, byteLength }: Uint8Array, size: number): Uint16Array | Uint32Array | Float64Array {
+function asElements(
+  { buffer, byteOffset, byteLength }: Uint8Array,
+  size: number,
+): Uint16Array | Uint32Array | Float64Array {
   const count = Math.floor(byteLength / size);
   if (size === 2) return new Uint16Array(buffer, byteOffset, count);
   return size === 4 ? new Uint32Array(buffer, byteOffset, count) : new Float64Array(buffer, byteOffset, count);

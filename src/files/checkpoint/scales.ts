@@ -1,6 +1,6 @@
 /**
- * 8-bit weights with their scales, seen as the numbers they stand for. Names as DeepSeek (`weight_scale_inv`, to be multiplied in
- * spite of its name), compressed-tensors, fbgemm and ModelOpt (`weight_scale`) write them.
+ * 8-bit weights with their scales, seen as the numbers they stand for. Names as DeepSeek (`weight_scale_inv`, to be
+ * multiplied in spite of its name), compressed-tensors, fbgemm and ModelOpt (`weight_scale`) write them.
  */
 import { join } from "node:path";
 import { inputError } from "../../base/errors.js";
@@ -11,12 +11,18 @@ import { elements, type Located } from "./stored.js";
 
 /** Names that the scales of a weight may have, the likeliest first. */
 export function scaleNames(name: string): string[] {
-  return [`${name}_scale_inv`, `${name}_scale`, ...(name.endsWith(".weight") ? [name.replace(/weight$/, "scale")] : [])];
+  return [
+    `${name}_scale_inv`,
+    `${name}_scale`,
+    ...(name.endsWith(".weight") ? [name.replace(/weight$/, "scale")] : []),
+  ];
 }
 
 /** Scales of activations and of cached keys and values: they quantize what we compute in full precision. */
 export function isActivationScale(name: string): boolean {
-  return /\.(input_scale|output_scale|activation_scale|input_activation_scale|[qkv]_scale|kv_scale|prob_output_scale|input_scale_ub)$/.test(name);
+  return /\.(input_scale|output_scale|activation_scale|input_activation_scale|[qkv]_scale|kv_scale|prob_output_scale|input_scale_ub)$/.test(
+    name,
+  );
 }
 
 /** Precision that 8-bit weights are read in: the model's own, as in transformers. */
@@ -26,11 +32,15 @@ export function dequantizedDtype(config: Readonly<Record<string, unknown>>): Flo
 }
 
 /**
- * The same tensors, 8-bit ones among `weights` presented as `presented`, and the names of the scales they use. Throws inputError if
- * scales do not fit their weight, stand beside a weight that is not 8-bit, or a weight has a zero point.
+ * The same tensors, 8-bit ones among `weights` presented as `presented`, and the names of the scales they use. Throws
+ * inputError if scales do not fit their weight, stand beside a weight that is not 8-bit, or a weight has a zero point.
  */
 export function withScales(
-  located: ReadonlyMap<string, Located>, weights: Iterable<string>, quantization: Quantization | null, presented: FloatDtype, dir: string,
+  located: ReadonlyMap<string, Located>,
+  weights: Iterable<string>,
+  quantization: Quantization | null,
+  presented: FloatDtype,
+  dir: string,
 ): { readonly tensors: ReadonlyMap<string, Located>; readonly scales: ReadonlySet<string> } {
   // Most models have no 8-bit weights, and then nothing has to be copied.
   let tensors: Map<string, Located> | null = null;
@@ -42,14 +52,22 @@ export function withScales(
     const scaleName = scaleNames(name).find((one) => located.has(one));
     if (!isF8Dtype(weight.dtype)) {
       if (scaleName === undefined || !isFloatDtype(weight.dtype)) continue;
-      throw inputError(`tensor ${name} is ${weight.dtype} but has scales (${scaleName}), which belong to 8-bit weights`, { where });
+      throw inputError(
+        `tensor ${name} is ${weight.dtype} but has scales (${scaleName}), which belong to 8-bit weights`,
+        { where },
+      );
     }
-    if (located.has(`${name}_zero_point`)) throw inputError(`tensor ${name} has a zero point, expected scales alone`, { where });
+    if (located.has(`${name}_zero_point`))
+      throw inputError(`tensor ${name} has a zero point, expected scales alone`, { where });
     const scales = scaleName === undefined ? null : located.get(scaleName)!;
     if (scales === null && quantization !== null) {
-      throw inputError(`tensor ${name} is ${weight.dtype} without scales, expected ${name}_scale or ${name}_scale_inv`, {
-        where, hint: "the download is incomplete, or config.json belongs to another model",
-      });
+      throw inputError(
+        `tensor ${name} is ${weight.dtype} without scales, expected ${name}_scale or ${name}_scale_inv`,
+        {
+          where,
+          hint: "the download is incomplete, or config.json belongs to another model",
+        },
+      );
     }
     tensors ??= new Map(located);
     tensors.set(name, scaled(name, weight, scaleName, scales, quantization, presented, where));
@@ -59,16 +77,29 @@ export function withScales(
 }
 
 function scaled(
-  name: string, weight: Located, scaleName: string | undefined, scales: Located | null, quantization: Quantization | null, presented: FloatDtype, where: string,
+  name: string,
+  weight: Located,
+  scaleName: string | undefined,
+  scales: Located | null,
+  quantization: Quantization | null,
+  presented: FloatDtype,
+  where: string,
 ): Located {
   const { dtype, shape } = weight;
   if (!isF8Dtype(dtype)) throw new Error(`${name} is ${dtype}`);
   const grid = scales === null ? null : scaleGrid(shape, scales.shape, quantization?.block ?? null);
   if (scales !== null && grid === null) {
-    throw inputError(`tensor ${scaleName} has shape [${scales.shape.join(", ")}], which fits no layout of scales for ${name} [${shape.join(", ")}]`, { where });
+    throw inputError(
+      `tensor ${scaleName} has shape [${scales.shape.join(", ")}], which fits no layout of scales for ${name} ` +
+        `[${shape.join(", ")}]`,
+      { where },
+    );
   }
   if (scales !== null && scales.presented === null && scales.dtype !== "U8" && scales.dtype !== "F8_E8M0") {
-    throw inputError(`tensor ${scaleName} is stored as ${scales.dtype}, expected floating point or powers of two (U8)`, { where });
+    throw inputError(
+      `tensor ${scaleName} is stored as ${scales.dtype}, expected floating point or powers of two (U8)`,
+      { where },
+    );
   }
   return {
     ...weight,
@@ -77,7 +108,10 @@ function scaled(
     ...(grid === null ? {} : { scales: { tensor: scaleName!, per: layoutOf(grid) } }),
     async read(start, count) {
       const bytes = await weight.read(start, count);
-      return fromFloat32(presented, dequantizeF8(dtype, bytes, start, grid, await readScales(scales))) as Uint8Array<ArrayBuffer>;
+      return fromFloat32(
+        presented,
+        dequantizeF8(dtype, bytes, start, grid, await readScales(scales)),
+      ) as Uint8Array<ArrayBuffer>;
     },
   };
 }

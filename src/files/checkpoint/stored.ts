@@ -22,8 +22,8 @@ export interface Located extends StoredTensor {
   /** The precision that `read` gives; null if the tensor holds no floating-point numbers. */
   readonly presented: FloatDtype | null;
   /**
-   * `count` elements from element `start` on, in row-major order, little-endian in the `presented` precision (else as stored). They may lie in
-   * `into`, from its beginning.
+   * `count` elements from element `start` on, in row-major order, little-endian in the `presented` precision (else as
+   * stored). They may lie in `into`, from its beginning.
    */
   read(start: number, count: number, into?: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
 }

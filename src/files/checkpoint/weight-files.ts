@@ -44,8 +44,8 @@ export interface FillOptions {
 }
 
 /**
- * Writes the chunks that are not done, in order, a few at a time, and flushes all files. After a failure or an abort what was written is
- * flushed and reported before the error is thrown (`interrupted` for an abort).
+ * Writes the chunks that are not done, in order, a few at a time, and flushes all files. After a failure or an abort
+ * what was written is flushed and reported before the error is thrown (`interrupted` for an abort).
  */
 export async function fillWeightFiles(options: FillOptions): Promise<void> {
   const { chunks, done, writer, onFlushed, onWritten, signal, flushBytes = defaultFlushBytes } = options;
@@ -96,7 +96,10 @@ export async function fillWeightFiles(options: FillOptions): Promise<void> {
   await flush();
   if (signal?.aborted === true) {
     const total = chunks.reduce((sum, chunk) => sum + sizeOf(chunk), 0);
-    throw interruptedError(`stopped with ${Math.floor((100 * bytes) / Math.max(1, total))} % written`, { where: options.shownAs, hint: "the same command goes on from there" });
+    throw interruptedError(`stopped with ${Math.floor((100 * bytes) / Math.max(1, total))} % written`, {
+      where: options.shownAs,
+      hint: "the same command goes on from there",
+    });
   }
 }
 

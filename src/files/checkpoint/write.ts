@@ -31,8 +31,9 @@ import { createWeightFiles, fillWeightFiles } from "./weight-files.js";
 export type { SlotDtype, WriteDtype } from "./plan-files.js";
 
 /**
- * Key of config.json under which stands how the experts were made (`surgery/convert/lineage.ts`), for whoever merges them when the record beside it is lost. Programs that load
- * the model pass over keys that they do not know, and transformers writes them again with a model that it has trained.
+ * Key of config.json under which stands how the experts were made (`surgery/convert/lineage.ts`), for whoever merges
+ * them when the record beside it is lost. Programs that load the model pass over keys that they do not know, and
+ * transformers writes them again with a model that it has trained.
  */
 export const lineageKey = "upcycle";
 
@@ -42,7 +43,10 @@ const configNames: Readonly<Record<WriteDtype, ConfigDtype>> = { F32: "float32",
 export type TensorValue = Float32Array | { readonly dtype: FloatDtype; readonly bytes: Uint8Array };
 
 export type Weights =
-  /** Whole tensors: asked for once per slot, in the order of the stored tensors; the slots of one stored tensor are kept together. */
+  /**
+   * Whole tensors: asked for once per slot, in the order of the stored tensors; the slots of one stored tensor are kept
+   * together.
+   */
   | ((slot: Slot) => Promise<TensorValue>)
   /** Rectangles of slots, for tensors that are too large to hold. */
   | AreaWeights;
@@ -87,13 +91,25 @@ export interface WriteOptions {
   /** Most bytes of tensors per file (default 5 GB). */
   readonly maxShardBytes?: number | undefined;
   readonly onProgress?: ((progress: WriteProgress) => void) | undefined;
-  /** Go on where an earlier, interrupted attempt at the same folder stopped, and leave what is done for the next one after a failure. */
+  /**
+   * Go on where an earlier, interrupted attempt at the same folder stopped, and leave what is done for the next one
+   * after a failure.
+   */
   readonly resume?: ResumeOptions | undefined;
   /** Stops between two chunks. */
   readonly signal?: AbortSignal | undefined;
   /** Bytes made in one go, and bytes after which they are flushed to disk and recorded: for tests and measurements. */
-  readonly pace?: { readonly chunkBytes?: number | undefined; readonly flushBytes?: number | undefined; readonly direct?: boolean | undefined } | undefined;
-  /** Replace a folder that is a model and nothing else, or a checkpoint. The old one stays on disk until the new one is complete. */
+  readonly pace?:
+    | {
+        readonly chunkBytes?: number | undefined;
+        readonly flushBytes?: number | undefined;
+        readonly direct?: boolean | undefined;
+      }
+    | undefined;
+  /**
+   * Replace a folder that is a model and nothing else, or a checkpoint. The old one stays on disk until the new one is
+   * complete.
+   */
   readonly overwrite?: Overwrite | undefined;
 }
 
@@ -102,7 +118,9 @@ export interface ResumeOptions {
   /** The identity's sources as they are now, looked at once more before the folder gets its name. */
   readonly sources: () => Promise<Identity["sources"]>;
   /** What was found: bytes that are there already, or the name of other unfinished work that was removed. */
-  readonly onFound?: ((found: { readonly bytes: number; readonly totalBytes: number } | { readonly replaced: string }) => void) | undefined;
+  readonly onFound?:
+    | ((found: { readonly bytes: number; readonly totalBytes: number } | { readonly replaced: string }) => void)
+    | undefined;
 }
 
 export interface WrittenCheckpoint {
@@ -120,27 +138,44 @@ export interface WrittenCheckpoint {
  */
 export async function writeCheckpoint(options: WriteOptions): Promise<WrittenCheckpoint> {
   const { dir, spec, dtype, carry, lineage, files = {} } = options;
-  const config = stringifyConfig({ ...configFromSpec(spec, { dtype: configNames[dtype] }), [lineageKey]: lineage ?? undefined });
+  const config = stringifyConfig({
+    ...configFromSpec(spec, { dtype: configNames[dtype] }),
+    [lineageKey]: lineage ?? undefined,
+  });
   const plan = planFiles(spec, options.slotDtype ?? dtype, options.maxShardBytes);
-  const extras: Record<string, string | Uint8Array> = { ...(plan.index === null ? {} : { [indexFileName]: plan.index }), "config.json": config };
+  const extras: Record<string, string | Uint8Array> = {
+    ...(plan.index === null ? {} : { [indexFileName]: plan.index }),
+    "config.json": config,
+  };
   for (const name of Object.keys(files)) {
     const taken = Object.hasOwn(extras, name) || plan.files.some(({ file }) => file === name);
-    if (taken || /[/\\]|^\.{0,2}$/.test(name)) throw inputError(`${JSON.stringify(name)} cannot be a further file of a model folder`, { where: dir });
+    if (taken || /[/\\]|^\.{0,2}$/.test(name))
+      throw inputError(`${JSON.stringify(name)} cannot be a further file of a model folder`, { where: dir });
   }
   const carried = carry === undefined ? { names: [], bytes: 0 } : await findCarried(carry);
   const extraBytes = carried.bytes + sizeOf(extras) + sizeOf(files) + (options.extraBytes ?? 0);
 
-  const attempt = options.resume === undefined ? await onlyAttempt(options, plan, extraBytes) : await openAttempt(dir, { overwrite: options.overwrite, identity: options.resume.identity, files: plan.files });
+  const attempt =
+    options.resume === undefined
+      ? await onlyAttempt(options, plan, extraBytes)
+      : await openAttempt(dir, { overwrite: options.overwrite, identity: options.resume.identity, files: plan.files });
   const written = { dir, weightFiles: plan.files.map(({ file }) => file), weightBytes: plan.weightBytes };
   if (attempt.finished) return written;
   try {
-    if (options.resume !== undefined) await requireFreeSpace(dir, plan.weightBytes + extraBytes - (await allocated(attempt.path, plan)));
+    if (options.resume !== undefined)
+      await requireFreeSpace(dir, plan.weightBytes + extraBytes - (await allocated(attempt.path, plan)));
     await writeWeights(attempt, plan, options);
-    if (carry !== undefined) await copyFiles(carry, attempt.path, carried.names.filter((name) => !Object.hasOwn(files, name)));
+    if (carry !== undefined)
+      await copyFiles(
+        carry,
+        attempt.path,
+        carried.names.filter((name) => !Object.hasOwn(files, name)),
+      );
     await options.finish?.(attempt.path);
     await requireSameSources(options.resume);
     // config.json comes last: a folder without it is no model.
-    for (const [name, data] of Object.entries({ ...files, ...extras })) await writeFileSynced(join(attempt.path, name), data);
+    for (const [name, data] of Object.entries({ ...files, ...extras }))
+      await writeFileSynced(join(attempt.path, name), data);
     await attempt.commit();
   } catch (cause) {
     // A full disk, Ctrl-C, a forbidden file: what is done stays. A value that cannot be written would be met again.
@@ -161,7 +196,16 @@ async function onlyAttempt({ dir, overwrite }: WriteOptions, plan: FilePlan, ext
     await discard();
     throw cause;
   }
-  return { path, done: new Set(), replaced: null, finished: false, record: () => Promise.resolve(), commit, leave: discard, discard };
+  return {
+    path,
+    done: new Set(),
+    replaced: null,
+    finished: false,
+    record: () => Promise.resolve(),
+    commit,
+    leave: discard,
+    discard,
+  };
 }
 
 /** Bytes of disk that the files of an earlier attempt take already. */
@@ -176,7 +220,10 @@ async function requireSameSources(resume: ResumeOptions | undefined): Promise<vo
   const now = await resume.sources();
   for (const [path, before] of Object.entries(resume.identity.sources)) {
     if (now[path] === before) continue;
-    throw inputError(`the source changed while it was read: the file was ${before} and is ${now[path] ?? "gone"}`, { where: path, hint: "run again when nothing changes it" });
+    throw inputError(`the source changed while it was read: the file was ${before} and is ${now[path] ?? "gone"}`, {
+      where: path,
+      hint: "run again when nothing changes it",
+    });
   }
 }
 
@@ -189,18 +236,29 @@ async function writeWeights(attempt: Attempt, { files }: FilePlan, options: Writ
   const { dir, weights, resume, onProgress, signal, pace = {} } = options;
   const inTurn = typeof weights === "function";
   const chunks = planChunks(files, pace.chunkBytes, inTurn ? undefined : weights.sameAs);
-  const sum = (some: (index: number) => boolean): number => chunks.reduce((total, { bytes, places }, i) => total + (some(i) ? bytes * places.length : 0), 0);
+  const sum = (some: (index: number) => boolean): number =>
+    chunks.reduce((total, { bytes, places }, i) => total + (some(i) ? bytes * places.length : 0), 0);
   const totalBytes = sum(() => true);
   if (attempt.replaced !== null) resume?.onFound?.({ replaced: attempt.replaced });
   if (attempt.done.size > 0) resume?.onFound?.({ bytes: sum((i) => attempt.done.has(i)), totalBytes });
   const target: ChunkTarget = {
-    folder: attempt.path, shownAs: dir, files: files.map(({ file }) => file), direct: pace.direct ?? resume !== undefined,
+    folder: attempt.path,
+    shownAs: dir,
+    files: files.map(({ file }) => file),
+    direct: pace.direct ?? resume !== undefined,
     chunkBytes: chunks.reduce((most, { bytes }) => Math.max(most, bytes), 0),
   };
   const writer = await (inTurn ? openChunkWriter(target, areasOfWhole(weights, files), 1) : weights.open(target));
   try {
     await fillWeightFiles({
-      folder: attempt.path, shownAs: dir, files, chunks, done: attempt.done, writer, flushBytes: pace.flushBytes, signal,
+      folder: attempt.path,
+      shownAs: dir,
+      files,
+      chunks,
+      done: attempt.done,
+      writer,
+      flushBytes: pace.flushBytes,
+      signal,
       onFlushed: (flushed) => attempt.record(flushed),
       onWritten: ({ name }, bytes) => onProgress?.({ name, bytes, totalBytes }),
     });
@@ -209,7 +267,10 @@ async function writeWeights(attempt: Attempt, { files }: FilePlan, options: Writ
   }
 }
 
-/** Cuts rectangles out of whole slots; those of one stored tensor, or the slot of several, are kept until another's turn. */
+/**
+ * Cuts rectangles out of whole slots; those of one stored tensor, or the slot of several, are kept until another's
+ * turn.
+ */
 function areasOfWhole(tensor: (slot: Slot) => Promise<TensorValue>, files: readonly PlannedFile[]): MakeArea {
   const storedAs = new Map<string, string>();
   for (const { name, slots } of files.flatMap(({ tensors }) => tensors)) {
@@ -225,17 +286,29 @@ function areasOfWhole(tensor: (slot: Slot) => Promise<TensorValue>, files: reado
     if (whole === undefined) held.set(slot.key, (whole = tensor(slot).then((value) => encoded(slot, value, dtype))));
     const [, columns] = matrixShape(slot.shape);
     const size = floatBytes[dtype];
-    return copyRegion(await whole, { key: slot.key, rowStart, rowCount, columnStart: columnStart * size, columnCount: columnCount * size, stride: columns * size });
+    return copyRegion(await whole, {
+      key: slot.key,
+      rowStart,
+      rowCount,
+      columnStart: columnStart * size,
+      columnCount: columnCount * size,
+      stride: columns * size,
+    });
   };
 }
 
 function encoded({ key, shape }: Slot, value: TensorValue, dtype: WriteDtype): Uint8Array {
-  const bytes = value instanceof Float32Array ? fromFloat32(dtype, value) : convertBytes(value.dtype, dtype, value.bytes);
+  const bytes =
+    value instanceof Float32Array ? fromFloat32(dtype, value) : convertBytes(value.dtype, dtype, value.bytes);
   const expected = shape.reduce((a, b) => a * b, floatBytes[dtype]);
-  if (bytes.byteLength !== expected) throw new Error(`${key}: got ${bytes.byteLength} bytes, ${dtype} [${shape.join(", ")}] takes ${expected}`);
+  if (bytes.byteLength !== expected)
+    throw new Error(`${key}: got ${bytes.byteLength} bytes, ${dtype} [${shape.join(", ")}] takes ${expected}`);
   return bytes;
 }
 
 function sizeOf(files: Readonly<Record<string, string | Uint8Array>>): number {
-  return Object.values(files).reduce((sum, data) => sum + (typeof data === "string" ? Buffer.byteLength(data) : data.byteLength), 0);
+  return Object.values(files).reduce(
+    (sum, data) => sum + (typeof data === "string" ? Buffer.byteLength(data) : data.byteLength),
+    0,
+  );
 }

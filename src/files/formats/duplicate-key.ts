@@ -1,12 +1,18 @@
 /**
- * What `JSON.parse` does not say of a text: whether an object in it has a key twice, of which it keeps the last silently (in a checkpoint that hides
- * a tensor), and how deeply it is nested, which whoever walks through the value must survive.
+ * What `JSON.parse` does not say of a text: whether an object in it has a key twice, of which it keeps the last
+ * silently (in a checkpoint that hides a tensor), and how deeply it is nested, which whoever walks through the value
+ * must survive.
  */
 
-/** Deeper than any file that a person or a program means: whatever walks through a value calls itself at most so often. */
+/**
+ * Deeper than any file that a person or a program means: whatever walks through a value calls itself at most so often.
+ */
 export const deepestJson = 500;
 
-/** Whether lists and objects are nested in each other more than `deepestJson` times. `text` must already have passed `JSON.parse`. */
+/**
+ * Whether lists and objects are nested in each other more than `deepestJson` times. `text` must already have passed
+ * `JSON.parse`.
+ */
 export function isNestedTooDeeply(text: string): boolean {
   let depth = 0;
   for (let at = 0; at < text.length; at++) {
@@ -19,7 +25,10 @@ export function isNestedTooDeeply(text: string): boolean {
   return false;
 }
 
-/** The first key that occurs twice in one object of a JSON text, or undefined. `value` is what `JSON.parse` made of the text. */
+/**
+ * The first key that occurs twice in one object of a JSON text, or undefined. `value` is what `JSON.parse` made of the
+ * text.
+ */
 export function duplicateKey(text: string, value: unknown = JSON.parse(text)): string | undefined {
   // Counting takes a fraction of the time and memory of remembering the keys of 500,000 tensors.
   return keysWritten(text) === keysKept(value) ? undefined : firstDuplicate(text);

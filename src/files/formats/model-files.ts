@@ -18,7 +18,9 @@ export const carriedFiles: readonly string[] = [
 /** Licences ask to travel with what is made of the model, under any of their usual names. */
 const legalFile = /^(licen[cs]e|notice|copying|use_policy)([._-].*)?$/i;
 
-/** Whether a file of this name goes along; weights of other formats, remote code and notes of the parent stay behind. */
+/**
+ * Whether a file of this name goes along; weights of other formats, remote code and notes of the parent stay behind.
+ */
 export function isCarried(name: string): boolean {
   return carriedFiles.includes(name) || legalFile.test(name);
 }
@@ -32,7 +34,9 @@ export const cardFile = "README.md";
 /** A card is text: what is larger is something else. */
 export const largestCard = 4e6;
 
-/** The file that holds all weights, or the index of those that do; in the order in which transformers looks for them. */
+/**
+ * The file that holds all weights, or the index of those that do; in the order in which transformers looks for them.
+ */
 export const weightSources = [
   { file: singleFileName, shards: null },
   { file: indexFileName, shards: "safetensors" },
@@ -53,10 +57,21 @@ export const recordFiles: readonly string[] = ["upcycle.json", "multiply.json", 
 export const stateFiles: readonly string[] = ["training.json", "optimizer.safetensors"];
 
 const otherModelFiles: readonly string[] = [
-  cardFile, "config.json", "preservation.json", "preprocessor_config.json", "processor_config.json", "configuration.json",
-  "quantize_config.json", "params.json", "tekken.json", "spiece.model", "sentencepiece.bpe.model", "training_args.bin",
+  cardFile,
+  "config.json",
+  "preservation.json",
+  "preprocessor_config.json",
+  "processor_config.json",
+  "configuration.json",
+  "quantize_config.json",
+  "params.json",
+  "tekken.json",
+  "spiece.model",
+  "sentencepiece.bpe.model",
+  "training_args.bin",
   // Of the Hub's repositories, and of macOS, which puts it into every folder that somebody has looked at.
-  ".gitattributes", ".DS_Store",
+  ".gitattributes",
+  ".DS_Store",
 ];
 
 const modelFile = [
@@ -67,9 +82,9 @@ const modelFile = [
 ];
 
 /**
- * Whether a model folder holds files of this name: weights and their index, configs, tokenizer, licence, card, our records, remote code.
- * A folder that holds anything else is never replaced by a model, and nothing else is ever removed from one: no images, scripts, notes, no
- * folders.
+ * Whether a model folder holds files of this name: weights and their index, configs, tokenizer, licence, card, our
+ * records, remote code. A folder that holds anything else is never replaced by a model, and nothing else is ever
+ * removed from one: no images, scripts, notes, no folders.
  */
 export function isModelFile(name: string): boolean {
   // Of a file that was being written when its writer was killed.

@@ -1,13 +1,19 @@
 /**
- * A pickle machine that executes nothing: it builds lists, tuples, dictionaries and atoms, and asks its host what the few named
- * things stand for. An opcode or a name outside the list ends the reading. Pure, without recursion, linear in the bytes.
- * Source: CPython `Lib/pickletools.py` (opcodes of protocols 2 to 5); the same idea as torch's `_weights_only_unpickler.py`.
+ * A pickle machine that executes nothing: it builds lists, tuples, dictionaries and atoms, and asks its host what the
+ * few named things stand for. An opcode or a name outside the list ends the reading. Pure, without recursion, linear in
+ * the bytes. Source: CPython `Lib/pickletools.py` (opcodes of protocols 2 to 5); the same idea as torch's
+ * `_weights_only_unpickler.py`.
  */
 import { inputError } from "../../base/errors.js";
 import type { UpcycleError } from "../../base/errors.js";
 
 export type PickleValue<T> =
-  | null | boolean | number | bigint | string | Uint8Array
+  | null
+  | boolean
+  | number
+  | bigint
+  | string
+  | Uint8Array
   | { readonly kind: "global"; readonly name: string }
   | { readonly kind: "tuple" | "list"; readonly items: PickleValue<T>[] }
   | { readonly kind: "dict"; readonly entries: [PickleValue<T>, PickleValue<T>][] }
@@ -22,7 +28,10 @@ export interface PickleHost<T> {
   persistent(id: PickleValue<T>): PickleValue<T> | null;
 }
 
-/** Reads one pickle. Throws inputError naming the opcode or name that is not allowed, or the byte where the data breaks off. */
+/**
+ * Reads one pickle. Throws inputError naming the opcode or name that is not allowed, or the byte where the data breaks
+ * off.
+ */
 export function readPickle<T>(bytes: Uint8Array, host: PickleHost<T>, where: string): PickleValue<T> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const stack: PickleValue<T>[] = [];
@@ -30,7 +39,8 @@ export function readPickle<T>(bytes: Uint8Array, host: PickleHost<T>, where: str
   const memo = new Map<number, PickleValue<T>>();
   let at = 0;
 
-  const fail = (message: string): UpcycleError => inputError(`pickle: ${message} (byte ${at})`, { where, hint: "nothing of it was executed" });
+  const fail = (message: string): UpcycleError =>
+    inputError(`pickle: ${message} (byte ${at})`, { where, hint: "nothing of it was executed" });
   const take = (count: number): number => {
     const start = at;
     if (count > bytes.byteLength - at) throw fail(`data breaks off, ${count} more bytes expected`);
@@ -99,7 +109,8 @@ export function readPickle<T>(bytes: Uint8Array, host: PickleHost<T>, where: str
     const callee = pop();
     const name = is(callee, "global") ? callee.name : null;
     const result = name === null || !is(args, "tuple") ? null : host.call(name, args.items);
-    if (result === null) throw fail(`calls ${name ?? "something that has no name"} in a way that no file of weights needs`);
+    if (result === null)
+      throw fail(`calls ${name ?? "something that has no name"} in a way that no file of weights needs`);
     stack.push(result);
   };
   const integer = (count: number): number | bigint => {
@@ -116,59 +127,133 @@ export function readPickle<T>(bytes: Uint8Array, host: PickleHost<T>, where: str
       case 0x80: // PROTO
         if (uint(1) > 5) throw fail("protocol above 5");
         break;
-      case 0x95: take(8); break; // FRAME
-      case 0x28: marks.push(stack.length); break; // MARK
-      case 0x2e: { // STOP
+      case 0x95:
+        take(8);
+        break; // FRAME
+      case 0x28:
+        marks.push(stack.length);
+        break; // MARK
+      case 0x2e: {
+        // STOP
         const result = pop();
         if (stack.length > 0 || at !== bytes.byteLength) throw fail("ends with something left over");
         return result;
       }
-      case 0x4e: stack.push(null); break; // NONE
-      case 0x88: stack.push(true); break; // NEWTRUE
-      case 0x89: stack.push(false); break; // NEWFALSE
-      case 0x4a: stack.push(view.getInt32(take(4), true)); break; // BININT
-      case 0x4b: stack.push(uint(1)); break; // BININT1
-      case 0x4d: stack.push(uint(2)); break; // BININT2
-      case 0x8a: stack.push(integer(uint(1))); break; // LONG1
-      case 0x47: stack.push(view.getFloat64(take(8), false)); break; // BINFLOAT
-      case 0x58: stack.push(text(uint(4))); break; // BINUNICODE
-      case 0x8c: stack.push(text(uint(1))); break; // SHORT_BINUNICODE
-      case 0x8d: stack.push(text(long())); break; // BINUNICODE8
-      case 0x54: stack.push(text(uint(4))); break; // BINSTRING, Python 2's
-      case 0x55: stack.push(text(uint(1))); break; // SHORT_BINSTRING
-      case 0x42: stack.push(raw(uint(4))); break; // BINBYTES
-      case 0x43: stack.push(raw(uint(1))); break; // SHORT_BINBYTES
-      case 0x29: tuple(0); break; // EMPTY_TUPLE
-      case 0x85: tuple(1); break;
-      case 0x86: tuple(2); break;
-      case 0x87: tuple(3); break;
-      case 0x74: stack.push({ kind: "tuple", items: sinceMark() }); break; // TUPLE
-      case 0x5d: stack.push({ kind: "list", items: [] }); break; // EMPTY_LIST
-      case 0x61: append([pop()]); break; // APPEND
-      case 0x65: append(sinceMark()); break; // APPENDS
-      case 0x7d: stack.push({ kind: "dict", entries: [] }); break; // EMPTY_DICT
-      case 0x73: setItems([pop(), pop()].reverse()); break; // SETITEM
-      case 0x75: setItems(sinceMark()); break; // SETITEMS
-      case 0x71: remember(uint(1)); break; // BINPUT
-      case 0x72: remember(uint(4)); break; // LONG_BINPUT
-      case 0x94: remember(memo.size); break; // MEMOIZE
-      case 0x68: recall(uint(1)); break; // BINGET
-      case 0x6a: recall(uint(4)); break; // LONG_BINGET
-      case 0x63: pushGlobal(`${line()}.${line()}`); break; // GLOBAL
-      case 0x93: { // STACK_GLOBAL
+      case 0x4e:
+        stack.push(null);
+        break; // NONE
+      case 0x88:
+        stack.push(true);
+        break; // NEWTRUE
+      case 0x89:
+        stack.push(false);
+        break; // NEWFALSE
+      case 0x4a:
+        stack.push(view.getInt32(take(4), true));
+        break; // BININT
+      case 0x4b:
+        stack.push(uint(1));
+        break; // BININT1
+      case 0x4d:
+        stack.push(uint(2));
+        break; // BININT2
+      case 0x8a:
+        stack.push(integer(uint(1)));
+        break; // LONG1
+      case 0x47:
+        stack.push(view.getFloat64(take(8), false));
+        break; // BINFLOAT
+      case 0x58:
+        stack.push(text(uint(4)));
+        break; // BINUNICODE
+      case 0x8c:
+        stack.push(text(uint(1)));
+        break; // SHORT_BINUNICODE
+      case 0x8d:
+        stack.push(text(long()));
+        break; // BINUNICODE8
+      case 0x54:
+        stack.push(text(uint(4)));
+        break; // BINSTRING, Python 2's
+      case 0x55:
+        stack.push(text(uint(1)));
+        break; // SHORT_BINSTRING
+      case 0x42:
+        stack.push(raw(uint(4)));
+        break; // BINBYTES
+      case 0x43:
+        stack.push(raw(uint(1)));
+        break; // SHORT_BINBYTES
+      case 0x29:
+        tuple(0);
+        break; // EMPTY_TUPLE
+      case 0x85:
+        tuple(1);
+        break;
+      case 0x86:
+        tuple(2);
+        break;
+      case 0x87:
+        tuple(3);
+        break;
+      case 0x74:
+        stack.push({ kind: "tuple", items: sinceMark() });
+        break; // TUPLE
+      case 0x5d:
+        stack.push({ kind: "list", items: [] });
+        break; // EMPTY_LIST
+      case 0x61:
+        append([pop()]);
+        break; // APPEND
+      case 0x65:
+        append(sinceMark());
+        break; // APPENDS
+      case 0x7d:
+        stack.push({ kind: "dict", entries: [] });
+        break; // EMPTY_DICT
+      case 0x73:
+        setItems([pop(), pop()].reverse());
+        break; // SETITEM
+      case 0x75:
+        setItems(sinceMark());
+        break; // SETITEMS
+      case 0x71:
+        remember(uint(1));
+        break; // BINPUT
+      case 0x72:
+        remember(uint(4));
+        break; // LONG_BINPUT
+      case 0x94:
+        remember(memo.size);
+        break; // MEMOIZE
+      case 0x68:
+        recall(uint(1));
+        break; // BINGET
+      case 0x6a:
+        recall(uint(4));
+        break; // LONG_BINGET
+      case 0x63:
+        pushGlobal(`${line()}.${line()}`);
+        break; // GLOBAL
+      case 0x93: {
+        // STACK_GLOBAL
         const [name, module] = [pop(), pop()];
         if (typeof name !== "string" || typeof module !== "string") throw fail("asks for something without a name");
         pushGlobal(`${module}.${name}`);
         break;
       }
-      case 0x52: call(); break; // REDUCE
-      case 0x51: { // BINPERSID
+      case 0x52:
+        call();
+        break; // REDUCE
+      case 0x51: {
+        // BINPERSID
         const found = host.persistent(pop());
         if (found === null) throw fail("refers to something outside that is no storage");
         stack.push(found);
         break;
       }
-      case 0x62: { // BUILD: attributes of a dictionary, such as the versions in `_metadata`; nobody reads them.
+      case 0x62: {
+        // BUILD: attributes of a dictionary, such as the versions in `_metadata`; nobody reads them.
         pop();
         if (!is(top(), "dict")) throw fail("sets attributes of something that is no dictionary");
         break;
@@ -181,7 +266,8 @@ export function readPickle<T>(bytes: Uint8Array, host: PickleHost<T>, where: str
 
 /** Whether a value is of one kind. */
 export function is<T, K extends "global" | "tuple" | "list" | "dict" | "host">(
-  value: PickleValue<T> | undefined, kind: K,
+  value: PickleValue<T> | undefined,
+  kind: K,
 ): value is Extract<PickleValue<T>, { readonly kind: K | "tuple" | "list" }> & { readonly kind: K } {
   return typeof value === "object" && value !== null && "kind" in value && value.kind === kind;
 }

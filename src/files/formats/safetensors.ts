@@ -127,7 +127,10 @@ function isInOrder(tensors: Iterable<TensorInfo>): boolean {
   return true;
 }
 
-function parseEntries(json: Uint8Array, where: string): { readonly names: readonly string[]; readonly entries: Readonly<Record<string, unknown>> } {
+function parseEntries(
+  json: Uint8Array,
+  where: string,
+): { readonly names: readonly string[]; readonly entries: Readonly<Record<string, unknown>> } {
   let text: string;
   let parsed: unknown;
   try {
@@ -147,7 +150,8 @@ function parseEntries(json: Uint8Array, where: string): { readonly names: readon
 function parseMetadata(entry: unknown, where: string): Record<string, string> {
   if (!isRecord(entry)) throw inputError(`__metadata__ is ${shown(entry)}, expected an object of strings`, { where });
   for (const [key, value] of Object.entries(entry)) {
-    if (typeof value !== "string") throw inputError(`__metadata__.${key} is ${shown(value)}, expected a string`, { where });
+    if (typeof value !== "string")
+      throw inputError(`__metadata__.${key} is ${shown(value)}, expected a string`, { where });
   }
   return entry as Record<string, string>;
 }
@@ -192,7 +196,9 @@ function requireTiling(
     if (begin < reached)
       throw inputError(`tensor ${name} begins ${reached - begin} bytes before ${before()} ends`, { where });
     if (begin > reached)
-      throw inputError(`${begin - reached} bytes between ${before()} and tensor ${name} belong to no tensor`, { where });
+      throw inputError(`${begin - reached} bytes between ${before()} and tensor ${name} belong to no tensor`, {
+        where,
+      });
     reached = end;
     last = name;
   }
@@ -210,7 +216,8 @@ export function planHeader(
 ): HeaderPlan {
   const ordered = [...tensors].sort((a, b) => itemSizes[b.dtype] - itemSizes[a.dtype]);
   const placed = new Map<string, { dtype: Dtype; shape: readonly number[]; begin: number; end: number }>();
-  // Text by text: an object of all entries, made only to be printed, takes several times as long for a mixture's many tensors.
+  // Text by text: an object of all entries, made only to be printed, takes several times as long for a mixture's many
+  // tensors.
   const entries = [`"__metadata__":${JSON.stringify(metadata)}`];
   let end = 0;
   for (const { name, dtype, shape } of ordered) {
@@ -219,7 +226,9 @@ export function planHeader(
     const begin = end;
     end += tensorBytes(dtype, shape);
     placed.set(name, { dtype, shape, begin, end });
-    entries.push(`${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join()}],"data_offsets":[${begin},${end}]}`);
+    entries.push(
+      `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join()}],"data_offsets":[${begin},${end}]}`,
+    );
   }
   const json = new TextEncoder().encode(`{${entries.join()}}`);
   const padded = Math.ceil(json.byteLength / 8) * 8;
@@ -237,8 +246,8 @@ export function planHeader(
 }
 
 /**
- * Stands where the weights begin in a file of which the header alone is here (`files/hub/headers.ts`), so that the file is known wherever it is moved or copied
- * to. As numbers of any precision it is none that a model begins with.
+ * Stands where the weights begin in a file of which the header alone is here (`files/hub/headers.ts`), so that the file
+ * is known wherever it is moved or copied to. As numbers of any precision it is none that a model begins with.
  */
 const headerAloneMark = new TextEncoder().encode("no weights here\n");
 
@@ -282,4 +291,3 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
-

@@ -46,7 +46,10 @@ export function planShards(tensors: readonly TensorMeta[], maxBytes: number = de
     group.bytes += bytes;
   }
   // Of usual shards so many are a model that fits on no disk, which is said with its size.
-  if (groups.length > mostShards && maxBytes < defaultShardBytes) throw inputError(`shards of ${maxBytes} bytes would be ${groups.length} files, the limit is ${mostShards}`, { hint: "use larger shards" });
+  if (groups.length > mostShards && maxBytes < defaultShardBytes)
+    throw inputError(`shards of ${maxBytes} bytes would be ${groups.length} files, the limit is ${mostShards}`, {
+      hint: "use larger shards",
+    });
   const shards = groups.map((group, i) => ({ file: shardName(i, groups.length), ...group }));
   return { shards, index: shards.length === 1 ? null : indexText(shards) };
 }
@@ -82,7 +85,8 @@ export function parseIndex(text: string, where: string, extension = "safetensors
   } catch (cause) {
     throw inputError(`index is not valid JSON (${(cause as Error).message})`, { where, cause });
   }
-  const map = typeof parsed === "object" && parsed !== null ? (parsed as Record<string, unknown>)["weight_map"] : undefined;
+  const map =
+    typeof parsed === "object" && parsed !== null ? (parsed as Record<string, unknown>)["weight_map"] : undefined;
   if (typeof map !== "object" || map === null || Array.isArray(map)) {
     throw inputError("index has no weight_map object (tensor name -> file)", { where });
   }
@@ -90,13 +94,18 @@ export function parseIndex(text: string, where: string, extension = "safetensors
   if (twice !== undefined) throw inputError(`index has ${JSON.stringify(twice)} twice`, { where });
   const files = new Map<string, string>();
   const distinct = new Set(Object.values(map));
-  if (distinct.size > mostShards) throw inputError(`index lists ${distinct.size} files, the limit is ${mostShards}`, { where });
+  if (distinct.size > mostShards)
+    throw inputError(`index lists ${distinct.size} files, the limit is ${mostShards}`, { where });
   for (const [name, file] of Object.entries(map)) {
-    if (typeof file !== "string" || /[/\\]/.test(file) || !file.endsWith(`.${extension}`) || file.length === extension.length + 1) {
-      throw inputError(
-        `tensor ${name} is mapped to ${shown(file)}, expected a .${extension} file beside the index`,
-        { where },
-      );
+    if (
+      typeof file !== "string" ||
+      /[/\\]/.test(file) ||
+      !file.endsWith(`.${extension}`) ||
+      file.length === extension.length + 1
+    ) {
+      throw inputError(`tensor ${name} is mapped to ${shown(file)}, expected a .${extension} file beside the index`, {
+        where,
+      });
     }
     files.set(name, file);
   }

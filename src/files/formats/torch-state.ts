@@ -1,6 +1,7 @@
 /**
- * The state dict in a `torch.save` archive (torch 1.6 and later): tensor names with storages, offsets and strides. Pure.
- * Source: torch `serialization.py` (`_save`, `persistent_load`) and `_utils.py` (`_rebuild_tensor_v2`, `_rebuild_tensor_v3`).
+ * The state dict in a `torch.save` archive (torch 1.6 and later): tensor names with storages, offsets and strides.
+ * Pure. Source: torch `serialization.py` (`_save`, `persistent_load`) and `_utils.py` (`_rebuild_tensor_v2`,
+ * `_rebuild_tensor_v3`).
  */
 import { inputError } from "../../base/errors.js";
 import type { UpcycleError } from "../../base/errors.js";
@@ -65,12 +66,15 @@ type Args = readonly Value[];
 
 /** Everything that may be called, and what it gives; null: not with these arguments. */
 const calls: Readonly<Record<string, (args: Args) => Value | null>> = {
-  "collections.OrderedDict": (args) => (args.length === 0 ? { kind: "dict", entries: [] } : args.length === 1 ? fromPairs(args[0]!) : null),
+  "collections.OrderedDict": (args) =>
+    args.length === 0 ? { kind: "dict", entries: [] } : args.length === 1 ? fromPairs(args[0]!) : null,
   "torch._utils._rebuild_tensor": ([storage, offset, size, stride]) => tensor(storage, offset, size, stride, null),
   "torch._utils._rebuild_tensor_v2": ([storage, offset, size, stride, , , metadata]) =>
     isEmpty(metadata) ? tensor(storage, offset, size, stride, null) : null,
   "torch._utils._rebuild_tensor_v3": ([storage, offset, size, stride, , , dtype, metadata]) =>
-    isEmpty(metadata) && is(dtype, "global") ? tensor(storage, offset, size, stride, dtypes.get(dtype.name) ?? null) : null,
+    isEmpty(metadata) && is(dtype, "global")
+      ? tensor(storage, offset, size, stride, dtypes.get(dtype.name) ?? null)
+      : null,
   "torch._utils._rebuild_parameter": ([data]) => (is(data, "host") ? data : null),
   "torch._utils._rebuild_parameter_with_state": ([data]) => (is(data, "host") ? data : null),
   "torch.nn.parameter.Parameter": ([data]) => (is(data, "host") ? data : null),
@@ -83,7 +87,14 @@ const host: PickleHost<Held> = {
   persistent(id) {
     if (!is(id, "tuple")) return null;
     const [word, type, key, , count] = id.items;
-    if (word !== "storage" || !is(type, "global") || !storages.has(type.name) || typeof key !== "string" || !isCount(count)) return null;
+    if (
+      word !== "storage" ||
+      !is(type, "global") ||
+      !storages.has(type.name) ||
+      typeof key !== "string" ||
+      !isCount(count)
+    )
+      return null;
     return { kind: "host", value: { kind: "storage", dtype: storages.get(type.name)!, key, elements: count } };
   },
 };
@@ -103,23 +114,49 @@ function fromPairs(list: Value): Value | null {
   return { kind: "dict", entries };
 }
 
-function tensor(storage: Value | undefined, offset: Value | undefined, size: Value | undefined, stride: Value | undefined, stated: Dtype | null): Value | null {
-  if (!is(storage, "host") || storage.value.kind !== "storage" || !isCount(offset) || !is(size, "tuple") || !is(stride, "tuple")) return null;
+function tensor(
+  storage: Value | undefined,
+  offset: Value | undefined,
+  size: Value | undefined,
+  stride: Value | undefined,
+  stated: Dtype | null,
+): Value | null {
+  if (
+    !is(storage, "host") ||
+    storage.value.kind !== "storage" ||
+    !isCount(offset) ||
+    !is(size, "tuple") ||
+    !is(stride, "tuple")
+  )
+    return null;
   const { key, elements, dtype: stored } = storage.value;
   const dtype = stored ?? stated;
-  if (dtype === null || !size.items.every(isCount) || !stride.items.every(isCount) || size.items.length !== stride.items.length) return null;
+  if (
+    dtype === null ||
+    !size.items.every(isCount) ||
+    !stride.items.every(isCount) ||
+    size.items.length !== stride.items.length
+  )
+    return null;
   // A storage without a type counts bytes.
   const storageElements = stored === null ? Math.floor(elements / itemSizes[dtype]) : elements;
-  return { kind: "host", value: { kind: "tensor", dtype, shape: size.items, stride: stride.items, offset, key, storageElements } };
+  return {
+    kind: "host",
+    value: { kind: "tensor", dtype, shape: size.items, stride: stride.items, offset, key, storageElements },
+  };
 }
 
 /**
- * Reads the archive's `data.pkl`. Throws inputError if it asks for anything but tensors (naming it), has a name twice, or a tensor
- * reaches beyond its storage or repeats elements of it.
+ * Reads the archive's `data.pkl`. Throws inputError if it asks for anything but tensors (naming it), has a name twice,
+ * or a tensor reaches beyond its storage or repeats elements of it.
  */
 export function parseStateDict(pickle: Uint8Array, where: string): Map<string, TorchTensor> {
   const top = readPickle(pickle, host, where);
-  if (!is(top, "dict")) throw inputError("file holds no dictionary of tensors", { where, hint: "expected what torch.save(model.state_dict(), FILE) writes" });
+  if (!is(top, "dict"))
+    throw inputError("file holds no dictionary of tensors", {
+      where,
+      hint: "expected what torch.save(model.state_dict(), FILE) writes",
+    });
   const found = new Map<string, TorchTensor>();
   const others: string[] = [];
   for (const [name, value] of top.entries) {
@@ -134,15 +171,21 @@ export function parseStateDict(pickle: Uint8Array, where: string): Map<string, T
     found.set(name, { dtype, shape, stride, offset, key, storageElements });
   }
   if (found.size === 0) {
-    throw inputError(`file holds no tensors by name (${others.length === 0 ? "it is empty" : `found ${others.slice(0, 3).join(", ")}`})`, {
-      where, hint: "expected what torch.save(model.state_dict(), FILE) writes",
-    });
+    throw inputError(
+      "file holds no tensors by name " +
+        `(${others.length === 0 ? "it is empty" : `found ${others.slice(0, 3).join(", ")}`})`,
+      {
+        where,
+        hint: "expected what torch.save(model.state_dict(), FILE) writes",
+      },
+    );
   }
   return found;
 }
 
 function requireInside(name: string, { shape, stride, offset, storageElements }: TorchTensor, where: string): void {
-  const fail = (message: string): UpcycleError => inputError(`tensor ${name} [${shape.join(", ")}] ${message}`, { where });
+  const fail = (message: string): UpcycleError =>
+    inputError(`tensor ${name} [${shape.join(", ")}] ${message}`, { where });
   const count = shape.reduce((a, b) => a * b, 1);
   if (count === 0) return;
   if (count > storageElements) throw fail(`has more elements than its storage (${storageElements})`);
@@ -161,8 +204,15 @@ export interface Run {
   readonly count: number;
 }
 
-/** Elements `start` to `start + count` in row-major order, as runs that are contiguous in the storage; the longest such runs there are. */
-export function* runsOf({ shape, stride, offset }: Pick<TorchTensor, "shape" | "stride" | "offset">, start: number, count: number): Generator<Run> {
+/**
+ * Elements `start` to `start + count` in row-major order, as runs that are contiguous in the storage; the longest such
+ * runs there are.
+ */
+export function* runsOf(
+  { shape, stride, offset }: Pick<TorchTensor, "shape" | "stride" | "offset">,
+  start: number,
+  count: number,
+): Generator<Run> {
   // Trailing dimensions that lie in the storage as in the tensor.
   let inner = 1;
   let outer = shape.length;

@@ -1,7 +1,7 @@
 /**
- * The directory of a zip archive: names and byte ranges of its members, which are never unpacked here. Pure: the caller reads the
- * ranges that these functions ask for. Source: PKWARE APPNOTE 6.3.10, sections 4.3.7 (local header), 4.3.12 (directory), 4.3.14-16
- * (end records), 4.5.3 (ZIP64 sizes). One-disk archives only.
+ * The directory of a zip archive: names and byte ranges of its members, which are never unpacked here. Pure: the caller
+ * reads the ranges that these functions ask for. Source: PKWARE APPNOTE 6.3.10, sections 4.3.7 (local header), 4.3.12
+ * (directory), 4.3.14-16 (end records), 4.5.3 (ZIP64 sizes). One-disk archives only.
  */
 import { inputError } from "../../base/errors.js";
 import type { UpcycleError } from "../../base/errors.js";
@@ -16,7 +16,9 @@ export interface ZipMember {
   readonly header: number;
 }
 
-/** Bytes that the end of an archive can take: the end record with the longest comment, and the ZIP64 locator before it. */
+/**
+ * Bytes that the end of an archive can take: the end record with the longest comment, and the ZIP64 locator before it.
+ */
 export const zipTailBytes = 22 + 0xffff + 20;
 export const zip64EndBytes = 56;
 export const localHeaderBytes = 30;
@@ -29,48 +31,88 @@ export type ZipEnd =
 const damaged = (message: string, where: string): UpcycleError =>
   inputError(message, { where, hint: "the file is cut short or damaged; copy or download it again" });
 
-/** Reads the last `zipTailBytes` of an archive (or all of it, if it is smaller). Throws inputError if no archive ends there. */
+/**
+ * Reads the last `zipTailBytes` of an archive (or all of it, if it is smaller). Throws inputError if no archive ends
+ * there.
+ */
 export function zipEnd(tail: Uint8Array, fileBytes: number, where: string): ZipEnd {
   const view = viewOf(tail);
   let at = tail.byteLength - 22;
   // The comment fills the rest of the file exactly, which tells the record from bytes that look like it.
-  while (at >= 0 && !(view.getUint32(at, true) === 0x06054b50 && at + 22 + view.getUint16(at + 20, true) === tail.byteLength)) at--;
+  while (
+    at >= 0 &&
+    !(view.getUint32(at, true) === 0x06054b50 && at + 22 + view.getUint16(at + 20, true) === tail.byteLength)
+  )
+    at--;
   if (at < 0) throw damaged("zip archive has no end record", where);
-  const [members, bytes, begin] = [view.getUint16(at + 10, true), view.getUint32(at + 12, true), view.getUint32(at + 16, true)];
-  if (members !== 0xffff && bytes !== 0xffffffff && begin !== 0xffffffff) return within({ kind: "directory", begin, bytes, members }, fileBytes, where);
+  const [members, bytes, begin] = [
+    view.getUint16(at + 10, true),
+    view.getUint32(at + 12, true),
+    view.getUint32(at + 16, true),
+  ];
+  if (members !== 0xffff && bytes !== 0xffffffff && begin !== 0xffffffff)
+    return within({ kind: "directory", begin, bytes, members }, fileBytes, where);
   if (at < 20 || view.getUint32(at - 20, true) !== 0x07064b50) throw damaged("zip archive has no ZIP64 locator", where);
   const record = readUint64(view, at - 12, where);
-  if (record + zip64EndBytes > fileBytes) throw damaged(`ZIP64 end record is at byte ${record}, the file has ${fileBytes}`, where);
+  if (record + zip64EndBytes > fileBytes)
+    throw damaged(`ZIP64 end record is at byte ${record}, the file has ${fileBytes}`, where);
   return { kind: "zip64", begin: record };
 }
 
 /** Reads the `zip64EndBytes` of a ZIP64 end record. */
 export function zip64End(record: Uint8Array, fileBytes: number, where: string): ZipEnd & { kind: "directory" } {
   const view = viewOf(record);
-  if (view.getUint32(0, true) !== 0x06064b50) throw damaged("zip archive has no ZIP64 end record where its locator says", where);
-  const [members, bytes, begin] = [readUint64(view, 32, where), readUint64(view, 40, where), readUint64(view, 48, where)];
+  if (view.getUint32(0, true) !== 0x06064b50)
+    throw damaged("zip archive has no ZIP64 end record where its locator says", where);
+  const [members, bytes, begin] = [
+    readUint64(view, 32, where),
+    readUint64(view, 40, where),
+    readUint64(view, 48, where),
+  ];
   return within({ kind: "directory", begin, bytes, members }, fileBytes, where);
 }
 
 function within(end: ZipEnd & { kind: "directory" }, fileBytes: number, where: string): ZipEnd & { kind: "directory" } {
-  if (end.begin + end.bytes > fileBytes) throw damaged(`zip directory ends at byte ${end.begin + end.bytes}, the file has ${fileBytes}`, where);
+  if (end.begin + end.bytes > fileBytes)
+    throw damaged(`zip directory ends at byte ${end.begin + end.bytes}, the file has ${fileBytes}`, where);
   return end;
 }
 
-/** Reads the directory's bytes: its members by name. Throws inputError for a broken entry and for a name that occurs twice. */
-export function zipDirectory(directory: Uint8Array, members: number, fileBytes: number, where: string): Map<string, ZipMember> {
+/**
+ * Reads the directory's bytes: its members by name. Throws inputError for a broken entry and for a name that occurs
+ * twice.
+ */
+export function zipDirectory(
+  directory: Uint8Array,
+  members: number,
+  fileBytes: number,
+  where: string,
+): Map<string, ZipMember> {
   const view = viewOf(directory);
   const found = new Map<string, ZipMember>();
   for (let at = 0, index = 0; index < members; index++) {
-    if (at + 46 > directory.byteLength || view.getUint32(at, true) !== 0x02014b50) throw damaged(`zip directory has no entry ${index + 1} of ${members}`, where);
-    const [nameBytes, extraBytes, commentBytes] = [28, 30, 32].map((offset) => view.getUint16(at + offset, true)) as [number, number, number];
+    if (at + 46 > directory.byteLength || view.getUint32(at, true) !== 0x02014b50)
+      throw damaged(`zip directory has no entry ${index + 1} of ${members}`, where);
+    const [nameBytes, extraBytes, commentBytes] = [28, 30, 32].map((offset) => view.getUint16(at + offset, true)) as [
+      number,
+      number,
+      number,
+    ];
     const next = at + 46 + nameBytes + extraBytes + commentBytes;
-    if (next > directory.byteLength) throw damaged(`entry ${index + 1} of the zip directory goes beyond its end`, where);
+    if (next > directory.byteLength)
+      throw damaged(`entry ${index + 1} of the zip directory goes beyond its end`, where);
     const name = new TextDecoder().decode(directory.subarray(at + 46, at + 46 + nameBytes));
     const long = longSizes(view, at, at + 46 + nameBytes, extraBytes, where);
-    const member = { name, stored: view.getUint16(at + 10, true) === 0 && (view.getUint16(at + 8, true) & 1) === 0, ...long };
+    const member = {
+      name,
+      stored: view.getUint16(at + 10, true) === 0 && (view.getUint16(at + 8, true) & 1) === 0,
+      ...long,
+    };
     if (member.header + localHeaderBytes + member.bytes > fileBytes) {
-      throw damaged(`member ${name} ends after byte ${member.header + localHeaderBytes + member.bytes}, the file has ${fileBytes}`, where);
+      throw damaged(
+        `member ${name} ends after byte ${member.header + localHeaderBytes + member.bytes}, the file has ${fileBytes}`,
+        where,
+      );
     }
     if (found.has(name)) throw damaged(`zip archive has ${JSON.stringify(name)} twice`, where);
     found.set(name, member);
@@ -79,9 +121,22 @@ export function zipDirectory(directory: Uint8Array, members: number, fileBytes: 
   return found;
 }
 
-/** Sizes of all ones stand in the ZIP64 field instead: unpacked size, packed size, position, in this order, only those missing. */
-function longSizes(view: DataView, entry: number, extra: number, extraBytes: number, where: string): { bytes: number; header: number } {
-  const short = { unpacked: view.getUint32(entry + 24, true), bytes: view.getUint32(entry + 20, true), header: view.getUint32(entry + 42, true) };
+/**
+ * Sizes of all ones stand in the ZIP64 field instead: unpacked size, packed size, position, in this order, only those
+ * missing.
+ */
+function longSizes(
+  view: DataView,
+  entry: number,
+  extra: number,
+  extraBytes: number,
+  where: string,
+): { bytes: number; header: number } {
+  const short = {
+    unpacked: view.getUint32(entry + 24, true),
+    bytes: view.getUint32(entry + 20, true),
+    header: view.getUint32(entry + 42, true),
+  };
   let field = -1;
   let end = -1;
   for (let at = extra; at + 4 <= extra + extraBytes;) {
@@ -103,9 +158,11 @@ function longSizes(view: DataView, entry: number, extra: number, extraBytes: num
 /** Where a member's bytes begin, from the `localHeaderBytes` at its header. */
 export function memberBegin(local: Uint8Array, member: ZipMember, fileBytes: number, where: string): number {
   const view = viewOf(local);
-  if (view.getUint32(0, true) !== 0x04034b50) throw damaged(`member ${member.name} has no header at byte ${member.header}`, where);
+  if (view.getUint32(0, true) !== 0x04034b50)
+    throw damaged(`member ${member.name} has no header at byte ${member.header}`, where);
   const begin = member.header + localHeaderBytes + view.getUint16(26, true) + view.getUint16(28, true);
-  if (begin + member.bytes > fileBytes) throw damaged(`member ${member.name} ends at byte ${begin + member.bytes}, the file has ${fileBytes}`, where);
+  if (begin + member.bytes > fileBytes)
+    throw damaged(`member ${member.name} ends at byte ${begin + member.bytes}, the file has ${fileBytes}`, where);
   return begin;
 }
 

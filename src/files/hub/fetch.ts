@@ -1,6 +1,6 @@
 /**
- * A model of the Hugging Face Hub as a folder: downloaded once into the cache that Python's huggingface_hub uses as well
- * (`models--ORG--NAME/{blobs,snapshots,refs}`), only the files a model needs, resumable, each checked.
+ * A model of the Hugging Face Hub as a folder: downloaded once into the cache that Python's huggingface_hub uses as
+ * well (`models--ORG--NAME/{blobs,snapshots,refs}`), only the files a model needs, resumable, each checked.
  *
  *   revision -> commit -> list of files -> those needed -> blobs -> links in the snapshot, config.json last -> ref
  */
@@ -32,8 +32,9 @@ export type HubEvent =
   | { readonly type: "note"; readonly text: string };
 
 /**
- * How much of a model: `all` of it; its config, index and the `headers` of its safetensors files (`headers.ts`; all of a model of torch.save, whose
- * files have none); or its `config` alone. What is in the cache as a whole is given as a whole. `adapter`: a LoRA adapter of PEFT, which is no model, as a whole.
+ * How much of a model: `all` of it; its config, index and the `headers` of its safetensors files (`headers.ts`; all of
+ * a model of torch.save, whose files have none); or its `config` alone. What is in the cache as a whole is given as a
+ * whole. `adapter`: a LoRA adapter of PEFT, which is no model, as a whole.
  */
 export type FetchedPart = "all" | "headers" | "config" | "adapter";
 
@@ -55,15 +56,17 @@ const noAddress: ReadonlySet<TroubleKind> = new Set<TroubleKind>(["unreachable"]
 const noNetwork: ReadonlySet<TroubleKind> = new Set<TroubleKind>(["unreachable", "silent"]);
 
 /**
- * The folder of `hf://org/name[@revision]`. Throws inputError for a model that is not there, not allowed or has no weights we read;
- * stopError where the network or disk fails, and interruptedError after Ctrl-C: what has come is kept, and the next call goes on.
+ * The folder of `hf://org/name[@revision]`. Throws inputError for a model that is not there, not allowed or has no
+ * weights we read; stopError where the network or disk fails, and interruptedError after Ctrl-C: what has come is kept,
+ * and the next call goes on.
  */
 export async function fetchModel(model: string, options: FetchOptions = {}): Promise<string> {
   const { part = "all", signal, onEvent, settings: given, limits } = options;
   const reference = parseHubReference(model);
   const settings = given ?? (await hubSettings());
   const repoDir = join(settings.cacheDir, `models--${reference.repo.replaceAll("/", "--")}`);
-  if (settings.offline) return (await cachedFolder(repoDir, reference, part)) ?? notCached(model, "HF_HUB_OFFLINE is set");
+  if (settings.offline)
+    return (await cachedFolder(repoDir, reference, part)) ?? notCached(model, "HF_HUB_OFFLINE is set");
   requireToken(settings);
   const onNote = (text: string): void => onEvent?.({ type: "note", text });
   const connection = connectionTo(reference, settings, { signal, limits, onNote });
@@ -133,8 +136,16 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
   };
 
   const config = listed.get(lastFile(part));
-  if (config === undefined && part === "adapter") throw inputError("there is no adapter_config.json", { where: model, hint: "expected a LoRA adapter as PEFT saves it" });
-  if (config === undefined) throw inputError("the model has no config.json", { where: model, hint: "expected a model in the format of transformers" });
+  if (config === undefined && part === "adapter")
+    throw inputError("there is no adapter_config.json", {
+      where: model,
+      hint: "expected a LoRA adapter as PEFT saves it",
+    });
+  if (config === undefined)
+    throw inputError("the model has no config.json", {
+      where: model,
+      hint: "expected a model in the format of transformers",
+    });
   if (part === "config") {
     state.total = config.size;
     await requireSpace([config]);
@@ -146,7 +157,11 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
   const source = sources.find(({ file }) => listed.has(file));
   if (source === undefined) {
     const others = [...listed.keys()].filter((name) => /\.(gguf|bin|pt|pth|h5|msgpack|onnx|safetensors)$/.test(name));
-    throw inputError(`the model has neither ${sources.map(({ file }) => file).join(", ")}${others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`}`, { where: model });
+    throw inputError(
+      "the model has neither " +
+        `${sources.map(({ file }) => file).join(", ")}${others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`}`,
+      { where: model },
+    );
   }
   if (part === "headers" && source.file.endsWith(source.shards === null ? ".safetensors" : ".safetensors.index.json")) {
     await requireSpace(source.shards === null ? [config] : [config, listed.get(source.file)!]);
@@ -161,13 +176,19 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
     await writeRef(headerRef(repoDir, reference), options);
     return headers;
   }
-  const first = [...listed.values()].filter(({ path, size }) => (part !== "adapter" && isCarried(path)) || (path === cardFile && size <= largestCard) || path === source.file);
+  const first = [...listed.values()].filter(
+    ({ path, size }) =>
+      (part !== "adapter" && isCarried(path)) || (path === cardFile && size <= largestCard) || path === source.file,
+  );
   const small = first.filter(({ path }) => path !== source.file || source.shards !== null);
   const sizeOf = (files: readonly RemoteFile[]): number => files.reduce((sum, { size }) => sum + size, 0);
   state.total = sizeOf(first) + config.size;
   await requireSpace([...first, config]);
   for (const file of small) await bring(file);
-  const weights = source.shards === null ? [listed.get(source.file)!] : await shardsOf(join(snapshot, source.file), source.shards, listed);
+  const weights =
+    source.shards === null
+      ? [listed.get(source.file)!]
+      : await shardsOf(join(snapshot, source.file), source.shards, listed);
   state.total = state.done + sizeOf(weights) + config.size;
   await requireSpace([...weights, config]);
   for (const file of weights) await bring(file);
@@ -177,7 +198,9 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
   return snapshot;
 }
 
-/** Remembers which commit a branch or tag named. The download is complete without: what cannot be kept is no failure. */
+/**
+ * Remembers which commit a branch or tag named. The download is complete without: what cannot be kept is no failure.
+ */
 async function writeRef(path: string, { repoDir, reference, commit, connection }: Snapshot): Promise<void> {
   const { revision } = reference;
   if (revision === commit) return;
@@ -195,24 +218,47 @@ async function writeRef(path: string, { repoDir, reference, commit, connection }
 /** Beside the headers, so that huggingface_hub finds no ref to a snapshot that is not there. */
 const headerRef = (repoDir: string, { revision }: HubReference): string => join(repoDir, "headers", "refs", revision);
 
-async function shardsOf(index: string, extension: string, listed: ReadonlyMap<string, RemoteFile>): Promise<RemoteFile[]> {
+async function shardsOf(
+  index: string,
+  extension: string,
+  listed: ReadonlyMap<string, RemoteFile>,
+): Promise<RemoteFile[]> {
   const names = [...new Set(parseIndex(await readText(index), index, extension).values())].sort();
   return names.map((name) => {
     const file = listed.get(name);
-    if (file === undefined) throw inputError(`the index lists ${name}, which the model does not have`, { where: index });
+    if (file === undefined)
+      throw inputError(`the index lists ${name}, which the model does not have`, { where: index });
     return file;
   });
 }
 
-/** What an earlier download completed: the snapshot, or for a part of the model the folder of headers, if it has that part. */
+/**
+ * What an earlier download completed: the snapshot, or for a part of the model the folder of headers, if it has that
+ * part.
+ */
 async function cachedFolder(repoDir: string, reference: HubReference, part: FetchedPart): Promise<string | null> {
-  const snapshot = await cachedCommit(join(repoDir, "snapshots"), join(repoDir, "refs", reference.revision), reference, lastFile(part));
+  const snapshot = await cachedCommit(
+    join(repoDir, "snapshots"),
+    join(repoDir, "refs", reference.revision),
+    reference,
+    lastFile(part),
+  );
   if (snapshot !== null || part === "all" || part === "adapter") return snapshot;
-  const headers = await cachedCommit(join(repoDir, "headers"), headerRef(repoDir, reference), reference, lastFile(part));
+  const headers = await cachedCommit(
+    join(repoDir, "headers"),
+    headerRef(repoDir, reference),
+    reference,
+    lastFile(part),
+  );
   return headers !== null && (part === "config" || (await hasHeaders(headers))) ? headers : null;
 }
 
-async function cachedCommit(folders: string, ref: string, { revision }: HubReference, last: string): Promise<string | null> {
+async function cachedCommit(
+  folders: string,
+  ref: string,
+  { revision }: HubReference,
+  last: string,
+): Promise<string | null> {
   const commit = /^[0-9a-f]{40}$/.test(revision) ? revision : (await smallText(ref)).trim();
   const folder = join(folders, commit);
   return /^[0-9a-f]{40}$/.test(commit) && (await exists(join(folder, last))) ? folder : null;
@@ -230,5 +276,8 @@ async function hasHeaders(folder: string): Promise<boolean> {
 }
 
 function notCached(model: string, why: string): never {
-  throw inputError(`the model is not in the cache, and ${why}`, { where: model, hint: "download it with a network first" });
+  throw inputError(`the model is not in the cache, and ${why}`, {
+    where: model,
+    hint: "download it with a network first",
+  });
 }

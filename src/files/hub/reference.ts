@@ -18,7 +18,10 @@ export function isHubReference(model: string): boolean {
 /** The Hub's own rules for names: letters, digits, `-`, `_`, `.`; none of the last three doubled or at an end. */
 const name = /^[A-Za-z0-9](?:[A-Za-z0-9]|[-_.](?=[A-Za-z0-9]))*$/;
 
-/** What to call a model folder: its base name, or `org/name` for a snapshot in the Hub's cache, whose base name is a commit. */
+/**
+ * What to call a model folder: its base name, or `org/name` for a snapshot in the Hub's cache, whose base name is a
+ * commit.
+ */
 export function modelName(folder: string): string {
   return cachedModel(folder) ?? basename(resolve(folder));
 }
@@ -42,7 +45,8 @@ export function parseHubReference(model: string): HubReference {
   const repo = at < 0 ? rest : rest.slice(0, at);
   const revision = at < 0 ? "main" : rest.slice(at + 1);
   // Revisions become folder names of the cache.
-  const badRevision = !/^[A-Za-z0-9][A-Za-z0-9._/-]*$/.test(revision) || revision.split("/").some((part) => /^\.*$/.test(part));
+  const badRevision =
+    !/^[A-Za-z0-9][A-Za-z0-9._/-]*$/.test(revision) || revision.split("/").some((part) => /^\.*$/.test(part));
   if (!isHubReference(model) || !isModelId(repo) || badRevision) {
     const written = meant(model, revision) ?? "hf://org/name or hf://org/name@revision";
     throw inputError(`"${model}" is no model of the Hub`, { hint: `write ${written}` });

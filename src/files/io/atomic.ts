@@ -2,12 +2,24 @@
  * Files and folders that are either complete or absent under their name, whatever interrupts the writing: everything is
  * written beside (`.NAME.partial-PID`), flushed to disk, and renamed. Nothing named `.NAME.partial-*` is ever finished.
  *
- * A folder that is replaced keeps the name `.NAME.previous` until the new one has its own; `.NAME.replacing` says meanwhile that it was us
- * who put it there.
+ * A folder that is replaced keeps the name `.NAME.previous` until the new one has its own; `.NAME.replacing` says
+ * meanwhile that it was us who put it there.
  */
 import type { Dirent } from "node:fs";
 import {
-  access, constants, lstat, mkdir, open, readdir, readFile, realpath, rename, rm, rmdir, stat, unlink,
+  access,
+  constants,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  rmdir,
+  stat,
+  unlink,
 } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join, resolve, sep } from "node:path";
@@ -16,7 +28,14 @@ import { isCheckpointFile } from "../formats/model-files.js";
 import { makeFolders } from "./folders.js";
 import { fsError, withFsErrors } from "./fs-errors.js";
 import { isRunning, lockFolder, lockName } from "./lock.js";
-import { entryAt, foreignEntries, removeModelFolder, requireReplaceable, someOf, type Overwrite } from "./model-folder.js";
+import {
+  entryAt,
+  foreignEntries,
+  removeModelFolder,
+  requireReplaceable,
+  someOf,
+  type Overwrite,
+} from "./model-folder.js";
 import { openForWriting, requireOutputFile } from "./open.js";
 
 export type { Overwrite } from "./model-folder.js";
@@ -36,8 +55,8 @@ export interface StagedDirectory {
 }
 
 /**
- * Replaces or creates a file, behind a link too. A reader sees the old content or the new, never a mixture. Throws inputError for what is
- * there and is no file.
+ * Replaces or creates a file, behind a link too. A reader sees the old content or the new, never a mixture. Throws
+ * inputError for what is there and is no file.
  */
 export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
   const file = await stageFile(path);
@@ -92,8 +111,8 @@ export async function stageFile(path: string): Promise<StagedFile> {
 }
 
 /**
- * `partial`: the name under which a file is written before it gets its own, `place`; it exists then, and nothing had it before. Throws like
- * `writeFileAtomic`.
+ * `partial`: the name under which a file is written before it gets its own, `place`; it exists then, and nothing had it
+ * before. Throws like `writeFileAtomic`.
  */
 export async function reservePartial(path: string): Promise<{ readonly partial: string; readonly place: string }> {
   return withFsErrors(path, "write file", async () => {
@@ -104,7 +123,10 @@ export async function reservePartial(path: string): Promise<{ readonly partial: 
   });
 }
 
-/** Where a file of this name lies, behind links. What is neither a file nor absent, such as a device, must not be replaced by one. */
+/**
+ * Where a file of this name lies, behind links. What is neither a file nor absent, such as a device, must not be
+ * replaced by one.
+ */
 async function placeOf(path: string): Promise<string> {
   await requireOutputFile(path);
   return (await exists(path)) ? realpath(path) : resolve(path);
@@ -112,7 +134,8 @@ async function placeOf(path: string): Promise<string> {
 
 /** A name of its own: an earlier process with our id may have left one, and a file of somebody else's may have it. */
 async function createPartial<T>(
-  place: string, make: (name: string) => Promise<T>,
+  place: string,
+  make: (name: string) => Promise<T>,
 ): Promise<{ readonly made: T; readonly partial: string }> {
   for (let attempt = 0; ; attempt++) {
     const partial = `${partialName(place, process.pid)}${attempt === 0 ? "" : `-${attempt}`}`;
@@ -158,7 +181,10 @@ export async function writeAll(handle: FileHandle, bytes: Uint8Array, position: 
  * of processes that no longer run, and puts back an old version that an interrupted replacement had moved aside.
  * Throws inputError if `final` is a file or a link, or a non-empty folder that `overwrite` does not let be replaced.
  */
-export async function stageDirectory(final: string, { overwrite = false }: StageOptions = {}): Promise<StagedDirectory> {
+export async function stageDirectory(
+  final: string,
+  { overwrite = false }: StageOptions = {},
+): Promise<StagedDirectory> {
   requireNamed(final);
   const target = resolve(final);
   const path = await withFsErrors(final, "create folder", async () => {
@@ -204,11 +230,15 @@ async function replaceDirectory(staged: string, target: string, overwrite: Overw
 }
 
 /**
- * Like `stageDirectory`, for a folder that is made over several attempts: its place, `.NAME.unfinished`, is the same each time and stays after a
- * failure. `path` is in it; beside `path` there is room for what the making itself has to remember. One process at a time works there.
- * Throws inputError like `stageDirectory`, if another process is at work, and for the folder that this process works in.
+ * Like `stageDirectory`, for a folder that is made over several attempts: its place, `.NAME.unfinished`, is the same
+ * each time and stays after a failure. `path` is in it; beside `path` there is room for what the making itself has to
+ * remember. One process at a time works there. Throws inputError like `stageDirectory`, if another process is at work,
+ * and for the folder that this process works in.
  */
-export async function stageForAttempts(final: string, { overwrite = false }: StageOptions = {}): Promise<AttemptedDirectory> {
+export async function stageForAttempts(
+  final: string,
+  { overwrite = false }: StageOptions = {},
+): Promise<AttemptedDirectory> {
   requireNamed(final);
   const target = resolve(final);
   const room = unfinishedName(target);
@@ -232,7 +262,9 @@ export async function stageForAttempts(final: string, { overwrite = false }: Sta
     await rmdir(room).catch(() => undefined);
   };
   return {
-    path, room, release,
+    path,
+    room,
+    release,
     async requireFree() {
       await withFsErrors(final, "create folder", () => requireFree(target, final, overwrite));
     },
@@ -253,15 +285,16 @@ async function emptyRoom(room: string): Promise<void> {
 }
 
 /**
- * Whether the place of an unfinished folder is there. Throws inputError if it holds anything that we did not put there: it is somebody
- * else's then.
+ * Whether the place of an unfinished folder is there. Throws inputError if it holds anything that we did not put there:
+ * it is somebody else's then.
  */
 async function requireOwnRoom(room: string): Promise<boolean> {
   const found = await entryAt(room);
   if (found === null) return false;
   const notOurs = (what: string): Error =>
     inputError(`${what}, so it is not what an unfinished conversion leaves, and the place is needed for one`, {
-      where: room, hint: "move it away, or choose another --out",
+      where: room,
+      hint: "move it away, or choose another --out",
     });
   if (!found.isDirectory()) throw notOurs("this is no folder");
   const foreign: string[] = [];
@@ -294,8 +327,8 @@ async function isJournal(path: string): Promise<boolean> {
 }
 
 /**
- * Throws inputError if a folder cannot be made there, or not without replacing what may not be replaced; writes nothing. To be asked before
- * anything slow: `stageForAttempts` asks again.
+ * Throws inputError if a folder cannot be made there, or not without replacing what may not be replaced; writes
+ * nothing. To be asked before anything slow: `stageForAttempts` asks again.
  */
 export async function requirePlace(final: string, overwrite: Overwrite): Promise<void> {
   requireNamed(final);
@@ -338,16 +371,26 @@ export function unfinishedName(path: string): string {
 
 /** What is empty would be resolved to the working folder. Throws inputError. */
 export function requireNamed(final: string): void {
-  if (final === "") throw inputError("the name of the folder to make is empty", { hint: "is a variable of the shell not set?" });
+  if (final === "")
+    throw inputError("the name of the folder to make is empty", { hint: "is a variable of the shell not set?" });
 }
 
-/** The new folder takes the place of the old one; whoever stands in that would go on in a folder that has no name any more. */
+/**
+ * The new folder takes the place of the old one; whoever stands in that would go on in a folder that has no name any
+ * more.
+ */
 async function requireElsewhere(target: string, final: string): Promise<void> {
   const [here, there] = [await realPath("."), await realPath(target)];
   if (!`${here}${sep}`.startsWith(there.endsWith(sep) ? there : `${there}${sep}`)) return;
-  throw inputError(here === there ? "this is the working folder, which a new one would replace" : "the working folder lies inside this folder, which a new one would replace", {
-    where: final, hint: "choose a folder to be made, such as ./model",
-  });
+  throw inputError(
+    here === there
+      ? "this is the working folder, which a new one would replace"
+      : "the working folder lies inside this folder, which a new one would replace",
+    {
+      where: final,
+      hint: "choose a folder to be made, such as ./model",
+    },
+  );
 }
 
 async function requireFree(target: string, final: string, overwrite: Overwrite): Promise<void> {
@@ -356,7 +399,8 @@ async function requireFree(target: string, final: string, overwrite: Overwrite):
   if (overwrite === false || (await entryAt(target)) === null || (await entryAt(previousName(target))) === null) return;
   if ((await replacedFor(target)) === (await idOf(target))) return;
   throw inputError("this name is needed while the folder beside it is replaced, and what has it is not ours", {
-    where: previousName(target), hint: "move it away, or remove it if it is an old version",
+    where: previousName(target),
+    hint: "move it away, or remove it if it is an old version",
   });
 }
 
@@ -373,8 +417,8 @@ async function replacedFor(target: string): Promise<string | null> {
 const idOf = async (path: string): Promise<string> => String((await lstat(path, { bigint: true })).ino);
 
 /**
- * Ends the replacement of a folder that was cut off: between its two renames the old version is put back, behind them it is removed.
- * Else does nothing. What is in the old version and is no file of ours moves along into the new one.
+ * Ends the replacement of a folder that was cut off: between its two renames the old version is put back, behind them
+ * it is removed. Else does nothing. What is in the old version and is no file of ours moves along into the new one.
  */
 export async function restoreReplaced(final: string): Promise<void> {
   await withFsErrors(final, "create folder", () => endReplacement(resolve(final)));
@@ -411,8 +455,8 @@ function partialName(path: string, pid: number): string {
 }
 
 /**
- * Removes partial folders of this target whose writer is gone (or is this very process, starting again), where they hold nothing but our
- * files.
+ * Removes partial folders of this target whose writer is gone (or is this very process, starting again), where they
+ * hold nothing but our files.
  */
 async function removeStalePartials(target: string): Promise<void> {
   const prefix = `.${basename(target)}.partial-`;
@@ -421,12 +465,15 @@ async function removeStalePartials(target: string): Promise<void> {
     const pid = Number(said?.[1]);
     if (Number.isNaN(pid) || (pid !== process.pid && isRunning(pid))) continue;
     const path = join(dirname(target), name);
-    if ((await entryAt(path))?.isDirectory() !== true || (await foreignEntries(path, isCheckpointFile)).length > 0) continue;
+    if ((await entryAt(path))?.isDirectory() !== true || (await foreignEntries(path, isCheckpointFile)).length > 0)
+      continue;
     await removeModelFolder(path);
   }
 }
 
-/** Whether anything has this name. Throws inputError if that cannot be known (a forbidden folder, a file on the way). */
+/**
+ * Whether anything has this name. Throws inputError if that cannot be known (a forbidden folder, a file on the way).
+ */
 export async function exists(path: string): Promise<boolean> {
   try {
     await stat(path);

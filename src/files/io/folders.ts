@@ -3,8 +3,8 @@ import { mkdir, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 
 /**
- * Makes a folder and those above it that are missing. Node's recursive mkdir never ends where the system answers ENOENT below a folder that exists, as in /proc.
- * Throws what the system says of the folder that cannot be made.
+ * Makes a folder and those above it that are missing. Node's recursive mkdir never ends where the system answers ENOENT
+ * below a folder that exists, as in /proc. Throws what the system says of the folder that cannot be made.
  */
 export async function makeFolders(path: string): Promise<void> {
   try {
@@ -19,5 +19,8 @@ export async function makeFolders(path: string): Promise<void> {
 }
 
 function isFolder(path: string): Promise<boolean> {
-  return stat(path).then((found) => found.isDirectory(), () => false);
+  return stat(path).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
 }

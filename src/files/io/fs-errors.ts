@@ -49,9 +49,15 @@ export function fsError(cause: unknown, path: string, doing: string): UpcycleErr
     case "ENFILE":
       return stop("too many open files", filesHint(code));
     case "EFBIG":
-      return stop("the file would be larger than the system allows", "raise the limit of file sizes (ulimit -f), or use smaller shards (--shard-size)");
+      return stop(
+        "the file would be larger than the system allows",
+        "raise the limit of file sizes (ulimit -f), or use smaller shards (--shard-size)",
+      );
     case "ENOMEM":
-      return stop("the system has no memory for it", "close other programs, or raise the limit of addresses (ulimit -v)");
+      return stop(
+        "the system has no memory for it",
+        "close other programs, or raise the limit of addresses (ulimit -v)",
+      );
     default:
       return stop(cause instanceof Error ? cause.message : String(cause));
   }
@@ -76,11 +82,18 @@ async function whereItLeads(cause: unknown, path: string): Promise<string> {
 /** Where a link leads whose end is missing, or null for anything else. */
 async function deadLink(path: string): Promise<string | null> {
   const end = await readlink(path).catch(() => null);
-  const isMissing = (): Promise<boolean> => stat(path).then(() => false, (cause: NodeJS.ErrnoException) => cause.code === "ENOENT");
+  const isMissing = (): Promise<boolean> =>
+    stat(path).then(
+      () => false,
+      (cause: NodeJS.ErrnoException) => cause.code === "ENOENT",
+    );
   return end !== null && (await isMissing()) ? end : null;
 }
 
-/** Throws inputError for a link whose end is missing: to be asked where nothing has been found, or something is to be made. */
+/**
+ * Throws inputError for a link whose end is missing: to be asked where nothing has been found, or something is to be
+ * made.
+ */
 export async function requireNoDeadLink(path: string, shownAs = path): Promise<void> {
   const end = await deadLink(path);
   if (end === null) return;

@@ -53,8 +53,8 @@ export async function openJsonl(path: string): Promise<JsonlWriter> {
 }
 
 /**
- * All complete lines of a log. Throws inputError if it is missing, no regular file or too large, or if a line other than
- * the last is not JSON.
+ * All complete lines of a log. Throws inputError if it is missing, no regular file or too large, or if a line other
+ * than the last is not JSON.
  */
 export async function readJsonl(path: string): Promise<unknown[]> {
   const file = await openRanges(path);

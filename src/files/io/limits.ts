@@ -1,5 +1,6 @@
 /**
- * What the system lets this process have: open files (`ulimit -n`) and addresses (`ulimit -v`). Work is cut to fit; what cannot fit is said in one line.
+ * What the system lets this process have: open files (`ulimit -n`) and addresses (`ulimit -v`). Work is cut to fit;
+ * what cannot fit is said in one line.
  */
 import { readFileSync, readdirSync } from "node:fs";
 import { UpcycleError, stopError } from "../../base/errors.js";
@@ -54,23 +55,34 @@ function filesLeft(): number {
   }
 }
 
-/** Below this many open files everything opens few at a time. Node.js alone has some 25, and its module loader opens all that a module imports at once. */
+/**
+ * Below this many open files everything opens few at a time. Node.js alone has some 25, and its module loader opens all
+ * that a module imports at once.
+ */
 const fewFiles = 512;
 
 export function hasFewFiles({ openFiles }: Limits = limits()): boolean {
   return openFiles < fewFiles;
 }
 
-/** Files of one kind (shards that are read, shards that are written) to keep open on one thread, out of the `most` that would be kept without a limit. */
+/**
+ * Files of one kind (shards that are read, shards that are written) to keep open on one thread, out of the `most` that
+ * would be kept without a limit.
+ */
 export function filesToKeep(most: number, { openFiles }: Pick<Limits, "openFiles"> = limits()): number {
   return Math.max(1, Math.min(most, Math.floor(openFiles / 32)));
 }
 
-/** Of the command line of a thread that loads modules. Flags of the process, such as --input-type, are about its own script and not handed on. */
+/**
+ * Of the command line of a thread that loads modules. Flags of the process, such as --input-type, are about its own
+ * script and not handed on.
+ */
 export function moduleArguments(): string[] {
   // Tests run the sources; threads need compiled code, which the build has put beside them.
   const here = import.meta.url;
-  const file = here.endsWith(".ts") ? new URL("../../../dist/files/io/few-files.js", here) : new URL("./few-files.js", here);
+  const file = here.endsWith(".ts")
+    ? new URL("../../../dist/files/io/few-files.js", here)
+    : new URL("./few-files.js", here);
   return hasFewFiles() ? ["--import", file.href] : [];
 }
 
@@ -79,11 +91,18 @@ export const mostPooled = 256;
 
 /** What Node.js itself holds open, and a thread with its loader and what it writes. */
 const [ownFiles, threadFiles] = [32, 24];
-/** What V8 reserves for a thread (its code alone takes half of it), and what must be left for the work. V8 ends the whole process where it gets no addresses. */
+/**
+ * What V8 reserves for a thread (its code alone takes half of it), and what must be left for the work. V8 ends the
+ * whole process where it gets no addresses.
+ */
 const [threadAddresses, workAddresses] = [1 << 30, 1 << 29];
 
 /** How many of `wanted` threads fit into the limits: 0 where the work has to be done on this one. */
-export function threadsThatFit(wanted: number, { openFiles }: Limits = limits(), left: number = addressesLeft()): number {
+export function threadsThatFit(
+  wanted: number,
+  { openFiles }: Limits = limits(),
+  left: number = addressesLeft(),
+): number {
   const each = threadFiles + filesToKeep(mostPooled, { openFiles });
   const byFiles = openFiles === Infinity ? Infinity : Math.floor((openFiles - ownFiles) / each);
   const byAddresses = Math.floor((left - workAddresses) / threadAddresses);
@@ -91,17 +110,27 @@ export function threadsThatFit(wanted: number, { openFiles }: Limits = limits(),
 }
 
 /**
- * Before a thread is started that nothing can stand in for; `what` it is. Throws stopError where V8 would end the process for want of addresses, or where its
- * module loader would wait for ever for want of files.
+ * Before a thread is started that nothing can stand in for; `what` it is. Throws stopError where V8 would end the
+ * process for want of addresses, or where its module loader would wait for ever for want of files.
  */
 export function requireThreadRoom(what: string, left: number = addressesLeft(), files: number = filesLeft()): void {
-  if (files < threadFiles) throw stopError(`too many open files: ${what} needs ${threadFiles}, ${Math.max(0, files)} are left`, { hint: filesHint("EMFILE") });
-  if (left < threadAddresses) throw tooFewAddresses(`cannot start ${what}: its thread needs ${bytes(threadAddresses)} of addresses, ${bytes(Math.max(0, left))} are left`);
+  if (files < threadFiles)
+    throw stopError(`too many open files: ${what} needs ${threadFiles}, ${Math.max(0, files)} are left`, {
+      hint: filesHint("EMFILE"),
+    });
+  if (left < threadAddresses)
+    throw tooFewAddresses(
+      `cannot start ${what}: its thread needs ${bytes(threadAddresses)} of addresses, ` +
+        `${bytes(Math.max(0, left))} are left`,
+    );
 }
 
 /** Start-up itself needs some: V8 ends the process, with a stack, where its heap gets no more. Throws stopError. */
 export function requireAddresses(left: number = addressesLeft()): void {
-  if (left < workAddresses) throw tooFewAddresses(`cannot start: ${bytes(workAddresses)} of addresses are needed, ${bytes(Math.max(0, left))} are left`);
+  if (left < workAddresses)
+    throw tooFewAddresses(
+      `cannot start: ${bytes(workAddresses)} of addresses are needed, ${bytes(Math.max(0, left))} are left`,
+    );
 }
 
 function tooFewAddresses(message: string): UpcycleError {
@@ -120,8 +149,8 @@ export function filesHint(code: string | undefined): string {
 }
 
 /**
- * What was thrown for want of memory, addresses, threads or open files, wherever it happened, as an error that says which; errors that are for users
- * already stay as they are; null for anything else.
+ * What was thrown for want of memory, addresses, threads or open files, wherever it happened, as an error that says
+ * which; errors that are for users already stay as they are; null for anything else.
  */
 export function limitError(cause: unknown): UpcycleError | null {
   if (cause instanceof UpcycleError) return cause;
@@ -131,7 +160,11 @@ export function limitError(cause: unknown): UpcycleError | null {
   if (/\b(EMFILE|ENFILE)\b/.test(`${code} ${said}`)) {
     const name = /\bENFILE\b/.test(`${code} ${said}`) ? "ENFILE" : "EMFILE";
     const { path } = cause as NodeJS.ErrnoException;
-    return stopError("too many open files", { ...(path !== undefined && { where: path }), hint: filesHint(name), cause });
+    return stopError("too many open files", {
+      ...(path !== undefined && { where: path }),
+      hint: filesHint(name),
+      cause,
+    });
   }
   if (/\bEAGAIN\b/.test(`${code} ${said}`) && /spawn|fork|thread|worker/i.test(said)) return threadError(cause);
   if (/pthread_create failed|Resource temporarily unavailable|uv_thread_create/.test(said)) return threadError(cause);
@@ -141,18 +174,27 @@ export function limitError(cause: unknown): UpcycleError | null {
 
 function isOutOfMemory(code: string, message: string): boolean {
   if (code === "ENOMEM" || code === "ERR_WORKER_OUT_OF_MEMORY" || code === "ERR_MEMORY_ALLOCATION_FAILED") return true;
-  return /could not allocate memory|invalid (typed )?array (buffer )?length|invalid string length|cannot create a string longer|allocation failed|bad_alloc|bad allocation|failed to allocate|out of memory|\bENOMEM\b|Cannot allocate memory/i.test(message);
+  return /could not allocate memory|invalid (typed )?array (buffer )?length|invalid string length|cannot create a string longer|allocation failed|bad_alloc|bad allocation|failed to allocate|out of memory|\bENOMEM\b|Cannot allocate memory/i.test(
+    message,
+  );
 }
 
 function threadError(cause: Error): UpcycleError {
   return stopError("the system lets no further thread or process start", {
-    hint: `use fewer threads, or raise the limits of processes (ulimit -u) and addresses (ulimit -v${limits().addresses === Infinity ? "" : `, now ${bytes(limits().addresses)}`})`, cause,
+    hint:
+      "use fewer threads, or raise the limits of processes (ulimit -u) and addresses (ulimit " +
+      `-v${limits().addresses === Infinity ? "" : `, now ${bytes(limits().addresses)}`})`,
+    cause,
   });
 }
 
 const short = (text: string): string => (text.length > 160 ? `${text.slice(0, 157)}...` : text);
 
 function memoryHint(): string {
-  if (limits().addresses === Infinity) return "close other programs, use fewer threads or smaller batches, or a machine with more memory";
-  return `${addressWords()}; raise it, or set NODE_OPTIONS=--disable-wasm-trap-handler, without which Node.js reserves 10 GB of addresses for each block of weights`;
+  if (limits().addresses === Infinity)
+    return "close other programs, use fewer threads or smaller batches, or a machine with more memory";
+  return (
+    `${addressWords()}; raise it, or set NODE_OPTIONS=--disable-wasm-trap-handler, without which Node.js ` +
+    "reserves 10 GB of addresses for each block of weights"
+  );
 }

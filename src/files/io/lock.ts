@@ -7,13 +7,15 @@ import { openRegular } from "./open.js";
 
 export const lockName = ".lock";
 
-/** Locks of this very process: a lock with our process id that is not here was left by an earlier process with the same id. */
+/**
+ * Locks of this very process: a lock with our process id that is not here was left by an earlier process with the same
+ * id.
+ */
 const held = new Set<string>();
 
 /**
- * Takes the folder, which must exist, and returns the function that gives it back. The lock of a process that no longer runs is taken over,
- * so a killed command never keeps a folder.
- * Throws inputError naming the process that holds it.
+ * Takes the folder, which must exist, and returns the function that gives it back. The lock of a process that no longer
+ * runs is taken over, so a killed command never keeps a folder. Throws inputError naming the process that holds it.
  */
 export async function lockFolder(dir: string): Promise<() => Promise<void>> {
   const path = resolve(dir, lockName);
@@ -30,7 +32,8 @@ export async function lockFolder(dir: string): Promise<() => Promise<void>> {
     // Whoever was killed at once has written nothing.
     if (!/^\d{0,20}$/.test(said)) {
       throw inputError(`${lockName} is no lock of a command (it does not hold the number of a process)`, {
-        where: dir, hint: "move it away, or choose another folder",
+        where: dir,
+        hint: "move it away, or choose another folder",
       });
     }
     const owner = Number(said);

@@ -1,6 +1,7 @@
 /**
- * Model folders as what may be replaced. One rule for all that replaces or tidies up: what is removed are files by the names that a model
- * folder holds (`files/formats/model-files.ts`), one by one. Folders are never removed with what is in them, and links never followed.
+ * Model folders as what may be replaced. One rule for all that replaces or tidies up: what is removed are files by the
+ * names that a model folder holds (`files/formats/model-files.ts`), one by one. Folders are never removed with what is
+ * in them, and links never followed.
  */
 import { lstat, readdir, rename, rmdir, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -9,8 +10,8 @@ import { isCheckpointFile, isModelFile, recordFiles } from "../formats/model-fil
 import { readJson } from "./ranges.js";
 
 /**
- * Whether a folder that is not empty may be replaced: not at all; where it is a model and nothing else (true); or, for a training that has
- * made it, in any case, what is not the training's moving along into the new one.
+ * Whether a folder that is not empty may be replaced: not at all; where it is a model and nothing else (true); or, for
+ * a training that has made it, in any case, what is not the training's moving along into the new one.
  */
 export type Overwrite = boolean | "checkpoint";
 
@@ -27,7 +28,10 @@ export async function entryAt(path: string): Promise<Awaited<ReturnType<typeof l
 /** Names in a folder of what is no regular file of a model (or of a checkpoint), sorted. */
 export async function foreignEntries(folder: string, isOwn = isModelFile): Promise<string[]> {
   const entries = await readdir(folder, { withFileTypes: true });
-  return entries.filter((entry) => !entry.isFile() || !isOwn(entry.name)).map(({ name }) => name).sort();
+  return entries
+    .filter((entry) => !entry.isFile() || !isOwn(entry.name))
+    .map(({ name }) => name)
+    .sort();
 }
 
 /** The first few of names, on one line whatever they are. */
@@ -37,28 +41,31 @@ export function someOf(names: readonly string[], most = 3): string {
 }
 
 /**
- * Throws inputError if the name is taken by anything but an empty folder, or one that `overwrite` lets be replaced; `shownAs` is its name in
- * errors.
+ * Throws inputError if the name is taken by anything but an empty folder, or one that `overwrite` lets be replaced;
+ * `shownAs` is its name in errors.
  */
 export async function requireReplaceable(target: string, shownAs: string, overwrite: Overwrite): Promise<void> {
   const found = await entryAt(target);
   if (found === null) return;
   if (found.isSymbolicLink()) {
     throw inputError("this is a link, which a new folder would take the place of", {
-      where: shownAs, hint: "name the folder that it leads to, or another one",
+      where: shownAs,
+      hint: "name the folder that it leads to, or another one",
     });
   }
   if (!found.isDirectory()) throw inputError("this is a file, expected a folder", { where: shownAs });
   if (found.dev !== (await lstat(dirname(target))).dev) {
     throw inputError("another disk is mounted here, so the folder itself cannot be replaced", {
-      where: shownAs, hint: "name a folder to be made in it",
+      where: shownAs,
+      hint: "name a folder to be made in it",
     });
   }
   const names = (await readdir(target)).sort();
   if (names.length === 0 || overwrite === "checkpoint") return;
   if (!overwrite) {
     throw inputError(`folder exists and is not empty (${names.length} entries, such as ${someOf(names.slice(0, 1))})`, {
-      where: shownAs, hint: "choose another folder, or replace this one (--overwrite)",
+      where: shownAs,
+      hint: "choose another folder, or replace this one (--overwrite)",
     });
   }
   await requireModelAlone(target, shownAs, names);
@@ -68,20 +75,26 @@ async function requireModelAlone(target: string, shownAs: string, names: readonl
   const foreign = await foreignEntries(target);
   if (foreign.length > 0) {
     throw inputError(`the folder is not replaced, because it holds what is no file of a model: ${someOf(foreign)}`, {
-      where: shownAs, hint: "choose another folder, or move that away first",
+      where: shownAs,
+      hint: "choose another folder, or move that away first",
     });
   }
   if (await isMarked(target)) return;
   const marks = `neither a config.json with a model_type nor ${recordFiles.join(", ")}`;
-  throw inputError(`the folder is not replaced, because nothing in it (${someOf(names)}) says that it is a model: ${marks}`, {
-    where: shownAs, hint: "choose another folder",
-  });
+  throw inputError(
+    `the folder is not replaced, because nothing in it (${someOf(names)}) says that it is a model: ${marks}`,
+    {
+      where: shownAs,
+      hint: "choose another folder",
+    },
+  );
 }
 
 /** Whether a file says that the folder is a model or was made by us. */
 async function isMarked(folder: string): Promise<boolean> {
   const read = async (name: string): Promise<Readonly<Record<string, unknown>>> => {
-    const said = (await entryAt(join(folder, name))) === null ? null : await readJson(join(folder, name)).catch(() => null);
+    const said =
+      (await entryAt(join(folder, name))) === null ? null : await readJson(join(folder, name)).catch(() => null);
     return typeof said === "object" && said !== null ? (said as Record<string, unknown>) : {};
   };
   const { model_type: family, architectures } = await read("config.json");
@@ -91,8 +104,9 @@ async function isMarked(folder: string): Promise<boolean> {
 }
 
 /**
- * Removes a folder of model and checkpoint files. Whatever else is in it, by then or since, is moved into `rescue` if it is free there, else it stays,
- * and the folder with it. Returns whether the folder is gone; nothing is done where there is none.
+ * Removes a folder of model and checkpoint files. Whatever else is in it, by then or since, is moved into `rescue` if
+ * it is free there, else it stays, and the folder with it. Returns whether the folder is gone; nothing is done where
+ * there is none.
  */
 export async function removeModelFolder(folder: string, rescue?: string): Promise<boolean> {
   const found = await entryAt(folder);
@@ -103,10 +117,14 @@ export async function removeModelFolder(folder: string, rescue?: string): Promis
   for (const entry of entries.sort((a, b) => Number(b.name === "config.json") - Number(a.name === "config.json"))) {
     const path = join(folder, entry.name);
     if (isCheckpointFile(entry.name) && (entry.isFile() || entry.isSymbolicLink())) await unlink(path);
-    else if (rescue !== undefined && (await entryAt(join(rescue, entry.name))) === null) await rename(path, join(rescue, entry.name));
+    else if (rescue !== undefined && (await entryAt(join(rescue, entry.name))) === null)
+      await rename(path, join(rescue, entry.name));
   }
-  return rmdir(folder).then(() => true, (cause: NodeJS.ErrnoException) => {
-    if (cause.code === "ENOTEMPTY" || cause.code === "EEXIST") return false;
-    throw cause;
-  });
+  return rmdir(folder).then(
+    () => true,
+    (cause: NodeJS.ErrnoException) => {
+      if (cause.code === "ENOTEMPTY" || cause.code === "EEXIST") return false;
+      throw cause;
+    },
+  );
 }

@@ -7,20 +7,27 @@ import { requireOutputFile } from "./open.js";
 import { openRanges } from "./ranges.js";
 
 /**
- * Throws inputError unless a file can be made there; writes nothing, and is to be asked before anything slow. What has the name is replaced
- * without a question only where it is empty or what the same command writes (`isOwn`, in words `what`): a slip in a name must cost nobody a
- * file.
+ * Throws inputError unless a file can be made there; writes nothing, and is to be asked before anything slow. What has
+ * the name is replaced without a question only where it is empty or what the same command writes (`isOwn`, in words
+ * `what`): a slip in a name must cost nobody a file.
  */
-export async function requireFilePlace(path: string, what: string, isOwn: (path: string) => Promise<boolean>): Promise<void> {
+export async function requireFilePlace(
+  path: string,
+  what: string,
+  isOwn: (path: string) => Promise<boolean>,
+): Promise<void> {
   await requireOutputFile(path);
-  const found = await withFsErrors(path, "write file", () => stat(path).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "ENOENT") return null;
-    throw cause;
-  }));
+  const found = await withFsErrors(path, "write file", () =>
+    stat(path).catch((cause: NodeJS.ErrnoException) => {
+      if (cause.code === "ENOENT") return null;
+      throw cause;
+    }),
+  );
   if (found === null) return withFsErrors(path, "write file", () => access(dirname(resolve(path)), constants.W_OK));
   if (found.size === 0 || (await isOwn(path))) return;
   throw inputError(`file exists and is no ${what}, so it is not replaced`, {
-    where: path, hint: "choose another name, or move it away first",
+    where: path,
+    hint: "choose another name, or move it away first",
   });
 }
 
@@ -29,7 +36,10 @@ export async function isOwnPage(path: string): Promise<boolean> {
   const file = await openRanges(path);
   try {
     const beginning = Buffer.from(await file.read(0, Math.min(4096, file.size))).toString("utf8");
-    return beginning.toLowerCase().startsWith("<!doctype html>") && beginning.includes('<meta name="generator" content="upcycle ');
+    return (
+      beginning.toLowerCase().startsWith("<!doctype html>") &&
+      beginning.includes('<meta name="generator" content="upcycle ')
+    );
   } finally {
     await file.close();
   }

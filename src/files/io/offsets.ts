@@ -1,7 +1,7 @@
 /**
- * Writing files at known offsets, past the page cache where the system can (O_DIRECT): weights are written once and read much later, if at
- * all, and should not push out what other programs have cached. Direct writes take whole pages from aligned memory; what does not fill a
- * page at the ends of a run goes through the cache.
+ * Writing files at known offsets, past the page cache where the system can (O_DIRECT): weights are written once and
+ * read much later, if at all, and should not push out what other programs have cached. Direct writes take whole pages
+ * from aligned memory; what does not fill a page at the ends of a run goes through the cache.
  */
 import { constants, open, type FileHandle } from "node:fs/promises";
 import { pageMemory } from "../numeric/kernels.js";
@@ -27,7 +27,8 @@ export function runMemory(bytes: number): RunMemory {
     at,
     moved(run, offset) {
       const to = at(offset, run.byteLength);
-      if (to.byteOffset !== run.byteOffset) memory.copyWithin(to.byteOffset, run.byteOffset, run.byteOffset + run.byteLength);
+      if (to.byteOffset !== run.byteOffset)
+        memory.copyWithin(to.byteOffset, run.byteOffset, run.byteOffset + run.byteLength);
       return to;
     },
   };
@@ -65,11 +66,14 @@ export async function openForOffsets(path: string, direct = true): Promise<Offse
     async write(bytes, offset) {
       const head = Math.min(bytes.byteLength, (page - (offset % page)) % page);
       const whole = bytes.byteLength - head - ((bytes.byteLength - head) % page);
-      if (past === null || whole < shortestDirect || (bytes.byteOffset + head) % page !== 0) return writeAll(cached, bytes, offset);
+      if (past === null || whole < shortestDirect || (bytes.byteOffset + head) % page !== 0)
+        return writeAll(cached, bytes, offset);
       await Promise.all([
         writeDirect(bytes.subarray(head, head + whole), offset + head),
         head === 0 ? undefined : writeAll(cached, bytes.subarray(0, head), offset),
-        head + whole === bytes.byteLength ? undefined : writeAll(cached, bytes.subarray(head + whole), offset + head + whole),
+        head + whole === bytes.byteLength
+          ? undefined
+          : writeAll(cached, bytes.subarray(head + whole), offset + head + whole),
       ]);
     },
     async close() {

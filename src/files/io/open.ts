@@ -48,8 +48,8 @@ export interface RegularFile {
 }
 
 /**
- * Opens a regular file for reading. Throws inputError for what is missing, forbidden or of another kind, which is named;
- * never waits.
+ * Opens a regular file for reading. Throws inputError for what is missing, forbidden or of another kind, which is
+ * named; never waits.
  */
 export async function openRegular(path: string, doing = "open file"): Promise<RegularFile> {
   // Looked at before it is opened: a device may act on being opened, and whoever writes into a pipe would see its
@@ -91,7 +91,9 @@ async function opened(path: string, doing: string, flags: number, shownAs = path
 /** Throws inputError, naming what was found, for anything but a regular file. */
 export function requireKind(found: Stats, path: string): void {
   if (found.isFile()) return;
-  throw inputError(`this is ${kindOf(found)}, expected ${found.isDirectory() ? "a file" : "a regular file"}`, { where: path });
+  throw inputError(`this is ${kindOf(found)}, expected ${found.isDirectory() ? "a file" : "a regular file"}`, {
+    where: path,
+  });
 }
 
 /**
@@ -112,7 +114,8 @@ export async function readWhole(path: string, maxBytes: number, doing = "read fi
       if (bytesRead === 0 || done > size) break;
     }
     if (done === size) return room.subarray(0, size);
-    const found = done < size ? `file ended at byte ${done}, it had ${size}` : `file has more than the ${size} bytes it had`;
+    const found =
+      done < size ? `file ended at byte ${done}, it had ${size}` : `file has more than the ${size} bytes it had`;
     throw inputError(`${found} when opened`, {
       where: path,
       hint: "something else is changing it: wait for that, or give a copy",
@@ -124,11 +127,19 @@ export async function readWhole(path: string, maxBytes: number, doing = "read fi
 
 /** What is larger than the limit of its kind. */
 export function tooLarge(where: string, found: string, maxBytes: number): UpcycleError {
-  return inputError(`${found}, the limit for this is ${bytesText(maxBytes)}`, { where, hint: "is this the right file?" });
+  return inputError(`${found}, the limit for this is ${bytesText(maxBytes)}`, {
+    where,
+    hint: "is this the right file?",
+  });
 }
 
 /** Text of bytes. Throws inputError if they are not UTF-8; a byte order mark of UTF-8 is dropped. */
-export function utf8Text(bytes: Uint8Array, where: string, otherwise = "file is not UTF-8 text", hint?: string): string {
+export function utf8Text(
+  bytes: Uint8Array,
+  where: string,
+  otherwise = "file is not UTF-8 text",
+  hint?: string,
+): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (cause) {

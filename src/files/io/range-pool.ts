@@ -1,6 +1,6 @@
 /**
- * Files that are read in parts over a long time, more of them than may be open at once: the ones in use stay open, the others are closed and opened
- * again when their turn comes.
+ * Files that are read in parts over a long time, more of them than may be open at once: the ones in use stay open, the
+ * others are closed and opened again when their turn comes.
  */
 import { stat } from "node:fs/promises";
 import { inputError } from "../../base/errors.js";
@@ -54,7 +54,10 @@ export function rangePool(most: number): RangePool {
     freePlace();
   };
   /** Opens in a place of its own; `judge` may still refuse it. */
-  const openOnce = async (path: string, judge: (stamp: string) => void): Promise<readonly [RangeFile, stamp: string]> => {
+  const openOnce = async (
+    path: string,
+    judge: (stamp: string) => void,
+  ): Promise<readonly [RangeFile, stamp: string]> => {
     await takePlace();
     let file: RangeFile | undefined;
     try {
@@ -71,7 +74,11 @@ export function rangePool(most: number): RangePool {
   const reopen = async (entry: Entry): Promise<RangeFile> => {
     try {
       const [file] = await openOnce(entry.path, (stamp) => {
-        if (stamp !== entry.stamp) throw inputError("the file was replaced while it was read", { where: entry.path, hint: "run again when nothing changes it" });
+        if (stamp !== entry.stamp)
+          throw inputError("the file was replaced while it was read", {
+            where: entry.path,
+            hint: "run again when nothing changes it",
+          });
       });
       open.add(entry);
       return file;
@@ -84,7 +91,8 @@ export function rangePool(most: number): RangePool {
     if (entry.closed) throw new Error(`${entry.path} is read after it was closed`);
     entry.users++;
     try {
-      // One for all who read the file at once: were each to wait for a place, the one who reads could not give up the file's.
+      // One for all who read the file at once: were each to wait for a place, the one who reads could not give up the
+      // file's.
       const file = await (entry.file ??= reopen(entry));
       if (open.delete(entry)) open.add(entry);
       return file;
@@ -106,7 +114,8 @@ export function rangePool(most: number): RangePool {
       const entry: Entry = { path, stamp, file: Promise.resolve(file), users: 0, closed: false };
       open.add(entry);
       return {
-        path, size: file.size,
+        path,
+        size: file.size,
         async read(offset, length, into) {
           const source = await acquire(entry);
           try {

@@ -8,7 +8,10 @@ export interface RangeFile {
   readonly path: string;
   /** Bytes in the file when it was opened. */
   readonly size: number;
-  /** Exactly `length` bytes from `offset`: at the beginning of `into` if they fit there, else in a fresh buffer. Throws inputError if the file ends before. */
+  /**
+   * Exactly `length` bytes from `offset`: at the beginning of `into` if they fit there, else in a fresh buffer. Throws
+   * inputError if the file ends before.
+   */
   read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   close(): Promise<void>;
 }
@@ -27,7 +30,9 @@ export async function openRanges(path: string): Promise<RangeFile> {
         if (offset < 0 || length < 0 || offset + length > size) {
           throw inputError(`asked for bytes ${offset} to ${offset + length}, the file has ${size}`, { where: path });
         }
-        const bytes = (into !== undefined && into.byteLength >= length ? into.subarray(0, length) : new Uint8Array(length)) as Uint8Array<ArrayBuffer>;
+        const bytes = (
+          into !== undefined && into.byteLength >= length ? into.subarray(0, length) : new Uint8Array(length)
+        ) as Uint8Array<ArrayBuffer>;
         for (let done = 0; done < length;) {
           const { bytesRead } = await handle.read(bytes, done, Math.min(largestRead, length - done), offset + done);
           if (bytesRead === 0)
@@ -43,7 +48,10 @@ export async function openRanges(path: string): Promise<RangeFile> {
   };
 }
 
-/** A whole small text file as UTF-8. Throws inputError if it is missing, no regular file, larger than `maxBytes`, or not UTF-8. */
+/**
+ * A whole small text file as UTF-8. Throws inputError if it is missing, no regular file, larger than `maxBytes`, or not
+ * UTF-8.
+ */
 export async function readText(path: string, maxBytes: number = largest.record): Promise<string> {
   return utf8Text(await readWhole(path, maxBytes, "open file"), path);
 }
@@ -58,6 +66,7 @@ export async function readJson(path: string, maxBytes: number = largest.record):
   } catch (cause) {
     throw inputError(`not valid JSON (${(cause as Error).message})`, { where: path, cause });
   }
-  if (isNestedTooDeeply(text)) throw inputError(`lists and objects are nested more than ${deepestJson} levels deep`, { where: path });
+  if (isNestedTooDeeply(text))
+    throw inputError(`lists and objects are nested more than ${deepestJson} levels deep`, { where: path });
   return value;
 }

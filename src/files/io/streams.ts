@@ -1,6 +1,6 @@
 /**
- * Inputs that need not be files: "-" is standard input, and a pipe under a name (of mkfifo, or the shell's <(COMMAND)) is
- * read to its end. All other inputs are regular files, which `open.ts` opens.
+ * Inputs that need not be files: "-" is standard input, and a pipe under a name (of mkfifo, or the shell's <(COMMAND))
+ * is read to its end. All other inputs are regular files, which `open.ts` opens.
  */
 import { fstatSync, open } from "node:fs";
 import { stat } from "node:fs/promises";
@@ -25,7 +25,10 @@ export const isStandardInput = (path: string): boolean => path === "-" || path =
 export const inputName = (path: string): string => (isStandardInput(path) ? "standard input" : path);
 
 /** A regular file, a pipe, or standard input, whole. Throws inputError for anything else, and like `readWhole`. */
-export async function readInput(path: string, { maxBytes = largest.text, look }: InputOptions = {}): Promise<Uint8Array> {
+export async function readInput(
+  path: string,
+  { maxBytes = largest.text, look }: InputOptions = {},
+): Promise<Uint8Array> {
   if (isStandardInput(path)) {
     // Node's stream of a folder is an empty one.
     if (fstatSync(0).isDirectory()) {
@@ -57,7 +60,12 @@ export async function readInputText(path: string, maxBytes: number = largest.tex
   return utf8Text(await readInput(path, { maxBytes, look }), where);
 }
 
-async function drained(stream: Readable, path: string, maxBytes: number, look: InputOptions["look"]): Promise<Uint8Array> {
+async function drained(
+  stream: Readable,
+  path: string,
+  maxBytes: number,
+  look: InputOptions["look"],
+): Promise<Uint8Array> {
   const where = inputName(path);
   const pieces: Uint8Array[] = [];
   let size = 0;

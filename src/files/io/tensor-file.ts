@@ -1,5 +1,12 @@
 /** Single safetensors files that are no model: optimizer state, inputs and outputs of commands. */
-import { lengthBytes, headerLength, parseHeader, planHeader, type Dtype, type TensorMeta } from "../formats/safetensors.js";
+import {
+  lengthBytes,
+  headerLength,
+  parseHeader,
+  planHeader,
+  type Dtype,
+  type TensorMeta,
+} from "../formats/safetensors.js";
 import { writeAll } from "./atomic.js";
 import { withFsErrors } from "./fs-errors.js";
 import { openForWriting } from "./open.js";
@@ -21,7 +28,9 @@ export async function openTensorFile(path: string): Promise<TensorFile> {
     const length = headerLength(await file.read(0, Math.min(lengthBytes, file.size)), file.size, path);
     const { tensors, metadata } = parseHeader(await file.read(lengthBytes, length), file.size, path);
     return {
-      path, tensors, metadata,
+      path,
+      tensors,
+      metadata,
       async read(name) {
         const found = tensors.get(name);
         if (found === undefined) throw new Error(`no tensor ${name} in ${path}`);
@@ -39,11 +48,14 @@ export async function openTensorFile(path: string): Promise<TensorFile> {
 export type TensorBytes = Promise<Uint8Array> | AsyncIterable<Uint8Array>;
 
 /**
- * Writes a file tensor by tensor, each asked for when its turn comes, and flushes it. Not atomic: for files of a staged folder.
- * Throws inputError or stopError as the disk says; what `bytesOf` throws passes through.
+ * Writes a file tensor by tensor, each asked for when its turn comes, and flushes it. Not atomic: for files of a staged
+ * folder. Throws inputError or stopError as the disk says; what `bytesOf` throws passes through.
  */
 export async function writeTensorFile(
-  path: string, tensors: readonly TensorMeta[], bytesOf: (name: string) => TensorBytes, metadata?: Readonly<Record<string, string>>,
+  path: string,
+  tensors: readonly TensorMeta[],
+  bytesOf: (name: string) => TensorBytes,
+  metadata?: Readonly<Record<string, string>>,
 ): Promise<void> {
   const plan = planHeader(tensors, metadata);
   const onDisk = <T>(run: () => Promise<T>): Promise<T> => withFsErrors(path, "write file", run);

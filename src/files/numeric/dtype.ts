@@ -32,7 +32,8 @@ function aligned(bytes: Uint8Array, itemSize: number): Uint8Array {
  * Decodes stored values. For F32 the result may share memory with `bytes`; for the others it is always fresh.
  * F64 values are rounded to the nearest float32. Throws inputError if the length is not a whole number of elements.
  *
- * With `memory` (4 bytes an element at least) the values lie at its beginning, and `bytes` may lie in it where `storedPlace` says.
+ * With `memory` (4 bytes an element at least) the values lie at its beginning, and `bytes` may lie in it where
+ * `storedPlace` says.
  */
 export function toFloat32(dtype: FloatDtype, bytes: Uint8Array, memory?: ArrayBuffer): Float32Array {
   requireLittleEndian();
@@ -42,7 +43,8 @@ export function toFloat32(dtype: FloatDtype, bytes: Uint8Array, memory?: ArrayBu
   }
   const count = bytes.byteLength / itemSize;
   const { buffer, byteOffset } = aligned(bytes, itemSize);
-  if (dtype === "F32" && (memory === undefined || (buffer === memory && byteOffset === 0))) return new Float32Array(buffer, byteOffset, count);
+  if (dtype === "F32" && (memory === undefined || (buffer === memory && byteOffset === 0)))
+    return new Float32Array(buffer, byteOffset, count);
   const out = new Float32Array(memory ?? new ArrayBuffer(4 * count), 0, count);
   switch (dtype) {
     case "F32":
@@ -61,8 +63,9 @@ export function toFloat32(dtype: FloatDtype, bytes: Uint8Array, memory?: ArrayBu
 }
 
 /**
- * Where `count` stored values may be put in the memory that they are decoded into. Values of 2 bytes lie at its end: decoded from first
- * to last, none is overwritten before it has been read. Undefined for F64, which needs memory of its own.
+ * Where `count` stored values may be put in the memory that they are decoded into. Values of 2 bytes lie at its end:
+ * decoded from first to last, none is overwritten before it has been read. Undefined for F64, which needs memory of its
+ * own.
  */
 export function storedPlace(dtype: FloatDtype, count: number, memory: ArrayBuffer): Uint8Array | undefined {
   const size = floatBytes[dtype];

@@ -1,7 +1,7 @@
 /**
- * 8-bit floats, and the scales that quantized checkpoints store beside them.
- * Formats: "FP8 Formats for Deep Learning" (arXiv 2209.05433), as `torch.float8_e4m3fn` and `torch.float8_e5m2` have them;
- * scales of power-of-two type as in the OCP Microscaling specification (E8M0).
+ * 8-bit floats, and the scales that quantized checkpoints store beside them. Formats: "FP8 Formats for Deep Learning"
+ * (arXiv 2209.05433), as `torch.float8_e4m3fn` and `torch.float8_e5m2` have them; scales of power-of-two type as in the
+ * OCP Microscaling specification (E8M0).
  */
 
 /** Stored dtypes of 8-bit weights: 4 exponent bits without infinities, or 5 with. */
@@ -60,17 +60,27 @@ export const usualBlock = 128;
 
 /**
  * The grid that a scale tensor of this shape has over a weight, or null if the shapes do not fit together: one scale in
- * all, one per matrix, one per row, or one per block. `block` is the block size that the config states; else `usualBlock`
- * if it fits, else whatever divides evenly.
+ * all, one per matrix, one per row, or one per block. `block` is the block size that the config states; else
+ * `usualBlock` if it fits, else whatever divides evenly.
  */
-export function scaleGrid(weight: readonly number[], scale: readonly number[], block: readonly [number, number] | null): ScaleGrid | null {
+export function scaleGrid(
+  weight: readonly number[],
+  scale: readonly number[],
+  block: readonly [number, number] | null,
+): ScaleGrid | null {
   const vector = weight.length < 2;
   const rows = (vector ? weight[0] : weight.at(-2)) ?? 1;
   const columns = vector ? 1 : weight.at(-1)!;
   const outer = weight.slice(0, -2);
   const matrices = outer.reduce((a, b) => a * b, 1);
   const grid = (gridRows: number, gridColumns: number, size: readonly [number, number], shared = false): ScaleGrid => ({
-    rows, columns, gridRows, gridColumns, blockRows: size[0], blockColumns: size[1], shared,
+    rows,
+    columns,
+    gridRows,
+    gridColumns,
+    blockRows: size[0],
+    blockColumns: size[1],
+    shared,
   });
   const whole: [number, number] = [Math.max(rows, 1), Math.max(columns, 1)];
   if (scale.every((size) => size === 1)) return grid(1, 1, whole, true);
@@ -82,16 +92,23 @@ export function scaleGrid(weight: readonly number[], scale: readonly number[], b
   const fits = ([height, width]: readonly [number, number]): boolean =>
     gridRows === Math.ceil(rows / height) && gridColumns === Math.ceil(columns / width);
   if (fits([1, whole[1]])) return grid(gridRows, 1, [1, whole[1]]);
-  for (const size of [block, [usualBlock, usualBlock] as const]) if (size !== null && fits(size)) return grid(gridRows, gridColumns, size);
+  for (const size of [block, [usualBlock, usualBlock] as const])
+    if (size !== null && fits(size)) return grid(gridRows, gridColumns, size);
   if (rows % gridRows !== 0 || columns % gridColumns !== 0) return null;
   return grid(gridRows, gridColumns, [rows / gridRows, columns / gridColumns]);
 }
 
 /**
- * Values of consecutive 8-bit elements, the first of them the weight's element number `start` in row-major order, times their
- * scales. Products are rounded to float32, as in transformers' `Fp8Dequantize`.
+ * Values of consecutive 8-bit elements, the first of them the weight's element number `start` in row-major order, times
+ * their scales. Products are rounded to float32, as in transformers' `Fp8Dequantize`.
  */
-export function dequantizeF8(dtype: F8Dtype, bytes: Uint8Array, start: number, grid: ScaleGrid | null, scales: Float32Array): Float32Array {
+export function dequantizeF8(
+  dtype: F8Dtype,
+  bytes: Uint8Array,
+  start: number,
+  grid: ScaleGrid | null,
+  scales: Float32Array,
+): Float32Array {
   const table = f8Values(dtype);
   const out = new Float32Array(bytes.length);
   if (grid === null) {

@@ -12,11 +12,25 @@ export interface Kernels {
   sumSquares(x: number, count: number): number;
   /** One AdamW update in place; see kernels.wat for the formula. */
   adamw(
-    p: number, m: number, v: number, g: number, count: number,
-    gradScale: number, beta1: number, oneMinusBeta1: number, beta2: number, oneMinusBeta2: number,
-    rate: number, correct: number, eps: number, keep: number,
+    p: number,
+    m: number,
+    v: number,
+    g: number,
+    count: number,
+    gradScale: number,
+    beta1: number,
+    oneMinusBeta1: number,
+    beta2: number,
+    oneMinusBeta2: number,
+    rate: number,
+    correct: number,
+    eps: number,
+    keep: number,
   ): void;
-  /** w += scale B A; see kernels.wat for the layouts. `rows` is even, `groups` counts four columns each, and neither they nor `rank` may be 0. */
+  /**
+   * w += scale B A; see kernels.wat for the layouts. `rows` is even, `groups` counts four columns each, and neither
+   * they nor `rank` may be 0.
+   */
   addLowRank(w: number, a: number, b: number, rows: number, groups: number, rank: number, scale: number): void;
 }
 
@@ -32,8 +46,8 @@ interface Wasm {
 const wasm = (globalThis as unknown as { WebAssembly: Wasm }).WebAssembly;
 
 /**
- * Zeroed memory of at least so many bytes that begins at a page: WebAssembly memories do, in every engine. Where the engine gets no addresses for one (it
- * reserves gigabytes around each), the memory begins anywhere.
+ * Zeroed memory of at least so many bytes that begins at a page: WebAssembly memories do, in every engine. Where the
+ * engine gets no addresses for one (it reserves gigabytes around each), the memory begins anywhere.
  */
 export function pageMemory(bytes: number, allocate: typeof wasmMemory = wasmMemory): ArrayBuffer {
   const pages = Math.ceil(bytes / 65536);
@@ -54,7 +68,10 @@ export function kernelPages(pages: number, allocate: typeof wasmMemory = wasmMem
   } catch (cause) {
     if (!(cause instanceof RangeError)) throw cause;
     throw stopError(`cannot get ${bytesInWords(65536 * pages)} of memory for weights (${cause.message})`, {
-      hint: "where addresses are limited (ulimit -v) raise that limit, or set NODE_OPTIONS=--disable-wasm-trap-handler, without which Node.js reserves 10 GB for each", cause,
+      hint:
+        "where addresses are limited (ulimit -v) raise that limit, or set " +
+        "NODE_OPTIONS=--disable-wasm-trap-handler, without which Node.js reserves 10 GB for each",
+      cause,
     });
   }
 }

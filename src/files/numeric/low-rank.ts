@@ -11,16 +11,26 @@ export interface LowRank {
   readonly b: Float32Array;
 }
 
-/** What the kernel works on at a time: as many columns of A, kept close, for as many rows of W after each other. Both even, columns in fours. */
+/**
+ * What the kernel works on at a time: as many columns of A, kept close, for as many rows of W after each other. Both
+ * even, columns in fours.
+ */
 const tile = { rows: 64, columns: 1024 };
 
 /**
- * `out` = W + scale B A for some rows of W and its columns from `columnStart` on. `rows`: of each row, which row of B it takes; `values`: W's, row-major; `out` may be
- * `values`. The order of the sum is fixed: each element is the sum over the rank from first to last in double precision, where the products of float32
- * numbers are exact; scaled; added to W's; and rounded to float32 once. So an element depends on its position alone, and differs from a merge in float32,
- * which rounds after every step, by no more than that one's own roundings.
+ * `out` = W + scale B A for some rows of W and its columns from `columnStart` on. `rows`: of each row, which row of B
+ * it takes; `values`: W's, row-major; `out` may be `values`. The order of the sum is fixed: each element is the sum
+ * over the rank from first to last in double precision, where the products of float32 numbers are exact; scaled; added
+ * to W's; and rounded to float32 once. So an element depends on its position alone, and differs from a merge in
+ * float32, which rounds after every step, by no more than that one's own roundings.
  */
-export function addLowRank(values: Float32Array, rows: readonly number[], columnStart: number, change: LowRank, out: Float32Array): void {
+export function addLowRank(
+  values: Float32Array,
+  rows: readonly number[],
+  columnStart: number,
+  change: LowRank,
+  out: Float32Array,
+): void {
   const { rank, scale, b } = change;
   const width = values.length / Math.max(1, rows.length);
   const { kernels, w, a, factors } = workspace(rank);
@@ -36,7 +46,15 @@ export function addLowRank(values: Float32Array, rows: readonly number[], column
         factors.set(b.subarray(from * rank, (from + 1) * rank), i * rank);
       });
       // What fills up the last pair of rows, and the last four columns, is whatever lay there; it goes nowhere.
-      kernels.addLowRank(w.byteOffset, a.byteOffset, factors.byteOffset, some.length + (some.length % 2), groups, rank, scale);
+      kernels.addLowRank(
+        w.byteOffset,
+        a.byteOffset,
+        factors.byteOffset,
+        some.length + (some.length % 2),
+        groups,
+        rank,
+        scale,
+      );
       some.forEach((_, i) => out.set(w.subarray(i * 4 * groups, i * 4 * groups + columns), (row + i) * width + first));
     }
   }
@@ -66,5 +84,10 @@ function workspace(rank: number): Workspace {
   const bytes = 4 * (w + a) + 8 * factors;
   if (memory === undefined || memory.buffer.byteLength < bytes) memory = kernelMemory(bytes);
   const { buffer, kernels } = memory;
-  return { kernels, w: new Float32Array(buffer, 0, w), a: new Float32Array(buffer, 4 * w, a), factors: new Float64Array(buffer, 4 * (w + a), factors) };
+  return {
+    kernels,
+    w: new Float32Array(buffer, 0, w),
+    a: new Float32Array(buffer, 4 * w, a),
+    factors: new Float64Array(buffer, 4 * (w + a), factors),
+  };
 }

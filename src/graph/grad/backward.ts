@@ -32,7 +32,8 @@ export function backward(b: GraphBuilder, loss: ValueId, wrt: readonly ValueId[]
       throw new Error(`${node.prim} has no gradient: ${rule}`);
     }
     const gradients = rule(b, node as NodeOf<Prim>, node.out.map(gradientOf));
-    if (gradients.length !== node.in.length) throw new Error(`${node.prim}: ${gradients.length} gradients for ${node.in.length} inputs`);
+    if (gradients.length !== node.in.length)
+      throw new Error(`${node.prim}: ${gradients.length} gradients for ${node.in.length} inputs`);
     gradients.forEach((gradient, i) => {
       const id = node.in[i]!;
       if (gradient === null || !depends.has(id)) return;

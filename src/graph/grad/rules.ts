@@ -1,6 +1,7 @@
 /**
- * Reverse-mode rules: for every primitive, how the gradients of its outputs become gradients of its inputs, as graph nodes.
- * The table is typed over all primitives: a missing rule does not compile, and "no gradient" is an entry with its reason.
+ * Reverse-mode rules: for every primitive, how the gradients of its outputs become gradients of its inputs, as graph
+ * nodes. The table is typed over all primitives: a missing rule does not compile, and "no gradient" is an entry with
+ * its reason.
  */
 import type { GraphBuilder } from "../ir/builder.js";
 import type { NodeOf, Prim, ValueId } from "../ir/ir.js";
@@ -27,7 +28,10 @@ function unbroadcast(b: GraphBuilder, x: ValueId, shape: readonly number[]): Val
 export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   constant: "no inputs",
   add: (b, node, [d]) => node.in.map((id) => unbroadcast(b, d!, b.shape(id))),
-  sub: (b, node, [d]) => [unbroadcast(b, d!, b.shape(node.in[0]!)), unbroadcast(b, b.scale(d!, -1), b.shape(node.in[1]!))],
+  sub: (b, node, [d]) => [
+    unbroadcast(b, d!, b.shape(node.in[0]!)),
+    unbroadcast(b, b.scale(d!, -1), b.shape(node.in[1]!)),
+  ],
   mul: (b, node, [d]) => {
     const [x, y] = node.in as [ValueId, ValueId];
     return [unbroadcast(b, b.mul(d!, y), b.shape(x)), unbroadcast(b, b.mul(d!, x), b.shape(y))];
@@ -63,7 +67,8 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   matmul: (b, node, [d]) => {
     const [x, y] = node.in as [ValueId, ValueId];
     const { transA, transB } = node.attrs;
-    const product = (l: ValueId, r: ValueId, tl: boolean, tr: boolean): ValueId => b.op("matmul", [l, r], { transA: tl, transB: tr });
+    const product = (l: ValueId, r: ValueId, tl: boolean, tr: boolean): ValueId =>
+      b.op("matmul", [l, r], { transA: tl, transB: tr });
     return [
       transA ? product(y, d!, transB, true) : product(d!, y, false, !transB),
       transB ? product(d!, x, true, transA) : product(x, d!, !transA, false),
@@ -84,7 +89,10 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   },
   joinHeads: (b, node, [d]) => b.apply("joinHeadsGrad", [...node.in, d!], node.attrs),
   joinHeadsGrad: "second derivative",
-  attention: (b, node, [d]) => [...b.apply("attentionGrad", [...node.in, d!], node.attrs), ...(node.attrs.documents === true ? [null] : [])],
+  attention: (b, node, [d]) => [
+    ...b.apply("attentionGrad", [...node.in, d!], node.attrs),
+    ...(node.attrs.documents === true ? [null] : []),
+  ],
   attentionGrad: "second derivative",
   cachedAttention: "inference only",
   swiglu: (b, node, [d]) => b.apply("swigluGrad", [...node.in, d!], {}),
@@ -93,7 +101,10 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   headCrossEntropyGrad: "second derivative",
   // The correction bias moves the choice only, which has no gradient.
   routeTopK: (b, node, [d]) => {
-    const dlogits = d === null || d === undefined ? null : b.op("routeTopKGrad", [node.in[0]!, node.out[1]!, d], { rule: node.attrs.rule });
+    const dlogits =
+      d === null || d === undefined
+        ? null
+        : b.op("routeTopKGrad", [node.in[0]!, node.out[1]!, d], { rule: node.attrs.rule });
     return node.attrs.rule.corrected ? [dlogits, null] : [dlogits];
   },
   routeTopKGrad: "second derivative",

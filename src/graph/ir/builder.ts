@@ -15,7 +15,11 @@ export class GraphBuilder {
 
   /** Adds a node and returns all of its outputs. */
   apply<P extends Prim>(prim: P, inputs: readonly ValueId[], attrs: PrimAttrs[P]): ValueId[] {
-    const types = inferShapes(prim, attrs, inputs.map((id) => this.values[id]!));
+    const types = inferShapes(
+      prim,
+      attrs,
+      inputs.map((id) => this.values[id]!),
+    );
     const out = types.map((type) => this.value({ dtype: type.dtype, shape: type.shape }));
     this.nodes.push({ prim, in: [...inputs], out, attrs } as unknown as Node);
     return out;
@@ -46,7 +50,11 @@ export class GraphBuilder {
     return this.op("reshape", [x], { shape });
   }
 
-  constant(values: readonly number[] | Float32Array | Int32Array, shape: readonly number[], dtype: DType = "f32"): ValueId {
+  constant(
+    values: readonly number[] | Float32Array | Int32Array,
+    shape: readonly number[],
+    dtype: DType = "f32",
+  ): ValueId {
     return this.op("constant", [], { dtype, shape, values });
   }
 

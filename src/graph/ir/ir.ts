@@ -1,15 +1,16 @@
 /**
  * The graph IR: a list of typed values and a list of nodes in topological order, as plain data.
  *
- * Primitives live at the level of the field (attention, rms_norm, top-k routing, grouped matmul over experts, ...), so that each
- * backend can lower them its own way; the few elementwise ones only glue them. Every primitive has a shape rule (`shapes.ts`), a
- * reference evaluation (`reference.ts`), a gradient rule (`graph/grad/rules.ts`) and a lowering (`graph/onnx/`), each held in a table typed over
- * all primitives, so that a missing entry does not compile.
+ * Primitives live at the level of the field (attention, rms_norm, top-k routing, grouped matmul over experts, ...), so
+ * that each backend can lower them its own way; the few elementwise ones only glue them. Every primitive has a shape
+ * rule (`shapes.ts`), a reference evaluation (`reference.ts`), a gradient rule (`graph/grad/rules.ts`) and a lowering
+ * (`graph/onnx/`), each held in a table typed over all primitives, so that a missing entry does not compile.
  *
- * Gradient primitives (`...Grad`) take the forward inputs and the output's gradient only: what a backend keeps from its forward
- * pass (probabilities, 1/rms, sigmoids) is its own business.
+ * Gradient primitives (`...Grad`) take the forward inputs and the output's gradient only: what a backend keeps from its
+ * forward pass (probabilities, 1/rms, sigmoids) is its own business.
  *
- * Dimension letters: N tokens (= B batch x S sequence), H hidden, V vocabulary, E experts, K top-k, R = N*K routed rows, D head size.
+ * Dimension letters: N tokens (= B batch x S sequence), H hidden, V vocabulary, E experts, K top-k, R = N*K routed
+ * rows, D head size.
  */
 
 export type DType = "f32" | "int";
@@ -39,7 +40,9 @@ export interface AttentionAttrs {
   readonly window: number | null;
   /** Scores become softcap * tanh(score / softcap) before the mask; null: they stay. */
   readonly softcap: number | null;
-  /** A further input, sinks [heads]: each head's softmax has one more logit, whose share of the probability is dropped. */
+  /**
+   * A further input, sinks [heads]: each head's softmax has one more logit, whose share of the probability is dropped.
+   */
   readonly sinks: boolean;
   /** A last input, documents [N] int: queries see only keys of the same document. */
   readonly documents?: boolean | undefined;
@@ -71,12 +74,15 @@ export interface RopeAttrs {
   readonly inverse: boolean;
 }
 
-/** `gelu` is x * Phi(x); `geluTanh` its tanh approximation (Hendrycks & Gimpel 2016); `relu2` is relu(x)^2 (So et al. 2021). */
+/**
+ * `gelu` is x * Phi(x); `geluTanh` its tanh approximation (Hendrycks & Gimpel 2016); `relu2` is relu(x)^2 (So et al.
+ * 2021).
+ */
 export type ActivationKind = "silu" | "gelu" | "geluTanh" | "relu" | "relu2";
 
 /**
- * From logits to weights, see `RouterSpec`: scores -> choice by score + correction within the best groups -> weights = scores of the
- * chosen, renormalised by max(sum + plus, atLeast), times scaling.
+ * From logits to weights, see `RouterSpec`: scores -> choice by score + correction within the best groups -> weights =
+ * scores of the chosen, renormalised by max(sum + plus, atLeast), times scaling.
  */
 export interface RouteRule {
   readonly score: "softmax" | "sigmoid" | "sparsemixer";
@@ -89,7 +95,10 @@ export interface RouteRule {
   readonly scaling: number;
 }
 
-/** Added to column sums, so that an expert that no token's logits reach keeps a finite factor (megatron/core/transformer/moe/moe_utils.py, sinkhorn). */
+/**
+ * Added to column sums, so that an expert that no token's logits reach keeps a finite factor
+ * (megatron/core/transformer/moe/moe_utils.py, sinkhorn).
+ */
 export const SINKHORN_EPS = 1e-8;
 
 type None = Record<string, never>;
@@ -97,7 +106,11 @@ type None = Record<string, never>;
 /** Attributes of each primitive. The comments give inputs -> outputs. */
 export interface PrimAttrs {
   /** -> any shape; `values` holds one number for all elements or one per element. */
-  constant: { readonly dtype: DType; readonly shape: readonly number[]; readonly values: readonly number[] | Float32Array | Int32Array };
+  constant: {
+    readonly dtype: DType;
+    readonly shape: readonly number[];
+    readonly values: readonly number[] | Float32Array | Int32Array;
+  };
   /** (a, b) -> broadcast as in NumPy. */
   add: None;
   sub: None;
@@ -129,7 +142,9 @@ export interface PrimAttrs {
   matmul: { readonly transA: boolean; readonly transB: boolean };
   /** (table [V, H], ids [N]) -> [N, H] */
   embedding: None;
-  /** (ids [N]) -> [N] int: to which document of its row a token belongs, that is how many tokens `end` stand before it */
+  /**
+   * (ids [N]) -> [N] int: to which document of its row a token belongs, that is how many tokens `end` stand before it
+   */
   documents: DocumentAttrs & { readonly end: number };
   /** (documents [N]) -> [N] int: each token's place within its document */
   documentPositions: DocumentAttrs;
@@ -150,16 +165,17 @@ export interface PrimAttrs {
   /** (own, shared, dy) -> (down, dshared) */
   joinHeadsGrad: { readonly heads: number };
   /**
-   * (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*valueDim], sinks [heads] and documents [N] if asked for) -> [N, heads*valueDim], causal; query head h reads
-   * key head floor(h * kvHeads / heads)
+   * (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*valueDim], sinks [heads] and documents [N] if asked for) -> [N,
+   * heads*valueDim], causal; query head h reads key head floor(h * kvHeads / heads)
    */
   attention: AttentionAttrs;
   /** (q, k, v, sinks and documents if asked for, dout) -> (dq, dk, dv, dsinks if asked for) */
   attentionGrad: AttentionAttrs;
   /**
-   * (q, k, v of S new tokens in each of B rows as for attention, past keys [B, kvHeads, C, D], past values [B, kvHeads, C, valueDim], lengths [B] int,
-   * sinks if asked for) -> [N, heads*valueDim]; new token i of row b stands at position lengths[b] + i and sees the row's first lengths[b] past keys and the new ones up
-   * to its own, as far as the window goes
+   * (q, k, v of S new tokens in each of B rows as for attention, past keys [B, kvHeads, C, D], past values [B, kvHeads,
+   * C, valueDim], lengths [B] int, sinks if asked for) -> [N, heads*valueDim]; new token i of row b stands at position
+   * lengths[b] + i and sees the row's first lengths[b] past keys and the new ones up to its own, as far as the window
+   * goes
    */
   cachedAttention: CachedAttentionAttrs;
   /** (gate, up) -> silu(gate) * up (Shazeer 2020) */
@@ -167,35 +183,44 @@ export interface PrimAttrs {
   /** (gate, up, dh) -> (dgate, dup) */
   swigluGrad: None;
   /**
-   * (x [N, H], head [V, H], targets [N]) -> [] mean of -log softmax(logits)[target] over targets >= 0, logits = x headᵀ, through
-   * softcap * tanh(logits / softcap) if softcap is given; negative targets are ignored
+   * (x [N, H], head [V, H], targets [N]) -> [] mean of -log softmax(logits)[target] over targets >= 0, logits = x
+   * headᵀ, through softcap * tanh(logits / softcap) if softcap is given; negative targets are ignored
    */
   headCrossEntropy: { readonly softcap: number | null };
   /** (x, head, targets, dloss []) -> (dx, dhead) */
   headCrossEntropyGrad: { readonly softcap: number | null };
-  /** (logits [N, E], correction [E] if asked for) -> (weights [N, K], experts [N, K] int), best choice first, ties to the lowest index */
+  /**
+   * (logits [N, E], correction [E] if asked for) -> (weights [N, K], experts [N, K] int), best choice first, ties to
+   * the lowest index
+   */
   routeTopK: { readonly k: number; readonly rule: RouteRule };
   /** (logits [N, E], experts [N, K], dweights [N, K]) -> dlogits */
   routeTopKGrad: { readonly rule: RouteRule };
-  /** (logits [N, E], experts [N, K]) -> [N, K]: the weights that `rule` gives to choices made elsewhere; not of `sparsemixer` */
+  /**
+   * (logits [N, E], experts [N, K]) -> [N, K]: the weights that `rule` gives to choices made elsewhere; not of
+   * `sparsemixer`
+   */
   routeWeights: { readonly rule: RouteRule };
   /**
-   * (logits [N, E]) -> v [E], the column factors of Sinkhorn's iteration on exp(logits) with equal row sums and equal column sums (Clark et al. 2022, arXiv 2202.01169,
-   * appendix B): from v = 1, v_e <- (1/E) / (sum_n r_n exp(l_ne)) with r_n = (1/N) / (sum_e v_e exp(l_ne)), until v moves by `tolerance` or less in the mean, at most
-   * `iterations` times. Within a row, softmax(logits) * v stands in the order of the balanced matrix. Columns that are equal have equal factors.
+   * (logits [N, E]) -> v [E], the column factors of Sinkhorn's iteration on exp(logits) with equal row sums and equal
+   * column sums (Clark et al. 2022, arXiv 2202.01169, appendix B): from v = 1, v_e <- (1/E) / (sum_n r_n exp(l_ne))
+   * with r_n = (1/N) / (sum_e v_e exp(l_ne)), until v moves by `tolerance` or less in the mean, at most `iterations`
+   * times. Within a row, softmax(logits) * v stands in the order of the balanced matrix. Columns that are equal have
+   * equal factors.
    */
   sinkhorn: { readonly iterations: number; readonly tolerance: number };
   /**
-   * (weights [N, K], experts [N, K]) -> experts [N, K], with `experts` in place of a dropped choice: of the choices of one expert the `rows` best stay; best by weight,
-   * or by position, the first ones; ties to the first
+   * (weights [N, K], experts [N, K]) -> experts [N, K], with `experts` in place of a dropped choice: of the choices of
+   * one expert the `rows` best stay; best by weight, or by position, the first ones; ties to the first
    */
   expertCapacity: { readonly experts: number; readonly rows: number; readonly by: "weight" | "position" };
   /** (experts [N, K]) -> [pieces, E] int: how often each expert was chosen, in each of `pieces` equal runs of tokens */
   expertCounts: { readonly experts: number; readonly pieces: number };
   /**
-   * (experts [N, K]) -> (order [R]: slot n*K + k at each sorted place, inverse [R]: place of each slot, counts [E]); stable by slot. With `drops` a slot may say E: it
-   * sorts last and is counted nowhere, and the rows behind the last expert's are nobody's: grouped products make zeros of them, there and back, and gradients of weights pass them over, so that a dropped
-   * choice adds nothing and moves nothing.
+   * (experts [N, K]) -> (order [R]: slot n*K + k at each sorted place, inverse [R]: place of each slot, counts [E]);
+   * stable by slot. With `drops` a slot may say E: it sorts last and is counted nowhere, and the rows behind the last
+   * expert's are nobody's: grouped products make zeros of them, there and back, and gradients of weights pass them
+   * over, so that a dropped choice adds nothing and moves nothing.
    */
   expertSort: { readonly experts: number; readonly drops: boolean };
   /** (x [N, H], order [R], inverse [R]) -> [R, H]: each token once per chosen expert, sorted by expert */
@@ -208,7 +233,9 @@ export interface PrimAttrs {
   weighGrad: None;
   /** (x [R, A], counts [E], w_0 .. w_{E-1}) -> [R, B]: rows of expert e times w_e ([B, A] if transB, else [A, B]) */
   groupedMatmul: { readonly transB: boolean };
-  /** (y [R, B], counts [E], b_0 .. b_{E-1} [B]) -> y with b_e added to the rows of expert e, nobody's rows as they are */
+  /**
+   * (y [R, B], counts [E], b_0 .. b_{E-1} [B]) -> y with b_e added to the rows of expert e, nobody's rows as they are
+   */
   groupedBias: None;
   /** (dy [R, B], counts [E]) -> E times [B]: sums over each expert's rows */
   groupedBiasGrad: None;

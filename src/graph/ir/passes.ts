@@ -3,7 +3,8 @@ import type { Graph, Node, Value, ValueId } from "./ir.js";
 import { inferShapes } from "./shapes.js";
 
 /**
- * Proves that a graph is well formed: every value defined once and before use, node outputs typed as their shape rule says.
+ * Proves that a graph is well formed: every value defined once and before use, node outputs typed as their shape rule
+ * says.
  * @throws Error naming the node (a defect of ours).
  */
 export function verify(graph: Graph): void {
@@ -12,14 +13,21 @@ export function verify(graph: Graph): void {
   graph.nodes.forEach((node, index) => {
     const where = `node ${index} (${node.prim})`;
     for (const id of node.in) if (!defined.has(id)) throw new Error(`${where}: reads %${id} before it is defined`);
-    const types = inferShapes(node.prim, node.attrs as never, node.in.map((id) => graph.values[id]!));
-    if (types.length !== node.out.length) throw new Error(`${where}: ${node.out.length} outputs, the rule gives ${types.length}`);
+    const types = inferShapes(
+      node.prim,
+      node.attrs as never,
+      node.in.map((id) => graph.values[id]!),
+    );
+    if (types.length !== node.out.length)
+      throw new Error(`${where}: ${node.out.length} outputs, the rule gives ${types.length}`);
     node.out.forEach((id, i) => {
       const value = graph.values[id];
       const type = types[i]!;
       if (value === undefined) throw new Error(`${where}: output %${id} has no type`);
       if (value.dtype !== type.dtype || value.shape.join() !== type.shape.join()) {
-        throw new Error(`${where}: %${id} is ${value.dtype}[${value.shape}], the rule gives ${type.dtype}[${type.shape}]`);
+        throw new Error(
+          `${where}: %${id} is ${value.dtype}[${value.shape}], the rule gives ${type.dtype}[${type.shape}]`,
+        );
       }
       if (defined.has(id)) throw new Error(`${where}: %${id} is defined twice`);
       defined.add(id);
@@ -59,7 +67,9 @@ export function print(graph: Graph): string {
 }
 
 function printAttrs(node: Node): string {
-  const entries = Object.entries(node.attrs).filter(([key]) => !(node.prim === "constant" && (key === "dtype" || key === "shape")));
+  const entries = Object.entries(node.attrs).filter(
+    ([key]) => !(node.prim === "constant" && (key === "dtype" || key === "shape")),
+  );
   const shown = entries.flatMap(([key, value]) => {
     if (value === false || value === null) return [];
     if (value === true) return [key];

@@ -30,8 +30,9 @@ function eachQuery(attrs: AttentionAttrs, inputs: readonly Tensor[], visit: (que
         const at = query * headDim;
         const kvHead = Math.floor((head * kvHeads) / heads);
         const first = window === null ? 0 : Math.max(0, i - window + 1);
-        const together = Array.from({ length: i - first + 1 }, (_, j) => b * sequence + first + j)
-          .filter((key) => documents === null || documents[key] === documents[b * sequence + i]);
+        const together = Array.from({ length: i - first + 1 }, (_, j) => b * sequence + first + j).filter(
+          (key) => documents === null || documents[key] === documents[b * sequence + i],
+        );
         const seen = together.map((key) => key * kvHeads + kvHead);
         const keys = seen.map((key) => key * headDim);
         const slopes = new Float64Array(keys.length).fill(1);
@@ -48,8 +49,14 @@ function eachQuery(attrs: AttentionAttrs, inputs: readonly Tensor[], visit: (que
         const weights = scores.map((score) => Math.exp(score - max));
         const sum = weights.reduce((a, c) => a + c, spare);
         visit({
-          at, outAt: query * valueDim, head, keys, values: seen.map((key) => key * valueDim), slopes,
-          probabilities: weights.map((weight) => weight / sum), sink: spare / sum,
+          at,
+          outAt: query * valueDim,
+          head,
+          keys,
+          values: seen.map((key) => key * valueDim),
+          slopes,
+          probabilities: weights.map((weight) => weight / sum),
+          sink: spare / sum,
         });
       }
     }

@@ -1,11 +1,22 @@
-/** Reference evaluation of attention behind a cache: each row's past and new tokens as one sequence, of which only the new outputs are kept. */
+/**
+ * Reference evaluation of attention behind a cache: each row's past and new tokens as one sequence, of which only the
+ * new outputs are kept.
+ */
 import type { CachedAttentionAttrs } from "./ir.js";
 import { attention } from "./reference-attention.js";
 import type { Tensor } from "./reference.js";
 
 export function cachedAttention(attrs: CachedAttentionAttrs, inputs: readonly Tensor[]): Float64Array {
   const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity } = attrs;
-  const [q, k, v, pastK, pastV, lengths, sinks] = inputs as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | undefined];
+  const [q, k, v, pastK, pastV, lengths, sinks] = inputs as [
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor | undefined,
+  ];
   const out = new Float64Array(batch * sequence * heads * valueDim);
   for (let b = 0; b < batch; b++) {
     const past = lengths.data[b]!;
@@ -25,11 +36,16 @@ export function cachedAttention(attrs: CachedAttentionAttrs, inputs: readonly Te
     };
     // Queries of past tokens are not known any more, nor what they give.
     const queries = new Float64Array(total * heads * headDim);
-    queries.set(q.data.subarray(b * sequence * heads * headDim, (b + 1) * sequence * heads * headDim), past * heads * headDim);
-    const whole = attention(
-      { ...attrs, batch: 1, sequence: total },
-      [{ dtype: "f32", shape: [total, heads * headDim], data: queries }, joined(pastK, k, headDim), joined(pastV, v, valueDim), ...(sinks === undefined ? [] : [sinks])],
+    queries.set(
+      q.data.subarray(b * sequence * heads * headDim, (b + 1) * sequence * heads * headDim),
+      past * heads * headDim,
     );
+    const whole = attention({ ...attrs, batch: 1, sequence: total }, [
+      { dtype: "f32", shape: [total, heads * headDim], data: queries },
+      joined(pastK, k, headDim),
+      joined(pastV, v, valueDim),
+      ...(sinks === undefined ? [] : [sinks]),
+    ]);
     out.set(whole.subarray(past * heads * valueDim), b * sequence * heads * valueDim);
   }
   return out;

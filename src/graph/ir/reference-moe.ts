@@ -18,7 +18,11 @@ export function expertCounts(experts: Float64Array, count: number, pieces: numbe
   return counts;
 }
 
-export function expertCapacity(weights: Float64Array, experts: Float64Array, attrs: PrimAttrs["expertCapacity"]): Float64Array {
+export function expertCapacity(
+  weights: Float64Array,
+  experts: Float64Array,
+  attrs: PrimAttrs["expertCapacity"],
+): Float64Array {
   const out = new Float64Array(experts.length).fill(attrs.experts);
   for (let expert = 0; expert < attrs.experts; expert++) {
     const slots = Array.from(experts.keys()).filter((slot) => experts[slot] === expert);
@@ -49,7 +53,16 @@ export function groupedMatmulGradW(x: Tensor, dy: Tensor, counts: Tensor, types:
     const out = new Float64Array(elements(type.shape));
     const rows = counts.data[expert]!;
     // dyᵀ [outer, rows] times x [rows, inner]
-    matmulInto(out, dy.data.subarray(row * outer, (row + rows) * outer), x.data.subarray(row * inner), outer, rows, inner, true, false);
+    matmulInto(
+      out,
+      dy.data.subarray(row * outer, (row + rows) * outer),
+      x.data.subarray(row * inner),
+      outer,
+      rows,
+      inner,
+      true,
+      false,
+    );
     row += rows;
     return out;
   });
@@ -60,7 +73,8 @@ export function groupedBias(inputs: readonly Tensor[]): Float64Array {
   const out = y.data.slice();
   let at = 0;
   biases.forEach((bias, expert) => {
-    for (const end = at + counts.data[expert]! * bias.data.length; at < end; at++) out[at]! += bias.data[at % bias.data.length]!;
+    for (const end = at + counts.data[expert]! * bias.data.length; at < end; at++)
+      out[at]! += bias.data[at % bias.data.length]!;
   });
   return out;
 }

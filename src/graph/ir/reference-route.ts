@@ -4,10 +4,15 @@ import { softmaxRow, type Tensor } from "./reference.js";
 
 /** Indices of the `count` largest, largest first, ties to the lowest index (the sort is stable). */
 function best(values: readonly number[], count: number): number[] {
-  return values.map((_, i) => i).sort((a, b) => values[b]! - values[a]!).slice(0, count);
+  return values
+    .map((_, i) => i)
+    .sort((a, b) => values[b]! - values[a]!)
+    .slice(0, count);
 }
 
-/** Choices outside the best groups become -Infinity. A group is worth the sum of its two best (modeling_deepseek_v3.py). */
+/**
+ * Choices outside the best groups become -Infinity. A group is worth the sum of its two best (modeling_deepseek_v3.py).
+ */
 function limitToGroups(choice: number[], { count, kept }: NonNullable<RouteRule["groups"]>): number[] {
   const size = choice.length / count;
   const worth = Array.from({ length: count }, (_, group) => {
@@ -27,8 +32,8 @@ function scoresOf(logits: Float64Array, rule: RouteRule): Float64Array {
 }
 
 /**
- * Sparsemixer's probabilities [E] of the `index`-th choice: softmax over the logits that are near the largest one that is not yet
- * taken (modeling_phimoe.py, sparsemixer, in evaluation mode).
+ * Sparsemixer's probabilities [E] of the `index`-th choice: softmax over the logits that are near the largest one that
+ * is not yet taken (modeling_phimoe.py, sparsemixer, in evaluation mode).
  */
 function sparsemixerRow(logits: Float64Array, taken: readonly number[], jitter: number): Float64Array {
   const max = logits.reduce((top, logit, e) => (taken.includes(e) ? top : Math.max(top, logit)), -Infinity);
@@ -42,7 +47,12 @@ function sparsemixerRow(logits: Float64Array, taken: readonly number[], jitter: 
 }
 
 const divisorOf = (kept: readonly number[], { renormalise }: RouteRule): number =>
-  renormalise === null ? 1 : Math.max(kept.reduce((sum, score) => sum + score, renormalise.plus), renormalise.atLeast);
+  renormalise === null
+    ? 1
+    : Math.max(
+        kept.reduce((sum, score) => sum + score, renormalise.plus),
+        renormalise.atLeast,
+      );
 
 export function routeTopK(logits: Tensor, correction: Tensor | null, k: number, rule: RouteRule): Float64Array[] {
   const [tokens, experts] = logits.shape as [number, number];
@@ -53,7 +63,10 @@ export function routeTopK(logits: Tensor, correction: Tensor | null, k: number, 
     if (rule.score === "sparsemixer") {
       const top = best([...own], k);
       chosen.set(top, token * k);
-      weights.set(top.map((expert, i) => rule.scaling * sparsemixerRow(own, top.slice(0, i), rule.jitter)[expert]!), token * k);
+      weights.set(
+        top.map((expert, i) => rule.scaling * sparsemixerRow(own, top.slice(0, i), rule.jitter)[expert]!),
+        token * k,
+      );
       continue;
     }
     const scores = scoresOf(own, rule);
@@ -61,7 +74,10 @@ export function routeTopK(logits: Tensor, correction: Tensor | null, k: number, 
     const top = best(rule.groups === null ? corrected : limitToGroups(corrected, rule.groups), k);
     const kept = top.map((expert) => scores[expert]!);
     chosen.set(top, token * k);
-    weights.set(kept.map((score) => (rule.scaling * score) / divisorOf(kept, rule)), token * k);
+    weights.set(
+      kept.map((score) => (rule.scaling * score) / divisorOf(kept, rule)),
+      token * k,
+    );
   }
   return [weights, chosen];
 }
@@ -73,7 +89,10 @@ export function routeWeights(logits: Tensor, chosen: Tensor, rule: RouteRule): F
   for (let token = 0; token < logits.shape[0]!; token++) {
     const scores = scoresOf(logits.data.subarray(token * experts, (token + 1) * experts), rule);
     const kept = Array.from(chosen.data.subarray(token * k, (token + 1) * k), (expert) => scores[expert]!);
-    out.set(kept.map((score) => (rule.scaling * score) / divisorOf(kept, rule)), token * k);
+    out.set(
+      kept.map((score) => (rule.scaling * score) / divisorOf(kept, rule)),
+      token * k,
+    );
   }
   return out;
 }
@@ -122,7 +141,12 @@ export function routeTopKGrad(logits: Tensor, chosen: Tensor, dweights: Tensor, 
       return wide;
     };
     if (rule.score === "sparsemixer") {
-      top.forEach((_, i) => throughSoftmax(sparsemixerRow(own, top.slice(0, i), rule.jitter), spread(given.map((d, j) => (i === j ? d : 0)))));
+      top.forEach((_, i) =>
+        throughSoftmax(
+          sparsemixerRow(own, top.slice(0, i), rule.jitter),
+          spread(given.map((d, j) => (i === j ? d : 0))),
+        ),
+      );
       continue;
     }
     const scores = scoresOf(own, rule);

@@ -1,17 +1,29 @@
 /**
- * Plain evaluation of a graph in float64: the meaning of every primitive, and the oracle that backends are tested against.
- * Written for clarity, not speed. Integers travel in Float64Arrays too.
+ * Plain evaluation of a graph in float64: the meaning of every primitive, and the oracle that backends are tested
+ * against. Written for clarity, not speed. Integers travel in Float64Arrays too.
  */
 import { activations } from "./activations.js";
 import { elements, type Graph, type NodeOf, type Prim, type RopeAttrs, type ValueId, type ValueType } from "./ir.js";
 import { attention, attentionGrad, documentPositions, documents } from "./reference-attention.js";
 import { cachedAttention } from "./reference-cache.js";
-import { expertCapacity, expertCounts, expertSort, groupedBias, groupedBiasGrad, groupedMatmul, groupedMatmulGradW } from "./reference-moe.js";
+import {
+  expertCapacity,
+  expertCounts,
+  expertSort,
+  groupedBias,
+  groupedBiasGrad,
+  groupedMatmul,
+  groupedMatmulGradW,
+} from "./reference-moe.js";
 import { routeTopK, routeTopKGrad, routeWeights, sinkhorn } from "./reference-route.js";
 
 export type Tensor = ValueType & { readonly data: Float64Array };
 
-export type Evaluate<P extends Prim> = (node: NodeOf<P>, inputs: readonly Tensor[], outputs: readonly ValueType[]) => Float64Array[];
+export type Evaluate<P extends Prim> = (
+  node: NodeOf<P>,
+  inputs: readonly Tensor[],
+  outputs: readonly ValueType[],
+) => Float64Array[];
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 
@@ -77,7 +89,15 @@ export function logSumExpRow(x: Float64Array, start: number, length: number): nu
 
 /** out [m, n] += op(a) [m, k] times op(b) [k, n], from element offsets. */
 export function matmulInto(
-  out: Float64Array, a: Float64Array, b: Float64Array, m: number, k: number, n: number, transA: boolean, transB: boolean, at = { out: 0, a: 0, b: 0 },
+  out: Float64Array,
+  a: Float64Array,
+  b: Float64Array,
+  m: number,
+  k: number,
+  n: number,
+  transA: boolean,
+  transB: boolean,
+  at = { out: 0, a: 0, b: 0 },
 ): void {
   for (let i = 0; i < m; i++) {
     for (let j = 0; j < n; j++) {
@@ -113,7 +133,9 @@ function rope(attrs: RopeAttrs, x: Float64Array, cos: Float64Array, sin: Float64
 const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
   constant: ({ attrs }) => {
     const size = elements(attrs.shape);
-    return [attrs.values.length === size ? Float64Array.from(attrs.values) : new Float64Array(size).fill(attrs.values[0]!)];
+    return [
+      attrs.values.length === size ? Float64Array.from(attrs.values) : new Float64Array(size).fill(attrs.values[0]!),
+    ];
   },
   add: elementwise((a, b) => a + b),
   sub: elementwise((a, b) => a - b),
@@ -122,9 +144,13 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
   sigmoid: map(sigmoid),
   tanh: map(Math.tanh),
   activation: ({ attrs }, [x]) => [x!.data.map(activations[attrs.kind].value)],
-  activationGrad: ({ attrs }, [x, dy]) => [x!.data.map((value, i) => activations[attrs.kind].slope(value) * dy!.data[i]!)],
+  activationGrad: ({ attrs }, [x, dy]) => [
+    x!.data.map((value, i) => activations[attrs.kind].slope(value) * dy!.data[i]!),
+  ],
   clamp: ({ attrs }, [x]) => [x!.data.map((value) => Math.min(attrs.high, Math.max(attrs.low, value)))],
-  clampGrad: ({ attrs }, [x, dy]) => [x!.data.map((value, i) => (value >= attrs.low && value <= attrs.high ? dy!.data[i]! : 0))],
+  clampGrad: ({ attrs }, [x, dy]) => [
+    x!.data.map((value, i) => (value >= attrs.low && value <= attrs.high ? dy!.data[i]! : 0)),
+  ],
   layerNorm({ attrs }, [x]) {
     const out = new Float64Array(x!.data.length);
     rows(x!, (start, length) => out.set(standardised(x!.data, start, length, attrs.eps).hat, start));
@@ -333,7 +359,12 @@ function rmsScale(x: Float64Array, start: number, length: number, eps: number): 
 }
 
 /** One row minus its mean, over its standard deviation. */
-function standardised(x: Float64Array, start: number, length: number, eps: number): { hat: Float64Array; inverse: number } {
+function standardised(
+  x: Float64Array,
+  start: number,
+  length: number,
+  eps: number,
+): { hat: Float64Array; inverse: number } {
   const row = x.subarray(start, start + length);
   const mean = row.reduce((a, b) => a + b, 0) / length;
   const variance = row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / length;
@@ -341,7 +372,12 @@ function standardised(x: Float64Array, start: number, length: number, eps: numbe
   return { hat: row.map((value) => (value - mean) * inverse), inverse };
 }
 
-function headLogits(x: Tensor, head: Tensor, targets: Tensor, softcap: number | null): { logits: Float64Array; vocab: number; counted: number } {
+function headLogits(
+  x: Tensor,
+  head: Tensor,
+  targets: Tensor,
+  softcap: number | null,
+): { logits: Float64Array; vocab: number; counted: number } {
   const [tokens, hidden] = x.shape as [number, number];
   const vocab = head.shape[0]!;
   const logits = new Float64Array(tokens * vocab);
@@ -356,7 +392,11 @@ export function evaluate(graph: Graph, feeds: readonly Float64Array[]): Tensor[]
   graph.inputs.forEach((id, i) => data.set(id, { ...graph.values[id]!, data: feeds[i]! }));
   for (const node of graph.nodes) {
     const run = evaluators[node.prim] as Evaluate<Prim>;
-    const results = run(node as never, node.in.map((id) => data.get(id)!), node.out.map((id) => graph.values[id]!));
+    const results = run(
+      node as never,
+      node.in.map((id) => data.get(id)!),
+      node.out.map((id) => graph.values[id]!),
+    );
     node.out.forEach((id, i) => data.set(id, { ...graph.values[id]!, data: results[i]! }));
   }
   return graph.outputs.map((id) => data.get(id)!);

@@ -65,7 +65,10 @@ function pairwise(_: unknown, inputs: readonly ValueType[]): ValueType[] {
 
 function attentionShapes(attrs: AttentionAttrs, inputs: readonly ValueType[]): void {
   const rows = attrs.batch * attrs.sequence;
-  expect(attrs.heads % attrs.kvHeads === 0, () => `${attrs.heads} heads are no multiple of ${attrs.kvHeads} key/value heads`);
+  expect(
+    attrs.heads % attrs.kvHeads === 0,
+    () => `${attrs.heads} heads are no multiple of ${attrs.kvHeads} key/value heads`,
+  );
   same(inputs[0]!.shape, [rows, attrs.heads * attrs.headDim], "q");
   same(inputs[1]!.shape, [rows, attrs.kvHeads * attrs.headDim], "k");
   same(inputs[2]!.shape, [rows, attrs.kvHeads * attrs.valueDim], "v");
@@ -77,7 +80,8 @@ function attentionShapes(attrs: AttentionAttrs, inputs: readonly ValueType[]): v
 }
 
 /** Inputs of attention without a gradient. */
-const attentionInputs = ({ sinks, documents }: AttentionAttrs): number => 3 + Number(sinks) + Number(documents === true);
+const attentionInputs = ({ sinks, documents }: AttentionAttrs): number =>
+  3 + Number(sinks) + Number(documents === true);
 
 function perToken({ batch, sequence }: DocumentAttrs, inputs: readonly ValueType[]): ValueType[] {
   arity(inputs, 1);
@@ -89,7 +93,10 @@ function perToken({ batch, sequence }: DocumentAttrs, inputs: readonly ValueType
 export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
   constant(attrs, inputs) {
     arity(inputs, 0);
-    expect(attrs.values.length === 1 || attrs.values.length === elements(attrs.shape), () => `${attrs.values.length} values for [${attrs.shape}]`);
+    expect(
+      attrs.values.length === 1 || attrs.values.length === elements(attrs.shape),
+      () => `${attrs.values.length} values for [${attrs.shape}]`,
+    );
     return [{ dtype: attrs.dtype, shape: attrs.shape }];
   },
   add: binary,
@@ -118,8 +125,17 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     arity(inputs, 1);
     float(inputs[0]!, "input");
     const { shape } = inputs[0]!;
-    expect(axes.every((axis) => axis >= 0 && axis < shape.length), () => `axes [${axes}] of [${shape}]`);
-    return [f32(...(keepDims ? shape.map((size, axis) => (axes.includes(axis) ? 1 : size)) : shape.filter((_, axis) => !axes.includes(axis))))];
+    expect(
+      axes.every((axis) => axis >= 0 && axis < shape.length),
+      () => `axes [${axes}] of [${shape}]`,
+    );
+    return [
+      f32(
+        ...(keepDims
+          ? shape.map((size, axis) => (axes.includes(axis) ? 1 : size))
+          : shape.filter((_, axis) => !axes.includes(axis))),
+      ),
+    ];
   },
   softmax: unary,
   softmaxGrad: pairwise,
@@ -238,10 +254,16 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     const [tokens, experts] = inputs[0]!.shape as [number, number];
     expect(k >= 1 && k <= experts, () => `top-${k} of ${experts} experts`);
     if (rule.corrected) same(inputs[1]!.shape, [experts], "correction");
-    expect(rule.score !== "sparsemixer" || (k === 2 && rule.groups === null && !rule.corrected), () => "sparsemixer takes two experts of all, uncorrected");
+    expect(
+      rule.score !== "sparsemixer" || (k === 2 && rule.groups === null && !rule.corrected),
+      () => "sparsemixer takes two experts of all, uncorrected",
+    );
     if (rule.groups !== null) {
       const { count, kept } = rule.groups;
-      expect(experts % count === 0 && kept >= 1 && kept <= count, () => `${kept} of ${count} groups of ${experts} experts`);
+      expect(
+        experts % count === 0 && kept >= 1 && kept <= count,
+        () => `${kept} of ${count} groups of ${experts} experts`,
+      );
       expect(k <= (experts / count) * kept, () => `top-${k} of ${(experts / count) * kept} experts in ${kept} groups`);
     }
     return [f32(tokens, k), int(tokens, k)];
@@ -269,7 +291,10 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     arity(inputs, 2);
     whole(inputs[1]!, "experts");
     same(inputs[0]!.shape, inputs[1]!.shape, "weights and experts");
-    expect(rows >= 1 && rows <= inputs[0]!.shape[0]!, () => `a capacity of ${rows} rows for ${inputs[0]!.shape[0]} tokens`);
+    expect(
+      rows >= 1 && rows <= inputs[0]!.shape[0]!,
+      () => `a capacity of ${rows} rows for ${inputs[0]!.shape[0]} tokens`,
+    );
     return [inputs[1]!];
   },
   expertCounts({ experts, pieces }, inputs) {
@@ -360,7 +385,10 @@ function weighed(inputs: readonly ValueType[]): void {
   same(inverse.shape, [rows], "inverse");
 }
 
-/** Output types of one primitive. Throws an Error naming the primitive and the sizes: a defect of the caller, not of the user. */
+/**
+ * Output types of one primitive. Throws an Error naming the primitive and the sizes: a defect of the caller, not of the
+ * user.
+ */
 export function inferShapes<P extends Prim>(prim: P, attrs: PrimAttrs[P], inputs: readonly ValueType[]): ValueType[] {
   try {
     return shapeRules[prim](attrs, inputs);

@@ -1,12 +1,22 @@
 /**
- * DecoderSpec -> forward graph of new tokens behind a cache of keys and values. Rows of a batch may stand at different positions.
- * Letters: B rows, T new tokens in each, N = B * T, C keys that a cache has room for.
+ * DecoderSpec -> forward graph of new tokens behind a cache of keys and values. Rows of a batch may stand at different
+ * positions. Letters: B rows, T new tokens in each, N = B * T, C keys that a cache has room for.
  */
 import { GraphBuilder } from "../ir/builder.js";
 import type { ValueId } from "../ir/ir.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { slotsOf, type Slot } from "../../model/tensors/slots.js";
-import { attentionBranch, attentionInput, embedded, ffnBranch, finalHidden, isParallel, netContext, ropeTablesOf, type NetContext } from "./decoder.js";
+import {
+  attentionBranch,
+  attentionInput,
+  embedded,
+  ffnBranch,
+  finalHidden,
+  isParallel,
+  netContext,
+  ropeTablesOf,
+  type NetContext,
+} from "./decoder.js";
 
 export interface CachedShape {
   readonly batch: number;
@@ -40,7 +50,10 @@ export interface CachedDecoder {
   readonly head: ValueId;
 }
 
-export function buildCachedDecoder(spec: DecoderSpec, { batch, tokens, capacity, positions: tableLength }: CachedShape): CachedDecoder {
+export function buildCachedDecoder(
+  spec: DecoderSpec,
+  { batch, tokens, capacity, positions: tableLength }: CachedShape,
+): CachedDecoder {
   const b = new GraphBuilder();
   const rows = batch * tokens;
   const ids = b.input("ids", "int", [rows]);
@@ -49,12 +62,14 @@ export function buildCachedDecoder(spec: DecoderSpec, { batch, tokens, capacity,
   const { kvHeads, headDim, latent } = spec.attn;
   const valueDim = latent?.valueDim ?? headDim;
   const past = (capacity === 0 ? [] : spec.layers).map((_, layer) => ({
-    k: b.input(`past.${layer}.k`, "f32", [batch, kvHeads, capacity, headDim]), v: b.input(`past.${layer}.v`, "f32", [batch, kvHeads, capacity, valueDim]),
+    k: b.input(`past.${layer}.k`, "f32", [batch, kvHeads, capacity, headDim]),
+    v: b.input(`past.${layer}.v`, "f32", [batch, kvHeads, capacity, valueDim]),
   }));
   const params = slotsOf(spec).map((slot) => ({ slot, id: b.input(slot.key, "f32", slot.shape) }));
   const byKey = new Map(params.map(({ slot, id }) => [slot.key, id]));
   const present: KeyValue[] = [];
-  // One row of N tokens: whatever works token by token need not know about rows, and rope takes each token's own angles.
+  // One row of N tokens: whatever works token by token need not know about rows, and rope takes each token's own
+  // angles.
   const ctx: NetContext = {
     ...netContext(b, spec, { batch: 1, sequence: rows }, (key) => byKey.get(key)!),
     positions,
@@ -63,7 +78,10 @@ export function buildCachedDecoder(spec: DecoderSpec, { batch, tokens, capacity,
       present[layer] = { k: k!, v: v! };
       const shape = { ...attrs, batch, sequence: tokens };
       if (lengths === null) return b.op("attention", [q!, k!, v!, ...sinks], shape);
-      return b.op("cachedAttention", [q!, k!, v!, past[layer]!.k, past[layer]!.v, lengths, ...sinks], { ...shape, capacity });
+      return b.op("cachedAttention", [q!, k!, v!, past[layer]!.k, past[layer]!.v, lengths, ...sinks], {
+        ...shape,
+        capacity,
+      });
     },
   };
   let x = embedded(ctx, ids);
@@ -72,5 +90,15 @@ export function buildCachedDecoder(spec: DecoderSpec, { batch, tokens, capacity,
     const attended = b.add(x, attentionBranch(ctx, normed, layer, index));
     x = b.add(attended, ffnBranch(ctx, isParallel(spec) ? x : attended, layer, index, normed));
   });
-  return { builder: b, ids, positions, lengths, params, past, present, hidden: finalHidden(ctx, x), head: ctx.param(spec.tiedHead ? "embed" : "head") };
+  return {
+    builder: b,
+    ids,
+    positions,
+    lengths,
+    params,
+    past,
+    present,
+    hidden: finalHidden(ctx, x),
+    head: ctx.param(spec.tiedHead ? "embed" : "head"),
+  };
 }

@@ -6,7 +6,18 @@
  */
 import { GraphBuilder } from "../ir/builder.js";
 import type { AttentionAttrs, RouteRule, ValueId } from "../ir/ir.js";
-import type { ActivationKind, AttentionSpec, ClampedGlu, DecoderSpec, LatentAttention, LayerSpec, MoeFfn, NormSpec, Rope, RouterSpec } from "../../model/decoder/types.js";
+import type {
+  ActivationKind,
+  AttentionSpec,
+  ClampedGlu,
+  DecoderSpec,
+  LatentAttention,
+  LayerSpec,
+  MoeFfn,
+  NormSpec,
+  Rope,
+  RouterSpec,
+} from "../../model/decoder/types.js";
 import { normPlaces, slotKey, slotsOf, type NormPart, type Slot, type SlotPart } from "../../model/tensors/slots.js";
 import { ropeTables } from "./rope.js";
 
@@ -29,11 +40,20 @@ export interface RouterValues {
 
 /** How routers work in training only. */
 export interface TrainingRouting {
-  /** The router's input is multiplied by numbers from outside (Fedus et al. 2021, section 2.4; they are drawn around 1). What the experts read is not. */
+  /**
+   * The router's input is multiplied by numbers from outside (Fedus et al. 2021, section 2.4; they are drawn around 1).
+   * What the experts read is not.
+   */
   readonly jitter: boolean;
-  /** Experts are chosen by Sinkhorn's balanced matrix (Clark et al. 2022, arXiv 2202.01169); their weights are those of the router's rule, as ever. */
+  /**
+   * Experts are chosen by Sinkhorn's balanced matrix (Clark et al. 2022, arXiv 2202.01169); their weights are those of
+   * the router's rule, as ever.
+   */
   readonly sinkhorn: boolean;
-  /** Each expert takes ceil(factor * N * K / E) choices of a batch at most, the rest add nothing, and a token's other weights stay as they are; null: dropless. */
+  /**
+   * Each expert takes ceil(factor * N * K / E) choices of a batch at most, the rest add nothing, and a token's other
+   * weights stay as they are; null: dropless.
+   */
   readonly capacity: { readonly factor: number; readonly by: "weight" | "position" } | null;
 }
 
@@ -52,7 +72,10 @@ export interface Decoder {
 export interface BatchShape {
   readonly batch: number;
   readonly sequence: number;
-  /** Documents end with this token; attention does not look beyond their ends, and positions count from their starts. Left out: rows are one text. */
+  /**
+   * Documents end with this token; attention does not look beyond their ends, and positions count from their starts.
+   * Left out: rows are one text.
+   */
   readonly documentEnd?: number | undefined;
 }
 
@@ -84,9 +107,17 @@ export interface NetContext extends BatchShape {
 type Context = NetContext;
 
 /** A context over `b`; `input` gives the graph input of a slot, by its key. */
-export function netContext(b: GraphBuilder, spec: DecoderSpec, { batch, sequence }: BatchShape, input: (slotKey: string) => ValueId): NetContext {
+export function netContext(
+  b: GraphBuilder,
+  spec: DecoderSpec,
+  { batch, sequence }: BatchShape,
+  input: (slotKey: string) => ValueId,
+): NetContext {
   return {
-    b, spec, batch, sequence,
+    b,
+    spec,
+    batch,
+    sequence,
     param: (part, layer, expert) => input(slotKey({ part, layer, expert })),
     rope: ropeTablesOf(b, sequence),
     routers: [],
@@ -120,11 +151,24 @@ export function buildDecoder(spec: DecoderSpec, shape: BatchShape, routing: Trai
   const ctx = { ...netContext(b, spec, shape, (key) => byKey.get(key)!), ...apart(b, ids, shape), routing };
   let x = embedded(ctx, ids);
   spec.layers.forEach((layer, index) => (x = block(ctx, x, layer, index)));
-  return { builder: b, ids, params, hidden: finalHidden(ctx, x), head: ctx.param(spec.tiedHead ? "embed" : "head"), routers: ctx.routers };
+  return {
+    builder: b,
+    ids,
+    params,
+    hidden: finalHidden(ctx, x),
+    head: ctx.param(spec.tiedHead ? "embed" : "head"),
+    routers: ctx.routers,
+  };
 }
 
-/** What keeps documents apart where the shape asks for it: each token's document, its position there, and its angles. */
-function apart(b: GraphBuilder, ids: ValueId, { batch, sequence, documentEnd }: BatchShape): Partial<Pick<Context, "documents" | "positions" | "rope">> {
+/**
+ * What keeps documents apart where the shape asks for it: each token's document, its position there, and its angles.
+ */
+function apart(
+  b: GraphBuilder,
+  ids: ValueId,
+  { batch, sequence, documentEnd }: BatchShape,
+): Partial<Pick<Context, "documents" | "positions" | "rope">> {
   if (documentEnd === undefined) return {};
   const documents = b.op("documents", [ids], { batch, sequence, end: documentEnd });
   const positions = b.op("documentPositions", [documents], { batch, sequence });
@@ -135,11 +179,20 @@ function apart(b: GraphBuilder, ids: ValueId, { batch, sequence, documentEnd }: 
 export function embedded({ b, spec, param, batch, sequence, positions: given }: Context, ids: ValueId): ValueId {
   const x = b.scale(b.op("embedding", [param("embed"), ids], {}), spec.multipliers.embedding);
   if (!spec.learnedPositions) return x;
-  const positions = given ?? b.constant(Int32Array.from({ length: batch * sequence }, (_, row) => row % sequence), [batch * sequence], "int");
+  const positions =
+    given ??
+    b.constant(
+      Int32Array.from({ length: batch * sequence }, (_, row) => row % sequence),
+      [batch * sequence],
+      "int",
+    );
   return b.add(x, b.op("embedding", [param("positions"), positions], {}));
 }
 
-/** Residual stream behind the last block -> what the head reads. A constant factor on the logits is one on the hidden states. */
+/**
+ * Residual stream behind the last block -> what the head reads. A constant factor on the logits is one on the hidden
+ * states.
+ */
 export function finalHidden(ctx: Context, x: ValueId): ValueId {
   return ctx.b.scale(norm(ctx, x, "finalNorm"), ctx.spec.multipliers.logits);
 }
@@ -166,7 +219,9 @@ export function attentionBranch(ctx: Context, normed: ValueId, layer: LayerSpec,
   return added(ctx, attention(ctx, normed, layer, index), "postAttentionNorm", index);
 }
 
-/** What the FFN adds to the residual stream `x`; `normed` is attention's input, which `parallel-shared` blocks share. */
+/**
+ * What the FFN adds to the residual stream `x`; `normed` is attention's input, which `parallel-shared` blocks share.
+ */
 export function ffnBranch(ctx: Context, x: ValueId, layer: LayerSpec, index: number, normed: ValueId): ValueId {
   return added(ctx, ffn(ctx, ffnInput(ctx, x, index, normed), layer, index), "postFfnNorm", index);
 }
@@ -212,7 +267,8 @@ function attention(ctx: Context, x: ValueId, layer: LayerSpec, index: number): V
   const documents = ctx.documents === undefined ? [] : [ctx.documents];
   const inputs = [q, k, v, ...(sinks ? [param("sinks", index)] : []), ...documents];
   const attrs = { ...shape, scale, softcap, sinks, ...(documents.length === 0 ? {} : { documents: true }) };
-  const mixed = ctx.attend?.(inputs, { ...attrs, window }, index) ?? b.op("attention", inputs, { ...attrs, window: seen });
+  const mixed =
+    ctx.attend?.(inputs, { ...attrs, window }, index) ?? b.op("attention", inputs, { ...attrs, window: seen });
   return b.linear(mixed, param("o", index), outBias ? param("oBias", index) : undefined);
 }
 
@@ -226,7 +282,8 @@ interface Attended {
 function projected(ctx: Context, x: ValueId, { rope }: LayerSpec, layer: number): Attended {
   const { b, spec, param } = ctx;
   const { heads, kvHeads, headDim, qkNorm, qkvBias, clip } = spec.attn;
-  const project = (weight: SlotPart, bias: SlotPart): ValueId => b.linear(x, param(weight, layer), qkvBias ? param(bias, layer) : undefined);
+  const project = (weight: SlotPart, bias: SlotPart): ValueId =>
+    b.linear(x, param(weight, layer), qkvBias ? param(bias, layer) : undefined);
   const limited = (y: ValueId): ValueId => (clip === null ? y : b.op("clamp", [y], { low: -clip, high: clip }));
   const turn = (y: ValueId, count: number, weight: SlotPart): ValueId => {
     const normed = (z: ValueId, behindRope: boolean): ValueId =>
@@ -234,15 +291,27 @@ function projected(ctx: Context, x: ValueId, { rope }: LayerSpec, layer: number)
     const ready = limited(normed(y, false));
     return normed(rope === null ? ready : rotate(ctx, ready, rope, count, headDim, 0), true);
   };
-  return { q: turn(project("q", "qBias"), heads, "qNorm"), k: turn(project("k", "kBias"), kvHeads, "kNorm"), v: limited(project("v", "vBias")) };
+  return {
+    q: turn(project("q", "qBias"), heads, "qNorm"),
+    k: turn(project("k", "kBias"), kvHeads, "kNorm"),
+    v: limited(project("v", "vBias")),
+  };
 }
 
 /** Multi-head latent attention: see `LatentAttention`. */
-function fromLatents(ctx: Context, x: ValueId, { queryRank, norm: latentNorm, ropeDim }: LatentAttention, { rope }: LayerSpec, layer: number): Attended {
+function fromLatents(
+  ctx: Context,
+  x: ValueId,
+  { queryRank, norm: latentNorm, ropeDim }: LatentAttention,
+  { rope }: LayerSpec,
+  layer: number,
+): Attended {
   const { b, spec, param } = ctx;
   const { heads, headDim } = spec.attn;
-  const latent = (down: SlotPart, weight: SlotPart): ValueId => normalise(b, b.linear(x, param(down, layer)), latentNorm, param(weight, layer), null);
-  const turn = (y: ValueId, count: number, size: number): ValueId => (rope === null ? y : rotate(ctx, y, rope, count, size, size - ropeDim));
+  const latent = (down: SlotPart, weight: SlotPart): ValueId =>
+    normalise(b, b.linear(x, param(down, layer)), latentNorm, param(weight, layer), null);
+  const turn = (y: ValueId, count: number, size: number): ValueId =>
+    rope === null ? y : rotate(ctx, y, rope, count, size, size - ropeDim);
   const q = b.linear(queryRank === null ? x : latent("qDown", "qLatentNorm"), param("q", layer));
   const kv = latent("kvDown", "kvLatentNorm");
   const shared = turn(b.linear(x, param("kRope", layer)), 1, ropeDim);
@@ -254,7 +323,13 @@ function fromLatents(ctx: Context, x: ValueId, { queryRank, norm: latentNorm, ro
 }
 
 /** Norm on queries or keys [N, count * D]. */
-function headNorm({ b, spec, batch, sequence }: Context, y: ValueId, count: number, { span, norm: of }: NonNullable<AttentionSpec["qkNorm"]>, weight: ValueId): ValueId {
+function headNorm(
+  { b, spec, batch, sequence }: Context,
+  y: ValueId,
+  count: number,
+  { span, norm: of }: NonNullable<AttentionSpec["qkNorm"]>,
+  weight: ValueId,
+): ValueId {
   const whole = b.shape(y);
   if (span === "full") return normalise(b, y, of, weight, null);
   const { headDim } = spec.attn;
@@ -269,7 +344,9 @@ function headNorm({ b, spec, batch, sequence }: Context, y: ValueId, count: numb
 function rotate(ctx: Context, y: ValueId, rope: Rope, heads: number, headDim: number, offset: number): ValueId {
   const { cos, sin, perToken } = ctx.rope(rope);
   const { rotary, interleaved } = rope;
-  const grid = perToken ? { batch: 1, sequence: ctx.batch * ctx.sequence } : { batch: ctx.batch, sequence: ctx.sequence };
+  const grid = perToken
+    ? { batch: 1, sequence: ctx.batch * ctx.sequence }
+    : { batch: ctx.batch, sequence: ctx.sequence };
   return ctx.b.op("rope", [y, cos, sin], { ...grid, heads, headDim, offset, rotary, interleaved, inverse: false });
 }
 
@@ -297,7 +374,14 @@ function clampedGlu(b: GraphBuilder, gate: ValueId, up: ValueId, { alpha, limit 
 }
 
 /** A spec's router as the routing primitive wants it. */
-export function routeRule({ score, jitter, renormalise, groups, correctionBias: corrected, scaling }: RouterSpec): RouteRule {
+export function routeRule({
+  score,
+  jitter,
+  renormalise,
+  groups,
+  correctionBias: corrected,
+  scaling,
+}: RouterSpec): RouteRule {
   return { score, jitter, renormalise, groups, corrected, scaling };
 }
 
@@ -309,15 +393,38 @@ function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
   const read = jitter === null ? x : b.mul(x, jitter);
   const logits = b.linear(read, param("router", layer), router.bias ? param("routerBias", layer) : undefined);
   const rule = routeRule(router);
-  const [weights, chosen] = ctx.routing?.sinkhorn === true ? balancedChoice(b, logits, topK, rule)
-    : b.apply("routeTopK", rule.corrected ? [logits, param("routerCorrection", layer)] : [logits], { k: topK, rule }) as [ValueId, ValueId];
+  const [weights, chosen] =
+    ctx.routing?.sinkhorn === true
+      ? balancedChoice(b, logits, topK, rule)
+      : (b.apply("routeTopK", rule.corrected ? [logits, param("routerCorrection", layer)] : [logits], {
+          k: topK,
+          rule,
+        }) as [ValueId, ValueId]);
   const rows = expertRows(b.shape(chosen), experts, ctx.routing?.capacity);
-  const served = rows === null ? chosen : b.op("expertCapacity", [weights, chosen], { experts, rows, by: ctx.routing!.capacity!.by });
-  const [order, inverse, counts] = b.apply("expertSort", [served], { experts, drops: rows !== null }) as [ValueId, ValueId, ValueId];
+  const served =
+    rows === null
+      ? chosen
+      : b.op("expertCapacity", [weights, chosen], { experts, rows, by: ctx.routing!.capacity!.by });
+  const [order, inverse, counts] = b.apply("expertSort", [served], { experts, drops: rows !== null }) as [
+    ValueId,
+    ValueId,
+    ValueId,
+  ];
   const wanted = rows === null ? counts : b.reshape(b.op("expertCounts", [chosen], { experts, pieces: 1 }), [experts]);
-  routers.push({ layer, experts, topK, rule, logits, chosen, jitter, counts: wanted, kept: ctx.routing?.capacity == null ? null : counts });
+  routers.push({
+    layer,
+    experts,
+    topK,
+    rule,
+    logits,
+    chosen,
+    jitter,
+    counts: wanted,
+    kept: ctx.routing?.capacity == null ? null : counts,
+  });
 
-  const each = (part: SlotPart): ValueId[] => Array.from({ length: experts }, (_, expert) => param(part, layer, expert));
+  const each = (part: SlotPart): ValueId[] =>
+    Array.from({ length: experts }, (_, expert) => param(part, layer, expert));
   const dispatched = b.op("dispatch", [x, order, inverse], { k: topK });
   const grouped = (input: ValueId, part: "gate" | "up" | "down"): ValueId => {
     const y = b.op("groupedMatmul", [input, counts, ...each(part)], { transB: true });
@@ -339,7 +446,14 @@ function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
 /** Sinkhorn's iteration settles long before on the logits of a router; one that has not is cut off there. */
 const SINKHORN = { iterations: 32, tolerance: 1e-4 };
 /** For the choice alone: top k of what is given. */
-const byLogit: RouteRule = { score: "softmax", jitter: 0, renormalise: null, groups: null, corrected: false, scaling: 1 };
+const byLogit: RouteRule = {
+  score: "softmax",
+  jitter: 0,
+  renormalise: null,
+  groups: null,
+  corrected: false,
+  scaling: 1,
+};
 
 /** Weights and choices [N, K]: the top k of the balanced matrix. */
 function balancedChoice(b: GraphBuilder, logits: ValueId, k: number, rule: RouteRule): readonly [ValueId, ValueId] {
@@ -348,8 +462,15 @@ function balancedChoice(b: GraphBuilder, logits: ValueId, k: number, rule: Route
   return [b.op("routeWeights", [logits, chosen], { rule }), chosen];
 }
 
-/** Choices that an expert takes at most, or null where that leaves all (megatron/core/transformer/moe/moe_utils.py, get_capacity). */
-function expertRows([tokens, k]: readonly number[], experts: number, capacity: TrainingRouting["capacity"] | undefined): number | null {
+/**
+ * Choices that an expert takes at most, or null where that leaves all (megatron/core/transformer/moe/moe_utils.py,
+ * get_capacity).
+ */
+function expertRows(
+  [tokens, k]: readonly number[],
+  experts: number,
+  capacity: TrainingRouting["capacity"] | undefined,
+): number | null {
   if (capacity === null || capacity === undefined) return null;
   // No expert is chosen twice by a token.
   const rows = Math.ceil(((tokens! * k!) / experts) * capacity.factor);

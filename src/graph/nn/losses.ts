@@ -6,21 +6,31 @@ import type { RouterValues } from "./decoder.js";
 const summed = (b: GraphBuilder, parts: readonly ValueId[]): ValueId => parts.reduce((sum, part) => b.add(sum, part));
 
 /**
- * Load-balancing loss: E * sum over experts of (share of tokens sent to it, summed over the K choices) * (mean router probability),
- * both means taken over the tokens of all MoE layers together, as transformers' `load_balancing_loss_func` (mixtral) does it;
- * Switch Transformer (Fedus et al. 2021), equations 4-6. 1 * K when balanced. The share carries no gradient.
+ * Load-balancing loss: E * sum over experts of (share of tokens sent to it, summed over the K choices) * (mean router
+ * probability), both means taken over the tokens of all MoE layers together, as transformers'
+ * `load_balancing_loss_func` (mixtral) does it; Switch Transformer (Fedus et al. 2021), equations 4-6. 1 * K when
+ * balanced. The share carries no gradient.
  */
-export function balanceLoss(b: GraphBuilder, routers: readonly Pick<RouterValues, "experts" | "logits" | "counts">[]): ValueId {
+export function balanceLoss(
+  b: GraphBuilder,
+  routers: readonly Pick<RouterValues, "experts" | "logits" | "counts">[],
+): ValueId {
   const { experts } = routers[0]!;
-  if (routers.some((router) => router.experts !== experts)) throw new Error("layers with different numbers of experts share no balance loss");
+  if (routers.some((router) => router.experts !== experts))
+    throw new Error("layers with different numbers of experts share no balance loss");
   const tokens = b.shape(routers[0]!.logits)[0]! * routers.length;
   const total = (parts: readonly ValueId[]): ValueId => b.scale(summed(b, parts), 1 / tokens);
   const share = total(routers.map(({ counts }) => b.op("toFloat", [counts], {})));
-  const probability = total(routers.map(({ logits }) => b.op("reduceSum", [b.op("softmax", [logits], {})], { axes: [0], keepDims: false })));
+  const probability = total(
+    routers.map(({ logits }) => b.op("reduceSum", [b.op("softmax", [logits], {})], { axes: [0], keepDims: false })),
+  );
   return b.scale(b.op("reduceSum", [b.mul(share, probability)], { axes: [0], keepDims: false }), experts);
 }
 
-/** Router z-loss: mean over tokens and MoE layers of the squared logsumexp of the router logits (ST-MoE, Zoph et al. 2022, equation 5). */
+/**
+ * Router z-loss: mean over tokens and MoE layers of the squared logsumexp of the router logits (ST-MoE, Zoph et al.
+ * 2022, equation 5).
+ */
 export function routerZLoss(b: GraphBuilder, routers: readonly Pick<RouterValues, "logits">[]): ValueId {
   const tokens = b.shape(routers[0]!.logits)[0]! * routers.length;
   const parts = routers.map(({ logits }) => {
@@ -39,39 +49,72 @@ export interface Elsewhere {
 }
 
 /**
- * How often each expert is among a token's K best scores [pieces, E], int: as the routers choose, but for correction bias and groups, which
- * DeepSeek-V3 (equation 18) and Megatron-Core (`compute_routing_scores_for_aux_loss`) leave out of the loss.
+ * How often each expert is among a token's K best scores [pieces, E], int: as the routers choose, but for correction
+ * bias and groups, which DeepSeek-V3 (equation 18) and Megatron-Core (`compute_routing_scores_for_aux_loss`) leave out
+ * of the loss.
  */
-export function scoreCounts(b: GraphBuilder, { experts, topK, rule, logits, chosen, counts }: Balanced, pieces: number): ValueId {
+export function scoreCounts(
+  b: GraphBuilder,
+  { experts, topK, rule, logits, chosen, counts }: Balanced,
+  pieces: number,
+): ValueId {
   const plain = !rule.corrected && rule.groups === null;
   if (plain && pieces === 1) return b.reshape(counts, [1, experts]);
-  const best = plain ? chosen : b.apply("routeTopK", [logits], { k: topK, rule: { ...rule, renormalise: null, groups: null, corrected: false, scaling: 1 } })[1]!;
+  const best = plain
+    ? chosen
+    : b.apply("routeTopK", [logits], {
+        k: topK,
+        rule: { ...rule, renormalise: null, groups: null, corrected: false, scaling: 1 },
+      })[1]!;
   return b.op("expertCounts", [best], { experts, pieces });
 }
 
 /** Scores of each token as probabilities [N, E]: the softmax, or sigmoids over their sum (DeepSeek-V3, equation 19). */
 function probabilities(b: GraphBuilder, { rule, logits, experts }: Balanced): ValueId {
   if (rule.score !== "sigmoid") return b.op("softmax", [logits], {});
-  const all: RouteRule = { score: "sigmoid", jitter: 0, renormalise: { plus: 1e-20, atLeast: 0 }, groups: null, corrected: false, scaling: 1 };
+  const all: RouteRule = {
+    score: "sigmoid",
+    jitter: 0,
+    renormalise: { plus: 1e-20, atLeast: 0 },
+    groups: null,
+    corrected: false,
+    scaling: 1,
+  };
   const tokens = b.shape(logits)[0]!;
-  const every = b.constant(Int32Array.from({ length: tokens * experts }, (_, i) => i % experts), [tokens, experts], "int");
+  const every = b.constant(
+    Int32Array.from({ length: tokens * experts }, (_, i) => i % experts),
+    [tokens, experts],
+    "int",
+  );
   return b.op("routeWeights", [logits, every], { rule: all });
 }
 
 /**
- * Load-balancing loss layer by layer, each layer's added: E / K * sum over experts of f P, f = (how often chosen) / tokens, P = mean score as a probability; 1 for a balanced
- * layer. With `pieces` it is the mean over that many equal runs of tokens, such as sequences, of each run's own loss. With `elsewhere`, one for each layer, f is
- * that of all tokens of a step. Megatron-Core's `aux_loss`, `seq_aux_loss` and `global_aux_loss`. f carries no gradient.
+ * Load-balancing loss layer by layer, each layer's added: E / K * sum over experts of f P, f = (how often chosen) /
+ * tokens, P = mean score as a probability; 1 for a balanced layer. With `pieces` it is the mean over that many equal
+ * runs of tokens, such as sequences, of each run's own loss. With `elsewhere`, one for each layer, f is that of all
+ * tokens of a step. Megatron-Core's `aux_loss`, `seq_aux_loss` and `global_aux_loss`. f carries no gradient.
  */
-export function layerBalanceLoss(b: GraphBuilder, routers: readonly Balanced[], { pieces = 1, elsewhere }: { readonly pieces?: number; readonly elsewhere?: readonly Elsewhere[] | undefined }): ValueId {
-  return summed(b, routers.map((router, i) => {
-    const { experts, topK, logits } = router;
-    const tokens = b.shape(logits)[0]! / pieces;
-    const counted = b.op("toFloat", [scoreCounts(b, router, pieces)], {});
-    const other = elsewhere?.[i];
-    const share = other === undefined ? b.scale(counted, 1 / tokens) : b.mul(b.add(counted, other.counts), other.perToken);
-    const mass = b.op("reduceSum", [b.reshape(probabilities(b, router), [pieces, tokens, experts])], { axes: [1], keepDims: false });
-    const product = b.op("reduceSum", [b.mul(share, mass)], { axes: [0, 1], keepDims: false });
-    return b.scale(product, experts / (topK * tokens * pieces));
-  }));
+export function layerBalanceLoss(
+  b: GraphBuilder,
+  routers: readonly Balanced[],
+  { pieces = 1, elsewhere }: { readonly pieces?: number; readonly elsewhere?: readonly Elsewhere[] | undefined },
+): ValueId {
+  return summed(
+    b,
+    routers.map((router, i) => {
+      const { experts, topK, logits } = router;
+      const tokens = b.shape(logits)[0]! / pieces;
+      const counted = b.op("toFloat", [scoreCounts(b, router, pieces)], {});
+      const other = elsewhere?.[i];
+      const share =
+        other === undefined ? b.scale(counted, 1 / tokens) : b.mul(b.add(counted, other.counts), other.perToken);
+      const mass = b.op("reduceSum", [b.reshape(probabilities(b, router), [pieces, tokens, experts])], {
+        axes: [1],
+        keepDims: false,
+      });
+      const product = b.op("reduceSum", [b.mul(share, mass)], { axes: [0, 1], keepDims: false });
+      return b.scale(product, experts / (topK * tokens * pieces));
+    }),
+  );
 }

@@ -1,13 +1,24 @@
 /**
- * The decoder in parts, each a graph of its own: activations in, activations out. Run one after the other they are the network of
- * `decoder.ts`; in between, weights can come and go. Parameters are graph inputs named by slot key, behind the activations.
+ * The decoder in parts, each a graph of its own: activations in, activations out. Run one after the other they are the
+ * network of `decoder.ts`; in between, weights can come and go. Parameters are graph inputs named by slot key, behind
+ * the activations.
  */
 import { GraphBuilder } from "../ir/builder.js";
 import type { DType, Graph, ValueId } from "../ir/ir.js";
 import { prune } from "../ir/passes.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { slotsOf } from "../../model/tensors/slots.js";
-import { attentionBranch, attentionInput, embedded, ffnBranch, ffnInput, finalHidden, netContext, type BatchShape, type NetContext } from "./decoder.js";
+import {
+  attentionBranch,
+  attentionInput,
+  embedded,
+  ffnBranch,
+  ffnInput,
+  finalHidden,
+  netContext,
+  type BatchShape,
+  type NetContext,
+} from "./decoder.js";
 
 export interface DecoderPart {
   /** Inputs: the activations, then the parameters. */
@@ -34,7 +45,9 @@ export interface DecoderParts {
 export function decoderParts(spec: DecoderSpec): DecoderParts {
   const slots = new Map(slotsOf(spec).map((slot) => [slot.key, slot]));
   const part = (
-    shape: BatchShape, inputs: readonly (readonly [string, DType, readonly number[]])[], build: (ctx: NetContext, inputs: readonly ValueId[]) => ValueId,
+    shape: BatchShape,
+    inputs: readonly (readonly [string, DType, readonly number[]])[],
+    build: (ctx: NetContext, inputs: readonly ValueId[]) => ValueId,
   ): DecoderPart => {
     const b = new GraphBuilder();
     const given = inputs.map(([name, dtype, size]) => b.input(name, dtype, size));
@@ -52,15 +65,26 @@ export function decoderParts(spec: DecoderSpec): DecoderParts {
   const stream = (rows: number): readonly [string, DType, readonly number[]] => ["x", "f32", [rows, spec.hidden]];
   const oneSequence = (rows: number): BatchShape => ({ batch: 1, sequence: rows });
   return {
-    embedding: (shape) => part(shape, [["ids", "int", [shape.batch * shape.sequence]]], (ctx, [ids]) => embedded(ctx, ids!)),
+    embedding: (shape) =>
+      part(shape, [["ids", "int", [shape.batch * shape.sequence]]], (ctx, [ids]) => embedded(ctx, ids!)),
     attention: (layer, shape) =>
       part(shape, [stream(shape.batch * shape.sequence)], (ctx, [x]) =>
-        ctx.b.add(x!, attentionBranch(ctx, attentionInput(ctx, x!, layer), spec.layers[layer]!, layer))),
+        ctx.b.add(x!, attentionBranch(ctx, attentionInput(ctx, x!, layer), spec.layers[layer]!, layer)),
+      ),
     ffn: (layer, rows) =>
       part(oneSequence(rows), [stream(rows)], (ctx, [x]) =>
-        ffnBranch(ctx, x!, spec.layers[layer]!, layer, spec.block === "parallel-shared" ? attentionInput(ctx, x!, layer) : x!)),
+        ffnBranch(
+          ctx,
+          x!,
+          spec.layers[layer]!,
+          layer,
+          spec.block === "parallel-shared" ? attentionInput(ctx, x!, layer) : x!,
+        ),
+      ),
     ffnInput: (layer, rows) =>
-      part(oneSequence(rows), [stream(rows)], (ctx, [x]) => ffnInput(ctx, x!, layer, spec.block === "parallel-shared" ? attentionInput(ctx, x!, layer) : x!)),
+      part(oneSequence(rows), [stream(rows)], (ctx, [x]) =>
+        ffnInput(ctx, x!, layer, spec.block === "parallel-shared" ? attentionInput(ctx, x!, layer) : x!),
+      ),
     final: (rows) => part(oneSequence(rows), [stream(rows)], (ctx, [x]) => finalHidden(ctx, x!)),
     head: (rows, columns) =>
       part(oneSequence(rows), [stream(rows), ["head", "f32", [columns, spec.hidden]]], ({ b }, [hidden, head]) => {

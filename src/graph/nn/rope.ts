@@ -1,9 +1,15 @@
 /** Rotary angles per position: cos and sin tables [S, rotary/2]. */
 import type { Rope } from "../../model/decoder/types.js";
 
-/** The dimensions between which YaRN goes from kept to interpolated (modeling_rope_utils.py, _compute_yarn_parameters). */
-function yarnRamp({ theta, rotary }: Rope, { betaFast, betaSlow, originalMaxPositions, truncate }: Extract<Rope["scaling"], { kind: "yarn" }>): { low: number; high: number } {
-  const dimension = (rotations: number): number => (rotary * Math.log(originalMaxPositions / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
+/**
+ * The dimensions between which YaRN goes from kept to interpolated (modeling_rope_utils.py, _compute_yarn_parameters).
+ */
+function yarnRamp(
+  { theta, rotary }: Rope,
+  { betaFast, betaSlow, originalMaxPositions, truncate }: Extract<Rope["scaling"], { kind: "yarn" }>,
+): { low: number; high: number } {
+  const dimension = (rotations: number): number =>
+    (rotary * Math.log(originalMaxPositions / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
   const [from, to] = [dimension(betaFast), dimension(betaSlow)];
   const low = Math.max(truncate ? Math.floor(from) : from, 0);
   const high = Math.min(truncate ? Math.ceil(to) : to, rotary - 1);
@@ -30,7 +36,8 @@ export function ropeFrequencies(rope: Rope, sequence: number): Float64Array {
         if (wavelength < shortest) return frequency;
         if (wavelength > longest) return frequency / scaling.factor;
         const blend =
-          (scaling.originalMaxPositions / wavelength - scaling.lowFreqFactor) / (scaling.highFreqFactor - scaling.lowFreqFactor);
+          (scaling.originalMaxPositions / wavelength - scaling.lowFreqFactor) /
+          (scaling.highFreqFactor - scaling.lowFreqFactor);
         return ((1 - blend) * frequency) / scaling.factor + blend * frequency;
       });
     }

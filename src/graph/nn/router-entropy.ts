@@ -3,8 +3,9 @@ import type { GraphBuilder } from "../ir/builder.js";
 import type { ValueId } from "../ir/ir.js";
 
 /**
- * Mean over tokens of the entropy of softmax(logits [N, E]), in nats: log E where all experts are alike, 0 where one has all. By the softmax also for routers that
- * score in another way, so that numbers can be compared. H = logsumexp(l) - sum p l.
+ * Mean over tokens of the entropy of softmax(logits [N, E]), in nats: log E where all experts are alike, 0 where one
+ * has all. By the softmax also for routers that score in another way, so that numbers can be compared. H = logsumexp(l)
+ * - sum p l.
  */
 export function routerEntropy(b: GraphBuilder, logits: ValueId): ValueId {
   const tokens = b.shape(logits)[0]!;

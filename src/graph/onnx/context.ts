@@ -1,10 +1,10 @@
 /**
  * State of one lowering: which ONNX name holds each IR value.
  *
- * Two tricks live here. (1) A routed value [R, ...] may exist as one tensor or as segments, one per expert; segments are joined
- * only when somebody needs the whole, so a chain of expert operations never copies rows together and apart again.
- * (2) What a forward lowering has computed (probabilities, 1/rms, sigmoids) is remembered under a key made of the
- * primitive's inputs, so that the gradient primitive, which names only those inputs, finds it again.
+ * Two tricks live here. (1) A routed value [R, ...] may exist as one tensor or as segments, one per expert; segments
+ * are joined only when somebody needs the whole, so a chain of expert operations never copies rows together and apart
+ * again. (2) What a forward lowering has computed (probabilities, 1/rms, sigmoids) is remembered under a key made of
+ * the primitive's inputs, so that the gradient primitive, which names only those inputs, finds it again.
  */
 import type { Graph, Node, ValueId } from "../ir/ir.js";
 import { Emitter } from "./emitter.js";
@@ -27,9 +27,13 @@ export class Lowering {
   private readonly makers = new Map<ValueId, Node>();
   private readonly uses = new Map<ValueId, number>();
 
-  constructor(readonly graph: Graph, private readonly turned: ReadonlySet<ValueId> = new Set()) {
+  constructor(
+    readonly graph: Graph,
+    private readonly turned: ReadonlySet<ValueId> = new Set(),
+  ) {
     for (const node of graph.nodes) for (const id of node.out) this.makers.set(id, node);
-    for (const id of [...graph.nodes.flatMap((node) => node.in), ...graph.outputs]) this.uses.set(id, (this.uses.get(id) ?? 0) + 1);
+    for (const id of [...graph.nodes.flatMap((node) => node.in), ...graph.outputs])
+      this.uses.set(id, (this.uses.get(id) ?? 0) + 1);
   }
 
   /** The node that a value comes out of; undefined for an input. */
@@ -113,7 +117,9 @@ export class Lowering {
 
   /** Counts by which all of these values are already cut and not joined, or null. */
   commonCounts(ids: readonly ValueId[]): ValueId | null {
-    const [first, ...rest] = ids.map((id) => (this.whole.has(id) ? [] : (this.cut.get(id) ?? [])).map(({ counts }) => counts));
+    const [first, ...rest] = ids.map((id) =>
+      (this.whole.has(id) ? [] : (this.cut.get(id) ?? [])).map(({ counts }) => counts),
+    );
     return first!.find((counts) => rest.every((other) => other.includes(counts))) ?? null;
   }
 

@@ -8,7 +8,13 @@ export class Emitter {
   private count = 0;
 
   /** Adds a node and returns its output names. */
-  emit(op: string, inputs: readonly string[], attributes: Readonly<Record<string, Attribute>> = {}, outputs = 1, domain?: string): string[] {
+  emit(
+    op: string,
+    inputs: readonly string[],
+    attributes: Readonly<Record<string, Attribute>> = {},
+    outputs = 1,
+    domain?: string,
+  ): string[] {
     const names = Array.from({ length: outputs }, () => `t${this.count++}`);
     this.nodes.push({ op, inputs, outputs: names, attributes, domain });
     return names;
@@ -22,7 +28,13 @@ export class Emitter {
   /** `alpha * op(a) op(b)` over the last two axes; transposes cost nothing in com.microsoft's FusedMatMul. */
   matmul(a: string, b: string, { transA = false, transB = false, alpha = 1 } = {}): string {
     if (!transA && !transB && alpha === 1) return this.op("MatMul", [a, b]);
-    return this.emit("FusedMatMul", [a, b], { transA: Number(transA), transB: Number(transB), alpha: { float: alpha } }, 1, "com.microsoft")[0]!;
+    return this.emit(
+      "FusedMatMul",
+      [a, b],
+      { transA: Number(transA), transB: Number(transB), alpha: { float: alpha } },
+      1,
+      "com.microsoft",
+    )[0]!;
   }
 
   reshape(x: string, shape: readonly number[]): string {
@@ -41,7 +53,11 @@ export class Emitter {
 
   /** A one-dimensional int64 constant, unless `shape` says otherwise. */
   ints(values: ArrayLike<number>, shape: readonly number[] = [values.length]): string {
-    return this.constant("int64", BigInt64Array.from(Array.from(values), (value) => BigInt(value)), shape);
+    return this.constant(
+      "int64",
+      BigInt64Array.from(Array.from(values), (value) => BigInt(value)),
+      shape,
+    );
   }
 
   int(value: number): string {

@@ -3,7 +3,16 @@ import type { Graph, Prim, ValueId } from "../ir/ir.js";
 import { elements } from "../ir/ir.js";
 import { liveNodes, refuseRaces } from "./check.js";
 import { Lowering } from "./context.js";
-import { encodeModel, type ExternalData, type Hole, type LaterData, type OnnxNode, type OnnxTensor, type OnnxType, type OnnxValue } from "./proto.js";
+import {
+  encodeModel,
+  type ExternalData,
+  type Hole,
+  type LaterData,
+  type OnnxNode,
+  type OnnxTensor,
+  type OnnxType,
+  type OnnxValue,
+} from "./proto.js";
 import { loweringRules, type LoweringRule } from "./rules.js";
 
 export interface OnnxProgram {
@@ -45,7 +54,9 @@ export function lower(graph: Graph, options: LowerOptions = {}): OnnxProgram {
   const weights: OnnxTensor[] = [];
   graph.inputs.forEach((id, i) => {
     const { dtype, shape: own } = graph.values[id]!;
-    const { name, shape = turned?.has(id) === true ? own.toReversed() : own } = options.inputs?.[i] ?? { name: `i${i}` };
+    const { name, shape = turned?.has(id) === true ? own.toReversed() : own } = options.inputs?.[i] ?? {
+      name: `i${i}`,
+    };
     const value = { name, type: onnxType[dtype], shape };
     const data = stored.get(id);
     if (data === undefined) inputs.push(value);
@@ -67,14 +78,28 @@ export function lower(graph: Graph, options: LowerOptions = {}): OnnxProgram {
   graph.outputs.forEach((id, i) => {
     const { name, shape } = outputs[i]!;
     const from = ctx.get(id);
-    if (shape !== graph.values[id]!.shape) ends.push({ op: "Reshape", inputs: [from, ctx.emitter.ints(shape)], outputs: [name] });
+    if (shape !== graph.values[id]!.shape)
+      ends.push({ op: "Reshape", inputs: [from, ctx.emitter.ints(shape)], outputs: [name] });
     // A copy only where an output is an input or appears twice.
     else if (made.has(from) && !names.has(from)) names.set(from, name);
     else ends.push({ op: "Identity", inputs: [from], outputs: [name] });
   });
-  const nodes = renamed(liveNodes([...ctx.emitter.nodes, ...ends], graph.outputs.flatMap((id, i) => [ctx.get(id), outputs[i]!.name])), names);
+  const nodes = renamed(
+    liveNodes(
+      [...ctx.emitter.nodes, ...ends],
+      graph.outputs.flatMap((id, i) => [ctx.get(id), outputs[i]!.name]),
+    ),
+    names,
+  );
   refuseRaces(nodes, initializers);
-  const encoded = encodeModel({ nodes, initializers: [...initializers, ...weights], inputs, outputs, version, metadata });
+  const encoded = encodeModel({
+    nodes,
+    initializers: [...initializers, ...weights],
+    inputs,
+    outputs,
+    version,
+    metadata,
+  });
   return { ...encoded, inputs: inputs.map(({ name }) => name), outputs: outputs.map(({ name }) => name) };
 }
 
@@ -85,14 +110,25 @@ function renamed(nodes: readonly OnnxNode[], names: ReadonlyMap<string, string>)
 }
 
 function requireElements(name: string, shape: readonly number[], own: readonly number[]): void {
-  if (elements(shape) !== elements(own)) throw new Error(`${name} has shape [${shape.join(", ")}], the graph's value [${own.join(", ")}]`);
+  if (elements(shape) !== elements(own))
+    throw new Error(`${name} has shape [${shape.join(", ")}], the graph's value [${own.join(", ")}]`);
 }
 
-/** Inputs that are only ever the second factor of products x Wᵀ: they may as well come as [in, out], see `LowerOptions.turned`. */
+/**
+ * Inputs that are only ever the second factor of products x Wᵀ: they may as well come as [in, out], see
+ * `LowerOptions.turned`.
+ */
 export function turnable({ inputs, outputs, nodes, values }: Graph): Set<ValueId> {
   const found = new Set(inputs.filter((id) => values[id]!.shape.length === 2 && !outputs.includes(id)));
   for (const { prim, in: used, attrs } of nodes) {
-    const first = prim === "matmul" && attrs.transB && !attrs.transA ? 1 : prim === "groupedMatmul" && attrs.transB ? 2 : prim === "headCrossEntropy" ? 1 : Infinity;
+    const first =
+      prim === "matmul" && attrs.transB && !attrs.transA
+        ? 1
+        : prim === "groupedMatmul" && attrs.transB
+          ? 2
+          : prim === "headCrossEntropy"
+            ? 1
+            : Infinity;
     used.forEach((id, i) => (i < first || (prim === "headCrossEntropy" && i > 1)) && found.delete(id));
   }
   return found;

@@ -1,7 +1,7 @@
 /**
- * Writes ONNX ModelProto bytes (protobuf wire format; field numbers from onnx/onnx.proto3, IR version 9).
- * Only what a flat graph with static shapes needs. Large initializers need not be in memory: they lie in a file of their own, or are
- * left as holes that whoever writes the file fills.
+ * Writes ONNX ModelProto bytes (protobuf wire format; field numbers from onnx/onnx.proto3, IR version 9). Only what a
+ * flat graph with static shapes needs. Large initializers need not be in memory: they lie in a file of their own, or
+ * are left as holes that whoever writes the file fills.
  */
 
 export type OnnxType = "float" | "int64" | "bool";
@@ -72,7 +72,8 @@ export interface EncodedModel {
 const VARINT = 10;
 
 /**
- * Grows by doubling. A length-delimited part is written in place behind room for one byte of length; a part of 128 bytes or more moves up to make room for the rest.
+ * Grows by doubling. A length-delimited part is written in place behind room for one byte of length; a part of 128
+ * bytes or more moves up to make room for the rest.
  */
 class Writer {
   private buffer = new Uint8Array(1 << 16);
@@ -158,7 +159,8 @@ class Writer {
     this.length = start - 1;
     this.varint(whole);
     this.length += size;
-    for (let i = before; i < this.holes.length; i++) this.holes[i] = { ...this.holes[i]!, at: this.holes[i]!.at + shift };
+    for (let i = before; i < this.holes.length; i++)
+      this.holes[i] = { ...this.holes[i]!, at: this.holes[i]!.at + shift };
   }
 
   finish(): EncodedModel {
@@ -204,7 +206,8 @@ function writeTensor(w: Writer, { name, type, shape, data }: OnnxTensor): void {
   } else if ("later" in data) {
     w.hole(9, name, data.bytes);
   } else {
-    const entry = (key: string, value: string | number): void => w.message(13, (e) => [e.string(1, key), e.string(2, String(value))]);
+    const entry = (key: string, value: string | number): void =>
+      w.message(13, (e) => [e.string(1, key), e.string(2, String(value))]);
     entry("location", data.location);
     entry("offset", data.offset);
     entry("length", data.bytes);
@@ -224,7 +227,8 @@ export function encodeModel(model: OnnxModel): EncodedModel {
         for (const input of node.inputs) n.string(1, input);
         for (const output of node.outputs) n.string(2, output);
         n.string(4, node.op);
-        for (const [name, value] of Object.entries(node.attributes ?? {})) n.message(5, (a) => writeAttribute(a, name, value));
+        for (const [name, value] of Object.entries(node.attributes ?? {}))
+          n.message(5, (a) => writeAttribute(a, name, value));
         if (node.domain !== undefined) n.string(7, node.domain);
       });
     }
@@ -233,12 +237,16 @@ export function encodeModel(model: OnnxModel): EncodedModel {
     for (const input of model.inputs) graph.message(11, (v) => writeValue(v, input));
     for (const output of model.outputs) graph.message(12, (v) => writeValue(v, output));
   });
-  for (const [domain, version] of [["", 18], ["com.microsoft", 1]] as const) {
+  for (const [domain, version] of [
+    ["", 18],
+    ["com.microsoft", 1],
+  ] as const) {
     w.message(8, (opset) => {
       opset.string(1, domain);
       opset.int(2, version);
     });
   }
-  for (const [key, value] of Object.entries(model.metadata ?? {})) w.message(14, (entry) => [entry.string(1, key), entry.string(2, value)]);
+  for (const [key, value] of Object.entries(model.metadata ?? {}))
+    w.message(14, (entry) => [entry.string(1, key), entry.string(2, value)]);
   return w.finish();
 }

@@ -21,9 +21,19 @@ function ropeBehind(ctx: Lowering, x: string, cos: string, sin: string, attrs: R
   const { batch, sequence, heads, headDim, offset } = attrs;
   const rest = headDim - offset;
   const rows = batch * sequence * heads;
-  const [before, behind] = e.emit("Split", [e.reshape(x, [rows, headDim]), e.ints([offset, rest])], { axis: 1 }, 2) as [string, string];
-  const turned = rope(ctx, e.reshape(behind, [batch * sequence, heads * rest]), cos, sin, { ...attrs, headDim: rest, offset: 0 });
-  return e.reshape(e.op("Concat", [before, e.reshape(turned, [rows, rest])], { axis: 1 }), [batch * sequence, heads * headDim]);
+  const [before, behind] = e.emit("Split", [e.reshape(x, [rows, headDim]), e.ints([offset, rest])], { axis: 1 }, 2) as [
+    string,
+    string,
+  ];
+  const turned = rope(ctx, e.reshape(behind, [batch * sequence, heads * rest]), cos, sin, {
+    ...attrs,
+    headDim: rest,
+    offset: 0,
+  });
+  return e.reshape(e.op("Concat", [before, e.reshape(turned, [rows, rest])], { axis: 1 }), [
+    batch * sequence,
+    heads * headDim,
+  ]);
 }
 
 /** Added to a score that the mask drops: so low that its probability underflows to 0. */
@@ -43,8 +53,8 @@ const blockLength = (sequence: number): number => (sequence <= 1024 ? 128 : 256)
 export const wholeBlock = (sequence: number): QueryBlock => ({ start: 0, length: sequence, from: 0, to: sequence });
 
 /**
- * Blocks of queries, so that scores that the mask would drop are not computed: of the causal half, and outside of a window. Keys begin and end where
- * blocks do, so that the gradients of keys add up block by block.
+ * Blocks of queries, so that scores that the mask would drop are not computed: of the causal half, and outside of a
+ * window. Keys begin and end where blocks do, so that the gradients of keys add up block by block.
  */
 export function queryBlocks({ sequence, window }: Pick<AttentionAttrs, "sequence" | "window">): QueryBlock[] {
   const size = blockLength(sequence);
@@ -53,7 +63,12 @@ export function queryBlocks({ sequence, window }: Pick<AttentionAttrs, "sequence
   return Array.from({ length: count }, (_, i) => {
     const start = i * size;
     const first = window === null ? 0 : Math.max(0, start - window + 1);
-    return { start, length: Math.min(size, sequence - start), from: Math.floor(first / size) * size, to: Math.min(sequence, start + size) };
+    return {
+      start,
+      length: Math.min(size, sequence - start),
+      from: Math.floor(first / size) * size,
+      to: Math.min(sequence, start + size),
+    };
   });
 }
 
@@ -78,8 +93,11 @@ interface BlockParts {
 export function splitHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: number, headDim: number): string {
   const e = ctx.emitter;
   const { batch, sequence, kvHeads } = a;
-  if (group === 1) return e.op("Transpose", [e.reshape(x, [batch, sequence, kvHeads, headDim])], { perm: [0, 2, 1, 3] });
-  const turned = e.op("Transpose", [e.reshape(x, [batch, sequence, kvHeads, group, headDim])], { perm: [0, 2, 3, 1, 4] });
+  if (group === 1)
+    return e.op("Transpose", [e.reshape(x, [batch, sequence, kvHeads, headDim])], { perm: [0, 2, 1, 3] });
+  const turned = e.op("Transpose", [e.reshape(x, [batch, sequence, kvHeads, group, headDim])], {
+    perm: [0, 2, 3, 1, 4],
+  });
   return e.reshape(turned, [batch, kvHeads, group * sequence, headDim]);
 }
 
@@ -93,19 +111,36 @@ export function mergeHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: n
 }
 
 /** Cuts [B, kvHeads, G*S, D] into the queries of each block: [B, kvHeads, G*L, D]. */
-function cutQueries(ctx: Lowering, x: string, a: AttentionAttrs, headDim: number, blocks: readonly QueryBlock[]): string[] {
+function cutQueries(
+  ctx: Lowering,
+  x: string,
+  a: AttentionAttrs,
+  headDim: number,
+  blocks: readonly QueryBlock[],
+): string[] {
   if (blocks.length === 1) return [x];
   const e = ctx.emitter;
   const { batch, sequence, kvHeads } = a;
   const group = a.heads / kvHeads;
   const lengths = e.ints(blocks.map(({ length }) => length));
   if (group === 1) return e.emit("Split", [x, lengths], { axis: 2 }, blocks.length);
-  const cut = e.emit("Split", [e.reshape(x, [batch, kvHeads, group, sequence, headDim]), lengths], { axis: 3 }, blocks.length);
+  const cut = e.emit(
+    "Split",
+    [e.reshape(x, [batch, kvHeads, group, sequence, headDim]), lengths],
+    { axis: 3 },
+    blocks.length,
+  );
   return cut.map((part, i) => e.reshape(part, [batch, kvHeads, group * blocks[i]!.length, headDim]));
 }
 
 /** The way back of `cutQueries`. */
-function joinQueries(ctx: Lowering, parts: readonly string[], a: AttentionAttrs, headDim: number, blocks: readonly QueryBlock[]): string {
+function joinQueries(
+  ctx: Lowering,
+  parts: readonly string[],
+  a: AttentionAttrs,
+  headDim: number,
+  blocks: readonly QueryBlock[],
+): string {
   if (blocks.length === 1) return parts[0]!;
   const e = ctx.emitter;
   const { batch, sequence, kvHeads } = a;
@@ -119,7 +154,9 @@ function joinQueries(ctx: Lowering, parts: readonly string[], a: AttentionAttrs,
 function seenKeys(ctx: Lowering, x: string, { sequence }: AttentionAttrs, { from, to }: QueryBlock): string {
   if (from === 0 && to === sequence) return x;
   const e = ctx.emitter;
-  return ctx.remember(`keys ${x} ${from} ${to}`, () => [e.op("Slice", [x, e.ints([from]), e.ints([to]), e.ints([2])])])[0]!;
+  return ctx.remember(`keys ${x} ${from} ${to}`, () => [
+    e.op("Slice", [x, e.ints([from]), e.ints([to]), e.ints([2])]),
+  ])[0]!;
 }
 
 /** Sums what each block says of the keys it sees, [B, kvHeads, M, D], into [B, kvHeads, S, D]. */
@@ -129,14 +166,23 @@ function sumOverBlocks(ctx: Lowering, parts: readonly string[], blocks: readonly
   const sums: string[] = [];
   blocks.forEach(({ from, to }, i) => {
     const keyed = blocks.map((block, at) => ({ at, ...block })).filter(({ start }) => start >= from && start < to);
-    const pieces = keyed.length === 1 ? [parts[i]!] : e.emit("Split", [parts[i]!, e.ints(keyed.map(({ length }) => length))], { axis: 2 }, keyed.length);
-    keyed.forEach(({ at }, piece) => (sums[at] = sums[at] === undefined ? pieces[piece]! : e.op("Add", [sums[at], pieces[piece]!])));
+    const pieces =
+      keyed.length === 1
+        ? [parts[i]!]
+        : e.emit("Split", [parts[i]!, e.ints(keyed.map(({ length }) => length))], { axis: 2 }, keyed.length);
+    keyed.forEach(
+      ({ at }, piece) => (sums[at] = sums[at] === undefined ? pieces[piece]! : e.op("Add", [sums[at], pieces[piece]!])),
+    );
   });
   return e.op("Concat", sums, { axis: 2 });
 }
 
 /** Additive mask [G*L, M] of a block: 0 where a query sees a key. */
-export function mask(ctx: Lowering, { heads, kvHeads, window }: AttentionAttrs, { start, length, from, to }: QueryBlock): string {
+export function mask(
+  ctx: Lowering,
+  { heads, kvHeads, window }: AttentionAttrs,
+  { start, length, from, to }: QueryBlock,
+): string {
   const group = heads / kvHeads;
   const keys = to - from;
   // Blocks at the same distance from their keys share a mask.
@@ -154,7 +200,8 @@ export function mask(ctx: Lowering, { heads, kvHeads, window }: AttentionAttrs, 
 }
 
 /**
- * The mask of a block for each row of the batch [B, 1, G*L, M], where documents keep to themselves: [G*L, M] without. Layers share it.
+ * The mask of a block for each row of the batch [B, 1, G*L, M], where documents keep to themselves: [G*L, M] without.
+ * Layers share it.
  */
 function maskOf(ctx: Lowering, a: AttentionAttrs, block: QueryBlock, documents: ValueId | undefined): string {
   const plain = mask(ctx, a, block);
@@ -165,21 +212,39 @@ function maskOf(ctx: Lowering, a: AttentionAttrs, block: QueryBlock, documents: 
   const e = ctx.emitter;
   return ctx.remember(`documents ${documents} ${group} ${start} ${length} ${from} ${to} ${plain}`, () => {
     const whole = e.reshape(ctx.get(documents), [batch, sequence]);
-    const part = (first: number, end: number): string => e.op("Slice", [whole, e.ints([first]), e.ints([end]), e.ints([1])]);
-    const queries = e.op("Expand", [e.reshape(part(start, start + length), [batch, 1, length, 1]), e.ints([batch, group, length, 1])]);
-    const same = e.op("Equal", [e.reshape(queries, [batch, 1, group * length, 1]), e.reshape(part(from, to), [batch, 1, 1, to - from])]);
+    const part = (first: number, end: number): string =>
+      e.op("Slice", [whole, e.ints([first]), e.ints([end]), e.ints([1])]);
+    const queries = e.op("Expand", [
+      e.reshape(part(start, start + length), [batch, 1, length, 1]),
+      e.ints([batch, group, length, 1]),
+    ]);
+    const same = e.op("Equal", [
+      e.reshape(queries, [batch, 1, group * length, 1]),
+      e.reshape(part(from, to), [batch, 1, 1, to - from]),
+    ]);
     return [e.op("Where", [same, plain, e.floats([UNSEEN])])];
   })[0]!;
 }
 
 /** Softmax over keys and, where there is one, the sink. */
-function softmaxWithSink(ctx: Lowering, scores: string, sinks: ValueId | undefined, a: AttentionAttrs, { length, from, to }: QueryBlock): readonly [string, string] {
+function softmaxWithSink(
+  ctx: Lowering,
+  scores: string,
+  sinks: ValueId | undefined,
+  a: AttentionAttrs,
+  { length, from, to }: QueryBlock,
+): readonly [string, string] {
   const e = ctx.emitter;
   if (sinks === undefined) return [e.op("Softmax", [scores], { axis: -1 }), ""];
   const { batch, kvHeads, heads } = a;
   const group = heads / kvHeads;
   const open = e.reshape(ctx.get(sinks), [1, kvHeads, group, 1, 1]);
-  const column = e.reshape(e.op("Expand", [open, e.ints([batch, kvHeads, group, length, 1])]), [batch, kvHeads, group * length, 1]);
+  const column = e.reshape(e.op("Expand", [open, e.ints([batch, kvHeads, group, length, 1])]), [
+    batch,
+    kvHeads,
+    group * length,
+    1,
+  ]);
   const all = e.op("Softmax", [e.op("Concat", [scores, column], { axis: 3 })], { axis: -1 });
   const [probabilities, sink] = e.emit("Split", [all, e.ints([to - from, 1])], { axis: 3 }, 2);
   return [probabilities!, sink!];
@@ -211,12 +276,21 @@ function attentionParts(ctx: Lowering, inputs: readonly ValueId[], a: AttentionA
     });
   });
   return blocks.map((block, i) => {
-    const [q, k, v, probabilities, sink, squashed, out] = names.slice(i * fields, (i + 1) * fields) as [string, string, string, string, string, string, string];
+    const [q, k, v, probabilities, sink, squashed, out] = names.slice(i * fields, (i + 1) * fields) as [
+      string,
+      string,
+      string,
+      string,
+      string,
+      string,
+      string,
+    ];
     return { block, q, k, v, probabilities, sink, squashed, out };
   });
 }
 
-type AttentionPrims = "documents" | "documentPositions" | "rope" | "joinHeads" | "joinHeadsGrad" | "attention" | "attentionGrad";
+type AttentionPrims =
+  "documents" | "documentPositions" | "rope" | "joinHeads" | "joinHeadsGrad" | "attention" | "attentionGrad";
 
 export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, node: NodeOf<P>) => void } = {
   documents(ctx, { in: [ids], out, attrs: { batch, sequence, end } }) {
@@ -230,10 +304,14 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
     const rows = e.reshape(ctx.get(of!), [batch, sequence]);
     const before = e.op("Less", [e.reshape(rows, [batch, 1, sequence]), e.reshape(rows, [batch, sequence, 1])]);
     const starts = e.sum(e.op("Cast", [before], { to: 7 }), [2], false);
-    const iota = e.ints(Array.from({ length: sequence }, (_, i) => i), [1, sequence]);
+    const iota = e.ints(
+      Array.from({ length: sequence }, (_, i) => i),
+      [1, sequence],
+    );
     ctx.set(out[0]!, e.reshape(e.op("Sub", [iota, starts]), [batch * sequence]));
   },
-  rope: (ctx, { in: [x, cos, sin], out, attrs }) => ctx.set(out[0]!, rope(ctx, ctx.get(x!), ctx.get(cos!), ctx.get(sin!), attrs)),
+  rope: (ctx, { in: [x, cos, sin], out, attrs }) =>
+    ctx.set(out[0]!, rope(ctx, ctx.get(x!), ctx.get(cos!), ctx.get(sin!), attrs)),
   joinHeads(ctx, { in: [own, shared], out, attrs: { heads } }) {
     const e = ctx.emitter;
     const [rows, columns] = ctx.shape(out[0]!) as [number, number];
@@ -246,13 +324,24 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
     const e = ctx.emitter;
     const [rows, columns] = ctx.shape(own!) as [number, number];
     const [a, b] = [columns / heads, ctx.shape(shared!)[1]!];
-    const [each, all] = e.emit("Split", [e.reshape(ctx.get(dy!), [rows, heads, a + b]), e.ints([a, b])], { axis: 2 }, 2) as [string, string];
+    const [each, all] = e.emit(
+      "Split",
+      [e.reshape(ctx.get(dy!), [rows, heads, a + b]), e.ints([a, b])],
+      { axis: 2 },
+      2,
+    ) as [string, string];
     ctx.set(out[0]!, e.reshape(each, [rows, columns]));
     ctx.set(out[1]!, e.sum(all, [1], false));
   },
   attention(ctx, { in: inputs, out, attrs }) {
     const parts = attentionParts(ctx, inputs, attrs);
-    const joined = joinQueries(ctx, parts.map((part) => part.out), attrs, attrs.valueDim, parts.map(({ block }) => block));
+    const joined = joinQueries(
+      ctx,
+      parts.map((part) => part.out),
+      attrs,
+      attrs.valueDim,
+      parts.map(({ block }) => block),
+    );
     ctx.set(out[0]!, mergeHeads(ctx, joined, attrs, attrs.heads / attrs.kvHeads, attrs.valueDim));
   },
   attentionGrad(ctx, { in: inputs, out, attrs }) {
@@ -261,7 +350,13 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
     const group = heads / kvHeads;
     const parts = attentionParts(ctx, inputs, attrs);
     const blocks = parts.map(({ block }) => block);
-    const douts = cutQueries(ctx, splitHeads(ctx, ctx.get(inputs.at(-1)!), attrs, group, valueDim), attrs, valueDim, blocks);
+    const douts = cutQueries(
+      ctx,
+      splitHeads(ctx, ctx.get(inputs.at(-1)!), attrs, group, valueDim),
+      attrs,
+      valueDim,
+      blocks,
+    );
     const gradients = parts.map(({ block, q, k, v, probabilities, sink, squashed, out: forward }, i) => {
       const dout = douts[i]!;
       // Rows of dp·p sum to dout·out, so the [L, M] product need not be summed (Dao et al. 2022, appendix B.4).
@@ -269,7 +364,9 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
       const dp = e.matmul(dout, v, { transB: true });
       let dscores = e.op("Mul", [e.op("Sub", [dp, dot]), probabilities]);
       if (squashed !== "") dscores = e.op("Sub", [dscores, e.op("Mul", [dscores, e.op("Mul", [squashed, squashed])])]);
-      const lost = attrs.sinks ? e.sum(e.reshape(e.op("Mul", [sink, dot]), [batch, kvHeads, group, block.length]), [0, 3], false) : "";
+      const lost = attrs.sinks
+        ? e.sum(e.reshape(e.op("Mul", [sink, dot]), [batch, kvHeads, group, block.length]), [0, 3], false)
+        : "";
       // Key and value gradients sum over the G query heads of a group because those are rows of one matrix here.
       return {
         dq: e.matmul(dscores, k, { alpha: scale }),
@@ -278,9 +375,50 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
         lost,
       };
     });
-    ctx.set(out[0]!, mergeHeads(ctx, joinQueries(ctx, gradients.map(({ dq }) => dq), attrs, headDim, blocks), attrs, group, headDim));
-    ctx.set(out[1]!, mergeHeads(ctx, sumOverBlocks(ctx, gradients.map(({ dk }) => dk), blocks), attrs, 1, headDim));
-    ctx.set(out[2]!, mergeHeads(ctx, sumOverBlocks(ctx, gradients.map(({ dv }) => dv), blocks), attrs, 1, valueDim));
+    ctx.set(
+      out[0]!,
+      mergeHeads(
+        ctx,
+        joinQueries(
+          ctx,
+          gradients.map(({ dq }) => dq),
+          attrs,
+          headDim,
+          blocks,
+        ),
+        attrs,
+        group,
+        headDim,
+      ),
+    );
+    ctx.set(
+      out[1]!,
+      mergeHeads(
+        ctx,
+        sumOverBlocks(
+          ctx,
+          gradients.map(({ dk }) => dk),
+          blocks,
+        ),
+        attrs,
+        1,
+        headDim,
+      ),
+    );
+    ctx.set(
+      out[2]!,
+      mergeHeads(
+        ctx,
+        sumOverBlocks(
+          ctx,
+          gradients.map(({ dv }) => dv),
+          blocks,
+        ),
+        attrs,
+        1,
+        valueDim,
+      ),
+    );
     if (!attrs.sinks) return;
     const all = gradients.map(({ lost }) => lost).reduce((a, b) => e.op("Add", [a, b]));
     ctx.set(out[3]!, e.reshape(e.op("Neg", [all]), [heads]));

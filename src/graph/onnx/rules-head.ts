@@ -1,6 +1,7 @@
 /**
- * Lowering of the output head with its loss. Logits exist for one run of tokens at a time: [tokens, vocabulary] as a whole may be larger than everything
- * else in a step, and passes over it would leave the processor's cache. So the gradients are made along with the loss, run by run.
+ * Lowering of the output head with its loss. Logits exist for one run of tokens at a time: [tokens, vocabulary] as a
+ * whole may be larger than everything else in a step, and passes over it would leave the processor's cache. So the
+ * gradients are made along with the loss, run by run.
  */
 import type { NodeOf, ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
@@ -15,7 +16,10 @@ const CHUNK_TOKENS = 512;
 export function chunkLengths(tokens: number, vocab: number): number[] {
   const most = Math.max(CHUNK_TOKENS, Math.floor(CHUNK_ELEMENTS / vocab));
   const count = Math.ceil(tokens / most);
-  return Array.from({ length: count }, (_, i) => Math.floor(((i + 1) * tokens) / count) - Math.floor((i * tokens) / count));
+  return Array.from(
+    { length: count },
+    (_, i) => Math.floor(((i + 1) * tokens) / count) - Math.floor((i * tokens) / count),
+  );
 }
 
 interface HeadParts {
@@ -28,23 +32,36 @@ interface HeadParts {
 function headParts(ctx: Lowering, inputs: readonly ValueId[], softcap: number | null): HeadParts {
   const [x, head, targets] = inputs as [ValueId, ValueId, ValueId];
   const [loss, dx, dhead] = ctx.remember(`head ${x} ${head} ${targets} ${softcap}`, () => {
-    const differentiated = ctx.graph.nodes.some(({ prim, in: [a, b, c] }) => prim === "headCrossEntropyGrad" && a === x && b === head && c === targets);
+    const differentiated = ctx.graph.nodes.some(
+      ({ prim, in: [a, b, c] }) => prim === "headCrossEntropyGrad" && a === x && b === head && c === targets,
+    );
     const parts = computeHead(ctx, [x, head, targets], softcap, differentiated);
     return [parts.loss, parts.dx, parts.dhead];
   }) as [string, string, string];
   return { loss, dx, dhead };
 }
 
-function computeHead(ctx: Lowering, [x, head, targets]: readonly [ValueId, ValueId, ValueId], softcap: number | null, differentiated: boolean): HeadParts {
+function computeHead(
+  ctx: Lowering,
+  [x, head, targets]: readonly [ValueId, ValueId, ValueId],
+  softcap: number | null,
+  differentiated: boolean,
+): HeadParts {
   const e = ctx.emitter;
   const tokens = ctx.shape(targets)[0]!;
   const lengths = chunkLengths(tokens, ctx.shape(head)[0]!);
-  const cut = (whole: string): string[] => (lengths.length === 1 ? [whole] : e.emit("Split", [whole, e.ints(lengths)], { axis: 0 }, lengths.length));
+  const cut = (whole: string): string[] =>
+    lengths.length === 1 ? [whole] : e.emit("Split", [whole, e.ints(lengths)], { axis: 0 }, lengths.length);
   const column = e.reshape(ctx.get(targets), [tokens, 1]);
   const valid = e.op("Cast", [e.op("GreaterOrEqual", [column, e.int(0)])], { to: 1 });
   const counted = e.op("Max", [e.sum(valid, [0, 1], false), e.floats([1])]);
-  /** Hidden states [n, H]; targets [n, 1], ignored ones replaced by 0; each row's share of the mean [n, 1], 0 for an ignored target. */
-  const [rows, safe, shares] = [ctx.get(x), e.op("Max", [column, e.int(0)]), e.op("Div", [valid, counted])].map(cut) as [string[], string[], string[]];
+  /**
+   * Hidden states [n, H]; targets [n, 1], ignored ones replaced by 0; each row's share of the mean [n, 1], 0 for an
+   * ignored target.
+   */
+  const [rows, safe, shares] = [ctx.get(x), e.op("Max", [column, e.int(0)]), e.op("Div", [valid, counted])].map(
+    cut,
+  ) as [string[], string[], string[]];
   const dx: string[] = [];
   let [loss, dhead, before] = ["", "", ""];
   lengths.forEach((length, i) => {
@@ -52,13 +69,20 @@ function computeHead(ctx: Lowering, [x, head, targets]: readonly [ValueId, Value
     const own = before === "" ? rows[i]! : e.op("Add", [rows[i]!, before]);
     const raw = ctx.linear(own, head, softcap === null ? 1 : 1 / softcap);
     const squashed = softcap === null ? "" : e.op("Tanh", [raw]);
-    const logProbabilities = e.op("LogSoftmax", [softcap === null ? raw : e.op("Mul", [squashed, e.floats([softcap])])], { axis: -1 });
+    const logProbabilities = e.op(
+      "LogSoftmax",
+      [softcap === null ? raw : e.op("Mul", [squashed, e.floats([softcap])])],
+      { axis: -1 },
+    );
     const picked = e.op("GatherElements", [logProbabilities, safe[i]!], { axis: 1 });
     const part = e.sum(e.op("Mul", [picked, shares[i]!]), [0, 1], false);
     loss = loss === "" ? part : e.op("Add", [loss, part]);
     if (!differentiated) return;
     const minusOne = e.op("Expand", [e.floats([-1]), e.ints([length, 1])]);
-    let dlogits = e.op("ScatterElements", [e.op("Exp", [logProbabilities]), safe[i]!, minusOne], { axis: 1, reduction: "add" });
+    let dlogits = e.op("ScatterElements", [e.op("Exp", [logProbabilities]), safe[i]!, minusOne], {
+      axis: 1,
+      reduction: "add",
+    });
     if (squashed !== "") dlogits = e.op("Sub", [dlogits, e.op("Mul", [dlogits, e.op("Mul", [squashed, squashed])])]);
     // The shares go onto [n, H] on both sides instead of onto [n, V].
     const weighed = e.op("Mul", [own, shares[i]!]);
@@ -69,7 +93,11 @@ function computeHead(ctx: Lowering, [x, head, targets]: readonly [ValueId, Value
     const corner = (whole: string): string => e.op("Slice", [whole, e.ints([0, 0]), e.ints([1, 1])]);
     before = e.op("Mul", [e.op("Add", [corner(dx[i]!), corner(dhead)]), e.floats([0])]);
   });
-  return { loss: e.op("Neg", [loss]), dx: dx.length > 1 ? e.op("Concat", dx, { axis: 0 }) : (dx[0] ?? ""), dhead: differentiated ? transposed(ctx, dhead) : "" };
+  return {
+    loss: e.op("Neg", [loss]),
+    dx: dx.length > 1 ? e.op("Concat", dx, { axis: 0 }) : (dx[0] ?? ""),
+    dhead: differentiated ? transposed(ctx, dhead) : "",
+  };
 }
 
 type HeadPrims = "headCrossEntropy" | "headCrossEntropyGrad";
@@ -80,7 +108,8 @@ export const headRules: { readonly [P in HeadPrims]: (ctx: Lowering, node: NodeO
     const { dx, dhead } = headParts(ctx, inputs, attrs.softcap);
     const dloss = inputs[3]!;
     // A total loss in which the cross entropy counts once is the rule.
-    const times = (gradient: string): string => (ctx.isOne(dloss) ? gradient : ctx.emitter.op("Mul", [gradient, ctx.get(dloss)]));
+    const times = (gradient: string): string =>
+      ctx.isOne(dloss) ? gradient : ctx.emitter.op("Mul", [gradient, ctx.get(dloss)]);
     ctx.set(out[0]!, times(dx));
     ctx.set(out[1]!, times(dhead));
   },

@@ -1,13 +1,22 @@
 /**
- * Lowering of experts; routing is in `rules-route.ts`. Dispatch is gather-only: slots are sorted by expert, each expert gathers the rows of its tokens,
- * multiplies them by its own matrices, and the results are gathered back, so nothing is scattered with duplicates. Rows that a capacity has dropped are a
- * last segment, of zeros.
+ * Lowering of experts; routing is in `rules-route.ts`. Dispatch is gather-only: slots are sorted by expert, each expert
+ * gathers the rows of its tokens, multiplies them by its own matrices, and the results are gathered back, so nothing is
+ * scattered with duplicates. Rows that a capacity has dropped are a last segment, of zeros.
  */
 import type { NodeOf, Prim, ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
 import { tallProduct } from "./tall-product.js";
 
-type MoePrim = "expertSort" | "dispatch" | "combine" | "weigh" | "weighGrad" | "groupedMatmul" | "groupedMatmulGradW" | "groupedBias" | "groupedBiasGrad";
+type MoePrim =
+  | "expertSort"
+  | "dispatch"
+  | "combine"
+  | "weigh"
+  | "weighGrad"
+  | "groupedMatmul"
+  | "groupedMatmulGradW"
+  | "groupedBias"
+  | "groupedBiasGrad";
 type Rules = { readonly [P in Extract<Prim, MoePrim>]: (ctx: Lowering, node: NodeOf<P>) => void };
 
 /** Token index of each sorted row: order / k. */
@@ -31,7 +40,9 @@ function sortedWeights(ctx: Lowering, weights: ValueId, order: ValueId): string 
 
 /** Sorted weights cut by expert: [R_e, 1] each. */
 function weightSegments(ctx: Lowering, weights: ValueId, order: ValueId, counts: ValueId): string[] {
-  return ctx.remember(`weights ${weights} ${order} by ${counts}`, () => ctx.cutRows(sortedWeights(ctx, weights, order), counts));
+  return ctx.remember(`weights ${weights} ${order} by ${counts}`, () =>
+    ctx.cutRows(sortedWeights(ctx, weights, order), counts),
+  );
 }
 
 /** As many rows of zeros as `rows` has. */
@@ -68,13 +79,17 @@ export const moeRules: Rules = {
       ctx.set(out[0]!, e.op("Gather", [ctx.get(x!), tokensOf(ctx, order!, attrs.k)], { axis: 0 }));
       return;
     }
-    const names = tokenSegments(ctx, order!, counts, attrs.k).map((tokens) => e.op("Gather", [ctx.get(x!), tokens], { axis: 0 }));
+    const names = tokenSegments(ctx, order!, counts, attrs.k).map((tokens) =>
+      e.op("Gather", [ctx.get(x!), tokens], { axis: 0 }),
+    );
     ctx.setSegments(out[0]!, { counts, names });
   },
   combine(ctx, { in: [y, , inverse], out, attrs: { k } }) {
     const e = ctx.emitter;
     const [tokens, hidden] = ctx.shape(out[0]!) as [number, number];
-    const places = ctx.remember(`places ${inverse} ${k}`, () => [e.op("Transpose", [e.reshape(ctx.get(inverse!), [tokens, k])], { perm: [1, 0] })])[0]!;
+    const places = ctx.remember(`places ${inverse} ${k}`, () => [
+      e.op("Transpose", [e.reshape(ctx.get(inverse!), [tokens, k])], { perm: [1, 0] }),
+    ])[0]!;
     const rows = e.op("Gather", [ctx.get(y!), places], { axis: 0 });
     if (k === 1) {
       ctx.set(out[0]!, e.reshape(rows, [tokens, hidden]));
@@ -92,7 +107,10 @@ export const moeRules: Rules = {
       return;
     }
     const factors = weightSegments(ctx, weights!, order!, counts);
-    ctx.setSegments(out[0]!, { counts, names: ctx.segments(y!, counts).map((rows, expert) => e.op("Mul", [rows, factors[expert]!])) });
+    ctx.setSegments(out[0]!, {
+      counts,
+      names: ctx.segments(y!, counts).map((rows, expert) => e.op("Mul", [rows, factors[expert]!])),
+    });
   },
   weighGrad(ctx, { in: [y, weights, order, inverse, dout], out }) {
     const e = ctx.emitter;
@@ -106,13 +124,18 @@ export const moeRules: Rules = {
       const factors = weightSegments(ctx, weights!, order!, counts);
       const [rows, drows] = [ctx.segments(y!, counts), ctx.segments(dout!, counts)];
       ctx.setSegments(out[0]!, { counts, names: drows.map((row, expert) => e.op("Mul", [row, factors[expert]!])) });
-      dots = e.op("Concat", rows.map((row, expert) => dot(row, drows[expert]!)), { axis: 0 });
+      dots = e.op(
+        "Concat",
+        rows.map((row, expert) => dot(row, drows[expert]!)),
+        { axis: 0 },
+      );
     }
     ctx.set(out[1]!, e.reshape(e.op("Gather", [dots, ctx.get(inverse!)], { axis: 0 }), ctx.shape(weights!)));
   },
   groupedMatmul(ctx, { in: [x, counts, ...weights], out, attrs }) {
     const rows = ctx.segments(x!, counts!);
-    const times = (x: string, weight: ValueId): string => (attrs.transB ? ctx.linear(x, weight) : ctx.emitter.matmul(x, ctx.get(weight)));
+    const times = (x: string, weight: ValueId): string =>
+      attrs.transB ? ctx.linear(x, weight) : ctx.emitter.matmul(x, ctx.get(weight));
     const names = weights.map((weight, expert) => times(rows[expert]!, weight));
     const rest = rows.slice(weights.length).map((nobodys) => zeroRows(ctx, nobodys, ctx.shape(out[0]!)[1]!));
     ctx.setSegments(out[0]!, { counts: counts!, names: [...names, ...rest] });
@@ -120,9 +143,20 @@ export const moeRules: Rules = {
   groupedMatmulGradW(ctx, { in: [x, dy, counts], out }) {
     const [left, right] = [ctx.segments(dy!, counts!), ctx.segments(x!, counts!)];
     const [[slots, p], [, q]] = [ctx.shape(dy!), ctx.shape(x!)] as [[number, number], [number, number]];
-    const readers = ctx.graph.nodes.filter(({ prim, in: [first] }) => prim === "groupedMatmulGradW" && first === x).length;
+    const readers = ctx.graph.nodes.filter(
+      ({ prim, in: [first] }) => prim === "groupedMatmulGradW" && first === x,
+    ).length;
     out.forEach((id, expert) => {
-      ctx.set(id, tallProduct(ctx, { name: left[expert]!, width: p }, { name: right[expert]!, width: q }, slots / out.length, readers));
+      ctx.set(
+        id,
+        tallProduct(
+          ctx,
+          { name: left[expert]!, width: p },
+          { name: right[expert]!, width: q },
+          slots / out.length,
+          readers,
+        ),
+      );
     });
   },
   groupedBias(ctx, { in: [y, counts, ...biases], out }) {

@@ -7,7 +7,15 @@ const LOWEST = -1e30;
 
 /** Plain softmax and plain renormalisation: the weights are a softmax over the kept logits. */
 function isKeptSoftmax({ score, renormalise, groups, corrected, scaling }: RouteRule): boolean {
-  return score === "softmax" && renormalise !== null && renormalise.plus === 0 && renormalise.atLeast === 0 && groups === null && !corrected && scaling === 1;
+  return (
+    score === "softmax" &&
+    renormalise !== null &&
+    renormalise.plus === 0 &&
+    renormalise.atLeast === 0 &&
+    groups === null &&
+    !corrected &&
+    scaling === 1
+  );
 }
 
 /** Softmax over the kept logits [N, K]. */
@@ -20,12 +28,20 @@ function keptSoftmax(ctx: Lowering, logits: ValueId, experts: ValueId): string {
 
 function scoresOf(ctx: Lowering, logits: ValueId, { score }: RouteRule): string {
   return ctx.remember(`${score} ${logits}`, () => [
-    score === "softmax" ? ctx.emitter.op("Softmax", [ctx.get(logits)], { axis: -1 }) : ctx.emitter.op("Sigmoid", [ctx.get(logits)]),
+    score === "softmax"
+      ? ctx.emitter.op("Softmax", [ctx.get(logits)], { axis: -1 })
+      : ctx.emitter.op("Sigmoid", [ctx.get(logits)]),
   ])[0]!;
 }
 
 /** Choices outside the best groups become as low as can be (modeling_deepseek_v3.py). */
-function limitToGroups(ctx: Lowering, choice: string, tokens: number, experts: number, { count, kept }: NonNullable<RouteRule["groups"]>): string {
+function limitToGroups(
+  ctx: Lowering,
+  choice: string,
+  tokens: number,
+  experts: number,
+  { count, kept }: NonNullable<RouteRule["groups"]>,
+): string {
   const e = ctx.emitter;
   const size = experts / count;
   const grouped = e.reshape(choice, [tokens, count, size]);
@@ -58,8 +74,8 @@ function scaled(ctx: Lowering, x: string, by: number): string {
 }
 
 /**
- * Sparsemixer's probabilities [N, E] of the first and of the second choice: softmax over the logits near the largest one that is
- * not yet taken (modeling_phimoe.py, sparsemixer, in evaluation mode).
+ * Sparsemixer's probabilities [N, E] of the first and of the second choice: softmax over the logits near the largest
+ * one that is not yet taken (modeling_phimoe.py, sparsemixer, in evaluation mode).
  */
 function sparsemixer(ctx: Lowering, logits: ValueId, experts: ValueId, jitter: number): readonly [string, string] {
   const e = ctx.emitter;
@@ -89,10 +105,16 @@ function throughSoftmax(ctx: Lowering, y: string, dy: string): string {
 }
 
 /**
- * Marks of the choices that stay, [N, K]: each expert's best `rows` tokens of all, those that did not choose it last. TopK gives ties to the lowest index,
- * and within a token an expert is chosen once, so that ties go to the first slot.
+ * Marks of the choices that stay, [N, K]: each expert's best `rows` tokens of all, those that did not choose it last.
+ * TopK gives ties to the lowest index, and within a token an expert is chosen once, so that ties go to the first slot.
  */
-function keptChoices(ctx: Lowering, weights: string, experts: string, tokens: number, { experts: count, rows }: PrimAttrs["expertCapacity"]): string {
+function keptChoices(
+  ctx: Lowering,
+  weights: string,
+  experts: string,
+  tokens: number,
+  { experts: count, rows }: PrimAttrs["expertCapacity"],
+): string {
   const e = ctx.emitter;
   const none = e.op("Expand", [e.floats([-1]), e.ints([tokens, count])]);
   const wanted = e.op("Transpose", [e.op("ScatterElements", [none, experts, weights], { axis: 1 })], { perm: [1, 0] });
@@ -150,11 +172,14 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
     let column = e.op("Expand", [e.floats([1]), e.ints([1, experts])]);
     let moved = "";
     for (let i = 0; i < iterations; i++) {
-      // Sums by adding rows, not by a matrix product, which may add up its columns in different orders: experts with equal logits must stay tied.
+      // Sums by adding rows, not by a matrix product, which may add up its columns in different orders: experts with
+      // equal logits must stay tied.
       const row = e.op("Div", [e.floats([1 / tokens]), e.sum(e.op("Mul", [cost, column]), [1], true)]);
       const sums = e.sum(e.op("Mul", [cost, row]), [0], true);
       const next = e.op("Div", [e.floats([1 / experts]), e.op("Add", [sums, e.floats([SINKHORN_EPS])])]);
-      const distance = e.op("ReduceMean", [e.op("Abs", [e.op("Sub", [next, column])]), e.ints([0, 1])], { keepdims: 0 });
+      const distance = e.op("ReduceMean", [e.op("Abs", [e.op("Sub", [next, column])]), e.ints([0, 1])], {
+        keepdims: 0,
+      });
       // What has settled stays, so that more iterations than needed change nothing.
       const live = moved === "" ? "" : e.op("Greater", [moved, e.floats([tolerance])]);
       column = live === "" ? next : e.op("Where", [live, next, column]);
@@ -172,13 +197,18 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
   expertCounts(ctx, { in: [experts], out, attrs }) {
     const e = ctx.emitter;
     const rows = ctx.shape(experts!).reduce((a, b) => a * b, 1) / attrs.pieces;
-    const oneHot = e.op("OneHot", [e.reshape(ctx.get(experts!), [attrs.pieces, rows]), e.ints([attrs.experts]), e.ints([0, 1])], { axis: -1 });
+    const oneHot = e.op(
+      "OneHot",
+      [e.reshape(ctx.get(experts!), [attrs.pieces, rows]), e.ints([attrs.experts]), e.ints([0, 1])],
+      { axis: -1 },
+    );
     ctx.set(out[0]!, e.sum(oneHot, [1], false));
   },
   routeTopKGrad(ctx, { in: [logits, experts, dweights], out, attrs: { rule } }) {
     const e = ctx.emitter;
     const zeros = e.op("Expand", [e.floats([0]), e.ints(ctx.shape(logits!))]);
-    const scatter = (indices: string, values: string): string => e.op("ScatterElements", [zeros, indices, values], { axis: -1 });
+    const scatter = (indices: string, values: string): string =>
+      e.op("ScatterElements", [zeros, indices, values], { axis: -1 });
     const chosen = ctx.get(experts!);
     if (isKeptSoftmax(rule)) {
       ctx.set(out[0]!, scatter(chosen, throughSoftmax(ctx, keptSoftmax(ctx, logits!, experts!), ctx.get(dweights!))));
@@ -188,7 +218,9 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
     if (rule.score === "sparsemixer") {
       const split = (x: string): string[] => e.emit("Split", [x, e.ints([1, 1])], { axis: 1 }, 2);
       const [picks, parts] = [split(chosen), split(given)];
-      const each = sparsemixer(ctx, logits!, experts!, rule.jitter).map((y, i) => throughSoftmax(ctx, y, scatter(picks[i]!, parts[i]!)));
+      const each = sparsemixer(ctx, logits!, experts!, rule.jitter).map((y, i) =>
+        throughSoftmax(ctx, y, scatter(picks[i]!, parts[i]!)),
+      );
       ctx.set(out[0]!, e.op("Add", each));
       return;
     }

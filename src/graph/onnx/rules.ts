@@ -11,21 +11,42 @@ import { tallProduct, type Tall } from "./tall-product.js";
 export type LoweringRule<P extends Prim> = (ctx: Lowering, node: NodeOf<P>) => void;
 
 /** An elementwise rule: works on segments where all inputs are cut alike, else on whole tensors. */
-function elementwise<P extends Prim>(lower: (ctx: Lowering, inputs: readonly string[], key: string, node: NodeOf<P>) => string[]): LoweringRule<P> {
+function elementwise<P extends Prim>(
+  lower: (ctx: Lowering, inputs: readonly string[], key: string, node: NodeOf<P>) => string[],
+): LoweringRule<P> {
   return (ctx, node) => {
     const counts = ctx.commonCounts(node.in);
     if (counts === null) {
-      lower(ctx, node.in.map((id) => ctx.get(id)), "", node).forEach((name, i) => ctx.set(node.out[i]!, name));
+      lower(
+        ctx,
+        node.in.map((id) => ctx.get(id)),
+        "",
+        node,
+      ).forEach((name, i) => ctx.set(node.out[i]!, name));
       return;
     }
     const cut = node.in.map((id) => ctx.segments(id, counts));
-    const results = cut[0]!.map((_, expert) => lower(ctx, cut.map((names) => names[expert]!), `#${expert}`, node));
+    const results = cut[0]!.map((_, expert) =>
+      lower(
+        ctx,
+        cut.map((names) => names[expert]!),
+        `#${expert}`,
+        node,
+      ),
+    );
     node.out.forEach((id, i) => ctx.setSegments(id, { counts, names: results.map((names) => names[i]!) }));
   };
 }
 
 function simple(op: "Sub" | "Mul" | "Sigmoid" | "Tanh") {
-  return (ctx: Lowering, node: Node): void => ctx.set(node.out[0]!, ctx.emitter.op(op, node.in.map((id) => ctx.get(id))));
+  return (ctx: Lowering, node: Node): void =>
+    ctx.set(
+      node.out[0]!,
+      ctx.emitter.op(
+        op,
+        node.in.map((id) => ctx.get(id)),
+      ),
+    );
 }
 
 function sigmoidOf(ctx: Lowering, gate: string): string {
@@ -43,7 +64,12 @@ function swigluOf(ctx: Lowering, gate: string, up: string): string {
 /** y and 1/rms of a normalisation. */
 function normalised(ctx: Lowering, x: ValueId, weight: ValueId, eps: number): string[] {
   return ctx.remember(`rms ${x} ${weight} ${eps}`, () =>
-    ctx.emitter.emit("SimplifiedLayerNormalization", [ctx.get(x), ctx.get(weight)], { axis: -1, epsilon: { float: eps }, stash_type: 1 }, 2),
+    ctx.emitter.emit(
+      "SimplifiedLayerNormalization",
+      [ctx.get(x), ctx.get(weight)],
+      { axis: -1, epsilon: { float: eps }, stash_type: 1 },
+      2,
+    ),
   );
 }
 
@@ -105,12 +131,18 @@ function slope(ctx: Lowering, kind: ActivationKind, x: string): string {
     case "silu":
       return siluSlope(ctx, x);
     case "gelu": {
-      const density = times(e.op("Exp", [times(times(x, x), e.floats([-0.5]))]), e.floats([1 / Math.sqrt(2 * Math.PI)]));
+      const density = times(
+        e.op("Exp", [times(times(x, x), e.floats([-0.5]))]),
+        e.floats([1 / Math.sqrt(2 * Math.PI)]),
+      );
       return plus(normalCumulative(ctx, x), times(x, density));
     }
     case "geluTanh": {
       const t = geluTanhPart(ctx, x);
-      const bend = plus(times(times(x, x), e.floats([3 * GELU_TANH.cubic * GELU_TANH.factor])), e.floats([GELU_TANH.factor]));
+      const bend = plus(
+        times(times(x, x), e.floats([3 * GELU_TANH.cubic * GELU_TANH.factor])),
+        e.floats([GELU_TANH.factor]),
+      );
       const curve = times(times(x, bend), e.op("Sub", [e.floats([1]), times(t, t)]));
       return times(plus(plus(t, e.floats([1])), curve), e.floats([0.5]));
     }
@@ -129,7 +161,10 @@ function siluSlope(ctx: Lowering, x: string): string {
 
 const addElements = elementwise<"add">((ctx, names) => [ctx.emitter.op("Add", names)]);
 
-/** A product of matrices that nobody else reads, plus a matrix or a row (a residual, a bias, another gradient), as one Gemm: a pass over memory less. Null for other sums. */
+/**
+ * A product of matrices that nobody else reads, plus a matrix or a row (a residual, a bias, another gradient), as one
+ * Gemm: a pass over memory less. Null for other sums.
+ */
 function productPlus(ctx: Lowering, { in: terms }: NodeOf<"add">): string | null {
   for (const [product, other] of [terms, terms.toReversed()] as [ValueId, ValueId][]) {
     const made = ctx.maker(product);
@@ -138,7 +173,10 @@ function productPlus(ctx: Lowering, { in: terms }: NodeOf<"add">): string | null
     if (added.length === 0 || !added.every((size, axis) => size === shape.at(axis - added.length))) continue;
     const [a, b] = made.in as [ValueId, ValueId];
     const { transA, transB } = made.attrs;
-    return ctx.emitter.op("Gemm", [ctx.get(a), ctx.get(b), ctx.get(other)], { transA: Number(transA), transB: Number(transB && !ctx.isTurned(b)) });
+    return ctx.emitter.op("Gemm", [ctx.get(a), ctx.get(b), ctx.get(other)], {
+      transA: Number(transA),
+      transB: Number(transB && !ctx.isTurned(b)),
+    });
   }
   return null;
 }
@@ -152,9 +190,13 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   constant(ctx, { out, attrs }) {
     const size = elements(attrs.shape);
     const e = ctx.emitter;
-    const make = (values: ArrayLike<number>, shape: readonly number[]): string => (attrs.dtype === "f32" ? e.floats(values, shape) : e.ints(values, shape));
+    const make = (values: ArrayLike<number>, shape: readonly number[]): string =>
+      attrs.dtype === "f32" ? e.floats(values, shape) : e.ints(values, shape);
     const one = attrs.values.length === 1 && size !== 1;
-    ctx.set(out[0]!, one ? e.op("Expand", [make(attrs.values, []), e.ints(attrs.shape)]) : make(attrs.values, attrs.shape));
+    ctx.set(
+      out[0]!,
+      one ? e.op("Expand", [make(attrs.values, []), e.ints(attrs.shape)]) : make(attrs.values, attrs.shape),
+    );
   },
   add(ctx, node) {
     const fused = productPlus(ctx, node);
@@ -166,7 +208,9 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   sigmoid: simple("Sigmoid"),
   tanh: simple("Tanh"),
   activation: elementwise((ctx, [x], _, { attrs }) => [activation(ctx, attrs.kind, x!)]),
-  activationGrad: elementwise((ctx, [x, dy], _, { attrs }) => [ctx.emitter.op("Mul", [slope(ctx, attrs.kind, x!), dy!])]),
+  activationGrad: elementwise((ctx, [x, dy], _, { attrs }) => [
+    ctx.emitter.op("Mul", [slope(ctx, attrs.kind, x!), dy!]),
+  ]),
   clamp: (ctx, { in: [x], out, attrs }) => {
     const e = ctx.emitter;
     ctx.set(out[0]!, e.op("Clip", [ctx.get(x!), e.floats([attrs.low]), e.floats([attrs.high])]));
@@ -180,7 +224,8 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   scale: elementwise((ctx, [x], _, { attrs }) => [ctx.emitter.op("Mul", [x!, ctx.emitter.floats([attrs.by])])]),
   toFloat: (ctx, { in: [x], out }) => ctx.set(out[0]!, ctx.emitter.op("Cast", [ctx.get(x!)], { to: 1 })),
   reshape: (ctx, { in: [x], out, attrs }) => ctx.set(out[0]!, ctx.emitter.reshape(ctx.get(x!), attrs.shape)),
-  reduceSum: (ctx, { in: [x], out, attrs }) => ctx.set(out[0]!, ctx.emitter.sum(ctx.get(x!), attrs.axes, attrs.keepDims)),
+  reduceSum: (ctx, { in: [x], out, attrs }) =>
+    ctx.set(out[0]!, ctx.emitter.sum(ctx.get(x!), attrs.axes, attrs.keepDims)),
   softmax: (ctx, { in: [x], out }) => {
     ctx.set(out[0]!, ctx.remember(`softmax ${x}`, () => [ctx.emitter.op("Softmax", [ctx.get(x!)], { axis: -1 })])[0]!);
   },
@@ -191,17 +236,32 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   },
   logSumExp(ctx, { in: [x], out }) {
     const e = ctx.emitter;
-    ctx.set(out[0]!, ctx.remember(`logSumExp ${x}`, () => [e.op("ReduceLogSumExp", [ctx.get(x!), e.ints([-1])], { keepdims: 0 })])[0]!);
+    ctx.set(
+      out[0]!,
+      ctx.remember(`logSumExp ${x}`, () => [e.op("ReduceLogSumExp", [ctx.get(x!), e.ints([-1])], { keepdims: 0 })])[0]!,
+    );
   },
   matmul(ctx, { in: [a, b], out, attrs: { transA, transB } }) {
     const [left, right] = [a!, b!].map((id) => ({ name: ctx.get(id), width: ctx.shape(id)[1]! })) as [Tall, Tall];
-    const readers = transA ? ctx.graph.nodes.filter(({ prim, in: [, second], attrs }) => prim === "matmul" && second === b && attrs.transA && !attrs.transB).length : 0;
-    ctx.set(out[0]!, transA && !transB ? tallProduct(ctx, left, right, ctx.shape(a!)[0]!, readers)
-      : !transA && transB ? ctx.linear(left.name, b!) : ctx.emitter.matmul(left.name, right.name, { transA, transB }));
+    const readers = transA
+      ? ctx.graph.nodes.filter(
+          ({ prim, in: [, second], attrs }) => prim === "matmul" && second === b && attrs.transA && !attrs.transB,
+        ).length
+      : 0;
+    ctx.set(
+      out[0]!,
+      transA && !transB
+        ? tallProduct(ctx, left, right, ctx.shape(a!)[0]!, readers)
+        : !transA && transB
+          ? ctx.linear(left.name, b!)
+          : ctx.emitter.matmul(left.name, right.name, { transA, transB }),
+    );
   },
-  embedding: (ctx, { in: [table, ids], out }) => ctx.set(out[0]!, ctx.emitter.op("Gather", [ctx.get(table!), ctx.get(ids!)], { axis: 0 })),
+  embedding: (ctx, { in: [table, ids], out }) =>
+    ctx.set(out[0]!, ctx.emitter.op("Gather", [ctx.get(table!), ctx.get(ids!)], { axis: 0 })),
   embeddingGrad(ctx, { in: [ids, dy], out, attrs }) {
-    // ScatterElements adds duplicates one after another; ScatterND with a reduction is not safe with duplicates on several threads.
+    // ScatterElements adds duplicates one after another; ScatterND with a reduction is not safe with duplicates on
+    // several threads.
     const e = ctx.emitter;
     const [tokens, hidden] = ctx.shape(dy!) as [number, number];
     const zero = e.op("Expand", [e.floats([0]), e.ints([attrs.vocab, hidden])]);
@@ -210,7 +270,8 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   },
   rmsNorm: (ctx, { in: [x, weight], out, attrs }) => ctx.set(out[0]!, normalised(ctx, x!, weight!, attrs.eps)[0]!),
   rmsNormGrad(ctx, { in: [x, weight, dy], out, attrs }) {
-    // With p = dy x, both sums are products of p: of each row with the weight, and of the column of 1/rms with all rows.
+    // With p = dy x, both sums are products of p: of each row with the weight, and of the column of 1/rms with all
+    // rows.
     const e = ctx.emitter;
     const hidden = ctx.shape(x!).at(-1)!;
     const rows = elements(ctx.shape(x!)) / hidden;
@@ -220,7 +281,10 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
     const along = e.op("Mul", [e.op("Mul", [e.op("Mul", [inverse, inverse]), inverse]), dot]);
     const across = e.op("Mul", [e.op("Mul", [ctx.get(dy!), ctx.get(weight!)]), inverse]);
     ctx.set(out[0]!, e.op("Sub", [across, e.op("Mul", [ctx.get(x!), along])]));
-    ctx.set(out[1]!, e.reshape(e.op("MatMul", [e.reshape(inverse, [1, rows]), e.reshape(p, [rows, hidden])]), [hidden]));
+    ctx.set(
+      out[1]!,
+      e.reshape(e.op("MatMul", [e.reshape(inverse, [1, rows]), e.reshape(p, [rows, hidden])]), [hidden]),
+    );
   },
   layerNorm: (ctx, { in: [x], out, attrs }) => ctx.set(out[0]!, standardised(ctx, x!, attrs.eps)[0]!),
   layerNormGrad(ctx, { in: [x, dy], out, attrs }) {

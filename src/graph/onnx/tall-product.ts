@@ -10,9 +10,10 @@ export interface Tall {
 const MANY_ROWS = 1024;
 
 /**
- * aᵀ b [P, Q] of a [rows, P] and b [rows, Q]. Over many rows such a product takes onnxruntime up to 1.5 times as long as one of the same size without a
- * transposition (`bench/parts.mjs`, "tall"), so one factor is transposed beforehand: a, or b and then the result, whichever moves fewer elements. `readers`: how
- * many such products have b as a factor; they share its transposition.
+ * aᵀ b [P, Q] of a [rows, P] and b [rows, Q]. Over many rows such a product takes onnxruntime up to 1.5 times as long
+ * as one of the same size without a transposition (`bench/parts.mjs`, "tall"), so one factor is transposed beforehand:
+ * a, or b and then the result, whichever moves fewer elements. `readers`: how many such products have b as a factor;
+ * they share its transposition.
  */
 export function tallProduct(ctx: Lowering, a: Tall, b: Tall, rows: number, readers = 1): string {
   const e = ctx.emitter;

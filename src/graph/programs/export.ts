@@ -47,22 +47,35 @@ export function forwardExport(spec: DecoderSpec, { batch, sequence, rows, loss }
   const last = Int32Array.from({ length: batch }, (_, row) => (row + 1) * sequence - 1);
   const logits = logitsOf(b, spec, decoder, rows === "all" ? null : b.constant(last, [batch], "int"));
   const targets = loss ? b.input("targets", "int", [batch * sequence]) : null;
-  const mean = targets === null ? [] : [b.op("headCrossEntropy", [hidden, head, targets], { softcap: spec.logitSoftcap })];
+  const mean =
+    targets === null ? [] : [b.op("headCrossEntropy", [hidden, head, targets], { softcap: spec.logitSoftcap })];
   const feeds = targets === null ? [ids] : [ids, targets];
   const graph = prune({ ...b.finish([logits, ...mean]), inputs: [...feeds, ...params.map(({ id }) => id)] });
   verify(graph);
-  return named(graph, [batch, sequence], params.map(({ slot }) => ({ key: slot.key, shape: slot.shape })), [
-    { name: "logits", shape: rows === "all" ? [batch, sequence, spec.vocab] : [batch, spec.vocab] },
-    ...(loss ? [{ name: "loss", shape: [] }] : []),
-  ]);
+  return named(
+    graph,
+    [batch, sequence],
+    params.map(({ slot }) => ({ key: slot.key, shape: slot.shape })),
+    [
+      { name: "logits", shape: rows === "all" ? [batch, sequence, spec.vocab] : [batch, spec.vocab] },
+      ...(loss ? [{ name: "loss", shape: [] }] : []),
+    ],
+  );
 }
 
 /**
- * `ids`, `targets` [B, S] -> `loss` [], of a mixture `balance_loss` (where its layers share one), `z_loss` [], `expert_counts.LAYER` [E] and
- * `router_entropy.LAYER` [], then `gradient.SLOT` of loss + auxCoef * balance_loss + zCoef * z_loss, in the slot's shape.
+ * `ids`, `targets` [B, S] -> `loss` [], of a mixture `balance_loss` (where its layers share one), `z_loss` [],
+ * `expert_counts.LAYER` [E] and `router_entropy.LAYER` [], then `gradient.SLOT` of loss + auxCoef * balance_loss +
+ * zCoef * z_loss, in the slot's shape.
  */
 export function trainingExport(spec: DecoderSpec, { batch, sequence, auxCoef, zCoef }: TrainingExport): ExportedGraph {
-  const { graph, params, outputs: { loss, balance, z, counts, entropy }, gradients, trained } = trainProgram(spec, { batch, sequence, auxCoef, zCoef });
+  const {
+    graph,
+    params,
+    outputs: { loss, balance, z, counts, entropy },
+    gradients,
+    trained,
+  } = trainProgram(spec, { batch, sequence, auxCoef, zCoef });
   const layers = spec.layers.flatMap(({ ffn }, layer) => (ffn.kind === "moe" ? [layer] : []));
   const names = new Map<number, string>([[loss, "loss"]]);
   if (balance !== null) names.set(balance, "balance_loss");
@@ -70,14 +83,28 @@ export function trainingExport(spec: DecoderSpec, { batch, sequence, auxCoef, zC
   counts.forEach((place, i) => names.set(place, `expert_counts.${layers[i]}`));
   entropy.forEach((place, i) => names.set(place, `router_entropy.${layers[i]}`));
   trained.forEach(({ key }, i) => names.set(gradients + i, `gradient.${key}`));
-  return named(graph, [batch, sequence], params, graph.outputs.map((id, i) => ({ name: names.get(i)!, shape: graph.values[id]!.shape })));
+  return named(
+    graph,
+    [batch, sequence],
+    params,
+    graph.outputs.map((id, i) => ({ name: names.get(i)!, shape: graph.values[id]!.shape })),
+  );
 }
 
-function named(graph: Graph, tokens: readonly number[], params: readonly ParamInfo[], outputs: readonly NamedPort[]): ExportedGraph {
+function named(
+  graph: Graph,
+  tokens: readonly number[],
+  params: readonly ParamInfo[],
+  outputs: readonly NamedPort[],
+): ExportedGraph {
   const fed = graph.inputs.length - params.length;
   return {
-    graph, outputs,
-    inputs: [...["ids", "targets"].slice(0, fed).map((name) => ({ name, shape: tokens })), ...params.map(({ key, shape }) => ({ name: key, shape }))],
+    graph,
+    outputs,
+    inputs: [
+      ...["ids", "targets"].slice(0, fed).map((name) => ({ name, shape: tokens })),
+      ...params.map(({ key, shape }) => ({ name: key, shape })),
+    ],
     params: params.map((param, i) => ({ ...param, id: graph.inputs[fed + i]! })),
   };
 }

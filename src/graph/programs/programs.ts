@@ -49,7 +49,10 @@ export interface TrainProgram extends LossProgram {
     readonly graph: Graph;
     /** Where those counts stand in the program's own outputs. */
     readonly counts: readonly number[];
-    /** Every micro-batch goes by the shares of the whole step, so that they must be known before; else by those up to itself. */
+    /**
+     * Every micro-batch goes by the shares of the whole step, so that they must be known before; else by those up to
+     * itself.
+     */
     readonly ahead: boolean;
   } | null;
   /** Output `gradients + i` is the gradient of `trained[i]`. Gradients are of loss + auxCoef * balance + zCoef * z. */
@@ -100,24 +103,37 @@ function buildLosses(spec: DecoderSpec, shape: BatchShape, routing = plainRoutin
   const moe = routers.length > 0;
   const feeds: { id: ValueId; feed: RoutingFeed }[] = routers.flatMap(({ jitter, layer }) => {
     if (jitter === null) return [];
-    return [{ id: jitter, feed: { kind: "jitter", layer, shape: b.shape(jitter), elements: elements(b.shape(jitter)) } as const }];
+    return [
+      {
+        id: jitter,
+        feed: { kind: "jitter", layer, shape: b.shape(jitter), elements: elements(b.shape(jitter)) } as const,
+      },
+    ];
   });
   const overStep = moe && (routing.balance === "global" || routing.balance === "running");
   const shares = overStep ? routers.map((router) => scoreCounts(b, router, 1)) : [];
   let elsewhere: Elsewhere[] | undefined;
   if (overStep) {
     const perToken = b.input("shares.perToken", "f32", []);
-    elsewhere = routers.map(({ experts, layer }) => ({ counts: b.input(`shares.${layer}`, "f32", [experts]), perToken }));
-    elsewhere.forEach(({ counts }, index) => feeds.push({ id: counts, feed: { kind: "elsewhere", index, shape: b.shape(counts) } }));
+    elsewhere = routers.map(({ experts, layer }) => ({
+      counts: b.input(`shares.${layer}`, "f32", [experts]),
+      perToken,
+    }));
+    elsewhere.forEach(({ counts }, index) =>
+      feeds.push({ id: counts, feed: { kind: "elsewhere", index, shape: b.shape(counts) } }),
+    );
     feeds.push({ id: perToken, feed: { kind: "perToken", shape: [] } });
   }
   const balanced = (): ValueId =>
-    routing.balance === "model" ? balanceLoss(b, routers) : layerBalanceLoss(b, routers, { pieces: routing.balance === "sequence" ? shape.batch : 1, elsewhere });
+    routing.balance === "model"
+      ? balanceLoss(b, routers)
+      : layerBalanceLoss(b, routers, { pieces: routing.balance === "sequence" ? shape.batch : 1, elsewhere });
   // Without a loss in it, a network needs no balance that its layers cannot share.
   const balance = moe && (routing.balance !== "model" || sharesBalance(spec)) ? balanced() : null;
   const z = moe ? routerZLoss(b, routers) : null;
   const values: ValueId[] = [];
-  const put = (ids: readonly (ValueId | null)[]): number[] => ids.flatMap((id) => (id === null ? [] : [values.push(id) - 1]));
+  const put = (ids: readonly (ValueId | null)[]): number[] =>
+    ids.flatMap((id) => (id === null ? [] : [values.push(id) - 1]));
   const outputs: LossOutputs = {
     loss: put([loss])[0]!,
     balance: put([balance])[0] ?? null,
@@ -129,7 +145,8 @@ function buildLosses(spec: DecoderSpec, shape: BatchShape, routing = plainRoutin
   return { decoder, targets, values, outputs, ids: { loss, balance, z }, feeds, shares };
 }
 
-const paramsOf = (decoder: Decoder): ParamInfo[] => decoder.params.map(({ slot }) => ({ key: slot.key, shape: slot.shape }));
+const paramsOf = (decoder: Decoder): ParamInfo[] =>
+  decoder.params.map(({ slot }) => ({ key: slot.key, shape: slot.shape }));
 
 /** Puts inputs in the promised order, drops dead nodes and proves the result. */
 function close(decoder: Decoder, feeds: readonly ValueId[], outputs: readonly ValueId[]): Graph {
@@ -154,19 +171,31 @@ export function meanLossProgram(spec: DecoderSpec, shape: BatchShape): LogitsPro
 export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram {
   const { decoder, targets, values, outputs, ids, feeds, shares } = buildLosses(spec, shape, shape.routing);
   const b = decoder.builder;
-  if (shape.auxCoef !== 0 && ids.z !== null && ids.balance === null) throw new Error("layers with different numbers of experts share no balance loss");
+  if (shape.auxCoef !== 0 && ids.z !== null && ids.balance === null)
+    throw new Error("layers with different numbers of experts share no balance loss");
   let total = ids.loss;
   if (ids.balance !== null && shape.auxCoef !== 0) total = b.add(total, b.scale(ids.balance, shape.auxCoef));
   if (ids.z !== null && shape.zCoef !== 0) total = b.add(total, b.scale(ids.z, shape.zCoef));
   const trained = decoder.params.filter(({ slot }) => !isBuffer(slot.at) && shape.frozen?.has(slot.key) !== true);
-  const gradients = backward(b, total, trained.map(({ id }) => id));
+  const gradients = backward(
+    b,
+    total,
+    trained.map(({ id }) => id),
+  );
   const inputs = [decoder.ids, targets, ...feeds.map(({ id }) => id)];
   return {
     graph: close(decoder, inputs, [...values, ...shares, ...gradients]),
     params: paramsOf(decoder),
     outputs,
     feeds: feeds.map(({ feed }) => feed),
-    shares: shares.length === 0 ? null : { graph: close(decoder, inputs, shares), counts: shares.map((_, i) => values.length + i), ahead: shape.routing?.balance === "global" },
+    shares:
+      shares.length === 0
+        ? null
+        : {
+            graph: close(decoder, inputs, shares),
+            counts: shares.map((_, i) => values.length + i),
+            ahead: shape.routing?.balance === "global",
+          },
     gradients: values.length + shares.length,
     trained: trained.map(({ slot }) => ({ key: slot.key, shape: slot.shape })),
     evaluation: lossProgram(spec, shape),
@@ -174,9 +203,7 @@ export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram
 }
 
 /** Logits of all rows, or only of rows chosen at run time. */
-export function logitsProgram(
-  spec: DecoderSpec, shape: BatchShape & { readonly rows?: number },
-): LogitsProgram {
+export function logitsProgram(spec: DecoderSpec, shape: BatchShape & { readonly rows?: number }): LogitsProgram {
   const decoder = buildDecoder(spec, shape);
   const b = decoder.builder;
   const rows = shape.rows === undefined ? null : b.input("rows", "int", [shape.rows]);
@@ -186,15 +213,21 @@ export function logitsProgram(
 }
 
 /** Logits of the hidden states [N, H], or of chosen rows of them. */
-export function logitsOf(b: GraphBuilder, { logitSoftcap: cap }: DecoderSpec, { hidden, head }: Pick<Decoder, "hidden" | "head">, rows: ValueId | null): ValueId {
+export function logitsOf(
+  b: GraphBuilder,
+  { logitSoftcap: cap }: DecoderSpec,
+  { hidden, head }: Pick<Decoder, "hidden" | "head">,
+  rows: ValueId | null,
+): ValueId {
   const raw = b.linear(rows === null ? hidden : b.op("embedding", [hidden, rows], {}), head);
   return cap === null ? raw : b.scale(b.op("tanh", [b.scale(raw, 1 / cap)], {}), cap);
 }
 
 export interface ExtendProgram {
   /**
-   * Inputs: ids [B*T], positions [B*T], lengths [B] (only with a past), rows [B], past keys and values by layer (only with a past), then all parameters.
-   * Outputs: logits of the chosen rows [B, V], then keys and values of the new tokens by layer, [B*T, kvHeads * size].
+   * Inputs: ids [B*T], positions [B*T], lengths [B] (only with a past), rows [B], past keys and values by layer (only
+   * with a past), then all parameters. Outputs: logits of the chosen rows [B, V], then keys and values of the new
+   * tokens by layer, [B*T, kvHeads * size].
    */
   readonly graph: Graph;
   readonly params: readonly ParamInfo[];
@@ -211,13 +244,24 @@ export function extendProgram(spec: DecoderSpec, shape: CachedShape): ExtendProg
   const { builder: b, ids, positions, lengths, past, present, params } = decoder;
   const rows = b.input("rows", "int", [shape.batch]);
   const flat = (pairs: readonly KeyValue[]): ValueId[] => pairs.flatMap(({ k, v }) => [k, v]);
-  const inputs = [ids, positions, ...(lengths === null ? [] : [lengths]), rows, ...flat(past), ...params.map(({ id }) => id)];
+  const inputs = [
+    ids,
+    positions,
+    ...(lengths === null ? [] : [lengths]),
+    rows,
+    ...flat(past),
+    ...params.map(({ id }) => id),
+  ];
   const graph = prune({ ...b.finish([logitsOf(b, spec, decoder, rows), ...flat(present)]), inputs });
   verify(graph);
   const { kvHeads, headDim, latent } = spec.attn;
   return {
-    graph, shape, kvHeads,
+    graph,
+    shape,
+    kvHeads,
     params: params.map(({ slot }) => ({ key: slot.key, shape: slot.shape })),
-    layers: spec.layers.length, keyDim: headDim, valueDim: latent?.valueDim ?? headDim,
+    layers: spec.layers.length,
+    keyDim: headDim,
+    valueDim: latent?.valueDim ?? headDim,
   };
 }

@@ -1,6 +1,7 @@
 /**
- * Bootstrap (Efron 1979): the fit repeated on points drawn with replacement, from the optimum, as often as asked. Points of one training run
- * are not independent; where runs are named, whole runs are drawn. Draw number i of a seed is the same on any thread.
+ * Bootstrap (Efron 1979): the fit repeated on points drawn with replacement, from the optimum, as often as asked.
+ * Points of one training run are not independent; where runs are named, whole runs are drawn. Draw number i of a seed
+ * is the same on any thread.
  */
 import { randomStream } from "../../base/random.js";
 import { quantile } from "./distributions.js";
@@ -15,7 +16,12 @@ export interface BootstrapOptions {
 }
 
 /** Internal parameters of each draw, one after another. */
-export function bootstrapDraws(problem: Problem, optimum: Float64Array, clusters: readonly string[] | undefined, { seed, from, to }: BootstrapOptions): Float64Array {
+export function bootstrapDraws(
+  problem: Problem,
+  optimum: Float64Array,
+  clusters: readonly string[] | undefined,
+  { seed, from, to }: BootstrapOptions,
+): Float64Array {
   const n = problem.logLoss.length;
   const p = optimum.length;
   const groups = clusterRows(n, clusters);
@@ -55,7 +61,12 @@ export function summarise(values: Float64Array, level: number): BootstrapInterva
   const sorted = values.filter(Number.isFinite).sort();
   const mean = sorted.reduce((sum, value) => sum + value, 0) / sorted.length;
   const variance = sorted.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, sorted.length - 1);
-  return { level, low: quantile(sorted, (1 - level) / 2), high: quantile(sorted, (1 + level) / 2), standardError: Math.sqrt(variance) };
+  return {
+    level,
+    low: quantile(sorted, (1 - level) / 2),
+    high: quantile(sorted, (1 + level) / 2),
+    standardError: Math.sqrt(variance),
+  };
 }
 
 /** Natural parameters by draw: column j holds parameter j. */
@@ -63,7 +74,8 @@ export function naturalDraws(bound: BoundLaw, draws: Float64Array): readonly Flo
   const { p } = bound;
   const count = draws.length / p;
   const columns = Array.from({ length: p }, () => new Float64Array(count));
-  for (let i = 0; i < count; i++) bound.natural(draws.subarray(i * p, (i + 1) * p)).forEach((value, j) => (columns[j]![i] = value));
+  for (let i = 0; i < count; i++)
+    bound.natural(draws.subarray(i * p, (i + 1) * p)).forEach((value, j) => (columns[j]![i] = value));
   return columns;
 }
 

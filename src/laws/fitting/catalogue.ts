@@ -5,12 +5,30 @@ import { clark } from "../forms/clark.js";
 import { kaplan } from "../forms/kaplan.js";
 import { ludziejewski } from "../forms/ludziejewski.js";
 import { abnar, krajewski } from "../forms/moe.js";
-import { upcycling, upcyclingAdditive, upcyclingData, upcyclingNoInteraction, upcyclingTotal } from "../forms/upcycling.js";
+import {
+  upcycling,
+  upcyclingAdditive,
+  upcyclingData,
+  upcyclingNoInteraction,
+  upcyclingTotal,
+} from "../forms/upcycling.js";
 import { upcyclingShared } from "./shared.js";
 import type { Law } from "../forms/types.js";
 
 export const laws: readonly Law[] = [
-  chinchilla, joint, kaplan, upcycling, upcyclingData, upcyclingNoInteraction, upcyclingAdditive, upcyclingTotal, upcyclingShared, krajewski, ludziejewski, clark, abnar,
+  chinchilla,
+  joint,
+  kaplan,
+  upcycling,
+  upcyclingData,
+  upcyclingNoInteraction,
+  upcyclingAdditive,
+  upcyclingTotal,
+  upcyclingShared,
+  krajewski,
+  ludziejewski,
+  clark,
+  abnar,
 ];
 
 /** What names a law to another thread: an id of the catalogue, or a formula with its columns and starts. */

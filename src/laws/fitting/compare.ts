@@ -1,4 +1,7 @@
-/** Which of several laws describes points better: information criteria on all points, and the error at scales left out of the fit. */
+/**
+ * Which of several laws describes points better: information criteria on all points, and the error at scales left out
+ * of the fit.
+ */
 import { logLikelihood } from "./distributions.js";
 import { fitLaw, type Fit, type FitOptions } from "./fit.js";
 import { predict, type Law, type Places, type Points } from "../forms/types.js";
@@ -30,8 +33,11 @@ export function criteria(fit: Fit, points: Points, options: FitOptions = {}): Cr
   const k = fit.law.parameters.length + 1;
   const value = logLikelihood(fit.loss, fit.objective, points.n);
   return {
-    law: fit.law.id, k, logLikelihood: value,
-    aic: 2 * k - 2 * value, bic: k * Math.log(points.n) - 2 * value,
+    law: fit.law.id,
+    k,
+    logLikelihood: value,
+    aic: 2 * k - 2 * value,
+    bic: k * Math.log(points.n) - 2 * value,
     heldOut: heldOutLargest(fit.law, points, { ...options, loss: fit.loss }),
   };
 }
@@ -72,10 +78,15 @@ export function scaleOf({ n, columns }: Places): Float64Array {
 export const heldOutShare = 0.2;
 
 /**
- * Fits the smaller scales and predicts the largest: the question a law is asked, which random folds do not ask. Points of equal scale stay
- * together. Null where fewer points than parameters + 1 would remain.
+ * Fits the smaller scales and predicts the largest: the question a law is asked, which random folds do not ask. Points
+ * of equal scale stay together. Null where fewer points than parameters + 1 would remain.
  */
-export function heldOutLargest(law: Law, points: Points, options: FitOptions = {}, share = heldOutShare): HeldOut | null {
+export function heldOutLargest(
+  law: Law,
+  points: Points,
+  options: FitOptions = {},
+  share = heldOutShare,
+): HeldOut | null {
   const scale = scaleOf(points);
   const sorted = scale.slice().sort();
   const cut = sorted[Math.min(points.n - 1, Math.floor((1 - share) * points.n))]!;
@@ -87,14 +98,21 @@ export function heldOutLargest(law: Law, points: Points, options: FitOptions = {
   const residuals = predict(law, fit.params, left).map((value, i) => Math.log(value / left.loss[i]!));
   const sum = residuals.reduce((total, r) => total + r, 0);
   const squares = residuals.reduce((total, r) => total + r * r, 0);
-  return { n: outside.length, fitted: inside.length, rmse: Math.sqrt(squares / outside.length), bias: sum / outside.length };
+  return {
+    n: outside.length,
+    fitted: inside.length,
+    rmse: Math.sqrt(squares / outside.length),
+    bias: sum / outside.length,
+  };
 }
 
 export function pick(points: Points, rows: readonly number[]): Points {
   const { columns, loss, cluster, group } = points;
   return {
     n: rows.length,
-    columns: Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, Float64Array.from(rows, (i) => values[i]!)])),
+    columns: Object.fromEntries(
+      Object.entries(columns).map(([name, values]) => [name, Float64Array.from(rows, (i) => values[i]!)]),
+    ),
     loss: Float64Array.from(rows, (i) => loss[i]!),
     ...(cluster && { cluster: rows.map((i) => cluster[i]!) }),
     ...(group && { group: rows.map((i) => group[i]!) }),

@@ -1,10 +1,11 @@
 /**
  * How much worse a fit may get before it is rejected: the scale on which profiles are read.
  *
- * Squares: the likelihood ratio of normal residuals, n ln(S / S_min). Huber's loss and absolute values are chosen because residuals are NOT of the
- * one distribution whose likelihood they are, so their rise is scaled by what it means for the residuals at hand, 2 (S - S_min) E psi' / E psi^2
- * (Ronchetti 1982; for absolute values Koenker and Bassett 1982), which is chi-squared again. With normal noise and a small delta the plain
- * likelihood of Laplace's distribution would give 90 % intervals that hold the truth in four cases of five.
+ * Squares: the likelihood ratio of normal residuals, n ln(S / S_min). Huber's loss and absolute values are chosen
+ * because residuals are NOT of the one distribution whose likelihood they are, so their rise is scaled by what it means
+ * for the residuals at hand, 2 (S - S_min) E psi' / E psi^2 (Ronchetti 1982; for absolute values Koenker and Bassett
+ * 1982), which is chi-squared again. With normal noise and a small delta the plain likelihood of Laplace's distribution
+ * would give 90 % intervals that hold the truth in four cases of five.
  */
 import { quantile, studentQuantile } from "./distributions.js";
 import type { Loss } from "../solvers/loss.js";
@@ -17,8 +18,8 @@ export interface Deviance {
 }
 
 /**
- * Chi-squared with one degree of freedom for many points. For few, Student's t enters as it does for squares, where the threshold
- * n ln(1 + t^2 / (n - p)) makes the interval of a linear law exact.
+ * Chi-squared with one degree of freedom for many points. For few, Student's t enters as it does for squares, where the
+ * threshold n ln(1 + t^2 / (n - p)) makes the interval of a linear law exact.
  */
 export function devianceOf(loss: Loss, objective: number, residuals: Float64Array, p: number, level: number): Deviance {
   const n = residuals.length;
@@ -26,7 +27,10 @@ export function devianceOf(loss: Loss, objective: number, residuals: Float64Arra
   const t = studentQuantile((1 + level) / 2, freedom);
   if (loss.name === "mse") {
     const least = Math.max(objective, 1e-300);
-    return { threshold: n * Math.log1p(t * t / freedom), of: (other) => Math.max(0, n * Math.log(Math.max(other, least) / least)) };
+    return {
+      threshold: n * Math.log1p((t * t) / freedom),
+      of: (other) => Math.max(0, n * Math.log(Math.max(other, least) / least)),
+    };
   }
   const factor = steepness(loss, residuals, p);
   return { threshold: (t * t * n) / freedom, of: (other) => Math.max(0, 2 * (other - objective) * factor) };

@@ -45,8 +45,8 @@ function incompleteBeta(a: number, b: number, x: number): number {
 /** ln Gamma by Lanczos (g = 7, 9 terms). */
 function logGamma(x: number): number {
   const terms = [
-    0.99999999999980993, 676.5203681218851, -1259.1392167224028, 771.32342877765313, -176.61502916214059, 12.507343278686905, -0.13857109526572012,
-    9.9843695780195716e-6, 1.5056327351493116e-7,
+    0.99999999999980993, 676.5203681218851, -1259.1392167224028, 771.32342877765313, -176.61502916214059,
+    12.507343278686905, -0.13857109526572012, 9.9843695780195716e-6, 1.5056327351493116e-7,
   ];
   const sum = terms.reduce((total, term, i) => (i === 0 ? term : total + term / (x - 1 + i)), 0);
   const t = x + 6.5;
@@ -69,8 +69,9 @@ export function studentQuantile(probability: number, freedom: number): number {
 }
 
 /**
- * Largest log-likelihood of n ln-residuals whose losses sum to `objective`, over the scale of their distribution: normal for squares, Laplace
- * for absolute values, and for Huber's loss the density proportional to exp(-rho(r) / s), normal in the middle with Laplace's tails.
+ * Largest log-likelihood of n ln-residuals whose losses sum to `objective`, over the scale of their distribution:
+ * normal for squares, Laplace for absolute values, and for Huber's loss the density proportional to exp(-rho(r) / s),
+ * normal in the middle with Laplace's tails.
  */
 export function logLikelihood({ name, delta }: Loss, objective: number, n: number): number {
   const sum = Math.max(objective, 1e-300);

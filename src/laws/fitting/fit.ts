@@ -6,8 +6,8 @@ import { defaultDelta, type Loss } from "../solvers/loss.js";
 import { paramsOf, type BoundLaw, type Law, type Params, type Points } from "../forms/types.js";
 
 /**
- * `converged`: a stopping rule was met inside the bounds. `at-bound`: it was met with a parameter on a bound, which the data therefore do
- * not identify. `iteration-limit`: neither; the numbers are the best seen, not an optimum.
+ * `converged`: a stopping rule was met inside the bounds. `at-bound`: it was met with a parameter on a bound, which the
+ * data therefore do not identify. `iteration-limit`: neither; the numbers are the best seen, not an optimum.
  */
 export type FitStatus = "converged" | "at-bound" | "iteration-limit";
 
@@ -70,8 +70,16 @@ export function fitLaw(law: Law, points: Points, options: FitOptions = {}): Fit 
   return bestOf(problem, points, found, options.limits);
 }
 
-/** The best of local fits, tried once more from its own end, as a fit. Also used where the starts were run on several threads. */
-export function bestOf(problem: Problem, points: Points, found: readonly LocalFit[], limits: SolverLimits = finalLimits): Fit {
+/**
+ * The best of local fits, tried once more from its own end, as a fit. Also used where the starts were run on several
+ * threads.
+ */
+export function bestOf(
+  problem: Problem,
+  points: Points,
+  found: readonly LocalFit[],
+  limits: SolverLimits = finalLimits,
+): Fit {
   const { bound, loss, logLoss } = problem;
   const usable = found.filter(({ objective }) => Number.isFinite(objective));
   if (usable.length === 0) {
@@ -83,12 +91,17 @@ export function bestOf(problem: Problem, points: Points, found: readonly LocalFi
   const best = again.objective <= first.objective ? { ...again, converged: again.converged || first.converged } : first;
   const close = best.objective * (1 + sameOptimum) + points.n * (loss.name === "lad" ? 1e-14 : 1e-28);
   const atOptimum = found.filter(({ objective }) => objective <= close).length;
-  const atBound = bound.law.parameters.filter((_, j) => best.theta[j]! <= bound.lower[j]! || best.theta[j]! >= bound.upper[j]!).map(({ name }) => name);
+  const atBound = bound.law.parameters
+    .filter((_, j) => best.theta[j]! <= bound.lower[j]! || best.theta[j]! >= bound.upper[j]!)
+    .map(({ name }) => name);
   const residuals = new Float64Array(points.n);
   bound.evaluate(best.theta, residuals);
   for (let i = 0; i < residuals.length; i++) residuals[i]! -= logLoss[i]!;
   return {
-    law: bound.law, loss, bound, theta: best.theta,
+    law: bound.law,
+    loss,
+    bound,
+    theta: best.theta,
     params: paramsOf(bound.law, bound.natural(best.theta)),
     objective: best.objective,
     status: !best.converged ? "iteration-limit" : atBound.length > 0 ? "at-bound" : "converged",

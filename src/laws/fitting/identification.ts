@@ -9,7 +9,16 @@ import { unscaledCurvature, type Profile } from "./profile.js";
 import type { Places, Points } from "../forms/types.js";
 
 export interface Warning {
-  readonly kind: "not-converged" | "few-starts" | "flat" | "at-bound" | "open-interval" | "sign" | "correlated" | "intervals-differ" | "extrapolation";
+  readonly kind:
+    | "not-converged"
+    | "few-starts"
+    | "flat"
+    | "at-bound"
+    | "open-interval"
+    | "sign"
+    | "correlated"
+    | "intervals-differ"
+    | "extrapolation";
   readonly parameters: readonly string[];
   /** One sentence. */
   readonly text: string;
@@ -29,29 +38,55 @@ export interface Intervals {
   readonly bootstrap?: Readonly<Record<string, BootstrapInterval>>;
 }
 
-export function identificationWarnings(fit: Fit, problem: Problem, { profile = {}, bootstrap = {} }: Intervals = {}): readonly Warning[] {
+export function identificationWarnings(
+  fit: Fit,
+  problem: Problem,
+  { profile = {}, bootstrap = {} }: Intervals = {},
+): readonly Warning[] {
   const warnings: Warning[] = [];
-  const add = (kind: Warning["kind"], parameters: readonly string[], text: string): void => void warnings.push({ kind, parameters, text });
-  if (fit.status === "iteration-limit") add("not-converged", [], "The fit stopped at its iteration limit: these numbers are the best seen, not an optimum.");
+  const add = (kind: Warning["kind"], parameters: readonly string[], text: string): void =>
+    void warnings.push({ kind, parameters, text });
+  if (fit.status === "iteration-limit")
+    add(
+      "not-converged",
+      [],
+      "The fit stopped at its iteration limit: these numbers are the best seen, not an optimum.",
+    );
   if (fit.starts.share < fewStarts && fit.starts.atOptimum < 3) {
-    add("few-starts", [], `Only ${fit.starts.atOptimum} of ${fit.starts.tried} starts reached this optimum: there may be a better one; try --grid.`);
+    add(
+      "few-starts",
+      [],
+      `Only ${fit.starts.atOptimum} of ${fit.starts.tried} starts reached this optimum: there may be a better ` +
+        "one; try --grid.",
+    );
   }
   if (fit.loss.name !== "mse") {
     const near = fit.loss.name === "huber" ? fit.loss.delta : 1e-9;
     const held = fit.residuals.filter((r) => Math.abs(r) <= near).length;
     if (held < fit.theta.length - fit.atBound.length) {
-      add("flat", [], `Other parameters fit equally well: only ${held} residuals lie within ${significant(near, 2)} of zero, and the loss is a straight line beyond; try a larger --delta, or --loss mse.`);
+      add(
+        "flat",
+        [],
+        `Other parameters fit equally well: only ${held} residuals lie within ${significant(near, 2)} of zero, ` +
+          "and the loss is a straight line beyond; try a larger --delta, or --loss mse.",
+      );
     }
   }
   for (const name of fit.atBound) {
-    add("at-bound", [name], `${name} ended on its bound (${significant(fit.params[name]!, 3)}): the data do not identify it.`);
+    add(
+      "at-bound",
+      [name],
+      `${name} ended on its bound (${significant(fit.params[name]!, 3)}): the data do not identify it.`,
+    );
   }
   for (const { name } of fit.law.parameters) {
     const found = profile[name];
     if (found === undefined || fit.atBound.includes(name)) continue;
     const sides = [...(found.lowOpen ? ["below"] : []), ...(found.highOpen ? ["above"] : [])];
-    if (sides.length > 0) add("open-interval", [name], `${name} is not bounded from ${sides.join(" or ")}: its profile is flat there.`);
-    else if (found.low < 0 && found.high > 0) add("sign", [name], `The sign of ${name} is not identified: its ${percent(found.level)} interval contains 0.`);
+    if (sides.length > 0)
+      add("open-interval", [name], `${name} is not bounded from ${sides.join(" or ")}: its profile is flat there.`);
+    else if (found.low < 0 && found.high > 0)
+      add("sign", [name], `The sign of ${name} is not identified: its ${percent(found.level)} interval contains 0.`);
   }
   const wider = fit.law.parameters.flatMap(({ name }): [string, number][] => {
     const [one, other] = [profile[name], bootstrap[name]];
@@ -62,12 +97,21 @@ export function identificationWarnings(fit: Fit, problem: Problem, { profile = {
   if (wider.length > 0) {
     const [names, ratios] = [wider.map(([name]) => name), wider.map(([, ratio]) => ratio)];
     const [low, high] = [significant(Math.min(...ratios), 2), significant(Math.max(...ratios), 2)];
-    add("intervals-differ", names, `Bootstrap intervals of ${names.join(", ")} are ${low === high ? low : `${low} to ${high}`} times as wide as profile intervals: residuals are not alike everywhere, so trust the bootstrap.`);
+    add(
+      "intervals-differ",
+      names,
+      `Bootstrap intervals of ${names.join(", ")} are ${low === high ? low : `${low} to ${high}`} times as ` +
+        "wide as profile intervals: residuals are not alike everywhere, so trust the bootstrap.",
+    );
   }
   const pairs = correlations(fit, problem);
   if (pairs.length > 0) {
     const list = pairs.map(([one, other]) => `${one} and ${other}`).join(", ");
-    add("correlated", [...new Set(pairs.flatMap(([one, other]) => [one, other]))], `Nearly free to trade against each other (correlation above ${strongCorrelation}): ${list}.`);
+    add(
+      "correlated",
+      [...new Set(pairs.flatMap(([one, other]) => [one, other]))],
+      `Nearly free to trade against each other (correlation above ${strongCorrelation}): ${list}.`,
+    );
   }
   return warnings;
 }
@@ -83,7 +127,8 @@ function correlations(fit: Fit, problem: Problem): readonly [string, string][] {
   for (let j = 0; j < bound.p; j++) {
     for (let k = j + 1; k < bound.p; k++) {
       if (fit.atBound.includes(names[j]!) || fit.atBound.includes(names[k]!)) continue;
-      const value = covariance[j * bound.p + k]! / Math.sqrt(covariance[j * bound.p + j]! * covariance[k * bound.p + k]!);
+      const value =
+        covariance[j * bound.p + k]! / Math.sqrt(covariance[j * bound.p + j]! * covariance[k * bound.p + k]!);
       if (Math.abs(value) > strongCorrelation) found.push([names[j]!, names[k]!]);
     }
   }
@@ -98,9 +143,14 @@ export function extrapolationWarnings(points: Points, place: Places): readonly W
     const [low, high] = [known.reduce((a, b) => Math.min(a, b)), known.reduce((a, b) => Math.max(a, b))];
     if (value >= low && value <= high) return [];
     const [factor, side] = value > high ? [value / high, "above the largest"] : [low / value, "below the smallest"];
-    return [{
-      kind: "extrapolation", parameters: [],
-      text: `${name} = ${compact(value)} lies a factor of ${significant(factor, 2)} ${side} fitted (${compact(value > high ? high : low)}): this prediction extrapolates.`,
-    }];
+    return [
+      {
+        kind: "extrapolation",
+        parameters: [],
+        text:
+          `${name} = ${compact(value)} lies a factor of ${significant(factor, 2)} ${side} fitted ` +
+          `(${compact(value > high ? high : low)}): this prediction extrapolates.`,
+      },
+    ];
   });
 }

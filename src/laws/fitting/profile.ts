@@ -1,10 +1,10 @@
 /**
- * Profile likelihood: how much worse the best fit gets when one quantity (a parameter, or a prediction) is held at another value. Its interval
- * is the set of values whose deviance (`deviance.ts`) stays below the threshold; flat valleys and bounds show as open
- * ends, where standard errors would show a number.
+ * Profile likelihood: how much worse the best fit gets when one quantity (a parameter, or a prediction) is held at
+ * another value. Its interval is the set of values whose deviance (`deviance.ts`) stays below the threshold; flat
+ * valleys and bounds show as open ends, where standard errors would show a number.
  *
- * A quantity is held near a target by a penalty W/2 (g - target)^2; the optimum with the penalty is exactly the constrained optimum for the
- * value of g that it reaches, whatever W is, so W only has to be large enough to move it.
+ * A quantity is held near a target by a penalty W/2 (g - target)^2; the optimum with the penalty is exactly the
+ * constrained optimum for the value of g that it reaches, whatever W is, so W only has to be large enough to move it.
  */
 import { devianceOf } from "./deviance.js";
 import type { Fit } from "./fit.js";
@@ -51,14 +51,26 @@ interface Ground {
 }
 
 /** Profile of a quantity in its own coordinate. */
-export function profile(fit: Fit, problem: Problem, quantity: Functional, { level, limit = 24 }: ProfileOptions): Profile {
+export function profile(
+  fit: Fit,
+  problem: Problem,
+  quantity: Functional,
+  { level, limit = 24 }: ProfileOptions,
+): Profile {
   const ground = groundOf(fit, problem, quantity, level);
   const below = side(ground, -1, limit);
   const above = side(ground, 1, limit);
-  const curve = [...below.tried, { value: ground.center, deviance: 0 }, ...above.tried].sort((a, b) => a.value - b.value);
+  const curve = [...below.tried, { value: ground.center, deviance: 0 }, ...above.tried].sort(
+    (a, b) => a.value - b.value,
+  );
   return {
-    level, curve, threshold: ground.threshold,
-    low: below.end, lowOpen: below.open, high: above.end, highOpen: above.open,
+    level,
+    curve,
+    threshold: ground.threshold,
+    low: below.end,
+    lowOpen: below.open,
+    high: above.end,
+    highOpen: above.open,
   };
 }
 
@@ -68,10 +80,17 @@ function groundOf(fit: Fit, problem: Problem, quantity: Functional, level: numbe
   const { threshold, of: deviance } = devianceOf(loss, fit.objective, fit.residuals, p, level);
   const gradient = new Float64Array(p);
   const center = quantity.at(fit.theta, gradient);
-  const matrix = unscaledCurvature(problem, fit.theta, new Objective(bound, logLoss, weights, loss.name, ladSmoothing(fit, loss.delta)));
+  const matrix = unscaledCurvature(
+    problem,
+    fit.theta,
+    new Objective(bound, logLoss, weights, loss.name, ladSmoothing(fit, loss.delta)),
+  );
   const covariance = inverse(matrix, p);
   let variance = 0;
-  for (let j = 0; j < p; j++) for (let k = 0; k < p; k++) variance += gradient[j]! * (covariance?.[j * p + k] ?? (j === k ? 1 / (matrix[j * p + j]! || 1) : 0)) * gradient[k]!;
+  for (let j = 0; j < p; j++)
+    for (let k = 0; k < p; k++)
+      variance +=
+        gradient[j]! * (covariance?.[j * p + k] ?? (j === k ? 1 / (matrix[j * p + j]! || 1) : 0)) * gradient[k]!;
   const curvature = 1 / Math.max(variance, 1e-300);
   // Rise of the deviance per unit of unscaled objective.
   const small = 1e-4 * fit.objective + 1e-300;
@@ -79,7 +98,16 @@ function groundOf(fit: Fit, problem: Problem, quantity: Functional, level: numbe
   // Squares are summed whole but differentiated as halves.
   const half = loss.name === "mse" ? 1 : 0.5;
   const reach = Math.sqrt(threshold / Math.max(rate * half * curvature, 1e-300));
-  return { fit, problem, quantity, threshold, center, curvature, reach: Number.isFinite(reach) && reach > 0 ? reach : 1e-3, deviance };
+  return {
+    fit,
+    problem,
+    quantity,
+    threshold,
+    center,
+    curvature,
+    reach: Number.isFinite(reach) && reach > 0 ? reach : 1e-3,
+    deviance,
+  };
 }
 
 /** LAD has no curvature of its own; that of Huber's loss at the typical residual stands in for step sizes. */
@@ -105,8 +133,15 @@ interface Side {
   readonly tried: readonly ProfilePoint[];
 }
 
-/** Walks from the optimum until the deviance passes the threshold, then closes in; sqrt(deviance) is nearly linear in the quantity. */
-function side({ fit, problem, quantity, threshold, center, curvature, reach, deviance }: Ground, sign: 1 | -1, limit: number): Side {
+/**
+ * Walks from the optimum until the deviance passes the threshold, then closes in; sqrt(deviance) is nearly linear in
+ * the quantity.
+ */
+function side(
+  { fit, problem, quantity, threshold, center, curvature, reach, deviance }: Ground,
+  sign: 1 | -1,
+  limit: number,
+): Side {
   const tried: ProfilePoint[] = [];
   let inside = { distance: 0, root: 0, theta: fit.theta };
   let outside: { distance: number; root: number } | null = null;
@@ -173,5 +208,10 @@ export function logPrediction(fit: Fit, place: Places): Functional {
 }
 
 function mapped(found: Profile, map: (value: number) => number): Profile {
-  return { ...found, low: map(found.low), high: map(found.high), curve: found.curve.map(({ value, deviance }) => ({ value: map(value), deviance })) };
+  return {
+    ...found,
+    low: map(found.low),
+    high: map(found.high),
+    curve: found.curve.map(({ value, deviance }) => ({ value: map(value), deviance })),
+  };
 }

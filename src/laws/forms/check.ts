@@ -13,7 +13,9 @@ export interface CheckOptions {
   readonly stated?: readonly string[];
 }
 
-/** Raw counts below this are not sizes or token counts of any model: the column is in thousands, millions or billions. */
+/**
+ * Raw counts below this are not sizes or token counts of any model: the column is in thousands, millions or billions.
+ */
 const smallestCount = 1000;
 const largestCount = 1e15;
 /** Above it a "loss" is rather a perplexity. */
@@ -22,7 +24,11 @@ const largestLoss = 20;
 const widestSpan = 1e8;
 
 /** Warnings, one sentence each. Throws inputError where a fit would be meaningless. */
-export function checkPoints(law: Law, points: Points, { where, stated = [], pointName = (i) => `point ${i + 1}` }: CheckOptions = {}): readonly string[] {
+export function checkPoints(
+  law: Law,
+  points: Points,
+  { where, stated = [], pointName = (i) => `point ${i + 1}` }: CheckOptions = {},
+): readonly string[] {
   const fail = (message: string, hint?: string): never => {
     throw inputError(message, { where, hint });
   };
@@ -30,32 +36,54 @@ export function checkPoints(law: Law, points: Points, { where, stated = [], poin
   const p = law.parameters.length;
   checkGroups(law, points, pointName, fail);
   for (const { name, meaning } of law.columns) {
-    const values = points.columns[name] ?? fail(`the law ${law.id} needs a column ${name} (${meaning})`, `name it: --columns ${name}=YOUR_COLUMN`);
+    const values =
+      points.columns[name] ??
+      fail(`the law ${law.id} needs a column ${name} (${meaning})`, `name it: --columns ${name}=YOUR_COLUMN`);
     const wanted = countsFrom(name);
     for (const i of rowsUsing(law, points, name)) {
       const value = values[i]!;
       if (!Number.isFinite(value)) fail(`${pointName(i)}: ${name} is ${value}`, "leave that row out, or correct it");
-      if (!(value > wanted.above)) fail(`${pointName(i)}: ${name} is ${value}, expected more than ${wanted.above}`, "leave that row out, or correct it");
-      if (wanted.below !== undefined && value >= wanted.below) fail(`${pointName(i)}: ${name} is ${value}, expected less than ${wanted.below}`);
+      if (!(value > wanted.above))
+        fail(
+          `${pointName(i)}: ${name} is ${value}, expected more than ${wanted.above}`,
+          "leave that row out, or correct it",
+        );
+      if (wanted.below !== undefined && value >= wanted.below)
+        fail(`${pointName(i)}: ${name} is ${value}, expected less than ${wanted.below}`);
     }
   }
   for (let i = 0; i < points.n; i++) {
     const loss = points.loss[i]!;
     if (!Number.isFinite(loss)) fail(`${pointName(i)}: loss is ${loss}`, "leave runs that diverged out");
-    if (loss <= 0) fail(`${pointName(i)}: loss is ${loss}`, "a cross entropy is positive; is the column a logarithm or a difference?");
+    if (loss <= 0)
+      fail(
+        `${pointName(i)}: loss is ${loss}`,
+        "a cross entropy is positive; is the column a logarithm or a difference?",
+      );
   }
   if (points.n <= p) {
     fail(
-      `${points.n} point${points.n === 1 ? "" : "s"} for a law with ${p} parameters (${law.parameters.map(({ name }) => name).join(", ")})`,
+      `${points.n} point${points.n === 1 ? "" : "s"} for a law with ${p} parameters ` +
+        `(${law.parameters.map(({ name }) => name).join(", ")})`,
       `at least ${p + 1} are needed to say anything, several per parameter to say it with some certainty`,
     );
   }
-  for (const { name } of law.columns) checkColumn(law, points, name, { stated: stated.includes(name), pointName, fail, warnings });
+  for (const { name } of law.columns)
+    checkColumn(law, points, name, { stated: stated.includes(name), pointName, fail, warnings });
   const [low, high] = [smallest(points.loss), largest(points.loss)];
   if (high === low) fail(`every loss is ${low}`, "nothing depends on anything here; check the column");
-  if (low > largestLoss) fail(`every loss is above ${largestLoss} (smallest: ${significant(low)})`, "expected nats per token; is this column a perplexity? Then take its logarithm");
-  if (high > largestLoss) warnings.push(`Losses go up to ${significant(high)}: expected nats per token. Is a point a perplexity, or from a run that diverged?`);
-  if (points.n < 3 * p) warnings.push(`${points.n} points for ${p} parameters are few: intervals are wide and depend on every point.`);
+  if (low > largestLoss)
+    fail(
+      `every loss is above ${largestLoss} (smallest: ${significant(low)})`,
+      "expected nats per token; is this column a perplexity? Then take its logarithm",
+    );
+  if (high > largestLoss)
+    warnings.push(
+      `Losses go up to ${significant(high)}: expected nats per token. Is a point a perplexity, or from a run ` +
+        "that diverged?",
+    );
+  if (points.n < 3 * p)
+    warnings.push(`${points.n} points for ${p} parameters are few: intervals are wide and depend on every point.`);
   return warnings;
 }
 
@@ -72,32 +100,60 @@ function checkColumn(law: Law, points: Points, name: string, { stated, pointName
   let [low, high] = [Infinity, -Infinity];
   for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
   if (high === low) {
-    fail(`every point has ${name} = ${compact(low, 4)}, so nothing about ${name} can be learnt`, alternative(law, name));
+    fail(
+      `every point has ${name} = ${compact(low, 4)}, so nothing about ${name} can be learnt`,
+      alternative(law, name),
+    );
   }
   if (!countColumns.has(name)) return;
   if (!stated && high < smallestCount) {
-    fail(`${name} goes from ${significant(low)} to ${significant(high)}, expected raw counts`, `if it is in billions, write --columns ${name}=YOUR_COLUMN*1e9`);
+    fail(
+      `${name} goes from ${significant(low)} to ${significant(high)}, expected raw counts`,
+      `if it is in billions, write --columns ${name}=YOUR_COLUMN*1e9`,
+    );
   }
-  if (!stated && low > largestCount) fail(`${name} starts at ${significant(low)}, more than any model has seen`, `check its unit; --columns ${name}=YOUR_COLUMN*1e-9 scales it`);
+  if (!stated && low > largestCount)
+    fail(
+      `${name} starts at ${significant(low)}, more than any model has seen`,
+      `check its unit; --columns ${name}=YOUR_COLUMN*1e-9 scales it`,
+    );
   if (high / low > widestSpan) {
     const [smallest, largest] = [low, high].map((value) => pointName(rows[values.indexOf(value)]!));
-    fail(`${name} spans a factor of ${(high / low).toExponential(1).replace("e+", "e")}: ${compact(low)} at ${smallest}, ${compact(high)} at ${largest}`, "are some rows in other units than the rest?");
+    fail(
+      `${name} spans a factor of ${(high / low).toExponential(1).replace("e+", "e")}: ${compact(low)} at ` +
+        `${smallest}, ${compact(high)} at ${largest}`,
+      "are some rows in other units than the rest?",
+    );
   }
-  if (high / low < 3) warnings.push(`${name} varies only by a factor of ${significant(high / low)}: its exponent will hardly be identified.`);
+  if (high / low < 3)
+    warnings.push(
+      `${name} varies only by a factor of ${significant(high / low)}: its exponent will hardly be identified.`,
+    );
 }
 
 /** Every group has points, every point a known group, and each group more points than its law has columns. */
-function checkGroups(law: Law, points: Points, pointName: (i: number) => string, fail: (message: string, hint?: string) => never): void {
+function checkGroups(
+  law: Law,
+  points: Points,
+  pointName: (i: number) => string,
+  fail: (message: string, hint?: string) => never,
+): void {
   if (law.groups === undefined) return;
   const names = law.groups.map(({ name }) => name);
   const list = names.join(", ");
-  const group = points.group ?? fail(`the law ${law.id} needs to know which points are ${list}`, "add a column group, or name it: --columns group=YOUR_COLUMN");
+  const group =
+    points.group ??
+    fail(
+      `the law ${law.id} needs to know which points are ${list}`,
+      "add a column group, or name it: --columns group=YOUR_COLUMN",
+    );
   group.forEach((name, i) => {
     if (!names.includes(name)) fail(`${pointName(i)}: group is "${name}", expected one of ${list}`);
   });
   for (const { name, columns } of law.groups) {
     const count = group.filter((found) => found === name).length;
-    if (count < 2 * columns.length + 2) fail(`${count} point${count === 1 ? "" : "s"} of group ${name}, expected at least ${2 * columns.length + 2}`);
+    if (count < 2 * columns.length + 2)
+      fail(`${count} point${count === 1 ? "" : "s"} of group ${name}, expected at least ${2 * columns.length + 2}`);
   }
 }
 

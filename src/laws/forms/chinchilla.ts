@@ -2,13 +2,26 @@
 import { powerSumLaw } from "./power-sum.js";
 import type { Column, Law, Parameter } from "./types.js";
 
-export const columnN: Column = { name: "N", meaning: "parameters of the model (say which: total, active, without embeddings)", unit: "parameters" };
+export const columnN: Column = {
+  name: "N",
+  meaning: "parameters of the model (say which: total, active, without embeddings)",
+  unit: "parameters",
+};
 export const columnD: Column = { name: "D", meaning: "training tokens seen", unit: "tokens" };
-export const irreducible: Parameter = { name: "E", meaning: "irreducible loss, left when size and data grow without limit", unit: "nats/token", role: "constant" };
+export const irreducible: Parameter = {
+  name: "E",
+  meaning: "irreducible loss, left when size and data grow without limit",
+  unit: "nats/token",
+  role: "constant",
+};
 
 /** Hoffmann et al. 2022, appendix D.2: the 4,500 starts. Coefficients and E as logarithms. */
 const hoffmannGrid = {
-  A: [0, 5, 10, 15, 20, 25], B: [0, 5, 10, 15, 20, 25], E: [-1, -0.5, 0, 0.5, 1], alpha: [0, 0.5, 1, 1.5, 2], beta: [0, 0.5, 1, 1.5, 2],
+  A: [0, 5, 10, 15, 20, 25],
+  B: [0, 5, 10, 15, 20, 25],
+  E: [-1, -0.5, 0, 0.5, 1],
+  alpha: [0, 0.5, 1, 1.5, 2],
+  beta: [0, 0.5, 1, 1.5, 2],
 };
 
 export const chinchilla: Law = powerSumLaw({
@@ -36,7 +49,9 @@ export const joint: Law = powerSumLaw({
   id: "joint",
   title: "joint law of one architecture, dense or MoE",
   formula: "L(D, N) = A D^-alpha + B N^-beta + E",
-  source: "the Chinchilla form with the letters of Liew, Kato, Takase 2025 (arXiv 2502.03009), Table 2: A, alpha belong to DATA here",
+  source:
+    "the Chinchilla form with the letters of Liew, Kato, Takase 2025 (arXiv 2502.03009), Table 2: A, alpha " +
+    "belong to DATA here",
   columns: [columnD, columnN],
   parameters: [
     { name: "A", meaning: "data coefficient", unit: "nats/token * tokens^alpha", role: "coefficient" },

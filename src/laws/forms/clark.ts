@@ -6,13 +6,15 @@ import type { Law, Points } from "./types.js";
 import { effectiveExperts } from "./effective-experts.js";
 
 /**
- * Internal: a' = a + c m_E, b' = b + c m_N and d' = d + a m_N + b m_E + c m_N m_E are slopes and value in the middle of the data, with m_N
- * the mean of log10 N and m_E that of log10 E; then ln Es, and ln(Em / Es - 1), so that Em stays above Es.
+ * Internal: a' = a + c m_E, b' = b + c m_N and d' = d + a m_N + b m_E + c m_N m_E are slopes and value in the middle of
+ * the data, with m_N the mean of log10 N and m_E that of log10 E; then ln Es, and ln(Em / Es - 1), so that Em stays
+ * above Es.
  */
 export const clark: Law = generalLaw({
   id: "clark",
   title: "routed language models",
-  formula: "log10 L(N, E) = a log10 N + b log10 Ehat + c log10 N log10 Ehat + d, 1/Ehat = 1/(E - 1 + 1/(1/Es - 1/Em)) + 1/Em",
+  formula:
+    "log10 L(N, E) = a log10 N + b log10 Ehat + c log10 N log10 Ehat + d, 1/Ehat = 1/(E - 1 + 1/(1/Es - 1/Em)) + 1/Em",
   source: "Clark et al. 2022 (arXiv 2202.01169), equation 8 with the saturation of section 4",
   columns: [
     { name: "N", meaning: "parameters of the dense model before routing", unit: "parameters" },
@@ -49,13 +51,31 @@ export const clark: Law = generalLaw({
   natural: ([a, b, c, d, logStart, logRatio], [mN, mE]) => {
     const [slopeN, slopeE] = [a! - c! * mE!, b! - c! * mN!];
     const start = Math.exp(logStart!);
-    return Float64Array.of(slopeN, slopeE, c!, d! - slopeN * mN! - slopeE * mE! - c! * mN! * mE!, start, start * (1 + Math.exp(logRatio!)));
+    return Float64Array.of(
+      slopeN,
+      slopeE,
+      c!,
+      d! - slopeN * mN! - slopeE * mE! - c! * mN! * mE!,
+      start,
+      start * (1 + Math.exp(logRatio!)),
+    );
   },
   internal: ([a, b, c, d, start, max], [mN, mE]) =>
-    Float64Array.of(a! + c! * mE!, b! + c! * mN!, c!, d! + a! * mN! + b! * mE! + c! * mN! * mE!, Math.log(start!), Math.log(max! / start! - 1)),
+    Float64Array.of(
+      a! + c! * mE!,
+      b! + c! * mN!,
+      c!,
+      d! + a! * mN! + b! * mE! + c! * mN! * mE!,
+      Math.log(start!),
+      Math.log(max! / start! - 1),
+    ),
   lower: [-2, -2, -1, -5, -3, -4],
   upper: [2, 2, 1, 5, 6, 12],
-  candidates: (points, center) => product([[1.2, 2, 4, 8], [10, 50, 200, 800, 3000]]).map(([start, ratio]) => linearStart(points, center, start!, ratio!)),
+  candidates: (points, center) =>
+    product([
+      [1.2, 2, 4, 8],
+      [10, 50, 200, 800, 3000],
+    ]).map(([start, ratio]) => linearStart(points, center, start!, ratio!)),
 });
 
 /** For given Es and Em the rest is linear least squares. */
@@ -72,7 +92,8 @@ function linearStart(points: Points, [mN, mE]: readonly number[], start: number,
     row.forEach((value, j) => {
       right[j]! += value * logs[i]!;
       row.forEach((other, k) => (gram[j * 4 + k]! += value * other + (j === k ? 1e-12 : 0)));
-    }));
+    }),
+  );
   const [a, b, c, d] = solve(gram, 4, right) ?? [0, 0, 0, mean(logs)];
   return Float64Array.of(a!, b!, c!, d!, Math.log(start), Math.log(ratio));
 }

@@ -1,4 +1,7 @@
-/** One prediction at a time, for searches that ask thousands of times: a law with its parameters as a plain function of the columns. */
+/**
+ * One prediction at a time, for searches that ask thousands of times: a law with its parameters as a plain function of
+ * the columns.
+ */
 import type { PowerSum } from "./power-sum.js";
 import { placesOf, predict, type Law, type Params } from "./types.js";
 
@@ -6,20 +9,28 @@ import { placesOf, predict, type Law, type Params } from "./types.js";
 export type LossFunction = (a: number, b?: number, c?: number) => number;
 
 /**
- * The law as a function of up to three columns, in the order of `names`, for any parameters. Sums of powers are evaluated directly, all other laws
- * through `predict`; a law over groups needs its `group`.
+ * The law as a function of up to three columns, in the order of `names`, for any parameters. Sums of powers are
+ * evaluated directly, all other laws through `predict`; a law over groups needs its `group`.
  */
 export function lossFunctions(law: Law, names: readonly string[], group?: string): (params: Params) => LossFunction {
   const { terms, derived = {} } = law as Law & Partial<PowerSum>;
   if (terms === undefined) {
     const groups = group === undefined ? undefined : [group];
-    return (params) => (...values) => predict(law, params, placesOf(Object.fromEntries(names.map((name, i) => [name, [values[i] ?? NaN]])), groups))[0]!;
+    return (params) =>
+      (...values) =>
+        predict(
+          law,
+          params,
+          placesOf(Object.fromEntries(names.map((name, i) => [name, [values[i] ?? NaN]])), groups),
+        )[0]!;
   }
   const used = terms.filter(({ groups }) => groups === undefined || groups.includes(group ?? ""));
   // Logs of the columns, then of derived quantities.
   const logged = [...names, ...Object.keys(derived)];
   const powers = used.flatMap(({ powers: all }) => all);
-  const ends = Int32Array.from(used.reduce<number[]>((found, term) => [...found, (found.at(-1) ?? 0) + term.powers.length], []));
+  const ends = Int32Array.from(
+    used.reduce<number[]>((found, term) => [...found, (found.at(-1) ?? 0) + term.powers.length], []),
+  );
   const first = Int32Array.from(powers, ({ logs }) => logged.indexOf(logs[0]!));
   // -1: one log only.
   const second = Int32Array.from(powers, ({ logs }) => (logs.length < 2 ? -1 : logged.indexOf(logs[1]!)));

@@ -33,7 +33,9 @@ export function checkFinite(formula: Formula, points: readonly Point[], starts: 
     throw inputError(message, { hint: "say with --start where the search begins" });
   }
   const part = nowhereFinite(formula, point, starts);
-  const place = Object.entries(point).map(([name, value]) => `${name} = ${compact(value)}`).join(", ");
+  const place = Object.entries(point)
+    .map(([name, value]) => `${name} = ${compact(value)}`)
+    .join(", ");
   if (part === null) throw inputError(`${law} is not positive at ${place} ${tried}`, { hint });
   throw inputError(`in ${law}: ${quoted(textOf(part))} is not a finite number at ${place} ${tried}`, { hint });
 }

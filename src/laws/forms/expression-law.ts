@@ -17,10 +17,15 @@ export const forbiddenHint = "every object of JavaScript has a property of that 
 const candidates = 4000;
 
 /**
- * `columns`: further names that are columns. `start`: where a parameter's search begins. Parameters are positive and fitted as logarithms,
- * unless their start is zero or negative; such are fitted as they stand. Throws inputError for a formula that is no law.
+ * `columns`: further names that are columns. `start`: where a parameter's search begins. Parameters are positive and
+ * fitted as logarithms, unless their start is zero or negative; such are fitted as they stand. Throws inputError for a
+ * formula that is no law.
  */
-export function expressionLaw(text: string, columns: readonly string[] = [], start: Readonly<Record<string, number>> = {}): Law {
+export function expressionLaw(
+  text: string,
+  columns: readonly string[] = [],
+  start: Readonly<Record<string, number>> = {},
+): Law {
   const expression = parseExpression(text.replace(/^\s*L\s*=\s*/, ""));
   const { all, powers } = namesIn(expression);
   const forbidden = all.find(isForbiddenName);
@@ -30,21 +35,33 @@ export function expressionLaw(text: string, columns: readonly string[] = [], sta
   const known = new Set([...standardColumns, ...columns]);
   const used = all.filter((name) => known.has(name));
   const names = all.filter((name) => !known.has(name));
-  if (used.length === 0) throw inputError(`the law ${quoted(text)} uses no column`, { hint: `columns are ${[...known].join(", ")}; others are named by --columns` });
+  if (used.length === 0)
+    throw inputError(`the law ${quoted(text)} uses no column`, {
+      hint: `columns are ${[...known].join(", ")}; others are named by --columns`,
+    });
   if (names.length === 0) throw inputError(`the law ${quoted(text)} has no parameter to fit`);
   const stray = Object.keys(start).find((name) => !names.includes(name));
-  if (stray !== undefined) throw inputError(`the law ${quoted(text)} has no parameter ${stray}`, { hint: `its parameters: ${names.join(", ")}` });
+  if (stray !== undefined)
+    throw inputError(`the law ${quoted(text)} has no parameter ${stray}`, {
+      hint: `its parameters: ${names.join(", ")}`,
+    });
   const isLog = names.map((name) => (start[name] ?? 1) > 0);
   const evaluate = compileExpression(expression, names, used);
   const p = names.length;
-  const toNatural = (theta: Float64Array): Float64Array => theta.map((value, j) => (isLog[j] ? Math.exp(value) : value));
+  const toNatural = (theta: Float64Array): Float64Array =>
+    theta.map((value, j) => (isLog[j] ? Math.exp(value) : value));
   return generalLaw({
     id: "expression",
     title: "user-defined law",
     formula: `L(${used.join(", ")}) = ${text.replace(/^\s*L\s*=\s*/, "").trim()}`,
     source: "user-defined",
     columns: used.map((name) => ({ name, meaning: "column of the formula", unit: "as given" })),
-    parameters: names.map((name, j) => ({ name, meaning: "parameter of the formula", unit: "as given", role: isLog[j] ? "coefficient" : "shape" })),
+    parameters: names.map((name, j) => ({
+      name,
+      meaning: "parameter of the formula",
+      unit: "as given",
+      role: isLog[j] ? "coefficient" : "shape",
+    })),
     center: () => [],
     place: (_, places, row) => {
       const values = used.map((name) => places.columns[name]![row]!);
@@ -66,15 +83,18 @@ export function expressionLaw(text: string, columns: readonly string[] = [], sta
         Float64Array.from(names, (name, j) => {
           const part = stream.uniformAt(i * p + j);
           const given = start[name];
-          // Around a given start within a factor of 3 (the first candidate is the start itself); else powers from 0.02 to 1, others from 0.1 to 1e5.
+          // Around a given start within a factor of 3 (the first candidate is the start itself); else powers from 0.02
+          // to 1, others from 0.1 to 1e5.
           if (given !== undefined) {
             const offset = i === 0 ? 0 : (2 * part - 1) * Math.log(3);
             return isLog[j] ? Math.log(given) + offset : given + offset * Math.max(1e-2, Math.abs(given));
           }
           const [low, high] = powers.has(name) ? [0.02, 1] : [0.1, 1e5];
           return Math.log(low) + part * Math.log(high / low);
-        }));
-      const rowOf = (_: unknown, row: number): [string, number][] => used.map((name) => [name, points.columns[name]![row]!]);
+        }),
+      );
+      const rowOf = (_: unknown, row: number): [string, number][] =>
+        used.map((name) => [name, points.columns[name]![row]!]);
       const rows = Array.from({ length: points.n }, rowOf).map((row) => Object.fromEntries(row));
       checkFinite({ text, expression, parameters: names }, rows, starts.map(toNatural));
       return starts;

@@ -1,6 +1,6 @@
 /**
- * Formulas that users write: `A * N^-alpha + B * D^-beta + E`. Numbers, names, + - * / ^, parentheses, ln, log10, exp, sqrt; nothing else can be
- * called, so nothing else can happen. Evaluation carries derivatives along (forward mode).
+ * Formulas that users write: `A * N^-alpha + B * D^-beta + E`. Numbers, names, + - * / ^, parentheses, ln, log10, exp,
+ * sqrt; nothing else can be called, so nothing else can happen. Evaluation carries derivatives along (forward mode).
  */
 import { inputError } from "../../base/errors.js";
 
@@ -21,15 +21,27 @@ const longest = 4000;
 /** Throws inputError saying where and what was expected. */
 export function parseExpression(text: string): Expression {
   if (text.length > longest) throw inputError(`the law has ${text.length} characters, limit ${longest}`);
-  const tokens = [...text.matchAll(/\s*(?:(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)|([A-Za-z_][A-Za-z_0-9]*)|(.))/gsu)]
-    .map((match) => ({ number: match[1], name: match[2], sign: match[3], at: match.index + match[0].trimStart().length }))
-    .filter(({ number, name, sign }) => number !== undefined || name !== undefined || (sign !== undefined && sign.trim() !== ""));
+  const tokens = [
+    ...text.matchAll(/\s*(?:(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)|([A-Za-z_][A-Za-z_0-9]*)|(.))/gsu),
+  ]
+    .map((match) => ({
+      number: match[1],
+      name: match[2],
+      sign: match[3],
+      at: match.index + match[0].trimStart().length,
+    }))
+    .filter(
+      ({ number, name, sign }) =>
+        number !== undefined || name !== undefined || (sign !== undefined && sign.trim() !== ""),
+    );
   let at = 0;
   let depth = 0;
   const fail = (expected: string): never => {
     const token = tokens[at];
     const found = token === undefined ? "the end" : `"${token.number ?? token.name ?? token.sign}"`;
-    throw inputError(`in the law ${quoted(text)}: expected ${expected}, found ${found}`, { hint: "write for example A*N^-alpha + B*D^-beta + E" });
+    throw inputError(`in the law ${quoted(text)}: expected ${expected}, found ${found}`, {
+      hint: "write for example A*N^-alpha + B*D^-beta + E",
+    });
   };
   const takes = (sign: string): boolean => {
     if (tokens[at]?.sign !== sign) return false;
@@ -116,7 +128,7 @@ const tightest = 4;
 export function textOf(expression: Expression): string {
   const boundBy = (node: Expression): number => (node.kind === "binary" ? binding[node.op] : tightest);
   const inside = (node: Expression, least: number): string =>
-    (boundBy(node) < least ? `(${textOf(node)})` : textOf(node));
+    boundBy(node) < least ? `(${textOf(node)})` : textOf(node);
   switch (expression.kind) {
     case "number":
       return String(expression.value);
@@ -135,7 +147,10 @@ export function textOf(expression: Expression): string {
 }
 
 /** Names in order of appearance; `powers` are those that stand in an exponent. */
-export function namesIn(expression: Expression): { readonly all: readonly string[]; readonly powers: ReadonlySet<string> } {
+export function namesIn(expression: Expression): {
+  readonly all: readonly string[];
+  readonly powers: ReadonlySet<string>;
+} {
   const all = new Set<string>();
   const powers = new Set<string>();
   const visit = (node: Expression, inPower: boolean): void => {
@@ -160,7 +175,9 @@ export function namesIn(expression: Expression): { readonly all: readonly string
 
 /** The value with the given numbers for names; `seen` is told the value of every part, inner ones first. */
 export function valueOf(
-  expression: Expression, named: (name: string) => number, seen: (part: Expression, value: number) => void,
+  expression: Expression,
+  named: (name: string) => number,
+  seen: (part: Expression, value: number) => void,
 ): number {
   const known = (value: number): number => {
     seen(expression, value);
@@ -187,7 +204,11 @@ export interface Dual {
 }
 
 /** Evaluates with the given numbers: parameters carry derivatives (index into `slopes`), columns do not. */
-export function compileExpression(expression: Expression, parameters: readonly string[], columns: readonly string[]): (theta: ArrayLike<number>, row: ArrayLike<number>) => Dual {
+export function compileExpression(
+  expression: Expression,
+  parameters: readonly string[],
+  columns: readonly string[],
+): (theta: ArrayLike<number>, row: ArrayLike<number>) => Dual {
   const p = parameters.length;
   const out: Dual = { value: 0, slopes: new Float64Array(p) };
   switch (expression.kind) {
@@ -215,7 +236,10 @@ export function compileExpression(expression: Expression, parameters: readonly s
       };
     }
     case "binary": {
-      const [left, right] = [compileExpression(expression.left, parameters, columns), compileExpression(expression.right, parameters, columns)];
+      const [left, right] = [
+        compileExpression(expression.left, parameters, columns),
+        compileExpression(expression.right, parameters, columns),
+      ];
       const apply = operators[expression.op];
       return (theta, row) => {
         const a = left(theta, row);
@@ -223,7 +247,8 @@ export function compileExpression(expression: Expression, parameters: readonly s
         const [value, da, db] = apply(a.value, b.value);
         out.value = value;
         // A side without derivatives may have an infinite slope, as ln of a negative base: 0 times it must stay 0.
-        for (let j = 0; j < p; j++) out.slopes[j] = (a.slopes[j] === 0 ? 0 : da * a.slopes[j]!) + (b.slopes[j] === 0 ? 0 : db * b.slopes[j]!);
+        for (let j = 0; j < p; j++)
+          out.slopes[j] = (a.slopes[j] === 0 ? 0 : da * a.slopes[j]!) + (b.slopes[j] === 0 ? 0 : db * b.slopes[j]!);
         return out;
       };
     }
@@ -237,7 +262,9 @@ const functions: Readonly<Record<FunctionName, (x: number) => readonly [value: n
   sqrt: (x) => [Math.sqrt(x), 0.5 / Math.sqrt(x)],
 };
 
-const operators: Readonly<Record<Operator, (a: number, b: number) => readonly [value: number, da: number, db: number]>> = {
+const operators: Readonly<
+  Record<Operator, (a: number, b: number) => readonly [value: number, da: number, db: number]>
+> = {
   "+": (a, b) => [a + b, 1, 1],
   "-": (a, b) => [a - b, 1, -1],
   "*": (a, b) => [a * b, b, a],

@@ -18,7 +18,13 @@ export interface GeneralLaw extends Omit<Law, "bind"> {
 export function generalLaw(definition: GeneralLaw): Law {
   const { id, title, formula, source, columns, parameters, note } = definition;
   const law: Law = {
-    id, title, formula, source, columns, parameters, ...(note !== undefined && { note }),
+    id,
+    title,
+    formula,
+    source,
+    columns,
+    parameters,
+    ...(note !== undefined && { note }),
     bind: (points) => bindGeneral(law, definition, points),
   };
   return law;
@@ -61,20 +67,28 @@ function bindGeneral(law: Law, definition: GeneralLaw, points: Points): BoundLaw
     return Number.isFinite(sum) ? sum : Infinity;
   };
   const bound: BoundLaw = {
-    law, p,
+    law,
+    p,
     lower: Float64Array.from(definition.lower),
     upper: Float64Array.from(definition.upper),
     ...own,
     natural: (theta) => definition.natural(theta, center),
-    coordinate: (j) => numericFunctional((theta) => {
-      const value = definition.natural(theta, center)[j]!;
-      return law.parameters[j]!.role === "coefficient" ? Math.log(value) : value;
-    }),
+    coordinate: (j) =>
+      numericFunctional((theta) => {
+        const value = definition.natural(theta, center)[j]!;
+        return law.parameters[j]!.role === "coefficient" ? Math.log(value) : value;
+      }),
     internal: (natural) => definition.internal(natural, center),
     at: (places) => evaluator(definition, center, places, p),
     projectedStarts: (count) => {
-      const ranked = finishStarts(definition.candidates(points, center), bound).map((theta) => ({ theta, value: squares(theta) }));
-      return ranked.sort((one, other) => one.value - other.value).slice(0, count).map(({ theta }) => theta);
+      const ranked = finishStarts(definition.candidates(points, center), bound).map((theta) => ({
+        theta,
+        value: squares(theta),
+      }));
+      return ranked
+        .sort((one, other) => one.value - other.value)
+        .slice(0, count)
+        .map(({ theta }) => theta);
     },
     gridStarts: () => finishStarts(definition.candidates(points, center), bound),
   };

@@ -5,8 +5,9 @@ import type { Law } from "./types.js";
 import { columnD } from "./chinchilla.js";
 
 /**
- * Internal: t_N = (alphaN / alphaD)(ln Nc - mean ln N) and t_D = ln Dc - mean ln D, each term's logarithm in the middle of the data;
- * rho = alphaN / alphaD and alphaD as logarithms. Then ln L = alphaD lse(t_N - rho u, t_D - v) with u, v the centred logs.
+ * Internal: t_N = (alphaN / alphaD)(ln Nc - mean ln N) and t_D = ln Dc - mean ln D, each term's logarithm in the middle
+ * of the data; rho = alphaN / alphaD and alphaD as logarithms. Then ln L = alphaD lse(t_N - rho u, t_D - v) with u, v
+ * the centred logs.
  */
 export const kaplan: Law = generalLaw({
   id: "kaplan",
@@ -55,7 +56,17 @@ export const kaplan: Law = generalLaw({
   candidates: (points) => {
     // In the middle both terms share the loss: alphaD (t + ln 2) = mean ln L.
     const middle = mean(points.loss.map(Math.log));
-    return product([[-1, -0.3, 0, 0.5], [0.03, 0.06, 0.1, 0.2, 0.4], [-3, 0, 3]]).map(([logRho, alpha, tilt]) =>
-      Float64Array.of(middle / alpha! - Math.LN2 + tilt!, logRho!, middle / alpha! - Math.LN2 - tilt!, Math.log(alpha!)));
+    return product([
+      [-1, -0.3, 0, 0.5],
+      [0.03, 0.06, 0.1, 0.2, 0.4],
+      [-3, 0, 3],
+    ]).map(([logRho, alpha, tilt]) =>
+      Float64Array.of(
+        middle / alpha! - Math.LN2 + tilt!,
+        logRho!,
+        middle / alpha! - Math.LN2 - tilt!,
+        Math.log(alpha!),
+      ),
+    );
   },
 });

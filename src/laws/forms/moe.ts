@@ -9,7 +9,8 @@ export const krajewski: Law = powerSumLaw({
   formula: "L(N, D, G) = c + (g G^-gamma + a) N^-alpha + b D^-beta",
   source: "Krajewski et al. 2024 (arXiv 2402.07871), as in secondary sources",
   columns: [
-    { name: "N", meaning: "active parameters without embeddings", unit: "parameters" }, columnD,
+    { name: "N", meaning: "active parameters without embeddings", unit: "parameters" },
+    columnD,
     { name: "G", meaning: "granularity: how many times smaller an expert is than the dense FFN", unit: "1" },
   ],
   parameters: [
@@ -22,7 +23,13 @@ export const krajewski: Law = powerSumLaw({
     { name: "c", meaning: "irreducible loss", unit: "nats/token", role: "constant" },
   ],
   terms: [
-    { coefficient: "g", powers: [{ exponent: "gamma", sign: -1, logs: ["G"] }, { exponent: "alpha", sign: -1, logs: ["N"] }] },
+    {
+      coefficient: "g",
+      powers: [
+        { exponent: "gamma", sign: -1, logs: ["G"] },
+        { exponent: "alpha", sign: -1, logs: ["N"] },
+      ],
+    },
     { coefficient: "a", powers: [{ exponent: "alpha", sign: -1, logs: ["N"] }] },
     { coefficient: "b", powers: [{ exponent: "beta", sign: -1, logs: ["D"] }] },
     { coefficient: "c", powers: [] },
@@ -35,7 +42,8 @@ export const abnar: Law = powerSumLaw({
   formula: "L(N, D, S) = a N^-alpha + b D^-beta + c (1 - S)^-lambda + d (1 - S)^-delta N^-gamma + e",
   source: "Abnar et al. 2025 (arXiv 2501.12370), as in secondary sources",
   columns: [
-    { name: "N", meaning: "total parameters", unit: "parameters" }, columnD,
+    { name: "N", meaning: "total parameters", unit: "parameters" },
+    columnD,
     { name: "S", meaning: "sparsity: share of inactive experts, from 0 to below 1", unit: "1" },
   ],
   parameters: [
@@ -45,7 +53,12 @@ export const abnar: Law = powerSumLaw({
     { name: "beta", meaning: "exponent of training tokens", unit: "1", role: "exponent" },
     { name: "c", meaning: "sparsity coefficient", unit: "nats/token", role: "coefficient" },
     { name: "lambda", meaning: "exponent of the active share", unit: "1", role: "exponent" },
-    { name: "d", meaning: "coefficient of sparsity with size", unit: "nats/token * parameters^gamma", role: "coefficient" },
+    {
+      name: "d",
+      meaning: "coefficient of sparsity with size",
+      unit: "nats/token * parameters^gamma",
+      role: "coefficient",
+    },
     { name: "delta", meaning: "exponent of the active share, with size", unit: "1", role: "exponent" },
     { name: "gamma", meaning: "exponent of size, with sparsity", unit: "1", role: "exponent" },
     { name: "e", meaning: "irreducible loss", unit: "nats/token", role: "constant" },
@@ -54,7 +67,13 @@ export const abnar: Law = powerSumLaw({
     { coefficient: "a", powers: [{ exponent: "alpha", sign: -1, logs: ["N"] }] },
     { coefficient: "b", powers: [{ exponent: "beta", sign: -1, logs: ["D"] }] },
     { coefficient: "c", powers: [{ exponent: "lambda", sign: -1, logs: ["1 - S"] }] },
-    { coefficient: "d", powers: [{ exponent: "delta", sign: -1, logs: ["1 - S"] }, { exponent: "gamma", sign: -1, logs: ["N"] }] },
+    {
+      coefficient: "d",
+      powers: [
+        { exponent: "delta", sign: -1, logs: ["1 - S"] },
+        { exponent: "gamma", sign: -1, logs: ["N"] },
+      ],
+    },
     { coefficient: "e", powers: [] },
   ],
   derived: { "1 - S": (column) => 1 - column("S") },

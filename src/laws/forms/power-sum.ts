@@ -1,15 +1,16 @@
 /**
- * Laws that are sums of products of powers, L = sum_k c_k exp(sum_j s_j p_j prod_(x in S_j) ln x): Chinchilla (S = {N}, {D}), the upcycling
- * law (S = {D1}, {D2}, {D1, D2}), fine-grained and sparse MoE laws. One implementation serves them all: ln L is a log-sum-exp of forms
- * linear in (ln c, p).
+ * Laws that are sums of products of powers, L = sum_k c_k exp(sum_j s_j p_j prod_(x in S_j) ln x): Chinchilla (S = {N},
+ * {D}), the upcycling law (S = {D1}, {D2}, {D1, D2}), fine-grained and sparse MoE laws. One implementation serves them
+ * all: ln L is a log-sum-exp of forms linear in (ln c, p).
  *
- * The constant is a parameter as it stands, from 0 on: in it the law is linear, and a fit that wants it below zero stops at zero instead of
- * wandering off in its logarithm.
+ * The constant is a parameter as it stands, from 0 on: in it the law is linear, and a fit that wants it below zero
+ * stops at zero instead of wandering off in its logarithm.
  *
- * All other internal parameters are those of the same formula with every ln x replaced by ln x - mean(ln x), taken over the points a term applies to. An
- * internal coefficient is then ln of the term's size in the middle of the data, and an internal exponent the slope there. Without centring the
- * upcycling law cannot be fitted even to noiseless data. Expanding the products gives the way back:
- * ln c = ln c' - sum_j s_j p_j prod m, and for the exponent of a lower product s_k p_k = s_k p_k' - sum_(S_j contains S_k) s_j p_j m.
+ * All other internal parameters are those of the same formula with every ln x replaced by ln x - mean(ln x), taken over
+ * the points a term applies to. An internal coefficient is then ln of the term's size in the middle of the data, and an
+ * internal exponent the slope there. Without centring the upcycling law cannot be fitted even to noiseless data.
+ * Expanding the products gives the way back: ln c = ln c' - sum_j s_j p_j prod m, and for the exponent of a lower
+ * product s_k p_k = s_k p_k' - sum_(S_j contains S_k) s_j p_j m.
  */
 import { finishStarts, product, projectStarts } from "./starts.js";
 import type { BoundLaw, Column, Evaluator, Functional, Law, Parameter, Places, Points } from "./types.js";
@@ -92,7 +93,8 @@ function meansOf(sum: PowerSum, places: Places): Means {
   return sum.terms.map((term) => {
     const rows = rowsOf(term, places);
     const names = new Set(term.powers.flatMap(({ logs }) => logs));
-    const mean = (name: string): number => rows.reduce((total, row) => total + log(name, row), 0) / Math.max(1, rows.length);
+    const mean = (name: string): number =>
+      rows.reduce((total, row) => total + log(name, row), 0) / Math.max(1, rows.length);
     return Object.fromEntries([...names].map((name) => [name, mean(name)]));
   });
 }
@@ -108,7 +110,9 @@ function layOut(sum: PowerSum, places: Places, means: Means): TermData[] {
       plain: sum.parameters[index.get(term.coefficient)!]!.role === "constant",
       exponents: term.powers.map(({ exponent }) => index.get(exponent)!),
       rows,
-      features: term.powers.map(({ sign, logs }) => Float64Array.from([...rows], (row) => logs.reduce<number>((value, name) => value * centred(name, row), sign))),
+      features: term.powers.map(({ sign, logs }) =>
+        Float64Array.from([...rows], (row) => logs.reduce<number>((value, name) => value * centred(name, row), sign)),
+      ),
       // Of a constant: its slope.
       values: new Float64Array(rows.length).fill(1),
     };
@@ -176,7 +180,8 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
   const index = new Map(sum.parameters.map(({ name }, j) => [name, j]));
   const terms = layOut(sum, points, means);
   const p = sum.parameters.length;
-  const meanOf = (k: number, logs: readonly string[]): number => logs.reduce((value, name) => value * means[k]![name]!, 1);
+  const meanOf = (k: number, logs: readonly string[]): number =>
+    logs.reduce((value, name) => value * means[k]![name]!, 1);
 
   /** Adds (direction 1) or takes away what centring moves from products into lower exponents and coefficients. */
   const shift = (from: Float64Array, exponents: Float64Array, direction: 1 | -1): void => {
@@ -188,14 +193,22 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
         for (const lower of term.powers) {
           const [kept] = lower.logs;
           if (lower.logs.length !== 1 || !logs.includes(kept!)) continue;
-          from[index.get(lower.exponent)!]! += (direction * power * meanOf(k, logs.filter((name) => name !== kept))) / lower.sign;
+          from[index.get(lower.exponent)!]! +=
+            (direction *
+              power *
+              meanOf(
+                k,
+                logs.filter((name) => name !== kept),
+              )) /
+            lower.sign;
         }
       }
     });
   };
   const isLog = sum.parameters.map(({ role }) => role === "coefficient");
   const isConstant = sum.parameters.map(({ role }) => role === "constant");
-  const logged = (natural: Float64Array): Float64Array => natural.map((value, j) => (isLog[j] ? Math.log(value) : value));
+  const logged = (natural: Float64Array): Float64Array =>
+    natural.map((value, j) => (isLog[j] ? Math.log(value) : value));
   const fromLogs = (logs: Float64Array): Float64Array => {
     const theta = logs.slice();
     shift(theta, logs, 1);
@@ -211,9 +224,13 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
     shift(out, exponents, -1);
     return out.map((value, j) => (isLog[j] ? value : exponents[j]!));
   };
-  const natural = (theta: Float64Array): Float64Array => naturalLogs(theta).map((value, j) => (isLog[j] ? Math.exp(value) : value));
+  const natural = (theta: Float64Array): Float64Array =>
+    naturalLogs(theta).map((value, j) => (isLog[j] ? Math.exp(value) : value));
   const coordinate = (j: number): Functional => {
-    const slopes = Float64Array.from({ length: p }, (_, k) => naturalLogs(Float64Array.from({ length: p }, (__, i) => (i === k ? 1 : 0)))[j]!);
+    const slopes = Float64Array.from(
+      { length: p },
+      (_, k) => naturalLogs(Float64Array.from({ length: p }, (__, i) => (i === k ? 1 : 0)))[j]!,
+    );
     return {
       at(theta, gradient) {
         gradient?.set(slopes);
@@ -225,11 +242,23 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
   };
 
   const logLoss = points.loss.map(Math.log);
-  const [low, high] = [logLoss.reduce((a, b) => Math.min(a, b), Infinity), logLoss.reduce((a, b) => Math.max(a, b), -Infinity)];
-  const lower = Float64Array.from(sum.parameters, ({ name }, j) => (isLog[j] ? low - smallestShare : isConstant[j] ? 0 : (sum.bounds?.[name]?.[0] ?? 0)));
-  const upper = Float64Array.from(sum.parameters, ({ name }, j) => (isLog[j] ? high + 40 : isConstant[j] ? 10 * Math.exp(high) : (sum.bounds?.[name]?.[1] ?? 5)));
+  const [low, high] = [
+    logLoss.reduce((a, b) => Math.min(a, b), Infinity),
+    logLoss.reduce((a, b) => Math.max(a, b), -Infinity),
+  ];
+  const lower = Float64Array.from(sum.parameters, ({ name }, j) =>
+    isLog[j] ? low - smallestShare : isConstant[j] ? 0 : (sum.bounds?.[name]?.[0] ?? 0),
+  );
+  const upper = Float64Array.from(sum.parameters, ({ name }, j) =>
+    isLog[j] ? high + 40 : isConstant[j] ? 10 * Math.exp(high) : (sum.bounds?.[name]?.[1] ?? 5),
+  );
   const bound: BoundLaw = {
-    law, p, lower, upper, natural, coordinate,
+    law,
+    p,
+    lower,
+    upper,
+    natural,
+    coordinate,
     ...evaluator(points.n, terms),
     internal: (values) => fromLogs(logged(values)),
     at: (places) => evaluator(places.n, layOut(sum, places, means)),
@@ -237,21 +266,43 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
       if (sum.projectedStarts !== undefined) return finishStarts(sum.projectedStarts(points, bound, count), bound);
       const exponents = sum.parameters.filter((_, j) => !isLog[j] && !isConstant[j]).map(({ name }) => name);
       const scan = exponents.map((name) => sum.scan?.[name] ?? defaultScan(exponents.length));
-      const found = projectStarts({
-        n: points.n, p, loss: points.loss, terms,
-        nonlinear: exponents.map((name) => index.get(name)!), linear: sum.terms.map(({ coefficient }) => index.get(coefficient)!), scan,
-      }, count);
+      const found = projectStarts(
+        {
+          n: points.n,
+          p,
+          loss: points.loss,
+          terms,
+          nonlinear: exponents.map((name) => index.get(name)!),
+          linear: sum.terms.map(({ coefficient }) => index.get(coefficient)!),
+          scan,
+        },
+        count,
+      );
       return finishStarts(found, bound);
     },
     gridStarts: () => {
       if (sum.grid !== undefined) {
         const lists = sum.parameters.map(({ name }) => sum.grid![name]!);
-        return finishStarts(product(lists).map((values) => fromLogs(Float64Array.from(values, (value, j) => (isConstant[j] ? Math.exp(value) : value)))), bound);
+        return finishStarts(
+          product(lists).map((values) =>
+            fromLogs(Float64Array.from(values, (value, j) => (isConstant[j] ? Math.exp(value) : value))),
+          ),
+          bound,
+        );
       }
       if (sum.projectedStarts !== undefined) return bound.projectedStarts(Infinity);
       const middle = logLoss.reduce((a, b) => a + b, 0) / points.n;
-      const lists = sum.parameters.map(({ name }, j) => (isLog[j] ? [middle - 2.5, middle - 0.7] : isConstant[j] ? [Math.exp(middle - 2.5), Math.exp(middle - 0.7)] : (sum.scan?.[name]?.filter((_, i) => i % 2 === 0) ?? [0.05, 0.2, 0.6])));
-      return finishStarts(product(lists).map((values) => Float64Array.from(values)), bound);
+      const lists = sum.parameters.map(({ name }, j) =>
+        isLog[j]
+          ? [middle - 2.5, middle - 0.7]
+          : isConstant[j]
+            ? [Math.exp(middle - 2.5), Math.exp(middle - 0.7)]
+            : (sum.scan?.[name]?.filter((_, i) => i % 2 === 0) ?? [0.05, 0.2, 0.6]),
+      );
+      return finishStarts(
+        product(lists).map((values) => Float64Array.from(values)),
+        bound,
+      );
     },
   };
   return bound;

@@ -1,6 +1,7 @@
 /**
- * Starting values. Variable projection (Golub and Pereyra 1973): for fixed exponents the coefficients are a linear problem, solved here by
- * nonnegative least squares on relative errors (prediction / observation - 1, close to the ln-residual), so only exponents need a grid.
+ * Starting values. Variable projection (Golub and Pereyra 1973): for fixed exponents the coefficients are a linear
+ * problem, solved here by nonnegative least squares on relative errors (prediction / observation - 1, close to the
+ * ln-residual), so only exponents need a grid.
  */
 import { nonNegative } from "../../base/linear-algebra.js";
 import type { BoundLaw } from "./types.js";
@@ -38,7 +39,10 @@ export interface Projection {
 }
 
 /** The `count` best combinations of exponents with their coefficients, as internal parameters. */
-export function projectStarts({ n, p, loss, terms, nonlinear, scan, linear }: Projection, count: number): Float64Array[] {
+export function projectStarts(
+  { n, p, loss, terms, nonlinear, scan, linear }: Projection,
+  count: number,
+): Float64Array[] {
   const k = terms.length;
   const inverseLoss = loss.map((value) => 1 / value);
   const columns = terms.map(() => new Float64Array(n));

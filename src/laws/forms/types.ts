@@ -1,7 +1,7 @@
 /**
- * What a scaling law is to the fitter: a prediction of a loss from a few columns, smooth in a few parameters. Fitting works on
- * ln L and on INTERNAL parameters, chosen so that the problem is well scaled (logarithms of coefficients, logs of columns centred on the
- * data); people see NATURAL parameters, those of the printed formula.
+ * What a scaling law is to the fitter: a prediction of a loss from a few columns, smooth in a few parameters. Fitting
+ * works on ln L and on INTERNAL parameters, chosen so that the problem is well scaled (logarithms of coefficients, logs
+ * of columns centred on the data); people see NATURAL parameters, those of the printed formula.
  */
 
 export interface Column {
@@ -11,8 +11,8 @@ export interface Column {
 }
 
 /**
- * `coefficient`: positive, fitted as its logarithm. `constant`: positive, does not depend on any column (irreducible loss).
- * `exponent`: a power, any sign that its bounds allow. `shape`: anything else.
+ * `coefficient`: positive, fitted as its logarithm. `constant`: positive, does not depend on any column (irreducible
+ * loss). `exponent`: a power, any sign that its bounds allow. `shape`: anything else.
  */
 export type ParameterRole = "coefficient" | "constant" | "exponent" | "shape";
 
@@ -104,7 +104,11 @@ export function naturalOf(law: Law, params: Params): Float64Array {
 
 export function placesOf(columns: Readonly<Record<string, ArrayLike<number>>>, group?: readonly string[]): Places {
   const n = Object.values(columns)[0]?.length ?? 0;
-  return { n, columns: Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, Float64Array.from(values)])), ...(group && { group }) };
+  return {
+    n,
+    columns: Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, Float64Array.from(values)])),
+    ...(group && { group }),
+  };
 }
 
 /** Losses the law predicts with these natural parameters. */

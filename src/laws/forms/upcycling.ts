@@ -1,6 +1,6 @@
 /**
- * Laws of upcycled models: D1 tokens trained the dense parent, D2 the mixture made of it, N is the parent's size. The logarithm in the
- * interaction is natural and sizes are raw counts; other readings give impossible losses.
+ * Laws of upcycled models: D1 tokens trained the dense parent, D2 the mixture made of it, N is the parent's size. The
+ * logarithm in the interaction is natural and sizes are raw counts; other readings give impossible losses.
  */
 import { powerSumLaw, type Power, type PowerTerm } from "./power-sum.js";
 import type { Column, Law, Parameter } from "./types.js";
@@ -8,15 +8,27 @@ import { irreducible } from "./chinchilla.js";
 
 const columnN: Column = { name: "N", meaning: "parameters of the dense parent", unit: "parameters" };
 export const columnD1: Column = { name: "D1", meaning: "tokens the dense parent had seen", unit: "tokens" };
-export const columnD2: Column = { name: "D2", meaning: "tokens the upcycled model was trained on since", unit: "tokens" };
+export const columnD2: Column = {
+  name: "D2",
+  meaning: "tokens the upcycled model was trained on since",
+  unit: "tokens",
+};
 
 const dataCoefficient: Parameter = { name: "A", meaning: "data coefficient", unit: "nats/token", role: "coefficient" };
 const alpha1: Parameter = { name: "alpha1", meaning: "exponent of the parent's tokens", unit: "1", role: "exponent" };
 const alpha2: Parameter = { name: "alpha2", meaning: "exponent of upcycled tokens", unit: "1", role: "exponent" };
 const alpha3: Parameter = {
-  name: "alpha3", meaning: "interaction: how much the gain from D2 shrinks as ln D1 grows", unit: "1 per ln token", role: "exponent",
+  name: "alpha3",
+  meaning: "interaction: how much the gain from D2 shrinks as ln D1 grows",
+  unit: "1 per ln token",
+  role: "exponent",
 };
-const sizeCoefficient: Parameter = { name: "B", meaning: "size coefficient", unit: "nats/token * parameters^beta", role: "coefficient" };
+const sizeCoefficient: Parameter = {
+  name: "B",
+  meaning: "size coefficient",
+  unit: "nats/token * parameters^beta",
+  role: "coefficient",
+};
 const beta: Parameter = { name: "beta", meaning: "exponent of model size", unit: "1", role: "exponent" };
 
 const fall = (exponent: string, name: string): Power => ({ exponent, sign: -1, logs: [name] });
@@ -35,7 +47,11 @@ export const upcycling: Law = powerSumLaw({
   source: "Liew, Kato, Takase 2025 (arXiv 2502.03009), equation 12 as quoted in secondary sources",
   columns: [columnN, columnD1, columnD2],
   parameters: [dataCoefficient, alpha1, alpha2, alpha3, sizeCoefficient, beta, irreducible],
-  terms: [{ coefficient: "A", powers: [fall("alpha1", "D1"), fall("alpha2", "D2"), interaction] }, sizeTerm, constantTerm],
+  terms: [
+    { coefficient: "A", powers: [fall("alpha1", "D1"), fall("alpha2", "D2"), interaction] },
+    sizeTerm,
+    constantTerm,
+  ],
   bounds: interactionBounds,
   scan: interactionScan,
   note: "for one MoE architecture; at small D2 it predicts a loss above the parent's, where it does not hold",
@@ -71,11 +87,20 @@ export const upcyclingAdditive: Law = powerSumLaw({
   source: "an additive alternative to the upcycling law: our definition, for comparison",
   columns: [columnN, columnD1, columnD2],
   parameters: [
-    { ...dataCoefficient, name: "A1", meaning: "coefficient of the parent's tokens" }, alpha1,
-    { ...dataCoefficient, name: "A2", meaning: "coefficient of upcycled tokens" }, alpha2,
-    sizeCoefficient, beta, irreducible,
+    { ...dataCoefficient, name: "A1", meaning: "coefficient of the parent's tokens" },
+    alpha1,
+    { ...dataCoefficient, name: "A2", meaning: "coefficient of upcycled tokens" },
+    alpha2,
+    sizeCoefficient,
+    beta,
+    irreducible,
   ],
-  terms: [{ coefficient: "A1", powers: [fall("alpha1", "D1")] }, { coefficient: "A2", powers: [fall("alpha2", "D2")] }, sizeTerm, constantTerm],
+  terms: [
+    { coefficient: "A1", powers: [fall("alpha1", "D1")] },
+    { coefficient: "A2", powers: [fall("alpha2", "D2")] },
+    sizeTerm,
+    constantTerm,
+  ],
 });
 
 export const upcyclingTotal: Law = powerSumLaw({
@@ -85,8 +110,11 @@ export const upcyclingTotal: Law = powerSumLaw({
   source: "what remains if a parent's tokens are worth as much as later ones: our definition, for comparison",
   columns: [columnN, columnD1, columnD2],
   parameters: [
-    { ...dataCoefficient, unit: "nats/token * tokens^alpha" }, { name: "alpha", meaning: "exponent of all tokens", unit: "1", role: "exponent" },
-    sizeCoefficient, beta, irreducible,
+    { ...dataCoefficient, unit: "nats/token * tokens^alpha" },
+    { name: "alpha", meaning: "exponent of all tokens", unit: "1", role: "exponent" },
+    sizeCoefficient,
+    beta,
+    irreducible,
   ],
   terms: [{ coefficient: "A", powers: [fall("alpha", "D1 + D2")] }, sizeTerm, constantTerm],
   derived: { "D1 + D2": (column) => column("D1") + column("D2") },

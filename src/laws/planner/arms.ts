@@ -30,7 +30,12 @@ export function lossOf(id: ArmId, curves: Curves, size: number, seen: number, to
 }
 
 /** Tokens that a budget pays for at a speed; null where that cannot be said. */
-export function affordable({ tokens, gpuHours, money, days }: Budget, gpu: Gpu, gpus: number, tokensPerSecond: number | null): number | null {
+export function affordable(
+  { tokens, gpuHours, money, days }: Budget,
+  gpu: Gpu,
+  gpus: number,
+  tokensPerSecond: number | null,
+): number | null {
   const seconds = [
     ...(gpuHours === null ? [] : [(gpuHours * 3600) / gpus]),
     ...(money === null ? [] : [((money / gpu.price) * 3600) / gpus]),

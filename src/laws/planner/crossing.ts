@@ -1,12 +1,14 @@
 /**
- * Until when upcycling is ahead of a mixture trained from scratch. Both definitions are OURS (the paper's own D* was not available):
+ * Until when upcycling is ahead of a mixture trained from scratch. Both definitions are OURS (the paper's own D* was
+ * not available):
  *
- * sunk: the parent exists and costs nothing; both sides get D2 tokens; D* is the first D2 where the mixture from scratch catches up.
- * charged: the parent's D1 tokens count too: the mixture from scratch gets D1 / r + D2 tokens, r = 1 for equal tokens, r = FLOPs per token of the
- * mixture over the dense model's for equal FLOPs.
+ * sunk: the parent exists and costs nothing; both sides get D2 tokens; D* is the first D2 where the mixture from
+ * scratch catches up. charged: the parent's D1 tokens count too: the mixture from scratch gets D1 / r + D2 tokens, r =
+ * 1 for equal tokens, r = FLOPs per token of the mixture over the dense model's for equal FLOPs.
  *
- * The laws have different limits at infinite data, so the curves cross a second time, in the other direction, at 1e13 tokens and more. A head start
- * cannot grow, so such a crossing is an artefact of extrapolation unless points as large were fitted.
+ * The laws have different limits at infinite data, so the curves cross a second time, in the other direction, at 1e13
+ * tokens and more. A head start cannot grow, so such a crossing is an artefact of extrapolation unless points as large
+ * were fitted.
  */
 import type { Curves } from "./coefficients.js";
 
@@ -17,7 +19,10 @@ export interface Crossing {
 }
 
 export interface CatchUp {
-  /** `at`: from `tokens` on scratch is ahead. `always-ahead`: upcycled never falls behind. `never-ahead`: no D2 at which upcycled is ahead that could be believed. */
+  /**
+   * `at`: from `tokens` on scratch is ahead. `always-ahead`: upcycled never falls behind. `never-ahead`: no D2 at which
+   * upcycled is ahead that could be believed.
+   */
   readonly outcome: "at" | "always-ahead" | "never-ahead";
   /** Null unless `at`. */
   readonly tokens: number | null;
@@ -29,7 +34,8 @@ const lowest = 1e6;
 const decades = 12;
 
 /** Tokens of a scan: logarithmic steps. (A bracket over the whole range would miss curves that cross twice.) */
-const scan = (perDecade: number): readonly number[] => Array.from({ length: decades * perDecade + 1 }, (_, i) => lowest * 10 ** (i / perDecade));
+const scan = (perDecade: number): readonly number[] =>
+  Array.from({ length: decades * perDecade + 1 }, (_, i) => lowest * 10 ** (i / perDecade));
 /** Fine for answers; coarse for draws, of which only the spread is wanted. */
 const scans = { fine: { steps: scan(10), tolerance: 1e-10 }, coarse: { steps: scan(3), tolerance: 1e-3 } } as const;
 
@@ -40,7 +46,11 @@ export function crossings(lead: (tokens: number) => number, detail: keyof typeof
   let before = lead(steps[0]!);
   for (let i = 1; i < steps.length; i++) {
     const here = lead(steps[i]!);
-    if (before > 0 !== here > 0) found.push({ tokens: root(lead, steps[i - 1]!, steps[i]!, before, tolerance), to: here > 0 ? "ahead" : "behind" });
+    if (before > 0 !== here > 0)
+      found.push({
+        tokens: root(lead, steps[i - 1]!, steps[i]!, before, tolerance),
+        to: here > 0 ? "ahead" : "behind",
+      });
     before = here;
   }
   return found;
@@ -76,7 +86,9 @@ export function catchUp(curves: Curves, { size, seen, credit, fitted, detail }: 
   const falling = all.find(({ to }) => to === "behind");
   const artefact = overtaking !== undefined && overtaking.tokens > fitted ? overtaking.tokens : null;
   if (startsAhead || (overtaking !== undefined && artefact === null)) {
-    return falling === undefined ? { outcome: "always-ahead", tokens: null, artefact: null } : { outcome: "at", tokens: falling.tokens, artefact };
+    return falling === undefined
+      ? { outcome: "always-ahead", tokens: null, artefact: null }
+      : { outcome: "at", tokens: falling.tokens, artefact };
   }
   return { outcome: "never-ahead", tokens: null, artefact };
 }

@@ -1,4 +1,7 @@
-/** What a plan knows of a GPU and its cluster. The figures come from a YAML table that users can edit (`base/schemas/hardware.ts`). */
+/**
+ * What a plan knows of a GPU and its cluster. The figures come from a YAML table that users can edit
+ * (`base/schemas/hardware.ts`).
+ */
 
 /** One row of the table, in the units of data sheets. */
 export interface GpuRow {
@@ -34,7 +37,15 @@ export interface Gpu {
 
 export function gpuOf(name: string, row: GpuRow): Gpu {
   return {
-    name, title: row.title, peak: row.peakTflops.bf16! * 1e12, memory: row.memoryGB * 1e9, hbm: row.hbmTBs * 1e12,
-    intra: row.intraGBs * 1e9, inter: row.interGBs * 1e9, perNode: row.gpusPerNode, price: row.pricePerHour, sources: row.sources,
+    name,
+    title: row.title,
+    peak: row.peakTflops.bf16! * 1e12,
+    memory: row.memoryGB * 1e9,
+    hbm: row.hbmTBs * 1e12,
+    intra: row.intraGBs * 1e9,
+    inter: row.interGBs * 1e9,
+    perNode: row.gpusPerNode,
+    price: row.pricePerHour,
+    sources: row.sources,
   };
 }

@@ -1,6 +1,7 @@
 /**
- * How a model is laid out over GPUs for training: every sensible combination of parallel degrees is costed in bytes and seconds, and the fastest that
- * fits is taken. Attention ranks TP*CP*DP*PP and expert ranks ETP*EP*EDP*PP share the same GPUs (Megatron-Core's parallel folding).
+ * How a model is laid out over GPUs for training: every sensible combination of parallel degrees is costed in bytes and
+ * seconds, and the fastest that fits is taken. Attention ranks TP*CP*DP*PP and expert ranks ETP*EP*EDP*PP share the
+ * same GPUs (Megatron-Core's parallel folding).
  */
 import { blockActivationBytes, bytesPerParam, headActivationBytes } from "../../model/cost/memory.js";
 import { forwardFlops, recomputedFlops, type ForwardFlops, type Recompute } from "../../model/cost/flops.js";
@@ -10,7 +11,10 @@ import type { Gpu } from "./hardware.js";
 import { stepSeconds, type Seconds, type Speed } from "./speed.js";
 
 export interface Layout {
-  /** Tensor, pipeline, virtual pipeline (chunks per stage), context, expert, expert-tensor, data, expert-data parallel degrees. */
+  /**
+   * Tensor, pipeline, virtual pipeline (chunks per stage), context, expert, expert-tensor, data, expert-data parallel
+   * degrees.
+   */
   readonly tp: number;
   readonly pp: number;
   readonly vpp: number;
@@ -137,14 +141,24 @@ function prepare({ spec, sequence }: LayoutRequest): Prepared {
   });
   const mixtures = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []));
   return {
-    flops: forwardFlops(spec, sequence, "causal"), cut, whole, experts, moe: mixtures[0] ?? null, moeLayers: mixtures.length,
-    embedding: spec.vocab * spec.hidden, activations: new Map(),
+    flops: forwardFlops(spec, sequence, "causal"),
+    cut,
+    whole,
+    experts,
+    moe: mixtures[0] ?? null,
+    moeLayers: mixtures.length,
+    embedding: spec.vocab * spec.hidden,
+    activations: new Map(),
   };
 }
 
-const powers = (most: number): number[] => Array.from({ length: Math.floor(Math.log2(Math.max(1, most))) + 1 }, (_, i) => 2 ** i);
+const powers = (most: number): number[] =>
+  Array.from({ length: Math.floor(Math.log2(Math.max(1, most))) + 1 }, (_, i) => 2 ** i);
 
-function* candidates({ spec, gpu, gpus, sequence, batchTokens }: LayoutRequest, { moe }: Prepared): Generator<Omit<Layout, "recompute">> {
+function* candidates(
+  { spec, gpu, gpus, sequence, batchTokens }: LayoutRequest,
+  { moe }: Prepared,
+): Generator<Omit<Layout, "recompute">> {
   const layers = spec.layers.length;
   const sequences = Math.max(1, Math.round(batchTokens / sequence));
   const { heads, kvHeads } = spec.attn;
@@ -164,7 +178,8 @@ function* candidates({ spec, gpu, gpus, sequence, batchTokens }: LayoutRequest, 
             for (const microBatch of [1, 2, 4, 8]) {
               const microBatches = Math.round(sequences / (dp * microBatch));
               if (microBatches < 1) continue;
-              const chunks = pp === 1 || microBatches % pp !== 0 ? [1] : [1, 2, 4].filter((v) => (layers / pp) % v === 0);
+              const chunks =
+                pp === 1 || microBatches % pp !== 0 ? [1] : [1, 2, 4].filter((v) => (layers / pp) % v === 0);
               for (const vpp of chunks) yield { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches };
             }
           }
@@ -177,15 +192,30 @@ function* candidates({ spec, gpu, gpus, sequence, batchTokens }: LayoutRequest, 
 /** Places in the working memory of one candidate: no object is made of those that do not fit. */
 const [PLAIN, EXPERT, OPTIMIZER, ACTIVATIONS, LOGITS, TOTAL] = [0, 1, 2, 3, 4, 5] as const;
 
-/** Writes the sums of the fullest GPU: one of the first stage (most micro-batches in flight) or of the last (head and logits). */
-function fullest(request: LayoutRequest, prepared: Prepared, layout: Layout, out: Float64Array, spare: Float64Array): Float64Array {
+/**
+ * Writes the sums of the fullest GPU: one of the first stage (most micro-batches in flight) or of the last (head and
+ * logits).
+ */
+function fullest(
+  request: LayoutRequest,
+  prepared: Prepared,
+  layout: Layout,
+  out: Float64Array,
+  spare: Float64Array,
+): Float64Array {
   stageBytes(request, prepared, layout, 0, out);
   if (layout.pp === 1) return out;
   stageBytes(request, prepared, layout, layout.pp - 1, spare);
   return spare[TOTAL]! > out[TOTAL]! ? spare : out;
 }
 
-function stageBytes({ spec, gpu, sequence }: LayoutRequest, prepared: Prepared, layout: Layout, index: number, out: Float64Array): void {
+function stageBytes(
+  { spec, gpu, sequence }: LayoutRequest,
+  prepared: Prepared,
+  layout: Layout,
+  index: number,
+  out: Float64Array,
+): void {
   const { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches, recompute } = layout;
   const perStage = spec.layers.length / pp;
   const tokens = (sequence * microBatch) / cp;
@@ -197,25 +227,45 @@ function stageBytes({ spec, gpu, sequence }: LayoutRequest, prepared: Prepared, 
   // A tied matrix lies on the first stage and, where that is another, on the last.
   const matrices = (first ? 1 : 0) + (last && (pp > 1 || !spec.tiedHead) ? 1 : 0);
   const positions = first && spec.learnedPositions ? spec.maxPositions * spec.hidden : 0;
-  const plain = (prepared.cut[to]! - prepared.cut[from]! + matrices * prepared.embedding) / tp + prepared.whole[to]! - prepared.whole[from]! + positions + (last ? spec.hidden : 0);
+  const plain =
+    (prepared.cut[to]! - prepared.cut[from]! + matrices * prepared.embedding) / tp +
+    prepared.whole[to]! -
+    prepared.whole[from]! +
+    positions +
+    (last ? spec.hidden : 0);
   const expert = (prepared.experts[to]! - prepared.experts[from]!) / (ep * etp);
   const inFlight = Math.min(pp - index, microBatches) * (vpp > 1 ? 1 + (pp - 1) / (pp * vpp) : 1);
   const optimizer = bytesPerParam.optimizer * (plain / (dp * cp) + expert / edp);
-  const activations = (perLayer[to]! - perLayer[from]!) * tokens * inFlight + (recompute === "full" ? workingSet(spec, layout) * tokens : 0) + (first ? (2 * spec.hidden * tokens) / tp : 0);
+  const activations =
+    (perLayer[to]! - perLayer[from]!) * tokens * inFlight +
+    (recompute === "full" ? workingSet(spec, layout) * tokens : 0) +
+    (first ? (2 * spec.hidden * tokens) / tp : 0);
   const logits = last ? headActivationBytes(spec, tp) * tokens : 0;
   out[PLAIN] = plain;
   out[EXPERT] = expert;
   out[OPTIMIZER] = optimizer;
   out[ACTIVATIONS] = activations;
   out[LOGITS] = logits;
-  out[TOTAL] = (bytesPerParam.weights + bytesPerParam.gradients) * (plain + expert) + optimizer + activations + logits + reserved(gpu.memory);
+  out[TOTAL] =
+    (bytesPerParam.weights + bytesPerParam.gradients) * (plain + expert) +
+    optimizer +
+    activations +
+    logits +
+    reserved(gpu.memory);
 }
 
 function bytesFrom(sums: Float64Array, memory: number): Bytes {
   const params = sums[PLAIN]! + sums[EXPERT]!;
   return {
-    plainParams: sums[PLAIN]!, expertParams: sums[EXPERT]!, weights: bytesPerParam.weights * params, gradients: bytesPerParam.gradients * params, optimizer: sums[OPTIMIZER]!,
-    activations: sums[ACTIVATIONS]!, logits: sums[LOGITS]!, reserve: reserved(memory), total: sums[TOTAL]!,
+    plainParams: sums[PLAIN]!,
+    expertParams: sums[EXPERT]!,
+    weights: bytesPerParam.weights * params,
+    gradients: bytesPerParam.gradients * params,
+    optimizer: sums[OPTIMIZER]!,
+    activations: sums[ACTIVATIONS]!,
+    logits: sums[LOGITS]!,
+    reserve: reserved(memory),
+    total: sums[TOTAL]!,
   };
 }
 
@@ -225,7 +275,9 @@ function activationSums(spec: DecoderSpec, { activations }: Prepared, { tp, etp,
   if (known !== undefined) return known;
   const sums = new Float64Array(spec.layers.length + 1);
   spec.layers.forEach((layer, i) => {
-    sums[i + 1] = sums[i]! + blockActivationBytes(spec, layer, recompute, { tensor: tp, expertTensor: etp, imbalance: busiestRank });
+    sums[i + 1] =
+      sums[i]! +
+      blockActivationBytes(spec, layer, recompute, { tensor: tp, expertTensor: etp, imbalance: busiestRank });
   });
   activations.set(key, sums);
   return sums;
@@ -242,5 +294,12 @@ function timed(request: LayoutRequest, prepared: Prepared, layout: Layout, bytes
   const tokensPerStep = layout.microBatches * layout.microBatch * layout.dp * sequence;
   const seconds = stepSeconds(request, prepared, layout, bytes, recomputedFlops(prepared.flops, layout.recompute));
   const tokensPerSecond = tokensPerStep / seconds.total;
-  return { layout, bytes, seconds, tokensPerStep, tokensPerSecond, mfu: (3 * prepared.flops.total * tokensPerSecond) / (gpus * gpu.peak) };
+  return {
+    layout,
+    bytes,
+    seconds,
+    tokensPerStep,
+    tokensPerSecond,
+    mfu: (3 * prepared.flops.total * tokensPerSecond) / (gpus * gpu.peak),
+  };
 }

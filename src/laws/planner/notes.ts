@@ -4,21 +4,42 @@ import type { Plan } from "./plan.js";
 import { recipeEvidence } from "./training.js";
 
 export interface Note {
-  readonly kind: "clamped" | "extrapolation" | "second-crossing" | "recipe" | "uncertainty" | "layout" | "coefficients" | "shape";
+  readonly kind:
+    "clamped" | "extrapolation" | "second-crossing" | "recipe" | "uncertainty" | "layout" | "coefficients" | "shape";
   readonly text: string;
 }
 
 export function notesOf(plan: Omit<Plan, "notes" | "sensitivity">): readonly Note[] {
-  return [...coefficientNotes(plan), ...clampNotes(plan), ...rangeNotes(plan), ...crossingNotes(plan), ...recipeNotes(plan), ...layoutNotes(plan)];
+  return [
+    ...coefficientNotes(plan),
+    ...clampNotes(plan),
+    ...rangeNotes(plan),
+    ...crossingNotes(plan),
+    ...recipeNotes(plan),
+    ...layoutNotes(plan),
+  ];
 }
 
 type Known = Omit<Plan, "notes" | "sensitivity">;
 
 function coefficientNotes({ coefficients, level, draws }: Known): Note[] {
-  const label: Note[] = coefficients.published ? [{ kind: "coefficients", text: `${coefficients.source}. Another tokenizer or corpus moves every loss; differences between arms carry over better than the losses themselves.` }] : [];
+  const label: Note[] = coefficients.published
+    ? [
+        {
+          kind: "coefficients",
+          text:
+            `${coefficients.source}. Another tokenizer or corpus moves every loss; differences between arms ` +
+            "carry over better than the losses themselves.",
+        },
+      ]
+    : [];
   const why: Record<Plan["coefficients"]["uncertainty"], string> = {
-    rounding: `Intervals are ${percent(level)} over ${draws} draws of the digits that Table 2 does not print. The error of its fit is not published and comes on top.`,
-    draws: `Intervals are ${percent(level)} over ${draws} bootstrap draws of your fits. They hold where the law does; extrapolation comes on top.`,
+    rounding:
+      `Intervals are ${percent(level)} over ${draws} draws of the digits that Table 2 does not print. The error ` +
+      "of its fit is not published and comes on top.",
+    draws:
+      `Intervals are ${percent(level)} over ${draws} bootstrap draws of your fits. They hold where the law does; ` +
+      "extrapolation comes on top.",
     none: "No intervals: the fits carry no draws. Repeat them with upcycle fit --bootstrap 400 --draws --json.",
   };
   return [...label, { kind: "uncertainty", text: why[coefficients.uncertainty] }];
@@ -27,11 +48,17 @@ function coefficientNotes({ coefficients, level, draws }: Known): Note[] {
 function clampNotes({ arms, validFrom, parentLoss }: Known): Note[] {
   const clamped = arms.find(({ unclamped }) => unclamped !== null);
   if (clamped === undefined) return [];
-  const from = validFrom === null ? "It never passes the parent." : `It passes the parent at ${compact(validFrom)} tokens.`;
-  return [{
-    kind: "clamped",
-    text: `At ${compact(clamped.tokens!)} further tokens the upcycled law says ${fixed(clamped.unclamped!, 4)}, worse than the parent itself (${fixed(parentLoss, 4)}): it does not hold there, and the parent's loss stands instead. ${from}`,
-  }];
+  const from =
+    validFrom === null ? "It never passes the parent." : `It passes the parent at ${compact(validFrom)} tokens.`;
+  return [
+    {
+      kind: "clamped",
+      text:
+        `At ${compact(clamped.tokens!)} further tokens the upcycled law says ${fixed(clamped.unclamped!, 4)}, ` +
+        `worse than the parent itself (${fixed(parentLoss, 4)}): it does not hold there, and the parent's loss ` +
+        `stands instead. ${from}`,
+    },
+  ];
 }
 
 function rangeNotes({ coefficients: { ranges, published }, size, seen, arms }: Known): Note[] {
@@ -42,7 +69,10 @@ function rangeNotes({ coefficients: { ranges, published }, size, seen, arms }: K
     const factor = value > range[1] ? value / range[1] : range[0] / value;
     notes.push({
       kind: "extrapolation",
-      text: `${what} = ${compact(value)} is ${compact(factor, 2)} times ${value > range[1] ? "beyond the largest" : "below the smallest"} of the fit. ${whose} ${compact(range[0])} to ${compact(range[1])} ${unit}${published ? " (as far as known)" : ""}.`,
+      text:
+        `${what} = ${compact(value)} is ${compact(factor, 2)} times ` +
+        `${value > range[1] ? "beyond the largest" : "below the smallest"} of the fit. ${whose} ` +
+        `${compact(range[0])} to ${compact(range[1])} ${unit}${published ? " (as far as known)" : ""}.`,
     });
   };
   outside("N", size, ranges.size, "parameters");
@@ -52,7 +82,11 @@ function rangeNotes({ coefficients: { ranges, published }, size, seen, arms }: K
     outside("D2", Math.max(...tokens), ranges.tokens, "tokens");
     if (Math.min(...tokens) < (ranges.tokens?.[0] ?? 0)) outside("D2", Math.min(...tokens), ranges.tokens, "tokens");
   }
-  if (ranges.size === null && ranges.tokens === null) notes.push({ kind: "extrapolation", text: "The fits do not say over which sizes and tokens they were made, so extrapolation cannot be seen." });
+  if (ranges.size === null && ranges.tokens === null)
+    notes.push({
+      kind: "extrapolation",
+      text: "The fits do not say over which sizes and tokens they were made, so extrapolation cannot be seen.",
+    });
   return notes;
 }
 
@@ -63,25 +97,45 @@ function crossingNotes({ recipes, arms, main, validFrom, coefficients }: Known):
   if (first.sunk.outcome === "at" && first.sunk.artefact !== null) {
     notes.push({
       kind: "second-crossing",
-      text: `The curves cross a second time at ${compact(first.sunk.artefact)} tokens, where upcycled would overtake: an artefact of the laws' different limits, far beyond any data. D* is the first crossing.`,
+      text:
+        `The curves cross a second time at ${compact(first.sunk.artefact)} tokens, where upcycled would ` +
+        "overtake: an artefact of the laws' different limits, far beyond any data. D* is the first crossing.",
     });
   }
-  const charged = [first.chargedTokens, first.chargedFlops].find(({ outcome, artefact }) => outcome === "never-ahead" && artefact !== null);
+  const charged = [first.chargedTokens, first.chargedFlops].find(
+    ({ outcome, artefact }) => outcome === "never-ahead" && artefact !== null,
+  );
   if (charged !== undefined) {
     notes.push({
       kind: "second-crossing",
-      text: `With the parent's tokens charged, upcycled overtakes only at ${compact(charged.artefact!)} tokens, the same artefact: reported as none.`,
+      text:
+        `With the parent's tokens charged, upcycled overtakes only at ${compact(charged.artefact!)} tokens, the ` +
+        "same artefact: reported as none.",
     });
   }
   const star = first.sunk.tokens;
   const limit = coefficients.ranges.tokens?.[1];
-  if (star !== null && limit !== undefined && star > limit) notes.push({ kind: "extrapolation", text: `D* = ${compact(star)} lies beyond the fitted tokens (${compact(limit)}).` });
+  if (star !== null && limit !== undefined && star > limit)
+    notes.push({
+      kind: "extrapolation",
+      text: `D* = ${compact(star)} lies beyond the fitted tokens (${compact(limit)}).`,
+    });
   if (star !== null && validFrom !== null && star < validFrom) {
-    notes.push({ kind: "clamped", text: `D* = ${compact(star)} lies below ${compact(validFrom)}, where the upcycled law starts to hold: scratch catches up with the law, but then both are still worse than the parent.` });
+    notes.push({
+      kind: "clamped",
+      text:
+        `D* = ${compact(star)} lies below ${compact(validFrom)}, where the upcycled law starts to hold: scratch ` +
+        "catches up with the law, but then both are still worse than the parent.",
+    });
   }
   const scratch = arms.find(({ id, recipe }) => id === "scratch" && recipe === main);
   if (star !== null && scratch?.tokens != null && scratch.tokens > star) {
-    notes.push({ kind: "second-crossing", text: `The budget of ${compact(scratch.tokens)} tokens is past D* = ${compact(star)}: by the laws a mixture from scratch has caught up.` });
+    notes.push({
+      kind: "second-crossing",
+      text:
+        `The budget of ${compact(scratch.tokens)} tokens is past D* = ${compact(star)}: by the laws a mixture ` +
+        "from scratch has caught up.",
+    });
   }
   return notes;
 }
@@ -89,18 +143,34 @@ function crossingNotes({ recipes, arms, main, validFrom, coefficients }: Known):
 function recipeNotes({ recipes, coefficients }: Known): Note[] {
   const others = recipes.filter(({ name }) => name !== coefficients.recipe).map(({ name }) => name);
   if (others.length === 0) return [];
-  const fitted = coefficients.recipe === null ? "mixtures of a recipe that the fit does not name" : `${coefficients.recipe} (${coefficients.recipe === "E8G1T2" ? "8 experts, 2 chosen" : "your fit's"})`;
-  return [{
-    kind: "recipe",
-    text: `The laws are of ${fitted}; for ${others.join(", ")} the same curve is shown, marked ~, so losses do not rank recipes; only cost and memory do. Measured elsewhere: ${recipeEvidence.join("; ")}.`,
-  }];
+  const fitted =
+    coefficients.recipe === null
+      ? "mixtures of a recipe that the fit does not name"
+      : `${coefficients.recipe} (${coefficients.recipe === "E8G1T2" ? "8 experts, 2 chosen" : "your fit's"})`;
+  return [
+    {
+      kind: "recipe",
+      text:
+        `The laws are of ${fitted}; for ${others.join(", ")} the same curve is shown, marked ~, so losses do not ` +
+        `rank recipes; only cost and memory do. Measured elsewhere: ${recipeEvidence.join("; ")}.`,
+    },
+  ];
 }
 
 function layoutNotes({ models, gpus, gpu }: Known): Note[] {
   return models.flatMap(({ recipe, needs, placing }): Note[] => {
     if (placing.best !== null) return [];
     const what = recipe === null ? "The dense model" : `E${recipe.expansion}G${recipe.granularity}T${recipe.topK}`;
-    const least = `needs at least ${compact(placing.leastBytes / 1e9)} GB per GPU on ${gpus} ${gpu.title}, which ${gpus === 1 ? "has" : "have"} ${compact(gpu.memory / 1e9)} GB`;
-    return [{ kind: "layout", text: `${what} does not fit: it ${placing.tried === 0 ? `cannot be laid out on ${gpus} GPUs` : least}. ${needs === null ? "No number of them up to 65,536 suffices." : `It fits on ${needs}.`}` }];
+    const least =
+      `needs at least ${compact(placing.leastBytes / 1e9)} GB per GPU on ${gpus} ${gpu.title}, which ` +
+      `${gpus === 1 ? "has" : "have"} ${compact(gpu.memory / 1e9)} GB`;
+    return [
+      {
+        kind: "layout",
+        text:
+          `${what} does not fit: it ${placing.tried === 0 ? `cannot be laid out on ${gpus} GPUs` : least}. ` +
+          `${needs === null ? "No number of them up to 65,536 suffices." : `It fits on ${needs}.`}`,
+      },
+    ];
   });
 }

@@ -1,4 +1,7 @@
-/** A plan: what continuing a dense model, upcycling it, or a mixture from scratch would reach and cost under one budget. Pure: it also runs in the page. */
+/**
+ * A plan: what continuing a dense model, upcycling it, or a mixture from scratch would reach and cost under one budget.
+ * Pure: it also runs in the page.
+ */
 import { countParams, type ParamCount } from "../../model/cost/params.js";
 import { forwardFlops, type ForwardFlops } from "../../model/cost/flops.js";
 import { quantile } from "../fitting/distributions.js";
@@ -67,7 +70,9 @@ export interface ArmPlan {
   /** D2: further tokens that the budget pays for; null: does not fit, and the budget is not in tokens. */
   readonly tokens: number | null;
   readonly loss: number | null;
-  /** The laws were fitted on another recipe, or on one that is not known: the loss says nothing about this recipe's own. */
+  /**
+   * The laws were fitted on another recipe, or on one that is not known: the loss says nothing about this recipe's own.
+   */
   readonly otherRecipe: boolean;
   readonly interval: Interval | null;
   /** The law's own value where the parent's stands instead. */
@@ -102,7 +107,9 @@ export interface Plan {
   readonly sequence: number;
   readonly batchTokens: number;
   readonly budget: Budget;
-  readonly coefficients: Pick<Coefficients, "name" | "source" | "published" | "recipe" | "ranges" | "arms"> & { readonly uncertainty: Coefficients["uncertainty"]["kind"] };
+  readonly coefficients: Pick<Coefficients, "name" | "source" | "published" | "recipe" | "ranges" | "arms"> & {
+    readonly uncertainty: Coefficients["uncertainty"]["kind"];
+  };
   readonly level: number;
   readonly draws: number;
   /** Loss of the dense model as it is. */
@@ -119,7 +126,12 @@ export interface Plan {
   /** First D2 at which upcycling is ahead of training the dense model on, at equal tokens. */
   readonly aheadOfDense: number | null;
   /** Were nothing trained yet: best share of dense tokens in D1 + D2, and a mixture from scratch on all. */
-  readonly split: { readonly total: number; readonly share: number; readonly loss: number; readonly scratch: number } | null;
+  readonly split: {
+    readonly total: number;
+    readonly share: number;
+    readonly loss: number;
+    readonly scratch: number;
+  } | null;
   readonly advice: readonly Advice[];
   readonly notes: readonly Note[];
   readonly sensitivity: readonly Variation[];
@@ -137,7 +149,11 @@ export function makePlan(request: PlanRequest): Plan {
   const curves = curvesOf(coefficients.arms);
   const draws = curveDraws(coefficients, request.draws, request.seed);
   const context: Context = { request, size, curves, draws, models };
-  const arms = models.flatMap((model, i) => (i === 0 ? [armPlan(context, "dense", model)] : [armPlan(context, "upcycled", model), armPlan(context, "scratch", model)]));
+  const arms = models.flatMap((model, i) =>
+    i === 0
+      ? [armPlan(context, "dense", model)]
+      : [armPlan(context, "upcycled", model), armPlan(context, "scratch", model)],
+  );
   const fitted = coefficients.ranges.tokens?.[1] ?? Infinity;
   const sunkInterval = sunkIntervalOf(context, fitted);
   const recipes = models.slice(1).map((model) => recipePlan(context, model, fitted, sunkInterval));
@@ -146,18 +162,48 @@ export function makePlan(request: PlanRequest): Plan {
   const main = arms.find(({ id, recipe }) => id === "upcycled" && recipe === mainName);
   const total = seen + (main?.tokens ?? budget.tokens ?? seen);
   const partial: Omit<Plan, "notes" | "sensitivity"> = {
-    name: request.name, size, seen, gpu, currency: request.currency, gpus, sequence, batchTokens, budget, level, draws: draws.length, models, arms, recipes,
+    name: request.name,
+    size,
+    seen,
+    gpu,
+    currency: request.currency,
+    gpus,
+    sequence,
+    batchTokens,
+    budget,
+    level,
+    draws: draws.length,
+    models,
+    arms,
+    recipes,
     coefficients: {
-      name: coefficients.name, source: coefficients.source, published: coefficients.published, recipe: coefficients.recipe, ranges: coefficients.ranges,
-      arms: coefficients.arms, uncertainty: coefficients.uncertainty.kind,
+      name: coefficients.name,
+      source: coefficients.source,
+      published: coefficients.published,
+      recipe: coefficients.recipe,
+      ranges: coefficients.ranges,
+      arms: coefficients.arms,
+      uncertainty: coefficients.uncertainty.kind,
     },
     parentLoss: curves.dense(size, seen),
     main: mainName,
     best: bestArm(context, arms, mainName),
     validFrom: validFrom(curves, size, seen),
-    aheadOfDense: crossings((tokens) => curves.dense(size, seen + tokens) - upcycledLoss(curves, size, seen, tokens)).find(({ to }) => to === "ahead")?.tokens ?? null,
+    aheadOfDense:
+      crossings((tokens) => curves.dense(size, seen + tokens) - upcycledLoss(curves, size, seen, tokens)).find(
+        ({ to }) => to === "ahead",
+      )?.tokens ?? null,
     split: first === undefined ? null : { total, ...bestShare(curves, size, total) },
-    advice: first === undefined ? [] : trainingAdvice({ size, tokens: main?.tokens ?? null, batch: batchTokens, recipe: first, parentPeak: request.parentPeak }),
+    advice:
+      first === undefined
+        ? []
+        : trainingAdvice({
+            size,
+            tokens: main?.tokens ?? null,
+            batch: batchTokens,
+            recipe: first,
+            parentPeak: request.parentPeak,
+          }),
   };
   return { ...partial, notes: notesOf(partial), sensitivity: sensitivityOf(context, partial) };
 }
@@ -170,7 +216,12 @@ export interface Context {
   readonly models: readonly ModelPlan[];
 }
 
-function modelPlan(request: PlanRequest, spec: DecoderSpec, recipe: RecipeShape | null, batchTokens: number): ModelPlan {
+function modelPlan(
+  request: PlanRequest,
+  spec: DecoderSpec,
+  recipe: RecipeShape | null,
+  batchTokens: number,
+): ModelPlan {
   const { gpu, gpus, sequence, speed } = request;
   const layoutRequest = { spec, gpu, gpus, sequence, batchTokens, speed };
   const placing = bestLayout(layoutRequest);
@@ -178,7 +229,10 @@ function modelPlan(request: PlanRequest, spec: DecoderSpec, recipe: RecipeShape 
   const measured = recipe === null ? request.mfu.dense : request.mfu.moe;
   const measuredSpeed = measured === null ? null : (measured * gpu.peak * gpus) / (3 * flops.total);
   return {
-    recipe, params: countParams(spec), flops, placing,
+    recipe,
+    params: countParams(spec),
+    flops,
+    placing,
     needs: placing.best === null ? fewestGpus(layoutRequest) : null,
     tokensPerSecond: placing.best === null ? null : (measuredSpeed ?? placing.best.tokensPerSecond),
     mfu: placing.best === null ? null : (measured ?? placing.best.mfu),
@@ -194,10 +248,22 @@ function armPlan({ request, size, curves, draws }: Context, id: ArmId, model: Mo
   const loss = tokens === null ? null : lossOf(id, curves, size, seen, tokens);
   const raw = tokens === null || id !== "upcycled" ? null : curves.upcycled(size, seen, tokens);
   return {
-    id, recipe, tokens, loss, otherRecipe: recipe !== null && recipe !== request.coefficients.recipe,
-    interval: tokens === null ? null : intervalOf(draws.map((one) => lossOf(id, one, size, seen, tokens)), level),
+    id,
+    recipe,
+    tokens,
+    loss,
+    otherRecipe: recipe !== null && recipe !== request.coefficients.recipe,
+    interval:
+      tokens === null
+        ? null
+        : intervalOf(
+            draws.map((one) => lossOf(id, one, size, seen, tokens)),
+            level,
+          ),
     unclamped: raw !== null && loss !== null && raw > loss ? raw : null,
-    seconds, gpuHours, money: gpuHours === null ? null : gpuHours * gpu.price,
+    seconds,
+    gpuHours,
+    money: gpuHours === null ? null : gpuHours * gpu.price,
     compute: tokens === null ? null : 3 * model.flops.total * tokens,
   };
 }
@@ -208,7 +274,9 @@ export function intervalOf(values: readonly number[], level: number): Interval |
 }
 
 function bestArm({ request, size, draws }: Context, arms: readonly ArmPlan[], main: string | null): Plan["best"] {
-  const known = arms.flatMap(({ loss, recipe }, i) => (loss === null || (recipe !== null && recipe !== main) ? [] : [{ loss, i }]));
+  const known = arms.flatMap(({ loss, recipe }, i) =>
+    loss === null || (recipe !== null && recipe !== main) ? [] : [{ loss, i }],
+  );
   // Two of three arms are no comparison.
   if (known.length < 3) return null;
   const arm = known.reduce((best, other) => (other.loss < best.loss ? other : best)).i;
@@ -226,18 +294,35 @@ function bestArm({ request, size, draws }: Context, arms: readonly ArmPlan[], ma
 const searchedDraws = 200;
 
 /** Interval of D* with the parent sunk: the same for all recipes, because the laws are. */
-function sunkIntervalOf({ request: { seen, level }, size, draws }: Context, fitted: number): RecipePlan["sunkInterval"] {
-  const drawn = draws.slice(0, searchedDraws).map((one) => catchUp(one, { size, seen, credit: 0, fitted, detail: "coarse" }).tokens);
-  const interval = intervalOf(drawn.flatMap((tokens) => (tokens === null ? [] : [tokens])), level);
-  return interval === null ? null : { ...interval, share: drawn.filter((tokens) => tokens !== null).length / drawn.length };
+function sunkIntervalOf(
+  { request: { seen, level }, size, draws }: Context,
+  fitted: number,
+): RecipePlan["sunkInterval"] {
+  const drawn = draws
+    .slice(0, searchedDraws)
+    .map((one) => catchUp(one, { size, seen, credit: 0, fitted, detail: "coarse" }).tokens);
+  const interval = intervalOf(
+    drawn.flatMap((tokens) => (tokens === null ? [] : [tokens])),
+    level,
+  );
+  return interval === null
+    ? null
+    : { ...interval, share: drawn.filter((tokens) => tokens !== null).length / drawn.length };
 }
 
-function recipePlan({ request, size, curves, models }: Context, model: ModelPlan, fitted: number, sunkInterval: RecipePlan["sunkInterval"]): RecipePlan {
+function recipePlan(
+  { request, size, curves, models }: Context,
+  model: ModelPlan,
+  fitted: number,
+  sunkInterval: RecipePlan["sunkInterval"],
+): RecipePlan {
   const { seen, coefficients } = request;
   const ratio = model.flops.total / models[0]!.flops.total;
   const compute = armCompute(request, model);
   return {
-    name: recipeName(model.recipe!), ratio, sunkInterval,
+    name: recipeName(model.recipe!),
+    ratio,
+    sunkInterval,
     sunk: catchUp(curves, { size, seen, credit: 0, fitted }),
     chargedTokens: catchUp(curves, { size, seen, credit: seen, fitted }),
     chargedFlops: catchUp(curves, { size, seen, credit: seen / ratio, fitted }),

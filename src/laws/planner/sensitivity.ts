@@ -28,13 +28,18 @@ interface World {
   readonly moe: number;
 }
 
-export function sensitivityOf({ request, size, curves, draws, models }: Context, plan: Omit<Plan, "notes" | "sensitivity">): readonly Variation[] {
+export function sensitivityOf(
+  { request, size, curves, draws, models }: Context,
+  plan: Omit<Plan, "notes" | "sensitivity">,
+): readonly Variation[] {
   const { best } = plan;
   if (best === null) return [];
   const arms = plan.arms.filter(({ recipe }) => recipe === null || recipe === plan.main);
   const base: World = { size, seen: request.seen, curves, dense: 1, moe: 1 };
   const outcome = (label: string, world: World): Outcome => {
-    const losses = arms.map(({ id, tokens }) => lossOf(id, world.curves, world.size, world.seen, tokens! * (id === "dense" ? world.dense : world.moe)));
+    const losses = arms.map(({ id, tokens }) =>
+      lossOf(id, world.curves, world.size, world.seen, tokens! * (id === "dense" ? world.dense : world.moe)),
+    );
     const upcycled = Math.min(...losses.filter((_, i) => arms[i]!.id === "upcycled"));
     return { label, best: arms[losses.indexOf(Math.min(...losses))]!.id, gain: losses[0]! - upcycled };
   };
@@ -47,17 +52,40 @@ export function sensitivityOf({ request, size, curves, draws, models }: Context,
   const timed = affordable({ ...request.budget, tokens: null }, request.gpu, request.gpus, 1) !== null;
   const variations = [
     vary("tokens after the parent (D2)", ["half", { dense: 0.5, moe: 0.5 }], ["double", { dense: 2, moe: 2 }]),
-    vary("tokens the parent has seen (D1)", ["half", { seen: request.seen / 2 }], ["double", { seen: request.seen * 2 }]),
+    vary(
+      "tokens the parent has seen (D1)",
+      ["half", { seen: request.seen / 2 }],
+      ["double", { seen: request.seen * 2 }],
+    ),
     ...(timed ? [vary("speed of the mixture", ["25 % slower", { moe: 0.75 }], ["25 % faster", { moe: 1.25 }])] : []),
-    ...(timed && request.budget.money !== null ? [vary("price of a GPU hour", ["20 % less", { dense: 1.25, moe: 1.25 }], ["25 % more", { dense: 0.8, moe: 0.8 }])] : []),
-    ...(bare > 0 ? [vary("what N counts", [`without embeddings, ${compact(bare)}`, { size: bare }], [`with, ${compact(size)}`, {}])] : []),
+    ...(timed && request.budget.money !== null
+      ? [
+          vary(
+            "price of a GPU hour",
+            ["20 % less", { dense: 1.25, moe: 1.25 }],
+            ["25 % more", { dense: 0.8, moe: 0.8 }],
+          ),
+        ]
+      : []),
+    ...(bare > 0
+      ? [
+          vary(
+            "what N counts",
+            [`without embeddings, ${compact(bare)}`, { size: bare }],
+            [`with, ${compact(size)}`, {}],
+          ),
+        ]
+      : []),
   ];
   const ends = drawnEnds(draws, (one) => outcome("", { ...base, curves: one }));
   if (ends !== null) {
-    const name = plan.coefficients.uncertainty === "rounding" ? "digits the coefficients do not print" : "error of the fits";
+    const name =
+      plan.coefficients.uncertainty === "rounding" ? "digits the coefficients do not print" : "error of the fits";
     const share = best.share === null ? "" : `, same best arm in ${percent(best.share)} of draws`;
     variations.push({
-      assumption: `${name}${share}`, low: { ...ends[0], label: "worst twentieth" }, high: { ...ends[1], label: "best twentieth" },
+      assumption: `${name}${share}`,
+      low: { ...ends[0], label: "worst twentieth" },
+      high: { ...ends[1], label: "best twentieth" },
       decides: best.share !== null && best.share < 0.9,
     });
   }

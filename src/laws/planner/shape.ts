@@ -1,7 +1,17 @@
-/** Dense decoders to plan for that are no checkpoint: presets of public models, and shapes from a few numbers or from a size alone. */
+/**
+ * Dense decoders to plan for that are no checkpoint: presets of public models, and shapes from a few numbers or from a
+ * size alone.
+ */
 import { inputError } from "../../base/errors.js";
 import { countParams } from "../../model/cost/params.js";
-import { plainBlocks, rmsNorm, softmaxRouter, type ActivationKind, type DecoderSpec, type Ffn } from "../../model/decoder/types.js";
+import {
+  plainBlocks,
+  rmsNorm,
+  softmaxRouter,
+  type ActivationKind,
+  type DecoderSpec,
+  type Ffn,
+} from "../../model/decoder/types.js";
 import { checkSource, type RecipeShape } from "../../surgery/planning/recipe.js";
 
 export interface ShapeNumbers {
@@ -22,7 +32,13 @@ export interface ShapeNumbers {
   readonly norm: "rms" | "layer";
 }
 
-export const shapeDefaults = { tied: false, gated: true, qkvBias: false, qkNorm: "none", norm: "rms" } as const satisfies Partial<ShapeNumbers>;
+export const shapeDefaults = {
+  tied: false,
+  gated: true,
+  qkvBias: false,
+  qkNorm: "none",
+  norm: "rms",
+} as const satisfies Partial<ShapeNumbers>;
 
 /** A decoder with this shape. Its family is only a label: nothing is read or written by it. */
 export function shapeSpec(shape: ShapeNumbers): DecoderSpec {
@@ -30,15 +46,34 @@ export function shapeSpec(shape: ShapeNumbers): DecoderSpec {
   const activation: ActivationKind = shape.gated ? "silu" : "relu2";
   const ffn: Ffn = { kind: "dense", inner: shape.inner, bias: false, activation, gated: shape.gated };
   return {
-    ...plainBlocks, family: shape.gated ? "llama" : "nemotron", vocab: shape.vocab, hidden: shape.hidden, tiedHead: shape.tied, norm, maxPositions: 131072,
+    ...plainBlocks,
+    family: shape.gated ? "llama" : "nemotron",
+    vocab: shape.vocab,
+    hidden: shape.hidden,
+    tiedHead: shape.tied,
+    norm,
+    maxPositions: 131072,
     attn: {
-      heads: shape.heads, kvHeads: shape.kvHeads, headDim: shape.headDim, qkNorm: shape.qkNorm === "none" ? null : { span: shape.qkNorm, norm: rmsNorm(1e-6), afterRope: false },
-      qkvBias: shape.qkvBias, outBias: false, scale: shape.headDim ** -0.5, softcap: null, clip: null, sinks: false, latent: null,
+      heads: shape.heads,
+      kvHeads: shape.kvHeads,
+      headDim: shape.headDim,
+      qkNorm: shape.qkNorm === "none" ? null : { span: shape.qkNorm, norm: rmsNorm(1e-6), afterRope: false },
+      qkvBias: shape.qkvBias,
+      outBias: false,
+      scale: shape.headDim ** -0.5,
+      softcap: null,
+      clip: null,
+      sinks: false,
+      latent: null,
     },
     layers: Array.from({ length: shape.layers }, () => ({
-      window: null, rope: { theta: 5e5, scaling: { kind: "none" as const }, rotary: shape.headDim, interleaved: false }, ffn,
+      window: null,
+      rope: { theta: 5e5, scaling: { kind: "none" as const }, rotary: shape.headDim, interleaved: false },
+      ffn,
     })),
-    tokens: { bos: null, eos: [], pad: null }, initStd: 0.02, auxLossCoef: 0,
+    tokens: { bos: null, eos: [], pad: null },
+    initStd: 0.02,
+    auxLossCoef: 0,
   };
 }
 
@@ -50,28 +85,91 @@ export interface Preset {
   readonly source: string;
 }
 
-const shape = (hidden: number, layers: number, heads: number, kvHeads: number, inner: number, vocab: number, more: Partial<ShapeNumbers> = {}): ShapeNumbers =>
-  ({ ...shapeDefaults, hidden, layers, heads, kvHeads, headDim: hidden / heads, inner, vocab, ...more });
+const shape = (
+  hidden: number,
+  layers: number,
+  heads: number,
+  kvHeads: number,
+  inner: number,
+  vocab: number,
+  more: Partial<ShapeNumbers> = {},
+): ShapeNumbers => ({
+  ...shapeDefaults,
+  hidden,
+  layers,
+  heads,
+  kvHeads,
+  headDim: hidden / heads,
+  inner,
+  vocab,
+  ...more,
+});
 
 /** Shapes from the models' public configurations; tokens from their papers or model cards. */
 export const presets: readonly Preset[] = [
   { id: "tinyllama-1.1b", shape: shape(2048, 22, 32, 4, 5632, 32000), seen: 3e12, source: "arXiv 2401.02385" },
-  { id: "llama-3.2-1b", shape: shape(2048, 16, 32, 8, 8192, 128256, { tied: true }), seen: 9e12, source: "model card (up to 9T tokens; pruned and distilled from larger models)" },
-  { id: "llama-3.2-3b", shape: shape(3072, 28, 24, 8, 8192, 128256, { tied: true }), seen: 9e12, source: "model card (up to 9T tokens; pruned and distilled from larger models)" },
-  { id: "qwen2.5-0.5b", shape: shape(896, 24, 14, 2, 4864, 151936, { tied: true, qkvBias: true }), seen: 18e12, source: "arXiv 2412.15115" },
-  { id: "qwen2.5-7b", shape: shape(3584, 28, 28, 4, 18944, 152064, { qkvBias: true }), seen: 18e12, source: "arXiv 2412.15115" },
-  { id: "qwen3-8b", shape: shape(4096, 36, 32, 8, 12288, 151936, { qkNorm: "head" }), seen: 36e12, source: "arXiv 2505.09388" },
+  {
+    id: "llama-3.2-1b",
+    shape: shape(2048, 16, 32, 8, 8192, 128256, { tied: true }),
+    seen: 9e12,
+    source: "model card (up to 9T tokens; pruned and distilled from larger models)",
+  },
+  {
+    id: "llama-3.2-3b",
+    shape: shape(3072, 28, 24, 8, 8192, 128256, { tied: true }),
+    seen: 9e12,
+    source: "model card (up to 9T tokens; pruned and distilled from larger models)",
+  },
+  {
+    id: "qwen2.5-0.5b",
+    shape: shape(896, 24, 14, 2, 4864, 151936, { tied: true, qkvBias: true }),
+    seen: 18e12,
+    source: "arXiv 2412.15115",
+  },
+  {
+    id: "qwen2.5-7b",
+    shape: shape(3584, 28, 28, 4, 18944, 152064, { qkvBias: true }),
+    seen: 18e12,
+    source: "arXiv 2412.15115",
+  },
+  {
+    id: "qwen3-8b",
+    shape: shape(4096, 36, 32, 8, 12288, 151936, { qkNorm: "head" }),
+    seen: 36e12,
+    source: "arXiv 2505.09388",
+  },
   { id: "llama-2-7b", shape: shape(4096, 32, 32, 32, 11008, 32000), seen: 2e12, source: "arXiv 2307.09288" },
-  { id: "mistral-7b", shape: shape(4096, 32, 32, 8, 14336, 32000), seen: null, source: "arXiv 2310.06825; its tokens are not stated" },
-  { id: "olmo-2-7b", shape: shape(4096, 32, 32, 32, 11008, 100352, { qkNorm: "full" }), seen: 4.05e12, source: "arXiv 2501.00656" },
+  {
+    id: "mistral-7b",
+    shape: shape(4096, 32, 32, 8, 14336, 32000),
+    seen: null,
+    source: "arXiv 2310.06825; its tokens are not stated",
+  },
+  {
+    id: "olmo-2-7b",
+    shape: shape(4096, 32, 32, 32, 11008, 100352, { qkNorm: "full" }),
+    seen: 4.05e12,
+    source: "arXiv 2501.00656",
+  },
   { id: "llama-3.1-8b", shape: shape(4096, 32, 32, 8, 14336, 128256), seen: 15e12, source: "model card (15T+ tokens)" },
-  { id: "nemotron-4-15b", shape: shape(6144, 32, 48, 8, 24576, 256000, { gated: false, norm: "layer" }), seen: 8e12, source: "arXiv 2402.16819" },
-  { id: "llama-3.1-70b", shape: shape(8192, 80, 64, 8, 28672, 128256), seen: 15e12, source: "model card (15T+ tokens)" },
+  {
+    id: "nemotron-4-15b",
+    shape: shape(6144, 32, 48, 8, 24576, 256000, { gated: false, norm: "layer" }),
+    seen: 8e12,
+    source: "arXiv 2402.16819",
+  },
+  {
+    id: "llama-3.1-70b",
+    shape: shape(8192, 80, 64, 8, 28672, 128256),
+    seen: 15e12,
+    source: "model card (15T+ tokens)",
+  },
 ];
 
 /**
- * A usual shape of about `size` parameters: heads of 128 (64 below 500M), four queries per key head, SwiGLU of about 8/3 of the width (multiples of
- * 256), width about 100 times the depth, an even depth, vocabulary 128,256 (32,000 below 1B). Our rule of thumb, close to Llama's.
+ * A usual shape of about `size` parameters: heads of 128 (64 below 500M), four queries per key head, SwiGLU of about
+ * 8/3 of the width (multiples of 256), width about 100 times the depth, an even depth, vocabulary 128,256 (32,000 below
+ * 1B). Our rule of thumb, close to Llama's.
  */
 export function shapeOfSize(size: number): ShapeNumbers {
   const vocab = size < 1e9 ? 32000 : 128256;
@@ -89,10 +187,15 @@ export function shapeOfSize(size: number): ShapeNumbers {
   const all = Array.from({ length: 80 }, (_, i) => candidate(4 * headDim * (i + 1)));
   const best = Math.min(...all.map(sizeError));
   // Among shapes of about the right size, the one of usual proportions.
-  return all.filter((found) => sizeError(found) <= Math.max(0.05, 1.5 * best)).reduce((a, b) => (ratioError(b) < ratioError(a) ? b : a));
+  return all
+    .filter((found) => sizeError(found) <= Math.max(0.05, 1.5 * best))
+    .reduce((a, b) => (ratioError(b) < ratioError(a) ? b : a));
 }
 
-/** The mixture that a recipe makes of a dense decoder, for counting: not bound to a family that can be written. Throws inputError like `checkSource`. */
+/**
+ * The mixture that a recipe makes of a dense decoder, for counting: not bound to a family that can be written. Throws
+ * inputError like `checkSource`.
+ */
 export function mixtureOf(source: DecoderSpec, recipe: RecipeShape): DecoderSpec {
   checkSource(recipe, source);
   const { expansion, granularity, topK } = recipe;
@@ -102,39 +205,77 @@ export function mixtureOf(source: DecoderSpec, recipe: RecipeShape): DecoderSpec
       if (layer.ffn.kind !== "dense") return layer;
       const { inner, activation, gated, bias } = layer.ffn;
       const ffn: Ffn = {
-        kind: "moe", inner: inner / granularity, activation, gated, bias, clampedGlu: null, experts: expansion * granularity, topK, router: softmaxRouter("topk-softmax"), shared: null,
+        kind: "moe",
+        inner: inner / granularity,
+        activation,
+        gated,
+        bias,
+        clampedGlu: null,
+        experts: expansion * granularity,
+        topK,
+        router: softmaxRouter("topk-softmax"),
+        shared: null,
       };
       return { ...layer, ffn };
     }),
   };
 }
 
-/** `hidden=4096,layers=32,heads=32,inner=11008,vocab=32000` and optionally kv, headDim, tied, gated, bias. Throws inputError. */
+/**
+ * `hidden=4096,layers=32,heads=32,inner=11008,vocab=32000` and optionally kv, headDim, tied, gated, bias. Throws
+ * inputError.
+ */
 export function parseShape(text: string, where: string): ShapeNumbers {
   const known = ["hidden", "layers", "heads", "kv", "headDim", "inner", "vocab", "tied", "gated", "bias"];
   const given = new Map<string, string>();
   for (const part of text.split(",")) {
     const [name = "", value = ""] = part.split("=").map((side) => side.trim());
-    if (!known.includes(name)) throw inputError(`"${part.trim()}" is not NAME=VALUE with a known name`, { where, hint: `names: ${known.join(", ")}` });
+    if (!known.includes(name))
+      throw inputError(`"${part.trim()}" is not NAME=VALUE with a known name`, {
+        where,
+        hint: `names: ${known.join(", ")}`,
+      });
     if (given.has(name)) throw inputError(`${name} is given twice`, { where });
     given.set(name, value);
   }
   const count = (name: string, otherwise?: number): number => {
     const value = given.get(name);
     if (value === undefined && otherwise !== undefined) return otherwise;
-    if (value === undefined) throw inputError(`${name} is missing`, { where, hint: "needed: hidden, layers, heads, inner, vocab" });
-    if (!/^[1-9]\d{0,8}$/.test(value)) throw inputError(`${name} is "${value}", expected a whole number of at least 1`, { where });
+    if (value === undefined)
+      throw inputError(`${name} is missing`, { where, hint: "needed: hidden, layers, heads, inner, vocab" });
+    if (!/^[1-9]\d{0,8}$/.test(value))
+      throw inputError(`${name} is "${value}", expected a whole number of at least 1`, { where });
     return Number(value);
   };
   const flag = (name: string, otherwise: boolean): boolean => {
     const value = given.get(name) ?? String(otherwise);
-    if (value !== "true" && value !== "false") throw inputError(`${name} is "${value}", expected true or false`, { where });
+    if (value !== "true" && value !== "false")
+      throw inputError(`${name} is "${value}", expected true or false`, { where });
     return value === "true";
   };
-  const [hidden, layers, heads, inner, vocab] = [count("hidden"), count("layers"), count("heads"), count("inner"), count("vocab")];
+  const [hidden, layers, heads, inner, vocab] = [
+    count("hidden"),
+    count("layers"),
+    count("heads"),
+    count("inner"),
+    count("vocab"),
+  ];
   const headDim = count("headDim", hidden / heads);
   const kvHeads = count("kv", heads);
-  if (!Number.isInteger(headDim)) throw inputError(`heads ${heads} does not divide hidden ${hidden}`, { where, hint: "give headDim" });
+  if (!Number.isInteger(headDim))
+    throw inputError(`heads ${heads} does not divide hidden ${hidden}`, { where, hint: "give headDim" });
   if (heads % kvHeads !== 0) throw inputError(`kv ${kvHeads} does not divide heads ${heads}`, { where });
-  return { ...shapeDefaults, hidden, layers, heads, kvHeads, headDim, inner, vocab, tied: flag("tied", false), gated: flag("gated", true), qkvBias: flag("bias", false) };
+  return {
+    ...shapeDefaults,
+    hidden,
+    layers,
+    heads,
+    kvHeads,
+    headDim,
+    inner,
+    vocab,
+    tied: flag("tied", false),
+    gated: flag("gated", true),
+    qkvBias: flag("bias", false),
+  };
 }

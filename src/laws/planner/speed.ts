@@ -1,6 +1,6 @@
 /**
- * Seconds of one optimizer step, from FLOPs, bytes in memory and on links, and the pipeline's bubble. A model to rank layouts and to budget with, not a
- * measurement of your cluster: `mfu` of a plan replaces it, and a plan varies it.
+ * Seconds of one optimizer step, from FLOPs, bytes in memory and on links, and the pipeline's bubble. A model to rank
+ * layouts and to budget with, not a measurement of your cluster: `mfu` of a plan replaces it, and a plan varies it.
  */
 import { blockActivationBytes } from "../../model/cost/memory.js";
 import type { Bytes, Layout, LayoutRequest, Prepared } from "./layout.js";
@@ -17,7 +17,8 @@ export interface Speed {
 }
 
 /**
- * `matrices` and `attention` after bench/results/2026-11-22-kernels.json, one H200 with PyTorch (bench/torch/kernels.py); the others are ours.
+ * `matrices` and `attention` after bench/results/2026-11-22-kernels.json, one H200 with PyTorch
+ * (bench/torch/kernels.py); the others are ours.
  */
 export const defaultSpeed: Speed = { matrices: 0.75, attention: 0.38, links: 0.7, rest: 0.85 };
 
@@ -38,8 +39,8 @@ export interface Seconds {
 }
 
 /**
- * Share of `matrices` of a product [rows, k] x [k, n]: each side costs as if it were longer by a constant, fitted to the 33 products of
- * the same measurement (largest share 0.75; 17 % root mean square error).
+ * Share of `matrices` of a product [rows, k] x [k, n]: each side costs as if it were longer by a constant, fitted to
+ * the 33 products of the same measurement (largest share 0.75; 17 % root mean square error).
  */
 export function productShare(rows: number, k: number, n: number): number {
   const [short, long] = [Math.min(k, n), Math.max(k, n)];
@@ -49,7 +50,13 @@ export function productShare(rows: number, k: number, n: number): number {
 /** Saved activations are written once and read about three times, forward and backward. Ours. */
 const passesOverActivations = 4;
 
-export function stepSeconds({ spec, gpu, gpus, sequence, speed }: LayoutRequest, { flops, moe, moeLayers }: Prepared, layout: Layout, bytes: Bytes, recomputed: number): Seconds {
+export function stepSeconds(
+  { spec, gpu, gpus, sequence, speed }: LayoutRequest,
+  { flops, moe, moeLayers }: Prepared,
+  layout: Layout,
+  bytes: Bytes,
+  recomputed: number,
+): Seconds {
   const { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches } = layout;
   const tokens = (sequence * microBatch) / cp;
   const rows = tokens / tp;
@@ -61,13 +68,21 @@ export function stepSeconds({ spec, gpu, gpus, sequence, speed }: LayoutRequest,
   const first = spec.layers[0]!.ffn;
   const width = first.kind === "dense" ? first.inner : spec.attn.heads * spec.attn.headDim;
   const plain = speed.matrices * productShare(tokens, spec.hidden, width / tp);
-  const routed = moe === null ? 1 : speed.matrices * productShare((rows * moe.topK * ep * etp) / moe.experts, spec.hidden, moe.inner / etp);
+  const routed =
+    moe === null
+      ? 1
+      : speed.matrices * productShare((rows * moe.topK * ep * etp) / moe.experts, spec.hidden, moe.inner / etp);
   const head = flops.head / plain;
-  const blocks = (flops.projections + flops.ffn + flops.shared + flops.router) / plain + flops.experts / routed + flops.attention / speed.attention;
+  const blocks =
+    (flops.projections + flops.ffn + flops.shared + flops.router) / plain +
+    flops.experts / routed +
+    flops.attention / speed.attention;
   const stepTokens = microBatches * microBatch * dp * sequence;
   const unit = stepTokens / (gpus * gpu.peak * speed.rest);
   const recompute = recomputed === 0 ? 0 : unit * blocks;
-  const saved = spec.layers.length * blockActivationBytes(spec, spec.layers.at(-1)!, "none", { tensor: 1, expertTensor: 1, imbalance: 1 });
+  const saved =
+    spec.layers.length *
+    blockActivationBytes(spec, spec.layers.at(-1)!, "none", { tensor: 1, expertTensor: 1, imbalance: 1 });
   const elements = (passesOverActivations * saved * stepTokens) / (gpus * gpu.hbm * speed.links);
   const compute = unit * 3 * (blocks + head) + recompute + elements;
 
@@ -77,19 +92,24 @@ export function stepSeconds({ spec, gpu, gpus, sequence, speed }: LayoutRequest,
   // Attention, and a dense FFN or a shared expert: gather and scatter forward, the same and one gather more backward.
   const gathers = 5 * (1 + (1 - mixed) + (moe?.shared ? mixed : 0));
   const copies = moe?.topK ?? 0;
-  const tensor = (layerRuns * (gathers * row * tokens * (tp - 1)) / tp + layerRuns * mixed * 5 * row * rows * copies * (etp - 1)) / link(tp);
+  const tensor =
+    ((layerRuns * (gathers * row * tokens * (tp - 1))) / tp + layerRuns * mixed * 5 * row * rows * copies * (etp - 1)) /
+    link(tp);
   // Dispatch and combine, forward and backward. The part that leaves the node goes over the slower link.
   const inside = Math.min(ep, Math.max(1, gpu.perNode / etp));
   const sent = (4 * row * rows * copies * layerRuns * mixed) / speed.links;
   const expert = ep === 1 ? 0 : sent * ((inside - 1) / ep / gpu.intra + (ep - inside) / ep / gpu.inter);
   // Keys and values round a ring, forward once and backward twice; half hides behind attention.
-  const context = cp === 1 ? 0 : (0.5 * 3 * layerRuns * 4 * spec.attn.kvHeads * spec.attn.headDim * rows * (cp - 1)) / link(tp * cp);
+  const context =
+    cp === 1 ? 0 : (0.5 * 3 * layerRuns * 4 * spec.attn.kvHeads * spec.attn.headDim * rows * (cp - 1)) / link(tp * cp);
   const busy = compute + tensor + expert + context;
   const handing = pp === 1 ? 0 : (2 * microBatches * vpp * row * rows) / link(gpus);
   const pipeline = (busy * (pp - 1)) / (vpp * microBatches) + handing;
   const shards = dp * cp;
   // Float32 gradients scattered, bfloat16 weights gathered, once a step.
-  const reduce = (6 * bytes.plainParams * (shards - 1)) / shards / link(shards * tp) + (6 * bytes.expertParams * (edp - 1)) / edp / link(edp * ep * etp);
+  const reduce =
+    (6 * bytes.plainParams * (shards - 1)) / shards / link(shards * tp) +
+    (6 * bytes.expertParams * (edp - 1)) / edp / link(edp * ep * etp);
   const data = Math.max(0, reduce - 0.5 * busy);
   return { compute, recompute, tensor, expert, context, pipeline, data, total: busy + pipeline + data };
 }

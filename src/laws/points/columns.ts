@@ -33,7 +33,10 @@ export function parseMapping(text: string): ReadonlyMap<string, string> {
     const at = part.indexOf("=");
     const [name, source] = [part.slice(0, at).trim(), part.slice(at + 1).trim()];
     if (at < 0 || !/^[A-Za-z_]\w*$/.test(name) || source === "") {
-      throw inputError(`"${part.trim()}" is not NAME=COLUMN`, { where: "--columns", hint: "write for example N=params,D=tokens*1e9,loss=final_loss" });
+      throw inputError(`"${part.trim()}" is not NAME=COLUMN`, {
+        where: "--columns",
+        hint: "write for example N=params,D=tokens*1e9,loss=final_loss",
+      });
     }
     if (isForbiddenName(name)) {
       throw inputError(`"${name}" is not allowed as the name of a column`, { where: "--columns", hint: forbiddenHint });
@@ -44,22 +47,34 @@ export function parseMapping(text: string): ReadonlyMap<string, string> {
   return pairs;
 }
 
-/** Where one column comes from, or null where nothing in the table looks like it. Throws inputError for a mapping that cannot be read. */
-export function sourceOf(name: string, headers: readonly string[], mapping: ReadonlyMap<string, string>): ColumnSource | null {
+/**
+ * Where one column comes from, or null where nothing in the table looks like it. Throws inputError for a mapping that
+ * cannot be read.
+ */
+export function sourceOf(
+  name: string,
+  headers: readonly string[],
+  mapping: ReadonlyMap<string, string>,
+): ColumnSource | null {
   const written = mapping.get(name);
   if (written === undefined) {
-    const header = [name, ...(usual[name] ?? [])].flatMap((wanted) => headers.filter((found) => found === wanted || found.toLowerCase() === wanted.toLowerCase()))[0];
+    const header = [name, ...(usual[name] ?? [])].flatMap((wanted) =>
+      headers.filter((found) => found === wanted || found.toLowerCase() === wanted.toLowerCase()),
+    )[0];
     return header === undefined ? null : { name, text: header, formula: { kind: "name", name: header }, stated: false };
   }
-  if (headers.includes(written)) return { name, text: written, formula: { kind: "name", name: written }, stated: false };
+  if (headers.includes(written))
+    return { name, text: written, formula: { kind: "name", name: written }, stated: false };
   // Headers that are no names of formulas (spaces, slashes) stand for themselves; longer ones first.
   let text = written;
   const placeholders = new Map<string, string>();
-  [...headers].sort((a, b) => b.length - a.length).forEach((header, i) => {
-    if (/^[A-Za-z_]\w*$/.test(header) || header === "" || !text.includes(header)) return;
-    placeholders.set(`header_${i}_`, header);
-    text = text.replaceAll(header, ` header_${i}_ `);
-  });
+  [...headers]
+    .sort((a, b) => b.length - a.length)
+    .forEach((header, i) => {
+      if (/^[A-Za-z_]\w*$/.test(header) || header === "" || !text.includes(header)) return;
+      placeholders.set(`header_${i}_`, header);
+      text = text.replaceAll(header, ` header_${i}_ `);
+    });
   const restore = (node: Expression): Expression => {
     switch (node.kind) {
       case "number":
@@ -76,7 +91,11 @@ export function sourceOf(name: string, headers: readonly string[], mapping: Read
   try {
     formula = restore(parseExpression(text));
   } catch (cause) {
-    throw inputError(`cannot read ${name}=${written}`, { where: "--columns", hint: `columns of the file: ${list(headers)}`, cause });
+    throw inputError(`cannot read ${name}=${written}`, {
+      where: "--columns",
+      hint: `columns of the file: ${list(headers)}`,
+      cause,
+    });
   }
   return { name, text: written, formula, stated: true };
 }
@@ -87,11 +106,20 @@ export function list(headers: readonly string[]): string {
 }
 
 /** Values by row; a formula may use headers and columns read before it. An empty or unreadable cell is NaN. */
-export function readColumn(source: ColumnSource, cell: (header: string, row: number) => string | undefined, known: Readonly<Record<string, Float64Array>>, rows: number, headers: readonly string[]): Float64Array {
+export function readColumn(
+  source: ColumnSource,
+  cell: (header: string, row: number) => string | undefined,
+  known: Readonly<Record<string, Float64Array>>,
+  rows: number,
+  headers: readonly string[],
+): Float64Array {
   const { all } = namesIn(source.formula);
   for (const name of all) {
     if (!headers.includes(name) && !Object.hasOwn(known, name)) {
-      throw inputError(`${source.name}=${source.text}: there is no column ${name}`, { where: "--columns", hint: `columns of the file: ${list(headers)}` });
+      throw inputError(`${source.name}=${source.text}: there is no column ${name}`, {
+        where: "--columns",
+        hint: `columns of the file: ${list(headers)}`,
+      });
     }
   }
   const evaluate = compileExpression(source.formula, [], all);

@@ -83,26 +83,43 @@ const drawsWorthThreads = 200;
 const fewRuns = 10;
 
 /** Throws inputError for points that cannot be fitted. */
-export async function runFit(request: FitRequest, progress: (state: FitProgress) => void = () => undefined): Promise<FitReport> {
+export async function runFit(
+  request: FitRequest,
+  progress: (state: FitProgress) => void = () => undefined,
+): Promise<FitReport> {
   const { points, loss, bootstrap, seed } = request;
   const law = lawOf(request.law);
   const { where, stated, lines } = request;
   const notes = checkPoints(law, points, {
-    ...(where !== undefined && { where }), ...(stated && { stated }), ...(lines && { pointName: (i: number) => `line ${lines[i]}` }),
+    ...(where !== undefined && { where }),
+    ...(stated && { stated }),
+    ...(lines && { pointName: (i: number) => `line ${lines[i]}` }),
   });
   checkPlaces(law, request.predict);
   const runs = clusterCount(points);
-  const few = bootstrap > 0 && points.cluster !== undefined && runs < fewRuns ? [`Only ${runs} runs to resample: bootstrap intervals will be too narrow.`] : [];
+  const few =
+    bootstrap > 0 && points.cluster !== undefined && runs < fewRuns
+      ? [`Only ${runs} runs to resample: bootstrap intervals will be too narrow.`]
+      : [];
   const bound = law.bind(points);
   const problem = problemOf(bound, points, loss);
   const starts = startsOf(bound, { starts: request.starts });
   const worth = starts.length >= startsWorthThreads || bootstrap >= drawsWorthThreads;
   const pool = openPool({ law: request.law, points, loss }, worth ? request.threads : 1);
   try {
-    const batches = pieces(starts.length, startsPerJob).map(([from, to]): Extract<Job, { type: "starts" }> => ({ type: "starts", starts: starts.slice(from, to) }));
+    const batches = pieces(starts.length, startsPerJob).map(([from, to]): Extract<Job, { type: "starts" }> => ({
+      type: "starts",
+      starts: starts.slice(from, to),
+    }));
     const local = (await pool.run(batches, (done) => progress({ what: "starts", done, total: batches.length }))).flat();
     const fit = bestOf(problem, points, local);
-    const jobs = pieces(bootstrap, drawsPerJob).map(([from, to]): Extract<Job, { type: "bootstrap" }> => ({ type: "bootstrap", optimum: fit.theta, seed, from, to }));
+    const jobs = pieces(bootstrap, drawsPerJob).map(([from, to]): Extract<Job, { type: "bootstrap" }> => ({
+      type: "bootstrap",
+      optimum: fit.theta,
+      seed,
+      from,
+      to,
+    }));
     const parts = await pool.run(jobs, (done) => progress({ what: "bootstrap", done, total: jobs.length }));
     const draws = joined(parts);
     return report(request, law, problem, fit, draws, [...notes, ...few], progress);
@@ -112,8 +129,13 @@ export async function runFit(request: FitRequest, progress: (state: FitProgress)
 }
 
 function report(
-  { points, loss, level, profile, compare, predict: places }: FitRequest, law: Law, problem: Problem, fit: Fit, draws: Float64Array,
-  notes: readonly string[], progress: (state: FitProgress) => void,
+  { points, loss, level, profile, compare, predict: places }: FitRequest,
+  law: Law,
+  problem: Problem,
+  fit: Fit,
+  draws: Float64Array,
+  notes: readonly string[],
+  progress: (state: FitProgress) => void,
 ): FitReport {
   const natural = draws.length === 0 ? [] : naturalDraws(fit.bound, draws);
   const profiles: Record<string, Profile> = {};
@@ -125,17 +147,24 @@ function report(
     }
     if (natural.length > 0) intervals[name] = summarise(natural[j]!, level);
   });
-  const comparison = compare.length === 0 ? [] : [
-    criteria(fit, points),
-    ...compare.map((name, i) => {
-      const other = lawOf(name);
-      checkPoints(other, points);
-      progress({ what: "comparison", done: i + 1, total: compare.length });
-      return criteria(fitLaw(other, points, { loss }), points);
-    }),
-  ];
+  const comparison =
+    compare.length === 0
+      ? []
+      : [
+          criteria(fit, points),
+          ...compare.map((name, i) => {
+            const other = lawOf(name);
+            checkPoints(other, points);
+            progress({ what: "comparison", done: i + 1, total: compare.length });
+            return criteria(fitLaw(other, points, { loss }), points);
+          }),
+        ];
   return {
-    fit, profiles, notes, quality: qualityOf(fit, points), comparison,
+    fit,
+    profiles,
+    notes,
+    quality: qualityOf(fit, points),
+    comparison,
     bootstrap: intervals,
     draws: Object.fromEntries(natural.map((values, j) => [law.parameters[j]!.name, values])),
     predictions: places.map((at) => predictionAt(at, points, problem, fit, draws, { profile, level })),
@@ -144,13 +173,26 @@ function report(
 }
 
 function predictionAt(
-  { columns, group }: PredictAt, points: Points, problem: Problem, fit: Fit, draws: Float64Array, { profile, level }: { profile: boolean; level: number },
+  { columns, group }: PredictAt,
+  points: Points,
+  problem: Problem,
+  fit: Fit,
+  draws: Float64Array,
+  { profile, level }: { profile: boolean; level: number },
 ): Prediction {
   // Columns that the group's law does not use.
-  const unused = Object.fromEntries(fit.law.columns.filter(({ name }) => columns[name] === undefined).map(({ name }) => [name, [NaN]]));
+  const unused = Object.fromEntries(
+    fit.law.columns.filter(({ name }) => columns[name] === undefined).map(({ name }) => [name, [NaN]]),
+  );
   const given = Object.fromEntries(Object.entries(columns).map(([name, value]) => [name, [value]]));
   const place = placesOf({ ...given, ...unused }, group === undefined ? undefined : [group]);
-  const alike = group === undefined ? points : pick(points, Array.from({ length: points.n }, (_, i) => i).filter((i) => points.group?.[i] === group));
+  const alike =
+    group === undefined
+      ? points
+      : pick(
+          points,
+          Array.from({ length: points.n }, (_, i) => i).filter((i) => points.group?.[i] === group),
+        );
   const p = fit.bound.p;
   const evaluator = fit.bound.at(place);
   const out = new Float64Array(1);
@@ -159,7 +201,8 @@ function predictionAt(
     return Math.exp(out[0]!);
   });
   return {
-    at: columns, group: group ?? null,
+    at: columns,
+    group: group ?? null,
     loss: predict(fit.law, fit.params, place)[0]!,
     profile: profile ? profilePrediction(fit, problem, place, { level }) : null,
     bootstrap: values.length === 0 ? null : summarise(values, level),
@@ -172,12 +215,21 @@ function checkPlaces(law: Law, places: FitRequest["predict"]): void {
   for (const { columns, group } of places) {
     const part = law.groups?.find(({ name }) => name === group);
     if (law.groups !== undefined && part === undefined) {
-      throw inputError(group === undefined ? `the law ${law.id} is several laws: which one?` : `"${group}" is no group of ${law.id}`, { where, hint: `write group=${law.groups.map(({ name }) => name).join("|")},...` });
+      throw inputError(
+        group === undefined ? `the law ${law.id} is several laws: which one?` : `"${group}" is no group of ${law.id}`,
+        { where, hint: `write group=${law.groups.map(({ name }) => name).join("|")},...` },
+      );
     }
     if (law.groups === undefined && group !== undefined) throw inputError(`the law ${law.id} has no groups`, { where });
     const wanted = part?.columns ?? law.columns.map(({ name }) => name);
     for (const name of wanted) {
-      if (!(columns[name]! > 0) && !(name === "S" && columns[name] === 0)) throw inputError(`a prediction of ${law.id} needs ${name}`, { where, hint: `write ${[...(group === undefined ? [] : [`group=${group}`]), ...wanted.map((column) => `${column}=...`)].join(",")}` });
+      if (!(columns[name]! > 0) && !(name === "S" && columns[name] === 0))
+        throw inputError(`a prediction of ${law.id} needs ${name}`, {
+          where,
+          hint:
+            "write " +
+            `${[...(group === undefined ? [] : [`group=${group}`]), ...wanted.map((column) => `${column}=...`)].join(",")}`,
+        });
     }
   }
 }

@@ -16,7 +16,13 @@ export interface Ground {
 
 export type Job =
   | { readonly type: "starts"; readonly starts: readonly Float64Array[]; readonly limits?: SolverLimits }
-  | { readonly type: "bootstrap"; readonly optimum: Float64Array; readonly seed: number; readonly from: number; readonly to: number };
+  | {
+      readonly type: "bootstrap";
+      readonly optimum: Float64Array;
+      readonly seed: number;
+      readonly from: number;
+      readonly to: number;
+    };
 
 export type JobResult<J extends Job> = J extends { type: "starts" } ? readonly LocalFit[] : Float64Array;
 

@@ -48,10 +48,17 @@ export async function readPoints(path: string, law: Law, options: ReadOptions): 
   return pointsFrom(table, inputName(path), law, options);
 }
 
-export function pointsFrom({ headers, rows, lines }: Table, path: string, law: Law, { mapping, cluster, maxLoss, compare = [] }: ReadOptions): ReadPoints {
+export function pointsFrom(
+  { headers, rows, lines }: Table,
+  path: string,
+  law: Law,
+  { mapping, cluster, maxLoss, compare = [] }: ReadOptions,
+): ReadPoints {
   const at = new Map(headers.map((name, i) => [name, i]));
   const cell = (header: string, row: number): string | undefined => rows[row]![at.get(header) ?? -1];
-  const lawColumns = [law, ...compare].flatMap(({ columns }) => columns).filter(({ name }, i, all) => all.findIndex((other) => other.name === name) === i);
+  const lawColumns = [law, ...compare]
+    .flatMap(({ columns }) => columns)
+    .filter(({ name }, i, all) => all.findIndex((other) => other.name === name) === i);
   const wanted = [...lawColumns.map(({ name }) => name), "loss"];
   const needsGroup = law.groups !== undefined;
   const allowed = [...wanted, ...(needsGroup ? ["group"] : [])];
@@ -64,29 +71,47 @@ export function pointsFrom({ headers, rows, lines }: Table, path: string, law: L
     const source = sourceOf(name, headers, mapping);
     if (source === null) {
       const meaning = lawColumns.find((column) => column.name === name)?.meaning ?? "loss in nats per token";
-      throw inputError(`no column for ${name} (${meaning})`, { where: path, hint: `name it: --columns ${name}=COLUMN; columns of the file: ${list(headers)}` });
+      throw inputError(`no column for ${name} (${meaning})`, {
+        where: path,
+        hint: `name it: --columns ${name}=COLUMN; columns of the file: ${list(headers)}`,
+      });
     }
     values[name] = readColumn(source, cell, values, rows.length, headers);
     texts[name] = source.text;
     if (source.stated) stated.push(name);
   }
   const group = needsGroup ? textColumn("group", headers, mapping, path, rows, at) : undefined;
-  if (cluster !== undefined && !at.has(cluster)) throw inputError(`there is no column ${cluster}`, { where: "--cluster", hint: `columns of the file: ${list(headers)}` });
+  if (cluster !== undefined && !at.has(cluster))
+    throw inputError(`there is no column ${cluster}`, {
+      where: "--cluster",
+      hint: `columns of the file: ${list(headers)}`,
+    });
   const dropped: Dropped[] = [];
   const kept: number[] = [];
   rows.forEach((_, row) => {
-    const reason = whyNot(law.groups?.find(({ name }) => name === group?.[row])?.columns ?? lawColumns.map(({ name }) => name), values, row, maxLoss);
+    const reason = whyNot(
+      law.groups?.find(({ name }) => name === group?.[row])?.columns ?? lawColumns.map(({ name }) => name),
+      values,
+      row,
+      maxLoss,
+    );
     if (reason === null) kept.push(row);
     else dropped.push({ line: lines[row]!, reason });
   });
   if (kept.length === 0) {
     const [first] = dropped;
-    throw inputError(`none of ${rows.length} rows can be used`, { where: path, ...(first && { hint: `line ${first.line}: ${first.reason}` }) });
+    throw inputError(`none of ${rows.length} rows can be used`, {
+      where: path,
+      ...(first && { hint: `line ${first.line}: ${first.reason}` }),
+    });
   }
   const take = (column: Float64Array): Float64Array => Float64Array.from(kept, (row) => column[row]!);
   for (const row of kept) {
     if (values.loss![row]! <= 0) {
-      throw inputError(`loss is ${values.loss![row]}`, { where: `${path}:${lines[row]}`, hint: "a cross entropy is positive; is the column a logarithm or a difference?" });
+      throw inputError(`loss is ${values.loss![row]}`, {
+        where: `${path}:${lines[row]}`,
+        hint: "a cross entropy is positive; is the column a logarithm or a difference?",
+      });
     }
   }
   return {
@@ -99,19 +124,36 @@ export function pointsFrom({ headers, rows, lines }: Table, path: string, law: L
     },
     lines: kept.map((row) => lines[row]!),
     columns: Object.fromEntries(wanted.map((name) => [name, texts[name]!])),
-    stated, dropped, rows: rows.length,
+    stated,
+    dropped,
+    rows: rows.length,
   };
 }
 
-function textColumn(name: string, headers: readonly string[], mapping: ReadonlyMap<string, string>, path: string, rows: Table["rows"], at: ReadonlyMap<string, number>): string[] {
+function textColumn(
+  name: string,
+  headers: readonly string[],
+  mapping: ReadonlyMap<string, string>,
+  path: string,
+  rows: Table["rows"],
+  at: ReadonlyMap<string, number>,
+): string[] {
   const header = mapping.get(name) ?? sourceOf(name, headers, new Map())?.text;
   if (header === undefined || !at.has(header)) {
-    throw inputError(`no column for ${name}`, { where: path, hint: `name it: --columns ${name}=COLUMN; columns of the file: ${list(headers)}` });
+    throw inputError(`no column for ${name}`, {
+      where: path,
+      hint: `name it: --columns ${name}=COLUMN; columns of the file: ${list(headers)}`,
+    });
   }
   return rows.map((cells) => cells[at.get(header)!]!);
 }
 
-function whyNot(needed: readonly string[], values: Readonly<Record<string, Float64Array>>, row: number, maxLoss: number | undefined): string | null {
+function whyNot(
+  needed: readonly string[],
+  values: Readonly<Record<string, Float64Array>>,
+  row: number,
+  maxLoss: number | undefined,
+): string | null {
   for (const name of [...needed, "loss"]) {
     const value = values[name]![row]!;
     if (Number.isNaN(value)) return `${name} is missing or no number`;

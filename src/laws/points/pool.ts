@@ -10,7 +10,10 @@ export interface Pool {
   close(): Promise<void>;
 }
 
-/** One thread: this one, between which and the next job others get their turn. Of several as many as the system lets us have. */
+/**
+ * One thread: this one, between which and the next job others get their turn. Of several as many as the system lets us
+ * have.
+ */
 export function openPool(ground: Ground, threads: number): Pool {
   const fitting = threads <= 1 ? 1 : threadsThatFit(threads);
   return fitting <= 1 ? ownThread(ground) : workers(ground, fitting);
@@ -35,7 +38,9 @@ function ownThread(ground: Ground): Pool {
 function workers(ground: Ground, threads: number): Pool {
   // Tests run the sources; the worker needs compiled code, which the build has put beside them.
   const here = import.meta.url;
-  const file = here.endsWith(".ts") ? new URL("../../../dist/laws/points/worker.js", here) : new URL("./worker.js", here);
+  const file = here.endsWith(".ts")
+    ? new URL("../../../dist/laws/points/worker.js", here)
+    : new URL("./worker.js", here);
   const pool: Worker[] = [];
   const open = (): void => {
     const worker = new Worker(file, { execArgv: moduleArguments() });

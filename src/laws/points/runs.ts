@@ -1,6 +1,7 @@
 /**
- * Points from the tool's own runs: folders of studies (`result.json`) and of trainings (`run.json`, `metrics.jsonl`), at any depth. Only the
- * LAST evaluation of a run counts: losses in the middle of a learning-rate schedule belong to no finished model.
+ * Points from the tool's own runs: folders of studies (`result.json`) and of trainings (`run.json`, `metrics.jsonl`),
+ * at any depth. Only the LAST evaluation of a run counts: losses in the middle of a learning-rate schedule belong to no
+ * finished model.
  */
 import { readdir } from "node:fs/promises";
 import { join, relative } from "node:path";
@@ -31,16 +32,25 @@ interface RunPoint {
 
 const headers = ["run", "group", "N", "active", "total", "D", "D1", "D2", "loss"] as const;
 
-/** Points of all runs below a folder as a table; those of the kind a law is about. Throws inputError where there are none. */
+/**
+ * Points of all runs below a folder as a table; those of the kind a law is about. Throws inputError where there are
+ * none.
+ */
 export async function readRuns(dir: string, law: Law): Promise<Table> {
   const found = await pointsBelow(dir, dir, 0);
   if (found.length === 0) {
-    throw inputError("no finished run in this folder", { where: dir, hint: "expected result.json of a study, or run.json with metrics.jsonl of a training" });
+    throw inputError("no finished run in this folder", {
+      where: dir,
+      hint: "expected result.json of a study, or run.json with metrics.jsonl of a training",
+    });
   }
   const upcycled = law.columns.some(({ name }) => name === "D2") && law.groups === undefined;
   const kept = law.groups !== undefined ? found : found.filter(({ group }) => (group === "upcycled") === upcycled);
   if (kept.length === 0) {
-    throw inputError(`no ${upcycled ? "upcycled" : "dense or from-scratch"} run among the ${found.length} of this folder`, { where: dir, hint: `the law ${law.id} is about those` });
+    throw inputError(
+      `no ${upcycled ? "upcycled" : "dense or from-scratch"} run among the ${found.length} of this folder`,
+      { where: dir, hint: `the law ${law.id} is about those` },
+    );
   }
   return {
     headers,
@@ -52,13 +62,16 @@ export async function readRuns(dir: string, law: Law): Promise<Table> {
 const deepest = 6;
 
 async function pointsBelow(root: string, dir: string, depth: number): Promise<RunPoint[]> {
-  if (await exists(join(dir, "result.json"))) return ofStudy((await readJson(join(dir, "result.json"))) as StudyResult, relative(root, dir));
-  if ((await exists(join(dir, "run.json"))) && (await exists(join(dir, "metrics.jsonl")))) return ofRun(dir, relative(root, dir));
+  if (await exists(join(dir, "result.json")))
+    return ofStudy((await readJson(join(dir, "result.json"))) as StudyResult, relative(root, dir));
+  if ((await exists(join(dir, "run.json"))) && (await exists(join(dir, "metrics.jsonl"))))
+    return ofRun(dir, relative(root, dir));
   if (depth === deepest) return [];
   const entries = await withFsErrors(dir, "read folder", () => readdir(dir, { withFileTypes: true }));
   const points: RunPoint[] = [];
   for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    if (entry.isDirectory() && !entry.name.startsWith(".")) points.push(...(await pointsBelow(root, join(dir, entry.name), depth + 1)));
+    if (entry.isDirectory() && !entry.name.startsWith("."))
+      points.push(...(await pointsBelow(root, join(dir, entry.name), depth + 1)));
   }
   return points;
 }
@@ -67,16 +80,38 @@ export function ofStudy({ parent, arms }: StudyResult, name: string): RunPoint[]
   const points: RunPoint[] = [];
   const size = parent.params.total;
   if (parent.tokens !== null) {
-    points.push({ run: join(name, "parent"), group: "dense", N: size, active: parent.params.active, total: size, D: parent.tokens, D1: null, D2: null, loss: parent.loss });
+    points.push({
+      run: join(name, "parent"),
+      group: "dense",
+      N: size,
+      active: parent.params.active,
+      total: size,
+      D: parent.tokens,
+      D1: null,
+      D2: null,
+      loss: parent.loss,
+    });
   }
   for (const arm of arms) {
     for (const run of arm.runs) {
       const tokens = run.points.at(-1)?.tokens ?? 0;
       if (tokens === 0) continue;
-      const common = { run: join(name, run.path), active: arm.params.active, total: arm.params.total, loss: run.finalLoss };
+      const common = {
+        run: join(name, run.path),
+        active: arm.params.active,
+        total: arm.params.total,
+        loss: run.finalLoss,
+      };
       switch (arm.kind) {
         case "dense":
-          points.push({ ...common, group: "dense", N: arm.params.total, D: parent.tokens === null ? null : parent.tokens + tokens, D1: null, D2: null });
+          points.push({
+            ...common,
+            group: "dense",
+            N: arm.params.total,
+            D: parent.tokens === null ? null : parent.tokens + tokens,
+            D1: null,
+            D2: null,
+          });
           break;
         case "scratch":
           points.push({ ...common, group: "moe", N: size, D: tokens, D1: null, D2: null });
@@ -89,7 +124,10 @@ export function ofStudy({ parent, arms }: StudyResult, name: string): RunPoint[]
   return points;
 }
 
-/** A training started by `upcycle train`: what it began from is not known to be a dense parent's tokens, so D counts its own. */
+/**
+ * A training started by `upcycle train`: what it began from is not known to be a dense parent's tokens, so D counts its
+ * own.
+ */
 async function ofRun(dir: string, name: string): Promise<RunPoint[]> {
   const { spec } = (await readJson(join(dir, "run.json"))) as { spec?: DecoderSpec };
   const records = (await readJsonl(join(dir, "metrics.jsonl"))) as { type?: string; tokens?: number; loss?: number }[];
@@ -97,5 +135,17 @@ async function ofRun(dir: string, name: string): Promise<RunPoint[]> {
   if (spec === undefined || last?.tokens === undefined || last.loss === undefined || last.tokens === 0) return [];
   if (!records.some(({ type }) => type === "done")) return [];
   const { active, total } = countParams(spec);
-  return [{ run: name, group: active === total ? "dense" : "moe", N: total, active, total, D: last.tokens, D1: null, D2: null, loss: last.loss }];
+  return [
+    {
+      run: name,
+      group: active === total ? "dense" : "moe",
+      N: total,
+      active,
+      total,
+      D: last.tokens,
+      D1: null,
+      D2: null,
+      loss: last.loss,
+    },
+  ];
 }

@@ -1,4 +1,7 @@
-/** Tables of text cells from files: CSV (comma, semicolon or tab), JSON lines, a JSON list, also compressed with gzip; and Parquet. */
+/**
+ * Tables of text cells from files: CSV (comma, semicolon or tab), JSON lines, a JSON list, also compressed with gzip;
+ * and Parquet.
+ */
 import { gunzipSync } from "node:zlib";
 import { UpcycleError, inputError } from "../../base/errors.js";
 import { bytes as bytesText } from "../../base/format.js";
@@ -50,7 +53,10 @@ function requireText(bytes: Uint8Array, path: string): void {
   const at = bytes.indexOf(0);
   if (at === -1) return;
   if (bytes[0]! >= 0xfe) utf8Text(bytes, path, "file is not UTF-8 text, nor such text compressed with gzip");
-  throw inputError(`this is no text: byte ${at} is zero`, { where: path, hint: "expected CSV, JSON lines, or Parquet" });
+  throw inputError(`this is no text: byte ${at} is zero`, {
+    where: path,
+    hint: "expected CSV, JSON lines, or Parquet",
+  });
 }
 
 function unpacked(bytes: Uint8Array, path: string): Uint8Array {
@@ -75,7 +81,11 @@ function parseLines(text: string, path: string): Row[] {
     try {
       return [{ line: i + 1, value: JSON.parse(line) as unknown }];
     } catch (cause) {
-      throw inputError("this line is not JSON", { where: `${path}:${i + 1}`, cause, hint: "expected one object per line" });
+      throw inputError("this line is not JSON", {
+        where: `${path}:${i + 1}`,
+        cause,
+        hint: "expected one object per line",
+      });
     }
   });
 }
@@ -101,10 +111,17 @@ async function fromParquet(bytes: Uint8Array, path: string): Promise<Table> {
     rows = await parquetReadObjects({ file, metadata });
   } catch (cause) {
     if (cause instanceof UpcycleError) throw cause;
-    throw inputError(`this Parquet file cannot be read (${(cause as Error).message})`, { where: path, hint: "compress it with Snappy or not at all, or export it as CSV", cause });
+    throw inputError(`this Parquet file cannot be read (${(cause as Error).message})`, {
+      where: path,
+      hint: "compress it with Snappy or not at all, or export it as CSV",
+      cause,
+    });
   }
   if (rows.length === 0) throw inputError("the file holds no rows", { where: path });
-  return fromObjects(rows.map((value, i) => ({ line: i + 1, value })), path);
+  return fromObjects(
+    rows.map((value, i) => ({ line: i + 1, value })),
+    path,
+  );
 }
 
 function fromObjects(objects: readonly Row[], path: string): Table {
@@ -112,22 +129,32 @@ function fromObjects(objects: readonly Row[], path: string): Table {
   const known = new Set<string>();
   for (const { line, value } of objects) {
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      throw inputError("this is no object with named values", { where: `${path}:${line}`, hint: 'expected for example {"N": 1e8, "D": 1e10, "loss": 2.9}' });
+      throw inputError("this is no object with named values", {
+        where: `${path}:${line}`,
+        hint: 'expected for example {"N": 1e8, "D": 1e10, "loss": 2.9}',
+      });
     }
     for (const name of Object.keys(value)) {
       if (!known.has(name)) headers.push(name);
       known.add(name);
     }
   }
-  const cell = (value: unknown): string => (value === undefined || value === null || typeof value === "object" ? "" : String(value));
-  return { headers, rows: objects.map(({ value }) => headers.map((name) => cell((value as Record<string, unknown>)[name]))), lines: objects.map(({ line }) => line) };
+  const cell = (value: unknown): string =>
+    value === undefined || value === null || typeof value === "object" ? "" : String(value);
+  return {
+    headers,
+    rows: objects.map(({ value }) => headers.map((name) => cell((value as Record<string, unknown>)[name]))),
+    lines: objects.map(({ line }) => line),
+  };
 }
 
 /** RFC 4180, with any of three separators, whichever the heading has most of. */
 export function parseCsv(text: string, path: string): Table {
   const source = text.replace(/^\ufeff/, "");
   const heading = source.slice(0, source.search(/\r?\n|$/));
-  const separator = [",", ";", "\t"].reduce((best, next) => (heading.split(next).length > heading.split(best).length ? next : best));
+  const separator = [",", ";", "\t"].reduce((best, next) =>
+    heading.split(next).length > heading.split(best).length ? next : best,
+  );
   const records: { line: number; cells: string[] }[] = [];
   let line = 1;
   let cells: string[] = [];
@@ -162,10 +189,14 @@ export function parseCsv(text: string, path: string): Table {
   if (quoted) throw inputError("a quoted cell is not closed", { where: `${path}:${start}` });
   if (cell !== "" || cells.length > 0) end();
   const [head, ...rows] = records;
-  if (head === undefined || rows.length === 0) throw inputError("expected a line of column names and lines of values", { where: path });
+  if (head === undefined || rows.length === 0)
+    throw inputError("expected a line of column names and lines of values", { where: path });
   const twice = head.cells.find((name, i) => name !== "" && head.cells.indexOf(name) !== i);
   if (twice !== undefined) throw inputError(`two columns are called "${twice}"`, { where: `${path}:1` });
   const ragged = rows.find(({ cells: found }) => found.length !== head.cells.length);
-  if (ragged !== undefined) throw inputError(`${ragged.cells.length} cells, the heading has ${head.cells.length}`, { where: `${path}:${ragged.line}` });
+  if (ragged !== undefined)
+    throw inputError(`${ragged.cells.length} cells, the heading has ${head.cells.length}`, {
+      where: `${path}:${ragged.line}`,
+    });
   return { headers: head.cells, rows: rows.map(({ cells: found }) => found), lines: rows.map(({ line: at }) => at) };
 }

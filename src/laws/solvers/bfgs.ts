@@ -1,12 +1,21 @@
 /** BFGS over a box, for Huber's loss. */
-import { clipped, defaultLimits, freeParameters, longestStep, restrict, type LocalMinimum, type SolverLimits } from "./box.js";
+import {
+  clipped,
+  defaultLimits,
+  freeParameters,
+  longestStep,
+  restrict,
+  type LocalMinimum,
+  type SolverLimits,
+} from "./box.js";
 import { inverse } from "../../base/linear-algebra.js";
 import type { Objective } from "./objective.js";
 
 /**
- * BFGS with the inverse Gauss-Newton matrix as first metric and a line search that asks for a fall and a flattened slope (Wolfe); within
- * rounding of the objective the slope alone decides (Hager and Zhang 2005, approximate Wolfe conditions). A step ends at the first bound it
- * meets; that parameter is then held, and let go once the others have nearly settled and its gradient points inwards.
+ * BFGS with the inverse Gauss-Newton matrix as first metric and a line search that asks for a fall and a flattened
+ * slope (Wolfe); within rounding of the objective the slope alone decides (Hager and Zhang 2005, approximate Wolfe
+ * conditions). A step ends at the first bound it meets; that parameter is then held, and let go once the others have
+ * nearly settled and its gradient points inwards.
  */
 export function bfgs(objective: Objective, start: Float64Array, limits: SolverLimits = defaultLimits): LocalMinimum {
   const { p, law, rounding } = objective;
@@ -40,7 +49,8 @@ export function bfgs(objective: Objective, start: Float64Array, limits: SolverLi
     }
     let slope = descent(metric, gradient, free, direction);
     for (let j = 0; j < p; j++) {
-      const stuck = (theta[j]! <= law.lower[j]! && direction[j]! < 0) || (theta[j]! >= law.upper[j]! && direction[j]! > 0);
+      const stuck =
+        (theta[j]! <= law.lower[j]! && direction[j]! < 0) || (theta[j]! >= law.upper[j]! && direction[j]! > 0);
       if (free[j] === 0 || !stuck) continue;
       hold(metric, j, p);
       free[j] = 0;
@@ -68,9 +78,20 @@ export function bfgs(objective: Objective, start: Float64Array, limits: SolverLi
       if (direction[j] === 0) continue;
       const room = ((direction[j]! > 0 ? law.upper[j]! : law.lower[j]!) - theta[j]!) / direction[j]!;
       if (room < longest) [longest, meets] = [room, j];
-      if (longestStep / Math.abs(direction[j]!) < longest) [longest, meets] = [longestStep / Math.abs(direction[j]!), -1];
+      if (longestStep / Math.abs(direction[j]!) < longest)
+        [longest, meets] = [longestStep / Math.abs(direction[j]!), -1];
     }
-    const found = lineSearch(objective, theta, direction, value, slope, Math.min(1, longest), longest, next, nextGradient);
+    const found = lineSearch(
+      objective,
+      theta,
+      direction,
+      value,
+      slope,
+      Math.min(1, longest),
+      longest,
+      next,
+      nextGradient,
+    );
     if (found === null) {
       // A stale metric gets one more chance; rounding does not.
       if (failures > 1) {
@@ -135,7 +156,14 @@ function hold(metric: Float64Array, held: number, p: number): void {
 }
 
 /** H <- (I - s y^T / sy) H (I - y s^T / sy) + s s^T / sy. */
-function update(metric: Float64Array, s: Float64Array, y: Float64Array, sy: number, product: Float64Array, p: number): void {
+function update(
+  metric: Float64Array,
+  s: Float64Array,
+  y: Float64Array,
+  sy: number,
+  product: Float64Array,
+  p: number,
+): void {
   let yHy = 0;
   for (let j = 0; j < p; j++) {
     let sum = 0;
@@ -145,7 +173,8 @@ function update(metric: Float64Array, s: Float64Array, y: Float64Array, sy: numb
   }
   const outer = (1 + yHy / sy) / sy;
   for (let j = 0; j < p; j++) {
-    for (let k = 0; k < p; k++) metric[j * p + k]! += outer * s[j]! * s[k]! - (product[j]! * s[k]! + s[j]! * product[k]!) / sy;
+    for (let k = 0; k < p; k++)
+      metric[j * p + k]! += outer * s[j]! * s[k]! - (product[j]! * s[k]! + s[j]! * product[k]!) / sy;
   }
 }
 
@@ -168,8 +197,15 @@ function gaussNewtonMetric(objective: Objective, free: Uint8Array, metric: Float
 
 /** Fills `next` and `nextGradient` and returns the value there; null where no step helps. */
 function lineSearch(
-  objective: Objective, theta: Float64Array, direction: Float64Array, value: number, slope: number, first: number, longest: number,
-  next: Float64Array, nextGradient: Float64Array,
+  objective: Objective,
+  theta: Float64Array,
+  direction: Float64Array,
+  value: number,
+  slope: number,
+  first: number,
+  longest: number,
+  next: Float64Array,
+  nextGradient: Float64Array,
 ): number | null {
   const noise = 2e-15 * Math.abs(value);
   let [low, lowValue, lowSlope] = [0, value, slope];
@@ -195,7 +231,14 @@ function lineSearch(
 }
 
 /** Minimum of the cubic through both ends, kept off the ends; the middle where there is none. */
-function between(low: number, lowValue: number, lowSlope: number, high: number, highValue: number, highSlope: number): number {
+function between(
+  low: number,
+  lowValue: number,
+  lowSlope: number,
+  high: number,
+  highValue: number,
+  highSlope: number,
+): number {
   const width = high - low;
   const middle = low + width / 2;
   if (!Number.isFinite(highValue) || !Number.isFinite(highSlope)) return low + 0.1 * width;

@@ -23,7 +23,12 @@ export const defaultLimits: SolverLimits = { iterations: 500, tolerance: 1e-14 }
 export const longestStep = 3;
 
 /** Parameters that may move: not those on a bound with the downhill direction pointing out. */
-export function freeParameters(theta: Float64Array, gradient: Float64Array, { lower, upper }: Objective["law"], free: Uint8Array): number {
+export function freeParameters(
+  theta: Float64Array,
+  gradient: Float64Array,
+  { lower, upper }: Objective["law"],
+  free: Uint8Array,
+): number {
   let count = 0;
   for (let j = 0; j < theta.length; j++) {
     const held = (theta[j]! <= lower[j]! && gradient[j]! >= 0) || (theta[j]! >= upper[j]! && gradient[j]! <= 0);
@@ -33,8 +38,15 @@ export function freeParameters(theta: Float64Array, gradient: Float64Array, { lo
   return count;
 }
 
-export function clipped(theta: Float64Array, step: Float64Array, length: number, { lower, upper }: Objective["law"], out: Float64Array): void {
-  for (let j = 0; j < theta.length; j++) out[j] = Math.min(upper[j]!, Math.max(lower[j]!, theta[j]! + length * step[j]!));
+export function clipped(
+  theta: Float64Array,
+  step: Float64Array,
+  length: number,
+  { lower, upper }: Objective["law"],
+  out: Float64Array,
+): void {
+  for (let j = 0; j < theta.length; j++)
+    out[j] = Math.min(upper[j]!, Math.max(lower[j]!, theta[j]! + length * step[j]!));
 }
 
 /** Keeps rows and columns of free parameters, unit diagonal elsewhere, so that a solve leaves the others alone. */

@@ -4,10 +4,15 @@ import { cholesky, choleskySolve } from "../../base/linear-algebra.js";
 import type { Objective } from "./objective.js";
 
 /**
- * Levenberg-Marquardt with Marquardt's scaling and Nielsen's damping (Madsen, Nielsen, Tingleff 2004, section 3.2), on the reweighted squares of
- * `Objective.curvature`. The quadratic model is minimised inside the box, so that a parameter can reach its bound in one step.
+ * Levenberg-Marquardt with Marquardt's scaling and Nielsen's damping (Madsen, Nielsen, Tingleff 2004, section 3.2), on
+ * the reweighted squares of `Objective.curvature`. The quadratic model is minimised inside the box, so that a parameter
+ * can reach its bound in one step.
  */
-export function levenberg(objective: Objective, start: Float64Array, limits: SolverLimits = defaultLimits): LocalMinimum {
+export function levenberg(
+  objective: Objective,
+  start: Float64Array,
+  limits: SolverLimits = defaultLimits,
+): LocalMinimum {
   const { p, law, rounding } = objective;
   let theta = start.slice();
   let gradient = new Float64Array(p);
@@ -77,10 +82,17 @@ export function levenberg(objective: Objective, start: Float64Array, limits: Sol
 }
 
 /**
- * Minimises g^T s + s^T A s / 2 with every component inside the box and no longer than `longestStep`, by pinning the component furthest out
- * and solving for the rest until none is. False where A is not positive definite.
+ * Minimises g^T s + s^T A s / 2 with every component inside the box and no longer than `longestStep`, by pinning the
+ * component furthest out and solving for the rest until none is. False where A is not positive definite.
  */
-function boxedStep(matrix: Float64Array, gradient: Float64Array, theta: Float64Array, { lower, upper }: Objective["law"], free: Uint8Array, step: Float64Array): boolean {
+function boxedStep(
+  matrix: Float64Array,
+  gradient: Float64Array,
+  theta: Float64Array,
+  { lower, upper }: Objective["law"],
+  free: Uint8Array,
+  step: Float64Array,
+): boolean {
   const p = gradient.length;
   const moving = free.slice();
   const pinned = new Float64Array(p);
@@ -103,7 +115,8 @@ function boxedStep(matrix: Float64Array, gradient: Float64Array, theta: Float64A
         step[j] = pinned[j]!;
         continue;
       }
-      const room = step[j]! < 0 ? Math.min(longestStep, theta[j]! - lower[j]!) : Math.min(longestStep, upper[j]! - theta[j]!);
+      const room =
+        step[j]! < 0 ? Math.min(longestStep, theta[j]! - lower[j]!) : Math.min(longestStep, upper[j]! - theta[j]!);
       const ratio = Math.abs(step[j]!) / Math.max(room, 1e-300);
       if (ratio > excess) {
         excess = ratio;

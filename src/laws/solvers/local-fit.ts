@@ -20,7 +20,10 @@ export interface LocalFit {
   readonly theta: Float64Array;
   /** Unscaled sum of the loss, as `unscaledObjective`. */
   readonly objective: number;
-  /** Largest component of the gradient of the scaled objective (Huber: divided by delta) that a bound does not hold back. */
+  /**
+   * Largest component of the gradient of the scaled objective (Huber: divided by delta) that a bound does not hold
+   * back.
+   */
   readonly gradientNorm: number;
   readonly converged: boolean;
   readonly evaluations: number;
@@ -29,7 +32,12 @@ export interface LocalFit {
 /** LAD is Huber's loss with a threshold this much smaller than the typical residual. */
 const ladThreshold = 1e-7;
 
-export function fitFrom(problem: Problem, start: Float64Array, penalty: Penalty | null = null, limits: SolverLimits = defaultLimits): LocalFit {
+export function fitFrom(
+  problem: Problem,
+  start: Float64Array,
+  penalty: Penalty | null = null,
+  limits: SolverLimits = defaultLimits,
+): LocalFit {
   const { bound, logLoss, weights, loss } = problem;
   const objective = new Objective(bound, logLoss, weights, loss.name, loss.delta);
   objective.penalty = penalty;
@@ -47,8 +55,8 @@ export function fitFrom(problem: Problem, start: Float64Array, penalty: Penalty 
 const farResidual = 0.1;
 
 /**
- * From far away a small threshold makes the objective a narrow bent valley, along which BFGS takes a hundred steps; squares for all but gross
- * residuals lead to its bottom in a few.
+ * From far away a small threshold makes the objective a narrow bent valley, along which BFGS takes a hundred steps;
+ * squares for all but gross residuals lead to its bottom in a few.
  */
 function approached(objective: Objective, start: Float64Array, limits: SolverLimits): Float64Array {
   const { delta } = objective;
@@ -69,12 +77,19 @@ function finished(objective: Objective, loss: Loss, found: LocalMinimum, converg
     const held = (theta[j]! <= lower[j]! && gradient[j]! > 0) || (theta[j]! >= upper[j]! && gradient[j]! < 0);
     if (!held) norm = Math.max(norm, Math.abs(gradient[j]!));
   }
-  return { theta, objective: objective.dataSum(loss.name), gradientNorm: norm, converged: converged && Number.isFinite(found.value), evaluations: objective.evaluations };
+  return {
+    theta,
+    objective: objective.dataSum(loss.name),
+    gradientNorm: norm,
+    converged: converged && Number.isFinite(found.value),
+    evaluations: objective.evaluations,
+  };
 }
 
 /**
- * Least absolute deviations: Huber's loss with its threshold lowered step by step, each minimum the start of the next; then, because the
- * optimum passes through as many points as there are free parameters, the step that makes those residuals zero.
+ * Least absolute deviations: Huber's loss with its threshold lowered step by step, each minimum the start of the next;
+ * then, because the optimum passes through as many points as there are free parameters, the step that makes those
+ * residuals zero.
  */
 function leastAbsolute(objective: Objective, start: Float64Array, limits: SolverLimits): LocalFit {
   const { p, law, weights } = objective;
@@ -89,12 +104,17 @@ function leastAbsolute(objective: Objective, start: Float64Array, limits: Solver
     found = bfgs(objective, found?.theta ?? start, limits);
     if (step === 0) {
       // The start may have been far away: thresholds are relative to the residuals of the first fit.
-      floor = Math.max(Math.min(floor, median(objective.residuals.map(Math.abs).filter((_, i) => weights[i]! > 0))), 1e-13);
+      floor = Math.max(
+        Math.min(floor, median(objective.residuals.map(Math.abs).filter((_, i) => weights[i]! > 0))),
+        1e-13,
+      );
     }
     if (objective.delta <= floor * ladThreshold) break;
   }
   const smooth = finished(objective, { name: "lad", delta: 0 }, found!, found!.converged);
-  const free = Array.from({ length: p }, (_, j) => j).filter((j) => found!.theta[j]! > law.lower[j]! && found!.theta[j]! < law.upper[j]!);
+  const free = Array.from({ length: p }, (_, j) => j).filter(
+    (j) => found!.theta[j]! > law.lower[j]! && found!.theta[j]! < law.upper[j]!,
+  );
   if (objective.penalty !== null) return smooth;
   const corner = throughPoints(objective, found!.theta, free);
   return corner === null || !(corner.objective <= smooth.objective) ? smooth : { ...smooth, ...corner };
@@ -103,9 +123,9 @@ function leastAbsolute(objective: Objective, start: Float64Array, limits: Solver
 type Corner = Pick<LocalFit, "theta" | "objective" | "gradientNorm" | "converged">;
 
 /**
- * Newton's method on "these residuals are zero" for the points closest to the curve, one per free parameter. The optimum is certain where
- * the slopes of all other points are balanced by multipliers of at most each such point's weight (Koenker 2005, theorem 2.1); what clipped
- * multipliers leave over is the gradient norm.
+ * Newton's method on "these residuals are zero" for the points closest to the curve, one per free parameter. The
+ * optimum is certain where the slopes of all other points are balanced by multipliers of at most each such point's
+ * weight (Koenker 2005, theorem 2.1); what clipped multipliers leave over is the gradient norm.
  */
 function throughPoints(objective: Objective, from: Float64Array, free: readonly number[]): Corner | null {
   const { law, weights, residuals } = objective;
@@ -123,22 +143,34 @@ function throughPoints(objective: Objective, from: Float64Array, free: readonly 
   let jacobian = objective.slopesOfPoints();
   for (let iteration = 0; iteration < 4; iteration++) {
     on.forEach((i, row) => free.forEach((j, column) => (matrix[row * k + column] = jacobian[j * n + i]!)));
-    const step = solve(matrix, k, Float64Array.from(on, (i) => -residuals[i]!));
+    const step = solve(
+      matrix,
+      k,
+      Float64Array.from(on, (i) => -residuals[i]!),
+    );
     if (step === null) return null;
     free.forEach((j, column) => (theta[j]! += step[column]!));
     if (free.some((j) => theta[j]! < law.lower[j]! || theta[j]! > law.upper[j]!)) return null;
     objective.value(theta, gradient);
     jacobian = objective.slopesOfPoints();
   }
-  const slopes = Float64Array.from(free, (j) => off.reduce((sum, i) => sum + weights[i]! * side(residuals[i]!) * jacobian[j * n + i]!, 0));
+  const slopes = Float64Array.from(free, (j) =>
+    off.reduce((sum, i) => sum + weights[i]! * side(residuals[i]!) * jacobian[j * n + i]!, 0),
+  );
   const transposed = new Float64Array(k * k);
   on.forEach((i, row) => free.forEach((j, column) => (transposed[column * k + row] = jacobian[j * n + i]!)));
-  const multipliers = solve(transposed, k, slopes.map((slope) => -slope));
+  const multipliers = solve(
+    transposed,
+    k,
+    slopes.map((slope) => -slope),
+  );
   if (multipliers === null) return null;
-  const left = free.map((j, column) => on.reduce((sum, i, row) => {
-    const limit = weights[i]!;
-    return sum + Math.min(limit, Math.max(-limit, multipliers[row]!)) * jacobian[j * n + i]!;
-  }, slopes[column]!));
+  const left = free.map((j, column) =>
+    on.reduce((sum, i, row) => {
+      const limit = weights[i]!;
+      return sum + Math.min(limit, Math.max(-limit, multipliers[row]!)) * jacobian[j * n + i]!;
+    }, slopes[column]!),
+  );
   const gradientNorm = left.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   return { theta, objective: objective.dataSum("lad"), gradientNorm, converged: gradientNorm <= 1e-9 * n };
 }

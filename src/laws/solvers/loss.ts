@@ -1,6 +1,7 @@
 /**
- * Losses over residuals r = ln(prediction) - ln(observed). Objectives are SUMS over points, never means: with the usual stopping rules a mean
- * stops far from the optimum (Besiroglu et al. 2024, "Chinchilla Scaling: A Replication Attempt", section 3).
+ * Losses over residuals r = ln(prediction) - ln(observed). Objectives are SUMS over points, never means: with the usual
+ * stopping rules a mean stops far from the optimum (Besiroglu et al. 2024, "Chinchilla Scaling: A Replication Attempt",
+ * section 3).
  */
 
 export type LossName = "huber" | "lad" | "mse";
@@ -22,7 +23,13 @@ export function unscaledObjective(loss: Loss, residuals: ArrayLike<number>, weig
   for (let i = 0; i < residuals.length; i++) {
     const size = Math.abs(residuals[i]!);
     const value =
-      loss.name === "mse" ? size * size : loss.name === "lad" ? size : size <= loss.delta ? (size * size) / 2 : loss.delta * (size - loss.delta / 2);
+      loss.name === "mse"
+        ? size * size
+        : loss.name === "lad"
+          ? size
+          : size <= loss.delta
+            ? (size * size) / 2
+            : loss.delta * (size - loss.delta / 2);
     sum += weights === undefined ? value : weights[i]! * value;
   }
   return sum;

@@ -1,7 +1,7 @@
 /**
- * What the solvers minimise: the sum over points of w_i rho(r_i) / scale, r = ln prediction - ln observation, plus at most one penalty
- * (half a weight times a squared distance), with which profiles hold a quantity near a value. Dividing Huber's sum by its delta keeps
- * objective and gradient near 1, where stopping rules mean what they say.
+ * What the solvers minimise: the sum over points of w_i rho(r_i) / scale, r = ln prediction - ln observation, plus at
+ * most one penalty (half a weight times a squared distance), with which profiles hold a quantity near a value. Dividing
+ * Huber's sum by its delta keeps objective and gradient near 1, where stopping rules mean what they say.
  */
 import type { LossName } from "./loss.js";
 import type { Evaluator, Functional } from "../forms/types.js";
@@ -85,8 +85,8 @@ export class Objective {
   }
 
   /**
-   * Gauss-Newton matrix J^T W J of the last evaluated point, row-major, W = w psi(r) / r: a convex quadratic with this matrix lies above
-   * Huber's loss and touches it there (iteratively reweighted least squares).
+   * Gauss-Newton matrix J^T W J of the last evaluated point, row-major, W = w psi(r) / r: a convex quadratic with this
+   * matrix lies above Huber's loss and touches it there (iteratively reweighted least squares).
    */
   curvature(out: Float64Array): void {
     const { law, weights, residuals, jacobian, slopes, delta, scale, p } = this;
@@ -101,7 +101,8 @@ export class Objective {
         let sum = 0;
         const [a, b] = [j * n, k * n];
         for (let i = 0; i < n; i++) sum += slopes[i]! * jacobian[a + i]! * jacobian[b + i]!;
-        if (this.penalty !== null) sum += this.penalty.weight * scale * this.penaltyGradient[j]! * this.penaltyGradient[k]!;
+        if (this.penalty !== null)
+          sum += this.penalty.weight * scale * this.penaltyGradient[j]! * this.penaltyGradient[k]!;
         out[j * p + k] = out[k * p + j] = sum;
       }
     }
@@ -119,7 +120,15 @@ export class Objective {
     let sum = 0;
     for (let i = 0; i < residuals.length; i++) {
       const size = Math.abs(residuals[i]!);
-      sum += weights[i]! * (loss === "mse" ? size * size : loss === "lad" ? size : size <= delta ? (size * size) / 2 : delta * (size - delta / 2));
+      sum +=
+        weights[i]! *
+        (loss === "mse"
+          ? size * size
+          : loss === "lad"
+            ? size
+            : size <= delta
+              ? (size * size) / 2
+              : delta * (size - delta / 2));
     }
     return sum;
   }

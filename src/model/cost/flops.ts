@@ -6,8 +6,8 @@ import type { AttentionSpec, DecoderSpec } from "../decoder/types.js";
 import { attentionMatrices, ffnMatrices } from "./params.js";
 
 /**
- * Pairs of tokens whose scores are counted. `dense`: all sequence x sequence, as this package's engine computes them; `causal`: only
- * those that a mask leaves, as flash attention does.
+ * Pairs of tokens whose scores are counted. `dense`: all sequence x sequence, as this package's engine computes them;
+ * `causal`: only those that a mask leaves, as flash attention does.
  */
 export type AttentionCount = "dense" | "causal";
 
@@ -26,8 +26,9 @@ export interface ForwardFlops {
 }
 
 /**
- * What a training step computes again in the backward pass instead of keeping it. `selective`: cheap functions (norms, activation
- * functions), no matrix products; `full`: every block from its input (Korthikanti et al. 2022, arXiv 2205.05198).
+ * What a training step computes again in the backward pass instead of keeping it. `selective`: cheap functions (norms,
+ * activation functions), no matrix products; `full`: every block from its input (Korthikanti et al. 2022, arXiv
+ * 2205.05198).
  */
 export type Recompute = "none" | "selective" | "full";
 
@@ -47,7 +48,10 @@ export function forwardFlops(spec: DecoderSpec, sequence: number, count: Attenti
   return { ...sums, head, total: projections + attention + ffn + router + experts + shared + head };
 }
 
-/** FLOPs of a forward pass over `sequence` tokens, divided by `sequence`; attention as it is computed here, without savings by masks. */
+/**
+ * FLOPs of a forward pass over `sequence` tokens, divided by `sequence`; attention as it is computed here, without
+ * savings by masks.
+ */
 export function forwardFlopsPerToken(spec: DecoderSpec, sequence: number): number {
   return forwardFlops(spec, sequence, "dense").total;
 }
@@ -57,7 +61,10 @@ export function trainFlopsPerToken(spec: DecoderSpec, sequence: number): number 
   return 3 * forwardFlopsPerToken(spec, sequence);
 }
 
-/** FLOPs per token that recomputation adds to forward and backward: with `full`, the blocks' forward pass once more, not the head's. */
+/**
+ * FLOPs per token that recomputation adds to forward and backward: with `full`, the blocks' forward pass once more, not
+ * the head's.
+ */
 export function recomputedFlops({ total, head }: ForwardFlops, recompute: Recompute): number {
   return recompute === "full" ? total - head : 0;
 }

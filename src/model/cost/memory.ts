@@ -1,7 +1,7 @@
 /**
- * Bytes that training keeps on a device: weights, gradients, optimizer state, and what a block saves for its backward pass. Mixed precision with
- * bfloat16 weights and activations, float32 gradients and AdamW, as Megatron-Core's distributed optimizer lays it out (6 + 12 / shards
- * bytes per parameter).
+ * Bytes that training keeps on a device: weights, gradients, optimizer state, and what a block saves for its backward
+ * pass. Mixed precision with bfloat16 weights and activations, float32 gradients and AdamW, as Megatron-Core's
+ * distributed optimizer lays it out (6 + 12 / shards bytes per parameter).
  */
 import type { AttentionSpec, DecoderSpec, Ffn, LayerSpec } from "../decoder/types.js";
 import type { Recompute } from "./flops.js";
@@ -28,13 +28,18 @@ export interface Cut {
 export const uncut: Cut = { tensor: 1, expertTensor: 1, imbalance: 1 };
 
 /**
- * Bytes that one block keeps for its backward pass, per token, in bfloat16 with flash attention and no dropout (counted as in
- * Korthikanti et al. 2022, arXiv 2205.05198, section 4, for today's blocks):
- * both norms' inputs and outputs; queries, keys, values, attention's output and its log-sum (float32); gate and up and their product; for a mixture
- * the router's logits and probabilities (float32), and for each of T copies the gathered row, gate, up, product and output row.
- * `selective` computes norms and products again; `full` keeps only the block's input.
+ * Bytes that one block keeps for its backward pass, per token, in bfloat16 with flash attention and no dropout (counted
+ * as in Korthikanti et al. 2022, arXiv 2205.05198, section 4, for today's blocks): both norms' inputs and outputs;
+ * queries, keys, values, attention's output and its log-sum (float32); gate and up and their product; for a mixture the
+ * router's logits and probabilities (float32), and for each of T copies the gathered row, gate, up, product and output
+ * row. `selective` computes norms and products again; `full` keeps only the block's input.
  */
-export function blockActivationBytes({ hidden, attn }: DecoderSpec, { ffn }: LayerSpec, recompute: Recompute, cut: Cut): number {
+export function blockActivationBytes(
+  { hidden, attn }: DecoderSpec,
+  { ffn }: LayerSpec,
+  recompute: Recompute,
+  cut: Cut,
+): number {
   const row = 2 * hidden;
   if (recompute === "full") return row / cut.tensor;
   const norms = recompute === "selective" ? 2 * row : 4 * row;
@@ -49,7 +54,8 @@ function attentionActivations({ heads, kvHeads, headDim, latent }: AttentionSpec
 }
 
 function ffnActivations(ffn: Ffn, row: number, recompute: Recompute, { tensor, expertTensor, imbalance }: Cut): number {
-  const matrices = (inner: number, gated: boolean): number => 2 * inner * ((gated ? 2 : 1) + (recompute === "none" ? 1 : 0));
+  const matrices = (inner: number, gated: boolean): number =>
+    2 * inner * ((gated ? 2 : 1) + (recompute === "none" ? 1 : 0));
   if (ffn.kind === "dense") return matrices(ffn.inner, ffn.gated) / tensor;
   const copies = (ffn.topK * imbalance) / tensor;
   const routed = copies * (2 * row * expertTensor + matrices(ffn.inner, ffn.gated));

@@ -3,7 +3,10 @@ import type { AttentionSpec, BlockKind, DecoderSpec, Ffn, LayerSpec } from "../d
 
 export interface ParamCount {
   readonly total: number;
-  /** Parameters that touch one token: both embeddings, attention, router, shared expert and `topK` experts per MoE layer. */
+  /**
+   * Parameters that touch one token: both embeddings, attention, router, shared expert and `topK` experts per MoE
+   * layer.
+   */
   readonly active: number;
   /** Embedding matrix, and the output head if it is not the same matrix. Part of `total` and of `active`. */
   readonly embedding: number;
@@ -21,7 +24,10 @@ export interface LayerParams {
   readonly shared: number;
 }
 
-const normsPerLayer = { pre: 2, post: 2, sandwich: 4, parallel: 2, "parallel-shared": 1 } as const satisfies Record<BlockKind, number>;
+const normsPerLayer = { pre: 2, post: 2, sandwich: 4, parallel: 2, "parallel-shared": 1 } as const satisfies Record<
+  BlockKind,
+  number
+>;
 
 export function countParams(spec: DecoderSpec): ParamCount {
   const embedding = spec.vocab * spec.hidden * (spec.tiedHead ? 1 : 2);
@@ -49,7 +55,10 @@ export function layerParams(spec: DecoderSpec, { ffn }: LayerSpec): LayerParams 
 }
 
 /** Weights of matrices of an FFN, one expert counted once: also what one token multiplies. */
-export function ffnMatrices(ffn: Ffn, hidden: number): { readonly ffn: number; readonly router: number; readonly expert: number; readonly shared: number } {
+export function ffnMatrices(
+  ffn: Ffn,
+  hidden: number,
+): { readonly ffn: number; readonly router: number; readonly expert: number; readonly shared: number } {
   const matrices = ffn.gated ? 3 : 2;
   if (ffn.kind === "dense") return { ffn: matrices * hidden * ffn.inner, router: 0, expert: 0, shared: 0 };
   const shared = ffn.shared === null ? 0 : matrices * hidden * ffn.shared.inner + (ffn.shared.gated ? hidden : 0);
@@ -61,10 +70,15 @@ export function attentionMatrices({ heads, kvHeads, headDim, latent }: Attention
   if (latent === null) return (2 * heads + 2 * kvHeads) * headDim * hidden;
   const { queryRank, kvRank, ropeDim, valueDim } = latent;
   const query = queryRank === null ? hidden * heads * headDim : queryRank * (hidden + heads * headDim);
-  return query + hidden * (kvRank + ropeDim) + kvRank * heads * (headDim - ropeDim + valueDim) + heads * valueDim * hidden;
+  return (
+    query + hidden * (kvRank + ropeDim) + kvRank * heads * (headDim - ropeDim + valueDim) + heads * valueDim * hidden
+  );
 }
 
-function attentionVectors({ heads, kvHeads, headDim, qkvBias, outBias, qkNorm, sinks, latent }: AttentionSpec, hidden: number): number {
+function attentionVectors(
+  { heads, kvHeads, headDim, qkvBias, outBias, qkNorm, sinks, latent }: AttentionSpec,
+  hidden: number,
+): number {
   const always = (outBias ? hidden : 0) + (sinks ? heads : 0);
   if (latent !== null) return always + latent.kvRank + (latent.queryRank ?? 0);
   return (

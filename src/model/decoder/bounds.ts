@@ -1,6 +1,6 @@
 /**
- * How large a decoder may be: far beyond every model there is, so that a typing error or a hostile file is refused at once instead of filling memory
- * with descriptions of tensors.
+ * How large a decoder may be: far beyond every model there is, so that a typing error or a hostile file is refused at
+ * once instead of filling memory with descriptions of tensors.
  */
 import type { DecoderSpec, Ffn } from "./types.js";
 
@@ -10,7 +10,11 @@ export const mostExperts = 65_536;
 export const mostTensors = 500_000;
 
 /** Tensors that so many routed experts of one kind are. */
-export function expertTensors({ experts, gated, bias }: Pick<Ffn, "gated" | "bias"> & { readonly experts: number }): number {
+export function expertTensors({
+  experts,
+  gated,
+  bias,
+}: Pick<Ffn, "gated" | "bias"> & { readonly experts: number }): number {
   return experts * (gated ? 3 : 2) * (bias ? 2 : 1);
 }
 

@@ -93,8 +93,9 @@ const dialects: Readonly<Record<Family, Dialect>> = {
 };
 
 /**
- * Whose config layout is written: the release that written models are checked with. transformers takes a folder without this key for a
- * Mistral of old, and warns of a wrong tokenizer if the vocabulary is large (`tokenization_utils_tokenizers.py`, 5.18).
+ * Whose config layout is written: the release that written models are checked with. transformers takes a folder without
+ * this key for a Mistral of old, and warns of a wrong tokenizer if the vocabulary is large
+ * (`tokenization_utils_tokenizers.py`, 5.18).
  */
 const transformersVersion = "5.18.0";
 
@@ -118,7 +119,10 @@ export function specFromConfig(config: unknown, where: string): DecoderSpec {
   const spec = dialects[type as Family].read(reader);
   const tensors = allExpertTensors(spec);
   if (tensors > mostTensors) {
-    throw inputError(`${spec.layers.length} layers of experts are ${tensors} tensors, the limit is ${mostTensors}`, { where, hint: "are the numbers of layers and experts right?" });
+    throw inputError(`${spec.layers.length} layers of experts are ${tensors} tensors, the limit is ${mostTensors}`, {
+      where,
+      hint: "are the numbers of layers and experts right?",
+    });
   }
   return spec;
 }
@@ -139,7 +143,8 @@ export function configFromSpec(spec: DecoderSpec, { dtype }: { dtype: ConfigDtyp
     ...(dialect.standalone ? {} : writeCommon(spec, dialect.defaults)),
     ...dialect.write(spec),
   });
-  // Reading it back refuses impossible numbers (an odd head size, more kept experts than there are) before they are on disk.
+  // Reading it back refuses impossible numbers (an odd head size, more kept experts than there are) before they are on
+  // disk.
   const read = dialect.read(new ConfigReader(config, `config of the ${spec.family} model to be written`));
   const lost = difference(spec, read, "");
   if (lost !== null) throw inputError(`a ${spec.family} model cannot have ${lost}`);
@@ -169,10 +174,11 @@ function difference(wanted: unknown, found: unknown, path: string): string | nul
     }
     return null;
   }
-  // A factor stored as its reciprocal may come back with its last bit changed; Gemma's embedding factor is rounded to the
-  // weights' type, so that one model has slightly different ones in two types.
+  // A factor stored as its reciprocal may come back with its last bit changed; Gemma's embedding factor is rounded to
+  // the weights' type, so that one model has slightly different ones in two types.
   const tolerance = path === "multipliers.embedding" ? 2 ** -7 : 1e-12;
-  const near = typeof wanted === "number" && typeof found === "number" && Math.abs(wanted - found) <= tolerance * Math.abs(wanted);
+  const near =
+    typeof wanted === "number" && typeof found === "number" && Math.abs(wanted - found) <= tolerance * Math.abs(wanted);
   return near || Object.is(wanted, found) ? null : `${path} ${JSON.stringify(wanted)}`;
 }
 
@@ -217,7 +223,9 @@ const floatKeys: ReadonlySet<string> = new Set([
   "mscale_all_dim",
 ]);
 
-/** JSON with sorted keys, indent 2 and a final newline (transformers' own layout), float keys always written as floats. */
+/**
+ * JSON with sorted keys, indent 2 and a final newline (transformers' own layout), float keys always written as floats.
+ */
 export function stringifyConfig(config: Readonly<Record<string, unknown>>): string {
   return `${stringify(config, undefined, "")}\n`;
 }
@@ -234,7 +242,8 @@ function stringify(value: unknown, key: string | undefined, indent: string): str
       .sort();
     if (keys.length === 0) return "{}";
     const lines = keys.map(
-      (name) => `${inside}${JSON.stringify(name)}: ${stringify((value as Record<string, unknown>)[name], name, inside)}`,
+      (name) =>
+        `${inside}${JSON.stringify(name)}: ${stringify((value as Record<string, unknown>)[name], name, inside)}`,
     );
     return `{\n${lines.join(",\n")}\n${indent}}`;
   }

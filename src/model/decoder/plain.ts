@@ -8,7 +8,17 @@ export function plainRope(theta: number, headDim: number): Rope {
 
 /** Attention without norms, biases, caps or clipping. */
 export function plainAttention(size: Pick<AttentionSpec, "heads" | "kvHeads" | "headDim">): AttentionSpec {
-  return { ...size, qkNorm: null, qkvBias: false, outBias: false, scale: size.headDim ** -0.5, softcap: null, clip: null, sinks: false, latent: null };
+  return {
+    ...size,
+    qkNorm: null,
+    qkvBias: false,
+    outBias: false,
+    scale: size.headDim ** -0.5,
+    softcap: null,
+    clip: null,
+    sinks: false,
+    latent: null,
+  };
 }
 
 /** What the spec has beyond a Llama-like decoder, in words; empty for Llama, Mistral, Qwen and Mixtral. */
@@ -22,7 +32,8 @@ export function departures(spec: DecoderSpec, { anyActivation = false } = {}): s
   };
   add(kind !== "rms" || weight !== "scale" || bias, "norms other than RMSNorm with a plain weight");
   add(
-    qkNorm !== null && (qkNorm.span !== "head" || qkNorm.afterRope || JSON.stringify(qkNorm.norm) !== JSON.stringify(spec.norm)),
+    qkNorm !== null &&
+      (qkNorm.span !== "head" || qkNorm.afterRope || JSON.stringify(qkNorm.norm) !== JSON.stringify(spec.norm)),
     "a norm on queries and keys other than RMSNorm over each head",
   );
   add(spec.block !== "pre", `${spec.block} blocks`);
@@ -34,8 +45,19 @@ export function departures(spec: DecoderSpec, { anyActivation = false } = {}): s
   add(spec.learnedPositions, "learnt positions");
   add(scale !== headDim ** -0.5, `an attention scale of ${scale}`);
   const [first] = spec.layers;
-  add(spec.layers.some(({ rope }) => rope === null || JSON.stringify(rope) !== JSON.stringify(first!.rope)), "layers with different ropes, or none");
-  add(spec.layers.some(({ rope }) => rope !== null && (rope.rotary !== headDim || rope.interleaved)), "rope over a part of the head or over neighbouring pairs");
-  add(spec.layers.some(({ ffn }) => (ffn.activation !== "silu" && !anyActivation) || (ffn.kind === "dense" && !ffn.gated)), anyActivation ? "FFNs without a gate" : "FFNs other than SwiGLU");
+  add(
+    spec.layers.some(({ rope }) => rope === null || JSON.stringify(rope) !== JSON.stringify(first!.rope)),
+    "layers with different ropes, or none",
+  );
+  add(
+    spec.layers.some(({ rope }) => rope !== null && (rope.rotary !== headDim || rope.interleaved)),
+    "rope over a part of the head or over neighbouring pairs",
+  );
+  add(
+    spec.layers.some(
+      ({ ffn }) => (ffn.activation !== "silu" && !anyActivation) || (ffn.kind === "dense" && !ffn.gated),
+    ),
+    anyActivation ? "FFNs without a gate" : "FFNs other than SwiGLU",
+  );
   return found;
 }

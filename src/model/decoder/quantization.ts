@@ -1,7 +1,7 @@
 /**
  * `quantization_config`: which stored formats a config announces. 8-bit floats with scales are ordinary numbers once
- * multiplied out, and are read; formats that only their own kernels can undo are refused.
- * Sources: transformers `utils/quantization_config.py`, compressed-tensors `QuantizationConfig`, NVIDIA ModelOpt's export.
+ * multiplied out, and are read; formats that only their own kernels can undo are refused. Sources: transformers
+ * `utils/quantization_config.py`, compressed-tensors `QuantizationConfig`, NVIDIA ModelOpt's export.
  */
 import { inputError } from "../../base/errors.js";
 import { shown } from "../../base/shown.js";
@@ -33,7 +33,11 @@ export function readQuantization(config: unknown, where: string): Quantization |
   if (!isObject(found)) throw inputError(`quantization_config is ${shown(found)}, expected an object`, { where });
   const method = found["quant_method"];
   const fail = (what: string, hint = usualRemedy): UpcycleError =>
-    inputError(`quantization_config ${what}, expected 8-bit floats (fp8, fbgemm_fp8, or compressed-tensors float-quantized) or none`, { where, hint });
+    inputError(
+      `quantization_config ${what}, expected 8-bit floats (fp8, fbgemm_fp8, or compressed-tensors ` +
+        "float-quantized) or none",
+      { where, hint },
+    );
   switch (method) {
     case "fp8":
     case "fbgemm_fp8":
@@ -44,17 +48,30 @@ export function readQuantization(config: unknown, where: string): Quantization |
     case "compressed-tensors":
       return { method, block: readCompressed(found, where, fail) };
     default:
-      throw fail(`has quant_method ${shown(method)}`, typeof method === "string" && Object.hasOwn(remedies, method) ? remedies[method] : undefined);
+      throw fail(
+        `has quant_method ${shown(method)}`,
+        typeof method === "string" && Object.hasOwn(remedies, method) ? remedies[method] : undefined,
+      );
   }
 }
 
-/** Every group must be 8-bit floats without zero points or rotations; blocks of groups, where there are any, must agree. */
-function readCompressed(config: Json, where: string, fail: (what: string) => UpcycleError): readonly [number, number] | null {
+/**
+ * Every group must be 8-bit floats without zero points or rotations; blocks of groups, where there are any, must agree.
+ */
+function readCompressed(
+  config: Json,
+  where: string,
+  fail: (what: string) => UpcycleError,
+): readonly [number, number] | null {
   const format = config["format"];
-  if (format !== "float-quantized" && format !== "naive-quantized") throw fail(`has format ${shown(format)} of compressed-tensors`);
+  if (format !== "float-quantized" && format !== "naive-quantized")
+    throw fail(`has format ${shown(format)} of compressed-tensors`);
   for (const key of ["transform_config", "sparsity_config"] as const) {
     const extra = config[key];
-    const none = extra === undefined || extra === null || (isObject(extra) && (Object.keys(extra).length === 0 || extra["format"] === "dense"));
+    const none =
+      extra === undefined ||
+      extra === null ||
+      (isObject(extra) && (Object.keys(extra).length === 0 || extra["format"] === "dense"));
     if (!none) throw fail(`has a ${key}`);
   }
   const groups = isObject(config["config_groups"]) ? Object.entries(config["config_groups"]) : [];
@@ -65,8 +82,13 @@ function readCompressed(config: Json, where: string, fail: (what: string) => Upc
     if (!isObject(weights) || weights["num_bits"] !== 8 || weights["type"] !== "float") {
       throw fail(`has weights ${shown(weights)} in config_groups.${name}`);
     }
-    const own = readBlock(weights["block_structure"], `quantization_config.config_groups.${name}.weights.block_structure`, where);
-    if (own !== null && block !== null && own.join() !== block.join()) throw fail(`has blocks of ${block.join(" x ")} and of ${own.join(" x ")}`);
+    const own = readBlock(
+      weights["block_structure"],
+      `quantization_config.config_groups.${name}.weights.block_structure`,
+      where,
+    );
+    if (own !== null && block !== null && own.join() !== block.join())
+      throw fail(`has blocks of ${block.join(" x ")} and of ${own.join(" x ")}`);
     block ??= own;
   }
   return block;
@@ -85,4 +107,3 @@ function readBlock(found: unknown, key: string, where: string): readonly [number
 function isObject(value: unknown): value is Json {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
-

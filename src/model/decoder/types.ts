@@ -5,12 +5,48 @@
 
 export const families = [
   "upcycle",
-  "llama", "mistral", "qwen2", "qwen3", "nemotron", "starcoder2", "stablelm", "cohere", "phi3", "gpt_neox", "gemma", "gemma2", "gemma3_text", "granite",
-  "smollm3", "olmo2", "olmo3", "olmo", "mixtral", "qwen2_moe", "qwen3_moe",
-  "olmoe", "flex_olmo", "mellum", "dots1", "glm4_moe", "solar_open", "hy_v3", "hunyuan_v1_moe", "deepseek_v3",
-  "granitemoe", "granitemoe_swa", "phimoe", "ernie4_5_moe", "lfm2_moe", "gpt_oss", "dbrx", "gpt2",
+  "llama",
+  "mistral",
+  "qwen2",
+  "qwen3",
+  "nemotron",
+  "starcoder2",
+  "stablelm",
+  "cohere",
+  "phi3",
+  "gpt_neox",
+  "gemma",
+  "gemma2",
+  "gemma3_text",
+  "granite",
+  "smollm3",
+  "olmo2",
+  "olmo3",
+  "olmo",
+  "mixtral",
+  "qwen2_moe",
+  "qwen3_moe",
+  "olmoe",
+  "flex_olmo",
+  "mellum",
+  "dots1",
+  "glm4_moe",
+  "solar_open",
+  "hy_v3",
+  "hunyuan_v1_moe",
+  "deepseek_v3",
+  "granitemoe",
+  "granitemoe_swa",
+  "phimoe",
+  "ernie4_5_moe",
+  "lfm2_moe",
+  "gpt_oss",
+  "dbrx",
+  "gpt2",
 ] as const;
-/** Hugging Face `model_type`, or `upcycle`, our own format: chooses a naming table and a config dialect, nothing else. */
+/**
+ * Hugging Face `model_type`, or `upcycle`, our own format: chooses a naming table and a config dialect, nothing else.
+ */
 export type Family = (typeof families)[number];
 
 /** How rotary frequencies are scaled for long contexts. */
@@ -66,8 +102,8 @@ export interface NormSpec {
 }
 
 /**
- * Norm on queries and keys. `head`: over each head, all heads share the weight (Qwen3); `own-head`: over each head with a weight of
- * its own (StableLM 2 12B, Cohere); `full`: over all heads together (OLMo 2).
+ * Norm on queries and keys. `head`: over each head, all heads share the weight (Qwen3); `own-head`: over each head with
+ * a weight of its own (StableLM 2 12B, Cohere); `full`: over all heads together (OLMo 2).
  */
 export interface QkNorm {
   readonly span: "head" | "own-head" | "full";
@@ -77,9 +113,10 @@ export interface QkNorm {
 }
 
 /**
- * Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): keys and values come from a normalised latent of
- * `kvRank`, queries from one of `queryRank` (null: straight from the hidden states). Each head's query and key are `headDim -
- * ropeDim` elements without positions, then `ropeDim` with rope; the latter are one key for all heads.
+ * Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): keys and values come from a normalised
+ * latent of `kvRank`, queries from one of `queryRank` (null: straight from the hidden states). Each head's query and
+ * key are `headDim - ropeDim` elements without positions, then `ropeDim` with rope; the latter are one key for all
+ * heads.
  */
 export interface LatentAttention {
   readonly queryRank: number | null;
@@ -106,11 +143,16 @@ export interface AttentionSpec {
   readonly scale: number;
   /** Scores become softcap * tanh(score / softcap). */
   readonly softcap: number | null;
-  /** Queries and keys (before rope; behind a `qkNorm` that stands before rope) and values are limited to [-clip, clip]. */
+  /**
+   * Queries and keys (before rope; behind a `qkNorm` that stands before rope) and values are limited to [-clip, clip].
+   */
   readonly clip: number | null;
   /** Each head's softmax has one more, learnt logit, whose share of the probability is dropped (gpt-oss). */
   readonly sinks: boolean;
-  /** Null: queries, keys and values are projected from the hidden states. With it `kvHeads` is `heads`, and there are no biases and no `qkNorm`. */
+  /**
+   * Null: queries, keys and values are projected from the hidden states. With it `kvHeads` is `heads`, and there are no
+   * biases and no `qkNorm`.
+   */
   readonly latent: LatentAttention | null;
 }
 
@@ -131,23 +173,29 @@ export interface DenseFfn {
 }
 
 /**
- * From router logits to chosen experts and their weights:
- * scores = `score`(logits); choice = scores + correction bias, limited to the best groups; the top T by choice are kept;
- * weights = their scores (without the bias), renormalised if asked for, times `scaling`.
+ * From router logits to chosen experts and their weights: scores = `score`(logits); choice = scores + correction bias,
+ * limited to the best groups; the top T by choice are kept; weights = their scores (without the bias), renormalised if
+ * asked for, times `scaling`.
  */
 export interface RouterSpec {
   /**
-   * `sparsemixer` (Phi-3.5-MoE; Liu et al. 2024, arXiv 2409.12136, as transformers evaluates it): T is 2; the two largest logits in turn, each
-   * weighted by the softmax over the logits within 2 * `jitter` of it.
+   * `sparsemixer` (Phi-3.5-MoE; Liu et al. 2024, arXiv 2409.12136, as transformers evaluates it): T is 2; the two
+   * largest logits in turn, each weighted by the softmax over the logits within 2 * `jitter` of it.
    */
   readonly score: "softmax" | "sigmoid" | "sparsemixer";
   /** Of `sparsemixer`; 0 otherwise. */
   readonly jitter: number;
   /** Kept weights are divided by max(their sum + `plus`, `atLeast`); null: they stay. */
   readonly renormalise: { readonly plus: number; readonly atLeast: number } | null;
-  /** Experts in `count` equal groups, ranked by the sum of their two best choices; only the best `kept` groups may be chosen from (DeepSeek-V3). */
+  /**
+   * Experts in `count` equal groups, ranked by the sum of their two best choices; only the best `kept` groups may be
+   * chosen from (DeepSeek-V3).
+   */
   readonly groups: { readonly count: number; readonly kept: number } | null;
-  /** A stored vector [E] is added to the scores for the choice only (Wang et al. 2024, arXiv 2408.15664). No gradient reaches it. */
+  /**
+   * A stored vector [E] is added to the scores for the choice only (Wang et al. 2024, arXiv 2408.15664). No gradient
+   * reaches it.
+   */
   readonly correctionBias: boolean;
   /** Factor on the weights (`routed_scaling_factor`). */
   readonly scaling: number;
@@ -155,7 +203,10 @@ export interface RouterSpec {
   readonly bias: boolean;
 }
 
-/** Inputs of the gated unit are limited and its pieces changed (gpt-oss): gate' = min(gate, limit), up' = clamp(up, +-limit); gate' sigmoid(alpha gate') (up' + 1). */
+/**
+ * Inputs of the gated unit are limited and its pieces changed (gpt-oss): gate' = min(gate, limit), up' = clamp(up,
+ * +-limit); gate' sigmoid(alpha gate') (up' + 1).
+ */
 export interface ClampedGlu {
   readonly alpha: number;
   readonly limit: number;
@@ -184,7 +235,9 @@ export interface MoeFfn {
 export type Ffn = DenseFfn | MoeFfn;
 
 export interface LayerSpec {
-  /** Sliding-window size in tokens (a query sees itself and `window - 1` tokens before it), or null for full attention. */
+  /**
+   * Sliding-window size in tokens (a query sees itself and `window - 1` tokens before it), or null for full attention.
+   */
   readonly window: number | null;
   /** Null: this layer's attention knows no positions. */
   readonly rope: Rope | null;
@@ -192,8 +245,8 @@ export interface LayerSpec {
 }
 
 /**
- * Where norms stand. `pre`: x += f(norm(x)). `post`: x += norm(f(x)) (OLMo 2). `sandwich`: x += norm(f(norm(x))) (Gemma 2).
- * `parallel`: x += attention(norm(x)) + ffn(norm'(x)) (GPT-NeoX); `parallel-shared`: both read one norm (Cohere).
+ * Where norms stand. `pre`: x += f(norm(x)). `post`: x += norm(f(x)) (OLMo 2). `sandwich`: x += norm(f(norm(x))) (Gemma
+ * 2). `parallel`: x += attention(norm(x)) + ffn(norm'(x)) (GPT-NeoX); `parallel-shared`: both read one norm (Cohere).
  */
 export type BlockKind = "pre" | "post" | "sandwich" | "parallel" | "parallel-shared";
 
@@ -248,8 +301,19 @@ export function softmaxRouter(order: RouterOrder): RouterSpec {
   return { score: "softmax", jitter: 0, renormalise, groups: null, correctionBias: false, scaling: 1, bias: false };
 }
 
-/** The router of DeepSeek-V3 (arXiv 2412.19437, equations 13-16): sigmoid scores, a correction bias, weights renormalised (plus 1e-20) and scaled. */
-export function sigmoidRouter({ groups, renormalised, scaling }: { groups: RouterSpec["groups"]; renormalised: boolean; scaling: number }): RouterSpec {
+/**
+ * The router of DeepSeek-V3 (arXiv 2412.19437, equations 13-16): sigmoid scores, a correction bias, weights
+ * renormalised (plus 1e-20) and scaled.
+ */
+export function sigmoidRouter({
+  groups,
+  renormalised,
+  scaling,
+}: {
+  groups: RouterSpec["groups"];
+  renormalised: boolean;
+  scaling: number;
+}): RouterSpec {
   const renormalise = renormalised ? { plus: 1e-20, atLeast: 0 } : null;
   return { score: "sigmoid", jitter: 0, renormalise, groups, correctionBias: true, scaling, bias: false };
 }

@@ -39,8 +39,8 @@ export interface PreservationReport extends Comparison {
 
 export interface Verdict {
   /**
-   * `identical`: to the last bit. `same`: up to rounding of float32 arithmetic. `rounded`: up to what rounding the weights to 16 bits
-   * explains. `different`. `damaged`: a logit is not a number.
+   * `identical`: to the last bit. `same`: up to rounding of float32 arithmetic. `rounded`: up to what rounding the
+   * weights to 16 bits explains. `different`. `damaged`: a logit is not a number.
    */
   readonly kind: "identical" | "same" | "rounded" | "different" | "damaged";
   /** Largest `relative` that would have been no `different`. */
@@ -52,11 +52,22 @@ export interface Verdict {
 export const arithmeticTolerance = 1e-5;
 
 /**
- * What rounding weights once more can do to logits. bfloat16 keeps 8 bits of the significand, float16 11; in transformers a dense
- * model and its upcycled child, both in bfloat16, differ by up to 1.4 % of the logits' scale, and a dense model from itself in float32 by 1.9 %.
+ * What rounding weights once more can do to logits. bfloat16 keeps 8 bits of the significand, float16 11; in
+ * transformers a dense model and its upcycled child, both in bfloat16, differ by up to 1.4 % of the logits' scale, and
+ * a dense model from itself in float32 by 1.9 %.
  */
-const roundingTolerances: Readonly<Record<StoredPrecision, number>> = { F64: arithmeticTolerance, F32: arithmeticTolerance, F16: 2.5e-3, BF16: 2e-2 };
-const names: Readonly<Record<StoredPrecision, string>> = { F64: "float64", F32: "float32", F16: "float16", BF16: "bfloat16" };
+const roundingTolerances: Readonly<Record<StoredPrecision, number>> = {
+  F64: arithmeticTolerance,
+  F32: arithmeticTolerance,
+  F16: 2.5e-3,
+  BF16: 2e-2,
+};
+const names: Readonly<Record<StoredPrecision, string>> = {
+  F64: "float64",
+  F32: "float32",
+  F16: "float16",
+  BF16: "bfloat16",
+};
 
 /** What a difference of `relative` of the logits' scale means for models stored like this. */
 export function judge(relative: number, precision: PreservationReport["precision"]): Verdict {
@@ -64,11 +75,21 @@ export function judge(relative: number, precision: PreservationReport["precision
   const coarser = parent > child ? precision.parent : precision.child;
   const tolerance = roundingTolerances[coarser];
   const verdict = (kind: Verdict["kind"], words: string): Verdict => ({ kind, tolerance, words });
-  if (!Number.isFinite(relative)) return verdict("damaged", "A logit is not a number: one of the models has diverged or is damaged.");
+  if (!Number.isFinite(relative))
+    return verdict("damaged", "A logit is not a number: one of the models has diverged or is damaged.");
   if (relative === 0) return verdict("identical", "The two models compute the same function, to the last bit.");
-  if (relative <= arithmeticTolerance) return verdict("same", "The two models compute the same function, up to rounding.");
-  if (relative <= tolerance) return verdict("rounded", `The two models compute the same function, up to what rounding weights to ${names[coarser]} explains.`);
-  return verdict("different", `The two models do not compute the same function: logits differ by up to ${digits(100 * relative)} % of the largest.`);
+  if (relative <= arithmeticTolerance)
+    return verdict("same", "The two models compute the same function, up to rounding.");
+  if (relative <= tolerance)
+    return verdict(
+      "rounded",
+      `The two models compute the same function, up to what rounding weights to ${names[coarser]} explains.`,
+    );
+  return verdict(
+    "different",
+    `The two models do not compute the same function: logits differ by up to ${digits(100 * relative)} % of ` +
+      "the largest.",
+  );
 }
 
 const digits = (value: number): string => String(Number(value.toPrecision(3)));

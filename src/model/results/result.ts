@@ -1,7 +1,7 @@
 /**
- * What a study found, as plain data: written as `result.json` by `study/`, read by the HTML report and the terminal table.
- * Losses are mean next-token cross entropy in nats; tokens are training tokens after the parent; FLOPs count forward and
- * backward (2 per multiply-add) of the further training of one arm.
+ * What a study found, as plain data: written as `result.json` by `study/`, read by the HTML report and the terminal
+ * table. Losses are mean next-token cross entropy in nats; tokens are training tokens after the parent; FLOPs count
+ * forward and backward (2 per multiply-add) of the further training of one arm.
  */
 export interface StudyResult {
   readonly version: 1;
@@ -99,6 +99,9 @@ export interface ArmRun {
   readonly peakRssBytes: number;
   /** Load per expert, by MoE layer, as fractions of all assignments (each row sums to 1); empty for dense. */
   readonly load: readonly { readonly step: number; readonly layers: readonly (readonly number[])[] }[];
-  /** Mean cosine similarity of each expert's weights to the part of the parent's FFN it came from, by MoE layer; empty where there is no parent. */
+  /**
+   * Mean cosine similarity of each expert's weights to the part of the parent's FFN it came from, by MoE layer; empty
+   * where there is no parent.
+   */
   readonly similarity: readonly { readonly step: number; readonly layers: readonly number[] }[];
 }

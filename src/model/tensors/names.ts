@@ -1,6 +1,7 @@
 /**
- * On-disk Hugging Face names of tensor slots, as tables: one row per part. `{layer}` and `{expert}` are filled in, `{head}` with each head in turn.
- * These are the per-expert names that `save_pretrained` writes and that transformers 4 and 5, vLLM and llama.cpp read.
+ * On-disk Hugging Face names of tensor slots, as tables: one row per part. `{layer}` and `{expert}` are filled in,
+ * `{head}` with each head in turn. These are the per-expert names that `save_pretrained` writes and that transformers 4
+ * and 5, vLLM and llama.cpp read.
  */
 import type { DecoderSpec, Family } from "../decoder/types.js";
 import type { Slot, SlotAt, SlotPart } from "./slots.js";
@@ -322,7 +323,9 @@ const gptOss: NameTable = {
   },
 };
 
-const sharedNames = (prefix: string): Pick<NameTable["parts"], "sharedGate" | "sharedUp" | "sharedDown" | "sharedRouter"> => ({
+const sharedNames = (
+  prefix: string,
+): Pick<NameTable["parts"], "sharedGate" | "sharedUp" | "sharedDown" | "sharedRouter"> => ({
   sharedGate: `${prefix}.gate_proj.weight`,
   sharedUp: `${prefix}.up_proj.weight`,
   sharedDown: `${prefix}.down_proj.weight`,
@@ -331,7 +334,11 @@ const sharedNames = (prefix: string): Pick<NameTable["parts"], "sharedGate" | "s
 
 /** DeepSeek-V3's experts. */
 const routed: NameTable = {
-  parts: { ...qwenMoe.parts, routerCorrection: `${layer}.mlp.gate.e_score_correction_bias`, ...sharedNames(`${layer}.mlp.shared_experts`) },
+  parts: {
+    ...qwenMoe.parts,
+    routerCorrection: `${layer}.mlp.gate.e_score_correction_bias`,
+    ...sharedNames(`${layer}.mlp.shared_experts`),
+  },
   experts: qwenMoe.experts,
 };
 
@@ -482,17 +489,20 @@ function tableOf({ family, attn }: DecoderSpec): NameTable {
 }
 
 /**
- * The Hugging Face names of the tensors that hold one slot, in the order of its rows; nearly always one. Asking for a part that the family
- * does not have is a defect of the caller.
+ * The Hugging Face names of the tensors that hold one slot, in the order of its rows; nearly always one. Asking for a
+ * part that the family does not have is a defect of the caller.
  */
 export function tensorNames(spec: DecoderSpec, at: SlotAt): string[] {
   const table = tableOf(spec);
   const template = at.expert === undefined ? table.parts[at.part] : table.experts?.[at.part as ExpertPart];
-  if (template === null || template === undefined) throw new Error(`${spec.family} has no name for ${JSON.stringify(at)}`);
+  if (template === null || template === undefined)
+    throw new Error(`${spec.family} has no name for ${JSON.stringify(at)}`);
   const name = template.replace("{layer}", String(at.layer)).replace("{expert}", String(at.expert));
   if (!name.includes("{head}")) return [name];
   const { heads, kvHeads } = spec.attn;
-  return Array.from({ length: at.part === "kNorm" ? kvHeads : heads }, (_, head) => name.replace("{head}", String(head)));
+  return Array.from({ length: at.part === "kNorm" ? kvHeads : heads }, (_, head) =>
+    name.replace("{head}", String(head)),
+  );
 }
 
 /** Every slot of a decoder with its names, in write order. */
@@ -501,16 +511,16 @@ export function namedSlots(spec: DecoderSpec): NamedSlot[] {
 }
 
 /**
- * What a family's old files call a tensor that new ones call `name`: GPT-2's first files lack the prefix of the class that holds the
- * model. Null if there is no older name.
+ * What a family's old files call a tensor that new ones call `name`: GPT-2's first files lack the prefix of the class
+ * that holds the model. Null if there is no older name.
  */
 export function olderName({ family }: DecoderSpec, name: string): string | null {
   return family === "gpt2" && name.startsWith("transformer.") ? name.slice("transformer.".length) : null;
 }
 
 /**
- * Buffers that old checkpoints store although they are computed from the config (rope's, and the causal masks of GPT-NeoX and GPT-2): nobody
- * reads them, nobody misses them.
+ * Buffers that old checkpoints store although they are computed from the config (rope's, and the causal masks of
+ * GPT-NeoX and GPT-2): nobody reads them, nobody misses them.
  */
 export function isComputedBuffer(name: string): boolean {
   return /\.rotary_emb\.(inv_freq|cos_cached|sin_cached)$|\.(attention|attn)\.(bias|masked_bias)$/.test(name);

@@ -1,6 +1,7 @@
 /**
- * Where each slot lies in the stored tensors. Most slots are a tensor of their own; some families store several slots as one
- * (query, key and value rows), or a matrix the other way round, or one slot as several tensors (a norm's weight for each head).
+ * Where each slot lies in the stored tensors. Most slots are a tensor of their own; some families store several slots
+ * as one (query, key and value rows), or a matrix the other way round, or one slot as several tensors (a norm's weight
+ * for each head).
  */
 import type { DecoderSpec, Family } from "../decoder/types.js";
 import { namedSlots } from "./names.js";
@@ -14,8 +15,8 @@ export interface RowRuns {
 }
 
 /**
- * Element (i, j) of a placement's rows lies at element `base + row(i) * rowStride + j * columnStride` of its stored tensor, where row(i) takes
- * `rows` in order. A vector is a matrix of one column.
+ * Element (i, j) of a placement's rows lies at element `base + row(i) * rowStride + j * columnStride` of its stored
+ * tensor, where row(i) takes `rows` in order. A vector is a matrix of one column.
  */
 export interface Layout {
   readonly base: number;
@@ -57,7 +58,9 @@ export function rowsOf(slot: Slot, of: number, rows: RowRuns): Share {
 
 /** Columns of a stored [in, out] matrix with `of` columns; a vector stays one. */
 export function transposedRowsOf(slot: Slot, of: number, rows: RowRuns): Share {
-  return slot.shape.length === 1 ? rowsOf(slot, of, rows) : { shape: [width(slot), of], layout: { base: 0, rows, rowStride: 1, columnStride: of } };
+  return slot.shape.length === 1
+    ? rowsOf(slot, of, rows)
+    : { shape: [width(slot), of], layout: { base: 0, rows, rowStride: 1, columnStride: of } };
 }
 
 /** The `index`-th of parts that lie one after the other, with so many rows each: their number and its rows. */
@@ -69,14 +72,23 @@ export function stacked(sizes: readonly number[], index: number): readonly [numb
 /** Rows of one expert's matrix in a tensor [experts, `of`, columns] that holds all of them. */
 export function expertRows(slot: Slot, experts: number, of: number, rows: RowRuns): Share {
   const columns = width(slot);
-  return { shape: [experts, of, ...slot.shape.slice(1)], layout: { base: slot.at.expert! * of * columns, rows, rowStride: columns, columnStride: 1 } };
+  return {
+    shape: [experts, of, ...slot.shape.slice(1)],
+    layout: { base: slot.at.expert! * of * columns, rows, rowStride: columns, columnStride: 1 },
+  };
 }
 
-/** The same of a tensor [experts, columns, `of`], which holds the matrices the other way round; vectors stay as they are. */
+/**
+ * The same of a tensor [experts, columns, `of`], which holds the matrices the other way round; vectors stay as they
+ * are.
+ */
 export function expertColumns(slot: Slot, experts: number, of: number, rows: RowRuns): Share {
   if (slot.shape.length === 1) return expertRows(slot, experts, of, rows);
   const columns = width(slot);
-  return { shape: [experts, columns, of], layout: { base: slot.at.expert! * columns * of, rows, rowStride: 1, columnStride: of } };
+  return {
+    shape: [experts, columns, of],
+    layout: { base: slot.at.expert! * columns * of, rows, rowStride: 1, columnStride: of },
+  };
 }
 
 const indexIn = (parts: readonly SlotPart[], { at }: Slot): number => parts.indexOf(at.part);
@@ -84,7 +96,8 @@ const indexIn = (parts: readonly SlotPart[], { at }: Slot): number => parts.inde
 /** modeling_phi3.py: the rows of all query heads, of all key heads, of all value heads; gate rows, then up rows. */
 const phi3: Shares = ({ attn: { heads, kvHeads, headDim }, layers }, slot) => {
   const attention = indexIn(["q", "k", "v"], slot);
-  if (attention !== -1) return rowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
+  if (attention !== -1)
+    return rowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
   const ffn = indexIn(["gate", "up"], slot);
   if (ffn === -1) return null;
   const { inner } = layers[slot.at.layer!]!.ffn;
@@ -98,7 +111,10 @@ const gptNeox: Shares = ({ attn: { heads, headDim } }, slot) => {
   return rowsOf(slot, 3 * heads * headDim, { start: index * headDim, run: headDim, period: 3 * headDim });
 };
 
-/** modeling_granitemoe.py: one tensor for all experts, of each the gate rows, then the up rows; the shared expert likewise. */
+/**
+ * modeling_granitemoe.py: one tensor for all experts, of each the gate rows, then the up rows; the shared expert
+ * likewise.
+ */
 const graniteMoe: Shares = ({ layers }, slot) => {
   const ffn = slot.at.layer === undefined ? undefined : layers[slot.at.layer]!.ffn;
   if (ffn?.kind !== "moe") return null;
@@ -115,14 +131,19 @@ const gptOss: Shares = ({ layers }, slot) => {
   const ffn = layers[slot.at.layer!]!.ffn;
   if (ffn.kind !== "moe") return null;
   const start = indexIn(["gate", "up", "gateBias", "upBias"], slot);
-  const [of, rows] = start === -1 ? stacked([slot.shape[0]!], 0) : [2 * ffn.inner, { start: start % 2, run: 1, period: 2 }];
+  const [of, rows] =
+    start === -1 ? stacked([slot.shape[0]!], 0) : [2 * ffn.inner, { start: start % 2, run: 1, period: 2 }];
   return expertColumns(slot, ffn.experts, of, rows);
 };
 
 /** modeling_ernie4_5_moe.py: the correction bias of what could be several groups of experts. */
-const ernie: Shares = (_, { at, shape }) => (at.part === "routerCorrection" ? { shape: [1, ...shape], layout: null } : null);
+const ernie: Shares = (_, { at, shape }) =>
+  at.part === "routerCorrection" ? { shape: [1, ...shape], layout: null } : null;
 
-/** modeling_deepseek_v3.py: the rows of the latent, then those of the common key; of each head the key rows, then the value rows. */
+/**
+ * modeling_deepseek_v3.py: the rows of the latent, then those of the common key; of each head the key rows, then the
+ * value rows.
+ */
 const deepseekV3: Shares = ({ attn: { heads, headDim, latent } }, slot) => {
   const { kvRank, ropeDim, valueDim } = latent!;
   const down = indexIn(["kvDown", "kRope"], slot);
@@ -133,17 +154,25 @@ const deepseekV3: Shares = ({ attn: { heads, headDim, latent } }, slot) => {
   return rowsOf(slot, heads * period, rows);
 };
 
-/** modeling_dbrx.py: rows of all experts one after the other, w2 the other way round; query, key and value rows in one tensor. */
+/**
+ * modeling_dbrx.py: rows of all experts one after the other, w2 the other way round; query, key and value rows in one
+ * tensor.
+ */
 const dbrx: Shares = ({ attn: { heads, kvHeads, headDim }, layers }, slot) => {
   const attention = indexIn(["q", "k", "v"], slot);
-  if (attention !== -1) return rowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
+  if (attention !== -1)
+    return rowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
   const { expert } = slot.at;
   const ffn = expert === undefined ? undefined : layers[slot.at.layer!]!.ffn;
   if (ffn?.kind !== "moe") return null;
-  if (slot.at.part !== "down") return rowsOf(slot, ffn.experts * ffn.inner, { start: expert! * ffn.inner, run: ffn.inner, period: ffn.inner });
+  if (slot.at.part !== "down")
+    return rowsOf(slot, ffn.experts * ffn.inner, { start: expert! * ffn.inner, run: ffn.inner, period: ffn.inner });
   const hidden = slot.shape[0]!;
   const rows = { start: 0, run: hidden, period: hidden };
-  return { shape: [ffn.experts * ffn.inner, hidden], layout: { base: expert! * ffn.inner * hidden, rows, rowStride: 1, columnStride: hidden } };
+  return {
+    shape: [ffn.experts * ffn.inner, hidden],
+    layout: { base: expert! * ffn.inner * hidden, rows, rowStride: 1, columnStride: hidden },
+  };
 };
 
 /** modeling_gpt2.py, `Conv1D`: matrices are stored [in, out], of `c_attn` the columns of query, key and value. */
@@ -156,7 +185,9 @@ const gpt2: Shares = (_, slot) => {
 
 /** modeling_cohere.py: the weights of norms on queries and keys are [heads, head size]. */
 const cohere: Shares = ({ attn: { headDim } }, slot) =>
-  slot.at.part === "qNorm" || slot.at.part === "kNorm" ? { shape: [slot.shape[0]! / headDim, headDim], layout: null } : null;
+  slot.at.part === "qNorm" || slot.at.part === "kNorm"
+    ? { shape: [slot.shape[0]! / headDim, headDim], layout: null }
+    : null;
 
 const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
   cohere,
@@ -172,8 +203,8 @@ const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
 };
 
 /**
- * Every slot with its places, in the order of `namedSlots`; those of a slot in the order of its rows, which they divide evenly. The slots
- * of one stored tensor fill it without overlap.
+ * Every slot with its places, in the order of `namedSlots`; those of a slot in the order of its rows, which they divide
+ * evenly. The slots of one stored tensor fill it without overlap.
  */
 export function placements(spec: DecoderSpec): Placement[] {
   const shares = sharesOf[spec.family];
@@ -211,37 +242,52 @@ export interface Piece {
   readonly count: number;
 }
 
-/** The pieces of a slot that lie in one stored tensor, in the slot's order; offsets count elements, `from` from the slot's beginning. */
+/**
+ * The pieces of a slot that lie in one stored tensor, in the slot's order; offsets count elements, `from` from the
+ * slot's beginning.
+ */
 export function* piecesOf({ slot, first, count, layout }: Placement): Generator<Piece> {
   const columns = width(slot);
   if (layout === null) {
     yield { at: 0, from: first * columns, count: count * columns };
     return;
   }
-  const { base, rows: { start, run, period }, rowStride, columnStride } = layout;
-  for (let row = 0; row < count; ) {
+  const {
+    base,
+    rows: { start, run, period },
+    rowStride,
+    columnStride,
+  } = layout;
+  for (let row = 0; row < count;) {
     const at = base + (start + Math.floor(row / run) * period + (row % run)) * rowStride;
     const from = (first + row) * columns;
     // Rows that follow each other without a gap are one piece.
     const inRun = Math.min(run - (row % run), count - row);
     const together = columnStride === 1 && rowStride === columns ? inRun : 1;
     if (columnStride === 1 || columns === 1) yield { at, from, count: together * columns };
-    else for (let column = 0; column < columns; column++) yield { at: at + column * columnStride, from: from + column, count: 1 };
+    else
+      for (let column = 0; column < columns; column++)
+        yield { at: at + column * columnStride, from: from + column, count: 1 };
     row += together;
   }
 }
 
 /** Puts what of a slot lies in a stored tensor into the slot's bytes; elements have `size` bytes. */
 export function takeSlot(place: Placement, stored: Uint8Array, own: Uint8Array, size: number): void {
-  for (const { at, from, count } of piecesOf(place)) own.set(stored.subarray(at * size, (at + count) * size), from * size);
+  for (const { at, from, count } of piecesOf(place))
+    own.set(stored.subarray(at * size, (at + count) * size), from * size);
 }
 
 /** Puts what of a slot lies in a stored tensor from the slot's bytes there. */
 export function putSlot(place: Placement, stored: Uint8Array, own: Uint8Array, size: number): void {
-  for (const { at, from, count } of piecesOf(place)) stored.set(own.subarray(from * size, (from + count) * size), at * size);
+  for (const { at, from, count } of piecesOf(place))
+    stored.set(own.subarray(from * size, (from + count) * size), at * size);
 }
 
-/** Rows that follow each other in the stored tensor too: a placement's rows from `row` on lie at stored rows from `at` on. */
+/**
+ * Rows that follow each other in the stored tensor too: a placement's rows from `row` on lie at stored rows from `at`
+ * on.
+ */
 export interface RowSpan {
   readonly row: number;
   readonly at: number;

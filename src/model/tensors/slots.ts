@@ -66,7 +66,11 @@ export interface Slot {
 export type NormPart = "inputNorm" | "postAttentionNorm" | "ffnNorm" | "postFfnNorm" | "finalNorm";
 
 /** Which norms a block has: before attention, before the FFN, after both. */
-export function normPlaces(block: BlockKind): { readonly before: boolean; readonly beforeFfn: boolean; readonly after: boolean } {
+export function normPlaces(block: BlockKind): {
+  readonly before: boolean;
+  readonly beforeFfn: boolean;
+  readonly after: boolean;
+} {
   return {
     before: block !== "post",
     beforeFfn: block !== "post" && block !== "parallel-shared",

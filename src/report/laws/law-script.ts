@@ -1,6 +1,7 @@
 /**
- * Script of a fit's page, as text (it runs in a browser): after `chartScript`, whose helpers it uses. Draws every chart of the embedded data into the
- * figure with its id. No back-quotes and no dollar-brace in here: the text stands in a template literal.
+ * Script of a fit's page, as text (it runs in a browser): after `chartScript`, whose helpers it uses. Draws every chart
+ * of the embedded data into the figure with its id. No back-quotes and no dollar-brace in here: the text stands in a
+ * template literal.
  */
 export const lawScript = String.raw`
 /** Dots and lines over one x: every series has its own rows of the joined table, nulls elsewhere. */

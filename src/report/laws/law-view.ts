@@ -68,7 +68,8 @@ const contourSteps = 60;
 const contourLines = 5;
 
 const rounded = (value: number): number => Number(value.toPrecision(6));
-const spaced = (low: number, high: number, steps: number): number[] => Array.from({ length: steps }, (_, i) => low * (high / low) ** (i / (steps - 1)));
+const spaced = (low: number, high: number, steps: number): number[] =>
+  Array.from({ length: steps }, (_, i) => low * (high / low) ** (i / (steps - 1)));
 const middle = (values: readonly number[]): number => {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[sorted.length >> 1] ?? NaN;
@@ -77,7 +78,12 @@ const middle = (values: readonly number[]): number => {
 export function lawCharts(result: LawResult): Chart[] {
   const parts = partsOf(result);
   return [
-    ...parts.flatMap(lossCharts), ...residualCharts(result), ...parts.flatMap(contourCharts), ...parts.flatMap(isoFlopCharts), ...profileCharts(result), ...cloudCharts(result),
+    ...parts.flatMap(lossCharts),
+    ...residualCharts(result),
+    ...parts.flatMap(contourCharts),
+    ...parts.flatMap(isoFlopCharts),
+    ...profileCharts(result),
+    ...cloudCharts(result),
   ];
 }
 
@@ -92,16 +98,30 @@ interface Part {
 
 function partsOf({ fit: { law, params }, points }: LawResult): Part[] {
   const all = Array.from({ length: points.n }, (_, i) => i);
-  return (law.groups ?? [{ name: "", columns: law.columns.map(({ name }) => name) }]).map(({ name: group, columns }) => ({
-    group,
-    columns: law.columns.filter(({ name }) => columns.includes(name)),
-    points: law.groups === undefined ? points : pick(points, all.filter((i) => points.group?.[i] === group)),
-    predict: (at) => {
-      const n = Object.values(at)[0]!.length;
-      const unused = Object.fromEntries(law.columns.filter(({ name }) => at[name] === undefined).map(({ name }) => [name, new Array<number>(n).fill(NaN)]));
-      return [...predict(law, params, placesOf({ ...at, ...unused }, law.groups && new Array<string>(n).fill(group)))];
-    },
-  }));
+  return (law.groups ?? [{ name: "", columns: law.columns.map(({ name }) => name) }]).map(
+    ({ name: group, columns }) => ({
+      group,
+      columns: law.columns.filter(({ name }) => columns.includes(name)),
+      points:
+        law.groups === undefined
+          ? points
+          : pick(
+              points,
+              all.filter((i) => points.group?.[i] === group),
+            ),
+      predict: (at) => {
+        const n = Object.values(at)[0]!.length;
+        const unused = Object.fromEntries(
+          law.columns
+            .filter(({ name }) => at[name] === undefined)
+            .map(({ name }) => [name, new Array<number>(n).fill(NaN)]),
+        );
+        return [
+          ...predict(law, params, placesOf({ ...at, ...unused }, law.groups && new Array<string>(n).fill(group))),
+        ];
+      },
+    }),
+  );
 }
 
 const idOf = (id: string, { group }: Part): string => (group === "" ? id : `${id}-${group}`);
@@ -111,17 +131,35 @@ const titleOf = (title: string, { group }: Part): string => (group === "" ? titl
 function lossCharts(part: Part): Chart[] {
   const { points } = part;
   const names = part.columns.map(({ name }) => name);
-  const pairs: [string, string][] = names.includes("D2") ? [["D2", "D1"], ["D1", "D2"], ...(names.includes("N") ? [["D2", "N"] as [string, string]] : [])]
-    : names.includes("N") && names.includes("D") ? [["D", "N"], ["N", "D"]]
-    : names.length >= 2 ? [[names[0]!, names[1]!], [names[1]!, names[0]!]] : [[names[0]!, names[0]!]];
+  const pairs: [string, string][] = names.includes("D2")
+    ? [["D2", "D1"], ["D1", "D2"], ...(names.includes("N") ? [["D2", "N"] as [string, string]] : [])]
+    : names.includes("N") && names.includes("D")
+      ? [
+          ["D", "N"],
+          ["N", "D"],
+        ]
+      : names.length >= 2
+        ? [
+            [names[0]!, names[1]!],
+            [names[1]!, names[0]!],
+          ]
+        : [[names[0]!, names[0]!]];
   // Of several laws one chart each.
   return pairs.slice(0, part.group === "" ? undefined : 1).map(([x, by], i): Chart => {
     const bins = binsOf(points.columns[by]!, x === by ? 1 : mostLines);
     const others = names.filter((name) => name !== x && name !== by);
     return {
-      id: idOf(`loss-${i}`, part), xLog: x !== "S", yLog: false, level: null, xLabel: `${x}, ${unitOf(part, x)}`, yLabel: "loss, nats per token",
+      id: idOf(`loss-${i}`, part),
+      xLog: x !== "S",
+      yLog: false,
+      level: null,
+      xLabel: `${x}, ${unitOf(part, x)}`,
+      yLabel: "loss, nats per token",
       title: titleOf(x === by ? `Loss against ${x}` : `Loss against ${x}, by ${by}`, part),
-      note: others.length === 0 ? "Dots are points, lines the fit in the middle of each group." : `Dots are points; lines the fit at the middle of each group, ${others.join(" and ")} at its median.`,
+      note:
+        others.length === 0
+          ? "Dots are points, lines the fit in the middle of each group."
+          : `Dots are points; lines the fit at the middle of each group, ${others.join(" and ")} at its median.`,
       series: bins.flatMap(({ label, rows }, tone): Series[] => {
         const at = (name: string): number => middle(rows.map((row) => points.columns[name]![row]!));
         const values = rows.map((row) => points.columns[x]![row]!);
@@ -130,8 +168,24 @@ function lossCharts(part: Part): Chart[] {
         const shown = thinned(rows, mostPoints / bins.length);
         const name = x === by ? "points" : `${by} ${label}`;
         return [
-          { label: name, tone, kind: "dots", x: shown.map((row) => points.columns[x]![row]!), y: shown.map((row) => rounded(points.loss[row]!)) },
-          { label: `${name}, fit`, tone, kind: "line", x: grid.map(rounded), y: part.predict(Object.fromEntries(names.map((column) => [column, column === x ? grid : grid.map(() => at(column))]))).map(rounded) },
+          {
+            label: name,
+            tone,
+            kind: "dots",
+            x: shown.map((row) => points.columns[x]![row]!),
+            y: shown.map((row) => rounded(points.loss[row]!)),
+          },
+          {
+            label: `${name}, fit`,
+            tone,
+            kind: "line",
+            x: grid.map(rounded),
+            y: part
+              .predict(
+                Object.fromEntries(names.map((column) => [column, column === x ? grid : grid.map(() => at(column))])),
+              )
+              .map(rounded),
+          },
         ];
       }),
     };
@@ -142,10 +196,15 @@ function lossCharts(part: Part): Chart[] {
 function binsOf(values: Float64Array, most: number): { label: string; rows: number[] }[] {
   const distinct = [...new Set(values)].sort((a, b) => a - b);
   const rows = Array.from(values, (_, i) => i);
-  if (distinct.length <= most) return distinct.map((value) => ({ label: compact(value), rows: rows.filter((i) => values[i] === value) }));
+  if (distinct.length <= most)
+    return distinct.map((value) => ({ label: compact(value), rows: rows.filter((i) => values[i] === value) }));
   const sorted = [...values].sort((a, b) => a - b);
-  const cuts = Array.from({ length: most + 1 }, (_, i) => (i === most ? Infinity : sorted[Math.floor((i * sorted.length) / most)]!));
-  return Array.from({ length: most }, (_, i) => rows.filter((row) => values[row]! >= cuts[i]! && values[row]! < cuts[i + 1]!))
+  const cuts = Array.from({ length: most + 1 }, (_, i) =>
+    i === most ? Infinity : sorted[Math.floor((i * sorted.length) / most)]!,
+  );
+  return Array.from({ length: most }, (_, i) =>
+    rows.filter((row) => values[row]! >= cuts[i]! && values[row]! < cuts[i + 1]!),
+  )
     .filter((members) => members.length > 0)
     .map((members) => {
       const found = members.map((row) => values[row]!);
@@ -154,74 +213,158 @@ function binsOf(values: Float64Array, most: number): { label: string; rows: numb
 }
 
 function residualCharts({ fit, points }: LawResult): Chart[] {
-  const rows = thinned(Array.from({ length: points.n }, (_, i) => i), mostPoints);
+  const rows = thinned(
+    Array.from({ length: points.n }, (_, i) => i),
+    mostPoints,
+  );
   const predicted = rows.map((row) => rounded(points.loss[row]! * Math.exp(fit.residuals[row]!)));
-  return [{
-    id: "residuals", title: "Residuals", xLabel: "predicted loss, nats per token", yLabel: "ln predicted - ln observed", xLog: false, yLog: false, level: 0,
-    note: "A trend or a fan means that the law, or the assumption of equal noise, does not hold.",
-    series: [{ label: "points", tone: 2, kind: "dots", x: predicted, y: rows.map((row) => rounded(fit.residuals[row]!)) }],
-  }];
+  return [
+    {
+      id: "residuals",
+      title: "Residuals",
+      xLabel: "predicted loss, nats per token",
+      yLabel: "ln predicted - ln observed",
+      xLog: false,
+      yLog: false,
+      level: 0,
+      note: "A trend or a fan means that the law, or the assumption of equal noise, does not hold.",
+      series: [
+        { label: "points", tone: 2, kind: "dots", x: predicted, y: rows.map((row) => rounded(fit.residuals[row]!)) },
+      ],
+    },
+  ];
 }
 
-/** Lines of equal fitted loss over two columns, and the points: D1 and D2 of upcycled models, else size and tokens. Other columns at their medians. */
+/**
+ * Lines of equal fitted loss over two columns, and the points: D1 and D2 of upcycled models, else size and tokens.
+ * Other columns at their medians.
+ */
 function contourCharts(part: Part): Chart[] {
   const { points } = part;
   const names = part.columns.map(({ name }) => name);
   const [x, y] = names.includes("D2") ? ["D1", "D2"] : ["N", "D"];
   if (!names.includes(x!) || !names.includes(y!)) return [];
   const at = medians(part);
-  const [xs, ys] = [points.columns[x!]!, points.columns[y!]!].map((values) => spaced(smallest(values), largest(values), contourSteps)) as [number[], number[]];
-  const rows = xs.map((one) => part.predict(Object.fromEntries(names.map((name) => [name, ys.map((other) => (name === x ? one : name === y ? other : at[name]!))]))));
+  const [xs, ys] = [points.columns[x!]!, points.columns[y!]!].map((values) =>
+    spaced(smallest(values), largest(values), contourSteps),
+  ) as [number[], number[]];
+  const rows = xs.map((one) =>
+    part.predict(
+      Object.fromEntries(
+        names.map((name) => [name, ys.map((other) => (name === x ? one : name === y ? other : at[name]!))]),
+      ),
+    ),
+  );
   const all = rows.flat();
   const [low, high] = [smallest(all), largest(all)];
   if (!(high > low)) return [];
   const others = names.filter((name) => name !== x && name !== y);
   const levels = Array.from({ length: contourLines }, (_, i) => low + ((i + 0.5) / contourLines) * (high - low));
-  const shown = thinned(Array.from({ length: points.n }, (_, i) => i), 300);
-  return [{
-    id: idOf("contours", part), title: titleOf(`Contours of the loss over ${x} and ${y}`, part), xLabel: `${x}, ${unitOf(part, x!)}`, yLabel: `${y}, ${unitOf(part, y!)}`, xLog: true, yLog: true, level: null,
-    note: `Along a line the fitted loss is the same${others.length === 0 ? "" : `, with ${others.map((name) => `${name} = ${compact(at[name]!)}`).join(", ")}`}; dots are where points lie.`,
-    series: [
-      ...levels.flatMap((level, tone): Series[] => {
-        // Loss falls along y, so a level is met at most once for each x.
-        const line = xs.flatMap((one, i): [number, number][] => {
-          const column = rows[i]!;
-          const k = column.findIndex((value, j) => j > 0 && (column[j - 1]! - level) * (value - level) <= 0);
-          if (k < 1) return [];
-          const share = (level - column[k - 1]!) / (column[k]! - column[k - 1]! || 1);
-          return [[one, ys[k - 1]! * (ys[k]! / ys[k - 1]!) ** share]];
-        });
-        return line.length < 2 ? [] : [{ label: fixed(level, 3), tone: tone + 1, kind: "line", x: line.map(([one]) => rounded(one)), y: line.map(([, other]) => rounded(other)) }];
-      }),
-      { label: "points", tone: 0, kind: "cloud", x: shown.map((row) => points.columns[x!]![row]!), y: shown.map((row) => points.columns[y!]![row]!) },
-    ],
-  }];
+  const shown = thinned(
+    Array.from({ length: points.n }, (_, i) => i),
+    300,
+  );
+  return [
+    {
+      id: idOf("contours", part),
+      title: titleOf(`Contours of the loss over ${x} and ${y}`, part),
+      xLabel: `${x}, ${unitOf(part, x!)}`,
+      yLabel: `${y}, ${unitOf(part, y!)}`,
+      xLog: true,
+      yLog: true,
+      level: null,
+      note:
+        "Along a line the fitted loss is the " +
+        `same${others.length === 0 ? "" : `, with ${others.map((name) => `${name} = ${compact(at[name]!)}`).join(", ")}`}; ` +
+        "dots are where points lie.",
+      series: [
+        ...levels.flatMap((level, tone): Series[] => {
+          // Loss falls along y, so a level is met at most once for each x.
+          const line = xs.flatMap((one, i): [number, number][] => {
+            const column = rows[i]!;
+            const k = column.findIndex((value, j) => j > 0 && (column[j - 1]! - level) * (value - level) <= 0);
+            if (k < 1) return [];
+            const share = (level - column[k - 1]!) / (column[k]! - column[k - 1]! || 1);
+            return [[one, ys[k - 1]! * (ys[k]! / ys[k - 1]!) ** share]];
+          });
+          return line.length < 2
+            ? []
+            : [
+                {
+                  label: fixed(level, 3),
+                  tone: tone + 1,
+                  kind: "line",
+                  x: line.map(([one]) => rounded(one)),
+                  y: line.map(([, other]) => rounded(other)),
+                },
+              ];
+        }),
+        {
+          label: "points",
+          tone: 0,
+          kind: "cloud",
+          x: shown.map((row) => points.columns[x!]![row]!),
+          y: shown.map((row) => points.columns[y!]![row]!),
+        },
+      ],
+    },
+  ];
 }
 
-/** Loss along lines of equal compute, C = 6 N D (upcycled: 6 N D2), where a law has size and tokens; other columns at their medians. */
+/**
+ * Loss along lines of equal compute, C = 6 N D (upcycled: 6 N D2), where a law has size and tokens; other columns at
+ * their medians.
+ */
 function isoFlopCharts(part: Part): Chart[] {
   const { points } = part;
   const names = part.columns.map(({ name }) => name);
   const tokens = names.includes("D2") ? "D2" : "D";
   const [N, D] = [points.columns.N, points.columns[tokens]];
-  if (!names.includes("N") || !names.includes(tokens) || N === undefined || D === undefined || points.n === 0) return [];
+  if (!names.includes("N") || !names.includes(tokens) || N === undefined || D === undefined || points.n === 0)
+    return [];
   const at = medians(part);
   const others = names.filter((name) => name !== "N" && name !== tokens);
   const compute = N.map((size, i) => 6 * size * D[i]!);
   const budgets = spaced(smallest(compute), largest(compute), 6);
   const sizes = spaced(smallest(N), largest(N), 60);
   const range = [smallest(D) / 3, largest(D) * 3];
-  const fixedAt = others.length === 0 ? "" : `, with ${others.map((name) => `${name} = ${compact(at[name]!)}`).join(", ")}`;
-  return [{
-    id: idOf("isoflop", part), title: titleOf("Equal compute", part), xLabel: "N, parameters", yLabel: "loss, nats per token", xLog: true, yLog: false, level: null,
-    note: `Fitted loss along lines of equal C = 6 N ${tokens}${fixedAt}, from the smallest compute of the points to the largest; the lowest point of a line is the best size for its compute.`,
-    series: budgets.flatMap((budget, tone): Series[] => {
-      const along = sizes.filter((size) => budget / (6 * size) >= range[0]! && budget / (6 * size) <= range[1]!);
-      if (along.length < 3) return [];
-      const losses = part.predict(Object.fromEntries(names.map((name) => [name, along.map((size) => (name === "N" ? size : name === tokens ? budget / (6 * size) : at[name]!))])));
-      return [{ label: `${budget.toExponential(1).replace("e+", "e")} FLOP`, tone, kind: "line", x: along.map(rounded), y: losses.map(rounded) }];
-    }),
-  }];
+  const fixedAt =
+    others.length === 0 ? "" : `, with ${others.map((name) => `${name} = ${compact(at[name]!)}`).join(", ")}`;
+  return [
+    {
+      id: idOf("isoflop", part),
+      title: titleOf("Equal compute", part),
+      xLabel: "N, parameters",
+      yLabel: "loss, nats per token",
+      xLog: true,
+      yLog: false,
+      level: null,
+      note:
+        `Fitted loss along lines of equal C = 6 N ${tokens}${fixedAt}, from the smallest compute of the points ` +
+        "to the largest; the lowest point of a line is the best size for its compute.",
+      series: budgets.flatMap((budget, tone): Series[] => {
+        const along = sizes.filter((size) => budget / (6 * size) >= range[0]! && budget / (6 * size) <= range[1]!);
+        if (along.length < 3) return [];
+        const losses = part.predict(
+          Object.fromEntries(
+            names.map((name) => [
+              name,
+              along.map((size) => (name === "N" ? size : name === tokens ? budget / (6 * size) : at[name]!)),
+            ]),
+          ),
+        );
+        return [
+          {
+            label: `${budget.toExponential(1).replace("e+", "e")} FLOP`,
+            tone,
+            kind: "line",
+            x: along.map(rounded),
+            y: losses.map(rounded),
+          },
+        ];
+      }),
+    },
+  ];
 }
 
 function medians({ columns, points }: Part): Readonly<Record<string, number>> {
@@ -233,45 +376,88 @@ function profileCharts({ fit, profiles }: LawResult): Chart[] {
     const found = profiles[name];
     if (found === undefined) return [];
     const curve = smoothed(found).filter(({ deviance }) => deviance <= 4 * found.threshold);
-    return [{
-      id: `profile-${name}`, title: `Profile of ${name}`, xLabel: name, yLabel: "deviance", xLog: false, yLog: false, level: rounded(found.threshold),
-      note: `Values below the dashed line form the ${Number((100 * found.level).toFixed(2))} % interval.${found.lowOpen || found.highOpen ? " It is open: the data do not bound this parameter on that side." : ""}`,
-      series: [
-        { label: "deviance", tone: 2, kind: "line", x: curve.map(({ value }) => rounded(value)), y: curve.map(({ deviance }) => rounded(deviance)) },
-        { label: "optimum", tone: 3, kind: "mark", x: [rounded(fit.params[name]!)], y: [0] },
-      ],
-    }];
+    return [
+      {
+        id: `profile-${name}`,
+        title: `Profile of ${name}`,
+        xLabel: name,
+        yLabel: "deviance",
+        xLog: false,
+        yLog: false,
+        level: rounded(found.threshold),
+        note:
+          `Values below the dashed line form the ${Number((100 * found.level).toFixed(2))} % ` +
+          `interval.${found.lowOpen || found.highOpen ? " It is open: the data do not bound this parameter on that side." : ""}`,
+        series: [
+          {
+            label: "deviance",
+            tone: 2,
+            kind: "line",
+            x: curve.map(({ value }) => rounded(value)),
+            y: curve.map(({ deviance }) => rounded(deviance)),
+          },
+          { label: "optimum", tone: 3, kind: "mark", x: [rounded(fit.params[name]!)], y: [0] },
+        ],
+      },
+    ];
   });
 }
 
-/** The square root of the deviance, with the sign of the side, is nearly a straight line: interpolated as one, squared again. */
+/**
+ * The square root of the deviance, with the sign of the side, is nearly a straight line: interpolated as one, squared
+ * again.
+ */
 function smoothed({ curve }: Profile): Profile["curve"] {
   const bottom = curve.findIndex(({ deviance }) => deviance === 0);
   const root = (i: number): number => Math.sign(i - bottom) * Math.sqrt(curve[i]!.deviance);
   return curve.flatMap((point, i) =>
-    i === 0 ? [point] : Array.from({ length: 10 }, (_, k) => {
-      const part = (k + 1) / 10;
-      const at = root(i - 1) + part * (root(i) - root(i - 1));
-      return { value: curve[i - 1]!.value + part * (point.value - curve[i - 1]!.value), deviance: at * at };
-    }));
+    i === 0
+      ? [point]
+      : Array.from({ length: 10 }, (_, k) => {
+          const part = (k + 1) / 10;
+          const at = root(i - 1) + part * (root(i) - root(i - 1));
+          return { value: curve[i - 1]!.value + part * (point.value - curve[i - 1]!.value), deviance: at * at };
+        }),
+  );
 }
 
 /** Pairs of parameters over bootstrap draws: the exponents with each other, and each with the irreducible loss. */
 function cloudCharts({ fit, draws }: LawResult): Chart[] {
   const exponents = fit.law.parameters.filter(({ role }) => role === "exponent").map(({ name }) => name);
   const constant = fit.law.parameters.find(({ role }) => role === "constant")?.name;
-  const pairs = [...exponents.slice(1).map((name, i) => [exponents[i]!, name] as const), ...(constant === undefined ? [] : exponents.map((name) => [constant, name] as const))];
+  const pairs = [
+    ...exponents.slice(1).map((name, i) => [exponents[i]!, name] as const),
+    ...(constant === undefined ? [] : exponents.map((name) => [constant, name] as const)),
+  ];
   return pairs.slice(0, 6).flatMap(([one, other], i): Chart[] => {
     const [xs, ys] = [draws[one], draws[other]];
     if (xs === undefined || ys === undefined || xs.length === 0) return [];
-    const rows = thinned(Array.from({ length: xs.length }, (_, row) => row), mostDraws);
-    return [{
-      id: `cloud-${i}`, title: `${other} against ${one}`, xLabel: one, yLabel: other, xLog: false, yLog: false, level: null, note: "Bootstrap draws, and the fit.",
-      series: [
-        { label: "draws", tone: 2, kind: "cloud", x: rows.map((row) => rounded(xs[row]!)), y: rows.map((row) => rounded(ys[row]!)) },
-        { label: "fit", tone: 3, kind: "mark", x: [rounded(fit.params[one]!)], y: [rounded(fit.params[other]!)] },
-      ],
-    }];
+    const rows = thinned(
+      Array.from({ length: xs.length }, (_, row) => row),
+      mostDraws,
+    );
+    return [
+      {
+        id: `cloud-${i}`,
+        title: `${other} against ${one}`,
+        xLabel: one,
+        yLabel: other,
+        xLog: false,
+        yLog: false,
+        level: null,
+        note: "Bootstrap draws, and the fit.",
+        series: [
+          {
+            label: "draws",
+            tone: 2,
+            kind: "cloud",
+            x: rows.map((row) => rounded(xs[row]!)),
+            y: rows.map((row) => rounded(ys[row]!)),
+          },
+          { label: "fit", tone: 3, kind: "mark", x: [rounded(fit.params[one]!)], y: [rounded(fit.params[other]!)] },
+        ],
+      },
+    ];
   });
 }
 

@@ -1,6 +1,7 @@
 /**
  * Colours of the arms, after Okabe and Ito: told apart with any common colour vision, at least 3:1 against the page in
- * both modes (test/report/palette.test.ts measures both). Continued dense is the neutral yardstick; the others are hues.
+ * both modes (test/report/palette.test.ts measures both). Continued dense is the neutral yardstick; the others are
+ * hues.
  */
 import type { ArmResult } from "../../model/results/result.js";
 
@@ -11,7 +12,10 @@ export interface Tone {
 
 export const pageTone: Tone = { light: "#fcfcfb", dark: "#15181c" };
 
-/** CSS variable `--arm-<index>`. The first is for dense arms, the second for arms from scratch, the rest for upcycled ones. */
+/**
+ * CSS variable `--arm-<index>`. The first is for dense arms, the second for arms from scratch, the rest for upcycled
+ * ones.
+ */
 export const armTones: readonly Tone[] = [
   { light: "#33383f", dark: "#d5dae0" },
   { light: "#a8467d", dark: "#ca5fa0" },

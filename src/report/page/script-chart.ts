@@ -1,7 +1,7 @@
 /**
- * Script of the page, first part, as text (it runs in a browser, which this package's types do not know): one line chart
- * with bands, a reading under the pointer or the arrow keys, and a redraw when the width, the theme or the medium changes.
- * No back-quotes and no dollar-brace in here: the text stands in a template literal.
+ * Script of the page, first part, as text (it runs in a browser, which this package's types do not know): one line
+ * chart with bands, a reading under the pointer or the arrow keys, and a redraw when the width, the theme or the medium
+ * changes. No back-quotes and no dollar-brace in here: the text stands in a template literal.
  */
 export const chartScript = String.raw`
 "use strict";

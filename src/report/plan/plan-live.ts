@@ -1,6 +1,6 @@
 /**
- * What the page of a plan runs: the planner itself. `scripts/browser.mjs` bundles this file into one script that defines `upcyclePlan`. Sliders
- * change a few numbers of the request; everything else is computed again.
+ * What the page of a plan runs: the planner itself. `scripts/browser.mjs` bundles this file into one script that
+ * defines `upcyclePlan`. Sliders change a few numbers of the request; everything else is computed again.
  */
 import { UpcycleError } from "../../base/errors.js";
 import { compact, significant } from "../../base/format.js";
@@ -26,7 +26,12 @@ export interface Control {
 }
 
 export type Rendered =
-  | { readonly ok: true; readonly sections: PlanSections; readonly chart: PlanChart; readonly values: Readonly<Record<ControlKey, string>> }
+  | {
+      readonly ok: true;
+      readonly sections: PlanSections;
+      readonly chart: PlanChart;
+      readonly values: Readonly<Record<ControlKey, string>>;
+    }
   | { readonly ok: false; readonly error: string; readonly values: Readonly<Record<ControlKey, string>> };
 
 /** The sliders of a request. */
@@ -34,12 +39,33 @@ export function controlsOf(request: PlanRequest): readonly Control[] {
   const plan = makePlan({ ...request, draws: 0 });
   const recipe = request.recipes[0]!;
   const tokens = plan.arms.find(({ id, tokens: some }) => id === "upcycled" && some !== null)?.tokens ?? 1e11;
-  const log = (key: ControlKey, label: string, low: number, high: number, start: number): Control => ({ key, label, base: 10, min: Math.log10(low), max: Math.log10(high), step: 0.02, start: Math.log10(start) });
-  const power = (key: ControlKey, label: string, most: number, start: number): Control => ({ key, label, base: 2, min: 0, max: most, step: 1, start: Math.log2(start) });
+  const log = (key: ControlKey, label: string, low: number, high: number, start: number): Control => ({
+    key,
+    label,
+    base: 10,
+    min: Math.log10(low),
+    max: Math.log10(high),
+    step: 0.02,
+    start: Math.log10(start),
+  });
+  const power = (key: ControlKey, label: string, most: number, start: number): Control => ({
+    key,
+    label,
+    base: 2,
+    min: 0,
+    max: most,
+    step: 1,
+    start: Math.log2(start),
+  });
   return [
-    log("size", "N, parameters of the dense model", 1e8, 1e12, plan.size), log("seen", "D1, tokens it has seen", 1e9, 1e14, request.seen), log("tokens", "D2, further tokens", 1e8, 1e14, tokens),
-    power("expansion", "E, copies of the FFN", 7, recipe.expansion), power("granularity", "G, parts of a copy", 5, recipe.granularity), power("topK", "T, experts per token", 6, recipe.topK),
-    log("price", "price of a GPU hour", 0.1, 20, request.gpu.price), power("gpus", "GPUs", 13, request.gpus),
+    log("size", "N, parameters of the dense model", 1e8, 1e12, plan.size),
+    log("seen", "D1, tokens it has seen", 1e9, 1e14, request.seen),
+    log("tokens", "D2, further tokens", 1e8, 1e14, tokens),
+    power("expansion", "E, copies of the FFN", 7, recipe.expansion),
+    power("granularity", "G, parts of a copy", 5, recipe.granularity),
+    power("topK", "T, experts per token", 6, recipe.topK),
+    log("price", "price of a GPU hour", 0.1, 20, request.gpu.price),
+    power("gpus", "GPUs", 13, request.gpus),
   ];
 }
 
@@ -50,10 +76,22 @@ export function changedRequest(request: PlanRequest, changes: Changes): PlanRequ
   return {
     ...request,
     // The shape of the plan's own model where its size is left alone, else a usual one of the size.
-    ...(size !== undefined && { name: `a usual shape of ${compact(size)}`, spec: shapeSpec(shapeOfSize(size)), size: null }),
+    ...(size !== undefined && {
+      name: `a usual shape of ${compact(size)}`,
+      spec: shapeSpec(shapeOfSize(size)),
+      size: null,
+    }),
     ...(seen !== undefined && { seen }),
     ...(tokens !== undefined && { budget: { tokens, gpuHours: null, money: null, days: null } }),
-    ...(other && { recipes: [{ expansion: expansion ?? recipe.expansion, granularity: granularity ?? recipe.granularity, topK: topK ?? recipe.topK }] }),
+    ...(other && {
+      recipes: [
+        {
+          expansion: expansion ?? recipe.expansion,
+          granularity: granularity ?? recipe.granularity,
+          topK: topK ?? recipe.topK,
+        },
+      ],
+    }),
     ...(price !== undefined && { gpu: { ...request.gpu, price } }),
     ...(gpus !== undefined && { gpus }),
   };
@@ -63,15 +101,32 @@ export function render(request: PlanRequest, changes: Changes): Rendered {
   const now = changedRequest(request, changes);
   const recipe = now.recipes[0]!;
   const values = {
-    size: compact(changes.size ?? request.size ?? NaN), seen: compact(now.seen), tokens: now.budget.tokens === null ? "from the budget" : compact(now.budget.tokens),
-    expansion: String(recipe.expansion), granularity: String(recipe.granularity), topK: String(recipe.topK), price: `${significant(now.gpu.price)} ${now.currency}`, gpus: String(now.gpus),
+    size: compact(changes.size ?? request.size ?? NaN),
+    seen: compact(now.seen),
+    tokens: now.budget.tokens === null ? "from the budget" : compact(now.budget.tokens),
+    expansion: String(recipe.expansion),
+    granularity: String(recipe.granularity),
+    topK: String(recipe.topK),
+    price: `${significant(now.gpu.price)} ${now.currency}`,
+    gpus: String(now.gpus),
   };
   try {
     if (now.recipes !== request.recipes && recipe.topK % recipe.granularity !== 0) {
-      return { ok: false, values, error: `T = ${recipe.topK} is not a multiple of G = ${recipe.granularity}: tokens would get incomplete copies of the FFN.` };
+      return {
+        ok: false,
+        values,
+        error:
+          `T = ${recipe.topK} is not a multiple of G = ${recipe.granularity}: tokens would get incomplete copies ` +
+          "of the FFN.",
+      };
     }
     const plan = makePlan(now);
-    return { ok: true, sections: planSections(plan), chart: planChart(now, plan), values: { ...values, size: compact(plan.size) } };
+    return {
+      ok: true,
+      sections: planSections(plan),
+      chart: planChart(now, plan),
+      values: { ...values, size: compact(plan.size) },
+    };
   } catch (error) {
     if (error instanceof UpcycleError) return { ok: false, error: error.line, values };
     throw error;

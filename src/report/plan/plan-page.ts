@@ -44,12 +44,23 @@ export function renderPlanHtml({ request, command, version }: PlanPage, assets: 
   const place = (id: string): string => `<div data-live="${id}">${live[id] ?? ""}</div>`;
   const sections = [
     `<section aria-labelledby="sliders-title" class="scripted"><h2 id="sliders-title">What if</h2>
-<div class="sliders" id="sliders">${controlsOf(request).map((control) => slider(control, values[control.key])).join("")}</div>
+<div class="sliders" id="sliders">${controlsOf(request)
+      .map((control) => slider(control, values[control.key]))
+      .join("")}</div>
 <button type="button" id="reset">Back to the plan</button><p id="problem" role="status"></p></section>`,
-    section("buys", "What the budget buys", `${place("arms")}
-<figure id="plan-loss" class="scripted"><figcaption><b>Loss against further tokens.</b> Shaded: the interval. At few tokens the upcycled law lies above the parent, whose loss stands there. The beginning of a mixture from scratch may lie above the picture.</figcaption><div class="plot" tabindex="0" role="img" aria-label="Loss against further tokens"></div><ul class="readout"></ul></figure>`),
+    section(
+      "buys",
+      "What the budget buys",
+      `${place("arms")}
+<figure id="plan-loss" class="scripted"><figcaption><b>Loss against further tokens.</b> Shaded: the interval. At few tokens the upcycled law lies above the parent, whose loss stands there. The beginning of a mixture from scratch may lie above the picture.</figcaption><div class="plot" tabindex="0" role="img" aria-label="Loss against further tokens"></div><ul class="readout"></ul></figure>`,
+    ),
     section("ahead", "How long upcycling stays ahead", place("crossings") + place("split")),
-    section("hangs", "How sure", `${place("sensitivity")}<h3>To be careful about</h3><ul class="findings" data-live="notes">${live.notes ?? ""}</ul>`),
+    section(
+      "hangs",
+      "How sure",
+      `${place("sensitivity")}<h3>To be careful about</h3><ul class="findings" ` +
+        `data-live="notes">${live.notes ?? ""}</ul>`,
+    ),
     section("cluster", "On the cluster", `${place("layout")}${place("memory")}${place("sums")}${place("time")}`),
     section("size", "Sizes and FLOPs", `${place("models")}${place("flops")}`),
     section("training", "How to train it", `<dl class="facts-list" data-live="advice">${live.advice ?? ""}</dl>`),
@@ -92,14 +103,30 @@ ${sections.join("\n")}
 
 function slider({ key, label, base, min, max, step, start }: Control, value: string): string {
   const [low, high] = [Math.min(min, start), Math.max(max, start)].map((value) => Number(value.toFixed(4)));
-  return `<label>${escapeHtml(label)} <output data-for="${key}">${escapeHtml(value)}</output><input type="range" data-key="${key}" data-base="${base}" min="${low}" max="${high}" step="${base === 2 ? step : "any"}" value="${Number(start.toFixed(4))}"></label>`;
+  return (
+    `<label>${escapeHtml(label)} <output data-for="${key}">${escapeHtml(value)}</output><input type="range" ` +
+    `data-key="${key}" data-base="${base}" min="${low}" max="${high}" step="${base === 2 ? step : "any"}" ` +
+    `value="${Number(start.toFixed(4))}"></label>`
+  );
 }
 
 function sources({ coefficients, gpu }: PlanRequest, command: string): string {
-  const law = Object.entries(coefficients.arms).map(([kind, { law: id, params }]): [string, string] => [`${kind}, law ${id}`, Object.entries(params).map(([name, value]) => `${name} = ${value}`).join(", ")]);
-  const facts: [string, string][] = [["coefficients", coefficients.source], ...law, ...Object.entries(gpu.sources).map(([name, text]): [string, string] => [`${gpu.title}, ${name}`, text])];
+  const law = Object.entries(coefficients.arms).map(([kind, { law: id, params }]): [string, string] => [
+    `${kind}, law ${id}`,
+    Object.entries(params)
+      .map(([name, value]) => `${name} = ${value}`)
+      .join(", "),
+  ]);
+  const facts: [string, string][] = [
+    ["coefficients", coefficients.source],
+    ...law,
+    ...Object.entries(gpu.sources).map(([name, text]): [string, string] => [`${gpu.title}, ${name}`, text]),
+  ];
   const items = facts.map(([name, text]) => `<div><dt>${escapeHtml(name)}</dt><dd>${escapeHtml(text)}</dd></div>`);
-  return `<dl class="facts-list">${items.join("")}</dl><h3>Again</h3><div class="commands"><pre><code>${escapeHtml(command)}</code></pre></div>`;
+  return (
+    `<dl class="facts-list">${items.join("")}</dl><h3>Again</h3><div ` +
+    `class="commands"><pre><code>${escapeHtml(command)}</code></pre></div>`
+  );
 }
 
 function section(id: string, title: string, body: string): string {

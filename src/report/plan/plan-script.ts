@@ -1,6 +1,7 @@
 /**
- * Script of a plan's page, as text (it runs in a browser): after `chartScript` and the bundled planner. Sliders -> changes -> `upcyclePlan.render` -> markup
- * and chart. No back-quotes and no dollar-brace in here: the text stands in a template literal.
+ * Script of a plan's page, as text (it runs in a browser): after `chartScript` and the bundled planner. Sliders ->
+ * changes -> `upcyclePlan.render` -> markup and chart. No back-quotes and no dollar-brace in here: the text stands in a
+ * template literal.
  */
 export const planScript = String.raw`
 const changes = {};

@@ -15,17 +15,33 @@ export function planText(plan: Plan, shape: string, full: boolean, columns = 80)
   const lines = [
     ...row("model", `${plan.name}: ${compact(models[0]!.params.total)} parameters, ${shape}`),
     ...row("seen", `D1 = ${compact(plan.seen)} tokens; loss as it is ${plan.parentLoss.toFixed(4)} by the dense law`),
-    ...row("hardware", `${gpus} x ${gpu.title}, ${gpu.price} ${currency} a GPU hour, sequence ${grouped(plan.sequence)}`),
+    ...row(
+      "hardware",
+      `${gpus} x ${gpu.title}, ${gpu.price} ${currency} a GPU hour, sequence ${grouped(plan.sequence)}`,
+    ),
     ...row("budget", budgetWords(plan.budget, currency)),
     ...row("coefficients", coefficients.source),
     "",
     ...planAnswer(plan).flatMap((text, i) => row(i === 0 ? "answer" : "", text)),
-    ...planTables(plan).filter(({ id, rows }) => rows.length > 0 && (full || short.includes(id))).flatMap((one) => ["", ...section(one, plan, full, columns)]),
+    ...planTables(plan)
+      .filter(({ id, rows }) => rows.length > 0 && (full || short.includes(id)))
+      .flatMap((one) => ["", ...section(one, plan, full, columns)]),
     "",
-    ...(full ? plan.advice.flatMap(({ what, value, why }) => row(what, `${value}: ${why}`, 20)) : row("train with", plan.advice.map(({ what, value }) => `${what} ${value}`).join("; "))),
+    ...(full
+      ? plan.advice.flatMap(({ what, value, why }) => row(what, `${value}: ${why}`, 20))
+      : row("train with", plan.advice.map(({ what, value }) => `${what} ${value}`).join("; "))),
     "",
     ...plan.notes.flatMap(({ text }) => row("note", text)),
-    ...(full ? [] : ["", ...wrap("--full shows FLOPs, seconds, the sums and what the answer hangs on; --html FILE writes a page with sliders.", columns)]),
+    ...(full
+      ? []
+      : [
+          "",
+          ...wrap(
+            "--full shows FLOPs, seconds, the sums and what the answer hangs on; --html FILE writes a page " +
+              "with sliders.",
+            columns,
+          ),
+        ]),
   ];
   return lines.join("\n");
 }
@@ -33,5 +49,10 @@ export function planText(plan: Plan, shape: string, full: boolean, columns = 80)
 function section(one: PlanTable, plan: Plan, full: boolean, columns: number): string[] {
   const alignment = one.head.map((_, i) => (i === 0 || one.words.includes(i) ? ("left" as const) : ("right" as const)));
   const more = !full ? [] : one.id === "memory" ? memorySums(plan) : one.id === "crossings" ? splitWords(plan) : [];
-  return [one.title.toUpperCase(), ...wrap(one.note, columns), ...table([one.head, ...one.rows], alignment, columns), ...more.flatMap((text) => wrap(text, columns))];
+  return [
+    one.title.toUpperCase(),
+    ...wrap(one.note, columns),
+    ...table([one.head, ...one.rows], alignment, columns),
+    ...more.flatMap((text) => wrap(text, columns)),
+  ];
 }

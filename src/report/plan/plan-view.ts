@@ -1,4 +1,7 @@
-/** The parts of a plan's page that change with its sliders: markup by section, and the numbers of its chart. Runs in Node and in the page. */
+/**
+ * The parts of a plan's page that change with its sliders: markup by section, and the numbers of its chart. Runs in
+ * Node and in the page.
+ */
 import { compact, fixed, significant } from "../../base/format.js";
 import { lossOf, type ArmId } from "../../laws/planner/arms.js";
 import { curveDraws, curvesOf } from "../../laws/planner/coefficients.js";
@@ -14,7 +17,13 @@ export interface PlanChart {
   readonly parent: number;
   readonly low: number;
   readonly high: number;
-  readonly lines: readonly { readonly label: string; readonly tone: number; readonly values: readonly number[]; readonly low: readonly number[] | null; readonly high: readonly number[] | null }[];
+  readonly lines: readonly {
+    readonly label: string;
+    readonly tone: number;
+    readonly values: readonly number[];
+    readonly low: readonly number[] | null;
+    readonly high: readonly number[] | null;
+  }[];
 }
 
 /** Tables whose section has their title. */
@@ -22,22 +31,38 @@ const alone: readonly string[] = ["arms", "crossings"];
 
 export function planSections(plan: Plan): PlanSections {
   const tables = Object.fromEntries(planTables(plan).map((one) => [one.id, htmlTable(one, !alone.includes(one.id))]));
-  const paragraphs = (texts: readonly string[]): string => texts.map((text) => `<p class="note">${escapeHtml(text)}</p>`).join("");
+  const paragraphs = (texts: readonly string[]): string =>
+    texts.map((text) => `<p class="note">${escapeHtml(text)}</p>`).join("");
   return {
     ...tables,
     name: escapeHtml(plan.name),
-    answer: planAnswer(plan).map((text, i) => (i === 0 ? escapeHtml(text) : `<span class="muted">${escapeHtml(text)}</span>`)).join(" "),
-    facts: facts(plan).map((text) => `<em>${escapeHtml(text)}</em>`).join(' <span aria-hidden="true">·</span> '),
+    answer: planAnswer(plan)
+      .map((text, i) => (i === 0 ? escapeHtml(text) : `<span class="muted">${escapeHtml(text)}</span>`))
+      .join(" "),
+    facts: facts(plan)
+      .map((text) => `<em>${escapeHtml(text)}</em>`)
+      .join(' <span aria-hidden="true">·</span> '),
     tiles: tiles(plan),
     split: paragraphs(splitWords(plan)),
     sums: paragraphs(memorySums(plan)),
-    advice: plan.advice.map(({ what, value, why }) => `<div><dt>${escapeHtml(what)}</dt><dd><b>${escapeHtml(value)}</b>: ${escapeHtml(why)}</dd></div>`).join(""),
+    advice: plan.advice
+      .map(
+        ({ what, value, why }) =>
+          `<div><dt>${escapeHtml(what)}</dt><dd><b>${escapeHtml(value)}</b>: ${escapeHtml(why)}</dd></div>`,
+      )
+      .join(""),
     notes: plan.notes.map(({ text }) => `<li>${escapeHtml(text)}</li>`).join(""),
   };
 }
 
 function facts({ models, seen, gpus, gpu, budget, currency }: Plan): readonly string[] {
-  return [`${compact(models[0]!.params.total)} parameters`, `D1 = ${compact(seen)} tokens`, `budget ${budgetWords(budget, currency)}`, `${gpus} x ${gpu.title}`, `${significant(gpu.price)} ${currency} a GPU hour`];
+  return [
+    `${compact(models[0]!.params.total)} parameters`,
+    `D1 = ${compact(seen)} tokens`,
+    `budget ${budgetWords(budget, currency)}`,
+    `${gpus} x ${gpu.title}`,
+    `${significant(gpu.price)} ${currency} a GPU hour`,
+  ];
 }
 
 function tiles({ arms, best, main, recipes, currency, parentLoss, level }: Plan): string {
@@ -47,21 +72,62 @@ function tiles({ arms, best, main, recipes, currency, parentLoss, level }: Plan)
   const winner = best === null ? null : arms[best.arm]!;
   const gain = dense?.loss == null || upcycled?.loss == null ? null : dense.loss - upcycled.loss;
   const items: [string, string, string][] = [
-    ["Furthest", winner === null ? "n/a" : armNames[winner.id], best?.share == null ? "" : `in ${Math.round(100 * best.share)} % of draws`],
-    [`Loss of ${main ?? "the mixture"}`, upcycled?.loss == null ? "n/a" : fixed(upcycled.loss, 3), upcycled?.interval == null ? `the parent's: ${fixed(parentLoss, 3)}` : `${fixed(upcycled.interval.low, 3)}-${fixed(upcycled.interval.high, 3)} (${Math.round(100 * level)} %)`],
-    ["Over continued dense", gain === null ? "n/a" : `${gain >= 0 ? "-" : "+"}${fixed(Math.abs(gain), 3)}`, "nats per token"],
-    ["D*, parent sunk", sunk === undefined ? "n/a" : sunk.outcome === "at" ? compact(sunk.tokens!) : sunk.outcome === "always-ahead" ? "never" : "at once", "tokens until scratch catches up"],
-    ["Cost", upcycled?.money == null ? "n/a" : `${compact(upcycled.money)} ${currency}`, upcycled?.gpuHours == null ? "does not fit" : `${compact(upcycled.gpuHours)} GPU hours`],
+    [
+      "Furthest",
+      winner === null ? "n/a" : armNames[winner.id],
+      best?.share == null ? "" : `in ${Math.round(100 * best.share)} % of draws`,
+    ],
+    [
+      `Loss of ${main ?? "the mixture"}`,
+      upcycled?.loss == null ? "n/a" : fixed(upcycled.loss, 3),
+      upcycled?.interval == null
+        ? `the parent's: ${fixed(parentLoss, 3)}`
+        : `${fixed(upcycled.interval.low, 3)}-${fixed(upcycled.interval.high, 3)} (${Math.round(100 * level)} %)`,
+    ],
+    [
+      "Over continued dense",
+      gain === null ? "n/a" : `${gain >= 0 ? "-" : "+"}${fixed(Math.abs(gain), 3)}`,
+      "nats per token",
+    ],
+    [
+      "D*, parent sunk",
+      sunk === undefined
+        ? "n/a"
+        : sunk.outcome === "at"
+          ? compact(sunk.tokens!)
+          : sunk.outcome === "always-ahead"
+            ? "never"
+            : "at once",
+      "tokens until scratch catches up",
+    ],
+    [
+      "Cost",
+      upcycled?.money == null ? "n/a" : `${compact(upcycled.money)} ${currency}`,
+      upcycled?.gpuHours == null ? "does not fit" : `${compact(upcycled.gpuHours)} GPU hours`,
+    ],
   ];
-  return items.map(([name, value, note]) => `<div><dt>${escapeHtml(name)}</dt><dd><b>${escapeHtml(value)}</b><span>${escapeHtml(note)}</span></dd></div>`).join("");
+  return items
+    .map(
+      ([name, value, note]) =>
+        `<div><dt>${escapeHtml(name)}</dt><dd><b>${escapeHtml(value)}</b><span>${escapeHtml(note)}</span></dd></div>`,
+    )
+    .join("");
 }
 
 function htmlTable({ title, note, head, rows, words }: PlanTable, headed: boolean): string {
   if (rows.length === 0) return "";
   const kind = (i: number): string => (i > 0 && !words.includes(i) ? ' class="number"' : "");
-  const cells = (row: readonly string[]): string => row.map((text, i) => (i === 0 ? `<th scope="row">${escapeHtml(text)}</th>` : `<td${kind(i)}>${escapeHtml(text)}</td>`)).join("");
+  const cells = (row: readonly string[]): string =>
+    row
+      .map((text, i) =>
+        i === 0 ? `<th scope="row">${escapeHtml(text)}</th>` : `<td${kind(i)}>${escapeHtml(text)}</td>`,
+      )
+      .join("");
   const names = head.map((text, i) => `<th scope="col"${kind(i)}>${escapeHtml(text)}</th>`).join("");
-  return `${headed ? `<h3>${escapeHtml(title)}</h3>` : ""}<p class="note">${escapeHtml(note)}</p><div class="frame"><table><thead><tr>${names}</tr></thead><tbody>${rows.map((row) => `<tr>${cells(row)}</tr>`).join("")}</tbody></table></div>`;
+  return (
+    `${headed ? `<h3>${escapeHtml(title)}</h3>` : ""}<p class="note">${escapeHtml(note)}</p><div ` +
+    `class="frame"><table><thead><tr>${names}</tr></thead><tbody>${rows.map((row) => `<tr>${cells(row)}</tr>`).join("")}</tbody></table></div>`
+  );
 }
 
 const chartSteps = 49;
@@ -72,17 +138,28 @@ const tones: Readonly<Record<ArmId, number>> = { dense: 0, scratch: 1, upcycled:
 export function planChart({ coefficients, seed, level }: PlanRequest, plan: Plan): PlanChart {
   const curves = curvesOf(coefficients.arms);
   const draws = curveDraws(coefficients, chartDraws, seed);
-  const middle = plan.arms.find(({ id, recipe, tokens }) => id === "upcycled" && recipe === plan.main && tokens !== null)?.tokens ?? plan.seen / 10;
+  const middle =
+    plan.arms.find(({ id, recipe, tokens }) => id === "upcycled" && recipe === plan.main && tokens !== null)?.tokens ??
+    plan.seen / 10;
   const star = plan.recipes.find(({ name }) => name === plan.main)?.sunk.tokens ?? middle;
   const [low, high] = [Math.min(middle, star) / 30, Math.max(middle, star) * 10];
-  const x = Array.from({ length: chartSteps }, (_, i) => Number((low * (high / low) ** (i / (chartSteps - 1))).toPrecision(4)));
+  const x = Array.from({ length: chartSteps }, (_, i) =>
+    Number((low * (high / low) ** (i / (chartSteps - 1))).toPrecision(4)),
+  );
   const round = (value: number): number => Number(value.toFixed(5));
   const lines = (["dense", "scratch", "upcycled"] as const).map((id) => {
-    const bands = x.map((tokens) => intervalOf(draws.map((one) => lossOf(id, one, plan.size, plan.seen, tokens)), level));
+    const bands = x.map((tokens) =>
+      intervalOf(
+        draws.map((one) => lossOf(id, one, plan.size, plan.seen, tokens)),
+        level,
+      ),
+    );
     return {
-      label: id === "dense" ? armNames.dense : `${armNames[id]} ${plan.main ?? ""}`.trim(), tone: tones[id],
+      label: id === "dense" ? armNames.dense : `${armNames[id]} ${plan.main ?? ""}`.trim(),
+      tone: tones[id],
       values: x.map((tokens) => round(lossOf(id, curves, plan.size, plan.seen, tokens))),
-      low: bands[0] === null ? null : bands.map((band) => round(band!.low)), high: bands[0] === null ? null : bands.map((band) => round(band!.high)),
+      low: bands[0] === null ? null : bands.map((band) => round(band!.low)),
+      high: bands[0] === null ? null : bands.map((band) => round(band!.high)),
     };
   });
   const bottom = Math.min(...lines.flatMap(({ low: lows, values }) => lows ?? values));

@@ -5,8 +5,8 @@ import { amount, lossWithRange, nats } from "./wording.js";
 
 /** What the words of `comparisonSentence` mean; the findings say it once. */
 export const verdictWords =
-  "\"Clearly\" means that the ranges of the seeds do not overlap and the difference is at least twice the wider range; " +
-  "\"slightly\", that they do not overlap but the difference is smaller than that";
+  '"Clearly" means that the ranges of the seeds do not overlap and the difference is at least twice the wider range; ' +
+  '"slightly", that they do not overlap but the difference is smaller than that';
 
 export function comparisonSentence(nameA: string, nameB: string, comparison: Comparison): string {
   const read = comparison.axis === "tokens" ? `after ${amount(comparison)}` : `at ${amount(comparison)}`;
@@ -43,7 +43,9 @@ function evidence(comparison: Comparison): string {
       return "; the ranges of the seeds overlap";
     case "narrow":
     case "clear":
-      return widest === 0 ? "; the seeds of each arm agree exactly" : `; the seeds of one arm differ by up to ${nats(widest)}`;
+      return widest === 0
+        ? "; the seeds of each arm agree exactly"
+        : `; the seeds of one arm differ by up to ${nats(widest)}`;
     case "unknown":
       return "; with one seed nothing says whether this is more than chance";
   }

@@ -1,7 +1,7 @@
 /**
  * What a study found, in words, most important first. Every sentence is computed from the numbers and says so when the
- * result is not what one hoped for: a difference within the spread of the seeds is called that, a worse arm is called worse,
- * and nothing is extrapolated beyond the measured tokens and FLOPs.
+ * result is not what one hoped for: a difference within the spread of the seeds is called that, a worse arm is called
+ * worse, and nothing is extrapolated beyond the measured tokens and FLOPs.
  */
 import { compact, fixed, percent, significant } from "../../base/format.js";
 import { comparisonSentence, verdictWords } from "./comparison-sentence.js";
@@ -40,19 +40,25 @@ export function byFinalLoss(arms: readonly ArmResult[]): readonly ArmResult[] {
 
 function againstDense(upcycled: readonly ArmResult[], dense: ArmResult | null): string[] {
   if (upcycled.length === 0) return ["No upcycled model is part of this study, so it says nothing about upcycling."];
-  if (dense === null) return ["No continued dense training is part of this study, so it cannot say whether upcycling paid off."];
+  if (dense === null)
+    return ["No continued dense training is part of this study, so it cannot say whether upcycling paid off."];
   const sentences = upcycled.flatMap((arm, index) => {
     const name = index === 0 ? armName(arm) : arm.label;
     const comparisons = (["tokens", "flops"] as const).map((axis) => compareArms(arm, dense, axis));
     return comparisons.flatMap((comparison, axis) => {
       if (comparison !== null) return [comparisonSentence(name, dense.label, comparison)];
-      return axis === 0 ? [`${name} and ${dense.label} cannot be compared: one of them has a run without a finite loss.`] : [];
+      return axis === 0
+        ? [`${name} and ${dense.label} cannot be compared: one of them has a run without a finite loss.`]
+        : [];
     });
   });
   return [...sentences, ...scheduleCaveat(upcycled, dense)];
 }
 
-/** At equal FLOPs the arm that is dearer per token is read before its end, where its learning rate may not have come down. */
+/**
+ * At equal FLOPs the arm that is dearer per token is read before its end, where its learning rate may not have come
+ * down.
+ */
 function scheduleCaveat(upcycled: readonly ArmResult[], dense: ArmResult): string[] {
   const ratios = upcycled.map((arm) => ({ label: arm.label, ratio: arm.flopsPerToken / dense.flopsPerToken }));
   const apart = ratios.filter(({ ratio }) => Math.max(ratio, 1 / ratio) > 1.05);
@@ -64,13 +70,19 @@ function scheduleCaveat(upcycled: readonly ArmResult[], dense: ArmResult): strin
   ];
 }
 
-function againstScratch(upcycled: readonly ArmResult[], scratch: ArmResult | null, parentTokens: number | null): string[] {
+function againstScratch(
+  upcycled: readonly ArmResult[],
+  scratch: ArmResult | null,
+  parentTokens: number | null,
+): string[] {
   const best = upcycled[0];
   if (scratch === null || best === undefined) return [];
   const comparison = compareArms(best, scratch, "tokens");
   if (comparison === null) return [];
   const parentCost =
-    parentTokens === null ? "the parent's own training" : `the ${compact(parentTokens)} tokens that the parent was trained on`;
+    parentTokens === null
+      ? "the parent's own training"
+      : `the ${compact(parentTokens)} tokens that the parent was trained on`;
   const sentence = `${comparisonSentence(best.label, scratch.label, comparison)} This does not count ${parentCost}.`;
   const tokens = best.runs.map((run) => firstReach(run.points, "tokens", comparison.b.mean));
   const needed = tokens.some((count) => count === null) ? Number.NaN : mean(tokens as number[]);
@@ -99,7 +111,8 @@ function finalLosses(result: Found): string[] {
   const ends = byFinalLoss(result.arms).flatMap((arm) => {
     const losses = spread(arm.runs.map((run) => run.finalLoss));
     const missing = arm.runs.length - (losses?.n ?? 0);
-    if (missing > 0) sentences.push(`${plural(missing, "run")} of ${arm.runs.length} of ${arm.label} did not end with a finite loss.`);
+    if (missing > 0)
+      sentences.push(`${plural(missing, "run")} of ${arm.runs.length} of ${arm.label} did not end with a finite loss.`);
     return losses === null ? [] : [`${armName(arm)} ${lossWithRange(losses)}`];
   });
   if (ends.length === 0) return ["No arm of this study ended with a finite loss.", ...sentences];
@@ -111,7 +124,9 @@ function finalLosses(result: Found): string[] {
 
 function seedCounts(arms: readonly ArmResult[]): string {
   const counts = [...new Set(arms.map((arm) => arm.runs.length))].sort((a, b) => a - b);
-  return counts.length === 1 ? `${plural(counts[0]!, "seed")} per arm` : `${counts[0]} to ${counts.at(-1)} seeds per arm`;
+  return counts.length === 1
+    ? `${plural(counts[0]!, "seed")} per arm`
+    : `${counts[0]} to ${counts.at(-1)} seeds per arm`;
 }
 
 /** Only worth a sentence when further training did not help, or training from scratch did not get that far. */
@@ -121,7 +136,8 @@ function againstParent(result: Found): string[] {
     const loss = spread(arm.runs.map((run) => run.finalLoss));
     if (loss === null || loss.mean <= parent) return [];
     const above = `${nats(loss.mean - parent)} above the parent's ${fixed(parent)}`;
-    if (arm.kind === "scratch") return [`${arm.label} did not come down to the parent within its tokens: it ended ${above}.`];
+    if (arm.kind === "scratch")
+      return [`${arm.label} did not come down to the parent within its tokens: it ended ${above}.`];
     return [`Further training did not help ${arm.label}: it ended ${above}.`];
   });
 }
@@ -135,8 +151,10 @@ function cost(arms: readonly ArmResult[], dense: ArmResult | null): string[] {
     .map((arm) => {
       const params = significant(arm.params.total / dense.params.total, 2);
       const speedRatio = significant(speed(arm) / speed(dense), 2);
-      return `${arm.label} ${params} times the parameters, ${speedRatio} times the tokens per second and ` +
-        `${significant(memory(arm) / memory(dense), 2)} times the peak memory`;
+      return (
+        `${arm.label} ${params} times the parameters, ${speedRatio} times the tokens per second and ` +
+        `${significant(memory(arm) / memory(dense), 2)} times the peak memory`
+      );
     });
   return parts.length === 0 ? [] : [`The price, measured against ${dense.label}: ${parts.join("; ")}.`];
 }
@@ -150,8 +168,10 @@ function seedMeaning(result: Found): string[] {
   }
   const chance = chanceOfSeparateRanges(count);
   return [
-    `The ${count} seeds vary ${varies}, so the spread does not show what another parent would change. With ${count} seeds per ` +
-      `arm, two equal arms would come out with separate ranges by chance ${percent(chance)} of the time, so look at the size of a ` +
+    `The ${count} seeds vary ${varies}, so the spread does not show what another parent would change. With ` +
+      `${count} seeds per ` +
+      (`arm, two equal arms would come out with separate ranges by chance ${percent(chance)} of the time, so ` +
+        "look at the size of a ") +
       "difference beside the spread.",
     `${verdictWords}.`,
   ];
@@ -166,7 +186,8 @@ function scale(result: Found): string[] {
   const passes = (tokens + (result.parent.tokens ?? 0)) / result.text.trainTokens;
   const sentences = [
     `Scale: a parent of ${compact(params)} parameters and ${compact(tokens)} further tokens per arm ` +
-      `(${significant(tokens / params, 2)} per parameter), judged on ${compact(result.text.judgedTokens)} held-out tokens.`,
+      (`(${significant(tokens / params, 2)} per parameter), judged on ${compact(result.text.judgedTokens)} ` +
+        "held-out tokens."),
   ];
   const smaller = published.params / params;
   const fewer = published.tokens / tokens;
@@ -178,7 +199,10 @@ function scale(result: Found): string[] {
   }
   if (passes > 1.05) {
     const parentPart = result.parent.tokens === null ? "" : ", the parent's training included";
-    sentences.push(`The training text was read about ${significant(passes, 2)} times${parentPart}, so part of what was learnt may be this text by heart.`);
+    sentences.push(
+      `The training text was read about ${significant(passes, 2)} times${parentPart}, so part of what was ` +
+        "learnt may be this text by heart.",
+    );
   }
   return sentences;
 }

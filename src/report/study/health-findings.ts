@@ -1,4 +1,7 @@
-/** Sentences about the models themselves: was the parent's function kept, is the load balanced, have the experts moved apart. */
+/**
+ * Sentences about the models themselves: was the parent's function kept, is the load balanced, have the experts moved
+ * apart.
+ */
 import { fixed, percent, significant } from "../../base/format.js";
 import type { ArmResult, Preservation } from "../../model/results/result.js";
 import { deadShare, finalBalance, mean } from "./statistics.js";
@@ -34,13 +37,19 @@ function preservationSentence(arm: ArmResult): string[] {
   const logits = relativeLogitError(arm);
   if (worst === null || logits === null) return [];
   const difference = worst.childLoss - worst.parentLoss;
-  if (!Number.isFinite(difference)) return [`${arm.label} did not keep the parent's function: its loss before the first step is not finite.`];
+  if (!Number.isFinite(difference))
+    return [`${arm.label} did not keep the parent's function: its loss before the first step is not finite.`];
   const size = Math.abs(difference);
   const claim =
-    size <= 0.001 ? "started at the parent's loss" : size <= 0.05 ? "started close to the parent's loss" : "did not start at the parent's loss";
+    size <= 0.001
+      ? "started at the parent's loss"
+      : size <= 0.05
+        ? "started close to the parent's loss"
+        : "did not start at the parent's loss";
   const change = difference === 0 ? "no difference" : signedNats(difference);
   return [
-    `${arm.label} ${claim}: ${fixed(worst.childLoss, 4)} against ${fixed(worst.parentLoss, 4)} before the first step (${change}); ` +
+    `${arm.label} ${claim}: ${fixed(worst.childLoss, 4)} against ${fixed(worst.parentLoss, 4)} before the ` +
+      `first step (${change}); ` +
       `logits differed by at most ${significant(logits, 2)} of the largest logit${worstOf(arm)}.`,
   ];
 }
@@ -55,7 +64,10 @@ function balanceSentence(arm: ArmResult): string[] {
   const busiest = Math.max(...found.flatMap((one) => one.busiest));
   const dead = Math.max(...found.map((one) => one.dead));
   const experts = found[0]!.experts;
-  const claim = dead === 0 ? `No expert of ${arm.label} is dead` : `${plural(dead, "expert")} of ${arm.label} ${dead === 1 ? "is" : "are"} dead`;
+  const claim =
+    dead === 0
+      ? `No expert of ${arm.label} is dead`
+      : `${plural(dead, "expert")} of ${arm.label} ${dead === 1 ? "is" : "are"} dead`;
   return [
     `${claim}: at the end the busiest of its ${experts} experts took ${significant(busiest, 2)} times an equal share` +
       `${worstOf(arm)}; dead means below ${percent(deadShare, 1)} of an equal share.`,
@@ -80,6 +92,8 @@ function similaritySentence(arm: ArmResult): string[] {
         ? "have begun to move apart from the parent's weights"
         : "have moved well apart from the parent's weights";
   const layers = layerCount > 1 ? `, layers ${fixed(Math.min(...byLayer))} to ${fixed(Math.max(...byLayer))}` : "";
-  return [`In ${arm.label} the experts ${claim}: mean cosine similarity ${fixed(now)} (${fixed(before)} at the start${layers}).`];
+  return [
+    `In ${arm.label} the experts ${claim}: mean cosine similarity ${fixed(now)} (${fixed(before)} at the ` +
+      `start${layers}).`,
+  ];
 }
-

@@ -1,4 +1,6 @@
-/** Heat maps of expert load: one grid of layers by experts per arm, the last moment in the markup, the others by script. */
+/**
+ * Heat maps of expert load: one grid of layers by experts per arm, the last moment in the markup, the others by script.
+ */
 import { fixed, significant } from "../../base/format.js";
 import { escapeHtml } from "../page/escape.js";
 import type { ArmView, ReportData } from "./view.js";
@@ -16,8 +18,13 @@ export function loadSection(data: ReportData): string {
 
 function legend(): string {
   const names = loadSteps.map((step, index) => (index === 0 ? `dead (< ${step})` : `${loadSteps[index - 1]}–${step}`));
-  const items = [...names, `≥ ${loadSteps.at(-1)}`].map((name, index) => `<li><i class="cell l${index}"></i>${name}</li>`);
-  return `<ul class="scale" aria-label="Colour scale: load as a multiple of an equal share">${items.join("")}<li>times an equal share</li></ul>`;
+  const items = [...names, `≥ ${loadSteps.at(-1)}`].map(
+    (name, index) => `<li><i class="cell l${index}"></i>${name}</li>`,
+  );
+  return (
+    `<ul class="scale" aria-label="Colour scale: load as a multiple of an equal ` +
+    `share">${items.join("")}<li>times an equal share</li></ul>`
+  );
 }
 
 function loadMap(arm: ArmView, index: number): string {
@@ -56,7 +63,10 @@ function numbers(experts: number, group: number): string {
     });
     groups.push(`<span class="group" style="--n:${names.length}">${names.join("")}</span>`);
   }
-  return `<div class="row numbers"><span class="layer"></span><span class="cells">${groups.join("")}</span><span class="busiest">busiest</span></div>`;
+  return (
+    `<div class="row numbers"><span class="layer"></span><span class="cells">${groups.join("")}</span><span ` +
+    `class="busiest">busiest</span></div>`
+  );
 }
 
 function summary(shares: readonly (readonly number[])[]): string {
@@ -72,5 +82,8 @@ function row(layer: readonly number[], at: number, group: number): string {
     groups.push(`<span class="group" style="--n:${cells.length}">${cells.join("")}</span>`);
   }
   const busiest = significant(Math.max(...layer) / 100, 2);
-  return `<div class="row"><span class="layer">${at}</span><span class="cells">${groups.join("")}</span><span class="busiest">${busiest}×</span></div>`;
+  return (
+    `<div class="row"><span class="layer">${at}</span><span class="cells">${groups.join("")}</span><span ` +
+    `class="busiest">${busiest}×</span></div>`
+  );
 }

@@ -1,4 +1,7 @@
-/** Script of the page, second part, as text: what each chart shows, the load maps and the copy button. Same rules as the first. */
+/**
+ * Script of the page, second part, as text: what each chart shows, the load maps and the copy button. Same rules as the
+ * first.
+ */
 export const pageScript = String.raw`
 const toneOf = (arm) => variable("--arm-" + arm.tone);
 const fixed3 = (value) => value.toFixed(3);

@@ -22,7 +22,7 @@ export function header(result: StudyResult): string {
   <p class="kicker">Upcycle study</p>
   <h1>${escapeHtml(result.name)}</h1>
   ${answer === undefined ? "" : `<p class="answer">${sentence(answer)}</p>`}
-  <p class="facts">${facts.join(" <span aria-hidden=\"true\">·</span> ")}</p>
+  <p class="facts">${facts.join(' <span aria-hidden="true">·</span> ')}</p>
 </header>`;
 }
 
@@ -38,7 +38,9 @@ export function tiles(result: StudyResult, data: ReportData): string {
   const dense = result.arms.find((arm) => arm.kind === "dense");
   const scratch = result.arms.find((arm) => arm.kind === "scratch");
   const best = byFinalLoss(result.arms.filter((arm) => arm.kind === "upcycled"))[0];
-  const shown: Tile[] = [{ name: "Parent", value: fixed(result.parent.loss), note: `${compact(result.parent.params.total)} parameters` }];
+  const shown: Tile[] = [
+    { name: "Parent", value: fixed(result.parent.loss), note: `${compact(result.parent.params.total)} parameters` },
+  ];
   for (const arm of [dense, best, scratch]) {
     if (arm !== undefined) shown.push(lossTile(arm, toneOf(arm)));
   }
@@ -50,14 +52,20 @@ export function tiles(result: StudyResult, data: ReportData): string {
     const swatch = tone === undefined ? "" : `<i class="swatch tone-${tone}"></i>`;
     return `<div><dt>${swatch}${escapeHtml(name)}</dt><dd><b>${value}</b><span>${escapeHtml(note)}</span></dd></div>`;
   });
-  const differences = best !== undefined && dense !== undefined ? `; differences are ${best.label} less ${dense.label}` : "";
+  const differences =
+    best !== undefined && dense !== undefined ? `; differences are ${best.label} less ${dense.label}` : "";
   return `<section aria-label="Key numbers"><dl class="tiles">${items.join("")}</dl>
 <p class="muted small">Held-out loss in nats per token${escapeHtml(differences)}.</p></section>`;
 }
 
 function lossTile(arm: ArmResult, tone: number): Tile {
   const loss = spread(arm.runs.map((run) => run.finalLoss));
-  const note = loss === null ? "no finite loss" : loss.n === 1 ? "1 seed" : `${fixed(loss.min)} to ${fixed(loss.max)}, ${loss.n} seeds`;
+  const note =
+    loss === null
+      ? "no finite loss"
+      : loss.n === 1
+        ? "1 seed"
+        : `${fixed(loss.min)} to ${fixed(loss.max)}, ${loss.n} seeds`;
   return { name: arm.label, value: fixed(loss?.mean ?? Number.NaN), note, tone };
 }
 
@@ -66,8 +74,19 @@ function differenceTile(name: string, comparison: Comparison | null): Tile[] {
   const size = Math.abs(comparison.difference);
   const digits = size < 0.01 ? significant(size, 2) : fixed(size);
   const sign = comparison.difference === 0 ? "" : comparison.difference < 0 ? "−" : "+";
-  const verdict = { within: "within the spread", narrow: "just beyond the spread", clear: "beyond the spread", unknown: "1 seed" };
-  return [{ name, value: sign + digits, note: `${sign}${percent(Math.abs(comparison.relative))}, ${verdict[comparison.verdict]}` }];
+  const verdict = {
+    within: "within the spread",
+    narrow: "just beyond the spread",
+    clear: "beyond the spread",
+    unknown: "1 seed",
+  };
+  return [
+    {
+      name,
+      value: sign + digits,
+      note: `${sign}${percent(Math.abs(comparison.relative))}, ${verdict[comparison.verdict]}`,
+    },
+  ];
 }
 
 export function findingsSection(result: StudyResult): string {
@@ -90,11 +109,20 @@ function sentence(text: string): string {
 }
 
 export function lossSection(result: StudyResult): string {
-  const parent = result.parent.points.length === 0 ? "" : `<label><input type="checkbox" id="with-parent"> count the parent's training</label>`;
+  const parent =
+    result.parent.points.length === 0
+      ? ""
+      : `<label><input type="checkbox" id="with-parent"> count the parent's training</label>`;
   const body = `
 <div class="controls scripted">
-  ${toggle("x-scale", "Horizontal axis", [["linear", "linear"], ["log", "log"]])}
-  ${toggle("y-range", "Vertical axis", [["close", "close up"], ["all", "everything"]])}
+  ${toggle("x-scale", "Horizontal axis", [
+    ["linear", "linear"],
+    ["log", "log"],
+  ])}
+  ${toggle("y-range", "Vertical axis", [
+    ["close", "close up"],
+    ["all", "everything"],
+  ])}
   ${parent}
 </div>
 <div class="charts">
@@ -111,7 +139,9 @@ export function lossSection(result: StudyResult): string {
 export function preservationSection(result: StudyResult): string {
   const tokens = result.arms.flatMap((arm) => arm.runs.flatMap((run) => run.preservation?.tokens ?? []))[0];
   const where = tokens === undefined ? "" : ` Measured on ${grouped(tokens)} held-out tokens.`;
-  const lead = `<p class="lead">Does the new model compute what its parent computed? Before any training, on the same text.${where}</p>`;
+  const lead =
+    `<p class="lead">Does the new model compute what its parent computed? Before any training, on the same ` +
+    `text.${where}</p>`;
   return section("preservation", "Was the parent's function kept?", lead + preservationTable(result));
 }
 
@@ -119,52 +149,89 @@ export function expertsSection(data: ReportData): string {
   const maps = loadSection(data);
   if (maps === "") return "";
   const similar = data.arms
-    .map((arm, index) => arm.similarity === null ? "" : chart(`similarity-${index}`, arm.label, `Cosine similarity of experts to the parent's FFN by layer, ${arm.label}`, arm.tone))
+    .map((arm, index) =>
+      arm.similarity === null
+        ? ""
+        : chart(
+            `similarity-${index}`,
+            arm.label,
+            `Cosine similarity of experts to the parent's FFN by layer, ${arm.label}`,
+            arm.tone,
+          ),
+    )
     .join("");
-  const similarity = similar === "" ? "" : `<div class="scripted"><h3>Experts against the parent's FFN</h3>
+  const similarity =
+    similar === ""
+      ? ""
+      : `<div class="scripted"><h3>Experts against the parent's FFN</h3>
 <p class="lead">Mean cosine similarity of each expert's weights to the part of the parent that it began as, by layer: 1 is an untouched copy.</p>
 <div class="charts">${similar}</div></div>`;
-  return section("experts", "The experts", `
+  return section(
+    "experts",
+    "The experts",
+    `
 <h3>Load per expert</h3>
 <p class="lead">The share of assignments that each expert took, as a multiple of an equal share. Rows are MoE layers, columns experts; the number at the end of a row is its busiest expert.</p>
 ${maps}
 <div class="scripted"><h3>Imbalance over time</h3>
 <p class="lead">Busiest expert as a multiple of an equal share, mean over the layers: 1 is perfect balance.</p>
 <div class="charts">${chart("imbalance", "", "Busiest expert as a multiple of an equal share against training steps, one line per MoE arm")}</div></div>
-${similarity}`);
+${similarity}`,
+  );
 }
 
 export function armsSection(result: StudyResult): string {
   const routers = result.arms
     .filter((arm) => arm.router !== null)
     .map((arm) => `<div><dt>${escapeHtml(arm.label)}</dt><dd>${escapeHtml(arm.router!)}</dd></div>`);
-  const list = routers.length === 0 ? "" : `<div><p class="caption">Routers</p><dl class="facts-list">${routers.join("")}</dl></div>`;
+  const list =
+    routers.length === 0
+      ? ""
+      : `<div><p class="caption">Routers</p><dl class="facts-list">${routers.join("")}</dl></div>`;
   return section("arms", "The arms", `${armsTable(result)}<div class="columns">${seedsTable(result)}${list}</div>`);
 }
 
 export function setupSection(result: StudyResult): string {
   const { text, environment, parent } = result;
-  const sources = text.sources.map((source) => `${source.name} (${plural(source.documents, "document")}, ${bytes(source.bytes, 3)})`);
+  const sources = text.sources.map(
+    (source) => `${source.name} (${plural(source.documents, "document")}, ${bytes(source.bytes, 3)})`,
+  );
   const parentFlops = parent.points.at(-1)?.flops;
   const trained = parent.tokens === null ? "brought by the user" : `trained here on ${compact(parent.tokens)} tokens`;
   const groups: [string, [string, string][]][] = [
-    ["Parent", [
-      ["Model", parent.label],
-      ["Parameters", grouped(parent.params.total)],
-      ["Training", trained + (parentFlops === undefined ? "" : `, ${flops(parentFlops)}`)],
-      ["Folder", parent.path],
-    ]],
-    ["Text", [
-      ["Sources", sources.join("; ")],
-      ["Training", `${plural(text.trainDocuments, "document")}, ${compact(text.trainTokens)} tokens`],
-      ["Held out", `${plural(text.heldOutDocuments, "document")}, ${compact(text.heldOutTokens)} tokens, losses on ${compact(text.judgedTokens)} of them`],
-      ["Tokenizer", `${grouped(text.vocab)} tokens, ${significant(text.bytesPerToken, 3)} bytes each`],
-    ]],
-    ["Machine", [
-      ["Processor", `${environment.cpu}, ${plural(environment.threads, "thread")}`],
-      ["Platform", environment.platform],
-      ["Software", `upcycle ${environment.upcycle}, Node ${environment.node}, ONNX Runtime ${environment.onnxruntime}`],
-    ]],
+    [
+      "Parent",
+      [
+        ["Model", parent.label],
+        ["Parameters", grouped(parent.params.total)],
+        ["Training", trained + (parentFlops === undefined ? "" : `, ${flops(parentFlops)}`)],
+        ["Folder", parent.path],
+      ],
+    ],
+    [
+      "Text",
+      [
+        ["Sources", sources.join("; ")],
+        ["Training", `${plural(text.trainDocuments, "document")}, ${compact(text.trainTokens)} tokens`],
+        [
+          "Held out",
+          `${plural(text.heldOutDocuments, "document")}, ${compact(text.heldOutTokens)} tokens, losses on ` +
+            `${compact(text.judgedTokens)} of them`,
+        ],
+        ["Tokenizer", `${grouped(text.vocab)} tokens, ${significant(text.bytesPerToken, 3)} bytes each`],
+      ],
+    ],
+    [
+      "Machine",
+      [
+        ["Processor", `${environment.cpu}, ${plural(environment.threads, "thread")}`],
+        ["Platform", environment.platform],
+        [
+          "Software",
+          `upcycle ${environment.upcycle}, Node ${environment.node}, ONNX Runtime ${environment.onnxruntime}`,
+        ],
+      ],
+    ],
   ];
   const columns = groups.map(([title, facts]) => {
     const items = facts.map(([name, value]) => `<div><dt>${name}</dt><dd>${escapeHtml(value)}</dd></div>`);
@@ -176,9 +243,13 @@ export function setupSection(result: StudyResult): string {
 export function reproduceSection(result: StudyResult): string {
   const commands = result.commands.map(escapeHtml).join("\n");
   const seeds = result.seeds.map((seed) => escapeHtml(String(seed))).join(", ");
-  return section("reproduce", "Make it again", `
+  return section(
+    "reproduce",
+    "Make it again",
+    `
 <p class="lead">The same commands with the same seeds (${seeds}) give the same numbers on the same machine.</p>
-<div class="commands"><button type="button" class="scripted" data-copy="commands">Copy</button><pre id="commands" tabindex="0">${commands}</pre></div>`);
+<div class="commands"><button type="button" class="scripted" data-copy="commands">Copy</button><pre id="commands" tabindex="0">${commands}</pre></div>`,
+  );
 }
 
 export function dataElement(data: ReportData): string {
@@ -199,8 +270,8 @@ function chart(id: string, title: string, label: string, tone?: number): string 
 function toggle(name: string, label: string, options: readonly (readonly [string, string])[]): string {
   const radios = options.map(
     ([value, text], index) =>
-      `<label><input type="radio" name="${name}" value="${value}"${index === 0 ? " checked" : ""}><span>${text}</span></label>`,
+      `<label><input type="radio" name="${name}" ` +
+      `value="${value}"${index === 0 ? " checked" : ""}><span>${text}</span></label>`,
   );
   return `<fieldset class="toggle"><legend>${label}</legend>${radios.join("")}</fieldset>`;
 }
-

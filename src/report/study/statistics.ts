@@ -73,7 +73,13 @@ export function armCurve(arm: ArmResult): Curve {
   const runs = arm.runs.filter((run) => finitePoints(run.points).length > 0);
   const grid = new Map<number, number>();
   for (const run of runs) for (const point of run.points) grid.set(point.tokens, point.flops);
-  const curve = { tokens: [] as number[], flops: [] as number[], mean: [] as number[], low: [] as number[], high: [] as number[] };
+  const curve = {
+    tokens: [] as number[],
+    flops: [] as number[],
+    mean: [] as number[],
+    low: [] as number[],
+    high: [] as number[],
+  };
   for (const tokens of [...grid.keys()].sort((a, b) => a - b)) {
     const losses = runs.map((run) => lossAt(run.points, "tokens", tokens));
     if (losses.some((loss) => loss === null)) continue;
@@ -87,7 +93,10 @@ export function armCurve(arm: ArmResult): Curve {
   return curve;
 }
 
-/** `within`: the ranges of the seeds overlap; `narrow`: they do not, by less than twice the wider range; `unknown`: one seed. */
+/**
+ * `within`: the ranges of the seeds overlap; `narrow`: they do not, by less than twice the wider range; `unknown`: one
+ * seed.
+ */
 export type Verdict = "within" | "narrow" | "clear" | "unknown";
 
 export interface Comparison {

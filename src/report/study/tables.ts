@@ -11,7 +11,9 @@ interface Column {
   readonly number?: boolean;
 }
 
-/** Cells are markup: callers escape. The first cell of a row is its heading; wide tables scroll inside their own frame. */
+/**
+ * Cells are markup: callers escape. The first cell of a row is its heading; wide tables scroll inside their own frame.
+ */
 export function htmlTable(caption: string, columns: readonly Column[], rows: readonly (readonly string[])[]): string {
   const align = (column: number): string => (columns[column]?.number ? ' class="number"' : "");
   const head = columns.map((column, at) => `<th scope="col"${align(at)}>${column.heading}</th>`).join("");
@@ -85,15 +87,17 @@ export function preservationTable(result: StudyResult): string {
     arm.runs.flatMap((run) => {
       const found = run.preservation;
       if (found === null) return [];
-      return [[
-        armHeading(arm, tones[index]!),
-        String(run.seed),
-        fixed(found.parentLoss, 4),
-        fixed(found.childLoss, 4),
-        found.childLoss === found.parentLoss ? "0" : signedNats(found.childLoss - found.parentLoss),
-        significant(found.maxAbsLogitDiff, 2),
-        significant(found.maxAbsLogitDiff / found.maxAbsLogit, 2),
-      ]];
+      return [
+        [
+          armHeading(arm, tones[index]!),
+          String(run.seed),
+          fixed(found.parentLoss, 4),
+          fixed(found.childLoss, 4),
+          found.childLoss === found.parentLoss ? "0" : signedNats(found.childLoss - found.parentLoss),
+          significant(found.maxAbsLogitDiff, 2),
+          significant(found.maxAbsLogitDiff / found.maxAbsLogit, 2),
+        ],
+      ];
     }),
   );
   if (rows.length === 0) return `<p>No arm of this study has a parent's function to keep.</p>`;
@@ -108,7 +112,10 @@ export function lossTable(result: StudyResult): string {
   if (ends.length === 0) return "";
   const end = Math.min(...ends);
   const tokens = Array.from({ length: momentsWithoutScript }, (_, i) => (end * i) / (momentsWithoutScript - 1));
-  const columns: Column[] = [{ heading: "Arm" }, ...tokens.map((at) => ({ heading: `${compact(at)} tokens`, number: true }))];
+  const columns: Column[] = [
+    { heading: "Arm" },
+    ...tokens.map((at) => ({ heading: `${compact(at)} tokens`, number: true })),
+  ];
   const rows = result.arms.map((arm) => [
     escapeHtml(arm.label),
     ...tokens.map((at) => fixed(mean(arm.runs.map((run) => lossAt(run.points, "tokens", at) ?? Number.NaN)))),

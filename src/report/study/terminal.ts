@@ -1,11 +1,32 @@
 /** The study as text of at most `columns` columns: one row per arm, then the findings. */
-import { bytes, compact, duration, fixed, flops, grouped, meanWithSpread, significant, table, wrap } from "../../base/format.js";
+import {
+  bytes,
+  compact,
+  duration,
+  fixed,
+  flops,
+  grouped,
+  meanWithSpread,
+  significant,
+  table,
+  wrap,
+} from "../../base/format.js";
 import { relativeLogitError } from "./health-findings.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
 import { mean, spread } from "./statistics.js";
 
 export function terminalTable(result: StudyResult, columns = 80): string {
-  const heading = ["arm", "params\ntotal", "\nactive", "logit\nerror", "start\nloss", "final\nloss", "\ntok/s", "peak\nmemory", "train\nFLOP"];
+  const heading = [
+    "arm",
+    "params\ntotal",
+    "\nactive",
+    "logit\nerror",
+    "start\nloss",
+    "final\nloss",
+    "\ntok/s",
+    "peak\nmemory",
+    "train\nFLOP",
+  ];
   const rows = result.arms.map(armRow);
   const alignment = heading.map((_, column) => (column === 0 ? "left" : "right") as "left" | "right");
   const title = `${result.name} (${duration(result.seconds)}; parent's loss ${fixed(result.parent.loss)})`;
@@ -16,7 +37,9 @@ export function terminalTable(result: StudyResult, columns = 80): string {
     "",
     ...wrap(legend(result), columns),
     "",
-    ...result.findings.flatMap((finding) => wrap(finding, columns - 2).map((line, index) => (index === 0 ? `- ${line}` : `  ${line}`))),
+    ...result.findings.flatMap((finding) =>
+      wrap(finding, columns - 2).map((line, index) => (index === 0 ? `- ${line}` : `  ${line}`)),
+    ),
   ].join("\n");
 }
 
@@ -42,7 +65,9 @@ function legend(result: StudyResult): string {
   const seeds = Math.max(0, ...result.arms.map((arm) => arm.runs.length));
   const spreadWords = seeds > 1 ? `mean over ${seeds} seeds ± the seed furthest from it` : "one seed, spread unknown";
   return (
-    `logit error: largest difference from the parent's logits before training, relative to the largest logit; losses are held-out, ` +
-    `in nats per token; final loss: ${spreadWords}; train FLOP: forward and backward, per run (G 10^9, T 10^12, P 10^15).`
+    "logit error: largest difference from the parent's logits before training, relative to the largest logit; " +
+    "losses are held-out, " +
+    (`in nats per token; final loss: ${spreadWords}; train FLOP: forward and backward, per run (G 10^9, T ` +
+      "10^12, P 10^15).")
   );
 }

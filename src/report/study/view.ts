@@ -1,4 +1,7 @@
-/** The numbers that the page's charts draw, reduced from the study result: means and ranges, rounded, thinned where long. */
+/**
+ * The numbers that the page's charts draw, reduced from the study result: means and ranges, rounded, thinned where
+ * long.
+ */
 import { toneIndices } from "../page/palette.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
 import { armCurve, balance, mean, recipeShape, spread, type Curve } from "./statistics.js";
@@ -130,7 +133,9 @@ function loadView(arm: ArmResult): LoadView | null {
       return {
         seed: run.seed,
         steps: moments.map((one) => one.step),
-        shares: moments.map((one) => one.layers.map((layer) => layer.map((load) => Math.round(100 * load * layer.length)))),
+        shares: moments.map((one) =>
+          one.layers.map((layer) => layer.map((load) => Math.round(100 * load * layer.length))),
+        ),
       };
     }),
   };

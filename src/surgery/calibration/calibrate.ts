@@ -1,7 +1,8 @@
 /**
- * Measures what calibrated scaling needs: on real text, the sum m of the probabilities of the experts that each token selects, at every
- * layer, with the router rows that the recipe draws and the inputs that the parent's FFNs get. The factor that makes the mean squared
- * error of the layer's output smallest is s = G E[m] / E[m^2] (`surgery/planning/scaling.ts`). Weights pass by; activations stay.
+ * Measures what calibrated scaling needs: on real text, the sum m of the probabilities of the experts that each token
+ * selects, at every layer, with the router rows that the recipe draws and the inputs that the parent's FFNs get. The
+ * factor that makes the mean squared error of the layer's output smallest is s = G E[m] / E[m^2]
+ * (`surgery/planning/scaling.ts`). Weights pass by; activations stay.
  */
 import { isParallel } from "../../graph/nn/decoder.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
@@ -43,7 +44,18 @@ export interface Calibration {
 }
 
 /** Throws inputError for a model, recipe or text that cannot be used. */
-export async function calibrate({ source: from, recipe, routerRows, text = [], tokens: limit = 4096, sequence = 256, backend, threads, signal, onLayer }: CalibrationOptions): Promise<Calibration> {
+export async function calibrate({
+  source: from,
+  recipe,
+  routerRows,
+  text = [],
+  tokens: limit = 4096,
+  sequence = 256,
+  backend,
+  threads,
+  signal,
+  onLayer,
+}: CalibrationOptions): Promise<Calibration> {
   const model = await openStreamedModel(from, backend, { threads, signal });
   try {
     const { dir, spec } = model;
@@ -75,13 +87,25 @@ export async function calibrate({ source: from, recipe, routerRows, text = [], t
 }
 
 /** The router rows [E, H] that the recipe draws, or was given, for each layer; null for layers that stay dense. */
-async function routersOf(spec: DecoderSpec, recipe: UpcycleRecipe, rows: RouterRows | undefined): Promise<(Float32Array | null)[]> {
+async function routersOf(
+  spec: DecoderSpec,
+  recipe: UpcycleRecipe,
+  rows: RouterRows | undefined,
+): Promise<(Float32Array | null)[]> {
   const plan = planUpcycle(spec, { ...recipe, scaling: "none" }, rows);
   const nothing = (): never => {
     throw new Error("a fresh router reads the source");
   };
-  const context = { shapes: new Map(), seed: recipe.seed, data: matricesOf(plan.data), dtypeOf: nothing, readRegion: nothing };
-  const byLayer = new Map(plan.outputs.filter(({ slot }) => slot.at.part === "router").map((output) => [output.slot.at.layer, output]));
+  const context = {
+    shapes: new Map(),
+    seed: recipe.seed,
+    data: matricesOf(plan.data),
+    dtypeOf: nothing,
+    readRegion: nothing,
+  };
+  const byLayer = new Map(
+    plan.outputs.filter(({ slot }) => slot.at.part === "router").map((output) => [output.slot.at.layer, output]),
+  );
   return inTurn([...spec.layers.keys()], async (layer) => {
     const output = byLayer.get(layer);
     return output === undefined ? null : evaluateFloat32(output.value, output.slot.shape, context);

@@ -19,7 +19,10 @@ export interface AreaPlan {
 export function areasOf(parents: readonly Checkpoint[], { seed, values, data }: AreaPlan): MakeArea {
   const byKey = new Map(values);
   const context: EvaluationContext = {
-    shapes: sourceShapes(parents[0]!.spec), seed, data: matricesOf(data), known: new Map(),
+    shapes: sourceShapes(parents[0]!.spec),
+    seed,
+    data: matricesOf(data),
+    known: new Map(),
     dtypeOf: (key, source = 0) => parents[source]!.dtypeOf(key),
     readRegion: (region, into) => parents[region.source ?? 0]!.readRegion(region, into),
   };

@@ -25,7 +25,11 @@ export interface CardFacts {
   /** Merged into the parent; null: nothing. */
   readonly adapter: AdapterFacts | null;
   /** Further dense models that gave experts. */
-  readonly experts: readonly { readonly name: string; readonly card: ParentCard; readonly adapter: AdapterFacts | null }[];
+  readonly experts: readonly {
+    readonly name: string;
+    readonly card: ParentCard;
+    readonly adapter: AdapterFacts | null;
+  }[];
   readonly plan: SurgeryPlan;
   readonly dtype: WriteDtype;
   readonly weightBytes: number;
@@ -44,21 +48,35 @@ export interface AdapterFacts {
 /** The card's text. Equal facts give equal text: no times, no paths. */
 export function modelCard(facts: CardFacts): string {
   return [
-    ...frontMatter(facts), "",
-    `# ${shownName(facts.parentName, facts.adapter)} ${recipeName(facts.plan.recipe)}`, "",
-    `A mixture of experts, upcycled from ${bold(shownName(facts.parent.repository ?? facts.parentName, facts.adapter))} with Upcycle ${toolVersion}.`, "",
-    ...rows(summary(facts)), "",
-    "`upcycle.json` holds the recipe in full.", "",
-    "## The parent's function", "",
-    `${sentence(explainExpectation(facts.plan.expected))}`, "",
-    ...measured(facts.preservation, facts.adapter === null ? "the parent" : "the parent with its adapter merged in"), "",
-    "## Loading", "",
-    ...loading(facts), "",
+    ...frontMatter(facts),
+    "",
+    `# ${shownName(facts.parentName, facts.adapter)} ${recipeName(facts.plan.recipe)}`,
+    "",
+    "A mixture of experts, upcycled from " +
+      `${bold(shownName(facts.parent.repository ?? facts.parentName, facts.adapter))} with Upcycle ` +
+      `${toolVersion}.`,
+    "",
+    ...rows(summary(facts)),
+    "",
+    "`upcycle.json` holds the recipe in full.",
+    "",
+    "## The parent's function",
+    "",
+    `${sentence(explainExpectation(facts.plan.expected))}`,
+    "",
+    ...measured(facts.preservation, facts.adapter === null ? "the parent" : "the parent with its adapter merged in"),
+    "",
+    "## Loading",
+    "",
+    ...loading(facts),
+    "",
   ].join("\n");
 }
 
 function frontMatter({ parentName, parent, adapter, experts, plan }: CardFacts): string[] {
-  const models = [{ name: parentName, card: parent, adapter }, ...experts].flatMap((model) => (model.adapter === null ? [model] : [model, model.adapter]));
+  const models = [{ name: parentName, card: parent, adapter }, ...experts].flatMap((model) =>
+    model.adapter === null ? [model] : [model, model.adapter],
+  );
   return matterLines(models, plan.target.family, ["moe", "mixture-of-experts", "upcycled"]);
 }
 
@@ -68,23 +86,30 @@ export interface NamedCard {
 }
 
 /**
- * The lines that the Hub reads: licence and languages of the first of `models`, the names on the Hub of all, family and tags. The Hub
- * refuses a card whose `base_model` is none of its names, so a folder of somebody's disk that knows no such name stands in a comment, for
- * whoever publishes the model.
+ * The lines that the Hub reads: licence and languages of the first of `models`, the names on the Hub of all, family and
+ * tags. The Hub refuses a card whose `base_model` is none of its names, so a folder of somebody's disk that knows no
+ * such name stands in a comment, for whoever publishes the model.
  */
 export function matterLines(models: readonly NamedCard[], family: string, tags: readonly string[]): string[] {
   const { license, licenseName, licenseLink, languages } = models[0]!.card;
-  const idsOf = ({ card: { repository, baseModels } }: NamedCard): readonly string[] => (repository === null ? baseModels : [repository]);
+  const idsOf = ({ card: { repository, baseModels } }: NamedCard): readonly string[] =>
+    repository === null ? baseModels : [repository];
   const ids = [...new Set(models.flatMap(idsOf))];
   const local = [...new Set(models.filter((model) => idsOf(model).length === 0).map(({ name }) => oneLine(name)))];
   const only = (key: string, value: unknown): Record<string, unknown> => (value === null ? {} : { [key]: value });
   const matter = {
-    ...only("license", license), ...only("license_name", licenseName), ...only("license_link", licenseLink),
+    ...only("license", license),
+    ...only("license_name", licenseName),
+    ...only("license_link", licenseLink),
     ...(languages.length === 0 ? {} : { language: [...languages] }),
     ...only("base_model", ids.length > 1 ? ids : (ids[0] ?? null)),
-    ...(family === "upcycle" ? {} : { library_name: "transformers" }), pipeline_tag: "text-generation", tags: [...tags, family],
+    ...(family === "upcycle" ? {} : { library_name: "transformers" }),
+    pipeline_tag: "text-generation",
+    tags: [...tags, family],
   };
-  const comments = local.map((name) => `# base_model: ${name} (a folder; the Hub takes only a name that it has itself)`);
+  const comments = local.map(
+    (name) => `# base_model: ${name} (a folder; the Hub takes only a name that it has itself)`,
+  );
   return ["---", stringify(matter, { lineWidth: 0 }).trimEnd(), ...comments, "---"];
 }
 
@@ -101,11 +126,31 @@ function summary({ parentName, parent, adapter, experts, plan, dtype, weightByte
   return [
     ["parent", `${markdownText(parentName)} (${source.family}), ${compact(countParams(source).total)} parameters`],
     ...adapterRows("its adapter", adapter),
-    ...experts.flatMap(({ name, card, adapter: own }, i): [string, string][] => [[`parent ${i + 1}`, `${markdownText(name)}, licence: ${licence(card)}`], ...adapterRows(`adapter of parent ${i + 1}`, own)]),
-    ...(recipe.parents === null ? [] : [
-      ["experts from", recipe.parents.map(({ source: from }) => [shownName(parentName, adapter), ...experts.map(({ name, adapter: own }) => shownName(name, own))][from]!).join(", ")] as [string, string],
-      ["all other tensors", recipe.others === "base" ? `from ${shownName(parentName, adapter)}` : "the mean over the models that gave experts"] as [string, string],
+    ...experts.flatMap(({ name, card, adapter: own }, i): [string, string][] => [
+      [`parent ${i + 1}`, `${markdownText(name)}, licence: ${licence(card)}`],
+      ...adapterRows(`adapter of parent ${i + 1}`, own),
     ]),
+    ...(recipe.parents === null
+      ? []
+      : [
+          [
+            "experts from",
+            recipe.parents
+              .map(
+                ({ source: from }) =>
+                  [shownName(parentName, adapter), ...experts.map(({ name, adapter: own }) => shownName(name, own))][
+                    from
+                  ]!,
+              )
+              .join(", "),
+          ] as [string, string],
+          [
+            "all other tensors",
+            recipe.others === "base"
+              ? `from ${shownName(parentName, adapter)}`
+              : "the mean over the models that gave experts",
+          ] as [string, string],
+        ]),
     ["parameters", `${compact(total)}, ${compact(active)} active for each token`],
     ["recipe", explainPlan(plan)[0]!],
     ["router", `${recipe.order}, ${routerWords(recipe)}`],
@@ -117,7 +162,14 @@ function summary({ parentName, parent, adapter, experts, plan, dtype, weightByte
 }
 
 export function adapterRows(key: string, adapter: AdapterFacts | null): [string, string][] {
-  return adapter === null ? [] : [[key, `${markdownText(adapter.words)}; licence: ${licence({ ...adapter.card, licenseFiles: [] }, "the adapter")}`]];
+  return adapter === null
+    ? []
+    : [
+        [
+          key,
+          `${markdownText(adapter.words)}; licence: ${licence({ ...adapter.card, licenseFiles: [] }, "the adapter")}`,
+        ],
+      ];
 }
 
 function routerWords({ routerInit, routerStd }: SurgeryPlan["recipe"]): string {
@@ -129,24 +181,41 @@ function routerWords({ routerInit, routerStd }: SurgeryPlan["recipe"]): string {
 export function licence({ license, licenseName, licenseFrom, licenseFiles }: ParentCard, whose = "the parent"): string {
   const files = licenseFiles.length === 0 ? "" : `; ${markdownText(licenseFiles.join(", "))} beside this file`;
   if (license === null) return `not stated by ${whose}'s README.md or config.json${files}`;
-  return `${markdownText(licenseName === null ? license : `${license} (${licenseName})`)}, as ${whose}'s ${licenseFrom} says${files}`;
+  return (
+    `${markdownText(licenseName === null ? license : `${license} (${licenseName})`)}, as ${whose}'s ` +
+    `${licenseFrom} says${files}`
+  );
 }
 
 export function measured(found: PreservationReport | null, parent = "the parent"): string[] {
   if (found === null) return [`${notMeasured} \`upcycle verify PARENT THIS\` does.`];
   const worst = worstLayer(found.layers);
   return [
-    `Measured on ${found.tokens} tokens of ${markdownText(found.source)}, ${parent} and this model evaluated in float32:`, "",
+    `Measured on ${found.tokens} tokens of ${markdownText(found.source)}, ${parent} and this model evaluated ` +
+      "in float32:",
+    "",
     ...rows([
-      ["largest logit difference", `${significant(found.maxAbsLogitDiff)}, ${significant(found.relative)} of the largest logit`],
+      [
+        "largest logit difference",
+        `${significant(found.maxAbsLogitDiff)}, ${significant(found.relative)} of the largest logit`,
+      ],
       ["mean logit difference", significant(found.meanAbsLogitDiff)],
       ["loss of the parent", found.parentLoss.toFixed(5)],
       ["loss of this model", found.childLoss.toFixed(5)],
       ["KL divergence", `${significant(found.klDivergence)} nats`],
       ["same likeliest token", percent(found.topAgreement, 4)],
-      ...(worst === null ? [] : [["relative error of an FFN", `${significant(worst.relative)} at most (layer ${worst.layer})`] as [string, string]]),
-    ]), "",
-    found.verdict.words, `\`${reportFile}\` has it by layer.`,
+      ...(worst === null
+        ? []
+        : [
+            ["relative error of an FFN", `${significant(worst.relative)} at most (layer ${worst.layer})`] as [
+              string,
+              string,
+            ],
+          ]),
+    ]),
+    "",
+    found.verdict.words,
+    `\`${reportFile}\` has it by layer.`,
   ];
 }
 
@@ -155,26 +224,46 @@ function loading({ plan, warnings }: CardFacts): string[] {
   const notes = warnings.map((warning) => `- ${sentence(markdownText(warning))}`);
   const remarks = notes.length === 0 ? [] : ["", ...notes];
   if (!loadsElsewhere(plan)) {
-    return ["No released architecture can hold this model: only Upcycle loads it (`upcycle generate`, `train`, `verify`).", ...remarks];
+    return [
+      "No released architecture can hold this model: only Upcycle loads it (`upcycle generate`, `train`, `verify`).",
+      ...remarks,
+    ];
   }
   const serving = servingOf(plan.target as Parameters<typeof servingOf>[0], plan.recipe.order);
   const served = serving.some(({ program, support }) => program === "vLLM" && support === "same");
   return [
-    "```python", "from transformers import AutoModelForCausalLM", 'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", dtype="auto")', "```", "",
+    "```python",
+    "from transformers import AutoModelForCausalLM",
+    'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", dtype="auto")',
+    "```",
+    "",
     ...(served ? ["```sh", "vllm serve path/to/this/folder", "```", ""] : []),
-    ...rows(serving.map(({ program, support, note }) => [program, note === null ? supportWords[support] : `${supportWords[support]}: ${note}`])), "",
+    ...rows(
+      serving.map(({ program, support, note }) => [
+        program,
+        note === null ? supportWords[support] : `${supportWords[support]}: ${note}`,
+      ]),
+    ),
+    "",
     "As read in the sources of these programs; versions differ.",
     ...remarks,
   ];
 }
 
 const supportWords: Readonly<Record<Support, string>> = {
-  same: "computes the same function", other: "loads it, but computes **another function**", no: "does not load it", unknown: "not known",
+  same: "computes the same function",
+  other: "loads it, but computes **another function**",
+  no: "does not load it",
+  unknown: "not known",
 };
 
 /** A table without a heading, as Markdown has it. */
 export function rows(cells: readonly (readonly [string, string])[]): string[] {
-  return ["| | |", "|---|---|", ...cells.map(([key, value]) => `| ${key} | ${value.replace(/[\r\n]+/g, " ").replaceAll("|", "\\|")} |`)];
+  return [
+    "| | |",
+    "|---|---|",
+    ...cells.map(([key, value]) => `| ${key} | ${value.replace(/[\r\n]+/g, " ").replaceAll("|", "\\|")} |`),
+  ];
 }
 
 const bold = (text: string): string => `**${text}**`;

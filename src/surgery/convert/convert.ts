@@ -1,9 +1,11 @@
 /**
  * Upcycles a dense model folder into an MoE model folder, chunk by chunk.
  *
- *   open -> plan -> (per chunk: read, evaluate, write to each of its places) -> config, tokenizer, upcycle.json -> rename into place
+ *   open -> plan -> (per chunk: read, evaluate, write to each of its places) -> config, tokenizer, upcycle.json ->
+ *   rename into place
  *
- * Memory: a few chunks, whatever the model's size. A conversion that was interrupted goes on when it is asked for again.
+ * Memory: a few chunks, whatever the model's size. A conversion that was interrupted goes on when it is asked for
+ * again.
  */
 import { inputError } from "../../base/errors.js";
 import { foldersOf } from "../../files/checkpoint/model-source.js";
@@ -33,7 +35,10 @@ export interface ConvertOptions extends ExecuteOptions {
   /** Further dense models, 1 and up in the recipe's `parents`; `source` is the base. */
   readonly parents?: readonly ModelSource[] | undefined;
   readonly recipe: UpcycleRecipe;
-  /** Of a recipe whose router is made from prompts: its rows (`surgery/calibration/prompt-router.ts`). A plan can be made without them. */
+  /**
+   * Of a recipe whose router is made from prompts: its rows (`surgery/calibration/prompt-router.ts`). A plan can be
+   * made without them.
+   */
   readonly routerRows?: RouterRows | undefined;
   /** Precision to write; the source's own if left out (float32 for a float64 source). */
   readonly dtype?: WriteDtype | undefined;
@@ -69,7 +74,10 @@ export interface Conversion extends ConversionPlan {
   readonly found: boolean;
 }
 
-type PlanOptions = Pick<ConvertOptions, "source" | "parents" | "recipe" | "routerRows" | "dtype" | "routerDtype" | "maxShardBytes">;
+type PlanOptions = Pick<
+  ConvertOptions,
+  "source" | "parents" | "recipe" | "routerRows" | "dtype" | "routerDtype" | "maxShardBytes"
+>;
 
 /** What `convertCheckpoint` would do, from config and file headers alone; writes nothing. Throws like it. */
 export async function planConversion(options: PlanOptions): Promise<ConversionPlan> {
@@ -106,11 +114,24 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
     const slotDtype = slotDtypeOf(planned);
     // Router rows that were given are in none of the files that are compared.
     if (acceptFinished === true && overwrite !== true && plan.data.length === 0) {
-      const weightFiles = await finishedFiles(out, { plan, dtype: slotDtype, maxShardBytes: options.maxShardBytes, files }, parents);
-      if (weightFiles !== null) return { ...planned, dir: out, weightFiles, record, card, seconds: seconds(), found: true };
+      const weightFiles = await finishedFiles(
+        out,
+        { plan, dtype: slotDtype, maxShardBytes: options.maxShardBytes, files },
+        parents,
+      );
+      if (weightFiles !== null)
+        return { ...planned, dir: out, weightFiles, record, card, seconds: seconds(), found: true };
     }
     const work = {
-      name: `${recipeName(plan.recipe)} of ${plan.source.family}`, settings: { recipe: plan.recipe, routerDtype }, slotDtype, target: plan.target, outputs: plan.outputs, data: plan.data, seed: plan.recipe.seed, dtype, files,
+      name: `${recipeName(plan.recipe)} of ${plan.source.family}`,
+      settings: { recipe: plan.recipe, routerDtype },
+      slotDtype,
+      target: plan.target,
+      outputs: plan.outputs,
+      data: plan.data,
+      seed: plan.recipe.seed,
+      dtype,
+      files,
       lineage: lineageRecord(lineageOf(record, plan.target.layers.length)),
     };
     const written = await executeWork(parents, work, options, onEvent);
@@ -123,28 +144,66 @@ export async function convertCheckpoint(options: ConvertOptions): Promise<Conver
 /** A plan without its router rows can be shown, not carried out. */
 function requireData({ data, recipe, outputs }: SurgeryPlan): void {
   if (!outputs.some(({ value }) => value.op === "data" && !data.some(({ name }) => name === value.name))) return;
-  throw inputError("the router is to be made from prompts, and its rows were not given", { where: `recipe ${recipeName(recipe)}`, hint: "make them with promptRouter" });
+  throw inputError("the router is to be made from prompts, and its rows were not given", {
+    where: `recipe ${recipeName(recipe)}`,
+    hint: "make them with promptRouter",
+  });
 }
 
-async function cardOf(parents: readonly Checkpoint[], { plan, dtype, weightBytes, warnings }: ConversionPlan): Promise<CardFacts> {
-  const [base, ...experts] = await Promise.all(parents.map(async (parent) => {
-    const { dir, config } = parent;
-    return { name: modelName(dir), card: await readParentCard(dir, config), adapter: await adapterFacts(parent) };
-  }));
-  return { parentName: base!.name, parent: base!.card, adapter: base!.adapter, experts, plan, dtype, weightBytes, warnings, preservation: null };
+async function cardOf(
+  parents: readonly Checkpoint[],
+  { plan, dtype, weightBytes, warnings }: ConversionPlan,
+): Promise<CardFacts> {
+  const [base, ...experts] = await Promise.all(
+    parents.map(async (parent) => {
+      const { dir, config } = parent;
+      return { name: modelName(dir), card: await readParentCard(dir, config), adapter: await adapterFacts(parent) };
+    }),
+  );
+  return {
+    parentName: base!.name,
+    parent: base!.card,
+    adapter: base!.adapter,
+    experts,
+    plan,
+    dtype,
+    weightBytes,
+    warnings,
+    preservation: null,
+  };
 }
 
 /** Of each slot. */
-function slotDtypeOf({ plan: { target }, dtype, routerDtype }: Pick<ConversionPlan, "plan" | "dtype" | "routerDtype">): (slot: Slot) => WriteDtype {
+function slotDtypeOf({
+  plan: { target },
+  dtype,
+  routerDtype,
+}: Pick<ConversionPlan, "plan" | "dtype" | "routerDtype">): (slot: Slot) => WriteDtype {
   return (slot) => (routerDtype !== null && isRouter(slot) ? routerDtype : keepsFloat32(target, slot) ? "F32" : dtype);
 }
 
-function planFor(parents: readonly Checkpoint[], { recipe, routerRows, dtype, routerDtype = undefined, maxShardBytes }: PlanOptions): ConversionPlan {
-  const differences = requireAgreement(parents.map(({ dir, spec }) => ({ name: dir, spec })), recipe);
+function planFor(
+  parents: readonly Checkpoint[],
+  { recipe, routerRows, dtype, routerDtype = undefined, maxShardBytes }: PlanOptions,
+): ConversionPlan {
+  const differences = requireAgreement(
+    parents.map(({ dir, spec }) => ({ name: dir, spec })),
+    recipe,
+  );
   const [base, ...others] = parents as [Checkpoint, ...Checkpoint[]];
   const plan = planUpcycle(base.spec, recipe, routerRows);
   const written = dtype ?? ownDtype(base);
-  const warnings = [...plan.warnings, ...differences, ...fileWarnings(base), ...others.flatMap((other) => fileWarnings(other).map((words) => `${sourceName(sourceOf(other))}: ${words}`))];
+  const warnings = [
+    ...plan.warnings,
+    ...differences,
+    ...fileWarnings(base),
+    ...others.flatMap((other) => fileWarnings(other).map((words) => `${sourceName(sourceOf(other))}: ${words}`)),
+  ];
   const precision = { plan, dtype: written, routerDtype: routerDtype ?? null };
-  return { ...precision, weightBytes: plannedWeightBytes(plan.target, slotDtypeOf(precision), maxShardBytes), adapters: parents.map(adapterWords), warnings };
+  return {
+    ...precision,
+    weightBytes: plannedWeightBytes(plan.target, slotDtypeOf(precision), maxShardBytes),
+    adapters: parents.map(adapterWords),
+    warnings,
+  };
 }

@@ -25,14 +25,20 @@ export interface DerivedCardFacts {
 }
 
 /** The card's text. Equal facts give equal text: no times, no paths. */
-export async function derivedCard(checkpoint: Checkpoint, { title, what, tags, target, dtype, weightBytes, summary, warnings }: DerivedCardFacts): Promise<string> {
+export async function derivedCard(
+  checkpoint: Checkpoint,
+  { title, what, tags, target, dtype, weightBytes, summary, warnings }: DerivedCardFacts,
+): Promise<string> {
   const { dir, config, spec } = checkpoint;
   const [base, parent, adapter] = [modelName(dir), await readParentCard(dir, config), await adapterFacts(checkpoint)];
   const name = shownName(base, adapter);
   return [
-    ...matterLines([{ name: base, card: parent }, ...(adapter === null ? [] : [adapter])], target.family, tags), "",
-    `# ${name} ${title}`, "",
-    `${what} **${name}** with Upcycle ${toolVersion}.`, "",
+    ...matterLines([{ name: base, card: parent }, ...(adapter === null ? [] : [adapter])], target.family, tags),
+    "",
+    `# ${name} ${title}`,
+    "",
+    `${what} **${name}** with Upcycle ${toolVersion}.`,
+    "",
     ...rows([
       ["from", `${markdownText(base)} (${spec.family}), ${compact(countParams(spec).total)} parameters`],
       ...adapterRows("its adapter", adapter),
@@ -41,7 +47,8 @@ export async function derivedCard(checkpoint: Checkpoint, { title, what, tags, t
       ...summary,
       ["weights", `${bytes(weightBytes, 3)} as ${dtypeNames[dtype]}`],
       ["licence", licence(parent)],
-    ]), "",
+    ]),
+    "",
     ...(warnings.length === 0 ? [] : [...warnings.map((warning) => `- ${markdownText(warning)}`), ""]),
   ].join("\n");
 }

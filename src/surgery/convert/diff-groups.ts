@@ -74,13 +74,18 @@ function runs(numbers: readonly number[]): [number, number][] {
 
 /** Math.max and Math.min keep a NaN. */
 function worst(members: readonly TensorDiff[]): TensorDiff["difference"] {
-  return members.map(({ difference }) => difference).reduce((a, b) =>
-    a === null || b === null ? null : {
-      maxAbs: Math.max(a.maxAbs, b.maxAbs),
-      meanAbs: Math.max(a.meanAbs, b.meanAbs),
-      relative: Math.max(a.relative, b.relative),
-      cosine: Math.min(a.cosine, b.cosine),
-    });
+  return members
+    .map(({ difference }) => difference)
+    .reduce((a, b) =>
+      a === null || b === null
+        ? null
+        : {
+            maxAbs: Math.max(a.maxAbs, b.maxAbs),
+            meanAbs: Math.max(a.meanAbs, b.meanAbs),
+            relative: Math.max(a.relative, b.relative),
+            cosine: Math.min(a.cosine, b.cosine),
+          },
+    );
 }
 
 function gathered<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {

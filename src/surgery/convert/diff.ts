@@ -1,4 +1,7 @@
-/** Two models, tensor by tensor: what only one has, what differs and by how much. A few megabytes are in memory at a time. */
+/**
+ * Two models, tensor by tensor: what only one has, what differs and by how much. A few megabytes are in memory at a
+ * time.
+ */
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../../files/checkpoint/open.js";
 import { lineageKey } from "../../files/checkpoint/write.js";
 import { toFloat32, type FloatDtype } from "../../files/numeric/dtype.js";
@@ -51,8 +54,15 @@ export interface DiffOptions {
 /** Elements of one tensor in memory at once. */
 const piece = 1 << 20;
 
-/** Tensors are matched by what they are to the model, so that families with other names or fused tensors compare. Throws inputError for a folder that is no supported model, or an adapter that cannot be merged in. */
-export async function diffCheckpoints(sourceA: ModelSource, sourceB: ModelSource, { onProgress, signal }: DiffOptions = {}): Promise<CheckpointDiff> {
+/**
+ * Tensors are matched by what they are to the model, so that families with other names or fused tensors compare. Throws
+ * inputError for a folder that is no supported model, or an adapter that cannot be merged in.
+ */
+export async function diffCheckpoints(
+  sourceA: ModelSource,
+  sourceB: ModelSource,
+  { onProgress, signal }: DiffOptions = {},
+): Promise<CheckpointDiff> {
   const a = await openCheckpoint(sourceA);
   try {
     const b = await openCheckpoint(sourceB);
@@ -70,7 +80,13 @@ export async function diffCheckpoints(sourceA: ModelSource, sourceB: ModelSource
       const onlyA = [...slotsA].filter(([key]) => !slotsB.has(key)).map(([, { name }]) => name);
       const onlyB = [...slotsB].filter(([key]) => !slotsA.has(key)).map(([, { name }]) => name);
       const config = diffConfigs(a.config, b.config);
-      return { onlyA, onlyB, tensors, config, equal: onlyA.length + onlyB.length + config.length === 0 && tensors.every(({ equal }) => equal) };
+      return {
+        onlyA,
+        onlyB,
+        tensors,
+        config,
+        equal: onlyA.length + onlyB.length + config.length === 0 && tensors.every(({ equal }) => equal),
+      };
     } finally {
       await b.close();
     }
@@ -81,11 +97,22 @@ export async function diffCheckpoints(sourceA: ModelSource, sourceB: ModelSource
 
 function slotsByKey({ spec }: Checkpoint): Map<string, { readonly name: string; readonly shape: readonly number[] }> {
   // A slot that is several tensors is named by our own key.
-  return new Map(namedSlots(spec).map(({ slot, names }) => [slot.key, { name: names.length === 1 ? names[0]! : slot.key, shape: slot.shape }]));
+  return new Map(
+    namedSlots(spec).map(({ slot, names }) => [
+      slot.key,
+      { name: names.length === 1 ? names[0]! : slot.key, shape: slot.shape },
+    ]),
+  );
 }
 
 async function diffTensor(
-  a: Checkpoint, b: Checkpoint, key: string, name: string, shapeA: readonly number[], shapeB: readonly number[], signal: AbortSignal | undefined,
+  a: Checkpoint,
+  b: Checkpoint,
+  key: string,
+  name: string,
+  shapeA: readonly number[],
+  shapeB: readonly number[],
+  signal: AbortSignal | undefined,
 ): Promise<TensorDiff> {
   const about = { name, shapes: [shapeA, shapeB], dtypes: [a.dtypeOf(key), b.dtypeOf(key)] } as const;
   if (shapeA.join() !== shapeB.join()) return { ...about, equal: false, difference: null };
@@ -95,7 +122,14 @@ async function diffTensor(
   const sums = { equal: about.dtypes[0] === about.dtypes[1], max: 0, abs: 0, square: 0, dot: 0, a: 0, b: 0 };
   for (let start = 0; start < rows; start += step) {
     signal?.throwIfAborted();
-    const region = { key, rowStart: start, rowCount: Math.min(step, rows - start), columnStart: 0, columnCount: width, stride: width };
+    const region = {
+      key,
+      rowStart: start,
+      rowCount: Math.min(step, rows - start),
+      columnStart: 0,
+      columnCount: width,
+      stride: width,
+    };
     const [x, y] = await Promise.all([a.readRegion(region), b.readRegion(region)]);
     sums.equal &&= Buffer.compare(x.bytes, y.bytes) === 0;
     addUp(sums, toFloat32(x.dtype, x.bytes), toFloat32(y.dtype, y.bytes));
@@ -104,7 +138,11 @@ async function diffTensor(
   // Sums keep a NaN, which comparisons pass over.
   const broken = Number.isFinite(sums.abs) ? 0 : NaN;
   const relative = sums.square === 0 ? 0 : Math.sqrt(sums.square) / Math.sqrt(sums.a);
-  return { ...about, equal: sums.equal, difference: { maxAbs: sums.max + broken, meanAbs: sums.abs / count, relative, cosine: cosine(sums) } };
+  return {
+    ...about,
+    equal: sums.equal,
+    difference: { maxAbs: sums.max + broken, meanAbs: sums.abs / count, relative, cosine: cosine(sums) },
+  };
 }
 
 interface Sums {
@@ -139,7 +177,9 @@ function cosine({ dot, a, b }: Sums): number {
 function diffConfigs(a: Readonly<Record<string, unknown>>, b: Readonly<Record<string, unknown>>): ConfigDiff[] {
   const [left, right] = [new Map(leaves(a)), new Map(leaves(b))];
   // How the experts were made is nothing that a model does.
-  return [...new Set([...left.keys(), ...right.keys()])].filter((key) => key.split(".")[0] !== lineageKey).sort()
+  return [...new Set([...left.keys(), ...right.keys()])]
+    .filter((key) => key.split(".")[0] !== lineageKey)
+    .sort()
     .map((key) => ({ key, a: left.get(key) ?? null, b: right.get(key) ?? null }))
     .filter(({ a: x, b: y }) => x !== y);
 }
@@ -147,7 +187,8 @@ function diffConfigs(a: Readonly<Record<string, unknown>>, b: Readonly<Record<st
 /** Every value that is no object, as JSON under its dotted path; lists are values. */
 function* leaves(value: Readonly<Record<string, unknown>>, path = ""): Generator<[string, string]> {
   for (const [key, inner] of Object.entries(value)) {
-    if (typeof inner === "object" && inner !== null && !Array.isArray(inner)) yield* leaves(inner as Record<string, unknown>, `${path}${key}.`);
+    if (typeof inner === "object" && inner !== null && !Array.isArray(inner))
+      yield* leaves(inner as Record<string, unknown>, `${path}${key}.`);
     else yield [`${path}${key}`, JSON.stringify(inner)];
   }
 }

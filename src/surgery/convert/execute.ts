@@ -1,8 +1,18 @@
-/** Writes what a plan says into a model folder, chunk by chunk; goes on where an earlier attempt at the same stopped. */
+/**
+ * Writes what a plan says into a model folder, chunk by chunk; goes on where an earlier attempt at the same stopped.
+ */
 import { sep } from "node:path";
 import { inputError } from "../../base/errors.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
-import { areaWeights, writeCheckpoint, type AreaWeights, type SlotDtype, type WriteDtype, type WriteOptions, type WrittenCheckpoint } from "../../files/checkpoint/write.js";
+import {
+  areaWeights,
+  writeCheckpoint,
+  type AreaWeights,
+  type SlotDtype,
+  type WriteDtype,
+  type WriteOptions,
+  type WrittenCheckpoint,
+} from "../../files/checkpoint/write.js";
 import { realPath, requireNamed } from "../../files/io/atomic.js";
 import { breathe } from "../../files/io/breath.js";
 import { threadsThatFit } from "../../files/io/limits.js";
@@ -45,7 +55,10 @@ export interface ExecuteOptions {
   readonly maxShardBytes?: number | undefined;
   /** Replace `out` if it is there. */
   readonly overwrite?: boolean | undefined;
-  /** Threads that make chunks (default 1: this one), as far as the system lets us have them. The bytes do not depend on it. */
+  /**
+   * Threads that make chunks (default 1: this one), as far as the system lets us have them. The bytes do not depend on
+   * it.
+   */
   readonly threads?: number | undefined;
   /** Stops between two chunks; the same work, asked for again, goes on from there. */
   readonly signal?: AbortSignal | undefined;
@@ -67,17 +80,38 @@ export type ExecuteEvent =
       readonly bytesPerSecond: number;
     };
 
-/** `sources`: the base first, whose tokenizer is carried along. Throws `input` for a folder that cannot be used, `stopped` for a full disk, `interrupted` when the signal fires. */
+/**
+ * `sources`: the base first, whose tokenizer is carried along. Throws `input` for a folder that cannot be used,
+ * `stopped` for a full disk, `interrupted` when the signal fires.
+ */
 export async function executeWork(
-  sources: readonly Checkpoint[], work: Work, { out, threads = 1, maxShardBytes, overwrite, signal, pace }: ExecuteOptions, onEvent?: (event: ExecuteEvent) => void,
+  sources: readonly Checkpoint[],
+  work: Work,
+  { out, threads = 1, maxShardBytes, overwrite, signal, pace }: ExecuteOptions,
+  onEvent?: (event: ExecuteEvent) => void,
 ): Promise<WrittenCheckpoint> {
   const { target, dtype, slotDtype, lineage, files } = work;
   await breathe(signal);
-  const identity = await identityOf(work, { version: toolVersion, dtype, maxShardBytes: maxShardBytes ?? null, chunkBytes: pace?.chunkBytes ?? null, files }, sources);
+  const identity = await identityOf(
+    work,
+    { version: toolVersion, dtype, maxShardBytes: maxShardBytes ?? null, chunkBytes: pace?.chunkBytes ?? null, files },
+    sources,
+  );
   await breathe(signal);
   let [began, before] = [performance.now(), 0];
   return writeCheckpoint({
-    dir: out, spec: target, dtype, slotDtype, weights: weightsOf(sources, work, threads), carry: sources[0]!.dir, lineage, files, maxShardBytes, overwrite, signal, pace,
+    dir: out,
+    spec: target,
+    dtype,
+    slotDtype,
+    weights: weightsOf(sources, work, threads),
+    carry: sources[0]!.dir,
+    lineage,
+    files,
+    maxShardBytes,
+    overwrite,
+    signal,
+    pace,
     resume: {
       identity,
       sources: () => sourceStamps(sources),
@@ -94,7 +128,10 @@ export async function executeWork(
   });
 }
 
-/** Tensors of sources with more are listed on this thread alone: each thread opens the sources for itself, which then takes longer than it saves. */
+/**
+ * Tensors of sources with more are listed on this thread alone: each thread opens the sources for itself, which then
+ * takes longer than it saves.
+ */
 const mostShared = 100_000;
 
 function weightsOf(sources: readonly Checkpoint[], { outputs, seed, data = [] }: Work, threads: number): AreaWeights {

@@ -1,4 +1,6 @@
-/** A model folder as an ONNX file: the graph of `graph/programs/export.ts` with the weights stored inside or beside it. */
+/**
+ * A model folder as an ONNX file: the graph of `graph/programs/export.ts` with the weights stored inside or beside it.
+ */
 import { access, constants, rm } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import { inputError, interruptedError } from "../../base/errors.js";
@@ -12,12 +14,21 @@ import { requireFreeSpace } from "../../files/io/space.js";
 import { lower, type OnnxProgram } from "../../graph/onnx/lower.js";
 import type { ExternalData, LaterData } from "../../graph/onnx/proto.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
-import { forwardExport, trainingExport, type ExportedGraph, type ForwardExport, type NamedPort, type TrainingExport } from "../../graph/programs/export.js";
+import {
+  forwardExport,
+  trainingExport,
+  type ExportedGraph,
+  type ForwardExport,
+  type NamedPort,
+  type TrainingExport,
+} from "../../graph/programs/export.js";
 import { sourceName, sourceOf } from "./parents.js";
 import { toolVersion } from "./version.js";
 
 /** `auxCoef`: the model's own if undefined. */
-export type ExportKind = ({ readonly kind: "forward" } & ForwardExport) | ({ readonly kind: "training"; readonly auxCoef: number | undefined } & Omit<TrainingExport, "auxCoef">);
+export type ExportKind =
+  | ({ readonly kind: "forward" } & ForwardExport)
+  | ({ readonly kind: "training"; readonly auxCoef: number | undefined } & Omit<TrainingExport, "auxCoef">);
 
 /** In the file, in a second file, or not stored at all: fed to every run, by their names. */
 export type WeightPlace = "inside" | "beside" | "inputs";
@@ -55,9 +66,10 @@ const ALIGN = 4096;
 const PIECE = 1 << 22;
 
 /**
- * Writes the file, and the file of weights if there is one; names appear when everything is complete. Memory does not grow with the model. Weights are stored in
- * float32, named by slot key. Throws `input` for a model or a place that cannot be used and a sequence longer than the model's positions, `stopped` for a full disk,
- * `interrupted` when `signal` fires.
+ * Writes the file, and the file of weights if there is one; names appear when everything is complete. Memory does not
+ * grow with the model. Weights are stored in float32, named by slot key. Throws `input` for a model or a place that
+ * cannot be used and a sequence longer than the model's positions, `stopped` for a full disk, `interrupted` when
+ * `signal` fires.
  */
 export async function exportOnnx(options: ExportOptions): Promise<Exported> {
   const { source, out } = options;
@@ -66,21 +78,36 @@ export async function exportOnnx(options: ExportOptions): Promise<Exported> {
   const checkpoint = await openCheckpoint(source);
   try {
     const { spec } = checkpoint;
-    const kind = options.graph.kind === "forward" ? options.graph : { ...options.graph, auxCoef: options.graph.auxCoef ?? spec.auxLossCoef };
+    const kind =
+      options.graph.kind === "forward"
+        ? options.graph
+        : { ...options.graph, auxCoef: options.graph.auxCoef ?? spec.auxLossCoef };
     requirePositions(spec, kind.sequence, checkpoint.dir);
     const exported = kind.kind === "forward" ? forwardExport(spec, kind) : trainingExport(spec, kind);
     const beside = `${out}.data`;
     const taken = await requireFree([out, beside], options.overwrite === true);
-    const { program, places, weightBytes } = lowered(exported, metadata(checkpoint, kind), out, options.weights ?? "inside");
+    const { program, places, weightBytes } = lowered(
+      exported,
+      metadata(checkpoint, kind),
+      out,
+      options.weights ?? "inside",
+    );
     const bytes = program.bytes.length + weightBytes;
     await requireFreeSpace(dirname(out), bytes);
     const write = places === null ? writeInside : writeBeside;
-    await write({ checkpoint, program, exported, places: places ?? new Map<string, ExternalData>(), bytes, taken }, options);
+    await write(
+      { checkpoint, program, exported, places: places ?? new Map<string, ExternalData>(), bytes, taken },
+      options,
+    );
     const fed = new Set(program.inputs);
     return {
-      out, data: places === null ? null : beside, bytes,
-      inputs: exported.inputs.filter(({ name }) => fed.has(name)), outputs: exported.outputs,
-      parameters: exported.params.reduce((sum, { shape }) => sum + elements(shape), 0), seconds: (performance.now() - started) / 1000,
+      out,
+      data: places === null ? null : beside,
+      bytes,
+      inputs: exported.inputs.filter(({ name }) => fed.has(name)),
+      outputs: exported.outputs,
+      parameters: exported.params.reduce((sum, { shape }) => sum + elements(shape), 0),
+      seconds: (performance.now() - started) / 1000,
     };
   } finally {
     await checkpoint.close();
@@ -89,15 +116,20 @@ export async function exportOnnx(options: ExportOptions): Promise<Exported> {
 
 function requirePositions({ maxPositions }: DecoderSpec, sequence: number, where: string): void {
   if (sequence <= maxPositions) return;
-  throw inputError(`a sequence of ${sequence} tokens is longer than the model's ${maxPositions} positions`, { where, hint: "export a shorter one" });
+  throw inputError(`a sequence of ${sequence} tokens is longer than the model's ${maxPositions} positions`, {
+    where,
+    hint: "export a shorter one",
+  });
 }
 
 /**
- * Throws inputError for a name that is taken or cannot be given; writes nothing. To be asked before anything slow: `exportOnnx` asks again.
+ * Throws inputError for a name that is taken or cannot be given; writes nothing. To be asked before anything slow:
+ * `exportOnnx` asks again.
  */
 export async function requireOnnxPlace(out: string, overwrite = false): Promise<void> {
   // Whatever else has a name is no model of this kind, and not to be replaced by one.
-  if (!out.endsWith(".onnx")) throw inputError("the file to make has no name that ends in .onnx", { where: out, hint: "such as model.onnx" });
+  if (!out.endsWith(".onnx"))
+    throw inputError("the file to make has no name that ends in .onnx", { where: out, hint: "such as model.onnx" });
   await requireFree([out, `${out}.data`], overwrite);
   await withFsErrors(out, "write file", () => access(dirname(resolve(out)), constants.W_OK));
 }
@@ -108,7 +140,8 @@ async function requireFree(paths: readonly string[], overwrite: boolean): Promis
   for (const path of paths) {
     await requireOutputFile(path);
     if (!(await exists(path))) continue;
-    if (!overwrite) throw inputError("file exists", { where: path, hint: "choose another name, or replace it (--overwrite)" });
+    if (!overwrite)
+      throw inputError("file exists", { where: path, hint: "choose another name, or replace it (--overwrite)" });
     taken.push(path);
   }
   return taken;
@@ -118,7 +151,13 @@ async function requireFree(paths: readonly string[], overwrite: boolean): Promis
 function metadata(checkpoint: Checkpoint, { kind, ...shape }: ExportKind): Record<string, string> {
   const { spec, dtype } = checkpoint;
   return {
-    model: sourceName(sourceOf(checkpoint)), family: spec.family, graph: kind, shape: JSON.stringify(shape), precision: dtype, spec: JSON.stringify(spec), upcycle: toolVersion,
+    model: sourceName(sourceOf(checkpoint)),
+    family: spec.family,
+    graph: kind,
+    shape: JSON.stringify(shape),
+    precision: dtype,
+    spec: JSON.stringify(spec),
+    upcycle: toolVersion,
   };
 }
 
@@ -130,7 +169,12 @@ interface Lowered {
 }
 
 /** Lowers with the weights where they are wanted, or where they can be. */
-function lowered(exported: ExportedGraph, properties: Record<string, string>, out: string, where: WeightPlace): Lowered {
+function lowered(
+  exported: ExportedGraph,
+  properties: Record<string, string>,
+  out: string,
+  where: WeightPlace,
+): Lowered {
   const { graph, inputs, outputs, params } = exported;
   const lowerWith = (stored: ReadonlyMap<ValueId, ExternalData | LaterData>): OnnxProgram =>
     lower(graph, { inputs, outputs, stored, version: toolVersion, metadata: properties });
@@ -138,7 +182,8 @@ function lowered(exported: ExportedGraph, properties: Record<string, string>, ou
   const sizes = params.map(({ shape }) => 4 * elements(shape));
   const weights = sizes.reduce((sum, size) => sum + size, 0);
   const inside = lowerWith(new Map(params.map(({ id }, i) => [id, { later: true, bytes: sizes[i]! }])));
-  if (where === "inside" && inside.bytes.length + weights <= LARGEST_MESSAGE) return { program: inside, places: null, weightBytes: weights };
+  if (where === "inside" && inside.bytes.length + weights <= LARGEST_MESSAGE)
+    return { program: inside, places: null, weightBytes: weights };
   let offset = 0;
   const places = params.map((_, i): ExternalData => {
     const place = { location: `${basename(out)}.data`, offset, bytes: sizes[i]! };
@@ -146,9 +191,16 @@ function lowered(exported: ExportedGraph, properties: Record<string, string>, ou
     return place;
   });
   const program = lowerWith(new Map(params.map(({ id }, i) => [id, places[i]!])));
-  if (program.bytes.length > LARGEST_MESSAGE) throw inputError("the graph alone passes the 2 GiB that an ONNX file may have", { hint: "export a shorter sequence" });
+  if (program.bytes.length > LARGEST_MESSAGE)
+    throw inputError("the graph alone passes the 2 GiB that an ONNX file may have", {
+      hint: "export a shorter sequence",
+    });
   const end = places.at(-1);
-  return { program, places: new Map(params.map(({ key }, i) => [key, places[i]!])), weightBytes: end === undefined ? 0 : end.offset + end.bytes };
+  return {
+    program,
+    places: new Map(params.map(({ key }, i) => [key, places[i]!])),
+    weightBytes: end === undefined ? 0 : end.offset + end.bytes,
+  };
 }
 
 interface Work {
@@ -162,7 +214,10 @@ interface Work {
   readonly taken: readonly string[];
 }
 
-async function writeInside({ checkpoint, program, exported, bytes, taken }: Work, options: ExportOptions): Promise<void> {
+async function writeInside(
+  { checkpoint, program, exported, bytes, taken }: Work,
+  options: ExportOptions,
+): Promise<void> {
   const file = await stageFile(options.out);
   try {
     let at = 0;
@@ -187,7 +242,10 @@ async function writeInside({ checkpoint, program, exported, bytes, taken }: Work
   if (taken.includes(options.out)) for (const path of taken) if (path !== options.out) await rm(path, { force: true });
 }
 
-async function writeBeside({ checkpoint, program, exported, places, bytes, taken }: Work, options: ExportOptions): Promise<void> {
+async function writeBeside(
+  { checkpoint, program, exported, places, bytes, taken }: Work,
+  options: ExportOptions,
+): Promise<void> {
   const { out } = options;
   const staged: StagedFile[] = [];
   try {
@@ -217,7 +275,13 @@ async function writeBeside({ checkpoint, program, exported, places, bytes, taken
 }
 
 /** One weight in float32, in pieces. */
-async function writeWeight(checkpoint: Checkpoint, key: string, shape: readonly number[], append: (bytes: Uint8Array) => Promise<void>, { signal, out }: ExportOptions): Promise<void> {
+async function writeWeight(
+  checkpoint: Checkpoint,
+  key: string,
+  shape: readonly number[],
+  append: (bytes: Uint8Array) => Promise<void>,
+  { signal, out }: ExportOptions,
+): Promise<void> {
   const [rows = 1, ...rest] = shape;
   const step = Math.max(1, Math.floor(PIECE / elements(rest)));
   for (let row = 0; row < rows; row += step) {

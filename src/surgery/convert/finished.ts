@@ -1,4 +1,7 @@
-/** Whether a folder is what a conversion would make: for one that was stopped after its model was complete, before it was measured. */
+/**
+ * Whether a folder is what a conversion would make: for one that was stopped after its model was complete, before it
+ * was measured.
+ */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { UpcycleError } from "../../base/errors.js";
@@ -22,8 +25,15 @@ export interface Expected {
   readonly files: Readonly<Record<string, string>>;
 }
 
-/** Names of the weight files, or null: equal texts, weight files of the right sizes, no file of the source changed since, and weights that are made of these sources. */
-export async function finishedFiles(dir: string, { plan, dtype, maxShardBytes, files }: Expected, sources: readonly Checkpoint[]): Promise<string[] | null> {
+/**
+ * Names of the weight files, or null: equal texts, weight files of the right sizes, no file of the source changed
+ * since, and weights that are made of these sources.
+ */
+export async function finishedFiles(
+  dir: string,
+  { plan, dtype, maxShardBytes, files }: Expected,
+  sources: readonly Checkpoint[],
+): Promise<string[] | null> {
   const config = join(dir, "config.json");
   // What is wrong with the path is said where the folder is made.
   const made = (await stat(config).catch(() => null))?.mtimeMs;
@@ -36,7 +46,10 @@ export async function finishedFiles(dir: string, { plan, dtype, maxShardBytes, f
   for (const { file, header } of weights) {
     if ((await stat(join(dir, file)).catch(() => null))?.size !== header.fileBytes) return null;
   }
-  const folders = sources.flatMap((source) => [{ ...source, config: "config.json" }, ...(source.adapter === null ? [] : [{ ...source.adapter, config: adapterConfigFile }])]);
+  const folders = sources.flatMap((source) => [
+    { ...source, config: "config.json" },
+    ...(source.adapter === null ? [] : [{ ...source.adapter, config: adapterConfigFile }]),
+  ]);
   for (const { dir: folder, config: settings, tensors } of folders) {
     for (const file of new Set([settings, ...[...tensors.values()].map((tensor) => tensor.file)])) {
       if ((await stat(join(folder, file))).mtimeMs > made) return null;
@@ -45,8 +58,16 @@ export async function finishedFiles(dir: string, { plan, dtype, maxShardBytes, f
   return (await isMadeOf(dir, plan, dtype, sources)) ? weights.map(({ file }) => file) : null;
 }
 
-/** Compares one row of everything that is made in a different way: texts, sizes and times do not tell apart two models of one name. */
-async function isMadeOf(dir: string, { outputs, data, recipe: { seed } }: SurgeryPlan, dtype: Expected["dtype"], sources: readonly Checkpoint[]): Promise<boolean> {
+/**
+ * Compares one row of everything that is made in a different way: texts, sizes and times do not tell apart two models
+ * of one name.
+ */
+async function isMadeOf(
+  dir: string,
+  { outputs, data, recipe: { seed } }: SurgeryPlan,
+  dtype: Expected["dtype"],
+  sources: readonly Checkpoint[],
+): Promise<boolean> {
   const make = areasOf(sources, { seed, data, values: outputs.map(({ slot, value }) => [slot.key, value]) });
   const made = await openCheckpoint(dir).catch((cause: unknown) => {
     if (cause instanceof UpcycleError) return null;
@@ -58,7 +79,10 @@ async function isMadeOf(dir: string, { outputs, data, recipe: { seed } }: Surger
       const [rows, columns] = matrixShape(slot.shape);
       if (rows * columns === 0) continue;
       const area = { rowStart: Math.floor(rows / 2), rowCount: 1, columnStart: 0, columnCount: columns };
-      const [own, wanted] = [await made.readRegion({ key: slot.key, ...area, stride: columns }), await make(slot, area, dtype(slot), new Uint8Array(columns * floatBytes[dtype(slot)]))];
+      const [own, wanted] = [
+        await made.readRegion({ key: slot.key, ...area, stride: columns }),
+        await make(slot, area, dtype(slot), new Uint8Array(columns * floatBytes[dtype(slot)])),
+      ];
       if (own.dtype !== dtype(slot) || Buffer.compare(own.bytes, wanted) !== 0) return false;
     }
     return true;

@@ -19,20 +19,39 @@ export interface Settings {
   readonly files: Readonly<Record<string, string>>;
 }
 
-export async function identityOf(work: Pick<Work, "name" | "settings" | "target" | "outputs" | "data">, settings: Settings, parents: readonly Checkpoint[]): Promise<Identity> {
+export async function identityOf(
+  work: Pick<Work, "name" | "settings" | "target" | "outputs" | "data">,
+  settings: Settings,
+  parents: readonly Checkpoint[],
+): Promise<Identity> {
   const outputs = work.outputs.map(({ slot, value }) => [slot.key, slot.shape, printExpr(value)]);
-  // Neither expressions, which count parents, nor stamps, which name files, say which folder is which parent, and which adapter is merged into which.
-  const folders = await Promise.all(parents.map(async ({ dir, adapter }) => [await realPath(dir), adapter === null ? null : await realPath(adapter.dir)]));
+  // Neither expressions, which count parents, nor stamps, which name files, say which folder is which parent, and which
+  // adapter is merged into which.
+  const folders = await Promise.all(
+    parents.map(async ({ dir, adapter }) => [
+      await realPath(dir),
+      adapter === null ? null : await realPath(adapter.dir),
+    ]),
+  );
   const hash = createHash("sha256").update(JSON.stringify([settings, work.settings, work.target, outputs, folders]));
   for (const { name, values } of work.data ?? []) hash.update(name).update(Float64Array.from(values));
-  return { name: `${work.name} as ${settings.dtype}`, request: hash.digest("hex"), sources: await sourceStamps(parents) };
+  return {
+    name: `${work.name} as ${settings.dtype}`,
+    request: hash.digest("hex"),
+    sources: await sourceStamps(parents),
+  };
 }
 
-/** Size, time and declared tensors of every file that weights are read from, and of the configs of models and adapters, by real path. */
+/**
+ * Size, time and declared tensors of every file that weights are read from, and of the configs of models and adapters,
+ * by real path.
+ */
 export async function sourceStamps(parents: readonly Checkpoint[]): Promise<Identity["sources"]> {
   const folders = parents.flatMap(({ dir, config, tensors, adapter }) => [
     { dir, file: "config.json", config, tensors },
-    ...(adapter === null ? [] : [{ dir: adapter.dir, file: adapterConfigFile, config: adapter.config, tensors: adapter.tensors }]),
+    ...(adapter === null
+      ? []
+      : [{ dir: adapter.dir, file: adapterConfigFile, config: adapter.config, tensors: adapter.tensors }]),
   ]);
   return Object.assign({}, ...(await Promise.all(folders.map(stampsOf)))) as Identity["sources"];
 }

@@ -72,7 +72,13 @@ export async function inspectModel(source: ModelSource): Promise<ModelFacts> {
   await checkpoint.close();
   const { dir, adapter, spec, dtype, unused, notes } = checkpoint;
   const tensors = Array.from(checkpoint.tensors, ([name, { file, dtype: stored, shape, bytes, readAs, scales }]) => ({
-    name, file, dtype: stored, shape, bytes, ...(readAs === undefined ? {} : { readAs }), ...(scales === undefined ? {} : { scales }),
+    name,
+    file,
+    dtype: stored,
+    shape,
+    bytes,
+    ...(readAs === undefined ? {} : { readAs }),
+    ...(scales === undefined ? {} : { scales }),
   }));
   const weightFiles = [...new Set(tensors.map(({ file }) => file))].sort();
   let bytesOnDisk = 0;
@@ -82,12 +88,26 @@ export async function inspectModel(source: ModelSource): Promise<ModelFacts> {
   }
   const sequence = Math.min(FLOPS_SEQUENCE, spec.maxPositions);
   return {
-    dir, spec, dtype, bytesOnDisk, weightFiles, unused, notes, tensors,
+    dir,
+    spec,
+    dtype,
+    bytesOnDisk,
+    weightFiles,
+    unused,
+    notes,
+    tensors,
     formats: storedFormats(tensors),
     layers: groupLayers(spec.layers),
     params: countParams(spec),
-    flopsPerToken: { sequence, forward: forwardFlopsPerToken(spec, sequence), train: trainFlopsPerToken(spec, sequence) },
-    adapter: adapter === null ? null : { dir: adapter.dir, words: adapterWords(checkpoint)!, ranks: adapter.ranks, changed: adapter.changed },
+    flopsPerToken: {
+      sequence,
+      forward: forwardFlopsPerToken(spec, sequence),
+      train: trainFlopsPerToken(spec, sequence),
+    },
+    adapter:
+      adapter === null
+        ? null
+        : { dir: adapter.dir, words: adapterWords(checkpoint)!, ranks: adapter.ranks, changed: adapter.changed },
     upcycle: await readRecord(dir),
   };
 }
@@ -97,7 +117,13 @@ function storedFormats(tensors: readonly StoredTensor[]): StoredFormat[] {
   for (const { dtype, readAs = null, scales, bytes } of tensors) {
     const per = scales?.per ?? null;
     const known = formats.get(`${dtype} ${per}`);
-    formats.set(`${dtype} ${per}`, { dtype, scales: per, readAs, tensors: (known?.tensors ?? 0) + 1, bytes: (known?.bytes ?? 0) + bytes });
+    formats.set(`${dtype} ${per}`, {
+      dtype,
+      scales: per,
+      readAs,
+      tensors: (known?.tensors ?? 0) + 1,
+      bytes: (known?.bytes ?? 0) + bytes,
+    });
   }
   return [...formats.values()].sort((a, b) => b.bytes - a.bytes);
 }
@@ -106,7 +132,8 @@ function groupLayers(layers: readonly LayerSpec[]): LayerGroup[] {
   const groups: LayerGroup[] = [];
   layers.forEach((layer, index) => {
     const before = groups.at(-1);
-    if (before !== undefined && JSON.stringify(before.layer) === JSON.stringify(layer)) groups[groups.length - 1] = { ...before, last: index };
+    if (before !== undefined && JSON.stringify(before.layer) === JSON.stringify(layer))
+      groups[groups.length - 1] = { ...before, last: index };
     else groups.push({ first: index, last: index, layer });
   });
   return groups;

@@ -1,6 +1,7 @@
 /**
- * How a mixture was made, as far as merging has to know: written into config.json, from where it survives the loss of the files that say it in full (`upcycle.json` of an
- * upcycled model, `multiply.json` of one whose experts were multiplied since), and training, here or in transformers.
+ * How a mixture was made, as far as merging has to know: written into config.json, from where it survives the loss of
+ * the files that say it in full (`upcycle.json` of an upcycled model, `multiply.json` of one whose experts were
+ * multiplied since), and training, here or in transformers.
  */
 import { join } from "node:path";
 import { z } from "zod";
@@ -11,7 +12,16 @@ import { exists } from "../../files/io/atomic.js";
 import { readJson } from "../../files/io/ranges.js";
 import type { MergeLineage } from "../planning/merge.js";
 import { checkRecipe, recipeDefaults } from "../planning/recipe.js";
-import { factorRuns, factorRunsSchema, factorsByLayer, readRecord, recipeOf, recipeSchema, recordFile, type UpcycleRecord } from "./record.js";
+import {
+  factorRuns,
+  factorRunsSchema,
+  factorsByLayer,
+  readRecord,
+  recipeOf,
+  recipeSchema,
+  recordFile,
+  type UpcycleRecord,
+} from "./record.js";
 
 /** In a multiplied model's folder: how it was made. */
 export const multiplyFile = "multiply.json";
@@ -21,7 +31,19 @@ const lineageSchema = z.object({
   /** Of the dense parent. */
   family: z.string(),
   recipe: recipeSchema.pick({
-    expansion: true, granularity: true, topK: true, seed: true, experts: true, parents: true, sharedParent: true, noise: true, drop: true, permute: true, shared: true, layers: true, pad: true,
+    expansion: true,
+    granularity: true,
+    topK: true,
+    seed: true,
+    experts: true,
+    parents: true,
+    sharedParent: true,
+    noise: true,
+    drop: true,
+    permute: true,
+    shared: true,
+    layers: true,
+    pad: true,
   }),
   /** What the parent's matrices have been multiplied by. */
   factors: factorRunsSchema,
@@ -35,29 +57,55 @@ export type LineageRecord = z.output<typeof lineageSchema>;
 
 /** Of an upcycled model of `count` layers. */
 export function lineageOf(record: UpcycleRecord, count: number): MergeLineage {
-  return { from: recordFile, recipe: recipeOf(record), family: record.parent.family, factors: factorsByLayer(record, count), inner: record.parent.inner ?? null, copies: 1 };
+  return {
+    from: recordFile,
+    recipe: recipeOf(record),
+    family: record.parent.family,
+    factors: factorsByLayer(record, count),
+    inner: record.parent.inner ?? null,
+    copies: 1,
+  };
 }
 
 /** The lineage after there are `copies` of each expert; `down` is what the down of each layer is multiplied by. */
 export function multiplied(lineage: MergeLineage, copies: number, down: readonly (number | null)[]): MergeLineage {
-  const factors = lineage.factors.map((own, layer) => (own === null ? null : { ...own, down: own.down * (down[layer] ?? 1), downBias: own.downBias * (down[layer] ?? 1) }));
+  const factors = lineage.factors.map((own, layer) =>
+    own === null ? null : { ...own, down: own.down * (down[layer] ?? 1), downBias: own.downBias * (down[layer] ?? 1) },
+  );
   return { ...lineage, factors, copies: lineage.copies * copies };
 }
 
 /** As it is written; prompts are left out, as they say nothing of the experts. */
 export function lineageRecord({ recipe, family, factors, inner, copies }: MergeLineage): LineageRecord {
   const sharedParent = recipe.sharedParent === null ? null : { ...recipe.sharedParent, prompts: null };
-  return { version: 1, family, recipe: lineageSchema.shape.recipe.parse({ ...recipe, sharedParent }), factors: factorRuns(factors), inner: inner === null ? null : [...inner], copies };
+  return {
+    version: 1,
+    family,
+    recipe: lineageSchema.shape.recipe.parse({ ...recipe, sharedParent }),
+    factors: factorRuns(factors),
+    inner: inner === null ? null : [...inner],
+    copies,
+  };
 }
 
-/** From the records in the folder, else from config.json; null: neither says anything. Throws `input` for one that is there but unreadable. */
-export async function readLineage({ dir, config, spec }: Pick<Checkpoint, "dir" | "config" | "spec">): Promise<MergeLineage | null> {
+/**
+ * From the records in the folder, else from config.json; null: neither says anything. Throws `input` for one that is
+ * there but unreadable.
+ */
+export async function readLineage({
+  dir,
+  config,
+  spec,
+}: Pick<Checkpoint, "dir" | "config" | "spec">): Promise<MergeLineage | null> {
   const count = spec.layers.length;
   const record = await readRecord(dir);
   if (record !== null) return lineageOf(record, count);
   const path = join(dir, multiplyFile);
   if (await exists(path)) {
-    const { lineage } = z.object({ lineage: z.unknown() }).catch({ lineage: null }).parse(await readJson(path));
+    const { lineage } = z
+      .object({ lineage: z.unknown() })
+      .catch({ lineage: null })
+      .parse(await readJson(path));
     if (lineage !== null && lineage !== undefined) return parsed(lineage, count, "lineage", dir, multiplyFile);
   }
   const said = config[lineageKey] ?? null;
@@ -69,7 +117,10 @@ function parsed(value: unknown, count: number, key: string, dir: string, from: s
   if (!found.success) {
     const [issue] = found.error.issues;
     const remove = from === multiplyFile ? "the file" : `the key ${key}`;
-    throw inputError(`${[key, ...issue!.path].join(".")}: ${issue!.message}`, { where: join(dir, from), hint: `remove ${remove} to go on without it` });
+    throw inputError(`${[key, ...issue!.path].join(".")}: ${issue!.message}`, {
+      where: join(dir, from),
+      hint: `remove ${remove} to go on without it`,
+    });
   }
   const { recipe, family, factors, inner, copies } = found.data;
   checkRecipe({ ...recipeDefaults, ...recipe, allowUnevenTopK: true });

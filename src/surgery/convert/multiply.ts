@@ -51,8 +51,9 @@ export async function planMultiplying(options: PlanOptions): Promise<Multiplying
 }
 
 /**
- * Makes the larger MoE model folder; `out` appears only when it is complete, and interrupted work goes on when asked for again.
- * Throws `input` for a source, recipe or folder that cannot be used, `stopped` for a full disk, `interrupted` when `signal` fires.
+ * Makes the larger MoE model folder; `out` appears only when it is complete, and interrupted work goes on when asked
+ * for again. Throws `input` for a source, recipe or folder that cannot be used, `stopped` for a full disk,
+ * `interrupted` when `signal` fires.
  */
 export async function multiplyExperts(options: MultiplyOptions): Promise<Multiplied> {
   const { source, out, overwrite, onEvent } = options;
@@ -64,14 +65,40 @@ export async function multiplyExperts(options: MultiplyOptions): Promise<Multipl
     onEvent?.({ type: "planned", ...planned });
     const { plan, dtype, weightBytes, warnings } = planned;
     const card = await derivedCard(checkpoint, {
-      title: `with ${plan.recipe.copies} times the experts`, what: "A mixture of experts, with copies of the experts of", tags: ["moe", "mixture-of-experts", "upcycled"],
-      target: plan.target, dtype, weightBytes, warnings, summary: [["experts", plan.how], ["function", explainExpectation(plan.expected)]],
+      title: `with ${plan.recipe.copies} times the experts`,
+      what: "A mixture of experts, with copies of the experts of",
+      tags: ["moe", "mixture-of-experts", "upcycled"],
+      target: plan.target,
+      dtype,
+      weightBytes,
+      warnings,
+      summary: [
+        ["experts", plan.how],
+        ["function", explainExpectation(plan.expected)],
+      ],
     });
     const before = await readLineage(checkpoint);
     const lineage = before === null ? undefined : lineageRecord(multiplied(before, plan.recipe.copies, plan.down));
-    const record = { version: 1, upcycle: toolVersion, from: { name: sourceName(source), family: plan.source.family }, recipe: plan.recipe, expected: plan.expected, warnings, lineage: lineage ?? null };
+    const record = {
+      version: 1,
+      upcycle: toolVersion,
+      from: { name: sourceName(source), family: plan.source.family },
+      recipe: plan.recipe,
+      expected: plan.expected,
+      warnings,
+      lineage: lineage ?? null,
+    };
     const files = { [multiplyFile]: `${JSON.stringify(record, null, 2)}\n`, [cardFile]: card };
-    const work = { name: `${plan.recipe.copies} times the experts of ${plan.source.family}`, settings: plan.recipe, target: plan.target, outputs: plan.outputs, seed: plan.recipe.seed, dtype, lineage, files };
+    const work = {
+      name: `${plan.recipe.copies} times the experts of ${plan.source.family}`,
+      settings: plan.recipe,
+      target: plan.target,
+      outputs: plan.outputs,
+      seed: plan.recipe.seed,
+      dtype,
+      lineage,
+      files,
+    };
     const { weightFiles } = await executeWork([checkpoint], work, options, onEvent);
     return { ...planned, dir: out, weightFiles, seconds: (performance.now() - started) / 1000, card };
   } finally {
@@ -82,5 +109,10 @@ export async function multiplyExperts(options: MultiplyOptions): Promise<Multipl
 function planFor(checkpoint: Checkpoint, { recipe, dtype, maxShardBytes }: PlanOptions): MultiplyingPlan {
   const plan = planMultiply(checkpoint.spec, recipe);
   const written = dtype ?? ownDtype(checkpoint);
-  return { plan, dtype: written, weightBytes: plannedWeightBytes(plan.target, written, maxShardBytes), warnings: [...plan.warnings, ...fileWarnings(checkpoint)] };
+  return {
+    plan,
+    dtype: written,
+    weightBytes: plannedWeightBytes(plan.target, written, maxShardBytes),
+    warnings: [...plan.warnings, ...fileWarnings(checkpoint)],
+  };
 }

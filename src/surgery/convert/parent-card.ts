@@ -43,7 +43,8 @@ export async function readParentCard(dir: string, config: Readonly<Record<string
     licenseFiles,
     languages: list(front?.["language"]).filter((one) => /^[a-z][a-z0-9-]{1,30}$/i.test(one)),
     // A path of somebody's disk has other characters or more parts; a bare name may be a folder of it.
-    repository: [cached, path].find((id) => id !== null && isModelId(id) && (id === cached || id.includes("/"))) ?? null,
+    repository:
+      [cached, path].find((id) => id !== null && isModelId(id) && (id === cached || id.includes("/"))) ?? null,
     baseModels: list(front?.["base_model"]).filter((id) => isModelId(id) && id.includes("/")),
   };
 }
@@ -52,16 +53,23 @@ async function frontMatter(path: string): Promise<Readonly<Record<string, unknow
   if (!(await exists(path))) return null;
   const [, yaml] = /^---[ \t]*\r?\n([\s\S]*?)\r?\n---[ \t]*(\r?\n|$)/.exec(await readText(path, largestCard)) ?? [];
   const found: unknown = yaml === undefined ? null : parse(yaml, { maxAliasCount: 10 });
-  return typeof found === "object" && found !== null && !Array.isArray(found) ? (found as Record<string, unknown>) : null;
+  return typeof found === "object" && found !== null && !Array.isArray(found)
+    ? (found as Record<string, unknown>)
+    : null;
 }
 
 /** One short line without anything that shows nothing, or nothing. */
 function text(value: unknown): string | null {
   const one: unknown = Array.isArray(value) && value.length === 1 ? value[0] : value;
-  return typeof one === "string" && one.trim() !== "" && one.length <= 300 && oneLine(one) === one.trim() ? one.trim() : null;
+  return typeof one === "string" && one.trim() !== "" && one.length <= 300 && oneLine(one) === one.trim()
+    ? one.trim()
+    : null;
 }
 
-/** What a reader may be sent to: a web page, or a licence that comes along. Anything else, such as `javascript:`, is left out. */
+/**
+ * What a reader may be sent to: a web page, or a licence that comes along. Anything else, such as `javascript:`, is
+ * left out.
+ */
 function link(address: string | null, beside: readonly string[]): string | null {
   if (address === null || beside.includes(address)) return address;
   return /^https?:\/\/[^\s<>"']+$/i.test(address) && URL.canParse(address) ? address : null;

@@ -36,12 +36,21 @@ export function sourceName(source: ModelSource): string {
 /** For the model card: what is merged into a model; null: nothing. */
 export async function adapterFacts(parent: Pick<Checkpoint, "adapter">): Promise<AdapterFacts | null> {
   const { adapter } = parent;
-  return adapter === null ? null : { name: modelName(adapter.dir), words: adapterWords(parent)!, card: await readParentCard(adapter.dir, {}) };
+  return adapter === null
+    ? null
+    : { name: modelName(adapter.dir), words: adapterWords(parent)!, card: await readParentCard(adapter.dir, {}) };
 }
 
 /** What is merged into a model, in a few words; null: nothing. */
 export function adapterWords({ adapter }: Pick<Checkpoint, "adapter">): string | null {
   if (adapter === null) return null;
-  const { dir, ranks: [least, most], changed } = adapter;
-  return `${modelName(dir)}, LoRA of ${least === most ? `rank ${least}` : `ranks ${least} to ${most}`} merged into ${changed.length === 1 ? "1 matrix" : `${changed.length} matrices`}`;
+  const {
+    dir,
+    ranks: [least, most],
+    changed,
+  } = adapter;
+  return (
+    `${modelName(dir)}, LoRA of ${least === most ? `rank ${least}` : `ranks ${least} to ${most}`} merged into ` +
+    `${changed.length === 1 ? "1 matrix" : `${changed.length} matrices`}`
+  );
 }

@@ -15,14 +15,24 @@ export interface PlaceOptions {
   readonly acceptFinished?: boolean | undefined;
 }
 
-/** Throws inputError for a folder that cannot be made, may not be replaced, or is or holds one of `folders`. Writes nothing. */
-export async function requireOut({ out, overwrite = false, folders, acceptFinished = false }: PlaceOptions): Promise<void> {
+/**
+ * Throws inputError for a folder that cannot be made, may not be replaced, or is or holds one of `folders`. Writes
+ * nothing.
+ */
+export async function requireOut({
+  out,
+  overwrite = false,
+  folders,
+  acceptFinished = false,
+}: PlaceOptions): Promise<void> {
   for (const folder of folders) await requireApart(folder, out);
   if (!overwrite && (await mayBeDone(out, acceptFinished))) return;
   await requirePlace(out, overwrite);
 }
 
-/** A result that only has to be measured, or whose making was cut off at its very end: its sources tell whether it is. */
+/**
+ * A result that only has to be measured, or whose making was cut off at its very end: its sources tell whether it is.
+ */
 async function mayBeDone(out: string, acceptFinished: boolean): Promise<boolean> {
   if (!(await exists(join(out, "config.json")).catch(() => false))) return false;
   if (await exists(unfinishedName(out))) return true;

@@ -8,13 +8,29 @@ import { inputError } from "../../base/errors.js";
 import { exists } from "../../files/io/atomic.js";
 import { readJson } from "../../files/io/ranges.js";
 import { chosenLayers } from "../planning/layers.js";
-import { checkRecipe, expertInits, otherTensors, recipeDefaults, recipeName, scalings, targetFamilies, type ExpertPrompts, type UpcycleRecipe } from "../planning/recipe.js";
+import {
+  checkRecipe,
+  expertInits,
+  otherTensors,
+  recipeDefaults,
+  recipeName,
+  scalings,
+  targetFamilies,
+  type ExpertPrompts,
+  type UpcycleRecipe,
+} from "../planning/recipe.js";
 import type { Factors } from "../planning/scaling.js";
 import type { SurgeryPlan } from "../planning/plan.js";
 
 export const recordFile = "upcycle.json";
 
-const factorsSchema = z.object({ output: z.number(), gate: z.number(), up: z.number(), down: z.number(), downBias: z.number().default(1) });
+const factorsSchema = z.object({
+  output: z.number(),
+  gate: z.number(),
+  up: z.number(),
+  down: z.number(),
+  downBias: z.number().default(1),
+});
 export const factorRunsSchema = z.array(factorsSchema.extend({ layers: z.string() }));
 
 /** What version 1 did not write has the value that version 1 always had. */
@@ -26,18 +42,37 @@ export const recipeSchema = z.object({
   order: z.enum(["topk-softmax", "softmax-topk"]),
   scaling: z.enum(scalings),
   routerStd: z.number(),
-  routerInit: z.union([
-    z.object({ kind: z.enum(["hidden", "cheap_embed"]), prompts: z.array(z.object({ positive: z.array(z.string()), negative: z.array(z.string()) })) }),
-    z.object({ kind: z.literal("uniform_random") }),
-  ]).nullable().default(recipeDefaults.routerInit),
+  routerInit: z
+    .union([
+      z.object({
+        kind: z.enum(["hidden", "cheap_embed"]),
+        prompts: z.array(z.object({ positive: z.array(z.string()), negative: z.array(z.string()) })),
+      }),
+      z.object({ kind: z.literal("uniform_random") }),
+    ])
+    .nullable()
+    .default(recipeDefaults.routerInit),
   seed: z.int(),
   allowUnevenTopK: z.boolean(),
   experts: z.enum(expertInits).default(recipeDefaults.experts),
-  parents: z.array(z.object({ source: z.int(), noise: z.number(), scale: z.number() })).nullable().default(recipeDefaults.parents),
-  sharedParent: z.object({ source: z.int(), noise: z.number(), scale: z.number(), prompts: z.object({ positive: z.array(z.string()), negative: z.array(z.string()) }).nullable() })
-    .nullable().default(recipeDefaults.sharedParent),
+  parents: z
+    .array(z.object({ source: z.int(), noise: z.number(), scale: z.number() }))
+    .nullable()
+    .default(recipeDefaults.parents),
+  sharedParent: z
+    .object({
+      source: z.int(),
+      noise: z.number(),
+      scale: z.number(),
+      prompts: z.object({ positive: z.array(z.string()), negative: z.array(z.string()) }).nullable(),
+    })
+    .nullable()
+    .default(recipeDefaults.sharedParent),
   others: z.enum(otherTensors).default(recipeDefaults.others),
-  noise: z.object({ std: z.number(), relative: z.boolean(), fraction: z.number() }).nullable().default(recipeDefaults.noise),
+  noise: z
+    .object({ std: z.number(), relative: z.boolean(), fraction: z.number() })
+    .nullable()
+    .default(recipeDefaults.noise),
   drop: z.number().default(recipeDefaults.drop),
   permute: z.boolean().default(recipeDefaults.permute),
   shared: z.int().nullable().default(recipeDefaults.shared),
@@ -48,13 +83,18 @@ export const recipeSchema = z.object({
   correctionBias: z.boolean().default(recipeDefaults.correctionBias),
 });
 
-/** Unknown keys are kept out of the way, not refused: a later version may write more. Version 1 had one set of factors for all layers. */
+/**
+ * Unknown keys are kept out of the way, not refused: a later version may write more. Version 1 had one set of factors
+ * for all layers.
+ */
 const recordSchema = z.object({
   version: z.union([z.literal(1), z.literal(2)]),
   upcycle: z.string(),
   /** `inner`: hidden units of each layer's FFN, where the recipe filled the last part. */
   parent: z.object({ name: z.string(), family: z.string(), inner: z.array(z.int()).optional() }),
-  /** Names of all dense models where there are several, the base first: what `source` of the recipe's parents counts. */
+  /**
+   * Names of all dense models where there are several, the base first: what `source` of the recipe's parents counts.
+   */
   parents: z.array(z.string()).optional(),
   name: z.string(),
   recipe: recipeSchema,
@@ -69,14 +109,26 @@ const recordSchema = z.object({
 
 export type UpcycleRecord = z.output<typeof recordSchema>;
 
-/** What is known of a plan's making. `names` are `modelName` of the parents' folders, the base first; `version` is this tool's. */
-export function recordOf(plan: SurgeryPlan, names: readonly string[], version: string, warnings: readonly string[]): UpcycleRecord {
+/**
+ * What is known of a plan's making. `names` are `modelName` of the parents' folders, the base first; `version` is this
+ * tool's.
+ */
+export function recordOf(
+  plan: SurgeryPlan,
+  names: readonly string[],
+  version: string,
+  warnings: readonly string[],
+): UpcycleRecord {
   const { recipe, target, source, expected } = plan;
   const family = targetFamilies.find((name) => name === target.family)!;
   return {
     version: 2,
     upcycle: version,
-    parent: { name: names[0]!, family: source.family, ...(recipe.pad ? { inner: source.layers.map(({ ffn }) => ffn.inner) } : {}) },
+    parent: {
+      name: names[0]!,
+      family: source.family,
+      ...(recipe.pad ? { inner: source.layers.map(({ ffn }) => ffn.inner) } : {}),
+    },
     ...(names.length > 1 ? { parents: [...names] } : {}),
     name: recipeName(recipe),
     recipe: { ...recipe, target: family, ...mutable(recipe) },
@@ -87,13 +139,27 @@ export function recordOf(plan: SurgeryPlan, names: readonly string[], version: s
 }
 
 /** Lists as the schema has them. */
-function mutable({ calibration, parents, sharedParent, routerInit }: UpcycleRecipe): Pick<UpcycleRecord["recipe"], "calibration" | "parents" | "sharedParent" | "routerInit"> {
-  const texts = ({ positive, negative }: ExpertPrompts): { positive: string[]; negative: string[] } => ({ positive: [...positive], negative: [...negative] });
+function mutable({
+  calibration,
+  parents,
+  sharedParent,
+  routerInit,
+}: UpcycleRecipe): Pick<UpcycleRecord["recipe"], "calibration" | "parents" | "sharedParent" | "routerInit"> {
+  const texts = ({ positive, negative }: ExpertPrompts): { positive: string[]; negative: string[] } => ({
+    positive: [...positive],
+    negative: [...negative],
+  });
   return {
     calibration: calibration === null ? null : [...calibration],
     parents: parents === null ? null : parents.map((parent) => ({ ...parent })),
-    sharedParent: sharedParent === null ? null : { ...sharedParent, prompts: sharedParent.prompts === null ? null : texts(sharedParent.prompts) },
-    routerInit: routerInit === null || routerInit.kind === "uniform_random" ? routerInit : { kind: routerInit.kind, prompts: routerInit.prompts.map(texts) },
+    sharedParent:
+      sharedParent === null
+        ? null
+        : { ...sharedParent, prompts: sharedParent.prompts === null ? null : texts(sharedParent.prompts) },
+    routerInit:
+      routerInit === null || routerInit.kind === "uniform_random"
+        ? routerInit
+        : { kind: routerInit.kind, prompts: routerInit.prompts.map(texts) },
   };
 }
 
@@ -109,7 +175,10 @@ export function factorRuns(factors: SurgeryPlan["factors"]): UpcycleRecord["fact
   return runs.map(({ from, to, ...own }) => ({ layers: from === to ? `${from}` : `${from}-${to}`, ...own }));
 }
 
-/** The factors of every one of `count` layers; null for those without experts. Throws `input` for layers that the model does not have. */
+/**
+ * The factors of every one of `count` layers; null for those without experts. Throws `input` for layers that the model
+ * does not have.
+ */
 export function factorsByLayer({ factors }: Pick<UpcycleRecord, "factors">, count: number): (Factors | null)[] {
   const runs = factors.map((run) => ({ run, chosen: chosenLayers(run, count) }));
   return Array.from({ length: count }, (_, layer) => runs.find(({ chosen }) => chosen[layer])?.run ?? null);

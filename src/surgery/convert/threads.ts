@@ -11,7 +11,9 @@ const inFlightEach = 2;
 export function openThreads(ground: Ground, threads: number): ChunkWriter {
   // Tests run the sources; the worker needs compiled code, which the build has put beside them.
   const here = import.meta.url;
-  const file = here.endsWith(".ts") ? new URL("../../../dist/surgery/convert/worker.js", here) : new URL("./worker.js", here);
+  const file = here.endsWith(".ts")
+    ? new URL("../../../dist/surgery/convert/worker.js", here)
+    : new URL("./worker.js", here);
   const waiting = new Map<number, { readonly resolve: () => void; readonly reject: (error: Error) => void }>();
   let next = 0;
   let broken: Error | undefined;
@@ -52,14 +54,16 @@ export function openThreads(ground: Ground, threads: number): ChunkWriter {
       });
     },
     async close() {
-      await Promise.all(workers.map(async (state) => {
-        const closed = new Promise<void>((resolve) => (state.closed = resolve));
-        if (broken === undefined) {
-          state.worker.postMessage({ close: true } satisfies Request);
-          await closed;
-        }
-        await state.worker.terminate();
-      }));
+      await Promise.all(
+        workers.map(async (state) => {
+          const closed = new Promise<void>((resolve) => (state.closed = resolve));
+          if (broken === undefined) {
+            state.worker.postMessage({ close: true } satisfies Request);
+            await closed;
+          }
+          await state.worker.terminate();
+        }),
+      );
     },
   };
 }

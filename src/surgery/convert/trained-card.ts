@@ -15,8 +15,8 @@ import { adapterFacts } from "./parents.js";
 import { readRecord } from "./record.js";
 
 /**
- * Texts of further files of every checkpoint of a training that starts from this model, by name. Equal starts give equal texts: no times,
- * no paths.
+ * Texts of further files of every checkpoint of a training that starts from this model, by name. Equal starts give
+ * equal texts: no times, no paths.
  */
 export async function trainedFiles(start: Checkpoint): Promise<Readonly<Record<string, string>>> {
   return { [cardFile]: await trainedCard(start) };
@@ -25,7 +25,10 @@ export async function trainedFiles(start: Checkpoint): Promise<Readonly<Record<s
 async function trainedCard(start: Checkpoint): Promise<string> {
   const { dir, config, spec } = start;
   // No training is refused for the sake of a card.
-  const [record, lineage] = await Promise.all([readRecord(dir).catch(() => null), readLineage(start).catch(() => null)]);
+  const [record, lineage] = await Promise.all([
+    readRecord(dir).catch(() => null),
+    readLineage(start).catch(() => null),
+  ]);
   const [card, adapter] = await Promise.all([readParentCard(dir, config), adapterFacts(start)]);
   const parents = record === null ? [] : (record.parents ?? [record.parent.name]);
   // A folder such as `start` says less than what it was made of.
@@ -35,19 +38,26 @@ async function trainedCard(start: Checkpoint): Promise<string> {
   const tags = isMoe(spec) ? ["moe", "mixture-of-experts", ...(lineage === null ? [] : ["upcycled"])] : [];
   const kind = isMoe(spec) ? "A mixture of experts" : "A dense model";
   return [
-    ...matterLines([{ name: base, card }, ...(adapter === null ? [] : [adapter])], spec.family, tags), "",
-    `# ${name}, trained further`, "",
-    `${kind}, trained further from **${name}** with Upcycle ${toolVersion}.`, "",
+    ...matterLines([{ name: base, card }, ...(adapter === null ? [] : [adapter])], spec.family, tags),
+    "",
+    `# ${name}, trained further`,
+    "",
+    `${kind}, trained further from **${name}** with Upcycle ${toolVersion}.`,
+    "",
     ...rows([
       ["trained from", `${markdownText(modelName(dir))} (${spec.family})`],
       ...adapterRows("its adapter", adapter),
-      ...(record === null ? [] : [["upcycled from", `${parents.map(markdownText).join(", ")} (${record.parent.family})`] as const]),
+      ...(record === null
+        ? []
+        : [["upcycled from", `${parents.map(markdownText).join(", ")} (${record.parent.family})`] as const]),
       ...(lineage === null ? [] : [["recipe", recipeWords(lineage)] as const]),
       ["parameters", active === total ? compact(total) : `${compact(total)}, ${compact(active)} active for each token`],
       ["licence", licence(card)],
-    ]), "",
+    ]),
+    "",
     "What it was trained on, and how far, is in `run.json` and `metrics.jsonl` of the run's folder.",
-    ...(lineage === null ? [] : ["How its experts were made is in `config.json`, under the key `upcycle`."]), "",
+    ...(lineage === null ? [] : ["How its experts were made is in `config.json`, under the key `upcycle`."]),
+    "",
   ].join("\n");
 }
 

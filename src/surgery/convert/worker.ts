@@ -14,7 +14,8 @@ export interface Ground {
   readonly target: ChunkTarget;
 }
 
-export type Request = { readonly ground: Ground } | { readonly id: number; readonly chunk: Chunk } | { readonly close: true };
+export type Request =
+  { readonly ground: Ground } | { readonly id: number; readonly chunk: Chunk } | { readonly close: true };
 
 /** `id` of the chunk written; null once everything is closed. */
 export type Reply = { readonly id: number | null; readonly error?: SentError };

@@ -1,22 +1,52 @@
-/** Which dense family says a merged decoder, found by trying: the family's config dialect, which refuses whatever it cannot say, is the judge. */
+/**
+ * Which dense family says a merged decoder, found by trying: the family's config dialect, which refuses whatever it
+ * cannot say, is the judge.
+ */
 import { UpcycleError } from "../../base/errors.js";
 import { configFromSpec } from "../../model/decoder/config.js";
 import type { DecoderSpec, Family } from "../../model/decoder/types.js";
 
 /** In order of preference where nothing else speaks for one; our own format holds everything and comes last. */
 export const denseFamilies = [
-  "llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "granite", "olmo2", "olmo3", "olmo", "stablelm", "cohere", "nemotron", "starcoder2",
-  "gemma", "gemma2", "gemma3_text", "gpt_neox", "gpt2", "upcycle",
+  "llama",
+  "mistral",
+  "qwen2",
+  "qwen3",
+  "smollm3",
+  "phi3",
+  "granite",
+  "olmo2",
+  "olmo3",
+  "olmo",
+  "stablelm",
+  "cohere",
+  "nemotron",
+  "starcoder2",
+  "gemma",
+  "gemma2",
+  "gemma3_text",
+  "gpt_neox",
+  "gpt2",
+  "upcycle",
 ] as const satisfies readonly Family[];
 
 /** The dense sibling of an MoE family. */
 const siblings: Readonly<Partial<Record<string, Family>>> = {
-  mixtral: "mistral", qwen2_moe: "qwen2", qwen3_moe: "qwen3", granitemoe: "granite", flex_olmo: "olmo2",
+  mixtral: "mistral",
+  qwen2_moe: "qwen2",
+  qwen3_moe: "qwen3",
+  granitemoe: "granite",
+  flex_olmo: "olmo2",
 };
 
-/** The spec as one of the first family that can say it; `suggested` are families to try first: dense ones, or MoE ones for their siblings. */
+/**
+ * The spec as one of the first family that can say it; `suggested` are families to try first: dense ones, or MoE ones
+ * for their siblings.
+ */
 export function denseTarget(spec: DecoderSpec, suggested: readonly (string | undefined)[]): DecoderSpec {
-  const first = suggested.flatMap((name) => denseFamilies.filter((family) => family === name || family === siblings[name ?? ""]));
+  const first = suggested.flatMap((name) =>
+    denseFamilies.filter((family) => family === name || family === siblings[name ?? ""]),
+  );
   const candidates = [...first, ...denseFamilies].map((family): DecoderSpec => ({ ...spec, family }));
   return candidates.find((candidate) => canSay(candidate)) ?? { ...spec, family: "upcycle" };
 }

@@ -1,6 +1,6 @@
 /**
- * Which MoE families hold an upcycled decoder, found by trying: the draft is brought into the family's form, and the family's config
- * dialect, which refuses whatever it cannot say, is the judge.
+ * Which MoE families hold an upcycled decoder, found by trying: the draft is brought into the family's form, and the
+ * family's config dialect, which refuses whatever it cannot say, is the judge.
  */
 import { inputError, UpcycleError } from "../../base/errors.js";
 import { configFromSpec } from "../../model/decoder/config.js";
@@ -19,14 +19,20 @@ export type Trial =
   | { readonly family: TargetFamily; readonly draft: null; /** Why not, in words. */ readonly obstacle: string };
 
 /** What comes of writing the draft as a model of `family`. */
-function tryTarget(family: TargetFamily, { order, topK }: Pick<UpcycleRecipe, "order" | "topK">, make: MakeDraft, sample?: true): Trial {
+function tryTarget(
+  family: TargetFamily,
+  { order, topK }: Pick<UpcycleRecipe, "order" | "topK">,
+  make: MakeDraft,
+  sample?: true,
+): Trial {
   const fail = (obstacle: string): Trial => ({ family, draft: null, obstacle });
   const target = targets[family];
   if (target.routers[order] === undefined) {
     const has = Object.keys(target.routers).join(", ");
     return fail(`${family} always renormalises the selected experts (${has}), it has no ${order} router`);
   }
-  if (target.topK !== undefined && target.topK !== topK) return fail(`${family} always selects ${target.topK} experts per token`);
+  if (target.topK !== undefined && target.topK !== topK)
+    return fail(`${family} always selects ${target.topK} experts per token`);
   try {
     const draft = adapt(make(target, { sample }), family);
     configFromSpec(draft.spec, { dtype: "float32" });
@@ -48,9 +54,10 @@ function changes({ values }: Draft): number {
 const ranks = { exact: 0, "constant-router": 1, approximate: 2 } as const;
 
 /**
- * All families in order of preference: those with softmax scores first, then those that keep the function best, then those that need the
- * fewest tensors changed, then as listed; our own format behind every other, and last of all those that cannot hold the source. The drafts are
- * samples: what families differ in does not depend on how many experts there are, and all tensors of all families would take minutes.
+ * All families in order of preference: those with softmax scores first, then those that keep the function best, then
+ * those that need the fewest tensors changed, then as listed; our own format behind every other, and last of all those
+ * that cannot hold the source. The drafts are samples: what families differ in does not depend on how many experts
+ * there are, and all tensors of all families would take minutes.
  */
 export function tryTargets(source: DecoderSpec, recipe: UpcycleRecipe, make: MakeDraft): Trial[] {
   const trials = targetFamilies.map((family) => tryTarget(family, recipe, make, true));
@@ -58,9 +65,17 @@ export function tryTargets(source: DecoderSpec, recipe: UpcycleRecipe, make: Mak
     if (draft === null) return [2];
     const router = routerOf(targets[family], recipe)!;
     // A router order is about softmax: other scores are a family's peculiarity, which nobody gets without asking.
-    return [family === "upcycle" ? 1 : 0, router.score === "softmax" ? 0 : 1, ranks[expectedPreservation(recipe, source, router).kind], changes(draft)];
+    return [
+      family === "upcycle" ? 1 : 0,
+      router.score === "softmax" ? 0 : 1,
+      ranks[expectedPreservation(recipe, source, router).kind],
+      changes(draft),
+    ];
   };
-  return trials.map((trial, i) => ({ trial, cost: [...cost(trial), i] })).sort((a, b) => firstDifference(a.cost, b.cost)).map(({ trial }) => trial);
+  return trials
+    .map((trial, i) => ({ trial, cost: [...cost(trial), i] }))
+    .sort((a, b) => firstDifference(a.cost, b.cost))
+    .map(({ trial }) => trial);
 }
 
 function firstDifference(a: readonly number[], b: readonly number[]): number {
@@ -72,7 +87,11 @@ function firstDifference(a: readonly number[], b: readonly number[]): number {
  * The recipe's target, or the best one where it leaves that open.
  * Throws `input` if none can hold the source, or not the wanted one, naming those that can.
  */
-export function chooseTarget(source: DecoderSpec, recipe: UpcycleRecipe, make: MakeDraft): { readonly family: TargetFamily; readonly draft: Draft } {
+export function chooseTarget(
+  source: DecoderSpec,
+  recipe: UpcycleRecipe,
+  make: MakeDraft,
+): { readonly family: TargetFamily; readonly draft: Draft } {
   const wanted = recipe.target;
   if (wanted !== null) {
     const trial = tryTarget(wanted, recipe, make);
@@ -80,23 +99,32 @@ export function chooseTarget(source: DecoderSpec, recipe: UpcycleRecipe, make: M
     const others = familiesOf(tryTargets(source, recipe, make));
     throw inputError(`${wanted} cannot hold this ${source.family} model: ${trial.obstacle}`, {
       where: `target ${wanted}, ${recipe.order}`,
-      hint: others.length > 0 ? `these can: ${others.join(", ")}` : (otherOrderHint(source, recipe, make) ?? `none of ${targetFamilies.join(", ")} can`),
+      hint:
+        others.length > 0
+          ? `these can: ${others.join(", ")}`
+          : (otherOrderHint(source, recipe, make) ?? `none of ${targetFamilies.join(", ")} can`),
     });
   }
   const trials = tryTargets(source, recipe, make);
   const [best] = trials;
   if (best !== undefined && best.draft !== null) {
     const whole = tryTarget(best.family, recipe, make);
-    if (whole.draft === null) throw new Error(`${best.family} holds a sample of the model, not the model: ${whole.obstacle}`);
+    if (whole.draft === null)
+      throw new Error(`${best.family} holds a sample of the model, not the model: ${whole.obstacle}`);
     return whole;
   }
-  throw inputError(`no MoE family that we write can hold this ${source.family} model: ${trials.map(({ obstacle }) => obstacle).join("; ")}`, {
-    where: `${source.family}, ${recipe.order}`,
-    hint: otherOrderHint(source, recipe, make) ?? `known targets: ${targetFamilies.join(", ")}`,
-  });
+  throw inputError(
+    `no MoE family that we write can hold this ${source.family} model: ` +
+      `${trials.map(({ obstacle }) => obstacle).join("; ")}`,
+    {
+      where: `${source.family}, ${recipe.order}`,
+      hint: otherOrderHint(source, recipe, make) ?? `known targets: ${targetFamilies.join(", ")}`,
+    },
+  );
 }
 
-const familiesOf = (trials: readonly Trial[]): TargetFamily[] => trials.flatMap(({ family, draft }) => (draft === null ? [] : [family]));
+const familiesOf = (trials: readonly Trial[]): TargetFamily[] =>
+  trials.flatMap(({ family, draft }) => (draft === null ? [] : [family]));
 
 function otherOrderHint(source: DecoderSpec, recipe: UpcycleRecipe, make: MakeDraft): string | undefined {
   const other: RouterOrder = recipe.order === "topk-softmax" ? "softmax-topk" : "topk-softmax";

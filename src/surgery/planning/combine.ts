@@ -5,10 +5,15 @@ import { valuesOf, type Area, type EvaluationContext } from "./values.js";
 type Op<Name extends Expr["op"]> = Extract<Expr, { readonly op: Name }>;
 
 /**
- * Summed in double precision and divided once, so that the average of equal float32 values with equal weights is that value: sums of fewer
- * than 2^29 of them are exact.
+ * Summed in double precision and divided once, so that the average of equal float32 values with equal weights is that
+ * value: sums of fewer than 2^29 of them are exact.
  */
-export async function averaged({ parts, weights }: Op<"mean">, area: Area, columns: number, context: EvaluationContext): Promise<Float64Array> {
+export async function averaged(
+  { parts, weights }: Op<"mean">,
+  area: Area,
+  columns: number,
+  context: EvaluationContext,
+): Promise<Float64Array> {
   const total = weights.reduce((a, b) => a + b, 0);
   let sum: Float64Array | undefined;
   for (const [i, part] of parts.entries()) {
@@ -42,10 +47,15 @@ export async function joined(expr: Op<"concat">, area: Area, context: Evaluation
     const size = axis === "rows" ? rows : columns;
     const [from, to] = [Math.max(start, before), Math.min(start + count, before + size)];
     if (from < to) {
-      const inside = axis === "rows" ? { ...area, rowStart: from - before, rowCount: to - from } : { ...area, columnStart: from - before, columnCount: to - from };
+      const inside =
+        axis === "rows"
+          ? { ...area, rowStart: from - before, rowCount: to - from }
+          : { ...area, columnStart: from - before, columnCount: to - from };
       const own = await valuesOf(part, inside, columns, context);
       if (axis === "rows") values.set(own, (from - start) * columnCount);
-      else for (let row = 0; row < rowCount; row++) values.set(own.subarray(row * (to - from), (row + 1) * (to - from)), row * columnCount + from - start);
+      else
+        for (let row = 0; row < rowCount; row++)
+          values.set(own.subarray(row * (to - from), (row + 1) * (to - from)), row * columnCount + from - start);
     }
     before += size;
   }

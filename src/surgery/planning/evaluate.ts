@@ -1,12 +1,21 @@
 /**
- * Evaluates the expressions of a plan to stored bytes, rows at a time: memory follows the rows asked for, never the tensor. Pure: where
- * source tensors come from is the caller's business. Results may be views of the source's bytes; do not write into them.
+ * Evaluates the expressions of a plan to stored bytes, rows at a time: memory follows the rows asked for, never the
+ * tensor. Pure: where source tensors come from is the caller's business. Results may be views of the source's bytes; do
+ * not write into them.
  */
 import { inputError } from "../../base/errors.js";
 import { floatBytes, fromFloat32, toFloat32, type FloatDtype } from "../../files/numeric/dtype.js";
 import { factorOf, originOf, printExpr, type Expr, type Region, type Shapes } from "./expr.js";
 import { halvesTable, lookUp } from "./table.js";
-import { matrixShape, regionIn, requireInside, valuesOf, type Area, type EvaluationContext, type StoredTensor } from "./values.js";
+import {
+  matrixShape,
+  regionIn,
+  requireInside,
+  valuesOf,
+  type Area,
+  type EvaluationContext,
+  type StoredTensor,
+} from "./values.js";
 
 export type { Area, EvaluationContext, StoredTensor } from "./values.js";
 
@@ -19,12 +28,18 @@ const computedAtOnce = 1 << 16;
 const convertedAtOnce = 1 << 18;
 
 /**
- * Rows `rowStart` to `rowStart + rowCount` of `expr`, of shape `shape`, in `dtype`. `into` is memory that the result may lie in, from its beginning.
- * A pure copy in the source's own dtype is the source's bytes; everything else goes through float32 and is rounded to `dtype` once.
- * Throws `input` if a value does not fit into float16.
+ * Rows `rowStart` to `rowStart + rowCount` of `expr`, of shape `shape`, in `dtype`. `into` is memory that the result
+ * may lie in, from its beginning. A pure copy in the source's own dtype is the source's bytes; everything else goes
+ * through float32 and is rounded to `dtype` once. Throws `input` if a value does not fit into float16.
  */
 export function evaluateRows(
-  expr: Expr, shape: readonly number[], rowStart: number, rowCount: number, dtype: FloatDtype, context: EvaluationContext, into?: Uint8Array,
+  expr: Expr,
+  shape: readonly number[],
+  rowStart: number,
+  rowCount: number,
+  dtype: FloatDtype,
+  context: EvaluationContext,
+  into?: Uint8Array,
 ): Promise<Uint8Array> {
   const [, columnCount] = matrixShape(shape);
   return evaluateArea(expr, shape, { rowStart, rowCount, columnStart: 0, columnCount }, dtype, context, into);
@@ -32,7 +47,12 @@ export function evaluateRows(
 
 /** Like `evaluateRows`, for a rectangle of the output, row-major. */
 export async function evaluateArea(
-  expr: Expr, shape: readonly number[], area: Area, dtype: FloatDtype, context: EvaluationContext, into?: Uint8Array,
+  expr: Expr,
+  shape: readonly number[],
+  area: Area,
+  dtype: FloatDtype,
+  context: EvaluationContext,
+  into?: Uint8Array,
 ): Promise<Uint8Array> {
   requireInside(expr, shape, area);
   const origin = originOf(expr, context.shapes);
@@ -42,8 +62,12 @@ export async function evaluateArea(
   const out = memory(into, area, dtype);
   const [, columns] = matrixShape(shape);
   const rowBytes = area.columnCount * floatBytes[dtype];
-  const step = Math.max(1, Math.floor((origin === null ? computedAtOnce : convertedAtOnce) / Math.max(1, area.columnCount)));
-  const scratch = from === null ? undefined : borrow(Math.min(step, area.rowCount) * area.columnCount * floatBytes[from]);
+  const step = Math.max(
+    1,
+    Math.floor((origin === null ? computedAtOnce : convertedAtOnce) / Math.max(1, area.columnCount)),
+  );
+  const scratch =
+    from === null ? undefined : borrow(Math.min(step, area.rowCount) * area.columnCount * floatBytes[from]);
   const table = from === null ? null : tableFor(from, dtype, factor, shape);
   for (let row = 0; row < area.rowCount; row += step) {
     const part = { ...area, rowStart: area.rowStart + row, rowCount: Math.min(step, area.rowCount - row) };
@@ -60,7 +84,10 @@ export async function evaluateArea(
   return out;
 }
 
-/** Memory that was read into and converted, for the next call: fresh memory for every chunk would keep the garbage collector busy. */
+/**
+ * Memory that was read into and converted, for the next call: fresh memory for every chunk would keep the garbage
+ * collector busy.
+ */
 const spare: Uint8Array[] = [];
 const mostSpare = 4;
 
@@ -72,17 +99,29 @@ function borrow(bytes: number): Uint8Array {
 }
 
 /** The bytes of the whole of `expr`. */
-export function evaluate(expr: Expr, shape: readonly number[], dtype: FloatDtype, context: EvaluationContext): Promise<Uint8Array> {
+export function evaluate(
+  expr: Expr,
+  shape: readonly number[],
+  dtype: FloatDtype,
+  context: EvaluationContext,
+): Promise<Uint8Array> {
   return evaluateRows(expr, shape, 0, matrixShape(shape)[0], dtype, context);
 }
 
 /** The values of `expr` in float32. */
-export async function evaluateFloat32(expr: Expr, shape: readonly number[], context: EvaluationContext): Promise<Float32Array> {
+export async function evaluateFloat32(
+  expr: Expr,
+  shape: readonly number[],
+  context: EvaluationContext,
+): Promise<Float32Array> {
   return toFloat32("F32", await evaluate(expr, shape, "F32", context));
 }
 
 /** A reader of rectangles for tensors that can only be read as a whole. */
-export function regionsOfWhole(shapes: Shapes, readBytes: (key: string) => Promise<StoredTensor>): EvaluationContext["readRegion"] {
+export function regionsOfWhole(
+  shapes: Shapes,
+  readBytes: (key: string) => Promise<StoredTensor>,
+): EvaluationContext["readRegion"] {
   return async (region) => {
     const { dtype, bytes } = await readBytes(region.key);
     const [rows, columns] = matrixShape(shapes.get(region.key)!);
@@ -90,7 +129,12 @@ export function regionsOfWhole(shapes: Shapes, readBytes: (key: string) => Promi
     if (!Number.isInteger(width)) throw new Error(`${region.key}: ${bytes.length} bytes do not fit its shape`);
     // A row of n elements is a row of n * width bytes.
     const { columnStart, columnCount, stride } = region;
-    const part = { ...region, columnStart: columnStart * width, columnCount: columnCount * width, stride: stride * width };
+    const part = {
+      ...region,
+      columnStart: columnStart * width,
+      columnCount: columnCount * width,
+      stride: stride * width,
+    };
     return { dtype, bytes: copyRegion(bytes, part) };
   };
 }
@@ -100,17 +144,30 @@ function memory(into: Uint8Array | undefined, { rowCount, columnCount }: Area, d
   return into !== undefined && into.byteLength >= bytes ? into.subarray(0, bytes) : new Uint8Array(bytes);
 }
 
-async function readSized(origin: Region, area: Area, context: EvaluationContext, into?: Uint8Array): Promise<StoredTensor> {
+async function readSized(
+  origin: Region,
+  area: Area,
+  context: EvaluationContext,
+  into?: Uint8Array,
+): Promise<StoredTensor> {
   const read = await context.readRegion(regionIn(origin, area), into);
   const expected = area.rowCount * area.columnCount * floatBytes[read.dtype];
-  if (read.bytes.byteLength !== expected) throw new Error(`${origin.key}: got ${read.bytes.byteLength} bytes, expected ${expected}`);
+  if (read.bytes.byteLength !== expected)
+    throw new Error(`${origin.key}: got ${read.bytes.byteLength} bytes, expected ${expected}`);
   return read;
 }
 
 /** A table pays off where it is used more often than it has entries. It would not see overflows to float16. */
-function tableFor(from: FloatDtype, to: FloatDtype, factor: number, shape: readonly number[]): ReturnType<typeof halvesTable> | null {
+function tableFor(
+  from: FloatDtype,
+  to: FloatDtype,
+  factor: number,
+  shape: readonly number[],
+): ReturnType<typeof halvesTable> | null {
   const large = shape.reduce((a, b) => a * b, 1) > 1 << 16;
-  return large && (from === "BF16" || from === "F16") && to !== "F16" && to !== "F64" ? halvesTable(from, to, factor) : null;
+  return large && (from === "BF16" || from === "F16") && to !== "F16" && to !== "F64"
+    ? halvesTable(from, to, factor)
+    : null;
 }
 
 /** Each product is taken in double precision and rounded to float32. */

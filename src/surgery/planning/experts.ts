@@ -4,13 +4,21 @@
  * Expert e = replica * G + part (parts fastest): expert e holds part e mod G of the FFN's hidden units, that is rows of
  * gate and up and columns of down. The router draws E rows and repeats each G times, so that the G experts of one
  * replica always get equal logits and a top T of k*G takes k whole replicas ("virtual group initialisation", He et al.
- * 2024, arXiv 2410.07524, section 2.3). With G = 1 this is sparse upcycling (Komatsuzaki et al. 2022, arXiv 2212.05055), with E = 1
- * and T < G a split without replication (MoEfication, Zhang et al. 2022, arXiv 2110.01786): every part has a router row of its own.
+ * 2024, arXiv 2410.07524, section 2.3). With G = 1 this is sparse upcycling (Komatsuzaki et al. 2022, arXiv
+ * 2212.05055), with E = 1 and T < G a split without replication (MoEfication, Zhang et al. 2022, arXiv 2110.01786):
+ * every part has a router row of its own.
  *
  * A shared expert either adds nothing, or takes the first S hidden units out of the routed experts' hands.
  */
 import { inputError } from "../../base/errors.js";
-import { plainExperts, type DecoderSpec, type DenseFfn, type LayerSpec, type MoeFfn, type RouterSpec } from "../../model/decoder/types.js";
+import {
+  plainExperts,
+  type DecoderSpec,
+  type DenseFfn,
+  type LayerSpec,
+  type MoeFfn,
+  type RouterSpec,
+} from "../../model/decoder/types.js";
 import { slotKey, type Slot, type SlotPart } from "../../model/tensors/slots.js";
 import { slotsOfDraft, type Draft } from "./draft.js";
 import { columns, fill, normal, pad, read, rows, scale, type Axis, type Expr } from "./expr.js";
@@ -26,16 +34,23 @@ import { routerOf, type Target } from "./targets.js";
 const sharedRouterStd = 1e-3;
 
 /**
- * The target says which router and which shared expert it has; everything else stays as the draft has it. `sample`: the first experts stand for all.
- * Throws `input` if the recipe wants a shared expert that the target does not have.
+ * The target says which router and which shared expert it has; everything else stays as the draft has it. `sample`: the
+ * first experts stand for all. Throws `input` if the recipe wants a shared expert that the target does not have.
  */
-export function upcycleFfns(draft: Draft, recipe: UpcycleRecipe, target: Target, { sample }: { readonly sample?: true | undefined } = {}): Draft {
+export function upcycleFfns(
+  draft: Draft,
+  recipe: UpcycleRecipe,
+  target: Target,
+  { sample }: { readonly sample?: true | undefined } = {},
+): Draft {
   const router = routerOf(target, recipe)!;
   checkShared(recipe, target);
   const factors = layerFactors(recipe, router, draft.spec);
   const spec = moeSpec(draft.spec, recipe, target, router);
   const made = { spec, ...(sample === undefined ? {} : { sample }) };
-  const values = slotsOfDraft(made).map((slot) => [slot.key, draft.values.get(slot.key) ?? valueOf(slot, draft.spec, spec, recipe, factors)] as const);
+  const values = slotsOfDraft(made).map(
+    (slot) => [slot.key, draft.values.get(slot.key) ?? valueOf(slot, draft.spec, spec, recipe, factors)] as const,
+  );
   return { ...made, values: new Map(values) };
 }
 
@@ -44,11 +59,18 @@ function checkShared({ shared, sharedParent, routerInit }: UpcycleRecipe, { shar
   if (sharedExpert === null) throw inputError("it has no shared expert");
   if (sharedParent === null) return;
   const prompted = routerInit !== null && routerInit.kind !== "uniform_random";
-  if (prompted && sharedExpert.gated && sharedParent.prompts === null) throw inputError("its shared expert has a gate, for which there are no prompts");
-  if (!sharedExpert.gated && sharedParent.prompts !== null) throw inputError("its shared expert has no gate that prompts could make");
+  if (prompted && sharedExpert.gated && sharedParent.prompts === null)
+    throw inputError("its shared expert has a gate, for which there are no prompts");
+  if (!sharedExpert.gated && sharedParent.prompts !== null)
+    throw inputError("its shared expert has no gate that prompts could make");
 }
 
-function moeSpec(source: DecoderSpec, recipe: UpcycleRecipe, { sharedExpert }: Target, router: RouterSpec): DecoderSpec {
+function moeSpec(
+  source: DecoderSpec,
+  recipe: UpcycleRecipe,
+  { sharedExpert }: Target,
+  router: RouterSpec,
+): DecoderSpec {
   const chosen = chosenLayers(recipe, source.layers.length);
   const moe = ({ inner: whole, activation, gated, bias }: DenseFfn): MoeFfn => {
     const inner = partSize(recipe, whole);
@@ -62,27 +84,49 @@ function moeSpec(source: DecoderSpec, recipe: UpcycleRecipe, { sharedExpert }: T
       gated,
       bias,
       router,
-      shared: recipe.shared !== null || recipe.sharedParent !== null || sharedExpert?.required === true
-        ? { inner: recipe.sharedParent === null ? (recipe.shared ?? inner) : whole, gated: sharedExpert!.gated }
-        : null,
+      shared:
+        recipe.shared !== null || recipe.sharedParent !== null || sharedExpert?.required === true
+          ? { inner: recipe.sharedParent === null ? (recipe.shared ?? inner) : whole, gated: sharedExpert!.gated }
+          : null,
     };
   };
   return {
     ...source,
-    layers: source.layers.map((layer, index): LayerSpec => (chosen[index] ? { ...layer, ffn: moe(layer.ffn as DenseFfn) } : layer)),
+    layers: source.layers.map((layer, index): LayerSpec =>
+      chosen[index] ? { ...layer, ffn: moe(layer.ffn as DenseFfn) } : layer,
+    ),
     auxLossCoef: recipe.auxLossCoef,
   };
 }
 
-function valueOf({ key, at }: Slot, source: DecoderSpec, target: DecoderSpec, recipe: UpcycleRecipe, allFactors: readonly (Factors | null)[]): Expr {
+function valueOf(
+  { key, at }: Slot,
+  source: DecoderSpec,
+  target: DecoderSpec,
+  recipe: UpcycleRecipe,
+  allFactors: readonly (Factors | null)[],
+): Expr {
   const { part, layer, expert } = at;
   const factors = layer === undefined ? null : allFactors[layer];
-  if (layer === undefined || factors === null || factors === undefined) throw new Error(`nothing says what ${key} is made of`);
-  const cut: Cut = { recipe, layer, whole: source.layers[layer]!.ffn.inner, hidden: source.hidden, inner: (target.layers[layer]!.ffn as MoeFfn).inner };
+  if (layer === undefined || factors === null || factors === undefined)
+    throw new Error(`nothing says what ${key} is made of`);
+  const cut: Cut = {
+    recipe,
+    layer,
+    whole: source.layers[layer]!.ffn.inner,
+    hidden: source.hidden,
+    inner: (target.layers[layer]!.ffn as MoeFfn).inner,
+  };
   if (expert !== undefined) return expertValue(part, key, expert, cut, factors, source.initStd);
   switch (part) {
     case "router":
-      return routerValue(key, recipe, source.hidden, recipe.expansion * (recipe.granularity / rowRepeats(recipe)), rowRepeats(recipe));
+      return routerValue(
+        key,
+        recipe,
+        source.hidden,
+        recipe.expansion * (recipe.granularity / rowRepeats(recipe)),
+        rowRepeats(recipe),
+      );
     case "routerBias":
     case "routerCorrection":
       return fill(0);
@@ -96,7 +140,13 @@ function valueOf({ key, at }: Slot, source: DecoderSpec, target: DecoderSpec, re
   }
 }
 
-function routerValue(key: string, { routerInit, routerStd }: UpcycleRecipe, hidden: number, rowCount: number, repeat: number): Expr {
+function routerValue(
+  key: string,
+  { routerInit, routerStd }: UpcycleRecipe,
+  hidden: number,
+  rowCount: number,
+  repeat: number,
+): Expr {
   if (routerInit !== null) return { op: "data", name: key, rowCount, columnCount: hidden, repeat };
   return routerStd === 0 ? fill(0) : normal(routerStd, key, repeat);
 }
@@ -132,7 +182,9 @@ function expertValue(part: SlotPart, key: string, expert: number, cut: Cut, fact
 }
 
 function withNoise(of: Expr, parent: ExpertParent | null, key: string): Expr {
-  return parent === null || parent.noise === 0 ? of : { op: "noise", of, std: parent.noise, relative: false, fraction: 1, stream: `${key}.parentNoise` };
+  return parent === null || parent.noise === 0
+    ? of
+    : { op: "noise", of, std: parent.noise, relative: false, fraction: 1, stream: `${key}.parentNoise` };
 }
 
 /** Along which axis a tensor's hidden units lie (null: the bias behind down has none), and the factor it takes. */
@@ -154,35 +206,58 @@ function treatment(part: SlotPart, { gate, up, down, downBias }: Factors): reado
 }
 
 /** `count` hidden units from `start` on: the tensor itself where these are all, with zero units where it has fewer. */
-function units(part: SlotPart, axis: Axis, start: number, count: number, { layer, whole, hidden }: Cut, source = 0): Expr {
+function units(
+  part: SlotPart,
+  axis: Axis,
+  start: number,
+  count: number,
+  { layer, whole, hidden }: Cut,
+  source = 0,
+): Expr {
   const dense = read(slotKey({ part, layer }), source);
   if (start === 0 && count === whole) return dense;
   const present = Math.min(count, whole - start);
   const taken = axis === "rows" ? rows(dense, start, present) : columns(dense, start, present);
   if (present === count) return taken;
-  return axis === "columns" ? pad(taken, hidden, count) : pad(taken, count, part === "gateBias" || part === "upBias" ? 1 : hidden);
+  return axis === "columns"
+    ? pad(taken, hidden, count)
+    : pad(taken, count, part === "gateBias" || part === "upBias" ? 1 : hidden);
 }
 
 /**
- * Drop, noise and permutation, as the recipe says. The units that an expert loses, and their order, are the same in all its tensors;
- * noise is on matrices only.
+ * Drop, noise and permutation, as the recipe says. The units that an expert loses, and their order, are the same in all
+ * its tensors; noise is on matrices only.
  */
-function changed(of: Expr, axis: Axis, matrix: boolean, key: string, expert: number, { recipe, layer, inner }: Cut): Expr {
+function changed(
+  of: Expr,
+  axis: Axis,
+  matrix: boolean,
+  key: string,
+  expert: number,
+  { recipe, layer, inner }: Cut,
+): Expr {
   const { drop, noise, permute } = recipe;
   const own = `layers.${layer}.experts.${expert}`;
   const count = Math.floor(drop * inner);
   let value = of;
   if (count > 0) value = { op: "redraw", of: value, axis, count, choice: `${own}.drop`, stream: `${key}.drop` };
-  if (matrix && noise !== null && noise.std > 0 && noise.fraction > 0) value = { op: "noise", of: value, ...noise, stream: `${key}.noise` };
+  if (matrix && noise !== null && noise.std > 0 && noise.fraction > 0)
+    value = { op: "noise", of: value, ...noise, stream: `${key}.noise` };
   return permute ? { op: "shuffle", of: value, axis, stream: `${own}.order` } : value;
 }
 
 /**
- * The first S units as they are; a sigmoid gate with a row of zeros halves the output, which doubling down undoes. Without S a shared
- * expert that adds nothing: only its down matrix is zero, gate and up are a copy of the FFN's first units, because with all
- * three at zero no gradient would ever reach it. Another model's FFN as shared expert is taken as it is, its gate made like the router.
+ * The first S units as they are; a sigmoid gate with a row of zeros halves the output, which doubling down undoes.
+ * Without S a shared expert that adds nothing: only its down matrix is zero, gate and up are a copy of the FFN's first
+ * units, because with all three at zero no gradient would ever reach it. Another model's FFN as shared expert is taken
+ * as it is, its gate made like the router.
  */
-function sharedValue(part: "sharedGate" | "sharedUp" | "sharedDown" | "sharedRouter", key: string, cut: Cut, gated: boolean): Expr {
+function sharedValue(
+  part: "sharedGate" | "sharedUp" | "sharedDown" | "sharedRouter",
+  key: string,
+  cut: Cut,
+  gated: boolean,
+): Expr {
   const { shared, sharedParent } = cut.recipe;
   if (sharedParent !== null) {
     if (part === "sharedRouter") return routerValue(key, cut.recipe, cut.hidden, 1, 1);

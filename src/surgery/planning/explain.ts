@@ -6,7 +6,10 @@ import { recipeName } from "./recipe.js";
 import type { ExpectedPreservation } from "./expectation.js";
 import { formatFactor } from "./scaling.js";
 
-/** `names`: of several parents, the base first. Lines without indentation: title, one line per kind of tensor, unused tensors, expectation, warnings. */
+/**
+ * `names`: of several parents, the base first. Lines without indentation: title, one line per kind of tensor, unused
+ * tensors, expectation, warnings.
+ */
 export function explainPlan(plan: SurgeryPlan, names: readonly string[] = []): string[] {
   const { recipe, source, target } = plan;
   const chosen = target.layers.flatMap(({ ffn }, layer) => (ffn.kind === "moe" ? [{ ffn, layer }] : []));
@@ -15,9 +18,15 @@ export function explainPlan(plan: SurgeryPlan, names: readonly string[] = []): s
   const shapes = sourceShapes(source);
   const where = chosen.length === target.layers.length ? "" : ` in ${chosen.length} of ${target.layers.length} layers`;
   return [
-    `${recipeName(recipe)}: ${source.family} to ${target.family}, ${ffn.experts} experts of size ${ffn.inner} in place of ` +
+    `${recipeName(recipe)}: ${source.family} to ${target.family}, ${ffn.experts} experts of size ${ffn.inner} ` +
+      "in place of " +
       `one FFN of ${dense}${where}, ${ffn.topK} per token, ${routerOrder(ffn.router)} router`,
-    ...groupByPart(plan.outputs).map((group) => explainGroup(group, { shapes, nameOf: (index) => names.length > 1 ? names[index]! : index === 0 ? "the parent" : `parent ${index}` })),
+    ...groupByPart(plan.outputs).map((group) =>
+      explainGroup(group, {
+        shapes,
+        nameOf: (index) => (names.length > 1 ? names[index]! : index === 0 ? "the parent" : `parent ${index}`),
+      }),
+    ),
     ...(plan.unused.length === 0 ? [] : [`not used: ${listed(plan.unused)}`]),
     explainExpectation(plan.expected),
     ...plan.warnings.map((warning) => `warning: ${warning}`),
@@ -72,9 +81,15 @@ function describe(expr: Expr, rowCount: number, words: Words): string {
   const { shapes, nameOf } = words;
   if (expr.op === "mean") {
     const parts = expr.parts.map((one) => describe(one, rowCount, words).replace(/^copy of /, ""));
-    return parts.length <= 3 ? `mean of ${parts.join(" and ")}` : `mean of ${parts.length}: ${parts[0]}, ${parts[1]}, ...`;
+    return parts.length <= 3
+      ? `mean of ${parts.join(" and ")}`
+      : `mean of ${parts.length}: ${parts[0]}, ${parts[1]}, ...`;
   }
-  if (expr.op === "data") return `${expr.rowCount} rows made from prompts or drawn uniformly${expr.repeat === 1 ? "" : `, each ${expr.repeat} times in a row`}`;
+  if (expr.op === "data")
+    return (
+      `${expr.rowCount} rows made from prompts or drawn ` +
+      `uniformly${expr.repeat === 1 ? "" : `, each ${expr.repeat} times in a row`}`
+    );
   if (expr.op === "normal") {
     const drawn = rowCount / expr.repeat;
     const repeated = expr.repeat === 1 ? "" : `, each ${expr.repeat} times in a row`;
@@ -82,25 +97,42 @@ function describe(expr: Expr, rowCount: number, words: Words): string {
   }
   if (expr.op === "fill") return `filled with ${expr.value}`;
   if (expr.op === "offset") return `${describe(expr.of, rowCount, words)}, plus ${formatFactor(expr.by)}`;
-  if (expr.op === "permuteRows") return `${describe(expr.of, rowCount, words)}, reordered in every ${expr.order.length} rows`;
-  if (expr.op === "scale" && originOf(expr, shapes) === null) return `${describe(expr.of, rowCount, words)}, times ${formatFactor(expr.by)}`;
-  if (expr.op === "pad") return `${describe(expr.of, rowCount, words)}, filled with zeros to ${expr.rowCount} x ${expr.columnCount}`;
+  if (expr.op === "permuteRows")
+    return `${describe(expr.of, rowCount, words)}, reordered in every ${expr.order.length} rows`;
+  if (expr.op === "scale" && originOf(expr, shapes) === null)
+    return `${describe(expr.of, rowCount, words)}, times ${formatFactor(expr.by)}`;
+  if (expr.op === "pad")
+    return `${describe(expr.of, rowCount, words)}, filled with zeros to ${expr.rowCount} x ${expr.columnCount}`;
   if (expr.op === "noise") {
     const on = expr.fraction === 1 ? "" : ` on ${formatFactor(100 * expr.fraction)} % of the elements`;
-    return `${describe(expr.of, rowCount, words)}, plus noise of std ${formatFactor(expr.std)}${expr.relative ? " times their own" : ""}${on}`;
+    return (
+      `${describe(expr.of, rowCount, words)}, plus noise of std ` +
+      `${formatFactor(expr.std)}${expr.relative ? " times their own" : ""}${on}`
+    );
   }
-  if (expr.op === "redraw") return `${describe(expr.of, rowCount, words)}, ${expr.count} of its ${expr.axis} drawn afresh with their mean and std`;
+  if (expr.op === "redraw")
+    return (
+      `${describe(expr.of, rowCount, words)}, ${expr.count} of its ${expr.axis} drawn afresh with their mean and ` +
+      "std"
+    );
   if (expr.op === "shuffle") return `${describe(expr.of, rowCount, words)}, ${expr.axis} in an order of its own`;
-  if (expr.op === "concat") return `${expr.parts.length} joined by ${expr.axis}: ${describe(expr.parts[0]!, rowCount, words)}, ...`;
+  if (expr.op === "concat")
+    return `${expr.parts.length} joined by ${expr.axis}: ${describe(expr.parts[0]!, rowCount, words)}, ...`;
   const origin = originOf(expr, shapes)!;
   const part = origin.key.slice(origin.key.lastIndexOf(".") + 1);
   const whole = shapes.get(origin.key)!;
   const times = factorOf(expr) === 1 ? "" : `, times ${formatFactor(factorOf(expr))}`;
   if (origin.rowCount < whole[0]!) {
-    return `rows ${origin.rowStart}..${origin.rowStart + origin.rowCount - 1} of ${nameOf(origin.source ?? 0)}'s ${part}${times}`;
+    return (
+      `rows ${origin.rowStart}..${origin.rowStart + origin.rowCount - 1} of ${nameOf(origin.source ?? 0)}'s ` +
+      `${part}${times}`
+    );
   }
   if (whole.length > 1 && origin.columnCount < whole[1]!) {
-    return `columns ${origin.columnStart}..${origin.columnStart + origin.columnCount - 1} of ${nameOf(origin.source ?? 0)}'s ${part}${times}`;
+    return (
+      `columns ${origin.columnStart}..${origin.columnStart + origin.columnCount - 1} of ` +
+      `${nameOf(origin.source ?? 0)}'s ${part}${times}`
+    );
   }
   return `copy of ${nameOf(origin.source ?? 0)}'s ${part}${times}`;
 }

@@ -5,8 +5,17 @@
 export type Expr =
   /** A source tensor, unchanged. `source`: which of several parents it is of; left out, the first. */
   | { readonly op: "read"; readonly key: string; readonly source?: number }
-  /** A matrix of `rowCount` rows that the plan carries under `name`, each row `repeat` times in a row: router rows made from prompts. */
-  | { readonly op: "data"; readonly name: string; readonly rowCount: number; readonly columnCount: number; readonly repeat: number }
+  /**
+   * A matrix of `rowCount` rows that the plan carries under `name`, each row `repeat` times in a row: router rows made
+   * from prompts.
+   */
+  | {
+      readonly op: "data";
+      readonly name: string;
+      readonly rowCount: number;
+      readonly columnCount: number;
+      readonly repeat: number;
+    }
   | { readonly op: "rows"; readonly of: Expr; readonly start: number; readonly count: number }
   | { readonly op: "columns"; readonly of: Expr; readonly start: number; readonly count: number }
   | { readonly op: "scale"; readonly of: Expr; readonly by: number }
@@ -23,24 +32,47 @@ export type Expr =
   /** Zeros behind the last row and the last column, up to `rowCount` x `columnCount`. */
   | { readonly op: "pad"; readonly of: Expr; readonly rowCount: number; readonly columnCount: number }
   /**
-   * Normal deviates of mean 0 added to a share `fraction` of the elements. Their std is `std`, times that of `of`'s own elements if `relative`.
+   * Normal deviates of mean 0 added to a share `fraction` of the elements. Their std is `std`, times that of `of`'s own
+   * elements if `relative`.
    */
-  | { readonly op: "noise"; readonly of: Expr; readonly std: number; readonly relative: boolean; readonly fraction: number; readonly stream: string }
+  | {
+      readonly op: "noise";
+      readonly of: Expr;
+      readonly std: number;
+      readonly relative: boolean;
+      readonly fraction: number;
+      readonly stream: string;
+    }
   /**
-   * `count` rows (or columns), chosen by the random stream `choice`, are drawn afresh from a normal with the mean and the standard deviation of
-   * the elements that they had (Drop-Upcycling, arXiv 2502.19261, section 3). Expressions with one `choice` lose the same units.
+   * `count` rows (or columns), chosen by the random stream `choice`, are drawn afresh from a normal with the mean and
+   * the standard deviation of the elements that they had (Drop-Upcycling, arXiv 2502.19261, section 3). Expressions
+   * with one `choice` lose the same units.
    */
-  | { readonly op: "redraw"; readonly of: Expr; readonly axis: Axis; readonly count: number; readonly choice: string; readonly stream: string }
-  /** Rows (or columns) in a random order; expressions with one `stream` get the same order. `undo`: that order is taken back. */
+  | {
+      readonly op: "redraw";
+      readonly of: Expr;
+      readonly axis: Axis;
+      readonly count: number;
+      readonly choice: string;
+      readonly stream: string;
+    }
+  /**
+   * Rows (or columns) in a random order; expressions with one `stream` get the same order. `undo`: that order is taken
+   * back.
+   */
   | { readonly op: "shuffle"; readonly of: Expr; readonly axis: Axis; readonly stream: string; readonly undo?: true }
-  /** Weighted average of operands of one shape: sum of weight * operand over the sum of the weights, one positive or zero weight each. */
+  /**
+   * Weighted average of operands of one shape: sum of weight * operand over the sum of the weights, one positive or
+   * zero weight each.
+   */
   | { readonly op: "mean"; readonly parts: readonly Expr[]; readonly weights: readonly number[] }
   /** Operands one below the other (`rows`) or side by side (`columns`). */
   | { readonly op: "concat"; readonly parts: readonly Expr[]; readonly axis: Axis };
 
 export type Axis = "rows" | "columns";
 
-export const read = (key: string, source = 0): Expr => (source === 0 ? { op: "read", key } : { op: "read", key, source });
+export const read = (key: string, source = 0): Expr =>
+  source === 0 ? { op: "read", key } : { op: "read", key, source };
 export const rows = (of: Expr, start: number, count: number): Expr => ({ op: "rows", of, start, count });
 export const columns = (of: Expr, start: number, count: number): Expr => ({ op: "columns", of, start, count });
 /** Scaling by 1 is no operation: the bytes stay a copy. */
@@ -50,9 +82,16 @@ export const permuteRows = (of: Expr, order: readonly number[]): Expr => ({ op: 
 export const normal = (std: number, stream: string, repeat = 1): Expr => ({ op: "normal", std, stream, repeat });
 export const fill = (value: number): Expr => ({ op: "fill", value });
 /** The average of equal operands is each of them: one operand stays a copy. */
-export const mean = (parts: readonly Expr[], weights: readonly number[]): Expr => (parts.length === 1 ? parts[0]! : { op: "mean", parts, weights });
-export const concat = (parts: readonly Expr[], axis: Axis): Expr => (parts.length === 1 ? parts[0]! : { op: "concat", parts, axis });
-export const pad = (of: Expr, rowCount: number, columnCount: number): Expr => ({ op: "pad", of, rowCount, columnCount });
+export const mean = (parts: readonly Expr[], weights: readonly number[]): Expr =>
+  parts.length === 1 ? parts[0]! : { op: "mean", parts, weights };
+export const concat = (parts: readonly Expr[], axis: Axis): Expr =>
+  parts.length === 1 ? parts[0]! : { op: "concat", parts, axis };
+export const pad = (of: Expr, rowCount: number, columnCount: number): Expr => ({
+  op: "pad",
+  of,
+  rowCount,
+  columnCount,
+});
 
 /** Shapes of the source's tensors by slot key. */
 export type Shapes = ReadonlyMap<string, readonly number[]>;
@@ -80,7 +119,15 @@ export function regionOf(expr: Expr, shapes: Shapes): Region | null {
       const shape = shapes.get(expr.key);
       if (shape === undefined) throw new Error(`plan reads ${expr.key}, which the source does not have`);
       const stride = shape.length > 1 ? shape[1]! : 1;
-      return { key: expr.key, ...(expr.source === undefined ? {} : { source: expr.source }), rowStart: 0, rowCount: shape[0]!, columnStart: 0, columnCount: stride, stride };
+      return {
+        key: expr.key,
+        ...(expr.source === undefined ? {} : { source: expr.source }),
+        rowStart: 0,
+        rowCount: shape[0]!,
+        columnStart: 0,
+        columnCount: stride,
+        stride,
+      };
     }
     case "rows": {
       const of = regionOf(expr.of, shapes);
@@ -148,8 +195,8 @@ export function sourceKeys(expr: Expr, source = 0): readonly string[] {
 }
 
 /**
- * Rows and columns of an expression's whole, a vector being one column; null for `normal` and `fill`, which take any shape.
- * Throws a plain error (a defect of the plan) for an unknown key or a part outside its tensor.
+ * Rows and columns of an expression's whole, a vector being one column; null for `normal` and `fill`, which take any
+ * shape. Throws a plain error (a defect of the plan) for an unknown key or a part outside its tensor.
  */
 export function sizeOf(expr: Expr, shapes: Shapes): readonly [rows: number, columns: number] | null {
   switch (expr.op) {
@@ -174,7 +221,8 @@ export function sizeOf(expr: Expr, shapes: Shapes): readonly [rows: number, colu
     case "concat": {
       const sizes = expr.parts.map((part) => sizeOf(part, shapes));
       const [along, across] = expr.axis === "rows" ? ([0, 1] as const) : ([1, 0] as const);
-      if (sizes.some((size) => size === null || size[across] !== sizes[0]![across])) throw new Error(`plan joins what does not fit together: ${printExpr(expr)}`);
+      if (sizes.some((size) => size === null || size[across] !== sizes[0]![across]))
+        throw new Error(`plan joins what does not fit together: ${printExpr(expr)}`);
       const sum = sizes.reduce((total, size) => total + size![along], 0);
       return expr.axis === "rows" ? [sum, sizes[0]![1]] : [sizes[0]![0], sum];
     }
@@ -227,7 +275,10 @@ export function printExpr(expr: Expr): string {
       return `pad(${printExpr(expr.of)}, ${expr.rowCount} x ${expr.columnCount})`;
     case "noise": {
       const share = expr.fraction === 1 ? "" : `, on ${expr.fraction} of the elements`;
-      return `noise(${printExpr(expr.of)}, std ${expr.std}${expr.relative ? " of its own" : ""}${share}, stream ${expr.stream})`;
+      return (
+        `noise(${printExpr(expr.of)}, std ${expr.std}${expr.relative ? " of its own" : ""}${share}, stream ` +
+        `${expr.stream})`
+      );
     }
     case "redraw":
       return `redraw(${printExpr(expr.of)}, ${expr.count} ${expr.axis}, choice ${expr.choice}, stream ${expr.stream})`;

@@ -16,13 +16,19 @@ export function layerRanges(text: string): readonly LayerRange[] | "even" | "odd
     const from = Number(match?.[1]);
     const to = match?.[3] !== undefined ? Number(match[3]) : match?.[2] === undefined ? from : Infinity;
     if (match === null || to < from) {
-      throw inputError(`"${text}" names no layers`, { where: "layers", hint: "write all, even, odd, or numbers and ranges from 0, for example 0,4-7,12-" });
+      throw inputError(`"${text}" names no layers`, {
+        where: "layers",
+        hint: "write all, even, odd, or numbers and ranges from 0, for example 0,4-7,12-",
+      });
     }
     return { from, to };
   });
 }
 
-/** For each of `count` layers whether it gets experts. Throws `input` for a layer that is not there, and if none is chosen. */
+/**
+ * For each of `count` layers whether it gets experts. Throws `input` for a layer that is not there, and if none is
+ * chosen.
+ */
 export function chosenLayers({ layers }: { readonly layers: string }, count: number): readonly boolean[] {
   const ranges = layerRanges(layers);
   const numbers = Array.from({ length: count }, (_, layer) => layer);
@@ -33,7 +39,9 @@ export function chosenLayers({ layers }: { readonly layers: string }, count: num
   const beyond = ranges.find(({ from, to }) => from >= count || (to !== Infinity && to >= count));
   if (beyond !== undefined) {
     const named = beyond.to === Infinity || beyond.from >= count ? beyond.from : beyond.to;
-    throw inputError(`there is no layer ${named}: the model has layers 0 to ${count - 1}`, { where: `layers ${layers}` });
+    throw inputError(`there is no layer ${named}: the model has layers 0 to ${count - 1}`, {
+      where: `layers ${layers}`,
+    });
   }
   return numbers.map((layer) => ranges.some(({ from, to }) => layer >= from && layer <= to));
 }

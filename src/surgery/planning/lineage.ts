@@ -1,7 +1,8 @@
 /**
  * Where an expert's matrices came from: the part of the parent's FFN that each was cut out of. Needed after training to
  * measure how far the experts have moved (expert-to-dense cosine similarity, He et al. 2024, arXiv 2410.07524, section
- * 3.2). Sizes of scales do not matter to a cosine and are left out; signs do. What noise and redrawn units changed counts as movement.
+ * 3.2). Sizes of scales do not matter to a cosine and are left out; signs do. What noise and redrawn units changed
+ * counts as movement.
  */
 import { randomStream } from "../../base/random.js";
 import { inputError } from "../../base/errors.js";
@@ -26,7 +27,9 @@ export interface ExpertOrigin {
   readonly sign: 1 | -1;
   /** Hidden units were put into an order of their own (`permute`): the seed and the stream it was drawn from. */
   readonly order: { readonly seed: number; readonly stream: string } | null;
-  /** Rectangle of the parent's tensor with the same shape, or a smaller one where the expert was filled with zero units. */
+  /**
+   * Rectangle of the parent's tensor with the same shape, or a smaller one where the expert was filled with zero units.
+   */
   readonly from: Region;
 }
 
@@ -34,12 +37,16 @@ export interface ExpertOrigin {
 export type OriginLineage = Pick<MergeLineage, "recipe" | "copies">;
 
 /**
- * The origin of every routed expert's gate, up and down, in write order. How the FFN was cut is read off the two shapes, so that it also works for a
- * model whose recipe is lost (`lineage` null), if that had one parent and left units in their order. Several parents have one shape, and one
- * stands for all. Dense layers of the child are skipped.
+ * The origin of every routed expert's gate, up and down, in write order. How the FFN was cut is read off the two
+ * shapes, so that it also works for a model whose recipe is lost (`lineage` null), if that had one parent and left
+ * units in their order. Several parents have one shape, and one stands for all. Dense layers of the child are skipped.
  * Throws `input` if the child's experts cannot have been cut out of this parent.
  */
-export function expertOrigins(parent: DecoderSpec, child: DecoderSpec, lineage: OriginLineage | null = null): ExpertOrigin[] {
+export function expertOrigins(
+  parent: DecoderSpec,
+  child: DecoderSpec,
+  lineage: OriginLineage | null = null,
+): ExpertOrigin[] {
   if (parent.layers.length !== child.layers.length || parent.hidden !== child.hidden) {
     throw inputError(
       `the model has ${child.layers.length} layers of width ${child.hidden}, ` +
@@ -53,7 +60,10 @@ export function expertOrigins(parent: DecoderSpec, child: DecoderSpec, lineage: 
     if (parent.layers[layer]!.ffn.kind !== "dense") throw inputError(`layer ${layer} of the parent is not dense`);
     const cut = cutOf(ffn, whole);
     if (lineage !== null && ffn.experts !== lineage.copies * lineage.recipe.expansion * lineage.recipe.granularity) {
-      throw inputError(`${ffn.experts} experts, which the recipe ${recipeName(lineage.recipe)} of its record does not make`, { where: `layer ${layer}`, hint: "give the record that belongs to the model" });
+      throw inputError(
+        `${ffn.experts} experts, which the recipe ${recipeName(lineage.recipe)} of its record does not make`,
+        { where: `layer ${layer}`, hint: "give the record that belongs to the model" },
+      );
     }
     if (cut === null) {
       throw inputError(`${ffn.experts} experts of size ${ffn.inner} are not parts of an FFN of size ${whole}`, {
@@ -72,7 +82,10 @@ interface Cut {
   readonly parts: number;
 }
 
-/** How an FFN of `whole` units was cut; the last part may have been filled with zero units. Whether a shared expert took units is tried last. */
+/**
+ * How an FFN of `whole` units was cut; the last part may have been filled with zero units. Whether a shared expert took
+ * units is tried last.
+ */
 function cutOf({ experts, inner, shared }: MoeFfn, whole: number): Cut | null {
   for (const before of shared === null ? [0] : [0, shared.inner]) {
     const parts = Math.ceil((whole - before) / inner);
@@ -81,7 +94,15 @@ function cutOf({ experts, inner, shared }: MoeFfn, whole: number): Cut | null {
   return null;
 }
 
-function originsOfExpert(layer: number, expert: number, { inner, gated }: MoeFfn, { before, parts }: Cut, whole: number, hidden: number, lineage: OriginLineage | null): ExpertOrigin[] {
+function originsOfExpert(
+  layer: number,
+  expert: number,
+  { inner, gated }: MoeFfn,
+  { before, parts }: Cut,
+  whole: number,
+  hidden: number,
+  lineage: OriginLineage | null,
+): ExpertOrigin[] {
   const start = before + (expert % parts) * inner;
   const count = Math.min(inner, whole - start);
   const rowsFrom = { rowStart: start, rowCount: count, columnStart: 0, columnCount: hidden, stride: hidden };
@@ -90,7 +111,8 @@ function originsOfExpert(layer: number, expert: number, { inner, gated }: MoeFfn
   // Copies of experts lie behind all experts (`multiply.ts`).
   const made = recipe === undefined ? expert : expert % (recipe.expansion * recipe.granularity);
   const from = recipe?.parents?.[Math.floor(made / recipe.granularity)];
-  const order = recipe?.permute === true ? { seed: recipe.seed, stream: `layers.${layer}.experts.${made}.order` } : null;
+  const order =
+    recipe?.permute === true ? { seed: recipe.seed, stream: `layers.${layer}.experts.${made}.order` } : null;
   return ([...(gated ? (["gate"] as const) : []), "up", "down"] as const).map((part) => ({
     layer,
     expert,
@@ -104,7 +126,10 @@ function originsOfExpert(layer: number, expert: number, { inner, gated }: MoeFfn
   }));
 }
 
-/** The values of the parent's tensor that an expert's matrix came from, in the expert's order, zeros where it was filled; a view where whole rows are taken. */
+/**
+ * The values of the parent's tensor that an expert's matrix came from, in the expert's order, zeros where it was
+ * filled; a view where whole rows are taken.
+ */
 export function originValues(parentTensor: Float32Array, origin: ExpertOrigin): Float32Array {
   const { part, inner, sign, order } = origin;
   const values = filledValues(parentTensor, origin);
@@ -124,6 +149,7 @@ function filledValues(parentTensor: Float32Array, { from, part, inner }: ExpertO
   if ((part === "down" ? columnCount : rowCount) === inner) return values;
   const columns = part === "down" ? inner : columnCount;
   const filled = new Float32Array(part === "down" ? rowCount * inner : inner * columnCount);
-  for (let row = 0; row < rowCount; row++) filled.set(values.subarray(row * columnCount, (row + 1) * columnCount), row * columns);
+  for (let row = 0; row < rowCount; row++)
+    filled.set(values.subarray(row * columnCount, (row + 1) * columnCount), row * columns);
   return filled;
 }

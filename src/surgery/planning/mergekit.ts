@@ -5,37 +5,72 @@ import { recipeFromConfig } from "./recipe-config.js";
 import type { ExpertParent, ExpertPrompts, RouterInit, UpcycleRecipe } from "./recipe.js";
 
 export interface MergekitPlan {
-  /** As the file names them (`model+lora`: with an adapter), each once, the base first: `source` of the recipe's parents counts these. */
+  /**
+   * As the file names them (`model+lora`: with an adapter), each once, the base first: `source` of the recipe's parents
+   * counts these.
+   */
   readonly models: readonly string[];
   readonly recipe: UpcycleRecipe;
 }
 
 /** The architectures that mergekit writes, by what `architecture` may begin with. */
-const architectures = { mixtral: "mixtral", "qwen moe": "qwen2_moe", qwen2_moe: "qwen2_moe", qwen3_moe: "qwen3_moe", "qwen3 moe": "qwen3_moe" } as const;
+const architectures = {
+  mixtral: "mixtral",
+  "qwen moe": "qwen2_moe",
+  qwen2_moe: "qwen2_moe",
+  qwen3_moe: "qwen3_moe",
+  "qwen3 moe": "qwen3_moe",
+} as const;
 
 /** What may be said beside the file. */
-export type MergekitChanges = { readonly [K in Exclude<keyof RecipeConfig, "recipe" | "experts" | "shared">]?: RecipeConfig[K] | undefined } & {
+export type MergekitChanges = {
+  readonly [K in Exclude<keyof RecipeConfig, "recipe" | "experts" | "shared">]?: RecipeConfig[K] | undefined;
+} & {
   readonly others?: UpcycleRecipe["others"] | undefined;
 };
 
 /**
- * Experts are whole FFNs (E = the number of experts, G = 1), the selected weights are renormalised, all else is the base's, or the mean of
- * the experts' models (Branch-Train-MiX). `random` draws rows of standard deviation 1, as mergekit does. A shared expert is added as it is; the row of
- * its gate, where the target has one, is made like the router's, from the prompts that it then needs.
- * Throws inputError, naming `file`, for what makes no sense.
+ * Experts are whole FFNs (E = the number of experts, G = 1), the selected weights are renormalised, all else is the
+ * base's, or the mean of the experts' models (Branch-Train-MiX). `random` draws rows of standard deviation 1, as
+ * mergekit does. A shared expert is added as it is; the row of its gate, where the target has one, is made like the
+ * router's, from the prompts that it then needs. Throws inputError, naming `file`, for what makes no sense.
  */
-export function mergekitPlan(config: MergekitConfig, file: string, { others, ...changes }: MergekitChanges = {}): MergekitPlan {
+export function mergekitPlan(
+  config: MergekitConfig,
+  file: string,
+  { others, ...changes }: MergekitChanges = {},
+): MergekitPlan {
   const { experts, gate_mode: gate, experts_per_token: topK } = config;
-  if (topK > experts.length) throw inputError(`experts_per_token is ${topK}, there are ${experts.length} experts`, { where: file });
+  if (topK > experts.length)
+    throw inputError(`experts_per_token is ${topK}, there are ${experts.length} experts`, { where: file });
   const [shared] = config.shared_experts ?? [];
-  const models = [...new Set([config.base_model, ...[...experts, ...(shared === undefined ? [] : [shared])].map((expert) => expert.source_model)].map(modelWords))];
+  const models = [
+    ...new Set(
+      [
+        config.base_model,
+        ...[...experts, ...(shared === undefined ? [] : [shared])].map((expert) => expert.source_model),
+      ].map(modelWords),
+    ),
+  ];
   const parentOf = ({ source_model: model, noise_scale: noise, residual_scale: scale }: SaidExpert): ExpertParent => ({
-    source: models.indexOf(modelWords(model)), noise: noise ?? 0, scale: scale ?? 1,
+    source: models.indexOf(modelWords(model)),
+    noise: noise ?? 0,
+    scale: scale ?? 1,
   });
   const init = routerInit(gate, experts, file);
   const recipe = recipeFromConfig(
-    { routerStd: 1, target: config.architecture == null ? undefined : familyOf(config.architecture, file), ...changes, recipe: `E${experts.length}G1T${topK}` },
-    { parents: experts.map(parentOf), sharedParent: shared === undefined ? null : { ...parentOf(shared), prompts: sharedPrompts(shared, init, file) }, others, routerInit: init },
+    {
+      routerStd: 1,
+      target: config.architecture == null ? undefined : familyOf(config.architecture, file),
+      ...changes,
+      recipe: `E${experts.length}G1T${topK}`,
+    },
+    {
+      parents: experts.map(parentOf),
+      sharedParent: shared === undefined ? null : { ...parentOf(shared), prompts: sharedPrompts(shared, init, file) },
+      others,
+      routerInit: init,
+    },
   );
   return { models, recipe };
 }
@@ -43,19 +78,38 @@ export function mergekitPlan(config: MergekitConfig, file: string, { others, ...
 type SaidExpert = MergekitConfig["experts"][number];
 
 /** Of the shared expert's gate: as in mergekit, prompts are not looked at where the router is drawn. */
-function sharedPrompts({ positive_prompts: positive, negative_prompts: negative }: SaidExpert, init: RouterInit | null, file: string): ExpertPrompts | null {
+function sharedPrompts(
+  { positive_prompts: positive, negative_prompts: negative }: SaidExpert,
+  init: RouterInit | null,
+  file: string,
+): ExpertPrompts | null {
   const [likes, dislikes] = [positive ?? [], negative ?? []];
   if (init === null || init.kind === "uniform_random" || likes.length + dislikes.length === 0) return null;
-  if (likes.length === 0) throw inputError("the shared expert has only negative prompts", { where: `${file} (shared_experts[0].positive_prompts)`, hint: "add positive_prompts, or leave both out" });
+  if (likes.length === 0)
+    throw inputError("the shared expert has only negative prompts", {
+      where: `${file} (shared_experts[0].positive_prompts)`,
+      hint: "add positive_prompts, or leave both out",
+    });
   return { positive: likes, negative: dislikes };
 }
 
-function routerInit(gate: MergekitConfig["gate_mode"], experts: MergekitConfig["experts"], file: string): RouterInit | null {
+function routerInit(
+  gate: MergekitConfig["gate_mode"],
+  experts: MergekitConfig["experts"],
+  file: string,
+): RouterInit | null {
   if (gate === "random") return null;
   if (gate === "uniform_random") return { kind: gate };
-  const prompts = experts.map(({ positive_prompts: positive, negative_prompts: negative }) => ({ positive: positive ?? [], negative: negative ?? [] }));
+  const prompts = experts.map(({ positive_prompts: positive, negative_prompts: negative }) => ({
+    positive: positive ?? [],
+    negative: negative ?? [],
+  }));
   const empty = prompts.findIndex(({ positive }) => positive.length === 0);
-  if (empty >= 0) throw inputError(`gate_mode ${gate} needs prompts`, { where: `${file} (experts[${empty}].positive_prompts)`, hint: "add positive_prompts, or use gate_mode: random" });
+  if (empty >= 0)
+    throw inputError(`gate_mode ${gate} needs prompts`, {
+      where: `${file} (experts[${empty}].positive_prompts)`,
+      hint: "add positive_prompts, or use gate_mode: random",
+    });
   return { kind: gate, prompts };
 }
 
@@ -66,11 +120,17 @@ function familyOf(said: string, file: string): (typeof architectures)[keyof type
   if (found !== undefined) return architectures[found];
   if (wanted !== "" && "deepseek moe".startsWith(wanted)) {
     throw inputError("DeepSeek-MoE's first architecture is none that we write", {
-      where: `${file} (architecture)`, hint: "leave it out and say --target ernie4_5_moe for a shared expert without a gate, or write architecture: qwen for one behind a gate made from prompts",
+      where: `${file} (architecture)`,
+      hint:
+        "leave it out and say --target ernie4_5_moe for a shared expert without a gate, or write architecture: " +
+        "qwen for one behind a gate made from prompts",
     });
   }
   const meant = nearest(said, names);
   throw inputError(`"${said}" is no architecture that such a mixture can be written as`, {
-    where: `${file} (architecture)`, hint: `${meant === undefined ? "" : `did you mean ${meant}? `}known: mixtral, qwen, qwen3 moe; or say --target and leave it out`,
+    where: `${file} (architecture)`,
+    hint:
+      `${meant === undefined ? "" : `did you mean ${meant}? `}known: mixtral, qwen, qwen3 moe; or say --target ` +
+      "and leave it out",
   });
 }

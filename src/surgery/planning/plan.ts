@@ -40,8 +40,9 @@ export interface PlannedTensor {
 }
 
 /**
- * Plans the upcycling of `source`, the base where there are several parents, which must agree with it (`agree.ts`). `rows`: of a router made from prompts.
- * Throws `input` for a recipe or target that cannot work with this source, saying what would.
+ * Plans the upcycling of `source`, the base where there are several parents, which must agree with it (`agree.ts`).
+ * `rows`: of a router made from prompts. Throws `input` for a recipe or target that cannot work with this source,
+ * saying what would.
  */
 export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe, rows?: RouterRows): SurgeryPlan {
   checkRecipe(recipe);
@@ -60,7 +61,9 @@ export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe, rows?: R
     target,
     factors: layerFactors(recipe, router, source),
     outputs,
-    unused: slotsOf(source).map(({ key }) => key).filter((key) => !used.has(key)),
+    unused: slotsOf(source)
+      .map(({ key }) => key)
+      .filter((key) => !used.has(key)),
     data: routerData(source, recipe, rows),
     warnings: [...recipeWarnings(recipe, router), ...servingWarnings({ ...target, family }, recipe.order)],
     expected: expectedPreservation(recipe, source, router),
@@ -71,11 +74,20 @@ function checkCalibration(recipe: UpcycleRecipe, source: DecoderSpec): void {
   const where = `recipe ${recipeName(recipe)}`;
   const { calibration } = recipe;
   if (calibration === null) {
-    throw inputError("calibrated scaling has no measured factors", { where, hint: "upcycle convert measures them; elsewhere use exact scaling" });
+    throw inputError("calibrated scaling has no measured factors", {
+      where,
+      hint: "upcycle convert measures them; elsewhere use exact scaling",
+    });
   }
   const chosen = chosenLayers(recipe, source.layers.length);
-  const wrong = calibration.length !== chosen.length || chosen.some((moe, layer) => moe && !(calibration[layer]! > 0 && Number.isFinite(calibration[layer])));
-  if (wrong) throw inputError(`the measured factors do not fit the model's ${chosen.length} layers`, { where, hint: "measure them with this model and recipe" });
+  const wrong =
+    calibration.length !== chosen.length ||
+    chosen.some((moe, layer) => moe && !(calibration[layer]! > 0 && Number.isFinite(calibration[layer])));
+  if (wrong)
+    throw inputError(`the measured factors do not fit the model's ${chosen.length} layers`, {
+      where,
+      hint: "measure them with this model and recipe",
+    });
 }
 
 /** Shapes of a spec's tensors by key. */

@@ -2,8 +2,8 @@
  * What an upcycling recipe says, and its name: `E8G2T4` = expansion 8, granularity 2, top 4.
  *
  * Notation of "Upcycling Large Language Models into Mixture of Experts", He et al. 2024 (arXiv 2410.07524), section 2:
- * expansion E = parameters of the MoE layer / parameters of the dense FFN; granularity G = dense FFN size / expert size;
- * topK T = experts per token. There are E*G routed experts of size inner/G; a token pays T/G dense FFNs.
+ * expansion E = parameters of the MoE layer / parameters of the dense FFN; granularity G = dense FFN size / expert
+ * size; topK T = experts per token. There are E*G routed experts of size inner/G; a token pays T/G dense FFNs.
  */
 import { inputError } from "../../base/errors.js";
 import { expertTensors, mostExperts, mostTensors } from "../../model/decoder/bounds.js";
@@ -11,8 +11,21 @@ import type { DecoderSpec, RouterOrder } from "../../model/decoder/types.js";
 import { chosenLayers, layerRanges } from "./layers.js";
 
 export const targetFamilies = [
-  "mixtral", "qwen3_moe", "qwen2_moe", "granitemoe", "granitemoe_swa", "flex_olmo", "glm4_moe", "ernie4_5_moe", "dots1", "solar_open",
-  "mellum", "hy_v3", "lfm2_moe", "dbrx", "phimoe",
+  "mixtral",
+  "qwen3_moe",
+  "qwen2_moe",
+  "granitemoe",
+  "granitemoe_swa",
+  "flex_olmo",
+  "glm4_moe",
+  "ernie4_5_moe",
+  "dots1",
+  "solar_open",
+  "mellum",
+  "hy_v3",
+  "lfm2_moe",
+  "dbrx",
+  "phimoe",
   "upcycle",
 ] as const;
 /** MoE families that an upcycled model can be written as. */
@@ -37,7 +50,10 @@ export interface Noise {
 
 export const otherTensors = ["base", "average"] as const;
 
-/** Whose FFN a copy is, where several dense parents become experts (Branch-Train-MiX, Sukhbaatar et al. 2024, arXiv 2403.07816). */
+/**
+ * Whose FFN a copy is, where several dense parents become experts (Branch-Train-MiX, Sukhbaatar et al. 2024, arXiv
+ * 2403.07816).
+ */
 export interface ExpertParent {
   /** Which of the conversion's models: 0 is the base. */
   readonly source: number;
@@ -60,8 +76,9 @@ export interface ExpertPrompts {
 }
 
 /**
- * Router rows that are not plain normal deviates. `hidden`, `cheap_embed`: from the base's hidden states, or token embeddings, of each copy's
- * prompts (`surgery/calibration/prompt-router.ts`). `uniform_random`: from U(-1/sqrt(H), 1/sqrt(H)), the default of `torch.nn.Linear`.
+ * Router rows that are not plain normal deviates. `hidden`, `cheap_embed`: from the base's hidden states, or token
+ * embeddings, of each copy's prompts (`surgery/calibration/prompt-router.ts`). `uniform_random`: from U(-1/sqrt(H),
+ * 1/sqrt(H)), the default of `torch.nn.Linear`.
  */
 export type RouterInit =
   | { readonly kind: "hidden" | "cheap_embed"; readonly prompts: readonly ExpertPrompts[] }
@@ -81,7 +98,10 @@ export interface UpcycleRecipe extends RecipeShape {
   readonly target: TargetFamily | null;
   readonly order: RouterOrder;
   readonly scaling: Scaling;
-  /** Output factor of every layer, as measured for `calibrated` (`surgery/calibration/calibrate.ts`); null entries for dense layers. Null: not measured. */
+  /**
+   * Output factor of every layer, as measured for `calibrated` (`surgery/calibration/calibrate.ts`); null entries for
+   * dense layers. Null: not measured.
+   */
   readonly calibration: readonly (number | null)[] | null;
   /** Standard deviation of the fresh router rows; 0 gives a constant router. */
   readonly routerStd: number;
@@ -98,23 +118,37 @@ export interface UpcycleRecipe extends RecipeShape {
   /** With `parents`: tensors outside the experts are the base's, or the mean over the models that give experts. */
   readonly others: (typeof otherTensors)[number];
   readonly noise: Noise | null;
-  /** Drop-Upcycling (Nakamura et al. 2025, arXiv 2502.19261): share of each expert's hidden units that is drawn afresh, in [0, 1]. */
+  /**
+   * Drop-Upcycling (Nakamura et al. 2025, arXiv 2502.19261): share of each expert's hidden units that is drawn afresh,
+   * in [0, 1].
+   */
   readonly drop: number;
   /** Each expert has its hidden units in an order of its own; changes no function. */
   readonly permute: boolean;
-  /** FFN hidden units that the shared expert takes; the routed experts share the others. Null: a shared expert, where there is one, adds nothing. */
+  /**
+   * FFN hidden units that the shared expert takes; the routed experts share the others. Null: a shared expert, where
+   * there is one, adds nothing.
+   */
   readonly shared: number | null;
-  /** Which layers get experts: `all`, `even`, `odd`, or numbers and ranges from 0 such as `0,4-7,12-`; see `chosenLayers`. */
+  /**
+   * Which layers get experts: `all`, `even`, `odd`, or numbers and ranges from 0 such as `0,4-7,12-`; see
+   * `chosenLayers`.
+   */
   readonly layers: string;
   /** Fill the FFN with zero units up to a multiple of G. */
   readonly pad: boolean;
   /** Coefficient of the load-balancing loss that goes into the config. */
   readonly auxLossCoef: number;
-  /** Routers have a correction bias, zero at first, which training can balance experts with (Wang et al. 2024, arXiv 2408.15664); only families that hold one are targets. */
+  /**
+   * Routers have a correction bias, zero at first, which training can balance experts with (Wang et al. 2024, arXiv
+   * 2408.15664); only families that hold one are targets.
+   */
   readonly correctionBias: boolean;
 }
 
-export type RecipeOptions = { readonly [K in Exclude<keyof UpcycleRecipe, keyof RecipeShape>]?: UpcycleRecipe[K] | undefined };
+export type RecipeOptions = {
+  readonly [K in Exclude<keyof UpcycleRecipe, keyof RecipeShape>]?: UpcycleRecipe[K] | undefined;
+};
 
 /** Router std 0.02 is the usual `initializer_range`; the order and scaling keep the function for any router. */
 export const recipeDefaults = {
@@ -157,7 +191,10 @@ export function recipeName({ expansion, granularity, topK }: RecipeShape): strin
   return `E${expansion}G${granularity}T${topK}`;
 }
 
-/** A checked recipe from its name; what `options` leaves out or undefined takes `recipeDefaults`. Throws like `checkRecipe`. */
+/**
+ * A checked recipe from its name; what `options` leaves out or undefined takes `recipeDefaults`. Throws like
+ * `checkRecipe`.
+ */
 export function upcycleRecipe(name: string, options: RecipeOptions = {}): UpcycleRecipe {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   const recipe: UpcycleRecipe = { ...parseRecipeName(name), ...recipeDefaults, ...given };
@@ -170,7 +207,8 @@ export function checkRecipe(recipe: UpcycleRecipe): void {
   const where = `recipe ${recipeName(recipe)}`;
   checkShape(recipe, where);
   const atLeast = (value: number, least: number, name: string): void => {
-    if (!Number.isFinite(value) || value < least) throw inputError(`${name} is ${value}, expected a number of at least ${least}`, { where });
+    if (!Number.isFinite(value) || value < least)
+      throw inputError(`${name} is ${value}, expected a number of at least ${least}`, { where });
   };
   const share = (value: number, name: string): void => {
     if (!(value >= 0 && value <= 1)) throw inputError(`${name} is ${value}, expected a number from 0 to 1`, { where });
@@ -206,42 +244,84 @@ export function checkRecipe(recipe: UpcycleRecipe): void {
   checkRouterInit(recipe, where);
 }
 
-function checkParents({ parents, sharedParent, others, expansion, shared, experts, scaling }: UpcycleRecipe, where: string): void {
+function checkParents(
+  { parents, sharedParent, others, expansion, shared, experts, scaling }: UpcycleRecipe,
+  where: string,
+): void {
   if (parents === null) {
-    if (sharedParent !== null) throw inputError("a model is the shared expert, but none are named for the routed ones", { where, hint: "name the parent of each copy" });
-    if (others !== "base") throw inputError("there is one parent, nothing to average", { where, hint: "leave others out, or name several parents" });
+    if (sharedParent !== null)
+      throw inputError("a model is the shared expert, but none are named for the routed ones", {
+        where,
+        hint: "name the parent of each copy",
+      });
+    if (others !== "base")
+      throw inputError("there is one parent, nothing to average", {
+        where,
+        hint: "leave others out, or name several parents",
+      });
     return;
   }
-  if (parents.length !== expansion) throw inputError(`${parents.length} parents for ${expansion} copies, expected one for each`, { where });
+  if (parents.length !== expansion)
+    throw inputError(`${parents.length} parents for ${expansion} copies, expected one for each`, { where });
   const check = ({ source, noise, scale }: ExpertParent, what: string): void => {
-    if (!Number.isSafeInteger(source) || source < 0) throw inputError(`the parent of ${what} is number ${source}, expected a whole number of at least 0`, { where });
-    if (!(noise >= 0 && noise < Infinity)) throw inputError(`the noise on ${what} is ${noise}, expected a number of at least 0`, { where });
+    if (!Number.isSafeInteger(source) || source < 0)
+      throw inputError(`the parent of ${what} is number ${source}, expected a whole number of at least 0`, { where });
+    if (!(noise >= 0 && noise < Infinity))
+      throw inputError(`the noise on ${what} is ${noise}, expected a number of at least 0`, { where });
     if (!Number.isFinite(scale)) throw inputError(`the factor on ${what} is ${scale}, expected a number`, { where });
   };
   parents.forEach((parent, copy) => check(parent, `copy ${copy}`));
   if (sharedParent !== null) check(sharedParent, "the shared expert");
-  if (experts === "random") throw inputError("random experts have nothing of their parents", { where, hint: "start from copies" });
-  if (shared !== null) throw inputError("a shared expert takes units of one FFN, and there are several parents", { where, hint: "leave the shared expert out" });
-  if (scaling === "calibrated") throw inputError("calibrated scaling measures one parent, and there are several", { where, hint: "use exact scaling" });
+  if (experts === "random")
+    throw inputError("random experts have nothing of their parents", { where, hint: "start from copies" });
+  if (shared !== null)
+    throw inputError("a shared expert takes units of one FFN, and there are several parents", {
+      where,
+      hint: "leave the shared expert out",
+    });
+  if (scaling === "calibrated")
+    throw inputError("calibrated scaling measures one parent, and there are several", {
+      where,
+      hint: "use exact scaling",
+    });
 }
 
-function checkRouterInit({ routerInit, sharedParent, expansion, granularity, topK }: UpcycleRecipe, where: string): void {
-  if (sharedParent?.prompts?.positive.length === 0) throw inputError("the shared expert has no positive prompts", { where });
+function checkRouterInit(
+  { routerInit, sharedParent, expansion, granularity, topK }: UpcycleRecipe,
+  where: string,
+): void {
+  if (sharedParent?.prompts?.positive.length === 0)
+    throw inputError("the shared expert has no positive prompts", { where });
   if (routerInit === null || routerInit.kind === "uniform_random") return;
   const { prompts } = routerInit;
-  if (expansion === 1 && topK < granularity) throw inputError("with one copy the parts have no prompts to tell them apart", { where, hint: "use a drawn router" });
-  if (prompts.length !== expansion) throw inputError(`prompts for ${prompts.length} copies, the recipe has ${expansion}`, { where, hint: "give one entry of prompts for each copy" });
+  if (expansion === 1 && topK < granularity)
+    throw inputError("with one copy the parts have no prompts to tell them apart", {
+      where,
+      hint: "use a drawn router",
+    });
+  if (prompts.length !== expansion)
+    throw inputError(`prompts for ${prompts.length} copies, the recipe has ${expansion}`, {
+      where,
+      hint: "give one entry of prompts for each copy",
+    });
   const empty = prompts.findIndex(({ positive }) => positive.length === 0);
   if (empty >= 0) throw inputError(`copy ${empty} has no positive prompts`, { where });
   const [first, ...more] = prompts.map((entry) => JSON.stringify([entry.positive, entry.negative]));
   if (more.length > 0 && more.every((text) => text === first)) {
-    throw inputError("all copies have the same prompts, so the router could not tell them apart", { where, hint: "say for each what it is good at, or use a drawn router" });
+    throw inputError("all copies have the same prompts, so the router could not tell them apart", {
+      where,
+      hint: "say for each what it is good at, or use a drawn router",
+    });
   }
 }
 
 function checkShape(recipe: UpcycleRecipe, where: string): void {
   const { expansion, granularity, topK } = recipe;
-  for (const [letter, value] of [["E", expansion], ["G", granularity], ["T", topK]] as const) {
+  for (const [letter, value] of [
+    ["E", expansion],
+    ["G", granularity],
+    ["T", topK],
+  ] as const) {
     if (!Number.isSafeInteger(value) || value < 1) {
       throw inputError(`${letter} is ${value}, expected a whole number of at least 1`, { where });
     }
@@ -251,10 +331,16 @@ function checkShape(recipe: UpcycleRecipe, where: string): void {
     throw inputError("E*G is 1: one expert is the dense model again", { where, hint: "use E or G of at least 2" });
   }
   if (experts > mostExperts) {
-    throw inputError(`E*G is ${experts} experts in each layer, the limit is ${mostExperts}`, { where, hint: "use a smaller E or G" });
+    throw inputError(`E*G is ${experts} experts in each layer, the limit is ${mostExperts}`, {
+      where,
+      hint: "use a smaller E or G",
+    });
   }
   if (topK > experts) {
-    throw inputError(`T is ${topK} but there are only E*G = ${experts} experts`, { where, hint: `use T of at most ${experts}` });
+    throw inputError(`T is ${topK} but there are only E*G = ${experts} experts`, {
+      where,
+      hint: `use T of at most ${experts}`,
+    });
   }
   // A single copy has no others to be taken for: the FFN is split, and T says how much of it a token gets.
   if (topK % granularity !== 0 && expansion > 1 && !recipe.allowUnevenTopK) throw unevenTopK(recipe, where);
@@ -264,10 +350,15 @@ function unevenTopK({ granularity, topK, expansion }: RecipeShape, where: string
   const below = Math.floor(topK / granularity) * granularity;
   const above = Math.min(below + granularity, expansion * granularity);
   const choices = below === 0 ? `T${above}` : `T${below} or T${above}`;
-  return inputError(`T = ${topK} is not a multiple of G = ${granularity}, so tokens would get incomplete copies of the FFN`, {
-    where,
-    hint: `use ${choices}, or insist (--allow-uneven-topk, in a study allowUnevenTopK: true) and expect to start far from the parent`,
-  });
+  return inputError(
+    `T = ${topK} is not a multiple of G = ${granularity}, so tokens would get incomplete copies of the FFN`,
+    {
+      where,
+      hint:
+        `use ${choices}, or insist (--allow-uneven-topk, in a study allowUnevenTopK: true) and expect to start ` +
+        "far from the parent",
+    },
+  );
 }
 
 /** Refuses (`input`) a source that this recipe cannot cut: already MoE, or an FFN size that G does not divide. */
@@ -286,25 +377,46 @@ export function checkSource(given: RecipeShape & Partial<UpcycleRecipe>, source:
     if (!chosen[layer]) return;
     const routed = ffn.inner - (shared ?? 0);
     if (routed < granularity) {
-      const left = shared === null ? `the FFN has ${routed} units` : `a shared expert of ${shared} leaves ${routed} of the FFN's ${ffn.inner} units`;
+      const left =
+        shared === null
+          ? `the FFN has ${routed} units`
+          : `a shared expert of ${shared} leaves ${routed} of the FFN's ${ffn.inner} units`;
       throw inputError(`${left} (layer ${layer}) for G = ${granularity} parts`, { where });
     }
-    if ((shared !== null || recipe.sharedParent !== null) && ffn.bias) throw inputError(`the FFN of layer ${layer} has biases, which a shared expert cannot take`, { where });
+    if ((shared !== null || recipe.sharedParent !== null) && ffn.bias)
+      throw inputError(`the FFN of layer ${layer} has biases, which a shared expert cannot take`, { where });
     if (routed % granularity !== 0 && !recipe.pad) throw indivisible(recipe, ffn.inner, layer, where);
     if (partSize(recipe, ffn.inner) * (granularity - 1) >= routed) {
-      throw inputError(`with padding, ${routed} units (layer ${layer}) fill fewer than G = ${granularity} parts`, { where, hint: "use a smaller G" });
+      throw inputError(`with padding, ${routed} units (layer ${layer}) fill fewer than G = ${granularity} parts`, {
+        where,
+        hint: "use a smaller G",
+      });
     }
   });
   checkTensors(recipe, source, chosen, where);
 }
 
-/** Each tensor is planned, named and listed in a header: so many that this alone would take minutes are refused beforehand. */
-function checkTensors({ expansion, granularity }: RecipeShape, source: DecoderSpec, chosen: readonly boolean[], where: string): void {
+/**
+ * Each tensor is planned, named and listed in a header: so many that this alone would take minutes are refused
+ * beforehand.
+ */
+function checkTensors(
+  { expansion, granularity }: RecipeShape,
+  source: DecoderSpec,
+  chosen: readonly boolean[],
+  where: string,
+): void {
   const experts = expansion * granularity;
-  const tensors = source.layers.reduce((sum, { ffn }, layer) => sum + (chosen[layer] ? expertTensors({ ...ffn, experts }) : 0), 0);
+  const tensors = source.layers.reduce(
+    (sum, { ffn }, layer) => sum + (chosen[layer] ? expertTensors({ ...ffn, experts }) : 0),
+    0,
+  );
   if (tensors <= mostTensors) return;
   const layers = chosen.filter((moe) => moe).length;
-  throw inputError(`${experts} experts in each of ${layers} layers are ${tensors} tensors, the limit is ${mostTensors}`, { where, hint: "use a smaller E or G, or fewer layers" });
+  throw inputError(
+    `${experts} experts in each of ${layers} layers are ${tensors} tensors, the limit is ${mostTensors}`,
+    { where, hint: "use a smaller E or G, or fewer layers" },
+  );
 }
 
 function indivisible({ granularity, shared }: UpcycleRecipe, inner: number, layer: number, where: string): Error {
@@ -318,6 +430,9 @@ function indivisible({ granularity, shared }: UpcycleRecipe, inner: number, laye
 }
 
 /** Hidden size of one routed expert cut out of an FFN of `inner` units; more than its share where the recipe pads. */
-export function partSize({ granularity, shared }: Pick<UpcycleRecipe, "granularity" | "shared">, inner: number): number {
+export function partSize(
+  { granularity, shared }: Pick<UpcycleRecipe, "granularity" | "shared">,
+  inner: number,
+): number {
   return Math.ceil((inner - (shared ?? 0)) / granularity);
 }

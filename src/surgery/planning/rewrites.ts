@@ -1,6 +1,6 @@
 /**
- * Rewrites of a draft that keep its function: each changes the spec and the tensors together. Rounding aside they are exact;
- * docs/targets.md lists them.
+ * Rewrites of a draft that keep its function: each changes the spec and the tensors together. Rounding aside they are
+ * exact; docs/targets.md lists them.
  */
 import type { AttentionSpec, DecoderSpec, NormSpec, Rope } from "../../model/decoder/types.js";
 import type { Slot, SlotPart } from "../../model/tensors/slots.js";
@@ -10,7 +10,11 @@ import { fill, offset, permuteRows, scale, type Expr } from "./expr.js";
 export type Rewrite = (draft: Draft) => Draft;
 
 /** The draft with another spec; `change` gives each of its tensors from what it was made of (undefined: it is new). */
-function rewrite({ values, ...was }: Draft, spec: DecoderSpec, change: (slot: Slot, was: Expr | undefined) => Expr | undefined): Draft {
+function rewrite(
+  { values, ...was }: Draft,
+  spec: DecoderSpec,
+  change: (slot: Slot, was: Expr | undefined) => Expr | undefined,
+): Draft {
   const next = { ...was, spec };
   const changed = slotsOfDraft(next).map((slot) => {
     const value = change(slot, values.get(slot.key));
@@ -20,7 +24,10 @@ function rewrite({ values, ...was }: Draft, spec: DecoderSpec, change: (slot: Sl
   return { ...next, values: new Map(changed) };
 }
 
-const withAttention = (spec: DecoderSpec, attn: Partial<AttentionSpec>): DecoderSpec => ({ ...spec, attn: { ...spec.attn, ...attn } });
+const withAttention = (spec: DecoderSpec, attn: Partial<AttentionSpec>): DecoderSpec => ({
+  ...spec,
+  attn: { ...spec.attn, ...attn },
+});
 const among = (...parts: readonly SlotPart[]): ReadonlySet<SlotPart> => new Set(parts);
 
 const blockNorms = among("inputNorm", "postAttentionNorm", "ffnNorm", "postFfnNorm", "finalNorm");
@@ -35,7 +42,11 @@ export const plainNormWeights: Rewrite = (draft) => {
   const plain = (norm: NormSpec): NormSpec => ({ ...norm, weight: "scale" });
   const made = (norm: NormSpec, was: Expr | undefined): Expr | undefined =>
     norm.weight === "none" ? fill(1) : norm.weight === "one-plus" ? offset(was!, 1) : was;
-  const next = { ...spec, norm: plain(spec.norm), attn: { ...spec.attn, qkNorm: qkNorm === null ? null : { ...qkNorm, norm: plain(qkNorm.norm) } } };
+  const next = {
+    ...spec,
+    norm: plain(spec.norm),
+    attn: { ...spec.attn, qkNorm: qkNorm === null ? null : { ...qkNorm, norm: plain(qkNorm.norm) } },
+  };
   return rewrite(draft, next, ({ at }, was) => {
     if (blockNorms.has(at.part)) return made(spec.norm, was);
     return headNorms.has(at.part) && qkNorm !== null ? made(qkNorm.norm, was) : was;
@@ -45,7 +56,9 @@ export const plainNormWeights: Rewrite = (draft) => {
 /** A tied head becomes a tensor of its own. */
 export const untieHead: Rewrite = (draft) => {
   if (!draft.spec.tiedHead) return draft;
-  return rewrite(draft, { ...draft.spec, tiedHead: false }, ({ at }, was) => (at.part === "head" ? draft.values.get("embed") : was));
+  return rewrite(draft, { ...draft.spec, tiedHead: false }, ({ at }, was) =>
+    at.part === "head" ? draft.values.get("embed") : was,
+  );
 };
 
 /** The factor on the embeddings' output goes into the embeddings; a tied head must not get it. */
@@ -57,12 +70,17 @@ export const foldEmbedding: Rewrite = (draft) => {
   return rewrite(untied, next, ({ at }, was) => (at.part === "embed" ? scale(was!, embedding) : was));
 };
 
-/** The factor on the logits goes into the last norm's weight, in front of a head that may be tied. Needs a norm with a plain weight. */
+/**
+ * The factor on the logits goes into the last norm's weight, in front of a head that may be tied. Needs a norm with a
+ * plain weight.
+ */
 export const foldLogits: Rewrite = (draft) => {
   const { logits } = draft.spec.multipliers;
   if (logits === 1) return draft;
   const next = { ...draft.spec, multipliers: { ...draft.spec.multipliers, logits: 1 } };
-  return rewrite(draft, next, ({ at }, was) => (at.part === "finalNorm" || at.part === "finalNormBias" ? scale(was!, logits) : was));
+  return rewrite(draft, next, ({ at }, was) =>
+    at.part === "finalNorm" || at.part === "finalNormBias" ? scale(was!, logits) : was,
+  );
 };
 
 /** The factor on what attention and FFN add goes into their last matrices, or into the norms behind them. */
@@ -83,7 +101,9 @@ export const foldAttentionScale: Rewrite = (draft) => {
   const usual = attn.headDim ** -0.5;
   if (attn.scale === usual || attn.latent !== null) return draft;
   const parts = attn.qkNorm === null ? among("q", "qBias") : among("qNorm");
-  return rewrite(draft, withAttention(draft.spec, { scale: usual }), ({ at }, was) => (parts.has(at.part) ? scale(was!, attn.scale / usual) : was));
+  return rewrite(draft, withAttention(draft.spec, { scale: usual }), ({ at }, was) =>
+    parts.has(at.part) ? scale(was!, attn.scale / usual) : was,
+  );
 };
 
 /** Reorders the elements of every query and key head: new element i is old element `order[i]`. */
@@ -94,7 +114,8 @@ function permuteHeads(draft: Draft, spec: DecoderSpec, order: readonly number[])
 }
 
 const eachRope = (spec: DecoderSpec, change: (rope: Rope) => Rope): DecoderSpec => ({
-  ...spec, layers: spec.layers.map((layer) => ({ ...layer, rope: layer.rope === null ? null : change(layer.rope) })),
+  ...spec,
+  layers: spec.layers.map((layer) => ({ ...layer, rope: layer.rope === null ? null : change(layer.rope) })),
 });
 
 /** The one rope of all layers that have one; null if layers differ. */
@@ -103,26 +124,34 @@ function commonRope({ layers }: DecoderSpec): Rope | null {
   return first !== undefined && others.every((rope) => JSON.stringify(rope) === JSON.stringify(first)) ? first : null;
 }
 
-/** Rope over neighbouring pairs instead of halves, or the other way round, by reordering queries and keys alike (T6). */
-export const ropePairs = (interleaved: boolean): Rewrite => (draft) => {
-  const { spec } = draft;
-  const rope = commonRope(spec);
-  if (rope === null || rope.interleaved === interleaved || spec.attn.latent !== null) return draft;
-  const { rotary } = rope;
-  const half = rotary / 2;
-  const order = Array.from({ length: spec.attn.headDim }, (_, i) => {
-    if (i >= rotary) return i;
-    return interleaved ? (i % 2) * half + Math.floor(i / 2) : 2 * (i % half) + Math.floor(i / half);
-  });
-  return permuteHeads(draft, eachRope(spec, (own) => ({ ...own, interleaved })), order);
-};
+/**
+ * Rope over neighbouring pairs instead of halves, or the other way round, by reordering queries and keys alike (T6).
+ */
+export const ropePairs =
+  (interleaved: boolean): Rewrite =>
+  (draft) => {
+    const { spec } = draft;
+    const rope = commonRope(spec);
+    if (rope === null || rope.interleaved === interleaved || spec.attn.latent !== null) return draft;
+    const { rotary } = rope;
+    const half = rotary / 2;
+    const order = Array.from({ length: spec.attn.headDim }, (_, i) => {
+      if (i >= rotary) return i;
+      return interleaved ? (i % 2) * half + Math.floor(i / 2) : 2 * (i % half) + Math.floor(i / half);
+    });
+    return permuteHeads(
+      draft,
+      eachRope(spec, (own) => ({ ...own, interleaved })),
+      order,
+    );
+  };
 
 /** So slow that no position turns it. */
 const STILL = 1e30;
 
 /**
- * Rope over a part of each head as LongRoPE over the whole head, whose factors stop the pairs that do not turn (T5). Leaves other
- * ropes as they are: halves only, and no scaling or LongRoPE without a factor on cos and sin.
+ * Rope over a part of each head as LongRoPE over the whole head, whose factors stop the pairs that do not turn (T5).
+ * Leaves other ropes as they are: halves only, and no scaling or LongRoPE without a factor on cos and sin.
  */
 export const wholeHeadRope: Rewrite = (draft) => {
   const { spec } = draft;
@@ -135,9 +164,13 @@ export const wholeHeadRope: Rewrite = (draft) => {
   if (scaling.kind === "longrope" && scaling.attentionFactor !== 1) return draft;
   const [half, from] = [headDim / 2, rotary / 2];
   const factors = (own: readonly number[] | null): number[] =>
-    Array.from({ length: half }, (_, i) => (i < from ? (own?.[i] ?? 1) * theta ** ((2 * i) / rotary - (2 * i) / headDim) : STILL));
+    Array.from({ length: half }, (_, i) =>
+      i < from ? (own?.[i] ?? 1) * theta ** ((2 * i) / rotary - (2 * i) / headDim) : STILL,
+    );
   const whole: Rope = {
-    theta, rotary: headDim, interleaved: false,
+    theta,
+    rotary: headDim,
+    interleaved: false,
     scaling: {
       kind: "longrope",
       short: factors(scaling.kind === "none" ? null : scaling.short),
@@ -152,7 +185,11 @@ export const wholeHeadRope: Rewrite = (draft) => {
     if (i < half) return i < from ? i : still[i - from]!;
     return i - half < from ? from + (i - half) : still[i - 2 * from]!;
   });
-  return permuteHeads(draft, eachRope(spec, () => whole), order);
+  return permuteHeads(
+    draft,
+    eachRope(spec, () => whole),
+    order,
+  );
 };
 
 /** Zero biases where the target has biases on queries, keys, values and output together or not at all. */
@@ -170,4 +207,3 @@ export const idleSinks: Rewrite = (draft) => {
   if (draft.spec.attn.sinks) return draft;
   return rewrite(draft, withAttention(draft.spec, { sinks: true }), (_, was) => was ?? fill(NO_SINK));
 };
-

@@ -1,4 +1,7 @@
-/** Router rows that a plan carries as data, one matrix [E, H] for each layer with experts: no expression of the parents' tensors gives them. */
+/**
+ * Router rows that a plan carries as data, one matrix [E, H] for each layer with experts: no expression of the parents'
+ * tensors gives them.
+ */
 import { inputError } from "../../base/errors.js";
 import { randomStream } from "../../base/random.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
@@ -12,14 +15,21 @@ export interface PlanMatrix {
   readonly values: readonly number[];
 }
 
-/** Of each layer in turn: one row of H values for each copy, and one more for a shared expert that has prompts; null where a layer stays dense. */
+/**
+ * Of each layer in turn: one row of H values for each copy, and one more for a shared expert that has prompts; null
+ * where a layer stays dense.
+ */
 export type RouterRows = readonly (Float32Array | null)[];
 
 /**
- * The data of a plan, named like the router's slot. Without `rows` a router made from prompts has none yet: such a plan can be printed, not executed.
- * Throws inputError for rows that do not fit the model.
+ * The data of a plan, named like the router's slot. Without `rows` a router made from prompts has none yet: such a plan
+ * can be printed, not executed. Throws inputError for rows that do not fit the model.
  */
-export function routerData(source: DecoderSpec, recipe: UpcycleRecipe, rows: RouterRows | undefined): readonly PlanMatrix[] {
+export function routerData(
+  source: DecoderSpec,
+  recipe: UpcycleRecipe,
+  rows: RouterRows | undefined,
+): readonly PlanMatrix[] {
   const { routerInit, expansion, seed, sharedParent } = recipe;
   const chosen = chosenLayers(recipe, source.layers.length);
   const data: PlanMatrix[] = [];
@@ -46,9 +56,13 @@ export function routerData(source: DecoderSpec, recipe: UpcycleRecipe, rows: Rou
 function fitting(rows: RouterRows, layer: number, size: number, recipe: UpcycleRecipe): Float32Array {
   const own = rows[layer];
   if (own?.length === size && own.every(Number.isFinite)) return own;
-  throw inputError(`the router rows of layer ${layer} do not fit the model: ${own?.length ?? 0} finite values expected to be ${size}`, {
-    where: `recipe ${recipeName(recipe)}`, hint: "make them with this model and recipe",
-  });
+  throw inputError(
+    `the router rows of layer ${layer} do not fit the model: ${own?.length ?? 0} finite values expected to be ${size}`,
+    {
+      where: `recipe ${recipeName(recipe)}`,
+      hint: "make them with this model and recipe",
+    },
+  );
 }
 
 /** For `EvaluationContext`. */

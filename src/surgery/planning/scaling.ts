@@ -1,25 +1,33 @@
 /**
  * How much the experts' weights are scaled so that the MoE layer's output is as large as the dense FFN's.
  *
- * Output factor (He et al. 2024, arXiv 2410.07524, equation 2; Megatron-Core `upcycling_utils.py`), for any router: with w the weight that
- * each of T selected experts gets from equal logits, each of G parts is picked T/G times, so s = G / (T w).
+ * Output factor (He et al. 2024, arXiv 2410.07524, equation 2; Megatron-Core `upcycling_utils.py`), for any router:
+ * with w the weight that each of T selected experts gets from equal logits, each of G parts is picked T/G times, so s =
+ * G / (T w).
  * - renormalised weights: w = 1/T, s = G, for any logits.
  * - softmax without renormalising: w = 1/(E*G), s = E*G*G/T.
  * - sigmoid without renormalising: w = 1/2, s = 2G/T.
  *
  * Where s goes, for down(act(gate x) * up x) or down(act(up x)):
- * - `exact`: all of it on down. The output is linear in down, so this is exact; sqrt(s) on up and on down of a gated FFN is too
+ * - `exact`: all of it on down. The output is linear in down, so this is exact; sqrt(s) on up and on down of a gated
+ *   FFN is too
  *   (linear in both), but irrational for most s, whereas s itself is a power of two whenever E, G and T are, and
  *   multiplying a float by a power of two changes its exponent only: bit-exact even in bfloat16.
- * - `paper`: s^(1/3) on every matrix of a gated FFN or one with squared ReLU, s^(1/2) on both matrices otherwise, as Megatron-Core does, which
- *   multiplies float32 by float32: so the factor is a float32. Exact only where the activation is homogeneous (`isHomogeneous`): silu and
- *   gelu are not (relative FFN error at unit pre-activations: about 20 % for E8G8T8 topk-softmax, 31 % softmax-topk); kept for reproduction.
- * - `calibrated`: like `exact`, with a factor measured for each layer in place of the formula's, which holds for equal logits only: the selected
- *   weights of a token sum to m, so the output is s m / G times the FFN's, and s = G E[m] / E[m^2] makes the mean squared error smallest.
+ * - `paper`: s^(1/3) on every matrix of a gated FFN or one with squared ReLU, s^(1/2) on both matrices otherwise, as
+ *   Megatron-Core does, which
+ *   multiplies float32 by float32: so the factor is a float32. Exact only where the activation is homogeneous
+ *   (`isHomogeneous`): silu and
+ *   gelu are not (relative FFN error at unit pre-activations: about 20 % for E8G8T8 topk-softmax, 31 % softmax-topk);
+ *   kept for reproduction.
+ * - `calibrated`: like `exact`, with a factor measured for each layer in place of the formula's, which holds for equal
+ *   logits only: the selected
+ *   weights of a token sum to m, so the output is s m / G times the FFN's, and s = G E[m] / E[m^2] makes the mean
+ *   squared error smallest.
  * - `none`: weights as they are.
  *
- * Biases in front of the activation take their matrix's factor. The one behind down is not part of the copies' sum: every selected
- * expert adds it with its weight, so it is divided by their sum T w. Except in `paper`: Megatron-Core leaves it as it is (`_process_fc2_bias_param`).
+ * Biases in front of the activation take their matrix's factor. The one behind down is not part of the copies' sum:
+ * every selected expert adds it with its weight, so it is divided by their sum T w. Except in `paper`: Megatron-Core
+ * leaves it as it is (`_process_fc2_bias_param`).
  */
 import type { ActivationKind, DecoderSpec, RouterSpec } from "../../model/decoder/types.js";
 import { chosenLayers } from "./layers.js";
@@ -43,32 +51,56 @@ export interface FfnKind {
   readonly activation: ActivationKind;
 }
 
-/** Factors for the experts that take an FFN's place behind `router`; `measured` is the layer's factor for `calibrated` scaling. */
-export function scaleFactors(recipe: UpcycleRecipe, router: RouterSpec, ffn: FfnKind, measured: number | null = null): Factors {
+/**
+ * Factors for the experts that take an FFN's place behind `router`; `measured` is the layer's factor for `calibrated`
+ * scaling.
+ */
+export function scaleFactors(
+  recipe: UpcycleRecipe,
+  router: RouterSpec,
+  ffn: FfnKind,
+  measured: number | null = null,
+): Factors {
   const { granularity, topK, scaling } = recipe;
   const weight = selectedWeight(router, recipe.expansion * granularity, topK);
   if (scaling === "paper") return paperFactors(recipe, weight, ffn);
-  // Fewer selected experts than parts: none is picked twice, and adding them once each is the least-squares answer for parts that are
-  // independent of each other.
+  // Fewer selected experts than parts: none is picked twice, and adding them once each is the least-squares answer for
+  // parts that are independent of each other.
   const output = Math.min(topK, granularity) / (topK * weight);
   if (scaling === "none") return { output, gate: 1, up: 1, down: 1, downBias: 1 };
   const downBias = 1 / (topK * weight);
-  if (scaling === "calibrated" && measured !== null) return { output: measured, gate: 1, up: 1, down: measured, downBias: measured / granularity };
+  if (scaling === "calibrated" && measured !== null)
+    return { output: measured, gate: 1, up: 1, down: measured, downBias: measured / granularity };
   return { output, gate: 1, up: 1, down: output, downBias };
 }
 
 /** In the order in which Megatron-Core computes, so that the factors are the same to the last bit. */
-function paperFactors({ expansion, granularity, topK }: UpcycleRecipe, weight: number, { gated, activation }: FfnKind): Factors {
+function paperFactors(
+  { expansion, granularity, topK }: UpcycleRecipe,
+  weight: number,
+  { gated, activation }: FfnKind,
+): Factors {
   const experts = expansion * granularity;
-  const output = weight === 1 / topK ? granularity : weight === 1 / experts ? (experts * granularity) / topK : granularity / (topK * weight);
+  const output =
+    weight === 1 / topK
+      ? granularity
+      : weight === 1 / experts
+        ? (experts * granularity) / topK
+        : granularity / (topK * weight);
   const each = Math.fround(output ** (gated || activation === "relu2" ? 1 / 3 : 1 / 2));
   return { output, gate: each, up: each, down: each, downBias: 1 };
 }
 
 /** Of every layer in turn; null where a layer keeps its dense FFN. */
-export function layerFactors(recipe: UpcycleRecipe, router: RouterSpec, source: DecoderSpec): readonly (Factors | null)[] {
+export function layerFactors(
+  recipe: UpcycleRecipe,
+  router: RouterSpec,
+  source: DecoderSpec,
+): readonly (Factors | null)[] {
   const chosen = chosenLayers(recipe, source.layers.length);
-  return source.layers.map(({ ffn }, layer) => (chosen[layer] ? scaleFactors(recipe, router, ffn, recipe.calibration?.[layer]) : null));
+  return source.layers.map(({ ffn }, layer) =>
+    chosen[layer] ? scaleFactors(recipe, router, ffn, recipe.calibration?.[layer]) : null,
+  );
 }
 
 /** The weight of each of `topK` selected experts while all logits are zero. */
@@ -79,7 +111,10 @@ export function selectedWeight({ score, renormalise, scaling }: RouterSpec, expe
   return (divisor === topK * one ? 1 / topK : one / divisor) * scaling;
 }
 
-/** Whether c on the matrices in front of the activation, and on down, multiplies the output by the power of c that `paper` expects. */
+/**
+ * Whether c on the matrices in front of the activation, and on down, multiplies the output by the power of c that
+ * `paper` expects.
+ */
 export function isHomogeneous({ gated, activation }: FfnKind): boolean {
   return activation === "relu" || (activation === "relu2" && !gated);
 }

@@ -1,7 +1,8 @@
 /**
- * Which programs load a written model and compute the same function: facts about other projects, as read in their sources.
- * vLLM: vllm/model_executor/models/registry.py and the models it names; llama.cpp: conversion/__init__.py, TEXT_MODEL_MAP, and the
- * converters; Megatron-Bridge: its bridges at commit 067f987d (August 2026). Versions differ: a statement here is a reason to test, not a promise.
+ * Which programs load a written model and compute the same function: facts about other projects, as read in their
+ * sources. vLLM: vllm/model_executor/models/registry.py and the models it names; llama.cpp: conversion/__init__.py,
+ * TEXT_MODEL_MAP, and the converters; Megatron-Bridge: its bridges at commit 067f987d (August 2026). Versions differ: a
+ * statement here is a reason to test, not a promise.
  */
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { isMoe, type MoeFfn, type RouterOrder } from "../../model/decoder/types.js";
@@ -30,35 +31,63 @@ const noBridge = none("has no bridge");
 const rows: Readonly<Record<TargetFamily, (order: RouterOrder) => Row>> = {
   mixtral: () => ({ transformers: "same", vLLM: "same", "llama.cpp": "same", "Megatron-Bridge": noBridge }),
   qwen3_moe: (order) => ({
-    transformers: "same", vLLM: "same",
+    transformers: "same",
+    vLLM: "same",
     "llama.cpp": order === "topk-softmax" ? "same" : ["other", "always renormalises qwen3_moe"],
     "Megatron-Bridge": "same",
   }),
   qwen2_moe: (order) => ({
-    transformers: "same", vLLM: ["same", "older versions want query, key and value biases and a head size of hidden / heads"],
-    "llama.cpp": order === "softmax-topk" ? ["same", "wants an untied output head"] : ["other", "never renormalises qwen2_moe"],
+    transformers: "same",
+    vLLM: ["same", "older versions want query, key and value biases and a head size of hidden / heads"],
+    "llama.cpp":
+      order === "softmax-topk" ? ["same", "wants an untied output head"] : ["other", "never renormalises qwen2_moe"],
     "Megatron-Bridge": noBridge,
   }),
   granitemoe: () => ({
-    transformers: "same", vLLM: ["same", "older versions know no attention biases, odd head sizes or rope scaling"], "llama.cpp": "same", "Megatron-Bridge": noBridge,
+    transformers: "same",
+    vLLM: ["same", "older versions know no attention biases, odd head sizes or rope scaling"],
+    "llama.cpp": "same",
+    "Megatron-Bridge": noBridge,
   }),
-  granitemoe_swa: () => ({ transformers: "same", vLLM: notListed, "llama.cpp": none("not in its map"), "Megatron-Bridge": noBridge }),
+  granitemoe_swa: () => ({
+    transformers: "same",
+    vLLM: notListed,
+    "llama.cpp": none("not in its map"),
+    "Megatron-Bridge": noBridge,
+  }),
   phimoe: () => ({
-    transformers: "same", vLLM: ["unknown", "registers PhiMoEForCausalLM; jitter 0 was not tried"], "llama.cpp": ["unknown", "registers PhiMoEForCausalLM; its router is a plain top-2 softmax"],
+    transformers: "same",
+    vLLM: ["unknown", "registers PhiMoEForCausalLM; jitter 0 was not tried"],
+    "llama.cpp": ["unknown", "registers PhiMoEForCausalLM; its router is a plain top-2 softmax"],
     "Megatron-Bridge": noBridge,
   }),
   ernie4_5_moe: (order) => ({
-    transformers: "same", vLLM: order === "topk-softmax" ? "same" : ["other", "does not read moe_norm_min"], "llama.cpp": order === "topk-softmax" ? "same" : ["unknown", "moe_norm_min was not looked for"],
+    transformers: "same",
+    vLLM: order === "topk-softmax" ? "same" : ["other", "does not read moe_norm_min"],
+    "llama.cpp": order === "topk-softmax" ? "same" : ["unknown", "moe_norm_min was not looked for"],
     "Megatron-Bridge": order === "topk-softmax" ? "same" : "unknown",
   }),
   glm4_moe: () => ({ transformers: "same", vLLM: "same", "llama.cpp": "same", "Megatron-Bridge": "same" }),
   dots1: () => ({ transformers: "same", vLLM: "same", "llama.cpp": "same", "Megatron-Bridge": noBridge }),
   solar_open: () => ({ transformers: "same", vLLM: notListed, "llama.cpp": "same", "Megatron-Bridge": noBridge }),
-  hy_v3: () => ({ transformers: "same", vLLM: notListed, "llama.cpp": none("not in its map"), "Megatron-Bridge": "same" }),
+  hy_v3: () => ({
+    transformers: "same",
+    vLLM: notListed,
+    "llama.cpp": none("not in its map"),
+    "Megatron-Bridge": "same",
+  }),
   dbrx: () => ({ transformers: "same", vLLM: "same", "llama.cpp": "same", "Megatron-Bridge": noBridge }),
-  lfm2_moe: () => ({ transformers: "same", vLLM: ["unknown", "the 1e-6 in the renormalisation was not looked for"], "llama.cpp": "unknown", "Megatron-Bridge": noBridge }),
+  lfm2_moe: () => ({
+    transformers: "same",
+    vLLM: ["unknown", "the 1e-6 in the renormalisation was not looked for"],
+    "llama.cpp": "unknown",
+    "Megatron-Bridge": noBridge,
+  }),
   flex_olmo: (order) => ({
-    transformers: "same", vLLM: order === "softmax-topk" ? "same" : ["other", "never renormalises flex_olmo"], "llama.cpp": none("not in its map"), "Megatron-Bridge": noBridge,
+    transformers: "same",
+    vLLM: order === "softmax-topk" ? "same" : ["other", "never renormalises flex_olmo"],
+    "llama.cpp": none("not in its map"),
+    "Megatron-Bridge": noBridge,
   }),
   mellum: () => ({ transformers: "same", vLLM: notListed, "llama.cpp": "unknown", "Megatron-Bridge": noBridge }),
   upcycle: () => {
@@ -69,8 +98,13 @@ const rows: Readonly<Record<TargetFamily, (order: RouterOrder) => Row>> = {
 
 /** What a user must know before serving a planned model, in words. */
 export function servingWarnings(spec: DecoderSpec & { readonly family: TargetFamily }, order: RouterOrder): string[] {
-  if (spec.family === "upcycle") return ["no released architecture can hold this model, so it is written in upcycle's own format, which nothing else loads"];
-  return servingOf(spec, order).flatMap(({ program, support, note }) => (support === "other" ? [`${program} ${note} and would compute another function`] : []));
+  if (spec.family === "upcycle")
+    return [
+      "no released architecture can hold this model, so it is written in upcycle's own format, which nothing else loads",
+    ];
+  return servingOf(spec, order).flatMap(({ program, support, note }) =>
+    support === "other" ? [`${program} ${note} and would compute another function`] : [],
+  );
 }
 
 const siluOnly: ReadonlySet<Program> = new Set(["vLLM", "llama.cpp"]);
@@ -84,8 +118,15 @@ export function servingOf(spec: DecoderSpec & { readonly family: TargetFamily },
     const entry = row[program];
     const [support, note] = typeof entry === "string" ? [entry, null] : entry;
     const loads = support === "same" || support === "unknown";
-    if (loads && first.activation !== "silu" && siluOnly.has(program)) return { program, support: "other", note: "takes SiLU for granted in experts" };
-    if (loads && program === "llama.cpp" && isMoe(spec) && moes.length < spec.layers.length && /^qwen/.test(spec.family)) {
+    if (loads && first.activation !== "silu" && siluOnly.has(program))
+      return { program, support: "other", note: "takes SiLU for granted in experts" };
+    if (
+      loads &&
+      program === "llama.cpp" &&
+      isMoe(spec) &&
+      moes.length < spec.layers.length &&
+      /^qwen/.test(spec.family)
+    ) {
       return { program, support: "no", note: "wants experts in every layer of a Qwen MoE" };
     }
     return { program, support, note };

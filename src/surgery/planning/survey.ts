@@ -1,4 +1,7 @@
-/** Every family against one source: which hold the upcycled model, for which router order, and which programs run the result. */
+/**
+ * Every family against one source: which hold the upcycled model, for which router order, and which programs run the
+ * result.
+ */
 import { inputError } from "../../base/errors.js";
 import type { DecoderSpec, RouterOrder } from "../../model/decoder/types.js";
 import { tryTargets } from "./choose.js";
@@ -19,16 +22,22 @@ export interface Verdict {
   readonly serving: readonly Serving[];
 }
 
-/** Verdicts on all families for one recipe, best first. Throws `input` for a recipe that fits no source like this one. */
+/**
+ * Verdicts on all families for one recipe, best first. Throws `input` for a recipe that fits no source like this one.
+ */
 export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): Verdict[] {
   checkRecipe(recipe);
   checkSource(recipe, source);
   const start = draftOf(source);
-  return tryTargets(source, recipe, (target, options) => upcycleFfns(start, recipe, target, options)).map(({ family, draft, obstacle }) => ({
-    family, order: recipe.order, obstacle,
-    expected: draft === null ? null : expectedPreservation(recipe, source, routerOf(targets[family], recipe)!),
-    serving: draft === null ? [] : servingOf({ ...draft.spec, family }, recipe.order),
-  }));
+  return tryTargets(source, recipe, (target, options) => upcycleFfns(start, recipe, target, options)).map(
+    ({ family, draft, obstacle }) => ({
+      family,
+      order: recipe.order,
+      obstacle,
+      expected: draft === null ? null : expectedPreservation(recipe, source, routerOf(targets[family], recipe)!),
+      serving: draft === null ? [] : servingOf({ ...draft.spec, family }, recipe.order),
+    }),
+  );
 }
 
 /** The families that hold `source` for a recipe, best first. */
@@ -38,8 +47,10 @@ export function holders(source: DecoderSpec, recipe: UpcycleRecipe = upcycleReci
 
 /** Families that are read, run and trained, but are no targets, and why. */
 export const neverTargets: Readonly<Record<string, string>> = {
-  olmoe: "normalises queries and keys over all heads in front of pre-norm blocks, which no dense family that we read does",
-  deepseek_v3: "its latent attention holds one rotary key for all heads, so grouped or multi-head keys with rope do not fit",
+  olmoe:
+    "normalises queries and keys over all heads in front of pre-norm blocks, which no dense family that we read does",
+  deepseek_v3:
+    "its latent attention holds one rotary key for all heads, so grouped or multi-head keys with rope do not fit",
   gpt_oss: "its experts clamp their gated unit and add 1 to the up branch, which no dense family does",
   hunyuan_v1_moe: "normalises queries and keys behind rope, which no dense family that we read does",
 };
@@ -47,5 +58,6 @@ export const neverTargets: Readonly<Record<string, string>> = {
 /** Throws `input` with the reason if `family` is known to be no target. */
 export function refuseNeverTarget(family: string): void {
   const why = Object.hasOwn(neverTargets, family) ? neverTargets[family] : undefined;
-  if (why !== undefined) throw inputError(`${family} is no target: it ${why}`, { hint: "upcycle targets MODEL lists those that are" });
+  if (why !== undefined)
+    throw inputError(`${family} is no target: it ${why}`, { hint: "upcycle targets MODEL lists those that are" });
 }

@@ -1,4 +1,7 @@
-/** Scaling and converting 16-bit values by looking each of the 65536 patterns up: the same bits as the arithmetic, several times as fast. */
+/**
+ * Scaling and converting 16-bit values by looking each of the 65536 patterns up: the same bits as the arithmetic,
+ * several times as fast.
+ */
 import { fromFloat32, toFloat32, type FloatDtype } from "../../files/numeric/dtype.js";
 
 type Table = Uint16Array | Uint32Array;
@@ -15,7 +18,10 @@ export function halvesTable(from: "BF16" | "F16", to: Exclude<FloatDtype, "F64">
   const patterns = Uint16Array.from({ length: 65536 }, (_, i) => i);
   const values = toFloat32(from, new Uint8Array(patterns.buffer));
   const bytes = fromFloat32(to, factor === 1 ? values : values.map((value) => value * factor));
-  const table = to === "F32" ? new Uint32Array(bytes.buffer, bytes.byteOffset, 65536) : new Uint16Array(bytes.buffer, bytes.byteOffset, 65536);
+  const table =
+    to === "F32"
+      ? new Uint32Array(bytes.buffer, bytes.byteOffset, 65536)
+      : new Uint16Array(bytes.buffer, bytes.byteOffset, 65536);
   if (tables.size >= most) tables.delete(tables.keys().next().value!);
   tables.set(name, table);
   return table;
@@ -28,8 +34,12 @@ export function lookUp(table: Table, bytes: Uint8Array, out: Uint8Array): void {
   const size = table.BYTES_PER_ELEMENT;
   const direct = out.byteOffset % size === 0;
   const to = direct
-    ? size === 2 ? new Uint16Array(out.buffer, out.byteOffset, from.length) : new Uint32Array(out.buffer, out.byteOffset, from.length)
-    : size === 2 ? new Uint16Array(from.length) : new Uint32Array(from.length);
+    ? size === 2
+      ? new Uint16Array(out.buffer, out.byteOffset, from.length)
+      : new Uint32Array(out.buffer, out.byteOffset, from.length)
+    : size === 2
+      ? new Uint16Array(from.length)
+      : new Uint32Array(from.length);
   for (let i = 0; i < from.length; i++) to[i] = table[from[i]!]!;
   if (!direct) out.set(new Uint8Array(to.buffer));
 }

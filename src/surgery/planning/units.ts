@@ -1,6 +1,6 @@
 /**
- * Values of the expressions that treat hidden units of an FFN: zero units, noise, units drawn afresh, units in another order.
- * As everywhere, a value depends on its position alone (`values.ts`).
+ * Values of the expressions that treat hidden units of an FFN: zero units, noise, units drawn afresh, units in another
+ * order. As everywhere, a value depends on its position alone (`values.ts`).
  */
 import { randomStream } from "../../base/random.js";
 import { printExpr, sizeOf, type Axis, type Expr } from "./expr.js";
@@ -16,11 +16,17 @@ export async function padded({ of }: Op<"pad">, area: Area, context: EvaluationC
   const values = new Float64Array(area.rowCount * columnCount);
   if (rowCount === 0 || present === 0) return values;
   const inside = await valuesOf(of, { rowStart, rowCount, columnStart, columnCount: present }, columns, context);
-  for (let row = 0; row < rowCount; row++) values.set(inside.subarray(row * present, (row + 1) * present), row * columnCount);
+  for (let row = 0; row < rowCount; row++)
+    values.set(inside.subarray(row * present, (row + 1) * present), row * columnCount);
   return values;
 }
 
-export async function noisy(expr: Op<"noise">, area: Area, outerColumns: number, context: EvaluationContext): Promise<Float64Array> {
+export async function noisy(
+  expr: Op<"noise">,
+  area: Area,
+  outerColumns: number,
+  context: EvaluationContext,
+): Promise<Float64Array> {
   const { of, std, relative, fraction, stream } = expr;
   const columns = sizeOf(of, context.shapes)?.[1] ?? outerColumns;
   const values = await valuesOf(of, area, columns, context);
@@ -58,14 +64,22 @@ export async function redrawn(expr: Op<"redraw">, area: Area, context: Evaluatio
   return values;
 }
 
-export async function shuffled({ of, axis, stream, undo }: Op<"shuffle">, area: Area, context: EvaluationContext): Promise<Float64Array> {
+export async function shuffled(
+  { of, axis, stream, undo }: Op<"shuffle">,
+  area: Area,
+  context: EvaluationContext,
+): Promise<Float64Array> {
   const [rows, columns] = requiredSize(of, context);
   const { rowStart, rowCount, columnStart, columnCount } = area;
-  const order = await remembered(context, `${undo ? "order back" : "order"} ${stream} of ${axis === "rows" ? rows : columns}`, () => {
-    const made = new Int32Array(axis === "rows" ? rows : columns);
-    randomStream(context.seed, stream).permutation(made);
-    return Promise.resolve(undo ? inverse(made) : made);
-  });
+  const order = await remembered(
+    context,
+    `${undo ? "order back" : "order"} ${stream} of ${axis === "rows" ? rows : columns}`,
+    () => {
+      const made = new Int32Array(axis === "rows" ? rows : columns);
+      randomStream(context.seed, stream).permutation(made);
+      return Promise.resolve(undo ? inverse(made) : made);
+    },
+  );
   const values = new Float64Array(rowCount * columnCount);
   if (axis === "rows") {
     for (let row = 0; row < rowCount; row++) {
@@ -76,7 +90,8 @@ export async function shuffled({ of, axis, stream, undo }: Op<"shuffle">, area: 
   }
   const whole = await valuesOf(of, { rowStart, rowCount, columnStart: 0, columnCount: columns }, columns, context);
   for (let row = 0; row < rowCount; row++) {
-    for (let i = 0; i < columnCount; i++) values[row * columnCount + i] = whole[row * columns + order[columnStart + i]!]!;
+    for (let i = 0; i < columnCount; i++)
+      values[row * columnCount + i] = whole[row * columns + order[columnStart + i]!]!;
   }
   return values;
 }
@@ -106,7 +121,9 @@ interface Statistics {
 
 /** Mean and standard deviation of an expression's elements, or of its chosen rows or columns. */
 function statistics(
-  of: Expr, part: { readonly axis: Axis; readonly name: string; readonly units: Uint8Array } | null, context: EvaluationContext,
+  of: Expr,
+  part: { readonly axis: Axis; readonly name: string; readonly units: Uint8Array } | null,
+  context: EvaluationContext,
 ): Promise<Statistics> {
   const which = part === null ? "all" : `${part.axis} ${part.name}`;
   return remembered(context, `mean and std of ${printExpr(of)}: ${which}`, async () => {

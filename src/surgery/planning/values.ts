@@ -1,10 +1,11 @@
 /**
- * The arithmetic of expressions: the values of any rectangle of an output, in float64. A value depends on its position alone, never on how
- * the output is cut into rectangles, so that chunks, threads and resumed runs give the same bytes.
+ * The arithmetic of expressions: the values of any rectangle of an output, in float64. A value depends on its position
+ * alone, never on how the output is cut into rectangles, so that chunks, threads and resumed runs give the same bytes.
  *
- * To add an op: a variant of `Expr` (`expr.ts`), and its case here; the compiler names both and the tables beside them. An op asks its operands for the
- * rectangles it needs (a permutation: row by row; an average: the same rectangle of each), draws random numbers by position
- * (`randomStream(...).normals(out, index)`), and takes what depends on a whole tensor, such as a mean, from `remembered`.
+ * To add an op: a variant of `Expr` (`expr.ts`), and its case here; the compiler names both and the tables beside them.
+ * An op asks its operands for the rectangles it needs (a permutation: row by row; an average: the same rectangle of
+ * each), draws random numbers by position (`randomStream(...).normals(out, index)`), and takes what depends on a whole
+ * tensor, such as a mean, from `remembered`.
  */
 import { randomStream } from "../../base/random.js";
 import { toFloat32, type FloatDtype } from "../../files/numeric/dtype.js";
@@ -25,13 +26,16 @@ export interface EvaluationContext {
   /** The precision that a source tensor is read in. */
   readonly dtypeOf: (key: string, source?: number) => FloatDtype;
   /**
-   * A rectangle of a source tensor, its rows one after the other. `into` is memory that the result may lie in, from its beginning; whether it
-   * does is the reader's choice.
+   * A rectangle of a source tensor, its rows one after the other. `into` is memory that the result may lie in, from its
+   * beginning; whether it does is the reader's choice.
    */
   readonly readRegion: (region: Region, into?: Uint8Array) => Promise<StoredTensor>;
   /** Matrices that the plan carries, row-major, by name. */
   readonly data?: ReadonlyMap<string, Float32Array> | undefined;
-  /** What was computed from whole tensors, by what it depends on; kept as long as the context. Left out: nothing is kept. */
+  /**
+   * What was computed from whole tensors, by what it depends on; kept as long as the context. Left out: nothing is
+   * kept.
+   */
   readonly known?: Map<string, Promise<unknown>>;
 }
 
@@ -50,7 +54,12 @@ export function matrixShape(shape: readonly number[]): readonly [rows: number, c
 }
 
 /** Fresh values of `area` of an expression whose whole has `columns` columns, row-major. */
-export async function valuesOf(expr: Expr, area: Area, columns: number, context: EvaluationContext): Promise<Float64Array> {
+export async function valuesOf(
+  expr: Expr,
+  area: Area,
+  columns: number,
+  context: EvaluationContext,
+): Promise<Float64Array> {
   const { rowStart, rowCount, columnStart, columnCount } = area;
   switch (expr.op) {
     case "read": {
@@ -81,7 +90,8 @@ export async function valuesOf(expr: Expr, area: Area, columns: number, context:
         const before = await valuesOf(of, { ...area, rowStart: run, rowCount: order.length }, columns, context);
         order.forEach((from, i) => {
           const row = run + i - rowStart;
-          if (row >= 0 && row < rowCount) values.set(before.subarray(from * columnCount, (from + 1) * columnCount), row * columnCount);
+          if (row >= 0 && row < rowCount)
+            values.set(before.subarray(from * columnCount, (from + 1) * columnCount), row * columnCount);
         });
       }
       return values;
@@ -92,7 +102,12 @@ export async function valuesOf(expr: Expr, area: Area, columns: number, context:
       for (let row = 0; row < rowCount; row++) {
         // Row r of the output is drawn row floor(r / repeat); number r * columns + c of the stream stands in column c.
         const drawn = Math.floor((rowStart + row) / expr.repeat);
-        stream.normals(values.subarray(row * columnCount, (row + 1) * columnCount), drawn * columns + columnStart, 0, expr.std);
+        stream.normals(
+          values.subarray(row * columnCount, (row + 1) * columnCount),
+          drawn * columns + columnStart,
+          0,
+          expr.std,
+        );
       }
       return values;
     }
@@ -113,7 +128,11 @@ export async function valuesOf(expr: Expr, area: Area, columns: number, context:
   }
 }
 
-function carried({ name, rowCount: held, columnCount: width, repeat }: Extract<Expr, { readonly op: "data" }>, area: Area, { data }: EvaluationContext): Float64Array {
+function carried(
+  { name, rowCount: held, columnCount: width, repeat }: Extract<Expr, { readonly op: "data" }>,
+  area: Area,
+  { data }: EvaluationContext,
+): Float64Array {
   const matrix = data?.get(name);
   if (matrix?.length !== held * width) throw new Error(`the plan carries no ${held} x ${width} matrix ${name}`);
   const { rowStart, rowCount, columnStart, columnCount } = area;
@@ -127,7 +146,13 @@ function carried({ name, rowCount: held, columnCount: width, repeat }: Extract<E
 
 /** The rectangle of the source that `area` of the rectangle `whole` is. */
 export function regionIn(whole: Region, { rowStart, rowCount, columnStart, columnCount }: Area): Region {
-  return { ...whole, rowStart: whole.rowStart + rowStart, rowCount, columnStart: whole.columnStart + columnStart, columnCount };
+  return {
+    ...whole,
+    rowStart: whole.rowStart + rowStart,
+    rowCount,
+    columnStart: whole.columnStart + columnStart,
+    columnCount,
+  };
 }
 
 /** `compute` once for each context; `name` says all that the result depends on. */
@@ -144,7 +169,10 @@ const visited = 1 << 16;
 
 /** Visits a whole expression in runs of rows, in order, for sums over a tensor that is never in memory as a whole. */
 export async function eachRows(
-  expr: Expr, shape: readonly number[], context: EvaluationContext, visit: (values: Float64Array, rowStart: number) => void,
+  expr: Expr,
+  shape: readonly number[],
+  context: EvaluationContext,
+  visit: (values: Float64Array, rowStart: number) => void,
 ): Promise<void> {
   const [rows, columns] = matrixShape(shape);
   const step = Math.max(1, Math.floor(visited / columns));
@@ -155,9 +183,22 @@ export async function eachRows(
 }
 
 /** A part of the output outside its shape is a defect of the caller. */
-export function requireInside(expr: Expr, shape: readonly number[], { rowStart, rowCount, columnStart, columnCount }: Area): void {
+export function requireInside(
+  expr: Expr,
+  shape: readonly number[],
+  { rowStart, rowCount, columnStart, columnCount }: Area,
+): void {
   const [rows, columns] = matrixShape(shape);
-  if (rowStart < 0 || rowCount < 0 || columnStart < 0 || columnCount < 0 || rowStart + rowCount > rows || columnStart + columnCount > columns) {
-    throw new Error(`rows ${rowStart}+${rowCount}, columns ${columnStart}+${columnCount} of [${shape.join(", ")}]: ${printExpr(expr)}`);
+  if (
+    rowStart < 0 ||
+    rowCount < 0 ||
+    columnStart < 0 ||
+    columnCount < 0 ||
+    rowStart + rowCount > rows ||
+    columnStart + columnCount > columns
+  ) {
+    throw new Error(
+      `rows ${rowStart}+${rowCount}, columns ${columnStart}+${columnCount} of [${shape.join(", ")}]: ${printExpr(expr)}`,
+    );
   }
 }

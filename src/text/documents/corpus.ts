@@ -21,7 +21,10 @@ export type BuiltinCorpus = "sotu" | "moby-dick";
 
 export type CorpusSource =
   | { readonly builtin: BuiltinCorpus }
-  /** A .txt, .jsonl, .jsonl.gz or .parquet file, or a folder of such; `field` is where the latter have the text, by default "text". */
+  /**
+   * A .txt, .jsonl, .jsonl.gz or .parquet file, or a folder of such; `field` is where the latter have the text, by
+   * default "text".
+   */
   | { readonly path: string; readonly field?: string | undefined };
 
 interface Builtin {
@@ -56,7 +59,11 @@ export async function* readDocuments(source: CorpusSource): AsyncGenerator<Corpu
   const { files, where, field } = await listFiles(source);
   let found = 0;
   for (const file of files) {
-    const documents = file.endsWith(".txt") ? readTextFile(file) : file.endsWith(".parquet") ? readParquetText(file, field) : readJsonLines(file, field);
+    const documents = file.endsWith(".txt")
+      ? readTextFile(file)
+      : file.endsWith(".parquet")
+        ? readParquetText(file, field)
+        : readJsonLines(file, field);
     for await (const document of documents) {
       if (document.text === "") continue;
       found++;
@@ -87,7 +94,10 @@ async function listFiles(source: CorpusSource): Promise<{ files: string[]; where
   const status = await withFsErrors(path, "read text", () => stat(path));
   if (!status.isDirectory()) {
     if (/\.(bin|idx)$/.test(path)) {
-      throw inputError("this holds tokens, not text", { where: path, hint: "tokenised data goes into text.mix of a train file" });
+      throw inputError("this holds tokens, not text", {
+        where: path,
+        hint: "tokenised data goes into text.mix of a train file",
+      });
     }
     if (!known(path)) {
       throw inputError(`unknown kind of text file, expected ${extensions.join(", ")} or a folder`, { where: path });
@@ -96,7 +106,8 @@ async function listFiles(source: CorpusSource): Promise<{ files: string[]; where
   }
   const all = await withFsErrors(path, "read folder", () => readdir(path));
   const names = all.filter((name) => known(name) && !name.startsWith("."));
-  if (names.length === 0) throw inputError(`the folder has no file that ends in ${extensions.join(", ")}`, { where: path });
+  if (names.length === 0)
+    throw inputError(`the folder has no file that ends in ${extensions.join(", ")}`, { where: path });
   return { files: inOrder(path, names), where: path, field };
 }
 
@@ -138,7 +149,11 @@ function textOfLine(json: string, field: string, where: string): string {
   try {
     record = JSON.parse(json);
   } catch (cause) {
-    throw inputError("the line is not JSON", { where, hint: "a .jsonl file holds one JSON object on each line", cause });
+    throw inputError("the line is not JSON", {
+      where,
+      hint: "a .jsonl file holds one JSON object on each line",
+      cause,
+    });
   }
   if (typeof record !== "object" || record === null || Array.isArray(record)) {
     throw inputError("the line is not a JSON object", { where, hint: `expected {"${field}": "..."}` });
@@ -146,7 +161,8 @@ function textOfLine(json: string, field: string, where: string): string {
   const text = Object.hasOwn(record, field) ? (record as Record<string, unknown>)[field] : undefined;
   if (typeof text === "string") return text;
   const keys = Object.keys(record).slice(0, 8).join(", ") || "none";
-  if (text === undefined) throw inputError(`the line has no field "${field}"`, { where, hint: `its fields are: ${keys}` });
+  if (text === undefined)
+    throw inputError(`the line has no field "${field}"`, { where, hint: `its fields are: ${keys}` });
   throw inputError(`field "${field}" is ${text === null ? "null" : `a ${typeof text}`}, expected a string`, { where });
 }
 
@@ -199,7 +215,11 @@ function tooLong(where: string, found: string): UpcycleError {
 function unreadable(where: string, cause: unknown): UpcycleError {
   const code = (cause as { code?: unknown }).code;
   if (typeof code === "string" && code.startsWith("Z_")) {
-    return inputError(`the gzip data is broken or cut short (${code})`, { where, hint: "fetch or pack it again", cause });
+    return inputError(`the gzip data is broken or cut short (${code})`, {
+      where,
+      hint: "fetch or pack it again",
+      cause,
+    });
   }
   return fsError(cause, where, "read text");
 }

@@ -11,7 +11,8 @@ type Unpack = (bytes: Uint8Array, options: { readonly maxOutputLength: number })
 /** Node has these; Snappy is hyparquet's own. Zstandard came with Node 22.15. */
 const zstd = (zlib as unknown as { readonly zstdDecompressSync?: Unpack }).zstdDecompressSync;
 
-const limited = (unpack: Unpack) => (bytes: Uint8Array, size: number) => new Uint8Array(unpack(bytes, { maxOutputLength: Math.max(1, size) }));
+const limited = (unpack: Unpack) => (bytes: Uint8Array, size: number) =>
+  new Uint8Array(unpack(bytes, { maxOutputLength: Math.max(1, size) }));
 const compressors: Compressors = {
   GZIP: limited(zlib.gunzipSync),
   BROTLI: limited(zlib.brotliDecompressSync),
@@ -19,8 +20,8 @@ const compressors: Compressors = {
 };
 
 /**
- * One document per row, named `file:row` from 1. Throws inputError for a file that is no Parquet, a column that is missing or holds no text, a row
- * without text, and compression that cannot be undone here.
+ * One document per row, named `file:row` from 1. Throws inputError for a file that is no Parquet, a column that is
+ * missing or holds no text, a row without text, and compression that cannot be undone here.
  */
 export async function* readParquetText(path: string, field: string): AsyncGenerator<CorpusDocument> {
   const { parquetMetadataAsync, parquetReadObjects } = await import("hyparquet");
@@ -31,11 +32,24 @@ export async function* readParquetText(path: string, field: string): AsyncGenera
     requireTextColumn(metadata, field, path);
     let row = 0;
     for (const { num_rows: size } of metadata.row_groups) {
-      const rows = await reading(path, () => parquetReadObjects({ file, metadata, columns: [field], rowStart: row, rowEnd: row + Number(size), compressors }));
+      const rows = await reading(path, () =>
+        parquetReadObjects({
+          file,
+          metadata,
+          columns: [field],
+          rowStart: row,
+          rowEnd: row + Number(size),
+          compressors,
+        }),
+      );
       for (const { [field]: text } of rows as readonly Record<string, unknown>[]) {
         row++;
         if (typeof text !== "string") {
-          throw inputError(`row ${row} has ${text === null || text === undefined ? "no text" : `a ${typeof text}`} in column "${field}"`, { where: path });
+          throw inputError(
+            `row ${row} has ${text === null || text === undefined ? "no text" : `a ${typeof text}`} in column ` +
+              `"${field}"`,
+            { where: path },
+          );
         }
         yield { name: `${basename(path)}:${row}`, text };
       }
@@ -58,14 +72,23 @@ function requireTextColumn({ schema }: FileMetaData, field: string, where: strin
   const columns: FileMetaData["schema"] = [];
   for (let i = 1; i < schema.length; i += 1 + descendants(schema, i)) columns.push(schema[i]!);
   const column = columns.find(({ name }) => name === field);
-  if (column === undefined) throw inputError(`there is no column "${field}"`, { where, hint: `its columns are: ${columns.slice(0, 8).map(({ name }) => name).join(", ")}` });
-  if (column.type === "BYTE_ARRAY" && column.num_children === undefined && column.repetition_type !== "REPEATED") return;
+  if (column === undefined)
+    throw inputError(`there is no column "${field}"`, {
+      where,
+      hint: `its columns are: ${columns
+        .slice(0, 8)
+        .map(({ name }) => name)
+        .join(", ")}`,
+    });
+  if (column.type === "BYTE_ARRAY" && column.num_children === undefined && column.repetition_type !== "REPEATED")
+    return;
   throw inputError(`column "${field}" holds ${column.type ?? "a group"}, expected text`, { where });
 }
 
 function descendants(schema: FileMetaData["schema"], at: number): number {
   let count = 0;
-  for (let child = 0; child < (schema[at]!.num_children ?? 0); child++) count += 1 + descendants(schema, at + 1 + count);
+  for (let child = 0; child < (schema[at]!.num_children ?? 0); child++)
+    count += 1 + descendants(schema, at + 1 + count);
   return count;
 }
 
@@ -76,7 +99,14 @@ async function reading<T>(where: string, run: () => Promise<T>): Promise<T> {
     const message = (cause as Error).message;
     const codec = /unsupported compression codec: (\w+)/.exec(message)?.[1];
     if (codec === undefined) throw inputError(`this Parquet file cannot be read (${message})`, { where, cause });
-    const hint = codec === "ZSTD" ? "use Node 22.15 or later, or compress it with Snappy" : "compress it with Snappy, gzip or not at all";
-    throw inputError(`this Parquet file is compressed with ${codec}, which cannot be unpacked here`, { where, hint, cause });
+    const hint =
+      codec === "ZSTD"
+        ? "use Node 22.15 or later, or compress it with Snappy"
+        : "compress it with Snappy, gzip or not at all";
+    throw inputError(`this Parquet file is compressed with ${codec}, which cannot be unpacked here`, {
+      where,
+      hint,
+      cause,
+    });
   }
 }

@@ -133,7 +133,9 @@ export function startTokenizer(file: string, signal?: AbortSignal): TokenizerPro
 function spawnChild(): ChildProcess {
   // Tests run the sources; a process needs compiled code, which the build has put beside them.
   const here = import.meta.url;
-  const file = here.endsWith(".ts") ? new URL("../../../dist/text/tokenizer/child.js", here) : new URL("./child.js", here);
+  const file = here.endsWith(".ts")
+    ? new URL("../../../dist/text/tokenizer/child.js", here)
+    : new URL("./child.js", here);
   return spawn(process.execPath, [fileURLToPath(file), String(process.pid)], {
     serialization: "advanced",
     // What the library writes while it dies is for us to read, not for the terminal.

@@ -9,9 +9,10 @@ export interface TextStream {
 }
 
 /**
- * Streams the text that follows `before`. A token may hold part of a character, and how a token is written may depend on the one
- * before it, so text is the difference of two decodings that share a few tokens, shown once it does not end in U+FFFD (as
- * text-generation-inference streams: `decode_token` in its `models/model.py`). All pieces together are the decoding of all tokens.
+ * Streams the text that follows `before`. A token may hold part of a character, and how a token is written may depend
+ * on the one before it, so text is the difference of two decodings that share a few tokens, shown once it does not end
+ * in U+FFFD (as text-generation-inference streams: `decode_token` in its `models/model.py`). All pieces together are
+ * the decoding of all tokens.
  */
 export function textStream(tokenizer: Pick<TextTokenizer, "decode">, before: Int32Array): TextStream {
   // `ids` are the tokens that are still decoded; the first `shown` of them are on the screen.

@@ -32,9 +32,9 @@ const LARGEST_VOCAB = 30_000;
 
 /**
  * The text of a `tokenizer.json`; equal texts and settings give equal bytes. Ids: special tokens, then the 256 bytes
- * (as the printable characters that stand for them, by code point), then merges in the order learned.
- * Needs room for one copy of the texts in the system's temporary folder.
- * Throws an input error for a vocabulary out of range and for texts too small to reach it, and interruptedError once the signal is raised.
+ * (as the printable characters that stand for them, by code point), then merges in the order learned. Needs room for
+ * one copy of the texts in the system's temporary folder. Throws an input error for a vocabulary out of range and for
+ * texts too small to reach it, and interruptedError once the signal is raised.
  */
 export async function trainByteLevelBpe(
   texts: Iterable<string> | AsyncIterable<string>,
@@ -67,7 +67,11 @@ function checkSettings(vocab: number, specialTokens: readonly string[]): void {
   }
 }
 
-async function writeTexts(path: string, texts: Iterable<string> | AsyncIterable<string>, signal: AbortSignal | undefined): Promise<void> {
+async function writeTexts(
+  path: string,
+  texts: Iterable<string> | AsyncIterable<string>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const file = await open(path, "w");
   try {
     for await (const text of texts) {
@@ -98,14 +102,22 @@ tokenizer.save(output);
 async function runTrainer(input: string, output: string, signal: AbortSignal | undefined): Promise<void> {
   const tokenizers = createRequire(import.meta.url).resolve("tokenizers");
   try {
-    await promisify(execFile)(process.execPath, ["-e", trainerProgram, tokenizers, input, output], { signal, killSignal: "SIGKILL" });
+    await promisify(execFile)(process.execPath, ["-e", trainerProgram, tokenizers, input, output], {
+      signal,
+      killSignal: "SIGKILL",
+    });
   } catch (cause) {
     // A terminal's Ctrl-C ends the trainer too, perhaps before it has raised the signal here.
     await new Promise(setImmediate);
     signal?.throwIfAborted();
     const ended = (cause as { signal?: unknown }).signal;
-    if (ended === "SIGINT" || ended === "SIGHUP" || ended === "SIGTERM") throw interruptedError("stopped while the tokenizer was trained");
-    const said = String((cause as { stderr?: unknown }).stderr ?? "").trim().split("\n").at(-1) || String(cause);
+    if (ended === "SIGINT" || ended === "SIGHUP" || ended === "SIGTERM")
+      throw interruptedError("stopped while the tokenizer was trained");
+    const said =
+      String((cause as { stderr?: unknown }).stderr ?? "")
+        .trim()
+        .split("\n")
+        .at(-1) || String(cause);
     throw stopError(`training the tokenizer failed: ${said}`, { cause });
   }
 }

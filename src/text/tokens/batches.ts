@@ -66,16 +66,20 @@ export function openBatches(tokens: TokenRow, settings: BatchSettings): BatchRea
   checkSizes(batch, sequence);
   const windows = windowCount(tokens.length, sequence);
   if (windows === 0) {
-    throw inputError(`the training text has ${tokens.length} tokens, needed at least ${sequence + 1} for one sequence`, {
-      hint: "give more text or a shorter sequence",
-    });
+    throw inputError(
+      `the training text has ${tokens.length} tokens, needed at least ${sequence + 1} for one sequence`,
+      {
+        hint: "give more text or a shorter sequence",
+      },
+    );
   }
   let loadedEpoch = -1;
   let order: Int32Array = new Int32Array(0);
   return {
     windows,
     at(step) {
-      if (!Number.isSafeInteger(step) || step < 0) throw inputError(`batch number ${step} is not a whole number from 0`);
+      if (!Number.isSafeInteger(step) || step < 0)
+        throw inputError(`batch number ${step} is not a whole number from 0`);
       const inputs = new Int32Array(batch * sequence);
       const targets = new Int32Array(batch * sequence);
       for (let row = 0; row < batch; row++) {
@@ -139,7 +143,11 @@ export function* evalBatches(tokens: TokenRow, settings: EvalSettings): Generato
 }
 
 function checkSizes(batch: number, sequence: number): void {
-  for (const [name, value] of [["batch", batch], ["sequence", sequence]] as const) {
-    if (!Number.isSafeInteger(value) || value < 1) throw inputError(`${name} is ${value}, expected a whole number from 1`);
+  for (const [name, value] of [
+    ["batch", batch],
+    ["sequence", sequence],
+  ] as const) {
+    if (!Number.isSafeInteger(value) || value < 1)
+      throw inputError(`${name} is ${value}, expected a whole number from 1`);
   }
 }

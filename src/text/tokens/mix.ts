@@ -1,9 +1,18 @@
 /**
- * Training batches from several texts with weights: which text a sequence comes from, and which of its windows, is a pure function of the
- * sequence's number, so that order survives a resume.
+ * Training batches from several texts with weights: which text a sequence comes from, and which of its windows, is a
+ * pure function of the sequence's number, so that order survives a resume.
  */
 import { inputError } from "../../base/errors.js";
-import { IGNORED_TARGET, openBatches, windowCount, windowOrder, type Batch, type BatchReader, type BatchSettings, type TokenRow } from "./batches.js";
+import {
+  IGNORED_TARGET,
+  openBatches,
+  windowCount,
+  windowOrder,
+  type Batch,
+  type BatchReader,
+  type BatchSettings,
+  type TokenRow,
+} from "./batches.js";
 
 export interface MixPart {
   /** Also names the random stream of its order. */
@@ -23,8 +32,8 @@ export function shares(parts: readonly { readonly weight: number }[]): number[] 
 export type Dealt = readonly number[];
 
 /**
- * Deals one more sequence: to the part that is furthest behind its share (the first of equals), as Megatron-LM's build_blending_indices
- * does. After any number of sequences each part has its share to within about one.
+ * Deals one more sequence: to the part that is furthest behind its share (the first of equals), as Megatron-LM's
+ * build_blending_indices does. After any number of sequences each part has its share to within about one.
  */
 export function dealNext(weights: readonly number[], counts: number[]): number {
   const number = counts.reduce((a, b) => a + b) + 1;
@@ -44,7 +53,10 @@ interface Position {
   readonly index: number;
 }
 
-/** Training batches of a mixture; each part goes through its own windows, epoch by epoch, in its own order. Throws inputError like `openBatches`. */
+/**
+ * Training batches of a mixture; each part goes through its own windows, epoch by epoch, in its own order. Throws
+ * inputError like `openBatches`.
+ */
 export function openMix(parts: readonly MixPart[], settings: BatchSettings): BatchReader {
   if (parts.length === 0) throw inputError("the mixture has no text");
   const { batch, sequence, seed } = settings;
@@ -59,12 +71,15 @@ export function openMix(parts: readonly MixPart[], settings: BatchSettings): Bat
   const windows = parts.map(({ tokens }) => windowCount(tokens.length, sequence));
   const orders = parts.map(() => ({ epoch: -1, order: new Int32Array(0) as Int32Array }));
   const weights = shares(parts);
-  // Batches are mostly read one after another, and now and then the last one again, so two places to start counting from are enough.
+  // Batches are mostly read one after another, and now and then the last one again, so two places to start counting
+  // from are enough.
   const zero = parts.map(() => 0);
   let places: readonly Dealt[] = [zero, zero];
   const dealtBefore = (number: number): number[] => {
     const sum = (counts: Dealt): number => counts.reduce((a, b) => a + b);
-    const nearest = [...places, zero].filter((counts) => sum(counts) <= number).reduce((a, b) => (sum(b) > sum(a) ? b : a));
+    const nearest = [...places, zero]
+      .filter((counts) => sum(counts) <= number)
+      .reduce((a, b) => (sum(b) > sum(a) ? b : a));
     const counts = [...nearest];
     for (let dealt = sum(nearest); dealt < number; dealt++) dealNext(weights, counts);
     places = [[...counts], places[0]!];
@@ -72,13 +87,15 @@ export function openMix(parts: readonly MixPart[], settings: BatchSettings): Bat
   };
   const startOf = ({ part, index }: Position): number => {
     const epoch = Math.floor(index / windows[part]!);
-    if (orders[part]!.epoch !== epoch) orders[part] = { epoch, order: windowOrder(windows[part]!, `${seed}/${parts[part]!.name}`, epoch) };
+    if (orders[part]!.epoch !== epoch)
+      orders[part] = { epoch, order: windowOrder(windows[part]!, `${seed}/${parts[part]!.name}`, epoch) };
     return orders[part]!.order[index % windows[part]!]! * sequence;
   };
   return {
     windows: windows.reduce((a, b) => a + b),
     at(step): Batch {
-      if (!Number.isSafeInteger(step) || step < 0) throw inputError(`batch number ${step} is not a whole number from 0`);
+      if (!Number.isSafeInteger(step) || step < 0)
+        throw inputError(`batch number ${step} is not a whole number from 0`);
       const inputs = new Int32Array(batch * sequence);
       const targets = new Int32Array(batch * sequence).fill(IGNORED_TARGET);
       const counts = dealtBefore(step * batch);

@@ -28,14 +28,15 @@ interface Group {
   bytes: number;
 }
 
-/** Stop looking for more documents once this share of the wanted bytes is held out: chasing the rest favours short ones. */
+/**
+ * Stop looking for more documents once this share of the wanted bytes is held out: chasing the rest favours short ones.
+ */
 const CLOSE_ENOUGH = 0.9;
 
 /**
- * Takes documents in a seeded random order for as long as they fit into `heldOut` of the bytes; where no document
- * fits, the shortest one. So the held-out part is at most the wanted share, or one document. A text that is all one document
- * is cut once, near its end.
- * Throws an input error for a fraction outside (0, 1) and for no text.
+ * Takes documents in a seeded random order for as long as they fit into `heldOut` of the bytes; where no document fits,
+ * the shortest one. So the held-out part is at most the wanted share, or one document. A text that is all one document
+ * is cut once, near its end. Throws an input error for a fraction outside (0, 1) and for no text.
  */
 export function splitDocuments<D extends { readonly text: string }>(
   documents: readonly D[],
@@ -47,8 +48,13 @@ export function splitDocuments<D extends { readonly text: string }>(
     });
   }
   const groups = groupByText(documents, settings.seed);
-  if (groups.length === 0) throw inputError("too little text to split: every document is empty", { hint: "give some text" });
-  if (groups.length === 1) return splitInTwo(documents.find(({ text }) => text !== "")!, settings.heldOut);
+  if (groups.length === 0)
+    throw inputError("too little text to split: every document is empty", { hint: "give some text" });
+  if (groups.length === 1)
+    return splitInTwo(
+      documents.find(({ text }) => text !== "")!,
+      settings.heldOut,
+    );
   const chosen = chooseHeldOut(groups, settings.heldOut);
   let totalBytes = 0;
   for (const group of groups) totalBytes += group.bytes;
@@ -64,23 +70,36 @@ export function splitDocuments<D extends { readonly text: string }>(
 }
 
 /**
- * The only document there is, cut once: its end is held out. The cut is the last paragraph or line break before the wanted
- * place; half the held-out part may be lost to it, no more.
+ * The only document there is, cut once: its end is held out. The cut is the last paragraph or line break before the
+ * wanted place; half the held-out part may be lost to it, no more.
  */
 function splitInTwo<D extends { readonly text: string }>(document: D, fraction: number): DocumentSplit<D> {
   const { text } = document;
   const wanted = Math.floor(text.length * (1 - fraction));
   const earliest = Math.floor(text.length * (1 - 2 * fraction));
-  const breaks = ["\n\n", "\n", " "].map((mark) => ({ mark, at: text.lastIndexOf(mark, wanted - mark.length) })).filter(({ at }) => at > Math.max(0, earliest));
+  const breaks = ["\n\n", "\n", " "]
+    .map((mark) => ({ mark, at: text.lastIndexOf(mark, wanted - mark.length) }))
+    .filter(({ at }) => at > Math.max(0, earliest));
   const first = breaks[0];
   if (first === undefined) {
-    throw inputError(`too little text to split: found one document of ${text.length} characters and no place to cut it`, {
-      hint: "give more documents",
-    });
+    throw inputError(
+      `too little text to split: found one document of ${text.length} characters and no place to cut it`,
+      {
+        hint: "give more documents",
+      },
+    );
   }
   const cut = first.at + first.mark.length;
-  const [train, heldOut] = [{ ...document, text: text.slice(0, cut) }, { ...document, text: text.slice(cut) }];
-  return { train: [train], heldOut: [heldOut], trainBytes: utf8Length(train.text), heldOutBytes: utf8Length(heldOut.text) };
+  const [train, heldOut] = [
+    { ...document, text: text.slice(0, cut) },
+    { ...document, text: text.slice(cut) },
+  ];
+  return {
+    train: [train],
+    heldOut: [heldOut],
+    trainBytes: utf8Length(train.text),
+    heldOutBytes: utf8Length(heldOut.text),
+  };
 }
 
 /** One group per different non-empty text, in rank order. */
@@ -130,7 +149,9 @@ export function utf8Length(text: string): number {
   return bytes;
 }
 
-/** Two 32-bit FNV-1a style lanes over the UTF-16 code units, as hex: `hash64` in base is exact but slow on megabytes. */
+/**
+ * Two 32-bit FNV-1a style lanes over the UTF-16 code units, as hex: `hash64` in base is exact but slow on megabytes.
+ */
 function contentHash(text: string): string {
   let low = 0x811c9dc5;
   let high = 0x9747b28c;

@@ -13,7 +13,9 @@ describe("nearest word", () => {
         expect(editDistance(a, b)).toBeGreaterThanOrEqual(Math.abs(a.length - b.length));
       }),
     );
-    expect([editDistance("steps", "stepz"), editDistance("form", "from"), editDistance("kitten", "sitting")]).toEqual([1, 1, 3]);
+    expect([editDistance("steps", "stepz"), editDistance("form", "from"), editDistance("kitten", "sitting")]).toEqual([
+      1, 1, 3,
+    ]);
   });
 
   it("finds what was meant, and says nothing when nothing is close", () => {

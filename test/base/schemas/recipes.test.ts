@@ -1,7 +1,17 @@
 /** The files in recipes/: the committed JSON Schemas are the generated ones, and every example is valid. */
 import { readFileSync, readdirSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { hardwareSchema, jsonSchema, parseHardware, parseRecipeConfig, parseStudyConfig, parseTrainConfig, recipeSchema, studySchema, trainSchema } from "../../../src/base/schemas/index.js";
+import {
+  hardwareSchema,
+  jsonSchema,
+  parseHardware,
+  parseRecipeConfig,
+  parseStudyConfig,
+  parseTrainConfig,
+  recipeSchema,
+  studySchema,
+  trainSchema,
+} from "../../../src/base/schemas/index.js";
 import { recipeFromConfig } from "../../../src/surgery/planning/recipe-config.js";
 
 const folder = new URL("../../../recipes/", import.meta.url);
@@ -33,7 +43,9 @@ describe("recipes", () => {
       if (typeof node !== "object" || node === null) return;
       for (const [key, value] of Object.entries(node)) {
         if (key === "properties") {
-          for (const [name, property] of Object.entries(value as Record<string, { description?: string; const?: unknown }>)) {
+          for (const [name, property] of Object.entries(
+            value as Record<string, { description?: string; const?: unknown }>,
+          )) {
             if (property.description === undefined && property.const === undefined) missing.push(`${path}.${name}`);
             walk(property, `${path}.${name}`);
           }

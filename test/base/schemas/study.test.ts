@@ -36,7 +36,12 @@ training: { steps: 10, batch: 2, sequence: 16, lr: { peak: 1e-3 } }
 `;
 
 /** The one line that a user sees for `text` with `from` replaced by `to`. */
-function lineOf(from: string, to: string, text = study, parse: (text: string, file: string) => unknown = parseStudyConfig): string {
+function lineOf(
+  from: string,
+  to: string,
+  text = study,
+  parse: (text: string, file: string) => unknown = parseStudyConfig,
+): string {
   expect(text).toContain(from);
   try {
     parse(text.replace(from, to), "a.yaml");
@@ -290,23 +295,43 @@ describe("the training block of a train file", () => {
     lineOf("training: { steps: 10, ", `training: { ${changes}`, train, parseTrainConfig);
 
   it("takes groups, frozen parts and budgets", () => {
-    const { training } = parseTrainConfig(train.replace("{ steps: 10, ", '{ budget: { tokens: 1e9, time: 90m, flops: 1e18 }, groups: { router: { lr: 2 }, experts: { freeze: true } }, freeze: [embed, "layers.0.*"], '), "a.yaml");
+    const { training } = parseTrainConfig(
+      train.replace(
+        "{ steps: 10, ",
+        "{ budget: { tokens: 1e9, time: 90m, flops: 1e18 }, groups: { router: { lr: 2 }, experts: { freeze: " +
+          'true } }, freeze: [embed, "layers.0.*"], ',
+      ),
+      "a.yaml",
+    );
     expect(training).toMatchObject({
-      budget: { tokens: 1e9, time: "90m", flops: 1e18 }, groups: { router: { lr: 2 }, experts: { freeze: true } }, freeze: ["embed", "layers.0.*"],
+      budget: { tokens: 1e9, time: "90m", flops: 1e18 },
+      groups: { router: { lr: 2 }, experts: { freeze: true } },
+      freeze: ["embed", "layers.0.*"],
     });
     expect(training.steps).toBeUndefined();
   });
 
   it("refuses absurd sizes, naming key and value, before a tokenizer is learnt", () => {
-    expect(withTraining("accumulate: 1000000000, ")).toContain("(training.accumulate): expected a whole number from 1 to 65536, found 1000000000");
-    expect(lineOf("layers: ", "layers: 100000", train, parseTrainConfig)).toContain("(model.layers): expected a whole number from 1 to 1000, found 100000");
+    expect(withTraining("accumulate: 1000000000, ")).toContain(
+      "(training.accumulate): expected a whole number from 1 to 65536, found 1000000000",
+    );
+    expect(lineOf("layers: ", "layers: 100000", train, parseTrainConfig)).toContain(
+      "(model.layers): expected a whole number from 1 to 1000, found 100000",
+    );
   });
 
   it("refuses what makes no sense, in one line", () => {
     const lines = [
-      withTraining(""), withTraining("budget: { time: 90m }, "), withTraining("steps: 10, budget: { time: 90 }, "), withTraining("steps: 10, budget: { time: 90x }, "),
-      withTraining("steps: 10, budget: { token: 5 }, "), withTraining("steps: 10, budget: { tokens: 0.5 }, "), withTraining("steps: 10, groups: { routers: { lr: 2 } }, "),
-      withTraining("steps: 10, groups: { router: { lr: 0 } }, "), withTraining("steps: 10, freeze: [], "), withTraining('steps: 10, freeze: ["a b"], '),
+      withTraining(""),
+      withTraining("budget: { time: 90m }, "),
+      withTraining("steps: 10, budget: { time: 90 }, "),
+      withTraining("steps: 10, budget: { time: 90x }, "),
+      withTraining("steps: 10, budget: { token: 5 }, "),
+      withTraining("steps: 10, budget: { tokens: 0.5 }, "),
+      withTraining("steps: 10, groups: { routers: { lr: 2 } }, "),
+      withTraining("steps: 10, groups: { router: { lr: 0 } }, "),
+      withTraining("steps: 10, freeze: [], "),
+      withTraining('steps: 10, freeze: ["a b"], '),
       lineOf("  steps: 100", "  steps: 100\n  budget: { tokens: 5 }"),
     ];
     expect(lines).toMatchInlineSnapshot(`
@@ -327,11 +352,25 @@ describe("the training block of a train file", () => {
   });
 
   it("takes routing, and refuses what contradicts itself, is no number, or has no routers", () => {
-    const lines = ["routing: { balance: sequence, bias: 0.001, capacity: { factor: 1.25 }, jitter: 0.01 }, ", "auxLoss: 0, routing: { sinkhorn: true, capacity: { factor: 1, drop: position } }, ",
-      "routing: { sinkhorn: true }, ", "auxLoss: 0, routing: { sinkhorn: true, bias: 0.1 }, ", "auxLoss: 0, routing: { balance: global }, ", "routing: { balance: batch }, ", "routing: { jitter: 1 }, ",
-      "routing: { capacity: 1.25 }, ", "routing: { capacity: { factor: 0 } }, ", "routing: { capacity: { factor: 1, drop: last } }, ", "routing: { capacityFactor: 1 }, ", "routing: { bias: 0 }, ",
+    const lines = [
+      "routing: { balance: sequence, bias: 0.001, capacity: { factor: 1.25 }, jitter: 0.01 }, ",
+      "auxLoss: 0, routing: { sinkhorn: true, capacity: { factor: 1, drop: position } }, ",
+      "routing: { sinkhorn: true }, ",
+      "auxLoss: 0, routing: { sinkhorn: true, bias: 0.1 }, ",
+      "auxLoss: 0, routing: { balance: global }, ",
+      "routing: { balance: batch }, ",
+      "routing: { jitter: 1 }, ",
+      "routing: { capacity: 1.25 }, ",
+      "routing: { capacity: { factor: 0 } }, ",
+      "routing: { capacity: { factor: 1, drop: last } }, ",
+      "routing: { capacityFactor: 1 }, ",
+      "routing: { bias: 0 }, ",
     ].map((changes) => withTraining(`steps: 10, ${changes}`));
-    expect([...lines, lineOf("continue:\n", "continue:\n  routing: { sinkhorn: true }\n"), lineOf("parent: models/base\n", own.replace("steps: 10, ", "steps: 10, routing: { jitter: 0.1 }, "))]).toMatchInlineSnapshot(`
+    expect([
+      ...lines,
+      lineOf("continue:\n", "continue:\n  routing: { sinkhorn: true }\n"),
+      lineOf("parent: models/base\n", own.replace("steps: 10, ", "steps: 10, routing: { jitter: 0.1 }, ")),
+    ]).toMatchInlineSnapshot(`
       [
         "no error",
         "no error",
@@ -349,15 +388,29 @@ describe("the training block of a train file", () => {
         "a.yaml:6 (pretrain.routing): the parent is dense, it has no routers; remove routing",
       ]
     `);
-    expect(parseTrainConfig(train.replace("{ steps: 10, ", "{ steps: 10, routing: { capacity: { factor: 2 } }, "), "a.yaml").training.routing).toEqual({ capacity: { factor: 2, drop: "probs" } });
-    const dense = study.replace(/\n {2}coarse:[\s\S]*$/, "\n").replace("continue:\n", "continue:\n  routing: { jitter: 0.1 }\n");
+    expect(
+      parseTrainConfig(train.replace("{ steps: 10, ", "{ steps: 10, routing: { capacity: { factor: 2 } }, "), "a.yaml")
+        .training.routing,
+    ).toEqual({ capacity: { factor: 2, drop: "probs" } });
+    const dense = study
+      .replace(/\n {2}coarse:[\s\S]*$/, "\n")
+      .replace("continue:\n", "continue:\n  routing: { jitter: 0.1 }\n");
     expect(() => parseStudyConfig(dense, "a.yaml")).toThrow("no arm is a mixture of experts");
   });
 
   it("takes Muon, a guard, averages and the precision of checkpoints, and refuses what does not belong together", () => {
-    const lines = ["optimizer: { method: muon, momentum: 0.9, muonScale: spectral }, guard: {}, average: { decay: 0.99 }, checkpoints: bfloat16, ",
-      "optimizer: { momentum: 0.9 }, ", "optimizer: { method: moun }, ", "optimizer: { method: muon, momentum: 1 }, ", "guard: { window: 2 }, ", "guard: true, ",
-      "average: {}, ", "average: { decay: 1 }, ", "average: 0.9, ", "checkpoints: bf16, ",
+    const lines = [
+      "optimizer: { method: muon, momentum: 0.9, muonScale: spectral }, guard: {}, average: { decay: 0.99 }, " +
+        "checkpoints: bfloat16, ",
+      "optimizer: { momentum: 0.9 }, ",
+      "optimizer: { method: moun }, ",
+      "optimizer: { method: muon, momentum: 1 }, ",
+      "guard: { window: 2 }, ",
+      "guard: true, ",
+      "average: {}, ",
+      "average: { decay: 1 }, ",
+      "average: 0.9, ",
+      "checkpoints: bf16, ",
     ].map((changes) => withTraining(`steps: 10, ${changes}`));
     expect(lines).toMatchInlineSnapshot(`
       [
@@ -377,9 +430,21 @@ describe("the training block of a train file", () => {
 
   it("takes a mixture in place of files", () => {
     const mixed = (mix: string): string => lineOf("text: { files: [a.txt] }", `text: ${mix}`, train, parseTrainConfig);
-    expect(mixed("{ mix: [{ path: a.parquet, weight: 0.7, field: body }, { builtin: sotu, weight: 2 }, { path: b.bin, weight: 1, name: b, heldOut: 0.01 }] }")).toBe("no error");
-    expect([mixed("{}"), mixed("{ mix: [] }"), mixed("{ mix: [{ path: a.txt, weight: 1 }], files: [b.txt] }"), mixed("{ mix: [{ weight: 1 }] }"),
-      mixed("{ mix: [{ path: a.txt, builtin: sotu, weight: 1 }] }"), mixed("{ mix: [{ path: a.txt }] }"), mixed("{ mix: [{ path: a.txt, weight: 0 }] }"), mixed("{ mixture: [] }"),
+    expect(
+      mixed(
+        "{ mix: [{ path: a.parquet, weight: 0.7, field: body }, { builtin: sotu, weight: 2 }, { path: b.bin, " +
+          "weight: 1, name: b, heldOut: 0.01 }] }",
+      ),
+    ).toBe("no error");
+    expect([
+      mixed("{}"),
+      mixed("{ mix: [] }"),
+      mixed("{ mix: [{ path: a.txt, weight: 1 }], files: [b.txt] }"),
+      mixed("{ mix: [{ weight: 1 }] }"),
+      mixed("{ mix: [{ path: a.txt, builtin: sotu, weight: 1 }] }"),
+      mixed("{ mix: [{ path: a.txt }] }"),
+      mixed("{ mix: [{ path: a.txt, weight: 0 }] }"),
+      mixed("{ mixture: [] }"),
       lineOf("  builtin: [sotu]", "  mix: [{ path: a.txt, weight: 1 }]"),
     ]).toMatchInlineSnapshot(`
       [
@@ -408,14 +473,20 @@ describe("several problems of one file", () => {
   };
 
   it("are all told, a line each, from the file's beginning to its end", () => {
-    const text = study.replace("steps: 100", "stepz: 100").replace("batch: 4", "batch: many").replace("kind: dense", "kind: dens").replace("peak: 1e-3", "peek: -1");
+    const text = study
+      .replace("steps: 100", "stepz: 100")
+      .replace("batch: 4", "batch: many")
+      .replace("kind: dense", "kind: dens")
+      .replace("peak: 1e-3", "peek: -1");
     expect(problemsOf(text, parseStudyConfig)).toEqual([
       "a.yaml: 5 problems",
       expect.stringMatching(/^ {2}a\.yaml:6 \(continue\.stepz\): unknown key "stepz"; did you mean "steps"\?/),
       '  a.yaml:7 (continue.batch): expected a whole number of at least 1, found text "many"',
       expect.stringMatching(/^ {2}a\.yaml:10 \(continue\.lr\.peek\): unknown key "peek"; did you mean "peak"\?/),
       expect.stringMatching(/^ {2}a\.yaml:10 \(continue\.lr\.peak\): expected a number .*, found -1$/),
-      expect.stringMatching(/^ {2}a\.yaml:12 \(arms\.dense\.kind\): expected one of "dense", "upcycled", "scratch", found text "dens"; did you mean "dense"\?/),
+      expect.stringMatching(
+        /^ {2}a\.yaml:12 \(arms\.dense\.kind\): expected one of "dense", "upcycled", "scratch", found text "dens"; did you mean "dense"\?/,
+      ),
     ]);
   });
 
@@ -432,6 +503,8 @@ describe("several problems of one file", () => {
     const many = Array.from({ length: 80 }, (_, n) => `qqq${n}qqq: 1`).join("\n");
     expect(problemsOf(`${study}${many}\n`, parseStudyConfig)).toHaveLength(52);
     expect(problemsOf(`${study}${many}\n`, parseStudyConfig).at(-1)).toBe("  and 30 more");
-    expect(problemsOf(study.replace("batch: 4", "batch: 0"), parseStudyConfig)).toEqual([expect.stringMatching(/^a\.yaml:7 \(continue\.batch\): /)]);
+    expect(problemsOf(study.replace("batch: 4", "batch: 0"), parseStudyConfig)).toEqual([
+      expect.stringMatching(/^a\.yaml:7 \(continue\.batch\): /),
+    ]);
   });
 });

@@ -7,29 +7,40 @@ import { built, runScript } from "../../support/built.js";
 import { adamw, goldenRun, load, openLoaded, readAll } from "../../support/programs.js";
 
 describe("a runtime in a worker thread", () => {
-  it.each(["train/llama", "train/mixtral"])("%s: computes what the runtime in this thread computes, bit by bit", async (name) => {
-    const { spec, batch, sequence, weights, batchAt } = await goldenRun(name);
-    const program = trainProgram(spec, { batch: batch / 2, sequence, auxCoef: 0.01, zCoef: 0.001 });
-    const here = await openLoaded(program, weights, { accumulate: true });
-    const there = await load(await onnxruntimeBackend.openTrain(program, { threads: 1, accumulate: true }), weights);
-    for (let step = 0; step < 4; step++) {
-      const batches = [batchAt(step, 0, batch / 2), batchAt(step, batch / 2, batch / 2)];
-      expect(await there.step(batches, adamw(step + 1))).toEqual(await here.step(batches, adamw(step + 1)));
-      expect(await there.evaluate(batches[0]!)).toEqual(await here.evaluate(batches[0]!));
-    }
-    expect(await readAll(there, weights.keys())).toEqual(await readAll(here, weights.keys()));
-    expect(await there.peakMemory()).toBeGreaterThan(1e6);
-    await here.close();
-    await there.close();
-  });
+  it.each(["train/llama", "train/mixtral"])(
+    "%s: computes what the runtime in this thread computes, bit by bit",
+    async (name) => {
+      const { spec, batch, sequence, weights, batchAt } = await goldenRun(name);
+      const program = trainProgram(spec, { batch: batch / 2, sequence, auxCoef: 0.01, zCoef: 0.001 });
+      const here = await openLoaded(program, weights, { accumulate: true });
+      const there = await load(await onnxruntimeBackend.openTrain(program, { threads: 1, accumulate: true }), weights);
+      for (let step = 0; step < 4; step++) {
+        const batches = [batchAt(step, 0, batch / 2), batchAt(step, batch / 2, batch / 2)];
+        expect(await there.step(batches, adamw(step + 1))).toEqual(await here.step(batches, adamw(step + 1)));
+        expect(await there.evaluate(batches[0]!)).toEqual(await here.evaluate(batches[0]!));
+      }
+      expect(await readAll(there, weights.keys())).toEqual(await readAll(here, weights.keys()));
+      expect(await there.peakMemory()).toBeGreaterThan(1e6);
+      await here.close();
+      await there.close();
+    },
+  );
 
   it("keeps this thread's event loop free while it works", async () => {
     const { spec, batch, sequence, weights, batchAt } = await goldenRun("train/llama");
     const runtime = await load(
-      await onnxruntimeBackend.openTrain(trainProgram(spec, { batch, sequence, auxCoef: 0, zCoef: 0 }), { threads: 1, accumulate: true }), weights);
+      await onnxruntimeBackend.openTrain(trainProgram(spec, { batch, sequence, auxCoef: 0, zCoef: 0 }), {
+        threads: 1,
+        accumulate: true,
+      }),
+      weights,
+    );
     let ticks = 0;
     const timer = setInterval(() => ticks++, 1);
-    await runtime.step(Array.from({ length: 48 }, (_, i) => batchAt(i % 12)), adamw(1));
+    await runtime.step(
+      Array.from({ length: 48 }, (_, i) => batchAt(i % 12)),
+      adamw(1),
+    );
     clearInterval(timer);
     expect(ticks).toBeGreaterThan(5);
     await runtime.close();
@@ -39,7 +50,9 @@ describe("a runtime in a worker thread", () => {
     const { spec, batch, sequence, weights, batchAt } = await goldenRun("train/llama");
     const program = trainProgram(spec, { batch, sequence, auxCoef: 0, zCoef: 0 });
     const runtime = await load(await onnxruntimeBackend.openTrain(program, { threads: 1, accumulate: false }), weights);
-    await expect(runtime.write("weight", "embed", new Float32Array(2))).rejects.toThrow(/embed has \d+ elements, got 2/);
+    await expect(runtime.write("weight", "embed", new Float32Array(2))).rejects.toThrow(
+      /embed has \d+ elements, got 2/,
+    );
     await expect(runtime.read("weight", "nothing")).rejects.toThrow("no parameter nothing");
     await expect(runtime.step([batchAt(0), batchAt(1)], adamw(1))).rejects.toThrow("without gradient accumulation");
     const here = await openLoaded(program, weights);
@@ -54,7 +67,9 @@ describe("a runtime in a worker thread", () => {
     const { spec } = await goldenRun("train/llama");
     const program = trainProgram(spec, { batch: 1, sequence: 2, auxCoef: 0, zCoef: 0 });
     const broken = { ...program, graph: { ...program.graph, nodes: program.graph.nodes.slice(5) } };
-    await expect(onnxruntimeBackend.openTrain(broken, { threads: 1, accumulate: false })).rejects.toThrow("never lowered");
+    await expect(onnxruntimeBackend.openTrain(broken, { threads: 1, accumulate: false })).rejects.toThrow(
+      "never lowered",
+    );
   });
 
   it("answers forward calls made at once, each program sent only once", async () => {
@@ -81,7 +96,12 @@ describe("the process that opened a runtime", () => {
   it.each([
     ["ends by itself after closing it", "await model.close();", 0, "logits 288\n"],
     ["ends by itself even where nobody closes it", "", 0, "logits 288\n"],
-    ["stays alive while a call is under way", `model.logits(Int32Array.of(5), { batch: 1, sequence: 1 }).then(() => console.log("late"));`, 0, "logits 288\nlate\n"],
+    [
+      "stays alive while a call is under way",
+      `model.logits(Int32Array.of(5), { batch: 1, sequence: 1 }).then(() => console.log("late"));`,
+      0,
+      "logits 288\nlate\n",
+    ],
   ])("%s", async (_, after, code, stdout) => {
     expect(await runScript(script(after)).ended).toMatchObject({ code, signal: null, stdout, stderr: "" });
   });

@@ -7,7 +7,13 @@ import { turnable } from "../../../src/graph/onnx/lower.js";
 import { graphCache } from "../../../src/engine/onnxruntime/graph-cache.js";
 import { openSession, shapedTensor, type Session } from "../../../src/engine/onnxruntime/session.js";
 import { plainAttention, plainRope } from "../../../src/model/decoder/plain.js";
-import { plainBlocks, plainExperts, rmsNorm, softmaxRouter, type DecoderSpec } from "../../../src/model/decoder/types.js";
+import {
+  plainBlocks,
+  plainExperts,
+  rmsNorm,
+  softmaxRouter,
+  type DecoderSpec,
+} from "../../../src/model/decoder/types.js";
 import { trainProgram } from "../../../src/graph/programs/programs.js";
 
 let folder: string;
@@ -22,13 +28,34 @@ afterEach(async () => {
 
 /** Small tensors, many nodes. */
 const moe = (experts: number): DecoderSpec => ({
-  family: "mixtral", vocab: 32, hidden: 16, tiedHead: false, norm: rmsNorm(1e-5), ...plainBlocks, maxPositions: 16,
-  attn: plainAttention({ heads: 2, kvHeads: 2, headDim: 8 }), tokens: { bos: null, eos: [], pad: null }, initStd: 0.02, auxLossCoef: 0.01,
+  family: "mixtral",
+  vocab: 32,
+  hidden: 16,
+  tiedHead: false,
+  norm: rmsNorm(1e-5),
+  ...plainBlocks,
+  maxPositions: 16,
+  attn: plainAttention({ heads: 2, kvHeads: 2, headDim: 8 }),
+  tokens: { bos: null, eos: [], pad: null },
+  initStd: 0.02,
+  auxLossCoef: 0.01,
   layers: Array.from({ length: 2 }, () => ({
-    window: null, rope: plainRope(10000, 8), ffn: { kind: "moe", activation: "silu", inner: 8, experts, topK: 2, router: softmaxRouter("topk-softmax"), ...plainExperts, shared: null },
+    window: null,
+    rope: plainRope(10000, 8),
+    ffn: {
+      kind: "moe",
+      activation: "silu",
+      inner: 8,
+      experts,
+      topK: 2,
+      router: softmaxRouter("topk-softmax"),
+      ...plainExperts,
+      shared: null,
+    },
   })),
 });
-const programOf = (experts: number) => trainProgram(moe(experts), { batch: 2, sequence: 16, auxCoef: 0.01, zCoef: 0.001 });
+const programOf = (experts: number) =>
+  trainProgram(moe(experts), { batch: 2, sequence: 16, auxCoef: 0.01, zCoef: 0.001 });
 const program = programOf(64);
 
 /** Losses and gradients of one step, on data that are the same in every call. */
@@ -38,7 +65,12 @@ async function outputs(session: Session): Promise<Uint8Array[]> {
   const inputs = program.graph.inputs.map((id) => {
     const { dtype, shape } = program.graph.values[id]!;
     const length = shape.reduce((a, b) => a * b, 1);
-    return shapedTensor(dtype === "f32" ? Float32Array.from({ length }, () => next() - 0.5) : Int32Array.from({ length }, () => Math.floor(next() * 32)), shape);
+    return shapedTensor(
+      dtype === "f32"
+        ? Float32Array.from({ length }, () => next() - 0.5)
+        : Int32Array.from({ length }, () => Math.floor(next() * 32)),
+      shape,
+    );
   });
   const results = await session.run(inputs, []);
   const copies = results.map(({ data }) => {
@@ -50,20 +82,23 @@ async function outputs(session: Session): Promise<Uint8Array[]> {
 }
 const open = (threads = 1): Promise<Session> => openSession(program.graph, { threads });
 
-it.each([1, 2])("losses and gradients are the same to the last bit from the cache, with %i threads", async (threads) => {
-  vi.stubEnv("UPCYCLE_CACHE", "off");
-  const plain = await outputs(await open(threads));
-  expect(plain.length).toBeGreaterThan(program.gradients);
-  expect(plain.at(-1)!.some((byte) => byte !== 0)).toBe(true);
-  expect(await readdir(folder)).toEqual([]);
-  vi.stubEnv("UPCYCLE_CACHE", folder);
-  expect(await outputs(await open(threads))).toEqual(plain);
-  const [name, ...others] = await readdir(folder);
-  expect(others).toEqual([]);
-  const before = await readFile(join(folder, name!));
-  expect(await outputs(await open(threads))).toEqual(plain);
-  expect(await readFile(join(folder, name!))).toEqual(before);
-});
+it.each([1, 2])(
+  "losses and gradients are the same to the last bit from the cache, with %i threads",
+  async (threads) => {
+    vi.stubEnv("UPCYCLE_CACHE", "off");
+    const plain = await outputs(await open(threads));
+    expect(plain.length).toBeGreaterThan(program.gradients);
+    expect(plain.at(-1)!.some((byte) => byte !== 0)).toBe(true);
+    expect(await readdir(folder)).toEqual([]);
+    vi.stubEnv("UPCYCLE_CACHE", folder);
+    expect(await outputs(await open(threads))).toEqual(plain);
+    const [name, ...others] = await readdir(folder);
+    expect(others).toEqual([]);
+    const before = await readFile(join(folder, name!));
+    expect(await outputs(await open(threads))).toEqual(plain);
+    expect(await readFile(join(folder, name!))).toEqual(before);
+  },
+);
 
 it("what is kept is what opens: another graph under the name answers in its place", async () => {
   await (await open()).close();

@@ -23,8 +23,16 @@ describe("where lowered graphs are kept", () => {
   it("is off while tests run", () => expect(graphCacheFolder(process.env)).toBeNull());
 
   it("has a name for each graph and setting", () => {
-    const graph = (by: number) => ({ nodes: [{ prim: "scale", in: [0], out: [1], attrs: { by } }], values: [{ dtype: "f32", shape: [2] }] });
-    const names = [graphKey([graph(1), {}]), graphKey([graph(2), {}]), graphKey([graph(1), { turned: new Set([1]) }]), graphKey([graph(1), { turned: new Set([0]) }])];
+    const graph = (by: number) => ({
+      nodes: [{ prim: "scale", in: [0], out: [1], attrs: { by } }],
+      values: [{ dtype: "f32", shape: [2] }],
+    });
+    const names = [
+      graphKey([graph(1), {}]),
+      graphKey([graph(2), {}]),
+      graphKey([graph(1), { turned: new Set([1]) }]),
+      graphKey([graph(1), { turned: new Set([0]) }]),
+    ];
     expect(new Set(names).size).toBe(4);
     expect(graphKey([graph(1), {}])).toBe(names[0]);
   });

@@ -11,9 +11,12 @@ describe("gradient accumulation", () => {
   it.each(goldenTrajectories)("%s: two micro-batches are one batch of twice the size", async (name) => {
     const { spec, batch, sequence, weights, batchAt } = await goldenRun(name);
     const half = batch / 2;
-    // The balance loss is not linear in the batch (it multiplies two means), so it belongs to each micro-batch; all else adds up.
+    // The balance loss is not linear in the batch (it multiplies two means), so it belongs to each micro-batch; all
+    // else adds up.
     const whole = await openLoaded(trainProgram(spec, { batch, sequence, auxCoef: 0, zCoef: 0.1 }), weights);
-    const parts = await openLoaded(trainProgram(spec, { batch: half, sequence, auxCoef: 0, zCoef: 0.1 }), weights, { accumulate: true });
+    const parts = await openLoaded(trainProgram(spec, { batch: half, sequence, auxCoef: 0, zCoef: 0.1 }), weights, {
+      accumulate: true,
+    });
     for (let step = 0; step < 3; step++) {
       const optimizer = adamw(step + 1, { learningRate: 1e-4 });
       const a = await whole.step([batchAt(step)], optimizer);
@@ -40,7 +43,9 @@ describe("gradient accumulation", () => {
     const plain = await openLoaded(program, weights);
     const accumulating = await openLoaded(program, weights, { accumulate: true });
     for (let step = 0; step < 3; step++) {
-      expect(await accumulating.step([batchAt(step)], adamw(step + 1))).toEqual(await plain.step([batchAt(step)], adamw(step + 1)));
+      expect(await accumulating.step([batchAt(step)], adamw(step + 1))).toEqual(
+        await plain.step([batchAt(step)], adamw(step + 1)),
+      );
     }
     expect(await readAll(accumulating, weights.keys())).toEqual(await readAll(plain, weights.keys()));
     await expect(plain.step([batchAt(0), batchAt(1)], adamw(4))).rejects.toThrow("without gradient accumulation");
@@ -65,7 +70,9 @@ describe("one step", () => {
     const { norm, first } = await moments(free.norm / 4);
     expect(norm).toBe(free.norm);
     // m = 0.1 g, with g scaled by clip / (norm + 1e-6) as torch does.
-    first.forEach((value, i) => expect(Math.abs(value - (free.first[i]! * (free.norm / 4)) / (free.norm + 1e-6))).toBeLessThan(1e-7));
+    first.forEach((value, i) =>
+      expect(Math.abs(value - (free.first[i]! * (free.norm / 4)) / (free.norm + 1e-6))).toBeLessThan(1e-7),
+    );
   });
 
   it("touches nothing when the loss is not finite", async () => {
@@ -80,22 +87,25 @@ describe("one step", () => {
     await runtime.close();
   });
 
-  it.each(["train/mixtral", "train/qwen3_moe"])("%s gives the same bits every time, with one and with two threads", async (name) => {
-    const { spec, batch, sequence, weights, batchAt } = await goldenRun(name);
-    const program = trainProgram(spec, { batch, sequence, auxCoef: 0.01, zCoef: 0.001 });
-    for (const threads of [1, 2]) {
-      const runs = [];
-      for (let run = 0; run < 3; run++) {
-        const runtime = await openLoaded(program, weights, { threads });
-        const metrics = [];
-        for (let step = 0; step < 3; step++) metrics.push(await runtime.step([batchAt(step)], adamw(step + 1)));
-        runs.push({ metrics, state: await readAll(runtime, weights.keys()) });
-        await runtime.close();
+  it.each(["train/mixtral", "train/qwen3_moe"])(
+    "%s gives the same bits every time, with one and with two threads",
+    async (name) => {
+      const { spec, batch, sequence, weights, batchAt } = await goldenRun(name);
+      const program = trainProgram(spec, { batch, sequence, auxCoef: 0.01, zCoef: 0.001 });
+      for (const threads of [1, 2]) {
+        const runs = [];
+        for (let run = 0; run < 3; run++) {
+          const runtime = await openLoaded(program, weights, { threads });
+          const metrics = [];
+          for (let step = 0; step < 3; step++) metrics.push(await runtime.step([batchAt(step)], adamw(step + 1)));
+          runs.push({ metrics, state: await readAll(runtime, weights.keys()) });
+          await runtime.close();
+        }
+        expect(runs[1]).toEqual(runs[0]);
+        expect(runs[2]).toEqual(runs[0]);
       }
-      expect(runs[1]).toEqual(runs[0]);
-      expect(runs[2]).toEqual(runs[0]);
-    }
-  });
+    },
+  );
 
   it("evaluates without changing anything, and as the step measures", async () => {
     const { spec, batch, sequence, weights, batchAt } = await goldenRun("train/mixtral");
@@ -128,8 +138,13 @@ describe("forward runtime", () => {
 
 it("refuses a weight of the wrong size, naming it", async () => {
   const { spec } = await goldenRun("train/llama");
-  const runtime = await openTrainRuntime(trainProgram(spec, { batch: 1, sequence: 2, auxCoef: 0, zCoef: 0 }), { threads: 1, accumulate: false });
-  await expect(async () => runtime.write("weight", "finalNorm", new Float32Array(3))).rejects.toThrow("finalNorm has 32 elements, got 3");
+  const runtime = await openTrainRuntime(trainProgram(spec, { batch: 1, sequence: 2, auxCoef: 0, zCoef: 0 }), {
+    threads: 1,
+    accumulate: false,
+  });
+  await expect(async () => runtime.write("weight", "finalNorm", new Float32Array(3))).rejects.toThrow(
+    "finalNorm has 32 elements, got 3",
+  );
   await runtime.close();
 });
 

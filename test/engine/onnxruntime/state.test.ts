@@ -12,7 +12,16 @@ const params = [
 ];
 const kinds = ["weight", "moment1", "moment2", "gradient", "accumulated"] as const;
 const padded = 16 + 16 + 16 + 32 + 48;
-const adamw: AdamW = { learningRate: 0.1, beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.5, decayOn: "matrices", clipNorm: null, update: 1 };
+const adamw: AdamW = {
+  learningRate: 0.1,
+  beta1: 0.9,
+  beta2: 0.95,
+  eps: 1e-8,
+  weightDecay: 0.5,
+  decayOn: "matrices",
+  clipNorm: null,
+  update: 1,
+};
 
 function fill(state: TrainState): void {
   for (const { key } of state.params) {
@@ -25,7 +34,9 @@ function fill(state: TrainState): void {
 }
 
 const snapshot = (state: TrainState): Record<string, number[]> =>
-  Object.fromEntries(state.params.flatMap(({ key }) => kinds.map((kind) => [`${kind} ${key}`, Array.from(state.view(kind, key))])));
+  Object.fromEntries(
+    state.params.flatMap(({ key }) => kinds.map((kind) => [`${kind} ${key}`, Array.from(state.view(kind, key))])),
+  );
 
 describe("train state", () => {
   it("gives every parameter five regions that share nothing", () => {
@@ -38,7 +49,10 @@ describe("train state", () => {
         const view = state.view(kind, key);
         expect(view.length).toBe(shape.reduce((a: number, b) => a * b, 1));
         expect(view.byteOffset % 64).toBe(0);
-        expect(view.every((x) => x === number + 1), `${kind} ${key}`).toBe(true);
+        expect(
+          view.every((x) => x === number + 1),
+          `${kind} ${key}`,
+        ).toBe(true);
         number++;
       }
     }
@@ -53,7 +67,11 @@ describe("train state", () => {
     expect(() => state.view("weight", "z")).toThrow("no parameter z");
   });
 
-  it.each([[1, padded * 5 * 4], [2, 80 * 5 * 4], [3, 48 * 5 * 4]])("computes the same in %i arenas", async (arenas, bytes) => {
+  it.each([
+    [1, padded * 5 * 4],
+    [2, 80 * 5 * 4],
+    [3, 48 * 5 * 4],
+  ])("computes the same in %i arenas", async (arenas, bytes) => {
     const one = new TrainState(params, { accumulate: true });
     const several = new TrainState(params, { accumulate: true, arenaBytes: bytes });
     expect(new Set(params.map(({ key }) => several.view("weight", key).buffer)).size).toBe(arenas);
@@ -67,7 +85,9 @@ describe("train state", () => {
   });
 
   it("refuses a parameter larger than an arena, naming it", () => {
-    expect(() => new TrainState(params, { accumulate: true, arenaBytes: 47 * 5 * 4 })).toThrow("parameter e alone exceeds one WebAssembly memory");
+    expect(() => new TrainState(params, { accumulate: true, arenaBytes: 47 * 5 * 4 })).toThrow(
+      "parameter e alone exceeds one WebAssembly memory",
+    );
   });
 
   it("norm is that of all gradients, padding included as zeros after updates", async () => {
@@ -98,14 +118,20 @@ describe("train state", () => {
     }
   });
 
-  it.each([["matrices", ["a", "d"]], ["all", ["a", "b", "c", "d", "e"]]] as const)("decays %s", async (decayOn, decayed) => {
+  it.each([
+    ["matrices", ["a", "d"]],
+    ["all", ["a", "b", "c", "d", "e"]],
+  ] as const)("decays %s", async (decayOn, decayed) => {
     // With zero gradients and moments the only change is p * (1 - rate * decay).
     const state = new TrainState(params, { accumulate: false });
     for (const { key } of params) state.view("weight", key).fill(2);
     await state.update("gradient", 1, { ...adamw, decayOn });
     for (const { key } of params) {
       const expected = (decayed as readonly string[]).includes(key) ? Math.fround(2 * Math.fround(1 - 0.1 * 0.5)) : 2;
-      expect(state.view("weight", key).every((x) => x === expected), key).toBe(true);
+      expect(
+        state.view("weight", key).every((x) => x === expected),
+        key,
+      ).toBe(true);
     }
   });
 
@@ -117,7 +143,7 @@ describe("train state", () => {
       await state.update("gradient", 1, { ...adamw, weightDecay: 0, update });
       const m = (0.5 * 0.1) / (1 - 0.9 ** update);
       const v = (0.25 * 0.05) / (1 - 0.95 ** update);
-      expect(state.view("weight", "w")[5]!).toBeCloseTo(-0.1 * m / (Math.sqrt(v) + 1e-8), 6);
+      expect(state.view("weight", "w")[5]!).toBeCloseTo((-0.1 * m) / (Math.sqrt(v) + 1e-8), 6);
     }
   });
 
@@ -129,9 +155,15 @@ describe("train state", () => {
     expect(() => state.view("gradient", "d")).toThrow("d has no gradient: it is frozen");
     expect(state.gradientNorm("gradient", 1)).toBeCloseTo(Math.sqrt(15 + 1 + 33), 12);
     await state.update("gradient", 1, adamw);
-    for (const { key } of params) expect(state.view("weight", key).every((x) => x === 2), key).toBe(key === "b" || key === "d");
+    for (const { key } of params)
+      expect(
+        state.view("weight", key).every((x) => x === 2),
+        key,
+      ).toBe(key === "b" || key === "d");
     // 4 of [a, c, e] and one of [b, d], each padded.
-    expect(state.view("weight", "a").buffer.byteLength).toBe(65536 * Math.ceil((4 * (16 + 16 + 48) + 16 + 32) * 4 / 65536));
+    expect(state.view("weight", "a").buffer.byteLength).toBe(
+      65536 * Math.ceil(((4 * (16 + 16 + 48) + 16 + 32) * 4) / 65536),
+    );
   });
 
   it("gives each parameter its own rate and decay", async () => {
@@ -147,7 +179,8 @@ describe("train state", () => {
     await tuned.update("gradient", 1, adamw);
     expect(tuned.view("weight", "a")).toEqual((await at(3 * adamw.learningRate, 0.5)).view("weight", "a"));
     expect(tuned.view("weight", "d")).toEqual((await at(adamw.learningRate, 0)).view("weight", "d"));
-    for (const key of ["b", "c", "e"]) expect(tuned.view("weight", key), key).toEqual((await at(adamw.learningRate, 0.5)).view("weight", key));
+    for (const key of ["b", "c", "e"])
+      expect(tuned.view("weight", key), key).toEqual((await at(adamw.learningRate, 0.5)).view("weight", key));
     expect(tuned.view("weight", "a")).not.toEqual((await at(adamw.learningRate, 0.5)).view("weight", "a"));
   });
 });

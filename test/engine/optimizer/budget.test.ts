@@ -28,13 +28,24 @@ describe("a budget", () => {
         return (error as UpcycleError).line;
       }
     };
-    expect(line({ budget: { tokens: 63 } })).toBe("training.budget: the budget is smaller than one step (64 tokens, 6.40e+4 FLOPs); raise it, or lower batch, sequence or accumulate");
-    expect(line({ budget: { flops: 70_000 }, lr: { ...block.lr, warmup: 2 } })).toBe("training.lr.warmup: warmup 2 is longer than steps 1, which the budget allows");
+    expect(line({ budget: { tokens: 63 } })).toBe(
+      "training.budget: the budget is smaller than one step (64 tokens, 6.40e+4 FLOPs); raise it, or lower " +
+        "batch, sequence or accumulate",
+    );
+    expect(line({ budget: { flops: 70_000 }, lr: { ...block.lr, warmup: 2 } })).toBe(
+      "training.lr.warmup: warmup 2 is longer than steps 1, which the budget allows",
+    );
     expect(line({ budget: { tokens: 640 }, lr: { ...block.lr, schedule: "wsd", decay: 9 } })).toBe(
-      "training.lr.decay: warmup 2 and decay 9 are longer than steps 10, which the budget allows");
+      "training.lr.decay: warmup 2 and decay 9 are longer than steps 10, which the budget allows",
+    );
   });
 
-  it.each([["90s", 90e3], ["1.5m", 90e3], ["2h", 7200e3], ["1d", 86400e3]])("of %s is %d ms", (time, ms) => {
+  it.each([
+    ["90s", 90e3],
+    ["1.5m", 90e3],
+    ["2h", 7200e3],
+    ["1d", 86400e3],
+  ])("of %s is %d ms", (time, ms) => {
     expect(timeBudget({ time })).toBe(ms);
   });
 

@@ -6,9 +6,11 @@ import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { moeSpec } from "../../support/runs.js";
 
 type Matrix = number[][];
-const multiply = (a: Matrix, b: Matrix): Matrix => a.map((row) => b[0]!.map((_, j) => row.reduce((sum, x, k) => sum + x * b[k]![j]!, 0)));
+const multiply = (a: Matrix, b: Matrix): Matrix =>
+  a.map((row) => b[0]!.map((_, j) => row.reduce((sum, x, k) => sum + x * b[k]![j]!, 0)));
 const transpose = (a: Matrix): Matrix => a[0]!.map((_, j) => a.map((row) => row[j]!));
-const combine = (a: Matrix, x: number, b: Matrix, y: number): Matrix => a.map((row, i) => row.map((value, j) => x * value + y * b[i]![j]!));
+const combine = (a: Matrix, x: number, b: Matrix, y: number): Matrix =>
+  a.map((row, i) => row.map((value, j) => x * value + y * b[i]![j]!));
 
 /** torch/optim/_muon.py, _zeropower_via_newtonschulz, in float64: a tall matrix is turned first. */
 function reference(g: Matrix): Matrix {
@@ -30,10 +32,18 @@ function normalised(rows: number, columns: number): Matrix {
 }
 
 describe("Newton-Schulz", () => {
-  it.each([[4, 4], [3, 7], [9, 5], [1, 6], [6, 1]])("%i x %i is torch's iteration", (rows, columns) => {
+  it.each([
+    [4, 4],
+    [3, 7],
+    [9, 5],
+    [1, 6],
+    [6, 1],
+  ])("%i x %i is torch's iteration", (rows, columns) => {
     const g = normalised(rows, columns);
     const [found] = evaluate(newtonSchulz(rows, columns), [Float64Array.from(g.flat())]);
-    reference(g).flat().forEach((value, i) => expect(found!.data[i]!).toBeCloseTo(value, 12));
+    reference(g)
+      .flat()
+      .forEach((value, i) => expect(found!.data[i]!).toBeCloseTo(value, 12));
   });
 
   it("brings every singular value near 1", () => {
@@ -41,7 +51,8 @@ describe("Newton-Schulz", () => {
     const [found] = evaluate(newtonSchulz(8, 24), [Float64Array.from(g.flat())]);
     const x = Array.from({ length: 8 }, (_, i) => [...found!.data.subarray(i * 24, (i + 1) * 24)]);
     const gram = multiply(x, transpose(x));
-    // Singular values between 0.6 and 1.25 or so: the trace is that of nearly the identity, and no row is far from unit length.
+    // Singular values between 0.6 and 1.25 or so: the trace is that of nearly the identity, and no row is far from unit
+    // length.
     gram.forEach((row, i) => {
       expect(row[i]!).toBeGreaterThan(0.4);
       expect(row[i]!).toBeLessThan(1.6);
@@ -50,7 +61,11 @@ describe("Newton-Schulz", () => {
 });
 
 it("hidden matrices go to Muon, looked-up and compared rows do not", () => {
-  const parts = new Set(slotsOf(moeSpec).filter(takesMuon).map(({ at }) => (at.expert === undefined ? at.part : `expert ${at.part}`)));
+  const parts = new Set(
+    slotsOf(moeSpec)
+      .filter(takesMuon)
+      .map(({ at }) => (at.expert === undefined ? at.part : `expert ${at.part}`)),
+  );
   expect([...parts]).toEqual(["q", "k", "v", "o", "expert gate", "expert up", "expert down"]);
 });
 

@@ -1,26 +1,59 @@
 import { describe, expect, it } from "vitest";
 import { randomStream } from "../../../src/base/random.js";
 import type { RoutingConfig } from "../../../src/base/schemas/index.js";
-import { plainExperts, sigmoidRouter, softmaxRouter, type DecoderSpec, type MoeFfn, type RouterSpec } from "../../../src/model/decoder/types.js";
+import {
+  plainExperts,
+  sigmoidRouter,
+  softmaxRouter,
+  type DecoderSpec,
+  type MoeFfn,
+  type RouterSpec,
+} from "../../../src/model/decoder/types.js";
 import { trainProgram } from "../../../src/graph/programs/programs.js";
-import { checkRouting, correctionKeys, elsewhereOf, movedBias, routingFeeds, routingSettings, type RoutingFeed } from "../../../src/engine/routing/routing.js";
+import {
+  checkRouting,
+  correctionKeys,
+  elsewhereOf,
+  movedBias,
+  routingFeeds,
+  routingSettings,
+  type RoutingFeed,
+} from "../../../src/engine/routing/routing.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { megatronRouting } from "../../support/megatron.js";
 import { denseSpec, moeSpec } from "../../support/runs.js";
 import { lineOf } from "../../support/line.js";
 
 const routed = (router: RouterSpec, topK = 2): DecoderSpec => ({
-  ...moeSpec, family: "upcycle",
-  layers: moeSpec.layers.map((layer) => ({ ...layer, ffn: { kind: "moe", activation: "silu", inner: 24, experts: 4, topK, router, ...plainExperts, shared: null } as const })),
+  ...moeSpec,
+  family: "upcycle",
+  layers: moeSpec.layers.map((layer) => ({
+    ...layer,
+    ffn: {
+      kind: "moe",
+      activation: "silu",
+      inner: 24,
+      experts: 4,
+      topK,
+      router,
+      ...plainExperts,
+      shared: null,
+    } as const,
+  })),
 });
 const deepseek = routed(sigmoidRouter({ groups: { count: 2, kept: 1 }, renormalised: true, scaling: 1 }));
 
 it("refuses what the model cannot have, in one line", () => {
-  const line = (spec: DecoderSpec, routing: RoutingConfig): string => lineOf(() => checkRouting(spec, { routing, auxLoss: 0 }));
+  const line = (spec: DecoderSpec, routing: RoutingConfig): string =>
+    lineOf(() => checkRouting(spec, { routing, auxLoss: 0 }));
   const sparsemixer: RouterSpec = { ...softmaxRouter("softmax-topk"), score: "sparsemixer" };
   expect([
-    line(denseSpec, { jitter: 0.1 }), line(moeSpec, { bias: 0.001 }), line(deepseek, { sinkhorn: true }), line(routed({ ...sigmoidRouter({ groups: null, renormalised: true, scaling: 1 }) }), { sinkhorn: true }),
-    line(routed(sparsemixer), { sinkhorn: true }), line(routed(softmaxRouter("topk-softmax"), 1), { sinkhorn: true }),
+    line(denseSpec, { jitter: 0.1 }),
+    line(moeSpec, { bias: 0.001 }),
+    line(deepseek, { sinkhorn: true }),
+    line(routed({ ...sigmoidRouter({ groups: null, renormalised: true, scaling: 1 }) }), { sinkhorn: true }),
+    line(routed(sparsemixer), { sinkhorn: true }),
+    line(routed(softmaxRouter("topk-softmax"), 1), { sinkhorn: true }),
   ]).toMatchInlineSnapshot(`
     [
       "training.routing: this model is dense, it has no routers; remove routing, or upcycle the model first",
@@ -32,29 +65,51 @@ it("refuses what the model cannot have, in one line", () => {
     ]
   `);
   const fine: readonly (readonly [DecoderSpec, RoutingConfig])[] = [
-    [moeSpec, { sinkhorn: true, jitter: 0.1 }], [deepseek, { bias: 0.001, capacity: { factor: 1, drop: "probs" } }], [routed(softmaxRouter("softmax-topk"), 1), { sinkhorn: true }],
+    [moeSpec, { sinkhorn: true, jitter: 0.1 }],
+    [deepseek, { bias: 0.001, capacity: { factor: 1, drop: "probs" } }],
+    [routed(softmaxRouter("softmax-topk"), 1), { sinkhorn: true }],
   ];
   for (const [spec, routing] of fine) expect(line(spec, routing)).toBe("no error");
   expect(lineOf(() => checkRouting(denseSpec, { auxLoss: 0.01 }))).toBe("no error");
 });
 
 it("wants a loss of its own for each of layers with different numbers of experts", () => {
-  const mixed: DecoderSpec = { ...deepseek, layers: deepseek.layers.map((layer, i) => ({ ...layer, ffn: { ...layer.ffn, experts: 4 + 2 * i } as MoeFfn })) };
-  expect(lineOf(() => checkRouting(mixed, { auxLoss: 0.01 }))).toBe("training.routing.balance: layers with different numbers of experts (4, 6) share no load-balancing loss; balance: layer has one for each");
+  const mixed: DecoderSpec = {
+    ...deepseek,
+    layers: deepseek.layers.map((layer, i) => ({ ...layer, ffn: { ...layer.ffn, experts: 4 + 2 * i } as MoeFfn })),
+  };
+  expect(lineOf(() => checkRouting(mixed, { auxLoss: 0.01 }))).toBe(
+    "training.routing.balance: layers with different numbers of experts (4, 6) share no load-balancing loss; " +
+      "balance: layer has one for each",
+  );
   const fine = [{ auxLoss: 0 }, { auxLoss: 0.01, routing: { balance: "layer" } }] as const;
   for (const block of fine) {
     checkRouting(mixed, block);
-    const { outputs, evaluation } = trainProgram(mixed, { batch: 1, sequence: 4, auxCoef: block.auxLoss, zCoef: 0, routing: routingSettings({ ...block, accumulate: 1 }) });
+    const { outputs, evaluation } = trainProgram(mixed, {
+      batch: 1,
+      sequence: 4,
+      auxCoef: block.auxLoss,
+      zCoef: 0,
+      routing: routingSettings({ ...block, accumulate: 1 }),
+    });
     expect([outputs.balance === null, evaluation.outputs.balance]).toEqual([block.auxLoss === 0, null]);
   }
-  expect(() => trainProgram(mixed, { batch: 1, sequence: 4, auxCoef: 0.1, zCoef: 0 })).toThrow("different numbers of experts");
+  expect(() => trainProgram(mixed, { batch: 1, sequence: 4, auxCoef: 0.1, zCoef: 0 })).toThrow(
+    "different numbers of experts",
+  );
 });
 
 it("says in settings what a block says, and that one micro-batch is the whole step", () => {
   const plain = { balance: "model", sinkhorn: false, jitter: false, capacity: null };
   expect(routingSettings({ accumulate: 2 })).toEqual(plain);
-  expect(routingSettings({ accumulate: 2, routing: { balance: "global", jitter: 0.1 } })).toEqual({ ...plain, balance: "global", jitter: true });
-  expect(routingSettings({ accumulate: 1, routing: { balance: "running", capacity: { factor: 2, drop: "position" } } })).toEqual({ ...plain, balance: "layer", capacity: { factor: 2, by: "position" } });
+  expect(routingSettings({ accumulate: 2, routing: { balance: "global", jitter: 0.1 } })).toEqual({
+    ...plain,
+    balance: "global",
+    jitter: true,
+  });
+  expect(
+    routingSettings({ accumulate: 1, routing: { balance: "running", capacity: { factor: 2, drop: "position" } } }),
+  ).toEqual({ ...plain, balance: "layer", capacity: { factor: 2, by: "position" } });
 });
 
 describe("the expert bias", () => {
@@ -71,7 +126,12 @@ describe("the expert bias", () => {
 });
 
 describe("what routers are fed", () => {
-  const jitter = (layer: number, elements = 40): RoutingFeed => ({ kind: "jitter", layer, elements, shape: [elements / 4, 4] });
+  const jitter = (layer: number, elements = 40): RoutingFeed => ({
+    kind: "jitter",
+    layer,
+    elements,
+    shape: [elements / 4, 4],
+  });
   const draw = { seed: 5, step: 3, jitter: 0.1 };
 
   it("is drawn around 1 as a function of seed, step, micro-batch and layer", () => {
@@ -87,18 +147,64 @@ describe("what routers are fed", () => {
     // Number by number what the stream of that name says.
     const stream = randomStream(5, "router jitter 3 1 0");
     one.subarray(0, 7).forEach((value, i) => expect(value).toBeCloseTo(0.9 + 0.2 * stream.uniformAt(i), 6));
-    const others = [[draw, 0, 0], [draw, 1, 1], [{ ...draw, step: 4 }, 1, 0], [{ ...draw, seed: 6 }, 1, 0]] as const;
-    for (const [other, micro, layer] of others) expect(routingFeeds([jitter(layer)], other, micro, null)[0]).not.toEqual(one.slice(0, 40));
+    const others = [
+      [draw, 0, 0],
+      [draw, 1, 1],
+      [{ ...draw, step: 4 }, 1, 0],
+      [{ ...draw, seed: 6 }, 1, 0],
+    ] as const;
+    for (const [other, micro, layer] of others)
+      expect(routingFeeds([jitter(layer)], other, micro, null)[0]).not.toEqual(one.slice(0, 40));
     expect(() => routingFeeds([jitter(0)], undefined, 0, null)).toThrow("no seed");
   });
 
   it("is what other micro-batches have counted: those before, or all others", () => {
-    const counts = [[[1, 2], [3, 0]], [[0, 3], [1, 2]], [[3, 0], [2, 1]]];
-    const empty = [[0, 0], [0, 0]];
+    const counts = [
+      [
+        [1, 2],
+        [3, 0],
+      ],
+      [
+        [0, 3],
+        [1, 2],
+      ],
+      [
+        [3, 0],
+        [2, 1],
+      ],
+    ];
+    const empty = [
+      [0, 0],
+      [0, 0],
+    ];
     expect(elsewhereOf(0, 10, { before: [], all: null, empty })).toEqual({ counts: empty, tokens: 10 });
-    expect(elsewhereOf(2, 10, { before: counts.slice(0, 2), all: null, empty })).toEqual({ counts: [[1, 5], [4, 2]], tokens: 30 });
-    expect(elsewhereOf(1, 10, { before: counts.slice(0, 1), all: counts, empty })).toEqual({ counts: [[4, 2], [5, 1]], tokens: 30 });
-    const feeds: RoutingFeed[] = [{ kind: "elsewhere", index: 0, shape: [2] }, { kind: "elsewhere", index: 1, shape: [2] }, { kind: "perToken", shape: [] }];
-    expect(routingFeeds(feeds, undefined, 1, { counts: [[4, 2], [5, 1]], tokens: 16 })).toEqual([Float32Array.of(4, 2), Float32Array.of(5, 1), Float32Array.of(1 / 16)]);
+    expect(elsewhereOf(2, 10, { before: counts.slice(0, 2), all: null, empty })).toEqual({
+      counts: [
+        [1, 5],
+        [4, 2],
+      ],
+      tokens: 30,
+    });
+    expect(elsewhereOf(1, 10, { before: counts.slice(0, 1), all: counts, empty })).toEqual({
+      counts: [
+        [4, 2],
+        [5, 1],
+      ],
+      tokens: 30,
+    });
+    const feeds: RoutingFeed[] = [
+      { kind: "elsewhere", index: 0, shape: [2] },
+      { kind: "elsewhere", index: 1, shape: [2] },
+      { kind: "perToken", shape: [] },
+    ];
+    expect(
+      routingFeeds(feeds, undefined, 1, {
+        counts: [
+          [4, 2],
+          [5, 1],
+        ],
+        tokens: 16,
+      }),
+    ).toEqual([Float32Array.of(4, 2), Float32Array.of(5, 1), Float32Array.of(1 / 16)]);
   });
 });

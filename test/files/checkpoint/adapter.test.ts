@@ -10,14 +10,26 @@ import { convertBytes, toFloat32 } from "../../../src/files/numeric/dtype.js";
 import { matrixShape } from "../../../src/surgery/planning/values.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { temporaryFolder } from "../io/temporary.js";
-import { adapterBases, adapterCases, adapterDir, baseDir, changedAdapter, rounded, storedBytes, type AdapterCase } from "../../support/adapters.js";
+import {
+  adapterBases,
+  adapterCases,
+  adapterDir,
+  baseDir,
+  changedAdapter,
+  rounded,
+  storedBytes,
+  type AdapterCase,
+} from "../../support/adapters.js";
 import { golden } from "../../support/golden.js";
 
 const root = temporaryFolder();
 let made = 0;
 const fresh = (): string => join(root, `adapter${made++}`);
 const sha = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
-const expected = JSON.parse(readFileSync(golden("adapters", "expected.json"), "utf8")) as Record<AdapterCase, Record<string, { F32: string; BF16: string }>>;
+const expected = JSON.parse(readFileSync(golden("adapters", "expected.json"), "utf8")) as Record<
+  AdapterCase,
+  Record<string, { F32: string; BF16: string }>
+>;
 
 describe.each(adapterCases)("the adapter %s", (name) => {
   let merged: Checkpoint;
@@ -30,14 +42,16 @@ describe.each(adapterCases)("the adapter %s", (name) => {
 
   it("gives torch's bytes", async () => {
     expect([...merged.adapter!.changed].sort()).toEqual(Object.keys(expected[name]).sort());
-    for (const [tensor, { F32 }] of Object.entries(expected[name])) expect(sha(await storedBytes(merged, tensor)), tensor).toBe(F32);
+    for (const [tensor, { F32 }] of Object.entries(expected[name]))
+      expect(sha(await storedBytes(merged, tensor)), tensor).toBe(F32);
   });
 
   it("gives torch's bytes on a bfloat16 base, rounded once", async () => {
     const model = rounded(`dense/${adapterBases[name]}`, fresh(), "BF16");
     const low = await openCheckpoint({ model, adapter: adapterDir(name) });
     expect(low.dtype).toBe("BF16");
-    for (const [tensor, { BF16 }] of Object.entries(expected[name])) expect(sha(convertBytes("F32", "BF16", await storedBytes(low, tensor))), tensor).toBe(BF16);
+    for (const [tensor, { BF16 }] of Object.entries(expected[name]))
+      expect(sha(convertBytes("F32", "BF16", await storedBytes(low, tensor))), tensor).toBe(BF16);
     await low.close();
   });
 
@@ -46,16 +60,27 @@ describe.each(adapterCases)("the adapter %s", (name) => {
     for (const { key, shape } of slotsOf(merged.spec)) {
       const [rows, stride] = matrixShape(shape);
       const whole = await merged.readFloat32(key);
-      const same = merged.dtypeOf(key) === plain.dtypeOf(key) && sha(new Uint8Array(whole.slice().buffer)) === sha(new Uint8Array((await plain.readFloat32(key)).slice().buffer));
+      const same =
+        merged.dtypeOf(key) === plain.dtypeOf(key) &&
+        sha(new Uint8Array(whole.slice().buffer)) ===
+          sha(new Uint8Array((await plain.readFloat32(key)).slice().buffer));
       if (!same) changed++;
       const { dtype, bytes } = await merged.readBytes(key);
       expect(toFloat32(dtype, bytes), key).toEqual(whole);
       const count = Math.min(3, rows);
-      expect(await merged.readRows(key, rows - count, count, new ArrayBuffer(4 * count * stride)), key).toEqual(whole.slice((rows - count) * stride));
+      expect(await merged.readRows(key, rows - count, count, new ArrayBuffer(4 * count * stride)), key).toEqual(
+        whole.slice((rows - count) * stride),
+      );
       const [columnStart, columnCount] = [Math.floor(stride / 3), Math.max(1, Math.floor(stride / 2))];
       for (const into of [undefined, new Uint8Array(4 * count * columnCount)]) {
-        const region = await merged.readRegion({ key, rowStart: rows - count, rowCount: count, columnStart, columnCount, stride }, into);
-        const wanted = Array.from({ length: count * columnCount }, (_, i) => whole[(rows - count + Math.floor(i / columnCount)) * stride + columnStart + (i % columnCount)]!);
+        const region = await merged.readRegion(
+          { key, rowStart: rows - count, rowCount: count, columnStart, columnCount, stride },
+          into,
+        );
+        const wanted = Array.from(
+          { length: count * columnCount },
+          (_, i) => whole[(rows - count + Math.floor(i / columnCount)) * stride + columnStart + (i % columnCount)]!,
+        );
         expect([...toFloat32(region.dtype, region.bytes)], key).toEqual(wanted);
       }
     }
@@ -64,10 +89,14 @@ describe.each(adapterCases)("the adapter %s", (name) => {
 });
 
 describe("ranks and factors", () => {
-  const config = (more: object): ReturnType<typeof parseAdapterConfig> => parseAdapterConfig(JSON.stringify({ peft_type: "LORA", r: 4, lora_alpha: 8, ...more }), "adapter_config.json");
+  const config = (more: object): ReturnType<typeof parseAdapterConfig> =>
+    parseAdapterConfig(JSON.stringify({ peft_type: "LORA", r: 4, lora_alpha: 8, ...more }), "adapter_config.json");
 
   it("follow PEFT's patterns: the first that fits the end of the path", () => {
-    const of = config({ rank_pattern: { "q_proj": 2, "layers\\.[01]\\.mlp\\.up_proj": 16, "up_proj": 3 }, alpha_pattern: { "mlp.*": 1 } });
+    const of = config({
+      rank_pattern: { q_proj: 2, "layers\\.[01]\\.mlp\\.up_proj": 16, up_proj: 3 },
+      alpha_pattern: { "mlp.*": 1 },
+    });
     expect(rankAndScale(of, "model.layers.0.self_attn.q_proj")).toEqual({ rank: 2, scale: 4 });
     expect(rankAndScale(of, "model.layers.1.mlp.up_proj")).toEqual({ rank: 16, scale: 1 / 16 });
     expect(rankAndScale(of, "model.layers.12.mlp.up_proj")).toEqual({ rank: 3, scale: 1 / 3 });
@@ -82,7 +111,10 @@ describe("ranks and factors", () => {
 
 describe("an adapter is refused", () => {
   const lineOf = async (adapter: string, model = golden("dense/llama")): Promise<string> => {
-    const error: unknown = await openCheckpoint({ model, adapter }).then((open) => open.close().then(() => "no error"), (cause: unknown) => cause);
+    const error: unknown = await openCheckpoint({ model, adapter }).then(
+      (open) => open.close().then(() => "no error"),
+      (cause: unknown) => cause,
+    );
     if (!(error instanceof UpcycleError)) return String(error);
     expect(error.kind).toBe("input");
     return error.line.replace(/^.*?adapter\d+/, "ADAPTER").replace(/^\S*golden/, "GOLDEN");
@@ -95,7 +127,10 @@ describe("an adapter is refused", () => {
     [{ bias: "lora_only" }, "trained biases are not merged here"],
     [{ lora_bias: true }, "biases of lora_B are not merged here"],
     [{ peft_type: "IA3" }, "this is no LoRA"],
-    [{ init_lora_weights: "pissa_niter_4" }, "an initialization that changes the model's own weights (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA)"],
+    [
+      { init_lora_weights: "pissa_niter_4" },
+      "an initialization that changes the model's own weights (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA)",
+    ],
     [{ trainable_token_indices: [3] }, "single trained tokens are not taken over"],
     [{ target_parameters: ["experts.down_proj"] }, "parameters outside linear modules are not merged here"],
     [{ layer_replication: [[0, 1]] }, "replicated layers make another model"],
@@ -113,7 +148,9 @@ describe("an adapter is refused", () => {
 
   it("whose numbers make no sense", async () => {
     expect(await lineOf(changedAdapter("llama", fresh(), { r: 0 }))).toContain("(r)");
-    expect(await lineOf(changedAdapter("llama", fresh(), { r: 5 }))).toMatch(/tensor \S+lora_A\.weight has shape \[4, 32\], expected \[5, 32\] for rank 5/);
+    expect(await lineOf(changedAdapter("llama", fresh(), { r: 5 }))).toMatch(
+      /tensor \S+lora_A\.weight has shape \[4, 32\], expected \[5, 32\] for rank 5/,
+    );
   });
 
   const q = "base_model.model.model.layers.0.self_attn.q_proj";
@@ -126,14 +163,36 @@ describe("an adapter is refused", () => {
     expect(await lineOf(rename(`${q}.lora_magnitude_vector.weight`))).toContain("is of DoRA");
     expect(await lineOf(rename(`${q}.lora_B.bias`))).toContain("is a bias of LoRA");
     expect(await lineOf(rename(`${q}.lora_E`))).toContain("is no factor of LoRA that is known here");
-    expect(await lineOf(rename("base_model.model.lm_head.weight"))).toContain("a module or a vocabulary that was trained as a whole");
+    expect(await lineOf(rename("base_model.model.lm_head.weight"))).toContain(
+      "a module or a vocabulary that was trained as a whole",
+    );
     expect(await lineOf(rename(`${q}.lora_A.default.weight`))).toBe("no error");
-    expect(await lineOf(changedAdapter("llama", fresh(), {}, (tensors) => tensors.delete(`${q}.lora_B.weight`)))).toContain(`tensor ${q}.lora_A.weight has no lora_B beside it`);
-    expect(await lineOf(changedAdapter("llama", fresh(), {}, (tensors) => tensors.set(`${q}.lora_A.default.weight`, tensors.get(`${q}.lora_A.weight`)!)))).toContain("are of one module");
-    expect(await lineOf(changedAdapter("llama", fresh(), {}, (tensors) => tensors.clear()))).toContain("the adapter has no tensors");
-    expect(await lineOf(changedAdapter("llama", fresh(), {}, (tensors) => tensors.set(`${q}.lora_A.weight`, { dtype: "I32", shape: [2, 32], bytes: new Uint8Array(256) })))).toMatch(/is stored as I32|has shape/);
-    expect(await lineOf(adapterDir("phi3"))).toContain("the adapter changes model.layers.0.mlp.gate_up_proj, the model (llama, 2 layers) has no matrix");
-    expect(await lineOf(adapterDir("rslora"), golden("dense/llama_tied"))).toContain("which embedding and head of this model share");
+    expect(
+      await lineOf(changedAdapter("llama", fresh(), {}, (tensors) => tensors.delete(`${q}.lora_B.weight`))),
+    ).toContain(`tensor ${q}.lora_A.weight has no lora_B beside it`);
+    expect(
+      await lineOf(
+        changedAdapter("llama", fresh(), {}, (tensors) =>
+          tensors.set(`${q}.lora_A.default.weight`, tensors.get(`${q}.lora_A.weight`)!),
+        ),
+      ),
+    ).toContain("are of one module");
+    expect(await lineOf(changedAdapter("llama", fresh(), {}, (tensors) => tensors.clear()))).toContain(
+      "the adapter has no tensors",
+    );
+    expect(
+      await lineOf(
+        changedAdapter("llama", fresh(), {}, (tensors) =>
+          tensors.set(`${q}.lora_A.weight`, { dtype: "I32", shape: [2, 32], bytes: new Uint8Array(256) }),
+        ),
+      ),
+    ).toMatch(/is stored as I32|has shape/);
+    expect(await lineOf(adapterDir("phi3"))).toContain(
+      "the adapter changes model.layers.0.mlp.gate_up_proj, the model (llama, 2 layers) has no matrix",
+    );
+    expect(await lineOf(adapterDir("rslora"), golden("dense/llama_tied"))).toContain(
+      "which embedding and head of this model share",
+    );
   });
 
   it("that is not there, or lacks a file", async () => {

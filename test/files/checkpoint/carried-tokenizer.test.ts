@@ -2,7 +2,12 @@ import { describe, expect, test } from "vitest";
 import { carriedTokenizerConfig, type CarriedTokenizer } from "../../../src/files/checkpoint/carried-tokenizer.js";
 
 const none: CarriedTokenizer = { tokenizerConfig: null, specialTokens: null, tokenizer: null, config: null };
-const tokenizer = { added_tokens: [{ id: 3, content: "<s>" }, { id: 7, content: "</s>" }] };
+const tokenizer = {
+  added_tokens: [
+    { id: 3, content: "<s>" },
+    { id: 7, content: "</s>" },
+  ],
+};
 const made = (from: Partial<CarriedTokenizer>): unknown => {
   const text = carriedTokenizerConfig({ ...none, ...from });
   return text === null ? null : JSON.parse(text);
@@ -10,20 +15,41 @@ const made = (from: Partial<CarriedTokenizer>): unknown => {
 
 describe("tokenizer_config.json of a carried tokenizer", () => {
   test("is made where there is none, with the ids of the model's config by name", () => {
-    expect(made({ tokenizer, config: { max_position_embeddings: 512, bos_token_id: 3, eos_token_id: [7, 3], pad_token_id: 99 } })).toEqual({
-      tokenizer_class: "PreTrainedTokenizerFast", model_max_length: 512, clean_up_tokenization_spaces: false, bos_token: "<s>", eos_token: "</s>",
+    expect(
+      made({
+        tokenizer,
+        config: { max_position_embeddings: 512, bos_token_id: 3, eos_token_id: [7, 3], pad_token_id: 99 },
+      }),
+    ).toEqual({
+      tokenizer_class: "PreTrainedTokenizerFast",
+      model_max_length: 512,
+      clean_up_tokenization_spaces: false,
+      bos_token: "<s>",
+      eos_token: "</s>",
     });
     const eos = { content: "</s>", lstrip: false };
     expect(made({ tokenizer: {}, specialTokens: { eos_token: eos } })).toEqual({
-      tokenizer_class: "PreTrainedTokenizerFast", clean_up_tokenization_spaces: false, eos_token: eos,
+      tokenizer_class: "PreTrainedTokenizerFast",
+      clean_up_tokenization_spaces: false,
+      eos_token: eos,
     });
   });
 
   test("gets a class if it names none, or code that stays behind", () => {
     expect(made({ tokenizer, tokenizerConfig: { model_max_length: 9, chat_template: "x" } })).toEqual({
-      model_max_length: 9, chat_template: "x", tokenizer_class: "PreTrainedTokenizerFast",
+      model_max_length: 9,
+      chat_template: "x",
+      tokenizer_class: "PreTrainedTokenizerFast",
     });
-    expect(made({ tokenizer, tokenizerConfig: { tokenizer_class: "OwnTokenizer", auto_map: { AutoTokenizer: ["tokenization_own.OwnTokenizer", null] } } })).toEqual({
+    expect(
+      made({
+        tokenizer,
+        tokenizerConfig: {
+          tokenizer_class: "OwnTokenizer",
+          auto_map: { AutoTokenizer: ["tokenization_own.OwnTokenizer", null] },
+        },
+      }),
+    ).toEqual({
       tokenizer_class: "PreTrainedTokenizerFast",
     });
   });

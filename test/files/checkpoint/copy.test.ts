@@ -24,11 +24,27 @@ async function carried(from: string): Promise<Record<string, string>> {
 describe("carried files", () => {
   test("tokenizer, generation settings, templates and licences go along, byte for byte", async () => {
     const files = {
-      "LICENSE.txt": "a", NOTICE: "b", "USE_POLICY.md": "c", "generation_config.json": "{ }", "tokenizer.json": "{ }",
-      "tokenizer_config.json": '{"tokenizer_class":"LlamaTokenizerFast","model_max_length":1000000000000000019884624838656}',
-      "tokenizer.model": "\u0001", "vocab.json": "{}", "merges.txt": "", "chat_template.jinja": "{{ x }}", "special_tokens_map.json": "{}",
+      "LICENSE.txt": "a",
+      NOTICE: "b",
+      "USE_POLICY.md": "c",
+      "generation_config.json": "{ }",
+      "tokenizer.json": "{ }",
+      "tokenizer_config.json":
+        '{"tokenizer_class":"LlamaTokenizerFast","model_max_length":1000000000000000019884624838656}',
+      "tokenizer.model": "\u0001",
+      "vocab.json": "{}",
+      "merges.txt": "",
+      "chat_template.jinja": "{{ x }}",
+      "special_tokens_map.json": "{}",
     };
-    const dir = folder({ ...files, "README.md": "old", "modeling_x.py": "", "pytorch_model.bin": "", "model.safetensors.index.json": "", "config.json": "{}" });
+    const dir = folder({
+      ...files,
+      "README.md": "old",
+      "modeling_x.py": "",
+      "pytorch_model.bin": "",
+      "model.safetensors.index.json": "",
+      "config.json": "{}",
+    });
     mkdirSync(join(dir, "LICENSES"));
     mkdirSync(join(dir, "LICENSE"));
     expect(await carried(dir)).toEqual(files);
@@ -37,24 +53,41 @@ describe("carried files", () => {
   });
 
   test("a tokenizer without its config gets one", async () => {
-    const dir = folder({ "tokenizer.json": '{"added_tokens": [{"id": 1, "content": "<end>"}]}', "config.json": '{"eos_token_id": 1, "max_position_embeddings": 64}' });
+    const dir = folder({
+      "tokenizer.json": '{"added_tokens": [{"id": 1, "content": "<end>"}]}',
+      "config.json": '{"eos_token_id": 1, "max_position_embeddings": 64}',
+    });
     const found = await carried(dir);
     expect(Object.keys(found).sort()).toEqual(["tokenizer.json", "tokenizer_config.json"]);
     expect(JSON.parse(found["tokenizer_config.json"]!)).toEqual({
-      tokenizer_class: "PreTrainedTokenizerFast", model_max_length: 64, clean_up_tokenization_spaces: false, eos_token: "<end>",
+      tokenizer_class: "PreTrainedTokenizerFast",
+      model_max_length: 64,
+      clean_up_tokenization_spaces: false,
+      eos_token: "<end>",
     });
   });
 
   test("files that are far too large to be a tokenizer's are refused with their size", async () => {
     const dir = folder({ "tokenizer.json": "{}" });
     truncateSync(join(dir, "tokenizer.json"), 3e8);
-    expect((await failure(findCarried(dir))).line).toContain("tokenizer.json: the file has 300 MB, more than 256 MB; it would go along with the new model");
+    expect((await failure(findCarried(dir))).line).toContain(
+      "tokenizer.json: the file has 300 MB, more than 256 MB; it would go along with the new model",
+    );
   });
 
   test("broken files are named", async () => {
-    const deep = folder({ "tokenizer.json": "{}", "tokenizer_config.json": `{"chat_template": ${"[".repeat(1e5)}${"]".repeat(1e5)}}` });
-    expect((await failure(findCarried(deep))).line).toContain("tokenizer_config.json or special_tokens_map.json: a value nests too deeply");
-    expect((await failure(findCarried(folder({ "tokenizer.json": "{" })))).line).toContain("tokenizer.json: not valid JSON");
-    expect((await failure(findCarried(join(fresh(), "none")))).line).toContain("cannot list folder: no such file or folder");
+    const deep = folder({
+      "tokenizer.json": "{}",
+      "tokenizer_config.json": `{"chat_template": ${"[".repeat(1e5)}${"]".repeat(1e5)}}`,
+    });
+    expect((await failure(findCarried(deep))).line).toContain(
+      "tokenizer_config.json or special_tokens_map.json: a value nests too deeply",
+    );
+    expect((await failure(findCarried(folder({ "tokenizer.json": "{" })))).line).toContain(
+      "tokenizer.json: not valid JSON",
+    );
+    expect((await failure(findCarried(join(fresh(), "none")))).line).toContain(
+      "cannot list folder: no such file or folder",
+    );
   });
 });

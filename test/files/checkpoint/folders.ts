@@ -27,7 +27,11 @@ export async function withCheckpoint<T>(dir: string, use: (checkpoint: Checkpoin
   }
 }
 
-export const rewrite = (source: Checkpoint, dir: string, extra: Partial<WriteOptions> = {}): ReturnType<typeof writeCheckpoint> =>
+export const rewrite = (
+  source: Checkpoint,
+  dir: string,
+  extra: Partial<WriteOptions> = {},
+): ReturnType<typeof writeCheckpoint> =>
   writeCheckpoint({
     dir,
     spec: source.spec,

@@ -80,7 +80,10 @@ describe("golden models", () => {
 
   test("GPT-2's first files: no prefix, masks beside the weights", async () => {
     const mask = { name: "h.0.attn.bias", dtype: "F32" as const, shape: [1, 1, 4, 4], bytes: new Uint8Array(64) };
-    const dir = variant("dense/gpt2", (tensors) => [...tensors.map((tensor) => ({ ...tensor, name: tensor.name.replace("transformer.", "") })), mask]);
+    const dir = variant("dense/gpt2", (tensors) => [
+      ...tensors.map((tensor) => ({ ...tensor, name: tensor.name.replace("transformer.", "") })),
+      mask,
+    ]);
     await withCheckpoint(golden("dense/gpt2"), async (today) => {
       await withCheckpoint(dir, async (old) => {
         expect(old.unused).toEqual([]);

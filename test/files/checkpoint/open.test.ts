@@ -135,6 +135,8 @@ describe("folders that cannot be opened", () => {
     );
     const dir = sharded(() => undefined);
     rmSync(join(dir, "model-00002-of-00003.safetensors"));
-    expect(await line(dir)).toContain("model-00002-of-00003.safetensors is missing, model.safetensors.index.json lists it");
+    expect(await line(dir)).toContain(
+      "model-00002-of-00003.safetensors is missing, model.safetensors.index.json lists it",
+    );
   });
 });

@@ -19,9 +19,12 @@ const fixture = (name: string): string => join(golden("pickled"), name);
 function inMemory(bytes: Uint8Array): RangeFile & { readonly reads: number[] } {
   const reads: number[] = [];
   return {
-    path: "t.bin", size: bytes.byteLength, reads,
+    path: "t.bin",
+    size: bytes.byteLength,
+    reads,
     async read(offset, length) {
-      if (!(offset >= 0 && length >= 0 && offset + length <= bytes.byteLength)) throw new Error(`reads ${offset} to ${offset + length} of ${bytes.byteLength}`);
+      if (!(offset >= 0 && length >= 0 && offset + length <= bytes.byteLength))
+        throw new Error(`reads ${offset} to ${offset + length} of ${bytes.byteLength}`);
       reads.push(length);
       return bytes.slice(offset, offset + length);
     },
@@ -30,7 +33,10 @@ function inMemory(bytes: Uint8Array): RangeFile & { readonly reads: number[] } {
 }
 
 const archive = (tensors: readonly FakeTensor[], data: Uint8Array): Uint8Array =>
-  zipArchive([{ name: "m/data.pkl", bytes: statePickle(tensors) }, { name: "m/data/0", bytes: data }]);
+  zipArchive([
+    { name: "m/data.pkl", bytes: statePickle(tensors) },
+    { name: "m/data/0", bytes: data },
+  ]);
 
 /** The one tensor of a file. */
 async function only(file: RangeFile): Promise<Located> {
@@ -55,46 +61,66 @@ describe("torch.save archives", () => {
     const found = new Map(await pickledTensors(inMemory(readFileSync(fixture("protocol4.bin"))), "f"));
     expect(found.get("b")!.shape).toEqual([8, 6]);
     const tensors = [{ name: "w", elements: 3, size: [3], stride: [1] }];
-    const file = zipArchive([{ name: "m/data.pkl", bytes: statePickle(tensors) }, { name: "m/data/0", bytes: f32(1, 2, 3) }], { zip64: true });
+    const file = zipArchive(
+      [
+        { name: "m/data.pkl", bytes: statePickle(tensors) },
+        { name: "m/data/0", bytes: f32(1, 2, 3) },
+      ],
+      { zip64: true },
+    );
     expect(await (await only(inMemory(file))).read(1, 2)).toEqual(f32(2, 3));
   });
 
   test("any part of any view is the same part of the whole", async () => {
     const axis = fc.record({ size: fc.integer({ min: 1, max: 4 }), gap: fc.nat(2) });
     await fc.assert(
-      fc.asyncProperty(fc.array(axis, { maxLength: 4 }), fc.nat(5), fc.nat(), fc.nat(), fc.nat(), async (axes, offset, order, from, length) => {
-        // Strides of axes nested in some order, with gaps.
-        const size = axes.map((one) => one.size);
-        const nesting = axes.map((_, i) => i).sort((a, b) => ((a * 7 + order) % 5) - ((b * 7 + order) % 5));
-        const stride: number[] = size.map(() => 0);
-        let step = 1;
-        for (const i of nesting) {
-          stride[i] = step;
-          step *= size[i]! + axes[i]!.gap;
-        }
-        const total = offset + step;
-        const values = Float32Array.from({ length: total }, (_, i) => i);
-        const tensor = await only(inMemory(archive([{ name: "w", elements: total, offset, size, stride }], new Uint8Array(values.buffer))));
-        const count = elements(size);
-        const wanted = Float32Array.from({ length: count }, (_, index) => {
-          let at = offset;
-          let rest = index;
-          for (let i = size.length - 1; i >= 0; i--) {
-            at += (rest % size[i]!) * stride[i]!;
-            rest = Math.floor(rest / size[i]!);
+      fc.asyncProperty(
+        fc.array(axis, { maxLength: 4 }),
+        fc.nat(5),
+        fc.nat(),
+        fc.nat(),
+        fc.nat(),
+        async (axes, offset, order, from, length) => {
+          // Strides of axes nested in some order, with gaps.
+          const size = axes.map((one) => one.size);
+          const nesting = axes.map((_, i) => i).sort((a, b) => ((a * 7 + order) % 5) - ((b * 7 + order) % 5));
+          const stride: number[] = size.map(() => 0);
+          let step = 1;
+          for (const i of nesting) {
+            stride[i] = step;
+            step *= size[i]! + axes[i]!.gap;
           }
-          return at;
-        });
-        const start = from % (count + 1);
-        const end = start + (length % (count - start + 1));
-        expect(await tensor.read(start, end - start)).toEqual(new Uint8Array(wanted.slice(start, end).buffer));
-      }),
+          const total = offset + step;
+          const values = Float32Array.from({ length: total }, (_, i) => i);
+          const tensor = await only(
+            inMemory(archive([{ name: "w", elements: total, offset, size, stride }], new Uint8Array(values.buffer))),
+          );
+          const count = elements(size);
+          const wanted = Float32Array.from({ length: count }, (_, index) => {
+            let at = offset;
+            let rest = index;
+            for (let i = size.length - 1; i >= 0; i--) {
+              at += (rest % size[i]!) * stride[i]!;
+              rest = Math.floor(rest / size[i]!);
+            }
+            return at;
+          });
+          const start = from % (count + 1);
+          const end = start + (length % (count - start + 1));
+          expect(await tensor.read(start, end - start)).toEqual(new Uint8Array(wanted.slice(start, end).buffer));
+        },
+      ),
     );
   });
 
   test("long runs are read one by one, not with what lies between them", async () => {
     const [rows, width, run] = [4, 60_000, 20_000];
-    const file = inMemory(archive([{ name: "w", elements: rows * width, size: [rows, run], stride: [width, 1] }], new Uint8Array(rows * width * 4)));
+    const file = inMemory(
+      archive(
+        [{ name: "w", elements: rows * width, size: [rows, run], stride: [width, 1] }],
+        new Uint8Array(rows * width * 4),
+      ),
+    );
     const tensor = await only(file);
     file.reads.length = 0;
     await tensor.read(run, 2 * run);
@@ -106,27 +132,89 @@ describe("torch.save archives", () => {
   const evil = pickle(op("}"), "w", global("os", "system"), "touch /tmp/owned", Uint8Array.of(0x85), op("Rs"));
   const nested = pickle(global("torch.storage", "_load_from_bytes"), op("C\x01x"), Uint8Array.of(0x85), op("R"));
   const refused: [string, Uint8Array, string][] = [
-    ["a command", zipArchive([{ name: "m/data.pkl", bytes: evil }]), 'asks for "os.system", which no file of weights needs (byte 20); nothing of it was executed'],
-    ["a pickle within", zipArchive([{ name: "m/data.pkl", bytes: nested }]), 'asks for "torch.storage._load_from_bytes"'],
-    ["torch before 1.6", readFileSync(fixture("legacy.bin")), "file is in the format of torch before 1.6, expected the zip format"],
-    ["a tar file", Uint8Array.from([...new Uint8Array(257), ...new TextEncoder().encode("ustar"), 0]), "file is in the tar format"],
-    ["a pointer", new TextEncoder().encode("version https://git-lfs.github.com/spec/v1\noid"), "this is a Git LFS pointer"],
+    [
+      "a command",
+      zipArchive([{ name: "m/data.pkl", bytes: evil }]),
+      'asks for "os.system", which no file of weights needs (byte 20); nothing of it was executed',
+    ],
+    [
+      "a pickle within",
+      zipArchive([{ name: "m/data.pkl", bytes: nested }]),
+      'asks for "torch.storage._load_from_bytes"',
+    ],
+    [
+      "torch before 1.6",
+      readFileSync(fixture("legacy.bin")),
+      "file is in the format of torch before 1.6, expected the zip format",
+    ],
+    [
+      "a tar file",
+      Uint8Array.from([...new Uint8Array(257), ...new TextEncoder().encode("ustar"), 0]),
+      "file is in the tar format",
+    ],
+    [
+      "a pointer",
+      new TextEncoder().encode("version https://git-lfs.github.com/spec/v1\noid"),
+      "this is a Git LFS pointer",
+    ],
     ["something else", Uint8Array.of(1, 2, 3), "file is no torch.save archive"],
     ["nothing", new Uint8Array(0), "file is no torch.save archive"],
-    ["a cut file", readFileSync(fixture("tensors.bin")).subarray(0, 5000), "zip archive has no end record; the file is cut short"],
+    [
+      "a cut file",
+      readFileSync(fixture("tensors.bin")).subarray(0, 5000),
+      "zip archive has no end record; the file is cut short",
+    ],
     ["an archive of something else", zipArchive([{ name: "m/readme", bytes: data }]), "zip archive without data.pkl"],
-    ["big-endian", zipArchive([{ name: "m/data.pkl", bytes: statePickle([one]) }, { name: "m/byteorder", bytes: op("big") }]), 'byte order is "big"'],
-    ["a compressed storage", zipArchive([{ name: "m/data.pkl", bytes: statePickle([one]) }, { name: "m/data/0", bytes: data, method: 8 }]), "member m/data/0 is compressed"],
-    ["no storage", zipArchive([{ name: "m/data.pkl", bytes: statePickle([one]) }]), "tensor w lies in data/0, which the archive does not have"],
+    [
+      "big-endian",
+      zipArchive([
+        { name: "m/data.pkl", bytes: statePickle([one]) },
+        { name: "m/byteorder", bytes: op("big") },
+      ]),
+      'byte order is "big"',
+    ],
+    [
+      "a compressed storage",
+      zipArchive([
+        { name: "m/data.pkl", bytes: statePickle([one]) },
+        { name: "m/data/0", bytes: data, method: 8 },
+      ]),
+      "member m/data/0 is compressed",
+    ],
+    [
+      "no storage",
+      zipArchive([{ name: "m/data.pkl", bytes: statePickle([one]) }]),
+      "tensor w lies in data/0, which the archive does not have",
+    ],
     ["a short storage", archive([{ ...one, elements: 5 }], data), "its storage takes 20 bytes, m/data/0 has 16"],
-    ["beyond the storage", archive([{ ...one, offset: 1 }], data), "tensor w [2, 2] reaches element 4 of a storage of 4"],
-    ["repeated elements", archive([{ ...one, size: [1_000_000, 1_000_000], stride: [0, 0] }], data), "has more elements than its storage (4)"],
+    [
+      "beyond the storage",
+      archive([{ ...one, offset: 1 }], data),
+      "tensor w [2, 2] reaches element 4 of a storage of 4",
+    ],
+    [
+      "repeated elements",
+      archive([{ ...one, size: [1_000_000, 1_000_000], stride: [0, 0] }], data),
+      "has more elements than its storage (4)",
+    ],
     ["a negative offset", archive([{ ...one, offset: -1 }], data), "calls torch._utils._rebuild_tensor_v2 in a way"],
-    ["strides of another rank", archive([{ ...one, stride: [1] }], data), "calls torch._utils._rebuild_tensor_v2 in a way"],
-    ["complex numbers", archive([{ ...one, storage: "ComplexFloatStorage" }], data), 'asks for "torch.ComplexFloatStorage"'],
+    [
+      "strides of another rank",
+      archive([{ ...one, stride: [1] }], data),
+      "calls torch._utils._rebuild_tensor_v2 in a way",
+    ],
+    [
+      "complex numbers",
+      archive([{ ...one, storage: "ComplexFloatStorage" }], data),
+      'asks for "torch.ComplexFloatStorage"',
+    ],
     ["a name twice", archive([one, one], data), "tensor w occurs twice"],
     ["no dictionary", zipArchive([{ name: "m/data.pkl", bytes: pickle(4) }]), "file holds no dictionary of tensors"],
-    ["a training checkpoint", zipArchive([{ name: "m/data.pkl", bytes: pickle(op("}"), "model", op("}s"), "step", 4, op("s")) }]), "no tensors by name (found model, step)"],
+    [
+      "a training checkpoint",
+      zipArchive([{ name: "m/data.pkl", bytes: pickle(op("}"), "model", op("}s"), "step", 4, op("s")) }]),
+      "no tensors by name (found model, step)",
+    ],
   ];
   test.each(refused)("%s: refused", async (_, bytes, words) => {
     const error = await failure(pickledTensors(inMemory(bytes), "f"));
@@ -172,13 +260,18 @@ describe("folders of pytorch_model.bin", () => {
         expect(await found.readRows("layers.1.up", 7, 9)).toEqual(await expected.readRows("layers.1.up", 7, 9));
       }),
     );
-    expect((await inspectModel(dir)).weightFiles).toEqual(["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]);
+    expect((await inspectModel(dir)).weightFiles).toEqual([
+      "pytorch_model-00001-of-00002.bin",
+      "pytorch_model-00002-of-00002.bin",
+    ]);
   });
 
   test("safetensors are preferred", async () => {
     const dir = variant("dense/llama");
     writeFileSync(join(dir, "pytorch_model.bin"), "rubbish");
-    await withCheckpoint(dir, async ({ tensors }) => expect(tensors.get("model.norm.weight")?.file).toBe("model.safetensors"));
+    await withCheckpoint(dir, async ({ tensors }) =>
+      expect(tensors.get("model.norm.weight")?.file).toBe("model.safetensors"),
+    );
     rmSync(join(dir, "model.safetensors"));
     expect((await failure(openCheckpoint(dir))).line).toContain("pytorch_model.bin: file is no torch.save archive");
   });
@@ -187,9 +280,13 @@ describe("folders of pytorch_model.bin", () => {
     const dir = pickledLlama();
     const index = join(dir, "pytorch_model.bin.index.json");
     writeFileSync(index, readFileSync(index, "utf8").replaceAll("pytorch_model-00002-of-00002.bin", "../model.bin"));
-    expect((await failure(openCheckpoint(dir))).line).toContain('is mapped to "../model.bin", expected a .bin file beside the index');
+    expect((await failure(openCheckpoint(dir))).line).toContain(
+      'is mapped to "../model.bin", expected a .bin file beside the index',
+    );
     renameSync(index, join(dir, "elsewhere"));
-    expect((await failure(openCheckpoint(dir))).line).toContain("folder has pytorch_model-00001-of-00002.bin but no pytorch_model.bin.index.json");
+    expect((await failure(openCheckpoint(dir))).line).toContain(
+      "folder has pytorch_model-00001-of-00002.bin but no pytorch_model.bin.index.json",
+    );
     expect(readdirSync(dir)).toHaveLength(4);
   });
 });

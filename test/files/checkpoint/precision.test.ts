@@ -29,7 +29,9 @@ describe("what stays in float32", () => {
 test("layers for multi-token prediction behind the last one are named as unused", async () => {
   const dir = variant("moe/deepseek_v3", (tensors) => [
     ...tensors,
-    ...tensors.filter(({ name }) => name.includes("layers.1.self_attn")).map((tensor) => ({ ...tensor, name: tensor.name.replace("layers.1", "layers.2") })),
+    ...tensors
+      .filter(({ name }) => name.includes("layers.1.self_attn"))
+      .map((tensor) => ({ ...tensor, name: tensor.name.replace("layers.1", "layers.2") })),
     { name: "model.layers.2.eh_proj.weight", dtype: "F32", shape: [1], bytes: new Uint8Array(4) },
   ]);
   await withCheckpoint(dir, async ({ unused }) => {

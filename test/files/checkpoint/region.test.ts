@@ -9,26 +9,42 @@ import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { golden } from "../../support/golden.js";
 
 describe("regions", () => {
-  test.each(["dense/llama", "dense/phi3", "dense/gpt_neox", "dense/stablelm_qk"])("of %s are parts of its tensors", async (model) => {
-    const checkpoint = await openCheckpoint(golden(model));
-    const slots = slotsOf(checkpoint.spec);
-    await fc.assert(
-      fc.asyncProperty(fc.nat(), fc.array(fc.nat(), { minLength: 4, maxLength: 4 }), fc.boolean(), async (which, [a, b, c, d], room) => {
-        const { key, shape } = slots[which % slots.length]!;
-        const [rows, columns] = matrixShape(shape);
-        const [rowStart, columnStart] = [a! % rows, b! % columns];
-        const [rowCount, columnCount] = [1 + (c! % (rows - rowStart)), 1 + (d! % (columns - columnStart))];
-        const region = { key, rowStart, rowCount, columnStart, columnCount, stride: columns };
-        const size = floatBytes[checkpoint.dtypeOf(key)];
-        const { bytes } = await checkpoint.readRegion(region, room ? new Uint8Array(rowCount * columnCount * size + 3) : undefined);
-        const whole = (await checkpoint.readBytes(key)).bytes;
-        const expected = copyRegion(whole, { ...region, columnStart: columnStart * size, columnCount: columnCount * size, stride: columns * size });
-        expect(Buffer.compare(bytes, expected), key).toBe(0);
-      }),
-      { numRuns: 150 },
-    );
-    await checkpoint.close();
-  });
+  test.each(["dense/llama", "dense/phi3", "dense/gpt_neox", "dense/stablelm_qk"])(
+    "of %s are parts of its tensors",
+    async (model) => {
+      const checkpoint = await openCheckpoint(golden(model));
+      const slots = slotsOf(checkpoint.spec);
+      await fc.assert(
+        fc.asyncProperty(
+          fc.nat(),
+          fc.array(fc.nat(), { minLength: 4, maxLength: 4 }),
+          fc.boolean(),
+          async (which, [a, b, c, d], room) => {
+            const { key, shape } = slots[which % slots.length]!;
+            const [rows, columns] = matrixShape(shape);
+            const [rowStart, columnStart] = [a! % rows, b! % columns];
+            const [rowCount, columnCount] = [1 + (c! % (rows - rowStart)), 1 + (d! % (columns - columnStart))];
+            const region = { key, rowStart, rowCount, columnStart, columnCount, stride: columns };
+            const size = floatBytes[checkpoint.dtypeOf(key)];
+            const { bytes } = await checkpoint.readRegion(
+              region,
+              room ? new Uint8Array(rowCount * columnCount * size + 3) : undefined,
+            );
+            const whole = (await checkpoint.readBytes(key)).bytes;
+            const expected = copyRegion(whole, {
+              ...region,
+              columnStart: columnStart * size,
+              columnCount: columnCount * size,
+              stride: columns * size,
+            });
+            expect(Buffer.compare(bytes, expected), key).toBe(0);
+          },
+        ),
+        { numRuns: 150 },
+      );
+      await checkpoint.close();
+    },
+  );
 
   test("of turned and large tensors are read in pieces, short ones from blocks that are kept", async () => {
     const [rows, columns] = [700, 900];
@@ -37,7 +53,11 @@ describe("regions", () => {
     const bytes = new Uint8Array(stored.buffer);
     let reads = 0;
     const source = {
-      name: "w", dtype: "BF16" as const, count: rows * columns, first: 0, rows,
+      name: "w",
+      dtype: "BF16" as const,
+      count: rows * columns,
+      first: 0,
+      rows,
       layout: { base: 0, rows: { start: 0, run: rows, period: rows }, rowStride: 1, columnStride: rows },
       read: async (start: number, count: number) => {
         reads++;

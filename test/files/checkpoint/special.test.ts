@@ -1,4 +1,7 @@
-/** Pipes, devices and links that lead nowhere in the place of a model folder's files: each is named at once, and nothing waits. */
+/**
+ * Pipes, devices and links that lead nowhere in the place of a model folder's files: each is named at once, and nothing
+ * waits.
+ */
 import { copyFileSync, mkdirSync, readdirSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -24,14 +27,16 @@ let count = 0;
 function model(name: string, replace: (path: string) => unknown): string {
   const dir = join(root, String(count++));
   mkdirSync(dir);
-  for (const file of readdirSync(golden("dense/llama"))) copyFileSync(join(golden("dense/llama"), file), join(dir, file));
+  for (const file of readdirSync(golden("dense/llama")))
+    copyFileSync(join(golden("dense/llama"), file), join(dir, file));
   rmSync(join(dir, name), { force: true });
   replace(join(dir, name));
   return dir;
 }
 
 const pipe = "this is a pipe (FIFO), expected a regular file";
-const said = async (name: string, promise: Promise<unknown>): Promise<string> => (await failure(promise)).line.split(`${name}: `).at(-1)!;
+const said = async (name: string, promise: Promise<unknown>): Promise<string> =>
+  (await failure(promise)).line.split(`${name}: `).at(-1)!;
 
 describe.skipIf(!hasSpecialFiles)("a pipe in a model folder", () => {
   const readers: readonly (readonly [string, (dir: string) => Promise<unknown>])[] = [
@@ -69,21 +74,27 @@ describe.skipIf(!hasSpecialFiles)("a pipe in a model folder", () => {
   test("as the folder itself", async () => {
     const fifo = makeFifo(join(root, "folder"));
     expect((await failure(openCheckpoint(fifo))).line).toBe(`${fifo}: this is a pipe (FIFO), expected a model folder`);
-    expect((await failure(openCheckpoint("/dev/null"))).line).toBe("/dev/null: this is a device, expected a model folder");
+    expect((await failure(openCheckpoint("/dev/null"))).line).toBe(
+      "/dev/null: this is a device, expected a model folder",
+    );
   });
 });
 
 describe("a link that leads nowhere", () => {
   test.each(["config.json", "model.safetensors"])("as %s is called one", async (name) => {
     const dir = model(name, (path) => symlinkSync("blobs/gone", path));
-    expect(await said(name, openCheckpoint(dir))).toBe("this is a link to blobs/gone, which is not there; put that back, or remove the link");
+    expect(await said(name, openCheckpoint(dir))).toBe(
+      "this is a link to blobs/gone, which is not there; put that back, or remove the link",
+    );
   });
 
   test("as the tokenizer, and as the folder", async () => {
     const dir = model("tokenizer.json", (path) => symlinkSync("gone", path));
     expect(await said("tokenizer.json", openTokenizer(dir))).toContain("this is a link to gone, which is not there");
     symlinkSync("gone", join(root, "nowhere"));
-    expect((await failure(openCheckpoint(join(root, "nowhere")))).line).toContain("nowhere: this is a link to gone, which is not there");
+    expect((await failure(openCheckpoint(join(root, "nowhere")))).line).toContain(
+      "nowhere: this is a link to gone, which is not there",
+    );
   });
 });
 
@@ -93,16 +104,26 @@ describe("files of a model folder", () => {
       writeFileSync(path, "");
       truncateSync(path, 2 ** 40);
     };
-    for (const [name, read] of [["config.json", openCheckpoint], ["tokenizer.json", openTokenizer], ["LICENSE", findCarried]] as const) {
+    for (const [name, read] of [
+      ["config.json", openCheckpoint],
+      ["tokenizer.json", openTokenizer],
+      ["LICENSE", findCarried],
+    ] as const) {
       expect(await said(name, read(model(name, huge)))).toMatch(/^file has 1.1 TB, the limit for this is (16|256) MB/);
     }
   });
 
   test.each([
     ["an empty one", "", "the file is empty, expected JSON"],
-    ["UTF-16", Buffer.from("\ufeff{}", "utf16le"), "this is UTF-16 text, expected UTF-8; convert it first, for example with iconv -f utf-16 -t utf-8"],
+    [
+      "UTF-16",
+      Buffer.from("\ufeff{}", "utf16le"),
+      "this is UTF-16 text, expected UTF-8; convert it first, for example with iconv -f utf-16 -t utf-8",
+    ],
     ["bytes", Uint8Array.of(0x7b, 0xff), "file is not UTF-8 text"],
   ])("%s as config.json", async (_, content, line) => {
-    expect(await said("config.json", openCheckpoint(model("config.json", (path) => writeFileSync(path, content))))).toBe(line);
+    expect(
+      await said("config.json", openCheckpoint(model("config.json", (path) => writeFileSync(path, content)))),
+    ).toBe(line);
   });
 });

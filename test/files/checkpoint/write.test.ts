@@ -11,7 +11,8 @@ import { golden } from "../../support/golden.js";
 import { allBytes, failure, fresh, rewrite, variant, withCheckpoint } from "./folders.js";
 
 describe("writing", () => {
-  const zeros: (slot: Slot) => Promise<Float32Array> = ({ shape }) => Promise.resolve(new Float32Array(shape.reduce((a, b) => a * b, 1)));
+  const zeros: (slot: Slot) => Promise<Float32Array> = ({ shape }) =>
+    Promise.resolve(new Float32Array(shape.reduce((a, b) => a * b, 1)));
   const spec = (): Promise<Checkpoint["spec"]> =>
     withCheckpoint(golden("dense/qwen3"), (checkpoint) => Promise.resolve(checkpoint.spec));
 
@@ -74,18 +75,19 @@ describe("writing", () => {
   test("a failure in the middle leaves nothing, or the old folder", async () => {
     const model = await spec();
     let calls = 0;
-    const failing: (slot: Slot) => Promise<Float32Array> = (slot) => (++calls % 7 === 0 ? Promise.reject(new Error("boom")) : zeros(slot));
+    const failing: (slot: Slot) => Promise<Float32Array> = (slot) =>
+      ++calls % 7 === 0 ? Promise.reject(new Error("boom")) : zeros(slot);
     const parent = fresh();
     mkdirSync(parent);
-    await expect(writeCheckpoint({ dir: join(parent, "m"), spec: model, dtype: "F32", weights: failing })).rejects.toThrow(
-      "boom",
-    );
+    await expect(
+      writeCheckpoint({ dir: join(parent, "m"), spec: model, dtype: "F32", weights: failing }),
+    ).rejects.toThrow("boom");
     expect(readdirSync(parent)).toEqual([]);
     const dir = variant("dense/llama");
     rmSync(join(dir, "expected.safetensors"));
-    await expect(writeCheckpoint({ dir, spec: model, dtype: "F32", weights: failing, overwrite: true })).rejects.toThrow(
-      "boom",
-    );
+    await expect(
+      writeCheckpoint({ dir, spec: model, dtype: "F32", weights: failing, overwrite: true }),
+    ).rejects.toThrow("boom");
     await withCheckpoint(dir, (checkpoint) => Promise.resolve(expect(checkpoint.spec.family).toBe("llama")));
   });
 
@@ -115,7 +117,8 @@ describe("writing", () => {
     const model = await spec();
     const file = fresh();
     writeFileSync(file, "");
-    const write = (dir: string): Promise<unknown> => writeCheckpoint({ dir, spec: model, dtype: "F32", weights: zeros });
+    const write = (dir: string): Promise<unknown> =>
+      writeCheckpoint({ dir, spec: model, dtype: "F32", weights: zeros });
     expect((await failure(write(join(file, "below")))).kind).toBe("input");
     expect((await failure(write(file))).message).toContain("this is a file");
     expect((await failure(write("/proc/none/m"))).line).toContain("/proc/none/m");
@@ -141,8 +144,11 @@ describe("writing", () => {
     ).rejects.toThrow("embed: got 12 bytes, F32 [96, 32] takes 12288");
     for (const name of ["config.json", "model.safetensors", "../x", ""]) {
       expect(
-        (await failure(writeCheckpoint({ dir: fresh(), spec: model, dtype: "F32", weights: zeros, files: { [name]: "" } })))
-          .message,
+        (
+          await failure(
+            writeCheckpoint({ dir: fresh(), spec: model, dtype: "F32", weights: zeros, files: { [name]: "" } }),
+          )
+        ).message,
       ).toContain("cannot be a further file");
     }
   });

@@ -9,7 +9,11 @@ import { encodeSafetensors, parseSafetensors } from "../../../src/files/formats/
 it("damaged headers, indexes, configs and archives end as a value or as bad input, in time and in little memory", () => {
   const seed = fc.sample(fc.nat(1_000_000), 1)[0]!;
   const script = fileURLToPath(new URL("../../../bench/fuzz.mjs", import.meta.url));
-  const { status, stdout, stderr } = spawnSync(process.execPath, [script, "--cases", "3000", "--seed", String(seed), "--out", "-"], { encoding: "utf8" });
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [script, "--cases", "3000", "--seed", String(seed), "--out", "-"],
+    { encoding: "utf8" },
+  );
   expect(stderr, `seed ${seed}`).toBe("");
   expect(status).toBe(0);
   expect(JSON.parse(stdout)).toMatchObject({ cases: 3000, failures: 0 });

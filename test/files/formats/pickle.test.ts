@@ -21,22 +21,44 @@ describe("pickle", () => {
     expect(read(Uint8Array.of(0x8a, 2, 0, 0xff))).toBe(-256);
     expect(read(Uint8Array.of(0x8a, 8, 255, 255, 255, 255, 255, 255, 255, 127))).toBe(2n ** 63n - 1n);
     expect(read(op("](K\x01K\x02eK\x03a"))).toEqual({ kind: "list", items: [1, 2, 3] });
-    expect(read(op("}"), "k", 1, op("s("), "l", 2, op("u"))).toEqual({ kind: "dict", entries: [["k", 1], ["l", 2]] });
+    expect(read(op("}"), "k", 1, op("s("), "l", 2, op("u"))).toEqual({
+      kind: "dict",
+      entries: [
+        ["k", 1],
+        ["l", 2],
+      ],
+    });
     expect(read("x", op("q\x05h\x05"), Uint8Array.of(0x86))).toEqual(tuple("x", "x"));
     // Protocol 4: frames, short words, memo without numbers, names from the stack.
-    expect(read(Uint8Array.of(0x95, 0, 0, 0, 0, 0, 0, 0, 0, 0x8c, 1, 97, 0x94, 0x8c, 1, 98, 0x94, 0x93, 0x94), 4, Uint8Array.of(0x85), op("R"))).toEqual({
-      kind: "host", value: "a.b(4)",
+    expect(
+      read(
+        Uint8Array.of(0x95, 0, 0, 0, 0, 0, 0, 0, 0, 0x8c, 1, 97, 0x94, 0x8c, 1, 98, 0x94, 0x93, 0x94),
+        4,
+        Uint8Array.of(0x85),
+        op("R"),
+      ),
+    ).toEqual({
+      kind: "host",
+      value: "a.b(4)",
     });
     expect(read("stored", op("Q"))).toEqual({ kind: "host", value: "storage" });
     expect(read(op("}}b"))).toEqual({ kind: "dict", entries: [] });
   });
 
   const refused: [string, PicklePart[], RegExp][] = [
-    ["a command", [global("os", "system"), "rm -rf /", Uint8Array.of(0x85), op("R")], /asks for "os.system", which no file of weights needs .*; nothing of it was executed/],
+    [
+      "a command",
+      [global("os", "system"), "rm -rf /", Uint8Array.of(0x85), op("R")],
+      /asks for "os.system", which no file of weights needs .*; nothing of it was executed/,
+    ],
     ["a command by protocol 4", ["posix", "system", Uint8Array.of(0x93)], /asks for "posix.system"/],
     ["an unknown opcode", [op("i")], /opcode 0x69/],
     ["an instance", [op("(o")], /opcode 0x6f/],
-    ["a call of something else", [4, Uint8Array.of(0x85, 0x85), op("R")], /takes from an empty stack|calls something that has no name/],
+    [
+      "a call of something else",
+      [4, Uint8Array.of(0x85, 0x85), op("R")],
+      /takes from an empty stack|calls something that has no name/,
+    ],
     ["a wrong call", [global("a", "b"), op(")R")], /calls a.b in a way/],
     ["a foreign reference", ["elsewhere", op("Q")], /refers to something outside/],
     ["attributes of a name", [global("a", "b"), op("}b")], /sets attributes of something that is no dictionary/],
@@ -64,7 +86,12 @@ describe("pickle", () => {
   });
 
   test("any bytes give a value or an error that says where", () => {
-    const opcodes = fc.constantFrom(...[0x28, 0x2e, 0x4e, 0x4b, 0x29, 0x85, 0x86, 0x74, 0x5d, 0x61, 0x65, 0x7d, 0x73, 0x75, 0x71, 0x68, 0x52, 0x51, 0x62, 0x94, 0x8c, 1, 0]);
+    const opcodes = fc.constantFrom(
+      ...[
+        0x28, 0x2e, 0x4e, 0x4b, 0x29, 0x85, 0x86, 0x74, 0x5d, 0x61, 0x65, 0x7d, 0x73, 0x75, 0x71, 0x68, 0x52, 0x51,
+        0x62, 0x94, 0x8c, 1, 0,
+      ],
+    );
     fc.assert(
       fc.property(fc.array(fc.oneof({ weight: 5, arbitrary: opcodes }, fc.nat(255)), { maxLength: 60 }), (bytes) => {
         try {

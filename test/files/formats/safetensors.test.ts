@@ -2,7 +2,13 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { duplicateKey } from "../../../src/files/formats/duplicate-key.js";
-import { encodeSafetensors, itemSizes, parseSafetensors, planHeader, tensorBytes } from "../../../src/files/formats/safetensors.js";
+import {
+  encodeSafetensors,
+  itemSizes,
+  parseSafetensors,
+  planHeader,
+  tensorBytes,
+} from "../../../src/files/formats/safetensors.js";
 import type { Dtype } from "../../../src/files/formats/safetensors.js";
 import { floatBytes } from "../../../src/files/numeric/dtype.js";
 
@@ -19,7 +25,10 @@ const tensors = fc
     { selector: ({ name }) => name, maxLength: 8 },
   )
   .map((list) =>
-    list.map((tensor, i) => ({ ...tensor, bytes: new Uint8Array(tensorBytes(tensor.dtype, tensor.shape)).fill(i + 1) })),
+    list.map((tensor, i) => ({
+      ...tensor,
+      bytes: new Uint8Array(tensorBytes(tensor.dtype, tensor.shape)).fill(i + 1),
+    })),
   );
 
 /** A file around any header text. */
@@ -57,7 +66,9 @@ describe("safetensors", () => {
     const { bytes } = planHeader([{ name: "w", dtype: "BF16", shape: [3] }]);
     const text = new TextDecoder().decode(bytes.subarray(8));
     expect(bytes.byteLength % 8).toBe(0);
-    expect(text.trimEnd()).toBe('{"__metadata__":{"format":"pt"},"w":{"dtype":"BF16","shape":[3],"data_offsets":[0,6]}}');
+    expect(text.trimEnd()).toBe(
+      '{"__metadata__":{"format":"pt"},"w":{"dtype":"BF16","shape":[3],"data_offsets":[0,6]}}',
+    );
     expect(text).toMatch(/} *$/);
   });
 
@@ -67,8 +78,16 @@ describe("safetensors", () => {
 
   test.each<[string, Uint8Array, RegExp]>([
     ["empty file", new Uint8Array(0), /file has 0 bytes/],
-    ["header beyond the file", file("{}", 0).subarray(0, 9), /header length is 2 bytes but the file ends 1 bytes after/],
-    ["absurd header length", new Uint8Array(64).fill(255), /header length is 18446744073709551615 bytes, limit 100000000/],
+    [
+      "header beyond the file",
+      file("{}", 0).subarray(0, 9),
+      /header length is 2 bytes but the file ends 1 bytes after/,
+    ],
+    [
+      "absurd header length",
+      new Uint8Array(64).fill(255),
+      /header length is 18446744073709551615 bytes, limit 100000000/,
+    ],
     ["not JSON", file("{nope", 0), /header is not valid JSON/],
     ["not an object", file("[1]", 0), /header is not a JSON object/],
     ["not UTF-8", Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 255), /not valid JSON/],
@@ -83,15 +102,25 @@ describe("safetensors", () => {
     ["one offset", entry({ data_offsets: [0] }), /data_offsets are \[0], expected \[begin, end]/],
     ["beyond the file", entry({}, 15), /data ends at byte 16, but the file holds only 15/],
     ["bytes left over", entry({}, 20), /4 bytes after tensor w belong to no tensor/],
-    ["hole", file('{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', 2), /1 bytes between the header and tensor a/],
+    [
+      "hole",
+      file('{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', 2),
+      /1 bytes between the header and tensor a/,
+    ],
     [
       "overlap",
-      file('{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}', 3),
+      file(
+        '{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}',
+        3,
+      ),
       /tensor b begins 1 bytes before tensor a ends/,
     ],
     [
       "twice",
-      file('{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1),
+      file(
+        '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
+        1,
+      ),
       /"a" twice/,
     ],
     ["metadata", file('{"__metadata__":{"format":1}}', 0), /__metadata__.format is 1, expected a string/],
@@ -162,6 +191,8 @@ describe("duplicateKey", () => {
 });
 
 test("tensors that lie in another order than they are listed are put in order", () => {
-  const header = Object.fromEntries([2, 0, 1].map((i) => [`t${i}`, { dtype: "F32", shape: [1], data_offsets: [4 * i, 4 * i + 4] }]));
+  const header = Object.fromEntries(
+    [2, 0, 1].map((i) => [`t${i}`, { dtype: "F32", shape: [1], data_offsets: [4 * i, 4 * i + 4] }]),
+  );
   expect([...parseSafetensors(file(JSON.stringify(header), 12), "t").tensors.keys()]).toEqual(["t0", "t1", "t2"]);
 });

@@ -43,7 +43,10 @@ describe("planShards", () => {
   });
 
   test("writes the index transformers wrote", () => {
-    const golden = readFileSync(new URL("../../golden/moe/mixtral/model.safetensors.index.json", import.meta.url), "utf8");
+    const golden = readFileSync(
+      new URL("../../golden/moe/mixtral/model.safetensors.index.json", import.meta.url),
+      "utf8",
+    );
     const { index } = planShards(
       [
         { name: "b", dtype: "BF16", shape: [2, 3] },
@@ -93,7 +96,9 @@ describe("parseIndex", () => {
 
 test("an index of 100,000 files, and shards so small that there would be as many, are refused by their number", () => {
   const map = Object.fromEntries(Array.from({ length: 100_000 }, (_, i) => [`t${i}`, `model-${i}.safetensors`]));
-  expect(() => parseIndex(JSON.stringify({ weight_map: map }), "i")).toThrow("index lists 100000 files, the limit is 10000");
+  expect(() => parseIndex(JSON.stringify({ weight_map: map }), "i")).toThrow(
+    "index lists 100000 files, the limit is 10000",
+  );
   const tensors = Array.from({ length: 20_000 }, (_, i) => ({ name: `t${i}`, dtype: "F32" as const, shape: [2] }));
   expect(() => planShards(tensors, 8)).toThrow("shards of 8 bytes would be 20000 files, the limit is 10000");
 });

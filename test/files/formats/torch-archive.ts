@@ -23,26 +23,84 @@ export function zipArchive(members: readonly Member[], { zip64 = false, comment 
     // The local header has padding of its own, which the directory does not know.
     const padding = (64 - ((header + 30 + label.length) % 64)) % 64;
     number(out, 4, 0x04034b50);
-    for (const [size, value] of [[2, 45], [2, 0], [2, method], [4, 0], [4, 0], [4, short(bytes.length)], [4, short(bytes.length)], [2, label.length], [2, padding]] as const) number(out, size, value);
+    for (const [size, value] of [
+      [2, 45],
+      [2, 0],
+      [2, method],
+      [4, 0],
+      [4, 0],
+      [4, short(bytes.length)],
+      [4, short(bytes.length)],
+      [2, label.length],
+      [2, padding],
+    ] as const)
+      number(out, size, value);
     for (const part of [label, new Uint8Array(padding), bytes]) for (const byte of part) out.push(byte);
     number(directory, 4, 0x02014b50);
-    const sizes = [[2, 45], [2, 45], [2, 0], [2, method], [4, 0], [4, 0], [4, short(bytes.length)], [4, short(bytes.length)]] as const;
-    for (const [size, value] of [...sizes, [2, label.length], [2, zip64 ? 32 : 0], [2, 0], [2, 0], [2, 0], [4, 0], [4, short(header)]] as const) number(directory, size, value);
+    const sizes = [
+      [2, 45],
+      [2, 45],
+      [2, 0],
+      [2, method],
+      [4, 0],
+      [4, 0],
+      [4, short(bytes.length)],
+      [4, short(bytes.length)],
+    ] as const;
+    for (const [size, value] of [
+      ...sizes,
+      [2, label.length],
+      [2, zip64 ? 32 : 0],
+      [2, 0],
+      [2, 0],
+      [2, 0],
+      [4, 0],
+      [4, short(header)],
+    ] as const)
+      number(directory, size, value);
     directory.push(...label);
     // A foreign field comes first, as real archives have them.
-    if (zip64) for (const [size, value] of [[2, 0x5455], [2, 0], [2, 1], [2, 24], [8, bytes.length], [8, bytes.length], [8, header]] as const) number(directory, size, value);
+    if (zip64)
+      for (const [size, value] of [
+        [2, 0x5455],
+        [2, 0],
+        [2, 1],
+        [2, 24],
+        [8, bytes.length],
+        [8, bytes.length],
+        [8, header],
+      ] as const)
+        number(directory, size, value);
   }
   const begin = out.length;
   out.push(...directory);
   if (zip64) {
     const record = out.length;
     number(out, 4, 0x06064b50);
-    for (const [size, value] of [[8, 44], [2, 45], [2, 45], [4, 0], [4, 0], [8, members.length], [8, members.length], [8, directory.length], [8, begin]] as const) number(out, size, value);
+    for (const [size, value] of [
+      [8, 44],
+      [2, 45],
+      [2, 45],
+      [4, 0],
+      [4, 0],
+      [8, members.length],
+      [8, members.length],
+      [8, directory.length],
+      [8, begin],
+    ] as const)
+      number(out, size, value);
     number(out, 4, 0x07064b50);
-    for (const [size, value] of [[4, 0], [8, record], [4, 1]] as const) number(out, size, value);
+    for (const [size, value] of [
+      [4, 0],
+      [8, record],
+      [4, 1],
+    ] as const)
+      number(out, size, value);
   }
   number(out, 4, 0x06054b50);
-  const counts = zip64 ? [0xffff, 0xffff, 0xffffffff, 0xffffffff] : [members.length, members.length, directory.length, begin];
+  const counts = zip64
+    ? [0xffff, 0xffff, 0xffffffff, 0xffffffff]
+    : [members.length, members.length, directory.length, begin];
   number(out, 4, 0);
   number(out, 2, counts[0]!);
   number(out, 2, counts[1]!);
@@ -86,8 +144,21 @@ export function statePickle(tensors: readonly FakeTensor[]): Uint8Array {
   return pickle(
     op("}("),
     ...tensors.flatMap(({ name, key = "0", elements, offset = 0, size, stride, storage = "FloatStorage" }) => [
-      name, global("torch._utils", "_rebuild_tensor_v2"), op("(("), "storage", global("torch", storage), key, "cpu", elements, op("tQ"),
-      offset, ...list(size), ...list(stride), Uint8Array.of(0x89), global("collections", "OrderedDict"), op(")RtR"),
+      name,
+      global("torch._utils", "_rebuild_tensor_v2"),
+      op("(("),
+      "storage",
+      global("torch", storage),
+      key,
+      "cpu",
+      elements,
+      op("tQ"),
+      offset,
+      ...list(size),
+      ...list(stride),
+      Uint8Array.of(0x89),
+      global("collections", "OrderedDict"),
+      op(")RtR"),
     ]),
     op("u"),
   );

@@ -1,5 +1,16 @@
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, readlinkSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
@@ -40,19 +51,27 @@ beforeEach(() => {
   cacheDir = join(root, String(counter++));
 });
 
-const get = (name = model, options: FetchOptions & { token?: string; offline?: boolean; endpoint?: string } = {}): Promise<string> => {
+const get = (
+  name = model,
+  options: FetchOptions & { token?: string; offline?: boolean; endpoint?: string } = {},
+): Promise<string> => {
   const { token, offline = false, endpoint = hub.endpoint, ...rest } = options;
   return fetchModel(name, { settings: { endpoint, cacheDir, token, offline }, limits: { retryMs: 1 }, ...rest });
 };
 async function failure(promise: Promise<unknown>): Promise<UpcycleError> {
-  const error: unknown = await promise.then(() => undefined, (cause: unknown) => cause);
+  const error: unknown = await promise.then(
+    () => undefined,
+    (cause: unknown) => cause,
+  );
   expect(error).toBeInstanceOf(UpcycleError);
   expect((error as UpcycleError).line).not.toContain("\n");
   return error as UpcycleError;
 }
 const repoDir = (): string => join(cacheDir, "models--org--tiny");
-const partial = (): string => join(repoDir(), "blobs", `${createHash("sha256").update(weights).digest("hex")}.incomplete`);
-const bodies = (name: string): string[] => hub.requests.filter((request) => request.includes(`/${name}`) && !request.endsWith("bytes=0-0"));
+const partial = (): string =>
+  join(repoDir(), "blobs", `${createHash("sha256").update(weights).digest("hex")}.incomplete`);
+const bodies = (name: string): string[] =>
+  hub.requests.filter((request) => request.includes(`/${name}`) && !request.endsWith("bytes=0-0"));
 
 describe("a model of the Hub", () => {
   test("becomes a folder in the cache of huggingface_hub, with the files that are needed", async () => {
@@ -60,12 +79,15 @@ describe("a model of the Hub", () => {
     const dir = await get(model, { onEvent: (event) => events.push(event) });
     expect(dir).toBe(join(repoDir(), "snapshots", commit));
     expect(readdirSync(dir).sort()).toEqual(wanted);
-    for (const name of wanted) expect(new Uint8Array(readFileSync(join(dir, name)))).toEqual(files[name as keyof typeof files]);
+    for (const name of wanted)
+      expect(new Uint8Array(readFileSync(join(dir, name)))).toEqual(files[name as keyof typeof files]);
     expect(readFileSync(join(repoDir(), "refs", "main"), "utf8")).toBe(commit);
     expect(readdirSync(repoDir()).sort()).toEqual(["blobs", "refs", "snapshots"]);
     if (process.platform !== "win32") {
       expect(lstatSync(join(dir, "model.safetensors")).isSymbolicLink()).toBe(true);
-      expect(readlinkSync(join(dir, "model.safetensors"))).toBe(`../../blobs/${createHash("sha256").update(weights).digest("hex")}`);
+      expect(readlinkSync(join(dir, "model.safetensors"))).toBe(
+        `../../blobs/${createHash("sha256").update(weights).digest("hex")}`,
+      );
     }
     const total = wanted.reduce((sum, name) => sum + files[name as keyof typeof files].length, 0);
     expect(events[0]).toEqual({ type: "commit", commit });
@@ -107,12 +129,23 @@ describe("a model of the Hub", () => {
     cpSync(dir, moved, { recursive: true });
     renameSync(join(moved, "model.safetensors"), join(moved, "model-00001-of-00001.safetensors"));
     const tensors = [...parseSafetensors(weights, "").tensors.keys()];
-    writeFileSync(join(moved, "model.safetensors.index.json"), JSON.stringify({ weight_map: Object.fromEntries(tensors.map((name) => [name, "model-00001-of-00001.safetensors"])) }));
+    writeFileSync(
+      join(moved, "model.safetensors.index.json"),
+      JSON.stringify({
+        weight_map: Object.fromEntries(tensors.map((name) => [name, "model-00001-of-00001.safetensors"])),
+      }),
+    );
     for (const folder of [dir, link, copy, moved]) {
       const checkpoint = await openCheckpoint(folder);
-      const line = `${join(folder, folder === moved ? "model-00001-of-00001.safetensors" : "model.safetensors")}: this file has the header of the weights alone, not the weights`;
+      const line =
+        `${join(folder, folder === moved ? "model-00001-of-00001.safetensors" : "model.safetensors")}: this file ` +
+        "has the header of the weights alone, not the weights";
       const region = { key: "layers.0.q", rowStart: 0, rowCount: 1, columnStart: 0, columnCount: 4, stride: 32 };
-      for (const reading of [() => checkpoint.readFloat32("embed"), () => checkpoint.readRows("embed", 0, 1), () => checkpoint.readRegion(region)]) {
+      for (const reading of [
+        () => checkpoint.readFloat32("embed"),
+        () => checkpoint.readRows("embed", 0, 1),
+        () => checkpoint.readRegion(region),
+      ]) {
         const error = await failure(reading());
         expect([error.kind, error.line]).toEqual(["input", expect.stringContaining(line) as string]);
       }
@@ -123,15 +156,21 @@ describe("a model of the Hub", () => {
   test("whose headers are here is used without a network, for what headers are enough for", async () => {
     expect(await get(model, { part: "config" })).toBe(join(repoDir(), "headers", commit));
     const offline = { offline: true, endpoint: "http://127.0.0.1:1" };
-    expect((await failure(get(model, { part: "headers", ...offline }))).line).toContain("the model is not in the cache");
+    expect((await failure(get(model, { part: "headers", ...offline }))).line).toContain(
+      "the model is not in the cache",
+    );
     const dir = await get(model, { part: "headers" });
     expect(existsSync(join(repoDir(), "refs"))).toBe(false);
     for (const name of [model, `${model}@${commit}`]) {
       expect(await get(name, { part: "headers", ...offline })).toBe(dir);
       expect(await get(name, { part: "config", ...offline })).toBe(dir);
-      expect((await failure(get(name, offline))).line).toContain("the model is not in the cache, and HF_HUB_OFFLINE is set");
+      expect((await failure(get(name, offline))).line).toContain(
+        "the model is not in the cache, and HF_HUB_OFFLINE is set",
+      );
     }
-    expect((await failure(get(`${model}@v1`, { part: "headers", ...offline }))).line).toContain("the model is not in the cache");
+    expect((await failure(get(`${model}@v1`, { part: "headers", ...offline }))).line).toContain(
+      "the model is not in the cache",
+    );
     expect(await get(model, { part: "headers", endpoint: "http://127.0.0.1:1" })).toBe(dir);
   });
 
@@ -146,14 +185,27 @@ describe("a model of the Hub", () => {
   });
 
   test("has headers that can be read, or none are kept", async () => {
-    const broken = await fakeHub({ "org/tiny": { "config.json": files["config.json"], "model.safetensors": text("not a header at all, but long enough for one") } });
-    expect((await failure(get(model, { part: "headers", endpoint: broken.endpoint }))).line).toContain("hf://org/tiny/model.safetensors: header length is");
+    const broken = await fakeHub({
+      "org/tiny": {
+        "config.json": files["config.json"],
+        "model.safetensors": text("not a header at all, but long enough for one"),
+      },
+    });
+    expect((await failure(get(model, { part: "headers", endpoint: broken.endpoint }))).line).toContain(
+      "hf://org/tiny/model.safetensors: header length is",
+    );
     expect(existsSync(join(repoDir(), "headers", commit, "config.json"))).toBe(false);
     await broken.close();
   });
 
   test("may be an adapter, which is no model: its config, card and weights alone", async () => {
-    const adapter = { "adapter_config.json": text("{}"), "adapter_model.safetensors": text("factors"), "adapter_model.bin": text("factors"), "tokenizer.json": text("{}"), "README.md": text("hello") };
+    const adapter = {
+      "adapter_config.json": text("{}"),
+      "adapter_model.safetensors": text("factors"),
+      "adapter_model.bin": text("factors"),
+      "tokenizer.json": text("{}"),
+      "README.md": text("hello"),
+    };
     const other = await fakeHub({ "org/tiny": adapter });
     const dir = await get(model, { part: "adapter", endpoint: other.endpoint });
     expect(readdirSync(dir).sort()).toEqual(["README.md", "adapter_config.json", "adapter_model.safetensors"]);
@@ -166,33 +218,65 @@ describe("a model of the Hub", () => {
 
   test("of torch.save has no headers: it comes as a whole", async () => {
     const pickled = await fakeHub({ "org/tiny": { "config.json": text("{}"), "pytorch_model.bin": text("weights") } });
-    expect(readdirSync(await get(model, { part: "headers", endpoint: pickled.endpoint })).sort()).toEqual(["config.json", "pytorch_model.bin"]);
+    expect(readdirSync(await get(model, { part: "headers", endpoint: pickled.endpoint })).sort()).toEqual([
+      "config.json",
+      "pytorch_model.bin",
+    ]);
     await pickled.close();
-    const sharded = await fakeHub({ "org/tiny": {
-      "config.json": text("{}"), "model-00001-of-00001.safetensors": weights, "model.safetensors.index.json": text(JSON.stringify({ weight_map: { t: "model-00001-of-00001.safetensors" } })),
-    } });
+    const sharded = await fakeHub({
+      "org/tiny": {
+        "config.json": text("{}"),
+        "model-00001-of-00001.safetensors": weights,
+        "model.safetensors.index.json": text(JSON.stringify({ weight_map: { t: "model-00001-of-00001.safetensors" } })),
+      },
+    });
     cacheDir = join(root, String(counter++));
-    expect(readdirSync(await get(model, { part: "headers", endpoint: sharded.endpoint })).sort()).toEqual(["config.json", "model-00001-of-00001.safetensors", "model.safetensors.index.json"]);
+    expect(readdirSync(await get(model, { part: "headers", endpoint: sharded.endpoint })).sort()).toEqual([
+      "config.json",
+      "model-00001-of-00001.safetensors",
+      "model.safetensors.index.json",
+    ]);
     await sharded.close();
   });
 
   test("comes in shards, or as pytorch_model.bin", async () => {
-    const index = (names: string[]): Uint8Array => text(JSON.stringify({ weight_map: Object.fromEntries(names.map((name, i) => [`t${i}`, name])) }));
-    const sharded = await fakeHub({ "org/tiny": {
-      "config.json": text("{}"), "model-00001-of-00002.safetensors": text("a"), "model-00002-of-00002.safetensors": text("b"), "consolidated.safetensors": text("c"),
-      "model.safetensors.index.json": index(["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]),
-    } });
+    const index = (names: string[]): Uint8Array =>
+      text(JSON.stringify({ weight_map: Object.fromEntries(names.map((name, i) => [`t${i}`, name])) }));
+    const sharded = await fakeHub({
+      "org/tiny": {
+        "config.json": text("{}"),
+        "model-00001-of-00002.safetensors": text("a"),
+        "model-00002-of-00002.safetensors": text("b"),
+        "consolidated.safetensors": text("c"),
+        "model.safetensors.index.json": index(["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]),
+      },
+    });
     expect(readdirSync(await get(model, { endpoint: sharded.endpoint })).sort()).toEqual([
-      "config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json",
+      "config.json",
+      "model-00001-of-00002.safetensors",
+      "model-00002-of-00002.safetensors",
+      "model.safetensors.index.json",
     ]);
     await sharded.close();
     cacheDir = join(root, String(counter++));
-    const pickled = await fakeHub({ "org/tiny": { "config.json": text("{}"), "pytorch_model.bin": text("a"), "flax_model.msgpack": text("b") } });
-    expect(readdirSync(await get(model, { endpoint: pickled.endpoint })).sort()).toEqual(["config.json", "pytorch_model.bin"]);
+    const pickled = await fakeHub({
+      "org/tiny": { "config.json": text("{}"), "pytorch_model.bin": text("a"), "flax_model.msgpack": text("b") },
+    });
+    expect(readdirSync(await get(model, { endpoint: pickled.endpoint })).sort()).toEqual([
+      "config.json",
+      "pytorch_model.bin",
+    ]);
     await pickled.close();
-    const broken = await fakeHub({ "org/tiny": { "config.json": text("{}"), "model.safetensors.index.json": index(["model-00001-of-00002.safetensors"]) } });
+    const broken = await fakeHub({
+      "org/tiny": {
+        "config.json": text("{}"),
+        "model.safetensors.index.json": index(["model-00001-of-00002.safetensors"]),
+      },
+    });
     cacheDir = join(root, String(counter++));
-    expect((await failure(get(model, { endpoint: broken.endpoint }))).line).toContain("the index lists model-00001-of-00002.safetensors, which the model does not have");
+    expect((await failure(get(model, { endpoint: broken.endpoint }))).line).toContain(
+      "the index lists model-00001-of-00002.safetensors, which the model does not have",
+    );
     await broken.close();
   });
 });
@@ -204,13 +288,21 @@ describe("a broken line", () => {
     expect(new Uint8Array(readFileSync(join(dir, "model.safetensors")))).toEqual(weights);
     expect(bodies("model.safetensors")).toEqual([
       `GET /org/tiny/resolve/${commit}/model.safetensors`,
-      ...[20_000, 40_000, 60_000].map((at) => `GET /org/tiny/resolve/${commit}/model.safetensors bytes=${at}-${weights.length - 1}`),
+      ...[20_000, 40_000, 60_000].map(
+        (at) => `GET /org/tiny/resolve/${commit}/model.safetensors bytes=${at}-${weights.length - 1}`,
+      ),
     ]);
   });
 
   test("that brings nothing more ends the download; the next call goes on", async () => {
     Object.assign(hub.trouble, { breakAfter: 30_000, breaks: 1 });
-    const error = await failure(get(model, { onEvent: (event) => { if (event.type === "progress" && event.done > 20_000) hub.trouble.status = 503; } }));
+    const error = await failure(
+      get(model, {
+        onEvent: (event) => {
+          if (event.type === "progress" && event.done > 20_000) hub.trouble.status = 503;
+        },
+      }),
+    );
     expect(error.kind).toBe("stopped");
     expect(error.line).toContain("the Hub says 503; run the same command later to go on");
     expect(readFileSync(partial()).length).toBe(30_000);
@@ -218,7 +310,9 @@ describe("a broken line", () => {
     hub.trouble.status = undefined;
     hub.requests.length = 0;
     expect(new Uint8Array(readFileSync(join(await get(), "model.safetensors")))).toEqual(weights);
-    expect(bodies("model.safetensors")).toEqual([`GET /org/tiny/resolve/${commit}/model.safetensors bytes=30000-${weights.length - 1}`]);
+    expect(bodies("model.safetensors")).toEqual([
+      `GET /org/tiny/resolve/${commit}/model.safetensors bytes=30000-${weights.length - 1}`,
+    ]);
     expect(existsSync(partial())).toBe(false);
   });
 
@@ -226,7 +320,14 @@ describe("a broken line", () => {
     hub.trouble.slow = true;
     const controller = new AbortController();
     const half = Math.floor(weights.length / 2);
-    const stopped = failure(get(model, { signal: controller.signal, onEvent: (event) => { if (event.type === "progress" && event.done > half) controller.abort(); } }));
+    const stopped = failure(
+      get(model, {
+        signal: controller.signal,
+        onEvent: (event) => {
+          if (event.type === "progress" && event.done > half) controller.abort();
+        },
+      }),
+    );
     expect((await stopped).kind).toBe("interrupted");
     expect((await stopped).line).toContain("download stopped; run the same command to go on");
     expect(readFileSync(partial()).length).toBe(half);
@@ -242,11 +343,20 @@ describe("a broken line", () => {
     mkdirSync(join(repoDir(), "blobs"), { recursive: true });
     writeFileSync(partial(), new Uint8Array(1000));
     const notes: string[] = [];
-    const dir = await get(model, { onEvent: (event) => { if (event.type === "note") notes.push(event.text); } });
-    expect(notes).toEqual([expect.stringMatching(/^model\.safetensors arrived damaged \(checksum .*\), it was removed, trying again: 2 of 2$/)]);
+    const dir = await get(model, {
+      onEvent: (event) => {
+        if (event.type === "note") notes.push(event.text);
+      },
+    });
+    expect(notes).toEqual([
+      expect.stringMatching(
+        /^model\.safetensors arrived damaged \(checksum .*\), it was removed, trying again: 2 of 2$/,
+      ),
+    ]);
     expect(new Uint8Array(readFileSync(join(dir, "model.safetensors")))).toEqual(weights);
     expect(bodies("model.safetensors").slice(-2)).toEqual([
-      `GET /org/tiny/resolve/${commit}/model.safetensors bytes=1000-${weights.length - 1}`, `GET /org/tiny/resolve/${commit}/model.safetensors`,
+      `GET /org/tiny/resolve/${commit}/model.safetensors bytes=1000-${weights.length - 1}`,
+      `GET /org/tiny/resolve/${commit}/model.safetensors`,
     ]);
     expect(existsSync(partial())).toBe(false);
   });
@@ -257,7 +367,11 @@ describe("a broken line", () => {
     hub.trouble.wholeOnly = true;
     Object.assign(hub.trouble, { breakAfter: 30_000, breaks: 1 });
     const notes: string[] = [];
-    const dir = await get(model, { onEvent: (event) => { if (event.type === "note") notes.push(event.text); } });
+    const dir = await get(model, {
+      onEvent: (event) => {
+        if (event.type === "note") notes.push(event.text);
+      },
+    });
     expect(new Uint8Array(readFileSync(join(dir, "model.safetensors")))).toEqual(weights);
     const { host } = new URL(hub.endpoint);
     expect(notes[0]).toBe(`${host} sends whole files only: 1.0 kB of model.safetensors that are here come once more`);
@@ -280,9 +394,17 @@ describe("refusals", () => {
   test("a gated model needs a token that may read it", async () => {
     hub.trouble.token = "hf_right";
     const none = await failure(get());
-    expect([none.kind, none.line]).toEqual(["input", expect.stringContaining("hf://org/tiny: the Hub says 401: the model is gated; accept its conditions at ")]);
-    expect((await failure(get(model, { token: "hf_wrong" }))).line).toContain(`this account may not read the model; accept its conditions at ${hub.endpoint}/org/tiny, with the account of HF_TOKEN`);
-    expect((await failure(get(model, { token: "right" }))).line).toContain('HF_TOKEN: the token of the Hub does not begin with "hf_"');
+    expect([none.kind, none.line]).toEqual([
+      "input",
+      expect.stringContaining("hf://org/tiny: the Hub says 401: the model is gated; accept its conditions at "),
+    ]);
+    expect((await failure(get(model, { token: "hf_wrong" }))).line).toContain(
+      `this account may not read the model; accept its conditions at ${hub.endpoint}/org/tiny, with the ` +
+        "account of HF_TOKEN",
+    );
+    expect((await failure(get(model, { token: "right" }))).line).toContain(
+      'HF_TOKEN: the token of the Hub does not begin with "hf_"',
+    );
     await get(model, { token: "hf_right" });
   });
 
@@ -302,13 +424,19 @@ describe("refusals", () => {
   test("an endpoint that is no address", async () => {
     for (const endpoint of ["huggingface.co", "http://", "ftp://host"]) {
       const error = await failure(get(model, { endpoint }));
-      expect([error.kind, error.line]).toEqual(["input", `HF_ENDPOINT: "${endpoint}" is no address; write one such as https://huggingface.co, or leave it out`]);
+      expect([error.kind, error.line]).toEqual([
+        "input",
+        `HF_ENDPOINT: "${endpoint}" is no address; write one such as https://huggingface.co, or leave it out`,
+      ]);
     }
   });
 
   test("no such revision, no config, no weights we read", async () => {
     expect((await failure(get(`${model}@v2`))).line).toContain("hf://org/tiny@v2: the model has no revision v2");
-    for (const [content, words] of [[{ "model.safetensors": text("a") }, "the model has no config.json"], [{ "config.json": text("{}"), "q4.gguf": text("a") }, "(found q4.gguf)"]] as const) {
+    for (const [content, words] of [
+      [{ "model.safetensors": text("a") }, "the model has no config.json"],
+      [{ "config.json": text("{}"), "q4.gguf": text("a") }, "(found q4.gguf)"],
+    ] as const) {
       const other = await fakeHub({ "org/tiny": content });
       expect((await failure(get(model, { endpoint: other.endpoint }))).line).toContain(words);
       await other.close();
@@ -318,8 +446,13 @@ describe("refusals", () => {
   test("without a network a complete copy serves, and only that", async () => {
     const endpoint = "http://127.0.0.1:9";
     const error = await failure(get(model, { endpoint }));
-    expect([error.kind, error.line]).toEqual(["stopped", expect.stringMatching(/cannot reach http:\/\/127\.0\.0\.1:9 \(.+\); check the network and HF_ENDPOINT/)]);
-    expect((await failure(get(model, { offline: true }))).line).toContain("the model is not in the cache, and HF_HUB_OFFLINE is set");
+    expect([error.kind, error.line]).toEqual([
+      "stopped",
+      expect.stringMatching(/cannot reach http:\/\/127\.0\.0\.1:9 \(.+\); check the network and HF_ENDPOINT/),
+    ]);
+    expect((await failure(get(model, { offline: true }))).line).toContain(
+      "the model is not in the cache, and HF_HUB_OFFLINE is set",
+    );
     const dir = await get();
     const events: HubEvent[] = [];
     expect(await get(model, { endpoint, onEvent: (event) => events.push(event) })).toBe(dir);
@@ -335,11 +468,28 @@ describe("names and settings", () => {
     expect(parseHubReference("hf://org/name")).toEqual({ repo: "org/name", revision: "main" });
     expect(parseHubReference("hf://gpt2@refs/pr/1")).toEqual({ repo: "gpt2", revision: "refs/pr/1" });
     expect([isHubReference("models/a"), isHubReference("hf://a/b")]).toEqual([false, true]);
-    for (const bad of ["hf://", "hf://a/b/c", "hf://../b", "hf://a/..", "hf://a/b@", "hf://a/b@../../x", "hf://a/b@x/../y", "hf://a b/c", "hf://a/b--c", "hf://a/-b", "hf://a/b@x y", "hf://a/b@/x"]) {
+    for (const bad of [
+      "hf://",
+      "hf://a/b/c",
+      "hf://../b",
+      "hf://a/..",
+      "hf://a/b@",
+      "hf://a/b@../../x",
+      "hf://a/b@x/../y",
+      "hf://a b/c",
+      "hf://a/b--c",
+      "hf://a/-b",
+      "hf://a/b@x y",
+      "hf://a/b@/x",
+    ]) {
       expect(() => parseHubReference(bad), bad).toThrow("is no model of the Hub");
     }
-    expect(() => parseHubReference("hf://a/b@refs%2Fpr%2f1")).toThrow(expect.objectContaining({ hint: "write hf://a/b@refs/pr/1" }));
-    expect(() => parseHubReference("hf://a/b@50%")).toThrow(expect.objectContaining({ hint: "write hf://org/name or hf://org/name@revision" }));
+    expect(() => parseHubReference("hf://a/b@refs%2Fpr%2f1")).toThrow(
+      expect.objectContaining({ hint: "write hf://a/b@refs/pr/1" }),
+    );
+    expect(() => parseHubReference("hf://a/b@50%")).toThrow(
+      expect.objectContaining({ hint: "write hf://org/name or hf://org/name@revision" }),
+    );
   });
 
   test("folders are called by their model", () => {
@@ -352,11 +502,21 @@ describe("names and settings", () => {
     mkdirSync(join(root, "home"), { recursive: true });
     writeFileSync(join(root, "home", "token"), "hf_stored\n");
     expect(await hubSettings({ HF_HOME: join(root, "home") })).toMatchObject({
-      endpoint: "https://huggingface.co", cacheDir: join(root, "home", "hub"), token: "hf_stored", offline: false,
+      endpoint: "https://huggingface.co",
+      cacheDir: join(root, "home", "hub"),
+      token: "hf_stored",
+      offline: false,
     });
-    expect(await hubSettings({ HF_HOME: join(root, "home"), HF_HUB_DISABLE_IMPLICIT_TOKEN: "1" })).toMatchObject({ token: undefined });
-    expect(await hubSettings({ HF_TOKEN: "hf_a", HF_HUB_CACHE: "/c", HF_ENDPOINT: "http://mirror/", HF_HUB_OFFLINE: "1" })).toMatchObject({
-      endpoint: "http://mirror", cacheDir: "/c", token: "hf_a", offline: true,
+    expect(await hubSettings({ HF_HOME: join(root, "home"), HF_HUB_DISABLE_IMPLICIT_TOKEN: "1" })).toMatchObject({
+      token: undefined,
+    });
+    expect(
+      await hubSettings({ HF_TOKEN: "hf_a", HF_HUB_CACHE: "/c", HF_ENDPOINT: "http://mirror/", HF_HUB_OFFLINE: "1" }),
+    ).toMatchObject({
+      endpoint: "http://mirror",
+      cacheDir: "/c",
+      token: "hf_a",
+      offline: true,
     });
     expect((await hubSettings({ XDG_CACHE_HOME: "/x", HF_TOKEN: "" })).cacheDir).toBe(join("/x", "huggingface", "hub"));
   });

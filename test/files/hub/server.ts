@@ -37,7 +37,9 @@ export const commit = "0123456789abcdef0123456789abcdef01234567";
 const largeFrom = 1000;
 
 /** Of files by repository and name. */
-export async function fakeHub(repositories: Readonly<Record<string, Readonly<Record<string, Uint8Array>>>>): Promise<FakeHub> {
+export async function fakeHub(
+  repositories: Readonly<Record<string, Readonly<Record<string, Uint8Array>>>>,
+): Promise<FakeHub> {
   const requests: string[] = [];
   const trouble: Trouble = {};
   const answer = (request: IncomingMessage, response: ServerResponse): void => {
@@ -46,20 +48,37 @@ export async function fakeHub(repositories: Readonly<Record<string, Readonly<Rec
     requests.push(`${request.method} ${pathname} ${range}`.trim());
     if (trouble.instead?.(request, response) === true) return;
     const fail = (status: number, code: string): void => {
-      response.writeHead(status, { "content-type": "application/json", "x-error-code": code }).end(JSON.stringify({ error: code }));
+      response
+        .writeHead(status, { "content-type": "application/json", "x-error-code": code })
+        .end(JSON.stringify({ error: code }));
     };
-    const json = (value: unknown): void => void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(value));
+    const json = (value: unknown): void =>
+      void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(value));
     if (trouble.status !== undefined) return fail(trouble.status, trouble.code ?? "");
-    if (trouble.token !== undefined && request.headers.authorization !== `Bearer ${trouble.token}`) return fail(request.headers.authorization === undefined ? 401 : 403, "GatedRepo");
+    if (trouble.token !== undefined && request.headers.authorization !== `Bearer ${trouble.token}`)
+      return fail(request.headers.authorization === undefined ? 401 : 403, "GatedRepo");
     const [, api, repo, rest] = /^\/(api\/models\/)?([^/]+\/[^/]+)\/(.+)$/.exec(pathname) ?? [];
     const files = repo !== undefined && Object.hasOwn(repositories, repo) ? repositories[repo]! : null;
     if (files === null) return fail(404, "RepoNotFound");
     const [, revision] = /^revision\/([^/]+)$/.exec(api === undefined ? "" : rest!) ?? [];
     if (revision !== undefined) {
       if (!["main", "v1", commit].includes(decodeURIComponent(revision))) return fail(404, "RevisionNotFound");
-      return json({ _id: "1", id: repo, sha: commit, private: false, downloads: 0, gated: false, likes: 0, lastModified: "2026-01-01T00:00:00Z" });
+      return json({
+        _id: "1",
+        id: repo,
+        sha: commit,
+        private: false,
+        downloads: 0,
+        gated: false,
+        likes: 0,
+        lastModified: "2026-01-01T00:00:00Z",
+      });
     }
-    if (api !== undefined && rest === `tree/${commit}`) return json([{ type: "directory", path: "onnx", oid: "0".repeat(40), size: 0 }, ...Object.entries(files).map(listed)]);
+    if (api !== undefined && rest === `tree/${commit}`)
+      return json([
+        { type: "directory", path: "onnx", oid: "0".repeat(40), size: 0 },
+        ...Object.entries(files).map(listed),
+      ]);
     const [, name] = new RegExp(`^resolve/${commit}/([^/]+)$`).exec(api === undefined ? rest! : "") ?? [];
     const content = name === undefined || !Object.hasOwn(files, name) ? undefined : files[name];
     if (content === undefined) return fail(404, name === undefined ? "RepoNotFound" : "EntryNotFound");
@@ -72,7 +91,9 @@ export async function fakeHub(repositories: Readonly<Record<string, Readonly<Rec
     const [, first, last] = /^bytes=(\d+)-(\d*)$/.exec(range) ?? [];
     const probe = range === "bytes=0-0";
     const part = first !== undefined && (trouble.wholeOnly !== true || probe);
-    const [from, to] = part ? [Number(first), last === "" ? bytes.length : Math.min(bytes.length, Number(last) + 1)] : [0, bytes.length];
+    const [from, to] = part
+      ? [Number(first), last === "" ? bytes.length : Math.min(bytes.length, Number(last) + 1)]
+      : [0, bytes.length];
     const body = bytes.subarray(from, to);
     response.writeHead(part ? 206 : 200, {
       etag: `"${listed([name, content]).oid}"`,
@@ -95,7 +116,8 @@ export async function fakeHub(repositories: Readonly<Record<string, Readonly<Rec
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return {
     endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    requests, trouble,
+    requests,
+    trouble,
     close: async () => {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
@@ -104,7 +126,13 @@ export async function fakeHub(repositories: Readonly<Record<string, Readonly<Rec
 }
 
 /** An entry of the Hub's list of files. */
-export function listed([path, bytes]: [string, Uint8Array]): { type: string; path: string; oid: string; size: number; lfs?: object } {
+export function listed([path, bytes]: [string, Uint8Array]): {
+  type: string;
+  path: string;
+  oid: string;
+  size: number;
+  lfs?: object;
+} {
   const oid = createHash("sha1").update(`blob ${bytes.length}\0`).update(bytes).digest("hex");
   const lfs = { oid: createHash("sha256").update(bytes).digest("hex"), size: bytes.length, pointerSize: 130 };
   return { type: "file", path, oid, size: bytes.length, ...(bytes.length > largeFrom ? { lfs } : {}) };

@@ -3,7 +3,14 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
-import { previousName, stageDirectory, stageForAttempts, writeAll, writeFileAtomic, writeJson } from "../../../src/files/io/atomic.js";
+import {
+  previousName,
+  stageDirectory,
+  stageForAttempts,
+  writeAll,
+  writeFileAtomic,
+  writeJson,
+} from "../../../src/files/io/atomic.js";
 import { fsError, withFsErrors } from "../../../src/files/io/fs-errors.js";
 import { temporaryFolder } from "./temporary.js";
 
@@ -40,7 +47,9 @@ describe("writeFileAtomic", () => {
     expect((await failure(writeFileAtomic(join(dir, "missing", "a"), "x"))).line).toBe(
       `${join(dir, "missing", "a")}: cannot write file: its folder does not exist; make it first`,
     );
-    expect((await failure(writeFileAtomic(join(dir, "file", "a"), "x"))).line).toContain("a part of this path is a file");
+    expect((await failure(writeFileAtomic(join(dir, "file", "a"), "x"))).line).toContain(
+      "a part of this path is a file",
+    );
     mkdirSync(join(dir, "folder", "inside"), { recursive: true });
     expect((await failure(writeFileAtomic(join(dir, "folder"), "x"))).kind).toBe("input");
     expect(readdirSync(dir).sort()).toEqual(["file", "folder"]);
@@ -54,9 +63,15 @@ describe("stageForAttempts", () => {
     const before = process.cwd();
     process.chdir(join(dir, "here", "inside"));
     try {
-      expect((await failure(stageForAttempts("", { overwrite: true }))).line).toContain("the name of the folder to make is empty");
-      expect((await failure(stageForAttempts(".", { overwrite: true }))).line).toBe(".: this is the working folder, which a new one would replace; choose a folder to be made, such as ./model");
-      expect((await failure(stageForAttempts("../..", { overwrite: true }))).line).toContain("the working folder lies inside this folder, which a new one would replace");
+      expect((await failure(stageForAttempts("", { overwrite: true }))).line).toContain(
+        "the name of the folder to make is empty",
+      );
+      expect((await failure(stageForAttempts(".", { overwrite: true }))).line).toBe(
+        ".: this is the working folder, which a new one would replace; choose a folder to be made, such as ./model",
+      );
+      expect((await failure(stageForAttempts("../..", { overwrite: true }))).line).toContain(
+        "the working folder lies inside this folder, which a new one would replace",
+      );
       const beside = await stageForAttempts("../inside2");
       await beside.discard();
     } finally {
@@ -67,7 +82,9 @@ describe("stageForAttempts", () => {
 
   // Node asks for ever there if it is asked for a whole path.
   test.skipIf(process.platform !== "linux")("ends where no folder can be made", async () => {
-    expect((await failure(stageForAttempts("/proc/x"))).line).toBe("/proc/x: cannot create folder: no such file or folder");
+    expect((await failure(stageForAttempts("/proc/x"))).line).toBe(
+      "/proc/x: cannot create folder: no such file or folder",
+    );
   });
 });
 
@@ -100,7 +117,8 @@ describe("stageDirectory", () => {
     await stage.commit();
     const error = await failure(stageDirectory(join(dir, "model")));
     expect(error.line).toBe(
-      `${join(dir, "model")}: folder exists and is not empty (1 entries, such as config.json); choose another folder, or replace this one (--overwrite)`,
+      `${join(dir, "model")}: folder exists and is not empty (1 entries, such as config.json); choose another ` +
+        "folder, or replace this one (--overwrite)",
     );
     const second = await stageDirectory(join(dir, "model"), { overwrite: true });
     writeFileSync(join(second.path, "upcycle.json"), "2");
@@ -131,7 +149,14 @@ describe("stageDirectory", () => {
     const dead = ".model.partial-4194305"; // Above the largest pid Linux gives out.
     const alive = `.model.partial-${process.ppid}`;
     const theirs = ".model.partial-4194306";
-    for (const name of [dead, `${dead}-1`, alive, ".model.partial-notes", ".other.partial-4194305", `.model.partial-${process.pid}`]) {
+    for (const name of [
+      dead,
+      `${dead}-1`,
+      alive,
+      ".model.partial-notes",
+      ".other.partial-4194305",
+      `.model.partial-${process.pid}`,
+    ]) {
       mkdirSync(join(dir, name));
       writeFileSync(join(dir, name, "model.safetensors"), "1");
     }
@@ -140,7 +165,9 @@ describe("stageDirectory", () => {
     const stage = await stageDirectory(join(dir, "model"));
     expect(readdirSync(stage.path)).toEqual([]);
     await stage.commit();
-    expect(readdirSync(dir).sort()).toEqual([alive, theirs, ".model.partial-notes", ".other.partial-4194305", "model"].sort());
+    expect(readdirSync(dir).sort()).toEqual(
+      [alive, theirs, ".model.partial-notes", ".other.partial-4194305", "model"].sort(),
+    );
   });
 
   test("a replacement cut between its two renames is undone by the next start", async () => {

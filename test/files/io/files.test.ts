@@ -39,9 +39,12 @@ describe("openRanges", () => {
 
   test("missing files, folders and devices are input errors", async () => {
     mkdirSync(path("folder"));
-    expect(await line(openRanges(path("missing")))).toBe(`${path("missing")}: cannot open file: no such file or folder`);
+    expect(await line(openRanges(path("missing")))).toBe(
+      `${path("missing")}: cannot open file: no such file or folder`,
+    );
     expect(await line(openRanges(path("folder")))).toBe(`${path("folder")}: this is a folder, expected a file`);
-    if (existsSync("/dev/full")) expect(await line(openRanges("/dev/full"))).toContain("this is a device, expected a regular file");
+    if (existsSync("/dev/full"))
+      expect(await line(openRanges("/dev/full"))).toContain("this is a device, expected a regular file");
   });
 
   test("text and JSON", async () => {
@@ -111,7 +114,9 @@ describe("jsonl", () => {
   test("a full disk stops, and the next line is still tried", async () => {
     const log = await openJsonl(path("full"));
     const handle = await open(path("any"), "w");
-    const write = vi.spyOn(Object.getPrototypeOf(handle) as FileHandle, "appendFile").mockRejectedValue(Object.assign(new Error("ENOSPC"), { code: "ENOSPC" }));
+    const write = vi
+      .spyOn(Object.getPrototypeOf(handle) as FileHandle, "appendFile")
+      .mockRejectedValue(Object.assign(new Error("ENOSPC"), { code: "ENOSPC" }));
     const both = await Promise.all([line(log.append(1)), line(log.append(2))]);
     write.mockRestore();
     await Promise.all([log.close(), handle.close()]);

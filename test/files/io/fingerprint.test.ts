@@ -31,7 +31,9 @@ describe("a file's fingerprint", () => {
   });
 
   it("of a large file sees its beginning, its end, and what is changed all over", async () => {
-    const marks = await Promise.all([0, 1000, 39_999_999, 20_000_000 - 32_768].map((at, i) => fileFingerprint(large(`large-${i}`, at))));
+    const marks = await Promise.all(
+      [0, 1000, 39_999_999, 20_000_000 - 32_768].map((at, i) => fileFingerprint(large(`large-${i}`, at))),
+    );
     expect(await fileFingerprint(large("again", 1000))).toBe(marks[1]);
     expect(new Set(marks.slice(0, 3)).size).toBe(3);
   });

@@ -21,7 +21,9 @@ it("one holder at a time; giving it back lets the next one in", async () => {
   await expect(lockFolder(dir)).rejects.toThrow(`another command (process ${process.pid}) is working in this folder`);
   await release();
   expect(readdirSync(dir)).toEqual([]);
-  await (await lockFolder(dir))();
+  await (
+    await lockFolder(dir)
+  )();
 });
 
 it("is taken over from a process that ended, also one with our own id or one that wrote nothing", async () => {

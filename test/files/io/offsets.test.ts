@@ -8,7 +8,11 @@ import { temporaryFolder } from "./temporary.js";
 const dir = temporaryFolder();
 
 test.each([true, false])("runs of any size land at any offset, direct %s, and touch nothing else", async (direct) => {
-  const run = fc.record({ offset: fc.nat(300_000), bytes: fc.oneof(fc.nat(200), fc.integer({ min: 60_000, max: 200_000 })), placed: fc.boolean() });
+  const run = fc.record({
+    offset: fc.nat(300_000),
+    bytes: fc.oneof(fc.nat(200), fc.integer({ min: 60_000, max: 200_000 })),
+    placed: fc.boolean(),
+  });
   await fc.assert(
     fc.asyncProperty(fc.array(run, { minLength: 1, maxLength: 5 }), async (runs) => {
       const path = join(dir, "file");

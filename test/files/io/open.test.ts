@@ -1,4 +1,14 @@
-import { existsSync, linkSync, lstatSync, mkdirSync, readdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
@@ -15,18 +25,26 @@ import { temporaryFolder } from "./temporary.js";
 const root = temporaryFolder();
 const path = (name: string): string => join(root, name);
 const line = (promise: Promise<unknown>): Promise<string> =>
-  promise.then(() => "no error", (error: unknown) => {
-    expect(error).toBeInstanceOf(UpcycleError);
-    expect((error as UpcycleError).exitCode).toBe(2);
-    return (error as UpcycleError).line;
-  });
+  promise.then(
+    () => "no error",
+    (error: unknown) => {
+      expect(error).toBeInstanceOf(UpcycleError);
+      expect((error as UpcycleError).exitCode).toBe(2);
+      return (error as UpcycleError).line;
+    },
+  );
 const drain = async (documents: AsyncIterable<unknown>): Promise<void> => {
   for await (const _ of documents) void _;
 };
 
 describe.skipIf(!hasSpecialFiles)("what is no regular file is refused by its name, at once", () => {
   const readers: Readonly<Record<string, (path: string) => Promise<unknown>>> = {
-    openRanges, readText, readJson, openTensorFile, openJsonl, readJsonl,
+    openRanges,
+    readText,
+    readJson,
+    openTensorFile,
+    openJsonl,
+    readJsonl,
     readWhole: (file) => readWhole(file, 1),
   };
 
@@ -42,7 +60,9 @@ describe.skipIf(!hasSpecialFiles)("what is no regular file is refused by its nam
 
   test.each(["txt", "jsonl", "jsonl.gz", "parquet"])("a pipe as text that ends in .%s", async (extension) => {
     const fifo = makeFifo(path(`text.${extension}`));
-    expect(await line(drain(readDocuments({ path: fifo })))).toBe(`${fifo}: this is a pipe (FIFO), expected a regular file`);
+    expect(await line(drain(readDocuments({ path: fifo })))).toBe(
+      `${fifo}: this is a pipe (FIFO), expected a regular file`,
+    );
   });
 
   test("a pipe that somebody writes into keeps its reader to come", async () => {
@@ -64,13 +84,20 @@ describe("the whole of a file", () => {
   test("has a limit, found before anything is read", async () => {
     writeFileSync(path("huge"), "");
     truncateSync(path("huge"), 2 ** 40);
-    expect(await line(readJson(path("huge"), largest.settings))).toBe(`${path("huge")}: file has 1.1 TB, the limit for this is 16 MB; is this the right file?`);
+    expect(await line(readJson(path("huge"), largest.settings))).toBe(
+      `${path("huge")}: file has 1.1 TB, the limit for this is 16 MB; is this the right file?`,
+    );
     expect(await line(readJsonl(path("huge")))).toContain("log has 1.1 TB, the limit for this is 500 MB");
-    expect(await line(drain(readDocuments({ path: (linkSync(path("huge"), path("huge.txt")), path("huge.txt")) })))).toContain("the limit for one document is");
+    expect(
+      await line(drain(readDocuments({ path: (linkSync(path("huge"), path("huge.txt")), path("huge.txt")) }))),
+    ).toContain("the limit for one document is");
   });
 
   test.skipIf(!existsSync("/proc/self/status"))("that holds more than it says is refused", async () => {
-    expect(await line(readText("/proc/self/status"))).toBe("/proc/self/status: file has more than the 0 bytes it had when opened; something else is changing it: wait for that, or give a copy");
+    expect(await line(readText("/proc/self/status"))).toBe(
+      "/proc/self/status: file has more than the 0 bytes it had when opened; something else is changing it: " +
+        "wait for that, or give a copy",
+    );
   });
 
   test("is text in UTF-8, with or without its byte order mark, and JSON is not empty", async () => {
@@ -78,7 +105,10 @@ describe("the whole of a file", () => {
     expect(await readJson(path("mark"))).toEqual({});
     for (const order of ["fffe7b007d00", "feff007b007d"]) {
       writeFileSync(path("utf16"), Buffer.from(order, "hex"));
-      expect(await line(readText(path("utf16")))).toBe(`${path("utf16")}: this is UTF-16 text, expected UTF-8; convert it first, for example with iconv -f utf-16 -t utf-8`);
+      expect(await line(readText(path("utf16")))).toBe(
+        `${path("utf16")}: this is UTF-16 text, expected UTF-8; convert it first, for example with iconv -f ` +
+          "utf-16 -t utf-8",
+      );
     }
     writeFileSync(path("empty"), "\r\n");
     expect(await line(readJson(path("empty")))).toBe(`${path("empty")}: the file is empty, expected JSON`);
@@ -87,13 +117,16 @@ describe("the whole of a file", () => {
   });
 
   test("under a name with newlines is named in one line", async () => {
-    expect(await line(readText(path("two\nlines")))).toBe(`${path("two lines")}: cannot open file: no such file or folder`);
+    expect(await line(readText(path("two\nlines")))).toBe(
+      `${path("two lines")}: cannot open file: no such file or folder`,
+    );
   });
 });
 
 describe.skipIf(!hasSpecialFiles)("a file to be made", () => {
   const makers: Readonly<Record<string, (path: string) => Promise<unknown>>> = {
-    requireOutputFile, stageFile,
+    requireOutputFile,
+    stageFile,
     writeFileAtomic: (file) => writeFileAtomic(file, "text"),
   };
 
@@ -106,8 +139,12 @@ describe.skipIf(!hasSpecialFiles)("a file to be made", () => {
       if (words.startsWith("a link")) continue;
       expect(await line(makers[name]!(special))).toContain(words);
     }
-    expect(await line(makers[name]!("/dev/stdout"))).toMatch(/^\/dev\/stdout: this is a .*, expected a file; name a file to be made/);
-    expect(await line(makers[name]!(path("none/file")))).toBe(`${path("none/file")}: cannot write file: its folder does not exist; make it first`);
+    expect(await line(makers[name]!("/dev/stdout"))).toMatch(
+      /^\/dev\/stdout: this is a .*, expected a file; name a file to be made/,
+    );
+    expect(await line(makers[name]!(path("none/file")))).toBe(
+      `${path("none/file")}: cannot write file: its folder does not exist; make it first`,
+    );
     expect(await line(makers[name]!(""))).toContain("the name of the file to make is empty");
     expect(before()).toEqual(names);
     expect(lstatSync(path(`out-${name}/fifo`)).isFIFO()).toBe(true);
@@ -126,14 +163,19 @@ describe.skipIf(!hasSpecialFiles)("a file to be made", () => {
 });
 
 describe.skipIf(!hasSpecialFiles)("a folder to be made", () => {
-  test.each([["stageDirectory", stageDirectory], ["stageForAttempts", stageForAttempts]] as const)("%s is refused by name where something else is, and where a link leads nowhere", async (name, stage) => {
+  test.each([
+    ["stageDirectory", stageDirectory],
+    ["stageForAttempts", stageForAttempts],
+  ] as const)("%s is refused by name where something else is, and where a link leads nowhere", async (name, stage) => {
     mkdirSync(path(name));
     const fifo = makeFifo(join(path(name), "fifo"));
     symlinkSync("gone", join(path(name), "dead"));
     for (const overwrite of [false, true]) {
       expect(await line(stage(fifo, { overwrite }))).toBe(`${fifo}: this is a pipe (FIFO), expected a folder`);
       expect(await line(stage("/dev/null", { overwrite }))).toBe("/dev/null: this is a device, expected a folder");
-      expect(await line(stage(join(path(name), "dead"), { overwrite }))).toContain("dead: this is a link to gone, which is not there");
+      expect(await line(stage(join(path(name), "dead"), { overwrite }))).toContain(
+        "dead: this is a link to gone, which is not there",
+      );
     }
     expect(readdirSync(path(name)).sort()).toEqual(["dead", "fifo"]);
   });

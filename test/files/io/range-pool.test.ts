@@ -46,11 +46,13 @@ describe("a pool of files", () => {
     const files = [];
     for (const path of writeFiles("together", 20)) files.push(await pool.open(path));
     let most = 0;
-    const texts = await Promise.all([...files, ...files].map(async (file) => {
-      const bytes = await file.read(5, 3);
-      most = Math.max(most, pool.openFiles);
-      return text(bytes);
-    }));
+    const texts = await Promise.all(
+      [...files, ...files].map(async (file) => {
+        const bytes = await file.read(5, 3);
+        most = Math.max(most, pool.openFiles);
+        return text(bytes);
+      }),
+    );
     expect(texts).toEqual([...files, ...files].map((_, i) => String(i % 20).padStart(3, "0")));
     expect(most).toBeLessThanOrEqual(2);
     await Promise.all(files.map((file) => file.close()));
@@ -64,7 +66,11 @@ describe("a pool of files", () => {
     const second = await pool.open(two);
     writeFileSync(one, "another file of another size");
     utimesSync(one, 1, 1);
-    await expect(first.read(0, 4)).rejects.toMatchObject({ kind: "input", where: one, message: "the file was replaced while it was read" });
+    await expect(first.read(0, 4)).rejects.toMatchObject({
+      kind: "input",
+      where: one,
+      message: "the file was replaced while it was read",
+    });
     expect(text(await second.read(0, 8))).toBe("file 001");
     await Promise.all([first.close(), second.close()]);
     expect(pool.openFiles).toBe(0);

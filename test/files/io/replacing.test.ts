@@ -1,10 +1,27 @@
 /** What is replaced, and what is never: folders and files of somebody else's beside and in the place of ours. */
-import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { isCheckpointFile, isModelFile } from "../../../src/files/formats/model-files.js";
-import { previousName, requirePlace, restoreReplaced, stageDirectory, stageForAttempts, unfinishedName, writeFileAtomic } from "../../../src/files/io/atomic.js";
+import {
+  previousName,
+  requirePlace,
+  restoreReplaced,
+  stageDirectory,
+  stageForAttempts,
+  unfinishedName,
+  writeFileAtomic,
+} from "../../../src/files/io/atomic.js";
 import { randomStream } from "../../../src/base/random.js";
 import { isOwnPage, requireFilePlace } from "../../../src/files/io/named-file.js";
 import { runScript, built } from "../../support/built.js";
@@ -26,7 +43,10 @@ function tree(dir: string, files: Readonly<Record<string, string>>): string {
   return dir;
 }
 async function refusal(promise: Promise<unknown>): Promise<string> {
-  const error: unknown = await promise.then(() => "not refused", (cause: unknown) => cause);
+  const error: unknown = await promise.then(
+    () => "not refused",
+    (cause: unknown) => cause,
+  );
   if (!(error instanceof UpcycleError)) throw new Error(`no UpcycleError: ${String(error)}`, { cause: error });
   expect(error.exitCode).toBe(2);
   return error.line.replaceAll(root, "ROOT");
@@ -35,31 +55,108 @@ const model = { "config.json": '{"model_type":"llama"}', "model.safetensors": "w
 
 describe("the files of a model folder", () => {
   test.each([
-    "config.json", "model.safetensors", "model-00001-of-00005.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model-00001-of-00002.bin",
-    "pytorch_model.bin.index.json", "tokenizer.json", "tokenizer.model", "generation_config.json", "README.md", "LICENSE", "LICENSE.txt", "NOTICE", "upcycle.json", "merge.json",
-    "multiply.json", "preservation.json", "modeling_llama.py", "configuration_llama.py", ".gitattributes", ".README.md.partial-123", ".config.json.partial-12-1",
+    "config.json",
+    "model.safetensors",
+    "model-00001-of-00005.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model-00001-of-00002.bin",
+    "pytorch_model.bin.index.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "generation_config.json",
+    "README.md",
+    "LICENSE",
+    "LICENSE.txt",
+    "NOTICE",
+    "upcycle.json",
+    "merge.json",
+    "multiply.json",
+    "preservation.json",
+    "modeling_llama.py",
+    "configuration_llama.py",
+    ".gitattributes",
+    ".README.md.partial-123",
+    ".config.json.partial-12-1",
   ])("%s is one", (name) => expect(isModelFile(name)).toBe(true));
 
   test.each([
-    "thesis.txt", "id_rsa", ".ssh", ".git", ".env", "train.py", "model.py", "photo.jpg", "card.png", "notes.md", "data.jsonl", "optimizer.safetensors", "training.json", "other.safetensors",
-    "model", "models.safetensors", "config.json.bak", "config.yaml", "../..", ".thesis.txt.partial-123", "x\nconfig.json", "config.json\n", "LICENSE\n",
+    "thesis.txt",
+    "id_rsa",
+    ".ssh",
+    ".git",
+    ".env",
+    "train.py",
+    "model.py",
+    "photo.jpg",
+    "card.png",
+    "notes.md",
+    "data.jsonl",
+    "optimizer.safetensors",
+    "training.json",
+    "other.safetensors",
+    "model",
+    "models.safetensors",
+    "config.json.bak",
+    "config.yaml",
+    "../..",
+    ".thesis.txt.partial-123",
+    "x\nconfig.json",
+    "config.json\n",
+    "LICENSE\n",
   ])("%j is none", (name) => expect(isModelFile(name)).toBe(false));
 
   test("a checkpoint holds the state of its training too", () => {
-    expect(["training.json", "optimizer.safetensors", "config.json", "notes.txt"].filter(isCheckpointFile)).toEqual(["training.json", "optimizer.safetensors", "config.json"]);
+    expect(["training.json", "optimizer.safetensors", "config.json", "notes.txt"].filter(isCheckpointFile)).toEqual([
+      "training.json",
+      "optimizer.safetensors",
+      "config.json",
+    ]);
   });
 });
 
 describe("a folder that may be replaced", () => {
   const places: readonly [string, (dir: string) => void, string][] = [
-    ["no model at all", (dir) => tree(dir, { "thesis.txt": "x", ".ssh/id_rsa": "x" }), "holds what is no file of a model: .ssh and thesis.txt; choose another folder, or move that away first"],
-    ["many files", (dir) => tree(dir, { a: "", b: "", c: "", d: "", e: "" }), "holds what is no file of a model: a, b, c and 2 more;"],
-    ["a model with a note beside it", (dir) => tree(dir, { ...model, "notes\n.txt": "x" }), "holds what is no file of a model: notes?.txt;"],
-    ["a model with a folder in it, even by a known name", (dir) => tree(dir, { ...model, "tokenizer.json/x": "" }), "holds what is no file of a model: tokenizer.json;"],
-    ["a clone with its history", (dir) => tree(dir, { ...model, ".git/HEAD": "x" }), "holds what is no file of a model: .git;"],
-    ["a checkpoint of a training", (dir) => tree(dir, { ...model, "optimizer.safetensors": "x", "training.json": "{}" }), "holds what is no file of a model: optimizer.safetensors and training.json;"],
-    ["a model of links, as in the Hub's cache", (dir) => (tree(dir, model), symlinkSync("model.safetensors", join(dir, "tokenizer.json"))), "holds what is no file of a model: tokenizer.json;"],
-    ["somebody else's config.json and README", (dir) => tree(dir, { "config.json": '{"port":80}', "README.md": "x" }), "nothing in it (README.md and config.json) says that it is a model"],
+    [
+      "no model at all",
+      (dir) => tree(dir, { "thesis.txt": "x", ".ssh/id_rsa": "x" }),
+      "holds what is no file of a model: .ssh and thesis.txt; choose another folder, or move that away first",
+    ],
+    [
+      "many files",
+      (dir) => tree(dir, { a: "", b: "", c: "", d: "", e: "" }),
+      "holds what is no file of a model: a, b, c and 2 more;",
+    ],
+    [
+      "a model with a note beside it",
+      (dir) => tree(dir, { ...model, "notes\n.txt": "x" }),
+      "holds what is no file of a model: notes?.txt;",
+    ],
+    [
+      "a model with a folder in it, even by a known name",
+      (dir) => tree(dir, { ...model, "tokenizer.json/x": "" }),
+      "holds what is no file of a model: tokenizer.json;",
+    ],
+    [
+      "a clone with its history",
+      (dir) => tree(dir, { ...model, ".git/HEAD": "x" }),
+      "holds what is no file of a model: .git;",
+    ],
+    [
+      "a checkpoint of a training",
+      (dir) => tree(dir, { ...model, "optimizer.safetensors": "x", "training.json": "{}" }),
+      "holds what is no file of a model: optimizer.safetensors and training.json;",
+    ],
+    [
+      "a model of links, as in the Hub's cache",
+      (dir) => (tree(dir, model), symlinkSync("model.safetensors", join(dir, "tokenizer.json"))),
+      "holds what is no file of a model: tokenizer.json;",
+    ],
+    [
+      "somebody else's config.json and README",
+      (dir) => tree(dir, { "config.json": '{"port":80}', "README.md": "x" }),
+      "nothing in it (README.md and config.json) says that it is a model",
+    ],
     ["a licence alone", (dir) => tree(dir, { LICENSE: "x" }), "nothing in it (LICENSE) says that it is a model"],
     ["a record that is none", (dir) => tree(dir, { "upcycle.json": "[]" }), "says that it is a model"],
   ];
@@ -69,14 +166,21 @@ describe("a folder that may be replaced", () => {
     mkdirSync(out);
     make(out);
     const before = readdirSync(out, { recursive: true });
-    for (const ask of [requirePlace(out, true), stageDirectory(out, { overwrite: true }), stageForAttempts(out, { overwrite: true })].map(refusal)) expect(await ask).toContain(said);
+    for (const ask of [
+      requirePlace(out, true),
+      stageDirectory(out, { overwrite: true }),
+      stageForAttempts(out, { overwrite: true }),
+    ].map(refusal))
+      expect(await ask).toContain(said);
     expect(readdirSync(out, { recursive: true })).toEqual(before);
     expect(readdirSync(dir)).toEqual(["out"]);
   });
 
   test("is a model, or what we made of one, with all that belongs to it", async () => {
     const ours: readonly Readonly<Record<string, string>>[] = [
-      model, { "upcycle.json": '{"upcycle":"0.1.0"}' }, { ...model, LICENSE: "", "README.md": "", "modeling_x.py": "", ".README.md.partial-1": "" },
+      model,
+      { "upcycle.json": '{"upcycle":"0.1.0"}' },
+      { ...model, LICENSE: "", "README.md": "", "modeling_x.py": "", ".README.md.partial-1": "" },
     ];
     for (const files of ours) {
       const dir = fresh();
@@ -94,9 +198,16 @@ describe("a folder that may be replaced", () => {
     const dir = fresh();
     tree(join(dir, "real"), model);
     mkdirSync(join(dir, "empty"));
-    for (const [name, to] of [["full", "real"], ["free", "empty"], ["dangling", "nowhere"]] as const) {
+    for (const [name, to] of [
+      ["full", "real"],
+      ["free", "empty"],
+      ["dangling", "nowhere"],
+    ] as const) {
       symlinkSync(to, join(dir, name));
-      for (const overwrite of [true, false]) expect(await refusal(stageDirectory(join(dir, name), { overwrite }))).toContain("this is a link, which a new folder would take the place of");
+      for (const overwrite of [true, false])
+        expect(await refusal(stageDirectory(join(dir, name), { overwrite }))).toContain(
+          "this is a link, which a new folder would take the place of",
+        );
     }
     expect(await refusal(requirePlace(join(dir, "full/"), true))).toContain("this is a link");
     expect(readdirSync(join(dir, "real")).sort()).toEqual(Object.keys(model));
@@ -117,7 +228,12 @@ describe("a folder that may be replaced", () => {
 
 test("what somebody put into a checkpoint moves along into the next one", async () => {
   const dir = fresh();
-  const out = tree(join(dir, "last"), { ...model, "training.json": "1", "notes/why.txt": "mine", "thesis.txt": "mine" });
+  const out = tree(join(dir, "last"), {
+    ...model,
+    "training.json": "1",
+    "notes/why.txt": "mine",
+    "thesis.txt": "mine",
+  });
   const stage = await stageDirectory(out, { overwrite: "checkpoint" });
   tree(stage.path, { "config.json": "new", "training.json": "2" });
   await stage.commit();
@@ -129,8 +245,16 @@ test("what somebody put into a checkpoint moves along into the next one", async 
 describe("names that we use beside a folder", () => {
   test("are somebody else's where we have not made them: nothing in them is touched", async () => {
     const rooms: readonly [string, Readonly<Record<string, string>>, string][] = [
-      ["unfinished", { "thesis.txt": "mine" }, "this folder holds thesis.txt, so it is not what an unfinished conversion leaves"],
-      ["unfinished", { "folder/thesis.txt": "mine", "journal.jsonl": '{"begun":{}}\n' }, "this folder holds folder/thesis.txt"],
+      [
+        "unfinished",
+        { "thesis.txt": "mine" },
+        "this folder holds thesis.txt, so it is not what an unfinished conversion leaves",
+      ],
+      [
+        "unfinished",
+        { "folder/thesis.txt": "mine", "journal.jsonl": '{"begun":{}}\n' },
+        "this folder holds folder/thesis.txt",
+      ],
       ["unfinished", { "folder/config.json/x": "mine" }, "this folder holds folder/config.json"],
       ["unfinished", { "journal.jsonl": "Dear diary\n" }, "this folder holds journal.jsonl"],
       ["previous", model, "this name is needed while the folder beside it is replaced"],
@@ -140,7 +264,8 @@ describe("names that we use beside a folder", () => {
       const dir = fresh();
       const out = tree(join(dir, "out"), model);
       const beside = tree(join(dir, `.out.${name}`), files);
-      for (const ask of [requirePlace(out, true), stageForAttempts(out, { overwrite: true })].map(refusal)) expect(await ask).toContain(said);
+      for (const ask of [requirePlace(out, true), stageForAttempts(out, { overwrite: true })].map(refusal))
+        expect(await ask).toContain(said);
       for (const [path, text] of Object.entries(files)) expect(readFileSync(join(beside, path), "utf8")).toBe(text);
       expect(readdirSync(out).sort()).toEqual(Object.keys(model));
     }
@@ -151,7 +276,10 @@ describe("names that we use beside a folder", () => {
 
   test("are tidied up where a kill has left them", async () => {
     const dir = fresh();
-    const room = tree(unfinishedName(join(dir, "out")), { "folder/model.safetensors": "half", "journal.jsonl": "\0\0\0" });
+    const room = tree(unfinishedName(join(dir, "out")), {
+      "folder/model.safetensors": "half",
+      "journal.jsonl": "\0\0\0",
+    });
     const stage = await stageForAttempts(join(dir, "out"));
     await stage.discard();
     expect(existsSync(room)).toBe(false);
@@ -231,7 +359,12 @@ describe("a file that is written", () => {
     await writeFileAtomic(join(dir, "a"), "new");
     expect(readFileSync(join(dir, "a"), "utf8")).toBe("new");
     expect(readFileSync(join(dir, "thesis.txt"), "utf8")).toBe("mine");
-    expect(readdirSync(dir).sort()).toEqual([`.a.partial-${process.pid}`, `.a.partial-${process.pid}-1`, "a", "thesis.txt"]);
+    expect(readdirSync(dir).sort()).toEqual([
+      `.a.partial-${process.pid}`,
+      `.a.partial-${process.pid}-1`,
+      "a",
+      "thesis.txt",
+    ]);
   });
 
   test("goes behind a link, which stays, and never in the place of a device", async () => {
@@ -243,16 +376,28 @@ describe("a file that is written", () => {
     expect(readFileSync(join(dir, "real"), "utf8")).toBe("new");
     if (existsSync("/dev/null")) {
       symlinkSync("/dev/null", join(dir, "null"));
-      expect(await refusal(writeFileAtomic(join(dir, "null"), "x"))).toBe(`ROOT/${dir.slice(root.length + 1)}/null: this is a device, expected a file; name a file to be made; results on stdout can be redirected`);
+      expect(await refusal(writeFileAtomic(join(dir, "null"), "x"))).toBe(
+        `ROOT/${dir.slice(root.length + 1)}/null: this is a device, expected a file; name a file to be made; ` +
+          "results on stdout can be redirected",
+      );
     }
   });
 
   test("under a name that a user chose replaces what the command writes itself, and nothing else", async () => {
     const dir = fresh();
     const ask = (name: string): Promise<void> => requireFilePlace(join(dir, name), "page of this command", isOwnPage);
-    tree(dir, { "page.html": '<!doctype html>\n<meta name="generator" content="upcycle 0.1.0">', "empty": "", "thesis.txt": "mine", "site.html": "<!doctype html><p>mine" });
+    tree(dir, {
+      "page.html": '<!doctype html>\n<meta name="generator" content="upcycle 0.1.0">',
+      empty: "",
+      "thesis.txt": "mine",
+      "site.html": "<!doctype html><p>mine",
+    });
     for (const name of ["new.html", "page.html", "empty"]) await ask(name);
-    for (const name of ["thesis.txt", "site.html"]) expect(await refusal(ask(name))).toContain(`${name}: file exists and is no page of this command, so it is not replaced; choose another name, or move it away first`);
+    for (const name of ["thesis.txt", "site.html"])
+      expect(await refusal(ask(name))).toContain(
+        `${name}: file exists and is no page of this command, so it is not replaced; choose another name, or ` +
+          "move it away first",
+      );
     expect(await refusal(ask("."))).toContain("this is a folder, expected a file");
     expect(await refusal(ask("nowhere/page.html"))).toContain("cannot write file: its folder does not exist");
     expect(await refusal(requireFilePlace("", "page", isOwnPage))).toContain("the name of the file to make is empty");

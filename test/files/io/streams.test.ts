@@ -9,7 +9,11 @@ import { temporaryFolder } from "./temporary.js";
 
 const root = temporaryFolder();
 const path = (name: string): string => join(root, name);
-const line = (promise: Promise<unknown>): Promise<string> => promise.then(() => "no error", (error: unknown) => (error as UpcycleError).line);
+const line = (promise: Promise<unknown>): Promise<string> =>
+  promise.then(
+    () => "no error",
+    (error: unknown) => (error as UpcycleError).line,
+  );
 
 describe.skipIf(!hasSpecialFiles)("an input that may be a pipe", () => {
   test("is a file, or a pipe read to its end, also where a character is cut between two pieces", async () => {
@@ -31,7 +35,9 @@ describe.skipIf(!hasSpecialFiles)("an input that may be a pipe", () => {
   test("has a limit, after which the rest is not waited for", async () => {
     const fifo = makeFifo(path("endless"));
     writer("yes; sleep 60", fifo);
-    expect(await line(readInput(fifo, { maxBytes: 1e6 }))).toBe(`${fifo}: the stream goes on after 1.0 MB, the limit for this; is this the right one?`);
+    expect(await line(readInput(fifo, { maxBytes: 1e6 }))).toBe(
+      `${fifo}: the stream goes on after 1.0 MB, the limit for this; is this the right one?`,
+    );
   });
 
   test("that is no text is left at its first wrong byte", async () => {
@@ -53,7 +59,9 @@ describe.skipIf(!hasSpecialFiles)("a table from a pipe", () => {
   test("is refused at the first zero byte, as is a device", async () => {
     const fifo = makeFifo(path("zeros"));
     writer("cat /dev/zero", fifo);
-    expect(await line(readTable(fifo))).toBe(`${fifo}: this is no text: byte 0 is zero; expected CSV, JSON lines, or Parquet`);
+    expect(await line(readTable(fifo))).toBe(
+      `${fifo}: this is no text: byte 0 is zero; expected CSV, JSON lines, or Parquet`,
+    );
     expect(await line(readTable("/dev/zero"))).toBe("/dev/zero: this is a device, expected a file or a pipe");
   });
 });

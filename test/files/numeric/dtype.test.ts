@@ -5,7 +5,8 @@ import { convertBytes, floatBytes, fromFloat32, storedPlace, toFloat32 } from ".
 import type { FloatDtype } from "../../../src/files/numeric/dtype.js";
 
 const allHalves = (): Uint8Array => new Uint8Array(Uint16Array.from({ length: 65536 }, (_, i) => i).buffer);
-const one = (dtype: FloatDtype, value: number): number => toFloat32(dtype, fromFloat32(dtype, Float32Array.of(value)))[0]!;
+const one = (dtype: FloatDtype, value: number): number =>
+  toFloat32(dtype, fromFloat32(dtype, Float32Array.of(value)))[0]!;
 
 /** Value of a float16 pattern, from the definition of the format. */
 function f16Value(half: number): number {
@@ -134,18 +135,27 @@ describe("other dtypes", () => {
 
 test("values decoded into the memory that their bytes lie in are the same, however many", () => {
   fc.assert(
-    fc.property(fc.constantFrom<FloatDtype>("F64", "F32", "F16", "BF16"), fc.integer({ min: 0, max: 70 }), fc.nat(20), fc.nat(), (dtype, count, more, seed) => {
-      const bytes = Uint8Array.from({ length: count * floatBytes[dtype] }, (_, i) => Math.imul(seed + i, 2654435761) >>> 24);
-      const memory = new ArrayBuffer(4 * (count + more));
-      const place = storedPlace(dtype, count, memory);
-      place?.set(bytes);
-      expect(place === undefined).toBe(dtype === "F64");
-      const found = toFloat32(dtype, place ?? bytes, memory);
-      expect([found.buffer === memory, found.byteOffset, found.length]).toEqual([true, 0, count]);
-      const bits = (values: Float32Array): Uint32Array => new Uint32Array(values.buffer, values.byteOffset, count);
-      // Narrowing a float64 may choose another NaN.
-      if (dtype === "F64") expect(found).toEqual(toFloat32(dtype, bytes));
-      else expect(bits(found)).toEqual(bits(toFloat32(dtype, bytes)));
-    }),
+    fc.property(
+      fc.constantFrom<FloatDtype>("F64", "F32", "F16", "BF16"),
+      fc.integer({ min: 0, max: 70 }),
+      fc.nat(20),
+      fc.nat(),
+      (dtype, count, more, seed) => {
+        const bytes = Uint8Array.from(
+          { length: count * floatBytes[dtype] },
+          (_, i) => Math.imul(seed + i, 2654435761) >>> 24,
+        );
+        const memory = new ArrayBuffer(4 * (count + more));
+        const place = storedPlace(dtype, count, memory);
+        place?.set(bytes);
+        expect(place === undefined).toBe(dtype === "F64");
+        const found = toFloat32(dtype, place ?? bytes, memory);
+        expect([found.buffer === memory, found.byteOffset, found.length]).toEqual([true, 0, count]);
+        const bits = (values: Float32Array): Uint32Array => new Uint32Array(values.buffer, values.byteOffset, count);
+        // Narrowing a float64 may choose another NaN.
+        if (dtype === "F64") expect(found).toEqual(toFloat32(dtype, bytes));
+        else expect(bits(found)).toEqual(bits(toFloat32(dtype, bytes)));
+      },
+    ),
   );
 });

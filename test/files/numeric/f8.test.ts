@@ -1,17 +1,47 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { dequantizeF8, e8m0ToFloat32, f8Dtypes, f8Values, scaleGrid, type F8Dtype } from "../../../src/files/numeric/f8.js";
+import {
+  dequantizeF8,
+  e8m0ToFloat32,
+  f8Dtypes,
+  f8Values,
+  scaleGrid,
+  type F8Dtype,
+} from "../../../src/files/numeric/f8.js";
 import { toFloat32 } from "../../../src/files/numeric/dtype.js";
 
 /** Bytes and values as `torch.tensor([byte], dtype=torch.uint8).view(torch.float8_*).float()` prints them. */
 const torchSays: Readonly<Record<F8Dtype, readonly (readonly [number, number])[]>> = {
   F8_E4M3: [
-    [0x00, 0], [0x80, -0], [0x01, 0.001953125], [0x07, 0.013671875], [0x08, 0.015625], [0x37, 0.9375], [0x38, 1], [0xb9, -1.125],
-    [0x77, 240], [0x78, 256], [0x7e, 448], [0xfe, -448], [0x7f, NaN], [0xff, NaN],
+    [0x00, 0],
+    [0x80, -0],
+    [0x01, 0.001953125],
+    [0x07, 0.013671875],
+    [0x08, 0.015625],
+    [0x37, 0.9375],
+    [0x38, 1],
+    [0xb9, -1.125],
+    [0x77, 240],
+    [0x78, 256],
+    [0x7e, 448],
+    [0xfe, -448],
+    [0x7f, NaN],
+    [0xff, NaN],
   ],
   F8_E5M2: [
-    [0x00, 0], [0x80, -0], [0x01, 0.0000152587890625], [0x03, 0.0000457763671875], [0x04, 0.00006103515625], [0x3c, 1], [0xbd, -1.25],
-    [0x7b, 57344], [0xfb, -57344], [0x7c, Infinity], [0xfc, -Infinity], [0x7d, NaN], [0xff, NaN],
+    [0x00, 0],
+    [0x80, -0],
+    [0x01, 0.0000152587890625],
+    [0x03, 0.0000457763671875],
+    [0x04, 0.00006103515625],
+    [0x3c, 1],
+    [0xbd, -1.25],
+    [0x7b, 57344],
+    [0xfb, -57344],
+    [0x7c, Infinity],
+    [0xfc, -Infinity],
+    [0x7d, NaN],
+    [0xff, NaN],
   ],
 };
 
@@ -70,25 +100,41 @@ describe("grids of scales", () => {
   test("any part of a weight is the same part of the whole, each value times the scale of its block", () => {
     const size = fc.integer({ min: 1, max: 9 });
     fc.assert(
-      fc.property(size, size, size, size, fc.integer({ min: 1, max: 3 }), fc.nat(), fc.nat(), (rows, columns, height, width, matrices, from, length) => {
-        const [gridRows, gridColumns] = [Math.ceil(rows / height), Math.ceil(columns / width)];
-        const shape = matrices === 1 ? [rows, columns] : [matrices, rows, columns];
-        const scaleShape = matrices === 1 ? [gridRows, gridColumns] : [matrices, gridRows, gridColumns];
-        const grid = scaleGrid(shape, scaleShape, [height, width])!;
-        const bytes = Uint8Array.from({ length: matrices * rows * columns }, (_, i) => 0x30 + (i % 32));
-        const scales = Float32Array.from({ length: matrices * gridRows * gridColumns }, (_, i) => i + 1);
-        const whole = dequantizeF8("F8_E4M3", bytes, 0, grid, scales);
-        const start = from % (bytes.length + 1);
-        const end = start + (length % (bytes.length - start + 1));
-        expect(dequantizeF8("F8_E4M3", bytes.subarray(start, end), start, grid, scales)).toEqual(whole.slice(start, end));
-        // The grid's own blocks: a size that is as good as the stated one may have been taken (one block, one per row).
-        whole.forEach((value, i) => {
-          const [matrix, row, column] = [Math.floor(i / (rows * columns)), Math.floor(i / columns) % rows, i % columns];
-          const perMatrix = grid.shared ? 0 : matrix * gridRows * gridColumns;
-          const scale = scales[perMatrix + Math.floor(row / height) * gridColumns + Math.floor(column / width)]!;
-          expect(value).toBe(f8Values("F8_E4M3")[bytes[i]!]! * scale);
-        });
-      }),
+      fc.property(
+        size,
+        size,
+        size,
+        size,
+        fc.integer({ min: 1, max: 3 }),
+        fc.nat(),
+        fc.nat(),
+        (rows, columns, height, width, matrices, from, length) => {
+          const [gridRows, gridColumns] = [Math.ceil(rows / height), Math.ceil(columns / width)];
+          const shape = matrices === 1 ? [rows, columns] : [matrices, rows, columns];
+          const scaleShape = matrices === 1 ? [gridRows, gridColumns] : [matrices, gridRows, gridColumns];
+          const grid = scaleGrid(shape, scaleShape, [height, width])!;
+          const bytes = Uint8Array.from({ length: matrices * rows * columns }, (_, i) => 0x30 + (i % 32));
+          const scales = Float32Array.from({ length: matrices * gridRows * gridColumns }, (_, i) => i + 1);
+          const whole = dequantizeF8("F8_E4M3", bytes, 0, grid, scales);
+          const start = from % (bytes.length + 1);
+          const end = start + (length % (bytes.length - start + 1));
+          expect(dequantizeF8("F8_E4M3", bytes.subarray(start, end), start, grid, scales)).toEqual(
+            whole.slice(start, end),
+          );
+          // The grid's own blocks: a size that is as good as the stated one may have been taken (one block, one per
+          // row).
+          whole.forEach((value, i) => {
+            const [matrix, row, column] = [
+              Math.floor(i / (rows * columns)),
+              Math.floor(i / columns) % rows,
+              i % columns,
+            ];
+            const perMatrix = grid.shared ? 0 : matrix * gridRows * gridColumns;
+            const scale = scales[perMatrix + Math.floor(row / height) * gridColumns + Math.floor(column / width)]!;
+            expect(value).toBe(f8Values("F8_E4M3")[bytes[i]!]! * scale);
+          });
+        },
+      ),
     );
   });
 

@@ -25,14 +25,18 @@ function regions(...values: Float32Array[]) {
 it("kernels-wasm.ts is kernels.wat, assembled", async () => {
   const script = new URL("../../../scripts/kernels.mjs", import.meta.url).href;
   const { assemble } = (await import(script)) as { assemble(): Promise<string> };
-  expect(readFileSync(new URL("../../../src/files/numeric/kernels-wasm.ts", import.meta.url), "utf8")).toBe(await assemble());
+  expect(readFileSync(new URL("../../../src/files/numeric/kernels-wasm.ts", import.meta.url), "utf8")).toBe(
+    await assemble(),
+  );
 });
 
 it("blend is a dst + b src, to the rounding of float32, also onto itself", () => {
   const [a, b] = [normals(24, "dst"), normals(24, "src")];
   const { kernels, views, at } = regions(a, b);
   kernels.blend(at(0), at(1), 20, 0.75, -3);
-  expect(views[0]).toEqual(a.map((x, i) => (i < 20 ? Math.fround(Math.fround(x * 0.75) + Math.fround(b[i]! * -3)) : x)));
+  expect(views[0]).toEqual(
+    a.map((x, i) => (i < 20 ? Math.fround(Math.fround(x * 0.75) + Math.fround(b[i]! * -3)) : x)),
+  );
   kernels.blend(at(1), at(1), 24, 0.5, 0);
   expect(views[1]).toEqual(b.map((x) => x * 0.5));
 });
@@ -76,7 +80,14 @@ interface Adam {
 }
 
 /** torch.optim.AdamW (amsgrad off), line by line, in float64. */
-function torchAdamW(p: number[], m: number[], v: number[], g: Float32Array, step: number, { lr, beta1, beta2, eps, decay }: Adam): void {
+function torchAdamW(
+  p: number[],
+  m: number[],
+  v: number[],
+  g: Float32Array,
+  step: number,
+  { lr, beta1, beta2, eps, decay }: Adam,
+): void {
   for (let i = 0; i < p.length; i++) {
     p[i]! *= 1 - lr * decay;
     m[i] = beta1 * m[i]! + (1 - beta1) * g[i]!;
@@ -97,15 +108,42 @@ describe("adamw", () => {
   it.each(settings)("is torch.optim.AdamW: %s", (name, o, scale) => {
     const count = 64;
     const start = normals(count, `${name} p`);
-    const { kernels, views, at } = regions(start, new Float32Array(count), new Float32Array(count), new Float32Array(count));
+    const { kernels, views, at } = regions(
+      start,
+      new Float32Array(count),
+      new Float32Array(count),
+      new Float32Array(count),
+    );
     const [p, m, v] = [Array.from(start), new Array<number>(count).fill(0), new Array<number>(count).fill(0)];
     for (let step = 1; step <= 20; step++) {
       const g = normals(count, `${name} g${step}`, 0.1);
       views[3]!.set(g);
-      torchAdamW(p, m, v, g.map((x) => x * scale), step, o);
+      torchAdamW(
+        p,
+        m,
+        v,
+        g.map((x) => x * scale),
+        step,
+        o,
+      );
       const rate = o.lr / (1 - o.beta1 ** step);
       const correct = 1 / Math.sqrt(1 - o.beta2 ** step);
-      kernels.adamw(at(0), at(1), at(2), at(3), count, scale, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, rate, correct, o.eps, 1 - o.lr * o.decay);
+      kernels.adamw(
+        at(0),
+        at(1),
+        at(2),
+        at(3),
+        count,
+        scale,
+        o.beta1,
+        1 - o.beta1,
+        o.beta2,
+        1 - o.beta2,
+        rate,
+        correct,
+        o.eps,
+        1 - o.lr * o.decay,
+      );
       for (let i = 0; i < count; i++) {
         expect(Math.abs(views[0]![i]! - p[i]!), `p[${i}] after ${step}`).toBeLessThan(1e-6 * (1 + Math.abs(p[i]!)));
         expect(Math.abs(views[1]![i]! - m[i]!)).toBeLessThan(1e-6);
@@ -137,6 +175,11 @@ describe("where the engine gets no addresses", () => {
   });
 
   it("memory for weights is refused, saying how much", () => {
-    expect(() => kernelPages(16, refused)).toThrow(expect.objectContaining({ kind: "stopped", message: expect.stringMatching(/^cannot get 1.0 MB of memory for weights/) as string }));
+    expect(() => kernelPages(16, refused)).toThrow(
+      expect.objectContaining({
+        kind: "stopped",
+        message: expect.stringMatching(/^cannot get 1.0 MB of memory for weights/) as string,
+      }),
+    );
   });
 });

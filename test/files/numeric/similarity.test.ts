@@ -24,7 +24,12 @@ describe("cosine similarity", () => {
         const similarity = cosineSimilarity(of(...a), of(...b));
         expect(cosineSimilarity(of(...b), of(...a))).toBe(similarity);
         expect(Math.abs(similarity)).toBeLessThanOrEqual(1);
-        expect(cosineSimilarity(of(...a).map((x) => 4 * x), of(...b))).toBeCloseTo(similarity, 6);
+        expect(
+          cosineSimilarity(
+            of(...a).map((x) => 4 * x),
+            of(...b),
+          ),
+        ).toBeCloseTo(similarity, 6);
       }),
     );
   });

@@ -11,7 +11,10 @@ import { makeCase } from "../ir/cases.js";
 
 const STEP = 1e-5;
 
-/** The same nodes, then loss = sum of (every float output times fixed random numbers), so each element of each output counts. */
+/**
+ * The same nodes, then loss = sum of (every float output times fixed random numbers), so each element of each output
+ * counts.
+ */
 function withLoss(graph: Graph): { b: GraphBuilder; loss: ValueId } {
   const b = new GraphBuilder();
   b.values.push(...graph.values);
@@ -22,7 +25,12 @@ function withLoss(graph: Graph): { b: GraphBuilder; loss: ValueId } {
     const shape = b.shape(id);
     const weights = new Float32Array(shape.reduce((a, c) => a * c, 1));
     randomStream(7, `loss ${i}`).normals(weights, 0);
-    return [b.op("reduceSum", [b.mul(id, b.constant(weights, shape))], { axes: shape.map((_, axis) => axis), keepDims: false })];
+    return [
+      b.op("reduceSum", [b.mul(id, b.constant(weights, shape))], {
+        axes: shape.map((_, axis) => axis),
+        keepDims: false,
+      }),
+    ];
   });
   return { b, loss: parts.reduce((a, c) => b.add(a, c)) };
 }
@@ -30,33 +38,40 @@ function withLoss(graph: Graph): { b: GraphBuilder; loss: ValueId } {
 describe("gradients agree with central finite differences in float64, on random shapes", () => {
   const differentiable = (Object.keys(gradRules) as Prim[]).filter((prim) => typeof gradRules[prim] === "function");
   it.each(differentiable)("%s", (prim) => {
-    fc.assert(fc.property(fc.gen(), (draw) => {
-      const { graph, feeds } = makeCase(prim, draw, { smooth: true });
-      const { b, loss } = withLoss(graph);
-      const wrt = graph.inputs.filter((id) => graph.values[id]!.dtype === "f32");
-      const choices = graph.outputs.filter((id) => graph.values[id]!.dtype === "int");
-      const forward = prune(b.finish([loss, ...choices]));
-      const gradients = backward(b, loss, wrt);
-      const full = prune(b.finish(gradients));
-      verify(full);
-      const analytic = evaluate(full, feeds);
-      wrt.forEach((id, w) => {
-        const position = graph.inputs.indexOf(id);
-        for (let at = 0; at < feeds[position]!.length; at++) {
-          const shifted = (by: number): readonly Tensor[] => {
-            const copy = feeds.map((data) => data.slice());
-            copy[position]![at]! += by;
-            return evaluate(forward, copy);
-          };
-          const [[above, ...chosen], [below, ...others]] = [shifted(STEP), shifted(-STEP)] as [[Tensor, ...Tensor[]], [Tensor, ...Tensor[]]];
-          // A choice between experts that changes within the step is a jump, which has no derivative.
-          fc.pre(chosen.every(({ data }, i) => data.join() === others[i]!.data.join()));
-          const numeric = (above.data[0]! - below.data[0]!) / (2 * STEP);
-          const found = analytic[w]!.data[at]!;
-          if (!(Math.abs(found - numeric) < 1e-6 * (1 + Math.abs(numeric)))) expect.fail(`input ${position}[${at}]: ${found}, differences give ${numeric}`);
-        }
-      });
-    }), { numRuns: 25 });
+    fc.assert(
+      fc.property(fc.gen(), (draw) => {
+        const { graph, feeds } = makeCase(prim, draw, { smooth: true });
+        const { b, loss } = withLoss(graph);
+        const wrt = graph.inputs.filter((id) => graph.values[id]!.dtype === "f32");
+        const choices = graph.outputs.filter((id) => graph.values[id]!.dtype === "int");
+        const forward = prune(b.finish([loss, ...choices]));
+        const gradients = backward(b, loss, wrt);
+        const full = prune(b.finish(gradients));
+        verify(full);
+        const analytic = evaluate(full, feeds);
+        wrt.forEach((id, w) => {
+          const position = graph.inputs.indexOf(id);
+          for (let at = 0; at < feeds[position]!.length; at++) {
+            const shifted = (by: number): readonly Tensor[] => {
+              const copy = feeds.map((data) => data.slice());
+              copy[position]![at]! += by;
+              return evaluate(forward, copy);
+            };
+            const [[above, ...chosen], [below, ...others]] = [shifted(STEP), shifted(-STEP)] as [
+              [Tensor, ...Tensor[]],
+              [Tensor, ...Tensor[]],
+            ];
+            // A choice between experts that changes within the step is a jump, which has no derivative.
+            fc.pre(chosen.every(({ data }, i) => data.join() === others[i]!.data.join()));
+            const numeric = (above.data[0]! - below.data[0]!) / (2 * STEP);
+            const found = analytic[w]!.data[at]!;
+            if (!(Math.abs(found - numeric) < 1e-6 * (1 + Math.abs(numeric))))
+              expect.fail(`input ${position}[${at}]: ${found}, differences give ${numeric}`);
+          }
+        });
+      }),
+      { numRuns: 25 },
+    );
   });
 });
 
@@ -96,5 +111,7 @@ it("refuses to differentiate a gradient", () => {
   const b = new GraphBuilder();
   const x = b.input("x", "f32", [2]);
   const y = b.op("softmaxGrad", [x, x], {});
-  expect(() => backward(b, b.op("reduceSum", [y], { axes: [0], keepDims: false }), [x])).toThrow("softmaxGrad has no gradient: second derivative");
+  expect(() => backward(b, b.op("reduceSum", [y], { axes: [0], keepDims: false }), [x])).toThrow(
+    "softmaxGrad has no gradient: second derivative",
+  );
 });

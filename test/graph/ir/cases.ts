@@ -1,6 +1,7 @@
 /**
- * Random instances of every primitive: builds a graph around one. Typed over all primitives, so a new one without a case does not compile. Sizes and
- * attributes come from fast-check, which tries the smallest (axes of size 1) and largest first and shrinks what fails; numbers from a stream that it seeds.
+ * Random instances of every primitive: builds a graph around one. Typed over all primitives, so a new one without a
+ * case does not compile. Sizes and attributes come from fast-check, which tries the smallest (axes of size 1) and
+ * largest first and shrinks what fails; numbers from a stream that it seeds.
  */
 import fc from "fast-check";
 import { randomStream, type RandomStream } from "../../../src/base/random.js";
@@ -19,7 +20,11 @@ class CaseBuilder {
   private drawn = 0;
 
   /** `smooth`: for finite differences, numbers keep away from where a function bends or a choice changes. */
-  constructor(prim: string, readonly draw: fc.GeneratorValue, private readonly smooth: boolean) {
+  constructor(
+    prim: string,
+    readonly draw: fc.GeneratorValue,
+    private readonly smooth: boolean,
+  ) {
     this.stream = randomStream(draw(fc.nat), prim);
   }
 
@@ -54,7 +59,12 @@ class CaseBuilder {
 
   /** Logits; unless smooth, many of them may be equal. */
   logits(...shape: number[]): ValueId {
-    return !this.smooth && this.flag() ? this.floats(Float32Array.from({ length: elements(shape) }, () => this.pick(0, 2)), shape) : this.normal(...shape);
+    return !this.smooth && this.flag()
+      ? this.floats(
+          Float32Array.from({ length: elements(shape) }, () => this.pick(0, 2)),
+          shape,
+        )
+      : this.normal(...shape);
   }
 
   private floats(data: Float32Array, shape: readonly number[]): ValueId {
@@ -77,7 +87,10 @@ class CaseBuilder {
   }
 
   randomInts(low: number, high: number, ...shape: number[]): ValueId {
-    return this.ints(Array.from({ length: elements(shape) }, () => this.pick(low, high)), ...shape);
+    return this.ints(
+      Array.from({ length: elements(shape) }, () => this.pick(low, high)),
+      ...shape,
+    );
   }
 }
 
@@ -99,7 +112,13 @@ function pair(c: CaseBuilder): [ValueId, ValueId] {
 }
 
 function attentionCase(c: CaseBuilder, prim: "attention" | "attentionGrad"): readonly ValueId[] {
-  const [batch, sequence, kvHeads, group, half] = [c.pick(1, 2), c.pick(1, 6), c.pick(1, 2), c.pick(1, 3), c.pick(1, 3)];
+  const [batch, sequence, kvHeads, group, half] = [
+    c.pick(1, 2),
+    c.pick(1, 6),
+    c.pick(1, 2),
+    c.pick(1, 3),
+    c.pick(1, 3),
+  ];
   const headDim = 2 * half;
   const valueDim = c.pick(1, 4);
   const rows = batch * sequence;
@@ -111,8 +130,26 @@ function attentionCase(c: CaseBuilder, prim: "attention" | "attentionGrad"): rea
   const softcap = c.flag() ? null : 1.5;
   const sinks = c.flag();
   const documents = c.flag();
-  const attrs = { batch, sequence, heads: kvHeads * group, kvHeads, headDim, valueDim, scale: 0.7, window, softcap, sinks, documents };
-  const inputs = [q, k, v, ...(sinks ? [c.normal(kvHeads * group)] : []), ...(documents ? [documentsOf(c, batch, sequence)] : [])];
+  const attrs = {
+    batch,
+    sequence,
+    heads: kvHeads * group,
+    kvHeads,
+    headDim,
+    valueDim,
+    scale: 0.7,
+    window,
+    softcap,
+    sinks,
+    documents,
+  };
+  const inputs = [
+    q,
+    k,
+    v,
+    ...(sinks ? [c.normal(kvHeads * group)] : []),
+    ...(documents ? [documentsOf(c, batch, sequence)] : []),
+  ];
   if (prim === "attention") return c.b.apply("attention", inputs, attrs);
   return c.b.apply("attentionGrad", [...inputs, c.normal(rows, kvHeads * group * valueDim)], attrs);
 }
@@ -121,46 +158,96 @@ function attentionCase(c: CaseBuilder, prim: "attention" | "attentionGrad"): rea
 function documentsOf(c: CaseBuilder, batch: number, sequence: number): ValueId {
   const starts = Array.from({ length: batch * sequence }, (_, i) => (i % sequence === 0 ? -1 : c.pick(0, 1)));
   let document = 0;
-  return c.ints(starts.map((start) => (document = start < 0 ? 0 : document + start)), batch * sequence);
+  return c.ints(
+    starts.map((start) => (document = start < 0 ? 0 : document + start)),
+    batch * sequence,
+  );
 }
 
 function cachedCase(c: CaseBuilder): readonly ValueId[] {
-  const [batch, sequence, kvHeads, group, headDim, valueDim] = [c.pick(1, 3), c.pick(1, 3), c.pick(1, 2), c.pick(1, 3), c.pick(1, 4), c.pick(1, 4)];
+  const [batch, sequence, kvHeads, group, headDim, valueDim] = [
+    c.pick(1, 3),
+    c.pick(1, 3),
+    c.pick(1, 2),
+    c.pick(1, 3),
+    c.pick(1, 4),
+    c.pick(1, 4),
+  ];
   const capacity = c.pick(1, 5);
   const heads = kvHeads * group;
   const sinks = c.flag();
   const inputs = [
-    c.normal(batch * sequence, heads * headDim), c.normal(batch * sequence, kvHeads * headDim), c.normal(batch * sequence, kvHeads * valueDim),
-    c.normal(batch, kvHeads, capacity, headDim), c.normal(batch, kvHeads, capacity, valueDim),
-    c.ints(Array.from({ length: batch }, () => c.pick(0, capacity)), batch), ...(sinks ? [c.normal(heads)] : []),
+    c.normal(batch * sequence, heads * headDim),
+    c.normal(batch * sequence, kvHeads * headDim),
+    c.normal(batch * sequence, kvHeads * valueDim),
+    c.normal(batch, kvHeads, capacity, headDim),
+    c.normal(batch, kvHeads, capacity, valueDim),
+    c.ints(
+      Array.from({ length: batch }, () => c.pick(0, capacity)),
+      batch,
+    ),
+    ...(sinks ? [c.normal(heads)] : []),
   ];
   const window = c.flag() ? null : c.pick(1, capacity + sequence);
   return c.b.apply("cachedAttention", inputs, {
-    batch, sequence, heads, kvHeads, headDim, valueDim, capacity, window, sinks, scale: 0.7, softcap: c.flag() ? null : 1.5,
+    batch,
+    sequence,
+    heads,
+    kvHeads,
+    headDim,
+    valueDim,
+    capacity,
+    window,
+    sinks,
+    scale: 0.7,
+    softcap: c.flag() ? null : 1.5,
   });
 }
 
 /** Experts of N tokens, k each, all different; where all tokens choose alike, other experts are empty. */
 function choices(c: CaseBuilder, tokens: number, experts: number, k: number): number[] {
-  const choice = (): number[] => c.draw(fc.shuffledSubarray, Array.from({ length: experts }, (_, e) => e), { minLength: k, maxLength: k });
+  const choice = (): number[] =>
+    c.draw(
+      fc.shuffledSubarray,
+      Array.from({ length: experts }, (_, e) => e),
+      { minLength: k, maxLength: k },
+    );
   const common = c.flag() ? choice() : null;
   return Array.from({ length: tokens }, () => common ?? choice()).flat();
 }
 
 /** Routed operands: N tokens, top k of E experts, some choices dropped. */
-function routed(c: CaseBuilder): { k: number; experts: number; tokens: number; order: ValueId; inverse: ValueId; counts: ValueId } {
+function routed(c: CaseBuilder): {
+  k: number;
+  experts: number;
+  tokens: number;
+  order: ValueId;
+  inverse: ValueId;
+  counts: ValueId;
+} {
   const [tokens, experts] = [c.pick(1, 6), c.pick(1, 5)];
   const k = c.pick(1, experts);
   const drops = c.flag();
   const chosen = choices(c, tokens, experts, k).map((expert) => (drops && c.pick(0, 2) === 0 ? experts : expert));
-  const [order, inverse, counts] = c.b.apply("expertSort", [c.ints(chosen, tokens, k)], { experts, drops }) as [ValueId, ValueId, ValueId];
+  const [order, inverse, counts] = c.b.apply("expertSort", [c.ints(chosen, tokens, k)], { experts, drops }) as [
+    ValueId,
+    ValueId,
+    ValueId,
+  ];
   return { k, experts, tokens, order, inverse, counts };
 }
 
 /** Every kind of routing: scores, renormalisation with and without a floor, groups, correction, scaling. */
 function routeCase(c: CaseBuilder): { readonly k: number; readonly rule: RouteRule; readonly experts: number } {
   if (c.pick(0, 4) === 0) {
-    const rule = { score: "sparsemixer", jitter: c.pick(0, 2) * 0.2, renormalise: null, groups: null, corrected: false, scaling: 1 } as const;
+    const rule = {
+      score: "sparsemixer",
+      jitter: c.pick(0, 2) * 0.2,
+      renormalise: null,
+      groups: null,
+      corrected: false,
+      scaling: 1,
+    } as const;
     return { k: 2, experts: c.pick(2, 6), rule };
   }
   const count = c.pick(1, 3);
@@ -209,7 +296,10 @@ export const cases: { readonly [P in Prim]: Make } = {
   },
   reduceSum: (c) => {
     const shape = c.shape();
-    const axes = c.draw(fc.subarray, shape.map((_, axis) => axis));
+    const axes = c.draw(
+      fc.subarray,
+      shape.map((_, axis) => axis),
+    );
     return [c.b.op("reduceSum", [c.normal(...shape)], { axes, keepDims: c.flag() })];
   },
   softmax: (c) => [c.b.op("softmax", [c.normal(...c.shape())], {})],
@@ -220,7 +310,12 @@ export const cases: { readonly [P in Prim]: Make } = {
   logSumExp: (c) => [c.b.op("logSumExp", [c.normal(...c.shape())], {})],
   matmul: (c) => {
     const [m, k, n, transA, transB] = [c.pick(1, 4), c.pick(1, 4), c.pick(1, 4), c.flag(), c.flag()];
-    return [c.b.op("matmul", [transA ? c.normal(k, m) : c.normal(m, k), transB ? c.normal(n, k) : c.normal(k, n)], { transA, transB })];
+    return [
+      c.b.op("matmul", [transA ? c.normal(k, m) : c.normal(m, k), transB ? c.normal(n, k) : c.normal(k, n)], {
+        transA,
+        transB,
+      }),
+    ];
   },
   embedding: (c) => [c.b.op("embedding", [c.normal(3, c.size()), c.randomInts(0, 2, c.pick(1, 7))], {})],
   documents: (c) => {
@@ -247,11 +342,23 @@ export const cases: { readonly [P in Prim]: Make } = {
     const rotary = 2 * c.pick(1, 3);
     const offset = 2 * c.pick(0, 1);
     const attrs = {
-      batch: c.pick(1, 2), sequence: c.pick(1, 4), heads: c.pick(1, 3), headDim: offset + rotary + 2 * c.pick(0, 1), offset, rotary,
-      interleaved: c.flag(), inverse: c.flag(),
+      batch: c.pick(1, 2),
+      sequence: c.pick(1, 4),
+      heads: c.pick(1, 3),
+      headDim: offset + rotary + 2 * c.pick(0, 1),
+      offset,
+      rotary,
+      interleaved: c.flag(),
+      inverse: c.flag(),
     };
     const table = [attrs.sequence, rotary / 2] as const;
-    return [c.b.op("rope", [c.normal(attrs.batch * attrs.sequence, attrs.heads * attrs.headDim), c.table(...table), c.table(...table)], attrs)];
+    return [
+      c.b.op(
+        "rope",
+        [c.normal(attrs.batch * attrs.sequence, attrs.heads * attrs.headDim), c.table(...table), c.table(...table)],
+        attrs,
+      ),
+    ];
   },
   joinHeads: (c) => {
     const [rows, heads] = [c.size(), c.pick(1, 3)];
@@ -259,7 +366,9 @@ export const cases: { readonly [P in Prim]: Make } = {
   },
   joinHeadsGrad: (c) => {
     const [rows, heads, a, b] = [c.size(), c.pick(1, 3), c.pick(1, 3), c.pick(1, 2)];
-    return c.b.apply("joinHeadsGrad", [c.normal(rows, heads * a), c.normal(rows, b), c.normal(rows, heads * (a + b))], { heads });
+    return c.b.apply("joinHeadsGrad", [c.normal(rows, heads * a), c.normal(rows, b), c.normal(rows, heads * (a + b))], {
+      heads,
+    });
   },
   attention: (c) => attentionCase(c, "attention"),
   attentionGrad: (c) => attentionCase(c, "attentionGrad"),
@@ -273,7 +382,10 @@ export const cases: { readonly [P in Prim]: Make } = {
   headCrossEntropyGrad: (c) => c.b.apply("headCrossEntropyGrad", [...headCase(c), c.normal()], softcap(c)),
   routeTopK: (c) => {
     const { k, rule, experts } = routeCase(c);
-    return c.b.apply("routeTopK", [c.logits(c.size(), experts), ...(rule.corrected ? [c.table(experts)] : [])], { k, rule });
+    return c.b.apply("routeTopK", [c.logits(c.size(), experts), ...(rule.corrected ? [c.table(experts)] : [])], {
+      k,
+      rule,
+    });
   },
   routeTopKGrad: (c) => {
     const { k, rule, experts } = routeCase(c);
@@ -293,13 +405,24 @@ export const cases: { readonly [P in Prim]: Make } = {
     const k = c.pick(1, experts);
     const by = c.flag() ? "weight" : "position";
     // Few different weights, so that there are ties.
-    const weights = c.b.constant(Array.from({ length: tokens * k }, () => c.pick(1, 3) / 4), [tokens, k]);
-    return [c.b.op("expertCapacity", [weights, c.ints(choices(c, tokens, experts, k), tokens, k)], { experts, rows: c.pick(1, tokens), by })];
+    const weights = c.b.constant(
+      Array.from({ length: tokens * k }, () => c.pick(1, 3) / 4),
+      [tokens, k],
+    );
+    return [
+      c.b.op("expertCapacity", [weights, c.ints(choices(c, tokens, experts, k), tokens, k)], {
+        experts,
+        rows: c.pick(1, tokens),
+        by,
+      }),
+    ];
   },
   expertCounts: (c) => {
     const [pieces, size, experts] = [c.pick(1, 3), c.pick(1, 3), c.pick(2, 4)];
     const k = c.pick(1, experts);
-    return [c.b.op("expertCounts", [c.ints(choices(c, pieces * size, experts, k), pieces * size, k)], { experts, pieces })];
+    return [
+      c.b.op("expertCounts", [c.ints(choices(c, pieces * size, experts, k), pieces * size, k)], { experts, pieces }),
+    ];
   },
   expertSort: (c) => {
     const { order, inverse, counts } = routed(c);
@@ -320,7 +443,11 @@ export const cases: { readonly [P in Prim]: Make } = {
   weighGrad: (c) => {
     const { order, inverse, k, tokens } = routed(c);
     const width = c.size();
-    return c.b.apply("weighGrad", [c.normal(tokens * k, width), c.normal(tokens, k), order, inverse, c.normal(tokens * k, width)], {});
+    return c.b.apply(
+      "weighGrad",
+      [c.normal(tokens * k, width), c.normal(tokens, k), order, inverse, c.normal(tokens * k, width)],
+      {},
+    );
   },
   groupedMatmul: (c) => {
     const { counts, k, tokens, experts } = routed(c);
@@ -331,7 +458,13 @@ export const cases: { readonly [P in Prim]: Make } = {
   groupedBias: (c) => {
     const { counts, experts, k, tokens } = routed(c);
     const width = c.size();
-    return [c.b.op("groupedBias", [c.normal(tokens * k, width), counts, ...Array.from({ length: experts }, () => c.normal(width))], {})];
+    return [
+      c.b.op(
+        "groupedBias",
+        [c.normal(tokens * k, width), counts, ...Array.from({ length: experts }, () => c.normal(width))],
+        {},
+      ),
+    ];
   },
   groupedBiasGrad: (c) => {
     const { counts, k, tokens } = routed(c);
@@ -339,7 +472,11 @@ export const cases: { readonly [P in Prim]: Make } = {
   },
   groupedMatmulGradW: (c) => {
     const { counts, k, tokens } = routed(c);
-    return c.b.apply("groupedMatmulGradW", [c.normal(tokens * k, c.size()), c.normal(tokens * k, c.size()), counts], {});
+    return c.b.apply(
+      "groupedMatmulGradW",
+      [c.normal(tokens * k, c.size()), c.normal(tokens * k, c.size()), counts],
+      {},
+    );
   },
 };
 

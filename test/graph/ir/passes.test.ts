@@ -7,7 +7,13 @@ import { evaluate } from "../../../src/graph/ir/reference.js";
 import { logitsProgram, lossProgram } from "../../../src/graph/programs/programs.js";
 import { plainAttention, plainRope } from "../../../src/model/decoder/plain.js";
 import { routeRule } from "../../../src/graph/nn/decoder.js";
-import { plainBlocks, plainExperts, rmsNorm, softmaxRouter, type DecoderSpec } from "../../../src/model/decoder/types.js";
+import {
+  plainBlocks,
+  plainExperts,
+  rmsNorm,
+  softmaxRouter,
+  type DecoderSpec,
+} from "../../../src/model/decoder/types.js";
 
 /** x [2, 3] -> sigmoid -> times w [4, 3] transposed. */
 function small(): { graph: Graph; x: ValueId; w: ValueId; s: ValueId; y: ValueId } {
@@ -20,10 +26,33 @@ function small(): { graph: Graph; x: ValueId; w: ValueId; s: ValueId; y: ValueId
 }
 
 const spec: DecoderSpec = {
-  family: "mixtral", vocab: 7, hidden: 4, tiedHead: true, ...plainBlocks, norm: rmsNorm(1e-5), maxPositions: 8,
+  family: "mixtral",
+  vocab: 7,
+  hidden: 4,
+  tiedHead: true,
+  ...plainBlocks,
+  norm: rmsNorm(1e-5),
+  maxPositions: 8,
   attn: plainAttention({ heads: 2, kvHeads: 1, headDim: 2 }),
-  layers: [{ window: null, rope: plainRope(100, 2), ffn: { kind: "moe", activation: "silu", inner: 3, experts: 2, topK: 1, router: softmaxRouter("topk-softmax"), ...plainExperts, shared: null } }],
-  tokens: { bos: null, eos: [], pad: null }, initStd: 0.02, auxLossCoef: 0.01,
+  layers: [
+    {
+      window: null,
+      rope: plainRope(100, 2),
+      ffn: {
+        kind: "moe",
+        activation: "silu",
+        inner: 3,
+        experts: 2,
+        topK: 1,
+        router: softmaxRouter("topk-softmax"),
+        ...plainExperts,
+        shared: null,
+      },
+    },
+  ],
+  tokens: { bos: null, eos: [], pad: null },
+  initStd: 0.02,
+  auxLossCoef: 0.01,
 };
 
 describe("verify", () => {
@@ -32,17 +61,61 @@ describe("verify", () => {
   });
 
   const breaches: [string, (at: ReturnType<typeof small>) => Graph, string][] = [
-    ["use before definition", ({ graph }) => ({ ...graph, nodes: [...graph.nodes].reverse() }), "node 0 (matmul): reads %2 before it is defined"],
-    ["use of a value nobody defines", ({ graph, s }) => ({ ...graph, nodes: [{ ...graph.nodes[1]!, in: [s, 99] } as unknown as Node] }), "node 0 (matmul): reads %2 before"],
-    ["a value defined twice", ({ graph }) => ({ ...graph, nodes: [graph.nodes[0]!, ...graph.nodes] }), "node 1 (sigmoid): %2 is defined twice"],
-    ["an input defined again", ({ graph, x }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [x] } as unknown as Node, ...graph.nodes] }), "%0 is defined twice"],
-    ["an input listed twice", ({ graph, x }) => ({ ...graph, inputs: [...graph.inputs, x] }), "an input is listed twice"],
-    ["an output nobody computes", ({ graph }) => ({ ...graph, nodes: graph.nodes.slice(0, 1) }), "output %3 is never defined"],
-    ["too few outputs of a node", ({ graph }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [] } as unknown as Node] }), "node 0 (sigmoid): 0 outputs, the rule gives 1"],
-    ["an output without a type", ({ graph }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [42] } as unknown as Node] }), "output %42 has no type"],
-    ["an input of another shape than the rule allows", ({ graph, w }) => withValue(graph, w, { shape: [4, 2] }), "matmul: inner sizes 3 and 2 differ"],
-    ["an output of another shape than the rule gives", ({ graph, y }) => withValue(graph, y, { shape: [4, 2] }), "node 1 (matmul): %3 is f32[4,2], the rule gives f32[2,4]"],
-    ["an output of another type than the rule gives", ({ graph, s }) => withValue(graph, s, { dtype: "int" }), "node 0 (sigmoid): %2 is int[2,3], the rule gives f32[2,3]"],
+    [
+      "use before definition",
+      ({ graph }) => ({ ...graph, nodes: [...graph.nodes].reverse() }),
+      "node 0 (matmul): reads %2 before it is defined",
+    ],
+    [
+      "use of a value nobody defines",
+      ({ graph, s }) => ({ ...graph, nodes: [{ ...graph.nodes[1]!, in: [s, 99] } as unknown as Node] }),
+      "node 0 (matmul): reads %2 before",
+    ],
+    [
+      "a value defined twice",
+      ({ graph }) => ({ ...graph, nodes: [graph.nodes[0]!, ...graph.nodes] }),
+      "node 1 (sigmoid): %2 is defined twice",
+    ],
+    [
+      "an input defined again",
+      ({ graph, x }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [x] } as unknown as Node, ...graph.nodes] }),
+      "%0 is defined twice",
+    ],
+    [
+      "an input listed twice",
+      ({ graph, x }) => ({ ...graph, inputs: [...graph.inputs, x] }),
+      "an input is listed twice",
+    ],
+    [
+      "an output nobody computes",
+      ({ graph }) => ({ ...graph, nodes: graph.nodes.slice(0, 1) }),
+      "output %3 is never defined",
+    ],
+    [
+      "too few outputs of a node",
+      ({ graph }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [] } as unknown as Node] }),
+      "node 0 (sigmoid): 0 outputs, the rule gives 1",
+    ],
+    [
+      "an output without a type",
+      ({ graph }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [42] } as unknown as Node] }),
+      "output %42 has no type",
+    ],
+    [
+      "an input of another shape than the rule allows",
+      ({ graph, w }) => withValue(graph, w, { shape: [4, 2] }),
+      "matmul: inner sizes 3 and 2 differ",
+    ],
+    [
+      "an output of another shape than the rule gives",
+      ({ graph, y }) => withValue(graph, y, { shape: [4, 2] }),
+      "node 1 (matmul): %3 is f32[4,2], the rule gives f32[2,4]",
+    ],
+    [
+      "an output of another type than the rule gives",
+      ({ graph, s }) => withValue(graph, s, { dtype: "int" }),
+      "node 0 (sigmoid): %2 is int[2,3], the rule gives f32[2,3]",
+    ],
   ];
   it.each(breaches)("refuses %s", (_, breach, message) => {
     expect(() => verify(breach(small()))).toThrow(message);
@@ -70,12 +143,54 @@ describe("shape errors name the primitive and the sizes", () => {
     ["toFloat", () => b.op("toFloat", [m23], {}), "toFloat: input must be int"],
     ["embedding", () => b.op("embedding", [m23, m23], {}), "embedding: ids must have 1 axes"],
     ["rmsNorm", () => b.op("rmsNorm", [m23, row], { eps: 1e-5 }), "rmsNorm: last axis and weight: [3] and [5] differ"],
-    ["rope of odd heads", () => b.op("rope", [m23, row, row], { batch: 1, sequence: 2, heads: 1, headDim: 3, offset: 0, rotary: 3, interleaved: false, inverse: false }), "rope: 3 rotary elements from 0 of a head of 3"],
-    ["attention", () => b.op("attention", [m23, m23, m23], { batch: 1, sequence: 2, heads: 3, kvHeads: 2, headDim: 1, valueDim: 1, scale: 1, window: null, softcap: null, sinks: false }), "attention: 3 heads are no multiple of 2"],
+    [
+      "rope of odd heads",
+      () =>
+        b.op("rope", [m23, row, row], {
+          batch: 1,
+          sequence: 2,
+          heads: 1,
+          headDim: 3,
+          offset: 0,
+          rotary: 3,
+          interleaved: false,
+          inverse: false,
+        }),
+      "rope: 3 rotary elements from 0 of a head of 3",
+    ],
+    [
+      "attention",
+      () =>
+        b.op("attention", [m23, m23, m23], {
+          batch: 1,
+          sequence: 2,
+          heads: 3,
+          kvHeads: 2,
+          headDim: 1,
+          valueDim: 1,
+          scale: 1,
+          window: null,
+          softcap: null,
+          sinks: false,
+        }),
+      "attention: 3 heads are no multiple of 2",
+    ],
     ["swiglu", () => b.op("swiglu", [m23, m45], {}), "swiglu: gate and up: [2,3] and [4,5] differ"],
-    ["headCrossEntropy", () => b.op("headCrossEntropy", [m23, m45, ids], { softcap: null }), "headCrossEntropy: hidden sizes 3 and 5 differ"],
-    ["routeTopK", () => b.op("routeTopK", [m23], { k: 4, rule: routeRule(softmaxRouter("softmax-topk")) }), "routeTopK: top-4 of 3 experts"],
-    ["groupedMatmul", () => b.op("groupedMatmul", [m23, ids, m45], { transB: true }), "groupedMatmul: counts: [2] and [1] differ"],
+    [
+      "headCrossEntropy",
+      () => b.op("headCrossEntropy", [m23, m45, ids], { softcap: null }),
+      "headCrossEntropy: hidden sizes 3 and 5 differ",
+    ],
+    [
+      "routeTopK",
+      () => b.op("routeTopK", [m23], { k: 4, rule: routeRule(softmaxRouter("softmax-topk")) }),
+      "routeTopK: top-4 of 3 experts",
+    ],
+    [
+      "groupedMatmul",
+      () => b.op("groupedMatmul", [m23, ids, m45], { transB: true }),
+      "groupedMatmul: counts: [2] and [1] differ",
+    ],
     ["a missing input", () => b.op("sigmoid", [], {}), "sigmoid: takes 1 inputs, got 0"],
   ];
   it.each(cases)("%s", (_, build, message) => {
@@ -98,17 +213,34 @@ describe("prune", () => {
     const pruned = prune(whole);
     verify(pruned);
     expect(pruned.inputs).toEqual([x, w, unused, targets]);
-    expect(pruned.nodes.map(({ prim }) => prim)).toEqual(["sigmoid", "headCrossEntropy", "constant", "headCrossEntropyGrad"]);
+    expect(pruned.nodes.map(({ prim }) => prim)).toEqual([
+      "sigmoid",
+      "headCrossEntropy",
+      "constant",
+      "headCrossEntropyGrad",
+    ]);
     expect(whole.nodes.length).toBeGreaterThan(pruned.nodes.length);
-    const feeds = [Float64Array.of(1, 2, 3, -1, 0, 0.5), Float64Array.from({ length: 12 }, (_, i) => Math.sin(i)), Float64Array.of(0), Float64Array.of(3, 1)];
+    const feeds = [
+      Float64Array.of(1, 2, 3, -1, 0, 0.5),
+      Float64Array.from({ length: 12 }, (_, i) => Math.sin(i)),
+      Float64Array.of(0),
+      Float64Array.of(3, 1),
+    ];
     expect(evaluate(pruned, feeds)).toEqual(evaluate(whole, feeds));
     expect(prune(pruned)).toEqual(pruned);
   });
 
   it("leaves no dead node in the graphs of a decoder", () => {
-    for (const graph of [lossProgram(spec, { batch: 1, sequence: 2 }).graph, logitsProgram(spec, { batch: 1, sequence: 2 }).graph]) {
+    for (const graph of [
+      lossProgram(spec, { batch: 1, sequence: 2 }).graph,
+      logitsProgram(spec, { batch: 1, sequence: 2 }).graph,
+    ]) {
       const used = new Set([...graph.outputs, ...graph.nodes.flatMap((node) => [...node.in])]);
-      for (const node of graph.nodes) expect(node.out.some((id) => used.has(id)), node.prim).toBe(true);
+      for (const node of graph.nodes)
+        expect(
+          node.out.some((id) => used.has(id)),
+          node.prim,
+        ).toBe(true);
     }
   });
 });

@@ -48,10 +48,16 @@ describe.each(families)("random %s models", (family) => {
         verify(program.evaluation.graph);
         const slots = slotsOf(spec);
         expect(program.params.map(({ key }) => key)).toEqual(slots.map(({ key }) => key));
-        expect(program.trained.map(({ key }) => key)).toEqual(slots.filter(({ at }) => !isBuffer(at)).map(({ key }) => key));
-        program.params.forEach((param, i) => expect(program.graph.values[program.graph.inputs[2 + i]!]!.shape, param.key).toEqual([...slots[i]!.shape]));
+        expect(program.trained.map(({ key }) => key)).toEqual(
+          slots.filter(({ at }) => !isBuffer(at)).map(({ key }) => key),
+        );
+        program.params.forEach((param, i) =>
+          expect(program.graph.values[program.graph.inputs[2 + i]!]!.shape, param.key).toEqual([...slots[i]!.shape]),
+        );
         program.trained.forEach((param, i) =>
-          expect(program.graph.values[program.graph.outputs[program.gradients + i]!]!.shape, param.key).toEqual([...param.shape]),
+          expect(program.graph.values[program.graph.outputs[program.gradients + i]!]!.shape, param.key).toEqual([
+            ...param.shape,
+          ]),
         );
         expect(program.graph.outputs.length).toBe(program.gradients + program.trained.length);
         expect(program.outputs.counts.length).toBe(spec.layers.filter(({ ffn }) => ffn.kind === "moe").length);

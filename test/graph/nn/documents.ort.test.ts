@@ -14,7 +14,12 @@ const END = 3;
 const documents = [[7, 5, 9, 5, END], [END], [11, 6, 7, 5, 8, 9, END], [4, 12]];
 const row = documents.flat();
 
-async function logitsOf(spec: DecoderSpec, weights: ReadonlyMap<string, Float32Array>, ids: readonly number[], documentEnd?: number): Promise<number[]> {
+async function logitsOf(
+  spec: DecoderSpec,
+  weights: ReadonlyMap<string, Float32Array>,
+  ids: readonly number[],
+  documentEnd?: number,
+): Promise<number[]> {
   const { graph, params } = logitsProgram(spec, { batch: 1, sequence: ids.length, documentEnd });
   const [logits] = await evaluateOnce(graph, [Int32Array.from(ids), ...params.map(({ key }) => weights.get(key)!)]);
   return logits!.data;
@@ -25,7 +30,8 @@ describe("documents that are kept apart", () => {
     const checkpoint = await openCheckpoint(golden(name));
     const { spec } = checkpoint;
     const weights = new Map<string, Float32Array>();
-    for (const { key } of logitsProgram(spec, { batch: 1, sequence: 1 }).params) weights.set(key, await checkpoint.readFloat32(key));
+    for (const { key } of logitsProgram(spec, { batch: 1, sequence: 1 }).params)
+      weights.set(key, await checkpoint.readFloat32(key));
     await checkpoint.close();
     const packed = await logitsOf(spec, weights, row, END);
     const apart: number[] = [];
@@ -44,7 +50,8 @@ describe("documents that are kept apart", () => {
     const apart = trainProgram(spec, { batch: 2, sequence: 8, auxCoef: 0, zCoef: 0, documentEnd: END });
     for (const { graph } of [apart, apart.evaluation]) {
       expect(graph.nodes.filter(({ prim }) => prim === "documents").length).toBe(1);
-      for (const node of graph.nodes) if (node.prim === "attention" || node.prim === "attentionGrad") expect(node.attrs.documents).toBe(true);
+      for (const node of graph.nodes)
+        if (node.prim === "attention" || node.prim === "attentionGrad") expect(node.attrs.documents).toBe(true);
     }
   });
 
@@ -56,7 +63,9 @@ describe("documents that are kept apart", () => {
     const joined = await finish({ ...options, dir: other, block: { ...block, resetAttention: undefined } });
     expect(losses(apart.metrics)).not.toEqual(losses(joined.metrics));
     expect(apart.metrics.evals[0]!.loss).not.toBe(joined.metrics.evals[0]!.loss);
-    await expect(finish({ ...options, block: { ...block, resetAttention: undefined } })).rejects.toThrow("its training differs");
+    await expect(finish({ ...options, block: { ...block, resetAttention: undefined } })).rejects.toThrow(
+      "its training differs",
+    );
     expect((await remains(dir)).metrics).toBeDefined();
   });
 });

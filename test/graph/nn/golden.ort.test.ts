@@ -5,7 +5,15 @@ import { openForwardRuntime } from "../../../src/engine/onnxruntime/forward-runt
 import { openTrainRuntime } from "../../../src/engine/onnxruntime/train-runtime.js";
 import { evaluateOnce } from "../../../src/engine/onnxruntime/session.js";
 import { logitsProgram, lossProgram, trainProgram, type ParamInfo } from "../../../src/graph/programs/programs.js";
-import { golden, goldenModels, goldenTrajectories, readTensors, relativeError, shifted, type GoldenTensor } from "../../support/golden.js";
+import {
+  golden,
+  goldenModels,
+  goldenTrajectories,
+  readTensors,
+  relativeError,
+  shifted,
+  type GoldenTensor,
+} from "../../support/golden.js";
 
 async function weightsOf(checkpoint: Checkpoint, params: readonly ParamInfo[]): Promise<Float32Array[]> {
   return Promise.all(params.map(({ key }) => checkpoint.readFloat32(key)));
@@ -37,7 +45,11 @@ describe("golden models of transformers", () => {
 
       const text = shifted(ids, sequence);
       const losses = lossProgram(checkpoint.spec, { batch, sequence });
-      const [loss] = await evaluateOnce(losses.graph, [text.ids, text.targets, ...(await weightsOf(checkpoint, losses.params))]);
+      const [loss] = await evaluateOnce(losses.graph, [
+        text.ids,
+        text.targets,
+        ...(await weightsOf(checkpoint, losses.params)),
+      ]);
       expect(Math.abs(loss!.data[0]! - expected.get("loss")!.data[0]!)).toBeLessThan(1e-4);
       await checkpoint.close();
     });
@@ -45,7 +57,13 @@ describe("golden models of transformers", () => {
 });
 
 interface Trajectory {
-  readonly optimizer: { lr: number; betas: [number, number]; eps: number; weight_decay: number; clip_grad_norm: number };
+  readonly optimizer: {
+    lr: number;
+    betas: [number, number];
+    eps: number;
+    weight_decay: number;
+    clip_grad_norm: number;
+  };
   readonly steps: readonly { loss: number; aux_loss: number | null; grad_norm: number }[];
 }
 
@@ -96,13 +114,23 @@ describe("golden training runs of transformers", () => {
       for (let step = 0; step < steps; step++) {
         const expected = trajectory.steps[step]!;
         const got = await runtime.step([batchAt(step)], {
-          learningRate: lr, beta1: betas[0], beta2: betas[1], eps, weightDecay: weight_decay, decayOn: "all", clipNorm: clip_grad_norm, update: step + 1,
+          learningRate: lr,
+          beta1: betas[0],
+          beta2: betas[1],
+          eps,
+          weightDecay: weight_decay,
+          decayOn: "all",
+          clipNorm: clip_grad_norm,
+          update: step + 1,
         });
         const total = got.loss + auxCoef * (got.balanceLoss ?? 0);
         const bound = moe && step >= 3 ? 2e-2 : 1e-3;
         expect(Math.abs(total - expected.loss), `loss at step ${step}`).toBeLessThan(bound);
         if (step === 0) expect(got.gradNorm / expected.grad_norm).toBeCloseTo(1, 4);
-        if (moe) expect(Math.abs(got.balanceLoss! - expected.aux_loss!), `auxiliary loss at step ${step}`).toBeLessThan(step < 3 ? 2e-3 : 0.1);
+        if (moe)
+          expect(Math.abs(got.balanceLoss! - expected.aux_loss!), `auxiliary loss at step ${step}`).toBeLessThan(
+            step < 3 ? 2e-3 : 0.1,
+          );
       }
       await runtime.close();
       await checkpoint.close();

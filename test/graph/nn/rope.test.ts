@@ -20,22 +20,36 @@ describe("rotary frequencies", () => {
   it("are theta^(-2i/D), divided by a linear factor", () => {
     const plain = ropeFrequencies({ ...plainRope(10000, 8), scaling: { kind: "none" } }, 1);
     expect([...plain].map((x) => Number(x.toPrecision(12)))).toEqual([1, 0.1, 0.01, 0.001]);
-    expect([...ropeFrequencies({ ...plainRope(10000, 8), scaling: { kind: "linear", factor: 4 } }, 1)]).toEqual([...plain].map((x) => x / 4));
+    expect([...ropeFrequencies({ ...plainRope(10000, 8), scaling: { kind: "linear", factor: 4 } }, 1)]).toEqual(
+      [...plain].map((x) => x / 4),
+    );
   });
 
   it("llama3: agree with transformers' formula; long waves are slowed, short ones kept", () => {
     fc.assert(
       fc.property(
         fc.record({
-          theta: fc.constantFrom(10_000, 500_000, 1e6), half: fc.integer({ min: 1, max: 64 }), factor: fc.integer({ min: 1, max: 64 }),
-          low: fc.constantFrom(0.5, 1, 2), spread: fc.integer({ min: 1, max: 8 }), original: fc.constantFrom(16, 512, 8192),
+          theta: fc.constantFrom(10_000, 500_000, 1e6),
+          half: fc.integer({ min: 1, max: 64 }),
+          factor: fc.integer({ min: 1, max: 64 }),
+          low: fc.constantFrom(0.5, 1, 2),
+          spread: fc.integer({ min: 1, max: 8 }),
+          original: fc.constantFrom(16, 512, 8192),
         }),
         ({ theta, half, factor, low, spread, original }) => {
           const high = low + spread;
-          const scaling = { kind: "llama3" as const, factor, lowFreqFactor: low, highFreqFactor: high, originalMaxPositions: original };
+          const scaling = {
+            kind: "llama3" as const,
+            factor,
+            lowFreqFactor: low,
+            highFreqFactor: high,
+            originalMaxPositions: original,
+          };
           const found = ropeFrequencies({ ...plainRope(theta, 2 * half), scaling }, 1);
           const plain = ropeFrequencies(plainRope(theta, 2 * half), 1);
-          llama3(theta, 2 * half, factor, low, high, original).forEach((value, i) => expect(found[i]! / value).toBeCloseTo(1, 12));
+          llama3(theta, 2 * half, factor, low, high, original).forEach((value, i) =>
+            expect(found[i]! / value).toBeCloseTo(1, 12),
+          );
           found.forEach((value, i) => {
             expect(value).toBeLessThanOrEqual(plain[i]! * (1 + 1e-12));
             expect(value).toBeGreaterThanOrEqual((plain[i]! / factor) * (1 - 1e-12));
@@ -46,7 +60,13 @@ describe("rotary frequencies", () => {
   });
 
   it("llama3 with Llama 3.1's numbers", () => {
-    const scaling = { kind: "llama3" as const, factor: 8, lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositions: 8192 };
+    const scaling = {
+      kind: "llama3" as const,
+      factor: 8,
+      lowFreqFactor: 1,
+      highFreqFactor: 4,
+      originalMaxPositions: 8192,
+    };
     const found = ropeFrequencies({ ...plainRope(500_000, 128), scaling }, 1);
     const plain = ropeFrequencies({ ...plainRope(500_000, 128), scaling: { kind: "none" } }, 1);
     const ratio = [...found].map((x, i) => x / plain[i]!);

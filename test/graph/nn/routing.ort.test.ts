@@ -6,7 +6,14 @@ import { prune, verify } from "../../../src/graph/ir/passes.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { buildDecoder, type TrainingRouting } from "../../../src/graph/nn/decoder.js";
 import { evaluateOnce } from "../../../src/engine/onnxruntime/session.js";
-import { plainExperts, sigmoidRouter, softmaxRouter, type DecoderSpec, type MoeFfn, type RouterSpec } from "../../../src/model/decoder/types.js";
+import {
+  plainExperts,
+  sigmoidRouter,
+  softmaxRouter,
+  type DecoderSpec,
+  type MoeFfn,
+  type RouterSpec,
+} from "../../../src/model/decoder/types.js";
 import { trainProgram, type TrainProgram } from "../../../src/graph/programs/programs.js";
 import type { RoutingSettings } from "../../../src/engine/routing/routing.js";
 import { moeSpec } from "../../support/runs.js";
@@ -15,11 +22,30 @@ const plain: TrainingRouting = { jitter: false, sinkhorn: false, capacity: null 
 const settings: RoutingSettings = { ...plain, balance: "model" };
 
 function specWith(router: RouterSpec, changes: Partial<MoeFfn> = {}): DecoderSpec {
-  const ffn = { kind: "moe", activation: "silu", inner: 6, experts: 4, topK: 2, router, ...plainExperts, shared: null, ...changes } as const;
-  return { ...moeSpec, vocab: 11, hidden: 8, attn: { ...moeSpec.attn, heads: 1, kvHeads: 1 }, layers: moeSpec.layers.map((layer) => ({ ...layer, ffn })) };
+  const ffn = {
+    kind: "moe",
+    activation: "silu",
+    inner: 6,
+    experts: 4,
+    topK: 2,
+    router,
+    ...plainExperts,
+    shared: null,
+    ...changes,
+  } as const;
+  return {
+    ...moeSpec,
+    vocab: 11,
+    hidden: 8,
+    attn: { ...moeSpec.attn, heads: 1, kvHeads: 1 },
+    layers: moeSpec.layers.map((layer) => ({ ...layer, ffn })),
+  };
 }
 
-/** Numbers for every input of a graph: ids and targets in the vocabulary, jitter around 1, counts whole, the rest normal deviates. */
+/**
+ * Numbers for every input of a graph: ids and targets in the vocabulary, jitter around 1, counts whole, the rest normal
+ * deviates.
+ */
 function feedsOf(graph: Graph, vocab: number): Float64Array[] {
   return graph.inputs.map((id, position) => {
     const { name = "", dtype, shape } = graph.values[id]!;
@@ -43,14 +69,19 @@ const silu = (x: number): number => x / (1 + Math.exp(-x));
 
 /** (weight [out, in], x [in]) -> [out] */
 const times = (weight: Float64Array, x: readonly number[]): number[] =>
-  Array.from({ length: weight.length / x.length }, (_, o) => x.reduce((sum, value, i) => sum + value * weight[o * x.length + i]!, 0));
+  Array.from({ length: weight.length / x.length }, (_, o) =>
+    x.reduce((sum, value, i) => sum + value * weight[o * x.length + i]!, 0),
+  );
 
 describe("a layer of experts, token by token", () => {
   const [batch, sequence] = [2, 7];
   const tokens = batch * sequence;
 
   /** The first MoE layer's input and output as the graph has them, and its parameters. */
-  function layer(spec: DecoderSpec, routing: TrainingRouting | null): { x: number[][]; y: number[][]; param: (name: string) => Float64Array; jitter: Float64Array | null } {
+  function layer(
+    spec: DecoderSpec,
+    routing: TrainingRouting | null,
+  ): { x: number[][]; y: number[][]; param: (name: string) => Float64Array; jitter: Float64Array | null } {
     const decoder = buildDecoder(spec, { batch, sequence }, routing);
     const { nodes } = decoder.builder;
     const dispatched = nodes.find(({ prim }) => prim === "dispatch")!.in[0]!;
@@ -58,13 +89,20 @@ describe("a layer of experts, token by token", () => {
     const graph = prune(decoder.builder.finish([dispatched, combined]));
     verify(graph);
     const feeds = feedsOf(graph, spec.vocab);
-    const [x, y] = evaluate(graph, feeds).map(({ data }) => Array.from({ length: tokens }, (_, t) => Array.from(data.subarray(t * spec.hidden, (t + 1) * spec.hidden))));
-    const named = (name: string): Float64Array | undefined => feeds[graph.inputs.findIndex((id: ValueId) => graph.values[id]!.name === name)];
+    const [x, y] = evaluate(graph, feeds).map(({ data }) =>
+      Array.from({ length: tokens }, (_, t) => Array.from(data.subarray(t * spec.hidden, (t + 1) * spec.hidden))),
+    );
+    const named = (name: string): Float64Array | undefined =>
+      feeds[graph.inputs.findIndex((id: ValueId) => graph.values[id]!.name === name)];
     return { x: x!, y: y!, param: (name) => named(`layers.0.${name}`)!, jitter: named("jitter.0") ?? null };
   }
 
   /** Which choices stay: a loop over experts and places, as a queue at each expert's door. */
-  function admitted(choices: readonly (readonly [number, number][])[], rows: number, by: "weight" | "position"): Set<string> {
+  function admitted(
+    choices: readonly (readonly [number, number][])[],
+    rows: number,
+    by: "weight" | "position",
+  ): Set<string> {
     const open = new Set<string>();
     const all = choices.flatMap((own, token) => own.map(([expert, weight]) => ({ token, expert, weight })));
     for (const expert of new Set(all.map((choice) => choice.expert))) {
@@ -95,7 +133,10 @@ describe("a layer of experts, token by token", () => {
       const choices = x.map((row, t) => {
         const read = jitter === null ? row : row.map((value, i) => value * jitter[t * hidden + i]!);
         const scores = softmax(times(param("router"), read));
-        const top = scores.map((_, e) => e).sort((a, b) => scores[b]! - scores[a]!).slice(0, 2);
+        const top = scores
+          .map((_, e) => e)
+          .sort((a, b) => scores[b]! - scores[a]!)
+          .slice(0, 2);
         const sum = renormalised ? top.reduce((a, e) => a + scores[e]!, 0) : 1;
         return top.map((e) => [e, scores[e]! / sum] as [number, number]);
       });
@@ -108,7 +149,10 @@ describe("a layer of experts, token by token", () => {
           if (!open.has(`${t} ${e}`)) continue;
           const gate = times(param(`experts.${e}.gate`), x[t]!).map(silu);
           const up = times(param(`experts.${e}.up`), x[t]!);
-          times(param(`experts.${e}.down`), gate.map((value, i) => value * up[i]!)).forEach((value, i) => (expected[i]! += weight * value));
+          times(
+            param(`experts.${e}.down`),
+            gate.map((value, i) => value * up[i]!),
+          ).forEach((value, i) => (expected[i]! += weight * value));
         }
         expected.forEach((value, i) => expect(y[t]![i], `token ${t}`).toBeCloseTo(value, 9));
       });
@@ -117,7 +161,10 @@ describe("a layer of experts, token by token", () => {
 
   it("Sinkhorn: experts by the balanced matrix, weights by the router's own rule", () => {
     for (const renormalised of [true, false]) {
-      const { x, y, param } = layer(specWith(softmaxRouter(renormalised ? "topk-softmax" : "softmax-topk")), { ...plain, sinkhorn: true });
+      const { x, y, param } = layer(specWith(softmaxRouter(renormalised ? "topk-softmax" : "softmax-topk")), {
+        ...plain,
+        sinkhorn: true,
+      });
       const logits = x.map((row) => times(param("router"), row));
       // Rows and columns scaled in turn until nothing moves.
       const matrix = logits.map((row) => row.map(Math.exp));
@@ -133,13 +180,19 @@ describe("a layer of experts, token by token", () => {
       }
       x.forEach((row, t) => {
         const scores = softmax(logits[t]!);
-        const top = scores.map((_, e) => e).sort((a, b) => matrix[t]![b]! - matrix[t]![a]!).slice(0, 2);
+        const top = scores
+          .map((_, e) => e)
+          .sort((a, b) => matrix[t]![b]! - matrix[t]![a]!)
+          .slice(0, 2);
         const sum = renormalised ? top.reduce((a, e) => a + scores[e]!, 0) : 1;
         const expected = new Array<number>(row.length).fill(0);
         for (const e of top) {
           const gate = times(param(`experts.${e}.gate`), row).map(silu);
           const up = times(param(`experts.${e}.up`), row);
-          times(param(`experts.${e}.down`), gate.map((value, i) => value * up[i]!)).forEach((value, i) => (expected[i]! += (scores[e]! / sum) * value));
+          times(
+            param(`experts.${e}.down`),
+            gate.map((value, i) => value * up[i]!),
+          ).forEach((value, i) => (expected[i]! += (scores[e]! / sum) * value));
         }
         expected.forEach((value, i) => expect(y[t]![i], `token ${t}`).toBeCloseTo(value, 9));
       });
@@ -162,50 +215,81 @@ const kinds: readonly (readonly [string, RouterSpec, RoutingSettings, Partial<Mo
   ["loss over sequences of sigmoid scores, groups and a bias", sigmoid, { ...settings, balance: "sequence" }],
   ["loss over micro-batches so far, of sigmoid scores", sigmoid, { ...settings, balance: "running" }],
   ["capacity by weight", topK, { ...settings, capacity: { factor: 0.7, by: "weight" } }],
-  ["capacity by position, plain FFNs with biases", topK, { ...settings, capacity: { factor: 0.7, by: "position" } }, { gated: false, activation: "gelu", bias: true }],
-  ["capacity, gated units with limits", sigmoid, { ...settings, capacity: { factor: 0.5, by: "weight" } }, { bias: true, clampedGlu: { alpha: 1.7, limit: 3 } }],
+  [
+    "capacity by position, plain FFNs with biases",
+    topK,
+    { ...settings, capacity: { factor: 0.7, by: "position" } },
+    { gated: false, activation: "gelu", bias: true },
+  ],
+  [
+    "capacity, gated units with limits",
+    sigmoid,
+    { ...settings, capacity: { factor: 0.5, by: "weight" } },
+    { bias: true, clampedGlu: { alpha: 1.7, limit: 3 } },
+  ],
   ["jitter", softmaxRouter("softmax-topk"), { ...settings, jitter: true }],
   ["Sinkhorn of one", softmaxRouter("softmax-topk"), { ...settings, sinkhorn: true }, { topK: 1 }],
-  ["Sinkhorn of two, capacity and jitter, a shared expert", topK, { ...settings, sinkhorn: true, jitter: true, capacity: { factor: 0.6, by: "weight" } }, { shared: { inner: 5, gated: true } }],
+  [
+    "Sinkhorn of two, capacity and jitter, a shared expert",
+    topK,
+    { ...settings, sinkhorn: true, jitter: true, capacity: { factor: 0.6, by: "weight" } },
+    { shared: { inner: 5, gated: true } },
+  ],
 ];
 
-describe.each(kinds.map(([name, router, routing, changes = {}]) => [name, router, routing, changes] as const))("%s", (_, router, routing, changes) => {
-  const spec = specWith(router, changes);
-  const coefficients = routing.sinkhorn ? { auxCoef: 0, zCoef: 0.02 } : { auxCoef: 0.3, zCoef: 0.02 };
-  const program: TrainProgram = trainProgram(spec, { batch: 2, sequence: 5, ...coefficients, routing });
-  const feeds = feedsOf(program.graph, spec.vocab);
+describe.each(kinds.map(([name, router, routing, changes = {}]) => [name, router, routing, changes] as const))(
+  "%s",
+  (_, router, routing, changes) => {
+    const spec = specWith(router, changes);
+    const coefficients = routing.sinkhorn ? { auxCoef: 0, zCoef: 0.02 } : { auxCoef: 0.3, zCoef: 0.02 };
+    const program: TrainProgram = trainProgram(spec, { batch: 2, sequence: 5, ...coefficients, routing });
+    const feeds = feedsOf(program.graph, spec.vocab);
 
-  it("has the gradients of its loss", () => {
-    verify(program.graph);
-    const { loss, balance, z } = program.outputs;
-    const forward = prune({ ...program.graph, outputs: [loss, balance!, z!].map((index) => program.graph.outputs[index]!) });
-    const total = (changed: readonly Float64Array[]): number => {
-      const [ce, aux, squares] = evaluate(forward, changed).map(({ data }) => data[0]!) as [number, number, number];
-      return ce + coefficients.auxCoef * aux + coefficients.zCoef * squares;
-    };
-    const gradients = evaluate(program.graph, feeds).slice(program.gradients);
-    const stream = randomStream(8, "picks");
-    program.trained.forEach(({ key }, i) => {
-      const position = program.graph.inputs.findIndex((id) => program.graph.values[id]!.name === key);
-      for (let pick = 0; pick < (key.endsWith("router") ? 8 : 2); pick++) {
-        const at = Math.floor(stream.uniformAt(100 * i + pick) * feeds[position]!.length);
-        const shifted = (by: number): number => total(feeds.map((data, p) => (p === position ? data.map((value, j) => (j === at ? value + by : value)) : data)));
-        const numeric = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
-        expect(Math.abs(gradients[i]!.data[at]! - numeric), `${key}[${at}]`).toBeLessThan(1e-6 * (1 + Math.abs(numeric)));
+    it("has the gradients of its loss", () => {
+      verify(program.graph);
+      const { loss, balance, z } = program.outputs;
+      const forward = prune({
+        ...program.graph,
+        outputs: [loss, balance!, z!].map((index) => program.graph.outputs[index]!),
+      });
+      const total = (changed: readonly Float64Array[]): number => {
+        const [ce, aux, squares] = evaluate(forward, changed).map(({ data }) => data[0]!) as [number, number, number];
+        return ce + coefficients.auxCoef * aux + coefficients.zCoef * squares;
+      };
+      const gradients = evaluate(program.graph, feeds).slice(program.gradients);
+      const stream = randomStream(8, "picks");
+      program.trained.forEach(({ key }, i) => {
+        const position = program.graph.inputs.findIndex((id) => program.graph.values[id]!.name === key);
+        for (let pick = 0; pick < (key.endsWith("router") ? 8 : 2); pick++) {
+          const at = Math.floor(stream.uniformAt(100 * i + pick) * feeds[position]!.length);
+          const shifted = (by: number): number =>
+            total(
+              feeds.map((data, p) => (p === position ? data.map((value, j) => (j === at ? value + by : value)) : data)),
+            );
+          const numeric = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
+          expect(Math.abs(gradients[i]!.data[at]! - numeric), `${key}[${at}]`).toBeLessThan(
+            1e-6 * (1 + Math.abs(numeric)),
+          );
+        }
+      });
+    });
+
+    it("runs on onnxruntime as in the reference, forward and backward, on one thread and on two", async () => {
+      const expected = evaluate(program.graph, feeds);
+      const given = feeds.map((data) => Float32Array.from(data));
+      const actual = await evaluateOnce(program.graph, given);
+      expected.forEach(({ data }, i) =>
+        data.forEach((value, at) =>
+          expect(Math.abs(actual[i]!.data[at]! - value), `output ${i}[${at}]`).toBeLessThan(
+            2e-5 * (1 + Math.abs(value)),
+          ),
+        ),
+      );
+      expect(await evaluateOnce(program.graph, given, 2)).toEqual(actual);
+      if (program.outputs.kept.length > 0) {
+        const sum = (index: number): number => actual[index]!.data.reduce((a, b) => a + b, 0);
+        program.outputs.kept.forEach((index, l) => expect(sum(index)).toBeLessThan(sum(program.outputs.counts[l]!)));
       }
     });
-  });
-
-  it("runs on onnxruntime as in the reference, forward and backward, on one thread and on two", async () => {
-    const expected = evaluate(program.graph, feeds);
-    const given = feeds.map((data) => Float32Array.from(data));
-    const actual = await evaluateOnce(program.graph, given);
-    expected.forEach(({ data }, i) =>
-      data.forEach((value, at) => expect(Math.abs(actual[i]!.data[at]! - value), `output ${i}[${at}]`).toBeLessThan(2e-5 * (1 + Math.abs(value)))));
-    expect(await evaluateOnce(program.graph, given, 2)).toEqual(actual);
-    if (program.outputs.kept.length > 0) {
-      const sum = (index: number): number => actual[index]!.data.reduce((a, b) => a + b, 0);
-      program.outputs.kept.forEach((index, l) => expect(sum(index)).toBeLessThan(sum(program.outputs.counts[l]!)));
-    }
-  });
-});
+  },
+);

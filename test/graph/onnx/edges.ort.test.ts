@@ -23,13 +23,17 @@ function normals(name: string, count: number, std = 1): Float32Array {
 
 async function agree(graph: Graph, feeds: readonly Float32Array[], tolerance = 2e-5): Promise<number[][]> {
   verify(graph);
-  const expected = evaluate(graph, feeds.map((feed) => Float64Array.from(feed)));
+  const expected = evaluate(
+    graph,
+    feeds.map((feed) => Float64Array.from(feed)),
+  );
   const actual = await evaluateOnce(graph, feeds, 2);
   expected.forEach(({ data }, i) => {
     expect(actual[i]!.data.length).toBe(data.length);
     data.forEach((value, at) => {
       const found = actual[i]!.data[at]!;
-      if (!(Math.abs(found - value) <= tolerance * (1 + Math.abs(value)))) expect.fail(`output ${i}[${at}]: ${found}, expected ${value}`);
+      if (!(Math.abs(found - value) <= tolerance * (1 + Math.abs(value))))
+        expect.fail(`output ${i}[${at}]: ${found}, expected ${value}`);
     });
   });
   return actual.map(({ data }) => data);
@@ -52,16 +56,28 @@ function moeLayer({ tokens, hidden, inner, experts, k, order, capacity, sinkhorn
   const logits = b.input("logits", "f32", [tokens, experts]);
   const x = b.input("x", "f32", [tokens, hidden]);
   const mix = b.input("mix", "f32", [tokens, hidden]);
-  const weights = (name: string, shape: number[]): ValueId[] => Array.from({ length: experts }, (_, e) => b.input(`${name}${e}`, "f32", shape));
-  const [gate, up, down] = [weights("gate", [inner, hidden]), weights("up", [inner, hidden]), weights("down", [hidden, inner])];
+  const weights = (name: string, shape: number[]): ValueId[] =>
+    Array.from({ length: experts }, (_, e) => b.input(`${name}${e}`, "f32", shape));
+  const [gate, up, down] = [
+    weights("gate", [inner, hidden]),
+    weights("up", [inner, hidden]),
+    weights("down", [hidden, inner]),
+  ];
   const rule = routeRule(softmaxRouter(order));
-  const choice = sinkhorn ? b.mul(b.op("softmax", [logits], {}), b.op("sinkhorn", [logits], { iterations: 32, tolerance: 1e-4 })) : logits;
+  const choice = sinkhorn
+    ? b.mul(b.op("softmax", [logits], {}), b.op("sinkhorn", [logits], { iterations: 32, tolerance: 1e-4 }))
+    : logits;
   const [score, best] = b.apply("routeTopK", [choice], { k, rule }) as [ValueId, ValueId];
   const kept = sinkhorn ? b.op("routeWeights", [logits, best], { rule }) : score;
   const chosen = capacity === undefined ? best : b.op("expertCapacity", [kept, best], { experts, ...capacity });
-  const [sorted, inverse, counts] = b.apply("expertSort", [chosen], { experts, drops: capacity !== undefined }) as [ValueId, ValueId, ValueId];
+  const [sorted, inverse, counts] = b.apply("expertSort", [chosen], { experts, drops: capacity !== undefined }) as [
+    ValueId,
+    ValueId,
+    ValueId,
+  ];
   const rows = b.op("dispatch", [x, sorted, inverse], { k });
-  const grouped = (input: ValueId, w: ValueId[]): ValueId => b.op("groupedMatmul", [input, counts, ...w], { transB: true });
+  const grouped = (input: ValueId, w: ValueId[]): ValueId =>
+    b.op("groupedMatmul", [input, counts, ...w], { transB: true });
   const outputs = grouped(b.op("swiglu", [grouped(rows, gate), grouped(rows, up)], {}), down);
   const out = b.op("combine", [b.op("weigh", [outputs, kept, sorted, inverse], {}), sorted, inverse], { k });
   const loss = b.op("reduceSum", [b.mul(out, mix)], { axes: [0, 1], keepDims: false });
@@ -72,7 +88,12 @@ function moeLayer({ tokens, hidden, inner, experts, k, order, capacity, sinkhorn
 async function checkMoe(shape: MoeShape, logits: Float32Array): Promise<{ chosen: number[]; counts: number[] }> {
   const { tokens, hidden, inner, experts } = shape;
   const weights = Array.from({ length: 3 * experts }, (_, i) => normals(`w${i}`, hidden * inner, 0.5));
-  const [, chosen, counts] = await agree(moeLayer(shape), [logits, normals("x", tokens * hidden), normals("mix", tokens * hidden), ...weights]);
+  const [, chosen, counts] = await agree(moeLayer(shape), [
+    logits,
+    normals("x", tokens * hidden),
+    normals("mix", tokens * hidden),
+    ...weights,
+  ]);
   return { chosen: chosen!, counts: counts! };
 }
 
@@ -118,34 +139,61 @@ describe.each(orders)("experts, %s", (order) => {
     await checkMoe(shape, normals("far", 30, 200));
   });
 
-  it.each(["weight", "position"] as const)("a capacity by %s: all tokens to the same experts, ties, hardly any room, room for all", async (by) => {
-    const same = Float32Array.from({ length: 30 }, (_, i) => [0, -9, 3, -9, 5, -9][i % 6]!);
-    // Equal weights: the first tokens stay.
-    const { chosen, counts } = await checkMoe({ ...shape, capacity: { rows: 2, by } }, same);
-    expect(chosen).toEqual([4, 2, 4, 2, 6, 6, 6, 6, 6, 6]);
-    expect(counts).toEqual([0, 0, 2, 0, 2, 0]);
-    expect((await checkMoe({ ...shape, capacity: { rows: 1, by } }, normals("room", 30))).counts.every((count) => count <= 1)).toBe(true);
-    expect((await checkMoe({ ...shape, capacity: { rows: 5, by } }, same)).counts).toEqual([0, 0, 5, 0, 5, 0]);
-    expect((await checkMoe({ ...shape, tokens: 1, k: 1, capacity: { rows: 1, by } }, Float32Array.of(0, 1, 5, 2, 3, -1))).chosen).toEqual([2]);
-    expect((await checkMoe({ ...shape, k: 6, capacity: { rows: 3, by } }, new Float32Array(30))).counts).toEqual([3, 3, 3, 3, 3, 3]);
-  });
+  it.each(["weight", "position"] as const)(
+    "a capacity by %s: all tokens to the same experts, ties, hardly any room, room for all",
+    async (by) => {
+      const same = Float32Array.from({ length: 30 }, (_, i) => [0, -9, 3, -9, 5, -9][i % 6]!);
+      // Equal weights: the first tokens stay.
+      const { chosen, counts } = await checkMoe({ ...shape, capacity: { rows: 2, by } }, same);
+      expect(chosen).toEqual([4, 2, 4, 2, 6, 6, 6, 6, 6, 6]);
+      expect(counts).toEqual([0, 0, 2, 0, 2, 0]);
+      expect(
+        (await checkMoe({ ...shape, capacity: { rows: 1, by } }, normals("room", 30))).counts.every(
+          (count) => count <= 1,
+        ),
+      ).toBe(true);
+      expect((await checkMoe({ ...shape, capacity: { rows: 5, by } }, same)).counts).toEqual([0, 0, 5, 0, 5, 0]);
+      expect(
+        (await checkMoe({ ...shape, tokens: 1, k: 1, capacity: { rows: 1, by } }, Float32Array.of(0, 1, 5, 2, 3, -1)))
+          .chosen,
+      ).toEqual([2]);
+      expect((await checkMoe({ ...shape, k: 6, capacity: { rows: 3, by } }, new Float32Array(30))).counts).toEqual([
+        3, 3, 3, 3, 3, 3,
+      ]);
+    },
+  );
 
-  it("Sinkhorn: one token, as many tokens as experts, equal logits, every expert chosen, logits that one expert has to itself", async () => {
-    // Balanced, one token's row is all equal: rounding says which expert it gets, the weight is that expert's own all the same.
-    const alone = { ...shape, tokens: 1, k: 1, sinkhorn: true };
-    const weights = Array.from({ length: 18 }, (_, i) => normals(`w${i}`, 12, 0.5));
-    const results = await evaluateOnce(moeLayer(alone), [Float32Array.of(0, 1, 5, 2, 3, -1), normals("x", 4), normals("mix", 4), ...weights]);
-    expect(results[2]!.data.reduce((a, c) => a + c)).toBe(1);
-    for (const { data } of results) expect(data.every(Number.isFinite)).toBe(true);
-    // Each token is a little closer to an expert of its own than to the first, which all would choose.
-    const own = Float32Array.from({ length: 36 }, (_, i) => (i % 6 === 0 ? 2 : i % 6 === Math.floor(i / 6) ? 1 : 0));
-    const wide = { ...shape, tokens: 6, k: 1, sinkhorn: true };
-    expect((await checkMoe({ ...wide, sinkhorn: false }, own)).counts).toEqual([6, 0, 0, 0, 0, 0]);
-    expect((await checkMoe(wide, own)).counts).toEqual([1, 1, 1, 1, 1, 1]);
-    await checkMoe({ ...shape, sinkhorn: true }, new Float32Array(30));
-    expect((await checkMoe({ ...shape, k: 6, sinkhorn: true }, normals("sink", 30))).counts).toEqual([5, 5, 5, 5, 5, 5]);
-    await checkMoe({ ...shape, sinkhorn: true }, Float32Array.from({ length: 30 }, (_, i) => (i % 6 === 2 ? 6 : Math.sin(i))));
-  });
+  it(
+    "Sinkhorn: one token, as many tokens as experts, equal logits, every expert chosen, logits that one expert " +
+      "has to itself",
+    async () => {
+      // Balanced, one token's row is all equal: rounding says which expert it gets, the weight is that expert's own all
+      // the same.
+      const alone = { ...shape, tokens: 1, k: 1, sinkhorn: true };
+      const weights = Array.from({ length: 18 }, (_, i) => normals(`w${i}`, 12, 0.5));
+      const results = await evaluateOnce(moeLayer(alone), [
+        Float32Array.of(0, 1, 5, 2, 3, -1),
+        normals("x", 4),
+        normals("mix", 4),
+        ...weights,
+      ]);
+      expect(results[2]!.data.reduce((a, c) => a + c)).toBe(1);
+      for (const { data } of results) expect(data.every(Number.isFinite)).toBe(true);
+      // Each token is a little closer to an expert of its own than to the first, which all would choose.
+      const own = Float32Array.from({ length: 36 }, (_, i) => (i % 6 === 0 ? 2 : i % 6 === Math.floor(i / 6) ? 1 : 0));
+      const wide = { ...shape, tokens: 6, k: 1, sinkhorn: true };
+      expect((await checkMoe({ ...wide, sinkhorn: false }, own)).counts).toEqual([6, 0, 0, 0, 0, 0]);
+      expect((await checkMoe(wide, own)).counts).toEqual([1, 1, 1, 1, 1, 1]);
+      await checkMoe({ ...shape, sinkhorn: true }, new Float32Array(30));
+      expect((await checkMoe({ ...shape, k: 6, sinkhorn: true }, normals("sink", 30))).counts).toEqual([
+        5, 5, 5, 5, 5, 5,
+      ]);
+      await checkMoe(
+        { ...shape, sinkhorn: true },
+        Float32Array.from({ length: 30 }, (_, i) => (i % 6 === 2 ? 6 : Math.sin(i))),
+      );
+    },
+  );
 });
 
 /** Attention restated: every query, every head, loops only. */
@@ -160,14 +208,17 @@ function plainAttention(q: Float32Array, k: Float32Array, v: Float32Array, a: At
         for (let j = 0; j < a.sequence; j++) {
           let dot = 0;
           for (let d = 0; d < a.headDim; d++) {
-            dot += q[at(b * a.sequence + i, h, a.heads) + d]! * k[at(b * a.sequence + j, Math.floor(h / group), a.kvHeads) + d]!;
+            dot +=
+              q[at(b * a.sequence + i, h, a.heads) + d]! *
+              k[at(b * a.sequence + j, Math.floor(h / group), a.kvHeads) + d]!;
           }
           scores.push(j > i || (a.window !== null && i - j >= a.window) ? 0 : Math.exp(dot * a.scale));
         }
         const sum = scores.reduce((x, y) => x + y);
         scores.forEach((score, j) => {
           for (let d = 0; d < a.headDim; d++) {
-            out[at(b * a.sequence + i, h, a.heads) + d]! += (score / sum) * v[at(b * a.sequence + j, Math.floor(h / group), a.kvHeads) + d]!;
+            out[at(b * a.sequence + i, h, a.heads) + d]! +=
+              (score / sum) * v[at(b * a.sequence + j, Math.floor(h / group), a.kvHeads) + d]!;
           }
         });
       }
@@ -179,13 +230,24 @@ function plainAttention(q: Float32Array, k: Float32Array, v: Float32Array, a: At
 describe("attention on longer sequences", () => {
   const base = { batch: 2, sequence: 37, headDim: 4, scale: 0.5, softcap: null, sinks: false };
   it.each([
-    [4, 4, null], [4, 2, null], [6, 1, null], [4, 2, 1], [4, 2, 5], [2, 2, 36], [4, 1, 37], [4, 2, 100],
+    [4, 4, null],
+    [4, 2, null],
+    [6, 1, null],
+    [4, 2, 1],
+    [4, 2, 5],
+    [2, 2, 36],
+    [4, 1, 37],
+    [4, 2, 100],
   ])("%i query heads on %i key heads, window %s", async (heads, kvHeads, window) => {
     const attrs = { ...base, valueDim: base.headDim, heads, kvHeads, window };
     const rows = base.batch * base.sequence;
-    const feeds = [heads, kvHeads, kvHeads, heads].map((count, i) => normals(`attention ${i} ${heads} ${kvHeads}`, rows * count * base.headDim));
+    const feeds = [heads, kvHeads, kvHeads, heads].map((count, i) =>
+      normals(`attention ${i} ${heads} ${kvHeads}`, rows * count * base.headDim),
+    );
     const b = new GraphBuilder();
-    const [q, k, v, mix] = [heads, kvHeads, kvHeads, heads].map((count, i) => b.input(`x${i}`, "f32", [rows, count * base.headDim])) as [ValueId, ValueId, ValueId, ValueId];
+    const [q, k, v, mix] = [heads, kvHeads, kvHeads, heads].map((count, i) =>
+      b.input(`x${i}`, "f32", [rows, count * base.headDim]),
+    ) as [ValueId, ValueId, ValueId, ValueId];
     const out = b.op("attention", [q, k, v], attrs);
     const loss = b.op("reduceSum", [b.mul(out, mix)], { axes: [0, 1], keepDims: false });
     const graph = prune(b.finish([out, ...backward(b, loss, [q, k, v])]));
@@ -208,27 +270,46 @@ describe("attention in blocks of queries", () => {
   ])("$sequence tokens, window $window, softcap $softcap, sinks $sinks, 2 query heads on $kvHeads", async (shape) => {
     const attrs = { batch: 2, heads: 2, headDim: 2, valueDim: 3, scale: 0.7, ...shape };
     const rows = attrs.batch * attrs.sequence;
-    const sizes = [[rows, 4], [rows, attrs.kvHeads * 2], [rows, attrs.kvHeads * 3], ...(attrs.sinks ? [[2]] : []), [rows, 6]];
+    const sizes = [
+      [rows, 4],
+      [rows, attrs.kvHeads * 2],
+      [rows, attrs.kvHeads * 3],
+      ...(attrs.sinks ? [[2]] : []),
+      [rows, 6],
+    ];
     const b = new GraphBuilder();
     const inputs = sizes.map((size, i) => b.input(`x${i}`, "f32", size));
     const out = b.op("attention", inputs.slice(0, -1), attrs);
     const loss = b.op("reduceSum", [b.mul(out, inputs.at(-1)!)], { axes: [0, 1], keepDims: false });
     const graph = prune(b.finish([out, ...backward(b, loss, inputs.slice(0, -1))]));
-    await agree(graph, sizes.map((size, i) => normals(`blocks ${i} ${shape.sequence}`, size.reduce((x, y) => x * y, 1))), 5e-5);
+    await agree(
+      graph,
+      sizes.map((size, i) =>
+        normals(
+          `blocks ${i} ${shape.sequence}`,
+          size.reduce((x, y) => x * y, 1),
+        ),
+      ),
+      5e-5,
+    );
   });
 
   it("cover every pair of query and key that the mask lets through, once", () => {
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 5000 }), fc.option(fc.integer({ min: 1, max: 5000 })), (sequence, window) => {
-        const blocks = queryBlocks({ sequence, window });
-        expect(blocks.reduce((at, { start, length }) => (start === at ? at + length : NaN), 0)).toBe(sequence);
-        const starts = new Set(blocks.map(({ start }) => start));
-        for (const { start, length, from, to } of blocks) {
-          expect(from).toBeLessThanOrEqual(window === null ? 0 : Math.max(0, start - window + 1));
-          expect(to).toBe(start + length);
-          expect(starts.has(from)).toBe(true);
-        }
-      }),
+      fc.property(
+        fc.integer({ min: 1, max: 5000 }),
+        fc.option(fc.integer({ min: 1, max: 5000 })),
+        (sequence, window) => {
+          const blocks = queryBlocks({ sequence, window });
+          expect(blocks.reduce((at, { start, length }) => (start === at ? at + length : NaN), 0)).toBe(sequence);
+          const starts = new Set(blocks.map(({ start }) => start));
+          for (const { start, length, from, to } of blocks) {
+            expect(from).toBeLessThanOrEqual(window === null ? 0 : Math.max(0, start - window + 1));
+            expect(to).toBe(start + length);
+            expect(starts.has(from)).toBe(true);
+          }
+        },
+      ),
     );
   });
 });
@@ -238,7 +319,11 @@ describe("the head in runs of tokens", () => {
     const [tokens, hidden, vocab] = [1100, 2, 4200];
     expect(chunkLengths(tokens, vocab)).toEqual([366, 367, 367]);
     const b = new GraphBuilder();
-    const [x, head, targets] = [b.input("x", "f32", [tokens, hidden]), b.input("head", "f32", [vocab, hidden]), b.input("targets", "int", [tokens])];
+    const [x, head, targets] = [
+      b.input("x", "f32", [tokens, hidden]),
+      b.input("head", "f32", [vocab, hidden]),
+      b.input("targets", "int", [tokens]),
+    ];
     const loss = b.op("headCrossEntropy", [x, head, targets], { softcap });
     const graph = prune(b.finish([loss, ...backward(b, loss, [x, head]), ...backward(b, b.scale(loss, 3), [x, head])]));
     const ids = Float32Array.from({ length: tokens }, (_, i) => (i % 7 === 3 ? -100 : (i * 911) % vocab));
@@ -247,22 +332,45 @@ describe("the head in runs of tokens", () => {
 });
 
 describe("gradients of weights over many rows", () => {
-  // Narrow and wide gradients of one shared input, and of one that nobody shares; fewer rows than are worth a transposition.
-  it.each([[1030, [3, 7, 7], 5], [1030, [3], 5], [1030, [7], 5], [1023, [3, 7], 5]] as const)("%i rows, widths %j with %i", async (rows, widths, shared) => {
+  // Narrow and wide gradients of one shared input, and of one that nobody shares; fewer rows than are worth a
+  // transposition.
+  it.each([
+    [1030, [3, 7, 7], 5],
+    [1030, [3], 5],
+    [1030, [7], 5],
+    [1023, [3, 7], 5],
+  ] as const)("%i rows, widths %j with %i", async (rows, widths, shared) => {
     const b = new GraphBuilder();
     const x = b.input("x", "f32", [rows, shared]);
     const gradients = widths.map((width, i) => b.input(`dy${i}`, "f32", [rows, width]));
-    const both = gradients.flatMap((dy) => [b.op("matmul", [dy, x], { transA: true, transB: false }), b.op("matmul", [dy, b.input("square", "f32", [4, rows])], { transA: true, transB: true })]);
+    const both = gradients.flatMap((dy) => [
+      b.op("matmul", [dy, x], { transA: true, transB: false }),
+      b.op("matmul", [dy, b.input("square", "f32", [4, rows])], { transA: true, transB: true }),
+    ]);
     const graph = b.finish(both);
-    await agree(graph, [normals("tall x", rows * shared), ...widths.map((width, i) => normals(`tall ${i}`, rows * width)), ...widths.map((_, i) => normals(`square ${i}`, 4 * rows))], 2e-4);
+    await agree(
+      graph,
+      [
+        normals("tall x", rows * shared),
+        ...widths.map((width, i) => normals(`tall ${i}`, rows * width)),
+        ...widths.map((_, i) => normals(`square ${i}`, 4 * rows)),
+      ],
+      2e-4,
+    );
   });
 
   it("of experts, some without rows", async () => {
     const [tokens, k, experts] = [1100, 2, 2];
     const b = new GraphBuilder();
     const chosen = b.input("chosen", "int", [tokens, k]);
-    const [order, inverse, counts] = b.apply("expertSort", [chosen], { experts, drops: false }) as [ValueId, ValueId, ValueId];
-    const [x, ...dys] = [5, 3, 7].map((width, i) => b.op("dispatch", [b.input(`x${i}`, "f32", [tokens, width]), order, inverse], { k })) as [ValueId, ValueId, ValueId];
+    const [order, inverse, counts] = b.apply("expertSort", [chosen], { experts, drops: false }) as [
+      ValueId,
+      ValueId,
+      ValueId,
+    ];
+    const [x, ...dys] = [5, 3, 7].map((width, i) =>
+      b.op("dispatch", [b.input(`x${i}`, "f32", [tokens, width]), order, inverse], { k }),
+    ) as [ValueId, ValueId, ValueId];
     const graph = prune(b.finish(dys.flatMap((dy) => b.apply("groupedMatmulGradW", [x, dy, counts], {}))));
     for (const to of [0, 1, 2]) {
       const ids = Float32Array.from({ length: tokens * k }, (_, i) => (to === 2 ? Number(i % 3 === 0) : to));
@@ -293,7 +401,9 @@ describe("numbers at the edge", () => {
     const targets = b.input("targets", "int", [3]);
     const loss = b.op("headCrossEntropy", [x, head, targets], { softcap: null });
     const [value, dx, dhead] = await agree(prune(b.finish([loss, ...backward(b, loss, [x, head])])), [
-      normals("x0", 6), normals("h0", 8), Float32Array.of(-1, -1, -100),
+      normals("x0", 6),
+      normals("h0", 8),
+      Float32Array.of(-1, -1, -100),
     ]);
     expect(Math.abs(value![0]!)).toBe(0);
     expect([...dx!, ...dhead!].every((g) => Math.abs(g) === 0)).toBe(true);
@@ -305,7 +415,10 @@ describe("numbers at the edge", () => {
     const w = b.input("w", "f32", [3]);
     const y = b.op("rmsNorm", [x, w], { eps: 0.5 });
     const loss = b.op("reduceSum", [y], { axes: [0, 1], keepDims: false });
-    const [out] = await agree(prune(b.finish([y, ...backward(b, loss, [x, w])])), [Float32Array.of(0, 0, 0, 1, -2, 0.5), Float32Array.of(1, 2, 3)]);
+    const [out] = await agree(prune(b.finish([y, ...backward(b, loss, [x, w])])), [
+      Float32Array.of(0, 0, 0, 1, -2, 0.5),
+      Float32Array.of(1, 2, 3),
+    ]);
     const r = 1 / Math.sqrt((1 + 4 + 0.25) / 3 + 0.5);
     [0, 0, 0, r, -4 * r, 1.5 * r].forEach((value, i) => expect(out![i]).toBeCloseTo(value, 6));
   });
@@ -324,13 +437,27 @@ describe("numbers at the edge", () => {
 });
 
 describe("a product of matrices with something added", () => {
-  it.each([[false, false], [false, true], [true, false], [true, true]])("is the sum, transposed %s and %s, with a matrix or a row on either side", async (transA, transB) => {
-    for (const [shape, flip] of [[[3, 5], false], [[3, 5], true], [[5], false], [[1, 5], true]] as const) {
+  it.each([
+    [false, false],
+    [false, true],
+    [true, false],
+    [true, true],
+  ])("is the sum, transposed %s and %s, with a matrix or a row on either side", async (transA, transB) => {
+    for (const [shape, flip] of [
+      [[3, 5], false],
+      [[3, 5], true],
+      [[5], false],
+      [[1, 5], true],
+    ] as const) {
       const b = new GraphBuilder();
       const [x, w] = [b.input("x", "f32", transA ? [4, 3] : [3, 4]), b.input("w", "f32", transB ? [5, 4] : [4, 5])];
       const other = b.input("c", "f32", shape);
       const product = b.op("matmul", [x, w], { transA, transB });
-      await agree(b.finish([flip ? b.add(other, product) : b.add(product, other)]), [normals("x", 12), normals("w", 20), normals("c", elements(shape))]);
+      await agree(b.finish([flip ? b.add(other, product) : b.add(product, other)]), [
+        normals("x", 12),
+        normals("w", 20),
+        normals("c", elements(shape)),
+      ]);
     }
   });
 });

@@ -8,18 +8,25 @@ import { cases, makeCase } from "../ir/cases.js";
 
 describe("every primitive on onnxruntime agrees with its reference evaluation, on random shapes", () => {
   it.each(Object.keys(cases) as Prim[])("%s", async (prim) => {
-    await fc.assert(fc.asyncProperty(fc.gen(), async (draw) => {
-      const { graph, feeds } = makeCase(prim, draw);
-      verify(graph);
-      const expected = evaluate(graph, feeds);
-      const actual = await evaluateOnce(graph, feeds.map((data) => Float32Array.from(data)));
-      expected.forEach(({ data, shape }, i) => {
-        expect(actual[i]!.shape).toEqual([...shape]);
-        data.forEach((value, at) => {
-          const found = actual[i]!.data[at]!;
-          if (!(Math.abs(found - value) < 2e-5 * (1 + Math.abs(value)))) expect.fail(`output ${i}[${at}]: ${found}, expected ${value}`);
+    await fc.assert(
+      fc.asyncProperty(fc.gen(), async (draw) => {
+        const { graph, feeds } = makeCase(prim, draw);
+        verify(graph);
+        const expected = evaluate(graph, feeds);
+        const actual = await evaluateOnce(
+          graph,
+          feeds.map((data) => Float32Array.from(data)),
+        );
+        expected.forEach(({ data, shape }, i) => {
+          expect(actual[i]!.shape).toEqual([...shape]);
+          data.forEach((value, at) => {
+            const found = actual[i]!.data[at]!;
+            if (!(Math.abs(found - value) < 2e-5 * (1 + Math.abs(value))))
+              expect.fail(`output ${i}[${at}]: ${found}, expected ${value}`);
+          });
         });
-      });
-    }), { numRuns: 25 });
+      }),
+      { numRuns: 25 },
+    );
   });
 });

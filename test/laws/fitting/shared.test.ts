@@ -11,7 +11,8 @@ describe("dense, MoE and upcycled models with one E", () => {
     const { params, status } = fitLaw(law("upcycling-shared"), points, { loss: { name: "mse", delta: 0 } });
     expect(status).toBe("converged");
     expect(Object.keys(params)).toHaveLength(15);
-    for (const [name, value] of Object.entries(table2)) expect(Math.abs(params[name]! / value - 1), name).toBeLessThan(1e-8);
+    for (const [name, value] of Object.entries(table2))
+      expect(Math.abs(params[name]! / value - 1), name).toBeLessThan(1e-8);
   });
 
   it("predict as each law does alone", () => {
@@ -22,8 +23,17 @@ describe("dense, MoE and upcycled models with one E", () => {
   it("need to know which point is which", () => {
     const points = together(0);
     const { group, ...without } = points;
-    expect(() => checkPoints(law("upcycling-shared"), without)).toThrow("needs to know which points are dense, moe, upcycled");
-    expect(() => checkPoints(law("upcycling-shared"), { ...points, group: group!.map((name, i) => (i === 3 ? "other" : name)) })).toThrow('point 4: group is "other"');
-    expect(() => checkPoints(law("upcycling-shared"), { ...points, group: group!.map((name) => (name === "moe" ? "dense" : name)) })).toThrow("0 points of group moe");
+    expect(() => checkPoints(law("upcycling-shared"), without)).toThrow(
+      "needs to know which points are dense, moe, upcycled",
+    );
+    expect(() =>
+      checkPoints(law("upcycling-shared"), { ...points, group: group!.map((name, i) => (i === 3 ? "other" : name)) }),
+    ).toThrow('point 4: group is "other"');
+    expect(() =>
+      checkPoints(law("upcycling-shared"), {
+        ...points,
+        group: group!.map((name) => (name === "moe" ? "dense" : name)),
+      }),
+    ).toThrow("0 points of group moe");
   });
 });

@@ -5,20 +5,40 @@ import { fitLaw } from "../../../src/laws/fitting/fit.js";
 import { publishedById } from "../../../src/laws/forms/published.js";
 import { gridOf, law, simulated, spaced } from "../data.js";
 
-const valueOf = (text: string, row: number[] = [], names: string[] = []): number => compileExpression(parseExpression(text), [], names)([], row).value;
+const valueOf = (text: string, row: number[] = [], names: string[] = []): number =>
+  compileExpression(parseExpression(text), [], names)([], row).value;
 
 describe("formulas", () => {
   it.each([
-    ["1 + 2 * 3", 7], ["(1 + 2) * 3", 9], ["2^3^2", 512], ["-2^2", -4], ["2^-1", 0.5], ["8 / 4 / 2", 1], ["1 - 2 - 3", -4], ["1e3 + .5", 1000.5],
-    ["ln(exp(2))", 2], ["log10(1000)", 3], ["sqrt(16)", 4], ["--2", 2], ["1-1", 0],
+    ["1 + 2 * 3", 7],
+    ["(1 + 2) * 3", 9],
+    ["2^3^2", 512],
+    ["-2^2", -4],
+    ["2^-1", 0.5],
+    ["8 / 4 / 2", 1],
+    ["1 - 2 - 3", -4],
+    ["1e3 + .5", 1000.5],
+    ["ln(exp(2))", 2],
+    ["log10(1000)", 3],
+    ["sqrt(16)", 4],
+    ["--2", 2],
+    ["1-1", 0],
   ])("%s is %d", (text, value) => {
     expect(valueOf(text)).toBeCloseTo(value, 12);
   });
 
   it.each([
-    ["", "a number, a name or a parenthesis, found the end"], ["1 +", "found the end"], ["(1", 'expected ")", found the end'], ["1 2", 'an operator (+ - * / ^), found "2"'],
-    ["sin(1)", 'expected a function (ln, log10, exp, sqrt), found "sin"'], ["a; b", 'found ";"'], ["1 + $", 'found "$"'], ["(".repeat(300) + "1", "nested more than 200 levels"],
-    ["-".repeat(300) + "1", "nested more than 200 levels"], ["N+".repeat(2000) + "N", "the law has 4001 characters, limit 4000"], ["1e999", 'the number "1e999" is too large'],
+    ["", "a number, a name or a parenthesis, found the end"],
+    ["1 +", "found the end"],
+    ["(1", 'expected ")", found the end'],
+    ["1 2", 'an operator (+ - * / ^), found "2"'],
+    ["sin(1)", 'expected a function (ln, log10, exp, sqrt), found "sin"'],
+    ["a; b", 'found ";"'],
+    ["1 + $", 'found "$"'],
+    ["(".repeat(300) + "1", "nested more than 200 levels"],
+    ["-".repeat(300) + "1", "nested more than 200 levels"],
+    ["N+".repeat(2000) + "N", "the law has 4001 characters, limit 4000"],
+    ["1e999", 'the number "1e999" is too large'],
   ])("%j is refused", (text, words) => {
     expect(() => parseExpression(text)).toThrow(words);
   });
@@ -31,17 +51,28 @@ describe("formulas", () => {
     expect(valueOf(`${"N+".repeat(1999)}N`, [1], ["N"])).toBe(2000);
   });
 
-  it.each(["a-(b-c)", "a-b-c", "(a+b)*c", "a^(-b)", "(a^b)^c", "a^b^c", "-(a+b)^2", "ln(a-1)/(b/c)", "(-a)*b"])("%s is written as it was read", (text) => {
-    expect(textOf(parseExpression(text))).toBe(text);
-  });
+  it.each(["a-(b-c)", "a-b-c", "(a+b)*c", "a^(-b)", "(a^b)^c", "a^b^c", "-(a+b)^2", "ln(a-1)/(b/c)", "(-a)*b"])(
+    "%s is written as it was read",
+    (text) => {
+      expect(textOf(parseExpression(text))).toBe(text);
+    },
+  );
 
   it("carry their derivatives", () => {
     const parameters = ["a", "b"];
-    const evaluate = compileExpression(parseExpression("a * x^-b + ln(a * b) / sqrt(b) - exp(b - x) + (a / x)^b + log10(a)"), parameters, ["x"]);
+    const evaluate = compileExpression(
+      parseExpression("a * x^-b + ln(a * b) / sqrt(b) - exp(b - x) + (a / x)^b + log10(a)"),
+      parameters,
+      ["x"],
+    );
     const at = [1.3, 0.7];
     const slopes = evaluate(at, [2]).slopes.slice();
     parameters.forEach((_, j) => {
-      const moved = (by: number): number => evaluate(at.map((value, k) => (k === j ? value + by : value)), [2]).value;
+      const moved = (by: number): number =>
+        evaluate(
+          at.map((value, k) => (k === j ? value + by : value)),
+          [2],
+        ).value;
       expect(slopes[j]).toBeCloseTo((moved(1e-6) - moved(-1e-6)) / 2e-6, 7);
     });
   });
@@ -49,7 +80,11 @@ describe("formulas", () => {
 
 describe("laws from formulas", () => {
   it("find what the named law finds", () => {
-    const points = simulated(law("chinchilla"), publishedById("hoffmann")!.params, gridOf({ N: spaced(1e8, 1e10, 5), D: spaced(1e9, 1e11, 5) }));
+    const points = simulated(
+      law("chinchilla"),
+      publishedById("hoffmann")!.params,
+      gridOf({ N: spaced(1e8, 1e10, 5), D: spaced(1e9, 1e11, 5) }),
+    );
     const found = fitLaw(expressionLaw("L = A*N^-alpha + B*D^-beta + E"), points, { loss: { name: "mse", delta: 0 } });
     expect(found.params.alpha).toBeCloseTo(0.34, 8);
     expect(found.params.E).toBeCloseTo(1.69, 8);
@@ -57,8 +92,14 @@ describe("laws from formulas", () => {
   });
 
   it("let a parameter be negative where its start is not positive", () => {
-    const points = simulated(expressionLaw("a + s * ln(N)", [], { s: -0.1 }), { a: 5, s: -0.13 }, gridOf({ N: spaced(1e8, 1e10, 9) }));
-    const found = fitLaw(expressionLaw("a + s * ln(N)", [], { s: 0, a: 3 }), points, { loss: { name: "mse", delta: 0 } });
+    const points = simulated(
+      expressionLaw("a + s * ln(N)", [], { s: -0.1 }),
+      { a: 5, s: -0.13 },
+      gridOf({ N: spaced(1e8, 1e10, 9) }),
+    );
+    const found = fitLaw(expressionLaw("a + s * ln(N)", [], { s: 0, a: 3 }), points, {
+      loss: { name: "mse", delta: 0 },
+    });
     expect(found.params.s).toBeCloseTo(-0.13, 8);
   });
 
@@ -66,14 +107,20 @@ describe("laws from formulas", () => {
     expect(expressionLaw("a * H^-b", ["H"]).columns.map(({ name }) => name)).toEqual(["H"]);
   });
 
-  it.each([["a * b", "uses no column"], ["N^-0.3", "has no parameter"]])("%s is refused", (text, words) => {
+  it.each([
+    ["a * b", "uses no column"],
+    ["N^-0.3", "has no parameter"],
+  ])("%s is refused", (text, words) => {
     expect(() => expressionLaw(text)).toThrow(words);
   });
 
-  it.each(["constructor", "__proto__", "toString", "hasOwnProperty"])("refuse the name %s, which every object has", (name) => {
-    expect(() => expressionLaw(`E + ${name}*N^(-alpha)`)).toThrow(`"${name}" is not allowed as a name`);
-    expect(() => expressionLaw(`E + A*${name}^(-alpha)`, [name])).toThrow(`"${name}" is not allowed as a name`);
-  });
+  it.each(["constructor", "__proto__", "toString", "hasOwnProperty"])(
+    "refuse the name %s, which every object has",
+    (name) => {
+      expect(() => expressionLaw(`E + ${name}*N^(-alpha)`)).toThrow(`"${name}" is not allowed as a name`);
+      expect(() => expressionLaw(`E + A*${name}^(-alpha)`, [name])).toThrow(`"${name}" is not allowed as a name`);
+    },
+  );
 
   it.each([
     ["E+A/(N-N)", 'in the law "E+A/(N-N)": "A/(N-N)" is not a finite number at N = 10.0M for any of 4000 starts'],
@@ -86,7 +133,8 @@ describe("laws from formulas", () => {
     ["A*N^-a-1e9", "is not positive at N = 10.0M"],
   ])("%s is refused with the part that is finite or positive nowhere", (text, words) => {
     const points = { ...gridOf({ N: spaced(1e7, 1e9, 5) }), loss: Float64Array.of(4, 3.5, 3.2, 3, 2.9) };
-    for (const starts of ["projection", "grid"] as const) expect(() => fitLaw(expressionLaw(text), points, { starts })).toThrow(words);
+    for (const starts of ["projection", "grid"] as const)
+      expect(() => fitLaw(expressionLaw(text), points, { starts })).toThrow(words);
   });
 
   it("refuses starts of unknown parameters", () => {

@@ -4,14 +4,23 @@ import { lossFunction } from "../../../src/laws/forms/evaluate.js";
 import { laws, lawById } from "../../../src/laws/fitting/catalogue.js";
 import { published } from "../../../src/laws/forms/published.js";
 import { placesOf, predict } from "../../../src/laws/forms/types.js";
-import { armKinds, curveDraws, curvesOf, fittedCoefficients, publishedCoefficients, type ArmKind, type FitDocument } from "../../../src/laws/planner/coefficients.js";
+import {
+  armKinds,
+  curveDraws,
+  curvesOf,
+  fittedCoefficients,
+  publishedCoefficients,
+  type ArmKind,
+  type FitDocument,
+} from "../../../src/laws/planner/coefficients.js";
 import { catchUp, crossings, validFrom } from "../../../src/laws/planner/crossing.js";
 import { bestShare, computeOptimal, denseOptimal } from "../../../src/laws/planner/optimum.js";
 
 const table2 = publishedCoefficients();
 const curves = curvesOf(table2.arms);
 const fitted = table2.ranges.tokens![1];
-const within = (found: number, wanted: number, part = 0.002): void => expect(Math.abs(found / wanted - 1), `${found} for ${wanted}`).toBeLessThan(part);
+const within = (found: number, wanted: number, part = 0.002): void =>
+  expect(Math.abs(found / wanted - 1), `${found} for ${wanted}`).toBeLessThan(part);
 
 describe("a law as a function of its columns", () => {
   it.each(published.map((set) => [set.id, set] as const))("%s predicts as the law does", (_, { law: id, params }) => {
@@ -26,16 +35,29 @@ describe("a law as a function of its columns", () => {
   it("takes the group of a law over groups", () => {
     const law = lawById("upcycling-shared")!;
     const params = Object.fromEntries([
-      ...armKinds.flatMap((kind) => Object.entries(table2.arms[kind].params).map(([name, value]) => [name === "E" ? name : `${kind === "scratch" ? "moe" : kind}.${name}`, value])),
+      ...armKinds.flatMap((kind) =>
+        Object.entries(table2.arms[kind].params).map(([name, value]) => [
+          name === "E" ? name : `${kind === "scratch" ? "moe" : kind}.${name}`,
+          value,
+        ]),
+      ),
     ]) as Record<string, number>;
-    within(lossFunction(law, params, ["N", "D1", "D2"], "upcycled")(1e9, 5e10, 1e10), curves.upcycled(1e9, 5e10, 1e10), 1e-12);
+    within(
+      lossFunction(law, params, ["N", "D1", "D2"], "upcycled")(1e9, 5e10, 1e10),
+      curves.upcycled(1e9, 5e10, 1e10),
+      1e-12,
+    );
     within(lossFunction(law, params, ["N", "D"], "moe")(1e9, 1e10), curves.scratch(1e9, 1e10), 1e-12);
   });
 
   it("derives D1 + D2 where a law wants it", () => {
     const law = laws.find(({ id }) => id === "upcycling-total")!;
     const params = { A: 12, alpha: 0.12, B: 8, beta: 0.11, E: 0.3 };
-    within(lossFunction(law, params, ["D2", "N", "D1"])(1e10, 1e9, 5e10), 12 * 6e10 ** -0.12 + 8 * 1e9 ** -0.11 + 0.3, 1e-12);
+    within(
+      lossFunction(law, params, ["D2", "N", "D1"])(1e10, 1e9, 5e10),
+      12 * 6e10 ** -0.12 + 8 * 1e9 ** -0.11 + 0.3,
+      1e-12,
+    );
   });
 });
 
@@ -52,7 +74,10 @@ describe("D*, the parent sunk", () => {
       const found = catchUp(curves, { size, seen: ratio * size, credit: 0, fitted });
       if (row[i] === null) expect(found).toMatchObject({ outcome: "always-ahead", tokens: null });
       // The table prints three digits: half a unit of the last, and 0.2 %.
-      else expect(Math.abs(found.tokens! - row[i]!)).toBeLessThan(0.5 * 10 ** (Math.floor(Math.log10(row[i]!)) - 2) + 0.002 * row[i]!);
+      else
+        expect(Math.abs(found.tokens! - row[i]!)).toBeLessThan(
+          0.5 * 10 ** (Math.floor(Math.log10(row[i]!)) - 2) + 0.002 * row[i]!,
+        );
     });
   });
 
@@ -67,12 +92,21 @@ describe("D*, the parent sunk", () => {
     const found = catchUp(curves, { size: 1e9, seen: 2e10, credit: 0, fitted });
     expect(found.outcome).toBe("at");
     within(found.artefact!, 2.222e14);
-    expect(crossings((tokens) => curves.scratch(1e9, tokens) - curves.upcycled(1e9, 2e10, tokens)).map(({ to }) => to)).toEqual(["behind", "ahead"]);
+    expect(
+      crossings((tokens) => curves.scratch(1e9, tokens) - curves.upcycled(1e9, 2e10, tokens)).map(({ to }) => to),
+    ).toEqual(["behind", "ahead"]);
   });
 });
 
 describe("D*, the parent charged", () => {
-  it.each([[1e8, 5], [1e8, 100], [1e9, 20], [1e9, 500], [7e9, 20], [7e9, 100]])("is none for %d parameters and %d tokens each", (size, ratio) => {
+  it.each([
+    [1e8, 5],
+    [1e8, 100],
+    [1e9, 20],
+    [1e9, 500],
+    [7e9, 20],
+    [7e9, 100],
+  ])("is none for %d parameters and %d tokens each", (size, ratio) => {
     for (const credit of [1, 1.25, 1.5, 1.75]) {
       const found = catchUp(curves, { size, seen: ratio * size, credit: (ratio * size) / credit, fitted });
       expect(found).toMatchObject({ outcome: "never-ahead", tokens: null });
@@ -81,28 +115,42 @@ describe("D*, the parent charged", () => {
   });
 
   it("believes an overtaking within the fitted tokens", () => {
-    const found = catchUp({ ...curves, upcycled: (_, __, tokens) => 4 - 0.1 * Math.log10(tokens), scratch: () => 2.95 }, { size: 1e9, seen: 1e10, credit: 0, fitted: 1e12 });
+    const found = catchUp(
+      { ...curves, upcycled: (_, __, tokens) => 4 - 0.1 * Math.log10(tokens), scratch: () => 2.95 },
+      { size: 1e9, seen: 1e10, credit: 0, fitted: 1e12 },
+    );
     expect(found).toEqual({ outcome: "always-ahead", tokens: null, artefact: null });
   });
 });
 
 describe("the clamp", () => {
-  it.each([[1e9, 1e10, 2.35e9], [1e9, 5e10, 7.0e9], [1e9, 1e11, 1.12e10]])("of %d parameters and %d tokens ends where the law passes the parent", (size, seen, tokens) => {
+  it.each([
+    [1e9, 1e10, 2.35e9],
+    [1e9, 5e10, 7.0e9],
+    [1e9, 1e11, 1.12e10],
+  ])("of %d parameters and %d tokens ends where the law passes the parent", (size, seen, tokens) => {
     within(validFrom(curves, size, seen)!, tokens, 0.01);
   });
 });
 
 describe("where compute is best spent", () => {
-  it.each([[1e11, 1e20, 1, 2.9762e9, 5.6e9, 2.18736], [1e11, 1e21, 1.75, 5.6373e9, 1.6894e10, 2.04773], [1e12, 1e22, 1.75, 2.0925e10, 4.5513e10, 1.82058]])(
-    "with D1 = %d, C = %d, r = %d", (seen, compute, ratio, size, tokens, loss) => {
-      const found = computeOptimal(table2.arms.upcycled, curves, { compute, seen, ratio });
-      within(found.size, size);
-      within(found.tokens, tokens);
-      expect(found.loss).toBeCloseTo(loss, 5);
-      // The search that other laws get finds the same.
-      const searched = computeOptimal({ ...table2.arms.upcycled, law: "upcycling-additive" }, curves, { compute, seen, ratio });
-      within(searched.size, found.size, 1e-4);
+  it.each([
+    [1e11, 1e20, 1, 2.9762e9, 5.6e9, 2.18736],
+    [1e11, 1e21, 1.75, 5.6373e9, 1.6894e10, 2.04773],
+    [1e12, 1e22, 1.75, 2.0925e10, 4.5513e10, 1.82058],
+  ])("with D1 = %d, C = %d, r = %d", (seen, compute, ratio, size, tokens, loss) => {
+    const found = computeOptimal(table2.arms.upcycled, curves, { compute, seen, ratio });
+    within(found.size, size);
+    within(found.tokens, tokens);
+    expect(found.loss).toBeCloseTo(loss, 5);
+    // The search that other laws get finds the same.
+    const searched = computeOptimal({ ...table2.arms.upcycled, law: "upcycling-additive" }, curves, {
+      compute,
+      seen,
+      ratio,
     });
+    within(searched.size, found.size, 1e-4);
+  });
 
   it("gives a quarter of the tokens to the parent, and scratch is better still", () => {
     for (const size of [1e8, 1e9, 7e9]) {
@@ -144,29 +192,69 @@ describe("uncertainty", () => {
 });
 
 describe("the user's own fits", () => {
-  const document = (kind: ArmKind, more: Partial<FitDocument> = {}): FitDocument => ({ file: `${kind}.json`, law: table2.arms[kind].law, params: table2.arms[kind].params, ...more });
+  const document = (kind: ArmKind, more: Partial<FitDocument> = {}): FitDocument => ({
+    file: `${kind}.json`,
+    law: table2.arms[kind].law,
+    params: table2.arms[kind].params,
+    ...more,
+  });
   const separate = { dense: document("dense"), scratch: document("scratch"), upcycled: document("upcycled") };
 
   it("replace the published ones", () => {
-    const own = fittedCoefficients({ ...separate, dense: document("dense", { ranges: { N: [1e8, 1e9], D: [1e9, 2e10] } }) }, "E8G8T8");
-    expect(own).toMatchObject({ published: false, recipe: "E8G8T8", uncertainty: { kind: "none" }, ranges: { size: [1e8, 1e9], tokens: [1e9, 2e10] } });
+    const own = fittedCoefficients(
+      { ...separate, dense: document("dense", { ranges: { N: [1e8, 1e9], D: [1e9, 2e10] } }) },
+      "E8G8T8",
+    );
+    expect(own).toMatchObject({
+      published: false,
+      recipe: "E8G8T8",
+      uncertainty: { kind: "none" },
+      ranges: { size: [1e8, 1e9], tokens: [1e9, 2e10] },
+    });
     expect(curvesOf(own.arms).upcycled(1e9, 5e10, 1e10)).toBe(curves.upcycled(1e9, 5e10, 1e10));
     expect(curveDraws(own, 10, 0)).toEqual([]);
   });
 
   it("bring their draws along", () => {
-    const drawn = (kind: ArmKind): FitDocument => document(kind, { draws: Object.fromEntries(Object.entries(table2.arms[kind].params).map(([name, value]) => [name, [value, value * 1.01]])) });
-    const draws = curveDraws(fittedCoefficients({ dense: drawn("dense"), scratch: drawn("scratch"), upcycled: drawn("upcycled") }, null), 10, 0);
+    const drawn = (kind: ArmKind): FitDocument =>
+      document(kind, {
+        draws: Object.fromEntries(
+          Object.entries(table2.arms[kind].params).map(([name, value]) => [name, [value, value * 1.01]]),
+        ),
+      });
+    const draws = curveDraws(
+      fittedCoefficients({ dense: drawn("dense"), scratch: drawn("scratch"), upcycled: drawn("upcycled") }, null),
+      10,
+      0,
+    );
     expect(draws).toHaveLength(2);
     expect(draws[0]!.dense(1e9, 1e10)).toBe(curves.dense(1e9, 1e10));
   });
 
   it.each<[string, Record<ArmKind, FitDocument>, string]>([
-    ["an unknown law", { ...separate, dense: document("dense", { law: "expression" }) }, 'dense.json: "expression" is not a law that a plan can use'],
-    ["a dense law for upcycled models", { ...separate, upcycled: document("upcycled", { law: "joint" }) }, "upcycled.json: the law joint is in D, N, but upcycled models need one in D1, D2, N; use upcycling"],
-    ["a law without size", { ...separate, upcycled: document("upcycled", { law: "upcycling-data" }) }, "the law upcycling-data is in D1, D2, but"],
-    ["a missing parameter", { ...separate, dense: document("dense", { params: { A: 1 } }) }, "parameter alpha of joint is missing"],
+    [
+      "an unknown law",
+      { ...separate, dense: document("dense", { law: "expression" }) },
+      'dense.json: "expression" is not a law that a plan can use',
+    ],
+    [
+      "a dense law for upcycled models",
+      { ...separate, upcycled: document("upcycled", { law: "joint" }) },
+      "upcycled.json: the law joint is in D, N, but upcycled models need one in D1, D2, N; use upcycling",
+    ],
+    [
+      "a law without size",
+      { ...separate, upcycled: document("upcycled", { law: "upcycling-data" }) },
+      "the law upcycling-data is in D1, D2, but",
+    ],
+    [
+      "a missing parameter",
+      { ...separate, dense: document("dense", { params: { A: 1 } }) },
+      "parameter alpha of joint is missing",
+    ],
   ])("are refused with %s", (_, documents, line) => {
-    expect(() => fittedCoefficients(documents, null)).toThrow(expect.objectContaining({ line: expect.stringContaining(line) }));
+    expect(() => fittedCoefficients(documents, null)).toThrow(
+      expect.objectContaining({ line: expect.stringContaining(line) }),
+    );
   });
 });

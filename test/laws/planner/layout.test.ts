@@ -8,12 +8,26 @@ import kernels from "../../../bench/results/2026-11-22-kernels.json" with { type
 import { h100, presetSpec } from "./request.js";
 
 const mixtral = mixtureOf(presetSpec("mistral-7b"), parseRecipeName("E8G1T2"));
-const request = (changes: Partial<LayoutRequest> = {}): LayoutRequest => ({ spec: mixtral, gpu: h100, gpus: 64, sequence: 4096, batchTokens: 2 ** 22, speed: defaultSpeed, ...changes });
+const request = (changes: Partial<LayoutRequest> = {}): LayoutRequest => ({
+  spec: mixtral,
+  gpu: h100,
+  gpus: 64,
+  sequence: 4096,
+  batchTokens: 2 ** 22,
+  speed: defaultSpeed,
+  ...changes,
+});
 
 describe("the layout", () => {
   const models: [string, LayoutRequest][] = [
-    ["Mistral 7B", request({ spec: presetSpec("mistral-7b") })], ["Mixtral 8x7B", request()], ["Llama 3.1 70B", request({ spec: presetSpec("llama-3.1-70b"), gpus: 256 })],
-    ["Llama 3.1 70B E8G8T8", request({ spec: mixtureOf(presetSpec("llama-3.1-70b"), parseRecipeName("E8G8T8")), gpus: 512 })], ["long context", request({ sequence: 32768 })],
+    ["Mistral 7B", request({ spec: presetSpec("mistral-7b") })],
+    ["Mixtral 8x7B", request()],
+    ["Llama 3.1 70B", request({ spec: presetSpec("llama-3.1-70b"), gpus: 256 })],
+    [
+      "Llama 3.1 70B E8G8T8",
+      request({ spec: mixtureOf(presetSpec("llama-3.1-70b"), parseRecipeName("E8G8T8")), gpus: 512 }),
+    ],
+    ["long context", request({ sequence: 32768 })],
     ["96 GPUs", request({ gpus: 96 })],
   ];
   it.each(models)("of %s covers the GPUs and the model", (_, asked) => {
@@ -40,7 +54,11 @@ describe("the layout", () => {
   });
 
   it("holds every parameter once where nothing is cut", () => {
-    for (const spec of [presetSpec("llama-3.2-1b"), presetSpec("qwen2.5-0.5b"), mixtureOf(presetSpec("qwen2.5-0.5b"), parseRecipeName("E4G1T1"))]) {
+    for (const spec of [
+      presetSpec("llama-3.2-1b"),
+      presetSpec("qwen2.5-0.5b"),
+      mixtureOf(presetSpec("qwen2.5-0.5b"), parseRecipeName("E4G1T1")),
+    ]) {
       const { best } = bestLayout(request({ spec, gpus: 1, gpu: { ...h100, memory: 1e15 } }));
       expect(best!.layout).toMatchObject({ tp: 1, pp: 1, ep: 1, dp: 1, recompute: "none" });
       expect(best!.bytes.plainParams + best!.bytes.expertParams).toBe(countParams(spec).total);
@@ -49,7 +67,9 @@ describe("the layout", () => {
   });
 
   it("is never slower with more memory, and fits on fewer GPUs", () => {
-    const [small, large] = [80e9, 141e9].map((memory) => bestLayout(request({ gpu: { ...h100, memory } })).best!.tokensPerSecond);
+    const [small, large] = [80e9, 141e9].map(
+      (memory) => bestLayout(request({ gpu: { ...h100, memory } })).best!.tokensPerSecond,
+    );
     expect(large!).toBeGreaterThanOrEqual(small! * 0.998);
     expect(fewestGpus(request())!).toBeGreaterThan(4);
     expect(fewestGpus(request({ gpu: { ...h100, memory: 141e9 } }))!).toBeLessThanOrEqual(fewestGpus(request())!);
@@ -73,7 +93,9 @@ describe("the speed model", () => {
   it("is within 17 % (root mean square) of the measured products", () => {
     const rows = [...kernels.matmul.map(({ m, k, n, tflops }) => ({ rows: m, k, n, tflops })), ...kernels.grouped];
     expect(rows).toHaveLength(33);
-    const errors = rows.map(({ rows: m, k, n, tflops }) => Math.log((defaultSpeed.matrices * productShare(m, k, n) * 989.4) / tflops));
+    const errors = rows.map(({ rows: m, k, n, tflops }) =>
+      Math.log((defaultSpeed.matrices * productShare(m, k, n) * 989.4) / tflops),
+    );
     expect(Math.sqrt(errors.reduce((sum, error) => sum + error * error, 0) / errors.length)).toBeLessThan(0.171);
     // Attention of the usual size, forward and backward together.
     const { forward, backward } = kernels.attention[0]!;

@@ -10,8 +10,16 @@ import { presetSpec, requestFor } from "./request.js";
 describe("presets", () => {
   // Element counts of the published checkpoints.
   it.each([
-    ["tinyllama-1.1b", 1_100_048_384], ["llama-3.2-1b", 1_235_814_400], ["llama-3.2-3b", 3_212_749_824], ["qwen2.5-0.5b", 494_032_768], ["qwen2.5-7b", 7_615_616_512],
-    ["qwen3-8b", 8_190_735_360], ["llama-2-7b", 6_738_415_616], ["mistral-7b", 7_241_732_096], ["olmo-2-7b", 7_298_617_344], ["llama-3.1-8b", 8_030_261_248],
+    ["tinyllama-1.1b", 1_100_048_384],
+    ["llama-3.2-1b", 1_235_814_400],
+    ["llama-3.2-3b", 3_212_749_824],
+    ["qwen2.5-0.5b", 494_032_768],
+    ["qwen2.5-7b", 7_615_616_512],
+    ["qwen3-8b", 8_190_735_360],
+    ["llama-2-7b", 6_738_415_616],
+    ["mistral-7b", 7_241_732_096],
+    ["olmo-2-7b", 7_298_617_344],
+    ["llama-3.1-8b", 8_030_261_248],
     ["llama-3.1-70b", 70_553_706_496],
   ])("%s has its published number of parameters", (id, total) => {
     expect(countParams(presetSpec(id)).total).toBe(total);
@@ -24,11 +32,14 @@ describe("presets", () => {
 });
 
 describe("shapes", () => {
-  it.each([1e7, 1e8, 4e8, 1e9, 3e9, 7e9, 3e10, 7e10, 4e11])("of %d parameters are of about that size and can be laid out", (size) => {
-    const shape = shapeOfSize(size);
-    expect(Math.abs(countParams(shapeSpec(shape)).total / size - 1)).toBeLessThan(0.06);
-    expect([shape.heads % shape.kvHeads, shape.layers % 2, shape.inner % 256]).toEqual([0, 0, 0]);
-  });
+  it.each([1e7, 1e8, 4e8, 1e9, 3e9, 7e9, 3e10, 7e10, 4e11])(
+    "of %d parameters are of about that size and can be laid out",
+    (size) => {
+      const shape = shapeOfSize(size);
+      expect(Math.abs(countParams(shapeSpec(shape)).total / size - 1)).toBeLessThan(0.06);
+      expect([shape.heads % shape.kvHeads, shape.layers % 2, shape.inner % 256]).toEqual([0, 0, 0]);
+    },
+  );
 
   it("become mixtures with the parameters that the recipe says", () => {
     const dense = presetSpec("mistral-7b");
@@ -37,9 +48,12 @@ describe("shapes", () => {
   });
 
   it.each([
-    ["hidden=8,layers=2", "heads is missing"], ["hidden=8,layers=2,heads=3,inner=8,vocab=9", "heads 3 does not divide hidden 8"],
-    ["hidden=8,layers=x,heads=2,inner=8,vocab=9", 'layers is "x", expected a whole number'], ["width=8", '"width=8" is not NAME=VALUE with a known name'],
-    ["hidden=8,layers=2,heads=2,inner=8,vocab=9,tied=yes", 'tied is "yes", expected true or false'], ["hidden=8,hidden=9", "hidden is given twice"],
+    ["hidden=8,layers=2", "heads is missing"],
+    ["hidden=8,layers=2,heads=3,inner=8,vocab=9", "heads 3 does not divide hidden 8"],
+    ["hidden=8,layers=x,heads=2,inner=8,vocab=9", 'layers is "x", expected a whole number'],
+    ["width=8", '"width=8" is not NAME=VALUE with a known name'],
+    ["hidden=8,layers=2,heads=2,inner=8,vocab=9,tied=yes", 'tied is "yes", expected true or false'],
+    ["hidden=8,hidden=9", "hidden is given twice"],
     ["hidden=8,layers=2,heads=4,kv=3,inner=8,vocab=9", "kv 3 does not divide heads 4"],
   ])("%s is refused", (text, line) => {
     expect(() => parseShape(text, "--shape")).toThrow(line);
@@ -54,7 +68,8 @@ describe("a plan", () => {
     expect(plan.parentLoss).toBeCloseTo(8.83 * 1e11 ** -0.088 + 12.3 * plan.size ** -0.116 + 0.165, 12);
     expect(dense!.loss).toBeCloseTo(8.83 * 1.5e11 ** -0.088 + 12.3 * plan.size ** -0.116 + 0.165, 12);
     expect(scratch!.loss).toBeCloseTo(32 * 5e10 ** -0.161 + 7.05 * plan.size ** -0.08 + 0.165, 12);
-    const law = 16.3 * 1e11 ** -0.043 * 5e10 ** (-0.085 + 7.98e-4 * Math.log(1e11)) + 8.53 * plan.size ** -0.112 + 0.165;
+    const law =
+      16.3 * 1e11 ** -0.043 * 5e10 ** (-0.085 + 7.98e-4 * Math.log(1e11)) + 8.53 * plan.size ** -0.112 + 0.165;
     expect(upcycled).toMatchObject({ unclamped: null, otherRecipe: false });
     expect(upcycled!.loss).toBeCloseTo(law, 12);
     const few = makePlan(requestFor({ budget: { tokens: 5e9, gpuHours: null, money: null, days: null } }));
@@ -72,10 +87,17 @@ describe("a plan", () => {
   });
 
   it("turns every kind of budget into tokens", () => {
-    const of = (budget: object): ReturnType<typeof makePlan> => makePlan(requestFor({ budget: { tokens: null, gpuHours: null, money: null, days: null, ...budget }, batchTokens: 2 ** 22 }));
+    const of = (budget: object): ReturnType<typeof makePlan> =>
+      makePlan(
+        requestFor({
+          budget: { tokens: null, gpuHours: null, money: null, days: null, ...budget },
+          batchTokens: 2 ** 22,
+        }),
+      );
     const hours = of({ gpuHours: 6400 });
     expect(hours.arms.map(({ gpuHours }) => Math.round(gpuHours!))).toEqual([6400, 6400, 6400]);
-    const equal = (other: typeof hours): void => other.arms.forEach(({ tokens }, i) => expect(tokens! / hours.arms[i]!.tokens!).toBeCloseTo(1, 9));
+    const equal = (other: typeof hours): void =>
+      other.arms.forEach(({ tokens }, i) => expect(tokens! / hours.arms[i]!.tokens!).toBeCloseTo(1, 9));
     equal(of({ money: 16000 }));
     equal(of({ days: 100 / 24 }));
     equal(of({ gpuHours: 6400, money: 1e6, tokens: 1e15 }));
@@ -86,7 +108,10 @@ describe("a plan", () => {
 
   it("uses a measured share of peak", () => {
     const measured = makePlan(requestFor({ mfu: { dense: 0.4, moe: 0.3 } }));
-    for (const [i, mfu] of [[0, 0.4], [1, 0.3]] as const) {
+    for (const [i, mfu] of [
+      [0, 0.4],
+      [1, 0.3],
+    ] as const) {
       const { flops, tokensPerSecond } = measured.models[i]!;
       expect((3 * flops.total * tokensPerSecond!) / (64 * 989.4e12)).toBeCloseTo(mfu, 12);
     }
@@ -96,7 +121,9 @@ describe("a plan", () => {
     const far = makePlan(requestFor({ seen: 1e13, recipes: ["E8G1T2", "E8G8T8"].map(parseRecipeName) }));
     expect(far.main).toBe("E8G1T2");
     expect(far.arms.map(({ otherRecipe }) => otherRecipe)).toEqual([false, false, false, true, true]);
-    expect(far.notes.filter(({ kind }) => kind === "extrapolation").map(({ text }) => text.slice(0, 45))).toContainEqual(expect.stringContaining("D1 = 10.0T is 27"));
+    expect(
+      far.notes.filter(({ kind }) => kind === "extrapolation").map(({ text }) => text.slice(0, 45)),
+    ).toContainEqual(expect.stringContaining("D1 = 10.0T is 27"));
     expect(far.notes.find(({ kind }) => kind === "recipe")!.text).toContain("E8G8T8 the same curve is shown");
     expect(plan.notes.some(({ kind }) => kind === "recipe")).toBe(false);
   });
@@ -104,7 +131,9 @@ describe("a plan", () => {
   it("flags the second crossing and reports none where the parent is charged", () => {
     expect(plan.recipes[0]!.sunk.outcome).toBe("at");
     expect(plan.recipes[0]!.chargedTokens.outcome).toBe("never-ahead");
-    expect(plan.notes.filter(({ kind }) => kind === "second-crossing")[0]!.text).toMatch(/cross a second time at \d+T tokens.*artefact/);
+    expect(plan.notes.filter(({ kind }) => kind === "second-crossing")[0]!.text).toMatch(
+      /cross a second time at \d+T tokens.*artefact/,
+    );
   });
 
   it("finds what the answer hangs on", () => {
@@ -112,7 +141,14 @@ describe("a plan", () => {
     const star = plan.recipes[0]!.sunk.tokens!;
     const edge = makePlan(requestFor({ budget: { tokens: star * 0.9, gpuHours: null, money: null, days: null } }));
     expect(edge.arms[edge.best!.arm]!.id).toBe("dense");
-    const small = makePlan(requestFor({ spec: presetSpec("llama-3.2-1b"), seen: 1e11, gpus: 8, budget: { tokens: 4e10, gpuHours: null, money: null, days: null } }));
+    const small = makePlan(
+      requestFor({
+        spec: presetSpec("llama-3.2-1b"),
+        seen: 1e11,
+        gpus: 8,
+        budget: { tokens: 4e10, gpuHours: null, money: null, days: null },
+      }),
+    );
     expect(small.arms[small.best!.arm]!.id).toBe("upcycled");
     const tokens = small.sensitivity.find(({ assumption }) => assumption.startsWith("tokens after"))!;
     expect([tokens.high.best, tokens.decides]).toEqual(["scratch", true]);
@@ -121,16 +157,25 @@ describe("a plan", () => {
 
   it("says so where nothing fits, and how many GPUs would do", () => {
     const one = makePlan(requestFor({ gpus: 1, budget: { tokens: null, gpuHours: 100, money: null, days: null } }));
-    expect(one.models.map(({ placing, needs }) => [placing.best, needs !== null && needs > 1])).toEqual([[null, true], [null, true]]);
+    expect(one.models.map(({ placing, needs }) => [placing.best, needs !== null && needs > 1])).toEqual([
+      [null, true],
+      [null, true],
+    ]);
     expect(one.arms.map(({ tokens }) => tokens)).toEqual([null, null, null]);
     expect(one.best).toBeNull();
     expect(one.notes.filter(({ kind }) => kind === "layout")).toHaveLength(2);
     const inTokens = makePlan(requestFor({ gpus: 1 }));
-    expect(inTokens.arms.map(({ loss, money }) => [loss !== null, money])).toEqual([[true, null], [true, null], [true, null]]);
+    expect(inTokens.arms.map(({ loss, money }) => [loss !== null, money])).toEqual([
+      [true, null],
+      [true, null],
+      [true, null],
+    ]);
   });
 
   it("refuses recipes that make no sense", () => {
-    expect(() => makePlan(requestFor({ recipes: [{ expansion: 1, granularity: 1, topK: 1 }] }))).toThrow("one expert is the dense model again");
+    expect(() => makePlan(requestFor({ recipes: [{ expansion: 1, granularity: 1, topK: 1 }] }))).toThrow(
+      "one expert is the dense model again",
+    );
   });
 
   it("is plain data", () => {
@@ -152,6 +197,9 @@ describe("advice", () => {
   });
 
   it("uses the parent's own peak where it is given", () => {
-    expect(makePlan(requestFor({ parentPeak: 4e-4 })).advice[0]).toMatchObject({ what: "peak learning rate", value: "4.0e-4" });
+    expect(makePlan(requestFor({ parentPeak: 4e-4 })).advice[0]).toMatchObject({
+      what: "peak learning rate",
+      value: "4.0e-4",
+    });
   });
 });

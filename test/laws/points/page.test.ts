@@ -9,33 +9,79 @@ import { lawCharts, type Chart, type LawResult } from "../../../src/report/laws/
 import { chartScript } from "../../../src/report/page/script-chart.js";
 import { gridOf, law, simulated, spaced, together, upcyclingGrid } from "../data.js";
 
-const asset = (name: string): string => readFileSync(new URL(`../../../node_modules/uplot/dist/${name}`, import.meta.url), "utf8");
+const asset = (name: string): string =>
+  readFileSync(new URL(`../../../node_modules/uplot/dist/${name}`, import.meta.url), "utf8");
 const assets = { uplotJs: asset("uPlot.iife.min.js"), uplotCss: asset("uPlot.min.css") };
 
-async function resultOf(id: string, published: string, places: ReturnType<typeof gridOf>, predict: Record<string, number>[]): Promise<LawResult> {
+async function resultOf(
+  id: string,
+  published: string,
+  places: ReturnType<typeof gridOf>,
+  predict: Record<string, number>[],
+): Promise<LawResult> {
   const points = simulated(law(id), publishedById(published)!.params, places, 0.005, 1);
   const report = await runFit({
-    law: { id }, points, loss: { name: "mse", delta: 0 }, starts: "projection", bootstrap: 60, profile: true, level: 0.9, seed: 0, threads: 1,
-    compare: [{ id: id === "chinchilla" ? "kaplan" : "upcycling-total" }], predict: predict.map((columns) => ({ columns })),
+    law: { id },
+    points,
+    loss: { name: "mse", delta: 0 },
+    starts: "projection",
+    bootstrap: 60,
+    profile: true,
+    level: 0.9,
+    seed: 0,
+    threads: 1,
+    compare: [{ id: id === "chinchilla" ? "kaplan" : "upcycling-total" }],
+    predict: predict.map((columns) => ({ columns })),
   });
   return {
-    ...report, points, warnings: report.warnings.map(({ text }) => text), file: "<b>runs</b>.csv", rows: 70, leftOut: "N is missing (line 3)",
-    columns: { N: "params" }, version: "0.0.0", command: "upcycle fit '<b>'",
+    ...report,
+    points,
+    warnings: report.warnings.map(({ text }) => text),
+    file: "<b>runs</b>.csv",
+    rows: 70,
+    leftOut: "N is missing (line 3)",
+    columns: { N: "params" },
+    version: "0.0.0",
+    command: "upcycle fit '<b>'",
   };
 }
 
 async function sharedResult(): Promise<LawResult> {
   const points = together(0.003);
   const report = await runFit({
-    law: { id: "upcycling-shared" }, points, loss: { name: "mse", delta: 0 }, starts: "projection", bootstrap: 0, profile: false, level: 0.9, seed: 0, threads: 1, compare: [],
+    law: { id: "upcycling-shared" },
+    points,
+    loss: { name: "mse", delta: 0 },
+    starts: "projection",
+    bootstrap: 0,
+    profile: false,
+    level: 0.9,
+    seed: 0,
+    threads: 1,
+    compare: [],
     predict: [{ columns: { N: 1e10, D: 1e12 }, group: "moe" }],
   });
-  return { ...report, points, warnings: [], file: "runs", rows: points.n, leftOut: "", columns: {}, version: "0.0.0", command: "upcycle fit runs" };
+  return {
+    ...report,
+    points,
+    warnings: [],
+    file: "runs",
+    rows: points.n,
+    leftOut: "",
+    columns: {},
+    version: "0.0.0",
+    command: "upcycle fit runs",
+  };
 }
 
 describe("the page of a fit", async () => {
   const upcycling = await resultOf("upcycling", "liew-upcycled", upcyclingGrid, []);
-  const chinchilla = await resultOf("chinchilla", "hoffmann", gridOf({ N: spaced(1e8, 1e10, 9), D: spaced(1e9, 1e11, 9) }), [{ N: 1e11, D: 1e12 }]);
+  const chinchilla = await resultOf(
+    "chinchilla",
+    "hoffmann",
+    gridOf({ N: spaced(1e8, 1e10, 9), D: spaced(1e9, 1e11, 9) }),
+    [{ N: 1e11, D: 1e12 }],
+  );
   const shared = await sharedResult();
   const html = renderLawHtml(chinchilla, assets);
 
@@ -64,9 +110,22 @@ describe("the page of a fit", async () => {
     const { charts } = JSON.parse(/id="report-data">([^<]*)</.exec(html)![1]!) as { charts: Chart[] };
     for (const { id } of charts) expect(html).toContain(`<figure id="${id}">`);
     expect(charts.map(({ id }) => id)).toEqual([
-      "loss-0", "loss-1", "residuals", "contours", "isoflop", "profile-A", "profile-B", "profile-E", "profile-alpha", "profile-beta", "cloud-0", "cloud-1", "cloud-2",
+      "loss-0",
+      "loss-1",
+      "residuals",
+      "contours",
+      "isoflop",
+      "profile-A",
+      "profile-B",
+      "profile-E",
+      "profile-alpha",
+      "profile-beta",
+      "cloud-0",
+      "cloud-1",
+      "cloud-2",
     ]);
-    for (const words of ["Held-out", "90 % bootstrap", "Predictions", "kaplan", "N = 100B, D = 1.00T"]) expect(html).toContain(words);
+    for (const words of ["Held-out", "90 % bootstrap", "Predictions", "kaplan", "N = 100B, D = 1.00T"])
+      expect(html).toContain(words);
   });
 
   it("draws loss against D2 by D1 for upcycled models", () => {
@@ -74,24 +133,43 @@ describe("the page of a fit", async () => {
     const [first] = charts;
     expect([first!.title, first!.series.map(({ label }) => label)]).toEqual([
       "Loss against D2, by D1",
-      ["D1 2.00B", "D1 2.00B, fit", "D1 6.66B", "D1 6.66B, fit", "D1 22.2B", "D1 22.2B, fit", "D1 74.0B", "D1 74.0B, fit"],
+      [
+        "D1 2.00B",
+        "D1 2.00B, fit",
+        "D1 6.66B",
+        "D1 6.66B, fit",
+        "D1 22.2B",
+        "D1 22.2B, fit",
+        "D1 74.0B",
+        "D1 74.0B, fit",
+      ],
     ]);
     expect(charts.find(({ id }) => id === "profile-E")!.note).toContain("It is open");
-    for (const { series } of charts) for (const { x, y } of series) expect([x.length, [...x, ...y].every(Number.isFinite)]).toEqual([y.length, true]);
+    for (const { series } of charts)
+      for (const { x, y } of series) expect([x.length, [...x, ...y].every(Number.isFinite)]).toEqual([y.length, true]);
   });
 
   it("draws contours on which the loss is the same", () => {
-    for (const [result, group] of [[upcycling, ""], [shared, "upcycled"], [shared, "moe"]] as const) {
+    for (const [result, group] of [
+      [upcycling, ""],
+      [shared, "upcycled"],
+      [shared, "moe"],
+    ] as const) {
       const chart = lawCharts(result).find(({ id }) => id === (group === "" ? "contours" : `contours-${group}`))!;
       const { params, law: of } = result.fit;
       const lines = chart.series.filter(({ kind }) => kind === "line");
-      const [moe, upcycled] = [lossFunction(of, params, ["N", "D"], group), lossFunction(of, params, ["N", "D1", "D2"], group)];
+      const [moe, upcycled] = [
+        lossFunction(of, params, ["N", "D"], group),
+        lossFunction(of, params, ["N", "D1", "D2"], group),
+      ];
       expect([chart.xLog, chart.yLog, lines.length]).toEqual([true, true, 5]);
       const size = Number(/N = (\d+)M/.exec(chart.note)?.[1] ?? NaN) * 1e6;
       for (const { label, x, y } of lines) {
         x.forEach((value, i) => {
           // The size in the note has three digits, and lines are straight between the steps of a grid.
-          expect(Math.abs((group === "moe" ? moe(value, y[i]) : upcycled(size, value, y[i])) - Number(label))).toBeLessThan(3e-3);
+          expect(
+            Math.abs((group === "moe" ? moe(value, y[i]) : upcycled(size, value, y[i])) - Number(label)),
+          ).toBeLessThan(3e-3);
         });
       }
     }
@@ -104,7 +182,11 @@ describe("the page of a fit", async () => {
     for (const { label, x, y } of chart.series) {
       const compute = Number(label.split(" ")[0]);
       x.forEach((size, i) => {
-        const exact = lossFunction(upcycling.fit.law, upcycling.fit.params, ["N", "D1", "D2"])(size, seen, compute / (6 * size));
+        const exact = lossFunction(upcycling.fit.law, upcycling.fit.params, ["N", "D1", "D2"])(
+          size,
+          seen,
+          compute / (6 * size),
+        );
         // The compute in the label has two digits.
         expect(Math.abs(y[i]! - exact)).toBeLessThan(0.02);
       });
@@ -113,12 +195,14 @@ describe("the page of a fit", async () => {
 
   it("has charts of each law of several", () => {
     const ids = lawCharts(shared).map(({ id }) => id);
-    for (const group of ["dense", "moe", "upcycled"]) for (const id of ["loss-0", "contours", "isoflop"]) expect(ids).toContain(`${id}-${group}`);
+    for (const group of ["dense", "moe", "upcycled"])
+      for (const id of ["loss-0", "contours", "isoflop"]) expect(ids).toContain(`${id}-${group}`);
     const page = renderLawHtml(shared, assets);
     expect(page).toContain("Loss against D2, by D1, upcycled");
     expect(page).toContain("moe, N = 10.0B, D = 1.00T");
     expect(page.replace(/<script>[\s\S]*?<\/script>/g, "")).not.toMatch(/NaN|undefined/);
-    for (const { series } of lawCharts(shared)) for (const { x, y } of series) expect([x.length, [...x, ...y].every(Number.isFinite)]).toEqual([y.length, true]);
+    for (const { series } of lawCharts(shared))
+      for (const { x, y } of series) expect([x.length, [...x, ...y].every(Number.isFinite)]).toEqual([y.length, true]);
   });
 
   it("has profiles that are smooth and lowest at the optimum", () => {

@@ -15,7 +15,8 @@ import { families, specOf } from "../decoder/arbitrary.js";
 import { golden, goldenFolders } from "../../support/golden.js";
 import { presetSpec } from "../../laws/planner/request.js";
 
-const goldenSpec = (model: string): DecoderSpec => specFromConfig(JSON.parse(readFileSync(golden(model, "config.json")).toString()), model);
+const goldenSpec = (model: string): DecoderSpec =>
+  specFromConfig(JSON.parse(readFileSync(golden(model, "config.json")).toString()), model);
 const shape = { batch: 1, sequence: 16 };
 
 /** Two FLOPs per multiply-add of every matrix product in a graph. */
@@ -51,7 +52,9 @@ describe("FLOPs are those of the graph", () => {
     const tokens = shape.batch * shape.sequence;
     const { auxLossCoef: auxCoef } = spec;
     expect(countedFlops(lossProgram(spec, shape).graph)).toBe(tokens * forwardFlopsPerToken(spec, shape.sequence));
-    expect(countedFlops(trainProgram(spec, { ...shape, auxCoef, zCoef: 0 }).graph)).toBe(3 * tokens * forwardFlopsPerToken(spec, shape.sequence));
+    expect(countedFlops(trainProgram(spec, { ...shape, auxCoef, zCoef: 0 }).graph)).toBe(
+      3 * tokens * forwardFlopsPerToken(spec, shape.sequence),
+    );
   });
 
   it("of any spec", () => {
@@ -71,23 +74,41 @@ describe("FLOPs are those of the graph", () => {
         expect(Object.values(parts).reduce((sum, value) => sum + value, 0)).toBeCloseTo(total, -2);
         expect(causal.attention).toBeLessThan(dense.attention);
         // A token sees half of the others and itself, where no window hides more.
-        if (spec.layers.every(({ window }) => window === null)) expect(causal.attention / dense.attention).toBeCloseTo((sequence + 1) / (2 * sequence), 9);
-        expect([recomputedFlops(causal, "none"), recomputedFlops(causal, "selective"), recomputedFlops(causal, "full")]).toEqual([0, 0, total - causal.head]);
+        if (spec.layers.every(({ window }) => window === null))
+          expect(causal.attention / dense.attention).toBeCloseTo((sequence + 1) / (2 * sequence), 9);
+        expect([
+          recomputedFlops(causal, "none"),
+          recomputedFlops(causal, "selective"),
+          recomputedFlops(causal, "full"),
+        ]).toEqual([0, 0, total - causal.head]);
       }),
     );
   });
 
   it("count the tokens in a window one by one", () => {
     const spec = goldenSpec("dense/llama");
-    for (const [sequence, window] of [[9, 4], [9, 9], [9, 30], [1, 1]] as const) {
+    for (const [sequence, window] of [
+      [9, 4],
+      [9, 9],
+      [9, 30],
+      [1, 1],
+    ] as const) {
       const windowed = { ...spec, layers: spec.layers.map((layer) => ({ ...layer, window })) };
-      const seen = Array.from({ length: sequence }, (_, i) => Math.min(i + 1, window)).reduce((sum, value) => sum + value, 0) / sequence;
-      expect(forwardFlops(windowed, sequence, "causal").attention).toBeCloseTo(spec.layers.length * 4 * spec.attn.heads * spec.attn.headDim * seen, 6);
+      const seen =
+        Array.from({ length: sequence }, (_, i) => Math.min(i + 1, window)).reduce((sum, value) => sum + value, 0) /
+        sequence;
+      expect(forwardFlops(windowed, sequence, "causal").attention).toBeCloseTo(
+        spec.layers.length * 4 * spec.attn.heads * spec.attn.headDim * seen,
+        6,
+      );
     }
   });
 });
 
-/** Float values of the forward pass that the backward pass reads, in elements: those of the second layer, found as what one more layer adds. */
+/**
+ * Float values of the forward pass that the backward pass reads, in elements: those of the second layer, found as what
+ * one more layer adds.
+ */
 function savedElements(spec: DecoderSpec, without: (node: Node) => boolean): number {
   const saved = (layers: number): number => {
     const short = { ...spec, layers: Array.from({ length: layers }, () => spec.layers[0]!) };
@@ -99,7 +120,9 @@ function savedElements(spec: DecoderSpec, without: (node: Node) => boolean): num
     const made = new Set(graph.nodes.slice(0, firstGradient).flatMap((node) => (without(node) ? [] : node.out)));
     const read = new Set(graph.nodes.slice(firstGradient).flatMap((node) => node.in));
     // A reshaped value is the same memory.
-    const root = new Map<number, number>(graph.nodes.flatMap((node) => (node.prim === "reshape" ? [[node.out[0]!, node.in[0]!] as [number, number]] : [])));
+    const root = new Map<number, number>(
+      graph.nodes.flatMap((node) => (node.prim === "reshape" ? [[node.out[0]!, node.in[0]!] as [number, number]] : [])),
+    );
     const rooted = (id: number): number => (root.has(id) ? rooted(root.get(id)!) : id);
     const kept = new Set([...read].filter((id) => made.has(id) && graph.values[id]!.dtype === "f32").map(rooted));
     return [...kept].reduce((sum, id) => sum + elements(graph.values[id]!.shape), 0);
@@ -131,7 +154,9 @@ describe("saved activations are those that the graph's backward pass reads", () 
     fc.assert(
       fc.property(fc.constantFrom(...families).chain(specOf), (spec) => {
         for (const layer of spec.layers) {
-          const [none, selective, full] = (["none", "selective", "full"] as const).map((mode) => blockActivationBytes(spec, layer, mode, uncut)) as [number, number, number];
+          const [none, selective, full] = (["none", "selective", "full"] as const).map((mode) =>
+            blockActivationBytes(spec, layer, mode, uncut),
+          ) as [number, number, number];
           expect(full < selective && selective < none).toBe(true);
           expect(blockActivationBytes(spec, layer, "none", { ...uncut, tensor: 2 })).toBeCloseTo(none / 2, 6);
         }
@@ -147,16 +172,50 @@ describe("saved activations are those that the graph's backward pass reads", () 
 
 describe("published mixtures", () => {
   const olmoe = {
-    model_type: "olmoe", hidden_size: 2048, intermediate_size: 1024, num_hidden_layers: 16, num_attention_heads: 16, num_key_value_heads: 16, num_experts: 64,
-    num_experts_per_tok: 8, vocab_size: 50304, norm_topk_prob: false, tie_word_embeddings: false, rope_theta: 10000, max_position_embeddings: 4096,
+    model_type: "olmoe",
+    hidden_size: 2048,
+    intermediate_size: 1024,
+    num_hidden_layers: 16,
+    num_attention_heads: 16,
+    num_key_value_heads: 16,
+    num_experts: 64,
+    num_experts_per_tok: 8,
+    vocab_size: 50304,
+    norm_topk_prob: false,
+    tie_word_embeddings: false,
+    rope_theta: 10000,
+    max_position_embeddings: 4096,
   };
   // Without the layer for multi-token prediction.
   const deepseekV3 = {
-    model_type: "deepseek_v3", hidden_size: 7168, intermediate_size: 18432, moe_intermediate_size: 2048, num_hidden_layers: 61, num_attention_heads: 128, num_key_value_heads: 128,
-    q_lora_rank: 1536, kv_lora_rank: 512, qk_nope_head_dim: 128, qk_rope_head_dim: 64, v_head_dim: 128, n_routed_experts: 256, n_shared_experts: 1, num_experts_per_tok: 8,
-    n_group: 8, topk_group: 4, first_k_dense_replace: 3, vocab_size: 129280, tie_word_embeddings: false, rope_theta: 10000, max_position_embeddings: 163840, routed_scaling_factor: 2.5,
+    model_type: "deepseek_v3",
+    hidden_size: 7168,
+    intermediate_size: 18432,
+    moe_intermediate_size: 2048,
+    num_hidden_layers: 61,
+    num_attention_heads: 128,
+    num_key_value_heads: 128,
+    q_lora_rank: 1536,
+    kv_lora_rank: 512,
+    qk_nope_head_dim: 128,
+    qk_rope_head_dim: 64,
+    v_head_dim: 128,
+    n_routed_experts: 256,
+    n_shared_experts: 1,
+    num_experts_per_tok: 8,
+    n_group: 8,
+    topk_group: 4,
+    first_k_dense_replace: 3,
+    vocab_size: 129280,
+    tie_word_embeddings: false,
+    rope_theta: 10000,
+    max_position_embeddings: 163840,
+    routed_scaling_factor: 2.5,
   };
-  it.each([["OLMoE", olmoe, 6_919_161_856, "1.28"], ["DeepSeek-V3", deepseekV3, 671_026_419_200, "37.55"]] as const)("%s", (_, config, total, active) => {
+  it.each([
+    ["OLMoE", olmoe, 6_919_161_856, "1.28"],
+    ["DeepSeek-V3", deepseekV3, 671_026_419_200, "37.55"],
+  ] as const)("%s", (_, config, total, active) => {
     const found = countParams(specFromConfig(config, "config.json"));
     expect(found.total).toBe(total);
     expect((found.active / 1e9).toFixed(2)).toBe(active);
@@ -178,9 +237,25 @@ describe("published mixtures", () => {
   });
 
   it("cost T / G of the dense FFN", () => {
-    const dense = shapeSpec({ ...shapeDefaults, hidden: 64, layers: 2, heads: 4, kvHeads: 2, headDim: 16, inner: 256, vocab: 512 });
-    for (const [recipe, factor] of [["E8G1T2", 2], ["E8G8T8", 1], ["E8G4T8", 2], ["E4G1T1", 1]] as const) {
-      expect(forwardFlops(mixtureOf(dense, parseRecipeName(recipe)), 128, "causal").experts).toBe(factor * forwardFlops(dense, 128, "causal").ffn);
+    const dense = shapeSpec({
+      ...shapeDefaults,
+      hidden: 64,
+      layers: 2,
+      heads: 4,
+      kvHeads: 2,
+      headDim: 16,
+      inner: 256,
+      vocab: 512,
+    });
+    for (const [recipe, factor] of [
+      ["E8G1T2", 2],
+      ["E8G8T8", 1],
+      ["E8G4T8", 2],
+      ["E4G1T1", 1],
+    ] as const) {
+      expect(forwardFlops(mixtureOf(dense, parseRecipeName(recipe)), 128, "causal").experts).toBe(
+        factor * forwardFlops(dense, 128, "causal").ffn,
+      );
     }
   });
 });

@@ -65,8 +65,13 @@ describe("countParams", () => {
       ...parseSafetensors(readFileSync(golden(model, file)), file).tensors.values(),
     ]);
     expect(total).toBe(sum(stored.map(({ shape }) => elements(shape))));
-    // ERNIE's correction biases are parameters of its class; the other classes have them as buffers, which are not counted.
-    const buffers = sum(slotsOf(spec).filter(({ at }) => isBuffer(at) && spec.family !== "ernie4_5_moe").map(({ shape }) => elements(shape)));
+    // ERNIE's correction biases are parameters of its class; the other classes have them as buffers, which are not
+    // counted.
+    const buffers = sum(
+      slotsOf(spec)
+        .filter(({ at }) => isBuffer(at) && spec.family !== "ernie4_5_moe")
+        .map(({ shape }) => elements(shape)),
+    );
     if (!model.startsWith("train/")) expect(total - buffers).toBe(index[model]![1]);
   });
 
@@ -100,7 +105,8 @@ describe("countParams", () => {
 
 describe("flops", () => {
   /** Everything that is multiplied with a token's vector: all matrices but those that are looked up in. */
-  const isMatrix = ({ at, shape }: ReturnType<typeof slotsOf>[number]): boolean => shape.length === 2 && at.part !== "embed" && at.part !== "positions";
+  const isMatrix = ({ at, shape }: ReturnType<typeof slotsOf>[number]): boolean =>
+    shape.length === 2 && at.part !== "embed" && at.part !== "positions";
 
   test("forward = 2 x active matrix parameters + attention", () => {
     fc.assert(
@@ -111,7 +117,12 @@ describe("flops", () => {
           return isMatrix(slot) && !(ffn?.kind === "moe" && at.expert !== undefined && at.expert >= ffn.topK);
         });
         const tiedHead = spec.tiedHead ? spec.vocab * spec.hidden : 0;
-        const attention = spec.layers.length * 2 * spec.attn.heads * (spec.attn.headDim + (spec.attn.latent?.valueDim ?? spec.attn.headDim)) * sequence;
+        const attention =
+          spec.layers.length *
+          2 *
+          spec.attn.heads *
+          (spec.attn.headDim + (spec.attn.latent?.valueDim ?? spec.attn.headDim)) *
+          sequence;
         expect(forwardFlopsPerToken(spec, sequence)).toBe(
           2 * (sum(used.map(({ shape }) => elements(shape))) + tiedHead) + attention,
         );
@@ -121,7 +132,8 @@ describe("flops", () => {
   });
 
   test("golden llama by hand", () => {
-    // 2 layers x (q 32x32, k and v 16x32, o 32x32, 3 x 64x32, scores and values 2 x 32 x 24) and head 96x32, two FLOPs each.
+    // 2 layers x (q 32x32, k and v 16x32, o 32x32, 3 x 64x32, scores and values 2 x 32 x 24) and head 96x32, two FLOPs
+    // each.
     expect(forwardFlopsPerToken(goldenSpec("dense/llama"), 24)).toBe(
       2 * (2 * (1024 + 512 + 512 + 1024 + 6144 + 1536) + 3072),
     );

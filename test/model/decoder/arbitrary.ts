@@ -3,7 +3,16 @@ import fc from "fast-check";
 import { bends } from "./bends.js";
 import { plainAttention, plainRope } from "../../../src/model/decoder/plain.js";
 import { families, plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../../../src/model/decoder/types.js";
-import type { ActivationKind, BlockKind, DecoderSpec, Family, Ffn, MoeFfn, NormSpec, RopeScaling } from "../../../src/model/decoder/types.js";
+import type {
+  ActivationKind,
+  BlockKind,
+  DecoderSpec,
+  Family,
+  Ffn,
+  MoeFfn,
+  NormSpec,
+  RopeScaling,
+} from "../../../src/model/decoder/types.js";
 
 const positive = fc.double({ min: 1e-12, max: 1e12, noNaN: true, noDefaultInfinity: true });
 const token = fc.nat(200_000);
@@ -71,9 +80,33 @@ const traits: Readonly<Record<Family, Traits>> = {
     ffn: { gated: false },
     moe: null,
   },
-  gemma: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, ffn: { gated: true }, moe: null },
-  gemma2: { qkNorm: false, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, ffn: { gated: true }, moe: null },
-  gemma3_text: { qkNorm: false, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, ffn: { gated: true }, moe: null },
+  gemma: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "none",
+    ffnBias: false,
+    ffn: { gated: true },
+    moe: null,
+  },
+  gemma2: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "layers",
+    ffnBias: false,
+    ffn: { gated: true },
+    moe: null,
+  },
+  gemma3_text: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "layers",
+    ffnBias: false,
+    ffn: { gated: true },
+    moe: null,
+  },
   granite: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: true, moe: null },
   smollm3: { qkNorm: false, qkvBias: "any", outBias: "same", window: "layers", ffnBias: true, moe: null },
   olmo2: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: null },
@@ -156,17 +189,97 @@ const traits: Readonly<Record<Family, Traits>> = {
     ffnBias: false,
     moe: { mixed: true, anyOrder: true, shared: false },
   },
-  olmoe: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, square: true, moe: { mixed: false, anyOrder: true, shared: false } },
-  flex_olmo: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: { mixed: false, anyOrder: true, shared: false } },
-  dots1: { qkNorm: true, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, moe: { mixed: true, anyOrder: false, shared: false } },
-  glm4_moe: { qkNorm: false, qkvBias: "any", outBias: "none", window: "none", ffnBias: false, partialRotary: true, moe: { mixed: true, anyOrder: false, shared: false } },
-  solar_open: { qkNorm: false, qkvBias: "any", outBias: "none", window: "none", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
-  hy_v3: { qkNorm: true, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: { mixed: true, anyOrder: false, shared: false } },
-  hunyuan_v1_moe: { qkNorm: true, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
-  deepseek_v3: { qkNorm: false, qkvBias: false, outBias: "none", window: "none", ffnBias: false, ungrouped: true, moe: { mixed: true, anyOrder: false, shared: false } },
-  mellum: { qkNorm: true, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, moe: { mixed: true, anyOrder: true, shared: false } },
-  granitemoe: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
-  granitemoe_swa: { qkNorm: false, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: true } },
+  olmoe: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "none",
+    ffnBias: false,
+    square: true,
+    moe: { mixed: false, anyOrder: true, shared: false },
+  },
+  flex_olmo: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "none",
+    ffnBias: false,
+    moe: { mixed: false, anyOrder: true, shared: false },
+  },
+  dots1: {
+    qkNorm: true,
+    qkvBias: "any",
+    outBias: "same",
+    window: "layers",
+    ffnBias: false,
+    moe: { mixed: true, anyOrder: false, shared: false },
+  },
+  glm4_moe: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "none",
+    window: "none",
+    ffnBias: false,
+    partialRotary: true,
+    moe: { mixed: true, anyOrder: false, shared: false },
+  },
+  solar_open: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "none",
+    window: "none",
+    ffnBias: false,
+    moe: { mixed: false, anyOrder: false, shared: false },
+  },
+  hy_v3: {
+    qkNorm: true,
+    qkvBias: "any",
+    outBias: "same",
+    window: "none",
+    ffnBias: false,
+    moe: { mixed: true, anyOrder: false, shared: false },
+  },
+  hunyuan_v1_moe: {
+    qkNorm: true,
+    qkvBias: "any",
+    outBias: "same",
+    window: "none",
+    ffnBias: false,
+    moe: { mixed: false, anyOrder: false, shared: false },
+  },
+  deepseek_v3: {
+    qkNorm: false,
+    qkvBias: false,
+    outBias: "none",
+    window: "none",
+    ffnBias: false,
+    ungrouped: true,
+    moe: { mixed: true, anyOrder: false, shared: false },
+  },
+  mellum: {
+    qkNorm: true,
+    qkvBias: "any",
+    outBias: "same",
+    window: "layers",
+    ffnBias: false,
+    moe: { mixed: true, anyOrder: true, shared: false },
+  },
+  granitemoe: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "none",
+    ffnBias: false,
+    moe: { mixed: false, anyOrder: false, shared: false },
+  },
+  granitemoe_swa: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "layers",
+    ffnBias: false,
+    moe: { mixed: false, anyOrder: false, shared: true },
+  },
   phimoe: {
     qkNorm: false,
     qkvBias: "any",
@@ -186,7 +299,14 @@ const traits: Readonly<Record<Family, Traits>> = {
     interleaved: true,
     moe: { mixed: false, anyOrder: false, shared: true },
   },
-  lfm2_moe: { qkNorm: true, qkvBias: false, outBias: "none", window: "none", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
+  lfm2_moe: {
+    qkNorm: true,
+    qkvBias: false,
+    outBias: "none",
+    window: "none",
+    ffnBias: false,
+    moe: { mixed: false, anyOrder: false, shared: false },
+  },
   dbrx: {
     qkNorm: false,
     qkvBias: false,
@@ -209,7 +329,14 @@ const traits: Readonly<Record<Family, Traits>> = {
     ungrouped: true,
     moe: null,
   },
-  gpt_oss: { qkNorm: false, qkvBias: "any", outBias: "same", window: "layers", ffnBias: false, moe: { mixed: false, anyOrder: false, shared: false } },
+  gpt_oss: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "layers",
+    ffnBias: false,
+    moe: { mixed: false, anyOrder: false, shared: false },
+  },
 };
 
 function moeFfn({ anyOrder, shared }: NonNullable<Traits["moe"]>): fc.Arbitrary<MoeFfn> {
@@ -223,13 +350,25 @@ function moeFfn({ anyOrder, shared }: NonNullable<Traits["moe"]>): fc.Arbitrary<
         ? fc.option(fc.record({ inner: fc.integer({ min: 1, max: 40 }), gated: fc.constant(true) }))
         : fc.constant(null),
     })
-    .map(({ spare, topK, order, ...ffn }) => ({ kind: "moe", activation: "silu", experts: topK + spare, topK, router: softmaxRouter(order), ...plainExperts, ...ffn }));
+    .map(({ spare, topK, order, ...ffn }) => ({
+      kind: "moe",
+      activation: "silu",
+      experts: topK + spare,
+      topK,
+      router: softmaxRouter(order),
+      ...plainExperts,
+      ...ffn,
+    }));
 }
 
 const anyActivation = fc.constantFrom<ActivationKind>("silu", "gelu", "geluTanh", "relu", "relu2");
 
 export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
-  if (family === "upcycle") return fc.constantFrom(...families.filter((other) => other !== family)).chain(specOf).chain(anything);
+  if (family === "upcycle")
+    return fc
+      .constantFrom(...families.filter((other) => other !== family))
+      .chain(specOf)
+      .chain(anything);
   return llamaLike(family).chain(bends[family] ?? ((spec) => fc.constant(spec)));
 }
 
@@ -238,8 +377,17 @@ function anything(spec: DecoderSpec): fc.Arbitrary<DecoderSpec> {
   return fc
     .record({
       block: fc.constantFrom<BlockKind>("pre", "post", "sandwich", "parallel", "parallel-shared"),
-      norm: fc.record({ kind: fc.constantFrom("rms" as const, "layer" as const), weight: fc.constantFrom("scale" as const, "one-plus" as const, "none" as const), bias: fc.boolean() }),
-      gated: fc.boolean(), bias: fc.boolean(), sinks: fc.boolean(), routerBias: fc.boolean(), correctionBias: fc.boolean(), positions: fc.boolean(),
+      norm: fc.record({
+        kind: fc.constantFrom("rms" as const, "layer" as const),
+        weight: fc.constantFrom("scale" as const, "one-plus" as const, "none" as const),
+        bias: fc.boolean(),
+      }),
+      gated: fc.boolean(),
+      bias: fc.boolean(),
+      sinks: fc.boolean(),
+      routerBias: fc.boolean(),
+      correctionBias: fc.boolean(),
+      positions: fc.boolean(),
     })
     .map(({ block, norm, gated, bias, sinks, routerBias, correctionBias, positions }) => ({
       ...spec,
@@ -253,14 +401,27 @@ function anything(spec: DecoderSpec): fc.Arbitrary<DecoderSpec> {
         if (ffn.kind === "dense") return { ...layer, ffn: { ...ffn, gated, bias } };
         // Sparsemixer selects by logits alone.
         const corrected = correctionBias && ffn.router.score !== "sparsemixer";
-        return { ...layer, ffn: { ...ffn, gated, bias, router: { ...ffn.router, bias: routerBias, correctionBias: corrected } } };
+        return {
+          ...layer,
+          ffn: { ...ffn, gated, bias, router: { ...ffn.router, bias: routerBias, correctionBias: corrected } },
+        };
       }),
     }));
 }
 
 function llamaLike(family: Family): fc.Arbitrary<DecoderSpec> {
   const { qkNorm, qkvBias, outBias, window, ffnBias, moe, ...other } = traits[family];
-  const { norm = rmsNorm(0), blocks = ["pre"], ffn, partialRotary, interleaved = false, logitScale, unscaled, square, ungrouped } = other;
+  const {
+    norm = rmsNorm(0),
+    blocks = ["pre"],
+    ffn,
+    partialRotary,
+    interleaved = false,
+    logitScale,
+    unscaled,
+    square,
+    ungrouped,
+  } = other;
   return fc
     .record({
       groups: fc.integer({ min: 1, max: ungrouped ? 1 : 4 }),
@@ -334,7 +495,9 @@ function llamaLike(family: Family): fc.Arbitrary<DecoderSpec> {
           return {
             window: window === "uniform" || slides ? size : null,
             rope: { ...plainRope(theta, headDim), scaling: ropeScaling, rotary, interleaved },
-            ffn: (sparseFfn !== null && (sparse || layer === 0 || !moe!.mixed) ? sparseFfn : denseFfn) satisfies Ffn as Ffn,
+            ffn: (sparseFfn !== null && (sparse || layer === 0 || !moe!.mixed)
+              ? sparseFfn
+              : denseFfn) satisfies Ffn as Ffn,
           };
         }),
         auxLossCoef: sparseFfn === null ? 0 : coef,

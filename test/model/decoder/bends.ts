@@ -21,18 +21,32 @@ function gemma(spec: DecoderSpec): DecoderSpec {
   return { ...spec, norm: { ...spec.norm, weight: "one-plus" }, multipliers };
 }
 
-const normed = (spec: DecoderSpec, span: QkNorm["span"], norm = spec.norm): DecoderSpec => ({ ...spec, attn: { ...spec.attn, qkNorm: { span, norm, afterRope: false } } });
+const normed = (spec: DecoderSpec, span: QkNorm["span"], norm = spec.norm): DecoderSpec => ({
+  ...spec,
+  attn: { ...spec.attn, qkNorm: { span, norm, afterRope: false } },
+});
 
 /** Sliding layers get a rope of their own. */
 const roped = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
   fc.record({ theta: positive, factor: fc.option(positive) }).map(({ theta, factor }) => {
-    const own = (rope: Rope): Rope => ({ ...rope, theta, scaling: factor === null ? { kind: "none" } : { kind: "linear", factor } });
-    return { ...spec, layers: spec.layers.map((layer) => (layer.window === null ? layer : { ...layer, rope: own(layer.rope!) })) };
+    const own = (rope: Rope): Rope => ({
+      ...rope,
+      theta,
+      scaling: factor === null ? { kind: "none" } : { kind: "linear", factor },
+    });
+    return {
+      ...spec,
+      layers: spec.layers.map((layer) => (layer.window === null ? layer : { ...layer, rope: own(layer.rope!) })),
+    };
   });
 
 const sandwich = (spec: DecoderSpec, caps: boolean): fc.Arbitrary<DecoderSpec> =>
   fc
-    .record({ divisor: fc.integer({ min: 1, max: 5000 }), scores: caps ? fc.option(positive) : fc.constant(null), logits: fc.option(positive) })
+    .record({
+      divisor: fc.integer({ min: 1, max: 5000 }),
+      scores: caps ? fc.option(positive) : fc.constant(null),
+      logits: fc.option(positive),
+    })
     .map(({ divisor, scores, logits }) => ({
       ...gemma(spec),
       block: "sandwich",
@@ -53,21 +67,37 @@ const granite = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
 
 /** Each layer with a rope base of its own, or without rope. */
 const thetas = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
-  fc
-    .array(fc.option(positive), { minLength: spec.layers.length, maxLength: spec.layers.length })
-    .map((bases) => ({ ...spec, layers: spec.layers.map((layer, i) => ({ ...layer, rope: bases[i] === null ? null : { ...layer.rope!, theta: bases[i]! } })) }));
+  fc.array(fc.option(positive), { minLength: spec.layers.length, maxLength: spec.layers.length }).map((bases) => ({
+    ...spec,
+    layers: spec.layers.map((layer, i) => ({
+      ...layer,
+      rope: bases[i] === null ? null : { ...layer.rope!, theta: bases[i]! },
+    })),
+  }));
 
 /** Every mixture of experts changed alike. */
 const experts = (spec: DecoderSpec, change: (ffn: MoeFfn) => Partial<MoeFfn>): DecoderSpec => ({
   ...spec,
-  layers: spec.layers.map((layer) => (layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, ...change(layer.ffn) } } : layer)),
+  layers: spec.layers.map((layer) =>
+    layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, ...change(layer.ffn) } } : layer,
+  ),
 });
 
 const phimoe = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
   fc.record({ jitter: fc.oneof(fc.constant(0), positive), rope: fc.option(longrope(spec)) }).map(({ jitter, rope }) => {
-    const router = { score: "sparsemixer", jitter, renormalise: null, groups: null, correctionBias: false, scaling: 1, bias: false } as const;
+    const router = {
+      score: "sparsemixer",
+      jitter,
+      renormalise: null,
+      groups: null,
+      correctionBias: false,
+      scaling: 1,
+      bias: false,
+    } as const;
     const mixed = experts(spec, ({ experts: count }) => ({ topK: 2, experts: Math.max(2, count), router }));
-    return rope === null ? mixed : { ...mixed, layers: mixed.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling: rope } })) };
+    return rope === null
+      ? mixed
+      : { ...mixed, layers: mixed.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling: rope } })) };
   });
 
 /** The chosen layers become dense. */
@@ -80,74 +110,156 @@ const ernie = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> => {
   const last = spec.layers.length - 1;
   const size = fc.integer({ min: 1, max: 40 });
   return fc
-    .record({ start: fc.nat(last), interval: fc.integer({ min: 1, max: 3 }), end: fc.nat(last), atLeast: fc.constantFrom(0, 1, 1e-12), inner: size, shared: fc.nat(3) })
+    .record({
+      start: fc.nat(last),
+      interval: fc.integer({ min: 1, max: 3 }),
+      end: fc.nat(last),
+      atLeast: fc.constantFrom(0, 1, 1e-12),
+      inner: size,
+      shared: fc.nat(3),
+    })
     .map(({ start, interval, end, atLeast, inner, shared }) => {
-      const router = { score: "softmax", jitter: 0, renormalise: { plus: 0, atLeast }, groups: null, correctionBias: true, scaling: 1, bias: false } as const;
+      const router = {
+        score: "softmax",
+        jitter: 0,
+        renormalise: { plus: 0, atLeast },
+        groups: null,
+        correctionBias: true,
+        scaling: 1,
+        bias: false,
+      } as const;
       const mixed = experts(spec, (ffn) => ({
-        router, shared: shared === 0 ? null : { inner: ffn.inner * shared, gated: false },
+        router,
+        shared: shared === 0 ? null : { inner: ffn.inner * shared, gated: false },
       }));
       const sparse = (layer: number): boolean => (layer + 1) % interval === 0 && layer >= start && layer <= end;
       // At least one layer keeps its experts.
-      return denseAt(mixed, inner, false, spec.layers.some((_, i) => sparse(i)) ? (i) => !sparse(i) : (i) => i !== start);
+      return denseAt(
+        mixed,
+        inner,
+        false,
+        spec.layers.some((_, i) => sparse(i)) ? (i) => !sparse(i) : (i) => i !== start,
+      );
     });
 };
 
 const lfm2 = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
   fc
-    .record({ leading: fc.nat(spec.layers.length - 1), inner: fc.integer({ min: 1, max: 40 }), renormalised: fc.boolean(), correctionBias: fc.boolean(), scaling: positive })
+    .record({
+      leading: fc.nat(spec.layers.length - 1),
+      inner: fc.integer({ min: 1, max: 40 }),
+      renormalised: fc.boolean(),
+      correctionBias: fc.boolean(),
+      scaling: positive,
+    })
     .map(({ leading, inner, renormalised, correctionBias, scaling }) => {
       const renormalise = renormalised ? { plus: 1e-6, atLeast: 0 } : null;
-      const router = { score: "sigmoid", jitter: 0, renormalise, groups: null, correctionBias, scaling, bias: false } as const;
-      return denseAt(experts(spec, () => ({ router })), inner, false, (layer) => layer < leading);
+      const router = {
+        score: "sigmoid",
+        jitter: 0,
+        renormalise,
+        groups: null,
+        correctionBias,
+        scaling,
+        bias: false,
+      } as const;
+      return denseAt(
+        experts(spec, () => ({ router })),
+        inner,
+        false,
+        (layer) => layer < leading,
+      );
     });
 
 const gptOss = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> => {
   const sunk = { ...spec, attn: { ...spec.attn, sinks: true } };
-  const bent = experts(sunk, ({ router }) => ({ router: { ...router, bias: true }, bias: true, clampedGlu: { alpha: 1.702, limit: 7 } }));
+  const bent = experts(sunk, ({ router }) => ({
+    router: { ...router, bias: true },
+    bias: true,
+    clampedGlu: { alpha: 1.702, limit: 7 },
+  }));
   const yarn = fc.record({
-    kind: fc.constant("yarn" as const), factor: positive, betaFast: positive, betaSlow: positive,
-    originalMaxPositions: fc.integer({ min: 1, max: 8192 }), truncate: fc.boolean(), attentionFactor: positive,
+    kind: fc.constant("yarn" as const),
+    factor: positive,
+    betaFast: positive,
+    betaSlow: positive,
+    originalMaxPositions: fc.integer({ min: 1, max: 8192 }),
+    truncate: fc.boolean(),
+    attentionFactor: positive,
   });
-  return fc.option(yarn).map((scaling) => (scaling === null ? bent : { ...bent, layers: bent.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling } })) }));
+  return fc
+    .option(yarn)
+    .map((scaling) =>
+      scaling === null
+        ? bent
+        : { ...bent, layers: bent.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling } })) },
+    );
 };
 
 /** Fits the spec's rope. */
 const longrope = ({ layers: [first] }: DecoderSpec): fc.Arbitrary<RopeScaling> => {
   const factors = fc.array(positive, { minLength: first!.rope!.rotary / 2, maxLength: first!.rope!.rotary / 2 });
-  return fc.record({ kind: fc.constant("longrope" as const), short: factors, long: factors, originalMaxPositions: fc.integer({ min: 1, max: 8192 }), attentionFactor: positive });
+  return fc.record({
+    kind: fc.constant("longrope" as const),
+    short: factors,
+    long: factors,
+    originalMaxPositions: fc.integer({ min: 1, max: 8192 }),
+    attentionFactor: positive,
+  });
 };
 
 export const bends: Readonly<Partial<Record<Family, Bend>>> = {
   gemma: (spec) => fc.constant(gemma(spec)),
   gemma2: (spec) => sandwich(spec, true),
-  gemma3_text: (spec) => sandwich(spec, false).map((bent) => normed(bent, "head")).chain(roped),
+  gemma3_text: (spec) =>
+    sandwich(spec, false)
+      .map((bent) => normed(bent, "head"))
+      .chain(roped),
   granite,
   granitemoe: granite,
   granitemoe_swa: (spec) =>
-    granite(experts({ ...spec, attn: { ...spec.attn, sinks: true } }, ({ shared }) => ({ shared: shared === null ? null : { ...shared, gated: false } }))).chain(thetas),
+    granite(
+      experts({ ...spec, attn: { ...spec.attn, sinks: true } }, ({ shared }) => ({
+        shared: shared === null ? null : { ...shared, gated: false },
+      })),
+    ).chain(thetas),
   phimoe,
   phi3: (spec) =>
     fc.option(longrope(spec)).map((rope) =>
       rope === null
         ? spec
-        : { ...spec, hidden: spec.attn.heads * spec.attn.headDim, layers: spec.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling: rope } })) },
+        : {
+            ...spec,
+            hidden: spec.attn.heads * spec.attn.headDim,
+            layers: spec.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling: rope } })),
+          },
     ),
   ernie4_5_moe: ernie,
   lfm2_moe: lfm2,
   gpt_oss: gptOss,
-  dbrx: (spec) => fc.option(positive).map((clip) => ({ ...spec, tiedHead: false, norm: { ...spec.norm, eps: 1e-5 }, attn: { ...spec.attn, clip } })),
+  dbrx: (spec) =>
+    fc
+      .option(positive)
+      .map((clip) => ({ ...spec, tiedHead: false, norm: { ...spec.norm, eps: 1e-5 }, attn: { ...spec.attn, clip } })),
   // Positions are parameters here: not as many as elsewhere.
   gpt2: (spec) =>
-    fc.constant({ ...spec, learnedPositions: true, maxPositions: 64 + (spec.maxPositions % 64), layers: spec.layers.map((layer) => ({ ...layer, rope: null })) }),
+    fc.constant({
+      ...spec,
+      learnedPositions: true,
+      maxPositions: 64 + (spec.maxPositions % 64),
+      layers: spec.layers.map((layer) => ({ ...layer, rope: null })),
+    }),
   smollm3: (spec) =>
-    fc
-      .array(fc.boolean(), { minLength: spec.layers.length, maxLength: spec.layers.length })
-      .map((has) => ({ ...spec, layers: spec.layers.map((layer, i) => ({ ...layer, rope: has[i] ? layer.rope : null })) })),
+    fc.array(fc.boolean(), { minLength: spec.layers.length, maxLength: spec.layers.length }).map((has) => ({
+      ...spec,
+      layers: spec.layers.map((layer, i) => ({ ...layer, rope: has[i] ? layer.rope : null })),
+    })),
   olmoe: (spec) => fc.option(positive).map((clip) => normed({ ...spec, attn: { ...spec.attn, clip } }, "full")),
   flex_olmo: (spec) => fc.constant(postNormed(spec)),
   mellum: roped,
   ...routedBends,
-  stablelm: (spec) => fc.boolean().map((norms) => (norms ? normed(spec, "own-head", { ...spec.norm, bias: false }) : spec)),
+  stablelm: (spec) =>
+    fc.boolean().map((norms) => (norms ? normed(spec, "own-head", { ...spec.norm, bias: false }) : spec)),
   cohere: (spec) => fc.boolean().map((norms) => (norms ? normed(spec, "own-head") : spec)),
   olmo2: (spec) => fc.constant(postNormed(spec)),
   olmo3: (spec) => roped(postNormed(spec)),

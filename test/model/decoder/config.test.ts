@@ -17,16 +17,22 @@ function withHeads(spec: DecoderSpec, headDim: number): DecoderSpec {
   };
 }
 
-
 const golden = (name: string): Record<string, unknown> =>
-  JSON.parse(readFileSync(new URL(`../../golden/${name}/config.json`, import.meta.url), "utf8")) as Record<string, unknown>;
-const isMoe = (family: string): boolean => existsSync(new URL(`../../golden/moe/${family}/config.json`, import.meta.url));
+  JSON.parse(readFileSync(new URL(`../../golden/${name}/config.json`, import.meta.url), "utf8")) as Record<
+    string,
+    unknown
+  >;
+const isMoe = (family: string): boolean =>
+  existsSync(new URL(`../../golden/moe/${family}/config.json`, import.meta.url));
 const read = (config: unknown): DecoderSpec => specFromConfig(config, "m/config.json");
 const without = (config: Record<string, unknown>, ...keys: string[]): Record<string, unknown> =>
   Object.fromEntries(Object.entries(config).filter(([key]) => !keys.includes(key)));
 
 /** Factors that are written as others (reciprocals, YaRN's mscale) may come back with their last bits changed. */
-const rounded = (spec: DecoderSpec): unknown => JSON.parse(JSON.stringify(spec, (_, value: unknown) => (typeof value === "number" ? Number(value.toPrecision(12)) : value)));
+const rounded = (spec: DecoderSpec): unknown =>
+  JSON.parse(
+    JSON.stringify(spec, (_, value: unknown) => (typeof value === "number" ? Number(value.toPrecision(12)) : value)),
+  );
 
 describe("round trip", () => {
   test.each(families)("%s: the spec survives config and JSON text", (family) => {
@@ -39,10 +45,13 @@ describe("round trip", () => {
     );
   });
 
-  test.each(families.filter((family) => family !== "upcycle"))("%s: what HF wrote says the same after we write it", (family) => {
-    const spec = read(golden(isMoe(family) ? `moe/${family}` : `dense/${family}`));
-    expect(read(configFromSpec(spec, { dtype: "float32" }))).toEqual(spec);
-  });
+  test.each(families.filter((family) => family !== "upcycle"))(
+    "%s: what HF wrote says the same after we write it",
+    (family) => {
+      const spec = read(golden(isMoe(family) ? `moe/${family}` : `dense/${family}`));
+      expect(read(configFromSpec(spec, { dtype: "float32" }))).toEqual(spec);
+    },
+  );
 
   test("no float key is ever written as an integer", () => {
     const floats =
@@ -137,14 +146,23 @@ describe("configFromSpec", () => {
   test.each<[string, DecoderSpec, string]>([
     [
       "dense layer",
-      { ...mixtral, layers: [mixtral.layers[0]!, { ...mixtral.layers[0]!, ffn: { kind: "dense", inner: 64, bias: false, activation: "silu", gated: true } }] },
+      {
+        ...mixtral,
+        layers: [
+          mixtral.layers[0]!,
+          { ...mixtral.layers[0]!, ffn: { kind: "dense", inner: 64, bias: false, activation: "silu", gated: true } },
+        ],
+      },
       "a mixtral model cannot have dense layers",
     ],
     [
       "order",
       {
         ...mixtral,
-        layers: mixtral.layers.map((layer) => ({ ...layer, ffn: { ...layer.ffn, router: softmaxRouter("softmax-topk") } as MoeFfn })),
+        layers: mixtral.layers.map((layer) => ({
+          ...layer,
+          ffn: { ...layer.ffn, router: softmaxRouter("softmax-topk") } as MoeFfn,
+        })),
       },
       "not renormalised",
     ],
@@ -158,7 +176,10 @@ describe("configFromSpec", () => {
     ["odd head", withHeads(mixtral, 7), "the head size is 7"],
     [
       "biases",
-      { ...read(golden("dense/starcoder2")), attn: { ...read(golden("dense/starcoder2")).attn, qkvBias: false, outBias: false } },
+      {
+        ...read(golden("dense/starcoder2")),
+        attn: { ...read(golden("dense/starcoder2")).attn, qkvBias: false, outBias: false },
+      },
       "a starcoder2 model cannot have biases in only one of attention and FFN",
     ],
     [
@@ -172,16 +193,31 @@ describe("configFromSpec", () => {
       { ...read(golden("dense/nemotron")), norm: { kind: "rms", weight: "scale", bias: false, eps: 1e-5 } },
       'a nemotron model cannot have norm.kind "rms"',
     ],
-    ["scale", { ...mixtral, attn: { ...mixtral.attn, scale: 1 } }, "a mixtral model cannot have an attention scale of 1"],
+    [
+      "scale",
+      { ...mixtral, attn: { ...mixtral.attn, scale: 1 } },
+      "a mixtral model cannot have an attention scale of 1",
+    ],
     ["block", { ...mixtral, block: "parallel" }, "a mixtral model cannot have parallel blocks"],
     [
       "gemma scale",
       { ...read(golden("dense/gemma2")), attn: { ...read(golden("dense/gemma2")).attn, scale: 0.3 } },
       "an attention scale of 0.3 (not one over the square root of an integer)",
     ],
-    ["gemma factor", { ...read(golden("dense/gemma")), multipliers: { embedding: 1, residual: 1, logits: 1 } }, "a gemma model cannot have multipliers.embedding 1"],
+    [
+      "gemma factor",
+      { ...read(golden("dense/gemma")), multipliers: { embedding: 1, residual: 1, logits: 1 } },
+      "a gemma model cannot have multipliers.embedding 1",
+    ],
     ["olmo2 block", { ...read(golden("dense/olmo2")), block: "pre" }, "a olmo2 model cannot have pre blocks"],
-    ["olmo3 rope", { ...read(golden("dense/olmo3")), layers: read(golden("dense/olmo3")).layers.map((layer) => ({ ...layer, rope: null })) }, "cannot have layers without rope"],
+    [
+      "olmo3 rope",
+      {
+        ...read(golden("dense/olmo3")),
+        layers: read(golden("dense/olmo3")).layers.map((layer) => ({ ...layer, rope: null })),
+      },
+      "cannot have layers without rope",
+    ],
     [
       "groups",
       { ...mixtral, attn: { ...mixtral.attn, kvHeads: 3 } },
@@ -208,9 +244,9 @@ describe("class defaults for absent keys", () => {
       const config = { ...golden(`dense/${family}`), sliding_window: 16, max_window_layers: 1 };
       expect(window(without(config, "layer_types"))).toEqual([null, null]);
       expect(window({ ...without(config, "layer_types"), use_sliding_window: true })).toEqual([null, 16]);
-      expect(window({ ...config, use_sliding_window: true, layer_types: ["sliding_attention", "full_attention"] })).toEqual(
-        [16, null],
-      );
+      expect(
+        window({ ...config, use_sliding_window: true, layer_types: ["sliding_attention", "full_attention"] }),
+      ).toEqual([16, null]);
       expect(() => read({ ...config, layer_types: ["sliding_attention", "full_attention"] })).toThrow(
         "sliding windows are switched off",
       );
@@ -262,7 +298,10 @@ describe("class defaults for absent keys", () => {
       ...plainExperts,
       shared: { inner: 32, gated: true },
     });
-    expect(moe(without(golden("moe/qwen3_moe"), "norm_topk_prob"))).toMatchObject({ router: softmaxRouter("softmax-topk"), experts: 8 });
+    expect(moe(without(golden("moe/qwen3_moe"), "norm_topk_prob"))).toMatchObject({
+      router: softmaxRouter("softmax-topk"),
+      experts: 8,
+    });
     expect(moe(golden("moe/qwen3_moe_norm"))).toMatchObject({ router: softmaxRouter("topk-softmax") });
     expect(moe({ ...without(golden("moe/qwen3_moe"), "num_local_experts"), num_experts: 16 })).toMatchObject({
       experts: 16,
@@ -276,27 +315,62 @@ describe("class defaults for absent keys", () => {
   });
 
   test("nemotron: half of each head turns, the activation is squared ReLU", () => {
-    const config = without(golden("dense/nemotron"), "rope_parameters", "partial_rotary_factor", "hidden_act", "norm_eps", "bos_token_id", "initializer_range");
+    const config = without(
+      golden("dense/nemotron"),
+      "rope_parameters",
+      "partial_rotary_factor",
+      "hidden_act",
+      "norm_eps",
+      "bos_token_id",
+      "initializer_range",
+    );
     expect(read(config)).toEqual({ ...read(golden("dense/nemotron")), tokens: { bos: 2, eos: [2], pad: 0 } });
     expect(read({ ...config, partial_rotary_factor: 1 }).layers[0]!.rope!.rotary).toBe(8);
   });
 
   test("starcoder2: biases everywhere, no window, a tied head", () => {
-    const config = without(golden("dense/starcoder2"), "use_bias", "sliding_window", "tie_word_embeddings", "num_key_value_heads");
+    const config = without(
+      golden("dense/starcoder2"),
+      "use_bias",
+      "sliding_window",
+      "tie_word_embeddings",
+      "num_key_value_heads",
+    );
     expect(read(config)).toEqual({ ...read(golden("dense/starcoder2")), tiedHead: true });
     expect(window({ ...config, sliding_window: 9 })).toEqual([9, 9]);
   });
 
   test("stablelm: a quarter of each head turns, blocks in sequence or in parallel", () => {
-    const config = without(golden("dense/stablelm"), "rope_parameters", "partial_rotary_factor", "use_qkv_bias", "use_parallel_residual", "layer_norm_eps");
+    const config = without(
+      golden("dense/stablelm"),
+      "rope_parameters",
+      "partial_rotary_factor",
+      "use_qkv_bias",
+      "use_parallel_residual",
+      "layer_norm_eps",
+    );
     expect(read(config)).toEqual(read(golden("dense/stablelm")));
     expect(read(config).layers[0]!.rope!.rotary).toBe(2);
-    expect(read({ ...config, use_parallel_residual: true, use_qkv_bias: true })).toMatchObject({ block: "parallel-shared", attn: { qkvBias: true, outBias: false } });
-    expect(read({ ...config, qk_layernorm: true }).attn.qkNorm).toEqual({ span: "own-head", norm: { kind: "layer", weight: "scale", bias: false, eps: 1e-5 }, afterRope: false });
+    expect(read({ ...config, use_parallel_residual: true, use_qkv_bias: true })).toMatchObject({
+      block: "parallel-shared",
+      attn: { qkvBias: true, outBias: false },
+    });
+    expect(read({ ...config, qk_layernorm: true }).attn.qkNorm).toEqual({
+      span: "own-head",
+      norm: { kind: "layer", weight: "scale", bias: false, eps: 1e-5 },
+      afterRope: false,
+    });
   });
 
   test("cohere: a tied head, logits times 1/16", () => {
-    const config = without(golden("dense/cohere"), "logit_scale", "tie_word_embeddings", "attention_bias", "use_qk_norm", "pad_token_id");
+    const config = without(
+      golden("dense/cohere"),
+      "logit_scale",
+      "tie_word_embeddings",
+      "attention_bias",
+      "use_qk_norm",
+      "pad_token_id",
+    );
     expect(read(config)).toEqual(read(golden("dense/cohere")));
     expect(read({ ...config, logit_scale: 2 }).multipliers).toEqual({ embedding: 1, residual: 1, logits: 2 });
   });
@@ -314,15 +388,27 @@ describe("class defaults for absent keys", () => {
       attn: { headDim: 256 },
       layers: [{ ffn: { activation: "geluTanh" } }, {}],
     });
-    expect(read({ ...gemma, hidden_act: "gelu", hidden_activation: "gelu_pytorch_tanh" }).layers[0]!.ffn.activation).toBe("geluTanh");
+    expect(
+      read({ ...gemma, hidden_act: "gelu", hidden_activation: "gelu_pytorch_tanh" }).layers[0]!.ffn.activation,
+    ).toBe("geluTanh");
   });
 
   test("gemma2: caps, scale and windows", () => {
     const gemma2 = golden("dense/gemma2");
-    const bare = without(gemma2, "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "layer_types", "sliding_window");
+    const bare = without(
+      gemma2,
+      "attn_logit_softcapping",
+      "final_logit_softcapping",
+      "query_pre_attn_scalar",
+      "layer_types",
+      "sliding_window",
+    );
     expect(read(bare)).toMatchObject({ logitSoftcap: 30, block: "sandwich", attn: { softcap: 50, scale: 1 / 16 } });
     expect(window(bare)).toEqual([4096, null]);
-    expect(read({ ...bare, attn_logit_softcapping: null, final_logit_softcapping: null })).toMatchObject({ logitSoftcap: null, attn: { softcap: null } });
+    expect(read({ ...bare, attn_logit_softcapping: null, final_logit_softcapping: null })).toMatchObject({
+      logitSoftcap: null,
+      attn: { softcap: null },
+    });
     expect(window({ ...bare, sliding_window: null })).toEqual([null, null]);
   });
 
@@ -331,44 +417,85 @@ describe("class defaults for absent keys", () => {
     const thetas = (config: unknown): number[] => read(config).layers.map(({ rope }) => rope!.theta);
     expect(thetas({ ...flat, sliding_window_pattern: 2 })).toEqual([10_000, 1_000_000]);
     expect(window({ ...flat, sliding_window_pattern: 2, sliding_window: 9 })).toEqual([9, null]);
-    const scaled = { ...flat, sliding_window_pattern: 2, rope_theta: 7, rope_local_base_freq: 5, rope_scaling: { rope_type: "linear", factor: 8 } };
+    const scaled = {
+      ...flat,
+      sliding_window_pattern: 2,
+      rope_theta: 7,
+      rope_local_base_freq: 5,
+      rope_scaling: { rope_type: "linear", factor: 8 },
+    };
     const spec = read(scaled);
-    expect(spec.layers.map(({ rope }) => rope)).toEqual([plainRope(5, 8), { ...plainRope(7, 8), scaling: { kind: "linear", factor: 8 } }]);
+    expect(spec.layers.map(({ rope }) => rope)).toEqual([
+      plainRope(5, 8),
+      { ...plainRope(7, 8), scaling: { kind: "linear", factor: 8 } },
+    ]);
     expect(configFromSpec(spec, { dtype: "float32" })).toMatchObject({
       rope_theta: 7,
       rope_local_base_freq: 5,
       rope_scaling: { rope_type: "linear", factor: 8 },
-      rope_parameters: { full_attention: { rope_theta: 7, rope_type: "linear", factor: 8 }, sliding_attention: { rope_theta: 5, rope_type: "default" } },
+      rope_parameters: {
+        full_attention: { rope_theta: 7, rope_type: "linear", factor: 8 },
+        sliding_attention: { rope_theta: 5, rope_type: "default" },
+      },
     });
-    const olmo3 = { ...without(golden("dense/olmo3"), "rope_parameters"), layer_types: ["full_attention", "sliding_attention"] };
+    const olmo3 = {
+      ...without(golden("dense/olmo3"), "rope_parameters"),
+      layer_types: ["full_attention", "sliding_attention"],
+    };
     expect(thetas(olmo3)).toEqual([500_000, 500_000]);
-    expect(read({ ...olmo3, rope_theta: 3, rope_scaling: { rope_type: "linear", factor: 2 } }).layers.map(({ rope }) => rope)).toEqual([
-      { ...plainRope(3, 8), scaling: { kind: "linear", factor: 2 } },
-      plainRope(3, 8),
-    ]);
+    expect(
+      read({ ...olmo3, rope_theta: 3, rope_scaling: { rope_type: "linear", factor: 2 } }).layers.map(
+        ({ rope }) => rope,
+      ),
+    ).toEqual([{ ...plainRope(3, 8), scaling: { kind: "linear", factor: 2 } }, plainRope(3, 8)]);
     // The flat keys of olmo3 have one theta for both.
-    const two = read({ ...olmo3, rope_parameters: { full_attention: { rope_theta: 3 }, sliding_attention: { rope_theta: 4 } } });
+    const two = read({
+      ...olmo3,
+      rope_parameters: { full_attention: { rope_theta: 3 }, sliding_attention: { rope_theta: 4 } },
+    });
     expect(without(configFromSpec(two, { dtype: "float32" }), "rope_parameters").rope_theta).toBeUndefined();
-    expect(window(without({ ...olmo3, num_hidden_layers: 5, sliding_window: 3 }, "layer_types"))).toEqual([3, 3, 3, null, 3]);
+    expect(window(without({ ...olmo3, num_hidden_layers: 5, sliding_window: 3 }, "layer_types"))).toEqual([
+      3,
+      3,
+      3,
+      null,
+      3,
+    ]);
   });
 
   test("granite: logits are divided, attention_multiplier is the scale also when absent", () => {
     const granite = golden("dense/granite");
-    expect(read(granite)).toMatchObject({ multipliers: { embedding: 12, residual: 0.22, logits: 1 / 8 }, attn: { scale: 0.25 } });
-    expect(read(without(granite, "attention_multiplier", "logits_scaling"))).toMatchObject({ multipliers: { logits: 1 }, attn: { scale: 1 } });
+    expect(read(granite)).toMatchObject({
+      multipliers: { embedding: 12, residual: 0.22, logits: 1 / 8 },
+      attn: { scale: 0.25 },
+    });
+    expect(read(without(granite, "attention_multiplier", "logits_scaling"))).toMatchObject({
+      multipliers: { logits: 1 },
+      attn: { scale: 1 },
+    });
   });
 
   test("smollm3: every fourth layer has no rope, and only such layers slide", () => {
     const smollm3 = { ...without(golden("dense/smollm3"), "no_rope_layers", "layer_types"), num_hidden_layers: 5 };
     expect(read(smollm3).layers.map(({ rope }) => rope === null)).toEqual([false, false, false, true, false]);
-    expect(read({ ...smollm3, no_rope_layer_interval: 2 }).layers.map(({ rope }) => rope === null)).toEqual([false, true, false, true, false]);
+    expect(read({ ...smollm3, no_rope_layer_interval: 2 }).layers.map(({ rope }) => rope === null)).toEqual([
+      false,
+      true,
+      false,
+      true,
+      false,
+    ]);
     expect(window({ ...smollm3, use_sliding_window: true, sliding_window: 6 })).toEqual([null, null, null, 6, null]);
     expect(window({ ...smollm3, use_sliding_window: true })).toEqual([null, null, null, null, null]);
   });
 
   test("olmo2 and olmo: where norms stand and what they are", () => {
     const rms = { kind: "rms", weight: "scale", bias: false, eps: 1e-5 };
-    expect(read(golden("dense/olmo2"))).toMatchObject({ block: "post", norm: rms, attn: { qkNorm: { span: "full", norm: rms } } });
+    expect(read(golden("dense/olmo2"))).toMatchObject({
+      block: "post",
+      norm: rms,
+      attn: { qkNorm: { span: "full", norm: rms } },
+    });
     expect(read({ ...golden("dense/olmo"), clip_qkv: 8 })).toMatchObject({
       block: "pre",
       norm: { kind: "layer", weight: "none", bias: false, eps: 1e-5 },
@@ -422,10 +549,7 @@ describe("what cannot be read", () => {
   test.each<[unknown, string]>([
     [null, "m/config.json: not a JSON object"],
     [[], "m/config.json: not a JSON object"],
-    [
-      {},
-      `m/config.json: model_type is missing, expected one of ${families.join(", ")}`,
-    ],
+    [{}, `m/config.json: model_type is missing, expected one of ${families.join(", ")}`],
     [{ model_type: "gpt3" }, 'm/config.json: model_type is "gpt3", expected one of upcycle, llama'],
     [{ model_type: "toString" }, 'model_type is "toString"'],
     [without(llama, "hidden_size"), "m/config.json: hidden_size is missing, expected an integer from 1"],
@@ -450,7 +574,10 @@ describe("what cannot be read", () => {
     [{ ...llama, rope_parameters: { full_attention: { rope_theta: 3 } } }, "rope_parameters.full_attention is"],
     [{ ...llama, partial_rotary_factor: 0.5 }, "partial_rotary_factor is 0.5, expected 1"],
     [{ ...nemotron, partial_rotary_factor: 0.25 }, "partial_rotary_factor is given as 0.25 and as 0.5"],
-    [{ ...nemotron, rope_parameters: {}, partial_rotary_factor: 0.1 }, "turns an even number of each head's 8 elements (found 0)"],
+    [
+      { ...nemotron, rope_parameters: {}, partial_rotary_factor: 0.1 },
+      "turns an even number of each head's 8 elements (found 0)",
+    ],
     [{ ...nemotron, hidden_act: "quick_gelu" }, 'hidden_act is "quick_gelu", expected "silu" or "gelu" or'],
     [{ ...golden("dense/stablelm"), qk_layernorm: "yes" }, 'qk_layernorm is "yes", expected true or false'],
     [{ ...golden("dense/stablelm"), head_dim: 16 }, "head_dim is 16, expected 8, hidden_size / num_attention_heads"],
@@ -460,7 +587,10 @@ describe("what cannot be read", () => {
       { ...golden("dense/phi3"), rope_parameters: { rope_type: "longrope" } },
       "rope_parameters.short_factor is missing, expected 4 numbers, one for each rotated pair",
     ],
-    [{ ...llama, rope_scaling: { rope_type: "longrope", short_factor: [1, 1, 1, 1], long_factor: [1, 2, 3] } }, "rope_scaling.long_factor is [1,2,3]"],
+    [
+      { ...llama, rope_scaling: { rope_type: "longrope", short_factor: [1, 1, 1, 1], long_factor: [1, 2, 3] } },
+      "rope_scaling.long_factor is [1,2,3]",
+    ],
     [{ ...llama, rope_scaling: { type: "yarn", factor: 0 } }, "rope_scaling.factor is 0, expected a number above 0"],
     [{ ...golden("dense/gpt_neox"), num_key_value_heads: 2 }, "num_key_value_heads is 2, expected 4"],
     [{ ...golden("dense/gpt_neox"), rotary_pct: -1 }, "rotary_pct is -1, expected a number above 0"],
@@ -476,16 +606,32 @@ describe("what cannot be read", () => {
       'expected only "full_attention" and "sliding_attention"',
     ],
     [{ ...golden("dense/gemma"), hidden_act: "gelu" }, 'hidden_act is "gelu", expected "gelu_pytorch_tanh"'],
-    [{ ...golden("dense/gemma2"), use_bidirectional_attention: true }, "use_bidirectional_attention is true, expected false or null"],
-    [{ ...golden("dense/gemma3_text"), attn_logit_softcapping: 50 }, "attn_logit_softcapping is 50, expected no such key"],
-    [{ ...golden("dense/gemma3_text"), rope_theta: 5 }, "rope_parameters.full_attention and the flat rope keys disagree"],
-    [{ ...golden("dense/olmo3"), rope_parameters: { rope_theta: 5 } }, "expected an entry for full_attention and one for sliding_attention"],
+    [
+      { ...golden("dense/gemma2"), use_bidirectional_attention: true },
+      "use_bidirectional_attention is true, expected false or null",
+    ],
+    [
+      { ...golden("dense/gemma3_text"), attn_logit_softcapping: 50 },
+      "attn_logit_softcapping is 50, expected no such key",
+    ],
+    [
+      { ...golden("dense/gemma3_text"), rope_theta: 5 },
+      "rope_parameters.full_attention and the flat rope keys disagree",
+    ],
+    [
+      { ...golden("dense/olmo3"), rope_parameters: { rope_theta: 5 } },
+      "expected an entry for full_attention and one for sliding_attention",
+    ],
     [
       { ...golden("dense/olmo3"), rope_parameters: { full_attention: { rope_type: "ntk", factor: 8 } } },
-      'rope_parameters.full_attention.rope_type is "ntk", expected one of "default", "linear", "llama3", "yarn", "longrope"',
+      'rope_parameters.full_attention.rope_type is "ntk", expected one of "default", "linear", "llama3", ' +
+        '"yarn", "longrope"',
     ],
     [{ ...golden("dense/granite"), logits_scaling: 0 }, "logits_scaling is 0, expected a number above 0"],
-    [{ ...golden("dense/smollm3"), no_rope_layers: [1] }, "no_rope_layers is [1], expected 0 or 1 for each of 2 layers"],
+    [
+      { ...golden("dense/smollm3"), no_rope_layers: [1] },
+      "no_rope_layers is [1], expected 0 or 1 for each of 2 layers",
+    ],
     [{ ...golden("dense/olmo"), clip_qkv: -1 }, "clip_qkv is -1, expected a number above 0"],
     [{ ...golden("dense/mistral"), sliding_window: 0 }, "sliding_window is 0, expected an integer from 1"],
   ])("%#: one clear line", (config, line) => {

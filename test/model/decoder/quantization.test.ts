@@ -2,7 +2,8 @@ import { describe, expect, test } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { readQuantization } from "../../../src/model/decoder/quantization.js";
 
-const read = (quantization: unknown): ReturnType<typeof readQuantization> => readQuantization({ quantization_config: quantization }, "config.json");
+const read = (quantization: unknown): ReturnType<typeof readQuantization> =>
+  readQuantization({ quantization_config: quantization }, "config.json");
 const group = (weights: object): object => ({ config_groups: { group_0: { targets: ["Linear"], weights } } });
 const floats = { num_bits: 8, type: "float", strategy: "channel", symmetric: true };
 const compressed = { quant_method: "compressed-tensors", format: "float-quantized", ...group(floats) };
@@ -16,8 +17,12 @@ describe("quantization_config", () => {
     expect(read({ quant_method: "fbgemm_fp8" })).toEqual({ method: "fbgemm_fp8", block: null });
     expect(read({ quant_method: "modelopt", quant_algo: "FP8" })).toEqual({ method: "modelopt", block: null });
     expect(read(compressed)).toEqual({ method: "compressed-tensors", block: null });
-    expect(read({ ...compressed, ...group({ ...floats, strategy: "block", block_structure: [128, 128] }) })?.block).toEqual([128, 128]);
-    expect(read({ ...compressed, ...group({ ...floats, strategy: "block", block_structure: "128x128" }) })?.block).toEqual([128, 128]);
+    expect(
+      read({ ...compressed, ...group({ ...floats, strategy: "block", block_structure: [128, 128] }) })?.block,
+    ).toEqual([128, 128]);
+    expect(
+      read({ ...compressed, ...group({ ...floats, strategy: "block", block_structure: "128x128" }) })?.block,
+    ).toEqual([128, 128]);
     expect(read({ ...compressed, sparsity_config: { format: "dense" }, transform_config: {} })?.block).toBeNull();
   });
 
@@ -41,7 +46,10 @@ describe("quantization_config", () => {
     [
       {
         ...compressed,
-        config_groups: { a: { weights: { ...floats, block_structure: [64, 64] } }, b: { weights: { ...floats, block_structure: [128, 128] } } },
+        config_groups: {
+          a: { weights: { ...floats, block_structure: [64, 64] } },
+          b: { weights: { ...floats, block_structure: [128, 128] } },
+        },
       },
       "has blocks of 64 x 64 and of 128 x 128",
     ],

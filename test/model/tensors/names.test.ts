@@ -3,7 +3,14 @@ import { describe, expect, test } from "vitest";
 import { parseSafetensors } from "../../../src/files/formats/safetensors.js";
 import { specFromConfig } from "../../../src/model/decoder/config.js";
 import { isComputedBuffer, tensorNames } from "../../../src/model/tensors/names.js";
-import { isWhole, placements, putSlot, storedTensors, takeSlot, transposedRowsOf } from "../../../src/model/tensors/placement.js";
+import {
+  isWhole,
+  placements,
+  putSlot,
+  storedTensors,
+  takeSlot,
+  transposedRowsOf,
+} from "../../../src/model/tensors/placement.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { families, specOf } from "../decoder/arbitrary.js";
 import { readFileSync } from "node:fs";
@@ -53,13 +60,23 @@ describe("tensorNames", () => {
 
   test("a part the family does not have is a defect", () => {
     const spec = specFromConfig(JSON.parse(readFileSync(golden("moe/mixtral", "config.json")).toString()), "mixtral");
-    expect(tensorNames(spec, { part: "up", layer: 1, expert: 3 })).toEqual(["model.layers.1.block_sparse_moe.experts.3.w3.weight"]);
-    expect(() => tensorNames(spec, { part: "gate", layer: 1 })).toThrow('mixtral has no name for {"part":"gate","layer":1}');
+    expect(tensorNames(spec, { part: "up", layer: 1, expert: 3 })).toEqual([
+      "model.layers.1.block_sparse_moe.experts.3.w3.weight",
+    ]);
+    expect(() => tensorNames(spec, { part: "gate", layer: 1 })).toThrow(
+      'mixtral has no name for {"part":"gate","layer":1}',
+    );
   });
 
   test("a slot stored as columns is turned round", () => {
     const slot = { key: "layers.0.k", at: { part: "k", layer: 0 }, shape: [2, 3] } as const;
-    const place = { slot, name: "c_attn", first: 0, count: 2, ...transposedRowsOf(slot, 6, { start: 2, run: 2, period: 6 }) };
+    const place = {
+      slot,
+      name: "c_attn",
+      first: 0,
+      count: 2,
+      ...transposedRowsOf(slot, 6, { start: 2, run: 2, period: 6 }),
+    };
     const stored = Uint8Array.from({ length: 18 }, (_, i) => i);
     const own = new Uint8Array(6);
     takeSlot(place, stored, own, 1);

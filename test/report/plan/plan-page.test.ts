@@ -16,9 +16,18 @@ import { chromium, openPage } from "../../support/browser.js";
 
 const asset = (path: string): string => readFileSync(new URL(`../../../${path}`, import.meta.url), "utf8");
 const liveJs = asset("dist/report/plan-live.bundle.js");
-const assets = { uplotJs: asset("node_modules/uplot/dist/uPlot.iife.min.js"), uplotCss: asset("node_modules/uplot/dist/uPlot.min.css"), liveJs };
+const assets = {
+  uplotJs: asset("node_modules/uplot/dist/uPlot.iife.min.js"),
+  uplotCss: asset("node_modules/uplot/dist/uPlot.min.css"),
+  liveJs,
+};
 const request = requestFor({
-  name: "<b>mine</b>", spec: presetSpec("llama-3.2-1b"), seen: 1e11, gpus: 8, draws: 60, recipes: ["E8G1T2", "E8G8T8"].map(parseRecipeName),
+  name: "<b>mine</b>",
+  spec: presetSpec("llama-3.2-1b"),
+  seen: 1e11,
+  gpus: 8,
+  draws: 60,
+  recipes: ["E8G1T2", "E8G8T8"].map(parseRecipeName),
   budget: { tokens: null, gpuHours: null, money: 500, days: null },
 });
 const html = renderPlanHtml({ request, command: "upcycle plan '<b>'", version: "0.0.0" }, assets);
@@ -49,33 +58,62 @@ describe("the page of a plan", () => {
   it("shows everything without a script", () => {
     const plan = makePlan(request);
     for (const text of planAnswer(plan)) expect(html).toContain(text.replaceAll("'", "&#39;"));
-    for (const words of ["What the budget buys", "Parallel layout", "GB on the fullest GPU", "What the answer hangs on", "auxiliary loss", "alpha3 = 0.000798", "weights 2 x"]) expect(html).toContain(words);
-    expect([...html.matchAll(/data-key="(\w+)"/g)].map(([, key]) => key)).toEqual(controlsOf(request).map(({ key }) => key));
+    for (const words of [
+      "What the budget buys",
+      "Parallel layout",
+      "GB on the fullest GPU",
+      "What the answer hangs on",
+      "auxiliary loss",
+      "alpha3 = 0.000798",
+      "weights 2 x",
+    ])
+      expect(html).toContain(words);
+    expect([...html.matchAll(/data-key="(\w+)"/g)].map(([, key]) => key)).toEqual(
+      controlsOf(request).map(({ key }) => key),
+    );
   });
 });
 
 describe("sliders", () => {
   it("change the request that is planned for", () => {
-    const changes: Changes = { size: 7e9, seen: 2e12, tokens: 1e11, expansion: 16, granularity: 2, topK: 4, price: 1, gpus: 256 };
+    const changes: Changes = {
+      size: 7e9,
+      seen: 2e12,
+      tokens: 1e11,
+      expansion: 16,
+      granularity: 2,
+      topK: 4,
+      price: 1,
+      gpus: 256,
+    };
     const changed = changedRequest(request, changes);
-    expect(changed).toMatchObject({ seen: 2e12, budget: { tokens: 1e11, money: null }, recipes: [{ expansion: 16, granularity: 2, topK: 4 }], gpu: { price: 1 }, gpus: 256 });
+    expect(changed).toMatchObject({
+      seen: 2e12,
+      budget: { tokens: 1e11, money: null },
+      recipes: [{ expansion: 16, granularity: 2, topK: 4 }],
+      gpu: { price: 1 },
+      gpus: 256,
+    });
     expect(Math.abs(makePlan(changed).size / 7e9 - 1)).toBeLessThan(0.05);
     expect(changedRequest(request, {})).toEqual(request);
   });
 
   it("start where the plan is", () => {
     const plan = makePlan(request);
-    const starts = Object.fromEntries(controlsOf(request).map(({ key, base, start, min, max }) => {
-      expect(start >= Math.min(min, start) && start <= Math.max(max, start)).toBe(true);
-      return [key, base ** start];
-    }));
+    const starts = Object.fromEntries(
+      controlsOf(request).map(({ key, base, start, min, max }) => {
+        expect(start >= Math.min(min, start) && start <= Math.max(max, start)).toBe(true);
+        return [key, base ** start];
+      }),
+    );
     expect(starts.size! / plan.size).toBeCloseTo(1, 9);
     expect(starts).toMatchObject({ expansion: 8, granularity: 1, gpus: 8 });
     expect(starts.topK).toBeCloseTo(2, 9);
   });
 
   it.each<[string, Changes, string]>([
-    ["T no multiple of G", { granularity: 4 }, "T = 2 is not a multiple of G = 4"], ["one expert", { expansion: 1, topK: 1 }, "one expert is the dense model again"],
+    ["T no multiple of G", { granularity: 4 }, "T = 2 is not a multiple of G = 4"],
+    ["one expert", { expansion: 1, topK: 1 }, "one expert is the dense model again"],
     ["more experts chosen than there are", { expansion: 2, topK: 8 }, "there are only E*G = 2 experts"],
   ])("say what is wrong with %s", (_, changes, line) => {
     const found = render(request, changes);
@@ -86,9 +124,16 @@ describe("sliders", () => {
     const context: { upcyclePlan?: { render(request: unknown, changes: unknown): Rendered } } = {};
     // A browser's globals, as far as the planner needs them.
     runInNewContext(`${liveJs};this.upcyclePlan = upcyclePlan`, Object.assign(context, { TextEncoder }));
-    for (const changes of [{}, { tokens: 3e10, gpus: 64 }, { size: 7e9, expansion: 4, price: 1.5 }, { granularity: 4 }]) {
+    for (const changes of [
+      {},
+      { tokens: 3e10, gpus: 64 },
+      { size: 7e9, expansion: 4, price: 1.5 },
+      { granularity: 4 },
+    ]) {
       // Through JSON, as the page gets it.
-      expect(JSON.parse(JSON.stringify(context.upcyclePlan!.render(JSON.parse(JSON.stringify(request)), changes)))).toEqual(JSON.parse(JSON.stringify(render(request, changes))));
+      expect(
+        JSON.parse(JSON.stringify(context.upcyclePlan!.render(JSON.parse(JSON.stringify(request)), changes))),
+      ).toEqual(JSON.parse(JSON.stringify(render(request, changes))));
     }
   });
 
@@ -97,7 +142,8 @@ describe("sliders", () => {
     writeFileSync(file, html);
     const wanted = makePlan(changedRequest(request, { tokens: 1e12, gpus: 64 }));
     const { page, errors } = await openPage(`file://${file}`);
-    const seen = (text: string): Promise<unknown> => page.waitForFunction(`document.body.textContent.includes(${JSON.stringify(text)})`, { timeout: 50_000 });
+    const seen = (text: string): Promise<unknown> =>
+      page.waitForFunction(`document.body.textContent.includes(${JSON.stringify(text)})`, { timeout: 50_000 });
     await seen(planAnswer(makePlan(request))[0]!);
     // As text: these lines are the browser's.
     await page.evaluate(`for (const [key, value] of [["tokens", "12"], ["gpus", "6"]]) {
@@ -117,7 +163,12 @@ describe("sliders", () => {
 
 describe("the plan as text", () => {
   it("fits 80 columns, short and full, whatever the model", () => {
-    for (const one of [request, requestFor(), requestFor({ gpus: 1, budget: { tokens: null, gpuHours: 10, money: null, days: null } }), requestFor({ spec: presetSpec("llama-3.1-70b"), gpus: 1024, seen: 1.5e13 })]) {
+    for (const one of [
+      request,
+      requestFor(),
+      requestFor({ gpus: 1, budget: { tokens: null, gpuHours: 10, money: null, days: null } }),
+      requestFor({ spec: presetSpec("llama-3.1-70b"), gpus: 1024, seen: 1.5e13 }),
+    ]) {
       for (const full of [true, false]) {
         const text = planText(makePlan(one), "a shape", full);
         expect(Math.max(...text.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
@@ -128,11 +179,17 @@ describe("the plan as text", () => {
 
   it("answers in each case", () => {
     const first = (changes: Parameters<typeof requestFor>[0]): string => planAnswer(makePlan(requestFor(changes)))[0]!;
-    const tokens = (count: number): { budget: { tokens: number; gpuHours: null; money: null; days: null } } => ({ budget: { tokens: count, gpuHours: null, money: null, days: null } });
+    const tokens = (count: number): { budget: { tokens: number; gpuHours: null; money: null; days: null } } => ({
+      budget: { tokens: count, gpuHours: null, money: null, days: null },
+    });
     const small = { spec: presetSpec("llama-3.2-1b"), seen: 1e11, gpus: 8 };
     expect(first({ ...small, ...tokens(3e10) })).toMatch(/^Upcycle: /);
     expect(first({ ...small, ...tokens(1e12) })).toMatch(/^By the laws a mixture from scratch gets furthest/);
-    expect(first({ ...small, ...tokens(1e9) })).toMatch(/^Train the dense model on: .* At equal tokens upcycling moves ahead at/);
-    expect(first({ gpus: 1, budget: { tokens: null, gpuHours: 10, money: null, days: null } })).toMatch(/^No answer: .*cannot be trained/);
+    expect(first({ ...small, ...tokens(1e9) })).toMatch(
+      /^Train the dense model on: .* At equal tokens upcycling moves ahead at/,
+    );
+    expect(first({ gpus: 1, budget: { tokens: null, gpuHours: 10, money: null, days: null } })).toMatch(
+      /^No answer: .*cannot be trained/,
+    );
   });
 });

@@ -8,32 +8,60 @@ function found(arms: readonly ArmResult[], parentLoss = 4): string[] {
   return findings({ ...base, parent: { ...base.parent, loss: parentLoss }, arms });
 }
 
-const dense = plainArm("dense", "dense", [[4, 3.9, 3.8], [4, 3.9, 3.82]]);
+const dense = plainArm("dense", "dense", [
+  [4, 3.9, 3.8],
+  [4, 3.9, 3.82],
+]);
 
 describe("upcycled against continued dense", () => {
   it("calls a difference clear only when it stands well beside the seeds' ranges", () => {
-    const [first] = found([dense, plainArm("up", "upcycled", [[4, 3.8, 3.7], [4, 3.8, 3.71]])]);
+    const [first] = found([
+      dense,
+      plainArm("up", "upcycled", [
+        [4, 3.8, 3.7],
+        [4, 3.8, 3.71],
+      ]),
+    ]);
     expect(first).toBe(
-      "up (E8G1T2) did clearly better than dense at equal tokens: held-out loss 3.705 (3.700 to 3.710) against 3.810 (3.800 to 3.820) " +
+      "up (E8G1T2) did clearly better than dense at equal tokens: held-out loss 3.705 (3.700 to 3.710) against " +
+        "3.810 (3.800 to 3.820) " +
         "after 200 tokens, 0.105 nats (2.8 %) lower; the seeds of one arm differ by up to 0.020 nats.",
     );
   });
 
   it("says worse when it is worse, first and in plain words", () => {
-    const [first, ...rest] = found([dense, plainArm("up", "upcycled", [[4, 4, 3.95], [4, 4, 3.96]])]);
+    const [first, ...rest] = found([
+      dense,
+      plainArm("up", "upcycled", [
+        [4, 4, 3.95],
+        [4, 4, 3.96],
+      ]),
+    ]);
     expect(first).toContain("up (E8G1T2) did clearly worse than dense at equal tokens");
     expect(first).toContain("0.145 nats (3.8 %) higher");
     expect(rest.join(" ")).not.toContain("better than dense");
   });
 
   it("does not claim a difference within the spread", () => {
-    const [first] = found([dense, plainArm("up", "upcycled", [[4, 3.9, 3.79], [4, 3.9, 3.815]])]);
+    const [first] = found([
+      dense,
+      plainArm("up", "upcycled", [
+        [4, 3.9, 3.79],
+        [4, 3.9, 3.815],
+      ]),
+    ]);
     expect(first).toContain("is within the spread of the seeds");
     expect(first).toContain("the ranges of the seeds overlap");
   });
 
   it("says slightly when the ranges are apart by less than twice the wider one", () => {
-    const [first] = found([dense, plainArm("up", "upcycled", [[4, 3.9, 3.79], [4, 3.9, 3.78]])]);
+    const [first] = found([
+      dense,
+      plainArm("up", "upcycled", [
+        [4, 3.9, 3.79],
+        [4, 3.9, 3.78],
+      ]),
+    ]);
     expect(first).toContain("did slightly better");
   });
 
@@ -47,13 +75,33 @@ describe("upcycled against continued dense", () => {
 
   it("reads both curves at the most FLOPs that both reached, and warns about the schedule", () => {
     // Twice the FLOPs per token: at dense's end the upcycled arm is halfway, at 3.8.
-    const all = found([dense, plainArm("up", "upcycled", [[4, 3.8, 3.5], [4, 3.8, 3.5]], 20)]);
-    expect(all[1]).toContain("at equal FLOPs is within the spread of the seeds: held-out loss 3.800 (3.800 to 3.800) against 3.810 (3.800 to 3.820) at 2.00 kFLOP");
+    const all = found([
+      dense,
+      plainArm(
+        "up",
+        "upcycled",
+        [
+          [4, 3.8, 3.5],
+          [4, 3.8, 3.5],
+        ],
+        20,
+      ),
+    ]);
+    expect(all[1]).toContain(
+      "at equal FLOPs is within the spread of the seeds: held-out loss 3.800 (3.800 to 3.800) against 3.810 " +
+        "(3.800 to 3.820) at 2.00 kFLOP",
+    );
     expect(all.join(" ")).toContain("(up 2.0 times dense) is read before the end of its run");
   });
 
   it("compares at the tokens that all runs reached when one stopped early", () => {
-    const [first] = found([dense, plainArm("up", "upcycled", [[4, 3.6], [4, 3.6, 3.5]])]);
+    const [first] = found([
+      dense,
+      plainArm("up", "upcycled", [
+        [4, 3.6],
+        [4, 3.6, 3.5],
+      ]),
+    ]);
     expect(first).toContain("after 100 tokens");
     expect(first).toContain("3.600 (3.600 to 3.600) against 3.900");
   });
@@ -67,23 +115,49 @@ describe("other arms", () => {
   });
 
   it("counts the tokens to the loss that scratch ended at, only where they were measured", () => {
-    const up = plainArm("up", "upcycled", [[4, 3.6, 3.5], [4, 3.6, 3.5]]);
-    const near = found([dense, up, plainArm("scratch", "scratch", [[8, 5, 3.8], [8, 5, 3.8]])]).join(" ");
+    const up = plainArm("up", "upcycled", [
+      [4, 3.6, 3.5],
+      [4, 3.6, 3.5],
+    ]);
+    const near = found([
+      dense,
+      up,
+      plainArm("scratch", "scratch", [
+        [8, 5, 3.8],
+        [8, 5, 3.8],
+      ]),
+    ]).join(" ");
     expect(near).toContain("scratch needed 200 tokens to come to 3.800; up was there after 50 tokens (25 %).");
     expect(near).toContain("This does not count the 9.83M tokens that the parent was trained on.");
-    const ahead = found([dense, up, plainArm("scratch", "scratch", [[8, 5, 3.4], [8, 5, 3.4]])]).join(" ");
+    const ahead = found([
+      dense,
+      up,
+      plainArm("scratch", "scratch", [
+        [8, 5, 3.4],
+        [8, 5, 3.4],
+      ]),
+    ]).join(" ");
     expect(ahead).toContain("up did clearly worse than scratch");
     expect(ahead).not.toContain("was there after");
   });
 
   it("reports arms that ended above the parent", () => {
-    const all = found([dense, plainArm("up", "upcycled", [[4, 4.2, 4.1]]), plainArm("new", "scratch", [[8, 5, 4.5]])]).join(" ");
+    const all = found([
+      dense,
+      plainArm("up", "upcycled", [[4, 4.2, 4.1]]),
+      plainArm("new", "scratch", [[8, 5, 4.5]]),
+    ]).join(" ");
     expect(all).toContain("Further training did not help up: it ended 0.100 nats above the parent's 4.000.");
-    expect(all).toContain("new did not come down to the parent within its tokens: it ended 0.500 nats above the parent's 4.000.");
+    expect(all).toContain(
+      "new did not come down to the parent within its tokens: it ended 0.500 nats above the parent's 4.000.",
+    );
   });
 
   it("reports runs that diverged and leaves them out of the means", () => {
-    const broken = plainArm("up", "upcycled", [[4, 3.8, 3.7], [4, Number.NaN, Number.NaN]]);
+    const broken = plainArm("up", "upcycled", [
+      [4, 3.8, 3.7],
+      [4, Number.NaN, Number.NaN],
+    ]);
     const all = found([dense, broken]).join(" ");
     expect(all).toContain("1 run of 2 of up did not end with a finite loss.");
     expect(all).not.toMatch(/NaN|undefined|Infinity|null/);
@@ -114,19 +188,37 @@ describe("the models themselves", () => {
   it("says that it was not kept", () => {
     const lost = changed((run) => ({ preservation: { ...run.preservation!, childLoss: 6.5, maxAbsLogitDiff: 9 } }));
     const all = found([dense, lost]).join(" ");
-    expect(all).toContain("did not start at the parent's loss: 6.5000 against 4.1183 before the first step (+2.382 nats)");
+    expect(all).toContain(
+      "did not start at the parent's loss: 6.5000 against 4.1183 before the first step (+2.382 nats)",
+    );
     expect(all).toContain("at most 0.52 of the largest logit");
   });
 
   it("counts dead experts", () => {
-    const dead = changed(() => ({ load: [{ step: 9, layers: [[0, 0, 0.6, 0.4], [0.25, 0.25, 0.25, 0.25]] }] }));
+    const dead = changed(() => ({
+      load: [
+        {
+          step: 9,
+          layers: [
+            [0, 0, 0.6, 0.4],
+            [0.25, 0.25, 0.25, 0.25],
+          ],
+        },
+      ],
+    }));
     expect(found([dense, dead]).join(" ")).toContain(
-      "2 experts of Coarse upcycled are dead: at the end the busiest of its 8 experts took 2.4 times an equal share, the worst of 2 seeds",
+      "2 experts of Coarse upcycled are dead: at the end the busiest of its 8 experts took 2.4 times an equal " +
+        "share, the worst of 2 seeds",
     );
   });
 
   it("says when the experts did not move", () => {
-    const still = changed(() => ({ similarity: [{ step: 0, layers: [1, 1] }, { step: 9, layers: [0.999, 0.997] }] }));
+    const still = changed(() => ({
+      similarity: [
+        { step: 0, layers: [1, 1] },
+        { step: 9, layers: [0.999, 0.997] },
+      ],
+    }));
     expect(found([dense, still]).join(" ")).toContain(
       "In Coarse upcycled the experts have hardly moved from the parent's weights, so they are still near copies: " +
         "mean cosine similarity 0.998 (1.000 at the start, layers 0.997 to 0.999).",
@@ -152,7 +244,10 @@ describe("caveats", () => {
       text: { ...base.text, trainTokens: 1e12 },
       arms: base.arms.map((arm) => ({
         ...arm,
-        runs: arm.runs.map((run) => ({ ...run, points: run.points.map((point) => ({ ...point, tokens: point.step * 2e8 })) })),
+        runs: arm.runs.map((run) => ({
+          ...run,
+          points: run.points.map((point) => ({ ...point, tokens: point.step * 2e8 })),
+        })),
       })),
     };
     const all = findings(large).join(" ");

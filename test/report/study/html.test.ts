@@ -35,7 +35,10 @@ describe("one file that needs no network", () => {
     const long = study();
     const arms = long.arms.map((arm) => ({
       ...arm,
-      runs: arm.runs.map((run) => ({ ...run, load: Array.from({ length: 400 }, (_, i) => ({ step: i, layers: run.load[0]?.layers ?? [] })) })),
+      runs: arm.runs.map((run) => ({
+        ...run,
+        load: Array.from({ length: 400 }, (_, i) => ({ step: i, layers: run.load[0]?.layers ?? [] })),
+      })),
     }));
     expect(render({ ...long, arms }).length).toBeLessThan(1_500_000);
   });
@@ -89,7 +92,14 @@ describe("text that came from users", () => {
         arms: base.arms.map((arm) => ({ ...arm, id: nasty, label: nasty, recipe: nasty, router: nasty })),
         commands: [nasty],
         text: { ...base.text, sources: [{ name: nasty, documents: 1, bytes: 1 }] },
-        environment: { ...base.environment, cpu: nasty, upcycle: nasty, node: nasty, platform: nasty, onnxruntime: nasty },
+        environment: {
+          ...base.environment,
+          cpu: nasty,
+          upcycle: nasty,
+          node: nasty,
+          platform: nasty,
+          onnxruntime: nasty,
+        },
       }),
     });
     expect(html).not.toContain("<script>alert");
@@ -110,7 +120,10 @@ describe("studies that lack something", () => {
     ["one seed", study({ arms: base.arms.map((arm) => ({ ...arm, runs: arm.runs.slice(0, 1) })), seeds: [1] })],
     ["dense only", study({ arms: base.arms.slice(0, 1) })],
     ["an arm without runs", study({ arms: [plainArm("up", "upcycled", [])] })],
-    ["a diverged arm", study({ arms: [plainArm("dense", "dense", [[4, 3]]), plainArm("up", "upcycled", [[4, Number.NaN]])] })],
+    [
+      "a diverged arm",
+      study({ arms: [plainArm("dense", "dense", [[4, 3]]), plainArm("up", "upcycled", [[4, Number.NaN]])] }),
+    ],
     ["a parent that the user brought", study({ parent: { ...base.parent, tokens: null, points: [] } })],
     ["no findings and no text", { ...base, findings: [], text: { ...base.text, sources: [] } }],
   ])("renders %s", (_, result) => {
@@ -121,7 +134,9 @@ describe("studies that lack something", () => {
   });
 
   it("survives a trip through JSON, where a diverged loss becomes null", () => {
-    const result = study({ arms: [plainArm("dense", "dense", [[4, 3]]), plainArm("up", "upcycled", [[4, Number.NaN]])] });
+    const result = study({
+      arms: [plainArm("dense", "dense", [[4, 3]]), plainArm("up", "upcycled", [[4, Number.NaN]])],
+    });
     expect(() => render(JSON.parse(JSON.stringify(result)) as StudyResult)).not.toThrow();
   });
 });

@@ -1,5 +1,12 @@
 import { describe, expect, it } from "vitest";
-import { armCurve, balance, chanceOfSeparateRanges, firstReach, lossAt, recipeShape } from "../../../src/report/study/statistics.js";
+import {
+  armCurve,
+  balance,
+  chanceOfSeparateRanges,
+  firstReach,
+  lossAt,
+  recipeShape,
+} from "../../../src/report/study/statistics.js";
 import { reportData, thinned } from "../../../src/report/study/view.js";
 import { plainArm, study } from "../fixture.js";
 
@@ -22,7 +29,12 @@ describe("curves", () => {
   });
 
   it("takes mean and range over seeds where all of them were measured", () => {
-    const curve = armCurve(plainArm("a", "dense", [[4, 3, 2], [4, 3.5]]));
+    const curve = armCurve(
+      plainArm("a", "dense", [
+        [4, 3, 2],
+        [4, 3.5],
+      ]),
+    );
     expect(curve).toEqual({ tokens: [0, 100], flops: [0, 1000], mean: [4, 3.25], low: [4, 3], high: [4, 3.5] });
   });
 
@@ -50,7 +62,16 @@ describe("load", () => {
   it("averages imbalance over layers and seeds", () => {
     const base = study();
     const coarse = base.arms[1]!;
-    const loads = [[[0.75, 0.25], [0.5, 0.5]], [[0.5, 0.5], [0.5, 0.5]]];
+    const loads = [
+      [
+        [0.75, 0.25],
+        [0.5, 0.5],
+      ],
+      [
+        [0.5, 0.5],
+        [0.5, 0.5],
+      ],
+    ];
     const runs = coarse.runs.map((run, i) => ({ ...run, load: [{ step: 7, layers: loads[i]! }] }));
     const { imbalance } = reportData({ ...base, arms: [{ ...coarse, runs }] }).arms[0]!;
     expect(imbalance).toEqual({ steps: [7], mean: [1.125], low: [1], high: [1.25] });

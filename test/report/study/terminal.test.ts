@@ -37,7 +37,9 @@ it("stays within 80 columns with long names and large models", () => {
 });
 
 it("shows one seed without a spread and a missing arm without a crash", () => {
-  const one = study().arms.slice(0, 1).map((arm) => ({ ...arm, runs: arm.runs.slice(0, 1) }));
+  const one = study()
+    .arms.slice(0, 1)
+    .map((arm) => ({ ...arm, runs: arm.runs.slice(0, 1) }));
   expect(terminalTable(study({ arms: one }))).not.toContain("±");
   expect(terminalTable(study({ arms: [] }))).toContain("No upcycled model");
 });

@@ -15,13 +15,23 @@ import { lineOf } from "../../support/line.js";
 
 const root = temporaryFolder();
 const source = golden("dense/qwen3");
-const recipe = (name: string, routerStd: number): UpcycleRecipe => upcycleRecipe(name, { order: "softmax-topk", scaling: "calibrated", routerStd });
-const measure = (of: UpcycleRecipe): ReturnType<typeof calibrate> => calibrate({ source, recipe: of, tokens: 120, sequence: 20, backend: inThread, threads: 1 });
+const recipe = (name: string, routerStd: number): UpcycleRecipe =>
+  upcycleRecipe(name, { order: "softmax-topk", scaling: "calibrated", routerStd });
+const measure = (of: UpcycleRecipe): ReturnType<typeof calibrate> =>
+  calibrate({ source, recipe: of, tokens: 120, sequence: 20, backend: inThread, threads: 1 });
 
 async function worstLayer(of: UpcycleRecipe, name: string): Promise<number> {
   const out = join(root, name);
   await convertCheckpoint({ source, recipe: of, out });
-  const { layers } = await measurePreservation({ parent: source, child: out, tokens: 100, sequence: 20, backend: inThread, threads: 1, memory: 0 });
+  const { layers } = await measurePreservation({
+    parent: source,
+    child: out,
+    tokens: 100,
+    sequence: 20,
+    backend: inThread,
+    threads: 1,
+    memory: 0,
+  });
   return Math.max(...layers!.map(({ relative }) => relative));
 }
 
@@ -36,7 +46,10 @@ describe("calibration", () => {
   it("keeps the function better than the formula for a random router, and is written into the record", async () => {
     const calibrated = (await measure(recipe("E8G1T2", 0.5))).recipe;
     expect(calibrated.calibration).toHaveLength(2);
-    const [fitted, formula] = [await worstLayer(calibrated, "fitted"), await worstLayer({ ...calibrated, scaling: "exact" }, "formula")];
+    const [fitted, formula] = [
+      await worstLayer(calibrated, "fitted"),
+      await worstLayer({ ...calibrated, scaling: "exact" }, "formula"),
+    ];
     expect(fitted).toBeLessThan(formula / 2);
     const record = (await readRecord(join(root, "fitted")))!;
     expect(recipeOf(record).calibration).toEqual(calibrated.calibration);
@@ -44,8 +57,14 @@ describe("calibration", () => {
   });
 
   it("is needed before a plan, and only for weights that are not renormalised", () => {
-    expect(lineOf(() => planUpcycle(denseSpec("qwen3"), recipe("E8G1T2", 0.02)))).toContain("calibrated scaling has no measured factors");
-    expect(lineOf(() => planUpcycle(denseSpec("qwen3"), { ...recipe("E8G1T2", 0.02), calibration: [1] }))).toContain("do not fit the model's 2 layers");
-    expect(lineOf(() => upcycleRecipe("E8G1T2", { scaling: "calibrated" }))).toContain("calibrated scaling fits weights that are not renormalised");
+    expect(lineOf(() => planUpcycle(denseSpec("qwen3"), recipe("E8G1T2", 0.02)))).toContain(
+      "calibrated scaling has no measured factors",
+    );
+    expect(lineOf(() => planUpcycle(denseSpec("qwen3"), { ...recipe("E8G1T2", 0.02), calibration: [1] }))).toContain(
+      "do not fit the model's 2 layers",
+    );
+    expect(lineOf(() => upcycleRecipe("E8G1T2", { scaling: "calibrated" }))).toContain(
+      "calibrated scaling fits weights that are not renormalised",
+    );
   });
 });

@@ -10,7 +10,12 @@ import { readRecord, recipeOf } from "../../../src/surgery/convert/record.js";
 import { promptRouter, type PromptRouter } from "../../../src/surgery/calibration/prompt-router.js";
 import { openStreamedModel, throughLayer } from "../../../src/evals/streamed-model.js";
 import { recipeFromConfig } from "../../../src/surgery/planning/recipe-config.js";
-import { upcycleRecipe, type ExpertPrompts, type RecipeOptions, type UpcycleRecipe } from "../../../src/surgery/planning/recipe.js";
+import {
+  upcycleRecipe,
+  type ExpertPrompts,
+  type RecipeOptions,
+  type UpcycleRecipe,
+} from "../../../src/surgery/planning/recipe.js";
 import { upcycle, upcycleJson } from "../../cli/upcycle.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { inThread } from "../../support/backend.js";
@@ -22,10 +27,20 @@ const words = ["<unk>", "<s>", "</s>", "code", "verse", "loop", "rhyme", "the", 
 /** Splits at spaces; each word is a token. */
 function withTokenizer(dir: string): string {
   const vocab = Object.fromEntries(words.map((word, id) => [word, id]));
-  writeFileSync(join(dir, "tokenizer.json"), JSON.stringify({
-    version: "1.0", truncation: null, padding: null, added_tokens: [], normalizer: null, pre_tokenizer: { type: "Whitespace" }, post_processor: null, decoder: null,
-    model: { type: "WordLevel", vocab, unk_token: "<unk>" },
-  }));
+  writeFileSync(
+    join(dir, "tokenizer.json"),
+    JSON.stringify({
+      version: "1.0",
+      truncation: null,
+      padding: null,
+      added_tokens: [],
+      normalizer: null,
+      pre_tokenizer: { type: "Whitespace" },
+      post_processor: null,
+      decoder: null,
+      model: { type: "WordLevel", vocab, unk_token: "<unk>" },
+    }),
+  );
   return dir;
 }
 
@@ -39,10 +54,14 @@ const prompts: ExpertPrompts[] = [
 ];
 const recipe = (kind: "hidden" | "cheap_embed", of = prompts, options: RecipeOptions = {}): UpcycleRecipe =>
   upcycleRecipe(`E${of.length}G1T${of.length}`, { routerInit: { kind, prompts: of }, ...options });
-const make = (of: UpcycleRecipe, dir = source): Promise<PromptRouter> => promptRouter({ source: dir, recipe: of, backend: inThread, threads: 1 });
+const make = (of: UpcycleRecipe, dir = source): Promise<PromptRouter> =>
+  promptRouter({ source: dir, recipe: of, backend: inThread, threads: 1 });
 
 async function lineOf(promise: Promise<unknown>): Promise<string> {
-  const error: unknown = await promise.then(() => "no error", (cause: unknown) => cause);
+  const error: unknown = await promise.then(
+    () => "no error",
+    (cause: unknown) => cause,
+  );
   return error instanceof UpcycleError ? error.line.replaceAll(root, "ROOT") : String(error);
 }
 
@@ -70,8 +89,18 @@ describe("prompts", () => {
     expect(warnings).toEqual([]);
     expect(rows).toHaveLength(2);
     for (const layer of [0, 1]) {
-      const [a, b, c, d] = await Promise.all(["the code of a loop", "a loop", "rhyme", "the verse"].map((text) => lastState(text, layer)));
-      near(rows[layer]!, [...unit(minus(a!.map((value, i) => (value + b![i]!) / 2), c!)), ...unit(d!)]);
+      const [a, b, c, d] = await Promise.all(
+        ["the code of a loop", "a loop", "rhyme", "the verse"].map((text) => lastState(text, layer)),
+      );
+      near(rows[layer]!, [
+        ...unit(
+          minus(
+            a!.map((value, i) => (value + b![i]!) / 2),
+            c!,
+          ),
+        ),
+        ...unit(d!),
+      ]);
     }
   });
 
@@ -81,7 +110,12 @@ describe("prompts", () => {
     const embed = await checkpoint.readFloat32("embed");
     await checkpoint.close();
     const sum = (...texts: string[]): number[] =>
-      unit(texts.flatMap(idsOf).map((id) => [...embed.subarray(id * 32, id * 32 + 32)]).reduce((x, y) => x.map((value, i) => value + y[i]!)));
+      unit(
+        texts
+          .flatMap(idsOf)
+          .map((id) => [...embed.subarray(id * 32, id * 32 + 32)])
+          .reduce((x, y) => x.map((value, i) => value + y[i]!)),
+      );
     near(rows[0]!, [...unit(minus(sum("the code of a loop", "a loop"), sum("rhyme"))), ...sum("the verse")]);
     expect(rows[1]).toEqual(rows[0]);
   });
@@ -102,17 +136,34 @@ describe("prompts", () => {
   });
 
   it("that differ in nothing that matters are remarked on", async () => {
-    const { warnings } = await make(recipe("cheap_embed", [{ positive: ["a of"], negative: [] }, { positive: ["of a"], negative: [] }]));
-    expect(warnings.join()).toContain("the prompts are too much alike in 2 of 2 layers (experts 0 and 1 at layer 0: cosine 1.0000)");
+    const { warnings } = await make(
+      recipe("cheap_embed", [
+        { positive: ["a of"], negative: [] },
+        { positive: ["of a"], negative: [] },
+      ]),
+    );
+    expect(warnings.join()).toContain(
+      "the prompts are too much alike in 2 of 2 layers (experts 0 and 1 at layer 0: cosine 1.0000)",
+    );
   });
 
   it("need a tokenizer, tokens and a direction", async () => {
-    expect(await lineOf(make(recipe("hidden"), poet))).toContain("ROOT/poet: the router is to be made from prompts (hidden), but the model has no tokenizer.json");
-    expect(await lineOf(make(recipe("hidden", [{ positive: ["a"], negative: ["a"] }, prompts[1]!])))).toContain("the prompts of copy 0, layer 0 give no direction");
-    expect(await lineOf(make(recipe("hidden", [{ positive: ["a ".repeat(200)], negative: [] }, prompts[1]!])))).toContain("a prompt of copy 0 has 201 tokens, the model has 128 positions");
+    expect(await lineOf(make(recipe("hidden"), poet))).toContain(
+      "ROOT/poet: the router is to be made from prompts (hidden), but the model has no tokenizer.json",
+    );
+    expect(await lineOf(make(recipe("hidden", [{ positive: ["a"], negative: ["a"] }, prompts[1]!])))).toContain(
+      "the prompts of copy 0, layer 0 give no direction",
+    );
+    expect(
+      await lineOf(make(recipe("hidden", [{ positive: ["a ".repeat(200)], negative: [] }, prompts[1]!]))),
+    ).toContain("a prompt of copy 0 has 201 tokens, the model has 128 positions");
     expect(await lineOf(make(upcycleRecipe("E2G1T2")))).toContain("the recipe has no prompts");
-    expect(await lineOf(convertCheckpoint({ source, recipe: recipe("hidden"), out: join(root, "none") }))).toContain("its rows were not given");
-    expect(await lineOf(planConversion({ source, recipe: recipe("hidden"), routerRows: [new Float32Array(3), null] }))).toContain("the router rows of layer 0 do not fit the model");
+    expect(await lineOf(convertCheckpoint({ source, recipe: recipe("hidden"), out: join(root, "none") }))).toContain(
+      "its rows were not given",
+    );
+    expect(
+      await lineOf(planConversion({ source, recipe: recipe("hidden"), routerRows: [new Float32Array(3), null] })),
+    ).toContain("the router rows of layer 0 do not fit the model");
   });
 });
 
@@ -128,21 +179,42 @@ describe("recipes with prompts", () => {
   };
 
   it("say them short or in full", () => {
-    const said = parse("recipe: E3G1T2\nrouter:\n  init: hidden\n  order: softmax-topk\n  prompts:\n    - code\n    - [verse, rhyme]\n    - {positive: the, negative: [a]}\n");
-    expect(said).toMatchObject({ order: "softmax-topk", routerInit: { kind: "hidden", prompts: [
-      { positive: ["code"], negative: [] }, { positive: ["verse", "rhyme"], negative: [] }, { positive: ["the"], negative: ["a"] },
-    ] } });
+    const said = parse(
+      "recipe: E3G1T2\nrouter:\n  init: hidden\n  order: softmax-topk\n  prompts:\n    - code\n    - [verse, " +
+        "rhyme]\n    - {positive: the, negative: [a]}\n",
+    );
+    expect(said).toMatchObject({
+      order: "softmax-topk",
+      routerInit: {
+        kind: "hidden",
+        prompts: [
+          { positive: ["code"], negative: [] },
+          { positive: ["verse", "rhyme"], negative: [] },
+          { positive: ["the"], negative: ["a"] },
+        ],
+      },
+    });
     expect(parse("recipe: E3G1T2\nrouter: {init: uniform_random}\n").routerInit).toEqual({ kind: "uniform_random" });
     expect(parse("recipe: E3G1T2\nrouter: softmax-topk\n")).toMatchObject({ order: "softmax-topk", routerInit: null });
   });
 
   it("are refused where they make no sense", () => {
     expect(line("recipe: E3G1T2\nrouter: {init: hidden}\n")).toContain("hidden needs prompts");
-    expect(line("recipe: E3G1T2\nrouter: {init: hidden, prompts: [a, b]}\n")).toContain("prompts for 2 copies, the recipe has 3");
-    expect(line("recipe: E2G1T2\nrouter: {init: hidden, prompts: [a, a]}\n")).toContain("all copies have the same prompts");
-    expect(line("recipe: E2G1T2\nrouter: {init: hidden, prompts: [a, []]}\n")).toContain("copy 1 has no positive prompts");
-    expect(line("recipe: E2G1T2\nrouter: {init: normal, prompts: [a, b]}\n")).toContain("prompts are for the inits hidden and cheap_embed");
-    expect(line("recipe: E1G4T2\nrouter: {init: hidden, prompts: [a]}\n")).toContain("with one copy the parts have no prompts");
+    expect(line("recipe: E3G1T2\nrouter: {init: hidden, prompts: [a, b]}\n")).toContain(
+      "prompts for 2 copies, the recipe has 3",
+    );
+    expect(line("recipe: E2G1T2\nrouter: {init: hidden, prompts: [a, a]}\n")).toContain(
+      "all copies have the same prompts",
+    );
+    expect(line("recipe: E2G1T2\nrouter: {init: hidden, prompts: [a, []]}\n")).toContain(
+      "copy 1 has no positive prompts",
+    );
+    expect(line("recipe: E2G1T2\nrouter: {init: normal, prompts: [a, b]}\n")).toContain(
+      "prompts are for the inits hidden and cheap_embed",
+    );
+    expect(line("recipe: E1G4T2\nrouter: {init: hidden, prompts: [a]}\n")).toContain(
+      "with one copy the parts have no prompts",
+    );
     expect(line("recipe: E2G1T2\nrouter: {init: hiden}\n")).toContain('did you mean "hidden"?');
     expect(line("recipe: E2G1T2\nrouter: {promts: [a, b]}\n")).toContain('did you mean "prompts"?');
   });
@@ -150,7 +222,11 @@ describe("recipes with prompts", () => {
 
 describe("upcycle convert", () => {
   const file = join(root, "mix.yaml");
-  writeFileSync(file, "base_model: base\nexperts:\n  - source_model: base\n    positive_prompts: [the code of a loop, a loop]\n    negative_prompts: [rhyme]\n  - source_model: poet\n    positive_prompts: [the verse]\n");
+  writeFileSync(
+    file,
+    "base_model: base\nexperts:\n  - source_model: base\n    positive_prompts: [the code of a loop, a loop]\n  " +
+      "  negative_prompts: [rhyme]\n  - source_model: poet\n    positive_prompts: [the verse]\n",
+  );
 
   it("makes a mergekit file's router from its prompts, shown before", async () => {
     const shown = await upcycle("convert", "--mergekit", file, "--dry-run");
@@ -173,21 +249,31 @@ describe("upcycle convert", () => {
     };
     const out = join(root, "gated");
     const gated = mix("gated.yaml", "    positive_prompts: [the code]\n");
-    expect(await upcycleJson("convert", "--mergekit", gated, "--out", out, "--no-report")).toMatchObject({ recipe: { target: "qwen2_moe", sharedParent: { prompts: { positive: ["the code"], negative: [] } } } });
+    expect(await upcycleJson("convert", "--mergekit", gated, "--out", out, "--no-report")).toMatchObject({
+      recipe: { target: "qwen2_moe", sharedParent: { prompts: { positive: ["the code"], negative: [] } } },
+    });
     const { rows } = await make(recipe("hidden", [...prompts.slice(0, 2), { positive: ["the code"], negative: [] }]));
     const child = await openCheckpoint(out);
     near(await child.readFloat32("layers.1.sharedRouter"), [...rows[1]!.subarray(2 * child.spec.hidden)]);
     near(await child.readFloat32("layers.1.router"), [...rows[1]!.subarray(0, 2 * child.spec.hidden)]);
     await child.close();
-    const lineOfFile = async (path: string, target: string): Promise<string> => (await upcycle("convert", "--mergekit", path, "--target", target, "--dry-run")).stderr;
+    const lineOfFile = async (path: string, target: string): Promise<string> =>
+      (await upcycle("convert", "--mergekit", path, "--target", target, "--dry-run")).stderr;
     expect(await lineOfFile(gated, "ernie4_5_moe")).toContain("its shared expert has no gate that prompts could make");
-    expect(await lineOfFile(mix("bare.yaml", ""), "qwen2_moe")).toContain("its shared expert has a gate, for which there are no prompts");
-    expect(await lineOfFile(mix("negative.yaml", "    negative_prompts: [rhyme]\n"), "auto")).toContain("the shared expert has only negative prompts");
+    expect(await lineOfFile(mix("bare.yaml", ""), "qwen2_moe")).toContain(
+      "its shared expert has a gate, for which there are no prompts",
+    );
+    expect(await lineOfFile(mix("negative.yaml", "    negative_prompts: [rhyme]\n"), "auto")).toContain(
+      "the shared expert has only negative prompts",
+    );
   });
 
   it("calibrates with a router made from prompts", async () => {
     const path = join(root, "calibrated.yaml");
-    writeFileSync(path, "recipe: E2G1T1\nscaling: calibrated\nrouter: {order: softmax-topk, init: hidden, prompts: [code, verse]}\n");
+    writeFileSync(
+      path,
+      "recipe: E2G1T1\nscaling: calibrated\nrouter: {order: softmax-topk, init: hidden, prompts: [code, verse]}\n",
+    );
     const made = await upcycleJson("convert", source, "--recipe", path, "--out", join(root, "fitted"), "--no-report");
     const { calibration } = made.recipe as { calibration: number[] };
     expect(calibration).toHaveLength(2);

@@ -1,5 +1,15 @@
 /** Conversions of models with LoRA adapters. Threads and child processes run compiled code. */
-import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
@@ -12,7 +22,17 @@ import { unfinishedName } from "../../../src/files/io/atomic.js";
 import { upcycleRecipe, type UpcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { upcycle, upcycleJson } from "../../cli/upcycle.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
-import { adapterCases, adapterDir, baseDir, changedAdapter, mergedFolder, rounded, tensorsOf, writeTensors, type AdapterCase } from "../../support/adapters.js";
+import {
+  adapterCases,
+  adapterDir,
+  baseDir,
+  changedAdapter,
+  mergedFolder,
+  rounded,
+  tensorsOf,
+  writeTensors,
+  type AdapterCase,
+} from "../../support/adapters.js";
 import { runScript, type Ended } from "../../support/built.js";
 import { hashes, weightHashes } from "./hashes.js";
 import { conversionScript, expectKillsHarmless, killedAfter, pace, type Asked } from "./kills.js";
@@ -20,8 +40,15 @@ import { conversionScript, expectKillsHarmless, killedAfter, pace, type Asked } 
 const root = temporaryFolder();
 let made = 0;
 const fresh = (): string => join(root, `out${made++}`);
-const adapted = (name: AdapterCase): { model: string; adapter: string } => ({ model: baseDir(name), adapter: adapterDir(name) });
-const convert = async (source: ConvertOptions["source"], recipe: UpcycleRecipe, more: Partial<ConvertOptions> = {}): Promise<string> => {
+const adapted = (name: AdapterCase): { model: string; adapter: string } => ({
+  model: baseDir(name),
+  adapter: adapterDir(name),
+});
+const convert = async (
+  source: ConvertOptions["source"],
+  recipe: UpcycleRecipe,
+  more: Partial<ConvertOptions> = {},
+): Promise<string> => {
   const out = more.out ?? fresh();
   await convertCheckpoint({ source, recipe, out, ...more });
   return out;
@@ -48,7 +75,10 @@ function changeValues(path: string): void {
 describe("a model with an adapter", () => {
   it.each(adapterCases)("%s converts to the bytes that its merged folder converts to", async (name) => {
     const merged = await mergedOf(adapted(name));
-    for (const recipe of [upcycleRecipe("E4G2T2"), upcycleRecipe("E2G1T1", { drop: 0.5, noise: { std: 0.1, relative: true, fraction: 1 } })]) {
+    for (const recipe of [
+      upcycleRecipe("E4G2T2"),
+      upcycleRecipe("E2G1T1", { drop: 0.5, noise: { std: 0.1, relative: true, fraction: 1 } }),
+    ]) {
       expect(weightHashes(await convert(adapted(name), recipe))).toEqual(weightHashes(await convert(merged, recipe)));
     }
   });
@@ -63,11 +93,17 @@ describe("a model with an adapter", () => {
   it("gives the same bytes over threads and chunks, and where it was stopped", async () => {
     const recipe = upcycleRecipe("E4G2T4", { seed: 3 });
     const reference = hashes(await convert(adapted("phi3"), recipe));
-    for (const threads of [1, 2]) expect(hashes(await convert(adapted("phi3"), recipe, { threads, pace }))).toEqual(reference);
+    for (const threads of [1, 2])
+      expect(hashes(await convert(adapted("phi3"), recipe, { threads, pace }))).toEqual(reference);
     const out = fresh();
     const abort = new AbortController();
     let seen = 0;
-    const stopped = convert(adapted("phi3"), recipe, { out, pace, signal: abort.signal, onEvent: ({ type }) => void (type === "progress" && ++seen === 60 && abort.abort()) });
+    const stopped = convert(adapted("phi3"), recipe, {
+      out,
+      pace,
+      signal: abort.signal,
+      onEvent: ({ type }) => void (type === "progress" && ++seen === 60 && abort.abort()),
+    });
     await expect(stopped).rejects.toThrow("written");
     const events: ConvertEvent[] = [];
     await convert(adapted("phi3"), recipe, { out, pace, onEvent: (event) => events.push(event) });
@@ -81,7 +117,14 @@ describe("a model with an adapter", () => {
     const out = fresh();
     const stop = async (): Promise<void> => {
       const abort = new AbortController();
-      await expect(convert({ model: baseDir("llama"), adapter: folder }, recipe, { out, pace, signal: abort.signal, onEvent: ({ type }) => void (type === "progress" && abort.abort()) })).rejects.toThrow("written");
+      await expect(
+        convert({ model: baseDir("llama"), adapter: folder }, recipe, {
+          out,
+          pace,
+          signal: abort.signal,
+          onEvent: ({ type }) => void (type === "progress" && abort.abort()),
+        }),
+      ).rejects.toThrow("written");
     };
     await stop();
     const events: ConvertEvent[] = [];
@@ -91,33 +134,65 @@ describe("a model with an adapter", () => {
     await stop();
     const path = join(folder, "adapter_config.json");
     writeFileSync(path, readFileSync(path, "utf8").replace('"lora_alpha": 6', '"lora_alpha": 600'));
-    const error: unknown = await convert({ model: baseDir("llama"), adapter: folder }, recipe, { out, pace }).catch((cause: unknown) => cause);
+    const error: unknown = await convert({ model: baseDir("llama"), adapter: folder }, recipe, { out, pace }).catch(
+      (cause: unknown) => cause,
+    );
     expect((error as UpcycleError).line).toContain("adapter_config.json");
   });
 
   it("is not taken for one with another adapter of its name in what was finished", async () => {
-    const [mine, theirs] = ["mine", "theirs"].map((place) => changedAdapter("llama", join(root, "finished", place, "lora"), {}, place === "mine" ? undefined : (tensors) => {
-      // The sign of every other value: of all, B and A would multiply to the same.
-      for (const { bytes } of tensors.values()) for (let i = 3; i < bytes.length; i += 8) bytes[i]! ^= 0x80;
-    })) as [string, string];
-    for (const folder of [mine, theirs]) for (const file of ["adapter_config.json", "adapter_model.safetensors"]) utimesSync(join(folder, file), 1e9, 1e9);
-    const asked = { source: { model: baseDir("llama"), adapter: mine }, recipe: upcycleRecipe("E4G2T4"), out: fresh(), acceptFinished: true };
+    const [mine, theirs] = ["mine", "theirs"].map((place) =>
+      changedAdapter(
+        "llama",
+        join(root, "finished", place, "lora"),
+        {},
+        place === "mine"
+          ? undefined
+          : (tensors) => {
+              // The sign of every other value: of all, B and A would multiply to the same.
+              for (const { bytes } of tensors.values()) for (let i = 3; i < bytes.length; i += 8) bytes[i]! ^= 0x80;
+            },
+      ),
+    ) as [string, string];
+    for (const folder of [mine, theirs])
+      for (const file of ["adapter_config.json", "adapter_model.safetensors"]) utimesSync(join(folder, file), 1e9, 1e9);
+    const asked = {
+      source: { model: baseDir("llama"), adapter: mine },
+      recipe: upcycleRecipe("E4G2T4"),
+      out: fresh(),
+      acceptFinished: true,
+    };
     await convertCheckpoint(asked);
     expect((await convertCheckpoint(asked)).found).toBe(true);
-    await expect(convertCheckpoint({ ...asked, source: { ...asked.source, adapter: theirs } })).rejects.toThrow("not empty");
+    await expect(convertCheckpoint({ ...asked, source: { ...asked.source, adapter: theirs } })).rejects.toThrow(
+      "not empty",
+    );
   });
 
   it("killed again and again, anywhere, ends with the same bytes", async () => {
-    const asked: Asked = { source: adapted("phi3"), recipe: upcycleRecipe("E4G2T4", { seed: 3 }), maxShardBytes: 60_000, pace };
+    const asked: Asked = {
+      source: adapted("phi3"),
+      recipe: upcycleRecipe("E4G2T4", { seed: 3 }),
+      maxShardBytes: 60_000,
+      pace,
+    };
     const reference = await convert(asked.source, asked.recipe, asked);
     await expectKillsHarmless(asked, { kills: 8, expected: hashes(reference), fresh });
   }, 120_000);
 
   it("killed, goes on with the very adapter alone", async () => {
     const folder = changedAdapter("llama", fresh(), {});
-    const asked: Asked = { source: { model: baseDir("llama"), adapter: folder }, recipe: upcycleRecipe("E4G2T4"), pace };
+    const asked: Asked = {
+      source: { model: baseDir("llama"), adapter: folder },
+      recipe: upcycleRecipe("E4G2T4"),
+      pace,
+    };
     const again = (out: string): Promise<Ended> => runScript(conversionScript(asked), [out]).ended;
-    const [reference, out, file] = [await convert(asked.source, asked.recipe, asked), fresh(), join(folder, "adapter_model.safetensors")];
+    const [reference, out, file] = [
+      await convert(asked.source, asked.recipe, asked),
+      fresh(),
+      join(folder, "adapter_model.safetensors"),
+    ];
     const before = statSync(file);
     expect((await killedAfter(asked, out, 90)).killed).toBe(true);
     expect([existsSync(out), existsSync(unfinishedName(out))]).toEqual([false, true]);
@@ -126,7 +201,9 @@ describe("a model with an adapter", () => {
     const refused = await again(out);
     expect(refused.code).toBe(2);
     expect(refused.stdout).toContain(`failed input: ${file}: the source changed since this conversion began: `);
-    expect(refused.stdout).toContain(`put it back to go on, or remove ${unfinishedName(out)} to start over with the source as it is\n`);
+    expect(refused.stdout).toContain(
+      `put it back to go on, or remove ${unfinishedName(out)} to start over with the source as it is\n`,
+    );
     expect(existsSync(out)).toBe(false);
     changeValues(file);
     utimesSync(file, before.atime, before.mtime);
@@ -137,8 +214,11 @@ describe("a model with an adapter", () => {
   it("whose adapter changes while it is read is an error, and nothing read from it is kept", async () => {
     const [folder, out] = [changedAdapter("llama", fresh(), {}), fresh()];
     let seen = 0;
-    const onEvent = ({ type }: ConvertEvent): void => void (type === "progress" && ++seen === 20 && changeValues(join(folder, "adapter_model.safetensors")));
-    await expect(convert({ model: baseDir("llama"), adapter: folder }, upcycleRecipe("E4G2T4"), { out, pace, onEvent })).rejects.toThrow("the source changed while it was read");
+    const onEvent = ({ type }: ConvertEvent): void =>
+      void (type === "progress" && ++seen === 20 && changeValues(join(folder, "adapter_model.safetensors")));
+    await expect(
+      convert({ model: baseDir("llama"), adapter: folder }, upcycleRecipe("E4G2T4"), { out, pace, onEvent }),
+    ).rejects.toThrow("the source changed while it was read");
     expect([existsSync(out), existsSync(unfinishedName(out))]).toEqual([false, false]);
   });
 
@@ -154,12 +234,20 @@ describe("a model with an adapter", () => {
     expect(code, stderr).toBe(0);
     expect(stdout).toContain("adapter: poems, LoRA of ranks 2 to 4 merged into 8 matrices");
     expect(stdout).toContain("The two models compute the same function");
-    expect(JSON.parse(readFileSync(join(out, "upcycle.json"), "utf8"))).toMatchObject({ parent: { name: "tiny+poems" } });
+    expect(JSON.parse(readFileSync(join(out, "upcycle.json"), "utf8"))).toMatchObject({
+      parent: { name: "tiny+poems" },
+    });
     const card = readFileSync(join(out, "README.md"), "utf8");
     expect(card).toContain("# tiny+poems E4G1T2");
-    expect(card).toContain("| its adapter | poems, LoRA of ranks 2 to 4 merged into 8 matrices; licence: mit, as the adapter's README.md says |");
+    expect(card).toContain(
+      "| its adapter | poems, LoRA of ranks 2 to 4 merged into 8 matrices; licence: mit, as the adapter's " +
+        "README.md says |",
+    );
     expect(card).toContain("the parent with its adapter merged in and this model evaluated in float32");
-    const [verified, bare] = [await upcycleJson("verify", words, out, "--tokens", "50", "--threads", "1"), await upcycle("verify", join(dir, "tiny"), out, "--tokens", "50", "--threads", "1")];
+    const [verified, bare] = [
+      await upcycleJson("verify", words, out, "--tokens", "50", "--threads", "1"),
+      await upcycle("verify", join(dir, "tiny"), out, "--tokens", "50", "--threads", "1"),
+    ];
     expect(verified.relative).toBeLessThanOrEqual(1e-5);
     // The bare base is another model.
     expect(bare.code).toBe(1);
@@ -168,7 +256,12 @@ describe("a model with an adapter", () => {
 
   it("may not be written over", async () => {
     const folder = changedAdapter("llama", join(root, "holder", "adapter"), {});
-    await expect(convert({ model: baseDir("llama"), adapter: folder }, upcycleRecipe("E2G1T1"), { out: join(root, "holder"), overwrite: true })).rejects.toThrow("the source folder lies inside this folder");
+    await expect(
+      convert({ model: baseDir("llama"), adapter: folder }, upcycleRecipe("E2G1T1"), {
+        out: join(root, "holder"),
+        overwrite: true,
+      }),
+    ).rejects.toThrow("the source folder lies inside this folder");
   });
 });
 
@@ -186,13 +279,24 @@ describe("upcycle convert --mergekit with adapters", () => {
 
   it("makes what the merged models make", async () => {
     const out = fresh();
-    const text = "base_model: base+poet\ngate_mode: random\nexperts:\n  - source_model: base+coder\n  - source_model: {model: {path: base}, lora: {path: poet}}\n  - source_model: base\n";
+    const text =
+      "base_model: base+poet\ngate_mode: random\nexperts:\n  - source_model: base+coder\n  - source_model: " +
+      "{model: {path: base}, lora: {path: poet}}\n  - source_model: base\n";
     const found = await upcycleJson("convert", "--mergekit", file(text), "--out", out, "--no-report");
     expect(found).toMatchObject({ recipe: { parents: [{ source: 1 }, { source: 0 }, { source: 2 }] } });
-    expect(JSON.parse(readFileSync(join(out, "upcycle.json"), "utf8"))).toMatchObject({ parent: { name: "base+poet" }, parents: ["base+poet", "base+coder", "base"] });
-    for (const [name, of] of [["merged-coder", "llama"], ["merged-poet", "rslora"]] as const) renameSync(await mergedOf(adapted(of)), join(folder, name));
+    expect(JSON.parse(readFileSync(join(out, "upcycle.json"), "utf8"))).toMatchObject({
+      parent: { name: "base+poet" },
+      parents: ["base+poet", "base+coder", "base"],
+    });
+    for (const [name, of] of [
+      ["merged-coder", "llama"],
+      ["merged-poet", "rslora"],
+    ] as const)
+      renameSync(await mergedOf(adapted(of)), join(folder, name));
     const merged = fresh();
-    const same = "base_model: merged-poet\ngate_mode: random\nexperts: [{source_model: merged-coder}, {source_model: merged-poet}, {source_model: base}]\n";
+    const same =
+      "base_model: merged-poet\ngate_mode: random\nexperts: [{source_model: merged-coder}, {source_model: " +
+      "merged-poet}, {source_model: base}]\n";
     await upcycleJson("convert", "--mergekit", file(same), "--out", merged, "--no-report");
     expect(weightHashes(out)).toEqual(weightHashes(merged));
     const { stdout } = await upcycle("convert", "--mergekit", file(text), "--dry-run");
@@ -202,18 +306,26 @@ describe("upcycle convert --mergekit with adapters", () => {
 
   it.each([
     ["base+./missing", 'no such adapter: "./missing"'],
-    ["base+coder+poet", 'no such adapter: '],
+    ["base+coder+poet", "no such adapter: "],
     ["base+base", "folder has no adapter_config.json"],
     ["./missing+coder", "no such folder: ./missing+coder"],
   ])("refuses %s", async (name, words) => {
-    const { code, stderr } = await upcycle("convert", "--mergekit", file(`base_model: base\ngate_mode: random\nexperts: [{source_model: ${name}}, {source_model: base}]\n`), "--dry-run");
+    const { code, stderr } = await upcycle(
+      "convert",
+      "--mergekit",
+      file(`base_model: base\ngate_mode: random\nexperts: [{source_model: ${name}}, {source_model: base}]\n`),
+      "--dry-run",
+    );
     expect(stderr).toContain(words);
     expect(code).toBe(2);
   });
 });
 
 describe("model+adapter", () => {
-  const among = (...there: string[]) => (name: string): Promise<string | null> => Promise.resolve(there.includes(name) ? name : null);
+  const among =
+    (...there: string[]) =>
+    (name: string): Promise<string | null> =>
+      Promise.resolve(there.includes(name) ? name : null);
 
   it("is a path that exists as it stands, else the one + between two that do", async () => {
     expect(await namedModel("a+b", among("a+b", "a", "b"))).toBe("a+b");
@@ -228,8 +340,14 @@ describe("model+adapter", () => {
   it("may be of the Hub, whose names hold no +", async () => {
     expect(await askedModel("hf://org/m@v1+org2/a@v2")).toEqual({ model: "hf://org/m@v1", adapter: "hf://org2/a@v2" });
     expect(await askedModel("hf://org/m+hf://org2/a")).toEqual({ model: "hf://org/m", adapter: "hf://org2/a" });
-    expect(await askedModel(`hf://org/m+${adapterDir("llama")}`)).toEqual({ model: "hf://org/m", adapter: adapterDir("llama") });
-    expect(await askedModel(`${baseDir("llama")}+hf://org2/a`)).toEqual({ model: baseDir("llama"), adapter: "hf://org2/a" });
+    expect(await askedModel(`hf://org/m+${adapterDir("llama")}`)).toEqual({
+      model: "hf://org/m",
+      adapter: adapterDir("llama"),
+    });
+    expect(await askedModel(`${baseDir("llama")}+hf://org2/a`)).toEqual({
+      model: baseDir("llama"),
+      adapter: "hf://org2/a",
+    });
     await expect(askedModel(`${baseDir("llama")}+org2/a`)).rejects.toThrow('no such adapter: "org2/a"');
     expect(await askedModel("missing+too")).toBe("missing+too");
   });

@@ -25,22 +25,54 @@ function folder(files: Readonly<Record<string, string>>): string {
 }
 
 describe("readParentCard", () => {
-  const nothing = { license: null, licenseName: null, licenseLink: null, licenseFrom: null, licenseFiles: [], languages: [], repository: null, baseModels: [] };
+  const nothing = {
+    license: null,
+    licenseName: null,
+    licenseLink: null,
+    licenseFrom: null,
+    licenseFiles: [],
+    languages: [],
+    repository: null,
+    baseModels: [],
+  };
 
   it("reads licence and languages from the front matter, before the config", async () => {
     const dir = folder({
-      "README.md": "---\r\nlicense: other\r\nlicense_name: llama3.1\nlicense_link: https://example.org/l\nlanguage:\n- en\n- de\nbase_model: a/b\n---\n# Text\n",
-      "LICENSE": "", "Notice.txt": "", "licenses": "", "USE_POLICY.md": "",
+      "README.md":
+        "---\r\nlicense: other\r\nlicense_name: llama3.1\nlicense_link: https://example.org/l\nlanguage:\n- " +
+        "en\n- de\nbase_model: a/b\n---\n# Text\n",
+      LICENSE: "",
+      "Notice.txt": "",
+      licenses: "",
+      "USE_POLICY.md": "",
     });
     expect(await readParentCard(dir, { license: "mit", _name_or_path: "meta-llama/Llama-3.1-8B" })).toEqual({
-      license: "other", licenseName: "llama3.1", licenseLink: "https://example.org/l", licenseFrom: "README.md",
-      licenseFiles: ["LICENSE", "Notice.txt", "USE_POLICY.md"], languages: ["en", "de"], repository: "meta-llama/Llama-3.1-8B", baseModels: ["a/b"],
+      license: "other",
+      licenseName: "llama3.1",
+      licenseLink: "https://example.org/l",
+      licenseFrom: "README.md",
+      licenseFiles: ["LICENSE", "Notice.txt", "USE_POLICY.md"],
+      languages: ["en", "de"],
+      repository: "meta-llama/Llama-3.1-8B",
+      baseModels: ["a/b"],
     });
   });
 
   it("falls back on the config, and takes what it cannot read for nothing", async () => {
-    expect(await readParentCard(folder({}), { license: "mit" })).toEqual({ ...nothing, license: "mit", licenseFrom: "config.json" });
-    for (const readme of ["", "# no front matter", "---\nlicense: [unclosed\n---\n", "---\n- a list\n---\n", "---\nlicense:\n  a: b\n---\n", '---\nlicense: "two\\nlines"\n---\n', "\ufeff---\nlicense"]) {
+    expect(await readParentCard(folder({}), { license: "mit" })).toEqual({
+      ...nothing,
+      license: "mit",
+      licenseFrom: "config.json",
+    });
+    for (const readme of [
+      "",
+      "# no front matter",
+      "---\nlicense: [unclosed\n---\n",
+      "---\n- a list\n---\n",
+      "---\nlicense:\n  a: b\n---\n",
+      '---\nlicense: "two\\nlines"\n---\n',
+      "\ufeff---\nlicense",
+    ]) {
       expect(await readParentCard(folder({ "README.md": readme }), {})).toEqual(nothing);
     }
     expect(await readParentCard(join(root, "nowhere"), {})).toEqual(nothing);
@@ -54,47 +86,87 @@ describe("readParentCard", () => {
 });
 
 /** Front matter as the Hub takes it out, parsed, and the rest. */
-function parts(card: string): { readonly matter: Record<string, unknown>; readonly yaml: string; readonly body: string } {
+function parts(card: string): {
+  readonly matter: Record<string, unknown>;
+  readonly yaml: string;
+  readonly body: string;
+} {
   const [, yaml = "", body = ""] = /^---\n([\s\S]*?)\n---\n([\s\S]*)$/.exec(card)!;
   return { matter: parse(yaml) as Record<string, unknown>, yaml, body };
 }
 
 describe("what a hostile parent says", () => {
   it.each([
-    ["javascript:alert(1)", null], ["data:text/html,x", null], ["file:///etc/passwd", null], ["https://example.org/a b", null], ["//example.org", null], ["../LICENSE", null],
-    ["HTTPS://example.org/l", "HTTPS://example.org/l"], ["http://example.org", "http://example.org"], ["LICENSE", "LICENSE"], ["NOTICE", null],
+    ["javascript:alert(1)", null],
+    ["data:text/html,x", null],
+    ["file:///etc/passwd", null],
+    ["https://example.org/a b", null],
+    ["//example.org", null],
+    ["../LICENSE", null],
+    ["HTTPS://example.org/l", "HTTPS://example.org/l"],
+    ["http://example.org", "http://example.org"],
+    ["LICENSE", "LICENSE"],
+    ["NOTICE", null],
   ])("licence link %s becomes %j", async (said, kept) => {
-    const dir = folder({ "README.md": `---\nlicense: other\nlicense_link: ${JSON.stringify(said)}\n---\n`, LICENSE: "" });
+    const dir = folder({
+      "README.md": `---\nlicense: other\nlicense_link: ${JSON.stringify(said)}\n---\n`,
+      LICENSE: "",
+    });
     expect((await readParentCard(dir, {})).licenseLink).toBe(kept);
   });
 
   it("is taken for nothing where it has characters that show nothing, or is no language and no name of the Hub", async () => {
-    const said = { license: "m\u202eit", license_name: "x\u0007", language: ["en", "<b>", "x\ny"], base_model: ["org/name", "../x", "a/b/c", "/home/me", "my-model", "<b>/x"] };
+    const said = {
+      license: "m\u202eit",
+      license_name: "x\u0007",
+      language: ["en", "<b>", "x\ny"],
+      base_model: ["org/name", "../x", "a/b/c", "/home/me", "my-model", "<b>/x"],
+    };
     const dir = folder({ "README.md": `---\n${JSON.stringify(said)}\n---\n` });
-    expect(await readParentCard(dir, { _name_or_path: "org/na<b>me" })).toMatchObject({ license: null, licenseName: null, languages: ["en"], repository: null, baseModels: ["org/name"] });
+    expect(await readParentCard(dir, { _name_or_path: "org/na<b>me" })).toMatchObject({
+      license: null,
+      licenseName: null,
+      languages: ["en"],
+      repository: null,
+      baseModels: ["org/name"],
+    });
   });
 
   it("and a folder's name come into the card as text: no markup, no front matter, no new lines", async () => {
-    const name = "<b>x<br> `y` [z](javascript:a) *bold* _em_ snake_case $$m$$ ![i](j)\n---\n# heading\n| a | b |\u001b[31m\u202e";
+    const name =
+      "<b>x<br> `y` [z](javascript:a) *bold* _em_ snake_case $$m$$ ![i](j)\n---\n# heading\n| a | b |\u001b[31m\u202e";
     const dir = copyModel(golden("dense/llama"), join(root, "hostile", name));
-    writeFileSync(join(dir, "README.md"), `---\n${JSON.stringify({ license: "<script>x</script>", license_name: "`n` | m", license_link: "javascript:x" })}\n---\n`);
+    writeFileSync(
+      join(dir, "README.md"),
+      `---\n${JSON.stringify({ license: "<script>x</script>", license_name: "`n` | m", license_link: "javascript:x" })}\n---\n`,
+    );
     writeFileSync(join(dir, "LICENSE.<img src=x>"), "");
     const out = join(root, "hostile-moe");
     const { card } = await convertCheckpoint({ source: dir, recipe: upcycleRecipe("E2G1T1"), out });
     const { matter, yaml, body } = parts(modelCard({ ...card, warnings: ["tensor <i>`a`</i>\n# b is not used"] }));
     expect(matter).toEqual({
-      license: "<script>x</script>", license_name: "`n` | m", library_name: "transformers", pipeline_tag: "text-generation", tags: ["moe", "mixture-of-experts", "upcycled", "mixtral"],
+      license: "<script>x</script>",
+      license_name: "`n` | m",
+      library_name: "transformers",
+      pipeline_tag: "text-generation",
+      tags: ["moe", "mixture-of-experts", "upcycled", "mixtral"],
     });
     expect(yaml.split("\n").filter((line) => line.startsWith("#"))).toHaveLength(1);
     // Nothing that HTML, links, code or emphasis begin with is left as it is, but for our own.
-    const foreign = body.split("\n").filter((line) => /x|img|heading/.test(line) && /parent|upcycled from|licence|tensor|^# /.test(line));
+    const foreign = body
+      .split("\n")
+      .filter((line) => /x|img|heading/.test(line) && /parent|upcycled from|licence|tensor|^# /.test(line));
     expect(foreign.length).toBeGreaterThanOrEqual(5);
     for (const line of foreign) {
       const own = line.replace(/^# /, "").replace(/upcycled from \*\*(.*)\*\* with/, "$1");
       expect(own).not.toMatch(/(?<!\\)[<>`[\]*#$]/);
       for (const hidden of ["\u001b", "\u202e"]) expect(line).not.toContain(hidden);
     }
-    expect(body.match(/^#+ .*/gm)!.map((line) => line.replace(/\\/g, ""))).toEqual([expect.stringMatching(/^# <b>x<br> `y` .* --- # heading .* E2G1T1$/), "## The parent's function", "## Loading"]);
+    expect(body.match(/^#+ .*/gm)!.map((line) => line.replace(/\\/g, ""))).toEqual([
+      expect.stringMatching(/^# <b>x<br> `y` .* --- # heading .* E2G1T1$/),
+      "## The parent's function",
+      "## Loading",
+    ]);
     expect(body).toContain("snake_case");
     expect(body.split("\n").filter((line) => line.startsWith("---"))).toEqual([]);
   });
@@ -137,14 +209,20 @@ describe("base_model", () => {
     const texts = await trainedFiles(start).finally(() => start.close());
     const trained = parts(texts["README.md"]!);
     expect(trained.matter).toEqual({
-      license: "apache-2.0", base_model: "org/dense", library_name: "transformers", pipeline_tag: "text-generation", tags: ["moe", "mixture-of-experts", "upcycled", "mixtral"],
+      license: "apache-2.0",
+      base_model: "org/dense",
+      library_name: "transformers",
+      pipeline_tag: "text-generation",
+      tags: ["moe", "mixture-of-experts", "upcycled", "mixtral"],
     });
     expect(trained.body).toContain("# org/dense E4G1T2, trained further");
     expect(trained.body).toContain("| trained from | lineage-moe (mixtral) |");
     expect(trained.body).toContain("| upcycled from | org/dense (llama) |");
     expect(trained.body).toContain("| recipe | E4G1T2, of a llama model |");
     await mergeCheckpoint({ source: moe, choice: { kind: "mean", weights: null }, out: join(root, "lineage-dense") });
-    expect(parts(readFileSync(join(root, "lineage-dense", "README.md"), "utf8")).matter["base_model"]).toBe("org/dense");
+    expect(parts(readFileSync(join(root, "lineage-dense", "README.md"), "utf8")).matter["base_model"]).toBe(
+      "org/dense",
+    );
   });
 });
 
@@ -160,7 +238,10 @@ describe("the model card", () => {
     expect(text).toBe(modelCard(card));
     const [, yaml, body] = /^---\n([\s\S]*?)\n---\n([\s\S]*)$/.exec(text)!;
     expect(parse(yaml!)).toEqual({
-      license: "apache-2.0", library_name: "transformers", pipeline_tag: "text-generation", tags: ["moe", "mixture-of-experts", "upcycled", "mixtral"],
+      license: "apache-2.0",
+      library_name: "transformers",
+      pipeline_tag: "text-generation",
+      tags: ["moe", "mixture-of-experts", "upcycled", "mixtral"],
     });
     expect(body).toContain("| parent | tiny\\|llama (llama)");
     expect(body).toContain("| seed | 7 |");
@@ -172,7 +253,11 @@ describe("the model card", () => {
   });
 
   it("says which programs load it with the same function", async () => {
-    const cardOf = async (source: string, name: string, ...recipe: Parameters<typeof upcycleRecipe>): Promise<string> => {
+    const cardOf = async (
+      source: string,
+      name: string,
+      ...recipe: Parameters<typeof upcycleRecipe>
+    ): Promise<string> => {
       await convertCheckpoint({ source, recipe: upcycleRecipe(...recipe), out: join(root, name) });
       return readFileSync(join(root, name, "README.md"), "utf8");
     };
@@ -184,7 +269,9 @@ describe("the model card", () => {
     expect(granite).toContain("| vLLM | does not load it");
     expect(granite).not.toContain("vllm serve");
     const qwen = await cardOf(golden("dense/qwen3"), "other", "E8G1T2", { target: "qwen3_moe", order: "softmax-topk" });
-    expect(qwen).toContain("| llama.cpp | loads it, but computes **another function**: always renormalises qwen3_moe |");
+    expect(qwen).toContain(
+      "| llama.cpp | loads it, but computes **another function**: always renormalises qwen3_moe |",
+    );
   });
 
   it("is the same for the same conversion, wherever it goes", async () => {
@@ -197,17 +284,43 @@ describe("the model card", () => {
   });
 
   it("states what was measured, and its verdict", async () => {
-    const { card } = await convertCheckpoint({ source: parent, recipe: upcycleRecipe("E2G1T1"), out: join(root, "measured") });
+    const { card } = await convertCheckpoint({
+      source: parent,
+      recipe: upcycleRecipe("E2G1T1"),
+      out: join(root, "measured"),
+    });
     const preservation: PreservationReport = {
-      version: 1, tokens: 256, sequence: 256, source: "book.txt", parentLoss: 2.5, childLoss: 2.75, maxAbsLogitDiff: 0.5, meanAbsLogitDiff: 0.01, maxAbsLogit: 20,
-      relative: 0.025, klDivergence: 0.002, topAgreement: 0.984375, layers: [{ layer: 0, relative: 0.01, largest: 0.02 }, { layer: 1, relative: 0.03, largest: 0.01 }],
-      precision: { parent: "BF16", child: "BF16" }, streamed: true, verdict: { kind: "different", tolerance: 0.02, words: "They differ." },
+      version: 1,
+      tokens: 256,
+      sequence: 256,
+      source: "book.txt",
+      parentLoss: 2.5,
+      childLoss: 2.75,
+      maxAbsLogitDiff: 0.5,
+      meanAbsLogitDiff: 0.01,
+      maxAbsLogit: 20,
+      relative: 0.025,
+      klDivergence: 0.002,
+      topAgreement: 0.984375,
+      layers: [
+        { layer: 0, relative: 0.01, largest: 0.02 },
+        { layer: 1, relative: 0.03, largest: 0.01 },
+      ],
+      precision: { parent: "BF16", child: "BF16" },
+      streamed: true,
+      verdict: { kind: "different", tolerance: 0.02, words: "They differ." },
     };
     const text = modelCard({ ...card, preservation });
     for (const part of [
-      "Measured on 256 tokens of book.txt", "| loss of the parent | 2.50000 |", "| loss of this model | 2.75000 |", "| largest logit difference | 0.500, 0.0250 of the largest logit |",
-      "| same likeliest token | 98.44 % |", "| relative error of an FFN | 0.0300 at most (layer 1) |", "They differ.",
-    ]) expect(text).toContain(part);
+      "Measured on 256 tokens of book.txt",
+      "| loss of the parent | 2.50000 |",
+      "| loss of this model | 2.75000 |",
+      "| largest logit difference | 0.500, 0.0250 of the largest logit |",
+      "| same likeliest token | 98.44 % |",
+      "| relative error of an FFN | 0.0300 at most (layer 1) |",
+      "They differ.",
+    ])
+      expect(text).toContain(part);
     expect(text).not.toContain("Not measured");
   });
 });

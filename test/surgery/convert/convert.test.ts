@@ -22,14 +22,23 @@ const fresh = (): string => join(root, `out${made++}`);
 afterAll(() => rmSync(root, { recursive: true }));
 
 async function lineOf(promise: Promise<unknown>): Promise<string> {
-  const error: unknown = await promise.then(() => "no error", (cause: unknown) => cause);
-  return error instanceof UpcycleError ? error.line.replaceAll(root, "ROOT").replaceAll(golden(""), "GOLDEN/") : String(error);
+  const error: unknown = await promise.then(
+    () => "no error",
+    (cause: unknown) => cause,
+  );
+  return error instanceof UpcycleError
+    ? error.line.replaceAll(root, "ROOT").replaceAll(golden(""), "GOLDEN/")
+    : String(error);
 }
 
 it("stops before it plans or writes anything where Ctrl-C came while the parents were opened", async () => {
   const out = join(root, "stopped");
   const stopping = AbortSignal.abort();
-  expect(await lineOf(convertCheckpoint({ source: golden("llama"), recipe: upcycleRecipe("E4G1T2"), out, signal: stopping }))).toBe("stopped before anything was written");
+  expect(
+    await lineOf(
+      convertCheckpoint({ source: golden("llama"), recipe: upcycleRecipe("E4G1T2"), out, signal: stopping }),
+    ),
+  ).toBe("stopped before anything was written");
   expect(existsSync(out)).toBe(false);
   expect(readdirSync(root).filter((name) => name.includes("unfinished"))).toEqual([]);
 });
@@ -45,14 +54,23 @@ describe("conversion", () => {
     ["qwen3", "E8G1T1", { order: "softmax-topk" }],
   ] as const)("of %s with %s writes what the plan says, and it opens again", async (name, recipe, options) => {
     const out = fresh();
-    const { plan, weightBytes, weightFiles, record } = await convertCheckpoint({ source: golden(name), recipe: upcycleRecipe(recipe, options), out });
+    const { plan, weightBytes, weightFiles, record } = await convertCheckpoint({
+      source: golden(name),
+      recipe: upcycleRecipe(recipe, options),
+      out,
+    });
     const parent = await openCheckpoint(golden(name));
     const child = await openCheckpoint(out);
     expect(child.spec).toEqual(plan.target);
     expect(child.unused).toEqual([]);
     expect(weightFiles.reduce((sum, file) => sum + statSync(join(out, file)).size, 0)).toBe(weightBytes);
     const shapes = sourceShapes(plan.source);
-    const context = { shapes, seed: plan.recipe.seed, dtypeOf: parent.dtypeOf, readRegion: regionsOfWhole(shapes, parent.readBytes) };
+    const context = {
+      shapes,
+      seed: plan.recipe.seed,
+      dtypeOf: parent.dtypeOf,
+      readRegion: regionsOfWhole(shapes, parent.readBytes),
+    };
     for (const { slot, value } of plan.outputs) {
       const { dtype, bytes } = await child.readBytes(slot.key);
       expect(dtype).toBe(parent.dtype);
@@ -99,7 +117,13 @@ describe("conversion", () => {
 
   it("keeps routers in a precision of their own", async () => {
     const out = fresh();
-    const made = await convertCheckpoint({ source: golden("llama"), recipe: upcycleRecipe("E4G2T4"), out, dtype: "BF16", routerDtype: "F32" });
+    const made = await convertCheckpoint({
+      source: golden("llama"),
+      recipe: upcycleRecipe("E4G2T4"),
+      out,
+      dtype: "BF16",
+      routerDtype: "F32",
+    });
     const child = await openCheckpoint(out);
     const dtypes = new Map([...child.tensors].map(([name, { dtype }]) => [name, dtype]));
     expect(dtypes.get("model.layers.1.block_sparse_moe.gate.weight")).toBe("F32");
@@ -112,7 +136,12 @@ describe("conversion", () => {
   it("reports plan, bytes and rate, and carries the parent's other files", async () => {
     const events: ConvertEvent[] = [];
     const out = fresh();
-    await convertCheckpoint({ source: golden("llama"), recipe: upcycleRecipe("E4G1T2"), out, onEvent: (event) => events.push(event) });
+    await convertCheckpoint({
+      source: golden("llama"),
+      recipe: upcycleRecipe("E4G1T2"),
+      out,
+      onEvent: (event) => events.push(event),
+    });
     expect(events[0]!.type).toBe("planned");
     const progress = events.filter((event) => event.type === "progress");
     expect(progress.length).toBeGreaterThan(10);
@@ -121,11 +150,17 @@ describe("conversion", () => {
     expect(progress.map(({ tensor }) => tensor)).toContain("lm_head.weight");
     expect(progress.map(({ done }) => done)).toEqual(progress.map(({ done }) => done).sort((a, b) => a - b));
     expect(progress.every(({ bytesPerSecond }) => bytesPerSecond > 0)).toBe(true);
-    expect(readFileSync(join(out, "generation_config.json"))).toEqual(readFileSync(join(golden("llama"), "generation_config.json")));
+    expect(readFileSync(join(out, "generation_config.json"))).toEqual(
+      readFileSync(join(golden("llama"), "generation_config.json")),
+    );
   });
 
   it("plans without writing", async () => {
-    const { plan, dtype, weightBytes, warnings } = await planConversion({ source: golden("llama"), recipe: upcycleRecipe("E8G1T2"), dtype: "BF16" });
+    const { plan, dtype, weightBytes, warnings } = await planConversion({
+      source: golden("llama"),
+      recipe: upcycleRecipe("E8G1T2"),
+      dtype: "BF16",
+    });
     expect([plan.target.family, dtype, warnings]).toEqual(["mixtral", "BF16", []]);
     expect(weightBytes).toBeGreaterThan(0);
   });
@@ -139,7 +174,9 @@ describe("conversion", () => {
       await lineOf(convertCheckpoint({ source: out, recipe, out: fresh() })),
       await lineOf(convertCheckpoint({ source: golden("llama"), recipe, out: golden("llama"), overwrite: true })),
       await lineOf(convertCheckpoint({ source: out, recipe, out: root, overwrite: true })),
-      await lineOf(convertCheckpoint({ source: golden("qwen3"), recipe: { ...recipe, target: "mixtral" }, out: fresh() })),
+      await lineOf(
+        convertCheckpoint({ source: golden("qwen3"), recipe: { ...recipe, target: "mixtral" }, out: fresh() }),
+      ),
       await lineOf(convertCheckpoint({ source: join(root, "nothing"), recipe, out: fresh() })),
     ];
     expect(lines).toMatchInlineSnapshot(`
@@ -153,7 +190,10 @@ describe("conversion", () => {
       ]
     `);
     writeFileSync(join(out, "upcycle.json"), '{"version":2}');
-    expect(await lineOf(readRecord(out))).toMatchInlineSnapshot(`"ROOT/out13/upcycle.json: upcycle: Invalid input: expected string, received undefined; this version of upcycle reads records of versions 1 and 2; remove the file to go on without it"`);
+    expect(await lineOf(readRecord(out))).toMatchInlineSnapshot(
+      `"ROOT/out13/upcycle.json: upcycle: Invalid input: expected string, received undefined; this version of ` +
+        `upcycle reads records of versions 1 and 2; remove the file to go on without it"`,
+    );
     expect(await readRecord(golden("llama"))).toBeNull();
   });
 });

@@ -15,7 +15,13 @@ const norm = "model.norm.weight";
 
 /** llama with other values of its final norm. */
 const changed = (change: (values: Float32Array) => Float32Array): string =>
-  variant("dense/llama", (tensors) => tensors.map((tensor) => (tensor.name === norm ? { ...tensor, bytes: fromFloat32("F32", change(toFloat32("F32", tensor.bytes).slice())) } : tensor)));
+  variant("dense/llama", (tensors) =>
+    tensors.map((tensor) =>
+      tensor.name === norm
+        ? { ...tensor, bytes: fromFloat32("F32", change(toFloat32("F32", tensor.bytes).slice())) }
+        : tensor,
+    ),
+  );
 
 describe("diffCheckpoints", () => {
   it("finds nothing between equal folders, whatever their files are cut into", async () => {
@@ -24,7 +30,9 @@ describe("diffCheckpoints", () => {
     const found = await diffCheckpoints(golden("dense/llama"), dir);
     expect(found).toMatchObject({ onlyA: [], onlyB: [] });
     expect(found.tensors).toHaveLength(21);
-    expect(found.tensors.every(({ equal, difference }) => equal && difference!.maxAbs === 0 && difference!.relative === 0)).toBe(true);
+    expect(
+      found.tensors.every(({ equal, difference }) => equal && difference!.maxAbs === 0 && difference!.relative === 0),
+    ).toBe(true);
     expect((await diffCheckpoints(golden("dense/llama"), golden("dense/llama"))).equal).toBe(true);
   });
 
@@ -39,17 +47,29 @@ describe("diffCheckpoints", () => {
     expect(found.tensors.filter(({ equal }) => !equal).map(({ name }) => name)).toEqual([norm]);
     const after = before.map((value, i) => (i === 3 ? value + 0.5 : i === 4 ? -value : value));
     const differences = Array.from(before, (value, i) => Math.abs(value - after[i]!));
-    const length = (x: ArrayLike<number>): number => Math.sqrt(Array.from(x).reduce((sum, value) => sum + value * value, 0));
+    const length = (x: ArrayLike<number>): number =>
+      Math.sqrt(Array.from(x).reduce((sum, value) => sum + value * value, 0));
     const { maxAbs, meanAbs, relative, cosine } = found.tensors.find(({ name }) => name === norm)!.difference!;
     expect(maxAbs).toBe(Math.max(...differences));
     expect(meanAbs).toBeCloseTo(differences.reduce((x, y) => x + y) / differences.length, 12);
     expect(relative).toBeCloseTo(length(differences) / length(before), 12);
-    expect(cosine).toBeCloseTo(before.reduce((sum, value, i) => sum + value * after[i]!, 0) / (length(before) * length(after)), 12);
+    expect(cosine).toBeCloseTo(
+      before.reduce((sum, value, i) => sum + value * after[i]!, 0) / (length(before) * length(after)),
+      12,
+    );
   });
 
   it("keeps a NaN, and tells equal values in another precision from equal bytes", async () => {
-    const broken = await diffCheckpoints(golden("dense/llama"), changed((values) => values.fill(NaN, 2, 3)));
-    expect(broken.tensors.find(({ name }) => name === norm)!.difference).toEqual({ maxAbs: NaN, meanAbs: NaN, relative: NaN, cosine: NaN });
+    const broken = await diffCheckpoints(
+      golden("dense/llama"),
+      changed((values) => values.fill(NaN, 2, 3)),
+    );
+    expect(broken.tensors.find(({ name }) => name === norm)!.difference).toEqual({
+      maxAbs: NaN,
+      meanAbs: NaN,
+      relative: NaN,
+      cosine: NaN,
+    });
     const dir = fresh();
     await withCheckpoint(golden("dense/llama"), (source) => rewrite(source, dir, { dtype: "BF16" }));
     const rounded = await diffCheckpoints(golden("dense/llama"), dir);
@@ -82,29 +102,63 @@ describe("diffCheckpoints", () => {
 });
 
 describe("differences by slot", () => {
-  const tensor = (name: string, relative: number, rest: Partial<TensorDiff> = {}): TensorDiff =>
-    ({ name, shapes: [[2], [2]], dtypes: ["F32", "F32"], equal: relative === 0, difference: { maxAbs: relative, meanAbs: relative, relative, cosine: 1 - relative }, ...rest });
+  const tensor = (name: string, relative: number, rest: Partial<TensorDiff> = {}): TensorDiff => ({
+    name,
+    shapes: [[2], [2]],
+    dtypes: ["F32", "F32"],
+    equal: relative === 0,
+    difference: { maxAbs: relative, meanAbs: relative, relative, cosine: 1 - relative },
+    ...rest,
+  });
 
   it("are one group for all layers and experts, with the layers that differ, the largest first", () => {
-    const layers = [0, 1, 2, 3, 4].map((n) => tensor(`model.layers.${n}.self_attn.q_proj.weight`, n === 3 ? 0 : 0.1 * n + 0.1));
-    const experts = [0, 1].flatMap((n) => [0, 1].map((m) => tensor(`model.layers.${n}.mlp.experts.${m}.up_proj.weight`, 0.9)));
+    const layers = [0, 1, 2, 3, 4].map((n) =>
+      tensor(`model.layers.${n}.self_attn.q_proj.weight`, n === 3 ? 0 : 0.1 * n + 0.1),
+    );
+    const experts = [0, 1].flatMap((n) =>
+      [0, 1].map((m) => tensor(`model.layers.${n}.mlp.experts.${m}.up_proj.weight`, 0.9)),
+    );
     expect(groupDiffs([...layers, tensor("model.norm.weight", 0.2), ...experts])).toMatchObject([
       { name: "model.layers.*.mlp.experts.*.up_proj.weight", tensors: 4, of: 4, layers: [[0, 1]] },
-      { name: "model.layers.*.self_attn.q_proj.weight", tensors: 4, of: 5, layers: [[0, 2], [4, 4]], difference: { maxAbs: 0.5, relative: 0.5, cosine: 0.5 } },
+      {
+        name: "model.layers.*.self_attn.q_proj.weight",
+        tensors: 4,
+        of: 5,
+        layers: [
+          [0, 2],
+          [4, 4],
+        ],
+        difference: { maxAbs: 0.5, relative: 0.5, cosine: 0.5 },
+      },
       { name: "model.norm.weight", tensors: 1, of: 1, layers: [] },
     ]);
   });
 
   it("keep other shapes, precisions and NaN apart and in sight", () => {
     const found = groupDiffs([
-      tensor("layers.0.q", 0.5), tensor("layers.1.q", 0.5, { dtypes: ["F32", "BF16"] }), tensor("layers.2.q", 0.5, { shapes: [[2], [3]], difference: null }),
+      tensor("layers.0.q", 0.5),
+      tensor("layers.1.q", 0.5, { dtypes: ["F32", "BF16"] }),
+      tensor("layers.2.q", 0.5, { shapes: [[2], [3]], difference: null }),
       tensor("layers.3.q", 0.5, { difference: { maxAbs: 1, meanAbs: NaN, relative: NaN, cosine: NaN } }),
     ]);
-    expect(found.map(({ layers, difference }) => [layers, difference?.relative])).toEqual([[[[0, 0], [3, 3]], NaN], [[[2, 2]], undefined], [[[1, 1]], 0.5]]);
+    expect(found.map(({ layers, difference }) => [layers, difference?.relative])).toEqual([
+      [
+        [
+          [0, 0],
+          [3, 3],
+        ],
+        NaN,
+      ],
+      [[[2, 2]], undefined],
+      [[[1, 1]], 0.5],
+    ]);
   });
 
   it("name what only one model has by slot too", () => {
-    expect(groupNames(["layers.0.a", "layers.1.a", "head"])).toEqual([{ name: "layers.*.a", tensors: 2, layers: [[0, 1]] }, { name: "head", tensors: 1, layers: [] }]);
+    expect(groupNames(["layers.0.a", "layers.1.a", "head"])).toEqual([
+      { name: "layers.*.a", tensors: 2, layers: [[0, 1]] },
+      { name: "head", tensors: 1, layers: [] },
+    ]);
   });
 });
 
@@ -120,7 +174,10 @@ describe("upcycle diff", () => {
     expect(shown.stdout).toMatch(/initializer_range +\S+ +0\.5/);
     expect(Math.max(...shown.stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
     expect((await upcycle("diff", golden("dense/llama"), dir, "--exit-code")).code).toBe(1);
-    expect(await upcycle("diff", golden("dense/llama"), golden("dense/llama"), "--exit-code")).toMatchObject({ code: 0, stdout: "no difference: 21 tensors and the config are equal\n" });
+    expect(await upcycle("diff", golden("dense/llama"), golden("dense/llama"), "--exit-code")).toMatchObject({
+      code: 0,
+      stdout: "no difference: 21 tensors and the config are equal\n",
+    });
     expect(await upcycleJson("diff", golden("dense/llama"), dir)).toMatchObject({ equal: false, onlyA: [], onlyB: [] });
   });
 });

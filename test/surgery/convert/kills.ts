@@ -13,7 +13,10 @@ export const pace = { chunkBytes: 512, flushBytes: 20_000 };
 /** What to convert and how, as plain data. */
 export type Asked = Omit<ConvertOptions, "out" | "signal" | "onEvent">;
 
-/** An ES module: the conversion into the folder that the first argument names, on as many threads as the second says, with code to run after each progress event. */
+/**
+ * An ES module: the conversion into the folder that the first argument names, on as many threads as the second says,
+ * with code to run after each progress event.
+ */
 export function conversionScript(options: Asked, onProgress = ""): string {
   return `
     import * as fs from "node:fs";
@@ -34,8 +37,16 @@ export function conversionScript(options: Asked, onProgress = ""): string {
 }
 
 /** Runs a conversion and kills it (SIGKILL) `delayMs` after its `after`th progress event. */
-export async function killedAfter(options: Asked, out: string, after: number, { threads = 1, delayMs = 0 } = {}): Promise<{ readonly code: number | null; readonly killed: boolean; readonly said: string }> {
-  const { process: child, ended } = runScript(conversionScript(options, "fs.writeSync(1, '.\\n');"), [out, String(threads)]);
+export async function killedAfter(
+  options: Asked,
+  out: string,
+  after: number,
+  { threads = 1, delayMs = 0 } = {},
+): Promise<{ readonly code: number | null; readonly killed: boolean; readonly said: string }> {
+  const { process: child, ended } = runScript(conversionScript(options, "fs.writeSync(1, '.\\n');"), [
+    out,
+    String(threads),
+  ]);
   let left = after;
   child.stdout!.on("data", (chunk: Buffer) => {
     left -= chunk.toString().split("\n").length - 1;
@@ -47,24 +58,39 @@ export async function killedAfter(options: Asked, out: string, after: number, { 
 }
 
 /**
- * Begins the same conversion again and again and kills it at random moments. After each kill there is a complete model or nothing under the final name,
- * and what is left alone at last makes the bytes of one that nobody interrupted: `expected`, its hashes. `fresh` names folders that are not there.
+ * Begins the same conversion again and again and kills it at random moments. After each kill there is a complete model
+ * or nothing under the final name, and what is left alone at last makes the bytes of one that nobody interrupted:
+ * `expected`, its hashes. `fresh` names folders that are not there.
  */
-export async function expectKillsHarmless(options: Asked, { kills, expected, fresh }: { readonly kills: number; readonly expected: readonly string[]; readonly fresh: () => string }): Promise<void> {
+export async function expectKillsHarmless(
+  options: Asked,
+  {
+    kills,
+    expected,
+    fresh,
+  }: { readonly kills: number; readonly expected: readonly string[]; readonly fresh: () => string },
+): Promise<void> {
   const random = randomStream(Date.now(), "kill");
   const log: string[] = [];
   let [killed, out] = [0, fresh()];
   for (let attempt = 0; killed < kills; attempt++) {
     const threads = attempt % 3 === 0 ? 2 : 1;
-    const one = await killedAfter(options, out, 1 + Math.floor(random.uniformAt(2 * attempt) * 120), { threads, delayMs: random.uniformAt(2 * attempt + 1) * 4 });
+    const one = await killedAfter(options, out, 1 + Math.floor(random.uniformAt(2 * attempt) * 120), {
+      threads,
+      delayMs: random.uniformAt(2 * attempt + 1) * 4,
+    });
     log.push(`${one.killed ? "killed" : one.code} with ${threads}, ${one.said}`);
     if (existsSync(out)) expect(hashes(out), log.join("\n")).toEqual(expected);
     if (one.killed) killed++;
     else expect(one.code, log.join("\n")).toBe(0);
     if (existsSync(out)) {
       // Killed behind the rename: the next attempt tidies up, or finds nothing to do.
-      const again: unknown = await convertCheckpoint({ ...options, out }).then(() => null, (cause: unknown) => cause);
-      if (again !== null) expect(again instanceof UpcycleError ? again.line : again, log.join("\n")).toContain("not empty");
+      const again: unknown = await convertCheckpoint({ ...options, out }).then(
+        () => null,
+        (cause: unknown) => cause,
+      );
+      if (again !== null)
+        expect(again instanceof UpcycleError ? again.line : again, log.join("\n")).toContain("not empty");
       out = fresh();
     }
   }

@@ -4,7 +4,12 @@ import { join, relative } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint, type Checkpoint } from "../../../src/files/checkpoint/open.js";
-import { convertCheckpoint, planConversion, type ConvertEvent, type ConvertOptions } from "../../../src/surgery/convert/convert.js";
+import {
+  convertCheckpoint,
+  planConversion,
+  type ConvertEvent,
+  type ConvertOptions,
+} from "../../../src/surgery/convert/convert.js";
 import { readRecord, recipeOf } from "../../../src/surgery/convert/record.js";
 import { explainPlan } from "../../../src/surgery/planning/explain.js";
 import { upcycleRecipe, type RecipeOptions, type UpcycleRecipe } from "../../../src/surgery/planning/recipe.js";
@@ -23,9 +28,17 @@ const twin = perturbed("dense/llama", join(root, "twin"), 0);
 
 let made = 0;
 const fresh = (): string => join(root, `out${made++}`);
-const from = (...sources: number[]): UpcycleRecipe["parents"] => sources.map((source) => ({ source, noise: 0, scale: 1 }));
-const recipe = (name: string, options: RecipeOptions): UpcycleRecipe => upcycleRecipe(name, { routerStd: 1, ...options });
-const options = (parents: string[], of: UpcycleRecipe, more: Partial<ConvertOptions> = {}): ConvertOptions => ({ source: base, parents, recipe: of, out: fresh(), ...more });
+const from = (...sources: number[]): UpcycleRecipe["parents"] =>
+  sources.map((source) => ({ source, noise: 0, scale: 1 }));
+const recipe = (name: string, options: RecipeOptions): UpcycleRecipe =>
+  upcycleRecipe(name, { routerStd: 1, ...options });
+const options = (parents: string[], of: UpcycleRecipe, more: Partial<ConvertOptions> = {}): ConvertOptions => ({
+  source: base,
+  parents,
+  recipe: of,
+  out: fresh(),
+  ...more,
+});
 
 async function withModels<T>(dirs: readonly string[], work: (...models: Checkpoint[]) => Promise<T>): Promise<T> {
   const models = await Promise.all(dirs.map((dir) => openCheckpoint(dir)));
@@ -37,8 +50,13 @@ async function withModels<T>(dirs: readonly string[], work: (...models: Checkpoi
 }
 
 async function lineOf(promise: Promise<unknown>): Promise<string> {
-  const error: unknown = await promise.then(() => "no error", (cause: unknown) => cause);
-  return error instanceof UpcycleError ? `${error.kind}: ${error.line.replaceAll(root, "ROOT").replaceAll(base, "BASE")}` : String(error);
+  const error: unknown = await promise.then(
+    () => "no error",
+    (cause: unknown) => cause,
+  );
+  return error instanceof UpcycleError
+    ? `${error.kind}: ${error.line.replaceAll(root, "ROOT").replaceAll(base, "BASE")}`
+    : String(error);
 }
 
 describe("several parents", () => {
@@ -48,12 +66,19 @@ describe("several parents", () => {
     await withModels([base, coder, poet, asked.out], async (b, one, two, child) => {
       for (const part of ["gate", "up", "down"]) {
         for (const [expert, parent] of [one, two].entries()) {
-          expect(await child.readFloat32(`layers.1.experts.${expert}.${part}`)).toEqual(await parent.readFloat32(`layers.1.${part}`));
+          expect(await child.readFloat32(`layers.1.experts.${expert}.${part}`)).toEqual(
+            await parent.readFloat32(`layers.1.${part}`),
+          );
         }
       }
-      for (const key of ["embed", "layers.0.q", "layers.1.ffnNorm", "head"]) expect(await child.readFloat32(key)).toEqual(await b.readFloat32(key));
+      for (const key of ["embed", "layers.0.q", "layers.1.ffnNorm", "head"])
+        expect(await child.readFloat32(key)).toEqual(await b.readFloat32(key));
     });
-    expect(record).toMatchObject({ parent: { name: "llama" }, parents: ["llama", "coder", "poet"], expected: { kind: "approximate" } });
+    expect(record).toMatchObject({
+      parent: { name: "llama" },
+      parents: ["llama", "coder", "poet"],
+      expected: { kind: "approximate" },
+    });
     const read = (await readRecord(asked.out))!;
     expect(read).toEqual(record);
     expect(recipeOf(read).parents).toEqual(asked.recipe.parents);
@@ -94,17 +119,30 @@ describe("several parents", () => {
 
   it("write the same bytes over threads", async () => {
     const of = recipe("E2G1T2", { parents: from(1, 2), others: "average" });
-    const [one, two] = [options([coder, poet], of), options([coder, poet], of, { threads: 2, pace: { chunkBytes: 512 } })];
+    const [one, two] = [
+      options([coder, poet], of),
+      options([coder, poet], of, { threads: 2, pace: { chunkBytes: 512 } }),
+    ];
     await convertCheckpoint(one);
     await convertCheckpoint(two);
     expect(hashes(two.out)).toEqual(hashes(one.out));
   });
 
   it("take noise and factors of their own", async () => {
-    const asked = options([coder], recipe("E2G1T2", { parents: [{ source: 0, noise: 0, scale: -2 }, { source: 1, noise: 0.5, scale: 1 }] }));
+    const asked = options(
+      [coder],
+      recipe("E2G1T2", {
+        parents: [
+          { source: 0, noise: 0, scale: -2 },
+          { source: 1, noise: 0.5, scale: 1 },
+        ],
+      }),
+    );
     await convertCheckpoint(asked);
     await withModels([base, coder, asked.out], async (b, one, child) => {
-      expect(await child.readFloat32("layers.0.experts.0.down")).toEqual((await b.readFloat32("layers.0.down")).map((value) => -2 * value));
+      expect(await child.readFloat32("layers.0.experts.0.down")).toEqual(
+        (await b.readFloat32("layers.0.down")).map((value) => -2 * value),
+      );
       expect(await child.readFloat32("layers.0.experts.0.up")).toEqual(await b.readFloat32("layers.0.up"));
       const was = await one.readFloat32("layers.0.up");
       const noise = (await child.readFloat32("layers.0.experts.1.up")).map((value, i) => value - was[i]!);
@@ -115,11 +153,15 @@ describe("several parents", () => {
   });
 
   it("are named by a plan", async () => {
-    const { plan } = await planConversion(options([coder, poet], recipe("E2G1T2", { parents: from(1, 2), others: "average" })));
+    const { plan } = await planConversion(
+      options([coder, poet], recipe("E2G1T2", { parents: from(1, 2), others: "average" })),
+    );
     const lines = explainPlan(plan, ["llama", "coder", "poet"]);
     expect(lines).toContain("q (2 tensors): mean of coder's q and poet's q");
     expect(lines).toContain("experts.up (4 tensors): copy of coder's up; copy of poet's up");
-    expect(lines).toContainEqual(expect.stringContaining("the experts are the FFNs of 2 models, all else is their mean"));
+    expect(lines).toContainEqual(
+      expect.stringContaining("the experts are the FFNs of 2 models, all else is their mean"),
+    );
   });
 
   it("draw a router from a uniform distribution", async () => {
@@ -131,20 +173,25 @@ describe("several parents", () => {
       const bound = 1 / Math.sqrt(32);
       expect(Math.max(...router.map(Math.abs))).toBeLessThanOrEqual(bound);
       expect(Math.max(...router)).toBeGreaterThan(0.9 * bound);
-      for (let row = 0; row < 16; row += 2) expect(router.subarray(row * 32, row * 32 + 32)).toEqual(router.subarray(row * 32 + 32, row * 32 + 64));
+      for (let row = 0; row < 16; row += 2)
+        expect(router.subarray(row * 32, row * 32 + 32)).toEqual(router.subarray(row * 32 + 32, row * 32 + 64));
     });
   });
 });
 
 describe("parents of one name", () => {
-  const [first, second] = [perturbed("dense/llama", join(root, "a", "model"), 1), perturbed("dense/llama", join(root, "b", "model"), 2)];
+  const [first, second] = [
+    perturbed("dense/llama", join(root, "a", "model"), 1),
+    perturbed("dense/llama", join(root, "b", "model"), 2),
+  ];
   const of = recipe("E2G1T2", { parents: from(1, 2) });
   const pace = { chunkBytes: 512, flushBytes: 20_000 };
 
   /** Stops halfway. */
   async function stopped(asked: ConvertOptions): Promise<void> {
     const abort = new AbortController();
-    const onEvent = (event: ConvertEvent): void => void (event.type === "progress" && event.done > event.total / 2 && abort.abort());
+    const onEvent = (event: ConvertEvent): void =>
+      void (event.type === "progress" && event.done > event.total / 2 && abort.abort());
     expect(await lineOf(convertCheckpoint({ ...asked, signal: abort.signal, onEvent }))).toMatch(/^interrupted/);
   }
 
@@ -153,7 +200,13 @@ describe("parents of one name", () => {
     ["base and an expert's parent", [first, second, base], [second, first, base]],
     ["one parent, twice, and two", [base, first, first], [base, first, second]],
   ])("swapped between two attempts are not mixed: %s", async (_, before, after) => {
-    const asked = ([source, ...parents]: string[], out: string): ConvertOptions => ({ source: source!, parents, recipe: of, out, pace });
+    const asked = ([source, ...parents]: string[], out: string): ConvertOptions => ({
+      source: source!,
+      parents,
+      recipe: of,
+      out,
+      pace,
+    });
     const [plain, out] = [fresh(), fresh()];
     await convertCheckpoint(asked(after, plain));
     await stopped(asked(before, out));
@@ -174,11 +227,14 @@ describe("parents of one name", () => {
   });
 
   it("are not taken for each other in what was finished", async () => {
-    for (const file of ["config.json", "model.safetensors"]) for (const dir of [first, second]) utimesSync(join(dir, file), 1e9, 1e9);
+    for (const file of ["config.json", "model.safetensors"])
+      for (const dir of [first, second]) utimesSync(join(dir, file), 1e9, 1e9);
     const asked = options([first, second], of, { acceptFinished: true });
     await convertCheckpoint(asked);
     expect((await convertCheckpoint(asked)).found).toBe(true);
-    expect(await lineOf(convertCheckpoint({ ...asked, parents: [second, first] }))).toContain("folder exists and is not empty");
+    expect(await lineOf(convertCheckpoint({ ...asked, parents: [second, first] }))).toContain(
+      "folder exists and is not empty",
+    );
     const alone = { source: first, recipe: recipe("E2G1T2", {}), out: fresh(), acceptFinished: true };
     await convertCheckpoint(alone);
     expect((await convertCheckpoint(alone)).found).toBe(true);
@@ -187,15 +243,31 @@ describe("parents of one name", () => {
 });
 
 describe("parents that cannot be joined", () => {
-  const wide = perturbed("dense/llama", join(root, "turned"), 0, { rope_parameters: { rope_theta: 500000.0, rope_type: "default" } });
-  const tryWith = (parents: string[], name: string, said: RecipeOptions): Promise<string> => lineOf(planConversion(options(parents, upcycleRecipe(name, said))));
+  const wide = perturbed("dense/llama", join(root, "turned"), 0, {
+    rope_parameters: { rope_theta: 500000.0, rope_type: "default" },
+  });
+  const tryWith = (parents: string[], name: string, said: RecipeOptions): Promise<string> =>
+    lineOf(planConversion(options(parents, upcycleRecipe(name, said))));
 
   it("are refused, saying what differs", async () => {
-    expect(await tryWith([golden("dense/qwen3")], "E2G1T2", { parents: from(0, 1) })).toMatch(/^input: .*qwen3: attn\.qkNorm.* is .*, in BASE null/);
-    expect(await tryWith([wide], "E2G1T2", { parents: from(0, 1), others: "average" })).toContain("ROOT/turned: layers.0.rope.theta is 500000, in BASE 10000");
-    expect(await tryWith([coder], "E2G1T2", { parents: from(0, 2) })).toContain("the recipe takes experts from model 2, there are models 0 to 1");
-    expect(await tryWith([coder], "E2G1T2", { parents: from(0, 1), sharedParent: { source: 2, noise: 0, scale: 1, prompts: null } })).toContain("the recipe takes experts from model 2");
-    expect(await tryWith([join(root, "nowhere")], "E2G1T2", { parents: from(0, 1) })).toContain("ROOT/nowhere: no such folder");
+    expect(await tryWith([golden("dense/qwen3")], "E2G1T2", { parents: from(0, 1) })).toMatch(
+      /^input: .*qwen3: attn\.qkNorm.* is .*, in BASE null/,
+    );
+    expect(await tryWith([wide], "E2G1T2", { parents: from(0, 1), others: "average" })).toContain(
+      "ROOT/turned: layers.0.rope.theta is 500000, in BASE 10000",
+    );
+    expect(await tryWith([coder], "E2G1T2", { parents: from(0, 2) })).toContain(
+      "the recipe takes experts from model 2, there are models 0 to 1",
+    );
+    expect(
+      await tryWith([coder], "E2G1T2", {
+        parents: from(0, 1),
+        sharedParent: { source: 2, noise: 0, scale: 1, prompts: null },
+      }),
+    ).toContain("the recipe takes experts from model 2");
+    expect(await tryWith([join(root, "nowhere")], "E2G1T2", { parents: from(0, 1) })).toContain(
+      "ROOT/nowhere: no such folder",
+    );
   });
 
   it("that differ in what the base decides are remarked on", async () => {
@@ -213,16 +285,40 @@ describe("parents that cannot be joined", () => {
       return "no error";
     };
     expect(line("E3G1T2", { parents: from(0, 1) })).toContain("2 parents for 3 copies");
-    expect(line("E2G1T2", { parents: from(0, 1), experts: "random" })).toContain("random experts have nothing of their parents");
+    expect(line("E2G1T2", { parents: from(0, 1), experts: "random" })).toContain(
+      "random experts have nothing of their parents",
+    );
     expect(line("E2G1T2", { parents: from(0, 1), shared: 8 })).toContain("a shared expert takes units of one FFN");
-    expect(line("E2G1T2", { parents: from(0, 1), scaling: "calibrated", order: "softmax-topk" })).toContain("calibrated scaling measures one parent");
+    expect(line("E2G1T2", { parents: from(0, 1), scaling: "calibrated", order: "softmax-topk" })).toContain(
+      "calibrated scaling measures one parent",
+    );
     expect(line("E2G1T2", { parents: from(0, 0.5) })).toContain("the parent of copy 1 is number 0.5");
-    expect(line("E2G1T2", { parents: [{ source: 0, noise: -1, scale: 1 }, { source: 0, noise: 0, scale: 1 }] })).toContain("the noise on copy 0 is -1");
-    expect(line("E2G1T2", { parents: [{ source: 0, noise: 0, scale: NaN }, { source: 0, noise: 0, scale: 1 }] })).toContain("the factor on copy 0 is NaN");
-    expect(line("E2G1T2", { sharedParent: { source: 0, noise: 0, scale: 1, prompts: null } })).toContain("a model is the shared expert, but none are named for the routed ones");
+    expect(
+      line("E2G1T2", {
+        parents: [
+          { source: 0, noise: -1, scale: 1 },
+          { source: 0, noise: 0, scale: 1 },
+        ],
+      }),
+    ).toContain("the noise on copy 0 is -1");
+    expect(
+      line("E2G1T2", {
+        parents: [
+          { source: 0, noise: 0, scale: NaN },
+          { source: 0, noise: 0, scale: 1 },
+        ],
+      }),
+    ).toContain("the factor on copy 0 is NaN");
+    expect(line("E2G1T2", { sharedParent: { source: 0, noise: 0, scale: 1, prompts: null } })).toContain(
+      "a model is the shared expert, but none are named for the routed ones",
+    );
     const shared = { source: 0, noise: 0, scale: 1, prompts: null };
-    expect(line("E2G1T2", { parents: from(0, 1), sharedParent: { ...shared, noise: -1 } })).toContain("the noise on the shared expert is -1");
-    expect(line("E2G1T2", { parents: from(0, 1), sharedParent: { ...shared, prompts: { positive: [], negative: [] } } })).toContain("the shared expert has no positive prompts");
+    expect(line("E2G1T2", { parents: from(0, 1), sharedParent: { ...shared, noise: -1 } })).toContain(
+      "the noise on the shared expert is -1",
+    );
+    expect(
+      line("E2G1T2", { parents: from(0, 1), sharedParent: { ...shared, prompts: { positive: [], negative: [] } } }),
+    ).toContain("the shared expert has no positive prompts");
     expect(line("E2G1T2", { others: "average" })).toContain("there is one parent, nothing to average");
   });
 });
@@ -237,8 +333,19 @@ describe("upcycle convert --mergekit", () => {
 
   it("makes the model that the file describes, from folders beside it", async () => {
     const out = fresh();
-    const found = await upcycleJson("convert", "--mergekit", file(`base_model: ${base}\ngate_mode: random\ndtype: bfloat16\n${experts}`), "--out", out, "--no-report");
-    expect(found).toMatchObject({ name: "E2G1T2", dtype: "bfloat16", recipe: { target: "mixtral", routerStd: 1, parents: from(1, 2) } });
+    const found = await upcycleJson(
+      "convert",
+      "--mergekit",
+      file(`base_model: ${base}\ngate_mode: random\ndtype: bfloat16\n${experts}`),
+      "--out",
+      out,
+      "--no-report",
+    );
+    expect(found).toMatchObject({
+      name: "E2G1T2",
+      dtype: "bfloat16",
+      recipe: { target: "mixtral", routerStd: 1, parents: from(1, 2) },
+    });
     await withModels([out], async (child) => expect(child.spec.layers[0]!.ffn).toMatchObject({ experts: 2, topK: 2 }));
   });
 
@@ -246,16 +353,35 @@ describe("upcycle convert --mergekit", () => {
     const shared = "shared_experts: [{source_model: twin, residual_scale: 0.5}]\n";
     const [gated, plain] = [fresh(), fresh()];
     const text = `base_model: ${base}\ngate_mode: random\n${experts}${shared}`;
-    const found = await upcycleJson("convert", "--mergekit", file(`${text}architecture: qwen\n`), "--out", gated, "--no-report");
-    expect(found).toMatchObject({ recipe: { target: "qwen2_moe", parents: from(1, 2), sharedParent: { source: 3, noise: 0, scale: 0.5, prompts: null } } });
+    const found = await upcycleJson(
+      "convert",
+      "--mergekit",
+      file(`${text}architecture: qwen\n`),
+      "--out",
+      gated,
+      "--no-report",
+    );
+    expect(found).toMatchObject({
+      recipe: {
+        target: "qwen2_moe",
+        parents: from(1, 2),
+        sharedParent: { source: 3, noise: 0, scale: 0.5, prompts: null },
+      },
+    });
     await upcycleJson("convert", "--mergekit", file(text), "--target", "ernie4_5_moe", "--out", plain, "--no-report");
     await withModels([base, gated, plain], async (b, one, two) => {
       const { inner } = b.spec.layers[0]!.ffn;
       expect(one.spec.layers[0]!.ffn).toMatchObject({ inner, shared: { inner, gated: true } });
       expect(two.spec.layers[1]!.ffn).toMatchObject({ inner, shared: { inner, gated: false } });
       for (const child of [one, two]) {
-        for (const [part, from, by] of [["sharedGate", "gate", 1], ["sharedUp", "up", 1], ["sharedDown", "down", 0.5]] as const) {
-          expect(await child.readFloat32(`layers.1.${part}`)).toEqual((await b.readFloat32(`layers.1.${from}`)).map((value) => by * value));
+        for (const [part, from, by] of [
+          ["sharedGate", "gate", 1],
+          ["sharedUp", "up", 1],
+          ["sharedDown", "down", 0.5],
+        ] as const) {
+          expect(await child.readFloat32(`layers.1.${part}`)).toEqual(
+            (await b.readFloat32(`layers.1.${from}`)).map((value) => by * value),
+          );
         }
       }
       const gate = await one.readFloat32("layers.0.sharedRouter");
@@ -268,7 +394,15 @@ describe("upcycle convert --mergekit", () => {
 
   it("averages, proves and writes a card", async () => {
     const out = fresh();
-    const { code, stdout } = await upcycle("convert", "--mergekit", file(`base_model: twin\ngate_mode: random\nexperts: [{source_model: ${base}}, {source_model: twin}]\n`), "--others", "average", "--out", out);
+    const { code, stdout } = await upcycle(
+      "convert",
+      "--mergekit",
+      file(`base_model: twin\ngate_mode: random\nexperts: [{source_model: ${base}}, {source_model: twin}]\n`),
+      "--others",
+      "average",
+      "--out",
+      out,
+    );
     expect(code).toBe(0);
     expect(stdout.replace(/\s+/g, " ")).toContain("the experts are the FFNs of 2 models, all else is their mean");
     // The two are the same model.
@@ -281,12 +415,27 @@ describe("upcycle convert --mergekit", () => {
     ["base_model: coder\nexperts:\n  - source_modle: coder\n  - source_model: poet\n", 'unknown key "source_modle"'],
     [`base_model: coder\ngate_mode: hiden\n${experts}`, 'did you mean "hidden"?'],
     [`base_model: coder\n${experts}`, "gate_mode hidden needs prompts"],
-    [`base_model: coder\ngate_mode: random\nexperts_per_token: 3\n${experts}`, "experts_per_token is 3, there are 2 experts"],
+    [
+      `base_model: coder\ngate_mode: random\nexperts_per_token: 3\n${experts}`,
+      "experts_per_token is 3, there are 2 experts",
+    ],
     [`base_model: ./missing\ngate_mode: random\n${experts}`, "no such folder: ./missing"],
-    [`base_model: coder\ngate_mode: random\narchitecture: deepseek\n${experts}`, "DeepSeek-MoE's first architecture is none that we write; leave it out and say --target ernie4_5_moe"],
-    [`base_model: coder\ngate_mode: random\narchitecture: gpt\n${experts}`, '"gpt" is no architecture that such a mixture can be written as'],
-    [`base_model: coder\ngate_mode: random\nshared_experts: [{source_model: poet}, {source_model: coder}]\n${experts}`, "there can be one shared expert, as in mergekit"],
-    [`base_model: coder\ngate_mode: random\narchitecture: mixtral\nshared_experts: [{source_model: poet}]\n${experts}`, "mixtral cannot hold this llama model: it has no shared expert"],
+    [
+      `base_model: coder\ngate_mode: random\narchitecture: deepseek\n${experts}`,
+      "DeepSeek-MoE's first architecture is none that we write; leave it out and say --target ernie4_5_moe",
+    ],
+    [
+      `base_model: coder\ngate_mode: random\narchitecture: gpt\n${experts}`,
+      '"gpt" is no architecture that such a mixture can be written as',
+    ],
+    [
+      `base_model: coder\ngate_mode: random\nshared_experts: [{source_model: poet}, {source_model: coder}]\n${experts}`,
+      "there can be one shared expert, as in mergekit",
+    ],
+    [
+      `base_model: coder\ngate_mode: random\narchitecture: mixtral\nshared_experts: [{source_model: poet}]\n${experts}`,
+      "mixtral cannot hold this llama model: it has no shared expert",
+    ],
   ])("refuses %j", async (text, words) => {
     const { code, stderr } = await upcycle("convert", "--mergekit", file(text), "--dry-run");
     expect(stderr).toContain(words);
@@ -295,7 +444,11 @@ describe("upcycle convert --mergekit", () => {
 
   it("goes with no other model or recipe", async () => {
     expect((await upcycle("convert", base, "--mergekit", "x.yaml", "--dry-run")).stderr).toContain("is one too many");
-    expect((await upcycle("convert", base, "--recipe", "E2G1T2", "--others", "average", "--dry-run")).stderr).toContain("only --mergekit names");
-    expect((await upcycle("convert", "--recipe", "E2G1T2", "--dry-run")).stderr).toContain("missing required argument 'model'");
+    expect((await upcycle("convert", base, "--recipe", "E2G1T2", "--others", "average", "--dry-run")).stderr).toContain(
+      "only --mergekit names",
+    );
+    expect((await upcycle("convert", "--recipe", "E2G1T2", "--dry-run")).stderr).toContain(
+      "missing required argument 'model'",
+    );
   });
 });

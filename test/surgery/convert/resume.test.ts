@@ -1,6 +1,19 @@
 /** Conversions that are stopped, killed, starved and disturbed. Threads and child processes run compiled code. */
 import { spawn, spawnSync } from "node:child_process";
-import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -19,7 +32,12 @@ let made = 0;
 const fresh = (): string => join(root, `out${made++}`);
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
-const asked: Asked = { source: golden("dense/llama"), recipe: upcycleRecipe("E4G2T4", { seed: 3 }), maxShardBytes: 60_000, pace };
+const asked: Asked = {
+  source: golden("dense/llama"),
+  recipe: upcycleRecipe("E4G2T4", { seed: 3 }),
+  maxShardBytes: 60_000,
+  pace,
+};
 const options = (out: string, more: Partial<ConvertOptions> = {}): ConvertOptions => ({ ...asked, out, ...more });
 
 const reference = fresh();
@@ -29,7 +47,10 @@ const expected = async (): Promise<string[]> => {
 };
 
 async function lineOf(promise: Promise<unknown>): Promise<string> {
-  const error: unknown = await promise.then(() => "no error", (cause: unknown) => cause);
+  const error: unknown = await promise.then(
+    () => "no error",
+    (cause: unknown) => cause,
+  );
   return error instanceof UpcycleError ? `${error.kind}: ${error.line.replaceAll(root, "ROOT")}` : String(error);
 }
 
@@ -37,7 +58,15 @@ async function lineOf(promise: Promise<unknown>): Promise<string> {
 async function stopped(out: string, after: number, more: Partial<ConvertOptions> = {}): Promise<string> {
   const abort = new AbortController();
   let seen = 0;
-  return lineOf(convertCheckpoint(options(out, { ...more, signal: abort.signal, onEvent: ({ type }) => void (type === "progress" && ++seen === after && abort.abort()) })));
+  return lineOf(
+    convertCheckpoint(
+      options(out, {
+        ...more,
+        signal: abort.signal,
+        onEvent: ({ type }) => void (type === "progress" && ++seen === after && abort.abort()),
+      }),
+    ),
+  );
 }
 
 describe("threads", () => {
@@ -60,15 +89,25 @@ describe("threads", () => {
     const source = join(root, "halfway");
     cpSync(golden("dense/llama"), source, { recursive: true });
     // The threads open the source after it has been found good.
-    const broken = convertCheckpoint(options(out, { source, threads: 2, onEvent: ({ type }) => void (type === "planned" && rmSync(join(source, "model.safetensors"))) }));
-    expect(await lineOf(broken)).toBe("input: ROOT/halfway: folder has no model.safetensors, no model.safetensors.index.json and no pytorch_model.bin");
+    const broken = convertCheckpoint(
+      options(out, {
+        source,
+        threads: 2,
+        onEvent: ({ type }) => void (type === "planned" && rmSync(join(source, "model.safetensors"))),
+      }),
+    );
+    expect(await lineOf(broken)).toBe(
+      "input: ROOT/halfway: folder has no model.safetensors, no model.safetensors.index.json and no pytorch_model.bin",
+    );
   });
 });
 
 describe("a conversion that is interrupted", () => {
   it("goes on where it was, to the same bytes, and leaves nothing beside", async () => {
     const out = fresh();
-    expect(await stopped(out, 90)).toMatch(/^interrupted: ROOT\/out\d+: stopped with \d+ % written; the same command goes on from there$/);
+    expect(await stopped(out, 90)).toMatch(
+      /^interrupted: ROOT\/out\d+: stopped with \d+ % written; the same command goes on from there$/,
+    );
     expect(existsSync(out)).toBe(false);
     expect(readdirSync(unfinishedName(out)).sort()).toEqual(["folder", "journal.jsonl"]);
     const events: ConvertEvent[] = [];
@@ -103,7 +142,9 @@ describe("a conversion that is interrupted", () => {
     const out = fresh();
     await stopped(out, 90);
     const events: ConvertEvent[] = [];
-    await convertCheckpoint(options(out, { recipe: upcycleRecipe("E4G2T4", { seed: 4 }), onEvent: (event) => events.push(event) }));
+    await convertCheckpoint(
+      options(out, { recipe: upcycleRecipe("E4G2T4", { seed: 4 }), onEvent: (event) => events.push(event) }),
+    );
     expect(events[1]).toEqual({ type: "replaced", name: "E4G2T4 of llama as F32" });
     await convertCheckpoint(options(out, { overwrite: true }));
     expect(hashes(out)).toEqual(await expected());
@@ -136,7 +177,10 @@ describe("a conversion that is interrupted", () => {
 
   it("by Ctrl-C exits with 130 and says how to go on", async () => {
     const out = fresh();
-    const script = runScript(conversionScript(asked, "fs.writeSync(1, 'x\\n'); if (++count === 5) process.kill(process.pid, 'SIGINT');"), [out]);
+    const script = runScript(
+      conversionScript(asked, "fs.writeSync(1, 'x\\n'); if (++count === 5) process.kill(process.pid, 'SIGINT');"),
+      [out],
+    );
     const { code, stdout } = await script.ended;
     expect(code).toBe(130);
     expect(stdout).toMatch(/interrupted: .*stopped with \d+ % written; the same command goes on from there/);
@@ -155,7 +199,11 @@ describe("a source that changes", () => {
     await stopped(out, 90, { source });
     const file = join(source, "model.safetensors");
     utimesSync(file, 1e9, 1e9);
-    expect((await lineOf(convertCheckpoint(options(out, { source })))).replaceAll(/\b[0-9a-f]{12}\b/g, "HASH").replace(/of 20[^,]*,/, "of THEN,")).toMatch(
+    expect(
+      (await lineOf(convertCheckpoint(options(out, { source }))))
+        .replaceAll(/\b[0-9a-f]{12}\b/g, "HASH")
+        .replace(/of 20[^,]*,/, "of THEN,"),
+    ).toMatch(
       /^input: ROOT\/out\d+\/model.safetensors: the source changed since this conversion began: the file was \d+ bytes of THEN, header HASH and is \d+ bytes of 2001-09-09T01:46:40.000Z, header HASH; put it back to go on, or remove ROOT\/\.out\d+\.unfinished to start over with the source as it is$/,
     );
     rmSync(unfinishedName(out), { recursive: true });
@@ -168,8 +216,11 @@ describe("a source that changes", () => {
   it("while it is read is an error, and nothing read from it is kept", async () => {
     const [out, source] = [fresh(), copy()];
     let seen = 0;
-    const onEvent = ({ type }: ConvertEvent): void => void (type === "progress" && ++seen === 20 && utimesSync(join(source, "model.safetensors"), 1e9, 1e9));
-    expect(await lineOf(convertCheckpoint(options(out, { source, onEvent })))).toContain("the source changed while it was read");
+    const onEvent = ({ type }: ConvertEvent): void =>
+      void (type === "progress" && ++seen === 20 && utimesSync(join(source, "model.safetensors"), 1e9, 1e9));
+    expect(await lineOf(convertCheckpoint(options(out, { source, onEvent })))).toContain(
+      "the source changed while it was read",
+    );
     expect([existsSync(out), existsSync(unfinishedName(out))]).toEqual([false, false]);
   });
 });
@@ -201,25 +252,42 @@ describe.skipIf(!canMount)("a disk that fills up", () => {
     mkdirSync(disk);
     const out = fresh();
     // The room asked for is there at the beginning; after 40 chunks something else takes it.
-    const fill = conversionScript(asked, `
+    const fill = conversionScript(
+      asked,
+      `
       if (++count === 40) {
         const disk = process.argv[2].replace(/[^/]*$/, "");
         const { bavail, bsize } = fs.statfsSync(disk);
         fs.writeFileSync(disk + "filler", new Uint8Array(bavail * bsize));
-      }`);
-    const { status, stdout, stderr } = spawnSync("unshare", ["-rm", "sh", "-c", `
+      }`,
+    );
+    const { status, stdout, stderr } = spawnSync(
+      "unshare",
+      [
+        "-rm",
+        "sh",
+        "-c",
+        `
       mount -t tmpfs -o size=500k tmpfs ${disk}
       "$NODE" --input-type=module -e "$FILL" script ${disk}/model; echo "exit $?"
       ls -A ${disk}
       "$NODE" --input-type=module -e "$PLAIN" script ${disk}/model; echo "exit $?"
       rm ${disk}/filler
       "$NODE" --input-type=module -e "$PLAIN" script ${disk}/model; echo "exit $?"
-      cp -r ${disk}/model ${out}`], { env: { ...process.env, NODE: process.execPath, FILL: fill, PLAIN: conversionScript(asked) }, encoding: "utf8" });
+      cp -r ${disk}/model ${out}`,
+      ],
+      { env: { ...process.env, NODE: process.execPath, FILL: fill, PLAIN: conversionScript(asked) }, encoding: "utf8" },
+    );
     expect(stderr).toBe("");
     expect(status).toBe(0);
-    expect(stdout.replaceAll(disk, "DISK")).toMatch(new RegExp(
-      "^failed stopped: DISK/model/model-0000\\d-of-0000\\d.safetensors: cannot write weights: the disk is full; free some space [^\\n]*\\nexit 1\\n" +
-      "\\.model\\.unfinished\\nfiller\\nfailed stopped: DISK/model: not enough disk space[^\\n]*\\nexit 1\\nexit 0\\n$"));
+    expect(stdout.replaceAll(disk, "DISK")).toMatch(
+      new RegExp(
+        "^failed stopped: DISK/model/model-0000\\d-of-0000\\d.safetensors: cannot write weights: the disk is " +
+          "full; free some space [^\\n]*\\nexit 1\\n" +
+          ("\\.model\\.unfinished\\nfiller\\nfailed stopped: DISK/model: not enough disk space[^\\n]*\\nexit " +
+            "1\\nexit 0\\n$"),
+      ),
+    );
     expect(hashes(out)).toEqual(await expected());
   });
 });
@@ -234,11 +302,17 @@ it("a folder that may not be written to is bad input", async ({ skip }) => {
   const main = new URL(built("cli/main.js")).pathname;
   const readable = spawnSync(process.execPath, [main, "--version"], user).status === 0;
   if (!readable) skip("no other user may read the built program");
-  const child = spawn(process.execPath, [main, "convert", golden("dense/llama"), "--recipe", "E8G1T2", "--out", join(parent, "m")], { ...user, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(
+    process.execPath,
+    [main, "convert", golden("dense/llama"), "--recipe", "E8G1T2", "--out", join(parent, "m")],
+    { ...user, stdio: ["ignore", "pipe", "pipe"] },
+  );
   let stderr = "";
   child.stderr.on("data", (data: Buffer) => (stderr += data.toString()));
   const code = await new Promise((resolve) => child.on("close", resolve));
-  expect(stderr.replaceAll(root, "ROOT")).toMatch(/^upcycle: ROOT\/out\d+\/m: cannot create folder: permission denied; give your user access to it, or use another path\n$/);
+  expect(stderr.replaceAll(root, "ROOT")).toMatch(
+    /^upcycle: ROOT\/out\d+\/m: cannot create folder: permission denied; give your user access to it, or use another path\n$/,
+  );
   expect(code).toBe(2);
   expect(readdirSync(parent)).toEqual([]);
 });

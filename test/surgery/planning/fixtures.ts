@@ -3,7 +3,14 @@ import { randomStream } from "../../../src/base/random.js";
 import { fromFloat32 } from "../../../src/files/numeric/dtype.js";
 import { plainAttention, plainRope } from "../../../src/model/decoder/plain.js";
 import { erf } from "../../../src/graph/ir/activations.js";
-import { plainBlocks, rmsNorm, type ActivationKind, type DecoderSpec, type MoeFfn, type RouterSpec } from "../../../src/model/decoder/types.js";
+import {
+  plainBlocks,
+  rmsNorm,
+  type ActivationKind,
+  type DecoderSpec,
+  type MoeFfn,
+  type RouterSpec,
+} from "../../../src/model/decoder/types.js";
 import { draftOf } from "../../../src/surgery/planning/draft.js";
 import { upcycleFfns } from "../../../src/surgery/planning/experts.js";
 import type { UpcycleRecipe } from "../../../src/surgery/planning/recipe.js";
@@ -13,7 +20,10 @@ import { evaluateFloat32, regionsOfWhole, type EvaluationContext } from "../../.
 import { sourceShapes, type SurgeryPlan } from "../../../src/surgery/planning/plan.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 
-export function denseSpec(family: "llama" | "mistral" | "qwen2" | "qwen3", changes: Partial<DecoderSpec> & { inner?: number; layerCount?: number } = {}): DecoderSpec {
+export function denseSpec(
+  family: "llama" | "mistral" | "qwen2" | "qwen3",
+  changes: Partial<DecoderSpec> & { inner?: number; layerCount?: number } = {},
+): DecoderSpec {
   const { inner = 48, layerCount = 2, ...rest } = changes;
   return {
     family,
@@ -52,40 +62,71 @@ export function randomTensors(spec: DecoderSpec, std: number, seed = 7): Map<str
 }
 
 /** Where a plan's sources are float32 tensors in memory, of one parent or several of one shape. */
-export function contextOf(source: DecoderSpec, seed: number, ...parents: readonly ReadonlyMap<string, Float32Array>[]): EvaluationContext {
+export function contextOf(
+  source: DecoderSpec,
+  seed: number,
+  ...parents: readonly ReadonlyMap<string, Float32Array>[]
+): EvaluationContext {
   const shapes = sourceShapes(source);
-  const readers = parents.map((tensors) => regionsOfWhole(shapes, async (key) => ({ dtype: "F32", bytes: fromFloat32("F32", tensors.get(key)!) })));
-  return { shapes, seed, known: new Map(), dtypeOf: () => "F32", readRegion: (region) => readers[region.source ?? 0]!(region) };
+  const readers = parents.map((tensors) =>
+    regionsOfWhole(shapes, async (key) => ({ dtype: "F32", bytes: fromFloat32("F32", tensors.get(key)!) })),
+  );
+  return {
+    shapes,
+    seed,
+    known: new Map(),
+    dtypeOf: () => "F32",
+    readRegion: (region) => readers[region.source ?? 0]!(region),
+  };
 }
 
 /** Every output of a plan. */
-export function evaluatePlan(plan: SurgeryPlan, tensors: ReadonlyMap<string, Float32Array>): Promise<Map<string, Float32Array>> {
+export function evaluatePlan(
+  plan: SurgeryPlan,
+  tensors: ReadonlyMap<string, Float32Array>,
+): Promise<Map<string, Float32Array>> {
   return evaluateAll(plan.outputs, contextOf(plan.source, plan.recipe.seed, tensors));
 }
 
-export async function evaluateAll(outputs: SurgeryPlan["outputs"], context: EvaluationContext): Promise<Map<string, Float32Array>> {
+export async function evaluateAll(
+  outputs: SurgeryPlan["outputs"],
+  context: EvaluationContext,
+): Promise<Map<string, Float32Array>> {
   const out = new Map<string, Float32Array>();
   for (const { slot, value } of outputs) out.set(slot.key, await evaluateFloat32(value, slot.shape, context));
   return out;
 }
 
 /** Layer 0's relative error (see `ffnError`) behind any router, whether a released family has it or not. */
-export async function draftError(source: DecoderSpec, recipe: UpcycleRecipe, router: RouterSpec, sharedExpert: Target["sharedExpert"] = null): Promise<number> {
+export async function draftError(
+  source: DecoderSpec,
+  recipe: UpcycleRecipe,
+  router: RouterSpec,
+  sharedExpert: Target["sharedExpert"] = null,
+): Promise<number> {
   const target = { ...targets.upcycle, routers: { [recipe.order]: router }, sharedExpert };
   const { spec, values } = upcycleFfns(draftOf(source), recipe, target);
   const tensors = randomTensors(source, 0.2);
   const outputs = slotsOf(spec).map((slot) => ({ slot, value: values.get(slot.key)! }));
-  return ffnError({ source, target: spec }, tensors, await evaluateAll(outputs, contextOf(source, recipe.seed, tensors)));
+  return ffnError(
+    { source, target: spec },
+    tensors,
+    await evaluateAll(outputs, contextOf(source, recipe.seed, tensors)),
+  );
 }
 
 /** y = W x for row-major W [rows, x.length], in double precision. */
 export function matVec(weights: ArrayLike<number>, x: readonly number[]): number[] {
   const rows = weights.length / x.length;
-  return Array.from({ length: rows }, (_, row) => x.reduce((sum, value, column) => sum + weights[row * x.length + column]! * value, 0));
+  return Array.from({ length: rows }, (_, row) =>
+    x.reduce((sum, value, column) => sum + weights[row * x.length + column]! * value, 0),
+  );
 }
 
 /** An FFN's tensors by part. */
-export type FfnTensors = (part: "gate" | "gateBias" | "up" | "upBias" | "down" | "downBias") => ArrayLike<number> | undefined;
+export type FfnTensors = (
+  part: "gate" | "gateBias" | "up" | "upBias" | "down" | "downBias",
+) => ArrayLike<number> | undefined;
 
 const activations: Readonly<Record<ActivationKind, (x: number) => number>> = {
   silu: (x) => x / (1 + Math.exp(-x)),
@@ -110,20 +151,30 @@ function route({ experts, topK, router }: MoeFfn, logits: readonly number[]): [e
   const chosen = order.slice(0, topK);
   if (router.score === "sparsemixer") return chosen.map((e) => [e, router.scaling]);
   const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
-  const score = (e: number): number => (router.score === "sigmoid" ? 1 / (1 + Math.exp(-logits[e]!)) : Math.exp(logits[e]!) / total);
+  const score = (e: number): number =>
+    router.score === "sigmoid" ? 1 / (1 + Math.exp(-logits[e]!)) : Math.exp(logits[e]!) / total;
   const { renormalise } = router;
-  const divisor = renormalise === null ? 1 : Math.max(chosen.reduce((sum, e) => sum + score(e), 0) + renormalise.plus, renormalise.atLeast);
+  const divisor =
+    renormalise === null
+      ? 1
+      : Math.max(chosen.reduce((sum, e) => sum + score(e), 0) + renormalise.plus, renormalise.atLeast);
   return chosen.map((e) => [e, (score(e) / divisor) * router.scaling]);
 }
 
 /** Layer 0's MoE for one token: output, and the chosen experts. */
-export function moe(spec: DecoderSpec, tensors: ReadonlyMap<string, Float32Array>, x: readonly number[]): { y: number[]; chosen: number[] } {
+export function moe(
+  spec: DecoderSpec,
+  tensors: ReadonlyMap<string, Float32Array>,
+  x: readonly number[],
+): { y: number[]; chosen: number[] } {
   const layer = spec.layers[0]!.ffn as MoeFfn;
   const at = (key: string): Float32Array => tensors.get(`layers.0.${key}`)!;
   const routed = route(layer, matVec(at("router"), x));
   const y = x.map(() => 0);
   for (const [e, weight] of routed) {
-    ffn(layer, (part) => tensors.get(`layers.0.experts.${e}.${part}`), x).forEach((value, i) => (y[i]! += weight * value));
+    ffn(layer, (part) => tensors.get(`layers.0.experts.${e}.${part}`), x).forEach(
+      (value, i) => (y[i]! += weight * value),
+    );
   }
   if (layer.shared !== null) {
     const open = layer.shared.gated ? 1 / (1 + Math.exp(-matVec(at("sharedRouter"), x)[0]!)) : 1;
@@ -135,7 +186,10 @@ export function moe(spec: DecoderSpec, tensors: ReadonlyMap<string, Float32Array
 
 /** Relative error over several random tokens of unit RMS: |moe - dense| / |dense|. */
 export function ffnError(
-  { source: from, target: to }: Pick<SurgeryPlan, "source" | "target">, source: ReadonlyMap<string, Float32Array>, target: ReadonlyMap<string, Float32Array>, tokens = 12,
+  { source: from, target: to }: Pick<SurgeryPlan, "source" | "target">,
+  source: ReadonlyMap<string, Float32Array>,
+  target: ReadonlyMap<string, Float32Array>,
+  tokens = 12,
 ): number {
   let difference = 0;
   let size = 0;

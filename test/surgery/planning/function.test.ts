@@ -7,7 +7,12 @@ import { denseSpec, evaluatePlan, ffnError, moe, randomTensors } from "./fixture
 
 type Options = Parameters<typeof upcycleRecipe>[1];
 
-async function errorOf(name: string, options: Options, source = denseSpec("llama", { layerCount: 1 }), std = 0.2): Promise<number> {
+async function errorOf(
+  name: string,
+  options: Options,
+  source = denseSpec("llama", { layerCount: 1 }),
+  std = 0.2,
+): Promise<number> {
   const plan = planUpcycle(source, upcycleRecipe(name, options));
   const tensors = randomTensors(source, std);
   return ffnError(plan, tensors, await evaluatePlan(plan, tensors));
@@ -24,9 +29,12 @@ describe("planned MoE layer against dense FFN, double precision", () => {
     },
   );
 
-  it.each(["E8G1T1", "E8G1T2", "E4G2T2", "E8G8T8", "E2G8T8"])("softmax-topk keeps it for a constant router: %s", async (name) => {
-    expect(await errorOf(name, { order: "softmax-topk", routerStd: 0 })).toBeLessThan(equal);
-  });
+  it.each(["E8G1T1", "E8G1T2", "E4G2T2", "E8G8T8", "E2G8T8"])(
+    "softmax-topk keeps it for a constant router: %s",
+    async (name) => {
+      expect(await errorOf(name, { order: "softmax-topk", routerStd: 0 })).toBeLessThan(equal);
+    },
+  );
 
   it("softmax-topk over all experts keeps it for any router", async () => {
     expect(await errorOf("E2G4T8", { order: "softmax-topk", routerStd: 1 })).toBeLessThan(equal);
@@ -38,13 +46,15 @@ describe("planned MoE layer against dense FFN, double precision", () => {
 
   it("a non-constant softmax-topk router loses more with a larger std", async () => {
     const errors = [];
-    for (const routerStd of [0.006, 0.02, 0.2]) errors.push(await errorOf("E8G1T1", { order: "softmax-topk", routerStd }));
+    for (const routerStd of [0.006, 0.02, 0.2])
+      errors.push(await errorOf("E8G1T1", { order: "softmax-topk", routerStd }));
     expect(errors[0]).toBeGreaterThan(0.001);
     expect(errors[1]).toBeGreaterThan(errors[0]!);
     expect(errors[2]).toBeGreaterThan(errors[1]!);
   });
 
-  // Double-precision figures of the literature notes: 19.6 % and 14.0 % (topk-softmax, pre-activations of unit variance).
+  // Double-precision figures of the literature notes: 19.6 % and 14.0 % (topk-softmax, pre-activations of unit
+  // variance).
   it.each([
     ["E8G8T8", "topk-softmax", 0.196],
     ["E8G4T8", "topk-softmax", 0.14],
@@ -65,7 +75,11 @@ describe("planned MoE layer against dense FFN, double precision", () => {
   });
 
   it("uneven top-k starts far away, as the refusal says", async () => {
-    const error = await errorOf("E8G8T4", { allowUnevenTopK: true }, denseSpec("llama", { hidden: 32, inner: 128, layerCount: 1 }));
+    const error = await errorOf(
+      "E8G8T4",
+      { allowUnevenTopK: true },
+      denseSpec("llama", { hidden: 32, inner: 128, layerCount: 1 }),
+    );
     expect(error).toBeGreaterThan(0.5);
   });
 
@@ -91,12 +105,18 @@ describe("virtual groups", () => {
         async (expansion, granularity, picked, seed) => {
           const topK = Math.min(picked, expansion) * granularity;
           const source = denseSpec("llama", { layerCount: 1 });
-          const plan = planUpcycle(source, upcycleRecipe(`E${expansion}G${granularity}T${topK}`, { seed, routerStd: 1 }));
+          const plan = planUpcycle(
+            source,
+            upcycleRecipe(`E${expansion}G${granularity}T${topK}`, { seed, routerStd: 1 }),
+          );
           const tensors = await evaluatePlan(plan, randomTensors(source, 0.2));
           const values = new Float64Array(source.hidden);
           randomStream(seed, "token").normals(values, 0);
           const { chosen } = moe(plan.target, tensors, [...values]);
-          const counts = Array.from({ length: granularity }, (_, part) => chosen.filter((e) => e % granularity === part).length);
+          const counts = Array.from(
+            { length: granularity },
+            (_, part) => chosen.filter((e) => e % granularity === part).length,
+          );
           expect(counts).toEqual(counts.map(() => topK / granularity));
         },
       ),

@@ -1,6 +1,11 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { softmaxRouter, type ActivationKind, type DecoderSpec, type RouterSpec } from "../../../src/model/decoder/types.js";
+import {
+  softmaxRouter,
+  type ActivationKind,
+  type DecoderSpec,
+  type RouterSpec,
+} from "../../../src/model/decoder/types.js";
 import { evaluate, evaluateRows } from "../../../src/surgery/planning/evaluate.js";
 import { expectedPreservation } from "../../../src/surgery/planning/expectation.js";
 import { explainPlan } from "../../../src/surgery/planning/explain.js";
@@ -16,20 +21,34 @@ const rounded = 1e-6;
 /** A decoder whose FFN is of any kind. */
 function withFfn(gated: boolean, activation: ActivationKind, bias: boolean, inner = 48): DecoderSpec {
   const source = denseSpec("llama", { layerCount: 1 });
-  return { ...source, layers: source.layers.map((layer) => ({ ...layer, ffn: { kind: "dense", inner, bias, activation, gated } })) };
+  return {
+    ...source,
+    layers: source.layers.map((layer) => ({ ...layer, ffn: { kind: "dense", inner, bias, activation, gated } })),
+  };
 }
 
 const sigmoid: RouterSpec = { ...softmaxRouter("softmax-topk"), score: "sigmoid" };
 const normalisedSigmoid: RouterSpec = { ...sigmoid, renormalise: { plus: 1e-20, atLeast: 0 }, scaling: 2.5 };
 
 describe("exact scaling", () => {
-  const kinds: [boolean, ActivationKind][] = [[true, "silu"], [true, "geluTanh"], [false, "gelu"], [false, "relu"], [false, "relu2"], [false, "geluTanh"]];
+  const kinds: [boolean, ActivationKind][] = [
+    [true, "silu"],
+    [true, "geluTanh"],
+    [false, "gelu"],
+    [false, "relu"],
+    [false, "relu2"],
+    [false, "geluTanh"],
+  ];
 
   it.each(kinds)("keeps FFNs with biases (gated %s, %s), renormalised or constant", async (gated, activation) => {
     const source = withFfn(gated, activation, true);
     for (const name of ["E8G1T2", "E4G4T8", "E8G8T8"]) {
-      expect(await draftError(source, upcycleRecipe(name, { routerStd: 1 }), softmaxRouter("topk-softmax"))).toBeLessThan(equal);
-      expect(await draftError(source, upcycleRecipe(name, { routerStd: 0 }), softmaxRouter("softmax-topk"))).toBeLessThan(equal);
+      expect(
+        await draftError(source, upcycleRecipe(name, { routerStd: 1 }), softmaxRouter("topk-softmax")),
+      ).toBeLessThan(equal);
+      expect(
+        await draftError(source, upcycleRecipe(name, { routerStd: 0 }), softmaxRouter("softmax-topk")),
+      ).toBeLessThan(equal);
       expect(await draftError(source, upcycleRecipe(name, { routerStd: 0 }), sigmoid)).toBeLessThan(equal);
       expect(await draftError(source, upcycleRecipe(name, { routerStd: 1 }), normalisedSigmoid)).toBeLessThan(rounded);
     }
@@ -50,13 +69,21 @@ describe("exact scaling", () => {
 });
 
 describe("the paper's scaling", () => {
-  it.each([[true, "relu"], [false, "relu"], [false, "relu2"]] as [boolean, ActivationKind][])(
+  it.each([
+    [true, "relu"],
+    [false, "relu"],
+    [false, "relu2"],
+  ] as [boolean, ActivationKind][])(
     "is exact where the activation is homogeneous (gated %s, %s), biases included",
     async (gated, activation) => {
       const recipe = upcycleRecipe("E8G8T8", { scaling: "paper", routerStd: 1 });
-      expect(await draftError(withFfn(gated, activation, !gated), recipe, softmaxRouter("topk-softmax"))).toBeLessThan(rounded);
+      expect(await draftError(withFfn(gated, activation, !gated), recipe, softmaxRouter("topk-softmax"))).toBeLessThan(
+        rounded,
+      );
       const plan = { ...recipe, order: "softmax-topk", routerStd: 0 } as const;
-      expect(await draftError(withFfn(gated, activation, false), plan, softmaxRouter("softmax-topk"))).toBeLessThan(rounded);
+      expect(await draftError(withFfn(gated, activation, false), plan, softmaxRouter("softmax-topk"))).toBeLessThan(
+        rounded,
+      );
     },
   );
 
@@ -65,7 +92,10 @@ describe("the paper's scaling", () => {
     const recipe = { ...upcycleRecipe("E8G8T8", { scaling: "paper", order: "softmax-topk", routerStd: 0 }) };
     const expected = expectedPreservation(recipe, source, softmaxRouter("softmax-topk"));
     expect(expected.kind).toBe("approximate");
-    expect(expected.why).toBe("the bias behind down stays as it is, as in Megatron-Core, but the selected weights sum to 0.125; exact scaling takes this into account");
+    expect(expected.why).toBe(
+      "the bias behind down stays as it is, as in Megatron-Core, but the selected weights sum to 0.125; exact " +
+        "scaling takes this into account",
+    );
     expect(await draftError(source, recipe, softmaxRouter("softmax-topk"))).toBeGreaterThan(0.1);
     const renormalised = { ...recipe, order: "topk-softmax" } as const;
     expect(expectedPreservation(renormalised, source, softmaxRouter("topk-softmax")).kind).toBe("exact");
@@ -74,13 +104,21 @@ describe("the paper's scaling", () => {
   // Double-precision figure of the literature notes for GELU E8G8T8 at unit pre-activations: 17.7 %.
   it("changes GELU by about 18 %", async () => {
     const source = { ...withFfn(false, "gelu", false, 256), hidden: 25 };
-    const error = await draftError(source, upcycleRecipe("E8G8T8", { scaling: "paper" }), softmaxRouter("topk-softmax"));
+    const error = await draftError(
+      source,
+      upcycleRecipe("E8G8T8", { scaling: "paper" }),
+      softmaxRouter("topk-softmax"),
+    );
     expect(error).toBeGreaterThan(0.1);
     expect(error).toBeLessThan(0.25);
   });
 });
 
-async function errorOf(name: string, options: RecipeOptions, source = denseSpec("llama", { layerCount: 1 })): Promise<number> {
+async function errorOf(
+  name: string,
+  options: RecipeOptions,
+  source = denseSpec("llama", { layerCount: 1 }),
+): Promise<number> {
   const plan = planUpcycle(source, upcycleRecipe(name, options));
   const tensors = randomTensors(source, 0.2);
   return ffnError(plan, tensors, await evaluatePlan(plan, tensors));
@@ -88,12 +126,19 @@ async function errorOf(name: string, options: RecipeOptions, source = denseSpec(
 
 describe("a shared expert with a part of the FFN", () => {
   it.each(["E8G1T2", "E4G4T8", "E2G8T8"])("keeps the function, behind a sigmoid gate: %s", async (name) => {
-    expect(await errorOf(name, { shared: 16, routerStd: 1 }, denseSpec("qwen2", { layerCount: 1 }))).toBeLessThan(equal);
+    expect(await errorOf(name, { shared: 16, routerStd: 1 }, denseSpec("qwen2", { layerCount: 1 }))).toBeLessThan(
+      equal,
+    );
   });
 
   it("keeps it without a gate", async () => {
     const recipe = upcycleRecipe("E4G4T8", { shared: 16, routerStd: 1 });
-    expect(await draftError(denseSpec("llama", { layerCount: 1 }), recipe, normalisedSigmoid, { gated: false, required: false })).toBeLessThan(rounded);
+    expect(
+      await draftError(denseSpec("llama", { layerCount: 1 }), recipe, normalisedSigmoid, {
+        gated: false,
+        required: false,
+      }),
+    ).toBeLessThan(rounded);
   });
 
   it("has its size in the spec, and experts their origin behind it", async () => {
@@ -101,7 +146,9 @@ describe("a shared expert with a part of the FFN", () => {
     const plan = planUpcycle(source, upcycleRecipe("E4G4T8", { shared: 16 }));
     expect(plan.target.layers[0]!.ffn).toMatchObject({ inner: 8, shared: { inner: 16, gated: true } });
     expect(plan.unused).toEqual([]);
-    expect(expertOrigins(source, plan.target).find(({ expert, part }) => expert === 5 && part === "up")!.from).toMatchObject({ rowStart: 24, rowCount: 8 });
+    expect(
+      expertOrigins(source, plan.target).find(({ expert, part }) => expert === 5 && part === "up")!.from,
+    ).toMatchObject({ rowStart: 24, rowCount: 8 });
     expect(explainPlan(plan).filter((line) => line.startsWith("shared"))).toMatchInlineSnapshot(`
       [
         "sharedGate (2 tensors): rows 0..15 of the parent's gate",
@@ -120,10 +167,15 @@ describe("splitting without replication", () => {
 
   it("gives every part a router row of its own, and a token the parts that it selects", async () => {
     const plan = planUpcycle(denseSpec("llama"), upcycleRecipe("E1G8T4"));
-    expect(plan.outputs.find(({ slot }) => slot.at.part === "router")!.value).toMatchObject({ op: "normal", repeat: 1 });
+    expect(plan.outputs.find(({ slot }) => slot.at.part === "router")!.value).toMatchObject({
+      op: "normal",
+      repeat: 1,
+    });
     expect(plan.expected).toMatchObject({ kind: "approximate", why: "a token gets 4 of the 8 parts of the FFN" });
     expect(plan.factors[0]!.down).toBe(4);
-    expect(plan.warnings).toEqual(["E1G8T4: a token gets 4 of 8 parts, chosen by an untrained router; expect a high loss at the start"]);
+    expect(plan.warnings).toEqual([
+      "E1G8T4: a token gets 4 of 8 parts, chosen by an untrained router; expect a high loss at the start",
+    ]);
   });
 });
 
@@ -134,23 +186,35 @@ describe("chosen layers", () => {
     expect(plan.target.layers.map(({ ffn }) => ffn.kind)).toEqual(["dense", "moe", "dense", "moe"]);
     expect(plan.factors.map((factors) => factors?.output ?? null)).toEqual([null, 2, null, 2]);
     expect(plan.unused).toEqual([]);
-    expect(plan.outputs.find(({ slot }) => slot.key === "layers.2.up")!.value).toEqual({ op: "read", key: "layers.2.up" });
-    expect(explainPlan(plan)[0]).toBe("E4G2T4: qwen3 to qwen3_moe, 8 experts of size 24 in place of one FFN of 48 in 2 of 4 layers, 4 per token, topk-softmax router");
+    expect(plan.outputs.find(({ slot }) => slot.key === "layers.2.up")!.value).toEqual({
+      op: "read",
+      key: "layers.2.up",
+    });
+    expect(explainPlan(plan)[0]).toBe(
+      "E4G2T4: qwen3 to qwen3_moe, 8 experts of size 24 in place of one FFN of 48 in 2 of 4 layers, 4 per " +
+        "token, topk-softmax router",
+    );
   });
 
   it("steer the choice of the target", () => {
-    const target = (layers: string): string => planUpcycle(denseSpec("llama", { layerCount: 3 }), upcycleRecipe("E4G1T2", { layers })).target.family;
+    const target = (layers: string): string =>
+      planUpcycle(denseSpec("llama", { layerCount: 3 }), upcycleRecipe("E4G1T2", { layers })).target.family;
     expect([target("all"), target("1-"), target("even")]).toEqual(["mixtral", "qwen2_moe", "qwen2_moe"]);
   });
 });
 
 describe("padding", () => {
-  it.each(["silu", "gelu", "geluTanh", "relu", "relu2"] as const)("with zero units keeps FFNs of any activation, gated or not: %s", async (activation) => {
-    const recipe = upcycleRecipe("E4G4T8", { pad: true, routerStd: 1 });
-    for (const gated of [true, false]) {
-      expect(await draftError(withFfn(gated, activation, true, 46), recipe, softmaxRouter("topk-softmax"))).toBeLessThan(equal);
-    }
-  });
+  it.each(["silu", "gelu", "geluTanh", "relu", "relu2"] as const)(
+    "with zero units keeps FFNs of any activation, gated or not: %s",
+    async (activation) => {
+      const recipe = upcycleRecipe("E4G4T8", { pad: true, routerStd: 1 });
+      for (const gated of [true, false]) {
+        expect(
+          await draftError(withFfn(gated, activation, true, 46), recipe, softmaxRouter("topk-softmax")),
+        ).toBeLessThan(equal);
+      }
+    },
+  );
 
   it("is off unless asked for; experts' origins are filled alike", async () => {
     const source = denseSpec("llama", { inner: 46, layerCount: 1 });
@@ -161,7 +225,9 @@ describe("padding", () => {
     const child = await evaluatePlan(plan, parent);
     for (const origin of expertOrigins(source, plan.target)) {
       const factor = origin.part === "down" ? 4 : 1;
-      expect(originValues(parent.get(origin.from.key)!, origin).map((value) => value * factor)).toEqual(child.get(origin.key));
+      expect(originValues(parent.get(origin.from.key)!, origin).map((value) => value * factor)).toEqual(
+        child.get(origin.key),
+      );
     }
   });
 });
@@ -185,7 +251,12 @@ const wide = denseSpec("llama", { layerCount: 1, inner: 512, hidden: 64 });
 
 describe("Drop-Upcycling", () => {
   const offset = 0.05;
-  const parent = new Map([...randomTensors(wide, 0.1)].map(([key, values]) => [key, values.map((value, i) => value * (1 + (i % 7)) + offset)]));
+  const parent = new Map(
+    [...randomTensors(wide, 0.1)].map(([key, values]) => [
+      key,
+      values.map((value, i) => value * (1 + (i % 7)) + offset),
+    ]),
+  );
   const plan = planUpcycle(wide, upcycleRecipe("E4G1T2", { drop: 0.25, seed: 5 }));
 
   it("draws the same hidden units of gate, up and down afresh, others for each expert, and keeps the rest", async () => {
@@ -220,7 +291,11 @@ describe("Drop-Upcycling", () => {
   });
 
   it("with ratio 0 is a copy, with ratio 1 keeps nothing", async () => {
-    expect(planUpcycle(wide, upcycleRecipe("E4G1T2", { drop: 0 })).outputs.every(({ value }) => !printExpr(value).includes("redraw"))).toBe(true);
+    expect(
+      planUpcycle(wide, upcycleRecipe("E4G1T2", { drop: 0 })).outputs.every(
+        ({ value }) => !printExpr(value).includes("redraw"),
+      ),
+    ).toBe(true);
     const child = await evaluatePlan(planUpcycle(wide, upcycleRecipe("E4G1T2", { drop: 1 })), parent);
     const own = child.get("layers.0.experts.0.up")!;
     expect(own.every((value, i) => value !== parent.get("layers.0.up")![i])).toBe(true);
@@ -266,7 +341,9 @@ describe("random experts", () => {
   it("know nothing of the parent", async () => {
     const plan = planUpcycle(wide, upcycleRecipe("E4G1T2", { experts: "random" }));
     expect(plan.unused).toEqual(["layers.0.gate", "layers.0.up", "layers.0.down"]);
-    const { mean, std } = moments([...(await evaluatePlan(plan, randomTensors(wide, 1))).get("layers.0.experts.3.gate")!]);
+    const { mean, std } = moments([
+      ...(await evaluatePlan(plan, randomTensors(wide, 1))).get("layers.0.experts.3.gate")!,
+    ]);
     expect(Math.abs(mean)).toBeLessThan(0.0005);
     expect(std).toBeCloseTo(wide.initStd, 3);
   });
@@ -274,7 +351,13 @@ describe("random experts", () => {
 
 describe("values of these methods", () => {
   const source = denseSpec("llama", { layerCount: 1, inner: 46 });
-  const all: RecipeOptions = { pad: true, drop: 0.3, permute: true, noise: { std: 0.5, relative: true, fraction: 0.5 }, scaling: "paper" };
+  const all: RecipeOptions = {
+    pad: true,
+    drop: 0.3,
+    permute: true,
+    noise: { std: 0.5, relative: true, fraction: 0.5 },
+    scaling: "paper",
+  };
   const plan: SurgeryPlan = planUpcycle(source, upcycleRecipe("E2G4T4", all));
   const tensors = randomTensors(source, 0.3);
 
@@ -297,11 +380,20 @@ describe("values of these methods", () => {
   it("have sizes, sources, a printed form and JSON", () => {
     for (const { slot, value } of plan.outputs) {
       if (slot.at.expert === undefined) continue;
-      expect(sizeOf(value, new Map([[sourceKeys(value)[0]!, slot.at.part === "down" ? [16, 46] : [46, 16]]]))).toEqual(slot.shape);
+      expect(sizeOf(value, new Map([[sourceKeys(value)[0]!, slot.at.part === "down" ? [16, 46] : [46, 16]]]))).toEqual(
+        slot.shape,
+      );
     }
     expect(new Set(plan.outputs.map(({ value }) => printExpr(value))).size).toBe(plan.outputs.length);
     expect(JSON.parse(JSON.stringify(plan))).toEqual(plan);
-    expect(printExpr(plan.outputs.find(({ slot }) => slot.key === "layers.0.experts.7.down")!.value)).toMatchInlineSnapshot(`"scale(shuffle(noise(redraw(pad(columns(layers.0.down, 36..45), 16 x 12), 3 columns, choice layers.0.experts.7.drop, stream layers.0.experts.7.down.drop), std 0.5 of its own, on 0.5 of the elements, stream layers.0.experts.7.down.noise), columns, stream layers.0.experts.7.order), 1.587401032447815)"`);
+    expect(
+      printExpr(plan.outputs.find(({ slot }) => slot.key === "layers.0.experts.7.down")!.value),
+    ).toMatchInlineSnapshot(
+      `"scale(shuffle(noise(redraw(pad(columns(layers.0.down, 36..45), 16 x 12), 3 columns, choice ` +
+        "layers.0.experts.7.drop, stream layers.0.experts.7.down.drop), std 0.5 of its own, on 0.5 of the " +
+        "elements, stream layers.0.experts.7.down.noise), columns, stream layers.0.experts.7.order), " +
+        `1.587401032447815)"`,
+    );
     expect(explainPlan(plan).filter((line) => line.startsWith("experts"))).toMatchInlineSnapshot(`
       [
         "experts.gate (8 tensors): rows 0..11 of the parent's gate, 3 of its rows drawn afresh with their mean and std, plus noise of std 0.5 times their own on 50 % of the elements, rows in an order of its own, times 1.587; rows 12..23 of the parent's gate, 3 of its rows drawn afresh with their mean and std, plus noise of std 0.5 times their own on 50 % of the elements, rows in an order of its own, times 1.587; and so on, 4 parts in turn",
@@ -319,6 +411,7 @@ describe("values of these methods", () => {
 
 function moments(values: readonly number[]): { mean: number; std: number; kurtosis: number } {
   const mean = values.reduce((a, b) => a + b, 0) / values.length;
-  const central = (power: number): number => values.reduce((sum, value) => sum + (value - mean) ** power, 0) / values.length;
+  const central = (power: number): number =>
+    values.reduce((sum, value) => sum + (value - mean) ** power, 0) / values.length;
   return { mean, std: Math.sqrt(central(2)), kurtosis: central(4) / central(2) ** 2 };
 }

@@ -2,9 +2,25 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { fromFloat32, toFloat32, type FloatDtype } from "../../../src/files/numeric/dtype.js";
 import { cosineSimilarity } from "../../../src/files/numeric/similarity.js";
-import { evaluate, evaluateFloat32, regionsOfWhole, type EvaluationContext } from "../../../src/surgery/planning/evaluate.js";
+import {
+  evaluate,
+  evaluateFloat32,
+  regionsOfWhole,
+  type EvaluationContext,
+} from "../../../src/surgery/planning/evaluate.js";
 import { explainPlan } from "../../../src/surgery/planning/explain.js";
-import { columns, fill, givesShape, normal, originOf, printExpr, read, regionOf, rows, scale } from "../../../src/surgery/planning/expr.js";
+import {
+  columns,
+  fill,
+  givesShape,
+  normal,
+  originOf,
+  printExpr,
+  read,
+  regionOf,
+  rows,
+  scale,
+} from "../../../src/surgery/planning/expr.js";
 import { expertOrigins, originValues } from "../../../src/surgery/planning/lineage.js";
 import { planMultiply } from "../../../src/surgery/planning/multiply.js";
 import { planUpcycle, sourceShapes } from "../../../src/surgery/planning/plan.js";
@@ -35,7 +51,16 @@ describe("plans", () => {
     const source = denseSpec("qwen3", { tiedHead: true });
     const { target } = planUpcycle(source, upcycleRecipe("E8G1T2"));
     expect({ ...target, family: source.family, layers: source.layers, auxLossCoef: 0 }).toEqual(source);
-    expect(target.layers[0]!.ffn).toEqual({ kind: "moe", activation: "silu", inner: 48, experts: 8, topK: 2, router: softmaxRouter("topk-softmax"), ...plainExperts, shared: null });
+    expect(target.layers[0]!.ffn).toEqual({
+      kind: "moe",
+      activation: "silu",
+      inner: 48,
+      experts: 8,
+      topK: 2,
+      router: softmaxRouter("topk-softmax"),
+      ...plainExperts,
+      shared: null,
+    });
   });
 
   it("explain themselves", () => {
@@ -83,10 +108,16 @@ describe("plans", () => {
 });
 
 describe("expressions", () => {
-  const shapes = new Map([["w", [6, 4]], ["b", [6]]]);
+  const shapes = new Map([
+    ["w", [6, 4]],
+    ["b", [6]],
+  ]);
   const values = Float32Array.from({ length: 24 }, (_, i) => i);
   const raw = (dtype: FloatDtype, bytes: Uint8Array): EvaluationContext => ({
-    shapes, seed: 3, dtypeOf: () => dtype, readRegion: regionsOfWhole(shapes, () => Promise.resolve({ dtype, bytes })),
+    shapes,
+    seed: 3,
+    dtypeOf: () => dtype,
+    readRegion: regionsOfWhole(shapes, () => Promise.resolve({ dtype, bytes })),
   });
   const stored = (dtype: FloatDtype, of = values): EvaluationContext => raw(dtype, fromFloat32(dtype, of));
   const context = stored("F32");
@@ -95,7 +126,14 @@ describe("expressions", () => {
     const expr = scale(columns(scale(rows(read("w"), 2, 3), 2), 1, 2), 0.5);
     expect(printExpr(expr)).toBe("scale(columns(scale(rows(w, 2..4), 2), 1..2), 0.5)");
     expect(regionOf(expr, shapes)).toBeNull();
-    expect(originOf(expr, shapes)).toEqual({ key: "w", rowStart: 2, rowCount: 3, columnStart: 1, columnCount: 2, stride: 4 });
+    expect(originOf(expr, shapes)).toEqual({
+      key: "w",
+      rowStart: 2,
+      rowCount: 3,
+      columnStart: 1,
+      columnCount: 2,
+      stride: 4,
+    });
     expect([...(await evaluateFloat32(expr, [3, 2], context))]).toEqual([9, 10, 13, 14, 17, 18]);
   });
 
@@ -103,7 +141,9 @@ describe("expressions", () => {
     expect(givesShape(rows(read("b"), 0, 2), [2], shapes)).toBe(true);
     expect(givesShape(rows(read("w"), 0, 2), [2, 3], shapes)).toBe(false);
     expect(givesShape(normal(1, "s", 2), [3, 4], shapes)).toBe(false);
-    expect(() => givesShape(rows(fill(0), 0, 1), [1, 4], shapes)).toThrow("plan takes a part of drawn values: rows(fill(0), 0..0)");
+    expect(() => givesShape(rows(fill(0), 0, 1), [1, 4], shapes)).toThrow(
+      "plan takes a part of drawn values: rows(fill(0), 0..0)",
+    );
     expect(() => givesShape(rows(read("w"), 4, 3), [3, 4], shapes)).toThrow("plan takes rows of w 4..6 of 6");
     expect(() => givesShape(read("x"), [3, 4], shapes)).toThrow("plan reads x, which the source does not have");
   });
@@ -123,7 +163,12 @@ describe("expressions", () => {
       const doubled = await evaluate(scale(read("w"), 8), [6, 4], dtype, stored(dtype));
       expect(toFloat32(dtype, doubled)).toEqual(values.map((x) => 8 * x));
       const third = await evaluate(scale(read("w"), 1 / 3), [6, 4], dtype, stored(dtype));
-      expect(third).toEqual(fromFloat32(dtype, values.map((x) => x / 3)));
+      expect(third).toEqual(
+        fromFloat32(
+          dtype,
+          values.map((x) => x / 3),
+        ),
+      );
     }
     // The source is not written into.
     expect(values[1]).toBe(1);
@@ -131,8 +176,12 @@ describe("expressions", () => {
 
   it("refuse what float16 cannot hold", async () => {
     const large = values.map((x) => 4000 * x);
-    await expect(evaluate(scale(read("w"), 2), [6, 4], "F16", stored("BF16", large))).rejects.toThrow("does not fit into float16");
-    await expect(evaluate(read("w"), [6, 4], "F16", stored("BF16", large))).rejects.toThrow("does not fit into float16");
+    await expect(evaluate(scale(read("w"), 2), [6, 4], "F16", stored("BF16", large))).rejects.toThrow(
+      "does not fit into float16",
+    );
+    await expect(evaluate(read("w"), [6, 4], "F16", stored("BF16", large))).rejects.toThrow(
+      "does not fit into float16",
+    );
     await expect(evaluate(rows(read("w"), 0, 2), [2, 4], "F16", stored("BF16", large))).resolves.toHaveLength(16);
   });
 
@@ -160,7 +209,10 @@ describe("seeds", () => {
 
   it("the router keeps its numbers (a change here changes every upcycled model)", async () => {
     const source = denseSpec("llama");
-    const out = await evaluatePlan(planUpcycle(source, upcycleRecipe("E4G2T4", { seed: 5 })), randomTensors(source, 0.1));
+    const out = await evaluatePlan(
+      planUpcycle(source, upcycleRecipe("E4G2T4", { seed: 5 })),
+      randomTensors(source, 0.1),
+    );
     expect([...out.get("layers.0.router")!.subarray(0, 4)]).toMatchInlineSnapshot(`
       [
         0.0029742089100182056,
@@ -186,32 +238,48 @@ describe("lineage", () => {
     const tensors = randomTensors(source, 0.1);
     const out = await evaluatePlan(plan, tensors);
     for (const origin of origins) {
-      expect(cosineSimilarity(out.get(origin.key)!, originValues(tensors.get(origin.from.key)!, origin))).toBeCloseTo(1, 12);
+      expect(cosineSimilarity(out.get(origin.key)!, originValues(tensors.get(origin.from.key)!, origin))).toBeCloseTo(
+        1,
+        12,
+      );
     }
   });
 
   it("follows units into their order and experts to their parents, also behind multiplication", async () => {
     const source = denseSpec("qwen2");
-    const parents = [{ source: 1, noise: 0, scale: 0.5 }, { source: 0, noise: 0, scale: -2 }, { source: 2, noise: 0, scale: 1 }];
+    const parents = [
+      { source: 1, noise: 0, scale: 0.5 },
+      { source: 0, noise: 0, scale: -2 },
+      { source: 2, noise: 0, scale: 1 },
+    ];
     const dense = [3, 4, 5].map((seed) => randomTensors(source, 0.1, seed));
     for (const options of [{ permute: true, seed: 7 }, { parents }, { parents, permute: true, seed: 8 }]) {
       const recipe = upcycleRecipe("E3G2T2", options);
       const child = planUpcycle(source, recipe);
       const cosines = (out: ReadonlyMap<string, Float32Array>, spec: DecoderSpec, copies: number): number[] =>
-        expertOrigins(source, spec, { recipe, copies }).map((origin) => cosineSimilarity(out.get(origin.key)!, originValues(dense[origin.source]!.get(origin.from.key)!, origin)));
+        expertOrigins(source, spec, { recipe, copies }).map((origin) =>
+          cosineSimilarity(out.get(origin.key)!, originValues(dense[origin.source]!.get(origin.from.key)!, origin)),
+        );
       const out = await evaluateAll(child.outputs, contextOf(source, recipe.seed, ...dense));
       for (const cosine of cosines(out, child.target, 1)) expect(cosine).toBeCloseTo(1, 6);
       const twice = planMultiply(child.target, { copies: 2, topK: null, routerStd: 0, seed: 0 });
-      for (const cosine of cosines(await evaluateAll(twice.outputs, contextOf(child.target, 0, out)), twice.target, 2)) expect(cosine).toBeCloseTo(1, 6);
+      for (const cosine of cosines(await evaluateAll(twice.outputs, contextOf(child.target, 0, out)), twice.target, 2))
+        expect(cosine).toBeCloseTo(1, 6);
     }
     const { target } = planUpcycle(source, upcycleRecipe("E4G2T4"));
-    expect(() => expertOrigins(source, target, { recipe: upcycleRecipe("E3G2T2"), copies: 1 })).toThrow("8 experts, which the recipe E3G2T2 of its record does not make");
+    expect(() => expertOrigins(source, target, { recipe: upcycleRecipe("E3G2T2"), copies: 1 })).toThrow(
+      "8 experts, which the recipe E3G2T2 of its record does not make",
+    );
   });
 
   it("refuses another parent", () => {
     const { target } = planUpcycle(denseSpec("llama"), upcycleRecipe("E4G2T4"));
-    expect(() => expertOrigins(denseSpec("llama", { inner: 40 }), target)).toThrow("8 experts of size 24 are not parts of an FFN of size 40");
-    expect(() => expertOrigins(denseSpec("llama", { layerCount: 3 }), target)).toThrow("the model has 2 layers of width 16");
+    expect(() => expertOrigins(denseSpec("llama", { inner: 40 }), target)).toThrow(
+      "8 experts of size 24 are not parts of an FFN of size 40",
+    );
+    expect(() => expertOrigins(denseSpec("llama", { layerCount: 3 }), target)).toThrow(
+      "the model has 2 layers of width 16",
+    );
     expect(() => expertOrigins(target, target)).toThrow("layer 0 of the parent is not dense");
   });
 });

@@ -4,7 +4,14 @@ import { planUpcycle } from "../../../src/surgery/planning/plan.js";
 import { softmaxRouter, type RouterSpec } from "../../../src/model/decoder/types.js";
 import { expectedPreservation, recipeWarnings } from "../../../src/surgery/planning/expectation.js";
 import { chosenLayers } from "../../../src/surgery/planning/layers.js";
-import { parseRecipeName, recipeDefaults, recipeName, upcycleRecipe, type RecipeOptions, type UpcycleRecipe } from "../../../src/surgery/planning/recipe.js";
+import {
+  parseRecipeName,
+  recipeDefaults,
+  recipeName,
+  upcycleRecipe,
+  type RecipeOptions,
+  type UpcycleRecipe,
+} from "../../../src/surgery/planning/recipe.js";
 import { scaleFactors, selectedWeight, type Factors } from "../../../src/surgery/planning/scaling.js";
 import { denseSpec } from "./fixtures.js";
 import { lineOf } from "../../support/line.js";
@@ -28,11 +35,14 @@ describe("recipe names", () => {
     expect(parseRecipeName(" e8g2t4 ")).toEqual({ expansion: 8, granularity: 2, topK: 4 });
   });
 
-  it.each(["", "E8", "E8G1", "E8G1T", "E0G1T1", "E08G1T1", "E-8G1T1", "E8.5G1T1", "8x7B", "E8G1T2x"])("refuses %j", (text) => {
-    expect(lineOf(() => parseRecipeName(text))).toBe(
-      `"${text}" is not a recipe name; write E<copies>G<parts>T<experts per token>, for example E8G1T2`,
-    );
-  });
+  it.each(["", "E8", "E8G1", "E8G1T", "E0G1T1", "E08G1T1", "E-8G1T1", "E8.5G1T1", "8x7B", "E8G1T2x"])(
+    "refuses %j",
+    (text) => {
+      expect(lineOf(() => parseRecipeName(text))).toBe(
+        `"${text}" is not a recipe name; write E<copies>G<parts>T<experts per token>, for example E8G1T2`,
+      );
+    },
+  );
 });
 
 describe("recipe options", () => {
@@ -120,9 +130,14 @@ describe("refusals", () => {
   });
 
   it("of targets without what the recipe asks for", () => {
-    const line = (family: "llama" | "qwen3", options: RecipeOptions): string => lineOf(() => planUpcycle(denseSpec(family), upcycleRecipe("E8G1T2", options)));
-    expect(line("llama", { layers: "even", target: "mixtral" })).toContain("a mixtral model cannot have dense layers beside mixture-of-experts layers; these can: qwen2_moe");
-    expect(line("qwen3", { shared: 8, target: "qwen3_moe" })).toContain("qwen3_moe cannot hold this qwen3 model: it has no shared expert; these can: ");
+    const line = (family: "llama" | "qwen3", options: RecipeOptions): string =>
+      lineOf(() => planUpcycle(denseSpec(family), upcycleRecipe("E8G1T2", options)));
+    expect(line("llama", { layers: "even", target: "mixtral" })).toContain(
+      "a mixtral model cannot have dense layers beside mixture-of-experts layers; these can: qwen2_moe",
+    );
+    expect(line("qwen3", { shared: 8, target: "qwen3_moe" })).toContain(
+      "qwen3_moe cannot hold this qwen3 model: it has no shared expert; these can: ",
+    );
   });
 
   it("uneven top-k passes when insisted on, with a warning", () => {
@@ -145,7 +160,8 @@ describe("factors and expectations", () => {
 
   it("in the paper's split are float32 numbers: cube roots where gated or squared ReLU, square roots elsewhere", () => {
     const recipe = upcycleRecipe("E8G3T3", { scaling: "paper" });
-    const of = (gated: boolean, activation: "silu" | "gelu" | "relu" | "relu2"): Factors => scaleFactors(recipe, softmaxRouter("topk-softmax"), { gated, activation });
+    const of = (gated: boolean, activation: "silu" | "gelu" | "relu" | "relu2"): Factors =>
+      scaleFactors(recipe, softmaxRouter("topk-softmax"), { gated, activation });
     const [third, half] = [Math.fround(3 ** (1 / 3)), Math.fround(Math.sqrt(3))];
     expect(of(true, "silu")).toEqual({ output: 3, gate: third, up: third, down: third, downBias: 1 });
     expect(of(true, "gelu").up).toBe(third);
@@ -165,7 +181,13 @@ describe("factors and expectations", () => {
       { ...softmaxRouter("topk-softmax"), renormalise: { plus: 0, atLeast: 1 } },
     ].map((router) => selectedWeight(router, 64, 8));
     expect(weights).toEqual([1 / 8, 1 / 64, 1 / 2, 2.5 / 8, 1, 1 / 64]);
-    expect(scaleFactors(upcycleRecipe("E8G8T8"), sigmoid, swiglu)).toEqual({ output: 2, gate: 1, up: 1, down: 2, downBias: 1 / 4 });
+    expect(scaleFactors(upcycleRecipe("E8G8T8"), sigmoid, swiglu)).toEqual({
+      output: 2,
+      gate: 1,
+      up: 1,
+      down: 2,
+      downBias: 1 / 4,
+    });
     expect(factorsOf(upcycleRecipe("E8G8T8", { order: "softmax-topk" })).downBias).toBe(8);
     expect(factorsOf(upcycleRecipe("E8G8T8", { order: "softmax-topk", scaling: "none" })).downBias).toBe(1);
   });
@@ -251,11 +273,18 @@ describe("factors and expectations", () => {
 });
 
 describe("layers", () => {
-  const numbers = (layers: string, count: number): number[] => chosenLayers({ layers }, count).flatMap((chosen, layer) => (chosen ? [layer] : []));
+  const numbers = (layers: string, count: number): number[] =>
+    chosenLayers({ layers }, count).flatMap((chosen, layer) => (chosen ? [layer] : []));
 
   it("are named by words, numbers and ranges", () => {
     expect(["all", "even", "odd", "1", "0, 2-3", "3-", "1 - 2,1"].map((text) => numbers(text, 5).join(" "))).toEqual([
-      "0 1 2 3 4", "0 2 4", "1 3", "1", "0 2 3", "3 4", "1 2",
+      "0 1 2 3 4",
+      "0 2 4",
+      "1 3",
+      "1",
+      "0 2 3",
+      "3 4",
+      "1 2",
     ]);
   });
 });

@@ -1,8 +1,28 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { floatBytes, fromFloat32, type FloatDtype } from "../../../src/files/numeric/dtype.js";
-import { evaluate, evaluateArea, evaluateRows, regionsOfWhole, type EvaluationContext } from "../../../src/surgery/planning/evaluate.js";
-import { columns, concat, fill, mean, normal, pad, offset, permuteRows, read, rows, scale, sizeOf, type Expr } from "../../../src/surgery/planning/expr.js";
+import {
+  evaluate,
+  evaluateArea,
+  evaluateRows,
+  regionsOfWhole,
+  type EvaluationContext,
+} from "../../../src/surgery/planning/evaluate.js";
+import {
+  columns,
+  concat,
+  fill,
+  mean,
+  normal,
+  pad,
+  offset,
+  permuteRows,
+  read,
+  rows,
+  scale,
+  sizeOf,
+  type Expr,
+} from "../../../src/surgery/planning/expr.js";
 import { halvesTable, lookUp } from "../../../src/surgery/planning/table.js";
 import { eachRows, remembered } from "../../../src/surgery/planning/values.js";
 
@@ -10,10 +30,24 @@ const shapes = new Map([["w", [48, 20]]]);
 const values = Float32Array.from({ length: 960 }, (_, i) => Math.sin(i) * 3);
 
 function contextOf(dtype: FloatDtype, inMemoryGiven: boolean): EvaluationContext {
-  const parents = [1, 2, 3].map((factor) => regionsOfWhole(shapes, () => Promise.resolve({ dtype, bytes: fromFloat32(dtype, values.map((value) => value * factor)) })));
+  const parents = [1, 2, 3].map((factor) =>
+    regionsOfWhole(shapes, () =>
+      Promise.resolve({
+        dtype,
+        bytes: fromFloat32(
+          dtype,
+          values.map((value) => value * factor),
+        ),
+      }),
+    ),
+  );
   const whole: EvaluationContext["readRegion"] = (region) => parents[region.source ?? 0]!(region);
   return {
-    shapes, seed: 11, data, known: new Map(), dtypeOf: () => dtype,
+    shapes,
+    seed: 11,
+    data,
+    known: new Map(),
+    dtypeOf: () => dtype,
     readRegion: async (region, into) => {
       const part = await whole(region);
       if (!inMemoryGiven || into === undefined || into.byteLength < part.bytes.byteLength) return part;
@@ -35,7 +69,13 @@ const exprs: [Expr, number[]][] = [
   [permuteRows(scale(read("w"), 3), [2, 0, 3, 1]), [48, 20]],
   [mean([rows(read("w"), 5, 12), scale(rows(read("w"), 20, 12), 3), rows(read("w"), 1, 12)], [1, 2, 0.3]), [12, 20]],
   [concat([rows(read("w"), 40, 8), mean([rows(read("w"), 3, 5), rows(read("w"), 9, 5)], [1, 1])], "rows"), [13, 20]],
-  [scale(concat([columns(read("w"), 7, 3), columns(read("w"), 2, 1), pad(columns(read("w"), 0, 4), 48, 6)], "columns"), 0.7), [48, 10]],
+  [
+    scale(
+      concat([columns(read("w"), 7, 3), columns(read("w"), 2, 1), pad(columns(read("w"), 0, 4), 48, 6)], "columns"),
+      0.7,
+    ),
+    [48, 10],
+  ],
   [{ op: "shuffle", of: read("w"), axis: "columns", stream: "s", undo: true }, [48, 20]],
   [mean([read("w"), scale(read("w", 1), 3), read("w", 2)], [1, 1, 1]), [48, 20]],
   [rows(mean([read("w"), read("w", 1)], [1, 1]), 4, 9), [9, 20]],
@@ -47,8 +87,12 @@ describe("rows", () => {
   it("are the same however an output is cut, and wherever its bytes may lie", async () => {
     await fc.assert(
       fc.asyncProperty(
-        fc.constantFrom(...exprs), fc.constantFrom<FloatDtype>("F32", "BF16", "F16"), fc.constantFrom<FloatDtype>("F32", "BF16", "F64"),
-        fc.array(fc.nat(47), { maxLength: 4 }), fc.boolean(), fc.nat(9),
+        fc.constantFrom(...exprs),
+        fc.constantFrom<FloatDtype>("F32", "BF16", "F16"),
+        fc.constantFrom<FloatDtype>("F32", "BF16", "F64"),
+        fc.array(fc.nat(47), { maxLength: 4 }),
+        fc.boolean(),
+        fc.nat(9),
         async ([expr, shape], dtype, from, cuts, inMemoryGiven, room) => {
           const context = contextOf(from, inMemoryGiven);
           const whole = await evaluate(expr, shape, dtype, context);
@@ -73,29 +117,50 @@ describe("rows", () => {
       const whole = new Float32Array((await evaluate(expr, shape, "F32", context)).slice().buffer);
       const area = { rowStart: 2, rowCount: 5, columnStart: 1, columnCount: 4 };
       const part = new Float32Array((await evaluateArea(expr, shape, area, "F32", context)).slice().buffer);
-      expect([...part]).toEqual(Array.from({ length: 20 }, (_, i) => whole[(2 + Math.floor(i / 4)) * shape[1]! + 1 + (i % 4)]));
+      expect([...part]).toEqual(
+        Array.from({ length: 20 }, (_, i) => whole[(2 + Math.floor(i / 4)) * shape[1]! + 1 + (i % 4)]),
+      );
     }
   });
 
   it("of a mean are each parent's share, of data the rows that the plan carries", async () => {
-    const at = async (expr: Expr): Promise<number[]> => [...new Float32Array((await evaluateRows(expr, [48, 20], 5, 1, "F32", contextOf("F32", false))).slice().buffer)];
-    expect(await at(mean([read("w"), read("w", 2)], [1, 1]))).toEqual([...values.subarray(100, 120)].map((value) => Math.fround((value + Math.fround(3 * value)) / 2)));
-    expect(await at({ op: "data", name: "router", rowCount: 24, columnCount: 20, repeat: 2 })).toEqual([...values.subarray(480 + 40, 480 + 60)]);
-    await expect(at({ op: "data", name: "lost", rowCount: 24, columnCount: 20, repeat: 2 })).rejects.toThrow("the plan carries no 24 x 20 matrix lost");
+    const at = async (expr: Expr): Promise<number[]> => [
+      ...new Float32Array((await evaluateRows(expr, [48, 20], 5, 1, "F32", contextOf("F32", false))).slice().buffer),
+    ];
+    expect(await at(mean([read("w"), read("w", 2)], [1, 1]))).toEqual(
+      [...values.subarray(100, 120)].map((value) => Math.fround((value + Math.fround(3 * value)) / 2)),
+    );
+    expect(await at({ op: "data", name: "router", rowCount: 24, columnCount: 20, repeat: 2 })).toEqual([
+      ...values.subarray(480 + 40, 480 + 60),
+    ]);
+    await expect(at({ op: "data", name: "lost", rowCount: 24, columnCount: 20, repeat: 2 })).rejects.toThrow(
+      "the plan carries no 24 x 20 matrix lost",
+    );
   });
 
   it("are reordered within every run", async () => {
-    const found = new Float32Array((await evaluate(permuteRows(read("w"), [2, 0, 1]), [48, 20], "F32", contextOf("F32", false))).slice().buffer);
-    [2, 0, 1, 5, 3, 4].forEach((from, row) => expect(found.subarray(row * 20, (row + 1) * 20)).toEqual(values.subarray(from * 20, (from + 1) * 20)));
+    const found = new Float32Array(
+      (await evaluate(permuteRows(read("w"), [2, 0, 1]), [48, 20], "F32", contextOf("F32", false))).slice().buffer,
+    );
+    [2, 0, 1, 5, 3, 4].forEach((from, row) =>
+      expect(found.subarray(row * 20, (row + 1) * 20)).toEqual(values.subarray(from * 20, (from + 1) * 20)),
+    );
   });
 
   it("of an average are the weighted means, and exactly the operand where all are equal, down to the sign of a zero", async () => {
     const part = (start: number): Expr => rows(read("w"), start, 4);
     const context = contextOf("F32", false);
-    const found = new Float32Array((await evaluate(mean([part(0), part(4), part(8)], [1, 2, 5]), [4, 20], "F32", context)).slice().buffer);
-    found.forEach((value, i) => expect(value).toBe(Math.fround((values[i]! + 2 * values[i + 80]! + 5 * values[i + 160]!) / 8)));
+    const found = new Float32Array(
+      (await evaluate(mean([part(0), part(4), part(8)], [1, 2, 5]), [4, 20], "F32", context)).slice().buffer,
+    );
+    found.forEach((value, i) =>
+      expect(value).toBe(Math.fround((values[i]! + 2 * values[i + 80]! + 5 * values[i + 160]!) / 8)),
+    );
     for (const count of [2, 3, 7, 60]) {
-      const equal = mean(Array.from({ length: count }, () => scale(part(0), -1)), Array.from({ length: count }, () => 1));
+      const equal = mean(
+        Array.from({ length: count }, () => scale(part(0), -1)),
+        Array.from({ length: count }, () => 1),
+      );
       const bytes = await evaluate(equal, [4, 20], "F32", context);
       expect(Buffer.compare(bytes, await evaluate(scale(part(0), -1), [4, 20], "F32", context))).toBe(0);
     }
@@ -104,7 +169,8 @@ describe("rows", () => {
   it("that were joined from parts are the whole again, and a shuffle taken back is none", async () => {
     const context = contextOf("F32", false);
     const whole = await evaluate(read("w"), [48, 20], "F32", context);
-    const same = async (expr: Expr): Promise<void> => expect(Buffer.compare(await evaluate(expr, [48, 20], "F32", context), whole)).toBe(0);
+    const same = async (expr: Expr): Promise<void> =>
+      expect(Buffer.compare(await evaluate(expr, [48, 20], "F32", context), whole)).toBe(0);
     await same(concat([rows(read("w"), 0, 5), rows(read("w"), 5, 1), rows(read("w"), 6, 42)], "rows"));
     await same(concat([columns(read("w"), 0, 19), columns(read("w"), 19, 1)], "columns"));
     for (const axis of ["rows", "columns"] as const) {
@@ -116,13 +182,21 @@ describe("rows", () => {
 
   it("of operands that do not fit together are a defect", async () => {
     const context = contextOf("F32", false);
-    expect(() => sizeOf(mean([rows(read("w"), 0, 4), rows(read("w"), 0, 5)], [1, 1]), shapes)).toThrow("plan averages what has different sizes: mean(rows(w, 0..3), rows(w, 0..4))");
-    expect(() => sizeOf(concat([rows(read("w"), 0, 4), read("w")], "columns"), shapes)).toThrow("plan joins what does not fit together: concat(columns: rows(w, 0..3), w)");
-    await expect(evaluate(concat([fill(1), read("w")], "rows"), [49, 20], "F32", context)).rejects.toThrow("plan joins what does not fit together");
+    expect(() => sizeOf(mean([rows(read("w"), 0, 4), rows(read("w"), 0, 5)], [1, 1]), shapes)).toThrow(
+      "plan averages what has different sizes: mean(rows(w, 0..3), rows(w, 0..4))",
+    );
+    expect(() => sizeOf(concat([rows(read("w"), 0, 4), read("w")], "columns"), shapes)).toThrow(
+      "plan joins what does not fit together: concat(columns: rows(w, 0..3), w)",
+    );
+    await expect(evaluate(concat([fill(1), read("w")], "rows"), [49, 20], "F32", context)).rejects.toThrow(
+      "plan joins what does not fit together",
+    );
   });
 
   it("outside the output are a defect", async () => {
-    await expect(evaluateRows(read("w"), [48, 20], 40, 9, "F32", contextOf("F32", false))).rejects.toThrow("rows 40+9, columns 0+20 of [48, 20]: w");
+    await expect(evaluateRows(read("w"), [48, 20], 40, 9, "F32", contextOf("F32", false))).rejects.toThrow(
+      "rows 40+9, columns 0+20 of [48, 20]: w",
+    );
   });
 });
 
@@ -157,6 +231,8 @@ describe("sums over whole tensors", () => {
     expect(sum).toBeCloseTo(2 * values.reduce((a, b) => a + b, 0), 6);
     let computed = 0;
     const compute = (): Promise<number> => Promise.resolve(++computed);
-    expect([await remembered(context, "mean w", compute), await remembered(context, "mean w", compute)]).toEqual([1, 1]);
+    expect([await remembered(context, "mean w", compute), await remembered(context, "mean w", compute)]).toEqual([
+      1, 1,
+    ]);
   });
 });

@@ -23,11 +23,13 @@ function withWindows(spec: DecoderSpec, windows: (number | null)[]): DecoderSpec
 const chooseTarget = (source: DecoderSpec, order: RouterOrder, target: TargetFamily | null): string =>
   planUpcycle(source, upcycleRecipe("E8G1T2", { order, target })).target.family;
 const defaultTarget = (source: DecoderSpec, order: RouterOrder): string => chooseTarget(source, order, null);
-const exactTargets = (source: DecoderSpec, order: RouterOrder): string[] => holders(source, upcycleRecipe("E8G1T2", { order }));
+const exactTargets = (source: DecoderSpec, order: RouterOrder): string[] =>
+  holders(source, upcycleRecipe("E8G1T2", { order }));
 
 describe("targets", () => {
   it("defaults", () => {
-    const of = (spec: DecoderSpec): string[] => (["topk-softmax", "softmax-topk"] as const).map((order) => defaultTarget(spec, order));
+    const of = (spec: DecoderSpec): string[] =>
+      (["topk-softmax", "softmax-topk"] as const).map((order) => defaultTarget(spec, order));
     expect(of(llama)).toEqual(["mixtral", "qwen2_moe"]);
     expect(of(mistral)).toEqual(["mixtral", "qwen2_moe"]);
     expect(of(qwen2)).toEqual(["qwen2_moe", "qwen2_moe"]);
@@ -35,10 +37,28 @@ describe("targets", () => {
   });
 
   it("all that hold a source, our own format last", () => {
-    expect(exactTargets(llama, "topk-softmax")).toEqual(["mixtral", "qwen2_moe", "granitemoe", "granitemoe_swa", "ernie4_5_moe", "glm4_moe", "solar_open", "upcycle"]);
-    expect(exactTargets(withWindows(llama, [8, null]), "topk-softmax")).toEqual(["qwen2_moe", "granitemoe_swa", "upcycle"]);
+    expect(exactTargets(llama, "topk-softmax")).toEqual([
+      "mixtral",
+      "qwen2_moe",
+      "granitemoe",
+      "granitemoe_swa",
+      "ernie4_5_moe",
+      "glm4_moe",
+      "solar_open",
+      "upcycle",
+    ]);
+    expect(exactTargets(withWindows(llama, [8, null]), "topk-softmax")).toEqual([
+      "qwen2_moe",
+      "granitemoe_swa",
+      "upcycle",
+    ]);
     expect(exactTargets(withWindows(llama, [8, 16]), "topk-softmax")).toEqual(["upcycle"]);
-    expect(exactTargets(withWindows(qwen3, [8, 8]), "topk-softmax")).toEqual(["qwen3_moe", "mellum", "dots1", "upcycle"]);
+    expect(exactTargets(withWindows(qwen3, [8, 8]), "topk-softmax")).toEqual([
+      "qwen3_moe",
+      "mellum",
+      "dots1",
+      "upcycle",
+    ]);
   });
 
   it("a released family goes before our own format, also where it keeps the function only approximately", () => {
@@ -49,7 +69,13 @@ describe("targets", () => {
   });
 
   it("refusals name the reason and what would work", () => {
-    const biased = { ...llama, layers: llama.layers.map((layer) => ({ ...layer, ffn: { kind: "dense", inner: 48, bias: true, activation: "silu", gated: true } as const })) };
+    const biased = {
+      ...llama,
+      layers: llama.layers.map((layer) => ({
+        ...layer,
+        ffn: { kind: "dense", inner: 48, bias: true, activation: "silu", gated: true } as const,
+      })),
+    };
     const lines = [
       () => chooseTarget(qwen2, "topk-softmax", "mixtral"),
       () => chooseTarget(qwen3, "topk-softmax", "mixtral"),

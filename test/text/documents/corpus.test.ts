@@ -28,7 +28,10 @@ async function file(name: string, content: string | Uint8Array): Promise<string>
 
 /** The one-line error of reading a source, with the test's folder cut off. */
 async function failure(source: CorpusSource): Promise<string> {
-  const error = await read(source).then(() => undefined, (cause: unknown) => cause);
+  const error = await read(source).then(
+    () => undefined,
+    (cause: unknown) => cause,
+  );
   expect(error).toBeInstanceOf(UpcycleError);
   expect((error as UpcycleError).kind).toBe("input");
   return (error as UpcycleError).line.replaceAll(`${folder}/`, "");
@@ -53,7 +56,9 @@ describe("built-in texts", () => {
   });
 
   test("another name is refused", async () => {
-    expect(await failure({ builtin: "bible" as "sotu" })).toBe('unknown built-in text "bible"; choose one of sotu, moby-dick');
+    expect(await failure({ builtin: "bible" as "sotu" })).toBe(
+      'unknown built-in text "bible"; choose one of sotu, moby-dick',
+    );
   });
 });
 
@@ -100,8 +105,14 @@ describe("text files", () => {
 describe("lines of JSON", () => {
   test("plain and gzipped, blank lines and carriage returns, empty texts, no line feed at the end", async () => {
     const lines = '{"text": "one\\ntwo"}\r\n\n{"text": ""}\n{"id": 4, "text": "\u{1f642}"}';
-    const expected = [{ name: "x:1", text: "one\ntwo" }, { name: "x:4", text: "\u{1f642}" }];
-    for (const [name, content] of [["l.jsonl", lines], ["l.jsonl.gz", gzipSync(lines)]] as const) {
+    const expected = [
+      { name: "x:1", text: "one\ntwo" },
+      { name: "x:4", text: "\u{1f642}" },
+    ];
+    for (const [name, content] of [
+      ["l.jsonl", lines],
+      ["l.jsonl.gz", gzipSync(lines)],
+    ] as const) {
       const documents = await read({ path: await file(name, content) });
       expect(documents.map((document) => ({ ...document, name: document.name.replace(name, "x") }))).toEqual(expected);
     }
@@ -122,8 +133,13 @@ describe("lines of JSON", () => {
 
   test("errors name file and line", async () => {
     const bad = async (line: string | Uint8Array, field?: string) =>
-      failure({ path: await file("bad.jsonl", Buffer.concat([Buffer.from('{"text": "x", "t": "y"}\n'), Buffer.from(line)])), field });
-    expect(await bad("{broken")).toBe("bad.jsonl:2: the line is not JSON; a .jsonl file holds one JSON object on each line");
+      failure({
+        path: await file("bad.jsonl", Buffer.concat([Buffer.from('{"text": "x", "t": "y"}\n'), Buffer.from(line)])),
+        field,
+      });
+    expect(await bad("{broken")).toBe(
+      "bad.jsonl:2: the line is not JSON; a .jsonl file holds one JSON object on each line",
+    );
     expect(await bad("[1]")).toBe('bad.jsonl:2: the line is not a JSON object; expected {"text": "..."}');
     expect(await bad('{"body": "x"}')).toBe('bad.jsonl:2: the line has no field "text"; its fields are: body');
     expect(await bad("{}", "toString")).toBe('bad.jsonl:1: the line has no field "toString"; its fields are: text, t');

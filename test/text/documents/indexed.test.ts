@@ -29,19 +29,55 @@ describe("tokens that Megatron-LM prepared", () => {
   });
 
   it.each<[string, (idx: Buffer, bin: Buffer) => readonly [Buffer, Buffer] | void, string]>([
-    ["other magic", (idx) => void idx.write("X"), "bad.idx: this is no index of a Megatron data set (its first bytes are not MMIDIDX)"],
+    [
+      "other magic",
+      (idx) => void idx.write("X"),
+      "bad.idx: this is no index of a Megatron data set (its first bytes are not MMIDIDX)",
+    ],
     ["other version", (idx) => void idx.writeBigUInt64LE(2n, 9), "bad.idx: its version is 2, only version 1 is known"],
-    ["floats", (idx) => void idx.writeUInt8(7, 17), "bad.idx: its dtype is float32 (code 7), token ids are whole numbers of at least 0"],
+    [
+      "floats",
+      (idx) => void idx.writeUInt8(7, 17),
+      "bad.idx: its dtype is float32 (code 7), token ids are whole numbers of at least 0",
+    ],
     ["unknown dtype", (idx) => void idx.writeUInt8(9, 17), "bad.idx: dtype code 9 is none of 1 to 8"],
-    ["wrong dtype", (idx) => void idx.writeUInt8(4, 17), "bad.idx: sequence 1 starts at byte 6 of BIN, expected 12: sequences must follow one another"],
-    ["short index", (idx, bin) => [idx.subarray(0, idx.length - 1), bin], "bad.idx: holds 121 bytes, 4 sequences and 5 document bounds take 122; it is cut short"],
+    [
+      "wrong dtype",
+      (idx) => void idx.writeUInt8(4, 17),
+      "bad.idx: sequence 1 starts at byte 6 of BIN, expected 12: sequences must follow one another",
+    ],
+    [
+      "short index",
+      (idx, bin) => [idx.subarray(0, idx.length - 1), bin],
+      "bad.idx: holds 121 bytes, 4 sequences and 5 document bounds take 122; it is cut short",
+    ],
     ["no header", (idx, bin) => [idx.subarray(0, 20), bin], "bad.idx: holds 20 bytes, an index has at least 34"],
-    ["too many sequences", (idx) => void idx.writeBigUInt64LE(1n << 40n, 18), "bad.idx: holds 122 bytes, 1099511627776 sequences and 5 document bounds take 13194139533386; it is cut short"],
-    ["short data", (idx, bin) => [idx, bin.subarray(2)], "bad.bin: holds 18 bytes, its index speaks of 10 tokens of uint16, 20 bytes; it is cut short"],
-    ["long data", (idx, bin) => [idx, Buffer.concat([bin, bin])], "bad.bin: holds 40 bytes, its index speaks of 10 tokens of uint16, 20 bytes; it belongs to another index"],
+    [
+      "too many sequences",
+      (idx) => void idx.writeBigUInt64LE(1n << 40n, 18),
+      "bad.idx: holds 122 bytes, 1099511627776 sequences and 5 document bounds take 13194139533386; it is cut short",
+    ],
+    [
+      "short data",
+      (idx, bin) => [idx, bin.subarray(2)],
+      "bad.bin: holds 18 bytes, its index speaks of 10 tokens of uint16, 20 bytes; it is cut short",
+    ],
+    [
+      "long data",
+      (idx, bin) => [idx, Buffer.concat([bin, bin])],
+      "bad.bin: holds 40 bytes, its index speaks of 10 tokens of uint16, 20 bytes; it belongs to another index",
+    ],
     ["negative length", (idx) => void idx.writeInt32LE(-1, 34), "bad.idx: sequence 0 has length -1"],
-    ["documents backwards", (idx) => void idx.writeBigInt64LE(9n, 34 + 12 * 4 + 8), "bad.idx: document bound 1 is sequence 9, expected 0 to 4"],
-    ["documents that end early", (idx) => void idx.writeBigInt64LE(3n, 34 + 12 * 4 + 32), "bad.idx: the last document ends at sequence 3, there are 4"],
+    [
+      "documents backwards",
+      (idx) => void idx.writeBigInt64LE(9n, 34 + 12 * 4 + 8),
+      "bad.idx: document bound 1 is sequence 9, expected 0 to 4",
+    ],
+    [
+      "documents that end early",
+      (idx) => void idx.writeBigInt64LE(3n, 34 + 12 * 4 + 32),
+      "bad.idx: the last document ends at sequence 3, there are 4",
+    ],
   ])("%s is refused", async (_, change, line) => {
     const prefix = join(dir, "bad");
     writeIndexed(prefix, documents);
@@ -49,7 +85,10 @@ describe("tokens that Megatron-LM prepared", () => {
     const [newIdx, newBin] = change(idx, bin) ?? [idx, bin];
     writeFileSync(`${prefix}.idx`, newIdx);
     writeFileSync(`${prefix}.bin`, newBin);
-    const error: unknown = await readIndexed(prefix).then(() => "no error", (cause: unknown) => cause);
+    const error: unknown = await readIndexed(prefix).then(
+      () => "no error",
+      (cause: unknown) => cause,
+    );
     if (!(error instanceof UpcycleError)) throw new Error(String(error));
     expect(error.line.replace(`${prefix}.bin, expected`, "BIN, expected").replace(`${dir}/`, "")).toBe(line);
   });

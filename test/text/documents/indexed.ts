@@ -1,4 +1,6 @@
-/** Files as Megatron-LM's preprocess_data.py writes them: indexed_dataset.py, _IndexWriter and IndexedDatasetBuilder. */
+/**
+ * Files as Megatron-LM's preprocess_data.py writes them: indexed_dataset.py, _IndexWriter and IndexedDatasetBuilder.
+ */
 import { writeFileSync } from "node:fs";
 
 export type Width = "uint8" | "int32" | "int64" | "uint16";
@@ -8,7 +10,11 @@ const arrays = { uint8: Uint8Array, int32: Int32Array, uint16: Uint16Array } as 
 const bytesOf = (view: ArrayBufferView): Buffer => Buffer.from(view.buffer, view.byteOffset, view.byteLength);
 
 /** Documents of sequences of ids. */
-export function writeIndexed(prefix: string, documents: readonly (readonly (readonly number[])[])[], width: Width = "uint16"): void {
+export function writeIndexed(
+  prefix: string,
+  documents: readonly (readonly (readonly number[])[])[],
+  width: Width = "uint16",
+): void {
   const sequences = documents.flat();
   const ids = sequences.flat();
   const data = width === "int64" ? BigInt64Array.from(ids, BigInt) : arrays[width].from(ids);
@@ -22,7 +28,11 @@ export function writeIndexed(prefix: string, documents: readonly (readonly (read
   const pointers = sequences.map(({ length }) => BigInt((at += length) - length) * BigInt(data.BYTES_PER_ELEMENT));
   let sequence = 0;
   const bounds = [0n, ...documents.map(({ length }) => BigInt((sequence += length)))];
-  const parts = [Int32Array.from(sequences, ({ length }) => length), BigInt64Array.from(pointers), BigInt64Array.from(bounds)];
+  const parts = [
+    Int32Array.from(sequences, ({ length }) => length),
+    BigInt64Array.from(pointers),
+    BigInt64Array.from(bounds),
+  ];
   writeFileSync(`${prefix}.idx`, Buffer.concat([head, ...parts.map(bytesOf)]));
   writeFileSync(`${prefix}.bin`, bytesOf(data));
 }

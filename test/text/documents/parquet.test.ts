@@ -6,8 +6,8 @@ import { readDocuments } from "../../../src/text/documents/corpus.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 
 /**
- * Written by hyparquet-writer 0.17: columns id (integer) and text of three rows in row groups of two; `holes` has a null in row 2, `lzo` says that it is
- * compressed with LZO.
+ * Written by hyparquet-writer 0.17: columns id (integer) and text of three rows in row groups of two; `holes` has a
+ * null in row 2, `lzo` says that it is compressed with LZO.
  */
 const files = {
   snappy: [
@@ -48,7 +48,10 @@ async function read(name: string, field?: string): Promise<string[]> {
 }
 
 async function failure(promise: Promise<unknown>): Promise<string> {
-  const error: unknown = await promise.then(() => "no error", (cause: unknown) => cause);
+  const error: unknown = await promise.then(
+    () => "no error",
+    (cause: unknown) => cause,
+  );
   if (!(error instanceof UpcycleError)) throw new Error(`expected an UpcycleError, got ${String(error)}`);
   expect(error.kind).toBe("input");
   return error.line.replaceAll(`${dir}/`, "");
@@ -56,16 +59,25 @@ async function failure(promise: Promise<unknown>): Promise<string> {
 
 describe("text from Parquet", () => {
   it.each(["snappy", "gzip"])("%s: rows of all row groups, in order", async (name) => {
-    expect(await read(name)).toEqual([`${name}.parquet:1 eins — café`, `${name}.parquet:2 zwei 🐋`, `${name}.parquet:3 drei\nvier`]);
+    expect(await read(name)).toEqual([
+      `${name}.parquet:1 eins — café`,
+      `${name}.parquet:2 zwei 🐋`,
+      `${name}.parquet:3 drei\nvier`,
+    ]);
   });
 
   it("that is not there, no text, or cannot be unpacked is refused in one line", async () => {
     writeFileSync(path("broken"), "PAR1 and no more");
     writeFileSync(path("cut"), Buffer.from(files.snappy.join(""), "base64").subarray(0, 100));
-    expect(await failure(read("snappy", "body"))).toBe('snappy.parquet: there is no column "body"; its columns are: id, text');
+    expect(await failure(read("snappy", "body"))).toBe(
+      'snappy.parquet: there is no column "body"; its columns are: id, text',
+    );
     expect(await failure(read("snappy", "id"))).toBe('snappy.parquet: column "id" holds INT32, expected text');
     expect(await failure(read("holes"))).toBe('holes.parquet: row 2 has no text in column "text"');
-    expect(await failure(read("lzo"))).toBe("lzo.parquet: this Parquet file is compressed with LZO, which cannot be unpacked here; compress it with Snappy, gzip or not at all");
+    expect(await failure(read("lzo"))).toBe(
+      "lzo.parquet: this Parquet file is compressed with LZO, which cannot be unpacked here; compress it with " +
+        "Snappy, gzip or not at all",
+    );
     expect(await failure(read("broken"))).toMatch(/^broken.parquet: this Parquet file cannot be read \(.+\)$/);
     expect(await failure(read("cut"))).toMatch(/^cut.parquet: this Parquet file cannot be read \(.+\)$/);
     expect(await failure(read("missing"))).toBe("missing.parquet: cannot read text: no such file or folder");

@@ -20,7 +20,9 @@ beforeAll(async () => {
     if (texts.push(text) === 10) break;
   }
   json = await trainByteLevelBpe(texts, { vocab: 1000 });
-  tokenizer = await openTokenizer(await model("trained", { "tokenizer_config.json": tokenizerConfig({ maxLength: 512 }) }));
+  tokenizer = await openTokenizer(
+    await model("trained", { "tokenizer_config.json": tokenizerConfig({ maxLength: 512 }) }),
+  );
 });
 afterAll(async () => {
   await tokenizer.close();
@@ -70,8 +72,8 @@ describe("openTokenizer", () => {
   test("gives the ids that transformers' AutoTokenizer gives for the same folder", async () => {
     // From transformers 5.18.0 with tokenizers 0.23.2 in Python, on the folder this test writes.
     const expected = [
-      35, 394, 351, 221, 301, 594, 77, 65, 453, 221, 12, 294, 279, 778, 1, 199, 199, 613, 18, 710, 0, 221, 128, 103, 161, 117,
-      256, 173, 254, 248, 225, 221,
+      35, 394, 351, 221, 301, 594, 77, 65, 453, 221, 12, 294, 279, 778, 1, 199, 199, 613, 18, 710, 0, 221, 128, 103,
+      161, 117, 256, 173, 254, 248, 225, 221,
     ];
     const text = "Call me  Ishmael , don't!\n\n 12 whales<|endoftext|> \u00e9\u4e2d\u{1f642} ";
     expect([...(await tokenizer.encode(text))]).toEqual(expected);
@@ -99,7 +101,12 @@ describe("openTokenizer", () => {
     const changed = JSON.parse(json) as Record<string, unknown>;
     changed["truncation"] = { direction: "Right", max_length: 3, strategy: "LongestFirst", stride: 0 };
     changed["padding"] = {
-      strategy: { Fixed: 64 }, direction: "Right", pad_to_multiple_of: null, pad_id: 0, pad_type_id: 0, pad_token: "x",
+      strategy: { Fixed: 64 },
+      direction: "Right",
+      pad_to_multiple_of: null,
+      pad_id: 0,
+      pad_type_id: 0,
+      pad_token: "x",
     };
     changed["post_processor"] = {
       type: "TemplateProcessing",
@@ -116,7 +123,9 @@ describe("openTokenizer", () => {
   });
 
   test("finds special ids in the file that has them", async () => {
-    const map = { "special_tokens_map.json": JSON.stringify({ eos_token: { content: "e", lstrip: false }, bos_token: "b" }) };
+    const map = {
+      "special_tokens_map.json": JSON.stringify({ eos_token: { content: "e", lstrip: false }, bos_token: "b" }),
+    };
     const config = { "config.json": JSON.stringify({ eos_token_id: [7, 8], bos_token_id: 9 }) };
     const ids = async (name: string, files: Record<string, string>, special = {}) =>
       withTokenizer(await model(name, files), { special }, async ({ eosId, bosId }) => [eosId, bosId]);
@@ -131,12 +140,17 @@ describe("openTokenizer", () => {
 
   test("says clearly what is wrong with a file", async () => {
     const failure = async (path: string): Promise<string> => {
-      const error = await openTokenizer(path).then(() => undefined, (cause: unknown) => cause);
+      const error = await openTokenizer(path).then(
+        () => undefined,
+        (cause: unknown) => cause,
+      );
       expect(error).toBeInstanceOf(UpcycleError);
       return (error as UpcycleError).line.replaceAll(`${folder}/`, "");
     };
     await mkdir(join(folder, "bare"), { recursive: true });
-    expect(await failure(join(folder, "absent"))).toBe("absent: no such file or folder; give a folder with a tokenizer.json");
+    expect(await failure(join(folder, "absent"))).toBe(
+      "absent: no such file or folder; give a folder with a tokenizer.json",
+    );
     expect(await failure(join(folder, "bare"))).toMatch(/^bare: the folder has no tokenizer\.json; older models: /);
     expect(await failure(await model("cut", { "tokenizer.json": json.slice(0, 100) }))).toMatch(
       /^cut\/tokenizer\.json: the file is not JSON/,
@@ -150,10 +164,14 @@ describe("openTokenizer", () => {
     expect(await failure(await model("id", { "config.json": '{"eos_token_id": 1e99}' }))).toBe(
       "id/config.json: eos_token_id is 1e+99, expected the id of a token: a whole number from 0",
     );
-    expect(await failure(await model("long", { "special_tokens_map.json": `{"bos_token": "${"x".repeat(1e6)}"}` }))).toMatch(
-      /^long\/special_tokens_map\.json: bos_token is "x{20,60}\.\.\., which the tokenizer does not have$/,
+    expect(
+      await failure(await model("long", { "special_tokens_map.json": `{"bos_token": "${"x".repeat(1e6)}"}` })),
+    ).toMatch(/^long\/special_tokens_map\.json: bos_token is "x{20,60}\.\.\., which the tokenizer does not have$/);
+    expect(await failure(await model("deep", { "tokenizer_config.json": "[".repeat(1e5) }))).toMatch(
+      /^deep\/tokenizer_config\.json: the file is not JSON/,
     );
-    expect(await failure(await model("deep", { "tokenizer_config.json": "[".repeat(1e5) }))).toMatch(/^deep\/tokenizer_config\.json: the file is not JSON/);
-    expect(await failure(await model("list", { "config.json": "[]" }))).toBe("list/config.json: the file is not a JSON object");
+    expect(await failure(await model("list", { "config.json": "[]" }))).toBe(
+      "list/config.json: the file is not a JSON object",
+    );
   });
 });

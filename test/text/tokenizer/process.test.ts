@@ -6,7 +6,12 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { readDocuments } from "../../../src/text/documents/corpus.js";
-import { openTokenizer, withTokenizer, type OpenSettings, type TextTokenizer } from "../../../src/text/tokenizer/load.js";
+import {
+  openTokenizer,
+  withTokenizer,
+  type OpenSettings,
+  type TextTokenizer,
+} from "../../../src/text/tokenizer/load.js";
 import { trainByteLevelBpe } from "../../../src/text/tokenizer/train.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { built, runScript } from "../../support/built.js";
@@ -17,33 +22,60 @@ let folders = 0;
 type Json = Readonly<Record<string, unknown>>;
 
 const bpe = {
-  type: "BPE", dropout: null, unk_token: null, continuing_subword_prefix: null, end_of_word_suffix: null, fuse_unk: false, byte_fallback: false,
-  vocab: { a: 0, "!": 1, aa: 2 }, merges: [["a", "a"]],
+  type: "BPE",
+  dropout: null,
+  unk_token: null,
+  continuing_subword_prefix: null,
+  end_of_word_suffix: null,
+  fuse_unk: false,
+  byte_fallback: false,
+  vocab: { a: 0, "!": 1, aa: 2 },
+  merges: [["a", "a"]],
 };
 
 /** A folder with a tokenizer of three tokens that differs from a harmless one by `changes`. */
 function tokenizerWith(changes: Json): string {
   const folder = join(dir, `tokenizer-${folders++}`);
   mkdirSync(folder);
-  const harmless = { version: "1.0", truncation: null, padding: null, added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, model: bpe };
+  const harmless = {
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: [],
+    normalizer: null,
+    pre_tokenizer: null,
+    post_processor: null,
+    decoder: null,
+    model: bpe,
+  };
   writeFileSync(join(folder, "tokenizer.json"), JSON.stringify({ ...harmless, ...changes }));
   return folder;
 }
 
-/** The number of ways to cut a run of n letters is 2^n: the library gives up on 40 of them, and takes a moment for each run of 21. */
+/**
+ * The number of ways to cut a run of n letters is 2^n: the library gives up on 40 of them, and takes a moment for each
+ * run of 21.
+ */
 const pattern = { Regex: "(a+)+$" };
 const split = { pre_tokenizer: { type: "Split", pattern, behavior: "Isolated", invert: false } };
 const hopeless = `${"a".repeat(40)}!`;
 const endless = `${"a".repeat(21)}!`.repeat(1000);
 
 async function failureOf(work: Promise<unknown>): Promise<UpcycleError> {
-  const error = await work.then(() => undefined, (cause: unknown) => cause);
+  const error = await work.then(
+    () => undefined,
+    (cause: unknown) => cause,
+  );
   expect(error).toBeInstanceOf(UpcycleError);
   return error as UpcycleError;
 }
 
 /** Exit code and line of what `work` fails with, the folder left out. */
-async function failure(folder: string, work: (tokenizer: TextTokenizer) => Promise<unknown>, settings: OpenSettings = {}): Promise<string> {
+async function failure(
+  folder: string,
+  work: (tokenizer: TextTokenizer) => Promise<unknown>,
+  settings: OpenSettings = {},
+): Promise<string> {
   const { exitCode, line } = await failureOf(withTokenizer(folder, settings, work));
   return `${exitCode} ${line.replace(`${folder}/`, "")}`;
 }
@@ -55,7 +87,9 @@ describe("a tokenizer that the library cannot run", () => {
     const folder = tokenizerWith(split);
     await withTokenizer(tokenizerWith({}), {}, async (harmless) => {
       const tokenizer = await openTokenizer(folder);
-      const line = `${join(folder, "tokenizer.json")}: encoding a text of 41 characters failed, because one of its patterns cannot be run on it ` +
+      const line =
+        `${join(folder, "tokenizer.json")}: encoding a text of 41 characters failed, because one of its ` +
+        "patterns cannot be run on it " +
         `(Onig: Regex search error: retry-limit-in-match over)${another}`;
       const calls = [tokenizer.encode(hopeless), tokenizer.encode("a!"), tokenizer.decode([0])];
       expect((await Promise.all(calls.map(failureOf))).map((error) => error.line)).toEqual([line, line, line]);
@@ -66,31 +100,52 @@ describe("a tokenizer that the library cannot run", () => {
   });
 
   it("is ended where a pattern takes for ever on a text", async () => {
-    expect(await failure(tokenizerWith(split), (tokenizer) => tokenizer.encode(endless.slice(0, 3000)), { patience: 0.2 })).toBe(
-      `2 tokenizer.json: encoding a text of 3,000 characters was ended after 0.5 s: most likely one of its patterns cannot be run on it${another}`,
+    expect(
+      await failure(tokenizerWith(split), (tokenizer) => tokenizer.encode(endless.slice(0, 3000)), { patience: 0.2 }),
+    ).toBe(
+      "2 tokenizer.json: encoding a text of 3,000 characters was ended after 0.5 s: most likely one of its " +
+        `patterns cannot be run on it${another}`,
     );
   });
 
   it.each([
-    ["a prefix longer than its tokens", { model: { ...bpe, continuing_subword_prefix: "xxxxxxxxx" } }, "range end index"],
-    ["a character map that is none", { normalizer: { type: "Precompiled", precompiled_charsmap: "!!!" } }, "Precompiled: Error"],
+    [
+      "a prefix longer than its tokens",
+      { model: { ...bpe, continuing_subword_prefix: "xxxxxxxxx" } },
+      "range end index",
+    ],
+    [
+      "a character map that is none",
+      { normalizer: { type: "Precompiled", precompiled_charsmap: "!!!" } },
+      "Precompiled: Error",
+    ],
   ])("says so where it panics on opening %s", async (_, changes, said) => {
     const line = await failure(tokenizerWith(changes), () => Promise.resolve());
-    expect(line).toMatch(/^2 tokenizer\.json: opening it failed in the tokenizers library \(.*\); use the tokenizer\.json that [^\n]*$/);
+    expect(line).toMatch(
+      /^2 tokenizer\.json: opening it failed in the tokenizers library \(.*\); use the tokenizer\.json that [^\n]*$/,
+    );
     expect(line).toContain(said);
   });
 
   it.each([
-    ["a pattern that is none", { pre_tokenizer: { ...split.pre_tokenizer, pattern: { Regex: "(" } } }, "Oniguruma error: end pattern with unmatched parenthesis"],
+    [
+      "a pattern that is none",
+      { pre_tokenizer: { ...split.pre_tokenizer, pattern: { Regex: "(" } } },
+      "Oniguruma error: end pattern with unmatched parenthesis",
+    ],
     ["an unknown part", { pre_tokenizer: { type: "Nope" } }, "data did not match any variant"],
     ["an id beyond 32 bits", { model: { ...bpe, vocab: { a: 2 ** 32 } } }, "invalid value: integer `4294967296`"],
     ["a merge of unknown tokens", { model: { ...bpe, merges: [["a", "zz"]] } }, "Token `zz` out of vocabulary"],
   ])("says what is wrong with %s", async (_, changes, said) => {
-    expect(await failure(tokenizerWith(changes), () => Promise.resolve())).toContain(`2 tokenizer.json: the file is no tokenizer: ${said}`);
+    expect(await failure(tokenizerWith(changes), () => Promise.resolve())).toContain(
+      `2 tokenizer.json: the file is no tokenizer: ${said}`,
+    );
   });
 
   it("has no ids that a model cannot have", async () => {
-    const line = await failure(tokenizerWith({ model: { ...bpe, vocab: { a: 2 ** 32 - 1 }, merges: [] } }), () => Promise.resolve());
+    const line = await failure(tokenizerWith({ model: { ...bpe, vocab: { a: 2 ** 32 - 1 }, merges: [] } }), () =>
+      Promise.resolve(),
+    );
     expect(line).toBe("2 tokenizer.json: it has a token with id 4294967295, more than any model can have");
   });
 
@@ -104,7 +159,9 @@ describe("a tokenizer that the library cannot run", () => {
 
   it("fails by one line where decoding panics", async () => {
     const folder = tokenizerWith({ decoder: { type: "Strip", content: "a", start: 5, stop: 5 } });
-    expect(await failure(folder, (tokenizer) => tokenizer.decode([0]))).toMatch(/^2 tokenizer\.json: decoding 1 tokens failed in the tokenizers library \(index out of bounds[^\n]*$/);
+    expect(await failure(folder, (tokenizer) => tokenizer.decode([0]))).toMatch(
+      /^2 tokenizer\.json: decoding 1 tokens failed in the tokenizers library \(index out of bounds[^\n]*$/,
+    );
   });
 
   it("says what the library refuses", async () => {
@@ -119,7 +176,9 @@ describe("a file that is no tokenizer's", () => {
   it("is refused by its size before it is read", async () => {
     const folder = tokenizerWith({});
     truncateSync(join(folder, "tokenizer.json"), 3e8);
-    expect(await failure(folder, () => Promise.resolve())).toBe("2 tokenizer.json: the file has 300 MB, a tokenizer at most 256 MB; is it really the tokenizer?");
+    expect(await failure(folder, () => Promise.resolve())).toBe(
+      "2 tokenizer.json: the file has 300 MB, a tokenizer at most 256 MB; is it really the tokenizer?",
+    );
   });
 
   it.runIf(process.platform === "linux")("is refused where it is a pipe or a device", async () => {
@@ -145,7 +204,8 @@ describe("the process of a tokenizer", () => {
     const expected = await Tokenizer.fromString(json).encodeBatch(all, { addSpecialTokens: false });
     await withTokenizer(folder, {}, async (tokenizer) => {
       let at = 0;
-      for await (const ids of tokenizer.encodeAll(all)) expect(Buffer.from(ids).equals(Buffer.from(expected[at++]!.getIds()))).toBe(true);
+      for await (const ids of tokenizer.encodeAll(all))
+        expect(Buffer.from(ids).equals(Buffer.from(expected[at++]!.getIds()))).toBe(true);
       expect(at).toBe(all.length);
     });
   });
@@ -156,7 +216,10 @@ describe("the process of a tokenizer", () => {
       const [short, long] = [tokenizer.decode([0, 1]), failureOf(tokenizer.encode(endless))];
       controller.abort();
       expect(await short).toBe("a !");
-      expect(await long).toMatchObject({ exitCode: 130, message: "stopped while encoding a text of 22,000 characters" });
+      expect(await long).toMatchObject({
+        exitCode: 130,
+        message: "stopped while encoding a text of 22,000 characters",
+      });
     });
   });
 
@@ -166,7 +229,8 @@ describe("the process of a tokenizer", () => {
       const failing = failureOf(tokenizer.encode(endless));
       for (const pid of childrenOf(process.pid)) process.kill(pid, "SIGKILL");
       expect(await failing).toMatchObject({
-        exitCode: 1, where: join(folder, "tokenizer.json"),
+        exitCode: 1,
+        where: join(folder, "tokenizer.json"),
         message: "the tokenizer's process was killed (SIGKILL) while encoding a text of 22,000 characters",
       });
     });
@@ -176,7 +240,24 @@ describe("the process of a tokenizer", () => {
     // With a process that waits, one whose pool is busy, and one whose main thread is.
     ["waits", {}, "await tokenizer.encode('a');"],
     ["encodes for ever", split, "void tokenizer.encode(endless);"],
-    ["opens for ever", { normalizer: { type: "Replace", pattern, content: "" }, added_tokens: [{ id: 3, content: endless, single_word: false, lstrip: false, rstrip: false, normalized: true, special: false }] }, ""],
+    [
+      "opens for ever",
+      {
+        normalizer: { type: "Replace", pattern, content: "" },
+        added_tokens: [
+          {
+            id: 3,
+            content: endless,
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            normalized: true,
+            special: false,
+          },
+        ],
+      },
+      "",
+    ],
   ])("that %s ends with the command, killed as it may be", async (_, changes, work) => {
     const script = runScript(`
       import { openTokenizer } from ${JSON.stringify(built("text/tokenizer/load.js"))};
@@ -212,16 +293,18 @@ const isTokenizer = (pid: number): boolean => {
 
 /** Processes of tokenizers that `parent` has started. */
 function childrenOf(parent: number): number[] {
-  return readdirSync("/proc").map(Number).filter((pid) => {
-    if (!(pid > 0)) return false;
-    try {
-      const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)!.split(" ");
-      return Number(fields[1]) === parent && isTokenizer(pid);
-    } catch {
-      // It has ended meanwhile.
-      return false;
-    }
-  });
+  return readdirSync("/proc")
+    .map(Number)
+    .filter((pid) => {
+      if (!(pid > 0)) return false;
+      try {
+        const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)!.split(" ");
+        return Number(fields[1]) === parent && isTokenizer(pid);
+      } catch {
+        // It has ended meanwhile.
+        return false;
+      }
+    });
 }
 
 async function until<T>(look: () => readonly T[]): Promise<readonly T[]> {

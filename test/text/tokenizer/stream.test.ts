@@ -11,7 +11,10 @@ let tokenizer: TextTokenizer;
 
 beforeAll(async () => {
   // A vocabulary of little more than the bytes: every other character takes several tokens.
-  writeFileSync(join(dir, "tokenizer.json"), await trainByteLevelBpe(["plain words and more plain words"], { vocab: 270 }));
+  writeFileSync(
+    join(dir, "tokenizer.json"),
+    await trainByteLevelBpe(["plain words and more plain words"], { vocab: 270 }),
+  );
   tokenizer = await openTokenizer(dir);
 });
 
@@ -25,17 +28,25 @@ async function pieces(ids: Int32Array, before: Int32Array = new Int32Array()): P
 }
 
 describe("textStream", () => {
-  it.each(["plain words", "naïve café", "日本語と🐋🐋", " leading, 🏳️‍🌈 and trailing ", "é"])("shows %j in whole characters", async (text) => {
-    const ids = await tokenizer.encode(text);
-    const found = await pieces(ids, await tokenizer.encode("a 🐋 prompt 日"));
-    expect(found.join("")).toBe(text);
-    expect(found.every((piece) => !piece.includes("\uFFFD"))).toBe(true);
-    expect(found.filter((piece) => piece !== "").length).toBeGreaterThan(text.length > 1 ? 1 : 0);
-  });
+  it.each(["plain words", "naïve café", "日本語と🐋🐋", " leading, 🏳️‍🌈 and trailing ", "é"])(
+    "shows %j in whole characters",
+    async (text) => {
+      const ids = await tokenizer.encode(text);
+      const found = await pieces(ids, await tokenizer.encode("a 🐋 prompt 日"));
+      expect(found.join("")).toBe(text);
+      expect(found.every((piece) => !piece.includes("\uFFFD"))).toBe(true);
+      expect(found.filter((piece) => piece !== "").length).toBeGreaterThan(text.length > 1 ? 1 : 0);
+    },
+  );
 
   it("gives the same text as decoding at once where bytes are no UTF-8", async () => {
     const whale = await tokenizer.encode("🐋");
-    const ids = Int32Array.from([...whale.subarray(0, 2), ...(await tokenizer.encode("a")), ...whale, ...whale.subarray(0, 3)]);
+    const ids = Int32Array.from([
+      ...whale.subarray(0, 2),
+      ...(await tokenizer.encode("a")),
+      ...whale,
+      ...whale.subarray(0, 3),
+    ]);
     expect((await pieces(ids)).join("")).toBe(await tokenizer.decode(ids));
     expect((await pieces(ids)).at(-1)).toBe("\uFFFD");
   });

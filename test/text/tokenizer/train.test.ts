@@ -25,7 +25,11 @@ beforeAll(async () => {
 function slowMerges(words: Map<string, number>, count: number): [string, string][] {
   const split = [...words].map(([word, times]) => ({ parts: [...word], times }));
   const merges: [string, string][] = [];
-  const order = new Map(byteLevelAlphabet().sort().map((token, id) => [token, id]));
+  const order = new Map(
+    byteLevelAlphabet()
+      .sort()
+      .map((token, id) => [token, id]),
+  );
   while (merges.length < count) {
     const counts = new Map<string, number>();
     for (const { parts, times } of split) {
@@ -51,9 +55,14 @@ function slowMerges(words: Map<string, number>, count: number): [string, string]
 describe("trainByteLevelBpe", () => {
   test("numbers special tokens, all 256 bytes and merges without gaps", async () => {
     const { added_tokens, model } = await train(600, [END_OF_TEXT, "<|pad|>"]);
-    expect(added_tokens.map(({ id, content }) => [id, content])).toEqual([[0, END_OF_TEXT], [1, "<|pad|>"]]);
+    expect(added_tokens.map(({ id, content }) => [id, content])).toEqual([
+      [0, END_OF_TEXT],
+      [1, "<|pad|>"],
+    ]);
     expect(Object.values(model.vocab).sort((a, b) => a - b)).toEqual(Array.from({ length: 600 }, (_, i) => i));
-    byteLevelAlphabet().sort().forEach((character, i) => expect(model.vocab[character]).toBe(2 + i));
+    byteLevelAlphabet()
+      .sort()
+      .forEach((character, i) => expect(model.vocab[character]).toBe(2 + i));
     for (const [left, right] of model.merges) expect(model.vocab).toHaveProperty([left + right]);
   });
 
@@ -71,7 +80,10 @@ describe("trainByteLevelBpe", () => {
 
   test("chooses the merges that plain greedy training chooses, ties by lowest ids", async () => {
     const words = new Map<string, number>();
-    const text = texts.slice(0, 3).join("\n").replace(/[^a-z ]/g, "");
+    const text = texts
+      .slice(0, 3)
+      .join("\n")
+      .replace(/[^a-z ]/g, "");
     for (const [word] of text.matchAll(/ ?[a-z]+| +(?![a-z])| +/g)) {
       const key = word.replaceAll(" ", "\u0120");
       words.set(key, (words.get(key) ?? 0) + 1);

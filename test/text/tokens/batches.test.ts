@@ -1,6 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { batchAt, evalBatches, IGNORED_TARGET, openBatches, windowCount, windowOrder } from "../../../src/text/tokens/batches.js";
+import {
+  batchAt,
+  evalBatches,
+  IGNORED_TARGET,
+  openBatches,
+  windowCount,
+  windowOrder,
+} from "../../../src/text/tokens/batches.js";
 
 /** Token i is i, so an input tells where it came from. */
 const counting = (length: number): Int32Array => Int32Array.from({ length }, (_, i) => i);
@@ -13,10 +20,15 @@ const sizes = fc.record({
 const trainable = sizes.filter(({ length, sequence }) => length > sequence);
 
 /** First tokens of the sequences that batches 0..count-1 hold, in order. */
-function starts(tokens: Int32Array, settings: { batch: number; sequence: number; seed: number }, count: number): number[] {
+function starts(
+  tokens: Int32Array,
+  settings: { batch: number; sequence: number; seed: number },
+  count: number,
+): number[] {
   const reader = openBatches(tokens, settings);
-  return Array.from({ length: count }, (_, step) => reader.at(step).inputs)
-    .flatMap((inputs) => Array.from({ length: settings.batch }, (_, row) => inputs[row * settings.sequence]!));
+  return Array.from({ length: count }, (_, step) => reader.at(step).inputs).flatMap((inputs) =>
+    Array.from({ length: settings.batch }, (_, row) => inputs[row * settings.sequence]!),
+  );
 }
 
 describe("training batches", () => {
@@ -61,14 +73,19 @@ describe("training batches", () => {
 
   test("are the same data for one large batch and for micro-batches", () => {
     fc.assert(
-      fc.property(trainable, fc.integer({ min: 1, max: 4 }), fc.nat(50), ({ length, ...settings }, accumulate, step) => {
-        const tokens = counting(length);
-        const large = batchAt(tokens, { ...settings, batch: settings.batch * accumulate, step });
-        const steps = Array.from({ length: accumulate }, (_, i) => step * accumulate + i);
-        const micro = steps.map((microStep) => batchAt(tokens, { ...settings, step: microStep }));
-        expect(micro.flatMap(({ inputs }) => [...inputs])).toEqual([...large.inputs]);
-        expect(micro.flatMap(({ targets }) => [...targets])).toEqual([...large.targets]);
-      }),
+      fc.property(
+        trainable,
+        fc.integer({ min: 1, max: 4 }),
+        fc.nat(50),
+        ({ length, ...settings }, accumulate, step) => {
+          const tokens = counting(length);
+          const large = batchAt(tokens, { ...settings, batch: settings.batch * accumulate, step });
+          const steps = Array.from({ length: accumulate }, (_, i) => step * accumulate + i);
+          const micro = steps.map((microStep) => batchAt(tokens, { ...settings, step: microStep }));
+          expect(micro.flatMap(({ inputs }) => [...inputs])).toEqual([...large.inputs]);
+          expect(micro.flatMap(({ targets }) => [...targets])).toEqual([...large.targets]);
+        },
+      ),
     );
   });
 

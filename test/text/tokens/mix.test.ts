@@ -13,7 +13,9 @@ describe("dealing sequences to parts", () => {
         const counts = given.map(() => 0);
         for (let dealt = 1; dealt <= sequences; dealt++) {
           dealNext(of, counts);
-          counts.forEach((count, i) => expect(Math.abs(count - dealt * of[i]!)).toBeLessThan(of.length <= 2 ? 1 : of.length - 1));
+          counts.forEach((count, i) =>
+            expect(Math.abs(count - dealt * of[i]!)).toBeLessThan(of.length <= 2 ? 1 : of.length - 1),
+          );
         }
       }),
     );
@@ -44,18 +46,25 @@ describe("batches of a mixture", () => {
     const [a, b] = [seen.filter((token) => token < 1000), seen.filter((token) => token >= 1000)];
     expect([a.length, b.length]).toEqual([90, 30]);
     const once = (tokens: readonly number[]): number[] => [...tokens].sort((x, y) => x - y);
-    for (let epoch = 0; epoch < 9; epoch++) expect(once(a.slice(10 * epoch, 10 * epoch + 10))).toEqual(Array.from({ length: 10 }, (_, i) => 4 * i));
-    for (let epoch = 0; epoch < 5; epoch++) expect(once(b.slice(6 * epoch, 6 * epoch + 6))).toEqual(Array.from({ length: 6 }, (_, i) => 1000 + 4 * i));
+    for (let epoch = 0; epoch < 9; epoch++)
+      expect(once(a.slice(10 * epoch, 10 * epoch + 10))).toEqual(Array.from({ length: 10 }, (_, i) => 4 * i));
+    for (let epoch = 0; epoch < 5; epoch++)
+      expect(once(b.slice(6 * epoch, 6 * epoch + 6))).toEqual(Array.from({ length: 6 }, (_, i) => 1000 + 4 * i));
     expect(a.slice(0, 10)).not.toEqual(a.slice(10, 20));
   });
 
   test("are a pure function of the step, whatever was read before", () => {
     fc.assert(
-      fc.property(fc.array(fc.nat(60), { maxLength: 8 }), fc.nat(60), fc.integer({ min: 1, max: 5 }), (before, step, batch) => {
-        const reader = openMix(parts, { ...settings, batch });
-        for (const earlier of before) reader.at(earlier);
-        expect(reader.at(step)).toEqual(openMix(parts, { ...settings, batch }).at(step));
-      }),
+      fc.property(
+        fc.array(fc.nat(60), { maxLength: 8 }),
+        fc.nat(60),
+        fc.integer({ min: 1, max: 5 }),
+        (before, step, batch) => {
+          const reader = openMix(parts, { ...settings, batch });
+          for (const earlier of before) reader.at(earlier);
+          expect(reader.at(step)).toEqual(openMix(parts, { ...settings, batch }).at(step));
+        },
+      ),
     );
   });
 
@@ -69,7 +78,9 @@ describe("batches of a mixture", () => {
   });
 
   test("name the part that is too short", () => {
-    expect(() => openMix([...parts, { name: "c", weight: 1, tokens: counting(4, 0) }], settings)).toThrow("the training text has 4 tokens");
+    expect(() => openMix([...parts, { name: "c", weight: 1, tokens: counting(4, 0) }], settings)).toThrow(
+      "the training text has 4 tokens",
+    );
     expect(() => openMix([], settings)).toThrow("the mixture has no text");
   });
 });

@@ -43,15 +43,20 @@ describe("candidates", () => {
 
   test("top-p keeps the smallest set whose mass is at least p", () => {
     fc.assert(
-      fc.property(logitsOf, fc.double({ min: 0.001, max: 0.999, noNaN: true }), temperatureOf, (logits, topP, temperature) => {
-        const all = softmax(logits, temperature);
-        const kept = [...candidates(logits, { temperature, topP }).ids];
-        const mass = kept.reduce((sum, id) => sum + all[id]!, 0);
-        expect(mass).toBeGreaterThanOrEqual(topP - 1e-9);
-        if (kept.length > 1) expect(mass - all[kept.at(-1)!]!).toBeLessThan(topP + 1e-9);
-        const leastKept = Math.min(...kept.map((id) => all[id]!));
-        all.forEach((p, id) => expect(kept.includes(id) || p <= leastKept).toBe(true));
-      }),
+      fc.property(
+        logitsOf,
+        fc.double({ min: 0.001, max: 0.999, noNaN: true }),
+        temperatureOf,
+        (logits, topP, temperature) => {
+          const all = softmax(logits, temperature);
+          const kept = [...candidates(logits, { temperature, topP }).ids];
+          const mass = kept.reduce((sum, id) => sum + all[id]!, 0);
+          expect(mass).toBeGreaterThanOrEqual(topP - 1e-9);
+          if (kept.length > 1) expect(mass - all[kept.at(-1)!]!).toBeLessThan(topP + 1e-9);
+          const leastKept = Math.min(...kept.map((id) => all[id]!));
+          all.forEach((p, id) => expect(kept.includes(id) || p <= leastKept).toBe(true));
+        },
+      ),
     );
   });
 

@@ -30,7 +30,9 @@ describe("splitDocuments", () => {
       fc.property(differentTexts, fraction, (texts, heldOut) => {
         const split = splitDocuments(documentsOf(texts), { seed: 1, heldOut });
         const shortest = Math.min(...texts.map(utf8Length));
-        expect(split.heldOutBytes).toBeLessThanOrEqual(Math.max(shortest, heldOut * (split.trainBytes + split.heldOutBytes)));
+        expect(split.heldOutBytes).toBeLessThanOrEqual(
+          Math.max(shortest, heldOut * (split.trainBytes + split.heldOutBytes)),
+        );
       }),
     );
   });
@@ -81,7 +83,9 @@ describe("splitDocuments", () => {
     expect(() => splitDocuments(documentsOf(["x", "", "x"]), { seed: 0, heldOut: 0.1 })).toThrow(
       "too little text to split: found one document of 1 characters and no place to cut it",
     );
-    expect(() => splitDocuments([], { seed: 0, heldOut: 0.1 })).toThrow("too little text to split: every document is empty");
+    expect(() => splitDocuments([], { seed: 0, heldOut: 0.1 })).toThrow(
+      "too little text to split: every document is empty",
+    );
     for (const heldOut of [0, 1, -0.1, NaN]) {
       expect(() => splitDocuments(documentsOf(["x", "y"]), { seed: 0, heldOut })).toThrow("between 0 and 1");
     }

@@ -1,6 +1,6 @@
 /**
- * Command R, and R+ with its norms on queries and keys: LayerNorm without bias, a parallel block that shares one norm, rope over
- * neighbouring pairs, scaled logits (transformers, configuration_cohere.py and modeling_cohere.py).
+ * Command R, and R+ with its norms on queries and keys: LayerNorm without bias, a parallel block that shares one norm,
+ * rope over neighbouring pairs, scaled logits (transformers, configuration_cohere.py and modeling_cohere.py).
  */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
@@ -32,7 +32,12 @@ export const cohere: Dialect = {
     const common = readCommon(config, "cohere", defaults);
     const bias = config.bool("attention_bias", false);
     const ffn = { inner: config.int("intermediate_size"), bias: false };
-    const spec = denseSpec(common, { qkNorm: config.bool("use_qk_norm", false) && "own-head", qkvBias: bias, outBias: bias }, ffn, []);
+    const spec = denseSpec(
+      common,
+      { qkNorm: config.bool("use_qk_norm", false) && "own-head", qkvBias: bias, outBias: bias },
+      ffn,
+      [],
+    );
     const multipliers = { ...spec.multipliers, logits: config.positive("logit_scale", 0.0625) };
     return { ...spec, block: "parallel-shared", multipliers };
   },

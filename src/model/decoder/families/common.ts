@@ -7,7 +7,18 @@ import { jsonText } from "../../../base/shown.js";
 import type { UpcycleError } from "../../../base/errors.js";
 import { departures } from "../plain.js";
 import { plainBlocks, rmsNorm } from "../types.js";
-import type { ActivationKind, AttentionSpec, DecoderSpec, DenseFfn, Family, LayerSpec, NormSpec, QkNorm, Rope, SpecialTokens } from "../types.js";
+import type {
+  ActivationKind,
+  AttentionSpec,
+  DecoderSpec,
+  DenseFfn,
+  Family,
+  LayerSpec,
+  NormSpec,
+  QkNorm,
+  Rope,
+  SpecialTokens,
+} from "../types.js";
 import type { ConfigReader } from "./reader.js";
 import { isInteger } from "./reader.js";
 import { readRope, writeRope } from "./rope.js";
@@ -85,8 +96,8 @@ export interface AttentionOptions {
 }
 
 /**
- * Throws inputError if a key that the class does not look at, or whose other values a spec cannot say, is there with another value
- * than the given one.
+ * Throws inputError if a key that the class does not look at, or whose other values a spec cannot say, is there with
+ * another value than the given one.
  */
 export function requireKeys(config: ConfigReader, keys: Readonly<Record<string, unknown>>): void {
   for (const [key, value] of Object.entries(keys)) {
@@ -107,7 +118,8 @@ export function readBase(config: ConfigReader, family: Family, defaults: Default
   }
   const hidden = config.int("hidden_size");
   const heads = config.int("num_attention_heads");
-  const kvHeads = config.intOrNull("num_key_value_heads", defaults.kvHeads === "heads" ? null : defaults.kvHeads) ?? heads;
+  const kvHeads =
+    config.intOrNull("num_key_value_heads", defaults.kvHeads === "heads" ? null : defaults.kvHeads) ?? heads;
   if (heads % kvHeads !== 0) throw config.fail("num_key_value_heads", `a divisor of num_attention_heads (${heads})`);
   const headDim = readHeadDim(config, hidden, heads, defaults);
   return {
@@ -140,12 +152,16 @@ function readEps(config: ConfigReader, { normKey = "rms_norm_eps", normEps }: De
 }
 
 /** `fallback` undefined: the family has SiLU only. */
-function readActivation(config: ConfigReader, { activation: fallback, activationKeys: keys = ["hidden_act"] }: Defaults): ActivationKind {
+function readActivation(
+  config: ConfigReader,
+  { activation: fallback, activationKeys: keys = ["hidden_act"] }: Defaults,
+): ActivationKind {
   const key = keys.find((name) => config.has(name)) ?? keys[0]!;
   const found = config.get(key) ?? activationNames[fallback ?? "silu"][0];
   const kinds = fallback === undefined ? (["silu"] as const) : (Object.keys(activationNames) as ActivationKind[]);
   const kind = kinds.find((name) => activationNames[name].some((spelling) => spelling === found));
-  if (kind === undefined) throw config.fail(key, kinds.map((name) => JSON.stringify(activationNames[name][0])).join(" or "));
+  if (kind === undefined)
+    throw config.fail(key, kinds.map((name) => JSON.stringify(activationNames[name][0])).join(" or "));
   return kind;
 }
 
@@ -179,8 +195,8 @@ function readTokens(config: ConfigReader, defaults: Defaults): SpecialTokens {
 }
 
 /**
- * The keys all families write. Without `defaults` the family is a Llama-like decoder, and a spec that is not is refused;
- * with them, what the keys cannot say shows when the config is read back (`configFromSpec`).
+ * The keys all families write. Without `defaults` the family is a Llama-like decoder, and a spec that is not is
+ * refused; with them, what the keys cannot say shows when the config is read back (`configFromSpec`).
  */
 export function writeCommon(spec: DecoderSpec, defaults?: Defaults): Record<string, unknown> {
   const [departure] = departures(spec, { anyActivation: defaults?.activation !== undefined });
@@ -225,7 +241,8 @@ export function requireAttention(
 ): void {
   const { qkvBias, outBias } = spec.attn;
   const qkNorm = spec.attn.qkNorm !== null;
-  if (qkNorm !== allowed.qkNorm) throw refuse(spec, qkNorm ? "a norm on queries and keys" : "queries and keys without a norm");
+  if (qkNorm !== allowed.qkNorm)
+    throw refuse(spec, qkNorm ? "a norm on queries and keys" : "queries and keys without a norm");
   if (allowed.qkvBias !== "any" && qkvBias !== allowed.qkvBias)
     throw refuse(spec, qkvBias ? "query, key and value biases" : "queries, keys and values without biases");
   if (allowed.outBias !== "any" && outBias !== allowed.outBias)
@@ -255,9 +272,17 @@ export function uniformDense(spec: DecoderSpec, allowBias: boolean): DenseFfn {
 }
 
 /** The common part of an attention with a family's own. */
-export function attentionOf(common: Pick<Common, "attn" | "norm">, { qkNorm, qkvBias, outBias }: AttentionOptions): AttentionSpec {
+export function attentionOf(
+  common: Pick<Common, "attn" | "norm">,
+  { qkNorm, qkvBias, outBias }: AttentionOptions,
+): AttentionSpec {
   const span = qkNorm === true ? "head" : qkNorm;
-  return { ...common.attn, qkNorm: span === false ? null : { span, norm: common.norm, afterRope: false }, qkvBias, outBias };
+  return {
+    ...common.attn,
+    qkNorm: span === false ? null : { span, norm: common.norm, afterRope: false },
+    qkvBias,
+    outBias,
+  };
 }
 
 /** Assembles the spec of a dense model; without `ropes` every layer has the common one. */

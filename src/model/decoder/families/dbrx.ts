@@ -1,12 +1,19 @@
 /**
- * DBRX: LayerNorm without bias, clipped queries, keys and values, settings of attention and experts in objects of their own (transformers,
- * configuration_dbrx.py and modeling_dbrx.py).
+ * DBRX: LayerNorm without bias, clipped queries, keys and values, settings of attention and experts in objects of their
+ * own (transformers, configuration_dbrx.py and modeling_dbrx.py).
  */
 import { plainExperts, softmaxRouter } from "../types.js";
 import type { DecoderSpec, RouterOrder } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention } from "./common.js";
-import { everyLayerMoe, moeSpec, readAuxLossCoef, readTopK, requirePlainExperts, requireSoftmaxRouter } from "./experts.js";
+import {
+  everyLayerMoe,
+  moeSpec,
+  readAuxLossCoef,
+  readTopK,
+  requirePlainExperts,
+  requireSoftmaxRouter,
+} from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 
 const defaults: Defaults = {
@@ -42,7 +49,10 @@ const defaults: Defaults = {
 
 const nested = ["attn_config", "ffn_config", "ffn_config.ffn_act_fn"];
 
-/** transformers 5 crashes without a limit, so one stands for none that no activation reaches: every limit from here on is read as none. */
+/**
+ * transformers 5 crashes without a limit, so one stands for none that no activation reaches: every limit from here on
+ * is read as none.
+ */
 const unclipped = 1e30;
 
 function readOrder(config: ConfigReader): RouterOrder {
@@ -63,7 +73,8 @@ export const dbrx: Dialect = {
   defaults,
   read(file: ConfigReader): DecoderSpec {
     const config = file.flattened(nested).renamed(defaults.names!);
-    if (file.has("rope_theta") && file.get("rope_theta") !== config.get("rope_theta")) throw file.fail("rope_theta", "the rope_theta of attn_config");
+    if (file.has("rope_theta") && file.get("rope_theta") !== config.get("rope_theta"))
+      throw file.fail("rope_theta", "the rope_theta of attn_config");
     const common = readCommon(config, "dbrx", defaults);
     if (common.tiedHead) throw config.fail("tie_word_embeddings", "false");
     const { heads, headDim } = common.attn;

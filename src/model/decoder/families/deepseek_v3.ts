@@ -1,7 +1,8 @@
 /**
- * DeepSeek-V3 and R1: multi-head latent attention, many small experts chosen by sigmoid scores within groups, a shared expert
- * (DeepSeek-AI 2024, arXiv 2412.19437, section 2.1; transformers: models/deepseek_v3/configuration_deepseek_v3.py and
- * modeling_deepseek_v3.py). Layers for multi-token prediction, which released files have behind the last one, are not read.
+ * DeepSeek-V3 and R1: multi-head latent attention, many small experts chosen by sigmoid scores within groups, a shared
+ * expert (DeepSeek-AI 2024, arXiv 2412.19437, section 2.1; transformers:
+ * models/deepseek_v3/configuration_deepseek_v3.py and modeling_deepseek_v3.py). Layers for multi-token prediction,
+ * which released files have behind the last one, are not read.
  */
 import { inputError } from "../../../base/errors.js";
 import { rmsNorm } from "../types.js";
@@ -27,7 +28,16 @@ const defaults: Defaults = {
   eos: 1,
 };
 
-const routed: RoutedDefaults = { experts: 256, topK: 8, inner: 2048, shared: 1, groups: 8, keptGroups: 4, renormalised: true, scaling: 2.5 };
+const routed: RoutedDefaults = {
+  experts: 256,
+  topK: 8,
+  inner: 2048,
+  shared: 1,
+  groups: 8,
+  keptGroups: 4,
+  renormalised: true,
+  scaling: 2.5,
+};
 
 /** `DeepseekV3RMSNorm`'s own default: the latents' norms are made without the config's epsilon. */
 const latentEps = 1e-6;
@@ -41,7 +51,8 @@ export const deepseekV3: Dialect = {
     requireKeys(config, { attention_bias: false });
     const base = readBase(config, "deepseek_v3", defaults);
     const { heads, kvHeads, headDim } = base.attn;
-    if (kvHeads !== heads) throw config.fail("num_key_value_heads", `${heads}, num_attention_heads, because keys come from a latent`);
+    if (kvHeads !== heads)
+      throw config.fail("num_key_value_heads", `${heads}, num_attention_heads, because keys come from a latent`);
     const latent: LatentAttention = {
       queryRank: config.intOrNull("q_lora_rank", 1536),
       kvRank: config.int("kv_lora_rank", 512),
@@ -49,13 +60,24 @@ export const deepseekV3: Dialect = {
       valueDim: config.int("v_head_dim", 128),
       norm: rmsNorm(latentEps),
     };
-    if (latent.ropeDim % 2 !== 0) throw config.fail("qk_rope_head_dim", "an even number (rotary embedding turns pairs)");
+    if (latent.ropeDim % 2 !== 0)
+      throw config.fail("qk_rope_head_dim", "an even number (rotary embedding turns pairs)");
     const rope = { ...readRope(config, latent.ropeDim, defaults), interleaved: config.bool("rope_interleave", true) };
-    const common: Common = { ...base, rope, attn: { ...base.attn, scale: headDim ** -0.5 * readScoreFactor(config, rope), latent } };
+    const common: Common = {
+      ...base,
+      rope,
+      attn: { ...base.attn, scale: headDim ** -0.5 * readScoreFactor(config, rope), latent },
+    };
     const moe = readRoutedExperts(config, routed);
     const sparse = readLeadingDense(config, common.layerCount, 3);
     const attn = { qkNorm: false, qkvBias: false, outBias: false };
-    return moeSpec(common, attn, { moe, dense: readDenseInner(config, sparse), sparse }, [], readAuxLossCoef(config, 0));
+    return moeSpec(
+      common,
+      attn,
+      { moe, dense: readDenseInner(config, sparse), sparse },
+      [],
+      readAuxLossCoef(config, 0),
+    );
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     const { latent, heads, kvHeads, headDim } = spec.attn;
@@ -92,11 +114,18 @@ function readScoreFactor(config: ConfigReader, { scaling }: Rope): number {
     const weight = keys.has("mscale_all_dim") ? keys.positive("mscale_all_dim", undefined, { zero: true }) : 0;
     return weight === 0 ? 1 : yarnMscale("factor" in scaling ? scaling.factor : keys.positive("factor"), weight) ** 2;
   });
-  if (new Set(factors).size > 1) throw inputError("rope_scaling and rope_parameters disagree", { where: config.where, hint: "remove the wrong one" });
+  if (new Set(factors).size > 1)
+    throw inputError("rope_scaling and rope_parameters disagree", {
+      where: config.where,
+      hint: "remove the wrong one",
+    });
   return factors[0] ?? 1;
 }
 
-/** The rope keys with what makes the attention's scale; `mscale` says the same as `attention_factor` for those who read only that (vLLM). */
+/**
+ * The rope keys with what makes the attention's scale; `mscale` says the same as `attention_factor` for those who read
+ * only that (vLLM).
+ */
 function writeScaledRope(spec: DecoderSpec, rope: Rope): Record<string, unknown> {
   const { scale, headDim } = spec.attn;
   const root = Math.sqrt(scale * Math.sqrt(headDim));
@@ -107,7 +136,10 @@ function writeScaledRope(spec: DecoderSpec, rope: Rope): Record<string, unknown>
   if (factor <= 1) return keys;
   // Twelve digits, so that 1 comes back as 1.
   const weightOf = (mscale: number): number => Number(((mscale - 1) / (0.1 * Math.log(factor))).toPrecision(13));
-  const own = { ...(scaled ? { mscale_all_dim: weightOf(root) } : {}), ...(rope.scaling.kind === "yarn" ? { mscale: weightOf(rope.scaling.attentionFactor * (scaled ? root : 1)) } : {}) };
+  const own = {
+    ...(scaled ? { mscale_all_dim: weightOf(root) } : {}),
+    ...(rope.scaling.kind === "yarn" ? { mscale: weightOf(rope.scaling.attentionFactor * (scaled ? root : 1)) } : {}),
+  };
   const extended = (value: unknown): Record<string, unknown> => ({ ...(value as Record<string, unknown>), ...own });
   return { ...keys, rope_scaling: extended(keys["rope_scaling"]), rope_parameters: extended(keys["rope_parameters"]) };
 }

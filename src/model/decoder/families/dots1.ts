@@ -1,4 +1,7 @@
-/** dots.llm1: qwen3 attention, DeepSeek-V3's experts (transformers: models/dots1/configuration_dots1.py and modeling_dots1.py). */
+/**
+ * dots.llm1: qwen3 attention, DeepSeek-V3's experts (transformers: models/dots1/configuration_dots1.py and
+ * modeling_dots1.py).
+ */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, requireAttention, sharedAttentionBias } from "./common.js";
@@ -18,7 +21,16 @@ const defaults: Defaults = {
   eos: null,
 };
 
-const routed: RoutedDefaults = { experts: undefined, topK: undefined, inner: 1408, shared: undefined, groups: 1, keptGroups: 1, renormalised: false, scaling: 1 };
+const routed: RoutedDefaults = {
+  experts: undefined,
+  topK: undefined,
+  inner: 1408,
+  shared: undefined,
+  groups: 1,
+  keptGroups: 1,
+  renormalised: false,
+  scaling: 1,
+};
 
 export const dots1: Dialect = {
   family: "dots1",
@@ -31,10 +43,21 @@ export const dots1: Dialect = {
     const sparse = readLeadingDense(config, layerCount, 0);
     // The class has no switch for its windows: layers from max_window_layers on slide.
     const first = config.int("max_window_layers", 62, { min: 0 });
-    const windows = readLayerWindows(config, layerCount, (layer) => layer >= first, config.intOrNull("sliding_window", 4096));
+    const windows = readLayerWindows(
+      config,
+      layerCount,
+      (layer) => layer >= first,
+      config.intOrNull("sliding_window", 4096),
+    );
     const bias = config.bool("attention_bias", false);
     const attn = { qkNorm: true, qkvBias: bias, outBias: bias };
-    return moeSpec(common, attn, { moe, dense: readDenseInner(config, sparse), sparse }, windows, readAuxLossCoef(config, 0));
+    return moeSpec(
+      common,
+      attn,
+      { moe, dense: readDenseInner(config, sparse), sparse },
+      windows,
+      readAuxLossCoef(config, 0),
+    );
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: true, qkvBias: "any", outBias: "any" });

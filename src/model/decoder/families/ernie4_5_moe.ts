@@ -1,6 +1,6 @@
 /**
- * ERNIE 4.5: rope over neighbouring pairs, experts chosen by softmax probability plus a correction bias, shared experts (transformers,
- * configuration_ernie4_5_moe.py and modeling_ernie4_5_moe.py).
+ * ERNIE 4.5: rope over neighbouring pairs, experts chosen by softmax probability plus a correction bias, shared experts
+ * (transformers, configuration_ernie4_5_moe.py and modeling_ernie4_5_moe.py).
  */
 import { plainExperts } from "../types.js";
 import type { DecoderSpec, RouterSpec } from "../types.js";
@@ -24,7 +24,13 @@ const defaults: Defaults = {
 };
 
 const router = (atLeast: number): RouterSpec => ({
-  score: "softmax", jitter: 0, renormalise: { plus: 0, atLeast }, groups: null, correctionBias: true, scaling: 1, bias: false,
+  score: "softmax",
+  jitter: 0,
+  renormalise: { plus: 0, atLeast },
+  groups: null,
+  correctionBias: true,
+  scaling: 1,
+  bias: false,
 });
 
 /** From `moe_layer_start_index` to `moe_layer_end_index`, and (layer + 1) a multiple of `moe_layer_interval`. */
@@ -33,8 +39,12 @@ function readSparse(config: ConfigReader, layers: number): boolean[] {
   const given = config.int("moe_layer_end_index", -1, { min: -1 });
   const end = given === -1 ? layers - 1 : given;
   const interval = config.int("moe_layer_interval", 1);
-  const sparse = Array.from({ length: layers }, (_, layer) => (layer + 1) % interval === 0 && layer >= start && layer <= end);
-  if (!sparse.includes(true)) throw config.fail("moe_layer_start_index", `a layer number that leaves one of ${layers} layers with experts`);
+  const sparse = Array.from(
+    { length: layers },
+    (_, layer) => (layer + 1) % interval === 0 && layer >= start && layer <= end,
+  );
+  if (!sparse.includes(true))
+    throw config.fail("moe_layer_start_index", `a layer number that leaves one of ${layers} layers with experts`);
   return sparse;
 }
 
@@ -69,7 +79,8 @@ export const ernie45Moe: Dialect = {
       // Several shared experts are one of their size together.
       shared: count === 0 ? null : { inner: inner * count, gated: false },
     } as const;
-    if (config.bool("use_bias", false)) throw config.fail("use_bias", "false (the output head would have a bias too, which cannot be said)");
+    if (config.bool("use_bias", false))
+      throw config.fail("use_bias", "false (the output head would have a bias too, which cannot be said)");
     const sparse = readSparse(config, common.layerCount);
     const ffns = { moe, dense: readDenseInner(config, sparse), sparse };
     return moeSpec(common, { qkNorm: false, qkvBias: false, outBias: false }, ffns, [], readAuxLossCoef(config));
@@ -79,11 +90,15 @@ export const ernie45Moe: Dialect = {
     if (spec.layers.some(({ window }) => window !== null)) throw refuse(spec, "a sliding attention window");
     const { moe, dense } = uniformFfns(spec);
     requirePlainExperts(spec, moe);
-    const { router: { score, renormalise }, shared } = moe;
+    const {
+      router: { score, renormalise },
+      shared,
+    } = moe;
     if (score !== "softmax") throw refuse(spec, `a ${score} router`);
     if (renormalise === null) throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
     if (shared?.gated) throw refuse(spec, "a shared expert behind a gate");
-    if (shared !== null && shared.inner % moe.inner !== 0) throw refuse(spec, `a shared expert of ${shared.inner}, not a multiple of an expert's ${moe.inner}`);
+    if (shared !== null && shared.inner % moe.inner !== 0)
+      throw refuse(spec, `a shared expert of ${shared.inner}, not a multiple of an expert's ${moe.inner}`);
     return {
       intermediate_size: dense?.inner ?? moe.inner * moe.topK,
       moe_intermediate_size: moe.inner,

@@ -8,7 +8,9 @@ import { attentionOf, refuse } from "./common.js";
 import type { ConfigReader } from "./reader.js";
 import { isInteger, isString } from "./reader.js";
 
-/** The family's own key and `num_local_experts` are two spellings of one number. Without a fallback one must be there. */
+/**
+ * The family's own key and `num_local_experts` are two spellings of one number. Without a fallback one must be there.
+ */
 export function readExpertCount(config: ConfigReader, fallback: number | undefined, own = "num_experts"): number {
   const keys = [own, "num_local_experts"].filter((key) => config.has(key));
   const counts = keys.map((key) => config.int(key, undefined, { max: mostExperts }));
@@ -18,7 +20,12 @@ export function readExpertCount(config: ConfigReader, fallback: number | undefin
   return counts[0] ?? config.int(own, fallback, { max: mostExperts });
 }
 
-export function readTopK(config: ConfigReader, experts: number, fallback: number | undefined, key = "num_experts_per_tok"): number {
+export function readTopK(
+  config: ConfigReader,
+  experts: number,
+  fallback: number | undefined,
+  key = "num_experts_per_tok",
+): number {
   const topK = config.int(key, fallback);
   if (topK > experts) throw config.fail(key, `at most the number of experts (${experts})`);
   return topK;
@@ -32,7 +39,8 @@ export function readSoftmaxRouter(config: ConfigReader, fallback = false): Route
 /** The order of a plain softmax router. Throws inputError if the spec's router is anything else. */
 export function requireSoftmaxRouter(spec: DecoderSpec, { router }: MoeFfn): RouterOrder {
   const order = routerOrder(router);
-  if (JSON.stringify(router) !== JSON.stringify(softmaxRouter(order))) throw refuse(spec, `a router other than ${order} over plain logits`);
+  if (JSON.stringify(router) !== JSON.stringify(softmaxRouter(order)))
+    throw refuse(spec, `a router other than ${order} over plain logits`);
   return order;
 }
 
@@ -62,7 +70,8 @@ export function readSparseLayers(config: ConfigReader, layerCount: number): bool
 /** DeepSeek's rule: the first `first_k_dense_replace` layers are dense. Throws inputError if all are. */
 export function readLeadingDense(config: ConfigReader, layerCount: number, fallback: number): boolean[] {
   const dense = config.int("first_k_dense_replace", fallback, { min: 0 });
-  if (dense >= layerCount) throw config.fail("first_k_dense_replace", `fewer dense layers than the ${layerCount} there are`);
+  if (dense >= layerCount)
+    throw config.fail("first_k_dense_replace", `fewer dense layers than the ${layerCount} there are`);
   return Array.from({ length: layerCount }, (_, layer) => layer >= dense);
 }
 
@@ -75,11 +84,20 @@ export function writeLeadingDense(spec: DecoderSpec): Record<string, unknown> {
 }
 
 /** One of "dense" and "sparse" for each layer; if absent, `isSparse(layer)`. Throws inputError if all are dense. */
-export function readMlpLayerTypes(config: ConfigReader, layerCount: number, isSparse: (layer: number) => boolean): boolean[] {
+export function readMlpLayerTypes(
+  config: ConfigReader,
+  layerCount: number,
+  isSparse: (layer: number) => boolean,
+): boolean[] {
   const types = config.list("mlp_layer_types", isString, 'a list of "dense" and "sparse", one per layer');
-  const sparse = types?.map((type) => type === "sparse") ?? Array.from({ length: layerCount }, (_, layer) => isSparse(layer));
+  const sparse =
+    types?.map((type) => type === "sparse") ?? Array.from({ length: layerCount }, (_, layer) => isSparse(layer));
   const expected = `"dense" or "sparse" for each of ${layerCount} layers, at least one of them "sparse"`;
-  if (types?.some((type) => type !== "sparse" && type !== "dense") || sparse.length !== layerCount || !sparse.includes(true)) {
+  if (
+    types?.some((type) => type !== "sparse" && type !== "dense") ||
+    sparse.length !== layerCount ||
+    !sparse.includes(true)
+  ) {
     throw config.fail("mlp_layer_types", expected);
   }
   return sparse;
@@ -98,11 +116,18 @@ export function readAuxLossCoef(config: ConfigReader, fallback = 0.001): number 
   return config.positive("router_aux_loss_coef", fallback, { zero: true });
 }
 
-/** Assembles the spec of a model whose layers are `moe`, or `dense` where `sparse[layer]` is false; without `ropes` every layer has the common one. */
+/**
+ * Assembles the spec of a model whose layers are `moe`, or `dense` where `sparse[layer]` is false; without `ropes`
+ * every layer has the common one.
+ */
 export function moeSpec(
   { layerCount, rope, activation, ...common }: Common,
   attn: AttentionOptions,
-  ffns: { readonly moe: Omit<MoeFfn, "activation">; readonly dense: Pick<DenseFfn, "inner"> | null; readonly sparse: readonly boolean[] },
+  ffns: {
+    readonly moe: Omit<MoeFfn, "activation">;
+    readonly dense: Pick<DenseFfn, "inner"> | null;
+    readonly sparse: readonly boolean[];
+  },
   windows: readonly (number | null)[],
   auxLossCoef: number,
   ropes?: readonly Rope[],
@@ -117,14 +142,17 @@ export function moeSpec(
   return { ...common, attn: attentionOf(common, attn), layers, auxLossCoef };
 }
 
-/** The one kind of MoE layer and the one kind of dense layer (or null). Throws inputError if layers of a kind differ. */
+/**
+ * The one kind of MoE layer and the one kind of dense layer (or null). Throws inputError if layers of a kind differ.
+ */
 export function uniformFfns(spec: DecoderSpec): { moe: MoeFfn; dense: DenseFfn | null } {
   const ffns = spec.layers.map(({ ffn }) => ffn);
   const moes = ffns.filter((ffn) => ffn.kind === "moe");
   const denses = ffns.filter((ffn) => ffn.kind === "dense");
   const moe = moes[0];
   if (moe === undefined) throw refuse(spec, "no mixture-of-experts layer");
-  if (!moes.every((other) => JSON.stringify(other) === JSON.stringify({ ...other, ...moe }))) throw refuse(spec, "experts that differ between layers");
+  if (!moes.every((other) => JSON.stringify(other) === JSON.stringify({ ...other, ...moe })))
+    throw refuse(spec, "experts that differ between layers");
   if (moe.topK > moe.experts) throw refuse(spec, `${moe.topK} experts per token out of ${moe.experts}`);
   const dense = denses[0] ?? null;
   if (denses.some((ffn) => ffn.inner !== dense!.inner)) throw refuse(spec, "dense FFNs that differ between layers");
@@ -156,7 +184,8 @@ export function writeSmallExperts(spec: DecoderSpec): Record<string, unknown> {
     num_experts: moe.experts,
     num_experts_per_tok: moe.topK,
     moe_intermediate_size: moe.inner,
-    // Without dense layers nobody reads it, but the class wants a number: the active width, as Qwen's own files have it.
+    // Without dense layers nobody reads it, but the class wants a number: the active width, as Qwen's own files have
+    // it.
     intermediate_size: dense?.inner ?? moe.inner * moe.topK,
     norm_topk_prob: requireSoftmaxRouter(spec, moe) === "topk-softmax",
     output_router_logits: false,

@@ -1,4 +1,7 @@
-/** FlexOlmo: OLMo 2's attention and norms, every layer a mixture of experts (transformers: models/flex_olmo/modular_flex_olmo.py). */
+/**
+ * FlexOlmo: OLMo 2's attention and norms, every layer a mixture of experts (transformers:
+ * models/flex_olmo/modular_flex_olmo.py).
+ */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse } from "./common.js";
@@ -27,7 +30,13 @@ export const flexOlmo: Dialect = {
     const bias = config.bool("attention_bias", false);
     const moe = readOlmoExperts(config, { experts: 7, topK: 5 });
     const sparse = Array<boolean>(common.layerCount).fill(true);
-    return moeSpec(common, { qkNorm: "full", qkvBias: bias, outBias: bias }, { moe, dense: null, sparse }, [], readAuxLossCoef(config, 0.01));
+    return moeSpec(
+      common,
+      { qkNorm: "full", qkvBias: bias, outBias: bias },
+      { moe, dense: null, sparse },
+      [],
+      readAuxLossCoef(config, 0.01),
+    );
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     if (spec.block !== "post") throw refuse(spec, `${spec.block} blocks`);

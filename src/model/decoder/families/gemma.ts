@@ -31,7 +31,10 @@ export function requireCausal(config: ConfigReader): void {
   }
 }
 
-/** The square root of the hidden size, rounded to float32 and then to the type of the weights (`GemmaTextScaledWordEmbedding`). */
+/**
+ * The square root of the hidden size, rounded to float32 and then to the type of the weights
+ * (`GemmaTextScaledWordEmbedding`).
+ */
 export function embeddingFactor(config: ConfigReader, hidden: number): number {
   const single = Math.fround(Math.sqrt(hidden));
   switch (config.get("dtype") ?? config.get("torch_dtype")) {
@@ -60,7 +63,8 @@ export const gemma: Dialect = {
   read(config: ConfigReader): DecoderSpec {
     requireCausal(config);
     if (!config.has("hidden_activation") && config.get("hidden_act") === "gelu") {
-      const hint = 'older Gemma files say "gelu" and mean "gelu_pytorch_tanh"; set hidden_activation to the one that is meant';
+      const hint =
+        'older Gemma files say "gelu" and mean "gelu_pytorch_tanh"; set hidden_activation to the one that is meant';
       throw config.fail("hidden_act", '"gelu_pytorch_tanh"', hint);
     }
     const common = readCommon(config, "gemma", defaults);

@@ -9,7 +9,11 @@ import { embeddingFactor, gemmaDefaults, requireCausal } from "./gemma.js";
 import type { ConfigReader } from "./reader.js";
 import { readLayerWindows, writeLayerTypes } from "./windows.js";
 
-const defaults: Defaults = { ...gemmaDefaults, kvHeads: 4, reads: ["attn_logit_softcapping", "final_logit_softcapping"] };
+const defaults: Defaults = {
+  ...gemmaDefaults,
+  kvHeads: 4,
+  reads: ["attn_logit_softcapping", "final_logit_softcapping"],
+};
 
 /** What Gemma 2 and 3 add to the common part. */
 export function sandwiched<T extends Omit<Common, "rope">>(
@@ -31,14 +35,17 @@ export function sandwiched<T extends Omit<Common, "rope">>(
 }
 
 function readCap(config: ConfigReader, key: string, fallback: number | null): number | null {
-  return config.has(key) || (config.get(key) === undefined && fallback !== null) ? config.positive(key, fallback ?? undefined) : null;
+  return config.has(key) || (config.get(key) === undefined && fallback !== null)
+    ? config.positive(key, fallback ?? undefined)
+    : null;
 }
 
 /** The keys that Gemma 2 and 3 share. */
 export function writeSandwiched(spec: DecoderSpec): Record<string, unknown> {
   if (spec.block !== "sandwich") throw refuse(spec, `${spec.block} blocks`);
   // transformers 5 validates this even though head_dim is given.
-  if (spec.hidden % spec.attn.heads !== 0) throw refuse(spec, `hidden size ${spec.hidden} with ${spec.attn.heads} heads (not a multiple)`);
+  if (spec.hidden % spec.attn.heads !== 0)
+    throw refuse(spec, `hidden size ${spec.hidden} with ${spec.attn.heads} heads (not a multiple)`);
   return {
     intermediate_size: uniformDense(spec, false).inner,
     attention_bias: sharedAttentionBias(spec),

@@ -1,7 +1,7 @@
 /**
- * GLM-4.5: llama attention with rope over a part of the head and optionally a norm on queries and keys, DeepSeek-V3's experts
- * (transformers: models/glm4_moe/configuration_glm4_moe.py and modeling_glm4_moe.py). Layers for multi-token prediction, which released
- * files have behind the last one, are not read.
+ * GLM-4.5: llama attention with rope over a part of the head and optionally a norm on queries and keys, DeepSeek-V3's
+ * experts (transformers: models/glm4_moe/configuration_glm4_moe.py and modeling_glm4_moe.py). Layers for multi-token
+ * prediction, which released files have behind the last one, are not read.
  */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
@@ -22,7 +22,16 @@ const defaults: Defaults = {
   eos: null,
 };
 
-const routed: RoutedDefaults = { experts: 128, topK: 8, inner: 1408, shared: 1, groups: 1, keptGroups: 1, renormalised: true, scaling: 1 };
+const routed: RoutedDefaults = {
+  experts: 128,
+  topK: 8,
+  inner: 1408,
+  shared: 1,
+  groups: 1,
+  keptGroups: 1,
+  renormalised: true,
+  scaling: 1,
+};
 
 export const glm4Moe: Dialect = {
   family: "glm4_moe",
@@ -32,8 +41,18 @@ export const glm4Moe: Dialect = {
     const common = readCommon(config, "glm4_moe", defaults);
     const moe = readRoutedExperts(config, routed);
     const sparse = readLeadingDense(config, common.layerCount, 1);
-    const attn = { qkNorm: config.bool("use_qk_norm", false), qkvBias: config.bool("attention_bias", false), outBias: false };
-    return moeSpec(common, attn, { moe, dense: readDenseInner(config, sparse), sparse }, [], readAuxLossCoef(config, 0));
+    const attn = {
+      qkNorm: config.bool("use_qk_norm", false),
+      qkvBias: config.bool("attention_bias", false),
+      outBias: false,
+    };
+    return moeSpec(
+      common,
+      attn,
+      { moe, dense: readDenseInner(config, sparse), sparse },
+      [],
+      readAuxLossCoef(config, 0),
+    );
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     const qkNorm = spec.attn.qkNorm !== null;

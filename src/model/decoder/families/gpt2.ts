@@ -1,6 +1,6 @@
 /**
- * GPT-2: learnt positions instead of rope, LayerNorm, an FFN without a gate, biases everywhere (transformers, configuration_gpt2.py and
- * modeling_gpt2.py).
+ * GPT-2: learnt positions instead of rope, LayerNorm, an FFN without a gate, biases everywhere (transformers,
+ * configuration_gpt2.py and modeling_gpt2.py).
  */
 import type { DecoderSpec, DenseFfn } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
@@ -35,7 +35,11 @@ export const gpt2: Dialect = {
   defaults,
   read(file: ConfigReader): DecoderSpec {
     const config = file.renamed(defaults.names!);
-    requireKeys(config, { scale_attn_weights: true, scale_attn_by_inverse_layer_idx: false, add_cross_attention: false });
+    requireKeys(config, {
+      scale_attn_weights: true,
+      scale_attn_by_inverse_layer_idx: false,
+      add_cross_attention: false,
+    });
     const { layerCount, activation, ...common } = readBase(config, "gpt2", defaults);
     const { heads, kvHeads, headDim } = common.attn;
     // Neither key belongs to the class.

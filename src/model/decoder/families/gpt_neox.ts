@@ -1,6 +1,6 @@
 /**
- * GPT-NeoX, Pythia: LayerNorm, an FFN without a gate, biases, blocks in parallel with a norm each, rope over a quarter of each
- * head (transformers, configuration_gpt_neox.py and modeling_gpt_neox.py).
+ * GPT-NeoX, Pythia: LayerNorm, an FFN without a gate, biases, blocks in parallel with a norm each, rope over a quarter
+ * of each head (transformers, configuration_gpt_neox.py and modeling_gpt_neox.py).
  */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
@@ -32,7 +32,8 @@ export const gptNeox: Dialect = {
     const { heads, kvHeads, headDim } = common.attn;
     // Neither key belongs to the class.
     if (kvHeads !== heads) throw config.fail("num_key_value_heads", `${heads}, like num_attention_heads`);
-    if (heads * headDim !== common.hidden) throw config.fail("head_dim", `${common.hidden / heads}, hidden_size / num_attention_heads`);
+    if (heads * headDim !== common.hidden)
+      throw config.fail("head_dim", `${common.hidden / heads}, hidden_size / num_attention_heads`);
     const bias = config.bool("attention_bias", true);
     const ffn = { inner: config.int("intermediate_size"), bias: true, gated: false };
     const spec = denseSpec(common, { qkNorm: false, qkvBias: bias, outBias: bias }, ffn, []);
@@ -43,6 +44,10 @@ export const gptNeox: Dialect = {
     if (spec.block !== "pre" && spec.block !== "parallel") throw refuse(spec, `${spec.block} blocks`);
     const { inner, bias } = uniformDense(spec, true);
     if (!bias) throw refuse(spec, "no FFN biases");
-    return { intermediate_size: inner, attention_bias: sharedAttentionBias(spec), use_parallel_residual: spec.block === "parallel" };
+    return {
+      intermediate_size: inner,
+      attention_bias: sharedAttentionBias(spec),
+      use_parallel_residual: spec.block === "parallel",
+    };
   },
 };

@@ -1,6 +1,7 @@
 /**
- * gpt-oss: attention sinks, a router and experts with biases, a clamped gated unit, YaRN (transformers, configuration_gpt_oss.py and
- * modeling_gpt_oss.py). Released files are quantized (MXFP4) and refused by `readQuantization`.
+ * gpt-oss: attention sinks, a router and experts with biases, a clamped gated unit, YaRN (transformers,
+ * configuration_gpt_oss.py and modeling_gpt_oss.py). Released files are quantized (MXFP4) and refused by
+ * `readQuantization`.
  */
 import { softmaxRouter } from "../types.js";
 import type { DecoderSpec, RopeScaling } from "../types.js";
@@ -23,7 +24,13 @@ const defaults: Defaults = {
 
 /** What the class takes if a config says nothing about rope. */
 const usualYarn: RopeScaling = {
-  kind: "yarn", factor: 32, betaFast: 32, betaSlow: 1, originalMaxPositions: 4096, truncate: false, attentionFactor: yarnMscale(32, 1),
+  kind: "yarn",
+  factor: 32,
+  betaFast: 32,
+  betaSlow: 1,
+  originalMaxPositions: 4096,
+  truncate: false,
+  attentionFactor: yarnMscale(32, 1),
 };
 
 /** Fixed by `GptOssExperts`. */
@@ -51,20 +58,35 @@ export const gptOss: Dialect = {
       shared: null,
     } as const;
     // Without `layer_types` every other layer slides, the first one too.
-    const windows = readLayerWindows(config, common.layerCount, (layer) => layer % 2 === 0, config.intOrNull("sliding_window", 128));
+    const windows = readLayerWindows(
+      config,
+      common.layerCount,
+      (layer) => layer % 2 === 0,
+      config.intOrNull("sliding_window", 128),
+    );
     const bias = config.bool("attention_bias", true);
     const attn = { ...common.attn, sinks: true };
     const sparse = Array<boolean>(common.layerCount).fill(true);
-    return moeSpec({ ...common, attn, rope }, { qkNorm: false, qkvBias: bias, outBias: bias }, { moe, dense: null, sparse }, windows, readAuxLossCoef(config));
+    return moeSpec(
+      { ...common, attn, rope },
+      { qkNorm: false, qkvBias: bias, outBias: bias },
+      { moe, dense: null, sparse },
+      windows,
+      readAuxLossCoef(config),
+    );
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });
     const moe = everyLayerMoe(spec);
     if (!spec.attn.sinks) throw refuse(spec, "no attention sinks");
     if (moe.shared !== null) throw refuse(spec, "a shared expert");
-    if (!moe.gated || !moe.bias || !moe.router.bias) throw refuse(spec, "a router or experts without biases, or experts without a gate");
+    if (!moe.gated || !moe.bias || !moe.router.bias)
+      throw refuse(spec, "a router or experts without biases, or experts without a gate");
     if (JSON.stringify(moe.clampedGlu) !== JSON.stringify(clampedGlu)) {
-      throw refuse(spec, `a gated unit other than the one clamped at ${clampedGlu.limit} with alpha ${clampedGlu.alpha}`);
+      throw refuse(
+        spec,
+        `a gated unit other than the one clamped at ${clampedGlu.limit} with alpha ${clampedGlu.alpha}`,
+      );
     }
     return {
       intermediate_size: moe.inner,

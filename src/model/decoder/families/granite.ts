@@ -1,4 +1,7 @@
-/** Granite 3: llama with constant factors on embeddings, scores, residual branches and logits (transformers: models/granite/modular_granite.py). */
+/**
+ * Granite 3: llama with constant factors on embeddings, scores, residual branches and logits (transformers:
+ * models/granite/modular_granite.py).
+ */
 import type { DecoderSpec } from "../types.js";
 import type { Common, Defaults, Dialect } from "./common.js";
 import { denseSpec, readCommon, refuse, requireAttention, sharedAttentionBias, uniformDense } from "./common.js";

@@ -6,7 +6,15 @@ import { plainExperts, softmaxRouter } from "../types.js";
 import type { DecoderSpec, MoeFfn } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention, sharedAttentionBias } from "./common.js";
-import { everyLayerMoe, moeSpec, readAuxLossCoef, readExpertCount, readTopK, requirePlainExperts, requireSoftmaxRouter } from "./experts.js";
+import {
+  everyLayerMoe,
+  moeSpec,
+  readAuxLossCoef,
+  readExpertCount,
+  readTopK,
+  requirePlainExperts,
+  requireSoftmaxRouter,
+} from "./experts.js";
 import { graniteDefaults, withGraniteFactors, writeGraniteFactors } from "./granite.js";
 import type { ConfigReader } from "./reader.js";
 
@@ -30,7 +38,8 @@ export function writeGraniteExperts(spec: DecoderSpec): Record<string, unknown> 
   requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });
   const moe = everyLayerMoe(spec);
   requirePlainExperts(spec, moe);
-  if (requireSoftmaxRouter(spec, moe) !== "topk-softmax") throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
+  if (requireSoftmaxRouter(spec, moe) !== "topk-softmax")
+    throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
   return {
     intermediate_size: moe.inner,
     num_local_experts: moe.experts,

@@ -1,6 +1,6 @@
 /**
- * Granite MoE with sliding windows (transformers, configuration_granitemoe_swa.py and modeling_granitemoe_swa.py): granitemoe with
- * attention sinks, a window and a rope base of its own for each layer, and optionally a shared expert.
+ * Granite MoE with sliding windows (transformers, configuration_granitemoe_swa.py and modeling_granitemoe_swa.py):
+ * granitemoe with attention sinks, a window and a rope base of its own for each layer, and optionally a shared expert.
  */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
@@ -19,7 +19,8 @@ const isTheta = (value: unknown): value is number => typeof value === "number" &
 function readThetas(config: ConfigReader, theta: number, layers: number): readonly number[] {
   const thetas = config.list("layer_rope_theta", isTheta, "a list of numbers from 0, one per layer");
   if (thetas === null) return Array<number>(layers).fill(theta);
-  if (thetas.length !== layers) throw config.fail("layer_rope_theta", `${layers} entries, one per layer (found ${thetas.length})`);
+  if (thetas.length !== layers)
+    throw config.fail("layer_rope_theta", `${layers} entries, one per layer (found ${thetas.length})`);
   return thetas;
 }
 
@@ -34,12 +35,20 @@ export const graniteMoeSwa: Dialect = {
     const moe = { ...readGraniteExperts(config), shared: inner === 0 ? null : { inner, gated: false } };
     const sparse = Array<boolean>(common.layerCount).fill(true);
     // Without `layer_types` every fourth layer, from the first one on, has full attention.
-    const windows = readLayerWindows(config, common.layerCount, (layer) => layer % 4 !== 0, config.intOrNull("sliding_window", 128));
+    const windows = readLayerWindows(
+      config,
+      common.layerCount,
+      (layer) => layer % 4 !== 0,
+      config.intOrNull("sliding_window", 128),
+    );
     const sunk = { ...common, attn: { ...common.attn, sinks: true } };
     const attn = { qkNorm: false, qkvBias: bias, outBias: bias };
     const spec = moeSpec(sunk, attn, { moe, dense: null, sparse }, windows, readAuxLossCoef(config));
     const thetas = readThetas(config, common.rope.theta, common.layerCount);
-    const layers = spec.layers.map((layer, i) => ({ ...layer, rope: thetas[i] === 0 ? null : { ...common.rope, theta: thetas[i]! } }));
+    const layers = spec.layers.map((layer, i) => ({
+      ...layer,
+      rope: thetas[i] === 0 ? null : { ...common.rope, theta: thetas[i]! },
+    }));
     return { ...spec, layers };
   },
   write(spec: DecoderSpec): Record<string, unknown> {

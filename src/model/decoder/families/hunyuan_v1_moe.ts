@@ -1,6 +1,7 @@
 /**
- * HunYuan-A13B: norms on queries and keys behind rope, every layer a mixture of experts with a plain shared expert of the experts' own size
- * (transformers: models/hunyuan_v1_moe/configuration_hunyuan_v1_moe.py and modeling_hunyuan_v1_moe.py).
+ * HunYuan-A13B: norms on queries and keys behind rope, every layer a mixture of experts with a plain shared expert of
+ * the experts' own size (transformers: models/hunyuan_v1_moe/configuration_hunyuan_v1_moe.py and
+ * modeling_hunyuan_v1_moe.py).
  */
 import { inputError } from "../../../base/errors.js";
 import { plainRope } from "../plain.js";
@@ -8,7 +9,15 @@ import { plainExperts, softmaxRouter } from "../types.js";
 import type { DecoderSpec, Rope } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readBase, refuse, requireAttention, requireKeys, sharedAttentionBias } from "./common.js";
-import { everyLayerMoe, moeSpec, readAuxLossCoef, readExpertCount, readTopK, requirePlainExperts, requireSoftmaxRouter } from "./experts.js";
+import {
+  everyLayerMoe,
+  moeSpec,
+  readAuxLossCoef,
+  readExpertCount,
+  readTopK,
+  requirePlainExperts,
+  requireSoftmaxRouter,
+} from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 import { isInteger } from "./reader.js";
 import { readRope } from "./rope.js";
@@ -25,8 +34,17 @@ const defaults: Defaults = {
   pad: 0,
 };
 
-/** Keys of released files that the class does not look at: it has the norms, one shared expert and experts on every layer. */
-const fixed = { use_qk_norm: true, use_mixed_mlp_moe: true, use_cla: false, moe_layer_num_skipped: 0, norm_topk_prob: true };
+/**
+ * Keys of released files that the class does not look at: it has the norms, one shared expert and experts on every
+ * layer.
+ */
+const fixed = {
+  use_qk_norm: true,
+  use_mixed_mlp_moe: true,
+  use_cla: false,
+  moe_layer_num_skipped: 0,
+  norm_topk_prob: true,
+};
 
 export const hunyuanV1Moe: Dialect = {
   family: "hunyuan_v1_moe",
@@ -51,7 +69,13 @@ export const hunyuanV1Moe: Dialect = {
     const sparse = Array<boolean>(base.layerCount).fill(true);
     const bias = config.bool("attention_bias", false);
     const common = { ...base, rope: readAlphaRope(config, base.attn.headDim) };
-    const spec = moeSpec(common, { qkNorm: true, qkvBias: bias, outBias: bias }, { moe, dense: null, sparse }, [], readAuxLossCoef(config, 0));
+    const spec = moeSpec(
+      common,
+      { qkNorm: true, qkvBias: bias, outBias: bias },
+      { moe, dense: null, sparse },
+      [],
+      readAuxLossCoef(config, 0),
+    );
     return { ...spec, attn: { ...spec.attn, qkNorm: { span: "head", norm: base.norm, afterRope: true } } };
   },
   write(spec: DecoderSpec): Record<string, unknown> {
@@ -59,11 +83,13 @@ export const hunyuanV1Moe: Dialect = {
     if (spec.layers.some(({ window }) => window !== null)) throw refuse(spec, "a sliding attention window");
     const moe = everyLayerMoe(spec);
     requirePlainExperts(spec, moe);
-    if (requireSoftmaxRouter(spec, moe) !== "topk-softmax") throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
+    if (requireSoftmaxRouter(spec, moe) !== "topk-softmax")
+      throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
     const { shared } = moe;
     if (shared === null) throw refuse(spec, "no shared expert");
     if (shared.gated) throw refuse(spec, "a shared expert behind a gate");
-    if (shared.inner !== moe.inner) throw refuse(spec, `a shared expert of ${shared.inner} beside experts of ${moe.inner}`);
+    if (shared.inner !== moe.inner)
+      throw refuse(spec, `a shared expert of ${shared.inner} beside experts of ${moe.inner}`);
     return {
       num_experts: moe.experts,
       moe_topk: moe.topK,
@@ -87,25 +113,31 @@ function requireEverywhere(config: ConfigReader, key: string, wanted: number): v
 
 /** `moe_topk` may list one number per layer. */
 function readChosen(config: ConfigReader, experts: number): number {
-  if (!Array.isArray(config.get("moe_topk"))) return readTopK(config, experts, 1, config.has("moe_topk") ? "moe_topk" : "num_experts_per_tok");
+  if (!Array.isArray(config.get("moe_topk")))
+    return readTopK(config, experts, 1, config.has("moe_topk") ? "moe_topk" : "num_experts_per_tok");
   const [first, ...others] = config.list("moe_topk", isInteger, "a number of experts, or one per layer")!;
-  if (first === undefined || first < 1 || others.some((other) => other !== first)) throw config.fail("moe_topk", "the same number of experts on every layer");
+  if (first === undefined || first < 1 || others.some((other) => other !== first))
+    throw config.fail("moe_topk", "the same number of experts on every layer");
   if (first > experts) throw config.fail("moe_topk", `at most the number of experts (${experts})`);
   return first;
 }
 
 /**
- * `dynamic` rope with an `alpha` is plain rope with the base theta * alpha^(d / (d - 2)), up to `max_position_embeddings` tokens
- * (`HunYuanMoEV1RotaryEmbedding`); it is written as such.
+ * `dynamic` rope with an `alpha` is plain rope with the base theta * alpha^(d / (d - 2)), up to
+ * `max_position_embeddings` tokens (`HunYuanMoEV1RotaryEmbedding`); it is written as such.
  */
 function readAlphaRope(config: ConfigReader, headDim: number): Rope {
   const dicts = ["rope_parameters", "rope_scaling"].map((key) => config.object(key)).filter((keys) => keys !== null);
-  const isAlpha = (keys: ConfigReader): boolean => (keys.get("rope_type") ?? keys.get("type")) === "dynamic" && keys.has("alpha");
+  const isAlpha = (keys: ConfigReader): boolean =>
+    (keys.get("rope_type") ?? keys.get("type")) === "dynamic" && keys.has("alpha");
   if (!dicts.some(isAlpha)) return readRope(config, headDim, defaults);
   const alphas = dicts.map((keys) => (isAlpha(keys) ? keys.positive("alpha") : null));
   const thetas = [config, ...dicts].filter((keys) => keys.has("rope_theta")).map((keys) => keys.positive("rope_theta"));
   if (new Set(alphas).size > 1 || new Set(thetas).size > 1) {
-    throw inputError("rope_scaling and rope_parameters disagree", { where: config.where, hint: "remove the wrong one" });
+    throw inputError("rope_scaling and rope_parameters disagree", {
+      where: config.where,
+      hint: "remove the wrong one",
+    });
   }
   if (headDim <= 2) throw config.fail("head_dim", "more than 2, because rope has an alpha");
   return plainRope((thetas[0] ?? defaults.ropeTheta!) * alphas[0]! ** (headDim / (headDim - 2)), headDim);

@@ -1,6 +1,7 @@
 /**
- * HY 3: qwen3 attention, sigmoid routing with a bias per expert, a plain shared expert; the first layer is dense unless the config says
- * otherwise (transformers: models/hy_v3/configuration_hy_v3.py and modeling_hy_v3.py). `enable_moe_fp32_combine` is a matter of precision.
+ * HY 3: qwen3 attention, sigmoid routing with a bias per expert, a plain shared expert; the first layer is dense unless
+ * the config says otherwise (transformers: models/hy_v3/configuration_hy_v3.py and modeling_hy_v3.py).
+ * `enable_moe_fp32_combine` is a matter of precision.
  */
 import { plainExperts, sigmoidRouter } from "../types.js";
 import type { DecoderSpec } from "../types.js";
@@ -55,7 +56,13 @@ export const hyV3: Dialect = {
     const sparse = readMlpLayerTypes(config, common.layerCount, (layer) => layer > 0);
     const bias = config.bool("attention_bias", false);
     const attn = { qkNorm: true, qkvBias: bias, outBias: bias };
-    return moeSpec(common, attn, { moe, dense: readDenseInner(config, sparse), sparse }, [], readAuxLossCoef(config, 0));
+    return moeSpec(
+      common,
+      attn,
+      { moe, dense: readDenseInner(config, sparse), sparse },
+      [],
+      readAuxLossCoef(config, 0),
+    );
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: true, qkvBias: "any", outBias: "any" });

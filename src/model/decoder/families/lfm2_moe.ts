@@ -1,12 +1,22 @@
 /**
- * LFM2 MoE, where every layer is attention (transformers, configuration_lfm2_moe.py and modeling_lfm2_moe.py): qwen3 attention, sigmoid
- * routing with a bias for the choice, leading dense layers. The released models' convolution layers are refused.
+ * LFM2 MoE, where every layer is attention (transformers, configuration_lfm2_moe.py and modeling_lfm2_moe.py): qwen3
+ * attention, sigmoid routing with a bias for the choice, leading dense layers. The released models' convolution layers
+ * are refused.
  */
 import { plainExperts } from "../types.js";
 import type { DecoderSpec, RouterSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention } from "./common.js";
-import { moeSpec, readAuxLossCoef, readDenseInner, readExpertCount, readTopK, requirePlainExperts, uniformFfns, writeLeadingDense } from "./experts.js";
+import {
+  moeSpec,
+  readAuxLossCoef,
+  readDenseInner,
+  readExpertCount,
+  readTopK,
+  requirePlainExperts,
+  uniformFfns,
+  writeLeadingDense,
+} from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 import { isString } from "./reader.js";
 
@@ -25,13 +35,20 @@ const defaults: Defaults = {
 
 /** The class adds 1e-6 to the sum of the kept weights. */
 const router = (renormalised: boolean, correctionBias: boolean, scaling: number): RouterSpec => ({
-  score: "sigmoid", jitter: 0, renormalise: renormalised ? { plus: 1e-6, atLeast: 0 } : null, groups: null, correctionBias, scaling, bias: false,
+  score: "sigmoid",
+  jitter: 0,
+  renormalise: renormalised ? { plus: 1e-6, atLeast: 0 } : null,
+  groups: null,
+  correctionBias,
+  scaling,
+  bias: false,
 });
 
 function requireAttentionLayers(config: ConfigReader, layers: number): void {
   const types = config.list("layer_types", isString, "a list of layer types, one per layer");
   if (types?.length !== layers) throw config.fail("layer_types", `${layers} entries, one per layer`);
-  if (types.some((type) => type !== "full_attention")) throw config.fail("layer_types", 'only "full_attention" (convolution layers are not supported)');
+  if (types.some((type) => type !== "full_attention"))
+    throw config.fail("layer_types", 'only "full_attention" (convolution layers are not supported)');
 }
 
 export const lfm2Moe: Dialect = {
@@ -55,7 +72,8 @@ export const lfm2Moe: Dialect = {
       shared: null,
     } as const;
     const leading = config.int("num_dense_layers", 2, { min: 0 });
-    if (leading >= common.layerCount) throw config.fail("num_dense_layers", `fewer dense layers than the ${common.layerCount} there are`);
+    if (leading >= common.layerCount)
+      throw config.fail("num_dense_layers", `fewer dense layers than the ${common.layerCount} there are`);
     const sparse = Array.from({ length: common.layerCount }, (_, layer) => layer >= leading);
     const ffns = { moe, dense: readDenseInner(config, sparse), sparse };
     // Not a key of the class, which has no such loss; ours is kept there.

@@ -20,7 +20,11 @@ export const llama: Dialect = {
   read(config: ConfigReader): DecoderSpec {
     const common = readCommon(config, "llama", defaults);
     const bias = config.bool("attention_bias", false);
-    const ffn = { kind: "dense", inner: config.int("intermediate_size"), bias: config.bool("mlp_bias", false) } as const;
+    const ffn = {
+      kind: "dense",
+      inner: config.int("intermediate_size"),
+      bias: config.bool("mlp_bias", false),
+    } as const;
     return denseSpec(common, { qkNorm: false, qkvBias: bias, outBias: bias }, ffn, []);
   },
   write(spec: DecoderSpec): Record<string, unknown> {

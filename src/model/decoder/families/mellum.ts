@@ -1,6 +1,7 @@
 /**
- * Mellum 2: qwen3_moe with windows, rope and kind of FFN chosen per layer (transformers: models/mellum/configuration_mellum.py).
- * The class knows `rope_parameters` with an entry per attention type only, so nothing is written flat.
+ * Mellum 2: qwen3_moe with windows, rope and kind of FFN chosen per layer (transformers:
+ * models/mellum/configuration_mellum.py). The class knows `rope_parameters` with an entry per attention type only, so
+ * nothing is written flat.
  */
 import { plainExperts } from "../types.js";
 import type { DecoderSpec } from "../types.js";
@@ -57,7 +58,14 @@ export const mellum: Dialect = {
     const bias = config.bool("attention_bias", false);
     const attn = { qkNorm: true, qkvBias: bias, outBias: bias };
     const each = windows.map((size) => (size === null ? full : sliding));
-    return moeSpec({ ...common, rope: full }, attn, { moe, dense: readDenseInner(config, sparse), sparse }, windows, readAuxLossCoef(config), each);
+    return moeSpec(
+      { ...common, rope: full },
+      attn,
+      { moe, dense: readDenseInner(config, sparse), sparse },
+      windows,
+      readAuxLossCoef(config),
+      each,
+    );
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: true, qkvBias: "any", outBias: "any" });

@@ -23,7 +23,12 @@ export const mistral: Dialect = {
     const ffn = { kind: "dense", inner: config.int("intermediate_size"), bias: false } as const;
     // The class default is a window, so an absent key and null mean different models.
     const window = config.intOrNull("sliding_window", 4096);
-    return denseSpec(common, { qkNorm: false, qkvBias: false, outBias: false }, ffn, Array(common.layerCount).fill(window));
+    return denseSpec(
+      common,
+      { qkNorm: false, qkvBias: false, outBias: false },
+      ffn,
+      Array(common.layerCount).fill(window),
+    );
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: false, outBias: false });

@@ -3,7 +3,15 @@ import { plainExperts, softmaxRouter } from "../types.js";
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention } from "./common.js";
-import { everyLayerMoe, moeSpec, readAuxLossCoef, readExpertCount, readTopK, requirePlainExperts, requireSoftmaxRouter } from "./experts.js";
+import {
+  everyLayerMoe,
+  moeSpec,
+  readAuxLossCoef,
+  readExpertCount,
+  readTopK,
+  requirePlainExperts,
+  requireSoftmaxRouter,
+} from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 import { uniformWindow } from "./windows.js";
 
@@ -45,7 +53,8 @@ export const mixtral: Dialect = {
     const moe = everyLayerMoe(spec);
     if (moe.shared !== null) throw refuse(spec, "a shared expert");
     requirePlainExperts(spec, moe);
-    if (requireSoftmaxRouter(spec, moe) !== "topk-softmax") throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
+    if (requireSoftmaxRouter(spec, moe) !== "topk-softmax")
+      throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
     return {
       intermediate_size: moe.inner,
       num_local_experts: moe.experts,

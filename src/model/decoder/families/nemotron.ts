@@ -1,6 +1,6 @@
 /**
- * Nemotron 3 and 4, Minitron: LayerNorm with 1 + weight and bias, squared ReLU without a gate, rope over half of each head
- * (transformers, configuration_nemotron.py and modeling_nemotron.py).
+ * Nemotron 3 and 4, Minitron: LayerNorm with 1 + weight and bias, squared ReLU without a gate, rope over half of each
+ * head (transformers, configuration_nemotron.py and modeling_nemotron.py).
  */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";

@@ -1,4 +1,7 @@
-/** OLMo 1: llama with LayerNorms that have no weights, and optionally clipped queries, keys and values (transformers: models/olmo/modular_olmo.py). */
+/**
+ * OLMo 1: llama with LayerNorms that have no weights, and optionally clipped queries, keys and values (transformers:
+ * models/olmo/modular_olmo.py).
+ */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { denseSpec, readCommon, refuse, requireAttention, sharedAttentionBias, uniformDense } from "./common.js";

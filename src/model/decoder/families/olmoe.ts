@@ -1,12 +1,21 @@
 /**
- * OLMoE: pre-norm blocks, a norm over all queries and all keys together, clipping behind that norm, every layer a mixture of experts
- * (transformers: models/olmoe/configuration_olmoe.py and modeling_olmoe.py).
+ * OLMoE: pre-norm blocks, a norm over all queries and all keys together, clipping behind that norm, every layer a
+ * mixture of experts (transformers: models/olmoe/configuration_olmoe.py and modeling_olmoe.py).
  */
 import { plainExperts } from "../types.js";
 import type { DecoderSpec, MoeFfn } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention, sharedAttentionBias } from "./common.js";
-import { everyLayerMoe, moeSpec, readAuxLossCoef, readExpertCount, readSoftmaxRouter, readTopK, requirePlainExperts, requireSoftmaxRouter } from "./experts.js";
+import {
+  everyLayerMoe,
+  moeSpec,
+  readAuxLossCoef,
+  readExpertCount,
+  readSoftmaxRouter,
+  readTopK,
+  requirePlainExperts,
+  requireSoftmaxRouter,
+} from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 
 const defaults: Defaults = {
@@ -30,13 +39,20 @@ export const olmoe: Dialect = {
     const common = readCommon(config, "olmoe", defaults);
     const { heads, headDim } = common.attn;
     // The norms of queries and keys have the size that the hidden size implies.
-    if (heads * headDim !== common.hidden) throw config.fail("head_dim", `${common.hidden / heads}, hidden_size / num_attention_heads`);
+    if (heads * headDim !== common.hidden)
+      throw config.fail("head_dim", `${common.hidden / heads}, hidden_size / num_attention_heads`);
     const clip = config.has("clip_qkv") ? config.positive("clip_qkv") : null;
     const bias = config.bool("attention_bias", false);
     const moe = readOlmoExperts(config, { experts: 64, topK: 8 });
     const sparse = Array<boolean>(common.layerCount).fill(true);
     const attn = { qkNorm: "full", qkvBias: bias, outBias: bias } as const;
-    return moeSpec({ ...common, attn: { ...common.attn, clip } }, attn, { moe, dense: null, sparse }, [], readAuxLossCoef(config, 0.01));
+    return moeSpec(
+      { ...common, attn: { ...common.attn, clip } },
+      attn,
+      { moe, dense: null, sparse },
+      [],
+      readAuxLossCoef(config, 0.01),
+    );
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     return { ...writeOlmoExperts(spec), clip_qkv: spec.attn.clip };
@@ -44,7 +60,10 @@ export const olmoe: Dialect = {
 };
 
 /** Experts as OLMoE and FlexOlmo have them. */
-export function readOlmoExperts(config: ConfigReader, fallback: { readonly experts: number; readonly topK: number }): Omit<MoeFfn, "activation"> {
+export function readOlmoExperts(
+  config: ConfigReader,
+  fallback: { readonly experts: number; readonly topK: number },
+): Omit<MoeFfn, "activation"> {
   const experts = readExpertCount(config, fallback.experts);
   return {
     kind: "moe",

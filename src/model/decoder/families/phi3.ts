@@ -1,6 +1,6 @@
 /**
- * Phi-3 and Phi-4: llama with fused tensors, optionally a sliding window over every layer, rope over a part of each head, and LongRoPE
- * (transformers, configuration_phi3.py and modeling_phi3.py). Early files call it "su".
+ * Phi-3 and Phi-4: llama with fused tensors, optionally a sliding window over every layer, rope over a part of each
+ * head, and LongRoPE (transformers, configuration_phi3.py and modeling_phi3.py). Early files call it "su".
  */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
@@ -32,15 +32,22 @@ export const phi3: Dialect = {
     requireLongrope(config, common.rope);
     const ffn = { inner: config.int("intermediate_size"), bias: false };
     const window = config.intOrNull("sliding_window", null);
-    return denseSpec(common, { qkNorm: false, qkvBias: false, outBias: false }, ffn, Array(common.layerCount).fill(window));
+    return denseSpec(
+      common,
+      { qkNorm: false, qkvBias: false, outBias: false },
+      ffn,
+      Array(common.layerCount).fill(window),
+    );
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: false, outBias: false });
     const scaling = spec.layers[0]?.rope?.scaling ?? { kind: "none" };
-    // The class validates its rope: default or longrope, with a factor for each rotated pair of a head of the usual size.
+    // The class validates its rope: default or longrope, with a factor for each rotated pair of a head of the usual
+    // size.
     if (scaling.kind !== "none" && scaling.kind !== "longrope") throw refuse(spec, `${scaling.kind} rope scaling`);
     const { heads, headDim } = spec.attn;
-    if (scaling.kind === "longrope" && heads * headDim !== spec.hidden) throw refuse(spec, `LongRoPE with heads of ${headDim}, other than hidden_size / num_attention_heads`);
+    if (scaling.kind === "longrope" && heads * headDim !== spec.hidden)
+      throw refuse(spec, `LongRoPE with heads of ${headDim}, other than hidden_size / num_attention_heads`);
     return {
       intermediate_size: uniformDense(spec, false).inner,
       sliding_window: uniformWindow(spec),

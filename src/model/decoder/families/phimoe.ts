@@ -1,7 +1,8 @@
 /**
- * Phi-3.5-MoE: LayerNorm, every layer a mixture of experts behind a SparseMixer router (transformers, configuration_phimoe.py and
- * modeling_phimoe.py). LongRoPE with its long factors on long sequences, as in transformers 4 and the model's own code;
- * transformers 5.18 computes the table without the sequence's length and so always takes the short ones.
+ * Phi-3.5-MoE: LayerNorm, every layer a mixture of experts behind a SparseMixer router (transformers,
+ * configuration_phimoe.py and modeling_phimoe.py). LongRoPE with its long factors on long sequences, as in transformers
+ * 4 and the model's own code; transformers 5.18 computes the table without the sequence's length and so always takes
+ * the short ones.
  */
 import { inputError } from "../../../base/errors.js";
 import { plainExperts } from "../types.js";
@@ -26,7 +27,13 @@ const defaults: Defaults = {
 };
 
 const sparseMixer = (jitter: number): RouterSpec => ({
-  score: "sparsemixer", jitter, renormalise: null, groups: null, correctionBias: false, scaling: 1, bias: false,
+  score: "sparsemixer",
+  jitter,
+  renormalise: null,
+  groups: null,
+  correctionBias: false,
+  scaling: 1,
+  bias: false,
 });
 
 /** The class multiplies cos and sin by `short_mscale` or `long_mscale` and knows no attention factor. */
@@ -37,7 +44,9 @@ function readRopeFactor(config: ConfigReader, rope: Rope): Rope {
   const keys = [config.object("rope_parameters"), config.object("rope_scaling")].filter((one) => one !== null);
   const factors = keys.flatMap((one) => [one.positive("short_mscale"), one.positive("long_mscale")]);
   if (new Set(factors).size > 1) {
-    throw inputError(`short_mscale and long_mscale are ${[...new Set(factors)].join(" and ")}, expected one number`, { where: config.where });
+    throw inputError(`short_mscale and long_mscale are ${[...new Set(factors)].join(" and ")}, expected one number`, {
+      where: config.where,
+    });
   }
   return { ...rope, scaling: { ...scaling, attentionFactor: factors[0]! } };
 }
@@ -67,10 +76,12 @@ export const phimoe: Dialect = {
   architecture: "PhiMoEForCausalLM",
   defaults,
   read(config: ConfigReader): DecoderSpec {
-    if (config.bool("lm_head_bias", false)) throw config.fail("lm_head_bias", "false (a bias on the output head cannot be said)");
+    if (config.bool("lm_head_bias", false))
+      throw config.fail("lm_head_bias", "false (a bias on the output head cannot be said)");
     const common = readCommon(config, "phimoe", defaults);
     const experts = readExpertCount(config, 16);
-    if (config.int("num_experts_per_tok", 2) !== 2) throw config.fail("num_experts_per_tok", "2 (SparseMixer takes two experts)");
+    if (config.int("num_experts_per_tok", 2) !== 2)
+      throw config.fail("num_experts_per_tok", "2 (SparseMixer takes two experts)");
     if (experts < 2) throw config.fail("num_local_experts", "at least 2");
     const moe = {
       kind: "moe",
@@ -86,7 +97,13 @@ export const phimoe: Dialect = {
     const bias = config.bool("attention_bias", false);
     const attn = { qkNorm: false, qkvBias: bias, outBias: bias };
     const rope = readRopeFactor(config, common.rope);
-    return moeSpec({ ...common, rope }, attn, { moe, dense: null, sparse: every(true) }, windows, readAuxLossCoef(config));
+    return moeSpec(
+      { ...common, rope },
+      attn,
+      { moe, dense: null, sparse: every(true) },
+      windows,
+      readAuxLossCoef(config),
+    );
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });

@@ -49,7 +49,8 @@ export const qwen2Moe: Dialect = {
     } as const;
     const sparse = readSparseLayers(config, common.layerCount);
     const dense = readDenseInner(config, sparse);
-    // Unlike qwen2, this class slides on the even layers below max_window_layers (transformers 5, configuration_qwen2_moe.py).
+    // Unlike qwen2, this class slides on the even layers below max_window_layers (transformers 5,
+    // configuration_qwen2_moe.py).
     const below = config.int("max_window_layers", 28, { min: 0 });
     const windows = readLayerWindows(config, common.layerCount, (layer) => layer % 2 === 0 && layer < below);
     const attn = { qkNorm: false, qkvBias: config.bool("qkv_bias", true), outBias: false };

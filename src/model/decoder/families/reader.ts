@@ -30,7 +30,10 @@ export class ConfigReader {
     return new ConfigReader(this.values, this.where, this.prefix, names);
   }
 
-  /** The same object with the entries of the objects under `keys` (outer ones first) as entries of its own: `attn_config.clip_qkv`. */
+  /**
+   * The same object with the entries of the objects under `keys` (outer ones first) as entries of its own:
+   * `attn_config.clip_qkv`.
+   */
   flattened(keys: readonly string[]): ConfigReader {
     const values: Record<string, unknown> = { ...this.values };
     for (const key of keys) {
@@ -56,7 +59,10 @@ export class ConfigReader {
   }
 
   fail(key: string, expected: string, hint?: string): UpcycleError {
-    return inputError(`${this.prefix}${this.spelled(key)} is ${shown(this.get(key), 80)}, expected ${expected}`, { where: this.where, hint });
+    return inputError(`${this.prefix}${this.spelled(key)} is ${shown(this.get(key), 80)}, expected ${expected}`, {
+      where: this.where,
+      hint,
+    });
   }
 
   int(key: string, fallback?: number, { min = 1, max = largestInt }: IntRange = {}): number {

@@ -35,10 +35,14 @@ export function readRope(config: ConfigReader, headDim: number, defaults: RopeDe
   }
   const scalings = dicts.map((keys) => readScaling(keys, config, rotary, defaults));
   if (new Set(scalings.map((scaling) => JSON.stringify(scaling))).size > 1) {
-    throw inputError("rope_scaling and rope_parameters disagree", { where: config.where, hint: "remove the wrong one" });
+    throw inputError("rope_scaling and rope_parameters disagree", {
+      where: config.where,
+      hint: "remove the wrong one",
+    });
   }
   const theta = thetas[0] ?? defaults.ropeTheta;
-  if (theta === null) throw config.fail("rope_theta", "a number above 0 (versions of transformers assume different ones)");
+  if (theta === null)
+    throw config.fail("rope_theta", "a number above 0 (versions of transformers assume different ones)");
   return { theta, scaling: scalings[0] ?? { kind: "none" }, rotary, interleaved: defaults.interleavedRope ?? false };
 }
 
@@ -55,16 +59,23 @@ const partialKey = "partial_rotary_factor";
 function readRotary(places: readonly ConfigReader[], headDim: number, fallback: number | undefined): number {
   const given = places.filter((keys) => keys.has(partialKey));
   if (fallback === undefined) {
-    for (const keys of given) if (keys.get(partialKey) !== 1) throw keys.fail(partialKey, "1 (rotary embedding over the whole head)");
+    for (const keys of given)
+      if (keys.get(partialKey) !== 1) throw keys.fail(partialKey, "1 (rotary embedding over the whole head)");
     return headDim;
   }
   const factors = given.map((keys) => keys.positive(partialKey));
   if (new Set(factors).size > 1) {
-    throw inputError(`${partialKey} is given as ${factors.join(" and as ")}`, { where: places[0]!.where, hint: "keep the right one" });
+    throw inputError(`${partialKey} is given as ${factors.join(" and as ")}`, {
+      where: places[0]!.where,
+      hint: "keep the right one",
+    });
   }
   const rotary = Math.trunc(headDim * (factors[0] ?? fallback));
   if (rotary < 2 || rotary > headDim || rotary % 2 !== 0) {
-    throw (given[0] ?? places[0]!).fail(partialKey, `a factor that turns an even number of each head's ${headDim} elements (found ${rotary})`);
+    throw (given[0] ?? places[0]!).fail(
+      partialKey,
+      `a factor that turns an even number of each head's ${headDim} elements (found ${rotary})`,
+    );
   }
   return rotary;
 }
@@ -91,7 +102,9 @@ function readScaling(keys: ConfigReader, config: ConfigReader, rotary: number, d
     }
     case "yarn": {
       const originalMaxPositions = readOriginalMax(keys, config, defaults);
-      const factor = keys.has("factor") ? keys.positive("factor") : config.int("max_position_embeddings") / originalMaxPositions;
+      const factor = keys.has("factor")
+        ? keys.positive("factor")
+        : config.int("max_position_embeddings") / originalMaxPositions;
       return {
         kind: "yarn",
         factor,
@@ -99,14 +112,18 @@ function readScaling(keys: ConfigReader, config: ConfigReader, rotary: number, d
         betaSlow: keys.has("beta_slow") ? keys.positive("beta_slow") : 1,
         originalMaxPositions,
         truncate: keys.bool("truncate", true),
-        attentionFactor: keys.has("attention_factor") ? keys.positive("attention_factor") : yarnAttentionFactor(keys, factor),
+        attentionFactor: keys.has("attention_factor")
+          ? keys.positive("attention_factor")
+          : yarnAttentionFactor(keys, factor),
       };
     }
     // Phi-3's first files call it "su".
     case "su":
     case "longrope": {
       const originalMaxPositions = readOriginalMax(keys, config, defaults);
-      const factor = keys.has("factor") ? keys.positive("factor") : config.int("max_position_embeddings", originalMaxPositions) / originalMaxPositions;
+      const factor = keys.has("factor")
+        ? keys.positive("factor")
+        : config.int("max_position_embeddings", originalMaxPositions) / originalMaxPositions;
       return {
         kind: "longrope",
         short: readFactors(keys, "short_factor", rotary),
@@ -114,7 +131,9 @@ function readScaling(keys: ConfigReader, config: ConfigReader, rotary: number, d
         originalMaxPositions,
         attentionFactor: keys.has("attention_factor")
           ? keys.positive("attention_factor")
-          : factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalMaxPositions)),
+          : factor <= 1
+            ? 1
+            : Math.sqrt(1 + Math.log(factor) / Math.log(originalMaxPositions)),
       };
     }
     default:
@@ -136,18 +155,23 @@ export function yarnMscale(factor: number, weight: number): number {
 }
 
 function yarnAttentionFactor(keys: ConfigReader, factor: number): number {
-  const [one, all] = (["mscale", "mscale_all_dim"] as const).map((key) => (keys.has(key) ? keys.positive(key, undefined, { zero: true }) : 0)) as [number, number];
+  const [one, all] = (["mscale", "mscale_all_dim"] as const).map((key) =>
+    keys.has(key) ? keys.positive(key, undefined, { zero: true }) : 0,
+  ) as [number, number];
   return one !== 0 && all !== 0 ? yarnMscale(factor, one) / yarnMscale(factor, all) : yarnMscale(factor, 1);
 }
 
 function readFactors(keys: ConfigReader, key: string, rotary: number): readonly number[] {
-  const isFactor = (value: unknown): value is number => typeof value === "number" && Number.isFinite(value) && value > 0;
+  const isFactor = (value: unknown): value is number =>
+    typeof value === "number" && Number.isFinite(value) && value > 0;
   const factors = keys.list(key, isFactor, "a list of numbers above 0");
   if (factors?.length !== rotary / 2) throw keys.fail(key, `${rotary / 2} numbers, one for each rotated pair`);
   return factors;
 }
 
-/** Flat and nested keys with the same values; `partialOf` is the head size in families that turn a part of each head. */
+/**
+ * Flat and nested keys with the same values; `partialOf` is the head size in families that turn a part of each head.
+ */
 export function writeRope(rope: Rope, partialOf: number | null): Record<string, unknown> {
   const scaling = writeScaling(rope.scaling);
   const partial = partialOf === null ? {} : { [partialKey]: rotaryFactor(rope.rotary, partialOf) };
@@ -206,7 +230,10 @@ export interface RopesByType {
   readonly sliding: Rope;
 }
 
-/** What a family with a rope per attention type assumes, and its flat key for the sliding layers' theta; null: its class reads no flat keys at all. */
+/**
+ * What a family with a rope per attention type assumes, and its flat key for the sliding layers' theta; null: its class
+ * reads no flat keys at all.
+ */
 export interface RopesByTypeDefaults {
   readonly full: number;
   readonly sliding: number;
@@ -232,9 +259,17 @@ export function readRopesByType(config: ConfigReader, headDim: number, defaults:
     const rotary = readRotary([config, ...dicts], headDim, undefined);
     const scalings = dicts.map((keys) => readScaling(keys, config, rotary));
     if (thetas[0] !== thetas.at(-1) || JSON.stringify(scalings[0]) !== JSON.stringify(scalings.at(-1))) {
-      throw inputError(`rope_parameters.${type}_attention and the flat rope keys disagree`, { where: config.where, hint: "remove the wrong one" });
+      throw inputError(`rope_parameters.${type}_attention and the flat rope keys disagree`, {
+        where: config.where,
+        hint: "remove the wrong one",
+      });
     }
-    return { theta: thetas[0] ?? defaults[type], scaling: scalings[0] ?? { kind: "none" }, rotary: headDim, interleaved: false };
+    return {
+      theta: thetas[0] ?? defaults[type],
+      scaling: scalings[0] ?? { kind: "none" },
+      rotary: headDim,
+      interleaved: false,
+    };
   };
   const { slidingKey } = defaults;
   const full = slidingKey === null ? one("full", null, null) : one("full", "rope_theta", config.object("rope_scaling"));
@@ -242,8 +277,15 @@ export function readRopesByType(config: ConfigReader, headDim: number, defaults:
 }
 
 /** Nested keys, and flat ones if those can say the same. */
-export function writeRopesByType({ full, sliding }: RopesByType, { slidingKey }: RopesByTypeDefaults): Record<string, unknown> {
-  const entry = (rope: Rope): Record<string, unknown> => ({ rope_type: "default", ...writeScaling(rope.scaling), rope_theta: rope.theta });
+export function writeRopesByType(
+  { full, sliding }: RopesByType,
+  { slidingKey }: RopesByTypeDefaults,
+): Record<string, unknown> {
+  const entry = (rope: Rope): Record<string, unknown> => ({
+    rope_type: "default",
+    ...writeScaling(rope.scaling),
+    rope_theta: rope.theta,
+  });
   const nested = { rope_parameters: { full_attention: entry(full), sliding_attention: entry(sliding) } };
   // Undefined takes back the flat keys that all families write.
   if (slidingKey === null) return { rope_theta: undefined, rope_scaling: undefined, ...nested };
@@ -256,10 +298,17 @@ export function writeRopesByType({ full, sliding }: RopesByType, { slidingKey }:
   };
 }
 
-/** The ropes of a spec by attention type; a type that no layer has gets the family's default. Null if a layer has none. */
+/**
+ * The ropes of a spec by attention type; a type that no layer has gets the family's default. Null if a layer has none.
+ */
 export function ropesByTypeOf(spec: DecoderSpec, defaults: RopesByTypeDefaults): RopesByType | null {
   if (spec.layers.some(({ rope }) => rope === null)) return null;
-  const plain = (theta: number): Rope => ({ theta, scaling: { kind: "none" }, rotary: spec.attn.headDim, interleaved: false });
+  const plain = (theta: number): Rope => ({
+    theta,
+    scaling: { kind: "none" },
+    rotary: spec.attn.headDim,
+    interleaved: false,
+  });
   return {
     full: spec.layers.find(({ window }) => window === null)?.rope ?? plain(defaults.full),
     sliding: spec.layers.find(({ window }) => window !== null)?.rope ?? plain(defaults.sliding),

@@ -1,6 +1,6 @@
 /**
- * Experts as DeepSeek-V3 has them, which several families took over: sigmoid scores with a correction bias, choice limited to groups,
- * a shared expert as wide as `n_shared_experts` routed ones, leading dense layers.
+ * Experts as DeepSeek-V3 has them, which several families took over: sigmoid scores with a correction bias, choice
+ * limited to groups, a shared expert as wide as `n_shared_experts` routed ones, leading dense layers.
  */
 import { inputError } from "../../../base/errors.js";
 import { plainExperts, sigmoidRouter } from "../types.js";
@@ -46,15 +46,24 @@ export function readRoutedExperts(config: ConfigReader, defaults: RoutedDefaults
 }
 
 /** One group is none. */
-function readGroups(config: ConfigReader, experts: number, topK: number, defaults: RoutedDefaults): RouterSpec["groups"] {
+function readGroups(
+  config: ConfigReader,
+  experts: number,
+  topK: number,
+  defaults: RoutedDefaults,
+): RouterSpec["groups"] {
   const count = config.int("n_group", defaults.groups);
   const kept = config.int("topk_group", defaults.keptGroups);
   if (kept > count) throw config.fail("topk_group", `at most n_group (${count})`);
   if (count === 1) return null;
   // Groups are ranked by their two best experts.
-  if (experts % count !== 0 || experts / count < 2) throw config.fail("n_group", `groups of equal size, at least 2, out of ${experts} experts`);
+  if (experts % count !== 0 || experts / count < 2)
+    throw config.fail("n_group", `groups of equal size, at least 2, out of ${experts} experts`);
   if (topK > (kept * experts) / count) {
-    throw inputError(`num_experts_per_tok is ${topK}, but ${kept} of ${count} groups have only ${(kept * experts) / count} experts`, { where: config.where });
+    throw inputError(
+      `num_experts_per_tok is ${topK}, but ${kept} of ${count} groups have only ${(kept * experts) / count} experts`,
+      { where: config.where },
+    );
   }
   return { count, kept };
 }
@@ -86,7 +95,8 @@ export function writeRoutedExperts(spec: DecoderSpec): Record<string, unknown> {
 export function sharedCount(spec: DecoderSpec, { shared, inner }: MoeFfn): number {
   if (shared === null) return 0;
   if (shared.gated) throw refuse(spec, "a shared expert behind a gate");
-  if (shared.inner % inner !== 0) throw refuse(spec, `a shared expert of ${shared.inner}, not a multiple of the routed ones' ${inner}`);
+  if (shared.inner % inner !== 0)
+    throw refuse(spec, `a shared expert of ${shared.inner}, not a multiple of the routed ones' ${inner}`);
   return shared.inner / inner;
 }
 
@@ -94,11 +104,15 @@ export function sharedCount(spec: DecoderSpec, { shared, inner }: MoeFfn): numbe
 export function requireSigmoidRouter(spec: DecoderSpec, { router }: MoeFfn): RouterSpec {
   const { groups, renormalise, scaling } = router;
   const own = sigmoidRouter({ groups, renormalised: renormalise !== null, scaling });
-  if (JSON.stringify(router) !== JSON.stringify(own)) throw refuse(spec, "a router other than sigmoid with a correction bias");
+  if (JSON.stringify(router) !== JSON.stringify(own))
+    throw refuse(spec, "a router other than sigmoid with a correction bias");
   return router;
 }
 
-/** These classes have no load-balancing loss; a coefficient for our own training goes along in a key that they do not look at. */
+/**
+ * These classes have no load-balancing loss; a coefficient for our own training goes along in a key that they do not
+ * look at.
+ */
 export function writeOwnAuxLoss({ auxLossCoef }: DecoderSpec): Record<string, unknown> {
   return auxLossCoef === 0 ? {} : { router_aux_loss_coef: auxLossCoef };
 }

@@ -1,6 +1,6 @@
 /**
- * Solar Open: llama attention, every layer with DeepSeek-V3's experts (transformers: models/solar_open/configuration_solar_open.py and
- * modeling_solar_open.py).
+ * Solar Open: llama attention, every layer with DeepSeek-V3's experts (transformers:
+ * models/solar_open/configuration_solar_open.py and modeling_solar_open.py).
  */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
@@ -20,7 +20,16 @@ const defaults: Defaults = {
   eos: null,
 };
 
-const routed: RoutedDefaults = { experts: 128, topK: 8, inner: 1280, shared: 1, groups: 1, keptGroups: 1, renormalised: true, scaling: 1 };
+const routed: RoutedDefaults = {
+  experts: 128,
+  topK: 8,
+  inner: 1280,
+  shared: 1,
+  groups: 1,
+  keptGroups: 1,
+  renormalised: true,
+  scaling: 1,
+};
 
 export const solarOpen: Dialect = {
   family: "solar_open",
@@ -32,12 +41,23 @@ export const solarOpen: Dialect = {
     const common = readCommon(config, "solar_open", defaults);
     const sparse = Array<boolean>(common.layerCount).fill(true);
     const attn = { qkNorm: false, qkvBias: config.bool("attention_bias", false), outBias: false };
-    return moeSpec(common, attn, { moe: readRoutedExperts(config, routed), dense: null, sparse }, [], readAuxLossCoef(config, 0));
+    return moeSpec(
+      common,
+      attn,
+      { moe: readRoutedExperts(config, routed), dense: null, sparse },
+      [],
+      readAuxLossCoef(config, 0),
+    );
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: false });
     if (spec.layers.some(({ window }) => window !== null)) throw refuse(spec, "a sliding attention window");
     everyLayerMoe(spec);
-    return { ...writeRoutedExperts(spec), first_k_dense_replace: 0, use_qk_norm: false, attention_bias: spec.attn.qkvBias };
+    return {
+      ...writeRoutedExperts(spec),
+      first_k_dense_replace: 0,
+      use_qk_norm: false,
+      attention_bias: spec.attn.qkvBias,
+    };
   },
 };

@@ -1,6 +1,7 @@
 /**
  * StableLM 3B and 2: LayerNorm, rope over a quarter of each head, optionally a parallel block that shares one norm,
- * optionally (StableLM 2 12B) a LayerNorm without bias on each head's queries and keys (transformers, configuration_stablelm.py and modeling_stablelm.py).
+ * optionally (StableLM 2 12B) a LayerNorm without bias on each head's queries and keys (transformers,
+ * configuration_stablelm.py and modeling_stablelm.py).
  */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
@@ -29,12 +30,21 @@ export const stablelm: Dialect = {
     const common = readCommon(config, "stablelm", defaults);
     const { heads, headDim } = common.attn;
     // The class takes hidden_size / num_attention_heads whatever head_dim says.
-    if (heads * headDim !== common.hidden) throw config.fail("head_dim", `${common.hidden / heads}, hidden_size / num_attention_heads`);
-    const attn = { qkNorm: config.bool("qk_layernorm", false) && ("own-head" as const), qkvBias: config.bool("use_qkv_bias", false), outBias: false };
+    if (heads * headDim !== common.hidden)
+      throw config.fail("head_dim", `${common.hidden / heads}, hidden_size / num_attention_heads`);
+    const attn = {
+      qkNorm: config.bool("qk_layernorm", false) && ("own-head" as const),
+      qkvBias: config.bool("use_qkv_bias", false),
+      outBias: false,
+    };
     const spec = denseSpec(common, attn, { inner: config.int("intermediate_size"), bias: false }, []);
     const { qkNorm } = spec.attn;
     const withoutBias = qkNorm && { ...qkNorm, norm: { ...qkNorm.norm, bias: false } };
-    return { ...spec, attn: { ...spec.attn, qkNorm: withoutBias }, block: config.bool("use_parallel_residual", false) ? "parallel-shared" : "pre" };
+    return {
+      ...spec,
+      attn: { ...spec.attn, qkNorm: withoutBias },
+      block: config.bool("use_parallel_residual", false) ? "parallel-shared" : "pre",
+    };
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     const qkNorm = spec.attn.qkNorm !== null;

@@ -32,7 +32,12 @@ export const starcoder2: Dialect = {
     const bias = config.bool("use_bias", true);
     const window = config.intOrNull("sliding_window", null);
     const ffn = { inner: config.int("intermediate_size"), bias, gated: false };
-    return denseSpec(common, { qkNorm: false, qkvBias: bias, outBias: bias }, ffn, Array(common.layerCount).fill(window));
+    return denseSpec(
+      common,
+      { qkNorm: false, qkvBias: bias, outBias: bias },
+      ffn,
+      Array(common.layerCount).fill(window),
+    );
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });

@@ -1,7 +1,7 @@
 /**
- * This project's own format: the whole `DecoderSpec` lies in config.json under `decoder`, so that any decoder that runs here can be
- * stored, also those that no released architecture can say (experts with biases, LayerNorm, soft caps, sandwich norms). Only
- * this project loads it.
+ * This project's own format: the whole `DecoderSpec` lies in config.json under `decoder`, so that any decoder that runs
+ * here can be stored, also those that no released architecture can say (experts with biases, LayerNorm, soft caps,
+ * sandwich norms). Only this project loads it.
  */
 import { z } from "zod";
 import { inputError } from "../../../base/errors.js";
@@ -11,20 +11,49 @@ import type { ConfigReader } from "./reader.js";
 
 const formatVersion = 1;
 
-const size = z.int().min(1).max(2 ** 31 - 1);
+const size = z
+  .int()
+  .min(1)
+  .max(2 ** 31 - 1);
 const positive = z.number().positive();
-const token = z.int().min(0).max(2 ** 31 - 1);
+const token = z
+  .int()
+  .min(0)
+  .max(2 ** 31 - 1);
 
-const norm = z.strictObject({ kind: z.enum(["rms", "layer"]), weight: z.enum(["scale", "one-plus", "none"]), bias: z.boolean(), eps: positive });
+const norm = z.strictObject({
+  kind: z.enum(["rms", "layer"]),
+  weight: z.enum(["scale", "one-plus", "none"]),
+  bias: z.boolean(),
+  eps: positive,
+});
 
 const scaling = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("none") }),
   z.strictObject({ kind: z.literal("linear"), factor: positive }),
-  z.strictObject({ kind: z.literal("llama3"), factor: positive, lowFreqFactor: positive, highFreqFactor: positive, originalMaxPositions: size }),
   z.strictObject({
-    kind: z.literal("yarn"), factor: positive, betaFast: positive, betaSlow: positive, originalMaxPositions: size, truncate: z.boolean(), attentionFactor: positive,
+    kind: z.literal("llama3"),
+    factor: positive,
+    lowFreqFactor: positive,
+    highFreqFactor: positive,
+    originalMaxPositions: size,
   }),
-  z.strictObject({ kind: z.literal("longrope"), short: z.array(positive), long: z.array(positive), originalMaxPositions: size, attentionFactor: positive }),
+  z.strictObject({
+    kind: z.literal("yarn"),
+    factor: positive,
+    betaFast: positive,
+    betaSlow: positive,
+    originalMaxPositions: size,
+    truncate: z.boolean(),
+    attentionFactor: positive,
+  }),
+  z.strictObject({
+    kind: z.literal("longrope"),
+    short: z.array(positive),
+    long: z.array(positive),
+    originalMaxPositions: size,
+    attentionFactor: positive,
+  }),
 ]);
 
 const rope = z.strictObject({ theta: positive, scaling, rotary: size.multipleOf(2), interleaved: z.boolean() });
@@ -44,30 +73,53 @@ const router = z.strictObject({
 const ffn = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("dense"), inner: size, bias: z.boolean(), activation, gated: z.boolean() }),
   z.strictObject({
-    kind: z.literal("moe"), inner: size, activation, gated: z.boolean(), bias: z.boolean(),
+    kind: z.literal("moe"),
+    inner: size,
+    activation,
+    gated: z.boolean(),
+    bias: z.boolean(),
     clampedGlu: z.strictObject({ alpha: positive, limit: positive }).nullable(),
-    experts: z.int().min(1).max(65_536), topK: size, router,
+    experts: z.int().min(1).max(65_536),
+    topK: size,
+    router,
     shared: z.strictObject({ inner: size, gated: z.boolean() }).nullable(),
   }),
 ]);
 
 const attention = z.strictObject({
-  heads: size, kvHeads: size, headDim: size,
+  heads: size,
+  kvHeads: size,
+  headDim: size,
   qkNorm: z.strictObject({ span: z.enum(["head", "own-head", "full"]), norm, afterRope: z.boolean() }).nullable(),
-  qkvBias: z.boolean(), outBias: z.boolean(),
-  scale: positive, softcap: positive.nullable(), clip: positive.nullable(), sinks: z.boolean(),
-  latent: z.strictObject({ queryRank: size.nullable(), kvRank: size, ropeDim: size.multipleOf(2), valueDim: size, norm }).nullable(),
+  qkvBias: z.boolean(),
+  outBias: z.boolean(),
+  scale: positive,
+  softcap: positive.nullable(),
+  clip: positive.nullable(),
+  sinks: z.boolean(),
+  latent: z
+    .strictObject({ queryRank: size.nullable(), kvRank: size, ropeDim: size.multipleOf(2), valueDim: size, norm })
+    .nullable(),
 });
 
 const decoder = z.strictObject({
-  vocab: size, hidden: size, tiedHead: z.boolean(), norm,
+  vocab: size,
+  hidden: size,
+  tiedHead: z.boolean(),
+  norm,
   block: z.enum(["pre", "post", "sandwich", "parallel", "parallel-shared"]),
   multipliers: z.strictObject({ embedding: positive, residual: positive, logits: positive }),
-  logitSoftcap: positive.nullable(), maxPositions: size, learnedPositions: z.boolean(),
+  logitSoftcap: positive.nullable(),
+  maxPositions: size,
+  learnedPositions: z.boolean(),
   attn: attention,
-  layers: z.array(z.strictObject({ window: size.nullable(), rope: rope.nullable(), ffn })).min(1).max(10_000),
+  layers: z
+    .array(z.strictObject({ window: size.nullable(), rope: rope.nullable(), ffn }))
+    .min(1)
+    .max(10_000),
   tokens: z.strictObject({ bos: token.nullable(), eos: z.array(token), pad: token.nullable() }),
-  initStd: z.number().min(0), auxLossCoef: z.number().min(0),
+  initStd: z.number().min(0),
+  auxLossCoef: z.number().min(0),
 }) satisfies z.ZodType<Omit<DecoderSpec, "family">>;
 
 export const upcycle: Dialect = {
@@ -75,7 +127,12 @@ export const upcycle: Dialect = {
   architecture: "UpcycleForCausalLM",
   standalone: true,
   read(config: ConfigReader): DecoderSpec {
-    if (config.get("upcycle_format") !== formatVersion) throw config.fail("upcycle_format", String(formatVersion), "this model was written by another version of upcycle");
+    if (config.get("upcycle_format") !== formatVersion)
+      throw config.fail(
+        "upcycle_format",
+        String(formatVersion),
+        "this model was written by another version of upcycle",
+      );
     const parsed = decoder.safeParse(withoutFamily(config.get("decoder")));
     if (!parsed.success) {
       const issue = parsed.error.issues[0]!;
@@ -107,23 +164,37 @@ export const upcycle: Dialect = {
 function contradiction({ attn, layers }: DecoderSpec): string | null {
   const { heads, kvHeads, headDim, latent, qkvBias, qkNorm } = attn;
   if (heads % kvHeads !== 0) return `${heads} heads are no multiple of ${kvHeads} key-value heads`;
-  if (latent !== null && (kvHeads !== heads || qkvBias || qkNorm !== null)) return "latent attention has as many key heads as heads, no biases and no norms on queries and keys";
+  if (latent !== null && (kvHeads !== heads || qkvBias || qkNorm !== null))
+    return "latent attention has as many key heads as heads, no biases and no norms on queries and keys";
   if (latent !== null && latent.ropeDim >= headDim) return `${latent.ropeDim} rotary elements of a head of ${headDim}`;
   for (const [layer, { rope: turn, ffn: own }] of layers.entries()) {
     const room = latent === null ? headDim : latent.ropeDim;
     if (turn !== null && turn.rotary > room) return `layer ${layer} turns ${turn.rotary} of ${room} elements`;
-    if (turn?.scaling.kind === "longrope" && (turn.scaling.short.length !== turn.rotary / 2 || turn.scaling.long.length !== turn.rotary / 2)) {
+    if (
+      turn?.scaling.kind === "longrope" &&
+      (turn.scaling.short.length !== turn.rotary / 2 || turn.scaling.long.length !== turn.rotary / 2)
+    ) {
       return `layer ${layer} needs ${turn.rotary / 2} short and long factors`;
     }
     if (own.kind === "dense") continue;
-    const { experts, topK, router: { groups, score, correctionBias, renormalise } } = own;
+    const {
+      experts,
+      topK,
+      router: { groups, score, correctionBias, renormalise },
+    } = own;
     if (topK > experts) return `layer ${layer} selects ${topK} of ${experts} experts`;
-    if (groups !== null && (experts % groups.count !== 0 || groups.kept > groups.count || topK > (experts / groups.count) * groups.kept)) {
+    if (
+      groups !== null &&
+      (experts % groups.count !== 0 || groups.kept > groups.count || topK > (experts / groups.count) * groups.kept)
+    ) {
       return `layer ${layer} selects ${topK} experts from ${groups.kept} of ${groups.count} groups of ${experts}`;
     }
     if (score === "sparsemixer" && topK !== 2) return `layer ${layer}: sparsemixer selects 2 experts, not ${topK}`;
     if (score === "sparsemixer" && (groups !== null || correctionBias || renormalise !== null)) {
-      return `layer ${layer}: sparsemixer selects among all experts by their logits, without groups, correction or renormalisation`;
+      return (
+        `layer ${layer}: sparsemixer selects among all experts by their logits, without groups, correction or ` +
+        "renormalisation"
+      );
     }
   }
   return null;

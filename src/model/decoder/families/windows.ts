@@ -21,7 +21,8 @@ export function readLayerWindows(
   const types = config.list("layer_types", isString, "a list of attention types, one per layer");
   if (types === null)
     return Array.from({ length: layers }, (_, layer) => (window !== null && isSliding(layer) ? window : null));
-  if (types.length !== layers) throw config.fail("layer_types", `${layers} entries, one per layer (found ${types.length})`);
+  if (types.length !== layers)
+    throw config.fail("layer_types", `${layers} entries, one per layer (found ${types.length})`);
   return types.map((type) => {
     if (type === "full_attention") return null;
     if (type !== "sliding_attention") throw config.fail("layer_types", 'only "full_attention" and "sliding_attention"');
@@ -59,7 +60,10 @@ export function writeLayerTypes(spec: DecoderSpec): Record<string, unknown> {
   };
 }
 
-/** The same for classes that compute a mask for sliding layers even if there are none, and fail without a size: `unused` stands in. */
+/**
+ * The same for classes that compute a mask for sliding layers even if there are none, and fail without a size: `unused`
+ * stands in.
+ */
 export function writeLayerTypesSized(spec: DecoderSpec, unused: number): Record<string, unknown> {
   const keys = writeLayerTypes(spec);
   return { ...keys, sliding_window: keys["sliding_window"] ?? unused };

@@ -14,12 +14,15 @@ export const read = (config: unknown): DecoderSpec => specFromConfig(config, "m/
 
 export const write = (spec: DecoderSpec): Config => configFromSpec(spec, { dtype: "bfloat16" });
 
-export const without = (config: Config, ...keys: string[]): Config => Object.fromEntries(Object.entries(config).filter(([key]) => !keys.includes(key)));
+export const without = (config: Config, ...keys: string[]): Config =>
+  Object.fromEntries(Object.entries(config).filter(([key]) => !keys.includes(key)));
 
 /** A spec whose mixtures of experts are all changed alike. */
 export const withExperts = (spec: DecoderSpec, change: Partial<MoeFfn>): DecoderSpec => ({
   ...spec,
-  layers: spec.layers.map((layer) => (layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, ...change } } : layer)),
+  layers: spec.layers.map((layer) =>
+    layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, ...change } } : layer,
+  ),
 });
 
 /** The action fails with one line that contains `line`. */

@@ -6,22 +6,53 @@ describe("gpt_oss", () => {
   const spec = read(config);
 
   test("class defaults: YaRN, biases, every other layer slides", () => {
-    const bare = without(config, "rope_parameters", "layer_types", "sliding_window", "attention_bias", "num_local_experts", "num_experts_per_tok", "head_dim");
+    const bare = without(
+      config,
+      "rope_parameters",
+      "layer_types",
+      "sliding_window",
+      "attention_bias",
+      "num_local_experts",
+      "num_experts_per_tok",
+      "head_dim",
+    );
     const found = read(bare);
-    expect(found).toMatchObject({ attn: { headDim: 64, qkvBias: true, outBias: true, sinks: true }, layers: [{ window: 128, ffn: { experts: 128, topK: 4 } }, { window: null }] });
+    expect(found).toMatchObject({
+      attn: { headDim: 64, qkvBias: true, outBias: true, sinks: true },
+      layers: [{ window: 128, ffn: { experts: 128, topK: 4 } }, { window: null }],
+    });
     expect(found.layers[0]!.rope).toEqual({ ...spec.layers[0]!.rope!, rotary: 64 });
-    expect(read({ ...bare, rope_scaling: null, rope_parameters: { rope_type: "default", rope_theta: 5 } }).layers[0]!.rope).toMatchObject({ theta: 5, scaling: { kind: "none" } });
-    expect(spec.layers[0]!.ffn).toMatchObject({ bias: true, gated: true, clampedGlu: { alpha: 1.702, limit: 7 }, router: { bias: true, renormalise: { plus: 0, atLeast: 0 } } });
+    expect(
+      read({ ...bare, rope_scaling: null, rope_parameters: { rope_type: "default", rope_theta: 5 } }).layers[0]!.rope,
+    ).toMatchObject({ theta: 5, scaling: { kind: "none" } });
+    expect(spec.layers[0]!.ffn).toMatchObject({
+      bias: true,
+      gated: true,
+      clampedGlu: { alpha: 1.702, limit: 7 },
+      router: { bias: true, renormalise: { plus: 0, atLeast: 0 } },
+    });
   });
 
   test("refusals", () => {
-    refuses(() => read({ ...config, quantization_config: { quant_method: "mxfp4" } }), 'quant_method "mxfp4", expected 8-bit floats');
+    refuses(
+      () => read({ ...config, quantization_config: { quant_method: "mxfp4" } }),
+      'quant_method "mxfp4", expected 8-bit floats',
+    );
     refuses(() => read({ ...config, quantization_config: { quant_method: "mxfp4" } }), "Mxfp4Config(dequantize=True)");
     refuses(() => read({ ...config, swiglu_limit: 5 }), "swiglu_limit is 5, expected 7");
     refuses(() => read({ ...config, hidden_act: "gelu" }), 'hidden_act is "gelu", expected "silu"');
-    refuses(() => write({ ...spec, attn: { ...spec.attn, sinks: false } }), "a gpt_oss model cannot have no attention sinks");
-    refuses(() => write(withExperts(spec, { bias: false })), "a router or experts without biases, or experts without a gate");
-    refuses(() => write(withExperts(spec, { clampedGlu: null })), "a gated unit other than the one clamped at 7 with alpha 1.702");
+    refuses(
+      () => write({ ...spec, attn: { ...spec.attn, sinks: false } }),
+      "a gpt_oss model cannot have no attention sinks",
+    );
+    refuses(
+      () => write(withExperts(spec, { bias: false })),
+      "a router or experts without biases, or experts without a gate",
+    );
+    refuses(
+      () => write(withExperts(spec, { clampedGlu: null })),
+      "a gated unit other than the one clamped at 7 with alpha 1.702",
+    );
     refuses(() => write(withExperts(spec, { shared: { inner: 16, gated: false } })), "a shared expert");
   });
 });

@@ -6,24 +6,53 @@ import { goldenConfig, read, refuses, withExperts, without, write } from "./conf
 describe("mellum", () => {
   const config = goldenConfig("moe/mellum");
   const spec = read(config);
-  const own = ["num_local_experts", "num_experts_per_tok", "norm_topk_prob", "layer_types", "mlp_layer_types", "rope_parameters", "sliding_window", "moe_intermediate_size", "head_dim", "num_key_value_heads"];
+  const own = [
+    "num_local_experts",
+    "num_experts_per_tok",
+    "norm_topk_prob",
+    "layer_types",
+    "mlp_layer_types",
+    "rope_parameters",
+    "sliding_window",
+    "moe_intermediate_size",
+    "head_dim",
+    "num_key_value_heads",
+  ];
 
   test("class defaults", () => {
     expect(read(without(config, ...own))).toMatchObject({
       attn: { headDim: 128, kvHeads: 4 },
-      layers: [{ window: null, rope: plainRope(500_000, 128), ffn: { experts: 64, topK: 8, inner: 896, router: softmaxRouter("topk-softmax") } }, {}],
+      layers: [
+        {
+          window: null,
+          rope: plainRope(500_000, 128),
+          ffn: { experts: 64, topK: 8, inner: 896, router: softmaxRouter("topk-softmax") },
+        },
+        {},
+      ],
     });
   });
 
   test("window, rope and FFN per layer; flat rope keys are nothing to the class", () => {
-    const mixed = { ...config, layer_types: ["sliding_attention", "full_attention"], mlp_layer_types: ["dense", "sparse"], rope_theta: 7 };
+    const mixed = {
+      ...config,
+      layer_types: ["sliding_attention", "full_attention"],
+      mlp_layer_types: ["dense", "sparse"],
+      rope_theta: 7,
+    };
     const found = read(mixed);
     expect(found.layers).toMatchObject([
       { window: 1024, rope: plainRope(10_000, 8), ffn: { kind: "dense", inner: 64 } },
       { window: null, rope: plainRope(500_000, 8), ffn: { kind: "moe", experts: 8 } },
     ]);
     const written = write(found);
-    expect(written).toMatchObject({ mlp_layer_types: ["dense", "sparse"], layer_types: mixed.layer_types, sliding_window: 1024, rope_theta: undefined, rope_scaling: undefined });
+    expect(written).toMatchObject({
+      mlp_layer_types: ["dense", "sparse"],
+      layer_types: mixed.layer_types,
+      sliding_window: 1024,
+      rope_theta: undefined,
+      rope_scaling: undefined,
+    });
     expect(read(written)).toEqual(found);
   });
 
@@ -32,9 +61,21 @@ describe("mellum", () => {
     refuses(() => read({ ...config, mlp_layer_types: ["sparse"] }), `mlp_layer_types is ["sparse"], ${types}`);
     refuses(() => read({ ...config, mlp_layer_types: ["dense", "dense"] }), types);
     refuses(() => read({ ...config, mlp_layer_types: ["moe", "sparse"] }), types);
-    refuses(() => read({ ...config, rope_parameters: { rope_theta: 5 } }), "expected an entry for full_attention and one for sliding_attention");
-    refuses(() => read({ ...config, layer_types: ["sliding_attention", "full_attention"], sliding_window: null }), "sliding windows are switched off");
-    refuses(() => write(withExperts(spec, { shared: { inner: 4, gated: false } })), "a mellum model cannot have a shared expert");
-    refuses(() => write({ ...spec, layers: spec.layers.map((layer) => ({ ...layer, rope: null })) }), "a mellum model cannot have layers without rope");
+    refuses(
+      () => read({ ...config, rope_parameters: { rope_theta: 5 } }),
+      "expected an entry for full_attention and one for sliding_attention",
+    );
+    refuses(
+      () => read({ ...config, layer_types: ["sliding_attention", "full_attention"], sliding_window: null }),
+      "sliding windows are switched off",
+    );
+    refuses(
+      () => write(withExperts(spec, { shared: { inner: 4, gated: false } })),
+      "a mellum model cannot have a shared expert",
+    );
+    refuses(
+      () => write({ ...spec, layers: spec.layers.map((layer) => ({ ...layer, rope: null })) }),
+      "a mellum model cannot have layers without rope",
+    );
   });
 });

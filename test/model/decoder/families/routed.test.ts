@@ -2,18 +2,43 @@ import { describe, expect, test } from "vitest";
 import { sigmoidRouter, softmaxRouter } from "../../../../src/model/decoder/types.js";
 import { goldenConfig, read, refuses, withExperts, without, write } from "./configs.js";
 
-const common = ["n_routed_experts", "num_experts_per_tok", "moe_intermediate_size", "n_shared_experts", "n_group", "topk_group", "norm_topk_prob", "routed_scaling_factor", "first_k_dense_replace"];
+const common = [
+  "n_routed_experts",
+  "num_experts_per_tok",
+  "moe_intermediate_size",
+  "n_shared_experts",
+  "n_group",
+  "topk_group",
+  "norm_topk_prob",
+  "routed_scaling_factor",
+  "first_k_dense_replace",
+];
 
 describe.each(["dots1", "glm4_moe", "solar_open", "deepseek_v3"])("%s: DeepSeek-V3's experts", (family) => {
   const config = goldenConfig(`moe/${family}`);
   const spec = read(config);
 
   test("choice within groups, scaling, shared experts as multiples", () => {
-    const found = read({ ...config, n_group: 4, topk_group: 2, norm_topk_prob: false, routed_scaling_factor: 3, n_shared_experts: 2 }).layers.at(-1)!.ffn;
-    expect(found).toMatchObject({ router: sigmoidRouter({ groups: { count: 4, kept: 2 }, renormalised: false, scaling: 3 }), shared: { inner: 32, gated: false } });
+    const found = read({
+      ...config,
+      n_group: 4,
+      topk_group: 2,
+      norm_topk_prob: false,
+      routed_scaling_factor: 3,
+      n_shared_experts: 2,
+    }).layers.at(-1)!.ffn;
+    expect(found).toMatchObject({
+      router: sigmoidRouter({ groups: { count: 4, kept: 2 }, renormalised: false, scaling: 3 }),
+      shared: { inner: 32, gated: false },
+    });
     expect(read({ ...config, n_shared_experts: 0 }).layers.at(-1)!.ffn).toMatchObject({ shared: null });
     expect(read({ ...without(config, "n_routed_experts"), num_local_experts: 8 })).toEqual(spec);
-    expect(write(spec)).toMatchObject({ n_routed_experts: 8, topk_method: "noaux_tc", scoring_func: "sigmoid", n_shared_experts: 1 });
+    expect(write(spec)).toMatchObject({
+      n_routed_experts: 8,
+      topk_method: "noaux_tc",
+      scoring_func: "sigmoid",
+      n_shared_experts: 1,
+    });
   });
 
   test("a coefficient for our own load-balancing loss goes along", () => {
@@ -25,16 +50,34 @@ describe.each(["dots1", "glm4_moe", "solar_open", "deepseek_v3"])("%s: DeepSeek-
     refuses(() => read({ ...config, topk_method: "greedy" }), 'topk_method is "greedy", expected "noaux_tc"');
     refuses(() => read({ ...config, scoring_func: "softmax" }), 'scoring_func is "softmax", expected "sigmoid"');
     refuses(() => read({ ...config, moe_layer_freq: 2 }), "moe_layer_freq is 2, expected 1");
-    refuses(() => read({ ...config, n_group: 3, topk_group: 1 }), "n_group is 3, expected groups of equal size, at least 2, out of 8 experts");
+    refuses(
+      () => read({ ...config, n_group: 3, topk_group: 1 }),
+      "n_group is 3, expected groups of equal size, at least 2, out of 8 experts",
+    );
     refuses(() => read({ ...config, n_group: 8, topk_group: 1 }), "n_group is 8, expected groups of equal size");
     refuses(() => read({ ...config, n_group: 2, topk_group: 3 }), "topk_group is 3, expected at most n_group (2)");
-    refuses(() => read({ ...config, n_group: 4, topk_group: 1, num_experts_per_tok: 3 }), "num_experts_per_tok is 3, but 1 of 4 groups have only 2 experts");
+    refuses(
+      () => read({ ...config, n_group: 4, topk_group: 1, num_experts_per_tok: 3 }),
+      "num_experts_per_tok is 3, but 1 of 4 groups have only 2 experts",
+    );
     refuses(() => read({ ...config, num_local_experts: 9 }), "n_routed_experts is 8 but num_local_experts is 9");
-    refuses(() => read({ ...config, routed_scaling_factor: 0 }), "routed_scaling_factor is 0, expected a number above 0");
+    refuses(
+      () => read({ ...config, routed_scaling_factor: 0 }),
+      "routed_scaling_factor is 0, expected a number above 0",
+    );
     refuses(() => read({ ...config, clip_qkv: 8 }), "clip_qkv is 8, expected no such key");
-    refuses(() => write(withExperts(spec, { router: softmaxRouter("topk-softmax") })), `a ${family} model cannot have a router other than sigmoid with a correction bias`);
-    refuses(() => write(withExperts(spec, { shared: { inner: 16, gated: true } })), `a ${family} model cannot have a shared expert behind a gate`);
-    refuses(() => write(withExperts(spec, { shared: { inner: 17, gated: false } })), "a shared expert of 17, not a multiple of the routed ones' 16");
+    refuses(
+      () => write(withExperts(spec, { router: softmaxRouter("topk-softmax") })),
+      `a ${family} model cannot have a router other than sigmoid with a correction bias`,
+    );
+    refuses(
+      () => write(withExperts(spec, { shared: { inner: 16, gated: true } })),
+      `a ${family} model cannot have a shared expert behind a gate`,
+    );
+    refuses(
+      () => write(withExperts(spec, { shared: { inner: 17, gated: false } })),
+      "a shared expert of 17, not a multiple of the routed ones' 16",
+    );
     refuses(() => write(withExperts(spec, { bias: true })), "experts with biases");
   });
 });
@@ -48,12 +91,20 @@ describe("leading dense layers", () => {
     const none = without(config, "first_k_dense_replace");
     expect(kinds(none)).toEqual(["moe", "moe"]);
     expect(kinds(without(goldenConfig("moe/glm4_moe"), "first_k_dense_replace"))).toEqual(["dense", "moe"]);
-    expect(kinds({ ...without(goldenConfig("moe/deepseek_v3"), "first_k_dense_replace"), num_hidden_layers: 4 })).toEqual(["dense", "dense", "dense", "moe"]);
+    expect(
+      kinds({ ...without(goldenConfig("moe/deepseek_v3"), "first_k_dense_replace"), num_hidden_layers: 4 }),
+    ).toEqual(["dense", "dense", "dense", "moe"]);
   });
 
   test("refusals", () => {
-    refuses(() => read({ ...config, first_k_dense_replace: 2 }), "first_k_dense_replace is 2, expected fewer dense layers than the 2 there are");
-    refuses(() => write({ ...spec, layers: spec.layers.toReversed() }), "a dots1 model cannot have a dense layer behind a mixture-of-experts layer");
+    refuses(
+      () => read({ ...config, first_k_dense_replace: 2 }),
+      "first_k_dense_replace is 2, expected fewer dense layers than the 2 there are",
+    );
+    refuses(
+      () => write({ ...spec, layers: spec.layers.toReversed() }),
+      "a dots1 model cannot have a dense layer behind a mixture-of-experts layer",
+    );
   });
 });
 
@@ -61,13 +112,27 @@ describe("dots1", () => {
   const config = goldenConfig("moe/dots1");
 
   test("class defaults: sizes of the experts must be there, late layers slide", () => {
-    const bare = without(config, "layer_types", "sliding_window", "max_window_layers", "routed_scaling_factor", "norm_topk_prob", "n_group", "topk_group");
-    expect(read(bare).layers[1]!.ffn).toMatchObject({ router: sigmoidRouter({ groups: null, renormalised: false, scaling: 1 }) });
+    const bare = without(
+      config,
+      "layer_types",
+      "sliding_window",
+      "max_window_layers",
+      "routed_scaling_factor",
+      "norm_topk_prob",
+      "n_group",
+      "topk_group",
+    );
+    expect(read(bare).layers[1]!.ffn).toMatchObject({
+      router: sigmoidRouter({ groups: null, renormalised: false, scaling: 1 }),
+    });
     expect(read({ ...bare, max_window_layers: 1 }).layers.map(({ window }) => window)).toEqual([null, 4096]);
     refuses(() => read(without(config, "n_routed_experts")), "n_routed_experts is missing, expected an integer");
     refuses(() => read(without(config, "num_experts_per_tok")), "num_experts_per_tok is missing");
     refuses(() => read(without(config, "n_shared_experts")), "n_shared_experts is missing");
-    refuses(() => write({ ...read(config), attn: { ...read(config).attn, qkNorm: null } }), "a dots1 model cannot have queries and keys without a norm");
+    refuses(
+      () => write({ ...read(config), attn: { ...read(config).attn, qkNorm: null } }),
+      "a dots1 model cannot have queries and keys without a norm",
+    );
   });
 });
 
@@ -78,17 +143,39 @@ describe("glm4_moe", () => {
     const bare = read(without(config, ...common, "partial_rotary_factor", "rope_parameters"));
     expect(bare.layers[1]).toMatchObject({
       rope: { rotary: 4, theta: 10_000 },
-      ffn: { experts: 128, topK: 8, inner: 1408, shared: { inner: 1408 }, router: sigmoidRouter({ groups: null, renormalised: true, scaling: 1 }) },
+      ffn: {
+        experts: 128,
+        topK: 8,
+        inner: 1408,
+        shared: { inner: 1408 },
+        router: sigmoidRouter({ groups: null, renormalised: true, scaling: 1 }),
+      },
     });
-    expect(read({ ...config, use_qk_norm: true, attention_bias: true }).attn).toMatchObject({ qkNorm: { span: "head", afterRope: false }, qkvBias: true, outBias: false });
-    expect(write(read({ ...config, num_nextn_predict_layers: 1 }))).toMatchObject({ num_nextn_predict_layers: 0, use_qk_norm: false });
+    expect(read({ ...config, use_qk_norm: true, attention_bias: true }).attn).toMatchObject({
+      qkNorm: { span: "head", afterRope: false },
+      qkvBias: true,
+      outBias: false,
+    });
+    expect(write(read({ ...config, num_nextn_predict_layers: 1 }))).toMatchObject({
+      num_nextn_predict_layers: 0,
+      use_qk_norm: false,
+    });
   });
 
   test("refusals", () => {
     const spec = read(config);
-    refuses(() => read({ ...config, partial_rotary_factor: 0.25 }), "partial_rotary_factor is given as 0.25 and as 0.5");
-    refuses(() => write({ ...spec, attn: { ...spec.attn, outBias: true } }), "a glm4_moe model cannot have an output projection bias");
-    refuses(() => write({ ...spec, layers: spec.layers.map((layer) => ({ ...layer, window: 3 })) }), "a glm4_moe model cannot have a sliding attention window");
+    refuses(
+      () => read({ ...config, partial_rotary_factor: 0.25 }),
+      "partial_rotary_factor is given as 0.25 and as 0.5",
+    );
+    refuses(
+      () => write({ ...spec, attn: { ...spec.attn, outBias: true } }),
+      "a glm4_moe model cannot have an output projection bias",
+    );
+    refuses(
+      () => write({ ...spec, layers: spec.layers.map((layer) => ({ ...layer, window: 3 })) }),
+      "a glm4_moe model cannot have a sliding attention window",
+    );
   });
 });
 
@@ -97,7 +184,11 @@ describe("solar_open", () => {
 
   test("class defaults", () => {
     expect(read(without(config, ...common, "rope_parameters", "head_dim"))).toMatchObject({
-      attn: { headDim: 128 }, layers: [{ rope: { theta: 1_000_000, rotary: 128 }, ffn: { kind: "moe", experts: 128, topK: 8, inner: 1280 } }, {}],
+      attn: { headDim: 128 },
+      layers: [
+        { rope: { theta: 1_000_000, rotary: 128 }, ffn: { kind: "moe", experts: 128, topK: 8, inner: 1280 } },
+        {},
+      ],
     });
   });
 
@@ -106,7 +197,10 @@ describe("solar_open", () => {
     // transformers makes tables for a part of the head, but turns the whole of it.
     refuses(() => read({ ...config, partial_rotary_factor: 0.5 }), "partial_rotary_factor is 0.5, expected 1");
     refuses(() => read({ ...config, first_k_dense_replace: 1 }), "first_k_dense_replace is 1, expected 0");
-    refuses(() => write({ ...read(goldenConfig("moe/glm4_moe")), family: "solar_open" }), "a solar_open model cannot have dense layers");
+    refuses(
+      () => write({ ...read(goldenConfig("moe/glm4_moe")), family: "solar_open" }),
+      "a solar_open model cannot have dense layers",
+    );
   });
 });
 
@@ -115,12 +209,33 @@ describe("hy_v3", () => {
   const spec = read(config);
 
   test("class defaults: the first layer is dense, weights are renormalised and scaled", () => {
-    const bare = without(config, "mlp_layer_types", "num_experts", "num_experts_per_tok", "router_scaling_factor", "moe_intermediate_size", "rope_parameters", "num_shared_experts");
+    const bare = without(
+      config,
+      "mlp_layer_types",
+      "num_experts",
+      "num_experts_per_tok",
+      "router_scaling_factor",
+      "moe_intermediate_size",
+      "rope_parameters",
+      "num_shared_experts",
+    );
     expect(read(bare).layers).toMatchObject([
       { rope: { theta: 11_158_840 }, ffn: { kind: "dense" } },
-      { ffn: { experts: 192, topK: 8, inner: 1536, shared: { inner: 1536, gated: false }, router: sigmoidRouter({ groups: null, renormalised: true, scaling: 2.826 }) } },
+      {
+        ffn: {
+          experts: 192,
+          topK: 8,
+          inner: 1536,
+          shared: { inner: 1536, gated: false },
+          router: sigmoidRouter({ groups: null, renormalised: true, scaling: 2.826 }),
+        },
+      },
     ]);
-    expect(write(spec)).toMatchObject({ mlp_layer_types: ["dense", "sparse"], router_scaling_factor: 2.826, num_shared_experts: 1 });
+    expect(write(spec)).toMatchObject({
+      mlp_layer_types: ["dense", "sparse"],
+      router_scaling_factor: 2.826,
+      num_shared_experts: 1,
+    });
   });
 
   test("refusals", () => {
@@ -128,8 +243,17 @@ describe("hy_v3", () => {
     refuses(() => read({ ...config, num_shared_experts: 0 }), "num_shared_experts is 0, expected an integer from 1");
     refuses(() => read({ ...config, mlp_layer_types: ["dense", "dense"] }), 'at least one of them "sparse"');
     refuses(() => write(withExperts(spec, { shared: null })), "a hy_v3 model cannot have no shared expert");
-    const router = (groups: { count: number; kept: number } | null, renormalised: boolean): ReturnType<typeof sigmoidRouter> => sigmoidRouter({ groups, renormalised, scaling: 1 });
-    refuses(() => write(withExperts(spec, { router: router({ count: 2, kept: 1 }, true) })), "a hy_v3 model cannot have a choice of experts limited to groups");
-    refuses(() => write(withExperts(spec, { router: router(null, false) })), "a hy_v3 model cannot have router weights that are not renormalised");
+    const router = (
+      groups: { count: number; kept: number } | null,
+      renormalised: boolean,
+    ): ReturnType<typeof sigmoidRouter> => sigmoidRouter({ groups, renormalised, scaling: 1 });
+    refuses(
+      () => write(withExperts(spec, { router: router({ count: 2, kept: 1 }, true) })),
+      "a hy_v3 model cannot have a choice of experts limited to groups",
+    );
+    refuses(
+      () => write(withExperts(spec, { router: router(null, false) })),
+      "a hy_v3 model cannot have router weights that are not renormalised",
+    );
   });
 });

@@ -19,11 +19,15 @@ describe("upcycle", () => {
   });
 
   test("a spec whose parts do not fit together is refused in a line, not by the network", () => {
-    const selects = "layer 0: sparsemixer selects among all experts by their logits, without groups, correction or renormalisation";
+    const selects =
+      "layer 0: sparsemixer selects among all experts by their logits, without groups, correction or renormalisation";
     refuses(() => read(write(router(phimoe, { correctionBias: true }))), selects);
     refuses(() => read(write(router(phimoe, { renormalise: { plus: 0, atLeast: 0 } }))), selects);
     refuses(() => read(write(withExperts(phimoe, { topK: 1 }))), "layer 0: sparsemixer selects 2 experts, not 1");
     refuses(() => read(write(withExperts(mixtral, { topK: 99 }))), "layer 0 selects 99 of");
-    refuses(() => read(write({ ...mixtral, attn: { ...mixtral.attn, kvHeads: mixtral.attn.heads + 1 } })), "heads are no multiple of");
+    refuses(
+      () => read(write({ ...mixtral, attn: { ...mixtral.attn, kvHeads: mixtral.attn.heads + 1 } })),
+      "heads are no multiple of",
+    );
   });
 });
