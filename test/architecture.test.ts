@@ -1,74 +1,131 @@
+/** Holds the layout that docs/architecture.md describes: which room may import which, and which rooms touch the world. */
 import { readdirSync, readFileSync } from "node:fs";
 import { builtinModules } from "node:module";
-import { dirname, join, relative } from "node:path";
+import { dirname, join, posix } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 
-const floors = [
-  ["base"],
-  ["spec", "graph", "numeric", "format", "text", "config", "laws"],
-  ["tensors", "grad", "onnx", "cost"],
-  ["net", "surgery"],
-  ["step", "plan"],
-  ["report"],
-  ["io"],
-  ["ort", "reference", "tokenizer"],
-  ["checkpoint", "hub"],
-  ["convert", "train", "evals", "fit"],
-  ["study"],
-  ["cli"],
+interface Room {
+  readonly name: string;
+  /** Sub-rooms in the order in which they may import each other; "." is the room's own folder. */
+  readonly parts: readonly string[];
+  /** Parts that do no IO: no `node:*`, no clock, no `Math.random`, no `process`. */
+  readonly pure: readonly string[];
+}
+
+/** From the bottom to the top: a file imports from its own sub-room and from those listed before it. */
+const rooms: readonly Room[] = [
+  { name: "base", parts: [".", "schemas"], pure: [".", "schemas"] },
+  {
+    name: "model",
+    parts: ["decoder", "tensors", "cost", "results"],
+    pure: ["decoder", "tensors", "cost", "results"],
+  },
+  { name: "files", parts: ["numeric", "formats", "io", "checkpoint", "hub"], pure: ["numeric", "formats"] },
+  { name: "text", parts: ["tokens", "documents", "tokenizer"], pure: ["tokens"] },
+  {
+    name: "graph",
+    parts: ["ir", "grad", "nn", "onnx", "programs"],
+    pure: ["ir", "grad", "nn", "onnx", "programs"],
+  },
+  {
+    name: "engine",
+    parts: ["runtime", "optimizer", "routing", "onnxruntime", "interpreter"],
+    pure: ["runtime", "optimizer", "routing"],
+  },
+  { name: "evals", parts: ["."], pure: [] },
+  { name: "surgery", parts: ["planning", "calibration", "convert"], pure: ["planning"] },
+  { name: "train", parts: ["."], pure: [] },
+  {
+    name: "laws",
+    parts: ["forms", "solvers", "fitting", "planner", "points"],
+    pure: ["forms", "solvers", "fitting", "planner"],
+  },
+  { name: "report", parts: ["page", "study", "laws", "plan"], pure: ["page", "study", "laws", "plan"] },
+  { name: "study", parts: ["."], pure: [] },
+  { name: "cli", parts: ["."], pure: [] },
 ];
-const LAST_PURE_FLOOR = 5;
-const onlyImporter: Record<string, string> = {
-  "onnxruntime-node": "ort",
-  tokenizers: "tokenizer",
-  "@huggingface/hub": "hub",
+const order = rooms.flatMap(({ name, parts }) => parts.map((part) => (part === "." ? name : `${name}/${part}`)));
+const pure = new Set(
+  rooms.flatMap(({ name, pure: parts }) => parts.map((part) => (part === "." ? name : `${name}/${part}`))),
+);
+
+/** Packages that one sub-room alone may import, so that another can take their place. */
+const onlyImporter: Readonly<Record<string, string>> = {
+  "onnxruntime-node": "engine/onnxruntime",
+  tokenizers: "text/tokenizer",
+  "@huggingface/hub": "files/hub",
 };
-/**
- * Backends are chosen above: everything below speaks to `engine/runtime/runtime.ts`. A study names the engine's version
- * in its results.
- */
-const backends = ["ort", "reference"];
+/** Backends are chosen above: everything else speaks to `engine/runtime`. A study names the engine's version. */
+const backends = ["engine/onnxruntime", "engine/interpreter"];
 const choosers = ["study", "cli"];
 const impure = /\bDate\.now\b|\bnew Date\s*\(\s*\)|\bMath\.random\b|\bprocess\.\w|\bperformance\.now\b/;
 
 const root = fileURLToPath(new URL("../src", import.meta.url));
-const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
-const floorOf = (folder: string): number => floors.findIndex((names) => names.includes(folder));
+const files = readdirSync(root, { recursive: true, encoding: "utf8" })
+  .map((file) => file.replaceAll("\\", "/"))
+  .filter((file) => file.endsWith(".ts"));
 const isNode = (name: string): boolean => name.startsWith("node:") || builtinModules.includes(name);
+
+/** The sub-room that a file lies in, folders within it included; undefined for `index.ts`, which is outside of all. */
+function roomOf(file: string): string | undefined {
+  const folder = dirname(file);
+  if (folder === ".") return undefined;
+  return (
+    order.filter((name) => folder === name || folder.startsWith(`${name}/`)).sort((a, b) => b.length - a.length)[0] ??
+    folder
+  );
+}
+
+function codeOf(file: string): string {
+  return readFileSync(join(root, file), "utf8").replace(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, "");
+}
+
+/** Module names that the code imports, types included. */
+function importsOf(code: string): string[] {
+  return [...code.matchAll(/(?:\bfrom|\bimport|\brequire)\s*\(?\s*["']([^"']+)["']/g)].map(([, name]) => name ?? "");
+}
+
+/** What is wrong with an import of another file of ours. */
+function ownBreaches(file: string, name: string): string[] {
+  const room = roomOf(file);
+  const other = roomOf(posix.join(dirname(file), name));
+  if (!name.endsWith(".js")) return [`imports ${name} without .js`];
+  if (room === undefined) return other === "cli" ? [`imports ${name} of the command line`] : [];
+  if (other === undefined) return [`imports ${name}, the library's surface`];
+  if (room === other) return [];
+  const breaches = order.indexOf(other) < order.indexOf(room) ? [] : [`imports ${name}, which is not below ${room}`];
+  return backends.includes(other) && !choosers.includes(room) ? [...breaches, `imports ${name}, a backend`] : breaches;
+}
+
+/** What is wrong with an import of a package or of Node's own modules. */
+function foreignBreaches(file: string, name: string): string[] {
+  const room = roomOf(file);
+  const only = onlyImporter[name];
+  return [
+    ...(room !== undefined && pure.has(room) && isNode(name) ? [`imports ${name}, which ${room} may not`] : []),
+    ...(only !== undefined && only !== room ? [`imports ${name}, which only src/${only} may`] : []),
+  ];
+}
 
 /** What is wrong with one file, in words. */
 function breaches(file: string): string[] {
-  const code = readFileSync(join(root, file), "utf8").replace(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, "");
-  const folder = file.includes("/") ? file.slice(0, file.indexOf("/")) : undefined;
-  const floor = folder === undefined ? Infinity : floorOf(folder);
-  const found: string[] = [];
-  if (floor < 0) return [`folder ${folder} has no floor`];
-  if (floor <= LAST_PURE_FLOOR && impure.test(code))
-    found.push(`uses ${impure.exec(code)![0]}, which floors 0-5 may not`);
-  for (const [, name] of code.matchAll(/(?:\bfrom|\bimport|\brequire)\s*\(?\s*["']([^"']+)["']/g)) {
-    if (name!.startsWith(".")) {
-      const target = relative(root, join(root, dirname(file), name!));
-      const other = target.slice(0, Math.max(0, target.indexOf("/")));
-      if (!name!.endsWith(".js")) found.push(`imports ${name} without .js`);
-      if (
-        folder === undefined ? other === "cli" : other !== folder && !(floorOf(other) >= 0 && floorOf(other) < floor)
-      ) {
-        found.push(`imports ${name}, which is not on a lower floor`);
-      }
-      if (folder !== undefined && backends.includes(other) && other !== folder && !choosers.includes(folder))
-        found.push(`imports ${name}, a backend`);
-    } else {
-      if (floor <= LAST_PURE_FLOOR && isNode(name!)) found.push(`imports ${name}, which floors 0-5 may not`);
-      const only = onlyImporter[name!];
-      if (only !== undefined && only !== folder) found.push(`imports ${name}, which only src/${only} may`);
-    }
-  }
-  return found;
+  const room = roomOf(file);
+  if (room !== undefined && !order.includes(room)) return [`${room} is no room`];
+  const code = codeOf(file);
+  const touched = impure.exec(code)?.[0];
+  return [
+    ...(touched !== undefined && room !== undefined && pure.has(room)
+      ? [`uses ${touched}, which ${room} may not`]
+      : []),
+    ...importsOf(code).flatMap((name) =>
+      name.startsWith(".") ? ownBreaches(file, name) : foreignBreaches(file, name),
+    ),
+  ];
 }
 
 describe("architecture", () => {
-  test.each(files)("src/%s keeps to its floor", (file) => {
+  test.each(files)("src/%s imports only what lies below its room", (file) => {
     expect(breaches(file)).toEqual([]);
   });
 });

@@ -1,6 +1,6 @@
 /** Held-out loss and expert load of the current weights. */
 import type { LossMetrics, TrainRuntime } from "../engine/runtime/runtime.js";
-import { deadShare } from "../report/study/statistics.js";
+import { deadShare } from "../model/results/result.js";
 import type { RoutingRecord, TrainedRouting } from "./records.js";
 import { evalBatches, type EvalSettings, type TokenRow } from "../text/tokens/batches.js";
 import { shares, type MixPart } from "../text/tokens/mix.js";

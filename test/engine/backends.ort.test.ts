@@ -8,7 +8,7 @@ import { GraphBuilder } from "../../src/graph/ir/builder.js";
 import { referenceBackend } from "../../src/engine/interpreter/backend.js";
 import { planParameters, type ParameterSettings } from "../../src/engine/optimizer/groups.js";
 import { extendProgram, logitsProgram, trainProgram, type TrainProgram } from "../../src/graph/programs/programs.js";
-import type { RoutingSettings } from "../../src/engine/routing/routing.js";
+import type { RoutingSettings } from "../../src/graph/programs/routing.js";
 import type {
   Backend,
   StateKind,

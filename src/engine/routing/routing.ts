@@ -5,17 +5,10 @@
 import { inputError } from "../../base/errors.js";
 import { randomStream } from "../../base/random.js";
 import type { RoutingConfig } from "../../base/schemas/index.js";
-import type { TrainingRouting } from "../../graph/nn/decoder.js";
+import { sharesBalance, type RoutingFeed, type RoutingSettings } from "../../graph/programs/routing.js";
 import type { DecoderSpec, MoeFfn } from "../../model/decoder/types.js";
 import { slotKey } from "../../model/tensors/slots.js";
 import type { Draw } from "../runtime/runtime.js";
-
-/** What the shares of the load-balancing loss are taken over; see `docs/training.md`. */
-export type BalanceOver = "model" | "layer" | "sequence" | "global" | "running";
-
-export interface RoutingSettings extends TrainingRouting {
-  readonly balance: BalanceOver;
-}
 
 /** What a block says of routing, for the graph. Over one micro-batch a step's shares are the micro-batch's own. */
 export function routingSettings({
@@ -84,22 +77,6 @@ function checkSinkhorn(moe: readonly MoeFfn[], where: string): void {
       );
   }
 }
-
-/**
- * Whether all MoE layers have the same number of experts, so that one load-balancing loss can be taken over them
- * together.
- */
-export function sharesBalance({ layers }: DecoderSpec): boolean {
-  return new Set(layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn.experts] : []))).size < 2;
-}
-
-/** An input of a training graph beside tokens and parameters. */
-export type RoutingFeed =
-  | { readonly kind: "jitter"; readonly layer: number; readonly elements: number; readonly shape: readonly number[] }
-  /** Of MoE layer number `index`, how often each expert was chosen in other micro-batches. */
-  | { readonly kind: "elsewhere"; readonly index: number; readonly shape: readonly number[] }
-  /** 1 / (tokens that the shares are taken over). */
-  | { readonly kind: "perToken"; readonly shape: readonly number[] };
 
 /** Counts of other micro-batches, by MoE layer, and the tokens of all that count, this one's included. */
 export interface Elsewhere {

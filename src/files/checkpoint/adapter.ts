@@ -7,6 +7,7 @@
  * Names and formulas as in the public repository huggingface/peft: src/peft/tuners/lora/layer.py (`get_delta_weight` of
  * Linear and Embedding).
  */
+import { type SourceRectangle, matrixShape } from "../numeric/rectangles.js";
 import { join } from "node:path";
 import { inputError, type UpcycleError } from "../../base/errors.js";
 import { mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "../../base/schemas/index.js";
@@ -17,8 +18,6 @@ import { readText } from "../io/ranges.js";
 import { toFloat32 } from "../numeric/dtype.js";
 import { addLowRank, type LowRank } from "../numeric/low-rank.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
-import type { Region } from "../../surgery/planning/expr.js";
-import { matrixShape } from "../../surgery/planning/values.js";
 import { placements, rowSpans, type Placement } from "../../model/tensors/placement.js";
 import type { Checkpoint } from "./open.js";
 import { locateAdapter } from "./locate.js";
@@ -283,12 +282,12 @@ function keep(most: number): (name: string, read: () => Promise<LowRank>) => Pro
 export async function withAdapter(base: Checkpoint, dir: string): Promise<Checkpoint> {
   const adapter = await openAdapter(dir, base.spec);
   const shapes = new Map(placements(base.spec).map(({ slot }) => [slot.key, matrixShape(slot.shape)] as const));
-  const regionOf = (key: string, rowStart: number, rowCount: number): Region => {
+  const regionOf = (key: string, rowStart: number, rowCount: number): SourceRectangle => {
     const columnCount = shapes.get(key)![1];
     return { key, rowStart, rowCount, columnStart: 0, columnCount, stride: columnCount };
   };
   /** The merged rectangle in `into`, if there is any and it fits; null: the slot is not changed. */
-  const merged = async (region: Region, into?: Uint8Array): Promise<Float32Array | null> => {
+  const merged = async (region: SourceRectangle, into?: Uint8Array): Promise<Float32Array | null> => {
     const change = adapter.changeOf(region.key);
     if (change === null) return null;
     const { dtype, bytes } = await base.readRegion(region);

@@ -3,8 +3,8 @@
  * tensors' sizes. A chunk is plain data and depends on nothing but the plan, so that it can be made on any thread, in
  * any order, and again after an interruption.
  */
+import { matrixShape, type Rectangle } from "../numeric/rectangles.js";
 import { floatBytes } from "../numeric/dtype.js";
-import { matrixShape, type Area } from "../../surgery/planning/values.js";
 import { rowSpans, type Layout, type Placement } from "../../model/tensors/placement.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import type { PlannedFile, PlannedTensor, WriteDtype } from "./plan-files.js";
@@ -12,7 +12,7 @@ import type { PlannedFile, PlannedTensor, WriteDtype } from "./plan-files.js";
 /** A rectangle of a slot, and where it goes in the chunk. */
 export interface ChunkPart {
   readonly slot: Slot;
-  readonly area: Area;
+  readonly area: Rectangle;
   /**
    * The chunk is the rectangle, row by row; else the slot's elements from row `first` on lie in the stored tensor like
    * this ...
@@ -158,7 +158,7 @@ function areaWithin(
   line: number,
   first: number,
   count: number,
-): Area | null {
+): Rectangle | null {
   const { base, rows, rowStride, columnStride } = layout;
   const [, columnCount] = matrixShape(slot.shape);
   if (columnStride !== 1 && columnCount > 1) {

@@ -1,13 +1,13 @@
 /** Puts the bytes of a chunk together. */
+import { type Rectangle } from "../numeric/rectangles.js";
 import { floatBytes } from "../numeric/dtype.js";
-import type { Area } from "../../surgery/planning/values.js";
 import { rowSpans, type Layout } from "../../model/tensors/placement.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import type { Chunk, ChunkPart } from "./chunks.js";
 import type { WriteDtype } from "./plan-files.js";
 
 /** A rectangle of a slot in `dtype`, row-major; may lie in `into`, from its beginning. */
-export type MakeArea = (slot: Slot, area: Area, dtype: WriteDtype, into: Uint8Array) => Promise<Uint8Array>;
+export type MakeArea = (slot: Slot, area: Rectangle, dtype: WriteDtype, into: Uint8Array) => Promise<Uint8Array>;
 
 /** Fills `out`, of exactly the chunk's size. */
 export async function fillChunk({ dtype, parts }: Chunk, make: MakeArea, out: Uint8Array): Promise<void> {

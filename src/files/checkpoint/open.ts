@@ -2,6 +2,7 @@
  * Opens a model folder (config.json and weight files) as a spec and its tensors. Everything that can be known
  * without reading weights is checked here, once, so that a run does not find out after an hour.
  */
+import { type SourceRectangle } from "../numeric/rectangles.js";
 import { stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { inputError } from "../../base/errors.js";
@@ -16,7 +17,6 @@ import { specFromConfig } from "../../model/decoder/config.js";
 import { readQuantization } from "../../model/decoder/quantization.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { isComputedBuffer, olderName } from "../../model/tensors/names.js";
-import type { Region } from "../../surgery/planning/expr.js";
 import { isWhole, placements, takeSlot, type Placement } from "../../model/tensors/placement.js";
 import { adapterConfigFile, withAdapter, type Adapter } from "./adapter.js";
 import type { Slot } from "../../model/tensors/slots.js";
@@ -59,7 +59,7 @@ export interface Checkpoint {
    * A rectangle of the slot `region.key`, its rows one after the other; it may lie in `into`, from its beginning. Do
    * not write into it otherwise.
    */
-  readRegion(region: Region, into?: Uint8Array): Promise<{ dtype: FloatDtype; bytes: Uint8Array }>;
+  readRegion(region: SourceRectangle, into?: Uint8Array): Promise<{ dtype: FloatDtype; bytes: Uint8Array }>;
   /**
    * Rows `start` to `start + count` along the first axis; at the beginning of `memory`, if there is any and they fit.
    */

@@ -1,7 +1,6 @@
 /** Reads rectangles of slots out of stored tensors, of any layout, in memory that does not grow with the tensor. */
+import { type SourceRectangle, type TypedBytes } from "../numeric/rectangles.js";
 import { floatBytes, type FloatDtype } from "../numeric/dtype.js";
-import type { Region } from "../../surgery/planning/expr.js";
-import type { StoredTensor } from "../../surgery/planning/values.js";
 import { rowSpans, type Layout } from "../../model/tensors/placement.js";
 
 /** A stored tensor that rows of a slot lie in. */
@@ -38,7 +37,7 @@ interface Block {
  */
 export function openRegionReader(
   cacheBytes = 24 << 20,
-): (sources: readonly RegionSource[], region: Region, into?: Uint8Array) => Promise<StoredTensor> {
+): (sources: readonly RegionSource[], region: SourceRectangle, into?: Uint8Array) => Promise<TypedBytes> {
   const blocks = new Map<string, Block>();
   const most = Math.max(1, Math.floor(cacheBytes / blockBytes));
 
@@ -114,7 +113,7 @@ export function openRegionReader(
 
   return async (sources, region, into) => {
     const { rowStart, rowCount, columnCount } = region;
-    const parts = sources.flatMap((source): [RegionSource, Region][] => {
+    const parts = sources.flatMap((source): [RegionSource, SourceRectangle][] => {
       const from = Math.max(rowStart, source.first);
       const end = Math.min(rowStart + rowCount, source.first + source.rows);
       return end <= from ? [] : [[source, { ...region, rowStart: from, rowCount: end - from }]];
@@ -133,7 +132,7 @@ export function openRegionReader(
   };
 
   /** A rectangle of rows that all lie in `source`. */
-  async function readPart(source: RegionSource, region: Region, into?: Uint8Array): Promise<StoredTensor> {
+  async function readPart(source: RegionSource, region: SourceRectangle, into?: Uint8Array): Promise<TypedBytes> {
     const { rowCount, columnStart, columnCount, stride } = region;
     const rowStart = region.rowStart - source.first;
     const { dtype, layout } = source;

@@ -5,6 +5,7 @@
  *
  *   spec -> slots with names -> shards and headers -> free space? -> staged folder -> chunks -> rename
  */
+import { copyRectangle, matrixShape } from "../numeric/rectangles.js";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { UpcycleError, inputError } from "../../base/errors.js";
@@ -17,8 +18,6 @@ import { convertBytes, floatBytes, fromFloat32 } from "../numeric/dtype.js";
 import type { ConfigDtype } from "../../model/decoder/config.js";
 import { configFromSpec, stringifyConfig } from "../../model/decoder/config.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
-import { copyRegion } from "../../surgery/planning/evaluate.js";
-import { matrixShape } from "../../surgery/planning/values.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { openAttempt, type Attempt, type Identity } from "./attempt.js";
 import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "./chunk-writer.js";
@@ -286,8 +285,7 @@ function areasOfWhole(tensor: (slot: Slot) => Promise<TensorValue>, files: reado
     if (whole === undefined) held.set(slot.key, (whole = tensor(slot).then((value) => encoded(slot, value, dtype))));
     const [, columns] = matrixShape(slot.shape);
     const size = floatBytes[dtype];
-    return copyRegion(await whole, {
-      key: slot.key,
+    return copyRectangle(await whole, {
       rowStart,
       rowCount,
       columnStart: columnStart * size,

@@ -12,7 +12,7 @@ import { routerEntropy } from "../nn/router-entropy.js";
 import { balanceLoss, layerBalanceLoss, routerZLoss, scoreCounts, type Elsewhere } from "../nn/losses.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { isBuffer } from "../../model/tensors/slots.js";
-import { sharesBalance, type RoutingFeed, type RoutingSettings } from "../../engine/routing/routing.js";
+import { sharesBalance, type RoutingFeed, type RoutingSettings } from "./routing.js";
 
 export interface ParamInfo {
   readonly key: string;

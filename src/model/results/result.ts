@@ -105,3 +105,6 @@ export interface ArmRun {
    */
   readonly similarity: readonly { readonly step: number; readonly layers: readonly number[] }[];
 }
+
+/** An expert with less than this share of an equal load counts as dead. */
+export const deadShare = 0.01;

@@ -4,7 +4,8 @@
  */
 import { fixed, percent, significant } from "../../base/format.js";
 import type { ArmResult, Preservation } from "../../model/results/result.js";
-import { deadShare, finalBalance, mean } from "./statistics.js";
+import { finalBalance, mean } from "./statistics.js";
+import { deadShare } from "../../model/results/result.js";
 import { plural, signedNats } from "./wording.js";
 
 export function healthFindings(arms: readonly ArmResult[]): string[] {

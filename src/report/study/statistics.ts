@@ -2,7 +2,7 @@
  * The arithmetic behind the report: means and ranges over seeds, curves read at one x, two arms compared, expert load.
  * Values that are not finite (a diverged run; `null` after a trip through JSON) are left out and counted as missing.
  */
-import type { ArmResult, ArmRun, LossPoint } from "../../model/results/result.js";
+import { deadShare, type ArmResult, type ArmRun, type LossPoint } from "../../model/results/result.js";
 
 /** Values of several seeds; `min` to `max` is the spread that the report speaks of. */
 export interface Spread {
@@ -138,9 +138,6 @@ export function chanceOfSeparateRanges(seeds: number): number {
   for (let i = 1; i <= seeds; i++) choose = (choose * (seeds + i)) / i;
   return 2 / choose;
 }
-
-/** Below this share of an equal load an expert counts as dead. */
-export const deadShare = 0.01;
 
 export interface Balance {
   /** Busiest expert of each layer, as a multiple of an equal share. */

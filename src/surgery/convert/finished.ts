@@ -2,6 +2,7 @@
  * Whether a folder is what a conversion would make: for one that was stopped after its model was complete, before it
  * was measured.
  */
+import { matrixShape } from "../../files/numeric/rectangles.js";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { UpcycleError } from "../../base/errors.js";
@@ -13,7 +14,6 @@ import { readText } from "../../files/io/ranges.js";
 import { floatBytes } from "../../files/numeric/dtype.js";
 import { printExpr } from "../planning/expr.js";
 import type { SurgeryPlan } from "../planning/plan.js";
-import { matrixShape } from "../planning/values.js";
 import { areasOf } from "./areas.js";
 
 export interface Expected {

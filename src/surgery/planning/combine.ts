@@ -1,6 +1,7 @@
 /** Values of the expressions that put several operands together: averages, and operands joined by rows or columns. */
+import { type Rectangle } from "../../files/numeric/rectangles.js";
 import { sizeOf, type Expr } from "./expr.js";
-import { valuesOf, type Area, type EvaluationContext } from "./values.js";
+import { valuesOf, type EvaluationContext } from "./values.js";
 
 type Op<Name extends Expr["op"]> = Extract<Expr, { readonly op: Name }>;
 
@@ -10,7 +11,7 @@ type Op<Name extends Expr["op"]> = Extract<Expr, { readonly op: Name }>;
  */
 export async function averaged(
   { parts, weights }: Op<"mean">,
-  area: Area,
+  area: Rectangle,
   columns: number,
   context: EvaluationContext,
 ): Promise<Float64Array> {
@@ -34,7 +35,7 @@ export async function averaged(
   return sum;
 }
 
-export async function joined(expr: Op<"concat">, area: Area, context: EvaluationContext): Promise<Float64Array> {
+export async function joined(expr: Op<"concat">, area: Rectangle, context: EvaluationContext): Promise<Float64Array> {
   const { parts, axis } = expr;
   // Also refuses operands that do not fit together.
   sizeOf(expr, context.shapes);

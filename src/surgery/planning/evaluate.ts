@@ -3,21 +3,20 @@
  * tensor. Pure: where source tensors come from is the caller's business. Results may be views of the source's bytes; do
  * not write into them.
  */
+import {
+  type SourceRectangle,
+  matrixShape,
+  type Rectangle,
+  type TypedBytes,
+  copyRectangle,
+} from "../../files/numeric/rectangles.js";
 import { inputError } from "../../base/errors.js";
 import { floatBytes, fromFloat32, toFloat32, type FloatDtype } from "../../files/numeric/dtype.js";
-import { factorOf, originOf, printExpr, type Expr, type Region, type Shapes } from "./expr.js";
+import { factorOf, originOf, printExpr, type Expr, type Shapes } from "./expr.js";
 import { halvesTable, lookUp } from "./table.js";
-import {
-  matrixShape,
-  regionIn,
-  requireInside,
-  valuesOf,
-  type Area,
-  type EvaluationContext,
-  type StoredTensor,
-} from "./values.js";
+import { regionIn, requireInside, valuesOf, type EvaluationContext } from "./values.js";
 
-export type { Area, EvaluationContext, StoredTensor } from "./values.js";
+export type { EvaluationContext } from "./values.js";
 
 /** float16 rounds everything from here on to infinity. */
 const float16Overflow = 65520;
@@ -49,7 +48,7 @@ export function evaluateRows(
 export async function evaluateArea(
   expr: Expr,
   shape: readonly number[],
-  area: Area,
+  area: Rectangle,
   dtype: FloatDtype,
   context: EvaluationContext,
   into?: Uint8Array,
@@ -120,7 +119,7 @@ export async function evaluateFloat32(
 /** A reader of rectangles for tensors that can only be read as a whole. */
 export function regionsOfWhole(
   shapes: Shapes,
-  readBytes: (key: string) => Promise<StoredTensor>,
+  readBytes: (key: string) => Promise<TypedBytes>,
 ): EvaluationContext["readRegion"] {
   return async (region) => {
     const { dtype, bytes } = await readBytes(region.key);
@@ -135,21 +134,21 @@ export function regionsOfWhole(
       columnCount: columnCount * width,
       stride: stride * width,
     };
-    return { dtype, bytes: copyRegion(bytes, part) };
+    return { dtype, bytes: copyRectangle(bytes, part) };
   };
 }
 
-function memory(into: Uint8Array | undefined, { rowCount, columnCount }: Area, dtype: FloatDtype): Uint8Array {
+function memory(into: Uint8Array | undefined, { rowCount, columnCount }: Rectangle, dtype: FloatDtype): Uint8Array {
   const bytes = rowCount * columnCount * floatBytes[dtype];
   return into !== undefined && into.byteLength >= bytes ? into.subarray(0, bytes) : new Uint8Array(bytes);
 }
 
 async function readSized(
-  origin: Region,
-  area: Area,
+  origin: SourceRectangle,
+  area: Rectangle,
   context: EvaluationContext,
   into?: Uint8Array,
-): Promise<StoredTensor> {
+): Promise<TypedBytes> {
   const read = await context.readRegion(regionIn(origin, area), into);
   const expected = area.rowCount * area.columnCount * floatBytes[read.dtype];
   if (read.bytes.byteLength !== expected)
@@ -186,17 +185,4 @@ function encode(values: Float32Array, dtype: FloatDtype, expr: Expr): Uint8Array
     }
   }
   return fromFloat32(dtype, values);
-}
-
-/** The rectangle's values, row-major: a view where whole rows are taken, a copy otherwise. */
-export function copyRegion<A extends Float32Array | Uint8Array>(whole: A, region: Region): A {
-  const { rowStart, rowCount, columnStart, columnCount, stride } = region;
-  if (columnCount === stride) return whole.subarray(rowStart * stride, (rowStart + rowCount) * stride) as A;
-  const count = rowCount * columnCount;
-  const out = (whole instanceof Float32Array ? new Float32Array(count) : new Uint8Array(count)) as A;
-  for (let row = 0; row < rowCount; row++) {
-    const from = (rowStart + row) * stride + columnStart;
-    out.set(whole.subarray(from, from + columnCount), row * columnCount);
-  }
-  return out;
 }

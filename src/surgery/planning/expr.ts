@@ -2,6 +2,7 @@
  * `Expr`: how one output tensor is made, as data. A new trick is a new op, never a callback, so that a plan can be
  * printed, checked and written to a file. Matrices are [rows, columns] = [out, in].
  */
+import { type SourceRectangle } from "../../files/numeric/rectangles.js";
 export type Expr =
   /** A source tensor, unchanged. `source`: which of several parents it is of; left out, the first. */
   | { readonly op: "read"; readonly key: string; readonly source?: number }
@@ -96,24 +97,11 @@ export const pad = (of: Expr, rowCount: number, columnCount: number): Expr => ({
 /** Shapes of the source's tensors by slot key. */
 export type Shapes = ReadonlyMap<string, readonly number[]>;
 
-/** A rectangle of one source tensor; a vector is a matrix of one column. */
-export interface Region {
-  readonly key: string;
-  /** Which parent's; left out, the first's. */
-  readonly source?: number;
-  readonly rowStart: number;
-  readonly rowCount: number;
-  readonly columnStart: number;
-  readonly columnCount: number;
-  /** Columns of the whole source tensor: the distance between two rows. */
-  readonly stride: number;
-}
-
 /**
  * The rectangle that an expression copies, or null if the expression computes anything.
  * Throws a plain error (a defect of the plan) for an unknown key or a rectangle outside the tensor.
  */
-export function regionOf(expr: Expr, shapes: Shapes): Region | null {
+export function regionOf(expr: Expr, shapes: Shapes): SourceRectangle | null {
   switch (expr.op) {
     case "read": {
       const shape = shapes.get(expr.key);
@@ -164,7 +152,7 @@ function checkRange(start: number, count: number, size: number, what: string): v
 }
 
 /** The rectangle that an expression's values come from, scaling set aside; null if they come from no source tensor. */
-export function originOf(expr: Expr, shapes: Shapes): Region | null {
+export function originOf(expr: Expr, shapes: Shapes): SourceRectangle | null {
   return regionOf(unscaled(expr), shapes);
 }
 

@@ -4,12 +4,11 @@
  * 3.2). Sizes of scales do not matter to a cosine and are left out; signs do. What noise and redrawn units changed
  * counts as movement.
  */
+import { copyRectangle, type SourceRectangle } from "../../files/numeric/rectangles.js";
 import { randomStream } from "../../base/random.js";
 import { inputError } from "../../base/errors.js";
 import type { DecoderSpec, MoeFfn } from "../../model/decoder/types.js";
 import { slotKey } from "../../model/tensors/slots.js";
-import { copyRegion } from "./evaluate.js";
-import type { Region } from "./expr.js";
 import type { MergeLineage } from "./merge.js";
 import { recipeName } from "./recipe.js";
 
@@ -30,7 +29,7 @@ export interface ExpertOrigin {
   /**
    * Rectangle of the parent's tensor with the same shape, or a smaller one where the expert was filled with zero units.
    */
-  readonly from: Region;
+  readonly from: SourceRectangle;
 }
 
 /** What the shapes of parent and child do not say: whose expert it is, and in which order its units are. */
@@ -144,7 +143,7 @@ export function originValues(parentTensor: Float32Array, origin: ExpertOrigin): 
 }
 
 function filledValues(parentTensor: Float32Array, { from, part, inner }: ExpertOrigin): Float32Array {
-  const values = copyRegion(parentTensor, from);
+  const values = copyRectangle(parentTensor, from);
   const { rowCount, columnCount } = from;
   if ((part === "down" ? columnCount : rowCount) === inner) return values;
   const columns = part === "down" ? inner : columnCount;

@@ -2,13 +2,14 @@
  * Values of the expressions that treat hidden units of an FFN: zero units, noise, units drawn afresh, units in another
  * order. As everywhere, a value depends on its position alone (`values.ts`).
  */
+import { type Rectangle } from "../../files/numeric/rectangles.js";
 import { randomStream } from "../../base/random.js";
 import { printExpr, sizeOf, type Axis, type Expr } from "./expr.js";
-import { eachRows, remembered, valuesOf, type Area, type EvaluationContext } from "./values.js";
+import { eachRows, remembered, valuesOf, type EvaluationContext } from "./values.js";
 
 type Op<Name extends Expr["op"]> = Extract<Expr, { readonly op: Name }>;
 
-export async function padded({ of }: Op<"pad">, area: Area, context: EvaluationContext): Promise<Float64Array> {
+export async function padded({ of }: Op<"pad">, area: Rectangle, context: EvaluationContext): Promise<Float64Array> {
   const [rows, columns] = requiredSize(of, context);
   const { rowStart, columnStart, columnCount } = area;
   const rowCount = Math.max(0, Math.min(area.rowCount, rows - rowStart));
@@ -23,7 +24,7 @@ export async function padded({ of }: Op<"pad">, area: Area, context: EvaluationC
 
 export async function noisy(
   expr: Op<"noise">,
-  area: Area,
+  area: Rectangle,
   outerColumns: number,
   context: EvaluationContext,
 ): Promise<Float64Array> {
@@ -44,7 +45,7 @@ export async function noisy(
   return values;
 }
 
-export async function redrawn(expr: Op<"redraw">, area: Area, context: EvaluationContext): Promise<Float64Array> {
+export async function redrawn(expr: Op<"redraw">, area: Rectangle, context: EvaluationContext): Promise<Float64Array> {
   const { of, axis, count, choice, stream } = expr;
   const size = requiredSize(of, context);
   const columns = size[1];
@@ -66,7 +67,7 @@ export async function redrawn(expr: Op<"redraw">, area: Area, context: Evaluatio
 
 export async function shuffled(
   { of, axis, stream, undo }: Op<"shuffle">,
-  area: Area,
+  area: Rectangle,
   context: EvaluationContext,
 ): Promise<Float64Array> {
   const [rows, columns] = requiredSize(of, context);

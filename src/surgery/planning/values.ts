@@ -7,17 +7,12 @@
  * each), draws random numbers by position (`randomStream(...).normals(out, index)`), and takes what depends on a whole
  * tensor, such as a mean, from `remembered`.
  */
+import { type SourceRectangle, type TypedBytes, type Rectangle, matrixShape } from "../../files/numeric/rectangles.js";
 import { randomStream } from "../../base/random.js";
 import { toFloat32, type FloatDtype } from "../../files/numeric/dtype.js";
-import { printExpr, regionOf, type Expr, type Region, type Shapes } from "./expr.js";
+import { printExpr, regionOf, type Expr, type Shapes } from "./expr.js";
 import { averaged, joined } from "./combine.js";
 import { noisy, padded, redrawn, shuffled } from "./units.js";
-
-/** A tensor, or a rectangle of one, as it lies in a file: row-major, little-endian. */
-export interface StoredTensor {
-  readonly dtype: FloatDtype;
-  readonly bytes: Uint8Array;
-}
 
 export interface EvaluationContext {
   /** Shapes of the source's tensors by slot key. */
@@ -29,7 +24,7 @@ export interface EvaluationContext {
    * A rectangle of a source tensor, its rows one after the other. `into` is memory that the result may lie in, from its
    * beginning; whether it does is the reader's choice.
    */
-  readonly readRegion: (region: Region, into?: Uint8Array) => Promise<StoredTensor>;
+  readonly readRegion: (region: SourceRectangle, into?: Uint8Array) => Promise<TypedBytes>;
   /** Matrices that the plan carries, row-major, by name. */
   readonly data?: ReadonlyMap<string, Float32Array> | undefined;
   /**
@@ -39,24 +34,10 @@ export interface EvaluationContext {
   readonly known?: Map<string, Promise<unknown>>;
 }
 
-/** A rectangle of an output; a vector is a matrix of one column. */
-export interface Area {
-  readonly rowStart: number;
-  readonly rowCount: number;
-  readonly columnStart: number;
-  readonly columnCount: number;
-}
-
-/** Rows of `shape`, and elements of a row. */
-export function matrixShape(shape: readonly number[]): readonly [rows: number, columns: number] {
-  const [rows = 1, ...rest] = shape;
-  return [rows, rest.reduce((a, b) => a * b, 1)];
-}
-
 /** Fresh values of `area` of an expression whose whole has `columns` columns, row-major. */
 export async function valuesOf(
   expr: Expr,
-  area: Area,
+  area: Rectangle,
   columns: number,
   context: EvaluationContext,
 ): Promise<Float64Array> {
@@ -130,7 +111,7 @@ export async function valuesOf(
 
 function carried(
   { name, rowCount: held, columnCount: width, repeat }: Extract<Expr, { readonly op: "data" }>,
-  area: Area,
+  area: Rectangle,
   { data }: EvaluationContext,
 ): Float64Array {
   const matrix = data?.get(name);
@@ -145,7 +126,10 @@ function carried(
 }
 
 /** The rectangle of the source that `area` of the rectangle `whole` is. */
-export function regionIn(whole: Region, { rowStart, rowCount, columnStart, columnCount }: Area): Region {
+export function regionIn(
+  whole: SourceRectangle,
+  { rowStart, rowCount, columnStart, columnCount }: Rectangle,
+): SourceRectangle {
   return {
     ...whole,
     rowStart: whole.rowStart + rowStart,
@@ -186,7 +170,7 @@ export async function eachRows(
 export function requireInside(
   expr: Expr,
   shape: readonly number[],
-  { rowStart, rowCount, columnStart, columnCount }: Area,
+  { rowStart, rowCount, columnStart, columnCount }: Rectangle,
 ): void {
   const [rows, columns] = matrixShape(shape);
   if (

@@ -17,8 +17,8 @@ import {
   movedBias,
   routingFeeds,
   routingSettings,
-  type RoutingFeed,
 } from "../../../src/engine/routing/routing.js";
+import { type RoutingFeed } from "../../../src/graph/programs/routing.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { megatronRouting } from "../../support/megatron.js";
 import { denseSpec, moeSpec } from "../../support/runs.js";

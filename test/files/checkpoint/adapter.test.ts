@@ -1,4 +1,5 @@
 /** LoRA adapters merged in: bytes against torch's, every way to read them, and what is refused. */
+import { matrixShape } from "../../../src/files/numeric/rectangles.js";
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -7,7 +8,6 @@ import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint, type Checkpoint } from "../../../src/files/checkpoint/open.js";
 import { parseAdapterConfig, rankAndScale } from "../../../src/base/schemas/index.js";
 import { convertBytes, toFloat32 } from "../../../src/files/numeric/dtype.js";
-import { matrixShape } from "../../../src/surgery/planning/values.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { temporaryFolder } from "../io/temporary.js";
 import {

@@ -1,11 +1,10 @@
+import { copyRectangle, matrixShape } from "../../../src/files/numeric/rectangles.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { planChunks, type Chunk } from "../../../src/files/checkpoint/chunks.js";
 import { fillChunk, type MakeArea } from "../../../src/files/checkpoint/fill.js";
 import type { PlannedFile } from "../../../src/files/checkpoint/plan-files.js";
 import { planHeader } from "../../../src/files/formats/safetensors.js";
-import { copyRegion } from "../../../src/surgery/planning/evaluate.js";
-import { matrixShape } from "../../../src/surgery/planning/values.js";
 import { putSlot, type Layout, type Placement, type RowRuns } from "../../../src/model/tensors/placement.js";
 
 const place = (key: string, own: readonly number[], stored: readonly number[], layout: Layout | null): Placement => ({
@@ -97,8 +96,7 @@ const bytesOf = (key: string, shape: readonly number[]): Uint8Array =>
 
 const make: MakeArea = ({ key, shape }, { rowStart, rowCount, columnStart, columnCount }) =>
   Promise.resolve(
-    copyRegion(bytesOf(key, shape), {
-      key,
+    copyRectangle(bytesOf(key, shape), {
       rowStart,
       rowCount,
       columnStart: 2 * columnStart,

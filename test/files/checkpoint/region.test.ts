@@ -1,10 +1,9 @@
+import { copyRectangle, matrixShape } from "../../../src/files/numeric/rectangles.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { openRegionReader } from "../../../src/files/checkpoint/region.js";
 import { floatBytes } from "../../../src/files/numeric/dtype.js";
-import { copyRegion } from "../../../src/surgery/planning/evaluate.js";
-import { matrixShape } from "../../../src/surgery/planning/values.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { golden } from "../../support/golden.js";
 
@@ -31,7 +30,7 @@ describe("regions", () => {
               room ? new Uint8Array(rowCount * columnCount * size + 3) : undefined,
             );
             const whole = (await checkpoint.readBytes(key)).bytes;
-            const expected = copyRegion(whole, {
+            const expected = copyRectangle(whole, {
               ...region,
               columnStart: columnStart * size,
               columnCount: columnCount * size,

@@ -15,7 +15,7 @@ import {
   type RouterSpec,
 } from "../../../src/model/decoder/types.js";
 import { trainProgram, type TrainProgram } from "../../../src/graph/programs/programs.js";
-import type { RoutingSettings } from "../../../src/engine/routing/routing.js";
+import type { RoutingSettings } from "../../../src/graph/programs/routing.js";
 import { moeSpec } from "../../support/runs.js";
 
 const plain: TrainingRouting = { jitter: false, sinkhorn: false, capacity: null };
