@@ -199,7 +199,7 @@ async function denseModel(
         hint: `leave it out: ${shownModel(named.model)}`,
       });
     const file = join(await modelFolder(named, json, "config"), "config.json");
-    const spec = specFromConfig((await readJson(file, largest.settings)) as Record<string, unknown>, shownPath(file));
+    const spec = specFromConfig(await readJson(file, largest.settings), shownPath(file));
     if (isMoe(spec))
       throw inputError("this model is already a mixture of experts", {
         where: isHubReference(model) ? model : shownPath(model),
@@ -243,8 +243,8 @@ function gpuNamed({ gpus }: HardwareTable, name: string): Gpu {
     });
   return gpuOf(name, {
     ...row,
-    peakTflops: row.peakTflops as Record<string, number>,
-    sources: (row.sources ?? {}) as Record<string, string>,
+    peakTflops: row.peakTflops,
+    sources: row.sources ?? {},
   });
 }
 

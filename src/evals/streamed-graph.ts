@@ -188,9 +188,7 @@ async function alone(
   const renamed = new Map([...inputs, ...node.out].map((id, i) => [id, i]));
   const graph: Graph = {
     values: [...renamed.keys()].map((id) => ({ dtype: values[id]!.dtype, shape: values[id]!.shape })),
-    nodes: [
-      { ...node, in: node.in.map((id) => renamed.get(id)!), out: node.out.map((id) => renamed.get(id)!) } as Node,
-    ],
+    nodes: [{ ...node, in: node.in.map((id) => renamed.get(id)!), out: node.out.map((id) => renamed.get(id)!) }],
     inputs: inputs.map((id) => renamed.get(id)!),
     outputs: node.out.map((id) => renamed.get(id)!),
   };

@@ -56,7 +56,7 @@ describe("a terminal", () => {
           : [`err ${seen}  ${seen}\n`]),
         `err ${seen}\n`,
       ]);
-      // eslint-disable-next-line no-control-regex -- The point is that there are none.
+
       expect(log.join("").replaceAll(clear, "").replaceAll("\n", "")).not.toMatch(
         /[\u0000-\u001f\u007f-\u009f\u202e\u200b\u2028]/,
       );

@@ -91,8 +91,8 @@ function firstDuplicate(text: string): string | undefined {
       expectsKey = false;
       const key = JSON.parse(text.slice(start, at + 1)) as string;
       const keys = open.at(-1)!;
-      if (keys!.has(key)) return key;
-      keys!.add(key);
+      if (keys.has(key)) return key;
+      keys.add(key);
     } else if (char === "{") {
       open.push(new Set());
       expectsKey = true;

@@ -31,7 +31,7 @@ export function backward(b: GraphBuilder, loss: ValueId, wrt: readonly ValueId[]
       if (rule === "integer output" || rule === "a choice") continue;
       throw new Error(`${node.prim} has no gradient: ${rule}`);
     }
-    const gradients = rule(b, node as NodeOf<Prim>, node.out.map(gradientOf));
+    const gradients = rule(b, node, node.out.map(gradientOf));
     if (gradients.length !== node.in.length)
       throw new Error(`${node.prim}: ${gradients.length} gradients for ${node.in.length} inputs`);
     gradients.forEach((gradient, i) => {

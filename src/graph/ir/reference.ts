@@ -393,7 +393,7 @@ export function evaluate(graph: Graph, feeds: readonly Float64Array[]): Tensor[]
   for (const node of graph.nodes) {
     const run = evaluators[node.prim] as Evaluate<Prim>;
     const results = run(
-      node as never,
+      node,
       node.in.map((id) => data.get(id)!),
       node.out.map((id) => graph.values[id]!),
     );

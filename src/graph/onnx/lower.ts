@@ -64,7 +64,7 @@ export function lower(graph: Graph, options: LowerOptions = {}): OnnxProgram {
     requireElements(name, shape, own);
     ctx.set(id, shape === own || turned?.has(id) === true ? name : ctx.emitter.reshape(name, own));
   });
-  for (const node of graph.nodes) (loweringRules[node.prim] as LoweringRule<Prim>)(ctx, node as never);
+  for (const node of graph.nodes) (loweringRules[node.prim] as LoweringRule<Prim>)(ctx, node);
   const outputs: OnnxValue[] = graph.outputs.map((id, i) => {
     const { dtype, shape: own } = graph.values[id]!;
     const { name, shape = own } = options.outputs?.[i] ?? { name: `o${i}` };

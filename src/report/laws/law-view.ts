@@ -243,9 +243,9 @@ function contourCharts(part: Part): Chart[] {
   const { points } = part;
   const names = part.columns.map(({ name }) => name);
   const [x, y] = names.includes("D2") ? ["D1", "D2"] : ["N", "D"];
-  if (!names.includes(x!) || !names.includes(y!)) return [];
+  if (!names.includes(x) || !names.includes(y)) return [];
   const at = medians(part);
-  const [xs, ys] = [points.columns[x!]!, points.columns[y!]!].map((values) =>
+  const [xs, ys] = [points.columns[x]!, points.columns[y]!].map((values) =>
     spaced(smallest(values), largest(values), contourSteps),
   ) as [number[], number[]];
   const rows = xs.map((one) =>
@@ -268,8 +268,8 @@ function contourCharts(part: Part): Chart[] {
     {
       id: idOf("contours", part),
       title: titleOf(`Contours of the loss over ${x} and ${y}`, part),
-      xLabel: `${x}, ${unitOf(part, x!)}`,
-      yLabel: `${y}, ${unitOf(part, y!)}`,
+      xLabel: `${x}, ${unitOf(part, x)}`,
+      yLabel: `${y}, ${unitOf(part, y)}`,
       xLog: true,
       yLog: true,
       level: null,
@@ -303,8 +303,8 @@ function contourCharts(part: Part): Chart[] {
           label: "points",
           tone: 0,
           kind: "cloud",
-          x: shown.map((row) => points.columns[x!]![row]!),
-          y: shown.map((row) => points.columns[y!]![row]!),
+          x: shown.map((row) => points.columns[x]![row]!),
+          y: shown.map((row) => points.columns[y]![row]!),
         },
       ],
     },

@@ -28,7 +28,7 @@ export function terminalTable(result: StudyResult, columns = 80): string {
     "train\nFLOP",
   ];
   const rows = result.arms.map(armRow);
-  const alignment = heading.map((_, column) => (column === 0 ? "left" : "right") as "left" | "right");
+  const alignment = heading.map((_, column) => (column === 0 ? "left" : "right"));
   const title = `${result.name} (${duration(result.seconds)}; parent's loss ${fixed(result.parent.loss)})`;
   return [
     ...wrap(title, columns),

@@ -68,7 +68,7 @@ describe("verify", () => {
     ],
     [
       "use of a value nobody defines",
-      ({ graph, s }) => ({ ...graph, nodes: [{ ...graph.nodes[1]!, in: [s, 99] } as unknown as Node] }),
+      ({ graph, s }) => ({ ...graph, nodes: [{ ...graph.nodes[1]!, in: [s, 99] }] }),
       "node 0 (matmul): reads %2 before",
     ],
     [
@@ -78,7 +78,7 @@ describe("verify", () => {
     ],
     [
       "an input defined again",
-      ({ graph, x }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [x] } as unknown as Node, ...graph.nodes] }),
+      ({ graph, x }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [x] }, ...graph.nodes] }),
       "%0 is defined twice",
     ],
     [
@@ -93,12 +93,12 @@ describe("verify", () => {
     ],
     [
       "too few outputs of a node",
-      ({ graph }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [] } as unknown as Node] }),
+      ({ graph }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [] }] }),
       "node 0 (sigmoid): 0 outputs, the rule gives 1",
     ],
     [
       "an output without a type",
-      ({ graph }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [42] } as unknown as Node] }),
+      ({ graph }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [42] }] }),
       "output %42 has no type",
     ],
     [

@@ -495,9 +495,7 @@ function llamaLike(family: Family): fc.Arbitrary<DecoderSpec> {
           return {
             window: window === "uniform" || slides ? size : null,
             rope: { ...plainRope(theta, headDim), scaling: ropeScaling, rotary, interleaved },
-            ffn: (sparseFfn !== null && (sparse || layer === 0 || !moe!.mixed)
-              ? sparseFfn
-              : denseFfn) satisfies Ffn as Ffn,
+            ffn: (sparseFfn !== null && (sparse || layer === 0 || !moe!.mixed) ? sparseFfn : denseFfn) satisfies Ffn,
           };
         }),
         auxLossCoef: sparseFfn === null ? 0 : coef,

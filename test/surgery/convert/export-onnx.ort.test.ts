@@ -41,7 +41,7 @@ async function runFile(path: string, feeds: Readonly<Record<string, ort.Tensor>>
   const session = await ort.InferenceSession.create(path, { logSeverityLevel: 3, intraOpNumThreads: 1 });
   const found = await session.run(feeds);
   await session.release();
-  return found as Record<string, ort.Tensor>;
+  return found;
 }
 
 function expectClose(found: ArrayLike<number>, wanted: Float32Array, share = 1e-5): void {
