@@ -5,7 +5,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { randomStream } from "../dist/base/random.js";
-import { areaWeights, writeCheckpoint } from "../dist/files/checkpoint/write.js";
+import { rectangleWeights, writeCheckpoint } from "../dist/files/checkpoint/write.js";
 import { encodeSafetensors } from "../dist/files/formats/safetensors.js";
 import { plainAttention, plainRope } from "../dist/model/decoder/plain.js";
 import { plainBlocks, rmsNorm } from "../dist/model/decoder/types.js";
@@ -58,7 +58,7 @@ export async function writeSource(dir, spec, { overwrite = true } = {}) {
     }
     return into.subarray(0, 2 * rowCount * columnCount);
   };
-  await writeCheckpoint({ dir, spec, dtype: "BF16", weights: areaWeights(area), overwrite });
+  await writeCheckpoint({ dir, spec, dtype: "BF16", weights: rectangleWeights(area), overwrite });
 }
 
 /** A LoRA adapter as PEFT saves it, float32, on every linear module of every layer. */

@@ -10,10 +10,11 @@ import { requireFreeSpace } from "../files/io/space.js";
 import { changeWords, changesBetween, type Change } from "../train/changes.js";
 import { requireSamePast } from "../train/claim.js";
 import { savedProgress } from "../train/saved.js";
-import { requireSameSources, sourcesOf, type Sources } from "../train/sources.js";
+import { requireSameSources, sourcesOf } from "../train/sources.js";
+import type { Sources } from "../train/types.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
 import { requireUnclaimed } from "../train/fresh.js";
-import type { Ground } from "../train/ground.js";
+import type { TrainingData } from "../train/training-data.js";
 import type { PlannedArm } from "./plan.js";
 import type { StudyOptions, StudyRequest } from "./types.js";
 
@@ -121,12 +122,12 @@ async function requireSamePasts(
  */
 export async function requireSpace(
   { config, dir }: StudyOptions,
-  ground: Ground,
+  data: TrainingData,
   arms: readonly PlannedArm[],
 ): Promise<void> {
   const weights = (spec: DecoderSpec): number => 4 * countParams(spec).total;
   const runs = [
-    ...(config.parent === undefined ? [{ path: "parent", bytes: 4 * weights(ground.spec) }] : []),
+    ...(config.parent === undefined ? [{ path: "parent", bytes: 4 * weights(data.spec) }] : []),
     ...arms.flatMap((arm) =>
       config.seeds.map((seed) => ({
         path: armPath(arm.id, seed),

@@ -2,18 +2,18 @@
 import { inputError } from "../base/errors.js";
 import { modelFolderOf, type ModelSource } from "../files/checkpoint/model-source.js";
 import { isMoe } from "../model/decoder/types.js";
-import { layGround, newBase, openBase, type Ground, type ModelBase } from "../train/ground.js";
+import { prepareTrainingData, newBase, openBase, type TrainingData, type ModelBase } from "../train/training-data.js";
 import type { Corpus } from "../train/text.js";
 import type { StudyOptions } from "./types.js";
 
 /** Opens the user's parent, or makes the tokenizer and shape of a new one under `dir`, which holds this very study. */
-export async function prepareGround({ config, dir, signal }: StudyOptions, corpus: Corpus): Promise<Ground> {
+export async function prepareParentData({ config, dir, signal }: StudyOptions, corpus: Corpus): Promise<TrainingData> {
   const base =
     config.parent === undefined
       ? await newBase({ model: config.model!, tokenizer: config.tokenizer!, corpus, dir, reuse: true, signal })
       : await openParent(config.parent, signal);
   const blocks = [config.pretrain, config.continue].filter((block) => block !== undefined);
-  return layGround(base, corpus, blocks, signal).finally(() => base.tokenizer.close());
+  return prepareTrainingData(base, corpus, blocks, signal).finally(() => base.tokenizer.close());
 }
 
 async function openParent(source: ModelSource, signal: AbortSignal | undefined): Promise<ModelBase> {

@@ -16,12 +16,12 @@ import { lockFolder } from "../files/io/lock.js";
 import { readJson } from "../files/io/ranges.js";
 import { findings } from "../report/study/findings.js";
 import type { ArmResult, ArmRun, StudyResult } from "../model/results/result.js";
-import { describeText, type Ground } from "../train/ground.js";
+import { describeText, type TrainingData } from "../train/training-data.js";
 import { readCorpus, type Corpus } from "../train/text.js";
 import { environment } from "./environment.js";
 import { claimFolder, isWhole, requireSpace, resultFile } from "./folder.js";
 import { FlopMeter } from "./meter.js";
-import { prepareGround } from "./parent.js";
+import { prepareParentData } from "./parent.js";
 import { planArms, type PlannedArm } from "./plan.js";
 import { makeParent, runArm } from "./trainings.js";
 import type { StudyEvent, StudyOptions } from "./types.js";
@@ -76,17 +76,17 @@ async function* measureStudy(
   yield { type: "phase", label: "reading text" };
   const corpus = await readCorpus(config.text, signal);
   yield { type: "phase", label: config.parent === undefined ? "learning the tokenizer" : "opening the parent" };
-  const ground = await prepareGround(options, corpus);
+  const data = await prepareParentData(options, corpus);
   signal?.throwIfAborted();
-  const arms = planArms(config, ground.spec);
-  yield { type: "note", text: describeText(ground) };
+  const arms = planArms(config, data.spec);
+  yield { type: "note", text: describeText(data) };
 
-  await requireSpace(options, ground, arms);
-  const meter = new FlopMeter(config, ground, arms);
-  const parent = yield* makeParent(options, ground, meter);
+  await requireSpace(options, data, arms);
+  const meter = new FlopMeter(config, data, arms);
+  const parent = yield* makeParent(options, data, meter);
   const runs = new Map<string, ArmRun[]>(arms.map(({ id }) => [id, []]));
   for (const seed of config.seeds) {
-    for (const arm of arms) runs.get(arm.id)!.push(yield* runArm(options, ground, parent.source, arm, seed, meter));
+    for (const arm of arms) runs.get(arm.id)!.push(yield* runArm(options, data, parent.source, arm, seed, meter));
   }
   const found: Omit<StudyResult, "findings"> = {
     version: 1,
@@ -94,7 +94,7 @@ async function* measureStudy(
     startedAt,
     seconds: seconds(),
     environment: environment(options.threads),
-    text: textFacts(corpus, ground, config.evaluation.tokens),
+    text: textFacts(corpus, data, config.evaluation.tokens),
     parent: parent.result,
     arms: arms.map((arm): ArmResult => {
       const { id, label, kind, params, flopsPerToken, router, recipeName } = arm;
@@ -120,7 +120,7 @@ function conversionCommands(
   );
 }
 
-function textFacts(corpus: Corpus, { tokens, tokenizer }: Ground, evaluationTokens: number): StudyResult["text"] {
+function textFacts(corpus: Corpus, { tokens, tokenizer }: TrainingData, evaluationTokens: number): StudyResult["text"] {
   return {
     sources: corpus.sources,
     trainDocuments: corpus.split.train.length,

@@ -19,7 +19,7 @@ import { trainRun, type RunOptions, type RunResult } from "../train/run.js";
 import { similarityTo } from "../train/similarity.js";
 import { armPath } from "./folder.js";
 import type { FlopMeter } from "./meter.js";
-import type { Ground } from "../train/ground.js";
+import type { TrainingData } from "../train/training-data.js";
 import { tokensOf, type PlannedArm } from "./plan.js";
 import type { StudyEvent, StudyOptions } from "./types.js";
 
@@ -34,28 +34,28 @@ export interface Parent {
 /** Trains the parent, or measures the one that the user brought. */
 export async function* makeParent(
   options: StudyOptions,
-  ground: Ground,
+  data: TrainingData,
   meter: FlopMeter,
 ): AsyncGenerator<StudyEvent, Parent> {
   const { config, dir } = options;
-  const { total, active } = countParams(ground.spec);
+  const { total, active } = countParams(data.spec);
   const base = { params: { total, active } };
   if (config.parent !== undefined) {
     yield { type: "phase", label: "measuring the parent" };
-    const loss = await parentLoss(options, ground, config.parent);
+    const loss = await parentLoss(options, data, config.parent);
     const path = foldersOf(config.parent).join("+");
     return { source: config.parent, result: { ...base, label: path, path, tokens: null, loss, points: [] } };
   }
   const block = config.pretrain!;
   const seed = config.seeds[0]!;
-  const flopsPerToken = trainFlopsPerToken(ground.spec, block.sequence);
+  const flopsPerToken = trainFlopsPerToken(data.spec, block.sequence);
   const run = trainRun({
-    ...commonOptions(options, ground),
+    ...commonOptions(options, data),
     dir: join(dir, "parent"),
-    spec: ground.spec,
+    spec: data.spec,
     block,
     seed,
-    initial: (slot) => Promise.resolve(freshTensor(ground.spec, slot, seed)),
+    initial: (slot) => Promise.resolve(freshTensor(data.spec, slot, seed)),
     identity: { study: config.name, arm: "parent", text: config.text },
   });
   const result = yield* meter.watch("dense parent", flopsPerToken, run);
@@ -75,13 +75,13 @@ export async function* makeParent(
 
 async function parentLoss(
   { config, backend, threads, signal }: StudyOptions,
-  ground: Ground,
+  data: TrainingData,
   source: ModelSource,
 ): Promise<number> {
   const model = await openModel(source, backend, threads);
   try {
     const { sequence } = config.continue;
-    return (await meanLoss(model, ground.tokens.heldOut, { sequence, limitTokens: config.evaluation.tokens, signal }))
+    return (await meanLoss(model, data.tokens.heldOut, { sequence, limitTokens: config.evaluation.tokens, signal }))
       .loss;
   } finally {
     await model.close();
@@ -90,12 +90,12 @@ async function parentLoss(
 
 function commonOptions(
   options: StudyOptions,
-  ground: Ground,
+  data: TrainingData,
 ): Pick<RunOptions, "text" | "documentEnd" | "carry" | "threads" | "backend" | "signal" | "evaluationTokens"> {
   return {
-    text: { train: ground.tokens.train, heldOut: ground.tokens.heldOut },
-    documentEnd: ground.tokens.end,
-    carry: ground.carry,
+    text: { train: data.tokens.train, heldOut: data.tokens.heldOut },
+    documentEnd: data.tokens.end,
+    carry: data.carry,
     threads: options.threads,
     backend: options.backend,
     signal: options.signal,
@@ -106,7 +106,7 @@ function commonOptions(
 /** Converts if the arm is upcycled, measures what was preserved, trains. */
 export async function* runArm(
   options: StudyOptions,
-  ground: Ground,
+  data: TrainingData,
   dense: ModelSource,
   arm: PlannedArm,
   seed: number,
@@ -129,7 +129,7 @@ export async function* runArm(
       });
     }
     yield { type: "phase", label: `${name}: measuring preservation` };
-    preservation = await measurePreservation(options, ground, dense, start, join(dir, path, "preservation.json"));
+    preservation = await measurePreservation(options, data, dense, start, join(dir, path, "preservation.json"));
     yield { type: "note", text: preservationNote(name, preservation) };
   }
   const source = arm.kind === "scratch" ? null : await openCheckpoint(arm.kind === "dense" ? dense : start);
@@ -138,7 +138,7 @@ export async function* runArm(
     if (arm.kind === "upcycled") parent = await openCheckpoint(dense);
     const lineage = source === null ? null : await readLineage(source);
     const run = trainRun({
-      ...commonOptions(options, ground),
+      ...commonOptions(options, data),
       dir: join(dir, path),
       spec: arm.spec,
       seed,
@@ -192,7 +192,7 @@ function pointsOf(result: RunResult, flopsPerToken: number): LossPoint[] {
 
 async function measurePreservation(
   options: StudyOptions,
-  ground: Ground,
+  data: TrainingData,
   dense: ModelSource,
   childDir: string,
   file: string,
@@ -203,7 +203,7 @@ async function measurePreservation(
   const child = await openModel(childDir, backend, threads);
   try {
     const limitTokens = Math.min(PRESERVATION_TOKENS, config.evaluation.tokens);
-    const measured = await compareModels(parent, child, ground.tokens.heldOut, {
+    const measured = await compareModels(parent, child, data.tokens.heldOut, {
       sequence: config.continue.sequence,
       limitTokens,
       signal,

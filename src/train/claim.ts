@@ -11,8 +11,8 @@ import { requireFreeSpace } from "../files/io/space.js";
 import { firstDifference, learningRateAt } from "../engine/optimizer/schedule.js";
 import { slotsOf } from "../model/tensors/slots.js";
 import { changeWords, changesBetween } from "./changes.js";
-import type { RunOptions } from "./run.js";
-import { requireSameSources, textHash, type Sources } from "./sources.js";
+import { requireSameSources, textHash } from "./sources.js";
+import type { RunOptions, Sources } from "./types.js";
 
 type Training = Omit<TrainingBlock, "budget">;
 

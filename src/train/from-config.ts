@@ -16,23 +16,31 @@ import { planParameters } from "../engine/optimizer/groups.js";
 import { checkRouting } from "../engine/routing/routing.js";
 import type { Backend } from "../engine/runtime/runtime.js";
 import { isBuffer, slotsOf, type Slot } from "../model/tensors/slots.js";
-import { describeText, layGround, newBase, openBase, requirePositions, type ModelBase } from "./ground.js";
+import {
+  describeText,
+  prepareTrainingData,
+  newBase,
+  openBase,
+  requirePositions,
+  type ModelBase,
+} from "./training-data.js";
 import { requireRunFolder } from "./fresh.js";
 import { changesBetween } from "./changes.js";
 import { readRunRecord } from "./claim.js";
 import { freshTensor } from "./init.js";
 import {
-  describeMixture,
+  describeDataMix,
   heldOutParts,
   learnableTexts,
-  readMixture,
+  readDataMix,
   requireEnoughOfEach,
-  tokenizeMixture,
+  tokenizeDataMix,
   trainingParts,
-} from "./mixture.js";
-import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "./run.js";
+} from "./data-mix.js";
+import { trainRun } from "./run.js";
 import { requireSameSources, sourcesOf } from "./sources.js";
 import { endOfText, readCorpus } from "./text.js";
+import type { RunResult, RunText, TrainEvent } from "./types.js";
 
 /** A train file, whose model may have become folders: downloaded, with an adapter. */
 export interface TrainRequest extends Omit<TrainConfig, "model"> {
@@ -139,9 +147,9 @@ async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<Train
   }
 }
 
-type TokenizedText = RunOptions["text"] & { readonly end: number; readonly notes: readonly string[] };
+type TokenizedText = RunText & { readonly end: number; readonly notes: readonly string[] };
 
-/** Text that is read but not yet tokenized: one stream, or the parts of a mixture. */
+/** Text that is read but not yet tokenized: one stream, or the parts of a data mix. */
 interface ReadText {
   /** What a new tokenizer may learn from. */
   readonly learnable: () => readonly { readonly text: string }[];
@@ -154,25 +162,25 @@ async function readText(config: TrainTextConfig, signal: AbortSignal | undefined
     return {
       learnable: () => corpus.split.train,
       async tokenize(base, block) {
-        const ground = await layGround(base, corpus, [block], signal);
-        const { train, heldOut, end } = ground.tokens;
-        return { train, heldOut, end, notes: [describeText(ground)] };
+        const data = await prepareTrainingData(base, corpus, [block], signal);
+        const { train, heldOut, end } = data.tokens;
+        return { train, heldOut, end, notes: [describeText(data)] };
       },
     };
   }
-  const parts = await readMixture(config, signal);
+  const parts = await readDataMix(config, signal);
   return {
     learnable: () => learnableTexts(parts),
     async tokenize(base, block) {
       requirePositions(base, block.sequence);
       const end = endOfText(base.tokenizer, base.spec.tokens.eos[0]);
-      const tokenized = await tokenizeMixture(parts, base.tokenizer, end, signal);
+      const tokenized = await tokenizeDataMix(parts, base.tokenizer, end, signal);
       requireEnoughOfEach(tokenized, block);
       return {
         train: trainingParts(tokenized),
         heldOut: heldOutParts(tokenized),
         end,
-        notes: describeMixture(tokenized, block),
+        notes: describeDataMix(tokenized, block),
       };
     },
   };

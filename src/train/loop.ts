@@ -12,8 +12,8 @@ import { openMix } from "../text/tokens/mix.js";
 import { afterStep, guardLimits, type GuardState } from "./guard.js";
 import { measureAll, routingRecord, trainedRouting } from "./measure.js";
 import type { EvalRecord, StepRecord } from "./records.js";
-import type { RunOptions, TrainEvent } from "./run.js";
 import { saveState, type StateLayout } from "./saved.js";
+import type { RunOptions, TrainEvent } from "./types.js";
 
 export const tokensPerStep = ({ batch, sequence, accumulate }: TrainingBlock): number => batch * sequence * accumulate;
 

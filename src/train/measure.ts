@@ -20,8 +20,8 @@ export interface MeasureSettings extends EvalSettings {
 }
 
 /**
- * Of one row of tokens, or of the parts of a mixture: there the weighted mean of losses and loads, each part measured
- * on its share of the tokens.
+ * Measures one row of tokens, or the parts of a data mix: there the weighted mean of losses and loads, each part
+ * measured on its share of the tokens.
  */
 export async function measureAll(
   runtime: TrainRuntime,

@@ -26,7 +26,7 @@ export interface EvalRecord {
   readonly step: number;
   readonly tokens: number;
   readonly loss: number;
-  /** Loss of each part of a mixture, by name; `loss` is their weighted mean. */
+  /** Loss of each part of a data mix, by name; `loss` is their weighted mean. */
   readonly parts?: Readonly<Record<string, number>>;
   /** Fractions of all assignments per expert, by MoE layer. */
   readonly load: readonly (readonly number[])[];

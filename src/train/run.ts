@@ -9,81 +9,23 @@
  * moment goes on from `last/` with the same numbers to the last bit.
  */
 import { join } from "node:path";
-import type { TrainingBlock } from "../base/schemas/index.js";
 import { openJsonl } from "../files/io/jsonl.js";
 import { lockFolder } from "../files/io/lock.js";
-import type { DecoderSpec } from "../model/decoder/types.js";
 import { timeBudget } from "../engine/optimizer/budget.js";
 import { planParameters } from "../engine/optimizer/groups.js";
 import { trainProgram } from "../graph/programs/programs.js";
 import { checkRouting, routingSettings } from "../engine/routing/routing.js";
-import type { Backend, TrainRuntime } from "../engine/runtime/runtime.js";
-import { slotsOf, type Slot } from "../model/tensors/slots.js";
-import type { TokenRow } from "../text/tokens/batches.js";
-import type { MixPart } from "../text/tokens/mix.js";
+import type { TrainRuntime } from "../engine/runtime/runtime.js";
+import { slotsOf } from "../model/tensors/slots.js";
 import { claimFolder, requireSameRun } from "./claim.js";
 import { requireRunFolder } from "./fresh.js";
 import { freshGuard } from "./guard.js";
 import { tokensPerStep, trainLoop, type LoopState } from "./loop.js";
-import {
-  metricsFile,
-  readMetrics,
-  tokensPerSecond,
-  type EvalRecord,
-  type RunMetrics,
-  type StepRecord,
-} from "./records.js";
-import type { Sources } from "./sources.js";
+import { metricsFile, readMetrics, tokensPerSecond, type RunMetrics } from "./records.js";
 import { loadState, savedProgress, stateLayout, type StateLayout } from "./saved.js";
+import type { RunOptions, RunResult, TrainEvent } from "./types.js";
 
-export interface RunOptions {
-  readonly dir: string;
-  readonly spec: DecoderSpec;
-  /** First weights, by slot. */
-  readonly initial: (slot: Slot) => Promise<Float32Array>;
-  /** Folder whose tokenizer files every checkpoint carries. */
-  readonly carry: string | undefined;
-  /** What every checkpoint says of how its experts were made (`lineageKey`). */
-  readonly lineage?: unknown;
-  /** Texts of further files that every checkpoint has, by name, such as the model's card. */
-  readonly texts?: Readonly<Record<string, string>> | undefined;
-  /** One row of tokens, or parts with weights; the held-out loss of parts is their weighted mean. */
-  readonly text: { readonly train: TokenRow | readonly MixPart[]; readonly heldOut: TokenRow | readonly MixPart[] };
-  /** The token that ends every document. */
-  readonly documentEnd: number;
-  readonly block: TrainingBlock;
-  readonly evaluationTokens: number;
-  /** Of the data order. */
-  readonly seed: number;
-  readonly threads: number;
-  readonly backend: Backend;
-  /** Says what this run is beyond the above (model, text, parent); a folder with another identity is refused. */
-  readonly identity: Readonly<Record<string, unknown>>;
-  /** What the files that it is made from contain (`sourcesOf`). */
-  readonly sources?: Sources | undefined;
-  /** Expert-to-dense similarity by MoE layer, measured with every evaluation. */
-  readonly similarity?: ((read: (key: string) => Promise<Float32Array>) => Promise<number[]>) | undefined;
-  /** Aborting finishes the step in hand, saves and throws `interrupted`. */
-  readonly signal?: AbortSignal | undefined;
-}
-
-export type TrainEvent =
-  | { readonly type: "open"; readonly step: number; readonly steps: number; readonly tokensPerStep: number }
-  | StepRecord
-  | EvalRecord
-  | { readonly type: "save"; readonly step: number; readonly dir: string }
-  | { readonly type: "done"; readonly result: RunResult };
-
-export interface RunResult {
-  readonly metrics: RunMetrics;
-  readonly finalLoss: number;
-  readonly tokensPerSecond: number;
-  readonly peakRssBytes: number;
-  /** Folder of the last checkpoint. */
-  readonly last: string;
-  /** The folder held the finished run, and nothing was trained. */
-  readonly found: boolean;
-}
+export type { RunOptions, RunResult, TrainEvent } from "./types.js";
 
 /**
  * Runs, or goes on with, a training run; a finished one that is to have more steps or time as well, where the steps so

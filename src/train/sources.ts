@@ -12,10 +12,7 @@ import { exists } from "../files/io/atomic.js";
 import { corpusFiles } from "../text/documents/corpus.js";
 import { fileFingerprint } from "../files/io/fingerprint.js";
 import { indexedPrefix } from "../text/documents/indexed.js";
-import type { RunOptions } from "./run.js";
-
-/** Fingerprints by path, and that of the tokens. */
-export type Sources = Readonly<Record<string, string>>;
+import type { RunText, Sources } from "./types.js";
 
 export interface SourceOptions {
   /** Null: a new one. */
@@ -64,7 +61,7 @@ async function textFiles({ files = [], mix = [] }: TrainTextConfig): Promise<str
 const tokensKey = "tokens";
 
 /** The tokens themselves: what a training sees of text, tokenizer and split, whichever of them changed. */
-export function textHash({ train, heldOut }: RunOptions["text"]): Sources {
+export function textHash({ train, heldOut }: RunText): Sources {
   const hash = createHash("sha256");
   for (const rows of [train, heldOut]) {
     for (const row of ArrayBuffer.isView(rows) ? [rows] : rows.map(({ tokens }) => tokens)) {

@@ -19,23 +19,11 @@ import { toFloat32 } from "../numeric/dtype.js";
 import { addLowRank, type LowRank } from "../numeric/low-rank.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { placements, rowSpans, type Placement } from "../../model/tensors/placement.js";
-import type { Checkpoint } from "./open.js";
 import { locateAdapter } from "./locate.js";
-import { elements, type Located, type StoredTensor } from "./stored.js";
+import { elements, type Located } from "./stored.js";
+import type { Adapter, Checkpoint } from "./types.js";
 
 export const adapterConfigFile = "adapter_config.json";
-
-export interface Adapter {
-  readonly dir: string;
-  /** What adapter_config.json says of ranks and factors. */
-  readonly config: AdapterConfig;
-  /** Of its files, by name. */
-  readonly tensors: ReadonlyMap<string, StoredTensor>;
-  /** Stored tensors of the model that it changes. */
-  readonly changed: readonly string[];
-  /** Smallest and largest. */
-  readonly ranks: readonly [number, number];
-}
 
 interface OpenAdapter extends Adapter {
   /** The change of a slot, and the row of B that each of its rows takes; null: none. */
@@ -282,19 +270,25 @@ function keep(most: number): (name: string, read: () => Promise<LowRank>) => Pro
 export async function withAdapter(base: Checkpoint, dir: string): Promise<Checkpoint> {
   const adapter = await openAdapter(dir, base.spec);
   const shapes = new Map(placements(base.spec).map(({ slot }) => [slot.key, matrixShape(slot.shape)] as const));
-  const regionOf = (key: string, rowStart: number, rowCount: number): SourceRectangle => {
+  const rectangleOf = (key: string, rowStart: number, rowCount: number): SourceRectangle => {
     const columnCount = shapes.get(key)![1];
     return { key, rowStart, rowCount, columnStart: 0, columnCount, stride: columnCount };
   };
   /** The merged rectangle in `into`, if there is any and it fits; null: the slot is not changed. */
-  const merged = async (region: SourceRectangle, into?: Uint8Array): Promise<Float32Array | null> => {
-    const change = adapter.changeOf(region.key);
+  const merged = async (rectangle: SourceRectangle, into?: Uint8Array): Promise<Float32Array | null> => {
+    const change = adapter.changeOf(rectangle.key);
     if (change === null) return null;
-    const { dtype, bytes } = await base.readRegion(region);
+    const { dtype, bytes } = await base.readRectangle(rectangle);
     const values = toFloat32(dtype, bytes);
     const fits = into !== undefined && into.byteLength >= values.byteLength && into.byteOffset % 4 === 0;
     const out = fits ? new Float32Array(into.buffer, into.byteOffset, values.length) : new Float32Array(values.length);
-    addLowRank(values, change.rowOf(region.rowStart, region.rowCount), region.columnStart, await change.factors(), out);
+    addLowRank(
+      values,
+      change.rowOf(rectangle.rowStart, rectangle.rowCount),
+      rectangle.columnStart,
+      await change.factors(),
+      out,
+    );
     return out;
   };
   const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array): Uint8Array =>
@@ -304,25 +298,25 @@ export async function withAdapter(base: Checkpoint, dir: string): Promise<Checkp
     ...base,
     adapter: { dir: folder, config, tensors, changed, ranks },
     dtypeOf: (key) => (adapter.changeOf(key) === null ? base.dtypeOf(key) : "F32"),
-    async readRegion(region, into) {
-      const values = await merged(region, into);
-      return values === null ? base.readRegion(region, into) : { dtype: "F32", bytes: bytesOf(values) };
+    async readRectangle(rectangle, into) {
+      const values = await merged(rectangle, into);
+      return values === null ? base.readRectangle(rectangle, into) : { dtype: "F32", bytes: bytesOf(values) };
     },
     async readRows(key, start, count, memory) {
       if (adapter.changeOf(key) === null) return base.readRows(key, start, count, memory);
       if (!(start >= 0 && count >= 0 && start + count <= shapes.get(key)![0]))
         throw new Error(`rows ${start} to ${start + count} of ${key}, which has ${shapes.get(key)![0]}`);
-      return (await merged(regionOf(key, start, count), memory && new Uint8Array(memory)))!;
+      return (await merged(rectangleOf(key, start, count), memory && new Uint8Array(memory)))!;
     },
     async readFloat32(key) {
       return adapter.changeOf(key) === null
         ? base.readFloat32(key)
-        : (await merged(regionOf(key, 0, shapes.get(key)![0])))!;
+        : (await merged(rectangleOf(key, 0, shapes.get(key)![0])))!;
     },
     async readBytes(key) {
       return adapter.changeOf(key) === null
         ? base.readBytes(key)
-        : { dtype: "F32", bytes: bytesOf((await merged(regionOf(key, 0, shapes.get(key)![0])))!) };
+        : { dtype: "F32", bytes: bytesOf((await merged(rectangleOf(key, 0, shapes.get(key)![0])))!) };
     },
     async close() {
       await Promise.all([base.close(), adapter.close()]);

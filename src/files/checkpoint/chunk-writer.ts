@@ -4,7 +4,7 @@ import { withFsErrors } from "../io/fs-errors.js";
 import { filesToKeep } from "../io/limits.js";
 import { openForOffsets, runMemory, type OffsetFile, type RunMemory } from "../io/offsets.js";
 import type { Chunk } from "./chunks.js";
-import { fillChunk, type MakeArea } from "./fill.js";
+import { fillChunk, type MakeRectangle } from "./fill.js";
 
 export interface ChunkWriter {
   /** How many `write` may be under way at once. */
@@ -33,7 +33,7 @@ const mostFiles = filesToKeep(8);
 
 export function openChunkWriter(
   { folder, shownAs, files, chunkBytes, direct }: ChunkTarget,
-  make: MakeArea,
+  make: MakeRectangle,
   inFlight = defaultInFlight,
 ): ChunkWriter {
   const free: RunMemory[] = [];

@@ -12,7 +12,7 @@ import type { PlannedFile, PlannedTensor, WriteDtype } from "./plan-files.js";
 /** A rectangle of a slot, and where it goes in the chunk. */
 export interface ChunkPart {
   readonly slot: Slot;
-  readonly area: Rectangle;
+  readonly rectangle: Rectangle;
   /**
    * The chunk is the rectangle, row by row; else the slot's elements from row `first` on lie in the stored tensor like
    * this ...
@@ -77,12 +77,12 @@ export function planChunks(
   return chunks;
 }
 
-function keyOf({ slot, area }: ChunkPart, dtype: WriteDtype, sameAs: (slot: Slot) => string): string {
-  return `${dtype} [${slot.shape.join()}] ${area.rowStart}+${area.rowCount} ${sameAs(slot)}`;
+function keyOf({ slot, rectangle }: ChunkPart, dtype: WriteDtype, sameAs: (slot: Slot) => string): string {
+  return `${dtype} [${slot.shape.join()}] ${rectangle.rowStart}+${rectangle.rowCount} ${sameAs(slot)}`;
 }
 
-interface Piece {
-  /** Set if the piece is a rectangle of one slot, row by row. */
+interface ByteRun {
+  /** Set if the run is a rectangle of one slot, row by row. */
   readonly part?: ChunkPart;
   readonly parts: readonly ChunkPart[];
   /** Byte in the stored tensor. */
@@ -90,7 +90,7 @@ interface Piece {
   readonly bytes: number;
 }
 
-function* cut(tensor: PlannedTensor, chunkBytes: number): Generator<Piece> {
+function* cut(tensor: PlannedTensor, chunkBytes: number): Generator<ByteRun> {
   const { slots } = tensor;
   if (slots.every((place) => place.layout === null || hasLongRuns(place, place.layout, tensor))) {
     for (const place of slots) yield* cutRows(place, tensor.dtype, chunkBytes);
@@ -110,7 +110,11 @@ function hasLongRuns(
 }
 
 /** Runs of whole rows of one slot that lie one after the other. */
-function* cutRows({ slot, first, count, layout }: Placement, dtype: WriteDtype, chunkBytes: number): Generator<Piece> {
+function* cutRows(
+  { slot, first, count, layout }: Placement,
+  dtype: WriteDtype,
+  chunkBytes: number,
+): Generator<ByteRun> {
   const [, columnCount] = matrixShape(slot.shape);
   const rowBytes = columnCount * floatBytes[dtype];
   const step = Math.max(1, Math.floor(chunkBytes / rowBytes));
@@ -118,8 +122,8 @@ function* cutRows({ slot, first, count, layout }: Placement, dtype: WriteDtype, 
   for (const span of layout === null ? [{ row: 0, at: 0, count }] : rowSpans(layout.rows, 0, count)) {
     for (let done = 0; done < span.count; done += step) {
       const rowCount = Math.min(step, span.count - done);
-      const area = { rowStart: first + span.row + done, rowCount, columnStart: 0, columnCount };
-      const part = { slot, area, layout: null, first, origin: 0 };
+      const rectangle = { rowStart: first + span.row + done, rowCount, columnStart: 0, columnCount };
+      const part = { slot, rectangle, layout: null, first, origin: 0 };
       yield { part, parts: [part], at: base + (span.at + done) * rowBytes, bytes: rowCount * rowBytes };
     }
   }
@@ -128,14 +132,14 @@ function* cutRows({ slot, first, count, layout }: Placement, dtype: WriteDtype, 
 type Woven = Placement & { readonly layout: Layout };
 
 /**
- * Slots whose rows alternate, or that lie turned: chunks are runs of the stored tensor's own lines, each with what
+ * Slots whose rows alternate, or that are stored transposed: chunks are runs of the stored tensor's own lines, each with what
  * every slot gives to it.
  */
 function* weave(
   slots: readonly Woven[],
   { begin, end, dtype, slots: places }: PlannedTensor,
   chunkBytes: number,
-): Generator<Piece> {
+): Generator<ByteRun> {
   const size = floatBytes[dtype];
   const shape = places[0]!.shape;
   const line = shape.length > 1 ? shape.at(-1)! : 1;
@@ -145,15 +149,17 @@ function* weave(
     const count = Math.min(step, lines - first);
     const origin = first * line;
     const parts = slots.flatMap((place): ChunkPart[] => {
-      const area = areaWithin(place, line, first, count);
-      return area === null ? [] : [{ slot: place.slot, area, layout: place.layout, first: place.first, origin }];
+      const rectangle = rectangleWithin(place, line, first, count);
+      return rectangle === null
+        ? []
+        : [{ slot: place.slot, rectangle, layout: place.layout, first: place.first, origin }];
     });
     yield { parts, at: origin * size, bytes: count * line * size };
   }
 }
 
 /** The rectangle of a slot that lies in so many lines of the stored tensor. */
-function areaWithin(
+function rectangleWithin(
   { slot, first: firstRow, count: rowCount, layout }: Woven,
   line: number,
   first: number,

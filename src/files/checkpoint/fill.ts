@@ -7,17 +7,22 @@ import type { Chunk, ChunkPart } from "./chunks.js";
 import type { WriteDtype } from "./plan-files.js";
 
 /** A rectangle of a slot in `dtype`, row-major; may lie in `into`, from its beginning. */
-export type MakeArea = (slot: Slot, area: Rectangle, dtype: WriteDtype, into: Uint8Array) => Promise<Uint8Array>;
+export type MakeRectangle = (
+  slot: Slot,
+  rectangle: Rectangle,
+  dtype: WriteDtype,
+  into: Uint8Array,
+) => Promise<Uint8Array>;
 
 /** Fills `out`, of exactly the chunk's size. */
-export async function fillChunk({ dtype, parts }: Chunk, make: MakeArea, out: Uint8Array): Promise<void> {
+export async function fillChunk({ dtype, parts }: Chunk, make: MakeRectangle, out: Uint8Array): Promise<void> {
   for (const part of parts) {
-    const { slot, area, layout } = part;
-    const bytes = area.rowCount * area.columnCount * floatBytes[dtype];
-    const made = await make(slot, area, dtype, layout === null ? out : new Uint8Array(bytes));
+    const { slot, rectangle, layout } = part;
+    const bytes = rectangle.rowCount * rectangle.columnCount * floatBytes[dtype];
+    const made = await make(slot, rectangle, dtype, layout === null ? out : new Uint8Array(bytes));
     if (made.byteLength !== bytes)
       throw new Error(
-        `${slot.key}: got ${made.byteLength} bytes for ${area.rowCount} rows of ${area.columnCount}, ${dtype} ` +
+        `${slot.key}: got ${made.byteLength} bytes for ${rectangle.rowCount} rows of ${rectangle.columnCount}, ${dtype} ` +
           `takes ${bytes}`,
       );
     if (layout !== null) scatter(made, part, layout, floatBytes[dtype], out);
@@ -27,13 +32,13 @@ export async function fillChunk({ dtype, parts }: Chunk, make: MakeArea, out: Ui
 
 function scatter(
   made: Uint8Array,
-  { area, first, origin }: ChunkPart,
+  { rectangle, first, origin }: ChunkPart,
   { base, rows, rowStride, columnStride }: Layout,
   size: number,
   out: Uint8Array,
 ): void {
-  const { rowCount, columnStart, columnCount } = area;
-  const rowStart = area.rowStart - first;
+  const { rowCount, columnStart, columnCount } = rectangle;
+  const rowStart = rectangle.rowStart - first;
   if (columnStride === 1 || columnCount === 1) {
     for (const { row, at, count } of rowSpans(rows, rowStart, rowCount)) {
       for (let i = 0; i < count; i++) {

@@ -2,7 +2,6 @@
  * Opens a model folder (config.json and weight files) as a spec and its tensors. Everything that can be known
  * without reading weights is checked here, once, so that a run does not find out after an hour.
  */
-import { type SourceRectangle } from "../numeric/rectangles.js";
 import { stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { inputError } from "../../base/errors.js";
@@ -18,55 +17,18 @@ import { readQuantization } from "../../model/decoder/quantization.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { isComputedBuffer, olderName } from "../../model/tensors/names.js";
 import { isWhole, placements, takeSlot, type Placement } from "../../model/tensors/placement.js";
-import { adapterConfigFile, withAdapter, type Adapter } from "./adapter.js";
+import { adapterConfigFile, withAdapter } from "./adapter.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { locateTensors } from "./locate.js";
 import { modelFolderOf, type ModelSource } from "./model-source.js";
 import { dequantizedDtype, isActivationScale, withScales } from "./scales.js";
-import { elements, type Located, type StoredTensor } from "./stored.js";
-import { openRegionReader, type RegionSource } from "./region.js";
+import { elements, type Located } from "./stored.js";
+import type { Checkpoint } from "./types.js";
+import { openRectangleReader, type RectangleSource } from "./rectangle-reader.js";
 
-export type { Adapter } from "./adapter.js";
+export type { Adapter, Checkpoint } from "./types.js";
 export type { ModelSource } from "./model-source.js";
 export type { StoredTensor } from "./stored.js";
-
-export interface Checkpoint {
-  /** Of config, tokenizer and weights. */
-  readonly dir: string;
-  /** The LoRA adapter that is merged in. */
-  readonly adapter: Adapter | null;
-  readonly spec: DecoderSpec;
-  /** The parsed config.json. */
-  readonly config: Readonly<Record<string, unknown>>;
-  /** Every tensor of the files by its Hugging Face name, used or not. */
-  readonly tensors: ReadonlyMap<string, StoredTensor>;
-  /** Names of stored tensors that no slot reads, computed buffers and scales left out. */
-  readonly unused: readonly string[];
-  /** What else a user should know about how the files were read. */
-  readonly notes: readonly string[];
-  /** The precision that most of the weights are read in, an adapter aside: what it changes is read in float32. */
-  readonly dtype: FloatDtype;
-  /** A whole tensor, row-major. Slot keys are those of `slotsOf(spec)`; an unknown key is a defect of the caller. */
-  readFloat32(slotKey: string): Promise<Float32Array>;
-  /**
-   * The stored bytes, little-endian; 8-bit weights come multiplied by their scales, in the model's own precision; what
-   * an adapter changes comes merged.
-   */
-  readBytes(slotKey: string): Promise<{ dtype: FloatDtype; bytes: Uint8Array }>;
-  /** The precision that `readBytes` and `readRegion` give. */
-  dtypeOf(slotKey: string): FloatDtype;
-  /**
-   * A rectangle of the slot `region.key`, its rows one after the other; it may lie in `into`, from its beginning. Do
-   * not write into it otherwise.
-   */
-  readRegion(region: SourceRectangle, into?: Uint8Array): Promise<{ dtype: FloatDtype; bytes: Uint8Array }>;
-  /**
-   * Rows `start` to `start + count` along the first axis; at the beginning of `memory`, if there is any and they fit.
-   */
-  readRows(slotKey: string, start: number, count: number, memory?: ArrayBuffer): Promise<Float32Array>;
-  /** Releases the open files. */
-  close(): Promise<void>;
-}
 
 /**
  * Opens a model. Throws inputError, naming what was found and what was expected, if the folder is not a supported
@@ -138,7 +100,7 @@ interface Held {
   readonly slot: Slot;
   /** Of all of them. */
   readonly dtype: FloatDtype;
-  readonly parts: (RegionSource & { readonly place: Placement })[];
+  readonly parts: (RectangleSource & { readonly place: Placement })[];
 }
 
 function assemble(
@@ -154,7 +116,7 @@ function assemble(
   for (const place of slots) {
     const tensor = located.get(place.name)!;
     const { presented, shape } = tensor;
-    const read: RegionSource["read"] = (start, count, into) => tensor.read(start, count, into);
+    const read: RectangleSource["read"] = (start, count, into) => tensor.read(start, count, into);
     const held = bySlot.get(place.slot.key) ?? { slot: place.slot, dtype: presented!, parts: [] };
     held.parts.push({
       place,
@@ -182,7 +144,7 @@ function assemble(
     for (const { place, count, read } of parts) takeSlot(place, await read(0, count), bytes, size);
     return { dtype, bytes };
   };
-  const readRegion = openRegionReader();
+  const readRectangle = openRectangleReader();
   const used = new Set(slots.map(({ name }) => name));
   const others = [...located.keys()]
     .filter((name) => !used.has(name) && !scales.has(name) && !isComputedBuffer(name))
@@ -198,7 +160,7 @@ function assemble(
     dtype: dominantDtype([...bySlot.values()]),
     readBytes,
     dtypeOf: (slotKey) => find(slotKey).dtype,
-    readRegion: (region, into) => readRegion(find(region.key).parts, region, into),
+    readRectangle: (rectangle, into) => readRectangle(find(rectangle.key).parts, rectangle, into),
     async readFloat32(slotKey) {
       const { dtype, bytes } = await readBytes(slotKey);
       return toFloat32(dtype, bytes);
@@ -213,7 +175,7 @@ function assemble(
       const into = room && storedPlace(dtype, count * width, room);
       const [first] = parts;
       if (isWhole(first!.place)) return toFloat32(dtype, await first!.read(start * width, count * width, into), room);
-      const region = {
+      const rectangle = {
         key: slotKey,
         rowStart: start,
         rowCount: count,
@@ -221,7 +183,7 @@ function assemble(
         columnCount: width,
         stride: width,
       };
-      return toFloat32(dtype, (await readRegion(parts, region, into)).bytes, room);
+      return toFloat32(dtype, (await readRectangle(parts, rectangle, into)).bytes, room);
     },
     async close() {
       await Promise.all(files.map((file) => file.close()));

@@ -19,11 +19,11 @@ import type { ConfigDtype } from "../../model/decoder/config.js";
 import { configFromSpec, stringifyConfig } from "../../model/decoder/config.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { Slot } from "../../model/tensors/slots.js";
-import { openAttempt, type Attempt, type Identity } from "./attempt.js";
+import { openResumableWrite, type ResumableWrite, type Identity } from "./resumable-write.js";
 import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "./chunk-writer.js";
 import { planChunks } from "./chunks.js";
 import { copyFiles, findCarried } from "./copy.js";
-import type { MakeArea } from "./fill.js";
+import type { MakeRectangle } from "./fill.js";
 import { planFiles, type FilePlan, type PlannedFile, type SlotDtype, type WriteDtype } from "./plan-files.js";
 import { createWeightFiles, fillWeightFiles } from "./weight-files.js";
 
@@ -48,18 +48,18 @@ export type Weights =
    */
   | ((slot: Slot) => Promise<TensorValue>)
   /** Rectangles of slots, for tensors that are too large to hold. */
-  | AreaWeights;
+  | RectangleWeights;
 
-export interface AreaWeights {
+export interface RectangleWeights {
   /** Equal for slots with equal values, which are then made once. */
   readonly sameAs?: (slot: Slot) => string;
   /** Makes and writes chunks, on this thread or others. */
   readonly open: (target: ChunkTarget) => Promise<ChunkWriter> | ChunkWriter;
 }
 
-/** Rectangles made on this thread. */
-export function areaWeights(area: MakeArea, sameAs?: (slot: Slot) => string): AreaWeights {
-  return { open: (target) => openChunkWriter(target, area), ...(sameAs === undefined ? {} : { sameAs }) };
+/** Weights whose rectangles are made on this thread. */
+export function rectangleWeights(make: MakeRectangle, sameAs?: (slot: Slot) => string): RectangleWeights {
+  return { open: (target) => openChunkWriter(target, make), ...(sameAs === undefined ? {} : { sameAs }) };
 }
 
 export interface WriteProgress {
@@ -91,8 +91,8 @@ export interface WriteOptions {
   readonly maxShardBytes?: number | undefined;
   readonly onProgress?: ((progress: WriteProgress) => void) | undefined;
   /**
-   * Go on where an earlier, interrupted attempt at the same folder stopped, and leave what is done for the next one
-   * after a failure.
+   * Resumes an interrupted write of the same folder, and leaves what is done on disk after a failure
+   * (`resumable-write.ts`).
    */
   readonly resume?: ResumeOptions | undefined;
   /** Stops between two chunks. */
@@ -154,39 +154,47 @@ export async function writeCheckpoint(options: WriteOptions): Promise<WrittenChe
   const carried = carry === undefined ? { names: [], bytes: 0 } : await findCarried(carry);
   const extraBytes = carried.bytes + sizeOf(extras) + sizeOf(files) + (options.extraBytes ?? 0);
 
-  const attempt =
+  const write =
     options.resume === undefined
-      ? await onlyAttempt(options, plan, extraBytes)
-      : await openAttempt(dir, { overwrite: options.overwrite, identity: options.resume.identity, files: plan.files });
+      ? await writeInOneGo(options, plan, extraBytes)
+      : await openResumableWrite(dir, {
+          overwrite: options.overwrite,
+          identity: options.resume.identity,
+          files: plan.files,
+        });
   const written = { dir, weightFiles: plan.files.map(({ file }) => file), weightBytes: plan.weightBytes };
-  if (attempt.finished) return written;
+  if (write.finished) return written;
   try {
     if (options.resume !== undefined)
-      await requireFreeSpace(dir, plan.weightBytes + extraBytes - (await allocated(attempt.path, plan)));
-    await writeWeights(attempt, plan, options);
+      await requireFreeSpace(dir, plan.weightBytes + extraBytes - (await allocated(write.path, plan)));
+    await writeWeights(write, plan, options);
     if (carry !== undefined)
       await copyFiles(
         carry,
-        attempt.path,
+        write.path,
         carried.names.filter((name) => !Object.hasOwn(files, name)),
       );
-    await options.finish?.(attempt.path);
+    await options.finish?.(write.path);
     await requireSameSources(options.resume);
     // config.json comes last: a folder without it is no model.
     for (const [name, data] of Object.entries({ ...files, ...extras }))
-      await writeFileSynced(join(attempt.path, name), data);
-    await attempt.commit();
+      await writeFileSynced(join(write.path, name), data);
+    await write.commit();
   } catch (cause) {
     // A full disk, Ctrl-C, a forbidden file: what is done stays. A value that cannot be written would be met again.
-    if (cause instanceof UpcycleError && cause.kind === "input" && cause.cause === undefined) await attempt.discard();
-    else await attempt.leave();
+    if (cause instanceof UpcycleError && cause.kind === "input" && cause.cause === undefined) await write.discard();
+    else await write.leave();
     throw cause;
   }
   return written;
 }
 
-/** A folder that is made in one go, or not at all. */
-async function onlyAttempt({ dir, overwrite }: WriteOptions, plan: FilePlan, extraBytes: number): Promise<Attempt> {
+/** A write that finishes in this process or leaves nothing. */
+async function writeInOneGo(
+  { dir, overwrite }: WriteOptions,
+  plan: FilePlan,
+  extraBytes: number,
+): Promise<ResumableWrite> {
   await requireFreeSpace(dir, plan.weightBytes + extraBytes);
   const { path, commit, discard } = await stageDirectory(dir, { overwrite });
   try {
@@ -207,7 +215,7 @@ async function onlyAttempt({ dir, overwrite }: WriteOptions, plan: FilePlan, ext
   };
 }
 
-/** Bytes of disk that the files of an earlier attempt take already. */
+/** Bytes of disk that the files of an earlier write take already. */
 async function allocated(folder: string, { files }: FilePlan): Promise<number> {
   const sizes = await Promise.all(files.map(async ({ file }) => (await stat(join(folder, file))).blocks * 512));
   return sizes.reduce((a, b) => a + b, 0);
@@ -231,34 +239,34 @@ export function plannedWeightBytes(spec: DecoderSpec, dtype: SlotDtype, maxShard
   return planFiles(spec, dtype, maxShardBytes).weightBytes;
 }
 
-async function writeWeights(attempt: Attempt, { files }: FilePlan, options: WriteOptions): Promise<void> {
+async function writeWeights(write: ResumableWrite, { files }: FilePlan, options: WriteOptions): Promise<void> {
   const { dir, weights, resume, onProgress, signal, pace = {} } = options;
   const inTurn = typeof weights === "function";
   const chunks = planChunks(files, pace.chunkBytes, inTurn ? undefined : weights.sameAs);
   const sum = (some: (index: number) => boolean): number =>
     chunks.reduce((total, { bytes, places }, i) => total + (some(i) ? bytes * places.length : 0), 0);
   const totalBytes = sum(() => true);
-  if (attempt.replaced !== null) resume?.onFound?.({ replaced: attempt.replaced });
-  if (attempt.done.size > 0) resume?.onFound?.({ bytes: sum((i) => attempt.done.has(i)), totalBytes });
+  if (write.replaced !== null) resume?.onFound?.({ replaced: write.replaced });
+  if (write.done.size > 0) resume?.onFound?.({ bytes: sum((i) => write.done.has(i)), totalBytes });
   const target: ChunkTarget = {
-    folder: attempt.path,
+    folder: write.path,
     shownAs: dir,
     files: files.map(({ file }) => file),
     direct: pace.direct ?? resume !== undefined,
     chunkBytes: chunks.reduce((most, { bytes }) => Math.max(most, bytes), 0),
   };
-  const writer = await (inTurn ? openChunkWriter(target, areasOfWhole(weights, files), 1) : weights.open(target));
+  const writer = await (inTurn ? openChunkWriter(target, rectanglesOfWhole(weights, files), 1) : weights.open(target));
   try {
     await fillWeightFiles({
-      folder: attempt.path,
+      folder: write.path,
       shownAs: dir,
       files,
       chunks,
-      done: attempt.done,
+      done: write.done,
       writer,
       flushBytes: pace.flushBytes,
       signal,
-      onFlushed: (flushed) => attempt.record(flushed),
+      onFlushed: (flushed) => write.record(flushed),
       onWritten: ({ name }, bytes) => onProgress?.({ name, bytes, totalBytes }),
     });
   } finally {
@@ -270,7 +278,7 @@ async function writeWeights(attempt: Attempt, { files }: FilePlan, options: Writ
  * Cuts rectangles out of whole slots; those of one stored tensor, or the slot of several, are kept until another's
  * turn.
  */
-function areasOfWhole(tensor: (slot: Slot) => Promise<TensorValue>, files: readonly PlannedFile[]): MakeArea {
+function rectanglesOfWhole(tensor: (slot: Slot) => Promise<TensorValue>, files: readonly PlannedFile[]): MakeRectangle {
   const storedAs = new Map<string, string>();
   for (const { name, slots } of files.flatMap(({ tensors }) => tensors)) {
     for (const { slot } of slots) if (!storedAs.has(slot.key)) storedAs.set(slot.key, name);

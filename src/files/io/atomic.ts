@@ -5,37 +5,15 @@
  * A folder that is replaced keeps the name `.NAME.previous` until the new one has its own; `.NAME.replacing` says
  * meanwhile that it was us who put it there.
  */
-import type { Dirent } from "node:fs";
-import {
-  access,
-  constants,
-  lstat,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  realpath,
-  rename,
-  rm,
-  rmdir,
-  stat,
-  unlink,
-} from "node:fs/promises";
+import { lstat, mkdir, open, readdir, readFile, realpath, rename, rm, rmdir, stat, unlink } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
-import { basename, dirname, join, resolve, sep } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { inputError } from "../../base/errors.js";
 import { isCheckpointFile } from "../formats/model-files.js";
 import { makeFolders } from "./folders.js";
 import { fsError, withFsErrors } from "./fs-errors.js";
-import { isRunning, lockFolder, lockName } from "./lock.js";
-import {
-  entryAt,
-  foreignEntries,
-  removeModelFolder,
-  requireReplaceable,
-  someOf,
-  type Overwrite,
-} from "./model-folder.js";
+import { isRunning } from "./lock.js";
+import { entryAt, foreignEntries, removeModelFolder, requireReplaceable, type Overwrite } from "./model-folder.js";
 import { openForWriting, requireOutputFile } from "./open.js";
 
 export type { Overwrite } from "./model-folder.js";
@@ -137,8 +115,8 @@ async function createPartial<T>(
   place: string,
   make: (name: string) => Promise<T>,
 ): Promise<{ readonly made: T; readonly partial: string }> {
-  for (let attempt = 0; ; attempt++) {
-    const partial = `${partialName(place, process.pid)}${attempt === 0 ? "" : `-${attempt}`}`;
+  for (let taken = 0; ; taken++) {
+    const partial = `${partialName(place, process.pid)}${taken === 0 ? "" : `-${taken}`}`;
     try {
       return { made: await make(partial), partial };
     } catch (cause) {
@@ -202,7 +180,12 @@ export async function stageDirectory(
 }
 
 /** The old folder keeps a name until the new one has its own: at every moment one of the two is complete on disk. */
-async function replaceDirectory(staged: string, target: string, overwrite: Overwrite, final: string): Promise<void> {
+export async function replaceDirectory(
+  staged: string,
+  target: string,
+  overwrite: Overwrite,
+  final: string,
+): Promise<void> {
   await syncDirectory(staged);
   // It may have filled up since we looked.
   await requireFree(target, final, overwrite);
@@ -229,171 +212,14 @@ async function replaceDirectory(staged: string, target: string, overwrite: Overw
   if (await removeModelFolder(previousName(target), target)) await unlink(markName(target));
 }
 
-/**
- * Like `stageDirectory`, for a folder that is made over several attempts: its place, `.NAME.unfinished`, is the same
- * each time and stays after a failure. `path` is in it; beside `path` there is room for what the making itself has to
- * remember. One process at a time works there. Throws inputError like `stageDirectory`, if another process is at work,
- * and for the folder that this process works in.
- */
-export async function stageForAttempts(
-  final: string,
-  { overwrite = false }: StageOptions = {},
-): Promise<AttemptedDirectory> {
-  requireNamed(final);
-  const target = resolve(final);
-  const room = unfinishedName(target);
-  const path = join(room, "folder");
-  await requireElsewhere(target, final);
-  await withFsErrors(final, "create folder", async () => {
-    await makeFolders(dirname(target));
-    await restoreReplaced(target);
-    if (await requireOwnRoom(room)) return;
-    await requireFree(target, final, overwrite);
-    // Asked for the whole path, Node tries for ever where a folder holds no others, such as /proc.
-    await mkdir(room).catch((cause: NodeJS.ErrnoException) => {
-      if (cause.code !== "EEXIST") throw cause;
-    });
-  });
-  const release = await lockFolder(room);
-  const remove = async (): Promise<void> => {
-    await emptyRoom(room).catch(() => undefined);
-    await release();
-    // Another process may have come in.
-    await rmdir(room).catch(() => undefined);
-  };
-  return {
-    path,
-    room,
-    release,
-    async requireFree() {
-      await withFsErrors(final, "create folder", () => requireFree(target, final, overwrite));
-    },
-    async commit() {
-      await withFsErrors(final, "finish folder", () => replaceDirectory(path, target, overwrite, final));
-      await remove();
-    },
-    discard: remove,
-  };
-}
-
-/** Of an unfinished folder's place, beside the folder. */
-export const journalName = "journal.jsonl";
-
-async function emptyRoom(room: string): Promise<void> {
-  await rm(join(room, journalName), { force: true });
-  await removeModelFolder(join(room, "folder"));
-}
-
-/**
- * Whether the place of an unfinished folder is there. Throws inputError if it holds anything that we did not put there:
- * it is somebody else's then.
- */
-async function requireOwnRoom(room: string): Promise<boolean> {
-  const found = await entryAt(room);
-  if (found === null) return false;
-  const notOurs = (what: string): Error =>
-    inputError(`${what}, so it is not what an unfinished conversion leaves, and the place is needed for one`, {
-      where: room,
-      hint: "move it away, or choose another --out",
-    });
-  if (!found.isDirectory()) throw notOurs("this is no folder");
-  const foreign: string[] = [];
-  for (const entry of await readdir(room, { withFileTypes: true })) foreign.push(...(await foreignInRoom(room, entry)));
-  if (foreign.length > 0) throw notOurs(`this folder holds ${someOf(foreign.sort())}`);
-  return true;
-}
-
-/** What of an entry of the place of an unfinished folder is not ours. */
-async function foreignInRoom(room: string, entry: Dirent): Promise<string[]> {
-  const path = join(room, entry.name);
-  if (entry.name === "folder" && entry.isDirectory()) {
-    return (await foreignEntries(path, isCheckpointFile)).map((inner) => join(entry.name, inner));
-  }
-  const isOurs = entry.isFile() && (entry.name === lockName || (entry.name === journalName && (await isJournal(path))));
-  return isOurs ? [] : [entry.name];
-}
-
-/** A journal begins with what is being made, of which a power cut may leave a part, or zeros. */
-async function isJournal(path: string): Promise<boolean> {
-  const begins = Buffer.from('{"begun":');
-  const handle = await open(path, "r");
-  try {
-    const { bytesRead, buffer } = await handle.read(Buffer.alloc(begins.length), 0, begins.length, 0);
-    const found = buffer.subarray(0, bytesRead);
-    return found.equals(begins.subarray(0, bytesRead)) || found.every((byte) => byte === 0);
-  } finally {
-    await handle.close();
-  }
-}
-
-/**
- * Throws inputError if a folder cannot be made there, or not without replacing what may not be replaced; writes
- * nothing. To be asked before anything slow: `stageForAttempts` asks again.
- */
-export async function requirePlace(final: string, overwrite: Overwrite): Promise<void> {
-  requireNamed(final);
-  const target = resolve(final);
-  await requireElsewhere(target, final);
-  await withFsErrors(final, "create folder", async () => {
-    await requireOwnRoom(unfinishedName(target));
-    await requireFree(target, final, overwrite);
-    await requireWritableAbove(target);
-  });
-}
-
-/** The nearest folder above that exists has to take new names. */
-async function requireWritableAbove(target: string): Promise<void> {
-  const above = dirname(target);
-  const found = await stat(above).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "ENOENT" && above !== target) return null;
-    throw cause;
-  });
-  if (found === null) return requireWritableAbove(above);
-  if (!found.isDirectory()) throw Object.assign(new Error("not a folder"), { code: "ENOTDIR" });
-  await access(above, constants.W_OK | constants.X_OK);
-}
-
-/** A folder being made over several attempts. */
-export interface AttemptedDirectory extends StagedDirectory {
-  /** Holds `path`, and files that do not belong to the result. */
-  readonly room: string;
-  /** Throws inputError if the final name is taken and may not be replaced. */
-  requireFree(): Promise<void>;
-  /** Leaves everything for the next attempt. */
-  release(): Promise<void>;
-}
-
-/** Where a folder is made over several attempts. */
-export function unfinishedName(path: string): string {
-  const target = resolve(path);
-  return join(dirname(target), `.${basename(target)}.unfinished`);
-}
-
 /** What is empty would be resolved to the working folder. Throws inputError. */
 export function requireNamed(final: string): void {
   if (final === "")
     throw inputError("the name of the folder to make is empty", { hint: "is a variable of the shell not set?" });
 }
 
-/**
- * The new folder takes the place of the old one; whoever stands in that would go on in a folder that has no name any
- * more.
- */
-async function requireElsewhere(target: string, final: string): Promise<void> {
-  const [here, there] = [await realPath("."), await realPath(target)];
-  if (!`${here}${sep}`.startsWith(there.endsWith(sep) ? there : `${there}${sep}`)) return;
-  throw inputError(
-    here === there
-      ? "this is the working folder, which a new one would replace"
-      : "the working folder lies inside this folder, which a new one would replace",
-    {
-      where: final,
-      hint: "choose a folder to be made, such as ./model",
-    },
-  );
-}
-
-async function requireFree(target: string, final: string, overwrite: Overwrite): Promise<void> {
+/** Throws inputError if the name is taken and may not be replaced. */
+export async function requireFree(target: string, final: string, overwrite: Overwrite): Promise<void> {
   await requireReplaceable(target, final, overwrite);
   // Where nothing is replaced, nothing needs the name.
   if (overwrite === false || (await entryAt(target)) === null || (await entryAt(previousName(target))) === null) return;

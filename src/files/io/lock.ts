@@ -23,7 +23,7 @@ export async function lockFolder(dir: string): Promise<() => Promise<void>> {
     held.delete(path);
     await rm(path, { force: true });
   };
-  for (let attempt = 0; attempt < 2; attempt++) {
+  for (let tries = 0; tries < 2; tries++) {
     if (await create(path)) {
       held.add(path);
       return release;

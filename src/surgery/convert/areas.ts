@@ -1,6 +1,6 @@
 /** The rectangles that a plan's outputs are made of, read from the parents' files: the same on every thread. */
 import type { Checkpoint } from "../../files/checkpoint/open.js";
-import type { MakeArea } from "../../files/checkpoint/fill.js";
+import type { MakeRectangle } from "../../files/checkpoint/fill.js";
 import { evaluateArea, type EvaluationContext } from "../planning/evaluate.js";
 import type { Expr } from "../planning/expr.js";
 import { sourceShapes } from "../planning/plan.js";
@@ -16,7 +16,7 @@ export interface AreaPlan {
 }
 
 /** `parents`: the base first. */
-export function areasOf(parents: readonly Checkpoint[], { seed, values, data }: AreaPlan): MakeArea {
+export function areasOf(parents: readonly Checkpoint[], { seed, values, data }: AreaPlan): MakeRectangle {
   const byKey = new Map(values);
   const context: EvaluationContext = {
     shapes: sourceShapes(parents[0]!.spec),
@@ -24,7 +24,7 @@ export function areasOf(parents: readonly Checkpoint[], { seed, values, data }: 
     data: matricesOf(data),
     known: new Map(),
     dtypeOf: (key, source = 0) => parents[source]!.dtypeOf(key),
-    readRegion: (region, into) => parents[region.source ?? 0]!.readRegion(region, into),
+    readRegion: (region, into) => parents[region.source ?? 0]!.readRectangle(region, into),
   };
   return (slot, area, dtype, into) => evaluateArea(byKey.get(slot.key)!, slot.shape, area, dtype, context, into);
 }

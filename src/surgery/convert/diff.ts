@@ -130,7 +130,7 @@ async function diffTensor(
       columnCount: width,
       stride: width,
     };
-    const [x, y] = await Promise.all([a.readRegion(region), b.readRegion(region)]);
+    const [x, y] = await Promise.all([a.readRectangle(region), b.readRectangle(region)]);
     sums.equal &&= Buffer.compare(x.bytes, y.bytes) === 0;
     addUp(sums, toFloat32(x.dtype, x.bytes), toFloat32(y.dtype, y.bytes));
   }

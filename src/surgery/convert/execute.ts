@@ -5,9 +5,9 @@ import { sep } from "node:path";
 import { inputError } from "../../base/errors.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
 import {
-  areaWeights,
+  rectangleWeights,
   writeCheckpoint,
-  type AreaWeights,
+  type RectangleWeights,
   type SlotDtype,
   type WriteDtype,
   type WriteOptions,
@@ -134,14 +134,18 @@ export async function executeWork(
  */
 const mostShared = 100_000;
 
-function weightsOf(sources: readonly Checkpoint[], { outputs, seed, data = [] }: Work, threads: number): AreaWeights {
+function weightsOf(
+  sources: readonly Checkpoint[],
+  { outputs, seed, data = [] }: Work,
+  threads: number,
+): RectangleWeights {
   const values = outputs.map(({ slot, value }) => [slot.key, value] as const);
   const texts = new Map(values.map(([key, value]) => [key, printExpr(value)]));
   const sameAs = ({ key }: Slot): string => texts.get(key)!;
   const plan = { seed, values, data };
   const crowded = sources.reduce((sum, { tensors }) => sum + tensors.size, 0) > mostShared;
   const fitting = threads <= 1 || crowded ? 1 : threadsThatFit(threads);
-  if (fitting <= 1) return areaWeights(areasOf(sources, plan), sameAs);
+  if (fitting <= 1) return rectangleWeights(areasOf(sources, plan), sameAs);
   return { sameAs, open: (target) => openThreads({ sources: sources.map(sourceOf), plan, target }, fitting) };
 }
 

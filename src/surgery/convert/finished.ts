@@ -80,7 +80,7 @@ async function isMadeOf(
       if (rows * columns === 0) continue;
       const area = { rowStart: Math.floor(rows / 2), rowCount: 1, columnStart: 0, columnCount: columns };
       const [own, wanted] = [
-        await made.readRegion({ key: slot.key, ...area, stride: columns }),
+        await made.readRectangle({ key: slot.key, ...area, stride: columns }),
         await make(slot, area, dtype(slot), new Uint8Array(columns * floatBytes[dtype(slot)])),
       ];
       if (own.dtype !== dtype(slot) || Buffer.compare(own.bytes, wanted) !== 0) return false;

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { Identity } from "../../files/checkpoint/attempt.js";
+import type { Identity } from "../../files/checkpoint/resumable-write.js";
 import { adapterConfigFile } from "../../files/checkpoint/adapter.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
 import { realPath } from "../../files/io/atomic.js";

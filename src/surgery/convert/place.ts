@@ -1,6 +1,7 @@
 /** Where a model is to be made: whether it can be, asked before anything is fetched, read or calibrated. */
 import { join } from "node:path";
-import { exists, requirePlace, unfinishedName } from "../../files/io/atomic.js";
+import { exists } from "../../files/io/atomic.js";
+import { requirePlace, unfinishedName } from "../../files/io/resumable-directory.js";
 import { readText } from "../../files/io/ranges.js";
 import { cardFile, notMeasured } from "./card.js";
 import { requireApart } from "./execute.js";

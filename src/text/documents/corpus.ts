@@ -7,14 +7,10 @@ import { createGunzip } from "node:zlib";
 import { inputError, type UpcycleError } from "../../base/errors.js";
 import { fsError, withFsErrors } from "../../files/io/fs-errors.js";
 import { largest, openRegular, readWhole, utf8Text } from "../../files/io/open.js";
+import type { CorpusDocument } from "./document.js";
 import { readParquetText } from "./parquet.js";
 
-export interface CorpusDocument {
-  /** File name, or `file:line` for a document of a .jsonl or .parquet file. */
-  readonly name: string;
-  /** Never empty. */
-  readonly text: string;
-}
+export type { CorpusDocument } from "./document.js";
 
 /** Texts that come with an npm package, so that a first run needs no download. */
 export type BuiltinCorpus = "sotu" | "moby-dick";

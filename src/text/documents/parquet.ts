@@ -3,7 +3,7 @@ import { basename } from "node:path";
 import * as zlib from "node:zlib";
 import type { AsyncBuffer, Compressors, FileMetaData } from "hyparquet";
 import { inputError } from "../../base/errors.js";
-import type { CorpusDocument } from "./corpus.js";
+import type { CorpusDocument } from "./document.js";
 import { openRanges, type RangeFile } from "../../files/io/ranges.js";
 
 type Unpack = (bytes: Uint8Array, options: { readonly maxOutputLength: number }) => Uint8Array;

@@ -54,11 +54,11 @@ interface Position {
 }
 
 /**
- * Training batches of a mixture; each part goes through its own windows, epoch by epoch, in its own order. Throws
+ * Training batches of a data mix; each part goes through its own windows, epoch by epoch, in its own order. Throws
  * inputError like `openBatches`.
  */
 export function openMix(parts: readonly MixPart[], settings: BatchSettings): BatchReader {
-  if (parts.length === 0) throw inputError("the mixture has no text");
+  if (parts.length === 0) throw inputError("the data mix has no text");
   const { batch, sequence, seed } = settings;
   // Checks sizes and lengths, naming the text.
   for (const { name, tokens } of parts) {

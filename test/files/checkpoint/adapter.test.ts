@@ -73,7 +73,7 @@ describe.each(adapterCases)("the adapter %s", (name) => {
       );
       const [columnStart, columnCount] = [Math.floor(stride / 3), Math.max(1, Math.floor(stride / 2))];
       for (const into of [undefined, new Uint8Array(4 * count * columnCount)]) {
-        const region = await merged.readRegion(
+        const region = await merged.readRectangle(
           { key, rowStart: rows - count, rowCount: count, columnStart, columnCount, stride },
           into,
         );

@@ -2,7 +2,7 @@ import { copyRectangle, matrixShape } from "../../../src/files/numeric/rectangle
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { planChunks, type Chunk } from "../../../src/files/checkpoint/chunks.js";
-import { fillChunk, type MakeArea } from "../../../src/files/checkpoint/fill.js";
+import { fillChunk, type MakeRectangle } from "../../../src/files/checkpoint/fill.js";
 import type { PlannedFile } from "../../../src/files/checkpoint/plan-files.js";
 import { planHeader } from "../../../src/files/formats/safetensors.js";
 import { putSlot, type Layout, type Placement, type RowRuns } from "../../../src/model/tensors/placement.js";
@@ -94,7 +94,7 @@ const bytesOf = (key: string, shape: readonly number[]): Uint8Array =>
     ).buffer,
   );
 
-const make: MakeArea = ({ key, shape }, { rowStart, rowCount, columnStart, columnCount }) =>
+const make: MakeRectangle = ({ key, shape }, { rowStart, rowCount, columnStart, columnCount }) =>
   Promise.resolve(
     copyRectangle(bytesOf(key, shape), {
       rowStart,

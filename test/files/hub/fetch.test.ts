@@ -144,7 +144,7 @@ describe("a model of the Hub", () => {
       for (const reading of [
         () => checkpoint.readFloat32("embed"),
         () => checkpoint.readRows("embed", 0, 1),
-        () => checkpoint.readRegion(region),
+        () => checkpoint.readRectangle(region),
       ]) {
         const error = await failure(reading());
         expect([error.kind, error.line]).toEqual(["input", expect.stringContaining(line) as string]);

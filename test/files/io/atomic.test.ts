@@ -3,14 +3,8 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
-import {
-  previousName,
-  stageDirectory,
-  stageForAttempts,
-  writeAll,
-  writeFileAtomic,
-  writeJson,
-} from "../../../src/files/io/atomic.js";
+import { previousName, stageDirectory, writeAll, writeFileAtomic, writeJson } from "../../../src/files/io/atomic.js";
+import { stageResumable } from "../../../src/files/io/resumable-directory.js";
 import { fsError, withFsErrors } from "../../../src/files/io/fs-errors.js";
 import { temporaryFolder } from "./temporary.js";
 
@@ -63,16 +57,16 @@ describe("stageForAttempts", () => {
     const before = process.cwd();
     process.chdir(join(dir, "here", "inside"));
     try {
-      expect((await failure(stageForAttempts("", { overwrite: true }))).line).toContain(
+      expect((await failure(stageResumable("", { overwrite: true }))).line).toContain(
         "the name of the folder to make is empty",
       );
-      expect((await failure(stageForAttempts(".", { overwrite: true }))).line).toBe(
+      expect((await failure(stageResumable(".", { overwrite: true }))).line).toBe(
         ".: this is the working folder, which a new one would replace; choose a folder to be made, such as ./model",
       );
-      expect((await failure(stageForAttempts("..", { overwrite: true }))).line).toContain(
+      expect((await failure(stageResumable("..", { overwrite: true }))).line).toContain(
         "the working folder lies inside this folder, which a new one would replace",
       );
-      const beside = await stageForAttempts("../inside2");
+      const beside = await stageResumable("../inside2");
       await beside.discard();
     } finally {
       process.chdir(before);
@@ -82,7 +76,7 @@ describe("stageForAttempts", () => {
 
   // Node asks for ever there if it is asked for a whole path.
   test.skipIf(process.platform !== "linux")("ends where no folder can be made", async () => {
-    expect((await failure(stageForAttempts("/proc/x"))).line).toBe(
+    expect((await failure(stageResumable("/proc/x"))).line).toBe(
       "/proc/x: cannot create folder: no such file or folder",
     );
   });

@@ -12,7 +12,8 @@ import {
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
-import { stageDirectory, stageFile, stageForAttempts, writeFileAtomic } from "../../../src/files/io/atomic.js";
+import { stageDirectory, stageFile, writeFileAtomic } from "../../../src/files/io/atomic.js";
+import { stageResumable } from "../../../src/files/io/resumable-directory.js";
 import { readDocuments } from "../../../src/text/documents/corpus.js";
 import { openJsonl, readJsonl } from "../../../src/files/io/jsonl.js";
 import { lockFolder } from "../../../src/files/io/lock.js";
@@ -165,7 +166,7 @@ describe.skipIf(!hasSpecialFiles)("a file to be made", () => {
 describe.skipIf(!hasSpecialFiles)("a folder to be made", () => {
   test.each([
     ["stageDirectory", stageDirectory],
-    ["stageForAttempts", stageForAttempts],
+    ["stageForAttempts", stageResumable],
   ] as const)("%s is refused by name where something else is, and where a link leads nowhere", async (name, stage) => {
     mkdirSync(path(name));
     const fifo = makeFifo(join(path(name), "fifo"));

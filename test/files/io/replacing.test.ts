@@ -13,15 +13,8 @@ import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { isCheckpointFile, isModelFile } from "../../../src/files/formats/model-files.js";
-import {
-  previousName,
-  requirePlace,
-  restoreReplaced,
-  stageDirectory,
-  stageForAttempts,
-  unfinishedName,
-  writeFileAtomic,
-} from "../../../src/files/io/atomic.js";
+import { previousName, restoreReplaced, stageDirectory, writeFileAtomic } from "../../../src/files/io/atomic.js";
+import { requirePlace, stageResumable, unfinishedName } from "../../../src/files/io/resumable-directory.js";
 import { randomStream } from "../../../src/base/random.js";
 import { isOwnPage, requireFilePlace } from "../../../src/files/io/named-file.js";
 import { runScript, built } from "../../support/built.js";
@@ -169,7 +162,7 @@ describe("a folder that may be replaced", () => {
     for (const ask of [
       requirePlace(out, true),
       stageDirectory(out, { overwrite: true }),
-      stageForAttempts(out, { overwrite: true }),
+      stageResumable(out, { overwrite: true }),
     ].map(refusal))
       expect(await ask).toContain(said);
     expect(readdirSync(out, { recursive: true })).toEqual(before);
@@ -198,16 +191,15 @@ describe("a folder that may be replaced", () => {
     const dir = fresh();
     tree(join(dir, "real"), model);
     mkdirSync(join(dir, "empty"));
-    for (const [name, to] of [
-      ["full", "real"],
-      ["free", "empty"],
-      ["dangling", "nowhere"],
+    const link = "this is a link, which a new folder would take the place of";
+    for (const [name, to, message] of [
+      ["full", "real", link],
+      ["free", "empty", link],
+      ["dangling", "nowhere", "this is a link to nowhere, which is not there"],
     ] as const) {
       symlinkSync(to, join(dir, name));
       for (const overwrite of [true, false])
-        expect(await refusal(stageDirectory(join(dir, name), { overwrite }))).toContain(
-          "this is a link, which a new folder would take the place of",
-        );
+        expect(await refusal(stageDirectory(join(dir, name), { overwrite }))).toContain(message);
     }
     expect(await refusal(requirePlace(join(dir, "full/"), true))).toContain("this is a link");
     expect(readdirSync(join(dir, "real")).sort()).toEqual(Object.keys(model));
@@ -264,14 +256,14 @@ describe("names that we use beside a folder", () => {
       const dir = fresh();
       const out = tree(join(dir, "out"), model);
       const beside = tree(join(dir, `.out.${name}`), files);
-      for (const ask of [requirePlace(out, true), stageForAttempts(out, { overwrite: true })].map(refusal))
+      for (const ask of [requirePlace(out, true), stageResumable(out, { overwrite: true })].map(refusal))
         expect(await ask).toContain(said);
       for (const [path, text] of Object.entries(files)) expect(readFileSync(join(beside, path), "utf8")).toBe(text);
       expect(readdirSync(out).sort()).toEqual(Object.keys(model));
     }
     const dir = fresh();
     writeFileSync(join(dir, ".out.unfinished"), "mine");
-    expect(await refusal(stageForAttempts(join(dir, "out")))).toContain("this is no folder");
+    expect(await refusal(stageResumable(join(dir, "out")))).toContain("this is no folder");
   });
 
   test("are tidied up where a kill has left them", async () => {
@@ -280,7 +272,7 @@ describe("names that we use beside a folder", () => {
       "folder/model.safetensors": "half",
       "journal.jsonl": "\0\0\0",
     });
-    const stage = await stageForAttempts(join(dir, "out"));
+    const stage = await stageResumable(join(dir, "out"));
     await stage.discard();
     expect(existsSync(room)).toBe(false);
     expect(readdirSync(dir)).toEqual([]);

@@ -18,7 +18,7 @@ import { askedModel } from "../../../src/cli/model-folder.js";
 import { namedModel } from "../../../src/cli/model-words.js";
 import { modelWords } from "../../../src/base/schemas/index.js";
 import { convertCheckpoint, type ConvertEvent, type ConvertOptions } from "../../../src/surgery/convert/convert.js";
-import { unfinishedName } from "../../../src/files/io/atomic.js";
+import { unfinishedName } from "../../../src/files/io/resumable-directory.js";
 import { upcycleRecipe, type UpcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { upcycle, upcycleJson } from "../../cli/upcycle.js";
 import { temporaryFolder } from "../../files/io/temporary.js";

@@ -19,7 +19,7 @@ import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { convertCheckpoint, type ConvertEvent, type ConvertOptions } from "../../../src/surgery/convert/convert.js";
-import { unfinishedName } from "../../../src/files/io/atomic.js";
+import { unfinishedName } from "../../../src/files/io/resumable-directory.js";
 import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { start } from "../../cli/upcycle.js";
 import { built, runScript } from "../../support/built.js";

@@ -81,6 +81,6 @@ describe("batches of a mixture", () => {
     expect(() => openMix([...parts, { name: "c", weight: 1, tokens: counting(4, 0) }], settings)).toThrow(
       "the training text has 4 tokens",
     );
-    expect(() => openMix([], settings)).toThrow("the mixture has no text");
+    expect(() => openMix([], settings)).toThrow("the data mix has no text");
   });
 });

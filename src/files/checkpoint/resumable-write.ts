@@ -1,22 +1,19 @@
 /**
- * A model folder that is written over several attempts: what was written and flushed is recorded in a journal beside
- * it, and the next attempt of the same work goes on from there. A chunk that the journal does not name is written
- * again; writing it again gives the same bytes.
+ * Here a conversion survives being killed, by Ctrl-C, a full disk, a power cut or kill -9, and the same command resumes
+ * it: a model folder is written through a journal, so that work is lost only since the last flush.
  *
- * `.NAME.unfinished/folder` becomes NAME by a rename; `.NAME.unfinished/journal.jsonl` begins with what is being made,
- * so that nothing of another recipe or another source is ever taken for this one.
+ *   .NAME.unfinished/folder          the folder in the making; it becomes NAME by one rename when all is on disk
+ *   .NAME.unfinished/journal.jsonl   first what is being made (`Identity`), then the chunks that are flushed to disk
+ *
+ * The next write of equal identity skips the chunks that the journal names. A chunk that it does not name is written
+ * again, which gives the same bytes. A journal of another identity (another recipe, another source) is never resumed:
+ * the folder is begun anew. `write.ts` uses this, `io/resumable-directory.ts` makes, locks and renames the folder.
  */
 import { mkdir, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { inputError } from "../../base/errors.js";
-import {
-  exists,
-  journalName,
-  stageForAttempts,
-  syncDirectory,
-  writeFileSynced,
-  type AttemptedDirectory,
-} from "../io/atomic.js";
+import { exists, syncDirectory, writeFileSynced } from "../io/atomic.js";
+import { journalName, stageResumable, type ResumableDirectory } from "../io/resumable-directory.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { openJsonl, readJsonl, type JsonlWriter } from "../io/jsonl.js";
 import { removeModelFolder, type Overwrite } from "../io/model-folder.js";
@@ -25,7 +22,7 @@ import { createWeightFiles } from "./weight-files.js";
 
 /** What a folder is made of: equal identities give equal bytes. */
 export interface Identity {
-  /** In words for people, such as the recipe's name; compared like the rest. */
+  /** Name for people, such as the recipe's; compared like the rest. */
   readonly name: string;
   /** Hash of everything else that was asked for. */
   readonly request: string;
@@ -33,24 +30,28 @@ export interface Identity {
   readonly sources: Readonly<Record<string, string>>;
 }
 
-export interface Attempt {
+/** A model folder in the making, whose progress outlives the process. */
+export interface ResumableWrite {
   /** The folder being made. */
   readonly path: string;
   /** Indices of chunks that are on disk. */
   readonly done: ReadonlySet<number>;
-  /** Set where an unfinished folder of other work was removed. */
+  /** Name of the other unfinished work that was removed from here; null if there was none. */
   readonly replaced: string | null;
-  /** An earlier attempt had finished but for tidying up, which has been done: nothing is left to do. */
+  /** Whether an earlier write was complete but for tidying up, which has been done: nothing is left to do. */
   readonly finished: boolean;
   /** Remembers chunks that have been flushed to disk. */
   record(chunks: readonly number[]): Promise<void>;
+  /** Gives the folder its name. */
   commit(): Promise<void>;
-  /** Leaves everything for the next attempt. */
+  /** Leaves everything on disk, to be resumed. */
   leave(): Promise<void>;
+  /** Removes everything. */
   discard(): Promise<void>;
 }
 
-export interface AttemptOptions {
+/** What a resumable write makes, and whether it may replace something. */
+export interface ResumableWriteOptions {
   readonly overwrite?: Overwrite | undefined;
   readonly identity: Identity;
   readonly files: readonly PlannedFile[];
@@ -62,11 +63,14 @@ type Entry =
   | { readonly committing: true };
 
 /**
- * Begins or goes on. Throws inputError if `dir` is taken, another process is at work there, or a source is not what it
+ * Begins a write to `dir` or resumes one of equal identity. Throws inputError if `dir` is taken, another process is at work there, or a source is not what it
  * was when the work began.
  */
-export async function openAttempt(dir: string, { overwrite, identity, files }: AttemptOptions): Promise<Attempt> {
-  const stage = await stageForAttempts(dir, { overwrite });
+export async function openResumableWrite(
+  dir: string,
+  { overwrite, identity, files }: ResumableWriteOptions,
+): Promise<ResumableWrite> {
+  const stage = await stageResumable(dir, { overwrite });
   try {
     const journal = join(stage.room, journalName);
     const entries = await readEntries(journal);
@@ -80,7 +84,7 @@ export async function openAttempt(dir: string, { overwrite, identity, files }: A
       (await exists(join(dir, "config.json")))
     ) {
       await stage.discard();
-      return { ...attemptOf(stage, null, new Set(), null), finished: true };
+      return { ...resumableWriteOf(stage, null, new Set(), null), finished: true };
     }
     await stage.requireFree();
     const usable = same && (await holdsFiles(stage.path, files));
@@ -90,19 +94,19 @@ export async function openAttempt(dir: string, { overwrite, identity, files }: A
         ? entries.flatMap((entry) => ("done" in entry ? entry.done.flatMap(([from, to]) => range(from, to)) : []))
         : [],
     );
-    return attemptOf(stage, await openJsonl(journal), done, begun !== null && !same ? begun.name : null);
+    return resumableWriteOf(stage, await openJsonl(journal), done, begun !== null && !same ? begun.name : null);
   } catch (cause) {
     await stage.release();
     throw cause;
   }
 }
 
-function attemptOf(
-  stage: AttemptedDirectory,
+function resumableWriteOf(
+  stage: ResumableDirectory,
   journal: JsonlWriter | null,
   done: ReadonlySet<number>,
   replaced: string | null,
-): Attempt {
+): ResumableWrite {
   const append = async (entry: Entry): Promise<void> => {
     await journal?.append(entry);
     await journal?.sync();
@@ -129,7 +133,7 @@ function attemptOf(
   };
 }
 
-/** A journal that cannot be read is none: the work starts over. */
+/** The journal's entries; none where it cannot be read, so that the work starts over. */
 async function readEntries(path: string): Promise<Entry[]> {
   if (!(await exists(path))) return [];
   const lines = await readJsonl(path).catch(() => []);
@@ -148,6 +152,7 @@ function requireSameSources(begun: Identity, now: Identity, room: string): void 
   }
 }
 
+/** Whether all weight files are there with their full sizes. */
 async function holdsFiles(folder: string, files: readonly PlannedFile[]): Promise<boolean> {
   for (const { file, header } of files) {
     const info = await stat(join(folder, file)).catch(() => null);
@@ -161,7 +166,7 @@ async function holdsFiles(folder: string, files: readonly PlannedFile[]): Promis
  * headers on disk.
  */
 async function begin(
-  { room, path }: AttemptedDirectory,
+  { room, path }: ResumableDirectory,
   journal: string,
   identity: Identity,
   files: readonly PlannedFile[],

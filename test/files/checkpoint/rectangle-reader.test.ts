@@ -2,7 +2,7 @@ import { copyRectangle, matrixShape } from "../../../src/files/numeric/rectangle
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
-import { openRegionReader } from "../../../src/files/checkpoint/region.js";
+import { openRectangleReader } from "../../../src/files/checkpoint/rectangle-reader.js";
 import { floatBytes } from "../../../src/files/numeric/dtype.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { golden } from "../../support/golden.js";
@@ -25,7 +25,7 @@ describe("regions", () => {
             const [rowCount, columnCount] = [1 + (c! % (rows - rowStart)), 1 + (d! % (columns - columnStart))];
             const region = { key, rowStart, rowCount, columnStart, columnCount, stride: columns };
             const size = floatBytes[checkpoint.dtypeOf(key)];
-            const { bytes } = await checkpoint.readRegion(
+            const { bytes } = await checkpoint.readRectangle(
               region,
               room ? new Uint8Array(rowCount * columnCount * size + 3) : undefined,
             );
@@ -63,7 +63,7 @@ describe("regions", () => {
         return bytes.slice(2 * start, 2 * (start + count));
       },
     };
-    const read = openRegionReader();
+    const read = openRectangleReader();
     const region = { key: "w", rowStart: 5, rowCount: 600, columnStart: 3, columnCount: 800, stride: columns };
     const got = new Uint16Array((await read([source], region)).bytes.slice().buffer);
     expect(got.every((value, k) => value === (((3 + (k % 800)) * rows + 5 + Math.floor(k / 800)) & 0xffff))).toBe(true);

@@ -1,4 +1,4 @@
-/** What a training stands on: a model's shape with its tokenizer, and the text as that tokenizer's tokens. */
+/** The data of a training: a model's shape with its tokenizer, and the text as that tokenizer's tokens. */
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
 import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
@@ -14,6 +14,7 @@ import { trainByteLevelBpe } from "../text/tokenizer/train.js";
 import { newModelSpec } from "./init.js";
 import { requireEnoughText, tokenizeCorpus, type Corpus, type TokenizedCorpus } from "./text.js";
 
+/** A model's shape with its tokenizer. */
 export interface ModelBase {
   readonly spec: DecoderSpec;
   /** Whoever opened the base closes it, once the text is tokenized. */
@@ -22,7 +23,8 @@ export interface ModelBase {
   readonly carry: string;
 }
 
-export interface Ground extends ModelBase {
+/** A model's shape and tokenizer, with the text as that tokenizer's tokens. */
+export interface TrainingData extends ModelBase {
   readonly corpus: Corpus;
   readonly tokens: TokenizedCorpus;
 }
@@ -45,6 +47,7 @@ export async function openBase(source: ModelSource, signal?: AbortSignal): Promi
   return { spec, tokenizer, carry: dir };
 }
 
+/** What a new model is made of. */
 export interface NewBase {
   readonly model: ModelConfig;
   readonly tokenizer: TokenizerConfig;
@@ -112,12 +115,12 @@ export function requirePositions({ spec, carry }: ModelBase, sequence: number): 
  * Tokenizes the text for a model; `blocks` are the trainings to come. Throws inputError where the text is too short for
  * one of them or a sequence longer than the model's positions.
  */
-export async function layGround(
+export async function prepareTrainingData(
   base: ModelBase,
   corpus: Corpus,
   blocks: readonly { readonly batch: number; readonly sequence: number }[],
   signal?: AbortSignal,
-): Promise<Ground> {
+): Promise<TrainingData> {
   const { spec, tokenizer } = base;
   for (const { sequence } of blocks) requirePositions(base, sequence);
   const tokens = await tokenizeCorpus(corpus, tokenizer, spec.tokens.eos[0], signal);
@@ -125,8 +128,8 @@ export async function layGround(
   return { ...base, corpus, tokens };
 }
 
-/** The text in one line. */
-export function describeText({ tokens, corpus, tokenizer }: Ground): string {
+/** Says in one line how many documents and tokens there are. */
+export function describeText({ tokens, corpus, tokenizer }: TrainingData): string {
   return (
     `${corpus.split.train.length} documents, ${tokens.train.length} tokens to train on; ` +
     `${corpus.split.heldOut.length} documents, ${tokens.heldOut.length} tokens held out; vocabulary ${tokenizer.vocab}`

@@ -1,5 +1,5 @@
 /**
- * A mixture of texts: read, split and tokenized part by part, so that each keeps its weight, its order and its own
+ * A data mix, that is several texts with weights: read, split and tokenized part by part, so that each keeps its weight, its order and its own
  * held-out loss.
  */
 import { basename } from "node:path";
@@ -34,8 +34,10 @@ interface TokenPart extends PartBase {
   readonly cut: number;
 }
 
+/** A part of a data mix as it is read: documents, or tokens that were prepared. */
 export type CorpusPart = TextPart | TokenPart;
 
+/** A part of a data mix as tokens. */
 export interface TokenizedPart extends PartBase {
   readonly train: TokenRow;
   readonly heldOut: TokenRow;
@@ -47,12 +49,12 @@ export interface TokenizedPart extends PartBase {
  * Reads every part. A document that is held out in one part is trained on in none. Throws inputError for parts that
  * cannot be read, have the same name, or have nothing left to train on.
  */
-export async function readMixture({ mix = [], heldOut }: TrainTextConfig, signal?: AbortSignal): Promise<CorpusPart[]> {
+export async function readDataMix({ mix = [], heldOut }: TrainTextConfig, signal?: AbortSignal): Promise<CorpusPart[]> {
   const parts: CorpusPart[] = [];
   for (const config of mix) {
     const name = config.name ?? config.builtin ?? basename(indexedPrefix(config.path!));
     if (parts.some((part) => part.name === name)) {
-      throw inputError(`two parts of the mixture are called "${name}"`, {
+      throw inputError(`two parts of the data mix are called "${name}"`, {
         where: "text.mix",
         hint: "give them names of their own",
       });
@@ -90,7 +92,7 @@ async function readPart(
 }
 
 /**
- * The last documents are held out, at most the wanted share of the tokens but one document at least; a single document
+ * The last documents are held out, at most the given share of the tokens but one document at least; a single document
  * is cut.
  */
 export function heldOutFrom(documents: Float64Array, fraction: number): number {
@@ -114,7 +116,7 @@ export function learnableTexts(parts: readonly CorpusPart[]): readonly CorpusDoc
 }
 
 /** Text gets the token `end` behind every document. Throws inputError for tokens that the tokenizer does not have. */
-export async function tokenizeMixture(
+export async function tokenizeDataMix(
   parts: readonly CorpusPart[],
   tokenizer: TextTokenizer,
   end: number,
@@ -181,20 +183,23 @@ export function requireEnoughOfEach(
   }
 }
 
+/** The tokens of each part that are trained on. */
 export const trainingParts = (parts: readonly TokenizedPart[]): MixPart[] =>
   parts.map(({ name, weight, train: tokens }) => ({ name, weight, tokens }));
+
+/** The tokens of each part that are held out. */
 export const heldOutParts = (parts: readonly TokenizedPart[]): MixPart[] =>
   parts.map(({ name, weight, heldOut: tokens }) => ({ name, weight, tokens }));
 
 /** A table: share, tokens, and how often the training will go through each part. */
-export function describeMixture(
+export function describeDataMix(
   parts: readonly TokenizedPart[],
   { steps, batch, accumulate, sequence }: TrainingBlock,
 ): string[] {
-  const of = shares(parts);
+  const shareOf = shares(parts);
   const rows = parts.map(({ name, train, heldOut }, i) => {
-    const epochs = (of[i]! * steps * batch * accumulate) / windowCount(train.length, sequence);
-    return [name, percent(of[i]!), compact(train.length), compact(heldOut.length), epochs.toFixed(2)];
+    const epochs = (shareOf[i]! * steps * batch * accumulate) / windowCount(train.length, sequence);
+    return [name, percent(shareOf[i]!), compact(train.length), compact(heldOut.length), epochs.toFixed(2)];
   });
   const warnings = parts.flatMap(({ warning }) => (warning === null ? [] : [`warning: ${warning}`]));
   const head = ["part", "share", "training tokens", "held out", "epochs"];

@@ -4,7 +4,7 @@ import { floatBytes, type FloatDtype } from "../numeric/dtype.js";
 import { rowSpans, type Layout } from "../../model/tensors/placement.js";
 
 /** A stored tensor that rows of a slot lie in. */
-export interface RegionSource {
+export interface RectangleSource {
   /** Equal for slots of the same stored tensor. */
   readonly name: string;
   readonly dtype: FloatDtype;
@@ -19,8 +19,8 @@ export interface RegionSource {
   readonly read: (start: number, count: number, into?: Uint8Array) => Promise<Uint8Array>;
 }
 
-/** Pieces shorter than this are cut out of blocks that are read as a whole and kept for the next pieces. */
-const shortPiece = 1 << 17;
+/** Bytes: shorter runs are cut out of blocks, which are read as a whole and remembered for the runs that follow. */
+const shortRun = 1 << 17;
 const blockBytes = 1 << 20;
 
 interface Block {
@@ -32,12 +32,12 @@ interface Block {
 }
 
 /**
- * Reads with a memory of `cacheBytes` for tensors that are read in short pieces; `sources` are the slot's, in the order
+ * Reads with a memory of `cacheBytes` for tensors that are read in short runs; `sources` are the slot's, in the order
  * of its rows, of one precision.
  */
-export function openRegionReader(
+export function openRectangleReader(
   cacheBytes = 24 << 20,
-): (sources: readonly RegionSource[], region: SourceRectangle, into?: Uint8Array) => Promise<TypedBytes> {
+): (sources: readonly RectangleSource[], rectangle: SourceRectangle, into?: Uint8Array) => Promise<TypedBytes> {
   const blocks = new Map<string, Block>();
   const most = Math.max(1, Math.floor(cacheBytes / blockBytes));
 
@@ -58,7 +58,7 @@ export function openRegionReader(
 
   /** Copies a part of one block of a stored tensor; `from`, `count`: elements in the block; `at`: bytes in `out`. */
   const copyFromBlock = async (
-    source: RegionSource,
+    source: RectangleSource,
     index: number,
     from: number,
     count: number,
@@ -88,14 +88,14 @@ export function openRegionReader(
 
   /** Puts consecutive stored elements to `at` bytes of `out`. */
   const copy = async (
-    source: RegionSource,
+    source: RectangleSource,
     start: number,
     count: number,
     out: Uint8Array,
     at: number,
   ): Promise<void> => {
     const size = floatBytes[source.dtype];
-    if (count * size >= shortPiece) {
+    if (count * size >= shortRun) {
       const target = out.subarray(at, at + count * size);
       const bytes = await source.read(start, count, target);
       if (bytes.buffer !== target.buffer || bytes.byteOffset !== target.byteOffset) target.set(bytes);
@@ -111,12 +111,12 @@ export function openRegionReader(
     }
   };
 
-  return async (sources, region, into) => {
-    const { rowStart, rowCount, columnCount } = region;
-    const parts = sources.flatMap((source): [RegionSource, SourceRectangle][] => {
+  return async (sources, rectangle, into) => {
+    const { rowStart, rowCount, columnCount } = rectangle;
+    const parts = sources.flatMap((source): [RectangleSource, SourceRectangle][] => {
       const from = Math.max(rowStart, source.first);
       const end = Math.min(rowStart + rowCount, source.first + source.rows);
-      return end <= from ? [] : [[source, { ...region, rowStart: from, rowCount: end - from }]];
+      return end <= from ? [] : [[source, { ...rectangle, rowStart: from, rowCount: end - from }]];
     });
     const [only] = parts;
     if (parts.length === 1) return readPart(...only!, into);
@@ -132,16 +132,16 @@ export function openRegionReader(
   };
 
   /** A rectangle of rows that all lie in `source`. */
-  async function readPart(source: RegionSource, region: SourceRectangle, into?: Uint8Array): Promise<TypedBytes> {
-    const { rowCount, columnStart, columnCount, stride } = region;
-    const rowStart = region.rowStart - source.first;
+  async function readPart(source: RectangleSource, rectangle: SourceRectangle, into?: Uint8Array): Promise<TypedBytes> {
+    const { rowCount, columnStart, columnCount, stride } = rectangle;
+    const rowStart = rectangle.rowStart - source.first;
     const { dtype, layout } = source;
     const size = floatBytes[dtype];
     const bytes = rowCount * columnCount * size;
     // Whole rows that lie one after the other need no copy.
     const runs = layout === null ? null : [...rowSpans(layout.rows, rowStart, rowCount)];
     const oneRun = runs === null || (runs.length === 1 && layout!.columnStride === 1 && layout!.rowStride === stride);
-    if (columnCount === stride && oneRun && bytes >= shortPiece) {
+    if (columnCount === stride && oneRun && bytes >= shortRun) {
       const first = runs === null ? rowStart * stride : layout!.base + runs[0]!.at * stride;
       return { dtype, bytes: await source.read(first, rowCount * columnCount, into) };
     }
@@ -171,9 +171,9 @@ export function openRegionReader(
     return { dtype, bytes: out };
   }
 
-  /** Slot rows that are columns of the stored matrix: reads each stored row's part and turns it. */
+  /** Slot rows that are columns of the stored matrix: reads the part of each stored row and transposes it. */
   async function copyTransposed(
-    source: RegionSource,
+    source: RectangleSource,
     {
       start,
       count,

@@ -5,13 +5,13 @@ import { UpcycleError } from "../../src/base/errors.js";
 import type { MixPartConfig } from "../../src/base/schemas/index.js";
 import type { TextTokenizer } from "../../src/text/tokenizer/load.js";
 import {
-  describeMixture,
+  describeDataMix,
   heldOutFrom,
   learnableTexts,
-  readMixture,
+  readDataMix,
   requireEnoughOfEach,
-  tokenizeMixture,
-} from "../../src/train/mixture.js";
+  tokenizeDataMix,
+} from "../../src/train/data-mix.js";
 import { writeIndexed } from "../text/documents/indexed.js";
 import { temporaryFolder } from "../files/io/temporary.js";
 import { block } from "../support/runs.js";
@@ -32,7 +32,7 @@ const lines = (name: string, texts: readonly string[]): string => {
   return path;
 };
 const part = (changes: Partial<MixPartConfig>): MixPartConfig => ({ weight: 1, field: "text", ...changes });
-const read = (...mix: MixPartConfig[]) => readMixture({ field: "text", heldOut: 0.2, mix });
+const read = (...mix: MixPartConfig[]) => readDataMix({ field: "text", heldOut: 0.2, mix });
 
 async function failure(promise: Promise<unknown>): Promise<string> {
   const error: unknown = await promise.then(
@@ -51,7 +51,7 @@ describe("a mixture", () => {
       part({ path: lines("a.jsonl", texts) }),
       part({ path: lines("b.jsonl", [...texts.slice(5), "only b 1", "only b 2", "only b 3"]), heldOut: 0.4 }),
     );
-    const [a, b] = await tokenizeMixture(parts, tokenizer, 10);
+    const [a, b] = await tokenizeDataMix(parts, tokenizer, 10);
     const documents = (tokens: ArrayLike<number>): string[] =>
       String.fromCharCode(...Array.from(tokens))
         .split("\n")
@@ -73,7 +73,7 @@ describe("a mixture", () => {
       part({ path: `${prefix}.bin` }),
       part({ path: lines("c.jsonl", texts), name: "text", weight: 3 }),
     );
-    const [ready] = await tokenizeMixture(parts, tokenizer, 10);
+    const [ready] = await tokenizeDataMix(parts, tokenizer, 10);
     expect(ready).toMatchObject({ name: "ready", weight: 1, warning: null });
     expect([...ready!.train].slice(-4)).toEqual([27, 37, 47, 10]);
     expect([...ready!.heldOut]).toEqual([28, 38, 48, 10, 29, 39, 49, 10]);
@@ -85,11 +85,11 @@ describe("a mixture", () => {
   it("refuses another tokenizer's tokens, and says so where documents do not end as they should", async () => {
     const prefix = join(dir, "foreign");
     writeIndexed(prefix, [[[1, 2, 3]], [[4, 128, 5]]]);
-    expect(await failure(tokenizeMixture(await read(part({ path: `${prefix}.idx` })), tokenizer, 10))).toBe(
+    expect(await failure(tokenizeDataMix(await read(part({ path: `${prefix}.idx` })), tokenizer, 10))).toBe(
       "foreign.idx: holds token 128, the model's tokenizer ends at 127; prepare it with this model's tokenizer",
     );
     writeIndexed(prefix, [[[1, 2, 3]], [[4, 127, 5]]]);
-    const tokenized = await tokenizeMixture(await read(part({ path: `${prefix}.idx` })), tokenizer, 10);
+    const tokenized = await tokenizeDataMix(await read(part({ path: `${prefix}.idx` })), tokenizer, 10);
     expect(tokenized[0]!.warning).toBe(
       "foreign: no document ends with the tokenizer's end-of-text token 10; was it prepared with this " +
         "tokenizer and --append-eod?",
@@ -99,7 +99,7 @@ describe("a mixture", () => {
   it("refuses parts of one name, and parts with nothing left", async () => {
     const path = lines("d.jsonl", texts);
     expect(await failure(read(part({ path }), part({ path })))).toBe(
-      'text.mix: two parts of the mixture are called "d.jsonl"; give them names of their own',
+      'text.mix: two parts of the data mix are called "d.jsonl"; give them names of their own',
     );
     const parts = await read(part({ path }));
     const held = parts.flatMap((found) => (found.kind === "text" ? found.heldOut.map(({ text }) => text) : []));
@@ -117,7 +117,7 @@ describe("a mixture", () => {
       { name: "code", weight: 1, train: row(161), heldOut: row(2), warning: "code: beware" },
     ];
     // 12 steps of 2 x 2 sequences of 16: 36 of 20 windows and 12 of 10.
-    expect(describeMixture(parts, block)).toEqual([
+    expect(describeDataMix(parts, block)).toEqual([
       "part  share  training tokens  held out  epochs",
       "----  -----  ---------------  --------  ------",
       "web    75 %              321        40    1.80",
