@@ -1,6 +1,6 @@
 /**
- * A data mix, that is several texts with weights: read, split and tokenized part by part, so that each keeps its weight, its order and its own
- * held-out loss.
+ * A data mix, that is several texts with weights: read, split and tokenized part by part, so that each keeps its
+ * weight, its order and its own held-out loss.
  */
 import { basename } from "node:path";
 import { compact, percent, table } from "../base/format.js";

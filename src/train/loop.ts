@@ -44,7 +44,7 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
   const order = { batch: block.batch, sequence: block.sequence, seed: options.seed };
   const { train } = options.text;
   const micro = ArrayBuffer.isView(train) ? openBatches(train, order) : openMix(train, order);
-  /** A checkpoint replaces the one before it, so weights that give no finite loss must not become one. */
+  // A checkpoint replaces the one before it, so weights that give no finite loss must not become one.
   const requireFiniteLoss = async (): Promise<void> => {
     if (state.measured === state.step) return;
     const { inputs, targets } = micro.at(state.step * block.accumulate);
@@ -83,7 +83,7 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
         hint: "run the same command again to go on",
       });
     }
-    const record = await oneStep(options, runtime, micro.at, state);
+    const record = await oneStep(options, runtime, micro, state);
     await log.append(record);
     yield record;
     const atEnd = state.step === block.steps || state.ms >= timeLimit;
@@ -96,14 +96,14 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
 async function oneStep(
   options: RunOptions,
   runtime: TrainRuntime,
-  batchAt: BatchReader["at"],
+  micro: BatchReader,
   state: LoopState,
 ): Promise<StepRecord> {
   const { block } = options;
   const started = performance.now();
   const step = state.step + 1;
   const batches = Array.from({ length: block.accumulate }, (_, i) => {
-    const { inputs, targets } = batchAt(state.step * block.accumulate + i);
+    const { inputs, targets } = micro.at(state.step * block.accumulate + i);
     return { ids: inputs, targets };
   });
   const { beta1, beta2, eps, weightDecay, clip, momentum = 0.95, nesterov = true, muonScale = "rms" } = block.optimizer;

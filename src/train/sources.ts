@@ -14,6 +14,7 @@ import { fileFingerprint } from "../files/io/fingerprint.js";
 import { indexedPrefix } from "../text/documents/indexed.js";
 import type { RunText, Sources } from "./types.js";
 
+/** The model and the text whose files are looked at. */
 export interface SourceOptions {
   /** Null: a new one. */
   readonly model: ModelSource | null;
@@ -22,9 +23,9 @@ export interface SourceOptions {
 }
 
 /**
- * Of weights, an adapter's settings, the tokenizer and the texts. A config.json is left out: what of it counts is the
- * model's shape, which runs compare themselves. Throws inputError for a model that cannot be opened and text that is
- * not there.
+ * Fingerprints of weights, an adapter's settings, the tokenizer and the texts. A config.json is left out: what of it
+ * counts is the model's shape, which runs compare themselves. Throws inputError for a model that cannot be opened and
+ * text that is not there.
  */
 export async function sourcesOf({ model, text, signal }: SourceOptions): Promise<Sources> {
   const paths = [...(model === null ? [] : await modelFiles(model)), ...(await textFiles(text))];
@@ -37,8 +38,9 @@ export async function sourcesOf({ model, text, signal }: SourceOptions): Promise
 }
 
 async function modelFiles(source: ModelSource): Promise<string[]> {
-  const { dir, tensors, adapter, close } = await openCheckpoint(source);
-  await close();
+  const checkpoint = await openCheckpoint(source);
+  await checkpoint.close();
+  const { dir, tensors, adapter } = checkpoint;
   const tokenizer = join(dir, "tokenizer.json");
   const within = (folder: string, some: ReadonlyMap<string, { readonly file: string }>): string[] =>
     [...new Set([...some.values()].map(({ file }) => file))].sort().map((file) => join(folder, file));
@@ -50,12 +52,12 @@ async function modelFiles(source: ModelSource): Promise<string[]> {
 }
 
 async function textFiles({ files = [], mix = [] }: TrainTextConfig): Promise<string[]> {
-  const found: string[] = [];
+  const paths: string[] = [];
   for (const path of [...files, ...mix.flatMap((part) => (part.path === undefined ? [] : [part.path]))]) {
-    if (/\.(bin|idx)$/.test(path)) found.push(...[".bin", ".idx"].map((end) => `${indexedPrefix(path)}${end}`));
-    else found.push(...(await corpusFiles(path)));
+    if (/\.(bin|idx)$/.test(path)) paths.push(...[".bin", ".idx"].map((end) => `${indexedPrefix(path)}${end}`));
+    else paths.push(...(await corpusFiles(path)));
   }
-  return found;
+  return paths;
 }
 
 const tokensKey = "tokens";

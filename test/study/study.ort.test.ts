@@ -20,10 +20,9 @@ import { inThread } from "../support/backend.js";
 
 const root = temporaryFolder();
 const corpus = join(root, "corpus.jsonl");
-const words =
-  "the a whale ship sea of in and union state people year congress captain white great night wind every war peace law".split(
-    " ",
-  );
+const vocabulary =
+  "the a whale ship sea of in and union state people year congress captain white great night wind every war peace law";
+const words = vocabulary.split(" ");
 
 /** Sixty documents of sentences that repeat enough for a small model to learn something. */
 function writeCorpus(): void {
@@ -135,7 +134,7 @@ describe("a study's result", () => {
     expect(result.findings.length).toBeGreaterThan(2);
   });
 
-  it("describes the text", () => {
+  it("describes documents, tokens and vocabulary of its text", () => {
     const { text } = result;
     expect(text.sources).toEqual([{ name: "corpus.jsonl", documents: 60, bytes: expect.any(Number) as number }]);
     expect(text.trainDocuments + text.heldOutDocuments).toBe(60);
@@ -345,7 +344,10 @@ describe("the same command again", () => {
       ],
       [
         yaml().replace("steps: 6", "steps: 7"),
-        /^continue\.steps was 6 and is 7; of the 6 steps that are done, step 3 would have had another learning rate \(0\.00\d+ then, 0\.00\d+ now\)/,
+        new RegExp(
+          "^continue\\.steps was 6 and is 7; of the 6 steps that are done, step 3 would have had " +
+            "another learning rate \\(0\\.00\\d+ then, 0\\.00\\d+ now\\)",
+        ),
       ],
       [
         yaml().replace("steps: 12", "steps: 13"),
@@ -370,7 +372,7 @@ describe("a study whose rates do not depend on its length", () => {
         .replace(/ {2}(fine|soft|scratch).*\n/g, ""),
     );
 
-  it("goes on when its trainings are to be longer, in arms that are finished, begun and not begun, to the same result", async () => {
+  it("resumes when its trainings are to be longer, in finished, begun and new arms, to the same result", async () => {
     const dir = join(root, "longer");
     const controller = new AbortController();
     let measured = 0;
@@ -438,9 +440,10 @@ ${more}`);
       return { ...rest, continue: { ...block, routing: { bias: 0.01, capacity: { factor: 1, drop: "probs" } } } };
     };
     const refused = await failure(run({ dir: join(root, "no-bias"), config: asked("") }));
-    expect(refused.line).toMatch(
-      /^arm coarse, continue\.routing\.bias: routers of the family mixtral have no bias to balance experts with; make it with upcycle convert --correction-bias/,
-    );
+    const noBias =
+      "arm coarse, continue.routing.bias: routers of the family mixtral have no bias to balance experts with; " +
+      "make it with upcycle convert --correction-bias";
+    expect(refused.line.slice(0, noBias.length)).toBe(noBias);
     const dir = join(root, "routed");
     const biased = asked("  biased: {kind: upcycled, recipe: E4G1T2, correctionBias: true}");
     const arms = Object.fromEntries(Object.entries(biased.arms).filter(([id]) => id !== "coarse"));
@@ -520,12 +523,11 @@ ${more}`);
     }
     // A refused study made nothing, so its folder can be used for the corrected one.
     expect((await run({ dir: join(root, "refused1"), config: own(join(whole, "parent/last")) })).arms.length).toBe(2);
-    expect(lines).toMatchInlineSnapshot(`
-      [
-        "ROOT/whole/arms/coarse/seed-0/last: this mixtral model is already a mixture of experts, a parent must be dense",
-        "ROOT/nothing: no such folder",
-        "recipe E2G3T3: the FFN size 32 (layer 0) is not divisible by G = 3; use a G that divides it: 1, 2, 4, 8, 16, 32; or fill it with zero units (--pad, in files pad: true)",
-      ]
-    `);
+    expect(lines).toEqual([
+      "ROOT/whole/arms/coarse/seed-0/last: this mixtral model is already a mixture of experts, a parent must be dense",
+      "ROOT/nothing: no such folder",
+      "recipe E2G3T3: the FFN size 32 (layer 0) is not divisible by G = 3; use a G that divides it: 1, 2, 4, 8, 16, " +
+        "32; or fill it with zero units (--pad, in files pad: true)",
+    ]);
   });
 });

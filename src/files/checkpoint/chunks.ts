@@ -132,8 +132,8 @@ function* cutRows(
 type Woven = Placement & { readonly layout: Layout };
 
 /**
- * Slots whose rows alternate, or that are stored transposed: chunks are runs of the stored tensor's own lines, each with what
- * every slot gives to it.
+ * Slots whose rows alternate, or that are stored transposed: chunks are runs of the stored tensor's own lines, each
+ * with what every slot gives to it.
  */
 function* weave(
   slots: readonly Woven[],

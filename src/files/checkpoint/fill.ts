@@ -22,8 +22,8 @@ export async function fillChunk({ dtype, parts }: Chunk, make: MakeRectangle, ou
     const made = await make(slot, rectangle, dtype, layout === null ? out : new Uint8Array(bytes));
     if (made.byteLength !== bytes)
       throw new Error(
-        `${slot.key}: got ${made.byteLength} bytes for ${rectangle.rowCount} rows of ${rectangle.columnCount}, ${dtype} ` +
-          `takes ${bytes}`,
+        `${slot.key}: got ${made.byteLength} bytes for ${rectangle.rowCount} rows of ${rectangle.columnCount}, ` +
+          `${dtype} takes ${bytes}`,
       );
     if (layout !== null) scatter(made, part, layout, floatBytes[dtype], out);
     else if (made.buffer !== out.buffer || made.byteOffset !== out.byteOffset) out.set(made);

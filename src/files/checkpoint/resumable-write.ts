@@ -63,8 +63,8 @@ type Entry =
   | { readonly committing: true };
 
 /**
- * Begins a write to `dir` or resumes one of equal identity. Throws inputError if `dir` is taken, another process is at work there, or a source is not what it
- * was when the work began.
+ * Begins a write to `dir` or resumes one of equal identity. Throws inputError if `dir` is taken, another process is at
+ * work there, or a source is not what it was when the work began.
  */
 export async function openResumableWrite(
   dir: string,

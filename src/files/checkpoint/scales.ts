@@ -18,11 +18,22 @@ export function scaleNames(name: string): string[] {
   ];
 }
 
-/** Scales of activations and of cached keys and values: they quantize what we compute in full precision. */
+const activationScales = [
+  "input_scale",
+  "output_scale",
+  "activation_scale",
+  "input_activation_scale",
+  "q_scale",
+  "k_scale",
+  "v_scale",
+  "kv_scale",
+  "prob_output_scale",
+  "input_scale_ub",
+];
+
+/** Whether it is a scale of activations or of cached keys and values, which we compute in full precision. */
 export function isActivationScale(name: string): boolean {
-  return /\.(input_scale|output_scale|activation_scale|input_activation_scale|[qkv]_scale|kv_scale|prob_output_scale|input_scale_ub)$/.test(
-    name,
-  );
+  return activationScales.some((ending) => name.endsWith(`.${ending}`));
 }
 
 /** Precision that 8-bit weights are read in: the model's own, as in transformers. */

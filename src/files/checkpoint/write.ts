@@ -196,7 +196,9 @@ async function writeInOneGo(
   extraBytes: number,
 ): Promise<ResumableWrite> {
   await requireFreeSpace(dir, plan.weightBytes + extraBytes);
-  const { path, commit, discard } = await stageDirectory(dir, { overwrite });
+  const stage = await stageDirectory(dir, { overwrite });
+  const { path } = stage;
+  const discard = (): Promise<void> => stage.discard();
   try {
     await createWeightFiles(path, plan.files, dir);
   } catch (cause) {
@@ -209,7 +211,7 @@ async function writeInOneGo(
     replaced: null,
     finished: false,
     record: () => Promise.resolve(),
-    commit,
+    commit: () => stage.commit(),
     leave: discard,
     discard,
   };

@@ -157,11 +157,8 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
   const source = sources.find(({ file }) => listed.has(file));
   if (source === undefined) {
     const others = [...listed.keys()].filter((name) => /\.(gguf|bin|pt|pth|h5|msgpack|onnx|safetensors)$/.test(name));
-    throw inputError(
-      "the model has neither " +
-        `${sources.map(({ file }) => file).join(", ")}${others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`}`,
-      { where: model },
-    );
+    const instead = others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`;
+    throw inputError(`the model has neither ${sources.map(({ file }) => file).join(", ")}${instead}`, { where: model });
   }
   if (part === "headers" && source.file.endsWith(source.shards === null ? ".safetensors" : ".safetensors.index.json")) {
     await requireSpace(source.shards === null ? [config] : [config, listed.get(source.file)!]);

@@ -172,11 +172,24 @@ export function limitError(cause: unknown): UpcycleError | null {
   return null;
 }
 
+/** What V8, Node, WebAssembly, onnxruntime and the system say where memory is short. */
+const outOfMemoryWords = [
+  /could not allocate memory/i,
+  /invalid (typed )?array (buffer )?length/i,
+  /invalid string length/i,
+  /cannot create a string longer/i,
+  /allocation failed/i,
+  /bad_alloc/i,
+  /bad allocation/i,
+  /failed to allocate/i,
+  /out of memory/i,
+  /\bENOMEM\b/i,
+  /Cannot allocate memory/i,
+];
+
 function isOutOfMemory(code: string, message: string): boolean {
   if (code === "ENOMEM" || code === "ERR_WORKER_OUT_OF_MEMORY" || code === "ERR_MEMORY_ALLOCATION_FAILED") return true;
-  return /could not allocate memory|invalid (typed )?array (buffer )?length|invalid string length|cannot create a string longer|allocation failed|bad_alloc|bad allocation|failed to allocate|out of memory|\bENOMEM\b|Cannot allocate memory/i.test(
-    message,
-  );
+  return outOfMemoryWords.some((words) => words.test(message));
 }
 
 function threadError(cause: Error): UpcycleError {

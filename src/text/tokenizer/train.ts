@@ -113,11 +113,8 @@ async function runTrainer(input: string, output: string, signal: AbortSignal | u
     const ended = (cause as { signal?: unknown }).signal;
     if (ended === "SIGINT" || ended === "SIGHUP" || ended === "SIGTERM")
       throw interruptedError("stopped while the tokenizer was trained");
-    const said =
-      String((cause as { stderr?: unknown }).stderr ?? "")
-        .trim()
-        .split("\n")
-        .at(-1) || String(cause);
+    const { stderr = "" } = cause as { readonly stderr?: string };
+    const said = stderr.trim().split("\n").at(-1) || String(cause);
     throw stopError(`training the tokenizer failed: ${said}`, { cause });
   }
 }

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { carriedTokenizerConfig, type CarriedTokenizer } from "../../../src/files/checkpoint/carried-tokenizer.js";
 
 const none: CarriedTokenizer = { tokenizerConfig: null, specialTokens: null, tokenizer: null, config: null };
@@ -14,7 +14,7 @@ const made = (from: Partial<CarriedTokenizer>): unknown => {
 };
 
 describe("tokenizer_config.json of a carried tokenizer", () => {
-  test("is made where there is none, with the ids of the model's config by name", () => {
+  it("is made where there is none, with the ids of the model's config by name", () => {
     expect(
       made({
         tokenizer,
@@ -35,7 +35,7 @@ describe("tokenizer_config.json of a carried tokenizer", () => {
     });
   });
 
-  test("gets a class if it names none, or code that stays behind", () => {
+  it("gets a class if it names none, or code that stays behind", () => {
     expect(made({ tokenizer, tokenizerConfig: { model_max_length: 9, chat_template: "x" } })).toEqual({
       model_max_length: 9,
       chat_template: "x",
@@ -54,7 +54,7 @@ describe("tokenizer_config.json of a carried tokenizer", () => {
     });
   });
 
-  test("stays as it is where it names a class, and where there is no tokenizer.json", () => {
+  it("stays as it is where it names a class, and where there is no tokenizer.json", () => {
     expect(made({ tokenizer, tokenizerConfig: { tokenizer_class: "LlamaTokenizerFast" } })).toBeNull();
     expect(made({ tokenizerConfig: { model_max_length: 9 } })).toBeNull();
     expect(made({})).toBeNull();

@@ -1,6 +1,6 @@
 import { copyRectangle, matrixShape } from "../../../src/files/numeric/rectangles.js";
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { planChunks, type Chunk } from "../../../src/files/checkpoint/chunks.js";
 import { fillChunk, type MakeRectangle } from "../../../src/files/checkpoint/fill.js";
 import type { PlannedFile } from "../../../src/files/checkpoint/plan-files.js";
@@ -128,7 +128,7 @@ async function assemble(file: PlannedFile, chunks: readonly Chunk[]): Promise<Ui
 }
 
 describe("chunks", () => {
-  test("of any size put every slot where its placement says, each byte once", async () => {
+  it("of any size put every slot where its placement says, each byte once", async () => {
     const size = fc.integer({ min: 1, max: 7 });
     await fc.assert(
       fc.asyncProperty(
@@ -155,7 +155,7 @@ describe("chunks", () => {
     );
   });
 
-  test("equal slots are made once and written everywhere", () => {
+  it("equal slots are made once and written everywhere", () => {
     const slots = ["x", "y", "z"].map((key, i) =>
       place(key, [64, 600], [192, 600], lines(600, { start: i * 64, run: 64, period: 192 })),
     );

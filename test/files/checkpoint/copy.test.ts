@@ -1,6 +1,6 @@
 import { mkdirSync, readFileSync, readdirSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { copyFiles, findCarried } from "../../../src/files/checkpoint/copy.js";
 import { isCarried } from "../../../src/files/formats/model-files.js";
 import { failure, fresh } from "./folders.js";
@@ -22,7 +22,7 @@ async function carried(from: string): Promise<Record<string, string>> {
 }
 
 describe("carried files", () => {
-  test("tokenizer, generation settings, templates and licences go along, byte for byte", async () => {
+  it("tokenizer, generation settings, templates and licences go along, byte for byte", async () => {
     const files = {
       "LICENSE.txt": "a",
       NOTICE: "b",
@@ -52,7 +52,7 @@ describe("carried files", () => {
     expect(["licensed.json", "noticeable", "tokenizer.json.bak"].some(isCarried)).toBe(false);
   });
 
-  test("a tokenizer without its config gets one", async () => {
+  it("a tokenizer without its config gets one", async () => {
     const dir = folder({
       "tokenizer.json": '{"added_tokens": [{"id": 1, "content": "<end>"}]}',
       "config.json": '{"eos_token_id": 1, "max_position_embeddings": 64}',
@@ -67,7 +67,7 @@ describe("carried files", () => {
     });
   });
 
-  test("files that are far too large to be a tokenizer's are refused with their size", async () => {
+  it("files that are far too large to be a tokenizer's are refused with their size", async () => {
     const dir = folder({ "tokenizer.json": "{}" });
     truncateSync(join(dir, "tokenizer.json"), 3e8);
     expect((await failure(findCarried(dir))).line).toContain(
@@ -75,7 +75,7 @@ describe("carried files", () => {
     );
   });
 
-  test("broken files are named", async () => {
+  it("a file to be carried that is broken is named in the error", async () => {
     const deep = folder({
       "tokenizer.json": "{}",
       "tokenizer_config.json": `{"chat_template": ${"[".repeat(1e5)}${"]".repeat(1e5)}}`,

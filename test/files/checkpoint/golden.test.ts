@@ -1,6 +1,6 @@
 import { readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { plannedWeightBytes } from "../../../src/files/checkpoint/write.js";
 import { fromFloat32, toFloat32 } from "../../../src/files/numeric/dtype.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
@@ -8,7 +8,7 @@ import { golden, goldenFolders } from "../../support/golden.js";
 import { allBytes, fresh, rewrite, variant, withCheckpoint } from "./folders.js";
 
 describe("golden models", () => {
-  test.each(goldenFolders)("%s opens, and rewriting it changes no byte of any tensor", async (model) => {
+  it.each(goldenFolders)("%s opens, and rewriting it changes no byte of any tensor", async (model) => {
     await withCheckpoint(golden(model), async (source) => {
       expect(source.unused).toEqual([]);
       expect(source.dtype).toBe("F32");
@@ -26,7 +26,7 @@ describe("golden models", () => {
     });
   });
 
-  test("sharded and whole give the same", async () => {
+  it("sharded and whole give the same", async () => {
     await withCheckpoint(golden("moe/mixtral"), async (source) => {
       const dir = fresh();
       const progress: number[] = [];
@@ -43,7 +43,7 @@ describe("golden models", () => {
     });
   });
 
-  test("reads values, rows and stored bytes", async () => {
+  it("reads values, rows and stored bytes", async () => {
     await withCheckpoint(golden("moe/qwen2_moe"), async (source) => {
       const whole = await source.readFloat32("layers.1.experts.3.down");
       expect(whole).toHaveLength(32 * 16);
@@ -61,7 +61,7 @@ describe("golden models", () => {
     });
   });
 
-  test.each(["F16", "BF16"] as const)("%s folders hold the rounded values and say so", async (dtype) => {
+  it.each(["F16", "BF16"] as const)("%s folders hold the rounded values and say so", async (dtype) => {
     await withCheckpoint(golden("dense/llama"), async (source) => {
       const dir = fresh();
       await rewrite(source, dir, { dtype, weights: ({ key }) => source.readFloat32(key) });
@@ -78,7 +78,7 @@ describe("golden models", () => {
     });
   });
 
-  test("GPT-2's first files: no prefix, masks beside the weights", async () => {
+  it("GPT-2's first files: no prefix, masks beside the weights", async () => {
     const mask = { name: "h.0.attn.bias", dtype: "F32" as const, shape: [1, 1, 4, 4], bytes: new Uint8Array(64) };
     const dir = variant("dense/gpt2", (tensors) => [
       ...tensors.map((tensor) => ({ ...tensor, name: tensor.name.replace("transformer.", "") })),
@@ -92,7 +92,7 @@ describe("golden models", () => {
     });
   });
 
-  test("buffers are ignored, and a head beside a tied embedding is named as unused", async () => {
+  it("buffers are ignored, and a head beside a tied embedding is named as unused", async () => {
     const dir = variant("dense/llama", (tensors) => [
       ...tensors,
       { name: "model.layers.0.self_attn.rotary_emb.inv_freq", dtype: "F32", shape: [4], bytes: new Uint8Array(16) },

@@ -1,6 +1,6 @@
 import { cpSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { previousName } from "../../../src/files/io/atomic.js";
 import { golden } from "../../support/golden.js";
@@ -104,13 +104,13 @@ describe("folders that cannot be opened", () => {
       "an interrupted replacement left the old version in",
     ],
   ];
-  test.each(cases)("%s", async (_, make, line) => {
+  it.each(cases)("refuses a model folder with this fault: %s", async (_, make, line) => {
     const error = await failure(openCheckpoint(make()));
     expect(error.kind).toBe("input");
     expect(error.line).toContain(line);
   });
 
-  test("index and files must agree", async () => {
+  it("index and files must agree", async () => {
     const sharded = (edit: (map: Record<string, string>) => void): string => {
       const dir = fresh();
       cpSync(golden("moe/mixtral"), dir, { recursive: true });

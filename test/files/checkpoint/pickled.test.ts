@@ -1,7 +1,7 @@
 import { cpSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { pickledTensors } from "../../../src/files/checkpoint/pickled.js";
@@ -46,7 +46,7 @@ async function only(file: RangeFile): Promise<Located> {
 }
 
 describe("torch.save archives", () => {
-  test("every tensor that torch wrote, as torch reads it", async () => {
+  it("every tensor that torch wrote, as torch reads it", async () => {
     const expected = new Uint8Array(readFileSync(fixture("expected.safetensors")));
     const { tensors } = parseSafetensors(expected, "expected");
     const found = new Map(await pickledTensors(inMemory(readFileSync(fixture("tensors.bin"))), "tensors.bin"));
@@ -57,7 +57,7 @@ describe("torch.save archives", () => {
     }
   });
 
-  test("pickle protocol 4, and ZIP64 archives", async () => {
+  it("pickle protocol 4, and ZIP64 archives", async () => {
     const found = new Map(await pickledTensors(inMemory(readFileSync(fixture("protocol4.bin"))), "f"));
     expect(found.get("b")!.shape).toEqual([8, 6]);
     const tensors = [{ name: "w", elements: 3, size: [3], stride: [1] }];
@@ -71,7 +71,7 @@ describe("torch.save archives", () => {
     expect(await (await only(inMemory(file))).read(1, 2)).toEqual(f32(2, 3));
   });
 
-  test("any part of any view is the same part of the whole", async () => {
+  it("any part of any view is the same part of the whole", async () => {
     const axis = fc.record({ size: fc.integer({ min: 1, max: 4 }), gap: fc.nat(2) });
     await fc.assert(
       fc.asyncProperty(
@@ -113,7 +113,7 @@ describe("torch.save archives", () => {
     );
   });
 
-  test("long runs are read one by one, not with what lies between them", async () => {
+  it("long runs are read one by one, not with what lies between them", async () => {
     const [rows, width, run] = [4, 60_000, 20_000];
     const file = inMemory(
       archive(
@@ -216,13 +216,13 @@ describe("torch.save archives", () => {
       "no tensors by name (found model, step)",
     ],
   ];
-  test.each(refused)("%s: refused", async (_, bytes, words) => {
+  it.each(refused)("refuses an archive with this fault: %s", async (_, bytes, words) => {
     const error = await failure(pickledTensors(inMemory(bytes), "f"));
     expect(error.kind).toBe("input");
     expect(error.line).toContain(words);
   });
 
-  test("a file changed anywhere gives tensors inside it, or an error", async () => {
+  it("a file changed anywhere gives tensors inside it, or an error", async () => {
     const whole = readFileSync(fixture("tensors.bin"));
     // Names, shapes and the directory are at the ends; the pickle is what matters most.
     const place = fc.oneof(fc.nat(2100), fc.nat(whole.length - 1));
@@ -251,7 +251,7 @@ describe("folders of pytorch_model.bin", () => {
     return dir;
   };
 
-  test("shards of views give the golden weights", async () => {
+  it("shards of views give the golden weights", async () => {
     const dir = pickledLlama();
     await withCheckpoint(golden("dense/llama"), async (expected) =>
       withCheckpoint(dir, async (found) => {
@@ -266,7 +266,7 @@ describe("folders of pytorch_model.bin", () => {
     ]);
   });
 
-  test("safetensors are preferred", async () => {
+  it("a folder with both formats is read from its safetensors", async () => {
     const dir = variant("dense/llama");
     writeFileSync(join(dir, "pytorch_model.bin"), "rubbish");
     await withCheckpoint(dir, async ({ tensors }) =>
@@ -276,7 +276,7 @@ describe("folders of pytorch_model.bin", () => {
     expect((await failure(openCheckpoint(dir))).line).toContain("pytorch_model.bin: file is no torch.save archive");
   });
 
-  test("a shard without index, an index to elsewhere", async () => {
+  it("a shard without index, an index to elsewhere", async () => {
     const dir = pickledLlama();
     const index = join(dir, "pytorch_model.bin.index.json");
     writeFileSync(index, readFileSync(index, "utf8").replaceAll("pytorch_model-00002-of-00002.bin", "../model.bin"));

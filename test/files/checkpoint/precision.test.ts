@@ -1,10 +1,10 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { plannedWeightBytes } from "../../../src/files/checkpoint/write.js";
 import { golden } from "../../support/golden.js";
 import { fresh, rewrite, variant, withCheckpoint } from "./folders.js";
 
 describe("what stays in float32", () => {
-  test.each([
+  it.each([
     ["moe/deepseek_v3", "mlp.gate.e_score_correction_bias"],
     ["moe/glm4_moe", "mlp.gate.e_score_correction_bias"],
     ["moe/hy_v3", "mlp.expert_bias"],
@@ -26,7 +26,7 @@ describe("what stays in float32", () => {
   });
 });
 
-test("layers for multi-token prediction behind the last one are named as unused", async () => {
+it("layers for multi-token prediction behind the last one are named as unused", async () => {
   const dir = variant("moe/deepseek_v3", (tensors) => [
     ...tensors,
     ...tensors

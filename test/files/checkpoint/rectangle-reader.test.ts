@@ -1,6 +1,6 @@
 import { copyRectangle, matrixShape } from "../../../src/files/numeric/rectangles.js";
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { openRectangleReader } from "../../../src/files/checkpoint/rectangle-reader.js";
 import { floatBytes } from "../../../src/files/numeric/dtype.js";
@@ -8,7 +8,7 @@ import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { golden } from "../../support/golden.js";
 
 describe("regions", () => {
-  test.each(["dense/llama", "dense/phi3", "dense/gpt_neox", "dense/stablelm_qk"])(
+  it.each(["dense/llama", "dense/phi3", "dense/gpt_neox", "dense/stablelm_qk"])(
     "of %s are parts of its tensors",
     async (model) => {
       const checkpoint = await openCheckpoint(golden(model));
@@ -45,7 +45,7 @@ describe("regions", () => {
     },
   );
 
-  test("of turned and large tensors are read in pieces, short ones from blocks that are kept", async () => {
+  it("of turned and large tensors are read in pieces, short ones from blocks that are kept", async () => {
     const [rows, columns] = [700, 900];
     // Stored [columns, rows]: slot element (i, j) is stored element j * rows + i.
     const stored = Uint16Array.from({ length: rows * columns }, (_, i) => i);

@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { inspectModel } from "../../../src/surgery/convert/inspect.js";
 import { fromFloat32, toFloat32 } from "../../../src/files/numeric/dtype.js";
@@ -54,7 +54,7 @@ const blocks = (name: string, [rows = 0, columns = 0]: readonly number[]): Tenso
 };
 
 describe("8-bit weights", () => {
-  test("with blocks of scales, rounded to the model's precision; parts are parts of the whole", async () => {
+  it("with blocks of scales, rounded to the model's precision; parts are parts of the whole", async () => {
     const dir = quantizedLlama(blocks, { quantization_config: { quant_method: "fp8", weight_block_size: [24, 16] } });
     await withCheckpoint(dir, async (checkpoint) => {
       expect(checkpoint.dtype).toBe("BF16");
@@ -79,7 +79,7 @@ describe("8-bit weights", () => {
     ]);
   });
 
-  test.each(["float32", "float16"])("are read in the model's %s", async (dtype) => {
+  it.each(["float32", "float16"])("are read in the model's %s", async (dtype) => {
     await withCheckpoint(
       quantizedLlama((name) => [floats(`${name}_scale`, [], [0.3])], { dtype }),
       async (checkpoint) => {
@@ -91,7 +91,7 @@ describe("8-bit weights", () => {
     );
   });
 
-  test("scales of rows in bfloat16; scales of activations are named and not read", async () => {
+  it("scales of rows in bfloat16; scales of activations are named and not read", async () => {
     const dir = quantizedLlama((name, [rows = 0]) => [
       floats(
         `${name}_scale`,
@@ -112,7 +112,7 @@ describe("8-bit weights", () => {
     });
   });
 
-  test("without quantization_config they are plain values", async () => {
+  it("without quantization_config they are plain values", async () => {
     await withCheckpoint(
       quantizedLlama(() => [], { quantization_config: null }),
       async (checkpoint) => {
@@ -145,7 +145,7 @@ describe("8-bit weights", () => {
       "up_proj.weight is F32 but has scales",
     ],
   ];
-  test.each(refused)("%s: refused", async (_, make, words) => {
+  it.each(refused)("refuses %s with a line that names the tensor", async (_, make, words) => {
     const error = await failure(openCheckpoint(make()));
     expect(error.kind).toBe("input");
     expect(error.line).toContain(words);

@@ -4,7 +4,7 @@
  */
 import { copyFileSync, mkdirSync, readdirSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { findCarried } from "../../../src/files/checkpoint/copy.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { readParentCard } from "../../../src/surgery/convert/parent-card.js";
@@ -52,18 +52,18 @@ describe.skipIf(!hasSpecialFiles)("a pipe in a model folder", () => {
     ["metrics.jsonl", readMetrics],
     ["result.json", (dir) => readRuns(dir, lawById("chinchilla")!)],
   ];
-  test.each(readers)("as %s", async (name, read) => {
+  it.each(readers)("as %s is refused as a pipe", async (name, read) => {
     const dir = model(name, makeFifo);
     expect(await said(name, read(dir))).toBe(pipe);
   });
 
-  test("as the index of the shards", async () => {
+  it("as the index of the shards is refused as a pipe", async () => {
     const dir = model("model.safetensors", () => undefined);
     makeFifo(join(dir, "model.safetensors.index.json"));
     expect(await said("model.safetensors.index.json", openCheckpoint(dir))).toBe(pipe);
   });
 
-  test("as its card says nothing, and as one of the files of others is as good as absent", async () => {
+  it("as its card says nothing, and as one of the files of others is as good as absent", async () => {
     expect((await readParentCard(model("README.md", makeFifo), {})).license).toBeNull();
     makeFifo(join(root, "token"));
     expect((await hubSettings({ HF_TOKEN_PATH: join(root, "token"), HF_HOME: root })).token).toBeUndefined();
@@ -71,7 +71,7 @@ describe.skipIf(!hasSpecialFiles)("a pipe in a model folder", () => {
     expect(await graphCache(root).read("key")).toBeUndefined();
   });
 
-  test("as the folder itself", async () => {
+  it("as the folder itself is refused by what it is", async () => {
     const fifo = makeFifo(join(root, "folder"));
     expect((await failure(openCheckpoint(fifo))).line).toBe(`${fifo}: this is a pipe (FIFO), expected a model folder`);
     expect((await failure(openCheckpoint("/dev/null"))).line).toBe(
@@ -81,14 +81,14 @@ describe.skipIf(!hasSpecialFiles)("a pipe in a model folder", () => {
 });
 
 describe("a link that leads nowhere", () => {
-  test.each(["config.json", "model.safetensors"])("as %s is called one", async (name) => {
+  it.each(["config.json", "model.safetensors"])("as %s is called one", async (name) => {
     const dir = model(name, (path) => symlinkSync("blobs/gone", path));
     expect(await said(name, openCheckpoint(dir))).toBe(
       "this is a link to blobs/gone, which is not there; put that back, or remove the link",
     );
   });
 
-  test("as the tokenizer, and as the folder", async () => {
+  it("as the tokenizer, and as the folder", async () => {
     const dir = model("tokenizer.json", (path) => symlinkSync("gone", path));
     expect(await said("tokenizer.json", openTokenizer(dir))).toContain("this is a link to gone, which is not there");
     symlinkSync("gone", join(root, "nowhere"));
@@ -99,7 +99,7 @@ describe("a link that leads nowhere", () => {
 });
 
 describe("files of a model folder", () => {
-  test("that are larger than any of their kind are not read", async () => {
+  it("that are larger than any of their kind are not read", async () => {
     const huge = (path: string): void => {
       writeFileSync(path, "");
       truncateSync(path, 2 ** 40);
@@ -115,7 +115,7 @@ describe("files of a model folder", () => {
     }
   });
 
-  test.each([
+  it.each([
     ["an empty one", "", "the file is empty, expected JSON"],
     [
       "UTF-16",

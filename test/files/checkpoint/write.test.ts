@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import type { Checkpoint } from "../../../src/files/checkpoint/open.js";
 import { writeCheckpoint } from "../../../src/files/checkpoint/write.js";
@@ -16,7 +16,7 @@ describe("writing", () => {
   const spec = (): Promise<Checkpoint["spec"]> =>
     withCheckpoint(golden("dense/qwen3"), (checkpoint) => Promise.resolve(checkpoint.spec));
 
-  test("asks for every slot once, in write order, and copies carried and further files", async () => {
+  it("asks for every slot once, in write order, and copies carried and further files", async () => {
     const source = variant("dense/qwen3");
     writeFileSync(join(source, "tokenizer.json"), "{}");
     writeFileSync(join(source, "modeling_x.py"), "");
@@ -47,7 +47,7 @@ describe("writing", () => {
     expect(readFileSync(join(dir, "generation_config.json"), "utf8")).toBe("{}");
   });
 
-  test("a taken folder is refused, or replaced as a whole", async () => {
+  it("a taken folder is refused, or replaced as a whole", async () => {
     const dir = variant("dense/llama");
     rmSync(join(dir, "expected.safetensors"));
     const before = readdirSync(dir);
@@ -62,7 +62,7 @@ describe("writing", () => {
     expect(existsSync(previousName(dir))).toBe(false);
   });
 
-  test("an open model can be replaced by what is read from it", async () => {
+  it("an open model can be replaced by what is read from it", async () => {
     const dir = variant("dense/llama");
     rmSync(join(dir, "expected.safetensors"));
     await withCheckpoint(dir, async (source) => {
@@ -72,7 +72,7 @@ describe("writing", () => {
     });
   });
 
-  test("a failure in the middle leaves nothing, or the old folder", async () => {
+  it("a failure in the middle leaves nothing, or the old folder", async () => {
     const model = await spec();
     let calls = 0;
     const failing: (slot: Slot) => Promise<Float32Array> = (slot) =>
@@ -91,7 +91,7 @@ describe("writing", () => {
     await withCheckpoint(dir, (checkpoint) => Promise.resolve(expect(checkpoint.spec.family).toBe("llama")));
   });
 
-  test("what a killed writer leaves is not a model", async () => {
+  it("what a killed writer leaves is not a model", async () => {
     const model = await spec();
     const parent = fresh();
     const states: string[] = [];
@@ -113,7 +113,7 @@ describe("writing", () => {
     expect(readdirSync(parent)).toEqual(["m"]);
   });
 
-  test("places that cannot be written to", async () => {
+  it("places that cannot be written to", async () => {
     const model = await spec();
     const file = fresh();
     writeFileSync(file, "");
@@ -124,7 +124,7 @@ describe("writing", () => {
     expect((await failure(write("/proc/none/m"))).line).toContain("/proc/none/m");
   });
 
-  test("too large for the disk is known before anything is written", async () => {
+  it("too large for the disk is known before anything is written", async () => {
     const model = await spec();
     const dir = fresh();
     const layers = Array.from({ length: 9000 }, () => ({
@@ -137,7 +137,7 @@ describe("writing", () => {
     expect(existsSync(dir)).toBe(false);
   });
 
-  test("a wrong amount of data, and names that are taken", async () => {
+  it("a wrong amount of data, and names that are taken", async () => {
     const model = await spec();
     await expect(
       writeCheckpoint({ dir: fresh(), spec: model, dtype: "F32", weights: () => Promise.resolve(new Float32Array(3)) }),

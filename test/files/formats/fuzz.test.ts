@@ -6,7 +6,7 @@ import { UpcycleError } from "../../../src/base/errors.js";
 import { jsonText, shown } from "../../../src/base/shown.js";
 import { encodeSafetensors, parseSafetensors } from "../../../src/files/formats/safetensors.js";
 
-it("damaged headers, indexes, configs and archives end as a value or as bad input, in time and in little memory", () => {
+it("damaged headers, indexes, configs and archives end as a value or as bad input, in time and little memory", () => {
   const seed = fc.sample(fc.nat(1_000_000), 1)[0]!;
   const script = fileURLToPath(new URL("../../../bench/fuzz.mjs", import.meta.url));
   const { status, stdout, stderr } = spawnSync(

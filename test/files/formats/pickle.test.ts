@@ -1,19 +1,19 @@
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { readPickle, type PickleHost } from "../../../src/files/formats/pickle.js";
 import { global, op, pickle, type PicklePart } from "./torch-archive.js";
 
 const host: PickleHost<string> = {
   knows: (name) => name === "a.b",
-  call: (name, args) => (args.length === 1 ? { kind: "host", value: `${name}(${String(args[0])})` } : null),
+  call: (name, args) => (args.length === 1 ? { kind: "host", value: `${name}(${JSON.stringify(args[0])})` } : null),
   persistent: (id) => (id === "stored" ? { kind: "host", value: "storage" } : null),
 };
 const read = (...parts: PicklePart[]): unknown => readPickle(pickle(...parts), host, "t");
 const tuple = (...items: unknown[]): object => ({ kind: "tuple", items });
 
 describe("pickle", () => {
-  test("atoms, containers, memo", () => {
+  it("reads atoms, containers and what the memo repeats", () => {
     expect(read(op("(NK\x07M\x01\x02"), 5, -5, "é", op("U\x02abC\x01x"), Uint8Array.of(0x88, 0x89), op("t"))).toEqual(
       tuple(null, 7, 513, 5, -5, "é", "ab", Uint8Array.of(120), true, false),
     );
@@ -76,7 +76,7 @@ describe("pickle", () => {
     ["no end of a name", [op("cabc")], /breaks off in a name/],
     ["a later protocol", [Uint8Array.of(0x80, 6)], /protocol above 5/],
   ];
-  test.each(refused)("%s is refused", (_, parts, words) => {
+  it.each(refused)("%s is refused", (_, parts, words) => {
     expect(() => read(...parts)).toThrow(UpcycleError);
     try {
       read(...parts);
@@ -85,7 +85,7 @@ describe("pickle", () => {
     }
   });
 
-  test("any bytes give a value or an error that says where", () => {
+  it("any bytes give a value or an error that says where", () => {
     const opcodes = fc.constantFrom(
       ...[
         0x28, 0x2e, 0x4e, 0x4b, 0x29, 0x85, 0x86, 0x74, 0x5d, 0x61, 0x65, 0x7d, 0x73, 0x75, 0x71, 0x68, 0x52, 0x51,

@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { duplicateKey } from "../../../src/files/formats/duplicate-key.js";
 import {
@@ -44,7 +44,7 @@ const entry = (change: object, dataBytes = 16): Uint8Array =>
   file(JSON.stringify({ w: { dtype: "F32", shape: [2, 2], data_offsets: [0, 16], ...change } }), dataBytes);
 
 describe("safetensors", () => {
-  test("what is written is read back, aligned and tiled", () => {
+  it("what is written is read back, aligned and tiled", () => {
     fc.assert(
       fc.property(tensors, fc.dictionary(fc.string(), fc.string()), (list, metadata) => {
         const bytes = encodeSafetensors(list, metadata);
@@ -62,7 +62,7 @@ describe("safetensors", () => {
     );
   });
 
-  test("the header says format pt and is padded with spaces", () => {
+  it("the header says format pt and is padded with spaces", () => {
     const { bytes } = planHeader([{ name: "w", dtype: "BF16", shape: [3] }]);
     const text = new TextDecoder().decode(bytes.subarray(8));
     expect(bytes.byteLength % 8).toBe(0);
@@ -72,11 +72,11 @@ describe("safetensors", () => {
     expect(text).toMatch(/} *$/);
   });
 
-  test("float item sizes agree with the conversions", () => {
+  it("float item sizes agree with the conversions", () => {
     expect(itemSizes).toMatchObject(floatBytes);
   });
 
-  test.each<[string, Uint8Array, RegExp]>([
+  it.each<[string, Uint8Array, RegExp]>([
     ["empty file", new Uint8Array(0), /file has 0 bytes/],
     [
       "header beyond the file",
@@ -129,7 +129,7 @@ describe("safetensors", () => {
     expect(() => parseSafetensors(bytes, "x.safetensors")).toThrow(UpcycleError);
   });
 
-  test("mutated files are read or refused, never anything else", () => {
+  it("mutated files are read or refused, never anything else", () => {
     const mutation = fc.record({ at: fc.nat(), byte: fc.nat(255), cut: fc.option(fc.nat()) });
     fc.assert(
       fc.property(tensors, fc.array(mutation, { minLength: 1, maxLength: 4 }), (list, mutations) => {
@@ -149,7 +149,7 @@ describe("safetensors", () => {
     );
   });
 
-  test("any JSON as header is read or refused", () => {
+  it("any JSON as header is read or refused", () => {
     fc.assert(
       fc.property(
         fc.dictionary(
@@ -178,11 +178,11 @@ describe("safetensors", () => {
 });
 
 describe("duplicateKey", () => {
-  test("finds nothing in what JSON.stringify wrote", () => {
+  it("finds nothing in what JSON.stringify wrote", () => {
     fc.assert(fc.property(fc.jsonValue(), (value) => duplicateKey(JSON.stringify(value)) === undefined));
   });
 
-  test("finds repeated keys at any depth, however escaped", () => {
+  it("finds repeated keys at any depth, however escaped", () => {
     expect(duplicateKey('{"a":[{"x":1,"y":{"x":2}},{"x":1}],"b":"a"}')).toBeUndefined();
     expect(duplicateKey('{"a":[{"x":1,"y":[1,"x"],"x":2}]}')).toBe("x");
     expect(duplicateKey('{"a":1,"\\u0061":2}')).toBe("a");
@@ -190,7 +190,7 @@ describe("duplicateKey", () => {
   });
 });
 
-test("tensors that lie in another order than they are listed are put in order", () => {
+it("tensors that lie in another order than they are listed are put in order", () => {
   const header = Object.fromEntries(
     [2, 0, 1].map((i) => [`t${i}`, { dtype: "F32", shape: [1], data_offsets: [4 * i, 4 * i + 4] }]),
   );

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { tensorBytes } from "../../../src/files/formats/safetensors.js";
 import { parseIndex, planShards, shardName } from "../../../src/files/formats/shards.js";
@@ -16,7 +16,7 @@ const tensors = fc
   .map((list) => list.map((tensor, i) => ({ name: `t${i}`, ...tensor })));
 
 describe("planShards", () => {
-  test("keeps order, respects the limit, and the index says where everything is", () => {
+  it("keeps order, respects the limit, and the index says where everything is", () => {
     fc.assert(
       fc.property(tensors, fc.integer({ min: 1, max: 400 }), (list, maxBytes) => {
         const { shards, index } = planShards(list, maxBytes);
@@ -37,12 +37,12 @@ describe("planShards", () => {
     );
   });
 
-  test("names files as transformers does", () => {
+  it("names files as transformers does", () => {
     expect(shardName(0, 1)).toBe("model.safetensors");
     expect(shardName(2, 12)).toBe("model-00003-of-00012.safetensors");
   });
 
-  test("writes the index transformers wrote", () => {
+  it("writes the index transformers wrote", () => {
     const golden = readFileSync(
       new URL("../../golden/moe/mixtral/model.safetensors.index.json", import.meta.url),
       "utf8",
@@ -74,27 +74,27 @@ describe("planShards", () => {
     ]);
   });
 
-  test("refuses a limit of zero", () => {
+  it("refuses a limit of zero", () => {
     expect(() => planShards([], 0)).toThrow(UpcycleError);
     expect(() => planShards([], NaN)).toThrow(UpcycleError);
   });
 });
 
 describe("parseIndex", () => {
-  test.each([
+  it.each([
     ["nope", /not valid JSON/],
     ["null", /no weight_map object/],
     ['{"weight_map":[]}', /no weight_map object/],
     ['{"weight_map":{"a":"../x.safetensors"}}', /"..\/x.safetensors", expected a .safetensors file beside the index/],
     ['{"weight_map":{"a":3}}', /mapped to 3/],
     ['{"weight_map":{"a":"m.safetensors","a":"n.safetensors"}}', /"a" twice/],
-  ])("refuses %s", (text, message) => {
+  ])("refuses the index %s", (text, message) => {
     expect(() => parseIndex(text, "i")).toThrow(message);
     expect(() => parseIndex(text, "i")).toThrow(UpcycleError);
   });
 });
 
-test("an index of 100,000 files, and shards so small that there would be as many, are refused by their number", () => {
+it("an index of 100,000 files, and shards so small that there would be as many, are refused by their number", () => {
   const map = Object.fromEntries(Array.from({ length: 100_000 }, (_, i) => [`t${i}`, `model-${i}.safetensors`]));
   expect(() => parseIndex(JSON.stringify({ weight_map: map }), "i")).toThrow(
     "index lists 100000 files, the limit is 10000",

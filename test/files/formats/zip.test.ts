@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import {
   localHeaderBytes,
@@ -41,15 +41,15 @@ describe("zip", () => {
   };
   const members = Object.entries(content).map(([name, bytes]) => ({ name, bytes }));
 
-  test.each([
+  it.each([
     ["short sizes", {}],
     ["ZIP64 sizes", { zip64: true }],
     ["a comment", { comment: "PK\x05\x06 made by hand, and long enough to hold a record" }],
-  ])("%s", (_, options) => {
+  ])("reads back every member of an archive with %s", (_, options) => {
     expect(unzip(zipArchive(members, options))).toEqual(content);
   });
 
-  test("a compressed member is told from a stored one", () => {
+  it("a compressed member is told from a stored one", () => {
     const file = zipArchive([{ name: "a", bytes: Uint8Array.of(1), method: 8 }]);
     const end = zipEnd(file, file.length, "t");
     expect(
@@ -58,32 +58,29 @@ describe("zip", () => {
     ).toBe(false);
   });
 
-  test("a name that occurs twice is refused", () => {
+  it("a name that occurs twice is refused", () => {
     expect(() => unzip(zipArchive([...members, members[0]!]))).toThrow('zip archive has "m/data.pkl" twice');
   });
 
-  test.each([false, true])(
-    "cut short or changed anywhere: members inside the file, or an error (zip64 %s)",
-    (zip64) => {
-      const whole = zipArchive(members, { zip64 });
-      fc.assert(
-        fc.property(
-          fc.nat(whole.length),
-          fc.array(fc.tuple(fc.nat(whole.length - 1), fc.nat(255)), { maxLength: 4 }),
-          (length, changes) => {
-            const file = whole.slice(0, changes.length === 0 ? length : whole.length);
-            for (const [at, byte] of changes) file[at] = byte;
-            try {
-              unzip(file);
-            } catch (error) {
-              expect(error).toBeInstanceOf(UpcycleError);
-              expect((error as UpcycleError).kind).toBe("input");
-            }
-          },
-        ),
-        { numRuns: 2000 },
-      );
-      expect(() => unzip(whole.slice(0, -1))).toThrow("zip archive has no end record");
-    },
-  );
+  it.each([false, true])("cut short or changed anywhere: members inside the file, or an error (zip64 %s)", (zip64) => {
+    const whole = zipArchive(members, { zip64 });
+    fc.assert(
+      fc.property(
+        fc.nat(whole.length),
+        fc.array(fc.tuple(fc.nat(whole.length - 1), fc.nat(255)), { maxLength: 4 }),
+        (length, changes) => {
+          const file = whole.slice(0, changes.length === 0 ? length : whole.length);
+          for (const [at, byte] of changes) file[at] = byte;
+          try {
+            unzip(file);
+          } catch (error) {
+            expect(error).toBeInstanceOf(UpcycleError);
+            expect((error as UpcycleError).kind).toBe("input");
+          }
+        },
+      ),
+      { numRuns: 2000 },
+    );
+    expect(() => unzip(whole.slice(0, -1))).toThrow("zip archive has no end record");
+  });
 });

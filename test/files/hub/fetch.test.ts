@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { parseSafetensors } from "../../../src/files/formats/safetensors.js";
@@ -74,7 +74,7 @@ const bodies = (name: string): string[] =>
   hub.requests.filter((request) => request.includes(`/${name}`) && !request.endsWith("bytes=0-0"));
 
 describe("a model of the Hub", () => {
-  test("becomes a folder in the cache of huggingface_hub, with the files that are needed", async () => {
+  it("becomes a folder in the cache of huggingface_hub, with the files that are needed", async () => {
     const events: HubEvent[] = [];
     const dir = await get(model, { onEvent: (event) => events.push(event) });
     expect(dir).toBe(join(repoDir(), "snapshots", commit));
@@ -96,7 +96,7 @@ describe("a model of the Hub", () => {
     expect([...done].sort((a, b) => a - b)).toEqual(done);
   });
 
-  test("is downloaded once, whatever name its commit is asked by", async () => {
+  it("is downloaded once, whatever name its commit is asked by", async () => {
     await get();
     hub.requests.length = 0;
     expect(await get(`${model}@v1`)).toBe(await get(`${model}@${commit}`));
@@ -104,7 +104,7 @@ describe("a model of the Hub", () => {
     expect(readdirSync(join(repoDir(), "refs")).sort()).toEqual(["main", "v1"]);
   });
 
-  test("is its headers alone, of the full length, where no weights are read", async () => {
+  it("is its headers alone, of the full length, where no weights are read", async () => {
     const dir = await get(model, { part: "headers" });
     expect(dir).toBe(join(repoDir(), "headers", commit));
     expect(modelName(dir)).toBe("org/tiny");
@@ -121,7 +121,7 @@ describe("a model of the Hub", () => {
     expect(await get(model, { part: "config" })).toBe(whole);
   });
 
-  test("whose headers alone are here gives no weights, wherever the folder is linked, copied or moved to", async () => {
+  it("whose headers alone are here gives no weights, wherever the folder is linked, copied or moved to", async () => {
     const dir = await get(model, { part: "headers" });
     const [link, copy, moved] = [join(cacheDir, "link"), join(cacheDir, "copy"), join(cacheDir, "moved")];
     symlinkSync(dir, link);
@@ -153,7 +153,7 @@ describe("a model of the Hub", () => {
     }
   });
 
-  test("whose headers are here is used without a network, for what headers are enough for", async () => {
+  it("whose headers are here is used without a network, for what headers are enough for", async () => {
     expect(await get(model, { part: "config" })).toBe(join(repoDir(), "headers", commit));
     const offline = { offline: true, endpoint: "http://127.0.0.1:1" };
     expect((await failure(get(model, { part: "headers", ...offline }))).line).toContain(
@@ -174,7 +174,7 @@ describe("a model of the Hub", () => {
     expect(await get(model, { part: "headers", endpoint: "http://127.0.0.1:1" })).toBe(dir);
   });
 
-  test("gives its headers after a broken line", async () => {
+  it("gives its headers after a broken line", async () => {
     Object.assign(hub.trouble, { breakAfter: 100, breaks: 2 });
     const dir = await get(model, { part: "headers" });
     expect(readdirSync(dir).sort()).toEqual(["config.json", "model.safetensors"]);
@@ -184,7 +184,7 @@ describe("a model of the Hub", () => {
     expect((await failure(get(model, { part: "headers" }))).kind).toBe("stopped");
   });
 
-  test("has headers that can be read, or none are kept", async () => {
+  it("has headers that can be read, or none are kept", async () => {
     const broken = await fakeHub({
       "org/tiny": {
         "config.json": files["config.json"],
@@ -198,7 +198,7 @@ describe("a model of the Hub", () => {
     await broken.close();
   });
 
-  test("may be an adapter, which is no model: its config, card and weights alone", async () => {
+  it("may be an adapter, which is no model: its config, card and weights alone", async () => {
     const adapter = {
       "adapter_config.json": text("{}"),
       "adapter_model.safetensors": text("factors"),
@@ -216,7 +216,7 @@ describe("a model of the Hub", () => {
     expect((await failure(get(model, { part: "adapter" }))).line).toContain("there is no adapter_config.json");
   });
 
-  test("of torch.save has no headers: it comes as a whole", async () => {
+  it("of torch.save has no headers: it comes as a whole", async () => {
     const pickled = await fakeHub({ "org/tiny": { "config.json": text("{}"), "pytorch_model.bin": text("weights") } });
     expect(readdirSync(await get(model, { part: "headers", endpoint: pickled.endpoint })).sort()).toEqual([
       "config.json",
@@ -239,7 +239,7 @@ describe("a model of the Hub", () => {
     await sharded.close();
   });
 
-  test("comes in shards, or as pytorch_model.bin", async () => {
+  it("comes in shards, or as pytorch_model.bin", async () => {
     const index = (names: string[]): Uint8Array =>
       text(JSON.stringify({ weight_map: Object.fromEntries(names.map((name, i) => [`t${i}`, name])) }));
     const sharded = await fakeHub({
@@ -282,7 +282,7 @@ describe("a model of the Hub", () => {
 });
 
 describe("a broken line", () => {
-  test("is taken up again where it broke", async () => {
+  it("is taken up again where it broke", async () => {
     Object.assign(hub.trouble, { breakAfter: 20_000, breaks: 3 });
     const dir = await get();
     expect(new Uint8Array(readFileSync(join(dir, "model.safetensors")))).toEqual(weights);
@@ -294,7 +294,7 @@ describe("a broken line", () => {
     ]);
   });
 
-  test("that brings nothing more ends the download; the next call goes on", async () => {
+  it("that brings nothing more ends the download; the next call goes on", async () => {
     Object.assign(hub.trouble, { breakAfter: 30_000, breaks: 1 });
     const error = await failure(
       get(model, {
@@ -316,7 +316,7 @@ describe("a broken line", () => {
     expect(existsSync(partial())).toBe(false);
   });
 
-  test("Ctrl-C keeps what has come", async () => {
+  it("Ctrl-C keeps what has come", async () => {
     hub.trouble.slow = true;
     const controller = new AbortController();
     const half = Math.floor(weights.length / 2);
@@ -335,7 +335,7 @@ describe("a broken line", () => {
     expect(new Uint8Array(readFileSync(join(await get(), "model.safetensors")))).toEqual(weights);
   });
 
-  test("a part that is longer than the file is thrown away, a wrong one shows in the checksum", async () => {
+  it("a part that is longer than the file is thrown away, a wrong one shows in the checksum", async () => {
     mkdirSync(join(repoDir(), "blobs"), { recursive: true });
     writeFileSync(partial(), new Uint8Array(weights.length + 1));
     await get();
@@ -361,7 +361,7 @@ describe("a broken line", () => {
     expect(existsSync(partial())).toBe(false);
   });
 
-  test("of a server that sends whole files only is taken up again by leaving out what is here", async () => {
+  it("of a server that sends whole files only is taken up again by leaving out what is here", async () => {
     mkdirSync(join(repoDir(), "blobs"), { recursive: true });
     writeFileSync(partial(), weights.subarray(0, 1000));
     hub.trouble.wholeOnly = true;
@@ -383,7 +383,7 @@ describe("a broken line", () => {
 });
 
 describe("refusals", () => {
-  test("damaged files never get their name", async () => {
+  it("damaged files never get their name", async () => {
     for (const damage of ["tokenizer.json", "model.safetensors"]) {
       hub.trouble.damage = damage;
       expect((await failure(get())).line).toContain(`${damage} arrived damaged`);
@@ -391,7 +391,7 @@ describe("refusals", () => {
     expect(existsSync(join(repoDir(), "snapshots", commit, "model.safetensors"))).toBe(false);
   });
 
-  test("a gated model needs a token that may read it", async () => {
+  it("a gated model needs a token that may read it", async () => {
     hub.trouble.token = "hf_right";
     const none = await failure(get());
     expect([none.kind, none.line]).toEqual([
@@ -408,20 +408,20 @@ describe("refusals", () => {
     await get(model, { token: "hf_right" });
   });
 
-  test.each([
+  it.each([
     [401, "", "input", "does not accept the token"],
     [404, "RepoNotFound", "input", "the Hub has no such model; check the name and revision"],
     [404, "RevisionNotFound", "input", "the model has no revision main"],
     [429, "", "stopped", "too many requests"],
     [500, "", "stopped", "the Hub says 500"],
-  ])("status %d %s", async (status, code, kind, words) => {
+  ])("an answer with status %d %s says what to do", async (status, code, kind, words) => {
     Object.assign(hub.trouble, { status, code });
     const error = await failure(get(model, { token: "hf_any" }));
     expect(error.kind).toBe(kind);
     expect(error.line).toContain(words);
   });
 
-  test("an endpoint that is no address", async () => {
+  it("an endpoint that is no address", async () => {
     for (const endpoint of ["huggingface.co", "http://", "ftp://host"]) {
       const error = await failure(get(model, { endpoint }));
       expect([error.kind, error.line]).toEqual([
@@ -431,7 +431,7 @@ describe("refusals", () => {
     }
   });
 
-  test("no such revision, no config, no weights we read", async () => {
+  it("no such revision, no config, no weights we read", async () => {
     expect((await failure(get(`${model}@v2`))).line).toContain("hf://org/tiny@v2: the model has no revision v2");
     for (const [content, words] of [
       [{ "model.safetensors": text("a") }, "the model has no config.json"],
@@ -443,7 +443,7 @@ describe("refusals", () => {
     }
   });
 
-  test("without a network a complete copy serves, and only that", async () => {
+  it("without a network a complete copy serves, and only that", async () => {
     const endpoint = "http://127.0.0.1:9";
     const error = await failure(get(model, { endpoint }));
     expect([error.kind, error.line]).toEqual([
@@ -464,7 +464,7 @@ describe("refusals", () => {
 });
 
 describe("names and settings", () => {
-  test("references", () => {
+  it("a reference is read into repository and revision, and what is none is refused", () => {
     expect(parseHubReference("hf://org/name")).toEqual({ repo: "org/name", revision: "main" });
     expect(parseHubReference("hf://gpt2@refs/pr/1")).toEqual({ repo: "gpt2", revision: "refs/pr/1" });
     expect([isHubReference("models/a"), isHubReference("hf://a/b")]).toEqual([false, true]);
@@ -492,13 +492,13 @@ describe("names and settings", () => {
     );
   });
 
-  test("folders are called by their model", () => {
+  it("folders are called by their model", () => {
     expect(modelName(`/c/hub/models--org--tiny-1.5/snapshots/${commit}`)).toBe("org/tiny-1.5");
     expect(modelName(`/c/hub/models--gpt2/snapshots/${commit}/`)).toBe("gpt2");
     expect(modelName("models/dense")).toBe("dense");
   });
 
-  test("come from the environment of huggingface_hub", async () => {
+  it("come from the environment of huggingface_hub", async () => {
     mkdirSync(join(root, "home"), { recursive: true });
     writeFileSync(join(root, "home", "token"), "hf_stored\n");
     expect(await hubSettings({ HF_HOME: join(root, "home") })).toMatchObject({

@@ -18,7 +18,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createServer as createRawServer, type AddressInfo } from "node:net";
 import { dirname, join } from "node:path";
 import { createGzip } from "node:zlib";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { askedPause, networkTrouble, type Asked } from "../../../src/files/hub/failures.js";
 import { fetchModel, type FetchOptions } from "../../../src/files/hub/fetch.js";
@@ -130,7 +130,7 @@ const expectWhole = (dir: string): void => {
 };
 
 describe("the token", () => {
-  test.each([
+  it.each([
     ["another port", () => `${stranger.origin}/more?cursor=2`],
     ["another scheme", () => `https://${host()}/api/models/org/tiny/tree/x`],
     ["another name of the host", () => hub.endpoint.replace("127.0.0.1", "localhost")],
@@ -145,7 +145,7 @@ describe("the token", () => {
     expect(stranger.seen).toEqual([]);
   });
 
-  test("goes along to a next page of the Hub itself, however the page is named", async () => {
+  it("goes along to a next page of the Hub itself, however the page is named", async () => {
     const [first, ...rest] = entries();
     const pages: Record<string, [object[], string?]> = {
       "": [[first!], `</api/models/org/tiny/tree/${commit}?cursor=2>; rel=next`],
@@ -161,7 +161,7 @@ describe("the token", () => {
     expect(tokens).toEqual([`Bearer ${token}`, `Bearer ${token}`]);
   });
 
-  test("stays behind where a file is stored elsewhere, also on the way back", async () => {
+  it("stays behind where a file is stored elsewhere, also on the way back", async () => {
     const tokens: (string | undefined)[] = [];
     hub.trouble.instead = (request, response) => {
       if (request.url!.startsWith("/store/")) {
@@ -183,7 +183,7 @@ describe("the token", () => {
     expect(tokens).toEqual([undefined]);
   });
 
-  test("stays behind where the API itself is redirected, and the refusal says why", async () => {
+  it("stays behind where the API itself is redirected, and the refusal says why", async () => {
     hub.trouble.instead = only(
       isInfo,
       (_, response) => void response.writeHead(301, { location: `${stranger.origin}/api` }).end(),
@@ -195,7 +195,7 @@ describe("the token", () => {
     expect(stranger.seen.map(({ authorization }) => authorization)).toEqual([undefined]);
   });
 
-  test("is not given to stores that answer as if files were Xet chunks", async () => {
+  it("is not given to stores that answer as if files were Xet chunks", async () => {
     hub.trouble.instead = only(
       (request) => isFile(request) && (request.headers.accept ?? "").includes("xet"),
       (_, response) => {
@@ -220,7 +220,7 @@ describe("the token", () => {
     expect(readdirSync(cacheDir)).toEqual(["models--org--tiny"]);
   });
 
-  test.each([
+  it.each([
     ["ftp://other/x", "sends the request from http:// to ftp://"],
     ["http://user:swordfish@127.0.0.1:1/x", "sends the request to an address with a password in it"],
     ["http://[", "sends the request to an address that is none"],
@@ -230,7 +230,7 @@ describe("the token", () => {
     expect((await failure(get())).line).toContain(words);
   });
 
-  test("never shows in a message, whatever is wrong with it or the address", async () => {
+  it("never shows in a message, whatever is wrong with it or the address", async () => {
     for (const [secret, words] of [
       ["hf_secret\nsecret", "has spaces, line breaks or other characters"],
       ["hf_sécret", "other characters"],
@@ -253,7 +253,7 @@ describe("the token", () => {
       expect(readFileSync(join(cacheDir, name), "utf8")).not.toContain(token);
   });
 
-  test("is sent to an endpoint below a path", async () => {
+  it("is sent to an endpoint below a path", async () => {
     const mirror = createServer((request, response) => {
       const { pathname } = new URL(request.url!, "http://hub");
       if (request.headers.authorization !== `Bearer ${token}` || !pathname.startsWith("/hf/"))
@@ -272,7 +272,7 @@ describe("the token", () => {
 describe("a server that does not end", () => {
   const quick = { stallMs: 60, attempts: 3 };
 
-  test.each([
+  it.each([
     ["never answers", isInfo, () => undefined],
     [
       "stops in the midst of an answer",
@@ -308,7 +308,7 @@ describe("a server that does not end", () => {
     expect(asked).toBe(3);
   });
 
-  test("but answers byte by byte is given up after the time for one answer", async () => {
+  it("but answers byte by byte is given up after the time for one answer", async () => {
     hub.trouble.instead = only(isTree, (_, response) => {
       response.write("[");
       const timer = setInterval(() => response.write(" "), 10);
@@ -319,7 +319,7 @@ describe("a server that does not end", () => {
     );
   });
 
-  test("but sends a file byte by byte is given up, what came being kept", async () => {
+  it("but sends a file byte by byte is given up, what came being kept", async () => {
     hub.trouble.instead = only(isFile, (_, response) => {
       const timer = setInterval(() => response.write("w"), 10);
       response.on("close", () => clearInterval(timer));
@@ -331,7 +331,7 @@ describe("a server that does not end", () => {
     expect(readFileSync(partial()).length).toBeGreaterThan(0);
   });
 
-  test("but stalls in the midst of a file goes on from there", async () => {
+  it("but stalls in the midst of a file goes on from there", async () => {
     let stalls = 2;
     hub.trouble.instead = only(
       (request) => isFile(request) && stalls > 0,
@@ -352,7 +352,7 @@ describe("a server that does not end", () => {
     ).toEqual([undefined, `bytes=50000-${weights.length - 1}`, `bytes=100000-${weights.length - 1}`]);
   });
 
-  test.each([
+  it.each([
     ["always another page", (n: number) => `?cursor=${n}`, "12 pages"],
     ["the same page again", () => "", "1 pages"],
   ])("but lists %s is refused", async (_, query, words) => {
@@ -367,7 +367,7 @@ describe("a server that does not end", () => {
     );
   });
 
-  test("but lists a million files is refused after as many as are taken", async () => {
+  it("but lists a million files is refused after as many as are taken", async () => {
     let page = 0;
     hub.trouble.instead = only(isTree, (_, response) => {
       const at = page++ * 1000;
@@ -381,7 +381,7 @@ describe("a server that does not end", () => {
     expect(page).toBe(4);
   });
 
-  test.each(["gzip", "identity"])(
+  it.each(["gzip", "identity"])(
     "but answers with 800 MB of JSON (%s) is refused after as many bytes as are taken",
     async (encoding) => {
       let sent = 0;
@@ -404,7 +404,7 @@ describe("a server that does not end", () => {
     },
   );
 
-  test("but sends more of a file than there is gets no more read, and what is wrong is removed", async () => {
+  it("but sends more of a file than there is gets no more read, and what is wrong is removed", async () => {
     let sent = 0;
     hub.trouble.instead = only(isFile, (_, response) => {
       const block = Buffer.alloc(1 << 16, "x");
@@ -424,7 +424,7 @@ describe("a server that does not end", () => {
     expect(readdirSync(join(repoDir(), "blobs")).filter((name) => name.startsWith(sha))).toEqual([]);
   });
 
-  test("but redirects for ever is left", async () => {
+  it("but redirects for ever is left", async () => {
     let hops = 0;
     hub.trouble.instead = only(
       isInfo,
@@ -434,7 +434,7 @@ describe("a server that does not end", () => {
     expect(hops).toBe(11);
   });
 
-  test.each([
+  it.each([
     ["an answer", isInfo, () => undefined],
     [
       "the rest of a file",
@@ -460,12 +460,12 @@ describe("a server that does not end", () => {
     if (name === "the rest of a file") expect(readFileSync(partial()).length).toBe(1000);
   });
 
-  test("is not asked at all after Ctrl-C", async () => {
+  it("is not asked at all after Ctrl-C", async () => {
     expect((await failure(get({ signal: AbortSignal.abort() }))).kind).toBe("interrupted");
     expect(hub.requests).toEqual([]);
   });
 
-  test("need not be waited for where the cache has the model", async () => {
+  it("need not be waited for where the cache has the model", async () => {
     const dir = await get();
     hub.trouble.instead = only(isInfo, () => undefined);
     const whys: string[] = [];
@@ -493,7 +493,7 @@ describe("wrong answers", () => {
     hub.trouble.instead = only(which, (_, response) => void response.writeHead(200).end(value));
   };
 
-  test.each([
+  it.each([
     ["a login page", "<html>log in</html>"],
     ["nothing", ""],
     ["null", "null"],
@@ -510,7 +510,7 @@ describe("wrong answers", () => {
     expect(existsSync(cacheDir)).toBe(false);
   });
 
-  test.each([
+  it.each([
     ["a login page", "<html>log in</html>"],
     ["null", "null"],
     ["a number", "7"],
@@ -521,7 +521,7 @@ describe("wrong answers", () => {
     expect((await failure(get())).line).toMatch(/answers with something else than a Hub does|has no config\.json/);
   });
 
-  test("names, sizes and checksums that are none name no file, inside the cache or elsewhere", async () => {
+  it("names, sizes and checksums that are none name no file, inside the cache or elsewhere", async () => {
     const entry = listed(["x", weights]);
     const bad = [
       "..",
@@ -571,7 +571,7 @@ describe("wrong answers", () => {
       expect(isFileName(name), name).toBe(true);
   });
 
-  test.each(["file", "directory"])("a name that is listed twice, the second time as a %s", async (type) => {
+  it.each(["file", "directory"])("a name that is listed twice, the second time as a %s", async (type) => {
     hub.trouble.instead = only(isTree, (_, response) =>
       json(response, [...entries(), { ...listed(["config.json", weights]), type }]),
     );
@@ -580,7 +580,7 @@ describe("wrong answers", () => {
     );
   });
 
-  test.each([
+  it.each([
     ["a part that begins elsewhere", { "content-range": `bytes 0-${weights.length - 1}/${weights.length}` }],
     ["a part that does not say where it begins", {}],
   ])("%s is not appended: the server is asked for the whole file", async (_, headers) => {
@@ -596,7 +596,7 @@ describe("wrong answers", () => {
     ]);
   });
 
-  test("another length is asked for once more, then refused; what was here stays", async () => {
+  it("another length is asked for once more, then refused; what was here stays", async () => {
     mkdirSync(join(repoDir(), "blobs"), { recursive: true });
     writeFileSync(partial(), weights.subarray(0, 1000));
     hub.trouble.instead = only(isFile, (_, response) => void response.end("<html>log in</html>"));
@@ -605,7 +605,7 @@ describe("wrong answers", () => {
     expect(readFileSync(partial()).length).toBe(1000);
   });
 
-  test("a file that is larger than the disk is not begun", async () => {
+  it("a file that is larger than the disk is not begun", async () => {
     hub.trouble.instead = only(isTree, (_, response) =>
       json(
         response,
@@ -618,7 +618,7 @@ describe("wrong answers", () => {
     expect(hub.requests.some((request) => request.includes("/resolve/"))).toBe(false);
   });
 
-  test("a busy server is asked again when it says, unless that is too long", async () => {
+  it("a busy server is asked again when it says, unless that is too long", async () => {
     let asked = 0;
     hub.trouble.instead = only(
       (request) => isInfo(request) && asked === 0,
@@ -641,7 +641,7 @@ describe("wrong answers", () => {
     expect(pause({ "retry-after": new Date(Date.now() + 60_000).toUTCString() })).toBeGreaterThan(50_000);
   });
 
-  test("an expired link to a store is asked for anew", async () => {
+  it("an expired link to a store is asked for anew", async () => {
     let asked = 0;
     hub.trouble.instead = only(
       isFile,
@@ -655,7 +655,7 @@ describe("wrong answers", () => {
 });
 
 describe("the cache", () => {
-  test.runIf(process.platform !== "win32")("is not left through links that someone put there", async () => {
+  it.runIf(process.platform !== "win32")("is not left through links that someone put there", async () => {
     const thesis = join(root, "thesis.txt");
     const elsewhere = join(root, "elsewhere");
     const untouched = (): void => {
@@ -680,7 +680,7 @@ describe("the cache", () => {
     }
   });
 
-  test.runIf(process.platform !== "win32")(
+  it.runIf(process.platform !== "win32")(
     "may itself lie behind a link, and a link to another file is made anew",
     async () => {
       const disk = join(root, "disk");
@@ -695,7 +695,7 @@ describe("the cache", () => {
     },
   );
 
-  test("with a file that is not what its name says is not used, and not replaced", async () => {
+  it("with a file that is not what its name says is not used, and not replaced", async () => {
     mkdirSync(join(repoDir(), "blobs"), { recursive: true });
     writeFileSync(join(repoDir(), "blobs", sha), "short");
     const error = await failure(get());
@@ -708,7 +708,7 @@ describe("the cache", () => {
     expect(readFileSync(join(repoDir(), "blobs", sha), "utf8")).toBe("short");
   });
 
-  test("is one download's at a time, and a branch whose name is taken is no failure", async () => {
+  it("is one download's at a time, and a branch whose name is taken is no failure", async () => {
     hub.trouble.slow = true;
     const controller = new AbortController();
     let second: Promise<UpcycleError> | undefined;
@@ -752,7 +752,7 @@ describe("why there is no answer", () => {
       { ...asked, ...extra },
     ).failure.line;
 
-  test.each([
+  it.each([
     ["ENOTFOUND", "cannot reach https://hub (no address is known for this name, ENOTFOUND); check the network"],
     ["ECONNREFUSED", "(it refuses connections, ECONNREFUSED); check the network"],
     ["ENETUNREACH", "(no way leads there, ENETUNREACH); check the network"],
@@ -772,7 +772,7 @@ describe("why there is no answer", () => {
     if (!words.includes("network")) expect(line(code)).not.toContain("check the network");
   });
 
-  test("a proxy that Node does not use is named where it may be the reason", async () => {
+  it("a proxy that Node does not use is named where it may be the reason", async () => {
     expect(line("ENOTFOUND", { proxy: "HTTPS_PROXY" })).toContain(
       "HTTPS_PROXY is set, which Node's fetch uses from Node 22.21 on with NODE_USE_ENV_PROXY=1 alone",
     );
@@ -783,7 +783,7 @@ describe("why there is no answer", () => {
     expect(await hubSettings({ HF_HOME: root })).toMatchObject({ unusedProxy: undefined });
   });
 
-  test("servers that speak something else, or nothing", async () => {
+  it("servers that speak something else, or nothing", async () => {
     const raw = createRawServer((socket) => socket.on("error", () => undefined).end("SSH-2.0-OpenSSH\r\n"));
     await new Promise<void>((resolve) => raw.listen(0, "127.0.0.1", resolve));
     const { port } = raw.address() as AddressInfo;
@@ -799,7 +799,7 @@ describe("why there is no answer", () => {
     );
   });
 
-  test("a token that would travel unencrypted is said", async () => {
+  it("a token that would travel unencrypted is said", async () => {
     const error = failure(get({ endpoint: "http://127.0.0.1.invalid", signal: AbortSignal.abort() }));
     expect((await error).kind).toBe("interrupted");
     expect(notes).toEqual([
@@ -807,7 +807,7 @@ describe("why there is no answer", () => {
     ]);
   });
 
-  test("settings: a token file with line breaks, a pipe of that name, a time to wait", async () => {
+  it("settings: a token file with line breaks, a pipe of that name, a time to wait", async () => {
     const file = join(root, "token");
     writeFileSync(file, "\ufeff hf_stored\r\n\n");
     expect(await hubSettings({ HF_TOKEN_PATH: file, HF_HUB_DOWNLOAD_TIMEOUT: "7" })).toMatchObject({

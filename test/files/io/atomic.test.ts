@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, renameSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { previousName, stageDirectory, writeAll, writeFileAtomic, writeJson } from "../../../src/files/io/atomic.js";
 import { stageResumable } from "../../../src/files/io/resumable-directory.js";
@@ -25,7 +25,7 @@ const failure = async (promise: Promise<unknown>): Promise<UpcycleError> => {
 };
 
 describe("writeFileAtomic", () => {
-  test("creates and replaces, and leaves nothing beside", async () => {
+  it("creates and replaces, and leaves nothing beside", async () => {
     const dir = fresh();
     await writeFileAtomic(join(dir, "a"), "one");
     await writeFileAtomic(join(dir, "a"), Uint8Array.of(50));
@@ -35,7 +35,7 @@ describe("writeFileAtomic", () => {
     expect(readdirSync(dir)).toEqual(["a", "b.json"]);
   });
 
-  test("a failure leaves the old content and names the file", async () => {
+  it("a failure leaves the old content and names the file", async () => {
     const dir = fresh();
     writeFileSync(join(dir, "file"), "");
     expect((await failure(writeFileAtomic(join(dir, "missing", "a"), "x"))).line).toBe(
@@ -51,7 +51,7 @@ describe("writeFileAtomic", () => {
 });
 
 describe("stageForAttempts", () => {
-  test("refuses what is no place for a new folder", async () => {
+  it("refuses what is no place for a new folder", async () => {
     const dir = realpathSync(fresh());
     mkdirSync(join(dir, "here", "inside"), { recursive: true });
     const before = process.cwd();
@@ -75,7 +75,7 @@ describe("stageForAttempts", () => {
   });
 
   // Node asks for ever there if it is asked for a whole path.
-  test.skipIf(process.platform !== "linux")("ends where no folder can be made", async () => {
+  it.skipIf(process.platform !== "linux")("ends where no folder can be made", async () => {
     expect((await failure(stageResumable("/proc/x"))).line).toBe(
       "/proc/x: cannot create folder: no such file or folder",
     );
@@ -83,7 +83,7 @@ describe("stageForAttempts", () => {
 });
 
 describe("stageDirectory", () => {
-  test("the folder appears only when committed", async () => {
+  it("the folder appears only when committed", async () => {
     const dir = fresh();
     const final = join(dir, "deep", "model");
     const stage = await stageDirectory(final);
@@ -94,7 +94,7 @@ describe("stageDirectory", () => {
     expect(readdirSync(final)).toEqual(["a"]);
   });
 
-  test("discard leaves nothing", async () => {
+  it("leaves nothing in the parent folder after discard", async () => {
     const dir = fresh();
     const stage = await stageDirectory(join(dir, "model"));
     writeFileSync(join(stage.path, "a"), "1");
@@ -103,7 +103,7 @@ describe("stageDirectory", () => {
     expect(readdirSync(dir)).toEqual([]);
   });
 
-  test("an empty folder is taken, a full one refused unless overwritten, a file always refused", async () => {
+  it("an empty folder is taken, a full one refused unless overwritten, a file always refused", async () => {
     const dir = fresh();
     mkdirSync(join(dir, "model"));
     const stage = await stageDirectory(join(dir, "model"));
@@ -128,7 +128,7 @@ describe("stageDirectory", () => {
     expect((await failure(stageDirectory(join(dir, "file", "model")))).kind).toBe("input");
   });
 
-  test("a folder that fills up while we write is not overwritten", async () => {
+  it("a folder that fills up while we write is not overwritten", async () => {
     const dir = fresh();
     const stage = await stageDirectory(join(dir, "model"));
     mkdirSync(join(dir, "model"));
@@ -138,7 +138,7 @@ describe("stageDirectory", () => {
     expect(readdirSync(dir)).toEqual(["model"]);
   });
 
-  test("partial folders of dead processes are removed, those of living ones kept", async () => {
+  it("partial folders of dead processes are removed, those of living ones kept", async () => {
     const dir = fresh();
     const dead = ".model.partial-4194305"; // Above the largest pid Linux gives out.
     const alive = `.model.partial-${process.ppid}`;
@@ -164,7 +164,7 @@ describe("stageDirectory", () => {
     );
   });
 
-  test("a replacement cut between its two renames is undone by the next start", async () => {
+  it("a replacement cut between its two renames is undone by the next start", async () => {
     const dir = fresh();
     const final = join(dir, "model");
     mkdirSync(final);
@@ -174,7 +174,7 @@ describe("stageDirectory", () => {
     expect(readdirSync(final)).toEqual(["config.json"]);
   });
 
-  test("a stage that vanished leaves the old folder", async () => {
+  it("a stage that vanished leaves the old folder", async () => {
     const dir = fresh();
     const final = join(dir, "model");
     mkdirSync(final);
@@ -188,7 +188,7 @@ describe("stageDirectory", () => {
 });
 
 describe("errors of the operating system", () => {
-  test.skipIf(!existsSync("/dev/full"))("a full disk stops with a hint", async () => {
+  it.skipIf(!existsSync("/dev/full"))("a full disk stops with a hint", async () => {
     const handle = await open("/dev/full", "w");
     const error = await failure(
       withFsErrors("w.safetensors", "write weights", () => writeAll(handle, new Uint8Array(4096), 0)),
@@ -200,14 +200,14 @@ describe("errors of the operating system", () => {
     );
   });
 
-  test.each([
+  it.each([
     ["EACCES", "input"],
     ["EROFS", "input"],
     ["EISDIR", "input"],
     ["EDQUOT", "stopped"],
     ["EMFILE", "stopped"],
     ["EIO", "stopped"],
-  ])("%s is %s", (code, kind) => {
+  ])("an error with code %s is of kind %s", (code, kind) => {
     expect(fsError(Object.assign(new Error("boom"), { code }), "p", "read file")).toMatchObject({ kind, where: "p" });
   });
 });

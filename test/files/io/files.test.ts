@@ -2,7 +2,7 @@ import { appendFileSync, existsSync, mkdirSync, readFileSync, truncateSync, writ
 import { open, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import fc from "fast-check";
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openJsonl, readJsonl } from "../../../src/files/io/jsonl.js";
 import { openRanges, readJson, readText } from "../../../src/files/io/ranges.js";
@@ -21,7 +21,7 @@ const line = (promise: Promise<unknown>): Promise<string> =>
   );
 
 describe("openRanges", () => {
-  test("reads exactly what is asked for", async () => {
+  it("reads exactly what is asked for", async () => {
     writeFileSync(
       path("bytes"),
       Uint8Array.from({ length: 100 }, (_, i) => i),
@@ -37,7 +37,7 @@ describe("openRanges", () => {
     await file.close();
   });
 
-  test("missing files, folders and devices are input errors", async () => {
+  it("missing files, folders and devices are input errors", async () => {
     mkdirSync(path("folder"));
     expect(await line(openRanges(path("missing")))).toBe(
       `${path("missing")}: cannot open file: no such file or folder`,
@@ -47,7 +47,7 @@ describe("openRanges", () => {
       expect(await line(openRanges("/dev/full"))).toContain("this is a device, expected a regular file");
   });
 
-  test("text and JSON", async () => {
+  it("text and JSON are read, and refused where too large, not UTF-8 or not JSON", async () => {
     writeFileSync(path("t"), "é");
     writeFileSync(path("binary"), Uint8Array.of(255));
     expect(await readText(path("t"))).toBe("é");
@@ -60,7 +60,7 @@ describe("openRanges", () => {
 });
 
 describe("free space", () => {
-  test("looks at the nearest folder that exists", async () => {
+  it("looks at the nearest folder that exists", async () => {
     expect(await freeBytes(join(root, "not", "yet"))).toBeGreaterThan(0);
     await requireFreeSpace(root, 1);
     expect(await line(requireFreeSpace(join(root, "new"), 1e18))).toMatch(
@@ -70,7 +70,7 @@ describe("free space", () => {
 });
 
 describe("jsonl", () => {
-  test("lines survive, in the order of the calls", async () => {
+  it("lines survive, in the order of the calls", async () => {
     const log = await openJsonl(path("log"));
     await Promise.all(Array.from({ length: 50 }, (_, step) => log.append({ step })));
     await log.sync();
@@ -81,7 +81,7 @@ describe("jsonl", () => {
     expect(await readJsonl(path("log"))).toEqual(Array.from({ length: 51 }, (_, step) => ({ step })));
   });
 
-  test("cut anywhere: complete lines are kept, the torn one is dropped, appending goes on", async () => {
+  it("cut anywhere: complete lines are kept, the torn one is dropped, appending goes on", async () => {
     const records = [{ a: 1 }, { text: "é\n" }, 12345, [1, 2]];
     const whole = Buffer.from(records.map((record) => `${JSON.stringify(record)}\n`).join(""));
     await fc.assert(
@@ -99,19 +99,19 @@ describe("jsonl", () => {
     );
   });
 
-  test("a long torn line is cut as well", async () => {
+  it("a long torn line is cut as well", async () => {
     writeFileSync(path("long"), `1\n"${"x".repeat(200_000)}`);
     await (await openJsonl(path("long"))).close();
     expect(readFileSync(path("long"), "utf8")).toBe("1\n");
   });
 
-  test("a broken line in the middle is an error", async () => {
+  it("a broken line in the middle is an error", async () => {
     writeFileSync(path("broken"), "1\nnope\n3\n");
     expect(await line(readJsonl(path("broken")))).toContain("line 2 is not JSON");
     expect(await line(readJsonl(path("no-log")))).toContain("no such file");
   });
 
-  test("a full disk stops, and the next line is still tried", async () => {
+  it("a full disk stops, and the next line is still tried", async () => {
     const log = await openJsonl(path("full"));
     const handle = await open(path("any"), "w");
     const write = vi

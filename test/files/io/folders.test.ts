@@ -1,13 +1,13 @@
 import { existsSync, mkdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { makeFolders } from "../../../src/files/io/folders.js";
 import { temporaryFolder } from "./temporary.js";
 
 const root = temporaryFolder();
 
 describe("makeFolders", () => {
-  test("makes what is missing, and leaves what is there", async () => {
+  it("makes what is missing, and leaves what is there", async () => {
     const path = join(root, "a", "b", "c");
     await makeFolders(path);
     expect(statSync(path).isDirectory()).toBe(true);
@@ -19,7 +19,7 @@ describe("makeFolders", () => {
     await makeFolders("/");
   });
 
-  test("goes through a link to a folder", async () => {
+  it("goes through a link to a folder", async () => {
     mkdirSync(join(root, "target"));
     symlinkSync(join(root, "target"), join(root, "link"));
     await makeFolders(join(root, "link"));
@@ -27,7 +27,7 @@ describe("makeFolders", () => {
     expect(existsSync(join(root, "target", "x", "y"))).toBe(true);
   });
 
-  test("says what the system says where a file is in the way", async () => {
+  it("says what the system says where a file is in the way", async () => {
     writeFileSync(join(root, "file"), "x");
     await expect(makeFolders(join(root, "file"))).rejects.toMatchObject({ code: "EEXIST" });
     await expect(makeFolders(join(root, "file", "x", "y"))).rejects.toMatchObject({ code: "ENOTDIR" });
@@ -36,7 +36,7 @@ describe("makeFolders", () => {
     await expect(makeFolders(join(root, "dangling", "x"))).rejects.toMatchObject({ code: "EEXIST" });
   });
 
-  test.runIf(existsSync("/proc/self"))("ends where a system makes no folders", async () => {
+  it.runIf(existsSync("/proc/self"))("ends where a system makes no folders", async () => {
     await expect(makeFolders("/proc/no/such/place")).rejects.toMatchObject({ code: "ENOENT" });
   });
 });

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { stopError } from "../../../src/base/errors.js";
 import { fsError } from "../../../src/files/io/fs-errors.js";
 import {
@@ -18,7 +18,7 @@ const within = (openFiles: number, addresses = Infinity): { openFiles: number; a
 });
 
 describe("limits of the process", () => {
-  test("are read as Linux lists them; what is unlimited or missing is infinite", () => {
+  it("are read as Linux lists them; what is unlimited or missing is infinite", () => {
     const text =
       "Limit                     Soft Limit           Hard Limit           Units\n" +
       ("Max open files            64                   4096                 files\nMax address space         " +
@@ -30,7 +30,7 @@ describe("limits of the process", () => {
     expect(limitsOf("")).toEqual(within(Infinity));
   });
 
-  test("of 64 files keep few of a kind open, and let few threads start", () => {
+  it("of 64 files keep few of a kind open, and let few threads start", () => {
     expect([64, 128, 1024, Infinity].map((files) => filesToKeep(256, within(files)))).toEqual([2, 4, 32, 256]);
     expect([36, 64, 128, 2048, Infinity].map((files) => threadsThatFit(16, within(files), Infinity))).toEqual([
       0, 1, 3, 16, 16,
@@ -38,13 +38,13 @@ describe("limits of the process", () => {
     expect([64, 20_000].map((files) => hasFewFiles(within(files)))).toEqual([true, false]);
   });
 
-  test("of addresses leave as many threads as V8 can reserve memory for", () => {
+  it("of addresses leave as many threads as V8 can reserve memory for", () => {
     expect([0.5, 2, 4, 40, Infinity].map((left) => threadsThatFit(8, within(Infinity), left * GB))).toEqual([
       0, 1, 3, 8, 8,
     ]);
   });
 
-  test("that leave no room for a thread are said before V8 would end the process", () => {
+  it("that leave no room for a thread are said before V8 would end the process", () => {
     expect(() => requireThreadRoom("the engine", 0.9 * GB, Infinity)).toThrow(
       /cannot start the engine: its thread needs 1.1 GB of addresses, 900 MB are left/,
     );
@@ -58,7 +58,7 @@ describe("limits of the process", () => {
 
 describe("what is thrown at a limit", () => {
   const coded = (message: string, code: string): Error => Object.assign(new Error(message), { code });
-  test.each([
+  it.each([
     ["a file too many", coded("EMFILE: too many open files, open 'x'", "EMFILE"), /^too many open files; .*ulimit -n/],
     [
       "a file too many for the system",
@@ -109,14 +109,14 @@ describe("what is thrown at a limit", () => {
     expect(found.exitCode).toBe(1);
   });
 
-  test("stays what it is where it says so already, and is nothing for other errors", () => {
+  it("stays what it is where it says so already, and is nothing for other errors", () => {
     const known = stopError("not enough memory for this");
     expect(limitError(known)).toBe(known);
     expect(limitError(new Error("a defect"))).toBeNull();
     expect(limitError("text")).toBeNull();
   });
 
-  test("for a file beyond ulimit -f, or memory of the system, names the file", () => {
+  it("for a file beyond ulimit -f, or memory of the system, names the file", () => {
     expect(
       fsError(coded("EFBIG: file too large, write", "EFBIG"), "m/model.safetensors", "write weights").line,
     ).toMatch(/^m\/model.safetensors: cannot write weights: the file would be larger .*ulimit -f/);

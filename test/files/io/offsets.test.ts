@@ -1,13 +1,13 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, it } from "vitest";
 import { openForOffsets, runMemory } from "../../../src/files/io/offsets.js";
 import { temporaryFolder } from "./temporary.js";
 
 const dir = temporaryFolder();
 
-test.each([true, false])("runs of any size land at any offset, direct %s, and touch nothing else", async (direct) => {
+it.each([true, false])("runs of any size land at any offset, direct %s, and touch nothing else", async (direct) => {
   const run = fc.record({
     offset: fc.nat(300_000),
     bytes: fc.oneof(fc.nat(200), fc.integer({ min: 60_000, max: 200_000 })),
@@ -33,7 +33,7 @@ test.each([true, false])("runs of any size land at any offset, direct %s, and to
   );
 });
 
-test("a run written to several places keeps its bytes", () => {
+it("a run written to several places keeps its bytes", () => {
   const memory = runMemory(10_000);
   let run = memory.at(4095, 10_000);
   run.forEach((_, k) => (run[k] = k & 0xff));

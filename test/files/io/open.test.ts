@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { stageDirectory, stageFile, writeFileAtomic } from "../../../src/files/io/atomic.js";
 import { stageResumable } from "../../../src/files/io/resumable-directory.js";
@@ -49,7 +49,7 @@ describe.skipIf(!hasSpecialFiles)("what is no regular file is refused by its nam
     readWhole: (file) => readWhole(file, 1),
   };
 
-  test.each(Object.keys(readers))("%s", async (name) => {
+  it.each(Object.keys(readers))("%s names the special file and what it is", async (name) => {
     mkdirSync(path(name));
     for (const [words, special] of await oneOfEach(path(name))) {
       // A log is made where it is not there, through a link too.
@@ -59,21 +59,21 @@ describe.skipIf(!hasSpecialFiles)("what is no regular file is refused by its nam
     }
   });
 
-  test.each(["txt", "jsonl", "jsonl.gz", "parquet"])("a pipe as text that ends in .%s", async (extension) => {
+  it.each(["txt", "jsonl", "jsonl.gz", "parquet"])("a pipe as text that ends in .%s", async (extension) => {
     const fifo = makeFifo(path(`text.${extension}`));
     expect(await line(drain(readDocuments({ path: fifo })))).toBe(
       `${fifo}: this is a pipe (FIFO), expected a regular file`,
     );
   });
 
-  test("a pipe that somebody writes into keeps its reader to come", async () => {
+  it("a pipe that somebody writes into keeps its reader to come", async () => {
     const fifo = makeFifo(path("waiting"));
     const child = writer("echo text", fifo);
     expect(await line(readText(fifo))).toContain("this is a pipe (FIFO)");
     expect(child.exitCode).toBeNull();
   });
 
-  test("a pipe in the place of a lock, which is not removed", async () => {
+  it("a pipe in the place of a lock, which is not removed", async () => {
     mkdirSync(path("locked"));
     const fifo = makeFifo(path("locked/.lock"));
     expect(await line(lockFolder(path("locked")))).toContain(".lock: this is a pipe (FIFO)");
@@ -82,7 +82,7 @@ describe.skipIf(!hasSpecialFiles)("what is no regular file is refused by its nam
 });
 
 describe("the whole of a file", () => {
-  test("has a limit, found before anything is read", async () => {
+  it("has a limit, found before anything is read", async () => {
     writeFileSync(path("huge"), "");
     truncateSync(path("huge"), 2 ** 40);
     expect(await line(readJson(path("huge"), largest.settings))).toBe(
@@ -94,14 +94,14 @@ describe("the whole of a file", () => {
     ).toContain("the limit for one document is");
   });
 
-  test.skipIf(!existsSync("/proc/self/status"))("that holds more than it says is refused", async () => {
+  it.skipIf(!existsSync("/proc/self/status"))("that holds more than it says is refused", async () => {
     expect(await line(readText("/proc/self/status"))).toBe(
       "/proc/self/status: file has more than the 0 bytes it had when opened; something else is changing it: " +
         "wait for that, or give a copy",
     );
   });
 
-  test("is text in UTF-8, with or without its byte order mark, and JSON is not empty", async () => {
+  it("is text in UTF-8, with or without its byte order mark, and JSON is not empty", async () => {
     writeFileSync(path("mark"), "\ufeff{}");
     expect(await readJson(path("mark"))).toEqual({});
     for (const order of ["fffe7b007d00", "feff007b007d"]) {
@@ -117,7 +117,7 @@ describe("the whole of a file", () => {
     expect(await readJson(path("crlf"))).toEqual({ a: 1 });
   });
 
-  test("under a name with newlines is named in one line", async () => {
+  it("under a name with newlines is named in one line", async () => {
     expect(await line(readText(path("two\nlines")))).toBe(
       `${path("two\\nlines")}: cannot open file: no such file or folder`,
     );
@@ -131,7 +131,7 @@ describe.skipIf(!hasSpecialFiles)("a file to be made", () => {
     writeFileAtomic: (file) => writeFileAtomic(file, "text"),
   };
 
-  test.each(Object.keys(makers))("%s takes the place of nothing but a file", async (name) => {
+  it.each(Object.keys(makers))("%s takes the place of nothing but a file", async (name) => {
     mkdirSync(path(`out-${name}`));
     const before = (): string[] => readdirSync(path(`out-${name}`));
     const specials = await oneOfEach(path(`out-${name}`));
@@ -151,7 +151,7 @@ describe.skipIf(!hasSpecialFiles)("a file to be made", () => {
     expect(lstatSync(path(`out-${name}/fifo`)).isFIFO()).toBe(true);
   });
 
-  test("is not begun in a pipe or a device that lies in its way", async () => {
+  it("is not begun in a pipe or a device that lies in its way", async () => {
     const fifo = makeFifo(path("way"));
     expect(await line(openForWriting(fifo))).toContain("a pipe");
     expect(await line(writeTensorFile(fifo, [], () => Promise.reject(new Error("not asked"))))).toContain("a pipe");
@@ -164,7 +164,7 @@ describe.skipIf(!hasSpecialFiles)("a file to be made", () => {
 });
 
 describe.skipIf(!hasSpecialFiles)("a folder to be made", () => {
-  test.each([
+  it.each([
     ["stageDirectory", stageDirectory],
     ["stageForAttempts", stageResumable],
   ] as const)("%s is refused by name where something else is, and where a link leads nowhere", async (name, stage) => {

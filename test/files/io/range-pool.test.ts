@@ -1,6 +1,6 @@
 import { readdirSync, readlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { rangePool } from "../../../src/files/io/range-pool.js";
 import { temporaryFolder } from "./temporary.js";
 
@@ -29,7 +29,7 @@ function held(): number {
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
 
 describe("a pool of files", () => {
-  test.skipIf(!linux)("reads 60 files in any order with 3 of them open", async () => {
+  it.skipIf(!linux)("reads 60 files in any order with 3 of them open", async () => {
     const pool = rangePool(3);
     const files = [];
     for (const path of writeFiles("many", 60)) files.push(await pool.open(path));
@@ -41,7 +41,7 @@ describe("a pool of files", () => {
     expect([held(), pool.openFiles]).toEqual([0, 0]);
   });
 
-  test("makes readers wait for their turn where more files are read at once than may be open", async () => {
+  it("makes readers wait for their turn where more files are read at once than may be open", async () => {
     const pool = rangePool(2);
     const files = [];
     for (const path of writeFiles("together", 20)) files.push(await pool.open(path));
@@ -59,7 +59,7 @@ describe("a pool of files", () => {
     expect(pool.openFiles).toBe(0);
   });
 
-  test("refuses a file that was replaced while it was closed, and gives its place back", async () => {
+  it("refuses a file that was replaced while it was closed, and gives its place back", async () => {
     const pool = rangePool(1);
     const [one, two] = writeFiles("replaced", 2) as [string, string];
     const first = await pool.open(one);
@@ -76,7 +76,7 @@ describe("a pool of files", () => {
     expect(pool.openFiles).toBe(0);
   });
 
-  test("gives the place of a file that cannot be opened to the next", async () => {
+  it("gives the place of a file that cannot be opened to the next", async () => {
     const pool = rangePool(1);
     await expect(pool.open(join(root, "missing"))).rejects.toMatchObject({ kind: "input" });
     const [path] = writeFiles("after", 1) as [string];

@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { isCheckpointFile, isModelFile } from "../../../src/files/formats/model-files.js";
 import { previousName, restoreReplaced, stageDirectory, writeFileAtomic } from "../../../src/files/io/atomic.js";
@@ -47,7 +47,7 @@ async function refusal(promise: Promise<unknown>): Promise<string> {
 const model = { "config.json": '{"model_type":"llama"}', "model.safetensors": "weights" };
 
 describe("the files of a model folder", () => {
-  test.each([
+  it.each([
     "config.json",
     "model.safetensors",
     "model-00001-of-00005.safetensors",
@@ -71,9 +71,9 @@ describe("the files of a model folder", () => {
     ".gitattributes",
     ".README.md.partial-123",
     ".config.json.partial-12-1",
-  ])("%s is one", (name) => expect(isModelFile(name)).toBe(true));
+  ])("%s is one of them", (name) => expect(isModelFile(name)).toBe(true));
 
-  test.each([
+  it.each([
     "thesis.txt",
     "id_rsa",
     ".ssh",
@@ -97,9 +97,9 @@ describe("the files of a model folder", () => {
     "x\nconfig.json",
     "config.json\n",
     "LICENSE\n",
-  ])("%j is none", (name) => expect(isModelFile(name)).toBe(false));
+  ])("%j is none of them", (name) => expect(isModelFile(name)).toBe(false));
 
-  test("a checkpoint holds the state of its training too", () => {
+  it("a checkpoint holds the state of its training too", () => {
     expect(["training.json", "optimizer.safetensors", "config.json", "notes.txt"].filter(isCheckpointFile)).toEqual([
       "training.json",
       "optimizer.safetensors",
@@ -153,7 +153,7 @@ describe("a folder that may be replaced", () => {
     ["a licence alone", (dir) => tree(dir, { LICENSE: "x" }), "nothing in it (LICENSE) says that it is a model"],
     ["a record that is none", (dir) => tree(dir, { "upcycle.json": "[]" }), "says that it is a model"],
   ];
-  test.each(places)("is not %s", async (_what, make, said) => {
+  it.each(places)("is not a folder with %s", async (_what, make, said) => {
     const dir = fresh();
     const out = join(dir, "out");
     mkdirSync(out);
@@ -169,7 +169,7 @@ describe("a folder that may be replaced", () => {
     expect(readdirSync(dir)).toEqual(["out"]);
   });
 
-  test("is a model, or what we made of one, with all that belongs to it", async () => {
+  it("is a model, or what we made of one, with all that belongs to it", async () => {
     const ours: readonly Readonly<Record<string, string>>[] = [
       model,
       { "upcycle.json": '{"upcycle":"0.1.0"}' },
@@ -187,7 +187,7 @@ describe("a folder that may be replaced", () => {
     }
   });
 
-  test("is no link, wherever it leads, and what it leads to stays", async () => {
+  it("is no link, wherever it leads, and what it leads to stays", async () => {
     const dir = fresh();
     tree(join(dir, "real"), model);
     mkdirSync(join(dir, "empty"));
@@ -205,7 +205,7 @@ describe("a folder that may be replaced", () => {
     expect(readdirSync(join(dir, "real")).sort()).toEqual(Object.keys(model));
   });
 
-  test("that gets a file of somebody else's while the new one is made stays", async () => {
+  it("that gets a file of somebody else's while the new one is made stays", async () => {
     const dir = fresh();
     const out = tree(join(dir, "out"), model);
     const stage = await stageDirectory(out, { overwrite: true });
@@ -218,7 +218,7 @@ describe("a folder that may be replaced", () => {
   });
 });
 
-test("what somebody put into a checkpoint moves along into the next one", async () => {
+it("what somebody put into a checkpoint moves along into the next one", async () => {
   const dir = fresh();
   const out = tree(join(dir, "last"), {
     ...model,
@@ -235,7 +235,7 @@ test("what somebody put into a checkpoint moves along into the next one", async 
 });
 
 describe("names that we use beside a folder", () => {
-  test("are somebody else's where we have not made them: nothing in them is touched", async () => {
+  it("are somebody else's where we have not made them: nothing in them is touched", async () => {
     const rooms: readonly [string, Readonly<Record<string, string>>, string][] = [
       [
         "unfinished",
@@ -266,7 +266,7 @@ describe("names that we use beside a folder", () => {
     expect(await refusal(stageResumable(join(dir, "out")))).toContain("this is no folder");
   });
 
-  test("are tidied up where a kill has left them", async () => {
+  it("are tidied up where a kill has left them", async () => {
     const dir = fresh();
     const room = tree(unfinishedName(join(dir, "out")), {
       "folder/model.safetensors": "half",
@@ -278,7 +278,7 @@ describe("names that we use beside a folder", () => {
     expect(readdirSync(dir)).toEqual([]);
   });
 
-  test("an old version that somebody made a folder in the place of is kept", async () => {
+  it("an old version that somebody made a folder in the place of is kept", async () => {
     const dir = fresh();
     const out = join(dir, "out");
     tree(previousName(out), model);
@@ -303,7 +303,7 @@ const replacer = `
     if (round === 2) fs.writeSync(1, "begun");
   }`;
 
-test("a kill while a folder is replaced leaves the old one or the new one, whole", async () => {
+it("a kill while a folder is replaced leaves the old one or the new one, whole", async () => {
   const random = randomStream(Date.now(), "kill");
   const dir = fresh();
   const out = join(dir, "out");
@@ -324,7 +324,7 @@ test("a kill while a folder is replaced leaves the old one or the new one, whole
 });
 
 /** Every state that a kill can leave between two steps of a replacement. */
-test("the next start ends a replacement that was cut off after any of its steps", async () => {
+it("the next start ends a replacement that was cut off after any of its steps", async () => {
   const steps = 4;
   for (let cut = 0; cut <= steps; cut++) {
     const dir = fresh();
@@ -343,7 +343,7 @@ test("the next start ends a replacement that was cut off after any of its steps"
 });
 
 describe("a file that is written", () => {
-  test("does not touch what has the name that it is written under first", async () => {
+  it("does not touch what has the name that it is written under first", async () => {
     const dir = fresh();
     writeFileSync(join(dir, "thesis.txt"), "mine");
     symlinkSync("thesis.txt", join(dir, `.a.partial-${process.pid}`));
@@ -359,7 +359,7 @@ describe("a file that is written", () => {
     ]);
   });
 
-  test("goes behind a link, which stays, and never in the place of a device", async () => {
+  it("goes behind a link, which stays, and never in the place of a device", async () => {
     const dir = fresh();
     writeFileSync(join(dir, "real"), "old");
     symlinkSync("real", join(dir, "link"));
@@ -375,7 +375,7 @@ describe("a file that is written", () => {
     }
   });
 
-  test("under a name that a user chose replaces what the command writes itself, and nothing else", async () => {
+  it("under a name that a user chose replaces what the command writes itself, and nothing else", async () => {
     const dir = fresh();
     const ask = (name: string): Promise<void> => requireFilePlace(join(dir, name), "page of this command", isOwnPage);
     tree(dir, {

@@ -1,6 +1,6 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { UpcycleError } from "../../../src/base/errors.js";
 import { readTable } from "../../../src/laws/points/table.js";
 import { readInput, readInputText } from "../../../src/files/io/streams.js";
@@ -16,7 +16,7 @@ const line = (promise: Promise<unknown>): Promise<string> =>
   );
 
 describe.skipIf(!hasSpecialFiles)("an input that may be a pipe", () => {
-  test("is a file, or a pipe read to its end, also where a character is cut between two pieces", async () => {
+  it("is a file, or a pipe read to its end, also where a character is cut between two pieces", async () => {
     writeFileSync(path("file"), "é\r\n");
     expect(await readInputText(path("file"))).toBe("é\r\n");
     const fifo = makeFifo(path("text"));
@@ -26,13 +26,13 @@ describe.skipIf(!hasSpecialFiles)("an input that may be a pipe", () => {
     expect(await readInputText(fifo)).toBe("");
   });
 
-  test("is nothing else", async () => {
+  it("is no folder, device or socket: each is refused by what it is", async () => {
     for (const [words, special] of await oneOfEach(root)) {
       if (!words.includes("FIFO")) expect(await line(readInput(special))).toContain(words);
     }
   });
 
-  test("has a limit, after which the rest is not waited for", async () => {
+  it("has a limit, after which the rest is not waited for", async () => {
     const fifo = makeFifo(path("endless"));
     writer("yes; sleep 60", fifo);
     expect(await line(readInput(fifo, { maxBytes: 1e6 }))).toBe(
@@ -40,7 +40,7 @@ describe.skipIf(!hasSpecialFiles)("an input that may be a pipe", () => {
     );
   });
 
-  test("that is no text is left at its first wrong byte", async () => {
+  it("that is no text is left at its first wrong byte", async () => {
     const fifo = makeFifo(path("bytes"));
     writer("printf 'text\\377'; sleep 60", fifo);
     expect(await line(readInputText(fifo))).toBe(`${fifo}: file is not UTF-8 text`);
@@ -50,13 +50,13 @@ describe.skipIf(!hasSpecialFiles)("an input that may be a pipe", () => {
 });
 
 describe.skipIf(!hasSpecialFiles)("a table from a pipe", () => {
-  test("is read like one from a file", async () => {
+  it("is read like one from a file", async () => {
     const fifo = makeFifo(path("table"));
     writer("printf 'N,D\\r\\n1,2\\r\\n'", fifo);
     expect(await readTable(fifo)).toEqual({ headers: ["N", "D"], rows: [["1", "2"]], lines: [2] });
   });
 
-  test("is refused at the first zero byte, as is a device", async () => {
+  it("is refused at the first zero byte, as is a device", async () => {
     const fifo = makeFifo(path("zeros"));
     writer("cat /dev/zero", fifo);
     expect(await line(readTable(fifo))).toBe(

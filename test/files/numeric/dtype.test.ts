@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { convertBytes, floatBytes, fromFloat32, storedPlace, toFloat32 } from "../../../src/files/numeric/dtype.js";
 import type { FloatDtype } from "../../../src/files/numeric/dtype.js";
@@ -30,18 +30,18 @@ function nearest(value: number, finite: readonly { value: number; pattern: numbe
 }
 
 describe("16-bit floats", () => {
-  test.each(["F16", "BF16"] as const)("every %s pattern survives the round trip", (dtype) => {
+  it.each(["F16", "BF16"] as const)("every %s pattern survives the round trip", (dtype) => {
     const bytes = allHalves();
     expect(fromFloat32(dtype, toFloat32(dtype, bytes))).toEqual(bytes);
   });
 
-  test("every float16 pattern decodes to its defined value", () => {
+  it("every float16 pattern decodes to its defined value", () => {
     const decoded = toFloat32("F16", allHalves());
     for (let half = 0; half < 65536; half++)
       if (!Object.is(decoded[half], f16Value(half))) expect([half, decoded[half]]).toEqual([half, f16Value(half)]);
   });
 
-  test("bfloat16 is the upper half of float32", () => {
+  it("bfloat16 is the upper half of float32", () => {
     expect([...toFloat32("BF16", Uint8Array.of(0x80, 0x3f, 0x49, 0x40, 0x80, 0xff, 1, 0))]).toEqual([
       1,
       3.140625,
@@ -50,7 +50,7 @@ describe("16-bit floats", () => {
     ]);
   });
 
-  test("float16 encoding rounds to nearest even, subnormals included", () => {
+  it("float16 encoding rounds to nearest even, subnormals included", () => {
     const finite = Array.from({ length: 0x7c00 }, (_, pattern) => ({ value: f16Value(pattern), pattern }));
     const value = fc.oneof(
       fc.float({ noNaN: true, min: 0 }),
@@ -68,7 +68,7 @@ describe("16-bit floats", () => {
     }
   });
 
-  test("bfloat16 encoding rounds to nearest even", () => {
+  it("bfloat16 encoding rounds to nearest even", () => {
     const bits = new Uint32Array(1);
     const float = new Float32Array(bits.buffer);
     fc.assert(
@@ -81,7 +81,7 @@ describe("16-bit floats", () => {
     );
   });
 
-  test("limits, infinities and NaN", () => {
+  it("rounds at the limits of each precision, and keeps infinities and NaN", () => {
     expect(one("F16", 65519)).toBe(65504);
     expect(one("F16", 65520)).toBe(Infinity);
     expect(one("F16", 2 ** -25)).toBe(0);
@@ -97,7 +97,7 @@ describe("16-bit floats", () => {
 });
 
 describe("other dtypes", () => {
-  test("F64 keeps every float32 and rounds doubles", () => {
+  it("F64 keeps every float32 and rounds doubles", () => {
     fc.assert(
       fc.property(fc.float32Array(), (values) => {
         expect(toFloat32("F64", fromFloat32("F64", values))).toEqual(values);
@@ -106,7 +106,7 @@ describe("other dtypes", () => {
     expect(toFloat32("F64", new Uint8Array(Float64Array.of(0.1).buffer))[0]).toBe(Math.fround(0.1));
   });
 
-  test("unaligned bytes decode like aligned ones", () => {
+  it("unaligned bytes decode like aligned ones", () => {
     fc.assert(
       fc.property(
         fc.float32Array({ noNaN: true }),
@@ -121,19 +121,19 @@ describe("other dtypes", () => {
     );
   });
 
-  test("a broken length is an input error", () => {
+  it("a broken length is an input error", () => {
     expect(() => toFloat32("F32", new Uint8Array(6))).toThrow(UpcycleError);
     expect(() => toFloat32("BF16", new Uint8Array(3))).toThrow("3 bytes are not a whole number of BF16 values");
   });
 
-  test("converting to the same dtype copies nothing", () => {
+  it("converting to the same dtype copies nothing", () => {
     const bytes = Uint8Array.of(1, 2);
     expect(convertBytes("F16", "F16", bytes)).toBe(bytes);
     expect(toFloat32("BF16", convertBytes("F32", "BF16", fromFloat32("F32", Float32Array.of(1.5))))[0]).toBe(1.5);
   });
 });
 
-test("values decoded into the memory that their bytes lie in are the same, however many", () => {
+it("values decoded into the memory that their bytes lie in are the same, however many", () => {
   fc.assert(
     fc.property(
       fc.constantFrom<FloatDtype>("F64", "F32", "F16", "BF16"),

@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import {
   dequantizeF8,
   e8m0ToFloat32,
@@ -46,16 +46,16 @@ const torchSays: Readonly<Record<F8Dtype, readonly (readonly [number, number])[]
 };
 
 describe("8-bit floats", () => {
-  test.each(f8Dtypes)("%s has torch's values", (dtype) => {
+  it.each(f8Dtypes)("%s has torch's values", (dtype) => {
     for (const [byte, value] of torchSays[dtype]) expect(f8Values(dtype)[byte]).toBe(value);
   });
 
-  test("E5M2 is the upper byte of a float16", () => {
+  it("E5M2 is the upper byte of a float16", () => {
     const halves = Uint8Array.from({ length: 512 }, (_, i) => (i % 2 === 0 ? 0 : i >> 1));
     expect(f8Values("F8_E5M2")).toEqual(toFloat32("F16", halves));
   });
 
-  test("E4M3 counts up by its bits: each step is an eighth of the power of two below", () => {
+  it("E4M3 counts up by its bits: each step is an eighth of the power of two below", () => {
     const table = f8Values("F8_E4M3");
     for (let byte = 0; byte < 0x7e; byte++) {
       const step = table[byte + 1]! - table[byte]!;
@@ -64,7 +64,7 @@ describe("8-bit floats", () => {
     }
   });
 
-  test("power-of-two scales", () => {
+  it("scales that are powers of two are read from their exponents", () => {
     expect([...e8m0ToFloat32(Uint8Array.of(127, 128, 0, 254, 255))]).toEqual([1, 2, 2 ** -127, 2 ** 127, NaN]);
   });
 });
@@ -91,13 +91,13 @@ describe("grids of scales", () => {
     [[6, 4], [2, 6, 1], null, null],
     [[300, 200], [7, 2], null, null],
   ];
-  test.each(cases)("weight %j, scales %j, block %j", (weight, scale, block, expected) => {
+  it.each(cases)("weight %j, scales %j, block %j", (weight, scale, block, expected) => {
     const grid = scaleGrid(weight, scale, block);
     if (expected === null) expect(grid).toBeNull();
     else expect(grid).toMatchObject(expected);
   });
 
-  test("any part of a weight is the same part of the whole, each value times the scale of its block", () => {
+  it("any part of a weight is the same part of the whole, each value times the scale of its block", () => {
     const size = fc.integer({ min: 1, max: 9 });
     fc.assert(
       fc.property(
@@ -138,7 +138,7 @@ describe("grids of scales", () => {
     );
   });
 
-  test("without scales the values are as they are", () => {
+  it("without scales the values are as they are", () => {
     expect([...dequantizeF8("F8_E5M2", Uint8Array.of(0x3c, 0x40), 5, null, new Float32Array(0))]).toEqual([1, 2]);
   });
 });

@@ -22,7 +22,7 @@ function regions(...values: Float32Array[]) {
   return { kernels, views, at: (i: number): number => i * count * 4 };
 }
 
-it("kernels-wasm.ts is kernels.wat, assembled", async () => {
+it("the bytes in kernels-wasm.ts are what kernels.wat assembles to", async () => {
   const script = new URL("../../../scripts/kernels.mjs", import.meta.url).href;
   const { assemble } = (await import(script)) as { assemble(): Promise<string> };
   expect(readFileSync(new URL("../../../src/files/numeric/kernels-wasm.ts", import.meta.url), "utf8")).toBe(

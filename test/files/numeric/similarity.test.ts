@@ -12,7 +12,7 @@ describe("cosine similarity", () => {
     expect(cosineSimilarity(of(1, 0), of(1, 1))).toBeCloseTo(Math.SQRT1_2, 15);
   });
 
-  it("of zero vectors", () => {
+  it("of two zero vectors is 1, of a zero and another vector 0", () => {
     expect(cosineSimilarity(of(0, 0), of(0, 0))).toBe(1);
     expect(cosineSimilarity(of(0, 0), of(1, 0))).toBe(0);
   });
@@ -34,16 +34,16 @@ describe("cosine similarity", () => {
     );
   });
 
-  it("accumulates in double precision", () => {
+  it("of 4,000,000 equal values is 1, since it accumulates in double precision", () => {
     const a = new Float32Array(4_000_000).fill(1e-3);
     expect(cosineSimilarity(a, a)).toBeCloseTo(1, 12);
   });
 
-  it("refuses unequal lengths", () => {
+  it("refuses vectors of unequal lengths", () => {
     expect(() => cosineSimilarity(of(1), of(1, 2))).toThrow("cosine of 1 and 2 values");
   });
 
-  it("mean", () => {
+  it("the mean of values is their sum over their number, NaN without any", () => {
     expect(mean([1, 2, 6])).toBe(3);
     expect(mean([])).toBeNaN();
   });

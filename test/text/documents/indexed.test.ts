@@ -93,7 +93,7 @@ describe("tokens that Megatron-LM prepared", () => {
     expect(error.line.replace(`${prefix}.bin, expected`, "BIN, expected").replace(`${dir}/`, "")).toBe(line);
   });
 
-  it("negative ids are refused", async () => {
+  it("a negative token id is refused with its position", async () => {
     const prefix = join(dir, "negative");
     writeIndexed(prefix, [[[3, -7]]], "int32");
     await expect(readIndexed(prefix)).rejects.toThrow("token 1 is -7, which is no token id");

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { readDocuments } from "../../../src/text/documents/corpus.js";
 import { tokenizerConfig } from "../../../src/text/tokenizer/config.js";
@@ -39,7 +39,7 @@ async function model(name: string, files: Record<string, string>): Promise<strin
 }
 
 describe("round trip", () => {
-  test("of any text", async () => {
+  it("of any Unicode text gives the same text", async () => {
     await fc.assert(
       fc.asyncProperty(fc.string({ unit: "binary", maxLength: 200 }), async (text) => {
         expect(await tokenizer.decode(await tokenizer.encode(text))).toBe(text);
@@ -48,7 +48,7 @@ describe("round trip", () => {
     );
   });
 
-  test("of every byte that UTF-8 uses, spaces and line ends", async () => {
+  it("of every byte that UTF-8 uses, spaces and line ends", async () => {
     let text = "";
     for (let code = 0; code < 0x110000; code += code < 0x1000 ? 1 : 977) {
       if (code < 0xd800 || code > 0xdfff) text += String.fromCodePoint(code);
@@ -61,7 +61,7 @@ describe("round trip", () => {
     }
   });
 
-  test("of a special token written out", async () => {
+  it("of a special token written out", async () => {
     const ids = await tokenizer.encode(`a${END_OF_TEXT}b`);
     expect(ids.filter((id) => id === tokenizer.eosId).length).toBe(1);
     expect(await tokenizer.decode(ids)).toBe(`a${END_OF_TEXT}b`);
@@ -69,7 +69,7 @@ describe("round trip", () => {
 });
 
 describe("openTokenizer", () => {
-  test("gives the ids that transformers' AutoTokenizer gives for the same folder", async () => {
+  it("gives the ids that transformers' AutoTokenizer gives for the same folder", async () => {
     // From transformers 5.18.0 with tokenizers 0.23.2 in Python, on the folder this test writes.
     const expected = [
       35, 394, 351, 221, 301, 594, 77, 65, 453, 221, 12, 294, 279, 778, 1, 199, 199, 613, 18, 710, 0, 221, 128, 103,
@@ -79,7 +79,7 @@ describe("openTokenizer", () => {
     expect([...(await tokenizer.encode(text))]).toEqual(expected);
   });
 
-  test("knows sizes, special ids and names", async () => {
+  it("knows sizes, special ids and names", async () => {
     expect(tokenizer.vocab).toBe(1000);
     expect(tokenizer.eosId).toBe(0);
     expect(tokenizer.bosId).toBeUndefined();
@@ -90,14 +90,14 @@ describe("openTokenizer", () => {
     expect(await withTokenizer(join(folder, "trained", "tokenizer.json"), {}, async ({ eosId }) => eosId)).toBe(0);
   });
 
-  test("encodes many texts as it encodes each", async () => {
+  it("encodes many texts as it encodes each", async () => {
     const many = ["", ...texts, "x".repeat(10), texts.join("").repeat(8), "end"];
     const all: Int32Array[] = [];
     for await (const ids of tokenizer.encodeAll(many)) all.push(ids);
     expect(all).toEqual(await Promise.all(many.map((text) => tokenizer.encode(text))));
   });
 
-  test("switches off truncation and padding, and adds special tokens only when asked", async () => {
+  it("switches off truncation and padding, and adds special tokens only when asked", async () => {
     const changed = JSON.parse(json) as Record<string, unknown>;
     changed["truncation"] = { direction: "Right", max_length: 3, strategy: "LongestFirst", stride: 0 };
     changed["padding"] = {
@@ -122,7 +122,7 @@ describe("openTokenizer", () => {
     });
   });
 
-  test("finds special ids in the file that has them", async () => {
+  it("finds special ids in the file that has them", async () => {
     const map = {
       "special_tokens_map.json": JSON.stringify({ eos_token: { content: "e", lstrip: false }, bos_token: "b" }),
     };
@@ -138,7 +138,7 @@ describe("openTokenizer", () => {
     expect(await ids("s5", { ...config }, { eosId: 3 })).toEqual([3, 9]);
   });
 
-  test("says clearly what is wrong with a file", async () => {
+  it("says clearly what is wrong with a file", async () => {
     const failure = async (path: string): Promise<string> => {
       const error = await openTokenizer(path).then(
         () => undefined,

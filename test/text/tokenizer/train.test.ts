@@ -2,7 +2,7 @@ import { mkdtemp, readdir, rmdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { byteLevelAlphabet } from "tokenizers";
-import { beforeAll, describe, expect, test, vi } from "vitest";
+import { beforeAll, describe, expect, it, vi } from "vitest";
 import { readDocuments } from "../../../src/text/documents/corpus.js";
 import { END_OF_TEXT, trainByteLevelBpe } from "../../../src/text/tokenizer/train.js";
 
@@ -53,7 +53,7 @@ function slowMerges(words: Map<string, number>, count: number): [string, string]
 }
 
 describe("trainByteLevelBpe", () => {
-  test("numbers special tokens, all 256 bytes and merges without gaps", async () => {
+  it("numbers special tokens, all 256 bytes and merges without gaps", async () => {
     const { added_tokens, model } = await train(600, [END_OF_TEXT, "<|pad|>"]);
     expect(added_tokens.map(({ id, content }) => [id, content])).toEqual([
       [0, END_OF_TEXT],
@@ -66,19 +66,19 @@ describe("trainByteLevelBpe", () => {
     for (const [left, right] of model.merges) expect(model.vocab).toHaveProperty([left + right]);
   });
 
-  test("gives the same bytes every time", async () => {
+  it("gives the same bytes every time", async () => {
     const first = await trainByteLevelBpe(texts, { vocab: 3000 });
     for (let run = 0; run < 3; run++) expect(await trainByteLevelBpe(texts, { vocab: 3000 })).toBe(first);
   });
 
-  test("a smaller vocabulary is a prefix of a larger one", async () => {
+  it("a smaller vocabulary is a prefix of a larger one", async () => {
     const small = await train(500);
     const large = await train(2000);
     expect(large.model.merges.slice(0, small.model.merges.length)).toEqual(small.model.merges);
     for (const [token, id] of Object.entries(small.model.vocab)) expect(large.model.vocab[token]).toBe(id);
   });
 
-  test("chooses the merges that plain greedy training chooses, ties by lowest ids", async () => {
+  it("chooses the merges that plain greedy training chooses, ties by lowest ids", async () => {
     const words = new Map<string, number>();
     const text = texts
       .slice(0, 3)
@@ -92,7 +92,7 @@ describe("trainByteLevelBpe", () => {
     expect(model.merges).toEqual(slowMerges(words, model.merges.length));
   });
 
-  test("says how far small texts reach and cleans up behind itself", async () => {
+  it("says how far small texts reach and cleans up behind itself", async () => {
     const empty = await mkdtemp(join(tmpdir(), "upcycle-train-"));
     vi.stubEnv("TMPDIR", empty);
     await expect(trainByteLevelBpe(["abab abab"], { vocab: 400 })).rejects.toThrow(
@@ -105,7 +105,7 @@ describe("trainByteLevelBpe", () => {
     await rmdir(empty);
   });
 
-  test("refuses sizes and special tokens that cannot be", async () => {
+  it("refuses sizes and special tokens that cannot be", async () => {
     for (const vocab of [256, 30_001, 1000.5]) {
       await expect(trainByteLevelBpe(texts, { vocab })).rejects.toThrow("expected a whole number from 257 to 30000");
     }

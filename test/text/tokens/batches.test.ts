@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import {
   batchAt,
   evalBatches,
@@ -32,7 +32,7 @@ function starts(
 }
 
 describe("training batches", () => {
-  test("show every window once in every epoch, in another order each time", () => {
+  it("show every window once in every epoch, in another order each time", () => {
     fc.assert(
       fc.property(trainable, ({ length, ...settings }) => {
         const tokens = counting(length);
@@ -49,7 +49,7 @@ describe("training batches", () => {
     expect(windowOrder(50, 0, 0)).not.toEqual(windowOrder(50, 1, 0));
   });
 
-  test("targets are the next tokens and rows are whole windows", () => {
+  it("targets are the next tokens and rows are whole windows", () => {
     fc.assert(
       fc.property(trainable, fc.nat(1000), ({ length, ...settings }, step) => {
         const { inputs, targets } = batchAt(counting(length), { ...settings, step });
@@ -60,7 +60,7 @@ describe("training batches", () => {
     );
   });
 
-  test("are the same whether the run is resumed or not", () => {
+  it("are the same whether the run is resumed or not", () => {
     fc.assert(
       fc.property(trainable, fc.nat(100), ({ length, ...settings }, step) => {
         const tokens = counting(length);
@@ -71,7 +71,7 @@ describe("training batches", () => {
     );
   });
 
-  test("are the same data for one large batch and for micro-batches", () => {
+  it("are the same data for one large batch and for micro-batches", () => {
     fc.assert(
       fc.property(
         trainable,
@@ -89,7 +89,7 @@ describe("training batches", () => {
     );
   });
 
-  test("need one window of text and sound sizes", () => {
+  it("need one window of text and sound sizes", () => {
     expect(() => openBatches(counting(8), { batch: 1, sequence: 8, seed: 0 })).toThrow(
       "the training text has 8 tokens, needed at least 9 for one sequence",
     );
@@ -98,7 +98,7 @@ describe("training batches", () => {
     expect(() => batchAt(counting(8), { batch: 1, sequence: 2, seed: 0, step: -1 })).toThrow("batch number -1");
   });
 
-  test("stay as they are: a changed order would break every saved run", () => {
+  it("stay as they are: a changed order would break every saved run", () => {
     expect([...windowOrder(8, 0, 0)]).toMatchInlineSnapshot(`
       [
         2,
@@ -129,7 +129,7 @@ describe("training batches", () => {
 describe("evaluation batches", () => {
   const limits = fc.option(fc.integer({ min: 1, max: 500 }), { nil: undefined });
 
-  test("predict every token but the first exactly once, in order, up to the limit", () => {
+  it("predict every token but the first exactly once, in order, up to the limit", () => {
     fc.assert(
       fc.property(sizes, limits, ({ length, batch, sequence }, limitTokens) => {
         const batches = [...evalBatches(counting(length), { batch, sequence, limitTokens })];
@@ -144,7 +144,7 @@ describe("evaluation batches", () => {
     );
   });
 
-  test("need two tokens and a limit of one", () => {
+  it("need two tokens and a limit of one", () => {
     expect(() => [...evalBatches(counting(1), { batch: 1, sequence: 4 })]).toThrow("has 1 tokens, needed at least 2");
     expect(() => [...evalBatches(counting(9), { batch: 1, sequence: 4, limitTokens: 0 })]).toThrow("tokens is 0");
   });

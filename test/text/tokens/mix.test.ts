@@ -1,12 +1,12 @@
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { dealNext, openMix, shares } from "../../../src/text/tokens/mix.js";
 
 const counting = (length: number, first: number): Int32Array => Int32Array.from({ length }, (_, i) => first + i);
 const weights = fc.array(fc.integer({ min: 1, max: 50 }), { minLength: 1, maxLength: 5 });
 
 describe("dealing sequences to parts", () => {
-  test("keeps every part within one sequence of its share for two parts, and never far for more", () => {
+  it("keeps every part within one sequence of its share for two parts, and never far for more", () => {
     fc.assert(
       fc.property(weights, fc.integer({ min: 1, max: 300 }), (given, sequences) => {
         const of = shares(given.map((weight) => ({ weight })));
@@ -21,7 +21,7 @@ describe("dealing sequences to parts", () => {
     );
   });
 
-  test("0.5, 0.25 and 0.25 take turns", () => {
+  it("0.5, 0.25 and 0.25 take turns", () => {
     const counts = [0, 0, 0];
     expect(Array.from({ length: 8 }, () => dealNext([0.5, 0.25, 0.25], counts))).toEqual([0, 1, 2, 0, 0, 1, 2, 0]);
   });
@@ -34,7 +34,7 @@ describe("batches of a mixture", () => {
     { name: "b", weight: 1, tokens: Uint16Array.from(counting(25, 1000)) },
   ];
 
-  test("hold whole windows with the next tokens as targets, each window of a part once in its epoch", () => {
+  it("hold whole windows with the next tokens as targets, each window of a part once in its epoch", () => {
     const reader = openMix(parts, settings);
     expect(reader.windows).toBe(10 + 6);
     const seen: number[] = [];
@@ -53,7 +53,7 @@ describe("batches of a mixture", () => {
     expect(a.slice(0, 10)).not.toEqual(a.slice(10, 20));
   });
 
-  test("are a pure function of the step, whatever was read before", () => {
+  it("are a pure function of the step, whatever was read before", () => {
     fc.assert(
       fc.property(
         fc.array(fc.nat(60), { maxLength: 8 }),
@@ -68,7 +68,7 @@ describe("batches of a mixture", () => {
     );
   });
 
-  test("are the same data for one large batch and for micro-batches; another seed gives another order of the same parts", () => {
+  it("are the same for one large batch and for micro-batches; another seed orders the same parts otherwise", () => {
     const large = openMix(parts, { ...settings, batch: 12 }).at(5);
     const small = openMix(parts, settings);
     expect([20, 21, 22, 23].flatMap((step) => [...small.at(step).inputs])).toEqual([...large.inputs]);
@@ -77,7 +77,7 @@ describe("batches of a mixture", () => {
     expect([...other.inputs].map((token) => token >= 1000)).toEqual([...large.inputs].map((token) => token >= 1000));
   });
 
-  test("name the part that is too short", () => {
+  it("name the part that is too short", () => {
     expect(() => openMix([...parts, { name: "c", weight: 1, tokens: counting(4, 0) }], settings)).toThrow(
       "the training text has 4 tokens",
     );

@@ -1,20 +1,20 @@
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, it } from "vitest";
 import { packDocuments } from "../../../src/text/tokens/pack.js";
 
-test("documents lie one after another, each closed by end of text", () => {
+it("documents lie one after another, each closed by end of text", () => {
   const packed = packDocuments([Int32Array.of(5, 6), Int32Array.of(), Int32Array.of(7)], 0);
   expect([...packed.tokens]).toEqual([5, 6, 0, 0, 7, 0]);
   expect([...packed.documents]).toEqual([0, 3, 4, 6]);
 });
 
-test("nothing packs to nothing", () => {
+it("no documents pack to no tokens", () => {
   const packed = packDocuments([], 0);
   expect(packed.tokens.length).toBe(0);
   expect([...packed.documents]).toEqual([0]);
 });
 
-test("every document can be read back", () => {
+it("every document can be read back", () => {
   fc.assert(
     fc.property(fc.array(fc.int32Array({ min: 1, max: 50_000, maxLength: 3000 }), { maxLength: 20 }), (documents) => {
       const { tokens, documents: offsets } = packDocuments(documents, 0);

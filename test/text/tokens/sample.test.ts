@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { randomStream } from "../../../src/base/random.js";
 import { argmax, candidates, sampleToken } from "../../../src/text/tokens/sample.js";
 
@@ -17,7 +17,7 @@ function softmax(logits: Float32Array, temperature: number): number[] {
 }
 
 describe("candidates", () => {
-  test("have probabilities that sum to 1 and are the model's own without limits", () => {
+  it("have probabilities that sum to 1 and are the model's own without limits", () => {
     fc.assert(
       fc.property(logitsOf, temperatureOf, (logits, temperature) => {
         const { ids, probabilities } = candidates(logits, { temperature });
@@ -27,7 +27,7 @@ describe("candidates", () => {
     );
   });
 
-  test("top-k keeps exactly the k most likely, the lowest ids among equals", () => {
+  it("top-k keeps exactly the k most likely, the lowest ids among equals", () => {
     const coarse = fc
       .array(fc.integer({ min: -3, max: 3 }), { minLength: 1, maxLength: 40 })
       .map((list) => Float32Array.from(list));
@@ -41,7 +41,7 @@ describe("candidates", () => {
     );
   });
 
-  test("top-p keeps the smallest set whose mass is at least p", () => {
+  it("top-p keeps the smallest set whose mass is at least p", () => {
     fc.assert(
       fc.property(
         logitsOf,
@@ -60,7 +60,7 @@ describe("candidates", () => {
     );
   });
 
-  test("top-p counts the mass that top-k left", () => {
+  it("top-p counts the mass that top-k left", () => {
     const logits = Float32Array.from([0.5, 0.3, 0.1, 0.1].map(Math.log));
     expect([...candidates(logits, { temperature: 1, topP: 0.6 }).ids]).toEqual([0, 1]);
     expect([...candidates(logits, { temperature: 1, topK: 2, topP: 0.6 }).ids]).toEqual([0]);
@@ -68,7 +68,7 @@ describe("candidates", () => {
 });
 
 describe("sampleToken", () => {
-  test("at temperature 0 takes the largest logit, the lowest index among equals", () => {
+  it("at temperature 0 takes the largest logit, the lowest index among equals", () => {
     expect(sampleToken([1, 3, 2, 3], { temperature: 0 }, 0.99)).toBe(1);
     fc.assert(
       fc.property(logitsOf, fc.double({ min: 0, max: 0.999, noNaN: true }), (logits, uniform) => {
@@ -78,7 +78,7 @@ describe("sampleToken", () => {
     );
   });
 
-  test("draws each token as often as its probability says", () => {
+  it("draws each token as often as its probability says", () => {
     const logits = Float32Array.from([0.6, 0.3, 0.1].map(Math.log));
     const stream = randomStream(7, "sample");
     const counts = [0, 0, 0];
@@ -86,7 +86,7 @@ describe("sampleToken", () => {
     [0.6, 0.3, 0.1].forEach((p, id) => expect(counts[id]! / 20_000).toBeCloseTo(p, 1.5));
   });
 
-  test("stays sound for extreme logits and temperatures and never draws the impossible", () => {
+  it("stays sound for extreme logits and temperatures and never draws the impossible", () => {
     expect(sampleToken([1e38, -1e38, 0], { temperature: 1e-300 }, 0.5)).toBe(0);
     expect(sampleToken([1000, 1001], { temperature: 1 }, 0.999999)).toBe(1);
     for (const uniform of [0, 0.5, 1 - 2 ** -32]) {
@@ -95,7 +95,7 @@ describe("sampleToken", () => {
     }
   });
 
-  test("refuses settings out of range and logits of a diverged model", () => {
+  it("refuses settings out of range and logits of a diverged model", () => {
     expect(() => sampleToken([1], { temperature: -1 }, 0)).toThrow("temperature is -1");
     expect(() => sampleToken([1], { temperature: 1, topK: 0 }, 0)).toThrow("top-k is 0");
     expect(() => sampleToken([1], { temperature: 1, topP: 1.1 }, 0)).toThrow("top-p is 1.1");

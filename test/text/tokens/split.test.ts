@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { splitDocuments, utf8Length } from "../../../src/text/tokens/split.js";
 
 const documentsOf = (texts: readonly string[]) => texts.map((text, i) => ({ name: `d${i}`, text }));
@@ -9,7 +9,7 @@ const differentTexts = fc.uniqueArray(anyText, { minLength: 2, maxLength: 40 });
 const fraction = fc.double({ min: 0.01, max: 0.9, noNaN: true });
 
 describe("splitDocuments", () => {
-  test("loses nothing, shares nothing, leaves neither side empty and keeps the order", () => {
+  it("loses nothing, shares nothing, leaves neither side empty and keeps the order", () => {
     fc.assert(
       fc.property(differentTexts, fraction, fc.integer(), (texts, heldOut, seed) => {
         const documents = documentsOf(texts);
@@ -25,7 +25,7 @@ describe("splitDocuments", () => {
     );
   });
 
-  test("holds out at most the wanted bytes, or the shortest document", () => {
+  it("holds out at most the wanted bytes, or the shortest document", () => {
     fc.assert(
       fc.property(differentTexts, fraction, (texts, heldOut) => {
         const split = splitDocuments(documentsOf(texts), { seed: 1, heldOut });
@@ -37,7 +37,7 @@ describe("splitDocuments", () => {
     );
   });
 
-  test("depends on the texts and the seed, not on order or names", () => {
+  it("depends on the texts and the seed, not on order or names", () => {
     fc.assert(
       fc.property(differentTexts, fc.integer(), (texts, seed) => {
         const split = splitDocuments(documentsOf(texts), { seed, heldOut: 0.3 });
@@ -47,7 +47,7 @@ describe("splitDocuments", () => {
     );
   });
 
-  test("comes close to the wanted share on many documents, for every seed", () => {
+  it("comes close to the wanted share on many documents, for every seed", () => {
     const documents = documentsOf(Array.from({ length: 300 }, (_, i) => `${i} `.repeat(50 + (i % 100))));
     const choices = new Set<string>();
     for (let seed = 0; seed < 10; seed++) {
@@ -60,7 +60,7 @@ describe("splitDocuments", () => {
     expect(choices.size).toBe(10);
   });
 
-  test("keeps copies of one text on one side", () => {
+  it("keeps copies of one text on one side", () => {
     const documents = documentsOf(["same", "a b c", "same", "d e f", "same", "g h i"]);
     for (let seed = 0; seed < 20; seed++) {
       const split = splitDocuments(documents, { seed, heldOut: 0.6 });
@@ -69,7 +69,7 @@ describe("splitDocuments", () => {
     }
   });
 
-  test("cuts a text that is one document at a paragraph near its end", () => {
+  it("cuts a text that is one document at a paragraph near its end", () => {
     const text = Array.from({ length: 40 }, (_, i) => `Paragraph ${i} of the only document.`).join("\n\n");
     const { train, heldOut, trainBytes, heldOutBytes } = splitDocuments(documentsOf([text]), { seed: 0, heldOut: 0.1 });
     expect(train[0]!.text + heldOut[0]!.text).toBe(text);
@@ -79,7 +79,7 @@ describe("splitDocuments", () => {
     expect(heldOutBytes / text.length).toBeLessThan(0.2);
   });
 
-  test("says what is missing", () => {
+  it("refuses documents that are too few or too short, saying what it found", () => {
     expect(() => splitDocuments(documentsOf(["x", "", "x"]), { seed: 0, heldOut: 0.1 })).toThrow(
       "too little text to split: found one document of 1 characters and no place to cut it",
     );
@@ -92,7 +92,7 @@ describe("splitDocuments", () => {
   });
 });
 
-test("utf8Length counts as an encoder does", () => {
+it("utf8Length counts as an encoder does", () => {
   fc.assert(
     fc.property(fc.array(fc.integer({ min: 0, max: 0xffff })), (units) => {
       const text = String.fromCharCode(...units);
