@@ -46,12 +46,12 @@ export interface Chart {
   readonly yLabel: string;
   readonly xLog: boolean;
   readonly yLog: boolean;
-  readonly series: readonly Series[];
+  readonly series: readonly ChartSeries[];
   /** A dashed horizontal line. */
   readonly level: number | null;
 }
 
-export interface Series {
+export interface ChartSeries {
   readonly label: string;
   readonly tone: number;
   readonly kind: "dots" | "line" | "cloud" | "mark";
@@ -160,7 +160,7 @@ function lossCharts(part: Part): Chart[] {
         others.length === 0
           ? "Dots are points, lines the fit in the middle of each group."
           : `Dots are points; lines the fit at the middle of each group, ${others.join(" and ")} at its median.`,
-      series: bins.flatMap(({ label, rows }, tone): Series[] => {
+      series: bins.flatMap(({ label, rows }, tone): ChartSeries[] => {
         const at = (name: string): number => middle(rows.map((row) => points.columns[name]![row]!));
         const values = rows.map((row) => points.columns[x]![row]!);
         const [low, high] = [smallest(values), largest(values)];
@@ -278,7 +278,7 @@ function contourCharts(part: Part): Chart[] {
         `same${others.length === 0 ? "" : `, with ${others.map((name) => `${name} = ${compact(at[name]!)}`).join(", ")}`}; ` +
         "dots are where points lie.",
       series: [
-        ...levels.flatMap((level, tone): Series[] => {
+        ...levels.flatMap((level, tone): ChartSeries[] => {
           // Loss falls along y, so a level is met at most once for each x.
           const line = xs.flatMap((one, i): [number, number][] => {
             const column = rows[i]!;
@@ -342,7 +342,7 @@ function isoFlopCharts(part: Part): Chart[] {
       note:
         `Fitted loss along lines of equal C = 6 N ${tokens}${fixedAt}, from the smallest compute of the points ` +
         "to the largest; the lowest point of a line is the best size for its compute.",
-      series: budgets.flatMap((budget, tone): Series[] => {
+      series: budgets.flatMap((budget, tone): ChartSeries[] => {
         const along = sizes.filter((size) => budget / (6 * size) >= range[0]! && budget / (6 * size) <= range[1]!);
         if (along.length < 3) return [];
         const losses = part.predict(

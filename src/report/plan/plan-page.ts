@@ -1,6 +1,6 @@
 /** A plan as one HTML file that opens without a network and computes itself again when a slider moves. */
-import type { PlanRequest } from "../../laws/planner/plan.js";
 import { makePlan } from "../../laws/planner/plan.js";
+import type { PlanRequest } from "../../laws/planner/plan-types.js";
 import { embedAsset, embedJson, escapeHtml } from "../page/escape.js";
 import type { ReportAssets } from "../study/html.js";
 import { controlsOf, render, type Control } from "./plan-live.js";

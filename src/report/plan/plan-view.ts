@@ -5,7 +5,8 @@
 import { compact, fixed, significant } from "../../base/format.js";
 import { lossOf, type ArmId } from "../../laws/planner/arms.js";
 import { curveDraws, curvesOf } from "../../laws/planner/coefficients.js";
-import { intervalOf, type Plan, type PlanRequest } from "../../laws/planner/plan.js";
+import { intervalOf, type Plan } from "../../laws/planner/plan.js";
+import type { PlanRequest } from "../../laws/planner/plan-types.js";
 import { escapeHtml } from "../page/escape.js";
 import { armNames, budgetWords, memorySums, planAnswer, planTables, splitWords, type PlanTable } from "./plan-words.js";
 

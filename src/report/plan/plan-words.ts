@@ -1,8 +1,9 @@
 /** A plan in words and tables, for terminal and page alike. */
 import { bytes, compact, duration, fixed, grouped, notAvailable, percent, significant } from "../../base/format.js";
 import type { CatchUp } from "../../laws/planner/crossing.js";
-import type { ArmId, Budget } from "../../laws/planner/arms.js";
-import type { ArmPlan, Interval, ModelPlan, Plan } from "../../laws/planner/plan.js";
+import type { ArmId, PlanBudget } from "../../laws/planner/arms.js";
+import type { Plan } from "../../laws/planner/plan.js";
+import type { ArmPlan, Interval, ModelPlan } from "../../laws/planner/plan-types.js";
 import { recipeName } from "../../surgery/planning/recipe.js";
 
 export interface PlanTable {
@@ -31,7 +32,7 @@ const loss4 = (value: number): string => fixed(value, 4);
 const orNone = (value: number | null, show: (known: number) => string): string =>
   value === null ? notAvailable : show(value);
 
-export function budgetWords({ tokens, gpuHours, money, days }: Budget, currency: string): string {
+export function budgetWords({ tokens, gpuHours, money, days }: PlanBudget, currency: string): string {
   const parts = [
     tokens === null ? "" : `${compact(tokens)} tokens`,
     gpuHours === null ? "" : `${compact(gpuHours)} GPU hours`,

@@ -4,7 +4,7 @@ import { embedJson, escapeHtml } from "../page/escape.js";
 import { byFinalLoss } from "./findings.js";
 import { loadSection } from "./load-map.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
-import { compareArms, spread, type Comparison } from "./statistics.js";
+import { compareArms, spread, type ArmComparison } from "./statistics.js";
 import { armsTable, lossTable, preservationTable, seedsTable } from "./tables.js";
 import type { ReportData } from "./view.js";
 import { plural } from "./wording.js";
@@ -69,7 +69,7 @@ function lossTile(arm: ArmResult, tone: number): Tile {
   return { name: arm.label, value: fixed(loss?.mean ?? Number.NaN), note, tone };
 }
 
-function differenceTile(name: string, comparison: Comparison | null): Tile[] {
+function differenceTile(name: string, comparison: ArmComparison | null): Tile[] {
   if (comparison === null) return [];
   const size = Math.abs(comparison.difference);
   const digits = size < 0.01 ? significant(size, 2) : fixed(size);

@@ -3,7 +3,8 @@ import { bytes, compact, fixed, flops, meanWithSpread, rate, significant } from 
 import { escapeHtml } from "../page/escape.js";
 import { toneIndices } from "../page/palette.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
-import { lossAt, mean, reached } from "./statistics.js";
+import { meanOf } from "../../base/mean.js";
+import { lossAt, reached } from "./statistics.js";
 import { signedNats } from "./wording.js";
 
 interface Column {
@@ -50,7 +51,7 @@ export function armsTable(result: StudyResult): string {
     compact(arm.params.active),
     flops(arm.flopsPerToken),
     flops(Math.max(...arm.runs.map((run) => run.points.at(-1)?.flops ?? Number.NaN))),
-    rate(mean(arm.runs.map((run) => run.tokensPerSecond))),
+    rate(meanOf(arm.runs.map((run) => run.tokensPerSecond))),
     bytes(Math.max(...arm.runs.map((run) => run.peakRssBytes))),
     meanWithSpread(arm.runs.map((run) => run.finalLoss)),
   ]);
@@ -118,7 +119,7 @@ export function lossTable(result: StudyResult): string {
   ];
   const rows = result.arms.map((arm) => [
     escapeHtml(arm.label),
-    ...tokens.map((at) => fixed(mean(arm.runs.map((run) => lossAt(run.points, "tokens", at) ?? Number.NaN)))),
+    ...tokens.map((at) => fixed(meanOf(arm.runs.map((run) => lossAt(run.points, "tokens", at) ?? Number.NaN)))),
   ]);
   return htmlTable("Held-out loss by training tokens, mean over the seeds", columns, rows);
 }
