@@ -1,13 +1,9 @@
 /** A fitted law as one HTML file that opens without a network. */
 import { compact, fixed, grouped, significant } from "../../base/format.js";
-import { embedAsset, embedJson, escapeHtml } from "../page/escape.js";
-import type { ReportAssets } from "../study/html.js";
+import { escapeHtml } from "../page/escape.js";
+import { factsAndCommand, pageSection, renderPage, type ReportAssets } from "../page/shell.js";
 import { lawScript } from "./law-script.js";
 import { lawCharts, type Chart, type LawResult } from "./law-view.js";
-import { chartScript } from "../page/script-chart.js";
-import { pageStyle } from "../page/style.js";
-
-const contentPolicy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";
 
 export function renderLawHtml(result: LawResult, assets: ReportAssets): string {
   const { fit, version } = result;
@@ -16,50 +12,34 @@ export function renderLawHtml(result: LawResult, assets: ReportAssets): string {
   const body = [
     header(result),
     tiles(result),
-    section("parameters", "Parameters", parameterTable(result)),
+    pageSection("parameters", "Parameters", parameterTable(result)),
     result.warnings.length === 0
       ? ""
-      : section(
+      : pageSection(
           "warnings",
           "What to be careful about",
           `<ul class="findings">${result.warnings.map((text) => `<li>${escapeHtml(text)}</li>`).join("")}</ul>`,
         ),
-    section(
+    pageSection(
       "fit",
       "Fit and residuals",
       figures([...of("loss-"), ...of("residuals"), ...of("contours"), ...of("isoflop")]),
     ),
-    result.predictions.length === 0 ? "" : section("predictions", "Predictions", predictionTable(result)),
-    of("profile-").length === 0 ? "" : section("profiles", "Profiles", figures(of("profile-"))),
-    of("cloud-").length === 0 ? "" : section("clouds", "Bootstrap", figures(of("cloud-"))),
-    result.comparison.length === 0 ? "" : section("comparison", "Other laws", comparisonTable(result)),
-    section("method", "How it was fitted", method(result)),
+    result.predictions.length === 0 ? "" : pageSection("predictions", "Predictions", predictionTable(result)),
+    of("profile-").length === 0 ? "" : pageSection("profiles", "Profiles", figures(of("profile-"))),
+    of("cloud-").length === 0 ? "" : pageSection("clouds", "Bootstrap", figures(of("cloud-"))),
+    result.comparison.length === 0 ? "" : pageSection("comparison", "Other laws", comparisonTable(result)),
+    pageSection("method", "How it was fitted", method(result)),
   ];
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="${contentPolicy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="generator" content="upcycle ${escapeHtml(version)}">
-<title>${escapeHtml(fit.law.title)} · scaling law</title>
-<link rel="icon" href="data:,">
-<style>${embedAsset(assets.uplotCss)}</style>
-<style>${pageStyle()}</style>
-<script>document.documentElement.classList.add("with-script");</script>
-</head>
-<body>
-<main>
-${body.filter((part) => part !== "").join("\n")}
-</main>
-<footer><p>Written by upcycle ${escapeHtml(version)}. Nothing on this page is loaded from a network.</p></footer>
-<script type="application/json" id="report-data">${embedJson({ charts })}</script>
-<script>${embedAsset(assets.uplotJs)}</script>
-<script>${chartScript}${lawScript}</script>
-</body>
-</html>
-`;
+  const page = {
+    title: `${fit.law.title} · scaling law`,
+    version,
+    footer: ". Nothing on this page is loaded from a network.",
+    body,
+    data: { charts },
+    script: lawScript,
+  };
+  return renderPage(page, assets);
 }
 
 function header({ fit, points, file }: LawResult): string {
@@ -213,13 +193,5 @@ function method({ fit, points, rows, leftOut, columns, file, command }: LawResul
         `${significant(fit.gradientNorm, 2)}`,
     ],
   ];
-  const items = facts.map(([name, text]) => `<div><dt>${escapeHtml(name)}</dt><dd>${escapeHtml(text)}</dd></div>`);
-  return (
-    `<dl class="facts-list">${items.join("")}</dl><h3>Again</h3><div ` +
-    `class="commands"><pre><code>${escapeHtml(command)}</code></pre></div>`
-  );
-}
-
-function section(id: string, title: string, body: string): string {
-  return `<section aria-labelledby="${id}-title" id="${id}"><h2 id="${id}-title">${title}</h2>${body}</section>`;
+  return factsAndCommand(facts, command);
 }

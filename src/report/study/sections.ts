@@ -1,6 +1,7 @@
 /** The page's sections as markup; charts are empty frames here that the page's script fills. */
 import { bytes, compact, duration, fixed, flops, grouped, percent, significant } from "../../base/format.js";
-import { embedJson, escapeHtml } from "../page/escape.js";
+import { escapeHtml } from "../page/escape.js";
+import { factRows, pageSection } from "../page/shell.js";
 import { byFinalLoss } from "./findings.js";
 import { loadSection } from "./load-map.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
@@ -91,7 +92,9 @@ function differenceTile(name: string, comparison: ArmComparison | null): Tile[] 
 
 export function findingsSection(result: StudyResult): string {
   const items = result.findings.slice(1).map((finding) => `<li>${emphasized(finding)}</li>`);
-  return items.length === 0 ? "" : section("findings", "What was found", `<ul class="findings">${items.join("")}</ul>`);
+  return items.length === 0
+    ? ""
+    : pageSection("findings", "What was found", `<ul class="findings">${items.join("")}</ul>`);
 }
 
 const longestClaim = 110;
@@ -133,7 +136,7 @@ export function lossSection(result: StudyResult): string {
 (${fixed(result.parent.loss)}). Drag across a chart to zoom in, double-click to zoom out; arrow keys move the reading on a chart that has the focus.
 <span id="loss-outside"></span></p>
 <noscript>${lossTable(result)}</noscript>`;
-  return section("loss", "Loss", body);
+  return pageSection("loss", "Loss", body);
 }
 
 export function preservationSection(result: StudyResult): string {
@@ -142,7 +145,7 @@ export function preservationSection(result: StudyResult): string {
   const lead =
     `<p class="lead">Does the new model compute what its parent computed? Before any training, on the same ` +
     `text.${where}</p>`;
-  return section("preservation", "Was the parent's function kept?", lead + preservationTable(result));
+  return pageSection("preservation", "Was the parent's function kept?", lead + preservationTable(result));
 }
 
 export function expertsSection(data: ReportData): string {
@@ -166,7 +169,7 @@ export function expertsSection(data: ReportData): string {
       : `<div class="scripted"><h3>Experts against the parent's FFN</h3>
 <p class="lead">Mean cosine similarity of each expert's weights to the part of the parent that it began as, by layer: 1 is an untouched copy.</p>
 <div class="charts">${similar}</div></div>`;
-  return section(
+  return pageSection(
     "experts",
     "The experts",
     `
@@ -188,7 +191,7 @@ export function armsSection(result: StudyResult): string {
     routers.length === 0
       ? ""
       : `<div><p class="caption">Routers</p><dl class="facts-list">${routers.join("")}</dl></div>`;
-  return section("arms", "The arms", `${armsTable(result)}<div class="columns">${seedsTable(result)}${list}</div>`);
+  return pageSection("arms", "The arms", `${armsTable(result)}<div class="columns">${seedsTable(result)}${list}</div>`);
 }
 
 export function setupSection(result: StudyResult): string {
@@ -233,31 +236,22 @@ export function setupSection(result: StudyResult): string {
       ],
     ],
   ];
-  const columns = groups.map(([title, facts]) => {
-    const items = facts.map(([name, value]) => `<div><dt>${name}</dt><dd>${escapeHtml(value)}</dd></div>`);
-    return `<div><h3>${title}</h3><dl class="facts-list">${items.join("")}</dl></div>`;
-  });
-  return section("setup", "Parent, text and machine", `<div class="columns">${columns.join("")}</div>`);
+  const columns = groups.map(
+    ([title, facts]) => `<div><h3>${title}</h3><dl class="facts-list">${factRows(facts)}</dl></div>`,
+  );
+  return pageSection("setup", "Parent, text and machine", `<div class="columns">${columns.join("")}</div>`);
 }
 
 export function reproduceSection(result: StudyResult): string {
   const commands = result.commands.map(escapeHtml).join("\n");
   const seeds = result.seeds.map((seed) => escapeHtml(String(seed))).join(", ");
-  return section(
+  return pageSection(
     "reproduce",
     "Make it again",
     `
 <p class="lead">The same commands with the same seeds (${seeds}) give the same numbers on the same machine.</p>
 <div class="commands"><button type="button" class="scripted" data-copy="commands">Copy</button><pre id="commands" tabindex="0">${commands}</pre></div>`,
   );
-}
-
-export function dataElement(data: ReportData): string {
-  return `<script type="application/json" id="report-data">${embedJson(data)}</script>`;
-}
-
-function section(id: string, title: string, body: string): string {
-  return `<section aria-labelledby="${id}-title" id="${id}"><h2 id="${id}-title">${title}</h2>${body}</section>`;
 }
 
 function chart(id: string, title: string, label: string, tone?: number): string {
