@@ -2,6 +2,10 @@
  * How a model is laid out over GPUs for training: every sensible combination of parallel degrees is costed in bytes and
  * seconds, and the fastest that fits is taken. Attention ranks TP*CP*DP*PP and expert ranks ETP*EP*EDP*PP share the
  * same GPUs (Megatron-Core's parallel folding).
+ *
+ * The planner's MEMORY FORMULA is here, in `stageBytes`: bytes on the fullest GPU = (2 + 4) per parameter held (bfloat16
+ * weights, float32 gradients) + 12 per parameter over its data-parallel ranks (AdamW) + saved activations + logits +
+ * reserve. Bytes per parameter and per token of an activation are in `model/cost/memory.ts`.
  */
 import { blockActivationBytes, bytesPerParam, headActivationBytes } from "../../model/cost/memory.js";
 import { forwardFlops, recomputedFlops, type Recompute } from "../../model/cost/flops.js";

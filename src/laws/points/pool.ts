@@ -71,7 +71,7 @@ function workers(task: FitTask, threads: number): Pool {
             if (done === jobs.length) resolve(results);
             else give();
           });
-          worker.on("error", (error: unknown) => reject(limitError(error) ?? error));
+          worker.on("error", (error: Error) => reject(limitError(error) ?? error));
           worker.on("exit", (code) => reject(new Error(`a fitting thread ended with code ${code}`)));
           give();
         }

@@ -2,6 +2,7 @@
 import { compact, fixed, grouped, significant } from "../../base/format.js";
 import { escapeHtml } from "../page/escape.js";
 import { factsAndCommand, pageSection, renderPage, type ReportAssets } from "../page/shell.js";
+import { framedTable } from "../page/table.js";
 import { lawScript } from "./law-script.js";
 import { lawCharts, type Chart, type LawResult } from "./law-view.js";
 
@@ -43,11 +44,13 @@ export function renderLawHtml(result: LawResult, assets: ReportAssets): string {
 }
 
 function header({ fit, points, file }: LawResult): string {
+  const { title, formula } = fit.law;
+  const facts = [`${grouped(points.n)} points`, escapeHtml(file)].map((fact) => `<em>${fact}</em>`);
   return `<header>
   <p class="kicker">Scaling law</p>
-  <h1>${escapeHtml(fit.law.title[0]!.toUpperCase() + fit.law.title.slice(1))}</h1>
-  <p class="answer"><code>${escapeHtml(fit.law.formula)}</code></p>
-  <p class="facts"><em>${grouped(points.n)} points</em> <span aria-hidden="true">·</span> <em>${escapeHtml(file)}</em></p>
+  <h1>${escapeHtml(title.charAt(0).toUpperCase() + title.slice(1))}</h1>
+  <p class="answer"><code>${escapeHtml(formula)}</code></p>
+  <p class="facts">${facts.join(' <span aria-hidden="true">·</span> ')}</p>
 </header>`;
 }
 
@@ -147,13 +150,7 @@ function comparisonTable({ comparison }: LawResult): string {
 
 /** Columns from the second up to `numbers` are numbers. */
 function table(head: readonly string[], rows: readonly (readonly string[])[], numbers: number): string {
-  const kind = (i: number): string => (i > 0 && i < numbers ? ' class="number"' : "");
-  const cells = (row: readonly string[]): string =>
-    row.map((text, i) => (i === 0 ? `<th scope="row">${text}</th>` : `<td${kind(i)}>${text}</td>`)).join("");
-  return (
-    "<div " +
-    `class="frame"><table><thead><tr>${head.map((text, i) => `<th scope="col"${kind(i)}>${text}</th>`).join("")}</tr></thead><tbody>${rows.map((row) => `<tr>${cells(row)}</tr>`).join("")}</tbody></table></div>`
-  );
+  return framedTable(head, rows, (column) => column > 0 && column < numbers);
 }
 
 function figures(charts: readonly Chart[]): string {
@@ -161,10 +158,10 @@ function figures(charts: readonly Chart[]): string {
     const legend = series
       .filter(({ kind }) => kind !== "line" || !series.some((other) => other.kind === "dots"))
       .map(({ label, tone }) => `<li><i class="swatch tone-${tone % 6}"></i>${escapeHtml(label)}</li>`);
+    const scale = legend.length > 1 ? `<ul class="scale">${legend.join("")}</ul>` : "";
     return (
-      `<figure id="${escapeHtml(id)}"><figcaption><b>${escapeHtml(title)}.</b> ` +
-      `${escapeHtml(note)}</figcaption><div class="plot" role="img" ` +
-      `aria-label="${escapeHtml(title)}"></div>${legend.length > 1 ? `<ul class="scale">${legend.join("")}</ul>` : ""}</figure>`
+      `<figure id="${escapeHtml(id)}"><figcaption><b>${escapeHtml(title)}.</b> ${escapeHtml(note)}</figcaption>` +
+      `<div class="plot" role="img" aria-label="${escapeHtml(title)}"></div>${scale}</figure>`
     );
   });
   return `<div class="charts scripted">${items.join("")}</div>`;

@@ -9,7 +9,7 @@ import { planChart, planSections, type PlanSections } from "./plan-view.js";
 import { css } from "../page/css.js";
 
 export interface PlanAssets extends ReportAssets {
-  /** The bundled planner: dist/report/plan-live.bundle.js. */
+  /** The bundled planner: dist/report/plan/plan-live.bundle.js. */
   readonly liveJs: string;
 }
 

@@ -60,13 +60,12 @@ export function planAnswer(plan: Plan): readonly string[] {
   const comparison =
     `continued dense ${loss4(dense.loss)} with ${compact(dense.tokens!)}, from scratch ${loss4(scratch.loss)} ` +
     `with ${compact(scratch.tokens!)}`;
+  const overtaking = aheadOfDense === null ? "" : ` At equal tokens upcycling moves ahead at ${compact(aheadOfDense)}.`;
   const first: Record<ArmId, string> = {
     upcycled:
       `Upcycle: ${tokens}, ${fixed(gain, 4)} nats below the dense model trained on and ${fixed(against, 4)} ` +
       `below a mixture from scratch (${comparison}).`,
-    dense:
-      `Train the dense model on: ${tokens}, no better ` +
-      `(${comparison}).${aheadOfDense === null ? "" : ` At equal tokens upcycling moves ahead at ${compact(aheadOfDense)}.`}`,
+    dense: `Train the dense model on: ${tokens}, no better (${comparison}).${overtaking}`,
     scratch:
       `By the laws a mixture from scratch gets furthest: ${tokens}, ${fixed(-against, 4)} nats above it ` +
       `(${comparison}).${gain > 0 ? " Upcycling still beats training the dense model on." : ""}`,

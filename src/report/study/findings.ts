@@ -195,7 +195,8 @@ function scale(result: Found): string[] {
   if (smaller > 2 || fewer > 2) {
     sentences.push(
       `The smallest published comparison that we stand beside (${compact(published.params, 1)} parameters, ` +
-        `${compact(published.tokens)} tokens) used ${gap(smaller, fewer)}; the order of the arms may change with scale.`,
+        `${compact(published.tokens)} tokens) used ${gap(smaller, fewer)}; the order of the arms may change with ` +
+        "scale.",
     );
   }
   if (passes > 1.05) {

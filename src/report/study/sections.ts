@@ -1,4 +1,5 @@
 /** The page's sections as markup; charts are empty frames here that the page's script fills. */
+import { at } from "../../base/at.js";
 import { bytes, compact, duration, fixed, flops, grouped, percent, significant } from "../../base/format.js";
 import { escapeHtml } from "../page/escape.js";
 import { factRows, pageSection } from "../page/shell.js";
@@ -35,7 +36,7 @@ interface Tile {
 }
 
 export function tiles(result: StudyResult, data: ReportData): string {
-  const toneOf = (arm: ArmResult): number => data.arms[result.arms.indexOf(arm)]!.tone;
+  const toneOf = (arm: ArmResult): number => at(data.arms, result.arms.indexOf(arm)).tone;
   const dense = result.arms.find((arm) => arm.kind === "dense");
   const scratch = result.arms.find((arm) => arm.kind === "scratch");
   const best = byFinalLoss(result.arms.filter((arm) => arm.kind === "upcycled"))[0];
@@ -132,11 +133,20 @@ export function lossSection(result: StudyResult): string {
   ${chart("loss-tokens", "Loss against tokens", "Held-out loss against training tokens, one line per arm")}
   ${chart("loss-flops", "Loss against FLOPs", "Held-out loss against training FLOPs, one line per arm")}
 </div>
-<p class="note scripted">Lines are means over the seeds, bands run from the lowest to the highest seed, and the dashed line is the parent
-(${fixed(result.parent.loss)}). Drag across a chart to zoom in, double-click to zoom out; arrow keys move the reading on a chart that has the focus.
-<span id="loss-outside"></span></p>
+${lossNote(result)}
 <noscript>${lossTable(result)}</noscript>`;
   return pageSection("loss", "Loss", body);
+}
+
+function lossNote({ parent }: StudyResult): string {
+  const lines =
+    "Lines are means over the seeds, bands run from the lowest to the highest seed, and the dashed line is the parent";
+  const hands =
+    "Drag across a chart to zoom in, double-click to zoom out; arrow keys move the reading on a chart that has the " +
+    "focus.";
+  return `<p class="note scripted">${lines}
+(${fixed(parent.loss)}). ${hands}
+<span id="loss-outside"></span></p>`;
 }
 
 export function preservationSection(result: StudyResult): string {
@@ -167,30 +177,39 @@ export function expertsSection(data: ReportData): string {
     similar === ""
       ? ""
       : `<div class="scripted"><h3>Experts against the parent's FFN</h3>
-<p class="lead">Mean cosine similarity of each expert's weights to the part of the parent that it began as, by layer: 1 is an untouched copy.</p>
+<p class="lead">${similarityLead}</p>
 <div class="charts">${similar}</div></div>`;
+  const imbalance = chart("imbalance", "", `${imbalanceLead} against training steps, one line per MoE arm`);
   return pageSection(
     "experts",
     "The experts",
     `
 <h3>Load per expert</h3>
-<p class="lead">The share of assignments that each expert took, as a multiple of an equal share. Rows are MoE layers, columns experts; the number at the end of a row is its busiest expert.</p>
+<p class="lead">${loadLead}</p>
 ${maps}
 <div class="scripted"><h3>Imbalance over time</h3>
-<p class="lead">Busiest expert as a multiple of an equal share, mean over the layers: 1 is perfect balance.</p>
-<div class="charts">${chart("imbalance", "", "Busiest expert as a multiple of an equal share against training steps, one line per MoE arm")}</div></div>
+<p class="lead">${imbalanceLead}, mean over the layers: 1 is perfect balance.</p>
+<div class="charts">${imbalance}</div></div>
 ${similarity}`,
   );
 }
 
+const loadLead =
+  "The share of assignments that each expert took, as a multiple of an equal share. Rows are MoE layers, columns " +
+  "experts; the number at the end of a row is its busiest expert.";
+const imbalanceLead = "Busiest expert as a multiple of an equal share";
+const similarityLead =
+  "Mean cosine similarity of each expert's weights to the part of the parent that it began as, by layer: 1 is an " +
+  "untouched copy.";
+
 export function armsSection(result: StudyResult): string {
-  const routers = result.arms
-    .filter((arm) => arm.router !== null)
-    .map((arm) => `<div><dt>${escapeHtml(arm.label)}</dt><dd>${escapeHtml(arm.router!)}</dd></div>`);
+  const routers = result.arms.flatMap(({ label, router }): [string, string][] =>
+    router === null ? [] : [[label, router]],
+  );
   const list =
     routers.length === 0
       ? ""
-      : `<div><p class="caption">Routers</p><dl class="facts-list">${routers.join("")}</dl></div>`;
+      : `<div><p class="caption">Routers</p><dl class="facts-list">${factRows(routers)}</dl></div>`;
   return pageSection("arms", "The arms", `${armsTable(result)}<div class="columns">${seedsTable(result)}${list}</div>`);
 }
 
@@ -242,6 +261,8 @@ export function setupSection(result: StudyResult): string {
   return pageSection("setup", "Parent, text and machine", `<div class="columns">${columns.join("")}</div>`);
 }
 
+const copyButton = '<button type="button" class="scripted" data-copy="commands">Copy</button>';
+
 export function reproduceSection(result: StudyResult): string {
   const commands = result.commands.map(escapeHtml).join("\n");
   const seeds = result.seeds.map((seed) => escapeHtml(String(seed))).join(", ");
@@ -250,7 +271,7 @@ export function reproduceSection(result: StudyResult): string {
     "Make it again",
     `
 <p class="lead">The same commands with the same seeds (${seeds}) give the same numbers on the same machine.</p>
-<div class="commands"><button type="button" class="scripted" data-copy="commands">Copy</button><pre id="commands" tabindex="0">${commands}</pre></div>`,
+<div class="commands">${copyButton}<pre id="commands" tabindex="0">${commands}</pre></div>`,
   );
 }
 
