@@ -160,7 +160,8 @@ export { terminalTable } from "./report/study/terminal.js";
 export type { ArmResult, ArmRun, LossPoint, Preservation, StudyResult } from "./model/results/result.js";
 
 // Plans: dense model, recipes, budget and hardware to predicted losses, cost and layout.
-export { makePlan, type ArmPlan, type ModelPlan, type Plan, type PlanRequest } from "./laws/planner/plan.js";
+export { makePlan, type Plan } from "./laws/planner/plan.js";
+export type { ArmPlan, ModelPlan, PlanRequest } from "./laws/planner/plan-types.js";
 export { fittedCoefficients, publishedCoefficients, type Coefficients } from "./laws/planner/coefficients.js";
 export { gpuOf, type Gpu } from "./laws/planner/hardware.js";
 export { mixtureOf, presets, shapeOfSize, shapeSpec } from "./laws/planner/shape.js";

@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { shellWord } from "../base/shell.js";
 import { readText } from "../files/io/ranges.js";
-import type { ReportAssets } from "../report/study/html.js";
+import type { ReportAssets } from "../report/page/shell.js";
 
 /** The chart library, from the package it comes in. */
 export async function chartAssets(): Promise<ReportAssets> {

@@ -20,7 +20,8 @@ import {
   type FitDocument,
 } from "../laws/planner/coefficients.js";
 import { gpuOf, type Gpu } from "../laws/planner/hardware.js";
-import { makePlan, type PlanRequest } from "../laws/planner/plan.js";
+import { makePlan } from "../laws/planner/plan.js";
+import type { PlanRequest } from "../laws/planner/plan-types.js";
 import { parseShape, presets, shapeOfSize, shapeSpec } from "../laws/planner/shape.js";
 import { defaultSpeed } from "../laws/planner/speed.js";
 import { renderPlanHtml } from "../report/plan/plan-page.js";

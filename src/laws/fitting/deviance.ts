@@ -14,7 +14,7 @@ export interface Deviance {
   /** Where an interval of the level ends. */
   readonly threshold: number;
   /** Deviance of a fit with this unscaled objective; never negative. */
-  of(objective: number): number;
+  readonly of: (objective: number) => number;
 }
 
 /**

@@ -2,8 +2,8 @@
 import type { Loss } from "../solvers/loss.js";
 
 /** Error function, by its series below 3 and a continued fraction above; 1e-15 absolute. */
-export function erf(x: number): number {
-  if (x < 0) return -erf(-x);
+export function errorFunction(x: number): number {
+  if (x < 0) return -errorFunction(-x);
   if (x > 6) return 1;
   if (x < 3) {
     let term = x;
@@ -83,7 +83,7 @@ export function logLikelihood({ name, delta }: Loss, objective: number, n: numbe
     case "huber": {
       const at = (logScale: number): number => {
         const s = Math.exp(logScale);
-        const middle = Math.sqrt(2 * Math.PI * s) * erf(delta / Math.sqrt(2 * s));
+        const middle = Math.sqrt(2 * Math.PI * s) * errorFunction(delta / Math.sqrt(2 * s));
         const tails = (2 * s * Math.exp((-delta * delta) / (2 * s))) / delta;
         return -sum / s - n * Math.log(middle + tails);
       };

@@ -37,7 +37,7 @@ export interface ProfileOptions {
   readonly limit?: number;
 }
 
-interface Ground {
+interface ProfileSetup {
   readonly fit: Fit;
   readonly problem: Problem;
   readonly quantity: Functional;
@@ -47,7 +47,7 @@ interface Ground {
   readonly curvature: number;
   /** Distance at which a parabola reaches the threshold. */
   readonly reach: number;
-  deviance(objective: number): number;
+  readonly deviance: (objective: number) => number;
 }
 
 /** Profile of a quantity in its own coordinate. */
@@ -57,16 +57,16 @@ export function profile(
   quantity: Functional,
   { level, limit = 24 }: ProfileOptions,
 ): Profile {
-  const ground = groundOf(fit, problem, quantity, level);
-  const below = side(ground, -1, limit);
-  const above = side(ground, 1, limit);
-  const curve = [...below.tried, { value: ground.center, deviance: 0 }, ...above.tried].sort(
+  const setup = setUp(fit, problem, quantity, level);
+  const below = side(setup, -1, limit);
+  const above = side(setup, 1, limit);
+  const curve = [...below.tried, { value: setup.center, deviance: 0 }, ...above.tried].sort(
     (a, b) => a.value - b.value,
   );
   return {
     level,
     curve,
-    threshold: ground.threshold,
+    threshold: setup.threshold,
     low: below.end,
     lowOpen: below.open,
     high: above.end,
@@ -74,7 +74,7 @@ export function profile(
   };
 }
 
-function groundOf(fit: Fit, problem: Problem, quantity: Functional, level: number): Ground {
+function setUp(fit: Fit, problem: Problem, quantity: Functional, level: number): ProfileSetup {
   const { bound, logLoss, weights, loss } = problem;
   const { p } = bound;
   const { threshold, of: deviance } = devianceOf(loss, fit.objective, fit.residuals, p, level);
@@ -138,7 +138,7 @@ interface Side {
  * the quantity.
  */
 function side(
-  { fit, problem, quantity, threshold, center, curvature, reach, deviance }: Ground,
+  { fit, problem, quantity, threshold, center, curvature, reach, deviance }: ProfileSetup,
   sign: 1 | -1,
   limit: number,
 ): Side {

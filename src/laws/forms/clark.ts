@@ -1,5 +1,6 @@
 /** Routed language models: bilinear in the logs of size and effective experts. */
-import { generalLaw, mean, meanLog } from "./general.js";
+import { meanOf } from "../../base/mean.js";
+import { generalLaw, meanLog } from "./general.js";
 import { solve } from "../../base/linear-algebra.js";
 import { product } from "./starts.js";
 import type { Law, Points } from "./types.js";
@@ -94,6 +95,6 @@ function linearStart(points: Points, [mN, mE]: readonly number[], start: number,
       row.forEach((other, k) => (gram[j * 4 + k]! += value * other + (j === k ? 1e-12 : 0)));
     }),
   );
-  const [a, b, c, d] = solve(gram, 4, right) ?? [0, 0, 0, mean(logs)];
+  const [a, b, c, d] = solve(gram, 4, right) ?? [0, 0, 0, meanOf(logs)];
   return Float64Array.of(a!, b!, c!, d!, Math.log(start), Math.log(ratio));
 }

@@ -1,4 +1,5 @@
 /** Laws that are no plain sums of powers: they bring their own evaluation; this adds what all share. */
+import { meanOf } from "../../base/mean.js";
 import { finishStarts } from "./starts.js";
 import type { BoundLaw, Evaluator, Functional, Law, Places, Points } from "./types.js";
 
@@ -115,12 +116,6 @@ export function numericFunctional(value: (theta: Float64Array) => number): Funct
   };
 }
 
-export function mean(values: ArrayLike<number>): number {
-  let sum = 0;
-  for (let i = 0; i < values.length; i++) sum += values[i]!;
-  return sum / values.length;
-}
-
 export function meanLog(points: Points, column: string): number {
-  return mean(points.columns[column]!.map(Math.log));
+  return meanOf(points.columns[column]!.map(Math.log));
 }

@@ -1,5 +1,6 @@
 /** Kaplan's law: one power of a sum of two. */
-import { generalLaw, mean, meanLog } from "./general.js";
+import { meanOf } from "../../base/mean.js";
+import { generalLaw, meanLog } from "./general.js";
 import { product } from "./starts.js";
 import type { Law } from "./types.js";
 import { columnD } from "./chinchilla.js";
@@ -55,7 +56,7 @@ export const kaplan: Law = generalLaw({
   upper: [200, 5, 200, 2],
   candidates: (points) => {
     // In the middle both terms share the loss: alphaD (t + ln 2) = mean ln L.
-    const middle = mean(points.loss.map(Math.log));
+    const middle = meanOf(points.loss.map(Math.log));
     return product([
       [-1, -0.3, 0, 0.5],
       [0.03, 0.06, 0.1, 0.2, 0.4],

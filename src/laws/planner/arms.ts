@@ -4,7 +4,7 @@ import type { Gpu } from "./hardware.js";
 
 export type ArmId = "dense" | "upcycled" | "scratch";
 
-export interface Budget {
+export interface PlanBudget {
   /** D2. */
   readonly tokens: number | null;
   readonly gpuHours: number | null;
@@ -31,7 +31,7 @@ export function lossOf(id: ArmId, curves: Curves, size: number, seen: number, to
 
 /** Tokens that a budget pays for at a speed; null where that cannot be said. */
 export function affordable(
-  { tokens, gpuHours, money, days }: Budget,
+  { tokens, gpuHours, money, days }: PlanBudget,
   gpu: Gpu,
   gpus: number,
   tokensPerSecond: number | null,

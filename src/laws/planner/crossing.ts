@@ -1,10 +1,11 @@
 /**
- * Until when upcycling is ahead of a mixture trained from scratch. Both definitions are OURS (the paper's own D* was
- * not available):
+ * D*: the number of further tokens D2 until which upcycling stays ahead of training an MoE from scratch; `catchUp`
+ * computes it as the point where the two loss curves cross. Both definitions are OURS (the paper's own D* was not
+ * available):
  *
- * sunk: the parent exists and costs nothing; both sides get D2 tokens; D* is the first D2 where the mixture from
- * scratch catches up. charged: the parent's D1 tokens count too: the mixture from scratch gets D1 / r + D2 tokens, r =
- * 1 for equal tokens, r = FLOPs per token of the mixture over the dense model's for equal FLOPs.
+ * - sunk: the parent exists and costs nothing. Both models are trained on D2 tokens.
+ * - charged: the parent's D1 tokens count too. The MoE from scratch is trained on D1 / r + D2 tokens, r = 1 for equal
+ *   tokens, r = FLOPs per token of the MoE over the dense model's for equal FLOPs.
  *
  * The laws have different limits at infinite data, so the curves cross a second time, in the other direction, at 1e13
  * tokens and more. A head start cannot grow, so such a crossing is an artefact of extrapolation unless points as large

@@ -2,77 +2,24 @@
  * How a model is laid out over GPUs for training: every sensible combination of parallel degrees is costed in bytes and
  * seconds, and the fastest that fits is taken. Attention ranks TP*CP*DP*PP and expert ranks ETP*EP*EDP*PP share the
  * same GPUs (Megatron-Core's parallel folding).
+ *
+ * The planner's MEMORY FORMULA is here, in `stageBytes`: bytes on the fullest GPU = (2 + 4) per parameter held (bfloat16
+ * weights, float32 gradients) + 12 per parameter over its data-parallel ranks (AdamW) + saved activations + logits +
+ * reserve. Bytes per parameter and per token of an activation are in `model/cost/memory.ts`.
  */
 import { blockActivationBytes, bytesPerParam, headActivationBytes } from "../../model/cost/memory.js";
-import { forwardFlops, recomputedFlops, type ForwardFlops, type Recompute } from "../../model/cost/flops.js";
+import { forwardFlops, recomputedFlops, type Recompute } from "../../model/cost/flops.js";
 import { layerParams } from "../../model/cost/params.js";
-import type { DecoderSpec, MoeFfn } from "../../model/decoder/types.js";
-import type { Gpu } from "./hardware.js";
-import { stepSeconds, type Seconds, type Speed } from "./speed.js";
-
-export interface Layout {
-  /**
-   * Tensor, pipeline, virtual pipeline (chunks per stage), context, expert, expert-tensor, data, expert-data parallel
-   * degrees.
-   */
-  readonly tp: number;
-  readonly pp: number;
-  readonly vpp: number;
-  readonly cp: number;
-  readonly ep: number;
-  readonly etp: number;
-  readonly dp: number;
-  readonly edp: number;
-  /** Sequences per micro-batch. */
-  readonly microBatch: number;
-  /** Micro-batches per step of one pipeline. */
-  readonly microBatches: number;
-  readonly recompute: Recompute;
-}
-
-/** Bytes on the fullest GPU. */
-export interface Bytes {
-  /** Parameters held there: not of routed experts, and of routed experts. */
-  readonly plainParams: number;
-  readonly expertParams: number;
-  readonly weights: number;
-  readonly gradients: number;
-  readonly optimizer: number;
-  readonly activations: number;
-  readonly logits: number;
-  readonly reserve: number;
-  readonly total: number;
-}
-
-export interface Placed {
-  readonly layout: Layout;
-  readonly bytes: Bytes;
-  readonly seconds: Seconds;
-  readonly tokensPerStep: number;
-  readonly tokensPerSecond: number;
-  /** Model FLOPs (forward and backward, causal attention, nothing recomputed) over peak. */
-  readonly mfu: number;
-}
-
-export interface LayoutRequest {
-  readonly spec: DecoderSpec;
-  readonly gpu: Gpu;
-  readonly gpus: number;
-  readonly sequence: number;
-  /** Tokens per optimizer step, rounded to whole micro-batches of every layout. */
-  readonly batchTokens: number;
-  readonly speed: Speed;
-}
-
-export interface LayoutResult {
-  /** Null: nothing fits. */
-  readonly best: Placed | null;
-  /** Combinations of degrees and micro-batch looked at, and how many of them fit with some recomputation. */
-  readonly tried: number;
-  readonly fitting: number;
-  /** The smallest bytes per GPU among all, activations left out where the rest alone is too much. */
-  readonly leastBytes: number;
-}
+import type { DecoderSpec } from "../../model/decoder/types.js";
+import type {
+  GpuBytes,
+  ParallelLayout,
+  LayoutRequest,
+  LayoutResult,
+  CostedLayout,
+  LayoutSums,
+} from "./layout-types.js";
+import { stepSeconds } from "./speed.js";
 
 /** CUDA context, communication buffers and workspace, and a part of the memory for fragmentation. Ours. */
 export const reserved = (memory: number): number => 3e9 + 0.04 * memory;
@@ -85,13 +32,13 @@ export function bestLayout(request: LayoutRequest): LayoutResult {
   const prepared = prepare(request);
   const { memory } = request.gpu;
   const [one, other] = [new Float64Array(6), new Float64Array(6)];
-  let best: Placed | null = null;
+  let best: CostedLayout | null = null;
   let [tried, fitting, leastBytes] = [0, 0, Infinity];
   for (const base of candidates(request, prepared)) {
     tried += 1;
     // Recomputing is never faster: the first that fits is the best of its layout.
     for (const recompute of recomputes) {
-      const layout: Layout = { ...base, recompute };
+      const layout: ParallelLayout = { ...base, recompute };
       const sums = fullest(request, prepared, layout, one, other);
       const states = sums[TOTAL]! - sums[ACTIVATIONS]!;
       // Weights and states alone do not fit: recomputing cannot help.
@@ -117,20 +64,7 @@ export function fewestGpus(request: LayoutRequest): number | null {
   return null;
 }
 
-/** What all layouts of one request share. */
-export interface Prepared {
-  readonly flops: ForwardFlops;
-  /** Prefix sums over layers of parameters cut by TP, of those every rank has whole, of routed experts. */
-  readonly cut: Float64Array;
-  readonly whole: Float64Array;
-  readonly experts: Float64Array;
-  readonly moe: MoeFfn | null;
-  readonly moeLayers: number;
-  readonly embedding: number;
-  readonly activations: Map<number, Float64Array>;
-}
-
-function prepare({ spec, sequence }: LayoutRequest): Prepared {
+function prepare({ spec, sequence }: LayoutRequest): LayoutSums {
   const count = spec.layers.length;
   const [cut, whole, experts] = [new Float64Array(count + 1), new Float64Array(count + 1), new Float64Array(count + 1)];
   spec.layers.forEach((layer, i) => {
@@ -157,8 +91,8 @@ const powers = (most: number): number[] =>
 
 function* candidates(
   { spec, gpu, gpus, sequence, batchTokens }: LayoutRequest,
-  { moe }: Prepared,
-): Generator<Omit<Layout, "recompute">> {
+  { moe }: LayoutSums,
+): Generator<Omit<ParallelLayout, "recompute">> {
   const layers = spec.layers.length;
   const sequences = Math.max(1, Math.round(batchTokens / sequence));
   const { heads, kvHeads } = spec.attn;
@@ -198,8 +132,8 @@ const [PLAIN, EXPERT, OPTIMIZER, ACTIVATIONS, LOGITS, TOTAL] = [0, 1, 2, 3, 4, 5
  */
 function fullest(
   request: LayoutRequest,
-  prepared: Prepared,
-  layout: Layout,
+  prepared: LayoutSums,
+  layout: ParallelLayout,
   out: Float64Array,
   spare: Float64Array,
 ): Float64Array {
@@ -211,8 +145,8 @@ function fullest(
 
 function stageBytes(
   { spec, gpu, sequence }: LayoutRequest,
-  prepared: Prepared,
-  layout: Layout,
+  prepared: LayoutSums,
+  layout: ParallelLayout,
   index: number,
   out: Float64Array,
 ): void {
@@ -254,7 +188,7 @@ function stageBytes(
     reserved(gpu.memory);
 }
 
-function bytesFrom(sums: Float64Array, memory: number): Bytes {
+function bytesFrom(sums: Float64Array, memory: number): GpuBytes {
   const params = sums[PLAIN]! + sums[EXPERT]!;
   return {
     plainParams: sums[PLAIN]!,
@@ -269,7 +203,11 @@ function bytesFrom(sums: Float64Array, memory: number): Bytes {
   };
 }
 
-function activationSums(spec: DecoderSpec, { activations }: Prepared, { tp, etp, recompute }: Layout): Float64Array {
+function activationSums(
+  spec: DecoderSpec,
+  { activations }: LayoutSums,
+  { tp, etp, recompute }: ParallelLayout,
+): Float64Array {
   const key = (tp * 1024 + etp) * 4 + recomputes.indexOf(recompute);
   const known = activations.get(key);
   if (known !== undefined) return known;
@@ -284,12 +222,12 @@ function activationSums(spec: DecoderSpec, { activations }: Prepared, { tp, etp,
 }
 
 /** With full recomputation one block at a time has everything. */
-function workingSet(spec: DecoderSpec, { tp, etp }: Layout): number {
+function workingSet(spec: DecoderSpec, { tp, etp }: ParallelLayout): number {
   const last = spec.layers.at(-1)!;
   return blockActivationBytes(spec, last, "none", { tensor: tp, expertTensor: etp, imbalance: busiestRank });
 }
 
-function timed(request: LayoutRequest, prepared: Prepared, layout: Layout, bytes: Bytes): Placed {
+function timed(request: LayoutRequest, prepared: LayoutSums, layout: ParallelLayout, bytes: GpuBytes): CostedLayout {
   const { gpu, gpus, sequence } = request;
   const tokensPerStep = layout.microBatches * layout.microBatch * layout.dp * sequence;
   const seconds = stepSeconds(request, prepared, layout, bytes, recomputedFlops(prepared.flops, layout.recompute));

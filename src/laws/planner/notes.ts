@@ -1,6 +1,6 @@
 /** What a reader of a plan must know before believing it, one sentence each. */
 import { compact, fixed, percent } from "../../base/format.js";
-import type { Plan } from "./plan.js";
+import type { PlanResults } from "./plan-types.js";
 import { recipeEvidence } from "./training.js";
 
 export interface Note {
@@ -9,7 +9,7 @@ export interface Note {
   readonly text: string;
 }
 
-export function notesOf(plan: Omit<Plan, "notes" | "sensitivity">): readonly Note[] {
+export function notesOf(plan: PlanResults): readonly Note[] {
   return [
     ...coefficientNotes(plan),
     ...clampNotes(plan),
@@ -20,9 +20,7 @@ export function notesOf(plan: Omit<Plan, "notes" | "sensitivity">): readonly Not
   ];
 }
 
-type Known = Omit<Plan, "notes" | "sensitivity">;
-
-function coefficientNotes({ coefficients, level, draws }: Known): Note[] {
+function coefficientNotes({ coefficients, level, draws }: PlanResults): Note[] {
   const label: Note[] = coefficients.published
     ? [
         {
@@ -33,7 +31,7 @@ function coefficientNotes({ coefficients, level, draws }: Known): Note[] {
         },
       ]
     : [];
-  const why: Record<Plan["coefficients"]["uncertainty"], string> = {
+  const why: Record<PlanResults["coefficients"]["uncertainty"], string> = {
     rounding:
       `Intervals are ${percent(level)} over ${draws} draws of the digits that Table 2 does not print. The error ` +
       "of its fit is not published and comes on top.",
@@ -45,7 +43,7 @@ function coefficientNotes({ coefficients, level, draws }: Known): Note[] {
   return [...label, { kind: "uncertainty", text: why[coefficients.uncertainty] }];
 }
 
-function clampNotes({ arms, validFrom, parentLoss }: Known): Note[] {
+function clampNotes({ arms, validFrom, parentLoss }: PlanResults): Note[] {
   const clamped = arms.find(({ unclamped }) => unclamped !== null);
   if (clamped === undefined) return [];
   const from =
@@ -61,7 +59,7 @@ function clampNotes({ arms, validFrom, parentLoss }: Known): Note[] {
   ];
 }
 
-function rangeNotes({ coefficients: { ranges, published }, size, seen, arms }: Known): Note[] {
+function rangeNotes({ coefficients: { ranges, published }, size, seen, arms }: PlanResults): Note[] {
   const notes: Note[] = [];
   const whose = published ? "The published fit used" : "Your fit used";
   const outside = (what: string, value: number, range: readonly [number, number] | null, unit: string): void => {
@@ -90,7 +88,7 @@ function rangeNotes({ coefficients: { ranges, published }, size, seen, arms }: K
   return notes;
 }
 
-function crossingNotes({ recipes, arms, main, validFrom, coefficients }: Known): Note[] {
+function crossingNotes({ recipes, arms, main, validFrom, coefficients }: PlanResults): Note[] {
   const first = recipes.find(({ name }) => name === main);
   if (first === undefined) return [];
   const notes: Note[] = [];
@@ -140,7 +138,7 @@ function crossingNotes({ recipes, arms, main, validFrom, coefficients }: Known):
   return notes;
 }
 
-function recipeNotes({ recipes, coefficients }: Known): Note[] {
+function recipeNotes({ recipes, coefficients }: PlanResults): Note[] {
   const others = recipes.filter(({ name }) => name !== coefficients.recipe).map(({ name }) => name);
   if (others.length === 0) return [];
   const fitted =
@@ -157,7 +155,7 @@ function recipeNotes({ recipes, coefficients }: Known): Note[] {
   ];
 }
 
-function layoutNotes({ models, gpus, gpu }: Known): Note[] {
+function layoutNotes({ models, gpus, gpu }: PlanResults): Note[] {
   return models.flatMap(({ recipe, needs, placing }): Note[] => {
     if (placing.best !== null) return [];
     const what = recipe === null ? "The dense model" : `E${recipe.expansion}G${recipe.granularity}T${recipe.topK}`;

@@ -2,137 +2,24 @@
  * A plan: what continuing a dense model, upcycling it, or a mixture from scratch would reach and cost under one budget.
  * Pure: it also runs in the page.
  */
-import { countParams, type ParamCount } from "../../model/cost/params.js";
-import { forwardFlops, type ForwardFlops } from "../../model/cost/flops.js";
+import { countParams } from "../../model/cost/params.js";
+import { forwardFlops } from "../../model/cost/flops.js";
 import { quantile } from "../fitting/distributions.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { checkRecipe, recipeDefaults, recipeName, type RecipeShape } from "../../surgery/planning/recipe.js";
-import { curveDraws, curvesOf, type Coefficients, type Curves } from "./coefficients.js";
-import { catchUp, crossings, validFrom, type CatchUp } from "./crossing.js";
-import type { Gpu } from "./hardware.js";
-import { bestLayout, fewestGpus, type LayoutResult } from "./layout.js";
+import { curveDraws, curvesOf } from "./coefficients.js";
+import { catchUp, crossings, validFrom } from "./crossing.js";
+import { bestLayout, fewestGpus } from "./layout.js";
 import { notesOf, type Note } from "./notes.js";
-import { affordable, lossOf, upcycledLoss, type ArmId, type Budget } from "./arms.js";
-import { bestShare, computeOptimal, type Optimum } from "./optimum.js";
+import { affordable, lossOf, upcycledLoss, type ArmId } from "./arms.js";
+import { bestShare, computeOptimal } from "./optimum.js";
+import type { ArmPlan, Interval, ModelPlan, PlanContext, PlanRequest, PlanResults, RecipePlan } from "./plan-types.js";
 import { sensitivityOf, type Variation } from "./sensitivity.js";
-import type { Speed } from "./speed.js";
-import { batchFor, trainingAdvice, type Advice } from "./training.js";
+import { batchFor, trainingAdvice } from "./training.js";
 import { mixtureOf } from "./shape.js";
 
-export interface PlanRequest {
-  readonly name: string;
-  readonly spec: DecoderSpec;
-  /** N of the laws: parameters of the dense model, embeddings included. Null: those of `spec`. */
-  readonly size: number | null;
-  /** D1: tokens the dense model has seen. */
-  readonly seen: number;
-  readonly recipes: readonly RecipeShape[];
-  readonly budget: Budget;
-  readonly gpu: Gpu;
-  /** Of the GPU's price and the budget's money, for people. */
-  readonly currency: string;
-  readonly gpus: number;
-  readonly sequence: number;
-  /** Tokens per optimizer step; null: chosen. */
-  readonly batchTokens: number | null;
-  readonly speed: Speed;
-  /** Measured share of peak, model FLOPs, of dense models and of mixtures; replaces the speed model. */
-  readonly mfu: { readonly dense: number | null; readonly moe: number | null };
-  readonly coefficients: Coefficients;
-  readonly parentPeak: number | null;
-  readonly draws: number;
-  readonly seed: number;
-  /** Confidence of intervals. */
-  readonly level: number;
-}
-
-export interface Interval {
-  readonly low: number;
-  readonly high: number;
-}
-
-/** A model that is trained: the dense one, or the mixture of one recipe. */
-export interface ModelPlan {
-  readonly recipe: RecipeShape | null;
-  readonly params: ParamCount;
-  readonly flops: ForwardFlops;
-  readonly placing: LayoutResult;
-  /** Fewest GPUs of this kind on which it fits, where it does not fit on those given. */
-  readonly needs: number | null;
-  readonly tokensPerSecond: number | null;
-  readonly mfu: number | null;
-}
-
-export interface ArmPlan {
-  readonly id: ArmId;
-  /** Recipe of the mixture; null for the dense model. */
-  readonly recipe: string | null;
-  /** D2: further tokens that the budget pays for; null: does not fit, and the budget is not in tokens. */
-  readonly tokens: number | null;
-  readonly loss: number | null;
-  /**
-   * The laws were fitted on another recipe, or on one that is not known: the loss says nothing about this recipe's own.
-   */
-  readonly otherRecipe: boolean;
-  readonly interval: Interval | null;
-  /** The law's own value where the parent's stands instead. */
-  readonly unclamped: number | null;
-  readonly seconds: number | null;
-  readonly gpuHours: number | null;
-  readonly money: number | null;
-  /** FLOP for all its tokens, forward and backward. */
-  readonly compute: number | null;
-}
-
-export interface RecipePlan {
-  readonly name: string;
-  /** FLOPs per token over the dense model's: r. */
-  readonly ratio: number;
-  readonly sunk: CatchUp;
-  /** Interval of the sunk crossing over the draws that have one, and the share of draws that have. */
-  readonly sunkInterval: (Interval & { readonly share: number }) | null;
-  /** Scratch gets D1 + D2 tokens, and D1 / r + D2 tokens. */
-  readonly chargedTokens: CatchUp;
-  readonly chargedFlops: CatchUp;
-  readonly optimum: Optimum | null;
-}
-
-export interface Plan {
-  readonly name: string;
-  readonly size: number;
-  readonly seen: number;
-  readonly gpu: Gpu;
-  readonly currency: string;
-  readonly gpus: number;
-  readonly sequence: number;
-  readonly batchTokens: number;
-  readonly budget: Budget;
-  readonly coefficients: Pick<Coefficients, "name" | "source" | "published" | "recipe" | "ranges" | "arms"> & {
-    readonly uncertainty: Coefficients["uncertainty"]["kind"];
-  };
-  readonly level: number;
-  readonly draws: number;
-  /** Loss of the dense model as it is. */
-  readonly parentLoss: number;
-  readonly models: readonly ModelPlan[];
-  readonly arms: readonly ArmPlan[];
-  /** The recipe that the laws are about, or else the first one: the one that the answer is about. */
-  readonly main: string | null;
-  /** Which arm has the lowest loss among the dense one and those of the main recipe, and in which share of draws. */
-  readonly best: { readonly arm: number; readonly share: number | null } | null;
-  readonly recipes: readonly RecipePlan[];
-  /** D2 below which the upcycled law says worse than the parent. */
-  readonly validFrom: number | null;
-  /** First D2 at which upcycling is ahead of training the dense model on, at equal tokens. */
-  readonly aheadOfDense: number | null;
-  /** Were nothing trained yet: best share of dense tokens in D1 + D2, and a mixture from scratch on all. */
-  readonly split: {
-    readonly total: number;
-    readonly share: number;
-    readonly loss: number;
-    readonly scratch: number;
-  } | null;
-  readonly advice: readonly Advice[];
+/** A plan with the notes that a reader needs before believing it, and what its answer hangs on. */
+export interface Plan extends PlanResults {
   readonly notes: readonly Note[];
   readonly sensitivity: readonly Variation[];
 }
@@ -148,7 +35,7 @@ export function makePlan(request: PlanRequest): Plan {
   const models = specs.map((one, i) => modelPlan(request, one, i === 0 ? null : request.recipes[i - 1]!, batchTokens));
   const curves = curvesOf(coefficients.arms);
   const draws = curveDraws(coefficients, request.draws, request.seed);
-  const context: Context = { request, size, curves, draws, models };
+  const context: PlanContext = { request, size, curves, draws, models };
   const arms = models.flatMap((model, i) =>
     i === 0
       ? [armPlan(context, "dense", model)]
@@ -161,7 +48,7 @@ export function makePlan(request: PlanRequest): Plan {
   const mainName = first === undefined ? null : recipeName(first);
   const main = arms.find(({ id, recipe }) => id === "upcycled" && recipe === mainName);
   const total = seen + (main?.tokens ?? budget.tokens ?? seen);
-  const partial: Omit<Plan, "notes" | "sensitivity"> = {
+  const partial: PlanResults = {
     name: request.name,
     size,
     seen,
@@ -208,14 +95,6 @@ export function makePlan(request: PlanRequest): Plan {
   return { ...partial, notes: notesOf(partial), sensitivity: sensitivityOf(context, partial) };
 }
 
-export interface Context {
-  readonly request: PlanRequest;
-  readonly size: number;
-  readonly curves: Curves;
-  readonly draws: readonly Curves[];
-  readonly models: readonly ModelPlan[];
-}
-
 function modelPlan(
   request: PlanRequest,
   spec: DecoderSpec,
@@ -239,7 +118,7 @@ function modelPlan(
   };
 }
 
-function armPlan({ request, size, curves, draws }: Context, id: ArmId, model: ModelPlan): ArmPlan {
+function armPlan({ request, size, curves, draws }: PlanContext, id: ArmId, model: ModelPlan): ArmPlan {
   const { gpu, gpus, budget, seen, level } = request;
   const tokens = affordable(budget, gpu, gpus, model.tokensPerSecond);
   const recipe = model.recipe === null ? null : recipeName(model.recipe);
@@ -273,7 +152,7 @@ export function intervalOf(values: readonly number[], level: number): Interval |
   return sorted.length < 2 ? null : { low: quantile(sorted, (1 - level) / 2), high: quantile(sorted, (1 + level) / 2) };
 }
 
-function bestArm({ request, size, draws }: Context, arms: readonly ArmPlan[], main: string | null): Plan["best"] {
+function bestArm({ request, size, draws }: PlanContext, arms: readonly ArmPlan[], main: string | null): Plan["best"] {
   const known = arms.flatMap(({ loss, recipe }, i) =>
     loss === null || (recipe !== null && recipe !== main) ? [] : [{ loss, i }],
   );
@@ -295,7 +174,7 @@ const searchedDraws = 200;
 
 /** Interval of D* with the parent sunk: the same for all recipes, because the laws are. */
 function sunkIntervalOf(
-  { request: { seen, level }, size, draws }: Context,
+  { request: { seen, level }, size, draws }: PlanContext,
   fitted: number,
 ): RecipePlan["sunkInterval"] {
   const drawn = draws
@@ -311,7 +190,7 @@ function sunkIntervalOf(
 }
 
 function recipePlan(
-  { request, size, curves, models }: Context,
+  { request, size, curves, models }: PlanContext,
   model: ModelPlan,
   fitted: number,
   sunkInterval: RecipePlan["sunkInterval"],

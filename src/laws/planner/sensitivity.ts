@@ -2,9 +2,9 @@
 import { compact, percent } from "../../base/format.js";
 import { affordable, lossOf, type ArmId } from "./arms.js";
 import type { Curves } from "./coefficients.js";
-import type { Context, Plan } from "./plan.js";
+import type { PlanContext, PlanResults } from "./plan-types.js";
 
-export interface Outcome {
+export interface VariedOutcome {
   readonly label: string;
   readonly best: ArmId;
   /** Loss of the dense model trained on, less that of the best upcycled one: positive is a gain. */
@@ -13,8 +13,8 @@ export interface Outcome {
 
 export interface Variation {
   readonly assumption: string;
-  readonly low: Outcome;
-  readonly high: Outcome;
+  readonly low: VariedOutcome;
+  readonly high: VariedOutcome;
   /** One end, or both, has another best arm than the plan. */
   readonly decides: boolean;
 }
@@ -29,14 +29,14 @@ interface World {
 }
 
 export function sensitivityOf(
-  { request, size, curves, draws, models }: Context,
-  plan: Omit<Plan, "notes" | "sensitivity">,
+  { request, size, curves, draws, models }: PlanContext,
+  plan: PlanResults,
 ): readonly Variation[] {
   const { best } = plan;
   if (best === null) return [];
   const arms = plan.arms.filter(({ recipe }) => recipe === null || recipe === plan.main);
   const base: World = { size, seen: request.seen, curves, dense: 1, moe: 1 };
-  const outcome = (label: string, world: World): Outcome => {
+  const outcome = (label: string, world: World): VariedOutcome => {
     const losses = arms.map(({ id, tokens }) =>
       lossOf(id, world.curves, world.size, world.seen, tokens! * (id === "dense" ? world.dense : world.moe)),
     );
@@ -45,7 +45,10 @@ export function sensitivityOf(
   };
   const kind = plan.arms[best.arm]!.id;
   const vary = (assumption: string, low: [string, Partial<World>], high: [string, Partial<World>]): Variation => {
-    const ends = [low, high].map(([label, change]) => outcome(label, { ...base, ...change })) as [Outcome, Outcome];
+    const ends = [low, high].map(([label, change]) => outcome(label, { ...base, ...change })) as [
+      VariedOutcome,
+      VariedOutcome,
+    ];
     return { assumption, low: ends[0], high: ends[1], decides: ends.some((end) => end.best !== kind) };
   };
   const bare = size - models[0]!.params.embedding;
@@ -93,7 +96,10 @@ export function sensitivityOf(
 }
 
 /** Outcomes at the 5 % and 95 % points of the gain. */
-function drawnEnds(draws: readonly Curves[], of: (one: Curves) => Outcome): [Outcome, Outcome] | null {
+function drawnEnds(
+  draws: readonly Curves[],
+  of: (one: Curves) => VariedOutcome,
+): [VariedOutcome, VariedOutcome] | null {
   if (draws.length < 20) return null;
   const sorted = draws.map(of).sort((a, b) => a.gain - b.gain);
   return [sorted[Math.floor(0.05 * sorted.length)]!, sorted[Math.floor(0.95 * sorted.length)]!];

@@ -3,40 +3,13 @@
  * layouts and to budget with, not a measurement of your cluster: `mfu` of a plan replaces it, and a plan varies it.
  */
 import { blockActivationBytes } from "../../model/cost/memory.js";
-import type { Bytes, Layout, LayoutRequest, Prepared } from "./layout.js";
-
-export interface Speed {
-  /** Share of peak that very large matrix products reach. */
-  readonly matrices: number;
-  /** Share of peak of causal flash attention, forward and backward together, causal FLOPs. */
-  readonly attention: number;
-  /** Share of the printed bandwidth that collectives and element-wise kernels reach. */
-  readonly links: number;
-  /** Share of a step left after launches, the optimizer, data loading and stragglers. */
-  readonly rest: number;
-}
+import type { GpuBytes, ParallelLayout, LayoutRequest, LayoutSums, StepSeconds, SpeedModel } from "./layout-types.js";
 
 /**
  * `matrices` and `attention` after bench/results/2026-11-22-kernels.json, one H200 with PyTorch
  * (bench/torch/kernels.py); the others are ours.
  */
-export const defaultSpeed: Speed = { matrices: 0.75, attention: 0.38, links: 0.7, rest: 0.85 };
-
-export interface Seconds {
-  readonly compute: number;
-  /** Part of `compute` that is recomputation. */
-  readonly recompute: number;
-  /** Gathering and scattering rows for tensor parallelism. */
-  readonly tensor: number;
-  /** All-to-all of routed rows. */
-  readonly expert: number;
-  readonly context: number;
-  /** Waiting for the pipeline to fill, and handing rows on. */
-  readonly pipeline: number;
-  /** Gradients and weights between data-parallel ranks, beyond what hides behind half of the computing. */
-  readonly data: number;
-  readonly total: number;
-}
+export const defaultSpeed: SpeedModel = { matrices: 0.75, attention: 0.38, links: 0.7, rest: 0.85 };
 
 /**
  * Share of `matrices` of a product [rows, k] x [k, n]: each side costs as if it were longer by a constant, fitted to
@@ -52,11 +25,11 @@ const passesOverActivations = 4;
 
 export function stepSeconds(
   { spec, gpu, gpus, sequence, speed }: LayoutRequest,
-  { flops, moe, moeLayers }: Prepared,
-  layout: Layout,
-  bytes: Bytes,
+  { flops, moe, moeLayers }: LayoutSums,
+  layout: ParallelLayout,
+  bytes: GpuBytes,
   recomputed: number,
-): Seconds {
+): StepSeconds {
   const { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches } = layout;
   const tokens = (sequence * microBatch) / cp;
   const rows = tokens / tp;

@@ -51,7 +51,7 @@ export function parseMapping(text: string): ReadonlyMap<string, string> {
  * Where one column comes from, or null where nothing in the table looks like it. Throws inputError for a mapping that
  * cannot be read.
  */
-export function sourceOf(
+export function columnSource(
   name: string,
   headers: readonly string[],
   mapping: ReadonlyMap<string, string>,
@@ -93,14 +93,14 @@ export function sourceOf(
   } catch (cause) {
     throw inputError(`cannot read ${name}=${written}`, {
       where: "--columns",
-      hint: `columns of the file: ${list(headers)}`,
+      hint: `columns of the file: ${headerList(headers)}`,
       cause,
     });
   }
   return { name, text: written, formula, stated: true };
 }
 
-export function list(headers: readonly string[]): string {
+export function headerList(headers: readonly string[]): string {
   const shown = headers.filter((name) => name !== "").slice(0, 12);
   return shown.join(", ") + (headers.length > shown.length ? ", ..." : "");
 }
@@ -118,7 +118,7 @@ export function readColumn(
     if (!headers.includes(name) && !Object.hasOwn(known, name)) {
       throw inputError(`${source.name}=${source.text}: there is no column ${name}`, {
         where: "--columns",
-        hint: `columns of the file: ${list(headers)}`,
+        hint: `columns of the file: ${headerList(headers)}`,
       });
     }
   }

@@ -222,13 +222,12 @@ function checkPlaces(law: Law, places: FitRequest["predict"]): void {
     }
     if (law.groups === undefined && group !== undefined) throw inputError(`the law ${law.id} has no groups`, { where });
     const wanted = part?.columns ?? law.columns.map(({ name }) => name);
+    const names = [...(group === undefined ? [] : [`group=${group}`]), ...wanted.map((column) => `${column}=...`)];
     for (const name of wanted) {
-      if (!(columns[name]! > 0) && !(name === "S" && columns[name] === 0))
+      if (!((columns[name] ?? 0) > 0) && !(name === "S" && columns[name] === 0))
         throw inputError(`a prediction of ${law.id} needs ${name}`, {
           where,
-          hint:
-            "write " +
-            `${[...(group === undefined ? [] : [`group=${group}`]), ...wanted.map((column) => `${column}=...`)].join(",")}`,
+          hint: `write ${names.join(",")}`,
         });
     }
   }

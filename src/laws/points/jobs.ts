@@ -8,7 +8,7 @@ import type { Loss } from "../solvers/loss.js";
 import type { Points } from "../forms/types.js";
 
 /** What all jobs of one fit share; sent once to each thread. */
-export interface Ground {
+export interface FitTask {
   readonly law: LawName;
   readonly points: Points;
   readonly loss: Loss;
@@ -28,7 +28,7 @@ export type JobResult<J extends Job> = J extends { type: "starts" } ? readonly L
 
 export type Runner = <J extends Job>(job: J) => JobResult<J>;
 
-export function openRunner({ law, points, loss }: Ground): Runner {
+export function openRunner({ law, points, loss }: FitTask): Runner {
   const problem: Problem = problemOf(lawOf(law).bind(points), points, loss);
   return <J extends Job>(job: J) =>
     (job.type === "starts"

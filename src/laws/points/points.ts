@@ -4,7 +4,7 @@ import { inputError } from "../../base/errors.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
 import { inputName, isStandardInput } from "../../files/io/streams.js";
 import type { Law, Points } from "../forms/types.js";
-import { list, readColumn, sourceOf } from "./columns.js";
+import { headerList, readColumn, columnSource } from "./columns.js";
 import { readRuns } from "./runs.js";
 import { readTable, type Table } from "./table.js";
 
@@ -68,12 +68,12 @@ export function pointsFrom(
   const texts: Record<string, string> = {};
   const stated: string[] = [];
   for (const name of [...helpers, ...wanted]) {
-    const source = sourceOf(name, headers, mapping);
+    const source = columnSource(name, headers, mapping);
     if (source === null) {
       const meaning = lawColumns.find((column) => column.name === name)?.meaning ?? "loss in nats per token";
       throw inputError(`no column for ${name} (${meaning})`, {
         where: path,
-        hint: `name it: --columns ${name}=COLUMN; columns of the file: ${list(headers)}`,
+        hint: `name it: --columns ${name}=COLUMN; columns of the file: ${headerList(headers)}`,
       });
     }
     values[name] = readColumn(source, cell, values, rows.length, headers);
@@ -84,7 +84,7 @@ export function pointsFrom(
   if (cluster !== undefined && !at.has(cluster))
     throw inputError(`there is no column ${cluster}`, {
       where: "--cluster",
-      hint: `columns of the file: ${list(headers)}`,
+      hint: `columns of the file: ${headerList(headers)}`,
     });
   const dropped: Dropped[] = [];
   const kept: number[] = [];
@@ -138,11 +138,11 @@ function textColumn(
   rows: Table["rows"],
   at: ReadonlyMap<string, number>,
 ): string[] {
-  const header = mapping.get(name) ?? sourceOf(name, headers, new Map())?.text;
+  const header = mapping.get(name) ?? columnSource(name, headers, new Map())?.text;
   if (header === undefined || !at.has(header)) {
     throw inputError(`no column for ${name}`, {
       where: path,
-      hint: `name it: --columns ${name}=COLUMN; columns of the file: ${list(headers)}`,
+      hint: `name it: --columns ${name}=COLUMN; columns of the file: ${headerList(headers)}`,
     });
   }
   return rows.map((cells) => cells[at.get(header)!]!);

@@ -1,8 +1,8 @@
 /** Jobs over worker threads. Which thread does a job never matters to its result. */
 import { Worker } from "node:worker_threads";
 import { limitError, moduleArguments, threadsThatFit } from "../../files/io/limits.js";
-import { openRunner, type Ground, type Job, type JobResult } from "./jobs.js";
-import type { Reply, Request } from "./worker.js";
+import { openRunner, type FitTask, type Job, type JobResult } from "./jobs.js";
+import type { FitWorkerReply, FitWorkerRequest } from "./worker.js";
 
 export interface Pool {
   /** Results in the order of the jobs. */
@@ -14,13 +14,13 @@ export interface Pool {
  * One thread: this one, between which and the next job others get their turn. Of several as many as the system lets us
  * have.
  */
-export function openPool(ground: Ground, threads: number): Pool {
+export function openPool(task: FitTask, threads: number): Pool {
   const fitting = threads <= 1 ? 1 : threadsThatFit(threads);
-  return fitting <= 1 ? ownThread(ground) : workers(ground, fitting);
+  return fitting <= 1 ? ownThread(task) : workers(task, fitting);
 }
 
-function ownThread(ground: Ground): Pool {
-  const runner = openRunner(ground);
+function ownThread(task: FitTask): Pool {
+  const runner = openRunner(task);
   return {
     async run(jobs, progress) {
       const results: JobResult<(typeof jobs)[number]>[] = [];
@@ -35,7 +35,7 @@ function ownThread(ground: Ground): Pool {
   };
 }
 
-function workers(ground: Ground, threads: number): Pool {
+function workers(task: FitTask, threads: number): Pool {
   // Tests run the sources; the worker needs compiled code, which the build has put beside them.
   const here = import.meta.url;
   const file = here.endsWith(".ts")
@@ -44,7 +44,7 @@ function workers(ground: Ground, threads: number): Pool {
   const pool: Worker[] = [];
   const open = (): void => {
     const worker = new Worker(file, { execArgv: moduleArguments() });
-    worker.postMessage({ ground } satisfies Request);
+    worker.postMessage({ task } satisfies FitWorkerRequest);
     pool.push(worker);
   };
   return {
@@ -58,9 +58,9 @@ function workers(ground: Ground, threads: number): Pool {
         for (const worker of pool) {
           worker.removeAllListeners();
           const give = (): void => {
-            if (next < jobs.length) worker.postMessage({ id: next, job: jobs[next++]! } satisfies Request);
+            if (next < jobs.length) worker.postMessage({ id: next, job: jobs[next++]! } satisfies FitWorkerRequest);
           };
-          worker.on("message", ({ id, result, error }: Reply) => {
+          worker.on("message", ({ id, result, error }: FitWorkerReply) => {
             if (error !== undefined) {
               reject(Object.assign(new Error(error.message), { stack: error.stack }));
               return;
@@ -71,7 +71,7 @@ function workers(ground: Ground, threads: number): Pool {
             if (done === jobs.length) resolve(results);
             else give();
           });
-          worker.on("error", (error: unknown) => reject(limitError(error) ?? error));
+          worker.on("error", (error: Error) => reject(limitError(error) ?? error));
           worker.on("exit", (code) => reject(new Error(`a fitting thread ended with code ${code}`)));
           give();
         }

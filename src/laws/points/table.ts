@@ -140,7 +140,9 @@ function fromObjects(objects: readonly Row[], path: string): Table {
     }
   }
   const cell = (value: unknown): string =>
-    value === undefined || value === null || typeof value === "object" ? "" : String(value);
+    typeof value === "string" || typeof value === "number" || typeof value === "boolean" || typeof value === "bigint"
+      ? String(value)
+      : "";
   return {
     headers,
     rows: objects.map(({ value }) => headers.map((name) => cell((value as Record<string, unknown>)[name]))),

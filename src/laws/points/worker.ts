@@ -1,10 +1,10 @@
-/** A thread that fits: the first message is the ground of all jobs, each further one a job. */
+/** A thread that fits: the first message is the task of all jobs, each further one a job. */
 import { parentPort } from "node:worker_threads";
-import { openRunner, type Ground, type Job, type Runner } from "./jobs.js";
+import { openRunner, type FitTask, type Job, type Runner } from "./jobs.js";
 
-export type Request = { readonly ground: Ground } | { readonly id: number; readonly job: Job };
+export type FitWorkerRequest = { readonly task: FitTask } | { readonly id: number; readonly job: Job };
 
-export interface Reply {
+export interface FitWorkerReply {
   readonly id: number;
   readonly result?: unknown;
   readonly error?: { readonly message: string; readonly stack?: string };
@@ -12,17 +12,17 @@ export interface Reply {
 
 let run: Runner | undefined;
 
-parentPort?.on("message", (request: Request) => {
-  if ("ground" in request) {
-    run = openRunner(request.ground);
+parentPort?.on("message", (request: FitWorkerRequest) => {
+  if ("task" in request) {
+    run = openRunner(request.task);
     return;
   }
   const { id, job } = request;
   try {
-    if (run === undefined) throw new Error("a job before its ground");
-    parentPort!.postMessage({ id, result: run(job) } satisfies Reply);
+    if (run === undefined) throw new Error("a job before its task");
+    parentPort!.postMessage({ id, result: run(job) } satisfies FitWorkerReply);
   } catch (error) {
     const { message, stack } = error as Error;
-    parentPort!.postMessage({ id, error: { message, ...(stack !== undefined && { stack }) } } satisfies Reply);
+    parentPort!.postMessage({ id, error: { message, ...(stack !== undefined && { stack }) } } satisfies FitWorkerReply);
   }
 });

@@ -1,7 +1,7 @@
 /** From one start to one local optimum, for each loss. */
 import { bfgs } from "./bfgs.js";
 import { defaultLimits, type LocalMinimum, type SolverLimits } from "./box.js";
-import { mean } from "../forms/general.js";
+import { meanOf } from "../../base/mean.js";
 import { levenberg } from "./levenberg.js";
 import { solve } from "../../base/linear-algebra.js";
 import type { Loss } from "./loss.js";
@@ -62,7 +62,7 @@ function approached(objective: Objective, start: Float64Array, limits: SolverLim
   const { delta } = objective;
   if (delta >= farResidual) return start;
   objective.value(start, new Float64Array(start.length));
-  if (mean(objective.residuals.map(Math.abs)) <= farResidual) return start;
+  if (meanOf(objective.residuals.map(Math.abs)) <= farResidual) return start;
   objective.delta = farResidual;
   const { theta } = levenberg(objective, start, { iterations: Math.min(200, limits.iterations), tolerance: 1e-3 });
   objective.delta = delta;

@@ -1,13 +1,10 @@
 /** A fitted law as one HTML file that opens without a network. */
 import { compact, fixed, grouped, significant } from "../../base/format.js";
-import { embedAsset, embedJson, escapeHtml } from "../page/escape.js";
-import type { ReportAssets } from "../study/html.js";
+import { escapeHtml } from "../page/escape.js";
+import { factsAndCommand, pageSection, renderPage, type ReportAssets } from "../page/shell.js";
+import { framedTable } from "../page/table.js";
 import { lawScript } from "./law-script.js";
 import { lawCharts, type Chart, type LawResult } from "./law-view.js";
-import { chartScript } from "../page/script-chart.js";
-import { pageStyle } from "../page/style.js";
-
-const contentPolicy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";
 
 export function renderLawHtml(result: LawResult, assets: ReportAssets): string {
   const { fit, version } = result;
@@ -16,58 +13,44 @@ export function renderLawHtml(result: LawResult, assets: ReportAssets): string {
   const body = [
     header(result),
     tiles(result),
-    section("parameters", "Parameters", parameterTable(result)),
+    pageSection("parameters", "Parameters", parameterTable(result)),
     result.warnings.length === 0
       ? ""
-      : section(
+      : pageSection(
           "warnings",
           "What to be careful about",
           `<ul class="findings">${result.warnings.map((text) => `<li>${escapeHtml(text)}</li>`).join("")}</ul>`,
         ),
-    section(
+    pageSection(
       "fit",
       "Fit and residuals",
       figures([...of("loss-"), ...of("residuals"), ...of("contours"), ...of("isoflop")]),
     ),
-    result.predictions.length === 0 ? "" : section("predictions", "Predictions", predictionTable(result)),
-    of("profile-").length === 0 ? "" : section("profiles", "Profiles", figures(of("profile-"))),
-    of("cloud-").length === 0 ? "" : section("clouds", "Bootstrap", figures(of("cloud-"))),
-    result.comparison.length === 0 ? "" : section("comparison", "Other laws", comparisonTable(result)),
-    section("method", "How it was fitted", method(result)),
+    result.predictions.length === 0 ? "" : pageSection("predictions", "Predictions", predictionTable(result)),
+    of("profile-").length === 0 ? "" : pageSection("profiles", "Profiles", figures(of("profile-"))),
+    of("cloud-").length === 0 ? "" : pageSection("clouds", "Bootstrap", figures(of("cloud-"))),
+    result.comparison.length === 0 ? "" : pageSection("comparison", "Other laws", comparisonTable(result)),
+    pageSection("method", "How it was fitted", method(result)),
   ];
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="${contentPolicy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="generator" content="upcycle ${escapeHtml(version)}">
-<title>${escapeHtml(fit.law.title)} · scaling law</title>
-<link rel="icon" href="data:,">
-<style>${embedAsset(assets.uplotCss)}</style>
-<style>${pageStyle()}</style>
-<script>document.documentElement.classList.add("with-script");</script>
-</head>
-<body>
-<main>
-${body.filter((part) => part !== "").join("\n")}
-</main>
-<footer><p>Written by upcycle ${escapeHtml(version)}. Nothing on this page is loaded from a network.</p></footer>
-<script type="application/json" id="report-data">${embedJson({ charts })}</script>
-<script>${embedAsset(assets.uplotJs)}</script>
-<script>${chartScript}${lawScript}</script>
-</body>
-</html>
-`;
+  const page = {
+    title: `${fit.law.title} · scaling law`,
+    version,
+    footer: ". Nothing on this page is loaded from a network.",
+    body,
+    data: { charts },
+    script: lawScript,
+  };
+  return renderPage(page, assets);
 }
 
 function header({ fit, points, file }: LawResult): string {
+  const { title, formula } = fit.law;
+  const facts = [`${grouped(points.n)} points`, escapeHtml(file)].map((fact) => `<em>${fact}</em>`);
   return `<header>
   <p class="kicker">Scaling law</p>
-  <h1>${escapeHtml(fit.law.title[0]!.toUpperCase() + fit.law.title.slice(1))}</h1>
-  <p class="answer"><code>${escapeHtml(fit.law.formula)}</code></p>
-  <p class="facts"><em>${grouped(points.n)} points</em> <span aria-hidden="true">·</span> <em>${escapeHtml(file)}</em></p>
+  <h1>${escapeHtml(title.charAt(0).toUpperCase() + title.slice(1))}</h1>
+  <p class="answer"><code>${escapeHtml(formula)}</code></p>
+  <p class="facts">${facts.join(' <span aria-hidden="true">·</span> ')}</p>
 </header>`;
 }
 
@@ -167,13 +150,7 @@ function comparisonTable({ comparison }: LawResult): string {
 
 /** Columns from the second up to `numbers` are numbers. */
 function table(head: readonly string[], rows: readonly (readonly string[])[], numbers: number): string {
-  const kind = (i: number): string => (i > 0 && i < numbers ? ' class="number"' : "");
-  const cells = (row: readonly string[]): string =>
-    row.map((text, i) => (i === 0 ? `<th scope="row">${text}</th>` : `<td${kind(i)}>${text}</td>`)).join("");
-  return (
-    "<div " +
-    `class="frame"><table><thead><tr>${head.map((text, i) => `<th scope="col"${kind(i)}>${text}</th>`).join("")}</tr></thead><tbody>${rows.map((row) => `<tr>${cells(row)}</tr>`).join("")}</tbody></table></div>`
-  );
+  return framedTable(head, rows, (column) => column > 0 && column < numbers);
 }
 
 function figures(charts: readonly Chart[]): string {
@@ -181,10 +158,10 @@ function figures(charts: readonly Chart[]): string {
     const legend = series
       .filter(({ kind }) => kind !== "line" || !series.some((other) => other.kind === "dots"))
       .map(({ label, tone }) => `<li><i class="swatch tone-${tone % 6}"></i>${escapeHtml(label)}</li>`);
+    const scale = legend.length > 1 ? `<ul class="scale">${legend.join("")}</ul>` : "";
     return (
-      `<figure id="${escapeHtml(id)}"><figcaption><b>${escapeHtml(title)}.</b> ` +
-      `${escapeHtml(note)}</figcaption><div class="plot" role="img" ` +
-      `aria-label="${escapeHtml(title)}"></div>${legend.length > 1 ? `<ul class="scale">${legend.join("")}</ul>` : ""}</figure>`
+      `<figure id="${escapeHtml(id)}"><figcaption><b>${escapeHtml(title)}.</b> ${escapeHtml(note)}</figcaption>` +
+      `<div class="plot" role="img" aria-label="${escapeHtml(title)}"></div>${scale}</figure>`
     );
   });
   return `<div class="charts scripted">${items.join("")}</div>`;
@@ -213,13 +190,5 @@ function method({ fit, points, rows, leftOut, columns, file, command }: LawResul
         `${significant(fit.gradientNorm, 2)}`,
     ],
   ];
-  const items = facts.map(([name, text]) => `<div><dt>${escapeHtml(name)}</dt><dd>${escapeHtml(text)}</dd></div>`);
-  return (
-    `<dl class="facts-list">${items.join("")}</dl><h3>Again</h3><div ` +
-    `class="commands"><pre><code>${escapeHtml(command)}</code></pre></div>`
-  );
-}
-
-function section(id: string, title: string, body: string): string {
-  return `<section aria-labelledby="${id}-title" id="${id}"><h2 id="${id}-title">${title}</h2>${body}</section>`;
+  return factsAndCommand(facts, command);
 }

@@ -15,12 +15,17 @@ function lawChart(chart) {
   const rows = [];
   chart.series.forEach((series, s) => series.x.forEach((x, i) => rows.push([x, s, series.y[i]])));
   rows.sort((a, b) => a[0] - b[0]);
-  const columns = [rows.map((row) => row[0])].concat(chart.series.map((series, s) => rows.map((row) => (row[1] === s ? row[2] : null))));
+  const columns = [rows.map((row) => row[0])].concat(
+    chart.series.map((series, s) => rows.map((row) => (row[1] === s ? row[2] : null))),
+  );
 
   function ends(values, log) {
     let low = Math.min.apply(null, values);
     let high = Math.max.apply(null, values);
-    if (log) { const pad = Math.pow(high / low, 0.04) || 1.1; return [low / pad, high * pad]; }
+    if (log) {
+      const pad = Math.pow(high / low, 0.04) || 1.1;
+      return [low / pad, high * pad];
+    }
     const pad = (high - low) * 0.05 || Math.abs(high) * 0.05 || 1;
     return [low - pad, high + pad];
   }
@@ -45,49 +50,94 @@ function lawChart(chart) {
 
   function axis(extra) {
     const font = "12px " + getComputedStyle(document.body).fontFamily;
-    return Object.assign({ stroke: variable("--muted"), font: font, labelFont: font, grid: { stroke: variable("--grid"), width: 1 }, ticks: { show: false }, gap: 6, labelSize: 20 }, extra);
+    return Object.assign(
+      {
+        stroke: variable("--muted"),
+        font: font,
+        labelFont: font,
+        grid: { stroke: variable("--grid"), width: 1 },
+        ticks: { show: false },
+        gap: 6,
+        labelSize: 20,
+      },
+      extra,
+    );
   }
 
   /** As many digits as a step of the axis needs. */
   function plain(step) {
     const decimals = Math.max(0, Math.ceil(-Math.log10(step) - 1e-9));
-    return (value) => (value === null ? "" : Math.abs(value) >= 1e5 ? short(value, true) : decimals > 6 ? value.toPrecision(3) : value.toFixed(decimals));
+    return (value) =>
+      value === null
+        ? ""
+        : Math.abs(value) >= 1e5
+          ? short(value, true)
+          : decimals > 6
+            ? value.toPrecision(3)
+            : value.toFixed(decimals);
   }
 
   function draw() {
     drawnWidth = root.dataset.print ? paperWidth : host.clientWidth;
     if (drawnWidth === 0) return;
     if (plot !== null) plot.destroy();
-    const series = [{}].concat(chart.series.map((entry) => {
-      const colour = variable("--arm-" + (entry.tone % 6));
-      if (entry.kind === "line") return { stroke: colour, width: 2, spanGaps: true, points: { show: false } };
-      const size = entry.kind === "cloud" ? 3 : entry.kind === "mark" ? 10 : 5;
-      const fill = entry.kind === "cloud" ? faded(colour, 0.45) : colour;
-      return { stroke: colour, paths: () => null, points: { show: true, size: size, width: 0, fill: fill, stroke: fill } };
-    }));
-    const xAxis = { label: chart.xLabel, size: 30, space: 60, values: (u, splits, i, space, step) => splits.map(chart.xLog ? (v) => (v === null ? "" : short(v, true)) : plain(step)) };
+    const series = [{}].concat(
+      chart.series.map((entry) => {
+        const colour = variable("--arm-" + (entry.tone % 6));
+        if (entry.kind === "line") return { stroke: colour, width: 2, spanGaps: true, points: { show: false } };
+        const size = entry.kind === "cloud" ? 3 : entry.kind === "mark" ? 10 : 5;
+        const fill = entry.kind === "cloud" ? faded(colour, 0.45) : colour;
+        return {
+          stroke: colour,
+          paths: () => null,
+          points: { show: true, size: size, width: 0, fill: fill, stroke: fill },
+        };
+      }),
+    );
+    const xAxis = {
+      label: chart.xLabel,
+      size: 30,
+      space: 60,
+      values: (u, splits, i, space, step) =>
+        splits.map(chart.xLog ? (v) => (v === null ? "" : short(v, true)) : plain(step)),
+    };
     if (chart.xLog) {
       xAxis.splits = (u, i, min, max) => logTicks(min, max);
       xAxis.filter = (u, splits) => splits;
     }
-    const yAxis = { label: chart.yLabel, size: 54, space: 36, values: (u, splits, i, space, step) => splits.map(chart.yLog ? (v) => (v === null ? "" : short(v, true)) : plain(step)) };
+    const yAxis = {
+      label: chart.yLabel,
+      size: 54,
+      space: 36,
+      values: (u, splits, i, space, step) =>
+        splits.map(chart.yLog ? (v) => (v === null ? "" : short(v, true)) : plain(step)),
+    };
     if (chart.yLog) {
       yAxis.splits = (u, i, min, max) => logTicks(min, max);
       yAxis.filter = (u, splits) => splits;
     }
-    plot = new uPlot({
-      width: drawnWidth,
-      height: Math.round(Math.min(360, Math.max(260, drawnWidth * 0.62))),
-      legend: { show: false },
-      padding: [8, 14, 0, 0],
-      scales: { x: { time: false, distr: chart.xLog ? 3 : 1, range: () => xRange }, y: { distr: chart.yLog ? 3 : 1, range: () => yRange } },
-      series: series,
-      axes: [axis(xAxis), axis(yAxis)],
-      cursor: { show: false },
-      hooks: { draw: [drawLevel] },
-    }, columns, host);
+    plot = new uPlot(
+      {
+        width: drawnWidth,
+        height: Math.round(Math.min(360, Math.max(260, drawnWidth * 0.62))),
+        legend: { show: false },
+        padding: [8, 14, 0, 0],
+        scales: {
+          x: { time: false, distr: chart.xLog ? 3 : 1, range: () => xRange },
+          y: { distr: chart.yLog ? 3 : 1, range: () => yRange },
+        },
+        series: series,
+        axes: [axis(xAxis), axis(yAxis)],
+        cursor: { show: false },
+        hooks: { draw: [drawLevel] },
+      },
+      columns,
+      host,
+    );
   }
-  new ResizeObserver(() => { if (host.clientWidth !== drawnWidth && !root.dataset.print) draw(); }).observe(host);
+  new ResizeObserver(() => {
+    if (host.clientWidth !== drawnWidth && !root.dataset.print) draw();
+  }).observe(host);
   redraws.push(draw);
   draw();
 }

@@ -1,4 +1,5 @@
 /** What the page of a fit draws: curves, points, residuals, profiles and clouds, as plain numbers. */
+import { valueAt } from "../../base/at.js";
 import { largest, smallest } from "../../base/extremes.js";
 import { compact, fixed } from "../../base/format.js";
 import type { Fit } from "../../laws/fitting/fit.js";
@@ -46,12 +47,12 @@ export interface Chart {
   readonly yLabel: string;
   readonly xLog: boolean;
   readonly yLog: boolean;
-  readonly series: readonly Series[];
+  readonly series: readonly ChartSeries[];
   /** A dashed horizontal line. */
   readonly level: number | null;
 }
 
-export interface Series {
+export interface ChartSeries {
   readonly label: string;
   readonly tone: number;
   readonly kind: "dots" | "line" | "cloud" | "mark";
@@ -160,7 +161,7 @@ function lossCharts(part: Part): Chart[] {
         others.length === 0
           ? "Dots are points, lines the fit in the middle of each group."
           : `Dots are points; lines the fit at the middle of each group, ${others.join(" and ")} at its median.`,
-      series: bins.flatMap(({ label, rows }, tone): Series[] => {
+      series: bins.flatMap(({ label, rows }, tone): ChartSeries[] => {
         const at = (name: string): number => middle(rows.map((row) => points.columns[name]![row]!));
         const values = rows.map((row) => points.columns[x]![row]!);
         const [low, high] = [smallest(values), largest(values)];
@@ -273,12 +274,9 @@ function contourCharts(part: Part): Chart[] {
       xLog: true,
       yLog: true,
       level: null,
-      note:
-        "Along a line the fitted loss is the " +
-        `same${others.length === 0 ? "" : `, with ${others.map((name) => `${name} = ${compact(at[name]!)}`).join(", ")}`}; ` +
-        "dots are where points lie.",
+      note: `Along a line the fitted loss is the same${heldColumns(others, at)}; dots are where points lie.`,
       series: [
-        ...levels.flatMap((level, tone): Series[] => {
+        ...levels.flatMap((level, tone): ChartSeries[] => {
           // Loss falls along y, so a level is met at most once for each x.
           const line = xs.flatMap((one, i): [number, number][] => {
             const column = rows[i]!;
@@ -328,8 +326,7 @@ function isoFlopCharts(part: Part): Chart[] {
   const budgets = spaced(smallest(compute), largest(compute), 6);
   const sizes = spaced(smallest(N), largest(N), 60);
   const range = [smallest(D) / 3, largest(D) * 3];
-  const fixedAt =
-    others.length === 0 ? "" : `, with ${others.map((name) => `${name} = ${compact(at[name]!)}`).join(", ")}`;
+  const fixedAt = heldColumns(others, at);
   return [
     {
       id: idOf("isoflop", part),
@@ -342,7 +339,7 @@ function isoFlopCharts(part: Part): Chart[] {
       note:
         `Fitted loss along lines of equal C = 6 N ${tokens}${fixedAt}, from the smallest compute of the points ` +
         "to the largest; the lowest point of a line is the best size for its compute.",
-      series: budgets.flatMap((budget, tone): Series[] => {
+      series: budgets.flatMap((budget, tone): ChartSeries[] => {
         const along = sizes.filter((size) => budget / (6 * size) >= range[0]! && budget / (6 * size) <= range[1]!);
         if (along.length < 3) return [];
         const losses = part.predict(
@@ -367,15 +364,22 @@ function isoFlopCharts(part: Part): Chart[] {
   ];
 }
 
+/** `, with N = 1.00B, D = 20.0B`: columns that a chart does not show, at the values they have in it. */
+function heldColumns(names: readonly string[], values: Readonly<Record<string, number>>): string {
+  return names.length === 0
+    ? ""
+    : `, with ${names.map((name) => `${name} = ${compact(valueAt(values, name))}`).join(", ")}`;
+}
+
 function medians({ columns, points }: Part): Readonly<Record<string, number>> {
   return Object.fromEntries(columns.map(({ name }) => [name, middle([...points.columns[name]!])]));
 }
 
 function profileCharts({ fit, profiles }: LawResult): Chart[] {
   return fit.law.parameters.flatMap(({ name }): Chart[] => {
-    const found = profiles[name];
-    if (found === undefined) return [];
-    const curve = smoothed(found).filter(({ deviance }) => deviance <= 4 * found.threshold);
+    const profile = profiles[name];
+    if (profile === undefined) return [];
+    const curve = smoothed(profile).filter(({ deviance }) => deviance <= 4 * profile.threshold);
     return [
       {
         id: `profile-${name}`,
@@ -384,10 +388,8 @@ function profileCharts({ fit, profiles }: LawResult): Chart[] {
         yLabel: "deviance",
         xLog: false,
         yLog: false,
-        level: rounded(found.threshold),
-        note:
-          `Values below the dashed line form the ${Number((100 * found.level).toFixed(2))} % ` +
-          `interval.${found.lowOpen || found.highOpen ? " It is open: the data do not bound this parameter on that side." : ""}`,
+        level: rounded(profile.threshold),
+        note: profileNote(profile),
         series: [
           {
             label: "deviance",
@@ -401,6 +403,11 @@ function profileCharts({ fit, profiles }: LawResult): Chart[] {
       },
     ];
   });
+}
+
+function profileNote({ level, lowOpen, highOpen }: Profile): string {
+  const open = lowOpen || highOpen ? " It is open: the data do not bound this parameter on that side." : "";
+  return `Values below the dashed line form the ${Number((100 * level).toFixed(2))} % interval.${open}`;
 }
 
 /**

@@ -11,24 +11,45 @@ const redraws = [];
 /** Half of the narrowest common page (A4, Letter) between its margins, in CSS pixels. */
 const paperWidth = 325;
 
-function variable(name) { return getComputedStyle(root).getPropertyValue(name).trim(); }
+function variable(name) {
+  return getComputedStyle(root).getPropertyValue(name).trim();
+}
 
-function channels(hex) { return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)); }
+function channels(hex) {
+  return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+}
 
-function faded(hex, alpha) { return "rgba(" + channels(hex).join(",") + "," + alpha + ")"; }
+function faded(hex, alpha) {
+  return "rgba(" + channels(hex).join(",") + "," + alpha + ")";
+}
 
 /** Colour between two hex colours: part 0 is the first, 1 the second. */
 function mixed(from, to, part) {
   const other = channels(to);
-  return "#" + channels(from).map((value, i) => Math.round(value + (other[i] - value) * part).toString(16).padStart(2, "0")).join("");
+  return (
+    "#" +
+    channels(from)
+      .map((value, i) =>
+        Math.round(value + (other[i] - value) * part)
+          .toString(16)
+          .padStart(2, "0"),
+      )
+      .join("")
+  );
 }
 
 /** 1.23M; with tick, without trailing zeros. */
 function short(value, tick) {
   const units = ["", "K", "M", "B", "T", "P", "E", "Z"];
   let unit = 0;
-  while (Math.abs(value) >= 999.5 && unit < units.length - 1) { value /= 1000; unit += 1; }
-  return (tick ? String(Number(value.toPrecision(3))) : Number(value.toPrecision(3)) === 0 ? "0" : value.toPrecision(3)) + units[unit];
+  while (Math.abs(value) >= 999.5 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return (
+    (tick ? String(Number(value.toPrecision(3))) : Number(value.toPrecision(3)) === 0 ? "0" : value.toPrecision(3)) +
+    units[unit]
+  );
 }
 
 /** Values of a line on another grid of x, linear between its points, null outside of them. */
@@ -43,7 +64,10 @@ function resampled(xs, ys, grid) {
   });
 }
 
-/** Logarithmic ticks: 1, 2 and 5 of every decade, only 1 where there are many decades. (uPlot's own start at the first point.) */
+/**
+ * Logarithmic ticks: 1, 2 and 5 of every decade, only 1 where there are many decades. (uPlot's own start at the first
+ * point.)
+ */
 function logTicks(min, max) {
   const leads = max / min > 500 ? [1] : [1, 2, 5];
   const ticks = [];
@@ -57,8 +81,9 @@ function logTicks(min, max) {
 }
 
 /**
- * Draws describe() into the figure with this id. describe returns { x, lines, xLog, xLabel, xWord, yRange, level, format }; a line is
- * { label, colour, values, low, high, dash, width }, level a dashed horizontal { value, label, below }.
+ * Draws describe() into the figure with this id. describe returns { x, lines, xLog, xLabel, xWord, yRange, level,
+ * format }; a line is { label, colour, values, low, high, dash, width }, level a dashed horizontal { value, label,
+ * below }.
  */
 function lineChart(id, describe) {
   const figure = document.getElementById(id);
@@ -119,7 +144,10 @@ function lineChart(id, describe) {
   function axis(extra) {
     const font = "12px " + getComputedStyle(document.body).fontFamily;
     const grid = { stroke: variable("--grid"), width: 1 };
-    return Object.assign({ stroke: variable("--muted"), font: font, labelFont: font, grid: grid, ticks: { show: false }, gap: 6 }, extra);
+    return Object.assign(
+      { stroke: variable("--muted"), font: font, labelFont: font, grid: grid, ticks: { show: false }, gap: 6 },
+      extra,
+    );
   }
 
   function draw() {
@@ -141,29 +169,47 @@ function lineChart(id, describe) {
       series.push({ stroke: line.colour, width: line.width || 2, dash: line.dash, points: { show: false } });
     }
     const decimals = (step) => Math.max(0, Math.ceil(-Math.log10(step) - 1e-9));
-    const xAxis = { label: spec.xLabel, labelSize: 20, size: 30, space: 64, values: (u, splits) => splits.map((v) => (v === null ? "" : short(v, true))) };
+    const xAxis = {
+      label: spec.xLabel,
+      labelSize: 20,
+      size: 30,
+      space: 64,
+      values: (u, splits) => splits.map((v) => (v === null ? "" : short(v, true))),
+    };
     if (spec.xLog) {
       xAxis.splits = (u, i, min, max) => logTicks(min, max);
       xAxis.filter = (u, splits) => splits;
     }
-    plot = new uPlot({
-      width: drawnWidth,
-      height: Math.round(Math.min(360, Math.max(270, drawnWidth * 0.62))),
-      legend: { show: false },
-      padding: [8, 14, 0, 0],
-      scales: {
-        x: { time: false, distr: spec.xLog ? 3 : 1, range: (u, min, max) => [min, max] },
-        y: { range: () => spec.yRange },
+    plot = new uPlot(
+      {
+        width: drawnWidth,
+        height: Math.round(Math.min(360, Math.max(270, drawnWidth * 0.62))),
+        legend: { show: false },
+        padding: [8, 14, 0, 0],
+        scales: {
+          x: { time: false, distr: spec.xLog ? 3 : 1, range: (u, min, max) => [min, max] },
+          y: { range: () => spec.yRange },
+        },
+        series: series,
+        bands: bands,
+        axes: [
+          axis(xAxis),
+          axis({
+            size: 46,
+            space: 38,
+            values: (u, splits, i, space, step) => splits.map((v) => v.toFixed(decimals(step))),
+          }),
+        ],
+        cursor: {
+          y: false,
+          points: { size: (u, i) => (series[i].band ? 0 : 8), width: 0, fill: (u, i) => series[i].stroke },
+          drag: { x: true, y: false },
+        },
+        hooks: { draw: [drawLevel], setCursor: [(u) => show(u.cursor.left < 0 ? null : u.cursor.idx)] },
       },
-      series: series,
-      bands: bands,
-      axes: [
-        axis(xAxis),
-        axis({ size: 46, space: 38, values: (u, splits, i, space, step) => splits.map((v) => v.toFixed(decimals(step))) }),
-      ],
-      cursor: { y: false, points: { size: (u, i) => (series[i].band ? 0 : 8), width: 0, fill: (u, i) => series[i].stroke }, drag: { x: true, y: false } },
-      hooks: { draw: [drawLevel], setCursor: [(u) => show(u.cursor.left < 0 ? null : u.cursor.idx)] },
-    }, columns, host);
+      columns,
+      host,
+    );
     show(null);
   }
 
@@ -175,15 +221,27 @@ function lineChart(id, describe) {
     const index = Math.min(spec.x.length - 1, Math.max(0, from + step));
     plot.setCursor({ left: plot.valToPos(spec.x[index], "x"), top: 1 });
   });
-  host.addEventListener("blur", () => { if (plot !== null) plot.setCursor({ left: -10, top: -10 }); });
-  new ResizeObserver(() => { if (host.clientWidth !== drawnWidth && !root.dataset.print) draw(); }).observe(host);
+  host.addEventListener("blur", () => {
+    if (plot !== null) plot.setCursor({ left: -10, top: -10 });
+  });
+  new ResizeObserver(() => {
+    if (host.clientWidth !== drawnWidth && !root.dataset.print) draw();
+  }).observe(host);
   redraws.push(draw);
   draw();
 }
 
-function redrawAll() { for (const redraw of redraws) redraw(); }
+function redrawAll() {
+  for (const redraw of redraws) redraw();
+}
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
-addEventListener("beforeprint", () => { root.dataset.print = "yes"; redrawAll(); });
-addEventListener("afterprint", () => { delete root.dataset.print; redrawAll(); });
+addEventListener("beforeprint", () => {
+  root.dataset.print = "yes";
+  redrawAll();
+});
+addEventListener("afterprint", () => {
+  delete root.dataset.print;
+  redrawAll();
+});
 `;

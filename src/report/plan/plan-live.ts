@@ -4,7 +4,8 @@
  */
 import { UpcycleError } from "../../base/errors.js";
 import { compact, significant } from "../../base/format.js";
-import { makePlan, type PlanRequest } from "../../laws/planner/plan.js";
+import { makePlan } from "../../laws/planner/plan.js";
+import type { PlanRequest } from "../../laws/planner/plan-types.js";
 import { shapeOfSize, shapeSpec } from "../../laws/planner/shape.js";
 import { planChart, planSections, type PlanChart, type PlanSections } from "./plan-view.js";
 

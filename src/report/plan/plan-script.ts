@@ -13,9 +13,20 @@ const body = document.querySelector("main");
 
 function chartSpec() {
   return {
-    x: chart.x, xLog: true, xWord: "further tokens", xLabel: "further tokens, D2", format: (value) => value.toFixed(4), yRange: [chart.low, chart.high],
+    x: chart.x,
+    xLog: true,
+    xWord: "further tokens",
+    xLabel: "further tokens, D2",
+    format: (value) => value.toFixed(4),
+    yRange: [chart.low, chart.high],
     level: { value: chart.parent, label: "the dense model as it is" },
-    lines: chart.lines.map((line) => ({ label: line.label, colour: variable("--arm-" + line.tone), values: line.values, low: line.low, high: line.high })),
+    lines: chart.lines.map((line) => ({
+      label: line.label,
+      colour: variable("--arm-" + line.tone),
+      values: line.values,
+      low: line.low,
+      high: line.high,
+    })),
   };
 }
 

@@ -5,8 +5,10 @@
 import { compact, fixed, significant } from "../../base/format.js";
 import { lossOf, type ArmId } from "../../laws/planner/arms.js";
 import { curveDraws, curvesOf } from "../../laws/planner/coefficients.js";
-import { intervalOf, type Plan, type PlanRequest } from "../../laws/planner/plan.js";
+import { intervalOf, type Plan } from "../../laws/planner/plan.js";
+import type { PlanRequest } from "../../laws/planner/plan-types.js";
 import { escapeHtml } from "../page/escape.js";
+import { framedTable } from "../page/table.js";
 import { armNames, budgetWords, memorySums, planAnswer, planTables, splitWords, type PlanTable } from "./plan-words.js";
 
 /** Markup by the name in `data-live`. */
@@ -116,18 +118,9 @@ function tiles({ arms, best, main, recipes, currency, parentLoss, level }: Plan)
 
 function htmlTable({ title, note, head, rows, words }: PlanTable, headed: boolean): string {
   if (rows.length === 0) return "";
-  const kind = (i: number): string => (i > 0 && !words.includes(i) ? ' class="number"' : "");
-  const cells = (row: readonly string[]): string =>
-    row
-      .map((text, i) =>
-        i === 0 ? `<th scope="row">${escapeHtml(text)}</th>` : `<td${kind(i)}>${escapeHtml(text)}</td>`,
-      )
-      .join("");
-  const names = head.map((text, i) => `<th scope="col"${kind(i)}>${escapeHtml(text)}</th>`).join("");
-  return (
-    `${headed ? `<h3>${escapeHtml(title)}</h3>` : ""}<p class="note">${escapeHtml(note)}</p><div ` +
-    `class="frame"><table><thead><tr>${names}</tr></thead><tbody>${rows.map((row) => `<tr>${cells(row)}</tr>`).join("")}</tbody></table></div>`
-  );
+  const escaped = rows.map((row) => row.map(escapeHtml));
+  const table = framedTable(head.map(escapeHtml), escaped, (column) => column > 0 && !words.includes(column));
+  return `${headed ? `<h3>${escapeHtml(title)}</h3>` : ""}<p class="note">${escapeHtml(note)}</p>${table}`;
 }
 
 const chartSteps = 49;

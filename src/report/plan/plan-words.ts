@@ -1,8 +1,9 @@
 /** A plan in words and tables, for terminal and page alike. */
 import { bytes, compact, duration, fixed, grouped, notAvailable, percent, significant } from "../../base/format.js";
 import type { CatchUp } from "../../laws/planner/crossing.js";
-import type { ArmId, Budget } from "../../laws/planner/arms.js";
-import type { ArmPlan, Interval, ModelPlan, Plan } from "../../laws/planner/plan.js";
+import type { ArmId, PlanBudget } from "../../laws/planner/arms.js";
+import type { Plan } from "../../laws/planner/plan.js";
+import type { ArmPlan, Interval, ModelPlan } from "../../laws/planner/plan-types.js";
 import { recipeName } from "../../surgery/planning/recipe.js";
 
 export interface PlanTable {
@@ -31,7 +32,7 @@ const loss4 = (value: number): string => fixed(value, 4);
 const orNone = (value: number | null, show: (known: number) => string): string =>
   value === null ? notAvailable : show(value);
 
-export function budgetWords({ tokens, gpuHours, money, days }: Budget, currency: string): string {
+export function budgetWords({ tokens, gpuHours, money, days }: PlanBudget, currency: string): string {
   const parts = [
     tokens === null ? "" : `${compact(tokens)} tokens`,
     gpuHours === null ? "" : `${compact(gpuHours)} GPU hours`,
@@ -59,13 +60,12 @@ export function planAnswer(plan: Plan): readonly string[] {
   const comparison =
     `continued dense ${loss4(dense.loss)} with ${compact(dense.tokens!)}, from scratch ${loss4(scratch.loss)} ` +
     `with ${compact(scratch.tokens!)}`;
+  const overtaking = aheadOfDense === null ? "" : ` At equal tokens upcycling moves ahead at ${compact(aheadOfDense)}.`;
   const first: Record<ArmId, string> = {
     upcycled:
       `Upcycle: ${tokens}, ${fixed(gain, 4)} nats below the dense model trained on and ${fixed(against, 4)} ` +
       `below a mixture from scratch (${comparison}).`,
-    dense:
-      `Train the dense model on: ${tokens}, no better ` +
-      `(${comparison}).${aheadOfDense === null ? "" : ` At equal tokens upcycling moves ahead at ${compact(aheadOfDense)}.`}`,
+    dense: `Train the dense model on: ${tokens}, no better (${comparison}).${overtaking}`,
     scratch:
       `By the laws a mixture from scratch gets furthest: ${tokens}, ${fixed(-against, 4)} nats above it ` +
       `(${comparison}).${gain > 0 ? " Upcycling still beats training the dense model on." : ""}`,

@@ -1,6 +1,6 @@
 /** One comparison of two arms as a sentence that claims no more than the seeds bear out. */
 import { percent } from "../../base/format.js";
-import type { Comparison } from "./statistics.js";
+import type { ArmComparison } from "./statistics.js";
 import { amount, lossWithRange, nats } from "./wording.js";
 
 /** What the words of `comparisonSentence` mean; the findings say it once. */
@@ -8,13 +8,13 @@ export const verdictWords =
   '"Clearly" means that the ranges of the seeds do not overlap and the difference is at least twice the wider range; ' +
   '"slightly", that they do not overlap but the difference is smaller than that';
 
-export function comparisonSentence(nameA: string, nameB: string, comparison: Comparison): string {
+export function comparisonSentence(nameA: string, nameB: string, comparison: ArmComparison): string {
   const read = comparison.axis === "tokens" ? `after ${amount(comparison)}` : `at ${amount(comparison)}`;
   const losses = `${lossWithRange(comparison.a)} against ${lossWithRange(comparison.b)} ${read}`;
   return `${claim(nameA, nameB, comparison)}: held-out loss ${losses}, ${size(comparison)}${evidence(comparison)}.`;
 }
 
-function claim(nameA: string, nameB: string, comparison: Comparison): string {
+function claim(nameA: string, nameB: string, comparison: ArmComparison): string {
   const place = comparison.axis === "tokens" ? "at equal tokens" : "at equal FLOPs";
   const better = comparison.difference < 0;
   switch (comparison.verdict) {
@@ -30,13 +30,13 @@ function claim(nameA: string, nameB: string, comparison: Comparison): string {
   }
 }
 
-function size(comparison: Comparison): string {
+function size(comparison: ArmComparison): string {
   if (comparison.difference === 0) return "no difference";
   const direction = comparison.difference < 0 ? "lower" : "higher";
   return `${nats(comparison.difference)} (${percent(Math.abs(comparison.relative))}) ${direction}`;
 }
 
-function evidence(comparison: Comparison): string {
+function evidence(comparison: ArmComparison): string {
   const widest = Math.max(comparison.a.max - comparison.a.min, comparison.b.max - comparison.b.min);
   switch (comparison.verdict) {
     case "within":

@@ -7,7 +7,8 @@ import { compact, fixed, percent, significant } from "../../base/format.js";
 import { comparisonSentence, verdictWords } from "./comparison-sentence.js";
 import { healthFindings } from "./health-findings.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
-import { chanceOfSeparateRanges, compareArms, firstReach, mean, reached, recipeShape, spread } from "./statistics.js";
+import { meanOf } from "../../base/mean.js";
+import { chanceOfSeparateRanges, compareArms, firstReach, reached, recipeShape, spread } from "./statistics.js";
 import { armName, list, lossWithRange, nats, plural } from "./wording.js";
 
 type Found = Omit<StudyResult, "findings">;
@@ -85,7 +86,7 @@ function againstScratch(
       : `the ${compact(parentTokens)} tokens that the parent was trained on`;
   const sentence = `${comparisonSentence(best.label, scratch.label, comparison)} This does not count ${parentCost}.`;
   const tokens = best.runs.map((run) => firstReach(run.points, "tokens", comparison.b.mean));
-  const needed = tokens.some((count) => count === null) ? Number.NaN : mean(tokens as number[]);
+  const needed = tokens.some((count) => count === null) ? Number.NaN : meanOf(tokens as number[]);
   // At 0 the upcycled arm began where scratch ended; that scratch ended above the parent is said elsewhere.
   if (!(needed > 0)) return [sentence];
   return [
@@ -144,7 +145,7 @@ function againstParent(result: Found): string[] {
 
 function cost(arms: readonly ArmResult[], dense: ArmResult | null): string[] {
   if (dense === null || dense.runs.length === 0) return [];
-  const speed = (arm: ArmResult): number => mean(arm.runs.map((run) => run.tokensPerSecond));
+  const speed = (arm: ArmResult): number => meanOf(arm.runs.map((run) => run.tokensPerSecond));
   const memory = (arm: ArmResult): number => Math.max(...arm.runs.map((run) => run.peakRssBytes));
   const parts = arms
     .filter((arm) => arm.kind !== "dense" && arm.runs.length > 0)
@@ -194,7 +195,8 @@ function scale(result: Found): string[] {
   if (smaller > 2 || fewer > 2) {
     sentences.push(
       `The smallest published comparison that we stand beside (${compact(published.params, 1)} parameters, ` +
-        `${compact(published.tokens)} tokens) used ${gap(smaller, fewer)}; the order of the arms may change with scale.`,
+        `${compact(published.tokens)} tokens) used ${gap(smaller, fewer)}; the order of the arms may change with ` +
+        "scale.",
     );
   }
   if (passes > 1.05) {

@@ -4,7 +4,8 @@
  */
 import { fixed, percent, significant } from "../../base/format.js";
 import type { ArmResult, Preservation } from "../../model/results/result.js";
-import { finalBalance, mean } from "./statistics.js";
+import { meanOf } from "../../base/mean.js";
+import { finalBalance } from "./statistics.js";
 import { deadShare } from "../../model/results/result.js";
 import { plural, signedNats } from "./wording.js";
 
@@ -83,9 +84,9 @@ function similaritySentence(arm: ArmResult): string[] {
   const first = arm.runs.flatMap((run) => run.similarity[0] ?? []).filter((one) => one.layers.length > 0);
   if (last.length === 0 || first.length === 0) return [];
   const layerCount = last[0]!.layers.length;
-  const byLayer = Array.from({ length: layerCount }, (_, layer) => mean(last.map((one) => one.layers[layer]!)));
-  const now = mean(byLayer);
-  const before = mean(first.flatMap((one) => one.layers));
+  const byLayer = Array.from({ length: layerCount }, (_, layer) => meanOf(last.map((one) => one.layers[layer]!)));
+  const now = meanOf(byLayer);
+  const before = meanOf(first.flatMap((one) => one.layers));
   const claim =
     now >= hardlyMoved
       ? "have hardly moved from the parent's weights, so they are still near copies"

@@ -1,6 +1,7 @@
 /**
  * Heat maps of expert load: one grid of layers by experts per arm, the last moment in the markup, the others by script.
  */
+import { at } from "../../base/at.js";
 import { fixed, significant } from "../../base/format.js";
 import { escapeHtml } from "../page/escape.js";
 import type { ArmView, ReportData } from "./view.js";
@@ -30,25 +31,32 @@ function legend(): string {
 function loadMap(arm: ArmView, index: number): string {
   const run = arm.load?.runs[0];
   const shares = run?.shares.at(-1);
-  if (arm.load === null || run === undefined || shares === undefined) return "";
-  const experts = shares[0]!.length;
+  const [firstLayer] = shares ?? [];
+  if (arm.load === null || run === undefined || shares === undefined || firstLayer === undefined) return "";
+  const { group, runs } = arm.load;
+  const experts = firstLayer.length;
   const last = run.steps.length - 1;
-  const seeds = arm.load.runs
-    .map((one, at) => `<option value="${at}">seed ${escapeHtml(String(one.seed))}</option>`)
-    .join("");
+  const step = at(run.steps, last);
+  const seeds = runs.map((one, i) => `<option value="${i}">seed ${escapeHtml(String(one.seed))}</option>`).join("");
+  const caption =
+    `<i class="swatch tone-${arm.tone}"></i><b>${escapeHtml(arm.label)}</b> ` +
+    `<span class="muted">${experts} experts in each of ${shares.length} MoE layers</span>`;
+  const slider =
+    `<input type="range" min="0" max="${last}" value="${last}" step="1" aria-label="Training step" ` +
+    `aria-valuetext="step ${step}">`;
   return `
 <figure class="map" data-load="${index}">
-  <figcaption><i class="swatch tone-${arm.tone}"></i><b>${escapeHtml(arm.label)}</b> <span class="muted">${experts} experts in each of ${shares.length} MoE layers</span></figcaption>
+  <figcaption>${caption}</figcaption>
   <div class="map-controls scripted">
     <select aria-label="Seed">${seeds}</select>
-    <input type="range" min="0" max="${last}" value="${last}" step="1" aria-label="Training step" aria-valuetext="step ${run.steps[last]!}">
-    <output>step ${run.steps[last]!}</output>
+    ${slider}
+    <output>step ${step}</output>
   </div>
   <div class="grid${experts > 16 ? " many" : ""}" role="img" aria-label="${summary(shares)}">
-    ${numbers(experts, arm.load.group)}
-    ${shares.map((layer, at) => row(layer, at, arm.load!.group)).join("\n    ")}
+    ${numbers(experts, group)}
+    ${shares.map((layer, i) => row(layer, i, group)).join("\n    ")}
   </div>
-  <p class="map-readout muted" aria-live="polite">At step ${run.steps[last]!}, seed ${escapeHtml(String(run.seed))}.</p>
+  <p class="map-readout muted" aria-live="polite">At step ${step}, seed ${escapeHtml(String(run.seed))}.</p>
 </figure>`;
 }
 
@@ -70,12 +78,12 @@ function numbers(experts: number, group: number): string {
 }
 
 function summary(shares: readonly (readonly number[])[]): string {
-  const layers = shares.map((layer, at) => `layer ${at}: ${fixed(Math.max(...layer) / 100, 2)}`);
+  const layers = shares.map((layer, i) => `layer ${i}: ${fixed(Math.max(...layer) / 100, 2)}`);
   return `Busiest expert as a multiple of an equal share, by MoE layer. ${layers.join("; ")}`;
 }
 
 /** Cells of one layer in groups, so that the copies of a fine-grained FFN stand apart. */
-function row(layer: readonly number[], at: number, group: number): string {
+function row(layer: readonly number[], index: number, group: number): string {
   const groups: string[] = [];
   for (let start = 0; start < layer.length; start += group) {
     const cells = layer.slice(start, start + group).map((share) => `<i class="cell l${loadClass(share / 100)}"></i>`);
@@ -83,7 +91,7 @@ function row(layer: readonly number[], at: number, group: number): string {
   }
   const busiest = significant(Math.max(...layer) / 100, 2);
   return (
-    `<div class="row"><span class="layer">${at}</span><span class="cells">${groups.join("")}</span><span ` +
+    `<div class="row"><span class="layer">${index}</span><span class="cells">${groups.join("")}</span><span ` +
     `class="busiest">${busiest}×</span></div>`
   );
 }

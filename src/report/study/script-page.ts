@@ -19,12 +19,16 @@ function padded(low, high) {
   return [low - pad, high + pad];
 }
 
-/** Close up: the arms that began at the parent. An arm from scratch joins only where it ends near enough not to flatten them. */
+/**
+ * Close up: the arms that began at the parent. An arm from scratch joins only where it ends near enough not to flatten
+ * them.
+ */
 function lossRange(lines) {
   const all = lines.flatMap((line) => line.low);
   const tops = lines.flatMap((line) => line.high);
   const near = report.arms.filter((arm) => arm.kind !== "scratch" && arm.curve.mean.length > 0);
-  if (chosen("y-range") === "all" || near.length === 0) return padded(Math.min(...all, report.parent.loss), Math.max(...tops, report.parent.loss));
+  if (chosen("y-range") === "all" || near.length === 0)
+    return padded(Math.min(...all, report.parent.loss), Math.max(...tops, report.parent.loss));
   let low = Math.min(report.parent.loss, ...near.flatMap((arm) => arm.curve.low));
   let high = Math.max(report.parent.loss, ...near.flatMap((arm) => arm.curve.high));
   const reach = high - low;
@@ -43,28 +47,54 @@ function lossSpec(axis) {
   const withParent = box !== null && box.checked;
   const xLog = chosen("x-scale") === "log";
   const parentEnd = withParent ? last(report.parent[axis]) : 0;
-  const raw = report.arms.filter((arm) => arm.curve.mean.length > 0).map((arm) => ({
-    label: arm.label, colour: toneOf(arm), dash: dashOf(arm),
-    // What began as the parent has the parent's training behind it; what began from scratch has not.
-    xs: arm.curve[axis].map((x) => x + (arm.kind === "scratch" ? 0 : parentEnd)),
-    mean: arm.curve.mean, low: arm.curve.low, high: arm.curve.high,
-  }));
+  const raw = report.arms
+    .filter((arm) => arm.curve.mean.length > 0)
+    .map((arm) => ({
+      label: arm.label,
+      colour: toneOf(arm),
+      dash: dashOf(arm),
+      // What began as the parent has the parent's training behind it; what began from scratch has not.
+      xs: arm.curve[axis].map((x) => x + (arm.kind === "scratch" ? 0 : parentEnd)),
+      mean: arm.curve.mean,
+      low: arm.curve.low,
+      high: arm.curve.high,
+    }));
   if (withParent) {
     const losses = report.parent.losses;
-    raw.unshift({ label: "Parent", colour: variable("--muted"), dash: [3, 3], xs: report.parent[axis], mean: losses, low: losses, high: losses });
+    raw.unshift({
+      label: "Parent",
+      colour: variable("--muted"),
+      dash: [3, 3],
+      xs: report.parent[axis],
+      mean: losses,
+      low: losses,
+      high: losses,
+    });
   }
   const grid = [...new Set(raw.flatMap((line) => line.xs))].filter((x) => !xLog || x > 0).sort((a, b) => a - b);
   const yRange = lossRange(raw);
-  const outside = raw.filter((line) => Math.min(...line.mean) > yRange[1]).map((line) => line.label + " ends at " + fixed3(last(line.mean)) + ", above this close-up.");
+  const outside = raw
+    .filter((line) => Math.min(...line.mean) > yRange[1])
+    .map((line) => line.label + " ends at " + fixed3(last(line.mean)) + ", above this close-up.");
   document.getElementById("loss-outside").textContent = outside.join(" ");
   const words = axis === "tokens" ? "tokens" : "FLOP";
   return {
-    x: grid, xLog: xLog, yRange: yRange, format: fixed3,
-    xWord: words, xLabel: (axis === "tokens" ? "training tokens" : "training FLOP") + (withParent ? ", the parent's counted" : " after the parent"),
+    x: grid,
+    xLog: xLog,
+    yRange: yRange,
+    format: fixed3,
+    xWord: words,
+    xLabel:
+      (axis === "tokens" ? "training tokens" : "training FLOP") +
+      (withParent ? ", the parent's counted" : " after the parent"),
     level: { value: report.parent.loss, label: "parent" },
     lines: raw.map((line) => ({
-      label: line.label, colour: line.colour, dash: line.dash,
-      values: resampled(line.xs, line.mean, grid), low: resampled(line.xs, line.low, grid), high: resampled(line.xs, line.high, grid),
+      label: line.label,
+      colour: line.colour,
+      dash: line.dash,
+      values: resampled(line.xs, line.mean, grid),
+      low: resampled(line.xs, line.low, grid),
+      high: resampled(line.xs, line.high, grid),
     })),
   };
 }
@@ -74,11 +104,17 @@ function imbalanceSpec() {
   const grid = [...new Set(arms.flatMap((arm) => arm.imbalance.steps))].sort((a, b) => a - b);
   const top = Math.max(1.1, ...arms.flatMap((arm) => arm.imbalance.high));
   return {
-    x: grid, xLog: false, xWord: "steps", xLabel: "training step", format: (value) => value.toFixed(2) + "×",
+    x: grid,
+    xLog: false,
+    xWord: "steps",
+    xLabel: "training step",
+    format: (value) => value.toFixed(2) + "×",
     yRange: [1 - 0.14 * (top - 1), top + 0.05 * (top - 1)],
     level: { value: 1, label: "perfect balance", below: true },
     lines: arms.map((arm) => ({
-      label: arm.label, colour: toneOf(arm), dash: dashOf(arm),
+      label: arm.label,
+      colour: toneOf(arm),
+      dash: dashOf(arm),
       values: resampled(arm.imbalance.steps, arm.imbalance.mean, grid),
       low: resampled(arm.imbalance.steps, arm.imbalance.low, grid),
       high: resampled(arm.imbalance.steps, arm.imbalance.high, grid),
@@ -87,7 +123,9 @@ function imbalanceSpec() {
 }
 
 function similaritySpec(arm) {
-  const lowest = Math.min(...report.arms.flatMap((one) => (one.similarity === null ? [] : one.similarity.layers.flat())));
+  const lowest = Math.min(
+    ...report.arms.flatMap((one) => (one.similarity === null ? [] : one.similarity.layers.flat())),
+  );
   const layers = arm.similarity.layers;
   const tone = toneOf(arm);
   // First layers lean towards the page, last ones towards the ink: an order that the eye can follow.
@@ -96,9 +134,18 @@ function similaritySpec(arm) {
     return part < 0.5 ? mixed(tone, variable("--page"), 0.5 - part) : mixed(tone, variable("--ink"), part - 0.5);
   };
   return {
-    x: arm.similarity.steps, xLog: false, xWord: "steps", xLabel: "training step", format: fixed3,
+    x: arm.similarity.steps,
+    xLog: false,
+    xWord: "steps",
+    xLabel: "training step",
+    format: fixed3,
     yRange: padded(Math.min(lowest, 0.99), 1),
-    lines: layers.map((values, layer) => ({ label: "layer " + layer, colour: colour(layer), values: values, width: 1.75 })),
+    lines: layers.map((values, layer) => ({
+      label: "layer " + layer,
+      colour: colour(layer),
+      values: values,
+      width: 1.75,
+    })),
   };
 }
 
@@ -120,8 +167,12 @@ function loadMap(figure) {
     slider.max = run.steps.length - 1;
     const at = Math.min(Number(slider.value), run.steps.length - 1);
     shares = run.shares[at];
-    shares.flat().forEach((share, i) => { cells[i].className = "cell l" + report.loadSteps.filter((step) => share / 100 >= step).length; });
-    shares.forEach((layer, i) => { busiest[i].textContent = (Math.max(...layer) / 100).toPrecision(2) + "×"; });
+    shares.flat().forEach((share, i) => {
+      cells[i].className = "cell l" + report.loadSteps.filter((step) => share / 100 >= step).length;
+    });
+    shares.forEach((layer, i) => {
+      busiest[i].textContent = (Math.max(...layer) / 100).toPrecision(2) + "×";
+    });
     output.textContent = "step " + run.steps[at];
     slider.setAttribute("aria-valuetext", "step " + run.steps[at]);
     rest = "At step " + run.steps[at] + ", seed " + run.seed + ".";
@@ -132,10 +183,20 @@ function loadMap(figure) {
     if (index < 0) return;
     const width = shares[0].length;
     const share = shares[Math.floor(index / width)][index % width];
-    readout.textContent = "Layer " + Math.floor(index / width) + ", expert " + (index % width) + ": " + (share / 100).toFixed(2) +
-      " times an equal share, " + (share / width).toFixed(2) + " % of all assignments.";
+    readout.textContent =
+      "Layer " +
+      Math.floor(index / width) +
+      ", expert " +
+      (index % width) +
+      ": " +
+      (share / 100).toFixed(2) +
+      " times an equal share, " +
+      (share / width).toFixed(2) +
+      " % of all assignments.";
   });
-  grid.addEventListener("pointerleave", () => { readout.textContent = rest; });
+  grid.addEventListener("pointerleave", () => {
+    readout.textContent = rest;
+  });
   select.addEventListener("change", update);
   slider.addEventListener("input", update);
   update();
@@ -145,7 +206,9 @@ lineChart("loss-tokens", () => lossSpec("tokens"));
 lineChart("loss-flops", () => lossSpec("flops"));
 for (const input of document.querySelectorAll(".controls input")) input.addEventListener("change", redrawAll);
 lineChart("imbalance", imbalanceSpec);
-report.arms.forEach((arm, i) => { if (arm.similarity !== null) lineChart("similarity-" + i, () => similaritySpec(arm)); });
+report.arms.forEach((arm, i) => {
+  if (arm.similarity !== null) lineChart("similarity-" + i, () => similaritySpec(arm));
+});
 for (const figure of document.querySelectorAll("[data-load]")) loadMap(figure);
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", async () => {
@@ -157,7 +220,9 @@ for (const button of document.querySelectorAll("[data-copy]")) {
       getSelection().selectAllChildren(source);
       button.textContent = "Selected";
     }
-    setTimeout(() => { button.textContent = "Copy"; }, 1600);
+    setTimeout(() => {
+      button.textContent = "Copy";
+    }, 1600);
   });
 }
 `;

@@ -1,10 +1,12 @@
 /** The page's sections as markup; charts are empty frames here that the page's script fills. */
+import { at } from "../../base/at.js";
 import { bytes, compact, duration, fixed, flops, grouped, percent, significant } from "../../base/format.js";
-import { embedJson, escapeHtml } from "../page/escape.js";
+import { escapeHtml } from "../page/escape.js";
+import { factRows, pageSection } from "../page/shell.js";
 import { byFinalLoss } from "./findings.js";
 import { loadSection } from "./load-map.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
-import { compareArms, spread, type Comparison } from "./statistics.js";
+import { compareArms, spread, type ArmComparison } from "./statistics.js";
 import { armsTable, lossTable, preservationTable, seedsTable } from "./tables.js";
 import type { ReportData } from "./view.js";
 import { plural } from "./wording.js";
@@ -34,7 +36,7 @@ interface Tile {
 }
 
 export function tiles(result: StudyResult, data: ReportData): string {
-  const toneOf = (arm: ArmResult): number => data.arms[result.arms.indexOf(arm)]!.tone;
+  const toneOf = (arm: ArmResult): number => at(data.arms, result.arms.indexOf(arm)).tone;
   const dense = result.arms.find((arm) => arm.kind === "dense");
   const scratch = result.arms.find((arm) => arm.kind === "scratch");
   const best = byFinalLoss(result.arms.filter((arm) => arm.kind === "upcycled"))[0];
@@ -69,7 +71,7 @@ function lossTile(arm: ArmResult, tone: number): Tile {
   return { name: arm.label, value: fixed(loss?.mean ?? Number.NaN), note, tone };
 }
 
-function differenceTile(name: string, comparison: Comparison | null): Tile[] {
+function differenceTile(name: string, comparison: ArmComparison | null): Tile[] {
   if (comparison === null) return [];
   const size = Math.abs(comparison.difference);
   const digits = size < 0.01 ? significant(size, 2) : fixed(size);
@@ -91,7 +93,9 @@ function differenceTile(name: string, comparison: Comparison | null): Tile[] {
 
 export function findingsSection(result: StudyResult): string {
   const items = result.findings.slice(1).map((finding) => `<li>${emphasized(finding)}</li>`);
-  return items.length === 0 ? "" : section("findings", "What was found", `<ul class="findings">${items.join("")}</ul>`);
+  return items.length === 0
+    ? ""
+    : pageSection("findings", "What was found", `<ul class="findings">${items.join("")}</ul>`);
 }
 
 const longestClaim = 110;
@@ -129,11 +133,20 @@ export function lossSection(result: StudyResult): string {
   ${chart("loss-tokens", "Loss against tokens", "Held-out loss against training tokens, one line per arm")}
   ${chart("loss-flops", "Loss against FLOPs", "Held-out loss against training FLOPs, one line per arm")}
 </div>
-<p class="note scripted">Lines are means over the seeds, bands run from the lowest to the highest seed, and the dashed line is the parent
-(${fixed(result.parent.loss)}). Drag across a chart to zoom in, double-click to zoom out; arrow keys move the reading on a chart that has the focus.
-<span id="loss-outside"></span></p>
+${lossNote(result)}
 <noscript>${lossTable(result)}</noscript>`;
-  return section("loss", "Loss", body);
+  return pageSection("loss", "Loss", body);
+}
+
+function lossNote({ parent }: StudyResult): string {
+  const lines =
+    "Lines are means over the seeds, bands run from the lowest to the highest seed, and the dashed line is the parent";
+  const hands =
+    "Drag across a chart to zoom in, double-click to zoom out; arrow keys move the reading on a chart that has the " +
+    "focus.";
+  return `<p class="note scripted">${lines}
+(${fixed(parent.loss)}). ${hands}
+<span id="loss-outside"></span></p>`;
 }
 
 export function preservationSection(result: StudyResult): string {
@@ -142,7 +155,7 @@ export function preservationSection(result: StudyResult): string {
   const lead =
     `<p class="lead">Does the new model compute what its parent computed? Before any training, on the same ` +
     `text.${where}</p>`;
-  return section("preservation", "Was the parent's function kept?", lead + preservationTable(result));
+  return pageSection("preservation", "Was the parent's function kept?", lead + preservationTable(result));
 }
 
 export function expertsSection(data: ReportData): string {
@@ -164,31 +177,40 @@ export function expertsSection(data: ReportData): string {
     similar === ""
       ? ""
       : `<div class="scripted"><h3>Experts against the parent's FFN</h3>
-<p class="lead">Mean cosine similarity of each expert's weights to the part of the parent that it began as, by layer: 1 is an untouched copy.</p>
+<p class="lead">${similarityLead}</p>
 <div class="charts">${similar}</div></div>`;
-  return section(
+  const imbalance = chart("imbalance", "", `${imbalanceLead} against training steps, one line per MoE arm`);
+  return pageSection(
     "experts",
     "The experts",
     `
 <h3>Load per expert</h3>
-<p class="lead">The share of assignments that each expert took, as a multiple of an equal share. Rows are MoE layers, columns experts; the number at the end of a row is its busiest expert.</p>
+<p class="lead">${loadLead}</p>
 ${maps}
 <div class="scripted"><h3>Imbalance over time</h3>
-<p class="lead">Busiest expert as a multiple of an equal share, mean over the layers: 1 is perfect balance.</p>
-<div class="charts">${chart("imbalance", "", "Busiest expert as a multiple of an equal share against training steps, one line per MoE arm")}</div></div>
+<p class="lead">${imbalanceLead}, mean over the layers: 1 is perfect balance.</p>
+<div class="charts">${imbalance}</div></div>
 ${similarity}`,
   );
 }
 
+const loadLead =
+  "The share of assignments that each expert took, as a multiple of an equal share. Rows are MoE layers, columns " +
+  "experts; the number at the end of a row is its busiest expert.";
+const imbalanceLead = "Busiest expert as a multiple of an equal share";
+const similarityLead =
+  "Mean cosine similarity of each expert's weights to the part of the parent that it began as, by layer: 1 is an " +
+  "untouched copy.";
+
 export function armsSection(result: StudyResult): string {
-  const routers = result.arms
-    .filter((arm) => arm.router !== null)
-    .map((arm) => `<div><dt>${escapeHtml(arm.label)}</dt><dd>${escapeHtml(arm.router!)}</dd></div>`);
+  const routers = result.arms.flatMap(({ label, router }): [string, string][] =>
+    router === null ? [] : [[label, router]],
+  );
   const list =
     routers.length === 0
       ? ""
-      : `<div><p class="caption">Routers</p><dl class="facts-list">${routers.join("")}</dl></div>`;
-  return section("arms", "The arms", `${armsTable(result)}<div class="columns">${seedsTable(result)}${list}</div>`);
+      : `<div><p class="caption">Routers</p><dl class="facts-list">${factRows(routers)}</dl></div>`;
+  return pageSection("arms", "The arms", `${armsTable(result)}<div class="columns">${seedsTable(result)}${list}</div>`);
 }
 
 export function setupSection(result: StudyResult): string {
@@ -233,31 +255,24 @@ export function setupSection(result: StudyResult): string {
       ],
     ],
   ];
-  const columns = groups.map(([title, facts]) => {
-    const items = facts.map(([name, value]) => `<div><dt>${name}</dt><dd>${escapeHtml(value)}</dd></div>`);
-    return `<div><h3>${title}</h3><dl class="facts-list">${items.join("")}</dl></div>`;
-  });
-  return section("setup", "Parent, text and machine", `<div class="columns">${columns.join("")}</div>`);
+  const columns = groups.map(
+    ([title, facts]) => `<div><h3>${title}</h3><dl class="facts-list">${factRows(facts)}</dl></div>`,
+  );
+  return pageSection("setup", "Parent, text and machine", `<div class="columns">${columns.join("")}</div>`);
 }
+
+const copyButton = '<button type="button" class="scripted" data-copy="commands">Copy</button>';
 
 export function reproduceSection(result: StudyResult): string {
   const commands = result.commands.map(escapeHtml).join("\n");
   const seeds = result.seeds.map((seed) => escapeHtml(String(seed))).join(", ");
-  return section(
+  return pageSection(
     "reproduce",
     "Make it again",
     `
 <p class="lead">The same commands with the same seeds (${seeds}) give the same numbers on the same machine.</p>
-<div class="commands"><button type="button" class="scripted" data-copy="commands">Copy</button><pre id="commands" tabindex="0">${commands}</pre></div>`,
+<div class="commands">${copyButton}<pre id="commands" tabindex="0">${commands}</pre></div>`,
   );
-}
-
-export function dataElement(data: ReportData): string {
-  return `<script type="application/json" id="report-data">${embedJson(data)}</script>`;
-}
-
-function section(id: string, title: string, body: string): string {
-  return `<section aria-labelledby="${id}-title" id="${id}"><h2 id="${id}-title">${title}</h2>${body}</section>`;
 }
 
 function chart(id: string, title: string, label: string, tone?: number): string {

@@ -23,14 +23,14 @@ export function spread(values: readonly number[]): Spread | null {
   };
 }
 
-export type Axis = "tokens" | "flops";
+export type CurveAxis = "tokens" | "flops";
 
 function finitePoints(points: readonly LossPoint[]): readonly LossPoint[] {
   return points.filter((point) => Number.isFinite(point.loss));
 }
 
 /** Loss at `at`, linear between the measured points; null outside of them, because the report never extrapolates. */
-export function lossAt(points: readonly LossPoint[], axis: Axis, at: number): number | null {
+export function lossAt(points: readonly LossPoint[], axis: CurveAxis, at: number): number | null {
   const known = finitePoints(points);
   const right = known.findIndex((point) => point[axis] >= at);
   if (right < 0) return null;
@@ -43,7 +43,7 @@ export function lossAt(points: readonly LossPoint[], axis: Axis, at: number): nu
 }
 
 /** Smallest amount of `axis` at which the loss is at or below `loss` (linear between points); null if it never is. */
-export function firstReach(points: readonly LossPoint[], axis: Axis, loss: number): number | null {
+export function firstReach(points: readonly LossPoint[], axis: CurveAxis, loss: number): number | null {
   const known = finitePoints(points);
   const at = known.findIndex((point) => point.loss <= loss);
   if (at < 0) return null;
@@ -54,7 +54,7 @@ export function firstReach(points: readonly LossPoint[], axis: Axis, loss: numbe
 }
 
 /** Largest amount of `axis` that every run of the arm reached with a finite loss; null without runs. */
-export function reached(arm: ArmResult, axis: Axis): number | null {
+export function reached(arm: ArmResult, axis: CurveAxis): number | null {
   const ends = arm.runs.map((run) => finitePoints(run.points).at(-1)?.[axis]);
   if (ends.length === 0 || ends.some((end) => end === undefined)) return null;
   return Math.min(...(ends as number[]));
@@ -97,10 +97,10 @@ export function armCurve(arm: ArmResult): Curve {
  * `within`: the ranges of the seeds overlap; `narrow`: they do not, by less than twice the wider range; `unknown`: one
  * seed.
  */
-export type Verdict = "within" | "narrow" | "clear" | "unknown";
+export type ArmVerdict = "within" | "narrow" | "clear" | "unknown";
 
-export interface Comparison {
-  readonly axis: Axis;
+export interface ArmComparison {
+  readonly axis: CurveAxis;
   /** Where both curves were read: the most that all runs of both arms reached. */
   readonly at: number;
   readonly a: Spread;
@@ -109,12 +109,12 @@ export interface Comparison {
   readonly difference: number;
   /** `difference` relative to b's mean. */
   readonly relative: number;
-  readonly verdict: Verdict;
+  readonly verdict: ArmVerdict;
   /** |difference| / the wider of the two ranges; Infinity where both ranges are empty. */
   readonly timesSpread: number;
 }
 
-export function compareArms(armA: ArmResult, armB: ArmResult, axis: Axis): Comparison | null {
+export function compareArms(armA: ArmResult, armB: ArmResult, axis: CurveAxis): ArmComparison | null {
   const reachedA = reached(armA, axis);
   const reachedB = reached(armB, axis);
   if (reachedA === null || reachedB === null) return null;
@@ -158,10 +158,6 @@ export function balance(layers: readonly (readonly number[])[]): Balance {
 export function finalBalance(run: ArmRun): Balance | null {
   const last = run.load.at(-1);
   return last === undefined || last.layers.length === 0 ? null : balance(last.layers);
-}
-
-export function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
 /** E, G and T of a recipe such as `E8G1T2`; null for a dense arm or another spelling. */

@@ -1,9 +1,11 @@
 /** The page's tables: arms, preservation, final losses, and the losses for readers without scripts. */
+import { at } from "../../base/at.js";
 import { bytes, compact, fixed, flops, meanWithSpread, rate, significant } from "../../base/format.js";
 import { escapeHtml } from "../page/escape.js";
 import { toneIndices } from "../page/palette.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
-import { lossAt, mean, reached } from "./statistics.js";
+import { meanOf } from "../../base/mean.js";
+import { lossAt, reached } from "./statistics.js";
 import { signedNats } from "./wording.js";
 
 interface Column {
@@ -16,14 +18,15 @@ interface Column {
  */
 export function htmlTable(caption: string, columns: readonly Column[], rows: readonly (readonly string[])[]): string {
   const align = (column: number): string => (columns[column]?.number ? ' class="number"' : "");
-  const head = columns.map((column, at) => `<th scope="col"${align(at)}>${column.heading}</th>`).join("");
+  const head = columns.map((column, i) => `<th scope="col"${align(i)}>${column.heading}</th>`).join("");
   const body = rows.map((row) => {
-    const cells = row.map((cell, at) => (at === 0 ? `<th scope="row">${cell}</th>` : `<td${align(at)}>${cell}</td>`));
+    const cells = row.map((cell, i) => (i === 0 ? `<th scope="row">${cell}</th>` : `<td${align(i)}>${cell}</td>`));
     return `<tr>${cells.join("")}</tr>`;
   });
   return (
     `<div class="frame" role="region" tabindex="0" aria-label="${escapeHtml(caption)}"><table>` +
-    `<caption>${escapeHtml(caption)}</caption><thead><tr>${head}</tr></thead><tbody>${body.join("")}</tbody></table></div>`
+    `<caption>${escapeHtml(caption)}</caption><thead><tr>${head}</tr></thead>` +
+    `<tbody>${body.join("")}</tbody></table></div>`
   );
 }
 
@@ -45,12 +48,12 @@ export function armsTable(result: StudyResult): string {
     { heading: "Final loss", number: true },
   ];
   const rows = result.arms.map((arm, index) => [
-    armHeading(arm, tones[index]!),
+    armHeading(arm, at(tones, index)),
     compact(arm.params.total),
     compact(arm.params.active),
     flops(arm.flopsPerToken),
     flops(Math.max(...arm.runs.map((run) => run.points.at(-1)?.flops ?? Number.NaN))),
-    rate(mean(arm.runs.map((run) => run.tokensPerSecond))),
+    rate(meanOf(arm.runs.map((run) => run.tokensPerSecond))),
     bytes(Math.max(...arm.runs.map((run) => run.peakRssBytes))),
     meanWithSpread(arm.runs.map((run) => run.finalLoss)),
   ]);
@@ -63,7 +66,7 @@ export function seedsTable(result: StudyResult): string {
   const seeds = [...new Set(result.arms.flatMap((arm) => arm.runs.map((run) => run.seed)))];
   const columns: Column[] = [{ heading: "Arm" }, ...seeds.map((seed) => ({ heading: `Seed ${seed}`, number: true }))];
   const rows = result.arms.map((arm, index) => [
-    armHeading(arm, tones[index]!),
+    armHeading(arm, at(tones, index)),
     ...seeds.map((seed) => {
       const run = arm.runs.find((one) => one.seed === seed);
       return run === undefined ? "–" : fixed(run.finalLoss, 4);
@@ -85,17 +88,19 @@ export function preservationTable(result: StudyResult): string {
   ];
   const rows = result.arms.flatMap((arm, index) =>
     arm.runs.flatMap((run) => {
-      const found = run.preservation;
-      if (found === null) return [];
+      const preservation = run.preservation;
+      if (preservation === null) return [];
       return [
         [
-          armHeading(arm, tones[index]!),
+          armHeading(arm, at(tones, index)),
           String(run.seed),
-          fixed(found.parentLoss, 4),
-          fixed(found.childLoss, 4),
-          found.childLoss === found.parentLoss ? "0" : signedNats(found.childLoss - found.parentLoss),
-          significant(found.maxAbsLogitDiff, 2),
-          significant(found.maxAbsLogitDiff / found.maxAbsLogit, 2),
+          fixed(preservation.parentLoss, 4),
+          fixed(preservation.childLoss, 4),
+          preservation.childLoss === preservation.parentLoss
+            ? "0"
+            : signedNats(preservation.childLoss - preservation.parentLoss),
+          significant(preservation.maxAbsLogitDiff, 2),
+          significant(preservation.maxAbsLogitDiff / preservation.maxAbsLogit, 2),
         ],
       ];
     }),
@@ -114,11 +119,11 @@ export function lossTable(result: StudyResult): string {
   const tokens = Array.from({ length: momentsWithoutScript }, (_, i) => (end * i) / (momentsWithoutScript - 1));
   const columns: Column[] = [
     { heading: "Arm" },
-    ...tokens.map((at) => ({ heading: `${compact(at)} tokens`, number: true })),
+    ...tokens.map((count) => ({ heading: `${compact(count)} tokens`, number: true })),
   ];
   const rows = result.arms.map((arm) => [
     escapeHtml(arm.label),
-    ...tokens.map((at) => fixed(mean(arm.runs.map((run) => lossAt(run.points, "tokens", at) ?? Number.NaN)))),
+    ...tokens.map((count) => fixed(meanOf(arm.runs.map((run) => lossAt(run.points, "tokens", count) ?? Number.NaN)))),
   ]);
   return htmlTable("Held-out loss by training tokens, mean over the seeds", columns, rows);
 }

@@ -13,7 +13,8 @@ import {
 } from "../../base/format.js";
 import { relativeLogitError } from "./health-findings.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
-import { mean, spread } from "./statistics.js";
+import { meanOf } from "../../base/mean.js";
+import { spread } from "./statistics.js";
 
 export function terminalTable(result: StudyResult, columns = 80): string {
   const heading = [
@@ -55,7 +56,7 @@ function armRow(arm: ArmResult): readonly string[] {
     error === null ? "-" : significant(error, 2),
     fixed(start?.mean ?? Number.NaN),
     meanWithSpread(arm.runs.map((run) => run.finalLoss)).replace(" ± ", " ±"),
-    grouped(mean(arm.runs.map((run) => run.tokensPerSecond))),
+    grouped(meanOf(arm.runs.map((run) => run.tokensPerSecond))),
     bytes(memory),
     flops(tokens).replace("FLOP", ""),
   ];

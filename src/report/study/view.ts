@@ -4,7 +4,8 @@
  */
 import { toneIndices } from "../page/palette.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
-import { armCurve, balance, mean, recipeShape, spread, type Curve } from "./statistics.js";
+import { meanOf } from "../../base/mean.js";
+import { armCurve, balance, recipeShape, spread, type Curve } from "./statistics.js";
 
 export interface ReportData {
   readonly parent: {
@@ -24,13 +25,13 @@ export interface ArmView {
   readonly kind: ArmResult["kind"];
   readonly tone: number;
   readonly curve: Curve;
-  readonly imbalance: Series | null;
+  readonly imbalance: ImbalanceSeries | null;
   readonly similarity: { readonly steps: readonly number[]; readonly layers: readonly (readonly number[])[] } | null;
   readonly load: LoadView | null;
 }
 
 /** Mean and range over the seeds, by training step. */
-export interface Series {
+export interface ImbalanceSeries {
   readonly steps: readonly number[];
   readonly mean: readonly number[];
   readonly low: readonly number[];
@@ -90,13 +91,13 @@ function armView(arm: ArmResult, tone: number): ArmView {
 }
 
 /** Busiest expert as a multiple of an equal share, mean over layers. */
-function imbalance(arm: ArmResult): Series | null {
+function imbalance(arm: ArmResult): ImbalanceSeries | null {
   const runs = arm.runs.filter((run) => run.load.length > 0);
   if (runs.length === 0) return null;
   const series = { steps: [] as number[], mean: [] as number[], low: [] as number[], high: [] as number[] };
   for (const { step } of runs[0]!.load) {
     const found = runs.flatMap((run) => run.load.find((one) => one.step === step) ?? []);
-    const over = spread(found.map((one) => mean(balance(one.layers).busiest)));
+    const over = spread(found.map((one) => meanOf(balance(one.layers).busiest)));
     if (over === null || found.length < runs.length) continue;
     series.steps.push(step);
     series.mean.push(rounded(over.mean));
@@ -115,7 +116,7 @@ function similarity(arm: ArmResult): ArmView["similarity"] {
     .filter(({ found }) => found.length === runs.length);
   if (moments.length === 0) return null;
   const layers = runs[0]!.similarity[0]!.layers.map((_, layer) =>
-    moments.map(({ found }) => rounded(mean(found.map((one) => one.layers[layer]!)))),
+    moments.map(({ found }) => rounded(meanOf(found.map((one) => one.layers[layer]!)))),
   );
   return { steps: moments.map(({ step }) => step), layers };
 }

@@ -1,7 +1,7 @@
 /** Phrases that findings, terminal and page share, so that one number is never worded in two ways. */
 import { compact, fixed, flops, significant } from "../../base/format.js";
 import type { ArmResult } from "../../model/results/result.js";
-import type { Comparison, Spread } from "./statistics.js";
+import type { ArmComparison, Spread } from "./statistics.js";
 
 /** The label, with the recipe behind it unless the label already names it. */
 export function armName(arm: ArmResult): string {
@@ -23,7 +23,7 @@ export function signedNats(difference: number): string {
   return `${difference < 0 ? "−" : "+"}${nats(difference)}`;
 }
 
-export function amount(comparison: Comparison): string {
+export function amount(comparison: ArmComparison): string {
   return comparison.axis === "tokens" ? `${compact(comparison.at)} tokens` : flops(comparison.at);
 }
 

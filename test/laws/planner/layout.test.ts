@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { countParams } from "../../../src/model/cost/params.js";
-import { bestLayout, fewestGpus, type LayoutRequest } from "../../../src/laws/planner/layout.js";
+import type { LayoutRequest } from "../../../src/laws/planner/layout-types.js";
+import { bestLayout, fewestGpus } from "../../../src/laws/planner/layout.js";
 import { mixtureOf } from "../../../src/laws/planner/shape.js";
 import { defaultSpeed, productShare } from "../../../src/laws/planner/speed.js";
 import { parseRecipeName } from "../../../src/surgery/planning/recipe.js";

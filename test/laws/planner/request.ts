@@ -1,7 +1,7 @@
 /** A plan request that tests vary. */
 import { publishedCoefficients } from "../../../src/laws/planner/coefficients.js";
 import type { Gpu } from "../../../src/laws/planner/hardware.js";
-import type { PlanRequest } from "../../../src/laws/planner/plan.js";
+import type { PlanRequest } from "../../../src/laws/planner/plan-types.js";
 import { presets, shapeSpec } from "../../../src/laws/planner/shape.js";
 import { defaultSpeed } from "../../../src/laws/planner/speed.js";
 import type { DecoderSpec } from "../../../src/model/decoder/types.js";

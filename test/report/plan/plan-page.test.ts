@@ -15,7 +15,7 @@ import { presetSpec, requestFor } from "../../laws/planner/request.js";
 import { chromium, openPage } from "../../support/browser.js";
 
 const asset = (path: string): string => readFileSync(new URL(`../../../${path}`, import.meta.url), "utf8");
-const liveJs = asset("dist/report/plan-live.bundle.js");
+const liveJs = asset("dist/report/plan/plan-live.bundle.js");
 const assets = {
   uplotJs: asset("node_modules/uplot/dist/uPlot.iife.min.js"),
   uplotCss: asset("node_modules/uplot/dist/uPlot.min.css"),

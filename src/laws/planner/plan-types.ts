@@ -1,0 +1,138 @@
+/** What a plan is asked and what it answers, as plain data: `plan.ts` computes it. */
+import type { ForwardFlops } from "../../model/cost/flops.js";
+import type { ParamCount } from "../../model/cost/params.js";
+import type { DecoderSpec } from "../../model/decoder/types.js";
+import type { RecipeShape } from "../../surgery/planning/recipe.js";
+import type { ArmId, PlanBudget } from "./arms.js";
+import type { Coefficients, Curves } from "./coefficients.js";
+import type { CatchUp } from "./crossing.js";
+import type { Gpu } from "./hardware.js";
+import type { LayoutResult, SpeedModel } from "./layout-types.js";
+import type { Optimum } from "./optimum.js";
+import type { Advice } from "./training.js";
+
+export interface PlanRequest {
+  readonly name: string;
+  readonly spec: DecoderSpec;
+  /** N of the laws: parameters of the dense model, embeddings included. Null: those of `spec`. */
+  readonly size: number | null;
+  /** D1: tokens the dense model has seen. */
+  readonly seen: number;
+  readonly recipes: readonly RecipeShape[];
+  readonly budget: PlanBudget;
+  readonly gpu: Gpu;
+  /** Of the GPU's price and the budget's money, for people. */
+  readonly currency: string;
+  readonly gpus: number;
+  readonly sequence: number;
+  /** Tokens per optimizer step; null: chosen. */
+  readonly batchTokens: number | null;
+  readonly speed: SpeedModel;
+  /** Measured share of peak, model FLOPs, of dense models and of mixtures; replaces the speed model. */
+  readonly mfu: { readonly dense: number | null; readonly moe: number | null };
+  readonly coefficients: Coefficients;
+  readonly parentPeak: number | null;
+  readonly draws: number;
+  readonly seed: number;
+  /** Confidence of intervals. */
+  readonly level: number;
+}
+
+export interface Interval {
+  readonly low: number;
+  readonly high: number;
+}
+
+/** A model that is trained: the dense one, or the mixture of one recipe. */
+export interface ModelPlan {
+  readonly recipe: RecipeShape | null;
+  readonly params: ParamCount;
+  readonly flops: ForwardFlops;
+  readonly placing: LayoutResult;
+  /** Fewest GPUs of this kind on which it fits, where it does not fit on those given. */
+  readonly needs: number | null;
+  readonly tokensPerSecond: number | null;
+  readonly mfu: number | null;
+}
+
+export interface ArmPlan {
+  readonly id: ArmId;
+  /** Recipe of the mixture; null for the dense model. */
+  readonly recipe: string | null;
+  /** D2: further tokens that the budget pays for; null: does not fit, and the budget is not in tokens. */
+  readonly tokens: number | null;
+  readonly loss: number | null;
+  /**
+   * The laws were fitted on another recipe, or on one that is not known: the loss says nothing about this recipe's own.
+   */
+  readonly otherRecipe: boolean;
+  readonly interval: Interval | null;
+  /** The law's own value where the parent's stands instead. */
+  readonly unclamped: number | null;
+  readonly seconds: number | null;
+  readonly gpuHours: number | null;
+  readonly money: number | null;
+  /** FLOP for all its tokens, forward and backward. */
+  readonly compute: number | null;
+}
+
+export interface RecipePlan {
+  readonly name: string;
+  /** FLOPs per token over the dense model's: r. */
+  readonly ratio: number;
+  readonly sunk: CatchUp;
+  /** Interval of the sunk crossing over the draws that have one, and the share of draws that have. */
+  readonly sunkInterval: (Interval & { readonly share: number }) | null;
+  /** Scratch gets D1 + D2 tokens, and D1 / r + D2 tokens. */
+  readonly chargedTokens: CatchUp;
+  readonly chargedFlops: CatchUp;
+  readonly optimum: Optimum | null;
+}
+
+/** Everything that a plan computes before its notes and its sensitivity, which are drawn from it. */
+export interface PlanResults {
+  readonly name: string;
+  readonly size: number;
+  readonly seen: number;
+  readonly gpu: Gpu;
+  readonly currency: string;
+  readonly gpus: number;
+  readonly sequence: number;
+  readonly batchTokens: number;
+  readonly budget: PlanBudget;
+  readonly coefficients: Pick<Coefficients, "name" | "source" | "published" | "recipe" | "ranges" | "arms"> & {
+    readonly uncertainty: Coefficients["uncertainty"]["kind"];
+  };
+  readonly level: number;
+  readonly draws: number;
+  /** Loss of the dense model as it is. */
+  readonly parentLoss: number;
+  readonly models: readonly ModelPlan[];
+  readonly arms: readonly ArmPlan[];
+  /** The recipe that the laws are about, or else the first one: the one that the answer is about. */
+  readonly main: string | null;
+  /** Which arm has the lowest loss among the dense one and those of the main recipe, and in which share of draws. */
+  readonly best: { readonly arm: number; readonly share: number | null } | null;
+  readonly recipes: readonly RecipePlan[];
+  /** D2 below which the upcycled law says worse than the parent. */
+  readonly validFrom: number | null;
+  /** First D2 at which upcycling is ahead of training the dense model on, at equal tokens. */
+  readonly aheadOfDense: number | null;
+  /** Were nothing trained yet: best share of dense tokens in D1 + D2, and a mixture from scratch on all. */
+  readonly split: {
+    readonly total: number;
+    readonly share: number;
+    readonly loss: number;
+    readonly scratch: number;
+  } | null;
+  readonly advice: readonly Advice[];
+}
+
+/** What the parts of one plan are computed from. */
+export interface PlanContext {
+  readonly request: PlanRequest;
+  readonly size: number;
+  readonly curves: Curves;
+  readonly draws: readonly Curves[];
+  readonly models: readonly ModelPlan[];
+}

@@ -1,0 +1,15 @@
+/**
+ * A table that scrolls inside its own frame. Cells are markup: callers escape. The first cell of a row is its heading.
+ */
+export function framedTable(
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+  isNumber: (column: number) => boolean,
+): string {
+  const align = (column: number): string => (isNumber(column) ? ' class="number"' : "");
+  const cell = (text: string, i: number): string =>
+    i === 0 ? `<th scope="row">${text}</th>` : `<td${align(i)}>${text}</td>`;
+  const names = head.map((text, i) => `<th scope="col"${align(i)}>${text}</th>`).join("");
+  const body = rows.map((row) => `<tr>${row.map(cell).join("")}</tr>`).join("");
+  return `<div class="frame"><table><thead><tr>${names}</tr></thead><tbody>${body}</tbody></table></div>`;
+}
