@@ -14,9 +14,10 @@ import { inputError } from "../../base/errors.js";
 import { floatBytes, fromFloat32, toFloat32, type FloatDtype } from "../../files/numeric/dtype.js";
 import { factorOf, originOf, printExpr, type Expr, type Shapes } from "./expr.js";
 import { halvesTable, lookUp } from "./table.js";
-import { regionIn, requireInside, valuesOf, type EvaluationContext } from "./values.js";
+import { type EvaluationContext } from "./evaluation.js";
+import { regionIn, requireRectangleInside, valuesOf } from "./values.js";
 
-export type { EvaluationContext } from "./values.js";
+export type { EvaluationContext } from "./evaluation.js";
 
 /** float16 rounds everything from here on to infinity. */
 const float16Overflow = 65520;
@@ -53,7 +54,7 @@ export async function evaluateArea(
   context: EvaluationContext,
   into?: Uint8Array,
 ): Promise<Uint8Array> {
-  requireInside(expr, shape, area);
+  requireRectangleInside(expr, shape, area);
   const origin = originOf(expr, context.shapes);
   const factor = factorOf(expr);
   const from = origin === null ? null : context.dtypeOf(origin.key, origin.source);

@@ -97,26 +97,23 @@ export const pad = (of: Expr, rowCount: number, columnCount: number): Expr => ({
 /** Shapes of the source's tensors by slot key. */
 export type Shapes = ReadonlyMap<string, readonly number[]>;
 
+/** The rectangle that is all of a source tensor. Throws a plain error (a defect of the plan) for an unknown key. */
+export function wholeOf({ key, source }: Extract<Expr, { readonly op: "read" }>, shapes: Shapes): SourceRectangle {
+  const shape = shapes.get(key);
+  if (shape === undefined) throw new Error(`plan reads ${key}, which the source does not have`);
+  const [rowCount = 1, stride = 1] = shape;
+  const all = { rowStart: 0, rowCount, columnStart: 0, columnCount: stride, stride };
+  return source === undefined ? { key, ...all } : { key, source, ...all };
+}
+
 /**
  * The rectangle that an expression copies, or null if the expression computes anything.
  * Throws a plain error (a defect of the plan) for an unknown key or a rectangle outside the tensor.
  */
 export function regionOf(expr: Expr, shapes: Shapes): SourceRectangle | null {
   switch (expr.op) {
-    case "read": {
-      const shape = shapes.get(expr.key);
-      if (shape === undefined) throw new Error(`plan reads ${expr.key}, which the source does not have`);
-      const stride = shape.length > 1 ? shape[1]! : 1;
-      return {
-        key: expr.key,
-        ...(expr.source === undefined ? {} : { source: expr.source }),
-        rowStart: 0,
-        rowCount: shape[0]!,
-        columnStart: 0,
-        columnCount: stride,
-        stride,
-      };
-    }
+    case "read":
+      return wholeOf(expr, shapes);
     case "rows": {
       const of = regionOf(expr.of, shapes);
       if (of === null) return null;
@@ -189,7 +186,7 @@ export function sourceKeys(expr: Expr, source = 0): readonly string[] {
 export function sizeOf(expr: Expr, shapes: Shapes): readonly [rows: number, columns: number] | null {
   switch (expr.op) {
     case "read": {
-      const { rowCount, columnCount } = regionOf(expr, shapes)!;
+      const { rowCount, columnCount } = wholeOf(expr, shapes);
       return [rowCount, columnCount];
     }
     case "rows":

@@ -24,7 +24,9 @@ import {
   type Expr,
 } from "../../../src/surgery/planning/expr.js";
 import { halvesTable, lookUp } from "../../../src/surgery/planning/table.js";
-import { eachRows, remembered } from "../../../src/surgery/planning/values.js";
+import { remembered } from "../../../src/surgery/planning/evaluation.js";
+import { eachRows } from "../../../src/surgery/planning/units.js";
+import { valuesOf } from "../../../src/surgery/planning/values.js";
 
 const shapes = new Map([["w", [48, 20]]]);
 const values = Float32Array.from({ length: 960 }, (_, i) => Math.sin(i) * 3);
@@ -227,7 +229,12 @@ describe("sums over whole tensors", () => {
   it("visit every value once, in order, and are kept", async () => {
     const context = contextOf("F32", false);
     let sum = 0;
-    await eachRows(scale(read("w"), 2), [48, 20], context, (part) => part.forEach((value) => (sum += value)));
+    await eachRows(
+      scale(read("w"), 2),
+      [48, 20],
+      (...of) => valuesOf(...of, context),
+      (part) => part.forEach((value) => (sum += value)),
+    );
     expect(sum).toBeCloseTo(2 * values.reduce((a, b) => a + b, 0), 6);
     let computed = 0;
     const compute = (): Promise<number> => Promise.resolve(++computed);
