@@ -9,7 +9,7 @@ import { type EvaluationContext, type Op, type OperandValues } from "./evaluatio
  */
 export async function averagedValues(
   { parts, weights }: Op<"mean">,
-  area: Rectangle,
+  rectangle: Rectangle,
   columns: number,
   valuesOf: OperandValues,
 ): Promise<Float64Array> {
@@ -18,7 +18,7 @@ export async function averagedValues(
   for (const [i, part] of parts.entries()) {
     const weight = weights[i]!;
     if (weight === 0) continue;
-    const values = await valuesOf(part, area, columns);
+    const values = await valuesOf(part, rectangle, columns);
     // The first operand is no addend to zero: 0 + -0 is 0.
     const before: Float64Array | undefined = sum;
     if (before === undefined) {
@@ -35,14 +35,14 @@ export async function averagedValues(
 
 export async function joinedValues(
   expr: Op<"concat">,
-  area: Rectangle,
+  rectangle: Rectangle,
   context: EvaluationContext,
   valuesOf: OperandValues,
 ): Promise<Float64Array> {
   const { parts, axis } = expr;
   // Also refuses operands that do not fit together.
   sizeOf(expr, context.shapes);
-  const { rowStart, rowCount, columnStart, columnCount } = area;
+  const { rowStart, rowCount, columnStart, columnCount } = rectangle;
   const [start, count] = axis === "rows" ? [rowStart, rowCount] : [columnStart, columnCount];
   const values = new Float64Array(rowCount * columnCount);
   let before = 0;
@@ -53,8 +53,8 @@ export async function joinedValues(
     if (from < to) {
       const inside =
         axis === "rows"
-          ? { ...area, rowStart: from - before, rowCount: to - from }
-          : { ...area, columnStart: from - before, columnCount: to - from };
+          ? { ...rectangle, rowStart: from - before, rowCount: to - from }
+          : { ...rectangle, columnStart: from - before, columnCount: to - from };
       const own = await valuesOf(part, inside, columns);
       if (axis === "rows") values.set(own, (from - start) * columnCount);
       else

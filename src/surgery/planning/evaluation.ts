@@ -19,24 +19,28 @@ export interface EvaluationContext {
    * A rectangle of a source tensor, its rows one after the other. `into` is memory that the result may lie in, from its
    * beginning; whether it does is the reader's choice.
    */
-  readonly readRegion: (region: SourceRectangle, into?: Uint8Array) => Promise<TypedBytes>;
+  readonly readRectangle: (rectangle: SourceRectangle, into?: Uint8Array) => Promise<TypedBytes>;
   /** Matrices that the plan carries, row-major, by name. */
   readonly data?: ReadonlyMap<string, Float32Array> | undefined;
   /**
    * What was computed from whole tensors, by what it depends on; kept as long as the context. Left out: nothing is
    * kept.
    */
-  readonly known?: Map<string, Promise<unknown>>;
+  readonly cache?: Map<string, Promise<unknown>>;
 }
 
 /**
- * Gives fresh values of `area` of an operand whose whole has `columns` columns, row-major, in the context that the
+ * Gives fresh values of `rectangle` of an operand whose whole has `columns` columns, row-major, in the context that the
  * operation itself runs in.
  */
-export type OperandValues = (expr: Expr, area: Rectangle, columns: number) => Promise<Float64Array>;
+export type OperandValues = (expr: Expr, rectangle: Rectangle, columns: number) => Promise<Float64Array>;
 
 /** `compute` once for each context; `name` says all that the result depends on. */
-export function remembered<T>({ known }: EvaluationContext, name: string, compute: () => Promise<T>): Promise<T> {
+export function remembered<T>(
+  { cache: known }: EvaluationContext,
+  name: string,
+  compute: () => Promise<T>,
+): Promise<T> {
   const found = known?.get(name) as Promise<T> | undefined;
   if (found !== undefined) return found;
   const computed = compute();

@@ -4,20 +4,20 @@
  */
 import { type Rectangle } from "../../files/numeric/rectangles.js";
 import { randomStream } from "../../base/random.js";
-import { printExpr, sizeOf, type Axis, type Expr } from "./expr.js";
+import { printExpr, sizeOf, type MatrixAxis, type Expr } from "./expr.js";
 import { remembered, type EvaluationContext, type Op, type OperandValues } from "./evaluation.js";
 
 export async function paddedValues(
   { of }: Op<"pad">,
-  area: Rectangle,
+  rectangle: Rectangle,
   context: EvaluationContext,
   valuesOf: OperandValues,
 ): Promise<Float64Array> {
   const [rows, columns] = requiredSize(of, context);
-  const { rowStart, columnStart, columnCount } = area;
-  const rowCount = Math.max(0, Math.min(area.rowCount, rows - rowStart));
+  const { rowStart, columnStart, columnCount } = rectangle;
+  const rowCount = Math.max(0, Math.min(rectangle.rowCount, rows - rowStart));
   const present = Math.max(0, Math.min(columnCount, columns - columnStart));
-  const values = new Float64Array(area.rowCount * columnCount);
+  const values = new Float64Array(rectangle.rowCount * columnCount);
   if (rowCount === 0 || present === 0) return values;
   const inside = await valuesOf(of, { rowStart, rowCount, columnStart, columnCount: present }, columns);
   for (let row = 0; row < rowCount; row++)
@@ -27,20 +27,20 @@ export async function paddedValues(
 
 export async function noisyValues(
   expr: Op<"noise">,
-  area: Rectangle,
+  rectangle: Rectangle,
   outerColumns: number,
   context: EvaluationContext,
   valuesOf: OperandValues,
 ): Promise<Float64Array> {
   const { of, std, relative, fraction, stream } = expr;
   const columns = sizeOf(of, context.shapes)?.[1] ?? outerColumns;
-  const values = await valuesOf(of, area, columns);
+  const values = await valuesOf(of, rectangle, columns);
   const size = relative ? std * (await statistics(of, null, context, valuesOf)).std : std;
   const deviates = randomStream(context.seed, stream);
   const chosen = randomStream(context.seed, `${stream}.where`);
-  const drawn = new Float64Array(area.columnCount);
-  for (let row = 0; row < area.rowCount; row++) {
-    const index = (area.rowStart + row) * columns + area.columnStart;
+  const drawn = new Float64Array(rectangle.columnCount);
+  for (let row = 0; row < rectangle.rowCount; row++) {
+    const index = (rectangle.rowStart + row) * columns + rectangle.columnStart;
     deviates.normals(drawn, index, 0, size);
     for (let i = 0; i < drawn.length; i++) {
       if (fraction === 1 || chosen.uniformAt(index + i) < fraction) values[row * drawn.length + i]! += drawn[i]!;
@@ -51,24 +51,24 @@ export async function noisyValues(
 
 export async function redrawnValues(
   expr: Op<"redraw">,
-  area: Rectangle,
+  rectangle: Rectangle,
   context: EvaluationContext,
   valuesOf: OperandValues,
 ): Promise<Float64Array> {
   const { of, axis, count, choice, stream } = expr;
   const size = requiredSize(of, context);
   const columns = size[1];
-  const values = await valuesOf(of, area, columns);
+  const values = await valuesOf(of, rectangle, columns);
   if (count === 0) return values;
   const dropped = await chosenUnits(choice, axis === "rows" ? size[0] : size[1], count, context);
   const { mean, std } = await statistics(of, { axis, name: `${choice} ${count}`, units: dropped }, context, valuesOf);
   const deviates = randomStream(context.seed, stream);
-  const drawn = new Float64Array(area.columnCount);
-  for (let row = 0; row < area.rowCount; row++) {
-    if (axis === "rows" && dropped[area.rowStart + row] === 0) continue;
-    deviates.normals(drawn, (area.rowStart + row) * columns + area.columnStart, mean, std);
+  const drawn = new Float64Array(rectangle.columnCount);
+  for (let row = 0; row < rectangle.rowCount; row++) {
+    if (axis === "rows" && dropped[rectangle.rowStart + row] === 0) continue;
+    deviates.normals(drawn, (rectangle.rowStart + row) * columns + rectangle.columnStart, mean, std);
     for (let i = 0; i < drawn.length; i++) {
-      if (axis === "rows" || dropped[area.columnStart + i] === 1) values[row * drawn.length + i] = drawn[i]!;
+      if (axis === "rows" || dropped[rectangle.columnStart + i] === 1) values[row * drawn.length + i] = drawn[i]!;
     }
   }
   return values;
@@ -76,12 +76,12 @@ export async function redrawnValues(
 
 export async function shuffledValues(
   { of, axis, stream, undo }: Op<"shuffle">,
-  area: Rectangle,
+  rectangle: Rectangle,
   context: EvaluationContext,
   valuesOf: OperandValues,
 ): Promise<Float64Array> {
   const [rows, columns] = requiredSize(of, context);
-  const { rowStart, rowCount, columnStart, columnCount } = area;
+  const { rowStart, rowCount, columnStart, columnCount } = rectangle;
   const order = await remembered(
     context,
     `${undo ? "order back" : "order"} ${stream} of ${axis === "rows" ? rows : columns}`,
@@ -133,7 +133,7 @@ interface Statistics {
 /** Mean and standard deviation of an expression's elements, or of its chosen rows or columns. */
 function statistics(
   of: Expr,
-  part: { readonly axis: Axis; readonly name: string; readonly units: Uint8Array } | null,
+  part: { readonly axis: MatrixAxis; readonly name: string; readonly units: Uint8Array } | null,
   context: EvaluationContext,
   valuesOf: OperandValues,
 ): Promise<Statistics> {
@@ -173,7 +173,7 @@ export async function eachRows(
 ): Promise<void> {
   const step = Math.max(1, Math.floor(visited / columns));
   for (let rowStart = 0; rowStart < rows; rowStart += step) {
-    const area = { rowStart, rowCount: Math.min(step, rows - rowStart), columnStart: 0, columnCount: columns };
-    visit(await valuesOf(expr, area, columns), rowStart);
+    const rectangle = { rowStart, rowCount: Math.min(step, rows - rowStart), columnStart: 0, columnCount: columns };
+    visit(await valuesOf(expr, rectangle, columns), rowStart);
   }
 }

@@ -15,75 +15,75 @@ import { averagedValues, joinedValues } from "./combine.js";
 import { type EvaluationContext, type Op, type OperandValues } from "./evaluation.js";
 import { noisyValues, paddedValues, redrawnValues, shuffledValues } from "./units.js";
 
-/** Returns fresh values of `area` of an expression whose whole has `columns` columns, row-major. */
+/** Returns fresh values of `rectangle` of an expression whose whole has `columns` columns, row-major. */
 export async function valuesOf(
   expr: Expr,
-  area: Rectangle,
+  rectangle: Rectangle,
   columns: number,
   context: EvaluationContext,
 ): Promise<Float64Array> {
-  const { rowStart, rowCount, columnStart, columnCount } = area;
+  const { rowStart, rowCount, columnStart, columnCount } = rectangle;
   const operand: OperandValues = (of, part, width) => valuesOf(of, part, width, context);
   switch (expr.op) {
     case "read":
-      return readValues(expr, area, context);
+      return readValues(expr, rectangle, context);
     case "data":
-      return carriedValues(expr, area, context);
+      return carriedValues(expr, rectangle, context);
     case "rows":
-      return operand(expr.of, { ...area, rowStart: rowStart + expr.start }, columns);
+      return operand(expr.of, { ...rectangle, rowStart: rowStart + expr.start }, columns);
     case "columns":
-      return operand(expr.of, { ...area, columnStart: columnStart + expr.start }, columns);
+      return operand(expr.of, { ...rectangle, columnStart: columnStart + expr.start }, columns);
     case "scale": {
-      const values = await operand(expr.of, area, columns);
+      const values = await operand(expr.of, rectangle, columns);
       for (let i = 0; i < values.length; i++) values[i]! *= expr.by;
       return values;
     }
     case "offset": {
-      const values = await operand(expr.of, area, columns);
+      const values = await operand(expr.of, rectangle, columns);
       for (let i = 0; i < values.length; i++) values[i]! += expr.by;
       return values;
     }
     case "permuteRows":
-      return permutedRows(expr, area, columns, operand);
+      return permutedRows(expr, rectangle, columns, operand);
     case "normal":
-      return normalValues(expr, area, columns, context);
+      return normalValues(expr, rectangle, columns, context);
     case "fill":
       return new Float64Array(rowCount * columnCount).fill(expr.value);
     case "pad":
-      return paddedValues(expr, area, context, operand);
+      return paddedValues(expr, rectangle, context, operand);
     case "noise":
-      return noisyValues(expr, area, columns, context, operand);
+      return noisyValues(expr, rectangle, columns, context, operand);
     case "redraw":
-      return redrawnValues(expr, area, context, operand);
+      return redrawnValues(expr, rectangle, context, operand);
     case "shuffle":
-      return shuffledValues(expr, area, context, operand);
+      return shuffledValues(expr, rectangle, context, operand);
     case "mean":
-      return averagedValues(expr, area, columns, operand);
+      return averagedValues(expr, rectangle, columns, operand);
     case "concat":
-      return joinedValues(expr, area, context, operand);
+      return joinedValues(expr, rectangle, context, operand);
   }
 }
 
 async function readValues(
   expr: Op<"read">,
-  area: Rectangle,
-  { shapes, readRegion }: EvaluationContext,
+  rectangle: Rectangle,
+  { shapes, readRectangle: readRectangle }: EvaluationContext,
 ): Promise<Float64Array> {
-  const { dtype, bytes } = await readRegion(regionIn(wholeOf(expr, shapes), area));
+  const { dtype, bytes } = await readRectangle(rectangleWithin(wholeOf(expr, shapes), rectangle));
   return new Float64Array(toFloat32(dtype, bytes));
 }
 
 async function permutedRows(
   { of, order }: Op<"permuteRows">,
-  area: Rectangle,
+  rectangle: Rectangle,
   columns: number,
   valuesOf: OperandValues,
 ): Promise<Float64Array> {
-  const { rowStart, rowCount, columnCount } = area;
+  const { rowStart, rowCount, columnCount } = rectangle;
   const values = new Float64Array(rowCount * columnCount);
   const first = rowStart - (rowStart % order.length);
   for (let run = first; run < rowStart + rowCount; run += order.length) {
-    const before = await valuesOf(of, { ...area, rowStart: run, rowCount: order.length }, columns);
+    const before = await valuesOf(of, { ...rectangle, rowStart: run, rowCount: order.length }, columns);
     order.forEach((from, i) => {
       const row = run + i - rowStart;
       if (row >= 0 && row < rowCount)
@@ -112,12 +112,12 @@ function normalValues(
 
 function carriedValues(
   { name, rowCount: dataRows, columnCount: width, repeat }: Op<"data">,
-  area: Rectangle,
+  rectangle: Rectangle,
   { data }: EvaluationContext,
 ): Float64Array {
   const matrix = data?.get(name);
   if (matrix?.length !== dataRows * width) throw new Error(`the plan carries no ${dataRows} x ${width} matrix ${name}`);
-  const { rowStart, rowCount, columnStart, columnCount } = area;
+  const { rowStart, rowCount, columnStart, columnCount } = rectangle;
   const values = new Float64Array(rowCount * columnCount);
   for (let row = 0; row < rowCount; row++) {
     const from = Math.floor((rowStart + row) / repeat) * width + columnStart;
@@ -126,8 +126,8 @@ function carriedValues(
   return values;
 }
 
-/** The rectangle of the source that `area` of the rectangle `whole` is. */
-export function regionIn(
+/** The rectangle of the source that `rectangle` of the rectangle `whole` is. */
+export function rectangleWithin(
   whole: SourceRectangle,
   { rowStart, rowCount, columnStart, columnCount }: Rectangle,
 ): SourceRectangle {
