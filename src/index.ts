@@ -80,7 +80,7 @@ export {
   type TargetFamily,
   type UpcycleRecipe,
 } from "./surgery/planning/recipe.js";
-export { planUpcycle, type PlannedTensor, type SurgeryPlan } from "./surgery/planning/plan.js";
+export { planUpcycle, type PlannedSlot as PlannedTensor, type SurgeryPlan } from "./surgery/planning/plan.js";
 export type { ExpectedPreservation } from "./surgery/planning/expectation.js";
 export type { Factors } from "./surgery/planning/scaling.js";
 export type { Expr } from "./surgery/planning/expr.js";
@@ -88,7 +88,7 @@ export { explainPlan } from "./surgery/planning/explain.js";
 export { mergekitPlan, type MergekitPlan } from "./surgery/planning/mergekit.js";
 export { parseMergekitConfig, type MergekitConfig } from "./base/schemas/index.js";
 export { promptRouter, type PromptRouter, type PromptRouterOptions } from "./surgery/calibration/prompt-router.js";
-export { surveyRecipe, type Verdict as TargetVerdict } from "./surgery/planning/survey.js";
+export { surveyRecipe, type TargetVerdict } from "./surgery/planning/survey.js";
 export { servingOf, type Program, type Serving, type Support } from "./surgery/planning/serving.js";
 export {
   convertCheckpoint,
@@ -171,7 +171,12 @@ export { defaultSpeed } from "./laws/planner/speed.js";
 export { openModel, type RunnableModel, type TextModel } from "./evals/model.js";
 export { compareModels, meanLoss } from "./evals/compare.js";
 export { measurePreservation, type PreservationEvent, type PreservationOptions } from "./evals/preservation.js";
-export type { Comparison, LayerError, PreservationReport, Verdict } from "./model/results/preservation.js";
+export type {
+  FunctionComparison as Comparison,
+  LayerError,
+  PreservationReport,
+  PreservationVerdict as Verdict,
+} from "./model/results/preservation.js";
 export { generate, generateBatch, type GeneratedToken, type GenerateSettings } from "./evals/generate.js";
 export { startDecoding, type Decoding, type Timings } from "./evals/decoding.js";
 export { slidingPerplexity, type Perplexity, type PerplexitySettings } from "./evals/perplexity.js";

@@ -4,14 +4,14 @@
  */
 
 /** Infinity of none. */
-export function smallest(values: Iterable<number>): number {
+export function smallestOf(values: Iterable<number>): number {
   let least = Infinity;
   for (const value of values) least = Math.min(least, value);
   return least;
 }
 
 /** -Infinity of none. */
-export function largest(values: Iterable<number>): number {
+export function largestOf(values: Iterable<number>): number {
   let most = -Infinity;
   for (const value of values) most = Math.max(most, value);
   return most;

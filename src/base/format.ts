@@ -6,7 +6,7 @@
 import { visibleLine } from "./shown.js";
 import { beginning, displayWidth, padded } from "./width.js";
 
-import { largest } from "./extremes.js";
+import { largestOf } from "./extremes.js";
 
 export const notAvailable = "n/a";
 
@@ -94,7 +94,7 @@ export function meanWithSpread(values: readonly number[], decimals = 3): string 
   if (finite.length === 0) return notAvailable;
   const mean = finite.reduce((sum, value) => sum + value, 0) / finite.length;
   if (finite.length === 1) return fixed(mean, decimals);
-  const distance = largest(finite.map((value) => Math.abs(value - mean)));
+  const distance = largestOf(finite.map((value) => Math.abs(value - mean)));
   return `${fixed(mean, decimals)} ± ${fixed(distance, decimals)}`;
 }
 

@@ -5,7 +5,7 @@ import { openCheckpoint } from "../files/checkpoint/open.js";
 import type { RouterOrder } from "../model/decoder/types.js";
 import { parseRecipeName, recipeName, upcycleRecipe } from "../surgery/planning/recipe.js";
 import { programs, type Support } from "../surgery/planning/serving.js";
-import { neverTargets, surveyRecipe, type Verdict } from "../surgery/planning/survey.js";
+import { neverTargets, surveyRecipe, type TargetVerdict } from "../surgery/planning/survey.js";
 import { openContext } from "./context.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import { withExample, withJson, type CommonFlags } from "./options.js";
@@ -60,7 +60,7 @@ const meanings: Readonly<Record<RouterOrder, string>> = {
 
 const marks: Readonly<Record<Support, string>> = { same: "yes", other: "WRONG", no: "no", unknown: "untested" };
 
-function section(verdicts: readonly Verdict[], order: RouterOrder, columns: number): string[] {
+function section(verdicts: readonly TargetVerdict[], order: RouterOrder, columns: number): string[] {
   const held = verdicts.filter(({ obstacle }) => obstacle === null);
   const rows = held.map(({ family, expected, serving }) => [
     family,

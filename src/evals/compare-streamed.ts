@@ -1,13 +1,13 @@
 /** Two models too large to hold, compared layer by layer: weights pass by, activations of both stay. */
 import { isParallel, type BatchShape } from "../graph/nn/decoder.js";
-import type { Comparison, LayerError } from "../model/results/preservation.js";
+import type { FunctionComparison, LayerError } from "../model/results/preservation.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
 import { evalBatches } from "../text/tokens/batches.js";
 import { requireOneVocabulary } from "./compare.js";
 import { comparer, type Comparer } from "./logit-meter.js";
 import { plus, throughLayer, vocabularyPieces, type StreamedModel } from "./streamed-model.js";
 
-export interface StreamedComparison extends Comparison {
+export interface StreamedComparison extends FunctionComparison {
   /** Null where the two do not have layers that correspond. */
   readonly layers: readonly LayerError[] | null;
 }

@@ -1,6 +1,6 @@
 /** How far a child's function is from its parent's, measured on tokens. */
 import { inputError } from "../base/errors.js";
-import type { Comparison } from "../model/results/preservation.js";
+import type { FunctionComparison } from "../model/results/preservation.js";
 import { evalBatches } from "../text/tokens/batches.js";
 import { comparer } from "./logit-meter.js";
 import type { RunnableModel } from "./model.js";
@@ -24,7 +24,7 @@ export async function compareModels(
   child: RunnableModel,
   tokens: Int32Array,
   { sequence, limitTokens, signal }: OnTokens,
-): Promise<Comparison> {
+): Promise<FunctionComparison> {
   const { vocab } = parent.spec;
   requireOneVocabulary(parent, child);
   const batch = batchFor(sequence, limitTokens, vocab);

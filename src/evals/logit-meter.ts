@@ -2,7 +2,7 @@
  * Differences of two models' logits, taken up piece by piece of the vocabulary: nothing but a few numbers per token is
  * kept.
  */
-import type { Comparison } from "../model/results/preservation.js";
+import type { FunctionComparison } from "../model/results/preservation.js";
 
 export interface LogitMeter {
   /**
@@ -16,7 +16,7 @@ export interface LogitMeter {
 export interface Comparer {
   /** For rows with these targets; rows with a negative target are ignored. */
   open(targets: Int32Array): LogitMeter;
-  result(): Comparison;
+  result(): FunctionComparison;
 }
 
 /** log-sum-exp of a row so far, its largest logit and where that stands, and the target's logit. */

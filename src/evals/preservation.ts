@@ -2,7 +2,12 @@
 import { totalmem } from "node:os";
 import { modelFolderOf, type ModelSource } from "../files/checkpoint/model-source.js";
 import { countParams } from "../model/cost/params.js";
-import { judge, type Comparison, type LayerError, type PreservationReport } from "../model/results/preservation.js";
+import {
+  judgePreservation,
+  type FunctionComparison,
+  type LayerError,
+  type PreservationReport,
+} from "../model/results/preservation.js";
 import type { Backend } from "../engine/runtime/runtime.js";
 import { compareModels } from "./compare.js";
 import { compareStreamed, type StreamedComparison } from "./compare-streamed.js";
@@ -101,7 +106,7 @@ async function compareHeld(
   tokens: Int32Array,
   sequence: number,
   limitTokens: number,
-): Promise<Comparison> {
+): Promise<FunctionComparison> {
   signal?.throwIfAborted();
   return withModels(
     [parent, child],
@@ -129,7 +134,7 @@ async function withModels<M extends RunnableModel, R>(
 }
 
 function reportOf(
-  found: Comparison,
+  found: FunctionComparison,
   layers: readonly LayerError[] | null,
   how: Pick<PreservationReport, "source" | "sequence" | "streamed" | "precision">,
 ): PreservationReport {
@@ -150,6 +155,6 @@ function reportOf(
     topAgreement,
     layers,
     ...how,
-    verdict: judge(relative, how.precision),
+    verdict: judgePreservation(relative, how.precision),
   };
 }

@@ -2,7 +2,7 @@
 import { countParams } from "../model/cost/params.js";
 import { trainFlopsPerToken } from "../model/cost/flops.js";
 import type { StudyArm, TrainingBlock } from "../base/schemas/index.js";
-import type { ParamCount } from "../model/results/result.js";
+import type { ParamTotals } from "../model/results/result.js";
 import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
 import { checkRouting } from "../engine/routing/routing.js";
 import { planUpcycle } from "../surgery/planning/plan.js";
@@ -15,7 +15,7 @@ export interface PlannedArm {
   readonly label: string;
   readonly kind: StudyArm["kind"];
   readonly spec: DecoderSpec;
-  readonly params: ParamCount;
+  readonly params: ParamTotals;
   /** Forward and backward. */
   readonly flopsPerToken: number;
   readonly recipeName: string | null;

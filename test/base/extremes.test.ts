@@ -1,15 +1,20 @@
 import { describe, expect, test } from "vitest";
-import { largest, smallest } from "../../src/base/extremes.js";
+import { largestOf, smallestOf } from "../../src/base/extremes.js";
 import { table } from "../../src/base/format.js";
 
 describe("extremes", () => {
   test("of a million numbers are found without a stack of arguments", () => {
     const values = Float64Array.from({ length: 1_000_000 }, (_, i) => Math.abs(i - 500_000));
-    expect([smallest(values), largest(values)]).toEqual([0, 500_000]);
+    expect([smallestOf(values), largestOf(values)]).toEqual([0, 500_000]);
   });
 
   test("of none are infinite, of NaN are NaN, as Math.min and Math.max have it", () => {
-    expect([smallest([]), largest([]), smallest([1, NaN]), largest([NaN, 1])]).toEqual([Infinity, -Infinity, NaN, NaN]);
+    expect([smallestOf([]), largestOf([]), smallestOf([1, NaN]), largestOf([NaN, 1])]).toEqual([
+      Infinity,
+      -Infinity,
+      NaN,
+      NaN,
+    ]);
   });
 });
 

@@ -10,7 +10,7 @@ import { GraphBuilder } from "../../src/graph/ir/builder.js";
 import { evaluateOnce } from "../../src/engine/onnxruntime/session.js";
 import type { Preservation } from "../../src/model/results/result.js";
 import { targets as table } from "../../src/surgery/planning/targets.js";
-import { holders } from "../../src/surgery/planning/survey.js";
+import { holders } from "../support/holders.js";
 import { upcycleRecipe, type RecipeOptions } from "../../src/surgery/planning/recipe.js";
 import { temporaryFolder } from "../files/io/temporary.js";
 import { inThread } from "../support/backend.js";

@@ -7,7 +7,7 @@ import { convertCheckpoint } from "../../src/surgery/convert/convert.js";
 import { compareModels } from "../../src/evals/compare.js";
 import { openModel } from "../../src/evals/model.js";
 import { upcycleRecipe } from "../../src/surgery/planning/recipe.js";
-import { holders } from "../../src/surgery/planning/survey.js";
+import { holders } from "../support/holders.js";
 import { temporaryFolder } from "../files/io/temporary.js";
 import { inThread } from "../support/backend.js";
 import { golden, readTensors } from "../support/golden.js";

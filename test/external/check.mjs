@@ -22,7 +22,7 @@ import { openTensorFile, writeTensorFile } from "../../dist/files/io/tensor-file
 import { onnxruntimeBackend } from "../../dist/engine/onnxruntime/backend.js";
 import { isMoe, sigmoidRouter, softmaxRouter } from "../../dist/model/decoder/types.js";
 import { upcycleRecipe } from "../../dist/surgery/planning/recipe.js";
-import { holders } from "../../dist/surgery/planning/survey.js";
+import { surveyRecipe } from "../../dist/surgery/planning/survey.js";
 import { tokenizerConfig } from "../../dist/text/tokenizer/config.js";
 import { openTokenizer } from "../../dist/text/tokenizer/load.js";
 import { trainByteLevelBpe } from "../../dist/text/tokenizer/train.js";
@@ -30,6 +30,10 @@ import { freshTensor, newModelSpec } from "../../dist/train/init.js";
 import { trainRun } from "../../dist/train/run.js";
 import { readCorpus, tokenizeCorpus } from "../../dist/train/text.js";
 import { texts } from "./texts.mjs";
+
+/** The families that hold `source` for a recipe, best first. */
+const holders = (source, recipe = upcycleRecipe("E8G1T2")) =>
+  surveyRecipe(source, recipe).flatMap(({ family, obstacle }) => (obstacle === null ? [family] : []));
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const golden = (model) => here(`../golden/${model}`);

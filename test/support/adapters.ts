@@ -4,7 +4,8 @@ import { join } from "node:path";
 import type { Checkpoint } from "../../src/files/checkpoint/open.js";
 import { encodeSafetensors, parseSafetensors, type Dtype } from "../../src/files/formats/safetensors.js";
 import { convertBytes, floatBytes, type FloatDtype } from "../../src/files/numeric/dtype.js";
-import { placements, putSlot, storedTensors } from "../../src/model/tensors/placement.js";
+import { placements, storedTensors } from "../../src/model/tensors/placement.js";
+import { putSlot } from "./put-slot.js";
 import { golden } from "./golden.js";
 
 /** Golden model that each is an adapter of. */

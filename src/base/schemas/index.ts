@@ -20,7 +20,7 @@ export {
   type TrainingBlock,
 } from "./training.js";
 export { parseStudyConfig, studySchema, type StudyArm, type StudyConfig } from "./study.js";
-export { parseRecipeConfig, recipeSchema, type RecipeConfig } from "./recipe.js";
+export { parseRecipeConfig, recipeConfigSchema, type RecipeConfig } from "./recipe.js";
 export { mergekitGates, mergekitSchema, modelWords, parseMergekitConfig, type MergekitConfig } from "./mergekit.js";
 export { adapterSchema, mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "./adapter.js";
 export { parseTrainConfig, trainSchema, type TrainConfig } from "./train.js";

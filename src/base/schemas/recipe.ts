@@ -103,7 +103,7 @@ const routerSchema = z.strictObject({
     .describe("For each copy: a text, several, or positive and negative ones. Of hidden and cheap_embed."),
 });
 
-export const recipeSchema = z
+export const recipeConfigSchema = z
   .strictObject({
     ...recipeKeys,
     router: z
@@ -114,9 +114,9 @@ export const recipeSchema = z
   })
   .describe("How a dense model is turned into a mixture of experts.");
 
-export type RecipeConfig = z.output<typeof recipeSchema>;
+export type RecipeConfig = z.output<typeof recipeConfigSchema>;
 
 /** Reads a recipe file. Throws `input` with one line that names file, line and key. */
 export function parseRecipeConfig(text: string, file: string): RecipeConfig {
-  return parseConfig(recipeSchema, text, file);
+  return parseConfig(recipeConfigSchema, text, file);
 }

@@ -5,7 +5,7 @@
  */
 import { matrixShape, type Rectangle } from "../numeric/rectangles.js";
 import { floatBytes } from "../numeric/dtype.js";
-import { rowSpans, type Layout, type Placement } from "../../model/tensors/placement.js";
+import { rowSpans, type SlotLayout, type Placement } from "../../model/tensors/placement.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import type { PlannedFile, PlannedTensor, WriteDtype } from "./plan-files.js";
 
@@ -17,7 +17,7 @@ export interface ChunkPart {
    * The chunk is the rectangle, row by row; else the slot's elements from row `first` on lie in the stored tensor like
    * this ...
    */
-  readonly layout: Layout | null;
+  readonly layout: SlotLayout | null;
   readonly first: number;
   /** ... whose element `origin` the chunk begins with. */
   readonly origin: number;
@@ -101,7 +101,7 @@ function* cut(tensor: PlannedTensor, chunkBytes: number): Generator<ByteRun> {
 
 function hasLongRuns(
   { slot, count }: Placement,
-  { rows, rowStride, columnStride }: Layout,
+  { rows, rowStride, columnStride }: SlotLayout,
   { dtype }: PlannedTensor,
 ): boolean {
   const [, columns] = matrixShape(slot.shape);
@@ -129,7 +129,7 @@ function* cutRows(
   }
 }
 
-type Woven = Placement & { readonly layout: Layout };
+type Woven = Placement & { readonly layout: SlotLayout };
 
 /**
  * Slots whose rows alternate, or that are stored transposed: chunks are runs of the stored tensor's own lines, each

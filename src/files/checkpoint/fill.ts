@@ -1,7 +1,7 @@
 /** Puts the bytes of a chunk together. */
 import { type Rectangle } from "../numeric/rectangles.js";
 import { floatBytes } from "../numeric/dtype.js";
-import { rowSpans, type Layout } from "../../model/tensors/placement.js";
+import { rowSpans, type SlotLayout } from "../../model/tensors/placement.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import type { Chunk, ChunkPart } from "./chunks.js";
 import type { WriteDtype } from "./plan-files.js";
@@ -33,7 +33,7 @@ export async function fillChunk({ dtype, parts }: Chunk, make: MakeRectangle, ou
 function scatter(
   made: Uint8Array,
   { rectangle, first, origin }: ChunkPart,
-  { base, rows, rowStride, columnStride }: Layout,
+  { base, rows, rowStride, columnStride }: SlotLayout,
   size: number,
   out: Uint8Array,
 ): void {

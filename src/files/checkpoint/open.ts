@@ -16,7 +16,7 @@ import { specFromConfig } from "../../model/decoder/config.js";
 import { readQuantization } from "../../model/decoder/quantization.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { isComputedBuffer, olderName } from "../../model/tensors/names.js";
-import { isWhole, placements, takeSlot, type Placement } from "../../model/tensors/placement.js";
+import { isWholeTensor, placements, takeSlot, type Placement } from "../../model/tensors/placement.js";
 import { adapterConfigFile, withAdapter } from "./adapter.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { locateTensors } from "./locate.js";
@@ -138,7 +138,7 @@ function assemble(
   const readBytes = async (slotKey: string): Promise<{ dtype: FloatDtype; bytes: Uint8Array }> => {
     const { slot, dtype, parts } = find(slotKey);
     const [first] = parts;
-    if (isWhole(first!.place)) return { dtype, bytes: await first!.read(0, first!.count) };
+    if (isWholeTensor(first!.place)) return { dtype, bytes: await first!.read(0, first!.count) };
     const size = floatBytes[dtype];
     const bytes = new Uint8Array(elements(slot.shape) * size);
     for (const { place, count, read } of parts) takeSlot(place, await read(0, count), bytes, size);
@@ -174,7 +174,8 @@ function assemble(
       const room = memory !== undefined && memory.byteLength >= 4 * count * width ? memory : undefined;
       const into = room && storedPlace(dtype, count * width, room);
       const [first] = parts;
-      if (isWhole(first!.place)) return toFloat32(dtype, await first!.read(start * width, count * width, into), room);
+      if (isWholeTensor(first!.place))
+        return toFloat32(dtype, await first!.read(start * width, count * width, into), room);
       const rectangle = {
         key: slotKey,
         rowStart: start,

@@ -1,7 +1,7 @@
 /** Reads rectangles of slots out of stored tensors, of any layout, in memory that does not grow with the tensor. */
 import { type SourceRectangle, type TypedBytes } from "../numeric/rectangles.js";
 import { floatBytes, type FloatDtype } from "../numeric/dtype.js";
-import { rowSpans, type Layout } from "../../model/tensors/placement.js";
+import { rowSpans, type SlotLayout } from "../../model/tensors/placement.js";
 
 /** A stored tensor that rows of a slot lie in. */
 export interface RectangleSource {
@@ -14,7 +14,7 @@ export interface RectangleSource {
   readonly first: number;
   readonly rows: number;
   /** Null: the stored tensor is these rows. */
-  readonly layout: Layout | null;
+  readonly layout: SlotLayout | null;
   /** `count` stored elements from `start` on; may lie in `into`, from its beginning. */
   readonly read: (start: number, count: number, into?: Uint8Array) => Promise<Uint8Array>;
 }

@@ -1,5 +1,5 @@
 /** Whether points can be fitted at all, said in a sentence that helps; and what looks wrong but can be fitted. */
-import { largest, smallest } from "../../base/extremes.js";
+import { largestOf, smallestOf } from "../../base/extremes.js";
 import { inputError } from "../../base/errors.js";
 import { compact, significant } from "../../base/format.js";
 import type { Law, Points } from "./types.js";
@@ -70,7 +70,7 @@ export function checkPoints(
   }
   for (const { name } of law.columns)
     checkColumn(law, points, name, { stated: stated.includes(name), pointName, fail, warnings });
-  const [low, high] = [smallest(points.loss), largest(points.loss)];
+  const [low, high] = [smallestOf(points.loss), largestOf(points.loss)];
   if (high === low) fail(`every loss is ${low}`, "nothing depends on anything here; check the column");
   if (low > largestLoss)
     fail(

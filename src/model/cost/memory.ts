@@ -25,8 +25,6 @@ export interface Cut {
   readonly imbalance: number;
 }
 
-export const uncut: Cut = { tensor: 1, expertTensor: 1, imbalance: 1 };
-
 /**
  * Bytes that one block keeps for its backward pass, per token, in bfloat16 with flash attention and no dropout (counted
  * as in Korthikanti et al. 2022, arXiv 2205.05198, section 4, for today's blocks): both norms' inputs and outputs;

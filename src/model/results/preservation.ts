@@ -1,7 +1,7 @@
 /** How much of a parent's function a child has kept: what was measured, and what it means in words. */
 import type { Preservation } from "./result.js";
 
-export interface Comparison extends Preservation {
+export interface FunctionComparison extends Preservation {
   /** Mean over tokens of the Kullback-Leibler divergence of the child's distribution from the parent's, in nats. */
   readonly klDivergence: number;
   /** Fraction of tokens for which both find the same token likeliest. */
@@ -21,7 +21,7 @@ export interface LayerError {
 export type StoredPrecision = "F64" | "F32" | "F16" | "BF16";
 
 /** `preservation.json` in a converted model's folder, and what `verify` prints. */
-export interface PreservationReport extends Comparison {
+export interface PreservationReport extends FunctionComparison {
   readonly version: 1;
   /** `maxAbsLogitDiff` as a fraction of `maxAbsLogit`. */
   readonly relative: number;
@@ -34,10 +34,10 @@ export interface PreservationReport extends Comparison {
   readonly precision: { readonly parent: StoredPrecision; readonly child: StoredPrecision };
   /** Weights passed by instead of being held. */
   readonly streamed: boolean;
-  readonly verdict: Verdict;
+  readonly verdict: PreservationVerdict;
 }
 
-export interface Verdict {
+export interface PreservationVerdict {
   /**
    * `identical`: to the last bit. `same`: up to rounding of float32 arithmetic. `rounded`: up to what rounding the
    * weights to 16 bits explains. `different`. `damaged`: a logit is not a number.
@@ -70,11 +70,15 @@ const names: Readonly<Record<StoredPrecision, string>> = {
 };
 
 /** What a difference of `relative` of the logits' scale means for models stored like this. */
-export function judge(relative: number, precision: PreservationReport["precision"]): Verdict {
+export function judgePreservation(relative: number, precision: PreservationReport["precision"]): PreservationVerdict {
   const [parent, child] = [roundingTolerances[precision.parent], roundingTolerances[precision.child]];
   const coarser = parent > child ? precision.parent : precision.child;
   const tolerance = roundingTolerances[coarser];
-  const verdict = (kind: Verdict["kind"], words: string): Verdict => ({ kind, tolerance, words });
+  const verdict = (kind: PreservationVerdict["kind"], words: string): PreservationVerdict => ({
+    kind,
+    tolerance,
+    words,
+  });
   if (!Number.isFinite(relative))
     return verdict("damaged", "A logit is not a number: one of the models has diverged or is damaged.");
   if (relative === 0) return verdict("identical", "The two models compute the same function, to the last bit.");

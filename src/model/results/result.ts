@@ -34,7 +34,7 @@ export interface StudyResult {
     readonly path: string;
     /** Tokens this study trained it on; null for a parent that the user brought. */
     readonly tokens: number | null;
-    readonly params: ParamCount;
+    readonly params: ParamTotals;
     readonly loss: number;
     /** Held-out loss while the parent was trained; empty for a parent that the user brought. */
     readonly points: readonly LossPoint[];
@@ -47,7 +47,7 @@ export interface StudyResult {
   readonly seeds: readonly number[];
 }
 
-export interface ParamCount {
+export interface ParamTotals {
   readonly total: number;
   /** Used for one token, both embeddings included. */
   readonly active: number;
@@ -80,7 +80,7 @@ export interface ArmResult {
   readonly recipe: string | null;
   /** Router order, scaling and router std in words, or null for a dense arm. */
   readonly router: string | null;
-  readonly params: ParamCount;
+  readonly params: ParamTotals;
   /** Forward and backward, per token. */
   readonly flopsPerToken: number;
   readonly runs: readonly ArmRun[];

@@ -18,7 +18,7 @@ export interface RowRuns {
  * Element (i, j) of a placement's rows lies at element `base + row(i) * rowStride + j * columnStride` of its stored
  * tensor, where row(i) takes `rows` in order. A vector is a matrix of one column.
  */
-export interface Layout {
+export interface SlotLayout {
   readonly base: number;
   readonly rows: RowRuns;
   readonly rowStride: number;
@@ -36,14 +36,14 @@ export interface Placement {
   readonly first: number;
   readonly count: number;
   /** Null: the stored tensor is these rows, byte for byte. */
-  readonly layout: Layout | null;
+  readonly layout: SlotLayout | null;
 }
 
 /** A slot's share in the one stored tensor that holds it. */
 export interface Share {
   /** Of the stored tensor. */
   readonly shape: readonly number[];
-  readonly layout: Layout | null;
+  readonly layout: SlotLayout | null;
 }
 
 /** The share that a slot has in its stored tensor; null: it is a tensor of its own. */
@@ -52,14 +52,14 @@ export type Shares = (spec: DecoderSpec, slot: Slot) => Share | null;
 const width = ({ shape }: Slot): number => shape.slice(1).reduce((a, b) => a * b, 1);
 
 /** Whole rows of a stored matrix with `of` rows. */
-export function rowsOf(slot: Slot, of: number, rows: RowRuns): Share {
+export function storedRowsOf(slot: Slot, of: number, rows: RowRuns): Share {
   return { shape: [of, ...slot.shape.slice(1)], layout: { base: 0, rows, rowStride: width(slot), columnStride: 1 } };
 }
 
 /** Columns of a stored [in, out] matrix with `of` columns; a vector stays one. */
 export function transposedRowsOf(slot: Slot, of: number, rows: RowRuns): Share {
   return slot.shape.length === 1
-    ? rowsOf(slot, of, rows)
+    ? storedRowsOf(slot, of, rows)
     : { shape: [width(slot), of], layout: { base: 0, rows, rowStride: 1, columnStride: of } };
 }
 
@@ -97,18 +97,18 @@ const indexIn = (parts: readonly SlotPart[], { at }: Slot): number => parts.inde
 const phi3: Shares = ({ attn: { heads, kvHeads, headDim }, layers }, slot) => {
   const attention = indexIn(["q", "k", "v"], slot);
   if (attention !== -1)
-    return rowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
+    return storedRowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
   const ffn = indexIn(["gate", "up"], slot);
   if (ffn === -1) return null;
   const { inner } = layers[slot.at.layer!]!.ffn;
-  return rowsOf(slot, ...stacked([inner, inner], ffn));
+  return storedRowsOf(slot, ...stacked([inner, inner], ffn));
 };
 
 /** modeling_gpt_neox.py: each head's query, key and value rows in turn. */
 const gptNeox: Shares = ({ attn: { heads, headDim } }, slot) => {
   const index = indexIn(["q", "k", "v", "qBias", "kBias", "vBias"], slot) % 3;
   if (index === -1) return null;
-  return rowsOf(slot, 3 * heads * headDim, { start: index * headDim, run: headDim, period: 3 * headDim });
+  return storedRowsOf(slot, 3 * heads * headDim, { start: index * headDim, run: headDim, period: 3 * headDim });
 };
 
 /**
@@ -119,7 +119,7 @@ const graniteMoe: Shares = ({ layers }, slot) => {
   const ffn = slot.at.layer === undefined ? undefined : layers[slot.at.layer]!.ffn;
   if (ffn?.kind !== "moe") return null;
   const shared = indexIn(["sharedGate", "sharedUp"], slot);
-  if (shared !== -1) return rowsOf(slot, ...stacked([ffn.shared!.inner, ffn.shared!.inner], shared));
+  if (shared !== -1) return storedRowsOf(slot, ...stacked([ffn.shared!.inner, ffn.shared!.inner], shared));
   if (slot.at.expert === undefined) return null;
   const sizes = slot.at.part === "down" ? [slot.shape[0]!] : [ffn.inner, ffn.inner];
   return expertRows(slot, ffn.experts, ...stacked(sizes, slot.at.part === "up" ? 1 : 0));
@@ -147,11 +147,11 @@ const ernie: Shares = (_, { at, shape }) =>
 const deepseekV3: Shares = ({ attn: { heads, headDim, latent } }, slot) => {
   const { kvRank, ropeDim, valueDim } = latent!;
   const down = indexIn(["kvDown", "kRope"], slot);
-  if (down !== -1) return rowsOf(slot, ...stacked([kvRank, ropeDim], down));
+  if (down !== -1) return storedRowsOf(slot, ...stacked([kvRank, ropeDim], down));
   const up = indexIn(["k", "v"], slot);
   if (up === -1) return null;
   const [period, rows] = stacked([headDim - ropeDim, valueDim], up);
-  return rowsOf(slot, heads * period, rows);
+  return storedRowsOf(slot, heads * period, rows);
 };
 
 /**
@@ -161,12 +161,16 @@ const deepseekV3: Shares = ({ attn: { heads, headDim, latent } }, slot) => {
 const dbrx: Shares = ({ attn: { heads, kvHeads, headDim }, layers }, slot) => {
   const attention = indexIn(["q", "k", "v"], slot);
   if (attention !== -1)
-    return rowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
+    return storedRowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
   const { expert } = slot.at;
   const ffn = expert === undefined ? undefined : layers[slot.at.layer!]!.ffn;
   if (ffn?.kind !== "moe") return null;
   if (slot.at.part !== "down")
-    return rowsOf(slot, ffn.experts * ffn.inner, { start: expert! * ffn.inner, run: ffn.inner, period: ffn.inner });
+    return storedRowsOf(slot, ffn.experts * ffn.inner, {
+      start: expert! * ffn.inner,
+      run: ffn.inner,
+      period: ffn.inner,
+    });
   const hidden = slot.shape[0]!;
   const rows = { start: 0, run: hidden, period: hidden };
   return {
@@ -231,12 +235,12 @@ export function storedTensors(spec: DecoderSpec): Map<string, Placement[]> {
 }
 
 /** True if the stored tensor is the slot, byte for byte. */
-export function isWhole({ slot, count, layout }: Placement): boolean {
+export function isWholeTensor({ slot, count, layout }: Placement): boolean {
   return layout === null && count === (slot.shape[0] ?? 1);
 }
 
 /** `count` elements from `from` of the slot lie in one piece from `at` in the stored tensor. */
-export interface Piece {
+export interface SlotPiece {
   readonly at: number;
   readonly from: number;
   readonly count: number;
@@ -246,7 +250,7 @@ export interface Piece {
  * The pieces of a slot that lie in one stored tensor, in the slot's order; offsets count elements, `from` from the
  * slot's beginning.
  */
-export function* piecesOf({ slot, first, count, layout }: Placement): Generator<Piece> {
+export function* piecesOf({ slot, first, count, layout }: Placement): Generator<SlotPiece> {
   const columns = width(slot);
   if (layout === null) {
     yield { at: 0, from: first * columns, count: count * columns };
@@ -276,12 +280,6 @@ export function* piecesOf({ slot, first, count, layout }: Placement): Generator<
 export function takeSlot(place: Placement, stored: Uint8Array, own: Uint8Array, size: number): void {
   for (const { at, from, count } of piecesOf(place))
     own.set(stored.subarray(at * size, (at + count) * size), from * size);
-}
-
-/** Puts what of a slot lies in a stored tensor from the slot's bytes there. */
-export function putSlot(place: Placement, stored: Uint8Array, own: Uint8Array, size: number): void {
-  for (const { at, from, count } of piecesOf(place))
-    stored.set(own.subarray(from * size, (from + count) * size), at * size);
 }
 
 /**

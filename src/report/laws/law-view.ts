@@ -1,6 +1,6 @@
 /** What the page of a fit draws: curves, points, residuals, profiles and clouds, as plain numbers. */
 import { valueAt } from "../../base/at.js";
-import { largest, smallest } from "../../base/extremes.js";
+import { largestOf, smallestOf } from "../../base/extremes.js";
 import { compact, fixed } from "../../base/format.js";
 import type { Fit } from "../../laws/fitting/fit.js";
 import { pick, type Criteria, type Quality } from "../../laws/fitting/compare.js";
@@ -164,7 +164,7 @@ function lossCharts(part: Part): Chart[] {
       series: bins.flatMap(({ label, rows }, tone): ChartSeries[] => {
         const at = (name: string): number => middle(rows.map((row) => points.columns[name]![row]!));
         const values = rows.map((row) => points.columns[x]![row]!);
-        const [low, high] = [smallest(values), largest(values)];
+        const [low, high] = [smallestOf(values), largestOf(values)];
         const grid = high > low && low > 0 ? spaced(low, high, curveSteps) : [low];
         const shown = thinned(rows, mostPoints / bins.length);
         const name = x === by ? "points" : `${by} ${label}`;
@@ -209,7 +209,7 @@ function binsOf(values: Float64Array, most: number): { label: string; rows: numb
     .filter((members) => members.length > 0)
     .map((members) => {
       const found = members.map((row) => values[row]!);
-      return { label: `${compact(smallest(found), 2)}-${compact(largest(found), 2)}`, rows: members };
+      return { label: `${compact(smallestOf(found), 2)}-${compact(largestOf(found), 2)}`, rows: members };
     });
 }
 
@@ -247,7 +247,7 @@ function contourCharts(part: Part): Chart[] {
   if (!names.includes(x) || !names.includes(y)) return [];
   const at = medians(part);
   const [xs, ys] = [points.columns[x]!, points.columns[y]!].map((values) =>
-    spaced(smallest(values), largest(values), contourSteps),
+    spaced(smallestOf(values), largestOf(values), contourSteps),
   ) as [number[], number[]];
   const rows = xs.map((one) =>
     part.predict(
@@ -257,7 +257,7 @@ function contourCharts(part: Part): Chart[] {
     ),
   );
   const all = rows.flat();
-  const [low, high] = [smallest(all), largest(all)];
+  const [low, high] = [smallestOf(all), largestOf(all)];
   if (!(high > low)) return [];
   const others = names.filter((name) => name !== x && name !== y);
   const levels = Array.from({ length: contourLines }, (_, i) => low + ((i + 0.5) / contourLines) * (high - low));
@@ -323,9 +323,9 @@ function isoFlopCharts(part: Part): Chart[] {
   const at = medians(part);
   const others = names.filter((name) => name !== "N" && name !== tokens);
   const compute = N.map((size, i) => 6 * size * D[i]!);
-  const budgets = spaced(smallest(compute), largest(compute), 6);
-  const sizes = spaced(smallest(N), largest(N), 60);
-  const range = [smallest(D) / 3, largest(D) * 3];
+  const budgets = spaced(smallestOf(compute), largestOf(compute), 6);
+  const sizes = spaced(smallestOf(N), largestOf(N), 60);
+  const range = [smallestOf(D) / 3, largestOf(D) * 3];
   const fixedAt = heldColumns(others, at);
   return [
     {

@@ -101,7 +101,7 @@ async function routersOf(
     seed: recipe.seed,
     data: matricesOf(plan.data),
     dtypeOf: nothing,
-    readRegion: nothing,
+    readRectangle: nothing,
   };
   const byLayer = new Map(
     plan.outputs.filter(({ slot }) => slot.at.part === "router").map((output) => [output.slot.at.layer, output]),

@@ -1,7 +1,8 @@
 /** The rectangles that a plan's outputs are made of, read from the parents' files: the same on every thread. */
 import type { Checkpoint } from "../../files/checkpoint/open.js";
 import type { MakeRectangle } from "../../files/checkpoint/fill.js";
-import { evaluateArea, type EvaluationContext } from "../planning/evaluate.js";
+import { evaluateRectangle } from "../planning/evaluate.js";
+import type { EvaluationContext } from "../planning/evaluation.js";
 import type { Expr } from "../planning/expr.js";
 import { sourceShapes } from "../planning/plan.js";
 import { matricesOf, type PlanMatrix } from "../planning/router-rows.js";
@@ -22,9 +23,9 @@ export function areasOf(parents: readonly Checkpoint[], { seed, values, data }: 
     shapes: sourceShapes(parents[0]!.spec),
     seed,
     data: matricesOf(data),
-    known: new Map(),
+    cache: new Map(),
     dtypeOf: (key, source = 0) => parents[source]!.dtypeOf(key),
-    readRegion: (region, into) => parents[region.source ?? 0]!.readRectangle(region, into),
+    readRectangle: (region, into) => parents[region.source ?? 0]!.readRectangle(region, into),
   };
-  return (slot, area, dtype, into) => evaluateArea(byKey.get(slot.key)!, slot.shape, area, dtype, context, into);
+  return (slot, area, dtype, into) => evaluateRectangle(byKey.get(slot.key)!, slot.shape, area, dtype, context, into);
 }

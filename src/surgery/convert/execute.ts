@@ -18,7 +18,7 @@ import { breathe } from "../../files/io/breath.js";
 import { threadsThatFit } from "../../files/io/limits.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { printExpr } from "../planning/expr.js";
-import type { PlannedTensor } from "../planning/plan.js";
+import type { PlannedSlot } from "../planning/plan.js";
 import type { PlanMatrix } from "../planning/router-rows.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { areasOf } from "./areas.js";
@@ -35,7 +35,7 @@ export interface Work {
   /** What else its bytes depend on, as plain data. */
   readonly settings: unknown;
   readonly target: DecoderSpec;
-  readonly outputs: readonly PlannedTensor[];
+  readonly outputs: readonly PlannedSlot[];
   /** Matrices that outputs name. */
   readonly data?: readonly PlanMatrix[] | undefined;
   /** Of everything drawn. */

@@ -1,26 +1,24 @@
 /** Values of the expressions that put several operands together: averages, and operands joined by rows or columns. */
 import { type Rectangle } from "../../files/numeric/rectangles.js";
-import { sizeOf, type Expr } from "./expr.js";
-import { valuesOf, type EvaluationContext } from "./values.js";
-
-type Op<Name extends Expr["op"]> = Extract<Expr, { readonly op: Name }>;
+import { sizeOf } from "./expr.js";
+import { type EvaluationContext, type Op, type OperandValues } from "./evaluation.js";
 
 /**
  * Summed in double precision and divided once, so that the average of equal float32 values with equal weights is that
  * value: sums of fewer than 2^29 of them are exact.
  */
-export async function averaged(
+export async function averagedValues(
   { parts, weights }: Op<"mean">,
-  area: Rectangle,
+  rectangle: Rectangle,
   columns: number,
-  context: EvaluationContext,
+  valuesOf: OperandValues,
 ): Promise<Float64Array> {
   const total = weights.reduce((a, b) => a + b, 0);
   let sum: Float64Array | undefined;
   for (const [i, part] of parts.entries()) {
     const weight = weights[i]!;
     if (weight === 0) continue;
-    const values = await valuesOf(part, area, columns, context);
+    const values = await valuesOf(part, rectangle, columns);
     // The first operand is no addend to zero: 0 + -0 is 0.
     const before: Float64Array | undefined = sum;
     if (before === undefined) {
@@ -35,11 +33,16 @@ export async function averaged(
   return sum;
 }
 
-export async function joined(expr: Op<"concat">, area: Rectangle, context: EvaluationContext): Promise<Float64Array> {
+export async function joinedValues(
+  expr: Op<"concat">,
+  rectangle: Rectangle,
+  context: EvaluationContext,
+  valuesOf: OperandValues,
+): Promise<Float64Array> {
   const { parts, axis } = expr;
   // Also refuses operands that do not fit together.
   sizeOf(expr, context.shapes);
-  const { rowStart, rowCount, columnStart, columnCount } = area;
+  const { rowStart, rowCount, columnStart, columnCount } = rectangle;
   const [start, count] = axis === "rows" ? [rowStart, rowCount] : [columnStart, columnCount];
   const values = new Float64Array(rowCount * columnCount);
   let before = 0;
@@ -50,9 +53,9 @@ export async function joined(expr: Op<"concat">, area: Rectangle, context: Evalu
     if (from < to) {
       const inside =
         axis === "rows"
-          ? { ...area, rowStart: from - before, rowCount: to - from }
-          : { ...area, columnStart: from - before, columnCount: to - from };
-      const own = await valuesOf(part, inside, columns, context);
+          ? { ...rectangle, rowStart: from - before, rowCount: to - from }
+          : { ...rectangle, columnStart: from - before, columnCount: to - from };
+      const own = await valuesOf(part, inside, columns);
       if (axis === "rows") values.set(own, (from - start) * columnCount);
       else
         for (let row = 0; row < rowCount; row++)

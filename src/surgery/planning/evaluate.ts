@@ -1,22 +1,15 @@
 /**
- * Evaluates the expressions of a plan to stored bytes, rows at a time: memory follows the rows asked for, never the
- * tensor. Pure: where source tensors come from is the caller's business. Results may be views of the source's bytes; do
+ * Evaluates the expressions of a plan to stored bytes, some rows at a time: memory follows the rectangle asked for,
+ * never the tensor. Pure: where source tensors come from is the caller's business. Results may be views of the source's bytes; do
  * not write into them.
  */
-import {
-  type SourceRectangle,
-  matrixShape,
-  type Rectangle,
-  type TypedBytes,
-  copyRectangle,
-} from "../../files/numeric/rectangles.js";
+import { type SourceRectangle, matrixShape, type Rectangle, type TypedBytes } from "../../files/numeric/rectangles.js";
 import { inputError } from "../../base/errors.js";
 import { floatBytes, fromFloat32, toFloat32, type FloatDtype } from "../../files/numeric/dtype.js";
-import { factorOf, originOf, printExpr, type Expr, type Shapes } from "./expr.js";
+import { factorOf, originOf, printExpr, type Expr } from "./expr.js";
 import { halvesTable, lookUp } from "./table.js";
-import { regionIn, requireInside, valuesOf, type EvaluationContext } from "./values.js";
-
-export type { EvaluationContext } from "./values.js";
+import { type EvaluationContext } from "./evaluation.js";
+import { rectangleWithin, requireRectangleInside, valuesOf } from "./values.js";
 
 /** float16 rounds everything from here on to infinity. */
 const float16Overflow = 65520;
@@ -27,49 +20,40 @@ const computedAtOnce = 1 << 16;
 const convertedAtOnce = 1 << 18;
 
 /**
- * Rows `rowStart` to `rowStart + rowCount` of `expr`, of shape `shape`, in `dtype`. `into` is memory that the result
+ * Computes a rectangle of `expr`, whose whole has shape `shape`, in `dtype`, row-major. `into` is memory that the result
  * may lie in, from its beginning. A pure copy in the source's own dtype is the source's bytes; everything else goes
  * through float32 and is rounded to `dtype` once. Throws `input` if a value does not fit into float16.
  */
-export function evaluateRows(
+export async function evaluateRectangle(
   expr: Expr,
   shape: readonly number[],
-  rowStart: number,
-  rowCount: number,
+  rectangle: Rectangle,
   dtype: FloatDtype,
   context: EvaluationContext,
   into?: Uint8Array,
 ): Promise<Uint8Array> {
-  const [, columnCount] = matrixShape(shape);
-  return evaluateArea(expr, shape, { rowStart, rowCount, columnStart: 0, columnCount }, dtype, context, into);
-}
-
-/** Like `evaluateRows`, for a rectangle of the output, row-major. */
-export async function evaluateArea(
-  expr: Expr,
-  shape: readonly number[],
-  area: Rectangle,
-  dtype: FloatDtype,
-  context: EvaluationContext,
-  into?: Uint8Array,
-): Promise<Uint8Array> {
-  requireInside(expr, shape, area);
+  requireRectangleInside(expr, shape, rectangle);
   const origin = originOf(expr, context.shapes);
   const factor = factorOf(expr);
   const from = origin === null ? null : context.dtypeOf(origin.key, origin.source);
-  if (origin !== null && factor === 1 && from === dtype) return (await readSized(origin, area, context, into)).bytes;
-  const out = memory(into, area, dtype);
+  if (origin !== null && factor === 1 && from === dtype)
+    return (await readSized(origin, rectangle, context, into)).bytes;
+  const out = memory(into, rectangle, dtype);
   const [, columns] = matrixShape(shape);
-  const rowBytes = area.columnCount * floatBytes[dtype];
+  const rowBytes = rectangle.columnCount * floatBytes[dtype];
   const step = Math.max(
     1,
-    Math.floor((origin === null ? computedAtOnce : convertedAtOnce) / Math.max(1, area.columnCount)),
+    Math.floor((origin === null ? computedAtOnce : convertedAtOnce) / Math.max(1, rectangle.columnCount)),
   );
   const scratch =
-    from === null ? undefined : borrow(Math.min(step, area.rowCount) * area.columnCount * floatBytes[from]);
+    from === null ? undefined : borrow(Math.min(step, rectangle.rowCount) * rectangle.columnCount * floatBytes[from]);
   const table = from === null ? null : tableFor(from, dtype, factor, shape);
-  for (let row = 0; row < area.rowCount; row += step) {
-    const part = { ...area, rowStart: area.rowStart + row, rowCount: Math.min(step, area.rowCount - row) };
+  for (let row = 0; row < rectangle.rowCount; row += step) {
+    const part = {
+      ...rectangle,
+      rowStart: rectangle.rowStart + row,
+      rowCount: Math.min(step, rectangle.rowCount - row),
+    };
     const target = out.subarray(row * rowBytes, (row + part.rowCount) * rowBytes);
     if (origin === null) {
       target.set(encode(Float32Array.from(await valuesOf(expr, part, columns, context)), dtype, expr));
@@ -97,45 +81,24 @@ function borrow(bytes: number): Uint8Array {
   return new Uint8Array(bytes);
 }
 
-/** The bytes of the whole of `expr`. */
-export function evaluate(
+/** Computes the bytes of the whole of `expr`. */
+export function evaluateExpr(
   expr: Expr,
   shape: readonly number[],
   dtype: FloatDtype,
   context: EvaluationContext,
 ): Promise<Uint8Array> {
-  return evaluateRows(expr, shape, 0, matrixShape(shape)[0], dtype, context);
+  const [rowCount, columnCount] = matrixShape(shape);
+  return evaluateRectangle(expr, shape, { rowStart: 0, rowCount, columnStart: 0, columnCount }, dtype, context);
 }
 
-/** The values of `expr` in float32. */
+/** Computes the values of `expr` in float32. */
 export async function evaluateFloat32(
   expr: Expr,
   shape: readonly number[],
   context: EvaluationContext,
 ): Promise<Float32Array> {
-  return toFloat32("F32", await evaluate(expr, shape, "F32", context));
-}
-
-/** A reader of rectangles for tensors that can only be read as a whole. */
-export function regionsOfWhole(
-  shapes: Shapes,
-  readBytes: (key: string) => Promise<TypedBytes>,
-): EvaluationContext["readRegion"] {
-  return async (region) => {
-    const { dtype, bytes } = await readBytes(region.key);
-    const [rows, columns] = matrixShape(shapes.get(region.key)!);
-    const width = bytes.length / (rows * columns);
-    if (!Number.isInteger(width)) throw new Error(`${region.key}: ${bytes.length} bytes do not fit its shape`);
-    // A row of n elements is a row of n * width bytes.
-    const { columnStart, columnCount, stride } = region;
-    const part = {
-      ...region,
-      columnStart: columnStart * width,
-      columnCount: columnCount * width,
-      stride: stride * width,
-    };
-    return { dtype, bytes: copyRectangle(bytes, part) };
-  };
+  return toFloat32("F32", await evaluateExpr(expr, shape, "F32", context));
 }
 
 function memory(into: Uint8Array | undefined, { rowCount, columnCount }: Rectangle, dtype: FloatDtype): Uint8Array {
@@ -145,12 +108,12 @@ function memory(into: Uint8Array | undefined, { rowCount, columnCount }: Rectang
 
 async function readSized(
   origin: SourceRectangle,
-  area: Rectangle,
+  rectangle: Rectangle,
   context: EvaluationContext,
   into?: Uint8Array,
 ): Promise<TypedBytes> {
-  const read = await context.readRegion(regionIn(origin, area), into);
-  const expected = area.rowCount * area.columnCount * floatBytes[read.dtype];
+  const read = await context.readRectangle(rectangleWithin(origin, rectangle), into);
+  const expected = rectangle.rowCount * rectangle.columnCount * floatBytes[read.dtype];
   if (read.bytes.byteLength !== expected)
     throw new Error(`${origin.key}: got ${read.bytes.byteLength} bytes, expected ${expected}`);
   return read;

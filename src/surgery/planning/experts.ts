@@ -21,7 +21,7 @@ import {
 } from "../../model/decoder/types.js";
 import { slotKey, type Slot, type SlotPart } from "../../model/tensors/slots.js";
 import { slotsOfDraft, type Draft } from "./draft.js";
-import { columns, fill, normal, pad, read, rows, scale, type Axis, type Expr } from "./expr.js";
+import { columnsOf, fill, normal, pad, read, rowsOf, scale, type MatrixAxis, type Expr } from "./expr.js";
 import { chosenLayers } from "./layers.js";
 import { partSize, type ExpertParent, type UpcycleRecipe } from "./recipe.js";
 import { layerFactors, type Factors } from "./scaling.js";
@@ -188,7 +188,7 @@ function withNoise(of: Expr, parent: ExpertParent | null, key: string): Expr {
 }
 
 /** Along which axis a tensor's hidden units lie (null: the bias behind down has none), and the factor it takes. */
-function treatment(part: SlotPart, { gate, up, down, downBias }: Factors): readonly [Axis | null, number] {
+function treatment(part: SlotPart, { gate, up, down, downBias }: Factors): readonly [MatrixAxis | null, number] {
   switch (part) {
     case "gate":
     case "gateBias":
@@ -208,7 +208,7 @@ function treatment(part: SlotPart, { gate, up, down, downBias }: Factors): reado
 /** `count` hidden units from `start` on: the tensor itself where these are all, with zero units where it has fewer. */
 function units(
   part: SlotPart,
-  axis: Axis,
+  axis: MatrixAxis,
   start: number,
   count: number,
   { layer, whole, hidden }: Cut,
@@ -217,7 +217,7 @@ function units(
   const dense = read(slotKey({ part, layer }), source);
   if (start === 0 && count === whole) return dense;
   const present = Math.min(count, whole - start);
-  const taken = axis === "rows" ? rows(dense, start, present) : columns(dense, start, present);
+  const taken = axis === "rows" ? rowsOf(dense, start, present) : columnsOf(dense, start, present);
   if (present === count) return taken;
   return axis === "columns"
     ? pad(taken, hidden, count)
@@ -230,7 +230,7 @@ function units(
  */
 function changed(
   of: Expr,
-  axis: Axis,
+  axis: MatrixAxis,
   matrix: boolean,
   key: string,
   expert: number,

@@ -1,7 +1,7 @@
 /** A plan in words, for `--explain` and dry runs: read off the plan's expressions, not off the recipe. */
 import { routerOrder } from "../../model/decoder/types.js";
 import { factorOf, originOf, type Expr, type Shapes } from "./expr.js";
-import { sourceShapes, type PlannedTensor, type SurgeryPlan } from "./plan.js";
+import { sourceShapes, type PlannedSlot, type SurgeryPlan } from "./plan.js";
 import { recipeName } from "./recipe.js";
 import type { ExpectedPreservation } from "./expectation.js";
 import { formatFactor } from "./scaling.js";
@@ -49,8 +49,8 @@ const kinds = {
 } as const;
 
 /** `embed`, `q`, `experts.gate`, ...: a routed expert's matrices are another kind than a dense layer's. */
-function groupByPart(outputs: readonly PlannedTensor[]): [string, PlannedTensor[]][] {
-  const groups = new Map<string, PlannedTensor[]>();
+function groupByPart(outputs: readonly PlannedSlot[]): [string, PlannedSlot[]][] {
+  const groups = new Map<string, PlannedSlot[]>();
   for (const output of outputs) {
     const { part, expert } = output.slot.at;
     const name = expert === undefined ? part : `experts.${part}`;
@@ -67,7 +67,7 @@ interface Words {
   readonly nameOf: (source: number) => string;
 }
 
-function explainGroup([name, group]: [string, PlannedTensor[]], words: Words): string {
+function explainGroup([name, group]: [string, PlannedSlot[]], words: Words): string {
   const count = group.length === 1 ? "" : ` (${group.length} tensors)`;
   const first = group[0]!;
   const distinct = new Set(group.map(({ value }) => describe(value, first.slot.shape[0]!, words)));

@@ -52,7 +52,7 @@ export type Expr =
   | {
       readonly op: "redraw";
       readonly of: Expr;
-      readonly axis: Axis;
+      readonly axis: MatrixAxis;
       readonly count: number;
       readonly choice: string;
       readonly stream: string;
@@ -61,21 +61,27 @@ export type Expr =
    * Rows (or columns) in a random order; expressions with one `stream` get the same order. `undo`: that order is taken
    * back.
    */
-  | { readonly op: "shuffle"; readonly of: Expr; readonly axis: Axis; readonly stream: string; readonly undo?: true }
+  | {
+      readonly op: "shuffle";
+      readonly of: Expr;
+      readonly axis: MatrixAxis;
+      readonly stream: string;
+      readonly undo?: true;
+    }
   /**
    * Weighted average of operands of one shape: sum of weight * operand over the sum of the weights, one positive or
    * zero weight each.
    */
   | { readonly op: "mean"; readonly parts: readonly Expr[]; readonly weights: readonly number[] }
   /** Operands one below the other (`rows`) or side by side (`columns`). */
-  | { readonly op: "concat"; readonly parts: readonly Expr[]; readonly axis: Axis };
+  | { readonly op: "concat"; readonly parts: readonly Expr[]; readonly axis: MatrixAxis };
 
-export type Axis = "rows" | "columns";
+export type MatrixAxis = "rows" | "columns";
 
 export const read = (key: string, source = 0): Expr =>
   source === 0 ? { op: "read", key } : { op: "read", key, source };
-export const rows = (of: Expr, start: number, count: number): Expr => ({ op: "rows", of, start, count });
-export const columns = (of: Expr, start: number, count: number): Expr => ({ op: "columns", of, start, count });
+export const rowsOf = (of: Expr, start: number, count: number): Expr => ({ op: "rows", of, start, count });
+export const columnsOf = (of: Expr, start: number, count: number): Expr => ({ op: "columns", of, start, count });
 /** Scaling by 1 is no operation: the bytes stay a copy. */
 export const scale = (of: Expr, by: number): Expr => (by === 1 ? of : { op: "scale", of, by });
 export const offset = (of: Expr, by: number): Expr => ({ op: "offset", of, by });
@@ -83,9 +89,9 @@ export const permuteRows = (of: Expr, order: readonly number[]): Expr => ({ op: 
 export const normal = (std: number, stream: string, repeat = 1): Expr => ({ op: "normal", std, stream, repeat });
 export const fill = (value: number): Expr => ({ op: "fill", value });
 /** The average of equal operands is each of them: one operand stays a copy. */
-export const mean = (parts: readonly Expr[], weights: readonly number[]): Expr =>
+export const meanOf = (parts: readonly Expr[], weights: readonly number[]): Expr =>
   parts.length === 1 ? parts[0]! : { op: "mean", parts, weights };
-export const concat = (parts: readonly Expr[], axis: Axis): Expr =>
+export const concat = (parts: readonly Expr[], axis: MatrixAxis): Expr =>
   parts.length === 1 ? parts[0]! : { op: "concat", parts, axis };
 export const pad = (of: Expr, rowCount: number, columnCount: number): Expr => ({
   op: "pad",
@@ -97,34 +103,31 @@ export const pad = (of: Expr, rowCount: number, columnCount: number): Expr => ({
 /** Shapes of the source's tensors by slot key. */
 export type Shapes = ReadonlyMap<string, readonly number[]>;
 
+/** The rectangle that is all of a source tensor. Throws a plain error (a defect of the plan) for an unknown key. */
+export function wholeOf({ key, source }: Extract<Expr, { readonly op: "read" }>, shapes: Shapes): SourceRectangle {
+  const shape = shapes.get(key);
+  if (shape === undefined) throw new Error(`plan reads ${key}, which the source does not have`);
+  const [rowCount = 1, stride = 1] = shape;
+  const all = { rowStart: 0, rowCount, columnStart: 0, columnCount: stride, stride };
+  return source === undefined ? { key, ...all } : { key, source, ...all };
+}
+
 /**
  * The rectangle that an expression copies, or null if the expression computes anything.
  * Throws a plain error (a defect of the plan) for an unknown key or a rectangle outside the tensor.
  */
-export function regionOf(expr: Expr, shapes: Shapes): SourceRectangle | null {
+export function rectangleOf(expr: Expr, shapes: Shapes): SourceRectangle | null {
   switch (expr.op) {
-    case "read": {
-      const shape = shapes.get(expr.key);
-      if (shape === undefined) throw new Error(`plan reads ${expr.key}, which the source does not have`);
-      const stride = shape.length > 1 ? shape[1]! : 1;
-      return {
-        key: expr.key,
-        ...(expr.source === undefined ? {} : { source: expr.source }),
-        rowStart: 0,
-        rowCount: shape[0]!,
-        columnStart: 0,
-        columnCount: stride,
-        stride,
-      };
-    }
+    case "read":
+      return wholeOf(expr, shapes);
     case "rows": {
-      const of = regionOf(expr.of, shapes);
+      const of = rectangleOf(expr.of, shapes);
       if (of === null) return null;
       checkRange(expr.start, expr.count, of.rowCount, `rows of ${of.key}`);
       return { ...of, rowStart: of.rowStart + expr.start, rowCount: expr.count };
     }
     case "columns": {
-      const of = regionOf(expr.of, shapes);
+      const of = rectangleOf(expr.of, shapes);
       if (of === null) return null;
       checkRange(expr.start, expr.count, of.columnCount, `columns of ${of.key}`);
       return { ...of, columnStart: of.columnStart + expr.start, columnCount: expr.count };
@@ -153,7 +156,7 @@ function checkRange(start: number, count: number, size: number, what: string): v
 
 /** The rectangle that an expression's values come from, scaling set aside; null if they come from no source tensor. */
 export function originOf(expr: Expr, shapes: Shapes): SourceRectangle | null {
-  return regionOf(unscaled(expr), shapes);
+  return rectangleOf(unscaled(expr), shapes);
 }
 
 /** Scaling commutes with taking rows or columns, so it can be set aside and applied last. */
@@ -189,7 +192,7 @@ export function sourceKeys(expr: Expr, source = 0): readonly string[] {
 export function sizeOf(expr: Expr, shapes: Shapes): readonly [rows: number, columns: number] | null {
   switch (expr.op) {
     case "read": {
-      const { rowCount, columnCount } = regionOf(expr, shapes)!;
+      const { rowCount, columnCount } = wholeOf(expr, shapes);
       return [rowCount, columnCount];
     }
     case "rows":

@@ -16,9 +16,9 @@ import { inputError } from "../../base/errors.js";
 import type { DecoderSpec, DenseFfn, MoeFfn } from "../../model/decoder/types.js";
 import { slotKey, slotsOf, type Slot, type SlotPart } from "../../model/tensors/slots.js";
 import { denseTarget } from "./choose-dense.js";
-import { columns, concat, mean, read, rows, scale, sourceKeys, type Axis, type Expr } from "./expr.js";
+import { columnsOf, concat, meanOf, read, rowsOf, scale, sourceKeys, type MatrixAxis, type Expr } from "./expr.js";
 import { chosenLayers } from "./layers.js";
-import { checkOutputs, sourceShapes, type PlannedTensor } from "./plan.js";
+import { checkOutputs, sourceShapes, type PlannedSlot } from "./plan.js";
 import { recipeName, type UpcycleRecipe } from "./recipe.js";
 import { formatFactor, selectedWeight, type Factors } from "./scaling.js";
 
@@ -70,7 +70,7 @@ export interface MergePlan {
   readonly choice: MergeChoice;
   /** Null: no record, whole experts. */
   readonly lineage: MergeLineage | null;
-  readonly outputs: readonly PlannedTensor[];
+  readonly outputs: readonly PlannedSlot[];
   /** Source slots that nothing reads. */
   readonly unused: readonly string[];
   /** Slots that are left out because they are taken to be all zero; the executor must look. */
@@ -253,8 +253,8 @@ function valueOf(
     axis === null || layout.routed === layout.granularity * inner
       ? whole
       : axis === "rows"
-        ? rows(whole, 0, layout.routed)
-        : columns(whole, 0, layout.routed);
+        ? rowsOf(whole, 0, layout.routed)
+        : columnsOf(whole, 0, layout.routed);
   if (layout.shared === 0) return routed;
   const { shared } = source.layers[layer]!.ffn as MoeFfn;
   if (shared?.inner !== layout.shared)
@@ -267,7 +267,7 @@ function valueOf(
 function averageOf(
   part: SlotPart,
   layer: number,
-  axis: Axis | null,
+  axis: MatrixAxis | null,
   { granularity, replicas, weights }: Layout,
   lineage: MergeLineage | null,
 ): Expr {
@@ -293,14 +293,14 @@ function averageOf(
     // Behind down every part carries the whole bias.
     const together =
       axis === null
-        ? mean(
+        ? meanOf(
             parts,
             parts.map(() => 1),
           )
         : concat(parts, axis);
     return part === "down" || part === "downBias" ? scale(together, 1 / ownFactor(replica)) : together;
   };
-  return mean(
+  return meanOf(
     taken.map(whole),
     taken.map((replica) => weights[replica]!),
   );
@@ -310,7 +310,7 @@ function averageOf(
  * Along which axis hidden units lie (null: the bias behind down has none), and the factor; null for what is no part of
  * an FFN.
  */
-function treatment(part: SlotPart, by: Layout["by"]): readonly [Axis | null, number] | null {
+function treatment(part: SlotPart, by: Layout["by"]): readonly [MatrixAxis | null, number] | null {
   switch (part) {
     case "gate":
     case "gateBias":

@@ -21,7 +21,7 @@ import { slotKey, slotsOf, type Slot } from "../../model/tensors/slots.js";
 import { canSay } from "./choose-dense.js";
 import type { ExpectedPreservation } from "./expectation.js";
 import { concat, read, scale, type Expr } from "./expr.js";
-import { checkOutputs, sourceShapes, type PlannedTensor } from "./plan.js";
+import { checkOutputs, sourceShapes, type PlannedSlot } from "./plan.js";
 import { formatFactor, selectedWeight } from "./scaling.js";
 
 export interface MultiplyRecipe {
@@ -40,7 +40,7 @@ export interface MultiplyPlan {
   readonly recipe: MultiplyRecipe;
   readonly source: DecoderSpec;
   readonly target: DecoderSpec;
-  readonly outputs: readonly PlannedTensor[];
+  readonly outputs: readonly PlannedSlot[];
   readonly warnings: readonly string[];
   readonly expected: ExpectedPreservation;
   /** What down and its bias are multiplied by, in each layer; null where it is dense. */

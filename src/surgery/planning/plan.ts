@@ -25,7 +25,7 @@ export interface SurgeryPlan {
   /** Of every layer in turn; null where a layer keeps its dense FFN. */
   readonly factors: readonly (Factors | null)[];
   /** Exactly one per target slot, in write order. */
-  readonly outputs: readonly PlannedTensor[];
+  readonly outputs: readonly PlannedSlot[];
   /** Source slots that nothing reads. */
   readonly unused: readonly string[];
   /** Matrices that expressions name: router rows that were made for this model. */
@@ -34,7 +34,7 @@ export interface SurgeryPlan {
   readonly expected: ExpectedPreservation;
 }
 
-export interface PlannedTensor {
+export interface PlannedSlot {
   readonly slot: Slot;
   readonly value: Expr;
 }
@@ -96,7 +96,7 @@ export function sourceShapes(source: DecoderSpec): Shapes {
 }
 
 /** A plan that reads what is not there or gives a wrong shape is a defect of ours: a plain error. */
-export function checkOutputs(outputs: readonly PlannedTensor[], shapes: Shapes): void {
+export function checkOutputs(outputs: readonly PlannedSlot[], shapes: Shapes): void {
   for (const { slot, value } of outputs) {
     if (!givesShape(value, slot.shape, shapes)) {
       throw new Error(`plan gives ${slot.key} [${slot.shape.join(", ")}] a wrong shape: ${printExpr(value)}`);

@@ -32,7 +32,7 @@ const among = (...parts: readonly SlotPart[]): ReadonlySet<SlotPart> => new Set(
 
 const blockNorms = among("inputNorm", "postAttentionNorm", "ffnNorm", "postFfnNorm", "finalNorm");
 const headNorms = among("qNorm", "kNorm");
-const turned = among("q", "k", "qBias", "kBias");
+const rotaryParts = among("q", "k", "qBias", "kBias");
 
 /** Norm weights that act as 1 + w become plain ones, and norms without weights get ones. */
 export const plainNormWeights: Rewrite = (draft) => {
@@ -109,7 +109,7 @@ export const foldAttentionScale: Rewrite = (draft) => {
 /** Reorders the elements of every query and key head: new element i is old element `order[i]`. */
 function permuteHeads(draft: Draft, spec: DecoderSpec, order: readonly number[]): Draft {
   // Weights of norms on heads move with the elements they belong to.
-  const parts = spec.attn.qkNorm === null ? turned : new Set([...turned, ...headNorms]);
+  const parts = spec.attn.qkNorm === null ? rotaryParts : new Set([...rotaryParts, ...headNorms]);
   return rewrite(draft, spec, ({ at }, was) => (parts.has(at.part) ? permuteRows(was!, order) : was));
 }
 
@@ -153,7 +153,7 @@ const STILL = 1e30;
  * Rope over a part of each head as LongRoPE over the whole head, whose factors stop the pairs that do not turn (T5).
  * Leaves other ropes as they are: halves only, and no scaling or LongRoPE without a factor on cos and sin.
  */
-export const wholeHeadRope: Rewrite = (draft) => {
+export const expandPartialRope: Rewrite = (draft) => {
   const { spec } = draft;
   const { headDim } = spec.attn;
   const rope = commonRope(spec);

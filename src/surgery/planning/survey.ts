@@ -2,17 +2,16 @@
  * Every family against one source: which hold the upcycled model, for which router order, and which programs run the
  * result.
  */
-import { inputError } from "../../base/errors.js";
 import type { DecoderSpec, RouterOrder } from "../../model/decoder/types.js";
 import { tryTargets } from "./choose.js";
 import { draftOf } from "./draft.js";
 import { upcycleFfns } from "./experts.js";
 import { expectedPreservation, type ExpectedPreservation } from "./expectation.js";
-import { checkRecipe, checkSource, upcycleRecipe, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
+import { checkRecipe, checkSource, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
 import { servingOf, type Serving } from "./serving.js";
 import { routerOf, targets } from "./targets.js";
 
-export interface Verdict {
+export interface TargetVerdict {
   readonly family: TargetFamily;
   readonly order: RouterOrder;
   /** Null: the family cannot hold the model; `obstacle` says why. */
@@ -25,7 +24,7 @@ export interface Verdict {
 /**
  * Verdicts on all families for one recipe, best first. Throws `input` for a recipe that fits no source like this one.
  */
-export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): Verdict[] {
+export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): TargetVerdict[] {
   checkRecipe(recipe);
   checkSource(recipe, source);
   const start = draftOf(source);
@@ -40,11 +39,6 @@ export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): Verdic
   );
 }
 
-/** The families that hold `source` for a recipe, best first. */
-export function holders(source: DecoderSpec, recipe: UpcycleRecipe = upcycleRecipe("E8G1T2")): TargetFamily[] {
-  return surveyRecipe(source, recipe).flatMap(({ family, obstacle }) => (obstacle === null ? [family] : []));
-}
-
 /** Families that are read, run and trained, but are no targets, and why. */
 export const neverTargets: Readonly<Record<string, string>> = {
   olmoe:
@@ -54,10 +48,3 @@ export const neverTargets: Readonly<Record<string, string>> = {
   gpt_oss: "its experts clamp their gated unit and add 1 to the up branch, which no dense family does",
   hunyuan_v1_moe: "normalises queries and keys behind rope, which no dense family that we read does",
 };
-
-/** Throws `input` with the reason if `family` is known to be no target. */
-export function refuseNeverTarget(family: string): void {
-  const why = Object.hasOwn(neverTargets, family) ? neverTargets[family] : undefined;
-  if (why !== undefined)
-    throw inputError(`${family} is no target: it ${why}`, { hint: "upcycle targets MODEL lists those that are" });
-}

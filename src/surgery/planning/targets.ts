@@ -15,7 +15,7 @@ import {
   plainNormWeights,
   ropePairs,
   untieHead,
-  wholeHeadRope,
+  expandPartialRope,
   type Rewrite,
 } from "./rewrites.js";
 
@@ -84,7 +84,7 @@ export const targets: Readonly<Record<TargetFamily, Target>> = {
     routers: onlyRenormalised,
     sharedExpert: null,
     mixedLayers: false,
-    rewrites: [...folded, halves, wholeHeadRope],
+    rewrites: [...folded, halves, expandPartialRope],
   },
   qwen3_moe: { routers: bothSoftmax, sharedExpert: null, mixedLayers: true, rewrites: [...folded, halves] },
   qwen2_moe: {
@@ -137,7 +137,7 @@ export const targets: Readonly<Record<TargetFamily, Target>> = {
     sharedExpert: null,
     mixedLayers: false,
     topK: 2,
-    rewrites: [...folded, allAttentionBiases, halves, wholeHeadRope],
+    rewrites: [...folded, allAttentionBiases, halves, expandPartialRope],
   },
   flex_olmo: { routers: bothSoftmax, sharedExpert: null, mixedLayers: false, rewrites: [...folded, halves] },
   mellum: { routers: bothSoftmax, sharedExpert: null, mixedLayers: true, rewrites: [...folded, halves] },

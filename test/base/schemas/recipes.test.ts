@@ -8,7 +8,7 @@ import {
   parseRecipeConfig,
   parseStudyConfig,
   parseTrainConfig,
-  recipeSchema,
+  recipeConfigSchema,
   studySchema,
   trainSchema,
 } from "../../../src/base/schemas/index.js";
@@ -22,7 +22,7 @@ describe("recipes", () => {
     ["study", studySchema],
     ["train", trainSchema],
     ["hardware", hardwareSchema],
-    ["recipe", recipeSchema],
+    ["recipe", recipeConfigSchema],
   ] as const)("%s.schema.json is up to date (npm run build && node scripts/schemas.mjs)", (name, schema) => {
     expect(textOf(`${name}.schema.json`)).toBe(`${JSON.stringify(jsonSchema(schema), null, 2)}\n`);
   });
@@ -55,7 +55,7 @@ describe("recipes", () => {
     walk(jsonSchema(studySchema), "study");
     walk(jsonSchema(trainSchema), "train");
     walk(jsonSchema(hardwareSchema), "hardware");
-    walk(jsonSchema(recipeSchema), "recipe");
+    walk(jsonSchema(recipeConfigSchema), "recipe");
     expect(missing).toEqual([]);
   });
 });

@@ -5,9 +5,15 @@ import { planChunks, type Chunk } from "../../../src/files/checkpoint/chunks.js"
 import { fillChunk, type MakeRectangle } from "../../../src/files/checkpoint/fill.js";
 import type { PlannedFile } from "../../../src/files/checkpoint/plan-files.js";
 import { planHeader } from "../../../src/files/formats/safetensors.js";
-import { putSlot, type Layout, type Placement, type RowRuns } from "../../../src/model/tensors/placement.js";
+import { type SlotLayout, type Placement, type RowRuns } from "../../../src/model/tensors/placement.js";
+import { putSlot } from "../../support/put-slot.js";
 
-const place = (key: string, own: readonly number[], stored: readonly number[], layout: Layout | null): Placement => ({
+const place = (
+  key: string,
+  own: readonly number[],
+  stored: readonly number[],
+  layout: SlotLayout | null,
+): Placement => ({
   slot: { key, at: { part: "q" }, shape: own },
   name: "w",
   shape: stored,
@@ -17,13 +23,13 @@ const place = (key: string, own: readonly number[], stored: readonly number[], l
 });
 
 /** Rows of a stored matrix; or, turned, its columns, of which there are `of`. */
-const lines = (columns: number, rows: RowRuns, base = 0): Layout => ({
+const lines = (columns: number, rows: RowRuns, base = 0): SlotLayout => ({
   base,
   rows,
   rowStride: columns,
   columnStride: 1,
 });
-const turned = (of: number, rows: RowRuns, base = 0): Layout => ({ base, rows, rowStride: 1, columnStride: of });
+const turned = (of: number, rows: RowRuns, base = 0): SlotLayout => ({ base, rows, rowStride: 1, columnStride: of });
 
 /** Ways in which slots share a stored tensor, for matrices of `columns` columns. */
 function stores(columns: number, a: number, b: number, heads: number): [string, Placement[]][] {
@@ -39,7 +45,7 @@ function stores(columns: number, a: number, b: number, heads: number): [string, 
   const fused = (
     own: readonly number[],
     stored: readonly number[],
-    layout: (expert: number, i: number) => Layout,
+    layout: (expert: number, i: number) => SlotLayout,
   ): Placement[] => experts.flatMap((e) => [0, 1].map((i) => place(`${e} ${i}`, own, stored, layout(e, i))));
   return [
     ["alone", [place("x", [sum, columns], [sum, columns], null)]],

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { forwardFlops, forwardFlopsPerToken, recomputedFlops } from "../../../src/model/cost/flops.js";
-import { blockActivationBytes, bytesPerParam, headActivationBytes, uncut } from "../../../src/model/cost/memory.js";
+import { blockActivationBytes, bytesPerParam, headActivationBytes, type Cut } from "../../../src/model/cost/memory.js";
 import { countParams } from "../../../src/model/cost/params.js";
 import { elements, type Graph, type Node } from "../../../src/graph/ir/ir.js";
 import { mixtureOf, shapeSpec, shapeDefaults } from "../../../src/laws/planner/shape.js";
@@ -14,6 +14,8 @@ import { parseRecipeName } from "../../../src/surgery/planning/recipe.js";
 import { families, specOf } from "../decoder/arbitrary.js";
 import { golden, goldenFolders } from "../../support/golden.js";
 import { presetSpec } from "../../laws/planner/request.js";
+
+const uncut: Cut = { tensor: 1, expertTensor: 1, imbalance: 1 };
 
 const goldenSpec = (model: string): DecoderSpec =>
   specFromConfig(JSON.parse(readFileSync(golden(model, "config.json")).toString()), model);

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { judge, worstLayer } from "../../../src/model/results/preservation.js";
+import { judgePreservation, worstLayer } from "../../../src/model/results/preservation.js";
 
 describe("judge", () => {
   const f32 = { parent: "F32", child: "F32" } as const;
@@ -7,7 +7,7 @@ describe("judge", () => {
     const kinds = (
       relative: number,
       ...pairs: ["F64" | "F32" | "F16" | "BF16", "F64" | "F32" | "F16" | "BF16"][]
-    ): string[] => pairs.map(([parent, child]) => judge(relative, { parent, child }).kind);
+    ): string[] => pairs.map(([parent, child]) => judgePreservation(relative, { parent, child }).kind);
     expect(kinds(0, ["F32", "F32"], ["BF16", "BF16"])).toEqual(["identical", "identical"]);
     expect(kinds(1e-5, ["F32", "F32"], ["BF16", "BF16"])).toEqual(["same", "same"]);
     expect(kinds(1.01e-5, ["F32", "F32"], ["F64", "F64"], ["F32", "F16"], ["F16", "F32"], ["BF16", "BF16"])).toEqual([
@@ -22,15 +22,15 @@ describe("judge", () => {
   });
 
   it("says what it found", () => {
-    expect(judge(0.0123456, f32)).toEqual({
+    expect(judgePreservation(0.0123456, f32)).toEqual({
       kind: "different",
       tolerance: 1e-5,
       words: "The two models do not compute the same function: logits differ by up to 1.23 % of the largest.",
     });
-    expect(judge(0.001, { parent: "F32", child: "BF16" }).words).toBe(
+    expect(judgePreservation(0.001, { parent: "F32", child: "BF16" }).words).toBe(
       "The two models compute the same function, up to what rounding weights to bfloat16 explains.",
     );
-    for (const broken of [NaN, Infinity]) expect(judge(broken, f32).kind).toBe("damaged");
+    for (const broken of [NaN, Infinity]) expect(judgePreservation(broken, f32).kind).toBe("damaged");
   });
 });
 

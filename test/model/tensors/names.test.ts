@@ -4,13 +4,13 @@ import { parseSafetensors } from "../../../src/files/formats/safetensors.js";
 import { specFromConfig } from "../../../src/model/decoder/config.js";
 import { isComputedBuffer, tensorNames } from "../../../src/model/tensors/names.js";
 import {
-  isWhole,
+  isWholeTensor,
   placements,
-  putSlot,
   storedTensors,
   takeSlot,
   transposedRowsOf,
 } from "../../../src/model/tensors/placement.js";
+import { putSlot } from "../../support/put-slot.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { families, specOf } from "../decoder/arbitrary.js";
 import { readFileSync } from "node:fs";
@@ -33,7 +33,7 @@ describe("tensorNames", () => {
         const tensors = storedTensors(spec);
         expect([...tensors.keys()].join()).not.toMatch(/[{}]|undefined/);
         for (const slots of tensors.values()) {
-          if (slots.length === 1 && isWhole(slots[0]!)) continue;
+          if (slots.length === 1 && isWholeTensor(slots[0]!)) continue;
           const stored = new Uint8Array(slots[0]!.shape.reduce((a, b) => a * b, 1));
           slots.forEach((place, i) => {
             expect(place.shape).toEqual(slots[0]!.shape);

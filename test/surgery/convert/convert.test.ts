@@ -9,7 +9,8 @@ import { convertCheckpoint, planConversion, type ConvertEvent } from "../../../s
 import { readRecord, recipeOf } from "../../../src/surgery/convert/record.js";
 import { fromFloat32, toFloat32 } from "../../../src/files/numeric/dtype.js";
 import { cosineSimilarity } from "../../../src/files/numeric/similarity.js";
-import { evaluate, regionsOfWhole } from "../../../src/surgery/planning/evaluate.js";
+import { evaluateExpr } from "../../../src/surgery/planning/evaluate.js";
+import { rectanglesOfWhole } from "../planning/fixtures.js";
 import { expertOrigins, originValues } from "../../../src/surgery/planning/lineage.js";
 import { sourceShapes } from "../../../src/surgery/planning/plan.js";
 import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
@@ -69,12 +70,12 @@ describe("conversion", () => {
       shapes,
       seed: plan.recipe.seed,
       dtypeOf: parent.dtypeOf,
-      readRegion: regionsOfWhole(shapes, parent.readBytes),
+      readRectangle: rectanglesOfWhole(shapes, parent.readBytes),
     };
     for (const { slot, value } of plan.outputs) {
       const { dtype, bytes } = await child.readBytes(slot.key);
       expect(dtype).toBe(parent.dtype);
-      expect(Buffer.compare(bytes, await evaluate(value, slot.shape, dtype, context)), slot.key).toBe(0);
+      expect(Buffer.compare(bytes, await evaluateExpr(value, slot.shape, dtype, context)), slot.key).toBe(0);
     }
     for (const origin of expertOrigins(parent.spec, child.spec)) {
       const from = originValues(await parent.readFloat32(origin.from.key), origin);

@@ -1,6 +1,7 @@
 /** Small dense specs of each source family, random source tensors, and a plain double-precision FFN and MoE layer. */
 import { randomStream } from "../../../src/base/random.js";
-import { fromFloat32 } from "../../../src/files/numeric/dtype.js";
+import { fromFloat32, type FloatDtype } from "../../../src/files/numeric/dtype.js";
+import { copyRectangle, matrixShape, type TypedBytes } from "../../../src/files/numeric/rectangles.js";
 import { plainAttention, plainRope } from "../../../src/model/decoder/plain.js";
 import { erf } from "../../../src/graph/ir/activations.js";
 import {
@@ -16,7 +17,9 @@ import { upcycleFfns } from "../../../src/surgery/planning/experts.js";
 import type { UpcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import type { FfnKind } from "../../../src/surgery/planning/scaling.js";
 import { targets, type Target } from "../../../src/surgery/planning/targets.js";
-import { evaluateFloat32, regionsOfWhole, type EvaluationContext } from "../../../src/surgery/planning/evaluate.js";
+import { evaluateFloat32, evaluateRectangle } from "../../../src/surgery/planning/evaluate.js";
+import type { EvaluationContext } from "../../../src/surgery/planning/evaluation.js";
+import type { Expr, Shapes } from "../../../src/surgery/planning/expr.js";
 import { sourceShapes, type SurgeryPlan } from "../../../src/surgery/planning/plan.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 
@@ -69,14 +72,14 @@ export function contextOf(
 ): EvaluationContext {
   const shapes = sourceShapes(source);
   const readers = parents.map((tensors) =>
-    regionsOfWhole(shapes, async (key) => ({ dtype: "F32", bytes: fromFloat32("F32", tensors.get(key)!) })),
+    rectanglesOfWhole(shapes, async (key) => ({ dtype: "F32", bytes: fromFloat32("F32", tensors.get(key)!) })),
   );
   return {
     shapes,
     seed,
-    known: new Map(),
+    cache: new Map(),
     dtypeOf: () => "F32",
-    readRegion: (region) => readers[region.source ?? 0]!(region),
+    readRectangle: (rectangle) => readers[rectangle.source ?? 0]!(rectangle),
   };
 }
 
@@ -205,4 +208,40 @@ export function ffnError(
     });
   }
   return Math.sqrt(difference / size);
+}
+
+/** A reader of rectangles for tensors that can only be read as a whole. */
+export function rectanglesOfWhole(
+  shapes: Shapes,
+  readBytes: (key: string) => Promise<TypedBytes>,
+): EvaluationContext["readRectangle"] {
+  return async (rectangle) => {
+    const { dtype, bytes } = await readBytes(rectangle.key);
+    const [rows, columns] = matrixShape(shapes.get(rectangle.key) ?? []);
+    const width = bytes.length / (rows * columns);
+    if (!Number.isInteger(width)) throw new Error(`${rectangle.key}: ${bytes.length} bytes do not fit its shape`);
+    // A row of n elements is a row of n * width bytes.
+    const { columnStart, columnCount, stride } = rectangle;
+    const part = {
+      ...rectangle,
+      columnStart: columnStart * width,
+      columnCount: columnCount * width,
+      stride: stride * width,
+    };
+    return { dtype, bytes: copyRectangle(bytes, part) };
+  };
+}
+
+/** Like `evaluateRectangle`, for whole rows. */
+export function evaluateRows(
+  expr: Expr,
+  shape: readonly number[],
+  rowStart: number,
+  rowCount: number,
+  dtype: FloatDtype,
+  context: EvaluationContext,
+  into?: Uint8Array,
+): Promise<Uint8Array> {
+  const [, columnCount] = matrixShape(shape);
+  return evaluateRectangle(expr, shape, { rowStart, rowCount, columnStart: 0, columnCount }, dtype, context, into);
 }

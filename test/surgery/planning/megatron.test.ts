@@ -12,7 +12,7 @@ import {
   type RouterOrder,
 } from "../../../src/model/decoder/types.js";
 import { draftOf } from "../../../src/surgery/planning/draft.js";
-import { evaluate, regionsOfWhole } from "../../../src/surgery/planning/evaluate.js";
+import { evaluateExpr } from "../../../src/surgery/planning/evaluate.js";
 import { upcycleFfns } from "../../../src/surgery/planning/experts.js";
 import { sourceShapes } from "../../../src/surgery/planning/plan.js";
 import { recipeName, upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
@@ -20,7 +20,7 @@ import { scaleFactors } from "../../../src/surgery/planning/scaling.js";
 import { targets } from "../../../src/surgery/planning/targets.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { golden } from "../../support/golden.js";
-import { denseSpec } from "./fixtures.js";
+import { denseSpec, rectanglesOfWhole } from "./fixtures.js";
 
 const file = readFileSync(golden("megatron", "upcycled.safetensors"));
 const headerLength = Number(file.readBigUInt64LE(0));
@@ -81,10 +81,12 @@ async function upcycled(
   const context = {
     shapes,
     seed: 0,
-    known: new Map(),
+    cache: new Map(),
     dtypeOf: () => dtype,
     // Aligned copies: a file's tensors begin anywhere.
-    readRegion: regionsOfWhole(shapes, (key) => Promise.resolve({ dtype, bytes: Uint8Array.from(dense.get(key)!) })),
+    readRectangle: rectanglesOfWhole(shapes, (key) =>
+      Promise.resolve({ dtype, bytes: Uint8Array.from(dense.get(key)!) }),
+    ),
   };
   const parts = {
     fc1: [] as Uint8Array[],
@@ -103,7 +105,8 @@ async function upcycled(
   for (let expert = 0; expert < recipe.expansion * recipe.granularity; expert++) {
     for (const part of ["gate", "up", "gateBias", "upBias", "down", "downBias"] as const) {
       const slot = slotsOf(spec).find(({ at }) => at.expert === expert && at.part === part);
-      if (slot !== undefined) parts[into[part]].push(await evaluate(values.get(slot.key)!, slot.shape, dtype, context));
+      if (slot !== undefined)
+        parts[into[part]].push(await evaluateExpr(values.get(slot.key)!, slot.shape, dtype, context));
     }
   }
   return {

@@ -6,14 +6,14 @@ import {
   type DecoderSpec,
   type RouterSpec,
 } from "../../../src/model/decoder/types.js";
-import { evaluate, evaluateRows } from "../../../src/surgery/planning/evaluate.js";
+import { evaluateExpr } from "../../../src/surgery/planning/evaluate.js";
 import { expectedPreservation } from "../../../src/surgery/planning/expectation.js";
 import { explainPlan } from "../../../src/surgery/planning/explain.js";
 import { printExpr, sizeOf, sourceKeys, type Expr } from "../../../src/surgery/planning/expr.js";
 import { expertOrigins, originValues } from "../../../src/surgery/planning/lineage.js";
 import { planUpcycle, type SurgeryPlan } from "../../../src/surgery/planning/plan.js";
 import { upcycleRecipe, type RecipeOptions } from "../../../src/surgery/planning/recipe.js";
-import { contextOf, denseSpec, draftError, evaluatePlan, ffnError, randomTensors } from "./fixtures.js";
+import { contextOf, denseSpec, draftError, evaluatePlan, ffnError, randomTensors, evaluateRows } from "./fixtures.js";
 
 const equal = 1e-14;
 const rounded = 1e-6;
@@ -368,7 +368,7 @@ describe("values of these methods", () => {
         const context = (): ReturnType<typeof contextOf> => contextOf(source, 3, tensors);
         const rows = slot.shape[0]!;
         const [from, to] = [a % rows, b % rows].sort((x, y) => x - y) as [number, number];
-        const whole = await evaluate(value, slot.shape, "F32", context());
+        const whole = await evaluateExpr(value, slot.shape, "F32", context());
         const part = await evaluateRows(value, slot.shape, from, to - from, "F32", context());
         const width = whole.length / rows;
         expect(Buffer.compare(part, whole.subarray(from * width, to * width))).toBe(0);

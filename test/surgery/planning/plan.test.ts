@@ -2,23 +2,19 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { fromFloat32, toFloat32, type FloatDtype } from "../../../src/files/numeric/dtype.js";
 import { cosineSimilarity } from "../../../src/files/numeric/similarity.js";
-import {
-  evaluate,
-  evaluateFloat32,
-  regionsOfWhole,
-  type EvaluationContext,
-} from "../../../src/surgery/planning/evaluate.js";
+import { evaluateExpr, evaluateFloat32 } from "../../../src/surgery/planning/evaluate.js";
+import type { EvaluationContext } from "../../../src/surgery/planning/evaluation.js";
 import { explainPlan } from "../../../src/surgery/planning/explain.js";
 import {
-  columns,
+  columnsOf,
   fill,
   givesShape,
   normal,
   originOf,
   printExpr,
   read,
-  regionOf,
-  rows,
+  rectangleOf,
+  rowsOf,
   scale,
 } from "../../../src/surgery/planning/expr.js";
 import { expertOrigins, originValues } from "../../../src/surgery/planning/lineage.js";
@@ -27,7 +23,7 @@ import { planUpcycle, sourceShapes } from "../../../src/surgery/planning/plan.js
 import { plainExperts, softmaxRouter, type DecoderSpec } from "../../../src/model/decoder/types.js";
 import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
-import { contextOf, denseSpec, evaluateAll, evaluatePlan, randomTensors } from "./fixtures.js";
+import { contextOf, denseSpec, evaluateAll, evaluatePlan, randomTensors, rectanglesOfWhole } from "./fixtures.js";
 
 describe("plans", () => {
   it("make every target slot once, in write order, use every source slot, and survive JSON", () => {
@@ -117,15 +113,15 @@ describe("expressions", () => {
     shapes,
     seed: 3,
     dtypeOf: () => dtype,
-    readRegion: regionsOfWhole(shapes, () => Promise.resolve({ dtype, bytes })),
+    readRectangle: rectanglesOfWhole(shapes, () => Promise.resolve({ dtype, bytes })),
   });
   const stored = (dtype: FloatDtype, of = values): EvaluationContext => raw(dtype, fromFloat32(dtype, of));
   const context = stored("F32");
 
   it("take rectangles, through scales", async () => {
-    const expr = scale(columns(scale(rows(read("w"), 2, 3), 2), 1, 2), 0.5);
+    const expr = scale(columnsOf(scale(rowsOf(read("w"), 2, 3), 2), 1, 2), 0.5);
     expect(printExpr(expr)).toBe("scale(columns(scale(rows(w, 2..4), 2), 1..2), 0.5)");
-    expect(regionOf(expr, shapes)).toBeNull();
+    expect(rectangleOf(expr, shapes)).toBeNull();
     expect(originOf(expr, shapes)).toEqual({
       key: "w",
       rowStart: 2,
@@ -138,31 +134,31 @@ describe("expressions", () => {
   });
 
   it("know their shapes", () => {
-    expect(givesShape(rows(read("b"), 0, 2), [2], shapes)).toBe(true);
-    expect(givesShape(rows(read("w"), 0, 2), [2, 3], shapes)).toBe(false);
+    expect(givesShape(rowsOf(read("b"), 0, 2), [2], shapes)).toBe(true);
+    expect(givesShape(rowsOf(read("w"), 0, 2), [2, 3], shapes)).toBe(false);
     expect(givesShape(normal(1, "s", 2), [3, 4], shapes)).toBe(false);
-    expect(() => givesShape(rows(fill(0), 0, 1), [1, 4], shapes)).toThrow(
+    expect(() => givesShape(rowsOf(fill(0), 0, 1), [1, 4], shapes)).toThrow(
       "plan takes a part of drawn values: rows(fill(0), 0..0)",
     );
-    expect(() => givesShape(rows(read("w"), 4, 3), [3, 4], shapes)).toThrow("plan takes rows of w 4..6 of 6");
+    expect(() => givesShape(rowsOf(read("w"), 4, 3), [3, 4], shapes)).toThrow("plan takes rows of w 4..6 of 6");
     expect(() => givesShape(read("x"), [3, 4], shapes)).toThrow("plan reads x, which the source does not have");
   });
 
   it("copies are the source's bytes, whatever they mean", async () => {
     const bytes = Uint8Array.from({ length: 48 }, (_, i) => 255 - i);
     for (const dtype of ["BF16", "F16"] as const) {
-      const copy = await evaluate(columns(rows(read("w"), 1, 2), 2, 2), [2, 2], dtype, raw(dtype, bytes));
+      const copy = await evaluateExpr(columnsOf(rowsOf(read("w"), 1, 2), 2, 2), [2, 2], dtype, raw(dtype, bytes));
       expect([...copy]).toEqual([243, 242, 241, 240, 235, 234, 233, 232]);
       // Whole rows are a view: nothing is copied.
-      expect((await evaluate(rows(read("w"), 0, 3), [3, 4], dtype, raw(dtype, bytes))).buffer).toBe(bytes.buffer);
+      expect((await evaluateExpr(rowsOf(read("w"), 0, 3), [3, 4], dtype, raw(dtype, bytes))).buffer).toBe(bytes.buffer);
     }
   });
 
   it("power-of-two scales only touch the exponent, in any dtype; others round once", async () => {
     for (const dtype of ["BF16", "F16", "F32"] as const) {
-      const doubled = await evaluate(scale(read("w"), 8), [6, 4], dtype, stored(dtype));
+      const doubled = await evaluateExpr(scale(read("w"), 8), [6, 4], dtype, stored(dtype));
       expect(toFloat32(dtype, doubled)).toEqual(values.map((x) => 8 * x));
-      const third = await evaluate(scale(read("w"), 1 / 3), [6, 4], dtype, stored(dtype));
+      const third = await evaluateExpr(scale(read("w"), 1 / 3), [6, 4], dtype, stored(dtype));
       expect(third).toEqual(
         fromFloat32(
           dtype,
@@ -176,13 +172,13 @@ describe("expressions", () => {
 
   it("refuse what float16 cannot hold", async () => {
     const large = values.map((x) => 4000 * x);
-    await expect(evaluate(scale(read("w"), 2), [6, 4], "F16", stored("BF16", large))).rejects.toThrow(
+    await expect(evaluateExpr(scale(read("w"), 2), [6, 4], "F16", stored("BF16", large))).rejects.toThrow(
       "does not fit into float16",
     );
-    await expect(evaluate(read("w"), [6, 4], "F16", stored("BF16", large))).rejects.toThrow(
+    await expect(evaluateExpr(read("w"), [6, 4], "F16", stored("BF16", large))).rejects.toThrow(
       "does not fit into float16",
     );
-    await expect(evaluate(rows(read("w"), 0, 2), [2, 4], "F16", stored("BF16", large))).resolves.toHaveLength(16);
+    await expect(evaluateExpr(rowsOf(read("w"), 0, 2), [2, 4], "F16", stored("BF16", large))).resolves.toHaveLength(16);
   });
 
   it("scale, fill and repeat normal rows", async () => {

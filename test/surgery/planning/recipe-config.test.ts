@@ -1,12 +1,12 @@
 import { describe, expect, it } from "vitest";
-import { parseRecipeConfig, recipeSchema } from "../../../src/base/schemas/index.js";
+import { parseRecipeConfig, recipeConfigSchema } from "../../../src/base/schemas/index.js";
 import { recipeDefaults, upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { noiseOf, noiseWords, recipeFromConfig } from "../../../src/surgery/planning/recipe-config.js";
 import { lineOf } from "../../support/line.js";
 
 describe("recipe files", () => {
   it("have the defaults that recipes have", () => {
-    expect(recipeFromConfig(recipeSchema.parse({ recipe: "E8G1T2" }))).toEqual({
+    expect(recipeFromConfig(recipeConfigSchema.parse({ recipe: "E8G1T2" }))).toEqual({
       ...recipeDefaults,
       expansion: 8,
       granularity: 1,

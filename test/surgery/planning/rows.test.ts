@@ -1,37 +1,34 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { floatBytes, fromFloat32, type FloatDtype } from "../../../src/files/numeric/dtype.js";
+import { evaluateExpr, evaluateRectangle } from "../../../src/surgery/planning/evaluate.js";
 import {
-  evaluate,
-  evaluateArea,
-  evaluateRows,
-  regionsOfWhole,
-  type EvaluationContext,
-} from "../../../src/surgery/planning/evaluate.js";
-import {
-  columns,
+  columnsOf,
   concat,
   fill,
-  mean,
+  meanOf,
   normal,
   pad,
   offset,
   permuteRows,
   read,
-  rows,
+  rowsOf,
   scale,
   sizeOf,
   type Expr,
 } from "../../../src/surgery/planning/expr.js";
 import { halvesTable, lookUp } from "../../../src/surgery/planning/table.js";
-import { eachRows, remembered } from "../../../src/surgery/planning/values.js";
+import { remembered, type EvaluationContext } from "../../../src/surgery/planning/evaluation.js";
+import { eachRows } from "../../../src/surgery/planning/units.js";
+import { valuesOf } from "../../../src/surgery/planning/values.js";
+import { evaluateRows, rectanglesOfWhole } from "./fixtures.js";
 
 const shapes = new Map([["w", [48, 20]]]);
 const values = Float32Array.from({ length: 960 }, (_, i) => Math.sin(i) * 3);
 
 function contextOf(dtype: FloatDtype, inMemoryGiven: boolean): EvaluationContext {
   const parents = [1, 2, 3].map((factor) =>
-    regionsOfWhole(shapes, () =>
+    rectanglesOfWhole(shapes, () =>
       Promise.resolve({
         dtype,
         bytes: fromFloat32(
@@ -41,15 +38,15 @@ function contextOf(dtype: FloatDtype, inMemoryGiven: boolean): EvaluationContext
       }),
     ),
   );
-  const whole: EvaluationContext["readRegion"] = (region) => parents[region.source ?? 0]!(region);
+  const whole: EvaluationContext["readRectangle"] = (rectangle) => parents[rectangle.source ?? 0]!(rectangle);
   return {
     shapes,
     seed: 11,
     data,
-    known: new Map(),
+    cache: new Map(),
     dtypeOf: () => dtype,
-    readRegion: async (region, into) => {
-      const part = await whole(region);
+    readRectangle: async (rectangle, into) => {
+      const part = await whole(rectangle);
       if (!inMemoryGiven || into === undefined || into.byteLength < part.bytes.byteLength) return part;
       into.set(part.bytes);
       return { dtype, bytes: into.subarray(0, part.bytes.byteLength) };
@@ -59,26 +56,35 @@ function contextOf(dtype: FloatDtype, inMemoryGiven: boolean): EvaluationContext
 
 const exprs: [Expr, number[]][] = [
   [read("w"), [48, 20]],
-  [rows(read("w"), 5, 30), [30, 20]],
-  [columns(read("w"), 3, 11), [48, 11]],
-  [scale(columns(rows(read("w"), 2, 9), 1, 7), 1.7), [9, 7]],
+  [rowsOf(read("w"), 5, 30), [30, 20]],
+  [columnsOf(read("w"), 3, 11), [48, 11]],
+  [scale(columnsOf(rowsOf(read("w"), 2, 9), 1, 7), 1.7), [9, 7]],
   [normal(0.3, "router", 3), [48, 20]],
   [scale(normal(0.3, "b"), 2), [48]],
   [fill(0.25), [48, 20]],
-  [offset(rows(read("w"), 3, 8), 1), [8, 20]],
+  [offset(rowsOf(read("w"), 3, 8), 1), [8, 20]],
   [permuteRows(scale(read("w"), 3), [2, 0, 3, 1]), [48, 20]],
-  [mean([rows(read("w"), 5, 12), scale(rows(read("w"), 20, 12), 3), rows(read("w"), 1, 12)], [1, 2, 0.3]), [12, 20]],
-  [concat([rows(read("w"), 40, 8), mean([rows(read("w"), 3, 5), rows(read("w"), 9, 5)], [1, 1])], "rows"), [13, 20]],
+  [
+    meanOf([rowsOf(read("w"), 5, 12), scale(rowsOf(read("w"), 20, 12), 3), rowsOf(read("w"), 1, 12)], [1, 2, 0.3]),
+    [12, 20],
+  ],
+  [
+    concat([rowsOf(read("w"), 40, 8), meanOf([rowsOf(read("w"), 3, 5), rowsOf(read("w"), 9, 5)], [1, 1])], "rows"),
+    [13, 20],
+  ],
   [
     scale(
-      concat([columns(read("w"), 7, 3), columns(read("w"), 2, 1), pad(columns(read("w"), 0, 4), 48, 6)], "columns"),
+      concat(
+        [columnsOf(read("w"), 7, 3), columnsOf(read("w"), 2, 1), pad(columnsOf(read("w"), 0, 4), 48, 6)],
+        "columns",
+      ),
       0.7,
     ),
     [48, 10],
   ],
   [{ op: "shuffle", of: read("w"), axis: "columns", stream: "s", undo: true }, [48, 20]],
-  [mean([read("w"), scale(read("w", 1), 3), read("w", 2)], [1, 1, 1]), [48, 20]],
-  [rows(mean([read("w"), read("w", 1)], [1, 1]), 4, 9), [9, 20]],
+  [meanOf([read("w"), scale(read("w", 1), 3), read("w", 2)], [1, 1, 1]), [48, 20]],
+  [rowsOf(meanOf([read("w"), read("w", 1)], [1, 1]), 4, 9), [9, 20]],
   [{ op: "data", name: "router", rowCount: 24, columnCount: 20, repeat: 2 }, [48, 20]],
 ];
 const data = new Map([["router", values.subarray(480)]]);
@@ -95,7 +101,7 @@ describe("rows", () => {
         fc.nat(9),
         async ([expr, shape], dtype, from, cuts, inMemoryGiven, room) => {
           const context = contextOf(from, inMemoryGiven);
-          const whole = await evaluate(expr, shape, dtype, context);
+          const whole = await evaluateExpr(expr, shape, dtype, context);
           const rowBytes = (shape[1] ?? 1) * floatBytes[dtype];
           const bounds = [0, ...cuts.map((cut) => cut % shape[0]!).sort((a, b) => a - b), shape[0]!];
           const parts: Uint8Array[] = [];
@@ -114,9 +120,9 @@ describe("rows", () => {
     for (const [expr, shape] of exprs) {
       if (shape.length === 1) continue;
       const context = contextOf("F32", false);
-      const whole = new Float32Array((await evaluate(expr, shape, "F32", context)).slice().buffer);
+      const whole = new Float32Array((await evaluateExpr(expr, shape, "F32", context)).slice().buffer);
       const area = { rowStart: 2, rowCount: 5, columnStart: 1, columnCount: 4 };
-      const part = new Float32Array((await evaluateArea(expr, shape, area, "F32", context)).slice().buffer);
+      const part = new Float32Array((await evaluateRectangle(expr, shape, area, "F32", context)).slice().buffer);
       expect([...part]).toEqual(
         Array.from({ length: 20 }, (_, i) => whole[(2 + Math.floor(i / 4)) * shape[1]! + 1 + (i % 4)]),
       );
@@ -127,7 +133,7 @@ describe("rows", () => {
     const at = async (expr: Expr): Promise<number[]> => [
       ...new Float32Array((await evaluateRows(expr, [48, 20], 5, 1, "F32", contextOf("F32", false))).slice().buffer),
     ];
-    expect(await at(mean([read("w"), read("w", 2)], [1, 1]))).toEqual(
+    expect(await at(meanOf([read("w"), read("w", 2)], [1, 1]))).toEqual(
       [...values.subarray(100, 120)].map((value) => Math.fround((value + Math.fround(3 * value)) / 2)),
     );
     expect(await at({ op: "data", name: "router", rowCount: 24, columnCount: 20, repeat: 2 })).toEqual([
@@ -140,7 +146,7 @@ describe("rows", () => {
 
   it("are reordered within every run", async () => {
     const found = new Float32Array(
-      (await evaluate(permuteRows(read("w"), [2, 0, 1]), [48, 20], "F32", contextOf("F32", false))).slice().buffer,
+      (await evaluateExpr(permuteRows(read("w"), [2, 0, 1]), [48, 20], "F32", contextOf("F32", false))).slice().buffer,
     );
     [2, 0, 1, 5, 3, 4].forEach((from, row) =>
       expect(found.subarray(row * 20, (row + 1) * 20)).toEqual(values.subarray(from * 20, (from + 1) * 20)),
@@ -148,47 +154,47 @@ describe("rows", () => {
   });
 
   it("of an average are the weighted means, and exactly the operand where all are equal, down to the sign of a zero", async () => {
-    const part = (start: number): Expr => rows(read("w"), start, 4);
+    const part = (start: number): Expr => rowsOf(read("w"), start, 4);
     const context = contextOf("F32", false);
     const found = new Float32Array(
-      (await evaluate(mean([part(0), part(4), part(8)], [1, 2, 5]), [4, 20], "F32", context)).slice().buffer,
+      (await evaluateExpr(meanOf([part(0), part(4), part(8)], [1, 2, 5]), [4, 20], "F32", context)).slice().buffer,
     );
     found.forEach((value, i) =>
       expect(value).toBe(Math.fround((values[i]! + 2 * values[i + 80]! + 5 * values[i + 160]!) / 8)),
     );
     for (const count of [2, 3, 7, 60]) {
-      const equal = mean(
+      const equal = meanOf(
         Array.from({ length: count }, () => scale(part(0), -1)),
         Array.from({ length: count }, () => 1),
       );
-      const bytes = await evaluate(equal, [4, 20], "F32", context);
-      expect(Buffer.compare(bytes, await evaluate(scale(part(0), -1), [4, 20], "F32", context))).toBe(0);
+      const bytes = await evaluateExpr(equal, [4, 20], "F32", context);
+      expect(Buffer.compare(bytes, await evaluateExpr(scale(part(0), -1), [4, 20], "F32", context))).toBe(0);
     }
   });
 
   it("that were joined from parts are the whole again, and a shuffle taken back is none", async () => {
     const context = contextOf("F32", false);
-    const whole = await evaluate(read("w"), [48, 20], "F32", context);
+    const whole = await evaluateExpr(read("w"), [48, 20], "F32", context);
     const same = async (expr: Expr): Promise<void> =>
-      expect(Buffer.compare(await evaluate(expr, [48, 20], "F32", context), whole)).toBe(0);
-    await same(concat([rows(read("w"), 0, 5), rows(read("w"), 5, 1), rows(read("w"), 6, 42)], "rows"));
-    await same(concat([columns(read("w"), 0, 19), columns(read("w"), 19, 1)], "columns"));
+      expect(Buffer.compare(await evaluateExpr(expr, [48, 20], "F32", context), whole)).toBe(0);
+    await same(concat([rowsOf(read("w"), 0, 5), rowsOf(read("w"), 5, 1), rowsOf(read("w"), 6, 42)], "rows"));
+    await same(concat([columnsOf(read("w"), 0, 19), columnsOf(read("w"), 19, 1)], "columns"));
     for (const axis of ["rows", "columns"] as const) {
       const there: Expr = { op: "shuffle", of: read("w"), axis, stream: "s" };
-      expect(Buffer.compare(await evaluate(there, [48, 20], "F32", context), whole)).not.toBe(0);
+      expect(Buffer.compare(await evaluateExpr(there, [48, 20], "F32", context), whole)).not.toBe(0);
       await same({ op: "shuffle", of: there, axis, stream: "s", undo: true });
     }
   });
 
   it("of operands that do not fit together are a defect", async () => {
     const context = contextOf("F32", false);
-    expect(() => sizeOf(mean([rows(read("w"), 0, 4), rows(read("w"), 0, 5)], [1, 1]), shapes)).toThrow(
+    expect(() => sizeOf(meanOf([rowsOf(read("w"), 0, 4), rowsOf(read("w"), 0, 5)], [1, 1]), shapes)).toThrow(
       "plan averages what has different sizes: mean(rows(w, 0..3), rows(w, 0..4))",
     );
-    expect(() => sizeOf(concat([rows(read("w"), 0, 4), read("w")], "columns"), shapes)).toThrow(
+    expect(() => sizeOf(concat([rowsOf(read("w"), 0, 4), read("w")], "columns"), shapes)).toThrow(
       "plan joins what does not fit together: concat(columns: rows(w, 0..3), w)",
     );
-    await expect(evaluate(concat([fill(1), read("w")], "rows"), [49, 20], "F32", context)).rejects.toThrow(
+    await expect(evaluateExpr(concat([fill(1), read("w")], "rows"), [49, 20], "F32", context)).rejects.toThrow(
       "plan joins what does not fit together",
     );
   });
@@ -227,7 +233,12 @@ describe("sums over whole tensors", () => {
   it("visit every value once, in order, and are kept", async () => {
     const context = contextOf("F32", false);
     let sum = 0;
-    await eachRows(scale(read("w"), 2), [48, 20], context, (part) => part.forEach((value) => (sum += value)));
+    await eachRows(
+      scale(read("w"), 2),
+      [48, 20],
+      (...of) => valuesOf(...of, context),
+      (part) => part.forEach((value) => (sum += value)),
+    );
     expect(sum).toBeCloseTo(2 * values.reduce((a, b) => a + b, 0), 6);
     let computed = 0;
     const compute = (): Promise<number> => Promise.resolve(++computed);

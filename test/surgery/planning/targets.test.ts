@@ -3,7 +3,7 @@ import type { DecoderSpec } from "../../../src/model/decoder/types.js";
 import type { RouterOrder } from "../../../src/model/decoder/types.js";
 import { planUpcycle } from "../../../src/surgery/planning/plan.js";
 import { upcycleRecipe, type TargetFamily } from "../../../src/surgery/planning/recipe.js";
-import { holders } from "../../../src/surgery/planning/survey.js";
+import { holders } from "../../support/holders.js";
 import { denseSpec } from "./fixtures.js";
 import { lineOf } from "../../support/line.js";
 
