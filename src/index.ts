@@ -14,8 +14,8 @@
  * ```
  *
  * Long operations (conversions, exports, trainings, studies) are async generators: `for await` hears their typed
- * events, `resultOf` runs one to its end and returns what it made. Failures that a caller can cause are `UpcycleError`s; paths are relative to the working folder; nothing is written to
- * the console.
+ * events, `resultOf` runs one to its end and returns what it made. Failures that a caller can cause are
+ * `UpcycleError`s; paths are relative to the working folder; nothing is written to the console.
  */
 
 // Errors.

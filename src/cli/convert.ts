@@ -32,6 +32,7 @@ import {
   requireBeforehand,
   type DtypeName,
   type MakeFlags,
+  type Shown,
 } from "./workflow.js";
 
 interface ConvertFlags extends MakeFlags, RecipeFlags {
@@ -135,7 +136,7 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
     routerDtype: dtypeOf(flags.routerDtype),
     maxShardBytes: flags.shardSize,
   });
-  const shown: Parameters<typeof carryOut<ConversionPlan, ConversionDetails>>[3] = {
+  const shown: Shown<ConversionPlan, ConversionDetails> = {
     facts,
     planLines: (planned) => [
       ...explainPlan(planned.plan, surgery.sources.map(sourceName)),

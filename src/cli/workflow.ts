@@ -75,13 +75,13 @@ interface Running {
 }
 
 /** How a command shows what was planned and made. */
-interface Shown<Planned extends PlannedModel, Details> {
+export interface Shown<Planned extends PlannedModel, Details> {
   /** Keys of the JSON. */
-  facts(planned: Planned): Record<string, unknown>;
+  readonly facts: (planned: Planned) => Record<string, unknown>;
   /** The plan for people, before lines are folded. */
-  planLines(planned: Planned): readonly string[];
+  readonly planLines: (planned: Planned) => readonly string[];
   /** What was made, for people. */
-  madeLines(result: WorkflowResult<Planned, Details>, columns: number): readonly string[];
+  readonly madeLines: (result: WorkflowResult<Planned, Details>, columns: number) => readonly string[];
 }
 
 /** Carries out a surgery, or plans it for a dry run, and shows what came of it. */

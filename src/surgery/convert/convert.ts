@@ -22,6 +22,7 @@ import {
   type MakeEvent,
   type MakeOptions,
   type PlannedModel,
+  type PreparedWork,
   type SourceOptions,
   type Surgery,
 } from "./make.js";
@@ -30,7 +31,6 @@ import { readParentCard } from "./parent-card.js";
 import { adapterFacts, adapterWords, sourceName, sourceOf } from "./parents.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
 import { toolVersion } from "./version.js";
-import type { Work } from "./work.js";
 
 /** What to upcycle, and how; `source` is the dense base. */
 export interface UpcycleOptions extends SourceOptions {
@@ -70,15 +70,15 @@ export type Conversion = MadeModel<ConversionPlan, ConversionDetails>;
 export function upcycling(options: UpcycleOptions): Surgery<ConversionPlan, ConversionDetails> {
   const { source, parents = [], recipe, routerRows } = options;
   const sources = [source, ...parents] as const;
-  const isMeasured = recipe.scaling === "calibrated" || hasPrompts(recipe);
+  const [calibrates, prompts] = [needsCalibration(recipe), hasPrompts(recipe) && routerRows === undefined];
   return {
     sources,
-    plansByMeasuring: recipe.scaling === "calibrated",
+    plansByMeasuring: calibrates,
     plan: (opened) => planFor(opened, options),
     requireComplete,
     prepare: (opened, planned) => prepare(opened, planned, sources.map(sourceName)),
     card: ({ card }, preservation) => modelCard({ ...card, preservation }),
-    ...(isMeasured && routerRows === undefined ? { measured: (tools) => measured(options, tools) } : {}),
+    ...(calibrates || prompts ? { measured: (tools) => measured(options, tools) } : {}),
   };
 }
 
@@ -97,29 +97,30 @@ export function convertCheckpoint(
   return makeModel(upcycling(options), options);
 }
 
+/** Factors are to be measured, and were not yet. */
+function needsCalibration({ scaling, calibration }: UpcycleRecipe): boolean {
+  return scaling === "calibrated" && calibration === null;
+}
+
 /** Router rows first: calibration needs the router as it will be. What cannot be planned is refused before both. */
 async function* measured(
   options: UpcycleOptions,
   tools: MeasureTools,
 ): AsyncGenerator<MeasureEvent, Surgery<ConversionPlan, ConversionDetails>, undefined> {
   const { source, recipe } = options;
-  const isCalibrated = recipe.scaling === "calibrated";
-  await planConversion(isCalibrated ? { ...options, recipe: { ...recipe, scaling: "none" } } : options);
-  const routerRows = hasPrompts(recipe) ? yield* promptedRouter(source, recipe, tools) : undefined;
-  const complete = isCalibrated ? yield* calibratedRecipe(source, recipe, routerRows, tools) : recipe;
-  return upcyclingAsMeasured({ ...options, recipe: complete, routerRows });
-}
-
-function upcyclingAsMeasured(options: UpcycleOptions): Surgery<ConversionPlan, ConversionDetails> {
-  const { measured: _, ...surgery } = upcycling(options);
-  return surgery;
+  const calibrates = needsCalibration(recipe);
+  await planConversion(calibrates ? { ...options, recipe: { ...recipe, scaling: "none" } } : options);
+  const routerRows =
+    options.routerRows ?? (hasPrompts(recipe) ? yield* promptedRouter(source, recipe, tools) : undefined);
+  const complete = calibrates ? yield* calibratedRecipe(source, recipe, routerRows, tools) : recipe;
+  return upcycling({ ...options, recipe: complete, routerRows });
 }
 
 async function prepare(
   parents: readonly Checkpoint[],
   planned: ConversionPlan,
   names: readonly string[],
-): Promise<{ readonly work: Work; readonly details: ConversionDetails }> {
+): Promise<PreparedWork<ConversionDetails>> {
   const { plan, dtype, routerDtype, warnings } = planned;
   const card = await cardOf(parents, planned);
   const record = recordOf(plan, names, toolVersion, warnings);

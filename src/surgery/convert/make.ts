@@ -59,6 +59,12 @@ export interface MakeOptions extends ExecuteOptions {
   readonly acceptFinished?: boolean | undefined;
 }
 
+/** Work that is ready to be executed, and what the caller is told of it. */
+export interface PreparedWork<Details> {
+  readonly work: Work;
+  readonly details: Details;
+}
+
 /** One way of making a model folder: what it reads, what it plans, what it writes. */
 export interface Surgery<Planned extends PlannedModel, Details> {
   /** The models that are read, the base first. */
@@ -66,17 +72,17 @@ export interface Surgery<Planned extends PlannedModel, Details> {
   /** The plan has to know what is measured on text (`measured`), even if nothing is to be written. */
   readonly plansByMeasuring: boolean;
   /** Reads no weights but those that decide whether it can be done. Throws `input` for what cannot be done. */
-  plan(parents: readonly Checkpoint[]): Planned | Promise<Planned>;
+  readonly plan: (parents: readonly Checkpoint[]) => Planned | Promise<Planned>;
   /** Throws `input` for a plan that can be shown, not carried out. */
-  requireComplete?(planned: Planned): void;
+  readonly requireComplete?: (planned: Planned) => void;
   prepare(
     parents: readonly Checkpoint[],
     planned: Planned,
   ): Promise<{ readonly work: Work; readonly details: Details }>;
   /** The same surgery with what had to be measured on text; left out where nothing has. */
-  measured?(tools: MeasureTools): AsyncGenerator<MeasureEvent, Surgery<Planned, Details>, undefined>;
+  readonly measured?: (tools: MeasureTools) => AsyncGenerator<MeasureEvent, Surgery<Planned, Details>, undefined>;
   /** The text of the model card with what was measured on the finished model. */
-  card(made: MadeModel<Planned, Details>, preservation: PreservationReport): string;
+  readonly card: (made: MadeModel<Planned, Details>, preservation: PreservationReport) => string;
 }
 
 /** What would be made; writes nothing. Throws `input` for sources and settings that do not go together. */

@@ -18,12 +18,12 @@ import {
   type MadeModel,
   type MakeEvent,
   type PlannedModel,
+  type PreparedWork,
   type SourceOptions,
   type Surgery,
 } from "./make.js";
 import { sourceName } from "./parents.js";
 import { toolVersion } from "./version.js";
-import type { Work } from "./work.js";
 
 /** In a merged model's folder: how it was made. */
 export const mergeFile = "merge.json";
@@ -78,7 +78,7 @@ async function prepare(
   checkpoint: Checkpoint,
   planned: MergingPlan,
   name: string,
-): Promise<{ readonly work: Work; readonly details: MergeDetails }> {
+): Promise<PreparedWork<MergeDetails>> {
   const { plan, dtype } = planned;
   const card = await cardOf(checkpoint, planned);
   const work = {

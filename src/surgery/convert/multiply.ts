@@ -13,12 +13,12 @@ import {
   type MadeModel,
   type MakeEvent,
   type PlannedModel,
+  type PreparedWork,
   type SourceOptions,
   type Surgery,
 } from "./make.js";
 import { sourceName } from "./parents.js";
 import { toolVersion } from "./version.js";
-import type { Work } from "./work.js";
 
 /** What to multiply, and how; the source is an MoE model. */
 export interface MultiplySourceOptions extends SourceOptions {
@@ -68,7 +68,7 @@ async function prepare(
   checkpoint: Checkpoint,
   { plan, dtype, weightBytes, warnings }: MultiplyingPlan,
   name: string,
-): Promise<{ readonly work: Work; readonly details: MultiplyDetails }> {
+): Promise<PreparedWork<MultiplyDetails>> {
   const { recipe, source, target, expected } = plan;
   const card = await derivedCard(checkpoint, {
     title: `with ${recipe.copies} times the experts`,
