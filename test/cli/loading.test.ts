@@ -51,6 +51,7 @@ describe("starting", () => {
         "cli/commands.js",
         "cli/help.js",
         "cli/main.js",
+        "cli/signals.js",
         "cli/terminal.js",
       ]);
     },

@@ -3,10 +3,13 @@
  * names that a model folder holds (`files/formats/model-files.ts`), one by one. Folders are never removed with what is
  * in them, and links never followed.
  */
+import type { Stats } from "node:fs";
 import { lstat, readdir, rename, rmdir, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { inputError } from "../../base/errors.js";
 import { isCheckpointFile, isModelFile, recordFiles } from "../formats/model-files.js";
+import { requireNoDeadLink } from "./fs-errors.js";
+import { kindOf } from "./open.js";
 import { readJson } from "./ranges.js";
 
 /**
@@ -16,7 +19,7 @@ import { readJson } from "./ranges.js";
 export type Overwrite = boolean | "checkpoint";
 
 /** What has this name itself, not what a link leads to; null: nothing. */
-export async function entryAt(path: string): Promise<Awaited<ReturnType<typeof lstat>> | null> {
+export async function entryAt(path: string): Promise<Stats | null> {
   try {
     return await lstat(path);
   } catch (cause) {
@@ -48,12 +51,13 @@ export async function requireReplaceable(target: string, shownAs: string, overwr
   const found = await entryAt(target);
   if (found === null) return;
   if (found.isSymbolicLink()) {
+    await requireNoDeadLink(target, shownAs);
     throw inputError("this is a link, which a new folder would take the place of", {
       where: shownAs,
       hint: "name the folder that it leads to, or another one",
     });
   }
-  if (!found.isDirectory()) throw inputError("this is a file, expected a folder", { where: shownAs });
+  if (!found.isDirectory()) throw inputError(`this is ${kindOf(found)}, expected a folder`, { where: shownAs });
   if (found.dev !== (await lstat(dirname(target))).dev) {
     throw inputError("another disk is mounted here, so the folder itself cannot be replaced", {
       where: shownAs,

@@ -69,7 +69,7 @@ export function openMix(parts: readonly MixPart[], settings: BatchSettings): Bat
     }
   }
   const windows = parts.map(({ tokens }) => windowCount(tokens.length, sequence));
-  const orders = parts.map(() => ({ epoch: -1, order: new Int32Array(0) }));
+  const orders = parts.map((): { epoch: number; order: Int32Array } => ({ epoch: -1, order: new Int32Array(0) }));
   const weights = shares(parts);
   // Batches are mostly read one after another, and now and then the last one again, so two places to start counting
   // from are enough.

@@ -71,7 +71,7 @@ describe("carried files", () => {
     const dir = folder({ "tokenizer.json": "{}" });
     truncateSync(join(dir, "tokenizer.json"), 3e8);
     expect((await failure(findCarried(dir))).line).toContain(
-      "tokenizer.json: the file has 300 MB, more than 256 MB; it would go along with the new model",
+      "tokenizer.json: file has 300 MB, the limit for this is 256 MB",
     );
   });
 
@@ -81,7 +81,7 @@ describe("carried files", () => {
       "tokenizer_config.json": `{"chat_template": ${"[".repeat(1e5)}${"]".repeat(1e5)}}`,
     });
     expect((await failure(findCarried(deep))).line).toContain(
-      "tokenizer_config.json or special_tokens_map.json: a value nests too deeply",
+      "tokenizer_config.json: lists and objects are nested more than 500 levels deep",
     );
     expect((await failure(findCarried(folder({ "tokenizer.json": "{" })))).line).toContain(
       "tokenizer.json: not valid JSON",

@@ -524,7 +524,7 @@ describe("wrong answers", () => {
   test("names, sizes and checksums that are none name no file, inside the cache or elsewhere", async () => {
     const entry = listed(["x", weights]);
     const bad = [
-      "../..",
+      "..",
       ".",
       "../x",
       "/etc/passwd",

@@ -69,7 +69,7 @@ describe("stageForAttempts", () => {
       expect((await failure(stageForAttempts(".", { overwrite: true }))).line).toBe(
         ".: this is the working folder, which a new one would replace; choose a folder to be made, such as ./model",
       );
-      expect((await failure(stageForAttempts("../..", { overwrite: true }))).line).toContain(
+      expect((await failure(stageForAttempts("..", { overwrite: true }))).line).toContain(
         "the working folder lies inside this folder, which a new one would replace",
       );
       const beside = await stageForAttempts("../inside2");

@@ -118,7 +118,7 @@ describe("the whole of a file", () => {
 
   test("under a name with newlines is named in one line", async () => {
     expect(await line(readText(path("two\nlines")))).toBe(
-      `${path("two lines")}: cannot open file: no such file or folder`,
+      `${path("two\\nlines")}: cannot open file: no such file or folder`,
     );
   });
 });

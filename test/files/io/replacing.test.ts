@@ -99,7 +99,7 @@ describe("the files of a model folder", () => {
     "models.safetensors",
     "config.json.bak",
     "config.yaml",
-    "../..",
+    "..",
     ".thesis.txt.partial-123",
     "x\nconfig.json",
     "config.json\n",

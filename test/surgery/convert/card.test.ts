@@ -80,7 +80,7 @@ describe("readParentCard", () => {
   });
 
   it("takes a path on a disk for no name on the Hub", async () => {
-    for (const path of ["/home/me/model", "./a/b", "model", "a/b/c", "../..", "C:\\models\\x", "a b/c"]) {
+    for (const path of ["/home/me/model", "./a/b", "model", "a/b/c", "..", "C:\\models\\x", "a b/c"]) {
       expect((await readParentCard(folder({}), { _name_or_path: path })).repository).toBeNull();
     }
   });

@@ -21,7 +21,7 @@ async function read(source: CorpusSource): Promise<CorpusDocument[]> {
 /** Writes a file below the test's folder and gives its path. */
 async function file(name: string, content: string | Uint8Array): Promise<string> {
   const path = join(folder, name);
-  await mkdir(join(path, "../.."), { recursive: true });
+  await mkdir(join(path, ".."), { recursive: true });
   await writeFile(path, content);
   return path;
 }
