@@ -15,6 +15,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { randomStream } from "../dist/base/random.js";
+import { resultOf } from "../dist/base/events.js";
 import { convertCheckpoint } from "../dist/surgery/convert/convert.js";
 import { toolVersion } from "../dist/surgery/convert/version.js";
 import { upcycleRecipe } from "../dist/surgery/planning/recipe.js";
@@ -46,7 +47,8 @@ const script = `
   import { convertCheckpoint } from ${JSON.stringify(new URL("../dist/surgery/convert/convert.js", import.meta.url).href)};
   const [, out, threads] = process.argv.slice(1);
   try {
-    await convertCheckpoint({ ...${JSON.stringify(options)}, out, threads: Number(threads), onEvent: ({ type }) => writeSync(1, type === "progress" ? "." : type[0]) });
+    const options = { ...${JSON.stringify(options)}, out, threads: Number(threads) };
+    for await (const { type } of convertCheckpoint(options)) writeSync(1, type === "progress" ? "." : type[0]);
   } catch (error) {
     writeSync(1, "\\n" + (error.line ?? error.stack));
     process.exit(error.exitCode ?? 70);
@@ -85,7 +87,7 @@ const counts = { kills: 0, conversions: 0, resumed: 0, killedWhileStarting: 0, k
 try {
   await writeSource(source, sourceSpec({ layers: 2, hidden: 256, inner: 704, vocab: 2048, heads: 4, kvHeads: 2 }));
   const reference = join(folder, "reference");
-  await convertCheckpoint({ ...options, out: reference });
+  await resultOf(convertCheckpoint({ ...options, out: reference }));
   const expected = hashes(reference);
   const chunks = (await attempt(join(folder, "count"), 1, Infinity, 0)).text.length;
   while (counts.kills < Number(flags.kills)) {

@@ -3,20 +3,26 @@
  * and measures it:
  *
  * ```js
- * import { compareModels, convertCheckpoint, onnxruntimeBackend, openModel, upcycleRecipe } from "upcycle";
- * await convertCheckpoint({ source: "dense", recipe: upcycleRecipe("E8G1T2"), out: "moe" });
+ * import { compareModels, convertCheckpoint, onnxruntimeBackend, openModel, resultOf, upcycleRecipe } from "upcycle";
+ * await resultOf(convertCheckpoint({ source: "dense", recipe: upcycleRecipe("E8G1T2"), out: "moe" }));
  * const models = await Promise.all(["dense", "moe"].map((dir) => openModel(dir, onnxruntimeBackend, 1)));
- * const { maxAbsLogitDiff } = await compareModels(models[0], models[1], Int32Array.of(1, 2, 3, 4), { sequence: 3, limitTokens: 3 });
+ * const [dense, moe] = models;
+ * const tokens = Int32Array.of(1, 2, 3, 4);
+ * const { maxAbsLogitDiff } = await compareModels(dense, moe, tokens, { sequence: 3, limitTokens: 3 });
  * console.log(maxAbsLogitDiff);
  * await Promise.all(models.map((model) => model.close()));
  * ```
  *
- * Failures that a caller can cause are `UpcycleError`s; paths are relative to the working folder; nothing is written to
- * the console.
+ * Long operations (conversions, exports, trainings, studies) are async generators: `for await` hears their typed
+ * events, `resultOf` runs one to its end and returns what it made. Failures that a caller can cause are
+ * `UpcycleError`s; paths are relative to the working folder; nothing is written to the console.
  */
 
 // Errors.
 export { UpcycleError, exitCodes, type Failure, type FailureKind } from "./base/errors.js";
+
+// Long operations are async generators of typed events; this runs one to its end.
+export { resultOf } from "./base/events.js";
 
 // What a decoder is: the description that everything else interprets.
 export { configFromSpec, specFromConfig, stringifyConfig, type ConfigDtype } from "./model/decoder/config.js";
@@ -93,31 +99,27 @@ export { servingOf, type Program, type Serving, type Support } from "./surgery/p
 export {
   convertCheckpoint,
   planConversion,
+  upcycling,
   type Conversion,
   type ConversionPlan,
-  type ConvertEvent,
   type ConvertOptions,
 } from "./surgery/convert/convert.js";
+export { mergeCheckpoint, merging, planMerging, type MergeOptions } from "./surgery/convert/merge.js";
+export { multiplyExperts, multiplying, planMultiplying, type MultiplyOptions } from "./surgery/convert/multiply.js";
+export type { MadeModel, MakeEvent, PlannedModel, Surgery } from "./surgery/convert/make.js";
 export {
-  mergeCheckpoint,
-  planMerging,
-  type MergeEvent,
-  type MergeOptions,
-  type Merged,
-  type MergingPlan,
-} from "./surgery/convert/merge.js";
-export {
-  multiplyExperts,
-  planMultiplying,
-  type Multiplied,
-  type MultiplyEvent,
-  type MultiplyingPlan,
-  type MultiplyOptions,
-} from "./surgery/convert/multiply.js";
+  makeByWorkflow,
+  planByWorkflow,
+  type WorkflowEvent,
+  type WorkflowOptions,
+  type WorkflowResult,
+  type WorkflowTools,
+} from "./surgery/convert/workflow.js";
 export type { MultiplyPlan, MultiplyRecipe } from "./surgery/planning/multiply.js";
 export type { MergeChoice, MergePlan } from "./surgery/planning/merge.js";
 export {
   exportOnnx,
+  type ExportEvent,
   type Exported,
   type ExportKind,
   type ExportOptions,

@@ -1,6 +1,7 @@
 /** `upcycle export-onnx` */
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
+import { resultOf } from "../base/events.js";
 import { bytes, compact, duration, percent, wrap } from "../base/format.js";
 import { exportOnnx, requireOnnxPlace, type ExportKind, type WeightPlace } from "../surgery/convert/export-onnx.js";
 import type { NamedPort } from "../graph/programs/export.js";
@@ -66,9 +67,9 @@ async function execute(name: string, flags: ExportFlags): Promise<void> {
   await requireOnnxPlace(out, overwrite);
   const source = await modelSource(name, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "removing what was begun" });
-  const onProgress = (written: number, total: number): void =>
-    terminal.progress(`${percent(written / total, 3)} of ${bytes(total, 3)}  writing`);
-  const made = await exportOnnx({ source, out, graph, weights, overwrite, signal, onProgress });
+  const made = await resultOf(exportOnnx({ source, out, graph, weights, overwrite, signal }), ({ done, total }) =>
+    terminal.progress(`${percent(done / total, 3)} of ${bytes(total, 3)}  writing`),
+  );
   if (json) return terminal.json({ ...made, graph });
   terminal.settle();
   const shown = (ports: readonly NamedPort[]): string =>

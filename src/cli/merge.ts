@@ -2,30 +2,29 @@
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { bytes, compact, duration, folded } from "../base/format.js";
-import type { WriteDtype } from "../files/checkpoint/write.js";
-import { mergeCheckpoint, planMerging, type MergingPlan } from "../surgery/convert/merge.js";
+import { merging, type MergingPlan } from "../surgery/convert/merge.js";
 import { countParams } from "../model/cost/params.js";
 import { largest } from "../files/io/open.js";
 import { readJson } from "../files/io/ranges.js";
+import type { WorkflowResult } from "../surgery/convert/workflow.js";
 import type { MergeChoice } from "../surgery/planning/merge.js";
 import { openContext, shownPath } from "./context.js";
 import { askedModel, modelSource, orAdapted } from "./model-folder.js";
-import { byteSize, oneOf, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
-import { conversionView } from "./progress.js";
-import { requireBeforehand } from "./proof.js";
+import { byteSize, oneOf, wholeNumber, withExample, withJson } from "./options.js";
+import {
+  carryOut,
+  countedFiles,
+  dtypeName,
+  dtypeNames,
+  dtypeOf,
+  requireBeforehand,
+  type MakeFlags,
+} from "./workflow.js";
 
-interface MergeFlags extends CommonFlags {
-  readonly out?: string;
+interface MergeFlags extends MakeFlags {
   readonly expert?: number;
   readonly weights?: string;
-  readonly dtype?: keyof typeof dtypes;
-  readonly shardSize?: number;
-  readonly overwrite?: boolean;
-  readonly dryRun?: boolean;
 }
-
-const dtypes = { float32: "F32", bfloat16: "BF16", float16: "F16" } as const satisfies Record<string, WriteDtype>;
-const dtypeNames = Object.keys(dtypes) as (keyof typeof dtypes)[];
 
 export function mergeCommand(): Command {
   const command = new Command("merge")
@@ -54,48 +53,19 @@ export function mergeCommand(): Command {
 
 async function execute(model: string, flags: MergeFlags, command: Command): Promise<void> {
   const choice = await choiceOf(flags);
-  const { out, threads, overwrite } = flags;
-  if (out === undefined && flags.dryRun !== true)
+  const { threads = 1, shardSize } = flags;
+  if (flags.out === undefined && flags.dryRun !== true)
     return command.error("error: required option '--out <dir>' not specified");
   await requireBeforehand([await askedModel(model)], flags);
   const source = await modelSource(model, flags.json);
-  const { terminal, json, signal } = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
-  const options = { source, choice, dtype: flags.dtype && dtypes[flags.dtype], maxShardBytes: flags.shardSize };
-  if (flags.dryRun === true) {
-    const planned = await planMerging(options);
-    if (json) terminal.json({ dryRun: true, ...facts(planned) });
-    else
-      terminal.out(
-        [
-          ...lines(planned),
-          ...planned.warnings.map((warning) => `warning: ${warning}`),
-          "dry run: nothing was written",
-        ].flatMap((line) => folded(line, terminal.columns)),
-      );
-    return;
-  }
-  const made = await mergeCheckpoint({
-    ...options,
-    out: out!,
-    threads,
-    overwrite,
-    signal,
-    onEvent: conversionView(terminal, "merging"),
-  });
-  if (json)
-    return terminal.json({
-      dryRun: false,
-      model: made.dir,
-      weightFiles: made.weightFiles,
-      seconds: made.seconds,
-      ...facts(made),
-    });
-  const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
-  terminal.out([
-    ...lines(made).flatMap((line) => folded(line, terminal.columns)),
-    `${files} written in ${duration(made.seconds)}`,
-    `model: ${shownPath(made.dir)}`,
-  ]);
+  const context = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
+  const surgery = merging({ source, choice, dtype: dtypeOf(flags.dtype), maxShardBytes: shardSize });
+  const running = {
+    threads: { prompts: threads, calibration: threads, writing: threads, proof: threads },
+    report: false,
+    doing: "merging",
+  };
+  await carryOut(surgery, flags, running, { facts, planLines, madeLines }, context);
 }
 
 async function choiceOf({ expert, weights }: MergeFlags): Promise<MergeChoice> {
@@ -127,7 +97,7 @@ function facts({ plan, dtype, weightBytes, warnings }: MergingPlan): Record<stri
     choice,
     how,
     kept,
-    dtype: dtypeNames.find((name) => dtypes[name] === dtype),
+    dtype: dtypeName(dtype),
     weightBytes,
     warnings,
     params: countParams(target),
@@ -141,6 +111,18 @@ function lines({ plan, dtype, weightBytes }: MergingPlan): string[] {
   return [
     `${source.family} to ${target.family}: ${how}`,
     `function: ${kept}`,
-    `${params}; ${bytes(weightBytes, 3)} as ${dtypeNames.find((name) => dtypes[name] === dtype)}`,
+    `${params}; ${bytes(weightBytes, 3)} as ${dtypeName(dtype)}`,
+  ];
+}
+
+function planLines(planned: MergingPlan): string[] {
+  return [...lines(planned), ...planned.warnings.map((warning) => `warning: ${warning}`)];
+}
+
+function madeLines({ made }: WorkflowResult<MergingPlan, unknown>, columns: number): string[] {
+  return [
+    ...lines(made).flatMap((line) => folded(line, columns)),
+    `${countedFiles(made.weightFiles)} written in ${duration(made.seconds)}`,
+    `model: ${shownPath(made.dir)}`,
   ];
 }

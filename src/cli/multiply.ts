@@ -2,33 +2,26 @@
 import { inputError } from "../base/errors.js";
 import { bytes, compact, duration, folded } from "../base/format.js";
 import type { ModelSource } from "../files/checkpoint/model-source.js";
-import type { WriteDtype } from "../files/checkpoint/write.js";
-import { multiplyExperts, planMultiplying, type MultiplyingPlan } from "../surgery/convert/multiply.js";
+import { multiplying, type MultiplyingPlan } from "../surgery/convert/multiply.js";
+import type { WorkflowResult } from "../surgery/convert/workflow.js";
 import { countParams } from "../model/cost/params.js";
 import { explainExpectation } from "../surgery/planning/explain.js";
 import type { MultiplyRecipe } from "../surgery/planning/multiply.js";
-import type { openContext } from "./context.js";
-import { shownPath } from "./context.js";
+import { shownPath, type CommandContext } from "./context.js";
 import { defaultThreads } from "./options.js";
-import { conversionView } from "./progress.js";
-import { proofLines, prove, requireText } from "./proof.js";
+import { carryOut, countedFiles, dtypeName, dtypeOf, proofLines, type MakeFlags } from "./workflow.js";
 
-export interface MultiplyFlags {
+/** The flags of `convert` that mean something with `--expert-multiply`. */
+export interface MultiplyFlags extends MakeFlags {
   readonly expertMultiply?: number;
   readonly topk?: number;
   readonly routerStd?: number;
   readonly seed?: number;
-  readonly out?: string;
-  readonly shardSize?: number;
-  readonly overwrite?: boolean;
-  readonly threads?: number;
-  readonly dryRun?: boolean;
   readonly report: boolean;
-  readonly text?: readonly string[];
 }
 
 /** Options of `convert` that mean something here. */
-const known: ReadonlySet<string> = new Set([
+const meaningful: ReadonlySet<string> = new Set([
   "expertMultiply",
   "topk",
   "routerStd",
@@ -45,9 +38,9 @@ const known: ReadonlySet<string> = new Set([
   "debug",
 ]);
 
-/** Throws `input` for flags of recipes for dense models. */
-export function multiplyRecipe(flags: MultiplyFlags): MultiplyRecipe {
-  const other = Object.keys(flags).find((flag) => !known.has(flag));
+/** The recipe that flags with `--expert-multiply` say. Throws `input` for flags of recipes for dense models. */
+export function multiplyRecipe(flags: MultiplyFlags & { readonly expertMultiply: number }): MultiplyRecipe {
+  const other = Object.keys(flags).find((flag) => !meaningful.has(flag));
   if (other !== undefined) {
     const name = `--${other.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
     throw inputError("does not go with --expert-multiply, which copies experts as they are", {
@@ -56,72 +49,26 @@ export function multiplyRecipe(flags: MultiplyFlags): MultiplyRecipe {
     });
   }
   return {
-    copies: flags.expertMultiply!,
+    copies: flags.expertMultiply,
     topK: flags.topk ?? null,
     routerStd: flags.routerStd ?? 0,
     seed: flags.seed ?? 0,
   };
 }
 
-/** `--out` is there unless it is a dry run. */
+/** Makes the larger model, or shows the plan; `--out` is there unless it is a dry run. */
 export async function runMultiply(
   source: ModelSource,
   recipe: MultiplyRecipe,
-  dtype: WriteDtype | undefined,
   flags: MultiplyFlags,
-  { terminal, json, signal }: ReturnType<typeof openContext>,
+  context: CommandContext,
 ): Promise<void> {
-  const options = { source, recipe, dtype, maxShardBytes: flags.shardSize };
-  if (flags.dryRun === true) {
-    const planned = await planMultiplying(options);
-    if (json) terminal.json({ dryRun: true, ...facts(planned) });
-    else
-      terminal.out(
-        [
-          ...lines(planned),
-          ...planned.warnings.map((warning) => `warning: ${warning}`),
-          "dry run: nothing was written",
-        ].flatMap((line) => folded(line, terminal.columns)),
-      );
-    return;
-  }
-  const { out, text, threads } = flags;
-  if (flags.report && text !== undefined) await requireText(source, text);
-  const made = await multiplyExperts({
-    ...options,
-    out: out!,
-    signal,
-    threads: threads ?? 1,
-    overwrite: flags.overwrite,
-    onEvent: conversionView(terminal),
-  });
-  // The card says what is expected; what was measured lies beside it.
-  const proof = flags.report
-    ? await prove({ dir: made.dir, card: () => made.card }, source, {
-        text,
-        threads: threads ?? defaultThreads(),
-        terminal,
-        signal,
-      })
-    : null;
-  if (json)
-    terminal.json({
-      dryRun: false,
-      model: made.dir,
-      weightFiles: made.weightFiles,
-      seconds: made.seconds,
-      ...facts(made),
-      ...proof,
-    });
-  else {
-    const files = made.weightFiles.length === 1 ? "1 weight file" : `${made.weightFiles.length} weight files`;
-    terminal.out([
-      ...lines(made).flatMap((line) => folded(line, terminal.columns)),
-      `${files} written in ${duration(made.seconds)}`,
-      ...(proof === null ? [] : proofLines(proof, terminal.columns)),
-      `model: ${shownPath(made.dir)}`,
-    ]);
-  }
+  const { threads, report, shardSize } = flags;
+  const writing = threads ?? 1;
+  const measuring = threads ?? defaultThreads();
+  const surgery = multiplying({ source, recipe, dtype: dtypeOf(flags.dtype), maxShardBytes: shardSize });
+  const running = { threads: { prompts: writing, calibration: measuring, writing, proof: measuring }, report };
+  await carryOut(surgery, flags, running, { facts, planLines, madeLines }, context);
 }
 
 function facts({ plan, dtype, weightBytes, warnings }: MultiplyingPlan): Record<string, unknown> {
@@ -147,4 +94,15 @@ function lines({ plan, dtype, weightBytes }: MultiplyingPlan): string[] {
   return [plan.how, size, explainExpectation(plan.expected)];
 }
 
-const dtypeName = (dtype: WriteDtype): string => ({ F32: "float32", BF16: "bfloat16", F16: "float16" })[dtype];
+function planLines(planned: MultiplyingPlan): string[] {
+  return [...lines(planned), ...planned.warnings.map((warning) => `warning: ${warning}`)];
+}
+
+function madeLines({ made, proof }: WorkflowResult<MultiplyingPlan, unknown>, columns: number): string[] {
+  return [
+    ...lines(made).flatMap((line) => folded(line, columns)),
+    `${countedFiles(made.weightFiles)} written in ${duration(made.seconds)}`,
+    ...proofLines(proof, columns),
+    `model: ${shownPath(made.dir)}`,
+  ];
+}

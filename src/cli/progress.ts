@@ -1,8 +1,6 @@
 /** Events of trainings and studies as lines for a terminal. */
 import { bytes, duration, percent, rate } from "../base/format.js";
-import type { ConvertEvent } from "../surgery/convert/convert.js";
-import type { MergeEvent } from "../surgery/convert/merge.js";
-import type { MultiplyEvent } from "../surgery/convert/multiply.js";
+import type { MakeEvent, PlannedModel } from "../surgery/convert/make.js";
 import type { StudyEvent } from "../study/run.js";
 import type { TrainEvent } from "../train/run.js";
 import type { Terminal } from "./terminal.js";
@@ -87,7 +85,7 @@ export function conversionView(
   terminal: Terminal,
   doing = "converting",
   now = (): number => performance.now(),
-): (event: ConvertEvent | MergeEvent | MultiplyEvent) => void {
+): (event: MakeEvent<PlannedModel>) => void {
   let first: number | undefined;
   return (event) => {
     switch (event.type) {

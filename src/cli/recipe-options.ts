@@ -100,7 +100,7 @@ export function withRecipe(command: Command): Command {
 
 /** Models by name, the base first, and the recipe. */
 export interface AskedConversion {
-  readonly models: readonly ModelSource[];
+  readonly models: readonly [ModelSource, ...ModelSource[]];
   readonly recipe: UpcycleRecipe;
   readonly dtype?: MergekitConfig["dtype"];
 }
@@ -133,11 +133,9 @@ export async function askedOfFlags(
   const file = shownPath(mergekit);
   const config = parseMergekitConfig(await readText(mergekit, largest.settings), file);
   const plan = mergekitPlan(config, file, { ...given(flags), others });
-  return {
-    models: await Promise.all(plan.models.map((name) => modelBeside(mergekit, name))),
-    recipe: plan.recipe,
-    dtype: config.dtype,
-  };
+  const [base, ...more] = await Promise.all(plan.models.map((name) => modelBeside(mergekit, name)));
+  if (base === undefined) throw inputError("names no model", { where: file });
+  return { models: [base, ...more], recipe: plan.recipe, dtype: config.dtype };
 }
 
 /**

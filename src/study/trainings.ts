@@ -1,5 +1,6 @@
 /** The trainings of a study: its parent, and one arm with one seed. */
 import { join, relative } from "node:path";
+import { resultOf } from "../base/events.js";
 import { foldersOf } from "../files/checkpoint/model-source.js";
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../files/checkpoint/open.js";
 import { lineageKey } from "../files/checkpoint/write.js";
@@ -120,13 +121,8 @@ export async function* runArm(
   if (arm.recipe !== null) {
     if (!(await exists(start))) {
       yield { type: "phase", label: `${name}: converting` };
-      await convertCheckpoint({
-        source: dense,
-        recipe: arm.recipe(seed),
-        out: start,
-        dtype: "F32",
-        signal: options.signal,
-      });
+      const recipe = arm.recipe(seed);
+      await resultOf(convertCheckpoint({ source: dense, recipe, out: start, dtype: "F32", signal: options.signal }));
     }
     yield { type: "phase", label: `${name}: measuring preservation` };
     preservation = await measurePreservation(options, data, dense, start, join(dir, path, "preservation.json"));

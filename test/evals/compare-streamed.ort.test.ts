@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
+import { resultOf } from "../../src/base/events.js";
 import { convertCheckpoint } from "../../src/surgery/convert/convert.js";
 import { compareModels } from "../../src/evals/compare.js";
 import { measurePreservation, type PreservationOptions } from "../../src/evals/preservation.js";
@@ -23,12 +24,14 @@ async function upcycled(
   options: RecipeOptions & { readonly dtype?: "BF16" | "F16" } = {},
 ): Promise<string> {
   const out = join(root, `m${made++}`);
-  await convertCheckpoint({
-    source: golden(parent),
-    recipe: upcycleRecipe(recipe, options),
-    dtype: options.dtype,
-    out,
-  });
+  await resultOf(
+    convertCheckpoint({
+      source: golden(parent),
+      recipe: upcycleRecipe(recipe, options),
+      dtype: options.dtype,
+      out,
+    }),
+  );
   return out;
 }
 

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
 import { openCheckpoint } from "../../src/files/checkpoint/open.js";
+import { resultOf } from "../../src/base/events.js";
 import { multiplyExperts, planMultiplying } from "../../src/surgery/convert/multiply.js";
 import { measurePreservation } from "../../src/evals/preservation.js";
 import { inThread } from "../support/backend.js";
@@ -30,7 +31,7 @@ async function relative(
   recipe: MultiplyRecipe,
 ): Promise<{ relative: number; kind: string; family: string }> {
   const out = fresh();
-  const { plan } = await multiplyExperts({ source: golden(`moe/${name}`), recipe, out });
+  const { plan } = await resultOf(multiplyExperts({ source: golden(`moe/${name}`), recipe, out }));
   const found = await measurePreservation({
     parent: golden(`moe/${name}`),
     child: out,
@@ -84,11 +85,13 @@ describe("copies of experts", () => {
 
   it("are equal bytes, under router rows that repeat", async () => {
     const out = fresh();
-    const { plan, card } = await multiplyExperts({
-      source: golden("moe/mixtral"),
-      recipe: times(2, { routerStd: 0.01, seed: 4 }),
-      out,
-    });
+    const { plan, card } = await resultOf(
+      multiplyExperts({
+        source: golden("moe/mixtral"),
+        recipe: times(2, { routerStd: 0.01, seed: 4 }),
+        out,
+      }),
+    );
     const [before, after] = [await openCheckpoint(golden("moe/mixtral")), await openCheckpoint(out)];
     const { experts, topK } = before.spec.layers[0]!.ffn as MoeFfn;
     expect(after.spec).toEqual(plan.target);

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { randomStream } from "../../src/base/random.js";
 import { openCheckpoint } from "../../src/files/checkpoint/open.js";
+import { resultOf } from "../../src/base/events.js";
 import { convertCheckpoint } from "../../src/surgery/convert/convert.js";
 import { compareModels, meanLoss } from "../../src/evals/compare.js";
 import { openModel } from "../../src/evals/model.js";
@@ -34,7 +35,7 @@ interface Measured extends Preservation {
 
 async function measure(name: string, recipe: string, options: RecipeOptions = {}): Promise<Measured> {
   const out = join(root, `m${made++}`);
-  await convertCheckpoint({ source: golden(name), recipe: upcycleRecipe(recipe, options), out });
+  await resultOf(convertCheckpoint({ source: golden(name), recipe: upcycleRecipe(recipe, options), out }));
   const parent = await openModel(golden(name), inThread, 1);
   const child = await openModel(out, inThread, 1);
   const found = await compareModels(parent, child, tokensOf(name), { sequence: 24, limitTokens: 1000 });

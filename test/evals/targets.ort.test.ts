@@ -3,6 +3,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../src/files/checkpoint/open.js";
+import { resultOf } from "../../src/base/events.js";
 import { convertCheckpoint } from "../../src/surgery/convert/convert.js";
 import { compareModels } from "../../src/evals/compare.js";
 import { openModel } from "../../src/evals/model.js";
@@ -53,11 +54,13 @@ describe.each(parents)("%s", (name) => {
     const parent = await openModel(golden(name), inThread, 1);
     for (const target of families) {
       const out = join(root, `m${made++}`);
-      await convertCheckpoint({
-        source: golden(name),
-        recipe: upcycleRecipe(recipeName, { order, routerStd, target, seed: 5 }),
-        out,
-      });
+      await resultOf(
+        convertCheckpoint({
+          source: golden(name),
+          recipe: upcycleRecipe(recipeName, { order, routerStd, target, seed: 5 }),
+          out,
+        }),
+      );
       const child = await openModel(out, inThread, 1);
       const { maxAbsLogitDiff, maxAbsLogit, tokens } = await compareModels(parent, child, ids, {
         sequence: 24,

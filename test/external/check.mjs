@@ -15,6 +15,7 @@ import { parseArgs } from "node:util";
 import { randomStream } from "../../dist/base/random.js";
 import { openCheckpoint } from "../../dist/files/checkpoint/open.js";
 import { lineageKey, writeCheckpoint } from "../../dist/files/checkpoint/write.js";
+import { resultOf } from "../../dist/base/events.js";
 import { convertCheckpoint } from "../../dist/surgery/convert/convert.js";
 import { parseTrainConfig } from "../../dist/base/schemas/index.js";
 import { openModel } from "../../dist/evals/model.js";
@@ -94,11 +95,13 @@ async function conversions() {
           for (const routerStd of [0.02, 0]) {
             const name = `${source} ${recipe} ${target} ${order} ${routerStd}`;
             const out = join(work, name.replaceAll(" ", "-"));
-            await convertCheckpoint({
-              source: golden(model),
-              recipe: upcycleRecipe(recipe, { target, order, routerStd }),
-              out,
-            });
+            await resultOf(
+              convertCheckpoint({
+                source: golden(model),
+                recipe: upcycleRecipe(recipe, { target, order, routerStd }),
+                out,
+              }),
+            );
             await addCase(name, out, input, {
               kind: "convert",
               parent: golden(model),
@@ -386,7 +389,7 @@ async function variants() {
     if (isMoe(spec)) continue;
     for (const target of holders(spec).filter(isReleased)) {
       const out = `${dir}-as-${target}`;
-      await convertCheckpoint({ source: dir, recipe: upcycleRecipe("E8G8T8", { target }), out });
+      await resultOf(convertCheckpoint({ source: dir, recipe: upcycleRecipe("E8G8T8", { target }), out }));
       const facts = { recipe: "E8G8T8", target, order: "topk-softmax", routerStd: 0.02, save: `${out}.saved` };
       await addCase(`${name} as ${target}`, out, input, { kind: "convert", parent: dir, source: name, ...facts });
     }
@@ -534,7 +537,7 @@ async function trainings() {
       for (const target of holders(spec, upcycleRecipe("E4G2T4", { order })).filter(isReleased).slice(0, 3)) {
         const name = `${target} E4G2T4 ${order} of the ${family}`;
         const out = join(work, name.replaceAll(/\W+/g, "-"), "start");
-        await convertCheckpoint({ source: dense, recipe: upcycleRecipe("E4G2T4", { target, order }), out });
+        await resultOf(convertCheckpoint({ source: dense, recipe: upcycleRecipe("E4G2T4", { target, order }), out }));
         const child = await openCheckpoint(out);
         await train(`${name}, trained`, child.spec, (slot) => child.readFloat32(slot.key));
         await child.close();

@@ -1,18 +1,11 @@
 /**
- * Upcycles a dense model folder into an MoE model folder, chunk by chunk.
- *
- *   open -> plan -> (per chunk: read, evaluate, write to each of its places) -> config, tokenizer, upcycle.json ->
- *   rename into place
- *
- * Memory: a few chunks, whatever the model's size. A conversion that was interrupted goes on when it is asked for
- * again.
+ * Upcycles dense model folders into an MoE model folder (`surgery/planning/plan.ts`): the surgery that `make.ts`
+ * carries out.
  */
 import { inputError } from "../../base/errors.js";
-import { foldersOf } from "../../files/checkpoint/model-source.js";
 import type { Checkpoint, ModelSource } from "../../files/checkpoint/open.js";
 import { plannedWeightBytes, type WriteDtype } from "../../files/checkpoint/write.js";
 import { modelName } from "../../files/hub/reference.js";
-import { breathe } from "../../files/io/breath.js";
 import { requireAgreement } from "../planning/agree.js";
 import { planUpcycle, type SurgeryPlan } from "../planning/plan.js";
 import { recipeName, type UpcycleRecipe } from "../planning/recipe.js";
@@ -20,129 +13,134 @@ import type { RouterRows } from "../planning/router-rows.js";
 import { isRouter, keepsFloat32 } from "../../model/tensors/precision.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { cardFile, modelCard, type CardFacts } from "./card.js";
-import { finishedFiles } from "./finished.js";
-import { executeWork, fileWarnings, ownDtype, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
+import { fileWarnings, ownDtype } from "./execute.js";
 import { lineageOf, lineageRecord } from "./lineage.js";
+import {
+  makeModel,
+  planModel,
+  type MadeModel,
+  type MakeEvent,
+  type MakeOptions,
+  type PlannedModel,
+  type PreparedWork,
+  type SourceOptions,
+  type Surgery,
+} from "./make.js";
+import { calibratedRecipe, hasPrompts, promptedRouter, type MeasureEvent, type MeasureTools } from "./measure.js";
 import { readParentCard } from "./parent-card.js";
-import { requireOut } from "./place.js";
-import { adapterFacts, adapterWords, closeParents, openParents, sourceName, sourceOf } from "./parents.js";
+import { adapterFacts, adapterWords, sourceName, sourceOf } from "./parents.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
 import { toolVersion } from "./version.js";
 
-export interface ConvertOptions extends ExecuteOptions {
-  /** Dense model folder; with a LoRA adapter, the model with the adapter merged in is the parent. */
-  readonly source: ModelSource;
+/** What to upcycle, and how; `source` is the dense base. */
+export interface UpcycleOptions extends SourceOptions {
   /** Further dense models, 1 and up in the recipe's `parents`; `source` is the base. */
   readonly parents?: readonly ModelSource[] | undefined;
   readonly recipe: UpcycleRecipe;
   /**
-   * Of a recipe whose router is made from prompts: its rows (`surgery/calibration/prompt-router.ts`). A plan can be
-   * made without them.
+   * The rows of a router that is made from prompts (`surgery/calibration/prompt-router.ts`). A plan can be made
+   * without them.
    */
   readonly routerRows?: RouterRows | undefined;
-  /** Precision to write; the source's own if left out (float32 for a float64 source). */
-  readonly dtype?: WriteDtype | undefined;
   /** Precision of the routers; like the rest if left out (some families keep theirs in float32 anyway). */
   readonly routerDtype?: WriteDtype | undefined;
-  /** Take `out` as it is, instead of refusing it, where it is this conversion's result and has not been measured. */
-  readonly acceptFinished?: boolean | undefined;
-  readonly onEvent?: ((event: ConvertEvent) => void) | undefined;
 }
 
-export type ConvertEvent = ({ readonly type: "planned" } & ConversionPlan) | ExecuteEvent;
+/** What to upcycle, how, and where to. */
+export type ConvertOptions = UpcycleOptions & MakeOptions;
 
-export interface ConversionPlan {
-  readonly plan: SurgeryPlan;
-  readonly dtype: WriteDtype;
+/** What would be upcycled. */
+export interface ConversionPlan extends PlannedModel<SurgeryPlan> {
   readonly routerDtype: WriteDtype | null;
-  /** Size of the weight files that will be written, headers included. */
-  readonly weightBytes: number;
-  /** Of each parent, the base first: the adapter that is merged into it, in words, or null. */
+  /** What is merged into each parent, the base first, in words; null: nothing. */
   readonly adapters: readonly (string | null)[];
-  /** The plan's warnings and those about the source's files. */
-  readonly warnings: readonly string[];
 }
 
-export interface Conversion extends ConversionPlan {
-  readonly dir: string;
-  readonly weightFiles: readonly string[];
+/** What was written beside an upcycled model's weights. */
+export interface ConversionDetails {
   readonly record: UpcycleRecord;
   /** What README.md in the folder says; nothing has been measured yet. */
   readonly card: CardFacts;
-  readonly seconds: number;
-  /** It was there already (`acceptFinished`). */
-  readonly found: boolean;
 }
 
-type PlanOptions = Pick<
-  ConvertOptions,
-  "source" | "parents" | "recipe" | "routerRows" | "dtype" | "routerDtype" | "maxShardBytes"
->;
+/** An upcycled model. */
+export type Conversion = MadeModel<ConversionPlan, ConversionDetails>;
+
+/** Upcycling as a surgery, for `makeModel` and the workflow. */
+export function upcycling(options: UpcycleOptions): Surgery<ConversionPlan, ConversionDetails> {
+  const { source, parents = [], recipe, routerRows } = options;
+  const sources = [source, ...parents] as const;
+  const [calibrates, prompts] = [needsCalibration(recipe), hasPrompts(recipe) && routerRows === undefined];
+  return {
+    sources,
+    plansByMeasuring: calibrates,
+    plan: (opened) => planFor(opened, options),
+    requireComplete,
+    prepare: (opened, planned) => prepare(opened, planned, sources.map(sourceName)),
+    card: ({ card }, preservation) => modelCard({ ...card, preservation }),
+    ...(calibrates || prompts ? { measured: (tools) => measured(options, tools) } : {}),
+  };
+}
 
 /** What `convertCheckpoint` would do, from config and file headers alone; writes nothing. Throws like it. */
-export async function planConversion(options: PlanOptions): Promise<ConversionPlan> {
-  const parents = await openParents([options.source, ...(options.parents ?? [])]);
-  try {
-    return planFor(parents, options);
-  } finally {
-    await closeParents(parents);
-  }
+export async function planConversion(options: UpcycleOptions): Promise<ConversionPlan> {
+  return planModel(upcycling(options));
 }
 
 /**
- * Makes the MoE model folder; `out` appears only when it is complete.
- * Throws `input` for a source, recipe, target or folder that cannot be used, `stopped` for a full disk, `interrupted`
- * when `signal` fires.
+ * Makes the MoE model folder; `out` appears only when it is complete. Throws `input` for a source, recipe, target or
+ * folder that cannot be used, `stopped` for a full disk, `interrupted` when `signal` fires.
  */
-export async function convertCheckpoint(options: ConvertOptions): Promise<Conversion> {
-  const { source, out, overwrite, acceptFinished, onEvent } = options;
-  const sources = [source, ...(options.parents ?? [])];
-  await requireOut({ out, overwrite, acceptFinished, folders: sources.flatMap(foldersOf) });
-  const started = performance.now();
-  const seconds = (): number => (performance.now() - started) / 1000;
-  const parents = await openParents(sources);
-  try {
-    await breathe(options.signal);
-    const planned = planFor(parents, options);
-    await breathe(options.signal);
-    requireData(planned.plan);
-    onEvent?.({ type: "planned", ...planned });
-    const card = await cardOf(parents, planned);
-    const record = recordOf(planned.plan, sources.map(sourceName), toolVersion, planned.warnings);
-    const files = { [recordFile]: `${JSON.stringify(record, null, 2)}\n`, [cardFile]: modelCard(card) };
-    const { plan, dtype, routerDtype } = planned;
-    const slotDtype = slotDtypeOf(planned);
-    // Router rows that were given are in none of the files that are compared.
-    if (acceptFinished === true && overwrite !== true && plan.data.length === 0) {
-      const weightFiles = await finishedFiles(
-        out,
-        { plan, dtype: slotDtype, maxShardBytes: options.maxShardBytes, files },
-        parents,
-      );
-      if (weightFiles !== null)
-        return { ...planned, dir: out, weightFiles, record, card, seconds: seconds(), found: true };
-    }
-    const work = {
-      name: `${recipeName(plan.recipe)} of ${plan.source.family}`,
-      settings: { recipe: plan.recipe, routerDtype },
-      slotDtype,
-      target: plan.target,
-      outputs: plan.outputs,
-      data: plan.data,
-      seed: plan.recipe.seed,
-      dtype,
-      files,
-      lineage: lineageRecord(lineageOf(record, plan.target.layers.length)),
-    };
-    const written = await executeWork(parents, work, options, onEvent);
-    return { ...planned, dir: out, weightFiles: written.weightFiles, record, card, seconds: seconds(), found: false };
-  } finally {
-    await closeParents(parents);
-  }
+export function convertCheckpoint(
+  options: ConvertOptions,
+): AsyncGenerator<MakeEvent<ConversionPlan>, Conversion, undefined> {
+  return makeModel(upcycling(options), options);
+}
+
+/** Factors are to be measured, and were not yet. */
+function needsCalibration({ scaling, calibration }: UpcycleRecipe): boolean {
+  return scaling === "calibrated" && calibration === null;
+}
+
+/** Router rows first: calibration needs the router as it will be. What cannot be planned is refused before both. */
+async function* measured(
+  options: UpcycleOptions,
+  tools: MeasureTools,
+): AsyncGenerator<MeasureEvent, Surgery<ConversionPlan, ConversionDetails>, undefined> {
+  const { source, recipe } = options;
+  const calibrates = needsCalibration(recipe);
+  await planConversion(calibrates ? { ...options, recipe: { ...recipe, scaling: "none" } } : options);
+  const routerRows =
+    options.routerRows ?? (hasPrompts(recipe) ? yield* promptedRouter(source, recipe, tools) : undefined);
+  const complete = calibrates ? yield* calibratedRecipe(source, recipe, routerRows, tools) : recipe;
+  return upcycling({ ...options, recipe: complete, routerRows });
+}
+
+async function prepare(
+  parents: readonly Checkpoint[],
+  planned: ConversionPlan,
+  names: readonly string[],
+): Promise<PreparedWork<ConversionDetails>> {
+  const { plan, dtype, routerDtype, warnings } = planned;
+  const card = await cardOf(parents, planned);
+  const record = recordOf(plan, names, toolVersion, warnings);
+  const work = {
+    name: `${recipeName(plan.recipe)} of ${plan.source.family}`,
+    settings: { recipe: plan.recipe, routerDtype },
+    slotDtype: slotDtypeOf(planned),
+    target: plan.target,
+    outputs: plan.outputs,
+    data: plan.data,
+    seed: plan.recipe.seed,
+    dtype,
+    files: { [recordFile]: `${JSON.stringify(record, null, 2)}\n`, [cardFile]: modelCard(card) },
+    lineage: lineageRecord(lineageOf(record, plan.target.layers.length)),
+  };
+  return { work, details: { record, card } };
 }
 
 /** A plan without its router rows can be shown, not carried out. */
-function requireData({ data, recipe, outputs }: SurgeryPlan): void {
+function requireComplete({ plan: { data, recipe, outputs } }: ConversionPlan): void {
   if (!outputs.some(({ value }) => value.op === "data" && !data.some(({ name }) => name === value.name))) return;
   throw inputError("the router is to be made from prompts, and its rows were not given", {
     where: `recipe ${recipeName(recipe)}`,
@@ -173,18 +171,21 @@ async function cardOf(
   };
 }
 
-/** Of each slot. */
+/** The precision of each slot. */
 function slotDtypeOf({
   plan: { target },
   dtype,
   routerDtype,
 }: Pick<ConversionPlan, "plan" | "dtype" | "routerDtype">): (slot: Slot) => WriteDtype {
-  return (slot) => (routerDtype !== null && isRouter(slot) ? routerDtype : keepsFloat32(target, slot) ? "F32" : dtype);
+  return (slot) => {
+    if (routerDtype !== null && isRouter(slot)) return routerDtype;
+    return keepsFloat32(target, slot) ? "F32" : dtype;
+  };
 }
 
 function planFor(
   parents: readonly Checkpoint[],
-  { recipe, routerRows, dtype, routerDtype = undefined, maxShardBytes }: PlanOptions,
+  { recipe, routerRows, dtype, routerDtype = undefined, maxShardBytes }: UpcycleOptions,
 ): ConversionPlan {
   const differences = requireAgreement(
     parents.map(({ dir, spec }) => ({ name: dir, spec })),

@@ -1,53 +1,26 @@
 /**
- * Writes what a plan says into a model folder, chunk by chunk; goes on where an earlier attempt at the same stopped.
+ * Writes what a plan says into a model folder, chunk by chunk; resumes an earlier attempt at the same.
  */
-import { sep } from "node:path";
-import { inputError } from "../../base/errors.js";
+import { eventsOf } from "../../base/events.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
 import {
   rectangleWeights,
   writeCheckpoint,
   type RectangleWeights,
-  type SlotDtype,
   type WriteDtype,
   type WriteOptions,
   type WrittenCheckpoint,
 } from "../../files/checkpoint/write.js";
-import { realPath, requireNamed } from "../../files/io/atomic.js";
 import { breathe } from "../../files/io/breath.js";
 import { threadsThatFit } from "../../files/io/limits.js";
-import type { DecoderSpec } from "../../model/decoder/types.js";
 import { printExpr } from "../planning/expr.js";
-import type { PlannedSlot } from "../planning/plan.js";
-import type { PlanMatrix } from "../planning/router-rows.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { areasOf } from "./areas.js";
 import { sourceOf } from "./parents.js";
-import type { LineageRecord } from "./lineage.js";
 import { identityOf, sourceStamps } from "./identity.js";
 import { openThreads } from "./threads.js";
 import { toolVersion } from "./version.js";
-
-/** What is made of a source. */
-export interface Work {
-  /** In a few words, for whoever finds it unfinished. */
-  readonly name: string;
-  /** What else its bytes depend on, as plain data. */
-  readonly settings: unknown;
-  readonly target: DecoderSpec;
-  readonly outputs: readonly PlannedSlot[];
-  /** Matrices that outputs name. */
-  readonly data?: readonly PlanMatrix[] | undefined;
-  /** Of everything drawn. */
-  readonly seed: number;
-  readonly dtype: WriteDtype;
-  /** Of single slots, where they differ. */
-  readonly slotDtype?: Exclude<SlotDtype, WriteDtype> | undefined;
-  /** How the result's experts were made; left out for a dense model, or if nobody knows. */
-  readonly lineage?: LineageRecord | undefined;
-  /** Texts of further files. */
-  readonly files: Readonly<Record<string, string>>;
-}
+import type { Work } from "./work.js";
 
 export interface ExecuteOptions {
   /** Folder to make. */
@@ -60,7 +33,7 @@ export interface ExecuteOptions {
    * it.
    */
   readonly threads?: number | undefined;
-  /** Stops between two chunks; the same work, asked for again, goes on from there. */
+  /** Stops between two chunks; the same work, asked for again, resumes there. */
   readonly signal?: AbortSignal | undefined;
   /** Bytes made in one go, and bytes after which they are flushed and recorded: for tests and measurements. */
   readonly pace?: WriteOptions["pace"];
@@ -81,14 +54,22 @@ export type ExecuteEvent =
     };
 
 /**
- * `sources`: the base first, whose tokenizer is carried along. Throws `input` for a folder that cannot be used,
- * `stopped` for a full disk, `interrupted` when the signal fires.
+ * Writes the folder; of `sources` the base comes first, whose tokenizer is carried along. Throws `input` for a folder
+ * that cannot be used, `stopped` for a full disk, `interrupted` when the signal fires.
  */
-export async function executeWork(
+export function executeWork(
+  sources: readonly Checkpoint[],
+  work: Work,
+  options: ExecuteOptions,
+): AsyncGenerator<ExecuteEvent, WrittenCheckpoint, undefined> {
+  return eventsOf((tell, signal) => write(sources, work, { ...options, signal }, tell), options.signal);
+}
+
+async function write(
   sources: readonly Checkpoint[],
   work: Work,
   { out, threads = 1, maxShardBytes, overwrite, signal, pace }: ExecuteOptions,
-  onEvent?: (event: ExecuteEvent) => void,
+  tell: (event: ExecuteEvent) => void,
 ): Promise<WrittenCheckpoint> {
   const { target, dtype, slotDtype, lineage, files } = work;
   await breathe(signal);
@@ -98,34 +79,42 @@ export async function executeWork(
     sources,
   );
   await breathe(signal);
-  let [began, before] = [performance.now(), 0];
+  const told = progressEvents(tell);
   return writeCheckpoint({
     dir: out,
     spec: target,
     dtype,
     slotDtype,
     weights: weightsOf(sources, work, threads),
-    carry: sources[0]!.dir,
+    carry: sources[0]?.dir,
     lineage,
     files,
     maxShardBytes,
     overwrite,
     signal,
     pace,
-    resume: {
-      identity,
-      sources: () => sourceStamps(sources),
-      onFound: (found) => {
-        if ("replaced" in found) return onEvent?.({ type: "replaced", name: found.replaced });
-        [began, before] = [performance.now(), found.bytes];
-        onEvent?.({ type: "resumed", done: found.bytes, total: found.totalBytes });
-      },
-    },
-    onProgress: ({ name, bytes, totalBytes }) => {
-      const bytesPerSecond = (bytes - before) / Math.max(1e-3, (performance.now() - began) / 1000);
-      onEvent?.({ type: "progress", tensor: name, done: bytes, total: totalBytes, bytesPerSecond });
-    },
+    resume: { identity, sources: () => sourceStamps(sources), onFound: told.onFound },
+    onProgress: told.onProgress,
   });
+}
+
+/** What the writer tells, as events; the speed is that of this attempt alone. */
+function progressEvents(
+  tell: (event: ExecuteEvent) => void,
+): Pick<Required<WriteOptions>, "onProgress"> & Pick<NonNullable<WriteOptions["resume"]>, "onFound"> {
+  let [startedAt, bytesBefore] = [performance.now(), 0];
+  return {
+    onFound(earlier) {
+      if ("replaced" in earlier) return tell({ type: "replaced", name: earlier.replaced });
+      [startedAt, bytesBefore] = [performance.now(), earlier.bytes];
+      tell({ type: "resumed", done: earlier.bytes, total: earlier.totalBytes });
+    },
+    onProgress({ name, bytes, totalBytes }) {
+      const seconds = Math.max(1e-3, (performance.now() - startedAt) / 1000);
+      const bytesPerSecond = (bytes - bytesBefore) / seconds;
+      tell({ type: "progress", tensor: name, done: bytes, total: totalBytes, bytesPerSecond });
+    },
+  };
 }
 
 /**
@@ -147,18 +136,6 @@ function weightsOf(
   const fitting = threads <= 1 || crowded ? 1 : threadsThatFit(threads);
   if (fitting <= 1) return rectangleWeights(areasOf(sources, plan), sameAs);
   return { sameAs, open: (target) => openThreads({ sources: sources.map(sourceOf), plan, target }, fitting) };
-}
-
-/** Replacing a folder that is or holds the source would destroy it. Throws `input`. */
-export async function requireApart(source: string, out: string): Promise<void> {
-  requireNamed(out);
-  const [from, to] = [await realPath(source), await realPath(out)];
-  if (`${from}${sep}`.startsWith(`${to}${sep}`)) {
-    throw inputError(from === to ? "this is the source folder itself" : "the source folder lies inside this folder", {
-      where: out,
-      hint: "choose another folder to write to",
-    });
-  }
 }
 
 /** The precision to write where none is asked for. */

@@ -42,8 +42,13 @@ export interface ExportOptions {
   readonly weights?: WeightPlace | undefined;
   readonly overwrite?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Told after every piece. */
-  readonly onProgress?: ((written: number, total: number) => void) | undefined;
+}
+
+/** Bytes that are written, told after every piece. */
+export interface ExportEvent {
+  readonly type: "progress";
+  readonly done: number;
+  readonly total: number;
 }
 
 export interface Exported {
@@ -69,9 +74,9 @@ const PIECE = 1 << 22;
  * Writes the file, and the file of weights if there is one; names appear when everything is complete. Memory does not
  * grow with the model. Weights are stored in float32, named by slot key. Throws `input` for a model or a place that
  * cannot be used and a sequence longer than the model's positions, `stopped` for a full disk, `interrupted` when
- * `signal` fires.
+ * `signal` fires. Whoever stops listening stops the export, and nothing is left of it.
  */
-export async function exportOnnx(options: ExportOptions): Promise<Exported> {
+export async function* exportOnnx(options: ExportOptions): AsyncGenerator<ExportEvent, Exported, undefined> {
   const { source, out } = options;
   const started = performance.now();
   await requireOnnxPlace(out, options.overwrite);
@@ -95,7 +100,7 @@ export async function exportOnnx(options: ExportOptions): Promise<Exported> {
     const bytes = program.bytes.length + weightBytes;
     await requireFreeSpace(dirname(out), bytes);
     const write = places === null ? writeInside : writeBeside;
-    await write(
+    yield* write(
       { checkpoint, program, exported, places: places ?? new Map<string, ExternalData>(), bytes, taken },
       options,
     );
@@ -179,31 +184,31 @@ function lowered(
   const lowerWith = (stored: ReadonlyMap<ValueId, ExternalData | LaterData>): OnnxProgram =>
     lower(graph, { inputs, outputs, stored, version: toolVersion, metadata: properties });
   if (where === "inputs") return { program: lowerWith(new Map()), places: null, weightBytes: 0 };
-  const sizes = params.map(({ shape }) => 4 * elements(shape));
-  const weights = sizes.reduce((sum, size) => sum + size, 0);
-  const inside = lowerWith(new Map(params.map(({ id }, i) => [id, { later: true, bytes: sizes[i]! }])));
+  const sized = params.map(({ id, key, shape }) => ({ id, key, size: 4 * elements(shape) }));
+  const weights = sized.reduce((sum, { size }) => sum + size, 0);
+  const inside = lowerWith(new Map(sized.map(({ id, size }) => [id, { later: true, bytes: size }])));
   if (where === "inside" && inside.bytes.length + weights <= LARGEST_MESSAGE)
     return { program: inside, places: null, weightBytes: weights };
   let offset = 0;
-  const places = params.map((_, i): ExternalData => {
-    const place = { location: `${basename(out)}.data`, offset, bytes: sizes[i]! };
-    offset = Math.ceil((offset + place.bytes) / ALIGN) * ALIGN;
-    return place;
+  const placed = sized.map(({ id, key, size }) => {
+    const place: ExternalData = { location: `${basename(out)}.data`, offset, bytes: size };
+    offset = Math.ceil((offset + size) / ALIGN) * ALIGN;
+    return { id, key, place };
   });
-  const program = lowerWith(new Map(params.map(({ id }, i) => [id, places[i]!])));
+  const program = lowerWith(new Map(placed.map(({ id, place }) => [id, place])));
   if (program.bytes.length > LARGEST_MESSAGE)
     throw inputError("the graph alone passes the 2 GiB that an ONNX file may have", {
       hint: "export a shorter sequence",
     });
-  const end = places.at(-1);
+  const end = placed.at(-1)?.place;
   return {
     program,
-    places: new Map(params.map(({ key }, i) => [key, places[i]!])),
+    places: new Map(placed.map(({ key, place }) => [key, place])),
     weightBytes: end === undefined ? 0 : end.offset + end.bytes,
   };
 }
 
-interface Work {
+interface ExportWork {
   readonly checkpoint: Checkpoint;
   readonly program: OnnxProgram;
   readonly exported: ExportedGraph;
@@ -214,26 +219,27 @@ interface Work {
   readonly taken: readonly string[];
 }
 
-async function writeInside(
-  { checkpoint, program, exported, bytes, taken }: Work,
+async function* writeInside(
+  { checkpoint, program, exported, bytes, taken }: ExportWork,
   options: ExportOptions,
-): Promise<void> {
+): AsyncGenerator<ExportEvent, void, undefined> {
   const file = await stageFile(options.out);
   try {
     let at = 0;
     let written = 0;
-    const append = async (data: Uint8Array): Promise<void> => {
+    const append = async (data: Uint8Array): Promise<ExportEvent> => {
       await file.append(data);
       written += data.byteLength;
-      options.onProgress?.(written, bytes);
+      return { type: "progress", done: written, total: bytes };
     };
     const shapes = new Map(exported.params.map(({ key, shape }) => [key, shape]));
     for (const { name, at: end } of program.holes) {
-      await append(program.bytes.subarray(at, end));
+      yield await append(program.bytes.subarray(at, end));
       at = end;
-      await writeWeight(checkpoint, name, shapes.get(name)!, append, options);
+      for await (const piece of weightPieces(checkpoint, name, shapes.get(name) ?? [], options))
+        yield await append(piece);
     }
-    await append(program.bytes.subarray(at));
+    yield await append(program.bytes.subarray(at));
     await file.commit();
   } finally {
     await file.discard();
@@ -242,10 +248,10 @@ async function writeInside(
   if (taken.includes(options.out)) for (const path of taken) if (path !== options.out) await rm(path, { force: true });
 }
 
-async function writeBeside(
-  { checkpoint, program, exported, places, bytes, taken }: Work,
+async function* writeBeside(
+  { checkpoint, program, exported, places, bytes, taken }: ExportWork,
   options: ExportOptions,
-): Promise<void> {
+): AsyncGenerator<ExportEvent, void, undefined> {
   const { out } = options;
   const staged: StagedFile[] = [];
   try {
@@ -254,39 +260,39 @@ async function writeBeside(
     const model = await stageFile(out);
     staged.push(model);
     let written = 0;
-    const append = async (piece: Uint8Array): Promise<void> => {
+    const append = async (piece: Uint8Array): Promise<ExportEvent> => {
       await data.append(piece);
       written += piece.byteLength;
-      options.onProgress?.(written, bytes);
+      return { type: "progress", done: written, total: bytes };
     };
     for (const { key, shape } of exported.params) {
-      await append(new Uint8Array(places.get(key)!.offset - written));
-      await writeWeight(checkpoint, key, shape, append, options);
+      const { offset = written } = places.get(key) ?? {};
+      yield await append(new Uint8Array(offset - written));
+      for await (const piece of weightPieces(checkpoint, key, shape, options)) yield await append(piece);
     }
     await model.append(program.bytes);
     // At no moment does a model stand beside weights that are not its own.
     if (taken.includes(out)) await rm(out, { force: true });
     await data.commit();
     await model.commit();
-    options.onProgress?.(bytes, bytes);
+    yield { type: "progress", done: bytes, total: bytes };
   } finally {
     for (const file of staged) await file.discard();
   }
 }
 
 /** One weight in float32, in pieces. */
-async function writeWeight(
+async function* weightPieces(
   checkpoint: Checkpoint,
   key: string,
   shape: readonly number[],
-  append: (bytes: Uint8Array) => Promise<void>,
   { signal, out }: ExportOptions,
-): Promise<void> {
+): AsyncGenerator<Uint8Array, void, undefined> {
   const [rows = 1, ...rest] = shape;
   const step = Math.max(1, Math.floor(PIECE / elements(rest)));
   for (let row = 0; row < rows; row += step) {
     if (signal?.aborted === true) throw interruptedError("stopped, nothing was written", { where: out });
     const floats = await checkpoint.readRows(key, row, Math.min(step, rows - row));
-    await append(new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength));
+    yield new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength);
   }
 }

@@ -8,32 +8,29 @@ import { join } from "node:path";
 import { UpcycleError } from "../../base/errors.js";
 import { adapterConfigFile } from "../../files/checkpoint/adapter.js";
 import { openCheckpoint, type Checkpoint } from "../../files/checkpoint/open.js";
-import { planFiles, type SlotDtype } from "../../files/checkpoint/plan-files.js";
+import { planFiles, type WriteDtype } from "../../files/checkpoint/plan-files.js";
 import { exists } from "../../files/io/atomic.js";
 import { readText } from "../../files/io/ranges.js";
 import { floatBytes } from "../../files/numeric/dtype.js";
 import { printExpr } from "../planning/expr.js";
-import type { SurgeryPlan } from "../planning/plan.js";
+import type { Slot } from "../../model/tensors/slots.js";
 import { areasOf } from "./areas.js";
-
-export interface Expected {
-  readonly plan: SurgeryPlan;
-  /** Of each slot. */
-  readonly dtype: Exclude<SlotDtype, string>;
-  readonly maxShardBytes: number | undefined;
-  /** Texts that the conversion writes beside the weights; a card that has been measured since differs. */
-  readonly files: Readonly<Record<string, string>>;
-}
+import type { Work } from "./work.js";
 
 /**
  * Names of the weight files, or null: equal texts, weight files of the right sizes, no file of the source changed
- * since, and weights that are made of these sources.
+ * since, and weights that are made of these sources. Of `work` the files are the texts that are written beside the
+ * weights; a card that has been measured since differs. Router rows that were given are in none of the files that are
+ * compared, so that work with such data is never taken for finished.
  */
 export async function finishedFiles(
   dir: string,
-  { plan, dtype, maxShardBytes, files }: Expected,
+  work: Work,
+  maxShardBytes: number | undefined,
   sources: readonly Checkpoint[],
 ): Promise<string[] | null> {
+  const { target, files, data = [] } = work;
+  if (data.length > 0) return null;
   const config = join(dir, "config.json");
   // What is wrong with the path is said where the folder is made.
   const made = (await stat(config).catch(() => null))?.mtimeMs;
@@ -42,7 +39,7 @@ export async function finishedFiles(
     const path = join(dir, name);
     if (!(await exists(path)) || (await readText(path)) !== text) return null;
   }
-  const weights = planFiles(plan.target, dtype, maxShardBytes).files;
+  const weights = planFiles(target, slotDtypeOf(work), maxShardBytes).files;
   for (const { file, header } of weights) {
     if ((await stat(join(dir, file)).catch(() => null))?.size !== header.fileBytes) return null;
   }
@@ -55,19 +52,18 @@ export async function finishedFiles(
       if ((await stat(join(folder, file))).mtimeMs > made) return null;
     }
   }
-  return (await isMadeOf(dir, plan, dtype, sources)) ? weights.map(({ file }) => file) : null;
+  return (await isMadeOf(dir, work, sources)) ? weights.map(({ file }) => file) : null;
 }
+
+const slotDtypeOf = ({ dtype, slotDtype = () => dtype }: Work): ((slot: Slot) => WriteDtype) => slotDtype;
 
 /**
  * Compares one row of everything that is made in a different way: texts, sizes and times do not tell apart two models
  * of one name.
  */
-async function isMadeOf(
-  dir: string,
-  { outputs, data, recipe: { seed } }: SurgeryPlan,
-  dtype: Expected["dtype"],
-  sources: readonly Checkpoint[],
-): Promise<boolean> {
+async function isMadeOf(dir: string, work: Work, sources: readonly Checkpoint[]): Promise<boolean> {
+  const { outputs, data = [], seed } = work;
+  const dtype = slotDtypeOf(work);
   const make = areasOf(sources, { seed, data, values: outputs.map(({ slot, value }) => [slot.key, value]) });
   const made = await openCheckpoint(dir).catch((cause: unknown) => {
     if (cause instanceof UpcycleError) return null;

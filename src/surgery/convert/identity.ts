@@ -7,7 +7,7 @@ import { adapterConfigFile } from "../../files/checkpoint/adapter.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
 import { realPath } from "../../files/io/atomic.js";
 import { printExpr } from "../planning/expr.js";
-import type { Work } from "./execute.js";
+import type { Work } from "./work.js";
 
 /** What else the bytes and their order depend on. */
 export interface Settings {

@@ -3,97 +3,100 @@
  * (`surgery/planning/merge.ts`).
  */
 import { inputError } from "../../base/errors.js";
-import { foldersOf } from "../../files/checkpoint/model-source.js";
-import { openCheckpoint, type Checkpoint, type ModelSource } from "../../files/checkpoint/open.js";
-import { plannedWeightBytes, type WriteDtype } from "../../files/checkpoint/write.js";
+import type { Checkpoint } from "../../files/checkpoint/open.js";
+import { plannedWeightBytes } from "../../files/checkpoint/write.js";
 import { paddingOf, planMerge, type MergeChoice, type MergePlan } from "../planning/merge.js";
 import { recipeName } from "../planning/recipe.js";
 import { slotKey, slotsOf } from "../../model/tensors/slots.js";
 import { cardFile } from "./card.js";
 import { derivedCard } from "./derived-card.js";
-import { executeWork, fileWarnings, ownDtype, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
+import { fileWarnings, ownDtype, type ExecuteOptions } from "./execute.js";
 import { readLineage } from "./lineage.js";
+import {
+  makeModel,
+  planModel,
+  type MadeModel,
+  type MakeEvent,
+  type PlannedModel,
+  type PreparedWork,
+  type SourceOptions,
+  type Surgery,
+} from "./make.js";
 import { sourceName } from "./parents.js";
-import { requireOut } from "./place.js";
 import { toolVersion } from "./version.js";
 
 /** In a merged model's folder: how it was made. */
 export const mergeFile = "merge.json";
 
-export interface MergeOptions extends ExecuteOptions {
-  /** MoE model folder, with or without an adapter; an `upcycle.json` in it says how its experts were made. */
-  readonly source: ModelSource;
+/** What to merge, and how; an `upcycle.json` in the source says how its experts were made. */
+export interface MergeSourceOptions extends SourceOptions {
   readonly choice: MergeChoice;
-  /** Precision to write; the source's own if left out (float32 for a float64 source). */
-  readonly dtype?: WriteDtype | undefined;
-  readonly onEvent?: ((event: MergeEvent) => void) | undefined;
 }
 
-export type MergeEvent = ({ readonly type: "planned" } & MergingPlan) | ExecuteEvent;
+/** What to merge, how, and where to. */
+export type MergeOptions = MergeSourceOptions & ExecuteOptions;
 
-export interface MergingPlan {
-  readonly plan: MergePlan;
-  readonly dtype: WriteDtype;
-  readonly weightBytes: number;
-  readonly warnings: readonly string[];
+/** What would be merged. */
+export type MergingPlan = PlannedModel<MergePlan>;
+
+interface MergeDetails {
+  /** The text of README.md. */
+  readonly card: string;
 }
 
-export interface Merged extends MergingPlan {
-  readonly dir: string;
-  readonly weightFiles: readonly string[];
-  readonly seconds: number;
+/** Merging as a surgery, for `makeModel` and the workflow. */
+export function merging(options: MergeSourceOptions): Surgery<MergingPlan, MergeDetails> {
+  return {
+    sources: [options.source],
+    plansByMeasuring: false,
+    plan: ([checkpoint]) => planFor(checkpoint!, options),
+    prepare: ([checkpoint], planned) => prepare(checkpoint!, planned, sourceName(options.source)),
+    card: ({ card }) => card,
+  };
 }
-
-type PlanOptions = Pick<MergeOptions, "source" | "choice" | "dtype" | "maxShardBytes">;
 
 /**
  * What `mergeCheckpoint` would do; reads no weights but shared experts that must be zero and routers without a record,
  * writes nothing. Throws like it.
  */
-export async function planMerging(options: PlanOptions): Promise<MergingPlan> {
-  const checkpoint = await openCheckpoint(options.source);
-  try {
-    return await planFor(checkpoint, options);
-  } finally {
-    await checkpoint.close();
-  }
+export async function planMerging(options: MergeSourceOptions): Promise<MergingPlan> {
+  return planModel(merging(options));
 }
 
 /**
- * Makes the dense model folder; `out` appears only when it is complete, and an interrupted merge goes on when asked for
+ * Makes the dense model folder; `out` appears only when it is complete, and an interrupted merge resumes when asked for
  * again. Throws `input` for a source, choice or folder that cannot be used, `stopped` for a full disk, `interrupted`
  * when `signal` fires.
  */
-export async function mergeCheckpoint(options: MergeOptions): Promise<Merged> {
-  const { source, out, overwrite, onEvent } = options;
-  await requireOut({ out, overwrite, folders: foldersOf(source) });
-  const started = performance.now();
-  const checkpoint = await openCheckpoint(source);
-  try {
-    const planned = await planFor(checkpoint, options);
-    onEvent?.({ type: "planned", ...planned });
-    const { plan, dtype } = planned;
-    const files = {
-      [mergeFile]: `${JSON.stringify(recordOf(planned, sourceName(source)), null, 2)}\n`,
-      [cardFile]: await cardOf(checkpoint, planned),
-    };
-    const work = {
-      name: `merge of ${plan.source.family}`,
-      settings: { choice: plan.choice, lineage: plan.lineage },
-      target: plan.target,
-      outputs: plan.outputs,
-      seed: plan.lineage?.recipe.seed ?? 0,
-      dtype,
-      files,
-    };
-    const { weightFiles } = await executeWork([checkpoint], work, options, onEvent);
-    return { ...planned, dir: out, weightFiles, seconds: (performance.now() - started) / 1000 };
-  } finally {
-    await checkpoint.close();
-  }
+export function mergeCheckpoint(
+  options: MergeOptions,
+): AsyncGenerator<MakeEvent<MergingPlan>, MadeModel<MergingPlan, MergeDetails>, undefined> {
+  return makeModel(merging(options), options);
 }
 
-async function planFor(checkpoint: Checkpoint, { choice, dtype, maxShardBytes }: PlanOptions): Promise<MergingPlan> {
+async function prepare(
+  checkpoint: Checkpoint,
+  planned: MergingPlan,
+  name: string,
+): Promise<PreparedWork<MergeDetails>> {
+  const { plan, dtype } = planned;
+  const card = await cardOf(checkpoint, planned);
+  const work = {
+    name: `merge of ${plan.source.family}`,
+    settings: { choice: plan.choice, lineage: plan.lineage },
+    target: plan.target,
+    outputs: plan.outputs,
+    seed: plan.lineage?.recipe.seed ?? 0,
+    dtype,
+    files: { [mergeFile]: `${JSON.stringify(recordOf(planned, name), null, 2)}\n`, [cardFile]: card },
+  };
+  return { work, details: { card } };
+}
+
+async function planFor(
+  checkpoint: Checkpoint,
+  { choice, dtype, maxShardBytes }: MergeSourceOptions,
+): Promise<MergingPlan> {
   const plan = planMerge(checkpoint.spec, choice, await readLineage(checkpoint));
   for (const key of plan.zeros) await requireZero(checkpoint, key);
   if (plan.lineage === null) await requireWholeExperts(checkpoint);

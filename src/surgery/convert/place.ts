@@ -1,10 +1,10 @@
 /** Where a model is to be made: whether it can be, asked before anything is fetched, read or calibrated. */
-import { join } from "node:path";
-import { exists } from "../../files/io/atomic.js";
+import { join, sep } from "node:path";
+import { inputError } from "../../base/errors.js";
+import { exists, realPath, requireNamed } from "../../files/io/atomic.js";
 import { requirePlace, unfinishedName } from "../../files/io/resumable-directory.js";
 import { readText } from "../../files/io/ranges.js";
 import { cardFile, notMeasured } from "./card.js";
-import { requireApart } from "./execute.js";
 import { recordFile } from "./record.js";
 
 export interface PlaceOptions {
@@ -39,4 +39,16 @@ async function mayBeDone(out: string, acceptFinished: boolean): Promise<boolean>
   if (await exists(unfinishedName(out))) return true;
   if (!acceptFinished || !(await exists(join(out, recordFile)))) return false;
   return (await readText(join(out, cardFile)).catch(() => "")).includes(notMeasured);
+}
+
+/** Replacing a folder that is or holds the source would destroy it. Throws `input`. */
+async function requireApart(source: string, out: string): Promise<void> {
+  requireNamed(out);
+  const [from, to] = [await realPath(source), await realPath(out)];
+  if (`${from}${sep}`.startsWith(`${to}${sep}`)) {
+    throw inputError(from === to ? "this is the source folder itself" : "the source folder lies inside this folder", {
+      where: out,
+      hint: "choose another folder to write to",
+    });
+  }
 }

@@ -22,7 +22,7 @@ export type Reply = { readonly id: number | null; readonly error?: SentError };
 
 interface Hands {
   readonly writer: ChunkWriter;
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 async function openHands({ sources, plan, target }: Ground): Promise<Hands> {

@@ -1,6 +1,7 @@
 /** Calibrated scaling: the factor measured on the parent's own activations. */
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { resultOf } from "../../../src/base/events.js";
 import { convertCheckpoint } from "../../../src/surgery/convert/convert.js";
 import { readRecord, recipeOf } from "../../../src/surgery/convert/record.js";
 import { calibrate } from "../../../src/surgery/calibration/calibrate.js";
@@ -22,7 +23,7 @@ const measure = (of: UpcycleRecipe): ReturnType<typeof calibrate> =>
 
 async function worstLayer(of: UpcycleRecipe, name: string): Promise<number> {
   const out = join(root, name);
-  await convertCheckpoint({ source, recipe: of, out });
+  await resultOf(convertCheckpoint({ source, recipe: of, out }));
   const { layers } = await measurePreservation({
     parent: source,
     child: out,

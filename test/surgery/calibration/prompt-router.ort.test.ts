@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { parseRecipeConfig } from "../../../src/base/schemas/index.js";
+import { resultOf } from "../../../src/base/events.js";
 import { convertCheckpoint, planConversion } from "../../../src/surgery/convert/convert.js";
 import { readRecord, recipeOf } from "../../../src/surgery/convert/record.js";
 import { promptRouter, type PromptRouter } from "../../../src/surgery/calibration/prompt-router.js";
@@ -124,7 +125,7 @@ describe("prompts", () => {
     const asked = upcycleRecipe("E2G2T2", { routerInit: { kind: "hidden", prompts } });
     const { rows } = await make(asked);
     const out = join(root, "parts");
-    await convertCheckpoint({ source, recipe: asked, routerRows: rows, out, threads: 2 });
+    await resultOf(convertCheckpoint({ source, recipe: asked, routerRows: rows, out, threads: 2 }));
     const child = await openCheckpoint(out);
     const router = await child.readFloat32("layers.1.router");
     await child.close();
@@ -158,9 +159,9 @@ describe("prompts", () => {
       await lineOf(make(recipe("hidden", [{ positive: ["a ".repeat(200)], negative: [] }, prompts[1]!]))),
     ).toContain("a prompt of copy 0 has 201 tokens, the model has 128 positions");
     expect(await lineOf(make(upcycleRecipe("E2G1T2")))).toContain("the recipe has no prompts");
-    expect(await lineOf(convertCheckpoint({ source, recipe: recipe("hidden"), out: join(root, "none") }))).toContain(
-      "its rows were not given",
-    );
+    expect(
+      await lineOf(resultOf(convertCheckpoint({ source, recipe: recipe("hidden"), out: join(root, "none") }))),
+    ).toContain("its rows were not given");
     expect(
       await lineOf(planConversion({ source, recipe: recipe("hidden"), routerRows: [new Float32Array(3), null] })),
     ).toContain("the router rows of layer 0 do not fit the model");

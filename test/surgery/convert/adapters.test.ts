@@ -17,7 +17,9 @@ import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { askedModel } from "../../../src/cli/model-folder.js";
 import { namedModel } from "../../../src/cli/model-words.js";
 import { modelWords } from "../../../src/base/schemas/index.js";
-import { convertCheckpoint, type ConvertEvent, type ConvertOptions } from "../../../src/surgery/convert/convert.js";
+import type { MakeEvent, PlannedModel } from "../../../src/surgery/convert/make.js";
+import { resultOf } from "../../../src/base/events.js";
+import { convertCheckpoint, type ConvertOptions } from "../../../src/surgery/convert/convert.js";
 import { unfinishedName } from "../../../src/files/io/resumable-directory.js";
 import { upcycleRecipe, type UpcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { upcycle, upcycleJson } from "../../cli/upcycle.js";
@@ -47,10 +49,10 @@ const adapted = (name: AdapterCase): { model: string; adapter: string } => ({
 const convert = async (
   source: ConvertOptions["source"],
   recipe: UpcycleRecipe,
-  more: Partial<ConvertOptions> = {},
+  { onEvent, ...more }: Partial<ConvertOptions> & { onEvent?: (event: MakeEvent<PlannedModel>) => void } = {},
 ): Promise<string> => {
   const out = more.out ?? fresh();
-  await convertCheckpoint({ source, recipe, out, ...more });
+  await resultOf(convertCheckpoint({ source, recipe, out, ...more }), onEvent);
   return out;
 };
 async function mergedOf(source: { model: string; adapter: string }): Promise<string> {
@@ -105,7 +107,7 @@ describe("a model with an adapter", () => {
       onEvent: ({ type }) => void (type === "progress" && ++seen === 60 && abort.abort()),
     });
     await expect(stopped).rejects.toThrow("written");
-    const events: ConvertEvent[] = [];
+    const events: MakeEvent<PlannedModel>[] = [];
     await convert(adapted("phi3"), recipe, { out, pace, onEvent: (event) => events.push(event) });
     expect(events[1]).toMatchObject({ type: "resumed" });
     expect(hashes(out)).toEqual(reference);
@@ -127,7 +129,7 @@ describe("a model with an adapter", () => {
       ).rejects.toThrow("written");
     };
     await stop();
-    const events: ConvertEvent[] = [];
+    const events: MakeEvent<PlannedModel>[] = [];
     await convert(adapted("rslora"), recipe, { out, pace, onEvent: (event) => events.push(event) });
     expect(events[1]).toMatchObject({ type: "replaced" });
     rmSync(out, { recursive: true });
@@ -162,11 +164,11 @@ describe("a model with an adapter", () => {
       out: fresh(),
       acceptFinished: true,
     };
-    await convertCheckpoint(asked);
-    expect((await convertCheckpoint(asked)).found).toBe(true);
-    await expect(convertCheckpoint({ ...asked, source: { ...asked.source, adapter: theirs } })).rejects.toThrow(
-      "not empty",
-    );
+    await resultOf(convertCheckpoint(asked));
+    expect((await resultOf(convertCheckpoint(asked))).found).toBe(true);
+    await expect(
+      resultOf(convertCheckpoint({ ...asked, source: { ...asked.source, adapter: theirs } })),
+    ).rejects.toThrow("not empty");
   });
 
   it("killed again and again, anywhere, ends with the same bytes", async () => {
@@ -214,7 +216,7 @@ describe("a model with an adapter", () => {
   it("whose adapter changes while it is read is an error, and nothing read from it is kept", async () => {
     const [folder, out] = [changedAdapter("llama", fresh(), {}), fresh()];
     let seen = 0;
-    const onEvent = ({ type }: ConvertEvent): void =>
+    const onEvent = ({ type }: MakeEvent<PlannedModel>): void =>
       void (type === "progress" && ++seen === 20 && changeValues(join(folder, "adapter_model.safetensors")));
     await expect(
       convert({ model: baseDir("llama"), adapter: folder }, upcycleRecipe("E4G2T4"), { out, pace, onEvent }),

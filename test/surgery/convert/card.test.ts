@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { parse } from "yaml";
+import { resultOf } from "../../../src/base/events.js";
 import { convertCheckpoint } from "../../../src/surgery/convert/convert.js";
 import { modelCard } from "../../../src/surgery/convert/card.js";
 import { mergeCheckpoint } from "../../../src/surgery/convert/merge.js";
@@ -142,7 +143,7 @@ describe("what a hostile parent says", () => {
     );
     writeFileSync(join(dir, "LICENSE.<img src=x>"), "");
     const out = join(root, "hostile-moe");
-    const { card } = await convertCheckpoint({ source: dir, recipe: upcycleRecipe("E2G1T1"), out });
+    const { card } = await resultOf(convertCheckpoint({ source: dir, recipe: upcycleRecipe("E2G1T1"), out }));
     const { matter, yaml, body } = parts(modelCard({ ...card, warnings: ["tensor <i>`a`</i>\n# b is not used"] }));
     expect(matter).toEqual({
       license: "<script>x</script>",
@@ -174,7 +175,7 @@ describe("what a hostile parent says", () => {
 
 describe("base_model", () => {
   const cardOf = async (source: string, name: string): Promise<ReturnType<typeof parts>> => {
-    await convertCheckpoint({ source, recipe: upcycleRecipe("E2G1T1"), out: join(root, name) });
+    await resultOf(convertCheckpoint({ source, recipe: upcycleRecipe("E2G1T1"), out: join(root, name) }));
     return parts(readFileSync(join(root, name, "README.md"), "utf8"));
   };
   const commit = "0123456789abcdef0123456789abcdef01234567";
@@ -204,7 +205,7 @@ describe("base_model", () => {
     const source = copyModel(golden("dense/llama"), join(root, "hub", "models--org--dense", "snapshots", commit));
     writeFileSync(join(source, "README.md"), "---\nlicense: apache-2.0\n---\n");
     const moe = join(root, "lineage-moe");
-    await convertCheckpoint({ source, recipe: upcycleRecipe("E4G1T2"), out: moe });
+    await resultOf(convertCheckpoint({ source, recipe: upcycleRecipe("E4G1T2"), out: moe }));
     const start = await openCheckpoint(moe);
     const texts = await trainedFiles(start).finally(() => start.close());
     const trained = parts(texts["README.md"]!);
@@ -219,7 +220,9 @@ describe("base_model", () => {
     expect(trained.body).toContain("| trained from | lineage-moe (mixtral) |");
     expect(trained.body).toContain("| upcycled from | org/dense (llama) |");
     expect(trained.body).toContain("| recipe | E4G1T2, of a llama model |");
-    await mergeCheckpoint({ source: moe, choice: { kind: "mean", weights: null }, out: join(root, "lineage-dense") });
+    await resultOf(
+      mergeCheckpoint({ source: moe, choice: { kind: "mean", weights: null }, out: join(root, "lineage-dense") }),
+    );
     expect(parts(readFileSync(join(root, "lineage-dense", "README.md"), "utf8")).matter["base_model"]).toBe(
       "org/dense",
     );
@@ -233,7 +236,9 @@ describe("the model card", () => {
 
   it("comes with every conversion, states what was done, and carries nothing of the parent's own card", async () => {
     const out = join(root, "moe");
-    const { card } = await convertCheckpoint({ source: parent, recipe: upcycleRecipe("E8G1T2", { seed: 7 }), out });
+    const { card } = await resultOf(
+      convertCheckpoint({ source: parent, recipe: upcycleRecipe("E8G1T2", { seed: 7 }), out }),
+    );
     const text = readFileSync(join(out, "README.md"), "utf8");
     expect(text).toBe(modelCard(card));
     const [, yaml, body] = /^---\n([\s\S]*?)\n---\n([\s\S]*)$/.exec(text)!;
@@ -258,7 +263,7 @@ describe("the model card", () => {
       name: string,
       ...recipe: Parameters<typeof upcycleRecipe>
     ): Promise<string> => {
-      await convertCheckpoint({ source, recipe: upcycleRecipe(...recipe), out: join(root, name) });
+      await resultOf(convertCheckpoint({ source, recipe: upcycleRecipe(...recipe), out: join(root, name) }));
       return readFileSync(join(root, name, "README.md"), "utf8");
     };
     const mixtral = await cardOf(parent, "served", "E8G1T2");
@@ -277,18 +282,20 @@ describe("the model card", () => {
   it("is the same for the same conversion, wherever it goes", async () => {
     const cards: string[] = [];
     for (const name of ["first", "second"]) {
-      await convertCheckpoint({ source: parent, recipe: upcycleRecipe("E4G2T2"), out: join(root, name) });
+      await resultOf(convertCheckpoint({ source: parent, recipe: upcycleRecipe("E4G2T2"), out: join(root, name) }));
       cards.push(readFileSync(join(root, name, "README.md"), "utf8"));
     }
     expect(cards[0]).toBe(cards[1]);
   });
 
   it("states what was measured, and its verdict", async () => {
-    const { card } = await convertCheckpoint({
-      source: parent,
-      recipe: upcycleRecipe("E2G1T1"),
-      out: join(root, "measured"),
-    });
+    const { card } = await resultOf(
+      convertCheckpoint({
+        source: parent,
+        recipe: upcycleRecipe("E2G1T1"),
+        out: join(root, "measured"),
+      }),
+    );
     const preservation: PreservationReport = {
       version: 1,
       tokens: 256,

@@ -5,7 +5,9 @@ import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
-import { convertCheckpoint, planConversion, type ConvertEvent } from "../../../src/surgery/convert/convert.js";
+import type { MakeEvent, PlannedModel } from "../../../src/surgery/convert/make.js";
+import { resultOf } from "../../../src/base/events.js";
+import { convertCheckpoint, planConversion } from "../../../src/surgery/convert/convert.js";
 import { readRecord, recipeOf } from "../../../src/surgery/convert/record.js";
 import { fromFloat32, toFloat32 } from "../../../src/files/numeric/dtype.js";
 import { cosineSimilarity } from "../../../src/files/numeric/similarity.js";
@@ -37,7 +39,7 @@ it("stops before it plans or writes anything where Ctrl-C came while the parents
   const stopping = AbortSignal.abort();
   expect(
     await lineOf(
-      convertCheckpoint({ source: golden("llama"), recipe: upcycleRecipe("E4G1T2"), out, signal: stopping }),
+      resultOf(convertCheckpoint({ source: golden("llama"), recipe: upcycleRecipe("E4G1T2"), out, signal: stopping })),
     ),
   ).toBe("stopped before anything was written");
   expect(existsSync(out)).toBe(false);
@@ -55,11 +57,13 @@ describe("conversion", () => {
     ["qwen3", "E8G1T1", { order: "softmax-topk" }],
   ] as const)("of %s with %s writes what the plan says, and it opens again", async (name, recipe, options) => {
     const out = fresh();
-    const { plan, weightBytes, weightFiles, record } = await convertCheckpoint({
-      source: golden(name),
-      recipe: upcycleRecipe(recipe, options),
-      out,
-    });
+    const { plan, weightBytes, weightFiles, record } = await resultOf(
+      convertCheckpoint({
+        source: golden(name),
+        recipe: upcycleRecipe(recipe, options),
+        out,
+      }),
+    );
     const parent = await openCheckpoint(golden(name));
     const child = await openCheckpoint(out);
     expect(child.spec).toEqual(plan.target);
@@ -91,10 +95,12 @@ describe("conversion", () => {
   it("gives equal files each time, and equal tensors in shards of any size", async () => {
     const options = { source: golden("qwen2"), recipe: upcycleRecipe("E4G2T4", { seed: 3 }) };
     const [one, two, sharded] = [fresh(), fresh(), fresh()];
-    await convertCheckpoint({ ...options, out: one });
-    await convertCheckpoint({ ...options, out: two });
+    await resultOf(convertCheckpoint({ ...options, out: one }));
+    await resultOf(convertCheckpoint({ ...options, out: two }));
     expect(hashes(two)).toEqual(hashes(one));
-    const { weightFiles, plan } = await convertCheckpoint({ ...options, out: sharded, maxShardBytes: 20_000 });
+    const { weightFiles, plan } = await resultOf(
+      convertCheckpoint({ ...options, out: sharded, maxShardBytes: 20_000 }),
+    );
     expect(weightFiles.length).toBeGreaterThan(3);
     const [whole, parts] = [await openCheckpoint(one), await openCheckpoint(sharded)];
     for (const { slot } of plan.outputs) {
@@ -107,7 +113,7 @@ describe("conversion", () => {
 
   it("rounds once to another precision", async () => {
     const out = fresh();
-    await convertCheckpoint({ source: golden("llama"), recipe: upcycleRecipe("E4G2T4"), out, dtype: "BF16" });
+    await resultOf(convertCheckpoint({ source: golden("llama"), recipe: upcycleRecipe("E4G2T4"), out, dtype: "BF16" }));
     const [parent, child] = [await openCheckpoint(golden("llama")), await openCheckpoint(out)];
     expect(child.dtype).toBe("BF16");
     const q = await parent.readFloat32("layers.0.q");
@@ -118,13 +124,15 @@ describe("conversion", () => {
 
   it("keeps routers in a precision of their own", async () => {
     const out = fresh();
-    const made = await convertCheckpoint({
-      source: golden("llama"),
-      recipe: upcycleRecipe("E4G2T4"),
-      out,
-      dtype: "BF16",
-      routerDtype: "F32",
-    });
+    const made = await resultOf(
+      convertCheckpoint({
+        source: golden("llama"),
+        recipe: upcycleRecipe("E4G2T4"),
+        out,
+        dtype: "BF16",
+        routerDtype: "F32",
+      }),
+    );
     const child = await openCheckpoint(out);
     const dtypes = new Map([...child.tensors].map(([name, { dtype }]) => [name, dtype]));
     expect(dtypes.get("model.layers.1.block_sparse_moe.gate.weight")).toBe("F32");
@@ -135,14 +143,16 @@ describe("conversion", () => {
   });
 
   it("reports plan, bytes and rate, and carries the parent's other files", async () => {
-    const events: ConvertEvent[] = [];
+    const events: MakeEvent<PlannedModel>[] = [];
     const out = fresh();
-    await convertCheckpoint({
-      source: golden("llama"),
-      recipe: upcycleRecipe("E4G1T2"),
-      out,
-      onEvent: (event) => events.push(event),
-    });
+    await resultOf(
+      convertCheckpoint({
+        source: golden("llama"),
+        recipe: upcycleRecipe("E4G1T2"),
+        out,
+      }),
+      (event) => events.push(event),
+    );
     expect(events[0]!.type).toBe("planned");
     const progress = events.filter((event) => event.type === "progress");
     expect(progress.length).toBeGreaterThan(10);
@@ -168,17 +178,21 @@ describe("conversion", () => {
 
   it("refuses, in one line each", async () => {
     const out = fresh();
-    await convertCheckpoint({ source: golden("llama"), recipe: upcycleRecipe("E4G1T2"), out });
+    await resultOf(convertCheckpoint({ source: golden("llama"), recipe: upcycleRecipe("E4G1T2"), out }));
     const recipe = upcycleRecipe("E4G1T2");
     const lines = [
-      await lineOf(convertCheckpoint({ source: golden("llama"), recipe, out })),
-      await lineOf(convertCheckpoint({ source: out, recipe, out: fresh() })),
-      await lineOf(convertCheckpoint({ source: golden("llama"), recipe, out: golden("llama"), overwrite: true })),
-      await lineOf(convertCheckpoint({ source: out, recipe, out: root, overwrite: true })),
+      await lineOf(resultOf(convertCheckpoint({ source: golden("llama"), recipe, out }))),
+      await lineOf(resultOf(convertCheckpoint({ source: out, recipe, out: fresh() }))),
       await lineOf(
-        convertCheckpoint({ source: golden("qwen3"), recipe: { ...recipe, target: "mixtral" }, out: fresh() }),
+        resultOf(convertCheckpoint({ source: golden("llama"), recipe, out: golden("llama"), overwrite: true })),
       ),
-      await lineOf(convertCheckpoint({ source: join(root, "nothing"), recipe, out: fresh() })),
+      await lineOf(resultOf(convertCheckpoint({ source: out, recipe, out: root, overwrite: true }))),
+      await lineOf(
+        resultOf(
+          convertCheckpoint({ source: golden("qwen3"), recipe: { ...recipe, target: "mixtral" }, out: fresh() }),
+        ),
+      ),
+      await lineOf(resultOf(convertCheckpoint({ source: join(root, "nothing"), recipe, out: fresh() }))),
     ];
     expect(lines).toMatchInlineSnapshot(`
       [

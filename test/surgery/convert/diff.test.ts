@@ -2,6 +2,7 @@ import { writeFileSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
+import { resultOf } from "../../../src/base/events.js";
 import { convertCheckpoint } from "../../../src/surgery/convert/convert.js";
 import { diffCheckpoints, type TensorDiff } from "../../../src/surgery/convert/diff.js";
 import { groupDiffs, groupNames } from "../../../src/surgery/convert/diff-groups.js";
@@ -80,7 +81,7 @@ describe("diffCheckpoints", () => {
 
   it("matches a parent's tensors with its child's, and lists what only one has", async () => {
     const out = fresh();
-    await convertCheckpoint({ source: golden("dense/llama"), recipe: upcycleRecipe("E2G1T1"), out });
+    await resultOf(convertCheckpoint({ source: golden("dense/llama"), recipe: upcycleRecipe("E2G1T1"), out }));
     const { onlyA, onlyB, tensors, config } = await diffCheckpoints(golden("dense/llama"), out);
     expect(onlyA).toHaveLength(6);
     expect(onlyA[0]).toBe("model.layers.0.mlp.gate_proj.weight");
@@ -91,8 +92,8 @@ describe("diffCheckpoints", () => {
 
   it("says where shapes differ, and refuses what is no model", async () => {
     const [whole, parts] = [fresh(), fresh()];
-    await convertCheckpoint({ source: golden("dense/llama"), recipe: upcycleRecipe("E2G1T1"), out: whole });
-    await convertCheckpoint({ source: golden("dense/llama"), recipe: upcycleRecipe("E2G2T2"), out: parts });
+    await resultOf(convertCheckpoint({ source: golden("dense/llama"), recipe: upcycleRecipe("E2G1T1"), out: whole }));
+    await resultOf(convertCheckpoint({ source: golden("dense/llama"), recipe: upcycleRecipe("E2G2T2"), out: parts }));
     const found = await diffCheckpoints(whole, parts);
     const other = found.tensors.filter(({ shapes }) => shapes[0].join() !== shapes[1].join());
     expect(other).toHaveLength(2 * (1 + 2 * 3));

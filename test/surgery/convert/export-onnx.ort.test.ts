@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import * as ort from "onnxruntime-node";
 import { beforeAll, describe, expect, it } from "vitest";
+import { resultOf } from "../../../src/base/events.js";
 import {
   exportOnnx,
   type ExportKind,
@@ -30,7 +31,7 @@ function idsOf(name: string): Int32Array {
 async function exported(name: string, changes: Partial<ExportOptions> = {}): Promise<Exported> {
   const dir = join(root, `${name}-${count++}`);
   mkdirSync(dir, { recursive: true });
-  return exportOnnx({ source: golden(name), out: join(dir, "model.onnx"), graph: forward, ...changes });
+  return resultOf(exportOnnx({ source: golden(name), out: join(dir, "model.onnx"), graph: forward, ...changes }));
 }
 
 const int64 = (data: Int32Array, dims: readonly number[]): ort.Tensor =>
@@ -196,14 +197,16 @@ describe("exporting", () => {
   it("replaces only what it may, and leaves nothing when it is stopped", async () => {
     const out = join(root, "again.onnx");
     const options: ExportOptions = { source: golden("dense/llama"), out, graph: forward };
-    await exportOnnx({ ...options, weights: "beside" });
-    await expect(exportOnnx(options)).rejects.toMatchObject({
+    await resultOf(exportOnnx({ ...options, weights: "beside" }));
+    await expect(resultOf(exportOnnx(options))).rejects.toMatchObject({
       line: `${out}: file exists; choose another name, or replace it (--overwrite)`,
     });
-    await exportOnnx({ ...options, overwrite: true });
+    await resultOf(exportOnnx({ ...options, overwrite: true }));
     expect(existsSync(`${out}.data`)).toBe(false);
     const before = readFileSync(out);
-    const stopped = exportOnnx({ ...options, overwrite: true, weights: "beside", signal: AbortSignal.abort() });
+    const stopped = resultOf(
+      exportOnnx({ ...options, overwrite: true, weights: "beside", signal: AbortSignal.abort() }),
+    );
     await expect(stopped).rejects.toMatchObject({ kind: "interrupted" });
     expect(readFileSync(out)).toEqual(before);
     expect(readdirSync(root).filter((name) => name.startsWith(".") || name.endsWith(".data"))).toEqual([]);
@@ -211,14 +214,14 @@ describe("exporting", () => {
 
   it("refuses what cannot be", async () => {
     const options: ExportOptions = { source: golden("dense/llama"), out: join(root, "x.onnx"), graph: forward };
-    await expect(exportOnnx({ ...options, out: join(root, "model.safetensors") })).rejects.toMatchObject({
+    await expect(resultOf(exportOnnx({ ...options, out: join(root, "model.safetensors") }))).rejects.toMatchObject({
       line: expect.stringContaining("no name that ends in .onnx"),
     });
-    await expect(exportOnnx({ ...options, graph: { ...forward, sequence: 1e6 } })).rejects.toMatchObject({
+    await expect(resultOf(exportOnnx({ ...options, graph: { ...forward, sequence: 1e6 } }))).rejects.toMatchObject({
       line: expect.stringMatching(/a sequence of 1000000 tokens is longer than the model's \d+ positions/),
     });
     writeFileSync(join(root, "file"), "");
-    await expect(exportOnnx({ ...options, out: join(root, "file", "x.onnx") })).rejects.toMatchObject({
+    await expect(resultOf(exportOnnx({ ...options, out: join(root, "file", "x.onnx") }))).rejects.toMatchObject({
       kind: "input",
     });
   });

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { expect } from "vitest";
 import { randomStream } from "../../../src/base/random.js";
 import { UpcycleError } from "../../../src/base/errors.js";
+import { resultOf } from "../../../src/base/events.js";
 import { convertCheckpoint, type ConvertOptions } from "../../../src/surgery/convert/convert.js";
 import { built, runScript } from "../../support/built.js";
 import { hashes } from "./hashes.js";
@@ -11,7 +12,7 @@ import { hashes } from "./hashes.js";
 export const pace = { chunkBytes: 512, flushBytes: 20_000 };
 
 /** What to convert and how, as plain data. */
-export type Asked = Omit<ConvertOptions, "out" | "signal" | "onEvent">;
+export type Asked = Omit<ConvertOptions, "out" | "signal">;
 
 /**
  * An ES module: the conversion into the folder that the first argument names, on as many threads as the second says,
@@ -25,11 +26,13 @@ export function conversionScript(options: Asked, onProgress = ""): string {
     const abort = new AbortController();
     process.on("SIGINT", () => abort.abort());
     let count = 0;
+    const [, , out, threads = 1] = process.argv;
     try {
-      await convertCheckpoint({ ...options, out: process.argv[2], threads: Number(process.argv[3] ?? 1), signal: abort.signal, onEvent: (event) => {
-        if (event.type !== "progress") return;
+      const events = convertCheckpoint({ ...options, out, threads: Number(threads), signal: abort.signal });
+      for await (const event of events) {
+        if (event.type !== "progress") continue;
         ${onProgress}
-      } });
+      }
     } catch (error) {
       fs.writeSync(1, "failed " + error.kind + ": " + (error.line ?? error.stack) + "\\n");
       process.exit(error.exitCode ?? 70);
@@ -85,7 +88,7 @@ export async function expectKillsHarmless(
     else expect(one.code, log.join("\n")).toBe(0);
     if (existsSync(out)) {
       // Killed behind the rename: the next attempt tidies up, or finds nothing to do.
-      const again: unknown = await convertCheckpoint({ ...options, out }).then(
+      const again: unknown = await resultOf(convertCheckpoint({ ...options, out })).then(
         () => null,
         (cause: unknown) => cause,
       );

@@ -6,9 +6,11 @@ import { afterAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { writeCheckpoint } from "../../../src/files/checkpoint/write.js";
+import type { MakeEvent, PlannedModel } from "../../../src/surgery/convert/make.js";
+import { resultOf } from "../../../src/base/events.js";
 import { convertCheckpoint } from "../../../src/surgery/convert/convert.js";
 import { multiplyExperts } from "../../../src/surgery/convert/multiply.js";
-import { mergeCheckpoint, planMerging, type MergeEvent } from "../../../src/surgery/convert/merge.js";
+import { mergeCheckpoint, planMerging } from "../../../src/surgery/convert/merge.js";
 import type { DecoderSpec, MoeFfn } from "../../../src/model/decoder/types.js";
 import { upcycleRecipe, type RecipeOptions } from "../../../src/surgery/planning/recipe.js";
 import type { MergeChoice } from "../../../src/surgery/planning/merge.js";
@@ -34,13 +36,13 @@ async function lineOf(promise: Promise<unknown>): Promise<string> {
 
 async function upcycled(name: string, recipe: string, options: RecipeOptions = {}): Promise<string> {
   const out = fresh();
-  await convertCheckpoint({ source: golden(`dense/${name}`), recipe: upcycleRecipe(recipe, options), out });
+  await resultOf(convertCheckpoint({ source: golden(`dense/${name}`), recipe: upcycleRecipe(recipe, options), out }));
   return out;
 }
 
 async function merged(source: string, choice: MergeChoice = uniform): Promise<string> {
   const out = fresh();
-  await mergeCheckpoint({ source, choice, out });
+  await resultOf(mergeCheckpoint({ source, choice, out }));
   return out;
 }
 
@@ -161,17 +163,21 @@ describe("merging an untouched upcycled model", () => {
     "gives the parent back after %s %j and its experts multiplied, once and again",
     async (recipe, options) => {
       const [twice, again] = [fresh(), fresh()];
-      await multiplyExperts({
-        source: await upcycled("llama", recipe, options),
-        recipe: { copies: 2, topK: null, routerStd: 0.1, seed: 0 },
-        out: twice,
-      });
+      await resultOf(
+        multiplyExperts({
+          source: await upcycled("llama", recipe, options),
+          recipe: { copies: 2, topK: null, routerStd: 0.1, seed: 0 },
+          out: twice,
+        }),
+      );
       await expectSame(await merged(twice), golden("dense/llama"));
-      await multiplyExperts({
-        source: twice,
-        recipe: { copies: 2, topK: 2 * upcycleRecipe(recipe).topK, routerStd: 0, seed: 0 },
-        out: again,
-      });
+      await resultOf(
+        multiplyExperts({
+          source: twice,
+          recipe: { copies: 2, topK: 2 * upcycleRecipe(recipe).topK, routerStd: 0, seed: 0 },
+          out: again,
+        }),
+      );
       await expectSame(await merged(again), golden("dense/llama"));
       await expectSame(await merged(again, { kind: "expert", index: 3 }), golden("dense/llama"));
       const file = join(again, "multiply.json");
@@ -200,7 +206,9 @@ describe("merging an untouched upcycled model", () => {
       rmSync(join(once, "upcycle.json"));
       const moe = copies === 1 ? once : fresh();
       if (copies > 1) {
-        await multiplyExperts({ source: once, recipe: { copies, topK: null, routerStd: 0.5, seed: 0 }, out: moe });
+        await resultOf(
+          multiplyExperts({ source: once, recipe: { copies, topK: null, routerStd: 0.5, seed: 0 }, out: moe }),
+        );
         rmSync(join(moe, "multiply.json"));
       }
       const out = await merged(moe);
@@ -219,13 +227,15 @@ describe("merging an untouched upcycled model", () => {
       { source: 0, noise: 0, scale: -2 },
     ];
     const recipe = upcycleRecipe("E2G1T2", { parents, routerInit: { kind: "cheap_embed", prompts } });
-    await convertCheckpoint({
-      source: base,
-      parents: [coder],
-      recipe,
-      routerRows: [0, 1].map(() => Float32Array.from({ length: 64 }, (_, i) => i)),
-      out: mix,
-    });
+    await resultOf(
+      convertCheckpoint({
+        source: base,
+        parents: [coder],
+        recipe,
+        routerRows: [0, 1].map(() => Float32Array.from({ length: 64 }, (_, i) => i)),
+        out: mix,
+      }),
+    );
     expect(JSON.stringify(configOf(mix))).not.toContain("verse");
     rmSync(join(mix, "upcycle.json"));
     const [found, wanted] = [await tensorsOf(await merged(mix, { kind: "expert", index: 0 })), await tensorsOf(coder)];
@@ -240,12 +250,14 @@ describe("merging an untouched upcycled model", () => {
       { source: 0, noise: 0, scale: -2 },
       { source: 0, noise: 0, scale: 0 },
     ];
-    await convertCheckpoint({
-      source: base,
-      parents: [coder],
-      recipe: upcycleRecipe("E3G2T2", { parents, permute: true }),
-      out: mix,
-    });
+    await resultOf(
+      convertCheckpoint({
+        source: base,
+        parents: [coder],
+        recipe: upcycleRecipe("E3G2T2", { parents, permute: true }),
+        out: mix,
+      }),
+    );
     const [b, c] = [await tensorsOf(base), await tensorsOf(coder)];
     const [picked, other, both] = [
       await merged(mix, { kind: "expert", index: 0 }),
@@ -270,12 +282,14 @@ describe("merging an untouched upcycled model", () => {
     );
     const shared = fresh();
     const sharedParent = { source: 1, noise: 0, scale: 1, prompts: null };
-    await convertCheckpoint({
-      source: base,
-      parents: [coder],
-      recipe: upcycleRecipe("E2G1T2", { parents: parents.slice(0, 2), sharedParent }),
-      out: shared,
-    });
+    await resultOf(
+      convertCheckpoint({
+        source: base,
+        parents: [coder],
+        recipe: upcycleRecipe("E2G1T2", { parents: parents.slice(0, 2), sharedParent }),
+        out: shared,
+      }),
+    );
     expect(await lineOf(planMerging({ source: shared, choice: uniform }))).toContain(
       "every token gets a shared expert of another model as well as the routed ones, which no one FFN does",
     );
@@ -297,7 +311,9 @@ describe("merging an untouched upcycled model", () => {
       dtype: "BF16",
       weights: ({ key }) => Promise.resolve(tensors.get(key)!),
     });
-    await convertCheckpoint({ source: dense, recipe: upcycleRecipe("E4G4T8", { order: "softmax-topk" }), out: bf16 });
+    await resultOf(
+      convertCheckpoint({ source: dense, recipe: upcycleRecipe("E4G4T8", { order: "softmax-topk" }), out: bf16 }),
+    );
     await expectSame(await merged(bf16), dense);
     const paper = await upcycled("llama", "E3G2T4", { scaling: "paper", order: "softmax-topk" });
     const { plan } = await planMerging({ source: paper, choice: uniform });
@@ -369,11 +385,13 @@ describe("a merged model", () => {
   it("is none of parts of FFNs that no record puts together, multiplied or not", async () => {
     const forgotten = await changed(await upcycled("llama", "E2G4T4"), (_, values) => values);
     const twice = fresh();
-    await multiplyExperts({
-      source: forgotten,
-      recipe: { copies: 2, topK: null, routerStd: 0.1, seed: 0 },
-      out: twice,
-    });
+    await resultOf(
+      multiplyExperts({
+        source: forgotten,
+        recipe: { copies: 2, topK: null, routerStd: 0.1, seed: 0 },
+        out: twice,
+      }),
+    );
     for (const source of [forgotten, twice]) {
       for (const choice of [uniform, { kind: "expert", index: 1 }] as const) {
         expect(await lineOf(planMerging({ source, choice }))).toContain(
@@ -398,13 +416,15 @@ describe("a merged model", () => {
 
   it("of one expert alone copies its bytes, and says how it was made", async () => {
     const out = fresh();
-    const events: MergeEvent["type"][] = [];
-    const { plan } = await mergeCheckpoint({
-      source: golden("moe/mixtral"),
-      choice: { kind: "expert", index: 1 },
-      out,
-      onEvent: ({ type }) => events.push(type),
-    });
+    const events: MakeEvent<PlannedModel>["type"][] = [];
+    const { plan } = await resultOf(
+      mergeCheckpoint({
+        source: golden("moe/mixtral"),
+        choice: { kind: "expert", index: 1 },
+        out,
+      }),
+      ({ type }) => events.push(type),
+    );
     const [before, child] = [await tensorsOf(golden("moe/mixtral")), await tensorsOf(out)];
     for (const part of ["gate", "up", "down"])
       expect(child.tensors.get(`layers.1.${part}`)).toEqual(before.tensors.get(`layers.1.experts.1.${part}`));
@@ -426,23 +446,25 @@ describe("a merged model", () => {
   it("has the same bytes with threads, small chunks, and after an interruption", async () => {
     const source = await upcycled("qwen2", "E4G4T4", { permute: true });
     const [one, two, three] = [fresh(), fresh(), fresh()];
-    await mergeCheckpoint({ source, choice: uniform, out: one });
-    await mergeCheckpoint({ source, choice: uniform, out: two, threads: 2 });
+    await resultOf(mergeCheckpoint({ source, choice: uniform, out: one }));
+    await resultOf(mergeCheckpoint({ source, choice: uniform, out: two, threads: 2 }));
     expect(hashes(two)).toEqual(hashes(one));
     const stop = new AbortController();
     const again = { source, choice: uniform, out: three, pace: { chunkBytes: 4096, flushBytes: 8192 } };
     let seen = 0;
     expect(
       await lineOf(
-        mergeCheckpoint({
-          ...again,
-          signal: stop.signal,
-          onEvent: ({ type }) => void (type === "progress" && ++seen === 12 && stop.abort()),
-        }),
+        resultOf(
+          mergeCheckpoint({
+            ...again,
+            signal: stop.signal,
+          }),
+          ({ type }) => void (type === "progress" && ++seen === 12 && stop.abort()),
+        ),
       ),
     ).not.toBe("no error");
-    const events: MergeEvent["type"][] = [];
-    await mergeCheckpoint({ ...again, onEvent: ({ type }) => events.push(type) });
+    const events: MakeEvent<PlannedModel>["type"][] = [];
+    await resultOf(mergeCheckpoint({ ...again }), ({ type }) => events.push(type));
     expect(events).toContain("resumed");
     expect(hashes(three)).toEqual(hashes(one));
   });
@@ -516,7 +538,7 @@ describe("a merge is refused", () => {
 
   it("into its own source", async () => {
     const source = copyModel(golden("moe/mixtral"), fresh());
-    expect(await lineOf(mergeCheckpoint({ source, choice: uniform, out: source, overwrite: true }))).toBe(
+    expect(await lineOf(resultOf(mergeCheckpoint({ source, choice: uniform, out: source, overwrite: true })))).toBe(
       "ROOT/" + source.slice(root.length + 1) + ": this is the source folder itself; choose another folder to write to",
     );
   });

@@ -4,12 +4,9 @@ import { join, relative } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint, type Checkpoint } from "../../../src/files/checkpoint/open.js";
-import {
-  convertCheckpoint,
-  planConversion,
-  type ConvertEvent,
-  type ConvertOptions,
-} from "../../../src/surgery/convert/convert.js";
+import type { MakeEvent, PlannedModel } from "../../../src/surgery/convert/make.js";
+import { resultOf } from "../../../src/base/events.js";
+import { convertCheckpoint, planConversion, type ConvertOptions } from "../../../src/surgery/convert/convert.js";
 import { readRecord, recipeOf } from "../../../src/surgery/convert/record.js";
 import { explainPlan } from "../../../src/surgery/planning/explain.js";
 import { upcycleRecipe, type RecipeOptions, type UpcycleRecipe } from "../../../src/surgery/planning/recipe.js";
@@ -62,7 +59,7 @@ async function lineOf(promise: Promise<unknown>): Promise<string> {
 describe("several parents", () => {
   it("give an expert each, all else is the base's", async () => {
     const asked = options([coder, poet], recipe("E2G1T2", { parents: from(1, 2) }));
-    const { record } = await convertCheckpoint(asked);
+    const { record } = await resultOf(convertCheckpoint(asked));
     await withModels([base, coder, poet, asked.out], async (b, one, two, child) => {
       for (const part of ["gate", "up", "down"]) {
         for (const [expert, parent] of [one, two].entries()) {
@@ -86,7 +83,7 @@ describe("several parents", () => {
 
   it("are averaged outside the experts, each once", async () => {
     const asked = options([coder, poet], recipe("E4G1T2", { parents: from(1, 2, 2, 1), others: "average" }));
-    await convertCheckpoint(asked);
+    await resultOf(convertCheckpoint(asked));
     await withModels([coder, poet, asked.out], async (one, two, child) => {
       for (const key of ["embed", "layers.0.q", "layers.1.ffnNorm", "head"]) {
         const [a, b] = [await one.readFloat32(key), await two.readFloat32(key)];
@@ -97,7 +94,7 @@ describe("several parents", () => {
 
   it("cut into parts, every copy has its own parent's", async () => {
     const asked = options([coder], recipe("E2G2T2", { parents: from(0, 1) }));
-    await convertCheckpoint(asked);
+    await resultOf(convertCheckpoint(asked));
     await withModels([coder, asked.out], async (one, child) => {
       const up = await one.readFloat32("layers.0.up");
       expect(await child.readFloat32("layers.0.experts.3.up")).toEqual(up.subarray(up.length / 2));
@@ -107,9 +104,9 @@ describe("several parents", () => {
   it("that are the same keep every bit and so the function, averaged or not", async () => {
     for (const others of ["base", "average"] as const) {
       const plain = fresh();
-      await convertCheckpoint({ source: base, recipe: recipe("E3G1T2", {}), out: plain });
+      await resultOf(convertCheckpoint({ source: base, recipe: recipe("E3G1T2", {}), out: plain }));
       const asked = options([twin], recipe("E3G1T2", { parents: from(0, 1, 0), others }));
-      await convertCheckpoint(asked);
+      await resultOf(convertCheckpoint(asked));
       await withModels([plain, asked.out], async (a, b) => {
         expect(b.spec).toEqual(a.spec);
         for (const { key } of slotsOf(a.spec)) expect(await b.readFloat32(key), key).toEqual(await a.readFloat32(key));
@@ -123,8 +120,8 @@ describe("several parents", () => {
       options([coder, poet], of),
       options([coder, poet], of, { threads: 2, pace: { chunkBytes: 512 } }),
     ];
-    await convertCheckpoint(one);
-    await convertCheckpoint(two);
+    await resultOf(convertCheckpoint(one));
+    await resultOf(convertCheckpoint(two));
     expect(hashes(two.out)).toEqual(hashes(one.out));
   });
 
@@ -138,7 +135,7 @@ describe("several parents", () => {
         ],
       }),
     );
-    await convertCheckpoint(asked);
+    await resultOf(convertCheckpoint(asked));
     await withModels([base, coder, asked.out], async (b, one, child) => {
       expect(await child.readFloat32("layers.0.experts.0.down")).toEqual(
         (await b.readFloat32("layers.0.down")).map((value) => -2 * value),
@@ -166,7 +163,7 @@ describe("several parents", () => {
 
   it("draw a router from a uniform distribution", async () => {
     const asked = options([], recipe("E8G2T2", { routerInit: { kind: "uniform_random" } }));
-    await convertCheckpoint(asked);
+    await resultOf(convertCheckpoint(asked));
     await withModels([asked.out], async (child) => {
       const router = await child.readFloat32("layers.0.router");
       expect(router).toHaveLength(16 * 32);
@@ -190,9 +187,11 @@ describe("parents of one name", () => {
   /** Stops halfway. */
   async function stopped(asked: ConvertOptions): Promise<void> {
     const abort = new AbortController();
-    const onEvent = (event: ConvertEvent): void =>
+    const onEvent = (event: MakeEvent<PlannedModel>): void =>
       void (event.type === "progress" && event.done > event.total / 2 && abort.abort());
-    expect(await lineOf(convertCheckpoint({ ...asked, signal: abort.signal, onEvent }))).toMatch(/^interrupted/);
+    expect(await lineOf(resultOf(convertCheckpoint({ ...asked, signal: abort.signal }), onEvent))).toMatch(
+      /^interrupted/,
+    );
   }
 
   it.each([
@@ -208,10 +207,10 @@ describe("parents of one name", () => {
       pace,
     });
     const [plain, out] = [fresh(), fresh()];
-    await convertCheckpoint(asked(after, plain));
+    await resultOf(convertCheckpoint(asked(after, plain)));
     await stopped(asked(before, out));
     const types: string[] = [];
-    await convertCheckpoint({ ...asked(after, out), onEvent: ({ type }) => void types.push(type) });
+    await resultOf(convertCheckpoint({ ...asked(after, out) }), ({ type }) => void types.push(type));
     expect(hashes(out)).toEqual(hashes(plain));
     expect(types).toContain("replaced");
     expect(types).not.toContain("resumed");
@@ -222,7 +221,7 @@ describe("parents of one name", () => {
     await stopped(asked);
     const types: string[] = [];
     const parents = [relative(process.cwd(), first), `${second}/`];
-    await convertCheckpoint({ ...asked, parents, onEvent: ({ type }) => void types.push(type) });
+    await resultOf(convertCheckpoint({ ...asked, parents }), ({ type }) => void types.push(type));
     expect(types).toContain("resumed");
   });
 
@@ -230,15 +229,17 @@ describe("parents of one name", () => {
     for (const file of ["config.json", "model.safetensors"])
       for (const dir of [first, second]) utimesSync(join(dir, file), 1e9, 1e9);
     const asked = options([first, second], of, { acceptFinished: true });
-    await convertCheckpoint(asked);
-    expect((await convertCheckpoint(asked)).found).toBe(true);
-    expect(await lineOf(convertCheckpoint({ ...asked, parents: [second, first] }))).toContain(
+    await resultOf(convertCheckpoint(asked));
+    expect((await resultOf(convertCheckpoint(asked))).found).toBe(true);
+    expect(await lineOf(resultOf(convertCheckpoint({ ...asked, parents: [second, first] })))).toContain(
       "folder exists and is not empty",
     );
     const alone = { source: first, recipe: recipe("E2G1T2", {}), out: fresh(), acceptFinished: true };
-    await convertCheckpoint(alone);
-    expect((await convertCheckpoint(alone)).found).toBe(true);
-    expect(await lineOf(convertCheckpoint({ ...alone, source: second }))).toContain("folder exists and is not empty");
+    await resultOf(convertCheckpoint(alone));
+    expect((await resultOf(convertCheckpoint(alone))).found).toBe(true);
+    expect(await lineOf(resultOf(convertCheckpoint({ ...alone, source: second })))).toContain(
+      "folder exists and is not empty",
+    );
   });
 });
 

@@ -18,7 +18,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
-import { convertCheckpoint, type ConvertEvent, type ConvertOptions } from "../../../src/surgery/convert/convert.js";
+import type { MakeEvent, PlannedModel } from "../../../src/surgery/convert/make.js";
+import { resultOf } from "../../../src/base/events.js";
+import { convertCheckpoint, type ConvertOptions } from "../../../src/surgery/convert/convert.js";
 import { unfinishedName } from "../../../src/files/io/resumable-directory.js";
 import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { start } from "../../cli/upcycle.js";
@@ -42,7 +44,7 @@ const options = (out: string, more: Partial<ConvertOptions> = {}): ConvertOption
 
 const reference = fresh();
 const expected = async (): Promise<string[]> => {
-  if (!existsSync(reference)) await convertCheckpoint(options(reference));
+  if (!existsSync(reference)) await resultOf(convertCheckpoint(options(reference)));
   return hashes(reference);
 };
 
@@ -58,28 +60,21 @@ async function lineOf(promise: Promise<unknown>): Promise<string> {
 async function stopped(out: string, after: number, more: Partial<ConvertOptions> = {}): Promise<string> {
   const abort = new AbortController();
   let seen = 0;
-  return lineOf(
-    convertCheckpoint(
-      options(out, {
-        ...more,
-        signal: abort.signal,
-        onEvent: ({ type }) => void (type === "progress" && ++seen === after && abort.abort()),
-      }),
-    ),
-  );
+  const events = convertCheckpoint(options(out, { ...more, signal: abort.signal }));
+  return lineOf(resultOf(events, ({ type }) => void (type === "progress" && ++seen === after && abort.abort())));
 }
 
 describe("threads", () => {
   it.each([1, 2, 4])("%i write the same bytes", async (threads) => {
     const out = fresh();
-    await convertCheckpoint(options(out, { threads }));
+    await resultOf(convertCheckpoint(options(out, { threads })));
     expect(hashes(out)).toEqual(await expected());
   });
 
   it("chunks of any size, past the page cache or through it, are the same bytes", async () => {
     for (const other of [{ chunkBytes: 100 }, { chunkBytes: 1 << 20, direct: false }]) {
       const out = fresh();
-      await convertCheckpoint(options(out, { pace: other }));
+      await resultOf(convertCheckpoint(options(out, { pace: other })));
       expect(hashes(out)).toEqual(await expected());
     }
   });
@@ -89,12 +84,9 @@ describe("threads", () => {
     const source = join(root, "halfway");
     cpSync(golden("dense/llama"), source, { recursive: true });
     // The threads open the source after it has been found good.
-    const broken = convertCheckpoint(
-      options(out, {
-        source,
-        threads: 2,
-        onEvent: ({ type }) => void (type === "planned" && rmSync(join(source, "model.safetensors"))),
-      }),
+    const broken = resultOf(
+      convertCheckpoint(options(out, { source, threads: 2 })),
+      ({ type }) => void (type === "planned" && rmSync(join(source, "model.safetensors"))),
     );
     expect(await lineOf(broken)).toBe(
       "input: ROOT/halfway: folder has no model.safetensors, no model.safetensors.index.json and no pytorch_model.bin",
@@ -110,8 +102,8 @@ describe("a conversion that is interrupted", () => {
     );
     expect(existsSync(out)).toBe(false);
     expect(readdirSync(unfinishedName(out)).sort()).toEqual(["folder", "journal.jsonl"]);
-    const events: ConvertEvent[] = [];
-    await convertCheckpoint(options(out, { onEvent: (event) => events.push(event) }));
+    const events: MakeEvent<PlannedModel>[] = [];
+    await resultOf(convertCheckpoint(options(out)), (event) => events.push(event));
     const [, resumed, first] = events;
     expect(resumed).toMatchObject({ type: "resumed" });
     const there = (resumed as { done: number }).done;
@@ -126,27 +118,27 @@ describe("a conversion that is interrupted", () => {
     await stopped(out, 90);
     const room = unfinishedName(out);
     cpSync(room, join(root, "room"), { recursive: true });
-    await convertCheckpoint(options(out));
+    await resultOf(convertCheckpoint(options(out)));
     // As if killed after the rename, before the journal was removed.
     mkdirSync(room);
     cpSync(join(root, "room", "journal.jsonl"), join(room, "journal.jsonl"));
     writeFileSync(join(room, "journal.jsonl"), '{"committing":true}\n', { flag: "a" });
-    await convertCheckpoint(options(out));
+    await resultOf(convertCheckpoint(options(out)));
     expect(hashes(out)).toEqual(await expected());
     expect(existsSync(room)).toBe(false);
     // And a finished folder is refused as ever.
-    expect(await lineOf(convertCheckpoint(options(out)))).toContain("folder exists and is not empty");
+    expect(await lineOf(resultOf(convertCheckpoint(options(out))))).toContain("folder exists and is not empty");
   });
 
   it("and asked for differently starts over and says so", async () => {
     const out = fresh();
     await stopped(out, 90);
-    const events: ConvertEvent[] = [];
-    await convertCheckpoint(
-      options(out, { recipe: upcycleRecipe("E4G2T4", { seed: 4 }), onEvent: (event) => events.push(event) }),
+    const events: MakeEvent<PlannedModel>[] = [];
+    await resultOf(convertCheckpoint(options(out, { recipe: upcycleRecipe("E4G2T4", { seed: 4 }) })), (event) =>
+      events.push(event),
     );
     expect(events[1]).toEqual({ type: "replaced", name: "E4G2T4 of llama as F32" });
-    await convertCheckpoint(options(out, { overwrite: true }));
+    await resultOf(convertCheckpoint(options(out, { overwrite: true })));
     expect(hashes(out)).toEqual(await expected());
   });
 
@@ -159,7 +151,7 @@ describe("a conversion that is interrupted", () => {
       const out = fresh();
       await stopped(out, 90);
       damage(unfinishedName(out));
-      await convertCheckpoint(options(out));
+      await resultOf(convertCheckpoint(options(out)));
       expect(hashes(out)).toEqual(await expected());
     }
   });
@@ -170,8 +162,8 @@ describe("a conversion that is interrupted", () => {
     writeFileSync(join(out, "config.json"), '{"model_type":"old"}');
     await stopped(out, 90, { overwrite: true });
     expect(readFileSync(join(out, "config.json"), "utf8")).toBe('{"model_type":"old"}');
-    expect(await lineOf(convertCheckpoint(options(out)))).toContain("folder exists and is not empty");
-    await convertCheckpoint(options(out, { overwrite: true }));
+    expect(await lineOf(resultOf(convertCheckpoint(options(out))))).toContain("folder exists and is not empty");
+    await resultOf(convertCheckpoint(options(out, { overwrite: true })));
     expect(hashes(out)).toEqual(await expected());
   });
 
@@ -200,14 +192,14 @@ describe("a source that changes", () => {
     const file = join(source, "model.safetensors");
     utimesSync(file, 1e9, 1e9);
     expect(
-      (await lineOf(convertCheckpoint(options(out, { source }))))
+      (await lineOf(resultOf(convertCheckpoint(options(out, { source })))))
         .replaceAll(/\b[0-9a-f]{12}\b/g, "HASH")
         .replace(/of 20[^,]*,/, "of THEN,"),
     ).toMatch(
       /^input: ROOT\/out\d+\/model.safetensors: the source changed since this conversion began: the file was \d+ bytes of THEN, header HASH and is \d+ bytes of 2001-09-09T01:46:40.000Z, header HASH; put it back to go on, or remove ROOT\/\.out\d+\.unfinished to start over with the source as it is$/,
     );
     rmSync(unfinishedName(out), { recursive: true });
-    await convertCheckpoint(options(out, { source }));
+    await resultOf(convertCheckpoint(options(out, { source })));
     // The record and the card name the source's folder.
     const weights = (lines: readonly string[]): string[] => lines.filter((line) => line.startsWith("model"));
     expect(weights(hashes(out))).toEqual(weights(await expected()));
@@ -216,9 +208,9 @@ describe("a source that changes", () => {
   it("while it is read is an error, and nothing read from it is kept", async () => {
     const [out, source] = [fresh(), copy()];
     let seen = 0;
-    const onEvent = ({ type }: ConvertEvent): void =>
+    const onEvent = ({ type }: MakeEvent<PlannedModel>): void =>
       void (type === "progress" && ++seen === 20 && utimesSync(join(source, "model.safetensors"), 1e9, 1e9));
-    expect(await lineOf(convertCheckpoint(options(out, { source, onEvent })))).toContain(
+    expect(await lineOf(resultOf(convertCheckpoint(options(out, { source })), onEvent))).toContain(
       "the source changed while it was read",
     );
     expect([existsSync(out), existsSync(unfinishedName(out))]).toEqual([false, false]);
@@ -323,6 +315,6 @@ it("an old folder moved aside by a killed replacement comes back", async () => {
   mkdirSync(out);
   writeFileSync(join(out, "config.json"), "old");
   renameSync(out, join(root, `.${out.slice(root.length + 1)}.previous`));
-  expect(await lineOf(convertCheckpoint(options(out)))).toContain("folder exists and is not empty");
+  expect(await lineOf(resultOf(convertCheckpoint(options(out))))).toContain("folder exists and is not empty");
   expect(readFileSync(join(out, "config.json"), "utf8")).toBe("old");
 });

@@ -1,0 +1,155 @@
+/** What `convert`, `merge` and `convert --expert-multiply` share: refusals beforehand, the workflow, what is shown. */
+import { stat } from "node:fs/promises";
+import { inputError } from "../base/errors.js";
+import { resultOf } from "../base/events.js";
+import { duration, folded } from "../base/format.js";
+import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
+import { foldersOf, type ModelSource } from "../files/checkpoint/model-source.js";
+import type { WriteDtype } from "../files/checkpoint/write.js";
+import { isHubReference } from "../files/hub/reference.js";
+import { withFsErrors } from "../files/io/fs-errors.js";
+import { dtypeNames as dtypeWords } from "../surgery/convert/card.js";
+import type { PlannedModel, Surgery } from "../surgery/convert/make.js";
+import { requireOut } from "../surgery/convert/place.js";
+import type { Proof } from "../surgery/convert/proof.js";
+import {
+  makeByWorkflow,
+  planByWorkflow,
+  type WorkflowEvent,
+  type WorkflowResult,
+  type WorkflowThreads,
+} from "../surgery/convert/workflow.js";
+import type { CommandContext } from "./context.js";
+import type { CommonFlags } from "./options.js";
+import { preservationLines, preservationView } from "./preservation.js";
+import { conversionView } from "./progress.js";
+import type { Terminal } from "./terminal.js";
+
+const dtypes = { float32: "F32", bfloat16: "BF16", float16: "F16" } as const satisfies Record<string, WriteDtype>;
+
+/** A precision as `--dtype` names it. */
+export type DtypeName = keyof typeof dtypes;
+
+/** The values of `--dtype`. */
+export const dtypeNames = Object.keys(dtypes) as DtypeName[];
+
+/** The precision that a value of `--dtype` names. */
+export const dtypeOf = (name: DtypeName | undefined): WriteDtype | undefined => name && dtypes[name];
+
+/** The name of a precision, as `--dtype` takes it. */
+export const dtypeName = (dtype: WriteDtype): string => dtypeWords[dtype];
+
+/** Flags that every command that makes a model folder has. */
+export interface MakeFlags extends CommonFlags {
+  readonly out?: string;
+  readonly dtype?: DtypeName;
+  readonly shardSize?: number;
+  readonly overwrite?: boolean;
+  readonly dryRun?: boolean;
+  readonly text?: readonly string[];
+}
+
+/**
+ * Refuses what can be refused before any of the models, by the names that were given, is fetched or read. With
+ * `acceptFinished` a result of the same conversion that was not measured will do. Throws inputError.
+ */
+export async function requireBeforehand(
+  models: readonly ModelSource[],
+  { out, overwrite, dryRun, text = [] }: MakeFlags,
+  acceptFinished = false,
+): Promise<void> {
+  const folders = models.flatMap(foldersOf).filter((name) => !isHubReference(name));
+  if (out !== undefined && dryRun !== true) await requireOut({ out, overwrite, folders, acceptFinished });
+  for (const file of text) await withFsErrors(file, "open file", () => stat(file));
+}
+
+/** How a command runs its surgery. */
+interface Running {
+  readonly threads: WorkflowThreads;
+  /** Measure what of the parent's function was kept. */
+  readonly report: boolean;
+  /** A result of the same conversion that was not measured will do. */
+  readonly acceptFinished?: boolean;
+  /** `merging`, for the line of progress; `converting` if left out. */
+  readonly doing?: string;
+}
+
+/** How a command shows what was planned and made. */
+export interface Shown<Planned extends PlannedModel, Details> {
+  /** Keys of the JSON. */
+  readonly facts: (planned: Planned) => Record<string, unknown>;
+  /** The plan for people, before lines are folded. */
+  readonly planLines: (planned: Planned) => readonly string[];
+  /** What was made, for people. */
+  readonly madeLines: (result: WorkflowResult<Planned, Details>, columns: number) => readonly string[];
+}
+
+/** Carries out a surgery, or plans it for a dry run, and shows what came of it. */
+export async function carryOut<Planned extends PlannedModel, Details>(
+  surgery: Surgery<Planned, Details>,
+  flags: MakeFlags,
+  { threads, report, acceptFinished, doing }: Running,
+  { facts, planLines, madeLines }: Shown<Planned, Details>,
+  { terminal, json, signal }: CommandContext,
+): Promise<void> {
+  const { text, overwrite, shardSize } = flags;
+  const tools = { backend: onnxruntimeBackend, threads, text, signal };
+  const view = workflowView(terminal, doing);
+  if (flags.dryRun === true) {
+    const planned = await resultOf(planByWorkflow(surgery, tools), view);
+    if (json) return terminal.json({ dryRun: true, ...facts(planned) });
+    const lines = [...planLines(planned), "dry run: nothing was written"];
+    return terminal.out(lines.flatMap((line) => folded(line, terminal.columns)));
+  }
+  const out = requireGiven(flags.out);
+  const options = { ...tools, out, overwrite, report, acceptFinished, maxShardBytes: shardSize };
+  const result = await resultOf(makeByWorkflow(surgery, options), view);
+  const { made, proof } = result;
+  if (!json) return terminal.out(madeLines(result, terminal.columns));
+  const { dir, weightFiles, seconds } = made;
+  terminal.json({ dryRun: false, model: dir, weightFiles, seconds, ...facts(made), ...proof });
+}
+
+/** Commands ask for `--out` before anything else; this is for those that forget to. */
+function requireGiven(out: string | undefined): string {
+  if (out === undefined) throw inputError("is needed unless it is a dry run", { where: "--out" });
+  return out;
+}
+
+/** `3 weight files`. */
+export const countedFiles = ({ length }: readonly string[]): string =>
+  length === 1 ? "1 weight file" : `${length} weight files`;
+
+/** What was measured, and how long that took; nothing where nothing could be measured or nobody asked. */
+export function proofLines(proof: Proof | null, columns: number): string[] {
+  if (proof === null || proof.preservation === null) return [];
+  const { preservation, reportSeconds } = proof;
+  return ["", ...preservationLines(preservation, columns), `measured in ${duration(reportSeconds)}`, ""];
+}
+
+function workflowView(terminal: Terminal, doing?: string): (event: WorkflowEvent) => void {
+  const ofMaking = conversionView(terminal, doing);
+  const ofProof = preservationView(terminal);
+  return (event) => {
+    switch (event.type) {
+      case "prompts":
+        terminal.progress(`reading prompts  layer ${event.done} of ${event.total}`);
+        if (event.done === event.total) terminal.settle();
+        break;
+      case "warning":
+        terminal.note(`warning: ${event.words}`);
+        break;
+      case "calibrated":
+        terminal.note(`calibrated on ${event.tokens} tokens of ${event.source}`);
+        break;
+      case "proof":
+        ofProof(event.event);
+        break;
+      case "unproven":
+        terminal.note(`warning: the model is complete, but it could not be measured: ${event.why}`);
+        break;
+      default:
+        ofMaking(event);
+    }
+  };
+}

@@ -1,0 +1,27 @@
+/** What is to be written into a model folder, as data: what executing it, comparing it and recognising it share. */
+import type { WriteDtype, WriteOptions } from "../../files/checkpoint/write.js";
+import type { DecoderSpec } from "../../model/decoder/types.js";
+import type { PlannedSlot } from "../planning/plan.js";
+import type { PlanMatrix } from "../planning/router-rows.js";
+import type { LineageRecord } from "./lineage.js";
+
+/** What is made of a source. */
+export interface Work {
+  /** In a few words, for whoever finds it unfinished. */
+  readonly name: string;
+  /** What else its bytes depend on, as plain data. */
+  readonly settings: unknown;
+  readonly target: DecoderSpec;
+  readonly outputs: readonly PlannedSlot[];
+  /** Matrices that outputs name. */
+  readonly data?: readonly PlanMatrix[] | undefined;
+  /** Of everything drawn. */
+  readonly seed: number;
+  readonly dtype: WriteDtype;
+  /** Of single slots, where they differ. */
+  readonly slotDtype?: WriteOptions["slotDtype"];
+  /** How the result's experts were made; left out for a dense model, or if nobody knows. */
+  readonly lineage?: LineageRecord | undefined;
+  /** Texts of further files. */
+  readonly files: Readonly<Record<string, string>>;
+}
