@@ -6,7 +6,7 @@
 import type { Graph, Node, PrimAttrs, ValueId } from "../graph/ir/ir.js";
 import { elements } from "../graph/ir/ir.js";
 import { GraphBuilder } from "../graph/ir/builder.js";
-import type { DecoderPart } from "../graph/nn/parts.js";
+import type { DecoderBlock } from "../graph/nn/blockwise.js";
 import type { ArrayData, OperationRuntime } from "../engine/runtime/runtime.js";
 import { openPieces, rowsAtOnce, streamedWeights, type PieceReader, type WeightSource } from "./weight-pieces.js";
 
@@ -26,7 +26,7 @@ type Settings = Required<Pick<StreamSettings, "pieceElements">> & StreamSettings
 
 /** The part's one output. `activations` stand in the order of its first inputs. */
 export async function evaluateStreamed(
-  part: DecoderPart,
+  part: DecoderBlock,
   activations: readonly ArrayData[],
   stream: StreamSettings,
 ): Promise<Float32Array> {

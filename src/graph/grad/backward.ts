@@ -1,6 +1,6 @@
 /** Graph -> graph: the backward pass, by one walk over the nodes in reverse. */
 import type { GraphBuilder } from "../ir/builder.js";
-import type { NodeOf, Prim, ValueId } from "../ir/ir.js";
+import type { Prim, ValueId } from "../ir/ir.js";
 import { gradRules, type GradRule } from "./rules.js";
 
 /**

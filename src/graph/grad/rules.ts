@@ -78,8 +78,8 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
     const [table, ids] = node.in as [ValueId, ValueId];
     return [b.op("embeddingGrad", [ids, d!], { vocab: b.shape(table)[0]! }), null];
   },
-  documents: "integer output",
-  documentPositions: "integer output",
+  segmentIds: "integer output",
+  segmentPositions: "integer output",
   embeddingGrad: "second derivative",
   rmsNorm: (b, node, [d]) => b.apply("rmsNormGrad", [...node.in, d!], node.attrs),
   rmsNormGrad: "second derivative",
@@ -91,7 +91,7 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   joinHeadsGrad: "second derivative",
   attention: (b, node, [d]) => [
     ...b.apply("attentionGrad", [...node.in, d!], node.attrs),
-    ...(node.attrs.documents === true ? [null] : []),
+    ...(node.attrs.segmentIds === true ? [null] : []),
   ],
   attentionGrad: "second derivative",
   cachedAttention: "inference only",
@@ -115,8 +115,8 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   expertSort: "integer output",
   dispatch: (b, node, [d]) => [b.op("combine", [d!, node.in[1]!, node.in[2]!], node.attrs), null, null],
   combine: (b, node, [d]) => [b.op("dispatch", [d!, node.in[1]!, node.in[2]!], node.attrs), null, null],
-  weigh: (b, node, [d]) => [...b.apply("weighGrad", [...node.in, d!], {}), null, null],
-  weighGrad: "second derivative",
+  scaleRows: (b, node, [d]) => [...b.apply("scaleRowsGrad", [...node.in, d!], {}), null, null],
+  scaleRowsGrad: "second derivative",
   groupedMatmul: (b, node, [d]) => {
     const [x, counts, ...weights] = node.in as [ValueId, ValueId, ...ValueId[]];
     const dx = b.op("groupedMatmul", [d!, counts, ...weights], { transB: !node.attrs.transB });

@@ -44,11 +44,11 @@ export interface AttentionAttrs {
    * A further input, sinks [heads]: each head's softmax has one more logit, whose share of the probability is dropped.
    */
   readonly sinks: boolean;
-  /** A last input, documents [N] int: queries see only keys of the same document. */
-  readonly documents?: boolean | undefined;
+  /** A last input, segment ids [N] int: queries see only keys of the same document. */
+  readonly segmentIds?: boolean | undefined;
 }
 
-export interface DocumentAttrs {
+export interface SegmentAttrs {
   readonly batch: number;
   readonly sequence: number;
 }
@@ -145,9 +145,9 @@ export interface PrimAttrs {
   /**
    * (ids [N]) -> [N] int: to which document of its row a token belongs, that is how many tokens `end` stand before it
    */
-  documents: DocumentAttrs & { readonly end: number };
-  /** (documents [N]) -> [N] int: each token's place within its document */
-  documentPositions: DocumentAttrs;
+  segmentIds: SegmentAttrs & { readonly end: number };
+  /** (segment ids [N]) -> [N] int: each token's place within its document */
+  segmentPositions: SegmentAttrs;
   /** (ids [N], dy [N, H]) -> [V, H] */
   embeddingGrad: { readonly vocab: number };
   /** (x [..., H], weight [H]) -> x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019, eq. 4) */
@@ -165,11 +165,11 @@ export interface PrimAttrs {
   /** (own, shared, dy) -> (down, dshared) */
   joinHeadsGrad: { readonly heads: number };
   /**
-   * (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*valueDim], sinks [heads] and documents [N] if asked for) -> [N,
+   * (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*valueDim], sinks [heads] and segment ids [N] if asked for) -> [N,
    * heads*valueDim], causal; query head h reads key head floor(h * kvHeads / heads)
    */
   attention: AttentionAttrs;
-  /** (q, k, v, sinks and documents if asked for, dout) -> (dq, dk, dv, dsinks if asked for) */
+  /** (q, k, v, sinks and segment ids if asked for, dout) -> (dq, dk, dv, dsinks if asked for) */
   attentionGrad: AttentionAttrs;
   /**
    * (q, k, v of S new tokens in each of B rows as for attention, past keys [B, kvHeads, C, D], past values [B, kvHeads,
@@ -228,9 +228,9 @@ export interface PrimAttrs {
   /** (y [R, H], order [R], inverse [R]) -> [N, H]: sum over each token's experts; the transpose of `dispatch` */
   combine: { readonly k: number };
   /** (y [R, H], weights [N, K], order, inverse) -> [R, H]: each row times the weight of its slot */
-  weigh: None;
+  scaleRows: None;
   /** (y, weights, order, inverse, dout [R, H]) -> (dy [R, H], dweights [N, K]) */
-  weighGrad: None;
+  scaleRowsGrad: None;
   /** (x [R, A], counts [E], w_0 .. w_{E-1}) -> [R, B]: rows of expert e times w_e ([B, A] if transB, else [A, B]) */
   groupedMatmul: { readonly transB: boolean };
   /**

@@ -1,5 +1,5 @@
 /** Reference evaluation of attention (see `reference.ts`). */
-import type { AttentionAttrs, DocumentAttrs } from "./ir.js";
+import type { AttentionAttrs, SegmentAttrs } from "./ir.js";
 import type { Tensor } from "./reference.js";
 
 interface Query {
@@ -21,7 +21,7 @@ interface Query {
 function eachQuery(attrs: AttentionAttrs, inputs: readonly Tensor[], visit: (query: Query) => void): void {
   const [q, k] = [inputs[0]!.data, inputs[1]!.data];
   const sinks = attrs.sinks ? inputs[3]!.data : null;
-  const documents = attrs.documents === true ? inputs[attrs.sinks ? 4 : 3]!.data : null;
+  const segmentIds = attrs.segmentIds === true ? inputs[attrs.sinks ? 4 : 3]!.data : null;
   const { batch, sequence, heads, kvHeads, headDim, valueDim, scale, window, softcap } = attrs;
   for (let b = 0; b < batch; b++) {
     for (let i = 0; i < sequence; i++) {
@@ -31,7 +31,7 @@ function eachQuery(attrs: AttentionAttrs, inputs: readonly Tensor[], visit: (que
         const kvHead = Math.floor((head * kvHeads) / heads);
         const first = window === null ? 0 : Math.max(0, i - window + 1);
         const together = Array.from({ length: i - first + 1 }, (_, j) => b * sequence + first + j).filter(
-          (key) => documents === null || documents[key] === documents[b * sequence + i],
+          (key) => segmentIds === null || segmentIds[key] === segmentIds[b * sequence + i],
         );
         const seen = together.map((key) => key * kvHeads + kvHead);
         const keys = seen.map((key) => key * headDim);
@@ -105,14 +105,14 @@ export function attentionGrad(attrs: AttentionAttrs, inputs: readonly Tensor[]):
 }
 
 /** For each token of each row, what `next` makes of the token and the value before it; null at the start of a row. */
-function along({ batch, sequence }: DocumentAttrs, next: (row: number, before: number | null) => number): Float64Array {
+function along({ batch, sequence }: SegmentAttrs, next: (row: number, before: number | null) => number): Float64Array {
   const out = new Float64Array(batch * sequence);
   out.forEach((_, row) => (out[row] = next(row, row % sequence === 0 ? null : out[row - 1]!)));
   return out;
 }
 
-export const documents = (attrs: DocumentAttrs, end: number, ids: Float64Array): Float64Array =>
+export const segmentIds = (attrs: SegmentAttrs, end: number, ids: Float64Array): Float64Array =>
   along(attrs, (row, before) => (before === null ? 0 : before + Number(ids[row - 1] === end)));
 
-export const documentPositions = (attrs: DocumentAttrs, of: Float64Array): Float64Array =>
+export const segmentPositions = (attrs: SegmentAttrs, of: Float64Array): Float64Array =>
   along(attrs, (row, before) => (before !== null && of[row - 1] === of[row] ? before + 1 : 0));

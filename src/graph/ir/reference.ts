@@ -4,7 +4,7 @@
  */
 import { activations } from "./activations.js";
 import { elements, type Graph, type NodeOf, type Prim, type RopeAttrs, type ValueId, type ValueType } from "./ir.js";
-import { attention, attentionGrad, documentPositions, documents } from "./reference-attention.js";
+import { attention, attentionGrad, segmentPositions, segmentIds } from "./reference-attention.js";
 import { cachedAttention } from "./reference-cache.js";
 import {
   expertCapacity,
@@ -209,8 +209,8 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
     ids!.data.forEach((id, row) => out.set(table!.data.subarray(id * hidden, (id + 1) * hidden), row * hidden));
     return [out];
   },
-  documents: ({ attrs }, [ids]) => [documents(attrs, attrs.end, ids!.data)],
-  documentPositions: ({ attrs }, [of]) => [documentPositions(attrs, of!.data)],
+  segmentIds: ({ attrs }, [ids]) => [segmentIds(attrs, attrs.end, ids!.data)],
+  segmentPositions: ({ attrs }, [of]) => [segmentPositions(attrs, of!.data)],
   embeddingGrad(_, [ids, dy], [type]) {
     const hidden = type!.shape[1]!;
     const out = new Float64Array(elements(type!.shape));
@@ -335,11 +335,11 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
     });
     return [out];
   },
-  weigh(_, [y, weights, order]) {
+  scaleRows(_, [y, weights, order]) {
     const hidden = y!.shape[1]!;
     return [y!.data.map((value, i) => value * weights!.data[order!.data[Math.floor(i / hidden)]!]!)];
   },
-  weighGrad(_, [y, weights, order, , dout]) {
+  scaleRowsGrad(_, [y, weights, order, , dout]) {
     const hidden = y!.shape[1]!;
     const slotOf = (i: number): number => order!.data[Math.floor(i / hidden)]!;
     const dweights = new Float64Array(weights!.data.length);

@@ -1,5 +1,5 @@
 /** Shape rules: input types -> output types of every primitive, or an error that names the primitive. */
-import { elements, type AttentionAttrs, type DocumentAttrs, type Prim, type PrimAttrs, type ValueType } from "./ir.js";
+import { elements, type AttentionAttrs, type SegmentAttrs, type Prim, type PrimAttrs, type ValueType } from "./ir.js";
 
 type ShapeRule<P extends Prim> = (attrs: PrimAttrs[P], inputs: readonly ValueType[]) => ValueType[];
 
@@ -73,17 +73,17 @@ function attentionShapes(attrs: AttentionAttrs, inputs: readonly ValueType[]): v
   same(inputs[1]!.shape, [rows, attrs.kvHeads * attrs.headDim], "k");
   same(inputs[2]!.shape, [rows, attrs.kvHeads * attrs.valueDim], "v");
   if (attrs.sinks) same(inputs[3]!.shape, [attrs.heads], "sinks");
-  if (attrs.documents !== true) return;
-  const documents = inputs[attrs.sinks ? 4 : 3]!;
-  whole(documents, "documents");
-  same(documents.shape, [rows], "documents");
+  if (attrs.segmentIds !== true) return;
+  const segmentIds = inputs[attrs.sinks ? 4 : 3]!;
+  whole(segmentIds, "segment ids");
+  same(segmentIds.shape, [rows], "segment ids");
 }
 
 /** Inputs of attention without a gradient. */
-const attentionInputs = ({ sinks, documents }: AttentionAttrs): number =>
-  3 + Number(sinks) + Number(documents === true);
+const attentionInputs = ({ sinks, segmentIds }: AttentionAttrs): number =>
+  3 + Number(sinks) + Number(segmentIds === true);
 
-function perToken({ batch, sequence }: DocumentAttrs, inputs: readonly ValueType[]): ValueType[] {
+function perToken({ batch, sequence }: SegmentAttrs, inputs: readonly ValueType[]): ValueType[] {
   arity(inputs, 1);
   whole(inputs[0]!, "input");
   same(inputs[0]!.shape, [batch * sequence], "tokens");
@@ -163,8 +163,8 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     whole(inputs[1]!, "ids");
     return [f32(inputs[1]!.shape[0]!, inputs[0]!.shape[1]!)];
   },
-  documents: perToken,
-  documentPositions: perToken,
+  segmentIds: perToken,
+  segmentPositions: perToken,
   embeddingGrad({ vocab }, inputs) {
     arity(inputs, 2);
     whole(inputs[0]!, "ids");
@@ -212,7 +212,7 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
   cachedAttention(attrs, inputs) {
     arity(inputs, attrs.sinks ? 7 : 6);
     const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity } = attrs;
-    attentionShapes({ ...attrs, sinks: false, documents: false }, inputs);
+    attentionShapes({ ...attrs, sinks: false, segmentIds: false }, inputs);
     same(inputs[3]!.shape, [batch, kvHeads, capacity, headDim], "past keys");
     same(inputs[4]!.shape, [batch, kvHeads, capacity, valueDim], "past values");
     whole(inputs[5]!, "lengths");
@@ -324,14 +324,14 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     same(inputs[2]!.shape, [rows], "inverse");
     return [f32(rows / k, hidden)];
   },
-  weigh(_, inputs) {
+  scaleRows(_, inputs) {
     arity(inputs, 4);
-    weighed(inputs);
+    scaleRowsShapes(inputs);
     return [inputs[0]!];
   },
-  weighGrad(_, inputs) {
+  scaleRowsGrad(_, inputs) {
     arity(inputs, 5);
-    weighed(inputs);
+    scaleRowsShapes(inputs);
     same(inputs[0]!.shape, inputs[4]!.shape, "y and dout");
     return [inputs[0]!, inputs[1]!];
   },
@@ -376,7 +376,7 @@ function headShapes(inputs: readonly ValueType[]): void {
   same(targets.shape, [x.shape[0]!], "targets");
 }
 
-function weighed(inputs: readonly ValueType[]): void {
+function scaleRowsShapes(inputs: readonly ValueType[]): void {
   const [y, weights, order, inverse] = inputs as [ValueType, ValueType, ValueType, ValueType];
   rank(weights, 2, "weights");
   const rows = elements(weights.shape);

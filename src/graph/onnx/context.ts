@@ -1,7 +1,7 @@
 /**
  * State of one lowering: which ONNX name holds each IR value.
  *
- * Two tricks live here. (1) A routed value [R, ...] may exist as one tensor or as segments, one per expert; segments
+ * Two tricks live here. (1) A routed value [R, ...] may exist as one tensor or as blocks, one per expert; blocks
  * are joined only when somebody needs the whole, so a chain of expert operations never copies rows together and apart
  * again. (2) What a forward lowering has computed (probabilities, 1/rms, sigmoids) is remembered under a key made of
  * the primitive's inputs, so that the gradient primitive, which names only those inputs, finds it again.
@@ -9,7 +9,7 @@
 import type { Graph, Node, ValueId } from "../ir/ir.js";
 import { Emitter } from "./emitter.js";
 
-export interface Segments {
+export interface ExpertBlocks {
   /** The counts [E] that cut the rows. */
   readonly counts: ValueId;
   readonly names: readonly string[];
@@ -18,7 +18,7 @@ export interface Segments {
 export class Lowering {
   readonly emitter = new Emitter();
   private readonly whole = new Map<ValueId, string>();
-  private readonly cut = new Map<ValueId, Segments[]>();
+  private readonly cut = new Map<ValueId, ExpertBlocks[]>();
   /** By counts: see `setCuts`. */
   private readonly cuts = new Map<ValueId, string>();
   /** By order or inverse: see `setCounts`. */
@@ -29,7 +29,7 @@ export class Lowering {
 
   constructor(
     readonly graph: Graph,
-    private readonly turned: ReadonlySet<ValueId> = new Set(),
+    private readonly transposed: ReadonlySet<ValueId> = new Set(),
   ) {
     for (const node of graph.nodes) for (const id of node.out) this.makers.set(id, node);
     for (const id of [...graph.nodes.flatMap((node) => node.in), ...graph.outputs])
@@ -46,8 +46,8 @@ export class Lowering {
     return this.uses.get(id) === 1;
   }
 
-  isTurned(id: ValueId): boolean {
-    return this.turned.has(id);
+  isTransposed(id: ValueId): boolean {
+    return this.transposed.has(id);
   }
 
   /** Says which counts [E] cut the rows that an order or its inverse [R] stands for. */
@@ -74,24 +74,24 @@ export class Lowering {
     this.whole.set(id, name);
   }
 
-  setSegments(id: ValueId, segments: Segments): void {
-    this.cut.set(id, [...(this.cut.get(id) ?? []), segments]);
+  setBlocks(id: ValueId, blocks: ExpertBlocks): void {
+    this.cut.set(id, [...(this.cut.get(id) ?? []), blocks]);
   }
 
   /** The value as one tensor. */
   get(id: ValueId): string {
     const known = this.whole.get(id);
     if (known !== undefined) return known;
-    const segments = this.cut.get(id)?.[0];
-    if (segments === undefined) throw new Error(`value %${id} was never lowered`);
-    const joined = this.emitter.op("Concat", segments.names, { axis: 0 });
+    const blocks = this.cut.get(id)?.[0];
+    if (blocks === undefined) throw new Error(`value %${id} was never lowered`);
+    const joined = this.emitter.op("Concat", blocks.names, { axis: 0 });
     this.whole.set(id, joined);
     return joined;
   }
 
-  /** `alpha * x wᵀ` for a weight [out, in], which may have come turned. */
+  /** `alpha * x wᵀ` for a weight [out, in], which may have come transposed. */
   linear(x: string, weight: ValueId, alpha = 1): string {
-    return this.emitter.matmul(x, this.get(weight), { transB: !this.turned.has(weight), alpha });
+    return this.emitter.matmul(x, this.get(weight), { transB: !this.transposed.has(weight), alpha });
   }
 
   /** Counts that leave rows for nobody are cut with `name` [E + 1], which counts those too. */
@@ -100,11 +100,11 @@ export class Lowering {
   }
 
   /** The value cut into one tensor per expert, and a last one where rows may be nobody's. */
-  segments(id: ValueId, counts: ValueId): readonly string[] {
-    const known = this.cut.get(id)?.find((segments) => segments.counts === counts);
+  blocks(id: ValueId, counts: ValueId): readonly string[] {
+    const known = this.cut.get(id)?.find((blocks) => blocks.counts === counts);
     if (known !== undefined) return known.names;
     const names = this.cutRows(this.get(id), counts);
-    this.setSegments(id, { counts, names });
+    this.setBlocks(id, { counts, names });
     return names;
   }
 

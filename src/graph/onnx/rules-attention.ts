@@ -11,8 +11,8 @@ function rope(ctx: Lowering, x: string, cos: string, sin: string, attrs: RopeAtt
   // The operator derives the head size from the tables unless it is told that only a part turns.
   const whole = { interleaved: Number(attrs.interleaved) };
   const attributes = rotary === headDim ? whole : { ...whole, rotary_embedding_dim: rotary, num_heads: heads };
-  const [turned] = e.emit("RotaryEmbedding", [rows, e.ints([0]), cos, signed], attributes, 1, "com.microsoft");
-  return e.reshape(turned!, [batch * sequence, heads * headDim]);
+  const [rotated] = e.emit("RotaryEmbedding", [rows, e.ints([0]), cos, signed], attributes, 1, "com.microsoft");
+  return e.reshape(rotated!, [batch * sequence, heads * headDim]);
 }
 
 /** The operator turns a head's first elements only, so those before the offset are taken away and put back. */
@@ -25,12 +25,12 @@ function ropeBehind(ctx: Lowering, x: string, cos: string, sin: string, attrs: R
     string,
     string,
   ];
-  const turned = rope(ctx, e.reshape(behind, [batch * sequence, heads * rest]), cos, sin, {
+  const rotated = rope(ctx, e.reshape(behind, [batch * sequence, heads * rest]), cos, sin, {
     ...attrs,
     headDim: rest,
     offset: 0,
   });
-  return e.reshape(e.op("Concat", [before, e.reshape(turned, [rows, rest])], { axis: 1 }), [
+  return e.reshape(e.op("Concat", [before, e.reshape(rotated, [rows, rest])], { axis: 1 }), [
     batch * sequence,
     heads * headDim,
   ]);
@@ -95,10 +95,10 @@ export function splitHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: n
   const { batch, sequence, kvHeads } = a;
   if (group === 1)
     return e.op("Transpose", [e.reshape(x, [batch, sequence, kvHeads, headDim])], { perm: [0, 2, 1, 3] });
-  const turned = e.op("Transpose", [e.reshape(x, [batch, sequence, kvHeads, group, headDim])], {
+  const transposed = e.op("Transpose", [e.reshape(x, [batch, sequence, kvHeads, group, headDim])], {
     perm: [0, 2, 3, 1, 4],
   });
-  return e.reshape(turned, [batch, kvHeads, group * sequence, headDim]);
+  return e.reshape(transposed, [batch, kvHeads, group * sequence, headDim]);
 }
 
 export function mergeHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: number, headDim: number): string {
@@ -200,18 +200,18 @@ export function mask(
 }
 
 /**
- * The mask of a block for each row of the batch [B, 1, G*L, M], where documents keep to themselves: [G*L, M] without.
+ * The mask of a block for each row of the batch [B, 1, G*L, M], where segment ids keep documents apart; [G*L, M] without.
  * Layers share it.
  */
-function maskOf(ctx: Lowering, a: AttentionAttrs, block: QueryBlock, documents: ValueId | undefined): string {
+function maskOf(ctx: Lowering, a: AttentionAttrs, block: QueryBlock, segmentIds: ValueId | undefined): string {
   const plain = mask(ctx, a, block);
-  if (documents === undefined) return plain;
+  if (segmentIds === undefined) return plain;
   const { batch, sequence } = a;
   const group = a.heads / a.kvHeads;
   const { start, length, from, to } = block;
   const e = ctx.emitter;
-  return ctx.remember(`documents ${documents} ${group} ${start} ${length} ${from} ${to} ${plain}`, () => {
-    const whole = e.reshape(ctx.get(documents), [batch, sequence]);
+  return ctx.remember(`segmentIds ${segmentIds} ${group} ${start} ${length} ${from} ${to} ${plain}`, () => {
+    const whole = e.reshape(ctx.get(segmentIds), [batch, sequence]);
     const part = (first: number, end: number): string =>
       e.op("Slice", [whole, e.ints([first]), e.ints([end]), e.ints([1])]);
     const queries = e.op("Expand", [
@@ -254,8 +254,8 @@ function attentionParts(ctx: Lowering, inputs: readonly ValueId[], a: AttentionA
   const e = ctx.emitter;
   const [qId, kId, vId] = inputs as [ValueId, ValueId, ValueId];
   const sinks = a.sinks ? inputs[3] : undefined;
-  const documents = a.documents === true ? inputs[a.sinks ? 4 : 3] : undefined;
-  const key = `attention ${qId} ${kId} ${vId} ${sinks} ${documents} ${JSON.stringify(a)}`;
+  const segmentIds = a.segmentIds === true ? inputs[a.sinks ? 4 : 3] : undefined;
+  const key = `attention ${qId} ${kId} ${vId} ${sinks} ${segmentIds} ${JSON.stringify(a)}`;
   const blocks = queryBlocks(a);
   const fields = 7;
   const names = ctx.remember(key, () => {
@@ -271,7 +271,13 @@ function attentionParts(ctx: Lowering, inputs: readonly ValueId[], a: AttentionA
         tanh = e.op("Tanh", [scores]);
         scores = e.op("Mul", [tanh, e.floats([a.softcap])]);
       }
-      const [p, spare] = softmaxWithSink(ctx, e.op("Add", [scores, maskOf(ctx, a, block, documents)]), sinks, a, block);
+      const [p, spare] = softmaxWithSink(
+        ctx,
+        e.op("Add", [scores, maskOf(ctx, a, block, segmentIds)]),
+        sinks,
+        a,
+        block,
+      );
       return [q, k, v, p, spare, tanh, e.matmul(p, v)];
     });
   });
@@ -290,15 +296,15 @@ function attentionParts(ctx: Lowering, inputs: readonly ValueId[], a: AttentionA
 }
 
 type AttentionPrims =
-  "documents" | "documentPositions" | "rope" | "joinHeads" | "joinHeadsGrad" | "attention" | "attentionGrad";
+  "segmentIds" | "segmentPositions" | "rope" | "joinHeads" | "joinHeadsGrad" | "attention" | "attentionGrad";
 
 export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, node: NodeOf<P>) => void } = {
-  documents(ctx, { in: [ids], out, attrs: { batch, sequence, end } }) {
+  segmentIds(ctx, { in: [ids], out, attrs: { batch, sequence, end } }) {
     const e = ctx.emitter;
     const ends = e.op("Cast", [e.op("Equal", [e.reshape(ctx.get(ids!), [batch, sequence]), e.int(end)])], { to: 7 });
     ctx.set(out[0]!, e.reshape(e.op("CumSum", [ends, e.int(1)], { exclusive: 1 }), [batch * sequence]));
   },
-  documentPositions(ctx, { in: [of], out, attrs: { batch, sequence } }) {
+  segmentPositions(ctx, { in: [of], out, attrs: { batch, sequence } }) {
     // A token's position less the number of tokens of documents before its own, which is where its document begins.
     const e = ctx.emitter;
     const rows = e.reshape(ctx.get(of!), [batch, sequence]);

@@ -1,6 +1,6 @@
 /**
  * Lowering of attention behind a cache: scores over the past and over the new tokens, one softmax, two weighted sums.
- * Caches are never turned or copied.
+ * Caches are never transposed or copied.
  */
 import type { CachedAttentionAttrs, NodeOf } from "../ir/ir.js";
 import type { Lowering } from "./context.js";

@@ -5,7 +5,7 @@
  */
 import type { NodeOf, ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
-import { transposed } from "./tall-product.js";
+import { transpose } from "./weight-gradient-product.js";
 
 /** Logits in one run of tokens, at most: 8 MB of float32. */
 const CHUNK_ELEMENTS = 1 << 21;
@@ -86,8 +86,8 @@ function computeHead(
     if (squashed !== "") dlogits = e.op("Sub", [dlogits, e.op("Mul", [dlogits, e.op("Mul", [squashed, squashed])])]);
     // The shares go onto [n, H] on both sides instead of onto [n, V].
     const weighed = e.op("Mul", [own, shares[i]!]);
-    // [H, V], so that neither factor is a transposed one of many elements; turned once, at the end.
-    const factors = [transposed(ctx, weighed), dlogits] as const;
+    // [H, V], so that neither factor is a transposed one of many elements; transposed once, at the end.
+    const factors = [transpose(ctx, weighed), dlogits] as const;
     dhead = dhead === "" ? e.matmul(...factors) : e.op("Gemm", [...factors, dhead]);
     dx.push(e.op("Mul", [e.matmul(dlogits, ctx.get(head)), shares[i]!]));
     const corner = (whole: string): string => e.op("Slice", [whole, e.ints([0, 0]), e.ints([1, 1])]);
@@ -96,7 +96,7 @@ function computeHead(
   return {
     loss: e.op("Neg", [loss]),
     dx: dx.length > 1 ? e.op("Concat", dx, { axis: 0 }) : (dx[0] ?? ""),
-    dhead: differentiated ? transposed(ctx, dhead) : "",
+    dhead: differentiated ? transpose(ctx, dhead) : "",
   };
 }
 

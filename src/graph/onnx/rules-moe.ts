@@ -1,18 +1,18 @@
 /**
  * Lowering of experts; routing is in `rules-route.ts`. Dispatch is gather-only: slots are sorted by expert, each expert
  * gathers the rows of its tokens, multiplies them by its own matrices, and the results are gathered back, so nothing is
- * scattered with duplicates. Rows that a capacity has dropped are a last segment, of zeros.
+ * scattered with duplicates. Rows that a capacity has dropped are a last block, of zeros.
  */
 import type { NodeOf, Prim, ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
-import { tallProduct } from "./tall-product.js";
+import { weightGradientProduct } from "./weight-gradient-product.js";
 
 type MoePrim =
   | "expertSort"
   | "dispatch"
   | "combine"
-  | "weigh"
-  | "weighGrad"
+  | "scaleRows"
+  | "scaleRowsGrad"
   | "groupedMatmul"
   | "groupedMatmulGradW"
   | "groupedBias"
@@ -25,7 +25,7 @@ function tokensOf(ctx: Lowering, order: ValueId, k: number): string {
 }
 
 /** Token indices cut by expert: [R_e] each. */
-function tokenSegments(ctx: Lowering, order: ValueId, counts: ValueId, k: number): string[] {
+function tokenBlocks(ctx: Lowering, order: ValueId, counts: ValueId, k: number): string[] {
   return ctx.remember(`tokens ${order} ${k} by ${counts}`, () => ctx.cutRows(tokensOf(ctx, order, k), counts));
 }
 
@@ -39,7 +39,7 @@ function sortedWeights(ctx: Lowering, weights: ValueId, order: ValueId): string 
 }
 
 /** Sorted weights cut by expert: [R_e, 1] each. */
-function weightSegments(ctx: Lowering, weights: ValueId, order: ValueId, counts: ValueId): string[] {
+function weightBlocks(ctx: Lowering, weights: ValueId, order: ValueId, counts: ValueId): string[] {
   return ctx.remember(`weights ${weights} ${order} by ${counts}`, () =>
     ctx.cutRows(sortedWeights(ctx, weights, order), counts),
   );
@@ -79,10 +79,10 @@ export const moeRules: Rules = {
       ctx.set(out[0]!, e.op("Gather", [ctx.get(x!), tokensOf(ctx, order!, attrs.k)], { axis: 0 }));
       return;
     }
-    const names = tokenSegments(ctx, order!, counts, attrs.k).map((tokens) =>
+    const names = tokenBlocks(ctx, order!, counts, attrs.k).map((tokens) =>
       e.op("Gather", [ctx.get(x!), tokens], { axis: 0 }),
     );
-    ctx.setSegments(out[0]!, { counts, names });
+    ctx.setBlocks(out[0]!, { counts, names });
   },
   combine(ctx, { in: [y, , inverse], out, attrs: { k } }) {
     const e = ctx.emitter;
@@ -99,20 +99,20 @@ export const moeRules: Rules = {
     const ones = ctx.remember(`ones ${k}`, () => [e.floats(new Float32Array(k).fill(1), [1, k])])[0]!;
     ctx.set(out[0]!, e.reshape(e.op("MatMul", [ones, e.reshape(rows, [k, tokens * hidden])]), [tokens, hidden]));
   },
-  weigh(ctx, { in: [y, weights, order], out }) {
+  scaleRows(ctx, { in: [y, weights, order], out }) {
     const e = ctx.emitter;
     const counts = ctx.countsOf(order!);
     if (counts === null) {
       ctx.set(out[0]!, e.op("Mul", [ctx.get(y!), sortedWeights(ctx, weights!, order!)]));
       return;
     }
-    const factors = weightSegments(ctx, weights!, order!, counts);
-    ctx.setSegments(out[0]!, {
+    const factors = weightBlocks(ctx, weights!, order!, counts);
+    ctx.setBlocks(out[0]!, {
       counts,
-      names: ctx.segments(y!, counts).map((rows, expert) => e.op("Mul", [rows, factors[expert]!])),
+      names: ctx.blocks(y!, counts).map((rows, expert) => e.op("Mul", [rows, factors[expert]!])),
     });
   },
-  weighGrad(ctx, { in: [y, weights, order, inverse, dout], out }) {
+  scaleRowsGrad(ctx, { in: [y, weights, order, inverse, dout], out }) {
     const e = ctx.emitter;
     const counts = ctx.countsOf(order!);
     const dot = (a: string, b: string): string => e.sum(e.op("Mul", [a, b]), [1], false);
@@ -121,9 +121,9 @@ export const moeRules: Rules = {
       ctx.set(out[0]!, e.op("Mul", [ctx.get(dout!), sortedWeights(ctx, weights!, order!)]));
       dots = dot(ctx.get(y!), ctx.get(dout!));
     } else {
-      const factors = weightSegments(ctx, weights!, order!, counts);
-      const [rows, drows] = [ctx.segments(y!, counts), ctx.segments(dout!, counts)];
-      ctx.setSegments(out[0]!, { counts, names: drows.map((row, expert) => e.op("Mul", [row, factors[expert]!])) });
+      const factors = weightBlocks(ctx, weights!, order!, counts);
+      const [rows, drows] = [ctx.blocks(y!, counts), ctx.blocks(dout!, counts)];
+      ctx.setBlocks(out[0]!, { counts, names: drows.map((row, expert) => e.op("Mul", [row, factors[expert]!])) });
       dots = e.op(
         "Concat",
         rows.map((row, expert) => dot(row, drows[expert]!)),
@@ -133,15 +133,15 @@ export const moeRules: Rules = {
     ctx.set(out[1]!, e.reshape(e.op("Gather", [dots, ctx.get(inverse!)], { axis: 0 }), ctx.shape(weights!)));
   },
   groupedMatmul(ctx, { in: [x, counts, ...weights], out, attrs }) {
-    const rows = ctx.segments(x!, counts!);
+    const rows = ctx.blocks(x!, counts!);
     const times = (x: string, weight: ValueId): string =>
       attrs.transB ? ctx.linear(x, weight) : ctx.emitter.matmul(x, ctx.get(weight));
     const names = weights.map((weight, expert) => times(rows[expert]!, weight));
     const rest = rows.slice(weights.length).map((nobodys) => zeroRows(ctx, nobodys, ctx.shape(out[0]!)[1]!));
-    ctx.setSegments(out[0]!, { counts: counts!, names: [...names, ...rest] });
+    ctx.setBlocks(out[0]!, { counts: counts!, names: [...names, ...rest] });
   },
   groupedMatmulGradW(ctx, { in: [x, dy, counts], out }) {
-    const [left, right] = [ctx.segments(dy!, counts!), ctx.segments(x!, counts!)];
+    const [left, right] = [ctx.blocks(dy!, counts!), ctx.blocks(x!, counts!)];
     const [[slots, p], [, q]] = [ctx.shape(dy!), ctx.shape(x!)] as [[number, number], [number, number]];
     const readers = ctx.graph.nodes.filter(
       ({ prim, in: [first] }) => prim === "groupedMatmulGradW" && first === x,
@@ -149,7 +149,7 @@ export const moeRules: Rules = {
     out.forEach((id, expert) => {
       ctx.set(
         id,
-        tallProduct(
+        weightGradientProduct(
           ctx,
           { name: left[expert]!, width: p },
           { name: right[expert]!, width: q },
@@ -160,12 +160,12 @@ export const moeRules: Rules = {
     });
   },
   groupedBias(ctx, { in: [y, counts, ...biases], out }) {
-    const rows = ctx.segments(y!, counts!);
+    const rows = ctx.blocks(y!, counts!);
     const names = biases.map((bias, expert) => ctx.emitter.op("Add", [rows[expert]!, ctx.get(bias)]));
-    ctx.setSegments(out[0]!, { counts: counts!, names: [...names, ...rows.slice(biases.length)] });
+    ctx.setBlocks(out[0]!, { counts: counts!, names: [...names, ...rows.slice(biases.length)] });
   },
   groupedBiasGrad(ctx, { in: [dy, counts], out }) {
-    const rows = ctx.segments(dy!, counts!);
+    const rows = ctx.blocks(dy!, counts!);
     out.forEach((id, expert) => ctx.set(id, ctx.emitter.sum(rows[expert]!, [0], false)));
   },
 };

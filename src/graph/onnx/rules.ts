@@ -6,11 +6,11 @@ import { cacheRules } from "./rules-cache.js";
 import { headRules } from "./rules-head.js";
 import { moeRules } from "./rules-moe.js";
 import { routeRules } from "./rules-route.js";
-import { tallProduct, type Tall } from "./tall-product.js";
+import { weightGradientProduct, type Factor } from "./weight-gradient-product.js";
 
 export type LoweringRule<P extends Prim> = (ctx: Lowering, node: NodeOf<P>) => void;
 
-/** An elementwise rule: works on segments where all inputs are cut alike, else on whole tensors. */
+/** An elementwise rule: works on blocks where all inputs are cut alike, else on whole tensors. */
 function elementwise<P extends Prim>(
   lower: (ctx: Lowering, inputs: readonly string[], key: string, node: NodeOf<P>) => string[],
 ): LoweringRule<P> {
@@ -25,7 +25,7 @@ function elementwise<P extends Prim>(
       ).forEach((name, i) => ctx.set(node.out[i]!, name));
       return;
     }
-    const cut = node.in.map((id) => ctx.segments(id, counts));
+    const cut = node.in.map((id) => ctx.blocks(id, counts));
     const results = cut[0]!.map((_, expert) =>
       lower(
         ctx,
@@ -34,7 +34,7 @@ function elementwise<P extends Prim>(
         node,
       ),
     );
-    node.out.forEach((id, i) => ctx.setSegments(id, { counts, names: results.map((names) => names[i]!) }));
+    node.out.forEach((id, i) => ctx.setBlocks(id, { counts, names: results.map((names) => names[i]!) }));
   };
 }
 
@@ -175,7 +175,7 @@ function productPlus(ctx: Lowering, { in: terms }: NodeOf<"add">): string | null
     const { transA, transB } = made.attrs;
     return ctx.emitter.op("Gemm", [ctx.get(a), ctx.get(b), ctx.get(other)], {
       transA: Number(transA),
-      transB: Number(transB && !ctx.isTurned(b)),
+      transB: Number(transB && !ctx.isTransposed(b)),
     });
   }
   return null;
@@ -242,7 +242,7 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
     );
   },
   matmul(ctx, { in: [a, b], out, attrs: { transA, transB } }) {
-    const [left, right] = [a!, b!].map((id) => ({ name: ctx.get(id), width: ctx.shape(id)[1]! })) as [Tall, Tall];
+    const [left, right] = [a!, b!].map((id) => ({ name: ctx.get(id), width: ctx.shape(id)[1]! })) as [Factor, Factor];
     const readers = transA
       ? ctx.graph.nodes.filter(
           ({ prim, in: [, second], attrs }) => prim === "matmul" && second === b && attrs.transA && !attrs.transB,
@@ -251,7 +251,7 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
     ctx.set(
       out[0]!,
       transA && !transB
-        ? tallProduct(ctx, left, right, ctx.shape(a!)[0]!, readers)
+        ? weightGradientProduct(ctx, left, right, ctx.shape(a!)[0]!, readers)
         : !transA && transB
           ? ctx.linear(left.name, b!)
           : ctx.emitter.matmul(left.name, right.name, { transA, transB }),

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { backward } from "../../../src/graph/grad/backward.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
-import type { Graph, Node, Value, ValueId } from "../../../src/graph/ir/ir.js";
+import type { Graph, Value, ValueId } from "../../../src/graph/ir/ir.js";
 import { print, prune, verify } from "../../../src/graph/ir/passes.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { logitsProgram, lossProgram } from "../../../src/graph/programs/programs.js";
@@ -283,7 +283,7 @@ it("prints an attention and mixture-of-experts block", () => {
     %36: f32[3,3] = groupedMatmul(%35, %34, %layers.0.experts.0.gate, %layers.0.experts.1.gate) {transB}
     %37: f32[3,3] = groupedMatmul(%35, %34, %layers.0.experts.0.up, %layers.0.experts.1.up) {transB}
     %38: f32[3,3] = swiglu(%36, %37)
-    %39: f32[3,3] = weigh(%38, %30, %32, %33)
+    %39: f32[3,3] = scaleRows(%38, %30, %32, %33)
     %40: f32[3,4] = groupedMatmul(%39, %34, %layers.0.experts.0.down, %layers.0.experts.1.down) {transB}
     %41: f32[3,4] = combine(%40, %32, %33) {k=1}
     %42: f32[3,4] = add(%27, %41)
