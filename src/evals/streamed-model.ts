@@ -21,7 +21,7 @@ export interface StreamedModel extends RunnableModel {
   head(hidden: Float32Array, first: number, count: number): Promise<Float32Array>;
 }
 
-export interface StreamedOptions {
+interface StreamedOptions {
   readonly threads: number;
   /** Stops between two pieces of weights with the signal's reason. */
   readonly signal?: AbortSignal | undefined;

@@ -5,7 +5,7 @@ import { elements } from "../../graph/ir/ir.js";
 import { lower, type LowerOptions, type OnnxProgram } from "../../graph/onnx/lower.js";
 import { graphCache, graphCacheFolder, graphKey } from "./graph-cache.js";
 
-export type FeedData = Int32Array | Float32Array;
+type FeedData = Int32Array | Float32Array;
 
 export const onnxruntimeVersion: string = ort.env.versions.node ?? "unknown";
 
@@ -53,7 +53,7 @@ export function floats(value: ort.Tensor): Float32Array {
   return value.data as Float32Array;
 }
 
-export interface SessionOptions {
+interface SessionOptions {
   readonly threads: number;
   /** Keep memory between runs (default); without it each run allocates and frees what it needs. */
   readonly arena?: boolean;

@@ -27,7 +27,7 @@ export interface DecoderBlock {
   readonly params: readonly string[];
 }
 
-export interface BlockwiseDecoder {
+interface BlockwiseDecoder {
   /** ids [N] -> residual stream [N, H] */
   embedding(shape: BatchShape): DecoderBlock;
   /** x [N, H] -> x plus what attention adds [N, H] */

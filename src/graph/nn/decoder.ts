@@ -410,7 +410,7 @@ function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
     ValueId,
     ValueId,
   ];
-  const wanted = rows === null ? counts : b.reshape(b.op("expertCounts", [chosen], { experts, pieces: 1 }), [experts]);
+  const wanted = rows === null ? counts : b.reshape(b.op("expertCounts", [chosen], { experts, blocks: 1 }), [experts]);
   routers.push({
     layer,
     experts,
@@ -458,7 +458,7 @@ const byLogit: RouteRule = {
 /** Weights and choices [N, K]: the top k of the balanced matrix. */
 function balancedChoice(b: GraphBuilder, logits: ValueId, k: number, rule: RouteRule): readonly [ValueId, ValueId] {
   const balanced = b.mul(b.op("softmax", [logits], {}), b.op("sinkhorn", [logits], SINKHORN));
-  const chosen = b.apply("routeTopK", [balanced], { k, rule: byLogit })[1]!;
+  const chosen = b.apply("routeTopK", [balanced], { k, rule: byLogit })[1];
   return [b.op("routeWeights", [logits, chosen], { rule }), chosen];
 }
 

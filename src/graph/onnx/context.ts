@@ -6,10 +6,19 @@
  * again. (2) What a forward lowering has computed (probabilities, 1/rms, sigmoids) is remembered under a key made of
  * the primitive's inputs, so that the gradient primitive, which names only those inputs, finds it again.
  */
-import type { Graph, Node, ValueId } from "../ir/ir.js";
+import {
+  elements,
+  lastSize,
+  matrixSizes,
+  typeOf,
+  type Graph,
+  type Node,
+  type ValueId,
+  type ValueType,
+} from "../ir/ir.js";
 import { Emitter } from "./emitter.js";
 
-export interface ExpertBlocks {
+interface ExpertBlocks {
   /** The counts [E] that cut the rows. */
   readonly counts: ValueId;
   readonly names: readonly string[];
@@ -23,7 +32,7 @@ export class Lowering {
   private readonly cuts = new Map<ValueId, string>();
   /** By order or inverse: see `setCounts`. */
   private readonly sorts = new Map<ValueId, ValueId>();
-  private readonly remembered = new Map<string, string[]>();
+  private readonly remembered = new Map<string, string | readonly string[]>();
   private readonly makers = new Map<ValueId, Node>();
   private readonly uses = new Map<ValueId, number>();
 
@@ -60,8 +69,23 @@ export class Lowering {
     return this.sorts.get(id) ?? null;
   }
 
+  /** Type of a value. Throws an Error for one that the graph does not have. */
+  type(id: ValueId): ValueType {
+    return typeOf(this.graph, id);
+  }
+
   shape(id: ValueId): readonly number[] {
-    return this.graph.values[id]!.shape;
+    return this.type(id).shape;
+  }
+
+  /** Both sizes of a value with two axes. */
+  matrix(id: ValueId): readonly [rows: number, columns: number] {
+    return matrixSizes(this.type(id));
+  }
+
+  /** Size of the last axis. */
+  width(id: ValueId): number {
+    return lastSize(this.type(id));
   }
 
   /** Whether a value is the constant 1. */
@@ -111,7 +135,7 @@ export class Lowering {
   /** A tensor of one row a slot, in sorted order, cut in the same way. */
   cutRows(name: string, counts: ValueId): string[] {
     const cuts = this.cuts.get(counts);
-    const parts = this.shape(counts)[0]! + (cuts === undefined ? 0 : 1);
+    const parts = elements(this.shape(counts)) + (cuts === undefined ? 0 : 1);
     return this.emitter.emit("Split", [name, cuts ?? this.get(counts)], { axis: 0 }, parts);
   }
 
@@ -123,10 +147,10 @@ export class Lowering {
     return first!.find((counts) => rest.every((other) => other.includes(counts))) ?? null;
   }
 
-  /** Computes once per key; later calls get the same names. */
-  remember(key: string, make: () => string[]): string[] {
-    const known = this.remembered.get(key);
-    if (known !== undefined) return known;
+  /** Computes once per key; later calls get the same name or names. A key always stands for the same kind. */
+  remember<Names extends string | readonly string[]>(key: string, make: () => Names): Names {
+    const before = this.remembered.get(key);
+    if (before !== undefined) return before as Names;
     const made = make();
     this.remembered.set(key, made);
     return made;

@@ -25,7 +25,7 @@ export interface OnnxProgram {
 }
 
 /** How an input or output is called; a shape other than the graph's has the same elements. */
-export interface Port {
+interface Port {
   readonly name: string;
   readonly shape?: readonly number[] | undefined;
 }

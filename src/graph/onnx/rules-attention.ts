@@ -6,7 +6,7 @@ function rope(ctx: Lowering, x: string, cos: string, sin: string, attrs: RopeAtt
   const e = ctx.emitter;
   const { batch, sequence, heads, headDim, offset, rotary } = attrs;
   if (offset > 0) return ropeBehind(ctx, x, cos, sin, attrs);
-  const signed = attrs.inverse ? ctx.remember(`neg ${sin}`, () => [e.op("Neg", [sin])])[0]! : sin;
+  const signed = attrs.inverse ? ctx.remember(`neg ${sin}`, () => e.op("Neg", [sin])) : sin;
   const rows = e.reshape(x, [batch, sequence, heads * headDim]);
   // The operator derives the head size from the tables unless it is told that only a part turns.
   const whole = { interleaved: Number(attrs.interleaved) };
@@ -154,9 +154,7 @@ function joinQueries(
 function seenKeys(ctx: Lowering, x: string, { sequence }: AttentionAttrs, { from, to }: QueryBlock): string {
   if (from === 0 && to === sequence) return x;
   const e = ctx.emitter;
-  return ctx.remember(`keys ${x} ${from} ${to}`, () => [
-    e.op("Slice", [x, e.ints([from]), e.ints([to]), e.ints([2])]),
-  ])[0]!;
+  return ctx.remember(`keys ${x} ${from} ${to}`, () => e.op("Slice", [x, e.ints([from]), e.ints([to]), e.ints([2])]));
 }
 
 /** Sums what each block says of the keys it sees, [B, kvHeads, M, D], into [B, kvHeads, S, D]. */
@@ -195,12 +193,12 @@ export function mask(
         values[row * keys + key - from] = seen ? 0 : UNSEEN;
       }
     }
-    return [ctx.emitter.floats(values, [group * length, keys])];
-  })[0]!;
+    return ctx.emitter.floats(values, [group * length, keys]);
+  });
 }
 
 /**
- * The mask of a block for each row of the batch [B, 1, G*L, M], where segment ids keep documents apart; [G*L, M] without.
+ * The mask of a block for each row of the batch [B, 1, G*L, M] where segment ids keep documents apart, else [G*L, M].
  * Layers share it.
  */
 function maskOf(ctx: Lowering, a: AttentionAttrs, block: QueryBlock, segmentIds: ValueId | undefined): string {
@@ -222,8 +220,8 @@ function maskOf(ctx: Lowering, a: AttentionAttrs, block: QueryBlock, segmentIds:
       e.reshape(queries, [batch, 1, group * length, 1]),
       e.reshape(part(from, to), [batch, 1, 1, to - from]),
     ]);
-    return [e.op("Where", [same, plain, e.floats([UNSEEN])])];
-  })[0]!;
+    return e.op("Where", [same, plain, e.floats([UNSEEN])]);
+  });
 }
 
 /** Softmax over keys and, where there is one, the sink. */
@@ -301,43 +299,43 @@ type AttentionPrims =
 export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, node: NodeOf<P>) => void } = {
   segmentIds(ctx, { in: [ids], out, attrs: { batch, sequence, end } }) {
     const e = ctx.emitter;
-    const ends = e.op("Cast", [e.op("Equal", [e.reshape(ctx.get(ids!), [batch, sequence]), e.int(end)])], { to: 7 });
-    ctx.set(out[0]!, e.reshape(e.op("CumSum", [ends, e.int(1)], { exclusive: 1 }), [batch * sequence]));
+    const ends = e.op("Cast", [e.op("Equal", [e.reshape(ctx.get(ids), [batch, sequence]), e.int(end)])], { to: 7 });
+    ctx.set(out[0], e.reshape(e.op("CumSum", [ends, e.int(1)], { exclusive: 1 }), [batch * sequence]));
   },
   segmentPositions(ctx, { in: [of], out, attrs: { batch, sequence } }) {
     // A token's position less the number of tokens of documents before its own, which is where its document begins.
     const e = ctx.emitter;
-    const rows = e.reshape(ctx.get(of!), [batch, sequence]);
+    const rows = e.reshape(ctx.get(of), [batch, sequence]);
     const before = e.op("Less", [e.reshape(rows, [batch, 1, sequence]), e.reshape(rows, [batch, sequence, 1])]);
     const starts = e.sum(e.op("Cast", [before], { to: 7 }), [2], false);
     const iota = e.ints(
       Array.from({ length: sequence }, (_, i) => i),
       [1, sequence],
     );
-    ctx.set(out[0]!, e.reshape(e.op("Sub", [iota, starts]), [batch * sequence]));
+    ctx.set(out[0], e.reshape(e.op("Sub", [iota, starts]), [batch * sequence]));
   },
   rope: (ctx, { in: [x, cos, sin], out, attrs }) =>
-    ctx.set(out[0]!, rope(ctx, ctx.get(x!), ctx.get(cos!), ctx.get(sin!), attrs)),
+    ctx.set(out[0], rope(ctx, ctx.get(x), ctx.get(cos), ctx.get(sin), attrs)),
   joinHeads(ctx, { in: [own, shared], out, attrs: { heads } }) {
     const e = ctx.emitter;
-    const [rows, columns] = ctx.shape(out[0]!) as [number, number];
-    const b = ctx.shape(shared!)[1]!;
-    const each = e.reshape(ctx.get(own!), [rows, heads, columns / heads - b]);
-    const all = e.op("Expand", [e.reshape(ctx.get(shared!), [rows, 1, b]), e.ints([rows, heads, b])]);
-    ctx.set(out[0]!, e.reshape(e.op("Concat", [each, all], { axis: 2 }), [rows, columns]));
+    const [rows, columns] = ctx.shape(out[0]) as [number, number];
+    const b = ctx.width(shared);
+    const each = e.reshape(ctx.get(own), [rows, heads, columns / heads - b]);
+    const all = e.op("Expand", [e.reshape(ctx.get(shared), [rows, 1, b]), e.ints([rows, heads, b])]);
+    ctx.set(out[0], e.reshape(e.op("Concat", [each, all], { axis: 2 }), [rows, columns]));
   },
   joinHeadsGrad(ctx, { in: [own, shared, dy], out, attrs: { heads } }) {
     const e = ctx.emitter;
-    const [rows, columns] = ctx.shape(own!) as [number, number];
-    const [a, b] = [columns / heads, ctx.shape(shared!)[1]!];
+    const [rows, columns] = ctx.shape(own) as [number, number];
+    const [a, b] = [columns / heads, ctx.width(shared)];
     const [each, all] = e.emit(
       "Split",
-      [e.reshape(ctx.get(dy!), [rows, heads, a + b]), e.ints([a, b])],
+      [e.reshape(ctx.get(dy), [rows, heads, a + b]), e.ints([a, b])],
       { axis: 2 },
       2,
     ) as [string, string];
-    ctx.set(out[0]!, e.reshape(each, [rows, columns]));
-    ctx.set(out[1]!, e.sum(all, [1], false));
+    ctx.set(out[0], e.reshape(each, [rows, columns]));
+    ctx.set(out[1], e.sum(all, [1], false));
   },
   attention(ctx, { in: inputs, out, attrs }) {
     const parts = attentionParts(ctx, inputs, attrs);
@@ -348,7 +346,7 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
       attrs.valueDim,
       parts.map(({ block }) => block),
     );
-    ctx.set(out[0]!, mergeHeads(ctx, joined, attrs, attrs.heads / attrs.kvHeads, attrs.valueDim));
+    ctx.set(out[0], mergeHeads(ctx, joined, attrs, attrs.heads / attrs.kvHeads, attrs.valueDim));
   },
   attentionGrad(ctx, { in: inputs, out, attrs }) {
     const e = ctx.emitter;
@@ -382,7 +380,7 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
       };
     });
     ctx.set(
-      out[0]!,
+      out[0],
       mergeHeads(
         ctx,
         joinQueries(
@@ -398,7 +396,7 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
       ),
     );
     ctx.set(
-      out[1]!,
+      out[1],
       mergeHeads(
         ctx,
         sumOverBlocks(
@@ -412,7 +410,7 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
       ),
     );
     ctx.set(
-      out[2]!,
+      out[2],
       mergeHeads(
         ctx,
         sumOverBlocks(

@@ -3,7 +3,7 @@
  * whole may be larger than everything else in a step, and passes over it would leave the processor's cache. So the
  * gradients are made along with the loss, run by run.
  */
-import type { NodeOf, ValueId } from "../ir/ir.js";
+import { elements, type NodeOf, type ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
 import { transpose } from "./weight-gradient-product.js";
 
@@ -48,8 +48,8 @@ function computeHead(
   differentiated: boolean,
 ): HeadParts {
   const e = ctx.emitter;
-  const tokens = ctx.shape(targets)[0]!;
-  const lengths = chunkLengths(tokens, ctx.shape(head)[0]!);
+  const tokens = elements(ctx.shape(targets));
+  const lengths = chunkLengths(tokens, ctx.matrix(head)[0]);
   const cut = (whole: string): string[] =>
     lengths.length === 1 ? [whole] : e.emit("Split", [whole, e.ints(lengths)], { axis: 0 }, lengths.length);
   const column = e.reshape(ctx.get(targets), [tokens, 1]);
@@ -103,14 +103,14 @@ function computeHead(
 type HeadPrims = "headCrossEntropy" | "headCrossEntropyGrad";
 
 export const headRules: { readonly [P in HeadPrims]: (ctx: Lowering, node: NodeOf<P>) => void } = {
-  headCrossEntropy: (ctx, { in: inputs, out, attrs }) => ctx.set(out[0]!, headParts(ctx, inputs, attrs.softcap).loss),
+  headCrossEntropy: (ctx, { in: inputs, out, attrs }) => ctx.set(out[0], headParts(ctx, inputs, attrs.softcap).loss),
   headCrossEntropyGrad(ctx, { in: inputs, out, attrs }) {
     const { dx, dhead } = headParts(ctx, inputs, attrs.softcap);
-    const dloss = inputs[3]!;
+    const dloss = inputs[3];
     // A total loss in which the cross entropy counts once is the rule.
     const times = (gradient: string): string =>
       ctx.isOne(dloss) ? gradient : ctx.emitter.op("Mul", [gradient, ctx.get(dloss)]);
-    ctx.set(out[0]!, times(dx));
-    ctx.set(out[1]!, times(dhead));
+    ctx.set(out[0], times(dx));
+    ctx.set(out[1], times(dhead));
   },
 };

@@ -25,5 +25,5 @@ export function weightGradientProduct(ctx: Lowering, a: Factor, b: Factor, rows:
 
 /** Of two axes. */
 export function transpose(ctx: Lowering, name: string): string {
-  return ctx.remember(`transposed ${name}`, () => [ctx.emitter.op("Transpose", [name], { perm: [1, 0] })])[0]!;
+  return ctx.remember(`transposed ${name}`, () => ctx.emitter.op("Transpose", [name], { perm: [1, 0] }));
 }

@@ -418,10 +418,10 @@ export const cases: { readonly [P in Prim]: Make } = {
     ];
   },
   expertCounts: (c) => {
-    const [pieces, size, experts] = [c.pick(1, 3), c.pick(1, 3), c.pick(2, 4)];
+    const [blocks, size, experts] = [c.pick(1, 3), c.pick(1, 3), c.pick(2, 4)];
     const k = c.pick(1, experts);
     return [
-      c.b.op("expertCounts", [c.ints(choices(c, pieces * size, experts, k), pieces * size, k)], { experts, pieces }),
+      c.b.op("expertCounts", [c.ints(choices(c, blocks * size, experts, k), blocks * size, k)], { experts, blocks }),
     ];
   },
   expertSort: (c) => {

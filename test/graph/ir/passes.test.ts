@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { backward } from "../../../src/graph/grad/backward.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
-import type { Graph, Value, ValueId } from "../../../src/graph/ir/ir.js";
+import type { Graph, Node, Value, ValueId } from "../../../src/graph/ir/ir.js";
 import { print, prune, verify } from "../../../src/graph/ir/passes.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { logitsProgram, lossProgram } from "../../../src/graph/programs/programs.js";
@@ -55,6 +55,9 @@ const spec: DecoderSpec = {
   auxLossCoef: 0.01,
 };
 
+/** A node of the graph with some of it replaced by what no builder would make. */
+const malformed = (graph: Graph, index: number, by: object): Node => ({ ...graph.nodes[index], ...by }) as Node;
+
 describe("verify", () => {
   it("accepts what the builder builds", () => {
     expect(() => verify(small().graph)).not.toThrow();
@@ -68,7 +71,7 @@ describe("verify", () => {
     ],
     [
       "use of a value nobody defines",
-      ({ graph, s }) => ({ ...graph, nodes: [{ ...graph.nodes[1]!, in: [s, 99] }] }),
+      ({ graph, s }) => ({ ...graph, nodes: [malformed(graph, 1, { in: [s, 99] })] }),
       "node 0 (matmul): reads %2 before",
     ],
     [
@@ -78,7 +81,7 @@ describe("verify", () => {
     ],
     [
       "an input defined again",
-      ({ graph, x }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [x] }, ...graph.nodes] }),
+      ({ graph, x }) => ({ ...graph, nodes: [malformed(graph, 0, { out: [x] }), ...graph.nodes] }),
       "%0 is defined twice",
     ],
     [
@@ -93,12 +96,12 @@ describe("verify", () => {
     ],
     [
       "too few outputs of a node",
-      ({ graph }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [] }] }),
+      ({ graph }) => ({ ...graph, nodes: [malformed(graph, 0, { out: [] })] }),
       "node 0 (sigmoid): 0 outputs, the rule gives 1",
     ],
     [
       "an output without a type",
-      ({ graph }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [42] }] }),
+      ({ graph }) => ({ ...graph, nodes: [malformed(graph, 0, { out: [42] })] }),
       "output %42 has no type",
     ],
     [
@@ -183,7 +186,7 @@ describe("shape errors name the primitive and the sizes", () => {
     ],
     [
       "routeTopK",
-      () => b.op("routeTopK", [m23], { k: 4, rule: routeRule(softmaxRouter("softmax-topk")) }),
+      () => b.apply("routeTopK", [m23], { k: 4, rule: routeRule(softmaxRouter("softmax-topk")) }),
       "routeTopK: top-4 of 3 experts",
     ],
     [

@@ -64,7 +64,7 @@ describe("documents that are kept apart", () => {
     expect(losses(apart.metrics)).not.toEqual(losses(joined.metrics));
     expect(apart.metrics.evals[0]!.loss).not.toBe(joined.metrics.evals[0]!.loss);
     await expect(finish({ ...options, block: { ...block, resetAttention: undefined } })).rejects.toThrow(
-      "its training differs",
+      "training.resetAttention is gone",
     );
     expect((await remains(dir)).metrics).toBeDefined();
   });
