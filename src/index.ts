@@ -201,7 +201,8 @@ export type {
 export { GraphBuilder } from "./graph/ir/builder.js";
 export { print, prune, verify } from "./graph/ir/passes.js";
 export type { Graph, Node, Prim, PrimAttrs, Value, ValueId, ValueType } from "./graph/ir/ir.js";
-export { evaluate, type Tensor } from "./graph/ir/reference.js";
+export { evaluate } from "./graph/ir/reference.js";
+export type { Tensor } from "./graph/ir/reference-values.js";
 export { backward } from "./graph/grad/backward.js";
 export { lower, type LowerOptions, type OnnxProgram } from "./graph/onnx/lower.js";
 export { buildDecoder, type Decoder } from "./graph/nn/decoder.js";

@@ -12,7 +12,7 @@ export interface StreamedComparison extends FunctionComparison {
   readonly layers: readonly LayerError[] | null;
 }
 
-export interface CompareStreamedOptions {
+interface CompareStreamedOptions {
   /** Tokens per sequence. */
   readonly sequence: number;
   /** Predicted tokens to compare on. */

@@ -5,7 +5,7 @@ import { evalBatches } from "../text/tokens/batches.js";
 import { comparer } from "./logit-meter.js";
 import type { RunnableModel } from "./model.js";
 
-export interface OnTokens {
+interface OnTokens {
   readonly sequence: number;
   readonly limitTokens: number;
   /** Stops between two batches with the signal's reason. */

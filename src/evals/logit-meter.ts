@@ -4,7 +4,7 @@
  */
 import type { FunctionComparison } from "../model/results/preservation.js";
 
-export interface LogitMeter {
+interface LogitMeter {
   /**
    * Logits [rows, count] of both for tokens `first` to `first + count` of the vocabulary; pieces in order, each once.
    */

@@ -7,13 +7,13 @@ import { readDocuments, type CorpusSource } from "../text/documents/corpus.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
 import { withTokenizer } from "../text/tokenizer/load.js";
 
-export interface SampleTokens {
+interface SampleTokens {
   readonly tokens: Int32Array;
   /** What they are, in words. */
   readonly source: string;
 }
 
-export interface SampleRequest {
+interface SampleRequest {
   /** The model whose tokenizer is used. */
   readonly dir: string;
   readonly spec: DecoderSpec;

@@ -6,11 +6,11 @@
 import type { Graph, Node, PrimAttrs, ValueId } from "../graph/ir/ir.js";
 import { elements } from "../graph/ir/ir.js";
 import { GraphBuilder } from "../graph/ir/builder.js";
-import type { DecoderPart } from "../graph/nn/parts.js";
+import type { DecoderBlock } from "../graph/nn/blockwise.js";
 import type { ArrayData, OperationRuntime } from "../engine/runtime/runtime.js";
 import { openPieces, rowsAtOnce, streamedWeights, type PieceReader, type WeightSource } from "./weight-pieces.js";
 
-export interface StreamSettings {
+interface StreamSettings {
   readonly weights: WeightSource;
   readonly operations: OperationRuntime;
   /** Most elements of a weight in one piece. */
@@ -26,7 +26,7 @@ type Settings = Required<Pick<StreamSettings, "pieceElements">> & StreamSettings
 
 /** The part's one output. `activations` stand in the order of its first inputs. */
 export async function evaluateStreamed(
-  part: DecoderPart,
+  part: DecoderBlock,
   activations: readonly ArrayData[],
   stream: StreamSettings,
 ): Promise<Float32Array> {
@@ -68,16 +68,16 @@ async function evaluateNode(
   const shape = (id: ValueId): readonly number[] => values[id]!.shape;
   const streamed = streamedWeights(node, graph, keys);
   if (streamed !== null) {
-    const x = known.get(node.in[0]!) as Float32Array;
+    const x = known.get(node.in[0]) as Float32Array;
     if (streamed.counts === null)
-      return [await linear(x, shape(node.in[0]!)[0]!, streamed.keys[0]!, streamed.shape, settings)];
+      return [await linear(x, shape(node.in[0])[0]!, streamed.keys[0]!, streamed.shape, settings)];
     return [await grouped(x, known.get(streamed.counts) as Int32Array, streamed.keys, streamed.shape, settings)];
   }
   switch (node.prim) {
     case "constant":
       return [constant(node.attrs)];
     case "reshape":
-      return [known.get(node.in[0]!)!];
+      return [known.get(node.in[0])!];
     case "embedding": {
       const [table, ids] = node.in as [ValueId, ValueId];
       const key = keys.get(table);
@@ -186,11 +186,12 @@ async function alone(
 ): Promise<readonly ArrayData[]> {
   const inputs = [...new Set(node.in)];
   const renamed = new Map([...inputs, ...node.out].map((id, i) => [id, i]));
+  const now = (id: ValueId): ValueId => renamed.get(id)!;
   const graph: Graph = {
     values: [...renamed.keys()].map((id) => ({ dtype: values[id]!.dtype, shape: values[id]!.shape })),
-    nodes: [{ ...node, in: node.in.map((id) => renamed.get(id)!), out: node.out.map((id) => renamed.get(id)!) }],
-    inputs: inputs.map((id) => renamed.get(id)!),
-    outputs: node.out.map((id) => renamed.get(id)!),
+    nodes: [{ ...node, in: node.in.map(now), out: node.out.map(now) } as unknown as Node],
+    inputs: inputs.map(now),
+    outputs: node.out.map(now),
   };
   const feeds = await Promise.all(
     inputs.map(async (id) => known.get(id) ?? (await weights.readFloat32(keys.get(id)!))),

@@ -1,7 +1,7 @@
 /** A model folder run with its weights on disk: activations stay, weights pass by, a piece of one matrix at a time. */
 import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
 import { isParallel, type BatchShape } from "../graph/nn/decoder.js";
-import { decoderParts } from "../graph/nn/parts.js";
+import { blockwiseDecoder } from "../graph/nn/blockwise.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
 import type { ArrayData, Backend } from "../engine/runtime/runtime.js";
 import { requireIds, type RunnableModel } from "./model.js";
@@ -21,7 +21,7 @@ export interface StreamedModel extends RunnableModel {
   head(hidden: Float32Array, first: number, count: number): Promise<Float32Array>;
 }
 
-export interface StreamedOptions {
+interface StreamedOptions {
   readonly threads: number;
   /** Stops between two pieces of weights with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
@@ -47,7 +47,7 @@ export async function openStreamedModel(
   const runtime = operations;
   const { dir, spec } = checkpoint;
   const { hidden: width, vocab } = spec;
-  const parts = decoderParts(spec);
+  const parts = blockwiseDecoder(spec);
   const stream = {
     weights: checkpoint,
     operations: runtime,

@@ -39,8 +39,8 @@ export function streamedWeights(node: Node, { values }: Graph, keys: ReadonlyMap
     const names = ids.map((id) => keys.get(id));
     return names.includes(undefined) ? null : { shape: values[ids[0]!]!.shape, keys: names as string[], counts };
   };
-  if (node.prim === "matmul") return isLinear(node) ? streamed(null, [node.in[1]!]) : null;
-  if (node.prim === "groupedMatmul" && node.attrs.transB) return streamed(node.in[1]!, node.in.slice(2));
+  if (node.prim === "matmul") return isLinear(node) ? streamed(null, [node.in[1]]) : null;
+  if (node.prim === "groupedMatmul" && node.attrs.transB) return streamed(node.in[1], node.in.slice(2));
   return null;
 }
 
@@ -71,7 +71,7 @@ function* piecesOf(
   }
 }
 
-export interface PieceOptions {
+interface PieceOptions {
   readonly weights: WeightSource;
   readonly operations: OperationRuntime;
   /** Most elements in a piece. */

@@ -66,7 +66,7 @@ function openOperationRuntime(): OperationRuntime {
 
 export const referenceBackend: Backend = {
   name: "reference",
-  openTrain: async (program, options) => openTrainRuntime(program, options),
+  openTrain: (program, options) => Promise.resolve().then(() => openTrainRuntime(program, options)),
   openForward: () => Promise.resolve(openForwardRuntime()),
   openOperations: () => Promise.resolve(openOperationRuntime()),
 };

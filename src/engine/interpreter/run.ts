@@ -1,9 +1,10 @@
 /** Runs graphs by the reference evaluation; what runtimes of this backend have in common. */
 import { elements, type Graph } from "../../graph/ir/ir.js";
 import { verify } from "../../graph/ir/passes.js";
-import { evaluate, type Tensor } from "../../graph/ir/reference.js";
+import { evaluate } from "../../graph/ir/reference.js";
+import type { Tensor } from "../../graph/ir/reference-values.js";
 
-export type Feed = Float64Array | Float32Array | Int32Array;
+type Feed = Float64Array | Float32Array | Int32Array;
 
 export type Run = (feeds: readonly Feed[]) => Tensor[];
 

@@ -87,8 +87,8 @@ export function openTrainRuntime(program: TrainProgram, options: TrainOptions): 
         checkStep(options, batches, settings);
         const shares = (batch: MicroBatch, routing: readonly Float32Array[]) =>
           graphs("shares", program.shares!.graph)(feeds(batch, "weight", routing));
-        const routing = await stepFeeds(program, batches, settings.draw, async (batch, own) =>
-          shares(batch, own).map(({ data }) => Array.from(data)),
+        const routing = await stepFeeds(program, batches, settings.draw, (batch, own) =>
+          Promise.resolve(shares(batch, own).map(({ data }) => Array.from(data))),
         );
         const results = batches.map((batch, micro) => {
           const outputs = run(feeds(batch, "weight", routing.next(micro)));

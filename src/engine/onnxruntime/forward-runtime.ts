@@ -2,7 +2,7 @@
 import { totalmem } from "node:os";
 import type * as ort from "onnxruntime-node";
 import type { ValueId } from "../../graph/ir/ir.js";
-import { turnable } from "../../graph/onnx/lower.js";
+import { transposable } from "../../graph/onnx/lower.js";
 import type { ExtendProgram, LogitsProgram, ParamInfo } from "../../graph/programs/programs.js";
 import { append, cacheFor, cacheShape, extendInputs, type Cache } from "../runtime/cache.js";
 import type { BackendOptions, ExtendFeeds, ForwardRuntime } from "../runtime/runtime.js";
@@ -16,14 +16,14 @@ const SMALL = 1 << 16;
 interface Weight {
   readonly data: Float32Array;
   /** Held as [in, out]. */
-  readonly turned: boolean;
+  readonly transposed: boolean;
 }
 
 /** A program, and what is made of it when it first runs. */
 interface Known<P extends LogitsProgram | ExtendProgram> {
   readonly program: P;
-  /** Of its parameters, those that it reads turned. */
-  readonly turned: ReadonlySet<string>;
+  /** Of its parameters, those that it reads transposed. */
+  readonly transposed: ReadonlySet<string>;
   readonly ids: ReadonlyMap<string, ValueId>;
   // A promise, so that two calls at once compile once.
   session?: Promise<Session> | undefined;
@@ -48,23 +48,23 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
     if (found !== undefined) return found;
     const { graph, params } = program;
     const ids = new Map(params.map(({ key }, i) => [key, graph.inputs[graph.inputs.length - params.length + i]!]));
-    const free = turnable(graph);
+    const free = transposable(graph);
     const made: Known<P> = {
       program,
       ids,
-      turned: new Set([...ids].flatMap(([key, id]) => (free.has(id) ? [key] : []))),
+      transposed: new Set([...ids].flatMap(([key, id]) => (free.has(id) ? [key] : []))),
     };
     among.set(name, made);
     return made;
   };
   /** A weight the way a program reads it. It is in memory in one way only: all programs of a model read it alike. */
-  const held = ({ key, shape }: ParamInfo, turned: boolean): Float32Array => {
+  const held = ({ key, shape }: ParamInfo, transposed: boolean): Float32Array => {
     const weight = weights.get(key);
     if (weight === undefined) throw new Error(`weight ${key} was never written`);
-    if (weight.turned === turned) return weight.data;
+    if (weight.transposed === transposed) return weight.data;
     const [rows, columns] = shape as [number, number];
-    const data = turned ? transposed(weight.data, rows, columns) : transposed(weight.data, columns, rows);
-    weights.set(key, { data, turned });
+    const data = transposed ? transpose(weight.data, rows, columns) : transpose(weight.data, columns, rows);
+    weights.set(key, { data, transposed });
     return data;
   };
   const unpack = async (): Promise<void> => {
@@ -76,20 +76,20 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
     of: Known<LogitsProgram | ExtendProgram>,
     stored: readonly ParamInfo[] = [],
   ): Promise<readonly [Session, readonly ort.Tensor[]]> => {
-    const { program, ids, turned } = of;
+    const { program, ids, transposed } = of;
     const inside = new Set(stored.map(({ key }) => key));
     of.session ??= openSession(program.graph, {
       // Reading prompts and going on from them are sessions that take turns.
       ...options,
       spin: "run",
-      turned: new Set([...turned].map((key) => ids.get(key)!)),
-      stored: new Map(stored.map((param) => [ids.get(param.key)!, held(param, turned.has(param.key))])),
+      transposed: new Set([...transposed].map((key) => ids.get(key)!)),
+      stored: new Map(stored.map((param) => [ids.get(param.key)!, held(param, transposed.has(param.key))])),
     });
     of.bound ??= program.params
       .filter(({ key }) => !inside.has(key))
       .map((param) => {
         const { key, shape } = param;
-        return tensor(held(param, turned.has(key)), turned.has(key) ? shape.toReversed() : shape);
+        return tensor(held(param, transposed.has(key)), transposed.has(key) ? shape.toReversed() : shape);
       });
     return [await of.session, of.bound];
   };
@@ -100,13 +100,13 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
     packed = of;
     return opened(
       of,
-      of.program.params.filter(({ key, shape }) => of.turned.has(key) || shape.reduce((a, b) => a * b, 1) <= SMALL),
+      of.program.params.filter(({ key, shape }) => of.transposed.has(key) || shape.reduce((a, b) => a * b, 1) <= SMALL),
     );
   };
 
   return {
     async write(key, data) {
-      weights.set(key, { data, turned: false });
+      weights.set(key, { data, transposed: false });
       for (const each of [...programs.values(), ...extensions.values()]) each.bound = undefined;
       await unpack();
     },
@@ -144,7 +144,7 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
 }
 
 /** [rows, columns] -> [columns, rows], in tiles that stay in the cache. */
-function transposed(data: Float32Array, rows: number, columns: number): Float32Array {
+function transpose(data: Float32Array, rows: number, columns: number): Float32Array {
   const tile = 32;
   const out = new Float32Array(data.length);
   for (let top = 0; top < rows; top += tile) {

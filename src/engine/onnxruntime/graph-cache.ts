@@ -25,7 +25,7 @@ const DIGEST_BYTES = 32;
 const SUFFIX = ".graph";
 const PARTIAL = ".partial-";
 
-export interface GraphCache {
+interface GraphCache {
   /**
    * What is kept under this name, or undefined where there is nothing or where it is not, to the last bit, what was
    * written.

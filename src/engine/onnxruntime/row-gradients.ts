@@ -6,7 +6,7 @@ import type { Graph, ValueId } from "../../graph/ir/ir.js";
 import { prune } from "../../graph/ir/passes.js";
 
 /** An output that became rows to add. */
-export interface RowGradient {
+interface RowGradient {
   /** Place of the table's gradient among the outputs. */
   readonly output: number;
   /** Place of the rows [N, H] among the outputs. */
@@ -17,7 +17,7 @@ export interface RowGradient {
   readonly rest: boolean;
 }
 
-export interface WithRowGradients {
+interface WithRowGradients {
   readonly graph: Graph;
   readonly gradients: readonly RowGradient[];
 }
@@ -36,7 +36,7 @@ export function takeRowGradients(graph: Graph, first: number): WithRowGradients 
   const gradients: RowGradient[] = [];
   const rowsOf = (id: ValueId): ValueId | null => {
     const node = producers.get(id);
-    return node?.prim === "embeddingGrad" && uses.get(id) === 1 && node.in[0] === graph.inputs[0] ? node.in[1]! : null;
+    return node?.prim === "embeddingGrad" && uses.get(id) === 1 && node.in[0] === graph.inputs[0] ? node.in[1] : null;
   };
   graph.outputs.forEach((id, output) => {
     if (output < first) return;

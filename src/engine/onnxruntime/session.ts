@@ -5,7 +5,7 @@ import { elements } from "../../graph/ir/ir.js";
 import { lower, type LowerOptions, type OnnxProgram } from "../../graph/onnx/lower.js";
 import { graphCache, graphCacheFolder, graphKey } from "./graph-cache.js";
 
-export type FeedData = Int32Array | Float32Array;
+type FeedData = Int32Array | Float32Array;
 
 export const onnxruntimeVersion: string = ort.env.versions.node ?? "unknown";
 
@@ -53,7 +53,7 @@ export function floats(value: ort.Tensor): Float32Array {
   return value.data as Float32Array;
 }
 
-export interface SessionOptions {
+interface SessionOptions {
   readonly threads: number;
   /** Keep memory between runs (default); without it each run allocates and frees what it needs. */
   readonly arena?: boolean;
@@ -62,8 +62,8 @@ export interface SessionOptions {
    * `run`: only while a run lasts, so that the threads of one session do not keep the cores from the next one's.
    */
   readonly spin?: boolean | "run";
-  /** Inputs that come with their axes exchanged: see `turnable`. */
-  readonly turned?: ReadonlySet<ValueId>;
+  /** Inputs that come with their axes exchanged: see `transposable`. */
+  readonly transposed?: ReadonlySet<ValueId>;
   /**
    * Data of inputs that are never fed: onnxruntime copies them and packs matrices the way its products read them, which
    * pays with few rows.
@@ -73,11 +73,11 @@ export interface SessionOptions {
 
 /** Lowers and compiles a graph for the CPU. Inputs are then those that are not stored. */
 export async function openSession(graph: Graph, options: SessionOptions): Promise<Session> {
-  const { threads, arena = true, spin = true, stored = new Map<ValueId, never>(), turned } = options;
+  const { threads, arena = true, spin = true, stored = new Map<ValueId, never>(), transposed } = options;
   const places = new Map(
     [...stored].map(([id, { byteLength }]) => [id, { location: `${id}`, offset: 0, bytes: byteLength }]),
   );
-  const program = await lowered(graph, { turned, stored: places });
+  const program = await lowered(graph, { transposed, stored: places });
   const session = await ort.InferenceSession.create(program.bytes, {
     executionProviders: ["cpu"],
     intraOpNumThreads: threads,
@@ -116,7 +116,7 @@ export async function openSession(graph: Graph, options: SessionOptions): Promis
 type Opened = Pick<OnnxProgram, "bytes" | "inputs" | "outputs">;
 
 /** A graph lowered, or as the cache keeps it. Where weights are stored, their places belong to the program. */
-async function lowered(graph: Graph, options: Pick<LowerOptions, "turned" | "stored">): Promise<Opened> {
+async function lowered(graph: Graph, options: Pick<LowerOptions, "transposed" | "stored">): Promise<Opened> {
   const folder = graph.nodes.length >= WORTH_KEEPING ? graphCacheFolder(process.env) : null;
   if (folder === null) return lower(graph, options);
   const cache = graphCache(folder);

@@ -43,7 +43,7 @@ const ALIGN = 16;
 /** A WebAssembly memory ends at 4 GiB; parameters beyond go to the next one. */
 const ARENA_BYTES = 4 * 1024 ** 3 - 65536;
 
-export interface ArenaOptions extends StateOptions {
+interface ArenaOptions extends StateOptions {
   readonly accumulate: boolean;
   readonly arenaBytes?: number;
 }

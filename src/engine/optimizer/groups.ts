@@ -6,7 +6,7 @@ import { isBuffer, slotsOf, type Slot } from "../../model/tensors/slots.js";
 import { takesMuon } from "./muon.js";
 import type { ParamTuning } from "../runtime/runtime.js";
 
-export type ParamGroup = keyof ParameterGroups;
+type ParamGroup = keyof ParameterGroups;
 
 export interface ParameterSettings {
   readonly groups?: ParameterGroups | undefined;

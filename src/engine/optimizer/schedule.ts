@@ -41,7 +41,7 @@ export function learningRateAt(lr: Schedule, trained: number, step: number): num
   }
 }
 
-export interface ScheduledSteps {
+interface ScheduledSteps {
   readonly lr: Schedule;
   readonly steps: number;
 }

@@ -6,7 +6,7 @@ import type { TrainProgram } from "../../graph/programs/programs.js";
 import { elsewhereOf, routingFeeds } from "./routing.js";
 import type { Draw, MicroBatch } from "../runtime/runtime.js";
 
-export interface StepFeeds {
+interface StepFeeds {
   /** Of micro-batch `micro`, in the order of the program's feeds. */
   next(micro: number): Float32Array[];
   /**

@@ -1,7 +1,10 @@
 /** Graph -> graph: the backward pass, by one walk over the nodes in reverse. */
 import type { GraphBuilder } from "../ir/builder.js";
-import type { Prim, ValueId } from "../ir/ir.js";
-import { gradRules, type GradRule } from "./rules.js";
+import type { Node, ValueId } from "../ir/ir.js";
+import { gradRules } from "./rules.js";
+
+/** Any rule; which primitives a node and its rule belong to, they prove together. */
+type Rule = (b: GraphBuilder, node: Node, dout: readonly (ValueId | null)[]) => readonly (ValueId | null)[];
 
 /**
  * Appends the gradients of the scalar `loss` with respect to `wrt` to the builder and returns them, in order.
@@ -25,7 +28,7 @@ export function backward(b: GraphBuilder, loss: ValueId, wrt: readonly ValueId[]
   };
   for (const node of forward.reverse()) {
     if (!node.out.some((id) => depends.has(id) && parts.has(id))) continue;
-    const rule = gradRules[node.prim] as GradRule<Prim> | string;
+    const rule = gradRules[node.prim] as Rule | string;
     if (typeof rule === "string") {
       // What only moves a choice is constant almost everywhere.
       if (rule === "integer output" || rule === "a choice") continue;

@@ -29,7 +29,12 @@ const normal = (x: number): number => Math.exp((-x * x) / 2) / Math.sqrt(2 * Mat
 const cumulative = (x: number): number => 0.5 * (1 + erf(x / Math.SQRT2));
 const tanhPart = (x: number): number => Math.tanh(ROOT_2_OVER_PI * (x + CUBIC * x ** 3));
 
-export const activations: Readonly<Record<ActivationKind, { value(x: number): number; slope(x: number): number }>> = {
+interface Activation {
+  readonly value: (x: number) => number;
+  readonly slope: (x: number) => number;
+}
+
+export const activations: Readonly<Record<ActivationKind, Activation>> = {
   silu: { value: (x) => x * sigmoid(x), slope: (x) => sigmoid(x) * (1 + x * (1 - sigmoid(x))) },
   gelu: { value: (x) => x * cumulative(x), slope: (x) => cumulative(x) + x * normal(x) },
   geluTanh: {

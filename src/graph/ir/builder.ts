@@ -1,5 +1,16 @@
 /** Builds graphs node by node; shapes are inferred and checked as nodes are added. */
-import type { DType, Graph, Node, Prim, PrimAttrs, Value, ValueId } from "./ir.js";
+import {
+  matrixSizes,
+  type DType,
+  type Graph,
+  type Node,
+  type OneOutputPrim,
+  type Prim,
+  type PrimAttrs,
+  type PrimOutputs,
+  type Value,
+  type ValueId,
+} from "./ir.js";
 import { inferShapes } from "./shapes.js";
 
 export class GraphBuilder {
@@ -14,24 +25,31 @@ export class GraphBuilder {
   }
 
   /** Adds a node and returns all of its outputs. */
-  apply<P extends Prim>(prim: P, inputs: readonly ValueId[], attrs: PrimAttrs[P]): ValueId[] {
+  apply<P extends Prim>(prim: P, inputs: readonly ValueId[], attrs: PrimAttrs[P]): PrimOutputs<P, ValueId> {
     const types = inferShapes(
       prim,
       attrs,
-      inputs.map((id) => this.values[id]!),
+      inputs.map((id) => this.type(id)),
     );
     const out = types.map((type) => this.value({ dtype: type.dtype, shape: type.shape }));
+    // The shape rule has proved that there are as many inputs and outputs as the primitive has.
     this.nodes.push({ prim, in: [...inputs], out, attrs } as unknown as Node);
-    return out;
+    return out as readonly ValueId[] as PrimOutputs<P, ValueId>;
   }
 
-  /** Adds a node with one output. */
-  op<P extends Prim>(prim: P, inputs: readonly ValueId[], attrs: PrimAttrs[P]): ValueId {
-    return this.apply(prim, inputs, attrs)[0]!;
+  /** Adds a node with one output and returns that. */
+  op<P extends OneOutputPrim>(prim: P, inputs: readonly ValueId[], attrs: PrimAttrs[P]): ValueId {
+    const [y] = this.apply<OneOutputPrim>(prim, inputs, attrs);
+    return y;
   }
 
   shape(id: ValueId): readonly number[] {
-    return this.values[id]!.shape;
+    return this.type(id).shape;
+  }
+
+  /** Both sizes of a value with two axes. Throws an Error for any other. */
+  matrix(id: ValueId): readonly [rows: number, columns: number] {
+    return matrixSizes(this.type(id));
   }
 
   add(a: ValueId, b: ValueId): ValueId {
@@ -66,6 +84,12 @@ export class GraphBuilder {
 
   finish(outputs: readonly ValueId[]): Graph {
     return { values: this.values, nodes: this.nodes, inputs: this.inputs, outputs };
+  }
+
+  private type(id: ValueId): Value {
+    const value = this.values[id];
+    if (value === undefined) throw new Error(`value %${id} is not of this graph`);
+    return value;
   }
 
   private value(value: Value): ValueId {

@@ -44,11 +44,11 @@ export interface AttentionAttrs {
    * A further input, sinks [heads]: each head's softmax has one more logit, whose share of the probability is dropped.
    */
   readonly sinks: boolean;
-  /** A last input, documents [N] int: queries see only keys of the same document. */
-  readonly documents?: boolean | undefined;
+  /** A last input, segment ids [N] int: queries see only keys of the same document. */
+  readonly segmentIds?: boolean | undefined;
 }
 
-export interface DocumentAttrs {
+export interface SegmentAttrs {
   readonly batch: number;
   readonly sequence: number;
 }
@@ -145,9 +145,9 @@ export interface PrimAttrs {
   /**
    * (ids [N]) -> [N] int: to which document of its row a token belongs, that is how many tokens `end` stand before it
    */
-  documents: DocumentAttrs & { readonly end: number };
-  /** (documents [N]) -> [N] int: each token's place within its document */
-  documentPositions: DocumentAttrs;
+  segmentIds: SegmentAttrs & { readonly end: number };
+  /** (segment ids [N]) -> [N] int: each token's place within its document */
+  segmentPositions: SegmentAttrs;
   /** (ids [N], dy [N, H]) -> [V, H] */
   embeddingGrad: { readonly vocab: number };
   /** (x [..., H], weight [H]) -> x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019, eq. 4) */
@@ -165,11 +165,11 @@ export interface PrimAttrs {
   /** (own, shared, dy) -> (down, dshared) */
   joinHeadsGrad: { readonly heads: number };
   /**
-   * (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*valueDim], sinks [heads] and documents [N] if asked for) -> [N,
+   * (q [N, heads*D], k [N, kvHeads*D], v [N, kvHeads*valueDim], sinks [heads] and segment ids [N] if asked for) -> [N,
    * heads*valueDim], causal; query head h reads key head floor(h * kvHeads / heads)
    */
   attention: AttentionAttrs;
-  /** (q, k, v, sinks and documents if asked for, dout) -> (dq, dk, dv, dsinks if asked for) */
+  /** (q, k, v, sinks and segment ids if asked for, dout) -> (dq, dk, dv, dsinks if asked for) */
   attentionGrad: AttentionAttrs;
   /**
    * (q, k, v of S new tokens in each of B rows as for attention, past keys [B, kvHeads, C, D], past values [B, kvHeads,
@@ -214,8 +214,8 @@ export interface PrimAttrs {
    * one expert the `rows` best stay; best by weight, or by position, the first ones; ties to the first
    */
   expertCapacity: { readonly experts: number; readonly rows: number; readonly by: "weight" | "position" };
-  /** (experts [N, K]) -> [pieces, E] int: how often each expert was chosen, in each of `pieces` equal runs of tokens */
-  expertCounts: { readonly experts: number; readonly pieces: number };
+  /** (experts [N, K]) -> [blocks, E] int: how often each expert was chosen, in each of `blocks` equal runs of tokens */
+  expertCounts: { readonly experts: number; readonly blocks: number };
   /**
    * (experts [N, K]) -> (order [R]: slot n*K + k at each sorted place, inverse [R]: place of each slot, counts [E]);
    * stable by slot. With `drops` a slot may say E: it sorts last and is counted nowhere, and the rows behind the last
@@ -228,9 +228,9 @@ export interface PrimAttrs {
   /** (y [R, H], order [R], inverse [R]) -> [N, H]: sum over each token's experts; the transpose of `dispatch` */
   combine: { readonly k: number };
   /** (y [R, H], weights [N, K], order, inverse) -> [R, H]: each row times the weight of its slot */
-  weigh: None;
+  scaleRows: None;
   /** (y, weights, order, inverse, dout [R, H]) -> (dy [R, H], dweights [N, K]) */
-  weighGrad: None;
+  scaleRowsGrad: None;
   /** (x [R, A], counts [E], w_0 .. w_{E-1}) -> [R, B]: rows of expert e times w_e ([B, A] if transB, else [A, B]) */
   groupedMatmul: { readonly transB: boolean };
   /**
@@ -245,16 +245,104 @@ export interface PrimAttrs {
 
 export type Prim = keyof PrimAttrs;
 
+/** What each primitive reads, a `T` for each input; the names are those of `PrimAttrs`. */
+export interface PrimInputs<T> {
+  constant: readonly T[];
+  add: readonly [a: T, b: T];
+  sub: readonly [a: T, b: T];
+  mul: readonly [a: T, b: T];
+  scale: readonly [x: T];
+  sigmoid: readonly [x: T];
+  tanh: readonly [x: T];
+  activation: readonly [x: T];
+  activationGrad: readonly [x: T, dy: T];
+  clamp: readonly [x: T];
+  clampGrad: readonly [x: T, dy: T];
+  toFloat: readonly [x: T];
+  reshape: readonly [x: T];
+  reduceSum: readonly [x: T];
+  softmax: readonly [x: T];
+  softmaxGrad: readonly [y: T, dy: T];
+  logSumExp: readonly [x: T];
+  matmul: readonly [a: T, b: T];
+  embedding: readonly [table: T, ids: T];
+  segmentIds: readonly [ids: T];
+  segmentPositions: readonly [segmentIds: T];
+  embeddingGrad: readonly [ids: T, dy: T];
+  rmsNorm: readonly [x: T, weight: T];
+  rmsNormGrad: readonly [x: T, weight: T, dy: T];
+  layerNorm: readonly [x: T];
+  layerNormGrad: readonly [x: T, dy: T];
+  rope: readonly [x: T, cos: T, sin: T];
+  joinHeads: readonly [own: T, shared: T];
+  joinHeadsGrad: readonly [own: T, shared: T, dy: T];
+  /** `sinksAndSegmentIds`: those that the attributes ask for, see `attentionExtras`. */
+  attention: readonly [q: T, k: T, v: T, ...sinksAndSegmentIds: T[]];
+  attentionGrad: readonly [q: T, k: T, v: T, ...sinksAndSegmentIds: T[], dout: T];
+  cachedAttention: readonly [q: T, k: T, v: T, pastKeys: T, pastValues: T, lengths: T, ...sinks: T[]];
+  swiglu: readonly [gate: T, up: T];
+  swigluGrad: readonly [gate: T, up: T, dh: T];
+  headCrossEntropy: readonly [x: T, head: T, targets: T];
+  headCrossEntropyGrad: readonly [x: T, head: T, targets: T, dloss: T];
+  routeTopK: readonly [logits: T, ...correction: T[]];
+  routeTopKGrad: readonly [logits: T, experts: T, dweights: T];
+  routeWeights: readonly [logits: T, experts: T];
+  sinkhorn: readonly [logits: T];
+  expertCapacity: readonly [weights: T, experts: T];
+  expertCounts: readonly [experts: T];
+  expertSort: readonly [experts: T];
+  dispatch: readonly [x: T, order: T, inverse: T];
+  combine: readonly [y: T, order: T, inverse: T];
+  scaleRows: readonly [y: T, weights: T, order: T, inverse: T];
+  scaleRowsGrad: readonly [y: T, weights: T, order: T, inverse: T, dout: T];
+  groupedMatmul: readonly [x: T, counts: T, ...weights: T[]];
+  groupedBias: readonly [y: T, counts: T, ...biases: T[]];
+  groupedBiasGrad: readonly [dy: T, counts: T];
+  groupedMatmulGradW: readonly [x: T, dy: T, counts: T];
+}
+
+/** What those primitives give that have several outputs, a `T` for each; all others have one. */
+interface SeveralOutputs<T> {
+  rmsNormGrad: readonly [dx: T, dweight: T];
+  joinHeadsGrad: readonly [down: T, dshared: T];
+  attentionGrad: readonly [dq: T, dk: T, dv: T, ...dsinks: T[]];
+  swigluGrad: readonly [dgate: T, dup: T];
+  headCrossEntropyGrad: readonly [dx: T, dhead: T];
+  routeTopK: readonly [weights: T, experts: T];
+  expertSort: readonly [order: T, inverse: T, counts: T];
+  scaleRowsGrad: readonly [dy: T, dweights: T];
+  groupedBiasGrad: readonly T[];
+  groupedMatmulGradW: readonly T[];
+}
+
+/** What a primitive gives, a `T` for each output. */
+export type PrimOutputs<P extends Prim, T> = P extends keyof SeveralOutputs<T> ? SeveralOutputs<T>[P] : readonly [y: T];
+
+/** Primitives that always have just one output. */
+export type OneOutputPrim = Exclude<Prim, keyof SeveralOutputs<unknown>>;
+
 export type Node = {
   [P in Prim]: {
     readonly prim: P;
-    readonly in: readonly ValueId[];
-    readonly out: readonly ValueId[];
+    readonly in: PrimInputs<ValueId>[P];
+    readonly out: PrimOutputs<P, ValueId>;
     readonly attrs: PrimAttrs[P];
   };
 }[Prim];
 
 export type NodeOf<P extends Prim> = Extract<Node, { prim: P }>;
+
+/** Optional inputs of attention, among those behind q, k and v; null where the attributes do not ask for one. */
+export function attentionExtras<T>(
+  { sinks, segmentIds }: Pick<AttentionAttrs, "sinks" | "segmentIds">,
+  [, , , ...extras]: readonly [T, T, T, ...T[]],
+): { readonly sinks: T | null; readonly segmentIds: T | null } {
+  const at = (place: number): T | null => extras[place] ?? null;
+  return {
+    sinks: sinks ? at(0) : null,
+    segmentIds: segmentIds === true ? at(sinks ? 1 : 0) : null,
+  };
+}
 
 export interface Graph {
   /** Indexed by `ValueId`. */
@@ -267,4 +355,26 @@ export interface Graph {
 
 export function elements(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1);
+}
+
+/** Type of a value. Throws an Error for one that the graph does not have. */
+export function typeOf({ values }: Pick<Graph, "values">, id: ValueId): Value {
+  const value = values[id];
+  if (value === undefined) throw new Error(`value %${id} has no type`);
+  return value;
+}
+
+/** Both sizes of a value with two axes. Throws an Error for any other. */
+export function matrixSizes({ shape }: Pick<ValueType, "shape">): readonly [rows: number, columns: number] {
+  const [rows, columns, ...more] = shape;
+  if (rows === undefined || columns === undefined || more.length > 0)
+    throw new Error(`a matrix has two axes, got [${shape}]`);
+  return [rows, columns];
+}
+
+/** Size of the last axis. Throws an Error for a scalar. */
+export function lastSize({ shape }: Pick<ValueType, "shape">): number {
+  const size = shape.at(-1);
+  if (size === undefined) throw new Error("a scalar has no last axis");
+  return size;
 }

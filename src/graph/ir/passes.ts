@@ -1,5 +1,5 @@
 /** Graph -> graph: checks and clean-up that keep the meaning. */
-import type { Graph, Node, Value, ValueId } from "./ir.js";
+import { typeOf, type Graph, type Node, type ValueId } from "./ir.js";
 import { inferShapes } from "./shapes.js";
 
 /**
@@ -16,13 +16,14 @@ export function verify(graph: Graph): void {
     const types = inferShapes(
       node.prim,
       node.attrs as never,
-      node.in.map((id) => graph.values[id]!),
+      node.in.map((id) => typeOf(graph, id)),
     );
     if (types.length !== node.out.length)
       throw new Error(`${where}: ${node.out.length} outputs, the rule gives ${types.length}`);
-    node.out.forEach((id, i) => {
+    types.forEach((type, i) => {
+      // There are as many outputs as types.
+      const id = node.out[i]!;
       const value = graph.values[id];
-      const type = types[i]!;
       if (value === undefined) throw new Error(`${where}: output %${id} has no type`);
       if (value.dtype !== type.dtype || value.shape.join() !== type.shape.join()) {
         throw new Error(
@@ -55,7 +56,7 @@ export function print(graph: Graph): string {
     return label === undefined ? `%${id}` : `%${label}`;
   };
   const typed = (id: ValueId): string => {
-    const value = graph.values[id] as Value;
+    const value = typeOf(graph, id);
     return `${name(id)}: ${value.dtype}[${value.shape.join(",")}]`;
   };
   const lines = graph.inputs.map((id) => `input ${typed(id)}`);

@@ -1,6 +1,6 @@
 /** Reference evaluation of attention (see `reference.ts`). */
-import type { AttentionAttrs, DocumentAttrs } from "./ir.js";
-import type { Tensor } from "./reference.js";
+import { attentionExtras, matrixSizes, type AttentionAttrs, type PrimInputs, type SegmentAttrs } from "./ir.js";
+import type { Tensor } from "./reference-values.js";
 
 interface Query {
   /** First element of this query head, and of its output. */
@@ -18,10 +18,14 @@ interface Query {
 }
 
 /** Visits every (query row, head) with its visible keys. */
-function eachQuery(attrs: AttentionAttrs, inputs: readonly Tensor[], visit: (query: Query) => void): void {
-  const [q, k] = [inputs[0]!.data, inputs[1]!.data];
-  const sinks = attrs.sinks ? inputs[3]!.data : null;
-  const documents = attrs.documents === true ? inputs[attrs.sinks ? 4 : 3]!.data : null;
+function eachQuery(
+  attrs: AttentionAttrs,
+  inputs: PrimInputs<Tensor>["attention"],
+  visit: (query: Query) => void,
+): void {
+  const [{ data: q }, { data: k }] = inputs;
+  const extras = attentionExtras(attrs, inputs);
+  const [sinks, segmentIds] = [extras.sinks?.data ?? null, extras.segmentIds?.data ?? null];
   const { batch, sequence, heads, kvHeads, headDim, valueDim, scale, window, softcap } = attrs;
   for (let b = 0; b < batch; b++) {
     for (let i = 0; i < sequence; i++) {
@@ -31,7 +35,7 @@ function eachQuery(attrs: AttentionAttrs, inputs: readonly Tensor[], visit: (que
         const kvHead = Math.floor((head * kvHeads) / heads);
         const first = window === null ? 0 : Math.max(0, i - window + 1);
         const together = Array.from({ length: i - first + 1 }, (_, j) => b * sequence + first + j).filter(
-          (key) => documents === null || documents[key] === documents[b * sequence + i],
+          (key) => segmentIds === null || segmentIds[key] === segmentIds[b * sequence + i],
         );
         const seen = together.map((key) => key * kvHeads + kvHead);
         const keys = seen.map((key) => key * headDim);
@@ -63,9 +67,9 @@ function eachQuery(attrs: AttentionAttrs, inputs: readonly Tensor[], visit: (que
   }
 }
 
-export function attention(attrs: AttentionAttrs, inputs: readonly Tensor[]): Float64Array {
-  const [q, , v] = inputs as [Tensor, Tensor, Tensor];
-  const out = new Float64Array(q.shape[0]! * attrs.heads * attrs.valueDim);
+export function attention(attrs: AttentionAttrs, inputs: PrimInputs<Tensor>["attention"]): Float64Array {
+  const [q, , v] = inputs;
+  const out = new Float64Array(matrixSizes(q)[0] * attrs.heads * attrs.valueDim);
   eachQuery(attrs, inputs, ({ outAt, values, probabilities }) => {
     values.forEach((value, j) => {
       for (let d = 0; d < attrs.valueDim; d++) out[outAt + d]! += probabilities[j]! * v.data[value + d]!;
@@ -74,8 +78,9 @@ export function attention(attrs: AttentionAttrs, inputs: readonly Tensor[]): Flo
   return out;
 }
 
-export function attentionGrad(attrs: AttentionAttrs, inputs: readonly Tensor[]): Float64Array[] {
-  const [q, k, v] = inputs as [Tensor, Tensor, Tensor];
+export function attentionGrad(attrs: AttentionAttrs, inputs: PrimInputs<Tensor>["attentionGrad"]): Float64Array[] {
+  const [q, k, v] = inputs;
+  // The output's gradient comes last: there are at least q, k and v before it.
   const dout = inputs.at(-1)!;
   const dq = new Float64Array(q.data.length);
   const dk = new Float64Array(k.data.length);
@@ -105,14 +110,14 @@ export function attentionGrad(attrs: AttentionAttrs, inputs: readonly Tensor[]):
 }
 
 /** For each token of each row, what `next` makes of the token and the value before it; null at the start of a row. */
-function along({ batch, sequence }: DocumentAttrs, next: (row: number, before: number | null) => number): Float64Array {
+function along({ batch, sequence }: SegmentAttrs, next: (row: number, before: number | null) => number): Float64Array {
   const out = new Float64Array(batch * sequence);
   out.forEach((_, row) => (out[row] = next(row, row % sequence === 0 ? null : out[row - 1]!)));
   return out;
 }
 
-export const documents = (attrs: DocumentAttrs, end: number, ids: Float64Array): Float64Array =>
+export const segmentIds = (attrs: SegmentAttrs, end: number, ids: Float64Array): Float64Array =>
   along(attrs, (row, before) => (before === null ? 0 : before + Number(ids[row - 1] === end)));
 
-export const documentPositions = (attrs: DocumentAttrs, of: Float64Array): Float64Array =>
+export const segmentPositions = (attrs: SegmentAttrs, of: Float64Array): Float64Array =>
   along(attrs, (row, before) => (before !== null && of[row - 1] === of[row] ? before + 1 : 0));

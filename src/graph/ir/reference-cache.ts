@@ -2,21 +2,16 @@
  * Reference evaluation of attention behind a cache: each row's past and new tokens as one sequence, of which only the
  * new outputs are kept.
  */
-import type { CachedAttentionAttrs } from "./ir.js";
+import type { CachedAttentionAttrs, PrimInputs } from "./ir.js";
 import { attention } from "./reference-attention.js";
-import type { Tensor } from "./reference.js";
+import type { Tensor } from "./reference-values.js";
 
-export function cachedAttention(attrs: CachedAttentionAttrs, inputs: readonly Tensor[]): Float64Array {
+export function cachedAttention(
+  attrs: CachedAttentionAttrs,
+  inputs: PrimInputs<Tensor>["cachedAttention"],
+): Float64Array {
   const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity } = attrs;
-  const [q, k, v, pastK, pastV, lengths, sinks] = inputs as [
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor | undefined,
-  ];
+  const [q, k, v, pastK, pastV, lengths, sinks] = inputs;
   const out = new Float64Array(batch * sequence * heads * valueDim);
   for (let b = 0; b < batch; b++) {
     const past = lengths.data[b]!;

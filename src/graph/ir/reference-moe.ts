@@ -1,6 +1,6 @@
 /** Reference evaluation of expert primitives (see `reference.ts`). */
-import { elements, type PrimAttrs, type ValueType } from "./ir.js";
-import { matmulInto, type Tensor } from "./reference.js";
+import { elements, matrixSizes, type PrimAttrs, type PrimInputs, type ValueType } from "./ir.js";
+import { matmulInto, type Tensor } from "./reference-values.js";
 
 export function expertSort(experts: Float64Array, count: number): Float64Array[] {
   const slots = Array.from(experts.keys()).sort((a, b) => experts[a]! - experts[b]! || a - b);
@@ -9,9 +9,9 @@ export function expertSort(experts: Float64Array, count: number): Float64Array[]
   return [Float64Array.from(slots), inverse, expertCounts(experts, count, 1)];
 }
 
-export function expertCounts(experts: Float64Array, count: number, pieces: number): Float64Array {
-  const counts = new Float64Array(pieces * count);
-  const size = experts.length / pieces;
+export function expertCounts(experts: Float64Array, count: number, blocks: number): Float64Array {
+  const counts = new Float64Array(blocks * count);
+  const size = experts.length / blocks;
   experts.forEach((expert, slot) => {
     if (expert < count) counts[Math.floor(slot / size) * count + expert]!++;
   });
@@ -33,9 +33,13 @@ export function expertCapacity(
   return out;
 }
 
-export function groupedMatmul(inputs: readonly Tensor[], transB: boolean, type: ValueType): Float64Array {
-  const [x, counts, ...weights] = inputs as [Tensor, Tensor, ...Tensor[]];
-  const [inner, outer] = [x.shape[1]!, type.shape[1]!];
+export function groupedMatmul(
+  inputs: PrimInputs<Tensor>["groupedMatmul"],
+  transB: boolean,
+  type: ValueType,
+): Float64Array {
+  const [x, counts, ...weights] = inputs;
+  const [inner, outer] = [matrixSizes(x)[1], matrixSizes(type)[1]];
   const out = new Float64Array(elements(type.shape));
   let row = 0;
   weights.forEach((weight, expert) => {
@@ -47,7 +51,7 @@ export function groupedMatmul(inputs: readonly Tensor[], transB: boolean, type: 
 }
 
 export function groupedMatmulGradW(x: Tensor, dy: Tensor, counts: Tensor, types: readonly ValueType[]): Float64Array[] {
-  const [inner, outer] = [x.shape[1]!, dy.shape[1]!];
+  const [inner, outer] = [matrixSizes(x)[1], matrixSizes(dy)[1]];
   let row = 0;
   return types.map((type, expert) => {
     const out = new Float64Array(elements(type.shape));
@@ -68,8 +72,8 @@ export function groupedMatmulGradW(x: Tensor, dy: Tensor, counts: Tensor, types:
   });
 }
 
-export function groupedBias(inputs: readonly Tensor[]): Float64Array {
-  const [y, counts, ...biases] = inputs as [Tensor, Tensor, ...Tensor[]];
+export function groupedBias(inputs: PrimInputs<Tensor>["groupedBias"]): Float64Array {
+  const [y, counts, ...biases] = inputs;
   const out = y.data.slice();
   let at = 0;
   biases.forEach((bias, expert) => {
@@ -82,7 +86,7 @@ export function groupedBias(inputs: readonly Tensor[]): Float64Array {
 export function groupedBiasGrad(dy: Tensor, counts: Tensor, types: readonly ValueType[]): Float64Array[] {
   let at = 0;
   return types.map(({ shape }, expert) => {
-    const width = shape[0]!;
+    const width = elements(shape);
     const out = new Float64Array(width);
     for (const end = at + counts.data[expert]! * width; at < end; at++) out[at % width]! += dy.data[at]!;
     return out;

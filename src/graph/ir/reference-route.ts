@@ -1,6 +1,6 @@
 /** Reference evaluation of routing (see `reference.ts`). */
-import { SINKHORN_EPS, type PrimAttrs, type RouteRule } from "./ir.js";
-import { softmaxRow, type Tensor } from "./reference.js";
+import { matrixSizes, SINKHORN_EPS, type PrimAttrs, type RouteRule } from "./ir.js";
+import { softmaxRow, type Tensor } from "./reference-values.js";
 
 /** Indices of the `count` largest, largest first, ties to the lowest index (the sort is stable). */
 function best(values: readonly number[], count: number): number[] {
@@ -55,7 +55,7 @@ const divisorOf = (kept: readonly number[], { renormalise }: RouteRule): number 
       );
 
 export function routeTopK(logits: Tensor, correction: Tensor | null, k: number, rule: RouteRule): Float64Array[] {
-  const [tokens, experts] = logits.shape as [number, number];
+  const [tokens, experts] = matrixSizes(logits);
   const weights = new Float64Array(tokens * k);
   const chosen = new Float64Array(tokens * k);
   for (let token = 0; token < tokens; token++) {
@@ -83,10 +83,10 @@ export function routeTopK(logits: Tensor, correction: Tensor | null, k: number, 
 }
 
 export function routeWeights(logits: Tensor, chosen: Tensor, rule: RouteRule): Float64Array {
-  const experts = logits.shape[1]!;
-  const k = chosen.shape[1]!;
+  const [tokens, experts] = matrixSizes(logits);
+  const [, k] = matrixSizes(chosen);
   const out = new Float64Array(chosen.data.length);
-  for (let token = 0; token < logits.shape[0]!; token++) {
+  for (let token = 0; token < tokens; token++) {
     const scores = scoresOf(logits.data.subarray(token * experts, (token + 1) * experts), rule);
     const kept = Array.from(chosen.data.subarray(token * k, (token + 1) * k), (expert) => scores[expert]!);
     out.set(
@@ -99,7 +99,7 @@ export function routeWeights(logits: Tensor, chosen: Tensor, rule: RouteRule): F
 
 /** Rows are taken relative to their largest logit: what that changes, the row factors take up. */
 export function sinkhorn(logits: Tensor, { iterations, tolerance }: PrimAttrs["sinkhorn"]): Float64Array {
-  const [tokens, experts] = logits.shape as [number, number];
+  const [tokens, experts] = matrixSizes(logits);
   const cost = new Float64Array(logits.data.length);
   for (let token = 0; token < tokens; token++) {
     const own = logits.data.subarray(token * experts, (token + 1) * experts);
@@ -123,8 +123,8 @@ export function sinkhorn(logits: Tensor, { iterations, tolerance }: PrimAttrs["s
 }
 
 export function routeTopKGrad(logits: Tensor, chosen: Tensor, dweights: Tensor, rule: RouteRule): Float64Array {
-  const [tokens, experts] = logits.shape as [number, number];
-  const k = chosen.shape[1]!;
+  const [tokens, experts] = matrixSizes(logits);
+  const [, k] = matrixSizes(chosen);
   const out = new Float64Array(logits.data.length);
   for (let token = 0; token < tokens; token++) {
     const own = logits.data.subarray(token * experts, (token + 1) * experts);

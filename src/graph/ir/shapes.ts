@@ -1,7 +1,17 @@
 /** Shape rules: input types -> output types of every primitive, or an error that names the primitive. */
-import { elements, type AttentionAttrs, type DocumentAttrs, type Prim, type PrimAttrs, type ValueType } from "./ir.js";
+import {
+  attentionExtras,
+  elements,
+  type AttentionAttrs,
+  type Prim,
+  type PrimAttrs,
+  type PrimInputs,
+  type SegmentAttrs,
+  type ValueType,
+} from "./ir.js";
 
-type ShapeRule<P extends Prim> = (attrs: PrimAttrs[P], inputs: readonly ValueType[]) => ValueType[];
+/** Called with as many inputs as the primitive has (see `arities`). */
+type ShapeRule<P extends Prim> = (attrs: PrimAttrs[P], inputs: PrimInputs<ValueType>[P]) => readonly ValueType[];
 
 const f32 = (...shape: number[]): ValueType => ({ dtype: "f32", shape });
 const int = (...shape: number[]): ValueType => ({ dtype: "int", shape });
@@ -12,8 +22,11 @@ function expect(condition: boolean, message: () => string): void {
   if (!condition) throw new ShapeError(message());
 }
 
-function arity(inputs: readonly ValueType[], count: number): void {
-  expect(inputs.length === count, () => `takes ${count} inputs, got ${inputs.length}`);
+/** Refuses another number of inputs than the primitive has. */
+function requireArity<P extends Prim>(prim: P, attrs: PrimAttrs[P], inputs: readonly ValueType[]): void {
+  const arity = arities[prim];
+  const count: number | null = typeof arity === "function" ? arity(attrs) : arity;
+  expect(count === null || inputs.length === count, () => `takes ${count} inputs, got ${inputs.length}`);
 }
 
 function same(a: readonly number[], b: readonly number[], what: string): void {
@@ -28,8 +41,19 @@ function whole(type: ValueType, what: string): void {
   expect(type.dtype === "int", () => `${what} must be int`);
 }
 
-function rank(type: ValueType, count: number, what: string): void {
-  expect(type.shape.length === count, () => `${what} must have ${count} axes, got [${type.shape}]`);
+/** Both sizes of a value that must have two axes. */
+function matrix({ shape }: ValueType, what: string): readonly [number, number] {
+  const [rows, columns, ...more] = shape;
+  if (rows === undefined || columns === undefined || more.length > 0)
+    throw new ShapeError(`${what} must have 2 axes, got [${shape}]`);
+  return [rows, columns];
+}
+
+/** Size of a value that must have one axis. */
+function vector({ shape }: ValueType, what: string): number {
+  const [size, ...more] = shape;
+  if (size === undefined || more.length > 0) throw new ShapeError(`${what} must have 1 axes, got [${shape}]`);
+  return size;
 }
 
 export function broadcast(a: readonly number[], b: readonly number[]): number[] {
@@ -42,57 +66,118 @@ export function broadcast(a: readonly number[], b: readonly number[]): number[] 
   });
 }
 
-function binary(_: unknown, inputs: readonly ValueType[]): ValueType[] {
-  arity(inputs, 2);
-  const [a, b] = inputs as [ValueType, ValueType];
+type One = readonly [ValueType];
+type Two = readonly [ValueType, ValueType];
+
+function binary(_: unknown, [a, b]: Two): readonly ValueType[] {
   float(a, "left");
   float(b, "right");
   return [f32(...broadcast(a.shape, b.shape))];
 }
 
-function unary(_: unknown, inputs: readonly ValueType[]): ValueType[] {
-  arity(inputs, 1);
-  float(inputs[0]!, "input");
-  return [inputs[0]!];
+function unary(_: unknown, [x]: One): readonly ValueType[] {
+  float(x, "input");
+  return [x];
 }
 
-function pairwise(_: unknown, inputs: readonly ValueType[]): ValueType[] {
-  arity(inputs, 2);
-  float(inputs[0]!, "x");
-  same(inputs[0]!.shape, inputs[1]!.shape, "x and dy");
-  return [inputs[0]!];
+function pairwise(_: unknown, [x, dy]: Two): readonly ValueType[] {
+  float(x, "x");
+  same(x.shape, dy.shape, "x and dy");
+  return [x];
 }
 
-function attentionShapes(attrs: AttentionAttrs, inputs: readonly ValueType[]): void {
+function attentionShapes(attrs: AttentionAttrs, inputs: PrimInputs<ValueType>["attention"]): void {
   const rows = attrs.batch * attrs.sequence;
   expect(
     attrs.heads % attrs.kvHeads === 0,
     () => `${attrs.heads} heads are no multiple of ${attrs.kvHeads} key/value heads`,
   );
-  same(inputs[0]!.shape, [rows, attrs.heads * attrs.headDim], "q");
-  same(inputs[1]!.shape, [rows, attrs.kvHeads * attrs.headDim], "k");
-  same(inputs[2]!.shape, [rows, attrs.kvHeads * attrs.valueDim], "v");
-  if (attrs.sinks) same(inputs[3]!.shape, [attrs.heads], "sinks");
-  if (attrs.documents !== true) return;
-  const documents = inputs[attrs.sinks ? 4 : 3]!;
-  whole(documents, "documents");
-  same(documents.shape, [rows], "documents");
+  const [q, k, v] = inputs;
+  same(q.shape, [rows, attrs.heads * attrs.headDim], "q");
+  same(k.shape, [rows, attrs.kvHeads * attrs.headDim], "k");
+  same(v.shape, [rows, attrs.kvHeads * attrs.valueDim], "v");
+  const { sinks, segmentIds } = attentionExtras(attrs, inputs);
+  if (sinks !== null) same(sinks.shape, [attrs.heads], "sinks");
+  if (segmentIds === null) return;
+  whole(segmentIds, "segment ids");
+  same(segmentIds.shape, [rows], "segment ids");
 }
 
-/** Inputs of attention without a gradient. */
-const attentionInputs = ({ sinks, documents }: AttentionAttrs): number =>
-  3 + Number(sinks) + Number(documents === true);
+/** Type of attention's output [N, heads * valueDim]. */
+const outputOf = ({ batch, sequence, heads, valueDim }: AttentionAttrs): ValueType =>
+  f32(batch * sequence, heads * valueDim);
 
-function perToken({ batch, sequence }: DocumentAttrs, inputs: readonly ValueType[]): ValueType[] {
-  arity(inputs, 1);
-  whole(inputs[0]!, "input");
-  same(inputs[0]!.shape, [batch * sequence], "tokens");
+function perToken({ batch, sequence }: SegmentAttrs, [x]: One): readonly ValueType[] {
+  whole(x, "input");
+  same(x.shape, [batch * sequence], "tokens");
   return [int(batch * sequence)];
 }
 
-export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
-  constant(attrs, inputs) {
-    arity(inputs, 0);
+/** How many inputs a primitive has: a number that its type proves, or one by its attributes; null: its rule says. */
+type Arity<P extends Prim> = number extends PrimInputs<unknown>[P]["length"]
+  ? number | ((attrs: PrimAttrs[P]) => number) | null
+  : PrimInputs<unknown>[P]["length"];
+
+/** Inputs of attention without a gradient. */
+const attentionArity = ({ sinks, segmentIds }: AttentionAttrs): number =>
+  3 + Number(sinks) + Number(segmentIds === true);
+
+const arities: { readonly [P in Prim]: Arity<P> } = {
+  constant: 0,
+  add: 2,
+  sub: 2,
+  mul: 2,
+  scale: 1,
+  sigmoid: 1,
+  tanh: 1,
+  activation: 1,
+  activationGrad: 2,
+  clamp: 1,
+  clampGrad: 2,
+  toFloat: 1,
+  reshape: 1,
+  reduceSum: 1,
+  softmax: 1,
+  softmaxGrad: 2,
+  logSumExp: 1,
+  matmul: 2,
+  embedding: 2,
+  segmentIds: 1,
+  segmentPositions: 1,
+  embeddingGrad: 2,
+  rmsNorm: 2,
+  rmsNormGrad: 3,
+  layerNorm: 1,
+  layerNormGrad: 2,
+  rope: 3,
+  joinHeads: 2,
+  joinHeadsGrad: 3,
+  attention: attentionArity,
+  attentionGrad: (attrs) => attentionArity(attrs) + 1,
+  cachedAttention: ({ sinks }) => 6 + Number(sinks),
+  swiglu: 2,
+  swigluGrad: 3,
+  headCrossEntropy: 3,
+  headCrossEntropyGrad: 4,
+  routeTopK: ({ rule }) => 1 + Number(rule.corrected),
+  routeTopKGrad: 3,
+  routeWeights: 2,
+  sinkhorn: 1,
+  expertCapacity: 2,
+  expertCounts: 1,
+  expertSort: 1,
+  dispatch: 3,
+  combine: 3,
+  scaleRows: 4,
+  scaleRowsGrad: 5,
+  groupedMatmul: null,
+  groupedBias: null,
+  groupedBiasGrad: 2,
+  groupedMatmulGradW: 3,
+};
+
+const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
+  constant(attrs) {
     expect(
       attrs.values.length === 1 || attrs.values.length === elements(attrs.shape),
       () => `${attrs.values.length} values for [${attrs.shape}]`,
@@ -111,20 +196,17 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
   clampGrad: pairwise,
   layerNorm: unary,
   layerNormGrad: pairwise,
-  toFloat(_, inputs) {
-    arity(inputs, 1);
-    whole(inputs[0]!, "input");
-    return [f32(...inputs[0]!.shape)];
+  toFloat(_, [x]) {
+    whole(x, "input");
+    return [f32(...x.shape)];
   },
-  reshape({ shape }, inputs) {
-    arity(inputs, 1);
-    expect(elements(shape) === elements(inputs[0]!.shape), () => `[${inputs[0]!.shape}] does not fit [${shape}]`);
-    return [{ dtype: inputs[0]!.dtype, shape }];
+  reshape({ shape }, [x]) {
+    expect(elements(shape) === elements(x.shape), () => `[${x.shape}] does not fit [${shape}]`);
+    return [{ dtype: x.dtype, shape }];
   },
-  reduceSum({ axes, keepDims }, inputs) {
-    arity(inputs, 1);
-    float(inputs[0]!, "input");
-    const { shape } = inputs[0]!;
+  reduceSum({ axes, keepDims }, [x]) {
+    float(x, "input");
+    const { shape } = x;
     expect(
       axes.every((axis) => axis >= 0 && axis < shape.length),
       () => `axes [${axes}] of [${shape}]`,
@@ -139,121 +221,103 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
   },
   softmax: unary,
   softmaxGrad: pairwise,
-  logSumExp(_, inputs) {
-    arity(inputs, 1);
-    float(inputs[0]!, "input");
-    return [f32(...inputs[0]!.shape.slice(0, -1))];
+  logSumExp(_, [x]) {
+    float(x, "input");
+    return [f32(...x.shape.slice(0, -1))];
   },
-  matmul({ transA, transB }, inputs) {
-    arity(inputs, 2);
-    const [a, b] = inputs as [ValueType, ValueType];
-    rank(a, 2, "a");
-    rank(b, 2, "b");
+  matmul({ transA, transB }, [a, b]) {
+    const [[rowsA, columnsA], [rowsB, columnsB]] = [matrix(a, "a"), matrix(b, "b")];
     float(a, "a");
     float(b, "b");
-    const [m, k] = transA ? [a.shape[1]!, a.shape[0]!] : [a.shape[0]!, a.shape[1]!];
-    const [k2, n] = transB ? [b.shape[1]!, b.shape[0]!] : [b.shape[0]!, b.shape[1]!];
+    const [m, k] = transA ? [columnsA, rowsA] : [rowsA, columnsA];
+    const [k2, n] = transB ? [columnsB, rowsB] : [rowsB, columnsB];
     expect(k === k2, () => `inner sizes ${k} and ${k2} differ`);
     return [f32(m, n)];
   },
-  embedding(_, inputs) {
-    arity(inputs, 2);
-    rank(inputs[0]!, 2, "table");
-    rank(inputs[1]!, 1, "ids");
-    whole(inputs[1]!, "ids");
-    return [f32(inputs[1]!.shape[0]!, inputs[0]!.shape[1]!)];
+  embedding(_, [table, ids]) {
+    const [[, hidden], tokens] = [matrix(table, "table"), vector(ids, "ids")];
+    whole(ids, "ids");
+    return [f32(tokens, hidden)];
   },
-  documents: perToken,
-  documentPositions: perToken,
-  embeddingGrad({ vocab }, inputs) {
-    arity(inputs, 2);
-    whole(inputs[0]!, "ids");
-    expect(inputs[1]!.shape[0] === inputs[0]!.shape[0], () => "ids and dy differ in rows");
-    return [f32(vocab, inputs[1]!.shape[1]!)];
+  segmentIds: perToken,
+  segmentPositions: perToken,
+  embeddingGrad({ vocab }, [ids, dy]) {
+    whole(ids, "ids");
+    const [rows, hidden] = matrix(dy, "dy");
+    expect(rows === ids.shape[0], () => "ids and dy differ in rows");
+    return [f32(vocab, hidden)];
   },
-  rmsNorm(_, inputs) {
-    arity(inputs, 2);
-    same([inputs[0]!.shape.at(-1)!], inputs[1]!.shape, "last axis and weight");
-    return [inputs[0]!];
+  rmsNorm(_, [x, weight]) {
+    same(x.shape.slice(-1), weight.shape, "last axis and weight");
+    return [x];
   },
-  rmsNormGrad(_, inputs) {
-    arity(inputs, 3);
-    same(inputs[0]!.shape, inputs[2]!.shape, "x and dy");
-    return [inputs[0]!, inputs[1]!];
+  rmsNormGrad(_, [x, weight, dy]) {
+    same(x.shape, dy.shape, "x and dy");
+    return [x, weight];
   },
-  rope(attrs, inputs) {
-    arity(inputs, 3);
+  rope(attrs, [x, cos, sin]) {
     const { rotary, headDim, offset } = attrs;
     const fits = rotary % 2 === 0 && rotary > 0 && offset >= 0 && offset + rotary <= headDim;
     expect(fits, () => `${rotary} rotary elements from ${offset} of a head of ${headDim}`);
-    same(inputs[0]!.shape, [attrs.batch * attrs.sequence, attrs.heads * attrs.headDim], "x");
-    same(inputs[1]!.shape, [attrs.sequence, rotary / 2], "cos");
-    same(inputs[2]!.shape, [attrs.sequence, rotary / 2], "sin");
-    return [inputs[0]!];
+    same(x.shape, [attrs.batch * attrs.sequence, attrs.heads * attrs.headDim], "x");
+    same(cos.shape, [attrs.sequence, rotary / 2], "cos");
+    same(sin.shape, [attrs.sequence, rotary / 2], "sin");
+    return [x];
   },
-  joinHeads({ heads }, inputs) {
-    arity(inputs, 2);
-    const [own, shared] = inputs as [ValueType, ValueType];
-    expect(own.shape[0] === shared.shape[0], () => "own and shared differ in rows");
-    expect(own.shape[1]! % heads === 0, () => `${own.shape[1]} elements for ${heads} heads`);
-    return [f32(own.shape[0]!, own.shape[1]! + heads * shared.shape[1]!)];
+  joinHeads({ heads }, [own, shared]) {
+    const [[rows, size], [sharedRows, sharedSize]] = [matrix(own, "own"), matrix(shared, "shared")];
+    expect(rows === sharedRows, () => "own and shared differ in rows");
+    expect(size % heads === 0, () => `${size} elements for ${heads} heads`);
+    return [f32(rows, size + heads * sharedSize)];
   },
-  joinHeadsGrad({ heads }, inputs) {
-    arity(inputs, 3);
-    const [own, shared, dy] = inputs as [ValueType, ValueType, ValueType];
-    same(dy.shape, [own.shape[0]!, own.shape[1]! + heads * shared.shape[1]!], "dy");
+  joinHeadsGrad({ heads }, [own, shared, dy]) {
+    const [[rows, size], [, sharedSize]] = [matrix(own, "own"), matrix(shared, "shared")];
+    same(dy.shape, [rows, size + heads * sharedSize], "dy");
     return [own, shared];
   },
   attention(attrs, inputs) {
-    arity(inputs, attentionInputs(attrs));
     attentionShapes(attrs, inputs);
-    return [f32(inputs[0]!.shape[0]!, attrs.heads * attrs.valueDim)];
+    return [outputOf(attrs)];
   },
   cachedAttention(attrs, inputs) {
-    arity(inputs, attrs.sinks ? 7 : 6);
-    const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity } = attrs;
-    attentionShapes({ ...attrs, sinks: false, documents: false }, inputs);
-    same(inputs[3]!.shape, [batch, kvHeads, capacity, headDim], "past keys");
-    same(inputs[4]!.shape, [batch, kvHeads, capacity, valueDim], "past values");
-    whole(inputs[5]!, "lengths");
-    same(inputs[5]!.shape, [batch], "lengths");
-    if (attrs.sinks) same(inputs[6]!.shape, [heads], "sinks");
-    return [f32(batch * sequence, heads * valueDim)];
+    const { batch, heads, kvHeads, headDim, valueDim, capacity } = attrs;
+    const [q, k, v, pastKeys, pastValues, lengths, sinks] = inputs;
+    attentionShapes({ ...attrs, sinks: false, segmentIds: false }, [q, k, v]);
+    same(pastKeys.shape, [batch, kvHeads, capacity, headDim], "past keys");
+    same(pastValues.shape, [batch, kvHeads, capacity, valueDim], "past values");
+    whole(lengths, "lengths");
+    same(lengths.shape, [batch], "lengths");
+    if (sinks !== undefined) same(sinks.shape, [heads], "sinks");
+    return [outputOf(attrs)];
   },
   attentionGrad(attrs, inputs) {
-    arity(inputs, attentionInputs(attrs) + 1);
     attentionShapes(attrs, inputs);
-    same(inputs.at(-1)!.shape, [inputs[0]!.shape[0]!, attrs.heads * attrs.valueDim], "dout");
+    // The output's gradient comes last: there are at least q, k and v before it.
+    same(inputs.at(-1)!.shape, outputOf(attrs).shape, "dout");
     return inputs.slice(0, attrs.sinks ? 4 : 3);
   },
-  swiglu: (_, inputs) => {
-    arity(inputs, 2);
-    same(inputs[0]!.shape, inputs[1]!.shape, "gate and up");
-    return [inputs[0]!];
+  swiglu: (_, [gate, up]) => {
+    same(gate.shape, up.shape, "gate and up");
+    return [gate];
   },
-  swigluGrad: (_, inputs) => {
-    arity(inputs, 3);
-    same(inputs[0]!.shape, inputs[1]!.shape, "gate and up");
-    same(inputs[0]!.shape, inputs[2]!.shape, "gate and dh");
-    return [inputs[0]!, inputs[1]!];
+  swigluGrad: (_, [gate, up, dh]) => {
+    same(gate.shape, up.shape, "gate and up");
+    same(gate.shape, dh.shape, "gate and dh");
+    return [gate, up];
   },
   headCrossEntropy(_, inputs) {
-    arity(inputs, 3);
     headShapes(inputs);
     return [f32()];
   },
-  headCrossEntropyGrad(_, inputs) {
-    arity(inputs, 4);
-    headShapes(inputs);
-    same(inputs[3]!.shape, [], "dloss");
-    return [inputs[0]!, inputs[1]!];
+  headCrossEntropyGrad(_, [x, head, targets, dloss]) {
+    headShapes([x, head, targets]);
+    same(dloss.shape, [], "dloss");
+    return [x, head];
   },
-  routeTopK({ k, rule }, inputs) {
-    arity(inputs, rule.corrected ? 2 : 1);
-    rank(inputs[0]!, 2, "logits");
-    const [tokens, experts] = inputs[0]!.shape as [number, number];
+  routeTopK({ k, rule }, [logits, correction]) {
+    const [tokens, experts] = matrix(logits, "logits");
     expect(k >= 1 && k <= experts, () => `top-${k} of ${experts} experts`);
-    if (rule.corrected) same(inputs[1]!.shape, [experts], "correction");
+    if (correction !== undefined) same(correction.shape, [experts], "correction");
     expect(
       rule.score !== "sparsemixer" || (k === 2 && rule.groups === null && !rule.corrected),
       () => "sparsemixer takes two experts of all, uncorrected",
@@ -268,119 +332,105 @@ export const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     }
     return [f32(tokens, k), int(tokens, k)];
   },
-  routeTopKGrad(_, inputs) {
-    arity(inputs, 3);
-    whole(inputs[1]!, "experts");
-    same(inputs[1]!.shape, inputs[2]!.shape, "experts and dweights");
-    return [inputs[0]!];
+  routeTopKGrad(_, [logits, experts, dweights]) {
+    whole(experts, "experts");
+    same(experts.shape, dweights.shape, "experts and dweights");
+    return [logits];
   },
-  routeWeights({ rule }, inputs) {
-    arity(inputs, 2);
-    whole(inputs[1]!, "experts");
-    expect(inputs[0]!.shape[0] === inputs[1]!.shape[0], () => "logits and experts differ in rows");
+  routeWeights({ rule }, [logits, experts]) {
+    whole(experts, "experts");
+    expect(logits.shape[0] === experts.shape[0], () => "logits and experts differ in rows");
     expect(rule.score !== "sparsemixer", () => "sparsemixer's weights hang on its own choices");
-    return [f32(...inputs[1]!.shape)];
+    return [f32(...experts.shape)];
   },
-  sinkhorn({ iterations, tolerance }, inputs) {
-    arity(inputs, 1);
-    rank(inputs[0]!, 2, "logits");
+  sinkhorn({ iterations, tolerance }, [logits]) {
+    const [, experts] = matrix(logits, "logits");
     expect(iterations >= 1 && tolerance >= 0, () => `${iterations} iterations to a tolerance of ${tolerance}`);
-    return [f32(inputs[0]!.shape[1]!)];
+    return [f32(experts)];
   },
-  expertCapacity({ rows }, inputs) {
-    arity(inputs, 2);
-    whole(inputs[1]!, "experts");
-    same(inputs[0]!.shape, inputs[1]!.shape, "weights and experts");
-    expect(
-      rows >= 1 && rows <= inputs[0]!.shape[0]!,
-      () => `a capacity of ${rows} rows for ${inputs[0]!.shape[0]} tokens`,
-    );
-    return [inputs[1]!];
+  expertCapacity({ rows }, [weights, experts]) {
+    whole(experts, "experts");
+    same(weights.shape, experts.shape, "weights and experts");
+    const [tokens] = matrix(weights, "weights");
+    expect(rows >= 1 && rows <= tokens, () => `a capacity of ${rows} rows for ${tokens} tokens`);
+    return [experts];
   },
-  expertCounts({ experts, pieces }, inputs) {
-    arity(inputs, 1);
-    whole(inputs[0]!, "experts");
-    expect(inputs[0]!.shape[0]! % pieces === 0, () => `${inputs[0]!.shape[0]} tokens in ${pieces} pieces`);
-    return [int(pieces, experts)];
+  expertCounts({ experts, blocks }, [chosen]) {
+    whole(chosen, "experts");
+    const [tokens] = matrix(chosen, "experts");
+    expect(tokens % blocks === 0, () => `${tokens} tokens in ${blocks} blocks`);
+    return [int(blocks, experts)];
   },
-  expertSort({ experts }, inputs) {
-    arity(inputs, 1);
-    whole(inputs[0]!, "experts");
-    const rows = elements(inputs[0]!.shape);
+  expertSort({ experts }, [chosen]) {
+    whole(chosen, "experts");
+    const rows = elements(chosen.shape);
     return [int(rows), int(rows), int(experts)];
   },
-  dispatch({ k }, inputs) {
-    arity(inputs, 3);
-    const [tokens, hidden] = inputs[0]!.shape as [number, number];
-    same(inputs[1]!.shape, [tokens * k], "order");
-    same(inputs[2]!.shape, [tokens * k], "inverse");
+  dispatch({ k }, [x, order, inverse]) {
+    const [tokens, hidden] = matrix(x, "x");
+    same(order.shape, [tokens * k], "order");
+    same(inverse.shape, [tokens * k], "inverse");
     return [f32(tokens * k, hidden)];
   },
-  combine({ k }, inputs) {
-    arity(inputs, 3);
-    const [rows, hidden] = inputs[0]!.shape as [number, number];
+  combine({ k }, [y, order, inverse]) {
+    const [rows, hidden] = matrix(y, "y");
     expect(rows % k === 0, () => `${rows} rows for top-${k}`);
-    same(inputs[1]!.shape, [rows], "order");
-    same(inputs[2]!.shape, [rows], "inverse");
+    same(order.shape, [rows], "order");
+    same(inverse.shape, [rows], "inverse");
     return [f32(rows / k, hidden)];
   },
-  weigh(_, inputs) {
-    arity(inputs, 4);
-    weighed(inputs);
-    return [inputs[0]!];
+  scaleRows(_, inputs) {
+    scaleRowsShapes(inputs);
+    return [inputs[0]];
   },
-  weighGrad(_, inputs) {
-    arity(inputs, 5);
-    weighed(inputs);
-    same(inputs[0]!.shape, inputs[4]!.shape, "y and dout");
-    return [inputs[0]!, inputs[1]!];
+  scaleRowsGrad(_, [y, weights, order, inverse, dout]) {
+    scaleRowsShapes([y, weights, order, inverse]);
+    same(y.shape, dout.shape, "y and dout");
+    return [y, weights];
   },
-  groupedMatmul({ transB }, inputs) {
-    expect(inputs.length >= 3, () => `takes x, counts and at least one weight, got ${inputs.length} inputs`);
-    const [x, counts, first] = inputs as [ValueType, ValueType, ValueType];
+  groupedMatmul({ transB }, [x, counts, first, ...others]) {
+    if (first === undefined) throw new ShapeError("takes x, counts and at least one weight");
     whole(counts, "counts");
-    same(counts.shape, [inputs.length - 2], "counts");
-    for (const weight of inputs.slice(2)) same(weight.shape, first.shape, "expert weights");
-    const [inner, outer] = transB ? [first.shape[1]!, first.shape[0]!] : [first.shape[0]!, first.shape[1]!];
-    expect(x.shape[1] === inner, () => `inner sizes ${x.shape[1]} and ${inner} differ`);
-    return [f32(x.shape[0]!, outer)];
+    same(counts.shape, [1 + others.length], "counts");
+    for (const weight of others) same(weight.shape, first.shape, "expert weights");
+    const [[slots, size], [rows, columns]] = [matrix(x, "x"), matrix(first, "expert weights")];
+    const [inner, outer] = transB ? [columns, rows] : [rows, columns];
+    expect(size === inner, () => `inner sizes ${size} and ${inner} differ`);
+    return [f32(slots, outer)];
   },
-  groupedBias(_, inputs) {
-    expect(inputs.length >= 3, () => `takes y, counts and at least one bias, got ${inputs.length} inputs`);
-    const [y, counts, ...biases] = inputs as [ValueType, ValueType, ...ValueType[]];
+  groupedBias(_, [y, counts, ...biases]) {
+    expect(biases.length > 0, () => "takes y, counts and at least one bias");
     whole(counts, "counts");
     same(counts.shape, [biases.length], "counts");
-    for (const bias of biases) same(bias.shape, [y.shape[1]!], "expert bias");
+    const [, width] = matrix(y, "y");
+    for (const bias of biases) same(bias.shape, [width], "expert bias");
     return [y];
   },
-  groupedBiasGrad(_, inputs) {
-    arity(inputs, 2);
-    const [dy, counts] = inputs as [ValueType, ValueType];
+  groupedBiasGrad(_, [dy, counts]) {
     whole(counts, "counts");
-    return Array.from({ length: counts.shape[0]! }, () => f32(dy.shape[1]!));
+    const [, width] = matrix(dy, "dy");
+    return Array.from({ length: vector(counts, "counts") }, () => f32(width));
   },
-  groupedMatmulGradW(_, inputs) {
-    arity(inputs, 3);
-    const [x, dy, counts] = inputs as [ValueType, ValueType, ValueType];
+  groupedMatmulGradW(_, [x, dy, counts]) {
     whole(counts, "counts");
-    expect(x.shape[0] === dy.shape[0], () => "x and dy differ in rows");
-    return Array.from({ length: counts.shape[0]! }, () => f32(dy.shape[1]!, x.shape[1]!));
+    const [[rows, inner], [rowsDy, outer]] = [matrix(x, "x"), matrix(dy, "dy")];
+    expect(rows === rowsDy, () => "x and dy differ in rows");
+    return Array.from({ length: vector(counts, "counts") }, () => f32(outer, inner));
   },
 };
 
-function headShapes(inputs: readonly ValueType[]): void {
-  const [x, head, targets] = inputs as [ValueType, ValueType, ValueType];
-  rank(x, 2, "x");
+function headShapes([x, head, targets]: PrimInputs<ValueType>["headCrossEntropy"]): void {
+  const [tokens, hidden] = matrix(x, "x");
   whole(targets, "targets");
-  expect(x.shape[1] === head.shape[1], () => `hidden sizes ${x.shape[1]} and ${head.shape[1]} differ`);
-  same(targets.shape, [x.shape[0]!], "targets");
+  const [, width] = matrix(head, "head");
+  expect(hidden === width, () => `hidden sizes ${hidden} and ${width} differ`);
+  same(targets.shape, [tokens], "targets");
 }
 
-function weighed(inputs: readonly ValueType[]): void {
-  const [y, weights, order, inverse] = inputs as [ValueType, ValueType, ValueType, ValueType];
-  rank(weights, 2, "weights");
+function scaleRowsShapes([y, weights, order, inverse]: PrimInputs<ValueType>["scaleRows"]): void {
+  matrix(weights, "weights");
   const rows = elements(weights.shape);
-  same([y.shape[0]!], [rows], "rows and weights");
+  same(y.shape.slice(0, 1), [rows], "rows and weights");
   same(order.shape, [rows], "order");
   same(inverse.shape, [rows], "inverse");
 }
@@ -389,9 +439,14 @@ function weighed(inputs: readonly ValueType[]): void {
  * Output types of one primitive. Throws an Error naming the primitive and the sizes: a defect of the caller, not of the
  * user.
  */
-export function inferShapes<P extends Prim>(prim: P, attrs: PrimAttrs[P], inputs: readonly ValueType[]): ValueType[] {
+export function inferShapes<P extends Prim>(
+  prim: P,
+  attrs: PrimAttrs[P],
+  inputs: readonly ValueType[],
+): readonly ValueType[] {
   try {
-    return shapeRules[prim](attrs, inputs);
+    requireArity(prim, attrs, inputs);
+    return shapeRules[prim](attrs, inputs as PrimInputs<ValueType>[P]);
   } catch (error) {
     if (error instanceof ShapeError) throw new Error(`${prim}: ${error.message}`, { cause: error });
     throw error;

@@ -33,7 +33,7 @@ export interface KeyValue {
   readonly v: ValueId;
 }
 
-export interface CachedDecoder {
+interface CachedDecoder {
   readonly builder: GraphBuilder;
   /** [N] */
   readonly ids: ValueId;

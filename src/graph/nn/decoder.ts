@@ -96,8 +96,8 @@ export interface NetContext extends BatchShape {
   readonly routers: RouterValues[];
   /** In training; null or left out: the model as it is. */
   readonly routing?: TrainingRouting | null | undefined;
-  /** Document of each token within its row [N], int, where documents are kept apart. */
-  readonly documents?: ValueId | undefined;
+  /** Segment ids [N], int: the document of each token within its row, where documents are kept apart. */
+  readonly segmentIds?: ValueId | undefined;
   /** Position of each token [N], int; row by row from 0 if left out. */
   readonly positions?: ValueId | undefined;
   /** Attention in place of the plain one over `batch` x `sequence`; `attrs.window` is the layer's own. */
@@ -168,11 +168,11 @@ function apart(
   b: GraphBuilder,
   ids: ValueId,
   { batch, sequence, documentEnd }: BatchShape,
-): Partial<Pick<Context, "documents" | "positions" | "rope">> {
+): Partial<Pick<Context, "segmentIds" | "positions" | "rope">> {
   if (documentEnd === undefined) return {};
-  const documents = b.op("documents", [ids], { batch, sequence, end: documentEnd });
-  const positions = b.op("documentPositions", [documents], { batch, sequence });
-  return { documents, positions, rope: ropeTablesOf(b, sequence, positions) };
+  const segmentIds = b.op("segmentIds", [ids], { batch, sequence, end: documentEnd });
+  const positions = b.op("segmentPositions", [segmentIds], { batch, sequence });
+  return { segmentIds, positions, rope: ropeTablesOf(b, sequence, positions) };
 }
 
 /** ids [N] -> residual stream [N, H]. */
@@ -264,9 +264,9 @@ function attention(ctx: Context, x: ValueId, layer: LayerSpec, index: number): V
   // A window that no query can leave is no window: the graph stays the same for short sequences.
   const seen = window !== null && window < sequence ? window : null;
   const shape = { batch, sequence, heads, kvHeads, headDim, valueDim: latent?.valueDim ?? headDim };
-  const documents = ctx.documents === undefined ? [] : [ctx.documents];
-  const inputs = [q, k, v, ...(sinks ? [param("sinks", index)] : []), ...documents];
-  const attrs = { ...shape, scale, softcap, sinks, ...(documents.length === 0 ? {} : { documents: true }) };
+  const segmentIds = ctx.segmentIds === undefined ? [] : [ctx.segmentIds];
+  const inputs = [q, k, v, ...(sinks ? [param("sinks", index)] : []), ...segmentIds];
+  const attrs = { ...shape, scale, softcap, sinks, ...(segmentIds.length === 0 ? {} : { segmentIds: true }) };
   const mixed =
     ctx.attend?.(inputs, { ...attrs, window }, index) ?? b.op("attention", inputs, { ...attrs, window: seen });
   return b.linear(mixed, param("o", index), outBias ? param("oBias", index) : undefined);
@@ -410,7 +410,7 @@ function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
     ValueId,
     ValueId,
   ];
-  const wanted = rows === null ? counts : b.reshape(b.op("expertCounts", [chosen], { experts, pieces: 1 }), [experts]);
+  const wanted = rows === null ? counts : b.reshape(b.op("expertCounts", [chosen], { experts, blocks: 1 }), [experts]);
   routers.push({
     layer,
     experts,
@@ -435,10 +435,10 @@ function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
     const [gate, up] = [grouped(dispatched, "gate"), grouped(dispatched, "up")];
     return ffn.clampedGlu === null ? gated(b, gate, up, ffn.activation) : clampedGlu(b, gate, up, ffn.clampedGlu);
   };
-  const weighed = (y: ValueId): ValueId => b.op("weigh", [y, weights, order, inverse], {});
+  const weightedRows = (y: ValueId): ValueId => b.op("scaleRows", [y, weights, order, inverse], {});
   // The weights commute with the down projection, a bias apart: they go where rows are narrower.
   const early = ffn.inner < ctx.spec.hidden && !ffn.bias;
-  const out = early ? grouped(weighed(inner()), "down") : weighed(grouped(inner(), "down"));
+  const out = early ? grouped(weightedRows(inner()), "down") : weightedRows(grouped(inner(), "down"));
   const routed = b.op("combine", [out, order, inverse], { k: ffn.topK });
   return ffn.shared === null ? routed : b.add(routed, sharedExpert(ctx, x, ffn, layer));
 }
@@ -458,7 +458,7 @@ const byLogit: RouteRule = {
 /** Weights and choices [N, K]: the top k of the balanced matrix. */
 function balancedChoice(b: GraphBuilder, logits: ValueId, k: number, rule: RouteRule): readonly [ValueId, ValueId] {
   const balanced = b.mul(b.op("softmax", [logits], {}), b.op("sinkhorn", [logits], SINKHORN));
-  const chosen = b.apply("routeTopK", [balanced], { k, rule: byLogit })[1]!;
+  const chosen = b.apply("routeTopK", [balanced], { k, rule: byLogit })[1];
   return [b.op("routeWeights", [logits, chosen], { rule }), chosen];
 }
 

@@ -18,7 +18,7 @@ export function balanceLoss(
   const { experts } = routers[0]!;
   if (routers.some((router) => router.experts !== experts))
     throw new Error("layers with different numbers of experts share no balance loss");
-  const tokens = b.shape(routers[0]!.logits)[0]! * routers.length;
+  const tokens = b.matrix(routers[0]!.logits)[0] * routers.length;
   const total = (parts: readonly ValueId[]): ValueId => b.scale(summed(b, parts), 1 / tokens);
   const share = total(routers.map(({ counts }) => b.op("toFloat", [counts], {})));
   const probability = total(
@@ -32,7 +32,7 @@ export function balanceLoss(
  * 2022, equation 5).
  */
 export function routerZLoss(b: GraphBuilder, routers: readonly Pick<RouterValues, "logits">[]): ValueId {
-  const tokens = b.shape(routers[0]!.logits)[0]! * routers.length;
+  const tokens = b.matrix(routers[0]!.logits)[0] * routers.length;
   const parts = routers.map(({ logits }) => {
     const z = b.op("logSumExp", [logits], {});
     return b.op("reduceSum", [b.mul(z, z)], { axes: [0], keepDims: false });
@@ -49,24 +49,24 @@ export interface Elsewhere {
 }
 
 /**
- * How often each expert is among a token's K best scores [pieces, E], int: as the routers choose, but for correction
+ * How often each expert is among a token's K best scores [blocks, E], int: as the routers choose, but for correction
  * bias and groups, which DeepSeek-V3 (equation 18) and Megatron-Core (`compute_routing_scores_for_aux_loss`) leave out
  * of the loss.
  */
 export function scoreCounts(
   b: GraphBuilder,
   { experts, topK, rule, logits, chosen, counts }: Balanced,
-  pieces: number,
+  blocks: number,
 ): ValueId {
   const plain = !rule.corrected && rule.groups === null;
-  if (plain && pieces === 1) return b.reshape(counts, [1, experts]);
+  if (plain && blocks === 1) return b.reshape(counts, [1, experts]);
   const best = plain
     ? chosen
     : b.apply("routeTopK", [logits], {
         k: topK,
         rule: { ...rule, renormalise: null, groups: null, corrected: false, scaling: 1 },
-      })[1]!;
-  return b.op("expertCounts", [best], { experts, pieces });
+      })[1];
+  return b.op("expertCounts", [best], { experts, blocks });
 }
 
 /** Scores of each token as probabilities [N, E]: the softmax, or sigmoids over their sum (DeepSeek-V3, equation 19). */
@@ -80,7 +80,7 @@ function probabilities(b: GraphBuilder, { rule, logits, experts }: Balanced): Va
     corrected: false,
     scaling: 1,
   };
-  const tokens = b.shape(logits)[0]!;
+  const tokens = b.matrix(logits)[0];
   const every = b.constant(
     Int32Array.from({ length: tokens * experts }, (_, i) => i % experts),
     [tokens, experts],
@@ -91,30 +91,30 @@ function probabilities(b: GraphBuilder, { rule, logits, experts }: Balanced): Va
 
 /**
  * Load-balancing loss layer by layer, each layer's added: E / K * sum over experts of f P, f = (how often chosen) /
- * tokens, P = mean score as a probability; 1 for a balanced layer. With `pieces` it is the mean over that many equal
+ * tokens, P = mean score as a probability; 1 for a balanced layer. With `blocks` it is the mean over that many equal
  * runs of tokens, such as sequences, of each run's own loss. With `elsewhere`, one for each layer, f is that of all
  * tokens of a step. Megatron-Core's `aux_loss`, `seq_aux_loss` and `global_aux_loss`. f carries no gradient.
  */
 export function layerBalanceLoss(
   b: GraphBuilder,
   routers: readonly Balanced[],
-  { pieces = 1, elsewhere }: { readonly pieces?: number; readonly elsewhere?: readonly Elsewhere[] | undefined },
+  { blocks = 1, elsewhere }: { readonly blocks?: number; readonly elsewhere?: readonly Elsewhere[] | undefined },
 ): ValueId {
   return summed(
     b,
     routers.map((router, i) => {
       const { experts, topK, logits } = router;
-      const tokens = b.shape(logits)[0]! / pieces;
-      const counted = b.op("toFloat", [scoreCounts(b, router, pieces)], {});
+      const tokens = b.matrix(logits)[0] / blocks;
+      const counted = b.op("toFloat", [scoreCounts(b, router, blocks)], {});
       const other = elsewhere?.[i];
       const share =
         other === undefined ? b.scale(counted, 1 / tokens) : b.mul(b.add(counted, other.counts), other.perToken);
-      const mass = b.op("reduceSum", [b.reshape(probabilities(b, router), [pieces, tokens, experts])], {
+      const mass = b.op("reduceSum", [b.reshape(probabilities(b, router), [blocks, tokens, experts])], {
         axes: [1],
         keepDims: false,
       });
       const product = b.op("reduceSum", [b.mul(share, mass)], { axes: [0, 1], keepDims: false });
-      return b.scale(product, experts / (topK * tokens * pieces));
+      return b.scale(product, experts / (topK * tokens * blocks));
     }),
   );
 }

@@ -8,7 +8,7 @@ import type { ValueId } from "../ir/ir.js";
  * - sum p l.
  */
 export function routerEntropy(b: GraphBuilder, logits: ValueId): ValueId {
-  const tokens = b.shape(logits)[0]!;
+  const tokens = b.matrix(logits)[0];
   const expected = b.op("reduceSum", [b.mul(b.op("softmax", [logits], {}), logits)], { axes: [1], keepDims: false });
   const each = b.op("sub", [b.op("logSumExp", [logits], {}), expected], {});
   return b.scale(b.op("reduceSum", [each], { axes: [0], keepDims: false }), 1 / tokens);

@@ -24,9 +24,10 @@ export function liveNodes(nodes: readonly OnnxNode[], outputs: readonly string[]
  */
 export function refuseRaces(nodes: readonly OnnxNode[], initializers: readonly OnnxTensor[]): void {
   for (const { op, inputs, outputs, attributes } of nodes) {
-    if (op !== "ScatterND" || (attributes?.reduction ?? "none") === "none") continue;
+    const reduction = attributes?.reduction ?? "none";
+    if (op !== "ScatterND" || typeof reduction !== "string" || reduction === "none") continue;
     const indices = initializers.find(({ name }) => name === inputs[1]);
-    const where = `ScatterND ${outputs[0]} with reduction ${String(attributes!.reduction)}`;
+    const where = `ScatterND ${outputs[0]} with reduction ${reduction}`;
     if (indices === undefined || !ArrayBuffer.isView(indices.data))
       throw new Error(`${where}: its indices are computed and may repeat, which races; use ScatterElements`);
     const width = indices.shape.at(-1)!;

@@ -1,15 +1,24 @@
 /**
  * State of one lowering: which ONNX name holds each IR value.
  *
- * Two tricks live here. (1) A routed value [R, ...] may exist as one tensor or as segments, one per expert; segments
+ * Two tricks live here. (1) A routed value [R, ...] may exist as one tensor or as blocks, one per expert; blocks
  * are joined only when somebody needs the whole, so a chain of expert operations never copies rows together and apart
  * again. (2) What a forward lowering has computed (probabilities, 1/rms, sigmoids) is remembered under a key made of
  * the primitive's inputs, so that the gradient primitive, which names only those inputs, finds it again.
  */
-import type { Graph, Node, ValueId } from "../ir/ir.js";
+import {
+  elements,
+  lastSize,
+  matrixSizes,
+  typeOf,
+  type Graph,
+  type Node,
+  type ValueId,
+  type ValueType,
+} from "../ir/ir.js";
 import { Emitter } from "./emitter.js";
 
-export interface Segments {
+interface ExpertBlocks {
   /** The counts [E] that cut the rows. */
   readonly counts: ValueId;
   readonly names: readonly string[];
@@ -18,18 +27,18 @@ export interface Segments {
 export class Lowering {
   readonly emitter = new Emitter();
   private readonly whole = new Map<ValueId, string>();
-  private readonly cut = new Map<ValueId, Segments[]>();
+  private readonly cut = new Map<ValueId, ExpertBlocks[]>();
   /** By counts: see `setCuts`. */
   private readonly cuts = new Map<ValueId, string>();
   /** By order or inverse: see `setCounts`. */
   private readonly sorts = new Map<ValueId, ValueId>();
-  private readonly remembered = new Map<string, string[]>();
+  private readonly remembered = new Map<string, string | readonly string[]>();
   private readonly makers = new Map<ValueId, Node>();
   private readonly uses = new Map<ValueId, number>();
 
   constructor(
     readonly graph: Graph,
-    private readonly turned: ReadonlySet<ValueId> = new Set(),
+    private readonly transposed: ReadonlySet<ValueId> = new Set(),
   ) {
     for (const node of graph.nodes) for (const id of node.out) this.makers.set(id, node);
     for (const id of [...graph.nodes.flatMap((node) => node.in), ...graph.outputs])
@@ -46,8 +55,8 @@ export class Lowering {
     return this.uses.get(id) === 1;
   }
 
-  isTurned(id: ValueId): boolean {
-    return this.turned.has(id);
+  isTransposed(id: ValueId): boolean {
+    return this.transposed.has(id);
   }
 
   /** Says which counts [E] cut the rows that an order or its inverse [R] stands for. */
@@ -60,8 +69,23 @@ export class Lowering {
     return this.sorts.get(id) ?? null;
   }
 
+  /** Type of a value. Throws an Error for one that the graph does not have. */
+  type(id: ValueId): ValueType {
+    return typeOf(this.graph, id);
+  }
+
   shape(id: ValueId): readonly number[] {
-    return this.graph.values[id]!.shape;
+    return this.type(id).shape;
+  }
+
+  /** Both sizes of a value with two axes. */
+  matrix(id: ValueId): readonly [rows: number, columns: number] {
+    return matrixSizes(this.type(id));
+  }
+
+  /** Size of the last axis. */
+  width(id: ValueId): number {
+    return lastSize(this.type(id));
   }
 
   /** Whether a value is the constant 1. */
@@ -74,24 +98,24 @@ export class Lowering {
     this.whole.set(id, name);
   }
 
-  setSegments(id: ValueId, segments: Segments): void {
-    this.cut.set(id, [...(this.cut.get(id) ?? []), segments]);
+  setBlocks(id: ValueId, blocks: ExpertBlocks): void {
+    this.cut.set(id, [...(this.cut.get(id) ?? []), blocks]);
   }
 
   /** The value as one tensor. */
   get(id: ValueId): string {
     const known = this.whole.get(id);
     if (known !== undefined) return known;
-    const segments = this.cut.get(id)?.[0];
-    if (segments === undefined) throw new Error(`value %${id} was never lowered`);
-    const joined = this.emitter.op("Concat", segments.names, { axis: 0 });
+    const blocks = this.cut.get(id)?.[0];
+    if (blocks === undefined) throw new Error(`value %${id} was never lowered`);
+    const joined = this.emitter.op("Concat", blocks.names, { axis: 0 });
     this.whole.set(id, joined);
     return joined;
   }
 
-  /** `alpha * x wᵀ` for a weight [out, in], which may have come turned. */
+  /** `alpha * x wᵀ` for a weight [out, in], which may have come transposed. */
   linear(x: string, weight: ValueId, alpha = 1): string {
-    return this.emitter.matmul(x, this.get(weight), { transB: !this.turned.has(weight), alpha });
+    return this.emitter.matmul(x, this.get(weight), { transB: !this.transposed.has(weight), alpha });
   }
 
   /** Counts that leave rows for nobody are cut with `name` [E + 1], which counts those too. */
@@ -100,18 +124,18 @@ export class Lowering {
   }
 
   /** The value cut into one tensor per expert, and a last one where rows may be nobody's. */
-  segments(id: ValueId, counts: ValueId): readonly string[] {
-    const known = this.cut.get(id)?.find((segments) => segments.counts === counts);
+  blocks(id: ValueId, counts: ValueId): readonly string[] {
+    const known = this.cut.get(id)?.find((blocks) => blocks.counts === counts);
     if (known !== undefined) return known.names;
     const names = this.cutRows(this.get(id), counts);
-    this.setSegments(id, { counts, names });
+    this.setBlocks(id, { counts, names });
     return names;
   }
 
   /** A tensor of one row a slot, in sorted order, cut in the same way. */
   cutRows(name: string, counts: ValueId): string[] {
     const cuts = this.cuts.get(counts);
-    const parts = this.shape(counts)[0]! + (cuts === undefined ? 0 : 1);
+    const parts = elements(this.shape(counts)) + (cuts === undefined ? 0 : 1);
     return this.emitter.emit("Split", [name, cuts ?? this.get(counts)], { axis: 0 }, parts);
   }
 
@@ -123,10 +147,10 @@ export class Lowering {
     return first!.find((counts) => rest.every((other) => other.includes(counts))) ?? null;
   }
 
-  /** Computes once per key; later calls get the same names. */
-  remember(key: string, make: () => string[]): string[] {
-    const known = this.remembered.get(key);
-    if (known !== undefined) return known;
+  /** Computes once per key; later calls get the same name or names. A key always stands for the same kind. */
+  remember<Names extends string | readonly string[]>(key: string, make: () => Names): Names {
+    const before = this.remembered.get(key);
+    if (before !== undefined) return before as Names;
     const made = make();
     this.remembered.set(key, made);
     return made;

@@ -15,26 +15,28 @@ export class Emitter {
     outputs = 1,
     domain?: string,
   ): string[] {
-    const names = Array.from({ length: outputs }, () => `t${this.count++}`);
+    const names = Array.from({ length: outputs }, () => this.fresh());
     this.nodes.push({ op, inputs, outputs: names, attributes, domain });
     return names;
   }
 
   /** Adds a node with one output. */
-  op(op: string, inputs: readonly string[], attributes: Readonly<Record<string, Attribute>> = {}): string {
-    return this.emit(op, inputs, attributes)[0]!;
+  op(
+    op: string,
+    inputs: readonly string[],
+    attributes: Readonly<Record<string, Attribute>> = {},
+    domain?: string,
+  ): string {
+    const name = this.fresh();
+    this.nodes.push({ op, inputs, outputs: [name], attributes, domain });
+    return name;
   }
 
   /** `alpha * op(a) op(b)` over the last two axes; transposes cost nothing in com.microsoft's FusedMatMul. */
   matmul(a: string, b: string, { transA = false, transB = false, alpha = 1 } = {}): string {
     if (!transA && !transB && alpha === 1) return this.op("MatMul", [a, b]);
-    return this.emit(
-      "FusedMatMul",
-      [a, b],
-      { transA: Number(transA), transB: Number(transB), alpha: { float: alpha } },
-      1,
-      "com.microsoft",
-    )[0]!;
+    const attributes = { transA: Number(transA), transB: Number(transB), alpha: { float: alpha } };
+    return this.op("FusedMatMul", [a, b], attributes, "com.microsoft");
   }
 
   reshape(x: string, shape: readonly number[]): string {
@@ -62,6 +64,10 @@ export class Emitter {
 
   int(value: number): string {
     return this.ints([value], []);
+  }
+
+  private fresh(): string {
+    return `t${this.count++}`;
   }
 
   private constant(type: "float" | "int64", data: Float32Array | BigInt64Array, shape: readonly number[]): string {

@@ -25,7 +25,7 @@ export interface OnnxProgram {
 }
 
 /** How an input or output is called; a shape other than the graph's has the same elements. */
-export interface Port {
+interface Port {
   readonly name: string;
   readonly shape?: readonly number[] | undefined;
 }
@@ -37,8 +37,8 @@ export interface LowerOptions {
   readonly outputs?: readonly Port[] | undefined;
   /** Inputs whose data belong to the model, as initializers. */
   readonly stored?: ReadonlyMap<ValueId, ExternalData | LaterData> | undefined;
-  /** Inputs that come with their two axes exchanged; only `turnable` ones. */
-  readonly turned?: ReadonlySet<ValueId> | undefined;
+  /** Inputs that come with their two axes exchanged; only `transposable` ones. */
+  readonly transposed?: ReadonlySet<ValueId> | undefined;
   readonly version?: string | undefined;
   readonly metadata?: Readonly<Record<string, string>> | undefined;
 }
@@ -47,14 +47,14 @@ const onnxType = { f32: "float", int: "int64" } as const satisfies Record<string
 
 /** Lowers a verified, pruned graph. */
 export function lower(graph: Graph, options: LowerOptions = {}): OnnxProgram {
-  const { stored = new Map<ValueId, never>(), turned, version, metadata } = options;
-  const ctx = new Lowering(graph, turned);
+  const { stored = new Map<ValueId, never>(), transposed, version, metadata } = options;
+  const ctx = new Lowering(graph, transposed);
   const { initializers } = ctx.emitter;
   const inputs: OnnxValue[] = [];
   const weights: OnnxTensor[] = [];
   graph.inputs.forEach((id, i) => {
     const { dtype, shape: own } = graph.values[id]!;
-    const { name, shape = turned?.has(id) === true ? own.toReversed() : own } = options.inputs?.[i] ?? {
+    const { name, shape = transposed?.has(id) === true ? own.toReversed() : own } = options.inputs?.[i] ?? {
       name: `i${i}`,
     };
     const value = { name, type: onnxType[dtype], shape };
@@ -62,7 +62,7 @@ export function lower(graph: Graph, options: LowerOptions = {}): OnnxProgram {
     if (data === undefined) inputs.push(value);
     else weights.push({ ...value, data });
     requireElements(name, shape, own);
-    ctx.set(id, shape === own || turned?.has(id) === true ? name : ctx.emitter.reshape(name, own));
+    ctx.set(id, shape === own || transposed?.has(id) === true ? name : ctx.emitter.reshape(name, own));
   });
   for (const node of graph.nodes) (loweringRules[node.prim] as LoweringRule<Prim>)(ctx, node);
   const outputs: OnnxValue[] = graph.outputs.map((id, i) => {
@@ -116,9 +116,9 @@ function requireElements(name: string, shape: readonly number[], own: readonly n
 
 /**
  * Inputs that are only ever the second factor of products x Wᵀ: they may as well come as [in, out], see
- * `LowerOptions.turned`.
+ * `LowerOptions.transposed`.
  */
-export function turnable({ inputs, outputs, nodes, values }: Graph): Set<ValueId> {
+export function transposable({ inputs, outputs, nodes, values }: Graph): Set<ValueId> {
   const found = new Set(inputs.filter((id) => values[id]!.shape.length === 2 && !outputs.includes(id)));
   for (const { prim, in: used, attrs } of nodes) {
     const first =

@@ -44,7 +44,7 @@ export interface OnnxValue {
   readonly shape: readonly number[];
 }
 
-export interface OnnxModel {
+interface OnnxModel {
   readonly nodes: readonly OnnxNode[];
   readonly initializers: readonly OnnxTensor[];
   readonly inputs: readonly OnnxValue[];
@@ -61,7 +61,7 @@ export interface Hole {
   readonly bytes: number;
 }
 
-export interface EncodedModel {
+interface EncodedModel {
   /** Without the holes' bytes. */
   readonly bytes: Uint8Array;
   /** In the order of the file. */

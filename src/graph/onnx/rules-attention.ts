@@ -6,13 +6,13 @@ function rope(ctx: Lowering, x: string, cos: string, sin: string, attrs: RopeAtt
   const e = ctx.emitter;
   const { batch, sequence, heads, headDim, offset, rotary } = attrs;
   if (offset > 0) return ropeBehind(ctx, x, cos, sin, attrs);
-  const signed = attrs.inverse ? ctx.remember(`neg ${sin}`, () => [e.op("Neg", [sin])])[0]! : sin;
+  const signed = attrs.inverse ? ctx.remember(`neg ${sin}`, () => e.op("Neg", [sin])) : sin;
   const rows = e.reshape(x, [batch, sequence, heads * headDim]);
   // The operator derives the head size from the tables unless it is told that only a part turns.
   const whole = { interleaved: Number(attrs.interleaved) };
   const attributes = rotary === headDim ? whole : { ...whole, rotary_embedding_dim: rotary, num_heads: heads };
-  const [turned] = e.emit("RotaryEmbedding", [rows, e.ints([0]), cos, signed], attributes, 1, "com.microsoft");
-  return e.reshape(turned!, [batch * sequence, heads * headDim]);
+  const [rotated] = e.emit("RotaryEmbedding", [rows, e.ints([0]), cos, signed], attributes, 1, "com.microsoft");
+  return e.reshape(rotated!, [batch * sequence, heads * headDim]);
 }
 
 /** The operator turns a head's first elements only, so those before the offset are taken away and put back. */
@@ -25,12 +25,12 @@ function ropeBehind(ctx: Lowering, x: string, cos: string, sin: string, attrs: R
     string,
     string,
   ];
-  const turned = rope(ctx, e.reshape(behind, [batch * sequence, heads * rest]), cos, sin, {
+  const rotated = rope(ctx, e.reshape(behind, [batch * sequence, heads * rest]), cos, sin, {
     ...attrs,
     headDim: rest,
     offset: 0,
   });
-  return e.reshape(e.op("Concat", [before, e.reshape(turned, [rows, rest])], { axis: 1 }), [
+  return e.reshape(e.op("Concat", [before, e.reshape(rotated, [rows, rest])], { axis: 1 }), [
     batch * sequence,
     heads * headDim,
   ]);
@@ -95,10 +95,10 @@ export function splitHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: n
   const { batch, sequence, kvHeads } = a;
   if (group === 1)
     return e.op("Transpose", [e.reshape(x, [batch, sequence, kvHeads, headDim])], { perm: [0, 2, 1, 3] });
-  const turned = e.op("Transpose", [e.reshape(x, [batch, sequence, kvHeads, group, headDim])], {
+  const transposed = e.op("Transpose", [e.reshape(x, [batch, sequence, kvHeads, group, headDim])], {
     perm: [0, 2, 3, 1, 4],
   });
-  return e.reshape(turned, [batch, kvHeads, group * sequence, headDim]);
+  return e.reshape(transposed, [batch, kvHeads, group * sequence, headDim]);
 }
 
 export function mergeHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: number, headDim: number): string {
@@ -154,9 +154,7 @@ function joinQueries(
 function seenKeys(ctx: Lowering, x: string, { sequence }: AttentionAttrs, { from, to }: QueryBlock): string {
   if (from === 0 && to === sequence) return x;
   const e = ctx.emitter;
-  return ctx.remember(`keys ${x} ${from} ${to}`, () => [
-    e.op("Slice", [x, e.ints([from]), e.ints([to]), e.ints([2])]),
-  ])[0]!;
+  return ctx.remember(`keys ${x} ${from} ${to}`, () => e.op("Slice", [x, e.ints([from]), e.ints([to]), e.ints([2])]));
 }
 
 /** Sums what each block says of the keys it sees, [B, kvHeads, M, D], into [B, kvHeads, S, D]. */
@@ -195,23 +193,23 @@ export function mask(
         values[row * keys + key - from] = seen ? 0 : UNSEEN;
       }
     }
-    return [ctx.emitter.floats(values, [group * length, keys])];
-  })[0]!;
+    return ctx.emitter.floats(values, [group * length, keys]);
+  });
 }
 
 /**
- * The mask of a block for each row of the batch [B, 1, G*L, M], where documents keep to themselves: [G*L, M] without.
+ * The mask of a block for each row of the batch [B, 1, G*L, M] where segment ids keep documents apart, else [G*L, M].
  * Layers share it.
  */
-function maskOf(ctx: Lowering, a: AttentionAttrs, block: QueryBlock, documents: ValueId | undefined): string {
+function maskOf(ctx: Lowering, a: AttentionAttrs, block: QueryBlock, segmentIds: ValueId | undefined): string {
   const plain = mask(ctx, a, block);
-  if (documents === undefined) return plain;
+  if (segmentIds === undefined) return plain;
   const { batch, sequence } = a;
   const group = a.heads / a.kvHeads;
   const { start, length, from, to } = block;
   const e = ctx.emitter;
-  return ctx.remember(`documents ${documents} ${group} ${start} ${length} ${from} ${to} ${plain}`, () => {
-    const whole = e.reshape(ctx.get(documents), [batch, sequence]);
+  return ctx.remember(`segmentIds ${segmentIds} ${group} ${start} ${length} ${from} ${to} ${plain}`, () => {
+    const whole = e.reshape(ctx.get(segmentIds), [batch, sequence]);
     const part = (first: number, end: number): string =>
       e.op("Slice", [whole, e.ints([first]), e.ints([end]), e.ints([1])]);
     const queries = e.op("Expand", [
@@ -222,8 +220,8 @@ function maskOf(ctx: Lowering, a: AttentionAttrs, block: QueryBlock, documents: 
       e.reshape(queries, [batch, 1, group * length, 1]),
       e.reshape(part(from, to), [batch, 1, 1, to - from]),
     ]);
-    return [e.op("Where", [same, plain, e.floats([UNSEEN])])];
-  })[0]!;
+    return e.op("Where", [same, plain, e.floats([UNSEEN])]);
+  });
 }
 
 /** Softmax over keys and, where there is one, the sink. */
@@ -254,8 +252,8 @@ function attentionParts(ctx: Lowering, inputs: readonly ValueId[], a: AttentionA
   const e = ctx.emitter;
   const [qId, kId, vId] = inputs as [ValueId, ValueId, ValueId];
   const sinks = a.sinks ? inputs[3] : undefined;
-  const documents = a.documents === true ? inputs[a.sinks ? 4 : 3] : undefined;
-  const key = `attention ${qId} ${kId} ${vId} ${sinks} ${documents} ${JSON.stringify(a)}`;
+  const segmentIds = a.segmentIds === true ? inputs[a.sinks ? 4 : 3] : undefined;
+  const key = `attention ${qId} ${kId} ${vId} ${sinks} ${segmentIds} ${JSON.stringify(a)}`;
   const blocks = queryBlocks(a);
   const fields = 7;
   const names = ctx.remember(key, () => {
@@ -271,7 +269,13 @@ function attentionParts(ctx: Lowering, inputs: readonly ValueId[], a: AttentionA
         tanh = e.op("Tanh", [scores]);
         scores = e.op("Mul", [tanh, e.floats([a.softcap])]);
       }
-      const [p, spare] = softmaxWithSink(ctx, e.op("Add", [scores, maskOf(ctx, a, block, documents)]), sinks, a, block);
+      const [p, spare] = softmaxWithSink(
+        ctx,
+        e.op("Add", [scores, maskOf(ctx, a, block, segmentIds)]),
+        sinks,
+        a,
+        block,
+      );
       return [q, k, v, p, spare, tanh, e.matmul(p, v)];
     });
   });
@@ -290,48 +294,48 @@ function attentionParts(ctx: Lowering, inputs: readonly ValueId[], a: AttentionA
 }
 
 type AttentionPrims =
-  "documents" | "documentPositions" | "rope" | "joinHeads" | "joinHeadsGrad" | "attention" | "attentionGrad";
+  "segmentIds" | "segmentPositions" | "rope" | "joinHeads" | "joinHeadsGrad" | "attention" | "attentionGrad";
 
 export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, node: NodeOf<P>) => void } = {
-  documents(ctx, { in: [ids], out, attrs: { batch, sequence, end } }) {
+  segmentIds(ctx, { in: [ids], out, attrs: { batch, sequence, end } }) {
     const e = ctx.emitter;
-    const ends = e.op("Cast", [e.op("Equal", [e.reshape(ctx.get(ids!), [batch, sequence]), e.int(end)])], { to: 7 });
-    ctx.set(out[0]!, e.reshape(e.op("CumSum", [ends, e.int(1)], { exclusive: 1 }), [batch * sequence]));
+    const ends = e.op("Cast", [e.op("Equal", [e.reshape(ctx.get(ids), [batch, sequence]), e.int(end)])], { to: 7 });
+    ctx.set(out[0], e.reshape(e.op("CumSum", [ends, e.int(1)], { exclusive: 1 }), [batch * sequence]));
   },
-  documentPositions(ctx, { in: [of], out, attrs: { batch, sequence } }) {
+  segmentPositions(ctx, { in: [of], out, attrs: { batch, sequence } }) {
     // A token's position less the number of tokens of documents before its own, which is where its document begins.
     const e = ctx.emitter;
-    const rows = e.reshape(ctx.get(of!), [batch, sequence]);
+    const rows = e.reshape(ctx.get(of), [batch, sequence]);
     const before = e.op("Less", [e.reshape(rows, [batch, 1, sequence]), e.reshape(rows, [batch, sequence, 1])]);
     const starts = e.sum(e.op("Cast", [before], { to: 7 }), [2], false);
     const iota = e.ints(
       Array.from({ length: sequence }, (_, i) => i),
       [1, sequence],
     );
-    ctx.set(out[0]!, e.reshape(e.op("Sub", [iota, starts]), [batch * sequence]));
+    ctx.set(out[0], e.reshape(e.op("Sub", [iota, starts]), [batch * sequence]));
   },
   rope: (ctx, { in: [x, cos, sin], out, attrs }) =>
-    ctx.set(out[0]!, rope(ctx, ctx.get(x!), ctx.get(cos!), ctx.get(sin!), attrs)),
+    ctx.set(out[0], rope(ctx, ctx.get(x), ctx.get(cos), ctx.get(sin), attrs)),
   joinHeads(ctx, { in: [own, shared], out, attrs: { heads } }) {
     const e = ctx.emitter;
-    const [rows, columns] = ctx.shape(out[0]!) as [number, number];
-    const b = ctx.shape(shared!)[1]!;
-    const each = e.reshape(ctx.get(own!), [rows, heads, columns / heads - b]);
-    const all = e.op("Expand", [e.reshape(ctx.get(shared!), [rows, 1, b]), e.ints([rows, heads, b])]);
-    ctx.set(out[0]!, e.reshape(e.op("Concat", [each, all], { axis: 2 }), [rows, columns]));
+    const [rows, columns] = ctx.shape(out[0]) as [number, number];
+    const b = ctx.width(shared);
+    const each = e.reshape(ctx.get(own), [rows, heads, columns / heads - b]);
+    const all = e.op("Expand", [e.reshape(ctx.get(shared), [rows, 1, b]), e.ints([rows, heads, b])]);
+    ctx.set(out[0], e.reshape(e.op("Concat", [each, all], { axis: 2 }), [rows, columns]));
   },
   joinHeadsGrad(ctx, { in: [own, shared, dy], out, attrs: { heads } }) {
     const e = ctx.emitter;
-    const [rows, columns] = ctx.shape(own!) as [number, number];
-    const [a, b] = [columns / heads, ctx.shape(shared!)[1]!];
+    const [rows, columns] = ctx.shape(own) as [number, number];
+    const [a, b] = [columns / heads, ctx.width(shared)];
     const [each, all] = e.emit(
       "Split",
-      [e.reshape(ctx.get(dy!), [rows, heads, a + b]), e.ints([a, b])],
+      [e.reshape(ctx.get(dy), [rows, heads, a + b]), e.ints([a, b])],
       { axis: 2 },
       2,
     ) as [string, string];
-    ctx.set(out[0]!, e.reshape(each, [rows, columns]));
-    ctx.set(out[1]!, e.sum(all, [1], false));
+    ctx.set(out[0], e.reshape(each, [rows, columns]));
+    ctx.set(out[1], e.sum(all, [1], false));
   },
   attention(ctx, { in: inputs, out, attrs }) {
     const parts = attentionParts(ctx, inputs, attrs);
@@ -342,7 +346,7 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
       attrs.valueDim,
       parts.map(({ block }) => block),
     );
-    ctx.set(out[0]!, mergeHeads(ctx, joined, attrs, attrs.heads / attrs.kvHeads, attrs.valueDim));
+    ctx.set(out[0], mergeHeads(ctx, joined, attrs, attrs.heads / attrs.kvHeads, attrs.valueDim));
   },
   attentionGrad(ctx, { in: inputs, out, attrs }) {
     const e = ctx.emitter;
@@ -376,7 +380,7 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
       };
     });
     ctx.set(
-      out[0]!,
+      out[0],
       mergeHeads(
         ctx,
         joinQueries(
@@ -392,7 +396,7 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
       ),
     );
     ctx.set(
-      out[1]!,
+      out[1],
       mergeHeads(
         ctx,
         sumOverBlocks(
@@ -406,7 +410,7 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
       ),
     );
     ctx.set(
-      out[2]!,
+      out[2],
       mergeHeads(
         ctx,
         sumOverBlocks(

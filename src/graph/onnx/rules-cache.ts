@@ -1,6 +1,6 @@
 /**
  * Lowering of attention behind a cache: scores over the past and over the new tokens, one softmax, two weighted sums.
- * Caches are never turned or copied.
+ * Caches are never transposed or copied.
  */
 import type { CachedAttentionAttrs, NodeOf } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
@@ -31,8 +31,8 @@ function maskOfPast(
         e.op("Greater", [e.op("Add", [keys, e.ints(reach, [1, 1, group * sequence, 1])]), length]),
       ]);
     }
-    return [e.op("Where", [seen, e.floats([0]), e.floats([UNSEEN])])];
-  })[0]!;
+    return e.op("Where", [seen, e.floats([0]), e.floats([UNSEEN])]);
+  });
 }
 
 export const cacheRules = {
@@ -73,6 +73,6 @@ export const cacheRules = {
     const all = e.op("Softmax", [e.op("Concat", parts, { axis: 3 })], { axis: -1 });
     const [past, now] = e.emit("Split", [all, e.ints(sizes)], { axis: 3 }, sizes.length) as [string, string];
     const mixed = e.op("Add", [e.matmul(past, pastV), e.matmul(now, splitHeads(ctx, v, attrs, 1, valueDim))]);
-    ctx.set(out[0]!, mergeHeads(ctx, mixed, attrs, group, valueDim));
+    ctx.set(out[0], mergeHeads(ctx, mixed, attrs, group, valueDim));
   },
 };

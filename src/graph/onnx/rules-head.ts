@@ -3,9 +3,9 @@
  * whole may be larger than everything else in a step, and passes over it would leave the processor's cache. So the
  * gradients are made along with the loss, run by run.
  */
-import type { NodeOf, ValueId } from "../ir/ir.js";
+import { elements, type NodeOf, type ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
-import { transposed } from "./tall-product.js";
+import { transpose } from "./weight-gradient-product.js";
 
 /** Logits in one run of tokens, at most: 8 MB of float32. */
 const CHUNK_ELEMENTS = 1 << 21;
@@ -48,8 +48,8 @@ function computeHead(
   differentiated: boolean,
 ): HeadParts {
   const e = ctx.emitter;
-  const tokens = ctx.shape(targets)[0]!;
-  const lengths = chunkLengths(tokens, ctx.shape(head)[0]!);
+  const tokens = elements(ctx.shape(targets));
+  const lengths = chunkLengths(tokens, ctx.matrix(head)[0]);
   const cut = (whole: string): string[] =>
     lengths.length === 1 ? [whole] : e.emit("Split", [whole, e.ints(lengths)], { axis: 0 }, lengths.length);
   const column = e.reshape(ctx.get(targets), [tokens, 1]);
@@ -86,8 +86,8 @@ function computeHead(
     if (squashed !== "") dlogits = e.op("Sub", [dlogits, e.op("Mul", [dlogits, e.op("Mul", [squashed, squashed])])]);
     // The shares go onto [n, H] on both sides instead of onto [n, V].
     const weighed = e.op("Mul", [own, shares[i]!]);
-    // [H, V], so that neither factor is a transposed one of many elements; turned once, at the end.
-    const factors = [transposed(ctx, weighed), dlogits] as const;
+    // [H, V], so that neither factor is a transposed one of many elements; transposed once, at the end.
+    const factors = [transpose(ctx, weighed), dlogits] as const;
     dhead = dhead === "" ? e.matmul(...factors) : e.op("Gemm", [...factors, dhead]);
     dx.push(e.op("Mul", [e.matmul(dlogits, ctx.get(head)), shares[i]!]));
     const corner = (whole: string): string => e.op("Slice", [whole, e.ints([0, 0]), e.ints([1, 1])]);
@@ -96,21 +96,21 @@ function computeHead(
   return {
     loss: e.op("Neg", [loss]),
     dx: dx.length > 1 ? e.op("Concat", dx, { axis: 0 }) : (dx[0] ?? ""),
-    dhead: differentiated ? transposed(ctx, dhead) : "",
+    dhead: differentiated ? transpose(ctx, dhead) : "",
   };
 }
 
 type HeadPrims = "headCrossEntropy" | "headCrossEntropyGrad";
 
 export const headRules: { readonly [P in HeadPrims]: (ctx: Lowering, node: NodeOf<P>) => void } = {
-  headCrossEntropy: (ctx, { in: inputs, out, attrs }) => ctx.set(out[0]!, headParts(ctx, inputs, attrs.softcap).loss),
+  headCrossEntropy: (ctx, { in: inputs, out, attrs }) => ctx.set(out[0], headParts(ctx, inputs, attrs.softcap).loss),
   headCrossEntropyGrad(ctx, { in: inputs, out, attrs }) {
     const { dx, dhead } = headParts(ctx, inputs, attrs.softcap);
-    const dloss = inputs[3]!;
+    const dloss = inputs[3];
     // A total loss in which the cross entropy counts once is the rule.
     const times = (gradient: string): string =>
       ctx.isOne(dloss) ? gradient : ctx.emitter.op("Mul", [gradient, ctx.get(dloss)]);
-    ctx.set(out[0]!, times(dx));
-    ctx.set(out[1]!, times(dhead));
+    ctx.set(out[0], times(dx));
+    ctx.set(out[1], times(dhead));
   },
 };

@@ -1,18 +1,18 @@
 /**
  * Lowering of experts; routing is in `rules-route.ts`. Dispatch is gather-only: slots are sorted by expert, each expert
  * gathers the rows of its tokens, multiplies them by its own matrices, and the results are gathered back, so nothing is
- * scattered with duplicates. Rows that a capacity has dropped are a last segment, of zeros.
+ * scattered with duplicates. Rows that a capacity has dropped are a last block, of zeros.
  */
-import type { NodeOf, Prim, ValueId } from "../ir/ir.js";
+import { elements, type NodeOf, type Prim, type ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
-import { tallProduct } from "./tall-product.js";
+import { weightGradientProduct } from "./weight-gradient-product.js";
 
 type MoePrim =
   | "expertSort"
   | "dispatch"
   | "combine"
-  | "weigh"
-  | "weighGrad"
+  | "scaleRows"
+  | "scaleRowsGrad"
   | "groupedMatmul"
   | "groupedMatmulGradW"
   | "groupedBias"
@@ -21,25 +21,25 @@ type Rules = { readonly [P in Extract<Prim, MoePrim>]: (ctx: Lowering, node: Nod
 
 /** Token index of each sorted row: order / k. */
 function tokensOf(ctx: Lowering, order: ValueId, k: number): string {
-  return ctx.remember(`tokens ${order} ${k}`, () => [ctx.emitter.op("Div", [ctx.get(order), ctx.emitter.int(k)])])[0]!;
+  return ctx.remember(`tokens ${order} ${k}`, () => ctx.emitter.op("Div", [ctx.get(order), ctx.emitter.int(k)]));
 }
 
 /** Token indices cut by expert: [R_e] each. */
-function tokenSegments(ctx: Lowering, order: ValueId, counts: ValueId, k: number): string[] {
+function tokenBlocks(ctx: Lowering, order: ValueId, counts: ValueId, k: number): string[] {
   return ctx.remember(`tokens ${order} ${k} by ${counts}`, () => ctx.cutRows(tokensOf(ctx, order, k), counts));
 }
 
 /** Weights [N, K] in sorted order: [R, 1]. */
 function sortedWeights(ctx: Lowering, weights: ValueId, order: ValueId): string {
   const e = ctx.emitter;
-  const rows = ctx.shape(order)[0]!;
-  return ctx.remember(`weights ${weights} ${order}`, () => [
+  const rows = elements(ctx.shape(order));
+  return ctx.remember(`weights ${weights} ${order}`, () =>
     e.reshape(e.op("Gather", [e.reshape(ctx.get(weights), [rows]), ctx.get(order)], { axis: 0 }), [rows, 1]),
-  ])[0]!;
+  );
 }
 
 /** Sorted weights cut by expert: [R_e, 1] each. */
-function weightSegments(ctx: Lowering, weights: ValueId, order: ValueId, counts: ValueId): string[] {
+function weightBlocks(ctx: Lowering, weights: ValueId, order: ValueId, counts: ValueId): string[] {
   return ctx.remember(`weights ${weights} ${order} by ${counts}`, () =>
     ctx.cutRows(sortedWeights(ctx, weights, order), counts),
   );
@@ -50,106 +50,106 @@ function zeroRows(ctx: Lowering, rows: string, width: number): string {
   const e = ctx.emitter;
   return ctx.remember(`zero rows ${rows} ${width}`, () => {
     const count = e.op("Slice", [e.op("Shape", [rows]), e.ints([0]), e.ints([1])]);
-    return [e.op("Expand", [e.floats([0]), e.op("Concat", [count, e.ints([width])], { axis: 0 })])];
-  })[0]!;
+    return e.op("Expand", [e.floats([0]), e.op("Concat", [count, e.ints([width])], { axis: 0 })]);
+  });
 }
 
 export const moeRules: Rules = {
   expertSort(ctx, { in: [experts], out, attrs }) {
     const e = ctx.emitter;
-    const rows = ctx.shape(out[0]!)[0]!;
-    const flat = e.reshape(ctx.get(experts!), [rows]);
-    const iota = ctx.remember(`iota ${rows}`, () => [e.ints(Array.from({ length: rows }, (_, i) => i))])[0]!;
+    const rows = elements(ctx.shape(out[0]));
+    const flat = e.reshape(ctx.get(experts), [rows]);
+    const iota = ctx.remember(`iota ${rows}`, () => e.ints(Array.from({ length: rows }, (_, i) => i)));
     // expert * rows + slot is unique, so the ascending order is the stable sort by expert.
     const key = e.op("Add", [e.op("Mul", [flat, e.int(rows)]), iota]);
     const [, order] = e.emit("TopK", [key, e.ints([rows])], { axis: 0, largest: 0, sorted: 1 }, 2);
-    ctx.set(out[0]!, order!);
-    ctx.set(out[1]!, e.op("ScatterElements", [iota, order!, iota], { axis: 0 }));
+    ctx.set(out[0], order!);
+    ctx.set(out[1], e.op("ScatterElements", [iota, order!, iota], { axis: 0 }));
     const ones = e.op("Expand", [e.ints([1]), e.ints([rows])]);
     const none = e.op("Expand", [e.ints([0]), e.ints([attrs.experts + Number(attrs.drops)])]);
     const counts = e.op("ScatterElements", [none, flat, ones], { axis: 0, reduction: "add" });
-    if (attrs.drops) ctx.setCuts(out[2]!, counts);
-    ctx.set(out[2]!, attrs.drops ? e.op("Slice", [counts, e.ints([0]), e.ints([attrs.experts])]) : counts);
-    for (const id of [out[0]!, out[1]!]) ctx.setCounts(id, out[2]!);
+    if (attrs.drops) ctx.setCuts(out[2], counts);
+    ctx.set(out[2], attrs.drops ? e.op("Slice", [counts, e.ints([0]), e.ints([attrs.experts])]) : counts);
+    for (const id of [out[0], out[1]]) ctx.setCounts(id, out[2]);
   },
   dispatch(ctx, { in: [x, order], out, attrs }) {
     const e = ctx.emitter;
-    const counts = ctx.countsOf(order!);
+    const counts = ctx.countsOf(order);
     if (counts === null) {
-      ctx.set(out[0]!, e.op("Gather", [ctx.get(x!), tokensOf(ctx, order!, attrs.k)], { axis: 0 }));
+      ctx.set(out[0], e.op("Gather", [ctx.get(x), tokensOf(ctx, order, attrs.k)], { axis: 0 }));
       return;
     }
-    const names = tokenSegments(ctx, order!, counts, attrs.k).map((tokens) =>
-      e.op("Gather", [ctx.get(x!), tokens], { axis: 0 }),
+    const names = tokenBlocks(ctx, order, counts, attrs.k).map((tokens) =>
+      e.op("Gather", [ctx.get(x), tokens], { axis: 0 }),
     );
-    ctx.setSegments(out[0]!, { counts, names });
+    ctx.setBlocks(out[0], { counts, names });
   },
   combine(ctx, { in: [y, , inverse], out, attrs: { k } }) {
     const e = ctx.emitter;
-    const [tokens, hidden] = ctx.shape(out[0]!) as [number, number];
-    const places = ctx.remember(`places ${inverse} ${k}`, () => [
-      e.op("Transpose", [e.reshape(ctx.get(inverse!), [tokens, k])], { perm: [1, 0] }),
-    ])[0]!;
-    const rows = e.op("Gather", [ctx.get(y!), places], { axis: 0 });
+    const [tokens, hidden] = ctx.shape(out[0]) as [number, number];
+    const places = ctx.remember(`places ${inverse} ${k}`, () =>
+      e.op("Transpose", [e.reshape(ctx.get(inverse), [tokens, k])], { perm: [1, 0] }),
+    );
+    const rows = e.op("Gather", [ctx.get(y), places], { axis: 0 });
     if (k === 1) {
-      ctx.set(out[0]!, e.reshape(rows, [tokens, hidden]));
+      ctx.set(out[0], e.reshape(rows, [tokens, hidden]));
       return;
     }
     // Times a row of ones: faster than a reduction over an outer axis.
-    const ones = ctx.remember(`ones ${k}`, () => [e.floats(new Float32Array(k).fill(1), [1, k])])[0]!;
-    ctx.set(out[0]!, e.reshape(e.op("MatMul", [ones, e.reshape(rows, [k, tokens * hidden])]), [tokens, hidden]));
+    const ones = ctx.remember(`ones ${k}`, () => e.floats(new Float32Array(k).fill(1), [1, k]));
+    ctx.set(out[0], e.reshape(e.op("MatMul", [ones, e.reshape(rows, [k, tokens * hidden])]), [tokens, hidden]));
   },
-  weigh(ctx, { in: [y, weights, order], out }) {
+  scaleRows(ctx, { in: [y, weights, order], out }) {
     const e = ctx.emitter;
-    const counts = ctx.countsOf(order!);
+    const counts = ctx.countsOf(order);
     if (counts === null) {
-      ctx.set(out[0]!, e.op("Mul", [ctx.get(y!), sortedWeights(ctx, weights!, order!)]));
+      ctx.set(out[0], e.op("Mul", [ctx.get(y), sortedWeights(ctx, weights, order)]));
       return;
     }
-    const factors = weightSegments(ctx, weights!, order!, counts);
-    ctx.setSegments(out[0]!, {
+    const factors = weightBlocks(ctx, weights, order, counts);
+    ctx.setBlocks(out[0], {
       counts,
-      names: ctx.segments(y!, counts).map((rows, expert) => e.op("Mul", [rows, factors[expert]!])),
+      names: ctx.blocks(y, counts).map((rows, expert) => e.op("Mul", [rows, factors[expert]!])),
     });
   },
-  weighGrad(ctx, { in: [y, weights, order, inverse, dout], out }) {
+  scaleRowsGrad(ctx, { in: [y, weights, order, inverse, dout], out }) {
     const e = ctx.emitter;
-    const counts = ctx.countsOf(order!);
+    const counts = ctx.countsOf(order);
     const dot = (a: string, b: string): string => e.sum(e.op("Mul", [a, b]), [1], false);
     let dots: string;
     if (counts === null) {
-      ctx.set(out[0]!, e.op("Mul", [ctx.get(dout!), sortedWeights(ctx, weights!, order!)]));
-      dots = dot(ctx.get(y!), ctx.get(dout!));
+      ctx.set(out[0], e.op("Mul", [ctx.get(dout), sortedWeights(ctx, weights, order)]));
+      dots = dot(ctx.get(y), ctx.get(dout));
     } else {
-      const factors = weightSegments(ctx, weights!, order!, counts);
-      const [rows, drows] = [ctx.segments(y!, counts), ctx.segments(dout!, counts)];
-      ctx.setSegments(out[0]!, { counts, names: drows.map((row, expert) => e.op("Mul", [row, factors[expert]!])) });
+      const factors = weightBlocks(ctx, weights, order, counts);
+      const [rows, drows] = [ctx.blocks(y, counts), ctx.blocks(dout, counts)];
+      ctx.setBlocks(out[0], { counts, names: drows.map((row, expert) => e.op("Mul", [row, factors[expert]!])) });
       dots = e.op(
         "Concat",
         rows.map((row, expert) => dot(row, drows[expert]!)),
         { axis: 0 },
       );
     }
-    ctx.set(out[1]!, e.reshape(e.op("Gather", [dots, ctx.get(inverse!)], { axis: 0 }), ctx.shape(weights!)));
+    ctx.set(out[1], e.reshape(e.op("Gather", [dots, ctx.get(inverse)], { axis: 0 }), ctx.shape(weights)));
   },
   groupedMatmul(ctx, { in: [x, counts, ...weights], out, attrs }) {
-    const rows = ctx.segments(x!, counts!);
+    const rows = ctx.blocks(x, counts);
     const times = (x: string, weight: ValueId): string =>
       attrs.transB ? ctx.linear(x, weight) : ctx.emitter.matmul(x, ctx.get(weight));
     const names = weights.map((weight, expert) => times(rows[expert]!, weight));
-    const rest = rows.slice(weights.length).map((nobodys) => zeroRows(ctx, nobodys, ctx.shape(out[0]!)[1]!));
-    ctx.setSegments(out[0]!, { counts: counts!, names: [...names, ...rest] });
+    const rest = rows.slice(weights.length).map((nobodys) => zeroRows(ctx, nobodys, ctx.width(out[0])));
+    ctx.setBlocks(out[0], { counts: counts, names: [...names, ...rest] });
   },
   groupedMatmulGradW(ctx, { in: [x, dy, counts], out }) {
-    const [left, right] = [ctx.segments(dy!, counts!), ctx.segments(x!, counts!)];
-    const [[slots, p], [, q]] = [ctx.shape(dy!), ctx.shape(x!)] as [[number, number], [number, number]];
+    const [left, right] = [ctx.blocks(dy, counts), ctx.blocks(x, counts)];
+    const [[slots, p], [, q]] = [ctx.shape(dy), ctx.shape(x)] as [[number, number], [number, number]];
     const readers = ctx.graph.nodes.filter(
       ({ prim, in: [first] }) => prim === "groupedMatmulGradW" && first === x,
     ).length;
     out.forEach((id, expert) => {
       ctx.set(
         id,
-        tallProduct(
+        weightGradientProduct(
           ctx,
           { name: left[expert]!, width: p },
           { name: right[expert]!, width: q },
@@ -160,12 +160,12 @@ export const moeRules: Rules = {
     });
   },
   groupedBias(ctx, { in: [y, counts, ...biases], out }) {
-    const rows = ctx.segments(y!, counts!);
+    const rows = ctx.blocks(y, counts);
     const names = biases.map((bias, expert) => ctx.emitter.op("Add", [rows[expert]!, ctx.get(bias)]));
-    ctx.setSegments(out[0]!, { counts: counts!, names: [...names, ...rows.slice(biases.length)] });
+    ctx.setBlocks(out[0], { counts: counts, names: [...names, ...rows.slice(biases.length)] });
   },
   groupedBiasGrad(ctx, { in: [dy, counts], out }) {
-    const rows = ctx.segments(dy!, counts!);
+    const rows = ctx.blocks(dy, counts);
     out.forEach((id, expert) => ctx.set(id, ctx.emitter.sum(rows[expert]!, [0], false)));
   },
 };

@@ -21,17 +21,17 @@ function isKeptSoftmax({ score, renormalise, groups, corrected, scaling }: Route
 /** Softmax over the kept logits [N, K]. */
 function keptSoftmax(ctx: Lowering, logits: ValueId, experts: ValueId): string {
   const e = ctx.emitter;
-  return ctx.remember(`kept ${logits} ${experts}`, () => [
+  return ctx.remember(`kept ${logits} ${experts}`, () =>
     e.op("Softmax", [e.op("GatherElements", [ctx.get(logits), ctx.get(experts)], { axis: -1 })], { axis: -1 }),
-  ])[0]!;
+  );
 }
 
 function scoresOf(ctx: Lowering, logits: ValueId, { score }: RouteRule): string {
-  return ctx.remember(`${score} ${logits}`, () => [
+  return ctx.remember(`${score} ${logits}`, () =>
     score === "softmax"
       ? ctx.emitter.op("Softmax", [ctx.get(logits)], { axis: -1 })
       : ctx.emitter.op("Sigmoid", [ctx.get(logits)]),
-  ])[0]!;
+  );
 }
 
 /** Choices outside the best groups become as low as can be (modeling_deepseek_v3.py). */
@@ -56,16 +56,16 @@ function limitToGroups(
 /** Kept scores [N, K] and what they are divided by [N, 1], or "" where nothing is. */
 function keptScores(ctx: Lowering, logits: ValueId, experts: ValueId, rule: RouteRule): readonly [string, string] {
   const e = ctx.emitter;
-  const kept = ctx.remember(`kept scores ${logits} ${experts}`, () => [
+  const kept = ctx.remember(`kept scores ${logits} ${experts}`, () =>
     e.op("GatherElements", [scoresOf(ctx, logits, rule), ctx.get(experts)], { axis: -1 }),
-  ])[0]!;
+  );
   const { renormalise } = rule;
   if (renormalise === null) return [kept, ""];
   const divisor = ctx.remember(`divisor ${logits} ${experts}`, () => {
     const sum = e.sum(kept, [1], true);
     const more = renormalise.plus === 0 ? sum : e.op("Add", [sum, e.floats([renormalise.plus])]);
-    return [renormalise.atLeast === 0 ? more : e.op("Max", [more, e.floats([renormalise.atLeast])])];
-  })[0]!;
+    return renormalise.atLeast === 0 ? more : e.op("Max", [more, e.floats([renormalise.atLeast])]);
+  });
   return [kept, divisor];
 }
 
@@ -130,44 +130,47 @@ type RoutePrims = "routeTopK" | "routeTopKGrad" | "routeWeights" | "sinkhorn" | 
 export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: NodeOf<P>) => void } = {
   routeTopK(ctx, { in: [logits, correction], out, attrs: { k, rule } }) {
     const e = ctx.emitter;
-    const [tokens, count] = ctx.shape(logits!) as [number, number];
+    const [tokens, count] = ctx.shape(logits) as [number, number];
     const [weights, experts] = out as [ValueId, ValueId];
     const top = (values: string): readonly [string, string] =>
       e.emit("TopK", [values, e.ints([k])], { axis: -1, largest: 1, sorted: 1 }, 2) as [string, string];
     if (isKeptSoftmax(rule)) {
-      const [values, chosen] = top(ctx.get(logits!));
+      const [values, chosen] = top(ctx.get(logits));
       ctx.set(experts, chosen);
-      ctx.set(weights, ctx.remember(`kept ${logits} ${experts}`, () => [e.op("Softmax", [values], { axis: -1 })])[0]!);
+      ctx.set(
+        weights,
+        ctx.remember(`kept ${logits} ${experts}`, () => e.op("Softmax", [values], { axis: -1 })),
+      );
       return;
     }
     // Softmax keeps the order of the logits, and logits have fewer ties.
     const byLogit = rule.score !== "sigmoid" && !rule.corrected && rule.groups === null;
-    let choice = byLogit ? ctx.get(logits!) : scoresOf(ctx, logits!, rule);
+    let choice = byLogit ? ctx.get(logits) : scoresOf(ctx, logits, rule);
     if (rule.corrected) choice = e.op("Add", [choice, ctx.get(correction!)]);
     if (rule.groups !== null) choice = limitToGroups(ctx, choice, tokens, count, rule.groups);
     ctx.set(experts, top(choice)[1]);
     if (rule.score === "sparsemixer") {
-      const each = sparsemixer(ctx, logits!, experts, rule.jitter);
+      const each = sparsemixer(ctx, logits, experts, rule.jitter);
       const picks = e.emit("Split", [ctx.get(experts), e.ints([1, 1])], { axis: 1 }, 2);
       const own = each.map((probabilities, i) => e.op("GatherElements", [probabilities, picks[i]!], { axis: -1 }));
       ctx.set(weights, scaled(ctx, e.op("Concat", own, { axis: 1 }), rule.scaling));
       return;
     }
-    const [kept, divisor] = keptScores(ctx, logits!, experts, rule);
+    const [kept, divisor] = keptScores(ctx, logits, experts, rule);
     ctx.set(weights, scaled(ctx, divisor === "" ? kept : e.op("Div", [kept, divisor]), rule.scaling));
   },
   routeWeights(ctx, { in: [logits, experts], out, attrs: { rule } }) {
     if (isKeptSoftmax(rule)) {
-      ctx.set(out[0]!, keptSoftmax(ctx, logits!, experts!));
+      ctx.set(out[0], keptSoftmax(ctx, logits, experts));
       return;
     }
-    const [kept, divisor] = keptScores(ctx, logits!, experts!, rule);
-    ctx.set(out[0]!, scaled(ctx, divisor === "" ? kept : ctx.emitter.op("Div", [kept, divisor]), rule.scaling));
+    const [kept, divisor] = keptScores(ctx, logits, experts, rule);
+    ctx.set(out[0], scaled(ctx, divisor === "" ? kept : ctx.emitter.op("Div", [kept, divisor]), rule.scaling));
   },
   sinkhorn(ctx, { in: [logits], out, attrs: { iterations, tolerance } }) {
     const e = ctx.emitter;
-    const [tokens, experts] = ctx.shape(logits!) as [number, number];
-    const x = ctx.get(logits!);
+    const [tokens, experts] = ctx.shape(logits) as [number, number];
+    const x = ctx.get(logits);
     const cost = e.op("Exp", [e.op("Sub", [x, e.op("ReduceMax", [x, e.ints([1])], { keepdims: 1 })])]);
     let column = e.op("Expand", [e.floats([1]), e.ints([1, experts])]);
     let moved = "";
@@ -185,46 +188,46 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
       column = live === "" ? next : e.op("Where", [live, next, column]);
       moved = live === "" ? distance : e.op("Where", [live, distance, moved]);
     }
-    ctx.set(out[0]!, e.reshape(column, [experts]));
+    ctx.set(out[0], e.reshape(column, [experts]));
   },
   expertCapacity(ctx, { in: [weights, experts], out, attrs }) {
     const e = ctx.emitter;
-    const [tokens, k] = ctx.shape(experts!) as [number, number];
-    const rank = attrs.by === "weight" ? ctx.get(weights!) : e.op("Expand", [e.floats([1]), e.ints([tokens, k])]);
-    const keep = keptChoices(ctx, rank, ctx.get(experts!), tokens, attrs);
-    ctx.set(out[0]!, e.op("Where", [e.op("Greater", [keep, e.floats([0])]), ctx.get(experts!), e.int(attrs.experts)]));
+    const [tokens, k] = ctx.shape(experts) as [number, number];
+    const rank = attrs.by === "weight" ? ctx.get(weights) : e.op("Expand", [e.floats([1]), e.ints([tokens, k])]);
+    const keep = keptChoices(ctx, rank, ctx.get(experts), tokens, attrs);
+    ctx.set(out[0], e.op("Where", [e.op("Greater", [keep, e.floats([0])]), ctx.get(experts), e.int(attrs.experts)]));
   },
   expertCounts(ctx, { in: [experts], out, attrs }) {
     const e = ctx.emitter;
-    const rows = ctx.shape(experts!).reduce((a, b) => a * b, 1) / attrs.pieces;
+    const rows = ctx.shape(experts).reduce((a, b) => a * b, 1) / attrs.blocks;
     const oneHot = e.op(
       "OneHot",
-      [e.reshape(ctx.get(experts!), [attrs.pieces, rows]), e.ints([attrs.experts]), e.ints([0, 1])],
+      [e.reshape(ctx.get(experts), [attrs.blocks, rows]), e.ints([attrs.experts]), e.ints([0, 1])],
       { axis: -1 },
     );
-    ctx.set(out[0]!, e.sum(oneHot, [1], false));
+    ctx.set(out[0], e.sum(oneHot, [1], false));
   },
   routeTopKGrad(ctx, { in: [logits, experts, dweights], out, attrs: { rule } }) {
     const e = ctx.emitter;
-    const zeros = e.op("Expand", [e.floats([0]), e.ints(ctx.shape(logits!))]);
+    const zeros = e.op("Expand", [e.floats([0]), e.ints(ctx.shape(logits))]);
     const scatter = (indices: string, values: string): string =>
       e.op("ScatterElements", [zeros, indices, values], { axis: -1 });
-    const chosen = ctx.get(experts!);
+    const chosen = ctx.get(experts);
     if (isKeptSoftmax(rule)) {
-      ctx.set(out[0]!, scatter(chosen, throughSoftmax(ctx, keptSoftmax(ctx, logits!, experts!), ctx.get(dweights!))));
+      ctx.set(out[0], scatter(chosen, throughSoftmax(ctx, keptSoftmax(ctx, logits, experts), ctx.get(dweights))));
       return;
     }
-    const given = scaled(ctx, ctx.get(dweights!), rule.scaling);
+    const given = scaled(ctx, ctx.get(dweights), rule.scaling);
     if (rule.score === "sparsemixer") {
       const split = (x: string): string[] => e.emit("Split", [x, e.ints([1, 1])], { axis: 1 }, 2);
       const [picks, parts] = [split(chosen), split(given)];
-      const each = sparsemixer(ctx, logits!, experts!, rule.jitter).map((y, i) =>
+      const each = sparsemixer(ctx, logits, experts, rule.jitter).map((y, i) =>
         throughSoftmax(ctx, y, scatter(picks[i]!, parts[i]!)),
       );
-      ctx.set(out[0]!, e.op("Add", each));
+      ctx.set(out[0], e.op("Add", each));
       return;
     }
-    const [kept, divisor] = keptScores(ctx, logits!, experts!, rule);
+    const [kept, divisor] = keptScores(ctx, logits, experts, rule);
     let dkept = given;
     if (divisor !== "") {
       // d(s_i / D) = ds_i / D - s_i dD / D^2, and dD = sum of ds only where the floor does not hold.
@@ -235,8 +238,8 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
       dkept = e.op("Div", [e.op("Sub", [given, pull]), divisor]);
     }
     const dscores = scatter(chosen, dkept);
-    const scores = scoresOf(ctx, logits!, rule);
-    if (rule.score === "softmax") ctx.set(out[0]!, throughSoftmax(ctx, scores, dscores));
-    else ctx.set(out[0]!, e.op("Mul", [dscores, e.op("Sub", [scores, e.op("Mul", [scores, scores])])]));
+    const scores = scoresOf(ctx, logits, rule);
+    if (rule.score === "softmax") ctx.set(out[0], throughSoftmax(ctx, scores, dscores));
+    else ctx.set(out[0], e.op("Mul", [dscores, e.op("Sub", [scores, e.op("Mul", [scores, scores])])]));
   },
 };

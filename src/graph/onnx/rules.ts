@@ -6,11 +6,11 @@ import { cacheRules } from "./rules-cache.js";
 import { headRules } from "./rules-head.js";
 import { moeRules } from "./rules-moe.js";
 import { routeRules } from "./rules-route.js";
-import { tallProduct, type Tall } from "./tall-product.js";
+import { weightGradientProduct, type Factor } from "./weight-gradient-product.js";
 
 export type LoweringRule<P extends Prim> = (ctx: Lowering, node: NodeOf<P>) => void;
 
-/** An elementwise rule: works on segments where all inputs are cut alike, else on whole tensors. */
+/** An elementwise rule: works on blocks where all inputs are cut alike, else on whole tensors. */
 function elementwise<P extends Prim>(
   lower: (ctx: Lowering, inputs: readonly string[], key: string, node: NodeOf<P>) => string[],
 ): LoweringRule<P> {
@@ -25,7 +25,7 @@ function elementwise<P extends Prim>(
       ).forEach((name, i) => ctx.set(node.out[i]!, name));
       return;
     }
-    const cut = node.in.map((id) => ctx.segments(id, counts));
+    const cut = node.in.map((id) => ctx.blocks(id, counts));
     const results = cut[0]!.map((_, expert) =>
       lower(
         ctx,
@@ -34,14 +34,14 @@ function elementwise<P extends Prim>(
         node,
       ),
     );
-    node.out.forEach((id, i) => ctx.setSegments(id, { counts, names: results.map((names) => names[i]!) }));
+    node.out.forEach((id, i) => ctx.setBlocks(id, { counts, names: results.map((names) => names[i]!) }));
   };
 }
 
 function simple(op: "Sub" | "Mul" | "Sigmoid" | "Tanh") {
   return (ctx: Lowering, node: Node): void =>
     ctx.set(
-      node.out[0]!,
+      node.out[0],
       ctx.emitter.op(
         op,
         node.in.map((id) => ctx.get(id)),
@@ -50,15 +50,15 @@ function simple(op: "Sub" | "Mul" | "Sigmoid" | "Tanh") {
 }
 
 function sigmoidOf(ctx: Lowering, gate: string): string {
-  return ctx.remember(`sigmoid ${gate}`, () => [ctx.emitter.op("Sigmoid", [gate])])[0]!;
+  return ctx.remember(`sigmoid ${gate}`, () => ctx.emitter.op("Sigmoid", [gate]));
 }
 
 function siluOf(ctx: Lowering, gate: string): string {
-  return ctx.remember(`silu ${gate}`, () => [ctx.emitter.op("Mul", [gate, sigmoidOf(ctx, gate)])])[0]!;
+  return ctx.remember(`silu ${gate}`, () => ctx.emitter.op("Mul", [gate, sigmoidOf(ctx, gate)]));
 }
 
 function swigluOf(ctx: Lowering, gate: string, up: string): string {
-  return ctx.remember(`swiglu ${gate} ${up}`, () => [ctx.emitter.op("Mul", [siluOf(ctx, gate), up])])[0]!;
+  return ctx.remember(`swiglu ${gate} ${up}`, () => ctx.emitter.op("Mul", [siluOf(ctx, gate), up]));
 }
 
 /** y and 1/rms of a normalisation. */
@@ -76,9 +76,9 @@ function normalised(ctx: Lowering, x: ValueId, weight: ValueId, eps: number): st
 /** (x - mean) / std, mean and 1 / std over the last axis. */
 function standardised(ctx: Lowering, x: ValueId, eps: number): string[] {
   const e = ctx.emitter;
-  const hidden = ctx.shape(x).at(-1)!;
+  const hidden = ctx.width(x);
   return ctx.remember(`standardised ${x} ${eps}`, () => {
-    const ones = ctx.remember(`ones ${hidden}`, () => [e.floats(new Float32Array(hidden).fill(1), [hidden])])[0]!;
+    const ones = ctx.remember(`ones ${hidden}`, () => e.floats(new Float32Array(hidden).fill(1), [hidden]));
     return e.emit("LayerNormalization", [ctx.get(x), ones], { axis: -1, epsilon: { float: eps }, stash_type: 1 }, 3);
   });
 }
@@ -91,8 +91,8 @@ function geluTanhPart(ctx: Lowering, x: string): string {
   const e = ctx.emitter;
   return ctx.remember(`geluTanh ${x}`, () => {
     const inner = e.op("Add", [e.op("Mul", [e.op("Mul", [x, x]), e.floats([GELU_TANH.cubic])]), e.floats([1])]);
-    return [e.op("Tanh", [e.op("Mul", [e.op("Mul", [inner, x]), e.floats([GELU_TANH.factor])])])];
-  })[0]!;
+    return e.op("Tanh", [e.op("Mul", [e.op("Mul", [inner, x]), e.floats([GELU_TANH.factor])])]);
+  });
 }
 
 /** Phi(x), the normal distribution function. */
@@ -100,8 +100,8 @@ function normalCumulative(ctx: Lowering, x: string): string {
   const e = ctx.emitter;
   return ctx.remember(`phi ${x}`, () => {
     const part = e.op("Erf", [e.op("Mul", [x, e.floats([Math.SQRT1_2])])]);
-    return [e.op("Mul", [e.op("Add", [part, e.floats([1])]), e.floats([0.5])])];
-  })[0]!;
+    return e.op("Mul", [e.op("Add", [part, e.floats([1])]), e.floats([0.5])]);
+  });
 }
 
 function activation(ctx: Lowering, kind: ActivationKind, x: string): string {
@@ -175,7 +175,7 @@ function productPlus(ctx: Lowering, { in: terms }: NodeOf<"add">): string | null
     const { transA, transB } = made.attrs;
     return ctx.emitter.op("Gemm", [ctx.get(a), ctx.get(b), ctx.get(other)], {
       transA: Number(transA),
-      transB: Number(transB && !ctx.isTurned(b)),
+      transB: Number(transB && !ctx.isTransposed(b)),
     });
   }
   return null;
@@ -194,14 +194,14 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
       attrs.dtype === "f32" ? e.floats(values, shape) : e.ints(values, shape);
     const one = attrs.values.length === 1 && size !== 1;
     ctx.set(
-      out[0]!,
+      out[0],
       one ? e.op("Expand", [make(attrs.values, []), e.ints(attrs.shape)]) : make(attrs.values, attrs.shape),
     );
   },
   add(ctx, node) {
     const fused = productPlus(ctx, node);
     if (fused === null) addElements(ctx, node);
-    else ctx.set(node.out[0]!, fused);
+    else ctx.set(node.out[0], fused);
   },
   sub: simple("Sub"),
   mul: simple("Mul"),
@@ -213,87 +213,87 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   ]),
   clamp: (ctx, { in: [x], out, attrs }) => {
     const e = ctx.emitter;
-    ctx.set(out[0]!, e.op("Clip", [ctx.get(x!), e.floats([attrs.low]), e.floats([attrs.high])]));
+    ctx.set(out[0], e.op("Clip", [ctx.get(x), e.floats([attrs.low]), e.floats([attrs.high])]));
   },
   clampGrad: (ctx, { in: [x, dy], out, attrs }) => {
     const e = ctx.emitter;
-    const above = e.op("GreaterOrEqual", [ctx.get(x!), e.floats([attrs.low])]);
-    const below = e.op("LessOrEqual", [ctx.get(x!), e.floats([attrs.high])]);
-    ctx.set(out[0]!, e.op("Where", [e.op("And", [above, below]), ctx.get(dy!), e.floats([0])]));
+    const above = e.op("GreaterOrEqual", [ctx.get(x), e.floats([attrs.low])]);
+    const below = e.op("LessOrEqual", [ctx.get(x), e.floats([attrs.high])]);
+    ctx.set(out[0], e.op("Where", [e.op("And", [above, below]), ctx.get(dy), e.floats([0])]));
   },
   scale: elementwise((ctx, [x], _, { attrs }) => [ctx.emitter.op("Mul", [x!, ctx.emitter.floats([attrs.by])])]),
-  toFloat: (ctx, { in: [x], out }) => ctx.set(out[0]!, ctx.emitter.op("Cast", [ctx.get(x!)], { to: 1 })),
-  reshape: (ctx, { in: [x], out, attrs }) => ctx.set(out[0]!, ctx.emitter.reshape(ctx.get(x!), attrs.shape)),
-  reduceSum: (ctx, { in: [x], out, attrs }) =>
-    ctx.set(out[0]!, ctx.emitter.sum(ctx.get(x!), attrs.axes, attrs.keepDims)),
+  toFloat: (ctx, { in: [x], out }) => ctx.set(out[0], ctx.emitter.op("Cast", [ctx.get(x)], { to: 1 })),
+  reshape: (ctx, { in: [x], out, attrs }) => ctx.set(out[0], ctx.emitter.reshape(ctx.get(x), attrs.shape)),
+  reduceSum: (ctx, { in: [x], out, attrs }) => ctx.set(out[0], ctx.emitter.sum(ctx.get(x), attrs.axes, attrs.keepDims)),
   softmax: (ctx, { in: [x], out }) => {
-    ctx.set(out[0]!, ctx.remember(`softmax ${x}`, () => [ctx.emitter.op("Softmax", [ctx.get(x!)], { axis: -1 })])[0]!);
+    ctx.set(
+      out[0],
+      ctx.remember(`softmax ${x}`, () => ctx.emitter.op("Softmax", [ctx.get(x)], { axis: -1 })),
+    );
   },
   softmaxGrad(ctx, { in: [y, dy], out }) {
     const e = ctx.emitter;
-    const dot = e.sum(e.op("Mul", [ctx.get(y!), ctx.get(dy!)]), [ctx.shape(y!).length - 1], true);
-    ctx.set(out[0]!, e.op("Mul", [e.op("Sub", [ctx.get(dy!), dot]), ctx.get(y!)]));
+    const dot = e.sum(e.op("Mul", [ctx.get(y), ctx.get(dy)]), [ctx.shape(y).length - 1], true);
+    ctx.set(out[0], e.op("Mul", [e.op("Sub", [ctx.get(dy), dot]), ctx.get(y)]));
   },
   logSumExp(ctx, { in: [x], out }) {
     const e = ctx.emitter;
     ctx.set(
-      out[0]!,
-      ctx.remember(`logSumExp ${x}`, () => [e.op("ReduceLogSumExp", [ctx.get(x!), e.ints([-1])], { keepdims: 0 })])[0]!,
+      out[0],
+      ctx.remember(`logSumExp ${x}`, () => e.op("ReduceLogSumExp", [ctx.get(x), e.ints([-1])], { keepdims: 0 })),
     );
   },
   matmul(ctx, { in: [a, b], out, attrs: { transA, transB } }) {
-    const [left, right] = [a!, b!].map((id) => ({ name: ctx.get(id), width: ctx.shape(id)[1]! })) as [Tall, Tall];
+    const factor = (id: ValueId): Factor => ({ name: ctx.get(id), width: ctx.width(id) });
+    const [left, right] = [factor(a), factor(b)];
     const readers = transA
       ? ctx.graph.nodes.filter(
           ({ prim, in: [, second], attrs }) => prim === "matmul" && second === b && attrs.transA && !attrs.transB,
         ).length
       : 0;
     ctx.set(
-      out[0]!,
+      out[0],
       transA && !transB
-        ? tallProduct(ctx, left, right, ctx.shape(a!)[0]!, readers)
+        ? weightGradientProduct(ctx, left, right, ctx.matrix(a)[0], readers)
         : !transA && transB
-          ? ctx.linear(left.name, b!)
+          ? ctx.linear(left.name, b)
           : ctx.emitter.matmul(left.name, right.name, { transA, transB }),
     );
   },
   embedding: (ctx, { in: [table, ids], out }) =>
-    ctx.set(out[0]!, ctx.emitter.op("Gather", [ctx.get(table!), ctx.get(ids!)], { axis: 0 })),
+    ctx.set(out[0], ctx.emitter.op("Gather", [ctx.get(table), ctx.get(ids)], { axis: 0 })),
   embeddingGrad(ctx, { in: [ids, dy], out, attrs }) {
     // ScatterElements adds duplicates one after another; ScatterND with a reduction is not safe with duplicates on
     // several threads.
     const e = ctx.emitter;
-    const [tokens, hidden] = ctx.shape(dy!) as [number, number];
+    const [tokens, hidden] = ctx.shape(dy) as [number, number];
     const zero = e.op("Expand", [e.floats([0]), e.ints([attrs.vocab, hidden])]);
-    const index = e.op("Expand", [e.reshape(ctx.get(ids!), [tokens, 1]), e.ints([tokens, hidden])]);
-    ctx.set(out[0]!, e.op("ScatterElements", [zero, index, ctx.get(dy!)], { axis: 0, reduction: "add" }));
+    const index = e.op("Expand", [e.reshape(ctx.get(ids), [tokens, 1]), e.ints([tokens, hidden])]);
+    ctx.set(out[0], e.op("ScatterElements", [zero, index, ctx.get(dy)], { axis: 0, reduction: "add" }));
   },
-  rmsNorm: (ctx, { in: [x, weight], out, attrs }) => ctx.set(out[0]!, normalised(ctx, x!, weight!, attrs.eps)[0]!),
+  rmsNorm: (ctx, { in: [x, weight], out, attrs }) => ctx.set(out[0], normalised(ctx, x, weight, attrs.eps)[0]!),
   rmsNormGrad(ctx, { in: [x, weight, dy], out, attrs }) {
     // With p = dy x, both sums are products of p: of each row with the weight, and of the column of 1/rms with all
     // rows.
     const e = ctx.emitter;
-    const hidden = ctx.shape(x!).at(-1)!;
-    const rows = elements(ctx.shape(x!)) / hidden;
-    const inverse = normalised(ctx, x!, weight!, attrs.eps)[1]!;
-    const p = e.op("Mul", [ctx.get(dy!), ctx.get(x!)]);
-    const dot = e.op("MatMul", [p, e.reshape(e.op("Mul", [ctx.get(weight!), e.floats([1 / hidden])]), [hidden, 1])]);
+    const hidden = ctx.width(x);
+    const rows = elements(ctx.shape(x)) / hidden;
+    const inverse = normalised(ctx, x, weight, attrs.eps)[1]!;
+    const p = e.op("Mul", [ctx.get(dy), ctx.get(x)]);
+    const dot = e.op("MatMul", [p, e.reshape(e.op("Mul", [ctx.get(weight), e.floats([1 / hidden])]), [hidden, 1])]);
     const along = e.op("Mul", [e.op("Mul", [e.op("Mul", [inverse, inverse]), inverse]), dot]);
-    const across = e.op("Mul", [e.op("Mul", [ctx.get(dy!), ctx.get(weight!)]), inverse]);
-    ctx.set(out[0]!, e.op("Sub", [across, e.op("Mul", [ctx.get(x!), along])]));
-    ctx.set(
-      out[1]!,
-      e.reshape(e.op("MatMul", [e.reshape(inverse, [1, rows]), e.reshape(p, [rows, hidden])]), [hidden]),
-    );
+    const across = e.op("Mul", [e.op("Mul", [ctx.get(dy), ctx.get(weight)]), inverse]);
+    ctx.set(out[0], e.op("Sub", [across, e.op("Mul", [ctx.get(x), along])]));
+    ctx.set(out[1], e.reshape(e.op("MatMul", [e.reshape(inverse, [1, rows]), e.reshape(p, [rows, hidden])]), [hidden]));
   },
-  layerNorm: (ctx, { in: [x], out, attrs }) => ctx.set(out[0]!, standardised(ctx, x!, attrs.eps)[0]!),
+  layerNorm: (ctx, { in: [x], out, attrs }) => ctx.set(out[0], standardised(ctx, x, attrs.eps)[0]!),
   layerNormGrad(ctx, { in: [x, dy], out, attrs }) {
     const e = ctx.emitter;
-    const [hat, , inverse] = standardised(ctx, x!, attrs.eps) as [string, string, string];
-    const mean = (y: string): string => e.op("ReduceMean", [y, e.ints([ctx.shape(x!).length - 1])], { keepdims: 1 });
-    const dx = ctx.get(dy!);
+    const [hat, , inverse] = standardised(ctx, x, attrs.eps) as [string, string, string];
+    const mean = (y: string): string => e.op("ReduceMean", [y, e.ints([ctx.shape(x).length - 1])], { keepdims: 1 });
+    const dx = ctx.get(dy);
     const dot = mean(e.op("Mul", [dx, hat]));
-    ctx.set(out[0]!, e.op("Mul", [e.op("Sub", [e.op("Sub", [dx, mean(dx)]), e.op("Mul", [hat, dot])]), inverse]));
+    ctx.set(out[0], e.op("Mul", [e.op("Sub", [e.op("Sub", [dx, mean(dx)]), e.op("Mul", [hat, dot])]), inverse]));
   },
   swiglu: elementwise((ctx, [gate, up]) => [swigluOf(ctx, gate!, up!)]),
   swigluGrad: elementwise((ctx, [gate, up, dh]) => {

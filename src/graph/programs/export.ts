@@ -5,7 +5,7 @@ import { buildDecoder } from "../nn/decoder.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { logitsOf, trainProgram, type ParamInfo } from "./programs.js";
 
-export interface ExportShape {
+interface ExportShape {
   /** B */
   readonly batch: number;
   /** S */

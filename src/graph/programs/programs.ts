@@ -71,7 +71,7 @@ export interface LogitsProgram {
 }
 
 /** `batch`: sequences per micro-batch. */
-export interface TrainShape extends BatchShape {
+interface TrainShape extends BatchShape {
   /** Coefficient of the load-balancing loss. */
   readonly auxCoef: number;
   /** Coefficient of the router z-loss. */
@@ -127,7 +127,7 @@ function buildLosses(spec: DecoderSpec, shape: BatchShape, routing = plainRoutin
   const balanced = (): ValueId =>
     routing.balance === "model"
       ? balanceLoss(b, routers)
-      : layerBalanceLoss(b, routers, { pieces: routing.balance === "sequence" ? shape.batch : 1, elsewhere });
+      : layerBalanceLoss(b, routers, { blocks: routing.balance === "sequence" ? shape.batch : 1, elsewhere });
   // Without a loss in it, a network needs no balance that its layers cannot share.
   const balance = moe && (routing.balance !== "model" || sharesBalance(spec)) ? balanced() : null;
   const z = moe ? routerZLoss(b, routers) : null;

@@ -3,7 +3,7 @@ import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { TrainingRouting } from "../nn/decoder.js";
 
 /** What the shares of the load-balancing loss are taken over; see `docs/training.md`. */
-export type BalanceOver = "model" | "layer" | "sequence" | "global" | "running";
+type BalanceOver = "model" | "layer" | "sequence" | "global" | "running";
 
 export interface RoutingSettings extends TrainingRouting {
   readonly balance: BalanceOver;

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
-import { turnable } from "../../../src/graph/onnx/lower.js";
+import { transposable } from "../../../src/graph/onnx/lower.js";
 import { graphCache } from "../../../src/engine/onnxruntime/graph-cache.js";
 import { openSession, shapedTensor, type Session } from "../../../src/engine/onnxruntime/session.js";
 import { plainAttention, plainRope } from "../../../src/model/decoder/plain.js";
@@ -123,10 +123,10 @@ it("lowers anew what is damaged", async () => {
   expect(await readFile(path)).toEqual(good);
 });
 
-it("tells graphs apart by what they hold, and by what is turned", async () => {
+it("tells graphs apart by what they hold, and by what is transposed", async () => {
   await (await open()).close();
-  const weight = turnable(program.graph).values().next().value!;
-  await (await openSession(program.graph, { threads: 1, turned: new Set([weight]) })).close();
+  const weight = transposable(program.graph).values().next().value!;
+  await (await openSession(program.graph, { threads: 1, transposed: new Set([weight]) })).close();
   const other = trainProgram(moe(64), { batch: 2, sequence: 16, auxCoef: 0.02, zCoef: 0.001 });
   await (await openSession(other.graph, { threads: 1 })).close();
   expect(await readdir(folder)).toHaveLength(3);

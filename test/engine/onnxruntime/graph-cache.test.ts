@@ -30,8 +30,8 @@ describe("where lowered graphs are kept", () => {
     const names = [
       graphKey([graph(1), {}]),
       graphKey([graph(2), {}]),
-      graphKey([graph(1), { turned: new Set([1]) }]),
-      graphKey([graph(1), { turned: new Set([0]) }]),
+      graphKey([graph(1), { transposed: new Set([1]) }]),
+      graphKey([graph(1), { transposed: new Set([0]) }]),
     ];
     expect(new Set(names).size).toBe(4);
     expect(graphKey([graph(1), {}])).toBe(names[0]);

@@ -5,7 +5,8 @@ import { gradRules } from "../../../src/graph/grad/rules.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
 import type { Graph, Prim, ValueId } from "../../../src/graph/ir/ir.js";
 import { prune, verify } from "../../../src/graph/ir/passes.js";
-import { evaluate, type Tensor } from "../../../src/graph/ir/reference.js";
+import { evaluate } from "../../../src/graph/ir/reference.js";
+import type { Tensor } from "../../../src/graph/ir/reference-values.js";
 import { randomStream } from "../../../src/base/random.js";
 import { makeCase } from "../ir/cases.js";
 

@@ -129,7 +129,7 @@ function attentionCase(c: CaseBuilder, prim: "attention" | "attentionGrad"): rea
   const v = c.normal(rows, kvHeads * valueDim);
   const softcap = c.flag() ? null : 1.5;
   const sinks = c.flag();
-  const documents = c.flag();
+  const segmentIds = c.flag();
   const attrs = {
     batch,
     sequence,
@@ -141,21 +141,21 @@ function attentionCase(c: CaseBuilder, prim: "attention" | "attentionGrad"): rea
     window,
     softcap,
     sinks,
-    documents,
+    segmentIds,
   };
   const inputs = [
     q,
     k,
     v,
     ...(sinks ? [c.normal(kvHeads * group)] : []),
-    ...(documents ? [documentsOf(c, batch, sequence)] : []),
+    ...(segmentIds ? [segmentIdsOf(c, batch, sequence)] : []),
   ];
   if (prim === "attention") return c.b.apply("attention", inputs, attrs);
   return c.b.apply("attentionGrad", [...inputs, c.normal(rows, kvHeads * group * valueDim)], attrs);
 }
 
 /** Documents of random lengths in each row. */
-function documentsOf(c: CaseBuilder, batch: number, sequence: number): ValueId {
+function segmentIdsOf(c: CaseBuilder, batch: number, sequence: number): ValueId {
   const starts = Array.from({ length: batch * sequence }, (_, i) => (i % sequence === 0 ? -1 : c.pick(0, 1)));
   let document = 0;
   return c.ints(
@@ -318,13 +318,13 @@ export const cases: { readonly [P in Prim]: Make } = {
     ];
   },
   embedding: (c) => [c.b.op("embedding", [c.normal(3, c.size()), c.randomInts(0, 2, c.pick(1, 7))], {})],
-  documents: (c) => {
+  segmentIds: (c) => {
     const [batch, sequence] = [c.size(), c.size()];
-    return [c.b.op("documents", [c.randomInts(0, 3, batch * sequence)], { batch, sequence, end: 2 })];
+    return [c.b.op("segmentIds", [c.randomInts(0, 3, batch * sequence)], { batch, sequence, end: 2 })];
   },
-  documentPositions: (c) => {
+  segmentPositions: (c) => {
     const [batch, sequence] = [c.size(), c.size()];
-    return [c.b.op("documentPositions", [documentsOf(c, batch, sequence)], { batch, sequence })];
+    return [c.b.op("segmentPositions", [segmentIdsOf(c, batch, sequence)], { batch, sequence })];
   },
   embeddingGrad: (c) => {
     const tokens = c.pick(1, 7);
@@ -418,10 +418,10 @@ export const cases: { readonly [P in Prim]: Make } = {
     ];
   },
   expertCounts: (c) => {
-    const [pieces, size, experts] = [c.pick(1, 3), c.pick(1, 3), c.pick(2, 4)];
+    const [blocks, size, experts] = [c.pick(1, 3), c.pick(1, 3), c.pick(2, 4)];
     const k = c.pick(1, experts);
     return [
-      c.b.op("expertCounts", [c.ints(choices(c, pieces * size, experts, k), pieces * size, k)], { experts, pieces }),
+      c.b.op("expertCounts", [c.ints(choices(c, blocks * size, experts, k), blocks * size, k)], { experts, blocks }),
     ];
   },
   expertSort: (c) => {
@@ -436,15 +436,15 @@ export const cases: { readonly [P in Prim]: Make } = {
     const { order, inverse, k, tokens } = routed(c);
     return [c.b.op("combine", [c.normal(tokens * k, c.size()), order, inverse], { k })];
   },
-  weigh: (c) => {
+  scaleRows: (c) => {
     const { order, inverse, k, tokens } = routed(c);
-    return [c.b.op("weigh", [c.normal(tokens * k, c.size()), c.normal(tokens, k), order, inverse], {})];
+    return [c.b.op("scaleRows", [c.normal(tokens * k, c.size()), c.normal(tokens, k), order, inverse], {})];
   },
-  weighGrad: (c) => {
+  scaleRowsGrad: (c) => {
     const { order, inverse, k, tokens } = routed(c);
     const width = c.size();
     return c.b.apply(
-      "weighGrad",
+      "scaleRowsGrad",
       [c.normal(tokens * k, width), c.normal(tokens, k), order, inverse, c.normal(tokens * k, width)],
       {},
     );

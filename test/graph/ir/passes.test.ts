@@ -55,6 +55,9 @@ const spec: DecoderSpec = {
   auxLossCoef: 0.01,
 };
 
+/** A node of the graph with some of it replaced by what no builder would make. */
+const malformed = (graph: Graph, index: number, by: object): Node => ({ ...graph.nodes[index], ...by }) as Node;
+
 describe("verify", () => {
   it("accepts what the builder builds", () => {
     expect(() => verify(small().graph)).not.toThrow();
@@ -68,7 +71,7 @@ describe("verify", () => {
     ],
     [
       "use of a value nobody defines",
-      ({ graph, s }) => ({ ...graph, nodes: [{ ...graph.nodes[1]!, in: [s, 99] }] }),
+      ({ graph, s }) => ({ ...graph, nodes: [malformed(graph, 1, { in: [s, 99] })] }),
       "node 0 (matmul): reads %2 before",
     ],
     [
@@ -78,7 +81,7 @@ describe("verify", () => {
     ],
     [
       "an input defined again",
-      ({ graph, x }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [x] }, ...graph.nodes] }),
+      ({ graph, x }) => ({ ...graph, nodes: [malformed(graph, 0, { out: [x] }), ...graph.nodes] }),
       "%0 is defined twice",
     ],
     [
@@ -93,12 +96,12 @@ describe("verify", () => {
     ],
     [
       "too few outputs of a node",
-      ({ graph }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [] }] }),
+      ({ graph }) => ({ ...graph, nodes: [malformed(graph, 0, { out: [] })] }),
       "node 0 (sigmoid): 0 outputs, the rule gives 1",
     ],
     [
       "an output without a type",
-      ({ graph }) => ({ ...graph, nodes: [{ ...graph.nodes[0]!, out: [42] }] }),
+      ({ graph }) => ({ ...graph, nodes: [malformed(graph, 0, { out: [42] })] }),
       "output %42 has no type",
     ],
     [
@@ -183,7 +186,7 @@ describe("shape errors name the primitive and the sizes", () => {
     ],
     [
       "routeTopK",
-      () => b.op("routeTopK", [m23], { k: 4, rule: routeRule(softmaxRouter("softmax-topk")) }),
+      () => b.apply("routeTopK", [m23], { k: 4, rule: routeRule(softmaxRouter("softmax-topk")) }),
       "routeTopK: top-4 of 3 experts",
     ],
     [
@@ -283,7 +286,7 @@ it("prints an attention and mixture-of-experts block", () => {
     %36: f32[3,3] = groupedMatmul(%35, %34, %layers.0.experts.0.gate, %layers.0.experts.1.gate) {transB}
     %37: f32[3,3] = groupedMatmul(%35, %34, %layers.0.experts.0.up, %layers.0.experts.1.up) {transB}
     %38: f32[3,3] = swiglu(%36, %37)
-    %39: f32[3,3] = weigh(%38, %30, %32, %33)
+    %39: f32[3,3] = scaleRows(%38, %30, %32, %33)
     %40: f32[3,4] = groupedMatmul(%39, %34, %layers.0.experts.0.down, %layers.0.experts.1.down) {transB}
     %41: f32[3,4] = combine(%40, %32, %33) {k=1}
     %42: f32[3,4] = add(%27, %41)

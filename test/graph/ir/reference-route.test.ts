@@ -214,13 +214,13 @@ describe("capacity", () => {
   });
 });
 
-it("counts choices in pieces, and dropped ones nowhere", () => {
+it("counts choices in blocks, and dropped ones nowhere", () => {
   const [whole, halves] = run(
     (b) => {
       const chosen = b.input("c", "int", [4, 2]);
       return [
-        b.op("expertCounts", [chosen], { experts: 3, pieces: 1 }),
-        b.op("expertCounts", [chosen], { experts: 3, pieces: 2 }),
+        b.op("expertCounts", [chosen], { experts: 3, blocks: 1 }),
+        b.op("expertCounts", [chosen], { experts: 3, blocks: 2 }),
       ];
     },
     [[0, 1, 0, 2, 3, 1, 0, 1]],

@@ -133,7 +133,7 @@ describe("load balancing layer by layer", () => {
         ]
       : [];
     const [, chosen] = b.apply("routeTopK", [logits, ...correction], { k, rule }) as [ValueId, ValueId];
-    const counts = b.reshape(b.op("expertCounts", [chosen], { experts, pieces: 1 }), [experts]);
+    const counts = b.reshape(b.op("expertCounts", [chosen], { experts, blocks: 1 }), [experts]);
     return { layer: 0, experts, topK: k, rule, logits, chosen, counts, kept: null, jitter: null };
   }
 
@@ -157,7 +157,7 @@ describe("load balancing layer by layer", () => {
       }));
       const losses = routers.map((router, micro) =>
         layerBalanceLoss(b, [router], {
-          pieces: over === "sequence" ? batch : 1,
+          blocks: over === "sequence" ? batch : 1,
           elsewhere: over === "running" ? [before[micro]!] : undefined,
         }),
       );
@@ -219,7 +219,7 @@ describe("load balancing layer by layer", () => {
       const b = new GraphBuilder();
       const router = routerOn(b, "a", [tokens, 4], 1, ruleOf("softmax"));
       const row = [3, 0, 0, 0];
-      const [loss] = evaluate(b.finish([layerBalanceLoss(b, [router], { pieces: tokens })]), [
+      const [loss] = evaluate(b.finish([layerBalanceLoss(b, [router], { blocks: tokens })]), [
         Float64Array.from(Array.from({ length: tokens }, () => row).flat()),
       ]);
       expect(loss!.data[0]).toBeCloseTo(4 * softmax(row)[0]!, 12);

@@ -79,7 +79,7 @@ function moeLayer({ tokens, hidden, inner, experts, k, order, capacity, sinkhorn
   const grouped = (input: ValueId, w: ValueId[]): ValueId =>
     b.op("groupedMatmul", [input, counts, ...w], { transB: true });
   const outputs = grouped(b.op("swiglu", [grouped(rows, gate), grouped(rows, up)], {}), down);
-  const out = b.op("combine", [b.op("weigh", [outputs, kept, sorted, inverse], {}), sorted, inverse], { k });
+  const out = b.op("combine", [b.op("scaleRows", [outputs, kept, sorted, inverse], {}), sorted, inverse], { k });
   const loss = b.op("reduceSum", [b.mul(out, mix)], { axes: [0, 1], keepDims: false });
   const gradients = backward(b, loss, [logits, x, ...gate, ...up, ...down]);
   return prune(b.finish([out, chosen, counts, ...gradients]));

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
 import type { ValueId } from "../../../src/graph/ir/ir.js";
-import { lower, turnable } from "../../../src/graph/onnx/lower.js";
+import { lower, transposable } from "../../../src/graph/onnx/lower.js";
 import { nodesOf } from "../../support/onnx.js";
 
 /** Operators of a graph in order, with the names that they give. */
@@ -10,7 +10,7 @@ function ops(build: (b: GraphBuilder, x: ValueId, w: ValueId) => ValueId[], turn
   const x = b.input("x", "f32", [3, 4]);
   const w = b.input("w", "f32", [5, 4]);
   const graph = b.finish(build(b, x, w));
-  return nodesOf(lower(graph, { turned: turn ? turnable(graph) : undefined }).bytes).map(
+  return nodesOf(lower(graph, { transposed: turn ? transposable(graph) : undefined }).bytes).map(
     ({ op, outputs }) => `${op} ${outputs.join()}`,
   );
 }
@@ -81,7 +81,7 @@ describe("a product of matrices with something added", () => {
     ).toEqual(["FusedMatMul", "Add"]);
   });
 
-  it("reads a turned weight as it comes", () => {
+  it("reads a transposed weight as it comes", () => {
     expect(ops((b, x, w) => [b.add(linear(b, x, w), b.input("c", "f32", [5]))], true)).toEqual(["Gemm o0"]);
   });
 });

@@ -49,9 +49,9 @@ describe("documents that are kept apart", () => {
     const spec = runOptions("unused").spec;
     const apart = trainProgram(spec, { batch: 2, sequence: 8, auxCoef: 0, zCoef: 0, documentEnd: END });
     for (const { graph } of [apart, apart.evaluation]) {
-      expect(graph.nodes.filter(({ prim }) => prim === "documents").length).toBe(1);
+      expect(graph.nodes.filter(({ prim }) => prim === "segmentIds").length).toBe(1);
       for (const node of graph.nodes)
-        if (node.prim === "attention" || node.prim === "attentionGrad") expect(node.attrs.documents).toBe(true);
+        if (node.prim === "attention" || node.prim === "attentionGrad") expect(node.attrs.segmentIds).toBe(true);
     }
   });
 
@@ -64,7 +64,7 @@ describe("documents that are kept apart", () => {
     expect(losses(apart.metrics)).not.toEqual(losses(joined.metrics));
     expect(apart.metrics.evals[0]!.loss).not.toBe(joined.metrics.evals[0]!.loss);
     await expect(finish({ ...options, block: { ...block, resetAttention: undefined } })).rejects.toThrow(
-      "training.resetAttention is gone (was true)",
+      "training.resetAttention is gone",
     );
     expect((await remains(dir)).metrics).toBeDefined();
   });

@@ -1,7 +1,7 @@
 /** Gradients of weights: products over the rows that two tall matrices have in common. */
 import type { Lowering } from "./context.js";
 
-export interface Tall {
+export interface Factor {
   readonly name: string;
   readonly width: number;
 }
@@ -15,15 +15,15 @@ const MANY_ROWS = 1024;
  * a, or b and then the result, whichever moves fewer elements. `readers`: how many such products have b as a factor;
  * they share its transposition.
  */
-export function tallProduct(ctx: Lowering, a: Tall, b: Tall, rows: number, readers = 1): string {
+export function weightGradientProduct(ctx: Lowering, a: Factor, b: Factor, rows: number, readers = 1): string {
   const e = ctx.emitter;
   if (rows < MANY_ROWS) return e.matmul(a.name, b.name, { transA: true });
-  const [turnA, turnB] = [rows * a.width, (rows * b.width) / readers + a.width * b.width];
-  if (turnA <= turnB) return e.matmul(transposed(ctx, a.name), b.name);
-  return transposed(ctx, e.matmul(transposed(ctx, b.name), a.name));
+  const [transposeA, transposeB] = [rows * a.width, (rows * b.width) / readers + a.width * b.width];
+  if (transposeA <= transposeB) return e.matmul(transpose(ctx, a.name), b.name);
+  return transpose(ctx, e.matmul(transpose(ctx, b.name), a.name));
 }
 
 /** Of two axes. */
-export function transposed(ctx: Lowering, name: string): string {
-  return ctx.remember(`transposed ${name}`, () => [ctx.emitter.op("Transpose", [name], { perm: [1, 0] })])[0]!;
+export function transpose(ctx: Lowering, name: string): string {
+  return ctx.remember(`transposed ${name}`, () => ctx.emitter.op("Transpose", [name], { perm: [1, 0] }));
 }

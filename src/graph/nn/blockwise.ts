@@ -20,35 +20,35 @@ import {
   type NetContext,
 } from "./decoder.js";
 
-export interface DecoderPart {
+export interface DecoderBlock {
   /** Inputs: the activations, then the parameters. */
   readonly graph: Graph;
   /** Keys of the parameters, in the order of their inputs. */
   readonly params: readonly string[];
 }
 
-export interface DecoderParts {
+interface BlockwiseDecoder {
   /** ids [N] -> residual stream [N, H] */
-  embedding(shape: BatchShape): DecoderPart;
+  embedding(shape: BatchShape): DecoderBlock;
   /** x [N, H] -> x plus what attention adds [N, H] */
-  attention(layer: number, shape: BatchShape): DecoderPart;
+  attention(layer: number, shape: BatchShape): DecoderBlock;
   /** x [N, H] -> what the FFN adds, its norms and factors included [N, H]. */
-  ffn(layer: number, rows: number): DecoderPart;
+  ffn(layer: number, rows: number): DecoderBlock;
   /** x [N, H] -> what the FFN and its router read [N, H] */
-  ffnInput(layer: number, rows: number): DecoderPart;
+  ffnInput(layer: number, rows: number): DecoderBlock;
   /** x [N, H] -> what the head reads [N, H] */
-  final(rows: number): DecoderPart;
+  final(rows: number): DecoderBlock;
   /** (hidden [N, H], rows of the head [C, H]) -> logits [N, C]; the head's rows are given as an activation. */
-  head(rows: number, columns: number): DecoderPart;
+  head(rows: number, columns: number): DecoderBlock;
 }
 
-export function decoderParts(spec: DecoderSpec): DecoderParts {
+export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
   const slots = new Map(slotsOf(spec).map((slot) => [slot.key, slot]));
   const part = (
     shape: BatchShape,
     inputs: readonly (readonly [string, DType, readonly number[]])[],
     build: (ctx: NetContext, inputs: readonly ValueId[]) => ValueId,
-  ): DecoderPart => {
+  ): DecoderBlock => {
     const b = new GraphBuilder();
     const given = inputs.map(([name, dtype, size]) => b.input(name, dtype, size));
     const params = new Map<string, ValueId>();
