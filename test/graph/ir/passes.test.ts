@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { backward } from "../../../src/graph/grad/backward.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
-import type { Graph, Value, ValueId } from "../../../src/graph/ir/ir.js";
+import type { Graph, Node, Value, ValueId } from "../../../src/graph/ir/ir.js";
 import { print, prune, verify } from "../../../src/graph/ir/passes.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { logitsProgram, lossProgram } from "../../../src/graph/programs/programs.js";
