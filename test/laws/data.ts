@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { randomStream } from "../../src/base/random.js";
 import { lawById } from "../../src/laws/fitting/catalogue.js";
+import { lossFunctions, type LossFunction } from "../../src/laws/forms/evaluate.js";
 import { publishedById } from "../../src/laws/forms/published.js";
 import { placesOf, predict, type Law, type Params, type Places, type Points } from "../../src/laws/forms/types.js";
 
@@ -13,6 +14,11 @@ export const haveData = existsSync(folder);
 export const dataFile = (...names: readonly string[]): string => folder + names.join("/");
 
 export const law = (id: string): Law => lawById(id)!;
+
+/** The law with these parameters as a function of the named columns, in their order. */
+export function lossFunction(of: Law, params: Params, names: readonly string[], group?: string): LossFunction {
+  return lossFunctions(of, names, group)(params);
+}
 
 export const spaced = (low: number, high: number, steps: number): number[] =>
   Array.from({ length: steps }, (_, i) => low * (high / low) ** (i / (steps - 1)));

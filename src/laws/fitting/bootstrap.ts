@@ -8,7 +8,7 @@ import { quantile } from "./distributions.js";
 import { fitFrom, type Problem } from "../solvers/local-fit.js";
 import type { BoundLaw, Points } from "../forms/types.js";
 
-export interface BootstrapOptions {
+interface BootstrapOptions {
   readonly seed: number;
   /** Draws `from` (inclusive) to `to` (exclusive). */
   readonly from: number;

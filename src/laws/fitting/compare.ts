@@ -6,7 +6,7 @@ import { logLikelihood } from "./distributions.js";
 import { fitLaw, type Fit, type FitOptions } from "./fit.js";
 import { predict, type Law, type Places, type Points } from "../forms/types.js";
 
-export interface HeldOut {
+interface HeldOut {
   /** Points left out: those of the largest scales. */
   readonly n: number;
   readonly fitted: number;
@@ -67,7 +67,7 @@ export function qualityOf({ residuals }: Fit, { loss, n }: Points): Quality {
 }
 
 /** Size times all tokens where there are both, else the size: what grows with the compute of a run. */
-export function scaleOf({ n, columns }: Places): Float64Array {
+function scaleOf({ n, columns }: Places): Float64Array {
   const { N, D, D1, D2 } = columns;
   return Float64Array.from({ length: n }, (_, i) => {
     const tokens = (D?.[i] ?? 0) || (D1?.[i] ?? 0) + (D2?.[i] ?? 0);
@@ -75,7 +75,7 @@ export function scaleOf({ n, columns }: Places): Float64Array {
   });
 }
 
-export const heldOutShare = 0.2;
+const heldOutShare = 0.2;
 
 /**
  * Fits the smaller scales and predicts the largest: the question a law is asked, which random folds do not ask. Points

@@ -10,7 +10,7 @@
 import { quantile, studentQuantile } from "./distributions.js";
 import type { Loss } from "../solvers/loss.js";
 
-export interface Deviance {
+interface Deviance {
   /** Where an interval of the level ends. */
   readonly threshold: number;
   /** Deviance of a fit with this unscaled objective; never negative. */

@@ -9,7 +9,7 @@ import { paramsOf, type BoundLaw, type Law, type Params, type Points } from "../
  * `converged`: a stopping rule was met inside the bounds. `at-bound`: it was met with a parameter on a bound, which the
  * data therefore do not identify. `iteration-limit`: neither; the numbers are the best seen, not an optimum.
  */
-export type FitStatus = "converged" | "at-bound" | "iteration-limit";
+type FitStatus = "converged" | "at-bound" | "iteration-limit";
 
 export type StartMethod = "projection" | "grid";
 
@@ -42,7 +42,7 @@ export interface Fit {
   readonly residuals: Float64Array;
 }
 
-export const defaultLoss: Loss = { name: "huber", delta: defaultDelta };
+const defaultLoss: Loss = { name: "huber", delta: defaultDelta };
 
 /** Local fits tried from variable projection. */
 export const projectedStarts = 8;

@@ -13,7 +13,7 @@ import { fitFrom, type LocalFit, type Problem } from "../solvers/local-fit.js";
 import { Objective } from "../solvers/objective.js";
 import type { Functional, Places } from "../forms/types.js";
 
-export interface ProfilePoint {
+interface ProfilePoint {
   readonly value: number;
   readonly deviance: number;
 }
@@ -31,7 +31,7 @@ export interface Profile {
   readonly threshold: number;
 }
 
-export interface ProfileOptions {
+interface ProfileOptions {
   readonly level: number;
   /** Fits per side. */
   readonly limit?: number;
@@ -191,7 +191,7 @@ export function profilePrediction(fit: Fit, problem: Problem, place: Places, opt
   return mapped(profile(fit, problem, logPrediction(fit, place), options), Math.exp);
 }
 
-export function logPrediction(fit: Fit, place: Places): Functional {
+function logPrediction(fit: Fit, place: Places): Functional {
   const evaluator = fit.bound.at(place);
   const out = new Float64Array(evaluator.n);
   const jacobian = new Float64Array(evaluator.n * fit.bound.p);

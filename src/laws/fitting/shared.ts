@@ -19,7 +19,7 @@ export interface Group {
  * Parameters of group g are named g.NAME, those in `shared` keep their names. Shared parameters must be constants of
  * every law.
  */
-export function sharedLaw(
+function sharedLaw(
   id: string,
   title: string,
   groups: readonly Group[],

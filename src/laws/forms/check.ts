@@ -4,7 +4,7 @@ import { inputError } from "../../base/errors.js";
 import { compact, significant } from "../../base/format.js";
 import type { Law, Points } from "./types.js";
 
-export interface CheckOptions {
+interface CheckOptions {
   /** File or other origin, for errors. */
   readonly where?: string;
   /** What point i is called, such as its line in the file; "point 1" and so on where left out. */

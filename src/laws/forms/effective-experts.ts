@@ -2,7 +2,7 @@
  * Saturating number of experts (Clark et al. 2022, arXiv 2202.01169, section 4): 1 / Ehat = 1 / (E - 1 + 1 / (1/Es -
  * 1/Em)) + 1 / Em. One expert counts as Es, infinitely many as Em.
  */
-export interface EffectiveExperts {
+interface EffectiveExperts {
   readonly logEhat: number;
   /** d ln Ehat / d ln Es and d ln Ehat / d ln Em. */
   readonly dLogStart: number;

@@ -65,7 +65,3 @@ export function lossFunctions(law: Law, names: readonly string[], group?: string
     };
   };
 }
-
-export function lossFunction(law: Law, params: Params, names: readonly string[], group?: string): LossFunction {
-  return lossFunctions(law, names, group)(params);
-}

@@ -198,7 +198,7 @@ export function valueOf(
 }
 
 /** A value with its derivatives; an evaluator reuses its own. */
-export interface Dual {
+interface Dual {
   value: number;
   readonly slopes: Float64Array;
 }

@@ -3,7 +3,7 @@ import { meanOf } from "../../base/mean.js";
 import { finishStarts } from "./starts.js";
 import type { BoundLaw, Evaluator, Functional, Law, Places, Points } from "./types.js";
 
-export interface GeneralLaw extends Omit<Law, "bind"> {
+interface GeneralLaw extends Omit<Law, "bind"> {
   /** What the internal parameters are centred on. */
   center(points: Points): readonly number[];
   /** ln L at one place and its derivatives with respect to the internal parameters, written into `slopes`. */
@@ -97,7 +97,7 @@ function bindGeneral(law: Law, definition: GeneralLaw, points: Points): BoundLaw
 }
 
 /** Gradient by central differences: internal parameters are of order one, so one step size suits all. */
-export function numericFunctional(value: (theta: Float64Array) => number): Functional {
+function numericFunctional(value: (theta: Float64Array) => number): Functional {
   const step = 1e-5;
   return {
     at(theta, gradient) {

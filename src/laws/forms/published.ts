@@ -4,7 +4,7 @@
  */
 import type { Params } from "./types.js";
 
-export interface PublishedCoefficients {
+interface PublishedCoefficients {
   readonly id: string;
   /** A law of the catalogue. */
   readonly law: string;

@@ -21,7 +21,7 @@ export function finishStarts(starts: readonly Float64Array[], { lower, upper }: 
   );
 }
 
-export interface Projection {
+interface Projection {
   readonly n: number;
   readonly p: number;
   readonly loss: Float64Array;

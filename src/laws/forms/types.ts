@@ -14,7 +14,7 @@ export interface Column {
  * `coefficient`: positive, fitted as its logarithm. `constant`: positive, does not depend on any column (irreducible
  * loss). `exponent`: a power, any sign that its bounds allow. `shape`: anything else.
  */
-export type ParameterRole = "coefficient" | "constant" | "exponent" | "shape";
+type ParameterRole = "coefficient" | "constant" | "exponent" | "shape";
 
 export interface Parameter {
   readonly name: string;

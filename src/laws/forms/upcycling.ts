@@ -7,8 +7,8 @@ import type { Column, Law, Parameter } from "./types.js";
 import { irreducible } from "./chinchilla.js";
 
 const columnN: Column = { name: "N", meaning: "parameters of the dense parent", unit: "parameters" };
-export const columnD1: Column = { name: "D1", meaning: "tokens the dense parent had seen", unit: "tokens" };
-export const columnD2: Column = {
+const columnD1: Column = { name: "D1", meaning: "tokens the dense parent had seen", unit: "tokens" };
+const columnD2: Column = {
   name: "D2",
   meaning: "tokens the upcycled model was trained on since",
   unit: "tokens",

@@ -24,7 +24,7 @@ export interface ArmLaw {
  * Why the numbers are not exact. `rounding`: printed digits, half a unit in the last place by parameter. `draws`:
  * natural parameters of bootstrap draws. `none`: not known.
  */
-export type Uncertainty =
+type Uncertainty =
   | { readonly kind: "rounding"; readonly half: Readonly<Record<ArmKind, Params>> }
   | { readonly kind: "draws"; readonly draws: Readonly<Record<ArmKind, Readonly<Record<string, readonly number[]>>>> }
   | { readonly kind: "none" };
@@ -147,7 +147,7 @@ export function curveDraws({ arms, uncertainty }: Coefficients, count: number, s
   }
 }
 
-export function mapArms<T>(make: (kind: ArmKind) => T): Record<ArmKind, T> {
+function mapArms<T>(make: (kind: ArmKind) => T): Record<ArmKind, T> {
   return { dense: make("dense"), scratch: make("scratch"), upcycled: make("upcycled") };
 }
 

@@ -14,7 +14,7 @@
 import type { Curves } from "./coefficients.js";
 
 /** Tokens at which the sign changes: `behind` upcycled falls behind, `ahead` it overtakes. */
-export interface Crossing {
+interface Crossing {
   readonly tokens: number;
   readonly to: "behind" | "ahead";
 }
@@ -68,7 +68,7 @@ function root(lead: (tokens: number) => number, low: number, high: number, atLow
   return Math.exp((a + b) / 2);
 }
 
-export interface CatchUpOptions {
+interface CatchUpOptions {
   readonly size: number;
   /** D1. */
   readonly seen: number;

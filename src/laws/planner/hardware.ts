@@ -4,7 +4,7 @@
  */
 
 /** One row of the table, in the units of data sheets. */
-export interface GpuRow {
+interface GpuRow {
   readonly title: string;
   /** Dense (no sparsity) TFLOP/s by number format. */
   readonly peakTflops: Readonly<Record<string, number>>;

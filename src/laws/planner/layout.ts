@@ -24,7 +24,7 @@ import { stepSeconds } from "./speed.js";
 /** CUDA context, communication buffers and workspace, and a part of the memory for fragmentation. Ours. */
 export const reserved = (memory: number): number => 3e9 + 0.04 * memory;
 /** Tokens of the busiest expert-parallel rank over the mean, for memory. Ours. */
-export const busiestRank = 1.25;
+const busiestRank = 1.25;
 /** Context parallelism below this does not pay. */
 const contextFrom = 8192;
 

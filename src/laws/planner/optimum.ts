@@ -55,16 +55,6 @@ export function bestShare(
   return { share, loss: loss(share), scratch: curves.scratch(size, total) };
 }
 
-/** The dense law's best size and tokens for a compute of 6 N D. */
-export function denseOptimal(
-  curves: Curves,
-  compute: number,
-): { readonly size: number; readonly tokens: number; readonly loss: number } {
-  const of = (logSize: number): number => curves.dense(Math.exp(logSize), compute / (6 * Math.exp(logSize)));
-  const size = lowestOf(of, Math.log(1e5), Math.log(1e14), Math.exp);
-  return { size, tokens: compute / (6 * size), loss: of(Math.log(size)) };
-}
-
 /** Argument of the minimum of a function with one: a coarse scan, then golden sections. */
 function lowestOf(f: (x: number) => number, low: number, high: number, out: (x: number) => number): number {
   const count = 64;

@@ -4,7 +4,7 @@ import { affordable, lossOf, type ArmId } from "./arms.js";
 import type { Curves } from "./coefficients.js";
 import type { PlanContext, PlanResults } from "./plan-types.js";
 
-export interface VariedOutcome {
+interface VariedOutcome {
   readonly label: string;
   readonly best: ArmId;
   /** Loss of the dense model trained on, less that of the best upcycled one: positive is a gain. */

@@ -14,7 +14,7 @@ import {
 } from "../../model/decoder/types.js";
 import { checkSource, type RecipeShape } from "../../surgery/planning/recipe.js";
 
-export interface ShapeNumbers {
+interface ShapeNumbers {
   readonly hidden: number;
   readonly layers: number;
   readonly heads: number;
@@ -77,7 +77,7 @@ export function shapeSpec(shape: ShapeNumbers): DecoderSpec {
   };
 }
 
-export interface Preset {
+interface Preset {
   readonly id: string;
   readonly shape: ShapeNumbers;
   /** Pre-training tokens as its makers state them; null: not stated. */

@@ -28,7 +28,7 @@ export function batchFor(tokens: number): number {
   return Math.min(most, Math.max(2 ** 16, 2 ** Math.floor(Math.log2(Math.max(1, tokens) / 2000))));
 }
 
-export interface AdviceRequest {
+interface AdviceRequest {
   readonly size: number;
   readonly tokens: number | null;
   readonly batch: number;

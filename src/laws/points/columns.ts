@@ -3,7 +3,7 @@ import { inputError } from "../../base/errors.js";
 import { forbiddenHint, isForbiddenName } from "../forms/expression-law.js";
 import { compileExpression, namesIn, parseExpression, type Expression } from "../forms/expression.js";
 
-export interface ColumnSource {
+interface ColumnSource {
   /** Of the law, or `loss`. */
   readonly name: string;
   /** As written by the user, or the header found. */

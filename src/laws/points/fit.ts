@@ -42,7 +42,7 @@ export interface PredictAt {
   readonly group?: string;
 }
 
-export interface Prediction {
+interface Prediction {
   readonly at: Readonly<Record<string, number>>;
   readonly group: string | null;
   readonly loss: number;

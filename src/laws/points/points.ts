@@ -48,7 +48,7 @@ export async function readPoints(path: string, law: Law, options: ReadOptions): 
   return pointsFrom(table, inputName(path), law, options);
 }
 
-export function pointsFrom(
+function pointsFrom(
   { headers, rows, lines }: Table,
   path: string,
   law: Law,

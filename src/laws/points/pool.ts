@@ -4,7 +4,7 @@ import { limitError, moduleArguments, threadsThatFit } from "../../files/io/limi
 import { openRunner, type FitTask, type Job, type JobResult } from "./jobs.js";
 import type { FitWorkerReply, FitWorkerRequest } from "./worker.js";
 
-export interface Pool {
+interface Pool {
   /** Results in the order of the jobs. */
   run<J extends Job>(jobs: readonly J[], progress?: (done: number) => void): Promise<JobResult<J>[]>;
   close(): Promise<void>;

@@ -52,7 +52,7 @@ export interface Chart {
   readonly level: number | null;
 }
 
-export interface ChartSeries {
+interface ChartSeries {
   readonly label: string;
   readonly tone: number;
   readonly kind: "dots" | "line" | "cloud" | "mark";

@@ -5,7 +5,7 @@
  */
 import type { ArmResult } from "../../model/results/result.js";
 
-export interface Tone {
+interface Tone {
   readonly light: string;
   readonly dark: string;
 }

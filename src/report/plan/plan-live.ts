@@ -9,8 +9,8 @@ import type { PlanRequest } from "../../laws/planner/plan-types.js";
 import { shapeOfSize, shapeSpec } from "../../laws/planner/shape.js";
 import { planChart, planSections, type PlanChart, type PlanSections } from "./plan-view.js";
 
-export const controlKeys = ["size", "seen", "tokens", "expansion", "granularity", "topK", "price", "gpus"] as const;
-export type ControlKey = (typeof controlKeys)[number];
+const controlKeys = ["size", "seen", "tokens", "expansion", "granularity", "topK", "price", "gpus"] as const;
+type ControlKey = (typeof controlKeys)[number];
 /** What sliders were moved to. */
 export type Changes = { readonly [K in ControlKey]?: number };
 

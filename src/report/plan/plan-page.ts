@@ -8,12 +8,12 @@ import { planScript } from "./plan-script.js";
 import { planChart, planSections, type PlanSections } from "./plan-view.js";
 import { css } from "../page/css.js";
 
-export interface PlanAssets extends ReportAssets {
+interface PlanAssets extends ReportAssets {
   /** The bundled planner: dist/report/plan/plan-live.bundle.js. */
   readonly liveJs: string;
 }
 
-export interface PlanPage {
+interface PlanPage {
   readonly request: PlanRequest;
   /** A shell command that makes the same page again. */
   readonly command: string;

@@ -18,7 +18,7 @@ export function healthFindings(arms: readonly ArmResult[]): string[] {
 }
 
 /** The run whose child is furthest from its parent, because the report must not show the best case. */
-export function worstPreservation(arm: ArmResult): Preservation | null {
+function worstPreservation(arm: ArmResult): Preservation | null {
   const measured = arm.runs.flatMap((run) => (run.preservation === null ? [] : [run.preservation]));
   if (measured.length === 0) return null;
   const distance = (found: Preservation): number => Math.abs(found.childLoss - found.parentLoss);

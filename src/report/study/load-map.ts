@@ -8,7 +8,7 @@ import type { ArmView, ReportData } from "./view.js";
 import { loadSteps } from "./view.js";
 
 /** Class of a cell: how many of the steps its share (1 = equal) reaches. The page's script computes the same. */
-export function loadClass(share: number): number {
+function loadClass(share: number): number {
   return loadSteps.filter((step) => share >= step).length;
 }
 

@@ -23,7 +23,7 @@ export function spread(values: readonly number[]): Spread | null {
   };
 }
 
-export type CurveAxis = "tokens" | "flops";
+type CurveAxis = "tokens" | "flops";
 
 function finitePoints(points: readonly LossPoint[]): readonly LossPoint[] {
   return points.filter((point) => Number.isFinite(point.loss));
@@ -97,7 +97,7 @@ export function armCurve(arm: ArmResult): Curve {
  * `within`: the ranges of the seeds overlap; `narrow`: they do not, by less than twice the wider range; `unknown`: one
  * seed.
  */
-export type ArmVerdict = "within" | "narrow" | "clear" | "unknown";
+type ArmVerdict = "within" | "narrow" | "clear" | "unknown";
 
 export interface ArmComparison {
   readonly axis: CurveAxis;
@@ -139,7 +139,7 @@ export function chanceOfSeparateRanges(seeds: number): number {
   return 2 / choose;
 }
 
-export interface Balance {
+interface Balance {
   /** Busiest expert of each layer, as a multiple of an equal share. */
   readonly busiest: readonly number[];
   readonly dead: number;

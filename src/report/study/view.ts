@@ -31,14 +31,14 @@ export interface ArmView {
 }
 
 /** Mean and range over the seeds, by training step. */
-export interface ImbalanceSeries {
+interface ImbalanceSeries {
   readonly steps: readonly number[];
   readonly mean: readonly number[];
   readonly low: readonly number[];
   readonly high: readonly number[];
 }
 
-export interface LoadView {
+interface LoadView {
   /** Experts of one copy of the dense FFN: the heat map leaves a gap between copies. */
   readonly group: number;
   readonly runs: readonly {

@@ -1,6 +1,5 @@
 /** Crossings and optima against the reference's tables, and coefficients from fits. */
 import { describe, expect, it } from "vitest";
-import { lossFunction } from "../../../src/laws/forms/evaluate.js";
 import { laws, lawById } from "../../../src/laws/fitting/catalogue.js";
 import { published } from "../../../src/laws/forms/published.js";
 import { placesOf, predict } from "../../../src/laws/forms/types.js";
@@ -14,7 +13,8 @@ import {
   type FitDocument,
 } from "../../../src/laws/planner/coefficients.js";
 import { catchUp, crossings, validFrom } from "../../../src/laws/planner/crossing.js";
-import { bestShare, computeOptimal, denseOptimal } from "../../../src/laws/planner/optimum.js";
+import { bestShare, computeOptimal } from "../../../src/laws/planner/optimum.js";
+import { lossFunction } from "../data.js";
 
 const table2 = publishedCoefficients();
 const curves = curvesOf(table2.arms);
@@ -161,13 +161,6 @@ describe("where compute is best spent", () => {
         expect(scratch).toBeLessThan(loss);
       }
     }
-  });
-
-  it("of a dense model agrees with the closed form", () => {
-    const { A, alpha, B, beta } = table2.arms.dense.params as Record<string, number>;
-    const product = 1e21 / 6;
-    const wanted = ((beta! * B!) / (alpha! * A!)) ** (1 / (alpha! + beta!)) * product ** (alpha! / (alpha! + beta!));
-    within(denseOptimal(curves, 1e21).size, wanted, 1e-4);
   });
 });
 

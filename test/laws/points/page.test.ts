@@ -1,13 +1,12 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { runFit } from "../../../src/laws/points/fit.js";
-import { lossFunction } from "../../../src/laws/forms/evaluate.js";
 import { publishedById } from "../../../src/laws/forms/published.js";
 import { renderLawHtml } from "../../../src/report/laws/law-page.js";
 import { lawScript } from "../../../src/report/laws/law-script.js";
 import { lawCharts, type Chart, type LawResult } from "../../../src/report/laws/law-view.js";
 import { chartScript } from "../../../src/report/page/script-chart.js";
-import { gridOf, law, simulated, spaced, together, upcyclingGrid } from "../data.js";
+import { gridOf, law, lossFunction, simulated, spaced, together, upcyclingGrid } from "../data.js";
 
 const asset = (name: string): string =>
   readFileSync(new URL(`../../../node_modules/uplot/dist/${name}`, import.meta.url), "utf8");
