@@ -5,7 +5,7 @@ import { bytes, compact, duration, folded } from "../base/format.js";
 import type { WriteDtype } from "../files/checkpoint/write.js";
 import { mergeCheckpoint, planMerging, type MergingPlan } from "../surgery/convert/merge.js";
 import { countParams } from "../model/cost/params.js";
-import { largest } from "../files/io/open.js";
+import { sizeLimits } from "../files/io/open.js";
 import { readJson } from "../files/io/ranges.js";
 import type { MergeChoice } from "../surgery/planning/merge.js";
 import { openContext, shownPath } from "./context.js";
@@ -108,7 +108,7 @@ async function choiceOf({ expert, weights }: MergeFlags): Promise<MergeChoice> {
     return { kind: "expert", index: expert };
   }
   if (weights === undefined || weights === "uniform") return { kind: "mean", weights: null };
-  const read: unknown = await readJson(weights, largest.settings);
+  const read: unknown = await readJson(weights, sizeLimits.settings);
   const isList = (value: unknown): value is number[] =>
     Array.isArray(value) && value.every((entry) => typeof entry === "number");
   if (isList(read) || (Array.isArray(read) && read.every((entry) => entry === null || isList(entry))))

@@ -265,6 +265,4 @@ export interface Graph {
   readonly outputs: readonly ValueId[];
 }
 
-export function elements(shape: readonly number[]): number {
-  return shape.reduce((product, size) => product * size, 1);
-}
+export { elements } from "../../base/shapes.js";
