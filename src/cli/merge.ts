@@ -4,7 +4,7 @@ import { inputError } from "../base/errors.js";
 import { bytes, compact, duration, folded } from "../base/format.js";
 import { merging, type MergingPlan } from "../surgery/convert/merge.js";
 import { countParams } from "../model/cost/params.js";
-import { largest } from "../files/io/open.js";
+import { sizeLimits } from "../files/io/open.js";
 import { readJson } from "../files/io/ranges.js";
 import type { WorkflowResult } from "../surgery/convert/workflow.js";
 import type { MergeChoice } from "../surgery/planning/merge.js";
@@ -78,7 +78,7 @@ async function choiceOf({ expert, weights }: MergeFlags): Promise<MergeChoice> {
     return { kind: "expert", index: expert };
   }
   if (weights === undefined || weights === "uniform") return { kind: "mean", weights: null };
-  const read: unknown = await readJson(weights, largest.settings);
+  const read: unknown = await readJson(weights, sizeLimits.settings);
   const isList = (value: unknown): value is number[] =>
     Array.isArray(value) && value.every((entry) => typeof entry === "number");
   if (isList(read) || (Array.isArray(read) && read.every((entry) => entry === null || isList(entry))))

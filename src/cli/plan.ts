@@ -9,7 +9,7 @@ import { toolVersion } from "../surgery/convert/version.js";
 import { isHubReference } from "../files/hub/reference.js";
 import { writeFileAtomic } from "../files/io/atomic.js";
 import { isOwnPage, requireFilePlace } from "../files/io/named-file.js";
-import { largest } from "../files/io/open.js";
+import { sizeLimits } from "../files/io/open.js";
 import { readJson, readText } from "../files/io/ranges.js";
 import {
   armKinds,
@@ -200,7 +200,7 @@ async function denseModel(
         hint: `leave it out: ${shownModel(named.model)}`,
       });
     const file = join(await modelFolder(named, json, "config"), "config.json");
-    const spec = specFromConfig(await readJson(file, largest.settings), shownPath(file));
+    const spec = specFromConfig(await readJson(file, sizeLimits.settings), shownPath(file));
     if (isMoe(spec))
       throw inputError("this model is already a mixture of experts", {
         where: isHubReference(model) ? model : shownPath(model),
@@ -227,7 +227,7 @@ async function denseModel(
 async function hardwareTable(own: string | undefined): Promise<HardwareTable> {
   const builtIn = fileURLToPath(new URL("../../recipes/hardware.yaml", import.meta.url));
   const files = [{ text: await readText(builtIn), file: "hardware.yaml" }];
-  if (own !== undefined) files.push({ text: await readText(own, largest.settings), file: shownPath(own) });
+  if (own !== undefined) files.push({ text: await readText(own, sizeLimits.settings), file: shownPath(own) });
   return parseHardware(files);
 }
 

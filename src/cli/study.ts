@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import { shellPath } from "../base/shell.js";
 import { parseStudyConfig } from "../base/schemas/index.js";
-import { largest } from "../files/io/open.js";
+import { sizeLimits } from "../files/io/open.js";
 import { readText } from "../files/io/ranges.js";
 import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import { terminalTable } from "../report/study/terminal.js";
@@ -45,7 +45,7 @@ export function quickstartCommand(): Command {
 }
 
 async function execute(file: string, command: string, flags: StudyFlags): Promise<void> {
-  const said = parseStudyConfig(await readText(file, largest.settings), shownPath(file));
+  const said = parseStudyConfig(await readText(file, sizeLimits.settings), shownPath(file));
   const config = said.parent === undefined ? said : { ...said, parent: await modelSource(said.parent, flags.json) };
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
   const threads = flags.threads ?? config.threads ?? defaultThreads();

@@ -4,7 +4,7 @@ import { Command } from "commander";
 import { bytes, duration, rate } from "../base/format.js";
 import { parseTrainConfig } from "../base/schemas/index.js";
 import { trainedFiles } from "../surgery/convert/trained-card.js";
-import { largest } from "../files/io/open.js";
+import { sizeLimits } from "../files/io/open.js";
 import { readText } from "../files/io/ranges.js";
 import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import type { EvalRecord } from "../train/records.js";
@@ -32,7 +32,7 @@ export function trainCommand(): Command {
 }
 
 async function execute(file: string, flags: TrainFlags): Promise<void> {
-  const said = parseTrainConfig(await readText(file, largest.settings), shownPath(file));
+  const said = parseTrainConfig(await readText(file, sizeLimits.settings), shownPath(file));
   const config = typeof said.model === "string" ? { ...said, model: await modelSource(said.model, flags.json) } : said;
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
   const dir = flags.out ?? config.out;

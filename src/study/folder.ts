@@ -18,7 +18,7 @@ import type { TrainingData } from "../train/training-data.js";
 import type { PlannedArm } from "./plan.js";
 import type { StudyOptions, StudyRequest } from "./types.js";
 
-export interface StudyRecord {
+interface StudyRecord {
   readonly config: StudyRequest;
   readonly startedAt: string;
   /** Of earlier commands on this folder, save those that were killed. */
@@ -33,7 +33,7 @@ export interface StudyRecord {
  * Creates the folder with the resolved config, or checks that it holds this very study. Its trainings may be longer
  * than they were to be, where all that is done would have been the same. Throws inputError that names what differs.
  */
-export async function claimFolder({ config, dir, threads, signal }: StudyOptions): Promise<StudyRecord> {
+export async function claimStudyFolder({ config, dir, threads, signal }: StudyOptions): Promise<StudyRecord> {
   const path = join(dir, "study.json");
   const resolved = JSON.parse(JSON.stringify({ ...config, threads })) as StudyRequest;
   const sources = await sourcesOf({ model: config.parent ?? null, text: config.text, signal });
@@ -143,7 +143,7 @@ export async function requireSpace(
 export const resultFile = "result.json";
 
 /** Whether a finished study is still all there: what somebody has removed is made again. */
-export async function isWhole({ config, dir }: StudyOptions): Promise<boolean> {
+export async function isStudyComplete({ config, dir }: StudyOptions): Promise<boolean> {
   const runs = Object.keys(config.arms).flatMap((id) => config.seeds.map((seed) => armPath(id, seed)));
   const paths = [
     resultFile,

@@ -19,7 +19,7 @@ import type { ArmResult, ArmRun, StudyResult } from "../model/results/result.js"
 import { describeText, type TrainingData } from "../train/training-data.js";
 import { readCorpus, type Corpus } from "../train/text.js";
 import { environment } from "./environment.js";
-import { claimFolder, isWhole, requireSpace, resultFile } from "./folder.js";
+import { claimStudyFolder, isStudyComplete, requireSpace, resultFile } from "./folder.js";
 import { FlopMeter } from "./meter.js";
 import { prepareParentData } from "./parent.js";
 import { planArms, type PlannedArm } from "./plan.js";
@@ -44,11 +44,11 @@ export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEven
 }
 
 async function* lockedStudy(options: StudyOptions, started: number): AsyncGenerator<StudyEvent, StudyResult> {
-  const record = await claimFolder(options);
+  const record = await claimStudyFolder(options);
   const seconds = (): number => record.seconds + (Date.now() - started) / 1000;
   const remember = (finished?: true): Promise<void> =>
     writeJson(join(options.dir, "study.json"), { ...record, finished, seconds: seconds() });
-  if (record.finished === true && (await isWhole(options))) {
+  if (record.finished === true && (await isStudyComplete(options))) {
     yield { type: "phase", label: "already finished, nothing was trained" };
     return (await readJson(join(options.dir, resultFile))) as StudyResult;
   }

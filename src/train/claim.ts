@@ -17,7 +17,7 @@ import type { RunOptions, Sources } from "./types.js";
 type Training = Omit<TrainingBlock, "budget">;
 
 /** `run.json`: what this run is. */
-export interface RunRecord extends Readonly<Record<string, unknown>> {
+interface RunRecord extends Readonly<Record<string, unknown>> {
   readonly training: Training;
   /** What its sources contained; absent in runs of old. */
   readonly sources?: Sources;
@@ -36,7 +36,7 @@ export async function readRunRecord(dir: string): Promise<RunRecord | null> {
 }
 
 /** Creates the folder, unless it holds a run already; checks free space before any work. */
-export async function claimFolder(options: RunOptions): Promise<void> {
+export async function claimRunFolder(options: RunOptions): Promise<void> {
   const { dir, spec, block } = options;
   if (await exists(join(dir, runFile))) return;
   // Two checkpoints are on disk while one replaces the other, each with weights, two moments and perhaps averages; and

@@ -35,10 +35,10 @@ interface TokenPart extends PartBase {
 }
 
 /** A part of a data mix as it is read: documents, or tokens that were prepared. */
-export type CorpusPart = TextPart | TokenPart;
+type CorpusPart = TextPart | TokenPart;
 
 /** A part of a data mix as tokens. */
-export interface TokenizedPart extends PartBase {
+interface TokenizedPart extends PartBase {
   readonly train: TokenRow;
   readonly heldOut: TokenRow;
   /** Something about it that the user should know. */

@@ -14,7 +14,7 @@ export interface Measured {
   readonly entropy: number[];
 }
 
-export interface MeasureSettings extends EvalSettings {
+interface MeasureSettings extends EvalSettings {
   /** Which weights are measured; the current ones if left out. */
   readonly weights?: "weight" | "average";
 }

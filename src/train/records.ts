@@ -57,12 +57,12 @@ export interface TrainedRouting extends RoutingRecord {
 }
 
 /** From here on steps beyond `step` that stand above are void: the run went on from its last checkpoint. */
-export interface ResumeRecord {
+interface ResumeRecord {
   readonly type: "resume";
   readonly step: number;
 }
 
-export interface DoneRecord {
+interface DoneRecord {
   readonly type: "done";
   readonly step: number;
   /** Why it ended: the schedule was over, or the time budget. Absent in logs of old. */

@@ -17,7 +17,7 @@ import { trainProgram } from "../graph/programs/programs.js";
 import { checkRouting, routingSettings } from "../engine/routing/routing.js";
 import type { TrainRuntime } from "../engine/runtime/runtime.js";
 import { slotsOf } from "../model/tensors/slots.js";
-import { claimFolder, requireSameRun } from "./claim.js";
+import { claimRunFolder, requireSameRun } from "./claim.js";
 import { requireRunFolder } from "./fresh.js";
 import { freshGuard } from "./guard.js";
 import { tokensPerStep, trainLoop, type LoopState } from "./loop.js";
@@ -37,7 +37,7 @@ export async function* trainRun(options: RunOptions): AsyncGenerator<TrainEvent,
   const { dir } = options;
   checkRouting(options.spec, options.block);
   await requireRunFolder(dir);
-  await claimFolder(options);
+  await claimRunFolder(options);
   const release = await lockFolder(dir);
   try {
     return yield* work(options);

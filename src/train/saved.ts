@@ -14,7 +14,7 @@ import { slotsOf } from "../model/tensors/slots.js";
 import type { GuardState } from "./guard.js";
 
 /** Beside the weights in `last/`. */
-export interface Progress {
+interface Progress {
   /** Updates done. */
   readonly step: number;
   readonly bestLoss: number | null;
@@ -58,7 +58,7 @@ export function stateLayout(
 
 const bytesOf = (data: Float32Array): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 
-export interface SaveOptions {
+interface SaveOptions {
   readonly dir: string;
   readonly spec: DecoderSpec;
   readonly runtime: TrainRuntime;

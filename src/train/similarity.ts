@@ -1,7 +1,7 @@
 /** Expert-to-dense cosine similarity: how far experts have moved from the parts of the parent's FFN they came from. */
 import { inputError } from "../base/errors.js";
 import type { Checkpoint } from "../files/checkpoint/open.js";
-import { cosineSimilarity, mean } from "../files/numeric/similarity.js";
+import { cosineSimilarity, arithmeticMean } from "../files/numeric/similarity.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
 import { expertOrigins, originValues, type ExpertOrigin, type OriginLineage } from "../surgery/planning/lineage.js";
 
@@ -32,6 +32,6 @@ export async function similarityTo(
       const cosine = cosineSimilarity(await read(origin.key), originValues(whole.get(nameOf(origin))!, origin));
       byLayer.set(origin.layer, [...(byLayer.get(origin.layer) ?? []), cosine]);
     }
-    return [...byLayer.values()].map(mean);
+    return [...byLayer.values()].map(arithmeticMean);
   };
 }

@@ -15,7 +15,7 @@ import { indexedPrefix } from "../text/documents/indexed.js";
 import type { RunText, Sources } from "./types.js";
 
 /** The model and the text whose files are looked at. */
-export interface SourceOptions {
+interface SourceOptions {
   /** Null: a new one. */
   readonly model: ModelSource | null;
   readonly text: TrainTextConfig;

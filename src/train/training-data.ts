@@ -48,7 +48,7 @@ export async function openBase(source: ModelSource, signal?: AbortSignal): Promi
 }
 
 /** What a new model is made of. */
-export interface NewBase {
+interface NewBase {
   readonly model: ModelConfig;
   readonly tokenizer: TokenizerConfig;
   /** The training part of the text, from which the tokenizer is learnt. */

@@ -2,7 +2,8 @@
 import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Checkpoint } from "../../src/files/checkpoint/open.js";
-import { encodeSafetensors, parseSafetensors, type Dtype } from "../../src/files/formats/safetensors.js";
+import { encodeSafetensors, type Dtype } from "../../src/files/formats/safetensors.js";
+import { parseSafetensors } from "./safetensors.js";
 import { convertBytes, floatBytes, type FloatDtype } from "../../src/files/numeric/dtype.js";
 import { placements, storedTensors } from "../../src/model/tensors/placement.js";
 import { putSlot } from "./put-slot.js";

@@ -2,7 +2,7 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseSafetensors } from "../../src/files/formats/safetensors.js";
+import { parseSafetensors } from "./safetensors.js";
 
 const goldenDir = fileURLToPath(new URL("../golden/", import.meta.url));
 

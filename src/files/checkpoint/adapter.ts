@@ -13,14 +13,15 @@ import { inputError, type UpcycleError } from "../../base/errors.js";
 import { mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "../../base/schemas/index.js";
 import { exists } from "../io/atomic.js";
 import type { RangeFile } from "../io/ranges.js";
-import { largest } from "../io/open.js";
+import { sizeLimits } from "../io/open.js";
 import { readText } from "../io/ranges.js";
 import { toFloat32 } from "../numeric/dtype.js";
 import { addLowRank, type LowRank } from "../numeric/low-rank.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { placements, rowSpans, type Placement } from "../../model/tensors/placement.js";
 import { locateAdapter } from "./locate.js";
-import { elements, type Located } from "./stored.js";
+import { elements } from "../../base/shapes.js";
+import type { Located } from "./stored.js";
 import type { Adapter, Checkpoint } from "./types.js";
 
 export const adapterConfigFile = "adapter_config.json";
@@ -57,7 +58,7 @@ async function openAdapter(dir: string, spec: DecoderSpec): Promise<OpenAdapter>
       where: dir,
       hint: "expected a LoRA adapter as PEFT saves it",
     });
-  const config = parseAdapterConfig(await readText(configPath, largest.settings), configPath);
+  const config = parseAdapterConfig(await readText(configPath, sizeLimits.settings), configPath);
   const files: RangeFile[] = [];
   const close = async (): Promise<void> => void (await Promise.all(files.map((file) => file.close())));
   try {

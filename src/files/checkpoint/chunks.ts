@@ -7,7 +7,7 @@ import { matrixShape, type Rectangle } from "../numeric/rectangles.js";
 import { floatBytes } from "../numeric/dtype.js";
 import { rowSpans, type SlotLayout, type Placement } from "../../model/tensors/placement.js";
 import type { Slot } from "../../model/tensors/slots.js";
-import type { PlannedFile, PlannedTensor, WriteDtype } from "./plan-files.js";
+import type { PlannedFile, FileTensor, WriteDtype } from "./plan-files.js";
 
 /** A rectangle of a slot, and where it goes in the chunk. */
 export interface ChunkPart {
@@ -23,7 +23,7 @@ export interface ChunkPart {
   readonly origin: number;
 }
 
-export interface ChunkPlace {
+interface ChunkPlace {
   /** Index of the file. */
   readonly file: number;
   /** In the file. */
@@ -42,7 +42,7 @@ export interface Chunk {
 }
 
 /** Large enough that asking, not moving, is the smaller cost; small enough that a few in flight are little memory. */
-export const defaultChunkBytes = 8 << 20;
+const defaultChunkBytes = 8 << 20;
 
 /** Runs shorter than this are put together in memory before they are written. */
 const shortestRun = 64 << 10;
@@ -90,7 +90,7 @@ interface ByteRun {
   readonly bytes: number;
 }
 
-function* cut(tensor: PlannedTensor, chunkBytes: number): Generator<ByteRun> {
+function* cut(tensor: FileTensor, chunkBytes: number): Generator<ByteRun> {
   const { slots } = tensor;
   if (slots.every((place) => place.layout === null || hasLongRuns(place, place.layout, tensor))) {
     for (const place of slots) yield* cutRows(place, tensor.dtype, chunkBytes);
@@ -102,7 +102,7 @@ function* cut(tensor: PlannedTensor, chunkBytes: number): Generator<ByteRun> {
 function hasLongRuns(
   { slot, count }: Placement,
   { rows, rowStride, columnStride }: SlotLayout,
-  { dtype }: PlannedTensor,
+  { dtype }: FileTensor,
 ): boolean {
   const [, columns] = matrixShape(slot.shape);
   const run = Math.min(rows.run, count) * columns * floatBytes[dtype];
@@ -137,7 +137,7 @@ type Woven = Placement & { readonly layout: SlotLayout };
  */
 function* weave(
   slots: readonly Woven[],
-  { begin, end, dtype, slots: places }: PlannedTensor,
+  { begin, end, dtype, slots: places }: FileTensor,
   chunkBytes: number,
 ): Generator<ByteRun> {
   const size = floatBytes[dtype];

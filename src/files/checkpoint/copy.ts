@@ -5,7 +5,7 @@ import { bytes as bytesText } from "../../base/format.js";
 import { isCarried } from "../formats/model-files.js";
 import { exists, writeFileSynced } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
-import { largest, readWhole, requireKind, tooLarge } from "../io/open.js";
+import { sizeLimits, readWhole, requireKind, tooLarge } from "../io/open.js";
 import { readJson } from "../io/ranges.js";
 import { carriedTokenizerConfig } from "./carried-tokenizer.js";
 
@@ -23,8 +23,8 @@ export async function findCarried(from: string): Promise<{ names: string[]; byte
     const info = await withFsErrors(join(from, name), "copy file", () => stat(join(from, name)));
     if (info.isDirectory()) continue;
     requireKind(info, join(from, name));
-    if (info.size > largest.record)
-      throw tooLarge(join(from, name), `file has ${bytesText(info.size)}`, largest.record);
+    if (info.size > sizeLimits.record)
+      throw tooLarge(join(from, name), `file has ${bytesText(info.size)}`, sizeLimits.record);
     names.push(name);
     bytes += info.size;
   }
@@ -44,7 +44,7 @@ export async function copyFiles(from: string, to: string, names: readonly string
   for (const name of names) {
     const source = join(from, name);
     const changed = name === made ? await tokenizerConfigFor(from) : null;
-    await writeFileSynced(join(to, name), changed ?? (await readWhole(source, largest.record, "copy file")));
+    await writeFileSynced(join(to, name), changed ?? (await readWhole(source, sizeLimits.record, "copy file")));
   }
 }
 

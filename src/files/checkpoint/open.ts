@@ -7,7 +7,7 @@ import { basename, join, resolve } from "node:path";
 import { inputError } from "../../base/errors.js";
 import { exists, previousName } from "../io/atomic.js";
 import { requireNoDeadLink, withFsErrors } from "../io/fs-errors.js";
-import { kindOf, largest } from "../io/open.js";
+import { kindOf, sizeLimits } from "../io/open.js";
 import type { RangeFile } from "../io/ranges.js";
 import { readJson } from "../io/ranges.js";
 import type { FloatDtype } from "../numeric/dtype.js";
@@ -22,7 +22,8 @@ import type { Slot } from "../../model/tensors/slots.js";
 import { locateTensors } from "./locate.js";
 import { modelFolderOf, type ModelSource } from "./model-source.js";
 import { dequantizedDtype, isActivationScale, withScales } from "./scales.js";
-import { elements, type Located } from "./stored.js";
+import { elements } from "../../base/shapes.js";
+import type { Located } from "./stored.js";
 import type { Checkpoint } from "./types.js";
 import { openRectangleReader, type RectangleSource } from "./rectangle-reader.js";
 
@@ -57,7 +58,7 @@ async function openFolder(dir: string): Promise<Checkpoint> {
       : "expected a Hugging Face model folder";
     throw inputError("folder has no config.json", { where: dir, hint });
   }
-  const config = await readJson(configPath, largest.settings);
+  const config = await readJson(configPath, sizeLimits.settings);
   const spec = specFromConfig(config, configPath);
   const files: RangeFile[] = [];
   try {

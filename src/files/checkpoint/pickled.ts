@@ -16,7 +16,8 @@ import {
   type ZipMember,
 } from "../formats/zip.js";
 import type { RangeFile } from "../io/ranges.js";
-import { contiguous, elements, type Located } from "./stored.js";
+import { elements } from "../../base/shapes.js";
+import { contiguous, type Located } from "./stored.js";
 
 /** Names and shapes of some 60,000 tensors. Each byte of a hostile pickle can cost about a hundred of memory. */
 const maxPickleBytes = 16_000_000;

@@ -16,7 +16,7 @@ export type WriteDtype = Exclude<FloatDtype, "F64">;
  */
 export type SlotDtype = WriteDtype | ((slot: Slot) => WriteDtype);
 
-export interface PlannedTensor {
+export interface FileTensor {
   readonly name: string;
   readonly dtype: WriteDtype;
   /** The slots that lie in it. */
@@ -30,7 +30,7 @@ export interface PlannedFile {
   readonly file: string;
   readonly header: HeaderPlan;
   /** In file order. */
-  readonly tensors: readonly PlannedTensor[];
+  readonly tensors: readonly FileTensor[];
 }
 
 export interface FilePlan {

@@ -51,7 +51,7 @@ export interface ResumableWrite {
 }
 
 /** What a resumable write makes, and whether it may replace something. */
-export interface ResumableWriteOptions {
+interface ResumableWriteOptions {
   readonly overwrite?: Overwrite | undefined;
   readonly identity: Identity;
   readonly files: readonly PlannedFile[];

@@ -7,10 +7,11 @@ import { inputError } from "../../base/errors.js";
 import { toFloat32, fromFloat32, isFloatDtype, type FloatDtype } from "../numeric/dtype.js";
 import { dequantizeF8, e8m0ToFloat32, isF8Dtype, scaleGrid, type ScaleGrid } from "../numeric/f8.js";
 import type { Quantization } from "../../model/decoder/quantization.js";
-import { elements, type Located } from "./stored.js";
+import { elements } from "../../base/shapes.js";
+import type { Located } from "./stored.js";
 
 /** Names that the scales of a weight may have, the likeliest first. */
-export function scaleNames(name: string): string[] {
+function scaleNames(name: string): string[] {
   return [
     `${name}_scale_inv`,
     `${name}_scale`,

@@ -54,7 +54,3 @@ class Contiguous implements Located {
     return this.#source.read(this.#begin + start * size, count * size, into);
   }
 }
-
-export function elements(shape: readonly number[]): number {
-  return shape.reduce((a, b) => a * b, 1);
-}

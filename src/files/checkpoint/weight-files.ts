@@ -25,9 +25,9 @@ export async function createWeightFiles(folder: string, files: readonly PlannedF
 }
 
 /** Bytes on their way to the disk before they are flushed and recorded: what an interruption can cost. */
-export const defaultFlushBytes = 512 << 20;
+const defaultFlushBytes = 512 << 20;
 
-export interface FillOptions {
+interface FillOptions {
   readonly folder: string;
   readonly shownAs: string;
   readonly files: readonly PlannedFile[];

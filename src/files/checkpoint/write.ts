@@ -112,7 +112,7 @@ export interface WriteOptions {
   readonly overwrite?: Overwrite | undefined;
 }
 
-export interface ResumeOptions {
+interface ResumeOptions {
   readonly identity: Identity;
   /** The identity's sources as they are now, looked at once more before the folder gets its name. */
   readonly sources: () => Promise<Identity["sources"]>;

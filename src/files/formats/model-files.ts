@@ -2,7 +2,7 @@
 import { indexFileName, pickledFileName, pickledIndexFileName, singleFileName } from "./shards.js";
 
 /** Files that go along unchanged with whatever is made of a model; they do not depend on the architecture. */
-export const carriedFiles: readonly string[] = [
+const carriedFiles: readonly string[] = [
   "generation_config.json",
   "tokenizer.json",
   "tokenizer_config.json",
@@ -54,7 +54,7 @@ export const adapterSources = [
 export const recordFiles: readonly string[] = ["upcycle.json", "multiply.json", "merge.json"];
 
 /** What a training keeps beside the weights of its checkpoint. */
-export const stateFiles: readonly string[] = ["training.json", "optimizer.safetensors"];
+const stateFiles: readonly string[] = ["training.json", "optimizer.safetensors"];
 
 const otherModelFiles: readonly string[] = [
   cardFile,

@@ -39,7 +39,7 @@ export interface TensorMeta {
   readonly shape: readonly number[];
 }
 
-export interface TensorInfo {
+interface TensorInfo {
   readonly dtype: Dtype;
   readonly shape: readonly number[];
   /** Byte range in the file, `begin` inclusive, `end` exclusive. */
@@ -65,7 +65,7 @@ export interface HeaderPlan extends Header {
 /** Bytes of the length field that opens a file. */
 export const lengthBytes = 8;
 /** The limit of the reference implementation. */
-export const maxHeaderBytes = 100_000_000;
+const maxHeaderBytes = 100_000_000;
 
 /** Stored size of a tensor in bytes; NaN-free only for shapes that passed validation. */
 export function tensorBytes(dtype: Dtype, shape: readonly number[]): number {
@@ -261,13 +261,9 @@ export function isHeaderAlone(first: Uint8Array): boolean {
   return first.length > 0 && headerAlone(first.length).every((byte, i) => byte === first[i]);
 }
 
-/** Reads the header of a whole file in memory; `file.subarray(begin, end)` are a tensor's bytes. */
-export function parseSafetensors(file: Uint8Array, where: string): Header {
-  const length = headerLength(file.subarray(0, lengthBytes), file.byteLength, where);
-  return parseHeader(file.subarray(lengthBytes, lengthBytes + length), file.byteLength, where);
-}
-
-/** A whole file in memory: for small things such as optimizer state of tiny models and test fixtures. */
+/**
+ * Gives a whole file in memory, for small tensors. Throws inputError where bytes do not fit their shape.
+ */
 export function encodeSafetensors(
   tensors: readonly (TensorMeta & { readonly bytes: Uint8Array })[],
   metadata?: Readonly<Record<string, string>>,

@@ -9,23 +9,23 @@ import type { TensorMeta } from "./safetensors.js";
 import { duplicateKey } from "./duplicate-key.js";
 
 /** 5 GB: small enough for every host and downloader, large enough to keep the number of files low. */
-export const defaultShardBytes = 5_000_000_000;
+const defaultShardBytes = 5_000_000_000;
 /** Files of one model: hundreds are the most that anybody publishes. */
-export const mostShards = 10_000;
+const mostShards = 10_000;
 export const singleFileName = "model.safetensors";
 export const indexFileName = "model.safetensors.index.json";
 /** What transformers called them before safetensors. */
 export const pickledFileName = "pytorch_model.bin";
 export const pickledIndexFileName = "pytorch_model.bin.index.json";
 
-export interface Shard {
+interface Shard {
   readonly file: string;
   readonly tensors: readonly TensorMeta[];
   /** Bytes of the tensors, without the header. */
   readonly bytes: number;
 }
 
-export interface ShardPlan {
+interface ShardPlan {
   readonly shards: readonly Shard[];
   /** Text of the index file, or null for a single file, which needs none. */
   readonly index: string | null;

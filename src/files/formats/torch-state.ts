@@ -198,7 +198,7 @@ function isCount(value: unknown): value is number {
 }
 
 /** Where runs of a tensor's elements lie in its storage. */
-export interface Run {
+interface StorageRun {
   /** First element, counted in the storage. */
   readonly at: number;
   readonly count: number;
@@ -212,7 +212,7 @@ export function* runsOf(
   { shape, stride, offset }: Pick<TorchTensor, "shape" | "stride" | "offset">,
   start: number,
   count: number,
-): Generator<Run> {
+): Generator<StorageRun> {
   // Trailing dimensions that lie in the storage as in the tensor.
   let inner = 1;
   let outer = shape.length;

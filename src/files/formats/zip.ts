@@ -24,7 +24,7 @@ export const zip64EndBytes = 56;
 export const localHeaderBytes = 30;
 
 /** Where the directory lies, or, for a ZIP64 archive, the record that says so. */
-export type ZipEnd =
+type ZipEnd =
   | { readonly kind: "directory"; readonly begin: number; readonly bytes: number; readonly members: number }
   | { readonly kind: "zip64"; readonly begin: number };
 

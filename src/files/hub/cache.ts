@@ -13,7 +13,7 @@ import type { RemoteFile } from "./listing.js";
  * Throws inputError where a folder of the cache is a link to a place outside it, in which we would write. The model's
  * folder itself may lie anywhere.
  */
-export async function requireInside(repoDir: string, folders: readonly string[]): Promise<void> {
+export async function requireInsideCache(repoDir: string, folders: readonly string[]): Promise<void> {
   const root = await withFsErrors(repoDir, "look up path", () => realpath(repoDir));
   for (const folder of folders) {
     for (const path of [dirname(folder), folder]) {

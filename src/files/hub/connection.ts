@@ -16,7 +16,7 @@ import type { HubReference } from "./reference.js";
 import { interrupted, request, requireOpen, type Answer, type RequestContext } from "./requests.js";
 import type { HubSettings } from "./settings.js";
 
-export interface ConnectionOptions {
+interface ConnectionOptions {
   readonly signal?: AbortSignal | undefined;
   readonly limits?: Partial<HubLimits> | undefined;
   /** Told what a user waits for. */

@@ -15,7 +15,7 @@ import { lockFolder } from "../io/lock.js";
 import { readText } from "../io/ranges.js";
 import { requireFreeSpace } from "../io/space.js";
 import { fetchBlob, linkBlob } from "./blob.js";
-import { isNamed, isThere, requireInside } from "./cache.js";
+import { isNamed, isThere, requireInsideCache } from "./cache.js";
 import { fetchHeader } from "./headers.js";
 import { connectionTo, type Connection } from "./connection.js";
 import type { HubLimits, TroubleKind } from "./limits.js";
@@ -111,7 +111,7 @@ async function fetchSnapshot(options: Snapshot): Promise<string> {
   const { model, part, reference, settings, connection, repoDir, commit, onEvent } = options;
   const snapshot = join(repoDir, "snapshots", commit);
   const headers = join(repoDir, "headers", commit);
-  await requireInside(repoDir, [join(repoDir, "blobs"), join(repoDir, "refs"), snapshot, headers]);
+  await requireInsideCache(repoDir, [join(repoDir, "blobs"), join(repoDir, "refs"), snapshot, headers]);
   if (part !== "all" && part !== "adapter" && (await exists(join(snapshot, "config.json")))) return snapshot;
   const listed = await remoteFiles({ reference, endpoint: settings.endpoint, connection }, commit);
   const blobOf = ({ checksum }: RemoteFile): string => join(repoDir, "blobs", checksum);
@@ -203,7 +203,7 @@ async function writeRef(path: string, { repoDir, reference, commit, connection }
   if (revision === commit) return;
   try {
     await withFsErrors(path, "write file", () => makeFolders(dirname(path)));
-    await requireInside(repoDir, [dirname(path)]);
+    await requireInsideCache(repoDir, [dirname(path)]);
     await writeFileAtomic(path, commit);
   } catch (cause) {
     if (!(cause instanceof UpcycleError)) throw cause;

@@ -17,7 +17,7 @@ export interface RemoteFile {
   readonly large: boolean;
 }
 
-export interface AskedModel {
+interface AskedModel {
   readonly reference: HubReference;
   readonly endpoint: string;
   readonly connection: Connection;

@@ -2,7 +2,7 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { inputError } from "../../base/errors.js";
-import { largest } from "../io/open.js";
+import { sizeLimits } from "../io/open.js";
 import { readText } from "../io/ranges.js";
 
 export interface HubSettings {
@@ -59,7 +59,7 @@ export function requireToken({ token, tokenFrom = "HF_TOKEN" }: HubSettings): vo
 
 /** Of a small regular file, and "" for anything else: a pipe would be waited for without end. */
 export async function smallText(path: string): Promise<string> {
-  return readText(path, largest.line).catch(() => "");
+  return readText(path, sizeLimits.line).catch(() => "");
 }
 
 function milliseconds(seconds: string | undefined): number | undefined {

@@ -6,7 +6,7 @@ import type { FileHandle } from "node:fs/promises";
 import { inputError } from "../../base/errors.js";
 import { bytes } from "../../base/format.js";
 import { withFsErrors } from "./fs-errors.js";
-import { largest, openForAppending, tooLarge } from "./open.js";
+import { sizeLimits, openForAppending, tooLarge } from "./open.js";
 import { openRanges } from "./ranges.js";
 
 export interface JsonlWriter {
@@ -60,7 +60,7 @@ export async function readJsonl(path: string): Promise<unknown[]> {
   const file = await openRanges(path);
   let text: string;
   try {
-    if (file.size > largest.log) throw tooLarge(path, `log has ${bytes(file.size)}`, largest.log);
+    if (file.size > sizeLimits.log) throw tooLarge(path, `log has ${bytes(file.size)}`, sizeLimits.log);
     // What is appended meanwhile belongs to a later reading.
     text = new TextDecoder().decode(await file.read(0, file.size));
   } finally {

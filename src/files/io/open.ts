@@ -14,7 +14,7 @@ import { withFsErrors } from "./fs-errors.js";
  * Most bytes of what is read into memory as a whole. All are far above what is met in practice; a larger file is
  * something else under that name.
  */
-export const largest = {
+export const sizeLimits = {
   /** Settings: config.json, adapter_config.json, recipes, train and study files, tables of hardware. */
   settings: 16e6,
   /** What grows with a model or a run: indices of shards, tokenizer.json, upcycle.json, results, fits, licences. */
@@ -41,7 +41,7 @@ export function kindOf(found: Stats): string {
   return found.isCharacterDevice() || found.isBlockDevice() ? "a device" : "no regular file";
 }
 
-export interface RegularFile {
+interface RegularFile {
   readonly handle: FileHandle;
   /** Bytes in the file when it was opened. */
   readonly size: number;

@@ -18,7 +18,7 @@ interface Entry {
   closed: boolean;
 }
 
-export interface RangePool {
+interface RangePool {
   /** Like `openRanges`. Throws inputError as well, on reading, if the file was replaced while it was closed. */
   open(path: string): Promise<RangeFile>;
   /** Files that are open now. */

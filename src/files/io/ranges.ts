@@ -2,7 +2,7 @@
 import { inputError } from "../../base/errors.js";
 import { deepestJson, isNestedTooDeeply } from "../formats/duplicate-key.js";
 import { withFsErrors } from "./fs-errors.js";
-import { largest, openRegular, readWhole, utf8Text } from "./open.js";
+import { sizeLimits, openRegular, readWhole, utf8Text } from "./open.js";
 
 export interface RangeFile {
   readonly path: string;
@@ -52,12 +52,12 @@ export async function openRanges(path: string): Promise<RangeFile> {
  * A whole small text file as UTF-8. Throws inputError if it is missing, no regular file, larger than `maxBytes`, or not
  * UTF-8.
  */
-export async function readText(path: string, maxBytes: number = largest.record): Promise<string> {
+export async function readText(path: string, maxBytes: number = sizeLimits.record): Promise<string> {
   return utf8Text(await readWhole(path, maxBytes, "open file"), path);
 }
 
 /** A JSON file. Throws inputError like `readText`, and if it is empty or not JSON. */
-export async function readJson(path: string, maxBytes: number = largest.record): Promise<unknown> {
+export async function readJson(path: string, maxBytes: number = sizeLimits.record): Promise<unknown> {
   const text = await readText(path, maxBytes);
   if (text.trim() === "") throw inputError("the file is empty, expected JSON", { where: path });
   let value: unknown;

@@ -10,9 +10,9 @@ import { promisify } from "node:util";
 import { inputError } from "../../base/errors.js";
 import { bytes } from "../../base/format.js";
 import { withFsErrors } from "./fs-errors.js";
-import { kindOf, largest, readWhole, utf8Text } from "./open.js";
+import { kindOf, sizeLimits, readWhole, utf8Text } from "./open.js";
 
-export interface InputOptions {
+interface InputOptions {
   readonly maxBytes?: number;
   /** Looks at each piece of a stream as it comes; what it throws ends the reading, long before the limit. */
   readonly look?: (piece: Uint8Array) => void;
@@ -27,7 +27,7 @@ export const inputName = (path: string): string => (isStandardInput(path) ? "sta
 /** A regular file, a pipe, or standard input, whole. Throws inputError for anything else, and like `readWhole`. */
 export async function readInput(
   path: string,
-  { maxBytes = largest.text, look }: InputOptions = {},
+  { maxBytes = sizeLimits.text, look }: InputOptions = {},
 ): Promise<Uint8Array> {
   if (isStandardInput(path)) {
     // Node's stream of a folder is an empty one.
@@ -47,7 +47,7 @@ export async function readInput(
 }
 
 /** The same as text. Throws inputError if it is not UTF-8. */
-export async function readInputText(path: string, maxBytes: number = largest.text): Promise<string> {
+export async function readInputText(path: string, maxBytes: number = sizeLimits.text): Promise<string> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
   const where = inputName(path);
   const look = (piece: Uint8Array): void => {

@@ -12,7 +12,7 @@ import { withFsErrors } from "./fs-errors.js";
 import { openForWriting } from "./open.js";
 import { openRanges } from "./ranges.js";
 
-export interface TensorFile {
+interface TensorFile {
   readonly path: string;
   readonly tensors: ReadonlyMap<string, { readonly dtype: Dtype; readonly shape: readonly number[] }>;
   readonly metadata: Readonly<Record<string, string>>;
@@ -45,7 +45,7 @@ export async function openTensorFile(path: string): Promise<TensorFile> {
 }
 
 /** A tensor's bytes at once, or in consecutive pieces, so that a large one is never in memory as a whole. */
-export type TensorBytes = Promise<Uint8Array> | AsyncIterable<Uint8Array>;
+type TensorBytes = Promise<Uint8Array> | AsyncIterable<Uint8Array>;
 
 /**
  * Writes a file tensor by tensor, each asked for when its turn comes, and flushes it. Not atomic: for files of a staged

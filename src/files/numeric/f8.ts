@@ -56,7 +56,7 @@ export interface ScaleGrid {
 }
 
 /** Edge of the square blocks of DeepSeek-V3 (arXiv 2412.19437, section 3.3.2), which others took over. */
-export const usualBlock = 128;
+const usualBlock = 128;
 
 /**
  * The grid that a scale tensor of this shape has over a weight, or null if the shapes do not fit together: one scale in

@@ -22,6 +22,6 @@ export function cosineSimilarity(a: Float32Array, b: Float32Array): number {
 }
 
 /** Arithmetic mean; NaN for no values. */
-export function mean(values: readonly number[]): number {
+export function arithmeticMean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

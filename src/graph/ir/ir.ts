@@ -353,10 +353,6 @@ export interface Graph {
   readonly outputs: readonly ValueId[];
 }
 
-export function elements(shape: readonly number[]): number {
-  return shape.reduce((product, size) => product * size, 1);
-}
-
 /** Type of a value. Throws an Error for one that the graph does not have. */
 export function typeOf({ values }: Pick<Graph, "values">, id: ValueId): Value {
   const value = values[id];
@@ -378,3 +374,5 @@ export function lastSize({ shape }: Pick<ValueType, "shape">): number {
   if (size === undefined) throw new Error("a scalar has no last axis");
   return size;
 }
+
+export { elements } from "../../base/shapes.js";

@@ -5,7 +5,7 @@
 import { gunzipSync } from "node:zlib";
 import { UpcycleError, inputError } from "../../base/errors.js";
 import { bytes as bytesText } from "../../base/format.js";
-import { largest, tooLarge, utf8Text } from "../../files/io/open.js";
+import { sizeLimits, tooLarge, utf8Text } from "../../files/io/open.js";
 import { inputName, readInput } from "../../files/io/streams.js";
 
 export interface Table {
@@ -21,7 +21,7 @@ export async function readTable(file: string): Promise<Table> {
   const path = inputName(file);
   let seen = 0;
   const bytes = await readInput(file, {
-    maxBytes: largest.table,
+    maxBytes: sizeLimits.table,
     // An endless stream of something else ends here, not at the limit.
     look: (piece) => {
       if (seen === 0 && !isPacked(piece)) requireText(piece, path);
@@ -61,10 +61,10 @@ function requireText(bytes: Uint8Array, path: string): void {
 
 function unpacked(bytes: Uint8Array, path: string): Uint8Array {
   try {
-    return gunzipSync(bytes, { maxOutputLength: largest.table });
+    return gunzipSync(bytes, { maxOutputLength: sizeLimits.table });
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "ERR_BUFFER_TOO_LARGE") {
-      throw tooLarge(path, `unpacked, file has more than ${bytesText(largest.table)}`, largest.table);
+      throw tooLarge(path, `unpacked, file has more than ${bytesText(sizeLimits.table)}`, sizeLimits.table);
     }
     throw inputError("file is not UTF-8 text, nor such text compressed with gzip", { where: path, cause });
   }

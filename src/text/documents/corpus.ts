@@ -6,14 +6,14 @@ import type { Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { inputError, type UpcycleError } from "../../base/errors.js";
 import { fsError, withFsErrors } from "../../files/io/fs-errors.js";
-import { largest, openRegular, readWhole, utf8Text } from "../../files/io/open.js";
+import { sizeLimits, openRegular, readWhole, utf8Text } from "../../files/io/open.js";
 import type { CorpusDocument } from "./document.js";
 import { readParquetText } from "./parquet.js";
 
 export type { CorpusDocument } from "./document.js";
 
 /** Texts that come with an npm package, so that a first run needs no download. */
-export type BuiltinCorpus = "sotu" | "moby-dick";
+type BuiltinCorpus = "sotu" | "moby-dick";
 
 export type CorpusSource =
   | { readonly builtin: BuiltinCorpus }
@@ -43,7 +43,7 @@ export const builtinCorpora = Object.keys(builtins) as readonly BuiltinCorpus[];
 const extensions = [".txt", ".jsonl", ".jsonl.gz", ".parquet"] as const;
 
 /** Longest document in bytes. */
-const LONGEST_DOCUMENT = largest.text;
+const LONGEST_DOCUMENT = sizeLimits.text;
 
 /**
  * All documents of a source. Empty documents (an empty file of a folder, an empty text in .jsonl, a blank line) are

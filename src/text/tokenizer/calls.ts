@@ -13,7 +13,7 @@ export interface Methods {
 export type Method = keyof Methods;
 
 /** What a call may take; more is taken for something that never ends. */
-export interface Budget {
+export interface CallBudget {
   /**
    * Milliseconds of the process's processor time: unlike time on the clock it stands still while the machine sleeps,
    * the process is stopped, or others have the processor.
@@ -22,11 +22,11 @@ export interface Budget {
   readonly memoryMB: number;
 }
 
-export interface Request {
+export interface TokenizerRequest {
   readonly id: number;
   readonly method: Method;
   readonly args: readonly unknown[];
-  readonly budget: Budget;
+  readonly budget: CallBudget;
 }
 
 /** Why a call could not be answered. */
@@ -38,7 +38,7 @@ export type Refusal =
   /** What the library threw. */
   | { readonly kind: "library"; readonly message: string };
 
-export interface Reply {
+export interface TokenizerReply {
   readonly id: number;
   readonly result?: unknown;
   readonly refusal?: Refusal;

@@ -9,7 +9,14 @@ import { Worker } from "node:worker_threads";
 import { Tokenizer } from "tokenizers";
 import { UpcycleError } from "../../base/errors.js";
 import { readText } from "../../files/io/ranges.js";
-import { guarded, type GuardData, type Methods, type Refusal, type Reply, type Request } from "./calls.js";
+import {
+  guarded,
+  type GuardData,
+  type Methods,
+  type Refusal,
+  type TokenizerReply,
+  type TokenizerRequest,
+} from "./calls.js";
 import { LARGEST_FILE } from "./limits.js";
 
 const limits = new Int32Array(new SharedArrayBuffer(8));
@@ -58,7 +65,7 @@ function parse(text: string): Tokenizer {
   }
 }
 
-async function answer({ id, method, args, budget }: Request): Promise<Reply> {
+async function answer({ id, method, args, budget }: TokenizerRequest): Promise<TokenizerReply> {
   const { user, system } = process.cpuUsage();
   Atomics.store(limits, guarded.processorMs, Math.min(2 ** 31 - 1, (user + system) / 1000 + budget.processorMs));
   // Memory that an earlier call needed may not have gone back to the system.
@@ -80,7 +87,7 @@ function refusalOf(error: unknown): Refusal {
 }
 
 let last: Promise<unknown> = Promise.resolve();
-process.on("message", (request: Request) => {
+process.on("message", (request: TokenizerRequest) => {
   last = last.then(async () => process.send!(await answer(request)));
 });
 // The command is gone, or needs this tokenizer no more. An orderly exit would wait for a pattern that runs for ever.

@@ -1,7 +1,7 @@
 /** The `tokenizer_config.json` beside a `tokenizer.json`, so that other tools open it as we do. */
 import { END_OF_TEXT } from "./train.js";
 
-export interface TokenizerConfigSettings {
+interface TokenizerConfigSettings {
   /** Longest sequence of the model, in tokens. */
   readonly maxLength: number;
   /** `END_OF_TEXT` when left out. */

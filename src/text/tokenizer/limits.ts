@@ -5,7 +5,7 @@
  */
 import { totalmem } from "node:os";
 import { largestCarried } from "../../files/formats/model-files.js";
-import type { Budget } from "./calls.js";
+import type { CallBudget } from "./calls.js";
 
 /** Bytes of a `tokenizer.json`. */
 export const LARGEST_FILE = largestCarried;
@@ -35,16 +35,16 @@ function mostMemory(): number {
   return 0.75 * (allowed > 0 ? Math.min(machine, allowed) : machine);
 }
 
-const budget = ({ patience, memory }: Leeway, moreMs: number, moreBytes: number): Budget => ({
+const budget = ({ patience, memory }: Leeway, moreMs: number, moreBytes: number): CallBudget => ({
   processorMs: patience * 1000 + moreMs,
   memoryMB: Math.floor(Math.min(mostMemory(), memory + moreBytes) / 1e6),
 });
 
 /** Of opening a file of so many bytes. */
-export const loadBudget = (leeway: Leeway, bytes: number): Budget => budget(leeway, bytes / 100, 100 * bytes);
+export const loadBudget = (leeway: Leeway, bytes: number): CallBudget => budget(leeway, bytes / 100, 100 * bytes);
 
 /** Of encoding so many UTF-16 units. */
-export const encodeBudget = (leeway: Leeway, units: number): Budget => budget(leeway, units / 10, 600 * units);
+export const encodeBudget = (leeway: Leeway, units: number): CallBudget => budget(leeway, units / 10, 600 * units);
 
 /** Of decoding so many tokens, or of looking one up. */
-export const decodeBudget = (leeway: Leeway, tokens: number): Budget => budget(leeway, tokens, 1000 * tokens);
+export const decodeBudget = (leeway: Leeway, tokens: number): CallBudget => budget(leeway, tokens, 1000 * tokens);

@@ -3,12 +3,20 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { UpcycleError, inputError, interruptedError, stopError } from "../../base/errors.js";
 import { bytes } from "../../base/format.js";
-import { marks, type Budget, type Method, type Methods, type Refusal, type Reply, type Request } from "./calls.js";
+import {
+  marks,
+  type CallBudget,
+  type Method,
+  type Methods,
+  type Refusal,
+  type TokenizerReply,
+  type TokenizerRequest,
+} from "./calls.js";
 
 export interface Doing {
   /** In words that fit before "failed": `encoding a text of 41 characters`. */
   readonly what: string;
-  readonly budget: Budget;
+  readonly budget: CallBudget;
   /** What it means where the library itself refuses; its message follows a colon. */
   readonly refused: string;
 }
@@ -79,7 +87,7 @@ export function startTokenizer(file: string, signal?: AbortSignal): TokenizerPro
   } catch (cause) {
     throw notStarted(file, cause as Error);
   }
-  child.on("message", ({ id, result, refusal }: Reply) => {
+  child.on("message", ({ id, result, refusal }: TokenizerReply) => {
     settle(id, ({ doing, resolve, reject }) =>
       refusal === undefined ? resolve(result) : reject(refusedBy(refusal, doing, file)),
     );
@@ -112,7 +120,7 @@ export function startTokenizer(file: string, signal?: AbortSignal): TokenizerPro
         // Where there is no process, or it is dying, the call is answered by that.
         if (child.pid === undefined) return;
         try {
-          child.send({ id, method, args, budget: doing.budget } satisfies Request, () => undefined);
+          child.send({ id, method, args, budget: doing.budget } satisfies TokenizerRequest, () => undefined);
         } catch (cause) {
           // A text of half a gigabyte and more cannot be made into a message.
           settle(id, () =>

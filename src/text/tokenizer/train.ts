@@ -18,7 +18,7 @@ import { inputError, interruptedError, stopError } from "../../base/errors.js";
 
 export const END_OF_TEXT = "<|endoftext|>";
 
-export interface BpeSettings {
+interface BpeSettings {
   /** Entries in all: special tokens, 256 bytes, merges. At most 30,000. */
   readonly vocab: number;
   /** They get the first ids, in this order; `[END_OF_TEXT]` when left out. */

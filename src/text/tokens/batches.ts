@@ -98,11 +98,6 @@ export function openBatches(tokens: TokenRow, settings: BatchSettings): BatchRea
   };
 }
 
-/** One training batch on its own; to read many, `openBatches` saves working out each epoch's order again. */
-export function batchAt(tokens: TokenRow, settings: BatchSettings & { readonly step: number }): Batch {
-  return openBatches(tokens, settings).at(settings.step);
-}
-
 export interface EvalSettings {
   readonly batch: number;
   readonly sequence: number;
@@ -110,7 +105,7 @@ export interface EvalSettings {
   readonly limitTokens?: number | undefined;
 }
 
-export interface EvalBatch extends Batch {
+interface EvalBatch extends Batch {
   /** Targets in this batch that carry loss. */
   readonly count: number;
 }

@@ -29,7 +29,7 @@ export function shares(parts: readonly { readonly weight: number }[]): number[] 
 }
 
 /** How many sequences each part has got; their sum is the number of the next one. */
-export type Dealt = readonly number[];
+type Dealt = readonly number[];
 
 /**
  * Deals one more sequence: to the part that is furthest behind its share (the first of equals), as Megatron-LM's

@@ -1,6 +1,6 @@
 /** Documents as one long row of tokens, each closed by an end-of-text token. */
 
-export interface PackedTokens {
+interface PackedTokens {
   /** Every document's tokens followed by one end-of-text token. */
   readonly tokens: Int32Array;
   /** [documents + 1]: document i is `tokens[documents[i] .. documents[i + 1])`, its end-of-text token included. */
@@ -8,7 +8,7 @@ export interface PackedTokens {
 }
 
 /** Collects documents one at a time, so that a corpus never lives in memory as many small arrays. */
-export interface TokenPacker {
+interface TokenPacker {
   /** Appends one document and the end-of-text token. */
   add(document: Int32Array): void;
   /** Everything added so far, in arrays of exactly the size needed. */
@@ -37,11 +37,4 @@ export function tokenPacker(endOfText: number): TokenPacker {
       return { tokens: tokens.slice(0, length), documents: Int32Array.from(ends) };
     },
   };
-}
-
-/** Packs documents that are already encoded. */
-export function packDocuments(documents: Iterable<Int32Array>, endOfText: number): PackedTokens {
-  const packer = tokenPacker(endOfText);
-  for (const document of documents) packer.add(document);
-  return packer.finish();
 }

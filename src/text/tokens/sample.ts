@@ -11,7 +11,7 @@ export interface SampleSettings {
 }
 
 /** Tokens that may be drawn, with probabilities that sum to 1. */
-export interface Candidates {
+interface Candidates {
   readonly ids: Int32Array;
   readonly probabilities: Float64Array;
 }

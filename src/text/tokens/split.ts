@@ -6,7 +6,7 @@
 import { inputError } from "../../base/errors.js";
 import { randomStream } from "../../base/random.js";
 
-export interface SplitSettings {
+interface SplitSettings {
   readonly seed: number | string;
   /** Wanted share of the UTF-8 bytes to hold out, in (0, 1). */
   readonly heldOut: number;

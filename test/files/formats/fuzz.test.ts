@@ -4,7 +4,8 @@ import fc from "fast-check";
 import { expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { jsonText, shown } from "../../../src/base/shown.js";
-import { encodeSafetensors, parseSafetensors } from "../../../src/files/formats/safetensors.js";
+import { encodeSafetensors } from "../../../src/files/formats/safetensors.js";
+import { parseSafetensors } from "../../support/safetensors.js";
 
 it("damaged headers, indexes, configs and archives end as a value or as bad input, in time and little memory", () => {
   const seed = fc.sample(fc.nat(1_000_000), 1)[0]!;

@@ -2,13 +2,8 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { duplicateKey } from "../../../src/files/formats/duplicate-key.js";
-import {
-  encodeSafetensors,
-  itemSizes,
-  parseSafetensors,
-  planHeader,
-  tensorBytes,
-} from "../../../src/files/formats/safetensors.js";
+import { encodeSafetensors, itemSizes, planHeader, tensorBytes } from "../../../src/files/formats/safetensors.js";
+import { parseSafetensors } from "../../support/safetensors.js";
 import type { Dtype } from "../../../src/files/formats/safetensors.js";
 import { floatBytes } from "../../../src/files/numeric/dtype.js";
 

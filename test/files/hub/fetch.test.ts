@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
-import { parseSafetensors } from "../../../src/files/formats/safetensors.js";
+import { parseSafetensors } from "../../support/safetensors.js";
 import { fetchModel, type FetchOptions, type HubEvent } from "../../../src/files/hub/fetch.js";
 import { isHubReference, modelName, parseHubReference } from "../../../src/files/hub/reference.js";
 import { hubSettings } from "../../../src/files/hub/settings.js";

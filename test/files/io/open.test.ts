@@ -17,7 +17,7 @@ import { stageResumable } from "../../../src/files/io/resumable-directory.js";
 import { readDocuments } from "../../../src/text/documents/corpus.js";
 import { openJsonl, readJsonl } from "../../../src/files/io/jsonl.js";
 import { lockFolder } from "../../../src/files/io/lock.js";
-import { largest, openForWriting, readWhole, requireOutputFile } from "../../../src/files/io/open.js";
+import { sizeLimits, openForWriting, readWhole, requireOutputFile } from "../../../src/files/io/open.js";
 import { openRanges, readJson, readText } from "../../../src/files/io/ranges.js";
 import { openTensorFile, writeTensorFile } from "../../../src/files/io/tensor-file.js";
 import { hasSpecialFiles, makeFifo, oneOfEach, writer } from "./special.js";
@@ -85,7 +85,7 @@ describe("the whole of a file", () => {
   it("has a limit, found before anything is read", async () => {
     writeFileSync(path("huge"), "");
     truncateSync(path("huge"), 2 ** 40);
-    expect(await line(readJson(path("huge"), largest.settings))).toBe(
+    expect(await line(readJson(path("huge"), sizeLimits.settings))).toBe(
       `${path("huge")}: file has 1.1 TB, the limit for this is 16 MB; is this the right file?`,
     );
     expect(await line(readJsonl(path("huge")))).toContain("log has 1.1 TB, the limit for this is 500 MB");

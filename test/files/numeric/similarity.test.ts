@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { cosineSimilarity, mean } from "../../../src/files/numeric/similarity.js";
+import { cosineSimilarity, arithmeticMean } from "../../../src/files/numeric/similarity.js";
 
 const of = (...values: number[]): Float32Array => Float32Array.from(values);
 
@@ -44,7 +44,7 @@ describe("cosine similarity", () => {
   });
 
   it("the mean of values is their sum over their number, NaN without any", () => {
-    expect(mean([1, 2, 6])).toBe(3);
-    expect(mean([])).toBeNaN();
+    expect(arithmeticMean([1, 2, 6])).toBe(3);
+    expect(arithmeticMean([])).toBeNaN();
   });
 });

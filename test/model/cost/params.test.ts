@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { forwardFlopsPerToken, trainFlopsPerToken } from "../../../src/model/cost/flops.js";
 import { countParams } from "../../../src/model/cost/params.js";
-import { parseSafetensors } from "../../../src/files/formats/safetensors.js";
+import { parseSafetensors } from "../../support/safetensors.js";
 import { specFromConfig } from "../../../src/model/decoder/config.js";
 import { isBuffer, slotsOf } from "../../../src/model/tensors/slots.js";
 import { readFileSync } from "node:fs";

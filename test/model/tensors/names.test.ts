@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { parseSafetensors } from "../../../src/files/formats/safetensors.js";
+import { parseSafetensors } from "../../support/safetensors.js";
 import { specFromConfig } from "../../../src/model/decoder/config.js";
 import { isComputedBuffer, tensorNames } from "../../../src/model/tensors/names.js";
 import {

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { resultOf } from "../../../src/base/events.js";
-import { unfinishedName } from "../../../src/files/io/atomic.js";
+import { unfinishedName } from "../../../src/files/io/resumable-directory.js";
 import { convertCheckpoint, upcycling } from "../../../src/surgery/convert/convert.js";
 import { merging } from "../../../src/surgery/convert/merge.js";
 import { multiplying } from "../../../src/surgery/convert/multiply.js";

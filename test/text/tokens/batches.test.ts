@@ -1,13 +1,19 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import {
-  batchAt,
   evalBatches,
   IGNORED_TARGET,
   openBatches,
   windowCount,
   windowOrder,
+  type Batch,
+  type BatchSettings,
+  type TokenRow,
 } from "../../../src/text/tokens/batches.js";
+
+/** One training batch on its own. */
+const batchAt = (tokens: TokenRow, { step, ...settings }: BatchSettings & { readonly step: number }): Batch =>
+  openBatches(tokens, settings).at(step);
 
 /** Token i is i, so an input tells where it came from. */
 const counting = (length: number): Int32Array => Int32Array.from({ length }, (_, i) => i);

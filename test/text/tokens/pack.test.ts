@@ -1,6 +1,15 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { packDocuments } from "../../../src/text/tokens/pack.js";
+import { tokenPacker } from "../../../src/text/tokens/pack.js";
+
+function packDocuments(
+  documents: readonly Int32Array[],
+  endOfText: number,
+): { readonly tokens: Int32Array; readonly documents: Int32Array } {
+  const packer = tokenPacker(endOfText);
+  for (const document of documents) packer.add(document);
+  return packer.finish();
+}
 
 it("documents lie one after another, each closed by end of text", () => {
   const packed = packDocuments([Int32Array.of(5, 6), Int32Array.of(), Int32Array.of(7)], 0);
