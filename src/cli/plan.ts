@@ -199,7 +199,7 @@ async function denseModel(
         hint: `leave it out: ${shownModel(named.model)}`,
       });
     const file = join(await modelFolder(named, json, "config"), "config.json");
-    const spec = specFromConfig(await readJson(file, largest.settings), shownPath(file));
+    const spec = specFromConfig(await readJson(file, largest.yaml), shownPath(file));
     if (isMoe(spec))
       throw inputError("this model is already a mixture of experts", {
         where: isHubReference(model) ? model : shownPath(model),
@@ -226,12 +226,12 @@ async function denseModel(
 async function hardwareTable(own: string | undefined): Promise<HardwareTable> {
   const builtIn = fileURLToPath(new URL("../../recipes/hardware.yaml", import.meta.url));
   const files = [{ text: await readText(builtIn), file: "hardware.yaml" }];
-  if (own !== undefined) files.push({ text: await readText(own, largest.settings), file: shownPath(own) });
+  if (own !== undefined) files.push({ text: await readText(own, largest.yaml), file: shownPath(own) });
   return parseHardware(files);
 }
 
 function gpuNamed({ gpus }: HardwareTable, name: string): Gpu {
-  const row = gpus[name];
+  const row = Object.hasOwn(gpus, name) ? gpus[name] : undefined;
   const names = Object.keys(gpus);
   const meant = nearest(name, names);
   if (row === undefined)
