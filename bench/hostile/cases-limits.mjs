@@ -450,10 +450,7 @@ const runs = [
         [
           ["constant.yaml", 5],
           ["longer.yaml", 8],
-        ].map(([file, steps]) => [
-          file,
-          trainFile({ training: { steps, lr: { peak: 0.003, schedule: "constant" } } }),
-        ]),
+        ].map(([file, steps]) => [file, trainFile({ training: { steps, lr: { peak: 0.003, schedule: "constant" } } })]),
       ),
     },
   ),

@@ -52,7 +52,9 @@ export function wholeNumber(option: string, low: number, high = Number.MAX_SAFE_
   return (text) => {
     const value = Number(text);
     if (!/^\d+$/.test(text) || value < low || value > high) {
-      throw inputError(`"${visibleLine(text, mostQuoted)}" is not a whole number ${range(low, high)}`, { where: option });
+      throw inputError(`"${visibleLine(text, mostQuoted)}" is not a whole number ${range(low, high)}`, {
+        where: option,
+      });
     }
     return value;
   };
