@@ -171,6 +171,14 @@ const roles = [
   },
 ];
 
+/** A pipe is read to its end, and waits for whoever writes: it says so after two seconds, and Ctrl-C ends it. */
+const streamed = ["prompts of generate", "text of perplexity", "table of fit"];
+const waits = {
+  expect: [130],
+  says: /^reading \S+ to its end$/m,
+  signals: [{ when: /reading \S+ to its end/, signal: "SIGINT" }],
+};
+
 const fileCases = roles.flatMap(({ role, file, make, optional = false, okEmpty = false, may, expect }, row) =>
   strange.map((kind, column) => ({
     name: `files: ${kind} as ${role}`,
@@ -183,6 +191,7 @@ const fileCases = roles.flatMap(({ role, file, make, optional = false, okEmpty =
       b.put(file, kind);
       return args;
     },
+    ...(kind === "fifo" && streamed.includes(role) && waits),
   })),
 );
 

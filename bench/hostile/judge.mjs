@@ -4,6 +4,8 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 
 const LONGEST_LINE = 2000;
+/** Problems of one file that are shown. */
+const MOST_PROBLEMS = 50;
 /**
  * Marks of an error that nobody meant to show: stacks of JavaScript, panics of Rust, aborts of V8, warnings of Node.
  */
@@ -55,6 +57,14 @@ const aside = new RegExp(
     "[^:]+ {2}step ",
     "note: ",
     "waiting",
+    "[\\d.e+-]+ % of \\S+",
+    "[\\d.e+-]+ % {2}",
+    "step \\d+/\\d+ {2}",
+    "no answer from \\S+ for \\d+ s, trying again: \\d+ of \\d+$",
+    "the connection broke \\(.+\\), trying again: \\d+ of \\d+$",
+    "the Hub says \\d+, trying again: \\d+ of \\d+$",
+    "\\S+ arrived damaged \\(.+, trying again: \\d+ of \\d+$",
+    "[^:]+: no such folder, so taken as hf://",
   ].join("|")})`,
 );
 
@@ -120,8 +130,26 @@ function failureProblems({ code, stderr, signal }) {
   // A process that a signal has ended by the signal's own default says nothing.
   if (signal !== null) return [];
   if (said.length !== 1) return [`${said.length} lines say what failed: ${JSON.stringify(stderr.slice(-300))}`];
+  const listed = lines.slice(lines.indexOf(said[0]) + 1);
+  const problems = /: (\d+) problems$/.exec(said[0])?.[1];
+  if (problems !== undefined) return [...listProblems(Number(problems), listed), ...strangeLines(lines, said[0])];
   if (lines.at(-1) !== said[0]) return [`lines after the failure: ${JSON.stringify(lines.at(-1).slice(0, 200))}`];
-  const strange = lines.slice(0, -1).find((line) => !aside.test(line));
+  return strangeLines(lines, said[0]);
+}
+
+/** Several problems of one file are a line each below the one that counts them, from the file's beginning to its end. */
+function listProblems(count, listed) {
+  const shown = Math.min(count, MOST_PROBLEMS);
+  const wanted = shown + (count > shown ? 1 : 0);
+  if (listed.length !== wanted) return [`${listed.length} lines below "${count} problems", expected ${wanted}`];
+  const strange = listed.find((line) => !/^ {2}\S/.test(line));
+  if (strange !== undefined) return [`a line that is no problem: ${JSON.stringify(strange.slice(0, 200))}`];
+  const places = listed.slice(0, shown).map((line) => Number(/:(\d+)[: ]/.exec(line)?.[1]));
+  return places.every((line, i) => i === 0 || !(line < places[i - 1])) ? [] : ["problems are not in the file's order"];
+}
+
+function strangeLines(lines, failure) {
+  const strange = lines.slice(0, lines.indexOf(failure)).find((line) => !aside.test(line));
   return strange === undefined
     ? []
     : [`a line that is neither the failure nor a warning nor progress: ${JSON.stringify(strange.slice(0, 200))}`];

@@ -32,6 +32,9 @@ export const visibleText = (text: string): string => text.replace(steering, esca
 /** Characters of one line, or of one part of it, that are shown. */
 const mostShown = 4000;
 
+/** Characters that an error repeats of a word of the command line: who wrote it knows the rest. */
+export const mostQuoted = 200;
+
 /** One line, cut to `most` characters with a mark that says how many are left out. Doing so twice changes nothing. */
 export function visibleLine(text: string, most = mostShown): string {
   if (text.length <= most) {

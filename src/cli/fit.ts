@@ -19,6 +19,7 @@ import { orStandardInput, reading } from "./input.js";
 import {
   collect,
   defaultThreads,
+  mostThreads,
   oneOf,
   realNumber,
   wholeNumber,
@@ -69,7 +70,7 @@ export function fitCommand(): Command {
     .option("--start <list>", "where a formula's search begins: A=400,alpha=0.3")
     .option("--grid", "all starts of the law's grid instead of projection")
     .option("--seed <n>", "of the resampling", wholeNumber("--seed", 0), 0)
-    .option("--threads <n>", "worker threads (default: all cores)", wholeNumber("--threads", 1, 1024))
+    .option("--threads <n>", "worker threads (default: all cores)", wholeNumber("--threads", 1, mostThreads()))
     .option("--html <file>", "write a page with charts")
     .action(execute);
   const remarks = [

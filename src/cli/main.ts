@@ -1,8 +1,10 @@
 #!/usr/bin/env node
 /** The command line: parses, calls one command, turns failures into one line and an exit code. */
 import { Command, CommanderError, Option } from "commander";
-import { UpcycleError } from "../base/errors.js";
+import { UpcycleError, inputError } from "../base/errors.js";
+import { mostQuoted, visibleLine } from "../base/shown.js";
 import { toolVersion } from "../surgery/convert/version.js";
+import { nearest } from "../base/schemas/nearest.js";
 import { faces, stub } from "./commands.js";
 import { helpText, withHelp } from "./help.js";
 import { limitError, requireAddresses } from "../files/io/limits.js";
@@ -42,6 +44,7 @@ export async function main(args: readonly string[]): Promise<number> {
   try {
     requireAddresses();
     program = await buildProgram(args);
+    requireNamed(args);
     if (args.every((arg) => arg === "--debug")) {
       program.outputHelp();
       return 0;
@@ -62,6 +65,17 @@ export async function main(args: readonly string[]): Promise<number> {
   }
 }
 
+/** Commander shows the whole help where a command is missing or not there; one line says which it is. */
+function requireNamed(args: readonly string[]): void {
+  const [first, second = ""] = args.filter((arg) => arg !== "--debug");
+  if (first === "--") throw inputError('no command before "--"', { hint: "see upcycle --help" });
+  if (first !== "help" || second === "" || second.startsWith("-") || Object.hasOwn(faces, second)) return;
+  const meant = nearest(second, Object.keys(faces));
+  throw inputError(`there is no command "${visibleLine(second, mostQuoted)}" to help with`, {
+    hint: meant === undefined ? "see upcycle --help" : `did you mean ${meant}?`,
+  });
+}
+
 interface Description {
   readonly lines: readonly string[];
   readonly exitCode: number;
@@ -77,6 +91,9 @@ function describe(error: unknown, args: readonly string[]): Description {
   const limit = limitError(error);
   if (limit !== null) return { lines: [limit.line], exitCode: limit.exitCode, stack: limit.stack };
   if (error instanceof CommanderError) return { lines: [usageLine(error, args)], exitCode: 2, stack: error.stack };
+  // Node asks for it where anything is relative, modules of its own too.
+  if (error instanceof Error && /\buv_cwd\b/.test(error.message))
+    return { lines: ["the working folder is gone; change to one that is there"], exitCode: 2, stack: error.stack };
   const aborted = (error as { name?: unknown } | null)?.name === "AbortError";
   if (aborted && stopped !== null) return { lines: ["stopped"], exitCode: stopped };
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
@@ -86,7 +103,9 @@ function describe(error: unknown, args: readonly string[]): Description {
 
 /** Commander's message as one line, with its own suggestion or where to look. */
 function usageLine({ message }: CommanderError, args: readonly string[]): string {
-  const [first = "", suggestion] = message
+  const words = args.flatMap((arg) => [arg, arg.split("=", 1)[0]!]).filter((word) => word.length > mostQuoted);
+  const [first = "", suggestion] = words
+    .reduce((text, word) => text.replaceAll(word, visibleLine(word, mostQuoted)), message)
     .replace(/^error: /, "")
     .replace(/\.$/, "")
     .split("\n");

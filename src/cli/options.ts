@@ -1,7 +1,8 @@
 /** Options that several commands have, and readers of their values. */
-import { cpus } from "node:os";
+import { availableParallelism, cpus } from "node:os";
 import type { Command } from "commander";
 import { inputError } from "../base/errors.js";
+import { mostQuoted, visibleLine } from "../base/shown.js";
 import { nearest } from "../base/schemas/index.js";
 import { helpText } from "./help.js";
 
@@ -15,7 +16,7 @@ export function withThreads(command: Command, otherwise = "all cores"): Command 
   return command.option(
     "--threads <n>",
     `threads of the engine (default: ${otherwise})`,
-    wholeNumber("--threads", 1, 1024),
+    wholeNumber("--threads", 1, mostThreads()),
   );
 }
 
@@ -28,6 +29,19 @@ export function withExample(command: Command, example: string, ...remarks: reado
   return command.addHelpText("after", () => helpText(remarks, [example]));
 }
 
+/**
+ * Each thread of the engine takes memory and waits for the others: far more of them than processors do no work but
+ * that.
+ */
+export const mostThreads = (): number => Math.max(64, 8 * availableParallelism());
+
+/** Those that a file asks for. Throws inputError for more than this machine can use. */
+export function threadsOfFile(threads: number | undefined, file: string): number | undefined {
+  if (threads === undefined || threads <= mostThreads()) return threads;
+  const message = `expected a whole number from 1 to ${mostThreads()} on this machine, found ${threads}`;
+  throw inputError(message, { where: `${file} (threads)`, hint: "--threads goes before it" });
+}
+
 /** Threads to use where the user names none: one for each core. */
 export function defaultThreads(): number {
   return Math.max(1, cpus().length);
@@ -38,7 +52,9 @@ export function wholeNumber(option: string, low: number, high = Number.MAX_SAFE_
   return (text) => {
     const value = Number(text);
     if (!/^\d+$/.test(text) || value < low || value > high) {
-      throw inputError(`"${text}" is not a whole number ${range(low, high)}`, { where: option });
+      throw inputError(`"${visibleLine(text, mostQuoted)}" is not a whole number ${range(low, high)}`, {
+        where: option,
+      });
     }
     return value;
   };
@@ -51,7 +67,7 @@ export function realNumber(option: string, low: number, high = Infinity): (text:
     // Number() also reads "0x10" and "Infinity", which nobody means here; 1e999 is infinite too.
     const isNumber = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) && Number.isFinite(value);
     if (!isNumber || !(value >= low && value <= high)) {
-      throw inputError(`"${text}" is not a number ${range(low, high)}`, { where: option });
+      throw inputError(`"${visibleLine(text, mostQuoted)}" is not a number ${range(low, high)}`, { where: option });
     }
     return value;
   };
@@ -65,7 +81,7 @@ export function quantity(option: string, low: number, high = 1e18): (text: strin
     const [, number = "", unit = "?"] = /^(\d+\.?\d*(?:e\+?\d+)?)([kmbgt]?)$/i.exec(text.trim()) ?? [];
     const value = Number(number) * (quantityUnits[unit.toUpperCase()] ?? NaN);
     if (!Number.isFinite(value) || !(value >= low && value <= high)) {
-      throw inputError(`"${text}" is not a number ${range(low, high)}`, {
+      throw inputError(`"${visibleLine(text, mostQuoted)}" is not a number ${range(low, high)}`, {
         where: option,
         hint: "write 50000, 50K, 7B, 2T or 1e12",
       });
@@ -85,7 +101,7 @@ export function oneOf<T extends string>(option: string, words: readonly T[]): (t
     const found = words.find((word) => word === text);
     if (found !== undefined) return found;
     const meant = nearest(text, words);
-    throw inputError(`"${text}" is not one of ${words.join(", ")}`, {
+    throw inputError(`"${visibleLine(text, mostQuoted)}" is not one of ${words.join(", ")}`, {
       where: option,
       hint: meant && `did you mean ${meant}?`,
     });
@@ -110,7 +126,7 @@ export function byteSize(option: string): (text: string) => number {
     const [, number = "", unit = ""] = /^(\d+(?:\.\d+)?) ?([a-z]+)$/i.exec(text.trim()) ?? [];
     const bytes = Math.floor(Number(number) * (byteUnits[unit.toUpperCase()] ?? NaN));
     if (!(bytes >= 1 && bytes <= Number.MAX_SAFE_INTEGER)) {
-      throw inputError(`"${text}" is not a size`, {
+      throw inputError(`"${visibleLine(text, mostQuoted)}" is not a size`, {
         where: option,
         hint: "write a number and a unit: 500MB, 5GB, 4GiB",
       });

@@ -227,12 +227,12 @@ async function denseModel(
 async function hardwareTable(own: string | undefined): Promise<HardwareTable> {
   const builtIn = fileURLToPath(new URL("../../recipes/hardware.yaml", import.meta.url));
   const files = [{ text: await readText(builtIn), file: "hardware.yaml" }];
-  if (own !== undefined) files.push({ text: await readText(own, sizeLimits.settings), file: shownPath(own) });
+  if (own !== undefined) files.push({ text: await readText(own, sizeLimits.yaml), file: shownPath(own) });
   return parseHardware(files);
 }
 
 function gpuNamed({ gpus }: HardwareTable, name: string): Gpu {
-  const row = gpus[name];
+  const row = Object.hasOwn(gpus, name) ? gpus[name] : undefined;
   const names = Object.keys(gpus);
   const meant = nearest(name, names);
   if (row === undefined)

@@ -131,7 +131,7 @@ export async function askedOfFlags(
   if (experts !== undefined || shared !== undefined)
     throw inputError(`${experts === undefined ? "--shared" : "--experts"} does not go with --mergekit`);
   const file = shownPath(mergekit);
-  const config = parseMergekitConfig(await readText(mergekit, sizeLimits.settings), file);
+  const config = parseMergekitConfig(await readText(mergekit, sizeLimits.yaml), file);
   const plan = mergekitPlan(config, file, { ...given(flags), others });
   const [base, ...more] = await Promise.all(plan.models.map((name) => modelBeside(mergekit, name)));
   if (base === undefined) throw inputError("names no model", { where: file });
@@ -164,7 +164,7 @@ async function recipeOfFlags(flags: RecipeFlags & { readonly recipe: string }): 
   const { recipe } = flags;
   const isFile = /\.ya?ml$/i.test(recipe);
   const file = isFile
-    ? parseRecipeConfig(await readText(recipe, sizeLimits.settings), shownPath(recipe))
+    ? parseRecipeConfig(await readText(recipe, sizeLimits.yaml), shownPath(recipe))
     : { recipe, router: undefined };
   const said = given(flags);
   // The order that a flag says leaves what else a file says about the router.

@@ -12,7 +12,7 @@ import { writeReport } from "../study/report.js";
 import { runStudy } from "../study/run.js";
 import { openContext, shownPath } from "./context.js";
 import { modelSource } from "./model-folder.js";
-import { defaultThreads, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
+import { defaultThreads, threadsOfFile, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { savingWords, studyView } from "./progress.js";
 import { convertLine, studyLine, verifyLine } from "./reproduce.js";
 
@@ -45,10 +45,10 @@ export function quickstartCommand(): Command {
 }
 
 async function execute(file: string, command: string, flags: StudyFlags): Promise<void> {
-  const said = parseStudyConfig(await readText(file, sizeLimits.settings), shownPath(file));
+  const said = parseStudyConfig(await readText(file, sizeLimits.yaml), shownPath(file));
   const config = said.parent === undefined ? said : { ...said, parent: await modelSource(said.parent, flags.json) };
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
-  const threads = flags.threads ?? config.threads ?? defaultThreads();
+  const threads = flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? defaultThreads();
   const dir = flags.out ?? join("runs", config.name);
   const events = runStudy({
     config,

@@ -12,7 +12,7 @@ import { trainFromConfig } from "../train/from-config.js";
 import type { RunResult } from "../train/run.js";
 import { openContext, shownPath } from "./context.js";
 import { modelSource } from "./model-folder.js";
-import { defaultThreads, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
+import { defaultThreads, threadsOfFile, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { savingWords, trainingView } from "./progress.js";
 
 interface TrainFlags extends CommonFlags {
@@ -32,11 +32,11 @@ export function trainCommand(): Command {
 }
 
 async function execute(file: string, flags: TrainFlags): Promise<void> {
-  const said = parseTrainConfig(await readText(file, sizeLimits.settings), shownPath(file));
+  const said = parseTrainConfig(await readText(file, sizeLimits.yaml), shownPath(file));
   const config = typeof said.model === "string" ? { ...said, model: await modelSource(said.model, flags.json) } : said;
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
   const dir = flags.out ?? config.out;
-  const threads = flags.threads ?? config.threads ?? defaultThreads();
+  const threads = flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? defaultThreads();
   const view = trainingView(terminal, "train");
   const events = trainFromConfig({ config, dir, threads, signal, backend: onnxruntimeBackend, describe: trainedFiles });
   for (;;) {

@@ -4,6 +4,8 @@ import { z } from "zod";
 const positiveInt = z.int().min(1);
 /** Ten times as many as the deepest networks that were trained; each takes some thirty nodes of the graph. */
 const mostLayers = 1000;
+/** Some ten times those of the largest models that were trained. */
+const [mostHidden, mostInner, mostHeads] = [2 ** 18, 2 ** 20, 2 ** 14];
 /** What config.json holds. */
 const largestSize = 2 ** 31 - 1;
 
@@ -112,12 +114,12 @@ export const modelSchema = z
   .strictObject({
     // Not qwen2: transformers opens its own tokenizer class for that family, whatever tokenizer.json says.
     family: z.enum(["llama", "qwen3"]).default("llama").describe("Hugging Face family of the new dense model."),
-    hidden: positiveInt.describe("Width of the residual stream."),
+    hidden: positiveInt.max(mostHidden).describe("Width of the residual stream."),
     layers: positiveInt.max(mostLayers).describe("Number of blocks."),
-    heads: positiveInt.describe("Query heads."),
-    kvHeads: positiveInt.optional().describe("Key and value heads; as many as heads if left out."),
-    inner: positiveInt.describe("FFN hidden size; the recipe's G must divide it."),
-    headDim: positiveInt.optional().describe("Size of one head; hidden / heads if left out."),
+    heads: positiveInt.max(mostHeads).describe("Query heads."),
+    kvHeads: positiveInt.max(mostHeads).optional().describe("Key and value heads; as many as heads if left out."),
+    inner: positiveInt.max(mostInner).describe("FFN hidden size; the recipe's G must divide it."),
+    headDim: positiveInt.max(mostHidden).optional().describe("Size of one head; hidden / heads if left out."),
     tiedHead: z.boolean().default(true).describe("Use the embedding matrix as output head."),
     ropeTheta: z.number().gt(0).default(10000).describe("Base of the rotary frequencies."),
     normEps: z.number().gt(0).max(0.1).default(1e-5).describe("Epsilon of the RMS norms."),

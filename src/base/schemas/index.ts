@@ -26,4 +26,5 @@ export { adapterSchema, mergeHint, parseAdapterConfig, rankAndScale, type Adapte
 export { parseTrainConfig, trainSchema, type TrainConfig } from "./train.js";
 export { hardwareSchema, parseHardware, type GpuEntry, type HardwareTable } from "./hardware.js";
 export { jsonSchema } from "./json-schema.js";
+export { issueText } from "./issue.js";
 export { nearest } from "./nearest.js";

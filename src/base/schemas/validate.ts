@@ -2,7 +2,7 @@
  * YAML text -> checked config, or all that is wrong with it: for each thing ONE line that says file, line, key, what
  * was found and what was expected.
  */
-import { LineCounter, isMap, isScalar, parseDocument, type Document } from "yaml";
+import { Lexer, LineCounter, isMap, isScalar, parseDocument, type Document } from "yaml";
 import { z } from "zod";
 import { FileProblems, inputError, type UpcycleError } from "../errors.js";
 import { child, describeExpected, jsonSchema, schemasAt, wordsOf, type JsonSchema } from "./json-schema.js";
@@ -13,8 +13,10 @@ type Path = readonly PropertyKey[];
 
 /** Parses and checks `text`. `file` is only used to name the place. Throws `input`. */
 export function parseConfig<S extends z.ZodType>(schema: S, text: string, file: string): z.output<S> {
+  requireModest(text, file);
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  // Warnings of the library are for programmers.
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, logLevel: "error" });
   const data = readDocument(document, lines, file);
   const parsed = schema.safeParse(data);
   if (parsed.success) return parsed.data;
@@ -22,6 +24,27 @@ export function parseConfig<S extends z.ZodType>(schema: S, text: string, file: 
   const issues = singleIssues(parsed.error.issues, data);
   const problems = [...describeAll(issues, { ...place, data }), ...furtherProblems(schema, issues, { ...place, data })];
   throw problemsOf(file, problems);
+}
+
+/** Deeper, and more of them, than in any file that a person means. */
+const [deepest, mostKeys] = [500, 10_000];
+
+/**
+ * What is nested without end takes a kilobyte of memory for each level where it is parsed, its tokens nothing; and each
+ * key is compared with all others beside it. Blocks that nest by indentation alone take more text with each level.
+ */
+function requireModest(text: string, file: string): void {
+  let [brackets, blocks, keys] = [0, 0, 0];
+  for (const token of new Lexer().lex(text)) {
+    if (token === "[" || token === "{") brackets++;
+    else if (token === "]" || token === "}") brackets--;
+    else if (token === "-" || token === "?") blocks++;
+    else if (token === ":") keys++;
+    else if (token === "\n") blocks = 0;
+    if (brackets > deepest || blocks > deepest)
+      throw inputError(`lists and blocks are nested more than ${deepest} levels deep`, { where: file });
+    if (keys > mostKeys) throw inputError(`the file has more than ${mostKeys} keys`, { where: file });
+  }
 }
 
 interface Problem {

@@ -10,20 +10,25 @@
 export const deepestJson = 500;
 
 /**
- * Whether lists and objects are nested in each other more than `deepestJson` times. `text` must already have passed
- * `JSON.parse`.
+ * Whether lists and objects are nested in each other more than `deepestJson` times. To be asked before `JSON.parse`,
+ * which takes a kilobyte of memory for each level; of a text that is no JSON the answer may be either.
  */
 export function isNestedTooDeeply(text: string): boolean {
   let depth = 0;
   for (let at = 0; at < text.length; at++) {
     const code = text.charCodeAt(at);
-    if (code === QUOTE) at = endOfString(text, at);
-    else if (code === OPEN_OBJECT || code === OPEN_LIST) {
+    if (code === QUOTE) {
+      at = endOfString(text, at);
+      if (at < 0) return false;
+    } else if (code === OPEN_OBJECT || code === OPEN_LIST) {
       if (++depth > deepestJson) return true;
     } else if (code === CLOSE_OBJECT || code === CLOSE_LIST) depth--;
   }
   return false;
 }
+
+/** What is said of such a text. */
+export const nestedTooDeeply = `lists and objects are nested more than ${deepestJson} levels deep`;
 
 /**
  * The first key that occurs twice in one object of a JSON text, or undefined. `value` is what `JSON.parse` made of the

@@ -5,10 +5,9 @@
  * Reading is strict, because a wrong offset silently yields a wrong model: every byte after the header belongs to
  * exactly one tensor. Every failure is an inputError that names the file, the tensor, the number found and the limit.
  */
-import { inputError } from "../../base/errors.js";
-import type { UpcycleError } from "../../base/errors.js";
+import { UpcycleError, inputError } from "../../base/errors.js";
 import { shown } from "../../base/shown.js";
-import { duplicateKey } from "./duplicate-key.js";
+import { duplicateKey, isNestedTooDeeply, nestedTooDeeply } from "./duplicate-key.js";
 
 /** Bytes per element of the dtypes the format knows. */
 export const itemSizes = {
@@ -135,8 +134,10 @@ function parseEntries(
   let parsed: unknown;
   try {
     text = new TextDecoder("utf-8", { fatal: true }).decode(json);
+    if (isNestedTooDeeply(text)) throw inputError(`header: ${nestedTooDeeply}`, { where });
     parsed = JSON.parse(text);
   } catch (cause) {
+    if (cause instanceof UpcycleError) throw cause;
     throw inputError(`header is not valid JSON (${(cause as Error).message})`, { where, cause });
   }
   if (!isRecord(parsed)) throw inputError("header is not a JSON object", { where });

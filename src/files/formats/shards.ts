@@ -6,7 +6,7 @@ import { inputError } from "../../base/errors.js";
 import { shown } from "../../base/shown.js";
 import { tensorBytes } from "./safetensors.js";
 import type { TensorMeta } from "./safetensors.js";
-import { duplicateKey } from "./duplicate-key.js";
+import { duplicateKey, isNestedTooDeeply, nestedTooDeeply } from "./duplicate-key.js";
 
 /** 5 GB: small enough for every host and downloader, large enough to keep the number of files low. */
 const defaultShardBytes = 5_000_000_000;
@@ -80,6 +80,7 @@ function indexText(shards: readonly Shard[]): string {
  */
 export function parseIndex(text: string, where: string, extension = "safetensors"): Map<string, string> {
   let parsed: unknown;
+  if (isNestedTooDeeply(text)) throw inputError(nestedTooDeeply, { where });
   try {
     parsed = JSON.parse(text);
   } catch (cause) {

@@ -15,8 +15,10 @@ import { withFsErrors } from "./fs-errors.js";
  * something else under that name.
  */
 export const sizeLimits = {
-  /** Settings: config.json, adapter_config.json, recipes, train and study files, tables of hardware. */
+  /** Settings that programs write: config.json, adapter_config.json. */
   settings: 16e6,
+  /** Settings that people write, as YAML: recipes, train and study files, tables of hardware. */
+  yaml: 2e6,
   /** What grows with a model or a run: indices of shards, tokenizer.json, upcycle.json, results, fits, licences. */
   record: 256e6,
   /** Tables of losses, whose cells take some thirty times as much memory as their text. */

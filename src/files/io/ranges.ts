@@ -1,6 +1,6 @@
 /** Reading parts of files, without ever loading a whole one. */
 import { inputError } from "../../base/errors.js";
-import { deepestJson, isNestedTooDeeply } from "../formats/duplicate-key.js";
+import { isNestedTooDeeply, nestedTooDeeply } from "../formats/duplicate-key.js";
 import { withFsErrors } from "./fs-errors.js";
 import { sizeLimits, openRegular, readWhole, utf8Text } from "./open.js";
 
@@ -60,13 +60,10 @@ export async function readText(path: string, maxBytes: number = sizeLimits.recor
 export async function readJson(path: string, maxBytes: number = sizeLimits.record): Promise<unknown> {
   const text = await readText(path, maxBytes);
   if (text.trim() === "") throw inputError("the file is empty, expected JSON", { where: path });
-  let value: unknown;
+  if (isNestedTooDeeply(text)) throw inputError(nestedTooDeeply, { where: path });
   try {
-    value = JSON.parse(text);
+    return JSON.parse(text) as unknown;
   } catch (cause) {
     throw inputError(`not valid JSON (${(cause as Error).message})`, { where: path, cause });
   }
-  if (isNestedTooDeeply(text))
-    throw inputError(`lists and objects are nested more than ${deepestJson} levels deep`, { where: path });
-  return value;
 }

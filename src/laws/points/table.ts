@@ -4,6 +4,7 @@
  */
 import { gunzipSync } from "node:zlib";
 import { UpcycleError, inputError } from "../../base/errors.js";
+import { isNestedTooDeeply, nestedTooDeeply } from "../../files/formats/duplicate-key.js";
 import { bytes as bytesText } from "../../base/format.js";
 import { sizeLimits, tooLarge, utf8Text } from "../../files/io/open.js";
 import { inputName, readInput } from "../../files/io/streams.js";
@@ -78,6 +79,7 @@ interface Row {
 function parseLines(text: string, path: string): Row[] {
   return text.split("\n").flatMap((line, i): Row[] => {
     if (line.trim() === "") return [];
+    if (isNestedTooDeeply(line)) throw inputError(nestedTooDeeply, { where: `${path}:${i + 1}` });
     try {
       return [{ line: i + 1, value: JSON.parse(line) as unknown }];
     } catch (cause) {
@@ -91,6 +93,7 @@ function parseLines(text: string, path: string): Row[] {
 }
 
 function parseList(text: string, path: string): Row[] {
+  if (isNestedTooDeeply(text)) throw inputError(nestedTooDeeply, { where: path });
   try {
     return (JSON.parse(text) as unknown[]).map((value, i) => ({ line: i + 1, value }));
   } catch (cause) {

@@ -6,6 +6,7 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { inputError } from "../../base/errors.js";
+import { issueText } from "../../base/schemas/index.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
 import { lineageKey } from "../../files/checkpoint/write.js";
 import { exists } from "../../files/io/atomic.js";
@@ -117,7 +118,7 @@ function parsed(value: unknown, count: number, key: string, dir: string, from: s
   if (!found.success) {
     const [issue] = found.error.issues;
     const remove = from === multiplyFile ? "the file" : `the key ${key}`;
-    throw inputError(`${[key, ...issue!.path].join(".")}: ${issue!.message}`, {
+    throw inputError(`${[key, ...issue!.path].join(".")}: ${issueText(issue!)}`, {
       where: join(dir, from),
       hint: `remove ${remove} to go on without it`,
     });

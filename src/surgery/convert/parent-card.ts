@@ -29,15 +29,15 @@ export interface ParentCard {
 /** Nothing here is needed to convert, so what cannot be read counts as not said. */
 export async function readParentCard(dir: string, config: Readonly<Record<string, unknown>>): Promise<ParentCard> {
   const front = await frontMatter(join(dir, cardFile)).catch(() => null);
-  const said = text(front?.["license"]);
-  const configured = text(config["license"]);
+  const said = licenceId(front?.["license"]);
+  const configured = licenceId(config["license"]);
   const names = await withFsErrors(dir, "list folder", () => readdir(dir)).catch(() => []);
   const path = text(config["_name_or_path"]);
   const licenseFiles = names.filter((name) => /^(licen[cs]e|notice|copying|use_policy)([._-].*)?$/i.test(name)).sort();
   const cached = cachedModel(dir);
   return {
     license: said ?? configured,
-    licenseName: text(front?.["license_name"]),
+    licenseName: plainName(front?.["license_name"]),
     licenseLink: link(text(front?.["license_link"]), licenseFiles),
     licenseFrom: said !== null ? cardFile : configured !== null ? "config.json" : null,
     licenseFiles,
@@ -52,7 +52,7 @@ export async function readParentCard(dir: string, config: Readonly<Record<string
 async function frontMatter(path: string): Promise<Readonly<Record<string, unknown>> | null> {
   if (!(await exists(path))) return null;
   const [, yaml] = /^---[ \t]*\r?\n([\s\S]*?)\r?\n---[ \t]*(\r?\n|$)/.exec(await readText(path, largestCard)) ?? [];
-  const found: unknown = yaml === undefined ? null : parse(yaml, { maxAliasCount: 10 });
+  const found: unknown = yaml === undefined ? null : parse(yaml, { maxAliasCount: 10, logLevel: "error" });
   return typeof found === "object" && found !== null && !Array.isArray(found)
     ? (found as Record<string, unknown>)
     : null;
@@ -64,6 +64,18 @@ function text(value: unknown): string | null {
   return typeof one === "string" && one.trim() !== "" && one.length <= 300 && oneLine(one) === one.trim()
     ? one.trim()
     : null;
+}
+
+/** Such as `apache-2.0`; anything else names no licence. */
+function licenceId(value: unknown): string | null {
+  const id = text(value);
+  return id !== null && /^[a-z0-9][a-z0-9._+-]{0,99}$/i.test(id) ? id : null;
+}
+
+/** Letters, digits and what stands between them in names: no markup, and nothing that could be a link. */
+function plainName(value: unknown): string | null {
+  const name = text(value);
+  return name !== null && /^[\p{L}\p{N}][\p{L}\p{M}\p{N} ._+,'()-]{0,99}$/u.test(name) ? name : null;
 }
 
 /**

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { inputError } from "../../base/errors.js";
+import { issueText } from "../../base/schemas/index.js";
 import { exists } from "../../files/io/atomic.js";
 import { readJson } from "../../files/io/ranges.js";
 import { chosenLayers } from "../planning/layers.js";
@@ -195,7 +196,7 @@ export async function readRecord(dir: string): Promise<UpcycleRecord | null> {
   const parsed = recordSchema.safeParse(await readJson(path));
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues.find(({ path }) => path[0] === "version") ?? parsed.error.issues[0]!;
-  throw inputError(`${issue.path.join(".") || "content"}: ${issue.message}`, {
+  throw inputError(`${issue.path.join(".") || "content"}: ${issueText(issue)}`, {
     where: path,
     hint: "this version of upcycle reads records of versions 1 and 2; remove the file to go on without it",
   });

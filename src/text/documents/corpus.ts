@@ -5,6 +5,7 @@ import { basename, dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { inputError, type UpcycleError } from "../../base/errors.js";
+import { isNestedTooDeeply, nestedTooDeeply } from "../../files/formats/duplicate-key.js";
 import { fsError, withFsErrors } from "../../files/io/fs-errors.js";
 import { sizeLimits, openRegular, readWhole, utf8Text } from "../../files/io/open.js";
 import type { CorpusDocument } from "./document.js";
@@ -141,6 +142,7 @@ async function* readJsonLines(file: string, field: string): AsyncGenerator<Corpu
 }
 
 function textOfLine(json: string, field: string, where: string): string {
+  if (isNestedTooDeeply(json)) throw inputError(nestedTooDeeply, { where });
   let record: unknown;
   try {
     record = JSON.parse(json);

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { inputError } from "../../base/errors.js";
 import { shown } from "../../base/shown.js";
+import { isNestedTooDeeply, nestedTooDeeply } from "../../files/formats/duplicate-key.js";
 import { LARGEST_FILE_BESIDE } from "./limits.js";
 import { readText } from "../../files/io/ranges.js";
 
@@ -63,6 +64,7 @@ async function readJsonIfThere(file: string): Promise<Json> {
     if (((cause as Error).cause as NodeJS.ErrnoException | undefined)?.code === "ENOENT") return {};
     throw cause;
   }
+  if (isNestedTooDeeply(text)) throw inputError(nestedTooDeeply, { where: file });
   let json: unknown;
   try {
     json = JSON.parse(text);

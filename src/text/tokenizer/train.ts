@@ -15,6 +15,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { byteLevelAlphabet } from "tokenizers";
 import { inputError, interruptedError, stopError } from "../../base/errors.js";
+import { withFsErrors } from "../../files/io/fs-errors.js";
 
 export const END_OF_TEXT = "<|endoftext|>";
 
@@ -42,13 +43,17 @@ export async function trainByteLevelBpe(
 ): Promise<string> {
   const { vocab, specialTokens = [END_OF_TEXT], signal } = settings;
   checkSettings(vocab, specialTokens);
-  const folder = await mkdtemp(join(tmpdir(), "upcycle-tokenizer-"));
+  const folder = await withFsErrors(tmpdir(), "make a temporary folder (TMPDIR)", () =>
+    mkdtemp(join(tmpdir(), "upcycle-tokenizer-")),
+  );
   try {
     const textFile = join(folder, "texts.txt");
     const resultFile = join(folder, "tokenizer.json");
     await writeTexts(textFile, texts, signal);
     await runTrainer(textFile, resultFile, signal);
-    const trained = JSON.parse(await readFile(resultFile, "utf8")) as { model: { merges: [string, string][] } };
+    const trained = JSON.parse(
+      await withFsErrors(resultFile, "read the tokenizer", () => readFile(resultFile, "utf8")),
+    ) as { model: { merges: [string, string][] } };
     return JSON.stringify(assemble(trained.model.merges, vocab, specialTokens));
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -72,16 +77,17 @@ async function writeTexts(
   texts: Iterable<string> | AsyncIterable<string>,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const file = await open(path, "w");
+  const onDisk = <T>(run: () => Promise<T>): Promise<T> => withFsErrors(path, "write temporary file", run);
+  const file = await onDisk(() => open(path, "w"));
   try {
     for await (const text of texts) {
       signal?.throwIfAborted();
-      await file.appendFile(text);
+      await onDisk(() => file.appendFile(text));
       // The trainer reads line by line, so this keeps words of two documents apart.
-      await file.appendFile("\n");
+      await onDisk(() => file.appendFile("\n"));
     }
   } finally {
-    await file.close();
+    await onDisk(() => file.close());
   }
 }
 

@@ -278,7 +278,7 @@ describe("train files", () => {
     expect(lines).toMatchInlineSnapshot(`
       [
         "a.yaml:3 (model.hiden): unknown key "hiden"; did you mean "hidden"? valid keys: family, hidden, layers, heads, kvHeads, inner, headDim, tiedHead, ropeTheta, normEps, maxPositions, initStd",
-        "a.yaml:3 (model.hidden): expected a whole number of at least 1, found text "wide"",
+        "a.yaml:3 (model.hidden): expected a whole number from 1 to 262144, found text "wide"",
         "a.yaml:1: "tokenizer" is missing: a new model needs it",
         "a.yaml:7 (tokenizer.vocab): expected a whole number from 260 to 1000000, found 100",
         "a.yaml:3 (tokenizer): a model folder brings its own tokenizer; remove this block",

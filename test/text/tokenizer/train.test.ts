@@ -114,3 +114,16 @@ describe("trainByteLevelBpe", () => {
     await expect(withSpecial("a")).rejects.toThrow('"a" is also the character of a byte');
   });
 });
+
+test("a temporary folder that is not there is named, with what it is for", async () => {
+  vi.stubEnv("TMPDIR", "/nowhere");
+  try {
+    await expect(trainByteLevelBpe(["the whale"], { vocab: 300 })).rejects.toMatchObject({
+      kind: "input",
+      where: "/nowhere",
+      message: "cannot make a temporary folder (TMPDIR): no such file or folder",
+    });
+  } finally {
+    vi.unstubAllEnvs();
+  }
+});

@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import { inputError } from "../../../base/errors.js";
+import { issueText } from "../../../base/schemas/index.js";
 import type { DecoderSpec } from "../types.js";
 import type { Dialect } from "./common.js";
 import type { ConfigReader } from "./reader.js";
@@ -136,7 +137,7 @@ export const upcycle: Dialect = {
     const parsed = decoder.safeParse(withoutFamily(config.get("decoder")));
     if (!parsed.success) {
       const issue = parsed.error.issues[0]!;
-      throw inputError(`decoder.${issue.path.join(".")}: ${issue.message}`, { where: config.where });
+      throw inputError(`decoder.${issue.path.join(".")}: ${issueText(issue)}`, { where: config.where });
     }
     const spec: DecoderSpec = { family: "upcycle", ...parsed.data };
     const wrong = contradiction(spec);
