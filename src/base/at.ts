@@ -1,0 +1,15 @@
+/** Checked access, for places that a mistake in the code alone could leave empty: it says so instead of `undefined`. */
+
+/** Element `index` of an array or typed array. Throws RangeError where there is none. */
+export function at<T>(values: ArrayLike<T>, index: number): T {
+  const value = values[index];
+  if (value === undefined) throw new RangeError(`there is no element ${index} among ${values.length}`);
+  return value;
+}
+
+/** Value of a record's own key. Throws RangeError where there is none. */
+export function valueAt<T>(record: Readonly<Record<string, T>>, key: string): T {
+  const value = Object.hasOwn(record, key) ? record[key] : undefined;
+  if (value === undefined) throw new RangeError(`there is no value under ${key}`);
+  return value;
+}
