@@ -18,7 +18,7 @@ export interface GenerateSettings extends SampleSettings {
 }
 
 export interface GeneratedToken {
-  /** Which prompt it goes on from. */
+  /** Index of the prompt that it continues. */
   readonly row: number;
   readonly id: number;
 }

@@ -28,7 +28,7 @@ export interface RunnableModel {
   close(): Promise<void>;
 }
 
-/** A model whose weights are in memory: it also goes on from what it has seen, and gives losses without logits. */
+/** A model whose weights are in memory: it also continues what it has seen, and gives losses without logits. */
 export interface TextModel extends RunnableModel {
   /** New tokens behind the model's one cache of keys and values; see `ForwardRuntime.extend`. */
   extend(shape: CachedShape, feeds: ExtendFeeds): Promise<Extended>;

@@ -3,8 +3,18 @@
  * matrix products read their weight in runs of rows, routed experts one after the other. Everything else is one small
  * compiled graph a node.
  */
-import type { Graph, Node, PrimAttrs, ValueId } from "../graph/ir/ir.js";
-import { elements } from "../graph/ir/ir.js";
+import { at } from "../base/at.js";
+import {
+  elements,
+  lastSize,
+  matrixSizes,
+  typeOf,
+  type Graph,
+  type Node,
+  type PrimAttrs,
+  type ValueId,
+  type ValueType,
+} from "../graph/ir/ir.js";
 import { GraphBuilder } from "../graph/ir/builder.js";
 import type { DecoderBlock } from "../graph/nn/blockwise.js";
 import type { ArrayData, OperationRuntime } from "../engine/runtime/runtime.js";
@@ -34,8 +44,9 @@ export async function evaluateStreamed(
   const keys = new Map<ValueId, string>();
   const known = new Map<ValueId, ArrayData>();
   graph.inputs.forEach((id, i) => {
-    if (i < activations.length) known.set(id, activations[i]!);
-    else keys.set(id, params[i - activations.length]!);
+    const activation = activations[i];
+    if (activation === undefined) keys.set(id, at(params, i - activations.length));
+    else known.set(id, activation);
   });
   const sized = { ...stream, pieceElements: stream.pieceElements ?? pieceElements };
   const settings = { ...sized, pieces: openPieces(graph, keys, known, sized) };
@@ -43,10 +54,10 @@ export async function evaluateStreamed(
   for (const [index, node] of graph.nodes.entries()) {
     settings.checkpoint?.();
     const outputs = await evaluateNode(node, graph, keys, known, settings);
-    node.out.forEach((id, i) => known.set(id, outputs[i]!));
+    node.out.forEach((id, i) => known.set(id, at(outputs, i)));
     for (const id of node.in) if (lastUse.get(id) === index) known.delete(id);
   }
-  return known.get(graph.outputs[0]!) as Float32Array;
+  return known.get(at(graph.outputs, 0)) as Float32Array;
 }
 
 /** For each value the node that reads it last; outputs are never done with. */
@@ -64,13 +75,13 @@ async function evaluateNode(
   known: ReadonlyMap<ValueId, ArrayData>,
   settings: Settings,
 ): Promise<readonly ArrayData[]> {
-  const { values } = graph;
-  const shape = (id: ValueId): readonly number[] => values[id]!.shape;
   const streamed = streamedWeights(node, graph, keys);
   if (streamed !== null) {
     const x = known.get(node.in[0]) as Float32Array;
     if (streamed.counts === null)
-      return [await linear(x, shape(node.in[0])[0]!, streamed.keys[0]!, streamed.shape, settings)];
+      return [
+        await linear(x, matrixSizes(typeOf(graph, node.in[0]))[0], at(streamed.keys, 0), streamed.shape, settings),
+      ];
     return [await grouped(x, known.get(streamed.counts) as Int32Array, streamed.keys, streamed.shape, settings)];
   }
   switch (node.prim) {
@@ -81,18 +92,19 @@ async function evaluateNode(
     case "embedding": {
       const [table, ids] = node.in as [ValueId, ValueId];
       const key = keys.get(table);
-      if (key !== undefined) return [await gather(key, shape(table)[1]!, known.get(ids) as Int32Array, settings)];
+      if (key !== undefined)
+        return [await gather(key, lastSize(typeOf(graph, table)), known.get(ids) as Int32Array, settings)];
       break;
     }
     default:
   }
-  return alone(node, values, keys, known, settings);
+  return alone(node, graph, keys, known, settings);
 }
 
 function constant({ dtype, shape, values }: PrimAttrs["constant"]): ArrayData {
   const count = elements(shape);
   const fresh = dtype === "f32" ? new Float32Array(count) : new Int32Array(count);
-  if (values.length === 1) fresh.fill(values[0]!);
+  if (values.length === 1) fresh.fill(at(values, 0));
   else fresh.set(values);
   return fresh;
 }
@@ -161,7 +173,7 @@ async function grouped(
   const out = new Float32Array((x.length / width) * size);
   let done = 0;
   for (const [expert, key] of keys.entries()) {
-    const count = counts[expert]!;
+    const count = at(counts, expert);
     if (count === 0) continue;
     // Rounded up, so that a few compiled graphs serve all loads.
     const padded = new Float32Array(roundedUp(count) * width);
@@ -176,10 +188,13 @@ async function grouped(
 const roundedUp = (count: number): number =>
   count <= 16 ? 2 ** Math.ceil(Math.log2(count)) : Math.ceil(count / 32) * 32;
 
+/** A type without the value's name. */
+const pickType = ({ dtype, shape }: ValueType): ValueType => ({ dtype, shape });
+
 /** One node as a graph of its own; the parameters it reads are read whole. */
 async function alone(
   node: Node,
-  values: Graph["values"],
+  whole: Graph,
   keys: ReadonlyMap<ValueId, string>,
   known: ReadonlyMap<ValueId, ArrayData>,
   { operations, weights }: Settings,
@@ -188,7 +203,7 @@ async function alone(
   const renamed = new Map([...inputs, ...node.out].map((id, i) => [id, i]));
   const now = (id: ValueId): ValueId => renamed.get(id)!;
   const graph: Graph = {
-    values: [...renamed.keys()].map((id) => ({ dtype: values[id]!.dtype, shape: values[id]!.shape })),
+    values: [...renamed.keys()].map((id) => pickType(typeOf(whole, id))),
     nodes: [{ ...node, in: node.in.map(now), out: node.out.map(now) } as unknown as Node],
     inputs: inputs.map(now),
     outputs: node.out.map(now),

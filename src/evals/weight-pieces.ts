@@ -50,7 +50,7 @@ const isLinear = ({ attrs }: NodeOf<"matmul">): boolean => attrs.transB && !attr
 export const rowsAtOnce = ([size, width]: readonly number[], most: number): number =>
   Math.min(size!, Math.max(1, Math.floor(most / width!)));
 
-/** Null where it is not known yet which experts have rows; asked again it goes on. */
+/** Gives null while it is not known which experts have rows, and resumes at that place when it is asked again. */
 function* piecesOf(
   graph: Graph,
   keys: ReadonlyMap<ValueId, string>,

@@ -58,7 +58,7 @@ describe("generation", () => {
     await short.close();
   });
 
-  it("of several prompts gives each the text that it has alone, however long they are and whenever they end", async () => {
+  it("gives each of several prompts the text that it has alone, however long it is and whenever it ends", async () => {
     const prompts = [prompt, Int32Array.from({ length: 70 }, (_, i) => (i * 7) % 96), Int32Array.of(9)];
     const alone = await Promise.all(prompts.map((text) => chain(model, text, 45)));
     const stop = [alone[2]![20]!];

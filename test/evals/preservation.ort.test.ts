@@ -8,7 +8,7 @@ import { convertCheckpoint } from "../../src/surgery/convert/convert.js";
 import { compareModels, meanLoss } from "../../src/evals/compare.js";
 import { openModel } from "../../src/evals/model.js";
 import { GraphBuilder } from "../../src/graph/ir/builder.js";
-import { evaluateOnce } from "../../src/engine/onnxruntime/session.js";
+import { evaluateOnce } from "../engine/onnxruntime/evaluate-once.js";
 import type { Preservation } from "../../src/model/results/result.js";
 import { targets as table } from "../../src/surgery/planning/targets.js";
 import { holders } from "../support/holders.js";
@@ -51,7 +51,7 @@ const targetsOf = async (name: string, order: "topk-softmax" | "softmax-topk") =
 };
 
 describe.each(parents)("%s", (name) => {
-  it("topK-then-softmax keeps the function, for any router, whole or cut into parts, in every family that holds it", async () => {
+  it("topK-then-softmax keeps the function for any router, whole or cut, in every family that holds it", async () => {
     const targets = await targetsOf(name, "topk-softmax");
     expect(targets.length).toBeGreaterThan(0);
     for (const target of targets) {

@@ -3,7 +3,7 @@ import { openCheckpoint } from "../../src/files/checkpoint/open.js";
 import { randomStream } from "../../src/base/random.js";
 import { prune } from "../../src/graph/ir/passes.js";
 import { evaluate } from "../../src/graph/ir/reference.js";
-import { evaluateOnce } from "../../src/engine/onnxruntime/session.js";
+import { evaluateOnce } from "../engine/onnxruntime/evaluate-once.js";
 import { openTrainRuntime } from "../../src/engine/onnxruntime/train-runtime.js";
 import { planParameters } from "../../src/engine/optimizer/groups.js";
 import { trainProgram } from "../../src/graph/programs/programs.js";

@@ -1,5 +1,6 @@
 /** Runs graphs by the reference evaluation; what runtimes of this backend have in common. */
-import { elements, type Graph } from "../../graph/ir/ir.js";
+import { at } from "../../base/at.js";
+import { elements, typeOf, type Graph } from "../../graph/ir/ir.js";
 import { verify } from "../../graph/ir/passes.js";
 import { evaluate } from "../../graph/ir/reference.js";
 import type { Tensor } from "../../graph/ir/reference-values.js";
@@ -17,7 +18,7 @@ export function compile(graph: Graph): Run {
     return evaluate(
       graph,
       feeds.map((feed, i) => {
-        const { shape, name = i } = graph.values[graph.inputs[i]!]!;
+        const { shape, name = i } = typeOf(graph, at(graph.inputs, i));
         if (feed.length !== elements(shape))
           throw new Error(`input ${name} is [${shape}], got ${feed.length} elements`);
         return feed instanceof Float64Array ? feed : Float64Array.from(feed);

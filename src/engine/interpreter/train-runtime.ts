@@ -1,4 +1,5 @@
 /** A training run in float64. */
+import { at } from "../../base/at.js";
 import { elements } from "../../graph/ir/ir.js";
 import { averageLosses, clipFactor, judge, readLosses } from "../runtime/metrics.js";
 import { MUON_EPS, muonScale, newtonSchulz } from "../optimizer/muon.js";
@@ -92,15 +93,16 @@ export function openTrainRuntime(program: TrainProgram, options: TrainOptions): 
         );
         const results = batches.map((batch, micro) => {
           const outputs = run(feeds(batch, "weight", routing.next(micro)));
-          routing.done((index) => Array.from(outputs[index]!.data));
+          routing.done((index) => Array.from(at(outputs, index).data));
           return outputs;
         });
         const losses = averageLosses(
-          results.map((outputs) => readLosses(program.outputs, (index) => Array.from(outputs[index]!.data))),
+          results.map((outputs) => readLosses(program.outputs, (index) => Array.from(at(outputs, index).data))),
         );
         const gradients = program.trained.map((_, i) => {
-          const [first, ...others] = results.map((outputs) => outputs[program.gradients + i]!.data);
-          return first!.map((g, at) => others.reduce((sum, other) => sum + other[at]!, g) / batches.length);
+          const [first, ...others] = results.map((outputs) => at(outputs, program.gradients + i).data);
+          // There is a result for each micro-batch, and a step has at least one.
+          return first!.map((g, place) => others.reduce((sum, other) => sum + other[place]!, g) / batches.length);
         });
         peakRss = Math.max(peakRss, process.memoryUsage.rss());
         const gradNorm = normOf(gradients);
@@ -111,15 +113,15 @@ export function openTrainRuntime(program: TrainProgram, options: TrainOptions): 
             const { rate, decay } = ratesOf(options, param, settings);
             const direction = (usesMuon(options, param.key) ? muonDirection : adamwDirection)(
               param,
-              gradients[i]!.map((g) => g * clip),
+              at(gradients, i).map((g) => g * clip),
               settings,
             );
             const weight = view("weight", param.key);
-            direction.forEach((d, at) => (weight[at] = weight[at]! * (1 - rate * decay) - rate * d));
+            direction.forEach((d, j) => (weight[j] = weight[j]! * (1 - rate * decay) - rate * d));
             const { averageDecay: keep } = settings;
             if (keep === undefined) return;
             const average = view("average", param.key);
-            weight.forEach((w, at) => (average[at] = keep * average[at]! + (1 - keep) * w));
+            weight.forEach((w, j) => (average[j] = keep * average[j]! + (1 - keep) * w));
           });
         }
         return { ...losses, gradNorm, ...verdict };
@@ -128,7 +130,7 @@ export function openTrainRuntime(program: TrainProgram, options: TrainOptions): 
       gate.pass(() => {
         if (kind === "average" && options.average !== true) throw averagesMissing();
         const outputs = evaluation(feeds(batch, kind));
-        return readLosses(program.evaluation.outputs, (index) => Array.from(outputs[index]!.data));
+        return readLosses(program.evaluation.outputs, (index) => Array.from(at(outputs, index).data));
       }),
     read: (kind, key) => gate.pass(() => Float32Array.from(view(kind, key))),
     write: (kind, key, data) =>

@@ -1,5 +1,6 @@
 /** Small graphs with everything they need as inputs, in this thread. */
-import type { Graph } from "../../graph/ir/ir.js";
+import { at } from "../../base/at.js";
+import { typeOf, type Graph } from "../../graph/ir/ir.js";
 import type { ArrayData, BackendOptions, OperationRuntime } from "../runtime/runtime.js";
 import { openSession, shapedTensor, type Session } from "./session.js";
 
@@ -19,7 +20,7 @@ export function openOperationRuntime({ threads }: BackendOptions): OperationRunt
     async run(name, graph, feeds) {
       const session = sessions.get(name) ?? open(graph);
       sessions.set(name, session);
-      const inputs = graph.inputs.map((id, i) => shapedTensor(feeds[i]!, graph.values[id]!.shape));
+      const inputs = graph.inputs.map((id, i) => shapedTensor(at(feeds, i), typeOf(graph, id).shape));
       const outputs = await (await session).run(inputs, []);
       return outputs.map(({ data }): ArrayData =>
         data instanceof BigInt64Array ? Int32Array.from(data, Number) : (data as Float32Array),

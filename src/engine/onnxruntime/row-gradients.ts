@@ -48,10 +48,11 @@ export function takeRowGradients(graph: Graph, first: number): WithRowGradients 
     }
     const sum = producers.get(id);
     if (sum?.prim !== "add" || uses.get(id) !== 1) return;
-    const term = sum.in.findIndex((part) => rowsOf(part) !== null);
-    if (term < 0) return;
-    const rows = rowsOf(sum.in[term]!)!;
-    outputs[output] = sum.in[1 - term]!;
+    const [a, b] = sum.in;
+    const [rowsA, rowsB] = [rowsOf(a), rowsOf(b)];
+    const rows = rowsA ?? rowsB;
+    if (rows === null) return;
+    outputs[output] = rowsA === null ? a : b;
     gradients.push({ output, rows: graph.outputs.length + extra.push(rows) - 1, rest: true });
   });
   return { graph: prune({ ...graph, outputs: [...outputs, ...extra] }), gradients };

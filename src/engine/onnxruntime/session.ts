@@ -1,11 +1,9 @@
 /** The only file that touches onnxruntime-node. */
 import * as ort from "onnxruntime-node";
+import { at } from "../../base/at.js";
 import type { Graph, ValueId } from "../../graph/ir/ir.js";
-import { elements } from "../../graph/ir/ir.js";
 import { lower, type LowerOptions, type OnnxProgram } from "../../graph/onnx/lower.js";
 import { graphCache, graphCacheFolder, graphKey } from "./graph-cache.js";
-
-type FeedData = Int32Array | Float32Array;
 
 export const onnxruntimeVersion: string = ort.env.versions.node ?? "unknown";
 
@@ -35,7 +33,7 @@ export function intTensor(data: Int32Array): ort.Tensor {
 }
 
 /** Integers become int64. */
-export function shapedTensor(data: FeedData, shape: readonly number[]): ort.Tensor {
+export function shapedTensor(data: Int32Array | Float32Array, shape: readonly number[]): ort.Tensor {
   return data instanceof Float32Array
     ? tensor(data, shape)
     : new ort.Tensor(
@@ -103,7 +101,7 @@ export async function openSession(graph: Graph, options: SessionOptions): Promis
   return {
     async run(inputs, outputs) {
       const feeds: Record<string, ort.Tensor> = {};
-      program.inputs.forEach((name, i) => (feeds[name] = inputs[i]!));
+      program.inputs.forEach((name, i) => (feeds[name] = at(inputs, i)));
       const fetches: Record<string, ort.Tensor | null> = {};
       program.outputs.forEach((name, i) => (fetches[name] = outputs[i] ?? null));
       const results = await session.run(feeds, fetches);
@@ -132,29 +130,4 @@ async function lowered(graph: Graph, options: Pick<LowerOptions, "transposed" | 
   const { bytes, inputs, outputs } = lower(graph, options);
   await cache.write(key, [new TextEncoder().encode(`${JSON.stringify({ inputs, outputs })}\n`), bytes]);
   return { bytes, inputs, outputs };
-}
-
-/** Evaluates a graph once, on data in the order of its inputs: for tests and oracles. */
-export async function evaluateOnce(
-  graph: Graph,
-  feeds: readonly FeedData[],
-  threads = 1,
-): Promise<{ data: number[]; shape: readonly number[] }[]> {
-  const session = await openSession(graph, { threads });
-  const inputs = graph.inputs.map((id, i) => {
-    const { dtype, shape } = graph.values[id]!;
-    const data = feeds[i]!;
-    if (data.length !== elements(shape))
-      throw new Error(`feed ${i} has ${data.length} elements, expected ${elements(shape)}`);
-    return dtype === "f32"
-      ? tensor(Float32Array.from(data), shape)
-      : new ort.Tensor(
-          "int64",
-          BigInt64Array.from(data, (value) => BigInt(value)),
-          shape,
-        );
-  });
-  const results = await session.run(inputs, []);
-  await session.close();
-  return results.map((result) => ({ data: numbers(result), shape: result.dims }));
 }

@@ -1,6 +1,7 @@
 /** A training run on onnxruntime, in this thread. `worker.ts` hosts it, so that the event loop stays free. */
 import type * as ort from "onnxruntime-node";
-import { elements } from "../../graph/ir/ir.js";
+import { at } from "../../base/at.js";
+import { elements, typeOf } from "../../graph/ir/ir.js";
 import { averageLosses, clipFactor, judge, readLosses } from "../runtime/metrics.js";
 import type { ParamInfo, TrainProgram } from "../../graph/programs/programs.js";
 import { newtonSchulz } from "../optimizer/muon.js";
@@ -39,21 +40,21 @@ export async function openTrainRuntime(program: TrainProgram, options: TrainOpti
   const gradients = bind("gradient", program.trained);
   const accumulated = options.accumulate ? bind("accumulated", program.trained) : gradients;
   const free = new Array<null>(program.gradients).fill(null);
-  const rowTensors = rowGradients.map(({ rows }) => emptyTensor(graph.values[graph.outputs[rows]!]!.shape));
+  const rowTensors = rowGradients.map(({ rows }) => emptyTensor(typeOf(graph, at(graph.outputs, rows)).shape));
   /**
    * Where each output goes: those before the gradients anywhere, gradients into `target`, rows of embeddings into
    * memory of their own.
    */
   const outputsInto = (target: readonly ort.Tensor[]): (ort.Tensor | null)[] => {
     const places: (ort.Tensor | null)[] = [...free, ...target];
-    rowGradients.forEach(({ rows }, i) => (places[rows] = rowTensors[i]!));
+    rowGradients.forEach(({ rows }, i) => (places[rows] = at(rowTensors, i)));
     return places;
   };
   const addEmbeddingRows = (target: readonly ort.Tensor[], batch: MicroBatch): void =>
     rowGradients.forEach(({ output, rest }, i) => {
-      const table = floats(target[output - program.gradients]!);
+      const table = floats(at(target, output - program.gradients));
       if (!rest) table.fill(0);
-      addRows(table, batch.ids, floats(rowTensors[i]!));
+      addRows(table, batch.ids, floats(at(rowTensors, i)));
     });
   let peakRss = 0;
   const averages =
@@ -63,7 +64,7 @@ export async function openTrainRuntime(program: TrainProgram, options: TrainOpti
   const feed = (batch: MicroBatch, params = weights, routing: readonly Float32Array[] = []): ort.Tensor[] => [
     intTensor(batch.ids),
     intTensor(batch.targets),
-    ...routing.map((data, i) => tensor(data, program.feeds[i]!.shape)),
+    ...routing.map((data, i) => tensor(data, at(program.feeds, i).shape)),
     ...params,
   ];
   let shares: Promise<Session> | undefined;
@@ -80,7 +81,7 @@ export async function openTrainRuntime(program: TrainProgram, options: TrainOpti
       for (const [i, batch] of batches.entries()) {
         const target = i === 0 ? accumulated : gradients;
         const results = await session.run(feed(batch, weights, routing.next(i)), outputsInto(target));
-        const read = (index: number): number[] => numbers(results[index]!);
+        const read = (index: number): number[] => numbers(at(results, index));
         addEmbeddingRows(target, batch);
         parts.push(readLosses(program.outputs, read));
         routing.done(read);
@@ -101,7 +102,7 @@ export async function openTrainRuntime(program: TrainProgram, options: TrainOpti
       if (kind === "average" && averages === null) throw averagesMissing();
       evaluation ??= openSession(program.evaluation.graph, options);
       const results = await (await evaluation).run(feed(batch, kind === "average" ? averages! : weights), []);
-      return readLosses(program.evaluation.outputs, (index) => numbers(results[index]!));
+      return readLosses(program.evaluation.outputs, (index) => numbers(at(results, index)));
     },
     read: (kind: StateKind, key: string) => Promise.resolve(state.view(kind, key).slice()),
     write(kind: StateKind, key: string, data: Float32Array) {

@@ -1,4 +1,5 @@
 /** From the outputs of a program to what a step reports and decides: the same for every backend. */
+import { at } from "../../base/at.js";
 import type { LossOutputs } from "../../graph/programs/programs.js";
 import type { LossMetrics, StepMetrics, StepSettings } from "./runtime.js";
 
@@ -7,30 +8,37 @@ const CLIP_EPS = 1e-6;
 
 /** `read` gives the numbers of the graph's output at an index. */
 export function readLosses(outputs: LossOutputs, read: (index: number) => readonly number[]): LossMetrics {
-  const scalar = (index: number | null): number | null => (index === null ? null : read(index)[0]!);
+  const scalar = (index: number): number => at(read(index), 0);
+  const optional = (index: number | null): number | null => (index === null ? null : scalar(index));
   return {
-    loss: scalar(outputs.loss)!,
-    balanceLoss: scalar(outputs.balance),
-    zLoss: scalar(outputs.z),
+    loss: scalar(outputs.loss),
+    balanceLoss: optional(outputs.balance),
+    zLoss: optional(outputs.z),
     counts: outputs.counts.map(read),
     kept: outputs.kept.map(read),
-    entropy: outputs.entropy.map((index) => scalar(index)!),
+    entropy: outputs.entropy.map(scalar),
   };
 }
 
 /** Losses of a step: means over its micro-batches, sums of what is counted. */
 export function averageLosses(parts: readonly LossMetrics[]): LossMetrics {
-  const mean = (pick: (part: LossMetrics) => number | null): number | null =>
-    pick(parts[0]!) === null ? null : parts.reduce((sum, part) => sum + pick(part)! / parts.length, 0);
-  const total = (pick: (part: LossMetrics) => readonly (readonly number[])[]): number[][] =>
-    pick(parts[0]!).map((layer, l) => layer.map((_, e) => parts.reduce((sum, part) => sum + pick(part)[l]![e]!, 0)));
+  const first = at(parts, 0);
+  const mean = (pick: (part: LossMetrics) => number): number =>
+    parts.reduce((sum, part) => sum + pick(part) / parts.length, 0);
+  /** What one micro-batch has, all have. */
+  const optional = (key: "balanceLoss" | "zLoss"): number | null =>
+    first[key] === null ? null : mean((part) => part[key] ?? 0);
+  const total = (key: "counts" | "kept"): number[][] =>
+    first[key].map((layer, l) =>
+      layer.map((_, expert) => parts.reduce((sum, part) => sum + at(at(part[key], l), expert), 0)),
+    );
   return {
-    loss: mean((part) => part.loss)!,
-    balanceLoss: mean((part) => part.balanceLoss),
-    zLoss: mean((part) => part.zLoss),
-    entropy: parts[0]!.entropy.map((_, l) => mean((part) => part.entropy[l]!)!),
-    counts: total((part) => part.counts),
-    kept: total((part) => part.kept),
+    loss: mean((part) => part.loss),
+    balanceLoss: optional("balanceLoss"),
+    zLoss: optional("zLoss"),
+    entropy: first.entropy.map((_, l) => mean((part) => at(part.entropy, l))),
+    counts: total("counts"),
+    kept: total("kept"),
   };
 }
 
@@ -41,15 +49,13 @@ export function judge(
   limits: StepSettings["limits"],
 ): Pick<StepMetrics, "applied" | "spike"> {
   const finite = Number.isFinite(gradNorm) && Number.isFinite(losses.loss);
-  const spike =
-    !finite || limits === undefined
-      ? null
-      : losses.loss > limits.loss
-        ? "loss"
-        : gradNorm > limits.gradNorm
-          ? "gradient"
-          : null;
+  const spike = finite && limits !== undefined ? exceeded(losses.loss, gradNorm, limits) : null;
   return { applied: finite && spike === null, spike };
+}
+
+function exceeded(loss: number, gradNorm: number, limits: NonNullable<StepSettings["limits"]>): StepMetrics["spike"] {
+  if (loss > limits.loss) return "loss";
+  return gradNorm > limits.gradNorm ? "gradient" : null;
 }
 
 /** Factor on gradients of this norm. */

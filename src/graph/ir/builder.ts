@@ -13,6 +13,7 @@ import {
 } from "./ir.js";
 import { inferShapes } from "./shapes.js";
 
+/** A graph that grows: inputs and nodes are added, `finish` gives it as plain data. */
 export class GraphBuilder {
   readonly values: Value[] = [];
   readonly nodes: Node[] = [];

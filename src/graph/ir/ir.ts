@@ -13,19 +13,24 @@
  * rows, D head size.
  */
 
+/** Element types: float32, or integers for indices and counts. */
 export type DType = "f32" | "int";
 
+/** Index of a value in `Graph.values`. */
 export type ValueId = number;
 
+/** Element type and sizes of the axes. */
 export interface ValueType {
   readonly dtype: DType;
   readonly shape: readonly number[];
 }
 
+/** A value of a graph; inputs have names. */
 export interface Value extends ValueType {
   readonly name?: string;
 }
 
+/** Causal attention of B sequences of S tokens, with grouped query heads. */
 export interface AttentionAttrs {
   readonly batch: number;
   readonly sequence: number;
@@ -48,6 +53,7 @@ export interface AttentionAttrs {
   readonly segmentIds?: boolean | undefined;
 }
 
+/** How N tokens are rows of a batch. */
 export interface SegmentAttrs {
   readonly batch: number;
   readonly sequence: number;
@@ -59,6 +65,7 @@ export interface CachedAttentionAttrs extends AttentionAttrs {
   readonly capacity: number;
 }
 
+/** Rotary position embedding of some elements of each head (Su et al. 2021). */
 export interface RopeAttrs {
   readonly batch: number;
   readonly sequence: number;
@@ -243,6 +250,7 @@ export interface PrimAttrs {
   groupedMatmulGradW: None;
 }
 
+/** Name of a primitive. */
 export type Prim = keyof PrimAttrs;
 
 /** What each primitive reads, a `T` for each input; the names are those of `PrimAttrs`. */
@@ -321,6 +329,7 @@ export type PrimOutputs<P extends Prim, T> = P extends keyof SeveralOutputs<T> ?
 /** Primitives that always have just one output. */
 export type OneOutputPrim = Exclude<Prim, keyof SeveralOutputs<unknown>>;
 
+/** One use of a primitive: what it reads and gives, by value. */
 export type Node = {
   [P in Prim]: {
     readonly prim: P;
@@ -330,6 +339,7 @@ export type Node = {
   };
 }[Prim];
 
+/** The node of one primitive. */
 export type NodeOf<P extends Prim> = Extract<Node, { prim: P }>;
 
 /** Optional inputs of attention, among those behind q, k and v; null where the attributes do not ask for one. */
@@ -344,6 +354,7 @@ export function attentionExtras<T>(
   };
 }
 
+/** A program as plain data. */
 export interface Graph {
   /** Indexed by `ValueId`. */
   readonly values: readonly Value[];

@@ -1,4 +1,7 @@
-/** Shape rules: input types -> output types of every primitive, or an error that names the primitive. */
+/**
+ * Shape rules: input types -> output types of every primitive, or an error that names the primitive. The file is long
+ * because both of its tables have an entry for each primitive. Letters as in `ir.ts`.
+ */
 import {
   attentionExtras,
   elements,

@@ -1,7 +1,9 @@
 /**
- * The decoder in parts, each a graph of its own: activations in, activations out. Run one after the other they are the
- * network of `decoder.ts`; in between, weights can come and go. Parameters are graph inputs named by slot key, behind
- * the activations.
+ * The decoder blockwise: embedding, each layer's attention and FFN, final norm and head, each a graph of its own with
+ * activations in and activations out. Run one after the other the blocks are the network of `decoder.ts`; in between,
+ * weights can come and go. Parameters are graph inputs named by slot key, behind the activations.
+ *
+ * Letters: N tokens (= B batch x S sequence), H hidden, C columns of the head.
  */
 import { GraphBuilder } from "../ir/builder.js";
 import type { DType, Graph, ValueId } from "../ir/ir.js";
@@ -20,6 +22,7 @@ import {
   type NetContext,
 } from "./decoder.js";
 
+/** One block of a decoder as a graph. */
 export interface DecoderBlock {
   /** Inputs: the activations, then the parameters. */
   readonly graph: Graph;
@@ -42,9 +45,10 @@ interface BlockwiseDecoder {
   head(rows: number, columns: number): DecoderBlock;
 }
 
+/** Builds the blocks of a decoder as they are asked for, each for its own number of tokens. */
 export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
   const slots = new Map(slotsOf(spec).map((slot) => [slot.key, slot]));
-  const part = (
+  const block = (
     shape: BatchShape,
     inputs: readonly (readonly [string, DType, readonly number[]])[],
     build: (ctx: NetContext, inputs: readonly ValueId[]) => ValueId,
@@ -66,13 +70,13 @@ export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
   const oneSequence = (rows: number): BatchShape => ({ batch: 1, sequence: rows });
   return {
     embedding: (shape) =>
-      part(shape, [["ids", "int", [shape.batch * shape.sequence]]], (ctx, [ids]) => embedded(ctx, ids!)),
+      block(shape, [["ids", "int", [shape.batch * shape.sequence]]], (ctx, [ids]) => embedded(ctx, ids!)),
     attention: (layer, shape) =>
-      part(shape, [stream(shape.batch * shape.sequence)], (ctx, [x]) =>
+      block(shape, [stream(shape.batch * shape.sequence)], (ctx, [x]) =>
         ctx.b.add(x!, attentionBranch(ctx, attentionInput(ctx, x!, layer), spec.layers[layer]!, layer)),
       ),
     ffn: (layer, rows) =>
-      part(oneSequence(rows), [stream(rows)], (ctx, [x]) =>
+      block(oneSequence(rows), [stream(rows)], (ctx, [x]) =>
         ffnBranch(
           ctx,
           x!,
@@ -82,12 +86,12 @@ export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
         ),
       ),
     ffnInput: (layer, rows) =>
-      part(oneSequence(rows), [stream(rows)], (ctx, [x]) =>
+      block(oneSequence(rows), [stream(rows)], (ctx, [x]) =>
         ffnInput(ctx, x!, layer, spec.block === "parallel-shared" ? attentionInput(ctx, x!, layer) : x!),
       ),
-    final: (rows) => part(oneSequence(rows), [stream(rows)], (ctx, [x]) => finalHidden(ctx, x!)),
+    final: (rows) => block(oneSequence(rows), [stream(rows)], (ctx, [x]) => finalHidden(ctx, x!)),
     head: (rows, columns) =>
-      part(oneSequence(rows), [stream(rows), ["head", "f32", [columns, spec.hidden]]], ({ b }, [hidden, head]) => {
+      block(oneSequence(rows), [stream(rows), ["head", "f32", [columns, spec.hidden]]], ({ b }, [hidden, head]) => {
         const raw = b.linear(hidden!, head!);
         const cap = spec.logitSoftcap;
         return cap === null ? raw : b.scale(b.op("tanh", [b.scale(raw, 1 / cap)], {}), cap);

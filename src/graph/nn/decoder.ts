@@ -2,7 +2,9 @@
  * DecoderSpec -> forward graph. One function a block; parameters are graph inputs named by slot key.
  *
  * ids [N] -> embedding -> per layer: attention and FFN with norms where the block has them -> norm -> head.
- * Letters: N tokens = B batch x S sequence, H hidden, E experts, K top-k.
+ * Letters: N tokens = B batch x S sequence, H hidden, V vocabulary, E experts, K top-k.
+ *
+ * The file is long because the network reads from top to bottom in it: decoder, block, attention, FFN, router, experts.
  */
 import { GraphBuilder } from "../ir/builder.js";
 import type { AttentionAttrs, RouteRule, ValueId } from "../ir/ir.js";

@@ -1,4 +1,10 @@
-/** Lowering of rope and attention. */
+/**
+ * Lowering of rope and attention. Queries go in blocks, each against the keys that it sees. The file is long because
+ * the gradient goes through the same blocks as the forward pass and shares its functions.
+ *
+ * Letters: B batch, S sequence, D head size, G query heads of a key head, L queries of a block, M keys it sees.
+ */
+import { at } from "../../base/at.js";
 import type { AttentionAttrs, NodeOf, RopeAttrs, ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
 
@@ -130,7 +136,7 @@ function cutQueries(
     { axis: 3 },
     blocks.length,
   );
-  return cut.map((part, i) => e.reshape(part, [batch, kvHeads, group * blocks[i]!.length, headDim]));
+  return cut.map((part, i) => e.reshape(part, [batch, kvHeads, group * at(blocks, i).length, headDim]));
 }
 
 /** The way back of `cutQueries`. */
@@ -141,12 +147,12 @@ function joinQueries(
   headDim: number,
   blocks: readonly QueryBlock[],
 ): string {
-  if (blocks.length === 1) return parts[0]!;
+  if (blocks.length === 1) return at(parts, 0);
   const e = ctx.emitter;
   const { batch, sequence, kvHeads } = a;
   const group = a.heads / kvHeads;
   if (group === 1) return e.op("Concat", parts, { axis: 2 });
-  const open = parts.map((part, i) => e.reshape(part, [batch, kvHeads, group, blocks[i]!.length, headDim]));
+  const open = parts.map((part, i) => e.reshape(part, [batch, kvHeads, group, at(blocks, i).length, headDim]));
   return e.reshape(e.op("Concat", open, { axis: 3 }), [batch, kvHeads, group * sequence, headDim]);
 }
 
@@ -159,17 +165,20 @@ function seenKeys(ctx: Lowering, x: string, { sequence }: AttentionAttrs, { from
 
 /** Sums what each block says of the keys it sees, [B, kvHeads, M, D], into [B, kvHeads, S, D]. */
 function sumOverBlocks(ctx: Lowering, parts: readonly string[], blocks: readonly QueryBlock[]): string {
-  if (blocks.length === 1) return parts[0]!;
+  if (blocks.length === 1) return at(parts, 0);
   const e = ctx.emitter;
   const sums: string[] = [];
   blocks.forEach(({ from, to }, i) => {
-    const keyed = blocks.map((block, at) => ({ at, ...block })).filter(({ start }) => start >= from && start < to);
-    const pieces =
+    const keyed = blocks
+      .map((block, place) => ({ place, ...block }))
+      .filter(({ start }) => start >= from && start < to);
+    const slices =
       keyed.length === 1
-        ? [parts[i]!]
-        : e.emit("Split", [parts[i]!, e.ints(keyed.map(({ length }) => length))], { axis: 2 }, keyed.length);
+        ? [at(parts, i)]
+        : e.emit("Split", [at(parts, i), e.ints(keyed.map(({ length }) => length))], { axis: 2 }, keyed.length);
     keyed.forEach(
-      ({ at }, piece) => (sums[at] = sums[at] === undefined ? pieces[piece]! : e.op("Add", [sums[at], pieces[piece]!])),
+      ({ place }, slice) =>
+        (sums[place] = sums[place] === undefined ? at(slices, slice) : e.op("Add", [sums[place], at(slices, slice)])),
     );
   });
   return e.op("Concat", sums, { axis: 2 });
@@ -262,7 +271,7 @@ function attentionParts(ctx: Lowering, inputs: readonly ValueId[], a: AttentionA
     const keys = splitHeads(ctx, ctx.get(kId), a, 1, a.headDim);
     const values = splitHeads(ctx, ctx.get(vId), a, 1, a.valueDim);
     return blocks.flatMap((block, i) => {
-      const [q, k, v] = [queries[i]!, seenKeys(ctx, keys, a, block), seenKeys(ctx, values, a, block)];
+      const [q, k, v] = [at(queries, i), seenKeys(ctx, keys, a, block), seenKeys(ctx, values, a, block)];
       let scores = e.matmul(q, k, { transB: true, alpha: a.softcap === null ? a.scale : a.scale / a.softcap });
       let tanh = "";
       if (a.softcap !== null) {
@@ -362,7 +371,7 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
       blocks,
     );
     const gradients = parts.map(({ block, q, k, v, probabilities, sink, squashed, out: forward }, i) => {
-      const dout = douts[i]!;
+      const dout = at(douts, i);
       // Rows of dp·p sum to dout·out, so the [L, M] product need not be summed (Dao et al. 2022, appendix B.4).
       const dot = e.sum(e.op("Mul", [dout, forward]), [3], true);
       const dp = e.matmul(dout, v, { transB: true });
@@ -425,6 +434,6 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
     );
     if (!attrs.sinks) return;
     const all = gradients.map(({ lost }) => lost).reduce((a, b) => e.op("Add", [a, b]));
-    ctx.set(out[3]!, e.reshape(e.op("Neg", [all]), [heads]));
+    ctx.set(at(out, 3), e.reshape(e.op("Neg", [all]), [heads]));
   },
 };

@@ -2,6 +2,7 @@
  * Lowering of attention behind a cache: scores over the past and over the new tokens, one softmax, two weighted sums.
  * Caches are never transposed or copied.
  */
+import { at } from "../../base/at.js";
 import type { CachedAttentionAttrs, NodeOf } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
 import { mask, mergeHeads, splitHeads, UNSEEN, wholeBlock } from "./rules-attention.js";
@@ -59,7 +60,7 @@ export const cacheRules = {
     ];
     const sizes = [capacity, sequence];
     if (sinks) {
-      const open = e.reshape(ctx.get(inputs[6]!), [1, kvHeads, group, 1, 1]);
+      const open = e.reshape(ctx.get(at(inputs, 6)), [1, kvHeads, group, 1, 1]);
       parts.push(
         e.reshape(e.op("Expand", [open, e.ints([batch, kvHeads, group, sequence, 1])]), [
           batch,

@@ -3,6 +3,7 @@
  * whole may be larger than everything else in a step, and passes over it would leave the processor's cache. So the
  * gradients are made along with the loss, run by run.
  */
+import { at } from "../../base/at.js";
 import { elements, type NodeOf, type ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
 import { transpose } from "./weight-gradient-product.js";
@@ -66,7 +67,7 @@ function computeHead(
   let [loss, dhead, before] = ["", "", ""];
   lengths.forEach((length, i) => {
     // A zero out of the run before: onnxruntime orders nodes by what they need, and would make all logits first.
-    const own = before === "" ? rows[i]! : e.op("Add", [rows[i]!, before]);
+    const own = before === "" ? at(rows, i) : e.op("Add", [at(rows, i), before]);
     const raw = ctx.linear(own, head, softcap === null ? 1 : 1 / softcap);
     const squashed = softcap === null ? "" : e.op("Tanh", [raw]);
     const logProbabilities = e.op(
@@ -74,24 +75,24 @@ function computeHead(
       [softcap === null ? raw : e.op("Mul", [squashed, e.floats([softcap])])],
       { axis: -1 },
     );
-    const picked = e.op("GatherElements", [logProbabilities, safe[i]!], { axis: 1 });
-    const part = e.sum(e.op("Mul", [picked, shares[i]!]), [0, 1], false);
+    const picked = e.op("GatherElements", [logProbabilities, at(safe, i)], { axis: 1 });
+    const part = e.sum(e.op("Mul", [picked, at(shares, i)]), [0, 1], false);
     loss = loss === "" ? part : e.op("Add", [loss, part]);
     if (!differentiated) return;
     const minusOne = e.op("Expand", [e.floats([-1]), e.ints([length, 1])]);
-    let dlogits = e.op("ScatterElements", [e.op("Exp", [logProbabilities]), safe[i]!, minusOne], {
+    let dlogits = e.op("ScatterElements", [e.op("Exp", [logProbabilities]), at(safe, i), minusOne], {
       axis: 1,
       reduction: "add",
     });
     if (squashed !== "") dlogits = e.op("Sub", [dlogits, e.op("Mul", [dlogits, e.op("Mul", [squashed, squashed])])]);
     // The shares go onto [n, H] on both sides instead of onto [n, V].
-    const weighed = e.op("Mul", [own, shares[i]!]);
+    const weighed = e.op("Mul", [own, at(shares, i)]);
     // [H, V], so that neither factor is a transposed one of many elements; transposed once, at the end.
     const factors = [transpose(ctx, weighed), dlogits] as const;
     dhead = dhead === "" ? e.matmul(...factors) : e.op("Gemm", [...factors, dhead]);
-    dx.push(e.op("Mul", [e.matmul(dlogits, ctx.get(head)), shares[i]!]));
+    dx.push(e.op("Mul", [e.matmul(dlogits, ctx.get(head)), at(shares, i)]));
     const corner = (whole: string): string => e.op("Slice", [whole, e.ints([0, 0]), e.ints([1, 1])]);
-    before = e.op("Mul", [e.op("Add", [corner(dx[i]!), corner(dhead)]), e.floats([0])]);
+    before = e.op("Mul", [e.op("Add", [corner(at(dx, i)), corner(dhead)]), e.floats([0])]);
   });
   return {
     loss: e.op("Neg", [loss]),

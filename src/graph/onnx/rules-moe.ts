@@ -3,6 +3,7 @@
  * gathers the rows of its tokens, multiplies them by its own matrices, and the results are gathered back, so nothing is
  * scattered with duplicates. Rows that a capacity has dropped are a last block, of zeros.
  */
+import { at } from "../../base/at.js";
 import { elements, type NodeOf, type Prim, type ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
 import { weightGradientProduct } from "./weight-gradient-product.js";
@@ -109,7 +110,7 @@ export const moeRules: Rules = {
     const factors = weightBlocks(ctx, weights, order, counts);
     ctx.setBlocks(out[0], {
       counts,
-      names: ctx.blocks(y, counts).map((rows, expert) => e.op("Mul", [rows, factors[expert]!])),
+      names: ctx.blocks(y, counts).map((rows, expert) => e.op("Mul", [rows, at(factors, expert)])),
     });
   },
   scaleRowsGrad(ctx, { in: [y, weights, order, inverse, dout], out }) {
@@ -123,10 +124,10 @@ export const moeRules: Rules = {
     } else {
       const factors = weightBlocks(ctx, weights, order, counts);
       const [rows, drows] = [ctx.blocks(y, counts), ctx.blocks(dout, counts)];
-      ctx.setBlocks(out[0], { counts, names: drows.map((row, expert) => e.op("Mul", [row, factors[expert]!])) });
+      ctx.setBlocks(out[0], { counts, names: drows.map((row, expert) => e.op("Mul", [row, at(factors, expert)])) });
       dots = e.op(
         "Concat",
-        rows.map((row, expert) => dot(row, drows[expert]!)),
+        rows.map((row, expert) => dot(row, at(drows, expert))),
         { axis: 0 },
       );
     }
@@ -136,7 +137,7 @@ export const moeRules: Rules = {
     const rows = ctx.blocks(x, counts);
     const times = (x: string, weight: ValueId): string =>
       attrs.transB ? ctx.linear(x, weight) : ctx.emitter.matmul(x, ctx.get(weight));
-    const names = weights.map((weight, expert) => times(rows[expert]!, weight));
+    const names = weights.map((weight, expert) => times(at(rows, expert), weight));
     const rest = rows.slice(weights.length).map((nobodys) => zeroRows(ctx, nobodys, ctx.width(out[0])));
     ctx.setBlocks(out[0], { counts: counts, names: [...names, ...rest] });
   },
@@ -151,8 +152,8 @@ export const moeRules: Rules = {
         id,
         weightGradientProduct(
           ctx,
-          { name: left[expert]!, width: p },
-          { name: right[expert]!, width: q },
+          { name: at(left, expert), width: p },
+          { name: at(right, expert), width: q },
           slots / out.length,
           readers,
         ),
@@ -161,11 +162,11 @@ export const moeRules: Rules = {
   },
   groupedBias(ctx, { in: [y, counts, ...biases], out }) {
     const rows = ctx.blocks(y, counts);
-    const names = biases.map((bias, expert) => ctx.emitter.op("Add", [rows[expert]!, ctx.get(bias)]));
+    const names = biases.map((bias, expert) => ctx.emitter.op("Add", [at(rows, expert), ctx.get(bias)]));
     ctx.setBlocks(out[0], { counts: counts, names: [...names, ...rows.slice(biases.length)] });
   },
   groupedBiasGrad(ctx, { in: [dy, counts], out }) {
     const rows = ctx.blocks(dy, counts);
-    out.forEach((id, expert) => ctx.set(id, ctx.emitter.sum(rows[expert]!, [0], false)));
+    out.forEach((id, expert) => ctx.set(id, ctx.emitter.sum(at(rows, expert), [0], false)));
   },
 };

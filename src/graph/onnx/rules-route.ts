@@ -1,4 +1,5 @@
 /** Lowering of routing: scores, choice and weights of each token's experts. */
+import { at } from "../../base/at.js";
 import { SINKHORN_EPS, type NodeOf, type PrimAttrs, type RouteRule, type ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
 
@@ -152,7 +153,7 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
     if (rule.score === "sparsemixer") {
       const each = sparsemixer(ctx, logits, experts, rule.jitter);
       const picks = e.emit("Split", [ctx.get(experts), e.ints([1, 1])], { axis: 1 }, 2);
-      const own = each.map((probabilities, i) => e.op("GatherElements", [probabilities, picks[i]!], { axis: -1 }));
+      const own = each.map((probabilities, i) => e.op("GatherElements", [probabilities, at(picks, i)], { axis: -1 }));
       ctx.set(weights, scaled(ctx, e.op("Concat", own, { axis: 1 }), rule.scaling));
       return;
     }
@@ -222,7 +223,7 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
       const split = (x: string): string[] => e.emit("Split", [x, e.ints([1, 1])], { axis: 1 }, 2);
       const [picks, parts] = [split(chosen), split(given)];
       const each = sparsemixer(ctx, logits, experts, rule.jitter).map((y, i) =>
-        throughSoftmax(ctx, y, scatter(picks[i]!, parts[i]!)),
+        throughSoftmax(ctx, y, scatter(at(picks, i), at(parts, i))),
       );
       ctx.set(out[0], e.op("Add", each));
       return;

@@ -1,4 +1,10 @@
-/** Lowering of every primitive to ONNX operators. Experts are in `rules-moe.ts`. */
+/**
+ * Lowering of every primitive to ONNX operators: the table, and the rules of elementwise primitives, norms, products
+ * and gated units. `swiglu` and its gradient `swigluGrad` (with respect to gate and up, as it runs on CPUs) stand at the
+ * end of the table; `activationGrad` is the gradient of other activations. Attention, its cache, the output head,
+ * experts and routing have files of their own, `rules-*.ts`.
+ */
+import { at } from "../../base/at.js";
 import { elements, type ActivationKind, type Node, type NodeOf, type Prim, type ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
 import { attentionRules } from "./rules-attention.js";
@@ -26,15 +32,15 @@ function elementwise<P extends Prim>(
       return;
     }
     const cut = node.in.map((id) => ctx.blocks(id, counts));
-    const results = cut[0]!.map((_, expert) =>
+    const results = at(cut, 0).map((_, expert) =>
       lower(
         ctx,
-        cut.map((names) => names[expert]!),
+        cut.map((names) => at(names, expert)),
         `#${expert}`,
         node,
       ),
     );
-    node.out.forEach((id, i) => ctx.setBlocks(id, { counts, names: results.map((names) => names[i]!) }));
+    node.out.forEach((id, i) => ctx.setBlocks(id, { counts, names: results.map((names) => at(names, i)) }));
   };
 }
 

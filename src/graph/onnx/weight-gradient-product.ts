@@ -1,6 +1,7 @@
 /** Gradients of weights: products over the rows that two tall matrices have in common. */
 import type { Lowering } from "./context.js";
 
+/** A matrix [rows, width], by the name of its ONNX value. */
 export interface Factor {
   readonly name: string;
   readonly width: number;
@@ -23,7 +24,7 @@ export function weightGradientProduct(ctx: Lowering, a: Factor, b: Factor, rows:
   return transpose(ctx, e.matmul(transpose(ctx, b.name), a.name));
 }
 
-/** Of two axes. */
+/** The transpose of a matrix, made once however often it is asked for. */
 export function transpose(ctx: Lowering, name: string): string {
   return ctx.remember(`transposed ${name}`, () => ctx.emitter.op("Transpose", [name], { perm: [1, 0] }));
 }

@@ -106,7 +106,7 @@ describe("train state", () => {
     expect(whole.filter((x) => x !== 0).length).toBeLessThanOrEqual(5 * used);
   });
 
-  it("accumulates", () => {
+  it("adds up the gradients of several micro-batches", () => {
     const state = new TrainState(params, { accumulate: true });
     fill(state);
     const before = snapshot(state);

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { openCheckpoint, type Checkpoint } from "../../../src/files/checkpoint/open.js";
 import { openForwardRuntime } from "../../../src/engine/onnxruntime/forward-runtime.js";
 import { openTrainRuntime } from "../../../src/engine/onnxruntime/train-runtime.js";
-import { evaluateOnce } from "../../../src/engine/onnxruntime/session.js";
+import { evaluateOnce } from "../../engine/onnxruntime/evaluate-once.js";
 import { logitsProgram, lossProgram, trainProgram, type ParamInfo } from "../../../src/graph/programs/programs.js";
 import {
   golden,

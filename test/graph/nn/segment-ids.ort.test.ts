@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
-import { evaluateOnce } from "../../../src/engine/onnxruntime/session.js";
+import { evaluateOnce } from "../../engine/onnxruntime/evaluate-once.js";
 import { logitsProgram, trainProgram } from "../../../src/graph/programs/programs.js";
 import type { DecoderSpec } from "../../../src/model/decoder/types.js";
 import { temporaryFolder } from "../../files/io/temporary.js";

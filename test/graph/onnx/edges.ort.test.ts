@@ -11,7 +11,7 @@ import { prune, verify } from "../../../src/graph/ir/passes.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { queryBlocks } from "../../../src/graph/onnx/rules-attention.js";
 import { chunkLengths } from "../../../src/graph/onnx/rules-head.js";
-import { evaluateOnce } from "../../../src/engine/onnxruntime/session.js";
+import { evaluateOnce } from "../../engine/onnxruntime/evaluate-once.js";
 
 const orders = ["topk-softmax", "softmax-topk"] as const;
 

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { Prim } from "../../../src/graph/ir/ir.js";
 import { verify } from "../../../src/graph/ir/passes.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
-import { evaluateOnce } from "../../../src/engine/onnxruntime/session.js";
+import { evaluateOnce } from "../../engine/onnxruntime/evaluate-once.js";
 import { cases, makeCase } from "../ir/cases.js";
 
 describe("every primitive on onnxruntime agrees with its reference evaluation, on random shapes", () => {

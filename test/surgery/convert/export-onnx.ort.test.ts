@@ -12,7 +12,7 @@ import {
 } from "../../../src/surgery/convert/export-onnx.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { openModel } from "../../../src/evals/model.js";
-import { evaluateOnce } from "../../../src/engine/onnxruntime/session.js";
+import { evaluateOnce } from "../../engine/onnxruntime/evaluate-once.js";
 import { trainProgram } from "../../../src/graph/programs/programs.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { inThread } from "../../support/backend.js";
