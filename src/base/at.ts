@@ -13,3 +13,10 @@ export function valueAt<T>(record: Readonly<Record<string, T>>, key: string): T 
   if (value === undefined) throw new RangeError(`there is no value under ${key}`);
   return value;
 }
+
+/** Value of a map's key. Throws RangeError where there is none. */
+export function entryOf<K, V>(map: ReadonlyMap<K, V>, key: K): V {
+  const value = map.get(key);
+  if (value === undefined) throw new RangeError(`there is no entry under ${String(key)}`);
+  return value;
+}

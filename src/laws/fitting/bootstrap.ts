@@ -3,6 +3,7 @@
  * Points of one training run are not independent; where runs are named, whole runs are drawn. Draw number i of a seed
  * is the same on any thread.
  */
+import { at } from "../../base/at.js";
 import { randomStream } from "../../base/random.js";
 import { quantile } from "./distributions.js";
 import { fitFrom, type Problem } from "../solvers/local-fit.js";
@@ -31,7 +32,7 @@ export function bootstrapDraws(
   for (let draw = from; draw < to; draw++) {
     weights.fill(0);
     for (let i = 0; i < groups.length; i++) {
-      const group = groups[Math.floor(stream.uniformAt(draw * groups.length + i) * groups.length)]!;
+      const group = at(groups, Math.floor(stream.uniformAt(draw * groups.length + i) * groups.length));
       for (const row of group) weights[row]! += 1;
     }
     out.set(fitFrom({ ...problem, weights }, optimum, null, drawLimits).theta, (draw - from) * p);
@@ -75,7 +76,7 @@ export function naturalDraws(bound: BoundLaw, draws: Float64Array): readonly Flo
   const count = draws.length / p;
   const columns = Array.from({ length: p }, () => new Float64Array(count));
   for (let i = 0; i < count; i++)
-    bound.natural(draws.subarray(i * p, (i + 1) * p)).forEach((value, j) => (columns[j]![i] = value));
+    bound.natural(draws.subarray(i * p, (i + 1) * p)).forEach((value, j) => (at(columns, j)[i] = value));
   return columns;
 }
 

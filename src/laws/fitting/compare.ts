@@ -2,6 +2,7 @@
  * Which of several laws describes points better: information criteria on all points, and the error at scales left out
  * of the fit.
  */
+import { at } from "../../base/at.js";
 import { logLikelihood } from "./distributions.js";
 import { fitLaw, type Fit, type FitOptions } from "./fit.js";
 import { predict, type Law, type Places, type Points } from "../forms/types.js";
@@ -89,13 +90,13 @@ export function heldOutLargest(
 ): HeldOut | null {
   const scale = scaleOf(points);
   const sorted = scale.slice().sort();
-  const cut = sorted[Math.min(points.n - 1, Math.floor((1 - share) * points.n))]!;
-  const inside = Array.from({ length: points.n }, (_, i) => i).filter((i) => scale[i]! < cut);
-  const outside = Array.from({ length: points.n }, (_, i) => i).filter((i) => scale[i]! >= cut);
+  const cut = at(sorted, Math.min(points.n - 1, Math.floor((1 - share) * points.n)));
+  const inside = Array.from({ length: points.n }, (_, i) => i).filter((i) => at(scale, i) < cut);
+  const outside = Array.from({ length: points.n }, (_, i) => i).filter((i) => at(scale, i) >= cut);
   if (inside.length <= law.parameters.length || outside.length === 0) return null;
   const fit = fitLaw(law, pick(points, inside), options);
   const left = pick(points, outside);
-  const residuals = predict(law, fit.params, left).map((value, i) => Math.log(value / left.loss[i]!));
+  const residuals = predict(law, fit.params, left).map((value, i) => Math.log(value / at(left.loss, i)));
   const sum = residuals.reduce((total, r) => total + r, 0);
   const squares = residuals.reduce((total, r) => total + r * r, 0);
   return {
@@ -111,10 +112,10 @@ export function pick(points: Points, rows: readonly number[]): Points {
   return {
     n: rows.length,
     columns: Object.fromEntries(
-      Object.entries(columns).map(([name, values]) => [name, Float64Array.from(rows, (i) => values[i]!)]),
+      Object.entries(columns).map(([name, values]) => [name, Float64Array.from(rows, (i) => at(values, i))]),
     ),
-    loss: Float64Array.from(rows, (i) => loss[i]!),
-    ...(cluster && { cluster: rows.map((i) => cluster[i]!) }),
-    ...(group && { group: rows.map((i) => group[i]!) }),
+    loss: Float64Array.from(rows, (i) => at(loss, i)),
+    ...(cluster && { cluster: rows.map((i) => at(cluster, i)) }),
+    ...(group && { group: rows.map((i) => at(group, i)) }),
   };
 }

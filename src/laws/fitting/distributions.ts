@@ -1,4 +1,5 @@
 /** Quantiles for intervals, and the likelihoods that belong to the losses. */
+import { at as elementAt } from "../../base/at.js";
 import type { Loss } from "../solvers/loss.js";
 
 /** Error function, by its series below 3 and a continued fraction above; 1e-15 absolute. */
@@ -114,5 +115,5 @@ export function quantile(sorted: ArrayLike<number>, probability: number): number
   const at = probability * (sorted.length - 1);
   const low = Math.floor(at);
   const high = Math.min(sorted.length - 1, low + 1);
-  return sorted[low]! + (at - low) * (sorted[high]! - sorted[low]!);
+  return elementAt(sorted, low) + (at - low) * (elementAt(sorted, high) - elementAt(sorted, low));
 }

@@ -1,4 +1,5 @@
 /** Fits a law to points: many starts, the best optimum, and how far it can be trusted to be one. */
+import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { defaultLimits, type SolverLimits } from "../solvers/box.js";
 import { fitFrom, type LocalFit, type Problem } from "../solvers/local-fit.js";
@@ -92,7 +93,7 @@ export function bestOf(
   const close = best.objective * (1 + sameOptimum) + points.n * (loss.name === "lad" ? 1e-14 : 1e-28);
   const atOptimum = found.filter(({ objective }) => objective <= close).length;
   const atBound = bound.law.parameters
-    .filter((_, j) => best.theta[j]! <= bound.lower[j]! || best.theta[j]! >= bound.upper[j]!)
+    .filter((_, j) => at(best.theta, j) <= at(bound.lower, j) || at(best.theta, j) >= at(bound.upper, j))
     .map(({ name }) => name);
   const residuals = new Float64Array(points.n);
   bound.evaluate(best.theta, residuals);

@@ -1,4 +1,5 @@
 /** What a fit does not know: parameters the data leave open, and predictions beyond the data. */
+import { at, valueAt } from "../../base/at.js";
 import { compact, percent, significant } from "../../base/format.js";
 import type { BootstrapInterval } from "./bootstrap.js";
 import type { Fit } from "./fit.js";
@@ -76,7 +77,7 @@ export function identificationWarnings(
     add(
       "at-bound",
       [name],
-      `${name} ended on its bound (${significant(fit.params[name]!, 3)}): the data do not identify it.`,
+      `${name} ended on its bound (${significant(valueAt(fit.params, name), 3)}): the data do not identify it.`,
     );
   }
   for (const { name } of fit.law.parameters) {
@@ -126,10 +127,10 @@ function correlations(fit: Fit, problem: Problem): readonly [string, string][] {
   const names = fit.law.parameters.map(({ name }) => name);
   for (let j = 0; j < bound.p; j++) {
     for (let k = j + 1; k < bound.p; k++) {
-      if (fit.atBound.includes(names[j]!) || fit.atBound.includes(names[k]!)) continue;
+      if (fit.atBound.includes(at(names, j)) || fit.atBound.includes(at(names, k))) continue;
       const value =
         covariance[j * bound.p + k]! / Math.sqrt(covariance[j * bound.p + j]! * covariance[k * bound.p + k]!);
-      if (Math.abs(value) > strongCorrelation) found.push([names[j]!, names[k]!]);
+      if (Math.abs(value) > strongCorrelation) found.push([at(names, j), at(names, k)]);
     }
   }
   return found;

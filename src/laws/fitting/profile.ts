@@ -6,6 +6,7 @@
  * A quantity is held near a target by a penalty W/2 (g - target)^2; the optimum with the penalty is exactly the
  * constrained optimum for the value of g that it reaches, whatever W is, so W only has to be large enough to move it.
  */
+import { at as elementAt } from "../../base/at.js";
 import { devianceOf } from "./deviance.js";
 import type { Fit } from "./fit.js";
 import { inverse } from "../../base/linear-algebra.js";
@@ -183,7 +184,7 @@ function side(
 /** Profile of natural parameter number j, in natural units. */
 export function profileParameter(fit: Fit, problem: Problem, j: number, options: ProfileOptions): Profile {
   const found = profile(fit, problem, fit.bound.coordinate(j), options);
-  return fit.law.parameters[j]!.role === "coefficient" ? mapped(found, Math.exp) : found;
+  return elementAt(fit.law.parameters, j).role === "coefficient" ? mapped(found, Math.exp) : found;
 }
 
 /** Profile of the loss predicted at one place. */
@@ -202,7 +203,7 @@ function logPrediction(fit: Fit, place: Places): Functional {
         evaluator.jacobian(jacobian);
         for (let j = 0; j < fit.bound.p; j++) gradient[j] = jacobian[j * evaluator.n]!;
       }
-      return out[0]!;
+      return elementAt(out, 0);
     },
   };
 }

@@ -2,6 +2,7 @@
  * Several laws fitted together with some parameters in common, as Table 2 of Liew et al. has one irreducible loss for
  * dense, MoE and upcycled models. Points say by their group which law they follow.
  */
+import { at as elementAt, valueAt } from "../../base/at.js";
 import { fitLaw } from "./fit.js";
 import { joint } from "../forms/chinchilla.js";
 import { upcycling } from "../forms/upcycling.js";
@@ -80,10 +81,16 @@ function sharedLaw(
         Float64Array.from(parameters, ({ name }) => {
           if (shared.includes(name)) return constant(name);
           const at = name.indexOf(".");
-          return fits[groups.findIndex((group) => group.name === name.slice(0, at))]![name.slice(at + 1)]!;
+          return valueAt(
+            elementAt(
+              fits,
+              groups.findIndex((group) => group.name === name.slice(0, at)),
+            ),
+            name.slice(at + 1),
+          );
         });
-      const mean = (name: string): number => fits.reduce((sum, params) => sum + params[name]! / fits.length, 0);
-      return [natural(mean), ...fits.map((params) => natural((name) => params[name]!))].map((values) =>
+      const mean = (name: string): number => fits.reduce((sum, params) => sum + valueAt(params, name) / fits.length, 0);
+      return [natural(mean), ...fits.map((params) => natural((name) => valueAt(params, name)))].map((values) =>
         bound.internal(values),
       );
     },

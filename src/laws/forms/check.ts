@@ -1,4 +1,5 @@
 /** Whether points can be fitted at all, said in a sentence that helps; and what looks wrong but can be fitted. */
+import { at, valueAt } from "../../base/at.js";
 import { largestOf, smallestOf } from "../../base/extremes.js";
 import { inputError } from "../../base/errors.js";
 import { compact, significant } from "../../base/format.js";
@@ -41,7 +42,7 @@ export function checkPoints(
       fail(`the law ${law.id} needs a column ${name} (${meaning})`, `name it: --columns ${name}=YOUR_COLUMN`);
     const wanted = countsFrom(name);
     for (const i of rowsUsing(law, points, name)) {
-      const value = values[i]!;
+      const value = at(values, i);
       if (!Number.isFinite(value)) fail(`${pointName(i)}: ${name} is ${value}`, "leave that row out, or correct it");
       if (!(value > wanted.above))
         fail(
@@ -96,7 +97,7 @@ interface ColumnCheck {
 
 function checkColumn(law: Law, points: Points, name: string, { stated, pointName, fail, warnings }: ColumnCheck): void {
   const rows = rowsUsing(law, points, name);
-  const values = Float64Array.from(rows, (i) => points.columns[name]![i]!);
+  const values = Float64Array.from(rows, (i) => at(valueAt(points.columns, name), i));
   let [low, high] = [Infinity, -Infinity];
   for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
   if (high === low) {
@@ -118,7 +119,7 @@ function checkColumn(law: Law, points: Points, name: string, { stated, pointName
       `check its unit; --columns ${name}=YOUR_COLUMN*1e-9 scales it`,
     );
   if (high / low > widestSpan) {
-    const [smallest, largest] = [low, high].map((value) => pointName(rows[values.indexOf(value)]!));
+    const [smallest, largest] = [low, high].map((value) => pointName(at(rows, values.indexOf(value))));
     fail(
       `${name} spans a factor of ${(high / low).toExponential(1).replace("e+", "e")}: ${compact(low)} at ` +
         `${smallest}, ${compact(high)} at ${largest}`,

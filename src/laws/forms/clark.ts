@@ -1,4 +1,5 @@
 /** Routed language models: bilinear in the logs of size and effective experts. */
+import { at, valueAt } from "../../base/at.js";
 import { meanOf } from "../../base/mean.js";
 import { generalLaw, meanLog } from "./general.js";
 import { solve } from "../../base/linear-algebra.js";
@@ -31,44 +32,44 @@ export const clark: Law = generalLaw({
   ],
   note: "fitted by its authors with squared errors of log10 L",
   center: (points) => [meanLog(points, "N") / Math.LN10, meanLog(points, "E") / Math.LN10],
-  place: ([mN, mE], places, row) => {
-    const u = Math.log10(places.columns.N![row]!) - mN!;
-    const experts = places.columns.E![row]!;
+  place: ([mN = NaN, mE = NaN], places, row) => {
+    const u = Math.log10(at(valueAt(places.columns, "N"), row)) - mN;
+    const experts = at(valueAt(places.columns, "E"), row);
     return (theta, slopes) => {
-      const start = Math.exp(theta[4]!);
-      const ratio = Math.exp(theta[5]!);
+      const start = Math.exp(at(theta, 4));
+      const ratio = Math.exp(at(theta, 5));
       const { logEhat, dLogStart, dLogMax } = effectiveExperts(experts, start, start * (1 + ratio));
-      const v = logEhat / Math.LN10 - mE!;
-      const dv = theta[1]! + theta[2]! * u;
+      const v = logEhat / Math.LN10 - mE;
+      const dv = at(theta, 1) + at(theta, 2) * u;
       slopes[0] = u * Math.LN10;
       slopes[1] = v * Math.LN10;
       slopes[2] = u * v * Math.LN10;
       slopes[3] = Math.LN10;
       slopes[4] = dv * (dLogStart + dLogMax);
       slopes[5] = (dv * dLogMax * ratio) / (1 + ratio);
-      return (theta[0]! * u + dv * v + theta[3]!) * Math.LN10;
+      return (at(theta, 0) * u + dv * v + at(theta, 3)) * Math.LN10;
     };
   },
-  natural: ([a, b, c, d, logStart, logRatio], [mN, mE]) => {
-    const [slopeN, slopeE] = [a! - c! * mE!, b! - c! * mN!];
-    const start = Math.exp(logStart!);
+  natural: ([a = NaN, b = NaN, c = NaN, d = NaN, logStart = NaN, logRatio = NaN], [mN = NaN, mE = NaN]) => {
+    const [slopeN, slopeE] = [a - c * mE, b - c * mN];
+    const start = Math.exp(logStart);
     return Float64Array.of(
       slopeN,
       slopeE,
-      c!,
-      d! - slopeN * mN! - slopeE * mE! - c! * mN! * mE!,
+      c,
+      d - slopeN * mN - slopeE * mE - c * mN * mE,
       start,
-      start * (1 + Math.exp(logRatio!)),
+      start * (1 + Math.exp(logRatio)),
     );
   },
-  internal: ([a, b, c, d, start, max], [mN, mE]) =>
+  internal: ([a = NaN, b = NaN, c = NaN, d = NaN, start = NaN, max = NaN], [mN = NaN, mE = NaN]) =>
     Float64Array.of(
-      a! + c! * mE!,
-      b! + c! * mN!,
-      c!,
-      d! + a! * mN! + b! * mE! + c! * mN! * mE!,
-      Math.log(start!),
-      Math.log(max! / start! - 1),
+      a + c * mE,
+      b + c * mN,
+      c,
+      d + a * mN + b * mE + c * mN * mE,
+      Math.log(start),
+      Math.log(max / start - 1),
     ),
   lower: [-2, -2, -1, -5, -3, -4],
   upper: [2, 2, 1, 5, 6, 12],
@@ -76,14 +77,20 @@ export const clark: Law = generalLaw({
     product([
       [1.2, 2, 4, 8],
       [10, 50, 200, 800, 3000],
-    ]).map(([start, ratio]) => linearStart(points, center, start!, ratio!)),
+    ]).map(([start = NaN, ratio = NaN]) => linearStart(points, center, start, ratio)),
 });
 
 /** For given Es and Em the rest is linear least squares. */
-function linearStart(points: Points, [mN, mE]: readonly number[], start: number, ratio: number): Float64Array {
+function linearStart(
+  points: Points,
+  [mN = NaN, mE = NaN]: readonly number[],
+  start: number,
+  ratio: number,
+): Float64Array {
   const rows = Array.from({ length: points.n }, (_, i) => {
-    const u = Math.log10(points.columns.N![i]!) - mN!;
-    const v = effectiveExperts(points.columns.E![i]!, start, start * (1 + ratio)).logEhat / Math.LN10 - mE!;
+    const u = Math.log10(at(valueAt(points.columns, "N"), i)) - mN;
+    const v =
+      effectiveExperts(at(valueAt(points.columns, "E"), i), start, start * (1 + ratio)).logEhat / Math.LN10 - mE;
     return [u, v, u * v, 1];
   });
   const logs = points.loss.map(Math.log10);
@@ -91,10 +98,10 @@ function linearStart(points: Points, [mN, mE]: readonly number[], start: number,
   const right = new Float64Array(4);
   rows.forEach((row, i) =>
     row.forEach((value, j) => {
-      right[j]! += value * logs[i]!;
+      right[j]! += value * at(logs, i);
       row.forEach((other, k) => (gram[j * 4 + k]! += value * other + (j === k ? 1e-12 : 0)));
     }),
   );
-  const [a, b, c, d] = solve(gram, 4, right) ?? [0, 0, 0, meanOf(logs)];
-  return Float64Array.of(a!, b!, c!, d!, Math.log(start), Math.log(ratio));
+  const [a = NaN, b = NaN, c = NaN, d = NaN] = solve(gram, 4, right) ?? [0, 0, 0, meanOf(logs)];
+  return Float64Array.of(a, b, c, d, Math.log(start), Math.log(ratio));
 }

@@ -2,6 +2,7 @@
  * One prediction at a time, for searches that ask thousands of times: a law with its parameters as a plain function of
  * the columns.
  */
+import { at as elementAt } from "../../base/at.js";
 import type { PowerSum } from "./power-sum.js";
 import { placesOf, predict, type Law, type Params } from "./types.js";
 
@@ -18,11 +19,14 @@ export function lossFunctions(law: Law, names: readonly string[], group?: string
     const groups = group === undefined ? undefined : [group];
     return (params) =>
       (...values) =>
-        predict(
-          law,
-          params,
-          placesOf(Object.fromEntries(names.map((name, i) => [name, [values[i] ?? NaN]])), groups),
-        )[0]!;
+        elementAt(
+          predict(
+            law,
+            params,
+            placesOf(Object.fromEntries(names.map((name, i) => [name, [values[i] ?? NaN]])), groups),
+          ),
+          0,
+        );
   }
   const used = terms.filter(({ groups }) => groups === undefined || groups.includes(group ?? ""));
   // Logs of the columns, then of derived quantities.
@@ -31,9 +35,9 @@ export function lossFunctions(law: Law, names: readonly string[], group?: string
   const ends = Int32Array.from(
     used.reduce<number[]>((found, term) => [...found, (found.at(-1) ?? 0) + term.powers.length], []),
   );
-  const first = Int32Array.from(powers, ({ logs }) => logged.indexOf(logs[0]!));
+  const first = Int32Array.from(powers, ({ logs }) => logged.indexOf(elementAt(logs, 0)));
   // -1: one log only.
-  const second = Int32Array.from(powers, ({ logs }) => (logs.length < 2 ? -1 : logged.indexOf(logs[1]!)));
+  const second = Int32Array.from(powers, ({ logs }) => (logs.length < 2 ? -1 : logged.indexOf(elementAt(logs, 1))));
   const makers = Object.values(derived);
   const values = new Float64Array(names.length);
   const logs = new Float64Array(logged.length);

@@ -1,4 +1,5 @@
 /** Why a formula cannot be fitted to points: the part of it that is finite nowhere, in a sentence. */
+import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { compact } from "../../base/format.js";
 import { quoted, textOf, valueOf, type Expression } from "./expression.js";
@@ -44,7 +45,7 @@ type Seen = (part: Expression, value: number) => void;
 
 function valueAt(formula: Formula, point: Point, start: Float64Array, seen: Seen = () => undefined): number {
   const { expression, parameters } = formula;
-  return valueOf(expression, (name) => point[name] ?? start[parameters.indexOf(name)]!, seen);
+  return valueOf(expression, (name) => point[name] ?? at(start, parameters.indexOf(name)), seen);
 }
 
 /** The innermost part that is finite at this point from no start. */

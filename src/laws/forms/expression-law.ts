@@ -1,4 +1,5 @@
 /** A law from a formula the user wrote. */
+import { at, valueAt } from "../../base/at.js";
 import { randomStream } from "../../base/random.js";
 import { inputError } from "../../base/errors.js";
 import { compileExpression, namesIn, parseExpression, quoted } from "./expression.js";
@@ -64,7 +65,7 @@ export function expressionLaw(
     })),
     center: () => [],
     place: (_, places, row) => {
-      const values = used.map((name) => places.columns[name]![row]!);
+      const values = used.map((name) => at(valueAt(places.columns, name), row));
       const natural = new Float64Array(p);
       return (theta, slopes) => {
         for (let j = 0; j < p; j++) natural[j] = isLog[j] ? Math.exp(theta[j]!) : theta[j]!;
@@ -94,7 +95,7 @@ export function expressionLaw(
         }),
       );
       const rowOf = (_: unknown, row: number): [string, number][] =>
-        used.map((name) => [name, points.columns[name]![row]!]);
+        used.map((name) => [name, at(valueAt(points.columns, name), row)]);
       const rows = Array.from({ length: points.n }, rowOf).map((row) => Object.fromEntries(row));
       checkFinite({ text, expression, parameters: names }, rows, starts.map(toNatural));
       return starts;

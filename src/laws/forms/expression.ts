@@ -2,6 +2,7 @@
  * Formulas that users write: `A * N^-alpha + B * D^-beta + E`. Numbers, names, + - * / ^, parentheses, ln, log10, exp,
  * sqrt; nothing else can be called, so nothing else can happen. Evaluation carries derivatives along (forward mode).
  */
+import { at as elementAt } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 
 export type Expression =
@@ -220,7 +221,7 @@ export function compileExpression(
       const column = columns.indexOf(expression.name);
       if (parameter >= 0) out.slopes[parameter] = 1;
       return (theta, row) => {
-        out.value = parameter >= 0 ? theta[parameter]! : row[column]!;
+        out.value = parameter >= 0 ? elementAt(theta, parameter) : elementAt(row, column);
         return out;
       };
     }

@@ -1,4 +1,5 @@
 /** Laws that are no plain sums of powers: they bring their own evaluation; this adds what all share. */
+import { at, valueAt } from "../../base/at.js";
 import { meanOf } from "../../base/mean.js";
 import { finishStarts } from "./starts.js";
 import type { BoundLaw, Evaluator, Functional, Law, Places, Points } from "./types.js";
@@ -64,7 +65,7 @@ function bindGeneral(law: Law, definition: GeneralLaw, points: Points): BoundLaw
   const squares = (theta: Float64Array): number => {
     const out = new Float64Array(points.n);
     own.evaluate(theta, out);
-    const sum = out.reduce((total, value, i) => total + (value - logLoss[i]!) ** 2, 0);
+    const sum = out.reduce((total, value, i) => total + (value - at(logLoss, i)) ** 2, 0);
     return Number.isFinite(sum) ? sum : Infinity;
   };
   const bound: BoundLaw = {
@@ -76,8 +77,8 @@ function bindGeneral(law: Law, definition: GeneralLaw, points: Points): BoundLaw
     natural: (theta) => definition.natural(theta, center),
     coordinate: (j) =>
       numericFunctional((theta) => {
-        const value = definition.natural(theta, center)[j]!;
-        return law.parameters[j]!.role === "coefficient" ? Math.log(value) : value;
+        const value = at(definition.natural(theta, center), j);
+        return at(law.parameters, j).role === "coefficient" ? Math.log(value) : value;
       }),
     internal: (natural) => definition.internal(natural, center),
     at: (places) => evaluator(definition, center, places, p),
@@ -117,5 +118,5 @@ function numericFunctional(value: (theta: Float64Array) => number): Functional {
 }
 
 export function meanLog(points: Points, column: string): number {
-  return meanOf(points.columns[column]!.map(Math.log));
+  return meanOf(valueAt(points.columns, column).map(Math.log));
 }

@@ -1,4 +1,5 @@
 /** Kaplan's law: one power of a sum of two. */
+import { at, valueAt } from "../../base/at.js";
 import { meanOf } from "../../base/mean.js";
 import { generalLaw, meanLog } from "./general.js";
 import { product } from "./starts.js";
@@ -24,14 +25,14 @@ export const kaplan: Law = generalLaw({
   ],
   note: "no irreducible loss: it falls to zero",
   center: (points) => [meanLog(points, "N"), meanLog(points, "D")],
-  place: ([n, d], places, row) => {
-    const u = Math.log(places.columns.N![row]!) - n!;
-    const v = Math.log(places.columns.D![row]!) - d!;
+  place: ([n = NaN, d = NaN], places, row) => {
+    const u = Math.log(at(valueAt(places.columns, "N"), row)) - n;
+    const v = Math.log(at(valueAt(places.columns, "D"), row)) - d;
     return (theta, slopes) => {
-      const rho = Math.exp(theta[1]!);
-      const alpha = Math.exp(theta[3]!);
-      const z1 = theta[0]! - rho * u;
-      const z2 = theta[2]! - v;
+      const rho = Math.exp(at(theta, 1));
+      const alpha = Math.exp(at(theta, 3));
+      const z1 = at(theta, 0) - rho * u;
+      const z2 = at(theta, 2) - v;
       const top = Math.max(z1, z2);
       const [e1, e2] = [Math.exp(z1 - top), Math.exp(z2 - top)];
       const lse = top + Math.log(e1 + e2);
@@ -43,14 +44,14 @@ export const kaplan: Law = generalLaw({
       return alpha * lse;
     };
   },
-  natural: (theta, [n, d]) => {
-    const rho = Math.exp(theta[1]!);
-    const alpha = Math.exp(theta[3]!);
-    return Float64Array.of(Math.exp(n! + theta[0]! / rho), rho * alpha, Math.exp(d! + theta[2]!), alpha);
+  natural: (theta, [n = NaN, d = NaN]) => {
+    const rho = Math.exp(at(theta, 1));
+    const alpha = Math.exp(at(theta, 3));
+    return Float64Array.of(Math.exp(n + at(theta, 0) / rho), rho * alpha, Math.exp(d + at(theta, 2)), alpha);
   },
-  internal: ([nc, alphaN, dc, alphaD], [n, d]) => {
-    const rho = alphaN! / alphaD!;
-    return Float64Array.of(rho * (Math.log(nc!) - n!), Math.log(rho), Math.log(dc!) - d!, Math.log(alphaD!));
+  internal: ([nc = NaN, alphaN = NaN, dc = NaN, alphaD = NaN], [n = NaN, d = NaN]) => {
+    const rho = alphaN / alphaD;
+    return Float64Array.of(rho * (Math.log(nc) - n), Math.log(rho), Math.log(dc) - d, Math.log(alphaD));
   },
   lower: [-60, -5, -60, -7],
   upper: [200, 5, 200, 2],
@@ -61,13 +62,8 @@ export const kaplan: Law = generalLaw({
       [-1, -0.3, 0, 0.5],
       [0.03, 0.06, 0.1, 0.2, 0.4],
       [-3, 0, 3],
-    ]).map(([logRho, alpha, tilt]) =>
-      Float64Array.of(
-        middle / alpha! - Math.LN2 + tilt!,
-        logRho!,
-        middle / alpha! - Math.LN2 - tilt!,
-        Math.log(alpha!),
-      ),
+    ]).map(([logRho = NaN, alpha = NaN, tilt = NaN]) =>
+      Float64Array.of(middle / alpha - Math.LN2 + tilt, logRho, middle / alpha - Math.LN2 - tilt, Math.log(alpha)),
     );
   },
 });

@@ -1,4 +1,5 @@
 /** Joint law of mixtures in active size, tokens and experts. */
+import { at, valueAt } from "../../base/at.js";
 import { generalLaw, meanLog } from "./general.js";
 import { product } from "./starts.js";
 import type { Law } from "./types.js";
@@ -36,21 +37,21 @@ export const ludziejewski: Law = generalLaw({
   ],
   note: "eleven parameters: needs many sizes, token counts and expert counts",
   center: (points) => ["N", "D", "E"].map((name) => meanLog(points, name)),
-  place: ([mN, mD, mE], places, row) => {
-    const u = Math.log(places.columns.N![row]!) - mN!;
-    const v = Math.log(places.columns.D![row]!) - mD!;
-    const experts = places.columns.E![row]!;
+  place: ([mN = NaN, mD = NaN, mE = NaN], places, row) => {
+    const u = Math.log(at(valueAt(places.columns, "N"), row)) - mN;
+    const v = Math.log(at(valueAt(places.columns, "D"), row)) - mD;
+    const experts = at(valueAt(places.columns, "E"), row);
     return (t, slopes) => {
-      const start = Math.exp(t[9]!);
-      const ratio = Math.exp(t[10]!);
+      const start = Math.exp(at(t, 9));
+      const ratio = Math.exp(at(t, 10));
       const { logEhat, dLogStart, dLogMax } = effectiveExperts(experts, start, start * (1 + ratio));
-      const w = logEhat - mE!;
-      const size = Math.exp(t[0]! + t[1]! * u + t[2]! * w + t[3]! * u * w);
-      const data = Math.exp(t[4]! + t[5]! * v + t[6]! * w + t[7]! * v * w);
-      const rest = Math.exp(t[8]!);
+      const w = logEhat - mE;
+      const size = Math.exp(at(t, 0) + at(t, 1) * u + at(t, 2) * w + at(t, 3) * u * w);
+      const data = Math.exp(at(t, 4) + at(t, 5) * v + at(t, 6) * w + at(t, 7) * v * w);
+      const rest = Math.exp(at(t, 8));
       const total = size + data + rest;
       const [s, d] = [size / total, data / total];
-      const dw = s * (t[2]! + t[3]! * u) + d * (t[6]! + t[7]! * v);
+      const dw = s * (at(t, 2) + at(t, 3) * u) + d * (at(t, 6) + at(t, 7) * v);
       slopes.set([
         s,
         s * u,
@@ -67,41 +68,56 @@ export const ludziejewski: Law = generalLaw({
       return Math.log(total);
     };
   },
-  natural: (t, [mN, mD, mE]) => {
+  natural: (t, [mN = NaN, mD = NaN, mE = NaN]) => {
     const [alpha, delta, beta, omega] = [
-      t[1]! - t[3]! * mE!,
-      t[2]! - t[3]! * mN!,
-      t[5]! - t[7]! * mE!,
-      t[6]! - t[7]! * mD!,
+      at(t, 1) - at(t, 3) * mE,
+      at(t, 2) - at(t, 3) * mN,
+      at(t, 5) - at(t, 7) * mE,
+      at(t, 6) - at(t, 7) * mD,
     ];
-    const start = Math.exp(t[9]!);
+    const start = Math.exp(at(t, 9));
     return Float64Array.of(
-      Math.exp(t[0]! - alpha * mN! - delta * mE! - t[3]! * mN! * mE!),
+      Math.exp(at(t, 0) - alpha * mN - delta * mE - at(t, 3) * mN * mE),
       alpha,
       delta,
-      t[3]!,
-      Math.exp(t[4]! - beta * mD! - omega * mE! - t[7]! * mD! * mE!),
+      at(t, 3),
+      Math.exp(at(t, 4) - beta * mD - omega * mE - at(t, 7) * mD * mE),
       beta,
       omega,
-      t[7]!,
-      Math.exp(t[8]!),
+      at(t, 7),
+      Math.exp(at(t, 8)),
       start,
-      start * (1 + Math.exp(t[10]!)),
+      start * (1 + Math.exp(at(t, 10))),
     );
   },
-  internal: ([a, alpha, delta, gamma, b, beta, omega, zeta, c, start, max], [mN, mD, mE]) =>
+  internal: (
+    [
+      a = NaN,
+      alpha = NaN,
+      delta = NaN,
+      gamma = NaN,
+      b = NaN,
+      beta = NaN,
+      omega = NaN,
+      zeta = NaN,
+      c = NaN,
+      start = NaN,
+      max = NaN,
+    ],
+    [mN = NaN, mD = NaN, mE = NaN],
+  ) =>
     Float64Array.of(
-      Math.log(a!) + alpha! * mN! + delta! * mE! + gamma! * mN! * mE!,
-      alpha! + gamma! * mE!,
-      delta! + gamma! * mN!,
-      gamma!,
-      Math.log(b!) + beta! * mD! + omega! * mE! + zeta! * mD! * mE!,
-      beta! + zeta! * mE!,
-      omega! + zeta! * mD!,
-      zeta!,
-      Math.log(c!),
-      Math.log(start!),
-      Math.log(max! / start! - 1),
+      Math.log(a) + alpha * mN + delta * mE + gamma * mN * mE,
+      alpha + gamma * mE,
+      delta + gamma * mN,
+      gamma,
+      Math.log(b) + beta * mD + omega * mE + zeta * mD * mE,
+      beta + zeta * mE,
+      omega + zeta * mD,
+      zeta,
+      Math.log(c),
+      Math.log(start),
+      Math.log(max / start - 1),
     ),
   lower: [-20, -5, -5, -1, -20, -5, -5, -1, -20, -3, -4],
   upper: [40, 0, 5, 1, 40, 0, 5, 1, 40, 6, 12],
@@ -115,19 +131,19 @@ export const ludziejewski: Law = generalLaw({
       [-1.5, -0.5],
       [1.5, 4],
       [50, 300],
-    ]).map(([size, alpha, data, beta, rest, start, ratio]) =>
+    ]).map(([size = NaN, alpha = NaN, data = NaN, beta = NaN, rest = NaN, start = NaN, ratio = NaN]) =>
       Float64Array.of(
-        middle + size!,
-        alpha!,
+        middle + size,
+        alpha,
         -0.05,
         0,
-        middle + data!,
-        beta!,
+        middle + data,
+        beta,
         0,
         0,
-        middle + rest!,
-        Math.log(start!),
-        Math.log(ratio!),
+        middle + rest,
+        Math.log(start),
+        Math.log(ratio),
       ),
     );
   },

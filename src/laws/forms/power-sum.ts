@@ -12,6 +12,7 @@
  * Expanding the products gives the way back: ln c = ln c' - sum_j s_j p_j prod m, and for the exponent of a lower
  * product s_k p_k = s_k p_k' - sum_(S_j contains S_k) s_j p_j m.
  */
+import { at, entryOf, valueAt } from "../../base/at.js";
 import { finishStarts, product, projectStarts } from "./starts.js";
 import type { BoundLaw, Column, Evaluator, Functional, Law, Parameter, Places, Points } from "./types.js";
 
@@ -104,11 +105,11 @@ function layOut(sum: PowerSum, places: Places, means: Means): TermData[] {
   const index = new Map(sum.parameters.map(({ name }, j) => [name, j]));
   return sum.terms.map((term, k) => {
     const rows = rowsOf(term, places);
-    const centred = (name: string, row: number): number => log(name, row) - means[k]![name]!;
+    const centred = (name: string, row: number): number => log(name, row) - valueAt(at(means, k), name);
     return {
-      coefficient: index.get(term.coefficient)!,
-      plain: sum.parameters[index.get(term.coefficient)!]!.role === "constant",
-      exponents: term.powers.map(({ exponent }) => index.get(exponent)!),
+      coefficient: entryOf(index, term.coefficient),
+      plain: at(sum.parameters, entryOf(index, term.coefficient)).role === "constant",
+      exponents: term.powers.map(({ exponent }) => entryOf(index, exponent)),
       rows,
       features: term.powers.map(({ sign, logs }) =>
         Float64Array.from([...rows], (row) => logs.reduce<number>((value, name) => value * centred(name, row), sign)),
@@ -127,13 +128,13 @@ function evaluator(n: number, terms: readonly TermData[]): Evaluator {
     evaluate(theta, out) {
       total.fill(0);
       for (const { coefficient, plain, exponents, rows, features, values } of terms) {
-        const start = theta[coefficient]!;
+        const start = at(theta, coefficient);
         if (plain) {
           for (let i = 0; i < rows.length; i++) total[rows[i]!]! += start;
           continue;
         }
         for (let j = 0; j < exponents.length; j++) {
-          const power = theta[exponents[j]!]!;
+          const power = theta[at(exponents, j)]!;
           const feature = features[j]!;
           if (j === 0) for (let i = 0; i < values.length; i++) values[i] = start + power * feature[i]!;
           else for (let i = 0; i < values.length; i++) values[i]! += power * feature[i]!;
@@ -157,7 +158,7 @@ function evaluator(n: number, terms: readonly TermData[]): Evaluator {
           const feature = features[j]!;
           sum = 0;
           for (let i = 0; i < values.length; i++) sum += scaled[rows[i]!]! * values[i]! * feature[i]!;
-          gradient[exponents[j]!]! += sum;
+          gradient[at(exponents, j)]! += sum;
         }
       }
     },
@@ -168,7 +169,7 @@ function evaluator(n: number, terms: readonly TermData[]): Evaluator {
           const row = rows[i]!;
           const share = values[i]! / total[row]!;
           out[coefficient * n + row]! += share;
-          for (let j = 0; j < exponents.length; j++) out[exponents[j]! * n + row]! += share * features[j]![i]!;
+          for (let j = 0; j < exponents.length; j++) out[at(exponents, j) * n + row]! += share * features[j]![i]!;
         }
       }
     },
@@ -181,19 +182,19 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
   const terms = layOut(sum, points, means);
   const p = sum.parameters.length;
   const meanOf = (k: number, logs: readonly string[]): number =>
-    logs.reduce((value, name) => value * means[k]![name]!, 1);
+    logs.reduce((value, name) => value * valueAt(at(means, k), name), 1);
 
   /** Adds (direction 1) or takes away what centring moves from products into lower exponents and coefficients. */
   const shift = (from: Float64Array, exponents: Float64Array, direction: 1 | -1): void => {
     sum.terms.forEach((term, k) => {
       for (const { exponent, sign, logs } of term.powers) {
-        const power = sign * exponents[index.get(exponent)!]!;
-        from[index.get(term.coefficient)!]! += direction * power * meanOf(k, logs);
+        const power = sign * at(exponents, entryOf(index, exponent));
+        from[entryOf(index, term.coefficient)]! += direction * power * meanOf(k, logs);
         if (logs.length < 2) continue;
         for (const lower of term.powers) {
           const [kept] = lower.logs;
           if (lower.logs.length !== 1 || !logs.includes(kept!)) continue;
-          from[index.get(lower.exponent)!]! +=
+          from[entryOf(index, lower.exponent)]! +=
             (direction *
               power *
               meanOf(
@@ -219,17 +220,16 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
     // The exponents first: a product's own exponent is not moved, a lower one only by products.
     const moved = theta.slice();
     shift(moved, theta, -1);
-    const exponents = theta.map((value, j) => (isLog[j] ? value : moved[j]!));
+    const exponents = theta.map((value, j) => (isLog[j] ? value : at(moved, j)));
     const out = exponents.slice();
     shift(out, exponents, -1);
-    return out.map((value, j) => (isLog[j] ? value : exponents[j]!));
+    return out.map((value, j) => (isLog[j] ? value : at(exponents, j)));
   };
   const natural = (theta: Float64Array): Float64Array =>
     naturalLogs(theta).map((value, j) => (isLog[j] ? Math.exp(value) : value));
   const coordinate = (j: number): Functional => {
-    const slopes = Float64Array.from(
-      { length: p },
-      (_, k) => naturalLogs(Float64Array.from({ length: p }, (__, i) => (i === k ? 1 : 0)))[j]!,
+    const slopes = Float64Array.from({ length: p }, (_, k) =>
+      at(naturalLogs(Float64Array.from({ length: p }, (__, i) => (i === k ? 1 : 0))), j),
     );
     return {
       at(theta, gradient) {
@@ -272,8 +272,8 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
           p,
           loss: points.loss,
           terms,
-          nonlinear: exponents.map((name) => index.get(name)!),
-          linear: sum.terms.map(({ coefficient }) => index.get(coefficient)!),
+          nonlinear: exponents.map((name) => entryOf(index, name)),
+          linear: sum.terms.map(({ coefficient }) => entryOf(index, coefficient)),
           scan,
         },
         count,
@@ -282,7 +282,7 @@ function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
     },
     gridStarts: () => {
       if (sum.grid !== undefined) {
-        const lists = sum.parameters.map(({ name }) => sum.grid![name]!);
+        const lists = sum.parameters.map(({ name }) => valueAt(sum.grid!, name));
         return finishStarts(
           product(lists).map((values) =>
             fromLogs(Float64Array.from(values, (value, j) => (isConstant[j] ? Math.exp(value) : value))),

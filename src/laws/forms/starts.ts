@@ -3,6 +3,7 @@
  * problem, solved here by nonnegative least squares on relative errors (prediction / observation - 1, close to the
  * ln-residual), so only exponents need a grid.
  */
+import { at } from "../../base/at.js";
 import { nonNegative } from "../../base/linear-algebra.js";
 import type { BoundLaw } from "./types.js";
 
@@ -15,8 +16,8 @@ export function product(lists: readonly (readonly number[])[]): number[][] {
 export function finishStarts(starts: readonly Float64Array[], { lower, upper }: BoundLaw): Float64Array[] {
   return starts.map((start) =>
     start.map((value, j) => {
-      const inset = Math.min(1e-3, (upper[j]! - lower[j]!) / 4);
-      return Math.min(upper[j]! - inset, Math.max(lower[j]! + inset, value));
+      const inset = Math.min(1e-3, (at(upper, j) - at(lower, j)) / 4);
+      return Math.min(at(upper, j) - inset, Math.max(at(lower, j) + inset, value));
     }),
   );
 }
@@ -51,12 +52,12 @@ export function projectStarts(
   const theta = new Float64Array(p);
   const best: { value: number; theta: Float64Array }[] = [];
   for (const combination of product(scan)) {
-    combination.forEach((value, j) => (theta[nonlinear[j]!] = value));
+    combination.forEach((value, j) => (theta[at(nonlinear, j)] = value));
     terms.forEach(({ exponents, rows, features }, t) => {
-      const column = columns[t]!.fill(0);
+      const column = at(columns, t).fill(0);
       for (let i = 0; i < rows.length; i++) {
         let z = 0;
-        for (let j = 0; j < exponents.length; j++) z += theta[exponents[j]!]! * features[j]![i]!;
+        for (let j = 0; j < exponents.length; j++) z += theta[at(exponents, j)]! * features[j]![i]!;
         column[rows[i]!] = Math.exp(z) * inverseLoss[rows[i]!]!;
       }
     });
@@ -70,11 +71,13 @@ export function projectStarts(
       right[a] = columns[a]!.reduce((sum, value) => sum + value, 0);
     }
     const { x, value } = nonNegative(gram, right, k);
-    if (best.length === count && value >= best[count - 1]!.value) continue;
+    if (best.length === count && value >= at(best, count - 1).value) continue;
     const start = theta.slice();
     // A vanished term starts at a hundredth of the largest, from where it can still grow.
     const floor = 0.01 * Math.max(...x);
-    linear.forEach((j, t) => (start[j] = terms[t]!.plain ? Math.max(x[t]!, floor) : Math.log(Math.max(x[t]!, floor))));
+    linear.forEach(
+      (j, t) => (start[j] = at(terms, t).plain ? Math.max(at(x, t), floor) : Math.log(Math.max(at(x, t), floor))),
+    );
     best.push({ value, theta: start });
     best.sort((one, other) => one.value - other.value);
     best.length = Math.min(best.length, count);

@@ -95,7 +95,7 @@ export interface BoundLaw extends Evaluator {
 export type Params = Readonly<Record<string, number>>;
 
 export function paramsOf(law: Law, natural: ArrayLike<number>): Params {
-  return Object.fromEntries(law.parameters.map(({ name }, j) => [name, natural[j]!]));
+  return Object.fromEntries(law.parameters.map(({ name }, j) => [name, at(natural, j)]));
 }
 
 export function naturalOf(law: Law, params: Params): Float64Array {
@@ -119,3 +119,4 @@ export function predict(law: Law, params: Params, places: Places): Float64Array 
   bound.evaluate(bound.internal(naturalOf(law, params)), out);
   return out.map(Math.exp);
 }
+import { at } from "../../base/at.js";

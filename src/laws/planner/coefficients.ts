@@ -2,6 +2,7 @@
  * The three laws of a plan: dense models, mixtures from scratch, upcycled ones; where they are from, what is known of
  * their error, and over which sizes and tokens they were fitted.
  */
+import { at as elementAt } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { randomStream } from "../../base/random.js";
 import { lawById } from "../fitting/catalogue.js";
@@ -139,7 +140,7 @@ export function curveDraws({ arms, uncertainty }: Coefficients, count: number, s
       return Array.from({ length: most }, (_, draw) =>
         make(
           mapArms((kind) =>
-            Object.fromEntries(Object.entries(draws[kind]).map(([name, values]) => [name, values[draw]!])),
+            Object.fromEntries(Object.entries(draws[kind]).map(([name, values]) => [name, elementAt(values, draw)])),
           ),
         ),
       );

@@ -11,6 +11,7 @@
  * tokens and more. A head start cannot grow, so such a crossing is an artefact of extrapolation unless points as large
  * were fitted.
  */
+import { at } from "../../base/at.js";
 import type { Curves } from "./coefficients.js";
 
 /** Tokens at which the sign changes: `behind` upcycled falls behind, `ahead` it overtakes. */
@@ -44,12 +45,12 @@ const scans = { fine: { steps: scan(10), tolerance: 1e-10 }, coarse: { steps: sc
 export function crossings(lead: (tokens: number) => number, detail: keyof typeof scans = "fine"): Crossing[] {
   const { steps, tolerance } = scans[detail];
   const found: Crossing[] = [];
-  let before = lead(steps[0]!);
+  let before = lead(at(steps, 0));
   for (let i = 1; i < steps.length; i++) {
-    const here = lead(steps[i]!);
+    const here = lead(at(steps, i));
     if (before > 0 !== here > 0)
       found.push({
-        tokens: root(lead, steps[i - 1]!, steps[i]!, before, tolerance),
+        tokens: root(lead, at(steps, i - 1), at(steps, i), before, tolerance),
         to: here > 0 ? "ahead" : "behind",
       });
     before = here;

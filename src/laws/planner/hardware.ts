@@ -39,7 +39,7 @@ export function gpuOf(name: string, row: GpuRow): Gpu {
   return {
     name,
     title: row.title,
-    peak: row.peakTflops.bf16! * 1e12,
+    peak: valueAt(row.peakTflops, "bf16") * 1e12,
     memory: row.memoryGB * 1e9,
     hbm: row.hbmTBs * 1e12,
     intra: row.intraGBs * 1e9,
@@ -49,3 +49,4 @@ export function gpuOf(name: string, row: GpuRow): Gpu {
     sources: row.sources,
   };
 }
+import { valueAt } from "../../base/at.js";

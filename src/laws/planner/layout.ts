@@ -3,10 +3,11 @@
  * seconds, and the fastest that fits is taken. Attention ranks TP*CP*DP*PP and expert ranks ETP*EP*EDP*PP share the
  * same GPUs (Megatron-Core's parallel folding).
  *
- * The planner's MEMORY FORMULA is here, in `stageBytes`: bytes on the fullest GPU = (2 + 4) per parameter held (bfloat16
- * weights, float32 gradients) + 12 per parameter over its data-parallel ranks (AdamW) + saved activations + logits +
- * reserve. Bytes per parameter and per token of an activation are in `model/cost/memory.ts`.
+ * The planner's MEMORY FORMULA is here, in `stageBytes`: bytes on the fullest GPU = (2 + 4) per parameter held
+ * (bfloat16 weights, float32 gradients) + 12 per parameter over its data-parallel ranks (AdamW) + saved activations +
+ * logits + reserve. Bytes per parameter and per token of an activation are in `model/cost/memory.ts`.
  */
+import { at } from "../../base/at.js";
 import { blockActivationBytes, bytesPerParam, headActivationBytes } from "../../model/cost/memory.js";
 import { forwardFlops, recomputedFlops, type Recompute } from "../../model/cost/flops.js";
 import { layerParams } from "../../model/cost/params.js";
@@ -40,11 +41,11 @@ export function bestLayout(request: LayoutRequest): LayoutResult {
     for (const recompute of recomputes) {
       const layout: ParallelLayout = { ...base, recompute };
       const sums = fullest(request, prepared, layout, one, other);
-      const states = sums[TOTAL]! - sums[ACTIVATIONS]!;
+      const states = at(sums, TOTAL) - at(sums, ACTIVATIONS);
       // Weights and states alone do not fit: recomputing cannot help.
-      leastBytes = Math.min(leastBytes, states > memory ? states : sums[TOTAL]!);
+      leastBytes = Math.min(leastBytes, states > memory ? states : at(sums, TOTAL));
       if (states > memory) break;
-      if (sums[TOTAL]! > memory) continue;
+      if (at(sums, TOTAL) > memory) continue;
       fitting += 1;
       const placed = timed(request, prepared, layout, bytesFrom(sums, memory));
       if (best === null || placed.tokensPerSecond > best.tokensPerSecond * 1.002) best = placed;
@@ -69,9 +70,9 @@ function prepare({ spec, sequence }: LayoutRequest): LayoutSums {
   const [cut, whole, experts] = [new Float64Array(count + 1), new Float64Array(count + 1), new Float64Array(count + 1)];
   spec.layers.forEach((layer, i) => {
     const parts = layerParams(spec, layer);
-    cut[i + 1] = cut[i]! + parts.attention + parts.ffn + parts.shared;
-    whole[i + 1] = whole[i]! + parts.norms + parts.router;
-    experts[i + 1] = experts[i]! + parts.experts;
+    cut[i + 1] = at(cut, i) + parts.attention + parts.ffn + parts.shared;
+    whole[i + 1] = at(whole, i) + parts.norms + parts.router;
+    experts[i + 1] = at(experts, i) + parts.experts;
   });
   const mixtures = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []));
   return {
@@ -140,7 +141,7 @@ function fullest(
   stageBytes(request, prepared, layout, 0, out);
   if (layout.pp === 1) return out;
   stageBytes(request, prepared, layout, layout.pp - 1, spare);
-  return spare[TOTAL]! > out[TOTAL]! ? spare : out;
+  return at(spare, TOTAL) > at(out, TOTAL) ? spare : out;
 }
 
 function stageBytes(
@@ -162,16 +163,16 @@ function stageBytes(
   const matrices = (first ? 1 : 0) + (last && (pp > 1 || !spec.tiedHead) ? 1 : 0);
   const positions = first && spec.learnedPositions ? spec.maxPositions * spec.hidden : 0;
   const plain =
-    (prepared.cut[to]! - prepared.cut[from]! + matrices * prepared.embedding) / tp +
-    prepared.whole[to]! -
-    prepared.whole[from]! +
+    (at(prepared.cut, to) - at(prepared.cut, from) + matrices * prepared.embedding) / tp +
+    at(prepared.whole, to) -
+    at(prepared.whole, from) +
     positions +
     (last ? spec.hidden : 0);
-  const expert = (prepared.experts[to]! - prepared.experts[from]!) / (ep * etp);
+  const expert = (at(prepared.experts, to) - at(prepared.experts, from)) / (ep * etp);
   const inFlight = Math.min(pp - index, microBatches) * (vpp > 1 ? 1 + (pp - 1) / (pp * vpp) : 1);
   const optimizer = bytesPerParam.optimizer * (plain / (dp * cp) + expert / edp);
   const activations =
-    (perLayer[to]! - perLayer[from]!) * tokens * inFlight +
+    (at(perLayer, to) - at(perLayer, from)) * tokens * inFlight +
     (recompute === "full" ? workingSet(spec, layout) * tokens : 0) +
     (first ? (2 * spec.hidden * tokens) / tp : 0);
   const logits = last ? headActivationBytes(spec, tp) * tokens : 0;
@@ -189,17 +190,17 @@ function stageBytes(
 }
 
 function bytesFrom(sums: Float64Array, memory: number): GpuBytes {
-  const params = sums[PLAIN]! + sums[EXPERT]!;
+  const params = at(sums, PLAIN) + at(sums, EXPERT);
   return {
-    plainParams: sums[PLAIN]!,
-    expertParams: sums[EXPERT]!,
+    plainParams: at(sums, PLAIN),
+    expertParams: at(sums, EXPERT),
     weights: bytesPerParam.weights * params,
     gradients: bytesPerParam.gradients * params,
-    optimizer: sums[OPTIMIZER]!,
-    activations: sums[ACTIVATIONS]!,
-    logits: sums[LOGITS]!,
+    optimizer: at(sums, OPTIMIZER),
+    activations: at(sums, ACTIVATIONS),
+    logits: at(sums, LOGITS),
     reserve: reserved(memory),
-    total: sums[TOTAL]!,
+    total: at(sums, TOTAL),
   };
 }
 
@@ -214,7 +215,7 @@ function activationSums(
   const sums = new Float64Array(spec.layers.length + 1);
   spec.layers.forEach((layer, i) => {
     sums[i + 1] =
-      sums[i]! +
+      at(sums, i) +
       blockActivationBytes(spec, layer, recompute, { tensor: tp, expertTensor: etp, imbalance: busiestRank });
   });
   activations.set(key, sums);

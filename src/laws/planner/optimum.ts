@@ -1,4 +1,5 @@
 /** Where tokens and compute are best spent, by the laws. */
+import { at as elementAt } from "../../base/at.js";
 import type { ArmLaw, Curves } from "./coefficients.js";
 
 export interface Optimum {
@@ -61,7 +62,7 @@ function lowestOf(f: (x: number) => number, low: number, high: number, out: (x: 
   const grid = Array.from({ length: count + 1 }, (_, i) => low + ((high - low) * i) / count);
   const values = grid.map(f);
   const best = values.indexOf(Math.min(...values));
-  let [a, b] = [grid[Math.max(0, best - 1)]!, grid[Math.min(count, best + 1)]!];
+  let [a, b] = [elementAt(grid, Math.max(0, best - 1)), elementAt(grid, Math.min(count, best + 1))];
   const golden = (Math.sqrt(5) - 1) / 2;
   for (let i = 0; i < 60; i++) {
     const [left, right] = [b - golden * (b - a), a + golden * (b - a)];

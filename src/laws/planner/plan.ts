@@ -2,6 +2,7 @@
  * A plan: what continuing a dense model, upcycling it, or a mixture from scratch would reach and cost under one budget.
  * Pure: it also runs in the page.
  */
+import { at } from "../../base/at.js";
 import { countParams } from "../../model/cost/params.js";
 import { forwardFlops } from "../../model/cost/flops.js";
 import { quantile } from "../fitting/distributions.js";
@@ -32,7 +33,9 @@ export function makePlan(request: PlanRequest): Plan {
   for (const recipe of request.recipes) checkRecipe({ ...recipeDefaults, ...recipe, allowUnevenTopK: true });
   const specs = [spec, ...request.recipes.map((recipe) => mixtureOf(spec, recipe))];
   const batchTokens = request.batchTokens ?? batchFor(roughTokens(request, specs[1] ?? spec));
-  const models = specs.map((one, i) => modelPlan(request, one, i === 0 ? null : request.recipes[i - 1]!, batchTokens));
+  const models = specs.map((one, i) =>
+    modelPlan(request, one, i === 0 ? null : at(request.recipes, i - 1), batchTokens),
+  );
   const curves = curvesOf(coefficients.arms);
   const draws = curveDraws(coefficients, request.draws, request.seed);
   const context: PlanContext = { request, size, curves, draws, models };
@@ -161,10 +164,10 @@ function bestArm({ request, size, draws }: PlanContext, arms: readonly ArmPlan[]
   const arm = known.reduce((best, other) => (other.loss < best.loss ? other : best)).i;
   if (draws.length === 0) return { arm, share: null };
   // Arms of one kind share a law: what counts is the kind.
-  const kind = arms[arm]!.id;
+  const kind = at(arms, arm).id;
   const wins = draws.filter((one) => {
-    const losses = known.map(({ i }) => lossOf(arms[i]!.id, one, size, request.seen, arms[i]!.tokens!));
-    return arms[known[losses.indexOf(Math.min(...losses))]!.i]!.id === kind;
+    const losses = known.map(({ i }) => lossOf(at(arms, i).id, one, size, request.seen, at(arms, i).tokens!));
+    return at(arms, at(known, losses.indexOf(Math.min(...losses))).i).id === kind;
   });
   return { arm, share: wins.length / draws.length };
 }
@@ -196,7 +199,7 @@ function recipePlan(
   sunkInterval: RecipePlan["sunkInterval"],
 ): RecipePlan {
   const { seen, coefficients } = request;
-  const ratio = model.flops.total / models[0]!.flops.total;
+  const ratio = model.flops.total / at(models, 0).flops.total;
   const compute = armCompute(request, model);
   return {
     name: recipeName(model.recipe!),

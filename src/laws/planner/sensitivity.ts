@@ -1,4 +1,5 @@
 /** Which assumption the answer hangs on: each is moved alone, and the arms are compared again. */
+import { at } from "../../base/at.js";
 import { compact, percent } from "../../base/format.js";
 import { affordable, lossOf, type ArmId } from "./arms.js";
 import type { Curves } from "./coefficients.js";
@@ -40,10 +41,10 @@ export function sensitivityOf(
     const losses = arms.map(({ id, tokens }) =>
       lossOf(id, world.curves, world.size, world.seen, tokens! * (id === "dense" ? world.dense : world.moe)),
     );
-    const upcycled = Math.min(...losses.filter((_, i) => arms[i]!.id === "upcycled"));
-    return { label, best: arms[losses.indexOf(Math.min(...losses))]!.id, gain: losses[0]! - upcycled };
+    const upcycled = Math.min(...losses.filter((_, i) => at(arms, i).id === "upcycled"));
+    return { label, best: at(arms, losses.indexOf(Math.min(...losses))).id, gain: at(losses, 0) - upcycled };
   };
-  const kind = plan.arms[best.arm]!.id;
+  const kind = at(plan.arms, best.arm).id;
   const vary = (assumption: string, low: [string, Partial<World>], high: [string, Partial<World>]): Variation => {
     const ends = [low, high].map(([label, change]) => outcome(label, { ...base, ...change })) as [
       VariedOutcome,
@@ -51,7 +52,7 @@ export function sensitivityOf(
     ];
     return { assumption, low: ends[0], high: ends[1], decides: ends.some((end) => end.best !== kind) };
   };
-  const bare = size - models[0]!.params.embedding;
+  const bare = size - at(models, 0).params.embedding;
   const timed = affordable({ ...request.budget, tokens: null }, request.gpu, request.gpus, 1) !== null;
   const variations = [
     vary("tokens after the parent (D2)", ["half", { dense: 0.5, moe: 0.5 }], ["double", { dense: 2, moe: 2 }]),
@@ -102,5 +103,5 @@ function drawnEnds(
 ): [VariedOutcome, VariedOutcome] | null {
   if (draws.length < 20) return null;
   const sorted = draws.map(of).sort((a, b) => a.gain - b.gain);
-  return [sorted[Math.floor(0.05 * sorted.length)]!, sorted[Math.floor(0.95 * sorted.length)]!];
+  return [at(sorted, Math.floor(0.05 * sorted.length)), at(sorted, Math.floor(0.95 * sorted.length))];
 }

@@ -2,6 +2,7 @@
  * Seconds of one optimizer step, from FLOPs, bytes in memory and on links, and the pipeline's bubble. A model to rank
  * layouts and to budget with, not a measurement of your cluster: `mfu` of a plan replaces it, and a plan varies it.
  */
+import { at } from "../../base/at.js";
 import { blockActivationBytes } from "../../model/cost/memory.js";
 import type { GpuBytes, ParallelLayout, LayoutRequest, LayoutSums, StepSeconds, SpeedModel } from "./layout-types.js";
 
@@ -38,7 +39,7 @@ export function stepSeconds(
   const link = (span: number): number => speed.links * (span <= gpu.perNode ? gpu.intra : gpu.inter);
 
   // Forward, one token, in FLOPs at peak; every GPU does its share of the step's tokens.
-  const first = spec.layers[0]!.ffn;
+  const first = at(spec.layers, 0).ffn;
   const width = first.kind === "dense" ? first.inner : spec.attn.heads * spec.attn.headDim;
   const plain = speed.matrices * productShare(tokens, spec.hidden, width / tp);
   const routed =

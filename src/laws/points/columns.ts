@@ -1,4 +1,5 @@
 /** Which columns of a table are the law's, in which unit: `N=params`, `D=tokens*1e9`, `D=flops/(6*N)`. */
+import { at as elementAt, valueAt } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { forbiddenHint, isForbiddenName } from "../forms/expression-law.js";
 import { compileExpression, namesIn, parseExpression, type Expression } from "../forms/expression.js";
@@ -124,7 +125,9 @@ export function readColumn(
   }
   const evaluate = compileExpression(source.formula, [], all);
   return Float64Array.from({ length: rows }, (_, row) => {
-    const values = all.map((name) => (headers.includes(name) ? numberIn(cell(name, row)) : known[name]![row]!));
+    const values = all.map((name) =>
+      headers.includes(name) ? numberIn(cell(name, row)) : elementAt(valueAt(known, name), row),
+    );
     return evaluate([], values).value;
   });
 }

@@ -1,4 +1,5 @@
 /** A fit from points to everything a report says about it: optimum, intervals, comparison, warnings. */
+import { at as elementAt } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { clusterCount, naturalDraws, summarise, type BootstrapInterval } from "../fitting/bootstrap.js";
 import { lawOf, type LawName } from "../fitting/catalogue.js";
@@ -145,7 +146,7 @@ function report(
       profiles[name] = profileParameter(fit, problem, j, { level });
       progress({ what: "profile", done: j + 1, total: law.parameters.length });
     }
-    if (natural.length > 0) intervals[name] = summarise(natural[j]!, level);
+    if (natural.length > 0) intervals[name] = summarise(elementAt(natural, j), level);
   });
   const comparison =
     compare.length === 0
@@ -166,7 +167,7 @@ function report(
     quality: qualityOf(fit, points),
     comparison,
     bootstrap: intervals,
-    draws: Object.fromEntries(natural.map((values, j) => [law.parameters[j]!.name, values])),
+    draws: Object.fromEntries(natural.map((values, j) => [elementAt(law.parameters, j).name, values])),
     predictions: places.map((at) => predictionAt(at, points, problem, fit, draws, { profile, level })),
     warnings: identificationWarnings(fit, problem, { profile: profiles, bootstrap: intervals }),
   };
@@ -198,12 +199,12 @@ function predictionAt(
   const out = new Float64Array(1);
   const values = Float64Array.from({ length: draws.length / p }, (_, i) => {
     evaluator.evaluate(draws.subarray(i * p, (i + 1) * p), out);
-    return Math.exp(out[0]!);
+    return Math.exp(elementAt(out, 0));
   });
   return {
     at: columns,
     group: group ?? null,
-    loss: predict(fit.law, fit.params, place)[0]!,
+    loss: elementAt(predict(fit.law, fit.params, place), 0),
     profile: profile ? profilePrediction(fit, problem, place, { level }) : null,
     bootstrap: values.length === 0 ? null : summarise(values, level),
     warnings: extrapolationWarnings(alike, placesOf(given)),

@@ -1,4 +1,5 @@
 /** Points of a law from a table or a folder of runs, with every row that was left out and why. */
+import { at as elementAt, entryOf, valueAt } from "../../base/at.js";
 import { stat } from "node:fs/promises";
 import { inputError } from "../../base/errors.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
@@ -55,7 +56,7 @@ function pointsFrom(
   { mapping, cluster, maxLoss, compare = [] }: ReadOptions,
 ): ReadPoints {
   const at = new Map(headers.map((name, i) => [name, i]));
-  const cell = (header: string, row: number): string | undefined => rows[row]![at.get(header) ?? -1];
+  const cell = (header: string, row: number): string | undefined => elementAt(rows, row)[at.get(header) ?? -1];
   const lawColumns = [law, ...compare]
     .flatMap(({ columns }) => columns)
     .filter(({ name }, i, all) => all.findIndex((other) => other.name === name) === i);
@@ -96,7 +97,7 @@ function pointsFrom(
       maxLoss,
     );
     if (reason === null) kept.push(row);
-    else dropped.push({ line: lines[row]!, reason });
+    else dropped.push({ line: elementAt(lines, row), reason });
   });
   if (kept.length === 0) {
     const [first] = dropped;
@@ -105,10 +106,10 @@ function pointsFrom(
       ...(first && { hint: `line ${first.line}: ${first.reason}` }),
     });
   }
-  const take = (column: Float64Array): Float64Array => Float64Array.from(kept, (row) => column[row]!);
+  const take = (column: Float64Array): Float64Array => Float64Array.from(kept, (row) => elementAt(column, row));
   for (const row of kept) {
-    if (values.loss![row]! <= 0) {
-      throw inputError(`loss is ${values.loss![row]}`, {
+    if (elementAt(valueAt(values, "loss"), row) <= 0) {
+      throw inputError(`loss is ${valueAt(values, "loss")[row]}`, {
         where: `${path}:${lines[row]}`,
         hint: "a cross entropy is positive; is the column a logarithm or a difference?",
       });
@@ -117,13 +118,15 @@ function pointsFrom(
   return {
     points: {
       n: kept.length,
-      columns: Object.fromEntries(lawColumns.map(({ name }) => [name, take(values[name]!)])),
-      loss: take(values.loss!),
-      ...(cluster !== undefined && { cluster: kept.map((row) => rows[row]![at.get(cluster)!]!) }),
-      ...(group !== undefined && { group: kept.map((row) => group[row]!) }),
+      columns: Object.fromEntries(lawColumns.map(({ name }) => [name, take(valueAt(values, name))])),
+      loss: take(valueAt(values, "loss")),
+      ...(cluster !== undefined && {
+        cluster: kept.map((row) => elementAt(elementAt(rows, row), entryOf(at, cluster))),
+      }),
+      ...(group !== undefined && { group: kept.map((row) => elementAt(group, row)) }),
     },
-    lines: kept.map((row) => lines[row]!),
-    columns: Object.fromEntries(wanted.map((name) => [name, texts[name]!])),
+    lines: kept.map((row) => elementAt(lines, row)),
+    columns: Object.fromEntries(wanted.map((name) => [name, valueAt(texts, name)])),
     stated,
     dropped,
     rows: rows.length,
@@ -145,7 +148,7 @@ function textColumn(
       hint: `name it: --columns ${name}=COLUMN; columns of the file: ${headerList(headers)}`,
     });
   }
-  return rows.map((cells) => cells[at.get(header)!]!);
+  return rows.map((cells) => elementAt(cells, entryOf(at, header)));
 }
 
 function whyNot(
@@ -155,11 +158,11 @@ function whyNot(
   maxLoss: number | undefined,
 ): string | null {
   for (const name of [...needed, "loss"]) {
-    const value = values[name]![row]!;
+    const value = elementAt(valueAt(values, name), row);
     if (Number.isNaN(value)) return `${name} is missing or no number`;
     if (!Number.isFinite(value)) return `${name} is infinite`;
     if (name !== "loss" && name !== "S" && value <= 0) return `${name} is ${value}`;
   }
-  if (maxLoss !== undefined && values.loss![row]! > maxLoss) return `loss is above ${maxLoss}`;
+  if (maxLoss !== undefined && elementAt(valueAt(values, "loss"), row) > maxLoss) return `loss is above ${maxLoss}`;
   return null;
 }

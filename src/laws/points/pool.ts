@@ -1,4 +1,5 @@
 /** Jobs over worker threads. Which thread does a job never matters to its result. */
+import { at } from "../../base/at.js";
 import { Worker } from "node:worker_threads";
 import { limitError, moduleArguments, threadsThatFit } from "../../files/io/limits.js";
 import { openRunner, type FitTask, type Job, type JobResult } from "./jobs.js";
@@ -58,7 +59,7 @@ function workers(task: FitTask, threads: number): Pool {
         for (const worker of pool) {
           worker.removeAllListeners();
           const give = (): void => {
-            if (next < jobs.length) worker.postMessage({ id: next, job: jobs[next++]! } satisfies FitWorkerRequest);
+            if (next < jobs.length) worker.postMessage({ id: next, job: at(jobs, next++) } satisfies FitWorkerRequest);
           };
           worker.on("message", ({ id, result, error }: FitWorkerReply) => {
             if (error !== undefined) {

@@ -2,6 +2,7 @@
  * Tables of text cells from files: CSV (comma, semicolon or tab), JSON lines, a JSON list, also compressed with gzip;
  * and Parquet.
  */
+import { at as elementAt } from "../../base/at.js";
 import { gunzipSync } from "node:zlib";
 import { UpcycleError, inputError } from "../../base/errors.js";
 import { isNestedTooDeeply, nestedTooDeeply } from "../../files/formats/duplicate-key.js";
@@ -53,7 +54,7 @@ const isPacked = (bytes: Uint8Array): boolean => starts(bytes, parquetMark) || s
 function requireText(bytes: Uint8Array, path: string): void {
   const at = bytes.indexOf(0);
   if (at === -1) return;
-  if (bytes[0]! >= 0xfe) utf8Text(bytes, path, "file is not UTF-8 text, nor such text compressed with gzip");
+  if (elementAt(bytes, 0) >= 0xfe) utf8Text(bytes, path, "file is not UTF-8 text, nor such text compressed with gzip");
   throw inputError(`this is no text: byte ${at} is zero`, {
     where: path,
     hint: "expected CSV, JSON lines, or Parquet",
@@ -174,7 +175,7 @@ export function parseCsv(text: string, path: string): Table {
     start = line;
   };
   for (let i = 0; i < source.length; i++) {
-    const character = source[i]!;
+    const character = elementAt(source, i);
     if (character === "\n") line += 1;
     if (quoted) {
       if (character !== '"') cell += character;

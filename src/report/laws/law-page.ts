@@ -1,4 +1,5 @@
 /** A fitted law as one HTML file that opens without a network. */
+import { valueAt } from "../../base/at.js";
 import { compact, fixed, grouped, significant } from "../../base/format.js";
 import { escapeHtml } from "../page/escape.js";
 import { factsAndCommand, pageSection, renderPage, type ReportAssets } from "../page/shell.js";
@@ -87,7 +88,7 @@ function parameterTable({ fit, profiles, bootstrap }: LawResult): string {
     const [one, other] = [bootstrap[name], profiles[name]];
     return [
       `<code>${escapeHtml(name)}</code>`,
-      significant(fit.params[name]!, 6),
+      significant(valueAt(fit.params, name), 6),
       ...(one === undefined
         ? []
         : [range(significant(one.low, 4), significant(one.high, 4)), significant(one.standardError)]),

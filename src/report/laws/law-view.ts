@@ -1,5 +1,5 @@
 /** What the page of a fit draws: curves, points, residuals, profiles and clouds, as plain numbers. */
-import { valueAt } from "../../base/at.js";
+import { valueAt, at as elementAt } from "../../base/at.js";
 import { largestOf, smallestOf } from "../../base/extremes.js";
 import { compact, fixed } from "../../base/format.js";
 import type { Fit } from "../../laws/fitting/fit.js";
@@ -111,7 +111,7 @@ function partsOf({ fit: { law, params }, points }: LawResult): Part[] {
               all.filter((i) => points.group?.[i] === group),
             ),
       predict: (at) => {
-        const n = Object.values(at)[0]!.length;
+        const n = elementAt(Object.values(at), 0).length;
         const unused = Object.fromEntries(
           law.columns
             .filter(({ name }) => at[name] === undefined)
@@ -141,13 +141,13 @@ function lossCharts(part: Part): Chart[] {
         ]
       : names.length >= 2
         ? [
-            [names[0]!, names[1]!],
-            [names[1]!, names[0]!],
+            [elementAt(names, 0), elementAt(names, 1)],
+            [elementAt(names, 1), elementAt(names, 0)],
           ]
-        : [[names[0]!, names[0]!]];
+        : [[elementAt(names, 0), elementAt(names, 0)]];
   // Of several laws one chart each.
   return pairs.slice(0, part.group === "" ? undefined : 1).map(([x, by], i): Chart => {
-    const bins = binsOf(points.columns[by]!, x === by ? 1 : mostLines);
+    const bins = binsOf(valueAt(points.columns, by), x === by ? 1 : mostLines);
     const others = names.filter((name) => name !== x && name !== by);
     return {
       id: idOf(`loss-${i}`, part),
@@ -162,8 +162,8 @@ function lossCharts(part: Part): Chart[] {
           ? "Dots are points, lines the fit in the middle of each group."
           : `Dots are points; lines the fit at the middle of each group, ${others.join(" and ")} at its median.`,
       series: bins.flatMap(({ label, rows }, tone): ChartSeries[] => {
-        const at = (name: string): number => middle(rows.map((row) => points.columns[name]![row]!));
-        const values = rows.map((row) => points.columns[x]![row]!);
+        const at = (name: string): number => middle(rows.map((row) => elementAt(valueAt(points.columns, name), row)));
+        const values = rows.map((row) => elementAt(valueAt(points.columns, x), row));
         const [low, high] = [smallestOf(values), largestOf(values)];
         const grid = high > low && low > 0 ? spaced(low, high, curveSteps) : [low];
         const shown = thinned(rows, mostPoints / bins.length);
@@ -173,8 +173,8 @@ function lossCharts(part: Part): Chart[] {
             label: name,
             tone,
             kind: "dots",
-            x: shown.map((row) => points.columns[x]![row]!),
-            y: shown.map((row) => rounded(points.loss[row]!)),
+            x: shown.map((row) => elementAt(valueAt(points.columns, x), row)),
+            y: shown.map((row) => rounded(elementAt(points.loss, row))),
           },
           {
             label: `${name}, fit`,
@@ -201,14 +201,16 @@ function binsOf(values: Float64Array, most: number): { label: string; rows: numb
     return distinct.map((value) => ({ label: compact(value), rows: rows.filter((i) => values[i] === value) }));
   const sorted = [...values].sort((a, b) => a - b);
   const cuts = Array.from({ length: most + 1 }, (_, i) =>
-    i === most ? Infinity : sorted[Math.floor((i * sorted.length) / most)]!,
+    i === most ? Infinity : elementAt(sorted, Math.floor((i * sorted.length) / most)),
   );
   return Array.from({ length: most }, (_, i) =>
-    rows.filter((row) => values[row]! >= cuts[i]! && values[row]! < cuts[i + 1]!),
+    rows.filter(
+      (row) => elementAt(values, row) >= elementAt(cuts, i) && elementAt(values, row) < elementAt(cuts, i + 1),
+    ),
   )
     .filter((members) => members.length > 0)
     .map((members) => {
-      const found = members.map((row) => values[row]!);
+      const found = members.map((row) => elementAt(values, row));
       return { label: `${compact(smallestOf(found), 2)}-${compact(largestOf(found), 2)}`, rows: members };
     });
 }
@@ -218,7 +220,7 @@ function residualCharts({ fit, points }: LawResult): Chart[] {
     Array.from({ length: points.n }, (_, i) => i),
     mostPoints,
   );
-  const predicted = rows.map((row) => rounded(points.loss[row]! * Math.exp(fit.residuals[row]!)));
+  const predicted = rows.map((row) => rounded(elementAt(points.loss, row) * Math.exp(elementAt(fit.residuals, row))));
   return [
     {
       id: "residuals",
@@ -230,7 +232,13 @@ function residualCharts({ fit, points }: LawResult): Chart[] {
       level: 0,
       note: "A trend or a fan means that the law, or the assumption of equal noise, does not hold.",
       series: [
-        { label: "points", tone: 2, kind: "dots", x: predicted, y: rows.map((row) => rounded(fit.residuals[row]!)) },
+        {
+          label: "points",
+          tone: 2,
+          kind: "dots",
+          x: predicted,
+          y: rows.map((row) => rounded(elementAt(fit.residuals, row))),
+        },
       ],
     },
   ];
@@ -246,13 +254,13 @@ function contourCharts(part: Part): Chart[] {
   const [x, y] = names.includes("D2") ? ["D1", "D2"] : ["N", "D"];
   if (!names.includes(x) || !names.includes(y)) return [];
   const at = medians(part);
-  const [xs, ys] = [points.columns[x]!, points.columns[y]!].map((values) =>
+  const [xs, ys] = [valueAt(points.columns, x), valueAt(points.columns, y)].map((values) =>
     spaced(smallestOf(values), largestOf(values), contourSteps),
   ) as [number[], number[]];
   const rows = xs.map((one) =>
     part.predict(
       Object.fromEntries(
-        names.map((name) => [name, ys.map((other) => (name === x ? one : name === y ? other : at[name]!))]),
+        names.map((name) => [name, ys.map((other) => (name === x ? one : name === y ? other : valueAt(at, name)))]),
       ),
     ),
   );
@@ -279,11 +287,13 @@ function contourCharts(part: Part): Chart[] {
         ...levels.flatMap((level, tone): ChartSeries[] => {
           // Loss falls along y, so a level is met at most once for each x.
           const line = xs.flatMap((one, i): [number, number][] => {
-            const column = rows[i]!;
-            const k = column.findIndex((value, j) => j > 0 && (column[j - 1]! - level) * (value - level) <= 0);
+            const column = elementAt(rows, i);
+            const k = column.findIndex(
+              (value, j) => j > 0 && (elementAt(column, j - 1) - level) * (value - level) <= 0,
+            );
             if (k < 1) return [];
-            const share = (level - column[k - 1]!) / (column[k]! - column[k - 1]! || 1);
-            return [[one, ys[k - 1]! * (ys[k]! / ys[k - 1]!) ** share]];
+            const share = (level - elementAt(column, k - 1)) / (elementAt(column, k) - elementAt(column, k - 1) || 1);
+            return [[one, elementAt(ys, k - 1) * (elementAt(ys, k) / elementAt(ys, k - 1)) ** share]];
           });
           return line.length < 2
             ? []
@@ -301,8 +311,8 @@ function contourCharts(part: Part): Chart[] {
           label: "points",
           tone: 0,
           kind: "cloud",
-          x: shown.map((row) => points.columns[x]![row]!),
-          y: shown.map((row) => points.columns[y]![row]!),
+          x: shown.map((row) => elementAt(valueAt(points.columns, x), row)),
+          y: shown.map((row) => elementAt(valueAt(points.columns, y), row)),
         },
       ],
     },
@@ -322,7 +332,7 @@ function isoFlopCharts(part: Part): Chart[] {
     return [];
   const at = medians(part);
   const others = names.filter((name) => name !== "N" && name !== tokens);
-  const compute = N.map((size, i) => 6 * size * D[i]!);
+  const compute = N.map((size, i) => 6 * size * elementAt(D, i));
   const budgets = spaced(smallestOf(compute), largestOf(compute), 6);
   const sizes = spaced(smallestOf(N), largestOf(N), 60);
   const range = [smallestOf(D) / 3, largestOf(D) * 3];
@@ -340,13 +350,15 @@ function isoFlopCharts(part: Part): Chart[] {
         `Fitted loss along lines of equal C = 6 N ${tokens}${fixedAt}, from the smallest compute of the points ` +
         "to the largest; the lowest point of a line is the best size for its compute.",
       series: budgets.flatMap((budget, tone): ChartSeries[] => {
-        const along = sizes.filter((size) => budget / (6 * size) >= range[0]! && budget / (6 * size) <= range[1]!);
+        const along = sizes.filter(
+          (size) => budget / (6 * size) >= elementAt(range, 0) && budget / (6 * size) <= elementAt(range, 1),
+        );
         if (along.length < 3) return [];
         const losses = part.predict(
           Object.fromEntries(
             names.map((name) => [
               name,
-              along.map((size) => (name === "N" ? size : name === tokens ? budget / (6 * size) : at[name]!)),
+              along.map((size) => (name === "N" ? size : name === tokens ? budget / (6 * size) : valueAt(at, name))),
             ]),
           ),
         );
@@ -372,7 +384,7 @@ function heldColumns(names: readonly string[], values: Readonly<Record<string, n
 }
 
 function medians({ columns, points }: Part): Readonly<Record<string, number>> {
-  return Object.fromEntries(columns.map(({ name }) => [name, middle([...points.columns[name]!])]));
+  return Object.fromEntries(columns.map(({ name }) => [name, middle([...valueAt(points.columns, name)])]));
 }
 
 function profileCharts({ fit, profiles }: LawResult): Chart[] {
@@ -398,7 +410,7 @@ function profileCharts({ fit, profiles }: LawResult): Chart[] {
             x: curve.map(({ value }) => rounded(value)),
             y: curve.map(({ deviance }) => rounded(deviance)),
           },
-          { label: "optimum", tone: 3, kind: "mark", x: [rounded(fit.params[name]!)], y: [0] },
+          { label: "optimum", tone: 3, kind: "mark", x: [rounded(valueAt(fit.params, name))], y: [0] },
         ],
       },
     ];
@@ -416,14 +428,17 @@ function profileNote({ level, lowOpen, highOpen }: Profile): string {
  */
 function smoothed({ curve }: Profile): Profile["curve"] {
   const bottom = curve.findIndex(({ deviance }) => deviance === 0);
-  const root = (i: number): number => Math.sign(i - bottom) * Math.sqrt(curve[i]!.deviance);
+  const root = (i: number): number => Math.sign(i - bottom) * Math.sqrt(elementAt(curve, i).deviance);
   return curve.flatMap((point, i) =>
     i === 0
       ? [point]
       : Array.from({ length: 10 }, (_, k) => {
           const part = (k + 1) / 10;
           const at = root(i - 1) + part * (root(i) - root(i - 1));
-          return { value: curve[i - 1]!.value + part * (point.value - curve[i - 1]!.value), deviance: at * at };
+          return {
+            value: elementAt(curve, i - 1).value + part * (point.value - elementAt(curve, i - 1).value),
+            deviance: at * at,
+          };
         }),
   );
 }
@@ -433,7 +448,7 @@ function cloudCharts({ fit, draws }: LawResult): Chart[] {
   const exponents = fit.law.parameters.filter(({ role }) => role === "exponent").map(({ name }) => name);
   const constant = fit.law.parameters.find(({ role }) => role === "constant")?.name;
   const pairs = [
-    ...exponents.slice(1).map((name, i) => [exponents[i]!, name] as const),
+    ...exponents.slice(1).map((name, i) => [elementAt(exponents, i), name] as const),
     ...(constant === undefined ? [] : exponents.map((name) => [constant, name] as const)),
   ];
   return pairs.slice(0, 6).flatMap(([one, other], i): Chart[] => {
@@ -458,10 +473,16 @@ function cloudCharts({ fit, draws }: LawResult): Chart[] {
             label: "draws",
             tone: 2,
             kind: "cloud",
-            x: rows.map((row) => rounded(xs[row]!)),
-            y: rows.map((row) => rounded(ys[row]!)),
+            x: rows.map((row) => rounded(elementAt(xs, row))),
+            y: rows.map((row) => rounded(elementAt(ys, row))),
           },
-          { label: "fit", tone: 3, kind: "mark", x: [rounded(fit.params[one]!)], y: [rounded(fit.params[other]!)] },
+          {
+            label: "fit",
+            tone: 3,
+            kind: "mark",
+            x: [rounded(valueAt(fit.params, one))],
+            y: [rounded(valueAt(fit.params, other))],
+          },
         ],
       },
     ];
@@ -474,5 +495,7 @@ function unitOf({ columns }: Part, name: string): string {
 
 function thinned(rows: readonly number[], most: number): number[] {
   const step = Math.max(1, rows.length / most);
-  return Array.from({ length: Math.min(rows.length, Math.floor(most)) }, (_, i) => rows[Math.floor(i * step)]!);
+  return Array.from({ length: Math.min(rows.length, Math.floor(most)) }, (_, i) =>
+    elementAt(rows, Math.floor(i * step)),
+  );
 }

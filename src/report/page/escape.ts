@@ -9,7 +9,7 @@ const entities: Readonly<Record<string, string>> = {
 };
 
 export function escapeHtml(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => entities[character]!);
+  return text.replace(/[&<>"']/g, (character) => valueAt(entities, character));
 }
 
 /**
@@ -26,3 +26,4 @@ export function embedJson(value: unknown): string {
 export function embedAsset(text: string): string {
   return text.replace(/<\/(script|style)/gi, "<\\/$1");
 }
+import { valueAt } from "../../base/at.js";

@@ -2,6 +2,7 @@
  * What the page of a plan runs: the planner itself. `scripts/browser.mjs` bundles this file into one script that
  * defines `upcyclePlan`. Sliders change a few numbers of the request; everything else is computed again.
  */
+import { at } from "../../base/at.js";
 import { UpcycleError } from "../../base/errors.js";
 import { compact, significant } from "../../base/format.js";
 import { makePlan } from "../../laws/planner/plan.js";
@@ -9,8 +10,7 @@ import type { PlanRequest } from "../../laws/planner/plan-types.js";
 import { shapeOfSize, shapeSpec } from "../../laws/planner/shape.js";
 import { planChart, planSections, type PlanChart, type PlanSections } from "./plan-view.js";
 
-const controlKeys = ["size", "seen", "tokens", "expansion", "granularity", "topK", "price", "gpus"] as const;
-type ControlKey = (typeof controlKeys)[number];
+type ControlKey = "size" | "seen" | "tokens" | "expansion" | "granularity" | "topK" | "price" | "gpus";
 /** What sliders were moved to. */
 export type Changes = { readonly [K in ControlKey]?: number };
 
@@ -38,7 +38,7 @@ export type Rendered =
 /** The sliders of a request. */
 export function controlsOf(request: PlanRequest): readonly Control[] {
   const plan = makePlan({ ...request, draws: 0 });
-  const recipe = request.recipes[0]!;
+  const recipe = at(request.recipes, 0);
   const tokens = plan.arms.find(({ id, tokens: some }) => id === "upcycled" && some !== null)?.tokens ?? 1e11;
   const log = (key: ControlKey, label: string, low: number, high: number, start: number): Control => ({
     key,
@@ -72,7 +72,7 @@ export function controlsOf(request: PlanRequest): readonly Control[] {
 
 export function changedRequest(request: PlanRequest, changes: Changes): PlanRequest {
   const { size, seen, tokens, expansion, granularity, topK, price, gpus } = changes;
-  const recipe = request.recipes[0]!;
+  const recipe = at(request.recipes, 0);
   const other = expansion !== undefined || granularity !== undefined || topK !== undefined;
   return {
     ...request,
@@ -100,7 +100,7 @@ export function changedRequest(request: PlanRequest, changes: Changes): PlanRequ
 
 export function render(request: PlanRequest, changes: Changes): Rendered {
   const now = changedRequest(request, changes);
-  const recipe = now.recipes[0]!;
+  const recipe = at(now.recipes, 0);
   const values = {
     size: compact(changes.size ?? request.size ?? NaN),
     seen: compact(now.seen),

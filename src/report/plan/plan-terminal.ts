@@ -1,4 +1,5 @@
 /** A plan as one page of text, at most `columns` wide. */
+import { at } from "../../base/at.js";
 import { compact, grouped, labelled, table, wrap } from "../../base/format.js";
 import type { Plan } from "../../laws/planner/plan.js";
 import { budgetWords, memorySums, planAnswer, planTables, splitWords, type PlanTable } from "./plan-words.js";
@@ -13,7 +14,7 @@ export function planText(plan: Plan, shape: string, full: boolean, columns = 80)
   const row = (label: string, text: string, width = labelWidth): string[] => labelled(label, text, width, columns);
   const { models, gpu, gpus, currency, coefficients } = plan;
   const lines = [
-    ...row("model", `${plan.name}: ${compact(models[0]!.params.total)} parameters, ${shape}`),
+    ...row("model", `${plan.name}: ${compact(at(models, 0).params.total)} parameters, ${shape}`),
     ...row("seen", `D1 = ${compact(plan.seen)} tokens; loss as it is ${plan.parentLoss.toFixed(4)} by the dense law`),
     ...row(
       "hardware",

@@ -2,6 +2,7 @@
  * The parts of a plan's page that change with its sliders: markup by section, and the numbers of its chart. Runs in
  * Node and in the page.
  */
+import { at } from "../../base/at.js";
 import { compact, fixed, significant } from "../../base/format.js";
 import { lossOf, type ArmId } from "../../laws/planner/arms.js";
 import { curveDraws, curvesOf } from "../../laws/planner/coefficients.js";
@@ -59,7 +60,7 @@ export function planSections(plan: Plan): PlanSections {
 
 function facts({ models, seen, gpus, gpu, budget, currency }: Plan): readonly string[] {
   return [
-    `${compact(models[0]!.params.total)} parameters`,
+    `${compact(at(models, 0).params.total)} parameters`,
     `D1 = ${compact(seen)} tokens`,
     `budget ${budgetWords(budget, currency)}`,
     `${gpus} x ${gpu.title}`,
@@ -71,7 +72,7 @@ function tiles({ arms, best, main, recipes, currency, parentLoss, level }: Plan)
   const mine = arms.filter(({ recipe }) => recipe === null || recipe === main);
   const [dense, upcycled] = [mine.find(({ id }) => id === "dense"), mine.find(({ id }) => id === "upcycled")];
   const sunk = recipes.find(({ name }) => name === main)?.sunk;
-  const winner = best === null ? null : arms[best.arm]!;
+  const winner = best === null ? null : at(arms, best.arm);
   const gain = dense?.loss == null || upcycled?.loss == null ? null : dense.loss - upcycled.loss;
   const items: [string, string, string][] = [
     [

@@ -1,4 +1,5 @@
 /** A plan in words and tables, for terminal and page alike. */
+import { at } from "../../base/at.js";
 import { bytes, compact, duration, fixed, grouped, notAvailable, percent, significant } from "../../base/format.js";
 import type { CatchUp } from "../../laws/planner/crossing.js";
 import type { ArmId, PlanBudget } from "../../laws/planner/arms.js";
@@ -39,7 +40,7 @@ export function budgetWords({ tokens, gpuHours, money, days }: PlanBudget, curre
     money === null ? "" : `${compact(money)} ${currency}`,
     days === null ? "" : `${significant(days, 2)} days`,
   ].filter((part) => part !== "");
-  return parts.length === 1 ? parts[0]! : `the least of ${parts.join(", ")}`;
+  return parts.length === 1 ? at(parts, 0) : `the least of ${parts.join(", ")}`;
 }
 
 /** The answer in two or three sentences, the first of which says what to do. */
@@ -53,7 +54,7 @@ export function planAnswer(plan: Plan): readonly string[] {
     const out = arms.filter(({ loss }) => loss === null).map(armName);
     return [`No answer: ${out.join(", ")} cannot be trained on this hardware within this budget.`];
   }
-  const winner = plan.arms[best.arm]!;
+  const winner = at(plan.arms, best.arm);
   const gain = dense.loss - upcycled.loss;
   const against = scratch.loss - upcycled.loss;
   const tokens = `with ${compact(upcycled.tokens!)} tokens ${armName(upcycled)} reaches ${loss4(upcycled.loss)}`;
@@ -76,7 +77,7 @@ export function planAnswer(plan: Plan): readonly string[] {
       : best.share >= 0.7
         ? `The order holds in ${percent(best.share)} of draws of the coefficients.`
         : `Too close to call: only ${percent(best.share)} of draws of the coefficients agree.`;
-  const hang = plan.sensitivity.filter(({ decides }) => decides).map(({ assumption }) => assumption.split(",")[0]!);
+  const hang = plan.sensitivity.filter(({ decides }) => decides).map(({ assumption }) => at(assumption.split(","), 0));
   const star = recipes.find(({ name }) => name === main)?.sunk;
   const until =
     star === undefined

@@ -3,6 +3,7 @@
  * result is not what one hoped for: a difference within the spread of the seeds is called that, a worse arm is called
  * worse, and nothing is extrapolated beyond the measured tokens and FLOPs.
  */
+import { at } from "../../base/at.js";
 import { compact, fixed, percent, significant } from "../../base/format.js";
 import { comparisonSentence, verdictWords } from "./comparison-sentence.js";
 import { healthFindings } from "./health-findings.js";
@@ -126,7 +127,7 @@ function finalLosses(result: Found): string[] {
 function seedCounts(arms: readonly ArmResult[]): string {
   const counts = [...new Set(arms.map((arm) => arm.runs.length))].sort((a, b) => a - b);
   return counts.length === 1
-    ? `${plural(counts[0]!, "seed")} per arm`
+    ? `${plural(at(counts, 0), "seed")} per arm`
     : `${counts[0]} to ${counts.at(-1)} seeds per arm`;
 }
 

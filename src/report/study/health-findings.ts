@@ -2,6 +2,7 @@
  * Sentences about the models themselves: was the parent's function kept, is the load balanced, have the experts moved
  * apart.
  */
+import { at } from "../../base/at.js";
 import { fixed, percent, significant } from "../../base/format.js";
 import type { ArmResult, Preservation } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
@@ -65,7 +66,7 @@ function balanceSentence(arm: ArmResult): string[] {
   if (found.length === 0) return [];
   const busiest = Math.max(...found.flatMap((one) => one.busiest));
   const dead = Math.max(...found.map((one) => one.dead));
-  const experts = found[0]!.experts;
+  const experts = at(found, 0).experts;
   const claim =
     dead === 0
       ? `No expert of ${arm.label} is dead`
@@ -83,8 +84,8 @@ function similaritySentence(arm: ArmResult): string[] {
   const last = arm.runs.flatMap((run) => run.similarity.at(-1) ?? []).filter((one) => one.layers.length > 0);
   const first = arm.runs.flatMap((run) => run.similarity[0] ?? []).filter((one) => one.layers.length > 0);
   if (last.length === 0 || first.length === 0) return [];
-  const layerCount = last[0]!.layers.length;
-  const byLayer = Array.from({ length: layerCount }, (_, layer) => meanOf(last.map((one) => one.layers[layer]!)));
+  const layerCount = at(last, 0).layers.length;
+  const byLayer = Array.from({ length: layerCount }, (_, layer) => meanOf(last.map((one) => at(one.layers, layer))));
   const now = meanOf(byLayer);
   const before = meanOf(first.flatMap((one) => one.layers));
   const claim =

@@ -2,6 +2,7 @@
  * The arithmetic behind the report: means and ranges over seeds, curves read at one x, two arms compared, expert load.
  * Values that are not finite (a diverged run; `null` after a trip through JSON) are left out and counted as missing.
  */
+import { at as elementAt, entryOf } from "../../base/at.js";
 import { deadShare, type ArmResult, type ArmRun, type LossPoint } from "../../model/results/result.js";
 
 /** Values of several seeds; `min` to `max` is the spread that the report speaks of. */
@@ -34,10 +35,10 @@ export function lossAt(points: readonly LossPoint[], axis: CurveAxis, at: number
   const known = finitePoints(points);
   const right = known.findIndex((point) => point[axis] >= at);
   if (right < 0) return null;
-  const after = known[right]!;
+  const after = elementAt(known, right);
   if (after[axis] === at) return after.loss;
   if (right === 0) return null;
-  const before = known[right - 1]!;
+  const before = elementAt(known, right - 1);
   const part = (at - before[axis]) / (after[axis] - before[axis]);
   return before.loss + part * (after.loss - before.loss);
 }
@@ -47,9 +48,9 @@ export function firstReach(points: readonly LossPoint[], axis: CurveAxis, loss: 
   const known = finitePoints(points);
   const at = known.findIndex((point) => point.loss <= loss);
   if (at < 0) return null;
-  if (at === 0) return known[0]![axis];
-  const before = known[at - 1]!;
-  const after = known[at]!;
+  if (at === 0) return elementAt(known, 0)[axis];
+  const before = elementAt(known, at - 1);
+  const after = elementAt(known, at);
   return before[axis] + ((before.loss - loss) / (before.loss - after.loss)) * (after[axis] - before[axis]);
 }
 
@@ -85,7 +86,7 @@ export function armCurve(arm: ArmResult): Curve {
     if (losses.some((loss) => loss === null)) continue;
     const at = spread(losses as number[])!;
     curve.tokens.push(tokens);
-    curve.flops.push(grid.get(tokens)!);
+    curve.flops.push(entryOf(grid, tokens));
     curve.mean.push(at.mean);
     curve.low.push(at.min);
     curve.high.push(at.max);

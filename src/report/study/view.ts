@@ -2,6 +2,7 @@
  * The numbers that the page's charts draw, reduced from the study result: means and ranges, rounded, thinned where
  * long.
  */
+import { at } from "../../base/at.js";
 import { toneIndices } from "../page/palette.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
@@ -65,7 +66,7 @@ export function reportData(result: StudyResult): ReportData {
       flops: parentPoints.map((point) => rounded(point.flops)),
       losses: parentPoints.map((point) => rounded(point.loss)),
     },
-    arms: result.arms.map((arm, index) => armView(arm, tones[index]!)),
+    arms: result.arms.map((arm, index) => armView(arm, at(tones, index))),
     loadSteps,
   };
 }
@@ -95,7 +96,7 @@ function imbalance(arm: ArmResult): ImbalanceSeries | null {
   const runs = arm.runs.filter((run) => run.load.length > 0);
   if (runs.length === 0) return null;
   const series = { steps: [] as number[], mean: [] as number[], low: [] as number[], high: [] as number[] };
-  for (const { step } of runs[0]!.load) {
+  for (const { step } of at(runs, 0).load) {
     const found = runs.flatMap((run) => run.load.find((one) => one.step === step) ?? []);
     const over = spread(found.map((one) => meanOf(balance(one.layers).busiest)));
     if (over === null || found.length < runs.length) continue;
@@ -111,12 +112,15 @@ function imbalance(arm: ArmResult): ImbalanceSeries | null {
 function similarity(arm: ArmResult): ArmView["similarity"] {
   const runs = arm.runs.filter((run) => (run.similarity[0]?.layers.length ?? 0) > 0);
   if (runs.length === 0) return null;
-  const moments = runs[0]!.similarity
-    .map(({ step }) => ({ step, found: runs.flatMap((run) => run.similarity.find((one) => one.step === step) ?? []) }))
+  const moments = at(runs, 0)
+    .similarity.map(({ step }) => ({
+      step,
+      found: runs.flatMap((run) => run.similarity.find((one) => one.step === step) ?? []),
+    }))
     .filter(({ found }) => found.length === runs.length);
   if (moments.length === 0) return null;
-  const layers = runs[0]!.similarity[0]!.layers.map((_, layer) =>
-    moments.map(({ found }) => rounded(meanOf(found.map((one) => one.layers[layer]!)))),
+  const layers = at(at(runs, 0).similarity, 0).layers.map((_, layer) =>
+    moments.map(({ found }) => rounded(meanOf(found.map((one) => at(one.layers, layer))))),
   );
   return { steps: moments.map(({ step }) => step), layers };
 }
@@ -124,7 +128,7 @@ function similarity(arm: ArmResult): ArmView["similarity"] {
 function loadView(arm: ArmResult): LoadView | null {
   const runs = arm.runs.filter((run) => (run.load[0]?.layers.length ?? 0) > 0);
   if (runs.length === 0) return null;
-  const experts = runs[0]!.load[0]!.layers[0]!.length;
+  const experts = at(at(at(runs, 0).load, 0).layers, 0).length;
   const shape = recipeShape(arm.recipe);
   const grouped = shape !== null && shape.granularity > 1 && shape.expansion * shape.granularity === experts;
   return {
@@ -145,7 +149,7 @@ function loadView(arm: ArmResult): LoadView | null {
 /** At most `count` items, evenly spaced, first and last kept. */
 export function thinned<Item>(items: readonly Item[], count: number): readonly Item[] {
   if (items.length <= count) return items;
-  return Array.from({ length: count }, (_, i) => items[Math.round((i * (items.length - 1)) / (count - 1))]!);
+  return Array.from({ length: count }, (_, i) => at(items, Math.round((i * (items.length - 1)) / (count - 1))));
 }
 
 /** Five significant digits: finer than any pixel. */
