@@ -79,7 +79,7 @@ export function solve(a: Float64Array, n: number, b: Float64Array): Float64Array
   return x.every(Number.isFinite) ? x : null;
 }
 
-export interface NonNegative {
+interface NonNegative {
   readonly x: Float64Array;
   /** x^T G x - 2 b^T x: the residual sum of squares less the constant y^T y. */
   readonly value: number;

@@ -32,7 +32,7 @@ export type MergeChoice =
   | { readonly kind: "expert"; readonly index: number };
 
 /** What merging has to know of a recipe. */
-export type MadeRecipe = Pick<
+type MadeRecipe = Pick<
   UpcycleRecipe,
   | "expansion"
   | "granularity"
