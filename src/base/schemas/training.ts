@@ -155,7 +155,8 @@ const routingSchema = z
       .boolean()
       .optional()
       .describe(
-        "Choose experts by Sinkhorn's balanced matrix in training; evaluation chooses the best scores. With auxLoss: 0.",
+        "Choose experts by Sinkhorn's balanced matrix in training; evaluation chooses the best scores. " +
+          "With auxLoss: 0.",
       ),
     capacity: z
       .strictObject({

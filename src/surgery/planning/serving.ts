@@ -99,7 +99,8 @@ const rows: Readonly<Record<TargetFamily, (order: RouterOrder) => Row>> = {
 export function servingWarnings(spec: DecoderSpec & { readonly family: TargetFamily }, order: RouterOrder): string[] {
   if (spec.family === ownFamily)
     return [
-      "no released architecture can hold this model, so it is written in upcycle's own format, which nothing else loads",
+      "no released architecture can hold this model, so it is written in upcycle's own format, " +
+        "which nothing else loads",
     ];
   return servingOf(spec, order).flatMap(({ program, support, note }) =>
     support === "other" ? [`${program} ${note} and would compute another function`] : [],
