@@ -1,9 +1,13 @@
-/** Holds the layout that docs/architecture.md describes: which room may import which, and which rooms touch the world. */
+/**
+ * Holds the layout that docs/architecture.md describes: which room may import which, which rooms touch the world, and
+ * which files know a model family by name.
+ */
 import { readdirSync, readFileSync } from "node:fs";
 import { builtinModules } from "node:module";
 import { dirname, join, posix } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
+import { families, ownFamily } from "../src/model/decoder/types.js";
 
 interface Room {
   readonly name: string;
@@ -61,6 +65,21 @@ const backends = ["engine/onnxruntime", "engine/interpreter"];
 const choosers = ["study", "cli"];
 const impure = /\bDate\.now\b|\bnew Date\s*\(\s*\)|\bMath\.random\b|\bprocess\.\w|\bperformance\.now\b/;
 
+/**
+ * Files outside `model/decoder` and `model/tensors` that may name a family: everything else asks the decoder
+ * description for a property. Our own format is left out, since its family has the project's name.
+ */
+const familyFiles: Readonly<Record<string, string>> = {
+  "base/schemas/blocks.ts": "which families a new dense model can be of",
+  "laws/planner/shape.ts": "a label on the description of a shape that is only counted",
+  "surgery/planning/choose-dense.ts": "in which order dense families are tried for a merged model",
+  "surgery/planning/mergekit.ts": "what mergekit calls the architectures that it writes",
+  "surgery/planning/recipe.ts": "which families are targets, in order of preference",
+  "surgery/planning/serving.ts": "which other programs load a target",
+  "surgery/planning/survey.ts": "which families are no targets, and why",
+  "surgery/planning/targets.ts": "how each target routes, and what brings a decoder into its form",
+};
+
 const root = fileURLToPath(new URL("../src", import.meta.url));
 const files = readdirSync(root, { recursive: true, encoding: "utf8" })
   .map((file) => file.replaceAll("\\", "/"))
@@ -108,6 +127,13 @@ function foreignBreaches(file: string, name: string): string[] {
   ];
 }
 
+/** Families that the code names, as a string or as the key of an object. */
+function familiesIn(code: string): string[] {
+  const names = families.filter((family) => family !== ownFamily).join("|");
+  const literals = new RegExp(`["'\`](${names})["'\`]|^\\s*(${names}):`, "gm");
+  return [...new Set([...code.matchAll(literals)].map(([, literal, key]) => literal ?? key ?? ""))];
+}
+
 /** What is wrong with one file, in words. */
 function breaches(file: string): string[] {
   const room = roomOf(file);
@@ -127,5 +153,12 @@ function breaches(file: string): string[] {
 describe("architecture", () => {
   test.each(files)("src/%s imports only what lies below its room", (file) => {
     expect(breaches(file)).toEqual([]);
+  });
+
+  test("only the listed files outside model/decoder and model/tensors name a family", () => {
+    const naming = files.filter(
+      (file) => !["model/decoder", "model/tensors"].includes(roomOf(file) ?? "") && familiesIn(codeOf(file)).length > 0,
+    );
+    expect(naming.sort()).toEqual(Object.keys(familyFiles));
   });
 });

@@ -24,7 +24,7 @@ function mulHigh(a: number, b: number): number {
 }
 
 /** Writes the four words of block `counter` into `out`. */
-export function philox(counterLow: number, counterHigh: number, key0: number, key1: number, out: Uint32Array): void {
+function philox(counterLow: number, counterHigh: number, key0: number, key1: number, out: Uint32Array): void {
   let x0 = counterLow >>> 0;
   let x1 = counterHigh >>> 0;
   let x2 = 0;

@@ -11,7 +11,7 @@ const combining = /[\p{Mn}\p{Me}\p{Cf}\u1160-\u11FF]/u;
 let segmenter: Intl.Segmenter | undefined;
 
 /** What a reader takes for single characters. */
-export function graphemes(text: string): string[] {
+function graphemes(text: string): string[] {
   if (plain.test(text)) return text.split("");
   segmenter ??= new Intl.Segmenter(undefined, { granularity: "grapheme" });
   return [...segmenter.segment(text)].map(({ segment }) => segment);

@@ -1,7 +1,7 @@
 /** Where a run's first weights come from. */
 import { randomStream } from "../base/random.js";
 import type { ModelConfig } from "../base/schemas/index.js";
-import { plainAttention, plainRope } from "../model/decoder/plain.js";
+import { plainAttention, plainQkNorm, plainRope } from "../model/decoder/plain.js";
 import { plainBlocks, rmsNorm, type DecoderSpec } from "../model/decoder/types.js";
 import { isBuffer, type Slot, type SlotPart } from "../model/tensors/slots.js";
 import { elements } from "../graph/ir/ir.js";
@@ -44,7 +44,7 @@ export function newModelSpec(model: ModelConfig, vocab: number, eos: number | nu
     maxPositions: model.maxPositions,
     attn: {
       ...plainAttention({ heads: model.heads, kvHeads: model.kvHeads ?? model.heads, headDim }),
-      qkNorm: model.family === "qwen3" ? { span: "head", norm: rmsNorm(model.normEps), afterRope: false } : null,
+      qkNorm: plainQkNorm(model.family, model.normEps),
     },
     layers: Array.from({ length: model.layers }, () => ({
       window: null,

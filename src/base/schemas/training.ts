@@ -7,7 +7,7 @@ import { z } from "zod";
 const positiveInt = z.int().min(1);
 const fraction = z.number().min(0).max(1);
 
-export const lrSchema = z
+const lrSchema = z
   .strictObject({
     peak: z.number().gt(0).max(10).describe("Highest learning rate."),
     schedule: z
@@ -27,7 +27,7 @@ export const lrSchema = z
   })
   .describe("Learning rate.");
 
-export const optimizerSchema = z
+const optimizerSchema = z
   .strictObject({
     method: z
       .enum(["adamw", "muon"])
@@ -65,7 +65,7 @@ export const optimizerSchema = z
   })
   .describe("AdamW, or Muon beside it.");
 
-export const guardSchema = z
+const guardSchema = z
   .strictObject({
     window: z
       .int()
@@ -85,7 +85,7 @@ export const guardSchema = z
   })
   .describe("Spike guard: skip steps that stand far out.");
 
-export const averageSchema = z
+const averageSchema = z
   .strictObject({
     decay: z.number().gt(0).lt(1).describe("Share of the average that stays at each step, such as 0.999."),
     evaluate: z
@@ -109,7 +109,7 @@ const groupSchema = z.strictObject({
     .describe("Keep these weights as they are: no gradient is computed and no optimizer state kept."),
 });
 
-export const groupsSchema = z
+const groupsSchema = z
   .strictObject({
     router: groupSchema.optional().describe("Router weights, also the gate of a shared expert."),
     experts: groupSchema.optional().describe("Weights of the routed experts."),
@@ -131,7 +131,7 @@ const freezeSchema = z
     'Parameters to keep as they are, by name with stars: "embed", "layers.0.*", "layers.*.q", "layers.*.experts.3.*".',
   );
 
-export const routingSchema = z
+const routingSchema = z
   .strictObject({
     balance: z
       .enum(["model", "layer", "sequence", "global", "running"])
@@ -155,7 +155,8 @@ export const routingSchema = z
       .boolean()
       .optional()
       .describe(
-        "Choose experts by Sinkhorn's balanced matrix in training; evaluation chooses the best scores. With auxLoss: 0.",
+        "Choose experts by Sinkhorn's balanced matrix in training; evaluation chooses the best scores. " +
+          "With auxLoss: 0.",
       ),
     capacity: z
       .strictObject({
@@ -260,7 +261,7 @@ export const trainingSchema = z
     if (problem !== null) refuse(["lr", problem.key], problem.message);
   });
 
-export const budgetSchema = z
+const budgetSchema = z
   .strictObject({
     time: z
       .string()

@@ -9,7 +9,7 @@ import { attentionMatrices, ffnMatrices } from "./params.js";
  * Pairs of tokens whose scores are counted. `dense`: all sequence x sequence, as this package's engine computes them;
  * `causal`: only those that a mask leaves, as flash attention does.
  */
-export type AttentionCount = "dense" | "causal";
+type AttentionCount = "dense" | "causal";
 
 /** FLOPs of a forward pass for one token, by what is computed. */
 export interface ForwardFlops {

@@ -13,7 +13,7 @@ export interface ParamCount {
 }
 
 /** Parameters of one block by what they do. */
-export interface LayerParams {
+interface LayerParams {
   readonly attention: number;
   readonly norms: number;
   /** A dense FFN. */

@@ -1,9 +1,14 @@
 /** What Llama and its kin have in common, and in what a decoder departs from it. */
-import type { AttentionSpec, DecoderSpec, Rope } from "./types.js";
+import { rmsNorm, type AttentionSpec, type DecoderSpec, type Family, type Rope } from "./types.js";
 
 /** Rope over the whole head, in halves, unscaled. */
 export function plainRope(theta: number, headDim: number): Rope {
   return { theta, scaling: { kind: "none" }, rotary: headDim, interleaved: false };
+}
+
+/** The norm of queries and keys in a new dense model of `family`: over each head for Qwen3, none for Llama. */
+export function plainQkNorm(family: Family, eps: number): AttentionSpec["qkNorm"] {
+  return family === "qwen3" ? { span: "head", norm: rmsNorm(eps), afterRope: false } : null;
 }
 
 /** Attention without norms, biases, caps or clipping. */

@@ -49,6 +49,9 @@ export const families = [
  */
 export type Family = (typeof families)[number];
 
+/** Our own format, which holds every decoder description and which nothing but this project loads. */
+export const ownFamily = "upcycle" satisfies Family;
+
 /** How rotary frequencies are scaled for long contexts. */
 export type RopeScaling =
   | { readonly kind: "none" }
@@ -251,7 +254,7 @@ export interface LayerSpec {
 export type BlockKind = "pre" | "post" | "sandwich" | "parallel" | "parallel-shared";
 
 /** Constant factors, 1 where a family has none. */
-export interface Multipliers {
+interface Multipliers {
   /** On the embeddings' output. */
   readonly embedding: number;
   /** On what attention and FFN add to the residual stream. */
@@ -295,7 +298,11 @@ export function rmsNorm(eps: number): NormSpec {
   return { kind: "rms", weight: "scale", bias: false, eps };
 }
 
-/** The router of Mixtral (`topk-softmax`) or of Qwen2-MoE as released (`softmax-topk`). */
+/**
+ * A softmax router of either order: `renormalise` set is `topk-softmax` (Mixtral), null is `softmax-topk` (Qwen2-MoE as
+ * released). Which of them a checkpoint has, its family's dialect reads from config.json (`families/experts.ts`,
+ * `readSoftmaxRouter`).
+ */
 export function softmaxRouter(order: RouterOrder): RouterSpec {
   const renormalise = order === "topk-softmax" ? { plus: 0, atLeast: 0 } : null;
   return { score: "softmax", jitter: 0, renormalise, groups: null, correctionBias: false, scaling: 1, bias: false };
@@ -318,7 +325,10 @@ export function sigmoidRouter({
   return { score: "sigmoid", jitter: 0, renormalise, groups, correctionBias: true, scaling, bias: false };
 }
 
-/** Whether kept weights are renormalised; for softmax scores that is softmax over the kept logits. */
+/**
+ * The order of a router, the inverse of `softmaxRouter`: renormalised weights are `topk-softmax`, since for softmax
+ * scores that is the softmax over the chosen logits.
+ */
 export function routerOrder(router: RouterSpec): RouterOrder {
   return router.renormalise === null ? "softmax-topk" : "topk-softmax";
 }

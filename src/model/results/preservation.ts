@@ -18,7 +18,7 @@ export interface LayerError {
 }
 
 /** Precision that weights are stored in. */
-export type StoredPrecision = "F64" | "F32" | "F16" | "BF16";
+type StoredPrecision = "F64" | "F32" | "F16" | "BF16";
 
 /** `preservation.json` in a converted model's folder, and what `verify` prints. */
 export interface PreservationReport extends FunctionComparison {
@@ -49,7 +49,7 @@ export interface PreservationVerdict {
 }
 
 /** What float32 arithmetic in another order leaves of exact preservation, as a fraction of the largest logit. */
-export const arithmeticTolerance = 1e-5;
+const arithmeticTolerance = 1e-5;
 
 /**
  * What rounding weights once more can do to logits. bfloat16 keeps 8 bits of the significand, float16 11; in

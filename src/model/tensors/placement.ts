@@ -47,12 +47,12 @@ export interface Share {
 }
 
 /** The share that a slot has in its stored tensor; null: it is a tensor of its own. */
-export type Shares = (spec: DecoderSpec, slot: Slot) => Share | null;
+type Shares = (spec: DecoderSpec, slot: Slot) => Share | null;
 
 const width = ({ shape }: Slot): number => shape.slice(1).reduce((a, b) => a * b, 1);
 
 /** Whole rows of a stored matrix with `of` rows. */
-export function storedRowsOf(slot: Slot, of: number, rows: RowRuns): Share {
+function storedRowsOf(slot: Slot, of: number, rows: RowRuns): Share {
   return { shape: [of, ...slot.shape.slice(1)], layout: { base: 0, rows, rowStride: width(slot), columnStride: 1 } };
 }
 
@@ -82,7 +82,7 @@ export function expertRows(slot: Slot, experts: number, of: number, rows: RowRun
  * The same of a tensor [experts, columns, `of`], which holds the matrices the other way round; vectors stay as they
  * are.
  */
-export function expertColumns(slot: Slot, experts: number, of: number, rows: RowRuns): Share {
+function expertColumns(slot: Slot, experts: number, of: number, rows: RowRuns): Share {
   if (slot.shape.length === 1) return expertRows(slot, experts, of, rows);
   const columns = width(slot);
   return {
@@ -240,7 +240,7 @@ export function isWholeTensor({ slot, count, layout }: Placement): boolean {
 }
 
 /** `count` elements from `from` of the slot lie in one piece from `at` in the stored tensor. */
-export interface SlotPiece {
+interface SlotPiece {
   readonly at: number;
   readonly from: number;
   readonly count: number;
@@ -286,7 +286,7 @@ export function takeSlot(place: Placement, stored: Uint8Array, own: Uint8Array, 
  * Rows that follow each other in the stored tensor too: a placement's rows from `row` on lie at stored rows from `at`
  * on.
  */
-export interface RowSpan {
+interface RowSpan {
   readonly row: number;
   readonly at: number;
   readonly count: number;

@@ -3,7 +3,7 @@ import { inputError } from "../../base/errors.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { UpcycleRecipe } from "./recipe.js";
 
-export interface NamedSpec {
+interface NamedSpec {
   readonly name: string;
   readonly spec: DecoderSpec;
 }

@@ -4,10 +4,10 @@
  */
 import { UpcycleError } from "../../base/errors.js";
 import { configFromSpec } from "../../model/decoder/config.js";
-import type { DecoderSpec, Family } from "../../model/decoder/types.js";
+import { ownFamily, type DecoderSpec, type Family } from "../../model/decoder/types.js";
 
 /** In order of preference where nothing else speaks for one; our own format holds everything and comes last. */
-export const denseFamilies = [
+const denseFamilies = [
   "llama",
   "mistral",
   "qwen2",
@@ -27,7 +27,7 @@ export const denseFamilies = [
   "gemma3_text",
   "gpt_neox",
   "gpt2",
-  "upcycle",
+  ownFamily,
 ] as const satisfies readonly Family[];
 
 /** The dense sibling of an MoE family. */
@@ -48,7 +48,7 @@ export function denseTarget(spec: DecoderSpec, suggested: readonly (string | und
     denseFamilies.filter((family) => family === name || family === siblings[name ?? ""]),
   );
   const candidates = [...first, ...denseFamilies].map((family): DecoderSpec => ({ ...spec, family }));
-  return candidates.find((candidate) => canSay(candidate)) ?? { ...spec, family: "upcycle" };
+  return candidates.find((candidate) => canSay(candidate)) ?? { ...spec, family: ownFamily };
 }
 
 /** Whether the spec's own family can say it. */

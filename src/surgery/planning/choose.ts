@@ -4,7 +4,7 @@
  */
 import { inputError, UpcycleError } from "../../base/errors.js";
 import { configFromSpec } from "../../model/decoder/config.js";
-import type { DecoderSpec, RouterOrder } from "../../model/decoder/types.js";
+import { ownFamily, type DecoderSpec, type RouterOrder } from "../../model/decoder/types.js";
 import { adapt } from "./adapt.js";
 import type { Draft } from "./draft.js";
 import { expectedPreservation } from "./expectation.js";
@@ -12,9 +12,9 @@ import { targetFamilies, type TargetFamily, type UpcycleRecipe } from "./recipe.
 import { routerOf, targets, type Target } from "./targets.js";
 
 /** Makes the draft for one target's router and shared expert; a sample of it, where only the verdict counts. */
-export type MakeDraft = (target: Target, options?: { readonly sample?: true | undefined }) => Draft;
+type MakeDraft = (target: Target, options?: { readonly sample?: true | undefined }) => Draft;
 
-export type Trial =
+type Trial =
   | { readonly family: TargetFamily; readonly draft: Draft; readonly obstacle: null }
   | { readonly family: TargetFamily; readonly draft: null; /** Why not, in words. */ readonly obstacle: string };
 
@@ -66,7 +66,7 @@ export function tryTargets(source: DecoderSpec, recipe: UpcycleRecipe, make: Mak
     const router = routerOf(targets[family], recipe)!;
     // A router order is about softmax: other scores are a family's peculiarity, which nobody gets without asking.
     return [
-      family === "upcycle" ? 1 : 0,
+      family === ownFamily ? 1 : 0,
       router.score === "softmax" ? 0 : 1,
       ranks[expectedPreservation(recipe, source, router).kind],
       changes(draft),

@@ -1,7 +1,7 @@
 /**
  * Evaluates the expressions of a plan to stored bytes, some rows at a time: memory follows the rectangle asked for,
- * never the tensor. Pure: where source tensors come from is the caller's business. Results may be views of the source's bytes; do
- * not write into them.
+ * never the tensor. Pure: where source tensors come from is the caller's business. Results may be views of the source's
+ * bytes; do not write into them.
  */
 import { type SourceRectangle, matrixShape, type Rectangle, type TypedBytes } from "../../files/numeric/rectangles.js";
 import { inputError } from "../../base/errors.js";
@@ -20,8 +20,8 @@ const computedAtOnce = 1 << 16;
 const convertedAtOnce = 1 << 18;
 
 /**
- * Computes a rectangle of `expr`, whose whole has shape `shape`, in `dtype`, row-major. `into` is memory that the result
- * may lie in, from its beginning. A pure copy in the source's own dtype is the source's bytes; everything else goes
+ * Computes a rectangle of `expr`, whose whole has shape `shape`, in `dtype`, row-major. `into` is memory that the
+ * result may lie in, from its beginning. A pure copy in the source's own dtype is the source's bytes; everything else goes
  * through float32 and is rounded to `dtype` once. Throws `input` if a value does not fit into float16.
  */
 export async function evaluateRectangle(

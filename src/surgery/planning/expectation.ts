@@ -82,8 +82,10 @@ function foreignTo({ parents, sharedParent, others }: UpcycleRecipe): string | n
   if (parents === null) return null;
   if (sharedParent !== null) return "a whole FFN is added to the routed experts' as a shared expert";
   const sources = new Set(parents.map(({ source }) => source));
-  if (sources.size > 1)
-    return `the experts are the FFNs of ${sources.size} models${others === "average" ? ", all else is their mean" : ""}`;
+  if (sources.size > 1) {
+    const rest = others === "average" ? ", all else is their mean" : "";
+    return `the experts are the FFNs of ${sources.size} models${rest}`;
+  }
   if (!sources.has(0)) return "the experts are the FFNs of another model than the base";
   if (parents.some(({ noise, scale }) => noise > 0 || scale !== 1))
     return "the experts have noise or factors of their own";
@@ -169,7 +171,8 @@ export function recipeWarnings(recipe: UpcycleRecipe, router: RouterSpec): strin
   }
   if (topK % granularity !== 0 && expansion > 1) {
     warnings.push(
-      `${recipeName(recipe)}: top ${topK} is not a multiple of G = ${granularity}; expect a very high loss at the start`,
+      `${recipeName(recipe)}: top ${topK} is not a multiple of G = ${granularity}; ` +
+        "expect a very high loss at the start",
     );
   }
   if (expansion === 1 && topK < granularity) {

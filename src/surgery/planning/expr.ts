@@ -277,7 +277,8 @@ export function printExpr(expr: Expr): string {
       return `${expr.undo ? "unshuffle" : "shuffle"}(${printExpr(expr.of)}, ${expr.axis}, stream ${expr.stream})`;
     case "mean": {
       const equal = expr.weights.every((weight) => weight === expr.weights[0]);
-      return `mean(${expr.parts.map((part, i) => (equal ? printExpr(part) : `${expr.weights[i]} ${printExpr(part)}`)).join(", ")})`;
+      const parts = expr.parts.map((part, i) => `${equal ? "" : `${expr.weights[i]} `}${printExpr(part)}`);
+      return `mean(${parts.join(", ")})`;
     }
     case "concat":
       return `concat(${expr.axis}: ${expr.parts.map(printExpr).join(", ")})`;

@@ -32,7 +32,7 @@ export type MergeChoice =
   | { readonly kind: "expert"; readonly index: number };
 
 /** What merging has to know of a recipe. */
-export type MadeRecipe = Pick<
+type MadeRecipe = Pick<
   UpcycleRecipe,
   | "expansion"
   | "granularity"
@@ -363,10 +363,10 @@ function words(
   const { recipe } = lineage;
   if (recipe.experts === "random") return { how, kept: "nothing of the parent's FFN: the experts were drawn afresh" };
   if (recipe.parents !== null) {
-    return {
-      how,
-      kept: `${choice.kind === "expert" ? "the FFN of the one parent that the expert was" : "the average of the parents' FFNs"}${recipe.parents.some(({ noise }) => noise > 0) ? ", with the noise that the recipe gave them" : ""}`,
-    };
+    const ffn =
+      choice.kind === "expert" ? "the FFN of the one parent that the expert was" : "the average of the parents' FFNs";
+    const noisy = recipe.parents.some(({ noise }) => noise > 0);
+    return { how, kept: `${ffn}${noisy ? ", with the noise that the recipe gave them" : ""}` };
   }
   const changed = [
     ...(recipe.drop > 0 ? ["redrawn units"] : []),

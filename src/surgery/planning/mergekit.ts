@@ -23,7 +23,7 @@ const architectures = {
 } as const;
 
 /** What may be said beside the file. */
-export type MergekitChanges = {
+type MergekitChanges = {
   readonly [K in Exclude<keyof RecipeConfig, "recipe" | "experts" | "shared">]?: RecipeConfig[K] | undefined;
 } & {
   readonly others?: UpcycleRecipe["others"] | undefined;

@@ -16,7 +16,7 @@
  */
 import { inputError } from "../../base/errors.js";
 import { allExpertTensors, mostExperts, mostTensors } from "../../model/decoder/bounds.js";
-import type { DecoderSpec, LayerSpec, MoeFfn } from "../../model/decoder/types.js";
+import { ownFamily, type DecoderSpec, type LayerSpec, type MoeFfn } from "../../model/decoder/types.js";
 import { slotKey, slotsOf, type Slot } from "../../model/tensors/slots.js";
 import { canSay } from "./choose-dense.js";
 import type { ExpectedPreservation } from "./expectation.js";
@@ -71,7 +71,7 @@ export function planMultiply(source: DecoderSpec, recipe: MultiplyRecipe): Multi
   );
   checkSize(copies, multiplied);
   const wider: DecoderSpec = { ...source, layers: multiplied };
-  const target: DecoderSpec = canSay(wider) ? wider : { ...wider, family: "upcycle" };
+  const target: DecoderSpec = canSay(wider) ? wider : { ...wider, family: ownFamily };
   const outputs = slotsOf(target).map((slot) => ({ slot, value: valueOf(slot, source, target, recipe) }));
   checkOutputs(outputs, sourceShapes(source));
   const after = target.layers.find(({ ffn }) => ffn.kind === "moe")!.ffn as MoeFfn;

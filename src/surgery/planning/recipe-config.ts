@@ -13,7 +13,7 @@ import {
 } from "./recipe.js";
 
 /** What several parents, or a router that is not drawn, add to a recipe's keys. */
-export type RecipeExtras = Pick<RecipeOptions, "parents" | "sharedParent" | "others" | "routerInit">;
+type RecipeExtras = Pick<RecipeOptions, "parents" | "sharedParent" | "others" | "routerInit">;
 
 /**
  * The recipe that keys of a file or options say; what is left out takes `recipeDefaults`. Throws `input` like

@@ -37,7 +37,7 @@ export type Scaling = (typeof scalings)[number];
 
 export const expertInits = ["copies", "random"] as const;
 /** What experts start from: the dense FFN's weights, or fresh ones of the source's `initStd`. */
-export type ExpertInit = (typeof expertInits)[number];
+type ExpertInit = (typeof expertInits)[number];
 
 /** Gaussian noise on the experts' matrices. */
 export interface Noise {
@@ -64,7 +64,7 @@ export interface ExpertParent {
 }
 
 /** The model whose whole FFN is the shared expert beside the routed ones. */
-export interface SharedParent extends ExpertParent {
+interface SharedParent extends ExpertParent {
   /** What the rows of its gate are made from, where the router's are made from prompts and the target has a gate. */
   readonly prompts: ExpertPrompts | null;
 }

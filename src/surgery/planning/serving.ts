@@ -4,8 +4,7 @@
  * TEXT_MODEL_MAP, and the converters; Megatron-Bridge: its bridges at commit 067f987d (August 2026). Versions differ: a
  * statement here is a reason to test, not a promise.
  */
-import type { DecoderSpec } from "../../model/decoder/types.js";
-import { isMoe, type MoeFfn, type RouterOrder } from "../../model/decoder/types.js";
+import { isMoe, ownFamily, type DecoderSpec, type MoeFfn, type RouterOrder } from "../../model/decoder/types.js";
 import type { TargetFamily } from "./recipe.js";
 
 export const programs = ["transformers", "vLLM", "llama.cpp", "Megatron-Bridge"] as const;
@@ -98,9 +97,10 @@ const rows: Readonly<Record<TargetFamily, (order: RouterOrder) => Row>> = {
 
 /** What a user must know before serving a planned model, in words. */
 export function servingWarnings(spec: DecoderSpec & { readonly family: TargetFamily }, order: RouterOrder): string[] {
-  if (spec.family === "upcycle")
+  if (spec.family === ownFamily)
     return [
-      "no released architecture can hold this model, so it is written in upcycle's own format, which nothing else loads",
+      "no released architecture can hold this model, so it is written in upcycle's own format, " +
+        "which nothing else loads",
     ];
   return servingOf(spec, order).flatMap(({ program, support, note }) =>
     support === "other" ? [`${program} ${note} and would compute another function`] : [],

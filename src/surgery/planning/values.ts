@@ -1,6 +1,7 @@
 /**
- * The arithmetic of expressions joined from the single ops (`units.ts`, `combine.ts` and below): the values of any rectangle of an output, in float64. A value depends on its position
- * alone, never on how the output is cut into rectangles, so that chunks, threads and resumed runs give the same bytes.
+ * The arithmetic of expressions, joined from the single ops (`units.ts`, `combine.ts` and below): the values of any
+ * rectangle of an output, in float64. A value depends on its position alone,
+ * never on how the output is cut into rectangles, so that chunks, threads and resumed runs give the same bytes.
  *
  * To add an op: a variant of `Expr` (`expr.ts`), and its case here; the compiler names both and the tables beside them.
  * An op asks its operands for the rectangles it needs (a permutation: row by row; an average: the same rectangle of
@@ -153,7 +154,8 @@ export function requireRectangleInside(
     columnStart + columnCount > columns
   ) {
     throw new Error(
-      `rows ${rowStart}+${rowCount}, columns ${columnStart}+${columnCount} of [${shape.join(", ")}]: ${printExpr(expr)}`,
+      `rows ${rowStart}+${rowCount}, columns ${columnStart}+${columnCount} of [${shape.join(", ")}]: ` +
+        printExpr(expr),
     );
   }
 }

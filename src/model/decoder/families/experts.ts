@@ -1,4 +1,8 @@
-/** Mixture-of-experts keys that several families share: counts, which layers are sparse, softmax routers. */
+/**
+ * Mixture-of-experts keys that several families share: counts, which layers are sparse, softmax routers. The router
+ * order of Qwen2-MoE, Qwen3-MoE, OLMoE and Mellum is decided here, by `readSoftmaxRouter`; what the order does to the
+ * weights is in the decoder description's `RouterSpec` (`../types.ts`).
+ */
 import { inputError } from "../../../base/errors.js";
 import { routerOrder, softmaxRouter } from "../types.js";
 import { mostExperts } from "../bounds.js";
@@ -31,7 +35,10 @@ export function readTopK(
   return topK;
 }
 
-/** Qwen renormalises the kept probabilities only if `norm_topk_prob` is true; the class default is false. */
+/**
+ * Reads the router order: `norm_topk_prob` true renormalises the chosen experts' probabilities (top-k then softmax),
+ * false leaves them as they are (softmax then top-k). `fallback` is the class default, which is false for Qwen.
+ */
 export function readSoftmaxRouter(config: ConfigReader, fallback = false): RouterSpec {
   return softmaxRouter(config.bool("norm_topk_prob", fallback) ? "topk-softmax" : "softmax-topk");
 }

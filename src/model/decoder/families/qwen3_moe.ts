@@ -1,4 +1,8 @@
-/** Qwen3-30B-A3B and its kin: qwen3 attention, many small experts, no shared expert. */
+/**
+ * Qwen3-30B-A3B and its kin: qwen3 attention, many small experts, no shared expert. The router order is the config key
+ * `norm_topk_prob`, read by `readSoftmaxRouter` (`experts.ts`): true is top-k then softmax, false or absent is softmax
+ * then top-k.
+ */
 import { plainExperts } from "../types.js";
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";

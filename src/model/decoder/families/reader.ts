@@ -7,7 +7,7 @@ import { inputError } from "../../../base/errors.js";
 import type { UpcycleError } from "../../../base/errors.js";
 import { shown } from "../../../base/shown.js";
 
-export interface IntRange {
+interface IntRange {
   readonly min?: number;
   readonly max?: number;
 }

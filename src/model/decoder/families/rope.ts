@@ -7,7 +7,7 @@ import type { DecoderSpec, Rope, RopeScaling } from "../types.js";
 import type { ConfigReader } from "./reader.js";
 
 /** What a family's rope is when its keys are absent. */
-export interface RopeDefaults {
+interface RopeDefaults {
   /** Null: the key must be there. */
   readonly ropeTheta: number | null;
   /** Left out: the family turns whole heads. */
@@ -225,7 +225,7 @@ function writeScaling(scaling: RopeScaling): Record<string, unknown> | null {
 }
 
 /** The ropes of layers with full attention and of layers with a sliding window. */
-export interface RopesByType {
+interface RopesByType {
   readonly full: Rope;
   readonly sliding: Rope;
 }
@@ -234,7 +234,7 @@ export interface RopesByType {
  * What a family with a rope per attention type assumes, and its flat key for the sliding layers' theta; null: its class
  * reads no flat keys at all.
  */
-export interface RopesByTypeDefaults {
+interface RopesByTypeDefaults {
   readonly full: number;
   readonly sliding: number;
   readonly slidingKey: string | null;
