@@ -26,7 +26,7 @@ import {
   carryOut,
   countedFiles,
   dtypeName,
-  dtypeNames,
+  dtypeChoices,
   dtypeOf,
   proofLines,
   requireBeforehand,
@@ -62,11 +62,11 @@ export function convertCommand(): Command {
       wholeNumber("--topk", 1),
     )
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
-    .option("--dtype <name>", `${dtypeNames.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeNames))
+    .option("--dtype <name>", `${dtypeChoices.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeChoices))
     .option(
       "--router-dtype <name>",
       "of the routers alone (default: like the rest)",
-      oneOf("--router-dtype", dtypeNames),
+      oneOf("--router-dtype", dtypeChoices),
     )
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")

@@ -15,7 +15,7 @@ import {
   carryOut,
   countedFiles,
   dtypeName,
-  dtypeNames,
+  dtypeChoices,
   dtypeOf,
   requireBeforehand,
   type MakeFlags,
@@ -36,7 +36,7 @@ export function mergeCommand(): Command {
       "--weights <file>",
       "uniform (the default), or a JSON file: a number for each expert, or such a list for each layer (null: dense)",
     )
-    .option("--dtype <name>", `${dtypeNames.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeNames))
+    .option("--dtype <name>", `${dtypeChoices.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeChoices))
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")
     .option("--threads <n>", "threads that compute (default: 1)", wholeNumber("--threads", 1, 64))

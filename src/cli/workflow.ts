@@ -31,7 +31,7 @@ const dtypes = { float32: "F32", bfloat16: "BF16", float16: "F16" } as const sat
 export type DtypeName = keyof typeof dtypes;
 
 /** The values of `--dtype`. */
-export const dtypeNames = Object.keys(dtypes) as DtypeName[];
+export const dtypeChoices = Object.keys(dtypes) as DtypeName[];
 
 /** The precision that a value of `--dtype` names. */
 export const dtypeOf = (name: DtypeName | undefined): WriteDtype | undefined => name && dtypes[name];

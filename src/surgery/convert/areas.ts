@@ -1,10 +1,10 @@
 /** The rectangles that a plan's outputs are made of, read from the parents' files: the same on every thread. */
-import type { Checkpoint } from "../../files/checkpoint/open.js";
 import type { MakeRectangle } from "../../files/checkpoint/fill.js";
 import { evaluateRectangle } from "../planning/evaluate.js";
 import type { EvaluationContext } from "../planning/evaluation.js";
 import type { Expr } from "../planning/expr.js";
 import { sourceShapes } from "../planning/plan.js";
+import type { Parents } from "./parents.js";
 import { matricesOf, type PlanMatrix } from "../planning/router-rows.js";
 
 /** What a thread must know of a plan: plain data. */
@@ -17,10 +17,10 @@ export interface AreaPlan {
 }
 
 /** `parents`: the base first. */
-export function areasOf(parents: readonly Checkpoint[], { seed, values, data }: AreaPlan): MakeRectangle {
+export function areasOf(parents: Parents, { seed, values, data }: AreaPlan): MakeRectangle {
   const byKey = new Map(values);
   const context: EvaluationContext = {
-    shapes: sourceShapes(parents[0]!.spec),
+    shapes: sourceShapes(parents[0].spec),
     seed,
     data: matricesOf(data),
     cache: new Map(),

@@ -28,12 +28,12 @@ import {
 } from "./make.js";
 import { calibratedRecipe, hasPrompts, promptedRouter, type MeasureEvent, type MeasureTools } from "./measure.js";
 import { readParentCard } from "./parent-card.js";
-import { adapterFacts, adapterWords, sourceName, sourceOf } from "./parents.js";
+import { adapterFacts, adapterWords, sourceName, sourceOf, type Parents } from "./parents.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
 import { toolVersion } from "./version.js";
 
 /** What to upcycle, and how; `source` is the dense base. */
-export interface UpcycleOptions extends SourceOptions {
+interface UpcycleOptions extends SourceOptions {
   /** Further dense models, 1 and up in the recipe's `parents`; `source` is the base. */
   readonly parents?: readonly ModelSource[] | undefined;
   readonly recipe: UpcycleRecipe;
@@ -117,7 +117,7 @@ async function* measured(
 }
 
 async function prepare(
-  parents: readonly Checkpoint[],
+  parents: Parents,
   planned: ConversionPlan,
   names: readonly string[],
 ): Promise<PreparedWork<ConversionDetails>> {
@@ -148,20 +148,17 @@ function requireComplete({ plan: { data, recipe, outputs } }: ConversionPlan): v
   });
 }
 
-async function cardOf(
-  parents: readonly Checkpoint[],
-  { plan, dtype, weightBytes, warnings }: ConversionPlan,
-): Promise<CardFacts> {
-  const [base, ...experts] = await Promise.all(
-    parents.map(async (parent) => {
-      const { dir, config } = parent;
-      return { name: modelName(dir), card: await readParentCard(dir, config), adapter: await adapterFacts(parent) };
-    }),
-  );
+async function cardOf(parents: Parents, { plan, dtype, weightBytes, warnings }: ConversionPlan): Promise<CardFacts> {
+  const factsOf = async (parent: Checkpoint): Promise<CardFacts["experts"][number]> => {
+    const { dir, config } = parent;
+    return { name: modelName(dir), card: await readParentCard(dir, config), adapter: await adapterFacts(parent) };
+  };
+  const [first, ...others] = parents;
+  const [base, ...experts] = await Promise.all([factsOf(first), ...others.map(factsOf)]);
   return {
-    parentName: base!.name,
-    parent: base!.card,
-    adapter: base!.adapter,
+    parentName: base.name,
+    parent: base.card,
+    adapter: base.adapter,
     experts,
     plan,
     dtype,
@@ -184,14 +181,14 @@ function slotDtypeOf({
 }
 
 function planFor(
-  parents: readonly Checkpoint[],
+  parents: Parents,
   { recipe, routerRows, dtype, routerDtype = undefined, maxShardBytes }: UpcycleOptions,
 ): ConversionPlan {
   const differences = requireAgreement(
     parents.map(({ dir, spec }) => ({ name: dir, spec })),
     recipe,
   );
-  const [base, ...others] = parents as [Checkpoint, ...Checkpoint[]];
+  const [base, ...others] = parents;
   const plan = planUpcycle(base.spec, recipe, routerRows);
   const written = dtype ?? ownDtype(base);
   const warnings = [

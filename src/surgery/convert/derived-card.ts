@@ -11,7 +11,7 @@ import { readParentCard } from "./parent-card.js";
 import { adapterFacts } from "./parents.js";
 import { toolVersion } from "./version.js";
 
-export interface DerivedCardFacts {
+interface DerivedCardFacts {
   /** Behind the source's name. */
   readonly title: string;
   /** `A dense model, merged from the experts of`: the source's name follows. */

@@ -16,11 +16,12 @@ import { threadsThatFit } from "../../files/io/limits.js";
 import { printExpr } from "../planning/expr.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { areasOf } from "./areas.js";
-import { sourceOf } from "./parents.js";
+import { sourceOf, type Parents } from "./parents.js";
 import { identityOf, sourceStamps } from "./identity.js";
 import { openThreads } from "./threads.js";
 import { toolVersion } from "./version.js";
 import type { Work } from "./work.js";
+import type { ThreadWork } from "./worker.js";
 
 export interface ExecuteOptions {
   /** Folder to make. */
@@ -58,7 +59,7 @@ export type ExecuteEvent =
  * that cannot be used, `stopped` for a full disk, `interrupted` when the signal fires.
  */
 export function executeWork(
-  sources: readonly Checkpoint[],
+  sources: Parents,
   work: Work,
   options: ExecuteOptions,
 ): AsyncGenerator<ExecuteEvent, WrittenCheckpoint, undefined> {
@@ -66,7 +67,7 @@ export function executeWork(
 }
 
 async function write(
-  sources: readonly Checkpoint[],
+  sources: Parents,
   work: Work,
   { out, threads = 1, maxShardBytes, overwrite, signal, pace }: ExecuteOptions,
   tell: (event: ExecuteEvent) => void,
@@ -86,7 +87,7 @@ async function write(
     dtype,
     slotDtype,
     weights: weightsOf(sources, work, threads),
-    carry: sources[0]?.dir,
+    carry: sources[0].dir,
     lineage,
     files,
     maxShardBytes,
@@ -123,11 +124,7 @@ function progressEvents(
  */
 const mostShared = 100_000;
 
-function weightsOf(
-  sources: readonly Checkpoint[],
-  { outputs, seed, data = [] }: Work,
-  threads: number,
-): RectangleWeights {
+function weightsOf(sources: Parents, { outputs, seed, data = [] }: Work, threads: number): RectangleWeights {
   const values = outputs.map(({ slot, value }) => [slot.key, value] as const);
   const texts = new Map(values.map(([key, value]) => [key, printExpr(value)]));
   const sameAs = ({ key }: Slot): string => texts.get(key)!;
@@ -135,7 +132,11 @@ function weightsOf(
   const crowded = sources.reduce((sum, { tensors }) => sum + tensors.size, 0) > mostShared;
   const fitting = threads <= 1 || crowded ? 1 : threadsThatFit(threads);
   if (fitting <= 1) return rectangleWeights(areasOf(sources, plan), sameAs);
-  return { sameAs, open: (target) => openThreads({ sources: sources.map(sourceOf), plan, target }, fitting) };
+  return { sameAs, open: (target) => openThreads({ sources: sourcesOf(sources), plan, target }, fitting) };
+}
+
+function sourcesOf([base, ...others]: Parents): ThreadWork["sources"] {
+  return [sourceOf(base), ...others.map(sourceOf)];
 }
 
 /** The precision to write where none is asked for. */

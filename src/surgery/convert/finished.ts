@@ -7,7 +7,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { UpcycleError } from "../../base/errors.js";
 import { adapterConfigFile } from "../../files/checkpoint/adapter.js";
-import { openCheckpoint, type Checkpoint } from "../../files/checkpoint/open.js";
+import { openCheckpoint } from "../../files/checkpoint/open.js";
 import { planFiles, type WriteDtype } from "../../files/checkpoint/plan-files.js";
 import { exists } from "../../files/io/atomic.js";
 import { readText } from "../../files/io/ranges.js";
@@ -15,6 +15,7 @@ import { floatBytes } from "../../files/numeric/dtype.js";
 import { printExpr } from "../planning/expr.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { areasOf } from "./areas.js";
+import type { Parents } from "./parents.js";
 import type { Work } from "./work.js";
 
 /**
@@ -27,7 +28,7 @@ export async function finishedFiles(
   dir: string,
   work: Work,
   maxShardBytes: number | undefined,
-  sources: readonly Checkpoint[],
+  sources: Parents,
 ): Promise<string[] | null> {
   const { target, files, data = [] } = work;
   if (data.length > 0) return null;
@@ -61,7 +62,7 @@ const slotDtypeOf = ({ dtype, slotDtype = () => dtype }: Work): ((slot: Slot) =>
  * Compares one row of everything that is made in a different way: texts, sizes and times do not tell apart two models
  * of one name.
  */
-async function isMadeOf(dir: string, work: Work, sources: readonly Checkpoint[]): Promise<boolean> {
+async function isMadeOf(dir: string, work: Work, sources: Parents): Promise<boolean> {
   const { outputs, data = [], seed } = work;
   const dtype = slotDtypeOf(work);
   const make = areasOf(sources, { seed, data, values: outputs.map(({ slot, value }) => [slot.key, value]) });

@@ -10,7 +10,7 @@ import { printExpr } from "../planning/expr.js";
 import type { Work } from "./work.js";
 
 /** What else the bytes and their order depend on. */
-export interface Settings {
+interface IdentitySettings {
   readonly version: string;
   readonly dtype: string;
   readonly maxShardBytes: number | null;
@@ -21,7 +21,7 @@ export interface Settings {
 
 export async function identityOf(
   work: Pick<Work, "name" | "settings" | "target" | "outputs" | "data">,
-  settings: Settings,
+  settings: IdentitySettings,
   parents: readonly Checkpoint[],
 ): Promise<Identity> {
   const outputs = work.outputs.map(({ slot, value }) => [slot.key, slot.shape, printExpr(value)]);

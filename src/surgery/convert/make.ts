@@ -7,14 +7,13 @@
  * Memory: a few chunks, whatever the model's size. Interrupted work resumes when it is asked for again.
  */
 import { foldersOf, type ModelSource } from "../../files/checkpoint/model-source.js";
-import type { Checkpoint } from "../../files/checkpoint/open.js";
 import type { WriteDtype } from "../../files/checkpoint/write.js";
 import { breathe } from "../../files/io/breath.js";
 import type { PreservationReport } from "../../model/results/preservation.js";
 import { executeWork, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
 import { finishedFiles } from "./finished.js";
 import type { MeasureEvent, MeasureTools } from "./measure.js";
-import { closeParents, openParents } from "./parents.js";
+import { closeParents, openParents, type Parents, type ParentSources } from "./parents.js";
 import { requireOut } from "./place.js";
 import type { Work } from "./work.js";
 
@@ -42,7 +41,7 @@ export interface PlannedModel<Plan = unknown> {
 export type MakeEvent<Planned extends PlannedModel> = ({ readonly type: "planned" } & Planned) | ExecuteEvent;
 
 /** A complete model folder. */
-export interface MadeFolder {
+interface MadeFolder {
   readonly dir: string;
   readonly weightFiles: readonly string[];
   readonly seconds: number;
@@ -68,17 +67,14 @@ export interface PreparedWork<Details> {
 /** One way of making a model folder: what it reads, what it plans, what it writes. */
 export interface Surgery<Planned extends PlannedModel, Details> {
   /** The models that are read, the base first. */
-  readonly sources: readonly [ModelSource, ...ModelSource[]];
+  readonly sources: ParentSources;
   /** The plan has to know what is measured on text (`measured`), even if nothing is to be written. */
   readonly plansByMeasuring: boolean;
   /** Reads no weights but those that decide whether it can be done. Throws `input` for what cannot be done. */
-  readonly plan: (parents: readonly Checkpoint[]) => Planned | Promise<Planned>;
+  readonly plan: (parents: Parents) => Planned | Promise<Planned>;
   /** Throws `input` for a plan that can be shown, not carried out. */
   readonly requireComplete?: (planned: Planned) => void;
-  prepare(
-    parents: readonly Checkpoint[],
-    planned: Planned,
-  ): Promise<{ readonly work: Work; readonly details: Details }>;
+  prepare(parents: Parents, planned: Planned): Promise<{ readonly work: Work; readonly details: Details }>;
   /** The same surgery with what had to be measured on text; left out where nothing has. */
   readonly measured?: (tools: MeasureTools) => AsyncGenerator<MeasureEvent, Surgery<Planned, Details>, undefined>;
   /** The text of the model card with what was measured on the finished model. */

@@ -29,7 +29,7 @@ import { toolVersion } from "./version.js";
 export const mergeFile = "merge.json";
 
 /** What to merge, and how; an `upcycle.json` in the source says how its experts were made. */
-export interface MergeSourceOptions extends SourceOptions {
+interface MergeSourceOptions extends SourceOptions {
   readonly choice: MergeChoice;
 }
 
@@ -49,8 +49,8 @@ export function merging(options: MergeSourceOptions): Surgery<MergingPlan, Merge
   return {
     sources: [options.source],
     plansByMeasuring: false,
-    plan: ([checkpoint]) => planFor(checkpoint!, options),
-    prepare: ([checkpoint], planned) => prepare(checkpoint!, planned, sourceName(options.source)),
+    plan: ([checkpoint]) => planFor(checkpoint, options),
+    prepare: ([checkpoint], planned) => prepare(checkpoint, planned, sourceName(options.source)),
     card: ({ card }) => card,
   };
 }

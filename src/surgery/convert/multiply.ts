@@ -21,7 +21,7 @@ import { sourceName } from "./parents.js";
 import { toolVersion } from "./version.js";
 
 /** What to multiply, and how; the source is an MoE model. */
-export interface MultiplySourceOptions extends SourceOptions {
+interface MultiplySourceOptions extends SourceOptions {
   readonly recipe: MultiplyRecipe;
 }
 
@@ -41,8 +41,8 @@ export function multiplying(options: MultiplySourceOptions): Surgery<Multiplying
   return {
     sources: [options.source],
     plansByMeasuring: false,
-    plan: ([checkpoint]) => planFor(checkpoint!, options),
-    prepare: ([checkpoint], planned) => prepare(checkpoint!, planned, sourceName(options.source)),
+    plan: ([checkpoint]) => planFor(checkpoint, options),
+    prepare: ([checkpoint], planned) => prepare(checkpoint, planned, sourceName(options.source)),
     // The card says what is expected; what was measured lies beside it.
     card: ({ card }) => card,
   };

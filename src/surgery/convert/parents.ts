@@ -5,11 +5,17 @@ import { modelName } from "../../files/hub/reference.js";
 import type { AdapterFacts } from "./card.js";
 import { readParentCard } from "./parent-card.js";
 
+/** The sources of one conversion, the base first. */
+export type ParentSources = readonly [ModelSource, ...ModelSource[]];
+
+/** The open models of one conversion, the base first. */
+export type Parents = readonly [Checkpoint, ...Checkpoint[]];
+
 /** Opens all models, or none. Throws like `openCheckpoint`. */
-export async function openParents(sources: readonly ModelSource[]): Promise<Checkpoint[]> {
-  const opened: Checkpoint[] = [];
+export async function openParents([base, ...others]: ParentSources): Promise<Parents> {
+  const opened: [Checkpoint, ...Checkpoint[]] = [await openCheckpoint(base)];
   try {
-    for (const source of sources) opened.push(await openCheckpoint(source));
+    for (const source of others) opened.push(await openCheckpoint(source));
     return opened;
   } catch (cause) {
     await closeParents(opened);
@@ -17,6 +23,7 @@ export async function openParents(sources: readonly ModelSource[]): Promise<Chec
   }
 }
 
+/** Closes all models of a conversion. */
 export async function closeParents(parents: readonly Checkpoint[]): Promise<void> {
   await Promise.all(parents.map((parent) => parent.close()));
 }
@@ -36,9 +43,9 @@ export function sourceName(source: ModelSource): string {
 /** For the model card: what is merged into a model; null: nothing. */
 export async function adapterFacts(parent: Pick<Checkpoint, "adapter">): Promise<AdapterFacts | null> {
   const { adapter } = parent;
-  return adapter === null
-    ? null
-    : { name: modelName(adapter.dir), words: adapterWords(parent)!, card: await readParentCard(adapter.dir, {}) };
+  const words = adapterWords(parent);
+  if (adapter === null || words === null) return null;
+  return { name: modelName(adapter.dir), words, card: await readParentCard(adapter.dir, {}) };
 }
 
 /** What is merged into a model, in a few words; null: nothing. */

@@ -7,7 +7,7 @@ import { readText } from "../../files/io/ranges.js";
 import { cardFile, notMeasured } from "./card.js";
 import { recordFile } from "./record.js";
 
-export interface PlaceOptions {
+interface PlaceOptions {
   readonly out: string;
   readonly overwrite?: boolean | undefined;
   /** Folders that are read, as far as they are known. */

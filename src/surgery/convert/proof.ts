@@ -24,7 +24,7 @@ export type ProofEvent =
   | { readonly type: "unproven"; readonly why: string };
 
 /** What runs both models, on what text. */
-export interface ProofTools {
+interface ProofTools {
   readonly backend: Backend;
   /** Text files or folders; none: built-in text, or random ids for a model without tokenizer. */
   readonly text: readonly string[] | undefined;

@@ -3,12 +3,12 @@ import { Worker } from "node:worker_threads";
 import { receivedError } from "../../base/errors.js";
 import type { ChunkWriter } from "../../files/checkpoint/chunk-writer.js";
 import { limitError, moduleArguments } from "../../files/io/limits.js";
-import type { Ground, Reply, Request } from "./worker.js";
+import type { ThreadWork, Reply, Request } from "./worker.js";
 
 /** While a thread computes one chunk, another of its chunks is read or written. */
 const inFlightEach = 2;
 
-export function openThreads(ground: Ground, threads: number): ChunkWriter {
+export function openThreads(work: ThreadWork, threads: number): ChunkWriter {
   // Tests run the sources; the worker needs compiled code, which the build has put beside them.
   const here = import.meta.url;
   const file = here.endsWith(".ts")
@@ -38,7 +38,7 @@ export function openThreads(ground: Ground, threads: number): ChunkWriter {
       state.closed();
       fail(new Error(`a converting thread ended with code ${code}`));
     });
-    worker.postMessage({ ground } satisfies Request);
+    worker.postMessage({ work } satisfies Request);
     return state;
   });
   return {

@@ -2,20 +2,19 @@
 import { parentPort } from "node:worker_threads";
 import { sentError, type SentError } from "../../base/errors.js";
 import type { Chunk } from "../../files/checkpoint/chunks.js";
-import type { ModelSource } from "../../files/checkpoint/model-source.js";
 import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "../../files/checkpoint/chunk-writer.js";
 import { areasOf, type AreaPlan } from "./areas.js";
-import { closeParents, openParents } from "./parents.js";
+import { closeParents, openParents, type ParentSources } from "./parents.js";
 
-export interface Ground {
+export interface ThreadWork {
   /** The parents, the base first. */
-  readonly sources: readonly ModelSource[];
+  readonly sources: ParentSources;
   readonly plan: AreaPlan;
   readonly target: ChunkTarget;
 }
 
 export type Request =
-  { readonly ground: Ground } | { readonly id: number; readonly chunk: Chunk } | { readonly close: true };
+  { readonly work: ThreadWork } | { readonly id: number; readonly chunk: Chunk } | { readonly close: true };
 
 /** `id` of the chunk written; null once everything is closed. */
 export type Reply = { readonly id: number | null; readonly error?: SentError };
@@ -25,7 +24,7 @@ interface Hands {
   readonly close: () => Promise<void>;
 }
 
-async function openHands({ sources, plan, target }: Ground): Promise<Hands> {
+async function openHands({ sources, plan, target }: ThreadWork): Promise<Hands> {
   const parents = await openParents(sources);
   const writer = openChunkWriter(target, areasOf(parents, plan));
   return {
@@ -40,8 +39,8 @@ async function openHands({ sources, plan, target }: Ground): Promise<Hands> {
 let hands: Promise<Hands> | undefined;
 
 parentPort?.on("message", (request: Request) => {
-  if ("ground" in request) {
-    hands = openHands(request.ground);
+  if ("work" in request) {
+    hands = openHands(request.work);
     // Heard with the first chunk.
     hands.catch(() => undefined);
     return;
