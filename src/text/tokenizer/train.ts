@@ -16,6 +16,7 @@ import { promisify } from "node:util";
 import { byteLevelAlphabet } from "tokenizers";
 import { inputError, interruptedError, stopError } from "../../base/errors.js";
 
+/** The token that ends documents in tokenizers that are learnt here. */
 export const END_OF_TEXT = "<|endoftext|>";
 
 interface BpeSettings {
