@@ -4,6 +4,7 @@ import { toolVersion } from "../surgery/convert/version.js";
 import { onnxruntimeVersion } from "../engine/onnxruntime/session.js";
 import type { StudyResult } from "../model/results/result.js";
 
+/** What the machine and the programs are that a study runs on. */
 export function environment(threads: number): StudyResult["environment"] {
   return {
     upcycle: toolVersion,

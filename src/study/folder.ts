@@ -21,7 +21,7 @@ import type { StudyOptions, StudyRequest } from "./types.js";
 interface StudyRecord {
   readonly config: StudyRequest;
   readonly startedAt: string;
-  /** Of earlier commands on this folder, save those that were killed. */
+  /** Seconds of earlier commands on this folder, save those that were killed. */
   readonly seconds: number;
   /** What the files that it is made from contain; absent in studies of old. */
   readonly sources?: Sources;
@@ -93,7 +93,7 @@ const asData = (config: StudyRequest): Readonly<Record<string, unknown>> =>
 /** Keys that say how long a training is and how its learning rate goes, of which the past may not depend. */
 const isLength = (key: string): boolean => /^(pretrain|continue)\.(steps|saveEvery|lr\..*)$/.test(key);
 
-/** Every arm that has begun goes on, or none. */
+/** Throws inputError unless every arm that has begun can be resumed. */
 async function requireSamePasts(
   dir: string,
   was: StudyRequest,
@@ -140,6 +140,7 @@ export async function requireSpace(
   await requireFreeSpace(dir, needed);
 }
 
+/** Name of a study's result in its folder. */
 export const resultFile = "result.json";
 
 /** Whether a finished study is still all there: what somebody has removed is made again. */
@@ -152,4 +153,5 @@ export async function isStudyComplete({ config, dir }: StudyOptions): Promise<bo
   return (await Promise.all(paths.map((path) => exists(join(dir, path))))).every(Boolean);
 }
 
+/** Folder of an arm's run within the study's folder. */
 export const armPath = (id: string, seed: number): string => join("arms", id, `seed-${seed}`);

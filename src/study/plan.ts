@@ -10,6 +10,7 @@ import type { UpcycleRecipe } from "../surgery/planning/recipe.js";
 import { recipeFromConfig } from "../surgery/planning/recipe-config.js";
 import type { StudyRequest } from "./types.js";
 
+/** An arm with everything that is known before it is trained. */
 export interface PlannedArm {
   readonly id: string;
   readonly label: string;
@@ -25,6 +26,7 @@ export interface PlannedArm {
   readonly router: string | null;
 }
 
+/** Tokens that a training sees in all. */
 export const tokensOf = (block: TrainingBlock): number => block.steps * block.batch * block.sequence * block.accumulate;
 
 /**

@@ -4,7 +4,7 @@
  *   1 read and split text 2 tokenizer 3 parent (train or open) 4 per seed and arm: convert, measure preservation, train
  *   5 result.json, report.html
  *
- * Every part lands in the run folder when it is finished, so the same command goes on where the last one was stopped.
+ * Every part lands in the run folder when it is finished, so the same command resumes where the last one was stopped.
  */
 import { join } from "node:path";
 import { interruptedError } from "../base/errors.js";
@@ -29,7 +29,7 @@ import type { StudyEvent, StudyOptions } from "./types.js";
 export type { StudyEvent, StudyOptions, StudyRequest } from "./types.js";
 
 /**
- * Runs, or goes on with, a study. Throws inputError for a folder that holds another study, for text, a parent or a
+ * Runs or resumes a study. Throws inputError for a folder that holds another study, for text, a parent or a
  * recipe that cannot be used; stopError and interruptedError like `trainRun`.
  */
 export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEvent, StudyResult> {

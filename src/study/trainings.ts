@@ -27,6 +27,7 @@ import type { StudyEvent, StudyOptions } from "./types.js";
 /** Preservation is a spot check: enough tokens for three digits of loss, few enough to wait for. */
 const PRESERVATION_TOKENS = 8192;
 
+/** The parent of a study as its arms see it. */
 export interface Parent {
   readonly source: ModelSource;
   readonly result: StudyResult["parent"];

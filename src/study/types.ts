@@ -10,6 +10,7 @@ export interface StudyRequest extends Omit<StudyConfig, "parent"> {
   readonly parent?: ModelSource | undefined;
 }
 
+/** What running a study takes. */
 export interface StudyOptions {
   readonly config: StudyRequest;
   readonly dir: string;
@@ -23,6 +24,7 @@ export interface StudyOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What a study tells while it runs. */
 export type StudyEvent =
   | { readonly type: "phase"; readonly label: string }
   | { readonly type: "note"; readonly text: string }

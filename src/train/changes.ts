@@ -1,5 +1,6 @@
 /** Differences of two plain data, in the words of a settings file. */
 
+/** One setting that differs. */
 export interface Change {
   /** Names from the outside in, with dots. */
   readonly key: string;

@@ -23,6 +23,7 @@ interface RunRecord extends Readonly<Record<string, unknown>> {
   readonly sources?: Sources;
 }
 
+/** Name of the record of what a run is. */
 export const runFile = "run.json";
 
 /** What the folder says of its run, or null. */

@@ -6,7 +6,7 @@ import { withFsErrors } from "../files/io/fs-errors.js";
 import { entryAt, requireReplaceable, someOf } from "../files/io/model-folder.js";
 import { metricsFile } from "./records.js";
 
-/** Folders of a run that are replaced while it goes on. */
+/** Folders of a run that are replaced while it runs. */
 const replaced = ["last", "best", "average"] as const;
 
 /** Throws inputError if a run here would replace or add to what it has not made, or could not replace its own. */

@@ -47,6 +47,7 @@ export interface TrainRequest extends Omit<TrainConfig, "model"> {
   readonly model: ModelSource | ModelConfig;
 }
 
+/** What running a train file takes. */
 export interface TrainFileOptions {
   readonly config: TrainRequest;
   /** Run folder: the file's `out`, unless the caller knows better. */
@@ -62,11 +63,12 @@ export interface TrainFileOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What running a train file tells, in the order in which it happens. */
 export type TrainFileEvent =
   { readonly type: "phase"; readonly label: string } | { readonly type: "note"; readonly text: string } | TrainEvent;
 
 /**
- * Runs, or goes on with, the training of a train file. Throws like `trainRun`, and inputError for text or model that
+ * Runs or resumes the training of a train file. Throws like `trainRun`, and inputError for text or model that
  * cannot be used.
  */
 export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerator<TrainFileEvent, RunResult> {

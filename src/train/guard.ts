@@ -4,16 +4,18 @@
  */
 import type { GuardConfig } from "../base/schemas/index.js";
 
+/** What the spike guard goes by. */
 export interface GuardState {
   /** Updates made: AdamW's bias correction counts these, not the skipped steps. */
   readonly updates: number;
-  /** Of the last applied steps, oldest first, at most a window of them. */
+  /** Losses of the last applied steps, oldest first, at most a window of them. */
   readonly losses: readonly number[];
   readonly gradNorms: readonly number[];
   /** Skipped steps since the last applied one. */
   readonly skipped: number;
 }
 
+/** The state of the spike guard before the first step. */
 export const freshGuard: GuardState = { updates: 0, losses: [], gradNorms: [], skipped: 0 };
 
 /**
@@ -38,6 +40,7 @@ export function guardLimits(
   return { loss: limitOf(losses, deviations), gradNorm: limitOf(gradNorms, deviations) };
 }
 
+/** The state of the spike guard after one more step. */
 export function afterStep(
   state: GuardState,
   { window }: GuardConfig,

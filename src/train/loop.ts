@@ -15,8 +15,10 @@ import type { EvalRecord, StepRecord } from "./records.js";
 import { saveState, type StateLayout } from "./saved.js";
 import type { RunOptions, TrainEvent } from "./types.js";
 
+/** Tokens that one optimizer step sees. */
 export const tokensPerStep = ({ batch, sequence, accumulate }: TrainingBlock): number => batch * sequence * accumulate;
 
+/** How far a training has come; the loop changes it. */
 export interface LoopState {
   step: number;
   best: number | null;
@@ -30,6 +32,7 @@ export interface LoopState {
   measured: number | null;
 }
 
+/** What the loop of a training works with. */
 export interface Engine {
   readonly runtime: TrainRuntime;
   readonly log: JsonlWriter;

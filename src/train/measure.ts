@@ -5,6 +5,7 @@ import type { RoutingRecord, TrainedRouting } from "./records.js";
 import { evalBatches, type EvalSettings, type TokenRow } from "../text/tokens/batches.js";
 import { shares, type MixPart } from "../text/tokens/mix.js";
 
+/** What one measurement of the current weights gives. */
 export interface Measured {
   /** Mean next-token cross entropy in nats over all measured tokens. */
   readonly loss: number;
@@ -47,6 +48,7 @@ export async function measureAll(
   return { loss, load, entropy, parts };
 }
 
+/** Measures the current weights on one row of tokens. */
 export async function measure(runtime: TrainRuntime, tokens: TokenRow, settings: MeasureSettings): Promise<Measured> {
   let sum = 0;
   let count = 0;

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { inputError } from "../base/errors.js";
 import { readJsonl } from "../files/io/jsonl.js";
 
+/** One training step in the log. */
 export interface StepRecord {
   readonly type: "step";
   /** Updates done, 1 for the first. */
@@ -13,7 +14,7 @@ export interface StepRecord {
   readonly zLoss: number | null;
   readonly gradNorm: number;
   readonly learningRate: number;
-  /** Of the step's micro-batches; absent in logs of old and for dense models. */
+  /** Routing of the step's micro-batches; absent in logs of old and for dense models. */
   readonly routing?: TrainedRouting;
   /** What made the spike guard skip this step; absent where it was applied. */
   readonly skipped?: "loss" | "gradient";
@@ -21,6 +22,7 @@ export interface StepRecord {
   readonly ms: number;
 }
 
+/** One held-out measurement in the log. */
 export interface EvalRecord {
   readonly type: "eval";
   readonly step: number;
@@ -46,6 +48,7 @@ export interface RoutingRecord {
   readonly dead: readonly (readonly number[])[];
 }
 
+/** What the log says of the routing of one training step. */
 export interface TrainedRouting extends RoutingRecord {
   /** Share of the choices that a capacity has dropped, by MoE layer; absent without one. */
   readonly dropped?: readonly number[];
@@ -56,7 +59,7 @@ export interface TrainedRouting extends RoutingRecord {
   readonly load?: readonly (readonly number[])[];
 }
 
-/** From here on steps beyond `step` that stand above are void: the run went on from its last checkpoint. */
+/** From here on steps beyond `step` that stand above are void: the run resumed from its last checkpoint. */
 interface ResumeRecord {
   readonly type: "resume";
   readonly step: number;
@@ -70,14 +73,17 @@ interface DoneRecord {
   readonly peakRssBytes: number;
 }
 
+/** Any line of the log. */
 export type MetricRecord = StepRecord | EvalRecord | ResumeRecord | DoneRecord;
 
+/** What a run has measured, each step once. */
 export interface RunMetrics {
   readonly steps: readonly StepRecord[];
   readonly evals: readonly EvalRecord[];
   readonly done: DoneRecord | null;
 }
 
+/** Name of the log in a run folder. */
 export const metricsFile = "metrics.jsonl";
 
 /** Applies resumptions: what a run has measured, each step once. Throws inputError for lines that are no records. */
@@ -92,7 +98,7 @@ export function effectiveMetrics(records: readonly unknown[], where: string): Ru
         steps.push(record);
         break;
       case "eval":
-        // A run that went on from nothing measures its start again.
+        // A run that resumed from nothing measures its start again.
         if (evals.at(-1)?.step === record.step) evals.pop();
         evals.push(record);
         break;
@@ -112,6 +118,7 @@ export function effectiveMetrics(records: readonly unknown[], where: string): Ru
   return { steps, evals, done };
 }
 
+/** Reads the log of a run folder. Throws inputError for lines that are no records. */
 export async function readMetrics(runDir: string): Promise<RunMetrics> {
   const path = join(runDir, metricsFile);
   return effectiveMetrics(await readJsonl(path), path);

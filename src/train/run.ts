@@ -6,7 +6,7 @@
  *
  * The folder holds `run.json` (what this run is), `metrics.jsonl`, `last/` (weights, moments, step), `best/` (weights
  * with the lowest held-out loss) and, where weights are averaged, `average/` at the end. A run that was stopped at any
- * moment goes on from `last/` with the same numbers to the last bit.
+ * moment resumes from `last/` with the same numbers to the last bit.
  */
 import { join } from "node:path";
 import { openJsonl } from "../files/io/jsonl.js";
@@ -28,7 +28,7 @@ import type { RunOptions, RunResult, TrainEvent } from "./types.js";
 export type { RunOptions, RunResult, TrainEvent } from "./types.js";
 
 /**
- * Runs, or goes on with, a training run; a finished one that is to have more steps or time as well, where the steps so
+ * Runs or resumes a training run; a finished one that is to have more steps or time as well, where the steps so
  * far would have been the same. Throws inputError if the folder holds another run, whose differences it names, or
  * cannot be written to, and for routing that the model cannot have; stopError if loss or gradient stop being finite or
  * the disk is full (the last checkpoint stays); interruptedError after saving when the signal was raised.

@@ -1,6 +1,6 @@
 /**
  * What a training is made from, by content: models, adapters, tokenizers and texts that were changed in place are
- * noticed when it goes on.
+ * noticed when it is resumed.
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";

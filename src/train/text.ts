@@ -7,11 +7,13 @@ import { tokenPacker } from "../text/tokens/pack.js";
 import { splitDocuments, utf8Length, type DocumentSplit } from "../text/tokens/split.js";
 import type { TextTokenizer } from "../text/tokenizer/load.js";
 
+/** The documents of a training, split, with where they came from. */
 export interface Corpus {
   readonly sources: readonly { readonly name: string; readonly documents: number; readonly bytes: number }[];
   readonly split: DocumentSplit<CorpusDocument>;
 }
 
+/** A split corpus as tokens. */
 export interface TokenizedCorpus {
   /** The token behind every document. */
   readonly end: number;

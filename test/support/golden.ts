@@ -56,7 +56,9 @@ export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): numbe
   return Math.sqrt(difference / Math.max(norm, 1e-30));
 }
 
-/** Inputs and next-token targets of sequences [B, S]; the last position of each has no target, as in transformers' loss. */
+/**
+ * Inputs and next-token targets of sequences [B, S]; the last position of each has no target, as in transformers' loss.
+ */
 export function shifted(ids: ArrayLike<number>, sequence: number): { ids: Int32Array; targets: Int32Array } {
   const all = Int32Array.from(ids);
   return { ids: all, targets: all.map((_, i) => (i % sequence === sequence - 1 ? -1 : all[i + 1]!)) };

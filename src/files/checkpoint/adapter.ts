@@ -24,6 +24,7 @@ import { elements } from "../../base/shapes.js";
 import type { Located } from "./stored.js";
 import type { Adapter, Checkpoint } from "./types.js";
 
+/** Name of the settings of a PEFT adapter. */
 export const adapterConfigFile = "adapter_config.json";
 
 interface OpenAdapter extends Adapter {
@@ -142,7 +143,7 @@ function unreadable(name: string, where: string): UpcycleError {
 
 /** A stored matrix's change. */
 interface Change {
-  /** Of the stored tensor. */
+  /** Name of the stored tensor. */
   readonly name: string;
   readonly slots: readonly Placement[];
   readonly rank: number;
@@ -234,7 +235,7 @@ async function readFactors({ a, b, rank, scale, embedding }: Change): Promise<Lo
     : { rank, scale, a: first, b: second };
 }
 
-/** Of a matrix with so many columns. */
+/** The transpose of a matrix with so many columns. */
 function transposed(values: Float32Array, columns: number): Float32Array {
   const rows = values.length / columns;
   return Float32Array.from(values, (_, i) => values[(i % rows) * columns + Math.floor(i / rows)]!);

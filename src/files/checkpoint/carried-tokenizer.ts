@@ -7,6 +7,7 @@ import { inputError } from "../../base/errors.js";
 
 type Json = Readonly<Record<string, unknown>>;
 
+/** The files that say which tokenizer a model has. */
 export interface CarriedTokenizer {
   /** The parsed files of the model the tokenizer comes from; null: not there. */
   readonly tokenizerConfig: Json | null;

@@ -6,6 +6,7 @@ import { openForOffsets, runMemory, type OffsetFile, type RunMemory } from "../i
 import type { Chunk } from "./chunks.js";
 import { fillChunk, type MakeRectangle } from "./fill.js";
 
+/** Makes chunks and writes them, several at once. */
 export interface ChunkWriter {
   /** How many `write` may be under way at once. */
   readonly inFlight: number;
@@ -14,13 +15,14 @@ export interface ChunkWriter {
   close(): Promise<void>;
 }
 
+/** The weight files that chunks are written to. */
 export interface ChunkTarget {
   /** Folder of the weight files, which exist. */
   readonly folder: string;
   /** What errors call it. */
   readonly shownAs: string;
   readonly files: readonly string[];
-  /** Of the largest chunk. */
+  /** Bytes of the largest chunk. */
   readonly chunkBytes: number;
   /** Write past the page cache where the system can. */
   readonly direct: boolean;
@@ -31,6 +33,7 @@ const defaultInFlight = 3;
 /** Open files per writer, each twice where writing goes past the page cache. */
 const mostFiles = filesToKeep(8);
 
+/** Opens a writer that makes chunks on this thread, with `inFlight` of them under way at once. */
 export function openChunkWriter(
   { folder, shownAs, files, chunkBytes, direct }: ChunkTarget,
   make: MakeRectangle,

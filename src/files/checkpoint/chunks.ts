@@ -30,6 +30,7 @@ interface ChunkPlace {
   readonly offset: number;
 }
 
+/** A run of bytes that is made in one go, and the places that it is written to. */
 export interface Chunk {
   /** Hugging Face name of the first stored tensor that it lies in. */
   readonly name: string;

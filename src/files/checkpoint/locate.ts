@@ -77,7 +77,7 @@ export async function locateTensors(dir: string, files: RangeFile[]): Promise<Ma
   throw await noWeights(dir);
 }
 
-/** Of a LoRA adapter's folder, as PEFT names its files; otherwise like `locateTensors`. */
+/** Finds the tensors of a LoRA adapter's folder, as PEFT names its files; otherwise like `locateTensors`. */
 export async function locateAdapter(dir: string, files: RangeFile[]): Promise<Map<string, Located>> {
   const named = containers.map((container) => ({ ...container, single: `adapter_model.${container.extension}` }));
   for (const container of named)

@@ -11,6 +11,7 @@ export function modelFolderOf(source: ModelSource): string {
   return typeof source === "string" ? source : source.model;
 }
 
+/** The folder of the adapter; null without one. */
 export function adapterFolderOf(source: ModelSource): string | null {
   return typeof source === "string" ? null : source.adapter;
 }

@@ -99,7 +99,7 @@ function underCurrentNames(
 /** A slot and the stored tensors that hold it, in the order of its rows. */
 interface Held {
   readonly slot: Slot;
-  /** Of all of them. */
+  /** The precision of all of them. */
   readonly dtype: FloatDtype;
   readonly parts: (RectangleSource & { readonly place: Placement })[];
 }

@@ -16,6 +16,7 @@ export type WriteDtype = Exclude<FloatDtype, "F64">;
  */
 export type SlotDtype = WriteDtype | ((slot: Slot) => WriteDtype);
 
+/** A stored tensor with its place in a weight file. */
 export interface FileTensor {
   readonly name: string;
   readonly dtype: WriteDtype;
@@ -26,6 +27,7 @@ export interface FileTensor {
   readonly end: number;
 }
 
+/** A weight file with its header, before any weight is known. */
 export interface PlannedFile {
   readonly file: string;
   readonly header: HeaderPlan;
@@ -33,11 +35,12 @@ export interface PlannedFile {
   readonly tensors: readonly FileTensor[];
 }
 
+/** All weight files of a folder, and their index. */
 export interface FilePlan {
   readonly files: readonly PlannedFile[];
   /** Text of the index file, or null for a single file. */
   readonly index: string | null;
-  /** Of all weight files, headers included. */
+  /** Bytes of all weight files, headers included. */
   readonly weightBytes: number;
 }
 

@@ -5,6 +5,7 @@ import type { RangeFile } from "../io/ranges.js";
 import type { FloatDtype } from "../numeric/dtype.js";
 import { isFloatDtype } from "../numeric/dtype.js";
 
+/** A tensor of a file: its dtype, shape and size. */
 export interface StoredTensor {
   /** File name inside the folder. */
   readonly file: string;
@@ -18,6 +19,7 @@ export interface StoredTensor {
   readonly scales?: { readonly tensor: string; /** Such as `per row`. */ readonly per: string };
 }
 
+/** A stored tensor whose elements can be read. */
 export interface Located extends StoredTensor {
   /** The precision that `read` gives; null if the tensor holds no floating-point numbers. */
   readonly presented: FloatDtype | null;

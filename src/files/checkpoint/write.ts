@@ -41,6 +41,7 @@ const configNames: Readonly<Record<WriteDtype, ConfigDtype>> = { F32: "float32",
 /** Values as float32, or stored bytes of any precision; both are converted to the precision of the folder. */
 export type TensorValue = Float32Array | { readonly dtype: FloatDtype; readonly bytes: Uint8Array };
 
+/** Where the weights of a new folder come from. */
 export type Weights =
   /**
    * Whole tensors: asked for once per slot, in the order of the stored tensors; the slots of one stored tensor are kept
@@ -50,6 +51,7 @@ export type Weights =
   /** Rectangles of slots, for tensors that are too large to hold. */
   | RectangleWeights;
 
+/** Weights that are made rectangle by rectangle. */
 export interface RectangleWeights {
   /** Equal for slots with equal values, which are then made once. */
   readonly sameAs?: (slot: Slot) => string;
@@ -62,6 +64,7 @@ export function rectangleWeights(make: MakeRectangle, sameAs?: (slot: Slot) => s
   return { open: (target) => openChunkWriter(target, make), ...(sameAs === undefined ? {} : { sameAs }) };
 }
 
+/** How far the writing of weights has come. */
 export interface WriteProgress {
   /** Hugging Face name of the tensor just worked on. */
   readonly name: string;
@@ -69,11 +72,15 @@ export interface WriteProgress {
   readonly totalBytes: number;
 }
 
+/** What `writeCheckpoint` makes, and of what. */
 export interface WriteOptions {
   /** The folder to make; parents are made as needed. */
   readonly dir: string;
   readonly spec: DecoderSpec;
-  /** Of config.json, and of every slot that the family does not keep in float32, unless `slotDtype` says otherwise. */
+  /**
+   * The precision of config.json, and of every slot that the family does not keep in float32, unless `slotDtype` says
+   * otherwise.
+   */
   readonly dtype: WriteDtype;
   readonly slotDtype?: ((slot: Slot) => WriteDtype) | undefined;
   /** Where the weights come from. */
@@ -122,6 +129,7 @@ interface ResumeOptions {
     | undefined;
 }
 
+/** A folder that was written. */
 export interface WrittenCheckpoint {
   readonly dir: string;
   /** Names of the weight files. */

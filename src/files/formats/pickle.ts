@@ -7,6 +7,7 @@
 import { inputError } from "../../base/errors.js";
 import type { UpcycleError } from "../../base/errors.js";
 
+/** A value of a pickle, as plain data; nothing in it is ever executed. */
 export type PickleValue<T> =
   | null
   | boolean
@@ -19,6 +20,7 @@ export type PickleValue<T> =
   | { readonly kind: "dict"; readonly entries: [PickleValue<T>, PickleValue<T>][] }
   | { readonly kind: "host"; readonly value: T };
 
+/** What a pickle may name and call besides plain data. */
 export interface PickleHost<T> {
   /** Whether a name such as `collections.OrderedDict` may occur. */
   knows(global: string): boolean;

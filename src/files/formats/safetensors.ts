@@ -29,6 +29,7 @@ export const itemSizes = {
   U8: 1,
   BOOL: 1,
 } as const;
+/** A dtype that a safetensors file may store. */
 export type Dtype = keyof typeof itemSizes;
 
 /** What a tensor is, without where it lies. */
@@ -46,6 +47,7 @@ interface TensorInfo {
   readonly end: number;
 }
 
+/** What the header of a safetensors file says. */
 export interface Header {
   /** In the order of their bytes in the file. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;

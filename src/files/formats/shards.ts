@@ -12,10 +12,13 @@ import { duplicateKey, isNestedTooDeeply, nestedTooDeeply } from "./duplicate-ke
 const defaultShardBytes = 5_000_000_000;
 /** Files of one model: hundreds are the most that anybody publishes. */
 const mostShards = 10_000;
+/** Name of the weights where they are one safetensors file. */
 export const singleFileName = "model.safetensors";
+/** Name of the index where the weights are several safetensors files. */
 export const indexFileName = "model.safetensors.index.json";
 /** What transformers called them before safetensors. */
 export const pickledFileName = "pytorch_model.bin";
+/** Name of the index where the weights are several torch archives. */
 export const pickledIndexFileName = "pytorch_model.bin.index.json";
 
 interface Shard {

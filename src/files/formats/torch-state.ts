@@ -8,6 +8,7 @@ import type { UpcycleError } from "../../base/errors.js";
 import { is, readPickle, type PickleHost, type PickleValue } from "./pickle.js";
 import { itemSizes, type Dtype } from "./safetensors.js";
 
+/** A tensor of a torch archive: its dtype and how it lies in a storage. */
 export interface TorchTensor {
   readonly dtype: Dtype;
   readonly shape: readonly number[];

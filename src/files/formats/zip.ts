@@ -6,6 +6,7 @@
 import { inputError } from "../../base/errors.js";
 import type { UpcycleError } from "../../base/errors.js";
 
+/** A member of an archive, as its directory lists it. */
 export interface ZipMember {
   readonly name: string;
   /** True if its bytes lie in the archive as they are, neither compressed nor encrypted. */
@@ -20,7 +21,9 @@ export interface ZipMember {
  * Bytes that the end of an archive can take: the end record with the longest comment, and the ZIP64 locator before it.
  */
 export const zipTailBytes = 22 + 0xffff + 20;
+/** Bytes of the end record of a ZIP64 archive. */
 export const zip64EndBytes = 56;
+/** Bytes of a member's local header, its name and extra field aside. */
 export const localHeaderBytes = 30;
 
 /** Where the directory lies, or, for a ZIP64 archive, the record that says so. */

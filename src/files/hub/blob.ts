@@ -16,6 +16,7 @@ import type { Connection } from "./connection.js";
 import { HubTrouble } from "./limits.js";
 import type { RemoteFile } from "./listing.js";
 
+/** What downloading one file of a repository takes. */
 export interface BlobOptions {
   readonly file: RemoteFile;
   readonly commit: string;
@@ -40,7 +41,7 @@ interface Part {
 export async function fetchBlob(options: BlobOptions): Promise<void> {
   const { file, blob, connection, onBytes } = options;
   await withFsErrors(blob, "write file", () => makeFolders(dirname(blob)));
-  // Python's huggingface_hub uses the same name, and can go on with our part as we with its.
+  // Python's huggingface_hub uses the same name, and can resume our part as we can resume its.
   const part = await openPart(`${blob}.incomplete`, file, connection);
   try {
     let mark = part.done;

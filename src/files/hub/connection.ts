@@ -32,6 +32,7 @@ export interface Wanted {
   readonly end: number;
 }
 
+/** Requests to one Hub, with its token and its limits. */
 export interface Connection {
   readonly limits: HubLimits;
   readonly signal: AbortSignal | undefined;
@@ -205,7 +206,7 @@ function isPart({ headers }: Answer, start: number): boolean {
   return begin !== undefined && Number(begin) === start && isPlain(headers);
 }
 
-/** Of the file, where the answer says so. */
+/** The size of the file, where the answer says so. */
 function totalOf({ status, headers }: Answer): number | null {
   const said =
     status === 206

@@ -61,7 +61,7 @@ const reasons: readonly (readonly [RegExp, Reason])[] = [
   ],
 ];
 
-/** Of what Node's fetch threw, before (`reached` false) or while (true) an answer came from this address. */
+/** The error for what Node's fetch threw, before (`reached` false) or while (true) an answer came from this address. */
 export function networkTrouble(cause: unknown, address: URL, reached: boolean, { where, proxy }: Asked): HubTrouble {
   const { code, message } = deepest(cause);
   const known = reasons.find(([pattern]) => pattern.test(code))?.[1];
@@ -88,7 +88,7 @@ function besideProxy(proxy: string | undefined): string {
     : `; ${proxy} is set, which Node's fetch uses from Node 22.21 on with NODE_USE_ENV_PROXY=1 alone`;
 }
 
-/** Of a request that brought nothing for as long as the limits allow. */
+/** The error of a request that brought nothing for as long as the limits allow. */
 export function silence(address: URL, reached: boolean, { where, proxy, limits }: Asked): HubTrouble {
   const hint = `run the same command later to go on${reached ? "" : besideProxy(proxy)}`;
   const failure = stopError(`no answer from ${address.host} for ${duration(limits.stallMs / 1000)}`, { where, hint });
@@ -118,7 +118,7 @@ function deepest(cause: unknown): { readonly code: string; readonly message: str
 /** Servers answer these when asked too often or when something behind them is down. */
 const busy = new Set([408, 425, 429, 500, 502, 503, 504]);
 
-/** Of an answer that is no success: thrown as it is where another attempt would get the same. */
+/** The error of an answer that is no success: thrown as it is where another attempt would get the same. */
 export function refusal(response: Response, address: URL, asked: Asked): UpcycleError | HubTrouble {
   const { status } = response;
   const { where, endpoint, limits } = asked;

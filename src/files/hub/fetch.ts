@@ -23,6 +23,7 @@ import { commitOf, remoteFiles, type RemoteFile } from "./listing.js";
 import { parseHubReference, type HubReference } from "./reference.js";
 import { hubSettings, requireToken, smallText, type HubSettings } from "./settings.js";
 
+/** What a download tells while it runs. */
 export type HubEvent =
   | { readonly type: "commit"; readonly commit: string }
   /** Bytes of all files that are needed: those here, those in all. */
@@ -41,6 +42,7 @@ export type FetchedPart = "all" | "headers" | "config" | "adapter";
 /** The file that comes last: a snapshot that has it is complete. */
 const lastFile = (part: FetchedPart): string => (part === "adapter" ? "adapter_config.json" : "config.json");
 
+/** Which model is downloaded, and which part of it. */
 export interface FetchOptions {
   /** Default: all. */
   readonly part?: FetchedPart | undefined;
@@ -58,7 +60,7 @@ const noNetwork: ReadonlySet<TroubleKind> = new Set<TroubleKind>(["unreachable",
 /**
  * The folder of `hf://org/name[@revision]`. Throws inputError for a model that is not there, not allowed or has no
  * weights we read; stopError where the network or disk fails, and interruptedError after Ctrl-C: what has come is kept,
- * and the next call goes on.
+ * and the next call resumes.
  */
 export async function fetchModel(model: string, options: FetchOptions = {}): Promise<string> {
   const { part = "all", signal, onEvent, settings: given, limits } = options;

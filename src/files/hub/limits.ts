@@ -1,6 +1,7 @@
 /** How long a Hub is waited for, and how much of what it sends is taken. */
 import { UpcycleError } from "../../base/errors.js";
 
+/** How long and how much a download may take before it counts as failed. */
 export interface HubLimits {
   /** A request that brings no byte for so long has stalled. */
   readonly stallMs: number;
@@ -14,7 +15,7 @@ export interface HubLimits {
   readonly retryMs: number;
   /** The longest pause that a server may ask for (Retry-After). */
   readonly pauseMs: number;
-  /** Of one answer of the API, unpacked: a page lists a thousand files in a few hundred kB. */
+  /** Most bytes of one answer of the API, unpacked: a page lists a thousand files in a few hundred kB. */
   readonly answerBytes: number;
   /** Pages of one list of files, and files in all of them. */
   readonly pages: number;
@@ -24,6 +25,7 @@ export interface HubLimits {
   readonly gainBytes: number;
 }
 
+/** The limits of every download. */
 export const hubLimits: HubLimits = {
   stallMs: 20_000,
   answerMs: 120_000,

@@ -9,6 +9,7 @@ import { apiFailure, type Connection } from "./connection.js";
 import type { TroubleKind } from "./limits.js";
 import type { HubReference } from "./reference.js";
 
+/** A file of a repository as the Hub lists it. */
 export interface RemoteFile {
   readonly path: string;
   readonly size: number;

@@ -2,6 +2,7 @@
 import { basename, resolve } from "node:path";
 import { inputError } from "../../base/errors.js";
 
+/** A model on the Hub: its repository and revision. */
 export interface HubReference {
   /** `org/name`, or `name` for the oldest models. */
   readonly repo: string;
@@ -11,6 +12,7 @@ export interface HubReference {
 
 const scheme = "hf://";
 
+/** Whether a model's name is a reference to the Hub. */
 export function isHubReference(model: string): boolean {
   return model.startsWith(scheme);
 }

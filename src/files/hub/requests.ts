@@ -6,6 +6,7 @@ import { interruptedError, stopError, type UpcycleError } from "../../base/error
 import { networkTrouble, refusal, silence, type Asked } from "./failures.js";
 import { HubTrouble } from "./limits.js";
 
+/** What every request of a download shares. */
 export interface RequestContext {
   readonly asked: Asked;
   readonly token: string | undefined;
@@ -131,6 +132,7 @@ export function requireOpen({ signal, asked }: RequestContext): void {
   if (signal?.aborted === true) throw interrupted(asked);
 }
 
+/** The error of a download that was stopped by its signal. */
 export function interrupted({ where }: Asked): UpcycleError {
   return interruptedError("download stopped", { where, hint: "run the same command to go on" });
 }

@@ -5,6 +5,7 @@ import { inputError } from "../../base/errors.js";
 import { sizeLimits } from "../io/open.js";
 import { readText } from "../io/ranges.js";
 
+/** Where the Hub is reached, with which token, and where its cache lies. */
 export interface HubSettings {
   readonly endpoint: string;
   /** Folder of `models--ORG--NAME` folders, shared with Python's huggingface_hub. */
@@ -57,7 +58,7 @@ export function requireToken({ token, tokenFrom = "HF_TOKEN" }: HubSettings): vo
     });
 }
 
-/** Of a small regular file, and "" for anything else: a pipe would be waited for without end. */
+/** The text of a small regular file, and "" for anything else: a pipe would be waited for without end. */
 export async function smallText(path: string): Promise<string> {
   return readText(path, sizeLimits.line).catch(() => "");
 }

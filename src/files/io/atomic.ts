@@ -18,6 +18,7 @@ import { openForWriting, requireOutputFile } from "./open.js";
 
 export type { Overwrite } from "./model-folder.js";
 
+/** Whether a staged folder may replace one that is there. */
 export interface StageOptions {
   readonly overwrite?: Overwrite | undefined;
 }

@@ -9,6 +9,7 @@ import { withFsErrors } from "./fs-errors.js";
 import { sizeLimits, openForAppending, tooLarge } from "./open.js";
 import { openRanges } from "./ranges.js";
 
+/** Appends records to a log, one JSON object a line. */
 export interface JsonlWriter {
   /** Adds one line. Calls are written in the order they are made. */
   append(value: unknown): Promise<void>;

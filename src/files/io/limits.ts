@@ -6,6 +6,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { UpcycleError, stopError } from "../../base/errors.js";
 import { bytes } from "../../base/format.js";
 
+/** What the system lets this process use: open files and addresses. */
 export interface Limits {
   /** Files, sockets and pipes that may be open at once; infinite where nobody says. */
   readonly openFiles: number;
@@ -24,6 +25,7 @@ export function limitsOf(text: string): Limits {
 
 let known: Limits | undefined;
 
+/** The limits of this process, looked up once. */
 export function limits(): Limits {
   return (known ??= limitsOf(readProc("limits")));
 }
@@ -61,6 +63,7 @@ function filesLeft(): number {
  */
 const fewFiles = 512;
 
+/** Whether so few files may be open that loading modules has to save on them. */
 export function hasFewFiles({ openFiles }: Limits = limits()): boolean {
   return openFiles < fewFiles;
 }

@@ -5,6 +5,7 @@ import { inputError } from "../../base/errors.js";
 import { withFsErrors } from "./fs-errors.js";
 import { openRegular } from "./open.js";
 
+/** Name of the lock in a folder that a command works in. */
 export const lockName = ".lock";
 
 /**

@@ -20,6 +20,7 @@ export interface RunMemory {
   moved(run: Uint8Array, offset: number): Uint8Array;
 }
 
+/** Memory for one run of bytes, aligned so that it can be written past the page cache. */
 export function runMemory(bytes: number): RunMemory {
   const memory = new Uint8Array(pageMemory(bytes + page));
   const at = (offset: number, count: number): Uint8Array => memory.subarray(offset % page, (offset % page) + count);
@@ -34,6 +35,7 @@ export function runMemory(bytes: number): RunMemory {
   };
 }
 
+/** A file that is written at any offset, in any order. */
 export interface OffsetFile {
   /** Writes bytes that `runMemory` placed for this offset, or any others, which then go through the page cache. */
   write(bytes: Uint8Array, offset: number): Promise<void>;

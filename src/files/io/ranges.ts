@@ -4,6 +4,7 @@ import { isNestedTooDeeply, nestedTooDeeply } from "../formats/duplicate-key.js"
 import { withFsErrors } from "./fs-errors.js";
 import { sizeLimits, openRegular, readWhole, utf8Text } from "./open.js";
 
+/** An open file, of which any range of bytes can be read. */
 export interface RangeFile {
   readonly path: string;
   /** Bytes in the file when it was opened. */

@@ -10,8 +10,10 @@ import { inputError, stopError } from "../../base/errors.js";
 
 /** Bytes per element of the dtypes that can hold weights. */
 export const floatBytes = { F64: 8, F32: 4, F16: 2, BF16: 2 } as const;
+/** A floating-point dtype that weights are read and computed in. */
 export type FloatDtype = keyof typeof floatBytes;
 
+/** Whether a stored dtype is one of `FloatDtype`. */
 export function isFloatDtype(dtype: string): dtype is FloatDtype {
   return Object.hasOwn(floatBytes, dtype);
 }

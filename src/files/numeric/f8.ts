@@ -6,8 +6,10 @@
 
 /** Stored dtypes of 8-bit weights: 4 exponent bits without infinities, or 5 with. */
 export const f8Dtypes = ["F8_E4M3", "F8_E5M2"] as const;
+/** An 8-bit floating-point dtype. */
 export type F8Dtype = (typeof f8Dtypes)[number];
 
+/** Whether a stored dtype is one of `F8Dtype`. */
 export function isF8Dtype(dtype: string): dtype is F8Dtype {
   return (f8Dtypes as readonly string[]).includes(dtype);
 }

@@ -3,6 +3,7 @@ import { stopError } from "../../base/errors.js";
 import { bytes as bytesInWords } from "../../base/format.js";
 import { kernelsBase64 } from "./kernels-wasm.js";
 
+/** The numeric kernels, in WebAssembly. */
 export interface Kernels {
   /** dst[i] += src[i] */
   add(dst: number, src: number, count: number): void;

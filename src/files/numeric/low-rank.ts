@@ -1,6 +1,7 @@
 /** Low-rank changes of a matrix, W + scale B A, for any rectangle of it. */
 import { kernelMemory } from "./kernels.js";
 
+/** The change scale B A of a matrix, in float32. */
 export interface LowRank {
   readonly rank: number;
   /** On B A. */

@@ -16,6 +16,7 @@ export type { CorpusDocument } from "./document.js";
 /** Texts that come with an npm package, so that a first run needs no download. */
 type BuiltinCorpus = "sotu" | "moby-dick";
 
+/** Where documents are read from. */
 export type CorpusSource =
   | { readonly builtin: BuiltinCorpus }
   /**
@@ -39,6 +40,7 @@ const builtins: Readonly<Record<BuiltinCorpus, Builtin>> = {
   },
 };
 
+/** Names of the texts that need no download. */
 export const builtinCorpora = Object.keys(builtins) as readonly BuiltinCorpus[];
 
 const extensions = [".txt", ".jsonl", ".jsonl.gz", ".parquet"] as const;

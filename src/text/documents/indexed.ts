@@ -28,6 +28,7 @@ const dtypes: Readonly<Record<number, Stored | string>> = {
   8: { name: "uint16", bytes: 2, view: (buffer) => new Uint16Array(buffer) },
 };
 
+/** A whole data set that Megatron-LM prepared. */
 export interface IndexedTokens {
   /** All ids in file order; 16-bit files stay 16-bit in memory. */
   readonly tokens: Int32Array | Uint16Array;

@@ -1,6 +1,7 @@
 /** What the process of a tokenizer is asked and what it answers; plain data that Node's structured clone carries. */
 import type { Failure } from "../../base/errors.js";
 
+/** What a tokenizer's process can be asked, with arguments and answers. */
 export interface Methods {
   /** Reads a `tokenizer.json`; `largestId` is -1 for an empty vocabulary. */
   load(file: string): { readonly largestId: number };
@@ -10,6 +11,7 @@ export interface Methods {
   tokenToId(token: string): number | null;
 }
 
+/** Name of something that a tokenizer's process can be asked. */
 export type Method = keyof Methods;
 
 /** What a call may take; more is taken for something that never ends. */
@@ -22,6 +24,7 @@ export interface CallBudget {
   readonly memoryMB: number;
 }
 
+/** A call to a tokenizer's process. */
 export interface TokenizerRequest {
   readonly id: number;
   readonly method: Method;
@@ -38,6 +41,7 @@ export type Refusal =
   /** What the library threw. */
   | { readonly kind: "library"; readonly message: string };
 
+/** The answer to a call, with its number: a result or a refusal. */
 export interface TokenizerReply {
   readonly id: number;
   readonly result?: unknown;
@@ -47,6 +51,7 @@ export interface TokenizerReply {
 /** What the guard shares with its process: budgets in force, 0 where there is none. */
 export const guarded = { processorMs: 0, memoryMB: 1 } as const;
 
+/** What the guard thread of a tokenizer's process is started with. */
 export interface GuardData {
   /** Indexed by `guarded`. */
   readonly limits: Int32Array<SharedArrayBuffer>;

@@ -40,11 +40,11 @@ const budget = ({ patience, memory }: Leeway, moreMs: number, moreBytes: number)
   memoryMB: Math.floor(Math.min(mostMemory(), memory + moreBytes) / 1e6),
 });
 
-/** Of opening a file of so many bytes. */
+/** The budget of opening a file of so many bytes. */
 export const loadBudget = (leeway: Leeway, bytes: number): CallBudget => budget(leeway, bytes / 100, 100 * bytes);
 
-/** Of encoding so many UTF-16 units. */
+/** The budget of encoding so many UTF-16 units. */
 export const encodeBudget = (leeway: Leeway, units: number): CallBudget => budget(leeway, units / 10, 600 * units);
 
-/** Of decoding so many tokens, or of looking one up. */
+/** The budget of decoding so many tokens, or of looking one up. */
 export const decodeBudget = (leeway: Leeway, tokens: number): CallBudget => budget(leeway, tokens, 1000 * tokens);

@@ -12,6 +12,7 @@ import { decodeBudget, encodeBudget, LARGEST_FILE, loadBudget, MEMORY, PATIENCE,
 import { startTokenizer, type Doing, type TokenizerProcess } from "./process.js";
 import { LARGEST_ID, readSpecialIds, type SpecialIds } from "./special.js";
 
+/** How text becomes ids. */
 export interface EncodeSettings {
   /**
    * Let the tokenizer add what its own template asks for, such as a BOS token in front. Off when left out: packed
@@ -43,6 +44,7 @@ export interface TextTokenizer extends SpecialIds {
   close(): Promise<void>;
 }
 
+/** How a tokenizer is opened. */
 export interface OpenSettings {
   /** In place of the ids found beside the file. */
   readonly special?: Partial<SpecialIds>;

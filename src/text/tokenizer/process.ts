@@ -13,6 +13,7 @@ import {
   type TokenizerRequest,
 } from "./calls.js";
 
+/** What a call does, in the words of its errors. */
 export interface Doing {
   /** In words that fit before "failed": `encoding a text of 41 characters`. */
   readonly what: string;
@@ -21,6 +22,7 @@ export interface Doing {
   readonly refused: string;
 }
 
+/** A running process that holds one tokenizer. */
 export interface TokenizerProcess {
   /**
    * Throws inputError where the library refuses, gives up or takes more than the budget, stopError for a process that

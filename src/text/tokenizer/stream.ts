@@ -1,6 +1,7 @@
 /** Text from tokens as they come. */
 import type { TextTokenizer } from "./load.js";
 
+/** Turns ids that come one by one into text, never cutting a character. */
 export interface TextStream {
   /** The text that this token completes; empty while a character is still missing bytes. */
   push(id: number): Promise<string>;

@@ -17,6 +17,7 @@ import { byteLevelAlphabet } from "tokenizers";
 import { inputError, interruptedError, stopError } from "../../base/errors.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
 
+/** The token that ends documents in tokenizers that are learnt here. */
 export const END_OF_TEXT = "<|endoftext|>";
 
 interface BpeSettings {

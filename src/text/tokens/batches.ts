@@ -19,6 +19,7 @@ export type TokenRow = Int32Array | Uint16Array;
 /** A target that carries no loss. */
 export const IGNORED_TARGET = -1;
 
+/** Inputs of one micro-batch, and the tokens that follow them. */
 export interface Batch {
   /** [B, S] token ids. */
   readonly inputs: Int32Array;
@@ -26,6 +27,7 @@ export interface Batch {
   readonly targets: Int32Array;
 }
 
+/** Shape and order of training batches. */
 export interface BatchSettings {
   /** B, sequences in one (micro-)batch. */
   readonly batch: number;
@@ -98,6 +100,7 @@ export function openBatches(tokens: TokenRow, settings: BatchSettings): BatchRea
   };
 }
 
+/** Shape and number of evaluation batches. */
 export interface EvalSettings {
   readonly batch: number;
   readonly sequence: number;

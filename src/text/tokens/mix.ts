@@ -14,6 +14,7 @@ import {
   type TokenRow,
 } from "./batches.js";
 
+/** One part of a data mix: its tokens and its weight. */
 export interface MixPart {
   /** Also names the random stream of its order. */
   readonly name: string;

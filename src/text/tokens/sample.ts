@@ -1,12 +1,13 @@
 /** Choosing the next token from logits: a pure function of (logits, settings, one uniform number). */
 import { inputError, stopError } from "../../base/errors.js";
 
+/** How a token is drawn from logits. */
 export interface SampleSettings {
   /** 0 takes the most likely token; 1 samples the model's own distribution. */
   readonly temperature: number;
   /** Keep only this many most likely tokens. */
   readonly topK?: number | undefined;
-  /** Of those, keep the fewest most likely tokens whose probabilities sum to at least this, in (0, 1]. */
+  /** Keep of those the fewest most likely tokens whose probabilities sum to at least this, in (0, 1]. */
   readonly topP?: number | undefined;
 }
 

@@ -12,6 +12,7 @@ interface SplitSettings {
   readonly heldOut: number;
 }
 
+/** Documents that are trained on and documents that are held out. */
 export interface DocumentSplit<D> {
   /** In the order given. */
   readonly train: readonly D[];
