@@ -150,9 +150,35 @@ function breaches(file: string): string[] {
   ];
 }
 
+/** Files that import each other in a circle, as one of its paths; types count too, since a reader follows them alike. */
+function circles(): string[] {
+  const imports = new Map(
+    files.map((file) => [
+      file,
+      importsOf(codeOf(file))
+        .filter((name) => name.startsWith("."))
+        .map((name) => posix.join(dirname(file), name).replace(/\.js$/, ".ts")),
+    ]),
+  );
+  const found: string[] = [];
+  const done = new Set<string>();
+  const visit = (file: string, path: readonly string[]): void => {
+    if (path.includes(file)) found.push([...path.slice(path.indexOf(file)), file].join(" -> "));
+    if (path.includes(file) || done.has(file)) return;
+    for (const next of imports.get(file) ?? []) visit(next, [...path, file]);
+    done.add(file);
+  };
+  for (const file of files) visit(file, []);
+  return found;
+}
+
 describe("architecture", () => {
   test.each(files)("src/%s imports only what lies below its room", (file) => {
     expect(breaches(file)).toEqual([]);
+  });
+
+  test("no files import each other in a circle", () => {
+    expect(circles()).toEqual([]);
   });
 
   test("only the listed files outside model/decoder and model/tensors name a family", () => {
