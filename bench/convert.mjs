@@ -20,7 +20,8 @@ import { sourceSpec, writeAdapter, writeSource } from "./convert-source.mjs";
 
 const help = `node bench/convert.mjs [options]
   --rounds N     of each measurement, in turns (default 5)
-  --folder DIR   on the disk to measure (default: the system's temporary folder); takes 12 GB, with --memory 25 GB, removed at the end
+  --folder DIR   on the disk to measure (default: the system's temporary folder);
+                 takes 12 GB, with --memory 25 GB, removed at the end
   --threads LIST of the conversion (default 1,2)
   --only REGEXP  cases whose names it fits, such as "E8G1T2( with LoRA)?,"; without raw writing there is no ratio to it
   --memory       also: peak memory for more experts, small shards, and a model with an embedding of 4 GB (one run each)

@@ -104,6 +104,13 @@ if (flags.out !== undefined) {
   mkdirSync(dirname(out), { recursive: true });
   writeFileSync(
     out,
-    `${JSON.stringify({ studies, level, noise, loss, draws, seconds, statuses, truth: wanted, profile: summary(profile), bootstrap: draws === 0 ? null : summary(bootstrap) }, null, 1)}\n`,
+    `${JSON.stringify(
+      {
+        ...{ studies, level, noise, loss, draws, seconds, statuses, truth: wanted, profile: summary(profile) },
+        bootstrap: draws === 0 ? null : summary(bootstrap),
+      },
+      null,
+      1,
+    )}\n`,
   );
 }

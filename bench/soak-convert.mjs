@@ -44,7 +44,9 @@ const options = {
 };
 const script = `
   import { writeSync } from "node:fs";
-  import { convertCheckpoint } from ${JSON.stringify(new URL("../dist/surgery/convert/convert.js", import.meta.url).href)};
+  import { convertCheckpoint } from ${JSON.stringify(
+    new URL("../dist/surgery/convert/convert.js", import.meta.url).href,
+  )};
   const [, out, threads] = process.argv.slice(1);
   try {
     const options = { ...${JSON.stringify(options)}, out, threads: Number(threads) };

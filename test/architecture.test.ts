@@ -150,7 +150,7 @@ function breaches(file: string): string[] {
   ];
 }
 
-/** Files that import each other in a circle, as one of its paths; types count too, since a reader follows them alike. */
+/** Files that import each other in a circle, as one of its paths; types count too: a reader follows them alike. */
 function circles(): string[] {
   const imports = new Map(
     files.map((file) => [

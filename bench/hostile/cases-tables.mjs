@@ -121,6 +121,7 @@ const tables = {
   "a line of 50 MB": `N,D,loss\n${"1".repeat(5e7)},1,2\n`,
   "a cell of 50 MB in quotes": `N,D,loss\n"${"x".repeat(5e7)}",1,2\n`,
   "a million columns": `${Array.from({ length: 1e6 }, (_, i) => `c${i}`).join(",")}\n`,
+  // eslint-disable-next-line max-len
   "100,000 columns and a row": `N,D,loss,${Array.from({ length: 1e5 }, (_, i) => `c${i}`).join(",")}\n1,2,3${",1".repeat(1e5)}\n`,
   "a column twice": `N,N,loss\n${rows}`,
   "losses below zero": `N,D,loss\n1e8,1e9,-3\n${rows}`,

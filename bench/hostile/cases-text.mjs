@@ -91,6 +91,7 @@ const places = {
   "a run's name": (b, text) => (
     b.file(
       "t.csv",
+      // eslint-disable-next-line max-len
       `N,D,loss,run\n${Array.from({ length: 8 }, (_, i) => `${(i + 1) * 1e8},${(9 - i) * 1e9},${3 - i / 10},"${text}"`).join("\n")}\n`,
     ),
     ["fit", "t.csv", "--law", "kaplan", "--cluster", "run", "--bootstrap", "5"]

@@ -137,7 +137,7 @@ function failureProblems({ code, stderr, signal }) {
   return strangeLines(lines, said[0]);
 }
 
-/** Several problems of one file are a line each below the one that counts them, from the file's beginning to its end. */
+/** Several problems of one file are a line each below the one that counts them, in the file's order. */
 function listProblems(count, listed) {
   const shown = Math.min(count, MOST_PROBLEMS);
   const wanted = shown + (count > shown ? 1 : 0);

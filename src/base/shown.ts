@@ -58,7 +58,8 @@ export function visibleLine(text: string, most = mostShown): string {
 export function jsonText(value: unknown): string {
   if (value === undefined) return "missing";
   try {
-    return JSON.stringify(value) ?? String(value);
+    // Functions and symbols have no JSON.
+    return (JSON.stringify(value)) ?? typeof value;
   } catch {
     return Array.isArray(value) ? "a deeply nested list" : "a deeply nested object";
   }

@@ -114,7 +114,8 @@ function ropeWords({ theta, scaling }: Rope): string {
   if (scaling.kind === "none") return String(theta);
   return (
     `${theta} with ${scaling.kind} ` +
-    `scaling${"factor" in scaling ? ` by ${scaling.factor}` : ` beyond ${grouped(scaling.originalMaxPositions)} positions`}`
+    "scaling" +
+    ("factor" in scaling ? ` by ${scaling.factor}` : ` beyond ${grouped(scaling.originalMaxPositions)} positions`)
   );
 }
 

@@ -100,8 +100,9 @@ async function execute(denseName: string, moeName: string, flags: VerifyFlags): 
  */
 async function requireOrder(dense: ModelSource, moe: ModelSource): Promise<void> {
   const isMixture = async (source: ModelSource): Promise<boolean> => {
-    const { spec, close } = await openCheckpoint(source);
-    await close();
+    const checkpoint = await openCheckpoint(source);
+    await checkpoint.close();
+    const { spec } = checkpoint;
     return isMoe(spec);
   };
   if (!(await isMixture(dense)) || (await isMixture(moe))) return;
@@ -177,8 +178,9 @@ async function modelLines(
   columns: number,
 ): Promise<readonly string[]> {
   const row = async (source: ModelSource, loss: number): Promise<string[]> => {
-    const { spec, close } = await openCheckpoint(source);
-    await close();
+    const checkpoint = await openCheckpoint(source);
+    await checkpoint.close();
+    const { spec } = checkpoint;
     const { total, active } = countParams(spec);
     return [isMoe(spec) ? "MoE" : "dense", spec.family, compact(total), compact(active), loss.toFixed(5)];
   };

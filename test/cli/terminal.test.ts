@@ -58,6 +58,7 @@ describe("a terminal", () => {
       ]);
 
       expect(log.join("").replaceAll(clear, "").replaceAll("\n", "")).not.toMatch(
+        // eslint-disable-next-line no-control-regex
         /[\u0000-\u001f\u007f-\u009f\u202e\u200b\u2028]/,
       );
     }

@@ -1,4 +1,3 @@
-/* eslint-disable max-len -- printed lines stand here as they come */
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";

@@ -32,13 +32,13 @@ interface HeadParts {
 
 function headParts(ctx: Lowering, inputs: readonly ValueId[], softcap: number | null): HeadParts {
   const [x, head, targets] = inputs as [ValueId, ValueId, ValueId];
-  const [loss, dx, dhead] = ctx.remember(`head ${x} ${head} ${targets} ${softcap}`, () => {
+  const [loss, dx, dhead] = ctx.remember<[string, string, string]>(`head ${x} ${head} ${targets} ${softcap}`, () => {
     const differentiated = ctx.graph.nodes.some(
       ({ prim, in: [a, b, c] }) => prim === "headCrossEntropyGrad" && a === x && b === head && c === targets,
     );
     const parts = computeHead(ctx, [x, head, targets], softcap, differentiated);
     return [parts.loss, parts.dx, parts.dhead];
-  }) as [string, string, string];
+  });
   return { loss, dx, dhead };
 }
 

@@ -81,7 +81,7 @@ function scaled(ctx: Lowering, x: string, by: number): string {
 function sparsemixer(ctx: Lowering, logits: ValueId, experts: ValueId, jitter: number): readonly [string, string] {
   const e = ctx.emitter;
   const [tokens] = ctx.shape(logits) as [number];
-  const [first, second] = ctx.remember(`sparsemixer ${logits} ${experts} ${jitter}`, () => {
+  const [first, second] = ctx.remember<[string, string]>(`sparsemixer ${logits} ${experts} ${jitter}`, () => {
     const x = ctx.get(logits);
     const size = e.op("Abs", [x]);
     const lowest = e.floats([LOWEST]);
@@ -95,7 +95,7 @@ function sparsemixer(ctx: Lowering, logits: ValueId, experts: ValueId, jitter: n
     const [taken] = e.emit("Split", [ctx.get(experts), e.ints([1, 1])], { axis: 1 }, 2) as [string, string];
     const rest = e.op("ScatterElements", [x, taken, e.op("Expand", [lowest, e.ints([tokens, 1])])], { axis: -1 });
     return [over(x, max1), over(rest, max2)];
-  }) as [string, string];
+  });
   return [first, second];
 }
 

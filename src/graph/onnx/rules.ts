@@ -1,7 +1,7 @@
 /**
  * Lowering of every primitive to ONNX operators: the table, and the rules of elementwise primitives, norms, products
- * and gated units. `swiglu` and its gradient `swigluGrad` (with respect to gate and up, as it runs on CPUs) stand at the
- * end of the table; `activationGrad` is the gradient of other activations. Attention, its cache, the output head,
+ * and gated units. `swiglu` and its gradient `swigluGrad` (with respect to gate and up, as it runs on CPUs) stand at
+ * the end of the table; `activationGrad` is the gradient of other activations. Attention, its cache, the output head,
  * experts and routing have files of their own, `rules-*.ts`.
  */
 import { at } from "../../base/at.js";

@@ -1,4 +1,3 @@
-/* eslint-disable max-len -- printed lines stand here as they come */
 import { describe, expect, it } from "vitest";
 import { randomStream } from "../../../src/base/random.js";
 import type { RoutingConfig } from "../../../src/base/schemas/index.js";

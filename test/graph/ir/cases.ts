@@ -392,7 +392,7 @@ export const cases: { readonly [P in Prim]: Make } = {
     const tokens = c.size();
     const logits = c.logits(tokens, experts);
     const [, chosen] = c.b.apply("routeTopK", [logits, ...(rule.corrected ? [c.table(experts)] : [])], { k, rule });
-    return [c.b.op("routeTopKGrad", [logits, chosen!, c.normal(tokens, k)], { rule })];
+    return [c.b.op("routeTopKGrad", [logits, chosen, c.normal(tokens, k)], { rule })];
   },
   routeWeights: (c) => {
     const { k, rule, experts } = routeCase(c);

@@ -1,4 +1,3 @@
-/* eslint-disable max-len -- printed lines stand here as they come */
 import { describe, expect, it } from "vitest";
 import { backward } from "../../../src/graph/grad/backward.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";

@@ -18,11 +18,11 @@ function countFlops(graph: Graph): number {
   for (const node of graph.nodes) {
     switch (node.prim) {
       case "matmul":
-        total += 2 * elements(shape(node.out[0]!)) * shape(node.in[0]!)[node.attrs.transA ? 0 : 1]!;
+        total += 2 * elements(shape(node.out[0])) * shape(node.in[0])[node.attrs.transA ? 0 : 1]!;
         break;
       case "groupedMatmul":
         // [topK * N, A] rows times [A, B], whichever expert a row belongs to.
-        total += 2 * elements(shape(node.out[0]!)) * shape(node.in[0]!)[1]!;
+        total += 2 * elements(shape(node.out[0])) * shape(node.in[0])[1]!;
         break;
       case "attention": {
         const { batch, sequence, heads, headDim, valueDim } = node.attrs;
@@ -30,7 +30,7 @@ function countFlops(graph: Graph): number {
         break;
       }
       case "headCrossEntropy":
-        total += 2 * elements(shape(node.in[0]!)) * shape(node.in[1]!)[0]!;
+        total += 2 * elements(shape(node.in[0])) * shape(node.in[1])[0]!;
         break;
       default:
         break;

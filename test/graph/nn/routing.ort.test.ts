@@ -84,8 +84,8 @@ describe("a layer of experts, token by token", () => {
   ): { x: number[][]; y: number[][]; param: (name: string) => Float64Array; jitter: Float64Array | null } {
     const decoder = buildDecoder(spec, { batch, sequence }, routing);
     const { nodes } = decoder.builder;
-    const dispatched = nodes.find(({ prim }) => prim === "dispatch")!.in[0]!;
-    const combined = nodes.find(({ prim }) => prim === "combine")!.out[0]!;
+    const dispatched = nodes.find(({ prim }) => prim === "dispatch")!.in[0];
+    const combined = nodes.find(({ prim }) => prim === "combine")!.out[0];
     const graph = prune(decoder.builder.finish([dispatched, combined]));
     verify(graph);
     const feeds = feedsOf(graph, spec.vocab);

@@ -27,20 +27,20 @@ function countedFlops({ nodes, values }: Graph): number {
   const of = (node: Node): number => {
     switch (node.prim) {
       case "matmul":
-        return 2 * elements(size(node.out[0]!)) * size(node.in[0]!)[node.attrs.transA ? 0 : 1]!;
+        return 2 * elements(size(node.out[0])) * size(node.in[0])[node.attrs.transA ? 0 : 1]!;
       case "groupedMatmul":
-        return 2 * elements(size(node.out[0]!)) * size(node.in[0]!)[1]!;
+        return 2 * elements(size(node.out[0])) * size(node.in[0])[1]!;
       case "groupedMatmulGradW":
         // Rows are dealt out to the experts: together they are multiplied once.
-        return 2 * elements(size(node.in[0]!)) * size(node.in[1]!)[1]!;
+        return 2 * elements(size(node.in[0])) * size(node.in[1])[1]!;
       case "attention":
-        return 2 * node.attrs.sequence * (elements(size(node.in[0]!)) + elements(size(node.out[0]!)));
+        return 2 * node.attrs.sequence * (elements(size(node.in[0])) + elements(size(node.out[0])));
       case "attentionGrad":
-        return 4 * node.attrs.sequence * (elements(size(node.in[0]!)) + elements(size(node.in.at(-1)!)));
+        return 4 * node.attrs.sequence * (elements(size(node.in[0])) + elements(size(node.in.at(-1)!)));
       case "headCrossEntropy":
-        return 2 * elements(size(node.in[0]!)) * size(node.in[1]!)[0]!;
+        return 2 * elements(size(node.in[0])) * size(node.in[1])[0]!;
       case "headCrossEntropyGrad":
-        return 4 * elements(size(node.in[0]!)) * size(node.in[1]!)[0]!;
+        return 4 * elements(size(node.in[0])) * size(node.in[1])[0]!;
       default:
         return 0;
     }
@@ -123,7 +123,7 @@ function savedElements(spec: DecoderSpec, without: (node: Node) => boolean): num
     const read = new Set(graph.nodes.slice(firstGradient).flatMap((node) => node.in));
     // A reshaped value is the same memory.
     const root = new Map<number, number>(
-      graph.nodes.flatMap((node) => (node.prim === "reshape" ? [[node.out[0]!, node.in[0]!] as [number, number]] : [])),
+      graph.nodes.flatMap((node) => (node.prim === "reshape" ? [[node.out[0], node.in[0]] as [number, number]] : [])),
     );
     const rooted = (id: number): number => (root.has(id) ? rooted(root.get(id)!) : id);
     const kept = new Set([...read].filter((id) => made.has(id) && graph.values[id]!.dtype === "f32").map(rooted));

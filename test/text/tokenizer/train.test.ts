@@ -115,7 +115,7 @@ describe("trainByteLevelBpe", () => {
   });
 });
 
-test("a temporary folder that is not there is named, with what it is for", async () => {
+it("a temporary folder that is not there is named, with what it is for", async () => {
   vi.stubEnv("TMPDIR", "/nowhere");
   try {
     await expect(trainByteLevelBpe(["the whale"], { vocab: 300 })).rejects.toMatchObject({
