@@ -59,7 +59,7 @@ export function jsonText(value: unknown): string {
   if (value === undefined) return "missing";
   try {
     // Functions and symbols have no JSON.
-    return (JSON.stringify(value)) ?? typeof value;
+    return JSON.stringify(value) ?? typeof value;
   } catch {
     return Array.isArray(value) ? "a deeply nested list" : "a deeply nested object";
   }

@@ -234,7 +234,7 @@ function describeFound(value: unknown): string {
   if (value === null) return "nothing";
   if (Array.isArray(value)) return value.length === 0 ? "an empty list" : "a list";
   if (typeof value === "object") return "a block of keys";
-  const text = typeof value === "string" ? JSON.stringify(value) : String(value);
+  const text = typeof value === "number" ? String(value) : (JSON.stringify(value) ?? typeof value);
   const shown = text.length > 60 ? `${text.slice(0, 57)}..."` : text;
   return typeof value === "string" ? `text ${shown}` : shown;
 }
