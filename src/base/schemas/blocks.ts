@@ -150,4 +150,3 @@ export type TrainTextConfig = z.infer<typeof trainTextSchema>;
 export type MixPartConfig = z.infer<typeof mixPartSchema>;
 export type TokenizerConfig = z.infer<typeof tokenizerSchema>;
 export type ModelConfig = z.infer<typeof modelSchema>;
-export type EvaluationConfig = z.infer<typeof evaluationSchema>;

@@ -1,30 +1,20 @@
 /** Everything that other floors need of the YAML files. */
-export { builtinTexts } from "./blocks.js";
-export type {
-  EvaluationConfig,
-  MixPartConfig,
-  ModelConfig,
-  TextConfig,
-  TokenizerConfig,
-  TrainTextConfig,
-} from "./blocks.js";
+export type { MixPartConfig, ModelConfig, TextConfig, TokenizerConfig, TrainTextConfig } from "./blocks.js";
 export {
   scheduleProblem,
   type Budget,
   type BudgetedBlock,
   type GuardConfig,
-  type LearningRate,
-  type OptimizerConfig,
   type ParameterGroups,
   type RoutingConfig,
   type TrainingBlock,
 } from "./training.js";
 export { parseStudyConfig, studySchema, type StudyArm, type StudyConfig } from "./study.js";
 export { parseRecipeConfig, recipeConfigSchema, type RecipeConfig } from "./recipe.js";
-export { mergekitGates, mergekitSchema, modelWords, parseMergekitConfig, type MergekitConfig } from "./mergekit.js";
-export { adapterSchema, mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "./adapter.js";
+export { modelWords, parseMergekitConfig, type MergekitConfig } from "./mergekit.js";
+export { mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "./adapter.js";
 export { parseTrainConfig, trainSchema, type TrainConfig } from "./train.js";
-export { hardwareSchema, parseHardware, type GpuEntry, type HardwareTable } from "./hardware.js";
+export { hardwareSchema, parseHardware, type HardwareTable } from "./hardware.js";
 export { jsonSchema } from "./json-schema.js";
 export { issueText } from "./issue.js";
 export { nearest } from "./nearest.js";

@@ -311,7 +311,6 @@ export function scheduleProblem(
 }
 
 export type LearningRate = z.infer<typeof lrSchema>;
-export type OptimizerConfig = z.infer<typeof optimizerSchema>;
 /** A training whose length is known. */
 export type TrainingBlock = z.infer<typeof trainingSchema> & { readonly budget?: Budget | undefined };
 export type BudgetedBlock = z.infer<typeof budgetedTrainingSchema>;

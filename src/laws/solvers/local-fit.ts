@@ -18,7 +18,7 @@ export interface Problem {
 
 export interface LocalFit {
   readonly theta: Float64Array;
-  /** Unscaled sum of the loss, as `unscaledObjective`. */
+  /** The objective as reported: sum of w times Huber's loss, |r|, or r^2. */
   readonly objective: number;
   /**
    * Largest component of the gradient of the scaled objective (Huber: divided by delta) that a bound does not hold

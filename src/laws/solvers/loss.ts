@@ -16,21 +16,3 @@ export interface Loss {
 
 /** Hoffmann et al. 2022, appendix D.2. */
 export const defaultDelta = 1e-3;
-
-/** The objective as reported: sum of w times Huber's loss, |r|, or r^2. */
-export function unscaledObjective(loss: Loss, residuals: ArrayLike<number>, weights?: ArrayLike<number>): number {
-  let sum = 0;
-  for (let i = 0; i < residuals.length; i++) {
-    const size = Math.abs(residuals[i]!);
-    const value =
-      loss.name === "mse"
-        ? size * size
-        : loss.name === "lad"
-          ? size
-          : size <= loss.delta
-            ? (size * size) / 2
-            : loss.delta * (size - loss.delta / 2);
-    sum += weights === undefined ? value : weights[i]! * value;
-  }
-  return sum;
-}

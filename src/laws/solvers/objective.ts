@@ -114,7 +114,7 @@ export class Objective {
     return this.jacobian;
   }
 
-  /** The data's part of the last evaluated point, without the penalty, unscaled as `unscaledObjective`. */
+  /** The data's part of the last evaluated point, without the penalty: w times Huber's loss, |r|, or r^2. */
   dataSum(loss: LossName): number {
     const { residuals, weights, delta } = this;
     let sum = 0;

@@ -26,7 +26,7 @@ import { sourceName } from "./parents.js";
 import { toolVersion } from "./version.js";
 
 /** In a merged model's folder: how it was made. */
-export const mergeFile = "merge.json";
+const mergeFile = "merge.json";
 
 /** What to merge, and how; an `upcycle.json` in the source says how its experts were made. */
 interface MergeSourceOptions extends SourceOptions {
