@@ -233,11 +233,25 @@ export async function requireFree(target: string, final: string, overwrite: Over
 
 const replacing = "upcycle replaces the folder with number";
 
+/** What our mark says; null where there is none. */
+async function markText(target: string): Promise<string | null> {
+  if ((await entryAt(markName(target)))?.isFile() !== true) return null;
+  return readFile(markName(target), "utf8");
+}
+
 /** Which folder was to take the place of the old one, by our mark; null: no replacement is under way. */
 async function replacedFor(target: string): Promise<string | null> {
-  if ((await entryAt(markName(target)))?.isFile() !== true) return null;
-  const said = await readFile(markName(target), "utf8");
-  return said.startsWith(`${replacing} `) && said.endsWith("\n") ? said.slice(replacing.length + 1, -1) : null;
+  const said = await markText(target);
+  return said?.startsWith(`${replacing} `) === true && said.endsWith("\n")
+    ? said.slice(replacing.length + 1, -1)
+    : null;
+}
+
+/** Removes a mark that was cut off while it was written: nothing has been renamed yet then. */
+async function removeCutMark(target: string): Promise<void> {
+  const said = await markText(target);
+  if (said === null || said.endsWith("\n")) return;
+  if (`${replacing} `.startsWith(said) || new RegExp(`^${replacing} \\d*$`).test(said)) await unlink(markName(target));
 }
 
 /** A folder's own number, which renaming keeps. */
@@ -253,6 +267,7 @@ export async function restoreReplaced(final: string): Promise<void> {
 
 async function endReplacement(target: string): Promise<void> {
   const previous = previousName(target);
+  await removeCutMark(target);
   const wanted = await replacedFor(target);
   const old = await entryAt(previous);
   if ((await entryAt(target)) === null) {

@@ -342,6 +342,25 @@ it("the next start ends a replacement that was cut off after any of its steps", 
   }
 });
 
+it.each(["", "upcycle repl", "upcycle replaces the folder with number 12"])(
+  "a mark that was cut off after %j is removed by the next start",
+  async (said) => {
+    const dir = fresh();
+    const out = tree(join(dir, "out"), model);
+    writeFileSync(join(dir, ".out.replacing"), said);
+    await restoreReplaced(out);
+    expect(readdirSync(dir)).toEqual(["out"]);
+  },
+);
+
+it("a file of somebody else's by the name of the mark stays", async () => {
+  const dir = fresh();
+  const out = tree(join(dir, "out"), model);
+  writeFileSync(join(dir, ".out.replacing"), "my notes");
+  await restoreReplaced(out);
+  expect(readdirSync(dir).sort()).toEqual([".out.replacing", "out"]);
+});
+
 describe("a file that is written", () => {
   it("does not touch what has the name that it is written under first", async () => {
     const dir = fresh();
