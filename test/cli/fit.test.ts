@@ -228,7 +228,11 @@ describe("upcycle fit", () => {
       `${exact}: D2 goes from 0.900 to 37.0, expected raw counts; if it is in billions, write --columns ` +
         "D2=YOUR_COLUMN*1e9",
     ],
-    ["a bad start", ["fit", exact, "--law", "A*N^-a", "--start", "A=x"], '--start: "x" is not a number between -1.7e308 and 1.7e308'],
+    [
+      "a bad start",
+      ["fit", exact, "--law", "A*N^-a", "--start", "A=x"],
+      '--start: "x" is not a number between -1.7e308 and 1.7e308',
+    ],
     [
       "draws for nothing",
       ["fit", exact, "--law", "upcycling", ...columns, "--draws"],
