@@ -104,7 +104,7 @@ describe.skipIf(process.platform === "win32")("a training", () => {
   it("that nohup started lives through SIGHUP and still stops on SIGTERM", async () => {
     const file = writeTrainFile(dir, "nohup.yaml", { out: join(dir, "nohup"), ...long });
     const running = start(["train", file], undefined, { env: { _: "/usr/bin/nohup" } });
-    await running.saw("/100000  loss");
+    await running.saw("/100000  ETA");
     running.process.kill("SIGHUP");
     await sleep(100);
     running.process.kill("SIGTERM");
@@ -126,7 +126,7 @@ describe.skipIf(process.platform === "win32")("a training", () => {
     });
     let seen = "";
     await new Promise<void>((resolve) =>
-      terminal.stdout.on("data", (text: Buffer) => (seen += text.toString()).includes("/100000  loss") && resolve()),
+      terminal.stdout.on("data", (text: Buffer) => (seen += text.toString()).includes("/100000  ETA") && resolve()),
     );
     const training = Number(readFileSync(join(run, ".lock"), "utf8"));
     terminal.kill("SIGKILL");
