@@ -72,7 +72,7 @@ describe("what else can be known beforehand is said before anything is fetched",
     ],
     [
       ["export-onnx", "hf://org/model", "--out", join(root, "nowhere", "model.onnx")],
-      `${join(root, "nowhere", "model.onnx")}: cannot write file: no such file or folder`,
+      `${join(root, "nowhere", "model.onnx")}: cannot write file: its folder does not exist; make it first`,
     ],
     [
       [
