@@ -31,7 +31,7 @@ describe.skipIf(process.platform !== "linux")("results that cannot be written", 
     expect([code, stderr]).toEqual([
       1,
       "upcycle: standard output: cannot write results: the file would be larger than the system allows; raise " +
-        "the limit (ulimit -f), or use another file system\n",
+        "the limit of file sizes (ulimit -f), or use smaller shards (--shard-size)\n",
     ]);
     const whole = (await upcycle("inspect", llama, "--tensors")).stdout;
     expect(whole.length).toBeGreaterThan(1024);
