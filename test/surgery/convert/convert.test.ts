@@ -206,7 +206,7 @@ describe("conversion", () => {
     `);
     writeFileSync(join(out, "upcycle.json"), '{"version":2}');
     expect(await lineOf(readRecord(out))).toMatchInlineSnapshot(
-      `"ROOT/out13/upcycle.json: upcycle: Invalid input: expected string, received undefined; this version of ` +
+      `"ROOT/out13/upcycle.json: upcycle: this is missing, expected string; this version of ` +
         `upcycle reads records of versions 1 and 2; remove the file to go on without it"`,
     );
     expect(await readRecord(golden("llama"))).toBeNull();
