@@ -51,6 +51,7 @@ const aside = new RegExp(
     "multiplying",
     "comparing",
     "opening",
+    "upcycled ",
     "planning",
     "no network",
     "[^:]+: \\d+ steps",
