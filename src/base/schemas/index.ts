@@ -1,4 +1,4 @@
-/** Everything that other floors need of the YAML files. */
+/** Everything that other rooms need of the YAML files. */
 export type { MixPartConfig, ModelConfig, TextConfig, TokenizerConfig, TrainTextConfig } from "./blocks.js";
 export {
   scheduleProblem,
