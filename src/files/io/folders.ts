@@ -12,9 +12,18 @@ export async function makeFolders(path: string): Promise<void> {
   } catch (cause) {
     if (await isFolder(path)) return;
     const above = dirname(path);
-    if ((cause as NodeJS.ErrnoException).code !== "ENOENT" || above === path || (await isFolder(above))) throw cause;
+    if ((cause as NodeJS.ErrnoException).code !== "ENOENT" || above === path) throw cause;
     await makeFolders(above);
-    await makeFolders(path);
+    await makeFolderIn(path);
+  }
+}
+
+/** Makes a folder whose parent exists; another process may have made it meanwhile. */
+async function makeFolderIn(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (cause) {
+    if (!(await isFolder(path))) throw cause;
   }
 }
 

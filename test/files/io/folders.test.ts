@@ -15,8 +15,15 @@ describe("makeFolders", () => {
     await makeFolders(path);
     await makeFolders(`${path}/`);
     expect(existsSync(join(path, "file"))).toBe(true);
-    await Promise.all(Array.from({ length: 8 }, () => makeFolders(join(root, "at", "once", "by", "many"))));
     await makeFolders("/");
+  });
+
+  it("makes one folder when many ask for it at the same time", async () => {
+    for (let round = 0; round < 200; round++) {
+      const path = join(root, `${round}`, "made", "by", "many");
+      await Promise.all(Array.from({ length: 8 }, () => makeFolders(path)));
+      expect(statSync(path).isDirectory()).toBe(true);
+    }
   });
 
   it("goes through a link to a folder", async () => {
