@@ -15,11 +15,11 @@ import { namedSlots } from "../dist/model/tensors/names.js";
  * 8 layers, hidden 2048, FFN 5632, vocabulary 32000, 32 query heads on 8 key and value heads of 64. `changes` for other
  * sizes.
  */
-export function sourceSpec({ layers = 8, hidden = 2048, inner = 5632, vocab = 32000, heads = 32, kvHeads = 32 } = {}) {
+export function sourceSpec({ layers = 8, hidden = 2048, ffnDim = 5632, vocab = 32000, heads = 32, kvHeads = 32 } = {}) {
   const layer = {
     window: null,
     rope: plainRope(10000, hidden / heads),
-    ffn: { kind: "dense", inner, bias: false, activation: "silu", gated: true },
+    ffn: { kind: "dense", ffnDim, bias: false, activation: "silu", gated: true },
   };
   return {
     family: "llama",

@@ -212,7 +212,7 @@ try {
     const wide = join(folder, "wide");
     await writeSource(
       wide,
-      sourceSpec({ layers: 2, vocab: 256_000, hidden: 8192, inner: 4096, heads: 64, kvHeads: 8 }),
+      sourceSpec({ layers: 2, vocab: 256_000, hidden: 8192, ffnDim: 4096, heads: 64, kvHeads: 8 }),
     );
     memory["shards of 200 MB"] = await convert(source, ["--recipe", "E8G1T2", "--shard-size", "200MB"]);
     memory["16 experts"] = await convert(source, ["--recipe", "E16G1T2"]);

@@ -60,22 +60,22 @@ const results = {};
 const turn = (e, name) => e.op("Transpose", [name], { perm: [1, 0] });
 
 /** One product of a dense FFN, and how its two operands are stored: milliseconds and GFLOP/s. */
-async function products(inner) {
+async function products(ffnDim) {
   const times = await inTurns({
-    "x wT": form({ a: [TOKENS, HIDDEN], b: [inner, HIDDEN] }, (e) => ({
+    "x wT": form({ a: [TOKENS, HIDDEN], b: [ffnDim, HIDDEN] }, (e) => ({
       name: e.matmul("a", "b", { transB: true }),
-      shape: [TOKENS, inner],
+      shape: [TOKENS, ffnDim],
     })),
-    "dy w": form({ a: [TOKENS, inner], b: [inner, HIDDEN] }, (e) => ({
+    "dy w": form({ a: [TOKENS, ffnDim], b: [ffnDim, HIDDEN] }, (e) => ({
       name: e.matmul("a", "b"),
       shape: [TOKENS, HIDDEN],
     })),
-    "dyT x": form({ a: [TOKENS, inner], b: [TOKENS, HIDDEN] }, (e) => ({
+    "dyT x": form({ a: [TOKENS, ffnDim], b: [TOKENS, HIDDEN] }, (e) => ({
       name: e.matmul("a", "b", { transA: true }),
-      shape: [inner, HIDDEN],
+      shape: [ffnDim, HIDDEN],
     })),
   });
-  const flops = 2 * TOKENS * inner * HIDDEN;
+  const flops = 2 * TOKENS * ffnDim * HIDDEN;
   return Object.fromEntries(Object.entries(times).map(([name, ms]) => [name, { ms, gflops: flops / ms / 1e6 }]));
 }
 
@@ -83,11 +83,11 @@ async function products(inner) {
  * Gradients of gate and up from one input, over ever more rows: with transposed factors, and with the input transposed
  * beforehand and the results turned.
  */
-async function tall(inner) {
-  const shape = [inner, HIDDEN];
+async function tall(ffnDim) {
+  const shape = [ffnDim, HIDDEN];
   const out = {};
   for (const rows of [256, 512, 1024, 2048, 4096]) {
-    const inputs = { x: [rows, HIDDEN], dgate: [rows, inner], dup: [rows, inner] };
+    const inputs = { x: [rows, HIDDEN], dgate: [rows, ffnDim], dup: [rows, ffnDim] };
     const both = (e, product) => ({ name: e.op("Sub", [product("dgate"), product("dup")]), shape });
     out[`${rows} rows`] = await inTurns({
       "dyT x": form(inputs, (e) => both(e, (dy) => e.matmul(dy, "x", { transA: true }))),
@@ -104,23 +104,23 @@ async function tall(inner) {
  * Gate and up of all experts: two products each, or one of twice the width, whose result must be cut for the gated
  * unit.
  */
-async function joined(experts, rows, inner) {
+async function joined(experts, rows, ffnDim) {
   const operands = Array.from({ length: experts }, (_, i) => i % 8);
   const inputs = Object.fromEntries(
     Array.from({ length: Math.min(8, experts) }, (_, i) => [
       [`x${i}`, [rows, HIDDEN]],
-      [`g${i}`, [inner, HIDDEN]],
-      [`u${i}`, [inner, HIDDEN]],
-      [`gu${i}`, [2 * inner, HIDDEN]],
+      [`g${i}`, [ffnDim, HIDDEN]],
+      [`u${i}`, [ffnDim, HIDDEN]],
+      [`gu${i}`, [2 * ffnDim, HIDDEN]],
     ]).flat(),
   );
-  const of = (each, width = inner) =>
+  const of = (each, width = ffnDim) =>
     form(inputs, (e) => ({ name: operands.map((i) => each(e, i)).at(-1), shape: [rows, width] }));
   const linear = (e, i, w) => e.matmul(`x${i}`, `${w}${i}`, { transB: true });
   return inTurns({
     two: of((e, i) => (linear(e, i, "g"), linear(e, i, "u"))),
-    one: of((e, i) => linear(e, i, "gu"), 2 * inner),
-    "one, cut": of((e, i) => e.emit("Split", [linear(e, i, "gu"), e.ints([inner, inner])], { axis: 1 }, 2)[1]),
+    one: of((e, i) => linear(e, i, "gu"), 2 * ffnDim),
+    "one, cut": of((e, i) => e.emit("Split", [linear(e, i, "gu"), e.ints([ffnDim, ffnDim])], { axis: 1 }, 2)[1]),
   });
 }
 

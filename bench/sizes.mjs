@@ -18,11 +18,11 @@ const base = {
   auxLossCoef: 0,
 };
 const layers = (ffn) => Array.from({ length: 4 }, () => ({ window: null, rope: plainRope(10000, 64), ffn }));
-const moe = (experts, topK, inner) =>
+const moe = (experts, topK, ffnDim) =>
   layers({
     kind: "moe",
     activation: "silu",
-    inner,
+    ffnDim,
     experts,
     topK,
     router: softmaxRouter("topk-softmax"),
@@ -35,7 +35,7 @@ export const specs = {
   dense: {
     ...base,
     family: "llama",
-    layers: layers({ kind: "dense", inner: 704, bias: false, activation: "silu", gated: true }),
+    layers: layers({ kind: "dense", ffnDim: 704, bias: false, activation: "silu", gated: true }),
   },
   moe: { ...base, layers: moe(8, 2, 704) },
   fine: { ...base, layers: moe(64, 8, 88) },
@@ -44,7 +44,7 @@ export const specs = {
 /** Tokens of a step in every reference size and in each length of sequence below. */
 const TOKENS = shape.batch * shape.sequence;
 
-const dense = (hidden, count, inner, vocab) => ({
+const dense = (hidden, count, ffnDim, vocab) => ({
   ...base,
   family: "llama",
   vocab,
@@ -53,7 +53,7 @@ const dense = (hidden, count, inner, vocab) => ({
   layers: Array.from({ length: count }, () => ({
     window: null,
     rope: plainRope(10000, 64),
-    ffn: { kind: "dense", inner, bias: false, activation: "silu", gated: true },
+    ffn: { kind: "dense", ffnDim, bias: false, activation: "silu", gated: true },
   })),
 });
 
@@ -77,9 +77,9 @@ export const ladders = {
     [512, 8, 1408, 8192],
     [640, 12, 1728, 16384],
     [768, 14, 2048, 32768],
-  ].map(([hidden, count, inner, vocab]) => [
+  ].map(([hidden, count, ffnDim, vocab]) => [
     `hidden ${hidden}, ${count} layers, vocabulary ${vocab}`,
-    dense(hidden, count, inner, vocab),
+    dense(hidden, count, ffnDim, vocab),
     { ...shape, batch: 2 },
   ]),
 };

@@ -87,7 +87,7 @@ function attempt(out, threads, lines, delay) {
 const began = new Date();
 const counts = { kills: 0, conversions: 0, resumed: 0, killedWhileStarting: 0, killedAfterTheRename: 0 };
 try {
-  await writeSource(source, sourceSpec({ layers: 2, hidden: 256, inner: 704, vocab: 2048, heads: 4, kvHeads: 2 }));
+  await writeSource(source, sourceSpec({ layers: 2, hidden: 256, ffnDim: 704, vocab: 2048, heads: 4, kvHeads: 2 }));
   const reference = join(folder, "reference");
   await resultOf(convertCheckpoint({ ...options, out: reference }));
   const expected = hashes(reference);

@@ -40,7 +40,7 @@ async function train(dir) {
     layers: [0, 1].map(() => ({
       ...small,
       rope: { ...small.rope, rotary: 16 },
-      ffn: { ...small.ffn, inner: 32, experts: 4 },
+      ffn: { ...small.ffn, ffnDim: 32, experts: 4 },
     })),
   };
   const stream = randomStream(1, "soak");

@@ -36,7 +36,7 @@ function upcycle(...args) {
 
 const cases = {
   async "70b"(dir) {
-    const spec = sourceSpec({ layers: 1, hidden: 8192, inner: 28672, vocab: 4096, heads: 64, kvHeads: 8 });
+    const spec = sourceSpec({ layers: 1, hidden: 8192, ffnDim: 28672, vocab: 4096, heads: 64, kvHeads: 8 });
     await writeSource(join(dir, "parent"), spec);
     const made = upcycle(
       "convert",

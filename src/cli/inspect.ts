@@ -3,6 +3,7 @@ import { Command } from "commander";
 import { bytes, compact, flops, grouped, labelled, table } from "../base/format.js";
 import { inspectModel, type LayerGroup, type ModelFacts, type StoredFormat } from "../surgery/convert/inspect.js";
 import type { UpcycleRecord } from "../surgery/convert/record.js";
+import { decoderRecord, layerRecord } from "../model/decoder/record.js";
 import { routerOrder, type DecoderSpec, type Rope, type RouterSpec } from "../model/decoder/types.js";
 import { openContext, shownPath } from "./context.js";
 import { modelSource, orAdapted } from "./model-folder.js";
@@ -30,7 +31,7 @@ async function execute(name: string, flags: InspectFlags): Promise<void> {
   const { terminal, json } = openContext({ json: flags.json });
   const { tensors, ...facts } = await inspectModel(source);
   if (json) {
-    terminal.json(flags.tensors === true ? { ...facts, tensors } : facts);
+    terminal.json({ ...recorded(facts), ...(flags.tensors === true ? { tensors } : {}) });
     return;
   }
   const { columns } = terminal;
@@ -45,6 +46,12 @@ async function execute(name: string, flags: InspectFlags): Promise<void> {
   ]);
   terminal.out("");
   terminal.out(table([["tensor", "dtype", "shape", "size"], ...rows], ["left", "left", "left", "right"], columns));
+}
+
+/** The facts with the names that files use for parts of a decoder. */
+function recorded(facts: Omit<ModelFacts, "tensors">): Record<string, unknown> {
+  const layers = facts.layers.map((group) => ({ ...group, layer: layerRecord(group.layer) }));
+  return { ...facts, spec: decoderRecord(facts.spec), layers };
 }
 
 function describe(facts: Omit<ModelFacts, "tensors">): [string, string][] {
@@ -125,11 +132,11 @@ function layerNames({ first, last }: LayerGroup): string {
 
 function layer({ layer: { ffn, window } }: LayerGroup): string {
   const near = window === null ? "" : `, window of ${grouped(window)} tokens`;
-  if (ffn.kind === "dense") return `dense, FFN ${grouped(ffn.inner)}${near}`;
+  if (ffn.kind === "dense") return `dense, FFN ${grouped(ffn.ffnDim)}${near}`;
   const shared =
-    ffn.shared === null ? "" : `, ${ffn.shared.gated ? "gated " : ""}shared expert of ${grouped(ffn.shared.inner)}`;
+    ffn.shared === null ? "" : `, ${ffn.shared.gated ? "gated " : ""}shared expert of ${grouped(ffn.shared.ffnDim)}`;
   return (
-    `MoE, ${ffn.experts} experts of ${grouped(ffn.inner)}, top ${ffn.topK}, ${routerWords(ffn.router)} ` +
+    `MoE, ${ffn.experts} experts of ${grouped(ffn.ffnDim)}, top ${ffn.topK}, ${routerWords(ffn.router)} ` +
     `router${shared}${near}`
   );
 }

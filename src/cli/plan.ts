@@ -340,6 +340,6 @@ function shapeWords({ hidden, layers, attn, vocab, tiedHead }: DecoderSpec): str
   const ffn = layers[0]!.ffn;
   return (
     `hidden ${grouped(hidden)}, ${layers.length} layers, ${attn.heads} heads of ${attn.headDim} (${attn.kvHeads} ` +
-    `key-value), FFN ${grouped(ffn.inner)}, vocabulary ${grouped(vocab)} (${tiedHead ? "tied" : "own"} head)`
+    `key-value), FFN ${grouped(ffn.ffnDim)}, vocabulary ${grouped(vocab)} (${tiedHead ? "tied" : "own"} head)`
   );
 }

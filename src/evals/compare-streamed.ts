@@ -175,8 +175,8 @@ function floatsPerToken(parent: DecoderSpec, child: DecoderSpec): number {
     Math.max(
       ...spec.layers.map(({ ffn }) =>
         ffn.kind === "dense"
-          ? 3 * ffn.inner
-          : ffn.topK * (3 * ffn.inner + 2 * spec.hidden) + 3 * (ffn.shared?.inner ?? 0),
+          ? 3 * ffn.ffnDim
+          : ffn.topK * (3 * ffn.ffnDim + 2 * spec.hidden) + 3 * (ffn.shared?.ffnDim ?? 0),
       ),
     );
   // The child's FFN sees each token twice; a product's input and output exist here and in the engine's thread.

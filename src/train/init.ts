@@ -49,7 +49,7 @@ export function newModelSpec(model: ModelConfig, vocab: number, eos: number | nu
     layers: Array.from({ length: model.layers }, () => ({
       window: null,
       rope: plainRope(model.ropeTheta, headDim),
-      ffn: { kind: "dense", inner: model.inner, bias: false, activation: "silu", gated: true },
+      ffn: { kind: "dense", ffnDim: model.inner, bias: false, activation: "silu", gated: true },
     })),
     tokens: { bos: null, eos: eos === null ? [] : [eos], pad: null },
     initStd: model.initStd,

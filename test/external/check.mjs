@@ -257,7 +257,7 @@ const changes = {
     (spec) => ({
       ...spec,
       attn: { ...spec.attn, qkNorm: { span: "head", norm: spec.norm, afterRope: false }, qkvBias: true },
-      layers: moes(spec, { ...grouped, shared: { inner: 32, gated: false } }),
+      layers: moes(spec, { ...grouped, shared: { ffnDim: 32, gated: false } }),
     }),
   ],
   "solar_open with YaRN and biases": [
@@ -273,7 +273,7 @@ const changes = {
     (spec) => ({
       ...spec,
       attn: { ...spec.attn, qkvBias: true, outBias: true },
-      layers: moes(spec, { shared: { inner: 32, gated: false } }),
+      layers: moes(spec, { shared: { ffnDim: 32, gated: false } }),
     }),
   ],
   "hunyuan_v1_moe with biases and wide heads": [
@@ -309,7 +309,7 @@ const changes = {
       ...spec,
       layers: ffns(
         { layers: windows({ layers: ropes(spec, [{ theta: 50 }, { ...spec.layers[0].rope, theta: 20 }]) }, [null, 5]) },
-        { shared: { inner: 24, gated: false } },
+        { shared: { ffnDim: 24, gated: false } },
       ),
     }),
   ],
@@ -363,7 +363,7 @@ const moes = ({ layers }, change) =>
   layers.map((layer) => (layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, ...change } } : layer));
 const firstDense = ({ layers }) =>
   layers.map((layer, i) =>
-    i === 0 ? { ...layer, ffn: { kind: "dense", inner: 64, bias: false, activation: "silu", gated: true } } : layer,
+    i === 0 ? { ...layer, ffn: { kind: "dense", ffnDim: 64, bias: false, activation: "silu", gated: true } } : layer,
   );
 const linear = { scaling: { kind: "linear", factor: 4 } };
 /** Null: no rope on that layer. */

@@ -27,7 +27,7 @@ export const moeSpec: DecoderSpec = {
     ffn: {
       kind: "moe",
       activation: "silu",
-      inner: 24,
+      ffnDim: 24,
       experts: 4,
       topK: 2,
       router: softmaxRouter("topk-softmax"),
@@ -47,7 +47,7 @@ export const denseSpec: DecoderSpec = {
   layers: moeSpec.layers.map(() => ({
     window: null,
     rope: plainRope(10000, 8),
-    ffn: { kind: "dense", inner: 32, bias: false, activation: "silu", gated: true },
+    ffn: { kind: "dense", ffnDim: 32, bias: false, activation: "silu", gated: true },
   })),
 };
 

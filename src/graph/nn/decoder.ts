@@ -439,7 +439,7 @@ function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
   };
   const weightedRows = (y: ValueId): ValueId => b.op("scaleRows", [y, weights, order, inverse], {});
   // The weights commute with the down projection, a bias apart: they go where rows are narrower.
-  const early = ffn.inner < ctx.spec.hidden && !ffn.bias;
+  const early = ffn.ffnDim < ctx.spec.hidden && !ffn.bias;
   const out = early ? grouped(weightedRows(inner()), "down") : weightedRows(grouped(inner(), "down"));
   const routed = b.op("combine", [out, order, inverse], { k: ffn.topK });
   return ffn.shared === null ? routed : b.add(routed, sharedExpert(ctx, x, ffn, layer));

@@ -104,7 +104,7 @@ function* candidates(
         const dp = gpus / (tp * cp * pp);
         if (dp > sequences) continue;
         for (const etp of moe === null || tp === 1 ? [1] : [1, tp]) {
-          if (moe !== null && moe.inner % etp !== 0) continue;
+          if (moe !== null && moe.ffnDim % etp !== 0) continue;
           for (const ep of moe === null ? [1] : powers(Math.min(moe.experts, gpus / (pp * etp)))) {
             if (moe !== null && (moe.experts % ep !== 0 || (gpus / pp) % (etp * ep) !== 0)) continue;
             // All-to-all over many nodes is never the fastest where the experts fit on fewer.

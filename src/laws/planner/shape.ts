@@ -21,7 +21,7 @@ interface ShapeNumbers {
   readonly kvHeads: number;
   readonly headDim: number;
   /** FFN hidden size. */
-  readonly inner: number;
+  readonly ffnDim: number;
   readonly vocab: number;
   readonly tied: boolean;
   /** Gated FFN (SwiGLU); else up and down only. */
@@ -44,7 +44,7 @@ export const shapeDefaults = {
 export function shapeSpec(shape: ShapeNumbers): DecoderSpec {
   const norm = { ...rmsNorm(1e-5), kind: shape.norm, bias: shape.norm === "layer" };
   const activation: ActivationKind = shape.gated ? "silu" : "relu2";
-  const ffn: Ffn = { kind: "dense", inner: shape.inner, bias: false, activation, gated: shape.gated };
+  const ffn: Ffn = { kind: "dense", ffnDim: shape.ffnDim, bias: false, activation, gated: shape.gated };
   return {
     ...plainBlocks,
     family: shape.gated ? "llama" : "nemotron",
@@ -90,7 +90,7 @@ const shape = (
   layers: number,
   heads: number,
   kvHeads: number,
-  inner: number,
+  ffnDim: number,
   vocab: number,
   more: Partial<ShapeNumbers> = {},
 ): ShapeNumbers => ({
@@ -100,7 +100,7 @@ const shape = (
   heads,
   kvHeads,
   headDim: hidden / heads,
-  inner,
+  ffnDim,
   vocab,
   ...more,
 });
@@ -177,10 +177,10 @@ export function shapeOfSize(size: number): ShapeNumbers {
   const tied = size < 4e9;
   const candidate = (hidden: number): ShapeNumbers => {
     const heads = hidden / headDim;
-    const inner = 256 * Math.max(1, Math.round((hidden * 8) / 3 / 256));
-    const perLayer = 2.5 * hidden * hidden + 3 * hidden * inner;
+    const ffnDim = 256 * Math.max(1, Math.round((hidden * 8) / 3 / 256));
+    const perLayer = 2.5 * hidden * hidden + 3 * hidden * ffnDim;
     const layers = 2 * Math.max(1, Math.round((size - vocab * hidden * (tied ? 1 : 2)) / perLayer / 2));
-    return shape(hidden, layers, heads, heads / 4, inner, vocab, { tied, headDim });
+    return shape(hidden, layers, heads, heads / 4, ffnDim, vocab, { tied, headDim });
   };
   const ratioError = ({ hidden, layers }: ShapeNumbers): number => Math.abs(Math.log(hidden / layers / 100));
   const sizeError = (found: ShapeNumbers): number => Math.abs(countParams(shapeSpec(found)).total / size - 1);
@@ -203,10 +203,10 @@ export function mixtureOf(source: DecoderSpec, recipe: RecipeShape): DecoderSpec
     ...source,
     layers: source.layers.map((layer) => {
       if (layer.ffn.kind !== "dense") return layer;
-      const { inner, activation, gated, bias } = layer.ffn;
+      const { ffnDim, activation, gated, bias } = layer.ffn;
       const ffn: Ffn = {
         kind: "moe",
-        inner: inner / granularity,
+        ffnDim: ffnDim / granularity,
         activation,
         gated,
         bias,
@@ -253,7 +253,7 @@ export function parseShape(text: string, where: string): ShapeNumbers {
       throw inputError(`${name} is "${value}", expected true or false`, { where });
     return value === "true";
   };
-  const [hidden, layers, heads, inner, vocab] = [
+  const [hidden, layers, heads, ffnDim, vocab] = [
     count("hidden"),
     count("layers"),
     count("heads"),
@@ -272,7 +272,7 @@ export function parseShape(text: string, where: string): ShapeNumbers {
     heads,
     kvHeads,
     headDim,
-    inner,
+    ffnDim,
     vocab,
     tied: flag("tied", false),
     gated: flag("gated", true),

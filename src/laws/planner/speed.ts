@@ -40,12 +40,12 @@ export function stepSeconds(
 
   // Forward, one token, in FLOPs at peak; every GPU does its share of the step's tokens.
   const first = at(spec.layers, 0).ffn;
-  const width = first.kind === "dense" ? first.inner : spec.attn.heads * spec.attn.headDim;
+  const width = first.kind === "dense" ? first.ffnDim : spec.attn.heads * spec.attn.headDim;
   const plain = speed.matrices * productShare(tokens, spec.hidden, width / tp);
   const routed =
     moe === null
       ? 1
-      : speed.matrices * productShare((rows * moe.topK * ep * etp) / moe.experts, spec.hidden, moe.inner / etp);
+      : speed.matrices * productShare((rows * moe.topK * ep * etp) / moe.experts, spec.hidden, moe.ffnDim / etp);
   const head = flops.head / plain;
   const blocks =
     (flops.projections + flops.ffn + flops.shared + flops.router) / plain +

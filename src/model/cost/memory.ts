@@ -52,12 +52,12 @@ function attentionActivations({ heads, kvHeads, headDim, latent }: AttentionSpec
 }
 
 function ffnActivations(ffn: Ffn, row: number, recompute: Recompute, { tensor, expertTensor, imbalance }: Cut): number {
-  const matrices = (inner: number, gated: boolean): number =>
-    2 * inner * ((gated ? 2 : 1) + (recompute === "none" ? 1 : 0));
-  if (ffn.kind === "dense") return matrices(ffn.inner, ffn.gated) / tensor;
+  const matrices = (ffnDim: number, gated: boolean): number =>
+    2 * ffnDim * ((gated ? 2 : 1) + (recompute === "none" ? 1 : 0));
+  if (ffn.kind === "dense") return matrices(ffn.ffnDim, ffn.gated) / tensor;
   const copies = (ffn.topK * imbalance) / tensor;
-  const routed = copies * (2 * row * expertTensor + matrices(ffn.inner, ffn.gated));
-  const shared = ffn.shared === null ? 0 : matrices(ffn.shared.inner, ffn.gated) / tensor;
+  const routed = copies * (2 * row * expertTensor + matrices(ffn.ffnDim, ffn.gated));
+  const shared = ffn.shared === null ? 0 : matrices(ffn.shared.ffnDim, ffn.gated) / tensor;
   return (8 * ffn.experts) / tensor + routed + shared;
 }
 

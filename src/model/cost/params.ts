@@ -47,7 +47,7 @@ export function layerParams(spec: DecoderSpec, { ffn }: LayerSpec): LayerParams 
   const attention = attentionMatrices(spec.attn, spec.hidden) + attentionVectors(spec.attn, spec.hidden);
   const norms = normsPerLayer[spec.block] * normVectors(spec) * spec.hidden;
   const matrices = ffnMatrices(ffn, spec.hidden);
-  const biases = ffn.bias ? (ffn.gated ? 2 : 1) * ffn.inner + spec.hidden : 0;
+  const biases = ffn.bias ? (ffn.gated ? 2 : 1) * ffn.ffnDim + spec.hidden : 0;
   if (ffn.kind === "dense") return { attention, norms, ffn: matrices.ffn + biases, router: 0, experts: 0, shared: 0 };
   const routerVectors = (ffn.router.bias ? ffn.experts : 0) + (ffn.router.correctionBias ? ffn.experts : 0);
   const { router, expert, shared } = matrices;
@@ -60,9 +60,9 @@ export function ffnMatrices(
   hidden: number,
 ): { readonly ffn: number; readonly router: number; readonly expert: number; readonly shared: number } {
   const matrices = ffn.gated ? 3 : 2;
-  if (ffn.kind === "dense") return { ffn: matrices * hidden * ffn.inner, router: 0, expert: 0, shared: 0 };
-  const shared = ffn.shared === null ? 0 : matrices * hidden * ffn.shared.inner + (ffn.shared.gated ? hidden : 0);
-  return { ffn: 0, router: ffn.experts * hidden, expert: matrices * hidden * ffn.inner, shared };
+  if (ffn.kind === "dense") return { ffn: matrices * hidden * ffn.ffnDim, router: 0, expert: 0, shared: 0 };
+  const shared = ffn.shared === null ? 0 : matrices * hidden * ffn.shared.ffnDim + (ffn.shared.gated ? hidden : 0);
+  return { ffn: 0, router: ffn.experts * hidden, expert: matrices * hidden * ffn.ffnDim, shared };
 }
 
 /** Weights of the query, key, value and output projections, or of those to and from the latents. */

@@ -168,7 +168,7 @@ export type RouterOrder = "softmax-topk" | "topk-softmax";
 export interface DenseFfn {
   readonly kind: "dense";
   /** FFN hidden size. */
-  readonly inner: number;
+  readonly ffnDim: number;
   readonly bias: boolean;
   readonly activation: ActivationKind;
   /** Gated: down(act(gate x) * up x); else down(act(up x)). */
@@ -218,7 +218,7 @@ export interface ClampedGlu {
 export interface MoeFfn {
   readonly kind: "moe";
   /** Hidden size of one expert. */
-  readonly inner: number;
+  readonly ffnDim: number;
   readonly activation: ActivationKind;
   /** Experts and shared expert: down(act(gate x) * up x); else down(act(up x)). */
   readonly gated: boolean;
@@ -232,7 +232,7 @@ export interface MoeFfn {
   readonly topK: number;
   readonly router: RouterSpec;
   /** Always-on expert; `gated` multiplies its output by the sigmoid of a learnt linear gate (Qwen2-MoE). */
-  readonly shared: { readonly inner: number; readonly gated: boolean } | null;
+  readonly shared: { readonly ffnDim: number; readonly gated: boolean } | null;
 }
 
 export type Ffn = DenseFfn | MoeFfn;

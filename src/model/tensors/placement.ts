@@ -100,8 +100,8 @@ const phi3: Shares = ({ attn: { heads, kvHeads, headDim }, layers }, slot) => {
     return storedRowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
   const ffn = indexIn(["gate", "up"], slot);
   if (ffn === -1) return null;
-  const { inner } = layers[slot.at.layer!]!.ffn;
-  return storedRowsOf(slot, ...stacked([inner, inner], ffn));
+  const { ffnDim } = layers[slot.at.layer!]!.ffn;
+  return storedRowsOf(slot, ...stacked([ffnDim, ffnDim], ffn));
 };
 
 /** modeling_gpt_neox.py: each head's query, key and value rows in turn. */
@@ -119,9 +119,9 @@ const graniteMoe: Shares = ({ layers }, slot) => {
   const ffn = slot.at.layer === undefined ? undefined : layers[slot.at.layer]!.ffn;
   if (ffn?.kind !== "moe") return null;
   const shared = indexIn(["sharedGate", "sharedUp"], slot);
-  if (shared !== -1) return storedRowsOf(slot, ...stacked([ffn.shared!.inner, ffn.shared!.inner], shared));
+  if (shared !== -1) return storedRowsOf(slot, ...stacked([ffn.shared!.ffnDim, ffn.shared!.ffnDim], shared));
   if (slot.at.expert === undefined) return null;
-  const sizes = slot.at.part === "down" ? [slot.shape[0]!] : [ffn.inner, ffn.inner];
+  const sizes = slot.at.part === "down" ? [slot.shape[0]!] : [ffn.ffnDim, ffn.ffnDim];
   return expertRows(slot, ffn.experts, ...stacked(sizes, slot.at.part === "up" ? 1 : 0));
 };
 
@@ -132,7 +132,7 @@ const gptOss: Shares = ({ layers }, slot) => {
   if (ffn.kind !== "moe") return null;
   const start = indexIn(["gate", "up", "gateBias", "upBias"], slot);
   const [of, rows] =
-    start === -1 ? stacked([slot.shape[0]!], 0) : [2 * ffn.inner, { start: start % 2, run: 1, period: 2 }];
+    start === -1 ? stacked([slot.shape[0]!], 0) : [2 * ffn.ffnDim, { start: start % 2, run: 1, period: 2 }];
   return expertColumns(slot, ffn.experts, of, rows);
 };
 
@@ -166,16 +166,16 @@ const dbrx: Shares = ({ attn: { heads, kvHeads, headDim }, layers }, slot) => {
   const ffn = expert === undefined ? undefined : layers[slot.at.layer!]!.ffn;
   if (ffn?.kind !== "moe") return null;
   if (slot.at.part !== "down")
-    return storedRowsOf(slot, ffn.experts * ffn.inner, {
-      start: expert! * ffn.inner,
-      run: ffn.inner,
-      period: ffn.inner,
+    return storedRowsOf(slot, ffn.experts * ffn.ffnDim, {
+      start: expert! * ffn.ffnDim,
+      run: ffn.ffnDim,
+      period: ffn.ffnDim,
     });
   const hidden = slot.shape[0]!;
   const rows = { start: 0, run: hidden, period: hidden };
   return {
-    shape: [ffn.experts * ffn.inner, hidden],
-    layout: { base: expert! * ffn.inner * hidden, rows, rowStride: 1, columnStride: hidden },
+    shape: [ffn.experts * ffn.ffnDim, hidden],
+    layout: { base: expert! * ffn.ffnDim * hidden, rows, rowStride: 1, columnStride: hidden },
   };
 };
 

@@ -150,12 +150,12 @@ function addAttention({ attn, hidden }: DecoderSpec, layer: number, add: Add): v
 function addFfn(ffn: Ffn, layer: number, hidden: number, add: Add): void {
   const one = (expert: number | undefined): void => {
     if (ffn.gated) {
-      add({ part: "gate", layer, expert }, ffn.inner, hidden);
-      if (ffn.bias) add({ part: "gateBias", layer, expert }, ffn.inner);
+      add({ part: "gate", layer, expert }, ffn.ffnDim, hidden);
+      if (ffn.bias) add({ part: "gateBias", layer, expert }, ffn.ffnDim);
     }
-    add({ part: "up", layer, expert }, ffn.inner, hidden);
-    if (ffn.bias) add({ part: "upBias", layer, expert }, ffn.inner);
-    add({ part: "down", layer, expert }, hidden, ffn.inner);
+    add({ part: "up", layer, expert }, ffn.ffnDim, hidden);
+    if (ffn.bias) add({ part: "upBias", layer, expert }, ffn.ffnDim);
+    add({ part: "down", layer, expert }, hidden, ffn.ffnDim);
     if (ffn.bias) add({ part: "downBias", layer, expert }, hidden);
   };
   if (ffn.kind === "dense") return one(undefined);
@@ -164,9 +164,9 @@ function addFfn(ffn: Ffn, layer: number, hidden: number, add: Add): void {
   if (ffn.router.correctionBias) add({ part: "routerCorrection", layer }, ffn.experts);
   for (let expert = 0; expert < ffn.experts; expert++) one(expert);
   if (ffn.shared !== null) {
-    if (ffn.gated) add({ part: "sharedGate", layer }, ffn.shared.inner, hidden);
-    add({ part: "sharedUp", layer }, ffn.shared.inner, hidden);
-    add({ part: "sharedDown", layer }, hidden, ffn.shared.inner);
+    if (ffn.gated) add({ part: "sharedGate", layer }, ffn.shared.ffnDim, hidden);
+    add({ part: "sharedUp", layer }, ffn.shared.ffnDim, hidden);
+    add({ part: "sharedDown", layer }, hidden, ffn.shared.ffnDim);
     if (ffn.shared.gated) add({ part: "sharedRouter", layer }, 1, hidden);
   }
 }

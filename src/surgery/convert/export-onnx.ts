@@ -13,6 +13,7 @@ import { requireOutputFile } from "../../files/io/open.js";
 import { requireFreeSpace } from "../../files/io/space.js";
 import { lower, type OnnxProgram } from "../../graph/onnx/lower.js";
 import type { ExternalData, LaterData } from "../../graph/onnx/proto.js";
+import { decoderRecord } from "../../model/decoder/record.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import {
   forwardExport,
@@ -161,7 +162,7 @@ function metadata(checkpoint: Checkpoint, { kind, ...shape }: ExportKind): Recor
     graph: kind,
     shape: JSON.stringify(shape),
     precision: dtype,
-    spec: JSON.stringify(spec),
+    spec: JSON.stringify(decoderRecord(spec)),
     upcycle: toolVersion,
   };
 }

@@ -6,6 +6,7 @@ import type { Identity } from "../../files/checkpoint/resumable-write.js";
 import { adapterConfigFile } from "../../files/checkpoint/adapter.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
 import { realPath } from "../../files/io/atomic.js";
+import { decoderRecord } from "../../model/decoder/record.js";
 import { printExpr } from "../planning/expr.js";
 import type { Work } from "./work.js";
 
@@ -33,7 +34,8 @@ export async function identityOf(
       adapter === null ? null : await realPath(adapter.dir),
     ]),
   );
-  const hash = createHash("sha256").update(JSON.stringify([settings, work.settings, work.target, outputs, folders]));
+  const target = decoderRecord(work.target);
+  const hash = createHash("sha256").update(JSON.stringify([settings, work.settings, target, outputs, folders]));
   for (const { name, values } of work.data ?? []) hash.update(name).update(Float64Array.from(values));
   return {
     name: `${work.name} as ${settings.dtype}`,

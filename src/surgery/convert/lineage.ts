@@ -63,7 +63,7 @@ export function lineageOf(record: UpcycleRecord, count: number): MergeLineage {
     recipe: recipeOf(record),
     family: record.parent.family,
     factors: factorsByLayer(record, count),
-    inner: record.parent.inner ?? null,
+    ffnDims: record.parent.inner ?? null,
     copies: 1,
   };
 }
@@ -77,14 +77,14 @@ export function multiplied(lineage: MergeLineage, copies: number, down: readonly
 }
 
 /** As it is written; prompts are left out, as they say nothing of the experts. */
-export function lineageRecord({ recipe, family, factors, inner, copies }: MergeLineage): LineageRecord {
+export function lineageRecord({ recipe, family, factors, ffnDims, copies }: MergeLineage): LineageRecord {
   const sharedParent = recipe.sharedParent === null ? null : { ...recipe.sharedParent, prompts: null };
   return {
     version: 1,
     family,
     recipe: lineageSchema.shape.recipe.parse({ ...recipe, sharedParent }),
     factors: factorRuns(factors),
-    inner: inner === null ? null : [...inner],
+    inner: ffnDims === null ? null : [...ffnDims],
     copies,
   };
 }
@@ -125,5 +125,5 @@ function parsed(value: unknown, count: number, key: string, dir: string, from: s
   }
   const { recipe, family, factors, inner, copies } = found.data;
   checkRecipe({ ...recipeDefaults, ...recipe, allowUnevenTopK: true });
-  return { from, recipe, family, factors: factorsByLayer({ factors }, count), inner, copies };
+  return { from, recipe, family, factors: factorsByLayer({ factors }, count), ffnDims: inner, copies };
 }

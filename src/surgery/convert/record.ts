@@ -128,7 +128,7 @@ export function recordOf(
     parent: {
       name: names[0]!,
       family: source.family,
-      ...(recipe.pad ? { inner: source.layers.map(({ ffn }) => ffn.inner) } : {}),
+      ...(recipe.pad ? { inner: source.layers.map(({ ffn }) => ffn.ffnDim) } : {}),
     },
     ...(names.length > 1 ? { parents: [...names] } : {}),
     name: recipeName(recipe),

@@ -72,11 +72,11 @@ function moeSpec(
   router: RouterSpec,
 ): DecoderSpec {
   const chosen = chosenLayers(recipe, source.layers.length);
-  const moe = ({ inner: whole, activation, gated, bias }: DenseFfn): MoeFfn => {
-    const inner = partSize(recipe, whole);
+  const moe = ({ ffnDim: whole, activation, gated, bias }: DenseFfn): MoeFfn => {
+    const ffnDim = partSize(recipe, whole);
     return {
       kind: "moe",
-      inner,
+      ffnDim,
       activation,
       experts: recipe.expansion * recipe.granularity,
       topK: recipe.topK,
@@ -86,7 +86,7 @@ function moeSpec(
       router,
       shared:
         recipe.shared !== null || recipe.sharedParent !== null || sharedExpert?.required === true
-          ? { inner: recipe.sharedParent === null ? (recipe.shared ?? inner) : whole, gated: sharedExpert!.gated }
+          ? { ffnDim: recipe.sharedParent === null ? (recipe.shared ?? ffnDim) : whole, gated: sharedExpert!.gated }
           : null,
     };
   };
@@ -113,9 +113,9 @@ function valueOf(
   const cut: Cut = {
     recipe,
     layer,
-    whole: source.layers[layer]!.ffn.inner,
+    whole: source.layers[layer]!.ffn.ffnDim,
     hidden: source.hidden,
-    inner: (target.layers[layer]!.ffn as MoeFfn).inner,
+    ffnDim: (target.layers[layer]!.ffn as MoeFfn).ffnDim,
   };
   if (expert !== undefined) return expertValue(part, key, expert, cut, factors, source.initStd);
   switch (part) {
@@ -164,12 +164,12 @@ interface Cut {
   readonly whole: number;
   readonly hidden: number;
   /** Of an expert. */
-  readonly inner: number;
+  readonly ffnDim: number;
 }
 
 function expertValue(part: SlotPart, key: string, expert: number, cut: Cut, factors: Factors, initStd: number): Expr {
-  const { recipe, inner } = cut;
-  const start = (recipe.shared ?? 0) + (expert % recipe.granularity) * inner;
+  const { recipe, ffnDim } = cut;
+  const start = (recipe.shared ?? 0) + (expert % recipe.granularity) * ffnDim;
   const parent = recipe.parents?.[Math.floor(expert / recipe.granularity)] ?? null;
   const [axis, own] = treatment(part, factors);
   const factor = part === "down" || part === "downBias" ? own * (parent?.scale ?? 1) : own;
@@ -177,7 +177,7 @@ function expertValue(part: SlotPart, key: string, expert: number, cut: Cut, fact
   if (axis === null) return random ? fill(0) : scale(read(slotKey({ part, layer: cut.layer }), parent?.source), factor);
   if (random) return part === "gateBias" || part === "upBias" ? fill(0) : normal(initStd, key);
   const matrix = axis === "columns" || part === "gate" || part === "up";
-  const dense = units(part, axis, start, inner, cut, parent?.source);
+  const dense = units(part, axis, start, ffnDim, cut, parent?.source);
   return scale(changed(matrix ? withNoise(dense, parent, key) : dense, axis, matrix, key, expert, cut), factor);
 }
 
@@ -234,11 +234,11 @@ function changed(
   matrix: boolean,
   key: string,
   expert: number,
-  { recipe, layer, inner }: Cut,
+  { recipe, layer, ffnDim }: Cut,
 ): Expr {
   const { drop, noise, permute } = recipe;
   const own = `layers.${layer}.experts.${expert}`;
-  const count = Math.floor(drop * inner);
+  const count = Math.floor(drop * ffnDim);
   let value = of;
   if (count > 0) value = { op: "redraw", of: value, axis, count, choice: `${own}.drop`, stream: `${key}.drop` };
   if (matrix && noise !== null && noise.std > 0 && noise.fraction > 0)
@@ -265,7 +265,7 @@ function sharedValue(
     const noisy = withNoise(read(slotKey({ part: own, layer: cut.layer }), sharedParent.source), sharedParent, key);
     return scale(noisy, part === "sharedDown" ? sharedParent.scale : 1);
   }
-  const size = shared ?? cut.inner;
+  const size = shared ?? cut.ffnDim;
   switch (part) {
     case "sharedGate":
       return units("gate", "rows", 0, size, cut);

@@ -14,11 +14,11 @@ export function explainPlan(plan: SurgeryPlan, names: readonly string[] = []): s
   const { recipe, source, target } = plan;
   const chosen = target.layers.flatMap(({ ffn }, layer) => (ffn.kind === "moe" ? [{ ffn, layer }] : []));
   const { ffn, layer } = chosen[0]!;
-  const dense = source.layers[layer]!.ffn.inner;
+  const dense = source.layers[layer]!.ffn.ffnDim;
   const shapes = sourceShapes(source);
   const where = chosen.length === target.layers.length ? "" : ` in ${chosen.length} of ${target.layers.length} layers`;
   return [
-    `${recipeName(recipe)}: ${source.family} to ${target.family}, ${ffn.experts} experts of size ${ffn.inner} ` +
+    `${recipeName(recipe)}: ${source.family} to ${target.family}, ${ffn.experts} experts of size ${ffn.ffnDim} ` +
       "in place of " +
       `one FFN of ${dense}${where}, ${ffn.topK} per token, ${routerOrder(ffn.router)} router`,
     ...groupByPart(plan.outputs).map((group) =>

@@ -19,7 +19,7 @@ export interface ExpertOrigin {
   /** Slot key in the upcycled model. */
   readonly key: string;
   /** Hidden size of the expert. */
-  readonly inner: number;
+  readonly ffnDim: number;
   /** Which dense model, where there were several: the base is 0. */
   readonly source: number;
   /** -1 where a parent's factor turned the sign of down. */
@@ -55,7 +55,7 @@ export function expertOrigins(
   }
   return child.layers.flatMap(({ ffn }, layer) => {
     if (ffn.kind === "dense") return [];
-    const whole = parent.layers[layer]!.ffn.inner;
+    const whole = parent.layers[layer]!.ffn.ffnDim;
     if (parent.layers[layer]!.ffn.kind !== "dense") throw inputError(`layer ${layer} of the parent is not dense`);
     const cut = cutOf(ffn, whole);
     if (lineage !== null && ffn.experts !== lineage.copies * lineage.recipe.expansion * lineage.recipe.granularity) {
@@ -65,7 +65,7 @@ export function expertOrigins(
       );
     }
     if (cut === null) {
-      throw inputError(`${ffn.experts} experts of size ${ffn.inner} are not parts of an FFN of size ${whole}`, {
+      throw inputError(`${ffn.experts} experts of size ${ffn.ffnDim} are not parts of an FFN of size ${whole}`, {
         where: `layer ${layer}`,
         hint: "give the parent that this model was made from",
       });
@@ -85,10 +85,10 @@ interface Cut {
  * How an FFN of `whole` units was cut; the last part may have been filled with zero units. Whether a shared expert took
  * units is tried last.
  */
-function cutOf({ experts, inner, shared }: MoeFfn, whole: number): Cut | null {
-  for (const before of shared === null ? [0] : [0, shared.inner]) {
-    const parts = Math.ceil((whole - before) / inner);
-    if (parts >= 1 && experts % parts === 0 && Math.ceil((whole - before) / parts) === inner) return { before, parts };
+function cutOf({ experts, ffnDim, shared }: MoeFfn, whole: number): Cut | null {
+  for (const before of shared === null ? [0] : [0, shared.ffnDim]) {
+    const parts = Math.ceil((whole - before) / ffnDim);
+    if (parts >= 1 && experts % parts === 0 && Math.ceil((whole - before) / parts) === ffnDim) return { before, parts };
   }
   return null;
 }
@@ -96,14 +96,14 @@ function cutOf({ experts, inner, shared }: MoeFfn, whole: number): Cut | null {
 function originsOfExpert(
   layer: number,
   expert: number,
-  { inner, gated }: MoeFfn,
+  { ffnDim, gated }: MoeFfn,
   { before, parts }: Cut,
   whole: number,
   hidden: number,
   lineage: OriginLineage | null,
 ): ExpertOrigin[] {
-  const start = before + (expert % parts) * inner;
-  const count = Math.min(inner, whole - start);
+  const start = before + (expert % parts) * ffnDim;
+  const count = Math.min(ffnDim, whole - start);
   const rowsFrom = { rowStart: start, rowCount: count, columnStart: 0, columnCount: hidden, stride: hidden };
   const columnsFrom = { rowStart: 0, rowCount: hidden, columnStart: start, columnCount: count, stride: whole };
   const recipe = lineage?.recipe;
@@ -116,7 +116,7 @@ function originsOfExpert(
     layer,
     expert,
     part,
-    inner,
+    ffnDim,
     key: slotKey({ part, layer, expert }),
     source: from?.source ?? 0,
     sign: part === "down" && from !== undefined && from.scale < 0 ? -1 : 1,
@@ -130,24 +130,24 @@ function originsOfExpert(
  * filled; a view where whole rows are taken.
  */
 export function originValues(parentTensor: Float32Array, origin: ExpertOrigin): Float32Array {
-  const { part, inner, sign, order } = origin;
+  const { part, ffnDim, sign, order } = origin;
   const values = filledValues(parentTensor, origin);
   if (order === null) return sign === 1 ? values : values.map((value) => -value);
-  const units = new Int32Array(inner);
+  const units = new Int32Array(ffnDim);
   randomStream(order.seed, order.stream).permutation(units);
-  const others = values.length / inner;
+  const others = values.length / ffnDim;
   return values.map((_, i) => {
-    const [unit, other] = part === "down" ? [i % inner, Math.floor(i / inner)] : [Math.floor(i / others), i % others];
-    return sign * values[part === "down" ? other * inner + units[unit]! : units[unit]! * others + other]!;
+    const [unit, other] = part === "down" ? [i % ffnDim, Math.floor(i / ffnDim)] : [Math.floor(i / others), i % others];
+    return sign * values[part === "down" ? other * ffnDim + units[unit]! : units[unit]! * others + other]!;
   });
 }
 
-function filledValues(parentTensor: Float32Array, { from, part, inner }: ExpertOrigin): Float32Array {
+function filledValues(parentTensor: Float32Array, { from, part, ffnDim }: ExpertOrigin): Float32Array {
   const values = copyRectangle(parentTensor, from);
   const { rowCount, columnCount } = from;
-  if ((part === "down" ? columnCount : rowCount) === inner) return values;
-  const columns = part === "down" ? inner : columnCount;
-  const filled = new Float32Array(part === "down" ? rowCount * inner : inner * columnCount);
+  if ((part === "down" ? columnCount : rowCount) === ffnDim) return values;
+  const columns = part === "down" ? ffnDim : columnCount;
+  const filled = new Float32Array(part === "down" ? rowCount * ffnDim : ffnDim * columnCount);
   for (let row = 0; row < rowCount; row++)
     filled.set(values.subarray(row * columnCount, (row + 1) * columnCount), row * columns);
   return filled;

@@ -59,7 +59,7 @@ export interface MergeLineage {
   /** Of every layer; null where it stayed dense. */
   readonly factors: readonly (Factors | null)[];
   /** Hidden units of each layer of the parent, where the recipe filled the last part; null: not known. */
-  readonly inner: readonly number[] | null;
+  readonly ffnDims: readonly number[] | null;
   /** How many times there is each expert that the recipe made, one set of them behind the other (`multiply.ts`). */
   readonly copies: number;
 }
@@ -132,7 +132,7 @@ export function planMerge(source: DecoderSpec, choice: MergeChoice, lineage: Mer
   };
 }
 
-function checkLineage(source: DecoderSpec, { recipe, copies, inner, from }: MergeLineage): void {
+function checkLineage(source: DecoderSpec, { recipe, copies, ffnDims, from }: MergeLineage): void {
   const hint =
     "to merge whole experts, remove that record: upcycle.json, multiply.json and the key upcycle of config.json";
   const { expansion, granularity } = recipe;
@@ -142,8 +142,8 @@ function checkLineage(source: DecoderSpec, { recipe, copies, inner, from }: Merg
       { hint: "only mixtures without one can be merged" },
     );
   }
-  if (inner !== null && inner.length !== source.layers.length)
-    throw inputError(`${from} knows the FFNs of ${inner.length} layers, the model has ${source.layers.length}`, {
+  if (ffnDims !== null && ffnDims.length !== source.layers.length)
+    throw inputError(`${from} knows the FFNs of ${ffnDims.length} layers, the model has ${source.layers.length}`, {
       hint,
     });
   const chosen = chosenLayers(recipe, source.layers.length);
@@ -172,8 +172,8 @@ function layoutOf(ffn: MoeFfn, layer: number, choice: MergeChoice, lineage: Merg
     const { gate, up, down, downBias } = lineage.factors[layer]!;
     const routed =
       paddingOf(lineage) === "goes"
-        ? Math.min(lineage.inner![layer]! - shared, granularity * ffn.inner)
-        : granularity * ffn.inner;
+        ? Math.min(lineage.ffnDims![layer]! - shared, granularity * ffn.ffnDim)
+        : granularity * ffn.ffnDim;
     return {
       granularity,
       replicas,
@@ -189,7 +189,7 @@ function layoutOf(ffn: MoeFfn, layer: number, choice: MergeChoice, lineage: Merg
     replicas,
     weights,
     shared,
-    routed: ffn.inner,
+    routed: ffn.ffnDim,
     by: { gate: 1, up: 1, down: sum, downBias: sum },
   };
 }
@@ -198,9 +198,9 @@ function layoutOf(ffn: MoeFfn, layer: number, choice: MergeChoice, lineage: Merg
  * Units that filled the last part are zero and get no gradient, so they go, where the parent's size is known. Noise and
  * redrawn units have made units of their own of them, which stay.
  */
-export function paddingOf({ recipe: { pad, noise, drop, parents }, inner }: MergeLineage): "none" | "goes" | "stays" {
+export function paddingOf({ recipe: { pad, noise, drop, parents }, ffnDims }: MergeLineage): "none" | "goes" | "stays" {
   if (!pad) return "none";
-  return inner !== null && noise === null && drop === 0 && (parents ?? []).every((parent) => parent.noise === 0)
+  return ffnDims !== null && noise === null && drop === 0 && (parents ?? []).every((parent) => parent.noise === 0)
     ? "goes"
     : "stays";
 }
@@ -234,7 +234,7 @@ function weightsOf(choice: MergeChoice, layer: number, replicas: number): readon
 }
 
 function denseFfn({ bias, activation, gated }: MoeFfn, { routed, shared }: Layout): DenseFfn {
-  return { kind: "dense", inner: routed + shared, bias, activation, gated };
+  return { kind: "dense", ffnDim: routed + shared, bias, activation, gated };
 }
 
 function valueOf(
@@ -247,17 +247,17 @@ function valueOf(
   const treated = layout === null ? null : treatment(part, layout.by);
   if (layer === undefined || layout === null || treated === null) return read(key);
   const [axis, by] = treated;
-  const { inner } = source.layers[layer]!.ffn;
+  const { ffnDim } = source.layers[layer]!.ffn;
   const whole = scale(averageOf(part, layer, axis, layout, lineage), by);
   const routed =
-    axis === null || layout.routed === layout.granularity * inner
+    axis === null || layout.routed === layout.granularity * ffnDim
       ? whole
       : axis === "rows"
         ? rowsOf(whole, 0, layout.routed)
         : columnsOf(whole, 0, layout.routed);
   if (layout.shared === 0) return routed;
   const { shared } = source.layers[layer]!.ffn as MoeFfn;
-  if (shared?.inner !== layout.shared)
+  if (shared?.ffnDim !== layout.shared)
     throw inputError(
       `layer ${layer} has no shared expert of ${layout.shared} units, which ${lineage!.from} says it has`,
     );

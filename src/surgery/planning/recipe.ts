@@ -3,7 +3,7 @@
  *
  * Notation of "Upcycling Large Language Models into Mixture of Experts", He et al. 2024 (arXiv 2410.07524), section 2:
  * expansion E = parameters of the MoE layer / parameters of the dense FFN; granularity G = dense FFN size / expert
- * size; topK T = experts per token. There are E*G routed experts of size inner/G; a token pays T/G dense FFNs.
+ * size; topK T = experts per token. There are E*G routed experts of size ffnDim/G; a token pays T/G dense FFNs.
  */
 import { inputError } from "../../base/errors.js";
 import { expertTensors, mostExperts, mostTensors } from "../../model/decoder/bounds.js";
@@ -375,18 +375,18 @@ export function checkSource(given: RecipeShape & Partial<UpcycleRecipe>, source:
       });
     }
     if (!chosen[layer]) return;
-    const routed = ffn.inner - (shared ?? 0);
+    const routed = ffn.ffnDim - (shared ?? 0);
     if (routed < granularity) {
       const left =
         shared === null
           ? `the FFN has ${routed} units`
-          : `a shared expert of ${shared} leaves ${routed} of the FFN's ${ffn.inner} units`;
+          : `a shared expert of ${shared} leaves ${routed} of the FFN's ${ffn.ffnDim} units`;
       throw inputError(`${left} (layer ${layer}) for G = ${granularity} parts`, { where });
     }
     if ((shared !== null || recipe.sharedParent !== null) && ffn.bias)
       throw inputError(`the FFN of layer ${layer} has biases, which a shared expert cannot take`, { where });
-    if (routed % granularity !== 0 && !recipe.pad) throw indivisible(recipe, ffn.inner, layer, where);
-    if (partSize(recipe, ffn.inner) * (granularity - 1) >= routed) {
+    if (routed % granularity !== 0 && !recipe.pad) throw indivisible(recipe, ffn.ffnDim, layer, where);
+    if (partSize(recipe, ffn.ffnDim) * (granularity - 1) >= routed) {
       throw inputError(`with padding, ${routed} units (layer ${layer}) fill fewer than G = ${granularity} parts`, {
         where,
         hint: "use a smaller G",
@@ -419,20 +419,20 @@ function checkTensors(
   );
 }
 
-function indivisible({ granularity, shared }: UpcycleRecipe, inner: number, layer: number, where: string): Error {
-  const routed = inner - (shared ?? 0);
+function indivisible({ granularity, shared }: UpcycleRecipe, ffnDim: number, layer: number, where: string): Error {
+  const routed = ffnDim - (shared ?? 0);
   const divisors = Array.from({ length: Math.min(routed, 64) }, (_, i) => i + 1).filter((g) => routed % g === 0);
-  const what = shared === null ? `the FFN size ${inner}` : `the FFN size ${inner} less the shared ${shared}`;
+  const what = shared === null ? `the FFN size ${ffnDim}` : `the FFN size ${ffnDim} less the shared ${shared}`;
   return inputError(`${what} (layer ${layer}) is not divisible by G = ${granularity}`, {
     where,
     hint: `use a G that divides it: ${divisors.join(", ")}; or fill it with zero units (--pad, in files pad: true)`,
   });
 }
 
-/** Hidden size of one routed expert cut out of an FFN of `inner` units; more than its share where the recipe pads. */
+/** Hidden size of one routed expert cut out of an FFN of `ffnDim` units; more than its share where the recipe pads. */
 export function partSize(
   { granularity, shared }: Pick<UpcycleRecipe, "granularity" | "shared">,
-  inner: number,
+  ffnDim: number,
 ): number {
-  return Math.ceil((inner - (shared ?? 0)) / granularity);
+  return Math.ceil((ffnDim - (shared ?? 0)) / granularity);
 }

@@ -45,7 +45,7 @@ const moe = (experts: number): DecoderSpec => ({
     ffn: {
       kind: "moe",
       activation: "silu",
-      inner: 8,
+      ffnDim: 8,
       experts,
       topK: 2,
       router: softmaxRouter("topk-softmax"),

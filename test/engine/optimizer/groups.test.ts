@@ -9,7 +9,7 @@ import { lineOf } from "../../support/line.js";
 
 const shared = {
   ...moeSpec,
-  layers: moeSpec.layers.map((layer) => ({ ...layer, ffn: { ...layer.ffn, shared: { inner: 8, gated: true } } })),
+  layers: moeSpec.layers.map((layer) => ({ ...layer, ffn: { ...layer.ffn, shared: { ffnDim: 8, gated: true } } })),
 } as typeof moeSpec;
 
 describe("groups", () => {

@@ -32,7 +32,7 @@ const routed = (router: RouterSpec, topK = 2): DecoderSpec => ({
     ffn: {
       kind: "moe",
       activation: "silu",
-      inner: 24,
+      ffnDim: 24,
       experts: 4,
       topK,
       router,

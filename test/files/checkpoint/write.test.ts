@@ -129,7 +129,7 @@ describe("writing", () => {
     const dir = fresh();
     const layers = Array.from({ length: 9000 }, () => ({
       ...model.layers[0]!,
-      ffn: { kind: "dense", inner: 2 ** 29, bias: false, activation: "silu", gated: true } as const,
+      ffn: { kind: "dense", ffnDim: 2 ** 29, bias: false, activation: "silu", gated: true } as const,
     }));
     const error = await failure(writeCheckpoint({ dir, spec: { ...model, layers }, dtype: "F32", weights: zeros }));
     expect(error.kind).toBe("stopped");

@@ -41,7 +41,7 @@ const spec: DecoderSpec = {
       ffn: {
         kind: "moe",
         activation: "silu",
-        inner: 3,
+        ffnDim: 3,
         experts: 2,
         topK: 1,
         router: softmaxRouter("topk-softmax"),

@@ -25,7 +25,7 @@ function specWith(router: RouterSpec, changes: Partial<MoeFfn> = {}): DecoderSpe
   const ffn = {
     kind: "moe",
     activation: "silu",
-    inner: 6,
+    ffnDim: 6,
     experts: 4,
     topK: 2,
     router,
@@ -233,7 +233,7 @@ const kinds: readonly (readonly [string, RouterSpec, RoutingSettings, Partial<Mo
     "Sinkhorn of two, capacity and jitter, a shared expert",
     topK,
     { ...settings, sinkhorn: true, jitter: true, capacity: { factor: 0.6, by: "weight" } },
-    { shared: { inner: 5, gated: true } },
+    { shared: { ffnDim: 5, gated: true } },
   ],
 ];
 

@@ -37,7 +37,7 @@ describe("shapes", () => {
     (size) => {
       const shape = shapeOfSize(size);
       expect(Math.abs(countParams(shapeSpec(shape)).total / size - 1)).toBeLessThan(0.06);
-      expect([shape.heads % shape.kvHeads, shape.layers % 2, shape.inner % 256]).toEqual([0, 0, 0]);
+      expect([shape.heads % shape.kvHeads, shape.layers % 2, shape.ffnDim % 256]).toEqual([0, 0, 0]);
     },
   );
 

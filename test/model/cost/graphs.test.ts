@@ -246,7 +246,7 @@ describe("published mixtures", () => {
       heads: 4,
       kvHeads: 2,
       headDim: 16,
-      inner: 256,
+      ffnDim: 256,
       vocab: 512,
     });
     for (const [recipe, factor] of [

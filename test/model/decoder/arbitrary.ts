@@ -342,12 +342,12 @@ const traits: Readonly<Record<Family, Traits>> = {
 function moeFfn({ anyOrder, shared }: NonNullable<Traits["moe"]>): fc.Arbitrary<MoeFfn> {
   return fc
     .record({
-      inner: fc.integer({ min: 1, max: 40 }),
+      ffnDim: fc.integer({ min: 1, max: 40 }),
       topK: fc.integer({ min: 1, max: 4 }),
       spare: fc.nat(5),
       order: fc.constantFrom("topk-softmax" as const, ...(anyOrder ? (["softmax-topk"] as const) : [])),
       shared: shared
-        ? fc.option(fc.record({ inner: fc.integer({ min: 1, max: 40 }), gated: fc.constant(true) }))
+        ? fc.option(fc.record({ ffnDim: fc.integer({ min: 1, max: 40 }), gated: fc.constant(true) }))
         : fc.constant(null),
     })
     .map(({ spare, topK, order, ...ffn }) => ({
@@ -433,7 +433,7 @@ function llamaLike(family: Family): fc.Arbitrary<DecoderSpec> {
       scaling: unscaled ? fc.constant<RopeScaling>({ kind: "none" }) : scaling,
       dense: fc.record({
         kind: fc.constant("dense" as const),
-        inner: fc.integer({ min: 1, max: 80 }),
+        ffnDim: fc.integer({ min: 1, max: 80 }),
         bias: ffnBias === true ? fc.boolean() : fc.constant(ffnBias === "always"),
         activation: ffn === undefined ? fc.constant<ActivationKind>("silu") : anyActivation,
         gated: fc.constant(ffn?.gated ?? true),

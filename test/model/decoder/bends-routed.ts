@@ -29,7 +29,7 @@ const routed = (spec: DecoderSpec, { free }: { free: boolean }): fc.Arbitrary<De
       shared: fc.integer({ min: free ? 0 : 1, max: 3 }),
     })
     .map(({ groups, renormalised, scaling, shared }) =>
-      withMoe(spec, ({ inner, experts, topK }) => {
+      withMoe(spec, ({ ffnDim, experts, topK }) => {
         const kept = groups === null ? 0 : Math.min(groups.kept, groups.count);
         return {
           router: sigmoidRouter({
@@ -39,7 +39,7 @@ const routed = (spec: DecoderSpec, { free }: { free: boolean }): fc.Arbitrary<De
           }),
           experts: groups === null ? experts : groups.count * groups.size,
           topK: groups === null ? topK : Math.min(topK, kept * groups.size),
-          shared: shared === 0 ? null : { inner: shared * inner, gated: false },
+          shared: shared === 0 ? null : { ffnDim: shared * ffnDim, gated: false },
         };
       }),
     );
@@ -115,7 +115,7 @@ export const routedBends: Readonly<Partial<Record<Family, Bend>>> = {
     fc.constant(
       withMoe(
         { ...spec, attn: { ...spec.attn, qkNorm: { span: "head", norm: spec.norm, afterRope: true } } },
-        ({ inner }) => ({ shared: { inner, gated: false } }),
+        ({ ffnDim }) => ({ shared: { ffnDim, gated: false } }),
       ),
     ),
   deepseek_v3: (spec) => routed(leading(spec), { free: true }).chain(latent),

@@ -101,8 +101,13 @@ const phimoe = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
   });
 
 /** The chosen layers become dense. */
-const denseAt = (spec: DecoderSpec, inner: number, bias: boolean, isDense: (layer: number) => boolean): DecoderSpec => {
-  const dense = { kind: "dense", inner, bias, activation: "silu", gated: true } as const;
+const denseAt = (
+  spec: DecoderSpec,
+  ffnDim: number,
+  bias: boolean,
+  isDense: (layer: number) => boolean,
+): DecoderSpec => {
+  const dense = { kind: "dense", ffnDim, bias, activation: "silu", gated: true } as const;
   return { ...spec, layers: spec.layers.map((layer, i) => (isDense(i) ? { ...layer, ffn: dense } : layer)) };
 };
 
@@ -115,10 +120,10 @@ const ernie = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> => {
       interval: fc.integer({ min: 1, max: 3 }),
       end: fc.nat(last),
       atLeast: fc.constantFrom(0, 1, 1e-12),
-      inner: size,
+      ffnDim: size,
       shared: fc.nat(3),
     })
-    .map(({ start, interval, end, atLeast, inner, shared }) => {
+    .map(({ start, interval, end, atLeast, ffnDim, shared }) => {
       const router = {
         score: "softmax",
         jitter: 0,
@@ -130,13 +135,13 @@ const ernie = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> => {
       } as const;
       const mixed = experts(spec, (ffn) => ({
         router,
-        shared: shared === 0 ? null : { inner: ffn.inner * shared, gated: false },
+        shared: shared === 0 ? null : { ffnDim: ffn.ffnDim * shared, gated: false },
       }));
       const sparse = (layer: number): boolean => (layer + 1) % interval === 0 && layer >= start && layer <= end;
       // At least one layer keeps its experts.
       return denseAt(
         mixed,
-        inner,
+        ffnDim,
         false,
         spec.layers.some((_, i) => sparse(i)) ? (i) => !sparse(i) : (i) => i !== start,
       );
@@ -147,12 +152,12 @@ const lfm2 = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
   fc
     .record({
       leading: fc.nat(spec.layers.length - 1),
-      inner: fc.integer({ min: 1, max: 40 }),
+      ffnDim: fc.integer({ min: 1, max: 40 }),
       renormalised: fc.boolean(),
       correctionBias: fc.boolean(),
       scaling: positive,
     })
-    .map(({ leading, inner, renormalised, correctionBias, scaling }) => {
+    .map(({ leading, ffnDim, renormalised, correctionBias, scaling }) => {
       const renormalise = renormalised ? { plus: 1e-6, atLeast: 0 } : null;
       const router = {
         score: "sigmoid",
@@ -165,7 +170,7 @@ const lfm2 = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
       } as const;
       return denseAt(
         experts(spec, () => ({ router })),
-        inner,
+        ffnDim,
         false,
         (layer) => layer < leading,
       );

@@ -150,7 +150,7 @@ describe("configFromSpec", () => {
         ...mixtral,
         layers: [
           mixtral.layers[0]!,
-          { ...mixtral.layers[0]!, ffn: { kind: "dense", inner: 64, bias: false, activation: "silu", gated: true } },
+          { ...mixtral.layers[0]!, ffn: { kind: "dense", ffnDim: 64, bias: false, activation: "silu", gated: true } },
         ],
       },
       "a mixtral model cannot have dense layers",
@@ -281,7 +281,7 @@ describe("class defaults for absent keys", () => {
     expect(moe(golden("moe/mixtral"))).toEqual({
       kind: "moe",
       activation: "silu",
-      inner: 64,
+      ffnDim: 64,
       experts: 4,
       topK: 2,
       router: softmaxRouter("topk-softmax"),
@@ -291,12 +291,12 @@ describe("class defaults for absent keys", () => {
     expect(moe(golden("moe/qwen2_moe"))).toEqual({
       kind: "moe",
       activation: "silu",
-      inner: 16,
+      ffnDim: 16,
       experts: 4,
       topK: 2,
       router: softmaxRouter("softmax-topk"),
       ...plainExperts,
-      shared: { inner: 32, gated: true },
+      shared: { ffnDim: 32, gated: true },
     });
     expect(moe(without(golden("moe/qwen3_moe"), "norm_topk_prob"))).toMatchObject({
       router: softmaxRouter("softmax-topk"),

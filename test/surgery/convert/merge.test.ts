@@ -138,8 +138,8 @@ describe("merging an untouched upcycled model", () => {
   it("keeps filled units that noise or an old record have made part of the FFN, and says so", async () => {
     const noisy = await upcycled("llama", "E2G5T5", { pad: true, noise: { std: 0.01, relative: true, fraction: 1 } });
     const { plan, warnings } = await planMerging({ source: noisy, choice: uniform });
-    const inner = (await tensorsOf(golden("dense/llama"))).spec.layers[0]!.ffn.inner;
-    expect(plan.target.layers[0]!.ffn.inner).toBe(5 * Math.ceil(inner / 5));
+    const inner = (await tensorsOf(golden("dense/llama"))).spec.layers[0]!.ffn.ffnDim;
+    expect(plan.target.layers[0]!.ffn.ffnDim).toBe(5 * Math.ceil(inner / 5));
     expect(warnings.join()).toContain("units that filled the last part stay in the FFN");
     const old = await upcycled("llama", "E2G5T5", { pad: true });
     const record = JSON.parse(readFileSync(join(old, "upcycle.json"), "utf8")) as { parent: { inner?: number[] } };
@@ -337,7 +337,7 @@ describe("a merged model", () => {
       key === "layers.0.experts.2.down" ? 1.5 : key === "layers.1.experts.1.gate" ? -0.25 : 0;
     const trained = await changed(moe, (key, values) => values.map((value) => value + own(key)), ["upcycle.json"]);
     const [parent, child] = [await tensorsOf(golden("dense/llama")), await tensorsOf(await merged(trained))];
-    const inner = parent.spec.layers[0]!.ffn.inner;
+    const inner = parent.spec.layers[0]!.ffn.ffnDim;
     const [wasDown, wasGate] = [parent.tensors.get("layers.0.down")!, parent.tensors.get("layers.1.gate")!];
     // Expert 2 is part 0 of replica 1: half of 1.5, and half of that for the factor 2 on down. Expert 1 is part 1 of
     // replica 0.

@@ -371,9 +371,9 @@ describe("upcycle convert --mergekit", () => {
     });
     await upcycleJson("convert", "--mergekit", file(text), "--target", "ernie4_5_moe", "--out", plain, "--no-report");
     await withModels([base, gated, plain], async (b, one, two) => {
-      const { inner } = b.spec.layers[0]!.ffn;
-      expect(one.spec.layers[0]!.ffn).toMatchObject({ inner, shared: { inner, gated: true } });
-      expect(two.spec.layers[1]!.ffn).toMatchObject({ inner, shared: { inner, gated: false } });
+      const { ffnDim } = b.spec.layers[0]!.ffn;
+      expect(one.spec.layers[0]!.ffn).toMatchObject({ ffnDim, shared: { ffnDim, gated: true } });
+      expect(two.spec.layers[1]!.ffn).toMatchObject({ ffnDim, shared: { ffnDim, gated: false } });
       for (const child of [one, two]) {
         for (const [part, from, by] of [
           ["sharedGate", "gate", 1],

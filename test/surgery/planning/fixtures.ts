@@ -25,9 +25,9 @@ import { slotsOf } from "../../../src/model/tensors/slots.js";
 
 export function denseSpec(
   family: "llama" | "mistral" | "qwen2" | "qwen3",
-  changes: Partial<DecoderSpec> & { inner?: number; layerCount?: number } = {},
+  changes: Partial<DecoderSpec> & { ffnDim?: number; layerCount?: number } = {},
 ): DecoderSpec {
-  const { inner = 48, layerCount = 2, ...rest } = changes;
+  const { ffnDim = 48, layerCount = 2, ...rest } = changes;
   return {
     family,
     vocab: 40,
@@ -44,7 +44,7 @@ export function denseSpec(
     layers: Array.from({ length: layerCount }, () => ({
       window: family === "mistral" ? 8 : null,
       rope: plainRope(10000, 4),
-      ffn: { kind: "dense", inner, bias: false, activation: "silu", gated: true } as const,
+      ffn: { kind: "dense", ffnDim, bias: false, activation: "silu", gated: true } as const,
     })),
     tokens: { bos: null, eos: [], pad: null },
     initStd: 0.02,

@@ -60,7 +60,7 @@ describe("planned MoE layer against dense FFN, double precision", () => {
     ["E8G4T8", "topk-softmax", 0.14],
     ["E8G8T8", "softmax-topk", 0.31],
   ] as const)("the paper's cube roots change SwiGLU: %s %s by about %f", async (name, order, about) => {
-    const source = denseSpec("llama", { hidden: 64, inner: 256, layerCount: 1 });
+    const source = denseSpec("llama", { hidden: 64, ffnDim: 256, layerCount: 1 });
     const error = await errorOf(name, { scaling: "paper", order, routerStd: 0 }, source, 1 / Math.sqrt(64));
     expect(error).toBeGreaterThan(0.85 * about);
     expect(error).toBeLessThan(1.15 * about);
@@ -78,7 +78,7 @@ describe("planned MoE layer against dense FFN, double precision", () => {
     const error = await errorOf(
       "E8G8T4",
       { allowUnevenTopK: true },
-      denseSpec("llama", { hidden: 32, inner: 128, layerCount: 1 }),
+      denseSpec("llama", { hidden: 32, ffnDim: 128, layerCount: 1 }),
     );
     expect(error).toBeGreaterThan(0.5);
   });

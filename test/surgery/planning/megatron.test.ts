@@ -47,7 +47,7 @@ function layerOf(kind: Kind): DecoderSpec {
     ...source,
     layers: source.layers.map((layer) => ({
       ...layer,
-      ffn: { kind: "dense", inner: 8, bias: true, activation, gated },
+      ffn: { kind: "dense", ffnDim: 8, bias: true, activation, gated },
     })),
   };
 }

@@ -19,11 +19,11 @@ const equal = 1e-14;
 const rounded = 1e-6;
 
 /** A decoder whose FFN is of any kind. */
-function withFfn(gated: boolean, activation: ActivationKind, bias: boolean, inner = 48): DecoderSpec {
+function withFfn(gated: boolean, activation: ActivationKind, bias: boolean, ffnDim = 48): DecoderSpec {
   const source = denseSpec("llama", { layerCount: 1 });
   return {
     ...source,
-    layers: source.layers.map((layer) => ({ ...layer, ffn: { kind: "dense", inner, bias, activation, gated } })),
+    layers: source.layers.map((layer) => ({ ...layer, ffn: { kind: "dense", ffnDim, bias, activation, gated } })),
   };
 }
 
@@ -144,7 +144,7 @@ describe("a shared expert with a part of the FFN", () => {
   it("has its size in the spec, and experts their origin behind it", async () => {
     const source = denseSpec("qwen2");
     const plan = planUpcycle(source, upcycleRecipe("E4G4T8", { shared: 16 }));
-    expect(plan.target.layers[0]!.ffn).toMatchObject({ inner: 8, shared: { inner: 16, gated: true } });
+    expect(plan.target.layers[0]!.ffn).toMatchObject({ ffnDim: 8, shared: { ffnDim: 16, gated: true } });
     expect(plan.unused).toEqual([]);
     expect(
       expertOrigins(source, plan.target).find(({ expert, part }) => expert === 5 && part === "up")!.from,
@@ -217,10 +217,10 @@ describe("padding", () => {
   );
 
   it("is off unless asked for; experts' origins are filled alike", async () => {
-    const source = denseSpec("llama", { inner: 46, layerCount: 1 });
+    const source = denseSpec("llama", { ffnDim: 46, layerCount: 1 });
     expect(() => planUpcycle(source, upcycleRecipe("E4G4T8"))).toThrow("not divisible by G = 4");
     const plan = planUpcycle(source, upcycleRecipe("E4G4T8", { pad: true }));
-    expect(plan.target.layers[0]!.ffn.inner).toBe(12);
+    expect(plan.target.layers[0]!.ffn.ffnDim).toBe(12);
     const parent = randomTensors(source, 1);
     const child = await evaluatePlan(plan, parent);
     for (const origin of expertOrigins(source, plan.target)) {
@@ -247,7 +247,7 @@ describe("permutation", () => {
 });
 
 /** A wide FFN, so that statistics mean something. */
-const wide = denseSpec("llama", { layerCount: 1, inner: 512, hidden: 64 });
+const wide = denseSpec("llama", { layerCount: 1, ffnDim: 512, hidden: 64 });
 
 describe("Drop-Upcycling", () => {
   const offset = 0.05;
@@ -350,7 +350,7 @@ describe("random experts", () => {
 });
 
 describe("values of these methods", () => {
-  const source = denseSpec("llama", { layerCount: 1, inner: 46 });
+  const source = denseSpec("llama", { layerCount: 1, ffnDim: 46 });
   const all: RecipeOptions = {
     pad: true,
     drop: 0.3,

@@ -50,7 +50,7 @@ describe("plans", () => {
     expect(target.layers[0]!.ffn).toEqual({
       kind: "moe",
       activation: "silu",
-      inner: 48,
+      ffnDim: 48,
       experts: 8,
       topK: 2,
       router: softmaxRouter("topk-softmax"),
@@ -270,7 +270,7 @@ describe("lineage", () => {
 
   it("refuses another parent", () => {
     const { target } = planUpcycle(denseSpec("llama"), upcycleRecipe("E4G2T4"));
-    expect(() => expertOrigins(denseSpec("llama", { inner: 40 }), target)).toThrow(
+    expect(() => expertOrigins(denseSpec("llama", { ffnDim: 40 }), target)).toThrow(
       "8 experts of size 24 are not parts of an FFN of size 40",
     );
     expect(() => expertOrigins(denseSpec("llama", { layerCount: 3 }), target)).toThrow(

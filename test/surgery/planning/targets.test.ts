@@ -73,7 +73,7 @@ describe("targets", () => {
       ...llama,
       layers: llama.layers.map((layer) => ({
         ...layer,
-        ffn: { kind: "dense", inner: 48, bias: true, activation: "silu", gated: true } as const,
+        ffn: { kind: "dense", ffnDim: 48, bias: true, activation: "silu", gated: true } as const,
       })),
     };
     const lines = [

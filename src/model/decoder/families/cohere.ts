@@ -31,7 +31,7 @@ export const cohere: Dialect = {
   read(config: ConfigReader): DecoderSpec {
     const common = readCommon(config, "cohere", defaults);
     const bias = config.bool("attention_bias", false);
-    const ffn = { inner: config.int("intermediate_size"), bias: false };
+    const ffn = { ffnDim: config.int("intermediate_size"), bias: false };
     const spec = denseSpec(
       common,
       { qkNorm: config.bool("use_qk_norm", false) && "own-head", qkvBias: bias, outBias: bias },
@@ -45,7 +45,7 @@ export const cohere: Dialect = {
     const qkNorm = spec.attn.qkNorm !== null;
     requireAttention(spec, { qkNorm, qkvBias: "any", outBias: "any" });
     return {
-      intermediate_size: uniformDense(spec, false).inner,
+      intermediate_size: uniformDense(spec, false).ffnDim,
       attention_bias: sharedAttentionBias(spec),
       logit_scale: spec.multipliers.logits,
       use_qk_norm: qkNorm,

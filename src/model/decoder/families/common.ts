@@ -289,14 +289,14 @@ export function attentionOf(
 export function denseSpec(
   { layerCount, rope, activation, ...common }: Common,
   attn: AttentionOptions,
-  ffn: Pick<DenseFfn, "inner" | "bias"> & { readonly gated?: boolean },
+  ffn: Pick<DenseFfn, "ffnDim" | "bias"> & { readonly gated?: boolean },
   windows: readonly (number | null)[],
   ropes?: readonly (Rope | null)[],
 ): DecoderSpec {
   const layers: LayerSpec[] = Array.from({ length: layerCount }, (_, layer) => ({
     window: windows[layer] ?? null,
     rope: ropes === undefined ? rope : ropes[layer]!,
-    ffn: { kind: "dense", inner: ffn.inner, bias: ffn.bias, activation, gated: ffn.gated ?? true },
+    ffn: { kind: "dense", ffnDim: ffn.ffnDim, bias: ffn.bias, activation, gated: ffn.gated ?? true },
   }));
   return { ...common, attn: attentionOf(common, attn), layers, auxLossCoef: 0 };
 }

@@ -82,7 +82,7 @@ export const dbrx: Dialect = {
     const experts = config.int("num_experts", 4);
     const moe = {
       kind: "moe",
-      inner: config.int("intermediate_size"),
+      ffnDim: config.int("intermediate_size"),
       experts,
       topK: readTopK(config, experts, 1),
       router: softmaxRouter(readOrder(config)),
@@ -105,7 +105,7 @@ export const dbrx: Dialect = {
     return {
       "attn_config.clip_qkv": spec.attn.clip ?? unclipped,
       "attn_config.attn_pdrop": 0,
-      "ffn_config.ffn_hidden_size": moe.inner,
+      "ffn_config.ffn_hidden_size": moe.ffnDim,
       "ffn_config.moe_num_experts": moe.experts,
       "ffn_config.moe_top_k": moe.topK,
       "ffn_config.moe_loss_weight": spec.auxLossCoef,

@@ -9,7 +9,7 @@ import { rmsNorm } from "../types.js";
 import type { DecoderSpec, LatentAttention, Rope } from "../types.js";
 import type { Common, Defaults, Dialect } from "./common.js";
 import { readBase, refuse, requireAttention, requireKeys } from "./common.js";
-import { moeSpec, readAuxLossCoef, readDenseInner, readLeadingDense, writeLeadingDense } from "./experts.js";
+import { moeSpec, readAuxLossCoef, readDenseFfnDim, readLeadingDense, writeLeadingDense } from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 import { readRope, writeRope, yarnMscale } from "./rope.js";
 import { readRoutedExperts, writeRoutedExperts } from "./routed.js";
@@ -31,7 +31,7 @@ const defaults: Defaults = {
 const routed: RoutedDefaults = {
   experts: 256,
   topK: 8,
-  inner: 2048,
+  ffnDim: 2048,
   shared: 1,
   groups: 8,
   keptGroups: 4,
@@ -74,7 +74,7 @@ export const deepseekV3: Dialect = {
     return moeSpec(
       common,
       attn,
-      { moe, dense: readDenseInner(config, sparse), sparse },
+      { moe, dense: readDenseFfnDim(config, sparse), sparse },
       [],
       readAuxLossCoef(config, 0),
     );

@@ -5,7 +5,7 @@
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, requireAttention, sharedAttentionBias } from "./common.js";
-import { moeSpec, readAuxLossCoef, readDenseInner, readLeadingDense, writeLeadingDense } from "./experts.js";
+import { moeSpec, readAuxLossCoef, readDenseFfnDim, readLeadingDense, writeLeadingDense } from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 import { readRoutedExperts, writeRoutedExperts } from "./routed.js";
 import type { RoutedDefaults } from "./routed.js";
@@ -24,7 +24,7 @@ const defaults: Defaults = {
 const routed: RoutedDefaults = {
   experts: undefined,
   topK: undefined,
-  inner: 1408,
+  ffnDim: 1408,
   shared: undefined,
   groups: 1,
   keptGroups: 1,
@@ -54,7 +54,7 @@ export const dots1: Dialect = {
     return moeSpec(
       common,
       attn,
-      { moe, dense: readDenseInner(config, sparse), sparse },
+      { moe, dense: readDenseFfnDim(config, sparse), sparse },
       windows,
       readAuxLossCoef(config, 0),
     );

@@ -6,7 +6,7 @@ import { plainExperts } from "../types.js";
 import type { DecoderSpec, RouterSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention } from "./common.js";
-import { moeSpec, readAuxLossCoef, readDenseInner, readTopK, requirePlainExperts, uniformFfns } from "./experts.js";
+import { moeSpec, readAuxLossCoef, readDenseFfnDim, readTopK, requirePlainExperts, uniformFfns } from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 
 const defaults: Defaults = {
@@ -67,22 +67,22 @@ export const ernie45Moe: Dialect = {
   read(config: ConfigReader): DecoderSpec {
     const common = readCommon(config, "ernie4_5_moe", defaults);
     const experts = config.int("moe_num_experts", 64);
-    const inner = config.int("moe_intermediate_size", 1536);
+    const ffnDim = config.int("moe_intermediate_size", 1536);
     const count = config.int("moe_num_shared_experts", 2, { min: 0 });
     const moe = {
       kind: "moe",
-      inner,
+      ffnDim,
       experts,
       topK: readTopK(config, experts, 6, "moe_k"),
       router: router(config.positive("moe_norm_min", 1e-12, { zero: true })),
       ...plainExperts,
       // Several shared experts are one of their size together.
-      shared: count === 0 ? null : { inner: inner * count, gated: false },
+      shared: count === 0 ? null : { ffnDim: ffnDim * count, gated: false },
     } as const;
     if (config.bool("use_bias", false))
       throw config.fail("use_bias", "false (the output head would have a bias too, which cannot be said)");
     const sparse = readSparse(config, common.layerCount);
-    const ffns = { moe, dense: readDenseInner(config, sparse), sparse };
+    const ffns = { moe, dense: readDenseFfnDim(config, sparse), sparse };
     return moeSpec(common, { qkNorm: false, qkvBias: false, outBias: false }, ffns, [], readAuxLossCoef(config));
   },
   write(spec: DecoderSpec): Record<string, unknown> {
@@ -97,14 +97,14 @@ export const ernie45Moe: Dialect = {
     if (score !== "softmax") throw refuse(spec, `a ${score} router`);
     if (renormalise === null) throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
     if (shared?.gated) throw refuse(spec, "a shared expert behind a gate");
-    if (shared !== null && shared.inner % moe.inner !== 0)
-      throw refuse(spec, `a shared expert of ${shared.inner}, not a multiple of an expert's ${moe.inner}`);
+    if (shared !== null && shared.ffnDim % moe.ffnDim !== 0)
+      throw refuse(spec, `a shared expert of ${shared.ffnDim}, not a multiple of an expert's ${moe.ffnDim}`);
     return {
-      intermediate_size: dense?.inner ?? moe.inner * moe.topK,
-      moe_intermediate_size: moe.inner,
+      intermediate_size: dense?.ffnDim ?? moe.ffnDim * moe.topK,
+      moe_intermediate_size: moe.ffnDim,
       moe_num_experts: moe.experts,
       moe_k: moe.topK,
-      moe_num_shared_experts: shared === null ? 0 : shared.inner / moe.inner,
+      moe_num_shared_experts: shared === null ? 0 : shared.ffnDim / moe.ffnDim,
       moe_norm_min: renormalise.atLeast,
       use_bias: false,
       ...writeSparse(spec),

@@ -115,8 +115,8 @@ export function writeMlpLayerTypes(spec: DecoderSpec): Record<string, unknown> {
 }
 
 /** Inner size of the dense layers; without dense layers nobody reads it. */
-export function readDenseInner(config: ConfigReader, sparse: readonly boolean[]): Pick<DenseFfn, "inner"> {
-  return { inner: sparse.includes(false) ? config.int("intermediate_size") : 1 };
+export function readDenseFfnDim(config: ConfigReader, sparse: readonly boolean[]): Pick<DenseFfn, "ffnDim"> {
+  return { ffnDim: sparse.includes(false) ? config.int("intermediate_size") : 1 };
 }
 
 export function readAuxLossCoef(config: ConfigReader, fallback = 0.001): number {
@@ -132,7 +132,7 @@ export function moeSpec(
   attn: AttentionOptions,
   ffns: {
     readonly moe: Omit<MoeFfn, "activation">;
-    readonly dense: Pick<DenseFfn, "inner"> | null;
+    readonly dense: Pick<DenseFfn, "ffnDim"> | null;
     readonly sparse: readonly boolean[];
   },
   windows: readonly (number | null)[],
@@ -144,7 +144,7 @@ export function moeSpec(
     rope: ropes?.[layer] ?? rope,
     ffn: ffns.sparse[layer]
       ? { ...structuredClone(ffns.moe), activation }
-      : { kind: "dense" as const, inner: ffns.dense!.inner, bias: false, activation, gated: true },
+      : { kind: "dense" as const, ffnDim: ffns.dense!.ffnDim, bias: false, activation, gated: true },
   }));
   return { ...common, attn: attentionOf(common, attn), layers, auxLossCoef };
 }
@@ -162,7 +162,7 @@ export function uniformFfns(spec: DecoderSpec): { moe: MoeFfn; dense: DenseFfn |
     throw refuse(spec, "experts that differ between layers");
   if (moe.topK > moe.experts) throw refuse(spec, `${moe.topK} experts per token out of ${moe.experts}`);
   const dense = denses[0] ?? null;
-  if (denses.some((ffn) => ffn.inner !== dense!.inner)) throw refuse(spec, "dense FFNs that differ between layers");
+  if (denses.some((ffn) => ffn.ffnDim !== dense!.ffnDim)) throw refuse(spec, "dense FFNs that differ between layers");
   if (denses.some((ffn) => ffn.bias)) throw refuse(spec, "FFN biases");
   return { moe, dense };
 }
@@ -190,10 +190,10 @@ export function writeSmallExperts(spec: DecoderSpec): Record<string, unknown> {
   return {
     num_experts: moe.experts,
     num_experts_per_tok: moe.topK,
-    moe_intermediate_size: moe.inner,
+    moe_intermediate_size: moe.ffnDim,
     // Without dense layers nobody reads it, but the class wants a number: the active width, as Qwen's own files have
     // it.
-    intermediate_size: dense?.inner ?? moe.inner * moe.topK,
+    intermediate_size: dense?.ffnDim ?? moe.ffnDim * moe.topK,
     norm_topk_prob: requireSoftmaxRouter(spec, moe) === "topk-softmax",
     output_router_logits: false,
     router_aux_loss_coef: spec.auxLossCoef,

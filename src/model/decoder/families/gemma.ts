@@ -70,12 +70,12 @@ export const gemma: Dialect = {
     const common = readCommon(config, "gemma", defaults);
     const multipliers = { ...common.multipliers, embedding: embeddingFactor(config, common.hidden) };
     const bias = config.bool("attention_bias", false);
-    const ffn = { inner: config.int("intermediate_size"), bias: false };
+    const ffn = { ffnDim: config.int("intermediate_size"), bias: false };
     return denseSpec({ ...common, multipliers }, { qkNorm: false, qkvBias: bias, outBias: bias }, ffn, []);
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });
     if (spec.layers.some(({ window }) => window !== null)) throw refuse(spec, "a sliding attention window");
-    return { intermediate_size: uniformDense(spec, false).inner, attention_bias: sharedAttentionBias(spec) };
+    return { intermediate_size: uniformDense(spec, false).ffnDim, attention_bias: sharedAttentionBias(spec) };
   },
 };

@@ -47,7 +47,7 @@ export function writeSandwiched(spec: DecoderSpec): Record<string, unknown> {
   if (spec.hidden % spec.attn.heads !== 0)
     throw refuse(spec, `hidden size ${spec.hidden} with ${spec.attn.heads} heads (not a multiple)`);
   return {
-    intermediate_size: uniformDense(spec, false).inner,
+    intermediate_size: uniformDense(spec, false).ffnDim,
     attention_bias: sharedAttentionBias(spec),
     query_pre_attn_scalar: scoreDivisor(spec),
     attn_logit_softcapping: spec.attn.softcap,
@@ -75,7 +75,7 @@ export const gemma2: Dialect = {
     const window = config.intOrNull("sliding_window", 4096);
     const windows = readLayerWindows(config, common.layerCount, (layer) => layer % 2 === 0, window);
     const bias = config.bool("attention_bias", false);
-    const ffn = { inner: config.int("intermediate_size"), bias: false };
+    const ffn = { ffnDim: config.int("intermediate_size"), bias: false };
     return denseSpec(common, { qkNorm: false, qkvBias: bias, outBias: bias }, ffn, windows);
   },
   write(spec: DecoderSpec): Record<string, unknown> {

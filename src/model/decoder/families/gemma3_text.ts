@@ -29,7 +29,7 @@ export const gemma3Text: Dialect = {
     const windows = readLayerWindows(config, common.layerCount, (layer) => (layer + 1) % pattern !== 0, window);
     const { full, sliding } = readRopesByType(config, common.attn.headDim, ropes);
     const bias = config.bool("attention_bias", false);
-    const ffn = { inner: config.int("intermediate_size"), bias: false };
+    const ffn = { ffnDim: config.int("intermediate_size"), bias: false };
     const attn = { qkNorm: true, qkvBias: bias, outBias: bias };
     const each = windows.map((size) => (size === null ? full : sliding));
     return denseSpec({ ...common, rope: full }, attn, ffn, windows, each);

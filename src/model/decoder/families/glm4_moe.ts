@@ -6,7 +6,7 @@
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse, requireAttention } from "./common.js";
-import { moeSpec, readAuxLossCoef, readDenseInner, readLeadingDense, writeLeadingDense } from "./experts.js";
+import { moeSpec, readAuxLossCoef, readDenseFfnDim, readLeadingDense, writeLeadingDense } from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 import { readRoutedExperts, writeRoutedExperts } from "./routed.js";
 import type { RoutedDefaults } from "./routed.js";
@@ -25,7 +25,7 @@ const defaults: Defaults = {
 const routed: RoutedDefaults = {
   experts: 128,
   topK: 8,
-  inner: 1408,
+  ffnDim: 1408,
   shared: 1,
   groups: 1,
   keptGroups: 1,
@@ -49,7 +49,7 @@ export const glm4Moe: Dialect = {
     return moeSpec(
       common,
       attn,
-      { moe, dense: readDenseInner(config, sparse), sparse },
+      { moe, dense: readDenseFfnDim(config, sparse), sparse },
       [],
       readAuxLossCoef(config, 0),
     );

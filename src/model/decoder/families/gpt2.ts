@@ -45,8 +45,8 @@ export const gpt2: Dialect = {
     // Neither key belongs to the class.
     if (kvHeads !== heads) throw config.fail("num_key_value_heads", `${heads}, like n_head`);
     if (heads * headDim !== common.hidden) throw config.fail("head_dim", `${common.hidden / heads}, n_embd / n_head`);
-    const inner = config.has("intermediate_size") ? config.int("intermediate_size") : 4 * common.hidden;
-    const ffn: DenseFfn = { kind: "dense", inner, bias: true, activation, gated: false };
+    const ffnDim = config.has("intermediate_size") ? config.int("intermediate_size") : 4 * common.hidden;
+    const ffn: DenseFfn = { kind: "dense", ffnDim, bias: true, activation, gated: false };
     const layers = Array.from({ length: layerCount }, () => ({ window: null, rope: null, ffn: { ...ffn } }));
     const attn = attentionOf(common, { qkNorm: false, qkvBias: true, outBias: true });
     return { ...common, learnedPositions: true, attn, layers, auxLossCoef: 0 };
@@ -56,12 +56,12 @@ export const gpt2: Dialect = {
     if (!spec.learnedPositions) throw refuse(spec, "no learnt positions");
     if (spec.layers.some(({ rope }) => rope !== null)) throw refuse(spec, "rope");
     if (spec.layers.some(({ window }) => window !== null)) throw refuse(spec, "a sliding attention window");
-    const { inner, bias, gated, activation } = uniformDense(spec, true);
+    const { ffnDim, bias, gated, activation } = uniformDense(spec, true);
     if (!bias || gated) throw refuse(spec, "an FFN with a gate or without biases");
     return {
       // The usual name of this activation in this family's files.
       ...(activation === "geluTanh" ? { activation_function: "gelu_new" } : {}),
-      n_inner: inner === 4 * spec.hidden ? null : inner,
+      n_inner: ffnDim === 4 * spec.hidden ? null : ffnDim,
       attn_pdrop: 0,
       embd_pdrop: 0,
       resid_pdrop: 0,

@@ -35,17 +35,17 @@ export const gptNeox: Dialect = {
     if (heads * headDim !== common.hidden)
       throw config.fail("head_dim", `${common.hidden / heads}, hidden_size / num_attention_heads`);
     const bias = config.bool("attention_bias", true);
-    const ffn = { inner: config.int("intermediate_size"), bias: true, gated: false };
+    const ffn = { ffnDim: config.int("intermediate_size"), bias: true, gated: false };
     const spec = denseSpec(common, { qkNorm: false, qkvBias: bias, outBias: bias }, ffn, []);
     return { ...spec, block: config.bool("use_parallel_residual", true) ? "parallel" : "pre" };
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });
     if (spec.block !== "pre" && spec.block !== "parallel") throw refuse(spec, `${spec.block} blocks`);
-    const { inner, bias } = uniformDense(spec, true);
+    const { ffnDim, bias } = uniformDense(spec, true);
     if (!bias) throw refuse(spec, "no FFN biases");
     return {
-      intermediate_size: inner,
+      intermediate_size: ffnDim,
       attention_bias: sharedAttentionBias(spec),
       use_parallel_residual: spec.block === "parallel",
     };

@@ -48,7 +48,7 @@ export const gptOss: Dialect = {
     const experts = readExpertCount(config, 128);
     const moe = {
       kind: "moe",
-      inner: config.int("intermediate_size"),
+      ffnDim: config.int("intermediate_size"),
       gated: true,
       bias: true,
       clampedGlu,
@@ -89,7 +89,7 @@ export const gptOss: Dialect = {
       );
     }
     return {
-      intermediate_size: moe.inner,
+      intermediate_size: moe.ffnDim,
       num_local_experts: moe.experts,
       num_experts_per_tok: moe.topK,
       swiglu_limit: clampedGlu.limit,

@@ -43,7 +43,7 @@ export const granite: Dialect = {
   read(config: ConfigReader): DecoderSpec {
     const common = withGraniteFactors(readCommon(config, "granite", graniteDefaults), config);
     const bias = config.bool("attention_bias", false);
-    const ffn = { inner: config.int("intermediate_size"), bias: config.bool("mlp_bias", false) };
+    const ffn = { ffnDim: config.int("intermediate_size"), bias: config.bool("mlp_bias", false) };
     return denseSpec(common, { qkNorm: false, qkvBias: bias, outBias: bias }, ffn, []);
   },
   write(spec: DecoderSpec): Record<string, unknown> {
@@ -51,7 +51,7 @@ export const granite: Dialect = {
     const ffn = uniformDense(spec, true);
     if (spec.layers.some(({ window }) => window !== null)) throw refuse(spec, "a sliding attention window");
     return {
-      intermediate_size: ffn.inner,
+      intermediate_size: ffn.ffnDim,
       attention_bias: sharedAttentionBias(spec),
       mlp_bias: ffn.bias,
       ...writeGraniteFactors(spec),

@@ -24,7 +24,7 @@ export function readGraniteExperts(config: ConfigReader): Omit<MoeFfn, "activati
   const experts = readExpertCount(config, 8);
   return {
     kind: "moe",
-    inner: config.int("intermediate_size"),
+    ffnDim: config.int("intermediate_size"),
     experts,
     topK: readTopK(config, experts, 2),
     router: softmaxRouter("topk-softmax"),
@@ -41,7 +41,7 @@ export function writeGraniteExperts(spec: DecoderSpec): Record<string, unknown> 
   if (requireSoftmaxRouter(spec, moe) !== "topk-softmax")
     throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
   return {
-    intermediate_size: moe.inner,
+    intermediate_size: moe.ffnDim,
     num_local_experts: moe.experts,
     num_experts_per_tok: moe.topK,
     attention_bias: sharedAttentionBias(spec),

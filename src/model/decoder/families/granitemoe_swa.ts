@@ -31,8 +31,8 @@ export const graniteMoeSwa: Dialect = {
   read(config: ConfigReader): DecoderSpec {
     const common = withGraniteFactors(readCommon(config, "granitemoe_swa", defaults), config);
     const bias = config.bool("attention_bias", false);
-    const inner = config.int("shared_intermediate_size", 0, { min: 0 });
-    const moe = { ...readGraniteExperts(config), shared: inner === 0 ? null : { inner, gated: false } };
+    const ffnDim = config.int("shared_intermediate_size", 0, { min: 0 });
+    const moe = { ...readGraniteExperts(config), shared: ffnDim === 0 ? null : { ffnDim, gated: false } };
     const sparse = Array<boolean>(common.layerCount).fill(true);
     // Without `layer_types` every fourth layer, from the first one on, has full attention.
     const windows = readLayerWindows(
@@ -57,7 +57,7 @@ export const graniteMoeSwa: Dialect = {
     if (shared?.gated) throw refuse(spec, "a shared expert behind a gate");
     return {
       ...writeGraniteExperts(spec),
-      shared_intermediate_size: shared?.inner ?? 0,
+      shared_intermediate_size: shared?.ffnDim ?? 0,
       layer_rope_theta: spec.layers.map(({ rope }) => rope?.theta ?? 0),
       ...writeLayerTypesSized(spec, 128),
     };

@@ -54,17 +54,17 @@ export const hunyuanV1Moe: Dialect = {
     requireKeys(config, fixed);
     const base = readBase(config, "hunyuan_v1_moe", defaults);
     const experts = readExpertCount(config, 1);
-    const inner = config.int("intermediate_size");
-    requireEverywhere(config, "moe_intermediate_size", inner);
+    const ffnDim = config.int("intermediate_size");
+    requireEverywhere(config, "moe_intermediate_size", ffnDim);
     requireEverywhere(config, "num_shared_expert", 1);
     const moe = {
       kind: "moe",
-      inner,
+      ffnDim,
       experts,
       topK: readChosen(config, experts),
       router: softmaxRouter("topk-softmax"),
       ...plainExperts,
-      shared: { inner, gated: false },
+      shared: { ffnDim, gated: false },
     } as const;
     const sparse = Array<boolean>(base.layerCount).fill(true);
     const bias = config.bool("attention_bias", false);
@@ -88,12 +88,12 @@ export const hunyuanV1Moe: Dialect = {
     const { shared } = moe;
     if (shared === null) throw refuse(spec, "no shared expert");
     if (shared.gated) throw refuse(spec, "a shared expert behind a gate");
-    if (shared.inner !== moe.inner)
-      throw refuse(spec, `a shared expert of ${shared.inner} beside experts of ${moe.inner}`);
+    if (shared.ffnDim !== moe.ffnDim)
+      throw refuse(spec, `a shared expert of ${shared.ffnDim} beside experts of ${moe.ffnDim}`);
     return {
       num_experts: moe.experts,
       moe_topk: moe.topK,
-      intermediate_size: moe.inner,
+      intermediate_size: moe.ffnDim,
       num_shared_expert: 1,
       use_mixed_mlp_moe: true,
       use_qk_norm: true,

@@ -10,7 +10,7 @@ import { readCommon, refuse, requireAttention, requireKeys, sharedAttentionBias 
 import {
   moeSpec,
   readAuxLossCoef,
-  readDenseInner,
+  readDenseFfnDim,
   readExpertCount,
   readMlpLayerTypes,
   readTopK,
@@ -41,17 +41,17 @@ export const hyV3: Dialect = {
     requireKeys(config, { mlp_bias: false });
     const common = readCommon(config, "hy_v3", defaults);
     const experts = readExpertCount(config, 192);
-    const inner = config.int("moe_intermediate_size", 1536);
+    const ffnDim = config.int("moe_intermediate_size", 1536);
     const scaling = config.positive("router_scaling_factor", 2.826);
     const moe = {
       kind: "moe",
-      inner,
+      ffnDim,
       experts,
       topK: readTopK(config, experts, 8),
       router: sigmoidRouter({ groups: null, renormalised: true, scaling }),
       ...plainExperts,
       // With 0 the class would make a shared expert as wide as a dense layer.
-      shared: { inner: inner * config.int("num_shared_experts", 1, { max: 1024 }), gated: false },
+      shared: { ffnDim: ffnDim * config.int("num_shared_experts", 1, { max: 1024 }), gated: false },
     } as const;
     const sparse = readMlpLayerTypes(config, common.layerCount, (layer) => layer > 0);
     const bias = config.bool("attention_bias", false);
@@ -59,7 +59,7 @@ export const hyV3: Dialect = {
     return moeSpec(
       common,
       attn,
-      { moe, dense: readDenseInner(config, sparse), sparse },
+      { moe, dense: readDenseFfnDim(config, sparse), sparse },
       [],
       readAuxLossCoef(config, 0),
     );
@@ -76,9 +76,9 @@ export const hyV3: Dialect = {
     return {
       num_experts: moe.experts,
       num_experts_per_tok: moe.topK,
-      moe_intermediate_size: moe.inner,
+      moe_intermediate_size: moe.ffnDim,
       num_shared_experts: sharedCount(spec, moe),
-      intermediate_size: dense?.inner ?? moe.inner * moe.topK,
+      intermediate_size: dense?.ffnDim ?? moe.ffnDim * moe.topK,
       router_scaling_factor: scaling,
       ...writeMlpLayerTypes(spec),
       attention_bias: sharedAttentionBias(spec),

@@ -10,7 +10,7 @@ import { readCommon, refuse, requireAttention } from "./common.js";
 import {
   moeSpec,
   readAuxLossCoef,
-  readDenseInner,
+  readDenseFfnDim,
   readExpertCount,
   readTopK,
   requirePlainExperts,
@@ -64,7 +64,7 @@ export const lfm2Moe: Dialect = {
     const scaling = config.positive("routed_scaling_factor", 1);
     const moe = {
       kind: "moe",
-      inner: config.int("moe_intermediate_size", 1792),
+      ffnDim: config.int("moe_intermediate_size", 1792),
       experts,
       topK: readTopK(config, experts, 4),
       router: router(config.bool("norm_topk_prob", true), config.bool("use_expert_bias", true), scaling),
@@ -75,7 +75,7 @@ export const lfm2Moe: Dialect = {
     if (leading >= common.layerCount)
       throw config.fail("num_dense_layers", `fewer dense layers than the ${common.layerCount} there are`);
     const sparse = Array.from({ length: common.layerCount }, (_, layer) => layer >= leading);
-    const ffns = { moe, dense: readDenseInner(config, sparse), sparse };
+    const ffns = { moe, dense: readDenseFfnDim(config, sparse), sparse };
     // Not a key of the class, which has no such loss; ours is kept there.
     return moeSpec(common, { qkNorm: true, qkvBias: false, outBias: false }, ffns, [], readAuxLossCoef(config, 0));
   },
@@ -89,8 +89,8 @@ export const lfm2Moe: Dialect = {
     return {
       layer_types: spec.layers.map(() => "full_attention"),
       num_dense_layers: writeLeadingDense(spec)["first_k_dense_replace"],
-      intermediate_size: dense?.inner ?? moe.inner * moe.topK,
-      moe_intermediate_size: moe.inner,
+      intermediate_size: dense?.ffnDim ?? moe.ffnDim * moe.topK,
+      moe_intermediate_size: moe.ffnDim,
       num_experts: moe.experts,
       num_experts_per_tok: moe.topK,
       norm_topk_prob: moe.router.renormalise !== null,

@@ -22,7 +22,7 @@ export const llama: Dialect = {
     const bias = config.bool("attention_bias", false);
     const ffn = {
       kind: "dense",
-      inner: config.int("intermediate_size"),
+      ffnDim: config.int("intermediate_size"),
       bias: config.bool("mlp_bias", false),
     } as const;
     return denseSpec(common, { qkNorm: false, qkvBias: bias, outBias: bias }, ffn, []);
@@ -34,6 +34,6 @@ export const llama: Dialect = {
     // transformers 5 validates this even though head_dim is given.
     if (spec.hidden % spec.attn.heads !== 0)
       throw refuse(spec, `hidden size ${spec.hidden} with ${spec.attn.heads} heads (not a multiple)`);
-    return { intermediate_size: ffn.inner, attention_bias: sharedAttentionBias(spec), mlp_bias: ffn.bias };
+    return { intermediate_size: ffn.ffnDim, attention_bias: sharedAttentionBias(spec), mlp_bias: ffn.bias };
   },
 };

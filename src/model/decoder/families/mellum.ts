@@ -10,7 +10,7 @@ import { readBase, refuse, requireAttention, sharedAttentionBias } from "./commo
 import {
   moeSpec,
   readAuxLossCoef,
-  readDenseInner,
+  readDenseFfnDim,
   readExpertCount,
   readMlpLayerTypes,
   readSoftmaxRouter,
@@ -45,7 +45,7 @@ export const mellum: Dialect = {
     const experts = readExpertCount(config, 64);
     const moe = {
       kind: "moe",
-      inner: config.int("moe_intermediate_size", 896),
+      ffnDim: config.int("moe_intermediate_size", 896),
       experts,
       topK: readTopK(config, experts, 8),
       router: readSoftmaxRouter(config, true),
@@ -61,7 +61,7 @@ export const mellum: Dialect = {
     return moeSpec(
       { ...common, rope: full },
       attn,
-      { moe, dense: readDenseInner(config, sparse), sparse },
+      { moe, dense: readDenseFfnDim(config, sparse), sparse },
       windows,
       readAuxLossCoef(config),
       each,

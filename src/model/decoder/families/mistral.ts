@@ -20,7 +20,7 @@ export const mistral: Dialect = {
   architecture: "MistralForCausalLM",
   read(config: ConfigReader): DecoderSpec {
     const common = readCommon(config, "mistral", defaults);
-    const ffn = { kind: "dense", inner: config.int("intermediate_size"), bias: false } as const;
+    const ffn = { kind: "dense", ffnDim: config.int("intermediate_size"), bias: false } as const;
     // The class default is a window, so an absent key and null mean different models.
     const window = config.intOrNull("sliding_window", 4096);
     return denseSpec(
@@ -32,6 +32,6 @@ export const mistral: Dialect = {
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: false, outBias: false });
-    return { intermediate_size: uniformDense(spec, false).inner, sliding_window: uniformWindow(spec) };
+    return { intermediate_size: uniformDense(spec, false).ffnDim, sliding_window: uniformWindow(spec) };
   },
 };

@@ -36,7 +36,7 @@ export const mixtral: Dialect = {
     const experts = readExpertCount(config, 8);
     const moe = {
       kind: "moe",
-      inner: config.int("intermediate_size"),
+      ffnDim: config.int("intermediate_size"),
       experts,
       topK: readTopK(config, experts, 2),
       router: softmaxRouter("topk-softmax"),
@@ -56,7 +56,7 @@ export const mixtral: Dialect = {
     if (requireSoftmaxRouter(spec, moe) !== "topk-softmax")
       throw refuse(spec, "router weights that are not renormalised (softmax-topk)");
     return {
-      intermediate_size: moe.inner,
+      intermediate_size: moe.ffnDim,
       num_local_experts: moe.experts,
       num_experts_per_tok: moe.topK,
       sliding_window: uniformWindow(spec),

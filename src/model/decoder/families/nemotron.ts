@@ -29,12 +29,12 @@ export const nemotron: Dialect = {
   read(config: ConfigReader): DecoderSpec {
     const common = readCommon(config, "nemotron", defaults);
     const bias = config.bool("attention_bias", false);
-    const ffn = { inner: config.int("intermediate_size"), bias: config.bool("mlp_bias", false), gated: false };
+    const ffn = { ffnDim: config.int("intermediate_size"), bias: config.bool("mlp_bias", false), gated: false };
     return denseSpec(common, { qkNorm: false, qkvBias: bias, outBias: bias }, ffn, []);
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });
     const ffn = uniformDense(spec, true);
-    return { intermediate_size: ffn.inner, attention_bias: sharedAttentionBias(spec), mlp_bias: ffn.bias };
+    return { intermediate_size: ffn.ffnDim, attention_bias: sharedAttentionBias(spec), mlp_bias: ffn.bias };
   },
 };

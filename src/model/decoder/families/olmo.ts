@@ -24,7 +24,7 @@ export const olmo: Dialect = {
     const common = readCommon(config, "olmo", defaults);
     const clip = config.has("clip_qkv") ? config.positive("clip_qkv") : null;
     const bias = config.bool("attention_bias", false);
-    const ffn = { inner: config.int("intermediate_size"), bias: false };
+    const ffn = { ffnDim: config.int("intermediate_size"), bias: false };
     const attn = { ...common.attn, clip };
     return denseSpec({ ...common, attn }, { qkNorm: false, qkvBias: bias, outBias: bias }, ffn, []);
   },
@@ -32,7 +32,7 @@ export const olmo: Dialect = {
     requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });
     if (spec.layers.some(({ window }) => window !== null)) throw refuse(spec, "a sliding attention window");
     return {
-      intermediate_size: uniformDense(spec, false).inner,
+      intermediate_size: uniformDense(spec, false).ffnDim,
       attention_bias: sharedAttentionBias(spec),
       clip_qkv: spec.attn.clip,
     };

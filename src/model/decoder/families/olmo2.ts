@@ -29,7 +29,7 @@ export const olmo2: Dialect = {
   read(config: ConfigReader): DecoderSpec {
     const common = { ...readCommon(config, "olmo2", olmoDefaults), ...postNormed };
     const bias = config.bool("attention_bias", false);
-    const ffn = { inner: config.int("intermediate_size"), bias: false };
+    const ffn = { ffnDim: config.int("intermediate_size"), bias: false };
     return denseSpec(common, { qkNorm: "full", qkvBias: bias, outBias: bias }, ffn, []);
   },
   write(spec: DecoderSpec): Record<string, unknown> {
@@ -42,5 +42,5 @@ export const olmo2: Dialect = {
 export function writePostNormed(spec: DecoderSpec): Record<string, unknown> {
   requireAttention(spec, { qkNorm: true, qkvBias: "any", outBias: "any" });
   if (spec.block !== "post") throw refuse(spec, `${spec.block} blocks`);
-  return { intermediate_size: uniformDense(spec, false).inner, attention_bias: sharedAttentionBias(spec) };
+  return { intermediate_size: uniformDense(spec, false).ffnDim, attention_bias: sharedAttentionBias(spec) };
 }

@@ -24,7 +24,7 @@ export const olmo3: Dialect = {
     const windows = readLayerWindows(config, common.layerCount, (layer) => (layer + 1) % 4 !== 0, window);
     const { full, sliding } = readRopesByType(config, common.attn.headDim, ropes);
     const bias = config.bool("attention_bias", false);
-    const ffn = { inner: config.int("intermediate_size"), bias: false };
+    const ffn = { ffnDim: config.int("intermediate_size"), bias: false };
     const attn = { qkNorm: "full", qkvBias: bias, outBias: bias } as const;
     const each = windows.map((size) => (size === null ? full : sliding));
     return denseSpec({ ...common, rope: full }, attn, ffn, windows, each);

@@ -67,7 +67,7 @@ export function readOlmoExperts(
   const experts = readExpertCount(config, fallback.experts);
   return {
     kind: "moe",
-    inner: config.int("intermediate_size"),
+    ffnDim: config.int("intermediate_size"),
     experts,
     topK: readTopK(config, experts, fallback.topK),
     router: readSoftmaxRouter(config),
@@ -84,7 +84,7 @@ export function writeOlmoExperts(spec: DecoderSpec): Record<string, unknown> {
   if (moe.shared !== null) throw refuse(spec, "a shared expert");
   requirePlainExperts(spec, moe);
   return {
-    intermediate_size: moe.inner,
+    intermediate_size: moe.ffnDim,
     num_experts: moe.experts,
     num_experts_per_tok: moe.topK,
     norm_topk_prob: requireSoftmaxRouter(spec, moe) === "topk-softmax",

@@ -30,7 +30,7 @@ export const phi3: Dialect = {
   read(config: ConfigReader): DecoderSpec {
     const common = readCommon(config, "phi3", defaults);
     requireLongrope(config, common.rope);
-    const ffn = { inner: config.int("intermediate_size"), bias: false };
+    const ffn = { ffnDim: config.int("intermediate_size"), bias: false };
     const window = config.intOrNull("sliding_window", null);
     return denseSpec(
       common,
@@ -49,7 +49,7 @@ export const phi3: Dialect = {
     if (scaling.kind === "longrope" && heads * headDim !== spec.hidden)
       throw refuse(spec, `LongRoPE with heads of ${headDim}, other than hidden_size / num_attention_heads`);
     return {
-      intermediate_size: uniformDense(spec, false).inner,
+      intermediate_size: uniformDense(spec, false).ffnDim,
       sliding_window: uniformWindow(spec),
       // Has the last word on the length, and a default.
       ...(scaling.kind === "longrope" ? { original_max_position_embeddings: scaling.originalMaxPositions } : {}),

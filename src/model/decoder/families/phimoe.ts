@@ -85,7 +85,7 @@ export const phimoe: Dialect = {
     if (experts < 2) throw config.fail("num_local_experts", "at least 2");
     const moe = {
       kind: "moe",
-      inner: config.int("intermediate_size"),
+      ffnDim: config.int("intermediate_size"),
       experts,
       topK: 2,
       router: sparseMixer(config.positive("router_jitter_noise", 0.01, { zero: true })),
@@ -112,7 +112,7 @@ export const phimoe: Dialect = {
     if (moe.shared !== null) throw refuse(spec, "a shared expert");
     if (moe.router.score !== "sparsemixer") throw refuse(spec, `a ${moe.router.score} router (it has SparseMixer)`);
     return {
-      intermediate_size: moe.inner,
+      intermediate_size: moe.ffnDim,
       num_local_experts: moe.experts,
       num_experts_per_tok: moe.topK,
       attention_bias: sharedAttentionBias(spec),

@@ -22,11 +22,11 @@ export const qwen2: Dialect = {
     const common = readCommon(config, "qwen2", defaults);
     const fullLayers = config.int("max_window_layers", 28, { min: 0 });
     const windows = readLayerWindows(config, common.layerCount, (layer) => layer >= fullLayers);
-    const ffn = { kind: "dense", inner: config.int("intermediate_size"), bias: false } as const;
+    const ffn = { kind: "dense", ffnDim: config.int("intermediate_size"), bias: false } as const;
     return denseSpec(common, { qkNorm: false, qkvBias: true, outBias: false }, ffn, windows);
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: true, outBias: false });
-    return { intermediate_size: uniformDense(spec, false).inner, ...writeLayerWindows(spec) };
+    return { intermediate_size: uniformDense(spec, false).ffnDim, ...writeLayerWindows(spec) };
   },
 };

@@ -6,7 +6,7 @@ import { readCommon, refuse, requireAttention } from "./common.js";
 import {
   moeSpec,
   readAuxLossCoef,
-  readDenseInner,
+  readDenseFfnDim,
   readExpertCount,
   readSoftmaxRouter,
   readSparseLayers,
@@ -37,18 +37,18 @@ export const qwen2Moe: Dialect = {
     const common = readCommon(config, "qwen2_moe", defaults);
     const experts = readExpertCount(config, 60);
     // 0 is how this family says "no shared expert"; transformers and vLLM both load it.
-    const sharedInner = config.int("shared_expert_intermediate_size", 5632, { min: 0 });
+    const sharedFfnDim = config.int("shared_expert_intermediate_size", 5632, { min: 0 });
     const moe = {
       kind: "moe",
-      inner: config.int("moe_intermediate_size", 1408),
+      ffnDim: config.int("moe_intermediate_size", 1408),
       experts,
       topK: readTopK(config, experts, 4),
       router: readSoftmaxRouter(config),
       ...plainExperts,
-      shared: sharedInner === 0 ? null : { inner: sharedInner, gated: true },
+      shared: sharedFfnDim === 0 ? null : { ffnDim: sharedFfnDim, gated: true },
     } as const;
     const sparse = readSparseLayers(config, common.layerCount);
-    const dense = readDenseInner(config, sparse);
+    const dense = readDenseFfnDim(config, sparse);
     // Unlike qwen2, this class slides on the even layers below max_window_layers (transformers 5,
     // configuration_qwen2_moe.py).
     const below = config.int("max_window_layers", 28, { min: 0 });
@@ -62,7 +62,7 @@ export const qwen2Moe: Dialect = {
     if (moe.shared !== null && !moe.shared.gated) throw refuse(spec, "a shared expert without its sigmoid gate");
     return {
       ...writeQwenExperts(spec),
-      shared_expert_intermediate_size: moe.shared?.inner ?? 0,
+      shared_expert_intermediate_size: moe.shared?.ffnDim ?? 0,
       qkv_bias: spec.attn.qkvBias,
       ...writeLayerWindows(spec),
     };

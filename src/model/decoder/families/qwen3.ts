@@ -23,13 +23,13 @@ export const qwen3: Dialect = {
     const fullLayers = config.int("max_window_layers", 28, { min: 0 });
     const windows = readLayerWindows(config, common.layerCount, (layer) => layer >= fullLayers);
     const bias = config.bool("attention_bias", false);
-    const ffn = { kind: "dense", inner: config.int("intermediate_size"), bias: false } as const;
+    const ffn = { kind: "dense", ffnDim: config.int("intermediate_size"), bias: false } as const;
     return denseSpec(common, { qkNorm: true, qkvBias: bias, outBias: bias }, ffn, windows);
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: true, qkvBias: "any", outBias: "any" });
     return {
-      intermediate_size: uniformDense(spec, false).inner,
+      intermediate_size: uniformDense(spec, false).ffnDim,
       attention_bias: sharedAttentionBias(spec),
       ...writeLayerWindows(spec),
     };

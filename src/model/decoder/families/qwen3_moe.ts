@@ -10,7 +10,7 @@ import { readCommon, refuse, requireAttention, sharedAttentionBias } from "./com
 import {
   moeSpec,
   readAuxLossCoef,
-  readDenseInner,
+  readDenseFfnDim,
   readExpertCount,
   readSoftmaxRouter,
   readSparseLayers,
@@ -42,7 +42,7 @@ export const qwen3Moe: Dialect = {
     const experts = readExpertCount(config, 128);
     const moe = {
       kind: "moe",
-      inner: config.int("moe_intermediate_size", 768),
+      ffnDim: config.int("moe_intermediate_size", 768),
       experts,
       topK: readTopK(config, experts, 8),
       router: readSoftmaxRouter(config),
@@ -50,7 +50,7 @@ export const qwen3Moe: Dialect = {
       shared: null,
     } as const;
     const sparse = readSparseLayers(config, common.layerCount);
-    const dense = readDenseInner(config, sparse);
+    const dense = readDenseFfnDim(config, sparse);
     // This class has no layer_types: a window, if switched on, is on every layer.
     const windows = Array<number | null>(common.layerCount).fill(readQwenWindow(config));
     const bias = config.bool("attention_bias", false);

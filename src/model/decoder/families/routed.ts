@@ -13,7 +13,7 @@ import type { ConfigReader } from "./reader.js";
 export interface RoutedDefaults {
   readonly experts: number | undefined;
   readonly topK: number | undefined;
-  readonly inner: number;
+  readonly ffnDim: number;
   readonly shared: number | undefined;
   readonly groups: number;
   readonly keptGroups: number;
@@ -28,11 +28,11 @@ export function readRoutedExperts(config: ConfigReader, defaults: RoutedDefaults
   if (config.get("scoring_func") === "softmax") throw config.fail("scoring_func", '"sigmoid"');
   const experts = readExpertCount(config, defaults.experts, "n_routed_experts");
   const topK = readTopK(config, experts, defaults.topK);
-  const inner = config.int("moe_intermediate_size", defaults.inner);
+  const ffnDim = config.int("moe_intermediate_size", defaults.ffnDim);
   const shared = config.int("n_shared_experts", defaults.shared, { min: 0, max: 1024 });
   return {
     kind: "moe",
-    inner,
+    ffnDim,
     experts,
     topK,
     router: sigmoidRouter({
@@ -41,7 +41,7 @@ export function readRoutedExperts(config: ConfigReader, defaults: RoutedDefaults
       scaling: config.positive("routed_scaling_factor", defaults.scaling),
     }),
     ...plainExperts,
-    shared: shared === 0 ? null : { inner: shared * inner, gated: false },
+    shared: shared === 0 ? null : { ffnDim: shared * ffnDim, gated: false },
   };
 }
 
@@ -76,10 +76,10 @@ export function writeRoutedExperts(spec: DecoderSpec): Record<string, unknown> {
   return {
     n_routed_experts: moe.experts,
     num_experts_per_tok: moe.topK,
-    moe_intermediate_size: moe.inner,
+    moe_intermediate_size: moe.ffnDim,
     n_shared_experts: sharedCount(spec, moe),
     // Without dense layers nobody reads it, but the classes want a number.
-    intermediate_size: dense?.inner ?? moe.inner * moe.topK,
+    intermediate_size: dense?.ffnDim ?? moe.ffnDim * moe.topK,
     n_group: groups?.count ?? 1,
     topk_group: groups?.kept ?? 1,
     norm_topk_prob: renormalise !== null,
@@ -92,12 +92,12 @@ export function writeRoutedExperts(spec: DecoderSpec): Record<string, unknown> {
 }
 
 /** How many routed experts the shared one is as wide as; 0 without one. */
-export function sharedCount(spec: DecoderSpec, { shared, inner }: MoeFfn): number {
+export function sharedCount(spec: DecoderSpec, { shared, ffnDim }: MoeFfn): number {
   if (shared === null) return 0;
   if (shared.gated) throw refuse(spec, "a shared expert behind a gate");
-  if (shared.inner % inner !== 0)
-    throw refuse(spec, `a shared expert of ${shared.inner}, not a multiple of the routed ones' ${inner}`);
-  return shared.inner / inner;
+  if (shared.ffnDim % ffnDim !== 0)
+    throw refuse(spec, `a shared expert of ${shared.ffnDim}, not a multiple of the routed ones' ${ffnDim}`);
+  return shared.ffnDim / ffnDim;
 }
 
 /** The router, if it is DeepSeek-V3's. Throws inputError if it is anything else. */

@@ -38,7 +38,7 @@ export const smollm3: Dialect = {
     const roped = readRoped(config, common.layerCount);
     const windows = readLayerWindows(config, common.layerCount, (layer) => !roped[layer], readQwenWindow(config, null));
     const bias = config.bool("attention_bias", false);
-    const ffn = { inner: config.int("intermediate_size"), bias: config.bool("mlp_bias", false) };
+    const ffn = { ffnDim: config.int("intermediate_size"), bias: config.bool("mlp_bias", false) };
     const ropes = roped.map((has) => (has ? common.rope : null));
     return denseSpec(common, { qkNorm: false, qkvBias: bias, outBias: bias }, ffn, windows, ropes);
   },
@@ -46,7 +46,7 @@ export const smollm3: Dialect = {
     requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });
     const ffn = uniformDense(spec, true);
     return {
-      intermediate_size: ffn.inner,
+      intermediate_size: ffn.ffnDim,
       attention_bias: sharedAttentionBias(spec),
       mlp_bias: ffn.bias,
       no_rope_layers: spec.layers.map(({ rope }) => (rope === null ? 0 : 1)),

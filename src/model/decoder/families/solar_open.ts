@@ -23,7 +23,7 @@ const defaults: Defaults = {
 const routed: RoutedDefaults = {
   experts: 128,
   topK: 8,
-  inner: 1280,
+  ffnDim: 1280,
   shared: 1,
   groups: 1,
   keptGroups: 1,

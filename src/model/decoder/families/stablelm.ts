@@ -37,7 +37,7 @@ export const stablelm: Dialect = {
       qkvBias: config.bool("use_qkv_bias", false),
       outBias: false,
     };
-    const spec = denseSpec(common, attn, { inner: config.int("intermediate_size"), bias: false }, []);
+    const spec = denseSpec(common, attn, { ffnDim: config.int("intermediate_size"), bias: false }, []);
     const { qkNorm } = spec.attn;
     const withoutBias = qkNorm && { ...qkNorm, norm: { ...qkNorm.norm, bias: false } };
     return {
@@ -51,7 +51,7 @@ export const stablelm: Dialect = {
     requireAttention(spec, { qkNorm, qkvBias: "any", outBias: false });
     if (spec.block !== "pre" && spec.block !== "parallel-shared") throw refuse(spec, `${spec.block} blocks`);
     return {
-      intermediate_size: uniformDense(spec, false).inner,
+      intermediate_size: uniformDense(spec, false).ffnDim,
       use_qkv_bias: spec.attn.qkvBias,
       qk_layernorm: qkNorm,
       use_parallel_residual: spec.block === "parallel-shared",

@@ -31,7 +31,7 @@ export const starcoder2: Dialect = {
     const common = readCommon(config, "starcoder2", defaults);
     const bias = config.bool("use_bias", true);
     const window = config.intOrNull("sliding_window", null);
-    const ffn = { inner: config.int("intermediate_size"), bias, gated: false };
+    const ffn = { ffnDim: config.int("intermediate_size"), bias, gated: false };
     return denseSpec(
       common,
       { qkNorm: false, qkvBias: bias, outBias: bias },
@@ -44,6 +44,6 @@ export const starcoder2: Dialect = {
     const ffn = uniformDense(spec, true);
     const bias = sharedAttentionBias(spec);
     if (ffn.bias !== bias) throw refuse(spec, "biases in only one of attention and FFN");
-    return { intermediate_size: ffn.inner, use_bias: bias, sliding_window: uniformWindow(spec) };
+    return { intermediate_size: ffn.ffnDim, use_bias: bias, sliding_window: uniformWindow(spec) };
   },
 };

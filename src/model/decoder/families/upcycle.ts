@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { inputError } from "../../../base/errors.js";
 import { issueText } from "../../../base/schemas/index.js";
+import { decoderRecord, recordedFfn, type FfnRecord } from "../record.js";
 import type { DecoderSpec } from "../types.js";
 import type { Dialect } from "./common.js";
 import type { ConfigReader } from "./reader.js";
@@ -71,7 +72,7 @@ const router = z.strictObject({
   bias: z.boolean(),
 });
 
-const ffn = z.discriminatedUnion("kind", [
+const ffnRecord = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("dense"), inner: size, bias: z.boolean(), activation, gated: z.boolean() }),
   z.strictObject({
     kind: z.literal("moe"),
@@ -85,7 +86,9 @@ const ffn = z.discriminatedUnion("kind", [
     router,
     shared: z.strictObject({ inner: size, gated: z.boolean() }).nullable(),
   }),
-]);
+]) satisfies z.ZodType<FfnRecord>;
+
+const ffn = ffnRecord.transform(recordedFfn);
 
 const attention = z.strictObject({
   heads: size,
@@ -147,7 +150,7 @@ export const upcycle: Dialect = {
   write(spec: DecoderSpec): Record<string, unknown> {
     return {
       upcycle_format: formatVersion,
-      decoder: { ...spec, family: undefined },
+      decoder: { ...decoderRecord(spec), family: undefined },
       // For tools that look at any config.
       vocab_size: spec.vocab,
       hidden_size: spec.hidden,

@@ -18,7 +18,13 @@ describe("dbrx", () => {
       layers: [
         {
           rope: { theta: 10_000 },
-          ffn: { inner: 64, experts: 4, topK: 2, activation: "silu", router: { renormalise: { plus: 0, atLeast: 0 } } },
+          ffn: {
+            ffnDim: 64,
+            experts: 4,
+            topK: 2,
+            activation: "silu",
+            router: { renormalise: { plus: 0, atLeast: 0 } },
+          },
         },
         {},
       ],
@@ -78,7 +84,7 @@ describe("dbrx", () => {
     refuses(() => read({ ...config, head_dim: 16 }), "head_dim is 16, expected 8, d_model / n_heads");
     refuses(() => write({ ...spec, tiedHead: true }), "a dbrx model cannot have a tied output head");
     refuses(
-      () => write(withExperts(spec, { shared: { inner: 4, gated: false } })),
+      () => write(withExperts(spec, { shared: { ffnDim: 4, gated: false } })),
       "a dbrx model cannot have a shared expert",
     );
     refuses(() => write({ ...spec, norm: { ...spec.norm, eps: 1e-6 } }), "a dbrx model cannot have norm.eps 0.000001");

@@ -25,10 +25,10 @@ describe("ernie4_5_moe", () => {
       layers: [{ rope: { theta: 500_000, interleaved: true, rotary: 8 } }, {}],
     });
     expect(read(bare).layers[1]!.ffn).toMatchObject({
-      inner: 1536,
+      ffnDim: 1536,
       experts: 64,
       topK: 6,
-      shared: { inner: 3072, gated: false },
+      shared: { ffnDim: 3072, gated: false },
       router: { renormalise: { plus: 0, atLeast: 1e-12 }, correctionBias: true },
     });
   });
@@ -73,10 +73,10 @@ describe("ernie4_5_moe", () => {
       "moe_layer_start_index is 2, expected a layer number that leaves one of 2 layers with experts",
     );
     refuses(
-      () => write(withExperts(spec, { shared: { inner: 17, gated: false } })),
+      () => write(withExperts(spec, { shared: { ffnDim: 17, gated: false } })),
       "a shared expert of 17, not a multiple of an expert's 16",
     );
-    refuses(() => write(withExperts(spec, { shared: { inner: 16, gated: true } })), "a shared expert behind a gate");
+    refuses(() => write(withExperts(spec, { shared: { ffnDim: 16, gated: true } })), "a shared expert behind a gate");
     refuses(
       () => write(withExperts(spec, { router: softmaxRouter("softmax-topk") })),
       "router weights that are not renormalised",

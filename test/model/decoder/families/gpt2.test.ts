@@ -23,7 +23,7 @@ describe("gpt2", () => {
       learnedPositions: true,
       tiedHead: true,
       attn: { qkvBias: true, outBias: true, kvHeads: 4 },
-      layers: [{ rope: null, ffn: { inner: 128, activation: "geluTanh", gated: false, bias: true } }, { rope: null }],
+      layers: [{ rope: null, ffn: { ffnDim: 128, activation: "geluTanh", gated: false, bias: true } }, { rope: null }],
     });
     expect(write(spec)).toMatchObject({
       n_embd: 32,
@@ -34,7 +34,7 @@ describe("gpt2", () => {
       activation_function: "gelu_new",
     });
     expect(read({ ...config, n_inner: 40, activation_function: "relu" }).layers[0]!.ffn).toMatchObject({
-      inner: 40,
+      ffnDim: 40,
       activation: "relu",
     });
   });

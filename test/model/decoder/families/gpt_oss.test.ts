@@ -53,6 +53,6 @@ describe("gpt_oss", () => {
       () => write(withExperts(spec, { clampedGlu: null })),
       "a gated unit other than the one clamped at 7 with alpha 1.702",
     );
-    refuses(() => write(withExperts(spec, { shared: { inner: 16, gated: false } })), "a shared expert");
+    refuses(() => write(withExperts(spec, { shared: { ffnDim: 16, gated: false } })), "a shared expert");
   });
 });

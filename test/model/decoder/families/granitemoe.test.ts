@@ -42,7 +42,7 @@ describe("granitemoe", () => {
       "a granitemoe model cannot have a sliding attention window",
     );
     refuses(
-      () => write(withExperts(spec, { shared: { inner: 4, gated: false } })),
+      () => write(withExperts(spec, { shared: { ffnDim: 4, gated: false } })),
       "a granitemoe model cannot have a shared expert",
     );
     refuses(
@@ -76,7 +76,7 @@ describe("granitemoe_swa", () => {
   test("a shared expert is there if it has a size", () => {
     expect(spec.layers[0]!.ffn).toMatchObject({ shared: null });
     expect(read({ ...config, shared_intermediate_size: 48 }).layers[0]!.ffn).toMatchObject({
-      shared: { inner: 48, gated: false },
+      shared: { ffnDim: 48, gated: false },
     });
   });
 
@@ -95,7 +95,7 @@ describe("granitemoe_swa", () => {
       "a granitemoe_swa model cannot have no attention sinks",
     );
     refuses(
-      () => write(withExperts(spec, { shared: { inner: 4, gated: true } })),
+      () => write(withExperts(spec, { shared: { ffnDim: 4, gated: true } })),
       "a granitemoe_swa model cannot have a shared expert behind a gate",
     );
   });

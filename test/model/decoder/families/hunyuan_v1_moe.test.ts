@@ -17,8 +17,8 @@ describe("hunyuan_v1_moe", () => {
           ffn: {
             experts: 1,
             topK: 1,
-            inner: 64,
-            shared: { inner: 64, gated: false },
+            ffnDim: 64,
+            shared: { ffnDim: 64, gated: false },
             router: softmaxRouter("topk-softmax"),
           },
         },
@@ -85,10 +85,10 @@ describe("hunyuan_v1_moe", () => {
     refuses(() => read({ ...config, use_cla: true }), "use_cla is true, expected false");
     refuses(() => write(withExperts(spec, { shared: null })), "a hunyuan_v1_moe model cannot have no shared expert");
     refuses(
-      () => write(withExperts(spec, { shared: { inner: 32, gated: false } })),
+      () => write(withExperts(spec, { shared: { ffnDim: 32, gated: false } })),
       "a shared expert of 32 beside experts of 64",
     );
-    refuses(() => write(withExperts(spec, { shared: { inner: 64, gated: true } })), "a shared expert behind a gate");
+    refuses(() => write(withExperts(spec, { shared: { ffnDim: 64, gated: true } })), "a shared expert behind a gate");
     refuses(
       () => write(withExperts(spec, { router: softmaxRouter("softmax-topk") })),
       "router weights that are not renormalised",

@@ -60,6 +60,6 @@ describe("lfm2_moe", () => {
       () => write({ ...spec, attn: { ...spec.attn, qkNorm: null } }),
       "cannot have queries and keys without a norm",
     );
-    refuses(() => write(withExperts(spec, { shared: { inner: 16, gated: false } })), "a shared expert");
+    refuses(() => write(withExperts(spec, { shared: { ffnDim: 16, gated: false } })), "a shared expert");
   });
 });

@@ -26,7 +26,7 @@ describe("mellum", () => {
         {
           window: null,
           rope: plainRope(500_000, 128),
-          ffn: { experts: 64, topK: 8, inner: 896, router: softmaxRouter("topk-softmax") },
+          ffn: { experts: 64, topK: 8, ffnDim: 896, router: softmaxRouter("topk-softmax") },
         },
         {},
       ],
@@ -42,7 +42,7 @@ describe("mellum", () => {
     };
     const found = read(mixed);
     expect(found.layers).toMatchObject([
-      { window: 1024, rope: plainRope(10_000, 8), ffn: { kind: "dense", inner: 64 } },
+      { window: 1024, rope: plainRope(10_000, 8), ffn: { kind: "dense", ffnDim: 64 } },
       { window: null, rope: plainRope(500_000, 8), ffn: { kind: "moe", experts: 8 } },
     ]);
     const written = write(found);
@@ -70,7 +70,7 @@ describe("mellum", () => {
       "sliding windows are switched off",
     );
     refuses(
-      () => write(withExperts(spec, { shared: { inner: 4, gated: false } })),
+      () => write(withExperts(spec, { shared: { ffnDim: 4, gated: false } })),
       "a mellum model cannot have a shared expert",
     );
     refuses(

@@ -27,7 +27,7 @@ describe("olmoe", () => {
       layers: [
         {
           rope: { theta: 10_000 },
-          ffn: { experts: 64, topK: 8, inner: 16, router: softmaxRouter("softmax-topk"), shared: null },
+          ffn: { experts: 64, topK: 8, ffnDim: 16, router: softmaxRouter("softmax-topk"), shared: null },
         },
         {},
       ],
@@ -48,7 +48,7 @@ describe("olmoe", () => {
       "num_experts_per_tok is 9, expected at most the number of experts (8)",
     );
     refuses(
-      () => write(withExperts(spec, { shared: { inner: 4, gated: false } })),
+      () => write(withExperts(spec, { shared: { ffnDim: 4, gated: false } })),
       "a olmoe model cannot have a shared expert",
     );
     refuses(
@@ -74,7 +74,7 @@ describe("flex_olmo", () => {
       tokens: { eos: [100_257], pad: 100_277 },
       attn: { kvHeads: 4, qkNorm: { span: "full", norm: rmsNorm(1e-6) } },
       layers: [
-        { rope: { theta: 500_000 }, ffn: { experts: 7, topK: 5, inner: 64, router: softmaxRouter("softmax-topk") } },
+        { rope: { theta: 500_000 }, ffn: { experts: 7, topK: 5, ffnDim: 64, router: softmaxRouter("softmax-topk") } },
         {},
       ],
     });

@@ -75,7 +75,7 @@ describe("phimoe", () => {
       "a phimoe model cannot have a softmax router (it has SparseMixer)",
     );
     refuses(
-      () => write(withExperts(spec, { shared: { inner: 4, gated: false } })),
+      () => write(withExperts(spec, { shared: { ffnDim: 4, gated: false } })),
       "a phimoe model cannot have a shared expert",
     );
     refuses(

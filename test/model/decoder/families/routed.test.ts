@@ -29,7 +29,7 @@ describe.each(["dots1", "glm4_moe", "solar_open", "deepseek_v3"])("%s: DeepSeek-
     }).layers.at(-1)!.ffn;
     expect(found).toMatchObject({
       router: sigmoidRouter({ groups: { count: 4, kept: 2 }, renormalised: false, scaling: 3 }),
-      shared: { inner: 32, gated: false },
+      shared: { ffnDim: 32, gated: false },
     });
     expect(read({ ...config, n_shared_experts: 0 }).layers.at(-1)!.ffn).toMatchObject({ shared: null });
     expect(read({ ...without(config, "n_routed_experts"), num_local_experts: 8 })).toEqual(spec);
@@ -71,11 +71,11 @@ describe.each(["dots1", "glm4_moe", "solar_open", "deepseek_v3"])("%s: DeepSeek-
       `a ${family} model cannot have a router other than sigmoid with a correction bias`,
     );
     refuses(
-      () => write(withExperts(spec, { shared: { inner: 16, gated: true } })),
+      () => write(withExperts(spec, { shared: { ffnDim: 16, gated: true } })),
       `a ${family} model cannot have a shared expert behind a gate`,
     );
     refuses(
-      () => write(withExperts(spec, { shared: { inner: 17, gated: false } })),
+      () => write(withExperts(spec, { shared: { ffnDim: 17, gated: false } })),
       "a shared expert of 17, not a multiple of the routed ones' 16",
     );
     refuses(() => write(withExperts(spec, { bias: true })), "experts with biases");
@@ -146,8 +146,8 @@ describe("glm4_moe", () => {
       ffn: {
         experts: 128,
         topK: 8,
-        inner: 1408,
-        shared: { inner: 1408 },
+        ffnDim: 1408,
+        shared: { ffnDim: 1408 },
         router: sigmoidRouter({ groups: null, renormalised: true, scaling: 1 }),
       },
     });
@@ -186,7 +186,7 @@ describe("solar_open", () => {
     expect(read(without(config, ...common, "rope_parameters", "head_dim"))).toMatchObject({
       attn: { headDim: 128 },
       layers: [
-        { rope: { theta: 1_000_000, rotary: 128 }, ffn: { kind: "moe", experts: 128, topK: 8, inner: 1280 } },
+        { rope: { theta: 1_000_000, rotary: 128 }, ffn: { kind: "moe", experts: 128, topK: 8, ffnDim: 1280 } },
         {},
       ],
     });
@@ -225,8 +225,8 @@ describe("hy_v3", () => {
         ffn: {
           experts: 192,
           topK: 8,
-          inner: 1536,
-          shared: { inner: 1536, gated: false },
+          ffnDim: 1536,
+          shared: { ffnDim: 1536, gated: false },
           router: sigmoidRouter({ groups: null, renormalised: true, scaling: 2.826 }),
         },
       },
