@@ -58,6 +58,16 @@ export const faces: Readonly<Record<string, Face>> = {
     description: "compute the logits of given token ids, file to file",
     load: async () => (await import("./forward.js")).forwardCommand(),
   },
+  export: {
+    arguments: "<model>",
+    description: "write a model as it is, dense or MoE, as a checkpoint that Megatron-Core loads",
+    load: async () => (await import("./export.js")).exportCommand(),
+  },
+  import: {
+    arguments: "<dir>",
+    description: "write a checkpoint of Megatron-Core as a Hugging Face model folder",
+    load: async () => (await import("./import.js")).importCommand(),
+  },
   "export-onnx": {
     arguments: "<model>",
     description: "write a model's graph and weights as an ONNX file, for onnxruntime anywhere",

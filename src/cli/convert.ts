@@ -11,6 +11,7 @@ import type { DecoderSpec } from "../model/decoder/types.js";
 import { upcycling, type ConversionDetails, type ConversionPlan } from "../surgery/convert/convert.js";
 import { hasPrompts } from "../surgery/convert/measure.js";
 import { sourceName } from "../surgery/convert/parents.js";
+import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import { factorRuns } from "../surgery/convert/record.js";
 import type { WorkflowResult, WorkflowThreads } from "../surgery/convert/workflow.js";
 import { explainExpectation, explainPlan } from "../surgery/planning/explain.js";
@@ -39,6 +40,7 @@ interface ConvertFlags extends MakeFlags, RecipeFlags {
   readonly expertMultiply?: number;
   readonly topk?: number;
   readonly routerDtype?: DtypeName;
+  readonly format: "hf" | "megatron";
   /** False after --no-report. */
   readonly report: boolean;
 }
@@ -62,6 +64,12 @@ export function convertCommand(): Command {
       wholeNumber("--topk", 1),
     )
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
+    .option(
+      "--format <name>",
+      "hf: a Hugging Face folder; megatron: a torch_dist folder that Megatron-Core loads",
+      oneOf("--format", ["hf", "megatron"]),
+      "hf",
+    )
     .option("--dtype <name>", `${dtypeChoices.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeChoices))
     .option(
       "--router-dtype <name>",
@@ -125,7 +133,10 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
   const { models, recipe, dtype } = await askedOfFlags(given, flags, command);
   requireNamedOut(flags, command);
   const acceptFinished = flags.report && !hasPrompts(recipe);
-  await requireBeforehand(models, flags, acceptFinished);
+  const saves = flags.format === "megatron" ? flags.out : undefined;
+  if (saves !== undefined) await requireReleasePlace(saves);
+  const making = saves === undefined ? flags : { ...flags, out: releaseFolder(saves) };
+  await requireBeforehand(models, making, acceptFinished);
   const part = flags.dryRun === true && recipe.scaling !== "calibrated" ? "headers" : "all";
   const sources = await fetchedSources(models, given === undefined, part, flags.json);
   const context = openContext(contextOf(flags));
@@ -135,6 +146,7 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
     dtype: dtypeOf(flags.dtype ?? dtype ?? undefined),
     routerDtype: dtypeOf(flags.routerDtype),
     maxShardBytes: flags.shardSize,
+    format: flags.format === "megatron" ? "torch_dist" : "safetensors",
   });
   const shown: Shown<ConversionPlan, ConversionDetails> = {
     facts,
@@ -145,7 +157,9 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
     ],
     madeLines: (result, columns) => report(result, models[0], columns),
   };
-  await carryOut(surgery, flags, { threads: threadsOf(flags), report: flags.report, acceptFinished }, shown, context);
+  const afterwards = saves === undefined ? {} : { afterwards: () => nameRelease(saves) };
+  const running = { threads: threadsOf(flags), report: flags.report, acceptFinished, ...afterwards };
+  await carryOut(surgery, making, running, shown, context);
 }
 
 function requireNamedOut({ out, dryRun }: ConvertFlags, command: Command): void {
@@ -159,6 +173,8 @@ async function multiply(
   command: Command,
 ): Promise<void> {
   const recipe = multiplyRecipe(flags);
+  if (flags.format !== "hf")
+    throw inputError("goes with --recipe; export the finished model", { where: "--format megatron" });
   if (given === undefined) return command.error("error: missing required argument 'model'");
   requireNamedOut(flags, command);
   await requireBeforehand([await askedModel(given)], flags);

@@ -70,6 +70,8 @@ interface Running {
   readonly report: boolean;
   /** A result of the same conversion that was not measured will do. */
   readonly acceptFinished?: boolean;
+  /** Done when the model is complete, before it is shown. */
+  readonly afterwards?: () => Promise<void>;
   /** `merging`, for the line of progress; `converting` if left out. */
   readonly doing?: string;
 }
@@ -88,7 +90,7 @@ export interface Shown<Planned extends PlannedModel, Details> {
 export async function carryOut<Planned extends PlannedModel, Details>(
   surgery: Surgery<Planned, Details>,
   flags: MakeFlags,
-  { threads, report, acceptFinished, doing }: Running,
+  { threads, report, acceptFinished, doing, afterwards }: Running,
   { facts, planLines, madeLines }: Shown<Planned, Details>,
   { terminal, json, signal }: CommandContext,
 ): Promise<void> {
@@ -104,6 +106,7 @@ export async function carryOut<Planned extends PlannedModel, Details>(
   const out = requireGiven(flags.out);
   const options = { ...tools, out, overwrite, report, acceptFinished, maxShardBytes: shardSize };
   const result = await resultOf(makeByWorkflow(surgery, options), view);
+  await afterwards?.();
   const { made, proof } = result;
   if (!json) return terminal.out(madeLines(result, terminal.columns));
   const { dir, weightFiles, seconds } = made;

@@ -1,5 +1,6 @@
 /** Makes chunks and writes them to their places: on this thread, with a few under way at a time. */
 import { join } from "node:path";
+import { crc32 } from "node:zlib";
 import { withFsErrors } from "../io/fs-errors.js";
 import { filesToKeep } from "../io/limits.js";
 import { openForOffsets, runMemory, type OffsetFile, type RunMemory } from "../io/offsets.js";
@@ -10,8 +11,8 @@ import { fillChunk, type MakeRectangle } from "./fill.js";
 export interface ChunkWriter {
   /** How many `write` may be under way at once. */
   readonly inFlight: number;
-  /** The chunk is in the hands of the system, not yet on disk. */
-  write(chunk: Chunk): Promise<void>;
+  /** The chunk is in the hands of the system, not yet on disk. Gives the CRC-32 of its bytes where that is wanted. */
+  write(chunk: Chunk): Promise<number | null>;
   close(): Promise<void>;
 }
 
@@ -24,6 +25,8 @@ export interface ChunkTarget {
   readonly files: readonly string[];
   /** Bytes of the largest chunk. */
   readonly chunkBytes: number;
+  /** Give the CRC-32 of each chunk. */
+  readonly checksums?: boolean;
   /** Write past the page cache where the system can. */
   readonly direct: boolean;
 }
@@ -35,7 +38,7 @@ const mostFiles = filesToKeep(8);
 
 /** Opens a writer that makes chunks on this thread, with `inFlight` of them under way at once. */
 export function openChunkWriter(
-  { folder, shownAs, files, chunkBytes, direct }: ChunkTarget,
+  { folder, shownAs, files, chunkBytes, direct, checksums = false }: ChunkTarget,
   make: MakeRectangle,
   inFlight = defaultInFlight,
 ): ChunkWriter {
@@ -66,10 +69,12 @@ export function openChunkWriter(
       try {
         let run = memory.at(chunk.places[0]!.offset, chunk.bytes);
         await fillChunk(chunk, make, run);
+        const sum = checksums ? crc32(run) : null;
         for (const { file, offset } of chunk.places) {
           run = memory.moved(run, offset);
           await writeAt(file, run, offset);
         }
+        return sum;
       } finally {
         free.push(memory);
       }

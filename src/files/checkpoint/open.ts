@@ -20,6 +20,7 @@ import { isWholeTensor, placements, takeSlot, type Placement } from "../../model
 import { adapterConfigFile, withAdapter } from "./adapter.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { locateTensors } from "./locate.js";
+import { megatronFolder, openMegatronFolder, type MegatronReading } from "./open-megatron.js";
 import { modelFolderOf, type ModelSource } from "./model-source.js";
 import { dequantizedDtype, isActivationScale, withScales } from "./scales.js";
 import { elements } from "../../base/shapes.js";
@@ -47,8 +48,42 @@ export async function openCheckpoint(source: ModelSource): Promise<Checkpoint> {
   }
 }
 
+/**
+ * Opens a checkpoint of Megatron-Core with what the user says beside it: a folder of saves, or that of one. Throws
+ * inputError like `openCheckpoint`.
+ */
+export async function openMegatron(dir: string, reading: MegatronReading = {}): Promise<Checkpoint> {
+  await requireFolder(dir);
+  const save = await megatronFolder(dir);
+  if (save === null)
+    throw inputError("this is no checkpoint of Megatron-Core", {
+      where: dir,
+      hint: "expected latest_checkpointed_iteration.txt, .metadata with metadata.json, or mp_rank_* folders",
+    });
+  const { spec, config, located, slots, files, notes } = await openMegatronFolder(save, reading);
+  try {
+    requireSlots(slots, located, save, spec, "the checkpoint's args");
+    const opened = assemble(save, spec, config, located, slots, new Set(), files);
+    // Optimizer states are no weights that a model leaves unread.
+    const unused = opened.unused.filter(
+      (name) => /^(embedding|decoder|output_layer)\./.test(name) && !isAlias(name, slots),
+    );
+    return { ...opened, unused, notes: [...opened.notes, ...notes] };
+  } catch (cause) {
+    await Promise.all(files.map((file) => file.close()));
+    throw cause;
+  }
+}
+
+/** The second name of a norm that is read under its first. */
+function isAlias(name: string, slots: readonly Placement[]): boolean {
+  const other = name.replace("pre_mlp_layernorm.", "mlp.linear_fc1.layer_norm_");
+  return other !== name && slots.some((slot) => slot.name === other);
+}
+
 async function openFolder(dir: string): Promise<Checkpoint> {
   await requireFolder(dir);
+  if ((await megatronFolder(dir)) !== null) return openMegatron(dir);
   const configPath = join(dir, "config.json");
   if (!(await exists(configPath))) {
     await requireNoDeadLink(configPath);
@@ -225,13 +260,14 @@ function requireSlots(
   located: ReadonlyMap<string, Located>,
   dir: string,
   spec: DecoderSpec,
+  config = "config.json",
 ): void {
   const names = [...new Set(slots.map(({ name }) => name))];
   const missing = names.filter((name) => !located.has(name));
   if (missing.length > 0) {
     const more = missing.length === 1 ? "" : ` and ${missing.length - 1} more`;
     throw inputError(
-      `tensor ${missing[0]}${more} missing, config.json (${spec.family}, ${spec.layers.length} layers) asks ` +
+      `tensor ${missing[0]}${more} missing, ${config} (${spec.family}, ${spec.layers.length} layers) asks ` +
         `for ${names.length}`,
       {
         where: dir,
@@ -245,7 +281,7 @@ function requireSlots(
     const { shape, dtype, presented, file } = located.get(name)!;
     const where = join(dir, file);
     if (shape.join() !== wanted.join()) {
-      throw inputError(`tensor ${name} has shape [${shape.join(", ")}], config.json asks for [${wanted.join(", ")}]`, {
+      throw inputError(`tensor ${name} has shape [${shape.join(", ")}], ${config} asks for [${wanted.join(", ")}]`, {
         where,
         hint: "the weights do not belong to this config.json",
       });

@@ -36,12 +36,14 @@ export interface ResumableWrite {
   readonly path: string;
   /** Indices of chunks that are on disk. */
   readonly done: ReadonlySet<number>;
+  /** Their sums, where the writer gave them. */
+  readonly sums: ReadonlyMap<number, number>;
   /** Name of the other unfinished work that was removed from here; null if there was none. */
   readonly replaced: string | null;
   /** Whether an earlier write was complete but for tidying up, which has been done: nothing is left to do. */
   readonly finished: boolean;
   /** Remembers chunks that have been flushed to disk. */
-  record(chunks: readonly number[]): Promise<void>;
+  record(chunks: readonly number[], sums?: ReadonlyMap<number, number>): Promise<void>;
   /** Gives the folder its name. */
   commit(): Promise<void>;
   /** Leaves everything on disk, to be resumed. */
@@ -59,7 +61,7 @@ interface ResumableWriteOptions {
 
 type Entry =
   | { readonly begun: Identity }
-  | { readonly done: readonly (readonly [number, number])[] }
+  | { readonly done: readonly (readonly [number, number])[]; readonly sums?: readonly (readonly [number, number])[] }
   | { readonly committing: true };
 
 /**
@@ -84,7 +86,7 @@ export async function openResumableWrite(
       (await exists(join(dir, "config.json")))
     ) {
       await stage.discard();
-      return { ...resumableWriteOf(stage, null, new Set(), null), finished: true };
+      return { ...resumableWriteOf(stage, null, new Set(), new Map(), null), finished: true };
     }
     await stage.requireFree();
     const usable = same && (await holdsFiles(stage.path, files));
@@ -94,7 +96,8 @@ export async function openResumableWrite(
         ? entries.flatMap((entry) => ("done" in entry ? entry.done.flatMap(([from, to]) => range(from, to)) : []))
         : [],
     );
-    return resumableWriteOf(stage, await openJsonl(journal), done, begun !== null && !same ? begun.name : null);
+    const sums = new Map(usable ? entries.flatMap((entry) => ("done" in entry ? (entry.sums ?? []) : [])) : []);
+    return resumableWriteOf(stage, await openJsonl(journal), done, sums, begun !== null && !same ? begun.name : null);
   } catch (cause) {
     await stage.release();
     throw cause;
@@ -105,6 +108,7 @@ function resumableWriteOf(
   stage: ResumableDirectory,
   journal: JsonlWriter | null,
   done: ReadonlySet<number>,
+  sums: ReadonlyMap<number, number>,
   replaced: string | null,
 ): ResumableWrite {
   const append = async (entry: Entry): Promise<void> => {
@@ -114,9 +118,16 @@ function resumableWriteOf(
   return {
     path: stage.path,
     done,
+    sums,
     replaced,
     finished: false,
-    record: (chunks) => append({ done: ranges(chunks) }),
+    record: (chunks, made) =>
+      append({
+        done: ranges(chunks),
+        ...(made === undefined
+          ? {}
+          : { sums: chunks.flatMap((i) => (made.has(i) ? [[i, made.get(i)!] as const] : [])) }),
+      }),
     async commit() {
       await append({ committing: true });
       await journal?.close();

@@ -9,7 +9,6 @@ import { copyRectangle, matrixShape } from "../numeric/rectangles.js";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { UpcycleError, inputError } from "../../base/errors.js";
-import { indexFileName } from "../formats/shards.js";
 import { stageDirectory, writeFileSynced } from "../io/atomic.js";
 import type { Overwrite } from "../io/model-folder.js";
 import { requireFreeSpace } from "../io/space.js";
@@ -21,11 +20,11 @@ import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { openResumableWrite, type ResumableWrite, type Identity } from "./resumable-write.js";
 import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "./chunk-writer.js";
-import { planChunks } from "./chunks.js";
 import { copyFiles, findCarried } from "./copy.js";
 import type { MakeRectangle } from "./fill.js";
-import { planFiles, type FilePlan, type PlannedFile, type SlotDtype, type WriteDtype } from "./plan-files.js";
-import { createWeightFiles, fillWeightFiles } from "./weight-files.js";
+import { type PlannedFile, type SlotDtype, type WriteDtype } from "./plan-files.js";
+import { createWeightFiles, fillWeightFiles, writeBetween } from "./weight-files.js";
+import { layoutOf, type WeightFormat, type WeightLayout } from "./weight-layout.js";
 
 export type { SlotDtype, WriteDtype } from "./plan-files.js";
 
@@ -76,6 +75,8 @@ export interface WriteProgress {
 export interface WriteOptions {
   /** The folder to make; parents are made as needed. */
   readonly dir: string;
+  /** `safetensors` if left out. */
+  readonly format?: WeightFormat | undefined;
   readonly spec: DecoderSpec;
   /**
    * The precision of config.json, and of every slot that the family does not keep in float32, unless `slotDtype` says
@@ -149,11 +150,8 @@ export async function writeCheckpoint(options: WriteOptions): Promise<WrittenChe
     ...configFromSpec(spec, { dtype: configNames[dtype] }),
     [lineageKey]: lineage ?? undefined,
   });
-  const plan = planFiles(spec, options.slotDtype ?? dtype, options.maxShardBytes);
-  const extras: Record<string, string | Uint8Array> = {
-    ...(plan.index === null ? {} : { [indexFileName]: plan.index }),
-    "config.json": config,
-  };
+  const plan = layoutOf(options.format ?? "safetensors", spec, options.slotDtype ?? dtype, options.maxShardBytes);
+  const extras: Record<string, string | Uint8Array> = { ...plan.extras, "config.json": config };
   for (const name of Object.keys(files)) {
     const taken = Object.hasOwn(extras, name) || plan.files.some(({ file }) => file === name);
     if (taken || /[/\\]|^\.{0,2}$/.test(name))
@@ -200,7 +198,7 @@ export async function writeCheckpoint(options: WriteOptions): Promise<WrittenChe
 /** A write that finishes in this process or leaves nothing. */
 async function writeInOneGo(
   { dir, overwrite }: WriteOptions,
-  plan: FilePlan,
+  plan: WeightLayout,
   extraBytes: number,
 ): Promise<ResumableWrite> {
   await requireFreeSpace(dir, plan.weightBytes + extraBytes);
@@ -216,6 +214,7 @@ async function writeInOneGo(
   return {
     path,
     done: new Set(),
+    sums: new Map(),
     replaced: null,
     finished: false,
     record: () => Promise.resolve(),
@@ -226,7 +225,7 @@ async function writeInOneGo(
 }
 
 /** Bytes of disk that the files of an earlier write take already. */
-async function allocated(folder: string, { files }: FilePlan): Promise<number> {
+async function allocated(folder: string, { files }: WeightLayout): Promise<number> {
   const sizes = await Promise.all(files.map(async ({ file }) => (await stat(join(folder, file))).blocks * 512));
   return sizes.reduce((a, b) => a + b, 0);
 }
@@ -245,14 +244,20 @@ async function requireSameSources(resume: ResumeOptions | undefined): Promise<vo
 }
 
 /** Exact size in bytes of the weight files that `writeCheckpoint` would write. */
-export function plannedWeightBytes(spec: DecoderSpec, dtype: SlotDtype, maxShardBytes?: number): number {
-  return planFiles(spec, dtype, maxShardBytes).weightBytes;
+export function plannedWeightBytes(
+  spec: DecoderSpec,
+  dtype: SlotDtype,
+  maxShardBytes?: number,
+  format: WeightFormat = "safetensors",
+): number {
+  return layoutOf(format, spec, dtype, maxShardBytes).weightBytes;
 }
 
-async function writeWeights(write: ResumableWrite, { files }: FilePlan, options: WriteOptions): Promise<void> {
+async function writeWeights(write: ResumableWrite, layout: WeightLayout, options: WriteOptions): Promise<void> {
+  const { files, checksums } = layout;
   const { dir, weights, resume, onProgress, signal, pace = {} } = options;
   const inTurn = typeof weights === "function";
-  const chunks = planChunks(files, pace.chunkBytes, inTurn ? undefined : weights.sameAs);
+  const chunks = layout.chunks(pace.chunkBytes, inTurn ? undefined : weights.sameAs);
   const sum = (some: (index: number) => boolean): number =>
     chunks.reduce((total, { bytes, places }, i) => total + (some(i) ? bytes * places.length : 0), 0);
   const totalBytes = sum(() => true);
@@ -263,9 +268,11 @@ async function writeWeights(write: ResumableWrite, { files }: FilePlan, options:
     shownAs: dir,
     files: files.map(({ file }) => file),
     direct: pace.direct ?? resume !== undefined,
+    checksums,
     chunkBytes: chunks.reduce((most, { bytes }) => Math.max(most, bytes), 0),
   };
   const writer = await (inTurn ? openChunkWriter(target, rectanglesOfWhole(weights, files), 1) : weights.open(target));
+  const sums = new Map(write.sums);
   try {
     await fillWeightFiles({
       folder: write.path,
@@ -276,12 +283,14 @@ async function writeWeights(write: ResumableWrite, { files }: FilePlan, options:
       writer,
       flushBytes: pace.flushBytes,
       signal,
-      onFlushed: (flushed) => write.record(flushed),
+      sums: checksums ? sums : undefined,
+      onFlushed: (flushed) => write.record(flushed, checksums ? sums : undefined),
       onWritten: ({ name }, bytes) => onProgress?.({ name, bytes, totalBytes }),
     });
   } finally {
     await writer.close();
   }
+  await writeBetween(write.path, dir, files, layout.tails(chunks, sums));
 }
 
 /**

@@ -69,6 +69,10 @@ const otherModelFiles: readonly string[] = [
   "spiece.model",
   "sentencepiece.bpe.model",
   "training_args.bin",
+  // Of a save of Megatron-Core.
+  ".metadata",
+  "metadata.json",
+  "common.pt",
   // Of the Hub's repositories, and of macOS, which puts it into every folder that somebody has looked at.
   ".gitattributes",
   ".DS_Store",
@@ -77,6 +81,7 @@ const otherModelFiles: readonly string[] = [
 const modelFile = [
   /^(model|consolidated)([.-][\w.-]+)?\.safetensors(\.index\.json)?$/,
   /^(pytorch_model|consolidated)([.-][\w.-]+)?\.(bin|pth)(\.index\.json)?$/,
+  /^__\d+_\d+\.distcp$/,
   // Remote code by the names that transformers gives it.
   /^(modeling|modular|configuration|tokenization|processing|image_processing|feature_extraction)_\w+\.py$/,
 ];

@@ -28,6 +28,12 @@ export interface PickleHost<T> {
   call(global: string, args: readonly PickleValue<T>[]): PickleValue<T> | null;
   /** What a persistent id stands for; null if it is none of the host's. */
   persistent(id: PickleValue<T>): PickleValue<T> | null;
+  /**
+   * Hosts that keep objects as records have both: what making an object of a known name gives, and giving it its
+   * state (false: it takes none). Without them a pickle may hold no objects.
+   */
+  create?(global: string, args: readonly PickleValue<T>[]): PickleValue<T>;
+  build?(object: PickleValue<T>, state: PickleValue<T>): boolean;
 }
 
 /**
@@ -109,11 +115,18 @@ export function readPickle<T>(bytes: Uint8Array, host: PickleHost<T>, where: str
   const call = (): void => {
     const args = pop();
     const callee = pop();
-    const name = is(callee, "global") ? callee.name : null;
+    // A record that is called gives another record.
+    const name = is(callee, "global") ? callee.name : is(callee, "host") && host.create ? "a called record" : null;
     const result = name === null || !is(args, "tuple") ? null : host.call(name, args.items);
     if (result === null)
       throw fail(`calls ${name ?? "something that has no name"} in a way that no file of weights needs`);
     stack.push(result);
+  };
+  const create = (): void => {
+    const [args, callee] = [pop(), pop()];
+    if (host.create === undefined || !is(callee, "global") || !is(args, "tuple"))
+      throw fail("makes an object, which no file of weights needs");
+    stack.push(host.create(callee.name, args.items));
   };
   const integer = (count: number): number | bigint => {
     if (count > 8) throw fail(`integer of ${count} bytes`);
@@ -121,6 +134,42 @@ export function readPickle<T>(bytes: Uint8Array, host: PickleHost<T>, where: str
     raw(count).forEach((byte, i) => (value |= BigInt(byte) << BigInt(8 * i)));
     const signed = BigInt.asIntN(8 * count, value);
     return Number.isSafeInteger(Number(signed)) ? Number(signed) : signed;
+  };
+
+  /** What only pickles of whole objects have; whether the opcode was one of these. */
+  const objectOpcode = (opcode: number): boolean => {
+    switch (opcode) {
+      case 0x30:
+        // POP, of a value or of a mark without values.
+        if (stack.length > (marks.at(-1) ?? 0)) pop();
+        else sinceMark();
+        return true;
+      case 0x31:
+        sinceMark();
+        return true; // POP_MARK
+      case 0x32:
+        stack.push(top());
+        return true; // DUP
+      case 0x8e:
+      case 0x96:
+        stack.push(raw(long()));
+        return true; // BINBYTES8, BYTEARRAY8
+      case 0x8f:
+        stack.push({ kind: "list", items: [] });
+        return true; // EMPTY_SET
+      case 0x90:
+        append(sinceMark());
+        return true; // ADDITEMS
+      case 0x91:
+        stack.push({ kind: "list", items: sinceMark() });
+        return true; // FROZENSET
+      case 0x92:
+        pop();
+        create();
+        return true; // NEWOBJ_EX, its keywords left out
+      default:
+        return false;
+    }
   };
 
   for (;;) {
@@ -256,11 +305,17 @@ export function readPickle<T>(bytes: Uint8Array, host: PickleHost<T>, where: str
       }
       case 0x62: {
         // BUILD: attributes of a dictionary, such as the versions in `_metadata`; nobody reads them.
-        pop();
-        if (!is(top(), "dict")) throw fail("sets attributes of something that is no dictionary");
+        const state = pop();
+        const object = top();
+        if (!is(object, "dict") && host.build?.(object, state) !== true)
+          throw fail("sets attributes of something that is no dictionary");
         break;
       }
+      case 0x81:
+        create();
+        break; // NEWOBJ
       default:
+        if (host.create !== undefined && objectOpcode(opcode)) break;
         throw fail(`opcode 0x${opcode.toString(16).padStart(2, "0")}, which no file of weights needs`);
     }
   }

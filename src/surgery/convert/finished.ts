@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { UpcycleError } from "../../base/errors.js";
 import { adapterConfigFile } from "../../files/checkpoint/adapter.js";
 import { openCheckpoint } from "../../files/checkpoint/open.js";
-import { planFiles, type WriteDtype } from "../../files/checkpoint/plan-files.js";
+import type { WriteDtype } from "../../files/checkpoint/plan-files.js";
+import { layoutOf } from "../../files/checkpoint/weight-layout.js";
 import { exists } from "../../files/io/atomic.js";
 import { readText } from "../../files/io/ranges.js";
 import { floatBytes } from "../../files/numeric/dtype.js";
@@ -40,7 +41,7 @@ export async function finishedFiles(
     const path = join(dir, name);
     if (!(await exists(path)) || (await readText(path)) !== text) return null;
   }
-  const weights = planFiles(target, slotDtypeOf(work), maxShardBytes).files;
+  const weights = layoutOf(work.format ?? "safetensors", target, slotDtypeOf(work), maxShardBytes).files;
   for (const { file, header } of weights) {
     if ((await stat(join(dir, file)).catch(() => null))?.size !== header.fileBytes) return null;
   }

@@ -13,6 +13,8 @@ import type { Work } from "./work.js";
 /** What else the bytes and their order depend on. */
 interface IdentitySettings {
   readonly version: string;
+  /** Left out of the hash for a model folder of Hugging Face. */
+  readonly format?: string | undefined;
   readonly dtype: string;
   readonly maxShardBytes: number | null;
   readonly chunkBytes: number | null;
@@ -66,10 +68,12 @@ interface StampedFolder extends Pick<Checkpoint, "dir" | "tensors"> {
 
 async function stampsOf(source: StampedFolder): Promise<Identity["sources"]> {
   const tensors = new Map<string, unknown[]>([[source.file, [source.config]]]);
-  for (const [name, { file, dtype, shape }] of source.tensors) {
-    const known = tensors.get(file);
-    if (known === undefined) tensors.set(file, [[name, dtype, shape]]);
-    else known.push([name, dtype, shape]);
+  for (const [name, { file: first, otherFiles = [], dtype, shape }] of source.tensors) {
+    for (const file of [first, ...otherFiles]) {
+      const known = tensors.get(file);
+      if (known === undefined) tensors.set(file, [[name, dtype, shape]]);
+      else known.push([name, dtype, shape]);
+    }
   }
   const stamps: Record<string, string> = {};
   // However the folder was named.

@@ -68,6 +68,8 @@ export interface PreparedWork<Details> {
 export interface Surgery<Planned extends PlannedModel, Details> {
   /** The models that are read, the base first. */
   readonly sources: ParentSources;
+  /** Opens them in another way than by their folders; one thread reads then. */
+  readonly open?: () => Promise<Parents>;
   /** The plan has to know what is measured on text (`measured`), even if nothing is to be written. */
   readonly plansByMeasuring: boolean;
   /** Reads no weights but those that decide whether it can be done. Throws `input` for what cannot be done. */
@@ -83,9 +85,9 @@ export interface Surgery<Planned extends PlannedModel, Details> {
 
 /** What would be made; writes nothing. Throws `input` for sources and settings that do not go together. */
 export async function planModel<Planned extends PlannedModel>(
-  surgery: Pick<Surgery<Planned, unknown>, "sources" | "plan">,
+  surgery: Pick<Surgery<Planned, unknown>, "sources" | "open" | "plan">,
 ): Promise<Planned> {
-  const parents = await openParents(surgery.sources);
+  const parents = await (surgery.open?.() ?? openParents(surgery.sources));
   try {
     return await surgery.plan(parents);
   } finally {
@@ -106,7 +108,7 @@ export async function* makeModel<Planned extends PlannedModel, Details>(
   const { sources } = surgery;
   await requireOut({ out, overwrite, acceptFinished, folders: sources.flatMap(foldersOf) });
   const started = performance.now();
-  const parents = await openParents(sources);
+  const parents = await (surgery.open?.() ?? openParents(sources));
   try {
     await breathe(signal);
     const planned = await surgery.plan(parents);
@@ -116,7 +118,10 @@ export async function* makeModel<Planned extends PlannedModel, Details>(
     const { work, details } = await surgery.prepare(parents, planned);
     const finished =
       acceptFinished === true && overwrite !== true ? await finishedFiles(out, work, maxShardBytes, parents) : null;
-    const weightFiles = finished ?? (yield* executeWork(parents, work, options)).weightFiles;
+    const weightFiles =
+      finished ??
+      (yield* executeWork(parents, work, surgery.open === undefined ? options : { ...options, threads: 1 }))
+        .weightFiles;
     const seconds = (performance.now() - started) / 1000;
     return { ...planned, ...details, dir: out, weightFiles, seconds, found: finished !== null };
   } finally {

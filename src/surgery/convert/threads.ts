@@ -14,7 +14,10 @@ export function openThreads(work: ThreadWork, threads: number): ChunkWriter {
   const file = here.endsWith(".ts")
     ? new URL("../../../dist/surgery/convert/worker.js", here)
     : new URL("./worker.js", here);
-  const waiting = new Map<number, { readonly resolve: () => void; readonly reject: (error: Error) => void }>();
+  const waiting = new Map<
+    number,
+    { readonly resolve: (sum: number | null) => void; readonly reject: (error: Error) => void }
+  >();
   let next = 0;
   let broken: Error | undefined;
   const fail = (error: Error): void => {
@@ -25,12 +28,12 @@ export function openThreads(work: ThreadWork, threads: number): ChunkWriter {
   const workers = Array.from({ length: threads }, () => {
     const worker = new Worker(file, { execArgv: moduleArguments() });
     const state = { worker, busy: 0, closed: (): void => undefined };
-    worker.on("message", ({ id, error }: Reply) => {
+    worker.on("message", ({ id, sum = null, error }: Reply) => {
       if (id === null) return state.closed();
       state.busy--;
       const one = waiting.get(id);
       waiting.delete(id);
-      if (error === undefined) one?.resolve();
+      if (error === undefined) one?.resolve(sum);
       else one?.reject(receivedError(error));
     });
     worker.on("error", (error: unknown) => fail(limitError(error) ?? (error as Error)));

@@ -18,8 +18,12 @@ export interface Work {
   /** Of everything drawn. */
   readonly seed: number;
   readonly dtype: WriteDtype;
+  /** `safetensors` if left out. */
+  readonly format?: WriteOptions["format"];
   /** Of single slots, where they differ. */
   readonly slotDtype?: WriteOptions["slotDtype"];
+  /** Folder whose tokenizer goes along; the first source's if left out. */
+  readonly carry?: string | undefined;
   /** How the result's experts were made; left out for a dense model, or if nobody knows. */
   readonly lineage?: LineageRecord | undefined;
   /** Texts of further files. */

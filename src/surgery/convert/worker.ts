@@ -16,8 +16,8 @@ export interface ThreadWork {
 export type Request =
   { readonly work: ThreadWork } | { readonly id: number; readonly chunk: Chunk } | { readonly close: true };
 
-/** `id` of the chunk written; null once everything is closed. */
-export type Reply = { readonly id: number | null; readonly error?: SentError };
+/** `id` of the chunk written, with the sum of its bytes; null once everything is closed. */
+export type Reply = { readonly id: number | null; readonly sum?: number | null; readonly error?: SentError };
 
 interface Hands {
   readonly writer: ChunkWriter;
@@ -46,13 +46,14 @@ parentPort?.on("message", (request: Request) => {
     return;
   }
   const id = "id" in request ? request.id : null;
-  const work = async (): Promise<void> => {
+  const work = async (): Promise<number | null> => {
     const { writer, close } = await hands!;
-    if ("chunk" in request) await writer.write(request.chunk);
-    else await close();
+    if ("chunk" in request) return writer.write(request.chunk);
+    await close();
+    return null;
   };
   work().then(
-    () => parentPort!.postMessage({ id } satisfies Reply),
+    (sum) => parentPort!.postMessage({ id, sum } satisfies Reply),
     (error: unknown) => parentPort!.postMessage({ id, error: sentError(error) } satisfies Reply),
   );
 });
