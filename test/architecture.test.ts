@@ -26,7 +26,7 @@ const rooms: readonly Room[] = [
     pure: ["decoder", "tensors", "cost", "results"],
   },
   { name: "files", parts: ["numeric", "formats", "io", "checkpoint", "hub"], pure: ["numeric", "formats"] },
-  { name: "text", parts: ["tokens", "documents", "tokenizer"], pure: ["tokens"] },
+  { name: "text", parts: ["tokens", "documents", "tokenizer", "prepare"], pure: ["tokens"] },
   {
     name: "graph",
     parts: ["ir", "grad", "nn", "onnx", "programs"],

@@ -68,6 +68,11 @@ export const faces: Readonly<Record<string, Face>> = {
     description: "write a checkpoint of Megatron-Core as a Hugging Face model folder",
     load: async () => (await import("./import.js")).importCommand(),
   },
+  data: {
+    arguments: "<command>",
+    description: "prepare text for training on a cluster",
+    load: async () => (await import("./data.js")).dataCommand(),
+  },
   "export-onnx": {
     arguments: "<model>",
     description: "write a model's graph and weights as an ONNX file, for onnxruntime anywhere",

@@ -54,7 +54,10 @@ const LONGEST_DOCUMENT = sizeLimits.text;
  * Throws an input error with file and line for: nothing there, an unknown extension, text that is not UTF-8, a line
  * that is not JSON or has no such field, broken gzip, and a source without any document.
  */
-export async function* readDocuments(source: CorpusSource): AsyncGenerator<CorpusDocument> {
+export async function* readDocuments(
+  source: CorpusSource,
+  { keepEmpty = false }: { /** Yields empty documents too. */ readonly keepEmpty?: boolean } = {},
+): AsyncGenerator<CorpusDocument> {
   const { files, where, field } = await listFiles(source);
   let found = 0;
   for (const file of files) {
@@ -64,7 +67,7 @@ export async function* readDocuments(source: CorpusSource): AsyncGenerator<Corpu
         ? readParquetText(file, field)
         : readJsonLines(file, field);
     for await (const document of documents) {
-      if (document.text === "") continue;
+      if (document.text === "" && !keepEmpty) continue;
       found++;
       yield document;
     }
