@@ -47,6 +47,7 @@ const rooms: readonly Room[] = [
   },
   { name: "report", parts: ["page", "study", "laws", "plan"], pure: ["page", "study", "laws", "plan"] },
   { name: "study", parts: ["."], pure: [] },
+  { name: "cluster", parts: ["plan", "logs", "run"], pure: ["plan", "logs"] },
   { name: "cli", parts: ["."], pure: [] },
 ];
 const order = rooms.flatMap(({ name, parts }) => parts.map((part) => (part === "." ? name : `${name}/${part}`)));

@@ -73,6 +73,16 @@ export const faces: Readonly<Record<string, Face>> = {
     description: "prepare text for training on a cluster",
     load: async () => (await import("./data.js")).dataCommand(),
   },
+  launch: {
+    arguments: "[file]",
+    description: "start a training with Megatron-LM: here, on Slurm or on Kubernetes",
+    load: async () => (await import("./launch.js")).launchCommand(),
+  },
+  watch: {
+    arguments: "<log...>",
+    description: "follow logs of Megatron-LM, Megatron Bridge or NeMo: losses, speed, what goes wrong",
+    load: async () => (await import("./watch.js")).watchCommand(),
+  },
   "export-onnx": {
     arguments: "<model>",
     description: "write a model's graph and weights as an ONNX file, for onnxruntime anywhere",

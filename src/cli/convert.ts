@@ -40,7 +40,7 @@ interface ConvertFlags extends MakeFlags, RecipeFlags {
   readonly expertMultiply?: number;
   readonly topk?: number;
   readonly routerDtype?: DtypeName;
-  readonly format: "hf" | "megatron";
+  readonly format?: "hf" | "megatron";
   /** False after --no-report. */
   readonly report: boolean;
 }
@@ -66,9 +66,8 @@ export function convertCommand(): Command {
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
     .option(
       "--format <name>",
-      "hf: a Hugging Face folder; megatron: a torch_dist folder that Megatron-Core loads",
+      "hf: a Hugging Face folder (the default); megatron: a torch_dist folder that Megatron-Core loads",
       oneOf("--format", ["hf", "megatron"]),
-      "hf",
     )
     .option("--dtype <name>", `${dtypeChoices.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeChoices))
     .option(
@@ -173,8 +172,6 @@ async function multiply(
   command: Command,
 ): Promise<void> {
   const recipe = multiplyRecipe(flags);
-  if (flags.format !== "hf")
-    throw inputError("goes with --recipe; export the finished model", { where: "--format megatron" });
   if (given === undefined) return command.error("error: missing required argument 'model'");
   requireNamedOut(flags, command);
   await requireBeforehand([await askedModel(given)], flags);

@@ -224,14 +224,16 @@ async function denseModel(
   return { name: `a usual shape of ${String(size)}`, spec: shapeSpec(shapeOfSize(wanted)), seen };
 }
 
-async function hardwareTable(own: string | undefined): Promise<HardwareTable> {
+/** The built-in table, with a file laid over it. */
+export async function hardwareTable(own: string | undefined): Promise<HardwareTable> {
   const builtIn = fileURLToPath(new URL("../../recipes/hardware.yaml", import.meta.url));
   const files = [{ text: await readText(builtIn), file: "hardware.yaml" }];
   if (own !== undefined) files.push({ text: await readText(own, sizeLimits.yaml), file: shownPath(own) });
   return parseHardware(files);
 }
 
-function gpuNamed({ gpus }: HardwareTable, name: string): Gpu {
+/** A row of the table. Throws inputError for a name that it does not have. */
+export function gpuNamed({ gpus }: HardwareTable, name: string): Gpu {
   const row = Object.hasOwn(gpus, name) ? gpus[name] : undefined;
   const names = Object.keys(gpus);
   const meant = nearest(name, names);

@@ -26,7 +26,7 @@ import type { Slot } from "../../model/tensors/slots.js";
 import type { Chunk, ChunkPart } from "./chunks.js";
 import { dcpFiles } from "./open-megatron.js";
 import type { PlannedFile, WriteDtype } from "./plan-files.js";
-import type { WeightLayout } from "./weight-layout.js";
+import type { WeightLayout } from "./weight-format.js";
 
 /** Boxes above this are cut further, into eight at most. */
 const largestBox = 64e6;

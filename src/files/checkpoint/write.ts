@@ -24,7 +24,8 @@ import { copyFiles, findCarried } from "./copy.js";
 import type { MakeRectangle } from "./fill.js";
 import { type PlannedFile, type SlotDtype, type WriteDtype } from "./plan-files.js";
 import { createWeightFiles, fillWeightFiles, writeBetween } from "./weight-files.js";
-import { layoutOf, type WeightFormat, type WeightLayout } from "./weight-layout.js";
+import type { WeightFormat, WeightLayout } from "./weight-format.js";
+import { layoutOf } from "./weight-layout.js";
 
 export type { SlotDtype, WriteDtype } from "./plan-files.js";
 

@@ -4,7 +4,7 @@
  */
 import { inputError } from "../../base/errors.js";
 import type { Checkpoint, ModelSource } from "../../files/checkpoint/open.js";
-import type { WeightFormat } from "../../files/checkpoint/weight-layout.js";
+import type { WeightFormat } from "../../files/checkpoint/weight-format.js";
 import { plannedWeightBytes, type WriteDtype } from "../../files/checkpoint/write.js";
 import { modelName } from "../../files/hub/reference.js";
 import { requireAgreement } from "../planning/agree.js";

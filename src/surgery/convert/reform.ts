@@ -6,7 +6,7 @@ import { inputError } from "../../base/errors.js";
 import { openMegatron, type Checkpoint } from "../../files/checkpoint/open.js";
 import type { MegatronReading } from "../../files/checkpoint/open-megatron.js";
 import { lineageKey, plannedWeightBytes, type WriteDtype } from "../../files/checkpoint/write.js";
-import type { WeightFormat } from "../../files/checkpoint/weight-layout.js";
+import type { WeightFormat } from "../../files/checkpoint/weight-format.js";
 import { configFromSpec } from "../../model/decoder/config.js";
 import { isMoe, ownFamily, type DecoderSpec, type Family } from "../../model/decoder/types.js";
 import { slotsOf, type Slot } from "../../model/tensors/slots.js";

@@ -24,8 +24,8 @@ let made = 0;
 const fresh = (): string => join(root, `out${made++}`);
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
-const make = async <P extends PlannedModel>(
-  surgery: Surgery<P, unknown>,
+const make = async <P extends PlannedModel, D>(
+  surgery: Surgery<P, D>,
   out: string,
   more: object = {},
 ): Promise<string> => (await resultOf(makeModel(surgery, { out, ...more }))).dir;
