@@ -145,7 +145,7 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
     dtype: dtypeOf(flags.dtype ?? dtype ?? undefined),
     routerDtype: dtypeOf(flags.routerDtype),
     maxShardBytes: flags.shardSize,
-    format: flags.format === "megatron" ? "torch_dist" : "safetensors",
+    format: flags.format === "megatron" ? "torch_dist" : undefined,
   });
   const shown: Shown<ConversionPlan, ConversionDetails> = {
     facts,
