@@ -74,7 +74,8 @@ async function execute(inputs: string[], flags: PrepareFlags): Promise<void> {
   if (json) return terminal.json({ ...made });
   terminal.settle();
   terminal.out([
-    `${grouped(made.documents)} documents, ${grouped(made.tokens)} tokens as ${made.width}, in ${duration(made.seconds)}`,
+    `${grouped(made.documents)} documents, ${grouped(made.tokens)} tokens as ${made.width}, in ` +
+      duration(made.seconds),
     `train with: --data-path ${shownPath(made.prefix)}`,
   ]);
 }

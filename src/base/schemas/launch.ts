@@ -48,7 +48,8 @@ export const launchSchema = z
       .array(z.string().min(1))
       .min(1)
       .describe(
-        "What --data-path takes: prefixes that upcycle data prepare wrote, each behind its weight if there are several.",
+        "What --data-path takes: prefixes that upcycle data prepare wrote, each behind its weight if there are " +
+          "several.",
       ),
     tokenizer: z.string().min(1).describe("Folder with the tokenizer of the data."),
     split: z.string().default("99,1,0").describe("Shares of training, validation and test data."),

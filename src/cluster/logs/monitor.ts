@@ -255,7 +255,8 @@ export class RunMonitor {
       balance !== undefined && balance > collapsed,
       "error",
       "collapse",
-      `the load-balancing loss is ${balance?.toFixed(3)}; 1 is balanced, ${collapsed.toFixed(1)} and more means that few experts are used`,
+      `the load-balancing loss is ${balance?.toFixed(3)}; 1 is balanced, ${collapsed.toFixed(1)} and more means ` +
+        "that few experts are used",
     );
     return alerts;
   }

@@ -99,7 +99,7 @@ const toNumber = (text: string | undefined): number | null => {
 const iterationPattern = new RegExp(String.raw`(?:${stamp}\s+)?\biteration\s+(\d+)/\s*(\d+)\s*\|(.*)$`);
 /** Fields that are neither losses nor read by name. */
 const others =
-  /^(consumed samples|elapsed time|throughput|learning rate|global batch|loss scale|grad norm|num zeros|params norm|number of|samples|tokens|mem|max)/i;
+  /^(consumed|elapsed|throughput|learning|global batch|loss scale|grad norm|num|params|samples|tokens|mem|max)/i;
 
 function iterationLine(line: string): LogEvent | null {
   const match = iterationPattern.exec(line);

@@ -55,7 +55,8 @@ const rules: readonly Rule[] = [
     isMoeRun(run) && topOf(run) === 1 && isSoftmax(run) && run.settings["moe_router_pre_softmax"] !== true
       ? error(
           "top1-order",
-          "top-1 with a softmax behind the choice gives every expert weight 1, whatever the router says: it gets no gradient",
+          "top-1 with a softmax behind the choice gives every expert weight 1, whatever the router says, and the " +
+            "router no gradient",
           "add --moe-router-pre-softmax",
         )
       : null,
@@ -78,7 +79,8 @@ const rules: readonly Rule[] = [
     return isMoeRun(run) && ep * tp > node
       ? warning(
           "ep-across-nodes",
-          `experts are spread over ${ep * tp} GPUs, a node has ${node}: tokens cross the slow network twice in every layer`,
+          `experts are spread over ${ep * tp} GPUs, a node has ${node}: tokens cross the slow network twice in every ` +
+            "layer",
           "keep EP times TP inside a node and use pipeline stages across nodes",
         )
       : null;
@@ -90,7 +92,7 @@ const rules: readonly Rule[] = [
     (run.settings["moe_router_pre_softmax"] === true) !== run.preSoftmax
       ? error(
           "scaling-order",
-          `the checkpoint's weights were scaled for the softmax ${run.preSoftmax ? "before" : "behind"} the choice of experts, ` +
+          `the weights were scaled for the softmax ${run.preSoftmax ? "before" : "behind"} the choice of experts, ` +
             `the arguments say ${run.preSoftmax ? "behind" : "before"}`,
           run.preSoftmax ? "add --moe-router-pre-softmax" : "remove --moe-router-pre-softmax",
         )
@@ -99,7 +101,8 @@ const rules: readonly Rule[] = [
     given.has("--load") && !given.has("--finetune") && !given.has("--ckpt-step")
       ? warning(
           "finetune",
-          "--load without --finetune also asks for the iteration, the optimizer and the data's place, which a converted checkpoint has not",
+          "--load without --finetune also asks for the iteration, the optimizer and the data's place, which a " +
+            "converted checkpoint has not",
           "add --finetune at the first start; leave it out when the run goes on",
         )
       : null,
@@ -132,7 +135,8 @@ const rules: readonly Rule[] = [
     return padding > 0
       ? warning(
           "padded-vocabulary",
-          `${padding} rows are added to a vocabulary of ${words}; their logits are 0 and count in the loss, which is higher than elsewhere`,
+          `${padding} rows are added to a vocabulary of ${words}; their logits are 0 and count in the loss, which is ` +
+            "higher than elsewhere",
           "for equal losses --make-vocab-size-divisible-by with a divisor of the vocabulary",
         )
       : null;
@@ -145,7 +149,7 @@ const rules: readonly Rule[] = [
       ? error(
           "layer-keys",
           asks
-            ? "--moe-layer-freq as a list (or above 1) asks for a key for each layer, the folder has all layers in one tensor"
+            ? "--moe-layer-freq as a list (or above 1) asks for a key for each layer, the folder has all in one tensor"
             : "the folder has a key for each layer, which Megatron asks for only with --moe-layer-freq as a list",
           asks ? "leave the list out where every layer has experts" : "give --moe-layer-freq as the model has it",
         )

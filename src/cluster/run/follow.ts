@@ -35,8 +35,8 @@ interface Followed {
 }
 
 /**
- * Lines of the files, and of the `.log`, `.out` and `.err` files of folders; null after each look, so that the caller can judge
- * silence. Throws inputError for a name that is not there at the beginning.
+ * Lines of the files, and of the `.log`, `.out` and `.err` files of folders; null after each look, so that the caller
+ * can judge silence. Throws inputError for a name that is not there at the beginning.
  */
 export async function* followLines(
   names: readonly string[],

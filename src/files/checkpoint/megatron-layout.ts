@@ -60,7 +60,7 @@ interface MegatronLayoutOptions {
   readonly maxFileBytes?: number | undefined;
 }
 
-/** Plans the folder. Throws inputError for a decoder that Megatron-Core cannot hold, and for a size that makes no sense. */
+/** Plans the folder. Throws inputError for a decoder that Megatron-Core cannot hold and a size that makes no sense. */
 export function megatronLayout({
   spec,
   dtypeOf,
@@ -143,7 +143,7 @@ const ranks: Readonly<Record<string, MegatronValue>> = {
 function commonValues(spec: DecoderSpec): Picklable {
   const settings = Object.entries({ ...megatronSettings(spec), ...ranks }).map(([name, value]): [string, Picklable] => {
     if (Array.isArray(value)) return [name, name === "window_size" ? { tuple: value } : (value as Picklable)];
-    return [name, floats.has(name) && typeof value === "number" ? { float: value } : (value as Picklable)];
+    return [name, floats.has(name) && typeof value === "number" ? { float: value } : value];
   });
   return new Map<Picklable, Picklable>([
     ["checkpoint_version", { float: 3 }],
@@ -232,7 +232,10 @@ function* pieces(whole: number, cuts: number, unit: number): Generator<[number, 
 
 function* indices(sizes: readonly number[]): Generator<number[]> {
   const [size, ...rest] = sizes;
-  if (size === undefined) return yield [];
+  if (size === undefined) {
+    yield [];
+    return;
+  }
   for (let i = 0; i < size; i++) for (const inner of indices(rest)) yield [i, ...inner];
 }
 

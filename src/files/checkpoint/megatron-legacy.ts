@@ -38,7 +38,7 @@ export async function isLegacy(folder: string): Promise<boolean> {
   return names.some((name) => /^mp_rank_\d{2}/.test(name));
 }
 
-/** Opens all ranks; files are added to `files`, for the caller to close. Throws inputError for ranks that are missing. */
+/** Opens all ranks; files are added to `files`, for the caller to close. Throws inputError for what is damaged. */
 export async function openLegacy(folder: string, files: RangeFile[]): Promise<LegacyFolder> {
   const found = ranksIn(await withFsErrors(folder, "list folder", () => readdir(folder)), folder);
   const parts: RankWeights[] = [];

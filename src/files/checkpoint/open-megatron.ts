@@ -56,7 +56,7 @@ export interface MegatronFolder {
 /** The folder of a save in a folder of saves, or that folder itself; null if it is no checkpoint of Megatron. */
 export async function megatronFolder(dir: string): Promise<string | null> {
   const tracker = join(dir, trackerFile);
-  if (!(await exists(tracker))) return (await isSave(dir)) ? dir : null;
+  if (!(await exists(tracker))) return (await isSave(dir)) ? dir : withoutTracker(dir);
   const said = (await readText(tracker)).trim();
   const name = /^\d{1,9}$/.test(said) ? `iter_${said.padStart(7, "0")}` : said;
   if (name !== "release" && !name.startsWith("iter_"))
@@ -67,6 +67,18 @@ export async function megatronFolder(dir: string): Promise<string | null> {
       hint: "name the folder of a save, such as DIR/iter_0000100",
     });
   return join(dir, name);
+}
+
+/** Throws inputError for a folder of saves that names none of them: Megatron would start from random weights. */
+async function withoutTracker(dir: string): Promise<null> {
+  if (!(await exists(dir)) || (await exists(join(dir, "config.json")))) return null;
+  const names = await withFsErrors(dir, "list folder", () => readdir(dir));
+  const saves = names.filter((name) => /^(iter_\d{7}|release)$/.test(name)).sort();
+  if (saves.length === 0) return null;
+  throw inputError(`the folder has no ${trackerFile}`, {
+    where: dir,
+    hint: `name one of its checkpoints: ${join(dir, saves.at(-1)!)}`,
+  });
 }
 
 async function isSave(dir: string): Promise<boolean> {
@@ -209,7 +221,7 @@ function plainValue(value: Inert): MegatronValue | undefined {
   const items = itemsOf(value);
   if (items === null || asRecord(value) !== null) return undefined;
   const isPlain = items.every((item) => typeof item === "number" || typeof item === "string");
-  return isPlain ? (items as readonly (number | string)[]) : undefined;
+  return isPlain ? items : undefined;
 }
 
 type Described = Pick<MegatronFolder, "spec" | "config" | "located" | "slots" | "notes">;
@@ -342,10 +354,4 @@ function agree(a: unknown, b: unknown): boolean {
   if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return a === b;
   const keys = new Set([...Object.keys(a), ...Object.keys(b)]);
   return [...keys].every((key) => agree((a as Record<string, unknown>)[key], (b as Record<string, unknown>)[key]));
-}
-
-/** Names in a folder of saves, for whoever names none. */
-export async function savesIn(dir: string): Promise<string[]> {
-  const names = await withFsErrors(dir, "list folder", () => readdir(dir));
-  return names.filter((name) => /^(iter_\d{7}|release)$/.test(name)).sort();
 }

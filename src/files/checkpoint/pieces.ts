@@ -2,7 +2,7 @@
 import { inputError } from "../../base/errors.js";
 import { elements } from "../../base/shapes.js";
 import { itemSizes, tensorBytes, type Dtype } from "../formats/safetensors.js";
-import { isFloatDtype, type FloatDtype } from "../numeric/dtype.js";
+import { isFloatDtype } from "../numeric/dtype.js";
 import type { Located } from "./stored.js";
 
 /** A box of the tensor, and where its elements are read, in row-major order. */
@@ -56,7 +56,7 @@ export function joinPieces({ file, dtype, shape, pieces, where }: PiecedTensor):
     dtype,
     shape,
     bytes: tensorBytes(dtype, shape),
-    presented: isFloatDtype(dtype) ? (dtype as FloatDtype) : null,
+    presented: isFloatDtype(dtype) ? dtype : null,
     async read(start, count, into) {
       const fits = into !== undefined && into.byteLength >= count * size;
       const out = (fits ? into.subarray(0, count * size) : new Uint8Array(count * size)) as Uint8Array<ArrayBuffer>;

@@ -1,6 +1,6 @@
 /**
  * `.metadata` of a PyTorch distributed checkpoint: which tensors and byte objects it holds, and where the chunks of
- * each lie. Pure; read as inert records. Source: pytorch `torch/distributed/checkpoint/metadata.py` and `filesystem.py`.
+ * each lie. Pure; read as inert records. Source: pytorch `torch/distributed/checkpoint/metadata.py`, `filesystem.py`.
  */
 import { inputError } from "../../base/errors.js";
 import type { UpcycleError } from "../../base/errors.js";

@@ -79,7 +79,7 @@ export function tensorOf(value: Inert | undefined): TorchTensor | null {
 export function countsOf(value: Inert | undefined): readonly number[] | null {
   const record = asRecord(value);
   const items = itemsOf(record?.global === "torch.Size" ? record.args[0] : value);
-  return items !== null && items.every(isCount) ? (items as readonly number[]) : null;
+  return items !== null && items.every(isCount) ? items : null;
 }
 
 /** The precision that a value such as `torch.bfloat16` names; null if it names none. */

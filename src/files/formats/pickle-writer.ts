@@ -74,7 +74,7 @@ class PickleWriter {
     else if (typeof value === "string") this.#text(value);
     else if (value instanceof Map) this.#dictionary(value as ReadonlyMap<Picklable, Picklable>);
     else if (Array.isArray(value)) this.#list(value as readonly Picklable[]);
-    else this.#compound(value as Exclude<Picklable, readonly Picklable[]>);
+    else this.#compound(value);
   }
 
   #compound(value: Picklable): void {

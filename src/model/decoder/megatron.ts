@@ -106,7 +106,8 @@ function scalingObstacles({ scaling }: Rope): string[] {
       const known = low === 1 && high === 4 && positions === llama3Range.originalMaxPositions;
       return unless(
         known,
-        `Llama 3's rope scaling has factors ${low} and ${high} over ${positions} positions, Megatron-Core 1 and 4 over 8192`,
+        `Llama 3's rope scaling has factors ${low} and ${high} over ${positions} positions, Megatron-Core 1 and 4 ` +
+          "over 8192",
       );
     }
     case "yarn":
@@ -145,8 +146,8 @@ const distinct = (ffns: readonly MoeFfn[]): MoeFfn[] => [
 ];
 
 const activationWords = ([first]: readonly Ffn[]): string =>
-  `its FFN is ${first!.gated ? "a gated unit" : "not gated"} with ${first!.activation}, Megatron-Core's arguments know ` +
-  "SwiGLU gated, and GELU, tanh GELU and squared ReLU not gated";
+  `its FFN is ${first!.gated ? "a gated unit" : "not gated"} with ${first!.activation}, Megatron-Core's arguments ` +
+  "know SwiGLU gated, and GELU, tanh GELU and squared ReLU not gated";
 
 /** Biases are in all linear layers, in queries, keys and values alone, or nowhere. */
 function biasObstacles({ qkvBias, outBias }: AttentionSpec, ffns: readonly Ffn[]): string[] {

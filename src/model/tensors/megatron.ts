@@ -124,8 +124,10 @@ interface InLayer extends Share {
 function nameInLayer({ at }: Slot, ffn: Ffn, keys: MegatronKeys): string | undefined {
   const known = inLayer[at.part];
   if (known !== undefined) return known;
-  if (at.part === "ffnNorm" || at.part === "ffnNormBias")
-    return `${ffn.kind === "moe" ? keys.moeNorm : "mlp.linear_fc1.layer_norm_"}${at.part === "ffnNorm" ? "weight" : "bias"}`;
+  if (at.part === "ffnNorm" || at.part === "ffnNormBias") {
+    const prefix = ffn.kind === "moe" ? keys.moeNorm : "mlp.linear_fc1.layer_norm_";
+    return prefix + (at.part === "ffnNorm" ? "weight" : "bias");
+  }
   const name = inFfn[at.part];
   if (name === undefined || at.expert === undefined) return name && `mlp.${name}`;
   return keys.experts === "stacked" ? `mlp.experts.experts.${name}` : `mlp.experts.experts.${at.expert}.${name}`;

@@ -1,7 +1,7 @@
 /**
  * Text to a data set of Megatron-LM: `PREFIX_FIELD_document.bin` and `.idx`, byte for byte what its
- * `tools/preprocess_data.py` writes with the same tokenizer. Several tokenizers work side by side, and what they give is
- * written in the order of the documents. Work that was stopped goes on where it was:
+ * `tools/preprocess_data.py` writes with the same tokenizer. Several tokenizers work side by side, and what they give
+ * is written in the order of the documents. Work that was stopped goes on where it was:
  *
  *   .NAME.unfinished/ids            the ids so far; it becomes NAME.bin
  *   .NAME.unfinished/lengths        an int32 for each document
@@ -117,7 +117,7 @@ async function openAll({ tokenizer, workers, signal }: PrepareOptions): Promise<
   const opened = await Promise.allSettled(Array.from({ length: workers }, () => openTokenizer(tokenizer, { signal })));
   const failed = opened.find((one) => one.status === "rejected");
   if (failed === undefined) return opened.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
-  await Promise.all(opened.map((one) => (one.status === "fulfilled" ? one.value.close() : undefined)));
+  for (const one of opened) if (one.status === "fulfilled") await one.value.close();
   throw failed.reason;
 }
 
