@@ -1,9 +1,11 @@
 /** `upcycle watch` */
 import { Command } from "commander";
+import { resultOf } from "../base/events.js";
 import { duration, percent, rate } from "../base/format.js";
 import type { RunState } from "../cluster/logs/monitor.js";
-import { watchRun } from "../cluster/run/watch.js";
+import { watchRun, type WatchEvent } from "../cluster/run/watch.js";
 import { openContext } from "./context.js";
+import type { Terminal } from "./terminal.js";
 import { quantity, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 
 interface WatchFlags extends CommonFlags {
@@ -31,18 +33,25 @@ export function watchCommand(): Command {
 
 async function execute(names: string[], { once = false, stall, peak, webhook, json }: WatchFlags): Promise<void> {
   const { terminal, signal } = openContext({ json, stopping: "" });
-  let errors = 0;
-  const watched = watchRun({ names, once, stallSeconds: stall, peak, webhook, signal });
-  for await (const event of watched) {
+  let [errors, warnings] = [0, 0];
+  const state = await resultOf(watchRun({ names, once, stallSeconds: stall, peak, webhook, signal }), (event) => {
     if (event.type === "alert" && event.level === "error") errors++;
-    if (json === true) process.stdout.write(`${JSON.stringify(event)}\n`);
-    else if (event.type === "alert") terminal.note(`${event.level}: step ${event.iteration ?? "?"}: ${event.message}`);
-    else if (event.type === "state") terminal.progress(stateLine(event.state));
-    else if (event.event.type === "saved") terminal.note(`saved step ${event.event.iteration} to ${event.event.dir}`);
-    else if (event.event.type === "validation") terminal.note(validationLine(event.event));
+    if (event.type === "alert" && event.level === "warning") warnings++;
+    if (json === true) terminal.json(event);
+    else show(event, terminal);
+  });
+  if (json !== true) {
+    terminal.settle();
+    terminal.out([stateLine(state), `${errors} errors, ${warnings} warnings`]);
   }
-  if (json !== true) terminal.settle();
   if (once && errors > 0) process.exitCode = 1;
+}
+
+function show(event: WatchEvent, terminal: Terminal): void {
+  if (event.type === "alert") terminal.note(`${event.level}: step ${event.iteration ?? "?"}: ${event.message}`);
+  else if (event.type === "state") terminal.progress(stateLine(event.state));
+  else if (event.event.type === "saved") terminal.note(`saved step ${event.event.iteration} to ${event.event.dir}`);
+  else if (event.event.type === "validation") terminal.note(validationLine(event.event));
 }
 
 function stateLine({
