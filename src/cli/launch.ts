@@ -2,11 +2,12 @@
 import { resolve } from "node:path";
 import { Command } from "commander";
 import { inputError, stopError } from "../base/errors.js";
+import { shellWord } from "../base/shell.js";
 import { parseLaunchConfig, type LaunchConfig } from "../base/schemas/index.js";
 import { parseLine } from "../cluster/logs/parse.js";
 import { environmentOf, launchArguments } from "../cluster/plan/arguments.js";
 import { launchLayout } from "../cluster/plan/layout.js";
-import { lintArguments, type LintContext } from "../cluster/plan/lint.js";
+import { lintArguments, type LintContext, type LintFinding } from "../cluster/plan/lint.js";
 import { argumentLines, type LaunchPlan } from "../cluster/plan/scripts.js";
 import { launchFiles, startRun } from "../cluster/run/launch.js";
 import { openCheckpoint } from "../files/checkpoint/open.js";
@@ -49,6 +50,7 @@ async function execute(file: string | undefined, flags: LaunchFlags, command: Co
   if (flags.lint !== undefined) return lint(flags.lint, flags, context);
   if (file === undefined) return command.error("error: missing required argument 'file'");
   const plan = await planOf(file, flags);
+  for (const { message, hint } of findingsOf(plan)) context.terminal.note(`warning: ${message}; ${hint}`);
   if (flags.dryRun === true) return show(plan, context);
   if (flags.check === true) return check(plan, flags, context);
   const started = await startRun(plan, { signal: context.signal, onLine: (line) => context.terminal.note(line) });
@@ -80,6 +82,12 @@ async function planOf(file: string, { hardware }: LaunchFlags): Promise<LaunchPl
     environment: environmentOf(layout, config.environment),
     gpusPerNode: gpu.perNode,
   };
+}
+
+/** What the arguments that are chosen, or that the file adds, leave to be said. */
+function findingsOf({ arguments: all, gpusPerNode }: LaunchPlan): LintFinding[] {
+  const words = all.flatMap(({ flag, values }) => [flag, ...values.map(shellWord)]);
+  return lintArguments(words.join(" "), { gpusPerNode });
 }
 
 /** The script changes into Megatron's folder. In a container paths are those of the container, and stay. */
