@@ -101,7 +101,7 @@ export const faces: Readonly<Record<string, Face>> = {
   completion: {
     arguments: "<shell>",
     description: "print a script that completes commands, options and files in a shell",
-    load: async () => (await import("./completion.js")).completionCommand(),
+    load: async () => (await import("./completion.js")).completionCommand(faces),
   },
 };
 

@@ -1,7 +1,6 @@
 /** `upcycle completion`: scripts that let a shell complete commands, options and files. */
 import { Command } from "commander";
 import { shellWord } from "../base/shell.js";
-import { faces } from "./commands.js";
 import { openContext } from "./context.js";
 import { oneOf, withExample, withJson, type CommonFlags } from "./options.js";
 import { withPrintSettings } from "./settings.js";
@@ -19,12 +18,15 @@ const scripts: Readonly<Record<string, (commands: readonly Completed[]) => strin
   fish: fishScript,
 };
 
-export function completionCommand(): Command {
+/** Every command of the program, by name. */
+type Commands = Readonly<Record<string, { readonly load: () => Promise<Command> }>>;
+
+export function completionCommand(commands: Commands): Command {
   const shells = Object.keys(scripts);
   const command = new Command("completion")
     .description("print a script that completes commands, options and files in a shell")
     .argument("<shell>", shells.join(", "), oneOf("shell", shells))
-    .action(execute);
+    .action((shell: string, flags: CommonFlags) => execute(shell, flags, commands));
   return withExample(
     withJson(command),
     "upcycle completion bash >> ~/.bashrc",
@@ -33,9 +35,9 @@ export function completionCommand(): Command {
   );
 }
 
-async function execute(shell: string, flags: CommonFlags): Promise<void> {
+async function execute(shell: string, flags: CommonFlags, commands: Commands): Promise<void> {
   const { terminal, json } = openContext({ json: flags.json });
-  const script = scripts[shell]!(await Promise.all(Object.entries(faces).map(([, { load }]) => completed(load))));
+  const script = scripts[shell]!(await Promise.all(Object.values(commands).map(({ load }) => completed(load))));
   if (json) terminal.json({ shell, script });
   else terminal.write(script);
 }

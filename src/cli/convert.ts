@@ -98,7 +98,12 @@ async function settings(
   const options = { threads: threadsOf(flags) };
   if (flags.expertMultiply !== undefined) return { options };
   const { models, recipe, dtype } = await askedOfFlags(model, flags, command);
-  return { options, models: models.map((one) => foldersOf(one).join("+")), recipe: { name: recipeName(recipe), ...recipe }, dtype };
+  return {
+    options,
+    models: models.map((one) => foldersOf(one).join("+")),
+    recipe: { name: recipeName(recipe), ...recipe },
+    dtype,
+  };
 }
 
 /** A dry run leaves nothing half done, so that Ctrl-C simply ends it, even in the midst of a computation. */

@@ -185,13 +185,16 @@ function sideBySide(texts: readonly string[], columns: number): string[] {
   );
 }
 
-/** Commands that work next, what they do beside them. */
+/** Commands that work next, as they are typed where this one was: a checkout has no `upcycle` but that of npx. */
 function nextSteps(dir: string): string[] {
+  const upcycle = process.env["npm_command"] === "exec" ? "npx upcycle" : "upcycle";
   return [
-    "Next:",
-    `  upcycle generate ${shellPath(dir)} --prompt "My fellow citizens"`,
-    `  upcycle inspect ${shellPath(dir)}`,
-    "  upcycle quickstart   does further training pay? four arms, two seeds, 5 min",
-    "  upcycle convert MODEL --recipe E8G1T2 --out DIR   the same with your model",
+    "Next: more of its text, what is in the folder, whether further training pays",
+    "(four arms, two seeds, 5 minutes), and the same with your own model:",
+    "",
+    `  ${upcycle} generate ${shellPath(dir)} --prompt "My fellow citizens"`,
+    `  ${upcycle} inspect ${shellPath(dir)}`,
+    `  ${upcycle} quickstart`,
+    `  ${upcycle} convert MODEL --recipe ${recipeWords} --out DIR`,
   ];
 }

@@ -2,6 +2,7 @@
 import { bytes, duration, percent, rate } from "../base/format.js";
 import type { MakeEvent, PlannedModel } from "../surgery/convert/make.js";
 import type { StudyEvent } from "../study/run.js";
+import { TimeLeft } from "../study/time-left.js";
 import type { TrainEvent } from "../train/run.js";
 import type { Terminal } from "./terminal.js";
 
@@ -53,7 +54,9 @@ export function trainingView(terminal: Terminal, name: string): (event: TrainEve
 export function studyView(terminal: Terminal, now: () => number): (event: StudyEvent) => void {
   let run = "";
   let view = trainingView(terminal, "");
-  let first: { at: number; done: number } | undefined;
+  const timeLeft = new TimeLeft();
+  let began: number | undefined;
+  let done = 0;
   return (event) => {
     switch (event.type) {
       case "phase":
@@ -67,9 +70,11 @@ export function studyView(terminal: Terminal, now: () => number): (event: StudyE
           run = event.run;
           view = trainingView(terminal, run);
         }
-        first ??= { at: now(), done: event.done };
-        const worked = event.done - first.done;
-        const left = worked > 0 ? duration((((event.total - event.done) / worked) * (now() - first.at)) / 1000) : "?";
+        began ??= now();
+        if (event.event.type === "step") timeLeft.add(event.done - done, event.event.ms);
+        done = event.done;
+        const seconds = timeLeft.seconds(event.total - done, now() - began);
+        const left = seconds === null ? "?" : duration(seconds);
         view(event.event, `  study ${Math.floor((100 * event.done) / event.total)} %, ${left} left`);
         break;
       }
