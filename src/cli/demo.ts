@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import { resultOf } from "../base/events.js";
-import { compact, duration, fixed, table, wrap } from "../base/format.js";
+import { compact, duration, fixed, percent, significant, table, wrap } from "../base/format.js";
 import { shellPath } from "../base/shell.js";
 import { displayWidth } from "../base/width.js";
 import { generate } from "../evals/generate.js";
@@ -12,6 +12,7 @@ import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import { exists } from "../files/io/atomic.js";
 import { countParams } from "../model/cost/params.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
+import type { PreservationReport } from "../model/results/preservation.js";
 import { upcycling, type ConversionDetails, type ConversionPlan } from "../surgery/convert/convert.js";
 import { makeByWorkflow, type WorkflowResult } from "../surgery/convert/workflow.js";
 import { upcycleRecipe } from "../surgery/planning/recipe.js";
@@ -19,7 +20,6 @@ import { withTokenizer } from "../text/tokenizer/load.js";
 import { textStream } from "../text/tokenizer/stream.js";
 import { openContext, shownPath } from "./context.js";
 import { defaultThreads, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
-import { preservationLines } from "./preservation.js";
 import { workflowView } from "./workflow.js";
 
 /** The small trained model that comes with the package; recipes/tiny.yaml made it. */
@@ -86,7 +86,7 @@ interface Writing {
   readonly signal: AbortSignal;
 }
 
-const newTokens = 48;
+const newTokens = 36;
 
 /** What each model makes of one prompt with one seed, one after the other. */
 async function bothWrite(
@@ -133,24 +133,12 @@ function shownLines({ made, proof }: Made, { written, seed, seconds }: Shown, co
   const { source, target } = made.plan;
   const preservation = proof?.preservation ?? null;
   return [
-    ...wrap(
-      `${recipeWords}: 8 experts in the place of every FFN, each a copy of it, and a router that gives every token 2.`,
-      columns,
-    ),
+    `${recipeWords}: 8 copies of every FFN as experts, a router that gives a token 2`,
     "",
     ...sizeTable(source, target, columns),
     "",
-    ...(preservation === null
-      ? []
-      : [
-          `Was the function kept? Measured on ${preservation.tokens} tokens of ${preservation.source}:`,
-          "",
-          `loss, parent and child    ${fixed(preservation.parentLoss, 4)} and ${fixed(preservation.childLoss, 4)} nats`,
-          ...preservationLines(preservation, columns),
-          "",
-        ]),
+    ...(preservation === null ? [] : [...proofLines(preservation, columns), ""]),
     `Both go on from the same words, with seed ${seed}:`,
-    "",
     ...sideBySide(written, columns),
     "",
     `Made, measured and written in ${duration(seconds)}: ${shownPath(made.dir)}`,
@@ -159,12 +147,24 @@ function shownLines({ made, proof }: Made, { written, seed, seconds }: Shown, co
   ];
 }
 
+/** The lines that say most; `upcycle verify` has them all. */
+function proofLines(report: PreservationReport, columns: number): readonly string[] {
+  const { tokens, source, parentLoss, childLoss, relative, klDivergence, topAgreement, verdict } = report;
+  return [
+    `Was the function kept? Measured on ${tokens} tokens of ${source}:`,
+    `loss, parent and child    ${fixed(parentLoss, 4)} and ${fixed(childLoss, 4)} nats`,
+    `largest logit difference  ${significant(relative)} of the largest logit`,
+    `KL divergence             ${significant(klDivergence)} nats`,
+    `same likeliest token      ${topAgreement === 1 ? "always" : percent(topAgreement, 4)}`,
+    ...wrap(verdict.words, columns),
+  ];
+}
+
 function sizeTable(parent: DecoderSpec, child: DecoderSpec, columns: number): readonly string[] {
   const [dense, moe] = [countParams(parent), countParams(child)];
   return table(
     [
-      ["", "parent", "child"],
-      ["family", parent.family, child.family],
+      ["", `parent (${parent.family})`, `child (${child.family})`],
       ["parameters", compact(dense.total), compact(moe.total)],
       ["active per token", compact(dense.active), compact(moe.active)],
     ],

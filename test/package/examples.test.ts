@@ -15,11 +15,17 @@ const text = join(dir, "text.txt");
 
 /** Compiled where the checkout's own name resolves to it. */
 const example = (name: string, ...args: readonly string[]): string =>
-  execFileSync(process.execPath, [join(root, "examples", "build", `${name}.js`), ...args], { encoding: "utf8" });
+  execFileSync(process.execPath, [join(root, "examples", "build", `${name}.js`), ...args], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "pipe"],
+  });
 
 beforeAll(() => {
   const tsc = join(dirname(fileURLToPath(import.meta.resolve("typescript/package.json"))), "bin", "tsc");
-  const { status, stdout } = spawnSync(process.execPath, [tsc, "-p", join(root, "examples")], { encoding: "utf8" });
+  const { status, stdout } = spawnSync(process.execPath, [tsc, "-p", join(root, "examples")], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   expect([status, stdout]).toEqual([0, ""]);
   const speech = "The people of the United States have a government of laws, and the sea is wide.";
   writeFileSync(text, Array.from({ length: 40 }, (_, i) => `${i}. ${speech}`).join("\n\n"));
