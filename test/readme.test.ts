@@ -1,6 +1,6 @@
 /**
- * Every command of README.md, run as it is written, by bash, one after the other in one folder that has what a reader has:
- * a model, a text, a table of losses. Three are not run to their end, and `shortened` says how.
+ * Every command of README.md, run as it is written, by bash, one after the other in one folder that has what a reader
+ * has: a model, a text, a table of losses. What is not run to its end stands in `interruptedAfter`.
  */
 import { spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";

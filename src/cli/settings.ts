@@ -49,7 +49,7 @@ function yamlLines(settings: Readonly<Record<string, unknown>>): string[] {
 
 async function settingsOf(command: Command): Promise<Record<string, unknown>> {
   const words = command.processedArgs as readonly (string | undefined)[];
-  const { options, ...more } = (await resolvers.get(command)?.(words, command.opts() as never, command)) ?? {};
+  const { options, ...more } = (await resolvers.get(command)?.(words, command.opts<never>(), command)) ?? {};
   return {
     command: command.name(),
     arguments: Object.fromEntries(command.registeredArguments.map((one, at) => [one.name(), words[at] ?? null])),

@@ -49,7 +49,7 @@ export function quickstartCommand(): Command {
   const command = new Command("quickstart")
     .description("the main job on text that comes along: train a dense model, upcycle it, train on, report")
     .option("--out <dir>", "run folder (default: runs/quickstart); the same folder goes on where it was stopped")
-    .option("--full", "the larger study: about three times as long")
+    .option("--full", "the larger study: almost four times the work")
     .action((flags: QuickstartFlags) =>
       execute(quickstartRecipe(flags), `upcycle quickstart${flags.full === true ? " --full" : ""}`, flags),
     );

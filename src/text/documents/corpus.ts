@@ -46,7 +46,10 @@ const LONGEST_DOCUMENT = sizeLimits.text;
  * that is not JSON or has no such field, broken gzip, and a source without any document.
  */
 export async function* readDocuments(source: CorpusSource): AsyncGenerator<CorpusDocument> {
-  if ("builtin" in source) return yield* readBuiltin(source.builtin);
+  if ("builtin" in source) {
+    yield* readBuiltin(source.builtin);
+    return;
+  }
   const { files, where, field } = await listFiles(source);
   let found = 0;
   for (const file of files) {
