@@ -12,7 +12,7 @@ if (report === undefined || picture === undefined || chromium === undefined) {
   process.exit(2);
 }
 
-const size = { width: 1200, height: 2350 };
+const size = { width: 1200, height: 2450 };
 const browser = await puppeteer.launch({
   executablePath: chromium,
   args: [
@@ -23,10 +23,15 @@ const browser = await puppeteer.launch({
     ...(process.env.CHROMIUM_FLAGS ?? "").split(" "),
   ],
   defaultViewport: size,
+  // In the locale POSIX the page's numbers have no language, and the chart library gives up.
+  env: { ...process.env, LANG: "en_US.UTF-8", LC_ALL: "en_US.UTF-8" },
 });
 try {
   const page = await browser.newPage();
   await page.goto(pathToFileURL(resolve(report)).href);
+  // Charts are drawn after the page: a picture taken at once has none.
+  await page.waitForFunction("document.querySelectorAll('canvas').length > 1", { timeout: 20_000 });
+  await new Promise((resolve) => setTimeout(resolve, 1000));
   await page.screenshot({ path: picture, clip: { x: 0, y: 0, ...size } });
 } finally {
   await browser.close();

@@ -51,10 +51,10 @@ export function trainingView(terminal: Terminal, name: string): (event: TrainEve
 }
 
 /** Shows a study's events, with the time left for the whole, judged by the FLOPs still to do. */
-export function studyView(terminal: Terminal, now: () => number): (event: StudyEvent) => void {
+export function studyView(terminal: Terminal, threads: number, now: () => number): (event: StudyEvent) => void {
   let run = "";
   let view = trainingView(terminal, "");
-  const timeLeft = new TimeLeft();
+  const timeLeft = new TimeLeft(threads);
   let began: number | undefined;
   let done = 0;
   return (event) => {
@@ -73,8 +73,7 @@ export function studyView(terminal: Terminal, now: () => number): (event: StudyE
         began ??= now();
         if (event.event.type === "step") timeLeft.add(event.done - done, event.event.ms);
         done = event.done;
-        const seconds = timeLeft.seconds(event.total - done, now() - began);
-        const left = seconds === null ? "?" : duration(seconds);
+        const left = duration(timeLeft.seconds(event.total - done, now() - began));
         view(event.event, `  study ${Math.floor((100 * event.done) / event.total)} %, ${left} left`);
         break;
       }

@@ -92,7 +92,7 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
     command: studyLine(command, dir, threads),
     conversionCommands: (parent, recipe, out) => [convertLine(parent, recipe, out), verifyLine(parent, out)],
   });
-  const view = studyView(terminal, () => performance.now());
+  const view = studyView(terminal, threads, () => performance.now());
   for (;;) {
     const next = await events.next();
     if (next.done !== true) {

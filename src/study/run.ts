@@ -121,7 +121,7 @@ function workNote({ config, threads }: StudyOptions, parent: DecoderSpec, arms: 
   const { total } = new FlopMeter(config, parent, arms);
   const trainings = arms.length * config.seeds.length + (config.pretrain === undefined ? 0 : 1);
   const time = duration(guessedSeconds(total, threads));
-  return { type: "note", text: `${trainings} trainings of ${flops(total)} in all: about ${time}, as a first guess` };
+  return { type: "phase", label: `${trainings} trainings of ${flops(total)} in all: about ${time}, as a first guess` };
 }
 
 function conversionCommands(
