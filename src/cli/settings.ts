@@ -1,6 +1,5 @@
 /** `--print-settings`: what a command would run with, its defaults and its file resolved. Nothing is run. */
 import { CommanderError, type Command, type Option } from "commander";
-import { stringify } from "yaml";
 import { openContext } from "./context.js";
 import { defaultThreads } from "./options.js";
 
@@ -38,12 +37,14 @@ export function withPrintSettings(command: Command): Command {
       const settings = await settingsOf(running);
       const { terminal, json } = openContext({ json: running.opts()["json"] === true });
       if (json) terminal.json(settings);
-      else terminal.out([`# upcycle ${running.name()}: its settings; nothing was run`, ...yamlLines(settings)]);
+      else terminal.out([`# upcycle ${running.name()}: its settings; nothing was run`, ...(await yamlLines(settings))]);
       throw new CommanderError(0, "upcycle.settings", "settings were printed");
     });
 }
 
-function yamlLines(settings: Readonly<Record<string, unknown>>): string[] {
+/** All commands have the option and hardly any call asks for it, so none but that loads the writer of YAML. */
+async function yamlLines(settings: Readonly<Record<string, unknown>>): Promise<string[]> {
+  const { stringify } = await import("yaml");
   return stringify(settings, { lineWidth: 0 }).trimEnd().split("\n");
 }
 
