@@ -13,10 +13,20 @@ export interface Face {
  * that it, `--version` and a mistyped name wait for no command's code, and a command for its own alone.
  */
 export const faces: Readonly<Record<string, Face>> = {
+  demo: {
+    arguments: "",
+    description: "upcycle the small model that comes along, prove it, let both write: a few seconds",
+    load: async () => (await import("./demo.js")).demoCommand(),
+  },
   quickstart: {
     arguments: "",
     description: "the main job on text that comes along: train a dense model, upcycle it, train on, report",
     load: async () => (await import("./study.js")).quickstartCommand(),
+  },
+  init: {
+    arguments: "[file]",
+    description: "write a commented recipe to start from: a study, a training or a conversion",
+    load: async () => (await import("./init.js")).initCommand(),
   },
   study: {
     arguments: "<file>",
@@ -87,6 +97,11 @@ export const faces: Readonly<Record<string, Face>> = {
     arguments: "<model>",
     description: "say which MoE families can hold an upcycled model, exactly or not, and which programs run it",
     load: async () => (await import("./targets.js")).targetsCommand(),
+  },
+  completion: {
+    arguments: "<shell>",
+    description: "print a script that completes commands, options and files in a shell",
+    load: async () => (await import("./completion.js")).completionCommand(faces),
   },
 };
 

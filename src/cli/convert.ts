@@ -21,6 +21,7 @@ import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson } from "./options.js";
 import { askedOfFlags, withRecipe, type AskedConversion, type RecipeFlags } from "./recipe-options.js";
 import { verifyLine } from "./reproduce.js";
+import { resolvedBy } from "./settings.js";
 import { textHelp } from "./verify.js";
 import {
   carryOut,
@@ -80,11 +81,29 @@ export function convertCommand(): Command {
     .option("--text <file>", textHelp, collect)
     .option("--no-report", "do not measure how much of the parent's function was kept")
     .action(execute);
+  resolvedBy(command, settings);
   return withExample(
     withJson(command),
     "upcycle convert models/dense --recipe E8G1T2 --out models/moe",
     "An interrupted conversion goes on when the same command is given again.",
   );
+}
+
+/** The recipe as flags and file make it, with its defaults. */
+async function settings(
+  [model]: readonly (string | undefined)[],
+  flags: ConvertFlags,
+  command: Command,
+): Promise<Record<string, unknown>> {
+  const options = { threads: threadsOf(flags) };
+  if (flags.expertMultiply !== undefined) return { options };
+  const { models, recipe, dtype } = await askedOfFlags(model, flags, command);
+  return {
+    options,
+    models: models.map((one) => foldersOf(one).join("+")),
+    recipe: { name: recipeName(recipe), ...recipe },
+    dtype,
+  };
 }
 
 /** A dry run leaves nothing half done, so that Ctrl-C simply ends it, even in the midst of a computation. */

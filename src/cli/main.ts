@@ -5,7 +5,7 @@ import { UpcycleError, inputError } from "../base/errors.js";
 import { mostQuoted, visibleLine } from "../base/shown.js";
 import { toolVersion } from "../surgery/convert/version.js";
 import { nearest } from "../base/schemas/nearest.js";
-import { faces, stub } from "./commands.js";
+import { faces, stub, type Face } from "./commands.js";
 import { helpText, withHelp } from "./help.js";
 import { limitError, requireAddresses } from "../files/io/limits.js";
 import "../files/io/few-files.js";
@@ -20,14 +20,14 @@ export async function buildProgram(args: readonly string[]): Promise<Command> {
     .option("--debug", "show the stacks of errors; before or after the command")
     .enablePositionalOptions()
     .addHelpText("after", () =>
-      helpText(["upcycle COMMAND --help shows a command's options and an example."], ["upcycle quickstart"]),
+      helpText(["upcycle COMMAND --help shows a command's options and an example."], ["upcycle demo"]),
     );
   // The program's own options take no values, so the first word is the command.
   const named = args.find((arg) => !arg.startsWith("-")) ?? "";
   // `upcycle help COMMAND` shows the help of one that it names next.
   const wanted = named === "help" ? (args[args.indexOf(named) + 1] ?? "") : named;
   const loaded = Object.hasOwn(faces, wanted)
-    ? [await faces[wanted]!.load()]
+    ? [await loadedCommand(faces[wanted]!)]
     : Object.entries(faces).map(([name, face]) => stub(name, face));
   for (const command of loaded) program.addCommand(command.addOption(new Option("--debug").hideHelp()));
   // Commander prints an error in two lines and more; `main` prints it in one.
@@ -36,6 +36,12 @@ export async function buildProgram(args: readonly string[]): Promise<Command> {
       .exitOverride()
       .configureOutput({ outputError: () => undefined });
   return program;
+}
+
+/** A command with the options that all have. */
+async function loadedCommand({ load }: Face): Promise<Command> {
+  const { withPrintSettings } = await import("./settings.js");
+  return withPrintSettings(await load());
 }
 
 export async function main(args: readonly string[]): Promise<number> {

@@ -2,6 +2,7 @@
 import { bytes, duration, percent, rate } from "../base/format.js";
 import type { MakeEvent, PlannedModel } from "../surgery/convert/make.js";
 import type { StudyEvent } from "../study/run.js";
+import { TimeLeft } from "../study/time-left.js";
 import type { TrainEvent } from "../train/run.js";
 import type { Terminal } from "./terminal.js";
 
@@ -50,10 +51,12 @@ export function trainingView(terminal: Terminal, name: string): (event: TrainEve
 }
 
 /** Shows a study's events, with the time left for the whole, judged by the FLOPs still to do. */
-export function studyView(terminal: Terminal, now: () => number): (event: StudyEvent) => void {
+export function studyView(terminal: Terminal, threads: number, now: () => number): (event: StudyEvent) => void {
   let run = "";
   let view = trainingView(terminal, "");
-  let first: { at: number; done: number } | undefined;
+  const timeLeft = new TimeLeft(threads);
+  let began: number | undefined;
+  let done = 0;
   return (event) => {
     switch (event.type) {
       case "phase":
@@ -67,9 +70,10 @@ export function studyView(terminal: Terminal, now: () => number): (event: StudyE
           run = event.run;
           view = trainingView(terminal, run);
         }
-        first ??= { at: now(), done: event.done };
-        const worked = event.done - first.done;
-        const left = worked > 0 ? duration((((event.total - event.done) / worked) * (now() - first.at)) / 1000) : "?";
+        began ??= now();
+        if (event.event.type === "step") timeLeft.add(event.done - done, event.event.ms);
+        done = event.done;
+        const left = duration(timeLeft.seconds(event.total - done, now() - began));
         view(event.event, `  study ${Math.floor((100 * event.done) / event.total)} %, ${left} left`);
         break;
       }

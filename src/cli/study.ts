@@ -1,9 +1,9 @@
 /** `upcycle study` and `upcycle quickstart`. */
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import { shellPath } from "../base/shell.js";
-import { parseStudyConfig } from "../base/schemas/index.js";
+import { parseStudyConfig, type StudyConfig } from "../base/schemas/index.js";
 import { sizeLimits } from "../files/io/open.js";
 import { readText } from "../files/io/ranges.js";
 import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
@@ -15,13 +15,22 @@ import { modelSource } from "./model-folder.js";
 import { defaultThreads, threadsOfFile, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { savingWords, studyView } from "./progress.js";
 import { convertLine, studyLine, verifyLine } from "./reproduce.js";
+import { resolvedBy } from "./settings.js";
 
 interface StudyFlags extends CommonFlags {
   readonly out?: string;
 }
 
-/** The recipe that comes with the package. */
-export const quickstartRecipe = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "recipes", "quickstart.yaml");
+interface QuickstartFlags extends StudyFlags {
+  readonly full?: boolean;
+}
+
+/** A recipe that comes with the package. */
+const recipeOfPackage = (name: string): string => fileURLToPath(new URL(`../../recipes/${name}`, import.meta.url));
+
+/** The quickstart's recipe: minutes, or with `full` the larger one. */
+const quickstartRecipe = ({ full }: QuickstartFlags): string =>
+  recipeOfPackage(full === true ? "quickstart-full.yaml" : "quickstart.yaml");
 
 export function studyCommand(): Command {
   const command = new Command("study")
@@ -29,6 +38,7 @@ export function studyCommand(): Command {
     .argument("<file>", "study file (YAML; see recipes/quickstart.yaml and recipes/own-parent.yaml)")
     .option("--out <dir>", "run folder (default: runs/NAME of the study); the same folder goes on where it was stopped")
     .action((file: string, flags: StudyFlags) => execute(file, `upcycle study ${shellPath(shownPath(file))}`, flags));
+  resolvedBy(command, ([file = ""], flags: StudyFlags) => settings(file, flags));
   return withExample(
     withJson(withThreads(command, "the file's, else all cores")),
     "upcycle study recipes/quickstart.yaml --out runs/first",
@@ -38,18 +48,41 @@ export function studyCommand(): Command {
 export function quickstartCommand(): Command {
   const command = new Command("quickstart")
     .description("the main job on text that comes along: train a dense model, upcycle it, train on, report")
-    .option("--out <dir>", "run folder; the same folder goes on where it was stopped", "runs/quickstart")
-    .action((flags: StudyFlags) => execute(quickstartRecipe, "upcycle quickstart", flags));
+    .option("--out <dir>", "run folder (default: runs/quickstart); the same folder goes on where it was stopped")
+    .option("--full", "the larger study: almost four times the work")
+    .action((flags: QuickstartFlags) =>
+      execute(quickstartRecipe(flags), `upcycle quickstart${flags.full === true ? " --full" : ""}`, flags),
+    );
+  resolvedBy(command, (_, flags: QuickstartFlags) => settings(quickstartRecipe(flags), flags));
   const remark = "The study it runs is recipes/quickstart.yaml: copy and change it, then run it with upcycle study.";
   return withExample(withJson(withThreads(command)), "upcycle quickstart", remark);
 }
 
+const readConfig = async (file: string): Promise<StudyConfig> =>
+  parseStudyConfig(await readText(file, sizeLimits.yaml), shownPath(file));
+
+interface Place {
+  readonly dir: string;
+  readonly threads: number;
+}
+
+/** Where a study runs, and on how many threads. */
+function placeOf(file: string, flags: StudyFlags, config: Pick<StudyConfig, "name" | "threads">): Place {
+  const threads = flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? defaultThreads();
+  return { dir: flags.out ?? join("runs", config.name), threads };
+}
+
+async function settings(file: string, flags: StudyFlags): Promise<Record<string, unknown>> {
+  const config = await readConfig(file);
+  const { dir, threads } = placeOf(file, flags, config);
+  return { options: { out: dir, threads }, file: config };
+}
+
 async function execute(file: string, command: string, flags: StudyFlags): Promise<void> {
-  const said = parseStudyConfig(await readText(file, sizeLimits.yaml), shownPath(file));
+  const said = await readConfig(file);
   const config = said.parent === undefined ? said : { ...said, parent: await modelSource(said.parent, flags.json) };
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
-  const threads = flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? defaultThreads();
-  const dir = flags.out ?? join("runs", config.name);
+  const { dir, threads } = placeOf(file, flags, config);
   const events = runStudy({
     config,
     dir,
@@ -59,7 +92,7 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
     command: studyLine(command, dir, threads),
     conversionCommands: (parent, recipe, out) => [convertLine(parent, recipe, out), verifyLine(parent, out)],
   });
-  const view = studyView(terminal, () => performance.now());
+  const view = studyView(terminal, threads, () => performance.now());
   for (;;) {
     const next = await events.next();
     if (next.done !== true) {

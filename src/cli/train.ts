@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { Command } from "commander";
 import { bytes, duration, rate } from "../base/format.js";
-import { parseTrainConfig } from "../base/schemas/index.js";
+import { parseTrainConfig, type TrainConfig } from "../base/schemas/index.js";
 import { trainedFiles } from "../surgery/convert/trained-card.js";
 import { sizeLimits } from "../files/io/open.js";
 import { readText } from "../files/io/ranges.js";
@@ -14,6 +14,7 @@ import { openContext, shownPath } from "./context.js";
 import { modelSource } from "./model-folder.js";
 import { defaultThreads, threadsOfFile, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { savingWords, trainingView } from "./progress.js";
+import { resolvedBy } from "./settings.js";
 
 interface TrainFlags extends CommonFlags {
   readonly out?: string;
@@ -25,18 +26,28 @@ export function trainCommand(): Command {
     .argument("<file>", "train file (YAML; see recipes/train.yaml)")
     .option("--out <dir>", "run folder (default: the file's); the same folder goes on where it was stopped")
     .action(execute);
+  resolvedBy(command, async ([file = ""], flags: TrainFlags) => {
+    const config = await readConfig(file);
+    return { options: { out: flags.out ?? config.out, threads: threadsFor(file, flags, config) }, file: config };
+  });
   return withExample(
     withJson(withThreads(command, "the file's, else all cores")),
     "upcycle train recipes/train.yaml --out runs/small",
   );
 }
 
+const readConfig = async (file: string): Promise<TrainConfig> =>
+  parseTrainConfig(await readText(file, sizeLimits.yaml), shownPath(file));
+
+const threadsFor = (file: string, flags: TrainFlags, config: Pick<TrainConfig, "threads">): number =>
+  flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? defaultThreads();
+
 async function execute(file: string, flags: TrainFlags): Promise<void> {
-  const said = parseTrainConfig(await readText(file, sizeLimits.yaml), shownPath(file));
+  const said = await readConfig(file);
   const config = typeof said.model === "string" ? { ...said, model: await modelSource(said.model, flags.json) } : said;
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
   const dir = flags.out ?? config.out;
-  const threads = flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? defaultThreads();
+  const threads = threadsFor(file, flags, config);
   const view = trainingView(terminal, "train");
   const events = trainFromConfig({ config, dir, threads, signal, backend: onnxruntimeBackend, describe: trainedFiles });
   for (;;) {

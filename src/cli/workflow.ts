@@ -127,7 +127,8 @@ export function proofLines(proof: Proof | null, columns: number): string[] {
   return ["", ...preservationLines(preservation, columns), `measured in ${duration(reportSeconds)}`, ""];
 }
 
-function workflowView(terminal: Terminal, doing?: string): (event: WorkflowEvent) => void {
+/** Shows a conversion from its prompts to its proof. */
+export function workflowView(terminal: Terminal, doing?: string): (event: WorkflowEvent) => void {
   const ofMaking = conversionView(terminal, doing);
   const ofProof = preservationView(terminal);
   return (event) => {

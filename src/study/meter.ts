@@ -1,7 +1,7 @@
 /** How far a study has come. */
 import { trainFlopsPerToken } from "../model/cost/flops.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
 import type { RunResult, TrainEvent } from "../train/run.js";
-import type { TrainingData } from "../train/training-data.js";
 import { tokensOf, type PlannedArm } from "./plan.js";
 import type { StudyEvent, StudyRequest } from "./types.js";
 
@@ -10,11 +10,11 @@ export class FlopMeter {
   private finished = 0;
   readonly total: number;
 
-  constructor(config: StudyRequest, data: TrainingData, arms: readonly PlannedArm[]) {
+  constructor(config: StudyRequest, parent: DecoderSpec, arms: readonly PlannedArm[]) {
     const pretrain =
       config.pretrain === undefined
         ? 0
-        : tokensOf(config.pretrain) * trainFlopsPerToken(data.spec, config.pretrain.sequence);
+        : tokensOf(config.pretrain) * trainFlopsPerToken(parent, config.pretrain.sequence);
     this.total =
       pretrain +
       arms.reduce((sum, arm) => sum + config.seeds.length * tokensOf(config.continue) * arm.flopsPerToken, 0);

@@ -8,6 +8,7 @@
  */
 import { join } from "node:path";
 import { interruptedError } from "../base/errors.js";
+import { duration, flops } from "../base/format.js";
 import type { ModelSource } from "../files/checkpoint/open.js";
 import { writeJson } from "../files/io/atomic.js";
 import { makeFolders } from "../files/io/folders.js";
@@ -15,7 +16,9 @@ import { withFsErrors } from "../files/io/fs-errors.js";
 import { lockFolder } from "../files/io/lock.js";
 import { readJson } from "../files/io/ranges.js";
 import { findings } from "../report/study/findings.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
 import type { ArmResult, ArmRun, StudyResult } from "../model/results/result.js";
+import { newModelSpec } from "../train/init.js";
 import { describeText, type TrainingData } from "../train/training-data.js";
 import { readCorpus, type Corpus } from "../train/text.js";
 import { environment } from "./environment.js";
@@ -23,6 +26,7 @@ import { claimStudyFolder, isStudyComplete, requireSpace, resultFile } from "./f
 import { FlopMeter } from "./meter.js";
 import { prepareParentData } from "./parent.js";
 import { planArms, type PlannedArm } from "./plan.js";
+import { guessedSeconds } from "./time-left.js";
 import { makeParent, runArm } from "./trainings.js";
 import type { StudyEvent, StudyOptions } from "./types.js";
 
@@ -73,6 +77,9 @@ async function* measureStudy(
   seconds: () => number,
 ): AsyncGenerator<StudyEvent, StudyResult> {
   const { config, dir, signal } = options;
+  // The shape of a new parent is known before its tokenizer: what cannot be made is refused now, the rest foretold.
+  const early = config.model === undefined ? null : newModelSpec(config.model, config.tokenizer!.vocab, 0);
+  if (early !== null) yield workNote(options, early, planArms(config, early));
   yield { type: "phase", label: "reading text" };
   const corpus = await readCorpus(config.text, signal);
   yield { type: "phase", label: config.parent === undefined ? "learning the tokenizer" : "opening the parent" };
@@ -82,7 +89,8 @@ async function* measureStudy(
   yield { type: "note", text: describeText(data) };
 
   await requireSpace(options, data, arms);
-  const meter = new FlopMeter(config, data, arms);
+  const meter = new FlopMeter(config, data.spec, arms);
+  if (early === null) yield workNote(options, data.spec, arms);
   const parent = yield* makeParent(options, data, meter);
   const runs = new Map<string, ArmRun[]>(arms.map(({ id }) => [id, []]));
   for (const seed of config.seeds) {
@@ -106,6 +114,14 @@ async function* measureStudy(
   const result: StudyResult = { ...found, findings: findings(found) };
   await writeJson(join(dir, resultFile), result);
   return result;
+}
+
+/** How much there is to train, and about how long it may take, before a step says how fast this machine is. */
+function workNote({ config, threads }: StudyOptions, parent: DecoderSpec, arms: readonly PlannedArm[]): StudyEvent {
+  const { total } = new FlopMeter(config, parent, arms);
+  const trainings = arms.length * config.seeds.length + (config.pretrain === undefined ? 0 : 1);
+  const time = duration(guessedSeconds(total, threads));
+  return { type: "phase", label: `${trainings} trainings of ${flops(total)} in all: about ${time}, as a first guess` };
 }
 
 function conversionCommands(

@@ -6,7 +6,9 @@ import { upcycle } from "./upcycle.js";
 const mostThreads = Math.max(64, 8 * availableParallelism());
 
 const commands = [
+  "demo",
   "quickstart",
+  "init",
   "study",
   "train",
   "convert",
@@ -21,6 +23,7 @@ const commands = [
   "fit",
   "plan",
   "targets",
+  "completion",
 ];
 
 describe("help", () => {
@@ -79,6 +82,8 @@ describe("a wrong command line", () => {
       ["plan", "--preset", "llama-2-7b", "--tokens", "1B", "--gpu", "__proto__"],
       /^upcycle: --gpu: "__proto__" is not in the table of GPUs/,
     ],
+    [["completion", "tcsh"], 'shell: "tcsh" is not one of bash, zsh, fish; did you mean bash?'],
+    [["init", "--kind", "stdy"], '--kind: "stdy" is not one of study, train, convert; did you mean study?'],
     [["--"], 'no command before "--"; see upcycle --help'],
     [["help", "nothing"], 'there is no command "nothing" to help with; see upcycle --help'],
     [

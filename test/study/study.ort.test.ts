@@ -241,6 +241,32 @@ describe("a study's result", () => {
   });
 });
 
+describe("a study that begins", () => {
+  const begun = (text: string): ReturnType<typeof runStudy> =>
+    runStudy({
+      config: config(text),
+      dir: join(root, `begun-${config(text).name}`),
+      backend: inThread,
+      threads: 2,
+      command: "upcycle study tiny.yaml",
+    });
+
+  it("says how much there is to train, and about how long, before it reads text", async () => {
+    const events = begun(yaml());
+    expect((await events.next()).value).toEqual({
+      type: "phase",
+      label: expect.stringMatching(/^11 trainings of [\d.]+ [kMG]FLOP in all: about [\d.]+ s, as a first guess$/),
+    });
+    expect((await events.next()).value).toEqual({ type: "phase", label: "reading text" });
+    await events.return(undefined as never);
+  });
+
+  it("refuses a recipe that the new parent cannot be turned into before it reads text", async () => {
+    const events = begun(yaml().replace("name: tiny", "name: uneven").replace("recipe: E4G4T4", "recipe: E4G7T7"));
+    await expect(events.next()).rejects.toThrow("is not divisible by G = 7");
+  });
+});
+
 describe("a study's folder", () => {
   it("is read by upcycle fit: a point for each finished model", async () => {
     const { points } = await readPoints(whole, lawById("upcycling-shared")!, { mapping: new Map() });

@@ -66,7 +66,7 @@ export interface Decoder {
   readonly params: readonly { readonly slot: Slot; readonly id: ValueId }[];
   /** Final normalised hidden states [N, H]. */
   readonly hidden: ValueId;
-  /** [V, H]: the embedding where tied. */
+  /** Shape [V, H]; the embedding where tied. */
   readonly head: ValueId;
   readonly routers: readonly RouterValues[];
 }

@@ -77,7 +77,7 @@ function differenceTile(name: string, comparison: ArmComparison | null): Tile[] 
   const digits = size < 0.01 ? significant(size, 2) : fixed(size);
   const sign = comparison.difference === 0 ? "" : comparison.difference < 0 ? "−" : "+";
   const verdict = {
-    within: "within the spread",
+    within: "not distinguishable",
     narrow: "just beyond the spread",
     clear: "beyond the spread",
     unknown: "1 seed",

@@ -50,7 +50,8 @@ describe("upcycled against continued dense", () => {
         [4, 3.9, 3.815],
       ]),
     ]);
-    expect(first).toContain("is within the spread of the seeds");
+    expect(first).toContain("are not distinguishable at equal tokens");
+    expect(first).toMatch(/, between −[\d.]+ nats and \+[\d.]+ nats over all pairs of seeds; /);
     expect(first).toContain("the ranges of the seeds overlap");
   });
 
@@ -88,7 +89,7 @@ describe("upcycled against continued dense", () => {
       ),
     ]);
     expect(all[1]).toContain(
-      "at equal FLOPs is within the spread of the seeds: held-out loss 3.800 (3.800 to 3.800) against 3.810 " +
+      "are not distinguishable at equal FLOPs: held-out loss 3.800 (3.800 to 3.800) against 3.810 " +
         "(3.800 to 3.820) at 2.00 kFLOP",
     );
     expect(all.join(" ")).toContain("(up 2.0 times dense) is read before the end of its run");
