@@ -2,6 +2,7 @@
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
+import { resultOf } from "../base/events.js";
 import { shellPath } from "../base/shell.js";
 import { parseStudyConfig } from "../base/schemas/index.js";
 import { sizeLimits } from "../files/io/open.js";
@@ -20,9 +21,10 @@ interface StudyFlags extends CommonFlags {
   readonly out?: string;
 }
 
-/** The recipe that comes with the package. */
+/** The study file that `upcycle quickstart` runs, which comes with the package. */
 export const quickstartRecipe = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "recipes", "quickstart.yaml");
 
+/** The command `study` with its options and its help. */
 export function studyCommand(): Command {
   const command = new Command("study")
     .description("run a study: one parent, several arms on the same further tokens, a report")
@@ -35,6 +37,7 @@ export function studyCommand(): Command {
   );
 }
 
+/** The command `quickstart` with its options and its help. */
 export function quickstartCommand(): Command {
   const command = new Command("quickstart")
     .description("the main job on text that comes along: train a dense model, upcycle it, train on, report")
@@ -45,12 +48,14 @@ export function quickstartCommand(): Command {
 }
 
 async function execute(file: string, command: string, flags: StudyFlags): Promise<void> {
-  const said = parseStudyConfig(await readText(file, sizeLimits.yaml), shownPath(file));
-  const config = said.parent === undefined ? said : { ...said, parent: await modelSource(said.parent, flags.json) };
+  const fileConfig = parseStudyConfig(await readText(file, sizeLimits.yaml), shownPath(file));
+  const { parent: name } = fileConfig;
+  const parent = name === undefined ? undefined : await modelSource(name, flags.json);
+  const config = parent === undefined ? fileConfig : { ...fileConfig, parent };
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
   const threads = flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? defaultThreads();
   const dir = flags.out ?? join("runs", config.name);
-  const events = runStudy({
+  const study = runStudy({
     config,
     dir,
     threads,
@@ -59,21 +64,13 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
     command: studyLine(command, dir, threads),
     conversionCommands: (parent, recipe, out) => [convertLine(parent, recipe, out), verifyLine(parent, out)],
   });
-  const view = studyView(terminal, () => performance.now());
-  for (;;) {
-    const next = await events.next();
-    if (next.done !== true) {
-      view(next.value);
-      continue;
-    }
-    const report = await writeReport(dir, next.value);
-    terminal.settle();
-    if (json) {
-      terminal.json({ ...next.value, report });
-    } else {
-      terminal.out(terminalTable(next.value, terminal.columns).split("\n"));
-      terminal.out(`report: ${shownPath(report)}`);
-    }
-    return;
-  }
+  const result = await resultOf(
+    study,
+    studyView(terminal, () => performance.now()),
+  );
+  const report = await writeReport(dir, result);
+  terminal.settle();
+  if (json) return terminal.json({ ...result, report });
+  terminal.out(terminalTable(result, terminal.columns).split("\n"));
+  terminal.out(`report: ${shownPath(report)}`);
 }

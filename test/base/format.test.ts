@@ -48,7 +48,7 @@ describe("numbers", () => {
     [duration(7500), "2 h 05 min"],
     [duration(3599.6), "1 h 00 min"],
     [duration(273_600), "3 d 4 h"],
-  ])("%s is %s", (found, expected) => expect(found).toBe(expected));
+  ])("%s is %s", (text, expectedText) => expect(text).toBe(expectedText));
 
   it("says how far the seeds lie from their mean", () => {
     expect(meanWithSpread([3.4, 3.42])).toBe("3.410 ± 0.010");
