@@ -25,8 +25,8 @@ export interface Failure {
 }
 
 /**
- * A failure that a caller can cause or meet: bad input, a run that had to stop, a request to stop. `message`, `where` and
- * `hint` mean what they mean in `Failure`.
+ * A failure that a caller can cause or meet: bad input, a run that had to stop, a request to stop. `message`, `where`
+ * and `hint` mean what they mean in `Failure`.
  */
 export class UpcycleError extends Error {
   readonly kind: FailureKind;
@@ -71,7 +71,9 @@ const oneLine = (text: string): string => visibleLine(text.replace(/\s*\n\s*/g, 
 /** Most problems of one file that are shown. */
 const mostProblems = 50;
 
-/** Several things are wrong with one file. As one line it is the first of them, which says how many others there are. */
+/**
+ * Several things are wrong with one file. As one line it is the first of them, which says how many others there are.
+ */
 export class FileProblems extends UpcycleError {
   readonly file: string;
   readonly problems: readonly UpcycleError[];

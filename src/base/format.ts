@@ -99,8 +99,8 @@ export function meanWithSpread(values: readonly number[], decimals = 3): string 
 }
 
 /**
- * A line broken into lines of at most `width` columns. The first keeps its indentation, the others get two columns more.
- * Words that are too long are cut, or kept whole (`longWords`), so that a path can still be copied.
+ * A line broken into lines of at most `width` columns. The first keeps its indentation, the others get two columns
+ * more. Words that are too long are cut, or kept whole (`longWords`), so that a path can still be copied.
  */
 export function folded(line: string, width: number, longWords: "cut" | "keep" = "cut"): string[] {
   const indent = " ".repeat(line.search(/[^ ]|$/));

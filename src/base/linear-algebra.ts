@@ -2,6 +2,7 @@
  * Small dense linear algebra: systems of at most a few tens of unknowns. `n` is the number of unknowns; matrices are
  * [n, n], row-major, and vectors are [n].
  */
+import { at } from "./at.js";
 
 /**
  * Cholesky factor L of a symmetric matrix (a = L L^T), in the lower triangle of `out`. False where `a` is not positive
@@ -130,8 +131,8 @@ function positiveSolution(gram: Float64Array, b: Float64Array, k: number, bits: 
   const matrix = new Float64Array(size * size);
   const right = new Float64Array(size);
   for (const [i, row] of members.entries()) {
-    for (const [j, column] of members.entries()) matrix[i * size + j] = gram[row * k + column]!;
-    right[i] = b[row]!;
+    for (const [j, column] of members.entries()) matrix[i * size + j] = at(gram, row * k + column);
+    right[i] = at(b, row);
   }
   const factor = new Float64Array(size * size);
   if (!cholesky(matrix, size, factor)) return null;
@@ -141,9 +142,9 @@ function positiveSolution(gram: Float64Array, b: Float64Array, k: number, bits: 
   // At the solution G x = b, so x^T G x - 2 b^T x = -b^T x.
   let value = 0;
   for (const [i, column] of members.entries()) {
-    const unknown = solution[i]!;
+    const unknown = at(solution, i);
     if (!(unknown > 0)) return null;
-    value -= right[i]! * unknown;
+    value -= at(right, i) * unknown;
     x[column] = unknown;
   }
   return { x, value };

@@ -15,9 +15,9 @@ export interface CommandContext {
 export interface ContextOptions {
   readonly json: boolean | undefined;
   /**
-   * What the command does on the first Ctrl-C (or SIGTERM, or SIGHUP). The words are shown at once, because it may take a
-   * while; empty words are not shown. A second signal ends the process. Where `stopping` is left out, the command leaves
-   * nothing half done, and the first signal simply ends it.
+   * What the command does on the first Ctrl-C (or SIGTERM, or SIGHUP). The words are shown at once, because it may take
+   * a while; empty words are not shown. A second signal ends the process. Where `stopping` is left out, the command
+   * leaves nothing half done, and the first signal simply ends it.
    */
   readonly stopping?: string | undefined;
 }

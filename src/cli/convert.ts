@@ -94,8 +94,8 @@ function contextOf({ json, dryRun }: ConvertFlags): ContextOptions {
 }
 
 /**
- * The folders of all models, fetched one after the other, the base first. Where a name of a mergekit file is no folder, a
- * note says so before it is fetched.
+ * The folders of all models, fetched one after the other, the base first. Where a name of a mergekit file is no folder,
+ * a note says so before it is fetched.
  */
 async function fetchedSources(
   [base, ...others]: RequestedConversion["models"],
@@ -173,8 +173,8 @@ async function multiply(
 }
 
 /**
- * Sums over several threads differ in their last bits, and a model's bytes must not depend on the machine. So prompts are
- * read on one thread unless `--threads` says otherwise.
+ * Sums over several threads differ in their last bits, and a model's bytes must not depend on the machine. So prompts
+ * are read on one thread unless `--threads` says otherwise.
  */
 function threadsOf({ threads }: ConvertFlags): WorkflowThreads {
   const all = threads ?? defaultThreads();
@@ -225,7 +225,9 @@ function adapterLines({ adapters }: ConversionPlan): string[] {
   );
 }
 
-/** FLOPs of the matrix products of one token's forward pass, without attention's scores, which depend on the context. */
+/**
+ * FLOPs of the matrix products of one token's forward pass, without attention's scores, which depend on the context.
+ */
 function flopsOf(spec: DecoderSpec): number {
   const { total, attention } = forwardFlops(spec, 1, "causal");
   return total - attention;

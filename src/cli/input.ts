@@ -8,8 +8,8 @@ export const orStandardInput = "- for standard input";
 const patience = 2000;
 
 /**
- * Runs `read`, and says on stderr what is waited for: whoever types has to know how to end, and a pipe may have nobody at
- * its other end. With `quiet` nothing is said.
+ * Runs `read`, and says on stderr what is waited for: whoever types has to know how to end, and a pipe may have nobody
+ * at its other end. With `quiet` nothing is said.
  */
 export async function reading<T>(path: string, quiet: boolean | undefined, read: () => Promise<T>): Promise<T> {
   const isTyping = isStandardInput(path) && process.stdin.isTTY;

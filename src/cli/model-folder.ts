@@ -1,7 +1,7 @@
 /**
  * Turns a command's argument into a model: a folder, or `hf://org/name[@revision]`, which becomes a folder of the Hub's
- * cache; with `+` and an adapter of either kind behind it, the model with that adapter merged in. Every command opens what
- * `modelSource` gives, except `plan`, which reads no weights.
+ * cache; with `+` and an adapter of either kind behind it, the model with that adapter merged in. Every command opens
+ * what `modelSource` gives, except `plan`, which reads no weights.
  */
 import { resolve } from "node:path";
 import { inputError } from "../base/errors.js";
@@ -23,8 +23,8 @@ export const orHub = "or hf://org/name[@revision]";
 export const orAdapted = `${orHub}; +ADAPTER behind it merges a LoRA adapter in`;
 
 /**
- * The folder itself, or the folder into which the model is downloaded, with progress on the terminal. `part` says what is
- * downloaded: a folder of headers has no weights to read. Ctrl-C keeps what has come. Throws like `fetchModel`, and
+ * The folder itself, or the folder into which the model is downloaded, with progress on the terminal. `part` says what
+ * is downloaded: a folder of headers has no weights to read. Ctrl-C keeps what has come. Throws like `fetchModel`, and
  * inputError for a word that is likely meant to be a model of the Hub.
  */
 export async function modelFolder(
@@ -74,8 +74,8 @@ export function hubReference(name: string): string | null {
 }
 
 /**
- * The model that a command's argument names, still to be fetched: a folder, `hf://org/name[@revision]`, or either with `+`
- * and an adapter, whose `hf://` may be left out behind a model of the Hub. Throws like `namedModel`.
+ * The model that a command's argument names, still to be fetched: a folder, `hf://org/name[@revision]`, or either with
+ * `+` and an adapter, whose `hf://` may be left out behind a model of the Hub. Throws like `namedModel`.
  */
 export async function askedModel(words: string): Promise<ModelSource> {
   const source = await namedModel(words, async (name, model) => {
@@ -97,8 +97,8 @@ export async function modelSource(
 }
 
 /**
- * A model whose names are replaced by folders, downloaded where they have to be. Of the model only `part` is fetched; an
- * adapter is small and always comes as a whole. Throws like `fetchModel`.
+ * A model whose names are replaced by folders, downloaded where they have to be. Of the model only `part` is fetched;
+ * an adapter is small and always comes as a whole. Throws like `fetchModel`.
  */
 export async function fetchedSource(
   source: ModelSource,

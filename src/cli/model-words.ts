@@ -1,6 +1,6 @@
 /**
- * Reads `model+adapter`, as mergekit writes a model with a LoRA adapter. Paths may hold a `+` too, so which one separates
- * the two is decided by what exists.
+ * Reads `model+adapter`, as mergekit writes a model with a LoRA adapter. Paths may hold a `+` too, so which one
+ * separates the two is decided by what exists.
  */
 import { inputError } from "../base/errors.js";
 import type { ModelSource } from "../files/checkpoint/model-source.js";
@@ -12,10 +12,10 @@ import type { ModelSource } from "../files/checkpoint/model-source.js";
 export type FindModel = (name: string, model: string | null) => Promise<string | null>;
 
 /**
- * The model that `words` name, as folders or `hf://` references. If the words as a whole stand for something, that is the
- * model; else they are divided at the one `+` with a model before it and an adapter behind it. Null: no part before a `+`
- * is a model. Throws inputError, with the place `where`, for an adapter that does not exist, and where several `+` would
- * do.
+ * The model that `words` name, as folders or `hf://` references. If the words as a whole stand for something, that is
+ * the model; else they are divided at the one `+` with a model before it and an adapter behind it. Null: no part before
+ * a `+` is a model. Throws inputError, with the place `where`, for an adapter that does not exist, and where several
+ * `+` would do.
  */
 export async function namedModel(words: string, find: FindModel, where?: string): Promise<ModelSource | null> {
   const whole = await find(words, null);

@@ -99,7 +99,10 @@ export function withRecipe(command: Command): Command {
     .option("--allow-uneven-topk", "accept a T that is not a multiple of G");
 }
 
-/** What the command line asks `convert` for: models by name, the base first, a recipe, and a precision if a file has one. */
+/**
+ * What the command line asks `convert` for: models by name, the base first, a recipe, and a precision if a file has
+ * one.
+ */
 export interface RequestedConversion {
   readonly models: readonly [ModelSource, ...ModelSource[]];
   readonly recipe: UpcycleRecipe;

@@ -111,8 +111,8 @@ export const stoppedExitCode = (): number | null => requests.exitCode;
 let hangupIgnored = false;
 
 /**
- * Prepares the process for a terminal that goes away: SIGHUP is ignored where the command was started by `nohup`, and at
- * the end Node does not abort for want of the terminal. This is called once, before anything else.
+ * Prepares the process for a terminal that goes away: SIGHUP is ignored where the command was started by `nohup`, and
+ * at the end Node does not abort for want of the terminal. This is called once, before anything else.
  */
 export function withstandHangups(): void {
   if (startedByNohup(process.env, fileAtStdin)) {
@@ -121,8 +121,8 @@ export function withstandHangups(): void {
   }
   const terminals = [0, 1, 2].filter((descriptor) => isatty(descriptor));
   process.on("exit", () => {
-    // At its end Node gives each terminal its settings back, and aborts where a terminal is gone. It leaves a descriptor
-    // alone behind which another file lies than at the beginning.
+    // At its end Node gives each terminal its settings back, and aborts where a terminal is gone. It leaves a
+    // descriptor alone behind which another file lies than at the beginning.
     for (const descriptor of terminals) if (!isatty(descriptor)) replaceByNothing(descriptor);
   });
 }
@@ -143,8 +143,8 @@ function replaceByNothing(descriptor: number): void {
 
 /**
  * Whether `nohup` has started this process. It ignores SIGHUP, but Node restores every signal's default when it starts,
- * so only the traces of nohup are left: shells name the command they run in the variable `_`, and a terminal as standard
- * input has become /dev/null opened for writing.
+ * so only the traces of nohup are left: shells name the command they run in the variable `_`, and a terminal as
+ * standard input has become /dev/null opened for writing.
  */
 export function startedByNohup(
   env: Readonly<Record<string, string | undefined>>,

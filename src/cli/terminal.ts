@@ -1,7 +1,7 @@
 /**
- * Where a command's words go: results to stdout, progress and errors to stderr. All that is shown passes here and is made
- * harmless, because names in models, tables and answers of servers may hold escape sequences or be endless. On a terminal
- * lines are broken between words; in a file or a pipe they stay whole.
+ * Where a command's words go: results to stdout, progress and errors to stderr. All that is shown passes here and is
+ * made harmless, because names in models, tables and answers of servers may hold escape sequences or be endless. On a
+ * terminal lines are broken between words; in a file or a pipe they stay whole.
  */
 import { fstatSync, writeSync } from "node:fs";
 import type { UpcycleError } from "../base/errors.js";
@@ -17,8 +17,8 @@ export interface Terminal {
   /** Writes a line of results, or several, to stdout. */
   out(lines: string | readonly string[]): void;
   /**
-   * Writes a result as one JSON document to stdout. Characters that would steer a terminal are written as JSON escapes, so
-   * it is the same document.
+   * Writes a result as one JSON document to stdout. Characters that would steer a terminal are written as JSON escapes,
+   * so it is the same document.
    */
   json(document: unknown): void;
   /** Writes text of a model to stdout as it is; on a terminal without characters that would steer it. */
@@ -26,9 +26,10 @@ export interface Terminal {
   /** Writes a line to stderr that stays. */
   note(line: string): void;
   /**
-   * Shows the state of a long command. On a terminal the line is rewritten in place; elsewhere it is a plain line, at most
-   * one every few seconds. Two spaces separate its parts, the most important first: where a terminal has too little room,
-   * parts are left out from the end. `name` (of a tensor, a file, a run) stands last and is shortened in its middle.
+   * Shows the state of a long command. On a terminal the line is rewritten in place; elsewhere it is a plain line, at
+   * most one every few seconds. Two spaces separate its parts, the most important first: where a terminal has too
+   * little room, parts are left out from the end. `name` (of a tensor, a file, a run) stands last and is shortened in
+   * its middle.
    */
   progress(line: string, name?: string): void;
   /** Takes the rewritten line away, if there is one. */
@@ -161,11 +162,11 @@ let failure: UpcycleError | null = null;
 let failureThrown = false;
 
 /**
- * Standard output, as results are written to it. A reader that has seen enough (`| head`) closes the pipe. Results go to
- * stdout when the work is done, or are the work, so nothing is left to do then: the next write throws `ReaderGone`, and
- * the command ends as after a failure, its engine closed. (To end the process while an engine computes would be a crash.)
- * A training whose progress nobody reads any more continues. Where results cannot be written, on a full disk for example,
- * the write throws stopError.
+ * Standard output, as results are written to it. A reader that has seen enough (`| head`) closes the pipe. Results go
+ * to stdout when the work is done, or are the work, so nothing is left to do then: the next write throws `ReaderGone`,
+ * and the command ends as after a failure, its engine closed. (To end the process while an engine computes would be a
+ * crash.) A training whose progress nobody reads any more continues. Where results cannot be written, on a full disk
+ * for example, the write throws stopError.
  */
 export const results: TerminalStreams["stdout"] = {
   get isTTY() {
@@ -220,9 +221,9 @@ function fail(cause: NodeJS.ErrnoException): void {
 const isGone = ({ code }: NodeJS.ErrnoException): boolean => code === "EPIPE" || code === "EIO";
 
 /**
- * Keeps a stream that fails from ending the process. Results that are lost make the exit code 1, with one line that says
- * why, also where the last of them, or Commander's help, failed after the command. Words on stderr that cannot be written
- * are lost, and the work continues.
+ * Keeps a stream that fails from ending the process. Results that are lost make the exit code 1, with one line that
+ * says why, also where the last of them, or Commander's help, failed after the command. Words on stderr that cannot be
+ * written are lost, and the work continues.
  */
 export function quietBrokenPipe(): void {
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {

@@ -94,8 +94,8 @@ async function execute(denseName: string, moeName: string, flags: VerifyFlags): 
 }
 
 /**
- * Throws inputError where a mixture stands in the place of the parent and a dense model in that of the child: the two are
- * the wrong way round.
+ * Throws inputError where a mixture stands in the place of the parent and a dense model in that of the child: the two
+ * are the wrong way round.
  */
 async function requireOrder(dense: ModelSource, moe: ModelSource): Promise<void> {
   if (!isMoe(await decoderOf(dense)) || isMoe(await decoderOf(moe))) return;

@@ -1,6 +1,6 @@
 /**
- * What `convert`, `merge` and `convert --expert-multiply` share: refusals before anything slow starts, the workflow, and
- * how its result is shown.
+ * What `convert`, `merge` and `convert --expert-multiply` share: refusals before anything slow starts, the workflow,
+ * and how its result is shown.
  */
 import { stat } from "node:fs/promises";
 import { inputError } from "../base/errors.js";

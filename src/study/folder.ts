@@ -57,9 +57,9 @@ export async function claimStudyFolder({ config, dir, threads, signal }: StudyOp
 }
 
 /**
- * The record of the study that this folder holds; null where the folder is free. A study that was refused before it made
- * anything, for a mistyped path for example, may be corrected, so its record does not count. Throws inputError for a
- * folder that holds something else.
+ * The record of the study that this folder holds; null where the folder is free. A study that was refused before it
+ * made anything, for a mistyped path for example, may be corrected, so its record does not count. Throws inputError for
+ * a folder that holds something else.
  */
 async function existingRecord(dir: string, path: string): Promise<StudyRecord | null> {
   if (!(await exists(path))) {
@@ -132,9 +132,9 @@ async function requireSamePasts(
 }
 
 /**
- * Throws stopError where the disk has too little room for what is still to be written. Every run keeps its last checkpoint
- * with two moments and its best one; an upcycled arm also its start. One more checkpoint is on disk while it replaces the
- * last. Runs that have a checkpoint already have taken most of their space.
+ * Throws stopError where the disk has too little room for what is still to be written. Every run keeps its last
+ * checkpoint with two moments and its best one; an upcycled arm also its start. One more checkpoint is on disk while it
+ * replaces the last. Runs that have a checkpoint already have taken most of their space.
  */
 export async function requireSpace(
   { config, dir }: StudyOptions,

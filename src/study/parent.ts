@@ -1,4 +1,6 @@
-/** The parent of a study, a model of the user's or a dense model that is trained here, and the study's text as tokens. */
+/**
+ * The parent of a study, a model of the user's or a dense model that is trained here, and the study's text as tokens.
+ */
 import { inputError } from "../base/errors.js";
 import { modelFolderOf, type ModelSource } from "../files/checkpoint/model-source.js";
 import { isMoe } from "../model/decoder/types.js";

@@ -6,8 +6,8 @@ import { renderHtml } from "../report/study/html.js";
 import { chartAssets } from "./chart-assets.js";
 
 /**
- * Writes `report.html`, a page that opens without a network, into the run folder and returns its path. Throws inputError
- * or stopError where the file cannot be written.
+ * Writes `report.html`, a page that opens without a network, into the run folder and returns its path. Throws
+ * inputError or stopError where the file cannot be written.
  */
 export async function writeReport(dir: string, result: StudyResult): Promise<string> {
   const path = join(dir, "report.html");

@@ -26,8 +26,8 @@ export function jsonSchema(schema: z.ZodType): JsonSchema {
 }
 
 /**
- * The schemas that apply at `path`. Where a constant key (`kind`) decides between branches, only the branch that the data
- * names is followed, if it names one.
+ * The schemas that apply at `path`. Where a constant key (`kind`) decides between branches, only the branch that the
+ * data names is followed, if it names one.
  */
 export function schemasAt(root: JsonSchema, path: readonly PropertyKey[], data: unknown): JsonSchema[] {
   let here = branches(root, data);

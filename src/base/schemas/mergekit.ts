@@ -68,8 +68,8 @@ export const mergekitSchema = z
 export type MergekitConfig = z.output<typeof mergekitSchema>;
 
 /**
- * Reads a file of `mergekit-moe`; `file` is its name in errors. Throws inputError with one line that names file, line and
- * key.
+ * Reads a file of `mergekit-moe`; `file` is its name in errors. Throws inputError with one line that names file, line
+ * and key.
  */
 export function parseMergekitConfig(text: string, file: string): MergekitConfig {
   return parseConfig(mergekitSchema, text, file);

@@ -1,5 +1,6 @@
 /**
- * The keys that say a recipe in YAML files: in a recipe file for `upcycle convert`, and in the upcycled arms of a study.
+ * The keys that say a recipe in YAML files: in a recipe file for `upcycle convert`, and in the upcycled arms of a
+ * study.
  */
 import { z } from "zod";
 import { parseConfig } from "./validate.js";

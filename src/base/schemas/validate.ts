@@ -82,11 +82,11 @@ function singleIssues(issues: readonly SchemaIssue[], data: unknown): Issue[] {
 }
 
 /**
- * A mistyped key is found both as unknown and as missing, by our own rules too. Only the unknown one is told, because it
- * can say which key was meant. `removed`: paths of keys that are missing because `takeOut` removed them.
+ * A mistyped key is found both as unknown and as missing, by our own rules too. Only the unknown one is told, because
+ * it can say which key was meant. `removedPaths` are those of keys that are missing because `takeOut` removed them.
  */
-function describeAll(issues: readonly Issue[], place: Place, removed: readonly Path[] = []): Problem[] {
-  const missing = [...removed, ...issues.flatMap((issue) => intendedPath(issue, place) ?? [])];
+function describeAll(issues: readonly Issue[], place: Place, removedPaths: readonly Path[] = []): Problem[] {
+  const missing = [...removedPaths, ...issues.flatMap((issue) => intendedPath(issue, place) ?? [])];
   const paths = new Set(missing.map(printPath));
   const holders = new Set(missing.map((path) => printPath(path.slice(0, -1))));
   const follows = ({ code, path }: Issue): boolean =>
@@ -108,7 +108,7 @@ function intendedPath(issue: Issue, { data, schema }: Place): [Path] | undefined
  */
 function furtherProblems(schema: z.ZodType, issues: readonly Issue[], place: Place): Problem[] {
   const data: unknown = structuredClone(place.data);
-  const removed = issues.flatMap((issue) => takeOut(data, issue) ?? []);
+  const removedPaths = issues.flatMap((issue) => takeOut(data, issue) ?? []);
   const renames = issues.flatMap((issue) => rename(data, issue, place) ?? []);
   const result = schema.safeParse(data);
   if (result.success) return [];
@@ -117,7 +117,7 @@ function furtherProblems(schema: z.ZodType, issues: readonly Issue[], place: Pla
   const further = singleIssues(result.error.issues, data).filter(
     ({ code, path }) => code === "custom" || !toldPaths.has(printPath(path)),
   );
-  return describeAll(further, { ...place, data, renames }, removed);
+  return describeAll(further, { ...place, data, renames }, removedPaths);
 }
 
 /**
@@ -138,10 +138,10 @@ function rename(data: unknown, issue: Issue, place: Place): Rename | undefined {
   const holder = issue.path.reduce<unknown>(child, data);
   if (issue.code !== "unknown_key" || !isBlock(holder)) return undefined;
   const { path, key } = issue;
-  const intended = intendedKey(issue, place.data, place.schema);
-  if (intended !== undefined) holder[intended] = holder[key];
+  const rightKey = intendedKey(issue, place.data, place.schema);
+  if (rightKey !== undefined) holder[rightKey] = holder[key];
   delete holder[key];
-  return intended === undefined ? undefined : { from: [...path, key], to: [...path, intended] };
+  return rightKey === undefined ? undefined : { from: [...path, key], to: [...path, rightKey] };
 }
 
 const isBlock = (value: unknown): value is Record<PropertyKey, unknown> =>
@@ -246,9 +246,9 @@ function ruleWording({ path, message: text }: Issue): Wording {
 
 function unknownKeyWording(issue: UnknownKey, { data, schema }: Place): Wording {
   const { path, key } = issue;
-  const intended = intendedKey(issue, data, schema);
+  const rightKey = intendedKey(issue, data, schema);
   const valid = `valid keys: ${keysAt(path, data, schema).join(", ")}`;
-  const hint = intended === undefined ? valid : `did you mean "${intended}"? ${valid}`;
+  const hint = rightKey === undefined ? valid : `did you mean "${rightKey}"? ${valid}`;
   return { path: [...path, key], message: `unknown key "${key}"`, hint };
 }
 
@@ -271,8 +271,8 @@ function describeValue(value: unknown): string {
   if (Array.isArray(value)) return value.length === 0 ? "an empty list" : "a list";
   if (typeof value === "object") return "a block of keys";
   const text = typeof value === "number" ? String(value) : (JSON.stringify(value) ?? typeof value);
-  const cut = text.length > 60 ? `${text.slice(0, 57)}..."` : text;
-  return typeof value === "string" ? `text ${cut}` : cut;
+  const short = text.length > 60 ? `${text.slice(0, 57)}..."` : text;
+  return typeof value === "string" ? `text ${short}` : short;
 }
 
 /** A path as a person writes it: `arms.coarse.recipe`, `seeds[1]`. */

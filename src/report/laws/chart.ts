@@ -41,7 +41,7 @@ export function middle(values: readonly number[]): number {
 }
 
 /** At most `most` of the items, evenly spaced. */
-export function thinned(items: readonly number[], most: number): number[] {
+export function sample(items: readonly number[], most: number): number[] {
   const step = Math.max(1, items.length / most);
   return Array.from({ length: Math.min(items.length, Math.floor(most)) }, (_, i) => at(items, Math.floor(i * step)));
 }

@@ -5,7 +5,7 @@ import type { Criteria, Quality } from "../../laws/fitting/compare.js";
 import type { BootstrapInterval } from "../../laws/fitting/bootstrap.js";
 import type { Profile } from "../../laws/fitting/profile.js";
 import type { Points } from "../../laws/forms/types.js";
-import { indices, rounded, thinned, type Chart } from "./chart.js";
+import { indices, rounded, sample, type Chart } from "./chart.js";
 import { partsOf } from "./law-part.js";
 import { contourCharts, isoFlopCharts, lossCharts } from "./part-charts.js";
 
@@ -63,7 +63,7 @@ export function lawCharts(result: LawResult): Chart[] {
 
 /** Residuals against predictions. */
 function residualCharts({ fit, points }: LawResult): Chart[] {
-  const rows = thinned(indices(points.n), mostPoints);
+  const rows = sample(indices(points.n), mostPoints);
   const predictions = rows.map((row) => rounded(elementAt(points.loss, row) * Math.exp(elementAt(fit.residuals, row))));
   return [
     {
@@ -156,7 +156,7 @@ function cloudCharts({ fit, draws }: LawResult): Chart[] {
   return pairs.slice(0, mostClouds).flatMap(([one, other], i): Chart[] => {
     const [xs, ys] = [draws[one], draws[other]];
     if (xs === undefined || ys === undefined || xs.length === 0) return [];
-    const rows = thinned(indices(xs.length), mostDraws);
+    const rows = sample(indices(xs.length), mostDraws);
     return [
       {
         id: `cloud-${i}`,

@@ -1,11 +1,11 @@
 /**
- * Charts of a law over its columns: losses, contours, lines of equal compute. `N` parameters, `D` tokens, `D1` tokens of
- * the parent, `D2` further tokens.
+ * Charts of a law over its columns: losses, contours, lines of equal compute. `N` parameters, `D` tokens, `D1` tokens
+ * of the parent, `D2` further tokens.
  */
 import { at, valueAt } from "../../base/at.js";
 import { largestOf, smallestOf } from "../../base/extremes.js";
 import { compact, fixed } from "../../base/format.js";
-import { indices, middle, rounded, spaced, thinned, type Chart, type ChartSeries } from "./chart.js";
+import { indices, middle, rounded, spaced, sample, type Chart, type ChartSeries } from "./chart.js";
 import { constantColumns, idOf, medians, titleOf, unitOf, type LawPart } from "./law-part.js";
 
 const mostLines = 6;
@@ -89,7 +89,7 @@ function lossSeries(
       return [name, name === x ? grid : grid.map(() => median)];
     }),
   );
-  const dots = thinned(rows, most);
+  const dots = sample(rows, most);
   return [
     { label, tone, kind: "dots", x: valuesOf(x, dots), y: dots.map((row) => rounded(at(points.loss, row))) },
     { label: `${label}, fit`, tone, kind: "line", x: grid.map(rounded), y: predict(places).map(rounded) },
@@ -127,8 +127,8 @@ interface LossGrid {
 }
 
 /**
- * Lines of equal fitted loss over two columns, and the points: D1 and D2 of upcycled models, else size and tokens. Other
- * columns stand at their medians.
+ * Lines of equal fitted loss over two columns, and the points: D1 and D2 of upcycled models, else size and tokens.
+ * Other columns stand at their medians.
  */
 export function contourCharts(part: LawPart): Chart[] {
   const { points } = part;
@@ -142,7 +142,7 @@ export function contourCharts(part: LawPart): Chart[] {
   if (!(high > low)) return [];
   const others = names.filter((name) => name !== x && name !== y);
   const levels = Array.from({ length: contourLines }, (_, i) => low + ((i + 0.5) / contourLines) * (high - low));
-  const dots = thinned(indices(points.n), mostContourPoints);
+  const dots = sample(indices(points.n), mostContourPoints);
   return [
     {
       id: idOf("contours", part),
@@ -204,8 +204,8 @@ function levelCrossing(ys: readonly number[], losses: readonly number[], level: 
 }
 
 /**
- * Loss along lines of equal compute, C = 6 N D (upcycled: 6 N D2), where a law has size and tokens. Other columns stand at
- * their medians.
+ * Loss along lines of equal compute, C = 6 N D (upcycled: 6 N D2), where a law has size and tokens. Other columns stand
+ * at their medians.
  */
 export function isoFlopCharts(part: LawPart): Chart[] {
   const { points } = part;

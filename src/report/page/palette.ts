@@ -1,7 +1,7 @@
 /**
  * Colours of the arms, after Okabe and Ito. People with any common colour vision can tell them apart, and each has a
- * contrast of at least 3:1 against the page in both modes (test/report/page/palette.test.ts measures both). The continued
- * dense model, with which all are compared, is neutral; the others are hues.
+ * contrast of at least 3:1 against the page in both modes (test/report/page/palette.test.ts measures both). The
+ * continued dense model, with which all are compared, is neutral; the others are hues.
  */
 import type { ArmResult } from "../../model/results/result.js";
 

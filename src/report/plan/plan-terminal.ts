@@ -17,8 +17,8 @@ const moreHint =
   "--full shows FLOPs, seconds, the sums and what the answer hangs on; --html FILE writes a page with sliders.";
 
 /**
- * A plan as text; `shape` is the dense model's shape in words. With `full` it has every table, sum and reason; else about
- * one screen of what decides.
+ * A plan as text; `shape` is the dense model's shape in words. With `full` it has every table, sum and reason; else
+ * about one screen of what decides.
  */
 export function planText(plan: Plan, shape: string, full: boolean, columns = 80): string {
   const row = (label: string, text: string): string[] => labelled(label, text, labelWidth, columns);

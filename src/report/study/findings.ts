@@ -69,8 +69,8 @@ function scheduleCaveat(upcycled: readonly ArmResult[], dense: ArmResult): strin
   if (apart.length === 0) return [];
   const parts = apart.map(({ label, ratio }) => `${label} ${significant(ratio, 2)} times ${dense.label}`);
   return [
-    `At equal FLOPs an arm that needs more FLOPs per token (${joinedByAnd(parts)}) is read before the end of its run; ` +
-      "if its learning rate was still to come down there, that counts against it.",
+    `At equal FLOPs an arm that needs more FLOPs per token (${joinedByAnd(parts)}) is read before the end of its ` +
+      "run; if its learning rate was still to come down there, that counts against it.",
   ];
 }
 
@@ -134,7 +134,9 @@ function seedCounts(arms: readonly ArmResult[]): string {
     : `${counts[0]} to ${counts.at(-1)} seeds per arm`;
 }
 
-/** A sentence for each arm that ended above the parent: further training did not help, or scratch did not get so far. */
+/**
+ * A sentence for each arm that ended above the parent: further training did not help, or scratch did not get so far.
+ */
 function againstParent(result: Measurements): string[] {
   const parent = result.parent.loss;
   return result.arms.flatMap((arm) => {
@@ -183,8 +185,8 @@ function seedMeaning(result: Measurements): string[] {
 }
 
 /**
- * The smallest published upcycling study: such studies used 2B to 15B parameters and 0.1T to 1T further tokens (He et al.
- * 2024, arXiv 2410.07524).
+ * The smallest published upcycling study: such studies used 2B to 15B parameters and 0.1T to 1T further tokens (He et
+ * al. 2024, arXiv 2410.07524).
  */
 const smallestPublished = { params: 2e9, tokens: 1e11 };
 
@@ -202,8 +204,8 @@ function scale(result: Measurements): string[] {
   if (smaller > 2 || fewer > 2) {
     sentences.push(
       `The smallest published comparison that we stand beside (${compact(smallestPublished.params, 1)} parameters, ` +
-        `${compact(smallestPublished.tokens)} tokens) used ${gap(smaller, fewer)}; the order of the arms may change with ` +
-        "scale.",
+        `${compact(smallestPublished.tokens)} tokens) used ${gap(smaller, fewer)}; the order of the arms may change ` +
+        "with scale.",
     );
   }
   if (passes > 1.05) {
