@@ -64,6 +64,7 @@ export interface MergeLineage {
   readonly copies: number;
 }
 
+/** How a dense model is made of an MoE model, as plain data. */
 export interface MergePlan {
   readonly source: DecoderSpec;
   readonly target: DecoderSpec;
