@@ -343,7 +343,7 @@ describe("a model that cannot be used is one line and exit 2", () => {
       "/model.safetensors: tensor model.norm.weight is stored as I32, expected F32, BF16, F16, F64, F8_E4M3 or " +
         "F8_E5M2; use the unquantized model it was made from",
     ],
-  ])("%s", async (_, make, line) => {
+  ])("named in the line: %s", async (_, make, line) => {
     const folder = make();
     for (const command of [
       ["inspect", folder],
@@ -394,7 +394,7 @@ describe("a model that cannot be used is one line and exit 2", () => {
       ["verify", llama, llama, "--text", join(dir, "none.txt")],
       `${llama}: the folder has no tokenizer.json`,
     ],
-  ])("%s", async (_, args, line) => {
+  ])("named in the line: %s", async (_, args, line) => {
     const { code, stdout, stderr } = await upcycle(...args, ...(args[0] === "verify" ? ["--json"] : []));
     expect([code, stdout]).toEqual([2, ""]);
     expect(stderr.startsWith(`upcycle: ${line}`), stderr).toBe(true);

@@ -96,7 +96,7 @@ describe("what else can be known beforehand is said before anything is fetched",
       `${join(home, "thesis.txt")}: file exists and is no page of this command, so it is not replaced; choose ` +
         "another name, or move it away first",
     ],
-  ])("%j", async (args, line) => {
+  ])("refused: upcycle %j", async (args, line) => {
     expect(await upcycle(...args)).toEqual({ code: 2, stdout: "", stderr: `upcycle: ${line}\n` });
     expectFilesKept();
   });

@@ -321,7 +321,7 @@ describe("a train file that cannot be run is one line and exit 2", () => {
       `${join(dir, "none.txt")}: cannot read text: no such file or folder`,
     ],
     ["long sequence", { training: { sequence: 65 } }, "FILE:"],
-  ])("%s", async (name, changes, line) => {
+  ])("named in the line: %s", async (name, changes, line) => {
     const file = writeTrainFile(dir, "bad.yaml", { out: join(dir, "bad", name), ...changes });
     const { code, stdout, stderr } = await upcycle("train", file, "--json");
     expect([code, stdout]).toEqual([2, ""]);

@@ -17,7 +17,7 @@ import { recipeFromConfig } from "../../../src/surgery/planning/recipe-config.js
 const folder = new URL("../../../recipes/", import.meta.url);
 const textOf = (name: string): string => readFileSync(new URL(name, folder), "utf8");
 
-describe("recipes", () => {
+describe("the files in recipes/", () => {
   it.each([
     ["study", studySchema],
     ["train", trainSchema],
