@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { faces } from "../src/cli/commands.js";
+import { commandEntries } from "../src/cli/commands.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const readme = readFileSync(join(root, "README.md"), "utf8");
@@ -129,7 +129,7 @@ describe("README.md", () => {
   it("lists every command, and no other", () => {
     const table = /^\| command .*\n([\s\S]*?)\n\n/m.exec(readme)![1]!;
     const rows = [...table.matchAll(/\| `([\w-]+)[^`]*`/g)].map(([, name]) => name);
-    expect(rows.sort()).toEqual(Object.keys(faces).sort());
+    expect(rows.sort()).toEqual(Object.keys(commandEntries).sort());
   });
 
   it("shows what the demonstration prints today", async () => {

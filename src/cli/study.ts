@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
+import { resultOf } from "../base/events.js";
 import { shellPath } from "../base/shell.js";
 import { parseStudyConfig, type StudyConfig } from "../base/schemas/index.js";
 import { sizeLimits } from "../files/io/open.js";
@@ -32,6 +33,7 @@ const recipeOfPackage = (name: string): string => fileURLToPath(new URL(`../../r
 const quickstartRecipe = ({ full }: QuickstartFlags): string =>
   recipeOfPackage(full === true ? "quickstart-full.yaml" : "quickstart.yaml");
 
+/** The command `study` with its options and its help. */
 export function studyCommand(): Command {
   const command = new Command("study")
     .description("run a study: one parent, several arms on the same further tokens, a report")
@@ -45,6 +47,7 @@ export function studyCommand(): Command {
   );
 }
 
+/** The command `quickstart` with its options and its help. */
 export function quickstartCommand(): Command {
   const command = new Command("quickstart")
     .description("the main job on text that comes along: train a dense model, upcycle it, train on, report")
@@ -79,11 +82,13 @@ async function settings(file: string, flags: StudyFlags): Promise<Record<string,
 }
 
 async function execute(file: string, command: string, flags: StudyFlags): Promise<void> {
-  const said = await readConfig(file);
-  const config = said.parent === undefined ? said : { ...said, parent: await modelSource(said.parent, flags.json) };
+  const fileConfig = await readConfig(file);
+  const { parent: name } = fileConfig;
+  const parent = name === undefined ? undefined : await modelSource(name, flags.json);
+  const config = parent === undefined ? fileConfig : { ...fileConfig, parent };
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
   const { dir, threads } = placeOf(file, flags, config);
-  const events = runStudy({
+  const study = runStudy({
     config,
     dir,
     threads,
@@ -92,21 +97,13 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
     command: studyLine(command, dir, threads),
     conversionCommands: (parent, recipe, out) => [convertLine(parent, recipe, out), verifyLine(parent, out)],
   });
-  const view = studyView(terminal, threads, () => performance.now());
-  for (;;) {
-    const next = await events.next();
-    if (next.done !== true) {
-      view(next.value);
-      continue;
-    }
-    const report = await writeReport(dir, next.value);
-    terminal.settle();
-    if (json) {
-      terminal.json({ ...next.value, report });
-    } else {
-      terminal.out(terminalTable(next.value, terminal.columns).split("\n"));
-      terminal.out(`report: ${shownPath(report)}`);
-    }
-    return;
-  }
+  const result = await resultOf(
+    study,
+    studyView(terminal, threads, () => performance.now()),
+  );
+  const report = await writeReport(dir, result);
+  terminal.settle();
+  if (json) return terminal.json({ ...result, report });
+  terminal.out(terminalTable(result, terminal.columns).split("\n"));
+  terminal.out(`report: ${shownPath(report)}`);
 }

@@ -2,6 +2,7 @@
 import type { DecoderSpec } from "../model/decoder/types.js";
 import type { TextModel } from "./model.js";
 
+/** How long prompts and new tokens have taken, in milliseconds, compiling left out. */
 export interface Timings {
   readonly promptTokens: number;
   readonly promptMs: number;
@@ -10,6 +11,7 @@ export interface Timings {
   readonly newMs: number;
 }
 
+/** The state of several texts that are decoded token by token. `B` is the number of texts, `V` the vocabulary. */
 export interface Decoding {
   /** Logits [B, V] of each row's next token; only rows that have one in `ids`, or in the prompts, are of use. */
   readonly logits: Float32Array;

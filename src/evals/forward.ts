@@ -9,6 +9,7 @@ import { requireFreeSpace } from "../files/io/space.js";
 import { openTensorFile, writeTensorFile } from "../files/io/tensor-file.js";
 import type { RunnableModel } from "./model.js";
 
+/** Token ids [batch, sequence], row-major. */
 export interface InputIds {
   readonly ids: Int32Array;
   readonly batch: number;

@@ -5,6 +5,7 @@ import { sampleToken, type SampleSettings } from "../text/tokens/sample.js";
 import { startDecoding, type Decoding, type Timings } from "./decoding.js";
 import { requireIds, type TextModel } from "./model.js";
 
+/** How texts are continued, and when they end. */
 export interface GenerateSettings extends SampleSettings {
   /** Per text. */
   readonly maxNewTokens: number;
@@ -17,6 +18,7 @@ export interface GenerateSettings extends SampleSettings {
   readonly onTimings?: ((timings: Timings) => void) | undefined;
 }
 
+/** One new token of one of the texts. */
 export interface GeneratedToken {
   /** Index of the prompt that it continues. */
   readonly row: number;

@@ -14,6 +14,7 @@ import type { CachedShape } from "../graph/nn/cached.js";
 import type { Backend, Extended, ExtendFeeds } from "../engine/runtime/runtime.js";
 import { slotsOf } from "../model/tensors/slots.js";
 
+/** An open model that computes logits. Letters of shapes: `B` sequences, `S` tokens of each, `V` vocabulary. */
 export interface RunnableModel {
   readonly dir: string;
   readonly spec: DecoderSpec;
@@ -40,6 +41,10 @@ export interface TextModel extends RunnableModel {
   ): Promise<number>;
 }
 
+/**
+ * Opens a model with all its weights in memory, in float32, on `threads` threads of a backend. Throws inputError like
+ * `openCheckpoint`.
+ */
 export async function openModel(source: ModelSource, backend: Backend, threads: number): Promise<TextModel> {
   const checkpoint = await openCheckpoint(source);
   try {

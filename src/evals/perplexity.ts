@@ -3,6 +3,7 @@ import { inputError } from "../base/errors.js";
 import { IGNORED_TARGET } from "../text/tokens/batches.js";
 import type { TextModel } from "./model.js";
 
+/** The windows in which a text is read. */
 export interface PerplexitySettings {
   /** Tokens that the model sees at once. */
   readonly sequence: number;
@@ -11,6 +12,7 @@ export interface PerplexitySettings {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** The loss over the tokens that were predicted so far. */
 export interface Perplexity {
   /** Mean loss per predicted token, in nats; its exponential is the perplexity. */
   readonly loss: number;

@@ -15,6 +15,7 @@ import { openModel, type RunnableModel } from "./model.js";
 import { sampleTokens } from "./sample-tokens.js";
 import { openStreamedModel } from "./streamed-model.js";
 
+/** Which models are compared, on which text, and with what. */
 export interface PreservationOptions {
   /** With an adapter: what is compared with is the model that has it merged in, in float32. */
   readonly parent: ModelSource;
@@ -36,6 +37,7 @@ export interface PreservationOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What a measurement tells while it runs: on what it measures, then how many layers are done. */
 export type PreservationEvent =
   | { readonly type: "measuring"; readonly tokens: number; readonly source: string; readonly streamed: boolean }
   /** Layers done of all layers of all passes. */

@@ -5,9 +5,11 @@ import type { RunResult, TrainEvent } from "../train/run.js";
 import { tokensOf, type PlannedArm } from "./plan.js";
 import type { StudyEvent, StudyRequest } from "./types.js";
 
-/** Share of the study's training that is done, in FLOPs. */
+/** Counts the FLOPs of a study's trainings, so that its progress is told as a share of the whole. */
 export class FlopMeter {
+  /** FLOPs of the trainings that have ended. */
   private finished = 0;
+  /** FLOPs of all trainings of the study. */
   readonly total: number;
 
   constructor(config: StudyRequest, parent: DecoderSpec, arms: readonly PlannedArm[]) {
@@ -20,6 +22,7 @@ export class FlopMeter {
       arms.reduce((sum, arm) => sum + config.seeds.length * tokensOf(config.continue) * arm.flopsPerToken, 0);
   }
 
+  /** Passes on the events of the training `run`, with the FLOPs of the study done so far, and returns its result. */
   async *watch(
     run: string,
     flopsPerToken: number,

@@ -1,7 +1,7 @@
 /** The scripts of `upcycle completion`, run by the shell itself where it is installed. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
-import { faces } from "../../src/cli/commands.js";
+import { commandEntries } from "../../src/cli/commands.js";
 import { upcycle, upcycleJson } from "./upcycle.js";
 
 const scriptOf = async (shell: string): Promise<string> => (await upcycle("completion", shell)).stdout;
@@ -19,7 +19,7 @@ COMP_WORDS=(upcycle "$@"); COMP_CWORD=$#; _upcycle; printf '%s\\n' "\${COMPREPLY
 describe("completion in bash", () => {
   it("offers the commands that begin so", async () => {
     expect(await offered("con")).toEqual(["convert"]);
-    expect(await offered("")).toEqual(expect.arrayContaining(Object.keys(faces)));
+    expect(await offered("")).toEqual(expect.arrayContaining(Object.keys(commandEntries)));
   });
 
   it("offers a command's own options, and those that all have", async () => {
@@ -40,7 +40,7 @@ describe("completion in bash", () => {
 describe("completion in zsh and fish", () => {
   it.each(["zsh", "fish"])("%s: names every command and every option, and the shell can read it", async (shell) => {
     const script = await scriptOf(shell);
-    for (const [name, { load }] of Object.entries(faces)) {
+    for (const [name, { load }] of Object.entries(commandEntries)) {
       expect(script).toContain(name);
       for (const { long } of (await load()).options) expect(script).toContain(long?.slice(2));
     }

@@ -64,6 +64,10 @@ function openOperationRuntime(): OperationRuntime {
   };
 }
 
+/**
+ * The interpreter as a backend: every graph by its reference evaluation, in float64. Slow; the other backend is checked
+ * against it.
+ */
 export const referenceBackend: Backend = {
   name: "reference",
   openTrain: (program, options) => Promise.resolve().then(() => openTrainRuntime(program, options)),

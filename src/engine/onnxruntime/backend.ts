@@ -95,6 +95,7 @@ class Remote {
   }
 }
 
+/** onnxruntime as a backend: every runtime lives in a worker thread of its own, weights and their states in float32. */
 export const onnxruntimeBackend: Backend = {
   name: "onnxruntime",
   async openTrain(program: TrainProgram, options): Promise<TrainRuntime> {

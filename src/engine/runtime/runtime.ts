@@ -5,6 +5,7 @@
 import type { Graph } from "../../graph/ir/ir.js";
 import type { ExtendProgram, LogitsProgram, TrainProgram } from "../../graph/programs/programs.js";
 
+/** The token ids that go through the network at once, and the id that each has to predict. */
 export interface MicroBatch {
   /** [batch * sequence] */
   readonly ids: Int32Array;
@@ -69,6 +70,7 @@ export interface StepSettings extends AdamW {
   readonly limits?: { readonly loss: number; readonly gradNorm: number } | undefined;
 }
 
+/** Losses of one or more micro-batches, means over their tokens, and what the routers chose. */
 export interface LossMetrics {
   /** Mean next-token cross entropy in nats. */
   readonly loss: number;
@@ -83,6 +85,7 @@ export interface LossMetrics {
   readonly entropy: readonly number[];
 }
 
+/** What one training step has measured, and whether it was applied. */
 export interface StepMetrics extends LossMetrics {
   /** Before clipping. */
   readonly gradNorm: number;
@@ -92,8 +95,10 @@ export interface StepMetrics extends LossMetrics {
   readonly spike: "loss" | "gradient" | null;
 }
 
+/** What a runtime holds for a parameter: the weight, the moments of its optimizer, the running average. */
 export type StateKind = "weight" | "moment1" | "moment2" | "average";
 
+/** An open training program with its weights and the optimizer's state. Keys are those of slots. */
 export interface TrainRuntime {
   /** One update from the mean gradient of the micro-batches. */
   step(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics>;
@@ -126,6 +131,7 @@ export interface Extended {
   readonly ms: number;
 }
 
+/** An open model's weights, and the programs that compute with them. Keys are those of slots. */
 export interface ForwardRuntime {
   write(key: string, data: Float32Array): Promise<void>;
   /** Programs are compiled once per `name`. Returns the program's single output. */
@@ -159,6 +165,7 @@ export interface OperationRuntime {
   close(): Promise<void>;
 }
 
+/** What every runtime is opened with. */
 export interface BackendOptions {
   readonly threads: number;
 }
@@ -172,6 +179,7 @@ export interface TrainOptions extends BackendOptions {
   readonly average?: boolean | undefined;
 }
 
+/** What runs graphs: it opens runtimes for training, for a model in memory, and for single graphs without state. */
 export interface Backend {
   readonly name: string;
   openTrain(program: TrainProgram, options: TrainOptions): Promise<TrainRuntime>;

@@ -1,4 +1,4 @@
-/** One comparison of two arms as a sentence that claims no more than the seeds bear out. */
+/** One comparison of two arms as a sentence that claims no more than the seeds show. */
 import { percent } from "../../base/format.js";
 import type { ArmComparison } from "./statistics.js";
 import { amount, lossWithRange, nats, signedNats } from "./wording.js";
@@ -8,9 +8,10 @@ export const verdictWords =
   '"Clearly" means that the ranges of the seeds do not overlap and the difference is at least twice the wider range; ' +
   '"slightly", that they do not overlap but the difference is smaller than that';
 
+/** The sentence: which arm did better, where, by how much, and how much of that may be chance. */
 export function comparisonSentence(nameA: string, nameB: string, comparison: ArmComparison): string {
-  const read = comparison.axis === "tokens" ? `after ${amount(comparison)}` : `at ${amount(comparison)}`;
-  const losses = `${lossWithRange(comparison.a)} against ${lossWithRange(comparison.b)} ${read}`;
+  const place = comparison.axis === "tokens" ? `after ${amount(comparison)}` : `at ${amount(comparison)}`;
+  const losses = `${lossWithRange(comparison.a)} against ${lossWithRange(comparison.b)} ${place}`;
   return `${claim(nameA, nameB, comparison)}: held-out loss ${losses}, ${size(comparison)}${evidence(comparison)}.`;
 }
 

@@ -32,6 +32,7 @@ export interface StoredFormat {
   readonly bytes: number;
 }
 
+/** What a model folder holds, from its config and the headers of its weight files. */
 export interface ModelFacts {
   readonly dir: string;
   readonly spec: DecoderSpec;
@@ -56,6 +57,7 @@ export interface ModelFacts {
   readonly upcycle: UpcycleRecord | null;
 }
 
+/** The LoRA adapter that is merged into a model as its weights are read. */
 export interface AdapterSummary {
   readonly dir: string;
   /** Its name, ranks, and how much it changes. */

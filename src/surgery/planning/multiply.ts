@@ -24,6 +24,7 @@ import { concat, read, scale, type Expr } from "./expr.js";
 import { checkOutputs, sourceShapes, type PlannedSlot } from "./plan.js";
 import { formatFactor, selectedWeight } from "./scaling.js";
 
+/** How the experts of an MoE model are multiplied. */
 export interface MultiplyRecipe {
   /** m: copies of each expert, the expert itself among them. */
   readonly copies: number;
@@ -36,6 +37,7 @@ export interface MultiplyRecipe {
   readonly seed: number;
 }
 
+/** How a larger MoE model is made of an MoE model, as plain data. */
 export interface MultiplyPlan {
   readonly recipe: MultiplyRecipe;
   readonly source: DecoderSpec;

@@ -11,6 +11,7 @@ import { checkRecipe, checkSource, type TargetFamily, type UpcycleRecipe } from 
 import { servingOf, type Serving } from "./serving.js";
 import { routerOf, targets } from "./targets.js";
 
+/** Whether a family can hold an upcycled model, and what it then computes. */
 export interface TargetVerdict {
   readonly family: TargetFamily;
   readonly order: RouterOrder;
