@@ -3,7 +3,6 @@
  * printed, checked and written to a file. Matrices are [rows, columns] = [out, in].
  */
 import { type SourceRectangle } from "../../files/numeric/rectangles.js";
-/** How the values of one output tensor are computed, as plain data. */
 export type Expr =
   /** A source tensor, unchanged. `source`: which of several parents it is of; left out, the first. */
   | { readonly op: "read"; readonly key: string; readonly source?: number }

@@ -64,7 +64,6 @@ export interface MergeLineage {
   readonly copies: number;
 }
 
-/** How a dense model is made of an MoE model, as plain data. */
 export interface MergePlan {
   readonly source: DecoderSpec;
   readonly target: DecoderSpec;
