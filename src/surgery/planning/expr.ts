@@ -89,7 +89,7 @@ export const permuteRows = (of: Expr, order: readonly number[]): Expr => ({ op: 
 export const normal = (std: number, stream: string, repeat = 1): Expr => ({ op: "normal", std, stream, repeat });
 export const fill = (value: number): Expr => ({ op: "fill", value });
 /** The average of equal operands is each of them: one operand stays a copy. */
-export const meanExpr = (parts: readonly Expr[], weights: readonly number[]): Expr =>
+export const meanOf = (parts: readonly Expr[], weights: readonly number[]): Expr =>
   parts.length === 1 ? parts[0]! : { op: "mean", parts, weights };
 export const concat = (parts: readonly Expr[], axis: MatrixAxis): Expr =>
   parts.length === 1 ? parts[0]! : { op: "concat", parts, axis };
