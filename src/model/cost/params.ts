@@ -1,7 +1,6 @@
 /** Parameters of a decoder by formula. `tensors/` counts the same by adding up shapes; a test holds the two equal. */
 import type { AttentionSpec, BlockKind, DecoderSpec, Ffn, LayerSpec } from "../decoder/types.js";
 
-/** How many parameters a decoder has. */
 export interface ParamCount {
   readonly total: number;
   /**
@@ -30,7 +29,6 @@ const normsPerLayer = { pre: 2, post: 2, sandwich: 4, parallel: 2, "parallel-sha
   number
 >;
 
-/** Counts the parameters of a decoder from its description; biases and norms count too. */
 export function countParams(spec: DecoderSpec): ParamCount {
   const embedding = spec.vocab * spec.hidden * (spec.tiedHead ? 1 : 2);
   const positions = spec.learnedPositions ? spec.maxPositions * spec.hidden : 0;

@@ -86,7 +86,6 @@ export type RopeScaling =
       readonly attentionFactor: number;
     };
 
-/** Rotary position embeddings (Su et al. 2021, arXiv 2104.09864). */
 export interface Rope {
   readonly theta: number;
   readonly scaling: RopeScaling;
@@ -134,7 +133,6 @@ export interface LatentAttention {
 
 export type ActivationKind = "silu" | "gelu" | "geluTanh" | "relu" | "relu2";
 
-/** The attention of a decoder's blocks: sizes, biases, norms, and what is done to the scores. */
 export interface AttentionSpec {
   readonly heads: number;
   readonly kvHeads: number;
@@ -167,7 +165,6 @@ export interface AttentionSpec {
  */
 export type RouterOrder = "softmax-topk" | "topk-softmax";
 
-/** The FFN of a dense block, which every token uses. */
 export interface DenseFfn {
   readonly kind: "dense";
   /** FFN hidden size. */
@@ -218,7 +215,6 @@ export interface ClampedGlu {
   readonly limit: number;
 }
 
-/** The FFN of an MoE block: routed experts, their router, and an expert that every token uses if there is one. */
 export interface MoeFfn {
   readonly kind: "moe";
   /** Hidden size of one expert. */
@@ -239,10 +235,8 @@ export interface MoeFfn {
   readonly shared: { readonly ffnDim: number; readonly gated: boolean } | null;
 }
 
-/** A block's FFN: one that every token uses, or experts with a router. */
 export type Ffn = DenseFfn | MoeFfn;
 
-/** What may differ from block to block: window, rotary positions and FFN. */
 export interface LayerSpec {
   /**
    * Sliding-window size in tokens (a query sees itself and `window - 1` tokens before it), or null for full attention.
@@ -269,14 +263,12 @@ interface Multipliers {
   readonly logits: number;
 }
 
-/** Ids of the special tokens that config.json names; null or empty where it names none. */
 export interface SpecialTokens {
   readonly bos: number | null;
   readonly eos: readonly number[];
   readonly pad: number | null;
 }
 
-/** Everything about a decoder but its weights, as plain data that JSON can hold. Sizes are numbers of elements. */
 export interface DecoderSpec {
   readonly family: Family;
   readonly vocab: number;

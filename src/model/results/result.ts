@@ -53,7 +53,6 @@ export interface ParamTotals {
   readonly active: number;
 }
 
-/** One held-out measurement: the mean loss in nats per token after so many steps, tokens and FLOPs. */
 export interface LossPoint {
   readonly step: number;
   readonly tokens: number;
@@ -72,7 +71,6 @@ export interface Preservation {
   readonly maxAbsLogit: number;
 }
 
-/** One arm of a study with its runs, one for each seed. */
 export interface ArmResult {
   /** `dense`, `coarse`, ...: the key in the recipe. */
   readonly id: string;
@@ -88,7 +86,6 @@ export interface ArmResult {
   readonly runs: readonly ArmRun[];
 }
 
-/** One training of an arm, with one seed. */
 export interface ArmRun {
   readonly seed: number;
   /** Folder inside the run folder. */

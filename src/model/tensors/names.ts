@@ -475,7 +475,6 @@ const tables: Readonly<Record<Family, NameTable>> = {
   gpt2,
 };
 
-/** A slot and the Hugging Face names of the stored tensors that hold it. */
 export interface NamedSlot {
   readonly slot: Slot;
   /** Of the stored tensors that hold it: one, or several one after the other. */

@@ -4,7 +4,6 @@
  */
 import type { BlockKind, DecoderSpec, Ffn } from "../decoder/types.js";
 
-/** What a slot is to its block or to the decoder. */
 export type SlotPart =
   | "embed"
   | "positions"
@@ -49,7 +48,6 @@ export type SlotPart =
   | "finalNormBias"
   | "head";
 
-/** The place of a slot: its part, its block, its expert. `layer` is absent for parts that a decoder has once. */
 export interface SlotAt {
   readonly part: SlotPart;
   readonly layer?: number;
@@ -57,7 +55,6 @@ export interface SlotAt {
   readonly expert?: number;
 }
 
-/** One tensor of a decoder, whatever a file calls it. */
 export interface Slot {
   /** `embed`, `layers.3.q`, `layers.3.experts.5.gate`, ... */
   readonly key: string;

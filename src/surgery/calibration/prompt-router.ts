@@ -22,7 +22,6 @@ import type { RouterRows } from "../planning/router-rows.js";
 import { withTokenizer, type TextTokenizer } from "../../text/tokenizer/load.js";
 import { openStreamedModel, throughLayer } from "../../evals/streamed-model.js";
 
-/** Which model reads the prompts of which recipe, and with what. */
 export interface PromptRouterOptions {
   /** The base's folder, with its tokenizer. */
   readonly source: ModelSource;
@@ -33,7 +32,6 @@ export interface PromptRouterOptions {
   readonly onLayer?: ((done: number, total: number) => void) | undefined;
 }
 
-/** Router rows that were made from prompts. Letters of shapes: `E` experts, `H` hidden size. */
 export interface PromptRouter {
   /** [E, H] for each layer, [E + 1, H] where the shared expert has prompts. */
   readonly rows: RouterRows;

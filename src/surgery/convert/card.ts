@@ -19,7 +19,6 @@ export const reportFile = "preservation.json";
 /** In the card of a model that nobody has measured yet. */
 export const notMeasured = "Not measured.";
 
-/** What the card of an upcycled model says. */
 export interface CardFacts {
   readonly parentName: string;
   readonly parent: ParentCard;

@@ -7,7 +7,6 @@ import { lineageKey } from "../../files/checkpoint/write.js";
 import { toFloat32, type FloatDtype } from "../../files/numeric/dtype.js";
 import { namedSlots } from "../../model/tensors/names.js";
 
-/** One tensor that both models have. */
 export interface TensorDiff {
   /** The Hugging Face name where both folders call it the same, else our own. */
   readonly name: string;
@@ -29,7 +28,6 @@ export interface Difference {
   readonly cosine: number;
 }
 
-/** One key in which the config.json of two models differ. */
 export interface ConfigDiff {
   /** Dotted path in config.json. */
   readonly key: string;
@@ -38,7 +36,6 @@ export interface ConfigDiff {
   readonly b: string | null;
 }
 
-/** How two models differ: in their tensors and in their configs. */
 export interface CheckpointDiff {
   readonly onlyA: readonly string[];
   readonly onlyB: readonly string[];
@@ -49,7 +46,6 @@ export interface CheckpointDiff {
   readonly equal: boolean;
 }
 
-/** How a comparison is watched and stopped. */
 export interface DiffOptions {
   readonly onProgress?: ((done: number, total: number, name: string) => void) | undefined;
   readonly signal?: AbortSignal | undefined;

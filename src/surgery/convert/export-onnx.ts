@@ -34,7 +34,6 @@ export type ExportKind =
 /** In the file, in a second file, or not stored at all: fed to every run, by their names. */
 export type WeightPlace = "inside" | "beside" | "inputs";
 
-/** Which graph of which model is exported, and where to. */
 export interface ExportOptions {
   readonly source: ModelSource;
   /** The file to make; weights that lie beside it are in `OUT.data`. */
@@ -53,7 +52,6 @@ export interface ExportEvent {
   readonly total: number;
 }
 
-/** An ONNX file that was written. */
 export interface Exported {
   readonly out: string;
   /** The file of weights, or null where they lie inside. */

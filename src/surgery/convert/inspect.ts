@@ -32,7 +32,6 @@ export interface StoredFormat {
   readonly bytes: number;
 }
 
-/** What a model folder holds, from its config and the headers of its weight files. */
 export interface ModelFacts {
   readonly dir: string;
   readonly spec: DecoderSpec;
@@ -57,7 +56,6 @@ export interface ModelFacts {
   readonly upcycle: UpcycleRecord | null;
 }
 
-/** The LoRA adapter that is merged into a model as its weights are read. */
 export interface AdapterSummary {
   readonly dir: string;
   /** Its name, ranks, and how much it changes. */

@@ -9,7 +9,6 @@ import { exists } from "../../files/io/atomic.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
 import { readText } from "../../files/io/ranges.js";
 
-/** What a parent says of its licence, languages and origin. */
 export interface ParentCard {
   /** Identifier such as `apache-2.0`, as the Hub's model cards have it; null where nothing says it. */
   readonly license: string | null;

@@ -108,7 +108,6 @@ const recordSchema = z.object({
   warnings: z.array(z.string()),
 });
 
-/** `upcycle.json` of an upcycled model: how it was made, of which parent, and what was promised. */
 export type UpcycleRecord = z.output<typeof recordSchema>;
 
 /**

@@ -5,7 +5,7 @@
  */
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { slotsOf, type Slot } from "../../model/tensors/slots.js";
-import { meanExpr, read, type Expr } from "./expr.js";
+import { meanOf, read, type Expr } from "./expr.js";
 import type { UpcycleRecipe } from "./recipe.js";
 
 export interface Draft {
@@ -46,7 +46,7 @@ export function draftOf(
     values: new Map(
       slotsOf(source).map(({ key }) => [
         key,
-        meanExpr(
+        meanOf(
           from.map((one) => read(key, one)),
           from.map(() => 1),
         ),

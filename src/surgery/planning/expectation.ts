@@ -7,7 +7,6 @@ import { chosenLayers } from "./layers.js";
 import { recipeName, type UpcycleRecipe } from "./recipe.js";
 import { formatFactor, isHomogeneous, scaleFactors, selectedWeight } from "./scaling.js";
 
-/** What arithmetic promises of the parent's function, before anything is measured. */
 export interface ExpectedPreservation {
   /**
    * `exact`: for any router. `constant-router`: exact while all router logits are equal (zero, where scores are

@@ -3,7 +3,6 @@
  * printed, checked and written to a file. Matrices are [rows, columns] = [out, in].
  */
 import { type SourceRectangle } from "../../files/numeric/rectangles.js";
-/** How the values of one output tensor are computed, as plain data. */
 export type Expr =
   /** A source tensor, unchanged. `source`: which of several parents it is of; left out, the first. */
   | { readonly op: "read"; readonly key: string; readonly source?: number }
@@ -90,7 +89,7 @@ export const permuteRows = (of: Expr, order: readonly number[]): Expr => ({ op: 
 export const normal = (std: number, stream: string, repeat = 1): Expr => ({ op: "normal", std, stream, repeat });
 export const fill = (value: number): Expr => ({ op: "fill", value });
 /** The average of equal operands is each of them: one operand stays a copy. */
-export const meanExpr = (parts: readonly Expr[], weights: readonly number[]): Expr =>
+export const meanOf = (parts: readonly Expr[], weights: readonly number[]): Expr =>
   parts.length === 1 ? parts[0]! : { op: "mean", parts, weights };
 export const concat = (parts: readonly Expr[], axis: MatrixAxis): Expr =>
   parts.length === 1 ? parts[0]! : { op: "concat", parts, axis };

@@ -16,7 +16,7 @@ import { inputError } from "../../base/errors.js";
 import type { DecoderSpec, DenseFfn, MoeFfn } from "../../model/decoder/types.js";
 import { slotKey, slotsOf, type Slot, type SlotPart } from "../../model/tensors/slots.js";
 import { denseTarget } from "./choose-dense.js";
-import { columnsOf, concat, meanExpr, read, rowsOf, scale, sourceKeys, type MatrixAxis, type Expr } from "./expr.js";
+import { columnsOf, concat, meanOf, read, rowsOf, scale, sourceKeys, type MatrixAxis, type Expr } from "./expr.js";
 import { chosenLayers } from "./layers.js";
 import { checkOutputs, sourceShapes, type PlannedSlot } from "./plan.js";
 import { recipeName, type UpcycleRecipe } from "./recipe.js";
@@ -64,7 +64,6 @@ export interface MergeLineage {
   readonly copies: number;
 }
 
-/** How a dense model is made of an MoE model, as plain data. */
 export interface MergePlan {
   readonly source: DecoderSpec;
   readonly target: DecoderSpec;
@@ -294,14 +293,14 @@ function averageOf(
     // Behind down every part carries the whole bias.
     const together =
       axis === null
-        ? meanExpr(
+        ? meanOf(
             parts,
             parts.map(() => 1),
           )
         : concat(parts, axis);
     return part === "down" || part === "downBias" ? scale(together, 1 / ownFactor(replica)) : together;
   };
-  return meanExpr(
+  return meanOf(
     taken.map(whole),
     taken.map((replica) => weights[replica]!),
   );

@@ -4,7 +4,6 @@ import { modelWords, nearest, type MergekitConfig, type RecipeConfig } from "../
 import { recipeFromConfig } from "./recipe-config.js";
 import type { ExpertParent, ExpertPrompts, RouterInit, UpcycleRecipe } from "./recipe.js";
 
-/** A file of mergekit-moe as models and a recipe. */
 export interface MergekitPlan {
   /**
    * As the file names them (`model+lora`: with an adapter), each once, the base first: `source` of the recipe's parents

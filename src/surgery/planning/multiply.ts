@@ -24,7 +24,6 @@ import { concat, read, scale, type Expr } from "./expr.js";
 import { checkOutputs, sourceShapes, type PlannedSlot } from "./plan.js";
 import { formatFactor, selectedWeight } from "./scaling.js";
 
-/** How the experts of an MoE model are multiplied. */
 export interface MultiplyRecipe {
   /** m: copies of each expert, the expert itself among them. */
   readonly copies: number;
@@ -37,7 +36,6 @@ export interface MultiplyRecipe {
   readonly seed: number;
 }
 
-/** How a larger MoE model is made of an MoE model, as plain data. */
 export interface MultiplyPlan {
   readonly recipe: MultiplyRecipe;
   readonly source: DecoderSpec;

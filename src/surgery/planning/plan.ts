@@ -18,7 +18,6 @@ import { expectedPreservation, recipeWarnings, type ExpectedPreservation } from 
 import { layerFactors, type Factors } from "./scaling.js";
 import { routerOf, targets } from "./targets.js";
 
-/** What every tensor of an upcycled model is made of, as plain data. */
 export interface SurgeryPlan {
   readonly recipe: UpcycleRecipe;
   readonly source: DecoderSpec;
@@ -35,7 +34,6 @@ export interface SurgeryPlan {
   readonly expected: ExpectedPreservation;
 }
 
-/** One tensor of the result and the expression that gives its values. */
 export interface PlannedSlot {
   readonly slot: Slot;
   readonly value: Expr;

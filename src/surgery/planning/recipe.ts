@@ -93,7 +93,6 @@ export interface RecipeShape {
   readonly topK: number;
 }
 
-/** Everything that an upcycling does, as plain data; sizes in numbers of units, experts and copies. */
 export interface UpcycleRecipe extends RecipeShape {
   /** Null: the default target of the source and the router order (`defaultTarget`). */
   readonly target: TargetFamily | null;
@@ -147,7 +146,6 @@ export interface UpcycleRecipe extends RecipeShape {
   readonly correctionBias: boolean;
 }
 
-/** The settings of a recipe beside its name. */
 export type RecipeOptions = {
   readonly [K in Exclude<keyof UpcycleRecipe, keyof RecipeShape>]?: UpcycleRecipe[K] | undefined;
 };

@@ -8,13 +8,11 @@ import { isMoe, ownFamily, type DecoderSpec, type MoeFfn, type RouterOrder } fro
 import type { TargetFamily } from "./recipe.js";
 
 export const programs = ["transformers", "vLLM", "llama.cpp", "Megatron-Bridge"] as const;
-/** A program that serves models. */
 export type Program = (typeof programs)[number];
 
 /** `other`: loads it and computes another function, silently. */
 export type Support = "same" | "other" | "no" | "unknown";
 
-/** What one program makes of a model. */
 export interface Serving {
   readonly program: Program;
   readonly support: Support;

@@ -11,7 +11,6 @@ import { checkRecipe, checkSource, type TargetFamily, type UpcycleRecipe } from 
 import { servingOf, type Serving } from "./serving.js";
 import { routerOf, targets } from "./targets.js";
 
-/** Whether a family can hold an upcycled model, and what it then computes. */
 export interface TargetVerdict {
   readonly family: TargetFamily;
   readonly order: RouterOrder;

@@ -6,7 +6,7 @@ import {
   columnsOf,
   concat,
   fill,
-  meanExpr,
+  meanOf,
   normal,
   pad,
   offset,
@@ -65,11 +65,11 @@ const exprs: [Expr, number[]][] = [
   [offset(rowsOf(read("w"), 3, 8), 1), [8, 20]],
   [permuteRows(scale(read("w"), 3), [2, 0, 3, 1]), [48, 20]],
   [
-    meanExpr([rowsOf(read("w"), 5, 12), scale(rowsOf(read("w"), 20, 12), 3), rowsOf(read("w"), 1, 12)], [1, 2, 0.3]),
+    meanOf([rowsOf(read("w"), 5, 12), scale(rowsOf(read("w"), 20, 12), 3), rowsOf(read("w"), 1, 12)], [1, 2, 0.3]),
     [12, 20],
   ],
   [
-    concat([rowsOf(read("w"), 40, 8), meanExpr([rowsOf(read("w"), 3, 5), rowsOf(read("w"), 9, 5)], [1, 1])], "rows"),
+    concat([rowsOf(read("w"), 40, 8), meanOf([rowsOf(read("w"), 3, 5), rowsOf(read("w"), 9, 5)], [1, 1])], "rows"),
     [13, 20],
   ],
   [
@@ -83,8 +83,8 @@ const exprs: [Expr, number[]][] = [
     [48, 10],
   ],
   [{ op: "shuffle", of: read("w"), axis: "columns", stream: "s", undo: true }, [48, 20]],
-  [meanExpr([read("w"), scale(read("w", 1), 3), read("w", 2)], [1, 1, 1]), [48, 20]],
-  [rowsOf(meanExpr([read("w"), read("w", 1)], [1, 1]), 4, 9), [9, 20]],
+  [meanOf([read("w"), scale(read("w", 1), 3), read("w", 2)], [1, 1, 1]), [48, 20]],
+  [rowsOf(meanOf([read("w"), read("w", 1)], [1, 1]), 4, 9), [9, 20]],
   [{ op: "data", name: "router", rowCount: 24, columnCount: 20, repeat: 2 }, [48, 20]],
 ];
 const data = new Map([["router", values.subarray(480)]]);
@@ -133,7 +133,7 @@ describe("rows", () => {
     const at = async (expr: Expr): Promise<number[]> => [
       ...new Float32Array((await evaluateRows(expr, [48, 20], 5, 1, "F32", contextOf("F32", false))).slice().buffer),
     ];
-    expect(await at(meanExpr([read("w"), read("w", 2)], [1, 1]))).toEqual(
+    expect(await at(meanOf([read("w"), read("w", 2)], [1, 1]))).toEqual(
       [...values.subarray(100, 120)].map((value) => Math.fround((value + Math.fround(3 * value)) / 2)),
     );
     expect(await at({ op: "data", name: "router", rowCount: 24, columnCount: 20, repeat: 2 })).toEqual([
@@ -157,13 +157,13 @@ describe("rows", () => {
     const part = (start: number): Expr => rowsOf(read("w"), start, 4);
     const context = contextOf("F32", false);
     const found = new Float32Array(
-      (await evaluateExpr(meanExpr([part(0), part(4), part(8)], [1, 2, 5]), [4, 20], "F32", context)).slice().buffer,
+      (await evaluateExpr(meanOf([part(0), part(4), part(8)], [1, 2, 5]), [4, 20], "F32", context)).slice().buffer,
     );
     found.forEach((value, i) =>
       expect(value).toBe(Math.fround((values[i]! + 2 * values[i + 80]! + 5 * values[i + 160]!) / 8)),
     );
     for (const count of [2, 3, 7, 60]) {
-      const equal = meanExpr(
+      const equal = meanOf(
         Array.from({ length: count }, () => scale(part(0), -1)),
         Array.from({ length: count }, () => 1),
       );
@@ -188,7 +188,7 @@ describe("rows", () => {
 
   it("of operands that do not fit together are a defect", async () => {
     const context = contextOf("F32", false);
-    expect(() => sizeOf(meanExpr([rowsOf(read("w"), 0, 4), rowsOf(read("w"), 0, 5)], [1, 1]), shapes)).toThrow(
+    expect(() => sizeOf(meanOf([rowsOf(read("w"), 0, 4), rowsOf(read("w"), 0, 5)], [1, 1]), shapes)).toThrow(
       "plan averages what has different sizes: mean(rows(w, 0..3), rows(w, 0..4))",
     );
     expect(() => sizeOf(concat([rowsOf(read("w"), 0, 4), read("w")], "columns"), shapes)).toThrow(
