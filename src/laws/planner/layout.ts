@@ -29,6 +29,7 @@ const busiestRank = 1.25;
 /** Context parallelism below this does not pay. */
 const contextFrom = 8192;
 
+/** The fastest layout that fits into memory. */
 export function bestLayout(request: LayoutRequest): LayoutResult {
   const prepared = prepare(request);
   const { memory } = request.gpu;

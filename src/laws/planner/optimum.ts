@@ -2,6 +2,7 @@
 import { at as elementAt } from "../../base/at.js";
 import type { ArmLaw, Curves } from "./coefficients.js";
 
+/** The best split of a compute between size and upcycled tokens. */
 export interface Optimum {
   /** Parameters of the dense parent. */
   readonly size: number;

@@ -150,6 +150,7 @@ function armPlan({ request, size, curves, draws }: PlanContext, id: ArmId, model
   };
 }
 
+/** The middle `level` of the values, such as 0.9; null of fewer than two finite ones. */
 export function intervalOf(values: readonly number[], level: number): Interval | null {
   const sorted = Float64Array.from(values.filter(Number.isFinite)).sort();
   return sorted.length < 2 ? null : { low: quantile(sorted, (1 - level) / 2), high: quantile(sorted, (1 + level) / 2) };

@@ -12,6 +12,7 @@ interface VariedOutcome {
   readonly gain: number;
 }
 
+/** One assumption at two other values. */
 export interface Variation {
   readonly assumption: string;
   readonly low: VariedOutcome;
@@ -29,6 +30,7 @@ interface World {
   readonly moe: number;
 }
 
+/** Every assumption that can be varied in this plan; empty where the arms cannot be compared. */
 export function sensitivityOf(
   { request, size, curves, draws, models }: PlanContext,
   plan: PlanResults,

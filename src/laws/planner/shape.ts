@@ -32,6 +32,7 @@ interface ShapeNumbers {
   readonly norm: "rms" | "layer";
 }
 
+/** What a shape has where nothing else is said: Llama's blocks. */
 export const shapeDefaults = {
   tied: false,
   gated: true,

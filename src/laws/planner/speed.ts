@@ -24,6 +24,7 @@ export function productShare(rows: number, k: number, n: number): number {
 /** Saved activations are written once and read about three times, forward and backward. Ours. */
 const passesOverActivations = 4;
 
+/** Seconds of one optimizer step in a layout. `recomputed`: FLOPs per token that are computed again in the backward pass. */
 export function stepSeconds(
   { spec, gpu, gpus, sequence, speed }: LayoutRequest,
   { flops, moe, moeLayers }: LayoutSums,

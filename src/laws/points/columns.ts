@@ -101,6 +101,7 @@ export function columnSource(
   return { name, text: written, formula, stated: true };
 }
 
+/** The first twelve headers, for messages. */
 export function headerList(headers: readonly string[]): string {
   const shown = headers.filter((name) => name !== "").slice(0, 12);
   return shown.join(", ") + (headers.length > shown.length ? ", ..." : "");

@@ -14,6 +14,7 @@ import { placesOf, predict, type Law, type Points } from "../forms/types.js";
 import type { Job } from "./jobs.js";
 import { openPool } from "./pool.js";
 
+/** What is to be fitted, and what is to be said about it. */
 export interface FitRequest {
   readonly law: LawName;
   readonly points: Points;
@@ -52,6 +53,7 @@ interface Prediction {
   readonly warnings: readonly Warning[];
 }
 
+/** A fit with its intervals, predictions, comparison and warnings. */
 export interface FitReport {
   readonly fit: Fit;
   readonly quality: Quality;
@@ -67,6 +69,7 @@ export interface FitReport {
   readonly comparison: readonly Criteria[];
 }
 
+/** How far a fit has come: `done` of `total` pieces of the work named `what`. */
 export interface FitProgress {
   readonly what: "starts" | "bootstrap" | "profile" | "comparison";
   readonly done: number;

@@ -9,12 +9,14 @@ import { headerList, readColumn, columnSource } from "./columns.js";
 import { readRuns } from "./runs.js";
 import { readTable, type Table } from "./table.js";
 
+/** A row that was left out. */
 export interface Dropped {
   /** Line of the file, from 1. */
   readonly line: number;
   readonly reason: string;
 }
 
+/** Points of a law, and how they were read. */
 export interface ReadPoints {
   readonly points: Points;
   /** Line of the file of each point, from 1. */
@@ -28,6 +30,7 @@ export interface ReadPoints {
   readonly rows: number;
 }
 
+/** How a table is read: which columns, and which rows. */
 export interface ReadOptions {
   readonly mapping: ReadonlyMap<string, string>;
   /** Header of the column that names a point's run. */

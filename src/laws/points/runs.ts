@@ -76,6 +76,7 @@ async function pointsBelow(root: string, dir: string, depth: number): Promise<Ru
   return points;
 }
 
+/** Points of all runs of a study; `name` is the path of its folder, for the names of the runs. */
 export function ofStudy({ parent, arms }: StudyResult, name: string): RunPoint[] {
   const points: RunPoint[] = [];
   const size = parent.params.total;

@@ -10,6 +10,7 @@ import { bytes as bytesText } from "../../base/format.js";
 import { sizeLimits, tooLarge, utf8Text } from "../../files/io/open.js";
 import { inputName, readInput } from "../../files/io/streams.js";
 
+/** A table of text cells. */
 export interface Table {
   readonly headers: readonly string[];
   /** Cells by row; an absent value is "". */

@@ -2,8 +2,10 @@
 import { parentPort } from "node:worker_threads";
 import { openRunner, type FitTask, type Job, type Runner } from "./jobs.js";
 
+/** What the thread is sent: the task first, then jobs. */
 export type FitWorkerRequest = { readonly task: FitTask } | { readonly id: number; readonly job: Job };
 
+/** The answer to a job: its result, or what it threw. */
 export interface FitWorkerReply {
   readonly id: number;
   readonly result?: unknown;
