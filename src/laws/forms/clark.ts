@@ -9,9 +9,9 @@ import type { Law, Points } from "./types.js";
 import { effectiveExperts } from "./effective-experts.js";
 
 /**
- * Routed language models (Clark et al. 2022). The internal parameters: a' = a + c m_E, b' = b + c m_N and d' = d + a m_N + b m_E + c m_N m_E are slopes and value in the middle of
- * the data, with m_N the mean of log10 N and m_E that of log10 E; then ln Es, and ln(Em / Es - 1), so that Em stays
- * above Es.
+ * Routed language models (Clark et al. 2022). Internal parameters: a' = a + c m_E, b' = b + c m_N and
+ * d' = d + a m_N + b m_E + c m_N m_E are slopes and value in the middle of the data, with m_N the mean of log10 N and
+ * m_E that of log10 E; then ln Es, and ln(Em / Es - 1), so that Em stays above Es.
  */
 export const clark: Law = generalLaw({
   id: "clark",

@@ -1,6 +1,6 @@
 /**
- * The saturating number of experts (Clark et al. 2022, arXiv 2202.01169, section 4): 1 / Ehat = 1 / (E - 1 + 1 / (1/Es -
- * 1/Em)) + 1 / Em. One expert counts as Es, infinitely many as Em.
+ * The saturating number of experts (Clark et al. 2022, arXiv 2202.01169, section 4):
+ * 1 / Ehat = 1 / (E - 1 + 1 / (1/Es - 1/Em)) + 1 / Em. One expert counts as Es, infinitely many as Em.
  */
 
 interface EffectiveExperts {

@@ -6,6 +6,7 @@
 import { at } from "../../base/at.js";
 import { nonNegative } from "../../base/linear-algebra.js";
 import { addScaled, dot, zeros } from "../../base/vectors.js";
+import type { TermData } from "./power-sum-evaluator.js";
 import type { BoundLaw } from "./types.js";
 
 /** All combinations, the last list fastest. */
@@ -23,23 +24,12 @@ export function finishStarts(starts: readonly Float64Array[], { lower, upper }: 
   );
 }
 
-/** A term of a sum: a coefficient times exp of a sum of exponents times features, on the rows it applies to. */
-interface ProjectedTerm {
-  /** Index of the coefficient among the parameters. */
-  readonly coefficient: number;
-  /** The coefficient stands for itself, not for its logarithm. */
-  readonly isConstant: boolean;
-  readonly rows: Int32Array;
-  /** Index of an exponent among the parameters, and what it multiplies at each row. */
-  readonly powers: readonly { readonly parameter: number; readonly feature: Float64Array }[];
-}
-
 interface Projection {
   /** Number of parameters. */
   readonly p: number;
   /** Observed losses [n]. */
   readonly loss: Float64Array;
-  readonly terms: readonly ProjectedTerm[];
+  readonly terms: readonly TermData[];
   /** Indices of the exponents among the parameters, and the values to try for each. */
   readonly exponents: readonly number[];
   readonly scan: readonly (readonly number[])[];
@@ -66,7 +56,7 @@ export function projectStarts({ p, loss, terms, exponents, scan }: Projection, c
 /** Writes a term with coefficient 1 over the observed losses. */
 function fillColumn(
   column: Float64Array,
-  { rows, powers }: ProjectedTerm,
+  { rows, powers }: TermData,
   theta: Float64Array,
   inverseLoss: Float64Array,
 ): void {
@@ -89,7 +79,7 @@ function bestCoefficients(columns: readonly Float64Array[]): ReturnType<typeof n
   return nonNegative(gram, sums, k);
 }
 
-function withCoefficients(theta: Float64Array, terms: readonly ProjectedTerm[], x: Float64Array): Float64Array {
+function withCoefficients(theta: Float64Array, terms: readonly TermData[], x: Float64Array): Float64Array {
   const start = theta.slice();
   // A vanished term starts at a hundredth of the largest, from where it can still grow.
   const floor = 0.01 * Math.max(...x);

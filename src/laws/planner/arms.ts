@@ -2,7 +2,9 @@
 import type { Curves } from "./coefficients.js";
 import type { Gpu } from "./hardware.js";
 
-/** `dense`: the parent trained on. `upcycled`: the mixture made of it. `scratch`: such a mixture from random weights. */
+/**
+ * `dense`: the parent trained on. `upcycled`: the mixture made of it. `scratch`: such a mixture from random weights.
+ */
 export type ArmId = "dense" | "upcycled" | "scratch";
 
 /** What may be spent. Limits that are null do not bind; of several the smallest one binds. */

@@ -77,18 +77,20 @@ interface CatchUpOptions {
   /** Tokens the mixture from scratch gets for the parent's training: 0 (sunk) or D1 / r. */
   readonly credit: number;
   /** Largest number of tokens the laws were fitted on. */
-  readonly fitted: number;
+  readonly largestFitted: number;
   readonly detail?: keyof typeof scans;
 }
 
-/** D* for a parent of `size` parameters that has seen D1 tokens. `credit` says which of the definitions above is meant. */
-export function catchUp(curves: Curves, { size, seen, credit, fitted, detail }: CatchUpOptions): CatchUp {
+/**
+ * D* for a parent of `size` parameters that has seen D1 tokens. `credit` says which of the definitions above is meant.
+ */
+export function catchUp(curves: Curves, { size, seen, credit, largestFitted, detail }: CatchUpOptions): CatchUp {
   const lead = (tokens: number): number => curves.scratch(size, credit + tokens) - curves.upcycled(size, seen, tokens);
   const all = crossings(lead, detail);
   const startsAhead = lead(lowest) > 0;
   const overtaking = all.find(({ to }) => to === "ahead");
   const falling = all.find(({ to }) => to === "behind");
-  const artefact = overtaking !== undefined && overtaking.tokens > fitted ? overtaking.tokens : null;
+  const artefact = overtaking !== undefined && overtaking.tokens > largestFitted ? overtaking.tokens : null;
   if (startsAhead || (overtaking !== undefined && artefact === null)) {
     return falling === undefined
       ? { outcome: "always-ahead", tokens: null, artefact: null }

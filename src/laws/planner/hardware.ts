@@ -36,7 +36,9 @@ export interface Gpu {
   readonly sources: Readonly<Record<string, string>>;
 }
 
-/** A row of the table in bytes, seconds and FLOP. Its `peakTflops` must have an entry `bf16`, which the schema asks for. */
+/**
+ * A row of the table in bytes, seconds and FLOP. Its `peakTflops` must have an entry `bf16`, which the schema asks for.
+ */
 export function gpuOf(name: string, row: GpuRow): Gpu {
   return {
     name,

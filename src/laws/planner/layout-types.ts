@@ -106,8 +106,8 @@ export interface LayoutResult {
 /** What all layouts of one request share. */
 export interface LayoutSums {
   readonly flops: ForwardFlops;
-  /** Prefix sums over layers of parameters cut by TP, of those every rank has whole, of routed experts. */
-  readonly cut: Float64Array;
+  /** Prefix sums over layers of parameters split by TP, of those every rank has whole, of routed experts. */
+  readonly split: Float64Array;
   readonly whole: Float64Array;
   readonly experts: Float64Array;
   readonly moe: MoeFfn | null;

@@ -157,7 +157,7 @@ function catchUpNotes({ arms, main, validFrom, coefficients }: PlanResults, star
 function recipeNotes({ recipes, coefficients }: PlanResults): Note[] {
   const others = recipes.filter(({ name }) => name !== coefficients.recipe).map(({ name }) => name);
   if (others.length === 0) return [];
-  const fittedRecipe =
+  const about =
     coefficients.recipe === null
       ? "mixtures of a recipe that the fit does not name"
       : `${coefficients.recipe} (${coefficients.recipe === "E8G1T2" ? "8 experts, 2 chosen" : "your fit's"})`;
@@ -165,7 +165,7 @@ function recipeNotes({ recipes, coefficients }: PlanResults): Note[] {
     {
       kind: "recipe",
       text:
-        `The laws are of ${fittedRecipe}; for ${others.join(", ")} the same curve is shown, marked ~, so losses do not ` +
+        `The laws are of ${about}; for ${others.join(", ")} the same curve is shown, marked ~, so losses do not ` +
         `rank recipes; only cost and memory do. Measured elsewhere: ${recipeEvidence.join("; ")}.`,
     },
   ];

@@ -12,19 +12,20 @@ export interface FitWorkerReply {
   readonly error?: { readonly message: string; readonly stack?: string };
 }
 
-let run: Runner | undefined;
+let runner: Runner | undefined;
+const port = parentPort;
 
-parentPort?.on("message", (request: FitWorkerRequest) => {
-  if ("task" in request) {
-    run = openRunner(request.task);
-    return;
-  }
-  const { id, job } = request;
+port?.on("message", (request: FitWorkerRequest) => {
+  if ("task" in request) runner = openRunner(request.task);
+  else port.postMessage(replyTo(request.id, request.job));
+});
+
+function replyTo(id: number, job: Job): FitWorkerReply {
   try {
-    if (run === undefined) throw new Error("a job before its task");
-    parentPort!.postMessage({ id, result: run(job) } satisfies FitWorkerReply);
+    if (runner === undefined) throw new Error("a job before its task");
+    return { id, result: runner(job) };
   } catch (error) {
     const { message, stack } = error as Error;
-    parentPort!.postMessage({ id, error: { message, ...(stack !== undefined && { stack }) } } satisfies FitWorkerReply);
+    return { id, error: { message, ...(stack !== undefined && { stack }) } };
   }
-});
+}

@@ -125,7 +125,9 @@ class Search {
     this.free[j] = 0;
   }
 
-  /** Lets held parameters go whose gradient points inwards; false where there are none, or they were let go just now. */
+  /**
+   * Lets held parameters go whose gradient points inwards; false where there are none, or they were let go just now.
+   */
   private release(): boolean {
     const { free, theta, gradient, objective } = this;
     if (this.renewed !== null) return false;

@@ -30,32 +30,33 @@ export interface Box {
   readonly upper: Float64Array;
 }
 
-/** True where parameter `j` is on a bound and a step in the direction of `step` would leave the box. */
-export function pointsOut({ lower, upper }: Box, theta: Float64Array, j: number, step: number): boolean {
-  const value = theta[j]!;
-  return (step < 0 && value <= lower[j]!) || (step > 0 && value >= upper[j]!);
-}
-
-/** True where parameter `j` is on one of its bounds. */
-export function isOnBound({ lower, upper }: Box, theta: Float64Array, j: number): boolean {
-  const value = theta[j]!;
-  return value <= lower[j]! || value >= upper[j]!;
-}
-
-/** True where parameter `j` lies beyond one of its bounds. */
-export function isOutside({ lower, upper }: Box, theta: Float64Array, j: number): boolean {
-  const value = theta[j]!;
-  return value < lower[j]! || value > upper[j]!;
-}
-
-/** How far parameter `j` is from the bound that it moves towards with a step in the direction of `step`. */
-export function roomAhead({ lower, upper }: Box, theta: Float64Array, j: number, step: number): number {
-  return step < 0 ? theta[j]! - lower[j]! : upper[j]! - theta[j]!;
-}
-
 /** The bound that parameter `j` moves towards with a step in the direction of `step`. */
 export function boundAhead({ lower, upper }: Box, j: number, step: number): number {
   return step > 0 ? upper[j]! : lower[j]!;
+}
+
+/**
+ * How far parameter `j` is from the bound that it moves towards with a step in the direction of `step`; negative where
+ * it lies beyond.
+ */
+export function roomAhead(box: Box, theta: Float64Array, j: number, step: number): number {
+  const toUpper = boundAhead(box, j, step) - theta[j]!;
+  return step > 0 ? toUpper : -toUpper;
+}
+
+/** True where parameter `j` is on a bound and a step in the direction of `step` would leave the box. */
+export function pointsOut(box: Box, theta: Float64Array, j: number, step: number): boolean {
+  return (step < 0 || step > 0) && roomAhead(box, theta, j, step) <= 0;
+}
+
+/** True where parameter `j` is on one of its bounds. */
+export function isOnBound(box: Box, theta: Float64Array, j: number): boolean {
+  return roomAhead(box, theta, j, -1) <= 0 || roomAhead(box, theta, j, 1) <= 0;
+}
+
+/** True where parameter `j` lies beyond one of its bounds. */
+export function isOutside(box: Box, theta: Float64Array, j: number): boolean {
+  return roomAhead(box, theta, j, -1) < 0 || roomAhead(box, theta, j, 1) < 0;
 }
 
 /**
@@ -81,8 +82,10 @@ export function clipped(
   { lower, upper }: Box,
   out: Float64Array,
 ): void {
-  for (let j = 0; j < theta.length; j++)
-    out[j] = Math.min(upper[j]!, Math.max(lower[j]!, theta[j]! + length * step[j]!));
+  for (let j = 0; j < theta.length; j++) {
+    const aim = theta[j]! + length * step[j]!;
+    out[j] = Math.min(upper[j]!, Math.max(lower[j]!, aim));
+  }
 }
 
 /** Keeps rows and columns of free parameters, unit diagonal elsewhere, so that a solve leaves the others alone. */

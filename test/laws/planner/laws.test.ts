@@ -18,7 +18,7 @@ import { lossFunction } from "../data.js";
 
 const table2 = publishedCoefficients();
 const curves = curvesOf(table2.arms);
-const fitted = table2.ranges.tokens![1];
+const largestFitted = table2.ranges.tokens![1];
 const within = (found: number, wanted: number, part = 0.002): void =>
   expect(Math.abs(found / wanted - 1), `${found} for ${wanted}`).toBeLessThan(part);
 
@@ -71,7 +71,7 @@ describe("D*, the parent sunk", () => {
   ];
   it.each(rows)("of %d parameters is the reference's table", (size, row) => {
     [5, 20, 100, 500, 2000].forEach((ratio, i) => {
-      const found = catchUp(curves, { size, seen: ratio * size, credit: 0, fitted });
+      const found = catchUp(curves, { size, seen: ratio * size, credit: 0, largestFitted });
       if (row[i] === null) expect(found).toMatchObject({ outcome: "always-ahead", tokens: null });
       // The table prints three digits: half a unit of the last, and 0.2 %.
       else
@@ -83,13 +83,13 @@ describe("D*, the parent sunk", () => {
 
   it("agrees with an independent root to 0.2 %", () => {
     // Values of a separate evaluation in Python, to four digits.
-    within(catchUp(curves, { size: 1e9, seen: 2e10, credit: 0, fitted }).tokens!, 1.206e10);
-    within(catchUp(curves, { size: 7e9, seen: 7e11, credit: 0, fitted }).tokens!, 1.072e11);
-    within(catchUp(curves, { size: 7e10, seen: 7e12, credit: 0, fitted }).tokens!, 1.682e11);
+    within(catchUp(curves, { size: 1e9, seen: 2e10, credit: 0, largestFitted }).tokens!, 1.206e10);
+    within(catchUp(curves, { size: 7e9, seen: 7e11, credit: 0, largestFitted }).tokens!, 1.072e11);
+    within(catchUp(curves, { size: 7e10, seen: 7e12, credit: 0, largestFitted }).tokens!, 1.682e11);
   });
 
   it("is the first of two crossings, the second is an artefact", () => {
-    const found = catchUp(curves, { size: 1e9, seen: 2e10, credit: 0, fitted });
+    const found = catchUp(curves, { size: 1e9, seen: 2e10, credit: 0, largestFitted });
     expect(found.outcome).toBe("at");
     within(found.artefact!, 2.222e14);
     expect(
@@ -108,7 +108,7 @@ describe("D*, the parent charged", () => {
     [7e9, 100],
   ])("is none for %d parameters and %d tokens each", (size, ratio) => {
     for (const credit of [1, 1.25, 1.5, 1.75]) {
-      const found = catchUp(curves, { size, seen: ratio * size, credit: (ratio * size) / credit, fitted });
+      const found = catchUp(curves, { size, seen: ratio * size, credit: (ratio * size) / credit, largestFitted });
       expect(found).toMatchObject({ outcome: "never-ahead", tokens: null });
       expect(found.artefact).toBeGreaterThan(1e13);
     }
@@ -117,7 +117,7 @@ describe("D*, the parent charged", () => {
   it("believes an overtaking within the fitted tokens", () => {
     const found = catchUp(
       { ...curves, upcycled: (_, __, tokens) => 4 - 0.1 * Math.log10(tokens), scratch: () => 2.95 },
-      { size: 1e9, seen: 1e10, credit: 0, fitted: 1e12 },
+      { size: 1e9, seen: 1e10, credit: 0, largestFitted: 1e12 },
     );
     expect(found).toEqual({ outcome: "always-ahead", tokens: null, artefact: null });
   });
