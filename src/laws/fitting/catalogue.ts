@@ -15,6 +15,7 @@ import {
 import { upcyclingShared } from "./shared.js";
 import type { Law } from "../forms/types.js";
 
+/** All laws, in the order in which they are listed to users. */
 export const laws: readonly Law[] = [
   chinchilla,
   joint,
@@ -36,6 +37,7 @@ export type LawName =
   | { readonly id: string }
   | { readonly formula: string; readonly columns: readonly string[]; readonly start: Readonly<Record<string, number>> };
 
+/** The law that a name stands for. Throws Error for an id that is not in the catalogue. */
 export function lawOf(name: LawName): Law {
   if ("formula" in name) return expressionLaw(name.formula, name.columns, name.start);
   const law = lawById(name.id);
@@ -43,6 +45,7 @@ export function lawOf(name: LawName): Law {
   return law;
 }
 
+/** The law with this id; undefined: there is none. */
 export function lawById(id: string): Law | undefined {
   return laws.find((law) => law.id === id);
 }
