@@ -89,7 +89,10 @@ export interface RopeAttrs {
  */
 export interface RouteRule {
   readonly score: "softmax" | "sigmoid" | "sparsemixer";
-  /** Only `sparsemixer` reads it: how far below the largest logit one may lie, relative to it, halved. */
+  /**
+   * Only `sparsemixer` reads it: experts whose logit l lies below the largest, m, by more than 2 * jitter * max(|l|, m)
+   * are left out of the softmax.
+   */
   readonly jitter: number;
   readonly renormalise: { readonly plus: number; readonly atLeast: number } | null;
   readonly groups: { readonly count: number; readonly kept: number } | null;

@@ -137,10 +137,10 @@ export function routeTopKGrad(logits: Tensor, chosen: Tensor, dweights: Tensor, 
   const [choices, gradients] = [rowsOf(chosen), rowsOf(dweights)];
   return mapRows(logits, (row, token) => {
     const experts = Array.from(at(choices, token));
-    const given = at(gradients, token).map((d) => rule.scaling * d);
+    const dscaled = at(gradients, token).map((d) => rule.scaling * d);
     return rule.score === "sparsemixer"
-      ? sparsemixerGrad(row, experts, given, rule.jitter)
-      : scoreGrad(row, experts, given, rule);
+      ? sparsemixerGrad(row, experts, dscaled, rule.jitter)
+      : scoreGrad(row, experts, dscaled, rule);
   });
 }
 

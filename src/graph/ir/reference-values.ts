@@ -1,5 +1,6 @@
 /**
- * What the parts of the reference evaluation share: tensors, their rows, and arithmetic on vectors (see `reference.ts`).
+ * What the parts of the reference evaluation share: tensors, their rows, and arithmetic on vectors (see
+ * `reference.ts`).
  *
  * Letters: M, K and N sizes of a product of matrices.
  */

@@ -60,6 +60,7 @@ function vector({ shape }: ValueType, what: string): number {
   return size;
 }
 
+/** Shape of two values that broadcast as in NumPy. */
 export function broadcast(a: readonly number[], b: readonly number[]): number[] {
   const axes = Math.max(a.length, b.length);
   return Array.from({ length: axes }, (_, i) => {

@@ -50,7 +50,7 @@ interface CachedDecoder {
   readonly params: readonly { readonly slot: Slot; readonly id: ValueId }[];
   /** [B, kvHeads, C, size] by layer; empty without a past. */
   readonly past: readonly KeyValue[];
-  /** Of the new tokens [N, kvHeads * size], by layer. */
+  /** Keys and values of the new tokens [N, kvHeads * size], by layer. */
   readonly present: readonly KeyValue[];
   readonly hidden: ValueId;
   readonly head: ValueId;

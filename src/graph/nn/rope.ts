@@ -69,11 +69,11 @@ export function ropeTables(rope: Rope, sequence: number): { cos: Float32Array; s
   const half = rope.rotary / 2;
   const cos = new Float32Array(sequence * half);
   const sin = new Float32Array(sequence * half);
-  for (let position = 0; position < sequence; position++) {
-    for (const [i, frequency] of frequencies.entries()) {
+  frequencies.forEach((frequency, i) => {
+    for (let position = 0; position < sequence; position++) {
       cos[position * half + i] = factor * Math.cos(position * frequency);
       sin[position * half + i] = factor * Math.sin(position * frequency);
     }
-  }
+  });
   return { cos, sin };
 }

@@ -55,7 +55,7 @@ export class Emitter {
 
   /** Sums over `axes`, which stay with size 1 where `keepDims` says so. */
   sum(x: string, axes: readonly number[], keepDims: boolean): string {
-    // To ReduceSum no axes are all axes.
+    // ReduceSum takes an empty list of axes for all axes.
     return axes.length === 0 ? x : this.op("ReduceSum", [x, this.ints(axes)], { keepdims: Number(keepDims) });
   }
 

@@ -206,8 +206,8 @@ export function mask(
     for (let row = 0; row < group * length; row++) {
       const query = start + (row % length);
       for (let key = from; key < to; key++) {
-        const seen = key <= query && (window === null || key > query - window);
-        values[row * keys + key - from] = seen ? 0 : UNSEEN;
+        const visible = key <= query && (window === null || key > query - window);
+        values[row * keys + key - from] = visible ? 0 : UNSEEN;
       }
     }
     return ctx.emitter.floats(values, [group * length, keys]);

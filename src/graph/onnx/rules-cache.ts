@@ -26,15 +26,15 @@ function maskOfPast(
       Array.from({ length: capacity }, (_, key) => key),
       [1, 1, 1, capacity],
     );
-    let seen = e.op("Less", [keys, length]);
+    let visible = e.op("Less", [keys, length]);
     if (window !== null) {
       const reach = Array.from({ length: group * sequence }, (_, row) => window - (row % sequence));
-      seen = e.op("And", [
-        seen,
+      visible = e.op("And", [
+        visible,
         e.op("Greater", [e.op("Add", [keys, e.ints(reach, [1, 1, group * sequence, 1])]), length]),
       ]);
     }
-    return e.op("Where", [seen, e.floats([0]), e.floats([UNSEEN])]);
+    return e.op("Where", [visible, e.floats([0]), e.floats([UNSEEN])]);
   });
 }
 

@@ -96,8 +96,8 @@ function sparsemixer(ctx: Lowering, logits: ValueId, experts: ValueId, jitter: n
     };
     const tops = e.op("GatherElements", [x, ctx.get(experts)], { axis: -1 });
     const [max1, max2] = e.emit("Split", [tops, e.ints([1, 1])], { axis: 1 }, 2);
-    const [taken] = e.emit("Split", [ctx.get(experts), e.ints([1, 1])], { axis: 1 }, 2);
-    const rest = e.op("ScatterElements", [x, taken, e.op("Expand", [lowest, e.ints([tokens, 1])])], { axis: -1 });
+    const [firstChoice] = e.emit("Split", [ctx.get(experts), e.ints([1, 1])], { axis: 1 }, 2);
+    const rest = e.op("ScatterElements", [x, firstChoice, e.op("Expand", [lowest, e.ints([tokens, 1])])], { axis: -1 });
     return [over(x, max1), over(rest, max2)];
   });
   return [first, second];
@@ -239,17 +239,17 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
       ctx.set(out[0], scatter(chosen, throughSoftmax(ctx, chosenSoftmax(ctx, logits, experts), ctx.get(dweights))));
       return;
     }
-    const given = scaled(ctx, ctx.get(dweights), rule.scaling);
+    const dscaled = scaled(ctx, ctx.get(dweights), rule.scaling);
     if (rule.score === "sparsemixer") {
       const split = (x: string): string[] => e.emit("Split", [x, e.ints([1, 1])], { axis: 1 }, 2);
-      const [picks, parts] = [split(chosen), split(given)];
+      const [picks, parts] = [split(chosen), split(dscaled)];
       const each = sparsemixer(ctx, logits, experts, rule.jitter).map((y, i) =>
         throughSoftmax(ctx, y, scatter(at(picks, i), at(parts, i))),
       );
       ctx.set(out[0], e.op("Add", each));
       return;
     }
-    const dscores = scatter(chosen, chosenScoresGrad(ctx, logits, experts, rule, given));
+    const dscores = scatter(chosen, chosenScoresGrad(ctx, logits, experts, rule, dscaled));
     const scores = scoresOf(ctx, logits, rule);
     if (rule.score === "softmax") ctx.set(out[0], throughSoftmax(ctx, scores, dscores));
     else ctx.set(out[0], e.op("Mul", [dscores, e.op("Sub", [scores, e.op("Mul", [scores, scores])])]));
