@@ -74,7 +74,8 @@ export interface Surgery<Planned extends PlannedModel, Details> {
   readonly plan: (parents: Parents) => Planned | Promise<Planned>;
   /** Throws `input` for a plan that can be shown, not carried out. */
   readonly requireComplete?: (planned: Planned) => void;
-  prepare(parents: Parents, planned: Planned): Promise<{ readonly work: Work; readonly details: Details }>;
+  /** The work that the plan is, and the texts that are written beside the weights. Writes nothing. */
+  readonly prepare: (parents: Parents, planned: Planned) => Promise<PreparedWork<Details>>;
   /** The same surgery with what had to be measured on text; left out where nothing has. */
   readonly measured?: (tools: MeasureTools) => AsyncGenerator<MeasureEvent, Surgery<Planned, Details>, undefined>;
   /** The text of the model card with what was measured on the finished model. */

@@ -4,13 +4,11 @@
  */
 import { inputError } from "../../base/errors.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
-import { plannedWeightBytes } from "../../files/checkpoint/write.js";
+import { slotKey, slotsOf } from "../../model/tensors/slots.js";
 import { paddingOf, planMerge, type MergeChoice, type MergePlan } from "../planning/merge.js";
 import { recipeName } from "../planning/recipe.js";
-import { slotKey, slotsOf } from "../../model/tensors/slots.js";
-import { cardFile } from "./card.js";
-import { derivedCard } from "./derived-card.js";
-import { fileWarnings, ownDtype, type ExecuteOptions } from "./execute.js";
+import { derivedSurgery, type DerivedDetails, type DerivedWork } from "./derived.js";
+import type { ExecuteOptions } from "./execute.js";
 import { readLineage } from "./lineage.js";
 import {
   makeModel,
@@ -18,12 +16,9 @@ import {
   type MadeModel,
   type MakeEvent,
   type PlannedModel,
-  type PreparedWork,
   type SourceOptions,
   type Surgery,
 } from "./make.js";
-import { sourceName } from "./parents.js";
-import { toolVersion } from "./version.js";
 
 /** In a merged model's folder: how it was made. */
 const mergeFile = "merge.json";
@@ -39,20 +34,9 @@ export type MergeOptions = MergeSourceOptions & ExecuteOptions;
 /** What would be merged. */
 export type MergingPlan = PlannedModel<MergePlan>;
 
-interface MergeDetails {
-  /** The text of README.md. */
-  readonly card: string;
-}
-
 /** Merging as a surgery, for `makeModel` and the workflow. */
-export function merging(options: MergeSourceOptions): Surgery<MergingPlan, MergeDetails> {
-  return {
-    sources: [options.source],
-    plansByMeasuring: false,
-    plan: ([checkpoint]) => planFor(checkpoint, options),
-    prepare: ([checkpoint], planned) => prepare(checkpoint, planned, sourceName(options.source)),
-    card: ({ card }) => card,
-  };
+export function merging(options: MergeSourceOptions): Surgery<MergingPlan, DerivedDetails> {
+  return derivedSurgery(options, { plan: (checkpoint) => planOf(checkpoint, options.choice), work: workOf });
 }
 
 /**
@@ -70,42 +54,45 @@ export async function planMerging(options: MergeSourceOptions): Promise<MergingP
  */
 export function mergeCheckpoint(
   options: MergeOptions,
-): AsyncGenerator<MakeEvent<MergingPlan>, MadeModel<MergingPlan, MergeDetails>, undefined> {
+): AsyncGenerator<MakeEvent<MergingPlan>, MadeModel<MergingPlan, DerivedDetails>, undefined> {
   return makeModel(merging(options), options);
 }
 
-async function prepare(
+async function planOf(
   checkpoint: Checkpoint,
-  planned: MergingPlan,
-  name: string,
-): Promise<PreparedWork<MergeDetails>> {
-  const { plan, dtype } = planned;
-  const card = await cardOf(checkpoint, planned);
-  const work = {
-    name: `merge of ${plan.source.family}`,
-    settings: { choice: plan.choice, lineage: plan.lineage },
-    target: plan.target,
-    outputs: plan.outputs,
-    seed: plan.lineage?.recipe.seed ?? 0,
-    dtype,
-    files: { [mergeFile]: `${JSON.stringify(recordOf(planned, name), null, 2)}\n`, [cardFile]: card },
-  };
-  return { work, details: { card } };
-}
-
-async function planFor(
-  checkpoint: Checkpoint,
-  { choice, dtype, maxShardBytes }: MergeSourceOptions,
-): Promise<MergingPlan> {
+  choice: MergeChoice,
+): Promise<{ readonly plan: MergePlan; readonly warnings: readonly string[] }> {
   const plan = planMerge(checkpoint.spec, choice, await readLineage(checkpoint));
   for (const key of plan.zeros) await requireZero(checkpoint, key);
   if (plan.lineage === null) await requireWholeExperts(checkpoint);
-  const written = dtype ?? ownDtype(checkpoint);
+  return { plan, warnings: mergeWarnings(plan) };
+}
+
+function workOf({ plan, warnings }: MergingPlan): DerivedWork {
+  const { lineage, choice, source, how, kept } = plan;
   return {
-    plan,
-    dtype: written,
-    weightBytes: plannedWeightBytes(plan.target, written, maxShardBytes),
-    warnings: [...mergeWarnings(plan), ...fileWarnings(checkpoint)],
+    name: `merge of ${source.family}`,
+    settings: { choice, lineage },
+    seed: lineage?.recipe.seed ?? 0,
+    record: {
+      file: mergeFile,
+      content: {
+        recipe: lineage === null ? null : recipeName(lineage.recipe),
+        ...(choice.kind === "expert" ? { expert: choice.index } : { weights: choice.weights ?? "uniform" }),
+        how,
+        kept,
+        warnings,
+      },
+    },
+    card: {
+      title: "merged",
+      what: "A dense model, merged from the experts of",
+      tags: ["merge"],
+      summary: [
+        ["made of", how],
+        ["function", kept],
+      ],
+    },
   };
 }
 
@@ -186,34 +173,4 @@ function mergeWarnings({ lineage, source, target }: MergePlan): string[] {
         ]
       : []),
   ];
-}
-
-function recordOf({ plan, warnings }: MergingPlan, name: string): Record<string, unknown> {
-  const { lineage, choice, source, how, kept } = plan;
-  return {
-    version: 1,
-    upcycle: toolVersion,
-    from: { name, family: source.family },
-    recipe: lineage === null ? null : recipeName(lineage.recipe),
-    ...(choice.kind === "expert" ? { expert: choice.index } : { weights: choice.weights ?? "uniform" }),
-    how,
-    kept,
-    warnings,
-  };
-}
-
-async function cardOf(checkpoint: Checkpoint, { plan, dtype, weightBytes, warnings }: MergingPlan): Promise<string> {
-  return derivedCard(checkpoint, {
-    title: "merged",
-    what: "A dense model, merged from the experts of",
-    tags: ["merge"],
-    target: plan.target,
-    dtype,
-    weightBytes,
-    warnings,
-    summary: [
-      ["made of", plan.how],
-      ["function", plan.kept],
-    ],
-  });
 }
