@@ -15,7 +15,10 @@ import { toolVersion } from "./version.js";
 export interface DerivedCardWords {
   /** The end of the title, which begins with the source's name. */
   readonly title: string;
-  /** The beginning of the first sentence, such as `A dense model, merged from the experts of`; the source's name follows. */
+  /**
+   * The beginning of the first sentence, such as `A dense model, merged from the experts of`; the source's name
+   * follows.
+   */
   readonly what: string;
   /** Tags for the Hub. */
   readonly tags: readonly string[];

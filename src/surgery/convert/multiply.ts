@@ -23,7 +23,7 @@ interface MultiplySourceOptions extends SourceOptions {
 /** What to multiply, how, and where to. */
 export type MultiplyOptions = MultiplySourceOptions & ExecuteOptions;
 
-/** What would be multiplied. */
+/** How a model's experts would be multiplied. */
 export type MultiplyingPlan = PlannedModel<MultiplyPlan>;
 
 /** Multiplication as a surgery, for `makeModel` and the workflow. */
