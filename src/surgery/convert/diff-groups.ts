@@ -20,7 +20,7 @@ export interface DiffGroup extends NameGroup {
   readonly of: number;
   readonly shapes: TensorDiff["shapes"];
   readonly dtypes: TensorDiff["dtypes"];
-  /** Over its tensors: the largest differences, the smallest cosine. Null where the shapes differ. */
+  /** The largest differences and the smallest cosine of its tensors; null if the shapes differ. */
   readonly difference: TensorDiff["difference"];
 }
 

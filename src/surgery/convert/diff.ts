@@ -25,7 +25,7 @@ export interface Difference {
   readonly meanAbs: number;
   /** ||b - a|| / ||a|| */
   readonly relative: number;
-  /** Of two zero tensors it is 1; of a zero tensor and another 0. */
+  /** Cosine of the two tensors; 1 for two zero tensors, 0 for one zero tensor and another. */
   readonly cosine: number;
 }
 

@@ -1,4 +1,4 @@
-/** A plan in words, for `--explain` and dry runs: read off the plan's expressions, not off the recipe. */
+/** Says a plan in words, for dry runs and model cards. The words come from the expressions, not from the recipe. */
 import { at, entryOf } from "../../base/at.js";
 import type { SourceRectangle } from "../../files/numeric/rectangles.js";
 import { routerOrder } from "../../model/decoder/types.js";

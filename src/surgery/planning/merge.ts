@@ -108,7 +108,7 @@ export function planMerge(source: DecoderSpec, choice: MergeChoice, lineage: Mer
   };
 }
 
-/** The layout of the first layer with experts; all layers have the same number of replicas and parts. */
+/** The layout of the first layer with experts, which the words about the plan speak of. */
 function firstOf(layouts: readonly (Layout | null)[]): Layout {
   const layout = layouts.find((own) => own !== null);
   if (layout === undefined || layout === null) throw new Error("no layer has experts");

@@ -126,7 +126,7 @@ export function isHomogeneous({ gated, activation }: FfnKind): boolean {
   return activation === "relu" || (activation === "relu2" && !gated);
 }
 
-/** At most four digits, no trailing zeros. */
+/** A factor with at most four significant digits, without trailing zeros. */
 export function formatFactor(value: number): string {
   return String(Number(value.toPrecision(4)));
 }
