@@ -12,7 +12,8 @@ import {
   type DecoderSpec,
   type Ffn,
 } from "../../model/decoder/types.js";
-import { checkSource, type RecipeShape } from "../../surgery/planning/recipe.js";
+import type { RecipeShape } from "../../surgery/planning/recipe.js";
+import { checkSource } from "../../surgery/planning/recipe-source.js";
 
 interface ShapeNumbers {
   readonly hidden: number;
