@@ -5,7 +5,8 @@
  */
 import { at } from "../../base/at.js";
 import { attentionExtras, type AttentionAttrs, type PrimInputs, type SegmentAttrs } from "./ir.js";
-import { addScaled, cutRows, dot, type Tensor } from "./reference-values.js";
+import { addScaled, dot } from "../../base/vectors.js";
+import { cutRows, type Tensor } from "./reference-values.js";
 
 type AttentionInputs = PrimInputs<Tensor>["attention"];
 

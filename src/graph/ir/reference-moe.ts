@@ -6,7 +6,8 @@
  */
 import { at } from "../../base/at.js";
 import { elements, lastSize, type PrimAttrs, type PrimInputs, type ValueType } from "./ir.js";
-import { addProduct, addScaled, cutRows, type Tensor } from "./reference-values.js";
+import { addScaled } from "../../base/vectors.js";
+import { addProduct, cutRows, type Tensor } from "./reference-values.js";
 
 /** Order, inverse and counts of the primitive `expertSort`, from experts [N, K]. */
 export function expertSort(experts: Float64Array, count: number): Float64Array[] {

@@ -5,17 +5,8 @@
  */
 import { at } from "../../base/at.js";
 import { matrixSizes, SINKHORN_EPS, type PrimAttrs, type RouteRule } from "./ir.js";
-import {
-  addScaled,
-  dot,
-  mapRows,
-  rowsOf,
-  sigmoid,
-  softmax,
-  softmaxGrad,
-  zip,
-  type Tensor,
-} from "./reference-values.js";
+import { addScaled, dot } from "../../base/vectors.js";
+import { mapRows, rowViews, sigmoid, softmax, softmaxGrad, zip, type Tensor } from "./reference-values.js";
 
 /** Indices of the `count` largest, largest first, ties to the lowest index (the sort is stable). */
 function best(values: Float64Array, count: number): number[] {
@@ -98,7 +89,7 @@ function choose(logits: Float64Array, correction: Float64Array | undefined, k: n
 
 /** Weights and experts [N, K] of the primitive `routeTopK`. */
 export function routeTopK(logits: Tensor, correction: Tensor | undefined, k: number, rule: RouteRule): Float64Array[] {
-  const choices = rowsOf(logits).map((row) => choose(row, correction?.data, k, rule));
+  const choices = rowViews(logits).map((row) => choose(row, correction?.data, k, rule));
   return [
     Float64Array.from(choices.flatMap(({ weights }) => [...weights])),
     Float64Array.from(choices.flatMap(({ experts }) => experts)),
@@ -107,7 +98,7 @@ export function routeTopK(logits: Tensor, correction: Tensor | undefined, k: num
 
 /** Weights [N, K] of experts that were chosen elsewhere [N, K]. */
 export function routeWeights(logits: Tensor, chosen: Tensor, rule: RouteRule): Float64Array {
-  const rows = rowsOf(logits);
+  const rows = rowViews(logits);
   return mapRows(chosen, (experts, token) =>
     weightsOf(pick(scoresOf(at(rows, token), rule), Array.from(experts)), rule),
   );
@@ -116,7 +107,7 @@ export function routeWeights(logits: Tensor, chosen: Tensor, rule: RouteRule): F
 /** Column factors [E]. Rows are taken relative to their largest logit: what that changes, the row factors take up. */
 export function sinkhorn(logits: Tensor, { iterations, tolerance }: PrimAttrs["sinkhorn"]): Float64Array {
   const [tokens, experts] = matrixSizes(logits);
-  const costs = rowsOf(logits).map((row) => {
+  const costs = rowViews(logits).map((row) => {
     const max = row.reduce((a, b) => Math.max(a, b), -Infinity);
     return row.map((logit) => Math.exp(logit - max));
   });
@@ -134,7 +125,7 @@ export function sinkhorn(logits: Tensor, { iterations, tolerance }: PrimAttrs["s
 
 /** Gradient of the logits [N, E] of the primitive `routeTopKGrad`. */
 export function routeTopKGrad(logits: Tensor, chosen: Tensor, dweights: Tensor, rule: RouteRule): Float64Array {
-  const [choices, gradients] = [rowsOf(chosen), rowsOf(dweights)];
+  const [choices, gradients] = [rowViews(chosen), rowViews(dweights)];
   return mapRows(logits, (row, token) => {
     const experts = Array.from(at(choices, token));
     const dscaled = at(gradients, token).map((d) => rule.scaling * d);

@@ -4,6 +4,7 @@
  *
  * Letters: M, K and N sizes of a product of matrices.
  */
+import { dot } from "../../base/vectors.js";
 import { at } from "../../base/at.js";
 import { elements, lastSize, type ValueType } from "./ir.js";
 
@@ -46,7 +47,7 @@ export function cutRows(data: Float64Array, width: number): Float64Array[] {
 }
 
 /** Rows along the last axis, as views. */
-export function rowsOf({ shape, data }: Tensor): Float64Array[] {
+export function rowViews({ shape, data }: Tensor): Float64Array[] {
   return cutRows(data, lastSize({ shape }));
 }
 
@@ -54,25 +55,13 @@ export function rowsOf({ shape, data }: Tensor): Float64Array[] {
 export function mapRows(x: Tensor, change: (row: Float64Array, index: number) => Float64Array): Float64Array {
   const out = new Float64Array(x.data.length);
   const width = lastSize(x);
-  for (const [index, row] of rowsOf(x).entries()) out.set(change(row, index), index * width);
+  for (const [index, row] of rowViews(x).entries()) out.set(change(row, index), index * width);
   return out;
 }
 
 /** `f` of each pair of elements of two vectors of one length. */
 export function zip(a: Float64Array, b: Float64Array, f: (x: number, y: number) => number): Float64Array {
   return a.map((x, i) => f(x, b[i]!));
-}
-
-/** Sum of the products of the elements of two vectors of one length. */
-export function dot(a: Float64Array, b: Float64Array): number {
-  let sum = 0;
-  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!;
-  return sum;
-}
-
-/** Adds `factor` times `x` to a vector of its length. */
-export function addScaled(out: Float64Array, factor: number, x: Float64Array): void {
-  for (let i = 0; i < x.length; i++) out[i]! += factor * x[i]!;
 }
 
 const largest = (x: Float64Array): number => x.reduce((max, value) => Math.max(max, value), -Infinity);

@@ -34,17 +34,16 @@ import {
   groupedMatmulGradW,
 } from "./reference-moe.js";
 import { routeTopK, routeTopKGrad, routeWeights, sinkhorn } from "./reference-route.js";
+import { addScaled, dot } from "../../base/vectors.js";
 import {
   addProduct,
-  addScaled,
   broadcastIndex,
   broadcastTo,
   cutRows,
-  dot,
   logSumExp,
   mapRows,
   rowOf,
-  rowsOf,
+  rowViews,
   sigmoid,
   softmax,
   softmaxGrad,
@@ -116,7 +115,7 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
   ],
   layerNorm: ({ attrs }, [x]) => [mapRows(x, (row) => standardised(row, attrs.eps).hat)],
   layerNormGrad({ attrs }, [x, dy]) {
-    const gradients = rowsOf(dy);
+    const gradients = rowViews(dy);
     return [mapRows(x, (row, index) => layerNormGrad(row, at(gradients, index), attrs.eps))];
   },
   toFloat: map((x) => x),
@@ -129,10 +128,10 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
   },
   softmax: (_, [x]) => [mapRows(x, softmax)],
   softmaxGrad(_, [y, dy]) {
-    const gradients = rowsOf(dy);
+    const gradients = rowViews(dy);
     return [mapRows(y, (row, index) => softmaxGrad(row, at(gradients, index)))];
   },
-  logSumExp: (_, [x]) => [Float64Array.from(rowsOf(x), logSumExp)],
+  logSumExp: (_, [x]) => [Float64Array.from(rowViews(x), logSumExp)],
   matmul({ attrs: { transA, transB } }, [a, b], [type]) {
     const [[rows, columns], [m, n]] = [matrixSizes(a), matrixSizes(type)];
     const out = new Float64Array(m * n);
@@ -160,7 +159,7 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
     }),
   ],
   rmsNormGrad({ attrs }, [x, weight, dy]) {
-    const gradients = rowsOf(dy);
+    const gradients = rowViews(dy);
     const dweight = new Float64Array(weight.data.length);
     const dx = mapRows(x, (row, index) => {
       const gradient = at(gradients, index);
@@ -181,7 +180,7 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
   joinHeads({ attrs: { heads } }, [own, shared], [type]) {
     const [ownSize, sharedSize] = [lastSize(own) / heads, lastSize(shared)];
     const out = new Float64Array(elements(type.shape));
-    const sharedRows = rowsOf(shared);
+    const sharedRows = rowViews(shared);
     const ownHeads = cutRows(own.data, ownSize);
     for (const [place, head] of cutRows(out, ownSize + sharedSize).entries()) {
       head.set(at(ownHeads, place));
@@ -265,8 +264,8 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
   scaleRows: (_, [y, weights, order]) => [scaleRows(y, weights, order)],
   scaleRowsGrad(_, [y, weights, order, , dout]) {
     const dweights = new Float64Array(weights.data.length);
-    const rows = rowsOf(y);
-    for (const [place, gradient] of rowsOf(dout).entries())
+    const rows = rowViews(y);
+    for (const [place, gradient] of rowViews(dout).entries())
       dweights[at(order.data, place)] = dot(gradient, at(rows, place));
     return [scaleRows(dout, weights, order), dweights];
   },

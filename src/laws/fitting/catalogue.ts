@@ -6,7 +6,7 @@ import { kaplan } from "../forms/kaplan.js";
 import { ludziejewski } from "../forms/ludziejewski.js";
 import { abnar, krajewski } from "../forms/moe.js";
 import {
-  upcycling,
+  upcyclingLaw,
   upcyclingAdditive,
   upcyclingData,
   upcyclingNoInteraction,
@@ -20,7 +20,7 @@ export const laws: readonly Law[] = [
   chinchilla,
   joint,
   kaplan,
-  upcycling,
+  upcyclingLaw,
   upcyclingData,
   upcyclingNoInteraction,
   upcyclingAdditive,

@@ -5,7 +5,7 @@
 import { at as elementAt, valueAt } from "../../base/at.js";
 import { fitLaw } from "./fit.js";
 import { joint } from "../forms/chinchilla.js";
-import { upcycling } from "../forms/upcycling.js";
+import { upcyclingLaw } from "../forms/upcycling.js";
 import { pick } from "./compare.js";
 import { powerSumLaw, type PowerSum } from "../forms/power-sum.js";
 import type { Law, Parameter, Points } from "../forms/types.js";
@@ -108,7 +108,7 @@ export const upcyclingShared: Law = sharedLaw({
   groups: [
     { name: "dense", law: joint },
     { name: "moe", law: joint },
-    { name: "upcycled", law: upcycling },
+    { name: "upcycled", law: upcyclingLaw },
   ],
   common: ["E"],
 });

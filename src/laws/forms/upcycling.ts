@@ -41,7 +41,7 @@ const interactionBounds = { alpha3: [-0.5, 0.5] } as const;
 const interactionScan = { alpha3: [-0.01, 0, 0.01] } as const;
 
 /** The upcycling law, with the interaction of the parent's tokens and the later ones. */
-export const upcycling: Law = powerSumLaw({
+export const upcyclingLaw: Law = powerSumLaw({
   id: "upcycling",
   title: "upcycling",
   formula: "L(D1, D2, N) = A D1^-alpha1 D2^(-alpha2 + alpha3 ln D1) + B N^-beta + E",

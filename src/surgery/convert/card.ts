@@ -16,8 +16,6 @@ import { toolVersion } from "./version.js";
 /** What people call the precisions that are written. */
 export const dtypeNames: Readonly<Record<WriteDtype, string>> = { F32: "float32", BF16: "bfloat16", F16: "float16" };
 
-/** Name of the model card. */
-export const cardFile = "README.md";
 /** Name of the file that says in full what was measured. */
 export const reportFile = "preservation.json";
 /** The sentence in the card of a model that was not measured yet. */

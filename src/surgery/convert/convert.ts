@@ -2,6 +2,7 @@
  * Upcycles dense model folders into an MoE model folder (`surgery/planning/plan.ts`): the surgery that `make.ts`
  * carries out.
  */
+import { cardFile } from "../../files/formats/model-files.js";
 import { inputError } from "../../base/errors.js";
 import type { Checkpoint, ModelSource } from "../../files/checkpoint/open.js";
 import { plannedWeightBytes, type WriteDtype } from "../../files/checkpoint/write.js";
@@ -12,7 +13,7 @@ import { recipeName, type UpcycleRecipe } from "../planning/recipe.js";
 import type { RouterRows } from "../planning/router-rows.js";
 import { isRouter, keepsFloat32 } from "../../model/tensors/precision.js";
 import type { Slot } from "../../model/tensors/slots.js";
-import { cardFile, modelCard, type CardFacts } from "./card.js";
+import { modelCard, type CardFacts } from "./card.js";
 import { fileWarnings, ownDtype } from "./execute.js";
 import { lineageOf, lineageRecord } from "./lineage.js";
 import {

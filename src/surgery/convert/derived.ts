@@ -6,7 +6,7 @@ import type { Checkpoint } from "../../files/checkpoint/open.js";
 import { plannedWeightBytes } from "../../files/checkpoint/write.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { PlannedSlot } from "../planning/plan.js";
-import { cardFile } from "./card.js";
+import { cardFile } from "../../files/formats/model-files.js";
 import { derivedCard, type DerivedCardWords } from "./derived-card.js";
 import { fileWarnings, ownDtype } from "./execute.js";
 import type { LineageRecord } from "./lineage.js";

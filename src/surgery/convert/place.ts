@@ -1,10 +1,11 @@
 /** Checks, before anything is fetched, read or calibrated, whether a model can be made at the place asked for. */
+import { cardFile } from "../../files/formats/model-files.js";
 import { join, sep } from "node:path";
 import { inputError } from "../../base/errors.js";
 import { exists, realPath, requireNamed } from "../../files/io/atomic.js";
 import { requirePlace, unfinishedName } from "../../files/io/resumable-directory.js";
 import { readText } from "../../files/io/ranges.js";
-import { cardFile, notMeasured } from "./card.js";
+import { notMeasured } from "./card.js";
 import { recordFile } from "./record.js";
 
 interface PlaceOptions {

@@ -1,4 +1,5 @@
 /** Measures at the end of a conversion what of the parent's function was kept, and writes it beside the model. */
+import { cardFile } from "../../files/formats/model-files.js";
 import { join } from "node:path";
 import { interruptedError, UpcycleError } from "../../base/errors.js";
 import { eventsOf } from "../../base/events.js";
@@ -8,7 +9,7 @@ import { sampleTokens } from "../../evals/sample-tokens.js";
 import { openCheckpoint, type ModelSource } from "../../files/checkpoint/open.js";
 import { writeFileAtomic, writeJson } from "../../files/io/atomic.js";
 import type { PreservationReport } from "../../model/results/preservation.js";
-import { cardFile, reportFile } from "./card.js";
+import { reportFile } from "./card.js";
 
 /** What a finished model was found to keep of its parent's function. */
 export interface Proof {

@@ -3,7 +3,7 @@ import { Worker } from "node:worker_threads";
 import { receivedError } from "../../base/errors.js";
 import type { ChunkWriter } from "../../files/checkpoint/chunk-writer.js";
 import { limitError, moduleArguments } from "../../files/io/limits.js";
-import type { ThreadWork, Reply, Request } from "./worker.js";
+import type { ThreadWork, TaskOutcome, Request } from "./worker.js";
 
 /** Chunks that each thread has at a time: while it computes one, the other is read or written. */
 const inFlightEach = 2;
@@ -57,7 +57,7 @@ export function openThreads(work: ThreadWork, threads: number): ChunkWriter {
 function startThread(work: ThreadWork, pending: Map<number, PendingChunk>, fail: (error: Error) => void): Thread {
   const worker = new Worker(workerFile(), { execArgv: moduleArguments() });
   const thread: Thread = { worker, busy: 0, closed: () => undefined };
-  worker.on("message", ({ id, error }: Reply) => {
+  worker.on("message", ({ id, error }: TaskOutcome) => {
     if (id === null) return thread.closed();
     thread.busy--;
     const chunk = pending.get(id);

@@ -1,6 +1,7 @@
 /**
  * The model card of a model that was trained further: it says what the training started from, and how that was made.
  */
+import { cardFile } from "../../files/formats/model-files.js";
 import { compact } from "../../base/format.js";
 import { markdownText } from "../../base/markdown.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
@@ -10,7 +11,7 @@ import { isMoe } from "../../model/decoder/types.js";
 import type { MergeLineage } from "../planning/merge-lineage.js";
 import { recipeName } from "../planning/recipe.js";
 import { toolVersion } from "./version.js";
-import { adapterRows, cardFile, licence, matterLines, rows, shownName } from "./card.js";
+import { adapterRows, licence, matterLines, rows, shownName } from "./card.js";
 import { readLineage } from "./lineage.js";
 import { readParentCard } from "./parent-card.js";
 import { adapterFacts } from "./parents.js";

@@ -22,7 +22,7 @@ export type Request =
   { readonly work: ThreadWork } | { readonly id: number; readonly chunk: Chunk } | { readonly close: true };
 
 /** The thread's answer: the `id` of the chunk that is written, or null once everything is closed. */
-export type Reply = { readonly id: number | null; readonly error?: SentError };
+export type TaskOutcome = { readonly id: number | null; readonly error?: SentError };
 
 interface OpenWork {
   readonly writer: ChunkWriter;
@@ -59,8 +59,8 @@ function serve(port: MessagePort): void {
     }
     const id = "id" in request ? request.id : null;
     carryOut(request).then(
-      () => port.postMessage({ id } satisfies Reply),
-      (error: unknown) => port.postMessage({ id, error: sentError(error) } satisfies Reply),
+      () => port.postMessage({ id } satisfies TaskOutcome),
+      (error: unknown) => port.postMessage({ id, error: sentError(error) } satisfies TaskOutcome),
     );
   });
 }
