@@ -6,7 +6,7 @@ import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { pickledTensors } from "../../../src/files/checkpoint/pickled.js";
 import { elements } from "../../../src/base/shapes.js";
-import type { Located } from "../../../src/files/checkpoint/stored.js";
+import type { ReadableTensor } from "../../../src/files/checkpoint/stored.js";
 import { inspectModel } from "../../../src/surgery/convert/inspect.js";
 import { parseSafetensors } from "../../support/safetensors.js";
 import type { RangeFile } from "../../../src/files/io/ranges.js";
@@ -40,7 +40,7 @@ const archive = (tensors: readonly FakeTensor[], data: Uint8Array): Uint8Array =
   ]);
 
 /** The one tensor of a file. */
-async function only(file: RangeFile): Promise<Located> {
+async function only(file: RangeFile): Promise<ReadableTensor> {
   const tensors = await pickledTensors(file, "f");
   expect(tensors).toHaveLength(1);
   return tensors[0]![1];
