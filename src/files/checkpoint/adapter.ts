@@ -252,8 +252,8 @@ function requireFactor(
 }
 
 /**
- * Whether a matrix is stored as [I, O], as GPT-2's `Conv1D` is. What `fan_in_fan_out` says is not needed: PEFT, too, goes
- * by the module.
+ * Whether a matrix is stored as [I, O], as GPT-2's `Conv1D` is. What `fan_in_fan_out` says is not needed: PEFT, too,
+ * goes by the module.
  */
 const isTransposed = ({ slot, layout }: Placement): boolean =>
   layout !== null && layout.columnStride !== 1 && matrixShape(slot.shape)[1] > 1;

@@ -21,8 +21,8 @@ const specialNames = ["bos_token", "eos_token", "unk_token", "pad_token"] as con
 const plainClass = "PreTrainedTokenizerFast";
 
 /**
- * Text of the `tokenizer_config.json` to write; null if the source's own file, or its absence, is right as it is. Throws
- * inputError for values that are nested too deeply to be written.
+ * Text of the `tokenizer_config.json` to write; null if the source's own file, or its absence, is right as it is.
+ * Throws inputError for values that are nested too deeply to be written.
  */
 export function carriedTokenizerConfig({
   tokenizerConfig,

@@ -1,6 +1,6 @@
 /**
- * 8-bit weights with their scales, seen as the numbers that they stand for. Names as DeepSeek (`weight_scale_inv`, to be
- * multiplied in spite of its name), compressed-tensors, fbgemm and ModelOpt (`weight_scale`) write them.
+ * 8-bit weights with their scales, seen as the numbers that they stand for. Names as DeepSeek (`weight_scale_inv`, to
+ * be multiplied in spite of its name), compressed-tensors, fbgemm and ModelOpt (`weight_scale`) write them.
  */
 import { join } from "node:path";
 import { inputError } from "../../base/errors.js";

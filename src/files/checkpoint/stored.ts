@@ -16,7 +16,9 @@ export interface StoredTensor {
   readonly bytes: number;
   /** The precision it is read in, where that is not the stored one. */
   readonly readAs?: FloatDtype;
-  /** The scales that its values are multiplied by, if there are any: the name of their tensor, and such as `per row`. */
+  /**
+   * The scales that its values are multiplied by, if there are any: the name of their tensor, and such as `per row`.
+   */
   readonly scales?: { readonly tensor: string; readonly per: string };
 }
 

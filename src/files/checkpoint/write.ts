@@ -41,8 +41,8 @@ export const lineageKey = "upcycle";
 const configNames: Readonly<Record<WriteDtype, ConfigDtype>> = { F32: "float32", F16: "float16", BF16: "bfloat16" };
 
 /**
- * A whole tensor in its slot's shape, row-major: values as float32, or stored bytes of any precision. Both are converted
- * to the precision of the folder, rounding to nearest even.
+ * A whole tensor in its slot's shape, row-major: values as float32, or stored bytes of any precision. Both are
+ * converted to the precision of the folder, rounding to nearest even.
  */
 export type TensorValue = Float32Array | TypedBytes;
 

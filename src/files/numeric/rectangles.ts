@@ -42,8 +42,8 @@ export function matrixShape(shape: readonly number[]): readonly [rows: number, c
 }
 
 /**
- * The rectangle's values [rowCount, columnCount] out of the whole matrix [R, stride], both row-major: a view where whole
- * rows are asked for, a copy otherwise. Of bytes, columns and stride count bytes.
+ * The rectangle's values [rowCount, columnCount] out of the whole matrix [R, stride], both row-major: a view where
+ * whole rows are asked for, a copy otherwise. Of bytes, columns and stride count bytes.
  */
 export function copyRectangle<A extends Float32Array | Uint8Array>(
   whole: A,
