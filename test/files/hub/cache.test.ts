@@ -89,7 +89,7 @@ describe("the cache", () => {
       }),
     );
     expect((await first).kind).toBe("interrupted");
-    expect((await second!).line).toContain(`another command (process ${process.pid}) is working in this folder`);
+    expect((await second)?.line).toContain(`another command (process ${process.pid}) is working in this folder`);
     hub.trouble.slow = false;
     mkdirSync(join(repoDir(), "refs", "main"), { recursive: true });
     expectWhole(await get());

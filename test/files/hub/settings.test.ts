@@ -1,6 +1,6 @@
 /** The settings of the environment. */
 import { execFileSync } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { hubSettings } from "../../../src/files/hub/settings.js";
@@ -9,6 +9,29 @@ import { temporaryFolder } from "../io/temporary.js";
 const root = temporaryFolder();
 
 describe("settings of the environment", () => {
+  it("come from the variables and the token file of huggingface_hub", async () => {
+    mkdirSync(join(root, "home"), { recursive: true });
+    writeFileSync(join(root, "home", "token"), "hf_stored\n");
+    expect(await hubSettings({ HF_HOME: join(root, "home") })).toMatchObject({
+      endpoint: "https://huggingface.co",
+      cacheDir: join(root, "home", "hub"),
+      token: "hf_stored",
+      offline: false,
+    });
+    expect(await hubSettings({ HF_HOME: join(root, "home"), HF_HUB_DISABLE_IMPLICIT_TOKEN: "1" })).toMatchObject({
+      token: undefined,
+    });
+    expect(
+      await hubSettings({ HF_TOKEN: "hf_a", HF_HUB_CACHE: "/c", HF_ENDPOINT: "http://mirror/", HF_HUB_OFFLINE: "1" }),
+    ).toMatchObject({
+      endpoint: "http://mirror",
+      cacheDir: "/c",
+      token: "hf_a",
+      offline: true,
+    });
+    expect((await hubSettings({ XDG_CACHE_HOME: "/x", HF_TOKEN: "" })).cacheDir).toBe(join("/x", "huggingface", "hub"));
+  });
+
   it("name a proxy that Node does not use", async () => {
     expect(await hubSettings({ HF_HOME: root, https_proxy: "http://user:pass@proxy" })).toMatchObject({
       unusedProxy: "https_proxy",

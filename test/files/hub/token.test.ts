@@ -3,6 +3,7 @@ import { existsSync, lstatSync, readFileSync, readdirSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { valueAt } from "../../../src/base/at.js";
 import {
   cacheDir,
   entries,
@@ -53,7 +54,7 @@ describe("the token", () => {
     const tokens: (string | undefined)[] = [];
     hub.trouble.instead = only(isTree, (request, response) => {
       tokens.push(request.headers.authorization);
-      const [page, link] = pages[new URL(urlOf(request), "http://hub").searchParams.get("cursor") ?? ""]!;
+      const [page, link] = valueAt(pages, new URL(urlOf(request), "http://hub").searchParams.get("cursor") ?? "");
       json(response, page, link === undefined ? {} : { link });
     });
     expectWhole(await get());
