@@ -16,7 +16,7 @@ import {
   dtypeOf,
   requireBeforehand,
   type MakeFlags,
-  type Shown,
+  type ResultView,
 } from "./workflow.js";
 
 interface ExportFlags extends MakeFlags {
@@ -70,7 +70,7 @@ async function execute(model: string, flags: ExportFlags, command: Command): Pro
 }
 
 /** What is shown of a model in another form; `out`: the folder of saves, null for a model folder. */
-export function reformShown(out: string | null | undefined): Shown<ReformPlan, unknown> {
+export function reformShown(out: string | null | undefined): ResultView<ReformPlan, unknown> {
   return {
     facts: ({ plan, dtype, weightBytes, warnings }) => ({
       family: plan.target.family,

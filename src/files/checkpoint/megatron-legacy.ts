@@ -14,7 +14,7 @@ import { fieldsOf, tensorOf, type Inert } from "../formats/inert-pickle.js";
 import type { TorchTensor } from "../formats/torch-state.js";
 import { openTorchItem, type TorchItem } from "./torch-item.js";
 import { joinPieces, type Piece } from "./pieces.js";
-import type { Located } from "./stored.js";
+import type { ReadableTensor } from "./stored.js";
 
 const weightFile = "model_optim_rng.pt";
 
@@ -27,7 +27,7 @@ interface Rank {
 
 /** What a folder of ranks holds. */
 export interface LegacyFolder {
-  readonly tensors: ReadonlyMap<string, Located>;
+  readonly tensors: ReadonlyMap<string, ReadableTensor>;
   /** The common values that the first rank saved, `args` among them. */
   readonly common: Inert;
 }
@@ -200,7 +200,7 @@ interface Made {
   readonly pieces: Map<string, Piece>;
 }
 
-function joined(parts: readonly RankWeights[], folder: string): Map<string, Located> {
+function joined(parts: readonly RankWeights[], folder: string): Map<string, ReadableTensor> {
   const made = new Map<string, Made>();
   for (const part of parts) {
     for (const [name, tensor] of part.tensors) {

@@ -21,7 +21,7 @@ import { keysFound, megatronPlacements } from "../../model/tensors/megatron.js";
 import type { Placement } from "../../model/tensors/placement.js";
 import { isLegacy, openLegacy } from "./megatron-legacy.js";
 import { joinPieces, type Piece } from "./pieces.js";
-import type { Located } from "./stored.js";
+import type { ReadableTensor } from "./stored.js";
 import { largestPickle, openTorchItem, windowOf, type TorchItem } from "./torch-item.js";
 
 /** What names the folder of the last save. */
@@ -39,14 +39,14 @@ export interface MegatronReading {
   readonly like?: string | undefined;
 }
 
-/** What is read from the folder: all that `assemble` in `open.ts` makes a checkpoint of. */
+/** What is read from the folder: all that `open.ts` makes a checkpoint of. */
 export interface MegatronFolder {
   /** The folder of the save itself. */
   readonly dir: string;
   readonly spec: DecoderSpec;
   readonly config: Readonly<Record<string, unknown>>;
-  readonly located: ReadonlyMap<string, Located>;
-  readonly slots: readonly Placement[];
+  readonly tensors: ReadonlyMap<string, ReadableTensor>;
+  readonly places: readonly Placement[];
   readonly files: readonly RangeFile[];
   readonly notes: readonly string[];
   /** Keys of what is no weight of the model. */
@@ -102,7 +102,7 @@ export async function openMegatronFolder(dir: string, reading: MegatronReading =
 }
 
 interface Opened {
-  readonly tensors: ReadonlyMap<string, Located>;
+  readonly tensors: ReadonlyMap<string, ReadableTensor>;
   readonly common: Inert;
   /** Keys of byte objects. */
   readonly objects: ReadonlySet<string>;
@@ -117,7 +117,7 @@ async function openDistributed(dir: string, files: RangeFile[]): Promise<Opened>
     opened.set(file, known);
     return known;
   };
-  const tensors = new Map<string, Located>();
+  const tensors = new Map<string, ReadableTensor>();
   for (const [key, tensor] of metadata.tensors) tensors.set(withoutPrefix(key), located(dir, key, tensor, open));
   await Promise.all([...shardsOf(metadata)].map((file) => open(file)));
   return { tensors, common: await commonOf(dir, metadata, open), objects: new Set(metadata.objects.keys()) };
@@ -141,7 +141,7 @@ function located(
   key: string,
   { dtype, shape, chunks }: DcpTensor,
   open: (file: string) => Promise<RangeFile>,
-): Located {
+): ReadableTensor {
   const where = `${dir}, ${key}`;
   const pieces = chunks.map((chunk): Piece => {
     let item: Promise<OpenChunk> | undefined;
@@ -224,11 +224,11 @@ function plainValue(value: Inert): MegatronValue | undefined {
   return isPlain ? items : undefined;
 }
 
-type Described = Pick<MegatronFolder, "spec" | "config" | "located" | "slots" | "notes">;
+type Described = Pick<MegatronFolder, "spec" | "config" | "tensors" | "places" | "notes">;
 
 async function describe(
   dir: string,
-  tensors: ReadonlyMap<string, Located>,
+  tensors: ReadonlyMap<string, ReadableTensor>,
   common: Inert,
   { settings: given, vocab, like }: MegatronReading,
 ): Promise<Described> {
@@ -246,13 +246,13 @@ async function describe(
   const spec = asFamily(own, beside?.spec ?? null, like);
   const keys = keysFound(tensors.keys());
   const masters = mastersOf(tensors);
-  const located = new Map([...tensors].map(([key, tensor]) => [key, trimmed(key, masters.get(key) ?? tensor, words)]));
+  const unpadded = new Map([...tensors].map(([key, tensor]) => [key, trimmed(key, masters.get(key) ?? tensor, words)]));
   const padding = rows === undefined ? 0 : rows - words;
   return {
     spec,
     config: beside?.config ?? { megatron: settings },
-    located,
-    slots: megatronPlacements(spec, keys),
+    tensors: unpadded,
+    places: megatronPlacements(spec, keys),
     notes: [
       ...(masters.size === 0 ? [] : [`${masters.size} tensors are the optimizer's float32 master weights`]),
       ...(padding > 0 ? [`the vocabulary's last ${padding} of ${rows} rows are padding and left out`] : []),
@@ -285,7 +285,7 @@ function wordsOf({ settings, rows, given, beside }: Words): number {
 }
 
 /** Only the rows of words, of the tensors that have one for each. */
-function trimmed(key: string, tensor: Located, words: number): Located {
+function trimmed(key: string, tensor: ReadableTensor, words: number): ReadableTensor {
   const isOfWords = /^(embedding\.word_embeddings|output_layer)\.(weight|bias)$/.test(key);
   if (!isOfWords || tensor.shape[0] === words) return tensor;
   const shape = [words, ...tensor.shape.slice(1)];
@@ -293,8 +293,8 @@ function trimmed(key: string, tensor: Located, words: number): Located {
 }
 
 /** Float32 copies of weights that an optimizer keeps in the model's shape. */
-function mastersOf(tensors: ReadonlyMap<string, Located>): Map<string, Located> {
-  const found = new Map<string, Located>();
+function mastersOf(tensors: ReadonlyMap<string, ReadableTensor>): Map<string, ReadableTensor> {
+  const found = new Map<string, ReadableTensor>();
   for (const [key, tensor] of tensors) {
     const own = /^(?:chained_\d+\.)?optimizer\.(?:\d+\.)?state\.(?:fp32_param|param)\.(?:module\.)*(.+)$/.exec(
       key,

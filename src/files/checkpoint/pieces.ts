@@ -3,7 +3,7 @@ import { inputError } from "../../base/errors.js";
 import { elements } from "../../base/shapes.js";
 import { itemSizes, tensorBytes, type Dtype } from "../formats/safetensors.js";
 import { isFloatDtype } from "../numeric/dtype.js";
-import type { Located } from "./stored.js";
+import type { ReadableTensor } from "./stored.js";
 
 /** A box of the tensor, and where its elements are read, in row-major order. */
 export interface Piece {
@@ -37,7 +37,7 @@ interface PiecedTensor {
 }
 
 /** The tensor as one. Reading throws inputError where pieces leave a gap. */
-export function joinPieces({ file, dtype, shape, pieces, where }: PiecedTensor): Located {
+export function joinPieces({ file, dtype, shape, pieces, where }: PiecedTensor): ReadableTensor {
   const strides = shape.map((_, axis) => elements(shape.slice(axis + 1)));
   const at = (index: readonly number[]): number => index.reduce((sum, i, axis) => sum + i * strides[axis]!, 0);
   const placed = pieces

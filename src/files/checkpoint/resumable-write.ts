@@ -36,11 +36,11 @@ export interface ResumableWrite {
   readonly path: string;
   /** Indices of chunks that are on disk. */
   readonly done: ReadonlySet<number>;
-  /** Their sums, where the writer gave them. */
+  /** CRC-32 of the bytes of these chunks, by their indices, where the writer gave them. */
   readonly sums: ReadonlyMap<number, number>;
   /** Name of the other unfinished work that was removed from here; null if there was none. */
   readonly replaced: string | null;
-  /** Whether an earlier write was complete but for tidying up, which has been done: nothing is left to do. */
+  /** Whether an earlier write was complete but for tidying up, which has been done by now: nothing is left to do. */
   readonly finished: boolean;
   /** Remembers chunks that have been flushed to disk. */
   record(chunks: readonly number[], sums?: ReadonlyMap<number, number>): Promise<void>;
@@ -59,6 +59,7 @@ interface ResumableWriteOptions {
   readonly files: readonly PlannedFile[];
 }
 
+/** A line of the journal. */
 type Entry =
   | { readonly begun: Identity }
   | { readonly done: readonly (readonly [number, number])[]; readonly sums?: readonly (readonly [number, number])[] }
@@ -76,39 +77,54 @@ export async function openResumableWrite(
   try {
     const journal = join(stage.room, journalName);
     const entries = await readEntries(journal);
-    const begun = entries.length > 0 && "begun" in entries[0]! ? entries[0].begun : null;
-    const same = begun?.request === identity.request && begun.name === identity.name;
-    if (same) requireSameSources(begun, identity, stage.room);
-    if (
-      same &&
-      entries.some((entry) => "committing" in entry) &&
-      !(await exists(stage.path)) &&
-      (await exists(join(dir, "config.json")))
-    ) {
+    const earlier = identityOf(entries);
+    const isSame = earlier?.request === identity.request && earlier.name === identity.name;
+    if (isSame) requireSameSources(earlier, identity, stage.room);
+    if (isSame && (await isCommitted(entries, stage, dir))) {
       await stage.discard();
-      return { ...resumableWriteOf(stage, null, new Set(), new Map(), null), finished: true };
+      return { ...resumableWriteOf(stage, null, noProgress, null), finished: true };
     }
     await stage.requireFree();
-    const usable = same && (await holdsFiles(stage.path, files));
-    if (!usable) await begin(stage, journal, identity, files);
-    const done = new Set(
-      usable
-        ? entries.flatMap((entry) => ("done" in entry ? entry.done.flatMap(([from, to]) => range(from, to)) : []))
-        : [],
-    );
-    const sums = new Map(usable ? entries.flatMap((entry) => ("done" in entry ? (entry.sums ?? []) : [])) : []);
-    return resumableWriteOf(stage, await openJsonl(journal), done, sums, begun !== null && !same ? begun.name : null);
+    const isUsable = isSame && (await hasAllFiles(stage.path, files));
+    if (!isUsable) await begin(stage, journal, identity, files);
+    const progress = isUsable ? progressOf(entries) : noProgress;
+    const replaced = earlier !== null && !isSame ? earlier.name : null;
+    return resumableWriteOf(stage, await openJsonl(journal), progress, replaced);
   } catch (cause) {
     await stage.release();
     throw cause;
   }
 }
 
+/** What the journal says is being made; null where there is no journal. */
+function identityOf([first]: readonly Entry[]): Identity | null {
+  return first !== undefined && "begun" in first ? first.begun : null;
+}
+
+/** Whether the folder has its name already: only the tidying up of the place of unfinished work is missing. */
+async function isCommitted(entries: readonly Entry[], stage: ResumableDirectory, dir: string): Promise<boolean> {
+  if (!entries.some((entry) => "committing" in entry)) return false;
+  return !(await exists(stage.path)) && (await exists(join(dir, "config.json")));
+}
+
+/** How far an earlier write came. */
+type Progress = Pick<ResumableWrite, "done" | "sums">;
+
+const noProgress: Progress = { done: new Set(), sums: new Map() };
+
+function progressOf(entries: readonly Entry[]): Progress {
+  const records = entries.filter((entry) => "done" in entry);
+  const ranges = records.flatMap(({ done }) => done);
+  return {
+    done: new Set(ranges.flatMap(([from, to]) => range(from, to))),
+    sums: new Map(records.flatMap(({ sums = [] }) => sums)),
+  };
+}
+
 function resumableWriteOf(
   stage: ResumableDirectory,
   journal: JsonlWriter | null,
-  done: ReadonlySet<number>,
-  sums: ReadonlyMap<number, number>,
+  progress: Progress,
   replaced: string | null,
 ): ResumableWrite {
   const append = async (entry: Entry): Promise<void> => {
@@ -117,17 +133,11 @@ function resumableWriteOf(
   };
   return {
     path: stage.path,
-    done,
-    sums,
+    ...progress,
     replaced,
     finished: false,
-    record: (chunks, made) =>
-      append({
-        done: ranges(chunks),
-        ...(made === undefined
-          ? {}
-          : { sums: chunks.flatMap((i) => (made.has(i) ? [[i, made.get(i)!] as const] : [])) }),
-      }),
+    record: (chunks, sums) =>
+      append({ done: ranges(chunks), ...(sums === undefined ? {} : { sums: entriesOf(sums, chunks) }) }),
     async commit() {
       await append({ committing: true });
       await journal?.close();
@@ -142,6 +152,14 @@ function resumableWriteOf(
       await stage.discard();
     },
   };
+}
+
+/** The entries of these keys, as far as the map has them. */
+function entriesOf(map: ReadonlyMap<number, number>, keys: readonly number[]): [number, number][] {
+  return keys.flatMap((key): [number, number][] => {
+    const value = map.get(key);
+    return value === undefined ? [] : [[key, value]];
+  });
 }
 
 /** The journal's entries; none where it cannot be read, so that the work starts over. */
@@ -164,7 +182,7 @@ function requireSameSources(begun: Identity, now: Identity, room: string): void 
 }
 
 /** Whether all weight files are there with their full sizes. */
-async function holdsFiles(folder: string, files: readonly PlannedFile[]): Promise<boolean> {
+async function hasAllFiles(folder: string, files: readonly PlannedFile[]): Promise<boolean> {
   for (const { file, header } of files) {
     const info = await stat(join(folder, file)).catch(() => null);
     if (info?.size !== header.fileBytes) return false;
@@ -173,8 +191,8 @@ async function holdsFiles(folder: string, files: readonly PlannedFile[]): Promis
 }
 
 /**
- * Whatever lies there is removed, its journal first. The new journal appears when all files have their sizes and
- * headers on disk.
+ * Begins anew: whatever lies there is removed, its journal first. The new journal appears when all files have their
+ * sizes and headers on disk.
  */
 async function begin(
   { room, path }: ResumableDirectory,
@@ -196,6 +214,7 @@ async function begin(
   });
 }
 
+/** The numbers from `from` to before `to`. */
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
 
 /** [from, to) for runs of numbers that follow each other. */

@@ -2,6 +2,7 @@
 import { at as elementAt } from "../../base/at.js";
 import type { ArmLaw, Curves } from "./coefficients.js";
 
+/** The best split of a compute between size and upcycled tokens. */
 export interface Optimum {
   /** Parameters of the dense parent. */
   readonly size: number;
@@ -12,7 +13,7 @@ export interface Optimum {
 
 /**
  * Size and upcycled tokens that a compute C is best split into when the parent (any size, trained on D1 tokens) costs
- * nothing: C = 6 r N D2, r = FLOPs per token of the mixture over the dense model's. For the law A D1^-a1 D2^(-a2 + a3
+ * nothing: C = 6 r N D2, r = FLOPs per token of the MoE over the dense model's. For the law A D1^-a1 D2^(-a2 + a3
  * ln D1) + B N^-b + E in closed form (derived here): a = a2 - a3 ln D1, A' = A D1^-a1, G = (b B / (a A'))^(1 / (a +
  * b)), N = G (C / 6r)^(a / (a + b)), D2 = C / (6 r N). For other laws by search.
  */
@@ -44,7 +45,7 @@ export function computeOptimal(
 
 /**
  * Best share of D1 in a fixed total of tokens, when the dense training is paid for too: loss and share, beside a
- * mixture from scratch on all of them.
+ * MoE from scratch on all of them.
  */
 export function bestShare(
   curves: Curves,
@@ -65,9 +66,9 @@ function lowestOf(f: (x: number) => number, low: number, high: number, out: (x: 
   let [a, b] = [elementAt(grid, Math.max(0, best - 1)), elementAt(grid, Math.min(count, best + 1))];
   const golden = (Math.sqrt(5) - 1) / 2;
   for (let i = 0; i < 60; i++) {
-    const [left, right] = [b - golden * (b - a), a + golden * (b - a)];
-    if (f(left) < f(right)) b = right;
-    else a = left;
+    const [lower, upper] = [b - golden * (b - a), a + golden * (b - a)];
+    if (f(lower) < f(upper)) b = upper;
+    else a = lower;
   }
   return out((a + b) / 2);
 }

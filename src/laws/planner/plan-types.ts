@@ -11,6 +11,7 @@ import type { LayoutResult, SpeedModel } from "./layout-types.js";
 import type { Optimum } from "./optimum.js";
 import type { Advice } from "./training.js";
 
+/** Everything a plan depends on. */
 export interface PlanRequest {
   readonly name: string;
   readonly spec: DecoderSpec;
@@ -28,7 +29,7 @@ export interface PlanRequest {
   /** Tokens per optimizer step; null: chosen. */
   readonly batchTokens: number | null;
   readonly speed: SpeedModel;
-  /** Measured share of peak, model FLOPs, of dense models and of mixtures; replaces the speed model. */
+  /** Measured share of peak, model FLOPs, of dense models and of MoEs; replaces the speed model. */
   readonly mfu: { readonly dense: number | null; readonly moe: number | null };
   readonly coefficients: Coefficients;
   readonly parentPeak: number | null;
@@ -38,12 +39,13 @@ export interface PlanRequest {
   readonly level: number;
 }
 
+/** Ends of a confidence interval. */
 export interface Interval {
   readonly low: number;
   readonly high: number;
 }
 
-/** A model that is trained: the dense one, or the mixture of one recipe. */
+/** A model that is trained: the dense one, or the MoE of one recipe. */
 export interface ModelPlan {
   readonly recipe: RecipeShape | null;
   readonly params: ParamCount;
@@ -55,9 +57,10 @@ export interface ModelPlan {
   readonly mfu: number | null;
 }
 
+/** What one arm reaches and costs under the budget. */
 export interface ArmPlan {
   readonly id: ArmId;
-  /** Recipe of the mixture; null for the dense model. */
+  /** Recipe of the MoE; null for the dense model. */
   readonly recipe: string | null;
   /** D2: further tokens that the budget pays for; null: does not fit, and the budget is not in tokens. */
   readonly tokens: number | null;
@@ -76,6 +79,7 @@ export interface ArmPlan {
   readonly compute: number | null;
 }
 
+/** D* and the compute-optimal split of one recipe's MoE. */
 export interface RecipePlan {
   readonly name: string;
   /** FLOPs per token over the dense model's: r. */
@@ -118,7 +122,7 @@ export interface PlanResults {
   readonly validFrom: number | null;
   /** First D2 at which upcycling is ahead of training the dense model on, at equal tokens. */
   readonly aheadOfDense: number | null;
-  /** Were nothing trained yet: best share of dense tokens in D1 + D2, and a mixture from scratch on all. */
+  /** Were nothing trained yet: best share of dense tokens in D1 + D2, and an MoE from scratch on all. */
   readonly split: {
     readonly total: number;
     readonly share: number;

@@ -1,6 +1,7 @@
 /** How much of a parent's function a child has kept: what was measured, and what it means in words. */
 import type { Preservation } from "./result.js";
 
+/** A child's logits compared with its parent's on the same tokens. */
 export interface FunctionComparison extends Preservation {
   /** Mean over tokens of the Kullback-Leibler divergence of the child's distribution from the parent's, in nats. */
   readonly klDivergence: number;
@@ -32,18 +33,19 @@ export interface PreservationReport extends FunctionComparison {
   /** Null where the two cannot be compared layer by layer. */
   readonly layers: readonly LayerError[] | null;
   readonly precision: { readonly parent: StoredPrecision; readonly child: StoredPrecision };
-  /** Weights passed by instead of being held. */
+  /** Whether weights were streamed from disk instead of held in memory. */
   readonly streamed: boolean;
   readonly verdict: PreservationVerdict;
 }
 
+/** What a comparison means. */
 export interface PreservationVerdict {
   /**
    * `identical`: to the last bit. `same`: up to rounding of float32 arithmetic. `rounded`: up to what rounding the
    * weights to 16 bits explains. `different`. `damaged`: a logit is not a number.
    */
   readonly kind: "identical" | "same" | "rounded" | "different" | "damaged";
-  /** Largest `relative` that would have been no `different`. */
+  /** Largest `relative` that is not judged `different`. */
   readonly tolerance: number;
   readonly words: string;
 }

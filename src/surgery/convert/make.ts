@@ -17,7 +17,7 @@ import { closeParents, openParents, type Parents, type ParentSources } from "./p
 import { requireOut } from "./place.js";
 import type { Work } from "./work.js";
 
-/** What every way of making a model folder is asked for. */
+/** What every way of making a model folder takes. */
 export interface SourceOptions {
   /** Model folder, with or without a LoRA adapter, which is then merged in. */
   readonly source: ModelSource;
@@ -37,7 +37,7 @@ export interface PlannedModel<Plan = unknown> {
   readonly warnings: readonly string[];
 }
 
-/** What is told while a model is made: first the plan, then how far the writing is. */
+/** What is told while a model is made: first the plan, then the progress of writing. */
 export type MakeEvent<Planned extends PlannedModel> = ({ readonly type: "planned" } & Planned) | ExecuteEvent;
 
 /** A complete model folder. */
@@ -45,7 +45,7 @@ interface MadeFolder {
   readonly dir: string;
   readonly weightFiles: readonly string[];
   readonly seconds: number;
-  /** The folder was there already (`acceptFinished`). */
+  /** Whether the folder was there already (`acceptFinished`). */
   readonly found: boolean;
 }
 
@@ -54,7 +54,7 @@ export type MadeModel<Planned extends PlannedModel, Details = unknown> = Planned
 
 /** Where and how to write. */
 export interface MakeOptions extends ExecuteOptions {
-  /** Take `out` as it is, instead of refusing it, where it is the same conversion's result and was not measured. */
+  /** If `out` already holds this conversion's complete but unmeasured result, use it instead of refusing the folder. */
   readonly acceptFinished?: boolean | undefined;
 }
 
@@ -68,22 +68,23 @@ export interface PreparedWork<Details> {
 export interface Surgery<Planned extends PlannedModel, Details> {
   /** The models that are read, the base first. */
   readonly sources: ParentSources;
-  /** Opens them in another way than by their folders; one thread reads then. */
+  /** Opens the models in another way than by their folders; one thread reads then. */
   readonly open?: () => Promise<Parents>;
-  /** The plan has to know what is measured on text (`measured`), even if nothing is to be written. */
+  /** Whether even a plan that is only shown needs what is measured on text (`measured`). */
   readonly plansByMeasuring: boolean;
-  /** Reads no weights but those that decide whether it can be done. Throws `input` for what cannot be done. */
+  /** Plans the model. It reads only weights that decide whether it can be made, and throws inputError if it cannot. */
   readonly plan: (parents: Parents) => Planned | Promise<Planned>;
-  /** Throws `input` for a plan that can be shown, not carried out. */
+  /** Throws inputError for a plan that can be shown, not carried out. */
   readonly requireComplete?: (planned: Planned) => void;
-  prepare(parents: Parents, planned: Planned): Promise<{ readonly work: Work; readonly details: Details }>;
+  /** The plan as executable work, with the texts to be written beside the weights. Writes nothing. */
+  readonly prepare: (parents: Parents, planned: Planned) => Promise<PreparedWork<Details>>;
   /** The same surgery with what had to be measured on text; left out where nothing has. */
   readonly measured?: (tools: MeasureTools) => AsyncGenerator<MeasureEvent, Surgery<Planned, Details>, undefined>;
   /** The text of the model card with what was measured on the finished model. */
   readonly card: (made: MadeModel<Planned, Details>, preservation: PreservationReport) => string;
 }
 
-/** What would be made; writes nothing. Throws `input` for sources and settings that do not go together. */
+/** What would be made; writes nothing. Throws inputError for sources and settings that do not go together. */
 export async function planModel<Planned extends PlannedModel>(
   surgery: Pick<Surgery<Planned, unknown>, "sources" | "open" | "plan">,
 ): Promise<Planned> {
@@ -96,8 +97,8 @@ export async function planModel<Planned extends PlannedModel>(
 }
 
 /**
- * Makes the folder; `out` appears only when it is complete. Throws `input` for sources, settings or a folder that
- * cannot be used, `stopped` for a full disk, `interrupted` when `signal` fires. Whoever stops listening stops the work
+ * Makes the folder; `out` appears only when it is complete. Throws inputError for sources, settings or a folder that
+ * cannot be used, stopError for a full disk, interruptedError when `signal` fires. Whoever stops listening stops the work
  * as the signal does.
  */
 export async function* makeModel<Planned extends PlannedModel, Details>(

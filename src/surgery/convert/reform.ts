@@ -14,7 +14,7 @@ import { canSay, denseTarget } from "../planning/choose-dense.js";
 import { read } from "../planning/expr.js";
 import type { PlannedSlot } from "../planning/plan.js";
 import { targetFamilies } from "../planning/recipe.js";
-import { cardFile } from "./card.js";
+import { cardFile } from "../../files/formats/model-files.js";
 import { derivedCard } from "./derived-card.js";
 import { fileWarnings, ownDtype } from "./execute.js";
 import type { LineageRecord } from "./lineage.js";

@@ -1,13 +1,13 @@
 /** Which layers get experts: the words and ranges that recipes use. */
 import { inputError } from "../../base/errors.js";
 
-/** From a layer to a layer, both included. */
+/** A run of layers, both ends included. */
 interface LayerRange {
   readonly from: number;
   readonly to: number;
 }
 
-/** Reads `all`, `even`, `odd`, or numbers and ranges from 0. Throws `input` for anything else. */
+/** Reads `all`, `even`, `odd`, or numbers and ranges from 0. Throws inputError for anything else. */
 export function layerRanges(text: string): readonly LayerRange[] | "even" | "odd" {
   if (text === "all") return [{ from: 0, to: Infinity }];
   if (text === "even" || text === "odd") return text;
@@ -26,7 +26,7 @@ export function layerRanges(text: string): readonly LayerRange[] | "even" | "odd
 }
 
 /**
- * For each of `count` layers whether it gets experts. Throws `input` for a layer that is not there, and if none is
+ * For each of `count` layers whether it gets experts. Throws inputError for a layer that is not there, and if none is
  * chosen.
  */
 export function chosenLayers({ layers }: { readonly layers: string }, count: number): readonly boolean[] {
@@ -38,8 +38,8 @@ export function chosenLayers({ layers }: { readonly layers: string }, count: num
   }
   const beyond = ranges.find(({ from, to }) => from >= count || (to !== Infinity && to >= count));
   if (beyond !== undefined) {
-    const named = beyond.to === Infinity || beyond.from >= count ? beyond.from : beyond.to;
-    throw inputError(`there is no layer ${named}: the model has layers 0 to ${count - 1}`, {
+    const missing = beyond.to === Infinity || beyond.from >= count ? beyond.from : beyond.to;
+    throw inputError(`there is no layer ${missing}: the model has layers 0 to ${count - 1}`, {
       where: `layers ${layers}`,
     });
   }

@@ -19,7 +19,7 @@ import { recipeFromConfig } from "../../../src/surgery/planning/recipe-config.js
 const folder = new URL("../../../recipes/", import.meta.url);
 const textOf = (name: string): string => readFileSync(new URL(name, folder), "utf8");
 
-describe("recipes", () => {
+describe("the files in recipes/", () => {
   it.each([
     ["study", studySchema],
     ["train", trainSchema],
@@ -33,9 +33,9 @@ describe("recipes", () => {
   const examples = readdirSync(folder).filter((name) => name.endsWith(".yaml"));
   it.each(examples)("%s is valid and names its schema", (name) => {
     const text = textOf(name);
-    const [, kind] = /^# yaml-language-server: \$schema=(study|train|hardware|recipe|launch)\.schema\.json\n/.exec(
-      text,
-    )!;
+    const comment = /^# yaml-language-server: \$schema=(study|train|hardware|recipe|launch)\.schema\.json\n/;
+    const [, kind] = comment.exec(text) ?? [];
+    expect(kind).toBeDefined();
     if (kind === "study") parseStudyConfig(text, name);
     else if (kind === "train") parseTrainConfig(text, name);
     else if (kind === "launch") parseLaunchConfig(text, name);

@@ -16,7 +16,7 @@ import { nameRelease, releaseFolder, requireReleasePlace } from "../../../src/su
 import { convertCheckpoint } from "../../../src/surgery/convert/convert.js";
 import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { golden, goldenModels } from "../../support/golden.js";
-import { expectKillsHarmless, pace, type Asked } from "./kills.js";
+import { expectKillsHarmless, pace, type ConversionRequest } from "./kills.js";
 import { hashes } from "./hashes.js";
 
 const root = mkdtempSync(join(tmpdir(), "upcycle-to-megatron-"));
@@ -97,7 +97,7 @@ describe("a model as it is", () => {
 });
 
 describe("an upcycled model", () => {
-  const asked: Asked = {
+  const asked: ConversionRequest = {
     source: golden("dense/llama"),
     recipe: upcycleRecipe("E4G2T4", { seed: 3 }),
     format: "torch_dist",
