@@ -1,4 +1,5 @@
-// compare.mjs CHECKPOINT RECORD.json [WITHIN]: the loss of a recorded first batch, computed here, beside Megatron-LM's. Needs no GPU.
+// compare.mjs CHECKPOINT RECORD.json [WITHIN]: the loss of a recorded first batch, computed here, beside Megatron-LM's.
+// Needs no GPU.
 import { readFileSync } from "node:fs";
 import { openModel } from "../../dist/evals/model.js";
 import { onnxruntimeBackend } from "../../dist/engine/onnxruntime/backend.js";

@@ -22,8 +22,8 @@ export type Request =
   { readonly work: ThreadWork } | { readonly id: number; readonly chunk: Chunk } | { readonly close: true };
 
 /**
- * The thread's answer: the `id` of the chunk that is written, with the CRC-32 of its bytes where that is wanted, or null
- * once everything is closed.
+ * The thread's answer: the `id` of the chunk that is written, or null once everything is closed. `sum` is the CRC-32 of
+ * the chunk's bytes where the target asks for checksums.
  */
 export type TaskOutcome = { readonly id: number | null; readonly sum?: number | null; readonly error?: SentError };
 
