@@ -98,8 +98,8 @@ export async function planModel<Planned extends PlannedModel>(
 
 /**
  * Makes the folder; `out` appears only when it is complete. Throws inputError for sources, settings or a folder that
- * cannot be used, stopError for a full disk, interruptedError when `signal` fires. Whoever stops listening stops the work
- * as the signal does.
+ * cannot be used, stopError for a full disk, interruptedError when `signal` fires. Whoever stops listening stops the
+ * work as the signal does.
  */
 export async function* makeModel<Planned extends PlannedModel, Details>(
   surgery: Surgery<Planned, Details>,
