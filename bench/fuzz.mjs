@@ -16,6 +16,7 @@ import { fileURLToPath } from "node:url";
 import { TextDecoder, TextEncoder, parseArgs } from "node:util";
 import { UpcycleError } from "../dist/base/errors.js";
 import { pickledTensors } from "../dist/files/checkpoint/pickled.js";
+import { openTorchItem } from "../dist/files/checkpoint/torch-item.js";
 import { toolVersion } from "../dist/surgery/convert/version.js";
 import {
   encodeSafetensors,
@@ -25,6 +26,8 @@ import {
   parseHeader,
   tensorBytes,
 } from "../dist/files/formats/safetensors.js";
+import { parseDcpMetadata } from "../dist/files/formats/dcp-metadata.js";
+import { tensorOf } from "../dist/files/formats/inert-pickle.js";
 import { parseIndex } from "../dist/files/formats/shards.js";
 import { specFromConfig } from "../dist/model/decoder/config.js";
 import { slotsOf } from "../dist/model/tensors/slots.js";
@@ -340,7 +343,58 @@ function archiveCase(random) {
   };
 }
 
-const kinds = { safetensors: safetensorsCase, index: indexCase, config: configCase, archive: archiveCase };
+/** Files of a checkpoint of Megatron-Core: its metadata, its common values, and one item of its shard. */
+const save = join(golden, "megatron/dense-0.14/iter_0000012");
+const metadata = new Uint8Array(readFileSync(join(save, ".metadata")));
+const common = new Uint8Array(readFileSync(join(save, "common.pt")));
+const { offset, length } = [...parseDcpMetadata(metadata, "m").tensors.values()][0].chunks[0];
+const item = new Uint8Array(readFileSync(join(save, "__0_0.distcp")).subarray(offset, offset + length));
+
+function megatronCase(random) {
+  const { below, pick, chance } = random;
+  const whole = pick([metadata, metadata, common, item]);
+  const bytes = whole.slice();
+  for (let i = 1 + below(6); i > 0; i--)
+    bytes[below(bytes.length)] = chance(0.3)
+      ? pick([0, 1, 0x52, 0x62, 0x81, 0x93, 0x94, 0x28, 0x2e, 0xff])
+      : below(256);
+  const file = chance(0.1) ? bytes.subarray(0, below(bytes.length)) : bytes;
+  const source = {
+    path: "case.distcp",
+    size: file.length,
+    close: async () => undefined,
+    async read(from, count) {
+      if (!(from >= 0 && count >= 0 && from + count <= file.length))
+        throw new Error(`reads ${from} to ${from + count} of ${file.length}`);
+      return file.slice(from, from + count);
+    },
+  };
+  return {
+    input: file,
+    async run() {
+      if (whole === metadata) {
+        for (const [key, { shape, chunks }] of parseDcpMetadata(file, "case").tensors) {
+          if (chunks.length > file.length) throw new Error(`${key} has ${chunks.length} chunks`);
+          if (shape.some((size) => !(size >= 0))) throw new Error(`${key} has shape ${shape}`);
+        }
+        return;
+      }
+      const archive = await openTorchItem(source);
+      const tensor = tensorOf(archive.value);
+      if (tensor === null) return;
+      const count = tensor.shape.reduce((a, b) => a * b, 1);
+      if (count < 1e6) await archive.read(tensor, 0, count);
+    },
+  };
+}
+
+const kinds = {
+  safetensors: safetensorsCase,
+  index: indexCase,
+  config: configCase,
+  archive: archiveCase,
+  megatron: megatronCase,
+};
 const counts = Object.fromEntries(Object.keys(kinds).map((kind) => [kind, { cases: 0, values: 0, refused: 0 }]));
 /** Cheap kinds and those with many branches oftener. */
 const order = [
@@ -354,6 +408,7 @@ const order = [
   "config",
   "index",
   "archive",
+  "megatron",
 ];
 const total = Number(flags.cases);
 const began = new Date();

@@ -26,7 +26,7 @@ const rooms: readonly Room[] = [
     pure: ["decoder", "tensors", "cost", "results"],
   },
   { name: "files", parts: ["numeric", "formats", "io", "checkpoint", "hub"], pure: ["numeric", "formats"] },
-  { name: "text", parts: ["tokens", "documents", "tokenizer"], pure: ["tokens"] },
+  { name: "text", parts: ["tokens", "documents", "tokenizer", "prepare"], pure: ["tokens"] },
   {
     name: "graph",
     parts: ["ir", "grad", "nn", "onnx", "programs"],
@@ -47,6 +47,7 @@ const rooms: readonly Room[] = [
   },
   { name: "report", parts: ["page", "study", "laws", "plan"], pure: ["page", "study", "laws", "plan"] },
   { name: "study", parts: ["."], pure: [] },
+  { name: "cluster", parts: ["plan", "logs", "run"], pure: ["plan", "logs"] },
   { name: "cli", parts: ["."], pure: [] },
 ];
 const order = rooms.flatMap(({ name, parts }) => parts.map((part) => (part === "." ? name : `${name}/${part}`)));

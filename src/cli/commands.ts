@@ -70,6 +70,31 @@ export const commandEntries: Readonly<Record<string, CommandEntry>> = {
     description: "compute the logits of given token ids, file to file",
     load: async () => (await import("./forward.js")).forwardCommand(),
   },
+  export: {
+    arguments: "<model>",
+    description: "write a model as it is, dense or MoE, as a checkpoint that Megatron-Core loads",
+    load: async () => (await import("./export.js")).exportCommand(),
+  },
+  import: {
+    arguments: "<dir>",
+    description: "write a checkpoint of Megatron-Core as a Hugging Face model folder",
+    load: async () => (await import("./import.js")).importCommand(),
+  },
+  data: {
+    arguments: "<command>",
+    description: "prepare text for training on a cluster",
+    load: async () => (await import("./data.js")).dataCommand(),
+  },
+  launch: {
+    arguments: "[file]",
+    description: "start a training with Megatron-LM: here, on Slurm or on Kubernetes",
+    load: async () => (await import("./launch.js")).launchCommand(),
+  },
+  watch: {
+    arguments: "<log...>",
+    description: "follow logs of Megatron-LM, Megatron Bridge or NeMo: losses, speed, what goes wrong",
+    load: async () => (await import("./watch.js")).watchCommand(),
+  },
   "export-onnx": {
     arguments: "<model>",
     description: "write a model's graph and weights as an ONNX file, for onnxruntime anywhere",

@@ -44,9 +44,11 @@ async function execute(shell: string, flags: CommonFlags, commands: Commands): P
 
 async function completed(load: () => Promise<Command>): Promise<Completed> {
   const command = withPrintSettings(await load());
-  const options = command.options.flatMap(({ long, description }) =>
-    long === undefined || long === null ? [] : [{ long, description: firstClause(description) }],
-  );
+  const options = [command, ...command.commands]
+    .flatMap((one) => one.options)
+    .flatMap(({ long, description }) =>
+      long === undefined || long === null ? [] : [{ long, description: firstClause(description) }],
+    );
   return {
     name: command.name(),
     description: firstClause(command.description()),

@@ -11,6 +11,7 @@ import type { DecoderSpec } from "../model/decoder/types.js";
 import { upcycling, type ConversionDetails, type ConversionPlan } from "../surgery/convert/convert.js";
 import { hasPrompts } from "../surgery/convert/measure.js";
 import { sourceName } from "../surgery/convert/parents.js";
+import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import { factorRuns } from "../surgery/convert/record.js";
 import type { WorkflowResult, WorkflowThreads } from "../surgery/convert/workflow.js";
 import { explainExpectation, explainPlan } from "../surgery/planning/explain.js";
@@ -40,6 +41,7 @@ interface ConvertFlags extends MakeFlags, RecipeFlags {
   readonly expertMultiply?: number;
   readonly topk?: number;
   readonly routerDtype?: DtypeName;
+  readonly format?: "hf" | "megatron";
   /** False after --no-report. */
   readonly report: boolean;
 }
@@ -64,6 +66,11 @@ export function convertCommand(): Command {
       wholeNumber("--topk", 1),
     )
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
+    .option(
+      "--format <name>",
+      "hf: a Hugging Face folder (the default); megatron: a torch_dist folder that Megatron-Core loads",
+      oneOf("--format", ["hf", "megatron"]),
+    )
     .option("--dtype <name>", `${dtypeChoices.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeChoices))
     .option(
       "--router-dtype <name>",
@@ -145,7 +152,10 @@ async function execute(model: string | undefined, flags: ConvertFlags, command: 
   const { models, recipe, dtype } = await requestedConversion(model, flags, command);
   requireOutFlag(flags, command);
   const acceptFinished = flags.report && !hasPrompts(recipe);
-  await requireBeforehand(models, flags, acceptFinished);
+  const saves = flags.format === "megatron" ? flags.out : undefined;
+  if (saves !== undefined) await requireReleasePlace(saves);
+  const making = saves === undefined ? flags : { ...flags, out: releaseFolder(saves) };
+  await requireBeforehand(models, making, acceptFinished);
   const part = flags.dryRun === true && recipe.scaling !== "calibrated" ? "headers" : "all";
   const sources = await fetchedSources(models, model === undefined, part, flags.json);
   const context = openContext(contextOf(flags));
@@ -155,9 +165,12 @@ async function execute(model: string | undefined, flags: ConvertFlags, command: 
     dtype: dtypeOf(flags.dtype ?? dtype ?? undefined),
     routerDtype: dtypeOf(flags.routerDtype),
     maxShardBytes: flags.shardSize,
+    format: flags.format === "megatron" ? "torch_dist" : undefined,
   });
   const view = conversionResultView(models[0], surgery.sources.map(sourceName));
-  await carryOut(surgery, flags, { threads: threadsOf(flags), report: flags.report, acceptFinished }, view, context);
+  const afterwards = saves === undefined ? {} : { afterwards: () => nameRelease(saves) };
+  const running = { threads: threadsOf(flags), report: flags.report, acceptFinished, ...afterwards };
+  await carryOut(surgery, making, running, view, context);
 }
 
 /** `base` is the model as the user named it, `names` those of all parents, the base first. */

@@ -30,7 +30,7 @@ export async function buildProgram(args: readonly string[]): Promise<Command> {
   const commands = entry === undefined ? stubs() : [await loadedCommand(entry)];
   for (const command of commands) program.addCommand(command.addOption(new Option("--debug").hideHelp()));
   // Commander prints an error in two lines and more; `main` prints it in one.
-  for (const command of [program, ...commands])
+  for (const command of [program, ...commands, ...commands.flatMap((one) => one.commands)])
     withHelp(command)
       .exitOverride()
       .configureOutput({ outputError: () => undefined });

@@ -245,7 +245,7 @@ function modelOfPreset(id: string, seen: number | null): DenseModel {
 }
 
 /** The built-in table of GPUs, with the user's file laid over it. */
-async function hardwareTable(userFile: string | undefined): Promise<HardwareTable> {
+export async function hardwareTable(userFile: string | undefined): Promise<HardwareTable> {
   const builtIn = fileURLToPath(new URL("../../recipes/hardware.yaml", import.meta.url));
   const files = [{ text: await readText(builtIn), file: "hardware.yaml" }];
   if (userFile !== undefined)
@@ -253,7 +253,8 @@ async function hardwareTable(userFile: string | undefined): Promise<HardwareTabl
   return parseHardware(files);
 }
 
-function gpuNamed({ gpus }: HardwareTable, name: string): Gpu {
+/** A row of the table. Throws inputError for a name that it does not have. */
+export function gpuNamed({ gpus }: HardwareTable, name: string): Gpu {
   const row = Object.hasOwn(gpus, name) ? gpus[name] : undefined;
   if (row !== undefined) return gpuOf(name, { ...row, peakTflops: row.peakTflops, sources: row.sources ?? {} });
   const names = Object.keys(gpus);

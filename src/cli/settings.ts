@@ -28,8 +28,13 @@ export function resolvedBy<Flags>(command: Command, resolve: Resolver<Flags>): C
 
 const name = "--print-settings";
 
-/** Gives a command the option, which prints its settings before it begins and ends it with exit code 0. */
+/**
+ * Gives a command the option, which prints its settings before it begins and ends it with exit code 0. A command of
+ * commands, such as `data`, has no settings of its own: each of its commands gets the option.
+ */
 export function withPrintSettings(command: Command): Command {
+  command.commands.forEach(withPrintSettings);
+  if (command.commands.length > 0) return command;
   return command
     .option(name, "print what it would run with, defaults and files resolved; run nothing")
     .hook("preAction", async (_, running) => {
@@ -37,7 +42,8 @@ export function withPrintSettings(command: Command): Command {
       const settings = await settingsOf(running);
       const { terminal, json } = openContext({ json: running.opts()["json"] === true });
       if (json) terminal.json(settings);
-      else terminal.out([`# upcycle ${running.name()}: its settings; nothing was run`, ...(await yamlLines(settings))]);
+      else
+        terminal.out([`# upcycle ${fullName(running)}: its settings; nothing was run`, ...(await yamlLines(settings))]);
       throw new CommanderError(0, "upcycle.settings", "settings were printed");
     });
 }
@@ -52,7 +58,7 @@ async function settingsOf(command: Command): Promise<Record<string, unknown>> {
   const words = command.processedArgs as readonly (string | undefined)[];
   const { options, ...more } = (await resolvers.get(command)?.(words, command.opts<never>(), command)) ?? {};
   return {
-    command: command.name(),
+    command: fullName(command),
     arguments: Object.fromEntries(command.registeredArguments.map((one, at) => [one.name(), words[at] ?? null])),
     options: {
       ...Object.fromEntries(
@@ -62,6 +68,12 @@ async function settingsOf(command: Command): Promise<Record<string, unknown>> {
     },
     ...more,
   };
+}
+
+/** The words that name a command behind `upcycle`, such as `data prepare`. */
+function fullName(command: Command): string {
+  const { parent } = command;
+  return parent === null || parent.parent === null ? command.name() : `${fullName(parent)} ${command.name()}`;
 }
 
 /** How results and errors are shown is no setting of the work. */

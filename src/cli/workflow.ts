@@ -74,6 +74,8 @@ interface Running {
   readonly report: boolean;
   /** A result of the same conversion that was not measured will do. */
   readonly acceptFinished?: boolean;
+  /** Done when the model is complete, before it is shown. */
+  readonly afterwards?: () => Promise<void>;
   /** The word for the work in the line of progress, such as `merging`; `converting` if left out. */
   readonly doing?: string;
 }
@@ -109,7 +111,7 @@ export function resultView<Planned extends PlannedModel, Details>(
 export async function carryOut<Planned extends PlannedModel, Details>(
   surgery: Surgery<Planned, Details>,
   flags: MakeFlags,
-  { threads, report, acceptFinished, doing }: Running,
+  { threads, report, acceptFinished, doing, afterwards }: Running,
   { facts, planLines, madeLines }: ResultView<Planned, Details>,
   { terminal, json, signal }: CommandContext,
 ): Promise<void> {
@@ -125,6 +127,7 @@ export async function carryOut<Planned extends PlannedModel, Details>(
   const out = requireOutFlag(flags.out);
   const options = { ...tools, out, overwrite, report, acceptFinished, maxShardBytes: shardSize };
   const result = await resultOf(makeByWorkflow(surgery, options), view);
+  await afterwards?.();
   const { made, proof } = result;
   if (!json) return terminal.out(madeLines(result, terminal.columns));
   const { dir, weightFiles, seconds } = made;

@@ -74,6 +74,12 @@ describe("--print-settings", () => {
     });
   });
 
+  it("prints the settings of a command within a command under both names", async () => {
+    const words = ["data", "prepare", "nowhere.txt", "--tokenizer", "nowhere", "--out", "never"];
+    const settings = await upcycleJson(...words, "--print-settings");
+    expect(settings).toMatchObject({ command: "data prepare", options: { out: "never", field: "text" } });
+  });
+
   it("says of an option without a value what the help says of its default", async () => {
     const { options } = (await upcycleJson("verify", "a", "b", "--print-settings")) as {
       options: Record<string, unknown>;

@@ -1,5 +1,6 @@
 /** Makes chunks and writes them to their places: on this thread, with a few under way at a time. */
 import { join } from "node:path";
+import { crc32 } from "node:zlib";
 import { at } from "../../base/at.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { filesToKeep } from "../io/limits.js";
@@ -11,8 +12,11 @@ import { fillChunk, type MakeRectangle } from "./fill.js";
 export interface ChunkWriter {
   /** How many `write` may be under way at once. */
   readonly inFlight: number;
-  /** Afterwards the chunk is in the hands of the system, not yet on disk. */
-  write(chunk: Chunk): Promise<void>;
+  /**
+   * Afterwards the chunk is in the hands of the system, not yet on disk. Gives the CRC-32 of its bytes if the target
+   * asks for checksums, else null.
+   */
+  write(chunk: Chunk): Promise<number | null>;
   close(): Promise<void>;
 }
 
@@ -26,6 +30,8 @@ export interface ChunkTarget {
   readonly files: readonly string[];
   /** Bytes of the largest chunk. */
   readonly chunkBytes: number;
+  /** Whether `write` gives the CRC-32 of each chunk; no if left out. */
+  readonly checksums?: boolean;
   /** Whether to write past the page cache where the system can. */
   readonly direct: boolean;
 }
@@ -37,7 +43,7 @@ const mostFiles = filesToKeep(8);
 
 /** Opens a writer that makes chunks on this thread, with `inFlight` of them under way at once. */
 export function openChunkWriter(
-  { folder, shownAs, files, chunkBytes, direct }: ChunkTarget,
+  { folder, shownAs, files, chunkBytes, direct, checksums = false }: ChunkTarget,
   make: MakeRectangle,
   inFlight = defaultInFlight,
 ): ChunkWriter {
@@ -68,10 +74,12 @@ export function openChunkWriter(
       try {
         let run = memory.at(at(chunk.places, 0).offset, chunk.bytes);
         await fillChunk(chunk, make, run);
+        const sum = checksums ? crc32(run) : null;
         for (const { file, offset } of chunk.places) {
           run = memory.moved(run, offset);
           await writeAt(file, run, offset);
         }
+        return sum;
       } finally {
         free.push(memory);
       }

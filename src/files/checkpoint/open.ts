@@ -22,6 +22,7 @@ import { isWholeTensor, placements, takeSlot, type Placement } from "../../model
 import { adapterConfigFile, withAdapter } from "./adapter.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { locateTensors } from "./locate.js";
+import { megatronFolder, openMegatronFolder, type MegatronReading } from "./open-megatron.js";
 import { modelFolderOf, type ModelSource } from "./model-source.js";
 import { dequantizedDtype, isActivationScale, withScales } from "./scales.js";
 import { elements } from "../../base/shapes.js";
@@ -52,8 +53,45 @@ export async function openCheckpoint(source: ModelSource): Promise<Checkpoint> {
   }
 }
 
+/**
+ * Opens a checkpoint of Megatron-Core with what the user says beside it: a folder of saves, or that of one. Throws
+ * inputError like `openCheckpoint`.
+ */
+export async function openMegatron(dir: string, reading: MegatronReading = {}): Promise<Checkpoint> {
+  await requireFolder(dir);
+  const save = await megatronFolder(dir);
+  if (save === null)
+    throw inputError("this is no checkpoint of Megatron-Core", {
+      where: dir,
+      hint: "expected latest_checkpointed_iteration.txt, .metadata with metadata.json, or mp_rank_* folders",
+    });
+  const { spec, config, tensors, places, files, notes } = await openMegatronFolder(save, reading);
+  try {
+    const names = new Set(places.map(({ name }) => name));
+    const describedBy = "the checkpoint's args";
+    requireTensors(names, tensors, save, spec, describedBy);
+    // Optimizer states are no weights that a model leaves unread.
+    const others = [...tensors.keys()]
+      .filter((name) => /^(embedding|decoder|output_layer)\./.test(name) && !names.has(name) && !isAlias(name, names))
+      .sort();
+    const sources = slotSources(places, tensors, save, describedBy);
+    const opened = checkpointOf({ dir: save, spec, config, tensors, others, sources, files });
+    return { ...opened, notes: [...opened.notes, ...notes] };
+  } catch (cause) {
+    await Promise.all(files.map((file) => file.close()));
+    throw cause;
+  }
+}
+
+/** Whether this is the second name of a norm that is read under its first. */
+function isAlias(name: string, names: ReadonlySet<string>): boolean {
+  const other = name.replace("pre_mlp_layernorm.", "mlp.linear_fc1.layer_norm_");
+  return other !== name && names.has(other);
+}
+
 async function openFolder(dir: string): Promise<Checkpoint> {
   await requireFolder(dir);
+  if ((await megatronFolder(dir)) !== null) return openMegatron(dir);
   const configPath = join(dir, "config.json");
   await requireConfigFile(dir, configPath);
   const config = (await readJson(configPath, sizeLimits.settings)) as Readonly<Record<string, unknown>>;
@@ -123,13 +161,14 @@ function requireTensors(
   tensors: ReadonlyMap<string, ReadableTensor>,
   dir: string,
   spec: DecoderSpec,
+  describedBy = "config.json",
 ): void {
   const missing = [...names].filter((name) => !tensors.has(name));
   const [first] = missing;
   if (first === undefined) return;
   const more = missing.length === 1 ? "" : ` and ${missing.length - 1} more`;
   throw inputError(
-    `tensor ${first}${more} missing, config.json (${spec.family}, ${spec.layers.length} layers) asks ` +
+    `tensor ${first}${more} missing, ${describedBy} (${spec.family}, ${spec.layers.length} layers) asks ` +
       `for ${names.size}`,
     {
       where: dir,
@@ -154,12 +193,13 @@ function slotSources(
   places: readonly Placement[],
   tensors: ReadonlyMap<string, ReadableTensor>,
   dir: string,
+  describedBy = "config.json",
 ): Map<string, SlotSource> {
   const sources = new Map<string, SlotSource>();
   for (const place of places) {
     const tensor = entryOf(tensors, place.name);
     const where = join(dir, tensor.file);
-    const part = slotPart(place, tensor, where);
+    const part = slotPart(place, tensor, where, describedBy);
     const source = sources.get(place.slot.key);
     if (source === undefined) sources.set(place.slot.key, { slot: place.slot, dtype: part.dtype, parts: [part] });
     else if (source.dtype === part.dtype) source.parts.push(part);
@@ -175,12 +215,12 @@ function slotSources(
   return sources;
 }
 
-function slotPart(place: Placement, tensor: ReadableTensor, where: string): SlotPart {
+function slotPart(place: Placement, tensor: ReadableTensor, where: string, describedBy: string): SlotPart {
   const { name } = place;
   const { shape, dtype, presented } = tensor;
   if (shape.join() !== place.shape.join()) {
     throw inputError(
-      `tensor ${name} has shape [${shape.join(", ")}], config.json asks for [${place.shape.join(", ")}]`,
+      `tensor ${name} has shape [${shape.join(", ")}], ${describedBy} asks for [${place.shape.join(", ")}]`,
       { where, hint: "the weights do not belong to this config.json" },
     );
   }

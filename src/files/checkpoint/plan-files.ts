@@ -34,6 +34,8 @@ export interface PlannedFile {
   readonly header: HeaderPlan;
   /** In the order of their bytes. */
   readonly tensors: readonly FileTensor[];
+  /** Bytes between the weights that are known beforehand. */
+  readonly inserts?: () => Iterable<{ readonly offset: number; readonly bytes: Uint8Array }>;
 }
 
 /** All weight files of a folder, and their index. */

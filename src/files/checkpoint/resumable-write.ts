@@ -36,12 +36,14 @@ export interface ResumableWrite {
   readonly path: string;
   /** Indices of chunks that are on disk. */
   readonly done: ReadonlySet<number>;
+  /** CRC-32 of the bytes of these chunks, by their indices, where the writer gave them. */
+  readonly sums: ReadonlyMap<number, number>;
   /** Name of the other unfinished work that was removed from here; null if there was none. */
   readonly replaced: string | null;
   /** Whether an earlier write was complete but for tidying up, which has been done by now: nothing is left to do. */
   readonly finished: boolean;
   /** Remembers chunks that have been flushed to disk. */
-  record(chunks: readonly number[]): Promise<void>;
+  record(chunks: readonly number[], sums?: ReadonlyMap<number, number>): Promise<void>;
   /** Gives the folder its name. */
   commit(): Promise<void>;
   /** Leaves everything on disk, to be resumed. */
@@ -60,7 +62,7 @@ interface ResumableWriteOptions {
 /** A line of the journal. */
 type Entry =
   | { readonly begun: Identity }
-  | { readonly done: readonly (readonly [number, number])[] }
+  | { readonly done: readonly (readonly [number, number])[]; readonly sums?: readonly (readonly [number, number])[] }
   | { readonly committing: true };
 
 /**
@@ -80,14 +82,14 @@ export async function openResumableWrite(
     if (isSame) requireSameSources(earlier, identity, stage.room);
     if (isSame && (await isCommitted(entries, stage, dir))) {
       await stage.discard();
-      return { ...resumableWriteOf(stage, null, new Set(), null), finished: true };
+      return { ...resumableWriteOf(stage, null, noProgress, null), finished: true };
     }
     await stage.requireFree();
     const isUsable = isSame && (await hasAllFiles(stage.path, files));
     if (!isUsable) await begin(stage, journal, identity, files);
-    const done = isUsable ? chunksDone(entries) : new Set<number>();
+    const progress = isUsable ? progressOf(entries) : noProgress;
     const replaced = earlier !== null && !isSame ? earlier.name : null;
-    return resumableWriteOf(stage, await openJsonl(journal), done, replaced);
+    return resumableWriteOf(stage, await openJsonl(journal), progress, replaced);
   } catch (cause) {
     await stage.release();
     throw cause;
@@ -105,15 +107,24 @@ async function isCommitted(entries: readonly Entry[], stage: ResumableDirectory,
   return !(await exists(stage.path)) && (await exists(join(dir, "config.json")));
 }
 
-function chunksDone(entries: readonly Entry[]): Set<number> {
-  const ranges = entries.flatMap((entry) => ("done" in entry ? entry.done : []));
-  return new Set(ranges.flatMap(([from, to]) => range(from, to)));
+/** How far an earlier write came. */
+type Progress = Pick<ResumableWrite, "done" | "sums">;
+
+const noProgress: Progress = { done: new Set(), sums: new Map() };
+
+function progressOf(entries: readonly Entry[]): Progress {
+  const records = entries.filter((entry) => "done" in entry);
+  const ranges = records.flatMap(({ done }) => done);
+  return {
+    done: new Set(ranges.flatMap(([from, to]) => range(from, to))),
+    sums: new Map(records.flatMap(({ sums = [] }) => sums)),
+  };
 }
 
 function resumableWriteOf(
   stage: ResumableDirectory,
   journal: JsonlWriter | null,
-  done: ReadonlySet<number>,
+  progress: Progress,
   replaced: string | null,
 ): ResumableWrite {
   const append = async (entry: Entry): Promise<void> => {
@@ -122,10 +133,11 @@ function resumableWriteOf(
   };
   return {
     path: stage.path,
-    done,
+    ...progress,
     replaced,
     finished: false,
-    record: (chunks) => append({ done: ranges(chunks) }),
+    record: (chunks, sums) =>
+      append({ done: ranges(chunks), ...(sums === undefined ? {} : { sums: entriesOf(sums, chunks) }) }),
     async commit() {
       await append({ committing: true });
       await journal?.close();
@@ -140,6 +152,14 @@ function resumableWriteOf(
       await stage.discard();
     },
   };
+}
+
+/** The entries of these keys, as far as the map has them. */
+function entriesOf(map: ReadonlyMap<number, number>, keys: readonly number[]): [number, number][] {
+  return keys.flatMap((key): [number, number][] => {
+    const value = map.get(key);
+    return value === undefined ? [] : [[key, value]];
+  });
 }
 
 /** The journal's entries; none where it cannot be read, so that the work starts over. */

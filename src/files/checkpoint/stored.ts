@@ -9,6 +9,8 @@ import { isFloatDtype } from "../numeric/dtype.js";
 export interface StoredTensor {
   /** File name inside the folder. */
   readonly file: string;
+  /** Further files that hold parts of it. */
+  readonly otherFiles?: readonly string[];
   /** The stored dtype. */
   readonly dtype: Dtype;
   readonly shape: readonly number[];

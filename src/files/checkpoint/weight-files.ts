@@ -1,5 +1,5 @@
 /** The weight files of a folder in the making: created with their sizes and headers, filled chunk by chunk, flushed. */
-import { open } from "node:fs/promises";
+import { open, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { at } from "../../base/at.js";
 import { interruptedError } from "../../base/errors.js";
@@ -14,12 +14,13 @@ import type { PlannedFile } from "./plan-files.js";
  * stopError as the system says.
  */
 export async function createWeightFiles(folder: string, files: readonly PlannedFile[], shownAs: string): Promise<void> {
-  for (const { file, header } of files) {
+  for (const { file, header, inserts } of files) {
     await withFsErrors(join(shownAs, file), "create file", async () => {
       const handle = await open(join(folder, file), "wx");
       try {
         await writeAll(handle, header.bytes, 0);
         await handle.truncate(header.fileBytes);
+        for (const { offset, bytes } of inserts?.() ?? []) await writeAll(handle, bytes, offset);
         await handle.sync();
       } finally {
         await handle.close();
@@ -40,6 +41,8 @@ interface FillOptions {
   readonly done: ReadonlySet<number>;
   readonly writer: ChunkWriter;
   readonly flushBytes?: number | undefined;
+  /** Takes the CRC-32 of the chunks that are written, by their indices, where the writer gives them. */
+  readonly sums?: Map<number, number> | undefined;
   /** Called with the indices of chunks that are on disk. */
   readonly onFlushed?: ((chunks: readonly number[]) => Promise<void>) | undefined;
   /** Called after each chunk with the bytes of all that are written, those of earlier processes included. */
@@ -70,7 +73,8 @@ export async function fillWeightFiles(options: FillOptions): Promise<void> {
   };
   const write = async (chunk: Chunk, i: number): Promise<void> => {
     try {
-      await writer.write(chunk);
+      const sum = await writer.write(chunk);
+      if (sum !== null) options.sums?.set(i, sum);
       writtenChunks.push(i);
       bytes += sizeOf(chunk);
       unflushedBytes += sizeOf(chunk);
@@ -107,6 +111,38 @@ export async function fillWeightFiles(options: FillOptions): Promise<void> {
       where: options.shownAs,
       hint: "the same command goes on from there",
     });
+  }
+}
+
+/** Writes bytes between the weights, by the index of their file, and flushes the files. */
+export async function writeBetween(
+  folder: string,
+  shownAs: string,
+  files: readonly PlannedFile[],
+  inserts: Iterable<{ readonly file: number; readonly offset: number; readonly bytes: Uint8Array }>,
+): Promise<void> {
+  let handle: FileHandle | null = null;
+  let current: number | null = null;
+  const finish = async (): Promise<void> => {
+    await handle?.datasync();
+    await handle?.close();
+    handle = null;
+  };
+  try {
+    for (const { file, offset, bytes } of inserts) {
+      const { file: name } = files[file]!;
+      await withFsErrors(join(shownAs, name), "write weights", async () => {
+        if (file !== current) {
+          await finish();
+          handle = await open(join(folder, name), "r+");
+          current = file;
+        }
+        await writeAll(handle!, bytes, offset);
+      });
+    }
+    await finish();
+  } finally {
+    await (handle as FileHandle | null)?.close();
   }
 }
 

@@ -11,7 +11,6 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { entryOf } from "../../base/at.js";
 import { UpcycleError, inputError } from "../../base/errors.js";
-import { indexFileName } from "../formats/shards.js";
 import { stageDirectory, writeFileSynced } from "../io/atomic.js";
 import type { Overwrite } from "../io/model-folder.js";
 import { requireFreeSpace } from "../io/space.js";
@@ -23,11 +22,12 @@ import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { openResumableWrite, type ResumableWrite, type Identity } from "./resumable-write.js";
 import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "./chunk-writer.js";
-import { planChunks } from "./chunks.js";
 import { copyFiles, findCarried } from "./copy.js";
 import type { MakeRectangle } from "./fill.js";
-import { planFiles, type FilePlan, type PlannedFile, type SlotDtype, type WriteDtype } from "./plan-files.js";
-import { createWeightFiles, fillWeightFiles } from "./weight-files.js";
+import { type PlannedFile, type SlotDtype, type WriteDtype } from "./plan-files.js";
+import { createWeightFiles, fillWeightFiles, writeBetween } from "./weight-files.js";
+import type { WeightFormat, WeightLayout } from "./weight-format.js";
+import { layoutOf } from "./weight-layout.js";
 
 export type { SlotDtype, WriteDtype } from "./plan-files.js";
 
@@ -83,6 +83,8 @@ export interface WriteProgress {
 export interface WriteOptions {
   /** The folder to make; parents are made as needed. */
   readonly dir: string;
+  /** How the weights are stored; `safetensors` if left out. */
+  readonly format?: WeightFormat | undefined;
   /** The model without its weights; config.json is written from it. */
   readonly spec: DecoderSpec;
   /**
@@ -155,7 +157,8 @@ export interface WrittenCheckpoint {
 /**
  * Writes config.json, the weights, the index if there are several files, carried and further files.
  * Throws inputError if `dir` is taken or cannot be written to, or the spec cannot be said in its family's config;
- * stopError if the disk is (or would be) full; interruptedError for the signal. After a failure `dir` is as it was before.
+ * stopError if the disk is (or would be) full; interruptedError for the signal. After a failure `dir` is as it was
+ * before.
  */
 export async function writeCheckpoint(options: WriteOptions): Promise<WrittenCheckpoint> {
   const { dir, carry } = options;
@@ -185,19 +188,20 @@ export async function writeCheckpoint(options: WriteOptions): Promise<WrittenChe
 }
 
 interface FolderPlan {
-  readonly weights: FilePlan;
+  readonly weights: WeightLayout;
   /** All other files that are not copied, in the order in which they are written. */
   readonly files: Readonly<Record<string, string | Uint8Array>>;
 }
 
-function planFolder({ dir, spec, dtype, slotDtype, maxShardBytes, lineage, files = {} }: WriteOptions): FolderPlan {
+function planFolder(options: WriteOptions): FolderPlan {
+  const { dir, spec, dtype, lineage, files = {} } = options;
   const config = stringifyConfig({
     ...configFromSpec(spec, { dtype: configNames[dtype] }),
     [lineageKey]: lineage ?? undefined,
   });
-  const weights = planFiles(spec, slotDtype ?? dtype, maxShardBytes);
+  const weights = layoutOf(options.format ?? "safetensors", spec, options.slotDtype ?? dtype, options.maxShardBytes);
   // config.json comes last: a folder without it is no model.
-  const ownFiles = { ...(weights.index === null ? {} : { [indexFileName]: weights.index }), "config.json": config };
+  const ownFiles = { ...weights.extras, "config.json": config };
   for (const name of Object.keys(files)) {
     const isOurs = Object.hasOwn(ownFiles, name) || weights.files.some(({ file }) => file === name);
     if (isOurs || /[/\\]|^\.{0,2}$/.test(name))
@@ -211,7 +215,7 @@ function carriedAlone(names: readonly string[], { files = {} }: WriteOptions): s
   return names.filter((name) => !Object.hasOwn(files, name));
 }
 
-function beginWrite(options: WriteOptions, plan: FilePlan, extraBytes: number): Promise<ResumableWrite> {
+function beginWrite(options: WriteOptions, plan: WeightLayout, extraBytes: number): Promise<ResumableWrite> {
   const { dir, overwrite, resume } = options;
   return resume === undefined
     ? beginWriteInOneGo(options, plan, extraBytes)
@@ -221,7 +225,7 @@ function beginWrite(options: WriteOptions, plan: FilePlan, extraBytes: number): 
 /** A write that finishes in this process or leaves nothing. */
 async function beginWriteInOneGo(
   { dir, overwrite }: WriteOptions,
-  plan: FilePlan,
+  plan: WeightLayout,
   extraBytes: number,
 ): Promise<ResumableWrite> {
   await requireFreeSpace(dir, plan.weightBytes + extraBytes);
@@ -237,6 +241,7 @@ async function beginWriteInOneGo(
   return {
     path,
     done: new Set(),
+    sums: new Map(),
     replaced: null,
     finished: false,
     record: () => Promise.resolve(),
@@ -247,7 +252,7 @@ async function beginWriteInOneGo(
 }
 
 /** Bytes of disk that the files of an earlier write take already. */
-async function allocatedBytes(folder: string, { files }: FilePlan): Promise<number> {
+async function allocatedBytes(folder: string, { files }: WeightLayout): Promise<number> {
   const sizes = await Promise.all(files.map(async ({ file }) => (await stat(join(folder, file))).blocks * 512));
   return sizes.reduce((a, b) => a + b, 0);
 }
@@ -269,14 +274,20 @@ async function requireSameSources(resume: ResumeOptions | undefined): Promise<vo
  * Exact size in bytes of the weight files that `writeCheckpoint` would write, headers included. Throws inputError for a
  * shard size that makes no sense.
  */
-export function plannedWeightBytes(spec: DecoderSpec, dtype: SlotDtype, maxShardBytes?: number): number {
-  return planFiles(spec, dtype, maxShardBytes).weightBytes;
+export function plannedWeightBytes(
+  spec: DecoderSpec,
+  dtype: SlotDtype,
+  maxShardBytes?: number,
+  format: WeightFormat = "safetensors",
+): number {
+  return layoutOf(format, spec, dtype, maxShardBytes).weightBytes;
 }
 
-async function writeWeights(write: ResumableWrite, { files }: FilePlan, options: WriteOptions): Promise<void> {
+async function writeWeights(write: ResumableWrite, layout: WeightLayout, options: WriteOptions): Promise<void> {
+  const { files, checksums } = layout;
   const { dir, weights, resume, onProgress, signal, pace = {} } = options;
   const isWhole = typeof weights === "function";
-  const chunks = planChunks(files, pace.chunkBytes, isWhole ? undefined : weights.sameAs);
+  const chunks = layout.chunks(pace.chunkBytes, isWhole ? undefined : weights.sameAs);
   const bytesWhere = (isCounted: (index: number) => boolean): number =>
     chunks.reduce((total, { bytes, places }, i) => total + (isCounted(i) ? bytes * places.length : 0), 0);
   const totalBytes = bytesWhere(() => true);
@@ -287,9 +298,11 @@ async function writeWeights(write: ResumableWrite, { files }: FilePlan, options:
     shownAs: dir,
     files: files.map(({ file }) => file),
     direct: pace.direct ?? resume !== undefined,
+    checksums,
     chunkBytes: chunks.reduce((most, { bytes }) => Math.max(most, bytes), 0),
   };
   const writer = await (isWhole ? openChunkWriter(target, rectanglesOfWhole(weights, files), 1) : weights.open(target));
+  const sums = new Map(write.sums);
   try {
     await fillWeightFiles({
       folder: write.path,
@@ -300,12 +313,14 @@ async function writeWeights(write: ResumableWrite, { files }: FilePlan, options:
       writer,
       flushBytes: pace.flushBytes,
       signal,
-      onFlushed: (indices) => write.record(indices),
+      sums: checksums ? sums : undefined,
+      onFlushed: (indices) => write.record(indices, checksums ? sums : undefined),
       onWritten: ({ name }, bytes) => onProgress?.({ name, bytes, totalBytes }),
     });
   } finally {
     await writer.close();
   }
+  await writeBetween(write.path, dir, files, layout.tails(chunks, sums));
 }
 
 /**

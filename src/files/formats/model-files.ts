@@ -72,6 +72,10 @@ const otherModelFiles: readonly string[] = [
   "spiece.model",
   "sentencepiece.bpe.model",
   "training_args.bin",
+  // The files of a save of Megatron-Core beside its weights.
+  ".metadata",
+  "metadata.json",
+  "common.pt",
   // The first is in every repository of the Hub; macOS puts the second into every folder that somebody has looked at.
   ".gitattributes",
   ".DS_Store",
@@ -80,6 +84,7 @@ const otherModelFiles: readonly string[] = [
 const modelFile = [
   /^(model|consolidated)([.-][\w.-]+)?\.safetensors(\.index\.json)?$/,
   /^(pytorch_model|consolidated)([.-][\w.-]+)?\.(bin|pth)(\.index\.json)?$/,
+  /^__\d+_\d+\.distcp$/,
   // Remote code by the names that transformers gives it.
   /^(modeling|modular|configuration|tokenization|processing|image_processing|feature_extraction)_\w+\.py$/,
 ];

@@ -28,9 +28,16 @@ export interface PickleHost<T> {
   call(global: string, args: readonly PickleValue<T>[]): PickleValue<T> | null;
   /** What a persistent id stands for; null if it is none of the host's. */
   persistent(id: PickleValue<T>): PickleValue<T> | null;
+  /**
+   * What making an object of a known name gives. Only hosts that keep objects as records have this; for all others a
+   * pickle may hold no objects, and none of the opcodes that only pickles of whole objects have.
+   */
+  create?(global: string, args: readonly PickleValue<T>[]): PickleValue<T>;
+  /** Gives an object that `create` or `call` made its state; false: it takes none. */
+  build?(object: PickleValue<T>, state: PickleValue<T>): boolean;
 }
 
-/** Opcodes of protocols 2 to 5 that files of weights have; the rest are refused. */
+/** Opcodes of protocols 2 to 5 that files of weights have. */
 const opcodes = {
   PROTO: 0x80,
   FRAME: 0x95,
@@ -73,6 +80,20 @@ const opcodes = {
   REDUCE: 0x52,
   BINPERSID: 0x51,
   BUILD: 0x62,
+  NEWOBJ: 0x81,
+} as const;
+
+/** Opcodes that only pickles of whole objects have; every opcode that is in neither table is refused. */
+const objectOpcodes = {
+  POP: 0x30,
+  POP_MARK: 0x31,
+  DUP: 0x32,
+  BINBYTES8: 0x8e,
+  BYTEARRAY8: 0x96,
+  EMPTY_SET: 0x8f,
+  ADDITEMS: 0x90,
+  FROZENSET: 0x91,
+  NEWOBJ_EX: 0x92,
 } as const;
 
 /**
@@ -85,7 +106,8 @@ export function readPickle<T>(bytes: Uint8Array, host: PickleHost<T>, where: str
   for (;;) {
     const opcode = reader.uint(1);
     if (opcode === opcodes.STOP) return machine.result();
-    if (!runAtom(opcode, reader, machine) && !runContainer(opcode, machine)) runReference(opcode, reader, machine);
+    if (runAtom(opcode, reader, machine) || runContainer(opcode, machine)) continue;
+    if (host.create === undefined || !runObject(opcode, reader, machine)) runReference(opcode, reader, machine);
   }
 }
 
@@ -163,6 +185,34 @@ function runContainer<T>(opcode: number, machine: Machine<T>): boolean {
   }
 }
 
+/** Runs opcodes that only pickles of whole objects have; false: the opcode is none of these. */
+function runObject<T>(opcode: number, reader: ByteReader, machine: Machine<T>): boolean {
+  switch (opcode) {
+    case objectOpcodes.POP:
+      return machine.drop();
+    case objectOpcodes.POP_MARK:
+      machine.sinceMark();
+      return true;
+    case objectOpcodes.DUP:
+      return machine.duplicate();
+    case objectOpcodes.BINBYTES8:
+    case objectOpcodes.BYTEARRAY8:
+      return machine.push(reader.bytes(reader.length()));
+    case objectOpcodes.EMPTY_SET:
+      return machine.push({ kind: "list", items: [] });
+    case objectOpcodes.ADDITEMS:
+      return machine.append(machine.sinceMark());
+    case objectOpcodes.FROZENSET:
+      return machine.push({ kind: "list", items: machine.sinceMark() });
+    case objectOpcodes.NEWOBJ_EX:
+      // The keywords are left out.
+      machine.pop();
+      return machine.create();
+    default:
+      return false;
+  }
+}
+
 /** Runs opcodes that refer to something else; throws for one that is not known at all. */
 function runReference<T>(opcode: number, reader: ByteReader, machine: Machine<T>): boolean {
   switch (opcode) {
@@ -186,6 +236,8 @@ function runReference<T>(opcode: number, reader: ByteReader, machine: Machine<T>
       return machine.pushPersistent();
     case opcodes.BUILD:
       return machine.build();
+    case opcodes.NEWOBJ:
+      return machine.create();
     default:
       throw reader.fail(`opcode 0x${opcode.toString(16).padStart(2, "0")}, which no file of weights needs`);
   }
@@ -296,6 +348,17 @@ class Machine<T> {
     return value;
   }
 
+  /** Drops the value on top of the stack, or a mark without values. */
+  drop(): true {
+    if (this.#stack.length > (this.#marks.at(-1) ?? 0)) this.pop();
+    else this.sinceMark();
+    return true;
+  }
+
+  duplicate(): true {
+    return this.push(this.#top());
+  }
+
   #top(): PickleValue<T> {
     const value = this.pop();
     this.#stack.push(value);
@@ -368,10 +431,25 @@ class Machine<T> {
   call(): true {
     const args = this.pop();
     const callee = this.pop();
-    const name = is(callee, "global") ? callee.name : null;
+    const name = this.#calledName(callee);
     const result = name === null || !is(args, "tuple") ? null : this.#host.call(name, args.items);
     if (result !== null) return this.push(result);
     throw this.#reader.fail(`calls ${name ?? "something that has no name"} in a way that no file of weights needs`);
+  }
+
+  /** The name under which the host is asked for a call; null for what cannot be called. */
+  #calledName(callee: PickleValue<T>): string | null {
+    if (is(callee, "global")) return callee.name;
+    // Where objects are kept as records, a record that is called gives another record.
+    return is(callee, "host") && this.#host.create !== undefined ? "a called record" : null;
+  }
+
+  /** Makes an object of the class and the arguments on top of the stack, if the host keeps objects. */
+  create(): true {
+    const [args, callee] = [this.pop(), this.pop()];
+    if (this.#host.create === undefined || !is(callee, "global") || !is(args, "tuple"))
+      throw this.#reader.fail("makes an object, which no file of weights needs");
+    return this.push(this.#host.create(callee.name, args.items));
   }
 
   pushPersistent(): true {
@@ -380,10 +458,15 @@ class Machine<T> {
     return this.push(value);
   }
 
-  /** Drops attributes of a dictionary, such as the versions in `_metadata`; nobody reads them. */
+  /**
+   * Gives an object its state, if the host keeps objects. Attributes of a dictionary, such as the versions in
+   * `_metadata`, are dropped: nobody reads them.
+   */
   build(): true {
-    this.pop();
-    if (!is(this.#top(), "dict")) throw this.#reader.fail("sets attributes of something that is no dictionary");
+    const state = this.pop();
+    const object = this.#top();
+    if (!is(object, "dict") && this.#host.build?.(object, state) !== true)
+      throw this.#reader.fail("sets attributes of something that is no dictionary");
     return true;
   }
 }

@@ -33,7 +33,8 @@ interface Storage {
 type HostValue = Storage | ({ readonly kind: "tensor" } & TorchTensor);
 type Value = PickleValue<HostValue>;
 
-const storages: ReadonlyMap<string, Dtype | null> = new Map<string, Dtype | null>([
+/** Kinds of storages and the precision of their elements; null: bytes, whose meaning a tensor tells. */
+export const storages: ReadonlyMap<string, Dtype | null> = new Map<string, Dtype | null>([
   ["torch.DoubleStorage", "F64"],
   ["torch.FloatStorage", "F32"],
   ["torch.HalfStorage", "F16"],
@@ -47,7 +48,8 @@ const storages: ReadonlyMap<string, Dtype | null> = new Map<string, Dtype | null
   ["torch.storage.UntypedStorage", null],
 ]);
 
-const dtypes: ReadonlyMap<string, Dtype> = new Map<string, Dtype>([
+/** Precisions by torch's names. */
+export const torchDtypes: ReadonlyMap<string, Dtype> = new Map<string, Dtype>([
   ["torch.float64", "F64"],
   ["torch.float32", "F32"],
   ["torch.float16", "F16"],
@@ -79,7 +81,7 @@ const calls: Readonly<Record<string, (args: Args) => Value | null>> = {
     isEmpty(metadata) ? tensor(storage, offset, size, stride, null) : null,
   "torch._utils._rebuild_tensor_v3": ([storage, offset, size, stride, , , dtype, metadata]) =>
     isEmpty(metadata) && is(dtype, "global")
-      ? tensor(storage, offset, size, stride, dtypes.get(dtype.name) ?? null)
+      ? tensor(storage, offset, size, stride, torchDtypes.get(dtype.name) ?? null)
       : null,
   "torch._utils._rebuild_parameter": ([data]) => (is(data, "host") ? data : null),
   "torch._utils._rebuild_parameter_with_state": ([data]) => (is(data, "host") ? data : null),
@@ -88,7 +90,7 @@ const calls: Readonly<Record<string, (args: Args) => Value | null>> = {
 };
 
 const host: PickleHost<HostValue> = {
-  knows: (name) => storages.has(name) || dtypes.has(name) || Object.hasOwn(calls, name),
+  knows: (name) => storages.has(name) || torchDtypes.has(name) || Object.hasOwn(calls, name),
   call: (name, args) => (Object.hasOwn(calls, name) ? valueAt(calls, name)(args) : null),
   persistent(id) {
     if (!is(id, "tuple")) return null;

@@ -5,12 +5,15 @@
 import { cardFile } from "../../files/formats/model-files.js";
 import { inputError } from "../../base/errors.js";
 import type { Checkpoint, ModelSource } from "../../files/checkpoint/open.js";
+import type { WeightFormat } from "../../files/checkpoint/weight-format.js";
 import { plannedWeightBytes, type WriteDtype } from "../../files/checkpoint/write.js";
 import { modelName } from "../../files/hub/reference.js";
 import { requireAgreement } from "../planning/agree.js";
 import { planUpcycle, type PlannedSlot, type SurgeryPlan } from "../planning/plan.js";
 import { recipeName, type UpcycleRecipe } from "../planning/recipe.js";
 import type { RouterRows } from "../planning/router-rows.js";
+import { megatronObstacles } from "../../model/decoder/megatron.js";
+import { ownFamily, type DecoderSpec } from "../../model/decoder/types.js";
 import { isRouter, keepsFloat32 } from "../../model/tensors/precision.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { modelCard, type CardFacts } from "./card.js";
@@ -42,6 +45,8 @@ interface UpcycleOptions extends SourceOptions {
   readonly routerRows?: RouterRows | undefined;
   /** Precision of the routers; if left out that of all other tensors (some families have theirs in float32 anyway). */
   readonly routerDtype?: WriteDtype | undefined;
+  /** `safetensors` if left out: a model folder of Hugging Face. */
+  readonly format?: WeightFormat | undefined;
 }
 
 /** What to upcycle, how, and where to. */
@@ -75,7 +80,8 @@ export function upcycling(options: UpcycleOptions): Surgery<ConversionPlan, Conv
     plansByMeasuring: calibrates,
     plan: (opened) => planFor(opened, options),
     requireComplete,
-    prepare: (opened, planned) => prepare(opened, planned, [sourceName(source), ...parents.map(sourceName)]),
+    prepare: (opened, planned) =>
+      prepare(opened, planned, [sourceName(source), ...parents.map(sourceName)], options.format),
     card: ({ card }, preservation) => modelCard({ ...card, preservation }),
     ...(calibrates || prompts ? { measured: (tools) => measured(options, tools) } : {}),
   };
@@ -122,6 +128,7 @@ async function prepare(
   parents: Parents,
   planned: ConversionPlan,
   names: readonly [string, ...string[]],
+  format: WeightFormat | undefined,
 ): Promise<PreparedWork<ConversionDetails>> {
   const { plan, dtype, routerDtype, warnings } = planned;
   const card = await cardOf(parents, planned);
@@ -135,6 +142,7 @@ async function prepare(
     data: plan.data,
     seed: plan.recipe.seed,
     dtype,
+    format,
     files: { [recordFile]: `${JSON.stringify(record, null, 2)}\n`, [cardFile]: modelCard(card) },
     lineage: lineageRecord(lineageOf(record, plan.target.layers.length)),
   };
@@ -186,14 +194,14 @@ function slotDtypeOf({
 
 function planFor(
   parents: Parents,
-  { recipe, routerRows, dtype, routerDtype = undefined, maxShardBytes }: UpcycleOptions,
+  { recipe, routerRows, dtype, routerDtype = undefined, maxShardBytes, format }: UpcycleOptions,
 ): ConversionPlan {
   const differences = requireAgreement(
     parents.map(({ dir, spec }) => ({ name: dir, spec })),
     recipe,
   );
   const [base, ...others] = parents;
-  const plan = planUpcycle(base.spec, recipe, routerRows);
+  const plan = planFormat(base.spec, recipe, routerRows, format);
   const warnings = [
     ...plan.warnings,
     ...differences,
@@ -203,8 +211,23 @@ function planFor(
   const precision = { plan, dtype: dtype ?? ownDtype(base), routerDtype: routerDtype ?? null };
   return {
     ...precision,
-    weightBytes: plannedWeightBytes(plan.target, slotDtypeOf(precision), maxShardBytes),
+    weightBytes: plannedWeightBytes(plan.target, slotDtypeOf(precision), maxShardBytes, format),
     adapters: parents.map(adapterWords),
     warnings,
   };
+}
+
+/**
+ * The plan for a format. Megatron-Core knows no families: where the one that the recipe leaves open is chosen asks for
+ * what Megatron-Core does not compute, the plain upcycled decoder is taken instead.
+ */
+function planFormat(
+  source: DecoderSpec,
+  recipe: UpcycleRecipe,
+  rows: RouterRows | undefined,
+  format: WeightFormat | undefined,
+): SurgeryPlan {
+  const plan = planUpcycle(source, recipe, rows);
+  if (format !== "torch_dist" || recipe.target !== null || megatronObstacles(plan.target).length === 0) return plan;
+  return planUpcycle(source, { ...recipe, target: ownFamily }, rows);
 }

@@ -79,18 +79,26 @@ async function write(
   await breathe(signal);
   const identity = await identityOf(
     work,
-    { version: toolVersion, dtype, maxShardBytes: maxShardBytes ?? null, chunkBytes: pace?.chunkBytes ?? null, files },
+    {
+      version: toolVersion,
+      format: work.format,
+      dtype,
+      maxShardBytes: maxShardBytes ?? null,
+      chunkBytes: pace?.chunkBytes ?? null,
+      files,
+    },
     sources,
   );
   await breathe(signal);
   const listeners = progressEvents(tell);
   return writeCheckpoint({
     dir: out,
+    format: work.format,
     spec: target,
     dtype,
     slotDtype,
     weights: weightsOf(sources, work, threads),
-    carry: sources[0].dir,
+    carry: work.carry ?? sources[0].dir,
     lineage,
     files,
     maxShardBytes,

@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { UpcycleError } from "../../base/errors.js";
 import { adapterConfigFile } from "../../files/checkpoint/adapter.js";
 import { openCheckpoint } from "../../files/checkpoint/open.js";
-import { planFiles, type PlannedFile, type WriteDtype } from "../../files/checkpoint/plan-files.js";
+import type { PlannedFile, WriteDtype } from "../../files/checkpoint/plan-files.js";
+import { layoutOf } from "../../files/checkpoint/weight-layout.js";
 import { exists } from "../../files/io/atomic.js";
 import { readText } from "../../files/io/ranges.js";
 import { matrixShape } from "../../files/numeric/rectangles.js";
@@ -35,7 +36,7 @@ export async function finishedFiles(
   // What is wrong with the path is said where the folder is made.
   const writtenAt = (await stat(join(dir, "config.json")).catch(() => null))?.mtimeMs;
   if (writtenAt === undefined) return null;
-  const weights = planFiles(target, slotDtypeOf(work), maxShardBytes).files;
+  const weights = layoutOf(work.format ?? "safetensors", target, slotDtypeOf(work), maxShardBytes).files;
   const isFinished =
     (await holdsTexts(dir, files)) &&
     (await holdsSizes(dir, weights)) &&

@@ -13,6 +13,8 @@ import type { Work } from "./work.js";
 /** What the bytes and their order depend on besides the work itself. */
 interface IdentitySettings {
   readonly version: string;
+  /** Left out of the hash for a model folder of Hugging Face. */
+  readonly format?: string | undefined;
   readonly dtype: string;
   readonly maxShardBytes: number | null;
   readonly chunkBytes: number | null;
@@ -70,10 +72,12 @@ interface StampedFolder extends Pick<Checkpoint, "dir" | "tensors"> {
 
 async function stampsOf(source: StampedFolder): Promise<Identity["sources"]> {
   const tensors = new Map<string, unknown[]>([[source.file, [source.config]]]);
-  for (const [name, { file, dtype, shape }] of source.tensors) {
-    const declared = tensors.get(file);
-    if (declared === undefined) tensors.set(file, [[name, dtype, shape]]);
-    else declared.push([name, dtype, shape]);
+  for (const [name, { file: first, otherFiles = [], dtype, shape }] of source.tensors) {
+    for (const file of [first, ...otherFiles]) {
+      const declared = tensors.get(file);
+      if (declared === undefined) tensors.set(file, [[name, dtype, shape]]);
+      else declared.push([name, dtype, shape]);
+    }
   }
   const stamps: Record<string, string> = {};
   // The real path is the same however the folder was named.

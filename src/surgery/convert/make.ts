@@ -68,6 +68,8 @@ export interface PreparedWork<Details> {
 export interface Surgery<Planned extends PlannedModel, Details> {
   /** The models that are read, the base first. */
   readonly sources: ParentSources;
+  /** Opens the models in another way than by their folders; one thread reads then. */
+  readonly open?: () => Promise<Parents>;
   /** Whether even a plan that is only shown needs what is measured on text (`measured`). */
   readonly plansByMeasuring: boolean;
   /** Plans the model. It reads only weights that decide whether it can be made, and throws inputError if it cannot. */
@@ -84,9 +86,9 @@ export interface Surgery<Planned extends PlannedModel, Details> {
 
 /** What would be made; writes nothing. Throws inputError for sources and settings that do not go together. */
 export async function planModel<Planned extends PlannedModel>(
-  surgery: Pick<Surgery<Planned, unknown>, "sources" | "plan">,
+  surgery: Pick<Surgery<Planned, unknown>, "sources" | "open" | "plan">,
 ): Promise<Planned> {
-  const parents = await openParents(surgery.sources);
+  const parents = await (surgery.open?.() ?? openParents(surgery.sources));
   try {
     return await surgery.plan(parents);
   } finally {
@@ -96,8 +98,8 @@ export async function planModel<Planned extends PlannedModel>(
 
 /**
  * Makes the folder; `out` appears only when it is complete. Throws inputError for sources, settings or a folder that
- * cannot be used, stopError for a full disk, interruptedError when `signal` fires. Whoever stops listening stops the work
- * as the signal does.
+ * cannot be used, stopError for a full disk, interruptedError when `signal` fires. Whoever stops listening stops the
+ * work as the signal does.
  */
 export async function* makeModel<Planned extends PlannedModel, Details>(
   surgery: Surgery<Planned, Details>,
@@ -107,7 +109,7 @@ export async function* makeModel<Planned extends PlannedModel, Details>(
   const { sources } = surgery;
   await requireOut({ out, overwrite, acceptFinished, folders: sources.flatMap(foldersOf) });
   const started = performance.now();
-  const parents = await openParents(sources);
+  const parents = await (surgery.open?.() ?? openParents(sources));
   try {
     await breathe(signal);
     const planned = await surgery.plan(parents);
@@ -117,7 +119,10 @@ export async function* makeModel<Planned extends PlannedModel, Details>(
     const { work, details } = await surgery.prepare(parents, planned);
     const finished =
       acceptFinished === true && overwrite !== true ? await finishedFiles(out, work, maxShardBytes, parents) : null;
-    const weightFiles = finished ?? (yield* executeWork(parents, work, options)).weightFiles;
+    const weightFiles =
+      finished ??
+      (yield* executeWork(parents, work, surgery.open === undefined ? options : { ...options, threads: 1 }))
+        .weightFiles;
     const seconds = (performance.now() - started) / 1000;
     return { ...planned, ...details, dir: out, weightFiles, seconds, found: finished !== null };
   } finally {

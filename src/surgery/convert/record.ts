@@ -179,8 +179,8 @@ export function factorRuns(factors: SurgeryPlan["factors"]): UpcycleRecord["fact
 }
 
 /**
- * The factors of every one of `count` layers; null for those without experts. Throws inputError for layers that the model
- * does not have.
+ * The factors of every one of `count` layers; null for those without experts. Throws inputError for layers that the
+ * model does not have.
  */
 export function factorsByLayer({ factors }: Pick<UpcycleRecord, "factors">, count: number): (Factors | null)[] {
   const runs = factors.map((run) => ({ run, chosen: chosenLayers(run, count) }));

@@ -10,7 +10,7 @@ const inFlightEach = 2;
 
 /** A chunk that a thread was asked for. */
 interface PendingChunk {
-  readonly resolve: () => void;
+  readonly resolve: (sum: number | null) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -57,12 +57,12 @@ export function openThreads(work: ThreadWork, threads: number): ChunkWriter {
 function startThread(work: ThreadWork, pending: Map<number, PendingChunk>, fail: (error: Error) => void): Thread {
   const worker = new Worker(workerFile(), { execArgv: moduleArguments() });
   const thread: Thread = { worker, busy: 0, closed: () => undefined };
-  worker.on("message", ({ id, error }: TaskOutcome) => {
+  worker.on("message", ({ id, sum = null, error }: TaskOutcome) => {
     if (id === null) return thread.closed();
     thread.busy--;
     const chunk = pending.get(id);
     pending.delete(id);
-    if (error === undefined) chunk?.resolve();
+    if (error === undefined) chunk?.resolve(sum);
     else chunk?.reject(receivedError(error));
   });
   worker.on("error", (error: unknown) => fail(limitError(error) ?? (error as Error)));

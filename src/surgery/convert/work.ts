@@ -21,8 +21,12 @@ export interface Work {
   /** Seed of everything that outputs draw. */
   readonly seed: number;
   readonly dtype: WriteDtype;
+  /** How the weights are stored; `safetensors` if left out. */
+  readonly format?: WriteOptions["format"];
   /** Precision of each slot; left out: all have `dtype`. */
   readonly slotDtype?: WriteOptions["slotDtype"];
+  /** Folder whose tokenizer goes along; the first source's if left out. */
+  readonly carry?: string | undefined;
   /** How the result's experts were made; left out for a dense model, or if nobody knows. */
   readonly lineage?: LineageRecord | undefined;
   /** Texts of the files beside the weights, by name. */

@@ -21,8 +21,11 @@ export interface ThreadWork {
 export type Request =
   { readonly work: ThreadWork } | { readonly id: number; readonly chunk: Chunk } | { readonly close: true };
 
-/** The thread's answer: the `id` of the chunk that is written, or null once everything is closed. */
-export type TaskOutcome = { readonly id: number | null; readonly error?: SentError };
+/**
+ * The thread's answer: the `id` of the chunk that is written, or null once everything is closed. `sum` is the CRC-32 of
+ * the chunk's bytes where the target asks for checksums.
+ */
+export type TaskOutcome = { readonly id: number | null; readonly sum?: number | null; readonly error?: SentError };
 
 interface OpenWork {
   readonly writer: ChunkWriter;
@@ -44,11 +47,12 @@ async function openWork({ sources, plan, target }: ThreadWork): Promise<OpenWork
 /** Answers the messages that come through `port`. */
 function serve(port: MessagePort): void {
   let opening: Promise<OpenWork> | undefined;
-  const carryOut = async (request: Exclude<Request, { readonly work: ThreadWork }>): Promise<void> => {
+  const carryOut = async (request: Exclude<Request, { readonly work: ThreadWork }>): Promise<number | null> => {
     if (opening === undefined) throw new Error("a chunk came before the work that it belongs to");
     const { writer, close } = await opening;
-    if ("chunk" in request) await writer.write(request.chunk);
-    else await close();
+    if ("chunk" in request) return writer.write(request.chunk);
+    await close();
+    return null;
   };
   port.on("message", (request: Request) => {
     if ("work" in request) {
@@ -59,7 +63,7 @@ function serve(port: MessagePort): void {
     }
     const id = "id" in request ? request.id : null;
     carryOut(request).then(
-      () => port.postMessage({ id } satisfies TaskOutcome),
+      (sum) => port.postMessage({ id, sum } satisfies TaskOutcome),
       (error: unknown) => port.postMessage({ id, error: sentError(error) } satisfies TaskOutcome),
     );
   });

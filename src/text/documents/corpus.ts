@@ -45,7 +45,10 @@ const LONGEST_DOCUMENT = sizeLimits.text;
  * Throws an input error with file and line for: nothing there, an unknown extension, text that is not UTF-8, a line
  * that is not JSON or has no such field, broken gzip, and a source without any document.
  */
-export async function* readDocuments(source: CorpusSource): AsyncGenerator<CorpusDocument> {
+export async function* readDocuments(
+  source: CorpusSource,
+  { keepEmpty = false }: { /** Yields empty documents too. */ readonly keepEmpty?: boolean } = {},
+): AsyncGenerator<CorpusDocument> {
   if ("builtin" in source) {
     yield* readBuiltin(source.builtin);
     return;
@@ -54,7 +57,7 @@ export async function* readDocuments(source: CorpusSource): AsyncGenerator<Corpu
   let count = 0;
   for (const file of files) {
     for await (const document of documentsOf(file, field)) {
-      if (document.text === "") continue;
+      if (document.text === "" && !keepEmpty) continue;
       count++;
       yield document;
     }

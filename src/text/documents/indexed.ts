@@ -8,8 +8,10 @@ import { at } from "../../base/at.js";
 import { inputError, type UpcycleError } from "../../base/errors.js";
 import { openRanges, type RangeFile } from "../../files/io/ranges.js";
 
-const magic = "MMIDIDX\0\0";
-const headerBytes = 9 + 8 + 1 + 8 + 8;
+/** What an index begins with. */
+export const magic = "MMIDIDX\0\0";
+/** Bytes of an index before its lengths. */
+export const headerBytes = 9 + 8 + 1 + 8 + 8;
 
 type Ids = Uint8Array | Int16Array | Int32Array | BigInt64Array | Uint16Array;
 

@@ -4,6 +4,8 @@ import { describe, expect, it } from "vitest";
 import {
   hardwareSchema,
   jsonSchema,
+  launchSchema,
+  parseLaunchConfig,
   parseHardware,
   parseRecipeConfig,
   parseStudyConfig,
@@ -23,6 +25,7 @@ describe("the files in recipes/", () => {
     ["train", trainSchema],
     ["hardware", hardwareSchema],
     ["recipe", recipeConfigSchema],
+    ["launch", launchSchema],
   ] as const)("%s.schema.json is up to date (npm run build && node scripts/schemas.mjs)", (name, schema) => {
     expect(textOf(`${name}.schema.json`)).toBe(`${JSON.stringify(jsonSchema(schema), null, 2)}\n`);
   });
@@ -30,10 +33,12 @@ describe("the files in recipes/", () => {
   const examples = readdirSync(folder).filter((name) => name.endsWith(".yaml"));
   it.each(examples)("%s is valid and names its schema", (name) => {
     const text = textOf(name);
-    const [, kind] = /^# yaml-language-server: \$schema=(study|train|hardware|recipe)\.schema\.json\n/.exec(text) ?? [];
+    const comment = /^# yaml-language-server: \$schema=(study|train|hardware|recipe|launch)\.schema\.json\n/;
+    const [, kind] = comment.exec(text) ?? [];
     expect(kind).toBeDefined();
     if (kind === "study") parseStudyConfig(text, name);
     else if (kind === "train") parseTrainConfig(text, name);
+    else if (kind === "launch") parseLaunchConfig(text, name);
     else if (kind === "recipe") recipeFromConfig(parseRecipeConfig(text, name));
     else parseHardware([{ text, file: name }]);
   });

@@ -1,0 +1,67 @@
+/** The parallel layout of a run: upcycle plan's choice, with the degrees that the file fixes. Pure. */
+import { inputError } from "../../base/errors.js";
+import type { LaunchConfig } from "../../base/schemas/index.js";
+import type { Gpu } from "../../laws/planner/hardware.js";
+import { bestLayout } from "../../laws/planner/layout.js";
+import type { ParallelLayout } from "../../laws/planner/layout-types.js";
+import { defaultSpeed } from "../../laws/planner/speed.js";
+import type { DecoderSpec } from "../../model/decoder/types.js";
+import { globalBatch } from "./arguments.js";
+
+/** Throws inputError where nothing fits, or fixed degrees contradict the GPUs or the model. */
+export function launchLayout(config: LaunchConfig, spec: DecoderSpec, gpu: Gpu): ParallelLayout {
+  const { gpus } = config.hardware;
+  const fixed = config.layout;
+  const isFixed = Object.keys(fixed).length > 0;
+  const { best } = bestLayout({
+    spec,
+    gpu,
+    gpus,
+    sequence: config.training.sequence,
+    batchTokens: globalBatch(config.training) * config.training.sequence,
+    speed: defaultSpeed,
+  });
+  if (best === null && !isFixed)
+    throw inputError(`the model does not fit on ${gpus} ${gpu.title}`, {
+      where: "hardware",
+      hint: "give more GPUs, or a layout that you know to fit (layout)",
+    });
+  const chosen =
+    isFixed || best === null ? plainLayout(fixed, gpus) : fitted(best.layout, globalBatch(config.training));
+  return checked(
+    { ...chosen, ...(fixed.microBatch === undefined ? {} : { microBatch: fixed.microBatch }) },
+    config,
+    spec,
+  );
+}
+
+/** The largest micro-batch, up to the chosen one, that divides the sequences of a rank. */
+function fitted(layout: ParallelLayout, batch: number): ParallelLayout {
+  let { microBatch } = layout;
+  while (microBatch > 1 && batch % (microBatch * layout.dp) !== 0) microBatch--;
+  return { ...layout, microBatch };
+}
+
+/** The fixed degrees, 1 where nothing is said. */
+function plainLayout(fixed: LaunchConfig["layout"], gpus: number): ParallelLayout {
+  const { tp = 1, pp = 1, vpp = 1, cp = 1, ep = 1, etp = tp, microBatch = 1 } = fixed;
+  const dp = gpus / (tp * pp * cp);
+  const edp = gpus / (etp * pp * ep);
+  return { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches: 1, recompute: "selective" };
+}
+
+function checked(layout: ParallelLayout, { hardware: { gpus } }: LaunchConfig, spec: DecoderSpec): ParallelLayout {
+  const { tp, pp, cp, ep, etp, dp, edp } = layout;
+  const fail = (message: string): never => {
+    throw inputError(message, { where: "layout" });
+  };
+  if (!Number.isInteger(dp)) fail(`tp ${tp} x pp ${pp} x cp ${cp} does not divide ${gpus} GPUs`);
+  if (!Number.isInteger(edp)) fail(`etp ${etp} x ep ${ep} x pp ${pp} does not divide ${gpus} GPUs`);
+  const experts = spec.layers.find(({ ffn }) => ffn.kind === "moe")?.ffn;
+  if (experts?.kind === "moe" && experts.experts % ep !== 0)
+    fail(`ep ${ep} does not divide ${experts.experts} experts`);
+  if (spec.attn.kvHeads % tp !== 0 && tp % spec.attn.kvHeads !== 0)
+    fail(`tp ${tp} does not divide ${spec.attn.kvHeads} key-value heads`);
+  if (spec.layers.length % pp !== 0) fail(`pp ${pp} does not divide ${spec.layers.length} layers`);
+  return layout;
+}

@@ -1,0 +1,559 @@
+/**
+ * `DecoderSpec` from and to the settings of Megatron-Core, as its `args` name them in a checkpoint: another config
+ * dialect beside those of Hugging Face families. What Megatron-Core cannot compute is refused by name. Source:
+ * NVIDIA/Megatron-LM@d98e8a64 (core 0.20.0), `training/arguments.py`, `training/argument_utils.py`
+ * (core_transformer_config_from_args), `core/transformer/transformer_config.py`, `core/transformer/moe/moe_utils.py`
+ * (topk_routing_with_score_function), `core/models/common/embeddings/rotary_pos_embedding.py`. Pure.
+ */
+import { inputError } from "../../base/errors.js";
+import type { UpcycleError } from "../../base/errors.js";
+import {
+  isMoe,
+  ownFamily,
+  plainBlocks,
+  type ActivationKind,
+  type AttentionSpec,
+  type DecoderSpec,
+  type Ffn,
+  type LayerSpec,
+  type MoeFfn,
+  type NormSpec,
+  type Rope,
+  type RouterSpec,
+} from "./types.js";
+
+/** A setting's value; what else a checkpoint holds is left out. */
+export type MegatronValue = null | boolean | number | string | readonly (number | string)[];
+
+/** Settings by the names of `args`. */
+export type MegatronSettings = Readonly<Record<string, MegatronValue>>;
+
+/** What stands in the way of computing a decoder with Megatron-Core, in words; empty: nothing. */
+export function megatronObstacles(spec: DecoderSpec): string[] {
+  return [
+    ...blockObstacles(spec),
+    ...attentionObstacles(spec.attn, spec.norm),
+    ...positionObstacles(spec),
+    ...ffnObstacles(spec),
+  ];
+}
+
+const unless = (holds: boolean, words: string): string[] => (holds ? [] : [words]);
+
+function blockObstacles({ block, norm, multipliers, logitSoftcap }: DecoderSpec): string[] {
+  const { embedding, residual, logits } = multipliers;
+  return [
+    ...unless(block === "pre", `it has ${blockWords[block]}, Megatron-Core's GPT has norms before each part alone`),
+    ...unless(norm.weight !== "none", "its norms have no weights, Megatron-Core's always have"),
+    ...unless(
+      (norm.kind === "layer") === norm.bias || norm.weight === "none",
+      norm.bias ? "its RMSNorm has a bias" : "its LayerNorm has no bias, Megatron-Core's always has",
+    ),
+    ...unless(embedding === 1, `embeddings are multiplied by ${embedding}, which no setting says`),
+    ...unless(residual === 1, `what layers add is multiplied by ${residual}, which no setting says`),
+    ...unless(logits === 1, `logits are multiplied by ${logits}, which no setting says`),
+    ...unless(logitSoftcap === null, "its logits have a soft cap, which no setting says"),
+  ];
+}
+
+const blockWords: Readonly<Record<DecoderSpec["block"], string>> = {
+  pre: "norms before each part",
+  post: "norms behind attention and FFN",
+  sandwich: "norms before and behind attention and FFN",
+  parallel: "attention and FFN side by side",
+  "parallel-shared": "attention and FFN side by side behind one norm",
+};
+
+function attentionObstacles(attn: AttentionSpec, norm: NormSpec): string[] {
+  const { headDim, qkNorm, scale, softcap, clip, sinks, latent } = attn;
+  const usual = headDim ** -0.5;
+  return [
+    ...unless(latent === null, "its latent attention is not written here, though Megatron-Core computes it"),
+    ...unless(Math.abs(scale - usual) <= 1e-12 * usual, `scores are scaled by ${scale}, no setting says so`),
+    ...unless(softcap === null, "its attention scores have a soft cap"),
+    ...unless(clip === null, "queries, keys and values are clipped"),
+    ...unless(!sinks, "its learnt attention sinks are not written here, though Transformer Engine computes them"),
+    ...unless(qkNorm === null || qkNorm.span === "head", "the norm of queries and keys is not one for each head alike"),
+    ...unless(qkNorm === null || !qkNorm.afterRope, "the norm of queries and keys stands behind rope"),
+    ...unless(
+      qkNorm === null || (["kind", "weight", "eps", "bias"] as const).every((part) => qkNorm.norm[part] === norm[part]),
+      "the norm of queries and keys is of another kind than the others",
+    ),
+  ];
+}
+
+const llama3Range = { lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositions: 8192 };
+
+function positionObstacles({ layers, learnedPositions }: DecoderSpec): string[] {
+  const ropes = [...new Set(layers.flatMap(({ rope }) => (rope === null ? [] : [JSON.stringify(rope)])))];
+  const windows = new Set(layers.flatMap(({ window }) => (window === null ? [] : [window])));
+  const rope = layers.find((layer) => layer.rope !== null)?.rope ?? null;
+  return [
+    ...unless(ropes.length <= 1, "layers have different rotary frequencies"),
+    ...unless(windows.size <= 1, "layers have sliding windows of different sizes"),
+    ...unless(!learnedPositions || rope === null, "it has learnt positions beside rotary ones"),
+    ...(rope === null ? [] : scalingObstacles(rope)),
+  ];
+}
+
+function scalingObstacles({ scaling }: Rope): string[] {
+  switch (scaling.kind) {
+    case "none":
+    case "linear":
+      return [];
+    case "llama3": {
+      const { lowFreqFactor: low, highFreqFactor: high, originalMaxPositions: positions } = scaling;
+      const known = low === 1 && high === 4 && positions === llama3Range.originalMaxPositions;
+      return unless(
+        known,
+        `Llama 3's rope scaling has factors ${low} and ${high} over ${positions} positions, Megatron-Core 1 and 4 ` +
+          "over 8192",
+      );
+    }
+    case "yarn":
+      return ["its YaRN scaling is not written here, though Megatron-Core computes one"];
+    case "longrope":
+      return ["its LongRoPE scaling is unknown to Megatron-Core"];
+  }
+}
+
+/** What arguments can ask for. Tanh GELU is what the fused kernel computes; it needs biases, and experts have none. */
+const activations: ReadonlySet<ActivationKind> = new Set(["silu", "relu2", "gelu", "geluTanh"]);
+
+function ffnObstacles({ layers, attn }: DecoderSpec): string[] {
+  const ffns = layers.map(({ ffn }) => ffn);
+  const kinds = new Set(ffns.map(({ activation, gated }) => `${gated} ${activation}`));
+  const moes = distinct(ffns.filter((ffn) => ffn.kind === "moe"));
+  const dense = new Set(ffns.flatMap((ffn) => (ffn.kind === "dense" ? [ffn.ffnDim] : [])));
+  const [first] = ffns;
+  const { gated = true, activation = "silu" } = first ?? {};
+  return [
+    ...unless(kinds.size <= 1, "layers have different activations"),
+    ...unless(gated === (activation === "silu") && activations.has(activation), activationWords(ffns)),
+    ...unless(
+      activation !== "geluTanh" || ffns.every(({ kind, bias }) => kind === "dense" && bias),
+      "its tanh GELU is computed by a fused kernel alone, which wants biases and no experts",
+    ),
+    ...unless(moes.length <= 1, "its MoE layers differ"),
+    ...unless(dense.size <= 1, "its dense layers have FFNs of different sizes"),
+    ...biasObstacles(attn, ffns),
+    ...moes.slice(0, 1).flatMap((ffn) => routerObstacles(ffn)),
+  ];
+}
+
+const distinct = (ffns: readonly MoeFfn[]): MoeFfn[] => [
+  ...new Map(ffns.map((ffn) => [JSON.stringify(ffn), ffn])).values(),
+];
+
+const activationWords = ([first]: readonly Ffn[]): string =>
+  `its FFN is ${first!.gated ? "a gated unit" : "not gated"} with ${first!.activation}, Megatron-Core's arguments ` +
+  "know SwiGLU gated, and GELU, tanh GELU and squared ReLU not gated";
+
+/** Biases are in all linear layers, in queries, keys and values alone, or nowhere. */
+function biasObstacles({ qkvBias, outBias }: AttentionSpec, ffns: readonly Ffn[]): string[] {
+  const inFfn = ffns.some(({ bias }) => bias);
+  const all = ffns.every(({ bias }) => bias) && qkvBias && outBias;
+  const router = ffns.every((ffn) => ffn.kind === "dense" || (ffn.router.bias && ffn.shared === null));
+  return [
+    ...unless((!inFfn && !outBias) || all, "some of its linear layers have biases and others have none"),
+    ...unless(!all || router, "its experts have biases, its router or shared expert has none"),
+    ...unless(all || ffns.every((ffn) => ffn.kind === "dense" || !ffn.router.bias), "its router alone has a bias"),
+  ];
+}
+
+function routerObstacles({ router, topK, experts, clampedGlu, shared }: MoeFfn): string[] {
+  const { score, renormalise, correctionBias, groups } = router;
+  return [
+    ...unless(score !== "sparsemixer", "its router is a sparsemixer"),
+    ...unless(clampedGlu === null, "its experts' gated unit is clamped"),
+    ...unless(score !== "softmax" || !correctionBias, "softmax scores have no expert bias in Megatron-Core"),
+    ...unless(groups === null || groups.kept < groups.count, "its groups of experts limit nothing"),
+    ...unless(
+      score !== "softmax" || renormalisation(router, topK, experts) !== "other",
+      `its router divides by the sum of weights in a way of its own (${JSON.stringify(renormalise)})`,
+    ),
+    ...unless(
+      score !== "sigmoid" || sigmoidAgrees(router, topK),
+      topK === 1
+        ? "Megatron-Core never divides the weight of a single sigmoid expert by itself"
+        : "Megatron-Core always divides sigmoid weights by their sum plus 1e-20",
+    ),
+    ...unless(shared === null || shared.ffnDim > 0, "its shared expert is empty"),
+  ];
+}
+
+const sigmoidAgrees = ({ renormalise }: RouterSpec, topK: number): boolean =>
+  topK === 1 ? renormalise === null : renormalise !== null && renormalise.plus <= 1e-20 && renormalise.atLeast === 0;
+
+/**
+ * What dividing by max(sum + plus, atLeast) comes to: the k largest of E softmax scores sum to k / E at least and 1 at
+ * most.
+ */
+function renormalisation({ renormalise }: RouterSpec, topK: number, experts: number): "none" | "whole" | "other" {
+  if (renormalise === null) return "none";
+  if (renormalise.plus > 1e-20) return "other";
+  if (renormalise.atLeast >= 1) return renormalise.atLeast === 1 ? "none" : "other";
+  return renormalise.atLeast <= topK / experts ? "whole" : "other";
+}
+
+/** What `args` of a checkpoint says of a decoder. Throws inputError, naming the reason, for what cannot be said. */
+export function megatronSettings(spec: DecoderSpec): MegatronSettings {
+  const [obstacle] = megatronObstacles(spec);
+  if (obstacle !== undefined)
+    throw inputError(`Megatron-Core cannot hold this ${spec.family} model: ${obstacle}`, {
+      hint: "docs/cluster.md lists the families that it can",
+    });
+  return { ...sizes(spec), ...positions(spec), ...ffnSettings(spec), ...(isMoe(spec) ? moeSettings(spec) : {}) };
+}
+
+function sizes({ attn, norm, ...spec }: DecoderSpec): MegatronSettings {
+  const onePlus = norm.weight === "one-plus";
+  return {
+    num_layers: spec.layers.length,
+    hidden_size: spec.hidden,
+    num_attention_heads: attn.heads,
+    kv_channels: attn.headDim,
+    group_query_attention: attn.kvHeads !== attn.heads,
+    num_query_groups: attn.kvHeads,
+    seq_length: spec.maxPositions,
+    max_position_embeddings: spec.maxPositions,
+    normalization: norm.kind === "rms" ? "RMSNorm" : "LayerNorm",
+    // Core 0.19 renamed the first; each version reads its own.
+    norm_epsilon: norm.eps,
+    layernorm_epsilon: norm.eps,
+    apply_layernorm_1p: onePlus,
+    layernorm_zero_centered_gamma: onePlus,
+    qk_layernorm: attn.qkNorm !== null,
+    add_bias_linear: attn.outBias,
+    add_qkv_bias: attn.qkvBias && !attn.outBias,
+    untie_embeddings_and_output_weights: !spec.tiedHead,
+    vocab_size: spec.vocab,
+    padded_vocab_size: spec.vocab,
+    init_method_std: spec.initStd,
+    attention_dropout: 0,
+    hidden_dropout: 0,
+    apply_query_key_layer_scaling: false,
+    multi_latent_attention: false,
+    heterogeneous_layers_config_path: null,
+  };
+}
+
+function positions({ layers, learnedPositions, attn }: DecoderSpec): MegatronSettings {
+  const rope = layers.find((layer) => layer.rope !== null)?.rope ?? null;
+  const window = layers.find((layer) => layer.window !== null)?.window ?? null;
+  const everywhere = layers.every((layer) => layer.window !== null);
+  const kind = learnedPositions ? "learned_absolute" : rope === null ? "none" : "rope";
+  return {
+    position_embedding_type: kind,
+    add_position_embedding: true,
+    ...(rope === null ? {} : ropeSettings(rope, attn.headDim)),
+    no_rope_freq:
+      rope !== null && layers.some((layer) => layer.rope === null)
+        ? layers.map((layer) => (layer.rope === null ? 1 : 0))
+        : null,
+    // A query sees itself and so many tokens before it.
+    window_size: window === null ? null : [window - 1, 0],
+    window_attn_skip_freq:
+      window === null || everywhere ? null : layers.map((layer) => (layer.window === null ? 0 : 1)),
+  };
+}
+
+function ropeSettings({ theta, rotary, interleaved, scaling }: Rope, headDim: number): MegatronSettings {
+  return {
+    rotary_base: theta,
+    rotary_percent: rotary / headDim,
+    rotary_interleaved: interleaved,
+    rotary_seq_len_interpolation_factor: scaling.kind === "linear" ? scaling.factor : null,
+    use_rope_scaling: scaling.kind === "llama3",
+    rope_scaling_factor: scaling.kind === "llama3" ? scaling.factor : 8,
+  };
+}
+
+function ffnSettings({ layers }: DecoderSpec): MegatronSettings {
+  const ffns = layers.map(({ ffn }) => ffn);
+  const { gated, activation } = ffns[0]!;
+  const { ffnDim } = ffns.find(({ kind }) => kind === "dense") ?? ffns[0]!;
+  return {
+    ffn_hidden_size: ffnDim,
+    swiglu: gated,
+    squared_relu: activation === "relu2",
+    quick_geglu: false,
+    bias_gelu_fusion: activation === "geluTanh",
+  };
+}
+
+function moeSettings({ layers, auxLossCoef }: DecoderSpec): MegatronSettings {
+  const ffn = layers.map((layer) => layer.ffn).find((found) => found.kind === "moe")!;
+  const { router, topK, experts, shared } = ffn;
+  const everywhere = layers.every((layer) => layer.ffn.kind === "moe");
+  const scaled = router.scaling !== 1;
+  return {
+    num_experts: experts,
+    moe_router_topk: topK,
+    moe_ffn_hidden_size: ffn.ffnDim,
+    moe_layer_freq: everywhere ? 1 : layers.map((layer) => (layer.ffn.kind === "moe" ? 1 : 0)),
+    moe_router_score_function: router.score,
+    moe_router_pre_softmax: router.score === "softmax" && renormalisation(router, topK, experts) === "none",
+    moe_router_enable_expert_bias: router.correctionBias,
+    moe_router_topk_scaling_factor: scaled ? router.scaling : null,
+    moe_router_num_groups: router.groups?.count ?? null,
+    moe_router_group_topk: router.groups?.kept ?? null,
+    moe_router_load_balancing_type: auxLossCoef > 0 ? "aux_loss" : "none",
+    moe_aux_loss_coeff: auxLossCoef,
+    moe_grouped_gemm: false,
+    moe_shared_expert_intermediate_size: shared?.ffnDim ?? null,
+    moe_shared_expert_gate: shared?.gated ?? false,
+  };
+}
+
+/** How the settings of a checkpoint are read. */
+class SettingsReader {
+  readonly #settings: MegatronSettings;
+  readonly #where: string;
+
+  constructor(settings: MegatronSettings, where: string) {
+    [this.#settings, this.#where] = [settings, where];
+  }
+
+  fail(name: string, expected: string): UpcycleError {
+    const found = JSON.stringify(this.#settings[name] ?? null);
+    return inputError(`setting ${name} is ${found}, expected ${expected}`, {
+      where: this.#where,
+      hint: "give the model's arguments of pretrain_gpt.py (--args) where the checkpoint does not hold them",
+    });
+  }
+
+  get(...names: readonly string[]): MegatronValue {
+    return names.map((name) => this.#settings[name]).find((value) => value != null) ?? null;
+  }
+
+  count(name: string, otherwise?: number): number {
+    const value = this.get(name) ?? otherwise ?? null;
+    if (typeof value === "number" && Number.isSafeInteger(value) && value > 0 && value < 2 ** 31) return value;
+    throw this.fail(name, "a whole number above 0");
+  }
+
+  number(names: readonly string[], otherwise: number): number {
+    const value = this.get(...names) ?? otherwise;
+    if (typeof value === "number" && Number.isFinite(value)) return value;
+    throw this.fail(names[0]!, "a number");
+  }
+
+  flag(...names: readonly string[]): boolean {
+    return names.some((name) => this.#settings[name] === true);
+  }
+
+  word<Word extends string>(name: string, words: readonly Word[], otherwise: Word): Word {
+    const value = this.get(name) ?? otherwise;
+    const found = words.find((word) => word === value);
+    if (found === undefined) throw this.fail(name, `one of ${words.join(", ")}`);
+    return found;
+  }
+
+  /** For each layer 1 or 0: `every` of a number N, or the list itself. */
+  pattern(name: string, layers: number, every: (layer: number, frequency: number) => boolean): boolean[] | null {
+    const found = this.get(name);
+    const value = typeof found === "string" ? listOf(found) : found;
+    if (value === null) return null;
+    if (typeof value === "number") return Array.from({ length: layers }, (_, layer) => every(layer, value));
+    if (Array.isArray(value) && value.length === layers) return value.map((entry) => entry === 1);
+    throw this.fail(name, `a number, or 1 or 0 for each of ${layers} layers`);
+  }
+
+  /** Refuses settings that change what is computed and that a description has no word for. */
+  refuse(names: Readonly<Record<string, readonly MegatronValue[]>>): void {
+    for (const [name, allowed] of Object.entries(names)) {
+      const value = this.#settings[name] ?? null;
+      if (value !== null && value !== false && !allowed.includes(value))
+        throw this.fail(name, allowed.length === 0 ? "none" : allowed.join(" or "));
+    }
+  }
+}
+
+/** `([0]*1+[1]*23)` as Megatron's arguments spell patterns of layers; null for anything else. */
+export function listOf(text: string): number | number[] | null {
+  const plain = text.replace(/\s/g, "");
+  if (/^\d+$/.test(plain)) return Number(plain);
+  const body = /^\((.*)\)$/.exec(plain)?.[1] ?? plain;
+  const list: number[] = [];
+  for (const term of body.split("+")) {
+    const inside = /^\(*(\[[01](?:,[01])*\])(?:\*(\d{1,4}))?\)*$/.exec(term);
+    if (inside === null) return null;
+    const values = JSON.parse(inside[1]!) as number[];
+    for (let i = 0; i < Number(inside[2] ?? 1); i++) list.push(...values);
+  }
+  return list;
+}
+
+/** Settings that change the network and that no decoder description says, with the values that do not. */
+const unknownSettings: Readonly<Record<string, readonly MegatronValue[]>> = {
+  multi_latent_attention: [],
+  experimental_attention_variant: [],
+  heterogeneous_layers_config_path: [],
+  attention_output_gate: [],
+  qk_l2_norm: [],
+  softmax_type: ["vanilla"],
+  apply_residual_connection_post_layernorm: [],
+  moe_latent_size: [],
+  activation_func_clamp_value: [],
+  quick_geglu: [],
+  linear_attention_freq: [],
+  hybrid_layer_pattern: [],
+  hybrid_override_pattern: [],
+  mup_embedding_mult: [1],
+  mup_output_mult: [1],
+  use_mup: [],
+  enable_mhc_connections: [],
+  moe_apply_probs_on_input: [],
+};
+
+/**
+ * The decoder that settings describe, in our own format's family, since Megatron-Core has no families; `vocab`: words
+ * of the vocabulary, where the settings do not say. Throws inputError for settings that are missing, wrong, or ask for
+ * what a description cannot say.
+ */
+export function specFromMegatron(settings: MegatronSettings, where: string, vocab?: number): DecoderSpec {
+  const read = new SettingsReader(settings, where);
+  read.refuse(unknownSettings);
+  const norm = readNorm(read);
+  const attn = readAttention(read, norm);
+  const kind = read.word("position_embedding_type", ["learned_absolute", "rope", "none"], "learned_absolute");
+  const learnedPositions = kind === "learned_absolute" && !read.flag("use_rotary_position_embeddings");
+  return {
+    ...plainBlocks,
+    family: ownFamily,
+    vocab: vocab ?? read.count("padded_vocab_size"),
+    hidden: read.count("hidden_size"),
+    tiedHead: !read.flag("untie_embeddings_and_output_weights"),
+    norm,
+    maxPositions: read.count("max_position_embeddings"),
+    learnedPositions,
+    attn,
+    layers: readLayers(read, attn, kind === "none" || learnedPositions),
+    tokens: { bos: null, eos: [], pad: null },
+    initStd: read.number(["init_method_std"], 0.02),
+    auxLossCoef: read.get("num_experts") === null ? 0 : Number(read.get("moe_aux_loss_coeff") ?? 0) || 0,
+  };
+}
+
+function readNorm(read: SettingsReader): NormSpec {
+  const kind = read.word("normalization", ["LayerNorm", "RMSNorm"], "LayerNorm");
+  const eps = read.number(["layernorm_epsilon", "norm_epsilon"], 1e-5);
+  const weight = read.flag("apply_layernorm_1p", "layernorm_zero_centered_gamma") ? "one-plus" : "scale";
+  return { kind: kind === "RMSNorm" ? "rms" : "layer", weight, bias: kind === "LayerNorm", eps };
+}
+
+function readAttention(read: SettingsReader, norm: NormSpec): AttentionSpec {
+  const heads = read.count("num_attention_heads");
+  const headDim = read.count("kv_channels", Math.floor(read.count("hidden_size") / heads));
+  const kvHeads = read.flag("group_query_attention") ? read.count("num_query_groups", 1) : heads;
+  if (heads % kvHeads !== 0) throw read.fail("num_query_groups", `a divisor of ${heads} heads`);
+  const biases = read.get("add_bias_linear") !== false;
+  // Its bias is a tensor that no description has a word for.
+  if (read.flag("qk_layernorm") && norm.kind === "layer") throw read.fail("qk_layernorm", "none with LayerNorm");
+  return {
+    heads,
+    kvHeads,
+    headDim,
+    qkNorm: read.flag("qk_layernorm") ? { span: "head", norm, afterRope: false } : null,
+    qkvBias: biases || read.flag("add_qkv_bias"),
+    outBias: biases,
+    scale: headDim ** -0.5,
+    softcap: null,
+    clip: null,
+    sinks: false,
+    latent: null,
+  };
+}
+
+function readLayers(read: SettingsReader, attn: AttentionSpec, hasNoRope: boolean): LayerSpec[] {
+  const count = read.count("num_layers");
+  if (count > 10_000) throw read.fail("num_layers", "at most 10000");
+  const rope = hasNoRope ? null : readRope(read, attn);
+  const unroped = read.pattern("no_rope_freq", count, (layer, every) => every !== 0 && (layer + 1) % every === 0);
+  const windowed = read.pattern("window_attn_skip_freq", count, (layer, every) => (layer + 1) % every !== 0);
+  const window = readWindow(read);
+  const experts = read.get("num_experts") === null ? null : readMoe(read);
+  const moe = read.pattern("moe_layer_freq", count, (layer, every) => layer % every === 0);
+  const dense = readDense(read);
+  return Array.from({ length: count }, (_, layer) => ({
+    window: windowed === null || windowed[layer] ? window : null,
+    rope: unroped?.[layer] === true ? null : rope,
+    ffn: experts !== null && (moe === null || moe[layer]) ? experts : dense,
+  }));
+}
+
+function readWindow(read: SettingsReader): number | null {
+  const value = read.get("window_size");
+  if (value === null) return null;
+  const [before, after] = Array.isArray(value) ? (value as readonly unknown[]) : [];
+  if (typeof before === "number" && before >= 0 && (after === 0 || after === -1)) return before + 1;
+  throw read.fail("window_size", "tokens before, and 0 behind");
+}
+
+function readRope(read: SettingsReader, { headDim }: AttentionSpec): Rope {
+  const factor = read.get("rotary_seq_len_interpolation_factor");
+  const scaling: Rope["scaling"] = read.flag("use_rope_scaling")
+    ? { kind: "llama3", factor: read.number(["rope_scaling_factor"], 8), ...llama3Range }
+    : typeof factor === "number"
+      ? { kind: "linear", factor }
+      : { kind: "none" };
+  return {
+    theta: read.number(["rotary_base"], 10000),
+    rotary: Math.floor(1e-9 + headDim * read.number(["rotary_percent"], 1)),
+    interleaved: read.flag("rotary_interleaved"),
+    scaling,
+  };
+}
+
+function readActivation(read: SettingsReader): { readonly activation: ActivationKind; readonly gated: boolean } {
+  if (read.flag("swiglu")) return { activation: "silu", gated: true };
+  if (read.flag("squared_relu")) return { activation: "relu2", gated: false };
+  // The fused kernel, which is the default, computes the tanh form.
+  const isTanh = read.get("bias_gelu_fusion") !== false && biasesOf(read);
+  return { activation: isTanh ? "geluTanh" : "gelu", gated: false };
+}
+
+const biasesOf = (read: SettingsReader): boolean => read.get("add_bias_linear") !== false;
+
+function readDense(read: SettingsReader): Ffn {
+  const ffnDim = read.count("ffn_hidden_size", 4 * read.count("hidden_size"));
+  return { kind: "dense", ffnDim, bias: biasesOf(read), ...readActivation(read) };
+}
+
+function readMoe(read: SettingsReader): MoeFfn {
+  const shared = read.get("moe_shared_expert_intermediate_size");
+  return {
+    kind: "moe",
+    ffnDim: read.count("moe_ffn_hidden_size", read.count("ffn_hidden_size", 4 * read.count("hidden_size"))),
+    ...readActivation(read),
+    bias: biasesOf(read),
+    clampedGlu: null,
+    experts: read.count("num_experts"),
+    topK: read.count("moe_router_topk", 2),
+    router: readRouter(read),
+    shared:
+      shared === null
+        ? null
+        : { ffnDim: read.count("moe_shared_expert_intermediate_size"), gated: read.flag("moe_shared_expert_gate") },
+  };
+}
+
+function readRouter(read: SettingsReader): RouterSpec {
+  const score = read.word("moe_router_score_function", ["softmax", "sigmoid"], "softmax");
+  const topK = read.count("moe_router_topk", 2);
+  const groups = read.get("moe_router_num_groups", "moe_router_group_topk");
+  const divides = score === "sigmoid" ? topK > 1 : !read.flag("moe_router_pre_softmax");
+  return {
+    score,
+    jitter: 0,
+    renormalise: divides ? { plus: score === "sigmoid" ? 1e-20 : 0, atLeast: 0 } : null,
+    groups:
+      groups === null
+        ? null
+        : { count: read.count("moe_router_num_groups"), kept: read.count("moe_router_group_topk") },
+    correctionBias: read.flag("moe_router_enable_expert_bias"),
+    scaling: read.number(["moe_router_topk_scaling_factor"], 1) || 1,
+    bias: biasesOf(read),
+  };
+}

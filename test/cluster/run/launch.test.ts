@@ -1,0 +1,227 @@
+/** Runs on a cluster of stand-ins: sbatch, squeue, kubectl and torchrun are scripts on the PATH. */
+import {
+  appendFileSync,
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { UpcycleError } from "../../../src/base/errors.js";
+import { followLines } from "../../../src/cluster/run/follow.js";
+import { watchRun, type WatchEvent } from "../../../src/cluster/run/watch.js";
+import { golden } from "../../support/golden.js";
+import { start } from "../../cli/upcycle.js";
+
+const root = mkdtempSync(join(tmpdir(), "upcycle-cluster-"));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+let made = 0;
+
+interface Cluster {
+  readonly folder: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly file: string;
+}
+
+/** A folder with stand-ins, which write what they were asked into `asked`. */
+function cluster(more: string, programs: Readonly<Record<string, string>>): Cluster {
+  const folder = join(root, String(made++));
+  const bin = join(folder, "bin");
+  mkdirSync(bin, { recursive: true });
+  mkdirSync(join(folder, "megatron"));
+  cpSync(golden("megatron/moe"), join(folder, "ckpt"), { recursive: true });
+  for (const [name, body] of Object.entries(programs)) {
+    writeFileSync(join(bin, name), `#!/bin/bash\necho "${name} $*" >> ${folder}/asked\n${body}\n`);
+    chmodSync(join(bin, name), 0o755);
+  }
+  const file = join(folder, "launch.yaml");
+  writeFileSync(
+    file,
+    `out: ${folder}/run
+checkpoint: ${folder}/ckpt
+data: [${folder}/data]
+tokenizer: ${folder}/tok
+megatron: ${folder}/megatron
+transformerEngine: false
+${more}
+training: { batch: 2, accumulate: 4, sequence: 32, steps: 20, lr: { peak: 1e-3, warmup: 2 } }
+hardware: { gpus: 2 }
+`,
+  );
+  return { folder, env: { PATH: `${bin}:${process.env["PATH"]}` }, file };
+}
+
+async function upcycle(
+  { env }: Cluster,
+  ...words: string[]
+): Promise<{ code: number | null; stdout: string; stderr: string }> {
+  return start(words, undefined, { env }).outcome;
+}
+const asked = ({ folder }: Cluster): string[] => readFileSync(join(folder, "asked"), "utf8").trim().split("\n");
+
+describe("a run on Slurm", () => {
+  const sbatch = 'n=$(grep -c "^sbatch" "$(dirname "$0")/../asked"); echo $((100 + n))';
+
+  it("is a chain of jobs, each behind the one before, and is not started twice", { timeout: 60_000 }, async () => {
+    const here = cluster("slurm: { jobs: 3, minutes: 60 }", { sbatch, squeue: 'echo "101 RUNNING"' });
+    const first = await upcycle(here, "launch", here.file, "--json");
+    expect(first.stderr).toBe("");
+    expect(JSON.parse(first.stdout)).toMatchObject({ where: "slurm", jobs: ["101", "102", "103"] });
+    expect(asked(here).map((line) => /--dependency=\S+/.exec(line)?.[0] ?? "none")).toEqual([
+      "none",
+      "--dependency=afterany:101",
+      "--dependency=afterany:102",
+    ]);
+    const again = await upcycle(here, "launch", here.file);
+    expect([again.code, again.stderr]).toEqual([
+      2,
+      expect.stringContaining("the run is under way already: job 101 RUNNING"),
+    ]);
+    expect(asked(here).filter((line) => line.startsWith("sbatch")).length).toBe(3);
+  });
+
+  it("starts again when its jobs are gone", { timeout: 60_000 }, async () => {
+    const here = cluster("slurm: { minutes: 60 }", {
+      sbatch,
+      squeue: "echo 'slurm_load_jobs error: Invalid job id' >&2; exit 1",
+    });
+    expect((await upcycle(here, "launch", here.file)).code).toBe(0);
+    expect((await upcycle(here, "launch", here.file)).code).toBe(0);
+    expect(asked(here).filter((line) => line.startsWith("sbatch")).length).toBe(2);
+  });
+
+  it("says what sbatch says, and what is missing", { timeout: 60_000 }, async () => {
+    const refusing = cluster("slurm: {}", {
+      sbatch: "echo 'sbatch: error: invalid partition specified: gpu' >&2; exit 1",
+    });
+    const { code, stderr } = await upcycle(refusing, "launch", refusing.file);
+    expect([code, stderr]).toEqual([1, expect.stringContaining("invalid partition specified: gpu")]);
+    const bare = cluster("kubernetes: { image: x }", {});
+    const missing = await upcycle({ ...bare, env: { PATH: join(bare.folder, "bin") } }, "launch", bare.file);
+    expect([missing.code, missing.stderr]).toEqual([2, expect.stringContaining("kubectl is not installed here")]);
+  });
+});
+
+describe("a run on this machine", () => {
+  const line = (iteration: number, loss: number): string =>
+    `echo " [2026-01-01 00:00:0${iteration}.0] iteration ${iteration}/ 20 | elapsed time per iteration (ms): 10.0 | global batch size: 8 | lm loss: ${loss} | number of skipped iterations: 0 | number of nan iterations: 0 |"`;
+
+  it("writes its log, and loads its own checkpoint the second time", { timeout: 60_000 }, async () => {
+    const torchrun = `${line(1, 4)}\nmkdir -p "$(dirname "$0")/../run/checkpoints"; echo 20 > "$(dirname "$0")/../run/checkpoints/latest_checkpointed_iteration.txt"`;
+    const here = cluster("", { torchrun });
+    expect((await upcycle(here, "launch", here.file)).code).toBe(0);
+    expect((await upcycle(here, "launch", here.file)).code).toBe(0);
+    const [first, second] = asked(here);
+    expect(first).toContain(`--load ${here.folder}/ckpt --finetune --save`);
+    expect(second).toContain(`--load ${here.folder}/run/checkpoints --save`);
+    expect(second).not.toContain("--finetune");
+    expect(readFileSync(join(here.folder, "run/logs/run.log"), "utf8").split("\n").length).toBe(3);
+  });
+
+  it(
+    "can be checked: the first validation loss is compared, and a broken load found",
+    { timeout: 60_000 },
+    async () => {
+      const evaluates =
+        'echo " validation loss at iteration 0 on validation set | lm loss value: 3.877081E+00 | lm loss PPL: 4.8E+01 |"';
+      const sound = cluster("", { torchrun: evaluates });
+      const good = await upcycle(sound, "launch", sound.file, "--check", "--expect", "3.8771");
+      expect([good.code, good.stdout]).toEqual([0, expect.stringContaining("as expected")]);
+      expect(asked(sound)[0]).toContain("--skip-train");
+      const bad = await upcycle(sound, "launch", sound.file, "--check", "--expect", "2");
+      expect([bad.code, bad.stderr]).toEqual([
+        1,
+        expect.stringContaining("the first validation loss is 3.877081, expected 2 within 0.01"),
+      ]);
+      const broken = cluster("", { torchrun: `echo "load_return: _IncompatibleKeys(missing)"; ${evaluates}` });
+      expect((await upcycle(broken, "launch", broken.file, "--check")).stderr).toContain("load_return");
+    },
+  );
+
+  it("that fails gives its exit code and the log", { timeout: 60_000 }, async () => {
+    const here = cluster("", { torchrun: "echo 'RuntimeError: no GPU'; exit 3" });
+    const { code, stderr } = await upcycle(here, "launch", here.file);
+    expect([code, stderr]).toEqual([1, expect.stringContaining("the run ended with code 3")]);
+  });
+
+  it("is only printed by a dry run", { timeout: 60_000 }, async () => {
+    const here = cluster("", {});
+    const { code, stdout } = await upcycle(here, "launch", here.file, "--dry-run");
+    expect(code).toBe(0);
+    expect(stdout).toContain("--moe-router-pre-softmax");
+    expect(existsSync(join(here.folder, "run"))).toBe(false);
+  });
+});
+
+describe("logs that are followed", () => {
+  const step = (iteration: number): string =>
+    ` iteration ${iteration}/ 100 | lm loss: 2.0E+00 | elapsed time per iteration (ms): 5.0 |\n`;
+
+  it("may be renamed, cut off, appear later and end within a line", { timeout: 30_000 }, async () => {
+    const folder = join(root, "logs");
+    mkdirSync(folder);
+    const log = join(folder, "a.log");
+    writeFileSync(log, step(1));
+    const acts = [
+      () => appendFileSync(log, step(2).slice(0, 20)),
+      () => appendFileSync(log, step(2).slice(20)),
+      () => {
+        appendFileSync(log, step(3));
+        renameSync(log, join(folder, "a.log.1"));
+        writeFileSync(log, step(4));
+      },
+      () => {
+        truncateSync(log, 0);
+        appendFileSync(log, step(5).slice(0, 10) + step(5).slice(10));
+      },
+      () => writeFileSync(join(folder, "b.out"), step(6)),
+    ];
+    const abort = new AbortController();
+    const seen: number[] = [];
+    let idle = 0;
+    for await (const followed of followLines([folder], { once: false, every: 5, signal: abort.signal })) {
+      if (followed !== null) {
+        seen.push(Number(/iteration (\d+)/.exec(followed.line)![1]));
+        continue;
+      }
+      const act = acts.shift();
+      if (act === undefined && ++idle > 3) abort.abort();
+      act?.();
+    }
+    expect(seen).toEqual([1, 2, 3, 4, 5, 6]);
+  });
+
+  it("become events, states and alerts, of several nodes together", async () => {
+    const folder = join(root, "nodes");
+    mkdirSync(folder);
+    cpSync(golden("megatron/logs/moe_scratch.log"), join(folder, "node0.log"));
+    writeFileSync(join(folder, "node1.log"), "load_return: missing\n");
+    const events: WatchEvent[] = [];
+    const watched = watchRun({ names: [folder], once: true, now: () => 0 });
+    for (;;) {
+      const next = await watched.next();
+      if (next.done === true) {
+        expect(next.value).toMatchObject({ iteration: 60, savedIteration: 60 });
+        break;
+      }
+      events.push(next.value);
+    }
+    expect(events.flatMap((event) => (event.type === "alert" ? [event.kind] : []))).toEqual(["load"]);
+    expect(events.filter(({ type }) => type === "state").length).toBeGreaterThan(5);
+  });
+
+  it("that are not there are named", async () => {
+    const failed = (async () => {
+      for await (const line of followLines([join(root, "none.log")], { once: true })) expect(line).toBeNull();
+    })();
+    await expect(failed).rejects.toThrow(UpcycleError);
+  });
+});

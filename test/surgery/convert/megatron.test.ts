@@ -1,0 +1,181 @@
+/** Models written as checkpoints of Megatron-Core, and read back. */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { resultOf } from "../../../src/base/events.js";
+import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
+import { parseDcpMetadata, type DcpMetadata } from "../../../src/files/formats/dcp-metadata.js";
+import { megatronObstacles } from "../../../src/model/decoder/megatron.js";
+import { specFromConfig } from "../../../src/model/decoder/config.js";
+import { slotsOf } from "../../../src/model/tensors/slots.js";
+import { makeModel, type Surgery, type PlannedModel } from "../../../src/surgery/convert/make.js";
+import { exporting, importing } from "../../../src/surgery/convert/reform.js";
+import { nameRelease, releaseFolder, requireReleasePlace } from "../../../src/surgery/convert/release.js";
+import { convertCheckpoint } from "../../../src/surgery/convert/convert.js";
+import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
+import { golden, goldenModels } from "../../support/golden.js";
+import { expectKillsHarmless, pace, type ConversionRequest } from "./kills.js";
+import { hashes } from "./hashes.js";
+
+const root = mkdtempSync(join(tmpdir(), "upcycle-to-megatron-"));
+let made = 0;
+const fresh = (): string => join(root, `out${made++}`);
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+const make = async <P extends PlannedModel, D>(
+  surgery: Surgery<P, D>,
+  out: string,
+  more: object = {},
+): Promise<string> => (await resultOf(makeModel(surgery, { out, ...more }))).dir;
+
+const metadataIn = (folder: string): DcpMetadata =>
+  parseDcpMetadata(new Uint8Array(readFileSync(join(folder, ".metadata"))), folder);
+
+/** The bytes of every slot, with their precision. */
+async function contents(folder: string): Promise<Map<string, string>> {
+  const checkpoint = await openCheckpoint(folder);
+  const found = new Map<string, string>();
+  for (const { key } of slotsOf(checkpoint.spec)) {
+    const { dtype, bytes } = await checkpoint.readBytes(key);
+    found.set(key, `${dtype} ${Buffer.from(bytes).toString("hex")}`);
+  }
+  await checkpoint.close();
+  return found;
+}
+
+const held = goldenModels.filter((name) => {
+  const config: unknown = JSON.parse(readFileSync(golden(name, "config.json"), "utf8"));
+  return megatronObstacles(specFromConfig(config, name)).length === 0;
+});
+
+describe("a model as it is", () => {
+  it.each(held)("%s comes back byte for byte, in its own family", async (name) => {
+    const folder = await make(exporting({ source: golden(name) }), releaseFolder(fresh()), { pace });
+    expect(await contents(folder)).toEqual(await contents(golden(name)));
+    const back = await make(importing({ source: folder }), fresh());
+    expect(await contents(back)).toEqual(await contents(golden(name)));
+    const [config, own] = [back, golden(name)].map(
+      (one) => JSON.parse(readFileSync(join(one, "config.json"), "utf8")) as { model_type: string },
+    );
+    expect(config!.model_type).toBe(own!.model_type);
+  });
+
+  it.each(["superset-dense", "superset-moe"])("has the keys, shapes, chunks and values of %s", async (name) => {
+    const source = golden("megatron", name);
+    const folder = await make(exporting({ source }), releaseFolder(fresh()));
+    const [mine, theirs] = [metadataIn(folder), metadataIn(join(source, "release"))];
+    const shapes = ({ tensors }: DcpMetadata): unknown =>
+      [...tensors]
+        .map(([key, { dtype, shape, chunks }]) => [
+          key,
+          dtype,
+          shape,
+          chunks.map(({ offsets, sizes }) => [offsets, sizes]),
+        ])
+        .sort();
+    expect(shapes(mine)).toEqual(shapes(theirs));
+    expect([...mine.objects.keys()].sort()).toEqual([...theirs.objects.keys()].sort());
+    expect(await contents(folder)).toEqual(await contents(source));
+  });
+
+  it("says why Megatron-Core cannot hold it", async () => {
+    await expect(make(exporting({ source: golden("dense/gemma2") }), fresh())).rejects.toThrow(
+      "Megatron-Core cannot hold this gemma2 model: it has norms before and behind attention and FFN",
+    );
+  });
+
+  it("is cut into several files where they would be too large", async () => {
+    const folder = await make(exporting({ source: golden("dense/llama"), maxShardBytes: 30_000 }), fresh(), {
+      maxShardBytes: 30_000,
+    });
+    const shards = readdirSync(folder).filter((file) => file.endsWith(".distcp"));
+    expect(shards.length).toBeGreaterThan(2);
+    expect(await contents(folder)).toEqual(await contents(golden("dense/llama")));
+  });
+});
+
+describe("an upcycled model", () => {
+  const asked: ConversionRequest = {
+    source: golden("dense/llama"),
+    recipe: upcycleRecipe("E4G2T4", { seed: 3 }),
+    format: "torch_dist",
+    maxShardBytes: 60_000,
+    pace,
+  };
+
+  it("holds what the folder of Hugging Face holds", async () => {
+    const [megatron, plain] = [fresh(), fresh()];
+    await resultOf(convertCheckpoint({ ...asked, out: megatron }));
+    await resultOf(convertCheckpoint({ ...asked, format: "safetensors", out: plain }));
+    expect(await contents(megatron)).toEqual(await contents(plain));
+    expect(metadataIn(megatron).tensors.get("decoder.layers.mlp.router.weight")!.shape).toEqual([2, 8, 32]);
+  });
+
+  it("has keys for each layer where only some have experts", async () => {
+    const out = fresh();
+    await resultOf(convertCheckpoint({ ...asked, recipe: upcycleRecipe("E4G1T2", { layers: "odd" }), out }));
+    const keys = [...metadataIn(out).tensors.keys()];
+    expect(keys).toContain("decoder.layers.1.mlp.experts.experts.linear_fc1.weight");
+    expect(keys).toContain("decoder.layers.0.mlp.linear_fc1.weight");
+  });
+
+  it(
+    "is the same after kills at any moment, and nothing is there before it is whole",
+    { timeout: 120_000 },
+    async () => {
+      const reference = fresh();
+      await resultOf(convertCheckpoint({ ...asked, out: reference }));
+      await expectKillsHarmless(asked, { kills: 6, expected: hashes(reference), fresh });
+    },
+  );
+
+  it("is named by its tracker last, and never hides a training's checkpoints", async () => {
+    const out = fresh();
+    await resultOf(convertCheckpoint({ ...asked, out: releaseFolder(out) }));
+    expect(existsSync(join(out, "latest_checkpointed_iteration.txt"))).toBe(false);
+    await nameRelease(out);
+    expect(readFileSync(join(out, "latest_checkpointed_iteration.txt"), "utf8")).toBe("release");
+    await expect(requireReleasePlace(out)).resolves.toBeUndefined();
+    await expect(requireReleasePlace(golden("megatron/dense"))).rejects.toThrow("its tracker names 12");
+  });
+});
+
+/** `UPCYCLE_TORCH=python`: an interpreter with torch; see docs/cluster.md. */
+const python = process.env["UPCYCLE_TORCH"];
+
+describe.skipIf(python === undefined)("PyTorch's own reader", () => {
+  it("reads every tensor of every family as we do", { timeout: 600_000 }, async () => {
+    const folders: string[] = [];
+    for (const name of held) folders.push(await make(exporting({ source: golden(name) }), fresh()));
+    const mixed = fresh();
+    await resultOf(
+      convertCheckpoint({
+        source: golden("dense/llama"),
+        recipe: upcycleRecipe("E4G1T2", { layers: "odd" }),
+        format: "torch_dist",
+        out: mixed,
+      }),
+    );
+    const script = new URL("../../external/read_dcp.py", import.meta.url).pathname;
+    const { stdout, stderr, status } = spawnSync(python!, [script, ...folders, mixed], {
+      encoding: "utf8",
+      maxBuffer: 1 << 28,
+    });
+    expect(status, stderr).toBe(0);
+    const read = JSON.parse(stdout) as Record<string, Record<string, string>>;
+    for (const folder of [...folders, mixed]) {
+      const checkpoint = await openCheckpoint(folder);
+      for (const [key, tensor] of checkpoint.tensors) {
+        const located = tensor as typeof tensor & { read(start: number, count: number): Promise<Uint8Array> };
+        const bytes = await located.read(
+          0,
+          tensor.shape.reduce((a, b) => a * b, 1),
+        );
+        expect(read[folder]![key], `${folder} ${key}`).toBe(Buffer.from(bytes).toString("hex"));
+      }
+      await checkpoint.close();
+    }
+  });
+});
