@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
 import { transposable } from "../../../src/graph/onnx/lower.js";
-import { graphCache } from "../../../src/engine/onnxruntime/graph-cache.js";
+import { graphCache } from "../../../src/engine/cache/graph-cache.js";
 import { openSession, shapedTensor, type Session } from "../../../src/engine/onnxruntime/session.js";
 import { plainAttention, plainRope } from "../../../src/model/decoder/plain.js";
 import {

@@ -1,0 +1,74 @@
+// Norms over the last axis, x [rows, H], a block for each row; gradients of weights in two passes (see `sumSlices`).
+
+// x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019, equation 4).
+KERNEL rmsNorm(const A* x, const float* weight, A* out, int H, float eps) {
+  __shared__ float scratch[32];
+  i64 at = (i64)blockIdx.x * H;
+  float square = 0.0f;
+  for (int i = threadIdx.x; i < H; i += blockDim.x) {
+    float value = load(x, at + i);
+    square += value * value;
+  }
+  float r = 1.0f / sqrtf(blockSum(square, scratch) / H + eps);
+  for (int i = threadIdx.x; i < H; i += blockDim.x) store(out, at + i, load(x, at + i) * r * weight[i]);
+}
+
+// Block b takes rows b, b + gridDim.x, ... and leaves their share of the weight's gradient in parts [gridDim.x, H]
+// (not where parts is null). `kept` in shared memory sums it: each thread owns every blockDim.x-th column.
+KERNEL rmsNormGrad(const A* x, const float* weight, const A* dy, A* dx, float* parts, int rows, int H, float eps) {
+  extern __shared__ float kept[];
+  __shared__ float scratch[32];
+  for (int i = threadIdx.x; i < H; i += blockDim.x) kept[i] = 0.0f;
+  for (int row = blockIdx.x; row < rows; row += gridDim.x) {
+    i64 at = (i64)row * H;
+    float square = 0.0f, dot = 0.0f;
+    for (int i = threadIdx.x; i < H; i += blockDim.x) {
+      float value = load(x, at + i);
+      square += value * value;
+      dot += load(dy, at + i) * weight[i] * value;
+    }
+    float r = 1.0f / sqrtf(blockSum(square, scratch) / H + eps);
+    float mean = blockSum(dot, scratch) * r / H;
+    for (int i = threadIdx.x; i < H; i += blockDim.x) {
+      float value = load(x, at + i), d = load(dy, at + i);
+      kept[i] += d * value * r;
+      store(dx, at + i, r * (d * weight[i] - value * r * mean));
+    }
+  }
+  if (parts == 0) return;
+  for (int i = threadIdx.x; i < H; i += blockDim.x) parts[(i64)blockIdx.x * H + i] = kept[i];
+}
+
+// (x - mean) / sqrt(var + eps) (Ba et al. 2016), without weight and bias.
+KERNEL layerNorm(const A* x, A* out, int H, float eps) {
+  __shared__ float scratch[32];
+  i64 at = (i64)blockIdx.x * H;
+  float sum = 0.0f, square = 0.0f;
+  for (int i = threadIdx.x; i < H; i += blockDim.x) sum += load(x, at + i);
+  float mean = blockSum(sum, scratch) / H;
+  for (int i = threadIdx.x; i < H; i += blockDim.x) {
+    float d = load(x, at + i) - mean;
+    square += d * d;
+  }
+  float r = 1.0f / sqrtf(blockSum(square, scratch) / H + eps);
+  for (int i = threadIdx.x; i < H; i += blockDim.x) store(out, at + i, (load(x, at + i) - mean) * r);
+}
+
+KERNEL layerNormGrad(const A* x, const A* dy, A* dx, int H, float eps) {
+  __shared__ float scratch[32];
+  i64 at = (i64)blockIdx.x * H;
+  float sum = 0.0f, square = 0.0f, total = 0.0f, dot = 0.0f;
+  for (int i = threadIdx.x; i < H; i += blockDim.x) sum += load(x, at + i);
+  float mean = blockSum(sum, scratch) / H;
+  for (int i = threadIdx.x; i < H; i += blockDim.x) {
+    float d = load(x, at + i) - mean;
+    square += d * d;
+    total += load(dy, at + i);
+    dot += load(dy, at + i) * d;
+  }
+  float r = 1.0f / sqrtf(blockSum(square, scratch) / H + eps);
+  total = blockSum(total, scratch) / H;
+  dot = blockSum(dot, scratch) * r / H;
+  for (int i = threadIdx.x; i < H; i += blockDim.x)
+    store(dx, at + i, r * (load(dy, at + i) - total - (load(x, at + i) - mean) * r * dot));
+}

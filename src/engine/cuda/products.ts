@@ -1,0 +1,115 @@
+/**
+ * cuBLASLt: matrix products. Matrices here lie in rows, cuBLASLt's in columns: its product of the exchanged operands,
+ * right times left, is the wanted one.
+ */
+import { stopError } from "../../base/errors.js";
+import {
+  handleFrom,
+  host,
+  i32,
+  i64,
+  size,
+  u64,
+  type Address,
+  type LibraryHandle,
+  type NativeValue,
+  type StatusFunction,
+} from "./native.js";
+import type { ProductLaunch } from "./lowering/launches.js";
+
+/** Scratch memory that products may use, in bytes. */
+export const WORKSPACE = 32 << 20;
+
+/** cublasComputeType_t and cudaDataType of cublas_api.h and library_types.h. */
+const FLOAT32 = 0;
+const COMPUTE_FLOAT32 = 68;
+/** Attributes of cublasLt.h. */
+const TRANSPOSE_A = 3;
+const TRANSPOSE_B = 4;
+const MOST_WORKSPACE = 1;
+/** Bytes of cublasLtMatmulHeuristicResult_t, and of the algorithm at its beginning. */
+const RESULT_BYTES = 96;
+const ALGORITHM_BYTES = 64;
+
+type Sizes = Pick<ProductLaunch, "m" | "n" | "k" | "transA" | "transB">;
+
+/** A product whose algorithm is chosen: out = a b, or out += a b with `accumulate`. */
+export type Product = (
+  operands: { readonly a: Address; readonly b: Address; readonly out: Address },
+  accumulate: boolean,
+  stream: Address,
+  workspace: Address,
+) => void;
+
+export interface Products {
+  /** "13.1.0" */
+  readonly version: string;
+  /** The product of these sizes; its algorithm is chosen once. */
+  plan(sizes: Sizes): Product;
+  close(): void;
+}
+
+/** Functions of cuBLASLt that are called, and what they take. */
+const signatures = {
+  cublasLtCreate: [host],
+  cublasLtDestroy: [u64],
+  cublasLtMatmulDescCreate: [host, i32, i32],
+  cublasLtMatmulDescSetAttribute: [u64, i32, host, size],
+  cublasLtMatrixLayoutCreate: [host, i32, u64, u64, i64],
+  cublasLtMatmulPreferenceCreate: [host],
+  cublasLtMatmulPreferenceSetAttribute: [u64, i32, host, size],
+  cublasLtMatmulAlgoGetHeuristic: [u64, u64, u64, u64, u64, u64, u64, i32, host, host],
+  cublasLtMatmul: [u64, u64, host, u64, u64, u64, u64, host, u64, u64, u64, u64, host, u64, size, u64],
+} as const;
+
+/** Opens cuBLASLt for the current device. */
+export function openProducts(library: LibraryHandle): Products {
+  const functions = Object.fromEntries(
+    Object.entries(signatures).map(([name, args]) => [name, library.func(name, i32, [...args])]),
+  ) as unknown as Record<keyof typeof signatures, StatusFunction>;
+  const statusText = library.func("cublasLtGetStatusString", "str", [i32]) as unknown as (status: number) => string;
+  const version = Number((library.func("cublasLtGetVersion", size, []) as unknown as () => number | bigint)());
+  const call = (name: keyof typeof signatures, ...args: readonly NativeValue[]): void => {
+    const status = functions[name](...args);
+    if (status !== 0) throw stopError(`a matrix product failed (${statusText(status)})`, { where: name });
+  };
+  const handle = handleFrom((into) => call("cublasLtCreate", into));
+  const preference = handleFrom((into) => call("cublasLtMatmulPreferenceCreate", into));
+  call("cublasLtMatmulPreferenceSetAttribute", preference, MOST_WORKSPACE, BigUint64Array.of(BigInt(WORKSPACE)), 8);
+  const layout = (rows: number, columns: number): Address =>
+    handleFrom((into) => call("cublasLtMatrixLayoutCreate", into, FLOAT32, rows, columns, rows));
+  const [one, zero] = [Float32Array.of(1), Float32Array.of(0)];
+  const plans = new Map<string, Product>();
+
+  function choose({ m, n, k, transA, transB }: Sizes): Product {
+    const operation = handleFrom((into) => call("cublasLtMatmulDescCreate", into, COMPUTE_FLOAT32, FLOAT32));
+    const transposed = (flag: boolean): Int32Array => Int32Array.of(Number(flag));
+    call("cublasLtMatmulDescSetAttribute", operation, TRANSPOSE_A, transposed(transB), 4);
+    call("cublasLtMatmulDescSetAttribute", operation, TRANSPOSE_B, transposed(transA), 4);
+    const left = transB ? layout(k, n) : layout(n, k);
+    const right = transA ? layout(m, k) : layout(k, m);
+    const result = layout(n, m);
+    const [found, count] = [new Uint8Array(RESULT_BYTES), new Int32Array(1)];
+    const shapes = [left, right, result, result] as const;
+    call("cublasLtMatmulAlgoGetHeuristic", handle, operation, ...shapes, preference, 1, found, count);
+    if (count[0] === 0) throw stopError(`cuBLASLt knows no way to multiply ${m}x${k} by ${k}x${n}`);
+    const algorithm = found.subarray(0, ALGORITHM_BYTES);
+    return ({ a, b, out }, accumulate, stream, workspace) =>
+      call(
+        "cublasLtMatmul",
+        ...[handle, operation, one, b, left, a, right, accumulate ? one : zero, out, result, out, result],
+        ...[algorithm, workspace, WORKSPACE, stream],
+      );
+  }
+
+  return {
+    version: `${Math.floor(version / 10000)}.${Math.floor((version % 10000) / 100)}.${version % 100}`,
+    plan(sizes) {
+      const key = `${sizes.m} ${sizes.n} ${sizes.k} ${sizes.transA} ${sizes.transB}`;
+      const plan = plans.get(key) ?? choose(sizes);
+      plans.set(key, plan);
+      return plan;
+    },
+    close: () => call("cublasLtDestroy", handle),
+  };
+}
