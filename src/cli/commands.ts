@@ -88,6 +88,11 @@ export const faces: Readonly<Record<string, Face>> = {
     description: "say which MoE families can hold an upcycled model, exactly or not, and which programs run it",
     load: async () => (await import("./targets.js")).targetsCommand(),
   },
+  doctor: {
+    arguments: "",
+    description: "say which GPUs can be used, what is missing, and the line that installs it",
+    load: async () => (await import("./doctor.js")).doctorCommand(),
+  },
 };
 
 /** What the help of the whole program and its suggestions need of a command. */

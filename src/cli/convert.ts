@@ -19,6 +19,7 @@ import { openContext, shownPath, type ContextOptions } from "./context.js";
 import { askedModel, fetchedSource, modelSource, orAdapted } from "./model-folder.js";
 import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson } from "./options.js";
+import { withDevice } from "./device.js";
 import { askedOfFlags, withRecipe, type AskedConversion, type RecipeFlags } from "./recipe-options.js";
 import { verifyLine } from "./reproduce.js";
 import { textHelp } from "./verify.js";
@@ -81,7 +82,7 @@ export function convertCommand(): Command {
     .option("--no-report", "do not measure how much of the parent's function was kept")
     .action(execute);
   return withExample(
-    withJson(command),
+    withJson(withDevice(command)),
     "upcycle convert models/dense --recipe E8G1T2 --out models/moe",
     "An interrupted conversion goes on when the same command is given again.",
   );

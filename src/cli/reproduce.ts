@@ -51,6 +51,8 @@ export function verifyLine(parent: ModelSource, child: string): string {
   return `upcycle verify ${shellPath(shownModel(parent))} ${shellPath(shownPath(child))}`;
 }
 
-export function studyLine(command: string, dir: string, threads: number): string {
-  return `${command} --out ${shellPath(shownPath(dir))} --threads ${threads}`;
+/** `device` as `--device` takes it; undefined: none was named. */
+export function studyLine(command: string, dir: string, threads: number, device?: string): string {
+  const on = device === undefined ? "" : ` --device ${device}`;
+  return `${command} --out ${shellPath(shownPath(dir))} --threads ${threads}${on}`;
 }

@@ -66,17 +66,21 @@ function pythonFolders(): string[] {
  * Places in the order in which they are looked through; later ones cost more, so they are made when they are asked
  * for.
  */
-function* placesOf(env: Environment): Generator<Place> {
+function* placesOf(name: LibraryName, env: Environment): Generator<Place> {
   const own = env["UPCYCLE_CUDA"];
   if (own !== undefined && own !== "")
     yield { source: "UPCYCLE_CUDA", folders: own.split(delimiter).flatMap((folder) => within(folder)) };
-  for (const name of ["CUDA_HOME", "CUDA_PATH"]) {
-    const root = env[name];
-    if (root !== undefined && root !== "") yield { source: name, folders: within(root) };
+  if (name === "driver") {
+    yield { source: "loader", folders: null };
+    yield { source: "driver's folder", folders: ["/usr/local/nvidia/lib64", "/usr/lib/wsl/lib"] };
+    return;
+  }
+  for (const variable of ["CUDA_HOME", "CUDA_PATH"]) {
+    const root = env[variable];
+    if (root !== undefined && root !== "") yield { source: variable, folders: within(root) };
   }
   yield { source: "/usr/local/cuda", folders: within("/usr/local/cuda") };
   yield { source: "loader", folders: null };
-  yield { source: "driver's folder", folders: ["/usr/local/nvidia/lib64", "/usr/lib/wsl/lib"] };
   yield { source: "python", folders: pythonFolders() };
   const conda = env["CONDA_PREFIX"];
   if (conda !== undefined && conda !== "") yield { source: "conda", folders: within(conda) };
@@ -101,7 +105,7 @@ async function openBuiltins(folder: string): Promise<void> {
  */
 export async function findLibrary(name: LibraryName, env: Environment, most = Infinity): Promise<FoundLibrary | null> {
   const names = namesOf(name, most);
-  for (const { source, folders } of placesOf(env)) {
+  for (const { source, folders } of placesOf(name, env)) {
     for (const folder of folders ?? [null])
       for (const file of names) {
         if (folder !== null && !list(folder).includes(file)) continue;

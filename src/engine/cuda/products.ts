@@ -42,8 +42,6 @@ export type Product = (
 ) => void;
 
 export interface Products {
-  /** "13.1.0" */
-  readonly version: string;
   /** The product of these sizes; its algorithm is chosen once. */
   plan(sizes: Sizes): Product;
   close(): void;
@@ -62,13 +60,18 @@ const signatures = {
   cublasLtMatmul: [u64, u64, host, u64, u64, u64, u64, host, u64, u64, u64, u64, host, u64, size, u64],
 } as const;
 
+/** Version of a cuBLASLt library, as NVIDIA writes it: "13.1.0". */
+export function productsVersion(library: LibraryHandle): string {
+  const version = Number((library.func("cublasLtGetVersion", size, []) as unknown as () => number | bigint)());
+  return `${Math.floor(version / 10000)}.${Math.floor((version % 10000) / 100)}.${version % 100}`;
+}
+
 /** Opens cuBLASLt for the current device. */
 export function openProducts(library: LibraryHandle): Products {
   const functions = Object.fromEntries(
     Object.entries(signatures).map(([name, args]) => [name, library.func(name, i32, [...args])]),
   ) as unknown as Record<keyof typeof signatures, StatusFunction>;
   const statusText = library.func("cublasLtGetStatusString", "str", [i32]) as unknown as (status: number) => string;
-  const version = Number((library.func("cublasLtGetVersion", size, []) as unknown as () => number | bigint)());
   const call = (name: keyof typeof signatures, ...args: readonly NativeValue[]): void => {
     const status = functions[name](...args);
     if (status !== 0) throw stopError(`a matrix product failed (${statusText(status)})`, { where: name });
@@ -103,7 +106,6 @@ export function openProducts(library: LibraryHandle): Products {
   }
 
   return {
-    version: `${Math.floor(version / 10000)}.${Math.floor((version % 10000) / 100)}.${version % 100}`,
     plan(sizes) {
       const key = `${sizes.m} ${sizes.n} ${sizes.k} ${sizes.transA} ${sizes.transB}`;
       const plan = plans.get(key) ?? choose(sizes);
