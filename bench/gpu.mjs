@@ -1,4 +1,5 @@
 // Training on one GPU: node bench/gpu.mjs [--sizes dense135M,E8G1T2,...] [--shapes 16x512,64x512] [--steps 10]
+// [--precision bf16] [--launches]
 // -> one JSON line for each size and shape: milliseconds of a step (median of three runs of so many steps), tokens/s,
 // the share of the GPU's peak in bfloat16 that the model's FLOPs reach, memory, seconds until the first step was done.
 // Sizes and how FLOPs are counted are those of ../shared/gpu-anchor/torch_anchor.py.
@@ -16,6 +17,8 @@ const { values: flags } = parseArgs({
     sizes: { type: "string", default: "dense135M,E8G1T2,E8G8T8" },
     shapes: { type: "string", default: "16x512,64x512" },
     steps: { type: "string", default: "10" },
+    precision: { type: "string", default: "bf16" },
+    launches: { type: "boolean", default: false },
   },
 });
 
@@ -70,13 +73,32 @@ function flopsPerToken({ vocab, hidden, layers, ffnDim, experts = 0, topK = 1 },
   return 6 * weights + 6 * layers * sequence * hidden;
 }
 
+/** Launches by name: how many, milliseconds, and the milliseconds of their bytes and FLOPs at the GPU's limits. */
+function launchTable(times) {
+  const byName = new Map();
+  for (const { name, ms, bytes, flops } of times) {
+    const row = byName.get(name) ?? { name, count: 0, ms: 0, memoryMs: 0, computeMs: 0 };
+    row.count++;
+    row.ms += ms;
+    row.memoryMs += bytes / 4.2e9;
+    row.computeMs += flops / 790e9;
+    byName.set(name, row);
+  }
+  const rounded = (row) =>
+    Object.fromEntries(Object.entries(row).map(([k, v]) => [k, typeof v === "number" ? Number(v.toFixed(3)) : v]));
+  return [...byName.values()].sort((a, b) => b.ms - a.ms).map(rounded);
+}
+
 async function measure(name, batch, sequence, steps) {
   const started = performance.now();
   const spec = model(sizes[name]);
   const shape = { batch, sequence, auxCoef: 0.01, zCoef: 0 };
   const program = trainProgram(spec, shape);
   const driver = await startedDriver();
-  const runtime = await cudaBackend(0).openTrain(program, { threads: 1, accumulate: false });
+  const runtime = await cudaBackend(0, { precision: flags.precision }).openTrain(program, {
+    threads: 1,
+    accumulate: false,
+  });
   const openMs = performance.now() - started;
   let parameters = 0;
   for (const { key, shape: dims } of program.params) {
@@ -109,10 +131,12 @@ async function measure(name, batch, sequence, steps) {
   const ms = times.sort((a, b) => a - b)[1];
   const tokensPerSecond = (batch * sequence * 1000) / ms;
   const flops = flopsPerToken(sizes[name], sequence) * tokensPerSecond;
+  const launches = flags.launches ? launchTable(await runtime.profile()) : undefined;
   const { free, total } = driver.memory();
   await runtime.close();
   return {
     size: name,
+    precision: flags.precision,
     parameters,
     batch,
     sequence,
@@ -124,6 +148,7 @@ async function measure(name, batch, sequence, steps) {
     openMs: Math.round(openMs),
     firstStepMs: Math.round(firstMs),
     losses: [losses[0], losses.at(-1)],
+    ...(launches === undefined ? {} : { launches }),
   };
 }
 

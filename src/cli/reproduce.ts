@@ -51,8 +51,7 @@ export function verifyLine(parent: ModelSource, child: string): string {
   return `upcycle verify ${shellPath(shownModel(parent))} ${shellPath(shownPath(child))}`;
 }
 
-/** `device` as `--device` takes it; undefined: none was named. */
-export function studyLine(command: string, dir: string, threads: number, device?: string): string {
-  const on = device === undefined ? "" : ` --device ${device}`;
-  return `${command} --out ${shellPath(shownPath(dir))} --threads ${threads}${on}`;
+/** `device`: further flags that say what computes. */
+export function studyLine(command: string, dir: string, threads: number, device = ""): string {
+  return `${command} --out ${shellPath(shownPath(dir))} --threads ${threads}${device}`;
 }

@@ -10,13 +10,13 @@ import { terminalTable } from "../report/study/terminal.js";
 import { writeReport } from "../study/report.js";
 import { runStudy } from "../study/run.js";
 import { openContext, shownPath } from "./context.js";
-import { chosenBackend, deviceWord, withDevice, type DeviceFlags } from "./device.js";
+import { chosenBackend, deviceWords, withPrecision, type PrecisionFlags } from "./device.js";
 import { modelSource } from "./model-folder.js";
 import { defaultThreads, threadsOfFile, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { savingWords, studyView } from "./progress.js";
 import { convertLine, studyLine, verifyLine } from "./reproduce.js";
 
-interface StudyFlags extends CommonFlags, DeviceFlags {
+interface StudyFlags extends CommonFlags, PrecisionFlags {
   readonly out?: string;
 }
 
@@ -30,7 +30,7 @@ export function studyCommand(): Command {
     .option("--out <dir>", "run folder (default: runs/NAME of the study); the same folder goes on where it was stopped")
     .action((file: string, flags: StudyFlags) => execute(file, `upcycle study ${shellPath(shownPath(file))}`, flags));
   return withExample(
-    withJson(withThreads(withDevice(command), "the file's, else all cores")),
+    withJson(withThreads(withPrecision(command), "the file's, else all cores")),
     "upcycle study recipes/quickstart.yaml --out runs/first",
   );
 }
@@ -41,7 +41,7 @@ export function quickstartCommand(): Command {
     .option("--out <dir>", "run folder; the same folder goes on where it was stopped", "runs/quickstart")
     .action((flags: StudyFlags) => execute(quickstartRecipe, "upcycle quickstart", flags));
   const remark = "The study it runs is recipes/quickstart.yaml: copy and change it, then run it with upcycle study.";
-  return withExample(withJson(withThreads(withDevice(command))), "upcycle quickstart", remark);
+  return withExample(withJson(withThreads(withPrecision(command))), "upcycle quickstart", remark);
 }
 
 async function execute(file: string, command: string, flags: StudyFlags): Promise<void> {
@@ -55,8 +55,8 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
     dir,
     threads,
     signal,
-    backend: await chosenBackend(flags.device, terminal),
-    command: studyLine(command, dir, threads, deviceWord(flags.device)),
+    backend: await chosenBackend(flags.device, terminal, flags.precision),
+    command: studyLine(command, dir, threads, deviceWords(flags)),
     conversionCommands: (parent, recipe, out) => [convertLine(parent, recipe, out), verifyLine(parent, out)],
   });
   const view = studyView(terminal, () => performance.now());

@@ -10,12 +10,12 @@ import type { EvalRecord } from "../train/records.js";
 import { trainFromConfig } from "../train/from-config.js";
 import type { RunResult } from "../train/run.js";
 import { openContext, shownPath } from "./context.js";
-import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
+import { chosenBackend, withPrecision, type PrecisionFlags } from "./device.js";
 import { modelSource } from "./model-folder.js";
 import { defaultThreads, threadsOfFile, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { savingWords, trainingView } from "./progress.js";
 
-interface TrainFlags extends CommonFlags, DeviceFlags {
+interface TrainFlags extends CommonFlags, PrecisionFlags {
   readonly out?: string;
 }
 
@@ -26,7 +26,7 @@ export function trainCommand(): Command {
     .option("--out <dir>", "run folder (default: the file's); the same folder goes on where it was stopped")
     .action(execute);
   return withExample(
-    withJson(withThreads(withDevice(command), "the file's, else all cores")),
+    withJson(withThreads(withPrecision(command), "the file's, else all cores")),
     "upcycle train recipes/train.yaml --out runs/small",
   );
 }
@@ -38,7 +38,7 @@ async function execute(file: string, flags: TrainFlags): Promise<void> {
   const dir = flags.out ?? config.out;
   const threads = flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? defaultThreads();
   const view = trainingView(terminal, "train");
-  const backend = await chosenBackend(flags.device, terminal);
+  const backend = await chosenBackend(flags.device, terminal, flags.precision);
   const events = trainFromConfig({ config, dir, threads, signal, backend, describe: trainedFiles });
   for (;;) {
     const next = await events.next();

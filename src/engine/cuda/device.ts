@@ -2,8 +2,7 @@
 import { inputError } from "../../base/errors.js";
 import { bindDriver, leastDriver, type Driver } from "./driver.js";
 import { findLibrary, installLine, type FoundLibrary } from "./libraries.js";
-import type { KernelModule } from "./lowering/launches.js";
-import { machineCode } from "./modules.js";
+import { machineCode, type ModuleVariant } from "./modules.js";
 import { native, type Address } from "./native.js";
 import { bindCompiler, type Compiler } from "./nvrtc.js";
 import { openProducts, type Products } from "./products.js";
@@ -103,7 +102,7 @@ async function required(name: "nvrtc" | "cublasLt", version: number): Promise<Fo
 export class Device {
   /** Functions by module and name. */
   private readonly functions = new Map<string, Address>();
-  private readonly modules = new Map<KernelModule, Promise<Address>>();
+  private readonly modules = new Map<string, Promise<Address>>();
 
   private constructor(
     readonly driver: Driver,
@@ -176,17 +175,18 @@ export class Device {
   }
 
   /** Loads modules, compiling those that were not kept. */
-  async prepare(modules: Iterable<KernelModule>): Promise<void> {
-    for (const name of new Set(modules)) await this.load(name);
+  async prepare(modules: Iterable<ModuleVariant>): Promise<void> {
+    for (const variant of modules) await this.load(variant);
   }
 
-  private load(name: KernelModule): Promise<Address> {
+  private load(variant: ModuleVariant): Promise<Address> {
+    const name = variantName(variant);
     const known = this.modules.get(name);
     if (known !== undefined) return known;
     const { capability } = this.facts;
-    const loaded = machineCode(this.compiler, name, `sm_${capability}`).then((code) => {
+    const loaded = machineCode(this.compiler, variant, `sm_${capability}`).then((code) => {
       this.enter();
-      const module = this.driver.handle("cuModuleLoadData", [code], `${name}.cu`);
+      const module = this.driver.handle("cuModuleLoadData", [code], name);
       this.handles.set(name, module);
       return module;
     });
@@ -196,11 +196,12 @@ export class Device {
     return loaded;
   }
 
-  private readonly handles = new Map<KernelModule, Address>();
+  private readonly handles = new Map<string, Address>();
 
   /** A kernel of a module that `prepare` has loaded, allowed so much dynamic shared memory. */
-  function(module: KernelModule, kernel: string, shared: number): Address {
-    const key = `${module}.${kernel}`;
+  function(variant: ModuleVariant, kernel: string, shared: number): Address {
+    const module = variantName(variant);
+    const key = `${module} ${kernel}`;
     const known = this.functions.get(key);
     const loaded = this.handles.get(module);
     if (loaded === undefined) throw new Error(`module ${module} was not prepared`);
@@ -214,6 +215,8 @@ export class Device {
     return found;
   }
 }
+
+const variantName = ({ module, real }: ModuleVariant): string => `${module}.cu ${real}`;
 
 const devices = new Map<number, Promise<Device>>();
 

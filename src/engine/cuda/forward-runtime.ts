@@ -5,6 +5,7 @@ import type { ExtendProgram, LogitsProgram, ParamInfo } from "../../graph/progra
 import { cacheShape, extendInputs } from "../runtime/cache.js";
 import type { Extended, ExtendFeeds, ForwardRuntime } from "../runtime/runtime.js";
 import { appendList, moveList } from "./lowering/cache.js";
+import type { LowerOptions } from "./lowering/context.js";
 import { lower } from "./lowering/lower.js";
 import type { Device, DeviceMemory } from "./device.js";
 import { Program } from "./program.js";
@@ -47,7 +48,10 @@ export class CudaForwardRuntime implements ForwardRuntime {
   private readonly turns: Turns;
   private cache: Cache | undefined;
 
-  constructor(private readonly device: Device) {
+  constructor(
+    private readonly device: Device,
+    private readonly lowering: LowerOptions = {},
+  ) {
     this.stream = new Stream(device);
     this.turns = new Turns(device);
   }
@@ -85,7 +89,7 @@ export class CudaForwardRuntime implements ForwardRuntime {
   /** A graph whose inputs are what is fed, then `bound`, then parameters. */
   private async open(graph: Graph, params: readonly ParamInfo[], bound: readonly bigint[]): Promise<Opened> {
     const weights = this.addressesOf(params);
-    const list = lower(graph);
+    const list = lower(graph, this.lowering);
     const count = graph.inputs.length - params.length - bound.length;
     const fed = graph.inputs.slice(0, count).map((id) => this.device.allocate(bytesOf(graph, id), "inputs"));
     const results = graph.outputs.map((id) => this.device.allocate(bytesOf(graph, id), "results"));

@@ -2,6 +2,7 @@
 import { at } from "../../base/at.js";
 import { elements, typeOf, type Graph } from "../../graph/ir/ir.js";
 import type { ArrayData, OperationRuntime } from "../runtime/runtime.js";
+import type { LowerOptions } from "./lowering/context.js";
 import { lower } from "./lowering/lower.js";
 import type { Device, DeviceMemory } from "./device.js";
 import { Program } from "./program.js";
@@ -19,13 +20,16 @@ export class CudaOperationRuntime implements OperationRuntime {
   private readonly stream: Stream;
   private readonly turns: Turns;
 
-  constructor(private readonly device: Device) {
+  constructor(
+    private readonly device: Device,
+    private readonly lowering: LowerOptions = {},
+  ) {
     this.stream = new Stream(device);
     this.turns = new Turns(device);
   }
 
   private async open(graph: Graph): Promise<Opened> {
-    const list = lower(graph);
+    const list = lower(graph, this.lowering);
     const memory = (id: number): DeviceMemory =>
       this.device.allocate(4 * elements(typeOf(graph, id).shape), "an operation's values");
     const [fed, results] = [graph.inputs.map(memory), graph.outputs.map(memory)];

@@ -21,8 +21,8 @@ import type { ProductLaunch } from "./lowering/launches.js";
 export const WORKSPACE = 32 << 20;
 
 /** cublasComputeType_t and cudaDataType of cublas_api.h and library_types.h. */
-const FLOAT32 = 0;
-const COMPUTE_FLOAT32 = 68;
+const types = { f32: 0, bf16: 14 } as const;
+const computes = { f32: 68, tf32: 77, bf16: 68 } as const;
 /** Attributes of cublasLt.h. */
 const TRANSPOSE_A = 3;
 const TRANSPOSE_B = 4;
@@ -31,7 +31,7 @@ const MOST_WORKSPACE = 1;
 const RESULT_BYTES = 96;
 const ALGORITHM_BYTES = 64;
 
-type Sizes = Pick<ProductLaunch, "m" | "n" | "k" | "transA" | "transB">;
+type Sizes = Pick<ProductLaunch, "m" | "n" | "k" | "transA" | "transB" | "compute" | "stored">;
 
 /** A product whose algorithm is chosen: out = a b, or out += a b with `accumulate`. */
 export type Product = (
@@ -79,19 +79,20 @@ export function openProducts(library: LibraryHandle): Products {
   const handle = handleFrom((into) => call("cublasLtCreate", into));
   const preference = handleFrom((into) => call("cublasLtMatmulPreferenceCreate", into));
   call("cublasLtMatmulPreferenceSetAttribute", preference, MOST_WORKSPACE, BigUint64Array.of(BigInt(WORKSPACE)), 8);
-  const layout = (rows: number, columns: number): Address =>
-    handleFrom((into) => call("cublasLtMatrixLayoutCreate", into, FLOAT32, rows, columns, rows));
+  const layout = (type: number, rows: number, columns: number): Address =>
+    handleFrom((into) => call("cublasLtMatrixLayoutCreate", into, type, rows, columns, rows));
   const [one, zero] = [Float32Array.of(1), Float32Array.of(0)];
   const plans = new Map<string, Product>();
 
-  function choose({ m, n, k, transA, transB }: Sizes): Product {
-    const operation = handleFrom((into) => call("cublasLtMatmulDescCreate", into, COMPUTE_FLOAT32, FLOAT32));
+  function choose({ m, n, k, transA, transB, compute, stored }: Sizes): Product {
+    const operation = handleFrom((into) => call("cublasLtMatmulDescCreate", into, computes[compute], types.f32));
     const transposed = (flag: boolean): Int32Array => Int32Array.of(Number(flag));
     call("cublasLtMatmulDescSetAttribute", operation, TRANSPOSE_A, transposed(transB), 4);
     call("cublasLtMatmulDescSetAttribute", operation, TRANSPOSE_B, transposed(transA), 4);
-    const left = transB ? layout(k, n) : layout(n, k);
-    const right = transA ? layout(m, k) : layout(k, m);
-    const result = layout(n, m);
+    const type = types[compute === "bf16" ? "bf16" : "f32"];
+    const left = transB ? layout(type, k, n) : layout(type, n, k);
+    const right = transA ? layout(type, m, k) : layout(type, k, m);
+    const result = layout(types[stored], n, m);
     const [found, count] = [new Uint8Array(RESULT_BYTES), new Int32Array(1)];
     const shapes = [left, right, result, result] as const;
     call("cublasLtMatmulAlgoGetHeuristic", handle, operation, ...shapes, preference, 1, found, count);
@@ -107,7 +108,8 @@ export function openProducts(library: LibraryHandle): Products {
 
   return {
     plan(sizes) {
-      const key = `${sizes.m} ${sizes.n} ${sizes.k} ${sizes.transA} ${sizes.transB}`;
+      const { m, n, k, transA, transB, compute, stored } = sizes;
+      const key = [m, n, k, transA, transB, compute, stored].join();
       const plan = plans.get(key) ?? choose(sizes);
       plans.set(key, plan);
       return plan;

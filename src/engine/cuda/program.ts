@@ -6,12 +6,12 @@ import type {
   Buffer as Region,
   BufferId,
   KernelLaunch,
-  KernelModule,
   Launch,
   LaunchList,
   ProductLaunch,
 } from "./lowering/launches.js";
 import { aligned } from "./lowering/memory.js";
+import type { ModuleVariant } from "./modules.js";
 import type { Address } from "./native.js";
 import type { Recorded, Stream } from "./stream.js";
 
@@ -21,11 +21,21 @@ export interface Bindings {
   readonly outputs: readonly Address[];
 }
 
+/** What one launch took, and the bytes and floating-point operations that it has to move and do. */
+export interface MeasuredLaunch {
+  readonly name: string;
+  readonly ms: number;
+  readonly bytes: number;
+  readonly flops: number;
+}
+
 /** Bytes of an argument's place, and of a pointer. */
 const SLOT = 8;
 
-const modulesOf = (launches: readonly Launch[]): KernelModule[] =>
-  launches.flatMap((launch) => (launch.kind === "kernel" ? [launch.module] : []));
+const modulesOf = (launches: readonly Launch[]): ModuleVariant[] =>
+  launches.flatMap((launch) => (launch.kind === "kernel" ? [launch] : []));
+
+const fillModule: ModuleVariant = { module: "elementwise", real: "f32" };
 
 const isFill = ({ home }: Region): boolean => home.kind === "constant" && typeof home.words === "number";
 
@@ -40,7 +50,7 @@ export class Program implements Disposable {
 
   /** Loads the kernels, takes memory and writes constants. Throws stopError where the GPU's memory is full. */
   static async open(stream: Stream, list: LaunchList, bindings: Bindings): Promise<Program> {
-    await stream.device.prepare([...modulesOf(list.launches), "elementwise"]);
+    await stream.device.prepare([...modulesOf(list.launches), fillModule]);
     stream.device.enter();
     return new Program(stream, list, bindings);
   }
@@ -103,7 +113,7 @@ export class Program implements Disposable {
   /** Constants of one repeated word are written by the GPU. */
   private fillConstants(): void {
     const { device } = this.stream;
-    const fill = device.function("elementwise", "fillWords", 0);
+    const fill = device.function(fillModule, "fillWords", 0);
     const arguments_ = device.pinned(6 * SLOT);
     const view = new DataView(arguments_.buffer);
     for (let i = 0; i < 3; i++) view.setBigUint64((3 + i) * SLOT, arguments_.address + BigInt(i * SLOT), true);
@@ -149,7 +159,7 @@ export class Program implements Disposable {
     }
     state.slot += 2 * args.length;
     const pointers = this.block.address + BigInt(first + args.length * SLOT);
-    const kernel = device.function(launch.module, launch.kernel, shared);
+    const kernel = device.function(launch, launch.kernel, shared);
     const call = [kernel, ...grid, block, 1, 1, shared, handle, pointers, 0] as const;
     const what = `${launch.module}.${launch.kernel}`;
     return () => device.driver.call("cuLaunchKernel", call, what);
@@ -185,6 +195,28 @@ export class Program implements Disposable {
   /** Issues every launch; the GPU may still be at work afterwards. */
   issue(): void {
     for (const issue of this.issuers) issue();
+  }
+
+  /** Milliseconds that each launch takes, one after the other, outside of a graph; and what it costs by the list. */
+  async measure(): Promise<readonly MeasuredLaunch[]> {
+    const { driver } = this.stream.device;
+    const events = Array.from({ length: this.issuers.length + 1 }, () => driver.handle("cuEventCreate", [0]));
+    const record = (event: Address | undefined): void =>
+      driver.call("cuEventRecord", [event ?? 0n, this.stream.handle]);
+    record(events[0]);
+    for (const [i, issue] of this.issuers.entries()) {
+      issue();
+      record(events[i + 1]);
+    }
+    await this.stream.finished();
+    const elapsed = new Float32Array(1);
+    const times = this.list.launches.map((launch, i): MeasuredLaunch => {
+      driver.call("cuEventElapsedTime_v2", [elapsed, at(events, i), at(events, i + 1)]);
+      const name = launch.kind === "kernel" ? launch.kernel : `product ${launch.m}x${launch.n}x${launch.k}`;
+      return { name, ms: elapsed[0] ?? 0, bytes: launch.bytes, flops: launch.flops };
+    });
+    for (const event of events) driver.call("cuEventDestroy_v2", [event]);
+    return times;
   }
 
   /** As `issue`, as one graph, which is recorded at the first call. */

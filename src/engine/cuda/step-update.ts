@@ -13,7 +13,7 @@ import {
   type UpdateInput,
 } from "./lowering/update.js";
 import type { Address } from "./native.js";
-import { Program } from "./program.js";
+import { Program, type MeasuredLaunch } from "./program.js";
 import type { Stream } from "./stream.js";
 import type { TrainState } from "./train-state.js";
 
@@ -153,6 +153,13 @@ export class StepUpdate implements Disposable {
     stream.upload(small.settings.address, settingsOf(settings, batches));
     program.launch();
     stream.download(this.result, small.verdict.address);
+  }
+
+  /** What each launch of the update takes. */
+  async measure(): Promise<readonly MeasuredLaunch[]> {
+    const times: MeasuredLaunch[] = [];
+    for (const program of this.programs.values()) times.push(...(await program.measure()));
+    return times;
   }
 
   verdict(): Verdict {

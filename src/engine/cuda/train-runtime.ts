@@ -15,11 +15,12 @@ import type {
   TrainRuntime,
 } from "../runtime/runtime.js";
 import type { Device, DeviceMemory } from "./device.js";
+import type { LowerOptions } from "./lowering/context.js";
 import { lower } from "./lowering/lower.js";
 import type { LaunchList } from "./lowering/launches.js";
 import { aligned } from "./lowering/memory.js";
 import type { Address } from "./native.js";
-import { Program } from "./program.js";
+import { Program, type MeasuredLaunch } from "./program.js";
 import { StepUpdate } from "./step-update.js";
 import { Stream } from "./stream.js";
 import { TrainState } from "./train-state.js";
@@ -53,6 +54,9 @@ interface LossRun {
   readonly read: (data: ArrayBuffer) => (index: number) => number[];
 }
 
+/** What a training run is opened with, and in what it computes. */
+export type CudaTrainOptions = TrainOptions & Pick<LowerOptions, "precision">;
+
 export class CudaTrainRuntime implements TrainRuntime {
   private readonly state: TrainState;
   private readonly owned: Disposable[] = [];
@@ -74,7 +78,7 @@ export class CudaTrainRuntime implements TrainRuntime {
     private readonly device: Device,
     private readonly stream: Stream,
     private readonly program: TrainProgram,
-    private readonly options: TrainOptions,
+    private readonly options: CudaTrainOptions,
   ) {
     this.turns = new Turns(device);
     this.frozen = frozenOf(program);
@@ -95,9 +99,9 @@ export class CudaTrainRuntime implements TrainRuntime {
   }
 
   /** Throws stopError where the GPU's memory does not hold the run. */
-  static async open(device: Device, program: TrainProgram, options: TrainOptions): Promise<TrainRuntime> {
+  static async open(device: Device, program: TrainProgram, options: CudaTrainOptions): Promise<CudaTrainRuntime> {
     checkTuning(program, options);
-    const list = lower(program.graph);
+    const list = lower(program.graph, options);
     const runtime = new CudaTrainRuntime(device, new Stream(device), program, options);
     try {
       await runtime.prepare(list);
@@ -191,6 +195,15 @@ export class CudaTrainRuntime implements TrainRuntime {
     return { ...averageLosses(parts), ...update.verdict() };
   }
 
+  /** What each launch of forward and backward pass and of the last update takes, on the tokens that were last given. */
+  profile(): Promise<readonly MeasuredLaunch[]> {
+    return this.turns.next(async () => {
+      if (this.training === undefined) throw new Error("the runtime was not prepared");
+      const pass = await this.training.measure();
+      return [...pass, ...((await this.update?.measure()) ?? [])];
+    });
+  }
+
   /** accumulated = gradient, or += gradient. */
   private async accumulate(micro: number): Promise<void> {
     const { state, stream } = this;
@@ -215,7 +228,7 @@ export class CudaTrainRuntime implements TrainRuntime {
       const { places, bytes } = outputPlaces(graph, graph.outputs.length);
       const results = this.device.allocate(bytes, "losses");
       const outputs = places.map((place) => results.address + BigInt(place));
-      const program = await Program.open(this.stream, lower(graph), { inputs, outputs });
+      const program = await Program.open(this.stream, lower(graph, this.options), { inputs, outputs });
       this.owned.push(program, results);
       return { program, results, read: (data) => reader(graph, places, data) };
     })();
@@ -288,6 +301,7 @@ function addition(bytes: number): LaunchList {
         kind: "kernel",
         module: "elementwise",
         kernel: "binarySame",
+        real: "f32",
         grid: [Math.min(1 << 14, Math.ceil(elementsOf / 256)), 1, 1],
         block: 256,
         shared: 0,

@@ -16,7 +16,7 @@ import {
   shifted,
   type Trajectory,
 } from "../../support/golden.js";
-import { goldenRun } from "../../support/programs.js";
+import { adamw, goldenRun } from "../../support/programs.js";
 
 // The emulation is slow: one dense model and one mixture stand for all.
 const all = cudaMachine === "a GPU";
@@ -90,5 +90,28 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, golden models 
       if (step === 0) expect(found.gradNorm / expected.grad_norm).toBeCloseTo(1, 4);
     }
     await runtime.close();
+  });
+
+  it.each(trajectories)("%s: steps in bfloat16 and TF32 stay near those in float32", async (name) => {
+    const { spec, weights, batch, sequence, batchAt } = await goldenRun(name);
+    const program = trainProgram(spec, { batch, sequence, auxCoef: spec.auxLossCoef, zCoef: 0 });
+    const train = async (precision: "float32" | "tf32" | "bf16"): Promise<number[]> => {
+      const runtime = await cudaBackend(0, { precision }).openTrain(program, { threads: 1, accumulate: false });
+      for (const [key, data] of weights) await runtime.write("weight", key, data);
+      const losses: number[] = [];
+      for (let step = 0; step < steps; step++) losses.push((await runtime.step([batchAt(step)], adamw(step + 1))).loss);
+      await runtime.close();
+      return losses;
+    };
+    const expected = await train("float32");
+    for (const [precision, bound] of [
+      ["tf32", 5e-3],
+      ["bf16", 2e-2],
+    ] as const) {
+      const found = await train(precision);
+      const worst = Math.max(...found.map((loss, i) => Math.abs(loss - expected[i]!)));
+      expect(worst, precision).toBeLessThan(bound);
+      expect(found, "a second run has the same bits").toEqual(await train(precision));
+    }
   });
 });

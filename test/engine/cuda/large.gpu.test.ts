@@ -69,6 +69,51 @@ const routed = (c: Case, tokens: number, experts: number, k: number) => {
   return { chosen, order, inverse, counts, rows: tokens * k };
 };
 
+/** What tensor cores take: heads of 64 and 128, rows of multiples of 8. */
+const tensorCases: Readonly<Record<string, (c: Case) => readonly ValueId[]>> = {
+  "attention with heads of 64": (c) => attend(c, { ...attention, headDim: 64, valueDim: 64 }),
+  "attention with heads of 128, one key head for all": (c) =>
+    attend(c, { ...attention, kvHeads: 1, headDim: 128, valueDim: 128 }),
+  "attention with heads of 64, a window, a soft cap, sinks and documents": (c) =>
+    attend(c, { ...attention, headDim: 64, valueDim: 64, window: 37, softcap: 2, sinks: true, segmentIds: true }),
+  "experts of several tiles": (c) => {
+    const { counts, rows } = routed(c, 300, 5, 2);
+    const [x, dy] = [c.normal(rows, 72), c.normal(rows, 136)];
+    const weights = Array.from({ length: 5 }, () => c.normal(72, 136));
+    return [
+      c.b.op("groupedMatmul", [x, counts, ...weights], { transB: false }),
+      c.b.op("groupedMatmul", [dy, counts, ...weights], { transB: true }),
+      ...c.b.apply("groupedMatmulGradW", [x, dy, counts], {}),
+    ];
+  },
+  "norms, rope and gated units in eights": (c) => {
+    const [x, weight, dy] = [c.normal(70, 128), c.normal(128), c.normal(70, 128)];
+    const tables = [c.normal(35, 32), c.normal(35, 32)];
+    const turned = { batch: 2, sequence: 35, heads: 2, headDim: 64, offset: 0, rotary: 64, interleaved: false };
+    return [
+      c.b.op("rmsNorm", [x, weight], { eps: 1e-5 }),
+      ...c.b.apply("rmsNormGrad", [x, weight, dy], { eps: 1e-5 }),
+      c.b.op("rope", [x, ...tables], { ...turned, inverse: false }),
+      c.b.op("rope", [x, ...tables], { ...turned, inverse: true }),
+      c.b.op("swiglu", [x, dy], {}),
+      ...c.b.apply("swigluGrad", [x, dy, x], {}),
+      c.b.add(x, dy),
+    ];
+  },
+  "products and a head": (c) => {
+    const [x, w, head] = [c.normal(200, 64), c.normal(48, 64), c.normal(300, 48)];
+    const y = c.b.op("matmul", [x, w], { transA: false, transB: true });
+    const targets = c.ints(300, 200);
+    const scaled = c.b.scale(y, 0.1);
+    const loss = c.b.op("headCrossEntropy", [scaled, head, targets], { softcap: null });
+    return [
+      y,
+      loss,
+      ...c.b.apply("headCrossEntropyGrad", [scaled, head, targets, c.b.constant([1], [])], { softcap: null }),
+    ];
+  },
+};
+
 const cases: Readonly<Record<string, (c: Case) => readonly ValueId[]>> = {
   "attention over several tiles of keys": (c) => attend(c, attention),
   "attention with a window, a soft cap, sinks and documents": (c) =>
@@ -138,6 +183,7 @@ const cases: Readonly<Record<string, (c: Case) => readonly ValueId[]>> = {
       c.b.op("layerNormGrad", [x, dy], { eps: 1e-5 }),
     ];
   },
+  "norms, rope and gated units in eights": (c) => tensorCases["norms, rope and gated units in eights"]!(c),
   "sums over long axes, softmax of wide rows": (c) => {
     const x = c.normal(1300, 3, 40);
     return [
@@ -194,5 +240,23 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, agrees with th
     }
     // Equal inputs give equal bits.
     expect(await runOnCuda(graph, c.feeds, lowering)).toEqual(actual);
+  });
+});
+
+describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, in bfloat16`, () => {
+  it.each(Object.keys(tensorCases))("%s: within 2^-6 of the interpreter", async (name) => {
+    const c = new Case();
+    const graph: Graph = c.b.finish(tensorCases[name]!(c));
+    const expected = evaluate(graph, c.feeds);
+    const options = { ...lowering, precision: "bf16" } as const;
+    const actual = await runOnCuda(graph, c.feeds, options);
+    for (const [i, { data }] of expected.entries()) {
+      const found = actual[i]!;
+      const size = data.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+      const worst = data.reduce((most, value, at) => Math.max(most, Math.abs(found[at]! - value)), 0);
+      expect(worst / size, `output ${i}`).toBeLessThan(2 ** -6);
+      expect(found.every(Number.isFinite)).toBe(true);
+    }
+    expect(await runOnCuda(graph, c.feeds, options)).toEqual(actual);
   });
 });

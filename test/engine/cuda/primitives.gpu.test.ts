@@ -6,6 +6,7 @@ import { typeOf, type Prim } from "../../../src/graph/ir/ir.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { cases, makeCase, type Case } from "../../graph/ir/cases.js";
 import { cudaMachine } from "../../support/cuda.js";
+import { runOnCuda } from "./run-list.js";
 
 const numRuns = cudaMachine === "a GPU" ? 100 : 25;
 
@@ -38,6 +39,49 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, agrees with th
         }
       }),
       { numRuns },
+    );
+  });
+});
+
+/** In units of 2^-8, the last place of bfloat16, relative to an output's largest number (at least 1). */
+const bfloat16Bounds: Partial<Record<Prim, number>> = {
+  // Products of rounded numbers, then of rounded probabilities.
+  attention: 8,
+  attentionGrad: 24,
+  matmul: 8,
+  groupedMatmul: 8,
+  groupedMatmulGradW: 8,
+  headCrossEntropy: 8,
+  headCrossEntropyGrad: 12,
+  layerNormGrad: 8,
+  rmsNormGrad: 8,
+};
+const usualBound = 4;
+
+/** The nearest number of bfloat16: 8 bits of mantissa. Integers up to 256 stay. */
+function bfloat16(x: number): number {
+  if (x === 0) return 0;
+  const unit = 2 ** (Math.floor(Math.log2(Math.abs(x))) - 7);
+  return Math.round(x / unit) * unit;
+}
+
+describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, in bfloat16`, () => {
+  it.each(Object.keys(cases) as Prim[])("%s is as near to the interpreter as bfloat16 allows", async (prim) => {
+    await fc.assert(
+      fc.asyncProperty(fc.gen(), async (draw) => {
+        const { graph, feeds: exact } = makeCase(prim, draw);
+        const feeds = exact.map((data) => data.map(bfloat16));
+        const expected = evaluate(graph, feeds);
+        const actual = await runOnCuda(graph, feeds, { precision: "bf16" });
+        const bound = (bfloat16Bounds[prim] ?? usualBound) * 2 ** -8;
+        for (const [i, { data }] of expected.entries()) {
+          const size = Math.max(1, ...data.map(Math.abs));
+          for (const [at, value] of data.entries())
+            if (!(Math.abs(actual[i]![at]! - value) <= bound * size))
+              expect.fail(`output ${i}[${at}]: ${actual[i]![at]}, expected ${value}`);
+        }
+      }),
+      { numRuns: numRuns / 2 },
     );
   });
 });

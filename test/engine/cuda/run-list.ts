@@ -6,6 +6,9 @@ import { Program } from "../../../src/engine/cuda/program.js";
 import { Stream } from "../../../src/engine/cuda/stream.js";
 import { elements, typeOf, type Graph } from "../../../src/graph/ir/ir.js";
 
+/** One for all runs of a process: its scratch memory is large. */
+let shared: Stream | undefined;
+
 /** Numbers of each output, in order. */
 export async function runOnCuda(
   graph: Graph,
@@ -13,7 +16,7 @@ export async function runOnCuda(
   options: LowerOptions = {},
 ): Promise<(Float32Array | Int32Array)[]> {
   const gpu = await device(0);
-  const stream = new Stream(gpu);
+  const stream = (shared ??= new Stream(gpu));
   const memory = (id: number) => gpu.allocate(4 * elements(typeOf(graph, id).shape), "a test");
   const [inputs, outputs] = [graph.inputs.map(memory), graph.outputs.map(memory)];
   const addresses = (of: typeof inputs) => of.map(({ address }) => address);
@@ -34,6 +37,6 @@ export async function runOnCuda(
     return data;
   });
   await stream.finished();
-  for (const thing of [program, ...inputs, ...outputs, stream]) thing[Symbol.dispose]();
+  for (const thing of [program, ...inputs, ...outputs]) thing[Symbol.dispose]();
   return results;
 }

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <utility>
 using std::isfinite;
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 #define __global__
 #define __device__
 #define __forceinline__ inline
@@ -76,6 +78,41 @@ static unsigned __float_as_uint(float f) { unsigned x; memcpy(&x, &f, 4); return
 template <class T> static T min(T a, T b) { return a < b ? a : b; }
 template <class T> static T max(T a, T b) { return a > b ? a : b; }
 static int atomicAdd(int* p, int x) { int was = *p; *p += x; return was; }
+
+#define EMULATED
+struct bf16;
+// Four matrices of 8 by 8 and products of them, as common.cuh describes them: lanes exchange rows and fragments.
+struct EmuFragments { unsigned a[4], b[2]; };
+static EmuFragments emuFragments[32][32];
+static void emuMatrices(unsigned* r, const void* row, bool transposed) {
+  EmuWarp& w = emuWarps[emuNow->warp]; int lane = emuNow->lane; w.slots[lane] = (uint64_t)row; __syncwarp();
+  for (int m = 0; m < 4; m++) {
+    auto at = [&](int y, int x) { return (unsigned)((const uint16_t*)w.slots[m * 8 + y])[x]; };
+    int g = lane / 4, t = lane % 4 * 2;
+    r[m] = transposed ? at(t, g) | at(t + 1, g) << 16 : at(g, t) | at(g, t + 1) << 16;
+  }
+  __syncwarp();
+}
+static void loadMatrices(unsigned* r, const bf16* row) { emuMatrices(r, row, false); }
+static void loadMatricesTransposed(unsigned* r, const bf16* row) { emuMatrices(r, row, true); }
+static float emuHalf(unsigned word, int high) { return __uint_as_float(high ? word & 0xffff0000u : word << 16); }
+static void multiplyAdd(float* c, const unsigned* a, unsigned b0, unsigned b1) {
+  EmuFragments* f = emuFragments[emuNow->warp]; int lane = emuNow->lane, g = lane / 4, t = lane % 4;
+  for (int i = 0; i < 4; i++) f[lane].a[i] = a[i];
+  f[lane].b[0] = b0; f[lane].b[1] = b1; __syncwarp();
+  for (int e = 0; e < 4; e++) {
+    int row = e / 2, column = t * 2 + e % 2; float sum = c[e];
+    for (int k = 0; k < 16; k++)
+      sum += emuHalf(f[g * 4 + k % 8 / 2].a[row + k / 8 * 2], k & 1) * emuHalf(f[column * 4 + k % 8 / 2].b[k / 8], k & 1);
+    c[e] = sum;
+  }
+  __syncwarp();
+}
+static unsigned emuRounded(float x) { unsigned b = __float_as_uint(x); return x != x ? 0x7fc0 : ((b + 0x7fff + ((b >> 16) & 1)) >> 16) & 0xffff; }
+static unsigned packed(float low, float high) { return emuRounded(low) | emuRounded(high) << 16; }
+static void copyAsync(bf16* to, const bf16* from, bool live) { if (live) memcpy((void*)to, (const void*)from, 16); else memset((void*)to, 0, 16); }
+static void commitCopies() {}
+template <int N> static void waitCopies() {}
 
 typedef void (*EmuCall)(void**);
 static EmuCall emuCall; static void** emuParameters;

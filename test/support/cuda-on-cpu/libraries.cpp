@@ -1,7 +1,7 @@
 // The CUDA driver, NVRTC and cuBLASLt as far as the engine calls them, on the CPU: one shared library under three names.
 // Kernels are compiled by g++ behind kernel.h (its path in UPCYCLE_EMULATOR_HEADER); streams run at once; a captured
-// graph is a list of calls. Fresh memory holds bytes of 0xff, which are no numbers, so that what is read before it is
-// written shows.
+// graph is a list of calls. The first megabyte of fresh memory holds bytes of 0xff, which are no numbers, so that
+// what is read before it is written shows.
 #include <dlfcn.h>
 #include <unistd.h>
 #include <cmath>
@@ -49,7 +49,7 @@ API int cuMemGetInfo_v2(size_t* free, size_t* all) { *all = total(); *free = tot
 API int cuMemAlloc_v2(u64* p, size_t n) {
   if (int f = failing("cuMemAlloc_v2")) return f;
   if (used + n > total()) return 2;
-  void* m = 0; if (posix_memalign(&m, 256, n)) return 2; memset(m, 0xff, n); blocks[(u64)m] = n; used += n; *p = (u64)m; return 0;
+  void* m = 0; if (posix_memalign(&m, 256, n)) return 2; memset(m, 0xff, n < (1 << 20) ? n : 1 << 20); blocks[(u64)m] = n; used += n; *p = (u64)m; return 0;
 }
 API int cuMemFree_v2(u64 p) { if (!blocks.count(p)) return 1; used -= blocks[p]; blocks.erase(p); free((void*)p); return 0; }
 API int cuMemHostAlloc(u64* p, size_t n, unsigned) { *p = (u64)aligned_alloc(256, (n + 255) / 256 * 256); return *p ? 0 : 2; }

@@ -22,12 +22,20 @@ KERNEL binary(const A* a, const A* b, A* out, int op, i64 n, int d1, int d2, int
   }
 }
 
+DEVICE float combined(int op, float x, float y) { return op == ADD ? x + y : op == SUB ? x - y : x * y; }
+
 // Both operands have the output's shape. `out` may be one of them.
 KERNEL binarySame(const A* a, const A* b, A* out, int op, i64 n) {
-  for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) {
-    float x = load(a, i), y = load(b, i);
-    store(out, i, op == ADD ? x + y : op == SUB ? x - y : x * y);
-  }
+  overElements(
+      n,
+      [&](i64 i) {
+        float x[8], y[8];
+        load8(a, i, x);
+        load8(b, i, y);
+        for (int j = 0; j < 8; j++) x[j] = combined(op, x[j], y[j]);
+        store8(out, i, x);
+      },
+      [&](i64 i) { store(out, i, combined(op, load(a, i), load(b, i))); });
 }
 
 // Codes of `unary` and `unaryGrad`.
@@ -95,19 +103,47 @@ KERNEL toFloat(const int* x, float* out, i64 n) {
 
 // silu(gate) * up
 KERNEL swiglu(const A* gate, const A* up, A* out, i64 n) {
-  for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) {
-    float g = load(gate, i);
-    store(out, i, g * sigmoid(g) * load(up, i));
-  }
+  overElements(
+      n,
+      [&](i64 i) {
+        float g[8], u[8];
+        load8(gate, i, g);
+        load8(up, i, u);
+        for (int j = 0; j < 8; j++) g[j] = g[j] * sigmoid(g[j]) * u[j];
+        store8(out, i, g);
+      },
+      [&](i64 i) {
+        float g = load(gate, i);
+        store(out, i, g * sigmoid(g) * load(up, i));
+      });
+}
+
+// From gate, up and the output's gradient to the gradients of gate (in g) and up (in u).
+DEVICE void swigluSlopes(float& g, float& u, float d) {
+  float s = sigmoid(g), gate = g;
+  g = d * u * s * (1.0f + gate * (1.0f - s));
+  u = d * gate * s;
 }
 
 // The outputs may take the places of gate, up or dh.
 KERNEL swigluGrad(const A* gate, const A* up, const A* dh, A* dgate, A* dup, i64 n) {
-  for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) {
-    float g = load(gate, i), u = load(up, i), d = load(dh, i), s = sigmoid(g);
-    store(dgate, i, d * u * s * (1.0f + g * (1.0f - s)));
-    store(dup, i, d * g * s);
-  }
+  overElements(
+      n,
+      [&](i64 i) {
+        float g[8], u[8], d[8];
+        load8(gate, i, g);
+        load8(up, i, u);
+        load8(dh, i, d);
+        for (int j = 0; j < 8; j++) swigluSlopes(g[j], u[j], d[j]);
+        store8(dgate, i, g);
+        store8(dup, i, u);
+      },
+      [&](i64 i) {
+        float g = load(gate, i), u = load(up, i);
+        swigluSlopes(g, u, load(dh, i));
+        store(dgate, i, g);
+        store(dup, i, u);
+      });
 }
 
 // Words of 4 bytes.
@@ -117,4 +153,26 @@ KERNEL copyWords(const u32* x, u32* out, i64 n) {
 
 KERNEL fillWords(u32* out, u32 word, i64 n) {
   for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) out[i] = word;
+}
+
+KERNEL toBf16(const float* x, bf16* out, i64 n) {
+  overElements(
+      n,
+      [&](i64 i) {
+        float v[8];
+        load8(x, i, v);
+        store8(out, i, v);
+      },
+      [&](i64 i) { store(out, i, x[i]); });
+}
+
+KERNEL fromBf16(const bf16* x, float* out, i64 n) {
+  overElements(
+      n,
+      [&](i64 i) {
+        float v[8];
+        load8(x, i, v);
+        store8(out, i, v);
+      },
+      [&](i64 i) { out[i] = load(x, i); });
 }

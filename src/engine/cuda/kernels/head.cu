@@ -9,6 +9,24 @@ KERNEL countTargets(const int* targets, float* counted, int n) {
   if (threadIdx.x == 0) *counted = fmaxf(sum, 1.0f);
 }
 
+// Calls `work` with the elements of a row that fall to this thread, in eights where the row's size allows, and the first
+// one's place; with `back` they are stored again.
+template <class Work> DEVICE void overRow(A* row, int V, bool back, Work work) {
+  float x[8];
+  if (V % 8 == 0)
+    for (int i = threadIdx.x * 8; i < V; i += blockDim.x * 8) {
+      load8(row, i, x);
+      work(x, i, 8);
+      if (back) store8(row, i, x);
+    }
+  else
+    for (int i = threadIdx.x; i < V; i += blockDim.x) {
+      x[0] = load(row, i);
+      work(x, i, 1);
+      if (back) store(row, i, x[0]);
+    }
+}
+
 // Logits of each row become cap * tanh(logit / cap) (cap 0: they stay). losses [rows] = -log softmax(logits)[target], 0
 // where the target is negative. With `gradient`, logits become their gradients, for a mean over `counted` targets times
 // *dloss. A block for each row.
@@ -24,27 +42,29 @@ KERNEL crossEntropy(A* logits, const int* targets, float* losses, const float* c
     return;
   }
   float top = minusInfinity(), sum = 0.0f, chosen = 0.0f;
-  for (int i = threadIdx.x; i < V; i += blockDim.x) {
-    float x = load(row, i);
-    top = fmaxf(top, cap > 0.0f ? cap * tanhf(x / cap) : x);
-  }
+  overRow(row, V, false, [&](float* x, int, int count) {
+    for (int j = 0; j < count; j++) top = fmaxf(top, cap > 0.0f ? cap * tanhf(x[j] / cap) : x[j]);
+  });
   top = blockMax(top, scratch);
-  for (int i = threadIdx.x; i < V; i += blockDim.x) {
-    float x = load(row, i);
-    x = cap > 0.0f ? cap * tanhf(x / cap) : x;
-    sum += expf(x - top);
-    if (i == target) chosen = x;
-  }
+  overRow(row, V, false, [&](float* x, int first, int count) {
+    for (int j = 0; j < count; j++) {
+      float logit = cap > 0.0f ? cap * tanhf(x[j] / cap) : x[j];
+      sum += expf(logit - top);
+      if (first + j == target) chosen = logit;
+    }
+  });
   sum = blockSum(sum, scratch);
   chosen = blockSum(chosen, scratch);
   if (threadIdx.x == 0 && losses != 0) losses[blockIdx.x] = top + logf(sum) - chosen;
   if (!gradient) return;
   float factor = *dloss / *counted;
-  for (int i = threadIdx.x; i < V; i += blockDim.x) {
-    float x = load(row, i), t = cap > 0.0f ? tanhf(x / cap) : 0.0f;
-    float p = expf((cap > 0.0f ? cap * t : x) - top) / sum - (i == target ? 1.0f : 0.0f);
-    store(row, i, p * (1.0f - t * t) * factor);
-  }
+  overRow(row, V, true, [&](float* x, int first, int count) {
+    for (int j = 0; j < count; j++) {
+      float t = cap > 0.0f ? tanhf(x[j] / cap) : 0.0f;
+      float p = expf((cap > 0.0f ? cap * t : x[j]) - top) / sum - (first + j == target ? 1.0f : 0.0f);
+      x[j] = p * (1.0f - t * t) * factor;
+    }
+  });
 }
 
 // loss = sum of losses [n] / counted. One block.

@@ -39,6 +39,74 @@ KERNEL rmsNormGrad(const A* x, const float* weight, const A* dy, A* dx, float* p
   for (int i = threadIdx.x; i < H; i += blockDim.x) parts[(i64)blockIdx.x * H + i] = kept[i];
 }
 
+// `rmsNorm` for rows of a multiple of 8 elements; a warp for each row.
+KERNEL rmsNormRows(const A* x, const float* weight, A* out, int rows, int H, float eps) {
+  int row = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (row >= rows) return;
+  i64 at = (i64)row * H;
+  float square = 0.0f, v[8], w[8];
+  for (int i = lane * 8; i < H; i += 256) {
+    load8(x, at + i, v);
+    for (int j = 0; j < 8; j++) square += v[j] * v[j];
+  }
+  float r = 1.0f / sqrtf(warpSum(square) / H + eps);
+  for (int i = lane * 8; i < H; i += 256) {
+    load8(x, at + i, v);
+    load8(weight, i, w);
+    for (int j = 0; j < 8; j++) v[j] *= r * w[j];
+    store8(out, at + i, v);
+  }
+}
+
+// Elements of a row, in eights for each lane, that `rmsNormGradRows` can hold: rows of up to 2048.
+#define MOST_EIGHTS 8
+
+// `rmsNormGrad` for rows of a multiple of 8 up to 2048 elements. Each warp takes every so many'th row and keeps the weight's
+// gradient of its columns in registers; the warps of a block add theirs up at the end, in order. Shared: H floats.
+KERNEL rmsNormGradRows(const A* x, const float* weight, const A* dy, A* dx, float* parts, int rows, int H, float eps) {
+  extern __shared__ float total[];
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  float kept[MOST_EIGHTS][8] = {}, v[8], w[8], d[8];
+  for (int row = blockIdx.x * warps + warp; row < rows; row += gridDim.x * warps) {
+    i64 at = (i64)row * H;
+    float square = 0.0f, dot = 0.0f;
+    for (int i = lane * 8; i < H; i += 256) {
+      load8(x, at + i, v);
+      load8(dy, at + i, d);
+      load8(weight, i, w);
+      for (int j = 0; j < 8; j++) {
+        square += v[j] * v[j];
+        dot += d[j] * w[j] * v[j];
+      }
+    }
+    float r = 1.0f / sqrtf(warpSum(square) / H + eps), mean = warpSum(dot) * r / H;
+#pragma unroll
+    for (int c = 0; c < MOST_EIGHTS; c++) {
+      int i = (c * 32 + lane) * 8;
+      if (i >= H) continue;
+      load8(x, at + i, v);
+      load8(dy, at + i, d);
+      load8(weight, i, w);
+      for (int j = 0; j < 8; j++) {
+        kept[c][j] += d[j] * v[j] * r;
+        v[j] = r * (d[j] * w[j] - v[j] * r * mean);
+      }
+      store8(dx, at + i, v);
+    }
+  }
+  for (int turn = 0; turn < warps; turn++) {
+    if (turn == warp)
+#pragma unroll
+      for (int c = 0; c < MOST_EIGHTS; c++) {
+        int i = (c * 32 + lane) * 8;
+        if (i < H)
+          for (int j = 0; j < 8; j++) total[i + j] = (turn == 0 ? 0.0f : total[i + j]) + kept[c][j];
+      }
+    __syncthreads();
+  }
+  for (int i = threadIdx.x; i < H; i += blockDim.x) parts[(i64)blockIdx.x * H + i] = total[i];
+}
+
 // (x - mean) / sqrt(var + eps) (Ba et al. 2016), without weight and bias.
 KERNEL layerNorm(const A* x, A* out, int H, float eps) {
   __shared__ float scratch[32];

@@ -1,8 +1,14 @@
 // Embeddings, rotary positions, heads that are joined, documents within sequences.
 
-// out[n] = table[ids[n]]; a block for each token.
-KERNEL embedding(const A* table, const int* ids, A* out, int H) {
-  const A* from = table + (i64)ids[blockIdx.x] * H;
+// out[n] = table[ids[n]], the table in float; a block for each token.
+KERNEL embedding(const float* table, const int* ids, A* out, int H) {
+  const float* from = table + (i64)ids[blockIdx.x] * H;
+  for (int i = threadIdx.x; i < H; i += blockDim.x) store(out, (i64)blockIdx.x * H + i, from[i]);
+}
+
+// The same of rows of activations.
+KERNEL gatherRows(const A* x, const int* rows, A* out, int H) {
+  const A* from = x + (i64)rows[blockIdx.x] * H;
   A* to = out + (i64)blockIdx.x * H;
   for (int i = threadIdx.x; i < H; i += blockDim.x) to[i] = from[i];
 }
@@ -47,6 +53,28 @@ KERNEL rope(const A* x, const float* cosines, const float* sines, A* out, int S,
       value = value * c + (second ? s : -s) * load(x, row * width + other);
     }
     store(out, row * width + i, value);
+  }
+}
+
+// `rope` of whole heads whose pairs are (i, i + D / 2), D a multiple of 16: a thread turns eight pairs at a time.
+KERNEL ropeHalves(const A* x, const float* cosines, const float* sines, A* out, int N, int S, int heads, int D, int inverse) {
+  int half = D / 2, eights = half / 8, perToken = heads * eights;
+  i64 n = (i64)N * perToken;
+  for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) {
+    int row = (int)(i / perToken), in = (int)(i % perToken), pair = in % eights * 8;
+    i64 at = ((i64)row * heads + in / eights) * D + pair, angle = (i64)(row % S) * half + pair;
+    float a[8], b[8], c[8], s[8];
+    load8(x, at, a);
+    load8(x, at + half, b);
+    load8(cosines, angle, c);
+    load8(sines, angle, s);
+    for (int j = 0; j < 8; j++) {
+      float sine = inverse ? -s[j] : s[j], first = a[j] * c[j] - b[j] * sine;
+      b[j] = b[j] * c[j] + a[j] * sine;
+      a[j] = first;
+    }
+    store8(out, at, a);
+    store8(out, at + half, b);
   }
 }
 

@@ -17,7 +17,18 @@ function tokensKernel(
   bytes: number,
   args: readonly Argument[],
 ): KernelLaunch {
-  return { kind: "kernel", module: "tokens", kernel, grid, block: 128, shared: 0, bytes, flops: 0, arguments: args };
+  return {
+    kind: "kernel",
+    module: "tokens",
+    kernel,
+    real: "f32",
+    grid,
+    block: 128,
+    shared: 0,
+    bytes,
+    flops: 0,
+    arguments: args,
+  };
 }
 
 /**

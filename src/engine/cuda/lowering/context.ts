@@ -1,7 +1,17 @@
 /** What lowering rules work with: values of a graph as buffers, scratch memory, launches. */
 import { at, entryOf } from "../../../base/at.js";
-import { elements, typeOf, type Graph, type Node, type ValueId } from "../../../graph/ir/ir.js";
-import type { Argument, Buffer, BufferId, Home, KernelLaunch, Launch, Operand } from "./launches.js";
+import { elements, typeOf, type Graph, type Node, type Prim, type ValueId } from "../../../graph/ir/ir.js";
+import type {
+  Argument,
+  Buffer,
+  BufferId,
+  Home,
+  KernelLaunch,
+  Launch,
+  Operand,
+  ProductLaunch,
+  Storage,
+} from "./launches.js";
 
 /** Bytes of an element: float32 and int32. */
 export const WORD = 4;
@@ -27,12 +37,21 @@ export const table = (buffers: readonly BufferId[], access: "read" | "write"): A
 /** Blocks for `n` elements, one for each thread. */
 export const blocksFor = (n: number, threads = THREADS): number => Math.max(1, Math.ceil(n / threads));
 
+/** Elements that a thread takes at a time. */
+export const EIGHT = 8;
+/** Threads of a block for rows of `size` elements: as many as have work, in whole warps. */
+export const threadsFor = (size: number): number => Math.max(32, Math.min(THREADS, Math.ceil(size / EIGHT / 32) * 32));
+
 /** The grid of a kernel that walks over `n` elements. */
-export const gridFor = (n: number): readonly [number, number, number] => [Math.min(blocksFor(n), MOST_BLOCKS), 1, 1];
+export const gridFor = (n: number): readonly [number, number, number] => [
+  Math.min(blocksFor(Math.ceil(n / EIGHT)), MOST_BLOCKS),
+  1,
+  1,
+];
 
 /** Parts of a launch that have a usual value. */
-export type KernelCall = Omit<KernelLaunch, "kind" | "block" | "shared" | "bytes" | "flops"> &
-  Partial<Pick<KernelLaunch, "block" | "shared" | "bytes" | "flops">>;
+export type KernelCall = Omit<KernelLaunch, "kind" | "real" | "block" | "shared" | "bytes" | "flops"> &
+  Partial<Pick<KernelLaunch, "real" | "block" | "shared" | "bytes" | "flops">>;
 
 /** Values that share memory: a reshaped value is its input by another name. */
 function rootsOf(graph: Graph): (id: ValueId) => ValueId {
@@ -46,8 +65,33 @@ function rootsOf(graph: Graph): (id: ValueId) => ValueId {
 export const useKey = (prim: string, inputs: readonly ValueId[], attrs: object): string =>
   `${prim}(${inputs.join()})${JSON.stringify(attrs)}`;
 
+/** In what a program computes. */
+export type Precision = "float32" | "tf32" | "bf16";
+
+/** Bytes of an element. */
+export const bytesPer: Readonly<Record<Storage, number>> = { f32: 4, bf16: 2 };
+
+/** Primitives that read float32 whatever the precision: routers, softmax and what they are made of. */
+const floatReaders: ReadonlySet<Prim> = new Set<Prim>([
+  "routeTopK",
+  "routeTopKGrad",
+  "routeWeights",
+  "softmax",
+  "softmaxGrad",
+  "logSumExp",
+  "sinkhorn",
+]);
+/** Primitives that work element by element: what reads their result reads their input, too. */
+const pointwise: ReadonlySet<Prim> = new Set<Prim>(["add", "sub", "mul", "scale", "tanh", "reshape"]);
+
 /** How a graph is lowered. */
 export interface LowerOptions {
+  /**
+   * `float32` (if left out); `tf32`: products round their operands to 10 bits of mantissa; `bf16`: products, and values
+   * between them, in bfloat16, while norms' weights, routers, softmax, losses, sums and gradients of weights stay in
+   * float32.
+   */
+  readonly precision?: Precision;
   /** Logits of a head with its loss that exist at once; tokens are cut into runs by it. */
   readonly mostLogits?: number;
 }
@@ -65,6 +109,11 @@ export class Context {
   private readonly lastUses = new Map<ValueId, number>();
   /** Place among the graph's outputs of each value that is computed into it. */
   private readonly direct = new Map<ValueId, number>();
+  /** What values that nodes have made are stored as; graph inputs are stored as float32 and count as either. */
+  private readonly storages = new Map<ValueId, Storage>();
+  /** Values in the other storage, by value and storage. */
+  private readonly casts = new Map<string, BufferId>();
+  private readonly consumers = new Map<ValueId, Node[]>();
   private current = -1;
 
   constructor(
@@ -73,7 +122,12 @@ export class Context {
   ) {
     this.rootOf = rootsOf(graph);
     for (const [index, node] of graph.nodes.entries())
-      for (const id of node.in) this.lastUses.set(this.rootOf(id), index);
+      for (const id of node.in) {
+        this.lastUses.set(this.rootOf(id), index);
+        const known = this.consumers.get(id);
+        if (known === undefined) this.consumers.set(id, [node]);
+        else known.push(node);
+      }
     graph.inputs.forEach((id, index) => this.regions.set(id, this.buffer(this.bytesOf(id), { kind: "input", index })));
     const made = new Set(graph.nodes.flatMap((node) => (node.prim === "constant" ? [] : node.out)));
     graph.outputs.forEach((id, index) => {
@@ -122,8 +176,38 @@ export class Context {
     return this.buffers.push({ bytes, home }) - 1;
   }
 
-  scratch(elements: number): BufferId {
-    return this.buffer(Math.max(1, elements) * WORD, { kind: "arena" });
+  scratch(count: number, storage: Storage = "f32"): BufferId {
+    return this.buffer(Math.max(1, count) * bytesPer[storage], { kind: "arena" });
+  }
+
+  /** What activations are stored as that are made of these values: as those of them that nodes have made. */
+  realOf(...ids: readonly ValueId[]): Storage {
+    if (this.options.precision !== "bf16") return "f32";
+    const stored = ids.flatMap((id) => this.storages.get(this.rootOf(id)) ?? []);
+    return stored.length === 0 || stored.includes("bf16") ? "bf16" : "f32";
+  }
+
+  /** What a value that a node has made is stored as; null for inputs and constants, which count as either. */
+  storageOf(id: ValueId): Storage | null {
+    return this.storages.get(this.rootOf(id)) ?? null;
+  }
+
+  /** Whether a router or a softmax reads a value, through anything that works element by element. */
+  feedsFloats(id: ValueId): boolean {
+    return (this.consumers.get(id) ?? []).some(
+      (node) =>
+        floatReaders.has(node.prim) || (pointwise.has(node.prim) && node.out.some((out) => this.feedsFloats(out))),
+    );
+  }
+
+  /** Whether a value becomes an output of the graph, likewise. */
+  feedsOutput(id: ValueId): boolean {
+    return (
+      this.graph.outputs.includes(id) ||
+      (this.consumers.get(id) ?? []).some(
+        (node) => pointwise.has(node.prim) && node.out.some((out) => this.feedsOutput(out)),
+      )
+    );
   }
 
   /** The word that all elements of a value are, or null. */
@@ -146,23 +230,60 @@ export class Context {
   }
 
   /** One element that stands for a value of a repeated word. */
-  single(word: number): BufferId {
-    return this.constant(word, WORD);
+  single(word: number, storage: Storage = "f32"): BufferId {
+    return this.constant(storage === "f32" ? word : halfWord(word), WORD);
   }
 
   defineConstant(id: ValueId, words: Uint32Array): void {
     this.regions.set(id, this.constant(words, words.byteLength));
   }
 
-  /** Where a value lies. */
+  /** Where a value lies, as float32 or integers. */
   of(id: ValueId): BufferId {
+    return this.as(id, "f32");
+  }
+
+  /** Where a value lies in a storage; one that lies in the other is converted, once. */
+  as(id: ValueId, storage: Storage): BufferId {
     const root = this.rootOf(id);
     const fill = this.fills.get(root);
-    return fill === undefined ? entryOf(this.regions, root) : this.constant(fill, this.bytesOf(root));
+    if (fill !== undefined) return this.filled(root, fill, storage);
+    const own = entryOf(this.regions, root);
+    if ((this.storages.get(root) ?? "f32") === storage) return own;
+    const key = `${root} ${storage}`;
+    const known = this.casts.get(key);
+    if (known !== undefined) return known;
+    const size = this.sizeOf(root);
+    const made = this.scratch(size, storage);
+    this.cast(own, made, size, storage);
+    this.casts.set(key, made);
+    return made;
+  }
+
+  private filled(root: ValueId, fill: number, storage: Storage): BufferId {
+    if (storage === "f32") return this.constant(fill, this.bytesOf(root));
+    return this.constant(halfWord(fill), Math.ceil((this.sizeOf(root) * bytesPer[storage]) / WORD) * WORD);
+  }
+
+  private cast(from: BufferId, to: BufferId, size: number, storage: Storage): void {
+    this.kernel({
+      module: "elementwise",
+      kernel: storage === "bf16" ? "toBf16" : "fromBf16",
+      grid: gridFor(size),
+      arguments: [read(from), write(to), long(size)],
+    });
   }
 
   /** Memory for a value that a node makes. */
-  define(id: ValueId): BufferId {
+  define(id: ValueId, storage: Storage = "f32"): BufferId {
+    this.storages.set(id, storage);
+    if (storage === "bf16") {
+      // Outputs are float32: `finish` converts it.
+      this.direct.delete(id);
+      const own = this.scratch(this.sizeOf(id), storage);
+      this.regions.set(id, own);
+      return own;
+    }
     const output = this.direct.get(id);
     const home: Home = output === undefined ? { kind: "arena" } : { kind: "output", index: output };
     const made = this.buffer(Math.max(WORD, this.bytesOf(id)), home);
@@ -174,19 +295,21 @@ export class Context {
    * Memory for a value that is made element by element: that of one of `sources` where the current node is the last to
    * read it, else memory of its own.
    */
-  defineOver(id: ValueId, sources: readonly ValueId[]): BufferId {
-    if (this.direct.has(id)) return this.define(id);
+  defineOver(id: ValueId, sources: readonly ValueId[], storage: Storage = "f32"): BufferId {
+    if (this.direct.has(id)) return this.define(id, storage);
     const taken = new Set(at(this.graph.nodes, this.current).out.map((other) => this.regions.get(other)));
     const free = sources.find((source) => {
       const root = this.rootOf(source);
       if (this.fills.has(root) || this.lastUses.get(root) !== this.current) return false;
       const buffer = entryOf(this.regions, root);
       const { home, bytes } = at(this.buffers, buffer);
-      return home.kind === "arena" && bytes === this.bytesOf(id) && !taken.has(buffer);
+      const fits = bytes === this.sizeOf(id) * bytesPer[storage] && (this.storages.get(root) ?? "f32") === storage;
+      return home.kind === "arena" && fits && !taken.has(buffer);
     });
-    if (free === undefined) return this.define(id);
-    const buffer = this.of(free);
+    if (free === undefined) return this.define(id, storage);
+    const buffer = entryOf(this.regions, this.rootOf(free));
     this.regions.set(id, buffer);
+    this.storages.set(id, storage);
     return buffer;
   }
 
@@ -195,9 +318,10 @@ export class Context {
     this.regions.set(id, buffer);
   }
 
-  kernel({ block = THREADS, shared = 0, bytes, flops = 0, ...call }: KernelCall): void {
+  kernel({ real = "f32", block = THREADS, shared = 0, bytes, flops = 0, ...call }: KernelCall): void {
     this.launches.push({
       kind: "kernel",
+      real,
       block,
       shared,
       flops,
@@ -219,19 +343,29 @@ export class Context {
   /** out [m, n] = op(a) op(b) */
   product(
     sizes: { readonly m: number; readonly n: number; readonly k: number },
-    flags: { readonly transA?: boolean; readonly transB?: boolean; readonly accumulate?: boolean },
+    flags: {
+      readonly transA?: boolean;
+      readonly transB?: boolean;
+      readonly accumulate?: boolean;
+      /** What operands lie in and are multiplied as; float32 may become tf32. */
+      readonly real?: Storage;
+      readonly stored?: Storage;
+    },
     operands: { readonly a: Operand; readonly b: Operand; readonly out: Operand },
   ): void {
     const { m, n, k } = sizes;
-    const { transA = false, transB = false, accumulate = false } = flags;
+    const { transA = false, transB = false, accumulate = false, real = "f32", stored = "f32" } = flags;
+    const compute: ProductLaunch["compute"] = real === "f32" && this.options.precision === "tf32" ? "tf32" : real;
     this.launches.push({
       kind: "product",
       ...sizes,
       transA,
       transB,
       accumulate,
+      compute,
+      stored,
       ...operands,
-      bytes: WORD * (m * k + k * n + m * n * (accumulate ? 2 : 1)),
+      bytes: bytesPer[real] * (m * k + k * n) + bytesPer[stored] * m * n * (accumulate ? 2 : 1),
       flops: 2 * m * n * k,
     });
   }
@@ -243,6 +377,10 @@ export class Context {
       if (this.direct.get(root) === index) return;
       const size = this.sizeOf(id);
       const to = this.buffer(this.bytesOf(id), { kind: "output", index });
+      if (this.storages.get(root) === "bf16") {
+        this.cast(entryOf(this.regions, root), to, size, "f32");
+        return;
+      }
       this.kernel({
         module: "elementwise",
         kernel: "copyWords",
@@ -254,4 +392,17 @@ export class Context {
 }
 
 /** A whole buffer as an operand of a product, or from element `first` on. */
-export const operand = (buffer: BufferId, first = 0): Operand => ({ buffer, offset: first * WORD });
+export const operand = (buffer: BufferId, first = 0, storage: Storage = "f32"): Operand => ({
+  buffer,
+  offset: first * bytesPer[storage],
+});
+
+const halves = new DataView(new ArrayBuffer(WORD));
+
+/** Two bfloat16 of the number that a word of float32 is, as one word. */
+function halfWord(word: number): number {
+  halves.setUint32(0, word);
+  if (Number.isNaN(halves.getFloat32(0))) return 0x7fc07fc0;
+  const half = ((word + 0x7fff + ((word >>> 16) & 1)) >>> 16) & 0xffff;
+  return ((half << 16) | half) >>> 0;
+}

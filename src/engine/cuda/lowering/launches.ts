@@ -3,6 +3,9 @@
  * reads and writes, so that lifetimes, and from them a static plan of memory, follow from the list alone.
  */
 
+/** How numbers lie in memory: float32, and integers of 32 bits; or bfloat16. */
+export type Storage = "f32" | "bf16";
+
 /** Index of a buffer in `LaunchList.buffers`. */
 export type BufferId = number;
 
@@ -42,13 +45,26 @@ export type Argument =
 
 /** Names of the kernel sources: files `NAME.cu` in engine/cuda/kernels. */
 export type KernelModule =
-  "attention" | "elementwise" | "experts" | "head" | "norm" | "optimizer" | "reduce" | "route" | "sort" | "tokens";
+  | "attention"
+  | "elementwise"
+  | "experts"
+  | "flash"
+  | "grouped"
+  | "head"
+  | "norm"
+  | "optimizer"
+  | "reduce"
+  | "route"
+  | "sort"
+  | "tokens";
 
 /** One call of a kernel. */
 export interface KernelLaunch {
   readonly kind: "kernel";
   readonly module: KernelModule;
   readonly kernel: string;
+  /** The element type of activations that the kernel is compiled for. */
+  readonly real: Storage;
   /** Blocks by axis, and threads of a block. */
   readonly grid: readonly [number, number, number];
   readonly block: number;
@@ -71,6 +87,10 @@ export interface ProductLaunch {
   readonly transA: boolean;
   readonly transB: boolean;
   readonly accumulate: boolean;
+  /** What operands are multiplied as: float32 with or without its last 13 bits, or bfloat16; sums are float32. */
+  readonly compute: "f32" | "tf32" | "bf16";
+  /** What the result is stored as. */
+  readonly stored: Storage;
   readonly a: Operand;
   readonly b: Operand;
   readonly out: Operand;

@@ -39,15 +39,18 @@ function printArgument(list: LaunchList, argument: Argument): string {
 }
 
 function printKernel(list: LaunchList, launch: KernelLaunch): string {
-  const { module, kernel, grid, block, shared } = launch;
+  const { module, kernel, real, grid, block, shared } = launch;
   const size = `<${grid.join(",")} x ${block}${shared === 0 ? "" : `, ${shared} B`}>`;
-  return `${module}.${kernel}${size}(${launch.arguments.map((each) => printArgument(list, each)).join(", ")})`;
+  const args = launch.arguments.map((each) => printArgument(list, each)).join(", ");
+  return `${module}.${kernel}${real === "bf16" ? ":bf16" : ""}${size}(${args})`;
 }
 
-function printProduct(list: LaunchList, { m, n, k, transA, transB, accumulate, a, b, out }: ProductLaunch): string {
+function printProduct(list: LaunchList, launch: ProductLaunch): string {
+  const { m, n, k, transA, transB, accumulate, compute, stored, a, b, out } = launch;
+  const types = compute === "f32" && stored === "f32" ? "" : ` ${compute}->${stored}`;
   const flags = `${transA ? "T" : "N"}${transB ? "T" : "N"}`;
   const [left, right, to] = [a, b, out].map(({ buffer, offset }) => placeOf(list, buffer, offset));
-  return `product ${flags} ${m}x${n}x${k}(${left}, ${right}, ${accumulate ? "+=" : "="}${to})`;
+  return `product ${flags}${types} ${m}x${n}x${k}(${left}, ${right}, ${accumulate ? "+=" : "="}${to})`;
 }
 
 const printLaunch = (list: LaunchList, launch: Launch): string =>

@@ -4,13 +4,23 @@
  */
 import type { NodeOf, ValueId } from "../../../graph/ir/ir.js";
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
-import { blocksFor, int, nothing, read, readOrNull, table, write, type Context } from "./context.js";
-import type { BufferId } from "./launches.js";
+import { blocksFor, int, nothing, read, readOrNull, table, threadsFor, write, type Context } from "./context.js";
+import type { BufferId, Storage } from "./launches.js";
 
 /** Items of one tile of the sort, as in sort.cu. */
 const TILE = 1024;
 /** Rows and columns of one tile of a product, as in experts.cu. */
 const SIDE = 64;
+
+/** Rows and columns of one tile on tensor cores, and shared memory of its stages, as in grouped.cu. */
+const TENSOR_SIDE = 128;
+const TENSOR_SHARED = 3 * 2 * TENSOR_SIDE * 64 * 2;
+/** Rows are copied in pieces of so many elements. */
+const CHUNK = 8;
+
+/** Whether the kernels of grouped.cu take rows of these sizes. */
+const takesTensors = (real: Storage, a: number, b: number): boolean =>
+  real === "bf16" && a % CHUNK === 0 && b % CHUNK === 0;
 
 interface DigitSort {
   readonly keys: BufferId;
@@ -135,36 +145,57 @@ export function expertCapacity(c: Context, node: NodeOf<"expertCapacity">): void
 export function dispatch(c: Context, node: NodeOf<"dispatch">): void {
   const [x, order] = node.in;
   const [rows, size] = matrixSizes(typeOf(c.graph, node.out[0]));
+  const real = c.realOf(x);
   c.kernel({
     module: "experts",
     kernel: "dispatch",
+    real,
     grid: [rows, 1, 1],
-    arguments: [read(c.of(x)), read(c.of(order)), write(c.define(node.out[0])), int(size), int(node.attrs.k)],
+    block: threadsFor(size),
+    arguments: [
+      read(c.as(x, real)),
+      read(c.of(order)),
+      write(c.define(node.out[0], real)),
+      int(size),
+      int(node.attrs.k),
+    ],
   });
 }
 
 export function combine(c: Context, node: NodeOf<"combine">): void {
   const [y, , inverse] = node.in;
   const [rows, size] = matrixSizes(typeOf(c.graph, node.out[0]));
+  const real = c.realOf(y);
   c.kernel({
     module: "experts",
     kernel: "combine",
+    real,
     grid: [rows, 1, 1],
+    block: threadsFor(size),
     flops: rows * size * node.attrs.k,
-    arguments: [read(c.of(y)), read(c.of(inverse)), write(c.define(node.out[0])), int(size), int(node.attrs.k)],
+    arguments: [
+      read(c.as(y, real)),
+      read(c.of(inverse)),
+      write(c.define(node.out[0], real)),
+      int(size),
+      int(node.attrs.k),
+    ],
   });
 }
 
 export function scaleRows(c: Context, node: NodeOf<"scaleRows">): void {
   const [y, weights, order] = node.in;
   const [rows, size] = c.rowsOf(y);
-  const sources = [y, weights, order].map((id) => read(c.of(id)));
+  const real = c.realOf(y);
+  const sources = [read(c.as(y, real)), read(c.of(weights)), read(c.of(order))];
   c.kernel({
     module: "experts",
     kernel: "scaleRows",
+    real,
     grid: [rows, 1, 1],
+    block: threadsFor(size),
     flops: rows * size,
-    arguments: [...sources, write(c.defineOver(node.out[0], [y])), int(size)],
+    arguments: [...sources, write(c.defineOver(node.out[0], [y], real)), int(size)],
   });
 }
 
@@ -172,13 +203,16 @@ export function scaleRowsGrad(c: Context, node: NodeOf<"scaleRowsGrad">): void {
   const [y, weights, order, , dout] = node.in;
   const [dy, dweights] = node.out;
   const [rows, size] = c.rowsOf(y);
-  const sources = [y, weights, order, dout].map((id) => read(c.of(id)));
+  const real = c.realOf(y, dout);
+  const sources = [read(c.as(y, real)), read(c.of(weights)), read(c.of(order)), read(c.as(dout, real))];
   c.kernel({
     module: "experts",
     kernel: "scaleRowsGrad",
+    real,
     grid: [rows, 1, 1],
+    block: threadsFor(size),
     flops: 3 * rows * size,
-    arguments: [...sources, write(c.defineOver(dy, [dout, y])), write(c.define(dweights)), int(size)],
+    arguments: [...sources, write(c.defineOver(dy, [dout, y], real)), write(c.define(dweights)), int(size)],
   });
 }
 
@@ -186,23 +220,33 @@ export function groupedMatmul(c: Context, node: NodeOf<"groupedMatmul">): void {
   const [x, counts, ...weights] = node.in;
   const [rows, a] = matrixSizes(typeOf(c.graph, x));
   const [, b] = matrixSizes(typeOf(c.graph, node.out[0]));
+  const real = c.realOf(x);
   const matrices = table(
-    weights.map((id) => c.of(id)),
+    weights.map((id) => c.as(id, real)),
     "read",
   );
+  const sources = [read(c.as(x, real)), read(c.of(counts)), matrices, write(c.define(node.out[0], real))];
+  const flops = 2 * rows * a * b;
+  if (takesTensors(real, a, b)) {
+    c.kernel({
+      module: "grouped",
+      kernel: node.attrs.transB ? "groupedProductTransposed" : "groupedProduct",
+      real,
+      grid: [blocksFor(b, TENSOR_SIDE), blocksFor(rows, TENSOR_SIDE) + weights.length + 1, 1],
+      shared: TENSOR_SHARED,
+      flops,
+      arguments: [...sources, ...[rows, weights.length, a, b].map(int)],
+    });
+    return;
+  }
   c.kernel({
     module: "experts",
     kernel: "groupedMatmul",
+    real,
     // Each expert's last tile may be cut short, and so may that of nobody's rows.
     grid: [blocksFor(b, SIDE), blocksFor(rows, SIDE) + weights.length + 1, 1],
-    flops: 2 * rows * a * b,
-    arguments: [
-      read(c.of(x)),
-      read(c.of(counts)),
-      matrices,
-      write(c.define(node.out[0])),
-      ...[rows, weights.length, a, b, Number(node.attrs.transB)].map(int),
-    ],
+    flops,
+    arguments: [...sources, ...[rows, weights.length, a, b, Number(node.attrs.transB)].map(int)],
   });
 }
 
@@ -212,11 +256,16 @@ export function groupedMatmulGradW(c: Context, node: NodeOf<"groupedMatmulGradW"
   const [x, dy, counts] = node.in;
   const [rows, a] = matrixSizes(typeOf(c.graph, x));
   const [, b] = matrixSizes(typeOf(c.graph, dy));
-  const sources = [x, dy, counts].map((id) => read(c.of(id)));
+  const real = c.realOf(x, dy);
+  const sources = [read(c.as(x, real)), read(c.as(dy, real)), read(c.of(counts))];
+  const tensors = takesTensors(real, a, b);
+  const side = tensors ? TENSOR_SIDE : SIDE;
   c.kernel({
-    module: "experts",
-    kernel: "groupedMatmulGradW",
-    grid: [blocksFor(a, SIDE), blocksFor(b, SIDE), node.out.length],
+    module: tensors ? "grouped" : "experts",
+    kernel: tensors ? "groupedWeightGradient" : "groupedMatmulGradW",
+    real,
+    grid: [blocksFor(a, side), blocksFor(b, side), node.out.length],
+    shared: tensors ? TENSOR_SHARED : 0,
     flops: 2 * rows * a * b,
     arguments: [...sources, table(defined(c, node.out), "write"), int(a), int(b)],
   });
@@ -225,7 +274,8 @@ export function groupedMatmulGradW(c: Context, node: NodeOf<"groupedMatmulGradW"
 export function groupedBias(c: Context, node: NodeOf<"groupedBias">): void {
   const [y, counts, ...biases] = node.in;
   const [rows, size] = c.rowsOf(y);
-  const sources = [read(c.of(y)), read(c.of(counts))];
+  const real = c.realOf(y);
+  const sources = [read(c.as(y, real)), read(c.of(counts))];
   const vectors = table(
     biases.map((id) => c.of(id)),
     "read",
@@ -233,20 +283,23 @@ export function groupedBias(c: Context, node: NodeOf<"groupedBias">): void {
   c.kernel({
     module: "experts",
     kernel: "groupedBias",
+    real,
     grid: [rows, 1, 1],
     flops: rows * size,
-    arguments: [...sources, vectors, write(c.defineOver(node.out[0], [y])), int(biases.length), int(size)],
+    arguments: [...sources, vectors, write(c.defineOver(node.out[0], [y], real)), int(biases.length), int(size)],
   });
 }
 
 export function groupedBiasGrad(c: Context, node: NodeOf<"groupedBiasGrad">): void {
   const [dy, counts] = node.in;
   const [rows, size] = c.rowsOf(dy);
+  const real = c.realOf(dy);
   c.kernel({
     module: "experts",
     kernel: "groupedBiasGrad",
+    real,
     grid: [blocksFor(size, 32), node.out.length, 1],
     flops: rows * size,
-    arguments: [read(c.of(dy)), read(c.of(counts)), table(defined(c, node.out), "write"), int(size)],
+    arguments: [read(c.as(dy, real)), read(c.of(counts)), table(defined(c, node.out), "write"), int(size)],
   });
 }

@@ -3,7 +3,7 @@
  * gradient, too, loss and gradient are made together. N tokens, H hidden, V vocabulary.
  */
 import { matrixSizes, typeOf, type Node, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
-import { float, int, nothing, operand, read, useKey, write, type Context } from "./context.js";
+import { bytesPer, float, int, nothing, operand, read, useKey, write, type Context } from "./context.js";
 import type { Argument, BufferId } from "./launches.js";
 
 /** Logits that exist at once. */
@@ -45,20 +45,23 @@ function crossEntropy(
   const [vocab] = matrixSizes(typeOf(c.graph, head));
   const { mostLogits = MOST_LOGITS } = c.options;
   const run = Math.min(tokens, Math.max(LEAST_TOKENS, Math.floor(mostLogits / vocab / LEAST_TOKENS) * LEAST_TOKENS));
-  const [counted, losses, logits] = [c.scratch(1), c.scratch(tokens), c.scratch(run * vocab)];
+  const real = c.realOf(x);
+  const [counted, losses, logits] = [c.scratch(1), c.scratch(tokens), c.scratch(run * vocab, real)];
   const one = { module: "head", grid: [1, 1, 1], block: 1024 } as const;
   c.kernel({ ...one, kernel: "countTargets", arguments: [read(c.of(targets)), write(counted), int(tokens)] });
-  const [rows, weights] = [c.of(x), c.of(head)];
+  const [rows, weights] = [c.as(x, real), c.as(head, real)];
+  const stored = real;
   for (let first = 0; first < tokens; first += run) {
     const m = Math.min(run, tokens - first);
-    const [from, table, part] = [operand(rows, first * hidden), operand(weights), operand(logits)];
-    c.product({ m, n: vocab, k: hidden }, { transB: true }, { a: from, b: table, out: part });
+    const [from, table, part] = [operand(rows, first * hidden, real), operand(weights), operand(logits)];
+    c.product({ m, n: vocab, k: hidden }, { transB: true, real, stored }, { a: from, b: table, out: part });
     c.kernel({
       module: "head",
       kernel: "crossEntropy",
+      real,
       grid: [m, 1, 1],
       block: THREADS,
-      bytes: 4 * m * vocab * (gradients === null ? 1 : 2),
+      bytes: bytesPer[real] * m * vocab * (gradients === null ? 1 : 2),
       flops: 5 * m * vocab,
       arguments: [
         { kind: "pointer", buffer: logits, access: "update" },
@@ -72,10 +75,14 @@ function crossEntropy(
       ],
     });
     if (gradients === null) continue;
-    c.product({ m, n: hidden, k: vocab }, {}, { a: part, b: table, out: operand(gradients.dx, first * hidden) });
+    c.product(
+      { m, n: hidden, k: vocab },
+      { real, stored },
+      { a: part, b: table, out: operand(gradients.dx, first * hidden, real) },
+    );
     c.product(
       { m: vocab, n: hidden, k: m },
-      { transA: true, accumulate: first > 0 },
+      { transA: true, accumulate: first > 0, real },
       { a: part, b: from, out: operand(gradients.dhead) },
     );
   }
@@ -112,5 +119,9 @@ export function headCrossEntropyGrad(c: Context, node: NodeOf<"headCrossEntropyG
   const [, , , dloss] = node.in;
   const [dx, dhead] = node.out;
   const [loss = null] = c.kept.get(keyOf(node)) ?? [];
-  crossEntropy(c, headOf(node), loss, { dloss: c.of(dloss), dx: c.define(dx), dhead: c.define(dhead) });
+  crossEntropy(c, headOf(node), loss, {
+    dloss: c.of(dloss),
+    dx: c.define(dx, c.realOf(node.in[0])),
+    dhead: c.define(dhead),
+  });
 }

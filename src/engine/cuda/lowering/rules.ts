@@ -4,8 +4,8 @@
  */
 import type { ActivationKind, NodeOf, Prim, ValueId } from "../../../graph/ir/ir.js";
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
-import { blocksFor, float, gridFor, int, long, operand, read, write, type Context } from "./context.js";
-import type { BufferId } from "./launches.js";
+import { EIGHT, blocksFor, float, gridFor, int, long, operand, read, write, type Context } from "./context.js";
+import type { BufferId, Storage } from "./launches.js";
 import { attention, attentionGrad, cachedAttention } from "./rules-attention.js";
 import { broadcastOf, reduce, singleAxisOf } from "./rules-axes.js";
 import { headCrossEntropy, headCrossEntropyGrad } from "./rules-head.js";
@@ -31,21 +31,28 @@ const binaryCodes = { add: 0, sub: 1, mul: 2 } as const;
 const sameShape = (a: readonly number[], b: readonly number[]): boolean => a.join() === b.join();
 
 /** A broadcast operand: where it lies and its strides over the joint axes. */
-function operandOf(c: Context, id: ValueId, shape: readonly number[]): { at: BufferId; of: readonly number[] } {
+function operandOf(
+  c: Context,
+  id: ValueId,
+  shape: readonly number[],
+  real: Storage,
+): { at: BufferId; of: readonly number[] } {
   const fill = c.fillOf(id);
-  return fill === null ? { at: c.of(id), of: c.shapeOf(id) } : { at: c.single(fill), of: shape.map(() => 1) };
+  if (fill === null) return { at: c.as(id, real), of: c.shapeOf(id) };
+  return { at: c.single(fill, real), of: shape.map(() => 1) };
 }
 
 function binary(c: Context, node: NodeOf<"add" | "sub" | "mul">): void {
   const [a, b] = node.in;
   const [out] = node.out;
   const shape = c.shapeOf(out);
-  const [left, right] = [operandOf(c, a, shape), operandOf(c, b, shape)];
+  const real = c.realOf(a, b);
+  const [left, right] = [operandOf(c, a, shape, real), operandOf(c, b, shape, real)];
   const code = int(binaryCodes[node.prim]);
   const n = c.sizeOf(out);
   const over = [a, b].filter((id) => c.fillOf(id) === null && sameShape(c.shapeOf(id), shape));
-  const to = c.defineOver(out, over);
-  const common = { module: "elementwise", grid: gridFor(n), flops: n } as const;
+  const to = c.defineOver(out, over, real);
+  const common = { module: "elementwise", real, grid: gridFor(n), flops: n } as const;
   if (sameShape(left.of, shape) && sameShape(right.of, shape)) {
     c.kernel({
       ...common,
@@ -92,13 +99,22 @@ function unary(
   const [x] = node.in;
   const [out] = node.out;
   const n = c.sizeOf(out);
-  const from = c.of(x);
+  const real = c.realOf(x);
+  const from = c.as(x, real);
   c.kernel({
     module: "elementwise",
     kernel: "unary",
+    real,
     grid: gridFor(n),
     flops: n,
-    arguments: [read(from), write(c.defineOver(out, [x])), int(unaryCodes[code]), long(n), float(low), float(high)],
+    arguments: [
+      read(from),
+      write(c.defineOver(out, [x], real)),
+      int(unaryCodes[code]),
+      long(n),
+      float(low),
+      float(high),
+    ],
   });
 }
 
@@ -111,11 +127,13 @@ function unaryGrad(
   const [x, dy] = node.in;
   const [out] = node.out;
   const n = c.sizeOf(out);
-  const [from, grad] = [c.of(x), c.of(dy)];
-  const to = c.defineOver(out, [dy, x]);
+  const real = c.realOf(x, dy);
+  const [from, grad] = [c.as(x, real), c.as(dy, real)];
+  const to = c.defineOver(out, [dy, x], real);
   c.kernel({
     module: "elementwise",
     kernel: "unaryGrad",
+    real,
     grid: gridFor(n),
     flops: n,
     arguments: [read(from), read(grad), write(to), int(unaryCodes[code]), long(n), float(low), float(high)],
@@ -139,20 +157,46 @@ function rowWise(c: Context, kernel: string, inputs: readonly ValueId[], out: Va
 }
 
 /** Norms: a block for each row of the last axis. */
-function norm(c: Context, node: NodeOf<"rmsNorm" | "layerNorm" | "layerNormGrad">, kernel: string): void {
+function norm(c: Context, node: NodeOf<"rmsNorm" | "layerNorm" | "layerNormGrad">): void {
   const [rows, size] = c.rowsOf(node.out[0]);
-  const sources = node.in.map((id) => read(c.of(id)));
+  const [x, second] = node.in;
+  const real = node.prim === "layerNormGrad" ? c.realOf(x, node.in[1]) : c.realOf(x);
+  if (node.prim === "rmsNorm" && size % EIGHT === 0) {
+    const source = read(c.as(x, real));
+    c.kernel({
+      module: "norm",
+      kernel: "rmsNormRows",
+      real,
+      grid: [blocksFor(rows, ROW_WARPS), 1, 1],
+      flops: 4 * rows * size,
+      arguments: [
+        source,
+        read(c.of(node.in[1])),
+        write(c.define(node.out[0], real)),
+        int(rows),
+        int(size),
+        float(node.attrs.eps),
+      ],
+    });
+    return;
+  }
+  // A weight stays in float32.
+  const more = second === undefined ? [] : [read(node.prim === "rmsNorm" ? c.of(second) : c.as(second, real))];
   c.kernel({
     module: "norm",
-    kernel,
+    kernel: node.prim,
+    real,
     grid: [rows, 1, 1],
     flops: 4 * rows * size,
-    arguments: [...sources, write(c.define(node.out[0])), int(size), float(node.attrs.eps)],
+    arguments: [read(c.as(x, real)), ...more, write(c.define(node.out[0], real)), int(size), float(node.attrs.eps)],
   });
 }
 
 /** Blocks that share the rows of a norm's gradient, each with a part of the weight's. */
 const NORM_PARTS = 264;
+
+/** Elements of a row whose weight's gradient a warp can hold. */
+const MOST_KEPT = 2048;
 
 function rmsNormGrad(c: Context, node: NodeOf<"rmsNormGrad">): void {
   const [x, weight, dy] = node.in;
@@ -160,24 +204,28 @@ function rmsNormGrad(c: Context, node: NodeOf<"rmsNormGrad">): void {
   const [rows, size] = c.rowsOf(x);
   const blocks = Math.min(rows, NORM_PARTS);
   const parts = c.scratch(blocks * size);
-  const sources = [x, weight, dy].map((id) => read(c.of(id)));
+  const real = c.realOf(x, dy);
+  const sources = [read(c.as(x, real)), read(c.of(weight)), read(c.as(dy, real))];
   c.kernel({
     module: "norm",
-    kernel: "rmsNormGrad",
+    real,
+    kernel: size % EIGHT === 0 && size <= MOST_KEPT ? "rmsNormGradRows" : "rmsNormGrad",
     grid: [blocks, 1, 1],
     shared: size * 4,
     flops: 10 * rows * size,
-    arguments: [...sources, write(c.define(dx)), write(parts), int(rows), int(size), float(node.attrs.eps)],
+    arguments: [...sources, write(c.define(dx, real)), write(parts), int(rows), int(size), float(node.attrs.eps)],
   });
   reduce(c, parts, c.define(dweight), { outer: 1, size: blocks, inner: size });
 }
 
 function swigluGrad(c: Context, node: NodeOf<"swigluGrad">): void {
   const n = c.sizeOf(node.in[0]);
-  const sources = node.in.map((id) => read(c.of(id)));
-  const outputs = node.out.map((id) => write(c.defineOver(id, node.in)));
+  const real = c.realOf(...node.in);
+  const sources = node.in.map((id) => read(c.as(id, real)));
+  const outputs = node.out.map((id) => write(c.defineOver(id, node.in, real)));
   c.kernel({
     module: "elementwise",
+    real,
     kernel: "swigluGrad",
     grid: gridFor(n),
     flops: 10 * n,
@@ -187,13 +235,15 @@ function swigluGrad(c: Context, node: NodeOf<"swigluGrad">): void {
 
 function swiglu(c: Context, node: NodeOf<"swiglu">): void {
   const n = c.sizeOf(node.in[0]);
-  const sources = node.in.map((id) => read(c.of(id)));
+  const real = c.realOf(...node.in);
+  const sources = node.in.map((id) => read(c.as(id, real)));
   c.kernel({
     module: "elementwise",
     kernel: "swiglu",
+    real,
     grid: gridFor(n),
     flops: 5 * n,
-    arguments: [...sources, write(c.defineOver(node.out[0], node.in)), long(n)],
+    arguments: [...sources, write(c.defineOver(node.out[0], node.in, real)), long(n)],
   });
 }
 
@@ -202,8 +252,12 @@ function matmul(c: Context, node: NodeOf<"matmul">): void {
   const [m, n] = matrixSizes(typeOf(c.graph, node.out[0]));
   const [rows, columns] = matrixSizes(typeOf(c.graph, a));
   const k = node.attrs.transA ? rows : columns;
-  const operands = { a: operand(c.of(a)), b: operand(c.of(b)) };
-  c.product({ m, n, k }, node.attrs, { ...operands, out: operand(c.define(node.out[0])) });
+  const [out] = node.out;
+  const real = c.feedsFloats(out) || [a, b].some((id) => c.storageOf(id) === "f32") ? "f32" : c.realOf(a, b);
+  // Gradients of weights are sums over all tokens, and so is what leaves the graph, in float32.
+  const stored = node.attrs.transA || c.feedsOutput(out) ? "f32" : real;
+  const operands = { a: operand(c.as(a, real)), b: operand(c.as(b, real)) };
+  c.product({ m, n, k }, { ...node.attrs, real, stored }, { ...operands, out: operand(c.define(out, stored)) });
 }
 
 /** Sums over axes that lie together, one such group after the other, the last first. */
@@ -273,10 +327,10 @@ export const rules: { readonly [P in Prim]: Rule<P> } = {
   segmentIds: tokens.segmentIds,
   segmentPositions: tokens.segmentPositions,
   embeddingGrad: tokens.embeddingGrad,
-  rmsNorm: (c, node) => norm(c, node, "rmsNorm"),
+  rmsNorm: norm,
   rmsNormGrad,
-  layerNorm: (c, node) => norm(c, node, "layerNorm"),
-  layerNormGrad: (c, node) => norm(c, node, "layerNormGrad"),
+  layerNorm: norm,
+  layerNormGrad: norm,
   rope: tokens.rope,
   joinHeads: tokens.joinHeads,
   joinHeadsGrad: tokens.joinHeadsGrad,

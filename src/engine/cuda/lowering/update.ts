@@ -71,8 +71,8 @@ class UpdateBuilder {
     return this.buffers.push({ bytes: elements * WORD, home: { kind: "arena" } }) - 1;
   }
 
-  kernel({ block = 256, shared = 0, flops = 0, bytes = 0, ...call }: Omit<KernelCall, "module">): void {
-    this.launches.push({ kind: "kernel", module: "optimizer", block, shared, flops, bytes, ...call });
+  kernel({ block = 256, shared = 0, flops = 0, bytes = 0, real = "f32", ...call }: Omit<KernelCall, "module">): void {
+    this.launches.push({ kind: "kernel", module: "optimizer", real, block, shared, flops, bytes, ...call });
   }
 
   /** Appends another list, whose inputs and outputs are the given buffers. */
