@@ -21,6 +21,7 @@ const commands = [
   "fit",
   "plan",
   "targets",
+  "doctor",
 ];
 
 describe("help", () => {

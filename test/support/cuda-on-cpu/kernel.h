@@ -111,6 +111,7 @@ static void multiplyAdd(float* c, const unsigned* a, unsigned b0, unsigned b1) {
 static unsigned emuRounded(float x) { unsigned b = __float_as_uint(x); return x != x ? 0x7fc0 : ((b + 0x7fff + ((b >> 16) & 1)) >> 16) & 0xffff; }
 static unsigned packed(float low, float high) { return emuRounded(low) | emuRounded(high) << 16; }
 static void copyAsync(bf16* to, const bf16* from, bool live) { if (live) memcpy((void*)to, (const void*)from, 16); else memset((void*)to, 0, 16); }
+static float power2(float x) { return exp2f(x); }
 static void commitCopies() {}
 template <int N> static void waitCopies() {}
 

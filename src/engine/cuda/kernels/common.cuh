@@ -103,6 +103,13 @@ DEVICE u32 packed(float low, float high) {
   return r;
 }
 
+// 2^x, as fast as the GPU has it.
+DEVICE float power2(float x) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0,%1;" : "=f"(r) : "f"(x));
+  return r;
+}
+
 // 16 bytes from device memory to shared memory without waiting; zeros where `live` is false.
 DEVICE void copyAsync(bf16* to, const bf16* from, bool live) {
   asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;" ::"r"(sharedAddress(to)), "l"(from), "r"(live ? 16 : 0));

@@ -50,8 +50,6 @@ template <int D> DEVICE void accumulate(float (*out)[4], float (*p)[4], bf16* b,
   }
 }
 
-DEVICE float capped(float score, float cap) { return cap > 0.0f ? cap * tanhf(score / cap) : score; }
-
 DEVICE bool sees(const int* segments, i64 start, int i, int j, int S, int window) {
   return i < S && j <= i && (window == 0 || j > i - window) && (segments == 0 || segments[start + i] == segments[start + j]);
 }
@@ -67,7 +65,7 @@ DEVICE float rowMax(float x) {
 }
 
 // Grid: S in groups of 64, heads, B. Shared: queries, two tiles of keys, two of values.
-template <int D> DEVICE void forward(bf16* shared, const bf16* q, const bf16* k, const bf16* v, const float* sinks,
+template <int D, bool CAPPED> DEVICE void forward(bf16* shared, const bf16* q, const bf16* k, const bf16* v, const float* sinks,
                                      const int* segments, bf16* out, float* lse, int S, int heads, int kvHeads, float scale,
                                      int window, float cap) {
   constexpr int TILE = ROWS * D;
@@ -81,8 +79,9 @@ template <int D> DEVICE void forward(bf16* shared, const bf16* q, const bf16* k,
   loadTile<D>(keys, k, start, first, S, kvHeads, kvHead);
   loadTile<D>(values, v, start, first, S, kvHeads, kvHead);
   commitCopies();
-  float result[D / 8][4] = {}, top[2], sum[2];
-  top[0] = top[1] = sinks == 0 ? minusInfinity() : sinks[head];
+  // Scores are kept before the scale, which goes with the change to powers of two.
+  float unit = CAPPED ? LOG2E : scale * LOG2E, result[D / 8][4] = {}, top[2], sum[2];
+  top[0] = top[1] = sinks == 0 ? minusInfinity() : sinks[head] * LOG2E / unit;
   // Each of the four lanes of a row counts its own columns; the first one has the sink.
   sum[0] = sum[1] = sinks != 0 && (lane & 3) == 0 ? 1.0f : 0.0f;
   int row = block + warp * 16 + (lane >> 2);
@@ -96,26 +95,30 @@ template <int D> DEVICE void forward(bf16* shared, const bf16* q, const bf16* k,
     __syncthreads();
     float s[8][4];
     scores<D>(s, queries, warp * 16, keys + at * TILE, lane);
-    bool whole = j0 + ROWS - 1 <= block + warp * 16 && window == 0 && segments == 0;
+    if (CAPPED)
 #pragma unroll
-    for (int n = 0; n < 8; n++)
+      for (int n = 0; n < 8; n++)
 #pragma unroll
-      for (int e = 0; e < 4; e++) {
-        s[n][e] = capped(s[n][e] * scale, cap);
-        if (!whole && !sees(segments, start, row + (e >> 1) * 8, j0 + n * 8 + (lane & 3) * 2 + (e & 1), S, window))
-          s[n][e] = minusInfinity();
-      }
+        for (int e = 0; e < 4; e++) s[n][e] = cap * tanhf(s[n][e] * scale / cap);
+    // Most tiles are seen whole; only the others are asked element by element.
+    if (!(j0 + ROWS - 1 <= block + warp * 16 && window == 0 && segments == 0))
+#pragma unroll
+      for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+          if (!sees(segments, start, row + (e >> 1) * 8, j0 + n * 8 + (lane & 3) * 2 + (e & 1), S, window))
+            s[n][e] = minusInfinity();
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       float most = top[h];
 #pragma unroll
       for (int n = 0; n < 8; n++) most = fmaxf(most, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
       most = rowMax(most);
-      float base = most == minusInfinity() ? 0.0f : most, shrink = exp2f((top[h] - base) * LOG2E), added = 0.0f;
+      float base = most == minusInfinity() ? 0.0f : most * unit, shrink = power2(top[h] * unit - base), added = 0.0f;
 #pragma unroll
       for (int n = 0; n < 8; n++)
 #pragma unroll
-        for (int e = 2 * h; e < 2 * h + 2; e++) added += s[n][e] = exp2f((s[n][e] - base) * LOG2E);
+        for (int e = 2 * h; e < 2 * h + 2; e++) added += s[n][e] = power2(s[n][e] * unit - base);
 #pragma unroll
       for (int d = 0; d < D / 8; d++) {
         result[d][2 * h] *= shrink;
@@ -135,30 +138,35 @@ template <int D> DEVICE void forward(bf16* shared, const bf16* q, const bf16* k,
     u32* to = (u32*)(out + ((start + i) * heads + head) * D) + (lane & 3);
 #pragma unroll
     for (int d = 0; d < D / 8; d++) to[d * 4] = packed(result[d][2 * h] * inverse, result[d][2 * h + 1] * inverse);
-    if ((lane & 3) == 0 && lse != 0) lse[(start + i) * heads + head] = top[h] + logf(total);
+    if ((lane & 3) == 0 && lse != 0) lse[(start + i) * heads + head] = top[h] * unit / LOG2E + logf(total);
   }
 }
 
-// From raw products to probabilities p and the scores' gradients ds (in place of dp): scale * slope * p * (dp - dot).
-DEVICE void gradients(float& p, float& dp, float raw, bool visible, float scale, float cap, float lse, float dot) {
-  float t = cap > 0.0f ? tanhf(raw * scale / cap) : 0.0f;
-  float score = cap > 0.0f ? cap * t : raw * scale;
-  p = visible ? exp2f((score - lse) * LOG2E) : 0.0f;
-  dp = visible ? scale * (1.0f - t * t) * p * (dp - dot) : 0.0f;
+// From raw products s to probabilities, and from dp to the scores' gradients but for the scale, slope * p * (dp - dot).
+// log: the log of the denominator, in powers of two; unit: what makes powers of two of raw products.
+template <bool CAPPED> DEVICE void gradients(float& s, float& dp, float unit, float scale, float cap, float log, float dot) {
+  if (CAPPED) {
+    float t = tanhf(s * scale / cap);
+    s = power2(cap * t * LOG2E - log);
+    dp = (1.0f - t * t) * s * (dp - dot);
+  } else {
+    s = power2(s * unit - log);
+    dp = s * (dp - dot);
+  }
 }
 
-template <int D> DEVICE void storeRows(bf16* out, float (*result)[4], i64 start, int row, int S, int heads, int head, int lane) {
+template <int D> DEVICE void storeRows(bf16* out, float (*result)[4], float scale, i64 start, int row, int S, int heads, int head, int lane) {
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     if (row + 8 * h >= S) continue;
     u32* to = (u32*)(out + ((start + row + 8 * h) * heads + head) * D) + (lane & 3);
 #pragma unroll
-    for (int d = 0; d < D / 8; d++) to[d * 4] = packed(result[d][2 * h], result[d][2 * h + 1]);
+    for (int d = 0; d < D / 8; d++) to[d * 4] = packed(result[d][2 * h] * scale, result[d][2 * h + 1] * scale);
   }
 }
 
 // Gradients of queries. Grid as of `forward`. Shared: queries, dout, two tiles of keys, two of values.
-template <int D> DEVICE void gradQ(bf16* shared, const bf16* q, const bf16* k, const bf16* v, const int* segments,
+template <int D, bool CAPPED> DEVICE void gradQ(bf16* shared, const bf16* q, const bf16* k, const bf16* v, const int* segments,
                                    const bf16* dout, const float* lse, const float* dots, bf16* dq, int S, int heads,
                                    int kvHeads, float scale, int window, float cap) {
   constexpr int TILE = ROWS * D;
@@ -172,12 +180,12 @@ template <int D> DEVICE void gradQ(bf16* shared, const bf16* q, const bf16* k, c
   loadTile<D>(keys, k, start, first, S, kvHeads, kvHead);
   loadTile<D>(values, v, start, first, S, kvHeads, kvHead);
   commitCopies();
-  float result[D / 8][4] = {}, own[2], dot[2];
+  float unit = scale * LOG2E, result[D / 8][4] = {}, own[2], dot[2];
   int row = block + warp * 16 + (lane >> 2);
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     i64 at = (start + row + 8 * h) * heads + head;
-    own[h] = row + 8 * h < S ? lse[at] : 0.0f;
+    own[h] = row + 8 * h < S ? lse[at] * LOG2E : 0.0f;
     dot[h] = row + 8 * h < S ? dots[at] : 0.0f;
   }
   for (int j0 = first, at = 0; j0 < last; j0 += ROWS, at ^= 1) {
@@ -195,20 +203,22 @@ template <int D> DEVICE void gradQ(bf16* shared, const bf16* q, const bf16* k, c
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
-      for (int e = 0; e < 4; e++) {
-        int i = row + (e >> 1) * 8, j = j0 + n * 8 + (lane & 3) * 2 + (e & 1);
-        bool visible = whole || sees(segments, start, i, j, S, window);
-        gradients(s[n][e], dp[n][e], s[n][e], visible, scale, cap, own[e >> 1], dot[e >> 1]);
-      }
+      for (int e = 0; e < 4; e++) gradients<CAPPED>(s[n][e], dp[n][e], unit, scale, cap, own[e >> 1], dot[e >> 1]);
+    if (!whole)
+#pragma unroll
+      for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+          if (!sees(segments, start, row + (e >> 1) * 8, j0 + n * 8 + (lane & 3) * 2 + (e & 1), S, window)) dp[n][e] = 0.0f;
     accumulate<D>(result, dp, keys + at * TILE, lane);
     __syncthreads();
   }
-  storeRows<D>(dq, result, start, row, S, heads, head, lane);
+  storeRows<D>(dq, result, scale, start, row, S, heads, head, lane);
 }
 
 // Gradients of keys and values. Grid: S in groups of 64, kvHeads, B. Shared: keys, values, two tiles of queries, two of
 // dout, and their logs and dots [2, 2, 64] in float.
-template <int D> DEVICE void gradKV(bf16* shared, const bf16* q, const bf16* k, const bf16* v, const int* segments,
+template <int D, bool CAPPED> DEVICE void gradKV(bf16* shared, const bf16* q, const bf16* k, const bf16* v, const int* segments,
                                     const bf16* dout, const float* lse, const float* dots, bf16* dk, bf16* dv, int S,
                                     int heads, int kvHeads, float scale, int window, float cap) {
   constexpr int TILE = ROWS * D;
@@ -219,7 +229,7 @@ template <int D> DEVICE void gradKV(bf16* shared, const bf16* q, const bf16* k, 
   float* logs = (float*)(grads + 2 * TILE);
   loadTile<D>(keys, k, start, block, S, kvHeads, kvHead);
   loadTile<D>(values, v, start, block, S, kvHeads, kvHead);
-  float resultK[D / 8][4] = {}, resultV[D / 8][4] = {};
+  float unit = scale * LOG2E, resultK[D / 8][4] = {}, resultV[D / 8][4] = {};
   int row = block + warp * 16 + (lane >> 2), tiles = (end - block + ROWS - 1) / ROWS;
   auto fetch = [&](int step) {
     int head = kvHead * group + step / tiles, i0 = block + step % tiles * ROWS, to = step & 1;
@@ -228,7 +238,7 @@ template <int D> DEVICE void gradKV(bf16* shared, const bf16* q, const bf16* k, 
     commitCopies();
     if (threadIdx.x < ROWS) {
       int i = i0 + threadIdx.x;
-      logs[to * 2 * ROWS + threadIdx.x] = i < S ? lse[(start + i) * heads + head] : 0.0f;
+      logs[to * 2 * ROWS + threadIdx.x] = i < S ? lse[(start + i) * heads + head] * LOG2E : 0.0f;
       logs[to * 2 * ROWS + ROWS + threadIdx.x] = i < S ? dots[(start + i) * heads + head] : 0.0f;
     }
   };
@@ -244,54 +254,53 @@ template <int D> DEVICE void gradKV(bf16* shared, const bf16* q, const bf16* k, 
     scores<D>(s, keys, warp * 16, queries + at * TILE, lane);
     scores<D>(dp, values, warp * 16, grads + at * TILE, lane);
     bool whole = i0 >= block + warp * 16 + 15 && i0 + ROWS <= S && window == 0 && segments == 0;
+    float* of = logs + at * 2 * ROWS + (lane & 3) * 2;
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
-      for (int e = 0; e < 4; e++) {
-        int j = row + (e >> 1) * 8, in = n * 8 + (lane & 3) * 2 + (e & 1);
-        bool visible = whole || (j < S && sees(segments, start, i0 + in, j, S, window));
-        gradients(s[n][e], dp[n][e], s[n][e], visible, scale, cap, logs[at * 2 * ROWS + in], logs[at * 2 * ROWS + ROWS + in]);
-      }
+      for (int e = 0; e < 4; e++)
+        gradients<CAPPED>(s[n][e], dp[n][e], unit, scale, cap, of[n * 8 + (e & 1)], of[ROWS + n * 8 + (e & 1)]);
+    if (!whole)
+#pragma unroll
+      for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+          int j = row + (e >> 1) * 8;
+          if (j < S && sees(segments, start, i0 + n * 8 + (lane & 3) * 2 + (e & 1), j, S, window)) continue;
+          s[n][e] = dp[n][e] = 0.0f;
+        }
     accumulate<D>(resultV, s, grads + at * TILE, lane);
     accumulate<D>(resultK, dp, queries + at * TILE, lane);
     __syncthreads();
   }
-  storeRows<D>(dk, resultK, start, row, S, kvHeads, kvHead, lane);
-  storeRows<D>(dv, resultV, start, row, S, kvHeads, kvHead, lane);
+  storeRows<D>(dk, resultK, scale, start, row, S, kvHeads, kvHead, lane);
+  storeRows<D>(dv, resultV, 1.0f, start, row, S, kvHeads, kvHead, lane);
 }
 
-#define FLASH_INPUTS                                                                                                       \
-  const bf16 *q, const bf16 *k, const bf16 *v, const int *segments, const bf16 *dout, const float *lse, const float *dots
-#define FLASH_SIZES int S, int heads, int kvHeads, float scale, int window, float cap
+// Each kernel for heads of 64 and of 128, without and with a soft cap.
+#define FLASH_KERNELS(NAME, D, CAPPED)                                                                                \
+  extern "C" __global__ void __launch_bounds__(FLASH_THREADS, D == 64 ? 4 : 2) flash##NAME(                           \
+      const bf16* q, const bf16* k, const bf16* v, const float* sinks, const int* segments, bf16* out,                \
+      float* lse, int S, int heads, int kvHeads, float scale, int window, float cap) {                                \
+    extern __shared__ bf16 shared[];                                                                                  \
+    forward<D, CAPPED>(shared, q, k, v, sinks, segments, out, lse, S, heads, kvHeads, scale, window, cap);            \
+  }                                                                                                                   \
+  extern "C" __global__ void __launch_bounds__(FLASH_THREADS, D == 64 ? 3 : 2) flashGradQ##NAME(                      \
+      const bf16* q, const bf16* k, const bf16* v, const int* segments, const bf16* dout,                             \
+      const float* lse, const float* dots, bf16* dq, int S, int heads, int kvHeads, float scale,                      \
+      int window, float cap) {                                                                                        \
+    extern __shared__ bf16 shared[];                                                                                  \
+    gradQ<D, CAPPED>(shared, q, k, v, segments, dout, lse, dots, dq, S, heads, kvHeads, scale, window, cap);          \
+  }                                                                                                                   \
+  extern "C" __global__ void __launch_bounds__(FLASH_THREADS, D == 64 ? 3 : 2) flashGradKV##NAME(                     \
+      const bf16* q, const bf16* k, const bf16* v, const int* segments, const bf16* dout,                             \
+      const float* lse, const float* dots, bf16* dk, bf16* dv, int S, int heads, int kvHeads,                         \
+      float scale, int window, float cap) {                                                                           \
+    extern __shared__ bf16 shared[];                                                                                  \
+    gradKV<D, CAPPED>(shared, q, k, v, segments, dout, lse, dots, dk, dv, S, heads, kvHeads, scale, window, cap);     \
+  }
 
-KERNEL flash64(const bf16* q, const bf16* k, const bf16* v, const float* sinks, const int* segments, bf16* out, float* lse,
-               FLASH_SIZES) {
-  extern __shared__ bf16 shared[];
-  forward<64>(shared, q, k, v, sinks, segments, out, lse, S, heads, kvHeads, scale, window, cap);
-}
-
-KERNEL flash128(const bf16* q, const bf16* k, const bf16* v, const float* sinks, const int* segments, bf16* out, float* lse,
-                FLASH_SIZES) {
-  extern __shared__ bf16 shared[];
-  forward<128>(shared, q, k, v, sinks, segments, out, lse, S, heads, kvHeads, scale, window, cap);
-}
-
-KERNEL flashGradQ64(FLASH_INPUTS, bf16* dq, FLASH_SIZES) {
-  extern __shared__ bf16 shared[];
-  gradQ<64>(shared, q, k, v, segments, dout, lse, dots, dq, S, heads, kvHeads, scale, window, cap);
-}
-
-KERNEL flashGradQ128(FLASH_INPUTS, bf16* dq, FLASH_SIZES) {
-  extern __shared__ bf16 shared[];
-  gradQ<128>(shared, q, k, v, segments, dout, lse, dots, dq, S, heads, kvHeads, scale, window, cap);
-}
-
-KERNEL flashGradKV64(FLASH_INPUTS, bf16* dk, bf16* dv, FLASH_SIZES) {
-  extern __shared__ bf16 shared[];
-  gradKV<64>(shared, q, k, v, segments, dout, lse, dots, dk, dv, S, heads, kvHeads, scale, window, cap);
-}
-
-KERNEL flashGradKV128(FLASH_INPUTS, bf16* dk, bf16* dv, FLASH_SIZES) {
-  extern __shared__ bf16 shared[];
-  gradKV<128>(shared, q, k, v, segments, dout, lse, dots, dk, dv, S, heads, kvHeads, scale, window, cap);
-}
+FLASH_KERNELS(64, 64, false)
+FLASH_KERNELS(128, 128, false)
+FLASH_KERNELS(64Capped, 64, true)
+FLASH_KERNELS(128Capped, 128, true)

@@ -118,19 +118,19 @@ template <bool RT> DEVICE void groupedRows(bf16* shared, const bf16* x, const in
     }
 }
 
-KERNEL groupedProduct(const bf16* x, const int* counts, const bf16* const* weights, bf16* out, int R, int E, int a, int b) {
+KERNEL __launch_bounds__(GROUPED_THREADS, 2) groupedProduct(const bf16* x, const int* counts, const bf16* const* weights, bf16* out, int R, int E, int a, int b) {
   extern __shared__ bf16 shared[];
   groupedRows<false>(shared, x, counts, weights, out, R, E, a, b);
 }
 
-KERNEL groupedProductTransposed(const bf16* x, const int* counts, const bf16* const* weights, bf16* out, int R, int E, int a,
+KERNEL __launch_bounds__(GROUPED_THREADS, 2) groupedProductTransposed(const bf16* x, const int* counts, const bf16* const* weights, bf16* out, int R, int E, int a,
                                 int b) {
   extern __shared__ bf16 shared[];
   groupedRows<true>(shared, x, counts, weights, out, R, E, a, b);
 }
 
 // outs[e] [b, a] = dy_e^T x_e in float, zeros for an expert without rows. Grid: tiles of a, tiles of b, E.
-KERNEL groupedWeightGradient(const bf16* x, const bf16* dy, const int* counts, float* const* outs, int a, int b) {
+KERNEL __launch_bounds__(GROUPED_THREADS, 2) groupedWeightGradient(const bf16* x, const bf16* dy, const int* counts, float* const* outs, int a, int b) {
   extern __shared__ bf16 shared[];
   int expert = blockIdx.z, first = 0, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   for (int e = 0; e < expert; e++) first += counts[e];

@@ -37,6 +37,9 @@ const flashHeads: readonly number[] = [64, 128];
 const takesFlash = ({ headDim, valueDim }: AttentionAttrs, real: Storage): boolean =>
   real === "bf16" && headDim === valueDim && flashHeads.includes(headDim);
 
+/** The end of a kernel's name: heads' size, and whether scores are capped. */
+const flashName = ({ headDim, softcap }: AttentionAttrs): string => `${headDim}${softcap === null ? "" : "Capped"}`;
+
 /** S, heads, kvHeads, scale, window, cap */
 const flashSizes = ({ sequence, heads, kvHeads, scale, window, softcap }: AttentionAttrs) => [
   ...[sequence, heads, kvHeads].map(int),
@@ -67,7 +70,7 @@ function forward(
   if (takesFlash(attrs, to.real)) {
     c.kernel({
       module: "flash",
-      kernel: `flash${headDim}`,
+      kernel: `flash${flashName(attrs)}`,
       real: "bf16",
       grid: [blocksFor(sequence, FLASH_ROWS), heads, batch],
       block: FLASH_THREADS,
@@ -185,7 +188,7 @@ export function attentionGrad(c: Context, node: NodeOf<"attentionGrad">): void {
       c.kernel({
         ...shared,
         module: "flash",
-        kernel: `flash${name}${headDim}`,
+        kernel: `flash${name}${flashName(attrs)}`,
         real: "bf16",
         grid: [blocksFor(sequence, FLASH_ROWS), by, batch],
         block: FLASH_THREADS,
