@@ -15,10 +15,10 @@ export type CudaMachine = "a GPU" | "the CPU" | "no machine";
 
 const folder = fileURLToPath(new URL("./cuda-on-cpu/", import.meta.url));
 
-/** Builds the stand-in libraries, once for each content, and has the backend find them. */
-function emulate(): boolean {
-  if (process.platform !== "linux" || process.arch !== "x64") return false;
-  if (spawnSync("g++", ["--version"], { stdio: "ignore" }).status !== 0) return false;
+/** Builds the stand-in libraries, once for each content: the environment in which a process finds them, or null. */
+export function emulation(): Readonly<Record<string, string>> | null {
+  if (process.platform !== "linux" || process.arch !== "x64") return null;
+  if (spawnSync("g++", ["--version"], { stdio: "ignore" }).status !== 0) return null;
   const source = join(folder, "libraries.cpp");
   const hash = createHash("sha256").update(readFileSync(source)).digest("hex").slice(0, 16);
   const target = join(tmpdir(), `upcycle-cuda-on-cpu-${hash}`);
@@ -31,9 +31,7 @@ function emulate(): boolean {
       if (!existsSync(join(target, name))) symlinkSync("libcuda.so.1", join(target, name));
     renameSync(partial, library);
   }
-  process.env["UPCYCLE_CUDA"] = target;
-  process.env["UPCYCLE_EMULATOR_HEADER"] = join(folder, "kernel.h");
-  return true;
+  return { UPCYCLE_CUDA: target, UPCYCLE_EMULATOR_HEADER: join(folder, "kernel.h") };
 }
 
 async function hasGpu(): Promise<boolean> {
@@ -46,7 +44,9 @@ async function hasGpu(): Promise<boolean> {
 
 async function choose(): Promise<CudaMachine> {
   if (process.env["UPCYCLE_CUDA_TESTS"] !== "cpu" && (await hasGpu())) return "a GPU";
-  return emulate() ? "the CPU" : "no machine";
+  const environment = emulation();
+  Object.assign(process.env, environment ?? {});
+  return environment === null ? "no machine" : "the CPU";
 }
 
 export const cudaMachine: CudaMachine = await choose();

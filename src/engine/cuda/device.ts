@@ -145,6 +145,11 @@ export class Device {
     this.driver.call("cuCtxSetCurrent", [this.context]);
   }
 
+  /** As `enter`, where something is given back: a GPU that has failed does not mind. */
+  leave(): void {
+    this.driver.release("cuCtxSetCurrent", [this.context]);
+  }
+
   /** Memory with undefined content; `what` says what for in the error of a full GPU. */
   allocate(bytes: number, what: string): DeviceMemory {
     const { driver: bound } = this;
@@ -154,7 +159,7 @@ export class Device {
       address,
       bytes,
       [Symbol.dispose]: () => {
-        if (live) bound.call("cuMemFree_v2", [address]);
+        if (live) bound.release("cuMemFree_v2", [address]);
         live = false;
       },
     };
@@ -168,7 +173,7 @@ export class Device {
       address,
       buffer: this.viewOf(address, bytes),
       [Symbol.dispose]: () => {
-        if (live) bound.call("cuMemFreeHost", [address]);
+        if (live) bound.release("cuMemFreeHost", [address]);
         live = false;
       },
     };

@@ -90,6 +90,14 @@ export class Driver {
     if (status !== 0) throw this.failure(name, status, what);
   }
 
+  /**
+   * Gives something back. A status other than success is of no use: it says again what an earlier call has said, and
+   * must not hide it.
+   */
+  release(name: DriverCall, args: readonly NativeValue[]): void {
+    this.functions[name](...args);
+  }
+
   /** As `call`, in another thread; for functions that wait. */
   callLater(name: DriverCall, args: readonly NativeValue[]): Promise<void> {
     return new Promise((resolve, reject) => {

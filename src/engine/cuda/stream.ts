@@ -63,13 +63,12 @@ export class Stream implements Disposable {
     driver.call("cuGraphDestroy", [graph]);
     return {
       launch: () => driver.call("cuGraphLaunch", [executable, this.handle]),
-      [Symbol.dispose]: () => driver.call("cuGraphExecDestroy", [executable]),
+      [Symbol.dispose]: () => driver.release("cuGraphExecDestroy", [executable]),
     };
   }
 
   [Symbol.dispose](): void {
-    this.device.enter();
     this.workspace[Symbol.dispose]();
-    this.device.driver.call("cuStreamDestroy_v2", [this.handle]);
+    this.device.driver.release("cuStreamDestroy_v2", [this.handle]);
   }
 }

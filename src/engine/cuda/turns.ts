@@ -23,7 +23,7 @@ export class Turns {
     const result = this.last.then(() => {
       if (this.closed) return;
       this.closed = true;
-      this.device.enter();
+      this.device.leave();
       free();
     });
     this.last = result.catch(() => undefined);

@@ -107,29 +107,35 @@ KERNEL rmsNormGradRows(const A* x, const float* weight, const A* dy, A* dx, floa
   for (int i = threadIdx.x; i < H; i += blockDim.x) parts[(i64)blockIdx.x * H + i] = total[i];
 }
 
+// The mean of a row of x, and what rounding has left out of it: rows of nearly equal numbers would lose their differences.
+DEVICE float meanOf(const A* x, i64 at, int H, float* scratch, float& rest) {
+  float sum = 0.0f, left = 0.0f;
+  for (int i = threadIdx.x; i < H; i += blockDim.x) sum += load(x, at + i);
+  float mean = blockSum(sum, scratch) / H;
+  for (int i = threadIdx.x; i < H; i += blockDim.x) left += load(x, at + i) - mean;
+  rest = blockSum(left, scratch) / H;
+  return mean;
+}
+
 // (x - mean) / sqrt(var + eps) (Ba et al. 2016), without weight and bias.
 KERNEL layerNorm(const A* x, A* out, int H, float eps) {
   __shared__ float scratch[32];
   i64 at = (i64)blockIdx.x * H;
-  float sum = 0.0f, square = 0.0f;
-  for (int i = threadIdx.x; i < H; i += blockDim.x) sum += load(x, at + i);
-  float mean = blockSum(sum, scratch) / H;
+  float square = 0.0f, rest, mean = meanOf(x, at, H, scratch, rest);
   for (int i = threadIdx.x; i < H; i += blockDim.x) {
-    float d = load(x, at + i) - mean;
+    float d = load(x, at + i) - mean - rest;
     square += d * d;
   }
   float r = 1.0f / sqrtf(blockSum(square, scratch) / H + eps);
-  for (int i = threadIdx.x; i < H; i += blockDim.x) store(out, at + i, (load(x, at + i) - mean) * r);
+  for (int i = threadIdx.x; i < H; i += blockDim.x) store(out, at + i, (load(x, at + i) - mean - rest) * r);
 }
 
 KERNEL layerNormGrad(const A* x, const A* dy, A* dx, int H, float eps) {
   __shared__ float scratch[32];
   i64 at = (i64)blockIdx.x * H;
-  float sum = 0.0f, square = 0.0f, total = 0.0f, dot = 0.0f;
-  for (int i = threadIdx.x; i < H; i += blockDim.x) sum += load(x, at + i);
-  float mean = blockSum(sum, scratch) / H;
+  float square = 0.0f, total = 0.0f, dot = 0.0f, rest, mean = meanOf(x, at, H, scratch, rest);
   for (int i = threadIdx.x; i < H; i += blockDim.x) {
-    float d = load(x, at + i) - mean;
+    float d = load(x, at + i) - mean - rest;
     square += d * d;
     total += load(dy, at + i);
     dot += load(dy, at + i) * d;
@@ -138,5 +144,5 @@ KERNEL layerNormGrad(const A* x, const A* dy, A* dx, int H, float eps) {
   total = blockSum(total, scratch) / H;
   dot = blockSum(dot, scratch) * r / H;
   for (int i = threadIdx.x; i < H; i += blockDim.x)
-    store(dx, at + i, r * (load(dy, at + i) - total - (load(x, at + i) - mean) * r * dot));
+    store(dx, at + i, r * (load(dy, at + i) - total - (load(x, at + i) - mean - rest) * r * dot));
 }

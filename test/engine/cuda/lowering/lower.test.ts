@@ -44,6 +44,18 @@ describe("a launch list", () => {
     await expect(`${printLaunches(lower(program.graph))}\n`).toMatchFileSnapshot(file);
   });
 
+  it("in bfloat16 keeps weights' gradients in float32, and converts each value once", async () => {
+    const { spec } = await goldenRun("train/llama");
+    const program = trainProgram(spec, { batch: 2, sequence: 8, auxCoef: 0.01, zCoef: 0.001 });
+    const text = `${printLaunches(lower(program.graph, { precision: "bf16" }))}\n`;
+    await expect(text).toMatchFileSnapshot("./launches-train-llama-bf16.txt");
+    const conversions = [...text.matchAll(/toBf16<[^>]*>\((\S+),/g)].map(([, from]) => from);
+    // Inputs of the graph are its weights.
+    const weights = conversions.filter((from) => from!.startsWith("i"));
+    expect(new Set(weights).size).toBe(weights.length);
+    for (const line of text.split("\n")) if (/ product TN /.test(line)) expect(line).toContain("->f32");
+  });
+
   it("of tokens behind a cache prints as it did", async () => {
     const { spec } = await goldenRun("train/llama");
     const program = extendProgram(spec, { batch: 2, tokens: 1, capacity: 16, positions: 32 });
